@@ -1,0 +1,71 @@
+"""From a composed configuration to a checked `Config`, frozen as `config.yaml`, and back."""
+
+import copy
+import dataclasses
+import difflib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.schema import ROPE_CLASSES, Config
+
+
+def _unknown(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Keys that are no field of their dataclass: `+key=value` and YAML merges let them in without a word."""
+    kind = OmegaConf.get_type(node)
+    known = {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set(node)
+    for key in node:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), map(str, known), 1)
+            way_out = f"did you mean {prefix}{near[0]}?" if near else f"one of {', '.join(sorted(map(str, known)))}"
+            yield f"{prefix}{key}", f"{prefix}{key} is not a setting; {way_out}"
+        elif not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
+            yield from _unknown(node[key], f"{prefix}{key}.")
+
+
+def check(composed: DictConfig) -> Config:
+    """The typed configuration. Raises: ConfigError with one line for each problem."""
+    problems = [f"{key} is not set; it is required; add {key}=VALUE" for key in sorted(OmegaConf.missing_keys(composed))]
+    unknown = dict(_unknown(composed))
+    problems += unknown.values()
+    if not OmegaConf.missing_keys(composed):
+        config = OmegaConf.to_object(_typed(composed, unknown) if unknown else composed)
+        assert isinstance(config, Config), type(config)
+        problems += config.problems()
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def _typed(values: DictConfig, leave_out: Iterable[str] = ()) -> DictConfig:
+    """Plain values on the dataclasses, without the keys `leave_out`; the rope method finds its class by name."""
+    plain: Any = OmegaConf.to_container(values)
+    for key in leave_out:
+        *parents, name = key.split(".")
+        section = plain
+        for parent in parents:
+            section = section[parent]
+        del section[name]
+    schema = OmegaConf.structured(Config)
+    schema.rope = OmegaConf.structured(ROPE_CLASSES[plain["rope"]["method"]])
+    return OmegaConf.merge(schema, plain)  # type: ignore[return-value]
+
+
+def to_yaml(config: Config) -> str:
+    """The frozen form. User paths outside the working folder stay as given: they are settings, not artifacts."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def load(path: Path) -> Config:
+    """Read a frozen `config.yaml`.
+
+    Raises: ConfigError when the file is missing, or no longer fits the schema.
+    """
+    try:
+        return check(_typed(OmegaConf.load(path)))  # type: ignore[arg-type]
+    except (OmegaConfBaseException, OSError, LookupError, TypeError) as error:
+        raise ConfigError(f"{path.name} is not readable; it must be a config.yaml that ropewalk froze; {error}") from error

@@ -1,0 +1,120 @@
+"""The stage contract: write to `output.tmp`, the manifest last, then rename. Half a stage is never read."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+def fingerprint(content: Any) -> str:
+    """sha256 of the canonical JSON of plain values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Written whole or not at all: temporary file, fsync, rename."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as file:
+        file.write(json.dumps(value, indent=1, sort_keys=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+@dataclass(kw_only=True)
+class Manifest:
+    """What a finished stage says of itself."""
+
+    stage: str
+    fingerprint: str
+    content: Any  # what the fingerprint was taken of: names the first key that differs
+    seconds: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+    schema: int = 1
+
+    @classmethod
+    def of(cls, stage: str, content: Any) -> "Manifest":
+        return cls(stage=stage, fingerprint=fingerprint(content), content=content)
+
+
+def read(output: Path) -> Manifest | None:
+    """The manifest of a finished stage, or None."""
+    path = output / MANIFEST
+    return Manifest(**read_json(path)) if path.is_file() else None
+
+
+def first_difference(old: Any, new: Any, at: str = "") -> str | None:
+    """The first key that differs, as `key was OLD, is NEW`; None when equal."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(k for k in new if k not in old)]:
+            found = first_difference(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))
+            if found:
+                return found
+        return None
+    if old == new:
+        return None
+    return f"{at} was {_short(old)}, is {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def workspace(output: Path, content: Any, resumable: bool = False) -> Path:
+    """`output.tmp`, empty, or as an interrupted stage with the same content left it (`resumable`)."""
+    temporary = output.with_name(output.name + ".tmp")
+    mark = temporary / "content.json"
+    same = resumable and mark.is_file() and read_json(mark) == {"fingerprint": fingerprint(content)}
+    if not same:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write_json(mark, {"fingerprint": fingerprint(content)})
+    return temporary
+
+
+def publish(temporary: Path, output: Path, manifest: Manifest) -> None:
+    """Manifest last, then the rename that makes the stage finished."""
+    (temporary / "content.json").unlink(missing_ok=True)
+    write_json(temporary / MANIFEST, asdict(manifest))
+    os.replace(temporary, output)
+
+
+def set_aside(output: Path, old: Manifest) -> Path:
+    """Move a finished stage of other settings out of the way; nothing finished is deleted."""
+    aside = output.with_name(f"{output.name}.{old.fingerprint[:8]}")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(output, aside)
+    return aside
+
+
+def run_stage(
+    stage: str, content: Any, output: Path, work: Callable[[Path], dict[str, Any]], *, resumable: bool = False
+) -> tuple[Manifest, str]:
+    """Run `work(temporary) -> facts` unless `output` is finished with the same content.
+
+    Returns the manifest and one line that says what was done: skipped, redone because of a key, or run.
+    """
+    manifest, old, reason = Manifest.of(stage, content), read(output), ""
+    if old is not None:
+        if old.fingerprint == manifest.fingerprint:
+            return old, f"{stage}: done before with the same settings and inputs; skipped"
+        aside = set_aside(output, old)
+        reason = f" (redone: {first_difference(old.content, content)}; the former one is kept in {aside.name})"
+    started = time.monotonic()
+    temporary = workspace(output, content, resumable)
+    manifest.facts = work(temporary)
+    manifest.seconds = round(time.monotonic() - started, 1)
+    publish(temporary, output, manifest)
+    return manifest, f"{stage}: done in {manifest.seconds:.1f} s{reason}"

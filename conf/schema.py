@@ -1,0 +1,367 @@
+"""Every setting: its type, unit, default and rule. YAML chooses values; names and docs live here.
+
+Fields marked `# ~` do not decide what a stage produces (speed, logging, places): changing one redoes nothing.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+
+def neutral(default: Any = None, **kwargs: Any) -> Any:
+    """A field that does not decide the content of a stage."""
+    return field(default=default, metadata={"neutral": True}, **kwargs)
+
+
+@dataclass(kw_only=True)
+class ScratchConfig:
+    """A Llama-architecture base made from nothing: random weights and a byte-level BPE trained on the sources."""
+
+    vocab_size: int  # words of the tokenizer, special tokens included
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    max_position_embeddings: int  # the window it is trained at, tokens
+    rope_theta: float = 10_000.0
+    tie_word_embeddings: bool = True
+
+    def problems(self, at: str) -> Iterator[str]:
+        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings"):
+            if getattr(self, name) < 1:
+                yield f"{at}.{name} is {getattr(self, name)}; it must be at least 1"
+        if self.vocab_size < 260:
+            yield f"{at}.vocab_size is {self.vocab_size}; a byte-level BPE needs 256 bytes and 4 special words; set 260 or more"
+        if self.num_attention_heads < 1 or self.hidden_size % (2 * max(self.num_attention_heads, 1)):
+            yield (
+                f"{at}.num_attention_heads is {self.num_attention_heads}; hidden_size {self.hidden_size} must be "
+                "a multiple of twice that (rotary dimensions come in pairs); change one of them"
+            )
+        elif self.num_key_value_heads < 1 or self.num_attention_heads % self.num_key_value_heads:
+            yield (
+                f"{at}.num_key_value_heads is {self.num_key_value_heads}; it must divide num_attention_heads "
+                f"{self.num_attention_heads}; set a divisor"
+            )
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    path: str | None = None
+    """Folder, hub name, or `builtin:demo`. Unset only with `scratch`."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    gguf_file: str | None = None
+    """A GGUF file inside `path`; it is dequantised once and kept in the cache."""
+    package: str | None = neutral()
+    """If this Python package is installed, the model is taken from the GGUF file it carries, not from the hub."""
+    trust_remote_code: bool = False
+    scratch: ScratchConfig | None = None
+
+    def problems(self) -> Iterator[str]:
+        if self.scratch is not None:
+            yield from self.scratch.problems("model.scratch")
+            if self.path is not None:
+                yield f"model.path is {self.path}; a model from model.scratch has no path; unset one of them"
+        elif self.path is None:
+            yield "model.path is not set; it must be a folder, a hub name or builtin:demo; e.g. model.path=builtin:demo"
+
+
+@dataclass(kw_only=True)
+class RopeConfig:
+    """No scaling: the base's own table (also the base class of the methods)."""
+
+    method: str = "none"
+    factor: float = 1.0
+    """New window over the original one."""
+    original_max_position_embeddings: int | None = None
+    """The window of pre-training, tokens; unset: read from the model's config."""
+
+    def problems(self) -> Iterator[str]:
+        if not math.isfinite(self.factor) or self.factor < 1:
+            yield f"rope.factor is {self.factor}; it must be a finite number of at least 1; e.g. rope.factor=8"
+        if self.method == "none" and self.factor != 1:
+            yield f"rope.factor is {self.factor}; rope=none scales nothing; choose rope=yarn, ntk or pi, or factor 1"
+        if self.method != "none" and self.factor == 1:
+            yield f"rope.factor is 1; rope={self.method} with factor 1 scales nothing; set e.g. rope.factor=8, or rope=none"
+        original = self.original_max_position_embeddings
+        if original is not None and original < 1:
+            yield f"rope.original_max_position_embeddings is {original}; it must be at least 1 token; unset it to read it from the model"
+
+
+@dataclass(kw_only=True)
+class PIConfig(RopeConfig):
+    """Position interpolation (arXiv 2306.15595): every frequency divided by the factor."""
+
+    method: str = "pi"
+
+
+@dataclass(kw_only=True)
+class NTKConfig(RopeConfig):
+    """NTK-aware scaling: theta raised so that the longest wavelength grows by the factor, the shortest stays."""
+
+    method: str = "ntk"
+
+
+@dataclass(kw_only=True)
+class YarnConfig(RopeConfig):
+    """YaRN (arXiv 2309.00071): NTK-by-parts between two rotation counts, plus attention temperature."""
+
+    method: str = "yarn"
+    beta_fast: float = 32.0
+    """Dimensions with more rotations than this inside the original window are kept."""
+    beta_slow: float = 1.0
+    """Dimensions with fewer rotations than this are fully interpolated."""
+    attention_factor: float | None = None
+    """Multiplies cos and sin; unset: 0.1 ln(factor) + 1."""
+    truncate: bool = True
+    """Round the ramp's borders to whole dimensions, as the reference code does."""
+
+    def problems(self) -> Iterator[str]:
+        yield from super().problems()
+        if not 0 < self.beta_slow < self.beta_fast:
+            yield (
+                f"rope.beta_fast is {self.beta_fast}; it must be above rope.beta_slow {self.beta_slow}, and both above 0; "
+                "the paper's values are 32 and 1"
+            )
+        if self.attention_factor is not None and not self.attention_factor > 0:
+            yield f"rope.attention_factor is {self.attention_factor}; it must be above 0; unset it for 0.1 ln(factor) + 1"
+
+
+ROPE_CLASSES: dict[str, type[RopeConfig]] = {
+    "none": RopeConfig,
+    "pi": PIConfig,
+    "ntk": NTKConfig,
+    "yarn": YarnConfig,
+}
+KINDS = ("auto", "tree", "text", "jsonl", "parquet", "passkey", "repeat")
+SYNTHETIC = ("passkey", "repeat")
+
+
+@dataclass(kw_only=True)
+class SourceConfig:
+    path: str | None = None
+    """File or folder, or `python:stdlib`, the standard library of the running Python, one document a package."""
+    kind: str = "auto"
+    """tree (one document a sub-folder), text, jsonl, parquet; passkey and repeat are synthetic and need `filler`."""
+    text_key: str = "text"
+    """The column or field that holds the text (jsonl, parquet)."""
+    pattern: str | None = None
+    """Glob of the files inside a folder; unset: by kind."""
+    weight: float | None = None
+    """Share of the plan's tokens, relative to the other sources; unset everywhere: every document once."""
+    filler: str | None = None
+    """Synthetic kinds: the source whose text surrounds what is to be found."""
+
+    def problems(self, at: str, names: set[str]) -> Iterator[str]:
+        if self.kind not in KINDS:
+            yield f"{at}.kind is {self.kind}; it must be one of {', '.join(KINDS)}; choose one"
+        if self.kind in SYNTHETIC and self.filler not in names:
+            yield f"{at}.filler is {self.filler}; it must name another source; one of {', '.join(sorted(names))}"
+        if self.kind not in SYNTHETIC and self.path is None:
+            yield f"{at}.path is not set; it must be a file, a folder or python:stdlib; e.g. {at}.path=./documents"
+        if self.weight is not None and not (math.isfinite(self.weight) and self.weight >= 0):
+            yield f"{at}.weight is {self.weight}; it must be a finite number of at least 0; set a share such as 0.3"
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    seq_len: int
+    """Tokens of one training sequence."""
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    tokens: int | None = None
+    """Tokens in the plan (one epoch); unset: one pass over the source that runs out first."""
+    heldout: float = 0.05
+    """Share of the documents kept for eval, chosen by a hash of the document's id."""
+    document_mask: bool = True
+    """Attend only inside one's own document."""
+    positions: str = "restart"
+    """restart: each piece of a document starts at position 0; continue: one count through the sequence."""
+    min_piece: int = 32
+    """A document is not cut to leave a piece shorter than this, tokens."""
+
+    def problems(self) -> Iterator[str]:
+        if self.seq_len < 2:
+            yield f"data.seq_len is {self.seq_len}; it must be at least 2 tokens; e.g. data.seq_len=16384"
+        if not self.sources:
+            yield "data.sources is empty; it must name at least one source; e.g. data.sources.mine.path=./documents"
+        if not 0 <= self.heldout < 1:
+            yield f"data.heldout is {self.heldout}; it must be at least 0 and below 1; e.g. 0.05"
+        if self.positions not in ("restart", "continue"):
+            yield f"data.positions is {self.positions}; it must be restart or continue; choose one"
+        if self.tokens is not None and self.tokens < self.seq_len:
+            yield f"data.tokens is {self.tokens}; it must hold one sequence of data.seq_len {self.seq_len}; set more"
+        if not 1 <= self.min_piece <= max(self.seq_len, 1):
+            yield f"data.min_piece is {self.min_piece}; it must be between 1 and data.seq_len {self.seq_len}; set less"
+        weights = {name: s.weight for name, s in self.sources.items()}
+        if any(w is not None for w in weights.values()):
+            for name, weight in weights.items():
+                if weight is None:
+                    yield f"data.sources.{name}.weight is not set; either every source has a weight or none; set it"
+            if not sum(w or 0 for w in weights.values()) > 0:
+                yield "data.sources weights add up to 0; at least one must be above 0; set a share such as 0.5"
+        elif any(s.kind in SYNTHETIC for s in self.sources.values()):
+            yield "data.sources has a synthetic source and no weights; its share must be said; set weights for all"
+        for name, source in self.sources.items():
+            others = {n for n, s in self.sources.items() if s.kind not in SYNTHETIC}
+            yield from source.problems(f"data.sources.{name}", others)
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    steps: int
+    """Optimizer steps; 0 exports the rescaled model untrained."""
+    lr: float
+    global_batch_tokens: int | None = None
+    """Tokens of one optimizer step over all ranks and accumulation; unset: `micro_batch_size` sequences."""
+    micro_batch_size: int = neutral(1)
+    """Sequences a rank computes at once; the rest of the batch is accumulated."""
+    schedule: str = "cosine"
+    """constant, linear or cosine, after the warm-up, down to `min_lr_ratio`."""
+    warmup_steps: int = 0
+    min_lr_ratio: float = 0.0
+    weight_decay: float = 0.0
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    eps: float = 1e-8
+    gradient_clipping: float = 1.0
+    """Largest global norm of the gradient; 0: off."""
+    precision: str = "bf16"
+    """bf16 (weights bf16, master weights and optimizer fp32) or fp32."""
+    zero_stage: int = 1
+    sp_size: int = 1
+    """Ranks that share one sequence."""
+    processes: int | None = neutral()
+    """Ranks on this machine; unset: one a GPU, or one on a machine without."""
+    hostfile: str | None = neutral()
+    """DeepSpeed hostfile, for several machines."""
+    offload_optimizer: bool = neutral(False)
+    offload_params: bool = neutral(False)
+    activation_checkpointing: bool = neutral(True)
+    attention: str = neutral("auto")
+    """auto, flash (flash-attn 2 varlen) or sdpa (per document); what was chosen is logged."""
+    checkpoint_steps: int = neutral(100)
+    """A checkpoint every so many steps; 0: only when stopped."""
+    keep_checkpoints: int = neutral(2)
+    wandb: str = neutral("auto")
+    """auto (online with a key, else offline), online, offline, off."""
+    wandb_project: str = neutral("ropewalk")
+
+    def problems(self) -> Iterator[str]:
+        for name, least in (("steps", 0), ("warmup_steps", 0), ("checkpoint_steps", 0), ("keep_checkpoints", 1)):
+            if getattr(self, name) < least:
+                yield f"train.{name} is {getattr(self, name)}; it must be at least {least}; raise it"
+        for name in ("micro_batch_size", "sp_size"):
+            if getattr(self, name) < 1:
+                yield f"train.{name} is {getattr(self, name)}; it must be at least 1; raise it"
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            yield f"train.lr is {self.lr}; it must be a positive number; e.g. train.lr=2e-5"
+        for name in ("weight_decay", "gradient_clipping", "min_lr_ratio", "eps"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                yield f"train.{name} is {value}; it must be a finite number of at least 0; raise it"
+        if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
+            yield f"train.betas is {self.betas}; it must be two numbers in [0, 1); e.g. [0.9, 0.95]"
+        if self.sp_size > 1:
+            yield f"train.sp_size is {self.sp_size}; sequence parallelism is not in this version; set 1"
+        if self.processes is not None and self.processes < 1:
+            yield f"train.processes is {self.processes}; it must be at least 1; unset it for one a GPU"
+        if self.offload_params and self.zero_stage != 3:
+            yield f"train.offload_params is True; it needs train.zero_stage 3, not {self.zero_stage}; change one"
+        if self.precision == "bf16" and self.zero_stage == 0:
+            yield "train.zero_stage is 0; with bf16 it keeps no fp32 master weights; set train.zero_stage=1 or precision fp32"
+        for name, choices in (
+            ("schedule", ("constant", "linear", "cosine")),
+            ("precision", ("bf16", "fp32")),
+            ("zero_stage", (0, 1, 2, 3)),
+            ("attention", ("auto", "flash", "sdpa")),
+            ("wandb", ("auto", "online", "offline", "off")),
+        ):
+            if getattr(self, name) not in choices:
+                yield f"train.{name} is {getattr(self, name)}; it must be one of {', '.join(map(str, choices))}; choose one"
+
+
+@dataclass(kw_only=True)
+class EvalConfig:
+    length: int | None = None
+    """Longest context measured, tokens; unset: the new window."""
+    windows: int = 16
+    """Stretches of held-out text of that length; at most `windows_per_document` of one document."""
+    windows_per_document: int = 2
+    passkey_lengths: list[int] | None = None
+    """Unset: the original window, doubled up to `length`."""
+    passkey_depths: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
+    passkey_tries: int = 20
+    gain_targets: int | None = None
+    """Target tokens at each window's end, the same under every context length; unset: half the original window."""
+    precision: str = "fp32"
+    """fp32 or bf16."""
+    batch_tokens: int = neutral(8192)
+    """Tokens computed at once."""
+
+    def problems(self) -> Iterator[str]:
+        for name in ("windows", "windows_per_document", "batch_tokens"):
+            if getattr(self, name) < 1:
+                yield f"eval.{name} is {getattr(self, name)}; it must be at least 1; raise it"
+        if self.passkey_tries < 0:
+            yield f"eval.passkey_tries is {self.passkey_tries}; it must be at least 0; 0 leaves passkey out"
+        for name in ("length", "gain_targets"):
+            value = getattr(self, name)
+            if value is not None and value < 2:
+                yield f"eval.{name} is {value}; it must be at least 2 tokens; unset it for the default"
+        if any(not 0 <= depth <= 1 for depth in self.passkey_depths):
+            yield f"eval.passkey_depths is {self.passkey_depths}; each must be in [0, 1]; 0 is the start of the text"
+        if self.precision not in ("bf16", "fp32"):
+            yield f"eval.precision is {self.precision}; it must be fp32 or bf16; choose one"
+
+
+@dataclass(kw_only=True)
+class Config:
+    """One run."""
+
+    schema: int = 1
+    name: str
+    """The run: its folder is `runs_dir/name`."""
+    seed: int = 0
+    runs_dir: str = neutral("runs")
+    cache_dir: str = neutral("~/.cache/ropewalk")
+    """Token stores, plans and converted models, shared by runs, named by their content."""
+    model: ModelConfig
+    rope: RopeConfig
+    data: DataConfig
+    train: TrainConfig
+    eval: EvalConfig
+
+    def problems(self) -> Iterator[str]:
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            yield f"name is {self.name!r}; it must be a plain folder name; e.g. name=my-run"
+        if self.schema != 1:
+            yield f"schema is {self.schema}; this version reads 1; use the version that wrote the file"
+        for section in (self.model, self.rope, self.data, self.train, self.eval):
+            yield from section.problems()
+        batch, tokens = self.micro_batch_tokens, self.global_batch_tokens
+        if tokens < 1 or tokens % max(batch, 1):
+            yield (
+                f"train.global_batch_tokens is {tokens}; it must be a multiple of train.micro_batch_size "
+                f"{self.train.micro_batch_size} x data.seq_len {self.data.seq_len} = {batch}; "
+                f"try {max(1, round(tokens / max(batch, 1))) * batch}"
+            )
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        return self.train.micro_batch_size * self.data.seq_len
+
+    @property
+    def global_batch_tokens(self) -> int:
+        return self.micro_batch_tokens if self.train.global_batch_tokens is None else self.train.global_batch_tokens
+
+
+def content(section: Any) -> Any:
+    """A section as plain values without its neutral fields: what a fingerprint is taken of."""
+    if is_dataclass(section) and not isinstance(section, type):
+        return {f.name: content(getattr(section, f.name)) for f in fields(section) if not f.metadata.get("neutral")}
+    if isinstance(section, dict):
+        return {str(key): content(value) for key, value in section.items()}
+    if isinstance(section, (list, tuple)):
+        return [content(value) for value in section]
+    return section

@@ -1,0 +1,255 @@
+"""The data stage: sources -> token stores -> plan -> ledger."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from ropewalk.conf import manifest
+from ropewalk.conf.errors import DataError
+from ropewalk.conf.manifest import Manifest, run_stage, write_json
+from ropewalk.conf.schema import SYNTHETIC, Config, SourceConfig, content
+from ropewalk.data import documents, plan, retrieval, store
+from ropewalk.data import tokenizer as tokenizers
+from ropewalk.data.documents import Document
+
+FORMAT = 1  # raise when the bytes of a store or plan change for the same settings
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What launch hands over: where the base's tokenizer is; None for a base made from scratch."""
+
+    tokenizer: str | None
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+
+def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
+    """Run the stage, or skip what is done. Raises: ConfigError, DataError."""
+    cache = Path(config.cache_dir).expanduser()
+    texts = {name: s for name, s in config.data.sources.items() if s.kind not in SYNTHETIC}
+    listed = {name: _list(s, name) for name, s in texts.items()}
+    tokenizer = _tokenizer(config, inputs, listed, cache)
+    stores = {name: _text_store(config, name, s, listed[name], tokenizer, cache) for name, s in texts.items()}
+    opened = {name: store.load(folder) for name, folder in stores.items()}
+    budget = _budgets(config, opened)
+    for name, source in config.data.sources.items():
+        if source.kind in SYNTHETIC:
+            filler = opened[source.filler or ""]
+            stores[name] = _synthetic_store(config, name, source, filler, budget[name] or 0, tokenizer, cache)
+    stores = {name: stores[name] for name in config.data.sources}
+    folder = _plan(config, stores, budget, cache)
+    decides = {"plan": folder.name, "stores": {n: f.name for n, f in stores.items()}, "tokenizer": tokenizers.identity(tokenizer)}
+
+    def work(temporary: Path) -> dict[str, Any]:
+        tokenizers.save(tokenizer, temporary / "tokenizer")
+        write_json(temporary / "where.json", decides)
+        ledger = _ledger(config, stores, folder)
+        write_json(temporary / "ledger.json", ledger)
+        return {"sequences": ledger["plan"]["sequences"], "tokens": ledger["plan"]["tokens"]}
+
+    return run_stage("data", decides, output, work)
+
+
+@dataclass(frozen=True)
+class Listed:
+    root: Path
+    kind: str
+    files: list[Path]
+
+    def identity(self) -> Any:
+        """Names, sizes and times of the files, without where they lie."""
+        base = self.root.parent if self.root.is_file() else self.root
+        return [
+            [p.relative_to(base).as_posix(), p.stat().st_size, p.stat().st_mtime_ns] for p in self.files if p.is_file()
+        ]
+
+
+def _list(source: SourceConfig, name: str) -> Listed:
+    root = documents.root_of(source, name)
+    kind = documents.kind_of(source, root, name)
+    files = documents.files_of(source, root, kind)
+    if not files:
+        raise DataError(
+            f"data.sources.{name}.path is {source.path}; it holds no file for kind {kind}; correct the path, kind or pattern"
+        )
+    return Listed(root, kind, files)
+
+
+def _tokenizer(config: Config, inputs: Inputs, listed: dict[str, Listed], cache: Path) -> PreTrainedTokenizerBase:
+    if inputs.tokenizer is not None:
+        return tokenizers.load(inputs.tokenizer, inputs.revision, inputs.trust_remote_code)
+    assert config.model.scratch is not None
+    size = config.model.scratch.vocab_size
+    decides = {
+        "format": FORMAT,
+        "vocab_size": size,
+        "heldout": config.data.heldout,
+        "files": {n: at.identity() for n, at in listed.items()},
+    }
+    folder = cache / "tokenizers" / manifest.fingerprint(decides)[:16]
+
+    def work(temporary: Path) -> dict[str, Any]:
+        tokenizers.save(tokenizers.train(_training_texts(config, listed), size), temporary)
+        return {}
+
+    print(run_stage("tokenizer", decides, folder, work)[1])
+    return tokenizers.load(str(folder))
+
+
+def _training_texts(config: Config, listed: dict[str, Listed]) -> Iterator[str]:
+    """Texts of every source but what is held out for eval."""
+    for name, at in listed.items():
+        for item in documents.read(config.data.sources[name], at.root, at.kind, at.files):
+            if isinstance(item, Document) and not store.is_heldout(item.id, config.data.heldout):
+                yield item.text
+
+
+def _text_store(
+    config: Config, name: str, source: SourceConfig, listed: Listed, tokenizer: PreTrainedTokenizerBase, cache: Path
+) -> Path:
+    decides = {
+        "format": FORMAT,
+        "tokenizer": tokenizers.identity(tokenizer),
+        "kind": listed.kind,
+        "text_key": source.text_key,
+        "heldout": config.data.heldout,
+        "files": listed.identity(),
+    }
+    folder = cache / "tokens" / manifest.fingerprint(decides)[:16]
+
+    def work(temporary: Path) -> dict[str, Any]:
+        size = sum(p.stat().st_size for p in listed.files if p.is_file())
+        with tqdm(total=size, unit="B", unit_scale=True, desc=f"tokenise {name}", disable=None) as bar:
+            items = documents.read(source, listed.root, listed.kind, listed.files)
+            encode = store.encode_with(tokenizers.backend(tokenizer))
+            facts = store.write(temporary, items, encode, len(tokenizer), config.data.heldout, bar.update)
+        return {"kind": listed.kind, **facts}
+
+    _, said = run_stage(f"tokens of {name}", decides, folder, work)
+    print(said)
+    facts = store.load(folder).facts
+    if facts["documents"] == 0:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in facts["refused"].items())
+        raise DataError(f"data.sources.{name}.path is {source.path}; no document could be read ({reasons}); mend the files")
+    return folder
+
+
+def _budgets(config: Config, opened: dict[str, store.Store]) -> dict[str, int | None]:
+    weights = {name: s.weight for name, s in config.data.sources.items()}
+    available: dict[str, int | None] = {
+        name: int(opened[name].length[~opened[name].heldout].sum()) if name in opened else None for name in weights
+    }
+    found = plan.budgets(weights, available, config.data.tokens)
+    for name in (n for n in found if n not in opened):  # synthetic documents are one sequence each, and stay whole
+        found[name] = -(-(found[name] or 0) // config.data.seq_len) * config.data.seq_len
+    total = sum(available[name] or 0 if found[name] is None else found[name] or 0 for name in found)
+    if total < config.data.seq_len:
+        have = ", ".join(f"{name}: {size}" for name, size in available.items() if size is not None)
+        raise DataError(
+            f"data.seq_len is {config.data.seq_len}; the sources give {total} training tokens ({have}), less than one "
+            "sequence; add documents or lower data.seq_len"
+        )
+    return found
+
+
+def _synthetic_store(
+    config: Config, name: str, source: SourceConfig, filler: store.Store, tokens: int, tokenizer: PreTrainedTokenizerBase, cache: Path
+) -> Path:
+    decides = {
+        "format": FORMAT,
+        "kind": source.kind,
+        "filler": filler.fingerprint,
+        "tokens": tokens,
+        "length": config.data.seq_len,
+        "seed": config.seed,
+    }
+    folder = cache / "tokens" / manifest.fingerprint(decides)[:16]
+
+    def work(temporary: Path) -> dict[str, Any]:
+        made = _synthetic(source.kind, filler, tokens, config.data.seq_len, config.seed, tokenizer)
+        return {"kind": source.kind, **store.write_ids(temporary, made, len(tokenizer))}
+
+    print(run_stage(f"tokens of {name}", decides, folder, work)[1])
+    return folder
+
+
+def _synthetic(
+    kind: str, filler: store.Store, tokens: int, length: int, seed: int, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[np.ndarray]:
+    """Documents of one sequence each, from training text only."""
+    inner = tokenizers.backend(tokenizer)
+    text = np.concatenate([filler.document(i) for i in np.flatnonzero(~filler.heldout).tolist()]).astype(np.int64)
+    for number in range(-(-tokens // length)):
+        rng = np.random.Generator(np.random.Philox(key=[seed, number]))
+        if kind == "repeat":
+            yield retrieval.repeat(text, length, rng)
+            continue
+        surroundings = retrieval.stretch(text, length, rng)
+        yield retrieval.passkey(
+            lambda s: np.asarray(inner.encode(s, add_special_tokens=False).ids, dtype=np.int64),
+            surroundings,
+            retrieval.random_key(rng),
+            length,
+            float(rng.uniform()),
+        ).ids
+
+
+def _plan(config: Config, stores: dict[str, Path], budget: dict[str, int | None], cache: Path) -> Path:
+    decides = {
+        "format": FORMAT,
+        "stores": {name: folder.name for name, folder in stores.items()},
+        "budget": budget,
+        "seed": config.seed,
+        **{k: content(config.data)[k] for k in ("seq_len", "document_mask", "positions", "min_piece")},
+    }
+    folder = cache / "plans" / manifest.fingerprint(decides)[:16]
+
+    def work(temporary: Path) -> dict[str, Any]:
+        shares, first = _shares(config, stores, budget), _first_numbers(stores)
+        sequences = plan.build(shares, first, config.data.seq_len, config.data.min_piece, config.seed)
+        plan.write(temporary, sequences)
+        return {
+            **plan.describe(sequences, config.data.seq_len),
+            "packer": "window_fill",
+            "document_mask": config.data.document_mask,
+            "positions": config.data.positions,
+            "sources": {n: {"tokens_in_plan": s.tokens, "cut": s.cut, "epochs": s.epochs} for n, s in shares.items()},
+        }
+
+    print(run_stage("plan", decides, folder, work)[1])
+    return folder
+
+
+def _shares(config: Config, stores: dict[str, Path], budget: dict[str, int | None]) -> dict[str, plan.Share]:
+    shares = {}
+    for name, folder in stores.items():
+        opened = store.load(folder)
+        if budget[name] != 0:
+            shares[name] = plan.choose(name, opened.length, ~opened.heldout, budget[name], config.seed)
+    return shares
+
+
+def _first_numbers(stores: dict[str, Path]) -> dict[str, int]:
+    sizes = [len(store.load(folder).length) for folder in stores.values()]
+    return dict(zip(stores, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
+
+
+def _ledger(config: Config, stores: dict[str, Path], folder: Path) -> dict[str, Any]:
+    facts = dict(manifest.read(folder).facts)  # type: ignore[union-attr]
+    mixed = facts.pop("sources")
+    rows = {}
+    for name, path in stores.items():
+        taken = mixed.get(name, {"tokens_in_plan": 0, "cut": 0, "epochs": 0.0})
+        rows[name] = {
+            **{k: v for k, v in store.load(path).facts.items() if k != "dtype"},
+            "dropped": 0,
+            "share_in_plan": round(taken["tokens_in_plan"] / max(facts["tokens"], 1), 6),
+            **taken,
+        }
+    return {"schema": 1, "sources": rows, "plan": facts}

@@ -1,0 +1,64 @@
+"""The tokenizer of a run: loaded from the base, or trained on the sources for a base made from scratch."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers import models as bpe
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.manifest import fingerprint
+
+SPECIAL = ("<|endoftext|>", "<|pad|>")
+
+
+def load(path: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """From a folder or hub name. Raises: ConfigError when there is none, or none with a fast backend."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.path is {path}; it must hold a tokenizer; {str(error).splitlines()[0]}") from error
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            f"model.path is {path}; its tokenizer has no fast backend (tokenizer.json); "
+            "convert it with transformers and save it beside the model"
+        )
+    return tokenizer
+
+
+def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
+    """Byte-level BPE that splits digits one by one: with multi-digit words a tiny model learns to copy numbers far later."""
+    tokenizer = Tokenizer(bpe.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=SPECIAL[0], pad_token=SPECIAL[1])
+
+
+def identity(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Fingerprint of what decides ids: tokenizer.json without its padding and truncation."""
+    content = json.loads(backend(tokenizer).to_str())
+    content["padding"] = content["truncation"] = None
+    return fingerprint(content)
+
+
+def backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """The Rust tokenizer, free of padding and truncation, which would change ids in silence."""
+    inner: Tokenizer = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    inner.no_padding()
+    inner.no_truncation()
+    return inner
+
+
+def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    tokenizer.save_pretrained(str(folder))

@@ -1,0 +1,1 @@
+"""Loss by position, perplexity, retrieval, and the report."""

@@ -1,0 +1,1 @@
+"""The command line: compose, check, freeze, run the stages."""

@@ -1,0 +1,93 @@
+"""Command-line words -> one composed configuration, with every problem told at once."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ropewalk.conf.check import check
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.schema import ROPE_CLASSES, Config
+
+GROUPS = ("recipe", "rope")
+_SOURCE = re.compile(r"^(data\.sources\.[^.=]+\.[^.=]+=)")
+
+
+def register() -> None:
+    """Put the dataclasses where the YAML finds them (`/schema/...`)."""
+    store = ConfigStore.instance()
+    store.store(group="schema", name="config", node=Config)
+    for method, kind in ROPE_CLASSES.items():
+        store.store(group="schema/rope", name=method, node=kind)
+
+
+def split(words: Sequence[str]) -> tuple[list[str], DictConfig]:
+    """Hydra's words, and what `data.sources.NAME.key=value` says: a new source is a new key, which Hydra would refuse."""
+    sources = [word for word in words if _SOURCE.match(word)]
+    return [word for word in words if word not in sources], OmegaConf.from_dotlist(sources)
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """The checked configuration. Raises: ConfigError listing what is wrong, one line each."""
+    words, sources = split(overrides)
+    try:
+        return finish(node(words), sources)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError("\n".join(_each(words) or [_line(error)])) from None
+
+
+def node(words: Sequence[str]) -> DictConfig:
+    """What YAML and Hydra's words say, unchecked."""
+    register()
+    GlobalHydra.instance().clear()
+    with initialize_config_module("ropewalk.conf", version_base="1.3"):
+        return hydra_compose("config", overrides=list(words))
+
+
+def finish(composed: DictConfig, sources: DictConfig) -> Config:
+    """Add the sources of the command line and check the whole."""
+    OmegaConf.set_struct(composed, False)
+    return check(OmegaConf.merge(composed, sources))  # type: ignore[arg-type]
+
+
+def _each(words: Sequence[str]) -> list[str]:
+    """Compose with the group choices and one value at a time, so that the second mistake is told with the first."""
+    groups = [w for w in words if w.split("=")[0].lstrip("+") in GROUPS or w.startswith("hydra.")]
+    for word in groups:
+        if problem := _try([*[g for g in groups if g.startswith("hydra.")], word]):
+            return [f"{word}: {problem}"]
+    problems = [(word, _try([*groups, word])) for word in words if word not in groups]
+    return [f"{word.lstrip('+')}: {problem}" for word, problem in problems if problem]
+
+
+def _try(words: Sequence[str]) -> str | None:
+    try:
+        node(words)
+    except (HydraException, OmegaConfBaseException) as error:
+        return _line(error)
+    return None
+
+
+def _line(error: BaseException) -> str:
+    """Hydra's message in one line; its cause where the cause says more."""
+    cause = error.__cause__
+    text = str(cause if isinstance(cause, OmegaConfBaseException) else error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("full_key", "object_type", "reference_type", "Set the environment"))]
+    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key")), "")
+    said = " ".join(kept)
+    return f"{said} (at {key})" if key and key not in said else said
+
+
+def config_dir_override(folder: str) -> str:
+    """`--config-dir DIR` as the override Hydra takes for it. Raises: ConfigError when it is no folder."""
+    if not Path(folder).is_dir():
+        raise ConfigError(f"--config-dir is {folder}; it must be a folder with YAML such as recipe/mine.yaml; create it")
+    return f"hydra.searchpath=[file://{Path(folder).resolve()}]"

@@ -1,0 +1,1 @@
+"""Rope plan, model, attention, loss and the DeepSpeed loop."""

@@ -1,0 +1,109 @@
+"""The DeepSpeed engine from our settings, the same on CPU (gloo) and GPU (nccl)."""
+
+import os
+from typing import Any
+
+import deepspeed
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.schema import Config, TrainConfig
+from ropewalk.train.loss import summed_cross_entropy
+
+
+class LossModel(nn.Module):
+    """The loss inside the module: called around the engine, ZeRO-3 gradients of a chunked loss come out wrong."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, labels: torch.Tensor, total: int, **borders: Any) -> torch.Tensor:
+        """Sum of the row's losses over `total`, the labels that count in the whole global batch. All inputs (1, S)."""
+        body = self.model.base_model
+        hidden = body(input_ids=input_ids, position_ids=position_ids, use_cache=False, **borders).last_hidden_state
+        head = self.model.get_output_embeddings().weight  # type: ignore[union-attr]
+        return summed_cross_entropy(hidden[0], head, labels[0]) / total  # type: ignore[arg-type]
+
+
+def start_distributed() -> None:
+    """Join the process group. gloo's own collectives are used on CPU, so that nothing has to be compiled."""
+    cuda = torch.cuda.is_available()
+    if not cuda:
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def accumulation(config: Config, dp_size: int) -> int:
+    """Micro-steps of one optimizer step. Raises: ConfigError when the batch does not divide."""
+    ranks = config.micro_batch_tokens * dp_size
+    if config.global_batch_tokens % ranks:
+        near = max(1, round(config.global_batch_tokens / ranks)) * ranks
+        raise ConfigError(
+            f"train.global_batch_tokens is {config.global_batch_tokens}; it must be a multiple of {config.micro_batch_tokens} tokens "
+            f"x {dp_size} ranks = {ranks}; try {near}"
+        )
+    return config.global_batch_tokens // ranks
+
+
+def settings(train: TrainConfig, steps_accumulated: int) -> dict[str, Any]:
+    """DeepSpeed's configuration. Clipping is always said: its default is 1.0, not off."""
+    offload = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    zero: dict[str, Any] = {"stage": train.zero_stage}
+    if train.offload_optimizer:
+        zero["offload_optimizer"] = offload
+    if train.offload_params:
+        zero["offload_param"] = offload
+    adam = {
+        "lr": train.lr,
+        "betas": list(train.betas),
+        "eps": train.eps,
+        "weight_decay": train.weight_decay,
+        "torch_adam": not (train.offload_optimizer and torch.cuda.is_available()),
+    }
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": steps_accumulated,
+        "gradient_clipping": train.gradient_clipping,
+        "zero_optimization": zero,
+        "bf16": {"enabled": train.precision == "bf16"},
+        "optimizer": {"type": "AdamW", "params": adam},
+        "steps_per_print": 1 << 30,
+    }
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; norms and biases do not."""
+    matrices = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
+    vectors = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [g for g in groups if g["params"]]
+
+
+def make(model: PreTrainedModel, config: Config, steps_accumulated: int) -> Any:
+    """The engine around `LossModel(model)`."""
+    if config.train.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    wrapped = LossModel(model)
+    engine, *_ = deepspeed.initialize(
+        model=wrapped,
+        model_parameters=parameter_groups(wrapped, config.train.weight_decay),
+        config=settings(config.train, steps_accumulated),
+        dist_init_required=False,
+    )
+    return engine
+
+
+def gradient_norm(engine: Any) -> float | None:
+    """Global norm of the last step before clipping; None where the engine does not keep it (ZeRO 0 in fp32)."""
+    norm = engine.get_global_grad_norm()
+    return None if norm is None else float(norm)

@@ -1,0 +1,78 @@
+"""Cross-entropy over the vocabulary without ever holding (S x V) logits.
+
+    S tokens of a row   E hidden size   V vocabulary   C tokens of a chunk
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+IGNORE = -100
+CHUNK_BYTES = 64 << 20  # fp32 logits of one chunk
+
+
+def chunk_tokens(vocab_size: int) -> int:
+    return max(64, CHUNK_BYTES // (4 * vocab_size))
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Forward makes both gradients chunk by chunk and keeps only those: (S, E) and (V, E), never (S, V).
+
+    Backward scales both by the incoming gradient, so a later division (accumulation, data parallel) reaches head and body alike.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        keep = labels != IGNORE
+        rows, targets = hidden[keep], labels[keep]
+        total = hidden.new_zeros((), dtype=torch.float32)
+        needs = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        grad_rows = torch.empty_like(rows) if needs else None
+        grad_head = torch.zeros_like(head, dtype=torch.float32) if needs else None
+        step = chunk_tokens(head.shape[0])
+        for start in range(0, len(rows), step):
+            x, y = rows[start : start + step], targets[start : start + step]
+            logits = (x @ head.T).float()
+            lse = torch.logsumexp(logits, dim=-1)
+            total += (lse - logits.gather(1, y[:, None]).squeeze(1)).sum()
+            if grad_rows is not None and grad_head is not None:
+                logits.sub_(lse[:, None]).exp_()  # softmax, in place
+                logits.scatter_add_(1, y[:, None], logits.new_full((len(y), 1), -1.0))
+                slope = logits.to(head.dtype)
+                grad_rows[start : start + step] = slope @ head
+                grad_head += slope.T @ x
+        if needs:
+            assert grad_rows is not None and grad_head is not None
+            ctx.save_for_backward(keep, grad_rows, grad_head.to(head.dtype))
+        ctx.shape = hidden.shape
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:  # type: ignore[override]
+        keep, grad_rows, grad_head = ctx.saved_tensors
+        grad_hidden = grad_rows.new_zeros(ctx.shape)
+        grad_hidden[keep] = grad_rows * grad.to(grad_rows.dtype)
+        return grad_hidden, grad_head * grad.to(grad_head.dtype), None
+
+
+def summed_cross_entropy(hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Sum over the labels that count, fp32. hidden (S, E), head (V, E), labels (S,) with -100 ignored -> ()."""
+    total: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels)  # type: ignore[no-untyped-call]
+    return total
+
+
+@torch.no_grad()
+def token_nll(hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Per token: negative log-likelihood in nats (0 where ignored), and whether the label is the most likely word.
+
+    hidden (S, E), head (V, E), labels (S,) -> (S,) fp32, (S,) bool.
+    """
+    nll, hit = [], []
+    step = chunk_tokens(head.shape[0])
+    for start in range(0, len(hidden), step):
+        y = labels[start : start + step]
+        logits = (hidden[start : start + step] @ head.T).float()
+        nll.append(F.cross_entropy(logits, y, ignore_index=IGNORE, reduction="none"))
+        hit.append(logits.argmax(-1) == y)
+    return torch.cat(nll), torch.cat(hit)

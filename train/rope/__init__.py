@@ -1,0 +1,1 @@
+"""The scaling stage: methods -> plan -> config before construction -> proof on the live model."""

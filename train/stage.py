@@ -1,0 +1,97 @@
+"""The train stage as launch sees it: starts the ranks through DeepSpeed's launcher, waits, publishes what they made."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ropewalk.conf.errors import STOPPED, RopewalkError, Stopped
+from ropewalk.conf.manifest import Manifest, read_json, run_stage
+from ropewalk.conf.schema import Config, content
+from ropewalk.train.loop import STOP
+
+
+def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
+    """`inputs`: the fingerprints of the base, rope plan and data that this training starts from.
+
+    Raises: Stopped (run again to resume), RopewalkError with the ranks' exit code.
+    """
+    decides = {"inputs": inputs, "seed": config.seed, "train": content(config.train), "seq_len": config.data.seq_len}
+
+    def work(temporary: Path) -> dict[str, Any]:
+        (temporary / STOP).unlink(missing_ok=True)
+        if not (temporary / "done.json").is_file():
+            launch(config, temporary.parent, temporary)
+        _finish(temporary)
+        return read_json(temporary / "done.json")  # type: ignore[no-any-return]
+
+    return run_stage("train", decides, output, work, resumable=True)
+
+
+def _finish(temporary: Path) -> None:
+    """The tokenizer goes with the model, so that the exported folder is whole."""
+    for file in (temporary.parent / "data" / "tokenizer").iterdir():
+        (temporary / "model" / file.name).write_bytes(file.read_bytes())
+
+
+def launch(config: Config, run_dir: Path, temporary: Path) -> None:
+    """Run the ranks to their end. SIGINT and SIGTERM ask them to save and stop."""
+    process = subprocess.Popen(command(config, run_dir), env=environment(config), start_new_session=True)
+
+    def ask(*_: Any) -> None:
+        if (temporary / STOP).exists():  # asked twice: now
+            os.killpg(process.pid, signal.SIGKILL)
+        (temporary / STOP).touch()
+        print("stopping after this step with a checkpoint (once more: at once)", file=sys.stderr, flush=True)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if code == STOPPED:
+        raise Stopped("train stopped in good order; run the same command again to resume")
+    if code:
+        error = RopewalkError(f"train: the ranks ended with exit code {code}; what they said is above")
+        error.exit_code = code if code in (2, 3) else 1
+        raise error
+
+
+def processes(config: Config) -> int:
+    """Ranks on this machine: one a GPU, or one."""
+    import torch
+
+    return config.train.processes or max(1, torch.cuda.device_count())
+
+
+def command(config: Config, run_dir: Path) -> list[str]:
+    """DeepSpeed's launcher, also for one process. Ranks come by the environment, not by a flag."""
+    where = ["--hostfile", config.train.hostfile] if config.train.hostfile else ["--master_addr", "127.0.0.1"]
+    return [
+        *(sys.executable, "-m", "deepspeed.launcher.runner"),
+        *where,
+        *("--master_port", str(_free_port()), "--num_gpus", str(processes(config))),
+        *("--no_local_rank", "--module", "ropewalk.train", str(run_dir.resolve())),
+    ]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(config: Config) -> dict[str, str]:
+    """Threads shared fairly between ranks; more than cores, busy waiting makes a CPU run ten times slower."""
+    import torch
+
+    env = dict(os.environ)
+    if not torch.cuda.is_available():
+        env["DS_ACCELERATOR"] = "cpu"
+        env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes(config))))
+    env["TOKENIZERS_PARALLELISM"] = "false"
+    return env
