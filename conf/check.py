@@ -1,6 +1,5 @@
 """From a composed configuration to a checked `Config`, frozen as `config.yaml`, and back."""
 
-import copy
 import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,7 @@ def _unknown(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Keys that are no field of their dataclass: `+key=value` and YAML merges let them in without a word."""
     kind = OmegaConf.get_type(node)
     known = {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set(node)
-    for key in node:
+    for key in map(str, node):
         if key not in known:
             near = difflib.get_close_matches(str(key), map(str, known), 1)
             way_out = f"did you mean {prefix}{near[0]}?" if near else f"one of {', '.join(sorted(map(str, known)))}"
@@ -29,7 +28,9 @@ def _unknown(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 def check(composed: DictConfig) -> Config:
     """The typed configuration. Raises: ConfigError with one line for each problem."""
-    problems = [f"{key} is not set; it is required; add {key}=VALUE" for key in sorted(OmegaConf.missing_keys(composed))]
+    problems = [
+        f"{key} is not set; it is required; add {key}=VALUE" for key in sorted(OmegaConf.missing_keys(composed))
+    ]
     unknown = dict(_unknown(composed))
     problems += unknown.values()
     if not OmegaConf.missing_keys(composed):
@@ -38,7 +39,7 @@ def check(composed: DictConfig) -> Config:
         problems += config.problems()
     if problems:
         raise ConfigError("\n".join(problems))
-    return config
+    return config  # type: ignore[return-value]
 
 
 def _typed(values: DictConfig, leave_out: Iterable[str] = ()) -> DictConfig:
@@ -68,4 +69,6 @@ def load(path: Path) -> Config:
     try:
         return check(_typed(OmegaConf.load(path)))  # type: ignore[arg-type]
     except (OmegaConfBaseException, OSError, LookupError, TypeError) as error:
-        raise ConfigError(f"{path.name} is not readable; it must be a config.yaml that ropewalk froze; {error}") from error
+        raise ConfigError(
+            f"{path.name} is not readable; it must be a config.yaml that ropewalk froze; {error}"
+        ) from error

@@ -248,7 +248,12 @@ class TrainConfig:
     wandb_project: str = neutral("ropewalk")
 
     def problems(self) -> Iterator[str]:
-        for name, least in (("steps", 0), ("warmup_steps", 0), ("checkpoint_steps", 0), ("keep_checkpoints", 1)):
+        for name, least in (
+            ("steps", 0),
+            ("warmup_steps", 0),
+            ("checkpoint_steps", 0),
+            ("keep_checkpoints", 1),
+        ):
             if getattr(self, name) < least:
                 yield f"train.{name} is {getattr(self, name)}; it must be at least {least}; raise it"
         for name in ("micro_batch_size", "sp_size"):

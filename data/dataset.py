@@ -53,7 +53,8 @@ class Sequences:
         span = slice(int(self.offsets[number]), int(self.offsets[number + 1]))
         lengths = [int(n) for n in self.length[span]]
         pieces = [
-            self._piece(int(d), int(s), n) for d, s, n in zip(self.document[span], self.start[span], lengths, strict=True)
+            self._piece(int(d), int(s), n)
+            for d, s, n in zip(self.document[span], self.start[span], lengths, strict=True)
         ]
         return lay(pieces, self.seq_len, document_mask=self.document_mask, restart=self.restart)
 
@@ -106,15 +107,22 @@ def numbers_of_step(step: int, *, seed: int, count: int, batch: int) -> list[int
     return [int(_order(seed, place // count, count)[place % count]) for place in places]
 
 
-def heldout_windows(store: Store, length: int, most: int, per_document: int) -> list[np.ndarray]:
+@dataclass(frozen=True)
+class Window:
+    """A stretch of held-out text; windows of one document are not independent of one another."""
+
+    document: str
+    ids: np.ndarray  # (length,) int64
+
+
+def heldout_windows(store: Store, length: int, most: int, per_document: int) -> list[Window]:
     """Up to `most` stretches of `length` tokens, evenly spread over the held-out documents that are long enough."""
-    found: list[list[np.ndarray]] = []
+    found: list[list[Window]] = []
     for index in np.flatnonzero(store.heldout & (store.length >= length)).tolist():
         count = min(per_document, int(store.length[index]) // length)
         starts = np.linspace(0, int(store.length[index]) - length, count).astype(int) if count > 1 else [0]
-        found.append([np.asarray(store.document(index, int(s), length)).astype(np.int64) for s in starts])
-    rounds = [windows[k] for k in range(per_document) for windows in found if k < len(windows)]
-    return rounds[:most]
+        found.append([Window(store.ids[index], store.document(index, int(s), length).astype(np.int64)) for s in starts])
+    return [windows[k] for k in range(per_document) for windows in found if k < len(windows)][:most]
 
 
 def heldout_text(store: Store) -> np.ndarray:

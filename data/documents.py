@@ -18,7 +18,16 @@ from ropewalk.conf.errors import DataError
 from ropewalk.conf.schema import SourceConfig
 
 STDLIB = "python:stdlib"
-_NOT_TEXT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib-dynload", "node_modules"}
+_NOT_TEXT = {
+    "test",
+    "tests",
+    "idle_test",
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+    "lib-dynload",
+    "node_modules",
+}
 _SUFFIXES = {
     "jsonl": (".jsonl", ".jsonl.gz", ".jsonl.zst"),
     "parquet": (".parquet",),

@@ -64,7 +64,8 @@ def window_fill(lengths: Sequence[tuple[int, int]], seq_len: int, min_piece: int
     """
     pool = _Pool(lengths)
     while (head := pool.first()) is not None:
-        pieces, room = [], seq_len
+        pieces: list[Piece] = []
+        room = seq_len
         entry: tuple[int, int, int, int] | None = head
         while entry is not None:
             piece = _place(pool, entry, room, min_piece, keep_first=bool(pieces))

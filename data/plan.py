@@ -54,7 +54,9 @@ def choose(name: str, lengths: np.ndarray, usable: np.ndarray, budget: int | Non
     return Share(taken, tokens, cut, tokens / total)
 
 
-def budgets(weights: dict[str, float | None], available: dict[str, int | None], tokens: int | None) -> dict[str, int | None]:
+def budgets(
+    weights: dict[str, float | None], available: dict[str, int | None], tokens: int | None
+) -> dict[str, int | None]:
     """Tokens each source gives. `available` is None for a synthetic source, which gives whatever is asked.
 
     With weights and no total, the total is what the first source to run out allows; without weights, all there is.
@@ -72,7 +74,9 @@ def budgets(weights: dict[str, float | None], available: dict[str, int | None], 
     return {name: round(tokens * size / total_weight) for name, size in sizes.items()}
 
 
-def build(shares: dict[str, Share], first: dict[str, int], seq_len: int, min_piece: int, seed: int) -> list[list[Piece]]:
+def build(
+    shares: dict[str, Share], first: dict[str, int], seq_len: int, min_piece: int, seed: int
+) -> list[list[Piece]]:
     """Mix the sources' documents by hash and pack them. `first[name]` is the source's first global document number."""
     mixed = [
         (_rank(seed, f"mix:{name}", occurrence, index), first[name] + index, length)

@@ -21,9 +21,7 @@ class Passkey:
     answer: int  # how many ids at the end are the answer
 
 
-def passkey(
-    encode: Callable[[str], np.ndarray], filler: np.ndarray, key: str, length: int, depth: float
-) -> Passkey:
+def passkey(encode: Callable[[str], np.ndarray], filler: np.ndarray, key: str, length: int, depth: float) -> Passkey:
     """`length` tokens: filler, the needle at `depth` (0 start, 1 end) of it, filler, question, answer.
 
     Raises: DataError when the length leaves no room for filler, or when the tokenizer joins question and answer.

@@ -44,7 +44,11 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
             stores[name] = _synthetic_store(config, name, source, filler, budget[name] or 0, tokenizer, cache)
     stores = {name: stores[name] for name in config.data.sources}
     folder = _plan(config, stores, budget, cache)
-    decides = {"plan": folder.name, "stores": {n: f.name for n, f in stores.items()}, "tokenizer": tokenizers.identity(tokenizer)}
+    decides = {
+        "plan": folder.name,
+        "stores": {n: f.name for n, f in stores.items()},
+        "tokenizer": tokenizers.identity(tokenizer),
+    }
 
     def work(temporary: Path) -> dict[str, Any]:
         tokenizers.save(tokenizer, temporary / "tokenizer")
@@ -111,7 +115,12 @@ def _training_texts(config: Config, listed: dict[str, Listed]) -> Iterator[str]:
 
 
 def _text_store(
-    config: Config, name: str, source: SourceConfig, listed: Listed, tokenizer: PreTrainedTokenizerBase, cache: Path
+    config: Config,
+    name: str,
+    source: SourceConfig,
+    listed: Listed,
+    tokenizer: PreTrainedTokenizerBase,
+    cache: Path,
 ) -> Path:
     decides = {
         "format": FORMAT,
@@ -136,7 +145,9 @@ def _text_store(
     facts = store.load(folder).facts
     if facts["documents"] == 0:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in facts["refused"].items())
-        raise DataError(f"data.sources.{name}.path is {source.path}; no document could be read ({reasons}); mend the files")
+        raise DataError(
+            f"data.sources.{name}.path is {source.path}; no document could be read ({reasons}); mend the files"
+        )
     return folder
 
 
@@ -159,7 +170,13 @@ def _budgets(config: Config, opened: dict[str, store.Store]) -> dict[str, int | 
 
 
 def _synthetic_store(
-    config: Config, name: str, source: SourceConfig, filler: store.Store, tokens: int, tokenizer: PreTrainedTokenizerBase, cache: Path
+    config: Config,
+    name: str,
+    source: SourceConfig,
+    filler: store.Store,
+    tokens: int,
+    tokenizer: PreTrainedTokenizerBase,
+    cache: Path,
 ) -> Path:
     decides = {
         "format": FORMAT,

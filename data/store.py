@@ -1,8 +1,8 @@
 """The token store: a source's tokens, flat in one file, beside an Arrow table of its documents.
 
-    tokens.bin         uint16 below 65,536 words, else uint32; documents end to end, no BOS or EOS
-    documents.arrow    id, offset, tokens, characters, heldout
-    manifest.json      fingerprint, dtype, counts, what was refused and why
+tokens.bin         uint16 below 65,536 words, else uint32; documents end to end, no BOS or EOS
+documents.arrow    id, offset, tokens, characters, heldout
+manifest.json      fingerprint, dtype, counts, what was refused and why
 """
 
 import hashlib
@@ -56,7 +56,12 @@ def encode_with(tokenizer: Any) -> Encode:
 
 
 def write(
-    folder: Path, items: Iterable[Document | Refusal], encode: Encode, vocab_size: int, heldout: float, tell: Callable[[int], Any]
+    folder: Path,
+    items: Iterable[Document | Refusal],
+    encode: Encode,
+    vocab_size: int,
+    heldout: float,
+    tell: Callable[[int], Any],
 ) -> dict[str, Any]:
     """Tokenise documents into `folder`; `tell(characters)` shows progress. Returns the facts for the manifest."""
     refused: Counter[str] = Counter()
@@ -103,7 +108,9 @@ def _batches(items: Iterable[Document | Refusal], refused: Counter[str]) -> Iter
         yield batch
 
 
-def _finish(folder: Path, rows: list[tuple[str, int, int, bool]], vocab_size: int, refused: dict[str, int]) -> dict[str, Any]:
+def _finish(
+    folder: Path, rows: list[tuple[str, int, int, bool]], vocab_size: int, refused: dict[str, int]
+) -> dict[str, Any]:
     lengths = np.array([row[1] for row in rows], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64) if len(rows) else lengths
     held = np.array([row[3] for row in rows], dtype=bool)
@@ -116,7 +123,10 @@ def _finish(folder: Path, rows: list[tuple[str, int, int, bool]], vocab_size: in
             "heldout": held,
         }
     )
-    with pa.OSFile(str(folder / "documents.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    with (
+        pa.OSFile(str(folder / "documents.arrow"), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
         writer.write_table(table)
     return {
         "dtype": np.dtype(dtype_for(vocab_size)).name,

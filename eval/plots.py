@@ -58,6 +58,7 @@ STYLE = {
     "axes.facecolor": "none",
 }
 Rows = Sequence[Mapping[str, Any]]
+Curves = Mapping[str, tuple[np.ndarray, Rows]]  # model -> x of each point, its row
 
 
 def styled() -> AbstractContextManager[None]:
@@ -87,7 +88,11 @@ def to_svg(figure: Figure, prefix: str, label: str) -> str:
 
 
 def thousands(axis: Any) -> None:
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}".replace("e-0", "e-")))
+
+
+def ticks(most: int, integer: bool = False) -> MaxNLocator:
+    return MaxNLocator(most, integer=integer, steps=[1, 2, 2.5, 5, 10])
 
 
 def token_axis(axes: Axes, low: float, high: float, label: str) -> None:
@@ -101,16 +106,21 @@ def token_axis(axes: Axes, low: float, high: float, label: str) -> None:
     axes.set_xlabel(label)
 
 
-def _mark_window(axes: Axes, window: float | None) -> None:
-    """Shade what the base was trained on, and say so."""
+def _shade_window(axes: Axes, window: float | None) -> None:
+    """What the base was trained on."""
     low, high = axes.get_xlim()
-    if not window or window <= low:
-        return
-    axes.axvspan(low, min(window, high), color=COLOURS["shade"], zorder=0, linewidth=0)
-    axes.axvline(window, color=COLOURS["base"], linewidth=1, linestyle=(0, (3, 3)), zorder=1)
-    text = f"base's window: {window:,} tokens"
-    above = axes.get_xaxis_transform()
-    axes.text(window, 1.015, text, transform=above, ha="right", va="bottom", size=9, color=COLOURS["base"])
+    if window and window > low:
+        axes.axvspan(low, min(window, high), color=COLOURS["shade"], zorder=0, linewidth=0)
+        axes.axvline(window, color=COLOURS["base"], linewidth=1, linestyle=(0, (3, 3)), zorder=1)
+
+
+def _label_window(axes: Axes, window: float | None) -> None:
+    low, high = axes.get_xlim()
+    if window and low < window <= high:
+        above = {"transform": axes.get_xaxis_transform(), "va": "bottom", "size": 9}
+        text = f" base's window: {window:,} tokens "
+        side = "left" if window < math.sqrt(low * high) else "right"
+        axes.text(window, 1.015, text, ha=side, color=COLOURS["base"], **above)
 
 
 def _spread(heights: Mapping[str, float], gap: float) -> dict[str, float]:
@@ -122,84 +132,107 @@ def _spread(heights: Mapping[str, float], gap: float) -> dict[str, float]:
     return placed
 
 
-def _name_lines(axes: Axes, curves: Mapping[str, tuple[np.ndarray, Rows]]) -> None:
+def _name_lines(axes: Axes, curves: Curves) -> None:
     """Each line's name at its right end, in its colour; a line that ends outside the panel gets none."""
     low, high = axes.get_ylim()
     ends = {name: column(rows, "nll")[-1] for name, (_, rows) in curves.items()}
     heights = {name: (end - low) / (high - low) for name, end in ends.items() if low <= end <= high}
     for name, height in _spread(heights, 0.2 / axes.get_figure().get_figheight()).items():
-        at = {"xy": (1, height), "xycoords": "axes fraction", "xytext": (8, 0), "textcoords": "offset points"}
+        at = {
+            "xy": (1, height),
+            "xycoords": "axes fraction",
+            "xytext": (8, 0),
+            "textcoords": "offset points",
+        }
         axes.annotate(name, **at, va="center", color=COLOURS[name], weight="bold", annotation_clip=False)
 
 
-def _draw_curves(axes: Axes, curves: Mapping[str, tuple[np.ndarray, Rows]]) -> None:
+def _draw(axes: Axes, curves: Curves, markers: Mapping[str, str]) -> None:
     for name, (x, rows) in curves.items():
-        axes.fill_between(x, column(rows, "low"), column(rows, "high"), color=COLOURS[name], alpha=0.18, linewidth=0)
-        shape = {"marker": MARKERS[name], "markeredgecolor": COLOURS["paper"], "markeredgewidth": 0.6}
-        axes.plot(x, column(rows, "nll"), color=COLOURS[name], **shape)
+        low, high = column(rows, "low"), column(rows, "high")
+        axes.fill_between(x, low, high, color=COLOURS[name], alpha=0.18, linewidth=0)
+        edge = {"markeredgecolor": COLOURS["paper"], "markeredgewidth": 0.6}
+        axes.plot(x, column(rows, "nll"), color=COLOURS[name], marker=markers.get(name, ""), **edge)
 
 
-def _bounds(curves: Mapping[str, tuple[np.ndarray, Rows]]) -> tuple[float, float]:
+def _bounds(curves: Curves) -> tuple[float, float]:
     """Lowest and highest loss, intervals included, with a margin."""
     keys = ("nll", "low", "high")
     values = np.concatenate([column(rows, key) for _, rows in curves.values() for key in keys])
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    values = values[np.isfinite(values)]
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     margin = 0.06 * (high - low) or 0.1
     return low - margin, high + margin
 
 
+def _views(curves: Curves) -> list[tuple[float, float]]:
+    """All on one scale; and, where one model flattens the others, closer around these."""
+    whole = _bounds(curves)
+    for left_out in ({"base"}, {"base", "rescaled"}):
+        rest = {name: curve for name, curve in curves.items() if name not in left_out}
+        low, high = _bounds(rest) if rest else whole
+        if high - low < 0.5 * (whole[1] - whole[0]):
+            return [whole, (low, high)]
+    return [whole]
+
+
 def _loss_figure(
-    curves: Mapping[str, tuple[np.ndarray, Rows]], window: float | None, span: tuple[float, float], words: dict[str, str]
+    curves: Curves,
+    window: float | None,
+    span: tuple[float, float],
+    words: Mapping[str, str],
+    markers: Mapping[str, str],
 ) -> str:
-    """All models on one scale; below it, where that flattens the extended one, a second panel around that."""
-    views, best = [_bounds(curves)], {k: v for k, v in curves.items() if k == "extended"}
-    if best and len(curves) > 1:
-        low, high = _bounds(best)
-        middle, half = (low + high) / 2, max(high - low, (views[0][1] - views[0][0]) / 8)
-        if 2 * half < (views[0][1] - views[0][0]) / 2:
-            views.append((middle - half, middle + half))
+    views = _views(curves)
     with styled():
-        figure = Figure(figsize=(9, 3.9 + 2.5 * (len(views) - 1)), layout="constrained")
-        ratios = [1.35, 1.0][: len(views)]
-        panels = figure.subplots(len(views), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+        figure = Figure(figsize=(9, 3.9 + 2.7 * (len(views) - 1)), layout="constrained")
+        grid = {"sharex": True, "squeeze": False, "height_ratios": [1.2, 1.0][: len(views)]}
+        panels = figure.subplots(len(views), 1, **grid)[:, 0]
         for axes, view in zip(panels, views, strict=True):
             token_axis(axes, *span, words["x"] if axes is panels[-1] else "")
             axes.set_ylim(*view)
             axes.set_ylabel("nats per token")
-            axes.yaxis.set_major_locator(MaxNLocator(6))
-            _draw_curves(axes, curves)
+            axes.yaxis.set_major_locator(ticks(6))
+            _draw(axes, curves, markers)
             _name_lines(axes, curves)
-        _mark_window(panels[0], window)
+            _shade_window(axes, window)
+        _label_window(panels[0], window)
         for axes in panels[1:]:
-            axes.axvspan(span[0], min(window or span[0], span[1]), color=COLOURS["shade"], zorder=0, linewidth=0)
-            axes.set_title("the same, closer around the extended model", color=COLOURS["muted"], size=9)
+            axes.set_title("the same, closer", color=COLOURS["muted"], size=9)
         return to_svg(figure, words["prefix"], words["label"])
 
 
+def _measured(models: Mapping[str, Any], key: str) -> dict[str, Rows]:
+    found = {name: (models.get(name) or {}).get(key) for name in MODELS}
+    return {name: rows for name, rows in found.items() if rows}
+
+
 def loss_by_position(models: Mapping[str, Any], window: float | None) -> str | None:
-    """Mean loss in each bin of positions, at the bin's centre. None without any."""
-    found = {name: models[name].get("nll_by_position") for name in MODELS if models.get(name)}
-    curves = {
-        name: ((column(rows, "from") + column(rows, "to")) / 2, rows) for name, rows in found.items() if rows
-    }
-    if not curves:
+    """Mean loss of each bin of positions, as a step over the bin: nothing is drawn between bins. None without any."""
+    measured = _measured(models, "nll_by_position")
+    if not measured:
         return None
-    first = max(min(float(x[0]) for x, _ in curves.values()), 0.5)
-    last = max(float(rows[-1]["to"]) for _, rows in curves.values())
+    left = min(rows[0]["to"] for rows in measured.values()) / 2
+    right = max(rows[-1]["to"] for rows in measured.values())
+    curves: dict[str, tuple[np.ndarray, Rows]] = {}
+    for name, rows in measured.items():
+        edges = np.stack([column(rows, "from"), column(rows, "to")], axis=1).ravel()
+        curves[name] = (np.maximum(edges, left), [row for row in rows for _ in range(2)])
     words = {"prefix": "position", "x": "position in the sequence (tokens before the target)"}
     words["label"] = "Loss by position for each model, with intervals"
-    return _loss_figure(curves, window, (first / 1.12, last * 1.04), words)
+    return _loss_figure(curves, window, (left, right), words, {})
 
 
 def context_gain(models: Mapping[str, Any], window: float | None) -> str | None:
     """Loss of the same targets against the context they were given. None without any."""
-    found = {name: models[name].get("context_gain") for name in MODELS if models.get(name)}
-    curves = {name: (column(rows, "context"), rows) for name, rows in found.items() if rows}
-    if not curves:
+    measured = _measured(models, "context_gain")
+    if not measured:
         return None
+    curves = {name: (column(rows, "context"), rows) for name, rows in measured.items()}
     ends = [float(x[k]) for x, _ in curves.values() for k in (0, -1)]
-    words = {"prefix": "gain", "x": "context given (tokens)", "label": "Loss of the same targets under growing context"}
-    return _loss_figure(curves, window, (min(ends) / 1.12, max(ends) * 1.04), words)
+    words = {"prefix": "gain", "x": "context given (tokens)"}
+    words["label"] = "Loss of the same targets under growing context, with intervals"
+    return _loss_figure(curves, window, (min(ends) / 1.12, max(ends) * 1.04), words, MARKERS)
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
@@ -210,23 +243,36 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
     return np.divide(total, count, out=np.full_like(total, math.nan), where=count > 0.5)
 
 
+TRAINING = {
+    "loss": "loss (nats per token)",
+    "lr": "learning rate",
+    "grad_norm": "gradient norm",
+    "tokens_per_s": "tokens per second",
+}
+
+
 def training(metrics: Rows, width: int) -> str | None:
-    """Loss, learning rate, gradient norm and tokens per second against the step. None without steps."""
+    """Loss, learning rate, gradient norm and tokens per second by step. None without steps."""
     if not metrics:
         return None
-    steps = column(metrics, "step")
-    titles = {"loss": "loss (nats per token)", "lr": "learning rate", "grad_norm": "gradient norm", "tokens_per_s": "tokens per second"}
     with styled():
-        figure = Figure(figsize=(9, 4.8), layout="constrained")
-        for axes, (key, title) in zip(figure.subplots(2, 2).flat, titles.items(), strict=True):
-            values = column(metrics, key)
-            raw = {"linewidth": 0.8, "alpha": 0.45} if key != "lr" else {}
-            axes.plot(steps, values, color=COLOURS["extended"], marker="o" if len(steps) < 3 else "", **raw)
-            if key != "lr":
-                axes.plot(steps, smooth(values, width), color=COLOURS["extended"])
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        panels = figure.subplots(2, 2, sharex=True)
+        for axes, (key, title) in zip(panels.flat, TRAINING.items(), strict=True):
+            _draw_steps(axes, column(metrics, "step"), column(metrics, key), 1 if key == "lr" else width)
             axes.set_title(title)
-            axes.yaxis.set_major_locator(MaxNLocator(4))
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            thousands(axes.xaxis)
-            thousands(axes.yaxis)
+        for axes in panels[1]:
+            axes.set_xlabel("step")
         return to_svg(figure, "training", "Loss, learning rate, gradient norm and throughput by step")
+
+
+def _draw_steps(axes: Axes, steps: np.ndarray, values: np.ndarray, width: int) -> None:
+    """Each value thin and, if `width` is above 1, their running mean over it."""
+    thin = {"linewidth": 0.8, "alpha": 0.45} if width > 1 else {}
+    axes.plot(steps, values, color=COLOURS["extended"], marker="o" if len(steps) < 3 else "", **thin)
+    if width > 1:
+        axes.plot(steps, smooth(values, width), color=COLOURS["extended"])
+    axes.yaxis.set_major_locator(ticks(4))
+    axes.xaxis.set_major_locator(ticks(6, integer=True))
+    thousands(axes.xaxis)
+    thousands(axes.yaxis)

@@ -4,8 +4,10 @@ What an artifact does not hold is shown as "not run" or a dash; an artifact that
 Every sentence under a figure is computed from the same numbers as the figure.
 """
 
+import functools
 import json
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
@@ -21,7 +23,12 @@ from ropewalk.eval import plots, rope_plot
 from ropewalk.eval.plots import MODELS
 
 SCHEMA = 1
-STAGES = {"data": "ledger", "rope": "rope", "train": "metrics", "eval": "results"}  # stage -> the artifact it leaves
+STAGES = {
+    "data": "ledger",
+    "rope": "rope",
+    "train": "metrics",
+    "eval": "results",
+}  # stage -> the artifact it leaves
 Json = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
 
@@ -63,7 +70,9 @@ def _parse(text: str, name: str) -> Json:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{name} is not JSON ({error}); it must be as its stage wrote it; run that stage again") from None
+        raise DataError(
+            f"{name} is not JSON ({error}); it must be as its stage wrote it; run that stage again"
+        ) from None
     if not isinstance(value, dict):
         raise DataError(f"{name} is {type(value).__name__}; it must be a JSON object; run its stage again")
     return value
@@ -73,7 +82,9 @@ def _artifact(path: Path) -> Json:
     text = _text(path)
     value = _parse(text, path.name) if text else {}
     if value.get("schema", SCHEMA) != SCHEMA:
-        raise DataError(f"{path.name} schema is {value['schema']}; this report reads {SCHEMA}; use the version that wrote it")
+        raise DataError(
+            f"{path.name} schema is {value['schema']}; this report reads {SCHEMA}; use the version that wrote it"
+        )
     return value
 
 
@@ -100,7 +111,9 @@ def derived(run: Json) -> Json:
         "MODELS": MODELS,
         "models": models,
         "window": window,
+        "reference": gain_reference(models, window),
         "dimensions": dimensions,
+        "width": width,
         "model_line": model_line(run["config"], rope),
         "figures": {name: Markup(svg) for name, svg in figures.items() if svg},
         "lengths": sorted({length for m in models.values() for length in m.get("perplexity") or {}}, key=float),
@@ -109,7 +122,7 @@ def derived(run: Json) -> Json:
         "readings": {
             "position": position_reading(models, window),
             "perplexity": perplexity_reading(models, window),
-            "gain": gain_reading(models, window),
+            "gain": gain_reading(models, gain_reference(models, window)),
             "passkey": passkey_reading(models, window),
             "rope": rope_plot.reading(dimensions),
             "data": data_reading(run["ledger"]),
@@ -122,11 +135,22 @@ def model_line(config: Mapping[str, Any], rope: Mapping[str, Any]) -> str:
     """What the base is, in one line; of a local path only the last part."""
     model = config.get("model") or {}
     scratch = model.get("scratch") or {}
-    parts = [str(model["path"]).rstrip("/").rsplit("/", 1)[-1]] if str(model.get("path") or "").startswith(("/", "~", ".")) else []
+    parts = (
+        [str(model["path"]).rstrip("/").rsplit("/", 1)[-1]]
+        if str(model.get("path") or "").startswith(("/", "~", "."))
+        else []
+    )
     parts = parts or [str(model[key]) for key in ("path", "gguf_file", "revision") if model.get(key)]
     if scratch:
-        shape = {"hidden_size": "hidden", "num_hidden_layers": "layers", "num_attention_heads": "heads"}
-        parts.append("Llama from scratch, " + ", ".join(f"{word} {scratch[key]:,}" for key, word in shape.items() if key in scratch))
+        shape = {
+            "hidden_size": "hidden",
+            "num_hidden_layers": "layers",
+            "num_attention_heads": "heads",
+        }
+        parts.append(
+            "Llama from scratch, "
+            + ", ".join(f"{word} {scratch[key]:,}" for key, word in shape.items() if key in scratch)
+        )
     if rope.get("inv_freq"):
         parts.append(f"{2 * len(rope['inv_freq'])} rotary dimensions")
     if rope.get("rope_theta"):
@@ -191,18 +215,25 @@ def _perplexity(model: Mapping[str, Any], length: str) -> str | None:
     return None if value is None else perplexity(value)
 
 
-def gain_reading(models: Mapping[str, Any], window: float | None) -> str | None:
-    """The longest context against the base window's worth: the paired difference, and whether its interval has zero."""
+def gain_reference(models: Mapping[str, Any], window: float | None) -> float | None:
+    """The context that differences are taken to: where the difference is exactly zero, interval and all."""
+    keys = ("difference", "difference_low", "difference_high")
+    rows = [row for m in models.values() for row in m.get("context_gain") or []]
+    return next((row["context"] for row in rows if all(row.get(key) == 0 for key in keys)), window)
+
+
+def gain_reading(models: Mapping[str, Any], reference: float | None) -> str | None:
+    """The longest context against the one that differences are taken to: the paired difference, and whether its interval has zero."""
     name = next((m for m in reversed(MODELS) if (models.get(m) or {}).get("context_gain")), None)
     row = max(models[name]["context_gain"], key=lambda row: row["context"]) if name else {}
     keys = ("difference", "difference_low", "difference_high")
-    if not window or any(row.get(key) is None for key in keys) or row["context"] == window:
+    if not reference or any(row.get(key) is None for key in keys) or row["context"] == reference:
         return None
     change, low, high = (row[key] for key in keys)
     verdict = "lower" if high < 0 else "higher" if low > 0 else "not shown to differ (the interval holds zero)"
     return _sentence(
         [
-            f"given {row['context']:,} tokens of context instead of {window:,}, the {name} model's loss on the same "
+            f"given {row['context']:,} tokens of context instead of {reference:,}, the {name} model's loss on the same "
             f"targets changes by {signed(change)} nats ({signed(low)} to {signed(high)}): {verdict}"
         ]
     )
@@ -239,7 +270,11 @@ def training_reading(metrics: Rows, width: int) -> str | None:
     if not losses:
         return None
     first, last = statistics.fmean(losses[:width]), statistics.fmean(losses[-width:])
-    over = f"the mean loss of the first and the last {width} steps is" if width > 1 else "the loss of the first and the last step is"
+    over = (
+        f"the mean loss of the first and the last {width} steps is"
+        if width > 1
+        else "the loss of the first and the last step is"
+    )
     missing = len(metrics) - len(losses)
     sentences = [f"{over} {first:.3f} and {last:.3f}"]
     return _sentence(sentences + ([f"{missing:,} steps have no finite loss"] if missing else []))
@@ -256,6 +291,7 @@ DASH = "–"
 
 
 def _number(form: Callable[..., str]) -> Callable[..., str]:
+    @functools.wraps(form)
     def formatted(value: Any, *args: Any) -> str:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return DASH
@@ -305,7 +341,13 @@ def clamp(value: float) -> str:
 
 @_number
 def general(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    digits = "," if isinstance(value, int) else ",.4g" if abs(value) < 1e4 else ",.0f"
+    return f"{value:{digits}}".replace("-", "\u2212")
+
+
+def bounds(label: str) -> str:
+    """`257-1024` or `<=1024` as a person would write it."""
+    return re.sub(r"\d+", lambda found: f"{int(found[0]):,}", label.replace("<=", "≤ ").replace("-", "–"))
 
 
 def plain(value: Any) -> str:
@@ -319,10 +361,12 @@ def plain(value: Any) -> str:
     return general(value) if isinstance(value, int | float) else str(value)
 
 
+FORMATS = (integer, fixed, signed, percent, perplexity, duration, clamp, general, bounds, plain)
+
+
 def _environment() -> Environment:
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=ChainableUndefined)
-    formats = (integer, fixed, signed, percent, perplexity, duration, clamp, general, plain)
-    names = ("integer", "fixed", "signed", "percent", "perplexity", "duration", "clamp", "general", "plain")
-    environment.filters |= dict(zip(names, formats, strict=True))
+    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(undefined=ChainableUndefined, **options)
+    environment.filters |= {form.__name__: form for form in FORMATS}
     environment.filters["median"] = lambda values: statistics.median(values) if values else None
     return environment

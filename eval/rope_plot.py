@@ -21,7 +21,9 @@ def dimensions(rope: Mapping[str, Any]) -> list[dict[str, float | None]]:
     return [_dimension(i, old, new, window, factor) for i, (old, new) in enumerate(zip(before, after, strict=True))]
 
 
-def _dimension(index: int, old: float | None, new: float, window: float | None, factor: float | None) -> dict[str, float | None]:
+def _dimension(
+    index: int, old: float | None, new: float, window: float | None, factor: float | None
+) -> dict[str, float | None]:
     scaled = old is not None and factor is not None and factor > 1
     return {
         "index": index,
@@ -60,9 +62,19 @@ def wavelengths(rope: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> s
         for key, colour, marker in (("after", "rescaled", "^"), ("before", "base", "s")):
             points = [(row["index"], row[key]) for row in rows if row[key]]
             if points:
-                style = {"marker": marker, "markersize": 4, "markeredgecolor": COLOURS["paper"], "markeredgewidth": 0.5}
+                style = {
+                    "marker": marker,
+                    "markersize": 4,
+                    "markeredgecolor": COLOURS["paper"],
+                    "markeredgewidth": 0.5,
+                }
                 axes.plot(*zip(*points, strict=True), color=COLOURS[colour], **style)
-                at = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "weight": "bold"}
+                at = {
+                    "xytext": (8, 0),
+                    "textcoords": "offset points",
+                    "va": "center",
+                    "weight": "bold",
+                }
                 axes.annotate(key, points[-1], color=COLOURS[colour], annotation_clip=False, **at)
         for name, tokens in windows.items():
             if tokens:

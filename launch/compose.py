@@ -6,8 +6,10 @@ from pathlib import Path
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -80,7 +82,11 @@ def _line(error: BaseException) -> str:
     cause = error.__cause__
     text = str(cause if isinstance(cause, OmegaConfBaseException) else error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith(("full_key", "object_type", "reference_type", "Set the environment"))]
+    kept = [
+        line
+        for line in lines
+        if not line.startswith(("full_key", "object_type", "reference_type", "Set the environment"))
+    ]
     key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key")), "")
     said = " ".join(kept)
     return f"{said} (at {key})" if key and key not in said else said
@@ -89,5 +95,34 @@ def _line(error: BaseException) -> str:
 def config_dir_override(folder: str) -> str:
     """`--config-dir DIR` as the override Hydra takes for it. Raises: ConfigError when it is no folder."""
     if not Path(folder).is_dir():
-        raise ConfigError(f"--config-dir is {folder}; it must be a folder with YAML such as recipe/mine.yaml; create it")
+        raise ConfigError(
+            f"--config-dir is {folder}; it must be a folder with YAML such as recipe/mine.yaml; create it"
+        )
     return f"hydra.searchpath=[file://{Path(folder).resolve()}]"
+
+
+def sweep(words: Sequence[str]) -> list[list[str]]:
+    """Every combination of `key=a,b`, as Hydra's basic sweeper splits them; each run is named by what differs."""
+    register()
+    GlobalHydra.instance().clear()
+    hydra_words, sources = [w for w in words if not _SOURCE.match(w)], [w for w in words if _SOURCE.match(w)]
+    try:
+        parsed = OverridesParser.create().parse_overrides(hydra_words)
+    except HydraException as error:
+        raise ConfigError(_line(error)) from None
+    combinations = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
+    swept = {o.key_or_group for o in parsed if o.is_sweep_override()}
+    found = []
+    for combination in combinations:
+        named = [w for w in combination if w.split("=")[0].lstrip("+") in swept]
+        label = "-".join(w.split("=", 1)[1] for w in named)
+        name = next((w.split("=", 1)[1] for w in combination if w.startswith("name=")), None) or _recipe_name(
+            combination
+        )
+        rest = [w for w in combination if not w.startswith("name=")]
+        found.append([*rest, *sources, f"name={name}-{label}" if label else f"name={name}"])
+    return found
+
+
+def _recipe_name(words: Sequence[str]) -> str:
+    return next((w.split("=", 1)[1] for w in words if w.startswith("recipe=")), "custom")

@@ -49,8 +49,16 @@ def borders(cu_seqlens: torch.Tensor) -> dict[str, Any]:
 
 
 def sdpa(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: None, *, scaling: float | None = None,
-    dropout: float = 0.0, document_ends: tuple[int, ...] | None = None, **kwargs: Any,
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    document_ends: tuple[int, ...] | None = None,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Each document alone through torch's SDPA; documents of one length in one call.
 
@@ -68,7 +76,12 @@ def sdpa(
 
 
 def _by_length(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: list[tuple[int, int]], scaling: float | None, shared: bool
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    spans: list[tuple[int, int]],
+    scaling: float | None,
+    shared: bool,
 ) -> torch.Tensor:
     """One SDPA call for the documents of each length. (1, H, S, D)."""
     groups: dict[int, list[int]] = defaultdict(list)
@@ -84,8 +97,17 @@ def _by_length(
 
 
 def flash(
-    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: None, *, scaling: float | None = None,
-    dropout: float = 0.0, cu_seqlens: torch.Tensor | None = None, max_seqlen: int | None = None, **kwargs: Any,
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    cu_seqlens: torch.Tensor | None = None,
+    max_seqlen: int | None = None,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """flash-attn 2 varlen on the same borders. Shapes as `sdpa`; fp16 or bf16 only."""
     from flash_attn import flash_attn_varlen_func
@@ -96,8 +118,15 @@ def flash(
         max_seqlen = q.shape[0]
         cu_seqlens = torch.tensor([0, max_seqlen], dtype=torch.int32, device=q.device)
     out = flash_attn_varlen_func(
-        q, k, v, cu_seqlens_q=cu_seqlens, cu_seqlens_k=cu_seqlens, max_seqlen_q=max_seqlen, max_seqlen_k=max_seqlen,
-        softmax_scale=scaling, causal=True,
+        q,
+        k,
+        v,
+        cu_seqlens_q=cu_seqlens,
+        cu_seqlens_k=cu_seqlens,
+        max_seqlen_q=max_seqlen,
+        max_seqlen_k=max_seqlen,
+        softmax_scale=scaling,
+        causal=True,
     )
     return out.unsqueeze(0), None
 
@@ -107,6 +136,10 @@ def _only_training(query: torch.Tensor, dropout: float, kwargs: dict[str, Any]) 
     if query.shape[0] != 1:
         raise ValueError(f"batch is {query.shape[0]}; rows are laid end to end, so it must be 1; join the rows")
     if dropout:
-        raise ConfigError(f"attention_dropout is {dropout}; it must be 0 for a reproducible extension; set it to 0 in the model's config")
+        raise ConfigError(
+            f"attention_dropout is {dropout}; it must be 0 for a reproducible extension; set it to 0 in the model's config"
+        )
     if kwargs.get("sliding_window"):
-        raise ConfigError(f"sliding_window is {kwargs['sliding_window']}; windowed layers are not handled yet; choose another model")
+        raise ConfigError(
+            f"sliding_window is {kwargs['sliding_window']}; windowed layers are not handled yet; choose another model"
+        )

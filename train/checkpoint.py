@@ -38,7 +38,9 @@ def _complete(folder: Path, step: int) -> None:
     files = {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file()}
     shards = [name for name in files if name.endswith("optim_states.pt")]
     if shards and len(shards) != dist.get_world_size():
-        raise RuntimeError(f"checkpoint of step {step}: {len(shards)} of {dist.get_world_size()} optimizer files are there")
+        raise RuntimeError(
+            f"checkpoint of step {step}: {len(shards)} of {dist.get_world_size()} optimizer files are there"
+        )
     write_json(folder / COMPLETE, {"step": step, "world_size": dist.get_world_size(), "files": files})
 
 

@@ -20,7 +20,14 @@ class LossModel(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, labels: torch.Tensor, total: int, **borders: Any) -> torch.Tensor:
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        labels: torch.Tensor,
+        total: int,
+        **borders: Any,
+    ) -> torch.Tensor:
         """Sum of the row's losses over `total`, the labels that count in the whole global batch. All inputs (1, S)."""
         body = self.model.base_model
         hidden = body(input_ids=input_ids, position_ids=position_ids, use_cache=False, **borders).last_hidden_state

@@ -1,6 +1,6 @@
 """The training loop: step k is a function of (seed, k); the loss is that of the whole global batch.
 
-    dp_size data-parallel ranks   A micro-steps accumulated   M sequences of a micro-batch
+dp_size data-parallel ranks   A micro-steps accumulated   M sequences of a micro-batch
 """
 
 import math
@@ -51,7 +51,9 @@ def train(engine: Any, config: Config, sequences: Sequences, folder: Path, first
         if metrics is not None:
             metrics.step(row)
         if not math.isfinite(row["loss"]):
-            raise RopewalkError(f"loss is {row['loss']} at step {step + 1}; it must be finite; lower train.lr or look at the batch")
+            raise RopewalkError(
+                f"loss is {row['loss']} at step {step + 1}; it must be finite; lower train.lr or look at the batch"
+            )
         asked = stop() and step + 1 < config.train.steps
         if asked or (every and (step + 1) % every == 0 and step + 1 < config.train.steps):
             checkpoint.save(engine, checkpoints, step + 1, keep)

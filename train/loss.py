@@ -1,6 +1,6 @@
 """Cross-entropy over the vocabulary without ever holding (S x V) logits.
 
-    S tokens of a row   E hidden size   V vocabulary   C tokens of a chunk
+S tokens of a row   E hidden size   V vocabulary   C tokens of a chunk
 """
 
 from typing import Any

@@ -32,7 +32,13 @@ class Metrics:
         self.path.write_text("".join(line + "\n" for line in kept))
         self.file = self.path.open("a")
         self.wandb = _wandb(folder, config)
-        self.bar = tqdm(total=config.train.steps, initial=first_step, desc="train", unit="step", disable=not sys.stderr.isatty())
+        self.bar = tqdm(
+            total=config.train.steps,
+            initial=first_step,
+            desc="train",
+            unit="step",
+            disable=not sys.stderr.isatty(),
+        )
         self.steps, self.said = config.train.steps, 0.0
 
     def _lines(self) -> list[str]:
@@ -78,6 +84,12 @@ def _wandb(folder: Path, config: Config) -> Any:
     if mode == "auto":
         mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
     quiet = wandb.Settings(
-        silent=True, console="off", disable_git=True, disable_code=True, x_disable_meta=True, x_disable_stats=True, x_disable_machine_info=True
+        silent=True,
+        console="off",
+        disable_git=True,
+        disable_code=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
     )
     return wandb.init(project=config.train.wandb_project, name=config.name, dir=str(folder), mode=mode, settings=quiet)  # type: ignore[arg-type]

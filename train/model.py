@@ -25,7 +25,7 @@ BASES = Path(__file__).parent / "bases"
 class Base:
     """Where the base is: a folder or hub name, or a description to build from nothing."""
 
-    path: str | None
+    path: str | None  # None: from scratch
     revision: str | None = None
     trust_remote_code: bool = False
     scratch: ScratchConfig | None = None
@@ -61,7 +61,9 @@ def _builtin(name: str) -> str:
     folder = BASES / name
     if not (folder / "model.safetensors").is_file():
         there = ", ".join(sorted(BUILTIN + p.name for p in BASES.glob("*") if p.is_dir())) or "none"
-        raise ConfigError(f"model.path is {BUILTIN}{name}; it must name a base that ropewalk ships ({there}); or run make base-model")
+        raise ConfigError(
+            f"model.path is {BUILTIN}{name}; it must name a base that ropewalk ships ({there}); or run make base-model"
+        )
     return str(folder)
 
 
@@ -116,9 +118,13 @@ def base_config(base: Base) -> PreTrainedConfig:
     if base.scratch is not None:
         s = vars(base.scratch).copy()
         theta = s.pop("rope_theta")
-        return LlamaConfig(**s, rope_parameters={"rope_type": "default", "rope_theta": theta}, bos_token_id=0, eos_token_id=0)
+        return LlamaConfig(
+            **s, rope_parameters={"rope_type": "default", "rope_theta": theta}, bos_token_id=0, eos_token_id=0
+        )
     try:
-        found = AutoConfig.from_pretrained(base.path, revision=base.revision, trust_remote_code=base.trust_remote_code)
+        found = AutoConfig.from_pretrained(
+            str(base.path), revision=base.revision, trust_remote_code=base.trust_remote_code
+        )
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ConfigError(f"model.path is {base.name}; its config must be readable by transformers; {first}") from error
@@ -126,7 +132,13 @@ def base_config(base: Base) -> PreTrainedConfig:
 
 
 def build(
-    base: Base, plan: RopePlan, *, dtype: torch.dtype, seed: int = 0, attention_kernel: str = "auto", when: str = "after construction"
+    base: Base,
+    plan: RopePlan,
+    *,
+    dtype: torch.dtype,
+    seed: int = 0,
+    attention_kernel: str = "auto",
+    when: str = "after construction",
 ) -> PreTrainedModel:
     """The base with `plan` applied to its config before construction, proved live.
 
@@ -138,12 +150,19 @@ def build(
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     else:
         model = AutoModelForCausalLM.from_pretrained(
-            base.path, revision=base.revision, trust_remote_code=base.trust_remote_code, config=config, dtype=dtype, use_safetensors=True
+            str(base.path),
+            revision=base.revision,
+            trust_remote_code=base.trust_remote_code,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
         )
     return _ready(model, plan, attention_kernel, when)
 
 
-def load_trained(folder: Path, plan: RopePlan, *, dtype: torch.dtype, attention_kernel: str = "auto") -> PreTrainedModel:
+def load_trained(
+    folder: Path, plan: RopePlan, *, dtype: torch.dtype, attention_kernel: str = "auto"
+) -> PreTrainedModel:
     """A model that the train stage exported, proved against the plan as it stands in its own files."""
     model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
     return _ready(model, plan, attention_kernel, "after reload")
@@ -161,13 +180,18 @@ def refuse_unknown_heads(model: PreTrainedModel) -> None:
     """The chunked loss computes logits as hidden x head; what a model does beyond that is refused by name."""
     for key in ("final_logit_softcapping", "logit_scale", "logits_scaling", "attn_logit_softcapping"):
         if getattr(model.config, key, None) not in (None, 1, 1.0):
-            raise ConfigError(f"model.path has {key} {getattr(model.config, key)}; its logits are not handled yet; choose another model")
+            raise ConfigError(
+                f"model.path has {key} {getattr(model.config, key)}; its logits are not handled yet; choose another model"
+            )
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
         raise ConfigError("model.path has a bias on its output embedding; not handled yet; choose another model")
 
 
 def resize_check(model: PreTrainedModel, vocab_size: int) -> None:
     """Raises: ConfigError when the tokenizer has more words than the model has embeddings."""
-    rows = model.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
+    weight: Any = model.get_input_embeddings().weight
+    rows = weight.shape[0]
     if vocab_size > rows and rows > 0:
-        raise ConfigError(f"model.path has {rows} embeddings and a tokenizer of {vocab_size} words; they must fit; mend the model folder")
+        raise ConfigError(
+            f"model.path has {rows} embeddings and a tokenizer of {vocab_size} words; they must fit; mend the model folder"
+        )

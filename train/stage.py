@@ -19,7 +19,12 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
 
     Raises: Stopped (run again to resume), RopewalkError with the ranks' exit code.
     """
-    decides = {"inputs": inputs, "seed": config.seed, "train": content(config.train), "seq_len": config.data.seq_len}
+    decides = {
+        "inputs": inputs,
+        "seed": config.seed,
+        "train": content(config.train),
+        "seq_len": config.data.seq_len,
+    }
 
     def work(temporary: Path) -> dict[str, Any]:
         (temporary / STOP).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Rotary frequencies of each scaling method. Pure, float64; no torch, no transformers.
 
-    d  rotary dimensions of a head (inv_freq has d/2 entries)     b  rope_theta
-    s  factor, new window over original                           o  original_max_position_embeddings, tokens
+d  rotary dimensions of a head (inv_freq has d/2 entries)     b  rope_theta
+s  factor, new window over original                           o  original_max_position_embeddings, tokens
 """
 
 import math

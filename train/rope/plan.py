@@ -40,7 +40,13 @@ class RopePlan:
     def unscaled(self) -> "RopePlan":
         """The plan of the base itself: what eval's base column must hold against."""
         window = self.original_max_position_embeddings
-        fields = {"method": "none", "factor": 1.0, "max_position_embeddings": window, **self.base, "hash": "base"}
+        fields = {
+            "method": "none",
+            "factor": 1.0,
+            "max_position_embeddings": window,
+            **self.base,
+            "hash": "base",
+        }
         return RopePlan(**{**asdict(self), **fields})
 
 
@@ -65,18 +71,25 @@ def refuse_unknown_shapes(config: PreTrainedConfig, name: str) -> None:
     if not parameters:
         raise ConfigError(f"{kind} has no rotary position embedding; Ropewalk rescales RoPE only; {other}")
     if "rope_theta" not in parameters:
-        raise ConfigError(f"{kind} has a rotary table for each layer type ({', '.join(parameters)}); not handled yet; {other}")
+        raise ConfigError(
+            f"{kind} has a rotary table for each layer type ({', '.join(parameters)}); not handled yet; {other}"
+        )
     if parameters.get("rope_type", "default") != "default":
         raise ConfigError(
             f"{kind} is already scaled (rope_type {parameters['rope_type']}); a second scaling would stack unseen; {other}"
         )
-    if parameters.get("partial_rotary_factor", 1.0) != 1.0 or getattr(config, "partial_rotary_factor", 1.0) not in (None, 1.0):
+    if parameters.get("partial_rotary_factor", 1.0) != 1.0 or getattr(config, "partial_rotary_factor", 1.0) not in (
+        None,
+        1.0,
+    ):
         raise ConfigError(f"{kind} rotates a part of each head only (partial_rotary_factor); not handled yet; {other}")
     if hasattr(config, "qk_rope_head_dim"):
         raise ConfigError(f"{kind} has decoupled rotary dimensions (qk_rope_head_dim); not handled yet; {other}")
     sliding = "sliding_attention" in (getattr(config, "layer_types", None) or [])
     if sliding or (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)):
-        raise ConfigError(f"{kind} has sliding-window attention; its window would hide what is extended; not handled yet; {other}")
+        raise ConfigError(
+            f"{kind} has sliding-window attention; its window would hide what is extended; not handled yet; {other}"
+        )
 
 
 def make(rope: RopeConfig, config: PreTrainedConfig, name: str) -> RopePlan:
@@ -91,7 +104,10 @@ def make(rope: RopeConfig, config: PreTrainedConfig, name: str) -> RopePlan:
             "it must be the window of pre-training, not the new one; unset it"
         )
     method = METHODS[rope.method]
-    table, base = method.table(rope, dim, theta, original), METHODS["none"].table(RopeConfig(), dim, theta, original)
+    table, base = (
+        method.table(rope, dim, theta, original),
+        METHODS["none"].table(RopeConfig(), dim, theta, original),
+    )
     decides = {
         "inv_freq": table.inv_freq.tolist(),
         "attention_factor": table.attention_factor,

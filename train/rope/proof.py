@@ -31,7 +31,9 @@ def prove(model: nn.Module, plan: RopePlan, when: str) -> str:
     """
     modules = rotary_modules(model)
     if not modules:
-        raise ProofError(f"rope proof {when}: the model has no module with inv_freq; its table cannot be read; choose another model")
+        raise ProofError(
+            f"rope proof {when}: the model has no module with inv_freq; its table cannot be read; choose another model"
+        )
     for name, module in modules.items():
         _table(name, module, plan, when)
         _behaviour(name, module, plan, when)
@@ -41,9 +43,13 @@ def prove(model: nn.Module, plan: RopePlan, when: str) -> str:
 def _table(name: str, module: Any, plan: RopePlan, when: str) -> None:
     live, wanted = module.inv_freq.detach().double().cpu().numpy(), np.array(plan.inv_freq)
     if module.inv_freq.dtype != torch.float32:
-        raise ProofError(f"rope proof {when}: {name}.inv_freq is {module.inv_freq.dtype}; it must be float32; positions would collide")
+        raise ProofError(
+            f"rope proof {when}: {name}.inv_freq is {module.inv_freq.dtype}; it must be float32; positions would collide"
+        )
     if live.shape != wanted.shape:
-        raise ProofError(f"rope proof {when}: {name}.inv_freq has {live.shape[0]} dimensions; the plan has {wanted.shape[0]}")
+        raise ProofError(
+            f"rope proof {when}: {name}.inv_freq has {live.shape[0]} dimensions; the plan has {wanted.shape[0]}"
+        )
     wrong = np.flatnonzero(np.abs(live - wanted) > RTOL * wanted)
     if len(wrong):
         i = int(wrong[0])
@@ -53,13 +59,25 @@ def _table(name: str, module: Any, plan: RopePlan, when: str) -> None:
         )
     factor = float(getattr(module, "attention_scaling", 1.0))
     if abs(factor - plan.attention_factor) > RTOL * plan.attention_factor:
-        raise ProofError(f"rope proof {when}: {name}.attention_scaling is {factor:.9g}; the plan has {plan.attention_factor:.9g}")
+        raise ProofError(
+            f"rope proof {when}: {name}.attention_scaling is {factor:.9g}; the plan has {plan.attention_factor:.9g}"
+        )
 
 
 def _behaviour(name: str, module: Any, plan: RopePlan, when: str) -> None:
     """cos and sin as the module returns them, at chosen distances: catches one that ignores its own table."""
     length = plan.max_position_embeddings
-    positions = sorted({0, 1, 2, 17, plan.original_max_position_embeddings - 1, plan.original_max_position_embeddings, length - 1})
+    positions = sorted(
+        {
+            0,
+            1,
+            2,
+            17,
+            plan.original_max_position_embeddings - 1,
+            plan.original_max_position_embeddings,
+            length - 1,
+        }
+    )
     device = module.inv_freq.device
     with torch.no_grad():
         ids = torch.tensor([positions], device=device)
@@ -72,4 +90,6 @@ def _behaviour(name: str, module: Any, plan: RopePlan, when: str) -> None:
         allowed = 1e-5 + 2.0**-22 * np.array(positions)
         if (error > allowed).any():
             p = positions[int(np.argmax(error - allowed))]
-            raise ProofError(f"rope proof {when}: {name} gives another {kind} at position {p} than the plan; it ignores its table")
+            raise ProofError(
+                f"rope proof {when}: {name} gives another {kind} at position {p} than the plan; it ignores its table"
+            )

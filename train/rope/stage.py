@@ -18,4 +18,7 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     if output.is_file() and read_json(output).get("fingerprint") == manifest.fingerprint:
         return manifest, "rope: done before with the same settings and inputs; skipped"
     write_json(output, {**plan.json(), "fingerprint": manifest.fingerprint})
-    return manifest, f"rope: {plan.method} x{plan.factor:g}, {plan.original_max_position_embeddings:,} -> {plan.max_position_embeddings:,} tokens"
+    return (
+        manifest,
+        f"rope: {plan.method} x{plan.factor:g}, {plan.original_max_position_embeddings:,} -> {plan.max_position_embeddings:,} tokens",
+    )

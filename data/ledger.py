@@ -1,0 +1,26 @@
+"""The ledger as a person reads it in a terminal. Pure."""
+
+from typing import Any
+
+
+def summary(ledger: dict[str, Any]) -> str:
+    """Sources, plan and own context of `data/ledger.json` in a few lines."""
+    lines = [
+        f"{'source':<16} {'kind':<8} {'documents':>10} {'tokens':>14} {'held out':>12} {'in plan':>14} {'share':>7} {'epochs':>7} {'cut':>8}"
+    ]
+    for name, row in ledger["sources"].items():
+        lines.append(
+            f"{name:<16} {row['kind']:<8} {row['documents']:>10,} {row['tokens']:>14,} {row['heldout_tokens']:>12,} "
+            f"{row['tokens_in_plan']:>14,} {row['share_in_plan']:>7.1%} {row['epochs']:>7.2f} {row['cut']:>8,}"
+        )
+        lines += [f"  refused {count:,}: {reason}" for reason, count in row["refused"].items()]
+    plan = ledger["plan"]
+    lines.append(
+        f"plan: {plan['sequences']:,} sequences of {plan['seq_len']:,} tokens, {plan['pieces']:,} pieces, {plan['tokens']:,} tokens, "
+        f"{plan['padding']:,} padding ({plan['fill']:.2%} full), document mask {'on' if plan['document_mask'] else 'off'}, "
+        f"positions {plan['positions']}"
+    )
+    if plan["own_context_share"]:
+        shares = ", ".join(f"{int(length):,}: {share:.1%}" for length, share in plan["own_context_share"].items())
+        lines.append(f"tokens with more than L tokens of their own document before them: {shares}")
+    return "\n".join(lines)

@@ -1,0 +1,156 @@
+"""`ropewalk VERB [key=value ...]`: compose, check, freeze, run the stages. Hydra ends here."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ropewalk.conf.check import to_yaml
+from ropewalk.conf.errors import FAILED, ConfigError, RopewalkError
+from ropewalk.conf.schema import Config
+
+VERBS = {
+    "run": "every stage, skipping what is done",
+    "rope": "the rope plan: what the scaling method does to each dimension",
+    "data": "documents -> tokens -> plan, with the ledger",
+    "train": "the stages up to the training",
+    "eval": "the stages up to the measurements",
+    "report": "the stages up to the report",
+}
+EXAMPLES = """\
+settings: key=value, as Hydra takes them. Groups: recipe=NAME (demo, smollm2, base, custom), rope=METHOD (none, pi, ntk, yarn).
+
+examples:
+  ropewalk run recipe=demo
+  ropewalk run model.path=./my-model rope.factor=4 data.seq_len=32768 data.sources.books.path=./books \\
+      train.steps=200 train.lr=2e-5 train.global_batch_tokens=1048576 name=my-run
+  ropewalk run recipe=demo rope=pi name=demo-pi          another method, the same data
+  ropewalk run -m recipe=demo rope=pi,ntk,yarn           a sweep, one run a method
+  ropewalk run recipe=demo --cfg job                     show the whole configuration, run nothing
+
+exit codes: 0 done, 1 failed, 2 configuration or data refused, 3 a proof said no, 75 stopped in good order (run again to resume)
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The console script. Exits with the codes of `conf.errors`."""
+    arguments = parser().parse_args(argv)
+    try:
+        for overrides in jobs(arguments):
+            one(arguments, overrides)
+    except RopewalkError as error:
+        head = (
+            "config error:"
+            if isinstance(error, ConfigError)
+            else f"{type(error).__name__.removesuffix('Error').lower()}:"
+        )
+        print(f"{head}\n{error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again: finished stages are kept", file=sys.stderr)
+        sys.exit(75)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="ropewalk",
+        description="Extend a model's context with rotary positions, and prove each stage.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, text in VERBS.items():
+        sub = verbs.add_parser(
+            verb,
+            help=text,
+            description=f"{verb}: {text}.",
+            epilog=EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
+        sub.add_argument("--cfg", choices=["job"], help="print the composed, checked configuration and stop")
+        sub.add_argument("--config-dir", metavar="DIR", help="a folder with your own recipe/NAME.yaml and the like")
+        sub.add_argument("-m", "--multirun", action="store_true", help="a run for each combination of key=a,b,c")
+        if verb == "rope":
+            sub.add_argument("--json", action="store_true", help="print the content of rope.json alone")
+        if verb == "data":
+            sub.add_argument("--json", action="store_true", help="print the ledger alone")
+    return top
+
+
+def jobs(arguments: argparse.Namespace) -> list[list[str]]:
+    """Overrides of each run: one, or every combination of a sweep as Hydra's own sweeper splits them."""
+    from ropewalk.launch.compose import config_dir_override, sweep
+
+    given = list(arguments.overrides)
+    if arguments.config_dir:
+        given.append(config_dir_override(arguments.config_dir))
+    return sweep(given) if arguments.multirun else [given]
+
+
+def one(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """One run of one verb."""
+    from ropewalk.launch.compose import compose
+
+    config = compose(overrides)
+    if arguments.cfg:
+        print(to_yaml(config), end="")
+        return
+    quiet(config)
+    from ropewalk.launch.stages import execute
+
+    last = "report" if arguments.verb == "run" else arguments.verb
+    as_json = getattr(arguments, "json", False)
+    tell = (lambda said: print(said, file=sys.stderr)) if as_json else print
+    run = execute(config, last, tell)
+    close(arguments.verb, run.folder, as_json)
+
+
+def quiet(config: Config) -> None:
+    """Libraries speak only when something is wrong; the CPU engine is chosen, not guessed."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+
+
+def close(verb: str, folder: Path, as_json: bool) -> None:
+    """What was written, and for `rope` and `data` what it says."""
+    shown = {
+        "rope": "rope.json",
+        "data": "data/ledger.json",
+        "train": "train/model",
+        "eval": "eval/results.json",
+    }
+    target = folder / shown.get(verb, "report/index.html")
+    if as_json:
+        print(target.read_text(), end="")
+        return
+    if verb == "rope":
+        from ropewalk.train.rope.plan import RopePlan, summary
+
+        print(summary(RopePlan.read(target)))
+    elif verb == "data":
+        from ropewalk.data.ledger import summary as ledger_summary
+
+        print(ledger_summary(json.loads(target.read_text())))
+    elif verb in ("run", "report", "eval"):
+        print_verdicts(folder)
+    print(f"wrote {target}")
+
+
+def print_verdicts(folder: Path) -> None:
+    for verdict in json.loads((folder / "eval" / "results.json").read_text())["verdicts"]:
+        print(
+            f"  {'holds' if verdict['holds'] else 'FAILS'}  {verdict['name']}: {verdict['value']} ({verdict['rule']})"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""The stages of a run in order: what each is given, which of them a verb needs, and the run's own manifest."""
+
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ropewalk.conf import manifest
+from ropewalk.conf.check import to_yaml
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.manifest import Manifest, fingerprint, read_json, run_stage, write_json
+from ropewalk.conf.schema import Config
+
+ORDER = ("rope", "data", "train", "eval", "report")
+PACKAGES = (
+    "ropewalk",
+    "torch",
+    "transformers",
+    "deepspeed",
+    "datasets",
+    "tokenizers",
+    "hydra-core",
+    "numpy",
+    "pyarrow",
+)
+
+
+@dataclass
+class Run:
+    """One run while it goes: its folder, and what the finished stages said."""
+
+    config: Config
+    done: dict[str, Manifest]
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.runs_dir).expanduser() / self.config.name
+
+    @property
+    def cache(self) -> Path:
+        return Path(self.config.cache_dir).expanduser()
+
+    def marks(self, *stages: str) -> dict[str, str]:
+        """Fingerprints of finished stages: what a later stage's fingerprint is made of."""
+        return {stage: self.done[stage].fingerprint for stage in stages}
+
+
+def execute(config: Config, last: str, tell: Callable[[str], None] = print) -> Run:
+    """Run every stage up to `last`, skipping what is done.
+
+    Raises: ConfigError, DataError, ProofError, Stopped; each tells itself in lines.
+    """
+    run = Run(config, {})
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.cache.mkdir(parents=True, exist_ok=True)
+    frozen = run.folder / "config.yaml"
+    frozen.write_text(to_yaml(config))
+    for stage in ORDER[: ORDER.index(last) + 1]:
+        run.done[stage], said = _STAGES[stage](run)
+        tell(said)
+        _write_manifest(run)
+    return run
+
+
+def _base(run: Run) -> Any:
+    from ropewalk.train import model
+
+    return model.locate(run.config.model, run.cache)
+
+
+def _rope(run: Run) -> tuple[Manifest, str]:
+    from ropewalk.train.rope import stage
+
+    return stage.run(run.config, _base(run), run.folder / "rope.json")
+
+
+def _data(run: Run) -> tuple[Manifest, str]:
+    from ropewalk.data import stage
+
+    base = _base(run)
+    return stage.run(run.config, stage.Inputs(base.path, base.revision, base.trust_remote_code), run.folder / "data")
+
+
+def _train(run: Run) -> tuple[Manifest, str]:
+    from ropewalk.train import stage
+
+    return stage.run(run.config, {**run.marks("rope", "data"), "base": _base(run).identity}, run.folder / "train")
+
+
+def _eval(run: Run) -> tuple[Manifest, str]:
+    from ropewalk.eval import stage
+
+    return stage.run(run.config, _base(run), run.marks("rope", "data", "train"), run.folder / "eval")
+
+
+def _report(run: Run) -> tuple[Manifest, str]:
+    from ropewalk.eval import report
+
+    decides = {"inputs": run.marks("rope", "data", "train", "eval"), "page": fingerprint(_sources_of_page())}
+
+    def work(temporary: Path) -> dict[str, Any]:
+        (temporary / "index.html").write_text(report.render(run.folder))
+        return {}
+
+    return run_stage("report", decides, run.folder / "report", work)
+
+
+def _sources_of_page() -> list[str]:
+    """The report's own code and template: a newer page is drawn anew."""
+    from ropewalk.eval import report
+
+    folder = Path(report.__file__).parent
+    return [p.read_text() for p in sorted([*folder.glob("*plot*.py"), folder / "report.py", *folder.glob("*.j2")])]
+
+
+_STAGES: dict[str, Callable[[Run], tuple[Manifest, str]]] = {
+    "rope": _rope,
+    "data": _data,
+    "train": _train,
+    "eval": _eval,
+    "report": _report,
+}
+
+
+def _write_manifest(run: Run) -> None:
+    """`manifest.json` of the run: versions, machine, and each stage's fingerprint and seconds. No paths, no names."""
+    path = run.folder / "manifest.json"
+    before = read_json(path).get("stages", {}) if path.is_file() else {}
+    stages = {}
+    for name, said in run.done.items():
+        facts = {k: v for k, v in asdict(said).items() if k in ("fingerprint", "seconds", "facts")}
+        same = before.get(name, {}).get("fingerprint") == said.fingerprint
+        stages[name] = before[name] if same else facts
+    write_json(
+        path,
+        {
+            "schema": 1,
+            "name": run.config.name,
+            "versions": versions(),
+            "machine": machine(),
+            "stages": stages,
+        },
+    )
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def machine() -> dict[str, Any]:
+    import os
+
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "gpus": gpus,
+    }
+
+
+def export_base(run: Run, name: str, target: Path) -> Path:
+    """Keep a finished run's model as a base that ropewalk ships: model, tokenizer and PROVENANCE.json.
+
+    Raises: ConfigError when the run has no model.
+    """
+    source = run.folder / "train" / "model"
+    if manifest.read(run.folder / "train") is None:
+        raise ConfigError(f"name is {run.config.name}; its train stage is not finished; run it first")
+    folder = target / name
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(source, folder)
+    provenance = {
+        "made_by": "ropewalk run recipe=base",
+        "license": "Apache-2.0 (weights); trained on Python's standard library (PSF-2.0) and synthetic retrieval",
+        "config": to_yaml(run.config),
+        "ledger": read_json(run.folder / "data" / "ledger.json"),
+        "versions": versions(),
+        "stages": read_json(run.folder / "manifest.json")["stages"],
+        "results": read_json(run.folder / "eval" / "results.json")["models"],
+    }
+    write_json(folder / "PROVENANCE.json", provenance)
+    return folder
