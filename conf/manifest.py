@@ -91,12 +91,27 @@ def publish(temporary: Path, output: Path, manifest: Manifest) -> None:
     os.replace(temporary, output)
 
 
+def aside_of(output: Path, made_by: Manifest) -> Path:
+    """Where a finished stage of other settings waits; nothing finished is deleted."""
+    return output.with_name(f"{output.name}.{made_by.fingerprint[:8]}")
+
+
 def set_aside(output: Path, old: Manifest) -> Path:
-    """Move a finished stage of other settings out of the way; nothing finished is deleted."""
-    aside = output.with_name(f"{output.name}.{old.fingerprint[:8]}")
+    """Move a finished stage of other settings out of the way."""
+    aside = aside_of(output, old)
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(output, aside)
     return aside
+
+
+def bring_back(output: Path, wanted: Manifest) -> Manifest | None:
+    """A stage that was set aside earlier and has the wanted fingerprint stands in its place again."""
+    aside = aside_of(output, wanted)
+    found = read(aside)
+    if found is None or found.fingerprint != wanted.fingerprint:
+        return None
+    os.replace(aside, output)
+    return found
 
 
 def run_stage(
@@ -104,7 +119,7 @@ def run_stage(
 ) -> tuple[Manifest, str]:
     """Run `work(temporary) -> facts` unless `output` is finished with the same content.
 
-    Returns the manifest and one line that says what was done: skipped, redone because of a key, or run.
+    Returns the manifest and one line that says what was done: skipped, brought back, redone because of a key, or run.
     """
     manifest, old, reason = Manifest.of(stage, content), read(output), ""
     if old is not None:
@@ -112,6 +127,8 @@ def run_stage(
             return old, f"{stage}: done before with the same settings and inputs; skipped"
         aside = set_aside(output, old)
         reason = f" (redone: {first_difference(old.content, content)}; the former one is kept in {aside.name})"
+    if (back := bring_back(output, manifest)) is not None:
+        return back, f"{stage}: done before with the same settings and inputs; brought back from {aside_of(output, back).name}"
     started = time.monotonic()
     temporary = workspace(output, content, resumable)
     manifest.facts = work(temporary)

@@ -79,11 +79,16 @@ def window_fill(lengths: Sequence[tuple[int, int]], seq_len: int, min_piece: int
 
 
 def _next(pool: _Pool, room: int, seq_len: int, min_piece: int) -> tuple[int, int, int, int] | None:
-    """The largest that fits whole; else one to cut, if the gap is worth it."""
+    """The largest that fits whole; else one to cut, if the gap is worth it. What fills a sequence alone is never cut."""
     fits = pool.largest_within(room)
     if fits is not None or not pool.by_length or room < min_piece:
         return fits
     longest = pool.by_length[-1]
+    if longest[0] == seq_len:
+        shorter = pool.largest_within(seq_len - 1)
+        if shorter is None:
+            return None
+        longest = shorter
     cut_anyway = longest[0] > seq_len or longest[3] > 0
     return longest if cut_anyway or room > seq_len // CUT_FOR_GAP else None
 

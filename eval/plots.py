@@ -58,6 +58,7 @@ STYLE = {
     "axes.facecolor": "none",
 }
 Rows = Sequence[Mapping[str, Any]]
+Kwargs = dict[str, Any]
 Curves = Mapping[str, tuple[np.ndarray, Rows]]  # model -> x of each point, its row
 
 
@@ -117,9 +118,10 @@ def _shade_window(axes: Axes, window: float | None) -> None:
 def _label_window(axes: Axes, window: float | None) -> None:
     low, high = axes.get_xlim()
     if window and low < window <= high:
-        above = {"transform": axes.get_xaxis_transform(), "va": "bottom", "size": 9}
-        text = f" base's window: {window:,} tokens "
-        side = "left" if window < math.sqrt(low * high) else "right"
+        above: Kwargs = {"transform": axes.get_xaxis_transform(), "va": "bottom", "size": 9}
+        text, side = f"base's window: {window:,} tokens", "right"
+        if window < math.sqrt(low * high):
+            text, side = f"← {text}", "left"
         axes.text(window, 1.015, text, ha=side, color=COLOURS["base"], **above)
 
 
@@ -137,21 +139,16 @@ def _name_lines(axes: Axes, curves: Curves) -> None:
     low, high = axes.get_ylim()
     ends = {name: column(rows, "nll")[-1] for name, (_, rows) in curves.items()}
     heights = {name: (end - low) / (high - low) for name, end in ends.items() if low <= end <= high}
-    for name, height in _spread(heights, 0.2 / axes.get_figure().get_figheight()).items():
-        at = {
-            "xy": (1, height),
-            "xycoords": "axes fraction",
-            "xytext": (8, 0),
-            "textcoords": "offset points",
-        }
-        axes.annotate(name, **at, va="center", color=COLOURS[name], weight="bold", annotation_clip=False)
+    beside: Kwargs = {"xycoords": "axes fraction", "xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+    for name, height in _spread(heights, 0.08).items():
+        axes.annotate(name, (1, height), color=COLOURS[name], weight="bold", annotation_clip=False, **beside)
 
 
 def _draw(axes: Axes, curves: Curves, markers: Mapping[str, str]) -> None:
     for name, (x, rows) in curves.items():
         low, high = column(rows, "low"), column(rows, "high")
         axes.fill_between(x, low, high, color=COLOURS[name], alpha=0.18, linewidth=0)
-        edge = {"markeredgecolor": COLOURS["paper"], "markeredgewidth": 0.6}
+        edge: Kwargs = {"markeredgecolor": COLOURS["paper"], "markeredgewidth": 0.6}
         axes.plot(x, column(rows, "nll"), color=COLOURS[name], marker=markers.get(name, ""), **edge)
 
 
@@ -186,7 +183,7 @@ def _loss_figure(
     views = _views(curves)
     with styled():
         figure = Figure(figsize=(9, 3.9 + 2.7 * (len(views) - 1)), layout="constrained")
-        grid = {"sharex": True, "squeeze": False, "height_ratios": [1.2, 1.0][: len(views)]}
+        grid: Kwargs = {"sharex": True, "squeeze": False, "height_ratios": [1.2, 1.0][: len(views)]}
         panels = figure.subplots(len(views), 1, **grid)[:, 0]
         for axes, view in zip(panels, views, strict=True):
             token_axis(axes, *span, words["x"] if axes is panels[-1] else "")
@@ -218,7 +215,10 @@ def loss_by_position(models: Mapping[str, Any], window: float | None) -> str | N
     for name, rows in measured.items():
         edges = np.stack([column(rows, "from"), column(rows, "to")], axis=1).ravel()
         curves[name] = (np.maximum(edges, left), [row for row in rows for _ in range(2)])
-    words = {"prefix": "position", "x": "position in the sequence (tokens before the target)"}
+    words = {
+        "prefix": "position",
+        "x": "position in the sequence (tokens before the target; the first bin begins at 0)",
+    }
     words["label"] = "Loss by position for each model, with intervals"
     return _loss_figure(curves, window, (left, right), words, {})
 
@@ -268,7 +268,7 @@ def training(metrics: Rows, width: int) -> str | None:
 
 def _draw_steps(axes: Axes, steps: np.ndarray, values: np.ndarray, width: int) -> None:
     """Each value thin and, if `width` is above 1, their running mean over it."""
-    thin = {"linewidth": 0.8, "alpha": 0.45} if width > 1 else {}
+    thin: Kwargs = {"linewidth": 0.8, "alpha": 0.45} if width > 1 else {}
     axes.plot(steps, values, color=COLOURS["extended"], marker="o" if len(steps) < 3 else "", **thin)
     if width > 1:
         axes.plot(steps, smooth(values, width), color=COLOURS["extended"])

@@ -66,9 +66,14 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
+def _without_nulls(entries: Json) -> Json:
+    """A null says the same as a missing key."""
+    return {key: value for key, value in entries.items() if value is not None}
+
+
 def _parse(text: str, name: str) -> Json:
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_hook=_without_nulls)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{name} is not JSON ({error}); it must be as its stage wrote it; run that stage again"
@@ -206,11 +211,11 @@ def position_reading(models: Mapping[str, Any], window: float | None) -> str | N
 def perplexity_reading(models: Mapping[str, Any], window: float | None) -> str | None:
     lengths = sorted({int(length) for m in models.values() for length in m.get("perplexity") or {}})
     chosen = [length for length in lengths if length in (lengths[-1], window)]
-    each = {length: _each(models, lambda m, key=str(length): _perplexity(m, key)) for length in chosen}
+    each = {length: _each(models, functools.partial(_perplexity, str(length))) for length in chosen}
     return _sentence(f"over {length:,} tokens the perplexity is {text}" for length, text in each.items())
 
 
-def _perplexity(model: Mapping[str, Any], length: str) -> str | None:
+def _perplexity(length: str, model: Mapping[str, Any]) -> str | None:
     value = (model.get("perplexity") or {}).get(length)
     return None if value is None else perplexity(value)
 
@@ -356,7 +361,9 @@ def plain(value: Any) -> str:
         return DASH
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, dict | list):
+    if isinstance(value, list):
+        return ", ".join(map(plain, value)) or "none"
+    if isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False)
     return general(value) if isinstance(value, int | float) else str(value)
 
@@ -365,8 +372,7 @@ FORMATS = (integer, fixed, signed, percent, perplexity, duration, clamp, general
 
 
 def _environment() -> Environment:
-    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
-    environment = Environment(undefined=ChainableUndefined, **options)
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=ChainableUndefined)
     environment.filters |= {form.__name__: form for form in FORMATS}
     environment.filters["median"] = lambda values: statistics.median(values) if values else None
     return environment

@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from ropewalk.eval.plots import COLOURS, styled, thousands, to_svg
+from ropewalk.eval.plots import COLOURS, Kwargs, styled, thousands, to_svg
 
-KEPT, FULL = 0.005, 0.995  # a share within half a percent of 0 or 1 is shown and counted as that
+NEAR = 0.005  # a share within half a percent of 0 or 1 is counted as that
 
 
 def dimensions(rope: Mapping[str, Any]) -> list[dict[str, float | None]]:
@@ -39,7 +40,7 @@ def reading(rows: Sequence[Mapping[str, Any]]) -> str | None:
     shares = [row["share"] for row in rows if row["share"] is not None]
     if not shares:
         return None
-    kept, full = sum(abs(s) < KEPT for s in shares), sum(abs(s - 1) < 1 - FULL for s in shares)
+    kept, full = sum(abs(s) < NEAR for s in shares), sum(abs(s - 1) < NEAR for s in shares)
     old, new = max(row["before"] for row in rows), max(row["after"] for row in rows)
     return (
         f"Of {len(shares)} frequencies {kept} are kept, {full} are interpolated by the full factor and "
@@ -48,39 +49,16 @@ def reading(rows: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def wavelengths(rope: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """Wavelength of each dimension before and after, with both windows as horizontal lines. None without frequencies."""
+    """Wavelength of each dimension before and after, with both windows as horizontal lines. None without any."""
     if not rows:
         return None
-    windows = {
-        "original window": rope.get("original_max_position_embeddings"),
-        "new window": rope.get("max_position_embeddings"),
-    }
     with styled():
         figure = Figure(figsize=(9, 3.9), layout="constrained")
         axes = figure.subplots()
         axes.set_yscale("log")
-        for key, colour, marker in (("after", "rescaled", "^"), ("before", "base", "s")):
-            points = [(row["index"], row[key]) for row in rows if row[key]]
-            if points:
-                style = {
-                    "marker": marker,
-                    "markersize": 4,
-                    "markeredgecolor": COLOURS["paper"],
-                    "markeredgewidth": 0.5,
-                }
-                axes.plot(*zip(*points, strict=True), color=COLOURS[colour], **style)
-                at = {
-                    "xytext": (8, 0),
-                    "textcoords": "offset points",
-                    "va": "center",
-                    "weight": "bold",
-                }
-                axes.annotate(key, points[-1], color=COLOURS[colour], annotation_clip=False, **at)
-        for name, tokens in windows.items():
-            if tokens:
-                axes.axhline(tokens, color=COLOURS["muted"], linewidth=1, linestyle=(0, (3, 3)))
-                at = {"xytext": (0, 3), "textcoords": "offset points", "size": 9}
-                axes.annotate(f"{name}: {tokens:,} tokens", (0, tokens), color=COLOURS["muted"], **at)
+        _draw_wavelengths(axes, rows)
+        _draw_window(axes, "original window", rope.get("original_max_position_embeddings"))
+        _draw_window(axes, "new window", rope.get("max_position_embeddings"))
         axes.yaxis.set_major_locator(LogLocator(10, numticks=12))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
@@ -88,3 +66,24 @@ def wavelengths(rope: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> s
         axes.set_ylabel("wavelength (tokens)")
         axes.set_xlabel("frequency index (pair of dimensions)")
         return to_svg(figure, "rope", "Wavelength of each frequency before and after the rescaling")
+
+
+def _draw_wavelengths(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Before and after, each named at its end; one name where both end alike."""
+    last = rows[-1]
+    alike = last["before"] and math.isclose(last["before"], last["after"] or 0)
+    names = {"after": "" if alike else "after", "before": "before, after" if alike else "before"}
+    shape: Kwargs = {"markersize": 4, "markeredgecolor": COLOURS["paper"], "markeredgewidth": 0.5}
+    beside: Kwargs = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "weight": "bold"}
+    for key, colour, marker in (("after", "rescaled", "^"), ("before", "base", "s")):
+        points = [(row["index"], row[key]) for row in rows if row[key]]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=COLOURS[colour], marker=marker, **shape)
+            axes.annotate(names[key], points[-1], color=COLOURS[colour], annotation_clip=False, **beside)
+
+
+def _draw_window(axes: Axes, name: str, tokens: float | None) -> None:
+    if tokens:
+        axes.axhline(tokens, color=COLOURS["muted"], linewidth=1, linestyle=(0, (3, 3)))
+        above: Kwargs = {"xytext": (0, 3), "textcoords": "offset points", "size": 9}
+        axes.annotate(f"{name}: {tokens:,} tokens", (0, tokens), color=COLOURS["muted"], **above)

@@ -3,13 +3,13 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ropewalk.conf.check import to_yaml
 from ropewalk.conf.errors import FAILED, ConfigError, RopewalkError
-from ropewalk.conf.schema import Config
 
 VERBS = {
     "run": "every stage, skipping what is done",
@@ -36,7 +36,8 @@ exit codes: 0 done, 1 failed, 2 configuration or data refused, 3 a proof said no
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script. Exits with the codes of `conf.errors`."""
-    arguments = parser().parse_args(argv)
+    arguments = parse(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: finished stages are kept
     try:
         for overrides in jobs(arguments):
             one(arguments, overrides)
@@ -54,6 +55,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Flags and settings in any order."""
+    top = parser()
+    arguments, rest = top.parse_known_args(argv)
+    if flags := [word for word in rest if word.startswith("-")]:
+        top.error(f"unrecognized arguments: {' '.join(flags)}")
+    arguments.overrides += rest
+    return arguments
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,7 +112,7 @@ def one(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     if arguments.cfg:
         print(to_yaml(config), end="")
         return
-    quiet(config)
+    quiet()
     from ropewalk.launch.stages import execute
 
     last = "report" if arguments.verb == "run" else arguments.verb
@@ -111,10 +122,14 @@ def one(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     close(arguments.verb, run.folder, as_json)
 
 
-def quiet(config: Config) -> None:
+def quiet() -> None:
     """Libraries speak only when something is wrong; the CPU engine is chosen, not guessed."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import transformers
 
     transformers.utils.logging.disable_progress_bar()

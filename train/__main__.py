@@ -7,11 +7,13 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from transformers.utils import logging as transformers_logging
 
 from ropewalk.conf import check
 from ropewalk.conf.errors import RopewalkError
 from ropewalk.conf.manifest import write_json
 from ropewalk.conf.schema import Config
+from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataFolders
 from ropewalk.train import checkpoint, engine, loop, model
 from ropewalk.train.rope import proof
@@ -27,6 +29,7 @@ def main(run_dir: Path) -> None:
     plan = RopePlan.read(run_dir / "rope.json")
     accumulated = engine.accumulation(config, dist.get_world_size())
     built = build(config, cache, plan)
+    model.check_vocabulary(built, len(tokenizers.load(str(data.tokenizer))))
     live = engine.make(built, config, accumulated)
     proof.restore(built, plan)
     say(proof.prove(built, plan, "after the engine's casts"))
@@ -63,6 +66,7 @@ def say(text: str) -> None:
 
 if __name__ == "__main__":
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    transformers_logging.disable_progress_bar()
     if os.environ.get("RANK", "0") != "0":
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  rank 0 speaks; errors go to stderr
     try:

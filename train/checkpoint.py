@@ -88,7 +88,6 @@ def export(engine: Any, folder: Path) -> None:
         whole |= {name: b.detach().cpu() for name, b in model.named_buffers() if name in model.state_dict()}
         if model.config.tie_word_embeddings:
             whole.setdefault("lm_head.weight", whole[_embedding_name(model)])
-        model.gradient_checkpointing_disable()
         model.save_pretrained(str(folder), state_dict=whole)
     dist.barrier()
 

@@ -98,7 +98,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def make(model: PreTrainedModel, config: Config, steps_accumulated: int) -> Any:
     """The engine around `LossModel(model)`."""
     if config.train.activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
     wrapped = LossModel(model)
     engine, *_ = deepspeed.initialize(

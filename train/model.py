@@ -79,8 +79,8 @@ def _from_gguf(file: Path, cache: Path) -> str:
     """Dequantise to a Hugging Face folder, once. Raises: ConfigError when the file or the gguf package is missing."""
     if not file.is_file():
         raise ConfigError(f"model.gguf_file is {file.name}; no such file in model.path; correct the name")
-    if importlib.util.find_spec("gguf") is None:
-        raise ConfigError(f"{file.name} is GGUF; it needs a package; pip install 'ropewalk[gguf]'")
+    if any(importlib.util.find_spec(package) is None for package in ("gguf", "accelerate")):
+        raise ConfigError(f"{file.name} is GGUF; it needs two more packages; pip install 'ropewalk[gguf]'")
     stat = file.stat()
     decides = {"name": file.name, "size": stat.st_size, "form": 1}
     folder = cache / "models" / f"{file.stem}-{fingerprint(decides)[:12]}"
@@ -187,7 +187,7 @@ def refuse_unknown_heads(model: PreTrainedModel) -> None:
         raise ConfigError("model.path has a bias on its output embedding; not handled yet; choose another model")
 
 
-def resize_check(model: PreTrainedModel, vocab_size: int) -> None:
+def check_vocabulary(model: PreTrainedModel, vocab_size: int) -> None:
     """Raises: ConfigError when the tokenizer has more words than the model has embeddings."""
     weight: Any = model.get_input_embeddings().weight
     rows = weight.shape[0]

@@ -80,7 +80,7 @@ def command(config: Config, run_dir: Path) -> list[str]:
         *(sys.executable, "-m", "deepspeed.launcher.runner"),
         *where,
         *("--master_port", str(_free_port()), "--num_gpus", str(processes(config))),
-        *("--no_local_rank", "--module", "ropewalk.train", str(run_dir.resolve())),
+        *("--log_level", "error", "--no_local_rank", "--module", "ropewalk.train", str(run_dir.resolve())),
     ]
 
 

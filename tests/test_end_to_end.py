@@ -1,0 +1,224 @@
+"""All stages through the command line on a tiny corpus, held against oracles that are not ours."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+STDLIB = Path(json.__file__).parent.parent
+PACKAGES = ("asyncio", "email", "http", "json", "logging", "unittest", "xml", "concurrent", "importlib", "argparse.py")
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
+SMALL = (
+    "recipe=demo rope.factor=2 data.seq_len=512 data.tokens=80000 data.heldout=0.3 train.steps=4 train.warmup_steps=1 "
+    "train.global_batch_tokens=2048 train.micro_batch_size=1 train.checkpoint_steps=2 train.wandb=off eval.windows=4 eval.passkey_tries=2"
+).split()
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with a source tree `corpus/`: ten packages of the standard library, linked by copy."""
+    folder = tmp_path_factory.mktemp("work")
+    for name in PACKAGES:
+        files = sorted((STDLIB / name).rglob("*.py")) if (STDLIB / name).is_dir() else [STDLIB / name]
+        for file in files:
+            target = folder / "corpus" / file.relative_to(STDLIB)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    return folder
+
+
+def command(work, verb, *words):
+    places = [f"data.sources.stdlib.path={work / 'corpus'}", f"cache_dir={work / 'cache'}", f"runs_dir={work / 'runs'}"]
+    return [sys.executable, "-m", "ropewalk.launch.run", verb, *SMALL, *places, *words]
+
+
+def ropewalk(work, verb, *words, code=0):
+    done = subprocess.run(command(work, verb, *words), env=ENV, cwd=work, capture_output=True, text=True, timeout=600)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def run(work):
+    ropewalk(work, "run", "name=first")
+    return work / "runs" / "first"
+
+
+def losses(folder):
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_artifacts_have_the_promised_keys(run):
+    rope = json.loads((run / "rope.json").read_text())
+    assert {"method", "factor", "inv_freq", "attention_factor", "rope_parameters", "hash", "max_position_embeddings"} <= set(rope)
+    results = json.loads((run / "eval" / "results.json").read_text())
+    assert list(results["models"]) == ["base", "rescaled", "extended"]
+    for model in results["models"].values():
+        assert {"nll_by_position", "perplexity", "passkey", "context_gain"} <= set(model)
+    rows = [json.loads(line) for line in (run / "train" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    wanted = {"loss", "grad_norm", "lr", "tokens", "tokens_per_s", "step_time_s", "peak_memory_bytes", "sequences"}
+    assert all(wanted <= set(row) for row in rows)
+    assert (run / "report" / "index.html").stat().st_size > 10_000
+
+
+def test_no_artifact_names_a_folder_of_the_user(run, work):
+    """The frozen config says what was set, paths included; nothing else may."""
+    for file in run.rglob("*"):
+        if file.is_file() and file.suffix in (".json", ".jsonl"):
+            assert str(work) not in file.read_text(), file
+
+
+def test_a_second_run_does_no_work_and_says_so(run, work):
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file() and p.name not in ("manifest.json", "config.yaml")}
+    said = ropewalk(work, "run", "name=first")
+    for stage in ("rope", "data", "train", "eval", "report"):
+        assert f"{stage}: done before with the same settings and inputs; skipped" in said
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def exported_logits(run):
+    """Logits by plain transformers in another process in which ropewalk cannot be imported."""
+    script = """
+import json, sys, torch
+sys.modules["ropewalk"] = None
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32, attn_implementation="eager")
+ids = torch.arange(500)[None] % 700 + 5
+with torch.no_grad():
+    torch.save(model(input_ids=ids).logits[0], sys.argv[2])
+"""
+    out = run / "logits.pt"
+    subprocess.run([sys.executable, "-c", script, str(run / "train" / "model"), str(out)], env=ENV, check=True, timeout=300)
+    import torch
+
+    return torch.load(out)
+
+
+def test_export_gives_the_same_logits_in_plain_transformers(run):
+    import torch
+
+    from ropewalk.data.dataset import lay
+    from ropewalk.eval import score
+    from ropewalk.train.model import load_trained
+    from ropewalk.train.rope.plan import RopePlan
+
+    model = load_trained(run / "train" / "model", RopePlan.read(run / "rope.json"), dtype=torch.float32)
+    ids = (torch.arange(500) % 700 + 5).numpy()
+    with score.evaluating(model):
+        ours = score.hidden_states(model, lay([ids], 500)) @ score.head(model).T
+    torch.testing.assert_close(ours, exported_logits(run), atol=1e-5, rtol=1e-5)
+
+
+def test_export_of_an_untrained_run_is_the_base_rescaled_by_transformers_itself(work):
+    """Export against the shipped weights with YaRN written by hand in transformers' own words: nothing lost on the way."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from ropewalk.train.model import BASES
+
+    ropewalk(work, "train", "name=untrained", "train.steps=0")
+    config = AutoConfig.from_pretrained(BASES / "demo")
+    config.rope_parameters = {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 2.0,
+        "original_max_position_embeddings": 256,
+    }
+    config.max_position_embeddings = 512
+    model = AutoModelForCausalLM.from_pretrained(
+        BASES / "demo", config=config, dtype=torch.float32, attn_implementation="eager"
+    )
+    with torch.no_grad():
+        wanted = model(input_ids=torch.arange(500)[None] % 700 + 5).logits[0]
+    torch.testing.assert_close(exported_logits(work / "runs" / "untrained"), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_perplexity_equals_a_plain_transformers_loop(run, work):
+    import torch
+    import torch.nn.functional as F
+    from transformers import AutoModelForCausalLM
+
+    from ropewalk.data.dataset import DataFolders, heldout_windows
+
+    windows = heldout_windows(DataFolders.of(run, work / "cache").store("stdlib"), 512, 4, 2)
+    model = AutoModelForCausalLM.from_pretrained(run / "train" / "model", dtype=torch.float32)
+    total, count = {256: 0.0, 512: 0.0}, {256: 0, 512: 0}
+    for window in windows:
+        ids = torch.from_numpy(window.ids)[None]
+        for length in total:
+            with torch.no_grad():
+                logits = model(input_ids=ids[:, :length]).logits
+            total[length] += F.cross_entropy(logits[0, :-1], ids[0, 1:length], reduction="sum").item()
+            count[length] += length - 1
+    found = json.loads((run / "eval" / "results.json").read_text())["models"]["extended"]["perplexity"]
+    for length in total:
+        wanted = torch.tensor(total[length] / count[length]).exp().item()
+        assert found[str(length)] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_changing_lr_redoes_train_and_what_follows_but_not_data(run, work):
+    said = ropewalk(work, "run", "name=first", "train.lr=5e-4")
+    assert "data: done before with the same settings and inputs; skipped" in said
+    assert "rope: done before with the same settings and inputs; skipped" in said
+    assert "redone: train.lr was 0.001, is 0.0005" in said
+    assert all(f"{stage}: done in" in said for stage in ("train", "eval", "report"))
+    ropewalk(work, "run", "name=first")  # back, for the other tests
+
+
+@pytest.mark.parametrize(("processes", "stage"), [(2, 1), (2, 3)])
+def test_ranks_and_zero_stages_give_the_losses_of_one_process(run, work, processes, stage):
+    name = f"ranks-{processes}-{stage}"
+    ropewalk(work, "train", f"name={name}", f"train.processes={processes}", f"train.zero_stage={stage}")
+    found = losses(work / "runs" / name / "train")
+    assert found == pytest.approx(losses(run / "train"), rel=1e-5)
+
+
+def killed(work, name, number):
+    """Start a long run, wait for its second checkpointed step, send the signal to the command; its exit code."""
+    words = command(work, "train", f"name={name}", "train.steps=40", "train.schedule=constant")
+    process = subprocess.Popen(words, env=ENV, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    metrics = work / "runs" / name / "train.tmp" / "metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while not (metrics.is_file() and metrics.read_text().count("\n") >= 5):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    if number == signal.SIGKILL:  # the whole family, ranks included
+        subprocess.run(["pkill", "-KILL", "-f", f"ropewalk.train .*runs/{name}$"], check=True)
+    else:
+        process.send_signal(number)
+    return process.wait(timeout=240)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(work):
+    ropewalk(work, "train", "name=whole", "train.steps=40", "train.schedule=constant")
+    return losses(work / "runs" / "whole" / "train")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, 1)])
+def test_an_interrupted_run_resumes_bit_for_bit(work, uninterrupted, number, code):
+    name = f"cut-{number.name}"
+    assert killed(work, name, number) == code
+    said = ropewalk(work, "train", f"name={name}", "train.steps=40", "train.schedule=constant")
+    assert "resumed at step" in said
+    assert losses(work / "runs" / name / "train") == uninterrupted
+
+
+def test_a_torn_checkpoint_is_no_checkpoint(tmp_path):
+    from ropewalk.conf.manifest import write_json
+    from ropewalk.train import checkpoint
+
+    for step, size in ((2, 4), (4, 4)):
+        folder = tmp_path / f"step-{step:08d}"
+        folder.mkdir()
+        (folder / "shard.pt").write_bytes(b"1234")
+        write_json(folder / "complete.json", {"step": step, "world_size": 1, "files": {"shard.pt": size}})
+    assert [p.name for p in checkpoint._complete_ones(tmp_path)] == ["step-00000002", "step-00000004"]
+    (tmp_path / "step-00000004" / "shard.pt").write_bytes(b"12")
+    assert [p.name for p in checkpoint._complete_ones(tmp_path)] == ["step-00000002"]

@@ -1,0 +1,151 @@
+"""The rope plan: which bases are accepted, which are refused by name, and what is written."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.schema import NTKConfig, PIConfig, RopeConfig, YarnConfig
+from ropewalk.train.rope import plan
+from ropewalk.train.rope.plan import RopePlan
+from transformers import (
+    DeepseekV3Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PhiConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+    StableLmConfig,
+)
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+REFUSED: dict[str, tuple[PreTrainedConfig, str]] = {
+    "gpt2": (GPT2Config(), "architecture gpt2 has no rotary position embedding"),
+    "gemma3": (Gemma3TextConfig(), r"gemma3_text has a rotary table for each layer type \(.*full_attention"),
+    "llama3": (
+        LlamaConfig(rope_parameters=dict(LLAMA3), max_position_embeddings=131_072),
+        r"llama is already scaled \(rope_type llama3\)",
+    ),
+    "stablelm": (StableLmConfig(), "stablelm rotates a part of each head only"),
+    "phi": (PhiConfig(), "phi rotates a part of each head only"),
+    "gpt_neox": (GPTNeoXConfig(), "gpt_neox rotates a part of each head only"),
+    "deepseek": (DeepseekV3Config(), r"deepseek_v3 has decoupled rotary dimensions \(qk_rope_head_dim\)"),
+    "mistral": (MistralConfig(sliding_window=4096), "mistral has sliding-window attention"),
+    "qwen2": (Qwen2Config(use_sliding_window=True), "qwen2 has sliding-window attention"),
+}
+
+
+@pytest.mark.parametrize(("config", "said"), REFUSED.values(), ids=REFUSED)
+def test_base_that_is_not_handled_is_refused_by_name(config: PreTrainedConfig, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as error:
+        plan.make(YarnConfig(factor=4.0), config, "the-model")
+    assert "model.path is the-model" in str(error.value) and "choose a model" in str(error.value)
+
+
+@pytest.mark.parametrize("scaling", ["linear", "dynamic", "yarn", "longrope"])
+def test_any_scaling_of_the_base_is_refused(scaling: str) -> None:
+    config = LlamaConfig()
+    config.rope_parameters = {**LLAMA3, "rope_type": scaling}
+    with pytest.raises(ConfigError, match=f"already scaled .rope_type {scaling}"):
+        plan.make(PIConfig(factor=2.0), config, "the-model")
+
+
+ACCEPTED = {
+    "llama": (LlamaConfig(max_position_embeddings=4096), 1e4, 4096),
+    "mistral without a window": (MistralConfig(sliding_window=None), 1e4, 131_072),
+    "qwen2": (Qwen2Config(), 1e4, 32_768),
+    "own head_dim": (LlamaConfig(hidden_size=96, num_attention_heads=4, head_dim=32), 1e4, 2048),
+}
+
+
+@pytest.mark.parametrize(("config", "theta", "window"), ACCEPTED.values(), ids=ACCEPTED)
+def test_plain_rotary_base_is_accepted(config: Any, theta: float, window: int) -> None:
+    made = plan.make(YarnConfig(factor=4.0), config, "the-model")
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    assert (made.rope_theta, made.original_max_position_embeddings) == (theta, window)
+    assert (made.max_position_embeddings, len(made.inv_freq)) == (4 * window, head // 2)
+
+
+def llama(**settings: Any) -> LlamaConfig:
+    return LlamaConfig(hidden_size=64, num_attention_heads=2, max_position_embeddings=4096, **settings)
+
+
+def test_original_window_above_that_of_pretraining_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"original_max_position_embeddings is 8192; the model was trained at 4096"):
+        plan.make(YarnConfig(factor=2.0, original_max_position_embeddings=8192), llama(), "the-model")
+
+
+def test_original_window_below_that_of_pretraining_is_taken() -> None:
+    made = plan.make(YarnConfig(factor=2.0, original_max_position_embeddings=1024), llama(), "the-model")
+    assert (made.original_max_position_embeddings, made.max_position_embeddings) == (1024, 2048)
+    assert made.rope_parameters["original_max_position_embeddings"] == 1024
+
+
+def test_old_form_of_the_theta_is_read() -> None:
+    """Checkpoints of before transformers 5 have `rope_theta` at the top of config.json."""
+    old = LlamaConfig.from_dict({"rope_theta": 123_456.0, "hidden_size": 64, "num_attention_heads": 2})
+    assert plan.make(PIConfig(factor=2.0), old, "the-model").rope_theta == 123_456.0
+
+
+def test_apply_writes_window_and_parameters() -> None:
+    made = plan.make(YarnConfig(factor=8.0), llama(), "the-model")
+    config: Any = plan.apply(made, llama())
+    assert config.max_position_embeddings == 32_768
+    assert config.rope_parameters == {
+        "rope_type": "yarn",
+        "rope_theta": 10_000.0,
+        "factor": 8.0,
+        "original_max_position_embeddings": 4096,
+    }
+
+
+def test_applied_config_survives_config_json(tmp_path: Path) -> None:
+    made = plan.make(YarnConfig(factor=8.0, truncate=False, beta_fast=16.0), llama(), "the-model")
+    config: Any = plan.apply(made, llama())
+    config.save_pretrained(tmp_path)
+    assert LlamaConfig.from_pretrained(tmp_path).rope_parameters == config.rope_parameters
+
+
+def test_plan_survives_rope_json(tmp_path: Path) -> None:
+    made = plan.make(NTKConfig(factor=3.0), llama(), "the-model")
+    (tmp_path / "rope.json").write_text(json.dumps({**made.json(), "fingerprint": "x"}))
+    assert RopePlan.read(tmp_path / "rope.json") == made
+
+
+def test_plan_has_the_keys_that_other_programs_read() -> None:
+    promised = {"method", "factor", "original_max_position_embeddings", "max_position_embeddings", "rope_theta"}
+    promised |= {"inv_freq", "attention_factor", "rope_parameters", "hash", "schema"}
+    assert promised <= set(plan.make(YarnConfig(factor=8.0), llama(), "the-model").json())
+
+
+def test_hash_tells_plans_apart_and_does_not_depend_on_the_name() -> None:
+    configs: list[RopeConfig] = [RopeConfig(), PIConfig(factor=2), NTKConfig(factor=2), YarnConfig(factor=2)]
+    configs += [YarnConfig(factor=4), YarnConfig(factor=2, attention_factor=1.0), YarnConfig(factor=2, beta_fast=16)]
+    hashes = [plan.make(c, llama(), "one").hash for c in configs]
+    assert len(set(hashes)) == len(configs)
+    assert hashes == [plan.make(c, llama(), "two").hash for c in configs]
+
+
+def test_unscaled_plan_is_that_of_the_base() -> None:
+    made = plan.make(YarnConfig(factor=8.0), llama(), "the-model").unscaled
+    assert (made.method, made.factor, made.attention_factor, made.max_position_embeddings) == ("none", 1.0, 1.0, 4096)
+    assert made.inv_freq == pytest.approx([10_000 ** (-2 * i / 32) for i in range(16)])
+    assert made.rope_parameters == {"rope_type": "default", "rope_theta": 10_000.0}
+
+
+def test_summary_has_a_line_a_dimension() -> None:
+    lines = plan.summary(plan.make(YarnConfig(factor=8.0), llama(), "the-model")).splitlines()
+    assert "yarn x8: 4,096 -> 32,768 tokens" in lines[0]
+    assert len(lines) == 2 + 16
+    assert lines[2].split()[-1] == "0%" and lines[-1].split()[-1] == "100%"

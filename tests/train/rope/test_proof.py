@@ -1,0 +1,160 @@
+"""The proof passes for a model built from the plan, and says no, by module and dimension, to each known accident."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from ropewalk.conf.errors import ProofError
+from ropewalk.conf.schema import NTKConfig, PIConfig, RopeConfig, YarnConfig
+from ropewalk.train.rope import plan, proof
+from ropewalk.train.rope.plan import RopePlan
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+WHERE = "model.rotary_emb"
+
+
+def base() -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=32,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=256,
+    )
+
+
+def planned(rope: RopeConfig | None = None) -> RopePlan:
+    return plan.make(rope or YarnConfig(factor=8.0), base(), "tiny")
+
+
+def built(config: Any = None) -> LlamaForCausalLM:
+    return LlamaForCausalLM(plan.apply(planned(), base()) if config is None else config)
+
+
+def refused(model: nn.Module, said: str, rope: RopePlan | None = None) -> str:
+    with pytest.raises(ProofError, match=said) as error:
+        proof.prove(model, rope or planned(), "in the test")
+    assert "rope proof in the test" in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("rope", [RopeConfig(), PIConfig(factor=4.0), NTKConfig(factor=4.0), YarnConfig(factor=64.0)])
+def test_model_built_from_the_plan_passes(rope: RopeConfig) -> None:
+    made = planned(rope)
+    said = proof.prove(built(plan.apply(made, base())), made, "after construction")
+    assert "1 rotary module(s)" in said and made.hash[:12] in said
+
+
+def test_config_changed_after_construction_is_caught() -> None:
+    model = built(base())
+    plan.apply(planned(), model.config)
+    said = refused(model, rf"{WHERE}\.inv_freq\[\d+\] is .*; the plan has")
+    first = next(i for i, f in enumerate(planned().inv_freq) if f != pytest.approx(10_000 ** (-2 * i / 16), rel=1e-6))
+    assert f"inv_freq[{first}]" in said and "was not built from the plan" in said
+
+
+def test_lost_theta_is_caught() -> None:
+    config: Any = base()
+    config.rope_parameters["rope_theta"] = 500_000.0
+    made = plan.make(YarnConfig(factor=8.0), config, "tiny")
+    applied: Any = plan.apply(made, base())
+    applied.rope_parameters["rope_theta"] = 10_000.0
+    refused(built(applied), rf"{WHERE}\.inv_freq\[1\]", made)
+
+
+def test_new_length_taken_as_the_original_one_is_caught() -> None:
+    config: Any = plan.apply(planned(), base())
+    config.rope_parameters["original_max_position_embeddings"] = 2048
+    refused(built(config), rf"{WHERE}\.inv_freq\[\d\]")
+
+
+def test_table_in_bf16_is_caught_and_restored() -> None:
+    model = built().to(torch.bfloat16)
+    refused(model, rf"{WHERE}\.inv_freq is torch\.bfloat16; it must be float32")
+    proof.restore(model, planned())
+    assert "hold the plan" in proof.prove(model, planned(), "after restoring")
+
+
+def test_table_that_went_through_bf16_is_caught() -> None:
+    model = built().to(torch.bfloat16).to(torch.float32)
+    refused(model, rf"{WHERE}\.inv_freq\[\d\]")
+
+
+@pytest.mark.parametrize("wrong", [1.0, 1.21])
+def test_dropped_attention_factor_is_caught(wrong: float) -> None:
+    model: Any = built()
+    model.model.rotary_emb.attention_scaling = wrong
+    refused(model, rf"{WHERE}\.attention_scaling is {wrong:g}; the plan has 1\.2079")
+
+
+@pytest.mark.parametrize("index", [0, 3, 7])
+def test_one_wrong_dimension_is_named(index: int) -> None:
+    model: Any = built()
+    model.model.rotary_emb.inv_freq[index] *= 1.00001
+    assert f"1 of {len(planned().inv_freq)} dimensions differ" in refused(model, rf"{WHERE}\.inv_freq\[{index}\]")
+
+
+def test_table_of_another_size_is_caught() -> None:
+    config: Any = base()
+    config.head_dim = 32
+    refused(built(plan.apply(planned(), config)), "has 16 dimensions; the plan has 8")
+
+
+def test_model_without_a_rotary_module_is_refused() -> None:
+    refused(nn.Linear(2, 2), "no module with inv_freq")
+
+
+def positions_of_the_base(module: Any) -> Callable[..., Any]:
+    """cos and sin of an unscaled table: a fused kernel that was set up before the config was changed."""
+    table = 10_000 ** (-torch.arange(0, 16, 2) / 16)
+
+    def forward(x: torch.Tensor, position_ids: torch.Tensor) -> Any:
+        angle = torch.cat([position_ids[..., None].float() * table] * 2, dim=-1)
+        return angle.cos() * module.attention_scaling, angle.sin() * module.attention_scaling
+
+    return forward
+
+
+def wrapped_positions(module: Any) -> Callable[..., Any]:
+    real = module.forward
+    return lambda x, position_ids: real(x, position_ids % 256)
+
+
+def without_the_attention_factor(module: Any) -> Callable[..., Any]:
+    real, factor = module.forward, module.attention_scaling
+    return lambda x, position_ids: tuple(part / factor for part in real(x, position_ids))
+
+
+def swapped(module: Any) -> Callable[..., Any]:
+    real = module.forward
+    return lambda x, position_ids: real(x, position_ids)[::-1]
+
+
+@pytest.mark.parametrize("broken", [positions_of_the_base, wrapped_positions, without_the_attention_factor, swapped])
+def test_module_that_ignores_its_table_is_caught(broken: Callable[[Any], Callable[..., Any]]) -> None:
+    model: Any = built()
+    model.model.rotary_emb.forward = broken(model.model.rotary_emb)
+    refused(model, rf"{WHERE} gives another (cos|sin) at position \d+ than the plan")
+
+
+def test_module_with_a_wrong_second_half_is_caught() -> None:
+    """Llama's cos and sin hold the table twice; rotate_half reads both halves."""
+    model: Any = built()
+    real = model.model.rotary_emb.forward
+
+    def forward(x: torch.Tensor, position_ids: torch.Tensor) -> Any:
+        cos, sin = real(x, position_ids)
+        return torch.cat([cos[..., :8], cos[..., 8:] * 0], dim=-1), sin
+
+    model.model.rotary_emb.forward = forward
+    refused(model, rf"{WHERE} gives another cos")
+
+
+def test_second_rotary_module_is_held_against_the_plan_too() -> None:
+    model: Any = built()
+    model.second = built(base()).model.rotary_emb
+    refused(model, r"second\.inv_freq\[\d\]")

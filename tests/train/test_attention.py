@@ -1,0 +1,158 @@
+"""Packed documents must give what each gives alone, under transformers' own eager attention: the oracle is not ours."""
+
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.data.dataset import join, lay
+from ropewalk.eval import score
+from ropewalk.train import attention
+
+sys.path.insert(0, str(Path(__file__).parent))
+from models import documents, packed, tiny_model  # noqa: E402
+
+LENGTHS = [13, 1, 20, 7, 7, 9]
+
+
+def eager_losses(model, piece):
+    """Plain transformers on one document: per-token loss."""
+    model.set_attn_implementation("eager")
+    ids = torch.from_numpy(piece)[None]
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[0, :-1]
+    return F.cross_entropy(logits, ids[0, 1:], reduction="none")
+
+
+def packed_losses(model, row):
+    model.set_attn_implementation(attention.register("sdpa"))
+    with score.evaluating(model):
+        hidden = score.hidden_states(model, row)
+        nll, _ = score.token_nll(hidden, score.head(model), torch.from_numpy(row.labels))
+    return nll
+
+
+def test_packed_documents_have_the_losses_of_each_alone():
+    model = tiny_model()
+    row, pieces = packed(LENGTHS, 64)
+    nll = packed_losses(model, row)
+    for piece, start in zip(pieces, np.cumsum([0, *LENGTHS]), strict=False):
+        if len(piece) > 1:
+            torch.testing.assert_close(nll[start : start + len(piece) - 1], eager_losses(model, piece), atol=1e-5, rtol=1e-5)
+
+
+def test_one_long_document_equals_eager_attention():
+    model = tiny_model(num_key_value_heads=1)
+    (piece,) = documents([60])
+    nll = packed_losses(model, lay([piece], 60))
+    torch.testing.assert_close(nll[:-1], eager_losses(model, piece), atol=1e-5, rtol=1e-5)
+
+
+def test_changed_token_in_one_document_changes_nothing_in_the_next():
+    model = tiny_model()
+    row, pieces = packed([20, 30], 50)
+    other = [pieces[0].copy(), pieces[1]]
+    other[0][5] = (other[0][5] + 1) % 97
+    before, after = packed_losses(model, row), packed_losses(model, lay(other, 50))
+    assert torch.equal(before[20:], after[20:])
+    assert not torch.equal(before[5:19], after[5:19])
+
+
+def test_without_document_mask_the_next_document_does_change():
+    """The probe above can fail."""
+    model = tiny_model()
+    pieces = documents([20, 30])
+    row = lay(pieces, 50, document_mask=False, restart=False)
+    pieces[0][5] = (pieces[0][5] + 1) % 97
+    changed = lay(pieces, 50, document_mask=False, restart=False)
+    assert not torch.equal(packed_losses(model, row)[20:], packed_losses(model, changed)[20:])
+
+
+def test_sequences_of_a_micro_batch_do_not_see_each_other():
+    model = tiny_model()
+    rows = [packed([10, 22], 32, seed)[0] for seed in (1, 2)]
+    together = packed_losses(model, join(rows))
+    alone = torch.cat([packed_losses(model, row) for row in rows])
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-6)
+
+
+def test_gradients_of_packed_documents_equal_the_dense_mask():
+    """Gradients of a block-causal boolean mask given to torch's SDPA are the reference."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, h, 40, 8, requires_grad=True) for h in (4, 2, 2))
+    ends = (0, 15, 20, 25, 40)
+    mask = torch.zeros(40, 40, dtype=torch.bool)
+    for a, b in zip(ends, ends[1:], strict=False):
+        mask[a:b, a:b] = torch.ones(b - a, b - a).tril().bool()
+    weight = torch.randn(1, 40, 4, 8)
+    dense = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True).transpose(1, 2)
+    wanted = torch.autograd.grad((dense * weight).sum(), (q, k, v))
+    ours, _ = attention.sdpa(None, q, k, v, None, document_ends=ends)
+    torch.testing.assert_close(ours, dense, atol=1e-5, rtol=1e-5)
+    for found, reference in zip(torch.autograd.grad((ours * weight).sum(), (q, k, v)), wanted, strict=True):
+        torch.testing.assert_close(found, reference, atol=1e-5, rtol=1e-5)
+
+
+def test_no_mask_is_built(monkeypatch):
+    """A (S x S) mask would be 4e8 elements here; the largest tensor of the pass stays linear in S."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    largest = 0
+
+    class Largest(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types_, args=(), kwargs=None):
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, (tuple, list)) else (out,):
+                if isinstance(tensor, torch.Tensor):
+                    largest = max(largest, tensor.numel())
+            return out
+
+    model = tiny_model(max_position_embeddings=4096)
+    row, _ = packed([1000, 1048, 2048], 4096)
+    with Largest():
+        packed_losses(model, row)
+    assert largest <= max(4096 * 97, 4096 * 64)
+
+
+def flash_reference(q, k, v, *, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale, causal):
+    """flash_attn_varlen_func's documented meaning, dense: q (S, H, D), k and v (S, K, D)."""
+    assert causal and cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32
+    assert isinstance(max_seqlen_q, int) and max_seqlen_q == max_seqlen_k
+    assert int(torch.diff(cu_seqlens_q).max()) == max_seqlen_q and int(cu_seqlens_q[-1]) == q.shape[0]
+    number = torch.bucketize(torch.arange(q.shape[0]), cu_seqlens_q[1:].long(), right=True)
+    mask = (number[:, None] == number[None, :]).tril()
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    scores = torch.einsum("shd,thd->hst", q, k) * softmax_scale
+    return torch.einsum("hst,thd->shd", scores.masked_fill(~mask, float("-inf")).softmax(-1), v)
+
+
+def test_flash_calls_match_a_reference_of_the_same_signature(monkeypatch):
+    monkeypatch.setitem(sys.modules, "flash_attn", types.SimpleNamespace(flash_attn_varlen_func=flash_reference))
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, h, 40, 8) for h in (4, 2, 2))
+    marks = attention.borders(torch.tensor([0, 15, 20, 40], dtype=torch.int32))
+    found, _ = attention.flash(None, q, k, v, None, scaling=8**-0.5, **marks)
+    wanted, _ = attention.sdpa(None, q, k, v, None, scaling=8**-0.5, **marks)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine with CUDA may have flash-attn")
+def test_flash_asked_for_and_absent_is_refused():
+    with pytest.raises(ConfigError, match="train.attention is flash; it needs a CUDA device and flash-attn"):
+        attention.register("flash")
+
+
+def test_what_would_be_ignored_is_refused():
+    q = torch.randn(1, 2, 4, 8)
+    with pytest.raises(ConfigError, match="sliding_window is 4096"):
+        attention.sdpa(None, q, q, q, None, sliding_window=4096)
+    with pytest.raises(ConfigError, match="attention_dropout is 0.1"):
+        attention.sdpa(None, q, q, q, None, dropout=0.1)
+    with pytest.raises(ValueError, match="batch is 2"):
+        attention.sdpa(None, q.expand(2, -1, -1, -1), q, q, None)

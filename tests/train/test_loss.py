@@ -1,0 +1,64 @@
+"""The chunked loss against torch's cross-entropy on whole logits."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ropewalk.train import loss
+
+
+@pytest.fixture
+def many_chunks(monkeypatch):
+    monkeypatch.setattr(loss, "CHUNK_BYTES", 64 * 4 * 50)  # 64 tokens a chunk
+
+
+def example(tokens=200, hidden=16, vocab=50, ignored=30, dtype=torch.float32):
+    torch.manual_seed(0)
+    x = torch.randn(tokens, hidden, dtype=dtype, requires_grad=True)
+    head = torch.randn(vocab, hidden, dtype=dtype, requires_grad=True)
+    labels = torch.randint(0, vocab, (tokens,))
+    labels[torch.randperm(tokens)[:ignored]] = -100
+    return x, head, labels
+
+
+@pytest.mark.parametrize("ignored", [0, 30, 200])
+def test_value_and_gradients_equal_whole_logits(many_chunks, ignored):
+    x, head, labels = example(ignored=ignored)
+    wanted = F.cross_entropy(x @ head.T, labels, ignore_index=-100, reduction="sum")
+    reference = torch.autograd.grad(wanted * 0.37, (x, head))
+    found = loss.summed_cross_entropy(x, head, labels)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(torch.autograd.grad(found * 0.37, (x, head)), reference, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_tied_head_gets_both_gradients(many_chunks):
+    embedding = torch.randn(50, 16, requires_grad=True)
+    ids, labels = torch.randint(0, 50, (100,)), torch.randint(0, 50, (100,))
+    ours = torch.autograd.grad(loss.summed_cross_entropy(embedding[ids], embedding, labels), embedding)[0]
+    theirs = torch.autograd.grad(F.cross_entropy(embedding[ids] @ embedding.T, labels, reduction="sum"), embedding)[0]
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_bf16_stays_near_fp32(many_chunks):
+    x, head, labels = example(dtype=torch.bfloat16)
+    exact = F.cross_entropy(x.float() @ head.float().T, labels, ignore_index=-100, reduction="sum")
+    assert loss.summed_cross_entropy(x, head, labels).item() == pytest.approx(exact.item(), rel=5e-3)
+
+
+def test_no_gradient_is_made_when_none_is_asked_for(many_chunks):
+    x, head, labels = example()
+    with torch.no_grad():
+        assert not loss.summed_cross_entropy(x, head, labels).requires_grad
+
+
+def test_token_nll_equals_whole_logits(many_chunks):
+    x, head, labels = example()
+    nll, hit = loss.token_nll(x, head, labels)
+    logits = (x @ head.T).detach()
+    torch.testing.assert_close(nll, F.cross_entropy(logits, labels, ignore_index=-100, reduction="none"), rtol=1e-5, atol=1e-5)
+    assert torch.equal(hit, logits.argmax(-1) == labels)
+
+
+def test_logits_are_never_whole():
+    assert loss.chunk_tokens(151_936) * 151_936 * 4 <= 64 << 20
