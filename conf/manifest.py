@@ -128,7 +128,10 @@ def run_stage(
         aside = set_aside(output, old)
         reason = f" (redone: {first_difference(old.content, content)}; the former one is kept in {aside.name})"
     if (back := bring_back(output, manifest)) is not None:
-        return back, f"{stage}: done before with the same settings and inputs; brought back from {aside_of(output, back).name}"
+        return (
+            back,
+            f"{stage}: done before with the same settings and inputs; brought back from {aside_of(output, back).name}",
+        )
     started = time.monotonic()
     temporary = workspace(output, content, resumable)
     manifest.facts = work(temporary)

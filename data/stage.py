@@ -17,7 +17,7 @@ from ropewalk.data import documents, plan, retrieval, store
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.documents import Document
 
-FORMAT = 1  # raise when the bytes of a store or plan change for the same settings
+FORMAT = 2  # raise when the bytes of a store or plan change for the same settings
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
         if source.kind in SYNTHETIC:
             filler = opened[source.filler or ""]
             stores[name] = _synthetic_store(config, name, source, filler, budget[name] or 0, tokenizer, cache)
+            budget[name] = None if budget[name] else 0  # all that was made: the documents stay whole
     stores = {name: stores[name] for name in config.data.sources}
     folder = _plan(config, stores, budget, cache)
     decides = {
@@ -157,8 +158,6 @@ def _budgets(config: Config, opened: dict[str, store.Store]) -> dict[str, int | 
         name: int(opened[name].length[~opened[name].heldout].sum()) if name in opened else None for name in weights
     }
     found = plan.budgets(weights, available, config.data.tokens)
-    for name in (n for n in found if n not in opened):  # synthetic documents are one sequence each, and stay whole
-        found[name] = -(-(found[name] or 0) // config.data.seq_len) * config.data.seq_len
     total = sum(available[name] or 0 if found[name] is None else found[name] or 0 for name in found)
     if total < config.data.seq_len:
         have = ", ".join(f"{name}: {size}" for name, size in available.items() if size is not None)
@@ -199,22 +198,23 @@ def _synthetic_store(
 def _synthetic(
     kind: str, filler: store.Store, tokens: int, length: int, seed: int, tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[np.ndarray]:
-    """Documents of one sequence each, from training text only."""
-    inner = tokenizers.backend(tokenizer)
+    """Documents of at most one sequence, from training text only, until there are `tokens`.
+
+    Half of what is asked of a pass key is near and half far: a model learns to look back a little before it looks back far.
+    """
+    encode = tokenizers.encode_ids(tokenizer)
     text = np.concatenate([filler.document(i) for i in np.flatnonzero(~filler.heldout).tolist()]).astype(np.int64)
-    for number in range(-(-tokens // length)):
+    made = number = 0
+    while made < tokens:
         rng = np.random.Generator(np.random.Philox(key=[seed, number]))
         if kind == "repeat":
-            yield retrieval.repeat(text, length, rng)
-            continue
-        surroundings = retrieval.stretch(text, length, rng)
-        yield retrieval.passkey(
-            lambda s: np.asarray(inner.encode(s, add_special_tokens=False).ids, dtype=np.int64),
-            surroundings,
-            retrieval.random_key(rng),
-            length,
-            float(rng.uniform()),
-        ).ids
+            ids = retrieval.repeat(text, length, rng)
+        else:
+            size = length if number % 2 else int(rng.integers(max(length // 8, min(96, length)), length + 1))
+            surroundings, key = retrieval.stretch(text, size, rng), retrieval.random_key(rng)
+            ids = retrieval.passkey(encode, surroundings, key, size, float(rng.uniform())).ids
+        yield ids
+        made, number = made + len(ids), number + 1
 
 
 def _plan(config: Config, stores: dict[str, Path], budget: dict[str, int | None], cache: Path) -> Path:

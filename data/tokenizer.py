@@ -1,9 +1,10 @@
 """The tokenizer of a run: loaded from the base, or trained on the sources for a base made from scratch."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as bpe
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -58,6 +59,12 @@ def backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     inner.no_padding()
     inner.no_truncation()
     return inner
+
+
+def encode_ids(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], np.ndarray]:
+    """Text -> ids (tokens,) int64 without special tokens."""
+    inner = backend(tokenizer)
+    return lambda text: np.asarray(inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
 
 
 def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

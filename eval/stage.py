@@ -93,11 +93,11 @@ def make_exam(config: Config, plan: RopePlan, data: DataFolders) -> tasks.Exam:
             f"eval.length is {length}; no held-out document has so many tokens; raise data.heldout (now {config.data.heldout}), "
             "add longer documents or lower eval.length"
         )
-    inner = tokenizers.backend(tokenizers.load(str(data.tokenizer)))
+    encode = tokenizers.encode_ids(tokenizers.load(str(data.tokenizer)))
     lengths = config.eval.passkey_lengths or statistics.doublings(min(window, length), length)
     asked = tasks.questions(
         config.eval,
-        lambda text: np.asarray(inner.encode(text, add_special_tokens=False).ids, dtype=np.int64),
+        encode,
         np.concatenate([heldout_text(store) for store in texts]),
         lengths,
         config.seed,

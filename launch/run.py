@@ -3,6 +3,8 @@
 import argparse
 import json
 import os
+import re
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -118,8 +120,14 @@ def one(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
     last = "report" if arguments.verb == "run" else arguments.verb
     as_json = getattr(arguments, "json", False)
     tell = (lambda said: print(said, file=sys.stderr)) if as_json else print
-    run = execute(config, last, tell)
+    run = execute(config, last, tell, command(arguments.verb, overrides))
     close(arguments.verb, run.folder, as_json)
+
+
+def command(verb: str, overrides: Sequence[str]) -> str:
+    """What was typed, for the report; a folder of the user's is left out."""
+    words = [re.sub(r"=(~|/|file:).*", "=PATH", word) for word in overrides if not word.startswith("hydra.")]
+    return shlex.join(["ropewalk", verb, *words])
 
 
 def quiet() -> None:

@@ -34,6 +34,7 @@ class Run:
 
     config: Config
     done: dict[str, Manifest]
+    command: str = ""
 
     @property
     def folder(self) -> Path:
@@ -48,12 +49,12 @@ class Run:
         return {stage: self.done[stage].fingerprint for stage in stages}
 
 
-def execute(config: Config, last: str, tell: Callable[[str], None] = print) -> Run:
+def execute(config: Config, last: str, tell: Callable[[str], None] = print, command: str = "") -> Run:
     """Run every stage up to `last`, skipping what is done.
 
     Raises: ConfigError, DataError, ProofError, Stopped; each tells itself in lines.
     """
-    run = Run(config, {})
+    run = Run(config, {}, command)
     run.folder.mkdir(parents=True, exist_ok=True)
     run.cache.mkdir(parents=True, exist_ok=True)
     frozen = run.folder / "config.yaml"
@@ -102,7 +103,7 @@ def _report(run: Run) -> tuple[Manifest, str]:
     decides = {"inputs": run.marks("rope", "data", "train", "eval"), "page": fingerprint(_sources_of_page())}
 
     def work(temporary: Path) -> dict[str, Any]:
-        (temporary / "index.html").write_text(report.render(run.folder))
+        (temporary / "index.html").write_text(report.render(run.folder), encoding="utf-8")
         return {}
 
     return run_stage("report", decides, run.folder / "report", work)
@@ -129,7 +130,8 @@ def _write_manifest(run: Run) -> None:
     """`manifest.json` of the run: versions, machine, and each stage's fingerprint and seconds. No paths, no names."""
     path = run.folder / "manifest.json"
     before = read_json(path).get("stages", {}) if path.is_file() else {}
-    stages = {}
+    changed = any(before.get(name, {}).get("fingerprint") != said.fingerprint for name, said in run.done.items())
+    stages = {} if changed else dict(before)  # what a shorter command did not touch still stands
     for name, said in run.done.items():
         facts = {k: v for k, v in asdict(said).items() if k in ("fingerprint", "seconds", "facts")}
         same = before.get(name, {}).get("fingerprint") == said.fingerprint
@@ -139,6 +141,7 @@ def _write_manifest(run: Run) -> None:
         {
             "schema": 1,
             "name": run.config.name,
+            "command": run.command,
             "versions": versions(),
             "machine": machine(),
             "stages": stages,

@@ -148,9 +148,8 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value))
 
 
-@pytest.fixture
-def run_dir(tmp_path: Path) -> Path:
-    run = tmp_path / "demo-x8"
+def make_run(folder: Path) -> Path:
+    run = folder / "demo-x8"
     write_json(run / "rope.json", rope())
     write_json(run / "data" / "ledger.json", ledger())
     write_json(run / "eval" / "results.json", results())
@@ -164,6 +163,18 @@ def run_dir(tmp_path: Path) -> Path:
     (run / "train" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics()))
     (run / "config.yaml").write_text("name: demo-x8\nmodel:\n  path: builtin:demo\nnote: <b>&\nseed: 0\n")
     return run
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """For tests that change it."""
+    return make_run(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The whole page, rendered once for the tests that only read it."""
+    return render(make_run(tmp_path_factory.mktemp("whole")))
 
 
 class Page(HTMLParser):
@@ -190,8 +201,8 @@ class Page(HTMLParser):
         return [value for key, value in self.attributes if key == name]
 
 
-def test_every_number_of_the_results_is_on_the_page(run_dir):
-    page = Page(render(run_dir))
+def test_every_number_of_the_results_is_on_the_page(html):
+    page = Page(html)
     for model in results()["models"].values():
         for row in model["nll_by_position"]:
             expected = [f"{row[key]:,}" for key in ("from", "to", "tokens")] + [
@@ -208,8 +219,8 @@ def test_every_number_of_the_results_is_on_the_page(run_dir):
             assert {*expected, f"{row['length']:,}", f"{row['depth']:.0%}", str(row["n"])} <= set(page.words("passkey"))
 
 
-def test_verdicts_show_what_does_not_hold(run_dir):
-    header = re.sub(r"\s+", " ", Page(render(run_dir)).text["header"])
+def test_verdicts_show_what_does_not_hold(html):
+    header = re.sub(r"\s+", " ", Page(html).text["header"])
     for verdict in results()["verdicts"]:
         assert verdict["name"] in header and verdict["rule"] in header and str(verdict["value"]) in header
     assert header.count("✓ holds") == 3 and header.count("✗ does not hold") == 1
@@ -217,8 +228,8 @@ def test_verdicts_show_what_does_not_hold(run_dir):
     assert "256 → 2,048 tokens (×8, yarn)" in header
 
 
-def test_the_sentences_say_what_the_numbers_say(run_dir):
-    page = Page(render(run_dir))
+def test_the_sentences_say_what_the_numbers_say(html):
+    page = Page(html)
     beyond = {
         name: sum(v * (3073 + k) for k, v in enumerate(b[1:])) / sum(3073 + k for k in range(7))
         for name, b in BLOCKS.items()
@@ -248,8 +259,7 @@ def test_a_difference_whose_interval_holds_zero_is_not_called_one(run_dir):
     assert "not shown to differ" in Page(render(run_dir)).text["gain"]
 
 
-def test_the_page_needs_nothing_outside_itself(run_dir):
-    html = render(run_dir)
+def test_the_page_needs_nothing_outside_itself(html):
     page = Page(html)
     assert not {"script", "link", "iframe", "img", "object", "embed", "base"} & set(page.tags)
     assert not page.values("src")
@@ -258,16 +268,15 @@ def test_the_page_needs_nothing_outside_itself(run_dir):
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", html))
 
 
-def test_text_from_the_run_is_escaped(run_dir):
-    page = Page(render(run_dir))
+def test_text_from_the_run_is_escaped(html):
+    page = Page(html)
     assert "script" not in page.tags and "b" in page.tags
     assert "<script>alert(1)</script>" in page.text["data"]
     assert "passkey $a$" in page.text["data"]
     assert "note: <b>&" in page.text["reproduce"]
 
 
-def test_ids_are_unique_and_every_reference_is_met(run_dir):
-    html = render(run_dir)
+def test_ids_are_unique_and_every_reference_is_met(html):
     page = Page(html)
     ids = page.values("id")
     assert len(ids) == len(set(ids)) > 100
@@ -275,12 +284,12 @@ def test_ids_are_unique_and_every_reference_is_met(run_dir):
     assert references <= set(ids)
 
 
-def test_the_same_files_give_the_same_bytes(run_dir):
-    assert render(run_dir) == render(run_dir)
+def test_the_same_files_give_the_same_bytes(html, run_dir):
+    assert render(run_dir) == html
 
 
-def test_figures_take_their_colours_from_the_page(run_dir):
-    svg = "".join(re.findall(r"<svg.*?</svg>", render(run_dir), flags=re.S))
+def test_figures_take_their_colours_from_the_page(html):
+    svg = "".join(re.findall(r"<svg.*?</svg>", html, flags=re.S))
     assert not re.search(r"#[0-9a-f]{6}\b", svg)
     assert {"var(--base)", "var(--rescaled)", "var(--extended)"} <= set(re.findall(r"var\(--\w+\)", svg))
 
@@ -294,14 +303,12 @@ MISSING = {
 
 
 @pytest.mark.parametrize("name", MISSING)
-def test_a_missing_stage_is_said(run_dir, name):
-    whole = Page(render(run_dir))
+def test_a_missing_stage_is_said(html, run_dir, name):
     (run_dir / name).unlink()
-    page = Page(render(run_dir))
-    for section, text in page.text.items():
+    for section, text in Page(render(run_dir)).text.items():
         if section not in ("header", "reproduce"):
             assert ("Not run." in text) == (section in MISSING[name]), section
-    assert "Not run." not in "".join(whole.text.values())
+    assert "Not run." not in "".join(Page(html).text.values())
 
 
 def test_an_empty_run_folder_is_all_not_run(tmp_path):
@@ -333,6 +340,14 @@ def test_rows_without_intervals_are_drawn_and_dashed(run_dir):
     page = Page(render(run_dir))
     assert "– to –" in re.sub(r"\s+", " ", page.text["gain"])
     assert "changes by" not in page.text["gain"]
+
+
+@pytest.mark.parametrize("name", ["rope.json", "data/ledger.json", "eval/results.json", "manifest.json"])
+def test_every_part_may_be_null(run_dir, name):
+    """A null is a missing value: no crash, and no number in its place."""
+    write_json(run_dir / name, dict.fromkeys(json.loads((run_dir / name).read_text())))
+    page = Page(render(run_dir))
+    assert "None" not in "".join(page.text.values())
 
 
 def test_one_step_and_a_resumed_run(run_dir):
