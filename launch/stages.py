@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.conf import manifest
-from ropewalk.conf.check import to_yaml
+from ropewalk.conf.check import load, to_yaml
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.manifest import Manifest, fingerprint, read_json, run_stage, write_json
-from ropewalk.conf.schema import Config
+from ropewalk.conf.schema import Config, content
 
 ORDER = ("rope", "data", "train", "eval", "report")
 PACKAGES = (
@@ -184,14 +184,24 @@ def export_base(run: Run, name: str, target: Path) -> Path:
     folder = target / name
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(source, folder)
+    before = Path(run.config.model.path or "").parents[1:2]  # runs/NAME of runs/NAME/train/model
+    parts = [part for part in (*before, run.folder) if (part / "config.yaml").is_file()]
     provenance = {
-        "made_by": "ropewalk run recipe=base",
+        "made_by": "ropewalk; " + ", then ".join(f"recipe of run {part.name}" for part in parts),
         "license": "Apache-2.0 (weights); trained on Python's standard library (PSF-2.0) and synthetic retrieval",
-        "config": to_yaml(run.config),
-        "ledger": read_json(run.folder / "data" / "ledger.json"),
+        "parts": [_provenance(part) for part in parts],
         "versions": versions(),
-        "stages": read_json(run.folder / "manifest.json")["stages"],
         "results": read_json(run.folder / "eval" / "results.json")["models"],
     }
     write_json(folder / "PROVENANCE.json", provenance)
     return folder
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    """What decided a run, without its places, and where its tokens came from."""
+    trained = manifest.read(folder / "train")
+    return {
+        "config": content(load(folder / "config.yaml")),
+        "ledger": read_json(folder / "data" / "ledger.json"),
+        "train": trained and {"fingerprint": trained.fingerprint, "seconds": trained.seconds},
+    }
