@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -33,7 +34,12 @@ def check(composed: DictConfig) -> Config:
     ]
     unknown = dict(_unknown(composed))
     problems += unknown.values()
-    if not OmegaConf.missing_keys(composed):
+    missing = OmegaConf.missing_keys(composed)
+    if missing:  # the sections that are whole tell what is wrong with them all the same
+        for name in ("model", "rope", "data", "train", "eval"):
+            if not any(key.startswith(f"{name}.") for key in missing | set(unknown)):
+                problems += OmegaConf.to_object(composed[name]).problems()  # type: ignore[union-attr]
+    else:
         config = OmegaConf.to_object(_typed(composed, unknown) if unknown else composed)
         assert isinstance(config, Config), type(config)
         problems += config.problems()
@@ -52,7 +58,10 @@ def _typed(values: DictConfig, leave_out: Iterable[str] = ()) -> DictConfig:
             section = section[parent]
         del section[name]
     schema = OmegaConf.structured(Config)
-    schema.rope = OmegaConf.structured(ROPE_CLASSES[plain["rope"]["method"]])
+    kind = OmegaConf.get_type(values, "rope")
+    schema.rope = OmegaConf.structured(
+        kind if dataclasses.is_dataclass(kind) else ROPE_CLASSES[plain["rope"]["method"]]
+    )
     return OmegaConf.merge(schema, plain)  # type: ignore[return-value]
 
 
@@ -68,7 +77,7 @@ def load(path: Path) -> Config:
     """
     try:
         return check(_typed(OmegaConf.load(path)))  # type: ignore[arg-type]
-    except (OmegaConfBaseException, OSError, LookupError, TypeError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, OSError, LookupError, TypeError) as error:
         raise ConfigError(
             f"{path.name} is not readable; it must be a config.yaml that ropewalk froze; {error}"
         ) from error

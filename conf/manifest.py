@@ -88,7 +88,15 @@ def publish(temporary: Path, output: Path, manifest: Manifest) -> None:
     """Manifest last, then the rename that makes the stage finished."""
     (temporary / "content.json").unlink(missing_ok=True)
     write_json(temporary / MANIFEST, asdict(manifest))
+    clear(output)
     os.replace(temporary, output)
+
+
+def clear(output: Path) -> None:
+    """A folder that no stage finished is moved out of the way: it is somebody's, and a rename onto it would fail."""
+    if output.is_dir() and any(output.iterdir()):
+        number = next(n for n in range(1, 1000) if not output.with_name(f"{output.name}.unfinished{n}").exists())
+        os.replace(output, output.with_name(f"{output.name}.unfinished{number}"))
 
 
 def aside_of(output: Path, made_by: Manifest) -> Path:
@@ -110,6 +118,7 @@ def bring_back(output: Path, wanted: Manifest) -> Manifest | None:
     found = read(aside)
     if found is None or found.fingerprint != wanted.fingerprint:
         return None
+    clear(output)
     os.replace(aside, output)
     return found
 

@@ -29,9 +29,11 @@ class ScratchConfig:
     tie_word_embeddings: bool = True
 
     def problems(self, at: str) -> Iterator[str]:
-        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings"):
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "max_position_embeddings"):
             if getattr(self, name) < 1:
-                yield f"{at}.{name} is {getattr(self, name)}; it must be at least 1"
+                yield f"{at}.{name} is {getattr(self, name)}; it must be at least 1; raise it"
+        if not (math.isfinite(self.rope_theta) and self.rope_theta > 1):
+            yield f"{at}.rope_theta is {self.rope_theta}; it must be a finite number above 1; e.g. 10000"
         if self.vocab_size < 260:
             yield f"{at}.vocab_size is {self.vocab_size}; a byte-level BPE needs 256 bytes and 4 special words; set 260 or more"
         if self.num_attention_heads < 1 or self.hidden_size % (2 * max(self.num_attention_heads, 1)):
@@ -79,6 +81,8 @@ class RopeConfig:
     """The window of pre-training, tokens; unset: read from the model's config."""
 
     def problems(self) -> Iterator[str]:
+        if ROPE_CLASSES.get(self.method) is not type(self):
+            yield f"rope.method is {self.method}; it comes with rope=METHOD ({', '.join(ROPE_CLASSES)}); write e.g. rope=pi"
         if not math.isfinite(self.factor) or self.factor < 1:
             yield f"rope.factor is {self.factor}; it must be a finite number of at least 1; e.g. rope.factor=8"
         if self.method == "none" and self.factor != 1:
@@ -120,13 +124,13 @@ class YarnConfig(RopeConfig):
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        if not 0 < self.beta_slow < self.beta_fast:
+        if not 0 < self.beta_slow < self.beta_fast < math.inf:
             yield (
                 f"rope.beta_fast is {self.beta_fast}; it must be above rope.beta_slow {self.beta_slow}, and both above 0; "
                 "the paper's values are 32 and 1"
             )
-        if self.attention_factor is not None and not self.attention_factor > 0:
-            yield f"rope.attention_factor is {self.attention_factor}; it must be above 0; unset it for 0.1 ln(factor) + 1"
+        if self.attention_factor is not None and not 0 < self.attention_factor < math.inf:
+            yield f"rope.attention_factor is {self.attention_factor}; it must be above 0 and finite; unset it for 0.1 ln(factor) + 1"
 
 
 ROPE_CLASSES: dict[str, type[RopeConfig]] = {
@@ -314,6 +318,8 @@ class EvalConfig:
             value = getattr(self, name)
             if value is not None and value < 2:
                 yield f"eval.{name} is {value}; it must be at least 2 tokens; unset it for the default"
+        if any(length < 2 for length in self.passkey_lengths or []):
+            yield f"eval.passkey_lengths is {self.passkey_lengths}; each must be at least 2 tokens; unset it for the default"
         if any(not 0 <= depth <= 1 for depth in self.passkey_depths):
             yield f"eval.passkey_depths is {self.passkey_depths}; each must be in [0, 1]; 0 is the start of the text"
         if self.precision not in ("bf16", "fp32"):

@@ -6,7 +6,7 @@ that fit. Only documents longer than a sequence are cut, unless a gap of more th
 
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 WINDOW = 1024
@@ -57,10 +57,13 @@ class _Pool:
         return self.by_length[at - 1] if at else None
 
 
-def window_fill(lengths: Sequence[tuple[int, int]], seq_len: int, min_piece: int) -> Iterator[list[Piece]]:
+def window_fill(
+    lengths: Sequence[tuple[int, int]], seq_len: int, min_piece: int, whole: Container[int] = ()
+) -> Iterator[list[Piece]]:
     """Sequences of at most `seq_len` tokens from `(document, length)` in the order given.
 
-    Every token appears once; the pieces of one document come in order; padding is what a sequence lacks.
+    Every token appears once; the pieces of one document come in order; padding is what a sequence lacks. Documents in `whole`
+    are never cut to fill a gap.
     """
     pool = _Pool(lengths)
     while (head := pool.first()) is not None:
@@ -73,24 +76,22 @@ def window_fill(lengths: Sequence[tuple[int, int]], seq_len: int, min_piece: int
                 break
             pieces.append(piece)
             room -= piece.length
-            entry = _next(pool, room, seq_len, min_piece) if room else None
+            entry = _next(pool, room, seq_len, min_piece, whole) if room else None
         pool.refill()
         yield pieces
 
 
-def _next(pool: _Pool, room: int, seq_len: int, min_piece: int) -> tuple[int, int, int, int] | None:
+def _next(
+    pool: _Pool, room: int, seq_len: int, min_piece: int, whole: Container[int]
+) -> tuple[int, int, int, int] | None:
     """The largest that fits whole; else one to cut, if the gap is worth it. What fills a sequence alone is never cut."""
     fits = pool.largest_within(room)
-    if fits is not None or not pool.by_length or room < min_piece:
+    if fits is not None or room < min_piece:
         return fits
-    longest = pool.by_length[-1]
-    if longest[0] == seq_len:
-        shorter = pool.largest_within(seq_len - 1)
-        if shorter is None:
-            return None
-        longest = shorter
-    cut_anyway = longest[0] > seq_len or longest[3] > 0
-    return longest if cut_anyway or room > seq_len // CUT_FOR_GAP else None
+    longest = next((e for e in reversed(pool.by_length) if e[0] != seq_len and e[2] not in whole), None)
+    if longest is None or (longest[0] < seq_len and room <= seq_len // CUT_FOR_GAP):
+        return None
+    return longest
 
 
 def _place(pool: _Pool, entry: tuple[int, int, int, int], room: int, min_piece: int, keep_first: bool) -> Piece | None:

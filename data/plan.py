@@ -1,7 +1,7 @@
 """The plan: which piece of which document stands in which sequence. Some MB; tokens are never written again."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,16 +75,18 @@ def budgets(
 
 
 def build(
-    shares: dict[str, Share], first: dict[str, int], seq_len: int, min_piece: int, seed: int
+    shares: dict[str, Share], first: dict[str, int], seq_len: int, min_piece: int, seed: int, whole: Container[int] = ()
 ) -> list[list[Piece]]:
-    """Mix the sources' documents by hash and pack them. `first[name]` is the source's first global document number."""
+    """Mix the sources' documents by hash and pack them. `first[name]` is the source's first global document number;
+    documents in `whole` are not cut.
+    """
     mixed = [
         (_rank(seed, f"mix:{name}", occurrence, index), first[name] + index, length)
         for name, share in shares.items()
         for occurrence, (index, length) in enumerate(share.documents)
     ]
     mixed.sort()
-    return list(window_fill([(document, length) for _, document, length in mixed], seq_len, min_piece))
+    return list(window_fill([(document, length) for _, document, length in mixed], seq_len, min_piece, whole))
 
 
 def write(folder: Path, sequences: Sequence[Sequence[Piece]]) -> None:

@@ -17,7 +17,7 @@ from ropewalk.data import documents, plan, retrieval, store
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.documents import Document
 
-FORMAT = 2  # raise when the bytes of a store or plan change for the same settings
+FORMAT = 3  # raise when the bytes of a store or plan change for the same settings
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     for name, source in config.data.sources.items():
         if source.kind in SYNTHETIC:
             filler = opened[source.filler or ""]
+            if filler.heldout.all() and budget[name]:
+                raise DataError(
+                    f"data.sources.{source.filler} is the filler of {name} and all of it is held out; it must have training "
+                    "documents; add some or lower data.heldout"
+                )
             stores[name] = _synthetic_store(config, name, source, filler, budget[name] or 0, tokenizer, cache)
             budget[name] = None if budget[name] else 0  # all that was made: the documents stay whole
     stores = {name: stores[name] for name in config.data.sources}
@@ -203,6 +208,9 @@ def _synthetic(
     Half of what is asked of a pass key is near and half far: a model learns to look back a little before it looks back far.
     """
     encode = tokenizers.encode_ids(tokenizer)
+    task = 8 + sum(
+        len(encode(t.format(key="00000"))) for t in (retrieval.NEEDLE, retrieval.QUESTION + retrieval.ANSWER)
+    )
     text = np.concatenate([filler.document(i) for i in np.flatnonzero(~filler.heldout).tolist()]).astype(np.int64)
     made = number = 0
     while made < tokens:
@@ -210,7 +218,7 @@ def _synthetic(
         if kind == "repeat":
             ids = retrieval.repeat(text, length, rng)
         else:
-            size = length if number % 2 else int(rng.integers(max(length // 8, min(96, length)), length + 1))
+            size = length if number % 2 else int(rng.integers(max(length // 8, min(task, length)), length + 1))
             surroundings, key = retrieval.stretch(text, size, rng), retrieval.random_key(rng)
             ids = retrieval.passkey(encode, surroundings, key, size, float(rng.uniform())).ids
         yield ids
@@ -220,7 +228,7 @@ def _synthetic(
 def _plan(config: Config, stores: dict[str, Path], budget: dict[str, int | None], cache: Path) -> Path:
     decides = {
         "format": FORMAT,
-        "stores": {name: folder.name for name, folder in stores.items()},
+        "stores": [[name, folder.name] for name, folder in stores.items()],  # a list: document numbers go by this order
         "budget": budget,
         "seed": config.seed,
         **{k: content(config.data)[k] for k in ("seq_len", "document_mask", "positions", "min_piece")},
@@ -229,7 +237,13 @@ def _plan(config: Config, stores: dict[str, Path], budget: dict[str, int | None]
 
     def work(temporary: Path) -> dict[str, Any]:
         shares, first = _shares(config, stores, budget), _first_numbers(stores)
-        sequences = plan.build(shares, first, config.data.seq_len, config.data.min_piece, config.seed)
+        whole = {
+            first[name] + index
+            for name, share in shares.items()
+            if config.data.sources[name].kind in SYNTHETIC
+            for index, _ in share.documents
+        }
+        sequences = plan.build(shares, first, config.data.seq_len, config.data.min_piece, config.seed, whole)
         plan.write(temporary, sequences)
         return {
             **plan.describe(sequences, config.data.seq_len),

@@ -54,10 +54,12 @@ def identity(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """The Rust tokenizer, free of padding and truncation, which would change ids in silence."""
+    """The Rust tokenizer, free of padding and truncation, which would change ids in silence, and blind to special words:
+    a document that spells `<|endoftext|>` does not end there."""
     inner: Tokenizer = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
     inner.no_padding()
     inner.no_truncation()
+    inner.encode_special_tokens = True
     return inner
 
 

@@ -16,8 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ropewalk.conf.check import check
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.schema import ROPE_CLASSES, Config
+from ropewalk.conf.schema import ROPE_CLASSES, Config, SourceConfig
 
+# Hydra and OmegaConf answer some words (rope=null, schema=2, model.scratch.x=1) with bare exceptions of Python
+SAID_BY_HYDRA = (HydraException, OmegaConfBaseException, ValueError, AssertionError, AttributeError)
 GROUPS = ("recipe", "rope")
 _SOURCE = re.compile(r"^(data\.sources\.[^.=]+\.[^.=]+=)")
 
@@ -33,16 +35,42 @@ def register() -> None:
 def split(words: Sequence[str]) -> tuple[list[str], DictConfig]:
     """Hydra's words, and what `data.sources.NAME.key=value` says: a new source is a new key, which Hydra would refuse."""
     sources = [word for word in words if _SOURCE.match(word)]
-    return [word for word in words if word not in sources], OmegaConf.from_dotlist(sources)
+    return [word for word in words if word not in sources], source_values(sources)
+
+
+def source_values(words: Sequence[str]) -> DictConfig:
+    """Values to the letter: as YAML, `*.py` is an alias, `2024_01` a number and `x #1` half a comment."""
+    found = OmegaConf.create({})
+    for word in words:
+        key, value = word.split("=", 1)
+        OmegaConf.update(found, key, None if value == "null" else value)
+    return found
 
 
 def compose(overrides: Sequence[str]) -> Config:
     """The checked configuration. Raises: ConfigError listing what is wrong, one line each."""
-    words, sources = split(overrides)
     try:
+        words, sources = split(overrides)
         return finish(node(words), sources)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError("\n".join(_each(words) or [_line(error)])) from None
+    except SAID_BY_HYDRA as error:
+        wrong = _each(overrides)
+        lines = [f"{word.lstrip('+')}: {problem}" for word, problem in wrong.items()] or [_line(error)]
+        raise ConfigError("\n".join(lines + _rest(overrides, wrong))) from None
+
+
+def _rest(overrides: Sequence[str], wrong: dict[str, str]) -> list[str]:
+    """What check() says of the other words, but for what only the wrong ones would have set."""
+    if not wrong or any(word.split("=")[0].lstrip("+") in GROUPS for word in wrong):
+        return []
+    try:
+        words, sources = split([word for word in overrides if word not in wrong])
+        finish(node(words), sources)
+    except ConfigError as error:
+        keys = tuple(word.lstrip("+~").split("=")[0] for word in wrong)
+        return [line for line in str(error).splitlines() if not line.startswith(keys)]
+    except SAID_BY_HYDRA:
+        pass
+    return []
 
 
 def node(words: Sequence[str]) -> DictConfig:
@@ -59,20 +87,31 @@ def finish(composed: DictConfig, sources: DictConfig) -> Config:
     return check(OmegaConf.merge(composed, sources))  # type: ignore[arg-type]
 
 
-def _each(words: Sequence[str]) -> list[str]:
-    """Compose with the group choices and one value at a time, so that the second mistake is told with the first."""
+def _each(overrides: Sequence[str]) -> dict[str, str]:
+    """Each wrong word and what is wrong with it: composed one at a time, so that the second mistake is told with the first."""
+    words = [w for w in overrides if not _SOURCE.match(w)]
     groups = [w for w in words if w.split("=")[0].lstrip("+") in GROUPS or w.startswith("hydra.")]
     for word in groups:
         if problem := _try([*[g for g in groups if g.startswith("hydra.")], word]):
-            return [f"{word}: {problem}"]
-    problems = [(word, _try([*groups, word])) for word in words if word not in groups]
-    return [f"{word.lstrip('+')}: {problem}" for word, problem in problems if problem]
+            return {word: problem}
+    tried = {w: _try_source(w) if _SOURCE.match(w) else _try([*groups, w]) for w in overrides if w not in groups}
+    return {word: problem for word, problem in tried.items() if problem}
 
 
 def _try(words: Sequence[str]) -> str | None:
     try:
         node(words)
-    except (HydraException, OmegaConfBaseException) as error:
+    except SAID_BY_HYDRA as error:
+        return _line(error)
+    return None
+
+
+def _try_source(word: str) -> str | None:
+    key, _, value = word.partition("=")
+    try:
+        values = source_values([f"{key.rsplit('.', 1)[1]}={value}"])
+        OmegaConf.merge(OmegaConf.structured(SourceConfig), values)
+    except SAID_BY_HYDRA as error:
         return _line(error)
     return None
 
@@ -111,7 +150,7 @@ def sweep(words: Sequence[str]) -> list[list[str]]:
     except HydraException as error:
         raise ConfigError(_line(error)) from None
     combinations = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]
-    swept = {o.key_or_group for o in parsed if o.is_sweep_override()}
+    swept = {o.key_or_group for o in parsed if o.is_sweep_override()} - {"name"}
     found = []
     for combination in combinations:
         named = [w for w in combination if w.split("=")[0].lstrip("+") in swept]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ropewalk.conf.check import to_yaml
 from ropewalk.conf.errors import FAILED, ConfigError, RopewalkError
+from ropewalk.conf.schema import Config
 
 VERBS = {
     "run": "every stage, skipping what is done",
@@ -41,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: finished stages are kept
     try:
-        for overrides in jobs(arguments):
-            one(arguments, overrides)
+        for overrides, config in configs(arguments):
+            one(arguments, overrides, config)
     except RopewalkError as error:
         head = (
             "config error:"
@@ -106,11 +107,27 @@ def jobs(arguments: argparse.Namespace) -> list[list[str]]:
     return sweep(given) if arguments.multirun else [given]
 
 
-def one(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """One run of one verb."""
-    from ropewalk.launch.compose import compose
+def configs(arguments: argparse.Namespace) -> list[tuple[list[str], Config]]:
+    """Every run's settings, checked before the first run starts: a bad last combination costs no night.
 
-    config = compose(overrides)
+    Raises: ConfigError with the problems of all, each line once.
+    """
+    from ropewalk.launch import compose
+
+    found: list[tuple[list[str], Config]] = []
+    wrong: dict[str, None] = {}
+    for overrides in jobs(arguments):
+        try:
+            found.append((overrides, compose.compose(overrides)))
+        except ConfigError as error:
+            wrong |= dict.fromkeys(str(error).splitlines())
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    return found
+
+
+def one(arguments: argparse.Namespace, overrides: Sequence[str], config: Config) -> None:
+    """One run of one verb."""
     if arguments.cfg:
         print(to_yaml(config), end="")
         return

@@ -13,10 +13,21 @@ import pytest
 STDLIB = Path(json.__file__).parent.parent
 PACKAGES = ("asyncio", "email", "http", "json", "logging", "unittest", "xml", "concurrent", "importlib", "argparse.py")
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
-SMALL = (
-    "recipe=demo rope.factor=2 data.seq_len=512 data.tokens=80000 data.heldout=0.3 train.steps=4 train.warmup_steps=1 "
-    "train.global_batch_tokens=2048 train.micro_batch_size=1 train.checkpoint_steps=2 train.wandb=off eval.windows=4 eval.passkey_tries=2"
-).split()
+SMALL = [
+    "recipe=demo",
+    "rope.factor=2",
+    "data.seq_len=512",
+    "data.tokens=80000",
+    "data.heldout=0.3",
+    "train.steps=4",
+    "train.warmup_steps=1",
+    "train.global_batch_tokens=2048",
+    "train.micro_batch_size=1",
+    "train.checkpoint_steps=2",
+    "train.wandb=off",
+    "eval.windows=4",
+    "eval.passkey_tries=2",
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +66,15 @@ def losses(folder):
 
 def test_artifacts_have_the_promised_keys(run):
     rope = json.loads((run / "rope.json").read_text())
-    assert {"method", "factor", "inv_freq", "attention_factor", "rope_parameters", "hash", "max_position_embeddings"} <= set(rope)
+    assert {
+        "method",
+        "factor",
+        "inv_freq",
+        "attention_factor",
+        "rope_parameters",
+        "hash",
+        "max_position_embeddings",
+    } <= set(rope)
     results = json.loads((run / "eval" / "results.json").read_text())
     assert list(results["models"]) == ["base", "rescaled", "extended"]
     for model in results["models"].values():
@@ -75,7 +94,11 @@ def test_no_artifact_names_a_folder_of_the_user(run, work):
 
 
 def test_a_second_run_does_no_work_and_says_so(run, work):
-    before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file() and p.name not in ("manifest.json", "config.yaml")}
+    before = {
+        p: p.stat().st_mtime_ns
+        for p in run.rglob("*")
+        if p.is_file() and p.name not in ("manifest.json", "config.yaml")
+    }
     said = ropewalk(work, "run", "name=first")
     for stage in ("rope", "data", "train", "eval", "report"):
         assert f"{stage}: done before with the same settings and inputs; skipped" in said
@@ -94,7 +117,9 @@ with torch.no_grad():
     torch.save(model(input_ids=ids).logits[0], sys.argv[2])
 """
     out = run / "logits.pt"
-    subprocess.run([sys.executable, "-c", script, str(run / "train" / "model"), str(out)], env=ENV, check=True, timeout=300)
+    subprocess.run(
+        [sys.executable, "-c", script, str(run / "train" / "model"), str(out)], env=ENV, check=True, timeout=300
+    )
     import torch
 
     return torch.load(out)

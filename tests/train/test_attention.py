@@ -43,7 +43,9 @@ def test_packed_documents_have_the_losses_of_each_alone():
     nll = packed_losses(model, row)
     for piece, start in zip(pieces, np.cumsum([0, *LENGTHS]), strict=False):
         if len(piece) > 1:
-            torch.testing.assert_close(nll[start : start + len(piece) - 1], eager_losses(model, piece), atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                nll[start : start + len(piece) - 1], eager_losses(model, piece), atol=1e-5, rtol=1e-5
+            )
 
 
 def test_one_long_document_equals_eager_attention():

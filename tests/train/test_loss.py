@@ -56,7 +56,9 @@ def test_token_nll_equals_whole_logits(many_chunks):
     x, head, labels = example()
     nll, hit = loss.token_nll(x, head, labels)
     logits = (x @ head.T).detach()
-    torch.testing.assert_close(nll, F.cross_entropy(logits, labels, ignore_index=-100, reduction="none"), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        nll, F.cross_entropy(logits, labels, ignore_index=-100, reduction="none"), rtol=1e-5, atol=1e-5
+    )
     assert torch.equal(hit, logits.argmax(-1) == labels)
 
 

@@ -5,10 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.schema import NTKConfig, PIConfig, RopeConfig, YarnConfig
-from ropewalk.train.rope import plan
-from ropewalk.train.rope.plan import RopePlan
 from transformers import (
     DeepseekV3Config,
     Gemma3TextConfig,
@@ -21,6 +17,11 @@ from transformers import (
     Qwen2Config,
     StableLmConfig,
 )
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.schema import NTKConfig, PIConfig, RopeConfig, YarnConfig
+from ropewalk.train.rope import plan
+from ropewalk.train.rope.plan import RopePlan
 
 LLAMA3 = {
     "rope_type": "llama3",

@@ -1,0 +1,134 @@
+"""What every benchmark uses: children in processes of their own, peak memory, paired rounds, one form of result."""
+
+import ctypes
+import json
+import operator
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+MIB = 1 << 20
+COMPARE = {">=": operator.ge, "<=": operator.le}
+
+
+class LeftOut(Exception):
+    """This benchmark cannot be measured here; the text says why."""
+
+
+def result(
+    name: str,
+    value: float,
+    unit: str,
+    *,
+    peer: str | None = None,
+    peer_value: float | None = None,
+    bar: str | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """One entry of latest.json. `ratio` is value / peer_value; `bar` is `value|ratio >=|<= NUMBER`, None: report only."""
+    ratio = None if not peer_value else value / peer_value
+    found = {"name": name, "value": _rounded(value), "unit": unit, "peer": peer, "peer_value": _rounded(peer_value)}
+    found |= {"ratio": _rounded(ratio), "bar": bar, "holds": _holds(bar, value, ratio)}
+    return found | more
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")
+
+
+def _holds(bar: str | None, value: float, ratio: float | None) -> bool | None:
+    if bar is None:
+        return None
+    subject, sign, number = bar.split()
+    against = {"value": value, "ratio": ratio}[subject]
+    return None if against is None else bool(COMPARE[sign](against, float(number)))
+
+
+def environment() -> dict[str, str]:
+    """The same for ours and the peer: CPU only, every core, offline, quiet."""
+    env = dict(os.environ)
+    env |= {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"}
+    env |= {"OMP_NUM_THREADS": str(cores()), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    env |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    return env
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def child(function: str, timeout: float | None = None, **arguments: Any) -> Any:
+    """`module:function` of this folder in a fresh process; what it returns, through JSON.
+
+    Raises: LeftOut past `timeout` seconds, RuntimeError with the child's last words.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.json"
+        command = [sys.executable, str(HERE / "child.py"), function, json.dumps(arguments), str(answer)]
+        try:
+            done = subprocess.run(
+                command, env=environment(), cwd=folder, timeout=timeout, capture_output=True, text=True
+            )
+        except subprocess.TimeoutExpired:
+            raise LeftOut(f"took more than {timeout:.0f} s") from None
+        if done.returncode:
+            raise RuntimeError(f"{function} {arguments}: exit code {done.returncode}\n{done.stderr[-3000:]}")
+        return json.loads(answer.read_text())
+
+
+def alternate(rounds: int, arms: dict[str, Callable[[], Any]]) -> dict[str, list[Any]]:
+    """ABAB: every arm once a round, so that a slow minute of the machine falls on all of them."""
+    found: dict[str, list[Any]] = {name: [] for name in arms}
+    for number in range(rounds):
+        for name, measure in arms.items():
+            started = time.monotonic()
+            found[name].append(measure())
+            say(f"  round {number + 1} of {rounds}, {name}: {time.monotonic() - started:.1f} s")
+    return found
+
+
+def median(values: list[float]) -> float:
+    return float(statistics.median(values))
+
+
+def spread(values: list[float]) -> list[float]:
+    """Smallest and largest: how far one round may be from the next."""
+    return [float(f"{min(values):.5g}"), float(f"{max(values):.5g}")]
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class Peak:
+    """Peak resident memory of this process above where it was at `Peak()` (Linux)."""
+
+    def __init__(self) -> None:
+        ctypes.CDLL(None).malloc_trim(0)  # what an earlier step freed is not to be used unseen by this one
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        self.before = _status("VmRSS")
+
+    def mib(self) -> float:
+        return (_status("VmHWM") - self.before) / MIB
+
+
+def _status(key: str) -> int:
+    """Bytes."""
+    found = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+    assert found is not None, f"{key} is not in /proc/self/status"
+    return int(found[1]) * 1024
+
+
+def available_mib() -> float:
+    """Memory that a new process may take."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
+    return int(found[1]) / 1024 if found else 0.0

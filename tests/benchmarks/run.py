@@ -1,0 +1,135 @@
+"""Measure Ropewalk beside its peers: `python tests/benchmarks/run.py [--quick] [--only NAME ...]`.
+
+A full run writes latest.json; --quick (tiny sizes, to try the benchmarks themselves) and --only write nothing.
+Exit codes: 0 all bars hold, 1 a benchmark failed, 3 a bar was missed.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import common
+import demo
+import losses
+import packing
+import startup
+import training
+
+BENCHMARKS = {
+    "train_step_packed": training.train_step_packed,
+    "train_memory_growth": training.train_memory_growth,
+    "loss_memory": losses.loss_memory,
+    "start_to_first_step": startup.start_to_first_step,
+    "pack_1m": packing.pack_1m,
+    "demo_seconds": demo.demo_seconds,
+}
+PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "numpy")
+LATEST = common.HERE / "latest.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parser().parse_args(argv)
+    if importlib.util.find_spec("accelerate") is None:
+        print("accelerate is not installed; the peer (transformers' Trainer) needs it; pip install 'ropewalk[bench]'")
+        return 2
+    head = header()
+    results, left_out, failed = measure(arguments.only or list(BENCHMARKS), arguments.quick)
+    print(table(results, left_out))
+    if not (arguments.quick or arguments.only or failed):
+        LATEST.write_text(json.dumps({**head, "results": results, "left_out": left_out}, indent=1) + "\n")
+        print(f"wrote {LATEST.relative_to(common.ROOT)}")
+    missed = any(r["holds"] is False for r in results)
+    return 1 if failed else 3 if missed and not arguments.quick else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    found = argparse.ArgumentParser(
+        description="Measure Ropewalk beside its peers; writes tests/benchmarks/latest.json."
+    )
+    found.add_argument(
+        "--quick", action="store_true", help="tiny sizes, one round: tries the benchmarks, writes nothing"
+    )
+    found.add_argument("--only", action="append", choices=list(BENCHMARKS), help="one benchmark (again for more)")
+    return found
+
+
+def measure(names: Sequence[str], quick: bool) -> tuple[list[Any], list[Any], bool]:
+    """Results, what was left out and why, and whether anything failed."""
+    results: list[Any] = []
+    left_out: list[Any] = []
+    failed = False
+    for name in names:
+        started = time.monotonic()
+        try:
+            results += BENCHMARKS[name](quick)
+        except common.LeftOut as why:
+            left_out.append({"name": name, "why": str(why)})
+        except RuntimeError as error:
+            failed = True
+            left_out.append({"name": name, "why": f"failed: {str(error).strip().splitlines()[-1]}"})
+            common.say(str(error))
+        common.say(f"{name}: {time.monotonic() - started:.0f} s")
+    return results, left_out, failed
+
+
+def header() -> dict[str, Any]:
+    """Where and on what it was measured. The load is that before the first benchmark: it should be near 0."""
+    return {
+        "schema": 1,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": commit(),
+        "hardware": hardware(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+    }
+
+
+def commit() -> str:
+    """HEAD, with `+dirty` when the working tree differs; latest.json itself does not count."""
+    git = ["git", "--no-optional-locks", "-C", str(common.ROOT)]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True).stdout.splitlines()
+    dirty = [line for line in changed if not line.endswith("benchmarks/latest.json")]
+    return (head or "unknown") + ("+dirty" if dirty else "")
+
+
+def hardware() -> dict[str, Any]:
+    cpu, memory = Path("/proc/cpuinfo").read_text(), Path("/proc/meminfo").read_text()
+    model, total = re.search(r"model name\s*: (.*)", cpu), re.search(r"MemTotal:\s+(\d+) kB", memory)
+    return {
+        "cpu": model[1].strip() if model else platform.machine(),
+        "cores": common.cores(),
+        "memory_gib": round(int(total[1]) / (1 << 20), 1) if total else None,
+    }
+
+
+def table(results: Sequence[dict[str, Any]], left_out: Sequence[dict[str, Any]]) -> str:
+    """The results for a terminal, in the order measured."""
+    rows = [["name", "value", "unit", "peer", "ratio", "bar", ""]]
+    for r in results:
+        said = {True: "holds", False: "MISSED", None: ""}[r["holds"]]
+        numbers = [_number(r["value"]), r["unit"], _number(r["peer_value"]), _number(r["ratio"])]
+        rows.append([r["name"], *numbers, r["bar"] or "", said])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *(f"left out: {x['name']}: {x['why']}" for x in left_out)])
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""check(): every problem at once, nothing unknown let in, and a frozen file that reads back as itself."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ropewalk.conf.check import load, to_yaml
+from ropewalk.conf.errors import REFUSED, ConfigError
+from ropewalk.conf.schema import ROPE_CLASSES
+from ropewalk.launch.compose import compose
+
+GOOD = ["recipe=demo"]
+
+
+def problems(*words: str) -> list[str]:
+    with pytest.raises(ConfigError) as said:
+        compose([*GOOD, *words])
+    assert said.value.exit_code == REFUSED == 2
+    return str(said.value).splitlines()
+
+
+def test_all_problems_are_told_at_once() -> None:
+    said = problems("train.lr=-1", "rope.factor=0.5", "data.heldout=2", "eval.windows=0", "+train.foo=1", "+bar=2")
+    starts = ["train.foo is not", "bar is not", "rope.factor is", "data.heldout is", "train.lr is", "eval.windows is"]
+    assert [line[: len(start)] for line, start in zip(said, starts, strict=True)] == starts
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("+train.learning_rate=1", "train.learning_rate is not a setting; one of "),
+        ("+train.warmup_step=1", "train.warmup_step is not a setting; did you mean train.warmup_steps?"),
+        ("+sed=1", "sed is not a setting; did you mean seed?"),
+        ("+rope.beta_fastt=3", "rope.beta_fastt is not a setting; did you mean rope.beta_fast?"),
+        ("+a.b.c=1", "a is not a setting; one of "),
+    ],
+)
+def test_unknown_key_with_a_plus_is_refused(word: str, said: str) -> None:
+    assert [line[: len(said)] for line in problems(word)] == [said]
+
+
+def test_unknown_key_of_a_source_is_refused() -> None:
+    (line,) = problems("data.sources.stdlib.wieght=1")
+    assert "wieght" in line and "data.sources.stdlib" in line
+
+
+def test_option_of_another_method_is_refused() -> None:
+    (line,) = problems("rope=ntk", "rope.beta_fast=3")
+    assert "beta_fast" in line and "NTKConfig" in line
+
+
+def test_missing_settings_are_all_named() -> None:
+    with pytest.raises(ConfigError) as said:
+        compose(["recipe=custom"])
+    lines = str(said.value).splitlines()
+    for key in ("data.seq_len", "train.lr", "train.steps"):
+        assert f"{key} is not set; it is required; add {key}=VALUE" in lines
+
+
+def test_missing_settings_do_not_hide_the_other_problems() -> None:
+    with pytest.raises(ConfigError) as said:
+        compose(["recipe=custom", "rope.factor=0.5"])
+    told = str(said.value)
+    assert all(key in told for key in ("data.seq_len", "rope.factor is 0.5", "model.path"))
+
+
+def test_wrong_types_are_all_told() -> None:
+    said = problems("train.lr=abc", "train.steps=1.5", "data.document_mask=perhaps")
+    assert len(said) == 3
+    for line, word in zip(said, ("train.lr", "train.steps", "data.document_mask"), strict=True):
+        assert word in line
+
+
+def test_wrong_type_does_not_hide_a_wrong_value() -> None:
+    said = "\n".join(problems("train.lr=abc", "rope.factor=0.1"))
+    assert "train.lr" in said and "rope.factor is 0.1" in said
+
+
+def frozen(tmp_path: Path, text: str) -> Path:
+    (tmp_path / "config.yaml").write_text(text)
+    return tmp_path / "config.yaml"
+
+
+@pytest.mark.parametrize("method", ROPE_CLASSES)
+def test_frozen_file_reads_back_as_itself(tmp_path: Path, method: str) -> None:
+    words = [] if method != "none" else ["rope.factor=1"]
+    config = compose([*GOOD, f"rope={method}", *words])
+    again = load(frozen(tmp_path, to_yaml(config)))
+    assert again == config
+    assert type(again.rope) is ROPE_CLASSES[method] and again.rope.method == method
+
+
+def test_frozen_file_is_plain_yaml() -> None:
+    found = yaml.safe_load(to_yaml(compose([*GOOD, "train.lr=1e-5", "seed=7"])))
+    assert (found["train"]["lr"], found["seed"], found["schema"]) == (1e-5, 7, 1)
+    assert found["data"]["sources"]["passkey"]["filler"] == "stdlib"
+
+
+def test_frozen_method_settings_survive(tmp_path: Path) -> None:
+    config = compose([*GOOD, "rope.beta_fast=16", "rope.attention_factor=1.1", "rope.truncate=false"])
+    assert load(frozen(tmp_path, to_yaml(config))).rope == config.rope
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[1, 2]", "rope: {method: nope}", "rope: null", "name: x", "rope: {method: yarn}\ntrain: 7", "a: [", "a: *b"],
+)
+def test_file_that_is_no_frozen_config_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError):
+        load(frozen(tmp_path, text))
+
+
+def test_frozen_file_with_an_unknown_or_wrong_setting_is_refused(tmp_path: Path) -> None:
+    text = to_yaml(compose(GOOD))
+    with pytest.raises(ConfigError, match="stepps"):
+        load(frozen(tmp_path, text.replace("  steps:", "  stepps:")))
+    with pytest.raises(ConfigError, match=r"schema is 9; this version reads 1"):
+        load(frozen(tmp_path, text.replace("schema: 1", "schema: 9")))
+
+
+def test_missing_frozen_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config\.yaml is not readable"):
+        load(tmp_path / "config.yaml")

@@ -1,0 +1,62 @@
+"""Every recipe that is shipped composes, passes its check, and reads back from its frozen form."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from ropewalk.conf.check import load, to_yaml
+from ropewalk.conf.schema import ROPE_CLASSES, Config
+from ropewalk.launch.compose import compose
+
+CONF = Path(str(files("ropewalk.conf")))
+RECIPES = sorted(p.stem for p in (CONF / "recipe").glob("*.yaml"))
+METHODS = sorted(p.stem for p in (CONF / "rope").glob("*.yaml"))
+NEEDED = ["model.path=./model", "rope.factor=4", "data.seq_len=64", "data.sources.a.path=./a"]
+NEEDED += ["train.steps=1", "train.lr=1e-4"]
+
+
+def recipe(name: str, *words: str) -> Config:
+    return compose([f"recipe={name}", *(NEEDED if name == "custom" else []), *words])
+
+
+def test_all_yaml_files_are_known() -> None:
+    assert RECIPES == ["base", "base_retrieval", "custom", "demo", "smollm2"]
+    assert sorted(ROPE_CLASSES) == METHODS and len(METHODS) == 4
+    assert len(list(CONF.rglob("*.yaml"))) == 1 + len(RECIPES) + len(METHODS)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_passes_its_check_and_names_its_run(name: str) -> None:
+    assert recipe(name).name == name.replace("_", "-")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("method", METHODS)
+def test_recipe_with_each_method_reads_back_as_itself(tmp_path: Path, name: str, method: str) -> None:
+    config = recipe(name, f"rope={method}", f"rope.factor={1 if method == 'none' else 8}")
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert type(config.rope) is ROPE_CLASSES[method]
+    assert load(tmp_path / "config.yaml") == config
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_can_be_shortened_from_the_command_line(name: str) -> None:
+    assert recipe(name, "train.steps=3", "seed=5", "name=mine").train.steps == 3
+
+
+def test_demo_is_held_out_as_its_base_was() -> None:
+    """Eval of the demo reads what its base has not seen: the same share, by the same hash, of the same source."""
+    demo, base = recipe("demo"), recipe("base")
+    assert demo.data.heldout == base.data.heldout
+    assert demo.data.sources["stdlib"].path == base.data.sources["stdlib"].path
+    assert base.model.scratch is not None
+    assert demo.data.seq_len == 8 * base.model.scratch.max_position_embeddings
+
+
+@pytest.mark.parametrize("name", [r for r in RECIPES if r != "custom"])
+def test_new_window_holds_the_training_sequences(name: str) -> None:
+    config = recipe(name)
+    window = {"base": 256, "base_retrieval": 256, "demo": 256 * 8, "smollm2": 8192 * 2}[name]
+    assert config.data.seq_len <= window
+    assert round(window / config.rope.factor) * config.rope.factor == window

@@ -1,0 +1,244 @@
+"""Each rule of a setting, by the line it gives; and what a fingerprint is taken of."""
+
+import copy
+import dataclasses
+import re
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from ropewalk.conf.check import check
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.schema import Config, ScratchConfig, TrainConfig, content
+from ropewalk.launch.compose import compose, node, split
+
+GOOD = (
+    "recipe=custom",
+    "model.path=./model",
+    "rope.factor=4",
+    "data.seq_len=1024",
+    "data.sources.mine.path=./documents",
+    "train.steps=10",
+    "train.lr=1e-4",
+)
+
+WRONG = {
+    "name=": r"^name is ''; it must be a plain folder name",
+    "name=a/b": r"^name is 'a/b'",
+    "name=.hidden": r"^name is '\.hidden'",
+    "schema=2": r"^schema is 2; this version reads 1",
+    "model.path=null": r"^model\.path is not set",
+    "rope.factor=0.5": r"^rope\.factor is 0\.5; it must be a finite number of at least 1",
+    "rope.factor=nan": r"^rope\.factor is nan",
+    "rope.factor=inf": r"^rope\.factor is inf",
+    "rope.factor=1": r"^rope\.factor is 1; rope=yarn with factor 1 scales nothing",
+    "rope.original_max_position_embeddings=0": r"^rope\.original_max_position_embeddings is 0; it must be at least 1",
+    "rope.beta_fast=1": r"^rope\.beta_fast is 1\.0; it must be above rope\.beta_slow 1\.0",
+    "rope.beta_slow=0": r"^rope\.beta_fast is 32\.0; it must be above rope\.beta_slow 0\.0",
+    "rope.attention_factor=0": r"^rope\.attention_factor is 0\.0; it must be above 0",
+    "rope.attention_factor=nan": r"^rope\.attention_factor is nan",
+    "data.seq_len=1": r"^data\.seq_len is 1; it must be at least 2",
+    "data.seq_len=0": r"^data\.seq_len is 0; it must be at least 2",
+    "data.heldout=1": r"^data\.heldout is 1\.0; it must be at least 0 and below 1",
+    "data.heldout=-0.1": r"^data\.heldout is -0\.1",
+    "data.heldout=nan": r"^data\.heldout is nan",
+    "data.positions=reset": r"^data\.positions is reset; it must be restart or continue",
+    "data.tokens=1023": r"^data\.tokens is 1023; it must hold one sequence of data\.seq_len 1024",
+    "data.min_piece=0": r"^data\.min_piece is 0; it must be between 1 and data\.seq_len 1024",
+    "data.min_piece=1025": r"^data\.min_piece is 1025",
+    "data.sources.mine.kind=pdf": r"^data\.sources\.mine\.kind is pdf; it must be one of auto, tree",
+    "data.sources.mine.weight=-1": r"^data\.sources\.mine\.weight is -1\.0",
+    "data.sources.mine.weight=nan": r"^data\.sources\.mine\.weight is nan",
+    "data.sources.mine.weight=0": r"^data\.sources weights add up to 0",
+    "data.sources.other.kind=text": r"^data\.sources\.other\.path is not set",
+    "data.sources.keys.kind=passkey": r"^data\.sources\.keys\.filler is None; it must name another source; one of mine",
+    "train.steps=-1": r"^train\.steps is -1; it must be at least 0",
+    "train.lr=0": r"^train\.lr is 0\.0; it must be a positive number",
+    "train.lr=-1": r"^train\.lr is -1\.0",
+    "train.lr=nan": r"^train\.lr is nan",
+    "train.warmup_steps=-1": r"^train\.warmup_steps is -1",
+    "train.checkpoint_steps=-1": r"^train\.checkpoint_steps is -1",
+    "train.keep_checkpoints=0": r"^train\.keep_checkpoints is 0; it must be at least 1",
+    "train.micro_batch_size=0": r"^train\.micro_batch_size is 0; it must be at least 1",
+    "train.sp_size=0": r"^train\.sp_size is 0; it must be at least 1",
+    "train.sp_size=2": r"^train\.sp_size is 2; ",
+    "train.processes=0": r"^train\.processes is 0",
+    "train.weight_decay=-0.1": r"^train\.weight_decay is -0\.1",
+    "train.gradient_clipping=inf": r"^train\.gradient_clipping is inf",
+    "train.min_lr_ratio=-1": r"^train\.min_lr_ratio is -1\.0",
+    "train.eps=nan": r"^train\.eps is nan",
+    "train.betas=[0.9]": r"^train\.betas is \[0\.9\]; it must be two numbers",
+    "train.betas=[0.9,1.0]": r"^train\.betas is \[0\.9, 1\.0\]",
+    "train.offload_params=true": r"^train\.offload_params is True; it needs train\.zero_stage 3, not 1",
+    "train.zero_stage=0": r"^train\.zero_stage is 0; with bf16",
+    "train.zero_stage=4": r"^train\.zero_stage is 4; it must be one of 0, 1, 2, 3",
+    "train.schedule=step": r"^train\.schedule is step; it must be one of constant, linear, cosine",
+    "train.precision=fp16": r"^train\.precision is fp16; it must be one of bf16, fp32",
+    "train.attention=eager": r"^train\.attention is eager; it must be one of auto, flash, sdpa",
+    "train.wandb=yes_please": r"^train\.wandb is yes_please; it must be one of auto",
+    "train.global_batch_tokens=1500": r"^train\.global_batch_tokens is 1500; .*1 x data\.seq_len 1024 = 1024; try 1024",
+    "train.global_batch_tokens=0": r"^train\.global_batch_tokens is 0; .*; try 1024",
+    "eval.windows=0": r"^eval\.windows is 0; it must be at least 1",
+    "eval.windows_per_document=0": r"^eval\.windows_per_document is 0",
+    "eval.batch_tokens=0": r"^eval\.batch_tokens is 0",
+    "eval.passkey_tries=-1": r"^eval\.passkey_tries is -1; it must be at least 0",
+    "eval.length=1": r"^eval\.length is 1; it must be at least 2",
+    "eval.gain_targets=1": r"^eval\.gain_targets is 1; it must be at least 2",
+    "eval.passkey_depths=[0.5,1.5]": r"^eval\.passkey_depths is \[0\.5, 1\.5\]",
+    "eval.precision=fp16": r"^eval\.precision is fp16; it must be fp32 or bf16",
+}
+
+
+LATE = {
+    "rope.method=pi": r"^rope\.method is pi",
+    "rope.method=nope": r"^rope\.method is nope",
+    "rope.beta_fast=inf": r"^rope\.beta_fast is inf",
+    "rope.attention_factor=inf": r"^rope\.attention_factor is inf",
+    "eval.passkey_lengths=[-5]": r"^eval\.passkey_lengths is \[-5\]",
+}
+
+
+@pytest.fixture(scope="module")
+def good() -> DictConfig:
+    """GOOD, composed once: a tenth of a second each time adds up."""
+    words, sources = split(GOOD)
+    composed = node(words)
+    OmegaConf.set_struct(composed, False)
+    return OmegaConf.merge(composed, sources)  # type: ignore[return-value]
+
+
+def lines_of(good: DictConfig, word: str) -> list[str]:
+    changed = copy.deepcopy(good)
+    key, value = word.split("=", 1)
+    if key.startswith("data.sources."):
+        changed = OmegaConf.merge(changed, OmegaConf.from_dotlist([word]))  # type: ignore[assignment]
+    else:
+        OmegaConf.update(changed, key, yaml.safe_load(value) if value else "", force_add=True)
+    with pytest.raises(ConfigError) as said:
+        check(changed)
+    return str(said.value).splitlines()
+
+
+def test_the_good_settings_are_good(good: DictConfig) -> None:
+    assert check(good) == compose(GOOD)
+    assert check(good).global_batch_tokens == 1024
+
+
+@pytest.mark.parametrize("word", WRONG)
+def test_wrong_setting_gives_its_line_with_rule_and_way_out(good: DictConfig, word: str) -> None:
+    lines = lines_of(good, word)
+    assert [line for line in lines if re.search(WRONG[word], line)], lines
+    assert len(lines) <= 3
+    assert all(line.count(";") >= 1 for line in lines)
+
+
+@pytest.mark.parametrize("word", LATE)
+def test_setting_that_would_fail_late_gives_its_line(good: DictConfig, word: str) -> None:
+    (line,) = lines_of(good, word)
+    assert re.search(LATE[word], line)
+
+
+def test_scaling_without_a_method_is_refused(good: DictConfig) -> None:
+    with pytest.raises(ConfigError, match=r"^rope\.factor is 4\.0; rope=none scales nothing"):
+        compose([*GOOD, "rope=none"])
+
+
+def test_weights_are_for_all_sources_or_none() -> None:
+    with pytest.raises(ConfigError, match=r"data\.sources\.mine\.weight is not set; either every source has a weight"):
+        compose([*GOOD, "data.sources.other.path=./x", "data.sources.other.weight=1"])
+
+
+def test_synthetic_source_without_weights_is_refused() -> None:
+    with pytest.raises(ConfigError, match="data.sources has a synthetic source and no weights"):
+        compose([*GOOD, "data.sources.keys.kind=repeat", "data.sources.keys.filler=mine"])
+
+
+def test_filler_must_not_be_synthetic_itself() -> None:
+    words = [f"data.sources.{n}.{k}" for n in ("one", "two") for k in ("kind=repeat", "weight=1")]
+    with pytest.raises(
+        ConfigError, match=r"data\.sources\.one\.filler is two; it must name another source; one of mine"
+    ):
+        compose(
+            [*GOOD, *words, "data.sources.mine.weight=1", "data.sources.one.filler=two", "data.sources.two.filler=mine"]
+        )
+
+
+def test_no_source_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^data\.sources is empty"):
+        compose([word for word in GOOD if "sources" not in word])
+
+
+SCRATCH: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("vocab_size", 0),
+        ("vocab_size", 259),
+        ("hidden_size", 0),
+        ("hidden_size", 36),
+        ("num_hidden_layers", 0),
+        ("num_attention_heads", 0),
+        ("num_attention_heads", 3),
+        ("num_key_value_heads", 3),
+        ("num_key_value_heads", 0),
+        ("max_position_embeddings", 0),
+        ("intermediate_size", 0),
+        ("rope_theta", 1.0),
+        ("rope_theta", -5.0),
+    ],
+)
+def test_scratch_model_that_cannot_be_built_is_refused(key: str, value: Any) -> None:
+    assert list(ScratchConfig(**SCRATCH).problems("model.scratch")) == []
+    told = "\n".join(ScratchConfig(**{**SCRATCH, key: value}).problems("model.scratch"))
+    assert key in told and str(value) in told
+
+
+def test_scratch_and_path_together_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"model\.path is x; a model from model\.scratch has no path"):
+        compose(["recipe=base", "model.path=x"])
+
+
+def test_content_leaves_out_what_decides_nothing() -> None:
+    one, two = TrainConfig(steps=1, lr=0.1), TrainConfig(steps=1, lr=0.1, wandb="off", micro_batch_size=4)
+    assert content(one) == content(two)
+    assert content(one) != content(TrainConfig(steps=2, lr=0.1))
+    assert "wandb" not in content(one) and content(one)["betas"] == [0.9, 0.95]
+
+
+def test_settings_that_decide_results_are_not_neutral() -> None:
+    decides = set(content(TrainConfig(steps=1, lr=0.1)))
+    assert {"steps", "lr", "global_batch_tokens", "schedule", "precision", "weight_decay", "betas", "eps"} <= decides
+
+
+def test_every_field_that_scripts_rely_on_exists() -> None:
+    config = compose(GOOD)
+    for path in [
+        "name",
+        "seed",
+        "cache_dir",
+        "runs_dir",
+        "model.path",
+        "rope.factor",
+        "rope.original_max_position_embeddings",
+        "data.seq_len",
+        "train.steps",
+        "train.sp_size",
+        "train.zero_stage",
+    ]:
+        found: Any = config
+        for part in path.split("."):
+            assert part in {f.name for f in dataclasses.fields(found)}
+            found = getattr(found, part)
+    assert isinstance(config, Config)

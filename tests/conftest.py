@@ -1,0 +1,19 @@
+"""Shared fixtures. Nothing heavy is imported before a test asks for it."""
+
+from typing import Any
+
+import pytest
+
+TEXTS = [
+    "The rope is laid in the long walk, yarn upon yarn, strand upon strand.",
+    "What is the pass key? The pass key is 12345. Remember it. 12345 is the pass key.\n",
+    "def lay(yarns):\n    return twist(strand for strand in yarns)\n",
+]
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """A byte-level BPE of 300 words, trained in a moment."""
+    from ropewalk.data import tokenizer as tokenizers
+
+    return tokenizers.train(TEXTS * 20, 300)

@@ -1,0 +1,292 @@
+"""The data stage as launch runs it, on a folder of small texts, with its results counted anew from the files."""
+
+import hashlib
+import json
+import random
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ropewalk.conf.errors import DataError
+from ropewalk.conf.schema import Config
+from ropewalk.data import stage, store
+from ropewalk.data.dataset import DataFolders
+from ropewalk.launch.compose import compose
+
+RECIPE = """\
+# @package _global_
+defaults: [{override /rope: none}]
+name: tiny
+model:
+  scratch: {vocab_size: 300, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2,
+            num_key_value_heads: 1, max_position_embeddings: 64}
+data: {seq_len: 64, heldout: 0.2, min_piece: 8}
+train: {steps: 1, lr: 1.0e-3}
+"""
+WORDS = ["rope", "walk", "yarn", "lay", "twist", "strand"]
+
+
+class Place:
+    """A folder with a recipe, two sources, and a run of the stage."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "conf" / "recipe").mkdir(parents=True)
+        (folder / "conf" / "recipe" / "tiny.yaml").write_text(RECIPE)
+        self.texts("books", 30, 5, 120)
+        self.texts("notes", 20, 1, 40)
+
+    def texts(self, name: str, count: int, low: int, high: int) -> None:
+        rng = random.Random(name)
+        (self.folder / name).mkdir()
+        for i in range(count):
+            words = [rng.choice(WORDS) for _ in range(rng.randint(low, high))]
+            (self.folder / name / f"{i:02}.txt").write_text(" ".join(words))
+
+    def config(self, *words: str, sources: tuple[str, ...] = ("books", "notes"), cache: str = "cache") -> Config:
+        paths = [f"data.sources.{s}.path={self.folder / s}" for s in sources]
+        conf = f"hydra.searchpath=[file://{self.folder / 'conf'}]"
+        return compose(["recipe=tiny", conf, f"cache_dir={self.folder / cache}", *paths, *words])
+
+    def run(self, *words: str, output: str = "out", cache: str = "cache", **kwargs: Any) -> "Ran":
+        config = self.config(*words, cache=cache, **kwargs)
+        run_dir = self.folder / output
+        run_dir.mkdir(exist_ok=True)
+        _, said = stage.run(config, stage.Inputs(None), run_dir / "data")
+        return Ran(run_dir, self.folder / cache, said)
+
+
+class Ran:
+    def __init__(self, run_dir: Path, cache: Path, said: str) -> None:
+        self.said = said
+        self.ledger = json.loads((run_dir / "data" / "ledger.json").read_text())
+        self.folders = DataFolders.of(run_dir, cache)
+
+    def pieces(self) -> list[list[dict[str, int]]]:
+        table = pa.ipc.open_file(pa.memory_map(str(self.folders.plan / "plan.arrow"))).read_all()
+        return table["pieces"].to_pylist()
+
+    def by_source(self) -> dict[str, list[tuple[int, int, int]]]:
+        """Pieces `(document in the source, start, length)`, by the order of the stores."""
+        first, found = 0, {}
+        for name in self.folders.stores:
+            count = len(self.folders.store(name).length)
+            mine = [p for row in self.pieces() for p in row if first <= p["document"] < first + count]
+            found[name] = [(p["document"] - first, p["start"], p["length"]) for p in mine]
+            first += count
+        return found
+
+
+SYNTHETIC = (
+    "data.sources.books.weight=0.5",
+    "data.sources.again.kind=repeat",
+    "data.sources.again.filler=books",
+    "data.sources.again.weight=0.5",
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_every_training_token_stands_in_the_plan_once_and_no_held_out_one(place: Place) -> None:
+    ran = place.run()
+    for name, pieces in ran.by_source().items():
+        opened = ran.folders.store(name)
+        seen = Counter((d, t) for d, start, length in pieces for t in range(start, start + length))
+        train = np.flatnonzero(~opened.heldout).tolist()
+        assert seen == Counter((d, t) for d in train for t in range(int(opened.length[d])))
+        assert opened.heldout.any()
+
+
+def test_sequences_hold_the_text_of_the_files(place: Place) -> None:
+    """Through the store, the plan and the tokenizer back to the words on disk."""
+    from transformers import AutoTokenizer
+
+    ran = place.run()
+    tokenizer = AutoTokenizer.from_pretrained(str(ran.folders.tokenizer))
+    all_text = [p.read_text() for s in ("books", "notes") for p in (place.folder / s).iterdir()]
+    sequences = ran.folders.sequences()
+    for number in range(len(sequences)):
+        row = sequences[number]
+        for low, high, piece in zip(row.cu_seqlens, row.cu_seqlens[1:], ran.pieces()[number], strict=False):
+            assert high - low == piece["length"]
+            assert any(tokenizer.decode(row.input_ids[low:high]) in text for text in all_text)
+
+
+def test_ledger_adds_up_and_equals_a_recount(place: Place) -> None:
+    ran = place.run()
+    plan, sources = ran.ledger["plan"], ran.ledger["sources"]
+    assert sum(s["tokens_in_plan"] for s in sources.values()) == plan["tokens"]
+    assert sum(s["share_in_plan"] for s in sources.values()) == pytest.approx(1, abs=1e-5)
+    for name, pieces in ran.by_source().items():
+        assert sources[name]["tokens_in_plan"] == sum(length for _, _, length in pieces)
+    rows = ran.pieces()
+    assert (plan["sequences"], plan["pieces"]) == (len(rows), sum(map(len, rows)))
+    assert plan["tokens"] == sum(p["length"] for row in rows for p in row)
+    assert plan["tokens"] + plan["padding"] == 64 * len(rows)
+    assert sum(plan["piece_lengths"].values()) == plan["pieces"]
+
+
+def test_ledger_counts_what_lies_on_disk(place: Place) -> None:
+    (place.folder / "notes" / "98.txt").write_bytes(b"caf\xe9")
+    (place.folder / "notes" / "99.txt").write_text("  ")
+    notes = place.run().ledger["sources"]["notes"]
+    held = sum(store.is_heldout(f"{i:02}.txt", 0.2) for i in range(20))
+    assert notes["refused"] == {"empty": 1, "not UTF-8": 1}
+    assert (notes["documents"], notes["heldout_documents"], notes["epochs"], notes["cut"]) == (20, held, 1.0, 0)
+
+
+def test_two_sequence_lengths_share_one_token_store(place: Place) -> None:
+    short = place.run(output="short")
+    before = {p: p.stat().st_mtime_ns for p in (place.folder / "cache").rglob("tokens.bin")}
+    long = place.run("data.seq_len=128", output="long")
+    after = {p: p.stat().st_mtime_ns for p in (place.folder / "cache").rglob("tokens.bin")}
+    assert len(before) == 2 and before == after
+    assert short.folders.stores == long.folders.stores and short.folders.plan != long.folders.plan
+    assert (short.ledger["plan"]["tokens"], long.ledger["plan"]["seq_len"]) == (long.ledger["plan"]["tokens"], 128)
+
+
+def test_second_run_skips(place: Place) -> None:
+    place.run()
+    assert place.run().said == "data: done before with the same settings and inputs; skipped"
+
+
+def test_changed_file_is_read_again(place: Place) -> None:
+    before = place.run().ledger["sources"]["notes"]["tokens"]
+    (place.folder / "notes" / "00.txt").write_text("rope " * 500)
+    again = place.run()
+    assert "redone" in again.said
+    assert again.ledger["sources"]["notes"]["tokens"] > before
+
+
+def content_of(cache: Path) -> dict[str, str]:
+    """Hashes of all files but the seconds in a manifest."""
+    return {
+        p.relative_to(cache).as_posix(): hashlib.sha256(
+            re.sub(rb'"seconds": [0-9.]+', b"", p.read_bytes()) if p.name == "manifest.json" else p.read_bytes()
+        ).hexdigest()
+        for p in sorted(cache.rglob("*"))
+        if p.is_file()
+    }
+
+
+def test_second_cache_gets_the_same_bytes(place: Place) -> None:
+    place.run(*SYNTHETIC, sources=("books",))
+    place.run(*SYNTHETIC, sources=("books",), cache="other", output="again")
+    one, two = content_of(place.folder / "cache"), content_of(place.folder / "other")
+    assert len([name for name in one if name.endswith((".bin", ".arrow"))]) == 5
+    assert one == two
+
+
+def test_order_of_the_sources_in_the_settings_does_not_mix_up_their_texts(place: Place) -> None:
+    """The same cache serves both; each sequence must read from the store its plan was made for."""
+    from transformers import AutoTokenizer
+
+    for output, sources in (("one", ("books", "notes")), ("two", ("notes", "books"))):
+        ran = place.run(output=output, sources=sources)
+        for name, pieces in ran.by_source().items():
+            wanted = ran.ledger["sources"][name]["tokens_in_plan"]
+            opened = ran.folders.store(name)
+            assert sum(length for _, _, length in pieces) == wanted
+            assert all(start + length <= opened.length[d] and not opened.heldout[d] for d, start, length in pieces)
+        assert AutoTokenizer.from_pretrained(str(ran.folders.tokenizer)).vocab_size <= 300
+
+
+def test_short_synthetic_documents_are_not_cut_to_fill_gaps(place: Place) -> None:
+    words = [w.replace("again.kind=repeat", "again.kind=passkey") for w in SYNTHETIC]
+    words = [w.replace("again.weight=0.5", "again.weight=9.5") for w in words]
+    assert_whole(place.run(*words, "data.seq_len=1024", "data.tokens=20000", sources=("books",)), "again")
+
+
+def assert_whole(ran: Ran, name: str) -> None:
+    """Each document once, in one piece."""
+    wanted = [(i, 0, int(n)) for i, n in enumerate(ran.folders.store(name).length)]
+    assert sorted(ran.by_source()[name]) == wanted
+
+
+def test_synthetic_sources_stay_whole(place: Place) -> None:
+    ran = place.run(*SYNTHETIC, sources=("books",))
+    assert ran.ledger["sources"]["again"]["documents"] > 5
+    assert_whole(ran, "again")
+
+
+def test_pass_keys_stay_whole_and_can_be_read(place: Place) -> None:
+    from transformers import AutoTokenizer
+
+    words = [w.replace("again.kind=repeat", "again.kind=passkey") for w in SYNTHETIC]
+    ran = place.run(*words, "data.seq_len=1024", "data.tokens=40000", sources=("books",))
+    tokenizer, opened = AutoTokenizer.from_pretrained(str(ran.folders.tokenizer)), ran.folders.store("again")
+    for index in range(len(opened.length)):
+        text = tokenizer.decode(opened.document(index))
+        key = re.search(r"What is the pass key\? The pass key is (\d{5})$", text)
+        assert key and text.count(key[1]) >= 3
+    assert_whole(ran, "again")
+
+
+def test_synthetic_text_comes_from_training_documents_only(place: Place) -> None:
+    name = next(f"{i}.txt" for i in range(1000) if store.is_heldout(f"{i}.txt", 0.2))
+    (place.folder / "books" / name).write_text("Q" * 3000)
+    ran = place.run(*SYNTHETIC, "data.tokens=20000", sources=("books",))
+    books, again = ran.folders.store("books"), ran.folders.store("again")
+    secret = set(books.document(books.ids.index(name)).tolist())
+    shared = {t for i in np.flatnonzero(~books.heldout) for t in books.document(int(i)).tolist()}
+    assert secret - shared
+    assert not (secret - shared) & set(again.tokens.tolist())
+
+
+def test_weights_are_kept_to_within_a_sequence(place: Place) -> None:
+    words = ("data.sources.books.weight=0.75", "data.sources.notes.weight=0.25", "data.tokens=3000")
+    ran = place.run(*words)
+    taken = {name: row["tokens_in_plan"] for name, row in ran.ledger["sources"].items()}
+    assert taken == {"books": 2250, "notes": 750}
+
+
+def test_corpus_smaller_than_one_sequence_is_refused_with_the_numbers(place: Place) -> None:
+    with pytest.raises(DataError) as said:
+        place.run("data.seq_len=100000")
+    opened = [store.load(p.parent) for p in (place.folder / "cache" / "tokens").rglob("tokens.bin")]
+    have = sum(int(s.length[~s.heldout].sum()) for s in opened)
+    assert f"data.seq_len is 100000; the sources give {have} training tokens" in str(said.value)
+
+
+def test_source_without_a_readable_document_is_refused_with_the_reasons(place: Place) -> None:
+    (place.folder / "empty").mkdir()
+    (place.folder / "empty" / "a.txt").write_text(" ")
+    with pytest.raises(DataError, match=r"data\.sources\.empty\.path .* no document could be read \(empty: 1\)"):
+        place.run(sources=("books", "empty"))
+
+
+def test_folder_without_files_is_refused(place: Place) -> None:
+    (place.folder / "empty").mkdir()
+    with pytest.raises(DataError, match=r"data\.sources\.empty\.path .* it holds no file"):
+        place.run(sources=("books", "empty"))
+
+
+def test_filler_that_is_all_held_out_is_refused(place: Place) -> None:
+    (place.folder / "one").mkdir()
+    name = next(f"{i}.txt" for i in range(1000) if store.is_heldout(f"{i}.txt", 0.2))
+    (place.folder / "one" / name).write_text("rope " * 200)
+    words = [w.replace("books", "one") for w in SYNTHETIC]
+    with pytest.raises(DataError, match=r"data\.sources\.one"):
+        place.run(*words, "data.tokens=1000", sources=("one",))
+
+
+def test_no_user_path_is_written_into_any_artifact(place: Place) -> None:
+    place.run(*SYNTHETIC, sources=("books",))
+    for path in [*(place.folder / "cache").rglob("*"), *(place.folder / "out").rglob("*")]:
+        assert path.is_dir() or str(place.folder).encode() not in path.read_bytes(), path.name
+
+
+def test_near_pass_keys_leave_room_for_the_task_in_a_small_vocabulary(place: Place) -> None:
+    """300 words spell the task in more than a hundred tokens; near keys must still leave room for it."""
+    words = [w.replace("again.kind=repeat", "again.kind=passkey") for w in SYNTHETIC]
+    ran = place.run(*words, "data.seq_len=256", "data.tokens=40000", sources=("books",))
+    assert ran.ledger["sources"]["again"]["documents"] > 50
+    assert_whole(ran, "again")

@@ -1,0 +1,46 @@
+"""Every command of the README: `ropewalk` lines compose and pass the check, make targets exist, linked files too."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ropewalk.launch.run import main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.S)
+LINES = [
+    line.split("  #")[0].strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line.strip()
+]
+ROPEWALK = [line for line in LINES if line.startswith("ropewalk ")]
+MAKE = [line.split()[1] for line in LINES if line.startswith("make ")]
+
+
+def test_the_readme_has_the_commands_this_test_looks_for():
+    assert len(ROPEWALK) >= 8
+    assert {"demo", "test", "smollm2"} <= set(MAKE)
+    assert all(line.split()[0] in ("ropewalk", "make", "pip") for line in LINES)
+
+
+@pytest.mark.parametrize("line", ROPEWALK)
+def test_each_ropewalk_command_composes_and_passes_the_check(line, capsys):
+    words = shlex.split(line)[1:]
+    main([*(w for w in words if w != "--json"), "--cfg", "job"])
+    assert "schema: 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("target", MAKE)
+def test_each_make_target_exists(target):
+    assert re.search(rf"^{target}:.*## ", (ROOT / "Makefile").read_text(), re.M)
+
+
+@pytest.mark.parametrize("extra", re.findall(r"ropewalk\[(\w+)\]", README))
+def test_each_extra_exists(extra):
+    assert re.search(rf"^{extra} = \[", (ROOT / "pyproject.toml").read_text(), re.M)
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_each_link_leads_somewhere(link):
+    assert (ROOT / link).exists()
