@@ -111,7 +111,7 @@ def exported_logits(run):
 import json, sys, torch
 sys.modules["ropewalk"] = None
 from transformers import AutoModelForCausalLM
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32, attn_implementation="eager")
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
 ids = torch.arange(500)[None] % 700 + 5
 with torch.no_grad():
     torch.save(model(input_ids=ids).logits[0], sys.argv[2])
@@ -156,9 +156,7 @@ def test_export_of_an_untrained_run_is_the_base_rescaled_by_transformers_itself(
         "original_max_position_embeddings": 256,
     }
     config.max_position_embeddings = 512
-    model = AutoModelForCausalLM.from_pretrained(
-        BASES / "demo", config=config, dtype=torch.float32, attn_implementation="eager"
-    )
+    model = AutoModelForCausalLM.from_pretrained(BASES / "demo", config=config, dtype=torch.float32)
     with torch.no_grad():
         wanted = model(input_ids=torch.arange(500)[None] % 700 + 5).logits[0]
     torch.testing.assert_close(exported_logits(work / "runs" / "untrained"), wanted, atol=1e-5, rtol=1e-5)

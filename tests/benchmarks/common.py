@@ -17,6 +17,8 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 MIB = 1 << 20
+BUSY, WAIT = 0.15, 900.0  # cores that others may use; seconds to wait for that
+OTHERS: list[float] = []  # cores that others used, a figure for each measurement
 COMPARE = {">=": operator.ge, "<=": operator.le}
 
 
@@ -90,10 +92,46 @@ def alternate(rounds: int, arms: dict[str, Callable[[], Any]]) -> dict[str, list
     found: dict[str, list[Any]] = {name: [] for name in arms}
     for number in range(rounds):
         for name, measure in arms.items():
-            started = time.monotonic()
-            found[name].append(measure())
-            say(f"  round {number + 1} of {rounds}, {name}: {time.monotonic() - started:.1f} s")
+            say(f"  round {number + 1} of {rounds}, {name}")
+            found[name].append(alone(measure))
     return found
+
+
+def alone(measure: Callable[[], Any]) -> Any:
+    """What `measure` returns, once with the machine to itself: waits for that, and measures again up to three times."""
+    for _ in range(4):
+        wait_for_quiet()
+        found, share = _beside(measure)
+        if share <= BUSY:
+            break
+        say(f"    others used {share:.2f} cores meanwhile: measured again")
+    OTHERS.append(round(share, 3))
+    return found
+
+
+def wait_for_quiet() -> None:
+    until = time.monotonic() + WAIT
+    while _beside(lambda: time.sleep(2))[1] > BUSY and time.monotonic() < until:
+        pass
+
+
+def _beside(measure: Callable[[], Any]) -> tuple[Any, float]:
+    """What it returns, and how many cores others used meanwhile."""
+    started, all_before, mine_before = time.monotonic(), _cpu_of_all(), _cpu_of_mine()
+    found = measure()
+    others = (_cpu_of_all() - all_before) - (_cpu_of_mine() - mine_before)
+    return found, max(0.0, others / (time.monotonic() - started))
+
+
+def _cpu_of_all() -> float:
+    """CPU seconds of the whole machine since it started."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _cpu_of_mine() -> float:
+    """CPU seconds of this process and of its finished children."""
+    return sum(os.times()[:4])
 
 
 def median(values: list[float]) -> float:

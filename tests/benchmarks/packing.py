@@ -57,7 +57,7 @@ def pack_1m(quick: bool) -> list[dict[str, Any]]:
 
 def _at(count: int, seq_len: int) -> list[dict[str, Any]]:
     common.say(f"pack_1m {count} documents at {seq_len}")
-    made = common.child("packing:pack", count=count, seq_len=seq_len)
+    made = common.alone(lambda: common.child("packing:pack", count=count, seq_len=seq_len))
     facts = {key: made[key] for key in ("sequences", "longer", "cut")}
     short = made["cut_short"]
     return [

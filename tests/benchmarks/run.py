@@ -7,7 +7,6 @@ Exit codes: 0 all bars hold, 1 a benchmark failed, 3 a bar was missed.
 import argparse
 import importlib.util
 import json
-import os
 import platform
 import re
 import subprocess
@@ -46,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     results, left_out, failed = measure(arguments.only or list(BENCHMARKS), arguments.quick)
     print(table(results, left_out))
     if not (arguments.quick or arguments.only or failed):
-        LATEST.write_text(json.dumps({**head, "results": results, "left_out": left_out}, indent=1) + "\n")
+        whole = {**head, "others_cores": max(common.OTHERS), "results": results, "left_out": left_out}
+        LATEST.write_text(json.dumps(whole, indent=1) + "\n")
         print(f"wrote {LATEST.relative_to(common.ROOT)}")
     missed = any(r["holds"] is False for r in results)
     return 1 if failed else 3 if missed and not arguments.quick else 0
@@ -83,13 +83,12 @@ def measure(names: Sequence[str], quick: bool) -> tuple[list[Any], list[Any], bo
 
 
 def header() -> dict[str, Any]:
-    """Where and on what it was measured. The load is that before the first benchmark: it should be near 0."""
+    """Where and on what it was measured."""
     return {
         "schema": 1,
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit(),
         "hardware": hardware(),
-        "load_before": round(os.getloadavg()[0], 2),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
     }
 

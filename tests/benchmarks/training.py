@@ -267,6 +267,7 @@ def _by_length(peaks: dict[int, float]) -> dict[str, float]:
 
 def _peak(side: str, length: int, checkpointing: bool, timeout: float | None = None) -> float:
     """MiB of one step above the loaded model."""
+    common.wait_for_quiet()  # memory does not mind others, the peer's time limit does
     arguments = {"length": length, "count": 1, "checkpointing": checkpointing}
     mib: float = common.child(f"training:{side}", timeout, **arguments)["peak_mib"]
     common.say(f"  {side} {length}: {mib:.1f} MiB")
