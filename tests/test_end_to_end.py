@@ -20,6 +20,7 @@ SMALL = [
     "data.tokens=80000",
     "data.heldout=0.3",
     "train.steps=4",
+    "train.lr=1e-3",
     "train.warmup_steps=1",
     "train.global_batch_tokens=2048",
     "train.micro_batch_size=1",
@@ -27,6 +28,7 @@ SMALL = [
     "train.wandb=off",
     "eval.windows=4",
     "eval.passkey_tries=2",
+    "eval.passkey_lengths=[256,512]",
 ]
 
 
@@ -186,12 +188,17 @@ def test_perplexity_equals_a_plain_transformers_loop(run, work):
 
 
 def test_changing_lr_redoes_train_and_what_follows_but_not_data(run, work):
-    said = ropewalk(work, "run", "name=first", "train.lr=5e-4")
+    try:
+        said = ropewalk(work, "run", "name=first", "train.lr=5e-4")
+    finally:
+        back = ropewalk(work, "run", "name=first")  # for the other tests
     assert "data: done before with the same settings and inputs; skipped" in said
     assert "rope: done before with the same settings and inputs; skipped" in said
     assert "redone: train.lr was 0.001, is 0.0005" in said
     assert all(f"{stage}: done in" in said for stage in ("train", "eval", "report"))
-    ropewalk(work, "run", "name=first")  # back, for the other tests
+    assert all(
+        f"{stage}: done before with the same settings and inputs; brought back" in back for stage in ("train", "eval")
+    )
 
 
 @pytest.mark.parametrize(("processes", "stage"), [(2, 1), (2, 3)])

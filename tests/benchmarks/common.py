@@ -17,9 +17,18 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 MIB = 1 << 20
-BUSY, WAIT = 0.15, 900.0  # cores that others may use; seconds to wait for that
+BUSY = 0.15  # cores that others may use during a timing
 OTHERS: list[float] = []  # cores that others used, a figure for each measurement
 COMPARE = {">=": operator.ge, "<=": operator.le}
+
+
+class Patience:
+    """Seconds that may still be spent in the whole run on waiting for a quiet machine and on measuring again."""
+
+    seconds = 1800.0
+
+
+patience = Patience()
 
 
 class LeftOut(Exception):
@@ -98,21 +107,22 @@ def alternate(rounds: int, arms: dict[str, Callable[[], Any]]) -> dict[str, list
 
 
 def alone(measure: Callable[[], Any]) -> Any:
-    """What `measure` returns, once with the machine to itself: waits for that, and measures again up to three times."""
-    for _ in range(4):
+    """What `measure` returns, once with the machine to itself: waits for that, and measures again while patience lasts."""
+    while True:
         wait_for_quiet()
+        started = time.monotonic()
         found, share = _beside(measure)
-        if share <= BUSY:
-            break
+        if share <= BUSY or patience.seconds <= 0:
+            OTHERS.append(round(share, 3))
+            return found
+        patience.seconds -= time.monotonic() - started
         say(f"    others used {share:.2f} cores meanwhile: measured again")
-    OTHERS.append(round(share, 3))
-    return found
 
 
 def wait_for_quiet() -> None:
-    until = time.monotonic() + WAIT
-    while _beside(lambda: time.sleep(2))[1] > BUSY and time.monotonic() < until:
-        pass
+    """Until others use less than BUSY cores for two seconds, or patience is spent."""
+    while patience.seconds > 0 and _beside(lambda: time.sleep(2))[1] > BUSY:
+        patience.seconds -= 2
 
 
 def _beside(measure: Callable[[], Any]) -> tuple[Any, float]:
