@@ -286,8 +286,10 @@ def test_folder_that_may_not_be_listed_is_not_left_out_in_silence(
 def test_file_name_that_is_not_utf8_makes_no_document_that_cannot_be_written(tmp_path: Path) -> None:
     with open(os.fsencode(tmp_path) + b"/x\xff.txt", "wb") as file:
         file.write(b"good")
-    for identity, text in read(tmp_path)[0].items():
-        (identity + text).encode()
+    good, bad = read(tmp_path)
+    assert good == {}
+    assert list(bad.values()) == ["file name is not UTF-8"]
+    assert all(where.encode() for where in bad)  # the place too must be writable
 
 
 def test_tree_joins_the_files_of_a_folder_in_order(tmp_path: Path) -> None:
