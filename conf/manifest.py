@@ -5,12 +5,18 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from ropewalk.conf.errors import ConfigError
+
 MANIFEST = "manifest.json"
+ABSENT = object()  # a key that one side lacks: not the same as null
 
 
 def fingerprint(content: Any) -> str:
@@ -58,7 +64,7 @@ def first_difference(old: Any, new: Any, at: str = "") -> str | None:
     """The first key that differs, as `key was OLD, is NEW`; None when equal."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(k for k in new if k not in old)]:
-            found = first_difference(old.get(key), new.get(key), f"{at}.{key}" if at else str(key))
+            found = first_difference(old.get(key, ABSENT), new.get(key, ABSENT), f"{at}.{key}" if at else str(key))
             if found:
                 return found
         return None
@@ -68,7 +74,7 @@ def first_difference(old: Any, new: Any, at: str = "") -> str | None:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = "absent" if value is ABSENT else json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -147,3 +153,35 @@ def run_stage(
     manifest.seconds = round(time.monotonic() - started, 1)
     publish(temporary, output, manifest)
     return manifest, f"{stage}: done in {manifest.seconds:.1f} s{reason}"
+
+
+def run_shared(stage: str, content: Any, output: Path, work: Callable[[Path], dict[str, Any]]) -> tuple[Manifest, str]:
+    """`run_stage` for a part of the cache, which other runs may be making at this moment: one makes it, the others wait."""
+    lock = lock_of(output)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{stage}: another run is making it; waiting")
+        lock.acquire()
+    try:
+        return run_stage(stage, content, output, work)
+    finally:
+        lock.release()
+
+
+def lock_of(folder: Path) -> FileLock:
+    """Beside `folder`, not in it; the system lets go of it when its process dies."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder.with_name(f".{folder.name}.lock"))
+
+
+@contextmanager
+def alone(run_dir: Path) -> Iterator[None]:
+    """Hold a run's folder: two commands in one would overwrite each other's settings. Raises: ConfigError."""
+    try:
+        with lock_of(run_dir).acquire(timeout=0):
+            yield
+    except Timeout:
+        raise ConfigError(
+            f"name is {run_dir.name}; another ropewalk is at work in that run; wait for it or give another name"
+        ) from None

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ropewalk.conf import manifest
 from ropewalk.conf.errors import DataError
-from ropewalk.conf.manifest import Manifest, run_stage, write_json
+from ropewalk.conf.manifest import Manifest, run_shared, run_stage, write_json
 from ropewalk.conf.schema import SYNTHETIC, Config, SourceConfig, content
 from ropewalk.data import documents, plan, retrieval, store
 from ropewalk.data import tokenizer as tokenizers
@@ -108,7 +108,7 @@ def _tokenizer(config: Config, inputs: Inputs, listed: dict[str, Listed], cache:
         tokenizers.save(tokenizers.train(_training_texts(config, listed), size), temporary)
         return {}
 
-    print(run_stage("tokenizer", decides, folder, work)[1])
+    print(run_shared("tokenizer", decides, folder, work)[1])
     return tokenizers.load(str(folder))
 
 
@@ -146,7 +146,7 @@ def _text_store(
             facts = store.write(temporary, items, encode, len(tokenizer), config.data.heldout, bar.update)
         return {"kind": listed.kind, **facts}
 
-    _, said = run_stage(f"tokens of {name}", decides, folder, work)
+    _, said = run_shared(f"tokens of {name}", decides, folder, work)
     print(said)
     facts = store.load(folder).facts
     if facts["documents"] == 0:
@@ -196,7 +196,7 @@ def _synthetic_store(
         made = _synthetic(source.kind, filler, tokens, config.data.seq_len, config.seed, tokenizer)
         return {"kind": source.kind, **store.write_ids(temporary, made, len(tokenizer))}
 
-    print(run_stage(f"tokens of {name}", decides, folder, work)[1])
+    print(run_shared(f"tokens of {name}", decides, folder, work)[1])
     return folder
 
 
@@ -253,7 +253,7 @@ def _plan(config: Config, stores: dict[str, Path], budget: dict[str, int | None]
             "sources": {n: {"tokens_in_plan": s.tokens, "cut": s.cut, "epochs": s.epochs} for n, s in shares.items()},
         }
 
-    print(run_stage("plan", decides, folder, work)[1])
+    print(run_shared("plan", decides, folder, work)[1])
     return folder
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ropewalk.conf import manifest
 from ropewalk.conf.check import load, to_yaml
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.manifest import Manifest, fingerprint, read_json, run_stage, write_json
+from ropewalk.conf.manifest import Manifest, alone, fingerprint, read_json, run_stage, write_json
 from ropewalk.conf.schema import Config, content
 
 ORDER = ("rope", "data", "train", "eval", "report")
@@ -57,12 +57,12 @@ def execute(config: Config, last: str, tell: Callable[[str], None] = print, comm
     run = Run(config, {}, command)
     run.folder.mkdir(parents=True, exist_ok=True)
     run.cache.mkdir(parents=True, exist_ok=True)
-    frozen = run.folder / "config.yaml"
-    frozen.write_text(to_yaml(config))
-    for stage in ORDER[: ORDER.index(last) + 1]:
-        run.done[stage], said = _STAGES[stage](run)
-        tell(said)
-        _write_manifest(run)
+    with alone(run.folder):
+        (run.folder / "config.yaml").write_text(to_yaml(config))
+        for stage in ORDER[: ORDER.index(last) + 1]:
+            run.done[stage], said = _STAGES[stage](run)
+            tell(said)
+            _write_manifest(run)
     return run
 
 

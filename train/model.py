@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.manifest import fingerprint, run_stage
+from ropewalk.conf.manifest import fingerprint, run_shared
 from ropewalk.conf.schema import ModelConfig, ScratchConfig
 from ropewalk.train import attention
 from ropewalk.train.rope import plan as rope_plan
@@ -99,7 +99,9 @@ def _from_gguf(file: Path, cache: Path) -> str:
         model.save_pretrained(str(temporary))
         return {}
 
-    print(run_stage(f"model {file.stem}", decides, folder, work)[1])
+    _, said = run_shared(f"model {file.stem}", decides, folder, work)
+    if "skipped" not in said:
+        print(said)
     return str(folder)
 
 

@@ -39,7 +39,7 @@ LATEST = common.HERE / "latest.json"
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if importlib.util.find_spec("accelerate") is None:
-        print("accelerate is not installed; the peer (transformers' Trainer) needs it; pip install 'ropewalk[bench]'")
+        print("accelerate is not installed; the peer (transformers' Trainer) needs it; pip install 'ropewalk[dev]'")
         return 2
     if arguments.quick:
         common.patience.seconds = 0.0

