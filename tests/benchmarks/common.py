@@ -73,6 +73,12 @@ def environment() -> dict[str, str]:
     return env
 
 
+def without_ranks() -> dict[str, str]:
+    """For our own command, whose launcher says who is which rank."""
+    ranks = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    return {key: value for key, value in environment().items() if key not in ranks}
+
+
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -36,16 +36,14 @@ def start_to_first_step(quick: bool) -> list[dict[str, Any]]:
 def _recipe() -> tuple[str, int]:
     """The demo where its base is there, else the recipe that makes that base; and the tokens of its step."""
     there = (common.ROOT / "train" / "bases" / "demo" / "model.safetensors").is_file()
-    return ("demo", 8192) if there else ("base", 4096)
+    return ("demo" if there else "base"), 4096
 
 
 def _ropewalk(verb: str, words: list[str], folder: str) -> subprocess.Popen[bytes]:
     """As a user starts it: the console script, its own launcher."""
-    ranks = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-    env = {k: v for k, v in common.environment().items() if k not in ranks}
     command = [str(Path(sys.executable).with_name("ropewalk")), verb, *words]
     with _said(folder).open("wb") as said:
-        return subprocess.Popen(command, env=env, stdout=said, stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, env=common.without_ranks(), stdout=said, stderr=subprocess.STDOUT)
 
 
 def _said(folder: str) -> Path:
