@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.schema import ROPE_CLASSES, Config
+from ropewalk.conf.scaling import ROPE_CLASSES
+from ropewalk.conf.schema import Config
 
 
 def _unknown(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
+from ropewalk.conf.scaling import RopeConfig
+
 
 def neutral(default: Any = None, **kwargs: Any) -> Any:
     """A field that does not decide the content of a stage."""
@@ -70,75 +72,6 @@ class ModelConfig:
             yield "model.path is not set; it must be a folder, a hub name or builtin:demo; e.g. model.path=builtin:demo"
 
 
-@dataclass(kw_only=True)
-class RopeConfig:
-    """No scaling: the base's own table (also the base class of the methods)."""
-
-    method: str = "none"
-    factor: float = 1.0
-    """New window over the original one."""
-    original_max_position_embeddings: int | None = None
-    """The window of pre-training, tokens; unset: read from the model's config."""
-
-    def problems(self) -> Iterator[str]:
-        if ROPE_CLASSES.get(self.method) is not type(self):
-            yield f"rope.method is {self.method}; it comes with rope=METHOD ({', '.join(ROPE_CLASSES)}); write e.g. rope=pi"
-        if not math.isfinite(self.factor) or self.factor < 1:
-            yield f"rope.factor is {self.factor}; it must be a finite number of at least 1; e.g. rope.factor=8"
-        if self.method == "none" and self.factor != 1:
-            yield f"rope.factor is {self.factor}; rope=none scales nothing; choose rope=yarn, ntk or pi, or factor 1"
-        if self.method != "none" and self.factor == 1:
-            yield f"rope.factor is 1; rope={self.method} with factor 1 scales nothing; set e.g. rope.factor=8, or rope=none"
-        original = self.original_max_position_embeddings
-        if original is not None and original < 1:
-            yield f"rope.original_max_position_embeddings is {original}; it must be at least 1 token; unset it to read it from the model"
-
-
-@dataclass(kw_only=True)
-class PIConfig(RopeConfig):
-    """Position interpolation (arXiv 2306.15595): every frequency divided by the factor."""
-
-    method: str = "pi"
-
-
-@dataclass(kw_only=True)
-class NTKConfig(RopeConfig):
-    """NTK-aware scaling: theta raised so that the longest wavelength grows by the factor, the shortest stays."""
-
-    method: str = "ntk"
-
-
-@dataclass(kw_only=True)
-class YarnConfig(RopeConfig):
-    """YaRN (arXiv 2309.00071): NTK-by-parts between two rotation counts, plus attention temperature."""
-
-    method: str = "yarn"
-    beta_fast: float = 32.0
-    """Dimensions with more rotations than this inside the original window are kept."""
-    beta_slow: float = 1.0
-    """Dimensions with fewer rotations than this are fully interpolated."""
-    attention_factor: float | None = None
-    """Multiplies cos and sin; unset: 0.1 ln(factor) + 1."""
-    truncate: bool = True
-    """Round the ramp's borders to whole dimensions, as the reference code does."""
-
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
-        if not 0 < self.beta_slow < self.beta_fast < math.inf:
-            yield (
-                f"rope.beta_fast is {self.beta_fast}; it must be above rope.beta_slow {self.beta_slow}, and both above 0; "
-                "the paper's values are 32 and 1"
-            )
-        if self.attention_factor is not None and not 0 < self.attention_factor < math.inf:
-            yield f"rope.attention_factor is {self.attention_factor}; it must be above 0 and finite; unset it for 0.1 ln(factor) + 1"
-
-
-ROPE_CLASSES: dict[str, type[RopeConfig]] = {
-    "none": RopeConfig,
-    "pi": PIConfig,
-    "ntk": NTKConfig,
-    "yarn": YarnConfig,
-}
 KINDS = ("auto", "tree", "text", "jsonl", "parquet", "passkey", "repeat")
 SYNTHETIC = ("passkey", "repeat")
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -87,3 +88,30 @@ def _draw_window(axes: Axes, name: str, tokens: float | None) -> None:
         axes.axhline(tokens, color=COLOURS["muted"], linewidth=1, linestyle=(0, (3, 3)))
         above: Kwargs = {"xytext": (0, 3), "textcoords": "offset points", "size": 9}
         axes.annotate(f"{name}: {tokens:,} tokens", (0, tokens), color=COLOURS["muted"], **above)
+
+
+def draw(plans: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """A picture file: wavelengths and share interpolated of one plan, or of several of one base."""
+    with styled():
+        figure = Figure(figsize=(11, 4.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        first = dimensions(plans[0])
+        left.set_yscale("log")
+        left.plot([r["index"] for r in first], [r["before"] for r in first], color=COLOURS["base"], label="before")
+        for number, plan in enumerate(plans):
+            rows, colour = dimensions(plan), f"C{number}"
+            name = f"{plan['method']} x{plan['factor']:g}"
+            left.plot([r["index"] for r in rows], [r["after"] for r in rows], color=colour, marker=".", label=name)
+            shares = [math.nan if r["share"] is None else 100 * r["share"] for r in rows]
+            right.plot([r["index"] for r in rows], shares, color=colour, marker=".", label=name)
+        for name, key in (
+            ("original window", "original_max_position_embeddings"),
+            ("new window", "max_position_embeddings"),
+        ):
+            _draw_window(left, name, plans[0].get(key))
+        thousands(left.yaxis)
+        for axes, label in ((left, "wavelength (tokens)"), (right, "interpolated (%)")):
+            axes.set_xlabel("frequency index (pair of dimensions)")
+            axes.set_ylabel(label)
+            axes.legend(frameon=False)
+        figure.savefig(path, metadata={"Date": None})

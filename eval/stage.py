@@ -48,13 +48,13 @@ def examine(config: Config, base: Base, plan: RopePlan, run_dir: Path) -> dict[s
         gc.collect()
     return {
         "schema": 1,
-        "base_window": plan.original_max_position_embeddings,
+        "base_window": plan.base_window,
         "length": exam.length,
         "documents": len({w.document for w in exam.windows}),
         "windows": len(exam.windows),
         "targets": exam.targets,
         "models": results,
-        "verdicts": verdicts(results, plan.original_max_position_embeddings, exam.length),
+        "verdicts": verdicts(results, plan.base_window, exam.length),
         "notes": notes(config, base),
     }
 
@@ -82,7 +82,7 @@ def columns(
 
 def make_exam(config: Config, plan: RopePlan, data: DataFolders) -> tasks.Exam:
     """Windows and questions, the same for every model."""
-    window = plan.original_max_position_embeddings
+    window = plan.base_window
     length = config.eval.length or plan.max_position_embeddings
     texts = [data.store(n) for n, s in config.data.sources.items() if s.kind not in SYNTHETIC]
     windows: list[Window] = []

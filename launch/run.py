@@ -9,10 +9,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ropewalk.conf.check import to_yaml
 from ropewalk.conf.errors import FAILED, ConfigError, RopewalkError
 from ropewalk.conf.schema import Config
+
+if TYPE_CHECKING:
+    from ropewalk.launch.stages import Run
 
 VERBS = {
     "run": "every stage, skipping what is done",
@@ -23,7 +27,8 @@ VERBS = {
     "report": "the stages up to the report",
 }
 EXAMPLES = """\
-settings: key=value, as Hydra takes them. Groups: recipe=NAME (demo, smollm2, base, custom), rope=METHOD (none, pi, ntk, yarn).
+settings: key=value, as Hydra takes them. Groups: recipe=NAME (demo, smollm2, base, custom), rope=METHOD (none, pi, ntk,
+dynamic, ntk_by_parts, yarn, llama3, longrope, abf, table).
 
 examples:
   ropewalk run recipe=demo
@@ -92,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("-m", "--multirun", action="store_true", help="a run for each combination of key=a,b,c")
         if verb == "rope":
             sub.add_argument("--json", action="store_true", help="print the content of rope.json alone")
+            sub.add_argument("--compare", metavar="METHODS", help="other methods beside it, e.g. pi,ntk,llama3")
         if verb == "data":
             sub.add_argument("--json", action="store_true", help="print the ledger alone")
     return top
@@ -138,6 +144,8 @@ def one(arguments: argparse.Namespace, overrides: Sequence[str], config: Config)
     as_json = getattr(arguments, "json", False)
     tell = (lambda said: print(said, file=sys.stderr)) if as_json else print
     run = execute(config, last, tell, command(arguments.verb, overrides))
+    if arguments.verb == "rope" and not as_json:
+        show_rope(run, (arguments.compare or "").split(",") if arguments.compare else [])
     close(arguments.verb, run.folder, as_json)
 
 
@@ -160,6 +168,20 @@ def quiet() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
+def show_rope(run: "Run", methods: Sequence[str]) -> None:
+    """The plan in lines, beside other methods where asked, and as a picture."""
+    from ropewalk.eval.rope_plot import draw
+    from ropewalk.train.model import locate
+    from ropewalk.train.rope import show, stage
+    from ropewalk.train.rope.plan import RopePlan
+
+    plan = RopePlan.read(run.folder / "rope.json")
+    beside = stage.others(run.config, locate(run.config.model, run.cache), methods) if methods else []
+    print(show.side_by_side([plan, *beside]) if beside else show.summary(plan))
+    draw([p.json() for p in (plan, *beside)], run.folder / "rope.svg")
+    print(f"wrote {run.folder / 'rope.svg'}")
+
+
 def close(verb: str, folder: Path, as_json: bool) -> None:
     """What was written, and for `rope` and `data` what it says."""
     shown = {
@@ -172,11 +194,7 @@ def close(verb: str, folder: Path, as_json: bool) -> None:
     if as_json:
         print(target.read_text(), end="")
         return
-    if verb == "rope":
-        from ropewalk.train.rope.plan import RopePlan, summary
-
-        print(summary(RopePlan.read(target)))
-    elif verb == "data":
+    if verb == "data":
         from ropewalk.data.ledger import summary as ledger_summary
 
         print(ledger_summary(json.loads(target.read_text())))

@@ -57,6 +57,8 @@ def execute(config: Config, last: str, tell: Callable[[str], None] = print, comm
     run = Run(config, {}, command)
     run.folder.mkdir(parents=True, exist_ok=True)
     run.cache.mkdir(parents=True, exist_ok=True)
+    if last not in ("rope", "data"):
+        _refuse_what_cannot_be_trained(run)
     with alone(run.folder):
         (run.folder / "config.yaml").write_text(to_yaml(config))
         for stage in ORDER[: ORDER.index(last) + 1]:
@@ -64,6 +66,14 @@ def execute(config: Config, last: str, tell: Callable[[str], None] = print, comm
             tell(said)
             _write_manifest(run)
     return run
+
+
+def _refuse_what_cannot_be_trained(run: Run) -> None:
+    """Before a token is written. Raises: ConfigError."""
+    from ropewalk.train import model
+
+    base = _base(run)
+    model.refuse_unknown_attention(model.base_config(base), base.name)
 
 
 def _base(run: Run) -> Any:
@@ -100,7 +110,11 @@ def _eval(run: Run) -> tuple[Manifest, str]:
 def _report(run: Run) -> tuple[Manifest, str]:
     from ropewalk.eval import report
 
-    decides = {"inputs": run.marks("rope", "data", "train", "eval"), "page": fingerprint(_sources_of_page())}
+    decides = {
+        "inputs": run.marks("rope", "data", "train", "eval"),
+        "page": fingerprint(_sources_of_page()),
+        "findings": read_json(run.folder / "rope.json")["findings"],
+    }
 
     def work(temporary: Path) -> dict[str, Any]:
         (temporary / "index.html").write_text(report.render(run.folder), encoding="utf-8")
@@ -130,7 +144,7 @@ def _write_manifest(run: Run) -> None:
     """`manifest.json` of the run: versions, machine, and each stage's fingerprint and seconds. No paths, no names."""
     path = run.folder / "manifest.json"
     before = read_json(path).get("stages", {}) if path.is_file() else {}
-    changed = any(before.get(name, {}).get("fingerprint") != said.fingerprint for name, said in run.done.items())
+    changed = any(name in before and before[name]["fingerprint"] != said.fingerprint for name, said in run.done.items())
     stages = {} if changed else dict(before)  # what a shorter command did not touch still stands
     for name, said in run.done.items():
         facts = {k: v for k, v in asdict(said).items() if k in ("fingerprint", "seconds", "facts")}

@@ -16,6 +16,7 @@ from ropewalk.train import attention
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
+from ropewalk.train.rope.shape import slides
 
 BUILTIN = "builtin:"
 BASES = Path(__file__).parent / "bases"
@@ -173,9 +174,19 @@ def load_trained(
 def _ready(model: PreTrainedModel, plan: RopePlan, kernel: str, when: str) -> PreTrainedModel:
     proof.restore(model, plan) if model.dtype != torch.float32 else None
     print(proof.prove(model, plan, when))
+    refuse_unknown_attention(model.config, model.config.model_type)
     refuse_unknown_heads(model)
     model.set_attn_implementation(attention.register(kernel))
     return model
+
+
+def refuse_unknown_attention(config: PreTrainedConfig, name: str) -> None:
+    """What the rope stage rescales and the trainer's attention does not do yet. Raises: ConfigError by name."""
+    if slides(config):
+        raise ConfigError(
+            f"model.path is {name}; its architecture {config.model_type} has sliding-window layers, which the trainer's attention does not do "
+            "yet; its rope plan can be made and proved (ropewalk rope); choose another model to train"
+        )
 
 
 def refuse_unknown_heads(model: PreTrainedModel) -> None:

@@ -7,7 +7,7 @@ import yaml
 
 from ropewalk.conf.check import load, to_yaml
 from ropewalk.conf.errors import REFUSED, ConfigError
-from ropewalk.conf.schema import ROPE_CLASSES
+from ropewalk.conf.scaling import ROPE_CLASSES
 from ropewalk.launch.compose import compose
 
 GOOD = ["recipe=demo"]
@@ -84,7 +84,8 @@ def frozen(tmp_path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("method", ROPE_CLASSES)
 def test_frozen_file_reads_back_as_itself(tmp_path: Path, method: str) -> None:
-    words = [] if method != "none" else ["rope.factor=1"]
+    more = {"none": ["rope.factor=1"], "longrope": ["rope.long_factor=[1.0,2.0]"], "table": ["rope.path=./t.json"]}
+    words = more.get(method, [])
     config = compose([*GOOD, f"rope={method}", *words])
     again = load(frozen(tmp_path, to_yaml(config)))
     assert again == config

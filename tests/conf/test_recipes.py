@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 
 from ropewalk.conf.check import load, to_yaml
-from ropewalk.conf.schema import ROPE_CLASSES, Config
+from ropewalk.conf.scaling import ROPE_CLASSES
+from ropewalk.conf.schema import Config
 from ropewalk.launch.compose import compose
 
 CONF = Path(str(files("ropewalk.conf")))
 RECIPES = sorted(p.stem for p in (CONF / "recipe").glob("*.yaml"))
 METHODS = sorted(p.stem for p in (CONF / "rope").glob("*.yaml"))
 NEEDED = ["model.path=./model", "rope.factor=4", "data.seq_len=64", "data.sources.a.path=./a"]
+MORE = {"longrope": ["rope.long_factor=[1.0,2.0]"], "table": ["rope.path=./t.json"]}
 NEEDED += ["train.steps=1", "train.lr=1e-4"]
 
 
@@ -22,7 +24,7 @@ def recipe(name: str, *words: str) -> Config:
 
 def test_all_yaml_files_are_known() -> None:
     assert RECIPES == ["base", "base_retrieval", "custom", "demo", "smollm2"]
-    assert sorted(ROPE_CLASSES) == METHODS and len(METHODS) == 4
+    assert sorted(ROPE_CLASSES) == METHODS and len(METHODS) == 10
     assert len(list(CONF.rglob("*.yaml"))) == 1 + len(RECIPES) + len(METHODS)
 
 
@@ -34,7 +36,7 @@ def test_recipe_passes_its_check_and_names_its_run(name: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("method", METHODS)
 def test_recipe_with_each_method_reads_back_as_itself(tmp_path: Path, name: str, method: str) -> None:
-    config = recipe(name, f"rope={method}", f"rope.factor={1 if method == 'none' else 8}")
+    config = recipe(name, f"rope={method}", f"rope.factor={1 if method == 'none' else 8}", *MORE.get(method, []))
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert type(config.rope) is ROPE_CLASSES[method]
     assert load(tmp_path / "config.yaml") == config
@@ -59,4 +61,5 @@ def test_new_window_holds_the_training_sequences(name: str) -> None:
     config = recipe(name)
     window = {"base": 256, "base_retrieval": 256, "demo": 256 * 8, "smollm2": 8192 * 2}[name]
     assert config.data.seq_len <= window
-    assert round(window / config.rope.factor) * config.rope.factor == window
+    factor = config.rope.factor or 1
+    assert round(window / factor) * factor == window

@@ -39,6 +39,8 @@ WRONG = {
     "rope.beta_slow=0": r"^rope\.beta_fast is 32\.0; it must be above rope\.beta_slow 0\.0",
     "rope.attention_factor=0": r"^rope\.attention_factor is 0\.0; it must be above 0",
     "rope.attention_factor=nan": r"^rope\.attention_factor is nan",
+    "rope.mscale=1": r"^rope\.mscale is 1\.0; engines differ when one of mscale and mscale_all_dim is alone",
+    "rope.target_length=0": r"^rope\.target_length is 0; it must be at least 1 token",
     "data.seq_len=1": r"^data\.seq_len is 1; it must be at least 2",
     "data.seq_len=0": r"^data\.seq_len is 0; it must be at least 2",
     "data.heldout=1": r"^data\.heldout is 1\.0; it must be at least 0 and below 1",
@@ -242,3 +244,36 @@ def test_every_field_that_scripts_rely_on_exists() -> None:
             assert part in {f.name for f in dataclasses.fields(found)}
             found = getattr(found, part)
     assert isinstance(config, Config)
+
+
+@pytest.mark.parametrize(("word", "said"), [("rope.target_length=4096.5", "4096.5"), ("rope.factor=x", "to Float")])
+def test_length_that_is_no_integer_and_factor_that_is_no_number_are_refused(word: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        compose([*GOOD, word])
+
+
+METHOD_WRONG = {
+    ("pi", ""): r"^rope\.factor is not set; rope=pi needs a factor or a target_length",
+    ("dynamic", "rope.factor=2 rope.alpha=0.5"): r"^rope\.alpha is 0\.5; it must be a finite number of at least 1",
+    ("ntk_by_parts", "rope.factor=2 rope.beta_fast=1"): r"^rope\.beta_fast is 1\.0; it must be above rope\.beta_slow",
+    ("llama3", "rope.factor=2 rope.high_freq_factor=1"): r"^rope\.high_freq_factor is 1\.0; it must be above",
+    ("longrope", "rope.factor=2"): r"^rope\.long_factor is not set; it must be d/2 divisors",
+    ("longrope", "rope.factor=2 rope.long_factor=[1.0,-1.0]"): r"^rope\.long_factor has a number that is not above 0",
+    ("longrope", "rope.factor=2 rope.long_factor=[1.0] rope.attention_factor=nan"): r"^rope\.attention_factor is nan",
+    ("abf", "rope.factor=2 rope.rope_theta=1"): r"^rope\.rope_theta is 1\.0; it must be a finite number above 1",
+    ("table", ""): r"^rope\.path is not set; rope=table reads its frequencies from a file",
+    ("yarn", "rope.factor=2 rope.target_length=5000 rope.original_max_position_embeddings=1000"): (
+        r"^rope\.factor is 2 and rope\.target_length is 5000; .* leads to 2000"
+    ),
+    ("yarn", "rope.factor=2 rope.mscale=1 rope.mscale_all_dim=1 rope.attention_factor=1"): r"it would be said twice",
+    ("none", "rope.target_length=5000"): r"^rope\.target_length is 5000; rope=none scales nothing",
+}
+
+
+@pytest.mark.parametrize(("method", "words"), METHOD_WRONG, ids=lambda x: x or "nothing")
+def test_wrong_setting_of_a_method_gives_its_line(method: str, words: str) -> None:
+    good = [word for word in GOOD if not word.startswith("rope.")]
+    with pytest.raises(ConfigError) as said:
+        compose([*good, f"rope={method}", *words.split()])
+    (line,) = str(said.value).splitlines()
+    assert re.search(METHOD_WRONG[method, words], line) and line.count(";") >= 1

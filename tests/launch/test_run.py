@@ -167,6 +167,27 @@ def test_run_folder_keeps_the_frozen_settings_and_a_manifest(
     assert (told["schema"], told["name"], list(told["stages"])) == (1, "tiny", ["rope"])
 
 
+def test_rope_shows_other_methods_beside_the_plan_and_a_picture(
+    capsys: pytest.CaptureFixture[str], tiny: list[str]
+) -> None:
+    main(["rope", "cache_dir=cache", *tiny, "--compare", "pi,llama3,abf"])
+    out = capsys.readouterr().out
+    columns = next(line for line in out.splitlines() if line.split()[:1] == ["dim"])
+    assert columns.split()[-4:] == ["yarn", "pi", "llama3", "abf"]
+    assert "llama3" in Path("runs/tiny/rope.svg").read_text()
+    code, _, error = exits(capsys, "rope", "cache_dir=cache", *tiny, "--compare", "pi,rope")
+    assert code == 2 and "--compare has rope; the methods are none, pi" in error
+
+
+def test_rope_warns_before_anything_is_loaded_and_keeps_the_warning(
+    capsys: pytest.CaptureFixture[str], tiny: list[str]
+) -> None:
+    main(["rope", "cache_dir=cache", *tiny, "rope=pi", "rope.factor=5", "--json"])
+    said = capsys.readouterr()
+    assert "rope warning: rope.factor is 5; beyond 4 position interpolation" in said.err
+    assert any("beyond 4" in line for line in json.loads(said.out)["findings"])
+
+
 def test_missing_data_exits_2_as_data(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
     code, _, error = exits(capsys, "data", "cache_dir=cache", *tiny)
     assert code == 2

@@ -4,116 +4,351 @@ d  rotary dimensions of a head (inv_freq has d/2 entries)     b  rope_theta
 s  factor, new window over original                           o  original_max_position_embeddings, tokens
 """
 
+import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ropewalk.conf.schema import NTKConfig, PIConfig, RopeConfig, YarnConfig
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.scaling import (
+    ABFConfig,
+    DynamicConfig,
+    Llama3Config,
+    LongRopeConfig,
+    NTKByPartsConfig,
+    NTKConfig,
+    PIConfig,
+    RopeConfig,
+    TableConfig,
+    YarnConfig,
+)
 
 
 @dataclass(frozen=True)
 class Table:
     """What a method makes of a base's table."""
 
-    inv_freq: np.ndarray  # (d/2,) float64, radians a token
-    attention_factor: float  # multiplies cos and sin, so attention scores get its square
-
-
-def base_inv_freq(dim: int, theta: float) -> np.ndarray:
-    """`theta^(-2i/d)`, i = 0 ... d/2-1 (RoFormer, arXiv 2104.09864, section 3.2.2). Shape (d/2,)."""
-    return theta ** (-np.arange(0, dim, 2, dtype=np.float64) / dim)
-
-
-def none(config: RopeConfig, dim: int, theta: float, original: int) -> Table:
-    """The base's own table."""
-    return Table(base_inv_freq(dim, theta), 1.0)
-
-
-def pi(config: RopeConfig, dim: int, theta: float, original: int) -> Table:
-    """Position interpolation (arXiv 2306.15595, eq. 4): positions, hence all frequencies, divided by s."""
-    return Table(base_inv_freq(dim, theta) / config.factor, 1.0)
-
-
-def ntk_theta(factor: float, dim: int, theta: float) -> float:
-    """`b s^(d/(d-2))`: the longest wavelength grows by s, the shortest stays (arXiv 2309.00071, appendix A.1)."""
-    return theta * factor ** (dim / (dim - 2))
-
-
-def ntk(config: RopeConfig, dim: int, theta: float, original: int) -> Table:
-    """NTK-aware, static: a raised theta."""
-    return Table(base_inv_freq(dim, ntk_theta(config.factor, dim, theta)), 1.0)
-
-
-def correction_dim(rotations: float, dim: int, theta: float, original: int) -> float:
-    """The (fractional) dimension that turns `rotations` times in the original window (arXiv 2309.00071, section 3.2)."""
-    return dim * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(theta))
-
-
-def yarn_ramp(config: YarnConfig, dim: int, theta: float, original: int) -> np.ndarray:
-    """Share interpolated of each dimension, 0 kept ... 1 divided by s. Shape (d/2,).
-
-    The upper border is clamped to d-1, not d/2-1, as in the paper's code and transformers: it matters where the original
-    window is long against theta.
-    """
-    low = correction_dim(config.beta_fast, dim, theta, original)
-    high = correction_dim(config.beta_slow, dim, theta, original)
-    if config.truncate:
-        low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, dim - 1)
-    if low == high:
-        high += 0.001
-    return np.clip((np.arange(dim // 2, dtype=np.float64) - low) / (high - low), 0, 1)
-
-
-def yarn(config: RopeConfig, dim: int, theta: float, original: int) -> Table:
-    """YaRN (arXiv 2309.00071): NTK-by-parts (section 3.2) and attention temperature 0.1 ln s + 1 (section 3.3)."""
-    assert isinstance(config, YarnConfig), config
-    inv_freq, ramp = base_inv_freq(dim, theta), yarn_ramp(config, dim, theta, original)
-    temperature = config.attention_factor
-    if temperature is None:
-        temperature = 0.1 * math.log(config.factor) + 1 if config.factor > 1 else 1.0
-    return Table(inv_freq / config.factor * ramp + inv_freq * (1 - ramp), temperature)
-
-
-def pi_parameters(config: RopeConfig, dim: int, theta: float, original: int) -> dict[str, object]:
-    return {"rope_type": "linear", "rope_theta": theta, "factor": config.factor}
-
-
-def ntk_parameters(config: RopeConfig, dim: int, theta: float, original: int) -> dict[str, object]:
-    return {"rope_type": "default", "rope_theta": ntk_theta(config.factor, dim, theta)}
-
-
-def yarn_parameters(config: RopeConfig, dim: int, theta: float, original: int) -> dict[str, object]:
-    """Only what differs from the default form is written: the default form is the one that all engines read alike."""
-    assert isinstance(config, YarnConfig), config
-    plain = YarnConfig()
-    extra = {
-        key: getattr(config, key)
-        for key in ("beta_fast", "beta_slow", "attention_factor", "truncate")
-        if getattr(config, key) != getattr(plain, key)
-    }
-    head: dict[str, object] = {"rope_type": "yarn", "rope_theta": theta, "factor": config.factor}
-    return {**head, "original_max_position_embeddings": original, **extra}
-
-
-def none_parameters(config: RopeConfig, dim: int, theta: float, original: int) -> dict[str, object]:
-    return {"rope_type": "default", "rope_theta": theta}
+    inv_freq: np.ndarray  # (d/2,) float64, radians a token; of a table that switches by length: at the new window
+    attention_factor: float = 1.0  # multiplies cos and sin, so attention scores get its square
+    resting_inv_freq: np.ndarray | None = None  # (d/2,) up to the original window, where the method switches by length
 
 
 @dataclass(frozen=True)
-class Method:
-    """A method: its table, and the Hugging Face `rope_parameters` that mean the same."""
+class Rotary:
+    """What a method is applied to: one rotary table as pre-training had it."""
 
-    table: Callable[[RopeConfig, int, float, int], Table]
-    parameters: Callable[[RopeConfig, int, float, int], dict[str, object]]
-    config: type[RopeConfig]
+    dim: int
+    theta: float
+    original: int
+
+    def table(self) -> np.ndarray:
+        """`theta^(-2i/d)`, i = 0 ... d/2-1 (RoFormer, arXiv 2104.09864, section 3.2.2). Shape (d/2,)."""
+        return self.theta ** (-np.arange(0, self.dim, 2, dtype=np.float64) / self.dim)
 
 
-METHODS = {
-    "none": Method(none, none_parameters, RopeConfig),
-    "pi": Method(pi, pi_parameters, PIConfig),
-    "ntk": Method(ntk, ntk_parameters, NTKConfig),
-    "yarn": Method(yarn, yarn_parameters, YarnConfig),
+def raised(theta: float, scale: float, dim: int) -> float:
+    """`b scale^(d/(d-2))`: the longest wavelength grows by `scale`, the shortest stays (arXiv 2309.00071, appendix A.1)."""
+    return theta * scale ** (dim / (dim - 2))
+
+
+def correction_dim(rotations: float, rotary: Rotary) -> float:
+    """The (fractional) dimension that turns `rotations` times in the original window (arXiv 2309.00071, section 3.2)."""
+    return rotary.dim * math.log(rotary.original / (rotations * 2 * math.pi)) / (2 * math.log(rotary.theta))
+
+
+class NoScaling:
+    """The base's own table."""
+
+    @staticmethod
+    def table(config: RopeConfig, rotary: Rotary) -> Table:
+        return Table(rotary.table())
+
+    @staticmethod
+    def parameters(config: RopeConfig, rotary: Rotary) -> dict[str, Any]:
+        return {"rope_type": "default", "rope_theta": rotary.theta}
+
+
+class PositionInterpolation:
+    """arXiv 2306.15595, eq. 4: positions, hence all frequencies, divided by s."""
+
+    @staticmethod
+    def table(config: PIConfig, rotary: Rotary) -> Table:
+        return Table(rotary.table() / scale(config))
+
+    @staticmethod
+    def parameters(config: PIConfig, rotary: Rotary) -> dict[str, Any]:
+        return {"rope_type": "linear", "rope_theta": rotary.theta, "factor": scale(config)}
+
+
+class NTKAware:
+    """Static NTK-aware scaling (arXiv 2309.00071, section 3.1): a raised theta."""
+
+    @staticmethod
+    def theta(config: NTKConfig, rotary: Rotary) -> float:
+        return raised(rotary.theta, scale(config), rotary.dim)
+
+    @classmethod
+    def table(cls, config: NTKConfig, rotary: Rotary) -> Table:
+        return Table(Rotary(rotary.dim, cls.theta(config, rotary), rotary.original).table())
+
+    @classmethod
+    def parameters(cls, config: NTKConfig, rotary: Rotary) -> dict[str, Any]:
+        return {"rope_type": "default", "rope_theta": cls.theta(config, rotary)}
+
+
+class DynamicNTK:
+    """Dynamic NTK (arXiv 2309.00071, section 3.3; the form of transformers): theta raised by the text's own length."""
+
+    @staticmethod
+    def alpha(config: DynamicConfig) -> float:
+        return scale(config) if config.alpha is None else config.alpha
+
+    @classmethod
+    def at(cls, config: DynamicConfig, rotary: Rotary, length: int) -> np.ndarray:
+        """The table for a text of `length` tokens. Shape (d/2,)."""
+        alpha, ratio = cls.alpha(config), max(length, rotary.original) / rotary.original
+        theta = raised(rotary.theta, alpha * ratio - (alpha - 1), rotary.dim)
+        return Rotary(rotary.dim, theta, rotary.original).table()
+
+    @classmethod
+    def table(cls, config: DynamicConfig, rotary: Rotary) -> Table:
+        length = round(rotary.original * scale(config))
+        return Table(cls.at(config, rotary, length), resting_inv_freq=rotary.table())
+
+    @classmethod
+    def parameters(cls, config: DynamicConfig, rotary: Rotary) -> dict[str, Any]:
+        return {"rope_type": "dynamic", "rope_theta": rotary.theta, "factor": cls.alpha(config)}
+
+
+class NTKByParts:
+    """arXiv 2309.00071, section 3.2: fast dimensions kept, slow ones divided by s, a ramp between."""
+
+    @staticmethod
+    def ramp(config: NTKByPartsConfig, rotary: Rotary) -> np.ndarray:
+        """Share interpolated of each dimension, 0 kept ... 1 divided by s. Shape (d/2,).
+
+        The upper border is clamped to d-1, not d/2-1, as in the paper's code and transformers: it matters where the
+        original window is long against theta.
+        """
+        low, high = (correction_dim(turns, rotary) for turns in (config.beta_fast, config.beta_slow))
+        if config.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, rotary.dim - 1)
+        if low == high:
+            high += 0.001
+        return np.clip((np.arange(rotary.dim // 2, dtype=np.float64) - low) / (high - low), 0, 1)
+
+    @staticmethod
+    def temperature(config: Any) -> float:
+        return 1.0
+
+    @classmethod
+    def table(cls, config: NTKByPartsConfig, rotary: Rotary) -> Table:
+        inv_freq, ramp = rotary.table(), cls.ramp(config, rotary)
+        return Table(inv_freq / scale(config) * ramp + inv_freq * (1 - ramp), cls.temperature(config))
+
+    @classmethod
+    def parameters(cls, config: NTKByPartsConfig, rotary: Rotary) -> dict[str, Any]:
+        """YaRN without temperature: the only form that transformers has for it."""
+        return {**yarn_head(config, rotary), **differing(config, YARN_EXTRAS), "attention_factor": 1.0}
+
+
+class Yarn(NTKByParts):
+    """YaRN (arXiv 2309.00071): NTK-by-parts (section 3.2) and attention temperature 0.1 ln s + 1 (section 3.4)."""
+
+    @staticmethod
+    def temperature(config: YarnConfig) -> float:
+        if config.attention_factor is not None:
+            return config.attention_factor
+        if config.mscale is not None and config.mscale_all_dim is not None:
+            return get_mscale(scale(config), config.mscale) / get_mscale(scale(config), config.mscale_all_dim)
+        return get_mscale(scale(config), 1.0)
+
+    @classmethod
+    def parameters(cls, config: NTKByPartsConfig, rotary: Rotary) -> dict[str, Any]:
+        """Only what differs from the default form is written: the default form is the one that all engines read alike."""
+        return {
+            **yarn_head(config, rotary),
+            **differing(config, (*YARN_EXTRAS, "attention_factor", "mscale", "mscale_all_dim")),
+        }
+
+
+YARN_EXTRAS = ("beta_fast", "beta_slow", "truncate")
+
+
+def get_mscale(factor: float, mscale: float) -> float:
+    """`0.1 mscale ln s + 1`, 1 without scaling."""
+    return 0.1 * mscale * math.log(factor) + 1 if factor > 1 else 1.0
+
+
+def yarn_head(config: RopeConfig, rotary: Rotary) -> dict[str, Any]:
+    head: dict[str, Any] = {"rope_type": "yarn", "rope_theta": rotary.theta, "factor": scale(config)}
+    return {**head, "original_max_position_embeddings": rotary.original}
+
+
+def differing(config: RopeConfig, keys: tuple[str, ...]) -> dict[str, Any]:
+    plain = type(config)()
+    return {key: getattr(config, key) for key in keys if getattr(config, key) != getattr(plain, key)}
+
+
+class Llama3:
+    """The ramp of Llama 3.1 (arXiv 2407.21783, section 3.4.2, and its code): linear in the rotation count."""
+
+    @staticmethod
+    def table(config: Llama3Config, rotary: Rotary) -> Table:
+        inv_freq = rotary.table()
+        rotations = rotary.original * inv_freq / (2 * math.pi)
+        kept = (rotations - config.low_freq_factor) / (config.high_freq_factor - config.low_freq_factor)
+        kept = np.clip(kept, 0, 1)
+        return Table((1 - kept) * inv_freq / scale(config) + kept * inv_freq)
+
+    @staticmethod
+    def parameters(config: Llama3Config, rotary: Rotary) -> dict[str, Any]:
+        return {
+            "rope_type": "llama3",
+            "rope_theta": rotary.theta,
+            "factor": scale(config),
+            "low_freq_factor": config.low_freq_factor,
+            "high_freq_factor": config.high_freq_factor,
+            "original_max_position_embeddings": rotary.original,
+        }
+
+
+class LongRope:
+    """LongRoPE (arXiv 2402.13753, eq. 2): a divisor for each dimension, sqrt(1 + ln s / ln o) for temperature."""
+
+    @staticmethod
+    def temperature(config: LongRopeConfig, rotary: Rotary) -> float:
+        if config.attention_factor is not None:
+            return config.attention_factor
+        factor = scale(config)
+        return math.sqrt(1 + math.log(factor) / math.log(rotary.original)) if factor > 1 else 1.0
+
+    @classmethod
+    def table(cls, config: LongRopeConfig, rotary: Rotary) -> Table:
+        """Raises: ConfigError for a number of factors that does not fit the head."""
+        long, short = cls._factors(config, rotary)
+        resting = None if short == long else rotary.table() / np.array(short)
+        return Table(rotary.table() / np.array(long), cls.temperature(config, rotary), resting)
+
+    @classmethod
+    def parameters(cls, config: LongRopeConfig, rotary: Rotary) -> dict[str, Any]:
+        long, short = cls._factors(config, rotary)
+        given = {} if config.attention_factor is None else {"attention_factor": config.attention_factor}
+        return longrope_parameters(long, short, scale(config), rotary) | given
+
+    @staticmethod
+    def _factors(config: LongRopeConfig, rotary: Rotary) -> tuple[list[float], list[float]]:
+        long = config.long_factor or []
+        short = long if config.short_factor is None else config.short_factor
+        for name, factors in (("long_factor", long), ("short_factor", short)):
+            if len(factors) != rotary.dim // 2:
+                raise ConfigError(
+                    f"rope.{name} has {len(factors)} numbers; the model has {rotary.dim} rotary dimensions, so it must be "
+                    f"{rotary.dim // 2}; correct the list"
+                )
+        return long, short
+
+
+def longrope_parameters(long: list[float], short: list[float], factor: float, rotary: Rotary) -> dict[str, Any]:
+    return {
+        "rope_type": "longrope",
+        "rope_theta": rotary.theta,
+        "factor": factor,
+        "original_max_position_embeddings": rotary.original,
+        "short_factor": list(short),
+        "long_factor": list(long),
+    }
+
+
+class ABF:
+    """Adjusted base frequency (arXiv 2309.16039, section 2.1): a raised theta."""
+
+    @staticmethod
+    def theta(config: ABFConfig, rotary: Rotary) -> float:
+        """Given, or `b^(ln(T/2pi) / ln(o/2pi))`: dimensions that saw a full turn still do (arXiv 2310.05209, theorem 2)."""
+        if config.rope_theta is not None:
+            return config.rope_theta
+        target, original = (x / (2 * math.pi) for x in (rotary.original * scale(config), rotary.original))
+        return float(rotary.theta ** (math.log(target) / math.log(original)))
+
+    @classmethod
+    def table(cls, config: ABFConfig, rotary: Rotary) -> Table:
+        return Table(Rotary(rotary.dim, cls.theta(config, rotary), rotary.original).table())
+
+    @classmethod
+    def parameters(cls, config: ABFConfig, rotary: Rotary) -> dict[str, Any]:
+        return {"rope_type": "default", "rope_theta": cls.theta(config, rotary)}
+
+
+class FreeTable:
+    """Any table, from a file: research, and what `calibrate` found."""
+
+    @staticmethod
+    def read(config: TableConfig) -> dict[str, Any]:
+        """Raises: ConfigError when the file is missing or is no table."""
+        path = Path(str(config.path)).expanduser()
+        try:
+            found = json.loads(path.read_text())
+            inv_freq = [float(x) for x in found["inv_freq"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"rope.path is {config.path}; it must be JSON with a list `inv_freq` ({type(error).__name__}); give such a file"
+            ) from None
+        if not inv_freq or any(not 0 < x < math.inf for x in inv_freq):
+            raise ConfigError(
+                f"rope.path is {config.path}; every inv_freq must be above 0 and finite; correct the file"
+            )
+        return {**found, "inv_freq": inv_freq}
+
+    @classmethod
+    def table(cls, config: TableConfig, rotary: Rotary) -> Table:
+        found = cls.read(config)
+        if len(found["inv_freq"]) != rotary.dim // 2:
+            raise ConfigError(
+                f"rope.path is {config.path}; it has {len(found['inv_freq'])} frequencies, the model {rotary.dim // 2}; "
+                "it must be a table for this model; give another file"
+            )
+        if found.get("factor") not in (None, scale(config)):
+            raise ConfigError(
+                f"rope.factor is {scale(config):g}; the table of rope.path was made for {found['factor']:g}; they must agree; unset rope.factor"
+            )
+        if found.get("resting_inv_freq"):
+            raise ConfigError(
+                f"rope.path is {config.path}; its table switches by length, a free table does not; use its method"
+            )
+        return Table(np.array(found["inv_freq"]), float(found.get("attention_factor", 1.0)))
+
+    @classmethod
+    def parameters(cls, config: TableConfig, rotary: Rotary) -> dict[str, Any]:
+        """The file's own form where it has one, else LongRoPE's with the same divisors for every length."""
+        found = cls.read(config)
+        return found.get("rope_parameters") or tied(cls.table(config, rotary), scale(config), rotary)
+
+
+def tied(table: Table, factor: float, rotary: Rotary) -> dict[str, Any]:
+    """Any table that does not switch, in the form of LongRoPE: read by engines that have no other word for it."""
+    divisors = (rotary.table() / table.inv_freq).tolist()
+    return longrope_parameters(divisors, divisors, factor, rotary) | {"attention_factor": table.attention_factor}
+
+
+def scale(config: RopeConfig) -> float:
+    """s, once `factor` is resolved."""
+    return 1.0 if config.factor is None else config.factor
+
+
+METHODS: dict[str, Any] = {
+    "none": NoScaling,
+    "pi": PositionInterpolation,
+    "ntk": NTKAware,
+    "dynamic": DynamicNTK,
+    "ntk_by_parts": NTKByParts,
+    "yarn": Yarn,
+    "llama3": Llama3,
+    "longrope": LongRope,
+    "abf": ABF,
+    "table": FreeTable,
 }

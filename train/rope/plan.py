@@ -1,6 +1,6 @@
 """The rope plan: what a method makes of this base, with the Hugging Face form that means the same, and a hash."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,10 @@ from transformers import PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.manifest import fingerprint, read_json
-from ropewalk.conf.schema import RopeConfig
-from ropewalk.train.rope.methods import METHODS
+from ropewalk.conf.scaling import RopeConfig, YarnConfig, disagreement
+from ropewalk.train.rope import shape as shapes
+from ropewalk.train.rope.methods import METHODS, Rotary, Table, get_mscale, scale, tied
+from ropewalk.train.rope.shape import Shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,131 +24,166 @@ class RopePlan:
     original_max_position_embeddings: int
     max_position_embeddings: int
     rope_theta: float
-    inv_freq: list[float]  # (d/2,) float64
+    inv_freq: list[float]  # (d/2,) float64; of a table that switches by length: the one at the new window
     attention_factor: float
     rope_parameters: dict[str, Any]
-    base: dict[str, Any]  # the same three of the base
+    base: dict[
+        str, Any
+    ]  # the same of the base: inv_freq, attention_factor, rope_parameters, max_position_embeddings ...
     hash: str
+    resting_inv_freq: list[float] | None = None  # up to the original window, where the method switches by length
+    layer_type: str | None = None  # the layers whose table is rescaled; None: all have one table
+    others: dict[str, dict[str, Any]] = field(default_factory=dict)  # tables of the other layers, as they were
+    softmax_factor: float = 1.0  # multiplies the softmax scale (DeepSeek's mscale_all_dim)
+    qk_head_dim: int | None = None  # heads with decoupled rotary dimensions: their whole size
     schema: int = 1
 
     @classmethod
     def read(cls, path: Path) -> "RopePlan":
-        return cls(**{k: v for k, v in read_json(path).items() if k != "fingerprint"})
+        return cls(**{k: v for k, v in read_json(path).items() if k not in ("fingerprint", "findings")})
 
     def json(self) -> dict[str, Any]:
         return asdict(self)
 
     @property
+    def base_window(self) -> int:
+        """Tokens that the base reads as it is: more than the original window when it came already scaled."""
+        found: int = self.base["max_position_embeddings"]
+        return found
+
+    @property
     def unscaled(self) -> "RopePlan":
         """The plan of the base itself: what eval's base column must hold against."""
-        window = self.original_max_position_embeddings
-        fields = {
-            "method": "none",
-            "factor": 1.0,
-            "max_position_embeddings": window,
-            **self.base,
-            "hash": "base",
+        factor = self.base_window / self.original_max_position_embeddings
+        return RopePlan(**{**asdict(self), **self.base, "method": "none", "factor": max(1.0, factor), "hash": "base"})
+
+    def tables(self) -> dict[str | None, Table]:
+        """The table of each layer type; one for all layers under None."""
+        resting = None if self.resting_inv_freq is None else np.array(self.resting_inv_freq)
+        found: dict[str | None, Table] = {
+            self.layer_type: Table(np.array(self.inv_freq), self.attention_factor, resting)
         }
-        return RopePlan(**{**asdict(self), **fields})
-
-
-def rope_theta(config: PreTrainedConfig) -> float:
-    return float(_parameters(config)["rope_theta"])
-
-
-def rotary_dim(config: PreTrainedConfig) -> int:
-    head: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads  # type: ignore[attr-defined]
-    return head
-
-
-def _parameters(config: PreTrainedConfig) -> dict[str, Any]:
-    return getattr(config, "rope_parameters", None) or {}
-
-
-def refuse_unknown_shapes(config: PreTrainedConfig, name: str) -> None:
-    """Raises: ConfigError for a model without RoPE, or with a form of it that is not handled, by name."""
-    parameters = _parameters(config)
-    kind = f"model.path is {name}; its architecture {config.model_type}"
-    other = "choose a model with one plain rotary table, such as Llama, Mistral or Qwen2"
-    if not parameters:
-        raise ConfigError(f"{kind} has no rotary position embedding; Ropewalk rescales RoPE only; {other}")
-    if "rope_theta" not in parameters:
-        raise ConfigError(
-            f"{kind} has a rotary table for each layer type ({', '.join(parameters)}); not handled yet; {other}"
-        )
-    if parameters.get("rope_type", "default") != "default":
-        raise ConfigError(
-            f"{kind} is already scaled (rope_type {parameters['rope_type']}); a second scaling would stack unseen; {other}"
-        )
-    if parameters.get("partial_rotary_factor", 1.0) != 1.0 or getattr(config, "partial_rotary_factor", 1.0) not in (
-        None,
-        1.0,
-    ):
-        raise ConfigError(f"{kind} rotates a part of each head only (partial_rotary_factor); not handled yet; {other}")
-    if hasattr(config, "qk_rope_head_dim"):
-        raise ConfigError(f"{kind} has decoupled rotary dimensions (qk_rope_head_dim); not handled yet; {other}")
-    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or [])
-    if sliding or (getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)):
-        raise ConfigError(
-            f"{kind} has sliding-window attention; its window would hide what is extended; not handled yet; {other}"
-        )
+        for layer_type, other in self.others.items():
+            found[layer_type] = Table(np.array(other["inv_freq"]), other["attention_factor"])
+        return found
 
 
 def make(rope: RopeConfig, config: PreTrainedConfig, name: str) -> RopePlan:
-    """The plan for a base's config. Raises: ConfigError for a model whose RoPE is not handled."""
-    refuse_unknown_shapes(config, name)
-    dim, theta = rotary_dim(config), rope_theta(config)
-    pretrained: int = config.max_position_embeddings  # type: ignore[attr-defined]
-    original = rope.original_max_position_embeddings or pretrained
-    if original > pretrained:
+    """The plan for a base's config. Raises: ConfigError for a model whose RoPE is not handled, or settings that do not fit it."""
+    shape = shapes.read(config, rope, name)
+    rope = for_decoupled(resolve(rope, shape.rotary.original, shape.window), shape)
+    unchanged = rope.method == "none"
+    table = shape.base if unchanged else METHODS[rope.method].table(rope, shape.rotary)
+    parameters = shape.parameters if unchanged else form(rope, table, shape)
+    window = shape.window if unchanged else round(shape.rotary.original * scale(rope))
+    if not unchanged and shape.scaled_already and window <= shape.window:
         raise ConfigError(
-            f"rope.original_max_position_embeddings is {original}; the model was trained at {pretrained}; "
-            "it must be the window of pre-training, not the new one; unset it"
+            f"rope.factor is {scale(rope):g}; the model is already scaled ({shape.parameters['rope_type']}) to {shape.window} tokens, and the factor "
+            f"counts from the original {shape.rotary.original}, so it must be above {shape.window / shape.rotary.original:g}; raise it"
         )
-    method = METHODS[rope.method]
-    table, base = (
-        method.table(rope, dim, theta, original),
-        METHODS["none"].table(RopeConfig(), dim, theta, original),
-    )
-    decides = {
-        "inv_freq": table.inv_freq.tolist(),
-        "attention_factor": table.attention_factor,
-        "max_position_embeddings": round(original * rope.factor),
-        "rope_parameters": method.parameters(rope, dim, theta, original),
-    }
+    decides = {**_written(table, parameters, window, shape), "others": _others(config, shape)}
     return RopePlan(
         method=rope.method,
-        factor=rope.factor,
-        original_max_position_embeddings=original,
-        rope_theta=theta,
-        base={
-            "inv_freq": base.inv_freq.tolist(),
-            "attention_factor": base.attention_factor,
-            "rope_parameters": METHODS["none"].parameters(RopeConfig(), dim, theta, original),
-        },
+        factor=window / shape.rotary.original if unchanged else scale(rope),
+        original_max_position_embeddings=shape.rotary.original,
+        rope_theta=shape.rotary.theta,
+        base=_written(shape.base, shape.parameters, shape.window, shape),
+        layer_type=shape.layer_type,
+        qk_head_dim=shape.qk_head_dim,
         hash=fingerprint(decides),
         **decides,
     )
 
 
+def resolve(rope: RopeConfig, original: int, window: int) -> RopeConfig:
+    """`factor` and `target_length`, each from the other. Raises: ConfigError when both are given and disagree."""
+    if rope.method == "none":
+        return replace(rope, factor=1.0)
+    factor, target = rope.factor, rope.target_length
+    if factor is not None and target is not None and (said := list(disagreement(factor, target, original))):
+        raise ConfigError(said[0])
+    if factor is None and target is None:
+        found = METHODS["table"].read(rope)
+        factor = found.get("factor") or found.get("max_position_embeddings", window) / original
+    if factor is None:
+        assert target is not None
+        if target < original:
+            raise ConfigError(
+                f"rope.target_length is {target}; the model already reads {original}; it must be longer; raise it, or rope=none"
+            )
+        factor = target / original
+    return replace(rope, factor=float(factor), target_length=target)
+
+
+def for_decoupled(rope: RopeConfig, shape: Shape) -> RopeConfig:
+    """YaRN's temperature, where cos and sin reach a part of each head only, goes into the softmax scale, as DeepSeek has it."""
+    if not (isinstance(rope, YarnConfig) and shape.qk_head_dim):
+        return rope
+    if rope.attention_factor is None and rope.mscale is None:
+        return replace(rope, mscale=1.0, mscale_all_dim=1.0)
+    return rope
+
+
+def form(rope: RopeConfig, table: Table, shape: Shape) -> dict[str, Any]:
+    """`rope_parameters` that mean the table, in words that this architecture's own code reads."""
+    untruncated = getattr(rope, "truncate", True) is False
+    if table.resting_inv_freq is None and (
+        shape.architecture in shapes.ONLY_LONGROPE  # its config class refuses other words
+        or (shape.layer_type and untruncated)  # transformers looks for `truncate` outside the layer type's own table
+    ):
+        found = tied(table, scale(rope), shape.rotary)
+    else:
+        found = METHODS[rope.method].parameters(rope, shape.rotary)
+    kept = {k: v for k, v in shape.parameters.items() if k == "partial_rotary_factor"}
+    return {**found, **kept}
+
+
+def _written(table: Table, parameters: dict[str, Any], window: int, shape: Shape) -> dict[str, Any]:
+    resting = table.resting_inv_freq
+    return {
+        "inv_freq": table.inv_freq.tolist(),
+        "attention_factor": table.attention_factor,
+        "resting_inv_freq": None if resting is None else resting.tolist(),
+        "rope_parameters": parameters,
+        "softmax_factor": _softmax_factor(parameters) if shape.qk_head_dim else 1.0,
+        "max_position_embeddings": window,
+    }
+
+
+def _softmax_factor(parameters: dict[str, Any]) -> float:
+    """The square of DeepSeek's mscale for all dimensions; architectures without decoupled dimensions do not read it."""
+    mscale = parameters.get("mscale_all_dim")
+    return get_mscale(parameters["factor"], mscale) ** 2 if mscale else 1.0
+
+
+def _others(config: PreTrainedConfig, shape: Shape) -> dict[str, Any]:
+    """Tables of the layers that are left alone."""
+    found = {}
+    for layer_type, parameters in (shape.others or {}).items():
+        rotary = Rotary(shape.rotary.dim, float(parameters["rope_theta"]), shape.window)
+        table = shapes.own_table(parameters, rotary, shape.window)
+        found[layer_type] = {
+            "inv_freq": table.inv_freq.tolist(),
+            "attention_factor": table.attention_factor,
+            "rope_parameters": parameters,
+        }
+    return found
+
+
 def apply(plan: RopePlan, config: PreTrainedConfig) -> PreTrainedConfig:
     """Put the plan into a config, in place, **before** a model is built from it: a model does not read it later."""
-    config.rope_parameters = dict(plan.rope_parameters)  # type: ignore[attr-defined]
-    config.max_position_embeddings = plan.max_position_embeddings  # type: ignore[attr-defined]
+    parameters: dict[str, Any] = dict(plan.rope_parameters)
+    if plan.layer_type is not None:
+        parameters = {t: dict(o["rope_parameters"]) for t, o in plan.others.items()} | {plan.layer_type: parameters}
+    config.rope_parameters = parameters  # type: ignore[attr-defined]
+    # dynamic NTK counts its growth from max_position_embeddings
+    dynamic = plan.rope_parameters["rope_type"] == "dynamic"
+    window = plan.original_max_position_embeddings if dynamic else plan.max_position_embeddings
+    config.max_position_embeddings = window  # type: ignore[attr-defined]
+    if getattr(config, "head_dim", 0) is None:  # Mixtral: transformers' YaRN and LongRoPE fail on a null
+        config.head_dim = config.hidden_size // config.num_attention_heads  # type: ignore[attr-defined]
+    if (
+        getattr(config, "original_max_position_embeddings", None) is not None
+    ):  # Phi-3 reads this one, not the parameters'
+        config.original_max_position_embeddings = plan.original_max_position_embeddings
     return config
-
-
-def summary(plan: RopePlan) -> str:
-    """The plan in a few lines, for a terminal."""
-    inv, base = np.array(plan.inv_freq), np.array(plan.base["inv_freq"])
-    share = (1 - inv / base) / (1 - 1 / plan.factor) if plan.factor > 1 else np.zeros_like(inv)
-    waves, before = 2 * np.pi / inv, 2 * np.pi / base
-    lines = [
-        f"rope plan {plan.method} x{plan.factor:g}: {plan.original_max_position_embeddings:,} -> {plan.max_position_embeddings:,} tokens, "
-        f"theta {plan.rope_theta:g}, attention factor {plan.attention_factor:.4f}, hash {plan.hash[:12]}",
-        f"{'dim':>5} {'wavelength before':>18} {'after':>12} {'rotations':>10} {'interpolated':>13}",
-    ]
-    for i in range(len(inv)):
-        turns = plan.original_max_position_embeddings / before[i]
-        lines.append(f"{i:>5} {before[i]:>18,.1f} {waves[i]:>12,.1f} {turns:>10.2f} {share[i]:>12.0%}")
-    return "\n".join(lines)

@@ -1,5 +1,11 @@
-"""Proof that a live model has the table that was planned: its own buffers, and its own rotation of q and k."""
+"""Proof that a live model has the table that was planned: its buffers, its cos and sin, and its queries and keys.
 
+Three looks, each blind to what the next one sees: the table a module holds; what the module returns at chosen positions;
+and what every attention layer is really given, against the same queries and keys rotated here by the plan.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -7,6 +13,8 @@ import torch
 from torch import nn
 
 from ropewalk.conf.errors import ProofError
+from ropewalk.train.rope import probe
+from ropewalk.train.rope.methods import Table
 from ropewalk.train.rope.plan import RopePlan
 
 RTOL = 1e-6  # fp32 of a float64 table
@@ -18,85 +26,131 @@ def tolerance(factor: float) -> float:
 
 
 def rotary_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Every module that owns an `inv_freq`, by name."""
-    return {name: m for name, m in model.named_modules() if isinstance(getattr(m, "inv_freq", None), torch.Tensor)}
+    """Every module that owns a table of frequencies, by name."""
+    return {name: m for name, m in model.named_modules() if tables_of(m)}
+
+
+def tables_of(module: nn.Module) -> dict[str | None, str]:
+    """The names of a module's tables by layer type; None for one that serves all layers."""
+    names = [n for n, b in {**module._buffers, **vars(module)}.items() if isinstance(b, torch.Tensor)]
+    found: dict[str | None, str] = {None: "inv_freq"} if "inv_freq" in names else {}
+    ends = ("_original_inv_freq", "_long_inv_freq")
+    for name in names:
+        if (
+            name.endswith("_inv_freq")
+            and not name.endswith(ends)
+            and name not in ("original_inv_freq", "long_inv_freq")
+        ):
+            found[name.removesuffix("_inv_freq")] = name
+    return found
 
 
 def restore(model: nn.Module, plan: RopePlan) -> None:
-    """Put the fp32 table back after a cast of the model: in bf16, positions above 256 collide."""
+    """Put the fp32 tables back after a cast of the model: in bf16, positions above 256 collide."""
     for module in rotary_modules(model).values():
-        buffer: Any = module.inv_freq
-        module.inv_freq = torch.tensor(plan.inv_freq, dtype=torch.float32, device=buffer.device)
+        for layer_type, name in tables_of(module).items():
+            table = plan.tables().get(layer_type)
+            if table is None:
+                continue  # the proof says so
+            at_rest = table.inv_freq if table.resting_inv_freq is None else table.resting_inv_freq
+            device = getattr(module, name).device
+            setattr(module, name, torch.tensor(at_rest, dtype=torch.float32, device=device))
+            original = name.replace("inv_freq", "original_inv_freq")
+            if hasattr(module, original):  # what a table that switches by length goes back to
+                setattr(module, original, torch.tensor(at_rest, dtype=torch.float32, device=device))
 
 
 def prove(model: nn.Module, plan: RopePlan, when: str) -> str:
     """Hold the live model against the plan. Returns one line to log.
 
-    Raises: ProofError that names the module and the first dimension that differ.
+    Raises: ProofError that names the module or layer and the first dimension that differ.
     """
     modules = rotary_modules(model)
     if not modules:
         raise ProofError(
             f"rope proof {when}: the model has no module with inv_freq; its table cannot be read; choose another model"
         )
+    count = 0
     for name, module in modules.items():
-        _table(name, module, plan, when)
-        _behaviour(name, module, plan, when)
-    return f"rope proof {when}: {len(modules)} rotary module(s) hold the plan {plan.hash[:12]}, table and behaviour"
+        for layer_type, attribute in tables_of(module).items():
+            table = plan.tables().get(layer_type)
+            if table is None:
+                raise ProofError(f"rope proof {when}: {name}.{attribute} is a table that the plan does not know")
+            with _named(f"rope proof {when}: {name}"):
+                _table(attribute, module, table, plan)
+                _behaviour(layer_type, module, table, plan)
+            count += 1
+    layers = probe.prove_layers(model, modules, plan, when)
+    held = "table and behaviour" if layers is None else f"table, behaviour and the queries and keys of {layers} layers"
+    return f"rope proof {when}: {count} rotary module(s) hold the plan {plan.hash[:12]}, {held}"
 
 
-def _table(name: str, module: Any, plan: RopePlan, when: str) -> None:
-    live, wanted = module.inv_freq.detach().double().cpu().numpy(), np.array(plan.inv_freq)
-    if module.inv_freq.dtype != torch.float32:
-        raise ProofError(
-            f"rope proof {when}: {name}.inv_freq is {module.inv_freq.dtype}; it must be float32; positions would collide"
-        )
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    try:
+        yield
+    except ProofError as error:
+        raise ProofError(f"{where}{error}") from None
+
+
+def _table(attribute: str, module: Any, table: Table, plan: RopePlan) -> None:
+    buffer = getattr(module, attribute)
+    wanted = table.inv_freq if table.resting_inv_freq is None else table.resting_inv_freq
+    if buffer.dtype != torch.float32:
+        raise ProofError(f".{attribute} is {buffer.dtype}; it must be float32; positions would collide")
+    live = buffer.detach().double().cpu().numpy()
     if live.shape != wanted.shape:
-        raise ProofError(
-            f"rope proof {when}: {name}.inv_freq has {live.shape[0]} dimensions; the plan has {wanted.shape[0]}"
-        )
+        raise ProofError(f".{attribute} has {live.shape[0]} dimensions; the plan has {wanted.shape[0]}")
     wrong = np.flatnonzero(np.abs(live - wanted) > tolerance(plan.factor) * wanted)
     if len(wrong):
         i = int(wrong[0])
         raise ProofError(
-            f"rope proof {when}: {name}.inv_freq[{i}] is {live[i]:.9g}; the plan has {wanted[i]:.9g}; "
+            f".{attribute}[{i}] is {live[i]:.9g}; the plan has {wanted[i]:.9g}; "
             f"{len(wrong)} of {len(wanted)} dimensions differ: the model was not built from the plan"
         )
-    factor = float(getattr(module, "attention_scaling", 1.0))
-    if abs(factor - plan.attention_factor) > RTOL * plan.attention_factor:
-        raise ProofError(
-            f"rope proof {when}: {name}.attention_scaling is {factor:.9g}; the plan has {plan.attention_factor:.9g}"
-        )
+    scaling = attribute.replace("inv_freq", "attention_scaling")
+    factor = float(getattr(module, scaling, 1.0))
+    if abs(factor - table.attention_factor) > RTOL * table.attention_factor:
+        raise ProofError(f".{scaling} is {factor:.9g}; the plan has {table.attention_factor:.9g}")
 
 
-def _behaviour(name: str, module: Any, plan: RopePlan, when: str) -> None:
+def _behaviour(layer_type: str | None, module: Any, table: Table, plan: RopePlan) -> None:
     """cos and sin as the module returns them, at chosen distances: catches one that ignores its own table."""
-    length = plan.max_position_embeddings
-    positions = sorted(
-        {
-            0,
-            1,
-            2,
-            17,
-            plan.original_max_position_embeddings - 1,
-            plan.original_max_position_embeddings,
-            length - 1,
-        }
+    original, length = plan.original_max_position_embeddings, plan.max_position_embeddings
+    inside = sorted({0, 1, 2, min(17, original - 2), original - 2})  # at original - 1 transformers does not go back yet
+    if table.resting_inv_freq is not None:
+        _returns(layer_type, module, table.resting_inv_freq, table.attention_factor, inside)
+    _returns(
+        layer_type,
+        module,
+        table.inv_freq,
+        table.attention_factor,
+        sorted({*inside, original - 1, original, length - 1}),
     )
-    device = module.inv_freq.device
-    with torch.no_grad():
-        ids = torch.tensor([positions], device=device)
-        cos, sin = module(torch.zeros(1, len(positions), 1, dtype=torch.float32, device=device), ids)
-    half = len(plan.inv_freq)
-    angles = np.array(positions)[:, None] * np.array(plan.inv_freq)[None, :]
+    if table.resting_inv_freq is not None:  # and back: what a long text left behind must not reach the next one
+        _returns(layer_type, module, table.resting_inv_freq, table.attention_factor, inside)
+
+
+def _returns(
+    layer_type: str | None, module: Any, inv_freq: np.ndarray, attention_factor: float, positions: list[int]
+) -> None:
+    cos, sin = probe.cos_sin(module, positions, layer_type)
+    angles = np.array(positions)[:, None] * inv_freq[None, :]
     for kind, live, wanted in (("cos", cos, np.cos(angles)), ("sin", sin, np.sin(angles))):
-        table = live[0].double().cpu().numpy()
-        copies = np.tile(wanted * plan.attention_factor, table.shape[-1] // half)  # Llama's cos and sin hold it twice
-        error = np.abs(table - copies).max(axis=1)
+        repeated = live.shape[-1] // len(inv_freq)  # Llama's cos and sin hold the table twice
+        copies = np.tile(wanted * attention_factor, repeated)
+        if copies.shape != live.shape:
+            raise ProofError(f" gives {kind} of {live.shape[-1]} dimensions; the plan has {len(inv_freq)} frequencies")
+        apart = min(
+            _apart(live, copies), _apart(live, np.repeat(wanted * attention_factor, repeated, axis=1)), key=np.max
+        )
         # an fp32 angle is off by up to 2^-24 of itself
         allowed = 1e-5 + 2.0**-22 * np.array(positions)
-        if (error > allowed).any():
-            p = positions[int(np.argmax(error - allowed))]
-            raise ProofError(
-                f"rope proof {when}: {name} gives another {kind} at position {p} than the plan; it ignores its table"
-            )
+        if (apart > allowed).any():
+            p = positions[int(np.argmax(apart - allowed))]
+            raise ProofError(f" gives another {kind} at position {p} than the plan; it ignores its table")
+
+
+def _apart(live: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    found: np.ndarray = np.abs(live - wanted).max(axis=1)
+    return found

@@ -1,24 +1,59 @@
 """The rope stage: the base's config and the settings -> `rope.json`."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.manifest import Manifest, read_json, write_json
+from ropewalk.conf.scaling import ROPE_CLASSES
 from ropewalk.conf.schema import Config, content
 from ropewalk.train import model
 from ropewalk.train.model import Base
 from ropewalk.train.rope import plan as rope_plan
+from ropewalk.train.rope.lint import lint
+from ropewalk.train.rope.plan import RopePlan
+from ropewalk.train.rope.shape import slides
 
 
 def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     """Make the plan and write it as one file. Raises: ConfigError for a model whose RoPE is not handled."""
     base_config = model.base_config(base)
     plan = rope_plan.make(config.rope, base_config, base.name)
+    findings = lint(
+        plan,
+        architecture=str(base_config.model_type),
+        sliding=slides(base_config),
+        pretrained=plan.base_window,
+        seq_len=config.data.seq_len,
+        steps=config.train.steps,
+    )
+    for finding in findings:
+        print(f"rope warning: {finding}", file=sys.stderr, flush=True)
     manifest = Manifest.of("rope", {"rope": content(config.rope), "base": plan.base, "plan": plan.hash})
     manifest.facts = {"hash": plan.hash, "max_position_embeddings": plan.max_position_embeddings}
-    if output.is_file() and read_json(output).get("fingerprint") == manifest.fingerprint:
+    before = read_json(output) if output.is_file() else {}
+    if before.get("fingerprint") != manifest.fingerprint or before.get("findings") != findings:
+        write_json(output, {**plan.json(), "findings": findings, "fingerprint": manifest.fingerprint})
+    if before.get("fingerprint") == manifest.fingerprint:
         return manifest, "rope: done before with the same settings and inputs; skipped"
-    write_json(output, {**plan.json(), "fingerprint": manifest.fingerprint})
     return (
         manifest,
         f"rope: {plan.method} x{plan.factor:g}, {plan.original_max_position_embeddings:,} -> {plan.max_position_embeddings:,} tokens",
     )
+
+
+def others(config: Config, base: Base, methods: Sequence[str]) -> list[RopePlan]:
+    """Plans of other methods for the same base and factor, with each method's own defaults. Raises: ConfigError."""
+    if unknown := [m for m in methods if m not in ROPE_CLASSES]:
+        raise ConfigError(f"--compare has {', '.join(unknown)}; the methods are {', '.join(ROPE_CLASSES)}; correct it")
+    base_config, found = model.base_config(base), []
+    words = {k: getattr(config.rope, k) for k in ("factor", "target_length", "original_max_position_embeddings")}
+    for method in methods:
+        scaled = (
+            words
+            if method != "none"
+            else {"original_max_position_embeddings": words["original_max_position_embeddings"]}
+        )
+        found.append(rope_plan.make(ROPE_CLASSES[method](method=method, **scaled), base_config, base.name))
+    return found

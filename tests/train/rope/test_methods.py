@@ -4,7 +4,9 @@ The sweep includes the far corner (theta 1e4, original window 131,072), where a 
 """
 
 import itertools
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,78 +15,148 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from ropewalk.conf.schema import NTKConfig, PIConfig, RopeConfig, YarnConfig
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.scaling import ROPE_CLASSES, LongRopeConfig, RopeConfig, TableConfig, YarnConfig
 from ropewalk.train.rope import plan
-from ropewalk.train.rope.methods import METHODS, Table
+from ropewalk.train.rope.methods import METHODS, Rotary, Table
 
-KINDS: dict[str, type[RopeConfig]] = {"none": RopeConfig, "pi": PIConfig, "ntk": NTKConfig, "yarn": YarnConfig}
-GRID = list(itertools.product((1e4, 5e5, 1e7), (32, 64, 128), (256, 8192, 131_072), (1.5, 8.0, 64.0)))
-VARIANTS: list[dict[str, Any]] = [
+THETAS, DIMS = (1e4, 1e5, 5e5, 1e6, 1e7), (32, 64, 96, 128, 256)
+WINDOWS, FACTORS = (256, 2048, 8192, 32_768, 131_072), (1.5, 2.0, 4.0, 8.0, 32.0, 64.0)
+GRID = list(itertools.product(THETAS, DIMS, WINDOWS, FACTORS))
+SMALL = list(itertools.product((1e4, 5e5, 1e7), (32, 64, 128), (256, 8192, 131_072), (1.5, 8.0, 64.0)))
+YARN_VARIANTS: list[dict[str, Any]] = [
     {"beta_fast": 16.0, "beta_slow": 2.0},
     {"beta_fast": 64.0},
     {"beta_slow": 0.25},
     {"attention_factor": 1.0},
     {"attention_factor": 1.25},
+    {"mscale": 0.707, "mscale_all_dim": 1.0},
+    {"mscale": 1.0, "mscale_all_dim": 1.0},
     {"truncate": False},
     {"truncate": False, "beta_fast": 8.0, "beta_slow": 4.0},
 ]
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *(("yarn", v) for v in YARN_VARIANTS),
+    ("ntk_by_parts", {"beta_fast": 16.0, "beta_slow": 2.0}),
+    ("ntk_by_parts", {"truncate": False}),
+    ("llama3", {"low_freq_factor": 2.0, "high_freq_factor": 16.0}),
+    ("dynamic", {"alpha": 1.0}),
+    ("dynamic", {"alpha": 2.5}),
+    ("abf", {"rope_theta": 5e7}),
+    ("longrope", {"attention_factor": 1.1}),
+]
+METHODS_WITHOUT_A_FILE = [m for m in ROPE_CLASSES if m != "table"]
 
 
-def settings(method: str, factor: float, **extra: Any) -> RopeConfig:
-    return KINDS[method](factor=1.0 if method == "none" else factor, **extra)
+def divisors(dim: int, factor: float) -> list[float]:
+    """Some divisors, rising from 1 to the factor."""
+    return [1 + (factor - 1) * (i / (dim // 2 - 1)) ** 2 for i in range(dim // 2)]
+
+
+def settings(method: str, factor: float, dim: int = 64, **extra: Any) -> RopeConfig:
+    if method == "longrope":
+        extra = {"long_factor": divisors(dim, factor)} | extra
+    return ROPE_CLASSES[method](factor=1.0 if method == "none" else factor, **extra)
 
 
 def ours(config: RopeConfig, dim: int, theta: float, original: int) -> Table:
-    return METHODS[config.method].table(config, dim, theta, original)
+    found: Table = METHODS[config.method].table(config, Rotary(dim, theta, original))
+    return found
 
 
-def llama(dim: int, original: int, factor: float, parameters: dict[str, Any]) -> LlamaConfig:
-    window = round(original * factor)
-    return LlamaConfig(
-        hidden_size=2 * dim, num_attention_heads=2, max_position_embeddings=window, rope_parameters=parameters
-    )
+LLAMA = LlamaConfig(hidden_size=64, num_attention_heads=2)
+
+
+def llama(dim: int, window: int, parameters: dict[str, Any]) -> Any:
+    """One config for the whole sweep: making one costs more than what is measured."""
+    LLAMA.head_dim, LLAMA.max_position_embeddings, LLAMA.rope_parameters = dim, window, parameters
+    return LLAMA
 
 
 def transformers_table(
     method: str, dim: int, theta: float, original: int, factor: float, extra: dict[str, Any]
 ) -> tuple[list[float], float]:
     """By ROPE_INIT_FUNCTIONS, from parameters written here."""
-    parameters: dict[str, Any] = {"rope_theta": theta, "rope_type": "default"}
+    cpu, at_original = torch.device("cpu"), {"original_max_position_embeddings": original}
+    base: dict[str, Any] = {"rope_theta": theta}
+    length = None
     if method == "pi":
-        parameters |= {"rope_type": "linear", "factor": factor}
-    if method == "yarn":
-        parameters |= {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": original, **extra}
-    if method == "ntk":  # static NTK is dynamic NTK asked for the length at which its scale equals the factor
-        parameters |= {"rope_type": "dynamic", "factor": 1.0}
-        config = llama(dim, original, 1.0, parameters)
-        inv_freq, scale = ROPE_INIT_FUNCTIONS["dynamic"](config, torch.device("cpu"), seq_len=round(original * factor))
-    elif method == "none":
-        inv_freq, scale = LlamaRotaryEmbedding.compute_default_rope_parameters(llama(dim, original, 1.0, parameters))
+        kind, more, window = "linear", {"factor": factor}, original
+    elif method == "ntk":  # dynamic NTK asked for the length at which its scale equals the factor
+        kind, more, window, length = "dynamic", {"factor": 1.0}, original, round(original * factor)
+    elif method == "dynamic":
+        alpha = extra.get("alpha", factor)
+        kind, more, window, length = "dynamic", {"factor": alpha}, original, round(original * factor)
+    elif method == "ntk_by_parts":
+        kind, more, window = "yarn", {"factor": factor, "attention_factor": 1.0, **at_original, **extra}, original
+    elif method == "yarn":
+        kind, more, window = "yarn", {"factor": factor, **at_original, **extra}, original
+    elif method == "llama3":
+        ramp = {"low_freq_factor": 1.0, "high_freq_factor": 4.0} | extra
+        kind, more, window = "llama3", {"factor": factor, **at_original, **ramp}, original
+    elif method == "longrope":
+        long = divisors(dim, factor)
+        kind, more, window = (
+            "longrope",
+            {"factor": factor, "long_factor": long, "short_factor": [1.0] * len(long), **at_original, **extra},
+            original,
+        )
+        length = original + 1
     else:
-        config = llama(dim, original, factor, parameters)
-        inv_freq, scale = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](config, torch.device("cpu"))
+        theta = {"none": theta}.get(method) or extra["rope_theta"]
+        config = llama(dim, original, {"rope_type": "default", "rope_theta": theta})
+        inv_freq, scale = LlamaRotaryEmbedding.compute_default_rope_parameters(config)
+        return inv_freq.double().tolist(), float(scale)
+    config = llama(dim, window, {"rope_type": kind, **base, **more})
+    inv_freq, scale = ROPE_INIT_FUNCTIONS[kind](config, cpu, seq_len=length)
     return inv_freq.double().tolist(), float(scale)
 
 
-def paper_table(
-    method: str, d: int, b: float, original: int, s: float, extra: dict[str, Any]
-) -> tuple[list[float], float]:
-    """One dimension at a time, from arXiv 2306.15595 and 2309.00071."""
+def paper_table(method: str, d: int, b: float, o: int, s: float, extra: dict[str, Any]) -> tuple[list[float], float]:
+    """One dimension at a time, from the papers: each names its own."""
+    plain = [b ** (-2 * i / d) for i in range(d // 2)]
     if method == "none":
-        return [b ** (-2 * i / d) for i in range(d // 2)], 1.0
-    if method == "pi":
-        return [b ** (-2 * i / d) / s for i in range(d // 2)], 1.0
-    if method == "ntk":
+        return plain, 1.0
+    if method == "pi":  # arXiv 2306.15595, eq. 4
+        return [f / s for f in plain], 1.0
+    if method == "ntk":  # arXiv 2309.00071, definition 1
         return [(b * s ** (d / (d - 2))) ** (-2 * i / d) for i in range(d // 2)], 1.0
-    low, high = (paper_border(extra, name, d, b, original) for name in ("beta_fast", "beta_slow"))
+    if method == "dynamic":  # the same at s = L/o, with the factor that transformers adds
+        alpha = extra.get("alpha", s)
+        return [(b * (alpha * s - alpha + 1) ** (d / (d - 2))) ** (-2 * i / d) for i in range(d // 2)], 1.0
+    if method == "llama3":  # wavelengths, as in Meta's code
+        return [llama3_frequency(f, o, s, **extra) for f in plain], 1.0
+    if method == "longrope":  # arXiv 2402.13753, eq. 2, and its code's temperature
+        default = math.sqrt(1 + math.log(s) / math.log(o))
+        return [f / x for f, x in zip(plain, divisors(d, s), strict=True)], extra.get("attention_factor", default)
+    if method == "abf":  # arXiv 2310.05209, theorem 2
+        theta = extra.get("rope_theta") or b ** math.log(s * o / (2 * math.pi), o / (2 * math.pi))
+        return [theta ** (-2 * i / d) for i in range(d // 2)], 1.0
+    low, high = (paper_border(extra, name, d, b, o) for name in ("beta_fast", "beta_slow"))
     if low == high:
         high += 0.001
     found = []
-    for i in range(d // 2):
+    for i, frequency in enumerate(plain):
         kept = 1 - min(1.0, max(0.0, (i - low) / (high - low)))
-        frequency = b ** (-2 * i / d)
         found.append(kept * frequency + (1 - kept) * frequency / s)
-    return found, extra.get("attention_factor", 0.1 * math.log(s) + 1)
+    return found, 1.0 if method == "ntk_by_parts" else paper_temperature(s, **extra)
+
+
+def paper_temperature(s: float, **extra: Any) -> float:
+    if "attention_factor" in extra:
+        return float(extra["attention_factor"])
+    above, below = extra.get("mscale", 1.0), extra.get("mscale_all_dim", 0.0)
+    return (0.1 * above * math.log(s) + 1) / (0.1 * below * math.log(s) + 1)
+
+
+def llama3_frequency(f: float, o: int, s: float, low_freq_factor: float = 1.0, high_freq_factor: float = 4.0) -> float:
+    wavelength = 2 * math.pi / f
+    if wavelength < o / high_freq_factor:
+        return f
+    if wavelength > o / low_freq_factor:
+        return f / s
+    smooth = (o / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor)
+    return (1 - smooth) * f / s + smooth * f
 
 
 def paper_border(extra: dict[str, Any], name: str, d: int, b: float, original: int) -> float:
@@ -96,67 +168,76 @@ def paper_border(extra: dict[str, Any], name: str, d: int, b: float, original: i
     return max(at, 0) if name == "beta_fast" else min(at, d - 1)
 
 
-def fp32(factor: float, extra: dict[str, Any]) -> float:
-    """Relative error of the fp32 oracle: a ramp that ends between dimensions (`truncate: false`) leaves a share near 1
-    whose rounding the factor multiplies."""
-    return 1e-6 if extra.get("truncate", True) else max(2e-6, factor * 2.0**-23)
+def fp32(method: str, factor: float, extra: dict[str, Any], exact: bool = False) -> float:
+    """Relative error of the fp32 oracle: a ramp that ends between dimensions leaves a share near 1 whose rounding the
+    factor multiplies. The papers' equations, in double precision, are held without that."""
+    between = method == "llama3" or extra.get("truncate", True) is False
+    return max(2e-6, factor * 2.0**-21) if between else 1e-6
 
 
 def same(table: Table, wanted: tuple[list[float], float], rel: float = 1e-6) -> None:
     assert table.inv_freq.dtype.name == "float64"
-    assert table.inv_freq.tolist() == pytest.approx(wanted[0], rel=rel, abs=0)
+    worst = max(abs(a / b - 1) for a, b in zip(table.inv_freq.tolist(), wanted[0], strict=True))
+    assert worst <= rel, f"{worst:.2e} relative"
     assert table.attention_factor == pytest.approx(wanted[1], rel=1e-6)
 
 
-@pytest.mark.parametrize("method", KINDS)
+def test_the_grid_is_the_promised_one() -> None:
+    assert len(GRID) == 750 and (1e4, 64, 131_072, 8.0) in GRID
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS_WITHOUT_A_FILE if m != "abf"])
 def test_table_is_that_of_transformers(method: str) -> None:
     for theta, dim, original, factor in GRID:
         wanted = transformers_table(method, dim, theta, original, factor, {})
-        same(ours(settings(method, factor), dim, theta, original), wanted)
+        same(ours(settings(method, factor, dim), dim, theta, original), wanted, fp32(method, factor, {}))
 
 
-@pytest.mark.parametrize("method", KINDS)
+@pytest.mark.parametrize("method", METHODS_WITHOUT_A_FILE)
 def test_table_is_that_of_the_papers(method: str) -> None:
     for theta, dim, original, factor in GRID:
         wanted = paper_table(method, dim, theta, original, factor, {})
-        same(ours(settings(method, factor), dim, theta, original), wanted)
+        same(ours(settings(method, factor, dim), dim, theta, original), wanted, 1e-9)
 
 
-@pytest.mark.parametrize("extra", VARIANTS, ids=str)
-def test_yarn_settings_mean_what_they_mean_in_transformers(extra: dict[str, Any]) -> None:
-    for theta, dim, original, factor in GRID:
-        table = ours(settings("yarn", factor, **extra), dim, theta, original)
-        same(table, transformers_table("yarn", dim, theta, original, factor, extra), fp32(factor, extra))
+@pytest.mark.parametrize(("method", "extra"), VARIANTS, ids=str)
+def test_settings_mean_what_they_mean_in_transformers(method: str, extra: dict[str, Any]) -> None:
+    for theta, dim, original, factor in SMALL:
+        table = ours(settings(method, factor, dim, **extra), dim, theta, original)
+        same(table, transformers_table(method, dim, theta, original, factor, extra), fp32(method, factor, extra))
 
 
-@pytest.mark.parametrize("extra", VARIANTS, ids=str)
-def test_yarn_settings_mean_what_they_mean_in_the_paper(extra: dict[str, Any]) -> None:
-    for theta, dim, original, factor in GRID:
-        table = ours(settings("yarn", factor, **extra), dim, theta, original)
-        same(table, paper_table("yarn", dim, theta, original, factor, extra))
+@pytest.mark.parametrize(("method", "extra"), VARIANTS, ids=str)
+def test_settings_mean_what_they_mean_in_the_papers(method: str, extra: dict[str, Any]) -> None:
+    for theta, dim, original, factor in SMALL:
+        table = ours(settings(method, factor, dim, **extra), dim, theta, original)
+        same(table, paper_table(method, dim, theta, original, factor, extra), 1e-9)
 
 
-def test_far_corner_is_in_the_grid_and_clamped_at_the_whole_head() -> None:
-    assert (1e4, 64, 131_072, 8.0) in GRID
+def test_far_corner_is_clamped_at_the_whole_head() -> None:
     table = ours(settings("yarn", 8.0), 64, 1e4, 131_072)
     assert table.inv_freq[-1] > 1e4 ** (-62 / 64) / 8 * 1.5  # the slowest is not fully interpolated there
 
 
-@pytest.mark.parametrize(
-    ("method", "extra"), [("none", {}), ("pi", {}), ("ntk", {}), *(("yarn", v) for v in [{}, *VARIANTS])]
-)
+@pytest.mark.parametrize(("method", "extra"), [*((m, {}) for m in METHODS_WITHOUT_A_FILE), *VARIANTS], ids=str)
 def test_written_parameters_build_the_same_table_in_a_real_rotary_module(method: str, extra: dict[str, Any]) -> None:
-    for theta, dim, original, factor in GRID:
-        base = llama(dim, original, 1.0, {"rope_type": "default", "rope_theta": theta})
-        made = plan.make(settings(method, factor, **extra), base, "base")
+    for theta, dim, original, factor in SMALL:
+        base = LlamaConfig(
+            hidden_size=2 * dim,
+            num_attention_heads=2,
+            max_position_embeddings=original,
+            rope_parameters={"rope_type": "default", "rope_theta": theta},
+        )
+        made = plan.make(settings(method, factor, dim, **extra), base, "base")
         module = LlamaRotaryEmbedding(plan.apply(made, base))
-        assert module.inv_freq.tolist() == pytest.approx(made.inv_freq, rel=fp32(factor, extra), abs=0)
+        wanted = made.inv_freq if made.resting_inv_freq is None else made.resting_inv_freq
+        assert module.inv_freq.tolist() == pytest.approx(wanted, rel=fp32(method, factor, extra), abs=0)
         assert module.attention_scaling == pytest.approx(made.attention_factor, rel=1e-6)
 
 
-def test_factor_one_changes_nothing_in_any_method() -> None:
-    for kind in KINDS.values():
-        same(ours(kind(factor=1.0), 64, 1e4, 4096), paper_table("none", 64, 1e4, 4096, 1.0, {}))
+@pytest.mark.parametrize("method", [m for m in METHODS_WITHOUT_A_FILE if m != "longrope"])
+def test_factor_one_changes_nothing(method: str) -> None:
+    same(ours(ROPE_CLASSES[method](factor=1.0), 64, 1e4, 4096), paper_table("none", 64, 1e4, 4096, 1.0, {}), 1e-12)
 
 
 @pytest.mark.parametrize("factor", [1.5, 8.0, 64.0])
@@ -174,3 +255,61 @@ def test_yarn_keeps_fast_dimensions_and_divides_slow_ones() -> None:
     assert kept and divided
     assert all(table.inv_freq[i] == pytest.approx(base[i]) for i in kept)
     assert all(table.inv_freq[i] == pytest.approx(base[i] / 8) for i in divided)
+
+
+def test_solved_theta_keeps_the_critical_dimension() -> None:
+    """arXiv 2310.05209: the dimension whose wavelength was the original window has the new one for its wavelength."""
+    d, b, o, s = 128, 1e4, 4096, 8.0
+    critical = math.log(o / (2 * math.pi), b)  # 2i/d at which 2 pi b^(2i/d) = o
+    table = ours(settings("abf", s), d, b, o)
+    theta = table.inv_freq[1] ** (-d / 2)
+    assert 2 * math.pi * theta**critical == pytest.approx(s * o, rel=1e-9)
+
+
+def test_a_table_from_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
+    wanted = [0.9, 0.1, 0.02, 0.001]
+    (tmp_path / "t.json").write_text(json.dumps({"inv_freq": wanted, "attention_factor": 1.05, "factor": 4.0}))
+    base = LlamaConfig(hidden_size=16, num_attention_heads=2, max_position_embeddings=256)
+    made = plan.make(TableConfig(path=str(tmp_path / "t.json")), base, "base")
+    assert (made.inv_freq, made.attention_factor, made.max_position_embeddings) == (wanted, 1.05, 1024)
+    module = LlamaRotaryEmbedding(plan.apply(made, base))
+    assert module.inv_freq.tolist() == pytest.approx(wanted, rel=1e-6)
+    assert module.attention_scaling == pytest.approx(1.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "must be JSON with a list `inv_freq`"),
+        ("not json", "must be JSON with a list `inv_freq`"),
+        ('{"frequencies": []}', "must be JSON with a list `inv_freq`"),
+        ('{"inv_freq": [1.0, 0.1]}', "has 2 frequencies, the model 4"),
+        ('{"inv_freq": [1.0, 0.1, 0.01, 0]}', "every inv_freq must be above 0"),
+    ],
+)
+def test_a_file_that_is_no_table_for_this_model_is_refused(tmp_path: Path, text: str | None, said: str) -> None:
+    if text is not None:
+        (tmp_path / "t.json").write_text(text)
+    base = LlamaConfig(hidden_size=16, num_attention_heads=2, max_position_embeddings=256)
+    with pytest.raises(ConfigError, match=said):
+        plan.make(TableConfig(path=str(tmp_path / "t.json"), factor=2.0), base, "base")
+
+
+def test_factors_of_a_wrong_count_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"long_factor has 3 numbers; .* must be 32"):
+        ours(LongRopeConfig(factor=2.0, long_factor=[1.0, 1.5, 2.0]), 64, 1e4, 4096)
+    with pytest.raises(ConfigError, match=r"short_factor has 1 numbers"):
+        ours(LongRopeConfig(factor=2.0, long_factor=[1.0] * 32, short_factor=[1.0]), 64, 1e4, 4096)
+
+
+def test_a_target_length_and_a_factor_give_one_plan() -> None:
+    base = LlamaConfig(hidden_size=64, num_attention_heads=2, max_position_embeddings=4096)
+    by_factor, by_length = (
+        plan.make(c, base, "base") for c in (YarnConfig(factor=8.0), YarnConfig(target_length=32_768))
+    )
+    assert by_factor == by_length
+    assert plan.make(YarnConfig(factor=8.0, target_length=32_768), base, "base") == by_factor
+    with pytest.raises(ConfigError, match=r"factor is 8 and rope.target_length is 16384; .* leads to 32768"):
+        plan.make(YarnConfig(factor=8.0, target_length=16_384), base, "base")
+    with pytest.raises(ConfigError, match="target_length is 2048; the model already reads 4096"):
+        plan.make(YarnConfig(target_length=2048), base, "base")

@@ -6,61 +6,15 @@ from typing import Any
 
 import pytest
 from transformers import (
-    DeepseekV3Config,
-    Gemma3TextConfig,
-    GPT2Config,
-    GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
-    PhiConfig,
-    PreTrainedConfig,
     Qwen2Config,
-    StableLmConfig,
 )
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.schema import NTKConfig, PIConfig, RopeConfig, YarnConfig
-from ropewalk.train.rope import plan
+from ropewalk.conf.scaling import NTKConfig, PIConfig, RopeConfig, YarnConfig
+from ropewalk.train.rope import plan, show
 from ropewalk.train.rope.plan import RopePlan
-
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 5e5,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-}
-REFUSED: dict[str, tuple[PreTrainedConfig, str]] = {
-    "gpt2": (GPT2Config(), "architecture gpt2 has no rotary position embedding"),
-    "gemma3": (Gemma3TextConfig(), r"gemma3_text has a rotary table for each layer type \(.*full_attention"),
-    "llama3": (
-        LlamaConfig(rope_parameters=dict(LLAMA3), max_position_embeddings=131_072),
-        r"llama is already scaled \(rope_type llama3\)",
-    ),
-    "stablelm": (StableLmConfig(), "stablelm rotates a part of each head only"),
-    "phi": (PhiConfig(), "phi rotates a part of each head only"),
-    "gpt_neox": (GPTNeoXConfig(), "gpt_neox rotates a part of each head only"),
-    "deepseek": (DeepseekV3Config(), r"deepseek_v3 has decoupled rotary dimensions \(qk_rope_head_dim\)"),
-    "mistral": (MistralConfig(sliding_window=4096), "mistral has sliding-window attention"),
-    "qwen2": (Qwen2Config(use_sliding_window=True), "qwen2 has sliding-window attention"),
-}
-
-
-@pytest.mark.parametrize(("config", "said"), REFUSED.values(), ids=REFUSED)
-def test_base_that_is_not_handled_is_refused_by_name(config: PreTrainedConfig, said: str) -> None:
-    with pytest.raises(ConfigError, match=said) as error:
-        plan.make(YarnConfig(factor=4.0), config, "the-model")
-    assert "model.path is the-model" in str(error.value) and "choose a model" in str(error.value)
-
-
-@pytest.mark.parametrize("scaling", ["linear", "dynamic", "yarn", "longrope"])
-def test_any_scaling_of_the_base_is_refused(scaling: str) -> None:
-    config = LlamaConfig()
-    config.rope_parameters = {**LLAMA3, "rope_type": scaling}
-    with pytest.raises(ConfigError, match=f"already scaled .rope_type {scaling}"):
-        plan.make(PIConfig(factor=2.0), config, "the-model")
-
 
 ACCEPTED = {
     "llama": (LlamaConfig(max_position_embeddings=4096), 1e4, 4096),
@@ -146,7 +100,7 @@ def test_unscaled_plan_is_that_of_the_base() -> None:
 
 
 def test_summary_has_a_line_a_dimension() -> None:
-    lines = plan.summary(plan.make(YarnConfig(factor=8.0), llama(), "the-model")).splitlines()
+    lines = show.summary(plan.make(YarnConfig(factor=8.0), llama(), "the-model")).splitlines()
     assert "yarn x8: 4,096 -> 32,768 tokens" in lines[0]
     assert len(lines) == 2 + 16
     assert lines[2].split()[-1] == "0%" and lines[-1].split()[-1] == "100%"

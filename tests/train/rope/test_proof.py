@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from ropewalk.conf.errors import ProofError
-from ropewalk.conf.schema import NTKConfig, PIConfig, RopeConfig, YarnConfig
+from ropewalk.conf.scaling import NTKConfig, PIConfig, RopeConfig, YarnConfig
 from ropewalk.train.rope import plan, proof
 from ropewalk.train.rope.plan import RopePlan
 
@@ -22,7 +22,7 @@ def base() -> LlamaConfig:
         vocab_size=32,
         hidden_size=32,
         intermediate_size=32,
-        num_hidden_layers=1,
+        num_hidden_layers=3,
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=256,
@@ -172,3 +172,66 @@ def test_second_rotary_module_is_held_against_the_plan_too() -> None:
     model: Any = built()
     model.second = built(base()).model.rotary_emb
     refused(model, r"second\.inv_freq\[\d\]")
+
+
+def test_queries_and_keys_of_every_layer_are_looked_at() -> None:
+    assert "queries and keys of 3 layers" in proof.prove(built(), planned(), "in the test")
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_layer_that_is_given_another_rotation_is_named(layer: int) -> None:
+    """The module is right and one layer never asks it: a patch for a fused kernel, set up before the scaling."""
+    model: Any = built()
+    stale, attention = LlamaRotaryEmbedding(base()), model.model.layers[layer].self_attn
+    real = attention.forward
+
+    def forward(*args: Any, position_embeddings: Any, **words: Any) -> Any:
+        x = words["hidden_states"]
+        positions = torch.tensor([proof.probe.chosen_positions(planned())])
+        turned = stale(x, positions) if bool((position_embeddings[1] != 0).any()) else position_embeddings
+        return real(*args, position_embeddings=turned, **words)
+
+    attention.forward = forward
+    said = refused(model, rf"layer {layer} rotates its query otherwise than the plan, first in dimension \d")
+    assert "does not reach it" in said
+
+
+def test_layer_that_drops_the_temperature_is_named() -> None:
+    """A server that applies YaRN's frequencies and not its factor: the table is right, the scores are not."""
+    model: Any = built()
+    attention = model.model.layers[1].self_attn
+    real = attention.forward
+
+    def forward(*args: Any, position_embeddings: Any, **words: Any) -> Any:
+        cos, sin = position_embeddings
+        factor = planned().attention_factor if bool((sin != 0).any()) else 1.0
+        return real(*args, position_embeddings=(cos / factor, sin / factor), **words)
+
+    attention.forward = forward
+    refused(model, "layer 1 rotates its query otherwise than the plan, first in dimension 0")
+
+
+def test_proof_leaves_the_model_as_it_was() -> None:
+    model = built().train()
+    ids = torch.arange(20)[None]
+    before, kernel = model(input_ids=ids).logits, model.config._attn_implementation
+    proof.prove(model, planned(), "in the test")
+    assert model.training and model.config._attn_implementation == kernel
+    assert torch.equal(model(input_ids=ids).logits, before)
+
+
+def test_adapter_merged_into_a_base_without_the_scaling_is_caught(tmp_path: Any) -> None:
+    """LongLoRA's issue 181: the merge loaded the base with its own config, and the published weights had no scaling."""
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    base().save_pretrained(tmp_path / "config")
+    untouched = built(base())
+    untouched.save_pretrained(tmp_path / "base")
+    trained = LlamaForCausalLM.from_pretrained(tmp_path / "base", config=plan.apply(planned(), base()))
+    adapter = peft.get_peft_model(trained, peft.LoraConfig(target_modules=["q_proj", "v_proj"], r=2))
+    adapter.save_pretrained(tmp_path / "adapter")
+    kept = peft.PeftModel.from_pretrained(
+        LlamaForCausalLM.from_pretrained(tmp_path / "base", config=plan.apply(planned(), base())), tmp_path / "adapter"
+    ).merge_and_unload()
+    assert "hold the plan" in proof.prove(kept, planned(), "after the merge")
+    lost = peft.PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "adapter")
+    refused(lost.merge_and_unload(), rf"{WHERE}\.inv_freq\[\d\]")

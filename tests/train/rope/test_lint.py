@@ -1,0 +1,71 @@
+"""What the lint says, and that it is silent for a plan as the papers have it."""
+
+from typing import Any
+
+import pytest
+from transformers import LlamaConfig
+
+from ropewalk.conf.scaling import (
+    DynamicConfig,
+    LongRopeConfig,
+    NTKConfig,
+    PIConfig,
+    RopeConfig,
+    YarnConfig,
+)
+from ropewalk.train.rope import plan
+from ropewalk.train.rope.lint import lint
+from ropewalk.train.rope.plan import RopePlan
+
+
+def planned(rope: RopeConfig, **settings: Any) -> RopePlan:
+    words = {"hidden_size": 64, "num_attention_heads": 2, "max_position_embeddings": 4096} | settings
+    return plan.make(rope, LlamaConfig(**words), "tiny")
+
+
+def found(made: RopePlan, **words: Any) -> list[str]:
+    plain = {"architecture": "llama", "sliding": False, "pretrained": 4096, "steps": 10}
+    return lint(made, **({"seq_len": made.max_position_embeddings} | plain | words))
+
+
+@pytest.mark.parametrize("rope", [RopeConfig(), PIConfig(factor=4), NTKConfig(factor=8), YarnConfig(factor=32)])
+def test_a_plan_as_the_papers_have_it_gives_nothing(rope: RopeConfig) -> None:
+    assert found(planned(rope)) == []
+
+
+CASES: list[tuple[RopeConfig, dict[str, Any], str]] = [
+    (PIConfig(factor=5), {}, "rope.factor is 5; beyond 4 position interpolation crowds"),
+    (YarnConfig(factor=33), {}, "rope.factor is 33; beyond 32 in one step"),
+    (NTKConfig(factor=9), {"steps": 0}, "rope.factor is 9 and train.steps is 0; without fine-tuning NTK-aware"),
+    (DynamicConfig(factor=9), {"steps": 0}, "rope.factor is 9 and train.steps is 0"),
+    (YarnConfig(factor=8), {"seq_len": 4096}, "data.seq_len is 4096; the plan reaches 32768 tokens"),
+    (
+        YarnConfig(factor=8, original_max_position_embeddings=2048),
+        {},
+        "original_max_position_embeddings is 2048; the model says 4096: another ramp",
+    ),
+    (YarnConfig(factor=8), {"sliding": True}, "sliding-window layers that share one rotary table"),
+    (DynamicConfig(factor=2), {}, "rope=dynamic switches its table by the longest position"),
+    (
+        LongRopeConfig(factor=2, long_factor=[2.0] * 16, short_factor=[1.0] * 16),
+        {},
+        "rope=longrope switches its table by the longest position",
+    ),
+    (LongRopeConfig(factor=2, long_factor=[2.0] * 16), {}, "long_factor and short_factor are the same"),
+    (YarnConfig(factor=1.33333), {}, "rounded to 5461"),
+    (LongRopeConfig(factor=2, long_factor=[0.5] * 16), {}, "inv_freq[0] rises from 1 to 2"),
+    (LongRopeConfig(factor=2, long_factor=[8.0] + [1.0] * 15), {}, "frequencies of a rotary table fall"),
+]
+
+
+@pytest.mark.parametrize(("rope", "words", "said"), CASES, ids=lambda x: x if isinstance(x, str) else "")
+def test_finding(rope: RopeConfig, words: dict[str, Any], said: str) -> None:
+    lines = found(planned(rope), **words)
+    assert any(said in line for line in lines), lines
+    assert all(";" in line or ":" in line for line in lines)
+
+
+def test_each_case_is_about_one_thing() -> None:
+    """A finding that always comes would be no finding."""
+    said = [found(planned(rope), **words) for rope, words, _ in CASES]
+    assert all(len(lines) <= 2 for lines in said)

@@ -1,0 +1,190 @@
+"""What attention layers are really given: queries and keys with rotation, against the same without, rotated here.
+
+B batch (1)   H heads   S tokens   D head size   d rotary dimensions of a head
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from ropewalk.conf.errors import ProofError
+from ropewalk.train.rope.methods import Table
+from ropewalk.train.rope.plan import RopePlan
+
+NAME = "ropewalk_probe"
+TOKENS = 8
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one attention layer was given."""
+
+    layer: int
+    rotates: bool  # False: a layer that is meant to have no positions (NoPE)
+    query: torch.Tensor  # (H, S, D) float64
+    key: torch.Tensor
+    scaling: float | None
+
+
+def cos_sin(module: Any, positions: list[int], layer_type: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """What a rotary module returns at `positions`. Shapes (S, d/2) or (S, d), float64; complex tables are taken apart."""
+    device = next(b.device for b in module.buffers())
+    words = {} if layer_type is None else {"layer_type": layer_type}
+    with torch.no_grad():
+        ids = torch.tensor([positions], device=device)
+        found = module(torch.zeros(1, len(positions), 1, dtype=torch.float32, device=device), ids, **words)
+    cos, sin = (found.real, found.imag) if isinstance(found, torch.Tensor) else found
+    return cos[0].double().cpu().numpy(), sin[0].double().cpu().numpy()
+
+
+def prove_layers(model: nn.Module, modules: dict[str, nn.Module], plan: RopePlan, when: str) -> int | None:
+    """Every attention layer's queries and keys against the plan; the number of layers, None for what is no whole model.
+
+    Raises: ProofError that names the layer and the first dimension that differ.
+    """
+    if not hasattr(model, "set_attn_implementation"):
+        return None
+    positions = chosen_positions(plan)
+    ids = torch.arange(TOKENS, device=next(iter(model.parameters())).device)[None] + 1
+    with plain_attention(model) as seen:
+        with unrotated(modules):
+            bare = _given(model, seen, ids, positions)
+        turned = _given(model, seen, ids, positions)
+    if not turned:
+        raise ProofError(
+            f"rope proof {when}: no attention layer asked for its kernel; its rotation cannot be seen; choose another model"
+        )
+    tables = plan.tables()
+    kinds = getattr(model.config, "layer_types", None)
+    for before, after in zip(bare, turned, strict=True):
+        kind = kinds[after.layer] if plan.layer_type is not None and kinds else None
+        _hold(before, after, tables[kind], np.array(positions), plan, f"rope proof {when}: layer {after.layer}")
+    return len(turned)
+
+
+def chosen_positions(plan: RopePlan) -> list[int]:
+    """TOKENS positions from the first to the last of the new window, on both sides of the original one."""
+    original, last = plan.original_max_position_embeddings, plan.max_position_embeddings - 1
+    wanted = [0, 1, 2, original // 3, original - 1, min(original, last), (original + last) // 2, last]
+    return sorted(max(0, p) for p in wanted)
+
+
+@contextmanager
+def plain_attention(model: Any) -> Iterator[list[Seen]]:
+    """Attention that hands every value on and looks at nothing: hidden states then do not depend on positions."""
+    seen: list[Seen] = []
+
+    def record(module: Any, query: Any, key: Any, value: Any, mask: Any = None, **words: Any) -> tuple[Any, None]:
+        rotates = bool(getattr(module, "use_rope", True))
+        q, k = (x[0].detach().double().cpu() for x in (query, key))
+        seen.append(Seen(int(getattr(module, "layer_idx", len(seen))), rotates, q, k, words.get("scaling")))
+        groups = query.shape[1] // value.shape[1]
+        return value.repeat_interleave(groups, dim=1).transpose(1, 2).contiguous(), None
+
+    AttentionInterface.register(NAME, record)
+    AttentionMaskInterface.register(NAME, lambda *args, **words: None)
+    before, training = model.config._attn_implementation, model.training
+    model.set_attn_implementation(NAME)
+    model.eval()
+    try:
+        yield seen
+    finally:
+        model.set_attn_implementation(before)
+        model.train(training)
+
+
+@contextmanager
+def unrotated(modules: dict[str, nn.Module]) -> Iterator[None]:
+    """Rotary modules that return cos 1 and sin 0."""
+
+    def still(module: Any, inputs: Any, output: Any) -> Any:
+        if isinstance(output, torch.Tensor):
+            return torch.ones_like(output)
+        return torch.ones_like(output[0]), torch.zeros_like(output[1])
+
+    hooks = [m.register_forward_hook(still) for m in modules.values()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _given(model: Any, seen: list[Seen], ids: torch.Tensor, positions: list[int]) -> list[Seen]:
+    seen.clear()
+    with torch.no_grad():
+        model(input_ids=ids, position_ids=torch.tensor([positions], device=ids.device), use_cache=False)
+    return sorted(seen, key=lambda s: s.layer)
+
+
+Rotate = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def halves(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Pairs (i, i + d/2), as Llama. x (H, S, d), cos and sin (S, d/2)."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+def interleaved(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Pairs (2i, 2i + 1), as GLM and GPT-J."""
+    a, b = x[..., 0::2], x[..., 1::2]
+    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
+
+
+def _hold(before: Seen, after: Seen, table: Table, positions: np.ndarray, plan: RopePlan, where: str) -> None:
+    """q and k of one layer, in whichever layout fits. Raises: ProofError."""
+    if plan.qk_head_dim and after.scaling is not None:
+        wanted = plan.qk_head_dim**-0.5 * plan.softmax_factor
+        if abs(after.scaling - wanted) > 1e-5 * wanted:
+            raise ProofError(f"{where} multiplies its scores by {after.scaling:.6g}; the plan has {wanted:.6g}")
+    inv_freq, factor = (table.inv_freq, table.attention_factor) if after.rotates else (table.inv_freq * 0, 1.0)
+    if table.resting_inv_freq is not None and positions.max() < plan.original_max_position_embeddings:
+        inv_freq = table.resting_inv_freq
+    angles = torch.from_numpy(positions[:, None] * inv_freq[None, :])
+    cos, sin = angles.cos() * factor, angles.sin() * factor
+    for name in ("query", "key"):
+        x, y = getattr(before, name), getattr(after, name)
+        apart = min(
+            (_differs(x, y, rotate, first, cos, sin) for rotate, first in _layouts(x, len(inv_freq))), key=_worst
+        )
+        size = float(x.abs().max())
+        coarse = 2.0**-6 if _is_coarse(x) else 0.0
+        allowed = size * factor * (2e-5 + coarse + 2.0**-21 * torch.from_numpy(positions).double())
+        over = (apart - allowed[None, :, None]).amax(dim=(0, 1))
+        if (over > 0).any():
+            raise ProofError(
+                f"{where} rotates its {name} otherwise than the plan, first in dimension {int(over.gt(0).nonzero()[0])}; "
+                "the rotary table does not reach it"
+            )
+
+
+def _layouts(x: torch.Tensor, half: int) -> list[tuple[Rotate, int]]:
+    """Rotations in use, and the first rotated dimension: at the head's start (Phi, GLM) or its end (DeepSeek)."""
+    starts = {0, x.shape[-1] - 2 * half}
+    return [(rotate, first) for rotate in (halves, interleaved) for first in sorted(starts)]
+
+
+def _differs(
+    x: torch.Tensor, y: torch.Tensor, rotate: Rotate, first: int, cos: torch.Tensor, sin: torch.Tensor
+) -> torch.Tensor:
+    """(H, S, D)"""
+    wanted = x.clone()
+    span = slice(first, first + 2 * cos.shape[-1])
+    wanted[..., span] = rotate(x[..., span], cos, sin)
+    return (y - wanted).abs()
+
+
+def _worst(apart: torch.Tensor) -> float:
+    return float(apart.max())
+
+
+def _is_coarse(x: torch.Tensor) -> bool:
+    """Values that bf16 holds exactly: they were computed in it."""
+    return bool((x.float().bfloat16().double() == x).all())
