@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-from ropewalk.conf.scaling import RopeConfig
+from ropewalk.conf.scaling import ROPE_CLASSES, RopeConfig
 
 
 def neutral(default: Any = None, **kwargs: Any) -> Any:
@@ -260,6 +260,42 @@ class EvalConfig:
 
 
 @dataclass(kw_only=True)
+class CalibrateConfig:
+    searcher: str = "ramp"
+    """ramp (TPE over beta_fast, beta_slow and attention_factor), longrope (evolution of a divisor a frequency) or both."""
+    methods: list[str] = field(default_factory=lambda: ["yarn", "pi", "ntk", "ntk_by_parts", "llama3", "abf"])
+    """Measured first with their papers' settings, and shown beside what is found; yarn is what the gain is counted from."""
+    passes: int = 300
+    """Budget of the search in forward passes of a whole window; a prefix counts by its tokens."""
+    windows: int = 8
+    """Stretches of text that candidates are chosen on, from one half of the held-out documents."""
+    report_windows: int = 16
+    """Stretches that the gain is reported on, from the other half."""
+    length: int | None = None
+    """Tokens of a stretch while searching; unset: the new window. The report always reads the new window."""
+    inside_weight: float = 0.5
+    """Share of the loss inside the original window in what is minimised; the rest is the loss beyond it."""
+    population: int = 16
+    """Of the evolution: how many of the best have children, at most a quarter of what was measured."""
+
+    def problems(self) -> Iterator[str]:
+        if self.searcher not in ("ramp", "longrope", "both"):
+            yield f"calibrate.searcher is {self.searcher}; it must be one of ramp, longrope, both; choose one"
+        for name, least in (("passes", 1), ("windows", 1), ("report_windows", 1), ("population", 4)):
+            if getattr(self, name) < least:
+                yield f"calibrate.{name} is {getattr(self, name)}; it must be at least {least}; raise it"
+        if not 0 <= self.inside_weight < 1:
+            yield f"calibrate.inside_weight is {self.inside_weight}; it must be at least 0 and below 1; e.g. 0.5"
+        if self.length is not None and self.length < 2:
+            yield f"calibrate.length is {self.length}; it must be at least 2 tokens; unset it for the new window"
+        allowed = [m for m in ROPE_CLASSES if m not in ("none", "dynamic", "longrope", "table")]
+        if wrong := [m for m in self.methods if m not in allowed]:
+            yield f"calibrate.methods has {', '.join(wrong)}; each must be one of {', '.join(allowed)}; leave it out"
+        if "yarn" not in self.methods:
+            yield "calibrate.methods has no yarn; the gain is counted from its defaults; add it"
+
+
+@dataclass(kw_only=True)
 class Config:
     """One run."""
 
@@ -275,13 +311,14 @@ class Config:
     data: DataConfig
     train: TrainConfig
     eval: EvalConfig
+    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
 
     def problems(self) -> Iterator[str]:
         if not self.name or "/" in self.name or self.name.startswith("."):
             yield f"name is {self.name!r}; it must be a plain folder name; e.g. name=my-run"
         if self.schema != 1:
             yield f"schema is {self.schema}; this version reads 1; use the version that wrote the file"
-        for section in (self.model, self.rope, self.data, self.train, self.eval):
+        for section in (self.model, self.rope, self.data, self.train, self.eval, self.calibrate):
             yield from section.problems()
         batch, tokens = self.micro_batch_tokens, self.global_batch_tokens
         if tokens < 1 or tokens % max(batch, 1):

@@ -26,6 +26,12 @@ COLOURS = {
     "base": "#5b6b7d",
     "rescaled": "#b0680c",
     "extended": "#0b7a75",
+    "s0": "#3d6b93",
+    "s1": "#8aa9c0",
+    "s2": "#a58d5f",
+    "s3": "#7b8f6a",
+    "s4": "#94748f",
+    "s5": "#b9b2a3",
 }
 MARKERS = {"base": "s", "rescaled": "^", "extended": "o"}  # told apart in black and white too
 STYLE = {

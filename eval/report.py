@@ -19,7 +19,7 @@ from jinja2 import ChainableUndefined, Environment
 from markupsafe import Markup
 
 from ropewalk.conf.errors import DataError
-from ropewalk.eval import plots, rope_plot
+from ropewalk.eval import calibration_plot, plots, rope_plot
 from ropewalk.eval.plots import MODELS
 
 SCHEMA = 1
@@ -33,22 +33,26 @@ Json = dict[str, Any]
 Rows = Sequence[Mapping[str, Any]]
 
 
-def render(run_dir: Path) -> str:
-    """The page of one run folder; the same artifacts give the same bytes."""
-    run = load(run_dir)
+def render(run_dir: Path, leave_out: Sequence[str] = ()) -> str:
+    """The page of one run folder, without what the stages `leave_out` left; the same artifacts give the same bytes."""
+    run = load(run_dir, leave_out)
     template = resources.files("ropewalk.eval").joinpath("report.html.j2").read_text(encoding="utf-8")
     return _environment().from_string(template).render(**run, **derived(run))
 
 
-def load(run_dir: Path) -> Json:
+def load(run_dir: Path, leave_out: Sequence[str] = ()) -> Json:
     """Every artifact by its name; a missing one is empty."""
+
+    def of(stage: str, file: str) -> Json:
+        return {} if stage in leave_out else _artifact(run_dir / file)
+
     text = _text(run_dir / "config.yaml")
     try:
         config = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise DataError(f"config.yaml is not YAML ({error}); it must be the run's frozen config; restore it") from None
     config = config if isinstance(config, dict) else {}
-    metrics, repeated = _metrics(run_dir / "train" / "metrics.jsonl")
+    metrics, repeated = ([], 0) if "train" in leave_out else _metrics(run_dir / "train" / "metrics.jsonl")
     return {
         "name": config.get("name") or run_dir.resolve().name,
         "config_text": text,
@@ -57,7 +61,8 @@ def load(run_dir: Path) -> Json:
         "repeated": repeated,
         "rope": _artifact(run_dir / "rope.json"),
         "ledger": _artifact(run_dir / "data" / "ledger.json"),
-        "results": _artifact(run_dir / "eval" / "results.json"),
+        "results": of("eval", "eval/results.json"),
+        "calibration": of("calibration", "calibration/results.json"),
         "manifest": _artifact(run_dir / "manifest.json"),
     }
 
@@ -111,6 +116,7 @@ def derived(run: Json) -> Json:
         "gain": plots.context_gain(models, window),
         "rope": rope_plot.wavelengths(rope, dimensions),
         "training": plots.training(metrics, width),
+        **calibration_plot.figures(run["calibration"]),
     }
     return {
         "MODELS": MODELS,
@@ -124,12 +130,14 @@ def derived(run: Json) -> Json:
         "lengths": sorted({length for m in models.values() for length in m.get("perplexity") or {}}, key=float),
         "passkeys": {name: passkey_grid((models.get(name) or {}).get("passkey") or []) for name in MODELS},
         "stages": stage_rows(run),
+        "methods": calibration_plot.rows(run["calibration"]),
         "readings": {
             "position": position_reading(models, window),
             "perplexity": perplexity_reading(models, window),
             "gain": gain_reading(models, gain_reference(models, window)),
             "passkey": passkey_reading(models, window),
             "rope": rope_plot.reading(dimensions),
+            "calibration": calibration_plot.reading(run["calibration"]),
             "data": data_reading(run["ledger"]),
             "training": training_reading(metrics, width),
         },

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ropewalk.conf.check import to_yaml
 from ropewalk.conf.errors import FAILED, ConfigError, RopewalkError
 from ropewalk.conf.schema import Config
+from ropewalk.conf.start import importing
 
 if TYPE_CHECKING:
     from ropewalk.launch.stages import Run
@@ -25,6 +26,7 @@ VERBS = {
     "train": "the stages up to the training",
     "eval": "the stages up to the measurements",
     "report": "the stages up to the report",
+    "calibrate": "search the ramp and temperature for this model, on held-out long text, without training",
 }
 EXAMPLES = """\
 settings: key=value, as Hydra takes them. Groups: recipe=NAME (demo, smollm2, base, custom), rope=METHOD (none, pi, ntk,
@@ -159,12 +161,13 @@ def quiet() -> None:
     """Libraries speak only when something is wrong; the CPU engine is chosen, not guessed."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    import torch
+    with importing():
+        import torch
+        import transformers
 
+        import ropewalk.train.model  # noqa: F401  every verb looks at the base
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import transformers
-
     transformers.utils.logging.disable_progress_bar()
 
 
@@ -189,6 +192,7 @@ def close(verb: str, folder: Path, as_json: bool) -> None:
         "data": "data/ledger.json",
         "train": "train/model",
         "eval": "eval/results.json",
+        "calibrate": "calibration/rope.json",
     }
     target = folder / shown.get(verb, "report/index.html")
     if as_json:

@@ -15,6 +15,9 @@ from ropewalk.conf.manifest import Manifest, alone, fingerprint, read_json, run_
 from ropewalk.conf.schema import Config, content
 
 ORDER = ("rope", "data", "train", "eval", "report")
+BESIDE = {
+    "calibrate": ("rope", "data", "calibrate", "report"),
+}  # verb -> its stages
 PACKAGES = (
     "ropewalk",
     "torch",
@@ -61,7 +64,7 @@ def execute(config: Config, last: str, tell: Callable[[str], None] = print, comm
         _refuse_what_cannot_be_trained(run)
     with alone(run.folder):
         (run.folder / "config.yaml").write_text(to_yaml(config))
-        for stage in ORDER[: ORDER.index(last) + 1]:
+        for stage in BESIDE.get(last) or ORDER[: ORDER.index(last) + 1]:
             run.done[stage], said = _STAGES[stage](run)
             tell(said)
             _write_manifest(run)
@@ -107,20 +110,38 @@ def _eval(run: Run) -> tuple[Manifest, str]:
     return stage.run(run.config, _base(run), run.marks("rope", "data", "train"), run.folder / "eval")
 
 
+def _calibrate(run: Run) -> tuple[Manifest, str]:
+    from ropewalk.eval.calibrate import stage
+
+    return stage.run(run.config, _base(run), run.marks("data"), run.folder / "calibration")
+
+
 def _report(run: Run) -> tuple[Manifest, str]:
     from ropewalk.eval import report
 
+    there = {name: found for name in ("train", "eval", "calibration") if (found := _in_force(run, name))}
     decides = {
-        "inputs": run.marks("rope", "data", "train", "eval"),
+        "inputs": run.marks("rope", "data") | {name: found.fingerprint for name, found in there.items()},
         "page": fingerprint(_sources_of_page()),
         "findings": read_json(run.folder / "rope.json")["findings"],
     }
 
     def work(temporary: Path) -> dict[str, Any]:
-        (temporary / "index.html").write_text(report.render(run.folder), encoding="utf-8")
+        page = report.render(run.folder, [n for n in ("train", "eval", "calibration") if n not in there])
+        (temporary / "index.html").write_text(page, encoding="utf-8")
         return {}
 
     return run_stage("report", decides, run.folder / "report", work)
+
+
+def _in_force(run: Run, name: str) -> Manifest | None:
+    """A finished stage's manifest if it was made from what the run's stages are now: a page shows nothing else."""
+    found, rope = manifest.read(run.folder / name), read_json(run.folder / "rope.json")
+    if found is None:
+        return None
+    inputs, made_for = found.content["inputs"], ("factor", "original_max_position_embeddings")
+    same = all(inputs.get(stage, said.fingerprint) == said.fingerprint for stage, said in run.done.items())
+    return found if same and all(found.content.get(key, rope[key]) == rope[key] for key in made_for) else None
 
 
 def _sources_of_page() -> list[str]:
@@ -137,6 +158,7 @@ _STAGES: dict[str, Callable[[Run], tuple[Manifest, str]]] = {
     "train": _train,
     "eval": _eval,
     "report": _report,
+    "calibrate": _calibrate,
 }
 
 

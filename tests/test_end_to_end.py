@@ -1,7 +1,6 @@
 """All stages through the command line on a tiny corpus, held against oracles that are not ours."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,50 +9,16 @@ from pathlib import Path
 
 import pytest
 
-STDLIB = Path(json.__file__).parent.parent
-PACKAGES = ("asyncio", "email", "http", "json", "logging", "unittest", "xml", "concurrent", "importlib", "argparse.py")
-ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
-SMALL = [
-    "recipe=demo",
-    "rope.factor=2",
-    "data.seq_len=512",
-    "data.tokens=80000",
-    "data.heldout=0.3",
-    "train.steps=4",
-    "train.lr=1e-3",
-    "train.warmup_steps=1",
-    "train.global_batch_tokens=2048",
-    "train.micro_batch_size=1",
-    "train.checkpoint_steps=2",
-    "train.wandb=off",
-    "eval.windows=4",
-    "eval.passkey_tries=2",
-    "eval.passkey_lengths=[256,512]",
-]
+sys.path.insert(0, str(Path(__file__).parent))
+from commands import ENV, command, corpus, ropewalk  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """A folder with a source tree `corpus/`: ten packages of the standard library, linked by copy."""
+    """A folder with the corpus."""
     folder = tmp_path_factory.mktemp("work")
-    for name in PACKAGES:
-        files = sorted((STDLIB / name).rglob("*.py")) if (STDLIB / name).is_dir() else [STDLIB / name]
-        for file in files:
-            target = folder / "corpus" / file.relative_to(STDLIB)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(file.read_bytes())
+    corpus(folder)
     return folder
-
-
-def command(work, verb, *words):
-    places = [f"data.sources.stdlib.path={work / 'corpus'}", f"cache_dir={work / 'cache'}", f"runs_dir={work / 'runs'}"]
-    return [sys.executable, "-m", "ropewalk.launch.run", verb, *SMALL, *places, *words]
-
-
-def ropewalk(work, verb, *words, code=0):
-    done = subprocess.run(command(work, verb, *words), env=ENV, cwd=work, capture_output=True, text=True, timeout=600)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

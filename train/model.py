@@ -180,6 +180,18 @@ def _ready(model: PreTrainedModel, plan: RopePlan, kernel: str, when: str) -> Pr
     return model
 
 
+def rescale(model: PreTrainedModel, plan: RopePlan) -> None:
+    """Put another plan into a live model, in place: its rotary modules are made anew from its config, and proved.
+
+    Not for decoupled heads (DeepSeek), whose softmax scale is set when the model is built. Raises: ProofError.
+    """
+    config = rope_plan.apply(plan, model.config)
+    for name, module in proof.rotary_modules(model).items():
+        kind: Any = type(module)
+        model.set_submodule(name, kind(config=config).to(model.device))
+    proof.prove(model, plan, "after another plan was put in")
+
+
 def refuse_unknown_attention(config: PreTrainedConfig, name: str) -> None:
     """What the rope stage rescales and the trainer's attention does not do yet. Raises: ConfigError by name."""
     if slides(config):
