@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ropewalk.conf.errors import DataError
-from ropewalk.conf.manifest import Manifest, run_stage, write_json
+from ropewalk.conf.manifest import Manifest, read_json, run_stage, write_json
 from ropewalk.conf.schema import SYNTHETIC, Config, content
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataFolders, Window, heldout_text, heldout_windows
@@ -55,7 +55,7 @@ def examine(config: Config, base: Base, plan: RopePlan, run_dir: Path) -> dict[s
         "targets": exam.targets,
         "models": results,
         "verdicts": verdicts(results, plan.base_window, exam.length),
-        "notes": notes(config, base),
+        "notes": notes(config, base, read_json(run_dir / "rope.json")),
     }
 
 
@@ -106,8 +106,8 @@ def make_exam(config: Config, plan: RopePlan, data: DataFolders) -> tasks.Exam:
     return tasks.Exam(window, length, windows, asked, targets, config.eval.batch_tokens, config.seed)
 
 
-def notes(config: Config, base: Base) -> list[str]:
-    """What a reader must know to read the numbers rightly."""
+def notes(config: Config, base: Base, rope: dict[str, Any]) -> list[str]:
+    """What a reader must know to read the numbers rightly. `rope`: the content of `rope.json`."""
     found = [
         f"Held-out documents are chosen by a hash of their id ({config.data.heldout:.0%} of them); intervals are 95%, bootstrapped over documents."
     ]
@@ -117,6 +117,11 @@ def notes(config: Config, base: Base) -> list[str]:
         found.append(
             f"The training mixture holds synthetic retrieval ({shares} of the tokens' weight): passkey here measures a task of the "
             "same form as in training, on text and keys that training has not seen."
+        )
+    if chosen_on := rope.get("calibrated_on"):
+        found.append(
+            f"The rope plan was calibrated on {len(chosen_on)} of the held-out documents, which are measured here again; the calibration's "
+            "own figures are of other documents."
         )
     if base.scratch is not None:
         found.append("This run makes a base from scratch: there is no model before it to compare with.")

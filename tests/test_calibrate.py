@@ -127,7 +127,9 @@ def test_training_takes_the_plan_and_its_export_has_the_table(found, work):
     from transformers import AutoModelForCausalLM
 
     words = ["name=taken", "data.heldout=0.6", "rope=table", f"rope.path={found / 'rope.json'}", "train.steps=1"]
-    ropewalk(work, "train", *words)
+    ropewalk(work, "eval", *words)
+    notes = " ".join(json.loads((work / "runs" / "taken" / "eval" / "results.json").read_text())["notes"])
+    assert f"calibrated on {read(found)['chosen_on']['documents']} of the held-out documents" in notes
     model = AutoModelForCausalLM.from_pretrained(work / "runs" / "taken" / "train" / "model")
     plan = read(found, "rope.json")
     live = model.model.rotary_emb

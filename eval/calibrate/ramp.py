@@ -20,8 +20,8 @@ def propose(finished: Sequence[Trial], *, seed: int, number: int, factor: float)
     sampler = optuna.samplers.TPESampler(seed=seed * 100_003 + number, n_startup_trials=RANDOM_FIRST, multivariate=True)
     study, space = optuna.create_study(sampler=sampler), _space(optuna, factor)
     for trial in finished:
-        if trial.candidate.searcher == "ramp":
-            study.add_trial(_told(optuna, trial, space))
+        if (place := _place(trial.candidate, factor)) is not None:
+            study.add_trial(_told(optuna, trial, place, space))
     return candidate(study.ask(space).params, factor)
 
 
@@ -48,12 +48,20 @@ def _space(optuna: Any, factor: float) -> dict[str, Any]:
     }
 
 
-def _told(optuna: Any, trial: Trial, space: dict[str, Any]) -> Any:
+def _place(known: Candidate, factor: float) -> dict[str, float] | None:
+    """Where a candidate lies in the space; of the papers' methods, those that are a ramp with YaRN's borders."""
+    if known.searcher != "paper":
+        return known.place if known.searcher == "ramp" else None
+    temperature = {"yarn": 0.1 * math.log(factor) + 1, "ntk_by_parts": 1.0}.get(known.settings["method"])
+    return None if temperature is None else {"beta_slow": 1.0, "spread": 32.0, "attention_factor": temperature}
+
+
+def _told(optuna: Any, trial: Trial, place: dict[str, float], space: dict[str, Any]) -> Any:
     states, whole = optuna.trial.TrialState, trial.whole
     return optuna.trial.create_trial(
         state=states.PRUNED if whole is None else states.COMPLETE,
         value=None if whole is None else whole.value,
-        params=trial.candidate.place,
+        params=place,
         distributions=space,
         intermediate_values={0: trial.short.value},
     )

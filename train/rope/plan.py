@@ -14,6 +14,9 @@ from ropewalk.train.rope import shape as shapes
 from ropewalk.train.rope.methods import METHODS, Rotary, Table, get_mscale, scale, tied
 from ropewalk.train.rope.shape import Shape
 
+BESIDE = ("fingerprint", "findings", "calibrated_on")
+"""What `rope.json` holds beside the plan: the stage's mark, the lint's warnings, the documents that the plan was chosen on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RopePlan:
@@ -40,7 +43,7 @@ class RopePlan:
 
     @classmethod
     def read(cls, path: Path) -> "RopePlan":
-        return cls(**{k: v for k, v in read_json(path).items() if k not in ("fingerprint", "findings")})
+        return cls(**{k: v for k, v in read_json(path).items() if k not in BESIDE})
 
     def json(self) -> dict[str, Any]:
         return asdict(self)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.manifest import Manifest, read_json, write_json
-from ropewalk.conf.scaling import ROPE_CLASSES
+from ropewalk.conf.scaling import ROPE_CLASSES, RopeConfig, TableConfig
 from ropewalk.conf.schema import Config, content
 from ropewalk.train import model
 from ropewalk.train.model import Base
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope.lint import lint
+from ropewalk.train.rope.methods import FreeTable
 from ropewalk.train.rope.plan import RopePlan
 from ropewalk.train.rope.shape import slides
 
@@ -34,13 +35,19 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     manifest.facts = {"hash": plan.hash, "max_position_embeddings": plan.max_position_embeddings}
     before = read_json(output) if output.is_file() else {}
     if before.get("fingerprint") != manifest.fingerprint or before.get("findings") != findings:
-        write_json(output, {**plan.json(), "findings": findings, "fingerprint": manifest.fingerprint})
+        beside = {"findings": findings, "fingerprint": manifest.fingerprint, "calibrated_on": chosen_on(config.rope)}
+        write_json(output, {**plan.json(), **beside})
     if before.get("fingerprint") == manifest.fingerprint:
         return manifest, "rope: done before with the same settings and inputs; skipped"
     return (
         manifest,
         f"rope: {plan.method} x{plan.factor:g}, {plan.original_max_position_embeddings:,} -> {plan.max_position_embeddings:,} tokens",
     )
+
+
+def chosen_on(rope: RopeConfig) -> list[str]:
+    """The documents that a table from a file was chosen on: eval says so where it measures them again."""
+    return list(FreeTable.read(rope).get("calibrated_on", [])) if isinstance(rope, TableConfig) else []
 
 
 def others(config: Config, base: Base, methods: Sequence[str]) -> list[RopePlan]:
