@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
 from ropewalk.conf.errors import ConfigError
@@ -128,9 +129,9 @@ def base_config(base: Base) -> PreTrainedConfig:
         found = AutoConfig.from_pretrained(
             str(base.path), revision=base.revision, trust_remote_code=base.trust_remote_code
         )
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ConfigError(f"model.path is {base.name}; its config must be readable by transformers; {first}") from error
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+        said = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
+        raise ConfigError(f"model.path is {base.name}; its config must be readable by transformers; {said}") from error
     return found
 
 

@@ -1,5 +1,6 @@
 """How a model's config describes its rotary tables: which one is rescaled, from which window; or why it is refused."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,7 +103,23 @@ def _tables(config: PreTrainedConfig, kind: str) -> dict[str | None, dict[str, A
         if not known or "mrope_section" in table:
             word = table.get("rope_type") if not known else "mrope_section"
             raise ConfigError(f"{kind} has rope_type {word}; Ropewalk reads default, {', '.join(_READERS)}; {OTHER}")
+        _refuse_what_is_no_number(table, kind)
+        if table.get("rope_type", "default") == "default" and "factor" in table:
+            raise ConfigError(
+                f"{kind} has factor {table['factor']} and rope_type default, which scales nothing; one of them is wrong; mend its config.json"
+            )
     return {key: {**table, "rope_type": table.get("rope_type", "default")} for key, table in tables.items()}
+
+
+def _refuse_what_is_no_number(table: dict[str, Any], kind: str) -> None:
+    """transformers takes what it finds. Raises: ConfigError."""
+    for key, value in table.items():
+        numbers = value if isinstance(value, list) else [value]
+        plain = key in ("rope_type", "type") or value is None or isinstance(value, bool)
+        if not plain and not all(isinstance(x, (int, float)) and math.isfinite(x) and x > 0 for x in numbers):
+            raise ConfigError(
+                f"{kind} has {key} {value} in rope_parameters; it must be a number above 0; mend its config.json"
+            )
 
 
 def _dim(config: PreTrainedConfig, parameters: dict[str, Any], kind: str) -> int:

@@ -1,5 +1,6 @@
 """Real config classes of transformers, small random models: rescaled, proved live, saved, reloaded, proved; or refused by name."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import ROPE_CLASSES, RopeConfig, YarnConfig
+from ropewalk.train import model as models
+from ropewalk.train.model import Base
 from ropewalk.train.rope import plan, proof
 
 SMALL: dict[str, Any] = {
@@ -117,6 +120,33 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "llama has rope_type dynamic; Ropewalk reads default, linear",
     ),
 }
+LLAMA = {
+    "vocab_size": 64,
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    "model_type": "llama",
+}
+DEFAULT = {"rope_type": "default", "rope_theta": 1e4}
+WRONG_FILES: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown type": ({"rope_parameters": {**DEFAULT, "rope_type": "foo"}}, "llama has rope_type foo; Ropewalk reads"),
+    "old form, unknown type": (
+        {"rope_scaling": {"type": "foo", "factor": 2.0}, "rope_theta": 1e4},
+        "has rope_type foo",
+    ),
+    "factor without a type": (
+        {"rope_parameters": {"rope_theta": 1e4, "factor": 4.0}},
+        "has factor 4.0 and rope_type default",
+    ),
+    "no factor": ({"rope_parameters": {**DEFAULT, "rope_type": "yarn"}}, "its config must be readable .*factor"),
+    "factor in words": ({"rope_parameters": {**DEFAULT, "rope_type": "yarn", "factor": "four"}}, "has factor four"),
+    "negative factor": ({"rope_parameters": {**DEFAULT, "rope_type": "linear", "factor": -2.0}}, "has factor -2.0"),
+    "no theta": ({"rope_parameters": {"rope_type": "default", "rope_theta": 0.0}}, "has rope_theta 0.0"),
+    "window that is no integer": (
+        {"max_position_embeddings": 256.5},
+        "config must be readable .*max_position_embeddings",
+    ),
+}
 METHODS = ("pi", "ntk", "ntk_by_parts", "yarn", "llama3", "longrope", "abf")
 
 
@@ -183,6 +213,16 @@ def test_what_is_not_handled_is_refused_by_name(name: str) -> None:
     with pytest.raises(ConfigError, match=said) as error:
         plan.make(YarnConfig(factor=4.0), config_of(kind, extra), "the-model")
     assert "model.path is the-model" in str(error.value)
+
+
+@pytest.mark.parametrize("name", WRONG_FILES)
+def test_a_config_file_that_is_wrong_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    content, said = WRONG_FILES[name]
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA | content))
+    with pytest.raises(ConfigError, match=said) as error:
+        config = models.base_config(Base(str(tmp_path)))
+        plan.make(YarnConfig(factor=4.0, original_max_position_embeddings=64), config, tmp_path.name)
+    assert "\n" not in str(error.value) and str(error.value).count(";") >= 2
 
 
 def test_dynamic_scaling_is_proved_on_both_sides_of_the_window() -> None:
