@@ -8,17 +8,30 @@ from ropewalk.train.rope.plan import RopePlan
 
 
 def summary(plan: RopePlan) -> str:
-    """One plan: a line for each pair of dimensions."""
+    """One plan: a line for each pair of dimensions, against both windows."""
     after, before = np.array(plan.inv_freq), np.array(plan.base["inv_freq"])
     waves, old, shares = 2 * np.pi / after, 2 * np.pi / before, share(plan)
     lines = [
         head(plan),
-        f"{'dim':>5} {'wavelength before':>18} {'after':>12} {'rotations':>10} {'interpolated':>13}",
+        f"{'':>5} {'wavelength, tokens':^31} {'turns in the window':^21}",
+        f"{'dim':>5} {'before':>15} {'after':>15} {'original':>10} {'new':>10} {'interpolated':>13}",
     ]
     for i in range(len(after)):
-        turns = plan.original_max_position_embeddings / old[i]
-        lines.append(f"{i:>5} {old[i]:>18,.1f} {waves[i]:>12,.1f} {turns:>10.2f} {shares[i]:>12.0%}")
-    return "\n".join(lines)
+        turns, later = plan.original_max_position_embeddings / old[i], plan.max_position_embeddings / waves[i]
+        lines.append(f"{i:>5} {old[i]:>15,.1f} {waves[i]:>15,.1f} {turns:>10.2f} {later:>10.2f} {shares[i]:>13.0%}")
+    return "\n".join([*lines, *_reading(plan, old, waves, shares)])
+
+
+def _reading(plan: RopePlan, old: np.ndarray, waves: np.ndarray, shares: np.ndarray) -> list[str]:
+    """What a reader looks for: where the ramp lies, and which angles the model has never seen."""
+    kept, whole = int((np.abs(shares) < 0.005).sum()), int((shares > 0.995).sum())
+    unseen = int(
+        ((plan.base_window < old) & (plan.max_position_embeddings / waves > plan.base_window / old * 1.001)).sum()
+    )
+    return [
+        f"kept {kept}, in between {len(shares) - kept - whole}, divided by the whole factor {whole}; "
+        f"{unseen} dimension(s) never came round in the base's window and turn further in the new one than it has seen"
+    ]
 
 
 def head(plan: RopePlan) -> str:

@@ -1,6 +1,7 @@
 """The rope plan: which bases are accepted, which are refused by name, and what is written."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -102,5 +103,17 @@ def test_unscaled_plan_is_that_of_the_base() -> None:
 def test_summary_has_a_line_a_dimension() -> None:
     lines = show.summary(plan.make(YarnConfig(factor=8.0), llama(), "the-model")).splitlines()
     assert "yarn x8: 4,096 -> 32,768 tokens" in lines[0]
-    assert len(lines) == 2 + 16
-    assert lines[2].split()[-1] == "0%" and lines[-1].split()[-1] == "100%"
+    assert len(lines) == 3 + 16 + 1
+    assert lines[3].split()[-1] == "0%" and lines[-2].split()[-1] == "100%"
+
+
+def test_summary_counts_the_angles_that_were_never_seen() -> None:
+    """arXiv 2309.00071, section 3.1: NTK-aware scaling takes some slow dimensions out of bounds; YaRN and PI take none."""
+    d, b, o, s = 32, 1e4, 4096, 8.0
+    raised = b * s ** (d / (d - 2))
+    seen = [o / (2 * math.pi * b ** (2 * i / d)) for i in range(d // 2)]
+    asked = [s * o / (2 * math.pi * raised ** (2 * i / d)) for i in range(d // 2)]
+    beyond = sum(t < 1 and later > t * 1.001 for t, later in zip(seen, asked, strict=True))
+    assert beyond > 2
+    for rope, count in ((NTKConfig(factor=s), beyond), (PIConfig(factor=s), 0), (YarnConfig(factor=s), 0)):
+        assert f"; {count} dimension(s) never came round" in show.summary(plan.make(rope, llama(), "m"))
