@@ -14,7 +14,7 @@ import pyarrow as pa
 from ropewalk.conf import manifest
 from ropewalk.conf.manifest import read_json
 from ropewalk.data import store as token_store
-from ropewalk.data.store import Store
+from ropewalk.data.store import Store, numbers
 
 IGNORE = -100
 
@@ -41,9 +41,9 @@ class Sequences:
         self.stores = [token_store.load(folder) for folder in stores]
         self.first = np.cumsum([0, *(len(s.length) for s in self.stores)])
         column = pa.ipc.open_file(pa.memory_map(str(plan / "plan.arrow"))).read_all()["pieces"].combine_chunks()
-        self.offsets = column.offsets.to_numpy()
+        self.offsets = numbers(column.offsets)
         flat = column.values
-        self.document, self.start, self.length = (flat.field(k).to_numpy() for k in ("document", "start", "length"))
+        self.document, self.start, self.length = (numbers(flat.field(k)) for k in ("document", "start", "length"))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,6 +158,7 @@ def command(verb: str, overrides: Sequence[str]) -> str:
     return shlex.join(["ropewalk", verb, *words])
 
 
+@cache  # a sweep imports once
 def quiet() -> None:
     """Libraries speak only when something is wrong; the CPU engine is chosen, not guessed."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

@@ -5,6 +5,7 @@ import os
 import resource
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,10 @@ class Metrics:
     """Appends one line a step; a resumed run first drops the lines past its checkpoint, which it will write again."""
 
     def __init__(self, folder: Path, config: Config, first_step: int) -> None:
-        self.path = folder / "metrics.jsonl"
+        self.config, self.path = config, folder / "metrics.jsonl"
         kept = [line for line in self._lines() if json.loads(line)["step"] <= first_step]
         self.path.write_text("".join(line + "\n" for line in kept))
         self.file = self.path.open("a")
-        self.wandb = _wandb(folder, config)
         self.bar = tqdm(
             total=config.train.steps,
             initial=first_step,
@@ -46,6 +46,11 @@ class Metrics:
         if not self.path.is_file():
             return []
         return [line for line in self.path.read_text().split("\n")[:-1] if line]
+
+    @cached_property
+    def wandb(self) -> Any:
+        """Asked for when a step has been written: no step waits for it, and a start costs it 1.4 s."""
+        return _wandb(self.path.parent, self.config)
 
     def step(self, row: dict[str, Any]) -> None:
         self.file.write(json.dumps(row) + "\n")

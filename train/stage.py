@@ -1,5 +1,7 @@
 """The train stage as launch sees it: starts the ranks through DeepSpeed's launcher, waits, publishes what they made."""
 
+import base64
+import json
 import os
 import signal
 import socket
@@ -74,14 +76,26 @@ def processes(config: Config) -> int:
 
 
 def command(config: Config, run_dir: Path) -> list[str]:
-    """DeepSpeed's launcher, also for one process. Ranks come by the environment, not by a flag."""
-    where = ["--hostfile", config.train.hostfile] if config.train.hostfile else ["--master_addr", "127.0.0.1"]
+    """DeepSpeed's launcher, also for one process. Ranks come by the environment, not by a flag.
+
+    Its `runner` reads a hostfile and starts `launch` on each machine; on one machine it would only cost its imports.
+    """
+    hostfile, count = config.train.hostfile, processes(config)
+    if hostfile:
+        where = ["deepspeed.launcher.runner", "--hostfile", hostfile, "--num_gpus", str(count)]
+    else:
+        where = ["deepspeed.launcher.launch", "--world_info", world_info(count), "--master_addr", "127.0.0.1"]
     return [
-        *(sys.executable, "-m", "deepspeed.launcher.runner"),
-        *where,
-        *("--master_port", str(_free_port()), "--num_gpus", str(processes(config))),
+        *(sys.executable, "-m", *where, "--master_port", str(_free_port())),
         *("--log_level", "error", "--no_local_rank", "--module", "ropewalk.train", str(run_dir.resolve())),
     ]
+
+
+def world_info(count: int) -> str:
+    """This machine's devices as `launch` takes them: a rank each, of those that CUDA_VISIBLE_DEVICES leaves if it is set."""
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    devices = visible[:count] if len(visible) >= count else list(range(count))
+    return base64.urlsafe_b64encode(json.dumps({"localhost": devices}).encode()).decode()
 
 
 def _free_port() -> int:

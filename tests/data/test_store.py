@@ -1,5 +1,7 @@
 """The token store: what was written is what is read, and what was not written is counted."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +155,25 @@ def test_tokenizer_training_splits_digits_and_is_the_same_twice(tokenizer: Any) 
     assert tokenizers.identity(one) == tokenizers.identity(two) != tokenizers.identity(tokenizer)
     digits = [word for word in one.get_vocab() if sum(c.isdigit() for c in word) > 1]
     assert digits == []
+
+
+@pytest.mark.parametrize("values", [[], [3], [1, 2, 3, 4]])
+@pytest.mark.parametrize("kind", [pa.int32(), pa.int64(), pa.uint8()])
+def test_a_column_of_numbers_is_what_arrow_says(values: list[int], kind: pa.DataType) -> None:
+    parts = pa.chunked_array([values, values[:2]], type=kind)
+    for column in (parts, parts.slice(1), pa.array(values, kind), pa.array(values, kind).slice(1)):
+        found = store.numbers(column)
+        assert found.tolist() == column.to_pylist() and found.dtype == kind.to_pandas_dtype()
+
+
+def test_a_store_opens_without_pandas(folder: Path) -> None:
+    """Arrow imports it where its `to_numpy` is used: half a second of every start, for nothing."""
+    texts = {"a": "rope", "b": "yarn"}
+    facts = store.write(folder, [Document(*item) for item in texts.items()], by_bytes, 300, 0.5, lambda _: None)
+    opened = finish(folder, facts)
+    assert opened.heldout.dtype == bool and opened.heldout.tolist() == [store.is_heldout(i, 0.5) for i in texts]
+    code = (
+        "import sys; from pathlib import Path; from ropewalk.data import store; store.load(Path(sys.argv[1]));"
+        "sys.exit('pandas' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder.with_name("done"))], check=True)

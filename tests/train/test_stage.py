@@ -1,0 +1,77 @@
+"""The ranks under DeepSpeed's own launcher: which command, which devices, and how their end comes through."""
+
+import base64
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from ropewalk.conf.errors import RopewalkError, Stopped
+from ropewalk.conf.schema import Config
+from ropewalk.launch.compose import compose
+from ropewalk.train import stage
+
+RANK = """\
+import os, sys, time
+folder = sys.argv[1]
+if os.environ["RANK"] == "1":
+    while not os.path.exists(folder + "/pid"):
+        time.sleep(0.05)
+    sys.exit(int(open(folder + "/code").read()))
+open(folder + "/pid.tmp", "w").write(str(os.getpid()))
+os.rename(folder + "/pid.tmp", folder + "/pid")
+time.sleep(300)
+"""
+
+
+def config(*words: str) -> Config:
+    return compose(["recipe=demo", "train.processes=2", *words])
+
+
+def devices(words: list[str]) -> dict[str, list[object]]:
+    found: dict[str, list[object]] = json.loads(base64.urlsafe_b64decode(words[words.index("--world_info") + 1]))
+    return found
+
+
+def test_one_machine_has_a_rank_a_device_and_no_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    words = stage.command(config(), tmp_path)
+    assert words[1:3] == ["-m", "deepspeed.launcher.launch"] and "--hostfile" not in words
+    assert devices(words) == {"localhost": [0, 1]}
+    assert words[-3:] == ["--module", "ropewalk.train", str(tmp_path)]
+
+
+def test_several_machines_go_through_the_runner(tmp_path: Path) -> None:
+    words = stage.command(config("train.hostfile=hosts"), tmp_path)
+    assert words[1:3] == ["-m", "deepspeed.launcher.runner"]
+    assert words[words.index("--hostfile") + 1] == "hosts" and words[words.index("--num_gpus") + 1] == "2"
+
+
+@pytest.mark.parametrize(
+    ("visible", "wanted"), [("3,1,2", ["3", "1"]), ("GPU-a,GPU-b", ["GPU-a", "GPU-b"]), ("", [0, 1]), ("5", [0, 1])]
+)
+def test_devices_that_the_user_left_visible_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, wanted: list[object]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices(stage.command(config(), tmp_path)) == {"localhost": wanted}
+
+
+@pytest.mark.parametrize(("code", "seen"), [(2, 2), (3, 3), (75, 75), (1, 1), (-9, 1)])
+def test_a_rank_that_ends_ends_the_others_and_its_code_comes_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, seen: int
+) -> None:
+    """Rank 0 would sleep for minutes; rank 1 leaves."""
+    (tmp_path / "stand_in.py").write_text(RANK)
+    (tmp_path / "code").write_text(str(code))
+    whole = stage.command
+    stand_in = {"ropewalk.train": "stand_in"}
+    monkeypatch.setattr(stage, "command", lambda *at: [stand_in.get(word, word) for word in whole(*at)])
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    started = time.monotonic()
+    with pytest.raises(RopewalkError) as ended:
+        stage.launch(config(), tmp_path, tmp_path)
+    assert ended.value.exit_code == seen and isinstance(ended.value, Stopped) == (seen == 75)
+    assert time.monotonic() - started < 120
+    assert not Path("/proc", (tmp_path / "pid").read_text()).exists()

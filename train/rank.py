@@ -1,0 +1,77 @@
+"""One rank, from the frozen config to the exported model; no Hydra here."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from transformers.utils import logging as transformers_logging
+
+from ropewalk.conf import check
+from ropewalk.conf.errors import RopewalkError
+from ropewalk.conf.manifest import write_json
+from ropewalk.conf.schema import Config
+from ropewalk.data import tokenizer as tokenizers
+from ropewalk.data.dataset import DataFolders
+from ropewalk.train import checkpoint, engine, loop, model
+from ropewalk.train.rope import proof
+from ropewalk.train.rope.plan import RopePlan
+
+
+def train(run_dir: Path) -> None:
+    """Train into `RUN_DIR/train.tmp`; the stage publishes it."""
+    config = check.load(run_dir / "config.yaml")
+    engine.start_distributed()
+    cache, folder = Path(config.cache_dir).expanduser(), run_dir / "train.tmp"
+    data = DataFolders.of(run_dir, cache)
+    plan = RopePlan.read(run_dir / "rope.json")
+    accumulated = engine.accumulation(config, dist.get_world_size())
+    built = build(config, cache, plan)
+    model.check_vocabulary(built, len(tokenizers.load(str(data.tokenizer))))
+    live = engine.make(built, config, accumulated)
+    proof.restore(built, plan)
+    say(proof.prove(built, plan, "after the engine's casts"))
+    step = checkpoint.load(live, folder / "checkpoints")
+    sequences = data.sequences()
+    say(describe(config, accumulated, step, len(sequences), built.config._attn_implementation))
+    loop.train(live, config, sequences, folder, step)
+    checkpoint.export(live, folder / "model")
+    if dist.get_rank() == 0:
+        write_json(folder / "done.json", {"steps": config.train.steps})
+
+
+def build(config: Config, cache: Path, plan: RopePlan) -> model.PreTrainedModel:
+    base = model.locate(config.model, cache)
+    built = model.build(base, plan, dtype=torch.float32, seed=config.seed, attention_kernel=config.train.attention)
+    return built.to(engine.device())  # type: ignore[arg-type]
+
+
+def describe(config: Config, accumulated: int, step: int, sequences: int, attention: str) -> str:
+    """What was derived, in one block, once."""
+    batch, world = config.global_batch_tokens, dist.get_world_size()
+    return (
+        f"train: {config.train.steps} steps x {batch:,} tokens = {world} rank(s) x {accumulated} accumulated x "
+        f"{config.train.micro_batch_size} x {config.data.seq_len:,}; {sequences:,} sequences, "
+        f"{config.train.steps * batch / max(1, sequences * config.data.seq_len):.2f} epochs; ZeRO {config.train.zero_stage}, "
+        f"{config.train.precision}, attention {attention}" + (f"; resumed at step {step}" if step else "")
+    )
+
+
+def say(text: str) -> None:
+    if dist.get_rank() == 0:
+        print(text, flush=True)
+
+
+def run(run_dir: Path) -> None:
+    """What the process does: `train`, its errors as exit codes."""
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    if os.environ.get("RANK", "0") != "0":
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  rank 0 speaks; errors go to stderr
+    try:
+        train(run_dir)
+    except RopewalkError as error:
+        print(f"rank {os.environ.get('RANK', '0')}: {error}", file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)
