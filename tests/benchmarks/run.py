@@ -1,6 +1,7 @@
-"""Measure Ropewalk beside its peers: `python tests/benchmarks/run.py [--quick] [--only NAME ...]`.
+"""Measure Ropewalk beside its peers: `python tests/benchmarks/run.py [--quick] [--only NAME ... [--update]]`.
 
-A full run writes latest.json; --quick (tiny sizes, to try the benchmarks themselves) and --only write nothing.
+A full run writes latest.json; --only writes nothing, with --update it replaces its rows there, each with its own date and
+commit; --quick (tiny sizes, to try the benchmarks themselves) writes nothing.
 Exit codes: 0 all bars hold, 1 a benchmark failed, 3 a bar was missed.
 """
 
@@ -41,13 +42,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if importlib.util.find_spec("accelerate") is None:
         print("accelerate is not installed; the peer (transformers' Trainer) needs it; pip install 'ropewalk[dev]'")
         return 2
+    if arguments.update and (arguments.quick or not arguments.only):
+        parser().error("--update goes with --only NAME, and not with --quick")
     if arguments.quick:
         common.patience.seconds = 0.0
     head = header()
     results, left_out, failed = measure(arguments.only or list(BENCHMARKS), arguments.quick)
     print(table(results, left_out))
-    if not (arguments.quick or arguments.only or failed):
-        whole = {**head, "others_cores": max(common.OTHERS), "results": results, "left_out": left_out}
+    whole = {**head, "others_cores": max(common.OTHERS, default=0.0), "results": results, "left_out": left_out}
+    if arguments.update:
+        whole = updated(json.loads(LATEST.read_text()), whole)
+    if not failed and (arguments.update or not (arguments.quick or arguments.only)):
         LATEST.write_text(json.dumps(whole, indent=1) + "\n")
         print(f"wrote {LATEST.relative_to(common.ROOT)}")
     missed = any(r["holds"] is False for r in results)
@@ -62,7 +67,18 @@ def parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="tiny sizes, one round: tries the benchmarks, writes nothing"
     )
     found.add_argument("--only", action="append", choices=list(BENCHMARKS), help="one benchmark (again for more)")
+    found.add_argument("--update", action="store_true", help="with --only: replace these rows of latest.json")
     return found
+
+
+def updated(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The former file with the rows measured now in their places; each of them says when and on what commit."""
+    if before["hardware"] != now["hardware"]:
+        raise SystemExit(f"latest.json is of {before['hardware']}, this is {now['hardware']}; run all of them")
+    mark = {key: now[key] for key in ("date", "commit", "others_cores")}
+    new = {row["name"]: {**row, "measured": mark} for row in now["results"]}
+    kept = [new.pop(row["name"], row) for row in before["results"]]
+    return {**before, "results": [*kept, *new.values()]}
 
 
 def measure(names: Sequence[str], quick: bool) -> tuple[list[Any], list[Any], bool]:

@@ -20,7 +20,7 @@ def exits(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[object, str,
     return stopped.value.code, said.out, said.err
 
 
-@pytest.mark.parametrize("verb", ["run", "rope", "data", "train", "eval", "report", "calibrate"])
+@pytest.mark.parametrize("verb", ["run", "rope", "data", "train", "eval", "report", "calibrate", "export"])
 def test_refused_configuration_exits_2_with_a_line_a_problem(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     code, out, error = exits(capsys, verb, "recipe=demo", "train.lr=-1", "rope.factor=0.5", "+train.foo=1")
     assert (code, out) == (2, "")
@@ -195,6 +195,6 @@ def test_missing_data_exits_2_as_data(capsys: pytest.CaptureFixture[str], tiny: 
 
 
 def test_every_verb_has_a_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("run", "rope", "data", "train", "eval", "report", "calibrate"):
+    for verb in ("run", "rope", "data", "train", "eval", "report", "calibrate", "export"):
         assert parser().parse_args([verb]).verb == verb
         assert "exit codes" in exits(capsys, verb, "--help")[1]

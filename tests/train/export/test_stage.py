@@ -1,0 +1,139 @@
+"""The stage: what it writes, when it is redone, and what it refuses."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ropewalk.conf.errors import ConfigError, ProofError
+from ropewalk.conf.manifest import write_json
+from ropewalk.conf.scaling import YarnConfig
+from ropewalk.conf.schema import (
+    Config,
+    DataConfig,
+    EvalConfig,
+    ExportConfig,
+    ModelConfig,
+    SourceConfig,
+    TrainConfig,
+)
+from ropewalk.train.export import stage
+
+YARN = YarnConfig(factor=8.0)
+MARKS = {"rope": "a", "train": "b"}
+
+
+def configured(gguf: str = "f16") -> Config:
+    return Config(
+        name="tiny",
+        model=ModelConfig(path="tiny"),
+        rope=YARN,
+        data=DataConfig(seq_len=64, sources={"mine": SourceConfig(path="mine")}),
+        train=TrainConfig(steps=1, lr=1e-3),
+        eval=EvalConfig(),
+        export=ExportConfig(gguf=gguf),
+    )
+
+
+@pytest.fixture
+def run_dir(tiny: Callable[..., Any], trained: Callable[..., Any]) -> Path:
+    """A run whose training is finished."""
+    model, plan = trained(tiny("llama"), YARN)
+    folder: Path = model.parents[1]
+    write_json(folder / "rope.json", {**plan.json(), "findings": [], "fingerprint": "x"})
+    return folder
+
+
+def test_files_and_facts(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest, said = stage.run(configured(), MARKS, run_dir / "export")
+    names = {str(p.relative_to(run_dir / "export")) for p in (run_dir / "export").rglob("*") if p.is_file()}
+    assert names >= {
+        "SERVING.md",
+        "serving.json",
+        "manifest.json",
+        "model-f16.gguf",
+        "hf/config.json",
+        "hf/model.safetensors",
+    }
+    assert manifest.facts["gguf"] == "model-f16.gguf" and manifest.facts["same"]["vLLM"] is True
+    assert said.startswith("export: done in") and "rope proof after export" in capsys.readouterr().out
+    assert str(run_dir) not in json.dumps(manifest.facts) + (run_dir / "export" / "serving.json").read_text()
+
+
+def test_weights_are_the_same_bytes_and_the_source_is_untouched(run_dir: Path) -> None:
+    model = run_dir / "train" / "model"
+    before = {p.name: p.read_bytes() for p in model.iterdir()}
+    stage.run(configured("off"), MARKS, run_dir / "export")
+    hf = run_dir / "export" / "hf"
+    assert (hf / "model.safetensors").samefile(model / "model.safetensors")
+    assert {p.name: p.read_bytes() for p in model.iterdir()} == before
+    assert not (hf / "config.json").samefile(model / "config.json")
+    assert json.loads((hf / "config.json").read_text())["rope_scaling"]["type"] == "yarn"
+
+
+def test_weights_are_copied_where_links_are_not_allowed(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(stage.os, "link", refuse)
+    stage.run(configured("off"), MARKS, run_dir / "export")
+    copied, source = (f / "model.safetensors" for f in (run_dir / "export" / "hf", run_dir / "train" / "model"))
+    assert not copied.samefile(source) and copied.read_bytes() == source.read_bytes()
+
+
+def test_done_before_is_skipped_and_a_new_measurement_redoes_it(run_dir: Path) -> None:
+    output = run_dir / "export"
+    stage.run(configured("off"), MARKS, output)
+    assert "skipped" in stage.run(configured("off"), MARKS, output)[1]
+    assert "export.gguf was" in stage.run(configured("f32"), MARKS, output)[1]
+    bins = [{"from": 0, "to": 256, "nll": 3.0, "low": 2.9, "high": 3.1, "tokens": 9}]
+    verdict = {"name": "Inside the original window", "value": "+0.010 nats", "rule": "at most +0.05", "holds": True}
+    (run_dir / "eval").mkdir()
+    models = {name: {"nll_by_position": bins} for name in ("base", "extended")}
+    write_json(run_dir / "eval" / "results.json", {"base_window": 256, "models": models, "verdicts": [verdict]})
+    assert "short_text was" in stage.run(configured("f32"), MARKS, output)[1]
+    assert "+0.010 nats" in (output / "SERVING.md").read_text()
+
+
+def test_checkpoint_that_lost_its_scaling_is_not_handed_over(run_dir: Path) -> None:
+    """A field failure: the published config had no scaling, and nobody looked."""
+    path = run_dir / "train" / "model" / "config.json"
+    config = json.loads(path.read_text())
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4}
+    path.write_text(json.dumps(config))
+    with pytest.raises(ProofError, match=r"rope proof after export: model\.rotary_emb\.inv_freq\[\d\]"):
+        stage.run(configured("off"), MARKS, run_dir / "export")
+    assert not (run_dir / "export").exists()
+
+
+def test_window_of_the_base_in_the_config_is_not_handed_over(run_dir: Path) -> None:
+    """The table would be right, and every server would cut texts at the base's 256 tokens."""
+    path = run_dir / "train" / "model" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "max_position_embeddings": 256}))
+    with pytest.raises(ProofError, match="config.json has max_position_embeddings 256; the plan has 2048"):
+        stage.run(configured("off"), MARKS, run_dir / "export")
+
+
+def test_tokenizers_own_limit_is_raised_to_the_window() -> None:
+    assert stage.wide_enough({"model_max_length": 256, "x": 1}, 2048) == {"model_max_length": 2048, "x": 1}
+    assert stage.wide_enough({"model_max_length": 10**30}, 2048) == {"model_max_length": 10**30}
+    assert stage.wide_enough({}, 2048) == {}
+
+
+def test_missing_package_is_refused_before_any_work(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = stage.importlib.util.find_spec
+    monkeypatch.setattr(stage.importlib.util, "find_spec", lambda name, *a: None if name == "gguf" else real(name, *a))
+    with pytest.raises(
+        ConfigError, match=r"export\.gguf is f16; it needs one more package; pip install 'ropewalk\[gguf\]'"
+    ):
+        stage.run(configured(), MARKS, run_dir / "export")
+    stage.run(configured("off"), MARKS, run_dir / "export")
+
+
+def test_setting_has_four_values() -> None:
+    assert not list(ExportConfig().problems()) and not list(ExportConfig(gguf="off").problems())
+    assert list(ExportConfig(gguf="q4").problems()) == [
+        "export.gguf is q4; it must be one of f32, f16, bf16, off; choose one"
+    ]

@@ -1,0 +1,82 @@
+"""The five engines: version, formula, the keys that each takes of `rope_parameters`, and for which architectures that was read."""
+
+from dataclasses import dataclass
+
+from ropewalk.train.export.formulas import Formula, converter, mlx_lm, sglang, transformers, vllm
+
+YARN = ("factor", "original_max_position_embeddings")
+RAMP = (*YARN, "beta_fast", "beta_slow")
+LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+MSCALES = ("mscale", "mscale_all_dim")
+LLAMA_CPP = "xllamacpp 2026.10"  # which llama.cpp the tests read the GGUF files with
+LLAMAS = ("llama", "mistral", "qwen2", "qwen3")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine's formula, the keys it takes of each `rope_type`, and for which architectures that was verified."""
+
+    version: str
+    compute: Formula
+    reads: dict[str, tuple[str, ...]]  # rope_type -> keys, beside rope_type and rope_theta; absent: not verified
+    architectures: tuple[str, ...] | None = LLAMAS  # None: all
+
+
+PLAIN: dict[str, tuple[str, ...]] = {"default": (), "linear": ("factor",), "llama3": LLAMA3}
+ENGINES = {
+    "transformers": Engine(
+        "5.23",
+        transformers,
+        {
+            **PLAIN,
+            "dynamic": ("factor",),
+            "yarn": (*RAMP, *MSCALES, "attention_factor", "truncate"),
+            "longrope": (*YARN, "long_factor", "short_factor", "attention_factor"),
+        },
+        None,
+    ),
+    "vLLM": Engine(
+        "0.33.0",
+        vllm,
+        {
+            **PLAIN,
+            "dynamic": (),
+            "yarn": (*RAMP, *MSCALES, "attention_factor", "truncate"),
+            "longrope": ("original_max_position_embeddings", "long_factor", "long_mscale"),
+        },
+    ),
+    "SGLang": Engine(
+        "0.5.23",
+        sglang,
+        {
+            **PLAIN,
+            "dynamic": ("factor",),
+            "yarn": (*RAMP, *MSCALES, "attn_factor", "truncate"),
+            "longrope": (
+                "original_max_position_embeddings",
+                *("long_factor", "short_factor", "short_mscale", "long_mscale"),
+            ),
+        },
+    ),
+    "mlx-lm": Engine(
+        "0.32.2",
+        mlx_lm,
+        {
+            **PLAIN,
+            "dynamic": ("factor",),
+            "yarn": (*RAMP, *MSCALES),
+            "longrope": ("original_max_position_embeddings", "long_factor"),
+        },
+    ),
+    "llama.cpp (its converter)": Engine(
+        "0274f0f",
+        converter,
+        {
+            "default": (),
+            "linear": ("factor",),
+            "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+            "dynamic": (),
+            "yarn": YARN,
+        },
+    ),
+}

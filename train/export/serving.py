@@ -1,0 +1,140 @@
+"""SERVING.md: for the person who puts the model behind a server. Pure: values in, Markdown out."""
+
+import json
+from typing import Any
+
+from ropewalk.train.export import compare
+from ropewalk.train.export.compare import Verdict
+from ropewalk.train.export.handoff import Handoff
+from ropewalk.train.rope.plan import RopePlan
+
+
+def document(handoff: Handoff) -> str:
+    plan = handoff.plan
+    parts = [
+        f"# Serving {handoff.name}",
+        f"{plan.method} x{plan.factor:g}: {plan.original_max_position_embeddings:,} -> {plan.max_position_embeddings:,} tokens, attention "
+        f"factor {plan.attention_factor:.4f}, plan {plan.hash[:12]}, architecture {handoff.architecture}. Reloaded from `hf/` and proved "
+        "against the plan: table, cos and sin, and every layer's queries and keys.",
+        *(f"**Warning:** {warning}." for warning in handoff.warnings),
+        "## Commands",
+        *commands(handoff),
+        "## What each engine makes of it",
+        table(handoff),
+        *(f"{name} is not verified: {v.unverified}." for name, v in handoff.verdicts.items() if v.unverified),
+        NOTES,
+        "## What static scaling costs on short text",
+        short_text(handoff),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+NOTES = """\
+*Frequencies off* is the largest relative difference of a rotary frequency, for a text that fills the new window / for one inside
+the original window; *attention factor* multiplies cos and sin, so attention scores get its square. The numbers are computed by each
+engine's own formula, as its source of that version has it; other versions may differ. Of an engine that is not verified nothing
+is claimed."""
+
+
+def commands(handoff: Handoff) -> list[str]:
+    length = handoff.plan.max_position_embeddings
+    return [
+        "vLLM (the overrides repeat what `hf/config.json` says, and win over it):",
+        shell(
+            f"vllm serve hf --max-model-len {length} \\\n  --hf-overrides '{overrides(handoff, 'vLLM')}'",
+        ),
+        "SGLang:",
+        shell(
+            f"python -m sglang.launch_server --model-path hf --context-length {length} \\\n"
+            f"  --json-model-override-args '{overrides(handoff, 'SGLang')}'",
+        ),
+        *llama_cpp(handoff),
+        "mlx-lm (its Llama reads the older keys, which `hf/config.json` "
+        + ("lacks" if handoff.old_keys_missing else "has")
+        + "):",
+        shell("mlx_lm.server --model hf"),
+    ]
+
+
+def shell(text: str) -> str:
+    return f"```sh\n{text}\n```"
+
+
+def overrides(handoff: Handoff, engine: str) -> str:
+    """JSON for the engine's command line: the plan's parameters, with the engine's own words for what it would drop."""
+    plan, verdict = handoff.plan, handoff.verdicts[engine]
+    parameters: dict[str, Any] = {**plan.rope_parameters, **(verdict.way_out or {})}
+    if plan.layer_type is not None:
+        parameters = {t: o["rope_parameters"] for t, o in plan.others.items()} | {plan.layer_type: parameters}
+    return json.dumps({"rope_parameters": parameters, "max_position_embeddings": handoff.window})
+
+
+def llama_cpp(handoff: Handoff) -> list[str]:
+    length = handoff.plan.max_position_embeddings
+    found = [f"llama.cpp: no GGUF file was written, because {handoff.gguf_missing}."]
+    if handoff.gguf_file:
+        found = [
+            "llama.cpp (no scaling flags: the file says it all):",
+            shell(f"llama-server -m {handoff.gguf_file} -c {length}"),
+            "Its default key/value cache is f16 with flash attention where it can: logits then differ by some 1e-2 from Hugging Face's in "
+            "fp32. To compare, add `--cache-type-k f32 --cache-type-v f32 --flash-attn off`.",
+        ]
+    if (flags := scaling_flags(handoff.plan)) is not None:
+        said = "From a GGUF file of the same weights without scaling keys, the same with:"
+        found += [said, shell(f"llama-server -m unscaled.gguf -c {length} {flags}")]
+    return found
+
+
+def scaling_flags(plan: RopePlan) -> str | None:
+    """llama.cpp's flags that say the plan exactly; None where there are none (a table, a temperature of one's own)."""
+    p, original = plan.rope_parameters, plan.original_max_position_embeddings
+    if p["rope_type"] == "linear":
+        return f"--rope-scaling linear --rope-scale {p['factor']:g}"
+    if p["rope_type"] == "default" and p["rope_theta"] != plan.rope_theta:
+        return f"--rope-freq-base {p['rope_theta']!r}"
+    if p["rope_type"] != "yarn" or not {"attention_factor", "mscale", "truncate"}.isdisjoint(p):
+        return None
+    betas = [f"--yarn-{k.replace('_', '-')} {p[k]:g}" for k in ("beta_fast", "beta_slow") if k in p]
+    return " ".join([f"--rope-scaling yarn --rope-scale {p['factor']:g} --yarn-orig-ctx {original}", *betas])
+
+
+def table(handoff: Handoff) -> str:
+    """Engine x key."""
+    keys = [key for key in handoff.plan.rope_parameters if key not in ("rope_type", "rope_theta")]
+    head = ["engine", "version", *keys, "frequencies off", "attention factor", "same"]
+    rows = [head, ["---"] * len(head), *(row(name, v, keys) for name, v in handoff.verdicts.items())]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
+
+
+def row(name: str, verdict: Verdict, keys: list[str]) -> list[str]:
+    if verdict.same is None or verdict.inv_freq_max_rel is None or verdict.attention_factor is None:
+        return [name, verdict.version, *("not verified" for _ in range(len(keys) + 3))]
+    reads = ["read" if key in (verdict.reads or []) else "not read" for key in keys]
+    off = f"{percent(verdict.inv_freq_max_rel)} / {percent(verdict.short_inv_freq_max_rel or 0.0)}"
+    return [
+        name,
+        verdict.version,
+        *reads,
+        off,
+        f"{verdict.attention_factor:.4f}",
+        "yes" if verdict.same else "**no**",
+    ]
+
+
+def percent(share: float) -> str:
+    return compare.off(share) if share else "0"
+
+
+def short_text(handoff: Handoff) -> str:
+    """What eval found inside the original window: extended against base."""
+    found = handoff.short_text
+    if found is None:
+        return "Not measured: run `ropewalk eval` on this run, then `ropewalk export` again."
+    lines = [
+        f"{found['verdict']} per token, extended against base, over the {found['window']:,} tokens of the original window ({found['rule']}: "
+        f"{'holds' if found['holds'] else 'does not hold'}). A static scaling applies at every length: if most texts are short, serve the base "
+        "for those.",
+        "| position | base [95%] | extended [95%] |\n| --- | --- | --- |\n"
+        + "\n".join(f"| {b['from']:,}-{b['to']:,} | {b['base']} | {b['extended']} |" for b in found["bins"]),
+    ]
+    return "\n\n".join(lines)
