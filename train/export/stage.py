@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM
 
+from ropewalk.conf import manifest as manifests
 from ropewalk.conf.errors import ConfigError, ProofError
 from ropewalk.conf.manifest import Manifest, fingerprint, read_json, run_stage, write_json
 from ropewalk.conf.schema import Config, content
@@ -29,7 +30,7 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
     not what was planned.
     """
     run_dir = output.parent
-    short_text = measured(run_dir / "eval" / "results.json")
+    short_text = measured(run_dir / "eval", inputs)
     decides = {
         "inputs": inputs,
         "export": content(config.export),
@@ -45,8 +46,12 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
     return run_stage("export", decides, output, work)
 
 
-def measured(results: Path) -> dict[str, Any] | None:
-    return handoff.short_text_of(read_json(results)) if results.is_file() else None
+def measured(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """What eval found of the very model that is exported; an eval of other settings says nothing of it."""
+    done = manifests.read(folder)
+    if done is None or any(done.content["inputs"].get(stage) != mark for stage, mark in inputs.items()):
+        return None
+    return handoff.short_text_of(read_json(folder / "results.json"))
 
 
 def refuse_missing_package(gguf: str) -> None:

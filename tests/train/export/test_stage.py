@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ropewalk.conf.errors import ConfigError, ProofError
-from ropewalk.conf.manifest import write_json
+from ropewalk.conf.manifest import Manifest, write_json
 from ropewalk.conf.scaling import YarnConfig
 from ropewalk.conf.schema import (
     Config,
@@ -88,13 +89,22 @@ def test_done_before_is_skipped_and_a_new_measurement_redoes_it(run_dir: Path) -
     stage.run(configured("off"), MARKS, output)
     assert "skipped" in stage.run(configured("off"), MARKS, output)[1]
     assert "export.gguf was" in stage.run(configured("f32"), MARKS, output)[1]
-    bins = [{"from": 0, "to": 256, "nll": 3.0, "low": 2.9, "high": 3.1, "tokens": 9}]
-    verdict = {"name": "Inside the original window", "value": "+0.010 nats", "rule": "at most +0.05", "holds": True}
-    (run_dir / "eval").mkdir()
-    models = {name: {"nll_by_position": bins} for name in ("base", "extended")}
-    write_json(run_dir / "eval" / "results.json", {"base_window": 256, "models": models, "verdicts": [verdict]})
+    measured(run_dir, {**MARKS, "train": "another"})
+    assert "skipped" in stage.run(configured("f32"), MARKS, output)[1]  # of another training: says nothing of this one
+    measured(run_dir, MARKS)
     assert "short_text was" in stage.run(configured("f32"), MARKS, output)[1]
     assert "+0.010 nats" in (output / "SERVING.md").read_text()
+
+
+def measured(run_dir: Path, inputs: dict[str, str]) -> None:
+    """What an eval of a model that was made from `inputs` would leave."""
+    bins = [{"from": 0, "to": 256, "nll": 3.0, "low": 2.9, "high": 3.1, "tokens": 9}]
+    verdict = {"name": "Inside the original window", "value": "+0.010 nats", "rule": "at most +0.05", "holds": True}
+    folder = run_dir / "eval"
+    folder.mkdir(exist_ok=True)
+    models = {name: {"nll_by_position": bins} for name in ("base", "extended")}
+    write_json(folder / "results.json", {"base_window": 256, "models": models, "verdicts": [verdict]})
+    write_json(folder / "manifest.json", asdict(Manifest.of("eval", {"inputs": inputs})))
 
 
 def test_checkpoint_that_lost_its_scaling_is_not_handed_over(run_dir: Path) -> None:
