@@ -6,6 +6,7 @@ s  factor, new window over original                           o  original_max_po
 
 import json
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,20 +84,29 @@ class PositionInterpolation:
         return {"rope_type": "linear", "rope_theta": rotary.theta, "factor": scale(config)}
 
 
-class NTKAware:
-    """Static NTK-aware scaling (arXiv 2309.00071, section 3.1): a raised theta."""
+class RaisedTheta(ABC):
+    """Methods that change theta alone."""
+
+    @staticmethod
+    @abstractmethod
+    def theta(config: Any, rotary: Rotary) -> float:
+        """The new theta."""
+
+    @classmethod
+    def table(cls, config: RopeConfig, rotary: Rotary) -> Table:
+        return Table(Rotary(rotary.dim, cls.theta(config, rotary), rotary.original).table())
+
+    @classmethod
+    def parameters(cls, config: RopeConfig, rotary: Rotary) -> dict[str, Any]:
+        return {"rope_type": "default", "rope_theta": cls.theta(config, rotary)}
+
+
+class NTKAware(RaisedTheta):
+    """Static NTK-aware scaling (arXiv 2309.00071, section 3.1)."""
 
     @staticmethod
     def theta(config: NTKConfig, rotary: Rotary) -> float:
         return raised(rotary.theta, scale(config), rotary.dim)
-
-    @classmethod
-    def table(cls, config: NTKConfig, rotary: Rotary) -> Table:
-        return Table(Rotary(rotary.dim, cls.theta(config, rotary), rotary.original).table())
-
-    @classmethod
-    def parameters(cls, config: NTKConfig, rotary: Rotary) -> dict[str, Any]:
-        return {"rope_type": "default", "rope_theta": cls.theta(config, rotary)}
 
 
 class DynamicNTK:
@@ -264,8 +274,8 @@ def longrope_parameters(long: list[float], short: list[float], factor: float, ro
     }
 
 
-class ABF:
-    """Adjusted base frequency (arXiv 2309.16039, section 2.1): a raised theta."""
+class ABF(RaisedTheta):
+    """Adjusted base frequency (arXiv 2309.16039, section 2.1)."""
 
     @staticmethod
     def theta(config: ABFConfig, rotary: Rotary) -> float:
@@ -274,14 +284,6 @@ class ABF:
             return config.rope_theta
         target, original = (x / (2 * math.pi) for x in (rotary.original * scale(config), rotary.original))
         return float(rotary.theta ** (math.log(target) / math.log(original)))
-
-    @classmethod
-    def table(cls, config: ABFConfig, rotary: Rotary) -> Table:
-        return Table(Rotary(rotary.dim, cls.theta(config, rotary), rotary.original).table())
-
-    @classmethod
-    def parameters(cls, config: ABFConfig, rotary: Rotary) -> dict[str, Any]:
-        return {"rope_type": "default", "rope_theta": cls.theta(config, rotary)}
 
 
 class FreeTable:
