@@ -15,6 +15,7 @@ LINES = [
     line.split("  #")[0].strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line.strip()
 ]
 ROPEWALK = [line for line in LINES if line.startswith("ropewalk ")]
+EXTRAS = re.findall(r"\.\[(\w+)\]", README)
 MAKE = [line.split()[1] for line in LINES if line.startswith("make ")]
 
 
@@ -22,6 +23,7 @@ def test_the_readme_has_the_commands_this_test_looks_for():
     assert len(ROPEWALK) >= 8
     assert {"demo", "test", "smollm2"} <= set(MAKE)
     assert all(line.split()[0] in ("ropewalk", "make", "pip") for line in LINES)
+    assert {"flash", "gguf", "calibrate", "zstd"} == set(EXTRAS)
 
 
 @pytest.mark.parametrize("line", ROPEWALK)
@@ -36,7 +38,7 @@ def test_each_make_target_exists(target):
     assert re.search(rf"^{target}:.*## ", (ROOT / "Makefile").read_text(), re.M)
 
 
-@pytest.mark.parametrize("extra", re.findall(r"ropewalk\[(\w+)\]", README))
+@pytest.mark.parametrize("extra", EXTRAS)
 def test_each_extra_exists(extra):
     assert re.search(rf"^{extra} = \[", (ROOT / "pyproject.toml").read_text(), re.M)
 
