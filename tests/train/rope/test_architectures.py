@@ -10,7 +10,7 @@ import transformers
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.scaling import ROPE_CLASSES, RopeConfig, YarnConfig
+from ropewalk.conf.scaling import ROPE_CLASSES, DynamicConfig, LongRopeConfig, RopeConfig, YarnConfig
 from ropewalk.train import model as models
 from ropewalk.train.model import Base
 from ropewalk.train.rope import plan, proof
@@ -225,12 +225,17 @@ def test_a_config_file_that_is_wrong_is_refused_in_one_line(name: str, tmp_path:
     assert "\n" not in str(error.value) and str(error.value).count(";") >= 2
 
 
-def test_dynamic_scaling_is_proved_on_both_sides_of_the_window() -> None:
-    config = config_of("Llama", {})
-    made = plan.make(settings("dynamic", 8.0), config, "small")
-    assert made.resting_inv_freq is not None and made.inv_freq[-1] < made.resting_inv_freq[-1] / 8
-    model = AutoModelForCausalLM.from_config(plan.apply(made, config))
-    proof.prove(model, made, "after construction")
+@pytest.mark.parametrize("name", HANDLED)
+def test_tables_that_switch_by_length_are_proved_on_both_sides_of_the_window(name: str) -> None:
+    kind, extra = HANDLED[name]
+    factor, half = 8 * 256 / shape_of(config_of(kind, extra)), dim_of(config_of(kind, extra)) // 2
+    switching = LongRopeConfig(factor=factor, long_factor=[factor] * half, short_factor=[1.0] * half)
+    for rope_config in (DynamicConfig(factor=factor), switching):
+        config = config_of(kind, extra)
+        made = plan.make(rope_config, config, name)
+        assert made.resting_inv_freq is not None and made.inv_freq[-1] < made.resting_inv_freq[-1] / 7
+        model = AutoModelForCausalLM.from_config(plan.apply(made, config))
+        assert "queries and keys of 2 layers" in proof.prove(model, made, "after construction")
 
 
 def test_only_the_full_attention_layers_of_gemma_3_are_rescaled() -> None:
