@@ -40,6 +40,10 @@ examples:
       train.steps=200 train.lr=2e-5 train.global_batch_tokens=1048576 name=my-run
   ropewalk run recipe=demo rope=pi name=demo-pi          another method, the same data
   ropewalk run -m recipe=demo rope=pi,ntk,yarn           a sweep, one run a method
+  ropewalk rope recipe=demo --compare pi,llama3,abf      what each method does to each dimension
+  ropewalk calibrate recipe=demo                         the ramp for this model, by measurement; then
+  ropewalk run recipe=demo name=mine rope=table rope.path=runs/demo/calibration/rope.json
+  ropewalk export recipe=demo                            for servers: keys, GGUF, flags, warnings
   ropewalk run recipe=demo --cfg job                     show the whole configuration, run nothing
 
 exit codes: 0 done, 1 failed, 2 configuration or data refused, 3 a proof said no, 75 stopped in good order (run again to resume)
