@@ -74,6 +74,8 @@ class ModelConfig:
 
 KINDS = ("auto", "tree", "text", "jsonl", "parquet", "passkey", "repeat")
 SYNTHETIC = ("passkey", "repeat")
+PACKERS = ("window_fill", "best_fit", "concat", "single")
+OVERLONG = ("split", "truncate", "drop", "error")
 
 
 @dataclass(kw_only=True)
@@ -90,6 +92,8 @@ class SourceConfig:
     """Share of the plan's tokens, relative to the other sources; unset everywhere: every document once."""
     filler: str | None = None
     """Synthetic kinds: the source whose text surrounds what is to be found."""
+    piece_len: int | None = None
+    """The longest piece of this source's documents, tokens; longer documents follow `data.overlong`; unset: `data.seq_len`."""
 
     def problems(self, at: str, names: set[str]) -> Iterator[str]:
         if self.kind not in KINDS:
@@ -116,7 +120,17 @@ class DataConfig:
     positions: str = "restart"
     """restart: each piece of a document starts at position 0; continue: one count through the sequence."""
     min_piece: int = 32
-    """A document is not cut to leave a piece shorter than this, tokens."""
+    """A document is not cut to leave a piece shorter than this, tokens; `concat` cuts where a sequence ends all the same."""
+    packer: str = "window_fill"
+    """window_fill (streaming, nearly full), best_fit (cuts only what is longer than a sequence), concat (documents end to end,
+    cut at every border) or single (one document a sequence)."""
+    overlong: str = "split"
+    """A document longer than `seq_len` or its source's `piece_len`: split, truncate (the rest is counted as cut), drop or error."""
+    begin: str | None = None
+    """The token before each document: by its string, or bos or eos, the tokenizer's own. Budgets and lengths count it.
+    On the command line a string such as <s> needs quotes inside quotes: 'data.begin="<s>"'."""
+    end: str | None = None
+    """The token after each document, as `begin`; a document that is cut short has none."""
 
     def problems(self) -> Iterator[str]:
         if self.seq_len < 2:
@@ -131,6 +145,10 @@ class DataConfig:
             yield f"data.tokens is {self.tokens}; it must hold one sequence of data.seq_len {self.seq_len}; set more"
         if not 1 <= self.min_piece <= max(self.seq_len, 1):
             yield f"data.min_piece is {self.min_piece}; it must be between 1 and data.seq_len {self.seq_len}; set less"
+        for name, choices in (("packer", PACKERS), ("overlong", OVERLONG)):
+            if getattr(self, name) not in choices:
+                yield f"data.{name} is {getattr(self, name)}; it must be one of {', '.join(choices)}; choose one"
+        yield from self._piece_problems()
         weights = {name: s.weight for name, s in self.sources.items()}
         if any(w is not None for w in weights.values()):
             for name, weight in weights.items():
@@ -143,6 +161,23 @@ class DataConfig:
         for name, source in self.sources.items():
             others = {n for n, s in self.sources.items() if s.kind not in SYNTHETIC}
             yield from source.problems(f"data.sources.{name}", others)
+
+    def _piece_problems(self) -> Iterator[str]:
+        marks = {key: getattr(self, key) for key in ("begin", "end") if getattr(self, key) is not None}
+        for key in [key for key, word in marks.items() if not word]:
+            yield f"data.{key} is empty; it must be a token of the tokenizer, bos or eos; unset it for none"
+        for name, source in self.sources.items():
+            length = source.piece_len
+            if length is not None and not self.min_piece <= length <= self.seq_len:
+                yield (
+                    f"data.sources.{name}.piece_len is {length}; it must be between data.min_piece {self.min_piece} and "
+                    f"data.seq_len {self.seq_len}; unset it for data.seq_len"
+                )
+            elif marks and 1 <= (length or self.seq_len) <= len(marks):
+                yield (
+                    f"data.{next(iter(marks))} is {next(iter(marks.values()))}; a piece of {name} has {length or self.seq_len} "
+                    f"tokens, and data.begin and data.end leave no room for text; raise data.seq_len or piece_len"
+                )
 
 
 @dataclass(kw_only=True)

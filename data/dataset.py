@@ -14,6 +14,7 @@ import pyarrow as pa
 from ropewalk.conf import manifest
 from ropewalk.conf.manifest import read_json
 from ropewalk.data import store as token_store
+from ropewalk.data.marks import Marks
 from ropewalk.data.store import Store, numbers
 
 IGNORE = -100
@@ -38,6 +39,7 @@ class Sequences:
         self.seq_len: int = facts.facts["seq_len"]
         self.document_mask: bool = facts.facts["document_mask"]
         self.restart: bool = facts.facts["positions"] == "restart"
+        self.marks = Marks(facts.facts.get("begin"), facts.facts.get("end"))
         self.stores = [token_store.load(folder) for folder in stores]
         self.first = np.cumsum([0, *(len(s.length) for s in self.stores)])
         column = pa.ipc.open_file(pa.memory_map(str(plan / "plan.arrow"))).read_all()["pieces"].combine_chunks()
@@ -65,7 +67,7 @@ class Sequences:
 
     def _piece(self, document: int, start: int, length: int) -> np.ndarray:
         source = int(np.searchsorted(self.first, document, side="right")) - 1
-        return self.stores[source].document(document - int(self.first[source]), start, length)
+        return self.marks.read(self.stores[source], document - int(self.first[source]), start, length)
 
 
 def lay(pieces: Sequence[np.ndarray], seq_len: int, *, document_mask: bool = True, restart: bool = True) -> Row:

@@ -13,13 +13,19 @@ def summary(ledger: dict[str, Any]) -> str:
             f"{name:<16} {row['kind']:<8} {row['documents']:>10,} {row['tokens']:>14,} {row['heldout_tokens']:>12,} "
             f"{row['tokens_in_plan']:>14,} {row['share_in_plan']:>7.1%} {row['epochs']:>7.2f} {row['cut']:>8,}"
         )
+        if row["dropped"]:
+            lines.append(
+                f"  dropped {row['dropped_documents']:,} documents longer than a piece: {row['dropped']:,} tokens"
+            )
         lines += [f"  refused {count:,}: {reason}" for reason, count in row["refused"].items()]
     plan = ledger["plan"]
     lines.append(
         f"plan: {plan['sequences']:,} sequences of {plan['seq_len']:,} tokens, {plan['pieces']:,} pieces, {plan['tokens']:,} tokens, "
-        f"{plan['padding']:,} padding ({plan['fill']:.2%} full), document mask {'on' if plan['document_mask'] else 'off'}, "
+        f"{plan['padding']:,} padding ({plan['fill']:.2%} full), packed by {plan['packer']}, document mask {'on' if plan['document_mask'] else 'off'}, "
         f"positions {plan['positions']}"
     )
+    if marks := plan.get("marks"):
+        lines.append(f"  beside them {marks:,} tokens before and after documents")
     if plan["own_context_share"]:
         shares = ", ".join(f"{int(length):,}: {share:.1%}" for length, share in plan["own_context_share"].items())
         lines.append(f"tokens with more than L tokens of their own document before them: {shares}")

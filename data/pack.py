@@ -58,9 +58,9 @@ class _Pool:
 
 
 def window_fill(
-    lengths: Sequence[tuple[int, int]], seq_len: int, min_piece: int, whole: Container[int] = ()
+    lengths: Sequence[tuple[int, int]], seq_len: int, min_piece: int, whole: Container[int] = (), seed: int = 0
 ) -> Iterator[list[Piece]]:
-    """Sequences of at most `seq_len` tokens from `(document, length)` in the order given.
+    """Sequences of at most `seq_len` tokens from `(document, length)` in the order given, which is all that a seed decides here.
 
     Every token appears once; the pieces of one document come in order; padding is what a sequence lacks. Documents in `whole`
     are never cut to fill a gap.

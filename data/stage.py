@@ -12,12 +12,13 @@ from transformers import PreTrainedTokenizerBase
 from ropewalk.conf import manifest
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.manifest import Manifest, run_shared, run_stage, write_json
-from ropewalk.conf.schema import SYNTHETIC, Config, SourceConfig, content
-from ropewalk.data import documents, plan, retrieval, store
+from ropewalk.conf.schema import SYNTHETIC, Config, SourceConfig
+from ropewalk.data import documents, mixture, plan, retrieval, store
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.documents import Document
-
-FORMAT = 3  # raise when the bytes of a store or plan change for the same settings
+from ropewalk.data.marks import Marks
+from ropewalk.data.mixture import FORMAT
+from ropewalk.data.overlong import Offer
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,11 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     texts = {name: s for name, s in config.data.sources.items() if s.kind not in SYNTHETIC}
     listed = {name: _list(s, name) for name, s in texts.items()}
     tokenizer = _tokenizer(config, inputs, listed, cache)
+    marks = _marks(config, tokenizer)
     stores = {name: _text_store(config, name, s, listed[name], tokenizer, cache) for name, s in texts.items()}
     opened = {name: store.load(folder) for name, folder in stores.items()}
-    budget = _budgets(config, opened)
+    offers = {name: mixture.offered(config, name, opened[name], marks) for name in texts}
+    budget = _budgets(config, offers)
     for name, source in config.data.sources.items():
         if source.kind in SYNTHETIC:
             filler = opened[source.filler or ""]
@@ -46,10 +49,12 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
                     f"data.sources.{source.filler} is the filler of {name} and all of it is held out; it must have training "
                     "documents; add some or lower data.heldout"
                 )
-            stores[name] = _synthetic_store(config, name, source, filler, budget[name] or 0, tokenizer, cache)
+            length = mixture.longest(config, name) - marks.count
+            stores[name] = _synthetic_store(config, name, source, filler, budget[name] or 0, length, tokenizer, cache)
+            offers[name] = mixture.offered(config, name, store.load(stores[name]), marks)
             budget[name] = None if budget[name] else 0  # all that was made: the documents stay whole
     stores = {name: stores[name] for name in config.data.sources}
-    folder = _plan(config, stores, budget, cache)
+    folder = mixture.make(config, stores, offers, budget, marks, cache)
     decides = {
         "plan": folder.name,
         "stores": {n: f.name for n, f in stores.items()},
@@ -59,7 +64,7 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     def work(temporary: Path) -> dict[str, Any]:
         tokenizers.save(tokenizer, temporary / "tokenizer")
         write_json(temporary / "where.json", decides)
-        ledger = _ledger(config, stores, folder)
+        ledger = mixture.ledger(stores, offers, folder)
         write_json(temporary / "ledger.json", ledger)
         return {"sequences": ledger["plan"]["sequences"], "tokens": ledger["plan"]["tokens"]}
 
@@ -157,11 +162,14 @@ def _text_store(
     return folder
 
 
-def _budgets(config: Config, opened: dict[str, store.Store]) -> dict[str, int | None]:
+def _marks(config: Config, tokenizer: PreTrainedTokenizerBase) -> Marks:
+    words = {"data.begin": config.data.begin, "data.end": config.data.end}
+    return Marks(*(None if word is None else tokenizers.token_id(tokenizer, key, word) for key, word in words.items()))
+
+
+def _budgets(config: Config, offers: dict[str, Offer]) -> dict[str, int | None]:
     weights = {name: s.weight for name, s in config.data.sources.items()}
-    available: dict[str, int | None] = {
-        name: int(opened[name].length[~opened[name].heldout].sum()) if name in opened else None for name in weights
-    }
+    available = {name: offers[name].tokens if name in offers else None for name in weights}
     found = plan.budgets(weights, available, config.data.tokens)
     total = sum(available[name] or 0 if found[name] is None else found[name] or 0 for name in found)
     if total < config.data.seq_len:
@@ -179,6 +187,7 @@ def _synthetic_store(
     source: SourceConfig,
     filler: store.Store,
     tokens: int,
+    length: int,
     tokenizer: PreTrainedTokenizerBase,
     cache: Path,
 ) -> Path:
@@ -187,13 +196,13 @@ def _synthetic_store(
         "kind": source.kind,
         "filler": filler.fingerprint,
         "tokens": tokens,
-        "length": config.data.seq_len,
+        "length": length,
         "seed": config.seed,
     }
     folder = cache / "tokens" / manifest.fingerprint(decides)[:16]
 
     def work(temporary: Path) -> dict[str, Any]:
-        made = _synthetic(source.kind, filler, tokens, config.data.seq_len, config.seed, tokenizer)
+        made = _synthetic(source.kind, filler, tokens, length, config.seed, tokenizer)
         return {"kind": source.kind, **store.write_ids(temporary, made, len(tokenizer))}
 
     print(run_shared(f"tokens of {name}", decides, folder, work)[1])
@@ -203,7 +212,7 @@ def _synthetic_store(
 def _synthetic(
     kind: str, filler: store.Store, tokens: int, length: int, seed: int, tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[np.ndarray]:
-    """Documents of at most one sequence, from training text only, until there are `tokens`.
+    """Documents of at most `length` tokens, from training text only, until there are `tokens`.
 
     Half of what is asked of a pass key is near and half far: a model learns to look back a little before it looks back far.
     """
@@ -223,64 +232,3 @@ def _synthetic(
             ids = retrieval.passkey(encode, surroundings, key, size, float(rng.uniform())).ids
         yield ids
         made, number = made + len(ids), number + 1
-
-
-def _plan(config: Config, stores: dict[str, Path], budget: dict[str, int | None], cache: Path) -> Path:
-    decides = {
-        "format": FORMAT,
-        "stores": [[name, folder.name] for name, folder in stores.items()],  # a list: document numbers go by this order
-        "budget": budget,
-        "seed": config.seed,
-        **{k: content(config.data)[k] for k in ("seq_len", "document_mask", "positions", "min_piece")},
-    }
-    folder = cache / "plans" / manifest.fingerprint(decides)[:16]
-
-    def work(temporary: Path) -> dict[str, Any]:
-        shares, first = _shares(config, stores, budget), _first_numbers(stores)
-        whole = {
-            first[name] + index
-            for name, share in shares.items()
-            if config.data.sources[name].kind in SYNTHETIC
-            for index, _ in share.documents
-        }
-        sequences = plan.build(shares, first, config.data.seq_len, config.data.min_piece, config.seed, whole)
-        plan.write(temporary, sequences)
-        return {
-            **plan.describe(sequences, config.data.seq_len),
-            "packer": "window_fill",
-            "document_mask": config.data.document_mask,
-            "positions": config.data.positions,
-            "sources": {n: {"tokens_in_plan": s.tokens, "cut": s.cut, "epochs": s.epochs} for n, s in shares.items()},
-        }
-
-    print(run_shared("plan", decides, folder, work)[1])
-    return folder
-
-
-def _shares(config: Config, stores: dict[str, Path], budget: dict[str, int | None]) -> dict[str, plan.Share]:
-    shares = {}
-    for name, folder in stores.items():
-        opened = store.load(folder)
-        if budget[name] != 0:
-            shares[name] = plan.choose(name, opened.length, ~opened.heldout, budget[name], config.seed)
-    return shares
-
-
-def _first_numbers(stores: dict[str, Path]) -> dict[str, int]:
-    sizes = [len(store.load(folder).length) for folder in stores.values()]
-    return dict(zip(stores, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
-
-
-def _ledger(config: Config, stores: dict[str, Path], folder: Path) -> dict[str, Any]:
-    facts = dict(manifest.read(folder).facts)  # type: ignore[union-attr]
-    mixed = facts.pop("sources")
-    rows = {}
-    for name, path in stores.items():
-        taken = mixed.get(name, {"tokens_in_plan": 0, "cut": 0, "epochs": 0.0})
-        rows[name] = {
-            **{k: v for k, v in store.load(path).facts.items() if k != "dtype"},
-            "dropped": 0,
-            "share_in_plan": round(taken["tokens_in_plan"] / max(facts["tokens"], 1), 6),
-            **taken,
-        }
-    return {"schema": 1, "sources": rows, "plan": facts}

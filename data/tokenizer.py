@@ -69,5 +69,21 @@ def encode_ids(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], np.ndarray
     return lambda text: np.asarray(inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
 
 
+def token_id(tokenizer: PreTrainedTokenizerBase, key: str, word: str) -> int:
+    """Id of the token that setting `key` names: by its string, or `bos` and `eos` for the tokenizer's own.
+
+    Raises: ConfigError for a token that the tokenizer lacks.
+    """
+    token = getattr(tokenizer, f"{word}_token") if word in ("bos", "eos") else word
+    found = backend(tokenizer).token_to_id(token) if token else None
+    if found is None:
+        own = [str(t) for t in (tokenizer.eos_token, tokenizer.bos_token) if t]
+        raise ConfigError(
+            f"{key} is {word}; it must be one token of the model's tokenizer, which has no such; "
+            f"choose one that it has{f', such as {own[0]}' if own else ''}, or unset {key}"
+        )
+    return int(found)
+
+
 def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     tokenizer.save_pretrained(str(folder))

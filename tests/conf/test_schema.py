@@ -57,6 +57,12 @@ WRONG = {
     "data.tokens=1023": r"^data\.tokens is 1023; it must hold one sequence of data\.seq_len 1024",
     "data.min_piece=0": r"^data\.min_piece is 0; it must be between 1 and data\.seq_len 1024",
     "data.min_piece=1025": r"^data\.min_piece is 1025",
+    "data.packer=first_fit": r"^data\.packer is first_fit; it must be one of window_fill, best_fit, concat, single",
+    "data.overlong=keep": r"^data\.overlong is keep; it must be one of split, truncate, drop, error",
+    "data.begin=": r"^data\.begin is empty; it must be a token of the tokenizer, bos or eos",
+    "data.end=": r"^data\.end is empty",
+    "data.sources.mine.piece_len=31": r"^data\.sources\.mine\.piece_len is 31; it must be between data\.min_piece 32 and data",
+    "data.sources.mine.piece_len=1025": r"^data\.sources\.mine\.piece_len is 1025; .* data\.seq_len 1024",
     "data.sources.mine.kind=pdf": r"^data\.sources\.mine\.kind is pdf; it must be one of auto, tree",
     "data.sources.mine.weight=-1": r"^data\.sources\.mine\.weight is -1\.0",
     "data.sources.mine.weight=nan": r"^data\.sources\.mine\.weight is nan",
@@ -162,6 +168,14 @@ def test_weights_are_for_all_sources_or_none() -> None:
 def test_synthetic_source_without_weights_is_refused() -> None:
     with pytest.raises(ConfigError, match="data.sources has a synthetic source and no weights"):
         compose([*GOOD, "data.sources.keys.kind=repeat", "data.sources.keys.filler=mine"])
+
+
+def test_begin_and_end_must_leave_room_for_text() -> None:
+    words = ["data.min_piece=1", "data.begin=bos", "data.end=eos"]
+    said = r"^data\.begin is bos; a piece of mine has 2 tokens, and data\.begin and data\.end leave no room"
+    with pytest.raises(ConfigError, match=said):
+        compose([*GOOD, *words, "data.sources.mine.piece_len=2"])
+    assert compose([*GOOD, *words, "data.sources.mine.piece_len=3"]).data.sources["mine"].piece_len == 3
 
 
 def test_filler_must_not_be_synthetic_itself() -> None:

@@ -109,6 +109,22 @@ def test_sequence_reads_its_pieces_from_the_right_stores(sequences: Sequences) -
     assert sequences[3].cu_seqlens.tolist() == [0, 1, 3, 10]
 
 
+def test_marks_stand_around_a_document_and_not_around_a_piece(tmp_path: Path) -> None:
+    """Documents of 6, 3 and 2 tokens, the first in two pieces; begin is 60001, end 60002."""
+    stores = [stored(tmp_path / "one", [10 * d + np.arange(n) for d, n in ((1, 6), (2, 3), (3, 2))])]
+    (tmp_path / "plan").mkdir()
+    plan.write(tmp_path / "plan", [[Piece(1, 0, 5), Piece(0, 0, 4)], [Piece(0, 4, 4), Piece(2, 0, 4)]])
+    facts = {"seq_len": 10, "document_mask": True, "positions": "restart", "begin": 60001, "end": 60002}
+    found = Sequences(finish(tmp_path / "plan", facts), stores)
+    assert found[0].input_ids.tolist() == [60001, 20, 21, 22, 60002, 60001, 10, 11, 12, 0]
+    assert found[0].labels.tolist() == [20, 21, 22, 60002, -100, 10, 11, 12, -100, -100]
+    assert found[0].position_ids.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 0]
+    assert found[0].cu_seqlens.tolist() == [0, 5, 9, 10]
+    assert found[1].input_ids.tolist() == [13, 14, 15, 60002, 60001, 30, 31, 60002, 0, 0]
+    assert found[1].labels.tolist() == [14, 15, 60002, -100, 30, 31, 60002, -100, -100, -100]
+    assert [found.labels(n) for n in (0, 1)] == [7, 6]
+
+
 @pytest.mark.parametrize("number", range(4))
 def test_count_of_labels_is_what_the_row_holds(sequences: Sequences, number: int) -> None:
     assert sequences.labels(number) == int((sequences[number].labels != -100).sum())

@@ -20,7 +20,7 @@ ALL = np.ones(4, dtype=bool)
 def test_without_a_budget_each_usable_document_comes_once() -> None:
     share = plan.choose("a", LENGTHS, np.array([True, False, True, True]), None, 0)
     assert sorted(share.documents) == [(0, 10), (2, 30), (3, 40)]
-    assert (share.tokens, share.cut, share.epochs) == (80, 0, 1.0)
+    assert (share.tokens, share.epochs) == (80, 1.0)
 
 
 @settings(deadline=None)
@@ -30,7 +30,6 @@ def test_a_budget_is_met_to_the_token_and_repeats_whole_epochs(lengths: list[int
     taken = Counter(index for index, _ in share.documents)
     assert sum(length for _, length in share.documents) == share.tokens == budget
     assert all(length == lengths[index] for index, length in share.documents[:-1])
-    assert share.cut == lengths[share.documents[-1][0]] - share.documents[-1][1]
     assert max(taken.values()) - min(taken.get(i, 0) for i in range(len(lengths))) <= 1
     assert share.epochs == pytest.approx(budget / sum(lengths))
 
@@ -65,7 +64,7 @@ def test_budgets(weights: dict, available: dict, tokens: int | None, wanted: dic
 
 
 def test_build_numbers_documents_across_sources_and_keeps_every_token() -> None:
-    shares = {"a": plan.Share([(0, 5), (1, 30)], 35, 0, 1.0), "b": plan.Share([(0, 12), (0, 12)], 24, 0, 2.0)}
+    shares = {"a": plan.Share([(0, 5), (1, 30)], 35, 1.0), "b": plan.Share([(0, 12), (0, 12)], 24, 2.0)}
     rows = plan.build(shares, {"a": 0, "b": 2}, 16, 2, seed=0)
     tokens = Counter((p.document, t) for row in rows for p in row for t in range(p.start, p.start + p.length))
     wanted = {(0, t): 1 for t in range(5)} | {(1, t): 1 for t in range(30)} | {(2, t): 2 for t in range(12)}
@@ -73,7 +72,7 @@ def test_build_numbers_documents_across_sources_and_keeps_every_token() -> None:
 
 
 def test_build_depends_on_the_seed_alone() -> None:
-    shares = {"a": plan.Share([(i, 10 + i) for i in range(40)], 1180, 0, 1.0)}
+    shares = {"a": plan.Share([(i, 10 + i) for i in range(40)], 1180, 1.0)}
     first, again, other = (plan.build(shares, {"a": 0}, 64, 4, seed) for seed in (0, 0, 1))
     assert first == again != other
 
@@ -94,6 +93,11 @@ def test_describe_counts_by_hand() -> None:
     # beyond their piece's first 256 tokens: 744 of the first, 44 of the second
     assert told["own_context_share"] == {"256": pytest.approx(788 / 1400, abs=1e-6)}
     assert told["piece_lengths"] == {"1-256": 1, "257-1000": 2}
+
+
+def test_marks_fill_a_sequence_and_are_told_apart() -> None:
+    told = plan.describe([[Piece(0, 0, 600), Piece(1, 0, 300)]], 1000, 4)
+    assert (told["tokens"], told["marks"], told["padding"], told["fill"]) == (896, 4, 100, 0.9)
 
 
 def test_describe_of_nothing_is_zero_not_an_error() -> None:
