@@ -101,10 +101,11 @@ def reading(found: Mapping[str, Any]) -> str | None:
     spent, chosen, on = found["budget"], found["chosen"], found["reported_on"]
     name = chosen["settings"]["method"]
     words = [f"{k} {v:.4g}" for k, v in chosen["settings"].items() if isinstance(v, float) and k != "factor"]
+    kept = f" The paper's settings stand, for {chosen['kept']}." if chosen.get("kept") else ""
     return (
         f"Chosen: trial {chosen['trial']} ({chosen['searcher']}: {name}{', ' if words else ''}{', '.join(words)}), after "
         f"{spent['trials']} trials and {spent['spent']:.0f} forward passes, {spent['pruned']} pruned at a short prefix. On "
-        f"{on['windows']} stretches of {on['documents']} documents that were not searched on it is {found['verdict']}."
+        f"{on['windows']} stretches of {on['documents']} documents that were not searched on it is {found['verdict']}.{kept}"
     )
 
 

@@ -63,6 +63,17 @@ def refuse(config: Config, plan: RopePlan) -> None:
         )
 
 
+def findings(config: Config, plan: RopePlan) -> list[str]:
+    """What is likely to disappoint."""
+    length = config.calibrate.length
+    if length is None or length == plan.max_position_embeddings:
+        return []
+    return [
+        f"calibrate.length is {length}; the plan reaches {plan.max_position_embeddings} tokens, and what is chosen on shorter stretches "
+        "leaves the slowest dimensions untried beyond; unset it where time allows"
+    ]
+
+
 def split(config: Config, data: DataFolders, plan: RopePlan) -> tuple[list[Window], list[Window]]:
     """Held-out stretches to choose on and to report on, of different documents. Raises: DataError with fewer than two."""
     length, found = plan.max_position_embeddings, []

@@ -8,8 +8,9 @@ import numpy as np
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import Window
 from ropewalk.eval import statistics
+from ropewalk.eval.calibrate.choice import Choice
 from ropewalk.eval.calibrate.search import Task
-from ropewalk.eval.calibrate.trial import Trial, best, halves, spent, weighted
+from ropewalk.eval.calibrate.trial import Trial, halves, spent, weighted
 from ropewalk.train.rope.plan import RopePlan
 
 BINS = 16
@@ -21,6 +22,7 @@ def results(
     plan: RopePlan,
     task: Task,
     trials: Sequence[Trial],
+    choice: Choice,
     losses: Mapping[str, np.ndarray],
     chosen_on: Sequence[Window],
     reported_on: Sequence[Window],
@@ -28,7 +30,6 @@ def results(
     """`losses`: name -> (N, S-1) on the stretches reported on; `none`, the papers' methods and `calibrated`."""
     draws = statistics.resamples([w.document for w in reported_on], config.seed)
     measured = {name: method(nll, losses[REFERENCE], draws, task) for name, nll in losses.items()}
-    found = best(trials)
     return {
         "schema": 1,
         "base_window": task.window,
@@ -41,12 +42,18 @@ def results(
         "chosen_on": text(chosen_on),
         "reported_on": text(reported_on),
         "budget": budget(config, trials),
-        "chosen": {"trial": found.number, "searcher": found.candidate.searcher, "settings": found.candidate.settings},
+        "chosen": brief_choice(choice),
         "methods": measured,
         "gain": {"over": REFERENCE, **measured["calibrated"]["difference"]},
         "verdict": verdict(measured["calibrated"]["difference"]["value"]),
         "trials": [brief(t) for t in trials],
     }
+
+
+def brief_choice(choice: Choice) -> dict[str, Any]:
+    candidate = choice.trial.candidate
+    told = {"trial": choice.trial.number, "searcher": candidate.searcher, "settings": candidate.settings}
+    return {**told, "lowest": choice.lowest.number, "kept": choice.kept}
 
 
 def text(windows: Sequence[Window]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import CalibrateConfig
 from ropewalk.eval.calibrate import evolution, ramp
-from ropewalk.eval.calibrate.trial import Candidate, Loss, Trial, loss, paper, spent, survives
+from ropewalk.eval.calibrate.trial import Candidate, Loss, Trial, loss, paper, spent, survives, weighted
 from ropewalk.train.rope.methods import Rotary
 
 Measure = Callable[[Candidate, np.ndarray], np.ndarray]  # candidate, windows (N, S) -> losses (N, S-1)
@@ -94,14 +94,13 @@ def propose(task: Task, finished: Sequence[Trial]) -> Candidate | None:
 
 def measured(task: Task, number: int, candidate: Candidate, finished: Sequence[Trial], measure: Measure) -> Trial:
     """One trial: the short prefix of every other stretch, then all of them whole unless it was pruned."""
-
-    def of(windows: np.ndarray) -> Loss:
-        return loss(measure(candidate, windows), task.window, task.config.inside_weight)
-
-    short, cost = of(task.few), task.cost(task.few)
+    window, share = task.window, task.config.inside_weight
+    short, cost = loss(measure(candidate, task.few), window, share), task.cost(task.few)
     if candidate.searcher != "paper" and not survives(short, finished):
         return Trial(number, candidate, short, None, cost)
-    return Trial(number, candidate, short, of(task.windows), cost + task.cost(task.windows))
+    nll = measure(candidate, task.windows)
+    each = tuple(weighted(nll, window, share)[:, 0].tolist())
+    return Trial(number, candidate, short, loss(nll, window, share), cost + task.cost(task.windows), each)
 
 
 def append(log: Path, trial: Trial) -> None:
@@ -125,4 +124,5 @@ def read(log: Path) -> list[Trial]:
 
 def _trial(row: dict[str, Any]) -> Trial:
     whole = row["whole"] and Loss(**row["whole"])
-    return Trial(row["number"], Candidate(**row["candidate"]), Loss(**row["short"]), whole, row["passes"])
+    short, each = Loss(**row["short"]), tuple(row["each"])
+    return Trial(row["number"], Candidate(**row["candidate"]), short, whole, row["passes"], each)

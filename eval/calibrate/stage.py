@@ -1,5 +1,6 @@
 """The calibrate stage: search on one half of the held-out documents, report on the other; a plan that `train` takes."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from ropewalk.conf.schema import Config, content
 from ropewalk.data.dataset import DataFolders, Window
 from ropewalk.eval.calibrate import bench
 from ropewalk.eval.calibrate.bench import Bench
+from ropewalk.eval.calibrate.choice import choose
 from ropewalk.eval.calibrate.results import results
 from ropewalk.eval.calibrate.search import Task, search
-from ropewalk.eval.calibrate.trial import Trial, best, paper
+from ropewalk.eval.calibrate.trial import Trial, paper
 from ropewalk.train.model import Base
 from ropewalk.train.rope.methods import Rotary
 from ropewalk.train.rope.plan import RopePlan
+
+FORM = 2  # of the log and of how a trial is chosen
 
 
 def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
@@ -28,6 +32,7 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
     bench.refuse(config, plan)
     decides = {
         "inputs": inputs,
+        "form": FORM,
         "base": base.identity,
         "seed": config.seed,
         "factor": plan.factor,
@@ -41,20 +46,27 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
 
 def work(config: Config, base: Base, plan: RopePlan, folder: Path) -> dict[str, Any]:
     """`rope.json`, `results.json` and `trials.jsonl`; goes on from what an interrupted one left there."""
+    for finding in bench.findings(config, plan):
+        print(f"calibrate warning: {finding}", file=sys.stderr, flush=True)
     data = DataFolders.of(folder.parent, Path(config.cache_dir).expanduser())
     chosen_on, reported_on = bench.split(config, data, plan)
     live = Bench(config, base, plan)
     windows = bench.stack(chosen_on, config.calibrate.length)
     task = Task(config.calibrate, config.seed, plan.factor, rotary(plan), plan.base_window, windows)
     trials = searched(task, live, folder / "trials.jsonl")
-    found = best(trials)
-    plans = reported_plans(config, live, found)
-    losses = {name: kept(folder / f"{name}.npy", live, p, reported_on) for name, p in plans.items()}
+    choice = choose(trials, [w.document for w in chosen_on], config.seed)
+    if choice.kept:
+        print(
+            f"calibrate: {choice.trial.candidate.settings['method']} stands with its paper's settings: {choice.kept}",
+            flush=True,
+        )
+    plans = reported_plans(config, live, choice.trial)
+    losses = {name: kept(folder / f"{p.hash}.npy", name, live, p, reported_on) for name, p in plans.items()}
     write_json(folder / "rope.json", {**plans["calibrated"].json(), "findings": [], "calibrated_on": names(chosen_on)})
-    write_json(folder / "results.json", results(config, plan, task, trials, losses, chosen_on, reported_on))
-    for name in plans:
-        (folder / f"{name}.npy").unlink()
-    return {"trials": len(trials), "chosen": found.number}
+    write_json(folder / "results.json", results(config, plan, task, trials, choice, losses, chosen_on, reported_on))
+    for file in folder.glob("*.npy"):
+        file.unlink()
+    return {"trials": len(trials), "chosen": choice.trial.number}
 
 
 def rotary(plan: RopePlan) -> Rotary:
@@ -96,13 +108,13 @@ def reported_plans(config: Config, live: Bench, found: Trial) -> dict[str, RopeP
     return {"none": live.plan.unscaled, **papers, "calibrated": live.plan_of(found.candidate)}
 
 
-def kept(file: Path, live: Bench, plan: RopePlan, windows: list[Window]) -> np.ndarray:
-    """Losses (N, S-1) under a plan, measured once even if the stage is killed later."""
+def kept(file: Path, name: str, live: Bench, plan: RopePlan, windows: list[Window]) -> np.ndarray:
+    """Losses (N, S-1) under a plan, measured once: even if the stage is killed later, or two names have one plan."""
     if not file.is_file():
         nll = live.nll(plan, bench.stack(windows))
         temporary = file.with_suffix(".tmp.npy")
         np.save(temporary, nll)
         temporary.replace(file)
-    print(f"calibrate: {file.stem} measured on {len(windows)} stretches that were not searched on", flush=True)
+    print(f"calibrate: {name} measured on {len(windows)} stretches that were not searched on", flush=True)
     found: np.ndarray = np.load(file)
     return found

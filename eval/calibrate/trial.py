@@ -45,6 +45,7 @@ class Trial:
     short: Loss
     whole: Loss | None
     passes: float  # forward passes of a whole window that it cost
+    each: tuple[float, ...] = ()  # what is minimised, of each stretch read whole
 
     @property
     def value(self) -> float:

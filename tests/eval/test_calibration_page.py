@@ -41,7 +41,7 @@ def calibration() -> dict[str, Any]:
         "chosen_on": {"documents": 3, "windows": 4, "names": []},
         "reported_on": {"documents": 5, "windows": 7, "names": []},
         "budget": {"passes": 40, "spent": 37.5, "trials": 25, "pruned": 11},
-        "chosen": {"trial": 2, "searcher": "ramp", "settings": settings},
+        "chosen": {"trial": 2, "searcher": "ramp", "settings": settings, "lowest": 2, "kept": None},
         "methods": methods,
         "gain": {"over": "yarn", **methods["calibrated"]["difference"]},
         "verdict": "no gain shown: +0.0010 nats [-0.0100, +0.0120] against yarn's defaults, the interval holds zero",
@@ -91,3 +91,10 @@ def test_without_calibration_or_when_it_is_left_out_there_is_no_such_part(tmp_pa
     assert 'id="calibration"' not in render(run(tmp_path), leave_out=["calibration"])
     (tmp_path / "calibration" / "results.json").unlink()
     assert "Methods before training" not in render(tmp_path)
+
+
+def test_a_paper_that_stands_is_told_with_its_reason(tmp_path: Path) -> None:
+    folder, found = run(tmp_path), calibration()
+    found["chosen"] |= {"kept": "trial 3 (ramp) was lower by 0.0042 nats on 1 document(s)"}
+    (folder / "calibration" / "results.json").write_text(json.dumps(found))
+    assert "settings stand, for trial 3 (ramp) was lower by 0.0042 nats on 1 document(s)." in section(render(folder))
