@@ -165,9 +165,9 @@ def build(
 
 
 def load_trained(
-    folder: Path, plan: RopePlan, *, dtype: torch.dtype, attention_kernel: str = "auto"
+    folder: Path, plan: RopePlan, *, dtype: torch.dtype | str, attention_kernel: str = "auto"
 ) -> PreTrainedModel:
-    """A model that the train stage exported, proved against the plan as it stands in its own files."""
+    """A model that the train stage exported, proved against the plan as it stands in its own files. `dtype` auto: its own."""
     model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
     return _ready(model, plan, attention_kernel, "after reload")
 

@@ -19,7 +19,7 @@ from ropewalk.train.loop import STOP
 def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
     """`inputs`: the fingerprints of the base, rope plan and data that this training starts from.
 
-    Raises: Stopped (run again to resume), RopewalkError with the ranks' exit code.
+    Raises: Stopped (run again to resume), RopewalkError with the ranks' exit code, ProofError.
     """
     decides = {
         "inputs": inputs,
@@ -33,6 +33,7 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
         if not (temporary / "done.json").is_file():
             launch(config, temporary.parent, temporary)
         _finish(temporary)
+        _reload(config, temporary)
         return read_json(temporary / "done.json")  # type: ignore[no-any-return]
 
     return run_stage("train", decides, output, work, resumable=True)
@@ -42,6 +43,15 @@ def _finish(temporary: Path) -> None:
     """The tokenizer goes with the model, so that the exported folder is whole."""
     for file in (temporary.parent / "data" / "tokenizer").iterdir():
         (temporary / "model" / file.name).write_bytes(file.read_bytes())
+
+
+def _reload(config: Config, temporary: Path) -> None:
+    """What was exported, as a reader loads it. Raises: ProofError, before anything is published."""
+    from ropewalk.train.model import load_trained
+    from ropewalk.train.rope.plan import RopePlan
+
+    plan = RopePlan.read(temporary.parent / "rope.json")
+    load_trained(temporary / "model", plan, dtype="auto", attention_kernel=config.train.attention)
 
 
 def launch(config: Config, run_dir: Path, temporary: Path) -> None:

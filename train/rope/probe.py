@@ -19,6 +19,37 @@ from ropewalk.train.rope.plan import RopePlan
 
 NAME = "ropewalk_probe"
 TOKENS = 8
+ATTENTION = ("full_attention", "sliding_attention", "chunked_attention")
+# which pairs of dimensions an architecture's code in transformers turns together (deepseek_v3 sorts them into halves first)
+INTERLEAVED = ("glm", "glm4", "cohere", "deepseek_v2", "ernie4_5", "helium")
+HALVES = (
+    *(
+        "llama",
+        "mistral",
+        "mixtral",
+        "qwen2",
+        "qwen3",
+        "qwen3_moe",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "phi",
+        "phi3",
+        "olmo",
+    ),
+    *(
+        "olmo2",
+        "olmo3",
+        "gpt_neox",
+        "stablelm",
+        "deepseek_v3",
+        "gpt_oss",
+        "granite",
+        "starcoder2",
+        "nemotron",
+        "smollm3",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +75,8 @@ def cos_sin(module: Any, positions: list[int], layer_type: str | None) -> tuple[
 
 
 def prove_layers(model: nn.Module, modules: dict[str, nn.Module], plan: RopePlan, when: str) -> int | None:
-    """Every attention layer's queries and keys against the plan; the number of layers, None for what is no whole model.
+    """Every attention layer's queries and keys against the plan, all in one layout; the number of layers, None for what is no
+    whole model.
 
     Raises: ProofError that names the layer and the first dimension that differ.
     """
@@ -56,16 +88,35 @@ def prove_layers(model: nn.Module, modules: dict[str, nn.Module], plan: RopePlan
         with unrotated(modules):
             bare = _given(model, seen, ids, positions)
         turned = _given(model, seen, ids, positions)
-    if not turned:
-        raise ProofError(
-            f"rope proof {when}: no attention layer asked for its kernel; its rotation cannot be seen; choose another model"
-        )
-    tables = plan.tables()
+    _all_seen(model.config, turned, when)
     kinds = getattr(model.config, "layer_types", None)
-    for before, after in zip(bare, turned, strict=True):
-        kind = kinds[after.layer] if plan.layer_type is not None and kinds else None
-        _hold(before, after, tables[kind], np.array(positions), plan, f"rope proof {when}: layer {after.layer}")
-    return len(turned)
+    failures: list[tuple[int, ProofError]] = []
+    for layout in layouts(str(model.config.model_type), plan):
+        held = 0
+        try:
+            for before, after in zip(bare, turned, strict=True):
+                table = plan.tables()[kinds[after.layer] if plan.layer_type is not None and kinds else None]
+                _hold(
+                    before, after, table, np.array(positions), plan, layout, f"rope proof {when}: layer {after.layer}"
+                )
+                held += 1
+            return held
+        except ProofError as error:
+            failures.append((held, error))
+    raise max(failures, key=lambda failure: failure[0])[1]
+
+
+def _all_seen(config: Any, turned: list[Seen], when: str) -> None:
+    """Every layer that attends must have asked for its kernel: what a patched one does cannot be seen. Raises: ProofError."""
+    kinds = getattr(config, "layer_types", None)
+    attend = {n for n in range(config.num_hidden_layers) if not kinds or kinds[n] in ATTENTION}
+    missing = sorted(attend - {seen.layer for seen in turned})
+    if missing:
+        named = ", ".join(map(str, missing))
+        raise ProofError(
+            f"rope proof {when}: layer(s) {named} did not ask for an attention kernel; their rotation cannot be seen; remove what "
+            "replaces their attention, or choose another model"
+        )
 
 
 def chosen_positions(plan: RopePlan) -> list[int]:
@@ -138,8 +189,23 @@ def interleaved(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
     return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
 
 
-def _hold(before: Seen, after: Seen, table: Table, positions: np.ndarray, plan: RopePlan, where: str) -> None:
-    """q and k of one layer, in whichever layout fits. Raises: ProofError."""
+def layouts(model_type: str, plan: RopePlan) -> list[tuple[Rotate, bool]]:
+    """Rotation, and whether the head's last dimensions are rotated (DeepSeek) or its first; of an architecture that is not in
+    the lists, each that is in use: one of them must hold for every layer, for queries and keys alike."""
+    known = {**dict.fromkeys(INTERLEAVED, [interleaved]), **dict.fromkeys(HALVES, [halves])}
+    return [(rotate, plan.qk_head_dim is not None) for rotate in known.get(model_type, [halves, interleaved])]
+
+
+def _hold(
+    before: Seen,
+    after: Seen,
+    table: Table,
+    positions: np.ndarray,
+    plan: RopePlan,
+    layout: tuple[Rotate, bool],
+    where: str,
+) -> None:
+    """q and k of one layer. Raises: ProofError."""
     if plan.qk_head_dim and after.scaling is not None:
         wanted = plan.qk_head_dim**-0.5 * plan.softmax_factor
         if abs(after.scaling - wanted) > 1e-5 * wanted:
@@ -151,9 +217,7 @@ def _hold(before: Seen, after: Seen, table: Table, positions: np.ndarray, plan: 
     cos, sin = angles.cos() * factor, angles.sin() * factor
     for name in ("query", "key"):
         x, y = getattr(before, name), getattr(after, name)
-        apart = min(
-            (_differs(x, y, rotate, first, cos, sin) for rotate, first in _layouts(x, len(inv_freq))), key=_worst
-        )
+        apart = _differs(x, y, layout, cos, sin)
         size = float(x.abs().max())
         coarse = 2.0**-6 if _is_coarse(x) else 0.0
         allowed = size * factor * (2e-5 + coarse + 2.0**-21 * torch.from_numpy(positions).double())
@@ -165,24 +229,16 @@ def _hold(before: Seen, after: Seen, table: Table, positions: np.ndarray, plan: 
             )
 
 
-def _layouts(x: torch.Tensor, half: int) -> list[tuple[Rotate, int]]:
-    """Rotations in use, and the first rotated dimension: at the head's start (Phi, GLM) or its end (DeepSeek)."""
-    starts = {0, x.shape[-1] - 2 * half}
-    return [(rotate, first) for rotate in (halves, interleaved) for first in sorted(starts)]
-
-
 def _differs(
-    x: torch.Tensor, y: torch.Tensor, rotate: Rotate, first: int, cos: torch.Tensor, sin: torch.Tensor
+    x: torch.Tensor, y: torch.Tensor, layout: tuple[Rotate, bool], cos: torch.Tensor, sin: torch.Tensor
 ) -> torch.Tensor:
     """(H, S, D)"""
+    rotate, at_the_end = layout
+    size = 2 * cos.shape[-1]
+    first = x.shape[-1] - size if at_the_end else 0
     wanted = x.clone()
-    span = slice(first, first + 2 * cos.shape[-1])
-    wanted[..., span] = rotate(x[..., span], cos, sin)
+    wanted[..., first : first + size] = rotate(x[..., first : first + size], cos, sin)
     return (y - wanted).abs()
-
-
-def _worst(apart: torch.Tensor) -> float:
-    return float(apart.max())
 
 
 def _is_coarse(x: torch.Tensor) -> bool:

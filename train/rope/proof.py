@@ -46,18 +46,32 @@ def tables_of(module: nn.Module) -> dict[str | None, str]:
 
 
 def restore(model: nn.Module, plan: RopePlan) -> None:
-    """Put the fp32 tables back after a cast of the model: in bf16, positions above 256 collide."""
+    """Put back in fp32 what a cast of the model rounded: in bf16, positions above 256 collide.
+
+    Only a table that is the plan's own, rounded: another one is left as it is for the proof to find.
+    """
     for module in rotary_modules(model).values():
         for layer_type, name in tables_of(module).items():
             table = plan.tables().get(layer_type)
             if table is None:
                 continue  # the proof says so
             at_rest = table.inv_freq if table.resting_inv_freq is None else table.resting_inv_freq
-            device = getattr(module, name).device
-            setattr(module, name, torch.tensor(at_rest, dtype=torch.float32, device=device))
-            original = name.replace("inv_freq", "original_inv_freq")
-            if hasattr(module, original):  # what a table that switches by length goes back to
-                setattr(module, original, torch.tensor(at_rest, dtype=torch.float32, device=device))
+            for attribute in (
+                name,
+                name.replace("inv_freq", "original_inv_freq"),
+            ):  # the latter: what a switch goes back to
+                _restore(module, attribute, at_rest)
+
+
+def _restore(module: Any, attribute: str, inv_freq: np.ndarray) -> None:
+    live = getattr(module, attribute, None)
+    if live is None or live.dtype == torch.float32 or live.shape != inv_freq.shape:
+        return
+    whole = torch.tensor(inv_freq, dtype=torch.float32, device=live.device)
+    # a live fp32 table is off by rounding, which may fall to either side of a step of the coarser type
+    rounded = [(whole * (1 + sign * RTOL)).to(live.dtype) for sign in (-1, 0, 1)]
+    if bool(torch.stack([live == r for r in rounded]).any(dim=0).all()):
+        setattr(module, attribute, whole)
 
 
 def prove(model: nn.Module, plan: RopePlan, when: str) -> str:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from ropewalk.conf.errors import ConfigError, ProofError
 from ropewalk.conf.manifest import Manifest, write_json
-from ropewalk.conf.scaling import YarnConfig
+from ropewalk.conf.scaling import Llama3Config, PIConfig, RopeConfig, YarnConfig
 from ropewalk.conf.schema import (
     Config,
     DataConfig,
@@ -21,6 +23,7 @@ from ropewalk.conf.schema import (
     TrainConfig,
 )
 from ropewalk.train.export import stage
+from ropewalk.train.model import load_trained
 
 YARN = YarnConfig(factor=8.0)
 MARKS = {"rope": "a", "train": "b"}
@@ -116,6 +119,23 @@ def test_checkpoint_that_lost_its_scaling_is_not_handed_over(run_dir: Path) -> N
     with pytest.raises(ProofError, match=r"rope proof after export: model\.rotary_emb\.inv_freq\[\d\]"):
         stage.run(configured("off"), MARKS, run_dir / "export")
     assert not (run_dir / "export").exists()
+
+
+@pytest.mark.parametrize("rope", [PIConfig(factor=8.0), Llama3Config(factor=8.0), YARN], ids=lambda r: r.method)
+def test_a_lost_scaling_in_bf16_is_not_repaired_on_the_way(
+    rope: RopeConfig, tiny: Callable[..., Any], trained: Callable[..., Any], tmp_path: Path
+) -> None:
+    folder, plan = trained(tiny("llama"), rope)
+    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(tmp_path / "bf16")
+    assert "after export" in stage.prove(tmp_path / "bf16", plan)
+    path = tmp_path / "bf16" / "config.json"
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}})
+    )
+    with pytest.raises(ProofError, match=r"rope proof after export: model\.rotary_emb\.inv_freq\[\d\]"):
+        stage.prove(tmp_path / "bf16", plan)
+    with pytest.raises(ProofError, match=r"rope proof after reload: model\.rotary_emb\.inv_freq\[\d\]"):
+        load_trained(tmp_path / "bf16", plan, dtype=torch.bfloat16)
 
 
 def test_window_of_the_base_in_the_config_is_not_handed_over(run_dir: Path) -> None:

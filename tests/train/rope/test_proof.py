@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from ropewalk.conf.errors import ProofError
-from ropewalk.conf.scaling import NTKConfig, PIConfig, RopeConfig, YarnConfig
+from ropewalk.conf.scaling import Llama3Config, NTKConfig, PIConfig, RopeConfig, YarnConfig
 from ropewalk.train.rope import plan, proof
 from ropewalk.train.rope.plan import RopePlan
 
@@ -91,6 +91,49 @@ def test_table_in_bf16_is_caught_and_restored() -> None:
     refused(model, rf"{WHERE}\.inv_freq is torch\.bfloat16; it must be float32")
     proof.restore(model, planned())
     assert "hold the plan" in proof.prove(model, planned(), "after restoring")
+
+
+@pytest.mark.parametrize(
+    "rope", [PIConfig(factor=8.0), NTKConfig(factor=8.0), Llama3Config(factor=8.0), YarnConfig(factor=8.0)]
+)
+def test_a_lost_scaling_in_bf16_is_not_repaired_before_it_is_proved(rope: RopeConfig) -> None:
+    """Putting the plan's table into whatever is there would prove itself."""
+    made, lost = planned(rope), built(base()).to(torch.bfloat16)
+    proof.restore(lost, made)
+    refused(lost, r"inv_freq is torch\.bfloat16", made)
+    loaded: Any = built(base())
+    proof.restore(loaded, made)
+    refused(loaded, rf"{WHERE}\.inv_freq\[\d\]", made)
+    right = built(plan.apply(made, base())).to(torch.bfloat16)
+    proof.restore(right, made)
+    assert "hold the plan" in proof.prove(right, made, "after a cast")
+
+
+def test_a_layer_that_never_asks_for_its_kernel_is_named() -> None:
+    """A fused attention that was patched in: what it does with positions cannot be seen."""
+    model: Any = built()
+    attention = model.model.layers[1].self_attn
+    attention.forward = lambda hidden_states, **words: (attention.o_proj(attention.q_proj(hidden_states)), None)
+    refused(model, r"layer\(s\) 1 did not ask for an attention kernel")
+
+
+def test_rotation_in_another_layout_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Llama's weights are for halves; pairs of neighbours, in keys alone or in both, are another model."""
+    from transformers.models.llama import modeling_llama
+
+    def neighbours(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        half = cos.shape[-1] // 2
+        return proof.probe.interleaved(x, cos[:, None, :, :half], sin[:, None, :, :half])
+
+    real = modeling_llama.apply_rotary_pos_emb
+    model = built()
+    for both in (False, True):
+
+        def mixed(q: Any, k: Any, cos: Any, sin: Any, *rest: Any, both: bool = both) -> Any:
+            return (neighbours(q, cos, sin) if both else real(q, k, cos, sin)[0]), neighbours(k, cos, sin)
+
+        monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", mixed)
+        refused(model, f"layer 0 rotates its {'query' if both else 'key'} otherwise than the plan")
 
 
 def test_table_that_went_through_bf16_is_caught() -> None:
