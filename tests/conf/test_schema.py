@@ -286,6 +286,9 @@ METHOD_WRONG = {
     ("yarn", "rope.factor=2 rope.target_length=5000 rope.original_max_position_embeddings=1000"): (
         r"^rope\.factor is 2 and rope\.target_length is 5000; .* leads to 2000"
     ),
+    ("yarn", "rope.target_length=1000 rope.original_max_position_embeddings=1000"): (
+        r"^rope\.target_length is 1000; it must be longer than rope\.original_max_position_embeddings 1000"
+    ),
     ("yarn", "rope.factor=2 rope.mscale=1 rope.mscale_all_dim=1 rope.attention_factor=1"): r"it would be said twice",
     ("none", "rope.target_length=5000"): r"^rope\.target_length is 5000; rope=none scales nothing",
 }

@@ -16,10 +16,11 @@ PI_FAR, NTK_FAR, ONE_STEP = 4, 8, 32
 def lint(plan: RopePlan, *, architecture: str, sliding: bool, pretrained: int, seq_len: int, steps: int) -> list[str]:
     """Findings in the order a reader should care. `pretrained`: the model's own max_position_embeddings, tokens."""
     if plan.method == "none":
-        return []
+        return list(_trained(plan, seq_len, steps))
     return [
         *_factor(plan, steps),
-        *_lengths(plan, pretrained, seq_len),
+        *_lengths(plan, pretrained),
+        *_trained(plan, seq_len, steps),
         *_architecture(plan, architecture, sliding),
         *_switching(plan),
         *_table(plan),
@@ -45,7 +46,7 @@ def _factor(plan: RopePlan, steps: int) -> Iterator[str]:
         )
 
 
-def _lengths(plan: RopePlan, pretrained: int, seq_len: int) -> Iterator[str]:
+def _lengths(plan: RopePlan, pretrained: int) -> Iterator[str]:
     original, target = plan.original_max_position_embeddings, plan.max_position_embeddings
     scaled = plan.base["rope_parameters"].get("rope_type", "default") != "default"
     if original < pretrained and not scaled:
@@ -53,13 +54,28 @@ def _lengths(plan: RopePlan, pretrained: int, seq_len: int) -> Iterator[str]:
             f"rope.original_max_position_embeddings is {original}; the model says {pretrained}: another ramp, and a factor that counts "
             "from there; right for a model whose config names a longer window than it was trained at, else unset it"
         )
-    if seq_len < target:
+    if scaled and original == pretrained < plan.base_window:
+        yield (
+            f"the model's config has the window {pretrained} for the original one and for its own, and is scaled: taken as trained at "
+            f"{pretrained} and read to {plan.base_window}; if its window is the scaled one, set rope.original_max_position_embeddings"
+        )
+    if not math.isclose(target, original * plan.factor, abs_tol=1e-6):
+        yield f"rope.factor is {plan.factor:g}; from {original} tokens it leads to {original * plan.factor:g}, rounded to {target}"
+
+
+def _trained(plan: RopePlan, seq_len: int, steps: int) -> Iterator[str]:
+    """Nothing without training: no length is trained then."""
+    target = plan.max_position_embeddings
+    if steps and seq_len < target and plan.method != "none":
         yield (
             f"data.seq_len is {seq_len}; the plan reaches {target} tokens, so positions beyond {seq_len} are never trained; "
             "raise data.seq_len, or say train.steps=0 to rescale only"
         )
-    if not math.isclose(target, original * plan.factor, abs_tol=1e-6):
-        yield f"rope.factor is {plan.factor:g}; from {original} tokens it leads to {original * plan.factor:g}, rounded to {target}"
+    if steps and seq_len > target:
+        yield (
+            f"data.seq_len is {seq_len}; the plan reaches {target} tokens, so documents longer than that are trained beyond the planned "
+            "window; lower data.seq_len, or raise rope.factor"
+        )
 
 
 def _architecture(plan: RopePlan, architecture: str, sliding: bool) -> Iterator[str]:

@@ -6,7 +6,9 @@ s  factor, new window over original                           o  original_max_po
 
 import json
 import math
+import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -291,20 +293,21 @@ class FreeTable:
 
     @staticmethod
     def read(config: TableConfig) -> dict[str, Any]:
-        """Raises: ConfigError when the file is missing or is no table."""
-        path = Path(str(config.path)).expanduser()
+        """What the file says, without its nulls. Raises: ConfigError when it is missing, is no table, or has a value that is none."""
         try:
-            found = json.loads(path.read_text())
-            inv_freq = [float(x) for x in found["inv_freq"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            found = json.loads(Path(str(config.path)).expanduser().read_text())
+            if not isinstance(found["inv_freq"], list):
+                raise TypeError
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise ConfigError(
                 f"rope.path is {config.path}; it must be JSON with a list `inv_freq` ({type(error).__name__}); give such a file"
             ) from None
-        if not inv_freq or any(not 0 < x < math.inf for x in inv_freq):
-            raise ConfigError(
-                f"rope.path is {config.path}; every inv_freq must be above 0 and finite; correct the file"
-            )
-        return {**found, "inv_freq": inv_freq}
+        found = {key: value for key, value in found.items() if value is not None}
+        for key, (right, rule) in FILE_RULES.items():
+            if key in found and not right(found[key]):
+                said = "" if key == "inv_freq" else f", not {str(found[key])[:40]}"
+                raise ConfigError(f"rope.path is {config.path}; {rule}{said}; correct the file")
+        return {**found, "inv_freq": [float(x) for x in found["inv_freq"]]}
 
     @classmethod
     def table(cls, config: TableConfig, rotary: Rotary) -> Table:
@@ -329,6 +332,28 @@ class FreeTable:
         """The file's own form where it has one, else LongRoPE's with the same divisors for every length."""
         found = cls.read(config)
         return found.get("rope_parameters") or tied(cls.table(config, rotary), scale(config), rotary)
+
+
+def is_number(value: Any, least: float = sys.float_info.min) -> bool:
+    """Whether a value of a file is a finite number of at least `least`; true and false are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= sys.float_info.max
+
+
+def _is_count(value: Any) -> bool:
+    return is_number(value, 1) and isinstance(value, int)
+
+
+FILE_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "inv_freq": (lambda x: bool(x) and all(map(is_number, x)), "every inv_freq must be above 0 and finite"),
+    "attention_factor": (is_number, "its attention_factor must be a finite number above 0"),
+    "factor": (lambda x: is_number(x, 1), "its factor must be a finite number of at least 1"),
+    "rope_parameters": (lambda x: isinstance(x, dict), "its rope_parameters must be a table of settings"),
+    "rope_theta": (is_number, "its rope_theta must be a finite number above 0"),
+    "original_max_position_embeddings": (_is_count, "its original_max_position_embeddings must be a number of tokens"),
+    "max_position_embeddings": (_is_count, "its max_position_embeddings must be a number of tokens"),
+    "calibrated_on": (lambda x: isinstance(x, list), "its calibrated_on must be a list of documents"),
+}
+"""What a table's file may hold, where it holds it."""
 
 
 def tied(table: Table, factor: float, rotary: Rotary) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from transformers import PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.manifest import fingerprint, read_json
-from ropewalk.conf.scaling import RopeConfig, YarnConfig, disagreement
+from ropewalk.conf.scaling import RopeConfig, TableConfig, YarnConfig, disagreement
 from ropewalk.train.rope import shape as shapes
-from ropewalk.train.rope.methods import METHODS, Rotary, Table, get_mscale, scale, tied
+from ropewalk.train.rope.methods import METHODS, FreeTable, Rotary, Table, get_mscale, is_number, scale, tied
 from ropewalk.train.rope.shape import Shape
 
 BESIDE = ("fingerprint", "findings", "calibrated_on")
@@ -74,9 +74,13 @@ class RopePlan:
 def make(rope: RopeConfig, config: PreTrainedConfig, name: str) -> RopePlan:
     """The plan for a base's config. Raises: ConfigError for a model whose RoPE is not handled, or settings that do not fit it."""
     shape = shapes.read(config, rope, name)
+    if isinstance(rope, TableConfig):
+        refuse_table_of_another_base(rope, shape.rotary)
     rope = for_decoupled(resolve(rope, shape.rotary.original, shape.window), shape)
     unchanged = rope.method == "none"
     table = shape.base if unchanged else METHODS[rope.method].table(rope, shape.rotary)
+    if isinstance(rope, TableConfig):
+        refuse_other_parameters(rope, table, shape)
     parameters = shape.parameters if unchanged else form(rope, table, shape)
     window = shape.window if unchanged else round(shape.rotary.original * scale(rope))
     if not unchanged and shape.scaled_already and window <= shape.window:
@@ -99,23 +103,82 @@ def make(rope: RopeConfig, config: PreTrainedConfig, name: str) -> RopePlan:
 
 
 def resolve(rope: RopeConfig, original: int, window: int) -> RopeConfig:
-    """`factor` and `target_length`, each from the other. Raises: ConfigError when both are given and disagree."""
+    """`factor` and `target_length`, each from the other. Raises: ConfigError when they disagree, scale nothing, or are missing."""
     if rope.method == "none":
         return replace(rope, factor=1.0)
     factor, target = rope.factor, rope.target_length
     if factor is not None and target is not None and (said := list(disagreement(factor, target, original))):
         raise ConfigError(said[0])
     if factor is None and target is None:
-        found = METHODS["table"].read(rope)
-        factor = found.get("factor") or found.get("max_position_embeddings", window) / original
+        factor = _factor_of_file(rope, original, window)
     if factor is None:
         assert target is not None
-        if target < original:
+        if target <= original:
             raise ConfigError(
                 f"rope.target_length is {target}; the model already reads {original}; it must be longer; raise it, or rope=none"
             )
         factor = target / original
     return replace(rope, factor=float(factor), target_length=target)
+
+
+def _factor_of_file(rope: RopeConfig, original: int, window: int) -> float:
+    """The factor that a table's file says. Raises: ConfigError for a shorter window, and for a method without a file."""
+    if not isinstance(rope, TableConfig):
+        raise ConfigError(
+            f"rope.factor is not set; rope={rope.method} needs a factor or a target_length; e.g. rope.factor=8"
+        )
+    found = FreeTable.read(rope)
+    factor: float = found.get("factor") or found.get("max_position_embeddings", window) / original
+    if factor < 1:
+        raise ConfigError(
+            f"rope.path is {rope.path}; its max_position_embeddings {found['max_position_embeddings']} must be at least the "
+            f"original window {original}; give a table for this model"
+        )
+    return factor
+
+
+def refuse_table_of_another_base(rope: TableConfig, rotary: Rotary) -> None:
+    """Raises: ConfigError where a table's file names another theta or original window than the model has."""
+    found = FreeTable.read(rope)
+    for key, has, setting in (
+        ("rope_theta", rotary.theta, ""),
+        ("original_max_position_embeddings", rotary.original, ", or set rope.original_max_position_embeddings"),
+    ):
+        if key in found and found[key] != has:
+            raise ConfigError(
+                f"rope.path is {rope.path}; it was made for {key} {found[key]}, the model has {has:g}; "
+                f"they must be the same; give a table for this model{setting}"
+            )
+
+
+def refuse_other_parameters(rope: TableConfig, table: Table, shape: Shape) -> None:
+    """Raises: ConfigError where a file's `rope_parameters`, which engines read, mean another table than its `inv_freq`."""
+    parameters = FreeTable.read(rope).get("rope_parameters")
+    if not parameters:
+        return
+    meant = _meant(rope, parameters, shape.rotary)
+    same = meant.resting_inv_freq is None and np.allclose(meant.inv_freq, table.inv_freq, rtol=1e-6, atol=0)
+    if not same or not np.isclose(meant.attention_factor, table.attention_factor, rtol=1e-6, atol=0):
+        raise ConfigError(
+            f"rope.path is {rope.path}; its rope_parameters ({parameters['rope_type']}) mean another table than its inv_freq and "
+            "attention_factor; they must mean the same; remove rope_parameters from an edited file"
+        )
+
+
+def _meant(rope: TableConfig, parameters: dict[str, Any], rotary: Rotary) -> Table:
+    """The table that a file's `rope_parameters` mean. Raises: ConfigError for a form that is not read."""
+    window, theta = round(rotary.original * scale(rope)), parameters.get("rope_theta")
+    try:
+        if not is_number(theta, 1 + 1e-9):
+            raise KeyError("rope_theta")
+        # transformers puts the new window where no original one is said
+        with np.errstate(all="ignore"):
+            return shapes.own_table(parameters, Rotary(rotary.dim, float(theta), window), window)  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError, ArithmeticError, ConfigError) as error:
+        raise ConfigError(
+            f"rope.path is {rope.path}; its rope_parameters must be a form that Ropewalk reads ({type(error).__name__}: {error}); "
+            "correct them, or remove them from the file"
+        ) from None
 
 
 def for_decoupled(rope: RopeConfig, shape: Shape) -> RopeConfig:

@@ -91,7 +91,7 @@ def prove_layers(model: nn.Module, modules: dict[str, nn.Module], plan: RopePlan
     _all_seen(model.config, turned, when)
     kinds = getattr(model.config, "layer_types", None)
     failures: list[tuple[int, ProofError]] = []
-    for layout in layouts(str(model.config.model_type), plan):
+    for layout in layouts(str(getattr(model.config, "model_type", "")), plan):
         held = 0
         try:
             for before, after in zip(bare, turned, strict=True):

@@ -1,5 +1,6 @@
 """How a model's config describes its rotary tables: which one is rescaled, from which window; or why it is refused."""
 
+import json
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +25,7 @@ class Shape:
     """What is rescaled in a model, and what is left as it is."""
 
     architecture: str
-    window: int  # max_position_embeddings as the model has it
+    window: int  # tokens that the model reads as it is
     rotary: Rotary  # the table that is rescaled, as pre-training had it
     base: Table  # the same table as the model has it now: another one when it is scaled already
     parameters: dict[str, Any]  # `rope_parameters` of that table
@@ -47,7 +48,7 @@ def read(config: PreTrainedConfig, rope: RopeConfig, name: str) -> Shape:
     parameters = tables[layer_type]
     original = _original(config, parameters, rope, kind)
     rotary = Rotary(_dim(config, parameters, kind), _theta(parameters, kind), original)
-    window: int = config.max_position_embeddings  # type: ignore[attr-defined]
+    window = _reading_window(config, parameters, original)
     decoupled = getattr(config, "qk_rope_head_dim", None)
     return Shape(
         architecture=str(config.model_type),
@@ -165,6 +166,8 @@ def _original(config: PreTrainedConfig, parameters: dict[str, Any], rope: RopeCo
     recorded = (
         getattr(config, "original_max_position_embeddings", None) or parameters["original_max_position_embeddings"]
     )
+    if recorded == window and (parameters.get("factor") or 1) > 1:
+        return _doubtful_original(config, parameters, given, kind)
     if given not in (None, recorded):
         raise ConfigError(
             f"rope.original_max_position_embeddings is {given}; the model's own scaling ({parameters['rope_type']}) starts at "
@@ -173,10 +176,56 @@ def _original(config: PreTrainedConfig, parameters: dict[str, Any], rope: RopeCo
     return int(recorded)
 
 
+def _doubtful_original(config: PreTrainedConfig, parameters: dict[str, Any], given: int | None, kind: str) -> int:
+    """The window of pre-training where the config has the same number for it and for the new one.
+
+    transformers writes the new window where a file has no original one, so the file is asked; where there is none, or it
+    has the number too, the number is taken (and `lint` says so), unless the setting gives a smaller one.
+    Raises: ConfigError.
+    """
+    window: int = config.max_position_embeddings  # type: ignore[attr-defined]
+    if given is None and not _said_in_file(config):
+        raise ConfigError(
+            f"{kind} is already scaled (rope_type {parameters['rope_type']}) and its config does not say from which window; "
+            "it must be known, for scalings do not stack; set rope.original_max_position_embeddings"
+        )
+    if given is not None and given > window:
+        raise ConfigError(
+            f"rope.original_max_position_embeddings is {given}; the model's own scaling ({parameters['rope_type']}) starts at "
+            f"{window} at most; it must be the window of pre-training; lower it"
+        )
+    return given or window
+
+
+def _said_in_file(config: PreTrainedConfig) -> bool:
+    """Whether the model's config.json has an original window of its own; True where no file can be read."""
+    if not config.name_or_path:
+        return True
+    try:
+        revision = getattr(config, "_commit_hash", None)
+        found = PreTrainedConfig.get_config_dict(config.name_or_path, revision=revision, local_files_only=True)[0]
+    except (OSError, ValueError):
+        return True
+    return "original_max_position_embeddings" in json.dumps(found, default=str)
+
+
+def _reading_window(config: PreTrainedConfig, parameters: dict[str, Any], original: int) -> int:
+    """Tokens that a model reads as it is. A scaled one may leave `max_position_embeddings` at the window of pre-training.
+
+    Llama 3.2 says factor 32 from 8192 and a window of 131,072: with `llama3` a window above the original one is meant.
+    """
+    window: int = config.max_position_embeddings  # type: ignore[attr-defined]
+    factor, kind = parameters.get("factor"), parameters["rope_type"]
+    if kind == "default" or not factor or (kind == "llama3" and window > original):
+        return window
+    return max(window, round(original * factor))
+
+
 def own_table(parameters: dict[str, Any], rotary: Rotary, window: int) -> Table:
-    """The table that a model has by its own `rope_parameters`, scaled or not."""
+    """The table that a model has by its own `rope_parameters`, scaled or not: from the original window that they name."""
     if parameters["rope_type"] == "default":
         return Table(rotary.table())
+    rotary = replace(rotary, original=parameters.get("original_max_position_embeddings") or rotary.original)
     config = _READERS[parameters["rope_type"]](parameters, window / rotary.original)
     found: Table = METHODS[config.method].table(config, rotary)
     return found

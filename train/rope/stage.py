@@ -25,7 +25,7 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
         plan,
         architecture=str(base_config.model_type),
         sliding=slides(base_config),
-        pretrained=plan.base_window,
+        pretrained=base_config.max_position_embeddings,  # type: ignore[attr-defined]
         seq_len=config.data.seq_len,
         steps=config.train.steps,
     )
@@ -51,16 +51,21 @@ def chosen_on(rope: RopeConfig) -> list[str]:
 
 
 def others(config: Config, base: Base, methods: Sequence[str]) -> list[RopePlan]:
-    """Plans of other methods for the same base and factor, with each method's own defaults. Raises: ConfigError."""
+    """Plans of other methods for the same base and factor, with each method's own defaults.
+
+    Raises: ConfigError for an unknown method, and for one that scales beside rope=none, which has no factor.
+    """
     if unknown := [m for m in methods if m not in ROPE_CLASSES]:
         raise ConfigError(f"--compare has {', '.join(unknown)}; the methods are {', '.join(ROPE_CLASSES)}; correct it")
     base_config, found = model.base_config(base), []
-    words = {k: getattr(config.rope, k) for k in ("factor", "target_length", "original_max_position_embeddings")}
+    factor = rope_plan.make(config.rope, base_config, base.name).factor
+    original = config.rope.original_max_position_embeddings
     for method in methods:
-        scaled = (
-            words
-            if method != "none"
-            else {"original_max_position_embeddings": words["original_max_position_embeddings"]}
-        )
-        found.append(rope_plan.make(ROPE_CLASSES[method](method=method, **scaled), base_config, base.name))
+        if method != "none" and config.rope.method == "none":
+            raise ConfigError(
+                f"--compare has {method}; it needs a factor, and rope=none has none; e.g. rope=pi rope.factor=8"
+            )
+        rope = ROPE_CLASSES[method](method=method, original_max_position_embeddings=original)
+        rope.factor = None if method == "none" else factor
+        found.append(rope_plan.make(rope, base_config, base.name))
     return found

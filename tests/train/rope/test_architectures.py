@@ -273,3 +273,58 @@ def test_the_temperature_of_decoupled_heads_goes_into_the_softmax_scale() -> Non
     assert made.attention_factor == 1.0 and made.softmax_factor == pytest.approx((0.1 * 2.0794415 + 1) ** 2)
     model: Any = AutoModelForCausalLM.from_config(plan.apply(made, config))
     assert model.model.layers[0].self_attn.scaling == pytest.approx(32**-0.5 * made.softmax_factor)
+
+
+def from_file(folder: Path, window: int, scaling: dict[str, Any], **more: Any) -> PreTrainedConfig:
+    content = {**LLAMA, "model_type": "qwen2", "rope_theta": 1e6, "max_position_embeddings": window, **more}
+    (folder / "config.json").write_text(json.dumps({**content, "rope_scaling": scaling}))
+    return models.base_config(Base(str(folder)))
+
+
+QWEN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32_768}
+
+
+@pytest.mark.parametrize("window", [32_768, 40_960, 131_072])
+def test_the_window_of_a_scaled_base_is_what_its_factor_reaches(window: int, tmp_path: Path) -> None:
+    """Old Qwen configs add rope_scaling only, Qwen 3's say 40,960."""
+    config = from_file(tmp_path, window, QWEN)
+    made = plan.make(YarnConfig(factor=8.0), config, "qwen")
+    assert (made.original_max_position_embeddings, made.base_window) == (32_768, 131_072)
+    assert plan.make(RopeConfig(), config, "qwen").factor == 4.0
+    with pytest.raises(ConfigError, match=r"already scaled .yarn. to 131072 tokens, .* must be above 4"):
+        plan.make(YarnConfig(factor=4.0), config, "qwen")
+
+
+def test_llama_3_2_reads_the_window_that_it_names() -> None:
+    """Its factor, 32 from 8192, leads beyond."""
+    config = config_of("Llama", {"rope_parameters": {**LLAMA31, "factor": 32.0}})
+    assert plan.make(YarnConfig(factor=16.0), config, "small").base_window == 256
+
+
+def test_a_linear_base_reads_its_factor_from_the_given_window() -> None:
+    linear = {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
+    config = config_of("Llama", {"rope_parameters": linear})
+    made = plan.make(YarnConfig(factor=8.0, original_max_position_embeddings=256), config, "small")
+    assert (made.base_window, made.max_position_embeddings) == (1024, 2048)
+
+
+@pytest.mark.parametrize("kind", ["yarn", "llama3"])
+def test_a_scaled_base_without_its_original_window_is_refused_until_it_is_given(kind: str, tmp_path: Path) -> None:
+    more = {"low_freq_factor": 1.0, "high_freq_factor": 4.0} if kind == "llama3" else {}
+    config = from_file(tmp_path, 256, {"rope_type": kind, "factor": 4.0, **more})
+    with pytest.raises(ConfigError, match=f"already scaled .rope_type {kind}. and its config does not say from which"):
+        plan.make(YarnConfig(factor=8.0), config, "small")
+    with pytest.raises(ConfigError, match="original_max_position_embeddings is 512; .* starts at 256 at most"):
+        plan.make(YarnConfig(factor=8.0, original_max_position_embeddings=512), config, "small")
+    made = plan.make(YarnConfig(factor=8.0, original_max_position_embeddings=64), config, "small")
+    assert (made.base_window, made.max_position_embeddings) == (256, 512)
+
+
+def test_a_base_whose_original_window_is_given_is_proved_as_it_is(tmp_path: Path) -> None:
+    """Its table is the one that transformers builds, from the window that transformers takes for the original."""
+    from_file(tmp_path, 256, {"type": "yarn", "factor": 4.0}, **{k: v for k, v in SMALL.items() if k not in LLAMA})
+    config = models.base_config(Base(str(tmp_path)))
+    made = plan.make(YarnConfig(factor=8.0, original_max_position_embeddings=64), config, "small")
+    for one, wanted in ((config, made.unscaled), (plan.apply(made, models.base_config(Base(str(tmp_path)))), made)):
+        model = AutoModelForCausalLM.from_config(one)
+        assert "queries and keys" in proof.prove(model, wanted, "as it is")

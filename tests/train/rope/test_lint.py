@@ -40,6 +40,12 @@ CASES: list[tuple[RopeConfig, dict[str, Any], str]] = [
     (DynamicConfig(factor=9), {"steps": 0}, "rope.factor is 9 and train.steps is 0"),
     (YarnConfig(factor=8), {"seq_len": 4096}, "data.seq_len is 4096; the plan reaches 32768 tokens"),
     (
+        YarnConfig(factor=8),
+        {"seq_len": 40_000},
+        "data.seq_len is 40000; the plan reaches 32768 tokens, so documents longer",
+    ),
+    (RopeConfig(), {"seq_len": 8192}, "data.seq_len is 8192; the plan reaches 4096 tokens, so documents longer"),
+    (
         YarnConfig(factor=8, original_max_position_embeddings=2048),
         {},
         "original_max_position_embeddings is 2048; the model says 4096: another ramp",
@@ -69,3 +75,18 @@ def test_each_case_is_about_one_thing() -> None:
     """A finding that always comes would be no finding."""
     said = [found(planned(rope), **words) for rope, words, _ in CASES]
     assert all(len(lines) <= 2 for lines in said)
+
+
+@pytest.mark.parametrize("seq_len", [4096, 65_536])
+def test_without_training_no_length_is_wrong(seq_len: int) -> None:
+    assert found(planned(YarnConfig(factor=8)), seq_len=seq_len, steps=0) == []
+
+
+def test_one_number_for_both_windows_of_a_scaled_base_is_said() -> None:
+    yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 4096}
+    lines = found(planned(YarnConfig(factor=8), rope_parameters=yarn))
+    assert len(lines) == 1 and "taken as trained at 4096 and read to 16384; if its window is the scaled one" in lines[0]
+    assert (
+        found(planned(YarnConfig(factor=8), rope_parameters=yarn, max_position_embeddings=16_384), pretrained=16_384)
+        == []
+    )

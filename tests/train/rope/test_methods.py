@@ -9,17 +9,19 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import DeepseekV3Config, LlamaConfig, Phi3Config
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import ROPE_CLASSES, LongRopeConfig, RopeConfig, TableConfig, YarnConfig
-from ropewalk.train.rope import plan
+from ropewalk.train.model import Base
+from ropewalk.train.rope import plan, stage
 from ropewalk.train.rope.methods import METHODS, Rotary, Table
 
 THETAS, DIMS = (1e4, 1e5, 5e5, 1e6, 1e7), (32, 64, 96, 128, 256)
@@ -300,6 +302,30 @@ def test_a_table_from_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
         ('{"frequencies": []}', "must be JSON with a list `inv_freq`"),
         ('{"inv_freq": [1.0, 0.1]}', "has 2 frequencies, the model 4"),
         ('{"inv_freq": [1.0, 0.1, 0.01, 0]}', "every inv_freq must be above 0"),
+        ('{"inv_freq": "1234"}', "must be JSON with a list `inv_freq`"),
+        ('{"inv_freq": [1.0, 0.1, 0.01, true]}', "every inv_freq must be above 0"),
+        ('{"inv_freq": [1.0, 0.1, 0.01, "x"]}', "every inv_freq must be above 0"),
+        ('{"inv_freq": []}', "every inv_freq must be above 0"),
+        *(
+            (f'{{"inv_freq": [1.0, 0.1, 0.01, 0.001], {more}}}', said)
+            for more, said in (
+                ('"attention_factor": 0', "its attention_factor must be a finite number above 0, not 0"),
+                ('"attention_factor": "x"', "its attention_factor must be a finite number above 0, not x"),
+                ('"attention_factor": [1]', "its attention_factor must be a finite number above 0"),
+                ('"attention_factor": NaN', "its attention_factor must be a finite number above 0, not nan"),
+                (f'"attention_factor": {"9" * 400}', "its attention_factor must be a finite number above 0"),
+                ('"factor": "four"', "its factor must be a finite number of at least 1, not four"),
+                ('"factor": 0.5', "its factor must be a finite number of at least 1, not 0.5"),
+                ('"factor": Infinity', "its factor must be a finite number of at least 1, not inf"),
+                ('"rope_parameters": [1]', "its rope_parameters must be a table of settings"),
+                ('"rope_parameters": {"rope_type": "yarn"}', "its rope_parameters must be a form that Ropewalk reads"),
+                ('"rope_parameters": {"rope_type": "foo", "rope_theta": 1e4}', "must be a form that Ropewalk reads"),
+                ('"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": "x"}', "must be a form that"),
+                ('"rope_theta": "x"', "its rope_theta must be a finite number above 0"),
+                ('"max_position_embeddings": "x"', "its max_position_embeddings must be a number of tokens"),
+                ('"calibrated_on": 1', "its calibrated_on must be a list"),
+            )
+        ),
     ],
 )
 def test_a_file_that_is_no_table_for_this_model_is_refused(tmp_path: Path, text: str | None, said: str) -> None:
@@ -328,3 +354,88 @@ def test_a_target_length_and_a_factor_give_one_plan() -> None:
         plan.make(YarnConfig(factor=8.0, target_length=16_384), base, "base")
     with pytest.raises(ConfigError, match="target_length is 2048; the model already reads 4096"):
         plan.make(YarnConfig(target_length=2048), base, "base")
+    with pytest.raises(ConfigError, match="target_length is 4096; the model already reads 4096; it must be longer"):
+        plan.make(YarnConfig(target_length=4096), base, "base")
+
+
+def small(theta: float = 1e4, window: int = 256, **words: Any) -> LlamaConfig:
+    parameters = {"rope_type": "default", "rope_theta": theta}
+    return LlamaConfig(
+        hidden_size=64, num_attention_heads=2, max_position_embeddings=window, rope_parameters=parameters, **words
+    )
+
+
+def from_file(folder: Path, content: dict[str, Any], **words: Any) -> TableConfig:
+    (folder / "t.json").write_text(json.dumps(content))
+    return TableConfig(path=str(folder / "t.json"), **words)
+
+
+def test_nulls_in_a_file_are_as_if_absent(tmp_path: Path) -> None:
+    nulls = dict.fromkeys(("attention_factor", "factor", "rope_parameters", "max_position_embeddings"))
+    rope = from_file(tmp_path, {"inv_freq": [0.5**i for i in range(16)], **nulls}, factor=2.0)
+    made = plan.make(rope, small(), "base")
+    assert (made.attention_factor, made.factor, made.rope_parameters["rope_type"]) == (1.0, 2.0, "longrope")
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS_WITHOUT_A_FILE if m not in ("none", "dynamic")])
+def test_a_written_plan_is_taken_by_its_own_model_only(method: str, tmp_path: Path) -> None:
+    made = plan.make(settings(method, 4.0, 32), small(), "base")
+    rope = from_file(tmp_path, made.json())
+    assert plan.make(rope, small(), "base").hash == made.hash
+    with pytest.raises(
+        ConfigError, match=r"was made for rope_theta 10000.0, the model has 500000; they must be the same"
+    ):
+        plan.make(rope, small(theta=5e5), "base")
+    with pytest.raises(ConfigError, match=r"for original_max_position_embeddings 256, the model has 512; they must be"):
+        plan.make(rope, small(window=512), "base")
+
+
+@pytest.mark.parametrize("method", ["yarn", "ntk", "longrope"])
+@pytest.mark.parametrize("key", ["inv_freq", "attention_factor"])
+def test_an_edited_table_beside_old_rope_parameters_is_refused(method: str, key: str, tmp_path: Path) -> None:
+    made = plan.make(settings(method, 4.0, 32), small(), "base").json()
+    edited = made[key] * 1.01 if key == "attention_factor" else [*made[key][:-1], made[key][-1] * 0.99]
+    with pytest.raises(ConfigError, match="mean another table than its inv_freq and attention_factor; .* remove"):
+        plan.make(from_file(tmp_path, {**made, key: edited}), small(), "base")
+    without = {k: v for k, v in made.items() if k != "rope_parameters"} | {key: edited}
+    assert plan.make(from_file(tmp_path, without), small(), "base").json()[key] == edited
+
+
+def test_a_table_in_the_words_of_its_architecture_is_taken(tmp_path: Path) -> None:
+    """Phi-3 takes LongRoPE's words only; heads with decoupled dimensions have the temperature in the softmax scale."""
+    words: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 2, "max_position_embeddings": 256}
+    phi = Phi3Config(**words, original_max_position_embeddings=256, pad_token_id=0)
+    deepseek = DeepseekV3Config(**words, qk_rope_head_dim=8, qk_nope_head_dim=24)
+    for base in (phi, deepseek):
+        made = plan.make(YarnConfig(factor=4.0), base, "base")
+        assert plan.make(from_file(tmp_path, made.json()), base, "base").hash == made.hash
+
+
+def test_a_table_for_a_shorter_window_is_refused(tmp_path: Path) -> None:
+    rope = from_file(tmp_path, {"inv_freq": [0.5**i for i in range(16)], "max_position_embeddings": 128})
+    with pytest.raises(ConfigError, match="its max_position_embeddings 128 must be at least the original window 256"):
+        plan.make(rope, small(), "base")
+
+
+def composed(rope: RopeConfig) -> Any:
+    return SimpleNamespace(rope=rope)
+
+
+def test_other_methods_beside_a_table_take_the_factor_of_its_file(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(stage.model, "base_config", lambda base: small())
+    rope = from_file(tmp_path, plan.make(YarnConfig(factor=4.0), small(), "base").json())
+    others = stage.others(composed(rope), Base(None), ["yarn", "none", "pi"])
+    assert [(p.method, p.factor) for p in others] == [("yarn", 4.0), ("none", 1.0), ("pi", 4.0)]
+    by_length = stage.others(composed(YarnConfig(target_length=512)), Base(None), ["pi"])
+    assert by_length[0].max_position_embeddings == 512
+
+
+def test_without_a_factor_no_method_can_be_compared(monkeypatch: Any) -> None:
+    monkeypatch.setattr(stage.model, "base_config", lambda base: small())
+    assert stage.others(composed(RopeConfig()), Base(None), ["none"])[0].factor == 1
+    with pytest.raises(
+        ConfigError, match="--compare has yarn; it needs a factor, and rope=none has none; e.g. rope=pi"
+    ):
+        stage.others(composed(RopeConfig()), Base(None), ["yarn"])
+    with pytest.raises(ConfigError, match="rope.factor is not set; rope=yarn needs a factor"):
+        plan.make(YarnConfig(), small(), "base")
