@@ -23,7 +23,7 @@ demo: $(STAMP) ## extend a small model eightfold and open the page it ends with 
 test: $(STAMP) ## the tests that every change must pass
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
-test-all: $(STAMP) engines ## also the slow ones (a real model, every recipe, two servers' engines)
+test-all: $(STAMP) engines smollm2 ## also the slow ones (a real model, every recipe, two servers' engines)
 	$(BIN)/python -m pytest -m "not gpu"
 
 test-gpu: $(STAMP) ## what must be confirmed on a CUDA device

@@ -2,7 +2,7 @@
 
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +19,7 @@ BESIDE = {
     "calibrate": ("rope", "data", "calibrate", "report"),
     "export": ("rope", "data", "train", "export"),
 }  # verb -> its stages
+SHOWN = ("train", "eval", "calibration")  # folders whose results the page shows
 PACKAGES = (
     "ropewalk",
     "torch",
@@ -126,7 +127,7 @@ def _export(run: Run) -> tuple[Manifest, str]:
 def _report(run: Run) -> tuple[Manifest, str]:
     from ropewalk.eval import report
 
-    there = {name: found for name in ("train", "eval", "calibration") if (found := _in_force(run, name))}
+    there = _in_force(run)
     decides = {
         "inputs": run.marks("rope", "data") | {name: found.fingerprint for name, found in there.items()},
         "page": fingerprint(_sources_of_page()),
@@ -134,21 +135,42 @@ def _report(run: Run) -> tuple[Manifest, str]:
     }
 
     def work(temporary: Path) -> dict[str, Any]:
-        page = report.render(run.folder, [n for n in ("train", "eval", "calibration") if n not in there])
+        page = report.render(run.folder, [n for n in SHOWN if n not in there])
         (temporary / "index.html").write_text(page, encoding="utf-8")
         return {}
 
     return run_stage("report", decides, run.folder / "report", work)
 
 
-def _in_force(run: Run, name: str) -> Manifest | None:
-    """A finished stage's manifest if it was made from what the run's stages are now: a page shows nothing else."""
-    found, rope = manifest.read(run.folder / name), read_json(run.folder / "rope.json")
-    if found is None:
-        return None
-    inputs, made_for = found.content["inputs"], ("factor", "original_max_position_embeddings")
-    same = all(inputs.get(stage, said.fingerprint) == said.fingerprint for stage, said in run.done.items())
-    return found if same and all(found.content.get(key, rope[key]) == rope[key] for key in made_for) else None
+def _in_force(run: Run) -> dict[str, Manifest]:
+    """The finished stages that were made of what this run is now: a page shows nothing else. Eval's is of the train there is."""
+    now, there = _now(run), {}
+    for name in SHOWN:
+        now["inputs"]["train"] = there["train"].fingerprint if "train" in there else None
+        found = manifest.read(run.folder / name)
+        if found is not None and agrees(found.content, now):
+            there[name] = found
+    return there
+
+
+def _now(run: Run) -> dict[str, Any]:
+    """What the contents of the stages on the page would say if they were made now."""
+    config, rope, base = run.config, read_json(run.folder / "rope.json"), _base(run).identity
+    return {
+        "inputs": {**run.marks(*run.done), "base": base},
+        "base": base,
+        "seed": config.seed,
+        "seq_len": config.data.seq_len,
+        **{name: content(getattr(config, name)) for name in ("train", "eval", "calibrate")},
+        **{key: rope[key] for key in ("factor", "original_max_position_embeddings")},
+    }
+
+
+def agrees(made: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a stage's content says nothing else than `now` of the keys that both have. Pure."""
+    inputs = {k: v for k, v in made["inputs"].items() if k in now["inputs"]}
+    same = all(now["inputs"][k] == v for k, v in inputs.items())
+    return same and all(now[k] == v for k, v in made.items() if k != "inputs" and k in now)
 
 
 def _sources_of_page() -> list[str]:

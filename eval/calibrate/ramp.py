@@ -15,7 +15,7 @@ RANDOM_FIRST = 8
 
 
 def propose(finished: Sequence[Trial], *, seed: int, number: int, factor: float) -> Candidate:
-    """The next candidate. Raises: ConfigError without optuna."""
+    """The next candidate."""
     optuna = _optuna()
     sampler = optuna.samplers.TPESampler(seed=seed * 100_003 + number, n_startup_trials=RANDOM_FIRST, multivariate=True)
     study, space = optuna.create_study(sampler=sampler), _space(optuna, factor)
@@ -67,13 +67,19 @@ def _told(optuna: Any, trial: Trial, place: dict[str, float], space: dict[str, A
     )
 
 
-def _optuna() -> Any:
+def refuse_without_optuna(searcher: str) -> None:
+    """Raises: ConfigError."""
     try:
-        import optuna
+        import optuna  # noqa: F401
     except ImportError:
         raise ConfigError(
-            "calibrate.searcher is ramp; it needs optuna, which is not installed; pip install 'ropewalk[calibrate]' "
+            f"calibrate.searcher is {searcher}; it needs optuna, which is not installed; pip install 'ropewalk[calibrate]' "
             "or calibrate.searcher=longrope"
         ) from None
+
+
+def _optuna() -> Any:
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

@@ -8,7 +8,7 @@ import numpy as np
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import Window
 from ropewalk.eval import statistics
-from ropewalk.eval.calibrate.choice import Choice
+from ropewalk.eval.calibrate.choice import LEAST, Choice
 from ropewalk.eval.calibrate.search import Task
 from ropewalk.eval.calibrate.trial import Trial, halves, spent, weighted
 from ropewalk.train.rope.plan import RopePlan
@@ -45,7 +45,7 @@ def results(
         "chosen": brief_choice(choice),
         "methods": measured,
         "gain": {"over": REFERENCE, **measured["calibrated"]["difference"]},
-        "verdict": verdict(measured["calibrated"]["difference"]["value"]),
+        "verdict": verdict(measured["calibrated"]["difference"]["value"], len({w.document for w in reported_on})),
         "trials": [brief(t) for t in trials],
     }
 
@@ -90,12 +90,18 @@ def interval(nll: np.ndarray, draws: np.ndarray) -> dict[str, float]:
     return dict(zip(("nll", "low", "high"), statistics.mean_with_interval(nll, draws), strict=True))
 
 
-def verdict(difference: Mapping[str, float]) -> str:
-    """In words, also where there is no gain."""
-    text = f"{difference['nll']:+.4f} nats [{difference['low']:+.4f}, {difference['high']:+.4f}] against {REFERENCE}'s defaults"
-    if difference["high"] < 0:
+def verdict(difference: Mapping[str, float], documents: int) -> str:
+    """In words, also where there is no gain, or too little text to tell."""
+    low, high = difference["low"], difference["high"]
+    mean = f"{difference['nll']:+.4f} nats"
+    if difference["nll"] == low == high == 0:
+        return f"the same plan as {REFERENCE}'s defaults"
+    if documents < LEAST:
+        return f"not to be told from {documents} document(s): {mean} against {REFERENCE}'s defaults, and {LEAST} are needed for an interval"
+    text = f"{mean} [{low:+.4f}, {high:+.4f}] against {REFERENCE}'s defaults"
+    if high < 0:
         return f"better: {text}"
-    return f"worse: {text}" if difference["low"] > 0 else f"no gain shown: {text}, the interval holds zero"
+    return f"worse: {text}" if low > 0 else f"no gain shown: {text}, the interval holds zero"
 
 
 def brief(trial: Trial) -> dict[str, Any]:

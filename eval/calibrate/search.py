@@ -51,11 +51,7 @@ class Task:
 
 
 def search(task: Task, measure: Measure, log: Path, tell: Callable[[Trial], None] = lambda trial: None) -> list[Trial]:
-    """Measure until the budget is spent; `log` gets a line a trial, and what it holds is not measured again.
-
-    Raises: ConfigError when the budget does not reach for the papers' methods.
-    """
-    _affordable(task)
+    """Measure until the budget is spent; `log` gets a line a trial, and what it holds is not measured again."""
     finished = read(log)
     for trial in finished:
         tell(trial)
@@ -67,7 +63,10 @@ def search(task: Task, measure: Measure, log: Path, tell: Callable[[Trial], None
     return finished
 
 
-def _affordable(task: Task) -> None:
+def refuse(task: Task) -> None:
+    """What would stop the search later. Raises: ConfigError without optuna, or when the budget does not reach for the papers."""
+    if task.config.searcher != "longrope":
+        ramp.refuse_without_optuna(task.config.searcher)
     least = math.ceil(len(task.config.methods) * task.trial)
     if task.config.passes < least:
         raise ConfigError(

@@ -14,7 +14,7 @@ from ropewalk.eval.calibrate import bench
 from ropewalk.eval.calibrate.bench import Bench
 from ropewalk.eval.calibrate.choice import choose
 from ropewalk.eval.calibrate.results import results
-from ropewalk.eval.calibrate.search import Task, search
+from ropewalk.eval.calibrate.search import Task, refuse, search
 from ropewalk.eval.calibrate.trial import Trial, paper
 from ropewalk.train.model import Base
 from ropewalk.train.rope.methods import Rotary
@@ -50,9 +50,10 @@ def work(config: Config, base: Base, plan: RopePlan, folder: Path) -> dict[str, 
         print(f"calibrate warning: {finding}", file=sys.stderr, flush=True)
     data = DataFolders.of(folder.parent, Path(config.cache_dir).expanduser())
     chosen_on, reported_on = bench.split(config, data, plan)
-    live = Bench(config, base, plan)
     windows = bench.stack(chosen_on, config.calibrate.length)
     task = Task(config.calibrate, config.seed, plan.factor, rotary(plan), plan.base_window, windows)
+    refuse(task)
+    live = Bench(config, base, plan)
     trials = searched(task, live, folder / "trials.jsonl")
     choice = choose(trials, [w.document for w in chosen_on], config.seed)
     if choice.kept:

@@ -5,6 +5,7 @@ from typing import Any
 
 from ropewalk.train.export import compare
 from ropewalk.train.export.compare import Verdict
+from ropewalk.train.export.gguf_rope import ARCHITECTURES
 from ropewalk.train.export.handoff import Handoff
 from ropewalk.train.rope.plan import RopePlan
 
@@ -79,7 +80,8 @@ def llama_cpp(handoff: Handoff) -> list[str]:
             "Its default key/value cache is f16 with flash attention where it can: logits then differ by some 1e-2 from Hugging Face's in "
             "fp32. To compare, add `--cache-type-k f32 --cache-type-v f32 --flash-attn off`.",
         ]
-    if (flags := scaling_flags(handoff.plan)) is not None:
+    flags = scaling_flags(handoff.plan) if handoff.architecture in ARCHITECTURES else None
+    if flags is not None:
         said = "From a GGUF file of the same weights without scaling keys, the same with:"
         found += [said, shell(f"llama-server -m unscaled.gguf -c {length} {flags}")]
     return found
@@ -88,6 +90,8 @@ def llama_cpp(handoff: Handoff) -> list[str]:
 def scaling_flags(plan: RopePlan) -> str | None:
     """llama.cpp's flags that say the plan exactly; None where there are none (a table, a temperature of one's own)."""
     p, original = plan.rope_parameters, plan.original_max_position_embeddings
+    if plan.layer_type or plan.qk_head_dim or p.get("partial_rotary_factor", 1.0) != 1.0:
+        return None  # not seen how llama.cpp takes flags there
     if p["rope_type"] == "linear":
         return f"--rope-scaling linear --rope-scale {p['factor']:g}"
     if p["rope_type"] == "default" and p["rope_theta"] != plan.rope_theta:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import CalibrateConfig
-from ropewalk.eval.calibrate import evolution, ramp, search
+from ropewalk.eval.calibrate import evolution, ramp, results, search
 from ropewalk.eval.calibrate.search import Task
 from ropewalk.eval.calibrate.trial import Candidate, Loss, Trial, best, loss, paper, spent, survives
 from ropewalk.train.rope.methods import METHODS, Rotary
@@ -94,11 +95,10 @@ def test_a_search_cut_anywhere_goes_on_as_if_it_had_not_been(tmp_path: Path, sea
     assert model.tokens == pytest.approx(sum(t.passes for t in whole[lines:]) * WINDOWS.shape[1])
 
 
-def test_a_budget_that_does_not_reach_for_the_papers_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
-    model = Fake()
+def test_a_budget_that_does_not_reach_for_the_papers_is_refused_before_anything_is_measured() -> None:
     with pytest.raises(ConfigError, match=r"calibrate\.passes is 20; the 6 methods .* take 27, on 4 stretches; raise"):
-        search.search(task(passes=20), model, tmp_path / "trials.jsonl")
-    assert model.calls == 0 and not (tmp_path / "trials.jsonl").exists()
+        search.refuse(task(passes=20))
+    search.refuse(task(passes=27))
 
 
 def test_prefix_passes_the_window_and_stays_below_the_whole() -> None:
@@ -133,9 +133,23 @@ def test_every_child_keeps_the_laws(tmp_path: Path) -> None:
         assert divisors.min() >= 1 and divisors.max() <= 1.25 * FACTOR and (np.diff(divisors) >= 0).all()
 
 
-def test_without_optuna_the_ramp_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
+@pytest.mark.parametrize("searcher", ["ramp", "both"])
+def test_without_optuna_the_ramp_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch, searcher: str) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ConfigError, match=r"searcher is ramp; it needs optuna.*pip install 'ropewalk\[calibrate\]'"):
-        ramp.propose([], seed=0, number=0, factor=2.0)
+    said = rf"searcher is {searcher}; it needs optuna.*pip install 'ropewalk\[calibrate\]'"
+    with pytest.raises(ConfigError, match=said):
+        search.refuse(task(searcher=searcher))
+    search.refuse(task(searcher="longrope"))
+
+
+def test_verdict_says_better_worse_neither_or_too_little_text() -> None:
+    def said(nll: float, low: float, high: float, documents: int = 9) -> str:
+        return results.verdict({"nll": nll, "low": low, "high": high}, documents)
+
+    assert said(-0.02, -0.03, -0.01).startswith("better: -0.0200 nats [-0.0300, -0.0100]")
+    assert said(0.02, 0.01, 0.03).startswith("worse: ")
+    assert said(-0.02, -0.05, 0.01).startswith("no gain shown: ") and "holds zero" in said(-0.02, -0.05, 0.01)
+    assert said(-0.02, -0.02, -0.02, 1) == (
+        "not to be told from 1 document(s): -0.0200 nats against yarn's defaults, and 4 are needed for an interval"
+    )
+    assert said(0.0, 0.0, 0.0) == "the same plan as yarn's defaults"

@@ -181,3 +181,13 @@ def test_form_that_an_engine_computes_its_own_way(tiny: Callable[..., Any], expo
     page = export(tiny("llama"), DynamicConfig(factor=8.0), gguf="off").page
     assert "SGLang 0.5.23 has its own way with rope_type dynamic: frequencies up to" in page
     assert "off in texts up to 256 tokens" in page and "vLLM 0.33.0 does not read factor" in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"), [("gemma3_text", {"sliding_window": 64, "num_hidden_layers": 6}), ("stablelm", {})]
+)
+def test_no_flags_are_claimed_where_they_were_not_seen(
+    kind: str, changes: dict[str, Any], tiny: Callable[..., Any], export: Callable[..., Any]
+) -> None:
+    made = export(tiny(kind, **changes), YarnConfig(factor=8.0), gguf="f32")
+    assert "no GGUF file was written" in made.page and "--rope-scaling" not in made.page
