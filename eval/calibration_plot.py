@@ -105,7 +105,7 @@ def reading(found: Mapping[str, Any]) -> str | None:
     return (
         f"Chosen: trial {chosen['trial']} ({chosen['searcher']}: {name}{', ' if words else ''}{', '.join(words)}), after "
         f"{spent['trials']} trials and {spent['spent']:.0f} forward passes, {spent['pruned']} pruned at a short prefix. On "
-        f"{on['windows']} stretches of {on['documents']} documents that were not searched on it is {found['verdict']}.{kept}"
+        f"{on['windows']} stretches of {on['documents']} documents that were not searched on: {found['verdict']}.{kept}"
     )
 
 

@@ -22,6 +22,10 @@ from ropewalk.conf.schema import Config, SourceConfig
 # Hydra and OmegaConf answer some words (rope=null, schema=2, model.scratch.x=1) with bare exceptions of Python
 SAID_BY_HYDRA = (HydraException, OmegaConfBaseException, ValueError, AssertionError, AttributeError)
 GROUPS = ("recipe", "rope")
+KINDS = {"Integer": ("a whole number", "2048"), "Float": ("a number", "2.0"), "bool": ("true or false", "true")}
+_VALUE = re.compile(
+    r"Value '(.*)' (?:of type '.*' could not be converted to (Integer|Float)|is not a valid (bool)\b)", re.S
+)
 _SOURCE = re.compile(r"^(data\.sources\.[^.=]+\.[^.=]+=)")
 
 
@@ -55,8 +59,14 @@ def compose(overrides: Sequence[str]) -> Config:
         return finish(node(words), sources)
     except SAID_BY_HYDRA as error:
         wrong = _each(overrides)
-        lines = [f"{word.lstrip('+')}: {problem}" for word, problem in wrong.items()] or [_line(error)]
+        lines = [_told(word.lstrip("+"), problem) for word, problem in wrong.items()] or [_line(error)]
         raise ConfigError("\n".join(lines + _rest(overrides, wrong))) from None
+
+
+def _told(word: str, problem: str) -> str:
+    """The word before its problem, unless that names it already."""
+    key = word.split("=")[0]
+    return problem if problem.startswith((f"{key} is ", f"{key}[")) else f"{word}: {problem}"
 
 
 def _rest(overrides: Sequence[str], wrong: dict[str, str]) -> list[str]:
@@ -67,11 +77,18 @@ def _rest(overrides: Sequence[str], wrong: dict[str, str]) -> list[str]:
         words, sources = split([word for word in overrides if word not in wrong])
         finish(node(words), sources)
     except ConfigError as error:
-        keys = tuple(word.lstrip("+~").split("=")[0] for word in wrong)
-        return [line for line in str(error).splitlines() if not line.startswith(keys)]
+        keys = [word.lstrip("+~").split("=")[0] for word in wrong]
+        return [line for line in str(error).splitlines() if not any(_answers(key, line) for key in keys)]
     except SAID_BY_HYDRA:
         pass
     return []
+
+
+def _answers(key: str, line: str) -> bool:
+    """Whether a problem may be there only for want of `key`: it is of it, or names it (`needs a factor or a target_length`)."""
+    section, name = key.split(".")[0], re.escape(key.rsplit(".", 1)[-1])
+    beside = line.startswith(f"{section}.") and re.search(rf"(?<![.\w]){name}\b", line)
+    return line.startswith(key) or bool(beside) or bool(re.search(rf"\b{re.escape(key)}\b", line))
 
 
 def node(words: Sequence[str]) -> DictConfig:
@@ -113,12 +130,12 @@ def _try_source(word: str) -> str | None:
         values = source_values([f"{key.rsplit('.', 1)[1]}={value}"])
         OmegaConf.merge(OmegaConf.structured(SourceConfig), values)
     except SAID_BY_HYDRA as error:
-        return _line(error)
+        return _line(error, key)
     return None
 
 
-def _line(error: BaseException) -> str:
-    """Hydra's message in one line; its cause where the cause says more."""
+def _line(error: BaseException, whole_key: str = "") -> str:
+    """Hydra's message in one line; its cause where the cause says more. A value of a wrong kind in our own words."""
     cause = error.__cause__
     text = str(cause if isinstance(cause, OmegaConfBaseException) else error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -127,9 +144,18 @@ def _line(error: BaseException) -> str:
         for line in lines
         if not line.startswith(("full_key", "object_type", "reference_type", "Set the environment"))
     ]
-    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key")), "")
+    key = whole_key or next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key")), "")
     said = " ".join(kept)
+    if key and (found := _VALUE.match(said)):
+        return _of_kind(key, found[1], found[2] or found[3])
     return f"{said} (at {key})" if key and key not in said else said
+
+
+def _of_kind(key: str, value: str, kind: str) -> str:
+    """What OmegaConf could not convert; an item of a list has no word of its own to give as an example."""
+    rule, example = KINDS[kind]
+    way_out = "correct it" if key.endswith("]") else f"e.g. {key}={example}"
+    return f"{key} is {value or 'empty'}; it must be {rule}; {way_out}"
 
 
 def config_dir_override(folder: str) -> str:

@@ -144,21 +144,21 @@ def _report(run: Run) -> tuple[Manifest, str]:
 
 def _in_force(run: Run) -> dict[str, Manifest]:
     """The finished stages that were made of what this run is now: a page shows nothing else. Eval's is of the train there is."""
-    now, there = _now(run), {}
+    now, there = _now(run), dict[str, Manifest]()
+    inputs: dict[str, Any] = {**run.marks(*run.done), "base": now["base"]}
     for name in SHOWN:
-        now["inputs"]["train"] = there["train"].fingerprint if "train" in there else None
+        inputs["train"] = there["train"].fingerprint if "train" in there else None
         found = manifest.read(run.folder / name)
-        if found is not None and agrees(found.content, now):
+        if found is not None and agrees(found.content, now) and agrees(found.content["inputs"], inputs):
             there[name] = found
     return there
 
 
 def _now(run: Run) -> dict[str, Any]:
     """What the contents of the stages on the page would say if they were made now."""
-    config, rope, base = run.config, read_json(run.folder / "rope.json"), _base(run).identity
+    config, rope = run.config, read_json(run.folder / "rope.json")
     return {
-        "inputs": {**run.marks(*run.done), "base": base},
-        "base": base,
+        "base": _base(run).identity,
         "seed": config.seed,
         "seq_len": config.data.seq_len,
         **{name: content(getattr(config, name)) for name in ("train", "eval", "calibrate")},
@@ -167,10 +167,8 @@ def _now(run: Run) -> dict[str, Any]:
 
 
 def agrees(made: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a stage's content says nothing else than `now` of the keys that both have. Pure."""
-    inputs = {k: v for k, v in made["inputs"].items() if k in now["inputs"]}
-    same = all(now["inputs"][k] == v for k, v in inputs.items())
-    return same and all(now[k] == v for k, v in made.items() if k != "inputs" and k in now)
+    """Whether what a stage was made of is the same as `now` in every key that both have. Pure."""
+    return all(now[key] == value for key, value in made.items() if key in now)
 
 
 def _sources_of_page() -> list[str]:

@@ -20,7 +20,7 @@ from ropewalk.train.model import Base
 from ropewalk.train.rope.methods import Rotary
 from ropewalk.train.rope.plan import RopePlan
 
-FORM = 2  # of the log and of how a trial is chosen
+FORM = 3  # of the log and of how a trial is chosen
 
 
 def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
@@ -55,7 +55,7 @@ def work(config: Config, base: Base, plan: RopePlan, folder: Path) -> dict[str, 
     refuse(task)
     live = Bench(config, base, plan)
     trials = searched(task, live, folder / "trials.jsonl")
-    choice = choose(trials, [w.document for w in chosen_on], config.seed)
+    choice = choose(trials, [w.document for w in chosen_on])
     if choice.kept:
         print(
             f"calibrate: {choice.trial.candidate.settings['method']} stands with its paper's settings: {choice.kept}",

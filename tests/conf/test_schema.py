@@ -267,7 +267,13 @@ def test_every_field_that_scripts_rely_on_exists() -> None:
     assert isinstance(config, Config)
 
 
-@pytest.mark.parametrize(("word", "said"), [("rope.target_length=4096.5", "4096.5"), ("rope.factor=x", "to Float")])
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("rope.target_length=4096.5", "rope.target_length is 4096.5; it must be a whole number; "),
+        ("rope.factor=x", "rope.factor is x; it must be a number; "),
+    ],
+)
 def test_length_that_is_no_integer_and_factor_that_is_no_number_are_refused(word: str, said: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         compose([*GOOD, word])

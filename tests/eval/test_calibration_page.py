@@ -84,7 +84,7 @@ def test_sentence_says_choice_cost_and_verdict_also_without_a_gain(tmp_path: Pat
     text = section(render(run(tmp_path)))
     assert "trial 2 (ramp: yarn, beta_fast 17.25, beta_slow 0.75, attention_factor 1.062)" in text
     assert "after 25 trials and 38 forward passes, 11 pruned" in text
-    assert "7 stretches of 5 documents that were not searched on it is no gain shown: +0.0010 nats" in text
+    assert "7 stretches of 5 documents that were not searched on: no gain shown: +0.0010 nats" in text
 
 
 def test_without_calibration_or_when_it_is_left_out_there_is_no_such_part(tmp_path: Path) -> None:

@@ -36,12 +36,12 @@ def test_path_or_pattern_of_a_source_is_taken_to_the_letter(value: str) -> None:
 @pytest.mark.parametrize(
     ("words", "starts"),
     [
-        (["train.lr=abc"], ["train.lr=abc: Value 'abc'"]),
+        (["train.lr=abc"], ["train.lr is abc; it must be a number; e.g. train.lr="]),
         (["train.nope=1"], ["train.nope=1: "]),
-        (["train.lr=abc", "train.steps=1.5", "nope=2"], ["train.lr=abc: ", "train.steps=1.5: ", "nope=2: "]),
+        (["train.lr=abc", "train.steps=1.5", "nope=2"], ["train.lr is abc; ", "train.steps is 1.5; ", "nope=2: "]),
         (["rope=nope"], ["rope=nope: "]),
         (["train.lr"], ["train.lr: "]),
-        (["train.lr="], ["train.lr=: "]),
+        (["train.lr="], ["train.lr is empty; it must be a number; "]),
         (["train.lr=[1"], ["train.lr=[1: "]),
         (["train=3"], ["train=3: "]),
         (["~train.lr"], ["~train.lr: "]),
@@ -51,6 +51,34 @@ def test_path_or_pattern_of_a_source_is_taken_to_the_letter(value: str) -> None:
 def test_each_wrong_word_gives_one_line(words: list[str], starts: list[str]) -> None:
     said = lines(*words)
     assert [line[: len(start)] for line, start in zip(said, starts, strict=True)] == starts
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        (
+            "rope.target_length=1000.5",
+            "rope.target_length is 1000.5; it must be a whole number; e.g. rope.target_length=2048",
+        ),
+        ("train.lr=abc", "train.lr is abc; it must be a number; e.g. train.lr=2.0"),
+        ("rope.truncate=maybe", "rope.truncate is maybe; it must be true or false; e.g. rope.truncate=true"),
+        ("train.betas=[a,0.5]", "train.betas[0] is a; it must be a number; correct it"),
+        (
+            "data.sources.mine.weight=abc",
+            "data.sources.mine.weight is abc; it must be a number; e.g. data.sources.mine.weight=2.0",
+        ),
+    ],
+)
+def test_value_of_a_wrong_kind_is_told_by_its_key_its_rule_and_a_way_out(word: str, line: str) -> None:
+    assert lines(word) == [line]
+
+
+def test_what_the_wrong_word_would_have_answered_is_not_asked_for() -> None:
+    words = ["recipe=custom", "name=x", "model.path=./m", "data.seq_len=64", "data.sources.a.path=./a", "train.steps=1"]
+    with pytest.raises(ConfigError) as said:
+        compose([*words, "train.lr=-1", "rope.target_length=1000.5"])
+    starts = ["rope.target_length is 1000.5; ", "train.lr is -1.0; "]
+    assert [line[: len(s)] for line, s in zip(str(said.value).splitlines(), starts, strict=True)] == starts
 
 
 def test_unknown_recipe_lists_the_real_ones() -> None:

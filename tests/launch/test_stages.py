@@ -1,6 +1,17 @@
 """What a page may show: results that were made from what the run is now."""
 
-from ropewalk.launch.stages import agrees
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ropewalk.conf.manifest import Manifest, write_json
+from ropewalk.conf.schema import Config, content
+from ropewalk.launch import stages
+from ropewalk.launch.compose import compose
+from ropewalk.launch.stages import Run, agrees
+from ropewalk.train.model import Base
 
 TRAINED = {"base": "a", "seed": 0, "inputs": {"rope": "r", "data": "d"}}
 
@@ -18,3 +29,65 @@ def test_another_base_seed_or_input_does_not() -> None:
 
 def test_what_it_does_not_name_is_no_matter() -> None:
     assert agrees(TRAINED, {"eval": {"windows": 3}})
+
+
+MADE_FOR = {"factor": 8.0, "original_max_position_embeddings": 256}
+MARKS = {"rope": "r", "data": "d"}
+
+
+def finished(folder: Path, name: str, made: dict[str, Any]) -> str:
+    (folder / name).mkdir(parents=True)
+    found = Manifest.of(name, made)
+    write_json(folder / name / "manifest.json", asdict(found))
+    return found.fingerprint
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A folder with everything finished, and a verb that made rope and data only."""
+    config, folder = compose(["recipe=demo", f"runs_dir={tmp_path}"]), tmp_path / "demo"
+    beside = {"seed": config.seed}
+    trained = {"inputs": {**MARKS, "base": "b"}, "train": content(config.train), "seq_len": config.data.seq_len}
+    inputs = {**MARKS, "train": finished(folder, "train", beside | trained)}
+    finished(folder, "eval", beside | {"inputs": inputs, "eval": content(config.eval)})
+    searched = {"inputs": {"data": "d"}, "base": "b", "calibrate": content(config.calibrate), "form": 2}
+    finished(folder, "calibration", beside | searched | MADE_FOR)
+    write_json(folder / "rope.json", MADE_FOR)
+    monkeypatch.setattr(stages, "_base", lambda _: Base("./b", identity="b"))
+    done = {name: Manifest(stage=name, fingerprint=mark, content={}) for name, mark in MARKS.items()}
+    return Run(config, done)
+
+
+def shown(run: Run, **changes: Any) -> list[str]:
+    return list(stages._in_force(Run(replace(run.config, **changes), run.done)))
+
+
+def test_everything_of_the_same_settings_is_on_the_page(run: Run) -> None:
+    assert shown(run) == ["train", "eval", "calibration"]
+
+
+def test_another_base_or_seed_leaves_all_of_it_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(run, seed=run.config.seed + 1) == []
+    monkeypatch.setattr(stages, "_base", lambda _: Base("./c", identity="c"))
+    assert shown(run) == []
+
+
+def test_a_stage_of_other_settings_is_left_out_and_eval_goes_with_its_train(run: Run) -> None:
+    config: Config = run.config
+    assert shown(run, train=replace(config.train, steps=1)) == ["calibration"]
+    assert shown(run, eval=replace(config.eval, windows=1)) == ["train", "calibration"]
+    assert shown(run, calibrate=replace(config.calibrate, passes=999)) == ["train", "eval"]
+    assert shown(run, train=replace(config.train, checkpoint_steps=7)) == ["train", "eval", "calibration"]  # neutral
+
+
+def test_an_evaluation_of_another_train_than_the_folder_has_is_left_out(run: Run) -> None:
+    path = run.folder / "train" / "manifest.json"
+    write_json(path, asdict(Manifest(stage="train", fingerprint="other", content=stages.read_json(path)["content"])))
+    assert shown(run) == ["train", "calibration"]
+    path.unlink()
+    assert shown(run) == ["calibration"]
+
+
+def test_a_calibration_for_another_factor_is_left_out(run: Run) -> None:
+    write_json(run.folder / "rope.json", {**MADE_FOR, "factor": 4.0})
+    assert shown(run) == ["train", "eval"]
