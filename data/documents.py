@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow.parquet as pq
 from pyarrow.lib import ArrowException
 
+from ropewalk.conf.data import SourceConfig
 from ropewalk.conf.errors import DataError
-from ropewalk.conf.schema import SourceConfig
 
 STDLIB = "python:stdlib"
 _NOT_TEXT = {

@@ -6,14 +6,16 @@ from typing import Any
 import numpy as np
 
 from ropewalk.conf import manifest
+from ropewalk.conf.data import SYNTHETIC
 from ropewalk.conf.manifest import run_shared
-from ropewalk.conf.schema import SYNTHETIC, Config, content
+from ropewalk.conf.schema import Config, content
 from ropewalk.data import overlong, plan, store
 from ropewalk.data.marks import Marks
 from ropewalk.data.overlong import Offer
+from ropewalk.data.shares import Share, choose
 from ropewalk.data.store import Store
 
-FORMAT = 3  # raise when the bytes of a store or plan change for the same settings
+FORMAT = 4  # raise when the bytes of a store or plan change for the same settings
 
 
 def longest(config: Config, name: str) -> int:
@@ -60,7 +62,7 @@ def make(
     folder = cache / "plans" / manifest.fingerprint(decides)[:16]
 
     def work(temporary: Path) -> dict[str, Any]:
-        shares = _shares(config, offers, budget)
+        shares = _shares(config, stores, offers, budget)
         sources = {n: overlong.account(s, store.load(stores[n]), marks) for n, s in shares.items()}
         sequences = _sequences(config, stores, shares)
         plan.write(temporary, sequences)
@@ -76,21 +78,23 @@ def make(
     return folder
 
 
-def _shares(config: Config, offers: dict[str, Offer], budget: dict[str, int | None]) -> dict[str, plan.Share]:
+def _shares(
+    config: Config, stores: dict[str, Path], offers: dict[str, Offer], budget: dict[str, int | None]
+) -> dict[str, Share]:
     return {
-        name: plan.choose(name, offers[name].lengths, offers[name].usable, budget[name], config.seed)
-        for name in config.data.sources
+        name: choose(name, o.lengths, o.usable, store.load(stores[name]).key, budget[name], config.seed)
+        for name, o in ((n, offers[n]) for n in config.data.sources)
         if budget[name] != 0
     }
 
 
-def _sequences(config: Config, stores: dict[str, Path], shares: dict[str, plan.Share]) -> list[list[plan.Piece]]:
+def _sequences(config: Config, stores: dict[str, Path], shares: dict[str, Share]) -> list[list[plan.Piece]]:
     first = _first_numbers(stores)
     whole = {
         first[name] + index
         for name, share in shares.items()
         if config.data.sources[name].kind in SYNTHETIC
-        for index, _ in share.documents
+        for index in share.index.tolist()
     }
     data, lengths = config.data, {name: longest(config, name) for name in shares}
     return plan.build(shares, first, data.seq_len, data.min_piece, config.seed, whole, data.packer, lengths)

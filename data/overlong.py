@@ -13,7 +13,7 @@ import numpy as np
 
 from ropewalk.conf.errors import DataError
 from ropewalk.data.marks import Marks
-from ropewalk.data.plan import Share
+from ropewalk.data.shares import Share
 from ropewalk.data.store import Store
 
 
@@ -64,11 +64,10 @@ def _refusal(name: str, store: Store, index: int, most: int, marks: Marks) -> Da
 def account(share: Share, store: Store, marks: Marks) -> dict[str, Any]:
     """The share in the ledger's words: stored tokens in the plan, marks beside them, and tokens of documents taken in part
     that a budget or `truncate` left out. Repeats count each time."""
-    index, taken = np.array(share.documents, dtype=np.int64).reshape(-1, 2).T
-    kept = marks.stored(taken, store.length[index])
+    kept = marks.stored(share.taken, store.length[share.index])
     return {
         "tokens_in_plan": int(kept.sum()),
-        "marks": int((taken - kept).sum()),
-        "cut": int((store.length[index] - kept).sum()),
+        "marks": int((share.taken - kept).sum()),
+        "cut": int((store.length[share.index] - kept).sum()),
         "epochs": share.epochs,
     }

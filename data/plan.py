@@ -1,79 +1,22 @@
 """The plan: which piece of which document stands in which sequence. Some MB; tokens are never written again."""
 
-import hashlib
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ropewalk.conf.errors import DataError
+from ropewalk.data import draw
 from ropewalk.data.pack import Piece
 from ropewalk.data.packers import PACKERS, parts
+from ropewalk.data.shares import Share
 
 PIECE = pa.struct([("document", pa.int64()), ("start", pa.int64()), ("length", pa.int32())])
 
 Stretch = tuple[
     int, int, int, int
 ]  # place of its document in the mixture, document, start, length: packed like a document
-
-
-@dataclass(frozen=True)
-class Share:
-    """What the mixture takes of one source: whole documents, the last one cut to the budget."""
-
-    documents: list[tuple[int, int]]  # (index in the source, tokens taken)
-    tokens: int
-    epochs: float
-
-
-def _rank(seed: int, name: str, epoch: int, index: int) -> bytes:
-    return hashlib.blake2b(f"{seed}:{name}:{epoch}:{index}".encode(), digest_size=8).digest()
-
-
-def choose(name: str, lengths: np.ndarray, usable: np.ndarray, budget: int | None, seed: int) -> Share:
-    """Documents of one source in an order hashed from `(seed, name, epoch, index)`, repeated until `budget` tokens.
-
-    Without a budget: each usable document once. Raises: DataError when nothing is usable.
-    """
-    indices = np.flatnonzero(usable)
-    total = int(lengths[indices].sum())
-    if total == 0:
-        raise DataError(f"data.sources.{name} has no tokens to train on; it must hold at least one document; add some")
-    taken: list[tuple[int, int]] = []
-    left, epoch = total if budget is None else budget, 0
-    while left > 0:
-        for index in sorted(indices.tolist(), key=lambda i: _rank(seed, name, epoch, i)):  # noqa: B023
-            length = min(int(lengths[index]), left)
-            taken.append((index, length))
-            left -= length
-            if left == 0:
-                break
-        epoch += 1
-    tokens = sum(length for _, length in taken)
-    return Share(taken, tokens, tokens / total)
-
-
-def budgets(
-    weights: dict[str, float | None], available: dict[str, int | None], tokens: int | None
-) -> dict[str, int | None]:
-    """Tokens each source gives. `available` is None for a synthetic source, which gives whatever is asked.
-
-    With weights and no total, the total is what the first source to run out allows; without weights, all there is.
-    """
-    if all(w is None for w in weights.values()):
-        if tokens is None:
-            return dict.fromkeys(weights)
-        sizes = {name: float(size or 0) for name, size in available.items()}
-    else:
-        sizes = {name: float(w or 0) for name, w in weights.items()}
-    total_weight = sum(sizes.values()) or 1.0
-    if tokens is None:
-        limits = [a * total_weight / sizes[n] for n, a in available.items() if a is not None and sizes[n] > 0]
-        tokens = int(min(limits)) if limits else 0
-    return {name: round(tokens * size / total_weight) for name, size in sizes.items()}
 
 
 def build(
@@ -93,9 +36,14 @@ def build(
     """
     most = {name: (piece_len or {}).get(name, seq_len) for name in shares}
     mixed = [
-        (_rank(seed, f"mix:{name}", occurrence, index), first[name] + index, length, most[name])
+        (rank, first[name] + index, length, most[name])
         for name, share in shares.items()
-        for occurrence, (index, length) in enumerate(share.documents)
+        for rank, index, length in zip(
+            draw.ranks(seed, f"mix:{name}", share.key, share.epoch).tolist(),
+            share.index.tolist(),
+            share.taken.tolist(),
+            strict=True,
+        )
     ]
     mixed.sort()
     stretches = [

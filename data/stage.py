@@ -10,10 +10,11 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ropewalk.conf import manifest
+from ropewalk.conf.data import SYNTHETIC, SourceConfig
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.manifest import Manifest, run_shared, run_stage, write_json
-from ropewalk.conf.schema import SYNTHETIC, Config, SourceConfig
-from ropewalk.data import documents, mixture, plan, retrieval, store
+from ropewalk.conf.schema import Config
+from ropewalk.data import documents, mixture, retrieval, shares, store
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.documents import Document
 from ropewalk.data.marks import Marks
@@ -170,7 +171,7 @@ def _marks(config: Config, tokenizer: PreTrainedTokenizerBase) -> Marks:
 def _budgets(config: Config, offers: dict[str, Offer]) -> dict[str, int | None]:
     weights = {name: s.weight for name, s in config.data.sources.items()}
     available = {name: offers[name].tokens if name in offers else None for name in weights}
-    found = plan.budgets(weights, available, config.data.tokens)
+    found = shares.budgets(weights, available, config.data.tokens)
     total = sum(available[name] or 0 if found[name] is None else found[name] or 0 for name in found)
     if total < config.data.seq_len:
         have = ", ".join(f"{name}: {size}" for name, size in available.items() if size is not None)

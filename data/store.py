@@ -1,11 +1,10 @@
 """The token store: a source's tokens, flat in one file, beside an Arrow table of its documents.
 
 tokens.bin         uint16 below 65,536 words, else uint32; documents end to end, no BOS or EOS
-documents.arrow    id, offset, tokens, characters, heldout
+documents.arrow    id, key (a hash of the id), offset, tokens, characters, heldout
 manifest.json      fingerprint, dtype, counts, what was refused and why
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ropewalk.conf import manifest
+from ropewalk.data import draw
 from ropewalk.data.documents import Document, Refusal
 
 BATCH_CHARACTERS = 1 << 20
@@ -30,6 +30,7 @@ class Store:
     offset: np.ndarray  # (documents,) first token of each
     length: np.ndarray  # (documents,) tokens of each
     heldout: np.ndarray  # (documents,) bool
+    key: np.ndarray  # (documents,) uint64, of the id
     ids: list[str]
     facts: dict[str, Any]
     fingerprint: str
@@ -42,7 +43,7 @@ class Store:
 
 def is_heldout(document_id: str, share: float) -> bool:
     """By a hash of the id alone: independent of order, seed and machine."""
-    return int.from_bytes(hashlib.sha256(document_id.encode()).digest()[:8], "big") < share * 2**64
+    return draw.key(document_id) < share * 2**64
 
 
 def encode_with(tokenizer: Any) -> Encode:
@@ -117,6 +118,7 @@ def _finish(
     table = pa.table(
         {
             "id": [row[0] for row in rows],
+            "key": np.array([draw.key(row[0]) for row in rows], dtype=np.uint64),
             "offset": offsets,
             "tokens": lengths,
             "characters": [row[2] for row in rows],
@@ -157,6 +159,7 @@ def load(folder: Path) -> Store:
         offset=numbers(table["offset"]),
         length=numbers(table["tokens"]),
         heldout=numbers(table["heldout"].cast(pa.uint8())).astype(bool),
+        key=numbers(table["key"]),
         ids=table["id"].to_pylist(),
         facts=found.facts,
         fingerprint=found.fingerprint,

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from ropewalk.conf.data import SYNTHETIC
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.manifest import Manifest, read_json, run_stage, write_json
-from ropewalk.conf.schema import SYNTHETIC, Config, content
+from ropewalk.conf.schema import Config, content
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataFolders, Window, heldout_text, heldout_windows
 from ropewalk.eval import statistics, tasks

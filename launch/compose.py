@@ -15,9 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ropewalk.conf.check import check
+from ropewalk.conf.data import SourceConfig
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import ROPE_CLASSES
-from ropewalk.conf.schema import Config, SourceConfig
+from ropewalk.conf.schema import Config
 
 # Hydra and OmegaConf answer some words (rope=null, schema=2, model.scratch.x=1) with bare exceptions of Python
 SAID_BY_HYDRA = (HydraException, OmegaConfBaseException, ValueError, AssertionError, AttributeError)

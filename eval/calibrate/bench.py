@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ropewalk.conf.data import SYNTHETIC
 from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.conf.manifest import fingerprint
-from ropewalk.conf.schema import SYNTHETIC, Config
+from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import DataFolders, Window, heldout_windows
 from ropewalk.eval import score
 from ropewalk.eval.calibrate.trial import Candidate

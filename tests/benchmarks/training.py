@@ -95,6 +95,7 @@ class _One:
 
 def _config(length: int, checkpointing: bool) -> Any:
     from ropewalk.conf import schema
+    from ropewalk.conf.data import DataConfig
 
     train = schema.TrainConfig(
         steps=1000, lr=LR, schedule="constant", precision="fp32", zero_stage=1, betas=list(BETAS), attention="sdpa"
@@ -104,7 +105,7 @@ def _config(length: int, checkpointing: bool) -> Any:
         name="bench",
         model=schema.ModelConfig(scratch=schema.ScratchConfig(**SHAPE)),
         rope=schema.RopeConfig(),
-        data=schema.DataConfig(seq_len=length),
+        data=DataConfig(seq_len=length),
         train=train,
         eval=schema.EvalConfig(),
     )

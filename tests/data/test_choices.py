@@ -13,6 +13,7 @@ from ropewalk.data import overlong, plan
 from ropewalk.data.marks import Marks
 from ropewalk.data.pack import Piece
 from ropewalk.data.packers import PACKERS
+from ropewalk.data.shares import Share, choose
 from ropewalk.data.store import Store
 
 BEGIN, END = 7, 9
@@ -25,7 +26,22 @@ def store_of(lengths: list[int], held: list[bool] | None = None, first: int = 0)
     offset = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
     tokens = np.concatenate([1000 * (first + d) + 100 + np.arange(n) for d, n in enumerate(lengths)])
     heldout = np.array(held if held is not None else [False] * len(lengths))
-    return Store(tokens, offset, sizes, heldout, [f"{d}.txt" for d in range(len(lengths))], {}, "")
+    return Store(
+        tokens,
+        offset,
+        sizes,
+        heldout,
+        np.arange(len(lengths), dtype=np.uint64),
+        [f"{d}.txt" for d in range(len(lengths))],
+        {},
+        "",
+    )
+
+
+def share_of(*takings: tuple[int, int]) -> Share:
+    """Each taking `(document, tokens)` of its first time."""
+    index, taken = np.array(takings, dtype=np.int64).T
+    return Share(index, taken, np.zeros(len(index), np.int64), index.astype(np.uint64), 1.0)
 
 
 @dataclass
@@ -42,7 +58,7 @@ class Case:
     marks: Marks
     seed: int = 0
     budget: int | None = None
-    shares: dict[str, plan.Share] = field(default_factory=dict)
+    shares: dict[str, Share] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.first = {"a": 0, "b": len(self.lengths["a"])}
@@ -52,7 +68,10 @@ class Case:
             for n in NAMES
             if self.tokens_of(n)
         }
-        self.shares = {n: plan.choose(n, o.lengths, o.usable, self.budget, self.seed) for n, o in self.offers.items()}
+        self.shares = {
+            n: choose(n, o.lengths, o.usable, self.stores[n].key, self.budget, self.seed)
+            for n, o in self.offers.items()
+        }
 
     def most(self, name: str) -> int:
         return self.piece_len.get(name, self.seq_len)
@@ -120,8 +139,8 @@ def test_each_token_and_mark_stands_once_and_is_read_from_its_place(case: Case) 
 def test_a_budget_is_in_the_plan_to_the_token_however_often_documents_repeat(case: Case) -> None:
     wanted: Counter[tuple[int, int]] = Counter()
     for name, share in case.shares.items():
-        assert sum(length for _, length in share.documents) == case.budget
-        for index, length in share.documents:
+        assert share.tokens == case.budget
+        for index, length in zip(share.index.tolist(), share.taken.tolist(), strict=True):
             wanted.update((case.first[name] + index, t) for t in range(length))
     pieces = [p for row in case.build() for p in row]
     assert Counter((p.document, t) for p in pieces for t in range(p.start, p.start + p.length)) == wanted
@@ -224,7 +243,7 @@ def test_two_piece_lengths_live_in_one_plan(packer: str) -> None:
 
 def test_a_document_that_must_stay_whole_is_kept_whole_by_its_number() -> None:
     """Parts of others shift the packer's own numbers."""
-    shares = {"a": plan.Share([(0, 300)], 300, 1.0), "b": plan.Share([(i, 40) for i in range(20)], 800, 1.0)}
+    shares = {"a": share_of((0, 300)), "b": share_of(*((i, 40) for i in range(20)))}
     whole = set(range(1, 21))
     rows = plan.build(shares, {"a": 0, "b": 1}, 64, 4, 0, whole, "window_fill", {"a": 16})
     assert sorted(p.document for r in rows for p in r if p.document in whole) == sorted(whole)
@@ -276,13 +295,13 @@ def test_account_by_hand(policy: str, ids: tuple[int | None, int | None], tokens
     """Documents of 8, 2 and 20 tokens, pieces of 10."""
     opened, chosen = store_of([8, 2, 20]), Marks(*ids)
     offer = overlong.offer("a", opened, 10, policy, chosen)
-    share = plan.choose("a", offer.lengths, offer.usable, None, 0)
+    share = choose("a", offer.lengths, offer.usable, opened.key, None, 0)
     wanted = {"tokens_in_plan": tokens, "marks": marks, "cut": cut, "epochs": 1.0}
     assert overlong.account(share, opened, chosen) == wanted
 
 
 def test_a_budget_that_ends_inside_a_document_leaves_its_end_out() -> None:
     opened = store_of([20])
-    share = plan.choose("a", np.array([22]), np.array([True]), 15, 0)
+    share = choose("a", np.array([22]), np.array([True]), opened.key, 15, 0)
     told = overlong.account(share, opened, Marks(BEGIN, END))
     assert (told["tokens_in_plan"], told["marks"], told["cut"]) == (14, 1, 6)

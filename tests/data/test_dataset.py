@@ -157,7 +157,8 @@ def heldout_store(lengths: list[int], held: list[bool]) -> store.Store:
     offset = np.cumsum([0, *lengths[:-1]])
     ids = [str(i) for i in range(len(lengths))]
     tokens = np.concatenate([1000 * i + np.arange(n) for i, n in enumerate(lengths)])
-    return store.Store(tokens, offset, np.array(lengths), np.array(held), ids, {}, "")
+    keys = np.arange(len(ids), dtype=np.uint64)
+    return store.Store(tokens, offset, np.array(lengths), np.array(held), keys, ids, {}, "")
 
 
 def test_windows_come_from_long_held_out_documents_only() -> None:

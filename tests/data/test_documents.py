@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ropewalk.conf.data import SourceConfig
 from ropewalk.conf.errors import DataError
-from ropewalk.conf.schema import SourceConfig
 from ropewalk.data import documents
 from ropewalk.data.documents import Document, Refusal
 

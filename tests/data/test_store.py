@@ -48,6 +48,8 @@ def test_table_holds_characters_and_offsets(folder: Path) -> None:
     table = pa.ipc.open_file(pa.memory_map(str(folder / "documents.arrow"))).read_all().to_pydict()
     assert table == {
         "id": ["a", "b"],
+        # the first 8 bytes of sha256, by `printf a | sha256sum`
+        "key": [0xCA978112CA1BBDCA, 0x3E23E8160039594A],
         "offset": [0, 4],
         "tokens": [4, 3],
         "characters": [2, 3],

@@ -10,16 +10,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from ropewalk.conf.data import DataConfig, SourceConfig
 from ropewalk.conf.errors import ConfigError, ProofError
 from ropewalk.conf.manifest import Manifest, write_json
 from ropewalk.conf.scaling import Llama3Config, PIConfig, RopeConfig, YarnConfig
 from ropewalk.conf.schema import (
     Config,
-    DataConfig,
     EvalConfig,
     ExportConfig,
     ModelConfig,
-    SourceConfig,
     TrainConfig,
 )
 from ropewalk.train.export import stage

@@ -1,0 +1,9 @@
+"""What a setting's field may say of itself, beside its type and default."""
+
+from dataclasses import field
+from typing import Any
+
+
+def neutral(default: Any = None, **kwargs: Any) -> Any:
+    """A field that does not decide the content of a stage."""
+    return field(default=default, metadata={"neutral": True}, **kwargs)
