@@ -155,13 +155,14 @@ def _in_force(run: Run) -> dict[str, Manifest]:
 
 
 def _now(run: Run) -> dict[str, Any]:
-    """What the contents of the stages on the page would say if they were made now."""
+    """What the contents of the stages on the page would say if they were made now. How long a search was is no matter: it says
+    so itself, and what it found of this base, data and factor stands."""
     config, rope = run.config, read_json(run.folder / "rope.json")
     return {
         "base": _base(run).identity,
         "seed": config.seed,
         "seq_len": config.data.seq_len,
-        **{name: content(getattr(config, name)) for name in ("train", "eval", "calibrate")},
+        **{name: content(getattr(config, name)) for name in ("train", "eval")},
         **{key: rope[key] for key in ("factor", "original_max_position_embeddings")},
     }
 

