@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ropewalk.conf.cleaning import ContaminationConfig, DuplicatesConfig
+
 KINDS = ("auto", "tree", "text", "jsonl", "parquet", "passkey", "repeat")
 SYNTHETIC = ("passkey", "repeat")
 PACKERS = ("window_fill", "best_fit", "concat", "single")
@@ -63,6 +65,8 @@ class DataConfig:
     On the command line a string such as <s> needs quotes inside quotes: 'data.begin="<s>"'."""
     end: str | None = None
     """The token after each document, as `begin`; a document that is cut short has none."""
+    duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
+    contamination: ContaminationConfig = field(default_factory=ContaminationConfig)
 
     def problems(self) -> Iterator[str]:
         if self.seq_len < 2:
@@ -81,6 +85,8 @@ class DataConfig:
             if getattr(self, name) not in choices:
                 yield f"data.{name} is {getattr(self, name)}; it must be one of {', '.join(choices)}; choose one"
         yield from self._piece_problems()
+        yield from self.duplicates.problems("data.duplicates")
+        yield from self.contamination.problems("data.contamination")
         weights = {name: s.weight for name, s in self.sources.items()}
         if any(w is not None for w in weights.values()):
             for name, weight in weights.items():

@@ -18,11 +18,12 @@ def key(text: str) -> int:
 
 def ranks(seed: int, label: str, keys: np.ndarray, epoch: int | np.ndarray = 0) -> np.ndarray:
     """(documents,) uint64, as good as drawn anew for every seed, label and epoch, from `keys` (documents,) uint64."""
-    salted = _scramble(keys.astype(np.uint64) ^ np.uint64(key(f"{seed}:{label}")))
-    return _scramble(salted + _ODD * np.asarray(epoch, dtype=np.uint64))
+    salted = scramble(keys.astype(np.uint64) ^ np.uint64(key(f"{seed}:{label}")))
+    return scramble(salted + _ODD * np.asarray(epoch, dtype=np.uint64))
 
 
-def _scramble(numbers: np.ndarray) -> np.ndarray:
+def scramble(numbers: np.ndarray) -> np.ndarray:
+    """uint64 -> uint64, one to one; close numbers come out far apart."""
     found = numbers + _ODD
     for shift, factor in _MIX:
         found = (found ^ (found >> np.uint64(shift))) * np.uint64(factor)

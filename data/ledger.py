@@ -17,6 +17,7 @@ def summary(ledger: dict[str, Any]) -> str:
             lines.append(
                 f"  dropped {row['dropped_documents']:,} documents longer than a piece: {row['dropped']:,} tokens"
             )
+        lines += _cleaned(row)
         lines += [f"  refused {count:,}: {reason}" for reason, count in row["refused"].items()]
     plan = ledger["plan"]
     lines.append(
@@ -29,4 +30,32 @@ def summary(ledger: dict[str, Any]) -> str:
     if plan["own_context_share"]:
         shares = ", ".join(f"{int(length):,}: {share:.1%}" for length, share in plan["own_context_share"].items())
         lines.append(f"tokens with more than L tokens of their own document before them: {shares}")
+    if any(row.get("duplicates", {}).get("near_documents", 0) is None for row in ledger["sources"].values()):
+        lines.append("near duplicates: not looked for")
+    if "contamination" in ledger:
+        lines.append(f"contamination: {_contamination(ledger['contamination'])}")
     return "\n".join(lines)
+
+
+def _cleaned(row: dict[str, Any]) -> list[str]:
+    """What was found to repeat an earlier document, and what was removed and why."""
+    found, lines = row.get("duplicates", {}), []
+    for kind in ("exact", "near"):
+        if count := found.get(f"{kind}_documents"):
+            lines.append(f"  {kind} duplicates of earlier documents {count:,}: {found[f'{kind}_tokens']:,} tokens")
+    removed = row.get("removed", {}).items()
+    return lines + [
+        f"  removed {k['documents']:,} documents ({reason}): {k['tokens']:,} tokens" for reason, k in removed
+    ]
+
+
+def _contamination(found: dict[str, Any]) -> str:
+    if found["action"] == "off":
+        return "not looked for"
+    held, training = found["heldout"], found["training"]
+    worst = "".join(f", the worst {w['document']} of {w['source']} {w['share']:.0%}" for w in held["worst"][:1])
+    return (
+        f"{len(held['dirty']):,} of {held['documents']:,} held-out documents have more than {found['share']:.0%} of their stretches "
+        f"of {found['ngram']} tokens in training text{worst}; {training['contaminated']:,} training documents "
+        f"({training['contaminated_tokens']:,} tokens) have more than that in held-out text"
+    )

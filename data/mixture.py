@@ -42,6 +42,12 @@ def _choices(config: Config, marks: Marks) -> dict[str, Any]:
     return {key: value for key, (value, default) in choices.items() if value != default}
 
 
+def _removed(offers: dict[str, Offer], budget: dict[str, int | None]) -> dict[str, Any]:
+    """Documents that cleaning kept from the mixture, where it would have drawn from them."""
+    found = {name: o.removal for name, o in offers.items() if o.removal and budget[name] != 0}
+    return {"removed": found} if found else {}
+
+
 def make(
     config: Config,
     stores: dict[str, Path],
@@ -58,6 +64,7 @@ def make(
         "seed": config.seed,
         **{k: content(config.data)[k] for k in ("seq_len", "document_mask", "positions", "min_piece")},
         **_choices(config, marks),
+        **_removed(offers, budget),
     }
     folder = cache / "plans" / manifest.fingerprint(decides)[:16]
 
@@ -116,6 +123,7 @@ def ledger(stores: dict[str, Path], offers: dict[str, Offer], folder: Path) -> d
             **{k: v for k, v in store.load(path).facts.items() if k != "dtype"},
             "dropped": offers[name].dropped,
             "dropped_documents": offers[name].dropped_documents,
+            "removed": overlong.removed(offers[name], store.load(path)),
             "share_in_plan": round(taken["tokens_in_plan"] / max(facts["tokens"], 1), 6),
             **taken,
         }

@@ -6,7 +6,9 @@ drop       left out and counted
 error      refused
 """
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,23 @@ class Offer:
     """What a source gives the mixture to choose from."""
 
     lengths: np.ndarray  # (documents,) tokens that may be taken of each, marks among them
-    usable: np.ndarray  # (documents,) bool: neither held out nor dropped
+    usable: np.ndarray  # (documents,) bool: neither held out nor dropped nor removed
     dropped: int = 0  # stored tokens of the dropped documents
     dropped_documents: int = 0
+    removed: Mapping[str, np.ndarray] = field(default_factory=dict)  # reason -> numbers of the documents
+
+    def without(self, documents: np.ndarray, reason: str) -> "Offer":
+        """The usable ones of `documents` (documents,) bool leave for a reason that the ledger tells."""
+        leave = self.usable & documents
+        if not leave.any():
+            return self
+        return replace(self, usable=self.usable & ~leave, removed={**self.removed, reason: np.flatnonzero(leave)})
+
+    @property
+    def removal(self) -> str | None:
+        """What tells one choice of removed documents from another; None when none is removed."""
+        numbers = np.sort(np.concatenate([np.empty(0, np.int64), *self.removed.values()]))
+        return hashlib.sha256(numbers.astype("<i8").tobytes()).hexdigest()[:16] if len(numbers) else None
 
     @property
     def tokens(self) -> int:
@@ -59,6 +75,12 @@ def _refusal(name: str, store: Store, index: int, most: int, marks: Marks) -> Da
         f"tokens{with_marks} and a piece holds {most}; shorten it, raise data.seq_len or the source's piece_len, or set split, "
         "truncate or drop"
     )
+
+
+def removed(offer: Offer, store: Store) -> dict[str, dict[str, int]]:
+    """Reason -> documents and stored tokens that cleaning removed."""
+    found = offer.removed.items()
+    return {reason: {"documents": len(k), "tokens": int(store.length[k].sum())} for reason, k in found}
 
 
 def account(share: Share, store: Store, marks: Marks) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from ropewalk.conf import manifest
 from ropewalk.conf.data import SYNTHETIC, SourceConfig
 from ropewalk.conf.errors import DataError
-from ropewalk.conf.manifest import Manifest, run_shared, run_stage, write_json
+from ropewalk.conf.manifest import Manifest, read_json, run_shared, run_stage, write_json
 from ropewalk.conf.schema import Config
-from ropewalk.data import documents, mixture, retrieval, shares, store
+from ropewalk.data import cleaning, documents, mixture, retrieval, shares, store
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.documents import Document
 from ropewalk.data.marks import Marks
@@ -33,6 +33,7 @@ class Inputs:
 
 def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     """Run the stage, or skip what is done. Raises: ConfigError, DataError."""
+    cleaning.require(config.data)
     cache = Path(config.cache_dir).expanduser()
     texts = {name: s for name, s in config.data.sources.items() if s.kind not in SYNTHETIC}
     listed = {name: _list(s, name) for name, s in texts.items()}
@@ -41,10 +42,12 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     stores = {name: _text_store(config, name, s, listed[name], tokenizer, cache) for name, s in texts.items()}
     opened = {name: store.load(folder) for name, folder in stores.items()}
     offers = {name: mixture.offered(config, name, opened[name], marks) for name in texts}
+    cleaned = cleaning.clean(config.data, opened, offers, cache)
+    offers = dict(cleaned.offers)
     budget = _budgets(config, offers)
     for name, source in config.data.sources.items():
         if source.kind in SYNTHETIC:
-            filler = opened[source.filler or ""]
+            filler = cleaned.stores[source.filler or ""]
             if filler.heldout.all() and budget[name]:
                 raise DataError(
                     f"data.sources.{source.filler} is the filler of {name} and all of it is held out; it must have training "
@@ -62,14 +65,23 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
         "tokenizer": tokenizers.identity(tokenizer),
     }
 
+    ledger = cleaned.enter(mixture.ledger(stores, offers, folder))
+
     def work(temporary: Path) -> dict[str, Any]:
         tokenizers.save(tokenizer, temporary / "tokenizer")
         write_json(temporary / "where.json", decides)
-        ledger = mixture.ledger(stores, offers, folder)
         write_json(temporary / "ledger.json", ledger)
         return {"sequences": ledger["plan"]["sequences"], "tokens": ledger["plan"]["tokens"]}
 
-    return run_stage("data", decides, output, work)
+    done = run_stage("data", decides, output, work)
+    _renew(output / "ledger.json", ledger)
+    return done
+
+
+def _renew(path: Path, ledger: dict[str, Any]) -> None:
+    """What is looked for may change when what is trained on does not: then the ledger tells it, and nothing is redone."""
+    if read_json(path) != ledger:
+        write_json(path, ledger)
 
 
 @dataclass(frozen=True)
