@@ -1,6 +1,6 @@
 """MinHash signatures (Broder 1997) of a store's documents, by datasketch, from the n-grams of their tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,13 +38,16 @@ def signatures(
         ids = texts.document(number)
         found[number] = _updated(empty, found[number], ngrams.hashes(ids, len(ids)))
     for owners, hashed in ngrams.batches(texts, np.flatnonzero(texts.length >= n).tolist(), n, chunk):
-        borders = np.flatnonzero(np.diff(owners)) + 1
-        starts = np.concatenate([[0], borders])
-        for start, part in zip(starts.tolist(), np.split(hashed, borders), strict=True):
-            number = int(owners[start])
+        for number, part in _by_document(owners, hashed):
             found[number] = _updated(empty, found[number], part)
         tell(len(hashed))
     return found
+
+
+def _by_document(owners: np.ndarray, hashed: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    borders = np.flatnonzero(np.diff(owners)) + 1
+    firsts = owners[np.concatenate([[0], borders])].tolist()
+    return zip(firsts, np.split(hashed, borders), strict=True)
 
 
 def _updated(empty: Any, signature: np.ndarray, hashed: np.ndarray) -> np.ndarray:
