@@ -12,10 +12,11 @@ from ropewalk.conf.schema import Config, content
 from ropewalk.data import overlong, plan, store
 from ropewalk.data.marks import Marks
 from ropewalk.data.overlong import Offer
+from ropewalk.data.pack import Packed
 from ropewalk.data.shares import Share, choose
 from ropewalk.data.store import Store
 
-FORMAT = 4  # raise when the bytes of a store or plan change for the same settings
+FORMAT = 5  # raise when the bytes of a store or plan change for the same settings
 
 
 def longest(config: Config, name: str) -> int:
@@ -73,8 +74,9 @@ def make(
         sources = {n: overlong.account(s, store.load(stores[n]), marks) for n, s in shares.items()}
         sequences = _sequences(config, stores, shares)
         plan.write(temporary, sequences)
+        marks_taken = sum(s["marks"] for s in sources.values())
         return {
-            **plan.describe(sequences, config.data.seq_len, sum(s["marks"] for s in sources.values())),
+            **plan.describe(sequences, config.data.seq_len, marks_taken, config.data.document_mask),
             **{key: getattr(config.data, key) for key in ("packer", "overlong", "document_mask", "positions")},
             "begin": marks.begin,
             "end": marks.end,
@@ -95,15 +97,10 @@ def _shares(
     }
 
 
-def _sequences(config: Config, stores: dict[str, Path], shares: dict[str, Share]) -> list[list[plan.Piece]]:
-    first = _first_numbers(stores)
-    whole = {
-        first[name] + index
-        for name, share in shares.items()
-        if config.data.sources[name].kind in SYNTHETIC
-        for index in share.index.tolist()
-    }
+def _sequences(config: Config, stores: dict[str, Path], shares: dict[str, Share]) -> Packed:
+    whole = {name for name in shares if config.data.sources[name].kind in SYNTHETIC}
     data, lengths = config.data, {name: longest(config, name) for name in shares}
+    first = _first_numbers(stores)
     return plan.build(shares, first, data.seq_len, data.min_piece, config.seed, whole, data.packer, lengths)
 
 

@@ -6,30 +6,35 @@ concat     documents end to end, cut at every border: nothing is padded but the 
 single     one document a sequence
 """
 
-import hashlib
-from collections.abc import Callable, Container, Iterator, Sequence
+from array import array
+from collections.abc import Callable
 
 import numpy as np
 
-from ropewalk.data.pack import Piece, window_fill
+from ropewalk.data import draw
+from ropewalk.data.pack import Packed, window_fill
 
-# (document, length) in mixed order, seq_len, min_piece, documents that are not cut to fill a gap, seed
-Packer = Callable[[Sequence[tuple[int, int]], int, int, Container[int], int], Iterator[list[Piece]]]
-ITEM = np.dtype([("document", np.int64), ("start", np.int64), ("length", np.int64)])
+# lengths (documents,) in mixed order, seq_len, min_piece, which documents are not cut to fill a gap (documents,) bool, seed
+Packer = Callable[[np.ndarray, int, int, np.ndarray, int], Packed]
 
 
-def parts(length: int, most: int, min_piece: int) -> Iterator[tuple[int, int]]:
-    """`(start, length)` of a document cut at multiples of `most` tokens.
+def parts(lengths: np.ndarray, most: int | np.ndarray, min_piece: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Documents cut at multiples of `most` tokens: `(document, start, length)`, each (parts,) int64, in document order.
 
-    The last cut moves so that the rest has `min_piece` tokens, which must not be more than `most`.
+    `lengths` (documents,) are at least 1; `most` is for all, or one for each. The last cut of a document moves so that the rest
+    has `min_piece` tokens, which must not be more than `most`.
     """
-    start = 0
-    while length - start > most:
-        left = length - start - most
-        take = most - max(min_piece - left, 0)
-        yield start, take
-        start += take
-    yield start, length - start
+    counts = -(-lengths // most)
+    most = np.broadcast_to(most, lengths.shape)
+    document = np.repeat(np.arange(len(lengths)), counts)
+    ends = np.cumsum(counts)
+    start = (np.arange(len(document)) - (ends - counts)[document]) * most[document]
+    last = ends - 1
+    short = np.maximum(min_piece - (lengths - start[last]), 0)  # what the rest would lack
+    start[last] -= np.where(counts > 1, short, 0)
+    length = np.diff(start, append=0)
+    length[last] = lengths - start[last]
+    return document, start, length
 
 
 class _Rooms:
@@ -80,8 +85,7 @@ def best_fit_bins(sizes: np.ndarray, room: int) -> np.ndarray:
     still has room for another is again the fullest that fits.
     """
     rooms, bins = _Rooms(room), 0
-    numbers: list[int] = []
-    times: list[int] = []
+    numbers, times = array("q"), array("q")  # a bin, and how many items in a row went there
     values, counts = np.unique(sizes, return_counts=True)
     for size, count in zip(values[::-1].tolist(), counts[::-1].tolist(), strict=True):
         while count:
@@ -94,66 +98,44 @@ def best_fit_bins(sizes: np.ndarray, room: int) -> np.ndarray:
             if left > placed * size:
                 rooms.put(number, left - placed * size)
     found = np.empty(len(sizes), dtype=np.int64)
-    found[np.argsort(-sizes, kind="stable")] = np.repeat(np.array(numbers, dtype=np.int64), times)
+    found[np.argsort(-sizes, kind="stable")] = np.repeat(np.array(numbers), np.array(times))
     return found
 
 
-def best_fit(
-    lengths: Sequence[tuple[int, int]], seq_len: int, min_piece: int, whole: Container[int] = (), seed: int = 0
-) -> Iterator[list[Piece]]:
+def best_fit(lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarray, seed: int = 0) -> Packed:
     """The fullest sequence that fits takes the next longest document; a longer one than a sequence is cut first, by `parts`.
 
-    Sequences come in an order hashed from the seed, and the pieces of each in the order given. Nothing in `whole` needs care:
+    Sequences come in an order hashed from the seed, and the pieces of each in the order given. Nothing that is `whole` needs care:
     no gap is ever filled by a cut.
     """
-    items = np.fromiter(_items(lengths, seq_len, min_piece), dtype=ITEM)
-    bins = best_fit_bins(items["length"], seq_len)
+    document, start, length = parts(lengths, seq_len, min_piece)
+    bins = best_fit_bins(length, seq_len)
     sizes = np.bincount(bins)
-    order = sorted(range(len(sizes)), key=lambda number: _rank(seed, number))
-    grouped, ends = items[np.argsort(bins, kind="stable")], np.cumsum(sizes)
-    for number in order:
-        yield [Piece(*item) for item in grouped[ends[number] - sizes[number] : ends[number]].tolist()]
+    order = np.argsort(draw.ranks(seed, "order of sequences", np.arange(len(sizes))), kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    by_sequence = np.argsort(place[bins], kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(sizes[order])])
+    return Packed(document[by_sequence], start[by_sequence], length[by_sequence], offsets)
 
 
-def _items(lengths: Sequence[tuple[int, int]], most: int, min_piece: int) -> Iterator[tuple[int, int, int]]:
-    for document, length in lengths:
-        if length <= most:
-            yield document, 0, length
-        else:
-            for start, size in parts(length, most, min_piece):
-                yield document, start, size
-
-
-def _rank(seed: int, number: int) -> bytes:
-    return hashlib.blake2b(f"{seed}:sequence:{number}".encode(), digest_size=8).digest()
-
-
-def concat(
-    lengths: Sequence[tuple[int, int]], seq_len: int, min_piece: int, whole: Container[int] = (), seed: int = 0
-) -> Iterator[list[Piece]]:
+def concat(lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarray, seed: int = 0) -> Packed:
     """Documents end to end in the order given, cut at every multiple of `seq_len`, wherever that falls: neither `min_piece`
     nor `whole` is kept to."""
-    row: list[Piece] = []
-    room = seq_len
-    for document, length in lengths:
-        start = 0
-        while start < length:
-            take = min(room, length - start)
-            row.append(Piece(document, start, take))
-            start, room = start + take, room - take
-            if room == 0:
-                yield row
-                row, room = [], seq_len
-    if row:
-        yield row
+    ends = np.cumsum(lengths)
+    total = int(lengths.sum())
+    rows = np.arange(0, total, seq_len)
+    stops = np.union1d(ends, rows[1:])
+    starts = np.concatenate([rows[:1], stops[:-1]])
+    document = np.searchsorted(ends, starts, side="right")
+    offsets = np.append(np.searchsorted(starts, rows), len(starts))
+    return Packed(document, starts - (ends - lengths)[document], stops - starts, offsets)
 
 
-def single(
-    lengths: Sequence[tuple[int, int]], seq_len: int, min_piece: int, whole: Container[int] = (), seed: int = 0
-) -> Iterator[list[Piece]]:
+def single(lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarray, seed: int = 0) -> Packed:
     """Each document in a sequence of its own, in the order given; a longer one than a sequence is cut by `parts`."""
-    for item in _items(lengths, seq_len, min_piece):
-        yield [Piece(*item)]
+    found = parts(lengths, seq_len, min_piece)
+    return Packed(*found, np.arange(len(found[0]) + 1))
 
 
 PACKERS: dict[str, Packer] = {"window_fill": window_fill, "best_fit": best_fit, "concat": concat, "single": single}

@@ -1,6 +1,6 @@
 """The plan: which piece of which document stands in which sequence. Some MB; tokens are never written again."""
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from ropewalk.data import draw
-from ropewalk.data.pack import Piece
+from ropewalk.data.pack import Packed
 from ropewalk.data.packers import PACKERS, parts
 from ropewalk.data.shares import Share
 
 PIECE = pa.struct([("document", pa.int64()), ("start", pa.int64()), ("length", pa.int32())])
-
-Stretch = tuple[
-    int, int, int, int
-]  # place of its document in the mixture, document, start, length: packed like a document
 
 
 def build(
@@ -25,74 +21,77 @@ def build(
     seq_len: int,
     min_piece: int,
     seed: int,
-    whole: Container[int] = (),
+    whole: Container[str] = (),
     packer: str = "window_fill",
     piece_len: Mapping[str, int] | None = None,
-) -> list[list[Piece]]:
+) -> Packed:
     """Mix the sources' documents by hash and pack them. `first[name]` is the source's first global document number;
-    documents in `whole` are not cut to fill a gap; `piece_len[name]` is the longest piece of a source, where it is not `seq_len`.
+    documents of sources in `whole` are not cut to fill a gap; `piece_len[name]` is the longest piece of a source, where it is
+    not `seq_len`.
 
     Within a sequence, the pieces of one document lie side by side in document order.
     """
-    most = {name: (piece_len or {}).get(name, seq_len) for name in shares}
-    mixed = [
-        (rank, first[name] + index, length, most[name])
-        for name, share in shares.items()
-        for rank, index, length in zip(
-            draw.ranks(seed, f"mix:{name}", share.key, share.epoch).tolist(),
-            share.index.tolist(),
-            share.taken.tolist(),
-            strict=True,
-        )
-    ]
-    mixed.sort()
-    stretches = [
-        (place, document, start, size)
-        for place, (_, document, length, longest) in enumerate(mixed)
-        for start, size in _stretches(length, longest, seq_len, min_piece)
-    ]
-    kept = {number for number, (_, document, _, _) in enumerate(stretches) if document in whole}
-    given = [(number, size) for number, (_, _, _, size) in enumerate(stretches)]
-    rows = PACKERS[packer](given, seq_len, min_piece, kept, seed)
-    return [_named(row if len(stretches) == len(mixed) else _side_by_side(row, stretches), stretches) for row in rows]
+    source, document, tokens = _mixed(shares, first, seed)
+    most = np.array([(piece_len or {}).get(name, seq_len) for name in shares], dtype=np.int64)[source]
+    place, start, length = _stretches(tokens, most, seq_len, min_piece)
+    kept = np.array([name in whole for name in shares], dtype=bool)[source][place]
+    packed = PACKERS[packer](length, seq_len, min_piece, kept, seed)
+    if len(place) > len(document):
+        packed = _side_by_side(packed, place)
+    stretch = packed.document
+    return Packed(document[place[stretch]], start[stretch] + packed.start, packed.length, packed.offsets)
 
 
-def _stretches(length: int, most: int, seq_len: int, min_piece: int) -> Iterable[tuple[int, int]]:
-    """What of a document is packed by itself. What is longer than a sequence, each packer cuts in its own way."""
-    return parts(length, most, min_piece) if length > most and most < seq_len else ((0, length),)
+def _mixed(shares: dict[str, Share], first: dict[str, int], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every taking in the order of its hash: number of its source, global document, tokens; each (takings,) int64."""
+    none = np.empty(0, np.int64)
+    source = np.repeat(np.arange(len(shares)), [len(share.index) for share in shares.values()])
+    document = np.concatenate([none, *(first[name] + share.index for name, share in shares.items())])
+    tokens = np.concatenate([none, *(share.taken for share in shares.values())])
+    ranks = [draw.ranks(seed, f"mix:{name}", share.key, share.epoch) for name, share in shares.items()]
+    order = np.lexsort((document, np.concatenate([none.astype(np.uint64), *ranks])))
+    return source[order], document[order], tokens[order]
 
 
-def _named(row: Sequence[Piece], stretches: Sequence[Stretch]) -> list[Piece]:
-    """Pieces of stretches -> pieces of documents."""
-    return [Piece(stretches[p.document][1], stretches[p.document][2] + p.start, p.length) for p in row]
+def _stretches(
+    tokens: np.ndarray, most: np.ndarray, seq_len: int, min_piece: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What of a document is packed like one, by itself: `(place of its document, start, length)`, each (stretches,).
+
+    What is longer than a sequence, each packer cuts in its own way.
+    """
+    return parts(tokens, np.where(most < seq_len, most, tokens), min_piece)
 
 
-def _side_by_side(row: list[Piece], stretches: Sequence[Stretch]) -> list[Piece]:
-    places: dict[int, int] = {}
-    for at, piece in enumerate(row):
-        places.setdefault(stretches[piece.document][0], at)
-    return sorted(row, key=lambda p: (places[stretches[p.document][0]], p.document, p.start))
+def _side_by_side(packed: Packed, place: np.ndarray) -> Packed:
+    """Pieces of stretches of one document (`place` of each stretch) moved to the first of them in their sequence."""
+    stretch = packed.document
+    row = np.repeat(np.arange(len(packed)), np.diff(packed.offsets))
+    _, at, group = np.unique(row * (place.max(initial=0) + 1) + place[stretch], return_index=True, return_inverse=True)
+    order = np.lexsort((packed.start, stretch, at[group]))
+    return Packed(stretch[order], packed.start[order], packed.length[order], packed.offsets)
 
 
-def write(folder: Path, sequences: Sequence[Sequence[Piece]]) -> None:
+def write(folder: Path, packed: Packed) -> None:
     """`plan.arrow`: one row a sequence, `pieces: list<struct<document, start, length>>`."""
-    rows = [[{"document": p.document, "start": p.start, "length": p.length} for p in row] for row in sequences]
-    table = pa.table({"pieces": pa.array(rows, type=pa.large_list(PIECE))})
+    columns = zip((packed.document, packed.start, packed.length), PIECE, strict=True)
+    pieces = pa.StructArray.from_arrays([pa.array(c).cast(f.type) for c, f in columns], fields=list(PIECE))
+    table = pa.table({"pieces": pa.LargeListArray.from_arrays(pa.array(packed.offsets), pieces)})
     with pa.OSFile(str(folder / "plan.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
 
 
-def describe(sequences: Sequence[Sequence[Piece]], seq_len: int, marks: int = 0) -> dict[str, Any]:
-    """The plan's part of the ledger: fill, padding, own context, piece lengths. All counts are tokens but for pieces.
+def describe(packed: Packed, seq_len: int, marks: int = 0, document_mask: bool = True) -> dict[str, Any]:
+    """The plan's part of the ledger: fill, padding, own context, piece lengths, attention work. Counts are tokens but for pieces.
 
     `marks` of the tokens stand before and after documents. They fill sequences, and are not among `tokens`.
     """
-    lengths = np.array([p.length for row in sequences for p in row], dtype=np.int64)
-    filled, room = int(lengths.sum()), len(sequences) * seq_len
+    lengths = packed.length
+    filled, room = int(lengths.sum()), len(packed) * seq_len
     bounds = [b for b in (256, 1024, 4096, 16384, 32768, 65536, 131072, 262144, 524288) if b < seq_len]
     edges = [0, *bounds, seq_len]
     return {
-        "sequences": len(sequences),
+        "sequences": len(packed),
         "seq_len": seq_len,
         "tokens": filled - marks,
         "marks": marks,
@@ -106,4 +105,16 @@ def describe(sequences: Sequence[Sequence[Piece]], seq_len: int, marks: int = 0)
             f"{low + 1}-{high}": int(((lengths > low) & (lengths <= high)).sum())
             for low, high in zip(edges, edges[1:], strict=False)
         },
+        **_work(packed, seq_len, document_mask),
     }
+
+
+def _work(packed: Packed, seq_len: int, document_mask: bool) -> dict[str, float]:
+    """Attention work of a sequence in tokens squared: the sum over its pieces, each alone; the whole sequence without a mask.
+
+    Its mean over the sequences, and its coefficient of variation: standard deviation over mean.
+    """
+    squares = packed.sums(packed.length.astype(float) ** 2) if document_mask else np.full(len(packed), seq_len**2.0)
+    mean = float(squares.mean()) if len(squares) else 0.0
+    spread = float(squares.std() / mean) if mean else 0.0
+    return {"sum_sq_mean": round(mean, 1), "sum_sq_cv": round(spread, 6)}

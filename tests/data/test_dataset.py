@@ -1,5 +1,6 @@
 """The reader, held against a reading of the pieces one token at a time."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from ropewalk.conf.manifest import Manifest, publish
 from ropewalk.data import dataset, plan, store
 from ropewalk.data.dataset import Row, Sequences, join, lay, numbers_of_step
-from ropewalk.data.pack import Piece
+
+sys.path.insert(0, str(Path(__file__).parent))
+from pieces import Piece, packed_of  # noqa: E402
 
 PIECES = st.lists(st.lists(st.integers(0, 999), min_size=1, max_size=12), min_size=1, max_size=6)
 
@@ -96,7 +99,7 @@ def sequences(tmp_path: Path) -> Sequences:
     stores = [stored(tmp_path / "one", documents[:3]), stored(tmp_path / "two", documents[3:])]
     (tmp_path / "plan").mkdir()
     rows = [[Piece(4, 3, 6), Piece(0, 0, 4)], [Piece(2, 21, 1)], [Piece(5, 0, 10)], [Piece(3, 22, 1), Piece(2, 0, 2)]]
-    plan.write(tmp_path / "plan", rows)
+    plan.write(tmp_path / "plan", packed_of(rows))
     return Sequences(finish(tmp_path / "plan", {"seq_len": 10, "document_mask": True, "positions": "restart"}), stores)
 
 
@@ -113,7 +116,7 @@ def test_marks_stand_around_a_document_and_not_around_a_piece(tmp_path: Path) ->
     """Documents of 6, 3 and 2 tokens, the first in two pieces; begin is 60001, end 60002."""
     stores = [stored(tmp_path / "one", [10 * d + np.arange(n) for d, n in ((1, 6), (2, 3), (3, 2))])]
     (tmp_path / "plan").mkdir()
-    plan.write(tmp_path / "plan", [[Piece(1, 0, 5), Piece(0, 0, 4)], [Piece(0, 4, 4), Piece(2, 0, 4)]])
+    plan.write(tmp_path / "plan", packed_of([[Piece(1, 0, 5), Piece(0, 0, 4)], [Piece(0, 4, 4), Piece(2, 0, 4)]]))
     facts = {"seq_len": 10, "document_mask": True, "positions": "restart", "begin": 60001, "end": 60002}
     found = Sequences(finish(tmp_path / "plan", facts), stores)
     assert found[0].input_ids.tolist() == [60001, 20, 21, 22, 60002, 60001, 10, 11, 12, 0]

@@ -1,5 +1,6 @@
 """The plan: documents mixed and packed, written, and what the ledger says of it."""
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pyarrow as pa
 import pytest
 
 from ropewalk.data import plan
-from ropewalk.data.pack import Piece
 from ropewalk.data.shares import Share
+
+sys.path.insert(0, str(Path(__file__).parent))
+from pieces import Piece, packed_of, rows_of  # noqa: E402
 
 
 def share_of(*takings: tuple[int, int, int]) -> Share:
@@ -20,7 +23,7 @@ def share_of(*takings: tuple[int, int, int]) -> Share:
 
 def test_build_numbers_documents_across_sources_and_keeps_every_token() -> None:
     shares = {"a": share_of((0, 5, 0), (1, 30, 0)), "b": share_of((0, 12, 0), (0, 12, 1))}
-    rows = plan.build(shares, {"a": 0, "b": 2}, 16, 2, seed=0)
+    rows = rows_of(plan.build(shares, {"a": 0, "b": 2}, 16, 2, seed=0))
     tokens = Counter((p.document, t) for row in rows for p in row for t in range(p.start, p.start + p.length))
     wanted = {(0, t): 1 for t in range(5)} | {(1, t): 1 for t in range(30)} | {(2, t): 2 for t in range(12)}
     assert tokens == wanted
@@ -28,12 +31,12 @@ def test_build_numbers_documents_across_sources_and_keeps_every_token() -> None:
 
 def test_build_depends_on_the_seed_alone() -> None:
     shares = {"a": share_of(*((i, 10 + i, 0) for i in range(40)))}
-    first, again, other = (plan.build(shares, {"a": 0}, 64, 4, seed) for seed in (0, 0, 1))
+    first, again, other = (rows_of(plan.build(shares, {"a": 0}, 64, 4, seed)) for seed in (0, 0, 1))
     assert first == again != other
 
 
 def test_written_plan_is_read_by_arrow_as_lists_of_structs(tmp_path: Path) -> None:
-    plan.write(tmp_path, [[Piece(3, 0, 5), Piece(1, 7, 2)], [Piece(9, 4, 1)]])
+    plan.write(tmp_path, packed_of([[Piece(3, 0, 5), Piece(1, 7, 2)], [Piece(9, 4, 1)]]))
     table = pa.ipc.open_file(pa.memory_map(str(tmp_path / "plan.arrow"))).read_all()
     assert table["pieces"].to_pylist() == [
         [{"document": 3, "start": 0, "length": 5}, {"document": 1, "start": 7, "length": 2}],
@@ -42,7 +45,7 @@ def test_written_plan_is_read_by_arrow_as_lists_of_structs(tmp_path: Path) -> No
 
 
 def test_describe_counts_by_hand() -> None:
-    told = plan.describe([[Piece(0, 0, 1000)], [Piece(1, 0, 300), Piece(2, 0, 100)]], 1000)
+    told = plan.describe(packed_of([[Piece(0, 0, 1000)], [Piece(1, 0, 300), Piece(2, 0, 100)]]), 1000)
     assert (told["sequences"], told["tokens"], told["padding"], told["pieces"]) == (2, 1400, 600, 3)
     assert told["fill"] == 0.7
     # beyond their piece's first 256 tokens: 744 of the first, 44 of the second
@@ -50,10 +53,24 @@ def test_describe_counts_by_hand() -> None:
     assert told["piece_lengths"] == {"1-256": 1, "257-1000": 2}
 
 
+def test_attention_work_is_of_each_piece_alone_or_of_the_whole_sequence() -> None:
+    rows = packed_of([[Piece(0, 0, 1000)], [Piece(1, 0, 300), Piece(2, 0, 100)]])
+    told = plan.describe(rows, 1000)
+    # 1,000,000 and 300^2 + 100^2 = 100,000: each 450,000 from their mean
+    assert (told["sum_sq_mean"], told["sum_sq_cv"]) == (550_000, pytest.approx(45 / 55, abs=1e-6))
+    told = plan.describe(rows, 1000, document_mask=False)
+    assert (told["sum_sq_mean"], told["sum_sq_cv"]) == (1_000_000, 0)
+
+
+def test_a_length_that_arrow_cannot_hold_is_not_wrapped(tmp_path: Path) -> None:
+    with pytest.raises(pa.ArrowInvalid, match="not in range"):
+        plan.write(tmp_path, packed_of([[Piece(0, 0, 1 << 31)]]))
+
+
 def test_marks_fill_a_sequence_and_are_told_apart() -> None:
-    told = plan.describe([[Piece(0, 0, 600), Piece(1, 0, 300)]], 1000, 4)
+    told = plan.describe(packed_of([[Piece(0, 0, 600), Piece(1, 0, 300)]]), 1000, 4)
     assert (told["tokens"], told["marks"], told["padding"], told["fill"]) == (896, 4, 100, 0.9)
 
 
 def test_describe_of_nothing_is_zero_not_an_error() -> None:
-    assert plan.describe([], 1000)["fill"] == 0.0
+    assert [plan.describe(packed_of([]), 1000)[key] for key in ("fill", "sum_sq_mean", "sum_sq_cv")] == [0.0] * 3
