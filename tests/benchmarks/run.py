@@ -31,6 +31,7 @@ BENCHMARKS = {
     "loss_memory": losses.loss_memory,
     "start_to_first_step": startup.start_to_first_step,
     "pack_1m": packing.pack_1m,
+    "pack_10m": packing.pack_10m,
     "demo_seconds": demo.demo_seconds,
 }
 PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "numpy")

@@ -1,6 +1,7 @@
 """The plan: documents mixed and packed, written, and what the ledger says of it."""
 
 import sys
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from ropewalk.data import plan
+from ropewalk.data.packers import PACKERS
 from ropewalk.data.shares import Share
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -33,6 +35,22 @@ def test_build_depends_on_the_seed_alone() -> None:
     shares = {"a": share_of(*((i, 10 + i, 0) for i in range(40)))}
     first, again, other = (rows_of(plan.build(shares, {"a": 0}, 64, 4, seed)) for seed in (0, 0, 1))
     assert first == again != other
+
+
+def peak_of(packer: str, documents: int) -> int:
+    rng = np.random.default_rng(0)
+    share = share_of(*((i, size, 0) for i, size in enumerate(rng.lognormal(7, 1.3, documents).astype(int) + 1)))
+    tracemalloc.start()
+    plan.build({"a": share}, {"a": 0}, 32_768, 32, 0, (), packer)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_a_document_costs_some_numbers_not_python_objects(packer: str) -> None:
+    """A tuple of four numbers takes 216 bytes by itself."""
+    assert peak_of(packer, 14_000) - peak_of(packer, 4_000) <= 180 * 10_000
 
 
 def test_written_plan_is_read_by_arrow_as_lists_of_structs(tmp_path: Path) -> None:
