@@ -42,15 +42,18 @@ def ours(count: int, seq_len: int, packer: str) -> dict[str, float]:
         plan.describe(made, seq_len)
         plan.write(Path(folder), made)
         cost = {"seconds": time.process_time() - started, "build_seconds": built, "mib": peak.mib()}
+    cost["process_gib"] = (peak.before / common.MIB + cost["mib"]) / 1024
+    return cost | _facts(sizes, _pieces(sizes, made), made.length, made.offsets, seq_len)
+
+
+def _pieces(sizes: np.ndarray, made: Any) -> np.ndarray:
+    """How many pieces each document has in a plan that must hold its every token once."""
     order = np.lexsort((made.start, made.document))
     document, start, length = made.document[order], made.start[order], made.length[order]
     new = np.diff(document, prepend=-1) > 0
     assert (start == np.where(new, 0, np.roll(start + length, 1))).all(), "a token is missing or doubled"
-    assert (np.bincount(document, length, count) == sizes).all(), "a token is missing or doubled"
-    pieces = np.bincount(document, minlength=count)
-    return {**cost, "process_gib": (peak.before / common.MIB + cost["mib"]) / 1024} | _facts(
-        sizes, pieces, made.length, made.offsets, seq_len
-    )
+    assert (np.bincount(document, length, len(sizes)) == sizes).all(), "a token is missing or doubled"
+    return np.bincount(document, minlength=len(sizes))
 
 
 def trl(count: int, seq_len: int) -> dict[str, float]:
@@ -67,6 +70,7 @@ def trl(count: int, seq_len: int) -> dict[str, float]:
     cost = {"seconds": time.process_time() - started, "mib": peak.mib()}
     bins = made["seq_lengths"].combine_chunks()
     pieces = -(-sizes // seq_len)  # it cuts at multiples of seq_len, and nothing else
+    assert len(bins.values) == pieces.sum()
     return cost | _facts(sizes, pieces, bins.values.to_numpy(), bins.offsets.to_numpy(), seq_len)
 
 

@@ -34,14 +34,15 @@ BENCHMARKS = {
     "pack_10m": packing.pack_10m,
     "demo_seconds": demo.demo_seconds,
 }
-PACKAGES = ("torch", "transformers", "accelerate", "deepspeed", "numpy")
+PEERS = ("accelerate", "trl")
+PACKAGES = ("torch", "transformers", *PEERS, "deepspeed", "numpy")
 LATEST = common.HERE / "latest.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    if importlib.util.find_spec("accelerate") is None:
-        print("accelerate is not installed; the peer (transformers' Trainer) needs it; pip install 'ropewalk[dev]'")
+    if missing := [peer for peer in PEERS if importlib.util.find_spec(peer) is None]:
+        print(f"{', '.join(missing)} is not installed; the peers need it; pip install 'ropewalk[dev]'")
         return 2
     if arguments.update and (arguments.quick or not arguments.only):
         parser().error("--update goes with --only NAME, and not with --quick")
