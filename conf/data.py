@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ropewalk.conf import reading
 from ropewalk.conf.cleaning import ContaminationConfig, DuplicatesConfig
 
-KINDS = ("auto", "tree", "text", "jsonl", "parquet", "passkey", "repeat")
+KINDS = ("auto", *reading.FILES, *reading.TABLES, "passkey", "repeat")
 SYNTHETIC = ("passkey", "repeat")
 PACKERS = ("window_fill", "best_fit", "concat", "single")
 OVERLONG = ("split", "truncate", "drop", "error")
@@ -15,13 +16,25 @@ OVERLONG = ("split", "truncate", "drop", "error")
 @dataclass(kw_only=True)
 class SourceConfig:
     path: str | None = None
-    """File or folder, or `python:stdlib`, the standard library of the running Python, one document a package."""
+    """File, folder, glob (books/**/*.jsonl) or URL that fsspec reads (s3://, hf://, https://); with kind=hub the name of a dataset;
+    or `python:stdlib`, the standard library of the running Python, one document a package."""
     kind: str = "auto"
-    """tree (one document a sub-folder), text, jsonl, parquet; passkey and repeat are synthetic and need `filler`."""
+    """tree (one document a sub-folder), text, html, jsonl, parquet, arrow (also a folder that datasets saved) or hub (a dataset's
+    name); auto looks at the files' names. passkey and repeat are synthetic and need `filler`."""
     text_key: str = "text"
-    """The column or field that holds the text (jsonl, parquet)."""
+    """The column or field that holds the text (jsonl, parquet, arrow, hub)."""
+    template: str | None = None
+    """Instead of `text_key`: a text with columns in braces, such as "{title}, {body}"; {{ and }} are braces."""
+    id_key: str | None = None
+    """The column of a document's id, text or whole number; unset: the file and the place in it."""
     pattern: str | None = None
-    """Glob of the files inside a folder; unset: by kind."""
+    """Glob of the files inside a folder, by name, or by the path inside when it has a slash; unset: by kind."""
+    config: str | None = None
+    """Which of a hub dataset's configurations."""
+    split: str | None = None
+    """Which split of a hub or saved dataset; unset: its only one."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub dataset."""
     weight: float | None = None
     """Share of the plan's tokens, relative to the other sources; unset everywhere: every document once."""
     filler: str | None = None
@@ -35,7 +48,8 @@ class SourceConfig:
         if self.kind in SYNTHETIC and self.filler not in names:
             yield f"{at}.filler is {self.filler}; it must name another source; one of {', '.join(sorted(names))}"
         if self.kind not in SYNTHETIC and self.path is None:
-            yield f"{at}.path is not set; it must be a file, a folder or python:stdlib; e.g. {at}.path=./documents"
+            yield f"{at}.path is not set; it must be a file, folder, glob, URL, name or python:stdlib; e.g. {at}.path=./documents"
+        yield from reading.problems(self, at)
         if self.weight is not None and not (math.isfinite(self.weight) and self.weight >= 0):
             yield f"{at}.weight is {self.weight}; it must be a finite number of at least 0; set a share such as 0.3"
 

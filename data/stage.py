@@ -14,12 +14,12 @@ from ropewalk.conf.data import SYNTHETIC, SourceConfig
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.manifest import Manifest, read_json, run_shared, run_stage, write_json
 from ropewalk.conf.schema import Config
-from ropewalk.data import cleaning, documents, mixture, retrieval, shares, store
+from ropewalk.data import cleaning, mixture, retrieval, shares, sources, store
 from ropewalk.data import tokenizer as tokenizers
-from ropewalk.data.documents import Document
 from ropewalk.data.marks import Marks
 from ropewalk.data.mixture import FORMAT
 from ropewalk.data.overlong import Offer
+from ropewalk.data.sources import Document, Listed, Refusal
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     cleaning.require(config.data)
     cache = Path(config.cache_dir).expanduser()
     texts = {name: s for name, s in config.data.sources.items() if s.kind not in SYNTHETIC}
-    listed = {name: _list(s, name) for name, s in texts.items()}
+    listed = {name: sources.listed(s, name) for name, s in texts.items()}
     tokenizer = _tokenizer(config, inputs, listed, cache)
     marks = _marks(config, tokenizer)
     stores = {name: _text_store(config, name, s, listed[name], tokenizer, cache) for name, s in texts.items()}
@@ -84,31 +84,6 @@ def _renew(path: Path, ledger: dict[str, Any]) -> None:
         write_json(path, ledger)
 
 
-@dataclass(frozen=True)
-class Listed:
-    root: Path
-    kind: str
-    files: list[Path]
-
-    def identity(self) -> Any:
-        """Names, sizes and times of the files, without where they lie."""
-        base = self.root.parent if self.root.is_file() else self.root
-        return [
-            [p.relative_to(base).as_posix(), p.stat().st_size, p.stat().st_mtime_ns] for p in self.files if p.is_file()
-        ]
-
-
-def _list(source: SourceConfig, name: str) -> Listed:
-    root = documents.root_of(source, name)
-    kind = documents.kind_of(source, root, name)
-    files = documents.files_of(source, root, kind)
-    if not files:
-        raise DataError(
-            f"data.sources.{name}.path is {source.path}; it holds no file for kind {kind}; correct the path, kind or pattern"
-        )
-    return Listed(root, kind, files)
-
-
 def _tokenizer(config: Config, inputs: Inputs, listed: dict[str, Listed], cache: Path) -> PreTrainedTokenizerBase:
     if inputs.tokenizer is not None:
         return tokenizers.load(inputs.tokenizer, inputs.revision, inputs.trust_remote_code)
@@ -118,7 +93,7 @@ def _tokenizer(config: Config, inputs: Inputs, listed: dict[str, Listed], cache:
         "format": FORMAT,
         "vocab_size": size,
         "heldout": config.data.heldout,
-        "files": {n: at.identity() for n, at in listed.items()},
+        "sources": {n: at.identity() for n, at in listed.items()},
     }
     folder = cache / "tokenizers" / manifest.fingerprint(decides)[:16]
 
@@ -133,9 +108,13 @@ def _tokenizer(config: Config, inputs: Inputs, listed: dict[str, Listed], cache:
 def _training_texts(config: Config, listed: dict[str, Listed]) -> Iterator[str]:
     """Texts of every source but what is held out for eval."""
     for name, at in listed.items():
-        for item in documents.read(config.data.sources[name], at.root, at.kind, at.files):
+        for item in _items(config.data.sources[name], at):
             if isinstance(item, Document) and not store.is_heldout(item.id, config.data.heldout):
                 yield item.text
+
+
+def _items(source: SourceConfig, listed: Listed) -> Iterator[Document | Refusal]:
+    return (item for unit in listed.units for item in sources.read(source, listed, unit))
 
 
 def _text_store(
@@ -149,19 +128,18 @@ def _text_store(
     decides = {
         "format": FORMAT,
         "tokenizer": tokenizers.identity(tokenizer),
-        "kind": listed.kind,
-        "text_key": source.text_key,
         "heldout": config.data.heldout,
-        "files": listed.identity(),
+        "source": listed.identity(),
     }
     folder = cache / "tokens" / manifest.fingerprint(decides)[:16]
 
     def work(temporary: Path) -> dict[str, Any]:
-        size = sum(p.stat().st_size for p in listed.files if p.is_file())
+        size = sum(unit.size for unit in listed.units)
         with tqdm(total=size, unit="B", unit_scale=True, desc=f"tokenise {name}", disable=None) as bar:
-            items = documents.read(source, listed.root, listed.kind, listed.files)
             encode = store.encode_with(tokenizers.backend(tokenizer))
-            facts = store.write(temporary, items, encode, len(tokenizer), config.data.heldout, bar.update)
+            facts = store.write(
+                temporary, _items(source, listed), encode, len(tokenizer), config.data.heldout, bar.update
+            )
         return {"kind": listed.kind, **facts}
 
     _, said = run_shared(f"tokens of {name}", decides, folder, work)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ropewalk.conf import manifest
 from ropewalk.data import draw
-from ropewalk.data.documents import Document, Refusal
+from ropewalk.data.sources import Document, Refusal
 
 BATCH_CHARACTERS = 1 << 20
 Encode = Callable[[list[str]], list[np.ndarray]]

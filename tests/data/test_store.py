@@ -12,7 +12,7 @@ import pytest
 from ropewalk.conf.manifest import Manifest, publish
 from ropewalk.data import store
 from ropewalk.data import tokenizer as tokenizers
-from ropewalk.data.documents import Document, Refusal
+from ropewalk.data.sources import Document, Refusal
 
 
 def finish(folder: Path, facts: dict[str, Any]) -> store.Store:

@@ -1,0 +1,41 @@
+"""Shell patterns over paths inside a source: `*`, `?` and `[...]` inside a name, `**` for any folders. Pure."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+
+def is_glob(address: str) -> bool:
+    return any(mark in address for mark in "*?[")
+
+
+def split(address: str) -> tuple[str, str]:
+    """The folder before the first pattern, and the rest: `a/b/*/c` -> `a/b`, `*/c`."""
+    parts = address.split("/")
+    first = next(number for number, part in enumerate(parts) if is_glob(part))
+    return "/".join(parts[:first]) or ("/" if address.startswith("/") else "."), "/".join(parts[first:])
+
+
+def matches(name: str, glob: str) -> bool:
+    """Whether the path matches as a whole."""
+    return _match(name.split("/"), glob.split("/"))
+
+
+def may_hold(folder: str, glob: str) -> bool:
+    """Whether a path below `folder` can match: what cannot is not walked."""
+    names, globs = folder.split("/"), glob.split("/")
+    for name, part in zip(names, globs[:-1], strict=False):
+        if part == "**":
+            return True
+        if not fnmatchcase(name, part):
+            return False
+    return len(names) < len(globs) or globs[-1] == "**"
+
+
+def _match(names: Sequence[str], globs: Sequence[str]) -> bool:
+    if not globs:
+        return not names
+    if globs[0] == "**":
+        if len(globs) == 1:  # a file, so it has a name
+            return bool(names)
+        return any(_match(names[skip:], globs[1:]) for skip in range(len(names) + 1))
+    return bool(names) and fnmatchcase(names[0], globs[0]) and _match(names[1:], globs[1:])

@@ -1,0 +1,28 @@
+"""Reading a source as the stage does: listed, then unit by unit."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Read = Callable[..., tuple[dict[str, str], dict[str, str]]]
+
+
+@pytest.fixture(scope="session")
+def read() -> Read:
+    """Texts by id, and reasons by place."""
+    from ropewalk.conf.data import SourceConfig
+    from ropewalk.data import sources
+    from ropewalk.data.sources import Document, Refusal
+
+    def found(path: Path | str, kind: str = "auto", **settings: str) -> tuple[dict[str, str], dict[str, str]]:
+        source = SourceConfig(path=str(path), kind=kind, **settings)  # type: ignore[arg-type]
+        assert not list(source.problems("data.sources.mine", set()))
+        listed = sources.listed(source, "mine")
+        items = [item for unit in listed.units for item in sources.read(source, listed, unit)]
+        good = {i.id: i.text for i in items if isinstance(i, Document)}
+        bad = {i.where: i.reason for i in items if isinstance(i, Refusal)}
+        assert len(good) + len(bad) == len(items)
+        return good, bad
+
+    return found

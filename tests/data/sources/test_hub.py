@@ -1,0 +1,137 @@
+"""Datasets by name, from a folder that `datasets` takes for one: the loading is the same, and no network is needed."""
+
+import json
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ropewalk.conf.data import SourceConfig
+from ropewalk.conf.errors import DataError
+from ropewalk.data import sources
+from ropewalk.data.sources import hub
+
+Read = Any
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for split, shards in (("train", 3), ("test", 1)):
+        for n in range(shards):
+            rows = [{"text": f"{split} {n} {i}", "title": f"T{i}", "n": 10 * n + i} for i in range(4)]
+            path = folder / f"{split}-{n:05}-of-{shards:05}.jsonl"
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_a_split_is_what_datasets_loads_a_shard_a_unit(read: Read, dataset: Path) -> None:
+    from datasets import load_dataset
+
+    wanted = load_dataset(str(dataset), split="train")["text"][:]
+    good, bad = read(dataset, "hub", split="train")
+    assert (list(good.values()), bad) == (wanted, {})
+    assert list(good)[3:6] == ["train/0:3", "train/1:0", "train/1:1"]
+    source = SourceConfig(path=str(dataset), kind="hub", split="train")
+    listed = pickle.loads(pickle.dumps(sources.listed(source, "mine")))
+    assert len(listed.units) == 3
+    last = sources.read(source, listed, listed.units[2])
+    assert [i.text for i in last] == wanted[8:]  # type: ignore[union-attr]
+
+
+def test_columns_are_read_as_from_files(read: Read, dataset: Path) -> None:
+    good, bad = read(dataset, "hub", split="test", template="{title}: {text}", id_key="n")
+    assert (good, bad) == ({str(i): f"T{i}: test 0 {i}" for i in range(4)}, {})
+    assert read(dataset, "hub", split="test", text_key="n") == ({}, {f"test/0:{i}": "n is not text" for i in range(4)})
+
+
+@pytest.mark.parametrize("split", [None, "dev", "train[:10%]"])
+def test_split_must_be_one_of_its_own(read: Read, dataset: Path, split: str | None) -> None:
+    with pytest.raises(
+        DataError, match=r"^data\.sources\.mine\.split is .*; the dataset has train, test; set it to one"
+    ):
+        read(dataset, "hub", split=split)
+
+
+def test_only_split_needs_no_name(read: Read, dataset: Path) -> None:
+    for path in dataset.glob("test-*"):
+        path.unlink()
+    assert len(read(dataset, "hub")[0]) == 12
+
+
+def test_missing_column_is_told_before_a_row_is_read(read: Read, dataset: Path) -> None:
+    with pytest.raises(DataError, match="reads column body; the dataset has text, title, n; set text_key"):
+        read(dataset, "hub", split="train", text_key="body")
+
+
+@pytest.mark.parametrize("settings", [{"config": "nope"}, {}])
+def test_what_cannot_be_loaded_is_one_line(
+    read: Read, dataset: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    path = dataset if settings else "org/nowhere"
+    with pytest.raises(
+        DataError, match=r"^data\.sources\.mine\.path is .*; kind hub needs a dataset that can be loaded; "
+    ):
+        read(path, "hub", **settings)
+
+
+def test_damaged_rows_stop_the_run(read: Read, dataset: Path) -> None:
+    (dataset / "train-00001-of-00003.jsonl").write_text('{"text": "a"}\n{"text": \n')
+    with pytest.raises(
+        DataError, match=r"shard 1 of train broke off at row \d+ \(.*\); run again, or correct the dataset"
+    ):
+        read(dataset, "hub", split="train")
+
+
+def test_identity_changes_with_the_files_and_not_with_their_place(dataset: Path) -> None:
+    import os
+    import shutil
+
+    def identity(folder: Path, split: str = "train") -> Any:
+        return sources.listed(SourceConfig(path=str(folder), kind="hub", split=split), "mine").identity()
+
+    before = identity(dataset)
+    assert before == {"kind": "hub", "text_key": "text", "split": "train", "files": before["files"]}
+    assert len(before["files"]) == 3 and json.loads(json.dumps(before)) == before
+    shutil.copytree(dataset, dataset.parent / "copy")
+    assert identity(dataset.parent / "copy") == before
+    assert identity(dataset, "test") != before
+    os.utime(dataset / "train-00000-of-00003.jsonl", (7, 7))
+    assert identity(dataset) != before
+
+
+def test_units_are_read_at_the_commit_that_was_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A branch may move between two units; the commit, which `datasets` tells of each file, does not."""
+    asked: list[Any] = []
+    files = SimpleNamespace(origin_metadata=[("org/name", "c0ffee")] * 2)
+    builder = SimpleNamespace(
+        config=SimpleNamespace(data_files={"train": files}),
+        info=SimpleNamespace(splits={"train": SimpleNamespace(num_bytes=700)}),
+    )
+
+    class Rows:
+        num_shards = 2
+        column_names = None
+
+        def shard(self, count: int, number: int) -> Any:
+            return [{"text": f"{number} of {count}"}]
+
+    monkeypatch.setattr("datasets.load_dataset_builder", lambda path, **given: asked.append(given) or builder)
+    monkeypatch.setattr("datasets.load_dataset", lambda path, **given: asked.append(given) or Rows())
+    hub._opened.cache_clear()
+    source = SourceConfig(path="org/name", kind="hub", revision="main", config="en")
+    listed = sources.listed(source, "mine")
+    texts = [i.text for unit in listed.units for i in sources.read(source, listed, unit)]  # type: ignore[union-attr]
+    assert texts == ["0 of 2", "1 of 2"] and [u.size for u in listed.units] == [350, 350]
+    assert asked == [
+        {"name": "en", "revision": "main"},
+        {"name": "en", "split": "train", "revision": "c0ffee", "streaming": True},
+    ]
+    assert listed.identity()["files"] == [["org/name", "c0ffee"]] * 2
+    hub._opened.cache_clear()

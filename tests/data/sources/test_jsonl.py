@@ -1,0 +1,175 @@
+"""JSON lines: each bad one is counted under its reason, the good ones beside it are read, and ranges lose and repeat none."""
+
+import gzip
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ropewalk.conf.data import SourceConfig
+from ropewalk.conf.errors import DataError
+from ropewalk.data import sources
+from ropewalk.data.sources import units
+
+Read = Any
+
+JSON_LINES = {
+    "not UTF-8": b'{"text": "caf\xe9"}',
+    "malformed JSON": b'{"text": "a"',
+    "no text": b'{"body": "a"}',
+    "text is not text": b'{"text": 7}',
+    "empty": b'{"text": "  \\n"}',
+    "lone surrogate": b'{"text": "a\\ud800b"}',
+    "NUL byte": b'{"text": "a\\u0000b"}',
+}
+
+
+@pytest.mark.parametrize(("reason", "line"), JSON_LINES.items(), ids=JSON_LINES)
+def test_bad_json_line_is_counted_and_the_next_is_read(read: Read, tmp_path: Path, reason: str, line: bytes) -> None:
+    (tmp_path / "a.jsonl").write_bytes(line + b'\n{"text": "good"}\n')
+    assert read(tmp_path) == ({f"a.jsonl@{len(line) + 1}": "good"}, {"a.jsonl@0": reason})
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"text": null}', "no text"),
+        ('["text"]', "no text"),
+        ('"text"', "no text"),
+        ('{"text": ["a"]}', "text is not text"),
+        ('{"text": true}', "text is not text"),
+        ("{'text': 'a'}", "malformed JSON"),
+        ('{"text": ' + "1" * 5000 + "}", "malformed JSON"),
+        pytest.param("[" * 200_000, "malformed JSON", id="nested too deep"),
+    ],
+)
+def test_other_bad_json(read: Read, tmp_path: Path, line: str, reason: str) -> None:
+    (tmp_path / "a.jsonl").write_text(line + "\n")
+    assert read(tmp_path) == ({}, {"a.jsonl@0": reason})
+
+
+def test_blank_lines_are_no_documents(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('\n{"text": "one"}\n\n{"text": "two"}')
+    assert read(tmp_path) == ({"a.jsonl@1": "one", "a.jsonl@18": "two"}, {})
+
+
+def test_another_field_is_read_by_text_key(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"body": "one", "text": 1}\n{"text": "two"}\n')
+    assert read(tmp_path, text_key="body") == ({"a.jsonl@0": "one"}, {"a.jsonl@27": "no body"})
+
+
+def rows(count: int) -> bytes:
+    rng = np.random.default_rng(0)
+    return b"".join(json.dumps({"text": rng.bytes(200).hex()}).encode() + b"\n" for _ in range(count))
+
+
+def test_gzip_is_read(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(rows(3)))
+    assert len(read(tmp_path)[0]) == 3
+
+
+def test_truncated_gzip_keeps_what_came_before_and_counts_the_break(read: Read, tmp_path: Path) -> None:
+    whole = gzip.compress(rows(1000))
+    (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    good, bad = read(tmp_path)
+    assert 0 < len(good) < 1000
+    assert bad == {f"a.jsonl.gz@{len(rows(len(good)))}": "damaged gzip"}
+
+
+def test_gzip_with_a_damaged_middle_is_counted(read: Read, tmp_path: Path) -> None:
+    whole = bytearray(gzip.compress(rows(1000)))
+    whole[20:60] = b"\xff" * 40
+    (tmp_path / "a.jsonl.gz").write_bytes(whole)
+    assert list(read(tmp_path)[1].values()) == ["damaged gzip"]
+
+
+def test_no_gzip_at_all_is_counted(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(b"plain text")
+    assert read(tmp_path) == ({}, {"a.jsonl.gz@0": "damaged gzip"})
+
+
+def test_zstd_is_read(read: Read, tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard", reason="the optional zstd reader is not installed")
+    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(rows(2)) + zstandard.compress(rows(3)))
+    assert len(read(tmp_path)[0]) == 5
+
+
+def test_damaged_zstd_is_counted(read: Read, tmp_path: Path) -> None:
+    pytest.importorskip("zstandard", reason="the optional zstd reader is not installed")
+    (tmp_path / "a.jsonl.zst").write_bytes(b"plain text, no frame")
+    assert read(tmp_path) == ({}, {"a.jsonl.zst@0": "damaged zstd"})
+
+
+def test_truncated_zstd_does_not_lose_documents_in_silence(read: Read, tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard", reason="the optional zstd reader is not installed")
+    whole = zstandard.compress(rows(1000))
+    (tmp_path / "a.jsonl.zst").write_bytes(whole[: len(whole) // 2])
+    assert "damaged zstd" in read(tmp_path)[1].values()
+
+
+def test_zstd_without_its_package_names_the_extra(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "zstandard", None)
+    (tmp_path / "a.jsonl.zst").write_bytes(b"anything")
+    with pytest.raises(DataError, match=r"pip install 'ropewalk\[zstd\]'"):
+        read(tmp_path)
+
+
+def test_zstd_with_a_long_window_is_read(read: Read, tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard", reason="the optional zstd reader is not installed")
+    form = zstandard.ZstdCompressionParameters(window_log=28, enable_ldm=True)
+    with (
+        (tmp_path / "a.jsonl.zst").open("wb") as file,
+        zstandard.ZstdCompressor(compression_params=form).stream_writer(file) as writer,
+    ):
+        writer.write(rows(2))
+    assert len(read(tmp_path)[0]) == 2
+
+
+LINES = st.lists(
+    st.sampled_from(["", " ", '{"text": "a"}', '{"text": "é"}', '{"text": "long one"}', "{", "\r"]), max_size=12
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LINES, st.booleans(), st.integers(1, 40))
+def test_ranges_give_what_the_whole_gives(tmp_path_factory: Any, lines: list[str], ends: bool, size: int) -> None:
+    """For any file and any size of a unit, against Python's own split of the whole file."""
+    content = "\n".join(lines).encode() + (b"\n" if ends else b"")
+    folder = tmp_path_factory.mktemp("jsonl")
+    (folder / "a.jsonl").write_bytes(content)
+    source = SourceConfig(path=str(folder), kind="jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(units, "UNIT_BYTES", size)
+        listed = pickle.loads(pickle.dumps(sources.listed(source, "mine")))
+        assert len(listed.units) == max(1, -(-len(content) // size))
+        items = [vars(item) for unit in listed.units for item in sources.read(source, listed, unit)]
+    wanted, at = [], 0
+    for line in content.split(b"\n"):
+        if line.strip() == b"{":
+            wanted.append({"where": f"a.jsonl@{at}", "reason": "malformed JSON"})
+        elif line.strip():
+            wanted.append({"id": f"a.jsonl@{at}", "text": json.loads(line)["text"]})
+        at += len(line) + 1
+    assert items == wanted
+
+
+def test_compressed_files_stay_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "UNIT_BYTES", 10)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(rows(5)))
+    listed = sources.listed(SourceConfig(path=str(tmp_path)), "mine")
+    assert [(u.files, u.start, u.stop) for u in listed.units] == [(("a.jsonl.gz",), 0, None)]
+
+
+def test_documents_that_are_added_rename_none(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the file grows past a unit."""
+    monkeypatch.setattr(units, "UNIT_BYTES", 1000)
+    (tmp_path / "a.jsonl").write_bytes(rows(2))
+    before = read(tmp_path)[0]
+    (tmp_path / "a.jsonl").write_bytes(rows(20))
+    after = read(tmp_path)[0]
+    assert len(after) == 20 and list(after.items())[:2] == list(before.items())

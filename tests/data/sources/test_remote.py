@@ -1,0 +1,166 @@
+"""URLs through fsspec's own filesystems `memory` and `file`: what they give is what the disk gives, and what breaks off stops."""
+
+import gzip
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ropewalk.conf.data import SourceConfig
+from ropewalk.conf.errors import DataError
+from ropewalk.data import sources
+from ropewalk.data.sources import units
+
+Read = Any
+
+
+@pytest.fixture
+def memory() -> Iterator[Any]:
+    files = fsspec.filesystem("memory")
+    yield files
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+
+
+def lay(folder: Path) -> None:
+    """A file of every kind, each in a folder of its own."""
+    rows = [{"text": f"row {i}", "n": i} for i in range(50)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    table = pa.Table.from_pylist(rows)
+    for name in ("lines", "gz", "parquet", "arrow", "text", "html", "tree/one", "tree/two"):
+        (folder / name).mkdir(parents=True)
+    (folder / "lines" / "a.jsonl").write_bytes(lines)
+    (folder / "gz" / "a.jsonl.gz").write_bytes(gzip.compress(lines))
+    pq.write_table(table, folder / "parquet" / "a.parquet", row_group_size=7)
+    with pa.OSFile(str(folder / "arrow" / "a.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=7)
+    (folder / "text" / "a.txt").write_text("é")
+    (folder / "text" / "b.md").write_bytes(b"\xff")
+    (folder / "html" / "a.html").write_text("<p>a")
+    for name in ("tree/one/x.c", "tree/one/.hidden", "tree/two/y.c"):
+        (folder / name).write_text(name)
+
+
+KINDS = ["lines", "gz", "parquet", "arrow", "text", "html", "tree"]
+
+
+@pytest.mark.parametrize("size", [100, 1 << 26])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_url_gives_what_the_disk_gives(
+    read: Read, tmp_path: Path, memory: Any, monkeypatch: pytest.MonkeyPatch, name: str, size: int
+) -> None:
+    monkeypatch.setattr(units, "UNIT_BYTES", size)
+    lay(tmp_path)
+    memory.put(str(tmp_path), "/bucket", recursive=True)
+    wanted = read(tmp_path / name)
+    assert wanted[0]
+    assert read(f"memory://bucket/{name}") == wanted
+    assert read(f"file://{tmp_path / name}") == wanted
+
+
+def test_a_url_of_one_file_and_a_glob(read: Read, tmp_path: Path, memory: Any) -> None:
+    lay(tmp_path)
+    memory.put(str(tmp_path), "/bucket", recursive=True)
+    assert read("memory://bucket/text/a.txt") == ({"a.txt": "é"}, {})
+    assert set(read("memory://bucket/**/*.c")[0]) == {"tree"}
+    assert set(read("memory://bucket/tree/*/*.c", "text")[0]) == {"one/x.c", "two/y.c"}
+    assert set(read("memory://bucket/*/a.*", "text", pattern="*.txt")[0]) == {"text/a.txt"}
+
+
+def test_identity_changes_with_the_content_and_not_with_the_bucket(memory: Any) -> None:
+    def identity(bucket: str) -> Any:
+        return sources.listed(SourceConfig(path=f"memory://{bucket}"), "mine").identity()
+
+    memory.pipe("/one/a.txt", b"first")
+    before = identity("one")
+    memory.pipe("/one/a.txt", b"other")
+    assert identity("one") != before
+    memory.copy("/one/a.txt", "/two/a.txt")
+    assert [row[:2] for row in identity("two")["files"]] == [["a.txt", 5]]
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("memory://nowhere", r"it must be an existing file or folder, a glob or a URL"),
+        ("memory://nowhere/*.txt", r"no file matches it; correct the glob"),
+        ("nosuch://bucket/a", r"it needs a package that reads such URLs; .*nosuch"),
+    ],
+)
+def test_urls_that_lead_nowhere(read: Read, url: str, says: str) -> None:
+    with pytest.raises(DataError, match=rf"^data\.sources\.mine\.path is .*; {says}") as error:
+        read(url)
+    assert "\n" not in str(error.value)
+
+
+def test_a_protocol_without_its_package_names_the_package(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "s3fs", None)
+    with pytest.raises(DataError, match=r"^data\.sources\.mine\.path is s3://b/a; it needs a package .*Install s3fs"):
+        read("s3://b/a")
+
+
+class Lost(Exception):
+    """What a driver may raise: no OSError."""
+
+
+@pytest.mark.parametrize("error", [Lost, OSError, TimeoutError, PermissionError])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_that_breaks_off_stops_the_run_and_is_not_counted_as_damaged(
+    read: Read, tmp_path: Path, memory: Any, monkeypatch: pytest.MonkeyPatch, name: str, error: type[Exception]
+) -> None:
+    lay(tmp_path)
+    memory.put(str(tmp_path), "/bucket", recursive=True)
+    from fsspec.implementations.memory import MemoryFile
+
+    def lost(*_: Any) -> None:
+        raise error("the line is dead")
+
+    monkeypatch.setattr(MemoryFile, "read", lost)
+    says = rf"^data\.sources\.mine\.path is memory://bucket/.*could not be read to its end \({error.__name__}: .*; run again"
+    with pytest.raises(DataError, match=says):
+        read(f"memory://bucket/{name}")
+
+
+def test_listing_that_fails_is_told(read: Read, memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: Any, **__: Any) -> None:
+        raise Lost("no credentials\nat all")
+
+    monkeypatch.setattr(type(memory), "find", lost)
+    with pytest.raises(DataError, match=r"it could not be listed \(Lost: no credentials\); correct the URL") as error:
+        read("memory://bucket")
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_that_climbs_out_is_refused(read: Read, memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory.pipe("/bucket/a.txt", b"good")
+    real = type(memory).find
+
+    def find(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return {**real(self, *args, **kwargs), "/bucket/../b.txt": {"size": 3, "created": "now"}}
+
+    monkeypatch.setattr(type(memory), "find", find)
+    assert read("memory://bucket") == ({"a.txt": "good"}, {"../b.txt": "path leaves the folder"})
+
+
+def test_units_are_read_in_another_process_form(memory: Any) -> None:
+    memory.pipe("/bucket/a.txt", b"good")
+    source = SourceConfig(path="memory://bucket")
+    listed = pickle.loads(pickle.dumps(sources.listed(source, "mine")))
+    assert [i.text for i in sources.read(source, listed, listed.units[0])] == ["good"]  # type: ignore[union-attr]
+
+
+def test_a_file_without_a_known_size_is_read_whole(memory: Any, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some web servers are: no size, or no ranges."""
+    monkeypatch.setattr(units, "UNIT_BYTES", 10)
+    memory.pipe("/bucket/a.jsonl", b'{"text": "one"}\n' * 5)
+    real = type(memory).info
+    for said in ({"size": None}, {"partial": False}):
+        monkeypatch.setattr(type(memory), "info", lambda self, path, said=said: {**real(self, path), **said})
+        assert len(sources.listed(SourceConfig(path="memory://bucket/a.jsonl"), "mine").units) == 1
+        assert len(read("memory://bucket/a.jsonl")[0]) == 5
