@@ -24,7 +24,8 @@ class SourceConfig:
     text_key: str = "text"
     """The column or field that holds the text (jsonl, parquet, arrow, hub)."""
     template: str | None = None
-    """Instead of `text_key`: a text with columns in braces, such as "{title}, {body}"; {{ and }} are braces."""
+    """Instead of `text_key`: a text with columns in braces, such as "{title}: {body}"; {{ and }} are braces. A command line's \\n is
+    no new line: write one in YAML, or $'{title}\\n{body}' in a shell."""
     id_key: str | None = None
     """The column of a document's id, text or whole number; unset: the file and the place in it."""
     pattern: str | None = None

@@ -18,7 +18,7 @@ from ropewalk.data.sources.units import Document, Refusal, Unit
 def cut(_: Any, name: str, size: int) -> list[Unit]:
     """Ranges of bytes on a grid; a line belongs to the range that it begins in. Compressed files stay whole."""
     step = units.UNIT_BYTES
-    if name.endswith((".gz", ".zst")):
+    if units.ends(name, (".gz", ".zst")):
         return [Unit((name,), size)]
     return [
         Unit((name,), min(step, size - at), at, at + step if at + step < size else None) for at in range(0, size, step)
@@ -35,7 +35,7 @@ def documents(place: Any, name: str, unit: Unit, columns: Columns) -> Iterator[D
                 at += len(line)
     except (EOFError, OSError, zlib.error) as error:
         damaged = isinstance(error, (EOFError, gzip.BadGzipFile, zlib.error))
-        form = "zstd" if name.endswith(".zst") else "gzip"
+        form = "zstd" if units.ends(name, ".zst") else "gzip"
         yield Refusal(f"{name}@{at}", f"damaged {form}" if damaged else "unreadable")
 
 
@@ -65,9 +65,9 @@ def _row(line: bytes, where: str, columns: Columns) -> Document | Refusal:
 
 def _plain(file: BinaryIO, name: str) -> Any:
     """The file without its compression. Raises: DataError when a package is missing."""
-    if name.endswith(".gz"):
+    if units.ends(name, ".gz"):
         return gzip.GzipFile(fileobj=file)
-    if name.endswith(".zst"):
+    if units.ends(name, ".zst"):
         try:
             import zstandard
         except ImportError:

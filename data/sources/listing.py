@@ -52,7 +52,7 @@ def _choices(source: SourceConfig, kind: str) -> dict[str, Any]:
 
 
 def _find(source: SourceConfig, key: str, without: Set[str]) -> Found:
-    path = (source.path or "").removeprefix("file://")
+    path = (source.path or "").removeprefix("file://").removeprefix("local://")
     found = remote.find(path, f"{key}.path", without) if "://" in path else local.find(path, without)
     if not found.how:
         raise DataError(
@@ -70,9 +70,9 @@ def _kind(source: SourceConfig, found: Found, key: str) -> str:
         return source.kind
     if source.path == local.STDLIB:
         return "tree"
-    names = [_plain(file.name) for file in found.files if not file.folder and _wanted(source, file)]
-    kinds = [kind for kind, ends in _ENDS.items() if any(name.endswith(ends) for name in names)]
-    whole = found.how == "file" or all(name.endswith(_TEXTS) for name in names)
+    names = [file.name for file in found.files if not file.folder and _wanted(source, file)]
+    kinds = [kind for kind, suffixes in _ENDS.items() if any(units.ends(name, suffixes) for name in names)]
+    whole = found.how == "file" or all(units.ends(name, _TEXTS) for name in names)
     if not (whole and kinds) and not set(kinds) & set(_DATA):
         return "text" if found.how == "file" else "tree"
     if len(kinds) > 1:
@@ -86,18 +86,13 @@ def _files(source: SourceConfig, kind: str, key: str, found: Found) -> list[File
         return found.files
     files = saved.chosen(source, key, found.place, found.files) if kind == "arrow" else found.files
     if kind in _ENDS and source.pattern is None and found.how == "folder":
-        return [file for file in files if file.folder or _plain(file.name).endswith(_ENDS[kind])]
+        return [file for file in files if file.folder or units.ends(file.name, _ENDS[kind])]
     return [file for file in files if file.folder or _wanted(source, file)]
 
 
 def _wanted(source: SourceConfig, file: File) -> bool:
     pattern = source.pattern or ("*.py" if source.path == local.STDLIB else "*")
     return globs.matches(file.name if "/" in pattern else file.name.split("/")[-1], pattern)
-
-
-def _plain(name: str) -> str:
-    """Without what a URL asks for: `a.jsonl?download=true`."""
-    return name.split("?")[0]
 
 
 def _cut(kind: str, place: Any, files: list[File]) -> Iterator[Unit]:

@@ -45,7 +45,7 @@ class Local:
 
 
 def find(address: str, without: Set[str]) -> Found:
-    """What a path, a folder or a glob holds, without folders of these names. Raises: DataError for a locked folder."""
+    """What a path, a folder (without those of these names in it) or a glob holds. Raises: DataError for a locked folder."""
     path = Path(sysconfig.get_paths()["stdlib"] if address == STDLIB else address).expanduser()
     if path.is_dir():
         return Found(Local(path), "folder", _files(path, "**", without))
@@ -54,7 +54,7 @@ def find(address: str, without: Set[str]) -> Found:
     if not globs.is_glob(address):
         return Found(Local(path.parent), "", [])
     base, glob = globs.split(str(path))
-    return Found(Local(Path(base)), "glob", _files(Path(base), glob, without))
+    return Found(Local(Path(base)), "glob", _files(Path(base), glob, frozenset()))
 
 
 def _files(base: Path, glob: str, without: Set[str]) -> list[File]:

@@ -86,7 +86,7 @@ def filesystem(url: str, key: str) -> Any:
 
 
 def find(url: str, key: str, without: Set[str]) -> Found:
-    """What a URL of a file, a folder or a glob leads to, without folders of these names. Raises: DataError."""
+    """What a URL of a file, a folder (without those of these names in it) or a glob leads to. Raises: DataError."""
     files = filesystem(url, key)
     try:
         if files.isfile(url):
@@ -96,7 +96,7 @@ def find(url: str, key: str, without: Set[str]) -> Found:
             found = _files(files, url.rstrip("/"), "**", without)
             return Found(Remote(url.rstrip("/"), key), "folder" if found else "", found)
         base, glob = globs.split(url)
-        return Found(Remote(base, key), "glob", _files(files, base, glob, without))
+        return Found(Remote(base, key), "glob", _files(files, base, glob, frozenset()))
     except Exception as error:  # each filesystem has errors of its own
         raise DataError(
             f"{key} is {url}; it could not be listed ({_line(error)}); correct the URL, or see to its credentials"

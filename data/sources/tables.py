@@ -41,8 +41,8 @@ def parquet(place: Any, name: str, unit: Unit, columns: Columns) -> Iterator[Doc
         for batch in file.iter_batches(ROWS, row_groups=list(range(unit.start, stop)), columns=columns.names):
             yield from _documents(batch, name, row, columns)
             row += batch.num_rows
-    except (ArrowException, OSError):
-        yield Refusal(name if unit.start == 0 else f"{name}#{unit.start}", "damaged parquet")
+    except (ArrowException, OSError) as error:
+        yield Refusal(name if unit.start == 0 else f"{name}#{unit.start}", _reason(error, "parquet"))
 
 
 def cut_arrow(place: Any, name: str, size: int) -> list[Unit]:
@@ -69,13 +69,17 @@ def arrow(place: Any, name: str, unit: Unit, columns: Columns) -> Iterator[Docum
                 for first in range(0, batch.num_rows, ROWS):
                     yield from _documents(batch.slice(first, ROWS), name, row + first, columns)
             row += batch.num_rows
-    except (ArrowException, OSError):
-        yield Refusal(f"{name}:{row}", "damaged arrow")
+    except (ArrowException, OSError) as error:
+        yield Refusal(f"{name}:{row}", _reason(error, "arrow"))
+
+
+def _reason(error: BaseException, form: str) -> str:
+    return "unreadable" if isinstance(error, (FileNotFoundError, PermissionError)) else f"damaged {form}"
 
 
 def _batches(source: Any) -> Iterator[pa.RecordBatch]:
-    """Of a file or of a stream. Raises: EOFError, an OSError to its readers, for a stream that was not closed by its writer:
-    one that breaks off between two batches reads as if it were whole."""
+    """Of a file or of a stream. Raises: OSError for a stream that its writer did not close: one that breaks off between two
+    batches reads as if it were whole."""
     if source.read(6) == b"ARROW1":
         file = pa.ipc.open_file(source)
         yield from map(file.get_batch, range(file.num_record_batches))

@@ -67,6 +67,11 @@ class Listed:
         return self.decides
 
 
+def ends(name: str, suffixes: str | tuple[str, ...]) -> bool:
+    """Whether a file is of a form by its name, without what a URL asks for: `a.jsonl?download=true`."""
+    return name.split("?")[0].endswith(suffixes)
+
+
 def ranges(sizes: Iterable[int]) -> Iterator[tuple[int, int | None, int]]:
     """Parts `[start, stop)` of a file together until they are UNIT_BYTES, and their size; the last is open."""
     first = size = number = 0

@@ -67,6 +67,7 @@ WRONG = {
     "data.sources.mine.weight=-1": r"^data\.sources\.mine\.weight is -1\.0",
     "data.sources.mine.weight=nan": r"^data\.sources\.mine\.weight is nan",
     "data.sources.mine.weight=0": r"^data\.sources weights add up to 0",
+    "data.sources.mine.template=no column": r"^data\.sources\.mine\.template is 'no column'; it must name columns in plain",
     "data.sources.other.kind=text": r"^data\.sources\.other\.path is not set",
     "data.sources.keys.kind=passkey": r"^data\.sources\.keys\.filler is None; it must name another source; one of mine",
     "train.steps=-1": r"^train\.steps is -1; it must be at least 0",
@@ -158,6 +159,43 @@ def test_setting_that_would_fail_late_gives_its_line(good: DictConfig, word: str
 def test_scaling_without_a_method_is_refused(good: DictConfig) -> None:
     with pytest.raises(ConfigError, match=r"^rope\.factor is 4\.0; rope=none scales nothing"):
         compose([*GOOD, "rope=none"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (
+            ("template={a}", "text_key=b"),
+            r"text_key is b; data\.sources\.mine\.template says what the text is; unset one",
+        ),
+        (
+            ("kind=text", "text_key=b"),
+            r"text_key is 'b'; it is read by kind jsonl, parquet, arrow, hub, and this is text",
+        ),
+        (("kind=tree", "id_key=b"), r"id_key is 'b'; .* this is tree"),
+        (("kind=jsonl", "split=train"), r"split is 'train'; it is read by kind arrow, hub, and this is jsonl"),
+        (("kind=arrow", "revision=main"), r"revision is 'main'; it is read by kind hub, and this is arrow"),
+        (("kind=hub", "pattern=*.x"), r"pattern is '\*\.x'; .* this is hub"),
+        (("kind=hub", "path=hf://datasets/a/b"), r"path is hf://datasets/a/b; kind hub takes a name such as org/name"),
+    ],
+)
+def test_reading_that_its_kind_does_not_know_is_refused(words: tuple[str, ...], says: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^data\.sources\.mine\.{says}"):
+        compose([*GOOD, *(f"data.sources.mine.{word}" for word in words)])
+
+
+def test_reading_that_is_right_is_taken_to_the_letter() -> None:
+    words = (
+        "kind=hub",
+        "path=org/name",
+        "config=2024_01",
+        "split=train",
+        "revision=007",
+        "template={a}\n{{b}}",
+        "id_key=yes",
+    )
+    source = compose([*GOOD, *(f"data.sources.mine.{word}" for word in words)]).data.sources["mine"]
+    assert [f"{key}={getattr(source, key)}" for key in (word.split("=")[0] for word in words)] == list(words)
 
 
 def test_weights_are_for_all_sources_or_none() -> None:

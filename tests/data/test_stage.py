@@ -492,3 +492,51 @@ def test_summary_tells_what_was_found_and_what_was_not_looked_for(place: Place) 
     assert len(re.findall(r"  removed 1 documents \((exact duplicate|near duplicate|held-out text)\): ", clean)) == 3
     off = summary(place.run("data.contamination.action=off", output="off").ledger)
     assert "contamination: not looked for" in off
+
+
+def rows(place: Place, *rows: dict[str, Any]) -> None:
+    (place.folder / "books").rename(place.folder / "old")
+    (place.folder / "books").mkdir()
+    (place.folder / "books" / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_rows_by_template_and_id_reach_the_store_and_what_lacks_a_column_the_ledger(place: Place) -> None:
+    from transformers import AutoTokenizer
+
+    made = [{"title": f"Yarn {i}", "body": "rope " * 30, "key": f"b{i}"} for i in range(20)]
+    rows(
+        place,
+        *made,
+        {"title": "x", "key": "no body"},
+        {"title": "x", "body": 3, "key": "n"},
+        {"title": "a\0", "body": "b"},
+    )
+    words = ("data.sources.books.template={title}: {body}", "data.sources.books.id_key=key")
+    ran = place.run(*words, sources=("books",))
+    opened = ran.folders.store("books")
+    tokenizer = AutoTokenizer.from_pretrained(str(ran.folders.tokenizer))
+    texts = {opened.ids[i]: tokenizer.decode(opened.document(i)) for i in range(len(opened.length))}
+    assert texts == {row["key"]: f"{row['title']}: {row['body']}" for row in made}
+    assert ran.ledger["sources"]["books"]["refused"] == {"body is not text": 1, "no body": 1, "no key": 1}
+
+
+def test_a_choice_of_reading_makes_a_store_and_a_tokenizer_of_its_own(place: Place) -> None:
+    rows(place, *({"text": f"rope {i} " * 30, "body": f"walk {i} " * 30, "key": i} for i in range(20)))
+    words = [[], ["text_key=body"], ["template={text}{body}"], ["id_key=key"]]
+    made = [
+        place.run(*(f"data.sources.books.{w}" for w in word), sources=("books",), output=f"o{n}")
+        for n, word in enumerate(words)
+    ]
+    assert len({str(ran.folders.stores) for ran in made}) == 4
+    assert len(list((place.folder / "cache" / "tokenizers").glob("*/manifest.json"))) == 4
+
+
+def test_pages_behind_a_url_are_trained_on_as_text(place: Place) -> None:
+    import fsspec
+
+    for i in range(20):
+        page = f"<title>x</title><script>zzz</script><p>{'rope ' * 40}</p><p>walk {i}"
+        fsspec.filesystem("memory").pipe(f"/pages/{i}.html", page.encode())
+    ran = place.run("data.sources.books.path=memory://pages", sources=("books",))
+    assert ran.ledger["sources"]["books"]["documents"] == 20
+    assert ran.ledger["sources"]["books"]["refused"] == {}

@@ -85,3 +85,9 @@ def test_a_glob_goes_through_no_link_to_a_folder(read: Read, tmp_path: Path) -> 
     (tmp_path / "mine" / "loop").symlink_to(tmp_path / "mine")
     told = {"sub": "link leaves the folder", "loop": "link to a folder"}
     assert read(tmp_path / "mine" / "**" / "*.txt") == ({"a.txt": "good"}, told)
+
+
+def test_a_glob_that_names_a_folder_of_tests_is_obeyed(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "a" / "test").mkdir(parents=True)
+    (tmp_path / "a" / "test" / "rows.jsonl").write_text('{"text": "one"}')
+    assert read(tmp_path / "**" / "test" / "*.jsonl")[0] == {"a/test/rows.jsonl@0": "one"}

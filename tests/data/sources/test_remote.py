@@ -73,6 +73,11 @@ def test_a_url_of_one_file_and_a_glob(read: Read, tmp_path: Path, memory: Any) -
     assert set(read("memory://bucket/*/a.*", "text", pattern="*.txt")[0]) == {"text/a.txt"}
 
 
+def test_what_a_url_asks_for_is_no_part_of_the_form(read: Read, memory: Any) -> None:
+    memory.pipe("/bucket/a.jsonl.gz?download=true", gzip.compress(b'{"text": "one"}'))
+    assert list(read("memory://bucket/a.jsonl.gz?download=true")[0].values()) == ["one"]
+
+
 def test_identity_changes_with_the_content_and_not_with_the_bucket(memory: Any) -> None:
     def identity(bucket: str) -> Any:
         return sources.listed(SourceConfig(path=f"memory://{bucket}"), "mine").identity()
