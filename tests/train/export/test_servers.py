@@ -318,7 +318,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> models.Base:
 def test_llama_cpp_reads_smollm2(rope: RopeConfig, smollm2: models.Base, tmp_path: Path) -> None:
     """A model that is not ours, 8,192 -> 16,384 tokens: on both sides of its window where it is rescaled."""
     export = handed_over(smollm2, rope, tmp_path)
-    lengths = [*range(1, 1001)] if rope.method == "none" else [16, 300, 4000, *range(8190, 9190)]
+    lengths = [*range(1, 1000, 10)] if rope.method == "none" else [16, 300, 4000, *range(8190, 8330)]
     ids = ids_of(export / "hf", max(lengths))
     ours = of_transformers(export / "hf", ids, [length - 1 for length in lengths])
     server = LlamaCpp(export / "model-f32.gguf", max(lengths) + 64)
