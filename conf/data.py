@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ropewalk.conf import reading
 from ropewalk.conf.cleaning import ContaminationConfig, DuplicatesConfig
+from ropewalk.conf.pose import PoseConfig
 
 KINDS = ("auto", *reading.FILES, *reading.TABLES, "passkey", "repeat")
 SYNTHETIC = ("passkey", "repeat")
@@ -82,6 +83,7 @@ class DataConfig:
     """The token after each document, as `begin`; a document that is cut short has none."""
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
     contamination: ContaminationConfig = field(default_factory=ContaminationConfig)
+    pose: PoseConfig = field(default_factory=PoseConfig)
 
     def problems(self) -> Iterator[str]:
         if self.seq_len < 2:
@@ -102,6 +104,7 @@ class DataConfig:
         yield from self._piece_problems()
         yield from self.duplicates.problems("data.duplicates")
         yield from self.contamination.problems("data.contamination")
+        yield from self.pose.problems(self.seq_len, self.document_mask, self.positions)
         weights = {name: s.weight for name, s in self.sources.items()}
         if any(w is not None for w in weights.values()):
             for name, weight in weights.items():

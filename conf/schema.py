@@ -78,6 +78,11 @@ class TrainConfig:
     """Tokens of one optimizer step over all ranks and accumulation; unset: `micro_batch_size` sequences."""
     micro_batch_size: int = neutral(1)
     """Sequences a rank computes at once; the rest of the batch is accumulated."""
+    balance: bool = neutral(True)
+    """Deal the sequences of a global batch to the ranks by the attention's work, so that none waits long for another. The gradient
+    is the same sum in another order."""
+    prefetch: int = neutral(2)
+    """Micro-batches read ahead in the background; 0: each when it is needed."""
     schedule: str = "cosine"
     """constant, linear or cosine, after the warm-up, down to `min_lr_ratio`."""
     warmup_steps: int = 0
@@ -113,6 +118,7 @@ class TrainConfig:
             ("steps", 0),
             ("warmup_steps", 0),
             ("checkpoint_steps", 0),
+            ("prefetch", 0),
             ("keep_checkpoints", 1),
         ):
             if getattr(self, name) < least:

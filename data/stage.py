@@ -63,6 +63,7 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
         "plan": folder.name,
         "stores": {n: f.name for n, f in stores.items()},
         "tokenizer": tokenizers.identity(tokenizer),
+        **_pose(config),
     }
 
     ledger = cleaned.enter(mixture.ledger(stores, offers, folder))
@@ -156,6 +157,14 @@ def _text_store(
 def _marks(config: Config, tokenizer: PreTrainedTokenizerBase) -> Marks:
     words = {"data.begin": config.data.begin, "data.end": config.data.end}
     return Marks(*(None if word is None else tokenizers.token_id(tokenizer, key, word) for key, word in words.items()))
+
+
+def _pose(config: Config) -> dict[str, Any]:
+    """How the reader skips positions: part of what the stage gives to training, and no part of the plan."""
+    pose = config.data.pose
+    if pose.target_length is None:
+        return {}
+    return {"pose": {"target_length": pose.target_length, "chunks": pose.chunks, "seed": config.seed}}
 
 
 def _budgets(config: Config, offers: dict[str, Offer]) -> dict[str, int | None]:

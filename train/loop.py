@@ -1,11 +1,13 @@
 """The training loop: step k is a function of (seed, k); the loss is that of the whole global batch.
 
-dp_size data-parallel ranks   A micro-steps accumulated   M sequences of a micro-batch
+dp_size data-parallel ranks   A micro-steps accumulated
 """
 
 import math
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch.distributed as dist
 
 from ropewalk.conf.errors import RopewalkError, Stopped
 from ropewalk.conf.schema import Config
-from ropewalk.data.dataset import Row, Sequences, join, numbers_of_step
+from ropewalk.data.dataset import Feed, Row, ahead
 from ropewalk.train import checkpoint
 from ropewalk.train.attention import borders
 from ropewalk.train.engine import device, gradient_norm
@@ -41,52 +43,49 @@ class StopSignal:
         return bool(flag.item())
 
 
-def train(engine: Any, config: Config, sequences: Sequences, folder: Path, first_step: int) -> None:
+def train(engine: Any, config: Config, feed: Feed, folder: Path, first_step: int) -> None:
     """Steps `first_step` to `train.steps`. Raises: Stopped after a checkpoint, RopewalkError on a loss that is no number."""
     metrics = Metrics(folder, config, first_step) if dist.get_rank() == 0 else None
     stop, checkpoints = StopSignal(folder), folder / "checkpoints"
     every, keep = config.train.checkpoint_steps, config.train.keep_checkpoints
-    for step in range(first_step, config.train.steps):
-        row = one_step(engine, config, sequences, step)
-        if metrics is not None:
-            metrics.step(row)
-        if not math.isfinite(row["loss"]):
-            raise RopewalkError(
-                f"loss is {row['loss']} at step {step + 1}; it must be finite; lower train.lr or look at the batch"
-            )
-        asked = stop() and step + 1 < config.train.steps
-        if asked or (every and (step + 1) % every == 0 and step + 1 < config.train.steps):
-            checkpoint.save(engine, checkpoints, step + 1, keep)
-        if asked:
+    steps = range(first_step, config.train.steps)
+    with closing(ahead(feed.micro_batches(steps), config.train.prefetch)) as rows:
+        for step in steps:
+            row = one_step(engine, config, feed, rows, step)
             if metrics is not None:
-                metrics.close()
-            raise Stopped(f"stopped after step {step + 1} with a checkpoint; run the same command again to resume")
+                metrics.step(row)
+            if not math.isfinite(row["loss"]):
+                raise RopewalkError(
+                    f"loss is {row['loss']} at step {step + 1}; it must be finite; lower train.lr or look at the batch"
+                )
+            asked = stop() and step + 1 < config.train.steps
+            if asked or (every and (step + 1) % every == 0 and step + 1 < config.train.steps):
+                checkpoint.save(engine, checkpoints, step + 1, keep)
+            if asked:
+                if metrics is not None:
+                    metrics.close()
+                raise Stopped(f"stopped after step {step + 1} with a checkpoint; run the same command again to resume")
     if metrics is not None:
         metrics.close()
 
 
-def one_step(engine: Any, config: Config, sequences: Sequences, step: int) -> dict[str, Any]:
-    """One optimizer step; returns its line of metrics.jsonl."""
+def one_step(engine: Any, config: Config, feed: Feed, rows: Iterator[Row], step: int) -> dict[str, Any]:
+    """One optimizer step on the next micro-batches of `rows`; returns its line of metrics.jsonl."""
     started = time.monotonic()
-    accumulated: int = engine.gradient_accumulation_steps()
-    micro, dp_size = config.train.micro_batch_size, dist.get_world_size()
-    numbers = numbers_of_step(step, seed=config.seed, count=len(sequences), batch=micro * accumulated * dp_size)
-    total = sum(sequences.labels(n) for n in numbers)
+    numbers, total = [turn.number for turn in feed.turns(step)], feed.labels(step)
     lr = lr_at(step, config.train)
     for group in engine.optimizer.param_groups:
         group["lr"] = lr
-    mine = numbers[dist.get_rank() :: dp_size]
     loss = torch.zeros((), device=device())
-    for part in range(accumulated):
-        rows = [sequences[n] for n in mine[part * micro : (part + 1) * micro]]
-        found = engine(**inputs(join(rows)), total=total)
+    for _ in range(feed.accumulated):
+        found = engine(**inputs(next(rows)), total=total)
         # the engine averages over ranks and accumulation; the loss is already a share of the whole batch
-        engine.backward(found * (dp_size * accumulated))
+        engine.backward(found * (feed.dp_size * feed.accumulated))
         loss += found.detach()
         engine.step()
     dist.all_reduce(loss)
     seconds = time.monotonic() - started
-    tokens = len(numbers) * sequences.seq_len
+    tokens = len(numbers) * feed.sequences.seq_len
     return {
         "step": step + 1,
         "loss": float(loss),

@@ -14,7 +14,7 @@ from ropewalk.conf.errors import RopewalkError
 from ropewalk.conf.manifest import write_json
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
-from ropewalk.data.dataset import DataFolders
+from ropewalk.data.dataset import DataFolders, Feed
 from ropewalk.train import checkpoint, engine, loop, model
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
@@ -36,7 +36,16 @@ def train(run_dir: Path) -> None:
     step = checkpoint.load(live, folder / "checkpoints")
     sequences = data.sequences()
     say(describe(config, accumulated, step, len(sequences), built.config._attn_implementation))
-    loop.train(live, config, sequences, folder, step)
+    feed = Feed(
+        sequences,
+        seed=config.seed,
+        micro=config.train.micro_batch_size,
+        accumulated=accumulated,
+        dp_rank=dist.get_rank(),
+        dp_size=dist.get_world_size(),
+        balanced=config.train.balance,
+    )
+    loop.train(live, config, feed, folder, step)
     checkpoint.export(live, folder / "model")
     if dist.get_rank() == 0:
         write_json(folder / "done.json", {"steps": config.train.steps})

@@ -63,7 +63,7 @@ class Watch:
 
 def ours(length: int, count: int, checkpointing: bool, whole: bool = False) -> dict[str, Any]:
     """The path of `ropewalk train`: `train.engine.make`, then `train.loop.one_step`."""
-    from ropewalk.data.dataset import lay
+    from ropewalk.data.dataset import Feed, lay
     from ropewalk.train import engine, loop
 
     config = _config(length, checkpointing)
@@ -72,7 +72,8 @@ def ours(length: int, count: int, checkpointing: bool, whole: bool = False) -> d
     watch, losses = Watch(), []
     for number, texts in enumerate(steps(length, count, whole)):
         row = lay(texts, sum(map(len, texts)))
-        losses.append(loop.one_step(live, config, _One(row), number)["loss"])
+        feed = Feed(_One(row), seed=0, micro=1, accumulated=1)
+        losses.append(loop.one_step(live, config, feed, feed.micro_batches([number]), number)["loss"])
         watch.step_ended()
     return watch.answer(losses)
 
@@ -86,11 +87,14 @@ class _One:
     def __len__(self) -> int:
         return 1
 
-    def __getitem__(self, number: int) -> Any:
+    def read(self, number: int, epoch: int, low: int, high: int) -> Any:
         return self.row
 
     def labels(self, number: int) -> int:
         return int((self.row.labels >= 0).sum())
+
+    def work(self, number: int) -> int:
+        return 1
 
 
 def _config(length: int, checkpointing: bool) -> Any:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ropewalk.conf.manifest import Manifest, publish
 from ropewalk.data import dataset, plan, store
-from ropewalk.data.dataset import Row, Sequences, join, lay, numbers_of_step
+from ropewalk.data.dataset import Row, Sequences, join, lay
 
 sys.path.insert(0, str(Path(__file__).parent))
 from pieces import Piece, packed_of  # noqa: E402
@@ -131,29 +131,6 @@ def test_marks_stand_around_a_document_and_not_around_a_piece(tmp_path: Path) ->
 @pytest.mark.parametrize("number", range(4))
 def test_count_of_labels_is_what_the_row_holds(sequences: Sequences, number: int) -> None:
     assert sequences.labels(number) == int((sequences[number].labels != -100).sum())
-
-
-@settings(deadline=None)
-@given(st.integers(1, 40), st.integers(1, 100), st.integers(0, 3), st.integers(1, 3))
-def test_steps_cover_each_sequence_once_an_epoch(count: int, batch: int, seed: int, epochs: int) -> None:
-    steps = -(-count * epochs // batch)
-    seen = [n for step in range(steps) for n in numbers_of_step(step, seed=seed, count=count, batch=batch)]
-    assert len(seen) == steps * batch
-    for epoch in range(epochs):
-        assert sorted(seen[epoch * count : (epoch + 1) * count]) == list(range(count))
-
-
-def test_order_differs_by_epoch_and_seed_and_needs_no_history() -> None:
-    first = numbers_of_step(0, seed=0, count=50, batch=50)
-    assert first != numbers_of_step(1, seed=0, count=50, batch=50)
-    assert first != numbers_of_step(0, seed=1, count=50, batch=50)
-    assert first == numbers_of_step(0, seed=0, count=50, batch=50)
-
-
-def test_batch_size_only_cuts_the_same_order_elsewhere() -> None:
-    by_three = [n for step in range(8) for n in numbers_of_step(step, seed=3, count=10, batch=3)]
-    by_four = [n for step in range(6) for n in numbers_of_step(step, seed=3, count=10, batch=4)]
-    assert by_three == by_four
 
 
 def heldout_store(lengths: list[int], held: list[bool]) -> store.Store:

@@ -13,14 +13,25 @@ from ropewalk.train.rope.plan import RopePlan
 PI_FAR, NTK_FAR, ONE_STEP = 4, 8, 32
 
 
-def lint(plan: RopePlan, *, architecture: str, sliding: bool, pretrained: int, seq_len: int, steps: int) -> list[str]:
-    """Findings in the order a reader should care. `pretrained`: the model's own max_position_embeddings, tokens."""
+def lint(
+    plan: RopePlan,
+    *,
+    architecture: str,
+    sliding: bool,
+    pretrained: int,
+    seq_len: int,
+    steps: int,
+    pose: int | None = None,
+) -> list[str]:
+    """Findings in the order a reader should care. `pretrained`: the model's own max_position_embeddings, tokens; `pose`: the
+    length that skipped positions cover, tokens."""
+    trained = list(_trained(plan, seq_len, steps) if pose is None else _covered(plan, pose, steps))
     if plan.method == "none":
-        return list(_trained(plan, seq_len, steps))
+        return trained
     return [
         *_factor(plan, steps),
         *_lengths(plan, pretrained),
-        *_trained(plan, seq_len, steps),
+        *trained,
         *_architecture(plan, architecture, sliding),
         *_switching(plan),
         *_table(plan),
@@ -76,6 +87,14 @@ def _trained(plan: RopePlan, seq_len: int, steps: int) -> Iterator[str]:
             f"data.seq_len is {seq_len}; the plan reaches {target} tokens, so documents longer than that are trained beyond the planned "
             "window; lower data.seq_len, or raise rope.factor"
         )
+
+
+def _covered(plan: RopePlan, pose: int, steps: int) -> Iterator[str]:
+    """Under PoSE positions reach `pose`, however short the sequences are."""
+    target = plan.max_position_embeddings
+    if steps and pose != target:
+        missed = f"positions beyond {pose} are never trained" if pose < target else "positions beyond that are trained"
+        yield f"data.pose.target_length is {pose}; the plan reaches {target} tokens, so {missed}; set data.pose.target_length={target}"
 
 
 def _architecture(plan: RopePlan, architecture: str, sliding: bool) -> Iterator[str]:

@@ -28,6 +28,7 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
         pretrained=base_config.max_position_embeddings,  # type: ignore[attr-defined]
         seq_len=config.data.seq_len,
         steps=config.train.steps,
+        pose=config.data.pose.target_length,
     )
     for finding in findings:
         print(f"rope warning: {finding}", file=sys.stderr, flush=True)
