@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ropewalk.data.ahead import ahead
+from ropewalk.data.export import as_dataset
 from ropewalk.data.reader import DataFolders, Sequences
 from ropewalk.data.row import IGNORE, Row, join, lay
 from ropewalk.data.steps import Feed, Turn, turns_of_rank, turns_of_step
@@ -19,6 +20,7 @@ __all__ = [
     "Turn",
     "Window",
     "ahead",
+    "as_dataset",
     "heldout_text",
     "heldout_windows",
     "join",

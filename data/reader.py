@@ -63,6 +63,10 @@ class Sequences:
             return lambda at, start, length: self.marks.read(stores[at], indices[at], starts[at] + start, length)
         return lambda at, start, length: stores[at].document(indices[at], starts[at] + start, length)
 
+    def tokens(self, number: int) -> int:
+        """How many of the S are no padding."""
+        return int(self.length[self._span(number)].sum())
+
     def labels(self, number: int) -> int:
         """How many labels of the sequence count, read off the plan: every token of a piece but its last."""
         lengths = self.length[self._span(number)]

@@ -80,6 +80,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if flags := [word for word in rest if word.startswith("-")]:
         top.error(f"unrecognized arguments: {' '.join(flags)}")
     arguments.overrides += rest
+    if arguments.multirun and getattr(arguments, "export", None):
+        top.error("--export goes with one run, not with --multirun")
     return arguments
 
 
@@ -108,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--compare", metavar="METHODS", help="other methods beside it, e.g. pi,ntk,llama3")
         if verb == "data":
             sub.add_argument("--json", action="store_true", help="print the ledger alone")
+            sub.add_argument("--export", metavar="FOLDER", help="also write the sequences as parquet, for TRL and axolotl")
     return top
 
 
@@ -151,7 +154,14 @@ def one(arguments: argparse.Namespace, overrides: Sequence[str], config: Config)
     last = "report" if arguments.verb == "run" else arguments.verb
     as_json = getattr(arguments, "json", False)
     tell = (lambda said: print(said, file=sys.stderr)) if as_json else print
+    if target := getattr(arguments, "export", None):
+        from ropewalk.data import export
+
+        export.refuse(config.data.document_mask, config.data.positions, config.data.pose.target_length)
     run = execute(config, last, tell, command(arguments.verb, overrides))
+    if target:
+        tell(export.write(export.DataFolders.of(run.folder, run.cache), Path(target))[1])
+        tell(f"wrote {target}")
     if arguments.verb == "rope" and not as_json:
         show_rope(run, (arguments.compare or "").split(",") if arguments.compare else [])
     close(arguments.verb, run.folder, as_json)
