@@ -1,0 +1,55 @@
+"""Small plans on disk for the tests of what reads them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ropewalk.conf.manifest import Manifest, publish
+from ropewalk.data import plan, store
+from ropewalk.data.pack import Piece
+from ropewalk.data.reader import DataFolders
+
+VOCAB = 70_000
+
+
+def finish(folder: Path, facts: dict[str, Any]) -> Path:
+    made = Manifest.of("test", {})
+    made.facts = facts
+    done = folder.with_name(folder.name + ".done")
+    publish(folder, done, made)
+    return done
+
+
+def stored(folder: Path, documents: Sequence[np.ndarray]) -> Path:
+    folder.mkdir(parents=True)
+    return finish(folder, store.write_ids(folder, iter(documents), VOCAB))
+
+
+def planned(folder: Path, rows: Sequence[Sequence[tuple[int, int, int]]], **facts: Any) -> Path:
+    """A finished plan of pieces `(document, start, length)`."""
+    folder.mkdir(parents=True)
+    plan.write(folder, [[Piece(*piece) for piece in row] for row in rows])
+    return finish(folder, {"document_mask": True, "positions": "restart", **facts})
+
+
+def written(
+    folder: Path, documents: Sequence[np.ndarray], rows: Sequence[Sequence[tuple[int, int, int]]], **facts: Any
+) -> DataFolders:
+    """One store and a plan over it."""
+    made = {"only": stored(folder / "store", documents)}
+    return DataFolders(planned(folder / "plan", rows, **facts), made, folder)
+
+
+def packed(
+    lengths: Sequence[int], seq_len: int, *, packer: str = "window_fill", seed: int = 0, marks: int = 0
+) -> list[list[tuple[int, int, int]]]:
+    """A packer's own plan of documents of `lengths` stored tokens, each with `marks` more around it."""
+    from ropewalk.data.shares import Share
+
+    index = np.arange(len(lengths))
+    taken = np.array(lengths, dtype=np.int64) + marks
+    share = Share(index, taken, np.zeros(len(index), np.int64), index.astype(np.uint64), 1.0)
+    rows = plan.build({"only": share}, {"only": 0}, seq_len, min(2, seq_len), seed, (), packer)
+    return [[(p.document, p.start, p.length) for p in row] for row in rows]
