@@ -110,7 +110,9 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--compare", metavar="METHODS", help="other methods beside it, e.g. pi,ntk,llama3")
         if verb == "data":
             sub.add_argument("--json", action="store_true", help="print the ledger alone")
-            sub.add_argument("--export", metavar="FOLDER", help="also write the sequences as parquet, for TRL and axolotl")
+            sub.add_argument(
+                "--export", metavar="FOLDER", help="also write the sequences as parquet, for TRL and axolotl"
+            )
     return top
 
 

@@ -61,6 +61,8 @@ WRONG = {
     "data.overlong=keep": r"^data\.overlong is keep; it must be one of split, truncate, drop, error",
     "data.begin=": r"^data\.begin is empty; it must be a token of the tokenizer, bos or eos",
     "data.end=": r"^data\.end is empty",
+    "data.pose.chunks=1": r"^data\.pose\.chunks is 1; positions skip between at least 2",
+    "data.pose.target_length=1024": r"^data\.pose\.target_length is 1024; it must be above data\.seq_len 1024",
     "data.sources.mine.piece_len=31": r"^data\.sources\.mine\.piece_len is 31; it must be between data\.min_piece 32 and data",
     "data.sources.mine.piece_len=1025": r"^data\.sources\.mine\.piece_len is 1025; .* data\.seq_len 1024",
     "data.sources.mine.kind=pdf": r"^data\.sources\.mine\.kind is pdf; it must be one of auto, tree",
@@ -77,6 +79,7 @@ WRONG = {
     "train.warmup_steps=-1": r"^train\.warmup_steps is -1",
     "train.checkpoint_steps=-1": r"^train\.checkpoint_steps is -1",
     "train.keep_checkpoints=0": r"^train\.keep_checkpoints is 0; it must be at least 1",
+    "train.prefetch=-1": r"^train\.prefetch is -1; it must be at least 0",
     "train.micro_batch_size=0": r"^train\.micro_batch_size is 0; it must be at least 1",
     "train.sp_size=0": r"^train\.sp_size is 0; it must be at least 1",
     "train.sp_size=2": r"^train\.sp_size is 2; ",
@@ -214,6 +217,17 @@ def test_begin_and_end_must_leave_room_for_text() -> None:
     with pytest.raises(ConfigError, match=said):
         compose([*GOOD, *words, "data.sources.mine.piece_len=2"])
     assert compose([*GOOD, *words, "data.sources.mine.piece_len=3"]).data.sources["mine"].piece_len == 3
+
+
+@pytest.mark.parametrize(
+    ("mask", "positions", "wanted"), [("true", "continue", "restart"), ("false", "restart", "continue")]
+)
+def test_skipped_positions_are_one_count_of_what_attends_to_itself(mask: str, positions: str, wanted: str) -> None:
+    words = [*GOOD, "data.pose.target_length=4096", f"data.document_mask={mask}"]
+    said = rf"^data\.positions is {positions}; with data\.pose and data\.document_mask={mask} .* set data\.positions={wanted}$"
+    with pytest.raises(ConfigError, match=said):
+        compose([*words, f"data.positions={positions}"])
+    assert compose([*words, f"data.positions={wanted}"]).data.pose.target_length == 4096
 
 
 def test_filler_must_not_be_synthetic_itself() -> None:

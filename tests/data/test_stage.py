@@ -395,6 +395,18 @@ def test_a_choice_left_at_its_default_does_not_rename_the_plan(place: Place) -> 
     assert made == [set(), {"packer", "end"}]
 
 
+def test_skipped_positions_are_the_readers_and_no_part_of_the_plan(place: Place) -> None:
+    plain = place.run(output="plain")
+    ran = place.run("data.pose.target_length=512", output="skips")
+    again = place.run("data.pose.target_length=512", "data.pose.chunks=3", output="skips")
+    assert ran.folders.plan == plain.folders.plan == again.folders.plan
+    assert "redone: pose.chunks was 2, is 3" in again.said
+    found, before = ran.folders.sequences(), plain.folders.sequences()
+    highest = max(int(found.read(n, epoch).position_ids.max()) for n in range(len(found)) for epoch in range(5))
+    assert 400 < highest < 512
+    assert all(found[n].input_ids.tolist() == before[n].input_ids.tolist() for n in range(len(found)))
+
+
 def test_summary_tells_what_was_dropped_and_marked(place: Place) -> None:
     ran = place.run("data.overlong=drop", "data.packer=best_fit", "data.end=eos")
     books, told = ran.ledger["sources"]["books"], summary(ran.ledger)

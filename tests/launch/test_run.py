@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 import yaml
 
@@ -186,6 +187,29 @@ def test_rope_warns_before_anything_is_loaded_and_keeps_the_warning(
     said = capsys.readouterr()
     assert "rope warning: rope.factor is 5; beyond 4 position interpolation" in said.err
     assert any("beyond 4" in line for line in json.loads(said.out)["findings"])
+
+
+def test_data_exports_its_sequences(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
+    Path("texts").mkdir()
+    for number in range(12):
+        Path("texts", f"{number}.txt").write_text("the rope is laid of three strands " * 40)
+    words = ["data", "cache_dir=cache", *tiny, "data.sources.none.path=texts", "data.seq_len=128", "--export"]
+    main([*words, "out"])
+    said = capsys.readouterr().out
+    assert "export: done in" in said and "wrote out" in said
+    rows = pyarrow.parquet.read_table("out/data").to_pylist()
+    told = json.loads(Path("runs/tiny/data/ledger.json").read_text())["plan"]
+    assert (len(rows), sum(len(r["input_ids"]) for r in rows)) == (told["sequences"], told["tokens"])
+    main([*words, "out"])
+    assert "export: done before with the same settings and inputs; skipped" in capsys.readouterr().out
+
+
+def test_export_is_refused_before_a_token_is_written(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
+    words = ["data", "cache_dir=cache", *tiny, "data.positions=continue", "--export", "out"]
+    code, _, error = exits(capsys, *words)
+    assert code == 2 and "data.positions is continue; other programs take a restart" in error
+    assert not Path("cache").exists()
+    assert exits(capsys, "data", "-m", *tiny, "seed=1,2", "--export", "out")[0] == 2
 
 
 def test_missing_data_exits_2_as_data(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:

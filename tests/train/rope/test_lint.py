@@ -33,6 +33,11 @@ def test_a_plan_as_the_papers_have_it_gives_nothing(rope: RopeConfig) -> None:
     assert found(planned(rope)) == []
 
 
+def test_short_sequences_whose_positions_cover_the_plan_are_as_the_paper_has_them() -> None:
+    """2K for 32K."""
+    assert found(planned(YarnConfig(factor=8)), seq_len=2048, pose=32_768) == []
+
+
 CASES: list[tuple[RopeConfig, dict[str, Any], str]] = [
     (PIConfig(factor=5), {}, "rope.factor is 5; beyond 4 position interpolation crowds"),
     (YarnConfig(factor=33), {}, "rope.factor is 33; beyond 32 in one step"),
@@ -45,6 +50,16 @@ CASES: list[tuple[RopeConfig, dict[str, Any], str]] = [
         "data.seq_len is 40000; the plan reaches 32768 tokens, so documents longer",
     ),
     (RopeConfig(), {"seq_len": 8192}, "data.seq_len is 8192; the plan reaches 4096 tokens, so documents longer"),
+    (
+        YarnConfig(factor=8),
+        {"seq_len": 2048, "pose": 16_384},
+        "data.pose.target_length is 16384; the plan reaches 32768 tokens, so positions beyond 16384 are never trained",
+    ),
+    (
+        YarnConfig(factor=8),
+        {"seq_len": 2048, "pose": 65_536},
+        "data.pose.target_length is 65536; the plan reaches 32768 tokens, so positions beyond that are trained",
+    ),
     (
         YarnConfig(factor=8, original_max_position_embeddings=2048),
         {},

@@ -1,0 +1,103 @@
+"""The loss on a plan's sequences, through the real reader and kernel, against each piece alone in plain transformers."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ropewalk.data.reader import DataFolders, Sequences
+from ropewalk.eval import score
+from ropewalk.train import attention
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "data")]
+from models import documents, tiny_model  # noqa: E402
+from plans import packed, written  # noqa: E402
+
+LENGTHS = [50, 3, 17, 100, 9, 30, 5, 1, 21, 33, 12, 64]
+SEQ_LEN = 64
+
+
+def planned(folder: Path, packer: str, **facts: Any) -> tuple[DataFolders, list[list[tuple[int, int, int]]]]:
+    rows = packed(LENGTHS, SEQ_LEN, packer=packer)
+    return written(folder, documents(LENGTHS), rows, seq_len=SEQ_LEN, **facts), rows
+
+
+def read_loss(model: Any, sequences: Sequences) -> list[float]:
+    """Sum of the losses of each sequence, by what train and eval run."""
+    model.set_attn_implementation(attention.register("sdpa"))
+    found = []
+    with score.evaluating(model):
+        for row in (sequences[number] for number in range(len(sequences))):
+            hidden = score.hidden_states(model, row)
+            nll, _ = score.token_nll(hidden, score.head(model), torch.from_numpy(row.labels))
+            found.append(float(nll.double().sum()))
+    return found
+
+
+def loss_alone(model: Any, ids: np.ndarray, positions: np.ndarray | None = None) -> float:
+    """Eager attention of transformers on one piece, under a causal mask that is given whole: positions decide nothing there."""
+    model.set_attn_implementation("eager")
+    count = len(ids)
+    mask = torch.full((count, count), float("-inf")).triu(1)[None, None]
+    places = np.arange(count) if positions is None else positions
+    with torch.no_grad():
+        logits = model(
+            input_ids=torch.from_numpy(ids)[None],
+            position_ids=torch.from_numpy(places)[None],
+            attention_mask=mask,
+            use_cache=False,
+        ).logits[0]
+    return float(F.cross_entropy(logits[:-1].double(), torch.from_numpy(ids)[1:], reduction="sum"))
+
+
+def wanted_of(model: Any, rows: list[list[tuple[int, int, int]]]) -> list[float]:
+    texts = documents(LENGTHS)
+    return [sum(loss_alone(model, texts[d][s : s + n]) for d, s, n in row) for row in rows]
+
+
+@pytest.mark.parametrize("packer", ["window_fill", "best_fit", "concat"])
+def test_losses_are_those_of_the_documents_alone(tmp_path: Path, packer: str) -> None:
+    model = tiny_model()
+    folders, rows = planned(tmp_path, packer)
+    assert max(map(len, rows)) > 2
+    assert read_loss(model, folders.sequences()) == pytest.approx(wanted_of(model, rows), rel=1e-5)
+
+
+def test_positions_that_go_on_change_nothing_under_the_mask_but_rounding(tmp_path: Path) -> None:
+    """RoPE turns queries and keys by their distance, and the mask leaves only distances inside a piece."""
+    model = tiny_model()
+    folders, rows = planned(tmp_path, "window_fill", positions="continue")
+    found, wanted = read_loss(model, folders.sequences()), wanted_of(model, rows)
+    assert found == pytest.approx(wanted, rel=1e-4)
+    assert found != wanted
+
+
+def test_without_the_mask_the_documents_before_are_read_too(tmp_path: Path) -> None:
+    """The comparison above can fail."""
+    model = tiny_model()
+    folders, rows = planned(tmp_path, "window_fill", positions="continue", document_mask=False)
+    found, wanted = read_loss(model, folders.sequences()), wanted_of(model, rows)
+    packed_rows = [n for n, row in enumerate(rows) if len(row) > 1]
+    assert all(abs(found[n] / wanted[n] - 1) > 1e-3 for n in packed_rows)
+
+
+def test_skipped_positions_give_the_loss_of_each_document_at_those_positions(tmp_path: Path) -> None:
+    """PoSE: transformers itself would take a skip for a border; ours attends across it."""
+    model = tiny_model()
+    folders, rows = planned(tmp_path, "window_fill")
+    sequences = replace(folders, pose={"target_length": 512, "chunks": 2, "seed": 0}).sequences()
+    texts, wanted = documents(LENGTHS), []
+    for number, row in enumerate(rows):
+        places, at = sequences[number].position_ids, np.cumsum([0, *(n for _, _, n in row)])
+        wanted.append(
+            sum(
+                loss_alone(model, texts[d][s : s + n], places[a : a + n]) for (d, s, n), a in zip(row, at, strict=False)
+            )
+        )
+    assert read_loss(model, sequences) == pytest.approx(wanted, rel=1e-4)
+    assert wanted != pytest.approx(wanted_of(model, rows), rel=1e-3)
