@@ -22,6 +22,7 @@ import common
 import demo
 import losses
 import packing
+import reading
 import startup
 import training
 
@@ -32,6 +33,7 @@ BENCHMARKS = {
     "start_to_first_step": startup.start_to_first_step,
     "pack_1m": packing.pack_1m,
     "pack_10m": packing.pack_10m,
+    "reading": reading.reading,
     "demo_seconds": demo.demo_seconds,
 }
 PEERS = ("accelerate", "trl")

@@ -1,5 +1,6 @@
 """Small plans on disk for the tests of what reads them."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ import numpy as np
 
 from ropewalk.conf.manifest import Manifest, publish
 from ropewalk.data import plan, store
-from ropewalk.data.pack import Piece
 from ropewalk.data.reader import DataFolders
+
+sys.path.insert(0, str(Path(__file__).parent))
+from pieces import Piece, packed_of, rows_of  # noqa: E402
 
 VOCAB = 70_000
 
@@ -30,7 +33,7 @@ def stored(folder: Path, documents: Sequence[np.ndarray]) -> Path:
 def planned(folder: Path, rows: Sequence[Sequence[tuple[int, int, int]]], **facts: Any) -> Path:
     """A finished plan of pieces `(document, start, length)`."""
     folder.mkdir(parents=True)
-    plan.write(folder, [[Piece(*piece) for piece in row] for row in rows])
+    plan.write(folder, packed_of([[Piece(*piece) for piece in row] for row in rows]))
     return finish(folder, {"document_mask": True, "positions": "restart", **facts})
 
 
@@ -51,5 +54,5 @@ def packed(
     index = np.arange(len(lengths))
     taken = np.array(lengths, dtype=np.int64) + marks
     share = Share(index, taken, np.zeros(len(index), np.int64), index.astype(np.uint64), 1.0)
-    rows = plan.build({"only": share}, {"only": 0}, seq_len, min(2, seq_len), seed, (), packer)
-    return [[(p.document, p.start, p.length) for p in row] for row in rows]
+    made = plan.build({"only": share}, {"only": 0}, seq_len, min(2, seq_len), seed, (), packer)
+    return [[tuple(p) for p in row] for row in rows_of(made)]
