@@ -153,7 +153,9 @@ def load(folder: Path) -> Store:
     table = pa.ipc.open_file(pa.memory_map(str(folder / "documents.arrow"))).read_all()
     empty = found.facts["tokens"] == 0
     dtype = np.dtype(found.facts["dtype"])
-    tokens = np.empty(0, dtype) if empty else np.asarray(np.memmap(folder / "tokens.bin", dtype=dtype, mode="r"))
+    tokens = (
+        np.empty(0, dtype) if empty else np.asarray(np.memmap(folder / "tokens.bin", dtype=dtype, mode="r"))
+    )  # slices of a memmap cost three times as much
     return Store(
         tokens=tokens,
         offset=numbers(table["offset"]),

@@ -89,7 +89,7 @@ def test_largest_id_of_a_vocabulary_fits(folder: Path, vocab_size: int, dtype: s
     facts = store.write(folder, [Document("a", "x")], lambda _: [largest], vocab_size, 0.0, lambda _: None)
     opened = finish(folder, facts)
     assert (facts["dtype"], opened.document(0).tolist()) == (dtype, [vocab_size - 1, 0])
-    assert (opened.tokens.dtype, isinstance(opened.tokens, np.memmap)) == (np.dtype(dtype), True)
+    assert (opened.tokens.dtype, isinstance(opened.tokens.base, np.memmap)) == (np.dtype(dtype), True)
 
 
 def test_heldout_share_is_met_and_independent_of_order(folder: Path) -> None:
