@@ -153,11 +153,9 @@ def load(folder: Path) -> Store:
     table = pa.ipc.open_file(pa.memory_map(str(folder / "documents.arrow"))).read_all()
     empty = found.facts["tokens"] == 0
     dtype = np.dtype(found.facts["dtype"])
-    tokens = (
-        np.empty(0, dtype) if empty else np.asarray(np.memmap(folder / "tokens.bin", dtype=dtype, mode="r"))
-    )  # slices of a memmap cost three times as much
+    mapped = np.empty(0, dtype) if empty else np.memmap(folder / "tokens.bin", dtype=dtype, mode="r")
     return Store(
-        tokens=tokens,
+        tokens=np.asarray(mapped),  # a memmap's slices cost more to take than a piece's tokens to copy
         offset=numbers(table["offset"]),
         length=numbers(table["tokens"]),
         heldout=numbers(table["heldout"].cast(pa.uint8())).astype(bool),
