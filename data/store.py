@@ -155,7 +155,7 @@ def load(folder: Path) -> Store:
     dtype = np.dtype(found.facts["dtype"])
     mapped = np.empty(0, dtype) if empty else np.memmap(folder / "tokens.bin", dtype=dtype, mode="r")
     return Store(
-        tokens=np.asarray(mapped),  # a memmap's slices cost more to take than a piece's tokens to copy
+        tokens=np.asarray(mapped),  # to slice a memmap costs as much as to copy a piece's tokens
         offset=numbers(table["offset"]),
         length=numbers(table["tokens"]),
         heldout=numbers(table["heldout"].cast(pa.uint8())).astype(bool),
