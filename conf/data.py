@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ropewalk.conf import reading
 from ropewalk.conf.cleaning import ContaminationConfig, DuplicatesConfig
+from ropewalk.conf.mixture import MixtureConfig, SourceLengths
 from ropewalk.conf.pose import PoseConfig
 
 KINDS = ("auto", *reading.FILES, *reading.TABLES, "passkey", "repeat")
@@ -15,7 +16,7 @@ OVERLONG = ("split", "truncate", "drop", "error")
 
 
 @dataclass(kw_only=True)
-class SourceConfig:
+class SourceConfig(SourceLengths):
     path: str | None = None
     """File, folder, glob (books/**/*.jsonl) or URL that fsspec reads (s3://, hf://, https://); with kind=hub the name of a dataset;
     or `python:stdlib`, the standard library of the running Python, one document a package."""
@@ -54,10 +55,11 @@ class SourceConfig:
         yield from reading.problems(self, at)
         if self.weight is not None and not (math.isfinite(self.weight) and self.weight >= 0):
             yield f"{at}.weight is {self.weight}; it must be a finite number of at least 0; set a share such as 0.3"
+        yield from self.length_problems(at, self.kind in SYNTHETIC)
 
 
 @dataclass(kw_only=True)
-class DataConfig:
+class DataConfig(MixtureConfig):
     seq_len: int
     """Tokens of one training sequence."""
     sources: dict[str, SourceConfig] = field(default_factory=dict)
@@ -105,6 +107,7 @@ class DataConfig:
         yield from self.duplicates.problems("data.duplicates")
         yield from self.contamination.problems("data.contamination")
         yield from self.pose.problems(self.seq_len, self.document_mask, self.positions)
+        yield from self.mixture_problems(self.sources.values())
         weights = {name: s.weight for name, s in self.sources.items()}
         if any(w is not None for w in weights.values()):
             for name, weight in weights.items():

@@ -1,5 +1,7 @@
 """The plan as the stage makes it: what the sources offer -> shares -> sequences in the cache -> the ledger."""
 
+from dataclasses import replace
+from math import ceil, inf
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +10,17 @@ import numpy as np
 from ropewalk.conf import manifest
 from ropewalk.conf.data import SYNTHETIC
 from ropewalk.conf.manifest import run_shared
+from ropewalk.conf.mixture import Rules, rules
 from ropewalk.conf.schema import Config, content
-from ropewalk.data import overlong, plan, store
+from ropewalk.data import lengths, overlong, plan, store
 from ropewalk.data.marks import Marks
 from ropewalk.data.overlong import Offer
 from ropewalk.data.pack import Packed
-from ropewalk.data.shares import Share, choose
+from ropewalk.data.shares import Share, refuse_repeats
 from ropewalk.data.store import Store
+from ropewalk.data.supply import Supply, refuse_empty
 
+LEFT_OUT = ("dropped", "dropped_documents", "outside_length", "outside_length_documents")
 FORMAT = 5  # raise when the bytes of a store or plan change for the same settings
 
 
@@ -26,19 +31,66 @@ def longest(config: Config, name: str) -> int:
 
 
 def offered(config: Config, name: str, opened: Store, marks: Marks) -> Offer:
-    """What the source gives. One of weight 0 gives nothing, so none of its documents is too long. Raises: DataError."""
-    policy = "split" if config.data.sources[name].weight == 0 else config.data.overlong
-    return overlong.offer(name, opened, longest(config, name), policy, marks)
+    """What the source gives. One of weight 0 gives nothing, so none of its documents is too long or short. Raises: DataError."""
+    source = config.data.sources[name]
+    if source.weight == 0:
+        return overlong.offer(name, opened, longest(config, name), "split", marks)
+    left_out = lengths.outside(name, opened.length + marks.count, ~opened.heldout, source.span)
+    found = overlong.offer(name, opened, longest(config, name), config.data.overlong, marks, left_out)
+    tokens = int(opened.length[left_out].sum())
+    return replace(found, outside_length=tokens, outside_length_documents=int(left_out.sum()))
+
+
+def _texts(config: Config) -> list[str]:
+    """The sources whose documents have lengths of their own and are in the mixture."""
+    return [name for name, s in config.data.sources.items() if s.kind not in SYNTHETIC and s.weight != 0]
+
+
+def _length_weights(config: Config, name: str) -> dict[str, float]:
+    own = config.data.sources[name].length_weights
+    return (config.data.length_weights if own is None else own) if name in _texts(config) else {}
+
+
+def _supply(config: Config, name: str, offer: Offer, opened: Store, marks: Marks) -> Supply:
+    sizes = opened.length + marks.count
+    rates = lengths.rates(sizes, rules(_length_weights(config, name)))
+    buckets = rules(config.data.buckets) if name in _texts(config) else []
+    return Supply.of(name, sizes, offer.lengths, offer.usable, opened.key, config.seed, rates, buckets)
+
+
+def rounds(
+    config: Config, opened: dict[str, Store], offers: dict[str, Offer], marks: Marks
+) -> dict[str, int | None] | None:
+    """Tokens that one round of each source gives, None for a synthetic one; None where no setting makes a difference by length.
+
+    Raises: DataError when no document lies in a bucket, or none of a source may be taken.
+    """
+    texts = _texts(config)
+    if not (config.data.buckets or any(_length_weights(config, name) for name in texts)):
+        return None
+    found = {name: _supply(config, name, offers[name], opened[name], marks) for name in texts}
+    refuse_empty(found)
+    return {**dict.fromkeys(config.data.sources), **{name: supply.round() for name, supply in found.items()}}
+
+
+def _plain(found: Rules) -> list[Any]:
+    return [[span.low, None if span.high == inf else span.high, number] for span, number, _ in found]
 
 
 def _choices(config: Config, marks: Marks) -> dict[str, Any]:
     """The choices that are not the default: a plan of the defaults keeps its name in the cache when a choice is added."""
+    data, texts = config.data, _texts(config)
+    spans = {n: [data.sources[n].min_len, data.sources[n].max_len] for n in texts}
+    weights = {n: _plain(rules(_length_weights(config, n))) for n in texts}
     choices = {
-        "packer": (config.data.packer, "window_fill"),
-        "overlong": (config.data.overlong, "split"),
-        "piece_len": ({n: s.piece_len for n, s in config.data.sources.items() if s.piece_len is not None}, {}),
+        "packer": (data.packer, "window_fill"),
+        "overlong": (data.overlong, "split"),
+        "piece_len": ({n: s.piece_len for n, s in data.sources.items() if s.piece_len is not None}, {}),
         "begin": (marks.begin, None),
         "end": (marks.end, None),
+        "spans": ({n: span for n, span in spans.items() if span != [None, None]}, {}),
+        "length_weights": ({n: found for n, found in weights.items() if found}, {}),
+        "buckets": (_plain(rules(data.buckets)), []),
     }
     return {key: value for key, (value, default) in choices.items() if value != default}
 
@@ -70,8 +122,7 @@ def make(
     folder = cache / "plans" / manifest.fingerprint(decides)[:16]
 
     def work(temporary: Path) -> dict[str, Any]:
-        shares = _shares(config, stores, offers, budget)
-        sources = {n: overlong.account(s, store.load(stores[n]), marks) for n, s in shares.items()}
+        shares, sources = _shares(config, stores, offers, budget, marks)
         sequences = _sequences(config, stores, shares)
         plan.write(temporary, sequences)
         marks_taken = sum(s["marks"] for s in sources.values())
@@ -83,17 +134,36 @@ def make(
             "sources": sources,
         }
 
-    print(run_shared("plan", decides, folder, work)[1])
+    made, said = run_shared("plan", decides, folder, work)
+    for name, row in made.facts["sources"].items():  # a plan that was made when more was allowed
+        refuse_repeats(name, row["repeats"], row["epochs"], config.data.max_epochs)
+    print(said)
     return folder
 
 
 def _shares(
-    config: Config, stores: dict[str, Path], offers: dict[str, Offer], budget: dict[str, int | None]
-) -> dict[str, Share]:
+    config: Config, stores: dict[str, Path], offers: dict[str, Offer], budget: dict[str, int | None], marks: Marks
+) -> tuple[dict[str, Share], dict[str, Any]]:
+    """The sources' shares, and what the ledger says of them. Raises: DataError."""
+    shares, facts = {}, {}
+    for name in [name for name in config.data.sources if budget[name] != 0]:
+        opened = store.load(stores[name])
+        given = _supply(config, name, offers[name], opened, marks)
+        epochs = (budget[name] or 0) / max(given.total, 1)
+        refuse_repeats(name, ceil(epochs), epochs, config.data.max_epochs)  # before there are arrays of so many takings
+        shares[name] = given.take(budget[name])
+        refuse_repeats(name, shares[name].repeats, shares[name].epochs, config.data.max_epochs)
+        facts[name] = {**_account(shares[name], opened, marks), **given.told(budget[name])}
+    return shares, facts
+
+
+def _account(share: Share, opened: Store, marks: Marks) -> dict[str, Any]:
+    kept = marks.stored(share.taken, opened.length[share.index])
+    sizes = opened.length + marks.count
     return {
-        name: choose(name, o.lengths, o.usable, store.load(stores[name]).key, budget[name], config.seed)
-        for name, o in ((n, offers[n]) for n in config.data.sources)
-        if budget[name] != 0
+        **overlong.account(share, opened, marks),
+        "repeats": share.repeats,
+        "lengths": lengths.histogram(sizes, opened.length, ~opened.heldout, share.index, kept),
     }
 
 
@@ -115,11 +185,10 @@ def ledger(stores: dict[str, Path], offers: dict[str, Offer], folder: Path) -> d
     mixed = facts.pop("sources")
     rows = {}
     for name, path in stores.items():
-        taken = mixed.get(name, {"tokens_in_plan": 0, "marks": 0, "cut": 0, "epochs": 0.0})
+        taken = mixed.get(name, {"tokens_in_plan": 0, "marks": 0, "cut": 0, "epochs": 0.0, "repeats": 0, "lengths": {}})
         rows[name] = {
             **{k: v for k, v in store.load(path).facts.items() if k != "dtype"},
-            "dropped": offers[name].dropped,
-            "dropped_documents": offers[name].dropped_documents,
+            **{key: getattr(offers[name], key) for key in LEFT_OUT},
             "removed": overlong.removed(offers[name], store.load(path)),
             "share_in_plan": round(taken["tokens_in_plan"] / max(facts["tokens"], 1), 6),
             **taken,

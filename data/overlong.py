@@ -24,9 +24,11 @@ class Offer:
     """What a source gives the mixture to choose from."""
 
     lengths: np.ndarray  # (documents,) tokens that may be taken of each, marks among them
-    usable: np.ndarray  # (documents,) bool: neither held out nor dropped nor removed
+    usable: np.ndarray  # (documents,) bool: neither held out nor left out nor dropped nor removed
     dropped: int = 0  # stored tokens of the dropped documents
     dropped_documents: int = 0
+    outside_length: int = 0  # stored tokens of the documents that the source's min_len and max_len leave out
+    outside_length_documents: int = 0
     removed: Mapping[str, np.ndarray] = field(default_factory=dict)  # reason -> numbers of the documents
 
     def without(self, documents: np.ndarray, reason: str) -> "Offer":
@@ -47,12 +49,14 @@ class Offer:
         return int(self.lengths[self.usable].sum())
 
 
-def offer(name: str, store: Store, most: int, overlong: str, marks: Marks) -> Offer:
-    """Apply `data.overlong` to documents of more than `most` tokens, marks among them.
+def offer(
+    name: str, store: Store, most: int, overlong: str, marks: Marks, left_out: np.ndarray | bool = False
+) -> Offer:
+    """Apply `data.overlong` to documents of more than `most` tokens, marks among them, but for what is `left_out` (documents,) bool.
 
     Raises: DataError for the first such document under `error`, and when `drop` leaves nothing.
     """
-    lengths, train = store.length + marks.count, ~store.heldout
+    lengths, train = store.length + marks.count, ~(store.heldout | left_out)
     long = train & (lengths > most)
     if overlong == "error" and long.any():
         raise _refusal(name, store, int(np.flatnonzero(long)[0]), most, marks)

@@ -44,7 +44,7 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     offers = {name: mixture.offered(config, name, opened[name], marks) for name in texts}
     cleaned = cleaning.clean(config.data, opened, offers, cache)
     offers = dict(cleaned.offers)
-    budget = _budgets(config, offers)
+    budget = _budgets(config, offers, mixture.rounds(config, opened, offers, marks))
     for name, source in config.data.sources.items():
         if source.kind in SYNTHETIC:
             filler = cleaned.stores[source.filler or ""]
@@ -167,10 +167,10 @@ def _pose(config: Config) -> dict[str, Any]:
     return {"pose": {"target_length": pose.target_length, "chunks": pose.chunks, "seed": config.seed}}
 
 
-def _budgets(config: Config, offers: dict[str, Offer]) -> dict[str, int | None]:
+def _budgets(config: Config, offers: dict[str, Offer], rounds: dict[str, int | None] | None) -> dict[str, int | None]:
     weights = {name: s.weight for name, s in config.data.sources.items()}
     available = {name: offers[name].tokens if name in offers else None for name in weights}
-    found = shares.budgets(weights, available, config.data.tokens)
+    found = shares.budgets(weights, available, config.data.tokens, rounds)
     total = sum(available[name] or 0 if found[name] is None else found[name] or 0 for name in found)
     if total < config.data.seq_len:
         have = ", ".join(f"{name}: {size}" for name, size in available.items() if size is not None)
