@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ropewalk.conf import reading
 from ropewalk.conf.cleaning import ContaminationConfig, DuplicatesConfig
-from ropewalk.conf.mixture import MixtureConfig, SourceLengths
+from ropewalk.conf.mixing import MixtureConfig, SourceLengths
 from ropewalk.conf.pose import PoseConfig
 
 KINDS = ("auto", *reading.FILES, *reading.TABLES, "passkey", "repeat")

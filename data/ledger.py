@@ -1,6 +1,35 @@
 """The ledger as a person reads it in a terminal. Pure."""
 
+from collections.abc import Mapping
 from typing import Any
+
+from ropewalk.conf.data import DataConfig
+
+
+def mixture(data: DataConfig) -> str | None:
+    """What a preset or the settings ask of the mixture by length, in one line; None when nothing."""
+    own = {name: s.length_weights for name, s in data.sources.items() if s.length_weights is not None}
+    spans = {name: s.span for name, s in data.sources.items() if s.min_len or s.max_len}
+    weights = {name: s.weight for name, s in data.sources.items() if s.weight is not None}
+    if not (data.mixture or data.length_weights or data.buckets or own or spans):
+        return None
+    parts = [
+        data.mixture or "custom",
+        _listed("weights", weights),
+        _listed("expected repeats", data.length_weights),
+        *(
+            _listed(f"expected repeats of {name}", found) or f"expected repeats of {name} all 1"
+            for name, found in own.items()
+        ),
+        *(f"{name} of {span.low:,} to {span.high - 1:,} tokens" for name, span in spans.items()),
+        _listed("shares by length", data.buckets),
+        f"a document at most {data.max_epochs} times",
+    ]
+    return f"mixture: {'; '.join(part for part in parts if part)}"
+
+
+def _listed(what: str, numbers: Mapping[str, float]) -> str:
+    return f"{what} {', '.join(f'{key} {number:g}' for key, number in numbers.items())}" if numbers else ""
 
 
 def summary(ledger: dict[str, Any]) -> str:
@@ -18,6 +47,11 @@ def summary(ledger: dict[str, Any]) -> str:
                 f"  dropped {row['dropped_documents']:,} documents longer than a piece: {row['dropped']:,} tokens"
             )
         lines += _cleaned(row)
+        if row["outside_length_documents"]:
+            lines.append(
+                f"  left out {row['outside_length_documents']:,} documents outside min_len and max_len: {row['outside_length']:,} tokens"
+            )
+        lines += _filled(row.get("buckets", {}))
         lines += [f"  refused {count:,}: {reason}" for reason, count in row["refused"].items()]
     plan = ledger["plan"]
     lines.append(
@@ -59,3 +93,13 @@ def _contamination(found: dict[str, Any]) -> str:
         f"of {found['ngram']} tokens in training text{worst}; {training['contaminated']:,} training documents "
         f"({training['contaminated_tokens']:,} tokens) have more than that in held-out text"
     )
+
+
+def _filled(buckets: dict[str, dict[str, int]]) -> list[str]:
+    """A line a bucket in which the source has no document."""
+    others = ", ".join(text for text, row in buckets.items() if row["taken"])
+    return [
+        f"  no document of {text} tokens: the {row['asked']:,} asked of them were taken from {others}"
+        for text, row in buckets.items()
+        if row["asked"] and not row["taken"]
+    ]

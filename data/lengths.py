@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ropewalk.conf.errors import DataError
-from ropewalk.conf.mixture import Range, Rules
+from ropewalk.conf.mixing import Range, Rules
 
 EDGES = tuple(1 << n for n in range(10, 21, 2))  # 1K, 4K, ... 1M tokens
 

@@ -10,8 +10,9 @@ import numpy as np
 from ropewalk.conf import manifest
 from ropewalk.conf.data import SYNTHETIC
 from ropewalk.conf.manifest import run_shared
-from ropewalk.conf.mixture import Rules, rules
+from ropewalk.conf.mixing import Rules, rules
 from ropewalk.conf.schema import Config, content
+from ropewalk.data import ledger as told
 from ropewalk.data import lengths, overlong, plan, store
 from ropewalk.data.marks import Marks
 from ropewalk.data.overlong import Offer
@@ -134,6 +135,8 @@ def make(
             "sources": sources,
         }
 
+    if asked := told.mixture(config.data):
+        print(asked)
     made, said = run_shared("plan", decides, folder, work)
     for name, row in made.facts["sources"].items():  # a plan that was made when more was allowed
         refuse_repeats(name, row["repeats"], row["epochs"], config.data.max_epochs)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ropewalk.conf import manifest
+from ropewalk.conf.data import SYNTHETIC, DataConfig
 from ropewalk.conf.manifest import read_json
 from ropewalk.data import balance
 from ropewalk.data import store as token_store
@@ -113,3 +114,8 @@ class DataFolders:
 
     def store(self, name: str) -> Store:
         return token_store.load(self.stores[name])
+
+    def texts(self, config: DataConfig) -> list[Store]:
+        """The stores of real text, each once: two sources may read one folder at two lengths of piece."""
+        folders = [self.stores[name] for name, source in config.sources.items() if source.kind not in SYNTHETIC]
+        return [token_store.load(folder) for folder in dict.fromkeys(folders)]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ropewalk.conf.errors import DataError
-from ropewalk.conf.mixture import Rules
+from ropewalk.conf.mixing import Rules
 from ropewalk.data import lengths
 from ropewalk.data.shares import Rates, Rounds, Share, first_to_run_out, refuse_nothing, split
 

@@ -85,7 +85,7 @@ def make_exam(config: Config, plan: RopePlan, data: DataFolders) -> tasks.Exam:
     """Windows and questions, the same for every model."""
     window = plan.base_window
     length = config.eval.length or plan.max_position_embeddings
-    texts = [data.store(n) for n, s in config.data.sources.items() if s.kind not in SYNTHETIC]
+    texts = data.texts(config.data)
     windows: list[Window] = []
     for store in texts:
         windows += heldout_windows(store, length, config.eval.windows - len(windows), config.eval.windows_per_document)

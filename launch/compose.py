@@ -3,7 +3,9 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -15,19 +17,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ropewalk.conf.check import check
-from ropewalk.conf.data import SourceConfig
+from ropewalk.conf.data import DataConfig, SourceConfig
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import ROPE_CLASSES
 from ropewalk.conf.schema import Config
 
 # Hydra and OmegaConf answer some words (rope=null, schema=2, model.scratch.x=1) with bare exceptions of Python
 SAID_BY_HYDRA = (HydraException, OmegaConfBaseException, ValueError, AssertionError, AttributeError)
-GROUPS = ("recipe", "rope")
+GROUPS = ("recipe", "rope", "mixture")
 KINDS = {"Integer": ("a whole number", "2048"), "Float": ("a number", "2.0"), "bool": ("true or false", "true")}
 _VALUE = re.compile(
     r"Value '(.*)' (?:of type '.*' could not be converted to (Integer|Float)|is not a valid (bool)\b)", re.S
 )
-_SOURCE = re.compile(r"^(data\.sources\.[^.=]+\.[^.=]+=)")
+_LENGTHS = ("length_weights", "buckets")  # their keys are ranges such as <4K, which Hydra's grammar cannot spell
+_SOURCE = re.compile(r"^(data\.(sources\.[^.=]+\.[^.=]+|length_weights|buckets)=)")
 
 
 def register() -> None:
@@ -39,18 +42,28 @@ def register() -> None:
 
 
 def split(words: Sequence[str]) -> tuple[list[str], DictConfig]:
-    """Hydra's words, and what `data.sources.NAME.key=value` says: a new source is a new key, which Hydra would refuse."""
+    """Hydra's words, and what it would refuse: `data.sources.NAME.key=value`, since a new source is a new key, and numbers by length."""
     sources = [word for word in words if _SOURCE.match(word)]
     return [word for word in words if word not in sources], source_values(sources)
 
 
 def source_values(words: Sequence[str]) -> DictConfig:
-    """Values to the letter: as YAML, `*.py` is an alias, `2024_01` a number and `x #1` half a comment."""
+    """Values to the letter: as YAML, `*.py` is an alias, `2024_01` a number and `x #1` half a comment. Only what goes by length is YAML."""
     found = OmegaConf.create({})
     for word in words:
         key, value = word.split("=", 1)
-        OmegaConf.update(found, key, None if value == "null" else value)
+        by_length = key.rsplit(".", 1)[-1] in _LENGTHS
+        OmegaConf.update(found, key, None if value == "null" else _by_length(value) if by_length else value)
     return found
+
+
+def _by_length(text: str) -> Any:
+    """`{"<4K": 0.1}`; the text as it is where it is no mapping, which the check refuses."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if isinstance(value, dict) else text
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -101,8 +114,12 @@ def node(words: Sequence[str]) -> DictConfig:
 
 
 def finish(composed: DictConfig, sources: DictConfig) -> Config:
-    """Add the sources of the command line and check the whole."""
+    """Add what the command line says of the sources, and check the whole. Numbers by length are replaced, not added to a preset's."""
     OmegaConf.set_struct(composed, False)
+    for section in ("data", *(f"data.sources.{name}" for name in OmegaConf.select(sources, "data.sources") or ())):
+        for key in (f"{section}.{name}" for name in _LENGTHS):
+            if OmegaConf.select(sources, key) is not None and OmegaConf.select(composed, key):
+                OmegaConf.update(composed, key, {}, merge=False)
     return check(OmegaConf.merge(composed, sources))  # type: ignore[arg-type]
 
 
@@ -129,8 +146,11 @@ def _try_source(word: str) -> str | None:
     key, _, value = word.partition("=")
     try:
         values = source_values([f"{key.rsplit('.', 1)[1]}={value}"])
-        OmegaConf.merge(OmegaConf.structured(SourceConfig), values)
+        kind = SourceConfig if key.startswith("data.sources.") else DataConfig
+        OmegaConf.merge(OmegaConf.structured(kind), values)
     except SAID_BY_HYDRA as error:
+        if key.rsplit(".", 1)[1] in _LENGTHS:
+            return f'{key} is {value}; it must be numbers by ranges of length; e.g. \'{key}={{"<4K": 0.1, ">8K": 2}}\''
         return _line(error, key)
     return None
 

@@ -32,7 +32,8 @@ VERBS = {
 }
 EXAMPLES = """\
 settings: key=value, as Hydra takes them. Groups: recipe=NAME (demo, smollm2, base, custom), rope=METHOD (none, pi, ntk,
-dynamic, ntk_by_parts, yarn, llama3, longrope, abf, table).
+dynamic, ntk_by_parts, yarn, llama3, longrope, abf, table), mixture=PRESET (fu, ultralong, olmo3, prolong_64k, prolong_512k,
+uniform).
 
 examples:
   ropewalk run recipe=demo

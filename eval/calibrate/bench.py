@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ropewalk.conf.data import SYNTHETIC
 from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.conf.manifest import fingerprint
 from ropewalk.conf.schema import Config
@@ -78,9 +77,8 @@ def findings(config: Config, plan: RopePlan) -> list[str]:
 def split(config: Config, data: DataFolders, plan: RopePlan) -> tuple[list[Window], list[Window]]:
     """Held-out stretches to choose on and to report on, of different documents. Raises: DataError with fewer than two."""
     length, found = plan.max_position_embeddings, []
-    for name, source in config.data.sources.items():
-        if source.kind not in SYNTHETIC:
-            found += heldout_windows(data.store(name), length, 1 << 30, config.eval.windows_per_document)
+    for store in data.texts(config.data):
+        found += heldout_windows(store, length, 1 << 30, config.eval.windows_per_document)
     names = sorted({w.document for w in found}, key=lambda document: fingerprint([config.seed, document]))
     if len(names) < 2:
         raise DataError(
