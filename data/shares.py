@@ -25,7 +25,7 @@ class Share:
 
     index: np.ndarray  # (takings,) int64: the document in the source
     taken: np.ndarray  # (takings,) int64: its first tokens, marks among them
-    epoch: np.ndarray  # (takings,) int64: how often it was taken before
+    epoch: np.ndarray  # (takings,) int64: which of its document's takings it is, from 0
     key: np.ndarray  # (takings,) uint64: the document's key, which decides its place in the mixture
     epochs: float  # tokens taken over tokens there are
 
@@ -36,7 +36,7 @@ class Share:
     @property
     def repeats(self) -> int:
         """The most takings of one document."""
-        return int(self.epoch.max(initial=-1)) + 1
+        return int(np.bincount(self.index).max(initial=0))
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,12 @@ class Rounds:
         """How often each has come after so many rounds; () where all have the same rate."""
         return np.floor(self.rate * rounds + self.phase)
 
-    def tokens(self, rounds: int = 1) -> int:
+    @property
+    def round(self) -> int:
+        """Tokens of a round, as expected: the same for every seed, and not 0 where a draw of few documents gives none."""
+        return int((self.length * self.rate).sum())
+
+    def tokens(self, rounds: int) -> int:
         return int((self.length * self.counts(rounds)).sum())
 
     def until(self, budget: int) -> int:
@@ -80,24 +85,24 @@ class Rounds:
         return low + bisect_left(range(low, max(low, high) + 2), budget, key=self.tokens)
 
     def takings(self, rounds: int) -> tuple[np.ndarray, np.ndarray]:
-        """`(place of the document here, how often it came before)` of each taking, in order of round and hash."""
+        """`(place of the document here, which of its takings)` of each taking, in order of round and hash."""
         counts = np.broadcast_to(self.counts(rounds).astype(np.int64), len(self.index))
         at = np.repeat(np.arange(len(counts)), counts)
-        before = np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)
-        rank = draw.ranks(self.seed, self.name, self.key[at], before)
-        order = np.lexsort((rank, np.ceil((before + 1 - _at(self.phase, at)) / _at(self.rate, at))))
-        return at[order], before[order]
+        number = np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)
+        rank = draw.ranks(self.seed, self.name, self.key[at], number)
+        order = np.lexsort((rank, np.ceil((number + 1 - _at(self.phase, at)) / _at(self.rate, at))))
+        return at[order], number[order]
 
     def take(self, budget: int | None) -> Share:
         """As many rounds as `budget` tokens need, the last document cut; None: one round. Raises: DataError."""
         refuse_nothing(self.name, self.total)
-        at, before = self.takings(1 if budget is None else self.until(budget))
+        at, number = self.takings(1 if budget is None else self.until(budget))
         taken = self.length[at].astype(np.int64)
         if budget is not None:
             ends = np.cumsum(taken)
             kept = int(np.searchsorted(ends, budget)) + 1
-            at, before, taken = at[:kept], before[:kept], np.minimum(taken, budget - ends + taken)[:kept]
-        return Share(self.index[at], taken, before, self.key[at], int(taken.sum()) / self.total)
+            at, number, taken = at[:kept], number[:kept], np.minimum(taken, budget - ends + taken)[:kept]
+        return Share(self.index[at], taken, number, self.key[at], int(taken.sum()) / self.total)
 
 
 def _at(column: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -56,9 +56,9 @@ class Supply:
         return found
 
     def round(self) -> int:
-        """Tokens of one round that keep the buckets' ratio: what the first bucket to run out allows. Raises: DataError."""
+        """Expected tokens of a round that keep the buckets' ratio: what the first bucket to run out allows. Raises: DataError."""
         refuse_nothing(self.name, self.total)
-        return first_to_run_out(self.filled, {text: self.buckets[text].tokens() for text in self.filled})
+        return first_to_run_out(self.filled, {text: self.buckets[text].round for text in self.filled})
 
     def take(self, budget: int | None) -> Share:
         """`budget` tokens, each bucket its part; None: one round, where there are no buckets."""

@@ -14,6 +14,7 @@ CONF = Path(str(files("ropewalk.conf")))
 RECIPES = sorted(p.stem for p in (CONF / "recipe").glob("*.yaml"))
 METHODS = sorted(p.stem for p in (CONF / "rope").glob("*.yaml"))
 NEEDED = ["model.path=./model", "rope.factor=4", "data.seq_len=64", "data.sources.a.path=./a"]
+MIXTURES = sorted(p.stem for p in (CONF / "mixture").glob("*.yaml"))
 MORE = {"longrope": ["rope.long_factor=[1.0,2.0]"], "table": ["rope.path=./t.json"]}
 NEEDED += ["train.steps=1", "train.lr=1e-4"]
 
@@ -25,7 +26,8 @@ def recipe(name: str, *words: str) -> Config:
 def test_all_yaml_files_are_known() -> None:
     assert RECIPES == ["base", "base_retrieval", "custom", "demo", "smollm2"]
     assert sorted(ROPE_CLASSES) == METHODS and len(METHODS) == 10
-    assert len(list(CONF.rglob("*.yaml"))) == 1 + len(RECIPES) + len(METHODS)
+    assert MIXTURES == ["fu", "olmo3", "prolong_512k", "prolong_64k", "ultralong", "uniform"]
+    assert len(list(CONF.rglob("*.yaml"))) == 1 + len(RECIPES) + len(METHODS) + len(MIXTURES)
 
 
 @pytest.mark.parametrize("name", RECIPES)
