@@ -67,7 +67,7 @@ def rounds(
     Raises: DataError when no document lies in a bucket, or none of a source may be taken.
     """
     texts = _texts(config)
-    if not (config.data.buckets or any(_length_weights(config, name) for name in texts)):
+    if not any(config.data.buckets or _length_weights(config, name) for name in texts):
         return None
     found = {name: _supply(config, name, offers[name], opened[name], marks) for name in texts}
     refuse_empty(found)

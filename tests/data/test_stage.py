@@ -586,6 +586,10 @@ def test_plan_of_ranges_is_named_by_what_they_mean(place: Place) -> None:
     off = [f"data.sources.{name}.length_weights={{}}" for name in ("books", "notes")]
     assert fu == spelled == by_source != plain
     assert place.run(*off, 'data.length_weights={"<8": 7}', output="d").folders.plan == plain
+    words = ("data.sources.books.min_len=20", "data.sources.books.max_len=90", 'data.buckets={"<20": 1, ">=20": 2}')
+    others = [place.run(word, output=f"e{n}").folders.plan for n, word in enumerate(words)]
+    assert len({plain, fu, *others}) == 5
+    assert place.run("data.max_epochs=7", output="f").folders.plan == plain
 
 
 def test_documents_outside_min_len_and_max_len_are_left_out_and_counted(place: Place) -> None:
@@ -653,6 +657,13 @@ def test_made_up_documents_are_taken_once_whatever_the_lengths_say(place: Place)
     ran = place.run(*SYNTHETIC, *words, sources=("books",))
     assert_whole(ran, "again")
     assert ran.ledger["sources"]["again"]["repeats"] == 1
+
+
+def test_numbers_by_length_may_find_made_up_documents_alone(place: Place) -> None:
+    words = [w.replace("books.weight=0.5", "books.weight=0") for w in SYNTHETIC]
+    ran = place.run(*words, 'data.buckets={"<1K": 1, ">=1K": 1}', "data.tokens=2000", sources=("books",))
+    assert ran.ledger["sources"]["books"]["tokens_in_plan"] == 0
+    assert_whole(ran, "again")
 
 
 def test_ledger_counts_documents_by_length_before_and_after(place: Place) -> None:
