@@ -139,7 +139,8 @@ def refuse_repeats(name: str, repeats: int, epochs: float, most: int) -> None:
     if repeats > most:
         raise DataError(
             f"data.max_epochs is {most}; no document may be taken more often, and of {name} one would be taken {repeats} times "
-            f"({epochs:.2f} epochs); add documents, lower data.tokens or the weight or length_weights of {name}, or raise data.max_epochs"
+            f"({epochs:.2f} epochs of all its tokens); add documents, lower data.tokens, the weight of {name}, its length_weights or "
+            "data.buckets, or raise data.max_epochs"
         )
 
 

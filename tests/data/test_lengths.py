@@ -11,7 +11,8 @@ from ropewalk.conf.errors import DataError
 from ropewalk.conf.mixing import Range, rules
 from ropewalk.data import lengths
 
-SIZES = st.lists(st.integers(1, 3_000_000), min_size=1, max_size=30)
+AT_BORDERS = st.sampled_from([(1 << n) + step for n in range(10, 22, 2) for step in (-1, 0, 1)])
+SIZES = st.lists(st.one_of(st.integers(1, 3_000_000), AT_BORDERS), min_size=1, max_size=30)
 
 
 def test_rates_of_fu_by_hand() -> None:
@@ -58,7 +59,7 @@ BORDERS = {
 
 @given(SIZES, st.randoms(use_true_random=False))
 def test_histogram_is_a_recount(sizes: list[int], chance: object) -> None:
-    train = [size % 4 > 0 for size in sizes]
+    train = [size % 3 > 0 for size in sizes]
     drawn = [d for d, t in enumerate(train) if t for _ in range(chance.randint(0, 3))]  # type: ignore[attr-defined]
     kept = [chance.randint(1, sizes[d]) for d in drawn]  # type: ignore[attr-defined]
     wanted = {}

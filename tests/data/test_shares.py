@@ -248,6 +248,7 @@ def test_budgets_where_a_round_is_not_what_there_is(
 def test_too_many_repeats_are_refused_with_the_ways_out() -> None:
     refuse_repeats("a", 4, 3.2, 4)
     with pytest.raises(
-        DataError, match=r"^data\.max_epochs is 4; .* of a one would be taken 5 times \(4\.20 epochs\); add documents, "
+        DataError,
+        match=r"^data\.max_epochs is 4; .* of a one would be taken 5 times \(4\.20 epochs of all its tokens\); add documents, ",
     ):
         refuse_repeats("a", 5, 4.2, 4)
