@@ -1,9 +1,14 @@
-"""The ledger as a person reads it in a terminal. Pure."""
+"""The ledger as a person reads it in a terminal. Pure. A fact that an older ledger lacks is left out."""
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ropewalk.conf.data import DataConfig
+
+Json = Mapping[str, Any]
+WIDTH = 110
+UNITS = ((1 << 20, "M"), (1 << 10, "K"))
 
 
 def mixture(data: DataConfig) -> str | None:
@@ -32,74 +37,137 @@ def _listed(what: str, numbers: Mapping[str, float]) -> str:
     return f"{what} {', '.join(f'{key} {number:g}' for key, number in numbers.items())}" if numbers else ""
 
 
-def summary(ledger: dict[str, Any]) -> str:
-    """Sources, plan and own context of `data/ledger.json` in a few lines."""
-    lines = [
-        f"{'source':<16} {'kind':<8} {'documents':>10} {'tokens':>14} {'held out':>12} {'in plan':>14} {'share':>7} {'epochs':>7} {'cut':>8}"
+def summary(ledger: Json) -> str:
+    """`data/ledger.json` in tables: sources, what is left out and why, lengths, the plan, own context, warnings."""
+    parts = [
+        _sources(ledger["sources"]),
+        _left_out(ledger["sources"]),
+        _lengths(ledger["sources"]),
+        _plan(ledger["plan"]),
+        _own_context(ledger),
+        _warnings(ledger.get("warnings", [])),
     ]
-    for name, row in ledger["sources"].items():
-        lines.append(
-            f"{name:<16} {row['kind']:<8} {row['documents']:>10,} {row['tokens']:>14,} {row['heldout_tokens']:>12,} "
-            f"{row['tokens_in_plan']:>14,} {row['share_in_plan']:>7.1%} {row['epochs']:>7.2f} {row['cut']:>8,}"
-        )
-        if row["dropped"]:
-            lines.append(
-                f"  dropped {row['dropped_documents']:,} documents longer than a piece: {row['dropped']:,} tokens"
-            )
-        lines += _cleaned(row)
-        if row["outside_length_documents"]:
-            lines.append(
-                f"  left out {row['outside_length_documents']:,} documents outside min_len and max_len: {row['outside_length']:,} tokens"
-            )
-        lines += _filled(row.get("buckets", {}))
-        lines += [f"  refused {count:,}: {reason}" for reason, count in row["refused"].items()]
-    plan = ledger["plan"]
-    lines.append(
-        f"plan: {plan['sequences']:,} sequences of {plan['seq_len']:,} tokens, {plan['pieces']:,} pieces, {plan['tokens']:,} tokens, "
-        f"{plan['padding']:,} padding ({plan['fill']:.2%} full), packed by {plan['packer']}, document mask {'on' if plan['document_mask'] else 'off'}, "
-        f"positions {plan['positions']}"
-    )
-    if marks := plan.get("marks"):
-        lines.append(f"  beside them {marks:,} tokens before and after documents")
-    if plan["own_context_share"]:
-        shares = ", ".join(f"{int(length):,}: {share:.1%}" for length, share in plan["own_context_share"].items())
-        lines.append(f"tokens with more than L tokens of their own document before them: {shares}")
-    if any(row.get("duplicates", {}).get("near_documents", 0) is None for row in ledger["sources"].values()):
-        lines.append("near duplicates: not looked for")
-    if "contamination" in ledger:
-        lines.append(f"contamination: {_contamination(ledger['contamination'])}")
-    return "\n".join(lines)
+    notes = _wrapped(ledger.get("notes", []))
+    return "\n\n".join("\n".join(lines) for lines in [parts[0] + notes, *parts[1:]] if lines)
 
 
-def _cleaned(row: dict[str, Any]) -> list[str]:
-    """What was found to repeat an earlier document, and what was removed and why."""
-    found, lines = row.get("duplicates", {}), []
-    for kind in ("exact", "near"):
-        if count := found.get(f"{kind}_documents"):
-            lines.append(f"  {kind} duplicates of earlier documents {count:,}: {found[f'{kind}_tokens']:,} tokens")
-    removed = row.get("removed", {}).items()
-    return lines + [
-        f"  removed {k['documents']:,} documents ({reason}): {k['tokens']:,} tokens" for reason, k in removed
-    ]
-
-
-def _contamination(found: dict[str, Any]) -> str:
-    if found["action"] == "off":
-        return "not looked for"
-    held, training = found["heldout"], found["training"]
-    worst = "".join(f", the worst {w['document']} of {w['source']} {w['share']:.0%}" for w in held["worst"][:1])
-    return (
-        f"{len(held['dirty']):,} of {held['documents']:,} held-out documents have more than {found['share']:.0%} of their stretches "
-        f"of {found['ngram']} tokens in training text{worst}; {training['contaminated']:,} training documents "
-        f"({training['contaminated_tokens']:,} tokens) have more than that in held-out text"
-    )
-
-
-def _filled(buckets: dict[str, dict[str, int]]) -> list[str]:
-    """A line a bucket in which the source has no document."""
-    others = ", ".join(text for text, row in buckets.items() if row["taken"])
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Columns as wide as what stands in them; the first `left` of them to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return [
-        f"  no document of {text} tokens: the {row['asked']:,} asked of them were taken from {others}"
-        for text, row in buckets.items()
-        if row["asked"] and not row["taken"]
+        "  ".join(cell.ljust(w) if at < left else cell.rjust(w) for at, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        .rstrip()
+        for row in (head, *rows)
+    ]  # fmt: skip
+
+
+def _sources(sources: Json) -> list[str]:
+    head = ["source", "kind", "documents", "tokens", "taken", "repeated", "in plan", "share", "epochs"]
+    rows = [
+        [
+            name,
+            row["kind"],
+            *(_count(row.get(key)) for key in ("documents", "tokens", "plan_documents", "repeated", "tokens_in_plan")),
+            f"{row['share_in_plan']:.1%}",
+            f"{row['epochs']:.2f}",
+        ]
+        for name, row in sources.items()
     ]
+    return _table(head, rows, left=2)
+
+
+def _left_out(sources: Json) -> list[str]:
+    """A column a reason that any source has."""
+    found = {name: row.get("left_out", {}) for name, row in sources.items()}
+    reasons = list(dict.fromkeys(reason for row in found.values() for reason in row))
+    if not reasons:
+        return []
+    rows = [
+        [name, *(_count(row.get(reason, {}).get("tokens", 0)) for reason in reasons)] for name, row in found.items()
+    ]
+    return _table(["tokens not in the plan", *(reason.replace("_", " ") for reason in reasons)], rows)
+
+
+def _lengths(sources: Json) -> list[str]:
+    """Shares of a source's tokens by the length of their document: in the store, and in the plan."""
+    found = {name: row["by_length"] for name, row in sources.items() if row.get("by_length")}
+    labels = sorted({label for row in found.values() for label in row}, key=_upper)
+    if not labels:
+        return []
+    rows = [[name, *(_change(row, label) for label in labels)] for name, row in found.items()]
+    return _table(["% by length: store>plan", *map(_short, labels)], rows)
+
+
+def _upper(label: str) -> float:
+    return float("inf") if label.startswith(">") else int(label.split("-")[1])
+
+
+def _short(label: str) -> str:
+    """`257-1024` -> `to 1K`, `>1048576` -> `over 1M`."""
+    return f"over {_round(int(label[1:]))}" if label.startswith(">") else f"to {_round(int(_upper(label)))}"
+
+
+def _round(tokens: int) -> str:
+    """1024 -> `1K`; what is no multiple stands in full."""
+    return next((f"{tokens // unit}{name}" for unit, name in UNITS if tokens % unit == 0), f"{tokens:,}")
+
+
+def _change(lengths: Json, label: str) -> str:
+    if label not in lengths:
+        return ""
+    store, plan = (
+        100 * lengths[label][k] / max(sum(r[k] for r in lengths.values()), 1) for k in ("tokens", "plan_tokens")
+    )
+    return f"{store:.0f}>{plan:.0f}"
+
+
+def _plan(plan: Json) -> list[str]:
+    mask = "on" if plan["document_mask"] else "off"
+    lines = [
+        f"plan: {plan['sequences']:,} sequences of {plan['seq_len']:,} tokens, {plan['fill']:.2%} full: "
+        f"{plan['tokens']:,} tokens, {plan['padding']:,} padding",
+        f"packed by {plan['packer']}, document mask {mask}, positions {plan['positions']}",
+        f"{plan['pieces']:,} pieces{_each(plan)}",
+    ]
+    if marks := plan.get("marks"):
+        lines.append(f"beside them {marks:,} tokens before and after documents")
+    if work := plan.get("work"):
+        lines.append(
+            f"attention work of a sequence: mean {work['share_of_full']:.1%} of one document's, variation "
+            f"{work['variation']:.2f}, most {work['most_over_mean']:.1f} times the mean"
+        )
+    if idle := plan.get("idle"):
+        lines.append(
+            f"{idle['dp_size']} data-parallel groups of an 8B Llama would wait {idle['in_order']:.1%} of their time in plan "
+            f"order, {idle['balanced']:.1%} balanced"
+        )
+    return [lines[0], *(f"  {line}" for line in lines[1:])]
+
+
+def _each(plan: Json) -> str:
+    each = plan.get("a_sequence")
+    if not each:
+        return ""
+    return f", {each['pieces']:.1f} a sequence (at most {each['most_pieces']:,.0f}) of {each['sources']:.1f} sources"
+
+
+def _own_context(ledger: Json) -> list[str]:
+    shares = ledger["plan"].get("own_context_share")
+    if not shares:
+        return []
+    rows = {name: row["own_context_share"] for name, row in ledger["sources"].items() if row.get("own_context_share")}
+    body = [[name, *(f"{row[length]:.1%}" for length in shares)] for name, row in {"plan": shares, **rows}.items()]
+    return _table(["own context above", *(_round(int(length)) for length in shares)], body)
+
+
+def _warnings(found: Sequence[str]) -> list[str]:
+    return _wrapped(f"WARNING {line}" for line in found)
+
+
+def _wrapped(lines: Iterable[str]) -> list[str]:
+    shape: dict[str, Any] = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
+    return [part for line in lines for part in textwrap.wrap(line, WIDTH, **shape)]
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"

@@ -14,6 +14,7 @@ from ropewalk.conf.mixing import Rules, rules
 from ropewalk.conf.schema import Config, content
 from ropewalk.data import ledger as told
 from ropewalk.data import lengths, overlong, plan, store
+from ropewalk.data.entries import Plan, left_out, prove
 from ropewalk.data.marks import Marks
 from ropewalk.data.overlong import Offer
 from ropewalk.data.pack import Packed
@@ -183,17 +184,25 @@ def _first_numbers(stores: dict[str, Path]) -> dict[str, int]:
 
 
 def ledger(stores: dict[str, Path], offers: dict[str, Offer], folder: Path) -> dict[str, Any]:
-    """`ledger.json` of a finished plan: what was read, left out and taken, a source a row."""
+    """`ledger.json` of a finished plan: what was read, left out and taken, a source a row.
+
+    Raises: ProofError when the plan does not hold what the mixture took.
+    """
     facts = dict(manifest.read(folder).facts)  # type: ignore[union-attr]
     mixed = facts.pop("sources")
+    opened = {name: store.load(path) for name, path in stores.items()}
+    counted, entries = Plan.of(folder, opened, facts).entries()
     rows = {}
-    for name, path in stores.items():
+    for name, there in opened.items():
         taken = mixed.get(name, {"tokens_in_plan": 0, "marks": 0, "cut": 0, "epochs": 0.0, "repeats": 0, "lengths": {}})
         rows[name] = {
-            **{k: v for k, v in store.load(path).facts.items() if k != "dtype"},
+            **{k: v for k, v in there.facts.items() if k != "dtype"},
             **{key: getattr(offers[name], key) for key in LEFT_OUT},
-            "removed": overlong.removed(offers[name], store.load(path)),
+            "removed": overlong.removed(offers[name], there),
             "share_in_plan": round(taken["tokens_in_plan"] / max(facts["tokens"], 1), 6),
             **taken,
+            **entries[name],
         }
-    return {"schema": 1, "sources": rows, "plan": facts}
+        prove(name, rows[name])
+        rows[name]["left_out"] = left_out(rows[name])
+    return {"schema": 1, "sources": rows, "plan": facts | counted}

@@ -14,7 +14,7 @@ from ropewalk.conf.data import SYNTHETIC, SourceConfig
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.manifest import Manifest, read_json, run_shared, run_stage, write_json
 from ropewalk.conf.schema import Config
-from ropewalk.data import cleaning, mixture, retrieval, shares, sources, store
+from ropewalk.data import cleaning, mixture, remarks, retrieval, shares, sources, store
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.marks import Marks
 from ropewalk.data.mixture import FORMAT
@@ -66,7 +66,7 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
         **_pose(config),
     }
 
-    ledger = cleaned.enter(mixture.ledger(stores, offers, folder))
+    ledger = remarks.told(cleaned.enter(mixture.ledger(stores, offers, folder)))
 
     def work(temporary: Path) -> dict[str, Any]:
         tokenizers.save(tokenizer, temporary / "tokenizer")

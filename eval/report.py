@@ -19,7 +19,7 @@ from jinja2 import ChainableUndefined, Environment
 from markupsafe import Markup
 
 from ropewalk.conf.errors import DataError
-from ropewalk.eval import calibration_plot, plots, rope_plot
+from ropewalk.eval import calibration_plot, data_plot, plots, rope_plot
 from ropewalk.eval.plots import MODELS
 
 SCHEMA = 1
@@ -117,6 +117,7 @@ def derived(run: Json) -> Json:
         "rope": rope_plot.wavelengths(rope, dimensions),
         "training": plots.training(metrics, width),
         **calibration_plot.figures(run["calibration"]),
+        **data_plot.figures(run["ledger"]),
     }
     return {
         "MODELS": MODELS,
@@ -131,6 +132,7 @@ def derived(run: Json) -> Json:
         "passkeys": {name: passkey_grid((models.get(name) or {}).get("passkey") or []) for name in MODELS},
         "stages": stage_rows(run),
         "methods": calibration_plot.rows(run["calibration"]),
+        "left_out": data_plot.left_out(run["ledger"]),
         "readings": {
             "position": position_reading(models, window),
             "perplexity": perplexity_reading(models, window),
@@ -138,7 +140,8 @@ def derived(run: Json) -> Json:
             "passkey": passkey_reading(models, window),
             "rope": rope_plot.reading(dimensions),
             "calibration": calibration_plot.reading(run["calibration"]),
-            "data": data_reading(run["ledger"]),
+            "lengths": data_plot.lengths_reading(run["ledger"]),
+            "own": data_plot.own_reading(run["ledger"]),
             "training": training_reading(metrics, width),
         },
     }
@@ -265,17 +268,6 @@ def passkey_reading(models: Mapping[str, Any], window: float | None) -> str | No
 def _found(rows: Iterable[Mapping[str, Any]]) -> str | None:
     counts = [(round(row["accuracy"] * row["n"]), row["n"]) for row in rows]
     return f"{sum(hit for hit, _ in counts):,} of {sum(n for _, n in counts):,}" if counts else None
-
-
-def data_reading(ledger: Mapping[str, Any]) -> str | None:
-    """Of the lengths counted, the longest that any token has before it in its own document."""
-    shares = {int(length): share for length, share in (ledger.get("plan", {}).get("own_context_share") or {}).items()}
-    reached = [length for length, share in shares.items() if share]
-    if not reached:
-        return "No token was counted with that much of its own document before it." if shares else None
-    first, last = min(shares), max(reached)
-    text = f"{percent(shares[first])} of the plan's tokens have more than {first:,} tokens of their own document before them"
-    return text + (f", and {percent(shares[last])} have more than {last:,}." if last > first else ".")
 
 
 def training_reading(metrics: Rows, width: int) -> str | None:

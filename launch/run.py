@@ -41,6 +41,7 @@ examples:
       train.steps=200 train.lr=2e-5 train.global_batch_tokens=1048576 name=my-run
   ropewalk run recipe=demo rope=pi name=demo-pi          another method, the same data
   ropewalk run -m recipe=demo rope=pi,ntk,yarn           a sweep, one run a method
+  ropewalk data recipe=demo --show 3                     the ledger, and three sequences to read
   ropewalk rope recipe=demo --compare pi,llama3,abf      what each method does to each dimension
   ropewalk calibrate recipe=demo                         the ramp for this model, by measurement; then
   ropewalk run recipe=demo name=mine rope=table rope.path=runs/demo/calibration/rope.json
@@ -110,11 +111,20 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--json", action="store_true", help="print the content of rope.json alone")
             sub.add_argument("--compare", metavar="METHODS", help="other methods beside it, e.g. pi,ntk,llama3")
         if verb == "data":
-            sub.add_argument("--json", action="store_true", help="print the ledger alone")
+            printed = sub.add_mutually_exclusive_group()
+            printed.add_argument("--json", action="store_true", help="print the ledger alone")
+            printed.add_argument("--show", type=count, metavar="N", help="print N sample sequences of the plan to read")
             sub.add_argument(
                 "--export", metavar="FOLDER", help="also write the sequences as parquet, for TRL and axolotl"
             )
     return top
+
+
+def count(word: str) -> int:
+    """A whole number above 0, for a flag."""
+    if not word.isdecimal() or not int(word):
+        raise argparse.ArgumentTypeError(f"{word} is not a whole number above 0")
+    return int(word)
 
 
 def jobs(arguments: argparse.Namespace) -> list[list[str]]:
@@ -167,6 +177,8 @@ def one(arguments: argparse.Namespace, overrides: Sequence[str], config: Config)
         tell(f"wrote {target}")
     if arguments.verb == "rope" and not as_json:
         show_rope(run, (arguments.compare or "").split(",") if arguments.compare else [])
+    if arguments.verb == "data" and arguments.show:
+        show_pages(run, arguments.show)
     close(arguments.verb, run.folder, as_json)
 
 
@@ -203,6 +215,14 @@ def show_rope(run: "Run", methods: Sequence[str]) -> None:
     print(show.side_by_side([plan, *beside]) if beside else show.summary(plan))
     draw([p.json() for p in (plan, *beside)], run.folder / "rope.svg")
     print(f"wrote {run.folder / 'rope.svg'}")
+
+
+def show_pages(run: "Run", number: int) -> None:
+    """Sample sequences, as the trainer is given them."""
+    from ropewalk.data.dataset import DataFolders
+    from ropewalk.data.pages import pages
+
+    print(pages(DataFolders.of(run.folder, run.cache), number, run.config.seed))
 
 
 def close(verb: str, folder: Path, as_json: bool) -> None:

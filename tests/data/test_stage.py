@@ -13,11 +13,12 @@ import pyarrow as pa
 import pytest
 
 from ropewalk.conf import manifest
-from ropewalk.conf.errors import ConfigError, DataError
+from ropewalk.conf.errors import ConfigError, DataError, ProofError
 from ropewalk.conf.schema import Config
 from ropewalk.data import stage, store
 from ropewalk.data.dataset import DataFolders
 from ropewalk.data.ledger import summary
+from ropewalk.data.pages import pages
 from ropewalk.launch.compose import compose
 
 RECIPE = """\
@@ -409,10 +410,122 @@ def test_skipped_positions_are_the_readers_and_no_part_of_the_plan(place: Place)
 
 def test_summary_tells_what_was_dropped_and_marked(place: Place) -> None:
     ran = place.run("data.overlong=drop", "data.packer=best_fit", "data.end=eos")
-    books, told = ran.ledger["sources"]["books"], summary(ran.ledger)
-    assert f"dropped {books['dropped_documents']} documents longer than a piece: {books['dropped']:,} tokens" in told
-    assert "packed by best_fit" in told
-    assert f"beside them {ran.ledger['plan']['marks']} tokens before and after documents" in told
+    books, told = ran.ledger["sources"]["books"], summary(ran.ledger).splitlines()
+    at = next(n for n, line in enumerate(told) if line.startswith("tokens not in the plan"))
+    assert re.split(r"  +", told[at])[2] == "overlong"
+    assert re.split(r"  +", told[at + 1])[::2] == ["books", f"{books['dropped']:,}"]
+    assert any("packed by best_fit" in line for line in told)
+    assert f"  beside them {ran.ledger['plan']['marks']} tokens before and after documents" in told
+
+
+REPEATED = ("data.sources.books.weight=0.9", "data.sources.notes.weight=0.1", "data.tokens=6000")
+KEPT = (
+    (),
+    MARKED,
+    REPEATED,
+    (*REPEATED, *MARKED, "data.packer=concat"),
+    ("data.overlong=drop",),
+    ("data.overlong=truncate", *MARKED),
+    ("data.sources.books.weight=1", "data.sources.notes.weight=0", "data.document_mask=false"),
+)
+
+
+@pytest.mark.parametrize("words", KEPT)
+def test_the_ledgers_entries_are_a_recount_of_the_plan(place: Place, words: tuple[str, ...]) -> None:
+    """Token by token over the pieces, and against what the mixture said of itself before it was packed."""
+    ran = place.run(*words)
+    marked = "data.end=eos" in words
+    for name, pieces in ran.by_source().items():
+        opened, row = ran.folders.store(name), ran.ledger["sources"][name]
+        tokens = Counter((d, t - marked) for d, start, length in pieces for t in range(start, start + length))
+        tokens = Counter({(d, t): n for (d, t), n in tokens.items() if 0 <= t < opened.length[d]})
+        assert tokens.total() == row["tokens_in_plan"] == sum(b["plan_tokens"] for b in row["by_length"].values())
+        assert (row["distinct"], row["repeated"]) == (len(tokens), tokens.total() - len(tokens))
+        assert row["plan_documents"] == len({d for d, _ in tokens})
+        assert row["most_taken"] == max(tokens.values(), default=0)
+        assert row["tokens"] == row["distinct"] + sum(r["tokens"] for r in row["left_out"].values())
+        assert row["documents"] == row["plan_documents"] + sum(
+            counts["documents"] for reason, counts in row["left_out"].items() if reason != "cut"
+        )
+        assert all(n >= 0 for counts in row["left_out"].values() for n in counts.values())
+        taken = sum(b["taken_tokens"] for b in row["by_length"].values())
+        assert taken - row["tokens_in_plan"] == row["cut"]
+        largest = Counter(d for d, _ in tokens.elements()).most_common(1)
+        assert (row["largest"] or {}).get("tokens") == (largest[0][1] if largest else None)
+
+
+def test_a_plan_that_does_not_hold_what_was_taken_is_refused(place: Place) -> None:
+    """A file of the plan in the cache that is not what its manifest says."""
+    ran = place.run()
+    path = ran.folders.plan / "plan.arrow"
+    schema = pa.ipc.open_file(path.read_bytes()).schema
+    document = int(np.flatnonzero(~ran.folders.store("books").heldout)[0])
+    table = pa.table({"pieces": [[{"document": document, "start": 0, "length": 5}]]}, schema=schema)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(
+        ProofError, match=r"^the plan holds 5 tokens of source books; it must hold the \d+ that the mixture took; "
+    ):
+        place.run(output="again")
+
+
+def test_left_out_says_why(place: Place) -> None:
+    held = store.is_heldout
+    ran = place.run("data.overlong=drop", "data.sources.books.weight=1", "data.sources.notes.weight=0")
+    books, notes = ran.ledger["sources"]["books"]["left_out"], ran.ledger["sources"]["notes"]["left_out"]
+    assert set(books) == {"held_out", "overlong"} and set(notes) == {"held_out", "not_drawn"}
+    assert notes["not_drawn"]["documents"] == sum(not held(f"{i:02}.txt", 0.2) for i in range(20))
+
+
+def chats(place: Place, count: int, words: int) -> None:
+    rng = random.Random(1)
+    lines = [json.dumps({"text": " ".join(rng.choices(WORDS, k=words))}) for _ in range(count)]
+    (place.folder / "chats").mkdir()
+    (place.folder / "chats" / "all.jsonl").write_text("\n".join(lines))
+
+
+def test_short_chats_packed_to_128k_are_exposed(place: Place) -> None:
+    """The plan is full and every sequence 131,072 tokens long, and yet nothing in it is far from anything it belongs to."""
+    chats(place, 2400, 100)
+    ran = place.run("data.seq_len=131072", sources=("chats",))
+    plan = ran.ledger["plan"]
+    assert plan["sequences"] >= 2 and plan["own_context_share"]["32768"] == 0
+    assert plan["longest_own_context"] == max(p["length"] for row in ran.pieces() for p in row) - 1 < 1000
+    said = (
+        "data.seq_len is 131072; no token of the plan has more than 32,768 tokens of its own document before it (the most is "
+        f"{plan['longest_own_context']}); the model is trained at the length but never at the distance; add longer documents"
+    )
+    assert any(line.startswith(said) for line in ran.ledger["warnings"])
+    assert "WARNING data.seq_len is 131072; no token of the plan has more than 32,768" in summary(ran.ledger)
+
+
+def test_long_documents_are_not_warned_of(place: Place) -> None:
+    chats(place, 8, 12000)
+    ran = place.run("data.seq_len=4096", sources=("chats",))
+    assert ran.ledger["plan"]["own_context_share"]["1024"] > 0.5
+    assert not any(line.startswith("data.seq_len") for line in ran.ledger["warnings"])
+
+
+def test_pages_show_the_documents_between_their_marks(place: Place) -> None:
+    ran = place.run("data.packer=single", "data.end=eos", "data.seq_len=1024", 'data.begin="<|pad|>"')
+    told = pages(ran.folders, 3, 0)
+    assert told == pages(ran.folders, 3, 0) != pages(ran.folders, 3, 1)
+    shown = re.split(r"(?m)^sequence ", told)[1:]
+    assert len(shown) == 3
+    for text in shown:
+        head = text.splitlines()[1].strip()
+        name, document = head.split(",")[0].split(": ")
+        body = "\n".join(line[6:] for line in text.splitlines() if line.startswith("    | "))
+        assert body.startswith("<|pad|>") and body.endswith("<|endoftext|>")
+        beginning = body.removeprefix("<|pad|>").removesuffix("<|endoftext|>").split("\n[... ")[0]
+        assert beginning and (place.folder / name / document).read_text().startswith(beginning)
+        assert "padding" in text
+
+
+def test_more_than_there_are_shows_all(place: Place) -> None:
+    ran = place.run()
+    told, there = pages(ran.folders, 10_000, 0), len(ran.folders.sequences())
+    assert sorted(int(part.split()[0]) for part in re.split(r"(?m)^sequence ", told)[1:]) == list(range(there))
 
 
 def planted(place: Place) -> None:
@@ -495,15 +608,19 @@ def test_synthetic_text_is_free_of_removed_documents(place: Place) -> None:
 def test_summary_tells_what_was_found_and_what_was_not_looked_for(place: Place) -> None:
     planted(place)
     told = summary(place.run().ledger)
-    assert "  exact duplicates of earlier documents 1: " in told and "near duplicates: not looked for" in told
+    told = " ".join(told.split())
+    assert re.search(r"notes: duplicates of earlier documents 1 exact \(\d+ tokens\); near ones not looked for", told)
     assert re.search(
-        r"contamination: 1 of \d+ held-out documents have more than 20% of their stretches of 32 tokens", told
+        r"held-out text in training text: 1 of \d+ held-out documents have more than 20% of their stretches of 32 tokens",
+        told,
     )
-    clean = summary(place.run(*CLEAN, output="clean").ledger)
-    assert "not looked for" not in clean
-    assert len(re.findall(r"  removed 1 documents \((exact duplicate|near duplicate|held-out text)\): ", clean)) == 3
+    clean = place.run(*CLEAN, output="clean").ledger
+    assert "not looked for" not in summary(clean)
+    left = clean["sources"]["notes"]["left_out"]
+    for reason in ("exact duplicate", "near duplicate", "held-out text"):
+        assert left[reason]["documents"] == 1 and f"{left[reason]['tokens']:,}" in summary(clean)
     off = summary(place.run("data.contamination.action=off", output="off").ledger)
-    assert "contamination: not looked for" in off
+    assert "held-out text in training text: not looked for" in off
 
 
 def rows(place: Place, *rows: dict[str, Any]) -> None:
@@ -604,7 +721,8 @@ def test_documents_outside_min_len_and_max_len_are_left_out_and_counted(place: P
     assert taken_of(ran, "books") == Counter({d: int(opened.length[d]) for d in inside})
     out = [int(opened.length[d]) for d in train if d not in inside]
     assert (row["outside_length"], row["outside_length_documents"]) == (sum(out), len(out))
-    assert f"  left out {len(out):,} documents outside min_len and max_len: {sum(out):,} tokens" in summary(ran.ledger)
+    assert row["left_out"]["outside_length"] == {"documents": len(out), "tokens": sum(out)}
+    assert re.search(rf"tokens not in the plan .*outside length\nbooks .* {sum(out):,}", summary(ran.ledger))
 
 
 def test_length_counts_begin_and_end(place: Place) -> None:
@@ -627,8 +745,8 @@ def test_buckets_share_each_sources_tokens_and_what_lacks_is_told(place: Place) 
     notes = ran.ledger["sources"]["notes"]["buckets"]
     assert int(ran.folders.store("notes").length.max()) < 200
     assert notes[">=200"]["taken"] == 0 and notes["<200"]["taken"] == ran.ledger["sources"]["notes"]["tokens_in_plan"]
-    said = f"  no document of >=200 tokens: the {notes['>=200']['asked']:,} asked of them were taken from <200"
-    assert said in summary(ran.ledger)
+    said = f"notes: tokens of lengths that it has no document of were taken from <200: {notes['>=200']['asked']:,} of >=200"
+    assert said in " ".join(summary(ran.ledger).split())
 
 
 def test_bucket_without_a_document_is_refused_before_a_plan(place: Place) -> None:
