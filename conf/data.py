@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ropewalk.conf import reading
 from ropewalk.conf.cleaning import ContaminationConfig, DuplicatesConfig
+from ropewalk.conf.fields import neutral
 from ropewalk.conf.mixing import MixtureConfig, SourceLengths
 from ropewalk.conf.pose import PoseConfig
 
@@ -86,6 +87,8 @@ class DataConfig(MixtureConfig):
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
     contamination: ContaminationConfig = field(default_factory=ContaminationConfig)
     pose: PoseConfig = field(default_factory=PoseConfig)
+    workers: int | None = neutral()
+    """Threads that tokenise; unset: the cores."""
 
     def problems(self) -> Iterator[str]:
         if self.seq_len < 2:
@@ -103,6 +106,8 @@ class DataConfig(MixtureConfig):
         for name, choices in (("packer", PACKERS), ("overlong", OVERLONG)):
             if getattr(self, name) not in choices:
                 yield f"data.{name} is {getattr(self, name)}; it must be one of {', '.join(choices)}; choose one"
+        if self.workers is not None and self.workers < 1:
+            yield f"data.workers is {self.workers}; it must be at least 1; unset it for the cores"
         yield from self._piece_problems()
         yield from self.duplicates.problems("data.duplicates")
         yield from self.contamination.problems("data.contamination")

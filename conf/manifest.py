@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from ropewalk.conf.errors import ConfigError
 
 MANIFEST = "manifest.json"
+MARK = "content.json"  # in a folder that is being written: what it is for
 ABSENT = object()  # a key that one side lacks: not the same as null
 
 
@@ -80,20 +81,29 @@ def _short(value: Any) -> str:
 
 def workspace(output: Path, content: Any, resumable: bool = False) -> Path:
     """`output.tmp`, empty, or as an interrupted stage with the same content left it (`resumable`)."""
-    temporary = output.with_name(output.name + ".tmp")
-    mark = temporary / "content.json"
-    same = resumable and mark.is_file() and read_json(mark) == {"fingerprint": fingerprint(content)}
-    if not same:
+    temporary = temporary_of(output)
+    if not (resumable and _made_for(temporary) == fingerprint(content)):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        write_json(mark, {"fingerprint": fingerprint(content)})
+        write_json(temporary / MARK, {"fingerprint": fingerprint(content)})
     return temporary
+
+
+def temporary_of(output: Path) -> Path:
+    """Where a stage writes until it is finished."""
+    return output.with_name(output.name + ".tmp")
+
+
+def _made_for(temporary: Path) -> str | None:
+    """The fingerprint of what lies there; its manifest says it where the process died just before the rename."""
+    there = [temporary / name for name in (MARK, MANIFEST) if (temporary / name).is_file()]
+    return read_json(there[0])["fingerprint"] if there else None
 
 
 def publish(temporary: Path, output: Path, manifest: Manifest) -> None:
     """Manifest last, then the rename that makes the stage finished."""
-    (temporary / "content.json").unlink(missing_ok=True)
     write_json(temporary / MANIFEST, asdict(manifest))
+    (temporary / MARK).unlink(missing_ok=True)
     clear(output)
     os.replace(temporary, output)
 
@@ -155,16 +165,25 @@ def run_stage(
     return manifest, f"{stage}: done in {manifest.seconds:.1f} s{reason}"
 
 
-def run_shared(stage: str, content: Any, output: Path, work: Callable[[Path], dict[str, Any]]) -> tuple[Manifest, str]:
+def run_shared(
+    stage: str, content: Any, output: Path, work: Callable[[Path], dict[str, Any]], *, resumable: bool = False
+) -> tuple[Manifest, str]:
     """`run_stage` for a part of the cache, which other runs may be making at this moment: one makes it, the others wait."""
-    lock = lock_of(output)
+    with held(output, stage):
+        return run_stage(stage, content, output, work, resumable=resumable)
+
+
+@contextmanager
+def held(folder: Path, stage: str) -> Iterator[None]:
+    """Hold the lock of `folder`; says so when it has to wait for another process."""
+    lock = lock_of(folder)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         print(f"{stage}: another run is making it; waiting")
         lock.acquire()
     try:
-        return run_stage(stage, content, output, work)
+        yield
     finally:
         lock.release()
 

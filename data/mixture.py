@@ -196,7 +196,7 @@ def ledger(stores: dict[str, Path], offers: dict[str, Offer], folder: Path) -> d
     for name, there in opened.items():
         taken = mixed.get(name, {"tokens_in_plan": 0, "marks": 0, "cut": 0, "epochs": 0.0, "repeats": 0, "lengths": {}})
         rows[name] = {
-            **{k: v for k, v in there.facts.items() if k != "dtype"},
+            **{k: v for k, v in there.facts.items() if k not in ("dtype", "shards")},
             **{key: getattr(offers[name], key) for key in LEFT_OUT},
             "removed": overlong.removed(offers[name], there),
             "share_in_plan": round(taken["tokens_in_plan"] / max(facts["tokens"], 1), 6),

@@ -1,25 +1,28 @@
 """The data stage: sources -> token stores -> plan -> ledger."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ropewalk.conf import manifest
-from ropewalk.conf.data import SYNTHETIC, SourceConfig
+from ropewalk.conf.data import SYNTHETIC, DataConfig, SourceConfig
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.manifest import Manifest, read_json, run_shared, run_stage, write_json
 from ropewalk.conf.schema import Config
-from ropewalk.data import cleaning, mixture, remarks, retrieval, shares, sources, store
+from ropewalk.data import cleaning, merge, mixture, remarks, retrieval, shards, shares, sources, store
 from ropewalk.data import tokenizer as tokenizers
+from ropewalk.data.encode import encode_with
 from ropewalk.data.marks import Marks
 from ropewalk.data.mixture import FORMAT
 from ropewalk.data.overlong import Offer
-from ropewalk.data.sources import Document, Listed, Refusal
+from ropewalk.data.sources import Document, Listed
+from ropewalk.data.text_store import TextStore, told_when_full
+from ropewalk.data.write import How
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,9 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     """Run the stage, or skip what is done. Raises: ConfigError, DataError."""
     cleaning.require(config.data)
     cache = Path(config.cache_dir).expanduser()
-    texts = {name: s for name, s in config.data.sources.items() if s.kind not in SYNTHETIC}
-    listed = {name: sources.listed(s, name) for name, s in texts.items()}
-    tokenizer = _tokenizer(config, inputs, listed, cache)
+    tokenizer, texts = _texts(config, inputs)
     marks = _marks(config, tokenizer)
-    stores = {name: _text_store(config, name, s, listed[name], tokenizer, cache) for name, s in texts.items()}
+    stores = {name: _finished(text, name) for name, text in texts.items()}
     opened = {name: store.load(folder) for name, folder in stores.items()}
     offers = {name: mixture.offered(config, name, opened[name], marks) for name in texts}
     cleaned = cleaning.clean(config.data, opened, offers, cache)
@@ -85,6 +86,43 @@ def _renew(path: Path, ledger: dict[str, Any]) -> None:
         write_json(path, ledger)
 
 
+def make_shards(config: Config, inputs: Inputs, task: int, tasks: int) -> list[tuple[str, int]]:
+    """Make shards task, task + tasks, ... of all text sources, counted through them in the settings' order: any number of
+    tasks, on any machines that share the cache, and in the end the same stores. Returns (source, shard) of each.
+
+    Raises: ConfigError, DataError.
+    """
+    _, texts = _texts(config, inputs)
+    mine = [(name, number) for name, text in texts.items() for number in range(len(text.shards))][task::tasks]
+    for name, text in texts.items():
+        text.make([number for source, number in mine if source == name])
+    return mine
+
+
+def missing_shards(config: Config, inputs: Inputs) -> list[str]:
+    """The shards that are not there yet, as SOURCE/SHARD. Raises: ConfigError, DataError."""
+    _, texts = _texts(config, inputs)
+    return [f"{name}/{shards.name(number)}" for name, text in texts.items() for number in text.missing()]
+
+
+def _texts(config: Config, inputs: Inputs) -> tuple[PreTrainedTokenizerBase, dict[str, TextStore]]:
+    """The tokenizer and, made or not, the store of each text source."""
+    cache, data = Path(config.cache_dir).expanduser(), config.data
+    listed = {name: sources.listed(s, name) for name, s in data.sources.items() if s.kind not in SYNTHETIC}
+    tokenizer = _tokenizer(config, inputs, listed, cache)
+    encode, size, found = encode_with(tokenizers.backend(tokenizer)), tokenizers.size(tokenizer), {}
+    decides = {"format": FORMAT, "tokenizer": tokenizers.identity(tokenizer), "heldout": data.heldout}
+    for name, at in listed.items():
+        how = How(name, encode, size, data.heldout, workers(data))
+        found[name] = TextStore.of(cache, decides, data.sources[name], at, how)
+    return tokenizer, found
+
+
+def workers(data: DataConfig) -> int:
+    """Threads that tokenise: as set, else the cores that this process may use."""
+    return data.workers or len(os.sched_getaffinity(0))
+
+
 def _tokenizer(config: Config, inputs: Inputs, listed: dict[str, Listed], cache: Path) -> PreTrainedTokenizerBase:
     if inputs.tokenizer is not None:
         return tokenizers.load(inputs.tokenizer, inputs.revision, inputs.trust_remote_code)
@@ -109,49 +147,22 @@ def _tokenizer(config: Config, inputs: Inputs, listed: dict[str, Listed], cache:
 def _training_texts(config: Config, listed: dict[str, Listed]) -> Iterator[str]:
     """Texts of every source but what is held out for eval."""
     for name, at in listed.items():
-        for item in _items(config.data.sources[name], at):
+        for item in (item for unit in at.units for item in sources.read(config.data.sources[name], at, unit)):
             if isinstance(item, Document) and not store.is_heldout(item.id, config.data.heldout):
                 yield item.text
 
 
-def _items(source: SourceConfig, listed: Listed) -> Iterator[Document | Refusal]:
-    return (item for unit in listed.units for item in sources.read(source, listed, unit))
-
-
-def _text_store(
-    config: Config,
-    name: str,
-    source: SourceConfig,
-    listed: Listed,
-    tokenizer: PreTrainedTokenizerBase,
-    cache: Path,
-) -> Path:
-    decides = {
-        "format": FORMAT,
-        "tokenizer": tokenizers.identity(tokenizer),
-        "heldout": config.data.heldout,
-        "source": listed.identity(),
-    }
-    folder = cache / "tokens" / manifest.fingerprint(decides)[:16]
-
-    def work(temporary: Path) -> dict[str, Any]:
-        size = sum(unit.size for unit in listed.units)
-        with tqdm(total=size, unit="B", unit_scale=True, desc=f"tokenise {name}", disable=None) as bar:
-            encode = store.encode_with(tokenizers.backend(tokenizer))
-            facts = store.write(
-                temporary, _items(source, listed), encode, len(tokenizer), config.data.heldout, bar.update
-            )
-        return {"kind": listed.kind, **facts}
-
-    _, said = run_shared(f"tokens of {name}", decides, folder, work)
-    print(said)
-    facts = store.load(folder).facts
+def _finished(text: TextStore, name: str) -> Path:
+    """The folder of a source's store, made where it is not there. Raises: DataError, ConfigError."""
+    text.make(text.missing())
+    print(text.publish())
+    facts = store.load(text.folder).facts
     if facts["documents"] == 0:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in facts["refused"].items())
         raise DataError(
-            f"data.sources.{name}.path is {source.path}; no document could be read ({reasons}); mend the files"
+            f"data.sources.{name}.path is {text.source.path}; no document could be read ({reasons}); mend the files"
         )
-    return folder
+    return text.folder
 
 
 def _marks(config: Config, tokenizer: PreTrainedTokenizerBase) -> Marks:
@@ -203,9 +214,10 @@ def _synthetic_store(
 
     def work(temporary: Path) -> dict[str, Any]:
         made = _synthetic(source.kind, filler, tokens, length, config.seed, tokenizer)
-        return {"kind": source.kind, **store.write_ids(temporary, made, len(tokenizer))}
+        return {"kind": source.kind, **merge.one_shard(temporary, name, made, tokenizers.size(tokenizer))}
 
-    print(run_shared(f"tokens of {name}", decides, folder, work)[1])
+    with told_when_full(folder):
+        print(run_shared(f"tokens of {name}", decides, folder, work)[1])
     return folder
 
 

@@ -53,6 +53,11 @@ def identity(tokenizer: PreTrainedTokenizerBase) -> str:
     return fingerprint(content)
 
 
+def size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The vocabulary's size: its largest id and one more. There may be holes, so words are not counted."""
+    return int(max(tokenizer.get_vocab().values())) + 1
+
+
 def backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     """The Rust tokenizer, free of padding and truncation, which would change ids in silence, and blind to special words:
     a document that spells `<|endoftext|>` does not end there."""

@@ -16,6 +16,7 @@ from ropewalk.conf.check import to_yaml
 from ropewalk.conf.errors import FAILED, ConfigError, RopewalkError
 from ropewalk.conf.schema import Config
 from ropewalk.conf.start import importing
+from ropewalk.data import shards
 
 if TYPE_CHECKING:
     from ropewalk.launch.stages import Run
@@ -45,6 +46,8 @@ examples:
   ropewalk rope recipe=demo --compare pi,llama3,abf      what each method does to each dimension
   ropewalk calibrate recipe=demo                         the ramp for this model, by measurement; then
   ropewalk run recipe=demo name=mine rope=table rope.path=runs/demo/calibration/rope.json
+  ropewalk data recipe=demo --shard 0/4                  a quarter of the tokenising; 1/4, 2/4 and 3/4 on other machines, then
+  ropewalk data recipe=demo --merge                      their shards in one store, and the plan
   ropewalk export recipe=demo                            for servers: keys, GGUF, flags, warnings
   ropewalk run recipe=demo --cfg job                     show the whole configuration, run nothing
 
@@ -117,6 +120,11 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "--export", metavar="FOLDER", help="also write the sequences as parquet, for TRL and axolotl"
             )
+            parts = sub.add_mutually_exclusive_group()
+            parts.add_argument(
+                "--shard", metavar="I/N", help="make only shards I, I+N, ... of the token stores (from 0)"
+            )
+            parts.add_argument("--merge", action="store_true", help="go on from shards that are all made; make none")
     return top
 
 
@@ -161,9 +169,15 @@ def one(arguments: argparse.Namespace, overrides: Sequence[str], config: Config)
     if arguments.cfg:
         print(to_yaml(config), end="")
         return
+    task = shards.task(arguments.shard) if getattr(arguments, "shard", None) is not None else None
     quiet()
-    from ropewalk.launch.stages import execute
+    from ropewalk.launch.stages import execute, make_shards, refuse_missing_shards
 
+    if task is not None:
+        print(make_shards(config, *task))
+        return
+    if getattr(arguments, "merge", False):
+        refuse_missing_shards(config)
     last = "report" if arguments.verb == "run" else arguments.verb
     as_json = getattr(arguments, "json", False)
     tell = (lambda said: print(said, file=sys.stderr)) if as_json else print

@@ -96,8 +96,36 @@ def _rope(run: Run) -> tuple[Manifest, str]:
 def _data(run: Run) -> tuple[Manifest, str]:
     from ropewalk.data import stage
 
-    base = _base(run)
-    return stage.run(run.config, stage.Inputs(base.path, base.revision, base.trust_remote_code), run.folder / "data")
+    return stage.run(run.config, data_inputs(run.config), run.folder / "data")
+
+
+def data_inputs(config: Config) -> Any:
+    """What the data stage is given: where the base's tokenizer is. Raises: ConfigError."""
+    from ropewalk.data import stage
+
+    base = _base(Run(config, {}))
+    return stage.Inputs(base.path, base.revision, base.trust_remote_code)
+
+
+def make_shards(config: Config, task: int, tasks: int) -> str:
+    """`ropewalk data --shard`: no run's folder is touched, so any number of tasks work side by side. Raises: ConfigError, DataError."""
+    from ropewalk.data import stage
+    from ropewalk.data.shards import name
+
+    made = ", ".join(f"{source}/{name(n)}" for source, n in stage.make_shards(config, data_inputs(config), task, tasks))
+    return f"shard {task}/{tasks}: {made or 'nothing to do'}"
+
+
+def refuse_missing_shards(config: Config) -> None:
+    """Before `ropewalk data --merge`. Raises: ConfigError with the shards that are missing."""
+    from ropewalk.data import stage
+
+    if missing := stage.missing_shards(config, data_inputs(config)):
+        some = ", ".join(missing[:20]) + (f" and {len(missing) - 20} more" if len(missing) > 20 else "")
+        raise ConfigError(
+            f"--merge lacks shards {some}; all must be there; make them with ropewalk data --shard I/N, or all that is missing "
+            "with ropewalk data"
+        )
 
 
 def _train(run: Run) -> tuple[Manifest, str]:

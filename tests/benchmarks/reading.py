@@ -46,7 +46,7 @@ def _milliseconds(way: Callable[[int], Any], sequences: int) -> float:
 def _ours(folder: Path, seq_len: int, sequences: int) -> Any:
     """Documents of lognormal lengths, PIECES a sequence."""
     from ropewalk.conf.manifest import Manifest, publish
-    from ropewalk.data import plan, store
+    from ropewalk.data import merge, plan
     from ropewalk.data.pack import Packed
     from ropewalk.data.reader import Sequences
 
@@ -59,7 +59,7 @@ def _ours(folder: Path, seq_len: int, sequences: int) -> Any:
         (folder / name).mkdir()
         if name == "store":
             documents = (rng.integers(0, 49_152, n) for row in lengths for n in row.tolist())
-            facts = store.write_ids(folder / name, documents, 49_152)
+            facts = merge.one_shard(folder / name, "made", documents, 49_152)
         else:
             flat = np.concatenate(lengths)
             offsets = np.arange(sequences + 1) * PIECES

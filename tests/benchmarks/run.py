@@ -24,6 +24,7 @@ import losses
 import packing
 import reading
 import startup
+import tokenising
 import training
 
 BENCHMARKS = {
@@ -34,10 +35,11 @@ BENCHMARKS = {
     "pack_1m": packing.pack_1m,
     "pack_10m": packing.pack_10m,
     "reading": reading.reading,
+    "tokenise": tokenising.tokenise,
     "demo_seconds": demo.demo_seconds,
 }
 PEERS = ("accelerate", "trl")
-PACKAGES = ("torch", "transformers", *PEERS, "deepspeed", "numpy")
+PACKAGES = ("torch", "transformers", *PEERS, "deepspeed", "numpy", "tokenizers", "datasets")
 LATEST = common.HERE / "latest.json"
 
 

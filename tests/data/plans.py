@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ropewalk.conf.manifest import Manifest, publish
-from ropewalk.data import plan, store
+from ropewalk.data import merge, plan
 from ropewalk.data.reader import DataFolders
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -27,7 +27,7 @@ def finish(folder: Path, facts: dict[str, Any]) -> Path:
 
 def stored(folder: Path, documents: Sequence[np.ndarray]) -> Path:
     folder.mkdir(parents=True)
-    return finish(folder, store.write_ids(folder, iter(documents), VOCAB))
+    return finish(folder, merge.one_shard(folder, "made", iter(documents), VOCAB))
 
 
 def planned(folder: Path, rows: Sequence[Sequence[tuple[int, int, int]]], **facts: Any) -> Path:

