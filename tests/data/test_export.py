@@ -1,4 +1,4 @@
-"""What other programs get: read back by datasets, and trained on by transformers and by TRL's rule, against the reader's rows."""
+"""What other programs get: read back by datasets, and trained on by transformers and collated by TRL, against the reader's rows."""
 
 import pickle
 import sys
@@ -104,15 +104,21 @@ def test_parquet_holds_every_sequence_without_padding(
         assert row["position_ids"] == [i for t in texts for i in range(len(t))]
 
 
-def test_trl_counts_the_same_positions_and_labels(folders: DataFolders, tmp_path: Path) -> None:
-    """TRL's padding-free collator, as its documentation says: positions restart by `seq_lengths`, no label where they are 0."""
-    import torch
+def test_trl_collates_what_the_reader_reads(folders: DataFolders, tmp_path: Path) -> None:
+    """TRL's own padding-free collator: its positions, borders and labels against the reader's rows, freed of their padding."""
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     export.write(folders, tmp_path / "out")
-    for row in load(tmp_path / "out", tmp_path / "cache"):
-        positions = torch.cat([torch.arange(n) for n in row["seq_lengths"]])
-        labels = torch.tensor(row["labels"]).masked_fill(positions == 0, -100)
-        assert positions.tolist() == row["position_ids"] and labels.tolist() == row["labels"]
+    collate = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)
+    for number, row in enumerate(load(tmp_path / "out", tmp_path / "cache")):
+        batch, ours = collate([row]), folders.sequences()[number]
+        size = len(row["input_ids"])
+        assert batch["input_ids"][0].tolist() == ours.input_ids[:size].tolist()
+        assert batch["position_ids"][0].tolist() == ours.position_ids[:size].tolist()
+        assert (
+            batch["labels"][0, 1:].tolist() == ours.labels[: size - 1].tolist()
+        )  # transformers shifts, the reader has
+        assert batch["cu_seq_lens_q"].tolist() == [b for b in ours.cu_seqlens.tolist() if b <= size]
 
 
 def test_without_the_mask_a_row_is_one_stretch(tmp_path: Path) -> None:
