@@ -52,7 +52,10 @@ class Plan:
         for at, name in enumerate(self.stores):
             own = {"own_context_share": _column(shares, at), "sequences": int(within[at])}
             rows[name] = self._source(at, name) | own
-        own = {"own_context_share": _column(shares, -1), "longest_own_context": _longest(self.pieces, before)}
+        own = {
+            "own_context_share": _column(shares, -1),
+            "longest_own_context": tally.longest_context(self.pieces, before),
+        }
         return own | self._plan(int(within.sum())), rows
 
     def _plan(self, pairs: int) -> Json:
@@ -92,10 +95,6 @@ class Plan:
 
 def _column(shares: Mapping[int, np.ndarray], at: int) -> dict[str, float]:
     return {str(bound): round(float(share[at]), 6) for bound, share in shares.items()}
-
-
-def _longest(pieces: Pieces, before: np.ndarray) -> int:
-    return int((before + pieces.targets).max(initial=0))
 
 
 def prove(name: str, row: Mapping[str, Any]) -> None:

@@ -69,6 +69,11 @@ def own_bounds(seq_len: int) -> list[int]:
     return sorted({b for b in (*BOUNDS, seq_len // 4, seq_len // 2) if 0 < b < seq_len})
 
 
+def longest_context(pieces: Pieces, before: np.ndarray) -> int:
+    """The most tokens of its own document that any target has before it; a piece of one token has no target."""
+    return int((before + pieces.targets).max(initial=0, where=pieces.targets > 0))
+
+
 def own_context(
     pieces: Pieces, before: np.ndarray, source: np.ndarray, sources: int, bounds: list[int]
 ) -> dict[int, np.ndarray]:
