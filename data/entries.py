@@ -99,12 +99,16 @@ def _column(shares: Mapping[int, np.ndarray], at: int) -> dict[str, float]:
 
 def prove(name: str, row: Mapping[str, Any]) -> None:
     """Hold the recount against what the mixture took of the source before it was packed. Raises: ProofError."""
-    there = row["distinct"] + row["repeated"]
-    if there != row["tokens_in_plan"]:
-        raise ProofError(
-            f"the plan holds {there} tokens of source {name}; it must hold the {row['tokens_in_plan']} that the mixture took; "
-            "delete the plan's folder in cache_dir and run again, and if it stays, report it"
-        )
+    told = {
+        "tokens of": (row["distinct"] + row["repeated"], row["tokens_in_plan"]),
+        "takings of one document of": (row["most_taken"], row["repeats"]),
+    }
+    for what, (there, taken) in told.items():
+        if there != taken:
+            raise ProofError(
+                f"the plan holds {there} {what} source {name}; it must hold the {taken} that the mixture took; "
+                "delete the plan's folder in cache_dir and run again, and if it stays, report it"
+            )
 
 
 def left_out(row: Mapping[str, Any]) -> dict[str, dict[str, int]]:

@@ -129,7 +129,7 @@ def make(
         plan.write(temporary, sequences)
         marks_taken = sum(s["marks"] for s in sources.values())
         return {
-            **plan.describe(sequences, config.data.seq_len, marks_taken, config.data.document_mask),
+            **plan.describe(sequences, config.data.seq_len, marks_taken),
             **{key: getattr(config.data, key) for key in ("packer", "overlong", "document_mask", "positions")},
             "begin": marks.begin,
             "end": marks.end,
@@ -157,18 +157,8 @@ def _shares(
         refuse_repeats(name, ceil(epochs), epochs, config.data.max_epochs)  # before there are arrays of so many takings
         shares[name] = given.take(budget[name])
         refuse_repeats(name, shares[name].repeats, shares[name].epochs, config.data.max_epochs)
-        facts[name] = {**_account(shares[name], opened, marks), **given.told(budget[name])}
+        facts[name] = {**overlong.account(shares[name], opened, marks), **given.told(budget[name])}
     return shares, facts
-
-
-def _account(share: Share, opened: Store, marks: Marks) -> dict[str, Any]:
-    kept = marks.stored(share.taken, opened.length[share.index])
-    sizes = opened.length + marks.count
-    return {
-        **overlong.account(share, opened, marks),
-        "repeats": share.repeats,
-        "lengths": lengths.histogram(sizes, opened.length, ~opened.heldout, share.index, kept),
-    }
 
 
 def _sequences(config: Config, stores: dict[str, Path], shares: dict[str, Share]) -> Packed:
@@ -194,7 +184,7 @@ def ledger(stores: dict[str, Path], offers: dict[str, Offer], folder: Path) -> d
     counted, entries = Plan.of(folder, opened, facts).entries()
     rows = {}
     for name, there in opened.items():
-        taken = mixed.get(name, {"tokens_in_plan": 0, "marks": 0, "cut": 0, "epochs": 0.0, "repeats": 0, "lengths": {}})
+        taken = mixed.get(name, {"tokens_in_plan": 0, "marks": 0, "cut": 0, "epochs": 0.0, "repeats": 0})
         rows[name] = {
             **{k: v for k, v in there.facts.items() if k not in ("dtype", "shards")},
             **{key: getattr(offers[name], key) for key in LEFT_OUT},

@@ -89,11 +89,12 @@ def removed(offer: Offer, store: Store) -> dict[str, dict[str, int]]:
 
 def account(share: Share, store: Store, marks: Marks) -> dict[str, Any]:
     """The share in the ledger's words: stored tokens in the plan, marks beside them, and tokens of documents taken in part
-    that a budget or `truncate` left out. Repeats count each time."""
+    that a budget or `truncate` left out. Repeats count each time; `repeats` is the most takings of one document."""
     kept = marks.stored(share.taken, store.length[share.index])
     return {
         "tokens_in_plan": int(kept.sum()),
         "marks": int((share.taken - kept).sum()),
         "cut": int((store.length[share.index] - kept).sum()),
         "epochs": share.epochs,
+        "repeats": share.repeats,
     }

@@ -301,7 +301,7 @@ def test_account_by_hand(policy: str, ids: tuple[int | None, int | None], tokens
     opened, chosen = store_of([8, 2, 20]), Marks(*ids)
     offer = overlong.offer("a", opened, 10, policy, chosen)
     share = choose("a", offer.lengths, offer.usable, opened.key, None, 0)
-    wanted = {"tokens_in_plan": tokens, "marks": marks, "cut": cut, "epochs": 1.0}
+    wanted = {"tokens_in_plan": tokens, "marks": marks, "cut": cut, "epochs": 1.0, "repeats": 1}
     assert overlong.account(share, opened, chosen) == wanted
 
 

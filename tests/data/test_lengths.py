@@ -44,35 +44,3 @@ def test_source_that_is_left_out_whole_is_refused_by_the_setting_that_does_it() 
         lengths.outside("a", sizes, train, Range(30, math.inf))
     with pytest.raises(DataError, match=r"^data\.sources\.a\.max_len is 9; "):
         lengths.outside("a", sizes, train, Range(1, 10))
-
-
-BORDERS = {
-    "<1K": (0, 1 << 10),
-    "1K-4K": (1 << 10, 1 << 12),
-    "4K-16K": (1 << 12, 1 << 14),
-    "16K-64K": (1 << 14, 1 << 16),
-    "64K-256K": (1 << 16, 1 << 18),
-    "256K-1M": (1 << 18, 1 << 20),
-    ">=1M": (1 << 20, math.inf),
-}
-
-
-@given(SIZES, st.randoms(use_true_random=False))
-def test_histogram_is_a_recount(sizes: list[int], chance: object) -> None:
-    train = [size % 3 > 0 for size in sizes]
-    drawn = [d for d, t in enumerate(train) if t for _ in range(chance.randint(0, 3))]  # type: ignore[attr-defined]
-    kept = [chance.randint(1, sizes[d]) for d in drawn]  # type: ignore[attr-defined]
-    wanted = {}
-    for label, (low, high) in BORDERS.items():
-        mine = [d for d, size in enumerate(sizes) if low <= size < high and train[d]]
-        taken = [n for d, n in zip(drawn, kept, strict=True) if d in mine]
-        row = {
-            "documents": len(mine),
-            "tokens": sum(sizes[d] - 1 for d in mine),
-            "takings": len(taken),
-            "taken": sum(taken),
-        }
-        wanted |= {label: row} if mine else {}
-    arrays = (np.array(sizes), np.array(sizes) - 1, np.array(train))  # lengths with a mark, and without
-    found = lengths.histogram(*arrays, np.array(drawn, dtype=np.int64), np.array(kept, dtype=np.int64))
-    assert found == wanted and list(found) == list(wanted)

@@ -17,6 +17,7 @@ from ropewalk.conf.errors import ConfigError, DataError, ProofError
 from ropewalk.conf.schema import Config
 from ropewalk.data import stage, store
 from ropewalk.data.dataset import DataFolders
+from ropewalk.data.entries import prove
 from ropewalk.data.ledger import summary
 from ropewalk.data.pages import pages
 from ropewalk.launch.compose import compose
@@ -469,6 +470,14 @@ def test_a_plan_that_does_not_hold_what_was_taken_is_refused(place: Place) -> No
         place.run(output="again")
 
 
+def test_a_plan_that_repeats_a_document_more_often_than_was_taken_is_refused() -> None:
+    """The tokens add up all the same: another document's are missing."""
+    row = {"distinct": 10, "repeated": 20, "tokens_in_plan": 30, "most_taken": 3, "repeats": 2}
+    with pytest.raises(ProofError, match=r"^the plan holds 3 takings of one document of source a; it must hold the 2 "):
+        prove("a", row)
+    prove("a", row | {"repeats": 3})
+
+
 def test_left_out_says_why(place: Place) -> None:
     held = store.is_heldout
     ran = place.run("data.overlong=drop", "data.sources.books.weight=1", "data.sources.notes.weight=0")
@@ -794,13 +803,18 @@ def test_numbers_by_length_may_find_made_up_documents_alone(place: Place) -> Non
 
 def test_ledger_counts_documents_by_length_before_and_after(place: Place) -> None:
     ran = place.run("data.sources.notes.weight=0", "data.sources.books.weight=1", "data.tokens=9000")
-    row = ran.ledger["sources"]["books"]
+    row, idle = (ran.ledger["sources"][name] for name in ("books", "notes"))
     opened = ran.folders.store("books")
-    train = opened.length[~opened.heldout]
-    assert row["lengths"]["<1K"]["documents"] == int((train < 1024).sum())
-    for column, wanted in (("documents", len(train)), ("tokens", int(train.sum())), ("taken", row["tokens_in_plan"])):
-        assert sum(bucket[column] for bucket in row["lengths"].values()) == wanted
-    assert (ran.ledger["sources"]["notes"]["repeats"], ran.ledger["sources"]["notes"]["lengths"]) == (0, {})
+    train, taken = opened.length[~opened.heldout], taken_of(ran, "books")
+    short = row["by_length"]["1-256"]
+    assert short["documents"] - short["heldout_documents"] == int((train <= 256).sum())
+    assert short["plan_tokens"] == sum(n for d, n in taken.items() if opened.length[d] <= 256)
+    columns = {key: sum(b[key] for b in row["by_length"].values()) for key in short}
+    assert columns["tokens"] - columns["heldout_tokens"] == int(train.sum())
+    assert columns["plan_tokens"] == row["tokens_in_plan"] == 9000
+    assert columns["taken_documents"] == sum(start == 0 for _, start, _ in ran.by_source()["books"])
+    assert (idle["repeats"], idle["most_taken"]) == (0, 0)
+    assert all(b["taken_documents"] == b["plan_tokens"] == 0 for b in idle["by_length"].values())
 
 
 def test_what_is_asked_of_the_mixture_is_printed_and_else_nothing(
