@@ -1,21 +1,25 @@
-"""Balance: the sequences of a global batch dealt to data-parallel groups by the attention's work, so that none waits long. Pure.
+"""The attention's work, and what comes of it: sequences dealt to data-parallel groups so that none waits long, the waiting
+predicted, and for the ledger how unequal the sequences are. Pure.
 
-The loss is a sum over the whole batch, so the gradient is the same: only who computes what, and the order of summation, change.
+Work is the sum of the squares of what attends within itself, up to a factor what the kernel computes: a piece and the padding,
+each a document of its own, under the mask; without it the whole sequence. The loss is a sum over the whole global batch, so a deal
+leaves the gradient as it is: only who computes what, and the order of summation, change.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-LLAMA_8B = (16e9, 262144.0)  # FLOPs a token outside attention, and in attention a token squared
+LLAMA_8B = (
+    16e9,
+    262144.0,
+)  # FLOPs a token, and in attention a token squared: 2 x 8e9; 4 x 32 layers x 4096 / 2 (causal)
+GROUPS, BATCH = 8, 64  # what the ledger predicts for: data-parallel groups, sequences of a global batch
 
 
 def work(lengths: np.ndarray, offsets: np.ndarray, seq_len: int, document_mask: bool = True) -> np.ndarray:
-    """Sum of squared documents of each sequence, (sequences,) int64: what attention costs, up to a factor.
-
-    `lengths` (pieces,), those of sequence n from `offsets[n]` to `offsets[n + 1]`. Padding is a document too; without a mask the
-    sequence is one.
-    """
+    """(sequences,) int64, tokens squared. `lengths` (pieces,), those of sequence n from `offsets[n]` to `offsets[n + 1]`."""
     if not document_mask:
         return np.full(len(offsets) - 1, seq_len * seq_len, dtype=np.int64)
     sizes = lengths.astype(np.int64)
@@ -39,9 +43,9 @@ def in_turn(count: int, groups: int) -> np.ndarray:
     return np.arange(count).reshape(-1, groups).T
 
 
-def idle_share(works: np.ndarray, batch: int, groups: int, seq_len: int, *, balanced: bool) -> float:
-    """Share of all groups' time spent waiting for the slowest of a round, over the whole global batches that `works` (sequences,)
-    has in the order they are read; 0.0 when there is none. Costs are those of an 8B Llama, micro-batches of one sequence."""
+def idle(works: np.ndarray, seq_len: int, groups: int, batch: int, balanced: bool) -> float:
+    """Share of all groups' time spent waiting for the slowest of a round, each with a micro-batch of one sequence and an 8B Llama's
+    costs, over the whole global batches that `works` (sequences,) has in the order of training; 0.0 when there is none."""
     token, square = LLAMA_8B
     most = mean = 0.0
     for at in range(0, len(works) - batch + 1, batch):
@@ -51,15 +55,27 @@ def idle_share(works: np.ndarray, batch: int, groups: int, seq_len: int, *, bala
     return 1 - mean / most if most else 0.0
 
 
-def idle_facts(works: np.ndarray, batch: int, groups: int, seq_len: int) -> dict[str, float | int]:
-    """For the ledger: predicted idle shares of `groups` data-parallel groups, `works` in the order the plan is read.
+def predicted_idle(works: np.ndarray, seq_len: int) -> dict[str, Any]:
+    """Idle share of 8 groups, a batch of 64 sequences or what the plan has, in the plan's order (which a hash shuffled) and
+    balanced; nothing for a plan smaller than the groups."""
+    batch = min(BATCH, len(works) // GROUPS * GROUPS)
+    if not batch:
+        return {}
+    in_order, balanced = (round(idle(works, seq_len, GROUPS, batch, dealt), 6) for dealt in (False, True))
+    return {"dp_size": GROUPS, "batch": batch, "in_order": in_order, "balanced": balanced}
 
-    `batch`: sequences of a global batch; one that does not divide by the groups is rounded up to where it does.
-    """
-    batch = -(-batch // groups) * groups
-    works = (
-        np.resize(works, max(len(works), batch)) if len(works) else works
-    )  # a plan shorter than a batch is read again
-    in_order, dealt = (round(idle_share(works, batch, groups, seq_len, balanced=b), 4) for b in (False, True))
-    spread = round(float(works.std() / works.mean()), 4) if len(works) else 0.0
-    return {"dp_size": groups, "batch": batch, "spread": spread, "in_order": in_order, "balanced": dealt}
+
+def spread(works: np.ndarray, seq_len: int) -> dict[str, Any]:
+    """How unequal: mean (tokens squared, and of a sequence that is one document), coefficient of variation, most over mean, and
+    sequences by tenths of a sequence that is one document."""
+    if not len(works):
+        return {}
+    share, mean = works / float(seq_len) ** 2, float(works.mean())
+    tenths = np.bincount(np.clip(np.ceil(share * 10).astype(int) - 1, 0, 9), minlength=10)
+    return {
+        "mean": mean,
+        "share_of_full": round(float(share.mean()), 6),
+        "variation": round(float(works.std()) / mean, 6),
+        "most_over_mean": round(float(works.max()) / mean, 6),
+        "sequences": {f"{10 * k}-{10 * k + 10}%": int(count) for k, count in enumerate(tenths)},
+    }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ropewalk.conf.errors import ProofError
-from ropewalk.data import tally, work
+from ropewalk.data import balance, tally
 from ropewalk.data.marks import Marks
 from ropewalk.data.store import Store
 from ropewalk.data.tally import Pieces, Taken
@@ -61,7 +61,7 @@ class Plan:
     def _plan(self, pairs: int) -> Json:
         """`pairs`: sequences by source, counted once for each source that they hold."""
         seq_len, each = self.facts["seq_len"], np.diff(self.pieces.offsets)
-        worked = work.of_sequences(self.pieces, seq_len, self.facts["document_mask"])
+        works = balance.work(self.pieces.length, self.pieces.offsets, seq_len, self.facts["document_mask"])
         counts, tokens = tally.histogram(self.pieces.length, seq_len)
         sequence = {"pieces": each.mean(), "most_pieces": each.max(), "sources": pairs / len(each)} if len(each) else {}
         return {
@@ -69,8 +69,8 @@ class Plan:
             "piece_lengths": counts,
             "piece_tokens": tokens,
             "a_sequence": {key: round(float(value), 3) for key, value in sequence.items()},
-            "work": work.spread(worked, seq_len),
-            "idle": work.predicted_idle(worked, seq_len),
+            "work": balance.spread(works, seq_len),
+            "idle": balance.predicted_idle(works, seq_len),
         }
 
     def _source(self, at: int, name: str) -> Json:

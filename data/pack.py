@@ -31,10 +31,6 @@ class Packed:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        """(sequences,): the sum of `values` (pieces,) over each sequence."""
-        return np.add.reduceat(values, self.offsets[:-1]) if len(self) else values[:0]
-
 
 class _Pool:
     """What waits to be placed: by length for the best fit, by arrival for fairness.

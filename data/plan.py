@@ -86,15 +86,12 @@ def _column(values: np.ndarray) -> pa.Array:
     return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(np.ascontiguousarray(values, np.int64))])
 
 
-def describe(packed: Packed, seq_len: int, marks: int = 0, document_mask: bool = True) -> dict[str, Any]:
-    """The plan's part of the ledger: fill, padding, own context, piece lengths, attention work. Counts are tokens but for pieces.
+def describe(packed: Packed, seq_len: int, marks: int = 0) -> dict[str, Any]:
+    """What is counted while the plan is made, tokens but for sequences and pieces; the ledger counts the rest of the finished plan.
 
     `marks` of the tokens stand before and after documents. They fill sequences, and are not among `tokens`.
     """
-    lengths = packed.length
-    filled, room = int(lengths.sum()), len(packed) * seq_len
-    bounds = [b for b in (256, 1024, 4096, 16384, 32768, 65536, 131072, 262144, 524288) if b < seq_len]
-    edges = [0, *bounds, seq_len]
+    filled, room = int(packed.length.sum()), len(packed) * seq_len
     return {
         "sequences": len(packed),
         "seq_len": seq_len,
@@ -102,24 +99,5 @@ def describe(packed: Packed, seq_len: int, marks: int = 0, document_mask: bool =
         "marks": marks,
         "padding": room - filled,
         "fill": round(filled / room, 6) if room else 0.0,
-        "pieces": len(lengths),
-        "own_context_share": {
-            str(b): round(float(np.maximum(lengths - b, 0).sum() / filled), 6) if filled else 0.0 for b in bounds
-        },
-        "piece_lengths": {
-            f"{low + 1}-{high}": int(((lengths > low) & (lengths <= high)).sum())
-            for low, high in zip(edges, edges[1:], strict=False)
-        },
-        **_work(packed, seq_len, document_mask),
+        "pieces": len(packed.length),
     }
-
-
-def _work(packed: Packed, seq_len: int, document_mask: bool) -> dict[str, float]:
-    """Attention work of a sequence in tokens squared: the sum over its pieces, each alone; the whole sequence without a mask.
-
-    Its mean over the sequences, and its coefficient of variation: standard deviation over mean.
-    """
-    squares = packed.sums(packed.length.astype(float) ** 2) if document_mask else np.full(len(packed), seq_len**2.0)
-    mean = float(squares.mean()) if len(squares) else 0.0
-    spread = float(squares.std() / mean) if mean else 0.0
-    return {"sum_sq_mean": round(mean, 1), "sum_sq_cv": round(spread, 6)}

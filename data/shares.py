@@ -109,22 +109,6 @@ def _at(column: np.ndarray, at: np.ndarray) -> np.ndarray:
     return column[at] if column.ndim else column
 
 
-def choose(
-    name: str,
-    lengths: np.ndarray,
-    usable: np.ndarray,
-    keys: np.ndarray,
-    budget: int | None,
-    seed: int,
-    rates: Rates = 1.0,
-) -> Share:
-    """`budget` tokens of one source's documents, round after round; without a budget one round.
-
-    Raises: DataError when nothing is usable.
-    """
-    return Rounds.of(name, lengths, usable, keys, seed, rates).take(budget)
-
-
 def refuse_nothing(name: str, total: int) -> None:
     """Raises: DataError when a source gives no token."""
     if total == 0:

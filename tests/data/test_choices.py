@@ -14,7 +14,7 @@ from ropewalk.conf.errors import DataError
 from ropewalk.data import overlong, plan
 from ropewalk.data.marks import Marks
 from ropewalk.data.packers import PACKERS
-from ropewalk.data.shares import Share, choose
+from ropewalk.data.shares import Rounds, Share
 from ropewalk.data.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -73,7 +73,7 @@ class Case:
             if self.tokens_of(n)
         }
         self.shares = {
-            n: choose(n, o.lengths, o.usable, self.stores[n].key, self.budget, self.seed)
+            n: Rounds.of(n, o.lengths, o.usable, self.stores[n].key, self.seed).take(self.budget)
             for n, o in self.offers.items()
         }
 
@@ -300,13 +300,13 @@ def test_account_by_hand(policy: str, ids: tuple[int | None, int | None], tokens
     """Documents of 8, 2 and 20 tokens, pieces of 10."""
     opened, chosen = store_of([8, 2, 20]), Marks(*ids)
     offer = overlong.offer("a", opened, 10, policy, chosen)
-    share = choose("a", offer.lengths, offer.usable, opened.key, None, 0)
+    share = Rounds.of("a", offer.lengths, offer.usable, opened.key, 0).take(None)
     wanted = {"tokens_in_plan": tokens, "marks": marks, "cut": cut, "epochs": 1.0, "repeats": 1}
     assert overlong.account(share, opened, chosen) == wanted
 
 
 def test_a_budget_that_ends_inside_a_document_leaves_its_end_out() -> None:
     opened = store_of([20])
-    share = choose("a", np.array([22]), np.array([True]), opened.key, 15, 0)
+    share = Rounds.of("a", np.array([22]), np.array([True]), opened.key, 0).take(15)
     told = overlong.account(share, opened, Marks(BEGIN, END))
     assert (told["tokens_in_plan"], told["marks"], told["cut"]) == (14, 1, 6)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ropewalk.conf.errors import DataError
 from ropewalk.data import draw
-from ropewalk.data.shares import Rounds, Share, budgets, choose, refuse_repeats, split
+from ropewalk.data.shares import Rounds, Share, budgets, refuse_repeats, split
 
 KEYS = np.array([draw.key(f"{d}.txt") for d in range(60)], dtype=np.uint64)
 
@@ -25,7 +25,7 @@ ALL = np.ones(4, dtype=bool)
 
 
 def test_without_a_budget_each_usable_document_comes_once() -> None:
-    share = choose("a", LENGTHS, np.array([True, False, True, True]), KEYS[:4], None, 0)
+    share = Rounds.of("a", LENGTHS, np.array([True, False, True, True]), KEYS[:4], 0).take(None)
     assert sorted(documents(share)) == [(0, 10), (2, 30), (3, 40)]
     assert (share.tokens, share.epochs) == (80, 1.0)
 
@@ -33,7 +33,7 @@ def test_without_a_budget_each_usable_document_comes_once() -> None:
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(1, 3000), st.integers(0, 5))
 def test_a_budget_is_met_to_the_token_and_repeats_whole_epochs(lengths: list[int], budget: int, seed: int) -> None:
-    share = choose("a", np.array(lengths), np.ones(len(lengths), bool), KEYS[: len(lengths)], budget, seed)
+    share = Rounds.of("a", np.array(lengths), np.ones(len(lengths), bool), KEYS[: len(lengths)], seed).take(budget)
     taken = Counter(index for index, _ in documents(share))
     assert sum(length for _, length in documents(share)) == share.tokens == budget
     assert all(length == lengths[index] for index, length in documents(share)[:-1])
@@ -43,15 +43,17 @@ def test_a_budget_is_met_to_the_token_and_repeats_whole_epochs(lengths: list[int
 
 def test_another_seed_or_source_takes_another_order() -> None:
     lengths, usable = np.full(50, 7), np.ones(50, bool)
-    orders = [documents(choose(n, lengths, usable, KEYS[:50], None, s)) for n, s in (("a", 0), ("a", 1), ("b", 0))]
+    orders = [
+        documents(Rounds.of(n, lengths, usable, KEYS[:50], s).take(None)) for n, s in (("a", 0), ("a", 1), ("b", 0))
+    ]
     assert orders[0] != orders[1] and orders[0] != orders[2]
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
-    assert orders[0] == documents(choose("a", lengths, usable, KEYS[:50], None, 0))
+    assert orders[0] == documents(Rounds.of("a", lengths, usable, KEYS[:50], 0).take(None))
 
 
 def test_a_source_without_usable_tokens_is_refused_by_name() -> None:
     with pytest.raises(DataError, match=r"data\.sources\.books has no tokens"):
-        choose("books", LENGTHS, ~ALL, KEYS[:4], None, 0)
+        Rounds.of("books", LENGTHS, ~ALL, KEYS[:4], 0).take(None)
 
 
 @pytest.mark.parametrize(
@@ -73,9 +75,9 @@ def test_budgets(weights: dict, available: dict, tokens: int | None, wanted: dic
 def test_one_more_document_moves_no_other() -> None:
     """The order goes by each document's key: a source read in another order, or with one more, mixes the rest the same."""
     lengths, usable = np.arange(1, 51), np.ones(50, bool)
-    whole = [KEYS[i] for i in choose("a", lengths, usable, KEYS[:50], None, 0).index]
-    fewer = [KEYS[i] for i in choose("a", lengths[:49], usable[:49], KEYS[:49], None, 0).index]
-    backwards = [KEYS[:50][::-1][i] for i in choose("a", lengths[::-1], usable, KEYS[:50][::-1], None, 0).index]
+    whole = [KEYS[i] for i in Rounds.of("a", lengths, usable, KEYS[:50], 0).take(None).index]
+    fewer = [KEYS[i] for i in Rounds.of("a", lengths[:49], usable[:49], KEYS[:49], 0).take(None).index]
+    backwards = [KEYS[:50][::-1][i] for i in Rounds.of("a", lengths[::-1], usable, KEYS[:50][::-1], 0).take(None).index]
     assert [k for k in whole if k != KEYS[49]] == fewer
     assert backwards == whole
 
@@ -128,7 +130,9 @@ def rated(draw: st.DrawFn) -> tuple[list[int], list[bool], list[float]]:
 @given(rated(), st.one_of(st.none(), st.integers(1, 600)), st.integers(0, 5))
 def test_expected_repeats_are_the_definition(case: tuple, budget: int | None, seed: int) -> None:
     lengths, usable, rates = case
-    share = choose("a", np.array(lengths), np.array(usable), KEYS[: len(lengths)], budget, seed, np.array(rates))
+    share = Rounds.of("a", np.array(lengths), np.array(usable), KEYS[: len(lengths)], seed, np.array(rates)).take(
+        budget
+    )
     found = list(zip(share.index.tolist(), share.taken.tolist(), share.epoch.tolist(), strict=True))
     assert found == by_definition(lengths, usable, budget, seed, rates)
     assert budget is None or share.tokens == budget
@@ -167,9 +171,9 @@ def test_another_seed_keeps_other_documents() -> None:
 
 def test_what_is_kept_does_not_depend_on_order_or_on_other_documents() -> None:
     lengths, rates = np.arange(1, 61), np.where(np.arange(60) % 2, 0.3, 1.6)
-    whole = choose("a", lengths, np.ones(60, bool), KEYS, None, 0, rates)
-    back = choose("a", lengths[::-1], np.ones(60, bool), KEYS[::-1], None, 0, rates[::-1])
-    some = choose("a", lengths[:40], np.ones(40, bool), KEYS[:40], None, 0, rates[:40])
+    whole = Rounds.of("a", lengths, np.ones(60, bool), KEYS, 0, rates).take(None)
+    back = Rounds.of("a", lengths[::-1], np.ones(60, bool), KEYS[::-1], 0, rates[::-1]).take(None)
+    some = Rounds.of("a", lengths[:40], np.ones(40, bool), KEYS[:40], 0, rates[:40]).take(None)
     assert whole.key.tolist() == back.key.tolist() and whole.taken.tolist() == back.taken.tolist()
     assert [k for k in whole.key.tolist() if k in set(KEYS[:40].tolist())] == some.key.tolist()
 
@@ -177,7 +181,7 @@ def test_what_is_kept_does_not_depend_on_order_or_on_other_documents() -> None:
 def test_rates_that_are_all_one_change_nothing() -> None:
     lengths = np.arange(1, 61)
     for budget in (None, 500, 5000):
-        one, two = (choose("a", lengths, lengths > 3, KEYS, budget, 0, rates) for rates in (1.0, np.ones(60)))
+        one, two = (Rounds.of("a", lengths, lengths > 3, KEYS, 0, rates).take(budget) for rates in (1.0, np.ones(60)))
         assert documents(one) == documents(two) and one.epoch.tolist() == two.epoch.tolist()
 
 
@@ -185,7 +189,9 @@ def test_long_documents_get_the_tokens_that_fu_gives_them() -> None:
     """Half the tokens in documents below 4K, half above: with 0.1 the short ones are 1/11 of a budget of whole rounds."""
     lengths = np.array([1000] * 3200 + [32_000] * 100)
     keys = np.array([draw.key(str(d)) for d in range(3300)], dtype=np.uint64)
-    share = choose("a", lengths, np.ones(3300, bool), keys, 3_520_000 * 10, 0, np.where(lengths < 4096, 0.1, 1.0))
+    share = Rounds.of("a", lengths, np.ones(3300, bool), keys, 0, np.where(lengths < 4096, 0.1, 1.0)).take(
+        3_520_000 * 10
+    )
     short = int(share.taken[lengths[share.index] < 4096].sum())
     assert abs(short / share.tokens - 1 / 11) < 0.001
     assert Counter(share.index[lengths[share.index] < 4096].tolist()).most_common(1)[0][1] == 1
@@ -194,7 +200,7 @@ def test_long_documents_get_the_tokens_that_fu_gives_them() -> None:
 @pytest.mark.parametrize("rates", [np.zeros(4), 0.0])
 def test_a_source_whose_documents_are_all_weighted_to_nothing_is_refused(rates: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"data\.sources\.a has no tokens to train on; .* length weight above 0"):
-        choose("a", LENGTHS, ALL, KEYS[:4], 100, 0, rates)
+        Rounds.of("a", LENGTHS, ALL, KEYS[:4], 0, rates).take(100)
 
 
 WEIGHTS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 1000).map(lambda n: n / 100), min_size=1)
