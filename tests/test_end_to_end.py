@@ -1,12 +1,14 @@
 """All stages through the command line on a tiny corpus, held against oracles that are not ours."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -183,8 +185,11 @@ def killed(work, name, number):
     while not (metrics.is_file() and metrics.read_text().count("\n") >= 5):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
-    if number == signal.SIGKILL:  # the whole family, ranks included
-        subprocess.run(["pkill", "-KILL", "-f", f"ropewalk.train .*runs/{name}$"], check=True)
+    if number == signal.SIGKILL:  # the training's own process group, ranks included
+        (leader,) = [
+            child.pid for child in psutil.Process(process.pid).children() if os.getpgid(child.pid) == child.pid
+        ]
+        os.killpg(leader, number)
     else:
         process.send_signal(number)
     return process.wait(timeout=240)
