@@ -1,0 +1,68 @@
+"""Shards, tasks and workers through the whole stage: the same bytes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.data import stage
+
+sys.path.insert(0, str(Path(__file__).parent))
+from place import SYNTHETIC, Place  # noqa: E402
+from stores import content_of  # noqa: E402
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' sources in several shards each."""
+    _small(monkeypatch)
+
+
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage.shards, "SHARD_BYTES", 3000)
+    monkeypatch.setattr("ropewalk.data.sources.units.UNIT_BYTES", 1000)
+
+
+def test_tasks_then_a_merge_give_the_same_stores_and_plan(place: Place, small_shards: None) -> None:
+    """Four tasks, the last one first; workers differ too."""
+    words = (*SYNTHETIC, "data.sources.notes.weight=0.2")
+    whole = place.run("data.workers=1", *words, cache="whole", output="whole_out")
+    config, inputs = place.config("data.workers=3", *words), stage.Inputs(None)
+    missing = stage.missing_shards(config, inputs)
+    made = [shard for task in (3, 0, 2, 1) for shard in stage.make_shards(config, inputs, task, 4)]
+    assert sorted(f"{name}/{number:05}" for name, number in made) == sorted(missing)
+    assert len(set(made)) == len(made) > 4 and {name for name, _ in made} == {"books", "notes"}
+    assert stage.missing_shards(config, inputs) == [] and not list((place.folder / "cache" / "plans").glob("*"))
+    assert place.run(*words).ledger == whole.ledger
+    assert content_of(place.folder / "cache") == content_of(place.folder / "whole")
+
+
+def test_shards_are_shared_out_over_all_sources(place: Place) -> None:
+    """Counted through the sources: two of one shard each go to two tasks, a third has nothing to do."""
+    config, inputs = place.config(), stage.Inputs(None)
+    assert [stage.make_shards(config, inputs, task, 3) for task in range(3)] == [[("books", 0)], [("notes", 0)], []]
+
+
+def test_number_of_shards_changes_no_document(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = place.run(cache="one", output="one")
+    _small(monkeypatch)
+    many = place.run(cache="many", output="many")
+    assert one.pieces() == many.pieces()
+    for a, b in ((one.folders.sequences(), many.folders.sequences()),):
+        assert all((a[n].input_ids == b[n].input_ids).all() for n in range(len(a)))
+    assert len(many.folders.store("books").facts["shards"]) > 2
+
+
+def test_workers_are_the_cores_unless_set(place: Place) -> None:
+    import os
+
+    assert stage.workers(place.config("data.workers=5").data) == 5
+    assert stage.workers(place.config().data) == len(os.sched_getaffinity(0))
+    with pytest.raises(ConfigError, match=r"^data\.workers is 0; it must be at least 1; unset it for the cores$"):
+        place.config("data.workers=0")
+
+
+def test_workers_redo_nothing(place: Place) -> None:
+    place.run("data.workers=1")
+    assert place.run("data.workers=2").said == "data: done before with the same settings and inputs; skipped"

@@ -1,0 +1,89 @@
+"""Made-up documents through the whole stage: whole, once, readable, and of training text only."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ropewalk.conf.errors import DataError
+from ropewalk.data import store
+
+sys.path.insert(0, str(Path(__file__).parent))
+from place import MARKED, SYNTHETIC, Place, assert_whole  # noqa: E402
+
+
+def test_short_synthetic_documents_are_not_cut_to_fill_gaps(place: Place) -> None:
+    words = [w.replace("again.kind=repeat", "again.kind=passkey") for w in SYNTHETIC]
+    words = [w.replace("again.weight=0.5", "again.weight=9.5") for w in words]
+    assert_whole(place.run(*words, "data.seq_len=1024", "data.tokens=20000", sources=("books",)), "again")
+
+
+def test_synthetic_sources_stay_whole(place: Place) -> None:
+    ran = place.run(*SYNTHETIC, sources=("books",))
+    assert ran.ledger["sources"]["again"]["documents"] > 5
+    assert_whole(ran, "again")
+
+
+def test_pass_keys_stay_whole_and_can_be_read(place: Place) -> None:
+    from transformers import AutoTokenizer
+
+    words = [w.replace("again.kind=repeat", "again.kind=passkey") for w in SYNTHETIC]
+    ran = place.run(*words, "data.seq_len=1024", "data.tokens=40000", sources=("books",))
+    tokenizer, opened = AutoTokenizer.from_pretrained(str(ran.folders.tokenizer)), ran.folders.store("again")
+    for index in range(len(opened.length)):
+        text = tokenizer.decode(opened.document(index))
+        key = re.search(r"What is the pass key\? The pass key is (\d{5})$", text)
+        assert key and text.count(key[1]) >= 3
+    assert_whole(ran, "again")
+
+
+def test_synthetic_text_comes_from_training_documents_only(place: Place) -> None:
+    name = next(f"{i}.txt" for i in range(1000) if store.is_heldout(f"{i}.txt", 0.2))
+    (place.folder / "books" / name).write_text("Q" * 3000)
+    ran = place.run(*SYNTHETIC, "data.tokens=20000", sources=("books",))
+    books, again = ran.folders.store("books"), ran.folders.store("again")
+    secret = set(books.document(books.ids.index(name)).tolist())
+    shared = {t for i in np.flatnonzero(~books.heldout) for t in books.document(int(i)).tolist()}
+    assert secret - shared
+    assert not (secret - shared) & {t for i in range(len(again.length)) for t in again.document(i).tolist()}
+
+
+def test_filler_that_is_all_held_out_is_refused(place: Place) -> None:
+    (place.folder / "one").mkdir()
+    name = next(f"{i}.txt" for i in range(1000) if store.is_heldout(f"{i}.txt", 0.2))
+    (place.folder / "one" / name).write_text("rope " * 200)
+    words = [w.replace("books", "one") for w in SYNTHETIC]
+    with pytest.raises(DataError, match=r"data\.sources\.one"):
+        place.run(*words, "data.tokens=1000", sources=("one",))
+
+
+def test_near_pass_keys_leave_room_for_the_task_in_a_small_vocabulary(place: Place) -> None:
+    """300 words spell the task in more than a hundred tokens; near keys must still leave room for it."""
+    words = [w.replace("again.kind=repeat", "again.kind=passkey") for w in SYNTHETIC]
+    ran = place.run(*words, "data.seq_len=256", "data.tokens=40000", sources=("books",))
+    assert ran.ledger["sources"]["again"]["documents"] > 50
+    assert_whole(ran, "again")
+
+
+def test_synthetic_documents_leave_room_for_their_marks(place: Place) -> None:
+    ran = place.run(*SYNTHETIC, *MARKED, "data.sources.again.piece_len=50", "data.packer=single", sources=("books",))
+    opened = ran.folders.store("again")
+    assert set(opened.length.tolist()) == {48}
+    assert sorted(ran.by_source()["again"]) == [(i, 0, 50) for i in range(len(opened.length))]
+
+
+def test_made_up_documents_are_taken_once_whatever_the_lengths_say(place: Place) -> None:
+    words = ('data.length_weights={"<1M": 0.5}', 'data.buckets={"<200": 1, ">=200": 1}')
+    (place.folder / "books" / "long.txt").write_text("rope walk " * 400)
+    ran = place.run(*SYNTHETIC, *words, sources=("books",))
+    assert_whole(ran, "again")
+    assert ran.ledger["sources"]["again"]["repeats"] == 1
+
+
+def test_numbers_by_length_may_find_made_up_documents_alone(place: Place) -> None:
+    words = [w.replace("books.weight=0.5", "books.weight=0") for w in SYNTHETIC]
+    ran = place.run(*words, 'data.buckets={"<1K": 1, ">=1K": 1}', "data.tokens=2000", sources=("books",))
+    assert ran.ledger["sources"]["books"]["tokens_in_plan"] == 0
+    assert_whole(ran, "again")
