@@ -145,6 +145,17 @@ def _older(row: Json) -> dict[str, Json]:
     }
 
 
+def looked_for(ledger: Json) -> dict[str, Any]:
+    """The numbers beside the notes: copies and buckets by source, and the worst documents with text of the other side."""
+    found = ledger.get("contamination") or {}
+    sides = (("held out", "heldout"), ("training", "training"))
+    return {
+        "copies": _sources(ledger, "duplicates"),
+        "buckets": _sources(ledger, "buckets"),
+        "shared": [(said, worst) for said, key in sides for worst in found.get(key, {}).get("worst", [])],
+    }
+
+
 def own_reading(ledger: Json) -> str | None:
     """Of the lengths counted, the longest that any token has before it in its own document."""
     plan = ledger.get("plan") or {}

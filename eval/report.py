@@ -133,6 +133,7 @@ def derived(run: Json) -> Json:
         "stages": stage_rows(run),
         "methods": calibration_plot.rows(run["calibration"]),
         "left_out": data_plot.left_out(run["ledger"]),
+        "looked_for": data_plot.looked_for(run["ledger"]),
         "readings": {
             "position": position_reading(models, window),
             "perplexity": perplexity_reading(models, window),

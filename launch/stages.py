@@ -160,6 +160,7 @@ def _report(run: Run) -> tuple[Manifest, str]:
         "inputs": run.marks("rope", "data") | {name: found.fingerprint for name, found in there.items()},
         "page": fingerprint(_sources_of_page()),
         "findings": read_json(run.folder / "rope.json")["findings"],
+        "ledger": read_json(run.folder / "data" / "ledger.json"),  # renewed where the data stage is skipped
     }
 
     def work(temporary: Path) -> dict[str, Any]:

@@ -106,6 +106,33 @@ def test_a_reason_that_others_bring_gets_its_column(tmp_path: Path) -> None:
     assert "0 0 0 0 17 6" in told
 
 
+def cleaned() -> dict[str, Any]:
+    """A ledger of a run that was asked for all there is to ask."""
+    made = ledger()
+    books, notes = made["sources"].values()
+    copies = ("exact_documents", "exact_tokens", "near_documents", "near_tokens")
+    books["duplicates"] = dict(zip(copies, (211, 90_301, 17, 4_407), strict=True))
+    notes["duplicates"] = dict(zip(copies, (3, 512, None, None), strict=True))
+    books["buckets"] = {"<4K": {"asked": 88_107, "taken": 131_071}, ">=4K": {"asked": 42_964, "taken": 0}}
+    worst = [{"source": "books", "document": "<b>.txt", "share": 0.437}]
+    other = [{"source": "<i>notes</i>", "document": "7.md", "share": 0.291}]
+    made["contamination"] = {"action": "report", "ngram": 33, "heldout": {"worst": worst}, "training": {"worst": other}}
+    made["plan"] |= {"overlong": "truncate", "begin": 1, "end": None, "marks": 1_483}
+    return made
+
+
+def test_what_was_looked_for_and_chosen_is_on_the_page(tmp_path: Path) -> None:
+    html = section(tmp_path, cleaned())
+    told = words(html)
+    assert "books 211 90,301 17 4,407 &lt;i&gt;notes&lt;/i&gt; 3 512 – –" in told
+    assert "share of its stretches of 33 tokens &lt;b&gt;.txt books held out 43.7%" in told
+    assert "7.md &lt;i&gt;notes&lt;/i&gt; training 29.1%" in told
+    assert "books &lt;4K 88,107 131,071 &gt;=4K 42,964 0" in told
+    assert "overlong documents truncate begin, end 1, none begin and end tokens 1,483" in told
+    plain = words(section(tmp_path, ledger()))
+    assert "copies of earlier" not in plain and "overlong documents" not in plain
+
+
 def test_both_figures_are_drawn_once_each_and_only_from_what_is_there(tmp_path: Path) -> None:
     labels = {
         "Tokens by length of their document, in the store and in the plan",

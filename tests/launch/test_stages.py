@@ -8,6 +8,7 @@ import pytest
 
 from ropewalk.conf.manifest import Manifest, write_json
 from ropewalk.conf.schema import Config, content
+from ropewalk.eval import report
 from ropewalk.launch import stages
 from ropewalk.launch.compose import compose
 from ropewalk.launch.stages import Run, agrees
@@ -91,3 +92,20 @@ def test_an_evaluation_of_another_train_than_the_folder_has_is_left_out(run: Run
 def test_a_calibration_for_another_factor_is_left_out(run: Run) -> None:
     write_json(run.folder / "rope.json", {**MADE_FOR, "factor": 4.0})
     assert shown(run) == ["train", "eval"]
+
+
+def test_the_page_is_drawn_again_when_only_the_ledger_or_a_finding_changed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is looked for in the documents renews the ledger of a data stage that is skipped."""
+    (run.folder / "data").mkdir()
+    looked = {"report": {"contamination": {"action": "report"}}, "off": {"contamination": {"action": "off"}}}
+    write_json(run.folder / "rope.json", MADE_FOR | {"findings": []})
+    write_json(run.folder / "data" / "ledger.json", looked["report"])
+    monkeypatch.setattr(report, "render", lambda *_: "a page")
+    assert stages._report(run)[1].startswith("report: done in")
+    assert stages._report(run)[1].endswith("skipped")
+    write_json(run.folder / "data" / "ledger.json", looked["off"])
+    assert 'redone: ledger.contamination.action was "report", is "off"' in stages._report(run)[1]
+    write_json(run.folder / "rope.json", MADE_FOR | {"findings": ["look at theta"]})
+    assert "redone: findings was [], is" in stages._report(run)[1]
