@@ -23,7 +23,7 @@ from ropewalk.data.overlong import Offer
 from ropewalk.data.store import Store
 from ropewalk.data.texts import Texts
 
-FORMAT = 1  # raise when the same settings find something else
+FORMAT = 2  # raise when the same settings find something else
 
 
 @dataclass(frozen=True)

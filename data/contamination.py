@@ -39,7 +39,7 @@ def hits(
     """(documents,) int64: of each held-out document the n-grams that stand in `training` (documents,) bool, and of each of
     those the n-grams that stand in held-out text; 0 for all others. `tell(tokens)` shows progress."""
     found = np.zeros(len(texts.length), dtype=np.int64)
-    held = np.flatnonzero(texts.heldout).tolist()
+    held = np.flatnonzero(texts.held).tolist()
     grams = Grams(hashed for _, hashed in batches(texts, held, n, chunk))
     seen = np.zeros(len(grams.hashes), dtype=bool)
     for owners, hashed in batches(texts, np.flatnonzero(training).tolist(), n, chunk):
@@ -65,7 +65,7 @@ def shares(texts: Texts, found: np.ndarray, n: int) -> np.ndarray:
 
 def account(texts: Texts, training: np.ndarray, share: np.ndarray, n: int, most: float) -> dict[str, Any]:
     """The ledger's words: how much is shared, the worst documents of both sides, and every dirty held-out one."""
-    held, over = texts.heldout, share > most
+    held, over = texts.held, share > most
     return {
         "ngram": n,
         "share": most,

@@ -71,7 +71,13 @@ class Plan:
             "a_sequence": {key: round(float(value), 3) for key, value in sequence.items()},
             "work": balance.spread(works, seq_len),
             "idle": balance.predicted_idle(works, seq_len),
+            "heldout_long": self._heldout_long(),
         }
+
+    def _heldout_long(self) -> int:
+        """Held-out documents as long as a sequence; a store that two sources read counts once."""
+        each = {store.fingerprint: store for store in self.stores.values()}.values()
+        return sum(int((s.length[s.heldout] >= self.facts["seq_len"]).sum()) for s in each)
 
     def _source(self, at: int, name: str) -> Json:
         store, here = self.stores[name], slice(int(self.first[at]), int(self.first[at + 1]))
@@ -88,7 +94,6 @@ class Plan:
             "not_reached": int((store.length - found.distinct)[in_part].sum()),
             "largest": None if most is None else {"document": store.ids[most], "tokens": int(found.tokens[most])},
             "half_from": tally.few_give_half(found.tokens),
-            "heldout_long": int((store.length[store.heldout] >= self.facts["seq_len"]).sum()),
             "by_length": tally.by_length(store.length, store.heldout, found),
         }
 

@@ -123,7 +123,7 @@ def _few_documents(ledger: Json, limit: float) -> Iterator[str]:
 
 
 def _little_held_out(ledger: Json, limit: float) -> Iterator[str]:
-    held = sum(row.get("heldout_long", 0) for row in ledger["sources"].values())
+    held = ledger["plan"]["heldout_long"]
     if held < limit:
         yield (
             f"data.heldout leaves {held} document{'' if held == 1 else 's'} of {ledger['plan']['seq_len']:,} tokens or more for "

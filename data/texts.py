@@ -30,6 +30,13 @@ class Texts:
         """(documents,) bool."""
         return np.concatenate([s.heldout for s in self.stores.values()])
 
+    @cached_property
+    def held(self) -> np.ndarray:
+        """(documents,) bool: held out, each once: sources of other lengths may read one folder and so have one store."""
+        prints = [s.fingerprint for s in self.stores.values()]
+        first = [prints.index(mark) == at for at, mark in enumerate(prints)]
+        return self.heldout & np.repeat(first, np.diff(self.first))
+
     def locate(self, number: int) -> tuple[str, int]:
         """A document's source, and its number there."""
         source = int(np.searchsorted(self.first, number, side="right")) - 1

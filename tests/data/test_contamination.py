@@ -1,5 +1,6 @@
 """Held-out text in training text, held against Python's sets of n-grams."""
 
+import itertools
 import random
 
 import numpy as np
@@ -14,6 +15,7 @@ from ropewalk.data.store import Store
 from ropewalk.data.texts import Texts
 
 Text = list[int]
+NUMBER = itertools.count()  # no two stores are the same one
 
 
 def store_of(texts: list[Text], heldout: list[bool]) -> Store:
@@ -21,7 +23,7 @@ def store_of(texts: list[Text], heldout: list[bool]) -> Store:
     offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
     tokens, count = np.array([token for text in texts for token in text], dtype=np.uint16), len(texts)
     ids, key = [f"{i}.txt" for i in range(count)], np.arange(count, dtype=np.uint64)
-    return Store(tokens, offsets, lengths, np.array(heldout, dtype=bool), key, ids, {}, "")
+    return Store(tokens, offsets, lengths, np.array(heldout, dtype=bool), key, ids, {}, f"store {next(NUMBER)}")
 
 
 def grams(text: Text, n: int) -> list[tuple[int, ...]]:

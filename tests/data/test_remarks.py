@@ -11,14 +11,13 @@ def ledger() -> dict[str, Any]:
     """Nothing to warn of."""
     row = {
         "kind": "jsonl", "documents": 1000, "tokens": 900_000, "dropped": 0, "cut": 0, "tokens_in_plan": 500_000, "epochs": 1.0,
-        "share_in_plan": 0.5, "refused": {}, "largest": {"document": "a.jsonl:7", "tokens": 30_000}, "half_from": 40, "heldout_long": 4,
-        "most_taken": 1,
+        "share_in_plan": 0.5, "refused": {}, "largest": {"document": "a.jsonl:7", "tokens": 30_000}, "half_from": 40, "most_taken": 1,
     }  # fmt: skip
     plan = {
         "sequences": 8, "seq_len": 131072, "tokens": 1_000_000, "fill": 0.99, "packer": "window_fill", "overlong": "split",
-        "own_context_share": {"16384": 0.6, "32768": 0.4, "65536": 0.2}, "longest_own_context": 131071,
+        "own_context_share": {"16384": 0.6, "32768": 0.4, "65536": 0.2}, "longest_own_context": 131071, "heldout_long": 4,
     }  # fmt: skip
-    return {"schema": 1, "sources": {"books": row, "notes": row | {"heldout_long": 0}}, "plan": plan}
+    return {"schema": 1, "sources": {"books": row, "notes": dict(row)}, "plan": plan}
 
 
 def changed(source: dict[str, Any] | None = None, plan: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -43,7 +42,7 @@ CASES = [
     ({"largest": {"document": "a.jsonl:7", "tokens": 101_000}}, {"largest": {"document": "a.jsonl:7", "tokens": 100_000}}, {},
      "document a.jsonl:7 of source books gives 10% of the plan's tokens; above 10%"),
     ({"half_from": 4}, {"half_from": 5}, {}, "data.sources.books gives 50% of the plan, half of that from 4 documents"),
-    ({"heldout_long": 3}, {"heldout_long": 4}, {}, "data.heldout leaves 3 documents of 131,072 tokens or more for eval"),
+    ({}, {"heldout_long": 3}, {"heldout_long": 4}, "data.heldout leaves 3 documents of 131,072 tokens or more for eval"),
     ({"refused": {"not UTF-8": 20, "empty": 900}}, {"refused": {"not UTF-8": 10, "empty": 900}}, {},
      "data.sources.books has 20 documents of 1,020 that cannot be read"),
     ({}, {"fill": 0.94}, {"fill": 0.95}, "data.packer is window_fill; the plan is 94.0% full"),

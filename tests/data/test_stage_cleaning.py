@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -111,3 +112,31 @@ def test_summary_tells_what_was_found_and_what_was_not_looked_for(place: Place) 
         assert left[reason]["documents"] == 1 and f"{left[reason]['tokens']:,}" in summary(clean)
     off = summary(place.run("data.contamination.action=off", output="off").ledger)
     assert "held-out text in training text: not looked for" in off
+
+
+def test_one_folder_as_two_sources_repeats_nothing_and_is_held_out_once(place: Place) -> None:
+    """ProLong's 512K and 64K pieces, in small: disjoint lengths of one store say the same as the one source does."""
+    copy, held = (
+        next(p for p in sorted((place.folder / "books").iterdir()) if store.is_heldout(p.name, 0.2) == wanted)
+        for wanted in (False, True)
+    )
+    names = [name for name in (f"x{i}.txt" for i in range(100)) if not store.is_heldout(name, 0.2)]
+    for name, text in zip(names, (copy.read_text(), f"A preface. {held.read_text()}"), strict=False):
+        (place.folder / "books" / name).write_text(text)
+    near = "data.duplicates.near=report"
+    alone = place.run(near, sources=("books",), output="alone").ledger
+    words = [f"data.sources.{n}.{w}" for n in ("long", "short") for w in (f"path={place.folder / 'books'}", "weight=1")]
+    ran = place.run(*words, near, "data.sources.long.min_len=60", "data.sources.short.max_len=59", sources=())
+    assert ran.folders.stores["long"] == ran.folders.stores["short"]
+    found = [row["duplicates"] for row in ran.ledger["sources"].values()]
+    wanted = alone["sources"]["books"]["duplicates"]
+    assert {key: sum(row[key] for row in found) for key in wanted} == wanted
+    assert wanted["exact_documents"] == 1
+    one, two = (nameless(ledger["contamination"]["heldout"]) for ledger in (alone, ran.ledger))
+    assert one == two and one["dirty"]
+    assert alone["plan"]["heldout_long"] == ran.ledger["plan"]["heldout_long"] > 0
+
+
+def nameless(found: dict[str, Any]) -> dict[str, Any]:
+    """Without the sources of the documents."""
+    return {k: [(d["document"], d["share"]) for d in v] if isinstance(v, list) else v for k, v in found.items()}
