@@ -1,4 +1,4 @@
-"""Every command of the README: `ropewalk` lines compose and pass the check, make targets exist, linked files too."""
+"""Every command of the README and the docs: `ropewalk` lines compose and pass the check, make targets exist, linked files too."""
 
 import re
 import shlex
@@ -10,7 +10,9 @@ from ropewalk.launch.run import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.S)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [block for page in PAGES for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.S)]
+LINKS = [(p, link) for p in PAGES for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", p.read_text())]
 LINES = [
     line.split("  #")[0].strip() for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if line.strip()
 ]
@@ -43,6 +45,6 @@ def test_each_extra_exists(extra):
     assert re.search(rf"^{extra} = \[", (ROOT / "pyproject.toml").read_text(), re.M)
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
-def test_each_link_leads_somewhere(link):
-    assert (ROOT / link).exists()
+@pytest.mark.parametrize(("page", "link"), LINKS, ids=lambda part: getattr(part, "name", part))
+def test_each_link_leads_somewhere(page, link):
+    assert (page.parent / link).exists()
