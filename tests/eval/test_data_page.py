@@ -128,7 +128,7 @@ def test_what_was_looked_for_and_chosen_is_on_the_page(tmp_path: Path) -> None:
     assert "share of its stretches of 33 tokens &lt;b&gt;.txt books held out 43.7%" in told
     assert "7.md &lt;i&gt;notes&lt;/i&gt; training 29.1%" in told
     assert "books &lt;4K 88,107 131,071 &gt;=4K 42,964 0" in told
-    assert "overlong documents truncate begin, end 1, none begin and end tokens 1,483" in told
+    assert "overlong documents truncate begin, end (token ids) 1, none begin and end tokens 1,483" in told
     plain = words(section(tmp_path, ledger()))
     assert "copies of earlier" not in plain and "overlong documents" not in plain
 
