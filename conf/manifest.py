@@ -56,9 +56,11 @@ class Manifest:
 
 
 def read(output: Path) -> Manifest | None:
-    """The manifest of a finished stage, or None."""
-    path = output / MANIFEST
-    return Manifest(**read_json(path)) if path.is_file() else None
+    """The manifest of a finished stage, or None. Opened without asking first: another process may rename the folder between."""
+    try:
+        return Manifest(**read_json(output / MANIFEST))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
 
 
 def first_difference(old: Any, new: Any, at: str = "") -> str | None:

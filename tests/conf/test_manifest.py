@@ -40,6 +40,20 @@ def test_manifest_tells_stage_fingerprint_content_and_facts(tmp_path: Path) -> N
     assert manifest.read(tmp_path / "out") == manifest.Manifest(**told)
 
 
+def test_a_manifest_that_is_renamed_while_it_is_read_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
+    real = manifest.read_json
+
+    def late(path: Path) -> Any:
+        path.parent.rename(tmp_path / "elsewhere")
+        return real(path)
+
+    monkeypatch.setattr(manifest, "read_json", late)
+    assert manifest.read(tmp_path / "out") is None
+    monkeypatch.undo()
+    assert manifest.read(tmp_path / "elsewhere" / "part") is None  # a file
+
+
 def test_manifest_is_the_last_thing_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved: list[tuple[str, str, bool]] = []
     real = os.replace
