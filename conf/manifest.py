@@ -56,10 +56,13 @@ class Manifest:
 
 
 def read(output: Path) -> Manifest | None:
-    """The manifest of a finished stage, or None. Opened without asking first: another process may rename the folder between."""
+    """The manifest of a finished stage, or None; a foreign file of that name is none of ours. Opened without asking first:
+    another process may rename the folder between."""
     try:
         return Manifest(**read_json(output / MANIFEST))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except (TypeError, ValueError):  # other keys, or no JSON
         return None
 
 

@@ -23,6 +23,10 @@ from ropewalk.data.row import IGNORE, Row
 if TYPE_CHECKING:
     from datasets import Dataset
 
+STAGE, DECIDES = (
+    "export",
+    {"format", "plan", "stores"},
+)  # a model's export has the same name and is made of other things
 FORMAT = 1  # raise when the same plan is written in other bytes
 FILE_TOKENS, GROUP_TOKENS = 1 << 28, 1 << 22
 RUNS = "position_ids.list.element"  # counts: as differences they take no room
@@ -98,18 +102,26 @@ def as_dataset(folders: DataFolders) -> "Dataset":
     return Dataset.from_dict({"sequence": np.arange(len(readable(folders)))}).with_transform(Gather(folders))
 
 
+def target(folder: str | Path) -> Path:
+    """Where an export may go, as a whole path. Raises: ConfigError for what is there and is neither empty nor an export."""
+    path = Path(folder).expanduser().resolve()
+    there = path.exists() and (not path.is_dir() or any(path.iterdir()))
+    found = manifest.read(path)
+    if there and (found is None or found.stage != STAGE or set(found.content) != DECIDES):
+        raise ConfigError(f"--export is {path.name}; it must be new, empty or an earlier export; give another folder")
+    return path
+
+
 def write(folders: DataFolders, output: Path) -> tuple[Manifest, str]:
     """`output/data/train-*.parquet`: a row a sequence, without padding; `seq_lengths` are the stretches that attend to themselves.
 
     TRL reads `seq_lengths` (padding_free); axolotl takes rows that have `attention_mask` (all ones) and `labels` as tokenised, and
-    reads `position_ids`. Some million tokens are in memory at a time. Raises: ConfigError as `refuse`, and for a folder that holds
-    something else.
+    reads `position_ids`. Some million tokens are in memory at a time. Raises: ConfigError as `refuse` and `target`.
     """
-    if output.is_dir() and any(output.iterdir()) and manifest.read(output) is None:
-        raise ConfigError(f"--export is {output.name}; it must be new, empty or an earlier export; give another folder")
+    output = target(output)
     sequences = readable(folders)
     decides = {"format": FORMAT, "plan": folders.plan.name, "stores": [f.name for f in folders.stores.values()]}
-    return run_stage("export", decides, output, lambda temporary: _write(sequences, temporary / "data"))
+    return run_stage(STAGE, decides, output, lambda temporary: _write(sequences, temporary / "data"))
 
 
 def _write(sequences: Sequences, folder: Path) -> dict[str, Any]:

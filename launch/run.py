@@ -184,6 +184,7 @@ def one(arguments: argparse.Namespace, overrides: Sequence[str], config: Config)
     if target := getattr(arguments, "export", None):
         from ropewalk.data import export
 
+        export.target(target)
         export.refuse(config.data.document_mask, config.data.positions, config.data.pose.target_length)
     run = execute(config, last, tell, command(arguments.verb, overrides))
     if target:

@@ -40,6 +40,15 @@ def test_manifest_tells_stage_fingerprint_content_and_facts(tmp_path: Path) -> N
     assert manifest.read(tmp_path / "out") == manifest.Manifest(**told)
 
 
+@pytest.mark.parametrize("text", ['{"name": "an extension", "version": "3"}', "[1]", '"x"', "{", "\xff"])
+def test_a_foreign_manifest_is_none_and_what_lies_there_is_kept(tmp_path: Path, text: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_bytes(text.encode("latin-1"))
+    assert manifest.read(tmp_path / "out") is None
+    run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
+    assert (tmp_path / "out.unfinished1" / "manifest.json").read_bytes() == text.encode("latin-1")
+
+
 def test_a_manifest_that_is_renamed_while_it_is_read_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
     real = manifest.read_json

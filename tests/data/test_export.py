@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ropewalk.conf import manifest
 from ropewalk.conf.errors import ConfigError
 from ropewalk.data import export
 from ropewalk.data.dataset import as_dataset
@@ -147,6 +148,39 @@ def test_a_folder_of_somebody_elses_is_left_alone(folders: DataFolders, tmp_path
     ):
         export.write(folders, tmp_path / "mine")
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+OTHERS = {
+    "a finished stage": lambda at: manifest.run_stage("data", {"plan": "x"}, at, lambda _: {}),
+    "a model's export": lambda at: manifest.run_stage("export", {"inputs": {}, "form": 1}, at, lambda _: {}),
+    "a foreign manifest": lambda at: (at.mkdir(), (at / "manifest.json").write_text('{"name": "an extension"}')),
+    "a file": lambda at: at.write_text("mine"),
+}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("there", OTHERS)
+def test_what_is_no_export_is_not_taken_for_an_earlier_one(folders: DataFolders, tmp_path: Path, there: str) -> None:
+    OTHERS[there](tmp_path / "mine")  # type: ignore[no-untyped-call]
+    before = content(tmp_path)
+    with pytest.raises(ConfigError, match=r"^--export is mine; it must be new, empty or an earlier export; [^\n]*$"):
+        export.write(folders, tmp_path / "mine")
+    assert content(tmp_path) == before
+
+
+def test_the_folder_of_an_export_is_resolved(
+    folders: DataFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=rf"^--export is {tmp_path.name}; "):
+        export.write(folders, Path("."))
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    export.write(folders, Path("link"))
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "data").is_dir()
 
 
 @pytest.mark.parametrize(

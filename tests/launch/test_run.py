@@ -210,6 +210,8 @@ def test_export_is_refused_before_a_token_is_written(capsys: pytest.CaptureFixtu
     assert code == 2 and "data.positions is continue; other programs take a restart" in error
     assert not Path("cache").exists()
     assert exits(capsys, "data", "-m", *tiny, "seed=1,2", "--export", "out")[0] == 2
+    code, _, error = exits(capsys, "data", "cache_dir=cache", *tiny, "--export", ".")
+    assert code == 2 and "must be new, empty or an earlier export" in error and not Path("cache").exists()
 
 
 def test_missing_data_exits_2_as_data(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
