@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -169,32 +170,46 @@ def one(arguments: argparse.Namespace, overrides: Sequence[str], config: Config)
     if arguments.cfg:
         print(to_yaml(config), end="")
         return
-    task = shards.task(arguments.shard) if getattr(arguments, "shard", None) is not None else None
-    quiet()
-    from ropewalk.launch.stages import execute, make_shards, refuse_missing_shards
-
-    if task is not None:
-        print(make_shards(config, *task))
+    if getattr(arguments, "shard", None) is not None:
+        make_task(config, arguments.shard)
         return
-    if getattr(arguments, "merge", False):
-        refuse_missing_shards(config)
-    last = "report" if arguments.verb == "run" else arguments.verb
     as_json = getattr(arguments, "json", False)
-    tell = (lambda said: print(said, file=sys.stderr)) if as_json else print
-    if target := getattr(arguments, "export", None):
-        from ropewalk.data import export
-
-        export.target(target)
-        export.refuse(config.data.document_mask, config.data.positions, config.data.pose.target_length)
-    run = execute(config, last, tell, command(arguments.verb, overrides))
-    if target:
-        tell(export.write(export.DataFolders.of(run.folder, run.cache), Path(target))[1])
-        tell(f"wrote {target}")
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # stdout holds the JSON alone
+        run = finished(arguments, overrides, config)
     if arguments.verb == "rope" and not as_json:
         show_rope(run, (arguments.compare or "").split(",") if arguments.compare else [])
     if arguments.verb == "data" and arguments.show:
         show_pages(run, arguments.show)
     close(arguments.verb, run.folder, as_json)
+
+
+def make_task(config: Config, word: str) -> None:
+    """`--shard I/N`; what is no task is refused before anything is loaded. Raises: ConfigError, DataError."""
+    task = shards.task(word)
+    quiet()
+    from ropewalk.launch.stages import make_shards
+
+    print(make_shards(config, *task))
+
+
+def finished(arguments: argparse.Namespace, overrides: Sequence[str], config: Config) -> "Run":
+    """The verb's stages, and the sequences for other programs where they are asked for. Raises: RopewalkError."""
+    quiet()
+    from ropewalk.launch.stages import execute, refuse_missing_shards
+
+    if getattr(arguments, "merge", False):
+        refuse_missing_shards(config)
+    if target := getattr(arguments, "export", None):
+        from ropewalk.data import export
+
+        export.target(target)
+        export.refuse(config.data.document_mask, config.data.positions, config.data.pose.target_length)
+    last = "report" if arguments.verb == "run" else arguments.verb
+    run = execute(config, last, command(arguments.verb, overrides))
+    if target:
+        print(export.write(export.DataFolders.of(run.folder, run.cache), Path(target))[1])
+        print(f"wrote {target}")
+    return run
 
 
 def command(verb: str, overrides: Sequence[str]) -> str:

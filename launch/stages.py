@@ -54,7 +54,7 @@ class Run:
         return {stage: self.done[stage].fingerprint for stage in stages}
 
 
-def execute(config: Config, last: str, tell: Callable[[str], None] = print, command: str = "") -> Run:
+def execute(config: Config, last: str, command: str = "") -> Run:
     """Run every stage up to `last`, skipping what is done.
 
     Raises: ConfigError, DataError, ProofError, Stopped; each tells itself in lines.
@@ -68,7 +68,7 @@ def execute(config: Config, last: str, tell: Callable[[str], None] = print, comm
         (run.folder / "config.yaml").write_text(to_yaml(config))
         for stage in BESIDE.get(last) or ORDER[: ORDER.index(last) + 1]:
             run.done[stage], said = _STAGES[stage](run)
-            tell(said)
+            print(said)
             _write_manifest(run)
     return run
 

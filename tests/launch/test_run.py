@@ -189,11 +189,27 @@ def test_rope_warns_before_anything_is_loaded_and_keeps_the_warning(
     assert any("beyond 4" in line for line in json.loads(said.out)["findings"])
 
 
-def test_data_exports_its_sequences(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
+@pytest.fixture
+def texts(tiny: list[str]) -> list[str]:
+    """The words of a run that has something to read."""
     Path("texts").mkdir()
     for number in range(12):
         Path("texts", f"{number}.txt").write_text("the rope is laid of three strands " * 40)
-    words = ["data", "cache_dir=cache", *tiny, "data.sources.none.path=texts", "data.seq_len=128", "--export"]
+    return ["data", "cache_dir=cache", *tiny, "data.sources.none.path=texts", "data.seq_len=128"]
+
+
+def test_data_json_prints_the_ledger_alone(capsys: pytest.CaptureFixture[str], texts: list[str]) -> None:
+    """What the stages say goes beside it; also when they are skipped, and when the sequences go out too."""
+    for words in (["data.contamination.action=report"], ["--export", "out"]):
+        main([*texts, "--json", *words])
+        said = capsys.readouterr()
+        assert json.loads(said.out) == json.loads(Path("runs/tiny/data/ledger.json").read_text())
+        assert "tokens of none: done" in said.err and "plan: done" in said.err and "data: done" in said.err
+    assert "wrote out" in said.err
+
+
+def test_data_exports_its_sequences(capsys: pytest.CaptureFixture[str], texts: list[str]) -> None:
+    words = [*texts, "--export"]
     main([*words, "out"])
     said = capsys.readouterr().out
     assert "export: done in" in said and "wrote out" in said
