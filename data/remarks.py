@@ -160,9 +160,10 @@ def _refused(ledger: Json, limit: float) -> Iterator[str]:
 def _padded(ledger: Json, limit: float) -> Iterator[str]:
     plan = ledger["plan"]
     if plan["sequences"] and plan["fill"] < limit:
+        way_out = "" if plan["packer"] == "window_fill" else "set data.packer=window_fill, or "
         yield (
             f"data.packer is {plan['packer']}; the plan is {plan['fill']:.1%} full and the rest of the work is on padding; below "
-            f"{limit:.0%} it pays to pack; set data.packer=window_fill, or lower data.seq_len"
+            f"{limit:.0%} it pays to pack; {way_out}lower data.seq_len"
         )
 
 

@@ -88,6 +88,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments.overrides += rest
     if arguments.multirun and getattr(arguments, "export", None):
         top.error("--export goes with one run, not with --multirun")
+    if getattr(arguments, "shard", None) is not None:
+        idle = [f"--{name}" for name in ("export", "json", "show") if getattr(arguments, name)]
+        if idle:
+            top.error(f"--shard makes shards only, and no plan: not allowed with {', '.join(idle)}")
     return arguments
 
 

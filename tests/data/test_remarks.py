@@ -58,6 +58,15 @@ def test_each_warning_has_its_limit(one: dict[str, Any], two: dict[str, Any], th
     assert warnings(before) == []
 
 
+@pytest.mark.parametrize(
+    ("packer", "way_out"),
+    [("window_fill", "lower data.seq_len"), ("none", "set data.packer=window_fill, or lower data.seq_len")],
+)
+def test_padding_names_no_way_out_that_is_taken(packer: str, way_out: str) -> None:
+    (line,) = warnings(changed(plan={"fill": 0.5, "packer": packer}))
+    assert line.endswith(f"; {way_out}")
+
+
 @pytest.mark.parametrize(("policy", "warned"), [("split", 0), ("truncate", 1), ("drop", 1)])
 def test_loss_is_told_where_a_policy_loses(policy: str, warned: int) -> None:
     """Under split, what is cut is the rest of the last document that a budget took."""

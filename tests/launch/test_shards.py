@@ -100,3 +100,11 @@ def test_a_task_that_cannot_be_is_refused_before_anything_is_read(
         "--shard is 4/4; i must be below n, tasks are counted from 0; the last is 3/4",
     ]
     assert "not allowed with" in refused(capsys, *tiny, "--shard", "0/4", "--merge")
+
+
+@pytest.mark.parametrize("words", [["--export", "out"], ["--json"], ["--show", "2"]])
+def test_what_a_task_would_not_do_is_refused(
+    capsys: pytest.CaptureFixture[str], tiny: list[str], words: list[str]
+) -> None:
+    assert f"not allowed with {words[0]}" in refused(capsys, *tiny, "--shard", "0/4", *words)
+    assert not Path("cache").exists()
