@@ -11,11 +11,17 @@ import pyarrow as pa
 
 from ropewalk.data import shards, write
 from ropewalk.data.sources import ID_SEEN
-from ropewalk.data.store import DOCUMENTS, dtype_for, numbers, table_of
+from ropewalk.data.store import DOCUMENTS, delete_it, dtype_for, numbers, refuse_other_size, table_of
 
 
 def merge(folder: Path, made: Sequence[dict[str, Any]], vocab_size: int) -> dict[str, Any]:
-    """Write `folder`/documents.arrow over its shards, of which `made` are the facts. Returns the store's facts."""
+    """Write `folder`/documents.arrow over its shards, of which `made` are the facts. Returns the store's facts.
+
+    Raises: DataError for a shard whose file has another size than its facts say.
+    """
+    for number, facts in enumerate(made):
+        shard = folder / shards.name(number)
+        refuse_other_size(shard, facts, dtype_for(vocab_size), delete_it(shard))
     parts = [_numbered(table_of(folder / shards.name(number)), number) for number in range(len(made))]
     table = pa.concat_tables(parts)
     again = seen_before(numbers(table["key"]), table["id"])

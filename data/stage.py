@@ -119,6 +119,12 @@ def missing_shards(config: Config, inputs: Inputs) -> list[str]:
     return [f"{name}/{shards.name(number)}" for name, text in texts.items() for number in text.missing()]
 
 
+def prove_shards(config: Config, inputs: Inputs) -> None:
+    """Before shards that are all there are merged: their bytes must be those that were written. Raises: DataError."""
+    for text in _texts(config, inputs)[1].values():
+        text.prove()
+
+
 def _texts(config: Config, inputs: Inputs) -> tuple[PreTrainedTokenizerBase, dict[str, TextStore]]:
     """The tokenizer and, made or not, the store of each text source."""
     cache, data = Path(config.cache_dir).expanduser(), config.data

@@ -6,6 +6,7 @@ NNNNN/                 the shard's own documents.arrow and manifest.json, as it 
 manifest.json          fingerprint, dtype, counts in all and by shard, what was refused and why
 """
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from ropewalk.conf import manifest
+from ropewalk.conf.errors import DataError
 from ropewalk.data import draw, shards
 
 TOKENS, DOCUMENTS = "tokens.bin", "documents.arrow"
@@ -43,10 +45,9 @@ class Ids(Sequence[str]):
 class Tokens:
     """The shards' tokens end to end, mapped when they are asked for. A slice is a view and lies in one shard."""
 
-    def __init__(self, files: Sequence[Path], dtype: np.dtype[Any]) -> None:
+    def __init__(self, files: Sequence[Path], counts: Sequence[int], dtype: np.dtype[Any]) -> None:
         self.files, self.dtype = list(files), dtype
-        sizes = [file.stat().st_size // dtype.itemsize for file in files]
-        self.first: list[int] = np.cumsum([0, *sizes], dtype=np.int64).tolist()
+        self.first: list[int] = np.cumsum([0, *counts], dtype=np.int64).tolist()
 
     def __len__(self) -> int:
         return self.first[-1]
@@ -104,13 +105,44 @@ def table_of(folder: Path) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(str(folder / DOCUMENTS))).read_all()
 
 
+def refuse_other_size(shard: Path, facts: dict[str, Any], dtype: np.dtype[Any], way_out: str) -> None:
+    """Hold a shard's folder against its `facts`. Raises: DataError: read by wrong offsets, it would give other documents' tokens."""
+    try:
+        size = (shard / TOKENS).stat().st_size
+    except FileNotFoundError:
+        size = 0
+    if size != (wanted := facts["tokens"] * dtype.itemsize):
+        raise DataError(f"{shard / TOKENS} is {size:,} bytes; by its manifest it must be {wanted:,}; {way_out}")
+
+
+def refuse_other_bytes(shard: Path, facts: dict[str, Any]) -> None:
+    """All of a shard's tokens are read. Raises: DataError when their sha256 is not that of its `facts`."""
+    with (shard / TOKENS).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != facts["sha256"]:
+        raise DataError(
+            f"{shard / TOKENS} has sha256 {found[:16]}...; by its manifest it must be {facts['sha256'][:16]}...; "
+            f"{delete_it(shard)}"
+        )
+
+
+def delete_it(shard: Path) -> str:
+    """The way out for a shard of a store that is not merged yet: of that one alone the tokens are made again."""
+    return f"delete {shard} and run again"
+
+
+def _keep_others(shard: Path) -> str:
+    """The way out for a shard of a finished store."""
+    store = shard.parent
+    return f"delete {store} and run again, or to keep its other shards: delete {shard}, rename {store} to {store.name}.tmp, run again"
+
+
 def load(folder: Path) -> Store:
-    """Open a finished store; the tokens are mapped, not read."""
+    """Open a finished store; the tokens are mapped, not read. Raises: DataError for a shard whose file has another size."""
     found = manifest.read(folder)
     assert found is not None, f"{folder.name} is not finished"
     table = table_of(folder)
-    files = [folder / shards.name(number) / TOKENS for number in range(len(found.facts["shards"]))]
-    tokens = Tokens(files, np.dtype(found.facts["dtype"]))
+    tokens = _tokens(folder, found.facts["shards"], np.dtype(found.facts["dtype"]))
     return Store(
         tokens=tokens,
         offset=_flat(numbers(table["offset"]), numbers(table["shard"]), tokens),
@@ -122,6 +154,13 @@ def load(folder: Path) -> Store:
         fingerprint=found.fingerprint,
         text_hash=numbers(table["text_hash"]),
     )
+
+
+def _tokens(folder: Path, made: Sequence[dict[str, Any]], dtype: np.dtype[Any]) -> Tokens:
+    parts = [folder / shards.name(number) for number in range(len(made))]
+    for shard, facts in zip(parts, made, strict=True):
+        refuse_other_size(shard, facts, dtype, _keep_others(shard))
+    return Tokens([shard / TOKENS for shard in parts], [facts["tokens"] for facts in made], dtype)
 
 
 def _flat(offset: np.ndarray, shard: np.ndarray, tokens: Tokens) -> np.ndarray:

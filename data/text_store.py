@@ -6,6 +6,7 @@ Any number of processes may be at work in it: each makes what is neither there n
 
 import errno
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from ropewalk.conf import manifest
 from ropewalk.conf.data import SourceConfig
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.manifest import held, lock_of, run_shared, run_stage, temporary_of, workspace
-from ropewalk.data import merge, shards, sources, write
+from ropewalk.data import merge, shards, sources, store, write
 from ropewalk.data.sources import Listed
 from ropewalk.data.write import How
 
@@ -61,6 +62,15 @@ class TextStore:
             with held(self._lock(number), self._said(number)):
                 self._make(number)
 
+    def prove(self) -> None:
+        """Before a merge: hold the bytes of shards, which may come from other machines, against their manifests. A finished store
+        is left alone. Raises: DataError."""
+        if manifest.read(self.folder) is not None:
+            return
+        with ThreadPoolExecutor(self.how.workers) as pool:
+            proved = pool.map(self._prove, range(len(self.shards)))
+            list(tqdm(proved, total=len(self.shards), unit="shard", desc=f"prove {self.name}", disable=None))
+
     def publish(self) -> str:
         """Merge the shards, which are all there, and finish the store. Returns the line that says so."""
         with told_when_full(self.folder):
@@ -91,6 +101,14 @@ class TextStore:
             total=sum(u.size for u in mine), unit="B", unit_scale=True, desc=self._said(number), disable=None
         ) as bar:
             return write.shard(temporary, items, self.how, bar.update)
+
+    def _prove(self, number: int) -> None:
+        found = manifest.read(self._at(number))
+        assert found is not None, "a shard is missing"
+        store.refuse_other_size(
+            self._at(number), found.facts, store.dtype_for(self.how.vocab_size), store.delete_it(self._at(number))
+        )
+        store.refuse_other_bytes(self._at(number), found.facts)
 
     def _merge(self, temporary: Path) -> dict[str, Any]:
         made = [manifest.read(temporary / shards.name(number)) for number in range(len(self.shards))]

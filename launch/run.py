@@ -199,10 +199,10 @@ def make_task(config: Config, word: str) -> None:
 def finished(arguments: argparse.Namespace, overrides: Sequence[str], config: Config) -> "Run":
     """The verb's stages, and the sequences for other programs where they are asked for. Raises: RopewalkError."""
     quiet()
-    from ropewalk.launch.stages import execute, refuse_missing_shards
+    from ropewalk.launch.stages import execute, refuse_unfit_shards
 
     if getattr(arguments, "merge", False):
-        refuse_missing_shards(config)
+        refuse_unfit_shards(config)
     if target := getattr(arguments, "export", None):
         from ropewalk.data import export
 

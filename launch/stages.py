@@ -116,16 +116,18 @@ def make_shards(config: Config, task: int, tasks: int) -> str:
     return f"shard {task}/{tasks}: {made or 'nothing to do'}"
 
 
-def refuse_missing_shards(config: Config) -> None:
-    """Before `ropewalk data --merge`. Raises: ConfigError with the shards that are missing."""
+def refuse_unfit_shards(config: Config) -> None:
+    """Before `ropewalk data --merge`. Raises: ConfigError with the shards that are missing, DataError for one that is damaged."""
     from ropewalk.data import stage
 
-    if missing := stage.missing_shards(config, data_inputs(config)):
+    inputs = data_inputs(config)
+    if missing := stage.missing_shards(config, inputs):
         some = ", ".join(missing[:20]) + (f" and {len(missing) - 20} more" if len(missing) > 20 else "")
         raise ConfigError(
             f"--merge lacks shards {some}; all must be there; make them with ropewalk data --shard I/N, or all that is missing "
             "with ropewalk data"
         )
+    stage.prove_shards(config, inputs)
 
 
 def _train(run: Run) -> tuple[Manifest, str]:

@@ -1,9 +1,11 @@
 """A store made in shards: by whom, in which order, after which accident, the bytes are the same and nothing finished is redone."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -151,6 +153,64 @@ def test_an_id_that_an_earlier_shard_has_is_counted_and_not_trained_on(
     assert sorted(opened.ids) == list("01234567")
     assert opened.facts["refused"] == {"id seen before": 1}
     assert bytes(opened.document(opened.ids.index("1")).astype("u1")) == (folder / "001.txt").read_bytes()
+
+
+def cut_short(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 2)
+
+
+def changed(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[::-1])
+
+
+def test_a_shard_that_is_short_is_refused_and_made_again_when_it_is_deleted(
+    folder: Path, tmp_path: Path, whole: dict[str, str]
+) -> None:
+    target = text_store(folder, tmp_path / "cache")
+    target.make(target.missing())
+    shard = tmp_of(target) / "00003"
+    cut_short(shard / "tokens.bin")
+    said = rf"^{shard}/tokens\.bin is 4,998 bytes; by its manifest it must be 5,000; delete {shard} and run again$"
+    for refuse in (target.publish, target.prove):
+        with pytest.raises(DataError, match=said):
+            refuse()
+    shutil.rmtree(shard)
+    assert target.missing() == [3]
+    made(target)
+    assert content_of(tmp_path / "cache") == whole
+
+
+def test_a_shard_of_other_bytes_is_refused_before_a_merge(folder: Path, tmp_path: Path) -> None:
+    target = text_store(folder, tmp_path / "cache", workers=3)
+    target.make(target.missing())
+    target.prove()
+    shard = tmp_of(target) / "00001"
+    changed(shard / "tokens.bin")
+    with pytest.raises(DataError, match=rf"^{shard}/tokens\.bin has sha256 [^\n]*; delete {shard} and run again$"):
+        target.prove()
+
+
+@pytest.mark.parametrize("number", [0, 3, 4])
+@pytest.mark.parametrize("damage", [cut_short, Path.unlink, lambda file: file.write_bytes(file.read_bytes() + b"xx")])
+def test_a_finished_store_with_a_shard_of_another_size_is_not_read(
+    folder: Path, tmp_path: Path, whole: dict[str, str], number: int, damage: Callable[[Path], object]
+) -> None:
+    """Both ways out lead out."""
+    target = text_store(folder, tmp_path / "cache")
+    shard = made(target) / shards.name(number)
+    damage(shard / "tokens.bin")
+    with pytest.raises(
+        DataError, match=rf"^{shard}/tokens\.bin is [\d,]* bytes; .* must be [\d,]*; delete {target.folder} and"
+    ):
+        store.load(target.folder)
+    shutil.rmtree(shard)
+    target.folder.rename(tmp_of(target))
+    assert target.missing() == [number]
+    made(target)
+    assert content_of(tmp_path / "cache") == whole
+    shutil.rmtree(target.folder)
+    made(target)
+    assert content_of(tmp_path / "cache") == whole
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------

@@ -67,6 +67,14 @@ def test_four_shard_commands_and_a_merge_equal_one_command(capsys: pytest.Captur
     assert content_of(Path("runs/tiny/data")) == content_of(Path("whole_runs/tiny/data"))
 
 
+def test_a_shard_that_came_damaged_is_not_merged(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
+    main([*tiny, "cache_dir=cache", "--shard", "0/1"])
+    (file,) = Path("cache").rglob("00001/tokens.bin")
+    file.write_bytes(file.read_bytes()[::-1])
+    head, line = refused(capsys, *tiny, "cache_dir=cache", "--merge").splitlines()
+    assert head == "data:" and re.fullmatch(rf"{file} has sha256 .*; delete {file.parent} and run again", line)
+
+
 def test_all_missing_shards_are_named_and_only_twenty_of_many(
     capsys: pytest.CaptureFixture[str], tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
