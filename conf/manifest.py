@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.full import told_when_full
 
 MANIFEST = "manifest.json"
 MARK = "content.json"  # in a folder that is being written: what it is for
@@ -173,8 +174,11 @@ def run_stage(
 def run_shared(
     stage: str, content: Any, output: Path, work: Callable[[Path], dict[str, Any]], *, resumable: bool = False
 ) -> tuple[Manifest, str]:
-    """`run_stage` for a part of the cache, which other runs may be making at this moment: one makes it, the others wait."""
-    with held(output, stage):
+    """`run_stage` for a part of the cache, which other runs may be making at this moment: one makes it, the others wait.
+
+    Raises: ConfigError for a disk that is full.
+    """
+    with told_when_full(output), held(output, stage):
         return run_stage(stage, content, output, work, resumable=resumable)
 
 

@@ -4,6 +4,7 @@ Duplicates are looked for among what the mixture draws from; held-out text in wh
 """
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,11 +86,21 @@ def _cached(stage: str, decides: dict[str, Any], parent: Path, make: Callable[[]
     folder = parent / manifest.fingerprint(content)[:16]
 
     def work(temporary: Path) -> dict[str, Any]:
-        np.save(temporary / "documents.npy", make())
+        _save(temporary / "documents.npy", make())
         return {}
 
     print(run_shared(stage, content, folder, work)[1])
     return np.load(folder / "documents.npy", mmap_mode="r")  # type: ignore[no-any-return]
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """As `np.save` writes it, which says of a full disk only that it wrote less."""
+    array = np.ascontiguousarray(array)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _digest(mask: np.ndarray) -> str:

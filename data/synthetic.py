@@ -15,7 +15,6 @@ from ropewalk.data import merge, retrieval
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.mixture import FORMAT
 from ropewalk.data.store import Store
-from ropewalk.data.text_store import told_when_full
 
 
 def store_of(
@@ -37,8 +36,7 @@ def store_of(
         made = _documents(kind, filler, tokens, length, config.seed, tokenizer)
         return {"kind": kind, **merge.one_shard(temporary, name, made, tokenizers.size(tokenizer))}
 
-    with told_when_full(folder):
-        print(run_shared(f"tokens of {name}", decides, folder, work)[1])
+    print(run_shared(f"tokens of {name}", decides, folder, work)[1])
     return folder
 
 

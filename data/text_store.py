@@ -4,10 +4,7 @@ A shard is a finished stage in `FOLDER.tmp`, under a lock of its own beside it. 
 Any number of processes may be at work in it: each makes what is neither there nor being made.
 """
 
-import errno
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from tqdm import tqdm
 
 from ropewalk.conf import manifest
 from ropewalk.conf.data import SourceConfig
-from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.full import told_when_full
 from ropewalk.conf.manifest import held, lock_of, run_shared, run_stage, temporary_of, workspace
 from ropewalk.data import merge, shards, sources, store, write
 from ropewalk.data.sources import Listed
@@ -54,13 +51,14 @@ class TextStore:
 
     def make(self, numbers: list[int]) -> None:
         """Make these shards, first those that no other process is making, then wait for the rest. Raises: DataError, ConfigError."""
-        with lock_of(self.folder):
-            if manifest.read(self.folder) is not None:
-                return
-            workspace(self.folder, self.decides, resumable=True)
-        for number in [n for n in numbers if not self._make_if_free(n)]:
-            with held(self._lock(number), self._said(number)):
-                self._make(number)
+        with told_when_full(self.folder):
+            with lock_of(self.folder):
+                if manifest.read(self.folder) is not None:
+                    return
+                workspace(self.folder, self.decides, resumable=True)
+            for number in [n for n in numbers if not self._make_if_free(n)]:
+                with held(self._lock(number), self._said(number)):
+                    self._make(number)
 
     def prove(self) -> None:
         """Before a merge: hold the bytes of shards, which may come from other machines, against their manifests. A finished store
@@ -73,8 +71,7 @@ class TextStore:
 
     def publish(self) -> str:
         """Merge the shards, which are all there, and finish the store. Returns the line that says so."""
-        with told_when_full(self.folder):
-            said = run_shared(self.name, self.decides, self.folder, self._merge, resumable=True)[1]
+        said = run_shared(self.name, self.decides, self.folder, self._merge, resumable=True)[1]
         for number in range(len(self.shards)):
             Path(lock_of(self._lock(number)).lock_file).unlink(missing_ok=True)
         return said
@@ -91,8 +88,7 @@ class TextStore:
         if self.has(number):
             return
         content = {"store": manifest.fingerprint(self.decides), "shard": number}
-        with told_when_full(self.folder):
-            print(run_stage(self._said(number), content, self._at(number), lambda t: self._write(t, number))[1])
+        print(run_stage(self._said(number), content, self._at(number), lambda t: self._write(t, number))[1])
 
     def _write(self, temporary: Path, number: int) -> dict[str, Any]:
         mine = [self.listed.units[n] for n in self.shards[number]]
@@ -124,17 +120,3 @@ class TextStore:
 
     def _said(self, number: int) -> str:
         return f"{self.name}, shard {shards.name(number)} of {len(self.shards)}"
-
-
-@contextmanager
-def told_when_full(folder: Path) -> Iterator[None]:
-    """For what writes to a store's `folder`. Raises: ConfigError for a disk that is full; shards that are finished stay."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise ConfigError(
-            f"cache_dir is {folder.parents[1]}; its disk must have room for the tokens, about half the size of the text, and is "
-            "full; make room or set another cache_dir, and run again: finished shards are kept"
-        ) from None

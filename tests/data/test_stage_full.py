@@ -1,0 +1,76 @@
+"""A disk that is full in the midst of the stage: a line, nothing half finished, and the next run ends as if nothing had been."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ropewalk.conf import manifest
+from ropewalk.conf.errors import ConfigError
+from ropewalk.data import cleaning, text_store
+
+sys.path.insert(0, str(Path(__file__).parent))
+from place import SYNTHETIC, Place  # noqa: E402
+from stores import content_of  # noqa: E402
+
+WORDS = (*SYNTHETIC, "data.contamination.action=report")
+FILES = [  # part of the cache, what of it does not fit
+    ("tokenizers", "tokenizer.json"),
+    ("tokenizers", "tokenizer_config.json"),
+    ("tokens", "tokens.bin"),
+    ("tokens", "documents.arrow"),
+    ("duplicates", "documents.npy"),
+    ("contamination", "documents.npy"),
+    ("plans", "plan.arrow"),
+    ("plans", "manifest.json.tmp"),
+]
+
+
+def fill(monkeypatch: pytest.MonkeyPatch, part: str, name: str) -> None:
+    """Where a stage writes in this part, the file is the kernel's full device."""
+    real: Callable[..., Path] = manifest.workspace
+
+    def workspace(output: Path, *args: Any, **kwargs: Any) -> Path:
+        found = real(output, *args, **kwargs)
+        if part in output.parts:
+            (found / name).symlink_to("/dev/full")
+        return found
+
+    for module in (manifest, text_store):
+        monkeypatch.setattr(module, "workspace", workspace)
+
+
+@pytest.mark.parametrize(("part", "name"), FILES)
+def test_a_full_disk_is_a_line_wherever_it_is_met(
+    place: Place, monkeypatch: pytest.MonkeyPatch, part: str, name: str
+) -> None:
+    with monkeypatch.context() as patched:
+        fill(patched, part, name)
+        with pytest.raises(ConfigError, match=rf"^cache_dir is {place.folder / 'cache'}; its disk .* is full; [^\n]*$"):
+            place.run(*WORDS, sources=("books",))
+    assert not list((place.folder / "cache" / part).glob("*/manifest.json"))
+    for link in [path for path in (place.folder / "cache").rglob(name) if path.is_symlink()]:
+        link.unlink()
+    place.run(*WORDS, sources=("books",))
+    place.run(*WORDS, sources=("books",), cache="other", output="again")
+    assert content_of(place.folder / "cache") == content_of(place.folder / "other")
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.empty((0, 7), np.uint32),
+        np.arange(12, dtype=np.uint32).reshape(3, 4),
+        np.asfortranarray(np.arange(12, dtype=np.uint32).reshape(3, 4)),
+        np.array([True, False]),
+        np.arange(20)[::3],
+    ],
+)
+def test_an_array_is_written_as_numpy_reads_it(tmp_path: Path, array: np.ndarray) -> None:
+    cleaning._save(tmp_path / "one.npy", array)
+    np.save(tmp_path / "two.npy", np.ascontiguousarray(array))
+    assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "two.npy").read_bytes()
+    assert np.array_equal(np.load(tmp_path / "one.npy", mmap_mode="r" if array.size else None), array)
