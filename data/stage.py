@@ -80,6 +80,7 @@ def _finish(
         "plan": plan.name,
         "stores": {n: f.name for n, f in stores.items()},
         "tokenizer": tokenizers.identity(tokenizer),
+        "tokenizer_files": tokenizers.saved_identity(tokenizer),
         **_pose(config),
     }
 

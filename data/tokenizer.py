@@ -1,8 +1,11 @@
 """The tokenizer of a run: loaded from the base, or trained on the sources for a base made from scratch."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
@@ -12,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.manifest import fingerprint
 
+OF_THE_MACHINE = {"is_local", "local_files_only", "name_or_path", "cache_dir", "_commit_hash", "transformers_version"}
 SPECIAL = ("<|endoftext|>", "<|pad|>")
 
 
@@ -51,6 +55,22 @@ def identity(tokenizer: PreTrainedTokenizerBase) -> str:
     content = json.loads(backend(tokenizer).to_str())
     content["padding"] = content["truncation"] = None
     return fingerprint(content)
+
+
+def saved_identity(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Fingerprint of what `save` writes beside tokenizer.json: special tokens, the chat template and the like, which go into the
+    trained model, without what differs by machine."""
+    with TemporaryDirectory() as made:
+        save(tokenizer, Path(made))
+        files = [path for path in Path(made).rglob("*") if path.is_file() and path.name != "tokenizer.json"]
+        return fingerprint({path.relative_to(made).as_posix(): _canonical(path) for path in files})
+
+
+def _canonical(path: Path) -> Any:
+    if path.suffix != ".json":
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {key: value for key, value in content.items() if key not in OF_THE_MACHINE}
 
 
 def size(tokenizer: PreTrainedTokenizerBase) -> int:

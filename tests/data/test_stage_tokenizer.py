@@ -1,0 +1,74 @@
+"""The tokenizer that goes into the trained model: what is changed of it redoes the data stage, and no token where ids stay."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ropewalk.data import stage
+from ropewalk.data import tokenizer as tokenizers
+
+sys.path.insert(0, str(Path(__file__).parent))
+from place import Place  # noqa: E402
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A tokenizer with a chat template, as a base has it."""
+    made = tokenizers.train(["rope walk yarn lay twist strand"] * 20, 300)
+    made.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizers.save(made, tmp_path / "base")
+    return tmp_path / "base"
+
+
+def run(place: Place, folder: Path) -> str:
+    return stage.run(place.config(), stage.Inputs(str(folder)), place.folder / "data")[1]
+
+
+def set_key(**found: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | found))
+
+    return change
+
+
+CHANGES = {
+    "eos": (set_key(eos_token="<|pad|>"), "tokenizer_config.json", "<|pad|>"),
+    "length": (set_key(model_max_length=4096), "tokenizer_config.json", "4096"),
+    "template": (lambda at: (at / "chat_template.jinja").write_text("{{ 1 }}"), "chat_template.jinja", "{{ 1 }}"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_that_moves_no_id_reaches_the_run_and_redoes_no_token(place: Place, folder: Path, change: str) -> None:
+    run(place, folder)
+    tokens = {path: path.stat().st_mtime_ns for path in (place.folder / "cache").rglob("*") if path.is_file()}
+    do, name, wanted = CHANGES[change]
+    do(folder)
+    assert "redone: tokenizer_files was" in run(place, folder)
+    assert wanted in (place.folder / "data" / "tokenizer" / name).read_text()
+    assert {path: path.stat().st_mtime_ns for path in tokens} == tokens
+    assert "skipped" in run(place, folder)
+
+
+def test_where_the_tokenizer_lies_is_no_change_of_it(place: Place, folder: Path) -> None:
+    run(place, folder)
+    shutil.copytree(folder, place.folder / "elsewhere")
+    assert "skipped" in run(place, place.folder / "elsewhere")
+
+
+def test_what_is_said_of_the_machine_is_no_change(folder: Path) -> None:
+    """As a tokenizer of the hub's cache says it, and one of a folder."""
+    one = tokenizers.load(str(folder))
+    before = tokenizers.saved_identity(one)
+    assert "is_local" in one.init_kwargs
+    one.init_kwargs |= {"is_local": False, "_commit_hash": "abc", "cache_dir": "/big/cache"}
+    one.name_or_path = "hub/name"
+    assert tokenizers.saved_identity(one) == before
+    one.init_kwargs["clean_up"] = True
+    assert tokenizers.saved_identity(one) != before
