@@ -39,6 +39,8 @@ class SourceConfig(SourceLengths):
     """Which split of a hub or saved dataset; unset: its only one."""
     revision: str | None = None
     """Branch, tag or commit of a hub dataset."""
+    follow_links: bool = False
+    """Read files that a link inside the folder leads to outside of it (a hub's cache); links to folders are never followed."""
     weight: float | None = None
     """Share of the plan's tokens, relative to the other sources; unset everywhere: every document once."""
     filler: str | None = None

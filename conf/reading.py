@@ -11,6 +11,7 @@ _READ_BY = {
     "template": TABLES,
     "id_key": TABLES,
     "pattern": (*FILES, "jsonl", "parquet", "arrow"),
+    "follow_links": (*FILES, "jsonl", "parquet", "arrow"),
     "config": ("hub",),
     "split": ("arrow", "hub"),
     "revision": ("hub",),
@@ -44,6 +45,8 @@ def problems(source: Any, at: str) -> Iterator[str]:
             )
         if source.text_key != "text":
             yield f"{at}.text_key is {source.text_key}; {at}.template says what the text is; unset one of them"
+    if source.follow_links and "://" in (source.path or "").removeprefix("file://").removeprefix("local://"):
+        yield f"{at}.follow_links is {source.follow_links}; only folders of this machine have links; unset it"
     if source.kind == "hub" and "://" in (source.path or ""):
         yield f"{at}.path is {source.path}; kind hub takes a name such as org/name; unset {at}.kind to read files by URL"
     if source.kind != "auto":

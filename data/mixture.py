@@ -23,7 +23,7 @@ from ropewalk.data.store import Store
 from ropewalk.data.supply import Supply, refuse_empty
 
 LEFT_OUT = ("dropped", "dropped_documents", "outside_length", "outside_length_documents")
-FORMAT = 5  # raise when the bytes of a store or plan change for the same settings
+FORMAT = 6  # raise when the bytes of a store or plan change for the same settings
 
 
 def longest(config: Config, name: str) -> int:

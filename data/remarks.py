@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ropewalk.data.sources import OF_FILE
+
 Json = Mapping[str, Any]
 NOTHING_LOST = ("empty", "no tokens")
 
@@ -146,7 +148,14 @@ def _lost(ledger: Json, limit: float) -> Iterator[str]:
 
 def _refused(ledger: Json, limit: float) -> Iterator[str]:
     for name, row in ledger["sources"].items():
-        refused = sum(count for reason, count in (row.get("refused") or {}).items() if reason not in NOTHING_LOST)
+        reasons = {reason: count for reason, count in (row.get("refused") or {}).items() if reason not in NOTHING_LOST}
+        files = {reason: count for reason, count in reasons.items() if reason.startswith(OF_FILE)}
+        if files:
+            yield (
+                f"data.sources.{name} has files that are lost whole or from the damage on ({_refusals(files)}); nobody knows how many "
+                "documents that is; mend them, or leave them out by pattern"
+            )
+        refused = sum(reasons.values()) - sum(files.values())
         whole = refused + row["documents"]
         if (
             row["kind"] != "tree" and refused / max(whole, 1) > limit

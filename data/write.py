@@ -91,7 +91,7 @@ def hash_of(content: bytes) -> int:
 def _documents(items: Iterable[Document | Refusal], refused: Counter[str]) -> Iterator[Document]:
     for item in items:
         if isinstance(item, Refusal):
-            refused[item.reason] += 1
+            refused[item.reason] += item.count
         else:
             yield item
 

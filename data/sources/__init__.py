@@ -2,6 +2,6 @@
 
 from ropewalk.data.sources.listing import listed
 from ropewalk.data.sources.reading import read
-from ropewalk.data.sources.units import ID_SEEN, Document, Listed, Refusal, Unit
+from ropewalk.data.sources.units import ID_SEEN, OF_FILE, Document, Listed, Refusal, Unit
 
-__all__ = ["ID_SEEN", "Document", "Listed", "Refusal", "Unit", "listed", "read"]
+__all__ = ["ID_SEEN", "OF_FILE", "Document", "Listed", "Refusal", "Unit", "listed", "read"]

@@ -1,7 +1,9 @@
 """JSON, a row a line; also as gzip and zstd. A document's id is its file and the byte where its line begins:
 a line's number is known only to who has read all before it, and documents that are added to the end rename none.
+A `.json` may be an array of rows too: it is read from its beginning, and an id is the row's number.
 """
 
+import codecs
 import gzip
 import io
 import json
@@ -10,15 +12,15 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from ropewalk.conf.errors import DataError
-from ropewalk.data.sources import units
+from ropewalk.data.sources import arrays, kinds, units
 from ropewalk.data.sources.columns import Columns
-from ropewalk.data.sources.units import Document, Refusal, Unit
+from ropewalk.data.sources.units import OF_FILE, Document, Refusal, Unit
 
 
-def cut(_: Any, name: str, size: int) -> list[Unit]:
-    """Ranges of bytes on a grid; a line belongs to the range that it begins in. Compressed files stay whole."""
+def cut(place: Any, name: str, size: int) -> list[Unit]:
+    """Ranges of bytes on a grid; a line belongs to the range that it begins in. Compressed files and arrays stay whole."""
     step = units.UNIT_BYTES
-    if units.ends(name, (".gz", ".zst")):
+    if units.ends(name, (".gz", ".zst")) or _holds_array(place, name):
         return [Unit((name,), size)]
     return [
         Unit((name,), min(step, size - at), at, at + step if at + step < size else None) for at in range(0, size, step)
@@ -28,15 +30,41 @@ def cut(_: Any, name: str, size: int) -> list[Unit]:
 def documents(place: Any, name: str, unit: Unit, columns: Columns) -> Iterator[Document | Refusal]:
     at = unit.start
     try:
-        with place.open(name) as file:
-            for at, line in _lines(_plain(file, name), unit):
-                if line.strip():
-                    yield _row(line, f"{name}@{at}", columns)
+        with place.open(name) as opened:
+            file = _plain(opened, name)
+            if (unit.start, unit.stop) == (0, None) and _is_array(file, name):
+                yield from _elements(file, name, columns)
+                return
+            for at, line in _lines(file, unit):
+                row = line if at else line.removeprefix(codecs.BOM_UTF8)
+                if row.strip():
+                    yield _row(row, f"{name}@{at}", columns)
                 at += len(line)
     except (EOFError, OSError, zlib.error) as error:
         damaged = isinstance(error, (EOFError, gzip.BadGzipFile, zlib.error))
         form = "zstd" if units.ends(name, ".zst") else "gzip"
-        yield Refusal(f"{name}@{at}", f"damaged {form}" if damaged else "unreadable")
+        yield Refusal(f"{name}@{at}", OF_FILE + (f"damaged {form}" if damaged else "unreadable"))
+
+
+def _holds_array(place: Any, name: str) -> bool:
+    try:
+        with place.open(name) as file:
+            return _is_array(file, name)
+    except OSError:  # its reader tells
+        return False
+
+
+def _is_array(file: Any, name: str) -> bool:
+    return units.ends(name, kinds.JSON) and file.peek(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+
+
+def _elements(file: Any, name: str, columns: Columns) -> Iterator[Document | Refusal]:
+    number = 0
+    try:
+        for number, row in enumerate(arrays.elements(file), 1):
+            yield _row(row, f"{name}:{number - 1}", columns)
+    except (ValueError, RecursionError):
+        yield Refusal(f"{name}:{number}", OF_FILE + "malformed JSON array")
 
 
 def _lines(file: Any, unit: Unit) -> Iterator[tuple[int, bytes]]:

@@ -6,18 +6,9 @@ from typing import Any
 from ropewalk.conf import reading
 from ropewalk.conf.data import SourceConfig
 from ropewalk.conf.errors import DataError
-from ropewalk.data.sources import globs, hub, jsonl, local, remote, saved, tables, texts, units
+from ropewalk.data.sources import globs, hub, jsonl, kinds, local, remote, saved, tables, texts, units
 from ropewalk.data.sources.units import File, Found, Listed, Unit
 
-_ENDS = {
-    "arrow": (".arrow",),
-    "jsonl": (".jsonl", ".jsonl.gz", ".jsonl.zst"),
-    "parquet": (".parquet",),
-    "html": (".html", ".htm"),
-    "text": (".txt", ".md", ".rst"),
-}
-_DATA = ("arrow", "jsonl", "parquet")
-_TEXTS = (*_ENDS["html"], *_ENDS["text"])
 _PARTS = {"arrow": tables.cut_arrow, "jsonl": jsonl.cut, "parquet": tables.cut_parquet}
 _NO_SOURCE = {  # folders of a source tree that hold no text of its own
     "test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib-dynload", "node_modules",
@@ -32,7 +23,7 @@ def listed(source: SourceConfig, name: str) -> Listed:
         return Listed("hub", place, parts, {**_choices(source, "hub"), "split": place.split, "files": origin})
     found = _find(source, key, _NO_SOURCE if source.kind in ("auto", "tree") else frozenset())
     kind = _kind(source, found, key)
-    if source.kind == "auto" and kind != "tree":  # a folder `test` of rows holds rows
+    if source.kind == "auto" and kind != "tree" and found.how == "folder":  # a folder `test` of rows holds rows
         found = _find(source, key, frozenset())
     if wrong := list(reading.misplaced(source, kind, key)):
         raise DataError("\n".join(wrong))
@@ -41,6 +32,8 @@ def listed(source: SourceConfig, name: str) -> Listed:
         raise DataError(
             f"{key}.path is {source.path}; it holds no file for kind {kind}; correct the path, kind or pattern"
         )
+    for line in remote.unnoticed(files, f"{key}.path"):
+        print(line)
     identity = {**_choices(source, kind), "files": [[file.name, file.size, file.stamp] for file in files]}
     return Listed(kind, found.place, units.grouped(_cut(kind, found.place, files)), identity)
 
@@ -53,7 +46,10 @@ def _choices(source: SourceConfig, kind: str) -> dict[str, Any]:
 
 def _find(source: SourceConfig, key: str, without: Set[str]) -> Found:
     path = (source.path or "").removeprefix("file://").removeprefix("local://")
-    found = remote.find(path, f"{key}.path", without) if "://" in path else local.find(path, without)
+    if "://" in path:
+        found = remote.find(path, f"{key}.path", without)
+    else:
+        found = local.find(path, without, source.follow_links)
     if not found.how:
         raise DataError(
             f"{key}.path is {source.path}; it must be an existing file or folder, a glob or a URL; correct the path, or for a "
@@ -71,13 +67,15 @@ def _kind(source: SourceConfig, found: Found, key: str) -> str:
     if source.path == local.STDLIB:
         return "tree"
     names = [file.name for file in found.files if not file.folder and _wanted(source, file)]
-    kinds = [kind for kind, suffixes in _ENDS.items() if any(units.ends(name, suffixes) for name in names)]
-    whole = found.how == "file" or all(units.ends(name, _TEXTS) for name in names)
-    if not (whole and kinds) and not set(kinds) & set(_DATA):
-        return "text" if found.how == "file" else "tree"
-    if len(kinds) > 1:
-        raise DataError(f"{key}.kind is auto; {source.path} holds {' and '.join(kinds)}; set {key}.kind to one of them")
-    return kinds[0]
+    if unread := kinds.unread(names):
+        suffix, way_out = unread
+        raise DataError(
+            f"{key}.kind is auto; {source.path} holds {suffix}, which no kind reads; {way_out}, or set {key}.kind=text to take it as it is"
+        )
+    speak = kinds.named(names, alone=found.how == "file")
+    if len(speak) > 1:
+        raise DataError(f"{key}.kind is auto; {source.path} holds {' and '.join(speak)}; set {key}.kind to one of them")
+    return speak[0] if speak else ("text" if found.how == "file" else "tree")
 
 
 def _files(source: SourceConfig, kind: str, key: str, found: Found) -> list[File]:
@@ -85,8 +83,8 @@ def _files(source: SourceConfig, kind: str, key: str, found: Found) -> list[File
     if found.how == "file":
         return found.files
     files = saved.chosen(source, key, found.place, found.files) if kind == "arrow" else found.files
-    if kind in _ENDS and source.pattern is None and found.how == "folder":
-        return [file for file in files if file.folder or units.ends(file.name, _ENDS[kind])]
+    if kind != "tree" and source.pattern is None and found.how == "folder":
+        return [file for file in files if file.folder or kinds.read_by(kind, file.name)]
     return [file for file in files if file.folder or _wanted(source, file)]
 
 

@@ -1,5 +1,7 @@
-"""A source on this machine's disks. Links are read where they stay inside the source's folder, and else told."""
+"""A source on this machine's disks. Links are read where they stay inside the source's folder, and else told, unless the settings
+name the link itself or say to follow."""
 
+import hashlib
 import os
 import stat
 import sysconfig
@@ -15,11 +17,13 @@ from ropewalk.data.sources import globs
 from ropewalk.data.sources.units import File, Found
 
 STDLIB = "python:stdlib"
+_EDGE = 64 << 10  # bytes at either end of a file
 
 
 @dataclass(frozen=True)
 class Local:
     base: Path
+    follow_links: bool = False
 
     def open(self, name: str) -> BinaryIO:
         return (self.base / name).open("rb")
@@ -33,8 +37,8 @@ class Local:
         path = self.base / name
         try:
             name.encode()
-            if not path.resolve().is_relative_to(self.base.resolve()):
-                return "link leaves the folder"
+            if not (path.resolve().is_relative_to(self.base.resolve()) or self.follow_links):
+                return "link leaves the folder" + ("" if path.is_dir() else " (see follow_links)")
         except UnicodeEncodeError:
             return "file name is not UTF-8"
         except (OSError, RuntimeError):  # RuntimeError: a loop, before Python 3.13
@@ -44,32 +48,53 @@ class Local:
         return "not a regular file" if path.exists() and not path.is_file() else None  # a pipe would wait for ever
 
 
-def find(address: str, without: Set[str]) -> Found:
+def find(address: str, without: Set[str], follow_links: bool = False) -> Found:
     """What a path, a folder (without those of these names in it) or a glob holds. Raises: DataError for a locked folder."""
     path = Path(sysconfig.get_paths()["stdlib"] if address == STDLIB else address).expanduser()
     if path.is_dir():
-        return Found(Local(path), "folder", _files(path, "**", without))
+        place = Local(path, follow_links)
+        return Found(place, "folder", _files(place, "**", without))
     if path.exists() or path.is_symlink():
-        return Found(Local(path.parent), "file", [_file(path.parent, path)])
+        place = Local(path.parent, follow_links=True)  # the settings name the link, so they mean what it leads to
+        return Found(place, "file", [_file(place, path)])
     if not globs.is_glob(address):
         return Found(Local(path.parent), "", [])
     base, glob = globs.split(str(path))
-    return Found(Local(Path(base)), "glob", _files(Path(base), glob, frozenset()))
+    place = Local(Path(base), follow_links)
+    return Found(place, "glob", _files(place, glob, frozenset()))
 
 
-def _files(base: Path, glob: str, without: Set[str]) -> list[File]:
-    return sorted((_file(base, path) for path in _walk(base, glob, without)), key=lambda file: file.name)
+def _files(place: Local, glob: str, without: Set[str]) -> list[File]:
+    return sorted((_file(place, path) for path in _walk(place.base, glob, without)), key=lambda file: file.name)
 
 
-def _file(base: Path, path: Path) -> File:
-    name = path.relative_to(base).as_posix()
+def _file(place: Local, path: Path) -> File:
+    name = path.relative_to(place.base).as_posix()
     try:
         found = path.stat()
     except OSError:  # a link to nowhere, or in a loop: refused when it is read
         return File(name, 0, None)
     if stat.S_ISDIR(found.st_mode):
         return File(name, 0, None, folder=True)
-    return File(name, found.st_size, found.st_mtime_ns)
+    if path.is_symlink() and place.refusal(name):  # what is not read decides nothing
+        return File(name, 0, None)
+    return File(name, found.st_size, _stamp(path, found))
+
+
+def _stamp(path: Path, found: os.stat_result) -> int | str:
+    """When a file was changed, nanoseconds. Whole seconds may be a made time: archives under SOURCE_DATE_EPOCH, image layers and
+    package stores give one to all their files, and another text of the same size would pass for the old one. Then the file's ends
+    are looked at too."""
+    if found.st_mtime_ns % 1_000_000_000 or not stat.S_ISREG(found.st_mode):
+        return found.st_mtime_ns
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.blake2b(file.read(_EDGE), digest_size=16)
+            file.seek(max(_EDGE, found.st_size - _EDGE))
+            digest.update(file.read(_EDGE))
+    except OSError:  # refused when it is read
+        return found.st_mtime_ns
+    return f"{found.st_mtime_ns} {digest.hexdigest()}"
 
 
 def _walk(base: Path, glob: str, without: Set[str]) -> Iterator[Path]:

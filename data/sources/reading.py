@@ -1,12 +1,14 @@
 """From a unit to its documents, one at a time."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from ropewalk.conf.data import SourceConfig
+from ropewalk.conf.reading import TABLES
 from ropewalk.data.sources import hub, jsonl, tables, texts
 from ropewalk.data.sources.columns import Columns, usable
-from ropewalk.data.sources.units import Document, Listed, Refusal, Unit
+from ropewalk.data.sources.units import OF_FILE, Document, Listed, Refusal, Unit
 
 _READERS: dict[str, Any] = {
     "text": texts.text,
@@ -34,6 +36,6 @@ def _items(listed: Listed, unit: Unit, columns: Columns) -> Iterator[Document | 
     else:
         for name in unit.files:
             if refusal := texts.refused(listed.place, name):
-                yield refusal
+                yield replace(refusal, reason=OF_FILE + refusal.reason) if listed.kind in TABLES else refusal
             else:
                 yield from _READERS[listed.kind](listed.place, name, unit, columns)

@@ -1,7 +1,8 @@
 """A source behind a URL, read through fsspec. What breaks off stops the run: it may be whole the next time."""
 
+import hashlib
 import io
-from collections.abc import Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -9,10 +10,11 @@ from ropewalk.conf.errors import DataError
 from ropewalk.data.sources import globs
 from ropewalk.data.sources.units import File, Found
 
-_STAMPS = (  # in what each filesystem says of a file, where it names the content or its time
-    "ETag", "etag", "blob_id", "checksum", "md5Hash", "content_hash", "Content-MD5", "Digest", "LastModified",
-    "last_modified", "Last-Modified", "mtime", "created",
-)  # fmt: skip
+# in what each filesystem says of a file: what names the content, wherever it lies; what changes with it, at one URL
+_NAMES = ("blob_id", "checksum", "md5Hash", "content_hash", "Content-MD5", "Digest")
+_CHANGES = ("ETag", "etag", "LastModified", "last_modified", "Last-Modified", "mtime", "created")
+_HEAD = 1 << 20  # bytes that are read where nothing of this is said
+_BEGINS = "begins "
 
 
 @dataclass(frozen=True)
@@ -91,27 +93,40 @@ def find(url: str, key: str, without: Set[str]) -> Found:
     try:
         if files.isfile(url):
             base, name = url.rsplit("/", 1)
-            return Found(Remote(base, key), "file", [_file(name, files.info(url))])
+            return Found(Remote(base, key), "file", [_file(Remote(base, key), name, files.info(url))])
         if not globs.is_glob(url) or files.exists(url):
-            found = _files(files, url.rstrip("/"), "**", without)
-            return Found(Remote(url.rstrip("/"), key), "folder" if found else "", found)
+            place = Remote(url.rstrip("/"), key)
+            found = _files(files, place, "**", without)
+            return Found(place, "folder" if found else "", found)
         base, glob = globs.split(url)
-        return Found(Remote(base, key), "glob", _files(files, base, glob, frozenset()))
+        return Found(Remote(base, key), "glob", _files(files, Remote(base, key), glob, frozenset()))
+    except DataError:
+        raise
     except Exception as error:  # each filesystem has errors of its own
         raise DataError(
             f"{key} is {url}; it could not be listed ({_line(error)}); correct the URL, or see to its credentials"
         ) from error
 
 
-def _files(files: Any, base: str, glob: str, without: Set[str]) -> list[File]:
-    root = files._strip_protocol(base).rstrip("/")
+def unnoticed(files: Sequence[File], key: str) -> Iterator[str]:
+    """A line where a file may change and nothing would tell."""
+    names = [file.name for file in files if str(file.stamp).startswith(_BEGINS)]
+    if names:
+        yield (
+            f"{key}: the server tells no time, tag or digest of {names[0].split('?')[0]}{f' and {len(names) - 1} more' * (len(names) > 1)}; "
+            "a change past the first megabyte that leaves the size would not be noticed; give a file that changes another name"
+        )
+
+
+def _files(files: Any, place: Remote, glob: str, without: Set[str]) -> list[File]:
+    root = files._strip_protocol(place.url).rstrip("/")
     try:
         found = files.find(root, maxdepth=None if "**" in glob else glob.count("/") + 1, detail=True)
     except FileNotFoundError:
         return []
     named = {path.removeprefix(root).lstrip("/"): (path, info) for path, info in found.items()}
     return [
-        _file(name, info if info.get("size") is not None else files.info(path))
+        _file(place, name, info if info.get("size") is not None else files.info(path))
         for name, (path, info) in sorted(named.items())
         if globs.matches(name, glob) and not _left_out(name.split("/"), without)
     ]
@@ -122,10 +137,38 @@ def _left_out(parts: list[str], without: Set[str]) -> bool:
     return hidden or not without.isdisjoint(parts[:-1])
 
 
-def _file(name: str, info: dict[str, Any]) -> File:
+def _file(place: Remote, name: str, info: dict[str, Any]) -> File:
     """A server that sends no parts (`partial`) is read from the start: no size, so no ranges."""
-    stamp = next((str(info[key]) for key in _STAMPS if info.get(key) is not None), None)
-    return File(name, 0 if info.get("partial") is False else int(info.get("size") or 0), stamp)
+    size = 0 if info.get("partial") is False else int(info.get("size") or 0)
+    return File(name, size, None if place.refusal(name) else _stamp(place, name, info))
+
+
+def _stamp(place: Remote, name: str, info: dict[str, Any]) -> str:
+    """What names the content; else what changes with it and the URL, for two servers may say the same of two texts."""
+    web = (
+        "http" in place.url.split("://")[0]
+    )  # its ETag is a version of that URL; that of a bucket a digest of the content
+    if said := _said(info, (*_NAMES, *(() if web else ("ETag",)))):
+        return said
+    changes = _said(info, _CHANGES)
+    if changes is None:
+        head = place.open(name).read(_HEAD + 1)
+        digest = hashlib.blake2b(head, digest_size=16).hexdigest()
+        if len(head) <= _HEAD:
+            return f"content {digest}"
+        changes = f"{_BEGINS}{digest}, {info.get('size')} bytes"
+    return f"{changes} at {_hashed(f'{place.url}/{name}')}"
+
+
+def _said(info: dict[str, Any], keys: tuple[str, ...]) -> str | None:
+    return next((str(info[key]) for key in keys if info.get(key) is not None), None)
+
+
+def _hashed(url: str) -> str:
+    """A URL that can be kept: what it asks for may be a secret, and who asks is no part of it."""
+    protocol, _, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return hashlib.blake2b(f"{protocol}://{host.rpartition('@')[2]}{slash}{path}".encode(), digest_size=8).hexdigest()
 
 
 def _line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pyarrow.lib import ArrowException
 
 from ropewalk.data.sources.columns import NOT_UTF8, Columns
-from ropewalk.data.sources.units import Document, Refusal, Unit, ranges
+from ropewalk.data.sources.units import OF_FILE, Document, Refusal, Unit, ranges
 
 ROWS = 64  # at once in memory: of books, a row is a megabyte
 _BYTES = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
@@ -31,18 +31,20 @@ def cut_parquet(place: Any, name: str, size: int) -> list[Unit]:
 def parquet(place: Any, name: str, unit: Unit, columns: Columns) -> Iterator[Document | Refusal]:
     import pyarrow.parquet as pq
 
+    row = end = 0
     try:
         file = pq.ParquetFile(place.arrow(name), buffer_size=1 << 20)
-        if refusal := _schema(file.schema_arrow, name, columns):
-            yield from [refusal] if unit.start == 0 else []
+        if reason := _lacking(file.schema_arrow, columns):
+            yield from [Refusal(name, reason, max(file.metadata.num_rows, 1))] if unit.start == 0 else []
             return
         stop = file.num_row_groups if unit.stop is None else unit.stop
-        row = sum(file.metadata.row_group(g).num_rows for g in range(unit.start))
+        row, end = (sum(file.metadata.row_group(g).num_rows for g in range(to)) for to in (unit.start, stop))
         for batch in file.iter_batches(ROWS, row_groups=list(range(unit.start, stop)), columns=columns.names):
             yield from _documents(batch, name, row, columns)
             row += batch.num_rows
     except (ArrowException, OSError) as error:
-        yield Refusal(name if unit.start == 0 else f"{name}#{unit.start}", _reason(error, "parquet"))
+        where, reason = name if unit.start == 0 else f"{name}#{unit.start}", _reason(error, "parquet")
+        yield Refusal(where, reason, end - row) if end > row else Refusal(where, OF_FILE + reason)
 
 
 def cut_arrow(place: Any, name: str, size: int) -> list[Unit]:
@@ -58,19 +60,21 @@ def cut_arrow(place: Any, name: str, size: int) -> list[Unit]:
 def arrow(place: Any, name: str, unit: Unit, columns: Columns) -> Iterator[Document | Refusal]:
     row = 0
     try:
-        source = place.arrow(name)
-        for number, batch in enumerate(_batches(source)):
+        batches = _batches(place.arrow(name))
+        for number, batch in enumerate(batches):
             if number == unit.stop:
                 return
-            if refusal := _schema(batch.schema, name, columns):
-                yield from [refusal] if unit.start == 0 else []
+            if reason := _lacking(batch.schema, columns):
+                if unit.start == 0:
+                    rows = batch.num_rows + sum(rest.num_rows for rest in batches)
+                    yield Refusal(name, reason, max(rows, 1))
                 return
             if number >= unit.start:
                 for first in range(0, batch.num_rows, ROWS):
                     yield from _documents(batch.slice(first, ROWS), name, row + first, columns)
             row += batch.num_rows
     except (ArrowException, OSError) as error:
-        yield Refusal(f"{name}:{row}", _reason(error, "arrow"))
+        yield Refusal(f"{name}:{row}", OF_FILE + _reason(error, "arrow"))
 
 
 def _reason(error: BaseException, form: str) -> str:
@@ -96,10 +100,11 @@ def _batches(source: Any) -> Iterator[pa.RecordBatch]:
         raise OSError("the stream breaks off")
 
 
-def _schema(schema: pa.Schema, name: str, columns: Columns) -> Refusal | None:
+def _lacking(schema: pa.Schema, columns: Columns) -> str | None:
+    """Why no row of such a table is a document, if so."""
     for key in columns.names:
         if schema.names.count(key) != 1:
-            return Refusal(name, f"no column {key}" if key not in schema.names else f"two columns {key}")
+            return f"no column {key}" if key not in schema.names else f"two columns {key}"
     return None
 
 

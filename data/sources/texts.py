@@ -57,7 +57,7 @@ def refused(place: Any, name: str) -> Refusal | None:
 def _decode(place: Any, name: str) -> Document | Refusal:
     try:
         with place.open(name) as file:
-            return Document(name, file.read().decode("utf-8"))
+            return Document(name, file.read().decode("utf-8-sig"))  # a mark of the byte order is no text
     except UnicodeDecodeError:
         return Refusal(name, "not UTF-8")
     except OSError:

@@ -9,6 +9,8 @@ ID_SEEN = (
     "id seen before"  # the reason of a later document with an `id_key` that was there; only who has all ids can tell
 )
 
+OF_FILE = "file: "
+
 
 @dataclass(frozen=True)
 class Document:
@@ -19,7 +21,8 @@ class Document:
 @dataclass(frozen=True)
 class Refusal:
     where: str
-    reason: str
+    reason: str  # begins with OF_FILE where a file of rows is lost, and nobody knows how many
+    count: int = 1  # documents
 
 
 @dataclass(frozen=True)

@@ -160,3 +160,21 @@ def test_pages_behind_a_url_are_trained_on_as_text(place: Place) -> None:
     ran = place.run("data.sources.books.path=memory://pages", sources=("books",))
     assert ran.ledger["sources"]["books"]["documents"] == 20
     assert ran.ledger["sources"]["books"]["refused"] == {}
+
+
+def test_files_of_rows_that_are_lost_are_counted_by_their_rows_or_told_of(place: Place) -> None:
+    import gzip
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows(place, *({"text": f"rope {i} " * 30} for i in range(20)))
+    (place.folder / "books" / "b.json.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 1000)[:-9])
+    (place.folder / "tables").mkdir()
+    pq.write_table(pa.table({"text": [f"walk {i} " * 30 for i in range(20)]}), place.folder / "tables" / "a.parquet")
+    pq.write_table(pa.table({"body": ["x"] * 5000}), place.folder / "tables" / "b.parquet")
+    ran = place.run(f"data.sources.notes.path={place.folder / 'tables'}", sources=("books", "notes"))
+    assert ran.ledger["sources"]["books"]["refused"] == {"file: damaged gzip": 1}
+    assert ran.ledger["sources"]["notes"]["refused"] == {"no column text": 5000}
+    told = [line for line in ran.ledger["warnings"] if "lost whole" in line or "cannot be read" in line]
+    assert len(told) == 2 and "5,000 documents of 5,020" in told[1]

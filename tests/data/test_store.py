@@ -86,8 +86,8 @@ def test_facts_hold_each_shard_and_the_hash_of_its_bytes(tmp_path: Path) -> None
 
 def test_refusals_are_counted_by_reason_over_all_shards(tmp_path: Path) -> None:
     one = [Refusal("1", "empty"), Document("a", "x"), Refusal("2", "not UTF-8")]
-    facts = stored(tmp_path / "new", one, [Refusal("3", "empty")]).facts
-    assert (facts["documents"], facts["refused"]) == (1, {"empty": 2, "not UTF-8": 1})
+    facts = stored(tmp_path / "new", one, [Refusal("3", "empty", 40)]).facts
+    assert (facts["documents"], facts["refused"]) == (1, {"empty": 41, "not UTF-8": 1})
 
 
 def test_a_document_without_tokens_is_counted_not_stored(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def test_bad_text_files_are_counted(read: Read, tmp_path: Path) -> None:
 
 
 KINDS = ["text", "html", "tree", "jsonl", "parquet", "arrow"]
+ROWS = {"jsonl", "parquet", "arrow"}  # nobody knows how many documents such a file holds
 END = {"text": ".txt", "html": ".html", "arrow": ".arrow", "tree": ".txt", "jsonl": ".jsonl", "parquet": ".parquet"}
 
 
@@ -34,7 +35,10 @@ def test_link_that_leaves_the_folder_is_refused(read: Read, tmp_path: Path, kind
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / f"a{END[kind]}").symlink_to(tmp_path / "secret")
-    assert read(tmp_path / "mine", kind) == ({}, {f"a{END[kind]}": "link leaves the folder"})
+    assert read(tmp_path / "mine", kind) == (
+        {},
+        {f"a{END[kind]}": "file: " * (kind in ROWS) + "link leaves the folder (see follow_links)"},
+    )
 
 
 def test_link_into_the_folder_is_read(read: Read, tmp_path: Path) -> None:
@@ -78,7 +82,7 @@ def test_folder_that_links_to_itself_ends(read: Read, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_dangling_link_is_unreadable(read: Read, tmp_path: Path, kind: str) -> None:
     (tmp_path / f"a{END[kind]}").symlink_to("nowhere")
-    assert list(read(tmp_path, kind)[1].values()) == ["unreadable"]
+    assert list(read(tmp_path, kind)[1].values()) == ["file: " * (kind in ROWS) + "unreadable"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,7 +96,7 @@ def test_file_that_may_not_be_read_is_unreadable(
 
     monkeypatch.setattr(Path, "open", denied)
     monkeypatch.setattr("pyarrow.memory_map", denied)
-    assert list(read(tmp_path, kind)[1].values()) == ["unreadable"]
+    assert list(read(tmp_path, kind)[1].values()) == ["file: " * (kind in ROWS) + "unreadable"]
 
 
 def test_folder_that_may_not_be_listed_is_not_left_out_in_silence(
@@ -276,3 +280,9 @@ def test_standard_library_gives_packages_without_their_tests() -> None:
     assert listed.kind == "tree"
     assert Path("json/decoder.py") in files
     assert not [p for p in files if {"test", "tests", "site-packages"} & set(p.parts) or p.suffix != ".py"]
+
+
+@pytest.mark.parametrize(("kind", "text"), [("text", "good"), ("html", "good"), ("tree", "# a.x\ngood\n\n")])
+def test_a_mark_of_the_byte_order_is_no_text(read: Read, tmp_path: Path, kind: str, text: str) -> None:
+    (tmp_path / "a.x").write_bytes(b"\xef\xbb\xbfgood")
+    assert list(read(tmp_path, kind, pattern="*.x")[0].values()) == [text]

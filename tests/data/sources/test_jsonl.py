@@ -78,19 +78,19 @@ def test_truncated_gzip_keeps_what_came_before_and_counts_the_break(read: Read, 
     (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     good, bad = read(tmp_path)
     assert 0 < len(good) < 1000
-    assert bad == {f"a.jsonl.gz@{len(rows(len(good)))}": "damaged gzip"}
+    assert bad == {f"a.jsonl.gz@{len(rows(len(good)))}": "file: damaged gzip"}
 
 
 def test_gzip_with_a_damaged_middle_is_counted(read: Read, tmp_path: Path) -> None:
     whole = bytearray(gzip.compress(rows(1000)))
     whole[20:60] = b"\xff" * 40
     (tmp_path / "a.jsonl.gz").write_bytes(whole)
-    assert list(read(tmp_path)[1].values()) == ["damaged gzip"]
+    assert list(read(tmp_path)[1].values()) == ["file: damaged gzip"]
 
 
 def test_no_gzip_at_all_is_counted(read: Read, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(b"plain text")
-    assert read(tmp_path) == ({}, {"a.jsonl.gz@0": "damaged gzip"})
+    assert read(tmp_path) == ({}, {"a.jsonl.gz@0": "file: damaged gzip"})
 
 
 def test_zstd_is_read(read: Read, tmp_path: Path) -> None:
@@ -102,14 +102,14 @@ def test_zstd_is_read(read: Read, tmp_path: Path) -> None:
 def test_damaged_zstd_is_counted(read: Read, tmp_path: Path) -> None:
     pytest.importorskip("zstandard", reason="the optional zstd reader is not installed")
     (tmp_path / "a.jsonl.zst").write_bytes(b"plain text, no frame")
-    assert read(tmp_path) == ({}, {"a.jsonl.zst@0": "damaged zstd"})
+    assert read(tmp_path) == ({}, {"a.jsonl.zst@0": "file: damaged zstd"})
 
 
 def test_truncated_zstd_does_not_lose_documents_in_silence(read: Read, tmp_path: Path) -> None:
     zstandard = pytest.importorskip("zstandard", reason="the optional zstd reader is not installed")
     whole = zstandard.compress(rows(1000))
     (tmp_path / "a.jsonl.zst").write_bytes(whole[: len(whole) // 2])
-    assert "damaged zstd" in read(tmp_path)[1].values()
+    assert "file: damaged zstd" in read(tmp_path)[1].values()
 
 
 def test_zstd_without_its_package_names_the_extra(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_ranges_give_what_the_whole_gives(tmp_path_factory: Any, lines: list[str
     wanted, at = [], 0
     for line in content.split(b"\n"):
         if line.strip() == b"{":
-            wanted.append({"where": f"a.jsonl@{at}", "reason": "malformed JSON"})
+            wanted.append({"where": f"a.jsonl@{at}", "reason": "malformed JSON", "count": 1})
         elif line.strip():
             wanted.append({"id": f"a.jsonl@{at}", "text": json.loads(line)["text"]})
         at += len(line) + 1
@@ -173,3 +173,20 @@ def test_documents_that_are_added_rename_none(read: Read, tmp_path: Path, monkey
     (tmp_path / "a.jsonl").write_bytes(rows(20))
     after = read(tmp_path)[0]
     assert len(after) == 20 and list(after.items())[:2] == list(before.items())
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+@pytest.mark.parametrize("size", [1, 10, 1 << 26])
+def test_a_mark_of_the_byte_order_costs_no_document_and_moves_no_id(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, size: int
+) -> None:
+    """As Windows' editors and PowerShell write it."""
+    content = '{"text": "one"}\n{"text": "\ufefftwo"}\n'.encode("utf-8-sig")
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    monkeypatch.setattr(units, "UNIT_BYTES", size)
+    assert read(tmp_path) == ({f"{name}@0": "one", f"{name}@19": "\ufefftwo"}, {})
+
+
+def test_a_file_of_nothing_but_the_mark_has_no_document(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf\n")
+    assert read(tmp_path) == ({}, {})

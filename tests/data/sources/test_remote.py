@@ -169,3 +169,83 @@ def test_a_file_without_a_known_size_is_read_whole(memory: Any, read: Read, monk
         monkeypatch.setattr(type(memory), "info", lambda self, path, said=said: {**real(self, path), **said})
         assert len(sources.listed(SourceConfig(path="memory://bucket/a.jsonl"), "mine").units) == 1
         assert len(read("memory://bucket/a.jsonl")[0]) == 5
+
+
+def silent(memory: Any, monkeypatch: pytest.MonkeyPatch, **says: Any) -> None:
+    """A server that tells no time."""
+    real = type(memory).info
+    unsaid = {"created": None, **says}
+    monkeypatch.setattr(type(memory), "info", lambda self, path: {**real(self, path), **unsaid})
+
+
+def stamp(url: str) -> Any:
+    ((_, _, found),) = sources.listed(SourceConfig(path=url), "mine").identity()["files"]
+    return found
+
+
+@pytest.mark.parametrize("says", [{}, {"partial": False}, {"size": None}])
+def test_two_texts_of_which_nothing_is_said_are_two_sources(
+    memory: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], says: dict[str, Any]
+) -> None:
+    silent(memory, monkeypatch, **says)
+    for bucket, text in (("one", "aaa"), ("two", "bbb"), ("same", "aaa")):
+        memory.pipe(f"/{bucket}/data.jsonl", f'{{"text": "{text}"}}'.encode())
+    one, two, same = (stamp(f"memory://{bucket}/data.jsonl") for bucket in ("one", "two", "same"))
+    assert one != two and one == same  # read whole: the content itself is known
+    assert capsys.readouterr().out == ""
+
+
+def test_a_long_text_of_which_nothing_is_said_goes_by_its_url_and_its_beginning_and_that_is_told(
+    memory: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent(memory, monkeypatch, partial=False)
+    for bucket in ("one", "two"):
+        memory.pipe(f"/{bucket}/data.jsonl?key=secret", b'{"text": "a"}\n' * 100_000)
+    urls = [f"memory://{bucket}/data.jsonl?key=secret" for bucket in ("one", "two")]
+    stamps = [stamp(url) for url in urls]
+    assert stamps[0] != stamps[1] and stamp(urls[0]) == stamps[0]
+    assert "secret" not in stamps[0]
+    (line,) = set(capsys.readouterr().out.splitlines())
+    assert line.startswith(
+        "data.sources.mine.path: the server tells no time, tag or digest of data.jsonl; a change past"
+    )
+    memory.pipe("/one/data.jsonl?key=secret", b'{"text": "b"}\n' * 100_000)
+    assert stamp(urls[0]) != stamps[0]
+    memory.pipe("/one/data.jsonl?key=secret", b'{"text": "a"}\n' * 100_001)
+    assert stamp(urls[0]) != stamps[0]
+
+
+@pytest.mark.parametrize("says", [{"mtime": 1}, {"Last-Modified": "now"}, {"etag": "x"}])
+def test_a_time_is_of_one_url_and_a_digest_of_any(
+    memory: Any, monkeypatch: pytest.MonkeyPatch, says: dict[str, Any]
+) -> None:
+    for bucket in ("one", "two"):
+        memory.pipe(f"/{bucket}/a.txt", b"same")
+    with pytest.MonkeyPatch.context() as patch:
+        silent(memory, patch, **says)
+        assert stamp("memory://one/a.txt") != stamp("memory://two/a.txt")
+    silent(memory, monkeypatch, ETag="digest", **says)  # as a bucket's is
+    assert stamp("memory://one/a.txt") == stamp("memory://two/a.txt") == "digest"
+
+
+def test_who_asks_is_no_part_of_a_url() -> None:
+    from ropewalk.data.sources.remote import _hashed
+
+    assert _hashed("https://me:secret@host/a") == _hashed("https://host/a") != _hashed("https://host/b")
+    assert _hashed("https://host/a@b") != _hashed("https://host/b")
+
+
+def test_a_beginning_that_cannot_be_read_stops_the_run(
+    read: Read, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fsspec.implementations.memory import MemoryFile
+
+    memory.pipe("/bucket/a.txt", b"text")
+    silent(memory, monkeypatch)
+
+    def lost(*_: Any) -> None:
+        raise Lost("the line is dead")
+
+    monkeypatch.setattr(MemoryFile, "read", lost)
+    with pytest.raises(DataError, match=r"a.txt could not be read to its end \(Lost: the line is dead\); run again"):
+        read("memory://bucket/a.txt")

@@ -1,5 +1,6 @@
 """Parquet and Arrow: rows are documents, bad files are counted, and no damage ends the process."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,8 @@ def not_utf8(path: Path) -> None:
     [
         (no_column, "no column text"),
         (numbers, "text is not text"),
-        (garbage, "damaged parquet"),
-        (truncated, "damaged parquet"),
+        (garbage, "file: damaged parquet"),
+        (truncated, "file: damaged parquet"),
         (damaged_page, "damaged parquet"),
         (not_utf8, "not UTF-8"),
     ],
@@ -150,16 +151,16 @@ def test_arrow_that_breaks_off_is_counted_also_between_two_batches(read: Read, t
     whole = path.read_bytes()
     path.write_bytes(whole[:-8])
     assert pa.ipc.open_stream(path.read_bytes()).read_all().num_rows == 200
-    assert read(tmp_path) == ({f"a.arrow:{i}": t for i, t in enumerate(TEXTS)}, {"a.arrow:200": "damaged arrow"})
+    assert read(tmp_path) == ({f"a.arrow:{i}": t for i, t in enumerate(TEXTS)}, {"a.arrow:200": "file: damaged arrow"})
     path.write_bytes(whole[: len(whole) // 2])
     good, bad = read(tmp_path)
-    assert 0 < len(good) < 200 and bad == {f"a.arrow:{len(good)}": "damaged arrow"}
+    assert 0 < len(good) < 200 and bad == {f"a.arrow:{len(good)}": "file: damaged arrow"}
 
 
 @pytest.mark.parametrize("content", [b"", b"ARROW1", b"plain text", b"ARROW1\0\0" + b"\xff" * 100], ids=range(4))
 def test_what_is_no_arrow_is_counted(read: Read, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.arrow").write_bytes(content)
-    assert read(tmp_path) == ({}, {"a.arrow:0": "damaged arrow"})
+    assert read(tmp_path) == ({}, {"a.arrow:0": "file: damaged arrow"})
 
 
 def test_offsets_that_point_outside_are_counted_and_do_not_end_the_process(read: Read, tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_offsets_that_point_outside_are_counted_and_do_not_end_the_process(read:
     at = content.index(offsets)
     content[at + 40 : at + 44] = (1 << 30).to_bytes(4, "little")
     path.write_bytes(content)
-    assert read(tmp_path) == ({}, {"a.arrow:0": "damaged arrow"})
+    assert read(tmp_path) == ({}, {"a.arrow:0": "file: damaged arrow"})
 
 
 def test_text_that_is_no_utf8_does_not_take_its_neighbours_with_it(read: Read, tmp_path: Path) -> None:
@@ -247,3 +248,47 @@ def test_rows_in_memory_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     listed = sources.listed(source, "mine")
     next(iter(sources.read(source, listed, listed.units[0])))
     assert seen == [tables.ROWS]
+
+
+def counts(path: Path, **settings: Any) -> dict[str, int]:
+    """Refused documents by reason."""
+    source, found = SourceConfig(path=str(path), **settings), Counter[str]()
+    listed = sources.listed(source, "mine")
+    for item in (item for unit in listed.units for item in sources.read(source, listed, unit)):
+        found[getattr(item, "reason", "read")] += getattr(item, "count", 1)
+    return dict(found)
+
+
+@pytest.mark.parametrize("size", [1, 1 << 30])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(stream, "a.arrow"), (ipc_file, "a.arrow"), (groups, "a.parquet")],
+    ids=["stream", "file", "parquet"],
+)
+def test_a_file_that_lacks_the_column_counts_all_its_rows_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], name: str, size: int
+) -> None:
+    make(tmp_path / name)
+    monkeypatch.setattr(units, "UNIT_BYTES", size)
+    assert counts(tmp_path, text_key="body") == {"no column body": 200}
+    pq.write_table(pa.table({"other": pa.array([], pa.string())}), tmp_path / "none.parquet")
+    assert counts(tmp_path / "none.parquet") == {"no column text": 1}
+
+
+@pytest.mark.parametrize("size", [1, 500, 1 << 30])
+def test_damage_counts_the_rows_that_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": TEXTS}), path, row_group_size=20, compression="none", use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    column = pq.ParquetFile(path).metadata.row_group(5).column(0)
+    content[column.data_page_offset : column.data_page_offset + 20] = b"\xff" * 20
+    path.write_bytes(content)
+    monkeypatch.setattr(units, "UNIT_BYTES", size)
+    found = counts(tmp_path)
+    assert sum(found.values()) == 200 and found["damaged parquet"] >= 20
+    assert size > 1 or found["damaged parquet"] == 20  # a unit of one row group
+
+
+def test_where_nobody_knows_the_rows_the_reason_says_file(tmp_path: Path) -> None:
+    garbage(tmp_path / "a.parquet")
+    assert counts(tmp_path) == {"file: damaged parquet": 1}

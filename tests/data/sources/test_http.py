@@ -1,0 +1,75 @@
+"""Web servers: what they say of a file is of one URL only."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ropewalk.conf.data import SourceConfig
+from ropewalk.data import sources
+
+pytest.importorskip("aiohttp", reason="fsspec reads http with it, and it is not installed")
+TIME = 1_700_000_000
+
+
+class Handler(SimpleHTTPRequestHandler):
+    tag: str | None = None
+    timed = True
+
+    def send_header(self, keyword: str, value: str) -> None:
+        if keyword != "Last-Modified" or self.timed:
+            super().send_header(keyword, value)
+
+    def end_headers(self) -> None:
+        if self.tag:
+            self.send_header("ETag", self.tag)
+        super().end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Tests are quiet."""
+
+
+Serve = Callable[..., str]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """A server of its own for a text; returns its URL."""
+    running: list[ThreadingHTTPServer] = []
+
+    def started(text: str, **says: Any) -> str:
+        folder = tmp_path / str(len(running))
+        folder.mkdir()
+        (folder / "data.jsonl").write_text(text)
+        os.utime(folder / "data.jsonl", (TIME, TIME))
+        handler = type("Saying", (Handler,), says)
+        running.append(ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))))
+        threading.Thread(target=running[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{running[-1].server_port}/data.jsonl"
+
+    yield started
+    for server in running:
+        server.shutdown()
+        server.server_close()
+
+
+def identity(url: str) -> Any:
+    return sources.listed(SourceConfig(path=url), "mine").identity()
+
+
+SAYS = [{}, {"tag": '"1-1"'}, {"timed": False}]
+
+
+@pytest.mark.parametrize("says", SAYS, ids=["a time", "a tag", "nothing"])
+def test_two_servers_that_say_the_same_of_two_texts_are_two_sources(
+    serve: Serve, read: Any, says: dict[str, Any]
+) -> None:
+    urls = [serve(f'{{"text": "{text}"}}\n', **says) for text in ("one", "two")]
+    assert identity(urls[0]) != identity(urls[1])
+    assert identity(urls[0]) == identity(urls[0])
+    assert [list(read(url)[0].values()) for url in urls] == [["one"], ["two"]]

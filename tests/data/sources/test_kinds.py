@@ -1,0 +1,102 @@
+"""What `kind=auto` makes of names."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ropewalk.conf.data import SourceConfig
+from ropewalk.conf.errors import DataError
+from ropewalk.data import sources
+
+Read = Any
+LINES = b'{"text": "one"}\n{"text": "two"}\n'
+
+
+def lay(folder: Path, names: list[str]) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(gzip.compress(LINES) if name.endswith(".gz") else LINES)
+
+
+def kind_of(path: Path) -> str:
+    return sources.listed(SourceConfig(path=str(path)), "mine").kind
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.ndjson", "a.json.gz", "a.ndjson.gz"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_rows_are_read_under_every_name_that_they_come_by(read: Read, tmp_path: Path, name: str, alone: bool) -> None:
+    lay(tmp_path, [name])
+    assert read(tmp_path / name if alone else tmp_path) == ({f"{name}@0": "one", f"{name}@16": "two"}, {})
+
+
+def test_rows_in_json_packed_as_zstd(read: Read, tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard", reason="the optional zstd reader is not installed")
+    (tmp_path / "a.json.zst").write_bytes(zstandard.compress(LINES))
+    assert list(read(tmp_path)[0].values()) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["a.json", "b.json.gz"], "jsonl"),
+        (["a.json", "b.jsonl"], "jsonl"),
+        (["README.md", "train/a.json"], "jsonl"),
+        (["README.md", "a.jsonl"], "jsonl"),
+        (["README.md"], "text"),
+        (["package.json", "index.js"], "tree"),
+        (["p/package.json", "p/README.md", "p/index.js"], "tree"),
+        (["rows.csv", "load.py"], "tree"),
+        (["a.json", "b.txt"], "tree"),
+    ],
+)
+def test_json_is_rows_by_itself_and_code_beside_code(tmp_path: Path, names: list[str], kind: str) -> None:
+    lay(tmp_path, names)
+    assert kind_of(tmp_path) == kind
+
+
+def test_what_datasets_keeps_beside_rows_is_none(read: Read, tmp_path: Path) -> None:
+    lay(tmp_path, ["a.json", "b.jsonl"])
+    (tmp_path / "dataset_infos.json").write_text(json.dumps({"default": {}}, indent=2))
+    good, bad = read(tmp_path)
+    assert (len(good), bad) == (4, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("a.csv", "write its text as jsonl or parquet"),
+        ("A.CSV", "write its text as jsonl or parquet"),
+        ("a.tsv", "write its text as jsonl or parquet"),
+        ("a.xlsx", "write its text as jsonl or parquet"),
+        ("a.pkl", "write its text as jsonl or parquet"),
+        ("a.npy", "write its text as jsonl or parquet"),
+        ("a.bin", "write its text as jsonl or parquet"),
+        ("a.safetensors", "write its text as jsonl or parquet"),
+        ("a.pdf", "write its text as .txt files or jsonl"),
+        ("a.docx", "write its text as .txt files or jsonl"),
+        ("a.epub", "write its text as .txt files or jsonl"),
+        ("a.zip", "unpack it"),
+        ("a.tar.gz", "unpack it"),
+        ("a.txt.gz", "unpack it"),
+        ("a.jsonl.xz", "unpack it"),
+    ],
+)
+@pytest.mark.parametrize("beside", [[], ["README.md"], ["b.json"], None], ids=["folder", "readme", "json", "file"])
+def test_data_that_no_kind_reads_is_refused_with_the_way_out(
+    tmp_path: Path, name: str, way_out: str, beside: list[str] | None
+) -> None:
+    lay(tmp_path, [name, *(beside or [])])
+    suffix = "." + name.lower().rsplit(".", 1)[1]
+    says = (
+        rf"^data\.sources\.mine\.kind is auto; .* holds \{suffix}, which no kind reads; {way_out}, or set .*kind=text"
+    )
+    with pytest.raises(DataError, match=says):
+        kind_of(tmp_path / name if beside is None else tmp_path)
+
+
+def test_what_is_set_is_obeyed(read: Read, tmp_path: Path) -> None:
+    lay(tmp_path, ["a.csv"])
+    assert read(tmp_path / "a.csv", "text") == ({"a.csv": LINES.decode()}, {})

@@ -1,0 +1,116 @@
+"""What tells that a file has changed, and which links are followed."""
+
+import gzip
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ropewalk.conf.data import SourceConfig
+from ropewalk.data import sources
+
+Read = Any
+MADE = 315_532_800 * 10**9  # 1980, the first time that a zip holds
+
+
+def identity(path: Path, **settings: Any) -> Any:
+    return sources.listed(SourceConfig(path=str(path), **settings), "mine").identity()
+
+
+def made(path: Path, text: bytes, time: int = MADE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text)
+    os.utime(path, ns=(time, time))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["text", "tree"])
+@pytest.mark.parametrize("at", [0, 200_000, 399_999])
+def test_another_text_of_the_same_size_and_made_time_is_another_source(tmp_path: Path, kind: str, at: int) -> None:
+    for place, change in (("one", b"a"), ("two", b"b"), ("same", b"a")):
+        text = bytearray(b"x" * 400_000)
+        text[at : at + 1] = change
+        made(tmp_path / place / "p" / "a.txt", bytes(text))
+    one, two, same = (identity(tmp_path / place, kind=kind) for place in ("one", "two", "same"))
+    assert one == same
+    assert (one == two) == (at == 200_000)  # the ends are looked at, and no more
+
+
+def test_one_file_is_looked_at_too_and_a_time_that_no_tool_makes_is_enough(tmp_path: Path) -> None:
+    one, two = (made(tmp_path / name / "a.txt", name.encode()) for name in ("one", "two"))
+    assert identity(one) != identity(two)
+    for path in (one, two):
+        os.utime(path, ns=(MADE + 1, MADE + 1))
+    assert identity(one) == identity(two) and identity(one)["files"] == [["a.txt", 3, MADE + 1]]
+
+
+def test_what_cannot_be_opened_or_would_wait_is_listed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    os.utime(tmp_path / "pipe.txt", ns=(MADE, MADE))
+    made(tmp_path / "a.txt", b"text")
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    assert identity(tmp_path)["files"] == [["a.txt", 4, MADE], ["pipe.txt", 0, MADE]]
+
+
+def snapshot(folder: Path) -> Path:
+    """As a hub's cache lays it."""
+    made(folder / "blobs" / "0a1b", b'{"text": "one"}\n')
+    made(folder / "blobs" / "2c3d", gzip.compress(b'{"text": "two"}\n', mtime=0))
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    for name, blob in (("a.jsonl", "0a1b"), ("b.jsonl.gz", "2c3d")):
+        (folder / "snapshots" / "abc" / name).symlink_to(Path("../../blobs") / blob)
+    return folder / "snapshots" / "abc"
+
+
+def test_a_link_that_the_settings_name_is_read_under_its_own_name(read: Read, tmp_path: Path) -> None:
+    folder = snapshot(tmp_path)
+    assert read(folder / "a.jsonl") == ({"a.jsonl@0": "one"}, {})
+    assert list(read(folder / "b.jsonl.gz")[0].values()) == ["two"]
+
+
+def test_links_are_followed_on_request(read: Read, tmp_path: Path) -> None:
+    folder = snapshot(tmp_path)
+    assert read(folder, follow_links=True) == ({"a.jsonl@0": "one", "b.jsonl.gz@0": "two"}, {})
+    assert len(read(folder / "*.gz", follow_links=True)[0]) == 1
+    refused = "file: link leaves the folder (see follow_links)"
+    assert read(folder) == ({}, {"a.jsonl": refused, "b.jsonl.gz": refused})
+
+
+def test_following_is_in_the_identity_by_what_is_read(tmp_path: Path) -> None:
+    folder = snapshot(tmp_path)
+    followed, left = identity(folder, follow_links=True), identity(folder)
+    assert followed != left and followed.keys() == left.keys()
+    made(tmp_path / "blobs" / "0a1b", b'{"text": "new"}\n')
+    assert identity(folder) == left and identity(folder, follow_links=True) != followed
+    made(tmp_path / "plain" / "a.jsonl", b"{}")
+    assert identity(tmp_path / "plain") == identity(tmp_path / "plain", follow_links=True)
+
+
+def test_loops_and_links_to_folders_are_never_followed(read: Read, tmp_path: Path) -> None:
+    made(tmp_path / "outside" / "secret.txt", b"secret")
+    made(tmp_path / "mine" / "a.txt", b"good")
+    (tmp_path / "mine" / "sub").symlink_to(tmp_path / "outside")
+    (tmp_path / "mine" / "x.txt").symlink_to("y.txt")
+    (tmp_path / "mine" / "y.txt").symlink_to("x.txt")
+    told = {"sub": "link to a folder", "x.txt": "unreadable", "y.txt": "unreadable"}
+    assert read(tmp_path / "mine", "text", follow_links=True) == ({"a.txt": "good"}, told)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"path": "memory://a"}, "only folders of this machine have links; unset it"),
+        ({"path": "a/b", "kind": "hub"}, "it is read by kind tree, text, html, jsonl, parquet, arrow, and this is hub"),
+    ],
+)
+def test_following_where_there_are_no_links_is_refused(settings: dict[str, Any], says: str) -> None:
+    (line,) = SourceConfig(follow_links=True, **settings).problems("data.sources.mine", set())
+    assert line.startswith("data.sources.mine.follow_links is True; ") and says in line
+    assert not list(SourceConfig(path="file:///a", follow_links=True).problems("data.sources.mine", set()))
