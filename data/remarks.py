@@ -146,16 +146,20 @@ def _lost(ledger: Json, limit: float) -> Iterator[str]:
             )
 
 
+def _lost_files(ledger: Json, limit: float) -> Iterator[str]:
+    for name, row in ledger["sources"].items():
+        files = {reason: count for reason, count in (row.get("refused") or {}).items() if reason.startswith(OF_FILE)}
+        if sum(files.values()) > limit:
+            yield (
+                f"data.sources.{name} has files that are lost, whole or from the damage on ({_refusals(files)}); nobody knows how "
+                "many documents that is; mend them, or leave them out by pattern"
+            )
+
+
 def _refused(ledger: Json, limit: float) -> Iterator[str]:
     for name, row in ledger["sources"].items():
         reasons = {reason: count for reason, count in (row.get("refused") or {}).items() if reason not in NOTHING_LOST}
-        files = {reason: count for reason, count in reasons.items() if reason.startswith(OF_FILE)}
-        if files:
-            yield (
-                f"data.sources.{name} has files that are lost whole or from the damage on ({_refusals(files)}); nobody knows how many "
-                "documents that is; mend them, or leave them out by pattern"
-            )
-        refused = sum(reasons.values()) - sum(files.values())
+        refused = sum(count for reason, count in reasons.items() if not reason.startswith(OF_FILE))
         whole = refused + row["documents"]
         if (
             row["kind"] != "tree" and refused / max(whole, 1) > limit
@@ -183,6 +187,7 @@ RULES = (
     Rule(5, "half of a source from a handful of texts is no sample of it", _few_documents),
     Rule(4, "eval's verdicts need four documents of the length it measures", _little_held_out),
     Rule(0.01, "packers of the field lose 3 to 22%, all of it long documents; nothing need be lost", _lost),
+    Rule(0, "one file of rows may be a hundredth of a source or all of it", _lost_files),
     Rule(0.01, "one file of a hundred is an accident, more are a wrong column, encoding or format", _refused),
     Rule(0.95, "packing fills 99.9%; a twentieth of the hours is worth a setting", _padded),
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Which reader a file is for, by its name. Pure."""
 
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from ropewalk.data.sources.units import ends
 
@@ -17,10 +18,10 @@ _SURE = {
 _TEXTS = (*_SURE["html"], *_SURE["text"])
 _ENDS = {**_SURE, "jsonl": (*_ROWS, *JSON)}
 _TABLES = ("arrow", "jsonl", "parquet")
-_NO_ROWS = {  # what `datasets` and models keep beside their data; `datasets` passes over them too
+_NO_ROWS = {  # what `datasets` and models keep beside their data
     "config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json",
 }  # fmt: skip
-_NO_KIND = {  # suffixes that no kind reads -> the way out
+_NO_KIND = {  # the way out -> suffixes that no kind reads
     "write its text as jsonl or parquet": (
         ".csv", ".tsv", ".xlsx", ".xls", ".ods", ".pkl", ".pickle", ".npy", ".npz", ".h5", ".hdf5", ".feather", ".orc", ".avro",
         ".sqlite", ".db", ".bin", ".idx", ".safetensors", ".pt", ".pth", ".ckpt", ".gguf",
@@ -30,6 +31,7 @@ _NO_KIND = {  # suffixes that no kind reads -> the way out
     ),
     "unpack it": (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".lz4", ".7z", ".rar"),
 }  # fmt: skip
+_WAY_OUT = {suffix: way_out for way_out, suffixes in _NO_KIND.items() for suffix in suffixes}
 
 
 def read_by(kind: str, name: str) -> bool:
@@ -59,9 +61,11 @@ def unread(names: Sequence[str]) -> tuple[str, str] | None:
 
 
 def _no_kind(name: str) -> tuple[str, str] | None:
-    known = any(ends(name, suffixes) for suffixes in _ENDS.values())
-    pairs = ((end, way) for way, suffixes in _NO_KIND.items() for end in suffixes)
-    return None if known else next((pair for pair in pairs if ends(name.lower(), pair[0])), None)
+    known, suffix = (
+        any(ends(name, suffixes) for suffixes in _ENDS.values()),
+        PurePath(name.split("?")[0]).suffix.lower(),
+    )
+    return None if known or suffix not in _WAY_OUT else (suffix, _WAY_OUT[suffix])
 
 
 def _without_readme(names: Sequence[str]) -> Sequence[str]:

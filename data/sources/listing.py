@@ -69,8 +69,10 @@ def _kind(source: SourceConfig, found: Found, key: str) -> str:
     names = [file.name for file in found.files if not file.folder and _wanted(source, file)]
     if unread := kinds.unread(names):
         suffix, way_out = unread
+        chosen = "" if found.how == "file" else f" and {key}.pattern=*{suffix}"
         raise DataError(
-            f"{key}.kind is auto; {source.path} holds {suffix}, which no kind reads; {way_out}, or set {key}.kind=text to take it as it is"
+            f"{key}.kind is auto; {source.path} holds {suffix}, which no kind reads; {way_out}, or set {key}.kind=text{chosen} "
+            "to take it as it is"
         )
     speak = kinds.named(names, alone=found.how == "file")
     if len(speak) > 1:

@@ -129,6 +129,6 @@ def test_told_is_made_anew_each_time() -> None:
 def test_a_file_of_rows_that_is_lost_is_told_however_few_it_is() -> None:
     (line,) = warnings(changed({"refused": {"file: damaged gzip": 1, "empty": 5}}))
     assert line.startswith(
-        "data.sources.books has files that are lost whole or from the damage on (refused 1 file: damaged gzip);"
+        "data.sources.books has files that are lost, whole or from the damage on (refused 1 file: damaged gzip);"
     )
     assert len(warnings(changed({"refused": {"file: damaged gzip": 1, "not UTF-8": 20}}))) == 2

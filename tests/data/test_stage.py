@@ -176,5 +176,5 @@ def test_files_of_rows_that_are_lost_are_counted_by_their_rows_or_told_of(place:
     ran = place.run(f"data.sources.notes.path={place.folder / 'tables'}", sources=("books", "notes"))
     assert ran.ledger["sources"]["books"]["refused"] == {"file: damaged gzip": 1}
     assert ran.ledger["sources"]["notes"]["refused"] == {"no column text": 5000}
-    told = [line for line in ran.ledger["warnings"] if "lost whole" in line or "cannot be read" in line]
+    told = [line for line in ran.ledger["warnings"] if "are lost, whole" in line or "cannot be read" in line]
     assert len(told) == 2 and "5,000 documents of 5,020" in told[1]

@@ -13,7 +13,7 @@ import pytest
 from ropewalk.conf.data import SourceConfig
 from ropewalk.data import sources
 
-pytest.importorskip("aiohttp", reason="fsspec reads http with it, and it is not installed")
+pytest.importorskip("aiohttp", reason="the extra http is not installed")
 TIME = 1_700_000_000
 
 

@@ -90,13 +90,12 @@ def test_data_that_no_kind_reads_is_refused_with_the_way_out(
 ) -> None:
     lay(tmp_path, [name, *(beside or [])])
     suffix = "." + name.lower().rsplit(".", 1)[1]
-    says = (
-        rf"^data\.sources\.mine\.kind is auto; .* holds \{suffix}, which no kind reads; {way_out}, or set .*kind=text"
-    )
+    says = rf"^data\.sources\.mine\.kind is auto; .* holds \{suffix}, which no kind reads; {way_out}, or set data\.sources\.mine\.kind=text{chosen} to"
     with pytest.raises(DataError, match=says):
         kind_of(tmp_path / name if beside is None else tmp_path)
 
 
-def test_what_is_set_is_obeyed(read: Read, tmp_path: Path) -> None:
-    lay(tmp_path, ["a.csv"])
+def test_the_way_out_leads_out(read: Read, tmp_path: Path) -> None:
+    lay(tmp_path, ["a.csv", "README.md"])
+    assert read(tmp_path, "text", pattern="*.csv") == ({"a.csv": LINES.decode()}, {})
     assert read(tmp_path / "a.csv", "text") == ({"a.csv": LINES.decode()}, {})
