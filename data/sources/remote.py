@@ -147,12 +147,13 @@ def _stamp(place: Remote, name: str, info: dict[str, Any]) -> str:
     """What names the content; else what changes with it and the URL, for two servers may say the same of two texts."""
     web = (
         "http" in place.url.split("://")[0]
-    )  # its ETag is a version of that URL; that of a bucket a digest of the content
+    )  # there an ETag is a version of the URL, in a bucket a digest of the content
     if said := _said(info, (*_NAMES, *(() if web else ("ETag",)))):
         return said
     changes = _said(info, _CHANGES)
     if changes is None:
-        head = place.open(name).read(_HEAD + 1)
+        with place.open(name) as file:
+            head = file.read(_HEAD + 1)
         digest = hashlib.blake2b(head, digest_size=16).hexdigest()
         if len(head) <= _HEAD:
             return f"content {digest}"

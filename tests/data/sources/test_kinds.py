@@ -90,7 +90,11 @@ def test_data_that_no_kind_reads_is_refused_with_the_way_out(
 ) -> None:
     lay(tmp_path, [name, *(beside or [])])
     suffix = "." + name.lower().rsplit(".", 1)[1]
-    says = rf"^data\.sources\.mine\.kind is auto; .* holds \{suffix}, which no kind reads; {way_out}, or set data\.sources\.mine\.kind=text{chosen} to"
+    chosen = "" if beside is None else rf" and data\.sources\.mine\.pattern=\*\{suffix}"
+    says = (
+        rf"^data\.sources\.mine\.kind is auto; .* holds \{suffix}, which no kind reads; {way_out}, "
+        rf"or set data\.sources\.mine\.kind=text{chosen} to take it as it is$"
+    )
     with pytest.raises(DataError, match=says):
         kind_of(tmp_path / name if beside is None else tmp_path)
 
