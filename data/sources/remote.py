@@ -21,9 +21,13 @@ _BEGINS = "begins "
 class Remote:
     url: str  # of the folder
     key: str  # the setting that holds it, for messages
+    query: str = ""  # what an http URL asks for (?...), often a signature: no part of a name, for names are kept
+
+    def at(self, name: str) -> str:
+        return f"{self.url}/{name}{self.query}"
 
     def open(self, name: str) -> BinaryIO:
-        file = _Whole(self, f"{self.url}/{name}")
+        file = _Whole(self, name)
         return io.BufferedReader(file, 1 << 20)  # type: ignore[return-value]
 
     def arrow(self, name: str) -> Any:
@@ -39,8 +43,8 @@ class Remote:
 class _Whole(io.RawIOBase):
     """A file that is read to its end or stops the run: no error of a network is taken for damaged data."""
 
-    def __init__(self, place: Remote, url: str) -> None:
-        self.place, self.url = place, url
+    def __init__(self, place: Remote, name: str) -> None:
+        self.place, self.file_name, url = place, name, place.at(name)
         self.file: Any = self._try(lambda: filesystem(url, place.key).open(url, "rb"))
 
     def _try(self, work: Any, *args: Any) -> Any:
@@ -50,7 +54,7 @@ class _Whole(io.RawIOBase):
             raise
         except Exception as error:  # each filesystem has errors of its own
             raise DataError(
-                f"{self.place.key} is {self.place.url}; {self.url.rsplit('/', 1)[-1]} could not be read to its end "
+                f"{self.place.key} is {self.place.url}; {self.file_name} could not be read to its end "
                 f"({_line(error)}); run again, or leave the file out by pattern"
             ) from error
 
@@ -92,8 +96,8 @@ def find(url: str, key: str, without: Set[str]) -> Found:
     files = filesystem(url, key)
     try:
         if files.isfile(url):
-            base, name = url.rsplit("/", 1)
-            return Found(Remote(base, key), "file", [_file(Remote(base, key), name, files.info(url))])
+            place, name = _one(url, key)
+            return Found(place, "file", [_file(place, name, files.info(url))])
         if not globs.is_glob(url) or files.exists(url):
             place = Remote(url.rstrip("/"), key)
             found = _files(files, place, "**", without)
@@ -106,6 +110,13 @@ def find(url: str, key: str, without: Set[str]) -> Found:
         raise DataError(
             f"{key} is {url}; it could not be listed ({_line(error)}); correct the URL, or see to its credentials"
         ) from error
+
+
+def _one(url: str, key: str) -> tuple[Remote, str]:
+    """The place and the name of a single file."""
+    path, mark, query = url.partition("?") if url.startswith("http") else (url, "", "")
+    base, name = path.rsplit("/", 1)
+    return Remote(base, key, mark + query), name
 
 
 def unnoticed(files: Sequence[File], key: str) -> Iterator[str]:
@@ -158,7 +169,7 @@ def _stamp(place: Remote, name: str, info: dict[str, Any]) -> str:
         if len(head) <= _HEAD:
             return f"content {digest}"
         changes = f"{_BEGINS}{digest}, {info.get('size')} bytes"
-    return f"{changes} at {_hashed(f'{place.url}/{name}')}"
+    return f"{changes} at {_hashed(place.at(name))}"
 
 
 def _said(info: dict[str, Any], keys: tuple[str, ...]) -> str | None:

@@ -73,3 +73,11 @@ def test_two_servers_that_say_the_same_of_two_texts_are_two_sources(
     assert identity(urls[0]) != identity(urls[1])
     assert identity(urls[0]) == identity(urls[0])
     assert [list(read(url)[0].values()) for url in urls] == [["one"], ["two"]]
+
+
+def test_a_signature_is_in_no_id_and_no_identity(serve: Serve, read: Any) -> None:
+    """Signed links end in ?sig=..., with slashes in it; a file's name ends before that."""
+    url = serve('{"text": "one"}\n') + "?sig=s3cr/et"
+    assert read(url)[0] == {"data.jsonl@0": "one"}
+    assert "s3cr" not in str(identity(url)) and "data.jsonl" in str(identity(url))
+    assert identity(url) != identity(url.replace("s3cr", "other"))  # it may also say which file: not the same for sure
