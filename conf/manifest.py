@@ -118,7 +118,9 @@ def clear(output: Path) -> None:
     """A folder that no stage finished is moved out of the way: it is somebody's, and a rename onto it would fail."""
     if output.is_dir() and any(output.iterdir()):
         number = next(n for n in range(1, 1000) if not output.with_name(f"{output.name}.unfinished{n}").exists())
-        os.replace(output, output.with_name(f"{output.name}.unfinished{number}"))
+        aside = output.with_name(f"{output.name}.unfinished{number}")
+        os.replace(output, aside)
+        print(f"{output.name}: what lay there has no manifest of ropewalk's; kept in {aside.name}")
 
 
 def aside_of(output: Path, made_by: Manifest) -> Path:

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-LLAMA_8B = (
-    16e9,
-    262144.0,
-)  # FLOPs a token, and in attention a token squared: 2 x 8e9; 4 x 32 layers x 4096 / 2 (causal)
+# FLOPs a token, and in attention a token squared: 2 x 8e9; 4 x 32 layers x 4096 / 2 (causal)
+LLAMA_8B = (16e9, 262144.0)
 GROUPS, BATCH = 8, 64  # what the ledger predicts for: data-parallel groups, sequences of a global batch
 
 

@@ -23,10 +23,7 @@ from ropewalk.data.row import IGNORE, Row
 if TYPE_CHECKING:
     from datasets import Dataset
 
-STAGE, DECIDES = (
-    "export",
-    {"format", "plan", "stores"},
-)  # a model's export has the same name and is made of other things
+STAGE, DECIDES = "export", {"format", "plan", "stores"}  # a model's export has that name and is made of other things
 FORMAT = 1  # raise when the same plan is written in other bytes
 FILE_TOKENS, GROUP_TOKENS = 1 << 28, 1 << 22
 RUNS = "position_ids.list.element"  # counts: as differences they take no room

@@ -158,7 +158,7 @@ def _stamp(place: Remote, name: str, info: dict[str, Any]) -> str:
     """What names the content; else what changes with it and the URL, for two servers may say the same of two texts."""
     web = (
         "http" in place.url.split("://")[0]
-    )  # there an ETag is a version of the URL, in a bucket a digest of the content
+    )  # an ETag is a version of the URL there, in a bucket a digest of the content
     if said := _said(info, (*_NAMES, *(() if web else ("ETag",)))):
         return said
     changes = _said(info, _CHANGES)

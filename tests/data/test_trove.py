@@ -12,22 +12,13 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+from place import RECIPE  # noqa: E402
 from stores import content_of, texts  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("datatrove") is None, reason="datatrove is missing: pip install 'ropewalk[datatrove]'"
 )
 
-RECIPE = """\
-# @package _global_
-defaults: [{override /rope: none}]
-name: tiny
-model:
-  scratch: {vocab_size: 300, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2,
-            num_key_value_heads: 1, max_position_embeddings: 64}
-data: {seq_len: 64, heldout: 0.2, min_piece: 8}
-train: {steps: 1, lr: 1.0e-3}
-"""
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path

@@ -22,34 +22,30 @@ TOKENS = 8
 ATTENTION = ("full_attention", "sliding_attention", "chunked_attention")
 # which pairs of dimensions an architecture's code in transformers turns together (deepseek_v3 sorts them into halves first)
 INTERLEAVED = ("glm", "glm4", "cohere", "deepseek_v2", "ernie4_5", "helium")
-HALVES = (
-    *(
-        "llama",
-        "mistral",
-        "mixtral",
-        "qwen2",
-        "qwen3",
-        "qwen3_moe",
-        "gemma",
-        "gemma2",
-        "gemma3_text",
-        "phi",
-        "phi3",
-        "olmo",
-    ),
-    *(
-        "olmo2",
-        "olmo3",
-        "gpt_neox",
-        "stablelm",
-        "deepseek_v3",
-        "gpt_oss",
-        "granite",
-        "starcoder2",
-        "nemotron",
-        "smollm3",
-    ),
-)
+HALVES = [
+    "llama",
+    "mistral",
+    "mixtral",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "phi",
+    "phi3",
+    "olmo",
+    "olmo2",
+    "olmo3",
+    "gpt_neox",
+    "stablelm",
+    "deepseek_v3",
+    "gpt_oss",
+    "granite",
+    "starcoder2",
+    "nemotron",
+    "smollm3",
+]
 
 
 @dataclass(frozen=True)
