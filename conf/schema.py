@@ -11,6 +11,7 @@ from typing import Any
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.fields import neutral
 from ropewalk.conf.scaling import ROPE_CLASSES, RopeConfig
+from ropewalk.conf.training import TrainConfig
 
 
 @dataclass(kw_only=True)
@@ -67,90 +68,6 @@ class ModelConfig:
                 yield f"model.path is {self.path}; a model from model.scratch has no path; unset one of them"
         elif self.path is None:
             yield "model.path is not set; it must be a folder, a hub name or builtin:demo; e.g. model.path=builtin:demo"
-
-
-@dataclass(kw_only=True)
-class TrainConfig:
-    steps: int
-    """Optimizer steps; 0 exports the rescaled model untrained."""
-    lr: float
-    global_batch_tokens: int | None = None
-    """Tokens of one optimizer step over all ranks and accumulation; unset: `micro_batch_size` sequences."""
-    micro_batch_size: int = neutral(1)
-    """Sequences a rank computes at once; the rest of the batch is accumulated."""
-    balance: bool = neutral(True)
-    """Deal the sequences of a global batch to the ranks by the attention's work, so that none waits long for another. The gradient
-    is the same sum in another order."""
-    prefetch: int = neutral(2)
-    """Micro-batches read ahead in the background; 0: each when it is needed."""
-    schedule: str = "cosine"
-    """constant, linear or cosine, after the warm-up, down to `min_lr_ratio`."""
-    warmup_steps: int = 0
-    min_lr_ratio: float = 0.0
-    weight_decay: float = 0.0
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
-    eps: float = 1e-8
-    gradient_clipping: float = 1.0
-    """Largest global norm of the gradient; 0: off."""
-    precision: str = "bf16"
-    """bf16 (weights bf16, master weights and optimizer fp32) or fp32."""
-    zero_stage: int = 1
-    sp_size: int = 1
-    """Ranks that share one sequence."""
-    processes: int | None = neutral()
-    """Ranks on this machine; unset: one a GPU, or one on a machine without."""
-    hostfile: str | None = neutral()
-    """DeepSpeed hostfile, for several machines."""
-    offload_optimizer: bool = neutral(False)
-    offload_params: bool = neutral(False)
-    activation_checkpointing: bool = neutral(True)
-    attention: str = neutral("auto")
-    """auto, flash (flash-attn 2 varlen) or sdpa (per document); what was chosen is logged."""
-    checkpoint_steps: int = neutral(100)
-    """A checkpoint every so many steps; 0: only when stopped."""
-    keep_checkpoints: int = neutral(2)
-    wandb: str = neutral("auto")
-    """auto (online with a key, else offline), online, offline, off."""
-    wandb_project: str = neutral("ropewalk")
-
-    def problems(self) -> Iterator[str]:
-        for name, least in (
-            ("steps", 0),
-            ("warmup_steps", 0),
-            ("checkpoint_steps", 0),
-            ("prefetch", 0),
-            ("keep_checkpoints", 1),
-        ):
-            if getattr(self, name) < least:
-                yield f"train.{name} is {getattr(self, name)}; it must be at least {least}; raise it"
-        for name in ("micro_batch_size", "sp_size"):
-            if getattr(self, name) < 1:
-                yield f"train.{name} is {getattr(self, name)}; it must be at least 1; raise it"
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            yield f"train.lr is {self.lr}; it must be a positive number; e.g. train.lr=2e-5"
-        for name in ("weight_decay", "gradient_clipping", "min_lr_ratio", "eps"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                yield f"train.{name} is {value}; it must be a finite number of at least 0; raise it"
-        if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
-            yield f"train.betas is {self.betas}; it must be two numbers in [0, 1); e.g. [0.9, 0.95]"
-        if self.sp_size > 1:
-            yield f"train.sp_size is {self.sp_size}; sequence parallelism is not in this version; set 1"
-        if self.processes is not None and self.processes < 1:
-            yield f"train.processes is {self.processes}; it must be at least 1; unset it for one a GPU"
-        if self.offload_params and self.zero_stage != 3:
-            yield f"train.offload_params is True; it needs train.zero_stage 3, not {self.zero_stage}; change one"
-        if self.precision == "bf16" and self.zero_stage == 0:
-            yield "train.zero_stage is 0; with bf16 it keeps no fp32 master weights; set train.zero_stage=1 or precision fp32"
-        for name, choices in (
-            ("schedule", ("constant", "linear", "cosine")),
-            ("precision", ("bf16", "fp32")),
-            ("zero_stage", (0, 1, 2, 3)),
-            ("attention", ("auto", "flash", "sdpa")),
-            ("wandb", ("auto", "online", "offline", "off")),
-        ):
-            if getattr(self, name) not in choices:
-                yield f"train.{name} is {getattr(self, name)}; it must be one of {', '.join(map(str, choices))}; choose one"
 
 
 @dataclass(kw_only=True)

@@ -9,7 +9,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.schema import Config, TrainConfig
+from ropewalk.conf.schema import Config
+from ropewalk.conf.training import TrainConfig
 from ropewalk.train.loss import summed_cross_entropy
 
 

@@ -16,6 +16,7 @@ from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataFolders, Feed
 from ropewalk.train import checkpoint, engine, loop, model
+from ropewalk.train.mesh import Mesh
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
 
@@ -27,7 +28,8 @@ def train(run_dir: Path) -> None:
     cache, folder = Path(config.cache_dir).expanduser(), run_dir / "train.tmp"
     data = DataFolders.of(run_dir, cache)
     plan = RopePlan.read(run_dir / "rope.json")
-    accumulated = engine.accumulation(config, dist.get_world_size())
+    mesh = Mesh.of(config.train.sp_size)
+    accumulated = engine.accumulation(config, mesh.dp_size)
     built = build(config, cache, plan)
     model.check_vocabulary(built, len(tokenizers.load(str(data.tokenizer))))
     live = engine.make(built, config, accumulated)
@@ -41,11 +43,13 @@ def train(run_dir: Path) -> None:
         seed=config.seed,
         micro=config.train.micro_batch_size,
         accumulated=accumulated,
-        dp_rank=dist.get_rank(),
-        dp_size=dist.get_world_size(),
+        dp_rank=mesh.dp_rank,
+        dp_size=mesh.dp_size,
+        sp_rank=mesh.sp_rank,
+        sp_size=mesh.sp_size,
         balanced=config.train.balance,
     )
-    loop.train(live, config, feed, folder, step)
+    loop.train(live, config, feed, folder, step, mesh)
     checkpoint.export(live, folder / "model")
     if dist.get_rank() == 0:
         write_json(folder / "done.json", {"steps": config.train.steps})

@@ -2,7 +2,7 @@
 
 import math
 
-from ropewalk.conf.schema import TrainConfig
+from ropewalk.conf.training import TrainConfig
 
 
 def lr_at(step: int, config: TrainConfig) -> float:

@@ -62,9 +62,11 @@ class Watch:
 
 
 def ours(length: int, count: int, checkpointing: bool, whole: bool = False) -> dict[str, Any]:
-    """The path of `ropewalk train`: `train.engine.make`, then `train.loop.one_step`."""
+    """The path of `ropewalk train`: `train.engine.make`, then `train.step.one_step`."""
     from ropewalk.data.dataset import Feed, lay
-    from ropewalk.train import engine, loop
+    from ropewalk.train import engine
+    from ropewalk.train.mesh import Mesh
+    from ropewalk.train.step import one_step
 
     config = _config(length, checkpointing)
     engine.start_distributed()
@@ -73,7 +75,7 @@ def ours(length: int, count: int, checkpointing: bool, whole: bool = False) -> d
     for number, texts in enumerate(steps(length, count, whole)):
         row = lay(texts, sum(map(len, texts)))
         feed = Feed(_One(row), seed=0, micro=1, accumulated=1)
-        losses.append(loop.one_step(live, config, feed, feed.micro_batches([number]), number)["loss"])
+        losses.append(one_step(live, config, feed, feed.micro_batches([number]), number, Mesh())["loss"])
         watch.step_ended()
     return watch.answer(losses)
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from ropewalk.conf.schema import TrainConfig
+from ropewalk.conf.training import TrainConfig
 from ropewalk.train.schedule import lr_at
 
 

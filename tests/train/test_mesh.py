@@ -1,0 +1,22 @@
+"""Who reads what: ranks of one sequence are neighbours."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import ranks  # noqa: E402
+import ranks_work  # noqa: E402
+
+
+def test_ranks_of_a_sequence_are_neighbours() -> None:
+    found = ranks.run(4, ranks_work.places, 2)
+    assert found == [(0, 0, 2, 2), (0, 1, 2, 2), (1, 0, 2, 2), (1, 1, 2, 2)]
+
+
+def test_a_size_that_does_not_divide_is_refused_with_one_that_does() -> None:
+    with pytest.raises(
+        AssertionError, match=r"train.sp_size is 2; it must divide the number of ranks, 3; set train.sp_size=1"
+    ):
+        ranks.run(3, ranks_work.places, 2)

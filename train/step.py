@@ -1,0 +1,68 @@
+"""One optimizer step: the loss is that of the whole global batch, whatever ranks and micro-batches it is cut into.
+
+dp_size data-parallel groups   sp_size ranks of a group, each with a slice   A micro-steps accumulated
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ropewalk.conf.schema import Config
+from ropewalk.data.dataset import Feed, Row
+from ropewalk.train.attention import borders
+from ropewalk.train.engine import device, gradient_norm
+from ropewalk.train.mesh import Mesh
+from ropewalk.train.metrics import peak_memory_bytes
+from ropewalk.train.schedule import lr_at
+
+
+def gradient_scale(mesh: Mesh, accumulated: int, zero_stage: int) -> int:
+    """What undoes the engine's averages, so that the gradient is that of the sum of all ranks' shares of the loss.
+
+    Stages 0 to 2 divide by dp_size and accumulation, stage 3 by the whole world: pinned by test against one process.
+    """
+    return mesh.dp_size * accumulated * (mesh.sp_size if zero_stage == 3 else 1)
+
+
+def one_step(engine: Any, config: Config, feed: Feed, rows: Iterator[Row], step: int, mesh: Mesh) -> dict[str, Any]:
+    """One optimizer step on the next micro-batches of `rows`; returns its line of metrics.jsonl."""
+    started = time.monotonic()
+    numbers, total = [turn.number for turn in feed.turns(step)], feed.labels(step)
+    lr = lr_at(step, config.train)
+    for group in engine.optimizer.param_groups:
+        group["lr"] = lr
+    loss, scale = torch.zeros((), device=device()), gradient_scale(mesh, feed.accumulated, config.train.zero_stage)
+    for _ in range(feed.accumulated):
+        found = engine(**inputs(next(rows)), total=total)
+        engine.backward(found * scale)  # the loss is already a share of the whole batch
+        loss += found.detach()
+        engine.step()
+    dist.all_reduce(loss)
+    seconds = time.monotonic() - started
+    tokens = len(numbers) * feed.sequences.seq_len
+    return {
+        "step": step + 1,
+        "loss": float(loss),
+        "grad_norm": gradient_norm(engine),
+        "lr": lr,
+        "tokens": tokens,
+        "labels": total,
+        "tokens_per_s": tokens / seconds,
+        "step_time_s": seconds,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "sequences": numbers,
+    }
+
+
+def inputs(row: Row) -> dict[str, Any]:
+    """A row as the model takes it: (1, S) tensors on the device, and the borders once for all layers."""
+    at = device()
+
+    def put(x: Any) -> torch.Tensor:
+        return torch.from_numpy(x).to(at, non_blocking=True)
+
+    ids, positions, labels = (put(x)[None] for x in (row.input_ids, row.position_ids, row.labels))
+    return {"input_ids": ids, "position_ids": positions, "labels": labels, **borders(put(row.cu_seqlens))}
