@@ -20,6 +20,7 @@ class LossModel(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        self.nll: torch.Tensor | None = None  # (S,) fp32, of the last row: each token's loss, 0 where it does not count
 
     def forward(
         self,
@@ -33,7 +34,8 @@ class LossModel(nn.Module):
         body = self.model.base_model
         hidden = body(input_ids=input_ids, position_ids=position_ids, use_cache=False, **borders).last_hidden_state
         head = self.model.get_output_embeddings().weight  # type: ignore[union-attr]
-        return summed_cross_entropy(hidden[0], head, labels[0]) / total  # type: ignore[arg-type]
+        self.nll = torch.empty(labels.shape[1], dtype=torch.float32, device=labels.device)
+        return summed_cross_entropy(hidden[0], head, labels[0], nll=self.nll) / total  # type: ignore[arg-type]
 
 
 def start_distributed() -> None:

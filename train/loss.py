@@ -23,9 +23,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, nll: torch.Tensor | None
+    ) -> torch.Tensor:
         keep = labels != IGNORE
         rows, targets = hidden[keep], labels[keep]
+        each = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
         total = hidden.new_zeros((), dtype=torch.float32)
         needs = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         grad_rows = torch.empty_like(rows) if needs else None
@@ -35,7 +38,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             x, y = rows[start : start + step], targets[start : start + step]
             logits = (x @ head.T).float()
             lse = torch.logsumexp(logits, dim=-1)
-            total += (lse - logits.gather(1, y[:, None]).squeeze(1)).sum()
+            each[start : start + step] = lse - logits.gather(1, y[:, None]).squeeze(1)
+            total += each[start : start + step].sum()
             if grad_rows is not None and grad_head is not None:
                 logits.sub_(lse[:, None]).exp_()  # softmax, in place
                 logits.scatter_add_(1, y[:, None], logits.new_full((len(y), 1), -1.0))
@@ -46,19 +50,26 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             assert grad_rows is not None and grad_head is not None
             ctx.save_for_backward(keep, grad_rows, grad_head.to(head.dtype))
         ctx.shape = hidden.shape
+        if nll is not None:
+            nll.zero_().masked_scatter_(keep, each)
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:  # type: ignore[override]
         keep, grad_rows, grad_head = ctx.saved_tensors
         grad_hidden = grad_rows.new_zeros(ctx.shape)
         grad_hidden[keep] = grad_rows * grad.to(grad_rows.dtype)
-        return grad_hidden, grad_head * grad.to(grad_head.dtype), None
+        return grad_hidden, grad_head * grad.to(grad_head.dtype), None, None
 
 
-def summed_cross_entropy(hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Sum over the labels that count, fp32. hidden (S, E), head (V, E), labels (S,) with -100 ignored -> ()."""
-    total: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels)  # type: ignore[no-untyped-call]
+def summed_cross_entropy(
+    hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, *, nll: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Sum over the labels that count, fp32. hidden (S, E), head (V, E), labels (S,) with -100 ignored -> ().
+
+    `nll` (S,) fp32 is filled with the loss of each token in nats, 0 where ignored; it carries no gradient.
+    """
+    total: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels, nll)  # type: ignore[no-untyped-call]
     return total
 
 

@@ -32,6 +32,16 @@ def test_value_and_gradients_equal_whole_logits(many_chunks, ignored):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("ignored", [0, 30, 200])
+def test_each_token_s_loss_comes_with_the_sum(many_chunks, ignored):
+    x, head, labels = example(ignored=ignored)
+    nll = torch.full((200,), 7.0)
+    plain, found = loss.summed_cross_entropy(x, head, labels), loss.summed_cross_entropy(x, head, labels, nll=nll)
+    wanted = F.cross_entropy(x @ head.T, labels, ignore_index=-100, reduction="none").detach()
+    torch.testing.assert_close(nll, wanted, rtol=1e-5, atol=1e-5)
+    assert torch.equal(plain, found) and not nll.requires_grad
+
+
 def test_tied_head_gets_both_gradients(many_chunks):
     embedding = torch.randn(50, 16, requires_grad=True)
     ids, labels = torch.randint(0, 50, (100,)), torch.randint(0, 50, (100,))
