@@ -5,8 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import deepspeed
-import torch
 import torch.distributed as dist
 
 from ropewalk.conf.errors import ConfigError
@@ -72,26 +70,3 @@ def load(engine: Any, folder: Path) -> int:
         )
     _, state = engine.load_checkpoint(str(folder), tag=found[-1].name)
     return int(state["step"])
-
-
-def export(engine: Any, folder: Path) -> None:
-    """The model in Hugging Face form, whole tensors gathered from every rank; safetensors."""
-    model = engine.module.model
-    whole: dict[str, torch.Tensor] = {}
-    for name, parameter in model.named_parameters():
-        with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
-            if dist.get_rank() == 0:
-                whole[name] = parameter.detach().cpu().clone()
-    if dist.get_rank() == 0:
-        empty = [name for name, tensor in whole.items() if tensor.numel() == 0]
-        assert not empty, f"empty tensors: {empty}"
-        whole |= {name: b.detach().cpu() for name, b in model.named_buffers() if name in model.state_dict()}
-        if model.config.tie_word_embeddings:
-            whole.setdefault("lm_head.weight", whole[_embedding_name(model)])
-        model.save_pretrained(str(folder), state_dict=whole)
-    dist.barrier()
-
-
-def _embedding_name(model: Any) -> str:
-    embedding = model.get_input_embeddings().weight
-    return next(name for name, p in model.named_parameters() if p is embedding)

@@ -15,7 +15,7 @@ from ropewalk.conf.manifest import write_json
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataFolders, Feed
-from ropewalk.train import checkpoint, engine, loop, model
+from ropewalk.train import checkpoint, engine, loop, model, whole
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
@@ -50,7 +50,7 @@ def train(run_dir: Path) -> None:
         balanced=config.train.balance,
     )
     loop.train(live, config, feed, folder, step, mesh)
-    checkpoint.export(live, folder / "model")
+    whole.export(live, folder / "model")
     if dist.get_rank() == 0:
         write_json(folder / "done.json", {"steps": config.train.steps})
 
