@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ropewalk.data.ahead import ahead
-from ropewalk.data.export import as_dataset
-from ropewalk.data.reader import DataFolders, Sequences
-from ropewalk.data.row import IGNORE, Row, join, lay
-from ropewalk.data.steps import Feed, Turn, turns_of_rank, turns_of_step
-from ropewalk.data.store import Store
+from ropewalk.data.reading.ahead import ahead
+from ropewalk.data.reading.export import as_dataset
+from ropewalk.data.reading.reader import DataFolders, Sequences
+from ropewalk.data.reading.row import IGNORE, Row, join, lay
+from ropewalk.data.reading.steps import Feed, Turn, turns_of_rank, turns_of_step
+from ropewalk.data.tokens.store import Store
 
 __all__ = [
     "IGNORE",

@@ -12,16 +12,20 @@ from ropewalk.conf.data import SYNTHETIC, DataConfig
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.manifest import Manifest, read_json, run_stage, write_json
 from ropewalk.conf.schema import Config
-from ropewalk.data import cleaning, mixture, remarks, shards, shares, sources, store, synthetic, vocabulary
+from ropewalk.data import sources, synthetic, vocabulary
 from ropewalk.data import tokenizer as tokenizers
-from ropewalk.data.encode import encode_with
-from ropewalk.data.marks import Marks
-from ropewalk.data.mixture import FORMAT
-from ropewalk.data.overlong import Offer
+from ropewalk.data.cleaning import clean
+from ropewalk.data.ledger import remarks
+from ropewalk.data.mixing import mixture, shares
+from ropewalk.data.mixing.mixture import FORMAT
+from ropewalk.data.mixing.overlong import Offer
+from ropewalk.data.packing.marks import Marks
 from ropewalk.data.sources import Listed
-from ropewalk.data.store import Store
-from ropewalk.data.text_store import TextStore
-from ropewalk.data.write import How
+from ropewalk.data.tokens import shards, store
+from ropewalk.data.tokens.encode import encode_with
+from ropewalk.data.tokens.store import Store
+from ropewalk.data.tokens.text_store import TextStore
+from ropewalk.data.tokens.write import How
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,13 @@ class Inputs:
 
 def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     """Run the stage, or skip what is done. Raises: ConfigError, DataError, ProofError."""
-    cleaning.require(config.data)
+    clean.require(config.data)
     cache = Path(config.cache_dir).expanduser()
     tokenizer, texts = _texts(config, inputs)
     marks = _marks(config, tokenizer)
     opened = {name: store.load(_made(text, name)) for name, text in texts.items()}
     offered = {name: mixture.offered(config, name, opened[name], marks) for name in opened}
-    cleaned = cleaning.clean(config.data, opened, offered, cache)
+    cleaned = clean.clean(config.data, opened, offered, cache)
     budget = _budgets(config, cleaned.offers, mixture.rounds(config, opened, cleaned.offers, marks))
     made = _synthetic(config, cleaned.stores, budget, marks, tokenizer)
     stores = {n: made[n] if n in made else texts[n].folder for n in config.data.sources}

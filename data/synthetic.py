@@ -11,10 +11,11 @@ from ropewalk.conf import manifest
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.manifest import run_shared
 from ropewalk.conf.schema import Config
-from ropewalk.data import merge, retrieval
+from ropewalk.data import retrieval
 from ropewalk.data import tokenizer as tokenizers
-from ropewalk.data.mixture import FORMAT
-from ropewalk.data.store import Store
+from ropewalk.data.mixing.mixture import FORMAT
+from ropewalk.data.tokens import merge
+from ropewalk.data.tokens.store import Store
 
 
 def store_of(

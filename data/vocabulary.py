@@ -9,10 +9,11 @@ from transformers import PreTrainedTokenizerBase
 from ropewalk.conf import manifest
 from ropewalk.conf.manifest import run_shared
 from ropewalk.conf.schema import Config
-from ropewalk.data import sources, store
+from ropewalk.data import sources
 from ropewalk.data import tokenizer as tokenizers
-from ropewalk.data.mixture import FORMAT
+from ropewalk.data.mixing.mixture import FORMAT
 from ropewalk.data.sources import Document, Listed
+from ropewalk.data.tokens import store
 
 
 def trained(config: Config, listed: dict[str, Listed]) -> PreTrainedTokenizerBase:

@@ -17,7 +17,7 @@ from ropewalk.conf.check import to_yaml
 from ropewalk.conf.errors import FAILED, ConfigError, RopewalkError
 from ropewalk.conf.schema import Config
 from ropewalk.conf.start import importing
-from ropewalk.data import shards
+from ropewalk.data.tokens import shards
 
 if TYPE_CHECKING:
     from ropewalk.launch.stages import Run
@@ -204,7 +204,7 @@ def finished(arguments: argparse.Namespace, overrides: Sequence[str], config: Co
     if getattr(arguments, "merge", False):
         refuse_unfit_shards(config)
     if target := getattr(arguments, "export", None):
-        from ropewalk.data import export
+        from ropewalk.data.reading import export
 
         export.target(target)
         export.refuse(config.data.document_mask, config.data.positions, config.data.pose.target_length)
@@ -254,7 +254,7 @@ def show_rope(run: "Run", methods: Sequence[str]) -> None:
 def show_pages(run: "Run", number: int) -> None:
     """Sample sequences, as the trainer is given them."""
     from ropewalk.data.dataset import DataFolders
-    from ropewalk.data.pages import pages
+    from ropewalk.data.ledger.pages import pages
 
     print(pages(DataFolders.of(run.folder, run.cache), number, run.config.seed))
 
@@ -274,7 +274,7 @@ def close(verb: str, folder: Path, as_json: bool) -> None:
         print(target.read_text(), end="")
         return
     if verb == "data":
-        from ropewalk.data.ledger import summary as ledger_summary
+        from ropewalk.data.ledger.terminal import summary as ledger_summary
 
         print(ledger_summary(json.loads(target.read_text())))
     elif verb in ("run", "report", "eval"):

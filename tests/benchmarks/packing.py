@@ -29,8 +29,8 @@ def lengths(count: int) -> np.ndarray:
 
 def ours(count: int, seq_len: int, packer: str) -> dict[str, float]:
     """CPU seconds of the whole plan (mix, pack, describe, write), and what it holds. Every token is looked for."""
-    from ropewalk.data import plan
-    from ropewalk.data.shares import Share
+    from ropewalk.data.mixing.shares import Share
+    from ropewalk.data.packing import plan
 
     sizes = lengths(count)
     keys = np.random.default_rng(1).integers(0, 1 << 63, count, dtype=np.uint64)

@@ -46,9 +46,10 @@ def _milliseconds(way: Callable[[int], Any], sequences: int) -> float:
 def _ours(folder: Path, seq_len: int, sequences: int) -> Any:
     """Documents of lognormal lengths, PIECES a sequence."""
     from ropewalk.conf.manifest import Manifest, publish
-    from ropewalk.data import merge, plan
-    from ropewalk.data.pack import Packed
-    from ropewalk.data.reader import Sequences
+    from ropewalk.data.packing import plan
+    from ropewalk.data.packing.pack import Packed
+    from ropewalk.data.reading.reader import Sequences
+    from ropewalk.data.tokens import merge
 
     rng = np.random.default_rng(0)
     lengths = [

@@ -36,9 +36,9 @@ def save_tokenizer(folder: str) -> None:
 
 def ours(tokenizer: str, characters: int, workers: int) -> dict[str, Any]:
     """One shard, written and hashed, as the data stage makes it."""
-    from ropewalk.data import store, write
     from ropewalk.data import tokenizer as tokenizers
-    from ropewalk.data.encode import encode_with
+    from ropewalk.data.tokens import store, write
+    from ropewalk.data.tokens.encode import encode_with
 
     given, loaded = texts(characters), tokenizers.load(tokenizer)
     how = write.How("stdlib", encode_with(tokenizers.backend(loaded)), tokenizers.size(loaded), 0.05, workers)
@@ -71,8 +71,8 @@ def mapped(tokenizer: str, characters: int) -> dict[str, Any]:
 
 def bare(tokenizer: str, characters: int) -> dict[str, Any]:
     """Nothing but the call."""
-    from ropewalk.data import encode
     from ropewalk.data import tokenizer as tokenizers
+    from ropewalk.data.tokens import encode
 
     inner, given = tokenizers.backend(tokenizers.load(tokenizer)), texts(characters)
     batches = [[p.text for p in batch] for batch in encode._batches(encode._parts(given, lambda text: [text]))]

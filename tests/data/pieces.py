@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ropewalk.data.pack import Packed
+from ropewalk.data.packing.pack import Packed
 
 
 class Piece(NamedTuple):

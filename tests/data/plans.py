@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ropewalk.conf.manifest import Manifest, publish
-from ropewalk.data import merge, plan
-from ropewalk.data.reader import DataFolders
+from ropewalk.data.packing import plan
+from ropewalk.data.reading.reader import DataFolders
+from ropewalk.data.tokens import merge
 
 sys.path.insert(0, str(Path(__file__).parent))
 from pieces import Piece, packed_of, rows_of  # noqa: E402
@@ -49,7 +50,7 @@ def packed(
     lengths: Sequence[int], seq_len: int, *, packer: str = "window_fill", seed: int = 0, marks: int = 0
 ) -> list[list[tuple[int, int, int]]]:
     """A packer's own plan of documents of `lengths` stored tokens, each with `marks` more around it."""
-    from ropewalk.data.shares import Share
+    from ropewalk.data.mixing.shares import Share
 
     index = np.arange(len(lengths))
     taken = np.array(lengths, dtype=np.int64) + marks

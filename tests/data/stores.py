@@ -10,11 +10,12 @@ import numpy as np
 
 from ropewalk.conf.data import SourceConfig
 from ropewalk.conf.manifest import Manifest, publish
-from ropewalk.data import merge, shards, sources, store, write
-from ropewalk.data.encode import Encode
+from ropewalk.data import sources
 from ropewalk.data.sources import Document, Refusal
-from ropewalk.data.text_store import TextStore
-from ropewalk.data.write import How
+from ropewalk.data.tokens import merge, shards, store, write
+from ropewalk.data.tokens.encode import Encode
+from ropewalk.data.tokens.text_store import TextStore
+from ropewalk.data.tokens.write import How
 
 VOCABULARY = 300
 

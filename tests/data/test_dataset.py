@@ -4,7 +4,8 @@ from collections import Counter
 
 import numpy as np
 
-from ropewalk.data import dataset, store
+from ropewalk.data import dataset
+from ropewalk.data.tokens import store
 
 
 def heldout_store(lengths: list[int], held: list[bool]) -> store.Store:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ropewalk.conf.errors import DataError
-from ropewalk.data import store
+from ropewalk.data.tokens import store
 
 sys.path.insert(0, str(Path(__file__).parent))
 from place import SYNTHETIC, Place  # noqa: E402

@@ -10,8 +10,8 @@ import pytest
 
 from ropewalk.conf import manifest
 from ropewalk.conf.errors import ConfigError, DataError
-from ropewalk.data import store
-from ropewalk.data.ledger import summary
+from ropewalk.data.ledger.terminal import summary
+from ropewalk.data.tokens import store
 
 sys.path.insert(0, str(Path(__file__).parent))
 from place import MARKED, SYNTHETIC, Place  # noqa: E402

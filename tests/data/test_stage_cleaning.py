@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.data import store
-from ropewalk.data.ledger import summary
+from ropewalk.data.ledger.terminal import summary
+from ropewalk.data.tokens import store
 
 sys.path.insert(0, str(Path(__file__).parent))
 from place import SYNTHETIC, Place  # noqa: E402

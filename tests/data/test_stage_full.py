@@ -10,7 +10,8 @@ import pytest
 
 from ropewalk.conf import manifest
 from ropewalk.conf.errors import ConfigError
-from ropewalk.data import cleaning, text_store
+from ropewalk.data.cleaning import clean
+from ropewalk.data.tokens import text_store
 
 sys.path.insert(0, str(Path(__file__).parent))
 from place import SYNTHETIC, Place  # noqa: E402
@@ -70,7 +71,7 @@ def test_a_full_disk_is_a_line_wherever_it_is_met(
     ],
 )
 def test_an_array_is_written_as_numpy_reads_it(tmp_path: Path, array: np.ndarray) -> None:
-    cleaning._save(tmp_path / "one.npy", array)
+    clean._save(tmp_path / "one.npy", array)
     np.save(tmp_path / "two.npy", np.ascontiguousarray(array))
     assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "two.npy").read_bytes()
     assert np.array_equal(np.load(tmp_path / "one.npy", mmap_mode="r" if array.size else None), array)

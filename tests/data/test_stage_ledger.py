@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 
 from ropewalk.conf.errors import ProofError
-from ropewalk.data import store
-from ropewalk.data.entries import prove
-from ropewalk.data.ledger import summary
-from ropewalk.data.pages import pages
+from ropewalk.data.ledger.entries import prove
+from ropewalk.data.ledger.pages import pages
+from ropewalk.data.ledger.terminal import summary
+from ropewalk.data.tokens import store
 
 sys.path.insert(0, str(Path(__file__).parent))
 from place import MARKED, WORDS, Place, taken_of  # noqa: E402

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ropewalk.conf.errors import DataError
-from ropewalk.data.ledger import summary
+from ropewalk.data.ledger.terminal import summary
 
 sys.path.insert(0, str(Path(__file__).parent))
 from place import MARKED, Place, taken_of  # noqa: E402

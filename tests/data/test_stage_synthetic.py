@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ropewalk.conf.errors import DataError
-from ropewalk.data import store
+from ropewalk.data.tokens import store
 
 sys.path.insert(0, str(Path(__file__).parent))
 from place import MARKED, SYNTHETIC, Place, assert_whole  # noqa: E402

@@ -9,7 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
 from stores import content_of, texts  # noqa: E402
 
-from ropewalk.data import shards  # noqa: E402
+from ropewalk.data.tokens import shards  # noqa: E402
 from ropewalk.launch.run import main  # noqa: E402
 
 RECIPE = """\

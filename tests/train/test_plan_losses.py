@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ropewalk.data.reader import DataFolders, Sequences
+from ropewalk.data.reading.reader import DataFolders, Sequences
 from ropewalk.eval import score
 from ropewalk.train import attention
 

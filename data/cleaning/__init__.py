@@ -1,0 +1,1 @@
+"""Duplicates, and held-out text in the training text."""

@@ -1,0 +1,1 @@
+"""What the plan holds, counted and told."""

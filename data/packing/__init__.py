@@ -1,0 +1,1 @@
+"""Lengths -> sequences: the packers, and the plan that is written."""

@@ -1,0 +1,1 @@
+"""The plan as the trainer takes it: rows, by step and rank."""

@@ -1,0 +1,98 @@
+"""Which sequences a step reads, and which of them a rank: functions of (seed, step) and the rank, so that nothing is kept and
+nothing needs to be found again on resume. Pure but for the reading itself."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from ropewalk.data.reading import balance
+from ropewalk.data.reading.row import Row, join
+
+
+class Turn(NamedTuple):
+    """One reading of a sequence."""
+
+    number: int
+    epoch: int
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+
+
+def turns_of_step(step: int, *, seed: int, count: int, batch: int) -> list[Turn]:
+    """The global batch of `step` (from 0) over `count` sequences: a function of `(seed, step)` alone, epoch after epoch."""
+    places = range(step * batch, (step + 1) * batch)
+    return [Turn(int(_order(seed, place // count, count)[place % count]), place // count) for place in places]
+
+
+def turns_of_rank(turns: list[Turn], dp_rank: int, dp_size: int, work: Callable[[int], int] | None) -> list[Turn]:
+    """What one of `dp_size` groups reads of a global batch, in the order it does; `work(number)` balances the groups."""
+    if work is None or dp_size == 1:
+        return turns[dp_rank::dp_size]
+    ordered = sorted(turns)  # equal work goes by number
+    return [ordered[place] for place in balance.deal([work(t.number) for t in ordered], dp_size)[dp_rank]]
+
+
+class Plan(Protocol):
+    """What a feed needs of `Sequences`."""
+
+    seq_len: int
+
+    def __len__(self) -> int: ...
+    def read(self, number: int, epoch: int = 0, low: int = 0, high: int | None = None) -> Row: ...
+    def labels(self, number: int) -> int: ...
+    def work(self, number: int) -> int: ...
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What one rank reads of a plan: micro-batches of `micro` sequences, `accumulated` of them a step.
+
+    Of the `sp_size` ranks that share a micro-batch laid end to end, each reads its own slice.
+    """
+
+    sequences: Plan
+    seed: int
+    micro: int
+    accumulated: int
+    dp_rank: int = 0
+    dp_size: int = 1
+    sp_rank: int = 0
+    sp_size: int = 1
+    balanced: bool = True
+
+    def __post_init__(self) -> None:
+        line = self.micro * self.sequences.seq_len
+        assert line % self.sp_size == 0, f"a micro-batch of {line} tokens must divide by sp_size {self.sp_size}"
+
+    def turns(self, step: int) -> list[Turn]:
+        """The global batch."""
+        batch = self.micro * self.accumulated * self.dp_size
+        return turns_of_step(step, seed=self.seed, count=len(self.sequences), batch=batch)
+
+    def labels(self, step: int) -> int:
+        """How many labels of the global batch count."""
+        return sum(self.sequences.labels(turn.number) for turn in self.turns(step))
+
+    def micro_batches(self, steps: Iterable[int]) -> Iterator[Row]:
+        """This rank's, step after step."""
+        for step in steps:
+            work = self.sequences.work if self.balanced else None
+            mine = turns_of_rank(self.turns(step), self.dp_rank, self.dp_size, work)
+            for first in range(0, len(mine), self.micro):
+                yield self.micro_batch(mine[first : first + self.micro])
+
+    def micro_batch(self, turns: list[Turn]) -> Row:
+        """Sequences laid end to end, or this rank's slice of the line."""
+        size = self.sequences.seq_len
+        width = len(turns) * size // self.sp_size
+        low, rows = self.sp_rank * width, []
+        for place, turn in enumerate(turns):
+            begin, end = (min(max(x - place * size, 0), size) for x in (low, low + width))
+            rows.append(self.sequences.read(turn.number, turn.epoch, begin, end))
+        return rows[0] if len(rows) == 1 else join(rows)

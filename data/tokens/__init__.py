@@ -1,0 +1,1 @@
+"""Documents -> tokens, written once: shards, the store they make, and how many processes share the work."""

@@ -1,0 +1,293 @@
+"""A store made in shards: by whom, in which order, after which accident, the bytes are the same and nothing finished is redone."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from stores import by_bytes, content_of, made, stored, text_store, texts  # noqa: E402
+
+from ropewalk.conf import manifest  # noqa: E402
+from ropewalk.conf.errors import ConfigError, DataError  # noqa: E402
+from ropewalk.data import sources  # noqa: E402
+from ropewalk.data.sources import Document, units  # noqa: E402
+from ropewalk.data.tokens import shards, store, write  # noqa: E402
+from ropewalk.data.tokens.text_store import TextStore  # noqa: E402
+
+LENGTHS = [300, 900, 20, 450, 450, 2500, 10, 800]  # bytes of the files
+SHARDS = [[300], [900, 20], [450, 450], [2500], [10, 800]]  # as consecutive ones up to 1000 bytes make them
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1000)
+    monkeypatch.setattr(units, "UNIT_BYTES", 1)  # a file each
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return texts(tmp_path / "texts", LENGTHS)
+
+
+@pytest.fixture
+def whole(folder: Path, tmp_path: Path) -> dict[str, str]:
+    """The files of the store as one process makes it without interruption."""
+    target = made(text_store(folder, tmp_path / "whole"))
+    assert len(list(target.glob("0*"))) == 5
+    return content_of(tmp_path / "whole")
+
+
+def tmp_of(target: TextStore) -> Path:
+    return target.folder.with_name(target.folder.name + ".tmp")
+
+
+def test_shards_hold_consecutive_files_up_to_their_size(folder: Path, tmp_path: Path) -> None:
+    target = text_store(folder, tmp_path / "cache")
+    opened = store.load(made(target))
+    assert [[LENGTHS[n] for n in found] for found in target.shards] == SHARDS
+    assert [s["tokens"] for s in opened.facts["shards"]] == [sum(s) for s in SHARDS]
+    read = [bytes(opened.document(i).astype("u1")) for i in range(len(LENGTHS))]
+    assert read == [(folder / name).read_bytes() for name in opened.ids]
+
+
+def test_borders_of_nothing_and_of_units_without_a_size() -> None:
+    assert shards.borders([]) == []
+    assert shards.borders([0, 0, 1001, 0, 0]) == [range(0, 2), range(2, 3), range(3, 5)]
+
+
+@pytest.mark.parametrize("workers", [2, 7])
+def test_workers_change_no_byte(folder: Path, tmp_path: Path, whole: dict[str, str], workers: int) -> None:
+    made(text_store(folder, tmp_path / "cache", workers=workers))
+    assert content_of(tmp_path / "cache") == whole
+
+
+def test_tasks_in_any_order_change_no_byte(folder: Path, tmp_path: Path, whole: dict[str, str]) -> None:
+    target = text_store(folder, tmp_path / "cache")
+    for numbers in ([3], [4, 0], [1, 2, 3]):
+        assert not target.folder.exists()
+        target.make(numbers)
+    assert target.missing() == []
+    target.publish()
+    assert content_of(tmp_path / "cache") == whole
+
+
+def test_what_is_finished_is_neither_made_again_nor_touched(folder: Path, tmp_path: Path) -> None:
+    target = text_store(folder, tmp_path / "cache")
+    target.make([1, 3])
+    before = {p: p.stat().st_mtime_ns for p in tmp_of(target).rglob("*.*")}
+    assert (target.missing(), len(before)) == ([0, 2, 4], 7)
+    target.make([0, 1, 2, 3, 4])
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    made(target)
+    made_at = {p: p.stat().st_mtime_ns for p in target.folder.rglob("*.*")}
+    made(target)
+    target.make([0, 1])  # also one that asks for shards of a store that was published
+    assert {p: p.stat().st_mtime_ns for p in target.folder.rglob("*.*")} == made_at
+    assert not tmp_of(target).exists() and not list((tmp_path / "cache").rglob("*.0*.lock"))
+
+
+def test_a_store_that_lacks_a_shard_is_not_published(folder: Path, tmp_path: Path) -> None:
+    target = text_store(folder, tmp_path / "cache")
+    target.make([0, 1, 2, 4])
+    with pytest.raises(AssertionError, match="a shard is missing"):
+        target.publish()
+    assert manifest.read(target.folder) is None and target.missing() == [3]
+
+
+def test_another_size_of_the_shards_is_another_store(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = text_store(folder, tmp_path)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 2000)
+    assert text_store(folder, tmp_path).folder != one.folder
+
+
+def test_full_disk_is_told_in_a_line_and_finished_shards_stay(
+    folder: Path, tmp_path: Path, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel itself says that it is full."""
+    target = text_store(folder, tmp_path / "cache")
+    target.make([0, 1])
+    before = {p: p.stat().st_mtime_ns for p in tmp_of(target).rglob("*.*")}
+    monkeypatch.setattr(write, "TOKENS", "/dev/full")
+    with pytest.raises(ConfigError, match=r"^cache_dir is .*; its disk must have room .* full; make room [^\n]*$"):
+        made(target)
+    assert target.missing() == [2, 3, 4]
+    monkeypatch.setattr(write, "TOKENS", "tokens.bin")
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    made(target)
+    assert content_of(tmp_path / "cache") == whole
+
+
+def test_another_error_of_the_system_is_not_taken_for_a_full_disk(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "TOKENS", "no/such/folder")
+    with pytest.raises(FileNotFoundError):
+        made(text_store(folder, tmp_path / "cache"))
+
+
+def test_a_refused_token_leaves_the_finished_shards(folder: Path, tmp_path: Path) -> None:
+    def odd(found: list[str]) -> list:  # type: ignore[type-arg]
+        return [ids + (1000 if "5 rope" in text else 0) for text, ids in zip(found, by_bytes(found), strict=True)]
+
+    target = text_store(folder, tmp_path / "cache", encode=odd)
+    with pytest.raises(DataError, match=r"^document 005\.txt of source mine has token id 1\d\d\d; "):
+        made(target)
+    assert target.missing() == [3, 4]
+
+
+def test_an_id_that_an_earlier_shard_has_is_counted_and_not_trained_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        sources, "read", lambda source, listed, unit: [Document(unit.files[0][2], (folder / unit.files[0]).read_text())]
+    )
+    (folder / "011.txt").write_text("another one")  # its id is that of 001.txt now
+    opened = store.load(made(text_store(folder, tmp_path / "cache")))
+    assert sorted(opened.ids) == list("01234567")
+    assert opened.facts["refused"] == {"id seen before": 1}
+    assert bytes(opened.document(opened.ids.index("1")).astype("u1")) == (folder / "001.txt").read_bytes()
+
+
+def cut_short(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 2)
+
+
+def changed(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[::-1])
+
+
+def test_a_shard_that_is_short_is_refused_and_made_again_when_it_is_deleted(
+    folder: Path, tmp_path: Path, whole: dict[str, str]
+) -> None:
+    target = text_store(folder, tmp_path / "cache")
+    target.make(target.missing())
+    shard = tmp_of(target) / "00003"
+    cut_short(shard / "tokens.bin")
+    said = rf"^{shard}/tokens\.bin is 4,998 bytes; by its manifest it must be 5,000; delete {shard} and run again$"
+    for refuse in (target.publish, target.prove):
+        with pytest.raises(DataError, match=said):
+            refuse()
+    shutil.rmtree(shard)
+    assert target.missing() == [3]
+    made(target)
+    assert content_of(tmp_path / "cache") == whole
+
+
+def test_a_shard_of_other_bytes_is_refused_before_a_merge(folder: Path, tmp_path: Path) -> None:
+    target = text_store(folder, tmp_path / "cache", workers=3)
+    target.make(target.missing())
+    target.prove()
+    shard = tmp_of(target) / "00001"
+    changed(shard / "tokens.bin")
+    with pytest.raises(DataError, match=rf"^{shard}/tokens\.bin has sha256 [^\n]*; delete {shard} and run again$"):
+        target.prove()
+
+
+@pytest.mark.parametrize("number", [0, 3, 4])
+@pytest.mark.parametrize("damage", [cut_short, Path.unlink, lambda file: file.write_bytes(file.read_bytes() + b"xx")])
+def test_a_finished_store_with_a_shard_of_another_size_is_not_read(
+    folder: Path, tmp_path: Path, whole: dict[str, str], number: int, damage: Callable[[Path], object]
+) -> None:
+    """Both ways out lead out."""
+    target = text_store(folder, tmp_path / "cache")
+    shard = made(target) / shards.name(number)
+    damage(shard / "tokens.bin")
+    with pytest.raises(
+        DataError, match=rf"^{shard}/tokens\.bin is [\d,]* bytes; .* must be [\d,]*; delete {target.folder} and"
+    ):
+        store.load(target.folder)
+    shutil.rmtree(shard)
+    target.folder.rename(tmp_of(target))
+    assert target.missing() == [number]
+    made(target)
+    assert content_of(tmp_path / "cache") == whole
+    shutil.rmtree(target.folder)
+    made(target)
+    assert content_of(tmp_path / "cache") == whole
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+CHILD = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from stores import by_bytes, text_store
+from ropewalk.data.tokens import shards
+from ropewalk.data.sources import units
+shards.SHARD_BYTES, units.UNIT_BYTES = 1000, 1
+def encode(texts):
+    if {die!r} and any({die!r} in text for text in texts):
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.02)
+    return by_bytes(texts)
+target = text_store(Path({folder!r}), Path({cache!r}), encode)
+target.make({numbers})
+if {publish}:
+    target.publish()
+"""
+
+
+def child(folder: Path, cache: Path, numbers: str, die: str = "", publish: bool = False) -> subprocess.Popen[bytes]:
+    """A process of its own that makes `numbers`; it kills itself on the text `die`."""
+    names = {"tests": str(Path(__file__).parent.parent), "folder": str(folder), "cache": str(cache)}
+    code = CHILD.format(**names, numbers=numbers, die=die, publish=publish)
+    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.parametrize("shard", [0, 2, 4])
+def test_killed_at_any_shard_and_run_again(folder: Path, tmp_path: Path, whole: dict[str, str], shard: int) -> None:
+    target, first_file = text_store(folder, tmp_path / "cache"), sum(map(len, SHARDS[:shard]))
+    died = child(folder, tmp_path / "cache", "range(5)", die=f"{first_file} rope")
+    assert died.wait(60) == -signal.SIGKILL
+    assert target.missing() == list(range(shard, 5))
+    before = {p: p.stat().st_mtime_ns for n in range(shard) for p in (tmp_of(target) / shards.name(n)).iterdir()}
+    assert (tmp_of(target) / f"{shard:05}.tmp").is_dir()  # it was at work there
+    target.make(target.missing())
+    assert {p: p.stat().st_mtime_ns for p in before} == before and len(before) == 3 * shard
+    target.publish()
+    assert content_of(tmp_path / "cache") == whole
+
+
+@pytest.mark.parametrize("tasks", [["[0, 4]", "[1]", "[2]", "[3]"], ["range(5)"] * 3], ids=["shared out", "all of all"])
+def test_processes_side_by_side(folder: Path, tmp_path: Path, whole: dict[str, str], tasks: list[str]) -> None:
+    """Each a part, or all at the same work: no shard is made twice, and whoever comes last publishes what is there."""
+    running = [child(folder, tmp_path / "cache", numbers, publish=len(set(tasks)) == 1) for numbers in tasks]
+    assert [process.wait(60) for process in running] == [0] * len(tasks)
+    made(text_store(folder, tmp_path / "cache"))
+    assert content_of(tmp_path / "cache") == whole
+
+
+def test_killed_just_before_the_rename_loses_no_shard(folder: Path, tmp_path: Path, whole: dict[str, str]) -> None:
+    """Its manifest is written, the mark of the workspace gone."""
+    target = text_store(folder, tmp_path / "cache")
+    made(target)
+    target.folder.rename(tmp_of(target))
+    before = sorted(p.stat().st_mtime_ns for p in tmp_of(target).glob("0*/*"))
+    assert target.missing() == []
+    made(target)
+    assert sorted(p.stat().st_mtime_ns for p in target.folder.glob("0*/*")) == before and len(before) == 15
+    assert content_of(tmp_path / "cache") == whole
+
+
+def test_a_store_of_one_process_equals_one_that_was_written_by_hand(folder: Path, tmp_path: Path) -> None:
+    """The oracle of the tests above is itself held against documents given one by one."""
+    numbers = iter(range(len(LENGTHS)))
+    parts = [
+        [Document(f"{n:03}.txt", (folder / f"{n:03}.txt").read_text()) for _, n in zip(s, numbers, strict=False)]
+        for s in SHARDS
+    ]
+    by_hand, one = (
+        stored(tmp_path / "hand", *parts, heldout=0.2),
+        store.load(made(text_store(folder, tmp_path / "cache"))),
+    )
+    assert {k: v for k, v in one.facts.items() if k != "kind"} == by_hand.facts
+    assert store.table_of(tmp_path / "hand").equals(store.table_of(text_store(folder, tmp_path / "cache").folder))
