@@ -43,7 +43,7 @@ class TrainConfig:
     offload_params: bool = neutral(False)
     activation_checkpointing: bool = neutral(True)
     attention: str = neutral("auto")
-    """auto, flash (flash-attn 2 varlen) or sdpa (per document); what was chosen is logged."""
+    """auto, flash (flash-attn 2), flash3, flash4, varlen (torch's own) or sdpa (per document, CPU too); what was chosen is logged."""
     checkpoint_steps: int = neutral(100)
     """A checkpoint every so many steps; 0: only when stopped."""
     keep_checkpoints: int = neutral(2)
@@ -84,7 +84,7 @@ class TrainConfig:
             ("schedule", ("constant", "linear", "cosine")),
             ("precision", ("bf16", "fp32")),
             ("zero_stage", (0, 1, 2, 3)),
-            ("attention", ("auto", "flash", "sdpa")),
+            ("attention", ("auto", "flash", "flash3", "flash4", "varlen", "sdpa")),
             ("wandb", ("auto", "online", "offline", "off")),
         ):
             if getattr(self, name) not in choices:

@@ -15,7 +15,7 @@ from ropewalk.conf.manifest import write_json
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataFolders, Feed
-from ropewalk.train import checkpoint, engine, loop, model, whole
+from ropewalk.train import attention, checkpoint, engine, loop, model, whole
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
@@ -37,7 +37,7 @@ def train(run_dir: Path) -> None:
     say(proof.prove(built, plan, "after the engine's casts"))
     step = checkpoint.load(live, folder / "checkpoints")
     sequences = data.sequences()
-    say(describe(config, accumulated, step, len(sequences), built.config._attn_implementation))
+    say(describe(config, accumulated, step, len(sequences), attention.told(str(built.config._attn_implementation))))
     feed = Feed(
         sequences,
         seed=config.seed,

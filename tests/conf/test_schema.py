@@ -95,7 +95,7 @@ WRONG = {
     "train.zero_stage=4": r"^train\.zero_stage is 4; it must be one of 0, 1, 2, 3",
     "train.schedule=step": r"^train\.schedule is step; it must be one of constant, linear, cosine",
     "train.precision=fp16": r"^train\.precision is fp16; it must be one of bf16, fp32",
-    "train.attention=eager": r"^train\.attention is eager; it must be one of auto, flash, sdpa",
+    "train.attention=eager": r"^train\.attention is eager; it must be one of auto, flash, flash3, flash4, varlen, sdpa",
     "train.wandb=yes_please": r"^train\.wandb is yes_please; it must be one of auto",
     "train.global_batch_tokens=1500": r"^train\.global_batch_tokens is 1500; .*1 x data\.seq_len 1024 = 1024; try 1024",
     "train.global_batch_tokens=0": r"^train\.global_batch_tokens is 0; .*; try 1024",

@@ -1,7 +1,6 @@
 """Packed documents must give what each gives alone, under transformers' own eager attention: the oracle is not ours."""
 
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -120,34 +119,6 @@ def test_no_mask_is_built(monkeypatch):
     with Largest():
         packed_losses(model, row)
     assert largest <= max(4096 * 97, 4096 * 64)
-
-
-def flash_reference(q, k, v, *, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, softmax_scale, causal):
-    """flash_attn_varlen_func's documented meaning, dense: q (S, H, D), k and v (S, K, D)."""
-    assert causal and cu_seqlens_q.dtype == cu_seqlens_k.dtype == torch.int32
-    assert isinstance(max_seqlen_q, int) and max_seqlen_q == max_seqlen_k
-    assert int(torch.diff(cu_seqlens_q).max()) == max_seqlen_q and int(cu_seqlens_q[-1]) == q.shape[0]
-    number = torch.bucketize(torch.arange(q.shape[0]), cu_seqlens_q[1:].long(), right=True)
-    mask = (number[:, None] == number[None, :]).tril()
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-    scores = torch.einsum("shd,thd->hst", q, k) * softmax_scale
-    return torch.einsum("hst,thd->shd", scores.masked_fill(~mask, float("-inf")).softmax(-1), v)
-
-
-def test_flash_calls_match_a_reference_of_the_same_signature(monkeypatch):
-    monkeypatch.setitem(sys.modules, "flash_attn", types.SimpleNamespace(flash_attn_varlen_func=flash_reference))
-    torch.manual_seed(0)
-    q, k, v = (torch.randn(1, h, 40, 8) for h in (4, 2, 2))
-    marks = attention.borders(torch.tensor([0, 15, 20, 40], dtype=torch.int32))
-    found, _ = attention.flash(None, q, k, v, None, scaling=8**-0.5, **marks)
-    wanted, _ = attention.sdpa(None, q, k, v, None, scaling=8**-0.5, **marks)
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine with CUDA may have flash-attn")
-def test_flash_asked_for_and_absent_is_refused():
-    with pytest.raises(ConfigError, match="train.attention is flash; it needs a CUDA device and flash-attn"):
-        attention.register("flash")
 
 
 def test_what_would_be_ignored_is_refused():

@@ -1,0 +1,57 @@
+"""What attention must give: transformers' own eager attention under a dense mask of transformers' own mask functions."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from transformers import masking_utils
+from transformers.models.gpt_oss.modeling_gpt_oss import eager_attention_forward as with_sinks
+from transformers.models.llama.modeling_llama import eager_attention_forward as plain
+
+ENDS = (0, 15, 16, 40, 47, 54, 73)
+"""Documents of 15, 1, 24, 7, 7 and 19 tokens."""
+
+
+def cu_seqlens(ends: tuple[int, ...] = ENDS) -> torch.Tensor:
+    return torch.tensor(ends, dtype=torch.int32)
+
+
+def visible(ends: tuple[int, ...], window: int | None) -> torch.Tensor:
+    """(S, S) bool: the row's query sees the column's key."""
+    number = torch.repeat_interleave(torch.arange(len(ends) - 1), torch.diff(torch.tensor(ends)))[None]
+    rules = [masking_utils.causal_mask_function, masking_utils.packed_sequence_mask_function(number)]
+    if window is not None:
+        rules.append(masking_utils.sliding_window_overlay(window))
+    at = torch.arange(ends[-1])
+    return masking_utils.and_masks(*rules)(0, 0, at[:, None], at[None, :])
+
+
+def eager(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    seen: torch.Tensor,
+    scaling: float,
+    sinks: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """query (1, H, S, D), key (1, K, S, D), value (1, K, S, E), seen (S, S) or (1, H, S, S) -> (1, S, H, E) in fp32."""
+    q, k, v = (x.float() for x in (query, key, value))
+    module: Any = SimpleNamespace(num_key_value_groups=q.shape[1] // k.shape[1], training=False, sinks=sinks)
+    bias = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
+    forward = plain if sinks is None else with_sinks
+    return forward(module, q, k, v, bias.expand(1, 1, *bias.shape) if bias.dim() == 2 else bias, scaling)[0]
+
+
+def heads(
+    h: int, k: int, d: int, s: int = ENDS[-1], e: int | None = None, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> list[torch.Tensor]:
+    """Random query, key and value that take gradients."""
+    torch.manual_seed(seed)
+    shapes = ((1, h, s, d), (1, k, s, d), (1, k, s, e or d))
+    return [torch.randn(shape).to(dtype).requires_grad_() for shape in shapes]
+
+
+def gradients(out: torch.Tensor, of: list[torch.Tensor], seed: int = 1) -> tuple[torch.Tensor, ...]:
+    """Of a random weighting of `out`."""
+    torch.manual_seed(seed)
+    return torch.autograd.grad((out.float() * torch.randn(out.shape)).sum(), of)

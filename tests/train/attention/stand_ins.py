@@ -1,0 +1,114 @@
+"""Functions with the signatures of flash-attn 2, 3, 4 and torch's varlen_attn that say what they were given and compute it densely.
+
+Signatures as in Dao-AILab/flash-attention (flash_attn/flash_attn_interface.py 2.8, hopper/flash_attn_interface.py,
+flash_attn/cute/interface.py) and torch 2.14 (torch/nn/attention/varlen.py).
+"""
+
+import types
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass
+class Given:
+    """One call, in words that all of them share. `window`: keys that a query sees, None for all."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    cu: torch.Tensor
+    longest: int
+    scale: float
+    window: int | None
+
+
+def dense(g: Given) -> torch.Tensor:
+    """(S, H, D) in q's dtype, computed in fp32 document by document."""
+    parts = []
+    for a, b in zip(g.cu.tolist(), g.cu.tolist()[1:], strict=False):
+        q, k, v = (x[a:b].float() for x in (g.q, g.k, g.v))
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+        scores = torch.einsum("shd,thd->hst", q, k) * g.scale
+        far = torch.arange(b - a)[:, None] - torch.arange(b - a)[None, :]
+        hidden = (far < 0) | (far >= (g.window or b - a))
+        parts.append(torch.einsum("hst,thd->shd", scores.masked_fill(hidden, float("-inf")).softmax(-1), v))
+    return torch.cat(parts).to(g.q.dtype)
+
+
+class Calls:
+    """The stand-ins, and what they were given."""
+
+    def __init__(self) -> None:
+        self.given: list[Given] = []
+
+    def _answer(
+        self, q: Any, k: Any, v: Any, cus: Any, longest: Any, scale: Any, causal: Any, reach: Any
+    ) -> torch.Tensor:
+        """What the real kernels refuse, or would misread, is an error here."""
+        assert q.dim() == k.dim() == v.dim() == 3 and q.shape[2] == k.shape[2] == v.shape[2]
+        assert q.dtype == k.dtype == v.dtype and q.dtype in (torch.float16, torch.bfloat16)
+        assert q.stride(-1) == k.stride(-1) == v.stride(-1) == 1
+        assert q.shape[1] % k.shape[1] == 0 and k.shape[:2] == v.shape[:2]
+        assert all(cu.dtype == torch.int32 and cu.dim() == 1 for cu in cus) and torch.equal(*cus)
+        assert all(type(n) is int and n == int(torch.diff(cus[0]).max()) for n in longest)
+        assert int(cus[0][0]) == 0 and int(cus[0][-1]) == q.shape[0] == k.shape[0]
+        assert causal is True and type(scale) is float
+        left, right = reach
+        assert right == 0 or (left in (-1, None) and right in (-1, None))
+        given = Given(q, k, v, cus[0], longest[0], scale, None if left in (-1, None) else left + 1)
+        self.given.append(given)
+        return dense(given)
+
+    def flash2(
+        self, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None,
+        causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False,
+        return_attn_probs=False, block_table=None,
+    ):  # fmt: skip
+        assert dropout_p == 0.0 and not softcap and not return_attn_probs and alibi_slopes is block_table is None
+        cus, longest = (cu_seqlens_q, cu_seqlens_k), (max_seqlen_q, max_seqlen_k)
+        return self._answer(q, k, v, cus, longest, softmax_scale, causal, window_size)
+
+    def flash3(
+        self, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q=None, seqused_k=None,
+        softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None, v_descale=None,
+        window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None, deterministic=False,
+        sm_margin=0, return_attn_probs=False,
+    ):  # fmt: skip
+        assert seqused_q is seqused_k is qv is None and not attention_chunk and not softcap
+        cus, longest = (cu_seqlens_q, cu_seqlens_k), (max_seqlen_q, max_seqlen_k)
+        return self._answer(q, k, v, cus, longest, softmax_scale, causal, window_size)
+
+    def flash4(
+        self, q, k, v, cu_seqlens_q=None, cu_seqlens_k=None, max_seqlen_q=None, max_seqlen_k=None, seqused_q=None,
+        seqused_k=None, page_table=None, softmax_scale=None, causal=False, window_size=(None, None),
+        learnable_sink=None, softcap=0.0, num_splits=1, pack_gqa=None, deterministic=False, score_mod=None,
+        mask_mod=None, block_sparse_tensors=None, cu_total_m_blocks=None, cu_total_n_blocks=None, aux_tensors=None,
+        return_lse=False,
+    ):  # fmt: skip
+        assert learnable_sink is score_mod is mask_mod is page_table is None and not softcap
+        assert window_size[0] is None or window_size[0] >= 0
+        cus, longest = (cu_seqlens_q, cu_seqlens_k), (max_seqlen_q, max_seqlen_k)
+        return self._answer(q, k, v, cus, longest, softmax_scale, causal, window_size), None  # with its log-sum-exp
+
+    def varlen(
+        self, query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None,
+        window_size=(-1, -1), enable_gqa=False, seqused_k=None, block_table=None, num_splits=None,
+    ):  # fmt: skip
+        assert enable_gqa or query.shape[1] == key.shape[1]
+        # causal is said by the window alone: (-1, 0), or (w, 0)
+        causal = window_size[1] == 0
+        return self._answer(query, key, value, (cu_seq_q, cu_seq_k), (max_q, max_k), scale, causal, window_size)
+
+    def modules(self) -> dict[str, types.ModuleType]:
+        """Modules by the names that the trainer imports."""
+        flash2, flash3, flash4, varlen = (
+            types.ModuleType(n)
+            for n in ("flash_attn", "flash_attn_interface", "flash_attn.cute", "torch.nn.attention.varlen")
+        )
+        flash2.__dict__.update(flash_attn_varlen_func=self.flash2, __path__=[], cute=flash4)
+        flash3.__dict__.update(flash_attn_varlen_func=self.flash3)
+        flash4.__dict__.update(flash_attn_varlen_func=self.flash4)
+        varlen.__dict__.update(varlen_attn=self.varlen)
+        return {m.__name__: m for m in (flash2, flash3, flash4, varlen)}

@@ -1,0 +1,152 @@
+"""Calls of kernels that need a GPU: their arguments against functions of the same signatures, their numbers against eager attention."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.train import attention
+
+sys.path.insert(0, str(Path(__file__).parent))
+from oracle import ENDS, cu_seqlens, eager, gradients, heads, visible  # noqa: E402
+from stand_ins import Calls  # noqa: E402
+
+KERNELS = {k.__name__: k for k in (attention.flash, attention.flash3, attention.flash4, attention.varlen)}
+SCALE = 0.3
+
+
+@pytest.fixture()
+def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
+    made = Calls()
+    for name, module in made.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    yield made
+
+
+@pytest.mark.parametrize("window", [None, 5, 100])
+@pytest.mark.parametrize(
+    "shape", [(4, 4, 8, 8), (4, 2, 8, 8), (4, 1, 16, 8)], ids=["all heads", "gqa", "narrow values"]
+)
+@pytest.mark.parametrize("name", KERNELS)
+def test_numbers_of_forward_and_backward_are_those_of_eager_attention(
+    name: str, shape: tuple[int, int, int, int], window: int | None, calls: Calls
+) -> None:
+    h, k, d, e = shape
+    given = heads(h, k, d, e=e, dtype=torch.bfloat16)
+    marks = attention.borders(cu_seqlens())
+    found, _ = KERNELS[name](None, *given, None, scaling=SCALE, sliding_window=window, **marks)
+    wanted = eager(*given, visible(ENDS, window), SCALE)
+    assert found.shape == (1, ENDS[-1], h, e) and found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), wanted, atol=1e-2, rtol=1e-2)
+    for ours, theirs in zip(gradients(found, given), gradients(wanted, given), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=3e-2, rtol=3e-2)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_arguments_are_what_the_kernel_documents(name: str, calls: Calls) -> None:
+    """The stand-ins refuse wrong dtypes, shapes, strides and places; the rest is here."""
+    q, k, v = heads(4, 2, 8, dtype=torch.bfloat16)
+    marks = attention.borders(cu_seqlens())
+    KERNELS[name](None, q, k, v, None, scaling=SCALE, sliding_window=5, **marks)
+    (given,) = calls.given
+    assert (given.longest, given.scale, given.window) == (24, SCALE, 5)
+    assert given.cu is marks["cu_seqlens"], "made once a step, not once a layer"
+    assert torch.equal(given.q, q[0].transpose(0, 1)) and torch.equal(given.k, k[0].transpose(0, 1))
+    assert given.v.shape == (73, 2, 8)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_without_borders_it_is_one_document(name: str, calls: Calls) -> None:
+    given = heads(4, 2, 8, s=9, dtype=torch.bfloat16)
+    found, _ = KERNELS[name](None, *given, None)
+    wanted = eager(*given, visible((0, 9), None), 8**-0.5)
+    torch.testing.assert_close(found.float(), wanted, atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_fp32_and_sinks_are_refused_with_the_way_out(name: str, calls: Calls) -> None:
+    q, k, v = heads(2, 2, 8)
+    with pytest.raises(ConfigError, match=f"train.attention is {name}; .*not float32; set train.precision=bf16 or"):
+        KERNELS[name](None, q, k, v, None)
+    q, k, v = (x.bfloat16() for x in (q, k, v))
+    with pytest.raises(ConfigError, match=f"train.attention is {name}; .*sinks no gradient; set train.attention=sdpa"):
+        KERNELS[name](None, q, k, v, None, s_aux=torch.zeros(2))
+    assert not calls.given
+
+
+def on_gpu(monkeypatch: pytest.MonkeyPatch, major: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (major, 0))
+
+
+@pytest.mark.parametrize(("major", "name"), [(10, "flash4"), (9, "flash3"), (8, "flash2"), (12, "flash2"), (7, "sdpa")])
+def test_auto_takes_the_best_that_is_there(major: int, name: str, calls: Calls, monkeypatch: Any) -> None:
+    on_gpu(monkeypatch, major)
+    assert attention.register("auto") == f"ropewalk_{name}"
+
+
+def test_what_auto_passed_over_is_told(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpu(monkeypatch, 9)
+    for name in ("flash_attn", "flash_attn_interface"):
+        monkeypatch.setitem(sys.modules, name, None)
+    said = attention.told(attention.register("auto"))
+    assert said.startswith("ropewalk_varlen (auto: flash3: it needs flash_attn_interface, which does not load"), said
+    assert "; flash: it needs flash_attn, which does not load" in said
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine with CUDA has something to choose from")
+def test_a_cpu_takes_sdpa_and_says_why() -> None:
+    assert attention.told(attention.register("auto")) == "ropewalk_sdpa (auto: no CUDA device)"
+    assert attention.told(attention.register("sdpa")) == "ropewalk_sdpa"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine with CUDA may have them")
+@pytest.mark.parametrize("name", KERNELS)
+def test_asked_for_without_a_gpu_is_refused(name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=f"train.attention is {name}; it needs a CUDA device; .*set train.attention=sdpa"
+    ):
+        attention.register(name)
+
+
+def test_asked_for_and_absent_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpu(monkeypatch, 8)
+    monkeypatch.setitem(sys.modules, "flash_attn", None)
+    with pytest.raises(ConfigError, match=r"flash; it needs flash_attn, which does not load .*ropewalk\[flash\]"):
+        attention.register("flash")
+    with pytest.raises(
+        ConfigError, match="train.attention is flash3; it needs compute capability 9.0; build flash-attn 3"
+    ):
+        attention.register("flash3")
+
+
+def test_a_wrapped_kernel_has_a_name_of_its_own(calls: Calls) -> None:
+    """Ulysses' exchange goes around the kernel; the eval's plain one in the same process stays plain."""
+    from transformers import AttentionInterface
+
+    seen: list[Any] = []
+
+    def wrap(kernel: Any) -> Any:
+        seen.append(kernel)
+        return lambda *args, **words: kernel(*args, **words)
+
+    name = attention.register("sdpa", wrap)
+    assert name == "ropewalk_sdpa_wrapped" and seen == [attention.sdpa]
+    assert AttentionInterface()[attention.register("sdpa")] is attention.sdpa
+    assert AttentionInterface()[name] is not attention.sdpa
+
+
+def test_the_stand_in_of_torchs_kernel_has_its_signature() -> None:
+    """It is installed; flash-attn is not, so its signatures are those of its sources."""
+    import inspect
+
+    from torch.nn.attention.varlen import varlen_attn
+
+    ours, theirs = (inspect.signature(f).parameters for f in (Calls().varlen, varlen_attn))
+    assert [(p.name, p.kind, p.default) for p in ours.values()] == [
+        (p.name, p.kind, p.default) for p in theirs.values()
+    ]

@@ -1,0 +1,21 @@
+"""Borders of documents laid end to end: a tensor for kernels, a tuple for loops, so that no layer waits for the device."""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+Ends = tuple[int, ...]
+"""0, each border, S."""
+
+
+def borders(cu_seqlens: torch.Tensor) -> dict[str, Any]:
+    """What a forward call takes of a step's borders. Shape of `cu_seqlens`: (documents + 1,) int32."""
+    ends = tuple(cu_seqlens.tolist())
+    return {"cu_seqlens": cu_seqlens, "document_ends": ends, "max_seqlen": max(lengths(ends))}
+
+
+@lru_cache(maxsize=8)
+def lengths(ends: Ends) -> tuple[int, ...]:
+    """Tokens of each document."""
+    return tuple(b - a for a, b in zip(ends, ends[1:], strict=False))
