@@ -40,19 +40,22 @@ class Inputs:
 def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     """Run the stage, or skip what is done. Raises: ConfigError, DataError, ProofError."""
     clean.require(config.data)
-    cache = Path(config.cache_dir).expanduser()
+    cache, held = Path(config.cache_dir).expanduser(), config.data.heldout
     tokenizer, texts = _texts(config, inputs)
     marks = _marks(config, tokenizer)
-    opened = {name: store.load(_made(text, name)) for name, text in texts.items()}
+    opened = {name: store.load(_made(text, name), held) for name, text in texts.items()}
     offered = {name: mixture.offered(config, name, opened[name], marks) for name in opened}
     cleaned = clean.clean(config.data, opened, offered, cache)
     budget = _budgets(config, cleaned.offers, mixture.rounds(config, opened, cleaned.offers, marks))
     made = _synthetic(config, cleaned.stores, budget, marks, tokenizer)
     stores = {n: made[n] if n in made else texts[n].folder for n in config.data.sources}
-    offers = {**cleaned.offers, **{n: mixture.offered(config, n, store.load(at), marks) for n, at in made.items()}}
+    offers = {
+        **cleaned.offers,
+        **{n: mixture.offered(config, n, store.load(at, held), marks) for n, at in made.items()},
+    }
     budget |= {n: None if budget[n] else 0 for n in made}  # all that was made: the documents stay whole
     folder = mixture.make(config, stores, offers, budget, marks, cache)
-    ledger = remarks.told(cleaned.enter(mixture.ledger(stores, offers, folder)))
+    ledger = remarks.told(cleaned.enter(mixture.ledger(config, stores, offers, folder)))
     return _finish(config, output, tokenizer, stores, folder, ledger)
 
 
@@ -83,6 +86,7 @@ def _finish(
     decides = {
         "plan": plan.name,
         "stores": {n: f.name for n, f in stores.items()},
+        "heldout": config.data.heldout,
         "tokenizer": tokenizers.identity(tokenizer),
         "tokenizer_files": tokenizers.saved_identity(tokenizer),
         **_pose(config),
@@ -136,9 +140,9 @@ def _texts(config: Config, inputs: Inputs) -> tuple[PreTrainedTokenizerBase, dic
     listed = {name: sources.listed(s, name) for name, s in data.sources.items() if s.kind not in SYNTHETIC}
     tokenizer = _tokenizer(config, inputs, listed)
     encode, size, found = encode_with(tokenizers.backend(tokenizer)), tokenizers.size(tokenizer), {}
-    decides = {"format": FORMAT, "tokenizer": tokenizers.identity(tokenizer), "heldout": data.heldout}
+    decides = {"format": FORMAT, "tokenizer": tokenizers.identity(tokenizer)}
     for name, at in listed.items():
-        how = How(name, encode, size, data.heldout, workers(data))
+        how = How(name, encode, size, workers(data))
         found[name] = TextStore.of(cache, decides, data.sources[name], at, how)
     return tokenizer, found
 
@@ -158,7 +162,7 @@ def _made(text: TextStore, name: str) -> Path:
     """The folder of a source's store, made where it is not there. Raises: DataError, ConfigError."""
     text.make(text.missing())
     print(text.publish())
-    facts = store.load(text.folder).facts
+    facts = store.load(text.folder, heldout=0.0).facts
     if facts["documents"] == 0:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in facts["refused"].items())
         raise DataError(

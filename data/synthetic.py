@@ -30,7 +30,7 @@ def store_of(
             "documents; add some or lower data.heldout"
         )
     sizes = {"tokens": tokens, "length": length, "seed": config.seed}
-    decides = {"format": FORMAT, "kind": kind, "filler": filler.fingerprint, **sizes}
+    decides = {"format": FORMAT, "kind": kind, "filler": [filler.fingerprint, filler.held], **sizes}
     folder = Path(config.cache_dir).expanduser() / "tokens" / manifest.fingerprint(decides)[:16]
 
     def work(temporary: Path) -> dict[str, Any]:

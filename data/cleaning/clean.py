@@ -178,15 +178,13 @@ def _hits(n: int, texts: Texts, training: np.ndarray, cache: Path) -> np.ndarray
         with tqdm(total=size, unit="tok", unit_scale=True, desc="held-out text", disable=None) as bar:
             return contamination.hits(texts, training, n, tell=bar.update)
 
-    decides = {"stores": stores, "training": _digest(training), "ngram": n}
+    decides = {"stores": stores, "training": _digest(training), "heldout": _digest(texts.held), "ngram": n}
     return _cached("contamination", decides, cache / "contamination", make)
 
 
 def _kept_from(store: Store, leaves: np.ndarray) -> Store:
-    """The store without some documents for who reads its training text; it goes by another fingerprint then."""
-    if not leaves.any():
-        return store
-    return replace(store, heldout=store.heldout | leaves, fingerprint=f"{store.fingerprint}-{_digest(leaves)[:16]}")
+    """The store without some documents for who reads its training text."""
+    return replace(store, heldout=store.heldout | leaves) if leaves.any() else store
 
 
 def _refuse_emptied(before: dict[str, Offer], after: dict[str, Offer]) -> None:

@@ -25,7 +25,7 @@ from ropewalk.data.tokens import store
 from ropewalk.data.tokens.store import Store
 
 LEFT_OUT = ("dropped", "dropped_documents", "outside_length", "outside_length_documents")
-FORMAT = 6  # raise when the bytes of a store or plan change for the same settings
+FORMAT = 7  # raise when the bytes of a store or plan change for the same settings
 
 
 def longest(config: Config, name: str) -> int:
@@ -117,6 +117,7 @@ def make(
     decides = {
         "format": FORMAT,
         "stores": [[name, folder.name] for name, folder in stores.items()],  # a list: document numbers go by this order
+        "heldout": config.data.heldout,
         "budget": budget,
         "seed": config.seed,
         **{k: content(config.data)[k] for k in ("seq_len", "document_mask", "positions", "min_piece")},
@@ -153,7 +154,7 @@ def _shares(
     """The sources' shares, and what the ledger says of them. Raises: DataError."""
     shares, facts = {}, {}
     for name in [name for name in config.data.sources if budget[name] != 0]:
-        opened = store.load(stores[name])
+        opened = store.load(stores[name], config.data.heldout)
         given = _supply(config, name, offers[name], opened, marks)
         epochs = (budget[name] or 0) / max(given.total, 1)
         refuse_repeats(name, ceil(epochs), epochs, config.data.max_epochs)  # before there are arrays of so many takings
@@ -171,24 +172,25 @@ def _sequences(config: Config, stores: dict[str, Path], shares: dict[str, Share]
 
 
 def _first_numbers(stores: dict[str, Path]) -> dict[str, int]:
-    sizes = [len(store.load(folder).length) for folder in stores.values()]
+    sizes = [len(store.load(folder, heldout=0.0).length) for folder in stores.values()]
     return dict(zip(stores, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
 
 
-def ledger(stores: dict[str, Path], offers: dict[str, Offer], folder: Path) -> dict[str, Any]:
+def ledger(config: Config, stores: dict[str, Path], offers: dict[str, Offer], folder: Path) -> dict[str, Any]:
     """`ledger.json` of a finished plan: what was read, left out and taken, a source a row.
 
     Raises: ProofError when the plan does not hold what the mixture took.
     """
     facts = dict(manifest.read(folder).facts)  # type: ignore[union-attr]
     mixed = facts.pop("sources")
-    opened = {name: store.load(path) for name, path in stores.items()}
+    opened = {name: store.load(path, config.data.heldout) for name, path in stores.items()}
     counted, entries = Plan.of(folder, opened, facts).entries()
     rows = {}
     for name, there in opened.items():
         taken = mixed.get(name, {"tokens_in_plan": 0, "marks": 0, "cut": 0, "epochs": 0.0, "repeats": 0})
         rows[name] = {
             **{k: v for k, v in there.facts.items() if k not in ("dtype", "shards")},
+            **there.held_counts(),
             **{key: getattr(offers[name], key) for key in LEFT_OUT},
             "removed": overlong.removed(offers[name], there),
             "share_in_plan": round(taken["tokens_in_plan"] / max(facts["tokens"], 1), 6),

@@ -33,7 +33,7 @@ class Sequences:
         self.restart: bool = facts.facts["positions"] == "restart"
         self.marks = Marks(facts.facts.get("begin"), facts.facts.get("end"))
         self.pose = pose
-        self.stores = [token_store.load(folder) for folder in stores]
+        self.stores = [token_store.load(folder, heldout=0.0) for folder in stores]
         self.first = np.cumsum([0, *(len(s.length) for s in self.stores)])
         column = pa.ipc.open_file(pa.memory_map(str(plan / "plan.arrow"))).read_all()["pieces"].combine_chunks()
         self.offsets = numbers(column.offsets)
@@ -96,6 +96,7 @@ class DataFolders:
     plan: Path
     stores: dict[str, Path]
     tokenizer: Path
+    heldout: float  # share of the documents that evaluation keeps
     pose: dict[str, Any] | None = None
 
     @classmethod
@@ -105,6 +106,7 @@ class DataFolders:
             plan=cache / "plans" / where["plan"],
             stores={name: cache / "tokens" / key for name, key in where["stores"].items()},
             tokenizer=run_dir / "data" / "tokenizer",
+            heldout=where["heldout"],
             pose=where.get("pose"),
         )
 
@@ -113,9 +115,9 @@ class DataFolders:
         return Sequences(self.plan, list(self.stores.values()), pose)
 
     def store(self, name: str) -> Store:
-        return token_store.load(self.stores[name])
+        return token_store.load(self.stores[name], self.heldout)
 
     def texts(self, config: DataConfig) -> list[Store]:
         """The stores of real text, each once: two sources may read one folder at two lengths of piece."""
         folders = [self.stores[name] for name, source in config.sources.items() if source.kind not in SYNTHETIC]
-        return [token_store.load(folder) for folder in dict.fromkeys(folders)]
+        return [token_store.load(folder, self.heldout) for folder in dict.fromkeys(folders)]

@@ -66,14 +66,8 @@ def _write(path: Path, table: pa.Table) -> None:
 
 
 def _counts(table: pa.Table, vocab_size: int) -> dict[str, Any]:
-    lengths, held = numbers(table["tokens"]), numbers(table["heldout"].cast(pa.uint8())).astype(bool)
-    return {
-        "dtype": dtype_for(vocab_size).name,
-        "documents": len(table),
-        "tokens": int(lengths.sum()),
-        "heldout_documents": int(held.sum()),
-        "heldout_tokens": int(lengths[held].sum()),
-    }
+    tokens = int(numbers(table["tokens"]).sum())
+    return {"dtype": dtype_for(vocab_size).name, "documents": len(table), "tokens": tokens}
 
 
 def _of_shards(made: Sequence[dict[str, Any]]) -> dict[str, Any]:

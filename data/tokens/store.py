@@ -1,6 +1,6 @@
 """The token store of a source: its tokens, flat in shards, under one Arrow table of its documents.
 
-documents.arrow        id, key (a hash of the id), shard, offset (in the shard), tokens, characters, heldout, text_hash
+documents.arrow        id, key (a hash of the id), shard, offset (in the shard), tokens, characters, text_hash
 NNNNN/tokens.bin       uint16 below 65,536 words, else uint32; documents end to end, no BOS or EOS
 NNNNN/                 the shard's own documents.arrow and manifest.json, as it was finished by itself
 manifest.json          fingerprint, dtype, counts in all and by shard, what was refused and why
@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import ceil
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from ropewalk.conf import manifest
+from ropewalk.conf.data import SYNTHETIC
 from ropewalk.conf.errors import DataError
 from ropewalk.data import draw
 from ropewalk.data.tokens import shards
@@ -73,7 +75,7 @@ class Store:
     tokens: Tokens | np.ndarray  # (N,) flat, with those of documents that the table does not have
     offset: np.ndarray  # (documents,) first token of each
     length: np.ndarray  # (documents,) tokens of each
-    heldout: np.ndarray  # (documents,) bool
+    heldout: np.ndarray  # (documents,) bool, by the share that was asked for on loading
     key: np.ndarray  # (documents,) uint64, of the id
     ids: Sequence[str]
     facts: dict[str, Any]
@@ -85,10 +87,27 @@ class Store:
         first = int(self.offset[index]) + start
         return self.tokens[first : first + (int(self.length[index]) - start if length is None else length)]
 
+    @property
+    def held(self) -> str:
+        """What tells one choice of held-out documents from another: it decides no token, so it is not in the fingerprint."""
+        return hashlib.sha256(np.packbits(self.heldout).tobytes()).hexdigest()[:16]
+
+    def held_counts(self) -> dict[str, int]:
+        """The ledger's words."""
+        return {
+            "heldout_documents": int(self.heldout.sum()),
+            "heldout_tokens": int(self.length[self.heldout].sum()),
+        }
+
 
 def is_heldout(document_id: str, share: float) -> bool:
     """By a hash of the id alone: independent of order, seed and machine."""
-    return draw.key(document_id) < share * 2**64
+    return draw.key(document_id) < _below(share)
+
+
+def _below(share: float) -> int:
+    """Keys under this are held out. A whole number, so that numpy compares as Python does."""
+    return ceil(share * 2**64)
 
 
 def dtype_for(vocab_size: int) -> np.dtype[Any]:
@@ -138,18 +157,22 @@ def _keep_others(shard: Path) -> str:
     return f"delete {store} and run again, or to keep its other shards: delete {shard}, rename {store} to {store.name}.tmp, run again"
 
 
-def load(folder: Path) -> Store:
-    """Open a finished store; the tokens are mapped, not read. Raises: DataError for a shard whose file has another size."""
+def load(folder: Path, heldout: float) -> Store:
+    """Open a finished store with a share of its documents held out, none of made-up ones; the tokens are mapped, not read.
+
+    Raises: DataError for a shard whose file has another size.
+    """
     found = manifest.read(folder)
     assert found is not None, f"{folder.name} is not finished"
     table = table_of(folder)
+    key, share = numbers(table["key"]), 0.0 if found.facts.get("kind") in SYNTHETIC else heldout
     tokens = _tokens(folder, found.facts["shards"], np.dtype(found.facts["dtype"]))
     return Store(
         tokens=tokens,
         offset=_flat(numbers(table["offset"]), numbers(table["shard"]), tokens),
         length=numbers(table["tokens"]),
-        heldout=numbers(table["heldout"].cast(pa.uint8())).astype(bool),
-        key=numbers(table["key"]),
+        heldout=key < np.uint64(_below(share)),
+        key=key,
         ids=Ids(table["id"]),
         facts=found.facts,
         fingerprint=found.fingerprint,

@@ -17,7 +17,7 @@ from ropewalk.data import draw
 from ropewalk.data.sources import Document, Refusal
 from ropewalk.data.tokens.cut import Cutter
 from ropewalk.data.tokens.encode import Encode, in_order
-from ropewalk.data.tokens.store import DOCUMENTS, TOKENS, dtype_for, is_heldout
+from ropewalk.data.tokens.store import DOCUMENTS, TOKENS, dtype_for
 
 ROWS = 1 << 16  # of a record batch
 SCHEMA = pa.schema(
@@ -27,7 +27,6 @@ SCHEMA = pa.schema(
         "offset": pa.int64(),
         "tokens": pa.int64(),
         "characters": pa.int64(),
-        "heldout": pa.bool_(),
         "text_hash": pa.uint64(),
     }
 )
@@ -40,7 +39,6 @@ class How:
     source: str  # its name
     encode: Encode
     vocab_size: int
-    heldout: float
     workers: int = 1
 
 
@@ -56,17 +54,16 @@ def shard(folder: Path, items: Iterable[Document | Refusal], how: How, tell: Cal
             if len(ids) == 0:
                 refused["no tokens"] += 1
             else:
-                row = (len(document.text), is_heldout(document.id, how.heldout), hash_of(document.text.encode()))
-                out.add(document.id, ids, *row)
+                out.add(document.id, ids, len(document.text), hash_of(document.text.encode()))
             tell(len(document.text))
     return {**out.facts(), "refused": dict(sorted(refused.items())), "long_texts": cutter.facts()}
 
 
 def ids(folder: Path, source: str, documents: Iterable[np.ndarray], vocab_size: int) -> dict[str, Any]:
-    """A shard of made-up documents (synthetic retrieval); none is held out."""
+    """A shard of made-up documents (synthetic retrieval)."""
     with _open(folder, source, vocab_size) as out:
         for number, found in enumerate(documents):
-            out.add(f"synthetic:{number}", found, 0, False, hash_of(found.astype(np.uint32).tobytes()))
+            out.add(f"synthetic:{number}", found, 0, hash_of(found.astype(np.uint32).tobytes()))
     return {**out.facts(), "refused": {}}
 
 
@@ -76,11 +73,7 @@ def column(values: Sequence[Any] | np.ndarray, kind: pa.DataType) -> pa.Array:
         texts = [value.encode() for value in values]
         ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
         return pa.StringArray.from_buffers(len(values), pa.py_buffer(ends), pa.py_buffer(b"".join(texts)))
-    if kind == pa.bool_():
-        content = np.packbits(np.array(values, dtype=bool), bitorder="little")
-    else:
-        content = np.array(values, dtype=str(kind))
-    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(content)])
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.array(values, dtype=str(kind)))])
 
 
 def hash_of(content: bytes) -> int:
@@ -119,7 +112,7 @@ class _Out:
         self.sha256 = hashlib.sha256()
         self.documents = self.tokens = 0
 
-    def add(self, name: str, ids: np.ndarray, characters: int, heldout: bool, text_hash: int) -> None:
+    def add(self, name: str, ids: np.ndarray, characters: int, text_hash: int) -> None:
         if (largest := int(ids.max())) >= self.vocab_size:
             raise DataError(
                 f"document {name} of source {self.source} has token id {largest}; ids must be below the vocabulary's size, {self.vocab_size}; "
@@ -128,7 +121,7 @@ class _Out:
         written = ids.astype(dtype_for(self.vocab_size)).tobytes()
         self.file.write(written)
         self.sha256.update(written)
-        self.rows.append((name, draw.key(name), self.tokens, len(ids), characters, heldout, text_hash))
+        self.rows.append((name, draw.key(name), self.tokens, len(ids), characters, text_hash))
         self.documents, self.tokens = self.documents + 1, self.tokens + len(ids)
         if len(self.rows) == ROWS:
             self.flush()

@@ -41,7 +41,7 @@ def ours(tokenizer: str, characters: int, workers: int) -> dict[str, Any]:
     from ropewalk.data.tokens.encode import encode_with
 
     given, loaded = texts(characters), tokenizers.load(tokenizer)
-    how = write.How("stdlib", encode_with(tokenizers.backend(loaded)), tokenizers.size(loaded), 0.05, workers)
+    how = write.How("stdlib", encode_with(tokenizers.backend(loaded)), tokenizers.size(loaded), workers)
     with tempfile.TemporaryDirectory() as folder:
         with measured() as found:
             write.shard(Path(folder), given, how, lambda _: None)

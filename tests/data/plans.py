@@ -43,7 +43,7 @@ def written(
 ) -> DataFolders:
     """One store and a plan over it."""
     made = {"only": stored(folder / "store", documents)}
-    return DataFolders(planned(folder / "plan", rows, **facts), made, folder)
+    return DataFolders(planned(folder / "plan", rows, **facts), made, folder, heldout=0.0)
 
 
 def packed(

@@ -38,19 +38,19 @@ def stored(
     tell: Callable[[int], Any] = nothing,
 ) -> store.Store:
     """A finished store `folder`, each of `parts` a shard of it."""
-    how, made = How("mine", encode, vocab_size, heldout), []
+    how, made = How("mine", encode, vocab_size), []
     for number, items in enumerate(parts):
         (shard := folder.with_suffix(".tmp") / shards.name(number)).mkdir(parents=True)
         made.append(write.shard(shard, items, how, tell))
-    return finished(folder, merge.merge(folder.with_suffix(".tmp"), made, vocab_size))
+    return finished(folder, merge.merge(folder.with_suffix(".tmp"), made, vocab_size), heldout)
 
 
-def finished(folder: Path, facts: dict[str, Any]) -> store.Store:
+def finished(folder: Path, facts: dict[str, Any], heldout: float = 0.0) -> store.Store:
     """What lies in `folder.tmp`, published and opened."""
     manifest = Manifest.of("tokens", {})
     manifest.facts = facts
     publish(folder.with_suffix(".tmp"), folder, manifest)
-    return store.load(folder)
+    return store.load(folder, heldout)
 
 
 def texts(folder: Path, lengths: Sequence[int]) -> Path:
@@ -64,7 +64,7 @@ def texts(folder: Path, lengths: Sequence[int]) -> Path:
 def text_store(folder: Path, cache: Path, encode: Encode = by_bytes, workers: int = 1) -> TextStore:
     """The store of a folder of texts, not made yet."""
     source = SourceConfig(path=str(folder), kind="text")
-    how = How("mine", encode, VOCABULARY, 0.2, workers)
+    how = How("mine", encode, VOCABULARY, workers)
     return TextStore.of(cache, {"format": 0}, source, sources.listed(source, "mine"), how)
 
 

@@ -90,7 +90,7 @@ def test_order_of_the_sources_in_the_settings_does_not_mix_up_their_texts(place:
 def test_corpus_smaller_than_one_sequence_is_refused_with_the_numbers(place: Place) -> None:
     with pytest.raises(DataError) as said:
         place.run("data.seq_len=100000")
-    opened = [store.load(p) for p in (place.folder / "cache" / "tokens").iterdir() if p.is_dir()]
+    opened = [store.load(p, 0.2) for p in (place.folder / "cache" / "tokens").iterdir() if p.is_dir()]
     have = sum(int(s.length[~s.heldout].sum()) for s in opened)
     assert f"data.seq_len is 100000; the sources give {have} training tokens" in str(said.value)
 

@@ -49,7 +49,7 @@ def tmp_of(target: TextStore) -> Path:
 
 def test_shards_hold_consecutive_files_up_to_their_size(folder: Path, tmp_path: Path) -> None:
     target = text_store(folder, tmp_path / "cache")
-    opened = store.load(made(target))
+    opened = store.load(made(target), 0.2)
     assert [[LENGTHS[n] for n in found] for found in target.shards] == SHARDS
     assert [s["tokens"] for s in opened.facts["shards"]] == [sum(s) for s in SHARDS]
     read = [bytes(opened.document(i).astype("u1")) for i in range(len(LENGTHS))]
@@ -150,7 +150,7 @@ def test_an_id_that_an_earlier_shard_has_is_counted_and_not_trained_on(
         sources, "read", lambda source, listed, unit: [Document(unit.files[0][2], (folder / unit.files[0]).read_text())]
     )
     (folder / "011.txt").write_text("another one")  # its id is that of 001.txt now
-    opened = store.load(made(text_store(folder, tmp_path / "cache")))
+    opened = store.load(made(text_store(folder, tmp_path / "cache")), 0.2)
     assert sorted(opened.ids) == list("01234567")
     assert opened.facts["refused"] == {"id seen before": 1}
     assert bytes(opened.document(opened.ids.index("1")).astype("u1")) == (folder / "001.txt").read_bytes()
@@ -203,7 +203,7 @@ def test_a_finished_store_with_a_shard_of_another_size_is_not_read(
     with pytest.raises(
         DataError, match=rf"^{shard}/tokens\.bin is [\d,]* bytes; .* must be [\d,]*; delete {target.folder} and"
     ):
-        store.load(target.folder)
+        store.load(target.folder, 0.2)
     shutil.rmtree(shard)
     target.folder.rename(tmp_of(target))
     assert target.missing() == [number]
@@ -287,7 +287,7 @@ def test_a_store_of_one_process_equals_one_that_was_written_by_hand(folder: Path
     ]
     by_hand, one = (
         stored(tmp_path / "hand", *parts, heldout=0.2),
-        store.load(made(text_store(folder, tmp_path / "cache"))),
+        store.load(made(text_store(folder, tmp_path / "cache")), 0.2),
     )
     assert {k: v for k, v in one.facts.items() if k != "kind"} == by_hand.facts
     assert store.table_of(tmp_path / "hand").equals(store.table_of(text_store(folder, tmp_path / "cache").folder))
