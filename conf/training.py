@@ -34,7 +34,7 @@ class TrainConfig:
     """bf16 (weights bf16, master weights and optimizer fp32) or fp32."""
     zero_stage: int = 1
     sp_size: int = 1
-    """Ranks that share one sequence."""
+    """Ranks that share one sequence, neighbours of one machine (Ulysses): a divisor of the attention heads and of the ranks."""
     processes: int | None = neutral()
     """Ranks on this machine; unset: one a GPU, or one on a machine without."""
     hostfile: str | None = neutral()
@@ -72,8 +72,11 @@ class TrainConfig:
                 yield f"train.{name} is {value}; it must be a finite number of at least 0; raise it"
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
             yield f"train.betas is {self.betas}; it must be two numbers in [0, 1); e.g. [0.9, 0.95]"
-        if self.sp_size > 1:
-            yield f"train.sp_size is {self.sp_size}; sequence parallelism is not in this version; set 1"
+        if self.processes is not None and self.hostfile is None and self.processes % max(self.sp_size, 1):
+            yield (
+                f"train.sp_size is {self.sp_size}; it must divide the number of ranks, train.processes {self.processes}; "
+                "set a divisor, or start a multiple of it"
+            )
         if self.processes is not None and self.processes < 1:
             yield f"train.processes is {self.processes}; it must be at least 1; unset it for one a GPU"
         if self.offload_params and self.zero_stage != 3:

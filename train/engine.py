@@ -11,7 +11,9 @@ from transformers import PreTrainedModel
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
 from ropewalk.conf.training import TrainConfig
+from ropewalk.train import ulysses
 from ropewalk.train.loss import summed_cross_entropy
+from ropewalk.train.mesh import Mesh
 
 
 class LossModel(nn.Module):
@@ -98,8 +100,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [g for g in groups if g["params"]]
 
 
-def make(model: PreTrainedModel, config: Config, steps_accumulated: int) -> Any:
-    """The engine around `LossModel(model)`."""
+def make(model: PreTrainedModel, config: Config, steps_accumulated: int, mesh: Mesh | None = None) -> Any:
+    """The engine around `LossModel(model)`; without a `mesh` no sequence is shared."""
     if config.train.activation_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
@@ -108,12 +110,26 @@ def make(model: PreTrainedModel, config: Config, steps_accumulated: int) -> Any:
         model=wrapped,
         model_parameters=parameter_groups(wrapped, config.train.weight_decay),
         config=settings(config.train, steps_accumulated),
+        mpu=ulysses.groups(mesh) if mesh is not None else None,
         dist_init_required=False,
     )
+    if config.train.zero_stage == 0:
+        _keep_norm(engine)
     return engine
 
 
-def gradient_norm(engine: Any) -> float | None:
-    """Global norm of the last step before clipping; None where the engine does not keep it (ZeRO 0 in fp32)."""
-    norm = engine.get_global_grad_norm()
-    return None if norm is None else float(norm)
+def _keep_norm(engine: Any) -> None:
+    """Without ZeRO the engine clips and forgets the norm: it is taken of the reduced gradients, before they are clipped."""
+    step = engine._take_model_step
+
+    def keep_and_step(*args: Any, **kwargs: Any) -> None:
+        gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+        engine._global_grad_norm = torch.nn.utils.get_total_norm(gradients)
+        step(*args, **kwargs)
+
+    engine._take_model_step = keep_and_step
+
+
+def gradient_norm(engine: Any) -> float:
+    """Global norm of the last step's gradient before clipping, at every stage."""
+    return float(engine.get_global_grad_norm())

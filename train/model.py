@@ -14,6 +14,7 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.manifest import fingerprint, run_shared
 from ropewalk.conf.schema import ModelConfig, ScratchConfig
 from ropewalk.train import attention
+from ropewalk.train.attention.choice import Wrap
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
@@ -143,8 +144,9 @@ def build(
     seed: int = 0,
     attention_kernel: str = "auto",
     when: str = "after construction",
+    wrap: Wrap | None = None,
 ) -> PreTrainedModel:
-    """The base with `plan` applied to its config before construction, proved live.
+    """The base with `plan` applied to its config before construction, proved live; `wrap` goes around its attention kernel.
 
     Raises: ConfigError, ProofError.
     """
@@ -161,7 +163,7 @@ def build(
             dtype=dtype,
             use_safetensors=True,
         )
-    return _ready(model, plan, attention_kernel, when)
+    return _ready(model, plan, attention_kernel, when, wrap)
 
 
 def load_trained(
@@ -172,12 +174,12 @@ def load_trained(
     return _ready(model, plan, attention_kernel, "after reload")
 
 
-def _ready(model: PreTrainedModel, plan: RopePlan, kernel: str, when: str) -> PreTrainedModel:
+def _ready(model: PreTrainedModel, plan: RopePlan, kernel: str, when: str, wrap: Wrap | None = None) -> PreTrainedModel:
     proof.restore(model, plan) if model.dtype != torch.float32 else None
     print(proof.prove(model, plan, when))
     refuse_unknown_attention(model.config, model.config.model_type)
     refuse_unknown_heads(model)
-    model.set_attn_implementation(attention.register(kernel))
+    model.set_attn_implementation(attention.register(kernel, wrap))
     return model
 
 

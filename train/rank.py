@@ -15,7 +15,7 @@ from ropewalk.conf.manifest import write_json
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataFolders, Feed
-from ropewalk.train import attention, checkpoint, engine, loop, model, whole
+from ropewalk.train import attention, checkpoint, engine, loop, model, ulysses, whole
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
@@ -30,9 +30,9 @@ def train(run_dir: Path) -> None:
     plan = RopePlan.read(run_dir / "rope.json")
     mesh = Mesh.of(config.train.sp_size)
     accumulated = engine.accumulation(config, mesh.dp_size)
-    built = build(config, cache, plan)
+    built = build(config, cache, plan, mesh)
     model.check_vocabulary(built, len(tokenizers.load(str(data.tokenizer))))
-    live = engine.make(built, config, accumulated)
+    live = engine.make(built, config, accumulated, mesh)
     proof.restore(built, plan)
     say(proof.prove(built, plan, "after the engine's casts"))
     step = checkpoint.load(live, folder / "checkpoints")
@@ -55,9 +55,12 @@ def train(run_dir: Path) -> None:
         write_json(folder / "done.json", {"steps": config.train.steps})
 
 
-def build(config: Config, cache: Path, plan: RopePlan) -> model.PreTrainedModel:
+def build(config: Config, cache: Path, plan: RopePlan, mesh: Mesh) -> model.PreTrainedModel:
     base = model.locate(config.model, cache)
-    built = model.build(base, plan, dtype=torch.float32, seed=config.seed, attention_kernel=config.train.attention)
+    exchange = ulysses.around(model.base_config(base), mesh)
+    built = model.build(
+        base, plan, dtype=torch.float32, seed=config.seed, attention_kernel=config.train.attention, wrap=exchange
+    )
     return built.to(engine.device())  # type: ignore[arg-type]
 
 
