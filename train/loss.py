@@ -69,6 +69,8 @@ def summed_cross_entropy(
 
     `nll` (S,) fp32 is filled with the loss of each token in nats, 0 where ignored; it carries no gradient.
     """
+    if not torch.is_grad_enabled():  # else the head, a parameter, would be given a gradient for nothing
+        hidden, head = hidden.detach(), head.detach()
     total: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels, nll)  # type: ignore[no-untyped-call]
     return total
 
