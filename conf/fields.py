@@ -6,4 +6,5 @@ from typing import Any
 
 def neutral(default: Any = None, **kwargs: Any) -> Any:
     """A field that does not decide the content of a stage."""
-    return field(default=default, metadata={"neutral": True}, **kwargs)
+    given = {} if "default_factory" in kwargs else {"default": default}
+    return field(metadata={"neutral": True}, **given, **kwargs)

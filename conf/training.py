@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ropewalk.conf.fields import neutral
+from ropewalk.conf.seeing import SeeingConfig
 
 
 @dataclass(kw_only=True)
@@ -50,6 +51,7 @@ class TrainConfig:
     wandb: str = neutral("auto")
     """auto (online with a key, else offline), online, offline, off."""
     wandb_project: str = neutral("ropewalk")
+    seeing: SeeingConfig = neutral(default_factory=SeeingConfig)
 
     def problems(self) -> Iterator[str]:
         for name, least in (
@@ -61,6 +63,7 @@ class TrainConfig:
         ):
             if getattr(self, name) < least:
                 yield f"train.{name} is {getattr(self, name)}; it must be at least {least}; raise it"
+        yield from self.seeing.problems("train.seeing")
         for name in ("micro_batch_size", "sp_size"):
             if getattr(self, name) < 1:
                 yield f"train.{name} is {getattr(self, name)}; it must be at least 1; raise it"

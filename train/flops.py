@@ -9,6 +9,7 @@ Not counted: norms, activations, softmax, rotary tables, the optimizer. Recomput
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,9 @@ class Work:
 
     def body(self, lengths: Sequence[int]) -> int:
         """The forward pass without the head: what activation checkpointing computes again."""
-        return 2 * self.matrices * sum(lengths) + sum(layer.flops(lengths) for layer in self.layers)
+        return 2 * self.matrices * sum(lengths) + sum(
+            count * layer.flops(lengths) for layer, count in Counter(self.layers).items()
+        )
 
     def training(self, lengths: Sequence[int], labels: int) -> int:
         """Model FLOPs of forward and backward."""

@@ -15,7 +15,7 @@ from ropewalk.data.dataset import Feed, ahead
 from ropewalk.train import checkpoint
 from ropewalk.train.engine import device
 from ropewalk.train.mesh import Mesh
-from ropewalk.train.metrics import Metrics
+from ropewalk.train.metrics import Metrics, Seen
 from ropewalk.train.step import one_step
 
 STOP = "stop"  # launch asks for a stop in good order by this file
@@ -41,12 +41,13 @@ class StopSignal:
 def train(engine: Any, config: Config, feed: Feed, folder: Path, first_step: int, mesh: Mesh) -> None:
     """Steps `first_step` to `train.steps`. Raises: Stopped after a checkpoint, RopewalkError on a loss that is no number."""
     metrics = Metrics(folder, config, first_step) if mesh.rank == 0 else None
+    seen = Seen(engine, config, mesh)
     stop, checkpoints = StopSignal(folder), folder / "checkpoints"
     every, keep = config.train.checkpoint_steps, config.train.keep_checkpoints
     steps = range(first_step, config.train.steps)
     with closing(ahead(feed.micro_batches(steps), config.train.prefetch)) as rows:
         for step in steps:
-            row = one_step(engine, config, feed, rows, step, mesh)
+            row = one_step(engine, config, feed, rows, step, mesh, seen)
             if metrics is not None:
                 metrics.step(row)
             if not math.isfinite(row["loss"]):

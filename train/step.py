@@ -3,19 +3,17 @@
 dp_size data-parallel groups   sp_size ranks of a group, each with a slice   A micro-steps accumulated
 """
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import Feed, Row
 from ropewalk.train.attention import borders
 from ropewalk.train.engine import device, gradient_norm
 from ropewalk.train.mesh import Mesh
-from ropewalk.train.metrics import peak_memory_bytes
+from ropewalk.train.metrics import Seen
 from ropewalk.train.schedule import lr_at
 
 
@@ -27,32 +25,38 @@ def gradient_scale(mesh: Mesh, accumulated: int, zero_stage: int) -> int:
     return mesh.dp_size * accumulated * (mesh.sp_size if zero_stage == 3 else 1)
 
 
-def one_step(engine: Any, config: Config, feed: Feed, rows: Iterator[Row], step: int, mesh: Mesh) -> dict[str, Any]:
+def one_step(
+    engine: Any, config: Config, feed: Feed, rows: Iterator[Row], step: int, mesh: Mesh, seen: Seen
+) -> dict[str, Any]:
     """One optimizer step on the next micro-batches of `rows`; returns its line of metrics.jsonl."""
-    started = time.monotonic()
+    mark = seen.begin(step)
     numbers, total = [turn.number for turn in feed.turns(step)], feed.labels(step)
     lr = lr_at(step, config.train)
     for group in engine.optimizer.param_groups:
         group["lr"] = lr
-    loss, scale = torch.zeros((), device=device()), gradient_scale(mesh, feed.accumulated, config.train.zero_stage)
+    scale = gradient_scale(mesh, feed.accumulated, config.train.zero_stage)
     for _ in range(feed.accumulated):
-        found = engine(**inputs(next(rows)), total=total)
+        row = next(rows)
+        mark("data")
+        batch = inputs(row)
+        found = engine(**batch, total=total)
+        mark("forward")
+        seen.row(row, batch, found)
         engine.backward(found * scale)  # the loss is already a share of the whole batch
-        loss += found.detach()
+        mark("backward")
+        seen.gradients()
         engine.step()
-    dist.all_reduce(loss)
-    seconds = time.monotonic() - started
+        mark("optimizer")
     tokens = len(numbers) * feed.sequences.seq_len
+    told = seen.end(tokens, total)
     return {
         "step": step + 1,
-        "loss": float(loss),
+        "loss": told.pop("loss"),
         "grad_norm": gradient_norm(engine),
         "lr": lr,
         "tokens": tokens,
         "labels": total,
-        "tokens_per_s": tokens / seconds,
-        "step_time_s": seconds,
-        "peak_memory_bytes": peak_memory_bytes(),
+        **told,
         "sequences": numbers,
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ropewalk.launch.compose import compose
-from ropewalk.train import metrics
+from ropewalk.train.metrics import sinks
 
 ROW = {"loss": 1.0, "grad_norm": None, "lr": 1e-3, "tokens_per_s": 1.0, "peak_memory_bytes": 1}
 
@@ -35,8 +35,8 @@ def test_the_first_step_is_written_before_wandb_starts_once(
         there.append(len((folder / "metrics.jsonl").read_text().splitlines()))
         return wandb
 
-    monkeypatch.setattr(metrics, "_wandb", start)
-    told = metrics.Metrics(tmp_path, compose(["recipe=demo"]), 0)
+    monkeypatch.setattr(sinks, "_wandb", start)
+    told = sinks.Metrics(tmp_path, compose(["recipe=demo"]), 0)
     for step in range(1, steps + 1):
         told.step({"step": step, **ROW})
     told.close()

@@ -1,0 +1,77 @@
+"""What the ranks of the tests of metrics do: steps of a tiny model on a plan of a few packed rows."""
+
+from typing import Any
+
+import models
+import numpy as np
+import torch
+
+from ropewalk.data.dataset import Feed, Row
+from ropewalk.launch.compose import compose
+from ropewalk.train import attention, engine
+from ropewalk.train.mesh import Mesh
+from ropewalk.train.metrics import Seen
+from ropewalk.train.step import one_step
+
+SEQ_LEN = 160
+LENGTHS = [[100, 60], [160], [30, 70, 50], [90, 70]]  # the third has ten tokens of padding
+LARGE = {"hidden_size": 32, "max_position_embeddings": 256, "tie_word_embeddings": False}
+
+
+class Plan:
+    """Rows in memory, as `Sequences` has them on disk."""
+
+    seq_len = SEQ_LEN
+
+    def __len__(self) -> int:
+        return len(LENGTHS)
+
+    def row(self, number: int) -> Row:
+        return models.packed(LENGTHS[number], SEQ_LEN, seed=number)[0]
+
+    def read(self, number: int, epoch: int = 0, low: int = 0, high: int | None = None) -> Row:
+        whole = self.row(number)
+        cut = slice(low, SEQ_LEN if high is None else high)
+        return Row(whole.input_ids[cut], whole.labels[cut], whole.position_ids[cut], whole.cu_seqlens)
+
+    def labels(self, number: int) -> int:
+        return sum(LENGTHS[number]) - len(LENGTHS[number])
+
+    def work(self, number: int) -> int:
+        return sum(n * n for n in LENGTHS[number])
+
+
+def tiny(kernel: str = "sdpa") -> Any:
+    model = models.tiny_model(**LARGE)
+    model.config._attn_implementation = attention.register(kernel)
+    return model
+
+
+def started(stage: int, accumulated: int, mesh: Mesh, *words: str) -> tuple[Any, Any, Feed]:
+    """Engine, config and feed of a global batch of all four rows."""
+    settings = ["train.lr=1e-3", "train.gradient_clipping=0.5", "train.warmup_steps=0"]
+    config = compose(["recipe=demo", f"train.zero_stage={stage}", f"train.sp_size={mesh.sp_size}", *settings, *words])
+    feed = Feed(
+        Plan(),
+        seed=0,
+        micro=len(LENGTHS) // (accumulated * mesh.dp_size),
+        accumulated=accumulated,
+        dp_rank=mesh.dp_rank,
+        dp_size=mesh.dp_size,
+        sp_rank=mesh.sp_rank,
+        sp_size=mesh.sp_size,
+    )
+    return engine.make(tiny(), config, accumulated), config, feed
+
+
+def lines(stage: int, sp_size: int, accumulated: int, steps: int, *words: str) -> list[dict[str, Any]]:
+    """The lines of a few steps, as this rank makes them."""
+    mesh = Mesh.of(sp_size)
+    live, config, feed = started(stage, accumulated, mesh, *words)
+    seen, rows = Seen(live, config, mesh), feed.micro_batches(range(steps))
+    return [one_step(live, config, feed, rows, step, mesh, seen) for step in range(steps)]
+
+
+def weights(live: Any) -> dict[str, np.ndarray]:
+    with torch.no_grad():
+        return {name: p.detach().numpy().copy() for name, p in live.module.model.named_parameters()}

@@ -1,0 +1,51 @@
+"""The gradient's norm by group of parameters, from the parts that each rank holds: no tensor is gathered.
+
+Every element of the averaged gradient lies in one rank's part (ZeRO 1 to 3) or in all of them (ZeRO 0, counted on rank 0), so the squares
+are summed over the parts at once with everything else that the ranks tell. Read after the last backward pass, before clipping.
+"""
+
+import math
+from typing import Any
+
+import torch
+from deepspeed.utils import safe_get_local_grad
+
+GROUPS = ("embeddings", "attention", "mlp", "norms", "head", "other")
+WORDS = (  # the first that is a part of the name
+    ("embeddings", ("embed", "wte", "wpe")),
+    ("head", ("lm_head", "output_layer", "embed_out")),
+    ("norms", ("norm", "ln_")),
+    ("attention", ("attn", "attention")),
+    ("mlp", ("mlp", "feed_forward", "moe", "expert", "router")),
+)
+
+
+def group_of(name: str) -> str:
+    """Which of GROUPS a parameter is of, by its name. A head that is tied to the embeddings is theirs."""
+    return next((group for group, words in WORDS if any(word in name for word in words)), "other")
+
+
+def local_gradient(parameter: Any, rank: int) -> torch.Tensor | None:
+    """The part of a parameter's averaged gradient that this rank holds, flat; None where it holds none."""
+    if hasattr(parameter, "ds_id"):
+        return safe_get_local_grad(parameter)  # type: ignore[no-any-return]
+    if hasattr(parameter, "_hp_mapping"):
+        mapping = parameter._hp_mapping
+        return None if mapping is None else mapping.get_lp_grad_fragment(parameter._index_in_param_group)
+    return parameter.grad if rank == 0 else None
+
+
+@torch.no_grad()
+def local_squares(module: Any, rank: int, device: torch.device) -> torch.Tensor:
+    """Sum of squares of this rank's parts by group, (GROUPS,) float64."""
+    found = torch.zeros(len(GROUPS), dtype=torch.float64, device=device)
+    for name, parameter in module.named_parameters():
+        part = local_gradient(parameter, rank) if parameter.requires_grad else None
+        if part is not None:
+            found[GROUPS.index(group_of(name))] += torch.linalg.vector_norm(part, dtype=torch.float32).double() ** 2
+    return found
+
+
+def norms(squares: torch.Tensor) -> dict[str, float]:
+    """By group, of those that have parameters with a gradient."""
+    return {group: math.sqrt(float(s)) for group, s in zip(GROUPS, squares, strict=True) if s > 0}

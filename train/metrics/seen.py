@@ -1,0 +1,95 @@
+"""What a step is seen to be: every rank gathers, one all-reduce joins, and the line of metrics.jsonl says it."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ropewalk.conf.schema import Config
+from ropewalk.data.dataset import IGNORE, Row
+from ropewalk.train import flops
+from ropewalk.train.engine import device
+from ropewalk.train.hardware import ceiling
+from ropewalk.train.mesh import Mesh
+from ropewalk.train.metrics import norms, tally
+from ropewalk.train.metrics.clock import Clock, idle, split
+from ropewalk.train.metrics.sinks import peak_memory_bytes
+
+FACTS = ("forward", "flops", "memory")  # of each rank
+
+
+class Seen:
+    """Of a whole training; `begin` starts a step."""
+
+    def __init__(self, engine: Any, config: Config, mesh: Mesh) -> None:
+        self.engine, self.mesh, self.at = engine, mesh, device()
+        self.every, self.again = config.train.seeing.group_norms_every, config.train.activation_checkpointing
+        self.work = flops.work(engine.module.model)
+        self.peak = peak_flops(config.train.seeing.peak_tflops)
+
+    def begin(self, step: int) -> Clock:
+        """Step from 0. What the marks of the clock that it returns divide is the step's time."""
+        self.clock, self.step = Clock(), step
+        self.positions = tally.Sums(len(tally.edges()), self.at)
+        self.loss = torch.zeros((), dtype=torch.float64, device=self.at)
+        self.squares = torch.zeros(len(norms.GROUPS), dtype=torch.float64, device=self.at)
+        self.needed = self.recomputed = 0.0
+        return self.clock
+
+    def row(self, row: Row, batch: dict[str, Any], share: torch.Tensor) -> None:
+        """After a forward pass on `batch`, which is `row` on the device: `share` is its part of the step's loss."""
+        self.loss += share.detach()
+        positions, labels = batch["position_ids"][0], batch["labels"][0]
+        nll, counts = self.engine.module.nll, labels != IGNORE
+        self.positions.add(tally.by_position(positions), nll, counts)
+        sp, lengths = self.mesh.sp_size, np.diff(row.cu_seqlens).tolist()
+        self.needed += self.work.training(lengths, 0) / sp
+        self.recomputed += self.work.body(lengths) / sp if self.again else 0
+        self.clock("other")
+
+    def gradients(self) -> None:
+        """After a backward pass; at the last of a step the averaged gradient is looked at, before it is clipped."""
+        if self.every and self.step % self.every == 0 and self.engine.is_gradient_accumulation_boundary():
+            self.squares = norms.local_squares(self.engine.module, self.mesh.rank, self.at)
+        self.clock("other")
+
+    def end(self, tokens: int, labels: int) -> dict[str, Any]:
+        """The step's part of the line. `tokens`, `labels`: of the global batch."""
+        before = self.clock.seconds()
+        facts = [before.get("forward", 0.0), self.needed, float(peak_memory_bytes())]
+        parts = {"loss": self.loss, "positions": self.positions.found, "squares": self.squares}
+        found = tally.reduce(parts, facts, self.mesh.rank, self.mesh.world_size)
+        self.clock("wait")
+        seconds, by_rank = self.clock.elapsed(), dict(zip(FACTS, found["ranks"].T.tolist(), strict=True))
+        head = self.work.training([], labels)
+        needed, world = round(sum(by_rank["flops"])) + head, self.mesh.world_size
+        recomputed = self.recomputed / max(self.needed, 1) * sum(by_rank["flops"])
+        line = {
+            "loss": float(found["loss"]),
+            "tokens_per_s": tokens / seconds,
+            "tokens_per_s_per_rank": tokens / seconds / world,
+            "step_time_s": seconds,
+            "time": split(self.clock.seconds(), seconds),
+            "idle": idle(by_rank["forward"]),
+            "imbalance": idle(by_rank["flops"]),
+            "model_flops": needed,
+            "mfu": utilisation(needed, seconds, world, self.peak),
+            "hfu": utilisation(needed + recomputed, seconds, world, self.peak),
+            "peak_memory_bytes": round(max(by_rank["memory"])),
+            "loss_by_position": tally.position_rows(found["positions"]),
+        }
+        groups = norms.norms(found["squares"])
+        return line | ({"grad_norm_by_group": groups} if groups else {})
+
+
+def peak_flops(given: float | None) -> float | None:
+    """FLOP/s of this device's ceiling: as set (TFLOP/s), or published for a GPU in the table; None where neither is known."""
+    if given is not None:
+        return given * 1e12
+    known = ceiling(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    return None if known is None else known.bf16_tflops * 1e12
+
+
+def utilisation(flops_done: float, seconds: float, ranks: int, peak: float | None) -> float | None:
+    """Share of what the ranks' devices could have done at their ceiling; None where that is not known."""
+    return None if peak is None else flops_done / (seconds * ranks * peak)
