@@ -5,11 +5,11 @@ Fields marked `# ~` do not decide what a stage produces (speed, logging, places)
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from typing import Any
 
 from ropewalk.conf.data import DataConfig
-from ropewalk.conf.fields import neutral
+from ropewalk.conf.fields import at_default, neutral
 from ropewalk.conf.scaling import ROPE_CLASSES, RopeConfig
 from ropewalk.conf.training import TrainConfig
 
@@ -208,11 +208,18 @@ class Config:
 
 
 def content(section: Any) -> Any:
-    """A section as plain values without its neutral fields: what a fingerprint is taken of."""
+    """A section as plain values: what a fingerprint is taken of. Without its neutral fields, and those added later that are at
+    their default."""
     if is_dataclass(section) and not isinstance(section, type):
-        return {f.name: content(getattr(section, f.name)) for f in fields(section) if not f.metadata.get("neutral")}
+        return {
+            f.name: content(getattr(section, f.name)) for f in fields(section) if _decides(f, getattr(section, f.name))
+        }
     if isinstance(section, dict):
         return {str(key): content(value) for key, value in section.items()}
     if isinstance(section, (list, tuple)):
         return [content(value) for value in section]
     return section
+
+
+def _decides(of: "Field[Any]", value: Any) -> bool:
+    return not of.metadata.get("neutral") and not (of.metadata.get("added") and at_default(of, value))

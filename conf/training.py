@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ropewalk.conf.fields import neutral
+from ropewalk.conf.optimizing import OptimizingConfig
 from ropewalk.conf.seeing import SeeingConfig
 
 
 @dataclass(kw_only=True)
-class TrainConfig:
+class TrainConfig(OptimizingConfig):
     steps: int
     """Optimizer steps; 0 exports the rescaled model untrained."""
     lr: float
@@ -22,11 +23,6 @@ class TrainConfig:
     is the same sum in another order."""
     prefetch: int = neutral(2)
     """Micro-batches read ahead in the background; 0: each when it is needed."""
-    schedule: str = "cosine"
-    """constant, linear or cosine, after the warm-up, down to `min_lr_ratio`."""
-    warmup_steps: int = 0
-    min_lr_ratio: float = 0.0
-    weight_decay: float = 0.0
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     eps: float = 1e-8
     gradient_clipping: float = 1.0
@@ -56,7 +52,6 @@ class TrainConfig:
     def problems(self) -> Iterator[str]:
         for name, least in (
             ("steps", 0),
-            ("warmup_steps", 0),
             ("checkpoint_steps", 0),
             ("prefetch", 0),
             ("keep_checkpoints", 1),
@@ -69,7 +64,7 @@ class TrainConfig:
                 yield f"train.{name} is {getattr(self, name)}; it must be at least 1; raise it"
         if not (math.isfinite(self.lr) and self.lr > 0):
             yield f"train.lr is {self.lr}; it must be a positive number; e.g. train.lr=2e-5"
-        for name in ("weight_decay", "gradient_clipping", "min_lr_ratio", "eps"):
+        for name in ("gradient_clipping", "eps"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 yield f"train.{name} is {value}; it must be a finite number of at least 0; raise it"
@@ -86,8 +81,8 @@ class TrainConfig:
             yield f"train.offload_params is True; it needs train.zero_stage 3, not {self.zero_stage}; change one"
         if self.precision == "bf16" and self.zero_stage == 0:
             yield "train.zero_stage is 0; with bf16 it keeps no fp32 master weights; set train.zero_stage=1 or precision fp32"
+        yield from self.optimizing_problems(self.steps)
         for name, choices in (
-            ("schedule", ("constant", "linear", "cosine")),
             ("precision", ("bf16", "fp32")),
             ("zero_stage", (0, 1, 2, 3)),
             ("attention", ("auto", "flash", "flash3", "flash4", "varlen", "sdpa")),

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
 from ropewalk.conf.training import TrainConfig
-from ropewalk.train import ulysses
+from ropewalk.train import groups, ulysses
 from ropewalk.train.loss import summed_cross_entropy
 from ropewalk.train.mesh import Mesh
 
@@ -92,23 +92,16 @@ def settings(train: TrainConfig, steps_accumulated: int) -> dict[str, Any]:
     }
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; norms and biases do not."""
-    matrices = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return [g for g in groups if g["params"]]
-
-
 def make(model: PreTrainedModel, config: Config, steps_accumulated: int, mesh: Mesh | None = None) -> Any:
-    """The engine around `LossModel(model)`; without a `mesh` no sequence is shared."""
+    """The engine around `LossModel(model)`; without a `mesh` no sequence is shared. Raises: ConfigError when a pattern names no parameter."""
     if config.train.activation_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
+    groups.choose(model, config.train)
     model.train()
     wrapped = LossModel(model)
     engine, *_ = deepspeed.initialize(
         model=wrapped,
-        model_parameters=parameter_groups(wrapped, config.train.weight_decay),
+        model_parameters=groups.parameter_groups(model, config.train),
         config=settings(config.train, steps_accumulated),
         mpu=ulysses.groups(mesh) if mesh is not None else None,
         dist_init_required=False,

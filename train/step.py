@@ -33,7 +33,7 @@ def one_step(
     numbers, total = [turn.number for turn in feed.turns(step)], feed.labels(step)
     lr = lr_at(step, config.train)
     for group in engine.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["scale"]
     scale = gradient_scale(mesh, feed.accumulated, config.train.zero_stage)
     for _ in range(feed.accumulated):
         row = next(rows)

@@ -93,7 +93,13 @@ WRONG = {
     "train.offload_params=true": r"^train\.offload_params is True; it needs train\.zero_stage 3, not 1",
     "train.zero_stage=0": r"^train\.zero_stage is 0; with bf16",
     "train.zero_stage=4": r"^train\.zero_stage is 4; it must be one of 0, 1, 2, 3",
-    "train.schedule=step": r"^train\.schedule is step; it must be one of constant, linear, cosine",
+    "train.schedule=step": r"^train\.schedule is step; it must be one of constant, linear, cosine, inverse_sqrt, wsd",
+    "train.decay_shape=step": r"^train\.decay_shape is step; it must be one of linear, sqrt, cosine",
+    "train.decay_steps=5": r"^train\.decay_steps is 5; it is of train\.schedule wsd, not cosine; unset it",
+    "train.layer_lr_decay=0": r"^train\.layer_lr_decay is 0\.0; it must be above 0 and at most 1",
+    "train.lr_groups=[{pattern: '(', lr_scale: 0}]": r"^train\.lr_groups\[0\]\.lr_scale is 0\.0; it must be a finite number above 0",
+    "train.freeze=['(']": r"^train\.freeze\[0\] is \(; it must be a regular expression",
+    "train.trainable=['*']": r"^train\.trainable\[0\] is \*; it must be a regular expression",
     "train.precision=fp16": r"^train\.precision is fp16; it must be one of bf16, fp32",
     "train.attention=eager": r"^train\.attention is eager; it must be one of auto, flash, flash3, flash4, varlen, sdpa",
     "train.wandb=yes_please": r"^train\.wandb is yes_please; it must be one of auto",
@@ -290,6 +296,27 @@ def test_content_leaves_out_what_decides_nothing() -> None:
     assert content(one) == content(two)
     assert content(one) != content(TrainConfig(steps=2, lr=0.1))
     assert "wandb" not in content(one) and content(one)["betas"] == [0.9, 0.95]
+
+
+def test_a_setting_that_came_later_is_in_a_fingerprint_only_off_its_default() -> None:
+    before, now = content(TrainConfig(steps=1, lr=0.1)), content(TrainConfig(steps=1, lr=0.1, freeze=["norm"]))
+    assert "freeze" not in before and now == {**before, "freeze": ["norm"]}
+
+
+def test_the_decay_of_wsd_must_fit_after_the_warm_up() -> None:
+    words = [*GOOD, "train.schedule=wsd", "train.warmup_steps=4"]
+    with pytest.raises(
+        ConfigError, match=r"^train\.decay_steps is 7; it must be between 1 and what train\.warmup_steps 4 leaves"
+    ):
+        compose([*words, "train.decay_steps=7"])
+    assert compose([*words, "train.decay_steps=6"]).train.decay_steps == 6
+
+
+def test_learning_rates_by_name_come_from_the_command_line() -> None:
+    words = [*GOOD, "train.lr_groups=[{pattern: lora_B, lr_scale: 16}]", "train.freeze=['layers\\.0']"]
+    train = compose(words).train
+    assert (train.lr_groups[0].pattern, train.lr_groups[0].lr_scale) == ("lora_B", 16.0)
+    assert train.freeze == ["layers\\.0"]
 
 
 def test_settings_that_decide_results_are_not_neutral() -> None:

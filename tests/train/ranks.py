@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 PRELOAD = ["torch", "deepspeed", "transformers", "transformers.models.llama.modeling_llama", "ropewalk.train.rank"]
+# what deepspeed.initialize imports: it compiles a function, for which torch loads inductor, some seconds in each rank
+PRELOAD += ["deepspeed.runtime.zero.muon.muon_optimizer"]
 TIMEOUT_S = 300.0
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ["OMP_NUM_THREADS"] = "1"  # more threads than cores make gloo ranks wait for one another

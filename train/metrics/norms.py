@@ -10,19 +10,7 @@ from typing import Any
 import torch
 from deepspeed.utils import safe_get_local_grad
 
-GROUPS = ("embeddings", "attention", "mlp", "norms", "head", "other")
-WORDS = (  # the first that is a part of the name
-    ("embeddings", ("embed", "wte", "wpe")),
-    ("head", ("lm_head", "output_layer", "embed_out")),
-    ("norms", ("norm", "ln_")),
-    ("attention", ("attn", "attention")),
-    ("mlp", ("mlp", "feed_forward", "moe", "expert", "router")),
-)
-
-
-def group_of(name: str) -> str:
-    """Which of GROUPS a parameter is of, by its name. A head that is tied to the embeddings is theirs."""
-    return next((group for group, words in WORDS if any(word in name for word in words)), "other")
+from ropewalk.train.groups import GROUPS, group_of
 
 
 def local_gradient(parameter: Any, rank: int) -> torch.Tensor | None:
