@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ropewalk.conf.fields import neutral
+from ropewalk.conf.memory import MemoryConfig, missing_path
 from ropewalk.conf.optimizing import OptimizingConfig
 from ropewalk.conf.seeing import SeeingConfig
 
 
 @dataclass(kw_only=True)
-class TrainConfig(OptimizingConfig):
+class TrainConfig(OptimizingConfig, MemoryConfig):
     steps: int
     """Optimizer steps; 0 exports the rescaled model untrained."""
     lr: float
@@ -29,16 +30,12 @@ class TrainConfig(OptimizingConfig):
     """Largest global norm of the gradient; 0: off."""
     precision: str = "bf16"
     """bf16 (weights bf16, master weights and optimizer fp32) or fp32."""
-    zero_stage: int = 1
     sp_size: int = 1
     """Ranks that share one sequence, neighbours of one machine (Ulysses): a divisor of the attention heads and of the ranks."""
     processes: int | None = neutral()
     """Ranks on this machine; unset: one a GPU, or one on a machine without."""
     hostfile: str | None = neutral()
     """DeepSpeed hostfile, for several machines."""
-    offload_optimizer: bool = neutral(False)
-    offload_params: bool = neutral(False)
-    activation_checkpointing: bool = neutral(True)
     attention: str = neutral("auto")
     """auto, flash (flash-attn 2), flash3, flash4, varlen (torch's own) or sdpa (per document, CPU too); what was chosen is logged."""
     checkpoint_steps: int = neutral(100)
@@ -77,8 +74,10 @@ class TrainConfig(OptimizingConfig):
             )
         if self.processes is not None and self.processes < 1:
             yield f"train.processes is {self.processes}; it must be at least 1; unset it for one a GPU"
-        if self.offload_params and self.zero_stage != 3:
-            yield f"train.offload_params is True; it needs train.zero_stage 3, not {self.zero_stage}; change one"
+        yield from self.memory_problems()
+        # with a hostfile the ranks run elsewhere, and look for themselves
+        if self.offload_path is not None and self.hostfile is None and (wrong := missing_path(self.offload_path)):
+            yield wrong
         if self.precision == "bf16" and self.zero_stage == 0:
             yield "train.zero_stage is 0; with bf16 it keeps no fp32 master weights; set train.zero_stage=1 or precision fp32"
         yield from self.optimizing_problems(self.steps)

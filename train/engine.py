@@ -13,6 +13,9 @@ from ropewalk.conf.schema import Config
 from ropewalk.conf.training import TrainConfig
 from ropewalk.train import groups, ulysses
 from ropewalk.train.loss import summed_cross_entropy
+from ropewalk.train.memory import activations, tiles
+from ropewalk.train.memory.offload import check_device, zero_settings
+from ropewalk.train.memory.optimizer import maker
 from ropewalk.train.mesh import Mesh
 
 
@@ -68,40 +71,36 @@ def accumulation(config: Config, dp_size: int) -> int:
 
 def settings(train: TrainConfig, steps_accumulated: int) -> dict[str, Any]:
     """DeepSpeed's configuration. Clipping is always said: its default is 1.0, not off."""
-    offload = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    zero: dict[str, Any] = {"stage": train.zero_stage}
-    if train.offload_optimizer:
-        zero["offload_optimizer"] = offload
-    if train.offload_params:
-        zero["offload_param"] = offload
-    adam = {
-        "lr": train.lr,
-        "betas": list(train.betas),
-        "eps": train.eps,
-        "weight_decay": train.weight_decay,
-        "torch_adam": not (train.offload_optimizer and torch.cuda.is_available()),
-    }
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": steps_accumulated,
         "gradient_clipping": train.gradient_clipping,
-        "zero_optimization": zero,
+        "zero_optimization": zero_settings(train),
+        # the optimizer is ours to choose (train.memory.optimizer): 8-bit ones are none that DeepSpeed has tried
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": train.precision == "bf16"},
-        "optimizer": {"type": "AdamW", "params": adam},
         "steps_per_print": 1 << 30,
     }
 
 
 def make(model: PreTrainedModel, config: Config, steps_accumulated: int, mesh: Mesh | None = None) -> Any:
-    """The engine around `LossModel(model)`; without a `mesh` no sequence is shared. Raises: ConfigError when a pattern names no parameter."""
+    """The engine around `LossModel(model)`; without a `mesh` no sequence is shared.
+
+    Raises: ConfigError for what this device or machine cannot do, and a pattern that names no parameter.
+    """
+    check_device(config.train)
     if config.train.activation_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        activations.enable(model, config.train.offload_activations)
+    if config.train.tile_mlp:
+        tiles.enable(model, config.train.tile_mlp)
     groups.choose(model, config.train)
     model.train()
     wrapped = LossModel(model)
     engine, *_ = deepspeed.initialize(
         model=wrapped,
         model_parameters=groups.parameter_groups(model, config.train),
+        optimizer=maker(config.train),
         config=settings(config.train, steps_accumulated),
         mpu=ulysses.groups(mesh) if mesh is not None else None,
         dist_init_required=False,

@@ -1,0 +1,81 @@
+"""Settings of the train stage that decide what is held where, and what computes it."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ropewalk.conf.fields import added, neutral
+
+OPTIMIZERS = ("adamw", "adamw_8bit")
+LOSSES = ("auto", "chunked", "linear_cross_entropy", "liger")
+
+
+@dataclass(kw_only=True)
+class MemoryConfig:
+    """Part of `train`: its keys are `train.KEY`."""
+
+    optimizer: str = added("adamw")
+    """adamw (torch's fused one; DeepSpeed's for the host when a GPU's is offloaded), or adamw_8bit (bitsandbytes: moments of 8 bits)."""
+    offload_optimizer: bool = neutral(False)
+    """Master weights and moments in host memory, and updated there."""
+    offload_params: bool = neutral(False)
+    """Weights in host memory until a layer needs them; ZeRO 3."""
+    offload_path: str | None = neutral()
+    """A folder on a fast local disk (NVMe): what is offloaded lies there, not in host memory; ZeRO 3."""
+    activation_checkpointing: bool = neutral(True)
+    """Keep the inputs of the decoder layers only, and compute each layer again in the backward pass."""
+    offload_activations: bool = neutral(False)
+    """Keep those inputs in host memory; each is fetched while the layer after it is computed."""
+    tile_mlp: int = neutral(0)
+    """Tokens that an MLP computes at once, tile by tile, and once more in the backward pass; 0: all at once."""
+    loss: str = neutral("auto")
+    """auto (chunked), chunked, linear_cross_entropy (torch's, with options) or liger (GPU); none holds whole logits."""
+    compile: bool = neutral(False)
+    """torch.compile of each decoder layer, apart from its attention."""
+
+    zero_stage: int = 1
+
+    def memory_problems(self) -> Iterator[str]:
+        for name, choices in (("optimizer", OPTIMIZERS), ("loss", LOSSES)):
+            if getattr(self, name) not in choices:
+                yield f"train.{name} is {getattr(self, name)}; it must be one of {', '.join(choices)}; choose one"
+        if self.tile_mlp < 0:
+            yield f"train.tile_mlp is {self.tile_mlp}; it must be a number of tokens, or 0 for no tiles; e.g. 4096"
+        if self.offload_activations and not self.activation_checkpointing:
+            yield (
+                "train.offload_activations is True; it moves what activation checkpointing keeps; "
+                "set train.activation_checkpointing=true, or leave it out"
+            )
+        yield from self._offload_problems()
+
+    def _offload_problems(self) -> Iterator[str]:
+        if self.offload_params and self.zero_stage != 3:
+            yield f"train.offload_params is True; it needs train.zero_stage 3, not {self.zero_stage}; change one"
+        if self.offload_optimizer and self.zero_stage == 0:
+            yield "train.offload_optimizer is True; ZeRO 0 keeps no state that can be offloaded; set train.zero_stage=1"
+        if self.offload_optimizer and self.optimizer != "adamw":
+            yield (
+                f"train.optimizer is {self.optimizer}; offloaded states are updated on the host by DeepSpeed's AdamW; "
+                "set train.optimizer=adamw, or train.offload_optimizer=false"
+            )
+        if self.offload_path is not None:
+            yield from self._path_problems(self.offload_path)
+
+    def _path_problems(self, path: str) -> Iterator[str]:
+        if not (self.offload_optimizer or self.offload_params):
+            yield (
+                f"train.offload_path is {path}; nothing is offloaded to it; set train.offload_params=true or "
+                "train.offload_optimizer=true, or leave it out"
+            )
+        if self.zero_stage != 3:
+            yield f"train.offload_path is {path}; a disk takes part in ZeRO 3 only, not {self.zero_stage}; set train.zero_stage=3"
+
+
+def missing_path(path: str) -> str | None:
+    """What is wrong with the folder, seen from the machine that would write there."""
+    folder = Path(path).expanduser()
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return None
+    what = "cannot be written to" if folder.is_dir() else "is no folder"
+    return f"train.offload_path is {path}; it must be a folder that every rank can write to, and {what} here; make it, or name another"

@@ -1,0 +1,52 @@
+"""What is moved or computed in pieces changes no number: offload, tiles, optimizers."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+import memory_work  # noqa: E402
+import ranks  # noqa: E402
+
+STAGES = (0, 1, 2, 3)
+Found = dict[str, Any]
+
+
+def apart(one: Found, other: Found, what: str) -> float:
+    """Largest relative difference of a tensor, by norms."""
+    assert set(one[what]) == set(other[what])
+    pairs = [(one[what][name].astype(np.float64), other[what][name]) for name in one[what]]
+    return max(float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in pairs)
+
+
+def same(one: Found, other: Found) -> None:
+    """Gradients of equal weights; what follows them has been through an optimizer that divides by their size."""
+    np.testing.assert_allclose(one["losses"], other["losses"], rtol=1e-6)
+    assert apart(one, other, "gradients") < 1e-6
+    assert apart(one, other, "weights") < 1e-5
+
+
+def test_tiled_mlp_trains_as_whole_at_every_stage() -> None:
+    cases = [{"zero_stage": stage, "tile_mlp": tokens} for stage in STAGES for tokens in (0, 7)]
+    found = ranks.run(2, memory_work.several, cases, 2)[0]
+    for whole, tiled in zip(found[::2], found[1::2], strict=True):
+        same(tiled, whole)
+
+
+def test_offload_trains_as_without_at_every_stage() -> None:
+    cases = [{"zero_stage": stage, "offload_optimizer": on} for stage in STAGES[1:] for on in (False, True)]
+    cases.append({"zero_stage": 3, "offload_optimizer": True, "offload_params": True})
+    found = ranks.run(2, memory_work.several, cases)[0]
+    for without, offloaded in [(0, 1), (2, 3), (4, 5), (4, 6)]:
+        same(found[offloaded], found[without])
+
+
+def test_offloaded_activations_change_no_bit() -> None:
+    cases = [{"zero_stage": stage, "offload_activations": on} for stage in (1, 3) for on in (False, True)]
+    found = ranks.run(1, memory_work.several, cases, 2)[0]
+    for without, offloaded in zip(found[::2], found[1::2], strict=True):
+        assert offloaded["losses"] == without["losses"]
+        for what in ("gradients", "weights"):
+            assert apart(offloaded, without, what) == 0
