@@ -43,6 +43,8 @@ class SourceConfig(SourceLengths):
     """Read files that a link inside the folder leads to outside of it (a hub's cache); links to folders are never followed."""
     weight: float | None = None
     """Share of the plan's tokens, relative to the other sources; unset everywhere: every document once."""
+    loss: bool = True
+    """false: the source is read as context and teaches nothing, none of its labels counts."""
     filler: str | None = None
     """Synthetic kinds: the source whose text surrounds what is to be found."""
     piece_len: int | None = None
@@ -115,6 +117,8 @@ class DataConfig(MixtureConfig):
         yield from self.contamination.problems("data.contamination")
         yield from self.pose.problems(self.seq_len, self.document_mask, self.positions)
         yield from self.mixture_problems(self.sources.values())
+        if self.sources and not any(source.loss for source in self.sources.values()):
+            yield "data.sources have loss false, all of them; at least one must teach; leave it out of one of them"
         weights = {name: s.weight for name, s in self.sources.items()}
         if any(w is not None for w in weights.values()):
             for name, weight in weights.items():

@@ -163,6 +163,11 @@ class Config:
     runs_dir: str = neutral("runs")
     cache_dir: str = neutral("~/.cache/ropewalk")
     """Token stores, plans and converted models, shared by runs, named by their content."""
+    phases: list[Any] = field(default_factory=list)
+    """Trainings one after the other, each a set of settings on top of the run's, such as
+    `{name: long, data.seq_len: 65536, rope.factor: 8, train.steps: 200}`; each starts from the model of the one before."""
+    phase: int = 0
+    """Of a phase's frozen settings: which one it is, from 1. Not to be set."""
     model: ModelConfig
     rope: RopeConfig
     data: DataConfig
@@ -178,6 +183,7 @@ class Config:
             yield f"schema is {self.schema}; this version reads 1; use the version that wrote the file"
         for section in (self.model, self.rope, self.data, self.train, self.eval, self.calibrate, self.export):
             yield from section.problems()
+        yield from self.train.mixed_problems(self.rope.method, self.data.pose.target_length)
         batch, tokens = self.micro_batch_tokens, self.global_batch_tokens
         if tokens < 1 or tokens % max(batch, 1):
             yield (

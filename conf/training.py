@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 
 from ropewalk.conf.fields import neutral
 from ropewalk.conf.memory import MemoryConfig, missing_path
+from ropewalk.conf.objective import Objective
 from ropewalk.conf.optimizing import OptimizingConfig
 from ropewalk.conf.seeing import SeeingConfig
 
 
 @dataclass(kw_only=True)
-class TrainConfig(OptimizingConfig, MemoryConfig):
+class TrainConfig(OptimizingConfig, MemoryConfig, Objective):
     steps: int
     """Optimizer steps; 0 exports the rescaled model untrained."""
     lr: float
@@ -67,6 +68,7 @@ class TrainConfig(OptimizingConfig, MemoryConfig):
                 yield f"train.{name} is {value}; it must be a finite number of at least 0; raise it"
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
             yield f"train.betas is {self.betas}; it must be two numbers in [0, 1); e.g. [0.9, 0.95]"
+        yield from self.objective_problems()
         if self.processes is not None and self.hostfile is None and self.processes % max(self.sp_size, 1):
             yield (
                 f"train.sp_size is {self.sp_size}; it must divide the number of ranks, train.processes {self.processes}; "

@@ -20,6 +20,7 @@ from ropewalk.data.mixing import mixture, shares
 from ropewalk.data.mixing.mixture import FORMAT
 from ropewalk.data.mixing.overlong import Offer
 from ropewalk.data.packing.marks import Marks
+from ropewalk.data.reading import silence
 from ropewalk.data.sources import Listed
 from ropewalk.data.tokens import shards, store
 from ropewalk.data.tokens.encode import encode_with
@@ -55,7 +56,7 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     }
     budget |= {n: None if budget[n] else 0 for n in made}  # all that was made: the documents stay whole
     folder = mixture.make(config, stores, offers, budget, marks, cache)
-    ledger = remarks.told(cleaned.enter(mixture.ledger(config, stores, offers, folder)))
+    ledger = remarks.told(cleaned.enter(_ledger(config, stores, offers, folder)))
     return _finish(config, output, tokenizer, stores, folder, ledger)
 
 
@@ -74,6 +75,10 @@ def _synthetic(
     return found
 
 
+def _ledger(config: Config, stores: dict[str, Path], offers: dict[str, Offer], plan: Path) -> dict[str, Any]:
+    return silence.enter(mixture.ledger(config, stores, offers, plan), silence.silent(config.data))
+
+
 def _finish(
     config: Config,
     output: Path,
@@ -90,6 +95,7 @@ def _finish(
         "tokenizer": tokenizers.identity(tokenizer),
         "tokenizer_files": tokenizers.saved_identity(tokenizer),
         **_pose(config),
+        **({"silent": names} if (names := silence.silent(config.data)) else {}),
     }
 
     def work(temporary: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from jinja2 import ChainableUndefined, Environment
 from markupsafe import Markup
 
 from ropewalk.conf.errors import DataError
-from ropewalk.eval import calibration_plot, data_plot, plots, rope_plot
+from ropewalk.eval import calibration_plot, data_plot, phases, plots, rope_plot
 from ropewalk.eval.plots import MODELS
 
 SCHEMA = 1
@@ -53,18 +53,35 @@ def load(run_dir: Path, leave_out: Sequence[str] = ()) -> Json:
         raise DataError(f"config.yaml is not YAML ({error}); it must be the run's frozen config; restore it") from None
     config = config if isinstance(config, dict) else {}
     metrics, repeated = ([], 0) if "train" in leave_out else _metrics(run_dir / "train" / "metrics.jsonl")
+    manifest, rope, ledger = (_artifact(run_dir / f) for f in ("manifest.json", "rope.json", "data/ledger.json"))
+    before = [] if "train" in leave_out else _earlier(run_dir, manifest)
+    parts = [*before, {"name": config.get("name"), "rope": rope, "ledger": ledger, "metrics": metrics}]
     return {
         "name": config.get("name") or run_dir.resolve().name,
         "config_text": text,
         "config": config,
-        "metrics": metrics,
+        "metrics": phases.joined([part["metrics"] for part in parts]),
+        "phases": phases.table([part["name"] for part in parts], parts) if before else [],
         "repeated": repeated,
-        "rope": _artifact(run_dir / "rope.json"),
-        "ledger": _artifact(run_dir / "data" / "ledger.json"),
+        "rope": rope,
+        "ledger": ledger,
         "results": of("eval", "eval/results.json"),
         "calibration": of("calibration", "calibration/results.json"),
-        "manifest": _artifact(run_dir / "manifest.json"),
+        "manifest": manifest,
     }
+
+
+def _earlier(run_dir: Path, manifest: Json) -> list[Json]:
+    """The phases before the last one: the artifacts that the page shows of them."""
+    return [
+        {
+            "name": phase["name"],
+            "rope": _artifact(run_dir / phase["folder"] / "rope.json"),
+            "ledger": _artifact(run_dir / phase["folder"] / "data" / "ledger.json"),
+            "metrics": _metrics(run_dir / phase["folder"] / "train" / "metrics.jsonl")[0],
+        }
+        for phase in manifest.get("phases") or []
+    ]
 
 
 def _text(path: Path) -> str:

@@ -21,6 +21,7 @@ from ropewalk.conf.data import DataConfig, SourceConfig
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import ROPE_CLASSES
 from ropewalk.conf.schema import Config
+from ropewalk.launch import phases
 
 # Hydra and OmegaConf answer some words (rope=null, schema=2, model.scratch.x=1) with bare exceptions of Python
 SAID_BY_HYDRA = (HydraException, OmegaConfBaseException, ValueError, AssertionError, AttributeError)
@@ -29,7 +30,7 @@ KINDS = {"Integer": ("a whole number", "2048"), "Float": ("a number", "2.0"), "b
 _VALUE = re.compile(
     r"Value '(.*)' (?:of type '.*' could not be converted to (Integer|Float)|is not a valid (bool)\b)", re.S
 )
-_LENGTHS = ("length_weights", "buckets")  # their keys are ranges such as <4K, which Hydra's grammar cannot spell
+_LENGTHS = phases.LENGTHS  # their keys are ranges such as <4K, which Hydra's grammar cannot spell
 _SOURCE = re.compile(r"^(data\.(sources\.[^.=]+\.[^.=]+|length_weights|buckets)=)")
 
 
@@ -120,7 +121,10 @@ def finish(composed: DictConfig, sources: DictConfig) -> Config:
         for key in (f"{section}.{name}" for name in _LENGTHS):
             if OmegaConf.select(sources, key) is not None and OmegaConf.select(composed, key):
                 OmegaConf.update(composed, key, {}, merge=False)
-    return check(OmegaConf.merge(composed, sources))  # type: ignore[arg-type]
+    whole: Any = OmegaConf.merge(composed, sources)
+    if whole.phase:
+        raise ConfigError(f"phase is {whole.phase}; it is written into the settings of each of `phases`; leave it out")
+    return phases.checked(whole, _line) if whole.phases else check(whole)
 
 
 def _each(overrides: Sequence[str]) -> dict[str, str]:

@@ -8,17 +8,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ropewalk.conf import manifest
+from ropewalk.conf import manifest, phases
 from ropewalk.conf.check import load, to_yaml
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.manifest import Manifest, alone, fingerprint, read_json, run_stage, write_json
 from ropewalk.conf.schema import Config, content
+from ropewalk.launch.phases import chain
 
 ORDER = ("rope", "data", "train", "eval", "report")
 BESIDE = {
     "calibrate": ("rope", "data", "calibrate", "report"),
     "export": ("rope", "data", "train", "export"),
 }  # verb -> its stages
+EACH = ("rope", "data", "train")  # what every phase has; the rest is of the last one, from the base that was named
 SHOWN = ("train", "eval", "calibration")  # folders whose results the page shows
 PACKAGES = (
     "ropewalk",
@@ -40,6 +42,8 @@ class Run:
     config: Config
     done: dict[str, Manifest]
     command: str = ""
+    before: "Run | None" = None
+    """The phase whose model this one starts from."""
 
     @property
     def folder(self) -> Path:
@@ -59,18 +63,33 @@ def execute(config: Config, last: str, command: str = "") -> Run:
 
     Raises: ConfigError, DataError, ProofError, Stopped; each tells itself in lines.
     """
-    run = Run(config, {}, command)
-    run.folder.mkdir(parents=True, exist_ok=True)
-    run.cache.mkdir(parents=True, exist_ok=True)
+    runs = _runs(config, command)
+    last_one = runs[-1]
+    last_one.folder.mkdir(parents=True, exist_ok=True)
+    last_one.cache.mkdir(parents=True, exist_ok=True)
     if last not in ("rope", "data"):
-        _refuse_what_cannot_be_trained(run)
-    with alone(run.folder):
-        (run.folder / "config.yaml").write_text(to_yaml(config))
+        for run in runs:
+            _refuse_what_cannot_be_trained(run)
+    with alone(last_one.folder):
+        for run in runs:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            (run.folder / "config.yaml").write_text(to_yaml(run.config))
         for stage in BESIDE.get(last) or ORDER[: ORDER.index(last) + 1]:
-            run.done[stage], said = _STAGES[stage](run)
-            print(said)
-            _write_manifest(run)
-    return run
+            for run in runs if stage in EACH else runs[-1:]:
+                if run.config.phase and stage == "train":
+                    print(f"{phases.title(run.config)}training", flush=True)
+                run.done[stage], said = _STAGES[stage](run)
+                print(phases.title(run.config) + said)
+                _write_manifest(run)
+    return last_one
+
+
+def _runs(config: Config, command: str) -> list[Run]:
+    """One for each phase; the last has the run's own folder."""
+    runs: list[Run] = []
+    for one in chain(config):
+        runs.append(Run(one, {}, command, runs[-1] if runs else None))
+    return runs
 
 
 def _refuse_what_cannot_be_trained(run: Run) -> None:
@@ -90,7 +109,21 @@ def _base(run: Run) -> Any:
 def _rope(run: Run) -> tuple[Manifest, str]:
     from ropewalk.train.rope import stage
 
-    return stage.run(run.config, _base(run), run.folder / "rope.json")
+    done = stage.run(run.config, _base(run), run.folder / "rope.json")
+    _refuse_smaller_window(run, done[0])
+    return done
+
+
+def _refuse_smaller_window(run: Run, rope: Manifest) -> None:
+    """Raises: ConfigError where a phase reads less than the one before it."""
+    if run.before is None:
+        return
+    window, least = (r.facts["max_position_embeddings"] for r in (rope, run.before.done["rope"]))
+    if window < least:
+        raise ConfigError(
+            f"phases[{run.config.phase - 1}].rope.factor is {run.config.rope.factor}; its window of {window} tokens must be at least that of the "
+            f"phase before, {least}, for it starts from that model; the factor counts from the original window: raise it"
+        )
 
 
 def _data(run: Run) -> tuple[Manifest, str]:
@@ -133,7 +166,13 @@ def refuse_unfit_shards(config: Config) -> None:
 def _train(run: Run) -> tuple[Manifest, str]:
     from ropewalk.train import stage
 
-    return stage.run(run.config, {**run.marks("rope", "data"), "base": _base(run).identity}, run.folder / "train")
+    inputs = {**run.marks("rope", "data"), "base": _base(run).identity, **_before(run)}
+    return stage.run(run.config, inputs, run.folder / "train")
+
+
+def _before(run: Run) -> dict[str, str]:
+    """What a phase starts from, beside the base that was named."""
+    return {} if run.before is None else {"before": run.before.done["train"].fingerprint}
 
 
 def _eval(run: Run) -> tuple[Manifest, str]:
@@ -176,13 +215,21 @@ def _report(run: Run) -> tuple[Manifest, str]:
 def _in_force(run: Run) -> dict[str, Manifest]:
     """The finished stages that were made of what this run is now: a page shows nothing else. Eval's is of the train there is."""
     now, there = _now(run), dict[str, Manifest]()
-    inputs: dict[str, Any] = {**run.marks(*run.done), "base": now["base"]}
+    inputs: dict[str, Any] = {**run.marks(*run.done), "base": now["base"], **_before_in_force(run)}
     for name in SHOWN:
         inputs["train"] = there["train"].fingerprint if "train" in there else None
         found = manifest.read(run.folder / name)
         if found is not None and agrees(found.content, now) and agrees(found.content["inputs"], inputs):
             there[name] = found
     return there
+
+
+def _before_in_force(run: Run) -> dict[str, Any]:
+    """Where no phase was trained just now, the one before counts as its page would show it."""
+    if run.before is None or "train" in run.before.done:
+        return _before(run)
+    found = _in_force(run.before).get("train")
+    return {"before": found and found.fingerprint}
 
 
 def _now(run: Run) -> dict[str, Any]:
@@ -241,8 +288,19 @@ def _write_manifest(run: Run) -> None:
             "versions": versions(),
             "machine": machine(),
             "stages": stages,
+            **({"phases": _earlier(run)} if run.before else {}),
         },
     )
+
+
+def _earlier(run: Run) -> list[dict[str, Any]]:
+    """The phases before this one, in order: where each lies in the run's folder, and what its stages were."""
+    found, one = list[dict[str, Any]](), run.before
+    while one is not None:
+        stages = {name: made.fingerprint for name, made in one.done.items()}
+        found.insert(0, {"name": one.config.name, "folder": f"{phases.FOLDER}/{one.config.name}", "stages": stages})
+        one = one.before
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -12,19 +12,22 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
 from ropewalk.conf.training import TrainConfig
 from ropewalk.train import groups, ulysses
-from ropewalk.train.loss import summed_cross_entropy
+from ropewalk.train.loss import summed_objective
 from ropewalk.train.memory import activations, tiles
 from ropewalk.train.memory.offload import check_device, zero_settings
 from ropewalk.train.memory.optimizer import maker
 from ropewalk.train.mesh import Mesh
+from ropewalk.train.mixed_rope import MixedWindows
 
 
 class LossModel(nn.Module):
     """The loss inside the module: called around the engine, ZeRO-3 gradients of a chunked loss come out wrong."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, z_loss: float = 0.0) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.z_loss = model, z_loss
+        self.rope: MixedWindows | None = None
+        self.plain = torch.zeros(())  # what the last call returned, without the z-loss and without a gradient
         self.nll: torch.Tensor | None = None  # (S,) fp32, of the last row: each token's loss, 0 where it does not count
 
     def forward(
@@ -36,11 +39,15 @@ class LossModel(nn.Module):
         **borders: Any,
     ) -> torch.Tensor:
         """Sum of the row's losses over `total`, the labels that count in the whole global batch. All inputs (1, S)."""
+        if self.rope is not None:
+            self.rope.choose(borders["document_ends"], input_ids.shape[1], input_ids.device)
         body = self.model.base_model
         hidden = body(input_ids=input_ids, position_ids=position_ids, use_cache=False, **borders).last_hidden_state
         head = self.model.get_output_embeddings().weight  # type: ignore[union-attr]
         self.nll = torch.empty(labels.shape[1], dtype=torch.float32, device=labels.device)
-        return summed_cross_entropy(hidden[0], head, labels[0], nll=self.nll) / total  # type: ignore[arg-type]
+        summed, plain = summed_objective(hidden[0], head, labels[0], self.z_loss, nll=self.nll)  # type: ignore[arg-type]
+        self.plain = plain / total
+        return summed / total
 
 
 def start_distributed() -> None:
@@ -96,7 +103,7 @@ def make(model: PreTrainedModel, config: Config, steps_accumulated: int, mesh: M
         tiles.enable(model, config.train.tile_mlp)
     groups.choose(model, config.train)
     model.train()
-    wrapped = LossModel(model)
+    wrapped = LossModel(model, config.train.z_loss)
     engine, *_ = deepspeed.initialize(
         model=wrapped,
         model_parameters=groups.parameter_groups(model, config.train),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ropewalk.conf import phases
 from ropewalk.conf.errors import RopewalkError, Stopped
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import Feed, ahead
@@ -47,7 +48,7 @@ def train(engine: Any, config: Config, feed: Feed, folder: Path, first_step: int
     steps = range(first_step, config.train.steps)
     with closing(ahead(feed.micro_batches(steps), config.train.prefetch)) as rows:
         for step in steps:
-            row = one_step(engine, config, feed, rows, step, mesh, seen)
+            row = one_step(engine, config, feed, rows, step, mesh, seen) | phases.mark(config)
             if metrics is not None:
                 metrics.step(row)
             if not math.isfinite(row["loss"]):

@@ -24,12 +24,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, nll: torch.Tensor | None
-    ) -> torch.Tensor:
+        ctx: Any,
+        hidden: torch.Tensor,
+        head: torch.Tensor,
+        labels: torch.Tensor,
+        nll: torch.Tensor | None,
+        z_loss: float,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         keep = labels != IGNORE
         rows, targets = hidden[keep], labels[keep]
         each = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
-        total = hidden.new_zeros((), dtype=torch.float32)
+        total, squares = (hidden.new_zeros((), dtype=torch.float32) for _ in range(2))
         needs = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         grad_rows = torch.empty_like(rows) if needs else None
         grad_head = torch.zeros_like(head, dtype=torch.float32) if needs else None
@@ -40,8 +45,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             lse = torch.logsumexp(logits, dim=-1)
             each[start : start + step] = lse - logits.gather(1, y[:, None]).squeeze(1)
             total += each[start : start + step].sum()
+            squares += lse.square().sum()
             if grad_rows is not None and grad_head is not None:
                 logits.sub_(lse[:, None]).exp_()  # softmax, in place
+                if z_loss:
+                    logits.mul_(1 + 2 * z_loss * lse[:, None])
                 logits.scatter_add_(1, y[:, None], logits.new_full((len(y), 1), -1.0))
                 slope = logits.to(head.dtype)
                 grad_rows[start : start + step] = slope @ head
@@ -52,14 +60,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ctx.shape = hidden.shape
         if nll is not None:
             nll.zero_().masked_scatter_(keep, each)
-        return total
+        plain = total.clone()
+        ctx.mark_non_differentiable(plain)
+        return total + z_loss * squares if z_loss else total, plain
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         keep, grad_rows, grad_head = ctx.saved_tensors
         grad_hidden = grad_rows.new_zeros(ctx.shape)
         grad_hidden[keep] = grad_rows * grad.to(grad_rows.dtype)
-        return grad_hidden, grad_head * grad.to(grad_head.dtype), None, None
+        return grad_hidden, grad_head * grad.to(grad_head.dtype), None, None, None
 
 
 def summed_cross_entropy(
@@ -69,10 +79,20 @@ def summed_cross_entropy(
 
     `nll` (S,) fp32 is filled with the loss of each token in nats, 0 where ignored; it carries no gradient.
     """
+    return summed_objective(hidden, head, labels, 0.0, nll=nll)[0]
+
+
+def summed_objective(
+    hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, z_loss: float, *, nll: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sum with `z_loss` x logsumexp^2 added for each label that counts (PaLM, arXiv 2204.02311, section 5), and without it.
+
+    Shapes as `summed_cross_entropy`; only the first carries a gradient.
+    """
     if not torch.is_grad_enabled():  # else the head, a parameter, would be given a gradient for nothing
         hidden, head = hidden.detach(), head.detach()
-    total: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels, nll)  # type: ignore[no-untyped-call]
-    return total
+    found: tuple[torch.Tensor, torch.Tensor] = _ChunkedCrossEntropy.apply(hidden, head, labels, nll, z_loss)  # type: ignore[no-untyped-call]
+    return found
 
 
 @torch.no_grad()

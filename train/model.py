@@ -10,9 +10,10 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
+from ropewalk.conf import phases
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.manifest import fingerprint, run_shared
-from ropewalk.conf.schema import ModelConfig, ScratchConfig
+from ropewalk.conf.schema import Config, ModelConfig, ScratchConfig
 from ropewalk.train import attention
 from ropewalk.train.attention.choice import Wrap
 from ropewalk.train.rope import plan as rope_plan
@@ -38,6 +39,15 @@ class Base:
     def name(self) -> str:
         """For messages and artifacts: no user path."""
         return "from scratch" if self.path is None else Path(self.path).name if Path(self.path).is_dir() else self.path
+
+
+def starting(config: Config, cache: Path) -> Base:
+    """Where the weights are that training starts from: the base's, or the phase before's. Raises: ConfigError."""
+    before = phases.before(config)
+    if before is None:
+        return locate(config.model, cache)
+    trained = str(before / "train" / "model")
+    return locate(ModelConfig(path=trained, trust_remote_code=config.model.trust_remote_code), cache)
 
 
 def locate(model: ModelConfig, cache: Path) -> Base:

@@ -15,7 +15,7 @@ from ropewalk.conf.manifest import write_json
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataFolders, Feed
-from ropewalk.train import attention, checkpoint, engine, loop, model, ulysses, whole
+from ropewalk.train import attention, checkpoint, engine, loop, mixed_rope, model, ulysses, whole
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
@@ -35,6 +35,8 @@ def train(run_dir: Path) -> None:
     live = engine.make(built, config, accumulated, mesh)
     proof.restore(built, plan)
     say(proof.prove(built, plan, "after the engine's casts"))
+    if config.train.mixed_windows:
+        live.module.rope = mixed_rope.install(built, plan, mesh.sp_rank)
     step = checkpoint.load(live, folder / "checkpoints")
     sequences = data.sequences()
     say(describe(config, accumulated, step, len(sequences), attention.told(str(built.config._attn_implementation))))
@@ -56,7 +58,7 @@ def train(run_dir: Path) -> None:
 
 
 def build(config: Config, cache: Path, plan: RopePlan, mesh: Mesh) -> model.PreTrainedModel:
-    base = model.locate(config.model, cache)
+    base = model.starting(config, cache)
     exchange = ulysses.around(model.base_config(base), mesh)
     built = model.build(
         base, plan, dtype=torch.float32, seed=config.seed, attention_kernel=config.train.attention, wrap=exchange

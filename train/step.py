@@ -30,7 +30,7 @@ def one_step(
 ) -> dict[str, Any]:
     """One optimizer step on the next micro-batches of `rows`; returns its line of metrics.jsonl."""
     mark = seen.begin(step)
-    numbers, total = [turn.number for turn in feed.turns(step)], feed.labels(step)
+    numbers, labels = [turn.number for turn in feed.turns(step)], feed.labels(step)
     lr = lr_at(step, config.train)
     for group in engine.optimizer.param_groups:
         group["lr"] = lr * group["scale"]
@@ -39,7 +39,8 @@ def one_step(
         row = next(rows)
         mark("data")
         batch = inputs(row)
-        found = engine(**batch, total=total)
+        # a batch of context only has no labels, and a loss of 0
+        found = engine(**batch, total=max(labels, 1))
         mark("forward")
         seen.row(row, batch, found)
         engine.backward(found * scale)  # the loss is already a share of the whole batch
@@ -48,14 +49,14 @@ def one_step(
         engine.step()
         mark("optimizer")
     tokens = len(numbers) * feed.sequences.seq_len
-    told = seen.end(tokens, total)
+    told = seen.end(tokens, labels)
     return {
         "step": step + 1,
         "loss": told.pop("loss"),
         "grad_norm": gradient_norm(engine),
         "lr": lr,
         "tokens": tokens,
-        "labels": total,
+        "labels": labels,
         **told,
         "sequences": numbers,
     }

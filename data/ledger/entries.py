@@ -52,6 +52,7 @@ class Plan:
         rows = {}
         for at, name in enumerate(self.stores):
             own = {"own_context_share": _column(shares, at), "sequences": int(within[at])}
+            own["targets"] = int(self.pieces.targets[self.source == at].sum())
             rows[name] = self._source(at, name) | own
         own = {
             "own_context_share": _column(shares, -1),

@@ -39,6 +39,10 @@ def _duplicates(found: Mapping[str, int | None]) -> str:
     return f"duplicates of earlier documents {' and '.join(counts)}{unseen}" if counts else ""
 
 
+def _context_only(targets: int) -> str:
+    return f"context only: its {targets:,} labels count in no loss" if targets else ""
+
+
 def _buckets(found: Mapping[str, Mapping[str, int]]) -> str:
     """A bucket of lengths in which the source has nothing is filled from the others."""
     others = ", ".join(text for text, row in found.items() if row["taken"])
@@ -64,6 +68,7 @@ OF_SOURCES: Mapping[str, Callable[[Any], str]] = {
     "most_taken": _most_taken,
     "duplicates": _duplicates,
     "buckets": _buckets,
+    "context_only": _context_only,
 }
 OF_ALL: Mapping[str, Callable[[Any], str]] = {"contamination": _contamination}
 

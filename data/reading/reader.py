@@ -18,21 +18,25 @@ from ropewalk.data.packing.marks import Marks
 from ropewalk.data.reading import balance
 from ropewalk.data.reading.pose import Pose
 from ropewalk.data.reading.row import Layout, Read, Row, fill, layout
+from ropewalk.data.reading.silence import hush
 from ropewalk.data.tokens import store as token_store
 from ropewalk.data.tokens.store import Store, numbers
 
 
 class Sequences:
-    """What a finished plan holds. `pose` skips positions ahead, by sequence and epoch."""
+    """What a finished plan holds. `pose` skips positions ahead, by sequence and epoch; of the stores `silent` (by place) no label
+    counts."""
 
-    def __init__(self, plan: Path, stores: Sequence[Path], pose: Pose | None = None) -> None:
+    def __init__(
+        self, plan: Path, stores: Sequence[Path], pose: Pose | None = None, silent: Sequence[int] = ()
+    ) -> None:
         facts = manifest.read(plan)
         assert facts is not None, f"{plan.name} is not finished"
         self.seq_len: int = facts.facts["seq_len"]
         self.document_mask: bool = facts.facts["document_mask"]
         self.restart: bool = facts.facts["positions"] == "restart"
         self.marks = Marks(facts.facts.get("begin"), facts.facts.get("end"))
-        self.pose = pose
+        self.pose, self.silent = pose, np.isin(np.arange(len(stores)), silent)
         self.stores = [token_store.load(folder, heldout=0.0) for folder in stores]
         self.first = np.cumsum([0, *(len(s.length) for s in self.stores)])
         column = pa.ipc.open_file(pa.memory_map(str(plan / "plan.arrow"))).read_all()["pieces"].combine_chunks()
@@ -53,7 +57,16 @@ class Sequences:
         at = layout(self.length[span], self.seq_len, document_mask=self.document_mask, restart=self.restart)
         if self.pose is not None:
             at = _skipping(at, self.pose, number, epoch)
-        return fill(at, self._pieces(span), low, self.seq_len if high is None else high)
+        row = fill(at, self._pieces(span), low, self.seq_len if high is None else high)
+        if self.silent.any():
+            quiet = self._silent(span)
+            hush(row.labels, at.starts[quiet], at.ends[quiet], low)
+        return row
+
+    def _silent(self, span: slice) -> np.ndarray:
+        """(P,) which pieces are of sources that teach nothing."""
+        found: np.ndarray = self.silent[self.first.searchsorted(self.document[span], side="right") - 1]
+        return found
 
     def _pieces(self, span: slice) -> Read:
         """Reads the pieces at `span` by their place in it. Called for every piece, so it is given plain numbers."""
@@ -70,7 +83,8 @@ class Sequences:
 
     def labels(self, number: int) -> int:
         """How many labels of the sequence count, read off the plan: every token of a piece but its last."""
-        lengths = self.length[self._span(number)]
+        span = self._span(number)
+        lengths = self.length[span][~self._silent(span)] if self.silent.any() else self.length[span]
         return int(lengths.sum()) - len(lengths)
 
     def work(self, number: int) -> int:
@@ -98,6 +112,7 @@ class DataFolders:
     tokenizer: Path
     heldout: float  # share of the documents that evaluation keeps
     pose: dict[str, Any] | None = None
+    silent: Sequence[str] = ()
 
     @classmethod
     def of(cls, run_dir: Path, cache: Path) -> "DataFolders":
@@ -108,11 +123,13 @@ class DataFolders:
             tokenizer=run_dir / "data" / "tokenizer",
             heldout=where["heldout"],
             pose=where.get("pose"),
+            silent=where.get("silent", ()),
         )
 
     def sequences(self) -> Sequences:
         pose = None if self.pose is None else Pose(**self.pose)
-        return Sequences(self.plan, list(self.stores.values()), pose)
+        silent = [at for at, name in enumerate(self.stores) if name in self.silent]
+        return Sequences(self.plan, list(self.stores.values()), pose, silent)
 
     def store(self, name: str) -> Store:
         return token_store.load(self.stores[name], self.heldout)

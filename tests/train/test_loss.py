@@ -42,6 +42,21 @@ def test_each_token_s_loss_comes_with_the_sum(many_chunks, ignored):
     assert torch.equal(plain, found) and not nll.requires_grad
 
 
+@pytest.mark.parametrize("ignored", [0, 30, 200])
+def test_z_loss_and_its_gradients_equal_autograd_on_whole_logits(many_chunks, ignored):
+    x, head, labels = example(ignored=ignored)
+    logits, counts = x @ head.T, labels != -100
+    entropy = F.cross_entropy(logits, labels, ignore_index=-100, reduction="sum")
+    wanted = entropy + 0.01 * torch.logsumexp(logits[counts], -1).square().sum()
+    reference = torch.autograd.grad(wanted * 0.37, (x, head))
+    found, plain = loss.summed_objective(x, head, labels, 0.01)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(plain, entropy.detach(), rtol=1e-5, atol=1e-5)
+    assert not plain.requires_grad
+    for ours, theirs in zip(torch.autograd.grad(found * 0.37, (x, head)), reference, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_tied_head_gets_both_gradients(many_chunks):
     embedding = torch.randn(50, 16, requires_grad=True)
     ids, labels = torch.randint(0, 50, (100,)), torch.randint(0, 50, (100,))

@@ -24,6 +24,7 @@ class Seen:
     def __init__(self, engine: Any, config: Config, mesh: Mesh) -> None:
         self.engine, self.mesh, self.at = engine, mesh, device()
         self.every, self.again = config.train.seeing.group_norms_every, config.train.activation_checkpointing
+        self.z_loss = config.train.z_loss > 0
         self.work = flops.work(engine.module.model)
         self.peak = peak_flops(config.train.seeing.peak_tflops)
 
@@ -31,14 +32,15 @@ class Seen:
         """Step from 0. What the marks of the clock that it returns divide is the step's time."""
         self.clock, self.step = Clock(), step
         self.positions = tally.Sums(len(tally.edges()), self.at)
-        self.loss = torch.zeros((), dtype=torch.float64, device=self.at)
+        self.loss, self.beyond = torch.zeros(2, dtype=torch.float64, device=self.at)  # cross-entropy, z-loss
         self.squares = torch.zeros(len(norms.GROUPS), dtype=torch.float64, device=self.at)
         self.needed = self.recomputed = 0.0
         return self.clock
 
     def row(self, row: Row, batch: dict[str, Any], share: torch.Tensor) -> None:
         """After a forward pass on `batch`, which is `row` on the device: `share` is its part of the step's loss."""
-        self.loss += share.detach()
+        self.loss += self.engine.module.plain
+        self.beyond += share.detach() - self.engine.module.plain
         positions, labels = batch["position_ids"][0], batch["labels"][0]
         nll, counts = self.engine.module.nll, labels != IGNORE
         self.positions.add(tally.by_position(positions), nll, counts)
@@ -57,7 +59,7 @@ class Seen:
         """The step's part of the line. `tokens`, `labels`: of the global batch."""
         before = self.clock.seconds()
         facts = [before.get("forward", 0.0), self.needed, float(peak_memory_bytes())]
-        parts = {"loss": self.loss, "positions": self.positions.found, "squares": self.squares}
+        parts = {"loss": self.loss, "beyond": self.beyond, "positions": self.positions.found, "squares": self.squares}
         found = tally.reduce(parts, facts, self.mesh.rank, self.mesh.world_size)
         self.clock("wait")
         seconds, by_rank = self.clock.elapsed(), dict(zip(FACTS, found["ranks"].T.tolist(), strict=True))
@@ -66,6 +68,7 @@ class Seen:
         recomputed = self.recomputed / max(self.needed, 1) * sum(by_rank["flops"])
         line = {
             "loss": float(found["loss"]),
+            **({"z_loss": float(found["beyond"])} if self.z_loss else {}),
             "tokens_per_s": tokens / seconds,
             "tokens_per_s_per_rank": tokens / seconds / world,
             "step_time_s": seconds,

@@ -1,0 +1,68 @@
+"""Phases: a run as a chain of trainings, each with settings of its own on top of the run's, each from the weights of the one before.
+
+Every phase is a run by itself (rope, data, train; a folder, a ledger, checkpoints); the last one is the run that was named. The rope
+plan of each is made of the base's own table, so its factor counts from the original window whatever came before it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ropewalk.conf.schema import Config
+
+FOLDER = "phases"
+SECTIONS = ("rope", "data", "train")
+OWN = ("name",)
+"""What a phase says of itself, beside settings."""
+
+
+def problems(phases: Sequence[Any]) -> Iterator[str]:
+    """Of the list as such; what a phase sets is checked with the rest of the run's settings."""
+    for number, phase in enumerate(phases):
+        at = f"phases[{number}]"
+        if not isinstance(phase, Mapping):
+            yield f"{at} is {phase}; it must be settings by key; e.g. {{data.seq_len: 65536, train.steps: 200}}"
+            continue
+        for key in map(str, phase):
+            if key not in OWN and key.split(".")[0] not in SECTIONS:
+                yield (
+                    f"{at}.{key} is {phase[key]}; a phase sets name and what begins with {', '.join(f'{s}.' for s in SECTIONS)}; "
+                    "set it for the whole run"
+                )
+        name = str(phase.get("name", ""))
+        if "/" in name or name.startswith("."):
+            yield f"{at}.name is {name}; it must be a plain folder name; e.g. short"
+
+
+def settings(phase: Mapping[str, Any]) -> dict[str, Any]:
+    """What a phase changes, by key."""
+    return {str(key): value for key, value in phase.items() if key not in OWN}
+
+
+def folder(phases: Sequence[Any], number: int) -> str:
+    """The name of phase `number` (from 1) among the run's phases: `2-long`, or `2` without a name."""
+    name = phases[number - 1].get("name")
+    return f"{number}-{name}" if name else str(number)
+
+
+def before(config: "Config") -> Path | None:
+    """The run whose model this phase starts from; None for the first, and without phases."""
+    if config.phase < 2:
+        return None
+    runs = Path(config.runs_dir).expanduser()
+    beside = runs / config.name / FOLDER if config.phase == len(config.phases) else runs
+    return beside / folder(config.phases, config.phase - 1)
+
+
+def title(config: "Config") -> str:
+    """For lines of the log: `phase 1/2 (short): `, empty without phases."""
+    if not config.phase:
+        return ""
+    name = config.phases[config.phase - 1].get("name")
+    return f"phase {config.phase}/{len(config.phases)}{f' ({name})' if name else ''}: "
+
+
+def mark(config: "Config") -> dict[str, int]:
+    """What a step's line of metrics.jsonl says of it."""
+    return {"phase": config.phase} if config.phase else {}
