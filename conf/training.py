@@ -4,7 +4,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ropewalk.conf.fields import neutral
+from ropewalk.conf.fields import added, neutral
+from ropewalk.conf.lora import LoraConfig
 from ropewalk.conf.memory import MemoryConfig, missing_path
 from ropewalk.conf.objective import Objective
 from ropewalk.conf.optimizing import OptimizingConfig
@@ -29,6 +30,7 @@ class TrainConfig(OptimizingConfig, MemoryConfig, Objective):
     eps: float = 1e-8
     gradient_clipping: float = 1.0
     """Largest global norm of the gradient; 0: off."""
+    lora: LoraConfig = added(default_factory=LoraConfig)
     precision: str = "bf16"
     """bf16 (weights bf16, master weights and optimizer fp32) or fp32."""
     sp_size: int = 1
@@ -83,6 +85,7 @@ class TrainConfig(OptimizingConfig, MemoryConfig, Objective):
         if self.precision == "bf16" and self.zero_stage == 0:
             yield "train.zero_stage is 0; with bf16 it keeps no fp32 master weights; set train.zero_stage=1 or precision fp32"
         yield from self.optimizing_problems(self.steps)
+        yield from self.lora.problems("train.lora", self.zero_stage)
         for name, choices in (
             ("precision", ("bf16", "fp32")),
             ("zero_stage", (0, 1, 2, 3)),

@@ -46,12 +46,14 @@ def is_adapter(name: str) -> bool:
 
 
 def trains(name: str, train: TrainConfig) -> bool:
-    """Whether a parameter is trained: LoRA's own, and of the others what `trainable` names; `freeze` has the last word."""
+    """Whether a parameter is trained: LoRA's own, of the others all or what is named; `freeze` has the last word."""
     if any(re.search(pattern, name) for pattern in train.freeze):
         return False
-    if is_adapter(name):
-        return True
-    return not train.trainable or any(re.search(pattern, name) for pattern in train.trainable)
+    named = any(re.search(pattern, name) for pattern in train.trainable)
+    if is_adapter(name) or named or not train.lora.rank:
+        return is_adapter(name) or named or not train.trainable
+    group = group_of(name)
+    return (train.lora.embeddings and group == "embeddings") or (train.lora.norms and group == "norms")
 
 
 def decays(name: str, dimensions: int, train: TrainConfig) -> bool:
@@ -115,3 +117,10 @@ def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any
         decay = train.weight_decay if decays(name, dimensions, train) else 0.0
         groups.setdefault((lr_scale(name, layers, train), decay), []).append(parameter)
     return [{"params": each, "weight_decay": decay, "scale": scale} for (scale, decay), each in groups.items()]
+
+
+def told(model: nn.Module) -> str:
+    """How many parameters are trained, in one line."""
+    counts = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    whole, trained = sum(n for n, _ in counts), sum(n for n, on in counts if on)
+    return f"{trained:,} of {whole:,} parameters are trained ({100 * trained / max(1, whole):.2f}%)"

@@ -35,9 +35,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         rows, targets = hidden[keep], labels[keep]
         each = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
         total, squares = (hidden.new_zeros((), dtype=torch.float32) for _ in range(2))
-        needs = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        grad_rows = torch.empty_like(rows) if needs else None
-        grad_head = torch.zeros_like(head, dtype=torch.float32) if needs else None
+        # a frozen head's gradient is as large as the head: it is not made
+        grad_rows = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
+        grad_head = torch.zeros_like(head, dtype=torch.float32) if ctx.needs_input_grad[1] else None
         step = chunk_tokens(head.shape[0])
         for start in range(0, len(rows), step):
             x, y = rows[start : start + step], targets[start : start + step]
@@ -46,17 +46,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             each[start : start + step] = lse - logits.gather(1, y[:, None]).squeeze(1)
             total += each[start : start + step].sum()
             squares += lse.square().sum()
-            if grad_rows is not None and grad_head is not None:
+            if grad_rows is not None or grad_head is not None:
                 logits.sub_(lse[:, None]).exp_()  # softmax, in place
                 if z_loss:
                     logits.mul_(1 + 2 * z_loss * lse[:, None])
                 logits.scatter_add_(1, y[:, None], logits.new_full((len(y), 1), -1.0))
                 slope = logits.to(head.dtype)
-                grad_rows[start : start + step] = slope @ head
-                grad_head += slope.T @ x
-        if needs:
-            assert grad_rows is not None and grad_head is not None
-            ctx.save_for_backward(keep, grad_rows, grad_head.to(head.dtype))
+                if grad_rows is not None:
+                    grad_rows[start : start + step] = slope @ head
+                if grad_head is not None:
+                    grad_head += slope.T @ x
+        ctx.save_for_backward(keep, grad_rows, None if grad_head is None else grad_head.to(head.dtype))
         ctx.shape = hidden.shape
         if nll is not None:
             nll.zero_().masked_scatter_(keep, each)
@@ -67,9 +67,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         keep, grad_rows, grad_head = ctx.saved_tensors
-        grad_hidden = grad_rows.new_zeros(ctx.shape)
-        grad_hidden[keep] = grad_rows * grad.to(grad_rows.dtype)
-        return grad_hidden, grad_head * grad.to(grad_head.dtype), None, None, None
+        grad_hidden = None
+        if grad_rows is not None:
+            grad_hidden = grad_rows.new_zeros(ctx.shape)
+            grad_hidden[keep] = grad_rows * grad.to(grad_rows.dtype)
+        return grad_hidden, None if grad_head is None else grad_head * grad.to(grad_head.dtype), None, None, None
 
 
 def summed_cross_entropy(

@@ -15,7 +15,8 @@ from ropewalk.conf.manifest import write_json
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataFolders, Feed
-from ropewalk.train import attention, checkpoint, engine, loop, mixed_rope, model, ulysses, whole
+from ropewalk.train import attention, checkpoint, engine, groups, loop, mixed_rope, model, ulysses, whole
+from ropewalk.train.adapters import attach, save
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
@@ -32,6 +33,7 @@ def train(run_dir: Path) -> None:
     accumulated = engine.accumulation(config, mesh.dp_size)
     built = build(config, cache, plan, mesh)
     model.check_vocabulary(built, len(tokenizers.load(str(data.tokenizer))))
+    with_adapter = attach.attach(built, config.train.lora, config.seed)
     live = engine.make(built, config, accumulated, mesh)
     proof.restore(built, plan)
     say(proof.prove(built, plan, "after the engine's casts"))
@@ -51,8 +53,13 @@ def train(run_dir: Path) -> None:
         sp_size=mesh.sp_size,
         balanced=config.train.balance,
     )
+    say("; ".join(filter(None, [with_adapter, groups.told(built)])))
+    if with_adapter:
+        save.fully_trained(built)
     loop.train(live, config, feed, folder, step, mesh)
     whole.export(live, folder / "model")
+    if with_adapter:
+        save.save(built, plan, model.starting(config, cache).name, folder / "adapter")
     if dist.get_rank() == 0:
         write_json(folder / "done.json", {"steps": config.train.steps})
 

@@ -10,6 +10,8 @@ import torch.distributed as dist
 from torch import nn
 
 from ropewalk.conf.errors import RopewalkError
+from ropewalk.train.adapters import merge
+from ropewalk.train.adapters.attach import config_of
 
 
 def gather(named: Iterable[tuple[str, nn.Parameter]]) -> dict[str, torch.Tensor]:
@@ -36,11 +38,13 @@ def refuse_empty(tensors: dict[str, torch.Tensor]) -> None:
 
 
 def export(engine: Any, folder: Path) -> None:
-    """The model in Hugging Face form, whole tensors gathered from every rank; safetensors."""
+    """The model in Hugging Face form, whole tensors gathered from every rank, an adapter merged into them; safetensors."""
     model = engine.module.model
     whole = gather(model.named_parameters())
     if dist.get_rank() == 0:
         whole |= {name: b.detach().cpu() for name, b in model.named_buffers() if name in model.state_dict()}
+        if config_of(model) is not None:
+            whole = merge.merged(model, whole)
         if model.config.tie_word_embeddings:
             whole.setdefault("lm_head.weight", whole[_embedding_name(model)])
         model.save_pretrained(str(folder), state_dict=whole)

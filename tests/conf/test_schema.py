@@ -100,6 +100,15 @@ WRONG = {
     "train.lr_groups=[{pattern: '(', lr_scale: 0}]": r"^train\.lr_groups\[0\]\.lr_scale is 0\.0; it must be a finite number above 0",
     "train.freeze=['(']": r"^train\.freeze\[0\] is \(; it must be a regular expression",
     "train.trainable=['*']": r"^train\.trainable\[0\] is \*; it must be a regular expression",
+    "train.lora.rank=-1": r"^train\.lora\.rank is -1; it must be at least 0; 0 is off",
+    "train.lora.norms=true": r"^train\.lora\.norms is True; it is of LoRA, and train\.lora\.rank is 0; set train\.lora\.rank=8",
+    "train.lora={rank: 8, alpha: 0}": r"^train\.lora\.alpha is 0\.0; it must be a finite number above 0; e\.g\. 16",
+    "train.lora={rank: 8, dropout: 1}": r"^train\.lora\.dropout is 1\.0; it must be at least 0 and below 1",
+    "train.lora={rank: 8, targets: []}": r"^train\.lora\.targets is \[\]; it must be attention, all-linear or names",
+    "train.lora={rank: 8, targets: 3}": r"^train\.lora\.targets is 3; it must be attention, all-linear or names",
+    "train.lora={rank: 7, init: orthogonal}": r"^train\.lora\.rank is 7; with train\.lora\.init=orthogonal it must be even; set 8",
+    "train.lora={rank: 8, init: pissa}": r"^train\.lora\.init is pissa; it must be one of default, gaussian, orthogonal",
+    "train.lora={rank: 8, quantize: int8}": r"^train\.lora\.quantize is int8; it must be one of none, nf4",
     "train.precision=fp16": r"^train\.precision is fp16; it must be one of bf16, fp32",
     "train.attention=eager": r"^train\.attention is eager; it must be one of auto, flash, flash3, flash4, varlen, sdpa",
     "train.wandb=yes_please": r"^train\.wandb is yes_please; it must be one of auto",
@@ -317,6 +326,12 @@ def test_learning_rates_by_name_come_from_the_command_line() -> None:
     train = compose(words).train
     assert (train.lr_groups[0].pattern, train.lr_groups[0].lr_scale) == ("lora_B", 16.0)
     assert train.freeze == ["layers\\.0"]
+
+
+@pytest.mark.parametrize(("word", "names"), [("all-linear", ["all-linear"]), ("[q_proj,v_proj]", ["q_proj", "v_proj"])])
+def test_an_adapter_comes_from_the_command_line(word: str, names: list[str]) -> None:
+    lora = compose([*GOOD, "train.lora.rank=16", f"train.lora.targets={word}"]).train.lora
+    assert (lora.rank, lora.names) == (16, names)
 
 
 def test_settings_that_decide_results_are_not_neutral() -> None:

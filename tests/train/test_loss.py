@@ -77,6 +77,14 @@ def test_no_gradient_is_made_when_none_is_asked_for(many_chunks):
         assert not loss.summed_cross_entropy(x, head, labels).requires_grad
 
 
+def test_a_frozen_head_gets_no_gradient_and_changes_none(many_chunks):
+    x, head, labels = example()
+    whole = torch.autograd.grad(loss.summed_cross_entropy(x, head, labels), x)[0]
+    found = loss.summed_cross_entropy(x, head.detach(), labels)
+    assert found.grad_fn.saved_tensors[2] is None
+    assert torch.equal(torch.autograd.grad(found, x)[0], whole)
+
+
 def test_token_nll_equals_whole_logits(many_chunks):
     x, head, labels = example()
     nll, hit = loss.token_nll(x, head, labels)

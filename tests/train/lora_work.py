@@ -1,0 +1,89 @@
+"""What the ranks of the LoRA tests do."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from deepspeed.utils import safe_get_full_grad
+from feeds import config, feed
+from models import tiny_model
+
+from ropewalk.conf.lora import LoraConfig
+from ropewalk.train import attention, engine, whole
+from ropewalk.train.adapters import attach, save
+from ropewalk.train.mesh import Mesh
+from ropewalk.train.metrics import Seen
+from ropewalk.train.rope import plan as rope_plan
+from ropewalk.train.rope import proof
+from ropewalk.train.step import gradient_scale, inputs, one_step
+
+SEED = 5
+
+
+def adapted(lora: dict[str, Any], changes: dict[str, Any]) -> Any:
+    """A tiny model with an adapter whose second matrices are not zero, so that every gradient is something."""
+    model = tiny_model(**changes)
+    attach.attach(model, LoraConfig(**lora), SEED)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model
+
+
+def engine_of(train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any], accumulated: int) -> Any:
+    settings = config(lora=LoraConfig(**lora), **train)
+    model = adapted(lora, changes)
+    model.set_attn_implementation(attention.register("sdpa"))
+    return engine.make(model, settings, accumulated), settings
+
+
+def gradients(train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any], accumulated: int) -> dict[str, Any]:
+    """The gradient of each trained parameter of the first step, whole, and which are trained."""
+    live, settings = engine_of(train, lora, changes, accumulated)
+    mesh = Mesh.of(1)
+    reads = feed(mesh, accumulated)
+    rows, scale = reads.micro_batches([0]), gradient_scale(mesh, accumulated, settings.train.zero_stage)
+    for _ in range(accumulated):
+        live.backward(live(**inputs(next(rows)), total=reads.labels(0)) * scale)
+        if live.is_gradient_accumulation_boundary():
+            break
+        live.step()
+    named = [(n, p) for n, p in live.module.model.named_parameters() if p.requires_grad]
+    return {name: np.array(safe_get_full_grad(p)) for name, p in named}
+
+
+def trained(folder: str, steps: int, train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any]) -> Any:
+    """Train, write model and adapter; the live model's logits on the words 0 to 39 and how many parameters lie here."""
+    live, settings = engine_of(train, lora, changes, 1)
+    model, mesh = live.module.model, Mesh.of(1)
+    reads = feed(mesh, 1)
+    rows, seen = reads.micro_batches(range(steps)), Seen(live, settings, mesh)
+    for step in range(steps):
+        one_step(live, settings, reads, rows, step, mesh, seen)
+    plan = rope_plan.make(settings.rope, tiny_model(**changes).config, "tiny")
+    said = proof.prove(model, plan, "after training")
+    whole.export(live, Path(folder) / "model")
+    save.save(model, plan, "tiny", Path(folder) / "adapter")
+    model.eval()
+    with torch.no_grad():
+        logits = model(input_ids=torch.arange(40)[None], use_cache=False).logits[0]
+    dist.barrier()
+    return {"logits": logits.numpy(), "here": sum(p.numel() for p in model.parameters()), "proof": said}
+
+
+def initial(lora: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
+    model = tiny_model()
+    attach.attach(model, LoraConfig(**lora), seed)
+    return {n: p.detach().numpy() for n, p in model.named_parameters() if "lora_" in n}
+
+
+def refused(train: dict[str, Any], lora: dict[str, Any]) -> str:
+    try:
+        save.fully_trained(engine_of(train, lora, {}, 1)[0].module.model)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""

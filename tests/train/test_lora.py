@@ -1,0 +1,144 @@
+"""Adapters under ZeRO against plain peft and transformers in one process: gradients, files, the merged model."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+sys.path.insert(0, str(Path(__file__).parent))
+import lora_work  # noqa: E402
+import ranks  # noqa: E402
+from feeds import batch_loss  # noqa: E402
+from models import tiny_model  # noqa: E402
+
+NORMS = ["input_layernorm", "post_attention_layernorm", "norm"]
+UNTIED = {"tie_word_embeddings": False}
+PLUS = {"rank": 4, "embeddings": True, "norms": True}
+LINEAR = {"rank": 4, "alpha": 3.0, "targets": "all-linear", "rslora": True}
+DORA = {"rank": 2, "targets": ["q_proj", "down_proj"], "dora": True}
+
+
+def theirs(lora: dict[str, Any], changes: dict[str, Any]) -> Any:
+    """The same by peft alone, as its documentation says it: copies of embeddings and norms, tied heads on request."""
+    model = tiny_model(**changes)
+    tied = model.config.tie_word_embeddings
+    targets = {"attention": ["q_proj", "k_proj", "v_proj", "o_proj"]}.get(str(lora.get("targets", "attention")))
+    saved = ["embed_tokens"] * lora.get("embeddings", False) + NORMS * lora.get("norms", False)
+    found = peft.get_peft_model(
+        model,
+        peft.LoraConfig(
+            r=lora["rank"],
+            lora_alpha=lora.get("alpha", 2 * lora["rank"]),
+            target_modules=targets or lora["targets"],
+            use_rslora=lora.get("rslora", False),
+            use_dora=lora.get("dora", False),
+            modules_to_save=saved or None,
+            ensure_weight_tying=bool(lora.get("embeddings") and tied),
+            task_type="CAUSAL_LM",
+        ),
+    )
+    start, values = lora_work.adapted(lora, changes).state_dict(), found.state_dict()
+    with torch.no_grad():
+        for name, value in values.items():
+            if "lora_" in name:
+                value.copy_(start[name.removeprefix("base_model.model.")])
+    return found.eval()
+
+
+def plain(name: str) -> str:
+    return name.removeprefix("base_model.model.").replace(".modules_to_save.default", "")
+
+
+@pytest.mark.parametrize(
+    ("stage", "lora", "changes", "checkpointing"),
+    [
+        (0, LINEAR, {}, False),
+        (1, PLUS, UNTIED, False),
+        (2, LINEAR, UNTIED, True),
+        (3, PLUS, {}, True),
+        (3, DORA, {}, False),
+    ],
+)
+def test_gradients_of_two_ranks_are_those_of_plain_peft(
+    stage: int, lora: dict[str, Any], changes: dict[str, Any], checkpointing: bool
+) -> None:
+    train = {"zero_stage": stage, "activation_checkpointing": checkpointing}
+    found = ranks.run(2, lora_work.gradients, train, lora, changes, 2)
+    model = theirs(lora, changes)
+    batch_loss(model, 0, 4).backward()
+    wanted = {plain(name): p.grad for name, p in model.named_parameters() if p.requires_grad}
+    for gradients in found:
+        assert gradients.keys() == wanted.keys()
+        for name, gradient in gradients.items():
+            close = (torch.from_numpy(gradient) - wanted[name]).norm() / wanted[name].norm()
+            assert float(close) < 1e-5, (name, float(close))
+
+
+@pytest.mark.parametrize(
+    ("stage", "lora", "changes"), [(3, PLUS, {}), (3, PLUS, UNTIED), (3, DORA, UNTIED), (1, LINEAR, {})]
+)
+def test_adapter_is_whole_and_merged_model_equals_the_live_one(
+    tmp_path: Path, stage: int, lora: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    found = ranks.run(2, lora_work.trained, str(tmp_path), 2, {"zero_stage": stage}, lora, changes)
+    live = torch.from_numpy(found[0]["logits"])
+    assert (found[0]["here"] == 0) == (stage == 3)
+    assert "queries and keys of 2 layers" in found[0]["proof"]
+
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    wanted = peft.utils.get_peft_model_state_dict(theirs(lora, changes), save_embedding_layers=False)
+    assert {n: t.shape for n, t in tensors.items()} == {n: t.shape for n, t in wanted.items()}
+
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    adapted = peft.PeftModel.from_pretrained(tiny_model(**changes), tmp_path / "adapter").eval()
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        for model in (merged, adapted):
+            torch.testing.assert_close(model(input_ids=ids).logits[0], live, rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(tiny_model(**changes)(input_ids=ids).logits[0], live, atol=1e-2)
+    said = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert said["base_model_name_or_path"] == "tiny" and said["target_modules"] == sorted(said["target_modules"])
+    assert not any(str(tmp_path) in file.read_text() for file in tmp_path.rglob("*.json"))
+
+
+def test_the_first_matrices_are_a_function_of_the_seed_alone() -> None:
+    lora = {"rank": 4}
+    two, one, other = (ranks.run(n, lora_work.initial, lora, seed) for n, seed in ((2, 1), (1, 1), (1, 2)))
+    for name, value in one[0].items():
+        assert (value == two[0][name]).all() and (value == two[1][name]).all()
+        assert (value == other[0][name]).all() == ("lora_B" in name)
+
+
+@pytest.mark.parametrize(
+    ("train", "lora", "said"),
+    [
+        (
+            {},
+            {"rank": 4, "targets": ["q_pro", "v_proj", "zzz"]},
+            "ConfigError: train.lora.targets is q_pro; it must match a linear layer of the model that is not its head; did you mean q_proj or v_proj or o_proj?; "
+            "or attention, all-linear\n"
+            "train.lora.targets is zzz; it must match a linear layer of the model that is not its head; names are made of q_proj, k_proj, "
+            "v_proj, o_proj, gate_proj, up_proj, down_proj; or attention, all-linear",
+        ),
+        (
+            {},
+            {"rank": 4, "targets": ["lm_head"]},
+            "ConfigError: train.lora.targets is lm_head; it must match a linear layer of the model that is not its head; ",
+        ),
+        (
+            {"trainable": ["q_proj"]},
+            {"rank": 4},
+            "ConfigError: train.trainable names weights of model.layers.0.self_attn.q_proj; with LoRA it must name modules that have no "
+            "adapter and none inside; ",
+        ),
+    ],
+)
+def test_what_cannot_be_adapted_is_refused(train: dict[str, Any], lora: dict[str, Any], said: str) -> None:
+    (found,) = ranks.run(1, lora_work.refused, train, lora)
+    assert found.startswith(said)

@@ -1,0 +1,61 @@
+"""An adapter put into a model in place."""
+
+import importlib.util
+from typing import Any
+
+import torch
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.lora import LoraConfig
+from ropewalk.conf.manifest import fingerprint
+from ropewalk.train.adapters import targets
+
+INIT = {"default": True, "gaussian": "gaussian", "orthogonal": "orthogonal"}
+
+
+def attach(model: Any, lora: LoraConfig, seed: int) -> str | None:
+    """Put an adapter beside each target of `model`, a function of `seed` alone: the same on every rank of any world.
+
+    Returns one line to log, None where `lora` is off. Raises: ConfigError without peft, or when a target matches nothing.
+    """
+    if not lora.rank:
+        return None
+    names = targets.choose(model, lora.names)
+    ends = targets.short(names, model)
+    with torch.random.fork_rng():
+        torch.manual_seed(int(fingerprint(["lora", seed])[:15], 16))
+        inject(model, settings(lora, ends))
+    return f"lora: rank {lora.rank} beside {len(names)} linear layers ({', '.join(ends[:8])}{', ...' if len(ends) > 8 else ''})"
+
+
+def settings(lora: LoraConfig, ends: list[str]) -> Any:
+    """peft's configuration."""
+    return library().LoraConfig(
+        r=lora.rank,
+        lora_alpha=2 * lora.rank if lora.alpha is None else lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=ends,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        init_lora_weights=INIT[lora.init],
+        task_type="CAUSAL_LM",
+    )
+
+
+def inject(model: Any, config: Any) -> None:
+    """The model's linear layers are wrapped where they stand; no object is put around the model."""
+    library().inject_adapter_in_model(config, model)
+
+
+def library() -> Any:
+    """peft. Raises: ConfigError when it is not installed."""
+    if importlib.util.find_spec("peft") is None:
+        raise ConfigError("train.lora.rank is above 0; adapters need peft; pip install 'ropewalk[lora]'")
+    import peft
+
+    return peft
+
+
+def config_of(model: Any) -> Any:
+    """peft's configuration of the adapter that a model carries; None without one."""
+    return getattr(model, "peft_config", {}).get("default")
