@@ -184,13 +184,14 @@ class Config:
         for section in (self.model, self.rope, self.data, self.train, self.eval, self.calibrate, self.export):
             yield from section.problems()
         yield from self.train.mixed_problems(self.rope.method, self.data.pose.target_length)
-        batch, tokens = self.micro_batch_tokens, self.global_batch_tokens
-        if tokens < 1 or tokens % max(batch, 1):
-            yield (
-                f"train.global_batch_tokens is {tokens}; it must be a multiple of train.micro_batch_size "
-                f"{self.train.micro_batch_size} x data.seq_len {self.data.seq_len} = {batch}; "
-                f"try {max(1, round(tokens / max(batch, 1))) * batch}"
-            )
+        batch = self.micro_batch_tokens
+        for key, _, tokens in self.batches():
+            if tokens < 1 or tokens % max(batch, 1):
+                yield (
+                    f"{key} is {tokens}; it must be a multiple of train.micro_batch_size "
+                    f"{self.train.micro_batch_size} x data.seq_len {self.data.seq_len} = {batch}; "
+                    f"try {max(1, round(tokens / max(batch, 1))) * batch}"
+                )
         if batch % max(self.train.sp_size, 1):
             yield self._undivided()
 
@@ -211,6 +212,20 @@ class Config:
     @property
     def global_batch_tokens(self) -> int:
         return self.micro_batch_tokens if self.train.global_batch_tokens is None else self.train.global_batch_tokens
+
+    def batches(self) -> list[tuple[str, int, int]]:
+        """The setting, first step (from 0) and tokens of each size of the global batch, in order."""
+        ramp = [pair for pair in self.train.batch_ramp if len(pair) == 2]
+        later = [(f"train.batch_ramp[{n}][1]", step - 1, tokens) for n, (step, tokens) in enumerate(ramp)]
+        return [("train.global_batch_tokens", 0, self.global_batch_tokens), *later]
+
+    @property
+    def tokens(self) -> int:
+        """Of all steps."""
+        sizes = self.batches()
+        ends = [*(first for _, first, _ in sizes[1:]), self.train.steps]
+        spans = [max(0, min(end, self.train.steps) - first) for (_, first, _), end in zip(sizes, ends, strict=True)]
+        return sum(span * tokens for span, (_, _, tokens) in zip(spans, sizes, strict=True))
 
 
 def content(section: Any) -> Any:

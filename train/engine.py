@@ -65,15 +65,28 @@ def device() -> torch.device:
 
 
 def accumulation(config: Config, dp_size: int) -> int:
-    """Micro-steps of one optimizer step. Raises: ConfigError when the batch does not divide."""
-    ranks = config.micro_batch_tokens * dp_size
-    if config.global_batch_tokens % ranks:
-        near = max(1, round(config.global_batch_tokens / ranks)) * ranks
-        raise ConfigError(
-            f"train.global_batch_tokens is {config.global_batch_tokens}; it must be a multiple of {config.micro_batch_tokens} tokens "
-            f"x {dp_size} ranks = {ranks}; try {near}"
-        )
-    return config.global_batch_tokens // ranks
+    """Micro-steps of one optimizer step, of the first where a ramp follows. Raises: ConfigError when a batch does not divide."""
+    return ramp(config, dp_size)[0][1]
+
+
+def ramp(config: Config, dp_size: int) -> list[tuple[int, int]]:
+    """(first step from 0, micro-steps of an optimizer step from there on) of each size of the batch. Raises: ConfigError."""
+    found, ranks = [], config.micro_batch_tokens * dp_size
+    for key, first, tokens in config.batches():
+        if tokens % ranks:
+            near = max(1, round(tokens / ranks)) * ranks
+            raise ConfigError(
+                f"{key} is {tokens}; it must be a multiple of {config.micro_batch_tokens} tokens x {dp_size} ranks = {ranks}; try {near}"
+            )
+        found.append((first, tokens // ranks))
+    return found
+
+
+def accumulate(engine: Any, steps: int) -> None:
+    """How many micro-steps the next optimizer step sums: told to the engine, which counts modulo a fixed number by itself."""
+    engine.set_train_batch_size(engine.train_micro_batch_size_per_gpu() * steps * engine.dp_world_size)
+    if hasattr(engine.optimizer, "gradient_accumulation_steps"):
+        engine.optimizer.gradient_accumulation_steps = steps
 
 
 def settings(train: TrainConfig, steps_accumulated: int) -> dict[str, Any]:

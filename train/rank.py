@@ -15,7 +15,7 @@ from ropewalk.conf.manifest import write_json
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataFolders, Feed
-from ropewalk.train import attention, checkpoint, engine, groups, loop, mixed_rope, model, ulysses, whole
+from ropewalk.train import attention, checkpoint, engine, groups, loop, mixed_rope, model, places, ulysses, whole
 from ropewalk.train.adapters import attach, save
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.rope import proof
@@ -41,7 +41,8 @@ def train(run_dir: Path) -> None:
         live.module.rope = mixed_rope.install(built, plan, mesh.sp_rank)
     step = checkpoint.load(live, folder / "checkpoints")
     sequences = data.sequences()
-    say(describe(config, accumulated, step, len(sequences), attention.told(str(built.config._attn_implementation))))
+    ramp = engine.ramp(config, mesh.dp_size)
+    say(describe(config, ramp, step, len(sequences), attention.told(str(built.config._attn_implementation))))
     feed = Feed(
         sequences,
         seed=config.seed,
@@ -52,6 +53,8 @@ def train(run_dir: Path) -> None:
         sp_rank=mesh.sp_rank,
         sp_size=mesh.sp_size,
         balanced=config.train.balance,
+        ramp=ramp[1:],
+        start=places.read_before(config, data.plan, cache),
     )
     say("; ".join(filter(None, [with_adapter, groups.told(built)])))
     if with_adapter:
@@ -73,13 +76,17 @@ def build(config: Config, cache: Path, plan: RopePlan, mesh: Mesh) -> model.PreT
     return built.to(engine.device())  # type: ignore[arg-type]
 
 
-def describe(config: Config, accumulated: int, step: int, sequences: int, attention: str) -> str:
+def describe(config: Config, ramp: list[tuple[int, int]], step: int, sequences: int, attention: str) -> str:
     """What was derived, in one block, once."""
-    batch, world = config.global_batch_tokens, dist.get_world_size()
+    world = dist.get_world_size()
+    batches = ", ".join(
+        f"{f'from step {first + 1} ' if first else ''}{tokens:,} tokens = {world} rank(s) x {accumulated} accumulated x "
+        f"{config.train.micro_batch_size} x {config.data.seq_len:,}"
+        for (_, first, tokens), (_, accumulated) in zip(config.batches(), ramp, strict=True)
+    )
     return (
-        f"train: {config.train.steps} steps x {batch:,} tokens = {world} rank(s) x {accumulated} accumulated x "
-        f"{config.train.micro_batch_size} x {config.data.seq_len:,}; {sequences:,} sequences, "
-        f"{config.train.steps * batch / max(1, sequences * config.data.seq_len):.2f} epochs; ZeRO {config.train.zero_stage}, "
+        f"train: {config.train.steps} steps x {batches}; {config.tokens:,} tokens of {sequences:,} sequences, "
+        f"{config.tokens / max(1, sequences * config.data.seq_len):.2f} epochs; ZeRO {config.train.zero_stage}, "
         f"{config.train.precision}, attention {attention}" + (f"; resumed at step {step}" if step else "")
     )
 

@@ -11,7 +11,7 @@ import torch
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import Feed, Row
 from ropewalk.train.attention import borders
-from ropewalk.train.engine import device, gradient_norm
+from ropewalk.train.engine import accumulate, device, gradient_norm
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.metrics import Seen
 from ropewalk.train.schedule import lr_at
@@ -34,8 +34,11 @@ def one_step(
     lr = lr_at(step, config.train)
     for group in engine.optimizer.param_groups:
         group["lr"] = lr * group["scale"]
-    scale = gradient_scale(mesh, feed.accumulated, config.train.zero_stage)
-    for _ in range(feed.accumulated):
+    accumulated = feed.accumulated_at(step)
+    accumulate(engine, accumulated)
+    scale = gradient_scale(mesh, accumulated, config.train.zero_stage)
+    for micro in range(accumulated):
+        engine.set_gradient_accumulation_boundary(micro + 1 == accumulated)
         row = next(rows)
         mark("data")
         batch = inputs(row)

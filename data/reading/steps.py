@@ -1,7 +1,7 @@
 """Which sequences a step reads, and which of them a rank: functions of (seed, step) and the rank, so that nothing is kept and
 nothing needs to be found again on resume. Pure but for the reading itself."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, Protocol
@@ -24,9 +24,13 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
 
 
-def turns_of_step(step: int, *, seed: int, count: int, batch: int) -> list[Turn]:
-    """The global batch of `step` (from 0) over `count` sequences: a function of `(seed, step)` alone, epoch after epoch."""
-    places = range(step * batch, (step + 1) * batch)
+def turns_of_step(step: int, *, seed: int, count: int, batch: int, first: int | None = None) -> list[Turn]:
+    """The global batch of `step` (from 0) over `count` sequences: a function of `(seed, step)` alone, epoch after epoch.
+
+    `first`: how many were read before it, where not all batches are of one size; unset: `step` x `batch`.
+    """
+    first = step * batch if first is None else first
+    places = range(first, first + batch)
     return [Turn(int(_order(seed, place // count, count)[place % count]), place // count) for place in places]
 
 
@@ -49,9 +53,21 @@ class Plan(Protocol):
     def work(self, number: int) -> int: ...
 
 
+def level(step: int, levels: Sequence[tuple[int, int]]) -> int:
+    """The value at `step` of `(first step, value from there on)`, the first of them from 0."""
+    return next(value for first, value in reversed(levels) if step >= first)
+
+
+def before(step: int, levels: Sequence[tuple[int, int]]) -> int:
+    """The sum of the values of all steps before `step`."""
+    ends = [*(first for first, _ in levels[1:]), step]
+    return sum(max(0, min(end, step) - first) * value for (first, value), end in zip(levels, ends, strict=True))
+
+
 @dataclass(frozen=True)
 class Feed:
-    """What one rank reads of a plan: micro-batches of `micro` sequences, `accumulated` of them a step.
+    """What one rank reads of a plan: micro-batches of `micro` sequences, `accumulated` of them a step, and from the steps of `ramp`
+    on (from 0) as many as it says. `start` sequences of the seed's order were read before.
 
     Of the `sp_size` ranks that share a micro-batch laid end to end, each reads its own slice.
     """
@@ -65,6 +81,8 @@ class Feed:
     sp_rank: int = 0
     sp_size: int = 1
     balanced: bool = True
+    ramp: Sequence[tuple[int, int]] = ()
+    start: int = 0
 
     def __post_init__(self) -> None:
         line = self.micro * self.sequences.seq_len
@@ -72,8 +90,17 @@ class Feed:
 
     def turns(self, step: int) -> list[Turn]:
         """The global batch."""
-        batch = self.micro * self.accumulated * self.dp_size
-        return turns_of_step(step, seed=self.seed, count=len(self.sequences), batch=batch)
+        each = self.micro * self.dp_size
+        batch, first = each * self.accumulated_at(step), self.start + each * before(step, self._levels)
+        return turns_of_step(step, seed=self.seed, count=len(self.sequences), batch=batch, first=first)
+
+    def accumulated_at(self, step: int) -> int:
+        """Micro-batches of a step."""
+        return level(step, self._levels)
+
+    @property
+    def _levels(self) -> Sequence[tuple[int, int]]:
+        return [(0, self.accumulated), *self.ramp]
 
     def labels(self, step: int) -> int:
         """How many labels of the global batch count."""

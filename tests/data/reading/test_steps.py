@@ -46,6 +46,42 @@ def test_batch_size_only_cuts_the_same_order_elsewhere() -> None:
     assert by_three == by_four
 
 
+class Numbers:
+    """A plan of which only the number of sequences matters."""
+
+    seq_len = 8
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 20),
+    st.lists(st.tuples(st.integers(1, 6), st.integers(1, 4)), max_size=4),
+    st.integers(1, 3),
+    st.integers(0, 30),
+)
+def test_a_ramp_cuts_the_same_order_elsewhere_and_needs_no_history(
+    count: int, spans: list[tuple[int, int]], dp_size: int, start: int
+) -> None:
+    firsts = np.cumsum([span for span, _ in spans]).tolist()
+    ramp = [(first, size) for first, (_, size) in zip(firsts, spans, strict=True)]
+    feed = Feed(Numbers(count), 3, 2, 1, dp_size=dp_size, ramp=ramp, start=start)  # type: ignore[arg-type]
+    steps = (firsts[-1] if firsts else 0) + 3
+    sizes = [1] * steps
+    for first, size in ramp:
+        sizes[first:] = [size] * (steps - first)
+    assert [feed.accumulated_at(step) for step in range(steps)] == sizes
+    seen = [turn for step in range(steps) for turn in feed.turns(step)]
+    assert len(seen) == 2 * dp_size * sum(sizes)
+    assert seen == turns_of_step(0, seed=3, count=count, batch=start + len(seen))[start:]
+    assert feed.turns(steps - 1) == seen[-2 * dp_size * sizes[-1] :]
+
+
 @settings(deadline=None)
 @given(st.integers(1, 30), st.integers(1, 5), st.integers(1, 4), st.booleans(), st.integers(0, 5))
 def test_ranks_share_out_the_batch_whatever_the_deal(

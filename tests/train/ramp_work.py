@@ -1,0 +1,44 @@
+"""What the ranks of test_ramp.py do."""
+
+from typing import Any
+
+import deepspeed
+import numpy as np
+from feeds import Rows, config
+from models import tiny_model
+
+from ropewalk.data.dataset import Feed
+from ropewalk.train import attention, engine
+from ropewalk.train.mesh import Mesh
+from ropewalk.train.metrics import Seen
+from ropewalk.train.step import one_step
+
+RAMP = ((0, 1), (1, 3), (3, 2), (4, 4))  # micro-steps from a step on, at every change another number
+
+
+def stages(wanted: list[int], steps: int) -> list[list[dict[str, Any]]]:
+    """By ZeRO stage and step: the line, and the gradient that the optimizer is about to be given."""
+    return [_stage(stage, steps) for stage in wanted]
+
+
+def _stage(stage: int, steps: int) -> list[dict[str, Any]]:
+    # the weights must stay, so that every step's gradient is of the same ones
+    settings, mesh = config(zero_stage=stage, lr=1e-20, steps=steps), Mesh.of(1)
+    model = tiny_model()
+    model.set_attn_implementation(attention.register("sdpa"))
+    live = engine.make(model, settings, RAMP[0][1])
+    feed = Feed(Rows(), 0, 1, RAMP[0][1], dp_rank=mesh.dp_rank, dp_size=mesh.dp_size, ramp=RAMP[1:])
+    gradients: list[dict[str, np.ndarray]] = []
+    plain = live.step
+
+    def step_and_look() -> None:
+        if live.is_gradient_accumulation_boundary():
+            named = live.module.model.named_parameters()
+            gradients.append({n: deepspeed.utils.safe_get_full_grad(p).numpy().copy() for n, p in named})
+        plain()
+
+    live.step = step_and_look
+    rows, seen = feed.micro_batches(range(steps)), Seen(live, settings, mesh)
+    lines = [one_step(live, settings, feed, rows, step, mesh, seen) for step in range(steps)]
+    live.destroy()
+    return [{**line, "gradients": found} for line, found in zip(lines, gradients, strict=True)]
