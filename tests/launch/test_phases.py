@@ -28,7 +28,7 @@ def test_without_phases_a_run_is_itself() -> None:
 
 def test_each_phase_is_the_run_with_its_own_settings_on_top() -> None:
     short, long = chain("phases=[{name:short,data.seq_len:512,rope.factor:2},{train:{lr:1e-4,steps:7}}]")
-    assert (short.data.seq_len, short.rope.factor, short.train.lr, short.train.steps) == (512, 2, 8e-4, 140)
+    assert (short.data.seq_len, short.rope.factor, short.train.lr, short.train.steps) == (512, 2, 5e-4, 160)
     assert (long.data.seq_len, long.rope.factor, long.train.lr, long.train.steps) == (2048, 8, 1e-4, 7)
     assert (short.data.sources, short.seed, short.eval) == (long.data.sources, long.seed, long.eval)
 
