@@ -3,15 +3,14 @@
 S tokens   H query heads   K key/value heads   D head size of queries and keys   E head size of values
 """
 
-from collections import defaultdict
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from ropewalk.conf.errors import ConfigError
+from ropewalk.train.attention import sinks, windows
 from ropewalk.train.attention.handled import check
-from ropewalk.train.attention.layout import Ends, lengths
+from ropewalk.train.attention.layout import Ends
 
 
 def sdpa(
@@ -28,33 +27,51 @@ def sdpa(
     document_ends: Ends | None = None,
     **words: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Documents of one length in one call. query (1, H, S, D), key (1, K, S, D), value (1, K, S, E) -> (1, S, H, E)."""
+    """Documents of one length in one call; a window in blocks; sinks as one more key.
+
+    query (1, H, S, D), key (1, K, S, D), value (1, K, S, E), s_aux (H,) -> (1, S, H, E). `sliding_window` w: a query sees w keys, the
+    last of them its own. Memory grows as S, with a window by its mask of 0.75 w^2 H / K more. Raises: ConfigError, ValueError.
+    """
     ends = document_ends or (0, query.shape[2])
     check(module, query, key, ends, dropout, words)
-    if sliding_window:
-        raise ConfigError(
-            f"sliding_window is {sliding_window}; windowed layers are not handled yet; choose another model"
-        )
+    wide, own = query.shape[3], value.shape[3]
+    scale = wide**-0.5 if scaling is None else scaling
+    # SDPA has fast kernels for one head size only: decoupled heads (DeepSeek) have narrower values
+    value = F.pad(value, (0, wide - own)) if own < wide else value
+    sink = None
     if s_aux is not None:
-        raise ConfigError("model.path has attention sinks; they are not handled yet; choose another model")
-    return _by_length(query, key, value, lengths(ends), scaling).transpose(1, 2), None
+        query, key, value, sink = sinks.widen(query, key, value, s_aux, scale)
+    out = _documents(query, key, value, windows.cuts(ends, sliding_window), sliding_window, scale, sink)
+    return out[..., :own].transpose(1, 2), None
 
 
-def _by_length(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sizes: tuple[int, ...], scaling: float | None
+def _documents(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cuts: windows.Cuts,
+    window: int | None,
+    scale: float,
+    sink: torch.Tensor | None,
 ) -> torch.Tensor:
-    """One SDPA call for the documents of each length. (1, H, S, E)."""
-    groups: dict[int, list[int]] = defaultdict(list)
-    for number, size in enumerate(sizes):
-        groups[size].append(number)
+    """(1, H, S, E)"""
     # split, not slices: the gradient of a slice is a whole (1, H, S, D) of zeros for each document
-    taken = [x.split(sizes, dim=2) for x in (query, key, value)]
-    parts: list[Any] = [None] * len(sizes)
-    for numbers in groups.values():
+    taken = [x.split(cuts.sizes, dim=2) for x in (query, key, value)]
+    parts: dict[int, torch.Tensor] = {}
+    for numbers in cuts.plain:
         q, k, v = (torch.cat([x[n] for n in numbers]) for x in taken)
-        out = F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
-        )
-        for number, part in zip(numbers, out.split(1), strict=True):
-            parts[number] = part
-    return torch.cat(parts, dim=2)
+        parts |= zip(numbers, _causal(q, k, v, scale, sink).split(1), strict=True)
+    if window is not None and cuts.rests:
+        parts |= zip(cuts.rests, windows.band(*taken, cuts.rests, window, scale, sink), strict=True)
+    return torch.cat([parts[n] for n in range(len(cuts.sizes))], dim=2)
+
+
+def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, sink: torch.Tensor | None) -> torch.Tensor:
+    """Documents of one length. q (N, H, T, D), k and v (N, K, T, D) -> (N, H, T, D)."""
+    shared = q.shape[1] != k.shape[1]
+    if sink is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=shared)
+    # a query that is thrown away stands before the others as the sink's key does, so that causal is the same diagonal
+    k, v = sinks.before(k, v, sink)
+    q = F.pad(q, (0, 0, 1, 0))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=shared)[:, :, 1:]
