@@ -184,6 +184,7 @@ class Config:
         for section in (self.model, self.rope, self.data, self.train, self.eval, self.calibrate, self.export):
             yield from section.problems()
         yield from self.train.mixed_problems(self.rope.method, self.data.pose.target_length)
+        yield from self.train.group_problems(self.data.seq_len)
         batch = self.micro_batch_tokens
         for key, _, tokens in self.batches():
             if tokens < 1 or tokens % max(batch, 1):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ropewalk.conf.attending import AttendingConfig
 from ropewalk.conf.fields import added, neutral
 from ropewalk.conf.lora import LoraConfig
 from ropewalk.conf.memory import MemoryConfig, missing_path
@@ -13,7 +14,7 @@ from ropewalk.conf.seeing import SeeingConfig
 
 
 @dataclass(kw_only=True)
-class TrainConfig(OptimizingConfig, MemoryConfig, Objective):
+class TrainConfig(OptimizingConfig, MemoryConfig, AttendingConfig, Objective):
     steps: int
     """Optimizer steps; 0 exports the rescaled model untrained."""
     lr: float
@@ -39,8 +40,6 @@ class TrainConfig(OptimizingConfig, MemoryConfig, Objective):
     """Ranks on this machine; unset: one a GPU, or one on a machine without."""
     hostfile: str | None = neutral()
     """DeepSpeed hostfile, for several machines."""
-    attention: str = neutral("auto")
-    """auto, flash (flash-attn 2), flash3, flash4, varlen (torch's own) or sdpa (per document, CPU too); what was chosen is logged."""
     checkpoint_steps: int = neutral(100)
     """A checkpoint every so many steps; 0: only when stopped."""
     keep_checkpoints: int = neutral(2)
@@ -71,6 +70,7 @@ class TrainConfig(OptimizingConfig, MemoryConfig, Objective):
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
             yield f"train.betas is {self.betas}; it must be two numbers in [0, 1); e.g. [0.9, 0.95]"
         yield from self.objective_problems()
+        yield from self.attending_problems()
         if self.processes is not None and self.hostfile is None and self.processes % max(self.sp_size, 1):
             yield (
                 f"train.sp_size is {self.sp_size}; it must divide the number of ranks, train.processes {self.processes}; "
@@ -89,7 +89,6 @@ class TrainConfig(OptimizingConfig, MemoryConfig, Objective):
         for name, choices in (
             ("precision", ("bf16", "fp32")),
             ("zero_stage", (0, 1, 2, 3)),
-            ("attention", ("auto", "flash", "flash3", "flash4", "varlen", "sdpa")),
             ("wandb", ("auto", "online", "offline", "off")),
         ):
             if getattr(self, name) not in choices:

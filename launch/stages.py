@@ -94,10 +94,10 @@ def _runs(config: Config, command: str) -> list[Run]:
 
 def _refuse_what_cannot_be_trained(run: Run) -> None:
     """Before a token is written. Raises: ConfigError."""
-    from ropewalk.train import model
+    from ropewalk.train import attention, model
 
     base = _base(run)
-    model.refuse_unknown_attention(model.base_config(base), base.name)
+    attention.refuse(model.base_config(base), base.name, run.config.train.s2_group)
 
 
 def _base(run: Run) -> Any:

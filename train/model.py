@@ -19,7 +19,6 @@ from ropewalk.train.attention.choice import Wrap
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
-from ropewalk.train.rope.shape import slides
 
 BUILTIN = "builtin:"
 BASES = Path(__file__).parent / "bases"
@@ -155,10 +154,12 @@ def build(
     attention_kernel: str = "auto",
     when: str = "after construction",
     wrap: Wrap | None = None,
+    computes: torch.dtype | None = None,
+    s2_group: int | None = None,
 ) -> PreTrainedModel:
     """The base with `plan` applied to its config before construction, proved live; `wrap` goes around its attention kernel.
 
-    Raises: ConfigError, ProofError.
+    `computes`: what an engine will cast it to, for which the kernel is chosen; unset: `dtype`. Raises: ConfigError, ProofError.
     """
     config = rope_plan.apply(plan, base_config(base))
     if base.scratch is not None:
@@ -173,7 +174,7 @@ def build(
             dtype=dtype,
             use_safetensors=True,
         )
-    return _ready(model, plan, attention_kernel, when, wrap)
+    return _ready(model, plan, attention_kernel, when, wrap, computes, s2_group)
 
 
 def load_trained(
@@ -184,12 +185,24 @@ def load_trained(
     return _ready(model, plan, attention_kernel, "after reload")
 
 
-def _ready(model: PreTrainedModel, plan: RopePlan, kernel: str, when: str, wrap: Wrap | None = None) -> PreTrainedModel:
+def _ready(
+    model: PreTrainedModel,
+    plan: RopePlan,
+    kernel: str,
+    when: str,
+    wrap: Wrap | None = None,
+    computes: torch.dtype | None = None,
+    s2_group: int | None = None,
+) -> PreTrainedModel:
+    """Proved, and with its attention kernel: the one asked for, or in fp32 outside training, which only sdpa takes, `auto`'s."""
     proof.restore(model, plan) if model.dtype != torch.float32 else None
     print(proof.prove(model, plan, when))
-    refuse_unknown_attention(model.config, model.config.model_type)
+    attention.refuse(model.config, model.config.model_type, s2_group)
     refuse_unknown_heads(model)
-    model.set_attn_implementation(attention.register(kernel, wrap))
+    attention.prove(model)
+    kernel = kernel if computes else attention.of_dtype(kernel, model.dtype)
+    needs = attention.needs(model, computes or model.dtype)
+    model.set_attn_implementation(attention.register(kernel, wrap, needs, s2_group))
     return model
 
 
@@ -205,18 +218,9 @@ def rescale(model: PreTrainedModel, plan: RopePlan) -> None:
     proof.prove(model, plan, "after another plan was put in")
 
 
-def refuse_unknown_attention(config: PreTrainedConfig, name: str) -> None:
-    """What the rope stage rescales and the trainer's attention does not do yet. Raises: ConfigError by name."""
-    if slides(config):
-        raise ConfigError(
-            f"model.path is {name}; its architecture {config.model_type} has sliding-window layers, which the trainer's attention does not do "
-            "yet; its rope plan can be made and proved (ropewalk rope); choose another model to train"
-        )
-
-
 def refuse_unknown_heads(model: PreTrainedModel) -> None:
     """The chunked loss computes logits as hidden x head; what a model does beyond that is refused by name."""
-    for key in ("final_logit_softcapping", "logit_scale", "logits_scaling", "attn_logit_softcapping"):
+    for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(model.config, key, None) not in (None, 1, 1.0):
             raise ConfigError(
                 f"model.path has {key} {getattr(model.config, key)}; its logits are not handled yet; choose another model"

@@ -71,7 +71,14 @@ def build(config: Config, cache: Path, plan: RopePlan, mesh: Mesh) -> model.PreT
     base = model.starting(config, cache)
     exchange = ulysses.around(model.base_config(base), mesh)
     built = model.build(
-        base, plan, dtype=torch.float32, seed=config.seed, attention_kernel=config.train.attention, wrap=exchange
+        base,
+        plan,
+        dtype=torch.float32,
+        seed=config.seed,
+        attention_kernel=config.train.attention,
+        wrap=exchange,
+        computes=torch.bfloat16 if config.train.precision == "bf16" else torch.float32,
+        s2_group=config.train.s2_group,
     )
     return built.to(engine.device())  # type: ignore[arg-type]
 

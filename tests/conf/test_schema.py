@@ -111,6 +111,8 @@ WRONG = {
     "train.lora={rank: 8, quantize: int8}": r"^train\.lora\.quantize is int8; it must be one of none, nf4",
     "train.precision=fp16": r"^train\.precision is fp16; it must be one of bf16, fp32",
     "train.attention=eager": r"^train\.attention is eager; it must be one of auto, flash, flash3, flash4, varlen, sdpa",
+    "train.s2_group=255": r"^train\.s2_group is 255; .*it must be even and at least 2",
+    "train.s2_group=4096": r"^train\.s2_group is 4096; a group must be shorter than data\.seq_len 1024; .* takes 256",
     "train.wandb=yes_please": r"^train\.wandb is yes_please; it must be one of auto",
     "train.global_batch_tokens=1500": r"^train\.global_batch_tokens is 1500; .*1 x data\.seq_len 1024 = 1024; try 1024",
     "train.global_batch_tokens=0": r"^train\.global_batch_tokens is 0; .*; try 1024",

@@ -123,9 +123,13 @@ def test_no_mask_is_built(monkeypatch):
 
 def test_what_would_be_ignored_is_refused():
     q = torch.randn(1, 2, 4, 8)
-    with pytest.raises(ConfigError, match="sliding_window is 4096"):
-        attention.sdpa(None, q, q, q, None, sliding_window=4096)
     with pytest.raises(ConfigError, match="attention_dropout is 0.1"):
         attention.sdpa(None, q, q, q, None, dropout=0.1)
+    with pytest.raises(ConfigError, match="soft-caps its attention scores"):
+        attention.sdpa(None, q, q, q, None, softcap=50.0)
+    with pytest.raises(ConfigError, match="looks ahead"):
+        attention.sdpa(None, q, q, q, None, is_causal=False)
     with pytest.raises(ValueError, match="batch is 2"):
         attention.sdpa(None, q.expand(2, -1, -1, -1), q, q, None)
+    with pytest.raises(ValueError, match="query has 4 tokens, key 4 and the documents 6; they must be one sequence"):
+        attention.sdpa(None, q, q, q, None, document_ends=(0, 6))

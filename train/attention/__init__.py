@@ -1,16 +1,36 @@
 """Document-masked causal attention, one interface for CPU and GPU; no (S x S) mask is ever built.
 
-    register    choose a kernel, hand it to transformers, name it    layout.py      borders of documents, computed once a step
-    sdpa        each document alone through torch's SDPA             kernels.py     flash-attn 2, 3, 4 and torch's varlen_attn
+    choice.py       which kernel, and why no better one       layout.py     borders of documents, computed once a step
+    kernels.py      flash-attn 2, 3, 4, torch's varlen_attn   windows.py    sliding windows in blocks, for SDPA
+    per_document.py each document alone through torch's SDPA  sinks.py      attention sinks as one more key, for SDPA
+    shifted.py      S2-Attn around any of them                handled.py    what every kernel refuses
+    fit.py          what a model asks of its attention        leaks.py      proof that documents are kept apart in a model
 
 A kernel is a function of transformers' signature:
 `(module, query (1, H, S, D), key (1, K, S, D), value (1, K, S, E), mask, *, scaling, dropout, sliding_window, s_aux, cu_seqlens,
 document_ends, max_seqlen, ...) -> ((1, S, H, E), None)`. Under sequence parallelism S, and the borders, are those of the whole sequence.
 """
 
-from ropewalk.train.attention.choice import no_mask, register, told
+from ropewalk.train.attention.choice import no_mask, of_dtype, register, told
+from ropewalk.train.attention.fit import Needs, needs, refuse
 from ropewalk.train.attention.kernels import flash, flash3, flash4, varlen
 from ropewalk.train.attention.layout import borders
+from ropewalk.train.attention.leaks import prove
 from ropewalk.train.attention.per_document import sdpa
 
-__all__ = ["borders", "flash", "flash3", "flash4", "no_mask", "register", "sdpa", "told", "varlen"]
+__all__ = [
+    "Needs",
+    "borders",
+    "flash",
+    "flash3",
+    "flash4",
+    "needs",
+    "no_mask",
+    "of_dtype",
+    "prove",
+    "refuse",
+    "register",
+    "sdpa",
+    "told",
+    "varlen",
+]

@@ -12,6 +12,7 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.train import attention
 
 sys.path.insert(0, str(Path(__file__).parent))
+from architectures import made  # noqa: E402
 from oracle import ENDS, cu_seqlens, eager, gradients, heads, visible  # noqa: E402
 from stand_ins import Calls  # noqa: E402
 
@@ -83,10 +84,24 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch, major: int) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (major, 0))
 
 
-@pytest.mark.parametrize(("major", "name"), [(10, "flash4"), (9, "flash3"), (8, "flash2"), (12, "flash2"), (7, "sdpa")])
+@pytest.mark.parametrize(("major", "name"), [(10, "flash4"), (9, "flash3"), (8, "flash"), (12, "flash"), (7, "sdpa")])
 def test_auto_takes_the_best_that_is_there(major: int, name: str, calls: Calls, monkeypatch: Any) -> None:
     on_gpu(monkeypatch, major)
-    assert attention.register("auto") == f"ropewalk_{name}"
+    assert attention.told(attention.register("auto")).split(" (")[0] == name
+
+
+@pytest.mark.parametrize("kind", ["Llama", "GptOss"])
+@pytest.mark.parametrize("name", ["sdpa", *KERNELS])
+def test_transformers_runs_the_kernel_and_none_of_its_own(name: str, kind: str, calls: Calls, monkeypatch: Any) -> None:
+    """It takes a name with `flash` or `sdpa` in it for its own, and loads a kernel from the hub in its place."""
+    from transformers import AttentionInterface
+
+    on_gpu(monkeypatch, 9)
+    registered = attention.register(name)
+    model = made(kind, {"num_local_experts": 4, "num_experts_per_tok": 2} if kind == "GptOss" else {})
+    model.set_attn_implementation(registered)
+    assert model.config._attn_implementation == registered
+    assert AttentionInterface()[registered] is (attention.sdpa if name == "sdpa" else KERNELS[name])
 
 
 def test_what_auto_passed_over_is_told(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,21 +109,37 @@ def test_what_auto_passed_over_is_told(calls: Calls, monkeypatch: pytest.MonkeyP
     for name in ("flash_attn", "flash_attn_interface"):
         monkeypatch.setitem(sys.modules, name, None)
     said = attention.told(attention.register("auto"))
-    assert said.startswith("ropewalk_varlen (auto: flash3: it needs flash_attn_interface, which does not load"), said
-    assert "; flash: it needs flash_attn, which does not load" in said
+    assert said.startswith("varlen (auto: not flash3: it needs flash_attn_interface, which does not load"), said
+    assert "; not flash: it needs flash_attn, which does not load" in said
+
+
+def test_what_a_model_asks_decides_before_what_is_installed(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpu(monkeypatch, 9)
+    for needs, said in (
+        (attention.Needs(sinks=True), "it gives attention sinks, which this model has, no gradient"),
+        (attention.Needs(dtype=torch.float32), "it takes bf16 or fp16 and the model is computed in fp32"),
+        (attention.Needs(head_dim=512), "it takes heads of up to 256 dimensions, in eights, not 512"),
+        (attention.Needs(head_dim=36), "in eights, not 36"),
+    ):
+        name = attention.register("auto", needs=needs)
+        assert attention.told(name).startswith("sdpa (auto: not flash3: ") and said in attention.told(name)
+        with pytest.raises(ConfigError, match=f"train.attention is flash3; .*{said}.*set train.attention=sdpa"):
+            attention.register("flash3", needs=needs)
+    assert attention.told(attention.register("auto", needs=attention.Needs(head_dim=256))) == "flash3 (auto)"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a machine with CUDA has something to choose from")
 def test_a_cpu_takes_sdpa_and_says_why() -> None:
-    assert attention.told(attention.register("auto")) == "ropewalk_sdpa (auto: no CUDA device)"
-    assert attention.told(attention.register("sdpa")) == "ropewalk_sdpa"
+    assert attention.told(attention.register("auto")) == "sdpa (auto: no CUDA device)"
+    assert attention.told(attention.register("sdpa")) == "sdpa"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a machine with CUDA may have them")
 @pytest.mark.parametrize("name", KERNELS)
 def test_asked_for_without_a_gpu_is_refused(name: str) -> None:
     with pytest.raises(
-        ConfigError, match=f"train.attention is {name}; it needs a CUDA device; .*set train.attention=sdpa"
+        ConfigError,
+        match=f"train.attention is {name}; it needs a CUDA device; run on a GPU, or set train.attention=sdpa",
     ):
         attention.register(name)
 
@@ -119,7 +150,7 @@ def test_asked_for_and_absent_is_refused_with_the_way_out(monkeypatch: pytest.Mo
     with pytest.raises(ConfigError, match=r"flash; it needs flash_attn, which does not load .*ropewalk\[flash\]"):
         attention.register("flash")
     with pytest.raises(
-        ConfigError, match="train.attention is flash3; it needs compute capability 9.0; build flash-attn 3"
+        ConfigError, match="train.attention is flash3; it needs compute capability 9.0; run on a newer GPU"
     ):
         attention.register("flash3")
 
@@ -135,7 +166,7 @@ def test_a_wrapped_kernel_has_a_name_of_its_own(calls: Calls) -> None:
         return lambda *args, **words: kernel(*args, **words)
 
     name = attention.register("sdpa", wrap)
-    assert name == "ropewalk_sdpa_wrapped" and seen == [attention.sdpa]
+    assert name == f"{attention.register('sdpa')}_wrapped" and seen == [attention.sdpa]
     assert AttentionInterface()[attention.register("sdpa")] is attention.sdpa
     assert AttentionInterface()[name] is not attention.sdpa
 

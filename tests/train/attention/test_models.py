@@ -1,0 +1,144 @@
+"""Architectures of transformers with windows, sinks and shared heads: packed documents against each alone under eager attention."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.train import attention
+from ropewalk.train.attention import fit, leaks
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent))
+from architectures import made  # noqa: E402
+from models import documents, packed  # noqa: E402
+
+LENGTHS = [13, 1, 40, 7, 30, 5]
+MIXED = {"layer_types": ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"]}
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+MODELS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "mistral": ("Mistral", {"sliding_window": 6}, 4),
+    "mixtral": ("Mixtral", {"sliding_window": 6, **EXPERTS}, 4),
+    "qwen 2": ("Qwen2", {"sliding_window": 6, "use_sliding_window": True, "max_window_layers": 2}, 2),
+    "qwen 2, windows off": ("Qwen2", {"sliding_window": 6, "use_sliding_window": False}, 0),
+    "gemma 3": ("Gemma3Text", {"sliding_window": 7, **MIXED}, 3),
+    "olmo 3": ("Olmo3", {"sliding_window": 6, **MIXED}, 3),
+    "gpt-oss": ("GptOss", {"sliding_window": 6, **MIXED, **EXPERTS}, 3),
+    "ministral": ("Ministral", {"sliding_window": 6, **MIXED}, 3),
+    "phi 3": ("Phi3", {"sliding_window": 6}, 4),
+    "starcoder 2": ("Starcoder2", {"sliding_window": 6}, 4),
+}
+
+
+def losses(model: Any, ids: torch.Tensor, labels: torch.Tensor, **words: Any) -> torch.Tensor:
+    logits = model(input_ids=ids[None], use_cache=False, **words).logits[0]
+    return F.cross_entropy(logits, labels, reduction="none", ignore_index=-100)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_packed_windows_have_the_losses_and_gradients_of_each_document_alone(name: str) -> None:
+    kind, changes, _ = MODELS[name]
+    model = made(kind, changes)
+    pieces = documents(LENGTHS)
+    model.set_attn_implementation("eager")
+    alone = []
+    for piece in pieces:
+        ids = torch.from_numpy(piece)
+        alone.append(losses(model, ids, torch.cat([ids[1:], torch.tensor([-100])])))
+    wanted = torch.cat(alone)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    theirs = torch.autograd.grad(wanted.sum(), parameters, allow_unused=True)
+    row, _ = packed(LENGTHS, sum(LENGTHS))
+    model.set_attn_implementation(attention.register("sdpa"))
+    marks = attention.borders(torch.from_numpy(row.cu_seqlens))
+    ids, positions, labels = (torch.from_numpy(x) for x in (row.input_ids, row.position_ids, row.labels))
+    found = losses(model, ids, labels, position_ids=positions[None], **marks)
+    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-5)
+    ours = torch.autograd.grad(found.sum(), parameters, allow_unused=True)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert (a - b).norm() <= 1e-4 * b.norm() + 1e-6
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_windows_reach_the_kernel_and_documents_are_proved_apart(name: str) -> None:
+    kind, changes, sliding = MODELS[name]
+    model = made(kind, changes)
+    attention.refuse(model.config, name)
+    before = model.config._attn_implementation
+    attention.prove(model)
+    assert model.config._attn_implementation == before and not model.training
+    kinds = getattr(model.config, "layer_types", None)
+    assert sliding == (kinds.count("sliding_attention") if kinds else 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"), [("Qwen2Moe", {"use_sliding_window": True, "max_window_layers": 2}), ("Phimoe", {})]
+)
+def test_a_window_that_stays_in_the_mask_is_refused(kind: str, changes: dict[str, Any]) -> None:
+    """Their code in transformers says it in the mask only: through any fused kernel the window would be lost in silence."""
+    more = {"sliding_window": 6, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, **changes}
+    model = made(kind, {**more, "shared_expert_intermediate_size": 16, "num_local_experts": 4})
+    with pytest.raises(
+        ConfigError, match="is a sliding-window layer and its code gives its attention kernel the window None"
+    ):
+        attention.prove(model)
+
+
+def test_a_model_that_mixes_tokens_elsewhere_is_refused() -> None:
+    """A convolution over the sequence carries the end of a document into the next one."""
+    model = made("Llama", {})
+    layer = model.model.layers[1].mlp
+
+    def mix(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+        return output + 0.1 * torch.roll(output, 1, dims=1)
+
+    attention.prove(model)
+    layer.register_forward_hook(mix)
+    with pytest.raises(
+        ConfigError, match="a document changes the hidden states of the next one by .*choose another model"
+    ):
+        attention.prove(model)
+
+
+def test_the_proof_of_documents_fails_without_borders(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made("Llama", {})
+    monkeypatch.setattr(leaks, "borders", lambda cu: {})
+    with pytest.raises(ConfigError, match="a document changes the hidden states of the next one"):
+        attention.prove(model)
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "gemma 2": ("Gemma2", {}, "gemma2 soft-caps its attention scores .attn_logit_softcapping 50.0."),
+    "llama 4": ("Llama4Text", {}, "llama4_text has layers of chunked_attention; "),
+    "qwen 3 next": ("Qwen3Next", {}, "qwen3_next has layers of linear_attention; "),
+    "lfm 2": (
+        "Lfm2",
+        {"num_hidden_layers": 4, "layer_types": ["conv", "full_attention"] * 2},
+        "lfm2 has layers of conv; ",
+    ),
+    "t5": ("T5", {}, "t5 is an encoder-decoder"),
+    "gemma 3, both ways": ("Gemma3Text", {"use_bidirectional_attention": True}, "gemma3_text looks ahead"),
+    "dropout": ("Llama", {"attention_dropout": 0.1}, "llama has attention_dropout 0.1"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_kernel_does_is_refused_by_name(name: str) -> None:
+    kind, changes, said = REFUSED[name]
+    config = getattr(transformers, f"{kind}Config")(**changes)
+    with pytest.raises(ConfigError, match=f"model.path is the-model; its architecture {said}"):
+        attention.refuse(config, "the-model")
+
+
+def test_needs_are_read_off_the_model() -> None:
+    assert attention.needs(made("Llama", {}), torch.float32) == attention.Needs(torch.float32, 16, False)
+    assert attention.needs(made("GptOss", {**MIXED, **EXPERTS}), torch.bfloat16).sinks
+    deepseek = transformers.DeepseekV3Config(qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128)
+    assert fit.head_dim(deepseek) == 192

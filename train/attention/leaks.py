@@ -1,0 +1,83 @@
+"""Proof, before the first step, that documents laid end to end do not see each other in this model, and that windows arrive.
+
+An architecture may mix tokens elsewhere than in its attention (convolutions, states), or say its window in a mask that our kernels
+never see: both would train on, with losses that look right.
+
+S tokens (9)   E hidden size
+"""
+
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.train.attention.choice import no_mask
+from ropewalk.train.attention.layout import borders
+from ropewalk.train.attention.per_document import sdpa
+from ropewalk.train.rope.shape import slides
+
+NAME = "ropewalk_leaks"
+FIRST, SECOND = 5, 4
+"""Tokens of two documents."""
+
+
+def prove(model: PreTrainedModel) -> None:
+    """Run the model twice on two small documents, the first one changed, through per-document SDPA.
+
+    The model's own implementation is set again after it. Raises: ConfigError that names the layer or the architecture.
+    """
+    windows: dict[int, int | None] = {}
+
+    def record(module: Any, *args: Any, sliding_window: int | None = None, **words: Any) -> Any:
+        windows[int(getattr(module, "layer_idx", len(windows)))] = sliding_window
+        return sdpa(module, *args, sliding_window=sliding_window, **words)
+
+    AttentionInterface.register(NAME, record)
+    AttentionMaskInterface.register(NAME, no_mask)
+    before, training = model.config._attn_implementation, model.training
+    model.set_attn_implementation(NAME)
+    model.eval()
+    try:
+        one, other = (_hidden(model, changed) for changed in (0, 1))
+    finally:
+        model.set_attn_implementation(before)  # type: ignore[arg-type]
+        model.train(training)
+    _check_windows(model, windows)
+    _check_apart(model, one[FIRST:], other[FIRST:])
+
+
+def _hidden(model: PreTrainedModel, changed: int) -> torch.Tensor:
+    """Last hidden states (S, E), with another first document where `changed` is 1."""
+    at = next(model.parameters()).device
+    ids = torch.arange(1, 1 + FIRST + SECOND, device=at)
+    ids[:FIRST] += changed
+    positions = torch.cat([torch.arange(FIRST), torch.arange(SECOND)]).to(at)
+    marks = borders(torch.tensor([0, FIRST, FIRST + SECOND], dtype=torch.int32, device=at))
+    with torch.no_grad():
+        found = model.base_model(input_ids=ids[None], position_ids=positions[None], use_cache=False, **marks)
+    return found.last_hidden_state[0].float()  # type: ignore[no-any-return]
+
+
+def _check_windows(model: PreTrainedModel, windows: dict[int, int | None]) -> None:
+    """Each layer that its config calls sliding must give its kernel the window, and no other one may."""
+    config = model.config
+    kinds = getattr(config, "layer_types", None)
+    for layer, window in sorted(windows.items()):
+        wanted = kinds[layer] == "sliding_attention" if kinds else slides(config)
+        if wanted != (window is not None):
+            kind = "a sliding-window layer" if wanted else "no sliding-window layer"
+            raise ConfigError(
+                f"model.path is a {config.model_type}; its layer {layer} is {kind} and its code gives its attention kernel the window "
+                f"{window}; what it trains would not be what it is; choose another model"
+            )
+
+
+def _check_apart(model: PreTrainedModel, one: torch.Tensor, other: torch.Tensor) -> None:
+    """Experts are computed on other batches of tokens, so what is equal may differ by a few roundings."""
+    apart, allowed = float((one - other).abs().max()), 8 * torch.finfo(model.dtype).eps * float(one.abs().max())
+    if not apart <= allowed:
+        raise ConfigError(
+            f"model.path is a {model.config.model_type}; a document changes the hidden states of the next one by {apart:.2g}: it mixes "
+            "tokens elsewhere than in its attention; documents could not be kept apart; choose another model"
+        )
