@@ -91,7 +91,7 @@ def workspace(output: Path, content: Any, resumable: bool = False) -> Path:
     if not (resumable and _made_for(temporary) == fingerprint(content)):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        write_json(temporary / MARK, {"fingerprint": fingerprint(content)})
+        write_json(temporary / MARK, {"fingerprint": fingerprint(content), "content": content})
     return temporary
 
 

@@ -34,7 +34,7 @@ class MemoryConfig:
     compile: bool = neutral(False)
     """torch.compile of each decoder layer, apart from its attention."""
 
-    zero_stage: int = 1
+    zero_stage: int = neutral(1)
 
     def memory_problems(self) -> Iterator[str]:
         for name, choices in (("optimizer", OPTIMIZERS), ("loss", LOSSES)):

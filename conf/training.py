@@ -34,7 +34,7 @@ class TrainConfig(OptimizingConfig, MemoryConfig, AttendingConfig, Objective):
     lora: LoraConfig = added(default_factory=LoraConfig)
     precision: str = "bf16"
     """bf16 (weights bf16, master weights and optimizer fp32) or fp32."""
-    sp_size: int = 1
+    sp_size: int = neutral(1)
     """Ranks that share one sequence, neighbours of one machine (Ulysses): a divisor of the attention heads and of the ranks."""
     processes: int | None = neutral()
     """Ranks on this machine; unset: one a GPU, or one on a machine without."""
@@ -43,6 +43,11 @@ class TrainConfig(OptimizingConfig, MemoryConfig, AttendingConfig, Objective):
     checkpoint_steps: int = neutral(100)
     """A checkpoint every so many steps; 0: only when stopped."""
     keep_checkpoints: int = neutral(2)
+    """The last so many stay."""
+    keep_every: int = neutral(0)
+    """Those of a step that this divides stay too; 0: none."""
+    checkpoint_async: bool = neutral(True)
+    """Training goes on while a checkpoint is written; it waits only for the copy to host memory."""
     wandb: str = neutral("auto")
     """auto (online with a key, else offline), online, offline, off."""
     wandb_project: str = neutral("ropewalk")
@@ -54,6 +59,7 @@ class TrainConfig(OptimizingConfig, MemoryConfig, AttendingConfig, Objective):
             ("checkpoint_steps", 0),
             ("prefetch", 0),
             ("keep_checkpoints", 1),
+            ("keep_every", 0),
         ):
             if getattr(self, name) < least:
                 yield f"train.{name} is {getattr(self, name)}; it must be at least {least}; raise it"

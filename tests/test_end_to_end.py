@@ -208,17 +208,3 @@ def test_an_interrupted_run_resumes_bit_for_bit(work, uninterrupted, number, cod
     said = ropewalk(work, "train", f"name={name}", "train.steps=40", "train.schedule=constant")
     assert "resumed at step" in said
     assert losses(work / "runs" / name / "train") == uninterrupted
-
-
-def test_a_torn_checkpoint_is_no_checkpoint(tmp_path):
-    from ropewalk.conf.manifest import write_json
-    from ropewalk.train import checkpoint
-
-    for step, size in ((2, 4), (4, 4)):
-        folder = tmp_path / f"step-{step:08d}"
-        folder.mkdir()
-        (folder / "shard.pt").write_bytes(b"1234")
-        write_json(folder / "complete.json", {"step": step, "world_size": 1, "files": {"shard.pt": size}})
-    assert [p.name for p in checkpoint._complete_ones(tmp_path)] == ["step-00000002", "step-00000004"]
-    (tmp_path / "step-00000004" / "shard.pt").write_bytes(b"12")
-    assert [p.name for p in checkpoint._complete_ones(tmp_path)] == ["step-00000002"]

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,12 +12,13 @@ from transformers.utils import logging as transformers_logging
 
 from ropewalk.conf import check
 from ropewalk.conf.errors import RopewalkError
-from ropewalk.conf.manifest import write_json
+from ropewalk.conf.manifest import MARK, read_json, write_json
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataFolders, Feed
 from ropewalk.train import attention, checkpoint, engine, groups, loop, mixed_rope, model, places, ulysses, whole
 from ropewalk.train.adapters import attach, save
+from ropewalk.train.checkpoint.keeper import Checkpoints
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
@@ -39,10 +41,11 @@ def train(run_dir: Path) -> None:
     say(proof.prove(built, plan, "after the engine's casts"))
     if config.train.mixed_windows:
         live.module.rope = mixed_rope.install(built, plan, mesh.sp_rank)
-    step = checkpoint.load(live, folder / "checkpoints")
+    checkpoints = Checkpoints(live, folder / "checkpoints", config.train, mesh, content_of(folder))
+    progress = checkpoints.load()
     sequences = data.sequences()
     ramp = engine.ramp(config, mesh.dp_size)
-    say(describe(config, ramp, step, len(sequences), attention.told(str(built.config._attn_implementation))))
+    say(describe(config, ramp, progress.step, len(sequences), attention.told(str(built.config._attn_implementation))))
     feed = Feed(
         sequences,
         seed=config.seed,
@@ -59,12 +62,17 @@ def train(run_dir: Path) -> None:
     say("; ".join(filter(None, [with_adapter, groups.told(built)])))
     if with_adapter:
         save.fully_trained(built)
-    loop.train(live, config, feed, folder, step, mesh)
+    loop.train(live, config, feed, folder, mesh, checkpoints, progress)
     whole.export(live, folder / "model")
     if with_adapter:
         save.save(built, plan, model.starting(config, cache).name, folder / "adapter")
     if dist.get_rank() == 0:
-        write_json(folder / "done.json", {"steps": config.train.steps})
+        write_json(folder / "done.json", {"steps": config.train.steps, "checkpoints_failed": checkpoints.failed})
+
+
+def content_of(folder: Path) -> Any:
+    """What the stage says that this training is made of."""
+    return read_json(folder / MARK)["content"]
 
 
 def build(config: Config, cache: Path, plan: RopePlan, mesh: Mesh) -> model.PreTrainedModel:

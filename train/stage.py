@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.conf.errors import STOPPED, RopewalkError, Stopped
-from ropewalk.conf.manifest import Manifest, read_json, run_stage
+from ropewalk.conf.manifest import Manifest, read_json, run_stage, temporary_of
 from ropewalk.conf.schema import Config, content
+from ropewalk.train.checkpoint import folder as checkpoints
 from ropewalk.train.loop import STOP
 
 
@@ -28,6 +29,8 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
         "seq_len": config.data.seq_len,
     }
 
+    _refuse_other_checkpoints(output, decides)
+
     def work(temporary: Path) -> dict[str, Any]:
         (temporary / STOP).unlink(missing_ok=True)
         if not (temporary / "done.json").is_file():
@@ -37,6 +40,12 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
         return read_json(temporary / "done.json")  # type: ignore[no-any-return]
 
     return run_stage("train", decides, output, work, resumable=True)
+
+
+def _refuse_other_checkpoints(output: Path, decides: dict[str, Any]) -> None:
+    """An unfinished training of other settings is not thrown away unasked. Raises: ConfigError with the first difference."""
+    for name, facts in checkpoints.found(temporary_of(output) / "checkpoints")[:1]:
+        checkpoints.refuse_other(name, facts["content"], json.loads(json.dumps(decides)))
 
 
 def _finish(temporary: Path) -> None:

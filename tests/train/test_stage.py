@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ropewalk.conf.errors import RopewalkError, Stopped
-from ropewalk.conf.schema import Config
+from ropewalk.conf.errors import ConfigError, RopewalkError, Stopped
+from ropewalk.conf.schema import Config, content
 from ropewalk.launch.compose import compose
 from ropewalk.train import stage
 
@@ -75,3 +75,16 @@ def test_a_rank_that_ends_ends_the_others_and_its_code_comes_through(
     assert ended.value.exit_code == seen and isinstance(ended.value, Stopped) == (seen == 75)
     assert time.monotonic() - started < 120
     assert not Path("/proc", (tmp_path / "pid").read_text()).exists()
+
+
+def test_an_unfinished_training_of_other_settings_is_refused_not_thrown_away(tmp_path: Path) -> None:
+    """The checkpoint was begun with another rate; nothing starts, and what lies there stays."""
+    wanted = config("train.lr=1e-3")
+    decides = {"inputs": {}, "seed": wanted.seed, "train": content(wanted.train), "seq_len": wanted.data.seq_len}
+    there = tmp_path / "train.tmp" / "checkpoints" / "step-00000004"
+    there.mkdir(parents=True)
+    facts = {"schema": 1, "step": 4, "files": {}, "content": decides}
+    (there / "complete.json").write_text(json.dumps(facts))
+    with pytest.raises(ConfigError, match=r"^train.lr was 0.001, is 0.002 in the checkpoint step-00000004; a run is"):
+        stage.run(config("train.lr=2e-3"), {}, tmp_path / "train")
+    assert there.is_dir()

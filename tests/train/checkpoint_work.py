@@ -1,0 +1,189 @@
+"""Runs of the real loop on a tiny model, for the tests of checkpoints, deaths and faults."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from models import documents, tiny_model
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
+from plans import packed, written
+
+from ropewalk.conf.schema import Config
+from ropewalk.data.dataset import DataFolders, Feed
+from ropewalk.train import attention, engine, loop, whole
+from ropewalk.train.checkpoint import folder as checkpoint_folder
+from ropewalk.train.checkpoint import writer
+from ropewalk.train.checkpoint.fragments import flats, states, stepped
+from ropewalk.train.checkpoint.keeper import Checkpoints
+from ropewalk.train.mesh import Mesh
+
+SEQ_LEN = 64
+LENGTHS = [50, 3, 17, 100, 9, 30, 5, 1, 21, 33, 12, 64, 40, 40, 22, 10, 70, 15, 28, 36]
+
+
+def plan(path: Path) -> DataFolders:
+    """Made once, by the test; the ranks read it."""
+    return written(path, documents(LENGTHS), packed(LENGTHS, SEQ_LEN), seq_len=SEQ_LEN)
+
+
+@dataclass
+class Work:
+    """What one rank is given: a run folder, its settings, and what shall go wrong."""
+
+    folder: Path
+    config: Config
+    data: DataFolders
+    content: Any = None
+    death: tuple[int, str, int] | None = None
+    """rank, moment, and at which of these moments"""
+    trouble: Callable[["Work", Any], None] | None = None
+    """a function of a module, called with the engine before the first step"""
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Run:
+    engine: Any
+    checkpoints: Checkpoints
+    feed: Feed
+    mesh: Mesh
+
+
+def start(work: Work) -> Run:
+    """A rank's engine and feed, as train.rank makes them."""
+    config, mesh = work.config, Mesh.of(work.config.train.sp_size)
+    model = tiny_model()
+    model.set_attn_implementation(attention.register("sdpa"))
+    accumulated = engine.accumulation(config, mesh.dp_size)
+    live = engine.make(model, config, accumulated)
+    places = {"dp_rank": mesh.dp_rank, "dp_size": mesh.dp_size, "sp_rank": mesh.sp_rank, "sp_size": mesh.sp_size}
+    feed = Feed(work.data.sequences(), seed=config.seed, micro=1, accumulated=accumulated, **places)
+    return Run(live, Checkpoints(live, work.folder / "checkpoints", config.train, mesh, work.content), feed, mesh)
+
+
+def trained(work: Work) -> dict[str, Any]:
+    """The loop to its end; losses and batches of all steps, whole weights (rank 0), and where it began."""
+    run = start(work)
+    progress = run.checkpoints.load()
+    began = progress.step
+    if work.death is not None and work.death[0] == run.mesh.rank:
+        arm(run.engine, *work.death[1:])
+    if work.trouble is not None:
+        work.trouble(work, run.engine)
+    loop.train(run.engine, work.config, run.feed, work.folder, run.mesh, run.checkpoints, progress)
+    return {"began": began, "failed": run.checkpoints.failed, "weights": weights(run.engine), **told(work.folder)}
+
+
+def told(folder: Path) -> dict[str, Any]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "steps": [row["step"] for row in rows],
+        "losses": [row["loss"] for row in rows],
+        "sequences": [row["sequences"] for row in rows],
+    }
+
+
+def weights(live: Any) -> dict[str, np.ndarray]:
+    return {name: t.numpy() for name, t in whole.gather(live.module.named_parameters()).items()}
+
+
+def loaded(work: Work) -> dict[str, Any]:
+    """What lies in the weights and optimizer after a load, before any step: whole, by name, gathered by plain exchange."""
+    run, said = start(work), []
+    run.checkpoints._say = said.append  # type: ignore[method-assign]
+    progress = run.checkpoints.load()
+    return {"step": progress.step, "said": said, "weights": weights(run.engine), "states": whole_states(run.engine)}
+
+
+def whole_states(live: Any) -> dict[str, dict[str, np.ndarray]]:
+    """Every fp32 weight and optimizer state put together from all ranks' pieces."""
+    mine = []
+    for flat, key in zip(flats(live), stepped(live), strict=True):
+        held = {"fp32": flat.tensor, **states(live).get(key, {})}
+        for piece in flat.pieces:
+            for name, value in held.items():
+                part = value.reshape(-1)[piece.offset : piece.offset + piece.numel] if value.dim() else value
+                mine.append((piece.name, name, piece.start, part.detach().clone().numpy()))
+    everyone: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(everyone, mine)
+    sizes = {name: getattr(p, "ds_numel", p.numel()) for name, p in live.module.named_parameters()}
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for name, key, begin, part in (piece for rank in everyone for piece in rank):
+        if part.ndim == 0:
+            found.setdefault(key, {})[name] = part
+            continue
+        full = found.setdefault(key, {}).setdefault(name, np.full(sizes[name], np.nan, part.dtype))
+        full[begin : begin + len(part)] = part
+    return found
+
+
+# -- deaths ------------------------------------------------------------------------------------------------------------
+
+
+def die(*_: Any, **__: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(live: Any, moment: str, number: int) -> None:
+    """SIGKILL of this rank at the `number`-th (from 1) of its moments of a kind."""
+    left = [number]
+
+    def now(*_: Any, **__: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            die()
+
+    if moment == "forward":
+        live.module.model.model.layers[1].register_forward_pre_hook(now)
+    elif moment == "backward":
+        live.module.model.get_input_embeddings().weight.register_hook(now)
+    elif moment == "between":
+        _before(loop.StopSignal, "__call__", now)
+    elif moment == "copying":
+        _before(writer.HostCopies, "of", now)
+    elif moment == "writing":
+        _halfway(now)
+    elif moment == "listing":
+        _before(writer, "write_json", now)
+    elif moment == "publishing":
+        _before(checkpoint_folder, "publish", now)
+    elif moment == "completing":
+        _before(checkpoint_folder, "write_json", now)
+    elif moment == "renaming":
+        _before(checkpoint_folder.os, "replace", now)
+    elif moment == "renamed":
+        _before(checkpoint_folder, "_point", now)
+    elif moment == "pruning":
+        _before(checkpoint_folder, "prune", now)
+    else:
+        raise ValueError(moment)
+
+
+def _before(where: Any, name: str, now: Callable[..., None]) -> None:
+    whole = getattr(where, name)
+
+    def instead(*given: Any, **named: Any) -> Any:
+        now()
+        return whole(*given, **named)
+
+    setattr(where, name, instead)
+
+
+def _halfway(now: Callable[..., None]) -> None:
+    """Some bytes of the file are there."""
+    whole = writer.write_file
+
+    def instead(path: Path, value: Any) -> Any:
+        path.write_bytes(b"half of it")
+        now()
+        return whole(path, value)
+
+    writer.write_file = instead

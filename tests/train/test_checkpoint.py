@@ -1,0 +1,174 @@
+"""Checkpoints by real ranks: what is published is whole, what is whole is loaded bit for bit, by any mesh, and nothing else is."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.schema import Config
+from ropewalk.launch.compose import compose
+from ropewalk.train.checkpoint import folder
+
+sys.path.insert(0, str(Path(__file__).parent))
+import checkpoint_work  # noqa: E402
+import ranks  # noqa: E402
+from checkpoint_work import Work  # noqa: E402
+
+FILE = "zero_pp_rank_1_mp_rank_00_optim_states.pt"
+
+
+def settings(*words: str) -> Config:
+    small = ["data.seq_len=64", "train.global_batch_tokens=256", "train.precision=fp32", "train.wandb=off"]
+    steps = ["train.steps=6", "train.checkpoint_steps=2", "train.lr=1e-2", "train.warmup_steps=2"]
+    return compose(["recipe=demo", *small, *steps, *words])
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name], equal_nan=True) for name in a)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return checkpoint_work.plan(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def whole(data: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, dict[str, Any]]:
+    """A run of two ranks at ZeRO 2, never disturbed: its folder, and what rank 0 returned."""
+    work = Work(tmp_path_factory.mktemp("whole"), settings("train.zero_stage=2"), data, content={"train": {"lr": 1e-2}})
+    return work, ranks.run(2, checkpoint_work.trained, work)[0]
+
+
+def copied(work: Work, to: Path, **changes: Any) -> Work:
+    """The same run in a folder of its own, without the lines of its metrics."""
+    import shutil
+    from dataclasses import replace
+
+    shutil.copytree(work.folder / "checkpoints", to / "checkpoints")
+    return replace(work, folder=to, **changes)
+
+
+def test_what_is_published_is_whole_and_named_by_the_pointer(whole: tuple[Work, dict[str, Any]]) -> None:
+    work, said = whole
+    path = work.folder / "checkpoints"
+    assert said["failed"] == 0
+    assert sorted(p.name for p in path.iterdir()) == ["latest", "step-00000002", "step-00000004"]
+    assert (path / "latest").read_text() == "step-00000004"
+    facts = json.loads((path / "step-00000004" / "complete.json").read_text())
+    assert set(facts["files"]) == {p.name for p in (path / "step-00000004").iterdir()} - {"complete.json"}
+    assert (facts["step"], facts["world_size"], facts["zero_stage"]) == (4, 2, 2)
+    assert folder.torn(path / "step-00000004", facts["files"]) == ""
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(whole: tuple[Work, dict[str, Any]], tmp_path: Path) -> None:
+    work, wanted = whole
+    found = ranks.run(2, checkpoint_work.trained, copied(work, tmp_path))[0]
+    assert found["began"] == 4 and found["losses"] == wanted["losses"][4:]
+    assert same(found["weights"], wanted["weights"])
+
+
+def flip(path: Path) -> None:
+    """One bit, in the middle of the tensors."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def test_a_tampered_one_is_named_and_the_one_before_it_taken(
+    whole: tuple[Work, dict[str, Any]], tmp_path: Path
+) -> None:
+    work = copied(whole[0], tmp_path)
+    flip(tmp_path / "checkpoints" / "step-00000004" / FILE)
+    found = ranks.run(2, checkpoint_work.loaded, work)
+    assert [rank["step"] for rank in found] == [2, 2]
+    assert found[0]["said"] == [
+        f"checkpoint step-00000004: {FILE} is not what was written (sha256); the one before it is taken"
+    ]
+
+
+def test_with_none_whole_the_run_starts_anew_and_says_so(whole: tuple[Work, dict[str, Any]], tmp_path: Path) -> None:
+    work = copied(whole[0], tmp_path)
+    for step in (2, 4):
+        cut(tmp_path / "checkpoints" / folder.name_of(step) / FILE)
+    found = ranks.run(2, checkpoint_work.loaded, work)[0]
+    assert found["step"] == 0 and len(found["said"]) == 3
+    assert found["said"][-1] == "no checkpoint is whole; training starts anew"
+
+
+def test_trouble_is_said_of_the_first_file_that_has_it(whole: tuple[Work, dict[str, Any]], tmp_path: Path) -> None:
+    work = copied(whole[0], tmp_path)
+    path = work.folder / "checkpoints" / "step-00000004"
+    files = json.loads((path / "complete.json").read_text())["files"]
+    flip(path / FILE)
+    assert folder.torn(path, files) == f"{FILE} is not what was written (sha256)"
+    shares = [folder.torn(path, files, n, 3) for n in range(3)]
+    assert sorted(shares) == ["", "", f"{FILE} is not what was written (sha256)"]
+    cut(path / FILE)
+    assert (
+        folder.torn(path, files) == f"{FILE} has {files[FILE]['bytes'] - 1} bytes, {files[FILE]['bytes']} were written"
+    )
+    (path / FILE).unlink()
+    assert folder.torn(path, files) == f"{FILE} is missing"
+
+
+def test_one_of_another_run_is_refused_with_the_first_difference(
+    whole: tuple[Work, dict[str, Any]], tmp_path: Path
+) -> None:
+    work = copied(whole[0], tmp_path, content={"train": {"lr": 2e-2}})
+    with pytest.raises(
+        AssertionError, match=r"train.lr was 0.01, is 0.02 in the checkpoint step-00000004; a run is resumed"
+    ):
+        ranks.run(2, checkpoint_work.loaded, work)
+
+
+def test_equal_content_is_not_refused() -> None:
+    folder.refuse_other("step-00000002", {"a": [1, 0.1]}, {"a": [1, 0.1]})
+    with pytest.raises(ConfigError, match=r"^inputs.data was \"x\", is \"y\""):
+        folder.refuse_other("step-00000002", {"inputs": {"data": "x"}}, {"inputs": {"data": "y"}})
+
+
+def made(path: Path, step: int, **facts: Any) -> None:
+    at = path / folder.name_of(step)
+    at.mkdir(parents=True)
+    (at / folder.COMPLETE).write_text(json.dumps({"schema": 1, "step": step, "files": {}, **facts}))
+
+
+def test_the_last_ones_stay_and_those_of_every_so_many_steps(tmp_path: Path) -> None:
+    for step in (2, 4, 6, 8, 10):
+        made(tmp_path, step)
+    folder.prune(tmp_path, 2, 4)
+    assert [name for name, _ in folder.found(tmp_path)] == [folder.name_of(n) for n in (10, 8, 4)]
+    folder.prune(tmp_path, 1, 0)
+    assert [name for name, _ in folder.found(tmp_path)] == [folder.name_of(10)]
+
+
+def test_half_written_ones_are_none_and_are_swept(tmp_path: Path) -> None:
+    made(tmp_path, 2)
+    (tmp_path / "step-00000004.tmp").mkdir()
+    (tmp_path / "step-00000006").mkdir()
+    made(tmp_path, 8)
+    (tmp_path / "step-00000008" / folder.COMPLETE).write_text('{"schema": 1, "st')
+    assert [name for name, _ in folder.found(tmp_path)] == ["step-00000002"]
+    folder.sweep(tmp_path)
+    assert not (tmp_path / "step-00000004.tmp").exists()
+
+
+def test_nothing_is_published_when_a_rank_wrote_nothing(tmp_path: Path) -> None:
+    temporary = tmp_path / "step-00000002.tmp"
+    temporary.mkdir()
+    (temporary / "a.pt").write_bytes(b"1234")
+    (temporary / "rank-0.json").write_text(json.dumps({"files": {"a.pt": {"bytes": 4, "sha256": ""}}}))
+    with pytest.raises(OSError, match=r"rank-1.json"):
+        folder.publish(tmp_path, "step-00000002", {"world_size": 2})
+    (temporary / "rank-1.json").write_text(json.dumps({"files": {"a.pt": {"bytes": 5, "sha256": ""}}}))
+    with pytest.raises(OSError, match=r"a.pt has 4 bytes, 5 were written"):
+        folder.publish(tmp_path, "step-00000002", {"world_size": 2})
+    assert not (tmp_path / "step-00000002").exists() and not (tmp_path / "latest").exists()

@@ -1,0 +1,174 @@
+"""A run's checkpoints as the loop uses them. What says "every rank" is called by all of them in the same step."""
+
+import shutil
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ropewalk.conf.errors import RopewalkError
+from ropewalk.conf.training import TrainConfig
+from ropewalk.train.checkpoint import elastic, folder
+from ropewalk.train.checkpoint.fragments import flats
+from ropewalk.train.checkpoint.writer import Writer
+from ropewalk.train.mesh import Mesh
+
+
+@dataclass
+class Progress:
+    """What a run is beside its weights and optimizer states; the same on every rank."""
+
+    step: int = 0
+    """Steps that are done; the next one reads the batch of this number."""
+    state: dict[str, Any] = field(default_factory=dict)
+    """Whatever else later steps depend on, in plain values."""
+
+
+class Checkpoints:
+    """Writes and reads `folder/step-N`. `content`: the plain values that decide what is trained; a checkpoint of others is refused."""
+
+    def __init__(self, engine: Any, path: Path, train: TrainConfig, mesh: Mesh, content: Any = None) -> None:
+        self.engine, self.path, self.train, self.mesh, self.content = engine, path, train, mesh, content
+        self.writer = engine.checkpoint_engine = Writer()
+        # its copies would be one more way in which rank 0 alone can fail
+        engine._copy_recovery_script = lambda _: None
+        self.pending: dict[str, Any] | None = None
+        self.publishing = False
+        self.failed = 0
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def save(self, progress: Progress) -> None:
+        """Copy to host memory and begin to write; every rank. One that is still being written is waited for."""
+        self.wait()
+        name, started = folder.name_of(progress.step), time.monotonic()
+        if self.mesh.rank == 0:
+            shutil.rmtree(self.path / f"{name}.tmp", ignore_errors=True)
+        self.engine.save_checkpoint(
+            str(self.path), tag=f"{name}.tmp", client_state={"step": progress.step}, save_latest=False
+        )
+        mine = flats(self.engine) if self.mesh.rank == 0 or self.engine.zero_optimization() else []
+        self.writer.say_done(self.path / f"{name}.tmp", self.mesh.rank, [flat.pieces for flat in mine])
+        self.pending = self._facts(progress)
+        self.held_s = time.monotonic() - started
+        if not self.train.checkpoint_async:
+            self.wait()
+
+    def _facts(self, progress: Progress) -> dict[str, Any]:
+        mesh = {"world_size": self.mesh.world_size, "sp_size": self.mesh.sp_size}
+        stage = {"zero_stage": self.engine.zero_optimization_stage()}
+        return {"schema": 1, **asdict(progress), **mesh, **stage, "content": self.content}
+
+    def flags(self) -> list[float]:
+        """This rank's part of what the loop reduces once a step by the largest: still at work, failed."""
+        return [float(self.writer.busy), float(self.writer.error is not None)]
+
+    def settle(self, busy: bool, failed: bool) -> bool:
+        """What all ranks' flags say of the checkpoint being written; every rank. False when it is given up, which is said.
+
+        When all are done, rank 0's thread publishes it; when that is done too, it stands.
+        """
+        if self.pending is None or busy:
+            return True
+        if failed:
+            self._give_up(self.pending["step"])
+            return False
+        facts, self.pending = self.pending, None if self.publishing else self.pending
+        self.publishing = self.pending is not None
+        if self.publishing and self.mesh.rank == 0:
+            self.writer.then(lambda: self._publish(facts))
+        return True
+
+    def _publish(self, facts: dict[str, Any]) -> None:
+        folder.publish(self.path, folder.name_of(facts["step"]), facts)
+        folder.prune(self.path, self.train.keep_checkpoints, self.train.keep_every)
+
+    def _give_up(self, step: int) -> None:
+        if self.writer.error is not None:
+            print(
+                f"rank {self.mesh.rank}: the checkpoint of step {step} could not be written: {self.writer.error}; "
+                "the one before it stands; make room, or set train.keep_checkpoints lower",
+                file=sys.stderr,
+                flush=True,
+            )
+        if self.mesh.rank == 0:
+            shutil.rmtree(self.path / f"{folder.name_of(step)}.tmp", ignore_errors=True)
+        self.failed, self.pending, self.publishing, self.writer.error = self.failed + 1, None, False, None
+
+    def wait(self) -> bool:
+        """Until what was begun is published or given up; every rank. False when it was given up."""
+        good = True
+        while self.pending is not None:
+            self.writer.wait()
+            good = self.settle(False, self._any(self.writer.error is not None))
+        return good
+
+    def finish(self) -> None:
+        """The last one must stand; every rank. Raises: RopewalkError."""
+        if not self.wait():
+            raise RopewalkError(
+                "the last checkpoint could not be written; a run that stops must leave one; make room and run again: the one before stands"
+            )
+
+    def _any(self, mine: bool) -> bool:
+        flag = torch.tensor([float(mine)], device=self.engine.device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag.item())
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def load(self) -> Progress:
+        """Load the newest one that is whole; every rank. Without one the run starts anew, and says so where some lie there torn.
+
+        Raises: ConfigError when it was made of something else.
+        """
+        if self.mesh.rank == 0:
+            folder.sweep(self.path)
+        names = self._same([folder.found(self.path)])[0]
+        for name, facts in names:
+            if trouble := self._torn(name, facts):
+                self._say(f"checkpoint {name}: {trouble}; the one before it is taken")
+                continue
+            folder.refuse_other(name, facts["content"], self.content)
+            self._read(name, facts)
+            return Progress(facts["step"], facts["state"])
+        if names:
+            self._say("no checkpoint is whole; training starts anew")
+        return Progress()
+
+    def _torn(self, name: str, facts: dict[str, Any]) -> str:
+        """Every rank hashes its share of the files; what the first one with trouble says."""
+        said: list[Any] = [None] * self.mesh.world_size
+        mine = folder.torn(self.path / name, facts["files"], self.mesh.rank, self.mesh.world_size)
+        dist.all_gather_object(said, mine)
+        return next((trouble for trouble in said if trouble), "")
+
+    def _read(self, name: str, facts: dict[str, Any]) -> None:
+        if self._is_ours(name, facts):
+            self.engine.load_checkpoint(str(self.path), tag=name)
+            return
+        elastic.load(self.engine, self.path / name, facts["world_size"], facts["zero_stage"], self.writer.load)
+        self.engine.global_steps = facts["step"]
+        self.engine.global_samples = facts["step"] * self.engine.train_batch_size()
+
+    def _is_ours(self, name: str, facts: dict[str, Any]) -> bool:
+        """Whether DeepSpeed itself can load it: as many ranks, the same stage, each parameter where it was on every rank."""
+        now = (self.mesh.world_size, self.engine.zero_optimization_stage())
+        if (facts["world_size"], facts["zero_stage"]) != now:
+            return False
+        said = folder.read_json(self.path / name / f"rank-{self.mesh.rank}.json")["flats"]
+        mine = [[list(piece) for piece in flat.pieces] for flat in flats(self.engine)]
+        return now[1] == 0 or not self._any(said != mine)
+
+    def _same(self, value: list[Any]) -> list[Any]:
+        """Rank 0's, on every rank."""
+        dist.broadcast_object_list(value, src=0, device=self.engine.device)
+        return value
+
+    def _say(self, text: str) -> None:
+        if self.mesh.rank == 0:
+            print(text, flush=True)
