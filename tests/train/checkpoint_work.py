@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from models import documents, tiny_model
+from parity_work import in_pieces
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
 from plans import packed, written
 
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import DataFolders, Feed
-from ropewalk.train import attention, engine, loop, whole
+from ropewalk.train import attention, engine, loop, ulysses, whole
 from ropewalk.train.checkpoint import folder as checkpoint_folder
 from ropewalk.train.checkpoint import writer
 from ropewalk.train.checkpoint.fragments import flats, states, stepped
@@ -61,9 +62,10 @@ def start(work: Work) -> Run:
     """A rank's engine and feed, as train.rank makes them."""
     config, mesh = work.config, Mesh.of(work.config.train.sp_size)
     model = tiny_model()
-    model.set_attn_implementation(attention.register("sdpa"))
+    model.set_attn_implementation(attention.register("sdpa", ulysses.around(model.config, mesh)))
     accumulated = engine.accumulation(config, mesh.dp_size)
-    live = engine.make(model, config, accumulated)
+    with in_pieces():
+        live = engine.make(model, config, accumulated, mesh)
     places = {"dp_rank": mesh.dp_rank, "dp_size": mesh.dp_size, "sp_rank": mesh.sp_rank, "sp_size": mesh.sp_size}
     feed = Feed(work.data.sequences(), seed=config.seed, micro=1, accumulated=accumulated, **places)
     return Run(live, Checkpoints(live, work.folder / "checkpoints", config.train, mesh, work.content), feed, mesh)
