@@ -10,6 +10,7 @@ import torch
 
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import Feed, Row
+from ropewalk.train import seeds
 from ropewalk.train.attention import borders
 from ropewalk.train.engine import accumulate, device, gradient_norm
 from ropewalk.train.mesh import Mesh
@@ -30,6 +31,7 @@ def one_step(
 ) -> dict[str, Any]:
     """One optimizer step on the next micro-batches of `rows`; returns its line of metrics.jsonl."""
     mark = seen.begin(step)
+    seeds.begin_step(config.seed, config.phase, step, mesh.rank)
     numbers, labels = [turn.number for turn in feed.turns(step)], feed.labels(step)
     lr = lr_at(step, config.train)
     for group in engine.optimizer.param_groups:
