@@ -17,3 +17,23 @@ class SeeingConfig:
             yield f"{at}.group_norms_every is {self.group_norms_every}; it must be at least 0; 0 leaves it out"
         if self.peak_tflops is not None and not (math.isfinite(self.peak_tflops) and self.peak_tflops > 0):
             yield f"{at}.peak_tflops is {self.peak_tflops}; it must be a positive number; unset it for the published one"
+
+
+@dataclass(kw_only=True)
+class ValidateConfig:
+    every: int = 0
+    """Held-out loss every so many steps and after the last; 0: never."""
+    windows: int = 8
+    """Stretches of held-out text; at most `windows_per_document` of one document."""
+    windows_per_document: int = 2
+    length: int | None = None
+    """Tokens of a stretch; unset: data.seq_len."""
+
+    def problems(self, at: str) -> Iterator[str]:
+        if self.every < 0:
+            yield f"{at}.every is {self.every}; it must be at least 0; 0 leaves validation out"
+        for name in ("windows", "windows_per_document"):
+            if getattr(self, name) < 1:
+                yield f"{at}.{name} is {getattr(self, name)}; it must be at least 1; raise it"
+        if self.length is not None and self.length < 2:
+            yield f"{at}.length is {self.length}; it must be at least 2 tokens; unset it for data.seq_len"

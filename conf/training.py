@@ -10,7 +10,7 @@ from ropewalk.conf.lora import LoraConfig
 from ropewalk.conf.memory import MemoryConfig, missing_path
 from ropewalk.conf.objective import Objective
 from ropewalk.conf.optimizing import OptimizingConfig
-from ropewalk.conf.seeing import SeeingConfig
+from ropewalk.conf.seeing import SeeingConfig, ValidateConfig
 
 
 @dataclass(kw_only=True)
@@ -52,6 +52,7 @@ class TrainConfig(OptimizingConfig, MemoryConfig, AttendingConfig, Objective):
     """auto (online with a key, else offline), online, offline, off."""
     wandb_project: str = neutral("ropewalk")
     seeing: SeeingConfig = neutral(default_factory=SeeingConfig)
+    validate: ValidateConfig = neutral(default_factory=ValidateConfig)
 
     def problems(self) -> Iterator[str]:
         for name, least in (
@@ -64,6 +65,7 @@ class TrainConfig(OptimizingConfig, MemoryConfig, AttendingConfig, Objective):
             if getattr(self, name) < least:
                 yield f"train.{name} is {getattr(self, name)}; it must be at least {least}; raise it"
         yield from self.seeing.problems("train.seeing")
+        yield from self.validate.problems("train.validate")
         for name in ("micro_batch_size", "sp_size"):
             if getattr(self, name) < 1:
                 yield f"train.{name} is {getattr(self, name)}; it must be at least 1; raise it"

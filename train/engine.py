@@ -84,7 +84,8 @@ def ramp(config: Config, dp_size: int) -> list[tuple[int, int]]:
 
 def accumulate(engine: Any, steps: int) -> None:
     """How many micro-steps the next optimizer step sums: told to the engine, which counts modulo a fixed number by itself."""
-    engine.set_train_batch_size(engine.train_micro_batch_size_per_gpu() * steps * engine.dp_world_size)
+    # set_train_batch_size does the same by way of a data-parallel size, which is None where a sequence is shared
+    engine._config.gradient_accumulation_steps = steps
     if hasattr(engine.optimizer, "gradient_accumulation_steps"):
         engine.optimizer.gradient_accumulation_steps = steps
 

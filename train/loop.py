@@ -18,6 +18,7 @@ from ropewalk.train.engine import device
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.metrics import Metrics, Seen
 from ropewalk.train.step import one_step
+from ropewalk.train.validate import Validation
 
 STOP = "stop"  # launch asks for a stop in good order by this file
 
@@ -41,16 +42,24 @@ class StopSignal:
 
 
 def train(
-    engine: Any, config: Config, feed: Feed, folder: Path, mesh: Mesh, checkpoints: Checkpoints, progress: Progress
+    engine: Any,
+    config: Config,
+    feed: Feed,
+    folder: Path,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    progress: Progress,
+    seen: Seen,
+    validation: Validation,
 ) -> None:
     """Steps `progress.step` to `train.steps`. Raises: Stopped after a checkpoint, RopewalkError on a loss that is no number."""
     metrics = Metrics(folder, config, progress.step) if mesh.rank == 0 else None
-    seen = Seen(engine, config, mesh)
     stop, every = StopSignal(folder), config.train.checkpoint_steps
     steps = range(progress.step, config.train.steps)
     with closing(ahead(feed.micro_batches(steps), config.train.prefetch)) as rows:
         for step in steps:
             row = one_step(engine, config, feed, rows, step, mesh, seen) | phases.mark(config)
+            row |= validation(step + 1)
             if metrics is not None:
                 metrics.step(row)
             if not math.isfinite(row["loss"]):

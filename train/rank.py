@@ -16,7 +16,20 @@ from ropewalk.conf.manifest import MARK, read_json, write_json
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataFolders, Feed
-from ropewalk.train import attention, checkpoint, engine, groups, loop, mixed_rope, model, places, ulysses, whole
+from ropewalk.train import (
+    attention,
+    checkpoint,
+    engine,
+    groups,
+    loop,
+    metrics,
+    mixed_rope,
+    model,
+    places,
+    ulysses,
+    validate,
+    whole,
+)
 from ropewalk.train.adapters import attach, save
 from ropewalk.train.checkpoint.keeper import Checkpoints
 from ropewalk.train.mesh import Mesh
@@ -41,6 +54,7 @@ def train(run_dir: Path) -> None:
     say(proof.prove(built, plan, "after the engine's casts"))
     if config.train.mixed_windows:
         live.module.rope = mixed_rope.install(built, plan, mesh.sp_rank)
+    validation = validate.of(live, config, data, mesh)
     checkpoints = Checkpoints(live, folder / "checkpoints", config.train, mesh, content_of(folder))
     progress = checkpoints.load()
     sequences = data.sequences()
@@ -62,12 +76,14 @@ def train(run_dir: Path) -> None:
     say("; ".join(filter(None, [with_adapter, groups.told(built)])))
     if with_adapter:
         save.fully_trained(built)
-    loop.train(live, config, feed, folder, mesh, checkpoints, progress)
+    seen = metrics.Seen(live, config, mesh, feed, list(data.stores))
+    loop.train(live, config, feed, folder, mesh, checkpoints, progress, seen, validation)
     whole.export(live, folder / "model")
     if with_adapter:
         save.save(built, plan, model.starting(config, cache).name, folder / "adapter")
     if dist.get_rank() == 0:
-        write_json(folder / "done.json", {"steps": config.train.steps, "checkpoints_failed": checkpoints.failed})
+        told = validate.summary(metrics.lines(folder))
+        write_json(folder / "done.json", {"steps": config.train.steps, "checkpoints_failed": checkpoints.failed, **told})
 
 
 def content_of(folder: Path) -> Any:

@@ -92,6 +92,11 @@ class Sequences:
         lengths = self.length[self._span(number)]
         return int(balance.work(lengths, np.array([0, len(lengths)]), self.seq_len, self.document_mask)[0])
 
+    def sources(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """The pieces of a sequence: how long each is, and the place of the store that it is of. (P,) both, read off the plan."""
+        span = self._span(number)
+        return self.length[span], self.first.searchsorted(self.document[span], side="right") - 1
+
     def _span(self, number: int) -> slice:
         return slice(int(self.offsets[number]), int(self.offsets[number + 1]))
 

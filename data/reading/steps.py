@@ -51,6 +51,7 @@ class Plan(Protocol):
     def read(self, number: int, epoch: int = 0, low: int = 0, high: int | None = None) -> Row: ...
     def labels(self, number: int) -> int: ...
     def work(self, number: int) -> int: ...
+    def sources(self, number: int) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 def level(step: int, levels: Sequence[tuple[int, int]]) -> int:
@@ -109,10 +110,22 @@ class Feed:
     def micro_batches(self, steps: Iterable[int]) -> Iterator[Row]:
         """This rank's, step after step."""
         for step in steps:
-            work = self.sequences.work if self.balanced else None
-            mine = turns_of_rank(self.turns(step), self.dp_rank, self.dp_size, work)
-            for first in range(0, len(mine), self.micro):
-                yield self.micro_batch(mine[first : first + self.micro])
+            for turns in self.mine(step):
+                yield self.micro_batch(turns)
+
+    def mine(self, step: int) -> list[list[Turn]]:
+        """What this rank reads in a step, by micro-batch."""
+        work = self.sequences.work if self.balanced else None
+        turns = turns_of_rank(self.turns(step), self.dp_rank, self.dp_size, work)
+        return [turns[first : first + self.micro] for first in range(0, len(turns), self.micro)]
+
+    def sources_of(self, turns: list[Turn]) -> np.ndarray:
+        """Of each token of a micro-batch the place of its store, (S,) int64, or of this rank's slice; 0 on padding."""
+        line = np.zeros((len(turns), self.sequences.seq_len), dtype=np.int64)
+        for row, turn in zip(line, turns, strict=True):
+            lengths, stores = self.sequences.sources(turn.number)
+            row[: lengths.sum()] = np.repeat(stores, lengths)
+        return np.split(line.reshape(-1), self.sp_size)[self.sp_rank]
 
     def micro_batch(self, turns: list[Turn]) -> Row:
         """Sequences laid end to end, or this rank's slice of the line."""

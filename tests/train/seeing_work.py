@@ -8,13 +8,16 @@ import torch
 
 from ropewalk.data.dataset import Feed, Row
 from ropewalk.launch.compose import compose
-from ropewalk.train import attention, engine
+from ropewalk.train import attention, engine, ulysses
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.metrics import Seen
 from ropewalk.train.step import one_step
+from ropewalk.train.validate import Validation
 
 SEQ_LEN = 160
 LENGTHS = [[100, 60], [160], [30, 70, 50], [90, 70]]  # the third has ten tokens of padding
+SOURCES = [[0, 1], [1], [0, 0, 2], [1, 0]]  # of NAMES
+NAMES = ["books", "code", "repeat", "unused"]
 LARGE = {"hidden_size": 32, "max_position_embeddings": 256, "tie_word_embeddings": False}
 
 
@@ -40,10 +43,13 @@ class Plan:
     def work(self, number: int) -> int:
         return sum(n * n for n in LENGTHS[number])
 
+    def sources(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.array(LENGTHS[number]), np.array(SOURCES[number])
 
-def tiny(kernel: str = "sdpa") -> Any:
+
+def tiny(mesh: Mesh) -> Any:
     model = models.tiny_model(**LARGE)
-    model.config._attn_implementation = attention.register(kernel)
+    model.config._attn_implementation = attention.register("sdpa", wrap=ulysses.around(model.config, mesh))
     return model
 
 
@@ -61,17 +67,57 @@ def started(stage: int, accumulated: int, mesh: Mesh, *words: str) -> tuple[Any,
         sp_rank=mesh.sp_rank,
         sp_size=mesh.sp_size,
     )
-    return engine.make(tiny(), config, accumulated), config, feed
+    return engine.make(tiny(mesh), config, accumulated, mesh), config, feed
 
 
 def lines(stage: int, sp_size: int, accumulated: int, steps: int, *words: str) -> list[dict[str, Any]]:
     """The lines of a few steps, as this rank makes them."""
     mesh = Mesh.of(sp_size)
     live, config, feed = started(stage, accumulated, mesh, *words)
-    seen, rows = Seen(live, config, mesh), feed.micro_batches(range(steps))
+    seen, rows = Seen(live, config, mesh, feed, NAMES), feed.micro_batches(range(steps))
     return [one_step(live, config, feed, rows, step, mesh, seen) for step in range(steps)]
 
 
 def weights(live: Any) -> dict[str, np.ndarray]:
     with torch.no_grad():
         return {name: p.detach().numpy().copy() for name, p in live.module.model.named_parameters()}
+
+
+WINDOWS = [
+    48,
+    100,
+    100,
+    131,
+    100,
+]  # five for two groups: one of them makes a pass for nothing; 131 divides by no sp_size
+
+
+def windows() -> list[np.ndarray]:
+    return models.documents(WINDOWS, seed=9)
+
+
+def validated(stage: int, sp_size: int) -> dict[str, Any]:
+    """What validation finds on the weights that the engine was given."""
+    mesh = Mesh.of(sp_size)
+    live, config, _ = started(stage, 1, mesh)
+    return Validation(live, windows(), config, mesh).measure()
+
+
+def losses(stage: int, sp_size: int, every: int) -> list[tuple[float, float]]:
+    """Loss and gradient norm of four steps, the second and the last followed by validation where `every` is 2."""
+    mesh = Mesh.of(sp_size)
+    words = [f"train.validate.every={every}", "train.steps=4", "train.activation_checkpointing=true"]
+    live, config, feed = started(stage, 2, mesh, *words)
+    seen, rows, validation = (
+        Seen(live, config, mesh, feed, NAMES),
+        feed.micro_batches(range(4)),
+        Validation(live, windows(), config, mesh),
+    )
+    found, random = [], torch.get_rng_state()
+    for step in range(4):
+        line = one_step(live, config, feed, rows, step, mesh, seen) | validation(step + 1)
+        assert ("validation" in line) == (every == 2 and step % 2 == 1)
+        assert live.module.training
+        found.append((line["loss"], line["grad_norm"]))
+    assert torch.equal(random, torch.get_rng_state())
+    return found

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,10 +16,10 @@ import models  # noqa: E402
 import ranks  # noqa: E402
 import seeing_work  # noqa: E402
 
-from ropewalk.train.metrics import norms, tally  # noqa: E402
+from ropewalk.train.metrics import tally  # noqa: E402
 from ropewalk.train.metrics.clock import PHASES, idle, split  # noqa: E402
 
-CELLS = [(0, 1, 1, 2), (1, 2, 1, 1), (2, 2, 1, 2), (3, 2, 1, 2)]  # ZeRO, ranks, sp, accumulation
+CELLS = [(0, 2, 1, 2), (1, 2, 2, 2), (2, 2, 1, 2), (3, 2, 2, 1)]  # ZeRO, ranks, sp, accumulation
 KINDS = {
     "norm": "norms",
     "self_attn": "attention",
@@ -32,9 +33,10 @@ KINDS = {
 def oracle() -> dict[str, Any]:
     """Every document alone under transformers' eager attention: each token's loss, its position, and the gradient of the mean."""
     model = models.tiny_model(**seeing_work.LARGE, attn_implementation="eager")
-    nll, positions = [], []
+    nll, positions, sources = [], [], []
     for number, lengths in enumerate(seeing_work.LENGTHS):
-        for ids in models.documents(lengths, seed=number):
+        for ids, source in zip(models.documents(lengths, seed=number), seeing_work.SOURCES[number], strict=True):
+            sources += [seeing_work.NAMES[source]] * (len(ids) - 1)
             x = torch.from_numpy(ids)[None]
             nll.append(F.cross_entropy(model(x).logits[0, :-1], x[0, 1:], reduction="none"))
             positions.append(torch.arange(len(ids) - 1))
@@ -47,6 +49,7 @@ def oracle() -> dict[str, Any]:
     return {
         "nll": each.detach().double(),
         "positions": torch.cat(positions),
+        "sources": np.array(sources),
         "norms": {kind: math.sqrt(s) for kind, s in squares.items()},
     }
 
@@ -62,6 +65,10 @@ def test_a_line_says_what_one_process_finds(stage: int, world: int, sp: int, acc
             float(wanted["nll"][inside].mean()), rel=1e-5
         )
     assert [row["from"] for row in line["loss_by_position"]] == [0, 64, 128]
+    assert set(line["loss_by_source"]) == {"books", "code", "repeat"}
+    for name, row in line["loss_by_source"].items():
+        of = torch.from_numpy(wanted["sources"] == name)
+        assert row["tokens"] == int(of.sum()) and row["nll"] == pytest.approx(float(wanted["nll"][of].mean()), rel=1e-5)
     assert set(line["grad_norm_by_group"]) == {"embeddings", "attention", "mlp", "norms", "head"}
     for group, norm in wanted["norms"].items():
         assert line["grad_norm_by_group"][group] == pytest.approx(norm, rel=1e-5), group
@@ -103,19 +110,3 @@ def test_buckets_hold_each_position_once() -> None:
 def test_what_no_phase_has_is_other() -> None:
     assert split({"forward": 1.0, "wait": 0.5}, 2.0)["other"] == 0.5
     assert idle([1.0, 1.0]) == 0 and idle([3.0, 1.0]) == pytest.approx(1 / 3)
-
-
-@pytest.mark.parametrize(
-    ("name", "group"),
-    [
-        ("model.embed_tokens.weight", "embeddings"),
-        ("model.layers.0.self_attn.q_proj.weight", "attention"),
-        ("model.layers.0.self_attn.q_norm.weight", "norms"),
-        ("model.layers.0.mlp.experts.gate_up_proj", "mlp"),
-        ("model.layers.0.post_attention_layernorm.weight", "norms"),
-        ("lm_head.weight", "head"),
-        ("model.layers.0.scale", "other"),
-    ],
-)
-def test_groups_go_by_name(name: str, group: str) -> None:
-    assert norms.group_of(name) == group

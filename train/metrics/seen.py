@@ -1,12 +1,13 @@
 """What a step is seen to be: every rank gathers, one all-reduce joins, and the line of metrics.jsonl says it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from ropewalk.conf.schema import Config
-from ropewalk.data.dataset import IGNORE, Row
+from ropewalk.data.dataset import IGNORE, Feed, Row
 from ropewalk.train import flops
 from ropewalk.train.engine import device
 from ropewalk.train.hardware import ceiling
@@ -21,8 +22,11 @@ FACTS = ("forward", "flops", "memory")  # of each rank
 class Seen:
     """Of a whole training; `begin` starts a step."""
 
-    def __init__(self, engine: Any, config: Config, mesh: Mesh) -> None:
-        self.engine, self.mesh, self.at = engine, mesh, device()
+    def __init__(
+        self, engine: Any, config: Config, mesh: Mesh, feed: Feed | None = None, names: Sequence[str] = ()
+    ) -> None:
+        """`names`: of the sources of `feed`, in the order of their stores; without them there is no loss by source."""
+        self.engine, self.mesh, self.at, self.feed, self.names = engine, mesh, device(), feed, names
         self.every, self.again = config.train.seeing.group_norms_every, config.train.activation_checkpointing
         self.z_loss = config.train.z_loss > 0
         self.work = flops.work(engine.module.model)
@@ -32,6 +36,8 @@ class Seen:
         """Step from 0. What the marks of the clock that it returns divide is the step's time."""
         self.clock, self.step = Clock(), step
         self.positions = tally.Sums(len(tally.edges()), self.at)
+        self.sources = tally.Sums(max(len(self.names), 1), self.at)
+        self.mine = iter(self.feed.mine(step)) if self.feed and self.names else None
         self.loss, self.beyond = torch.zeros(2, dtype=torch.float64, device=self.at)  # cross-entropy, z-loss
         self.squares = torch.zeros(len(norms.GROUPS), dtype=torch.float64, device=self.at)
         self.needed = self.recomputed = 0.0
@@ -44,6 +50,9 @@ class Seen:
         positions, labels = batch["position_ids"][0], batch["labels"][0]
         nll, counts = self.engine.module.nll, labels != IGNORE
         self.positions.add(tally.by_position(positions), nll, counts)
+        if self.feed and self.mine is not None:
+            of = torch.from_numpy(self.feed.sources_of(next(self.mine))).to(self.at, non_blocking=True)
+            self.sources.add(of, nll, counts)
         sp, lengths = self.mesh.sp_size, np.diff(row.cu_seqlens).tolist()
         self.needed += self.work.training(lengths, 0) / sp
         self.recomputed += self.work.body(lengths) / sp if self.again else 0
@@ -60,6 +69,7 @@ class Seen:
         before = self.clock.seconds()
         facts = [before.get("forward", 0.0), self.needed, float(peak_memory_bytes())]
         parts = {"loss": self.loss, "beyond": self.beyond, "positions": self.positions.found, "squares": self.squares}
+        parts["sources"] = self.sources.found
         found = tally.reduce(parts, facts, self.mesh.rank, self.mesh.world_size)
         self.clock("wait")
         seconds, by_rank = self.clock.elapsed(), dict(zip(FACTS, found["ranks"].T.tolist(), strict=True))
@@ -81,6 +91,8 @@ class Seen:
             "peak_memory_bytes": round(max(by_rank["memory"])),
             "loss_by_position": tally.position_rows(found["positions"]),
         }
+        if self.names:
+            line["loss_by_source"] = tally.source_rows(found["sources"], self.names)
         groups = norms.norms(found["squares"])
         return line | ({"grad_norm_by_group": groups} if groups else {})
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ropewalk.conf.schema import Config
 
+NAME = "metrics.jsonl"
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
 
 
@@ -24,13 +25,20 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """What `folder/metrics.jsonl` says. Whole lines only: a killed run may have left half of one."""
+    path = folder / NAME
+    text = path.read_text() if path.is_file() else ""
+    return [json.loads(line) for line in text.split("\n")[:-1] if line]
+
+
 class Metrics:
     """Appends one line a step; a resumed run first drops the lines past its checkpoint, which it will write again."""
 
     def __init__(self, folder: Path, config: Config, first_step: int) -> None:
-        self.config, self.path = config, folder / "metrics.jsonl"
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= first_step]
-        self.path.write_text("".join(line + "\n" for line in kept))
+        self.config, self.path = config, folder / NAME
+        kept = [line for line in lines(folder) if line["step"] <= first_step]
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self.file = self.path.open("a")
         self.bar = tqdm(
             total=config.train.steps,
@@ -40,12 +48,6 @@ class Metrics:
             disable=not sys.stderr.isatty(),
         )
         self.steps, self.said = config.train.steps, 0.0
-
-    def _lines(self) -> list[str]:
-        """Whole lines only: a killed run may have left half of one."""
-        if not self.path.is_file():
-            return []
-        return [line for line in self.path.read_text().split("\n")[:-1] if line]
 
     @cached_property
     def wandb(self) -> Any:

@@ -3,6 +3,7 @@
 S tokens of a rank's row   K buckets   R facts of a rank   W ranks
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ def position_rows(found: torch.Tensor) -> list[dict[str, Any]]:
     ]
 
 
-def source_rows(found: torch.Tensor, names: list[str]) -> dict[str, Any]:
+def source_rows(found: torch.Tensor, names: Sequence[str]) -> dict[str, Any]:
     """(names, 2) -> the mean loss of every source that the batch has tokens of."""
     return {
         name: {"nll": float(total / count), "tokens": int(count)}

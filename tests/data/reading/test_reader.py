@@ -15,6 +15,7 @@ from ropewalk.data.packing.packers import PACKERS
 from ropewalk.data.reading.pose import Pose
 from ropewalk.data.reading.reader import Sequences
 from ropewalk.data.reading.row import Row
+from ropewalk.data.reading.steps import Feed
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from plans import packed, planned, stored, written  # noqa: E402
@@ -38,6 +39,16 @@ def test_sequence_reads_its_pieces_from_the_right_stores(sequences: Sequences) -
     assert sequences[2].input_ids.tolist() == list(range(5000, 5010))
     assert sequences[3].input_ids.tolist() == [3022, 2000, 2001] + [0] * 7
     assert sequences[3].cu_seqlens.tolist() == [0, 1, 3, 10]
+
+
+@pytest.mark.parametrize("sp_size", [1, 2])
+def test_each_token_s_source_is_read_off_the_plan(sequences: Sequences, sp_size: int) -> None:
+    """Documents 3 to 5, tokens from 3,000 on, lie in the second store."""
+    assert [found.tolist() for found in sequences.sources(0)] == [[6, 4], [1, 0]]
+    for rank in range(sp_size):
+        feed = Feed(sequences, seed=0, micro=2, accumulated=2, sp_rank=rank, sp_size=sp_size)
+        for turns, row in zip(feed.mine(3), feed.micro_batches([3]), strict=True):
+            assert feed.sources_of(turns).tolist() == (row.input_ids >= 3000).tolist()
 
 
 def test_marks_stand_around_a_document_and_not_around_a_piece(tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+"""Validation in training: what one process of plain transformers finds, and no trace of it in the training."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).parent))
+import models  # noqa: E402
+import ranks  # noqa: E402
+import seeing_work  # noqa: E402
+
+from ropewalk.train import validate  # noqa: E402
+
+
+def eager() -> torch.Tensor:
+    """(positions, losses) of each window alone under transformers' eager attention, (tokens, 2)."""
+    model = models.tiny_model(**seeing_work.LARGE, attn_implementation="eager")
+    found = []
+    with torch.no_grad():
+        for ids in seeing_work.windows():
+            x = torch.from_numpy(ids)[None]
+            nll = F.cross_entropy(model(x).logits[0, :-1], x[0, 1:], reduction="none").double()
+            found.append(torch.stack([torch.arange(len(nll)).double(), nll], 1))
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize(("stage", "world", "sp"), [(1, 1, 1), (2, 2, 1), (1, 2, 2), (3, 2, 1), (3, 2, 2)])
+def test_it_is_what_one_process_finds(stage: int, world: int, sp: int) -> None:
+    found, wanted = ranks.run(world, seeing_work.validated, stage, sp), eager()
+    for rank in found:
+        assert rank["tokens"] == len(wanted) and rank["windows"] == len(seeing_work.WINDOWS)
+        assert rank["nll"] == pytest.approx(float(wanted[:, 1].mean()), rel=1e-5)
+        for row in rank["nll_by_position"]:
+            inside = (wanted[:, 0] >= row["from"]) & (wanted[:, 0] < row["to"])
+            assert row["tokens"] == int(inside.sum())
+            assert row["nll"] == pytest.approx(float(wanted[inside, 1].mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize(("stage", "world", "sp"), [(0, 1, 1), (1, 2, 2), (3, 2, 1)])
+def test_training_does_not_notice(stage: int, world: int, sp: int) -> None:
+    without, beside = (ranks.run(world, seeing_work.losses, stage, sp, every) for every in (0, 2))
+    assert without == beside
+
+
+def test_the_lowest_finite_loss_is_the_best() -> None:
+    lines = [
+        {"step": step, **({"validation": {"nll": nll}} if nll else {})}
+        for step, nll in enumerate([None, 3.0, None, 2.0, float("nan"), 2.5], 1)
+    ]
+    assert validate.summary(lines) == {"validation": {"best": {"step": 4, "nll": 2.0}, "last": {"step": 6, "nll": 2.5}}}
+    assert validate.summary(lines[:1]) == {}
