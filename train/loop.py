@@ -49,17 +49,18 @@ def train(
     mesh: Mesh,
     checkpoints: Checkpoints,
     progress: Progress,
-    seen: Seen,
-    validation: Validation,
+    seen: Seen | None = None,
+    validation: Validation | None = None,
 ) -> None:
     """Steps `progress.step` to `train.steps`. Raises: Stopped after a checkpoint, RopewalkError on a loss that is no number."""
     metrics = Metrics(folder, config, progress.step) if mesh.rank == 0 else None
+    seen = seen or Seen(engine, config, mesh)
     stop, every = StopSignal(folder), config.train.checkpoint_steps
     steps = range(progress.step, config.train.steps)
     with closing(ahead(feed.micro_batches(steps), config.train.prefetch)) as rows:
         for step in steps:
             row = one_step(engine, config, feed, rows, step, mesh, seen) | phases.mark(config)
-            row |= validation(step + 1)
+            row |= validation(step + 1) if validation else {}
             if metrics is not None:
                 metrics.step(row)
             if not math.isfinite(row["loss"]):

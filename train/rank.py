@@ -18,7 +18,6 @@ from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataFolders, Feed
 from ropewalk.train import (
     attention,
-    checkpoint,
     engine,
     groups,
     loop,
@@ -83,7 +82,9 @@ def train(run_dir: Path) -> None:
         save.save(built, plan, model.starting(config, cache).name, folder / "adapter")
     if dist.get_rank() == 0:
         told = validate.summary(metrics.lines(folder))
-        write_json(folder / "done.json", {"steps": config.train.steps, "checkpoints_failed": checkpoints.failed, **told})
+        write_json(
+            folder / "done.json", {"steps": config.train.steps, "checkpoints_failed": checkpoints.failed, **told}
+        )
 
 
 def content_of(folder: Path) -> Any:

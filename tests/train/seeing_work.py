@@ -113,11 +113,12 @@ def losses(stage: int, sp_size: int, every: int) -> list[tuple[float, float]]:
         feed.micro_batches(range(4)),
         Validation(live, windows(), config, mesh),
     )
-    found, random = [], torch.get_rng_state()
+    found = []
     for step in range(4):
-        line = one_step(live, config, feed, rows, step, mesh, seen) | validation(step + 1)
+        line = one_step(live, config, feed, rows, step, mesh, seen)
+        random = torch.get_rng_state()
+        line |= validation(step + 1)
         assert ("validation" in line) == (every == 2 and step % 2 == 1)
-        assert live.module.training
+        assert live.module.training and torch.equal(random, torch.get_rng_state())
         found.append((line["loss"], line["grad_norm"]))
-    assert torch.equal(random, torch.get_rng_state())
     return found
