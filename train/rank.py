@@ -11,7 +11,6 @@ import torch.distributed as dist
 from transformers.utils import logging as transformers_logging
 
 from ropewalk.conf import check
-from ropewalk.conf.errors import RopewalkError
 from ropewalk.conf.manifest import MARK, read_json, write_json
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
@@ -19,6 +18,7 @@ from ropewalk.data.dataset import DataFolders, Feed
 from ropewalk.train import (
     attention,
     engine,
+    failure,
     groups,
     loop,
     metrics,
@@ -129,13 +129,12 @@ def say(text: str) -> None:
 
 
 def run(run_dir: Path) -> None:
-    """What the process does: `train`, its errors as exit codes."""
+    """What the process does: `train`, its errors as a line that names the rank and an exit code."""
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     transformers_logging.disable_progress_bar()
     if os.environ.get("RANK", "0") != "0":
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  rank 0 speaks; errors go to stderr
     try:
         train(run_dir)
-    except RopewalkError as error:
-        print(f"rank {os.environ.get('RANK', '0')}: {error}", file=sys.stderr, flush=True)
-        sys.exit(error.exit_code)
+    except Exception as error:
+        sys.exit(failure.tell(error, run_dir / "train.tmp"))

@@ -13,6 +13,7 @@ from typing import Any
 from ropewalk.conf.errors import STOPPED, RopewalkError, Stopped
 from ropewalk.conf.manifest import Manifest, read_json, run_stage, temporary_of
 from ropewalk.conf.schema import Config, content
+from ropewalk.train import failure
 from ropewalk.train.checkpoint import folder as checkpoints
 from ropewalk.train.loop import STOP
 
@@ -65,6 +66,7 @@ def _reload(config: Config, temporary: Path) -> None:
 
 def launch(config: Config, run_dir: Path, temporary: Path) -> None:
     """Run the ranks to their end. SIGINT and SIGTERM ask them to save and stop."""
+    (temporary / failure.NOTE).unlink(missing_ok=True)
     process = subprocess.Popen(command(config, run_dir), env=environment(config), start_new_session=True)
 
     def ask(*_: Any) -> None:
@@ -82,7 +84,9 @@ def launch(config: Config, run_dir: Path, temporary: Path) -> None:
     if code == STOPPED:
         raise Stopped("train stopped in good order; run the same command again to resume")
     if code:
-        error = RopewalkError(f"train: the ranks ended with exit code {code}; what they said is above")
+        note = failure.read(temporary)
+        first = f"; {failure.named(note)} was the first" if note else ""
+        error = RopewalkError(f"train: the ranks ended with exit code {code}{first}; what they said is above")
         error.exit_code = code if code in (2, 3) else 1
         raise error
 

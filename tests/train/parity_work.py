@@ -16,6 +16,7 @@ from ropewalk.data.dataset import DataFolders, Feed, Turn
 from ropewalk.train import attention, engine, ulysses
 from ropewalk.train import step as train_step
 from ropewalk.train.mesh import Mesh
+from ropewalk.train.metrics import Seen
 
 BATCH = 4  # sequences of the global batch, whatever the cell
 
@@ -128,7 +129,8 @@ def curve(live: Any, config: Config, feed: Feed, mesh: Mesh) -> Found:
     live.step = step
     steps = range(config.train.steps)
     lines = feed.micro_batches(steps)
-    rows = [train_step.one_step(live, config, feed, lines, number, mesh) for number in steps]
+    seen = Seen(live, config, mesh)
+    rows = [train_step.one_step(live, config, feed, lines, number, mesh, seen) for number in steps]
     return Found([row["loss"] for row in rows], [row["grad_norm"] for row in rows], gradients)
 
 
