@@ -8,7 +8,6 @@ from pathlib import Path
 from ropewalk.conf.fields import added, neutral
 
 OPTIMIZERS = ("adamw", "adamw_8bit")
-LOSSES = ("auto", "chunked", "linear_cross_entropy", "liger")
 
 
 @dataclass(kw_only=True)
@@ -29,17 +28,14 @@ class MemoryConfig:
     """Keep those inputs in host memory; each is fetched while the layer after it is computed."""
     tile_mlp: int = neutral(0)
     """Tokens that an MLP computes at once, tile by tile, and once more in the backward pass; 0: all at once."""
-    loss: str = neutral("auto")
-    """auto (chunked), chunked, linear_cross_entropy (torch's, with options) or liger (GPU); none holds whole logits."""
     compile: bool = neutral(False)
     """torch.compile of each decoder layer, apart from its attention."""
 
     zero_stage: int = neutral(1)
 
     def memory_problems(self) -> Iterator[str]:
-        for name, choices in (("optimizer", OPTIMIZERS), ("loss", LOSSES)):
-            if getattr(self, name) not in choices:
-                yield f"train.{name} is {getattr(self, name)}; it must be one of {', '.join(choices)}; choose one"
+        if self.optimizer not in OPTIMIZERS:
+            yield f"train.optimizer is {self.optimizer}; it must be one of {', '.join(OPTIMIZERS)}; choose one"
         if self.tile_mlp < 0:
             yield f"train.tile_mlp is {self.tile_mlp}; it must be a number of tokens, or 0 for no tiles; e.g. 4096"
         if self.offload_activations and not self.activation_checkpointing:

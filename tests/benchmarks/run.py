@@ -28,8 +28,12 @@ import tokenising
 import training
 
 BENCHMARKS = {
-    "train_step_packed": training.train_step_packed,
+    "train_step_2048": training.train_step_2048,
+    "train_step_8192": training.train_step_8192,
+    "train_step_16384": training.train_step_16384,
     "train_memory_growth": training.train_memory_growth,
+    "train_memory": training.train_memory,
+    "train_loop_overhead": training.train_loop_overhead,
     "loss_memory": losses.loss_memory,
     "start_to_first_step": startup.start_to_first_step,
     "pack_1m": packing.pack_1m,

@@ -89,6 +89,6 @@ def _peer(tokens: int) -> float:
 
 def peer_step(tokens: int) -> dict[str, Any]:
     """One Trainer step and no warm-up: one sequence of as many tokens, random weights."""
-    import training
+    import sides
 
-    return training.trainer(tokens, 1, checkpointing=False, warm=False)
+    return sides.trainer(tokens, 1, checkpointing=False, warm=False)

@@ -48,7 +48,6 @@ def test_deepspeed_reads_what_is_offloaded_where(tmp_path: Path) -> None:
         ({"offload_activations": True, "activation_checkpointing": False}, "train.offload_activations is True"),
         ({"tile_mlp": -1}, "train.tile_mlp is -1; it must be a number of tokens"),
         ({"optimizer": "sgd"}, "train.optimizer is sgd; it must be one of adamw, adamw_8bit; choose one"),
-        ({"loss": "whole"}, "train.loss is whole; it must be one of auto, chunked"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes: dict[str, Any], rule: str) -> None:

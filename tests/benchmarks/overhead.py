@@ -1,0 +1,49 @@
+"""The real loop, `train.loop.train`, with metrics and wandb offline: what a step takes outside forward, backward and optimizer."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sides import One, documents, our_config, our_model
+
+
+class Inside:
+    """Seconds inside the engine's own calls, and the time at which each optimizer step ended."""
+
+    def __init__(self, engine: Any) -> None:
+        self.seconds, self.ends = 0.0, []
+        self.inside: list[float] = []
+        for name in ("forward", "backward", "step"):
+            setattr(engine, name, self._timed(getattr(engine, name), last=name == "step"))
+
+    def _timed(self, function: Callable[..., Any], last: bool) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            found = function(*args, **kwargs)
+            self.seconds += time.perf_counter() - started
+            if last:
+                self.inside.append(self.seconds)
+                self.ends.append(time.perf_counter())
+                self.seconds = 0.0
+            return found
+
+        return timed
+
+
+def ours(length: int, count: int) -> dict[str, list[float]]:
+    """Seconds a step: whole, and outside. From one step's end to the next, so that data and metrics are in it."""
+    from ropewalk.data.dataset import Feed, lay
+    from ropewalk.train import engine, loop
+    from ropewalk.train.mesh import Mesh
+
+    config = our_config(length, steps=count, wandb="offline", checkpoint_steps=0, activation_checkpointing=False)
+    engine.start_distributed()
+    live = engine.make(our_model(config), config, 1)
+    watch = Inside(live)
+    feed = Feed(One(lay(documents(length, whole=False), length)), seed=0, micro=1, accumulated=1)
+    with tempfile.TemporaryDirectory() as folder:
+        loop.train(live, config, feed, Path(folder), 0, Mesh())
+    whole = [b - a for a, b in zip(watch.ends, watch.ends[1:], strict=False)]
+    return {"whole": whole, "outside": [w - i for w, i in zip(whole, watch.inside[1:], strict=True)]}

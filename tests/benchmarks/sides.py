@@ -1,0 +1,223 @@
+"""Who takes a training step in a child process: Ropewalk's engine and step, transformers' Trainer, TRL's SFTTrainer.
+
+All of them: the demo's Llama shape, the same random weights, the same documents end to end in one sequence, fp32, AdamW
+(betas 0.9, 0.95, no decay), clipping at 1.0, one process. Labels stop at each document's end.
+"""
+
+import tempfile
+import time
+from typing import Any
+
+import common
+import numpy as np
+
+SHAPE = {
+    "vocab_size": 2048,
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 16384,
+}
+SHARES = (0.40, 0.25, 0.15, 0.10, 0.06, 0.04)  # six documents a sequence
+WARM = 256  # tokens of the first step, which is not counted
+LR, BETAS = 1e-4, (0.9, 0.95)
+
+
+def documents(length: int, whole: bool) -> list[np.ndarray]:
+    """Random words: six documents of fixed shares, or one; `length` tokens together. All words are below the least vocabulary."""
+    inner = [] if whole else [int(length * share) for share in SHARES[1:]]
+    sizes = [length - sum(inner), *inner]
+    rng = np.random.default_rng(length)
+    return [rng.integers(0, SHAPE["vocab_size"], size) for size in sizes]
+
+
+def steps(length: int, count: int, whole: bool, warm: bool = True) -> list[list[np.ndarray]]:
+    """What each step trains on: a short one to warm up, then the same sequence again and again."""
+    return [documents(WARM, whole)] * warm + [documents(length, whole)] * count
+
+
+class Watch:
+    """Times of the steps' ends, and the peak of the first counted step."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        self.peak_mib = 0.0
+
+    def step_ended(self) -> None:
+        self.ends.append(time.perf_counter())
+        if len(self.ends) == 1:
+            self.peak = common.Peak()
+        elif len(self.ends) == 2:
+            self.peak_mib = self.peak.mib()
+
+    def answer(self, losses: list[float]) -> dict[str, Any]:
+        seconds = np.diff(self.ends).tolist()
+        return {"seconds": seconds, "losses": losses, "peak_mib": self.peak_mib}
+
+
+def ours(
+    length: int,
+    count: int,
+    checkpointing: bool,
+    whole: bool = False,
+    vocabulary: int = SHAPE["vocab_size"],
+    **more: Any,
+) -> dict[str, Any]:
+    """The path of `ropewalk train`: `train.engine.make`, then `train.step.one_step`."""
+    from ropewalk.data.dataset import Feed, lay
+    from ropewalk.train import engine
+    from ropewalk.train.mesh import Mesh
+    from ropewalk.train.metrics import Seen
+    from ropewalk.train.step import one_step
+
+    config = our_config(length, vocabulary, activation_checkpointing=checkpointing, **more)
+    engine.start_distributed()
+    live = engine.make(our_model(config), config, 1)
+    watch, losses, seen = Watch(), [], Seen(live, config, Mesh())
+    for number, texts in enumerate(steps(length, count, whole)):
+        row = lay(texts, sum(map(len, texts)))
+        feed = Feed(One(row), seed=0, micro=1, accumulated=1)
+        losses.append(one_step(live, config, feed, feed.micro_batches([number]), number, Mesh(), seen)["loss"])
+        watch.step_ended()
+    return watch.answer(losses)
+
+
+class One:
+    """A plan of one sequence, as `train.loop` reads it."""
+
+    def __init__(self, row: Any) -> None:
+        self.row, self.seq_len = row, len(row.input_ids)
+
+    def __len__(self) -> int:
+        return 1
+
+    def read(self, number: int, epoch: int, low: int, high: int) -> Any:
+        return self.row
+
+    def labels(self, number: int) -> int:
+        return int((self.row.labels >= 0).sum())
+
+    def work(self, number: int) -> int:
+        return 1
+
+
+def our_config(length: int, vocabulary: int = SHAPE["vocab_size"], **train: Any) -> Any:
+    from ropewalk.conf import schema
+    from ropewalk.conf.data import DataConfig
+
+    given = {"steps": 1000, "lr": LR, "schedule": "constant", "precision": "fp32", "zero_stage": 1, **train}
+    return schema.Config(
+        name="bench",
+        model=schema.ModelConfig(scratch=schema.ScratchConfig(**{**SHAPE, "vocab_size": vocabulary})),
+        rope=schema.RopeConfig(),
+        data=DataConfig(seq_len=length),
+        train=schema.TrainConfig(betas=list(BETAS), attention="sdpa", **given),
+        eval=schema.EvalConfig(),
+    )
+
+
+def our_model(config: Any) -> Any:
+    import torch
+
+    from ropewalk.train import model
+    from ropewalk.train.rope import plan
+
+    base = model.Base(None, scratch=config.model.scratch)
+    rope = plan.make(config.rope, model.base_config(base), base.name)
+    return model.build(base, rope, dtype=torch.float32, seed=config.seed, attention_kernel=config.train.attention)
+
+
+def trainer(
+    length: int,
+    count: int,
+    checkpointing: bool,
+    whole: bool = False,
+    vocabulary: int = SHAPE["vocab_size"],
+    warm: bool = True,
+) -> dict[str, Any]:
+    """transformers' Trainer as its users run it: DataCollatorWithFlattening, sdpa, its default optimizer class."""
+    from transformers import DataCollatorWithFlattening, Trainer, TrainingArguments
+
+    flatten = DataCollatorWithFlattening()
+    rows = [{"documents": [{"input_ids": t.tolist()} for t in texts]} for texts in steps(length, count, whole, warm)]
+    return _run(
+        Trainer,
+        TrainingArguments,
+        _arguments(len(rows), checkpointing) | {"remove_unused_columns": False},
+        model=_their_model(vocabulary),
+        train_dataset=rows,
+        data_collator=lambda batch: flatten(batch[0]["documents"]),
+    )
+
+
+def sft(
+    length: int, count: int, checkpointing: bool, whole: bool = False, vocabulary: int = SHAPE["vocab_size"]
+) -> dict[str, Any]:
+    """TRL's SFTTrainer with packing: its collator, model and loss; only the packing itself is done before, as for the others."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    rows = [
+        {"input_ids": np.concatenate(texts).tolist(), "seq_lengths": [len(t) for t in texts]}
+        for texts in steps(length, count, whole)
+    ]
+    own = {"packing": True, "max_length": length, "bf16": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    return _run(
+        SFTTrainer,
+        SFTConfig,
+        _arguments(len(rows), checkpointing) | own,
+        model=_their_model(vocabulary),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=_words(),
+    )
+
+
+def _run(kind: Any, arguments: Any, given: dict[str, Any], **parts: Any) -> dict[str, Any]:
+    """A Trainer's run, its steps watched."""
+    from transformers import TrainerCallback
+
+    watch, losses = Watch(), []
+
+    class Ends(TrainerCallback):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            watch.step_ended()
+
+    class Telling(kind):
+        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            losses.append(super().training_step(*args, **kwargs))
+            return losses[-1]
+
+    with tempfile.TemporaryDirectory() as folder:
+        Telling(args=arguments(output_dir=folder, **given), callbacks=[Ends()], **parts).train()
+    return watch.answer([float(loss) for loss in losses])
+
+
+def _words() -> Any:
+    """A tokenizer, because SFTTrainer asks for one; it is given ids."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"end": 0}, "end")), eos_token="end")
+
+
+def _their_model(vocabulary: int) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from ropewalk.conf.schema import ScratchConfig
+    from ropewalk.train.model import Base, base_config
+
+    config = base_config(Base(None, scratch=ScratchConfig(**{**SHAPE, "vocab_size": vocabulary})))
+    torch.manual_seed(0)  # as ours: the same weights
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
+
+
+def _arguments(count: int, checkpointing: bool) -> dict[str, Any]:
+    quiet = {"report_to": [], "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
+    adam = {"adam_beta1": BETAS[0], "adam_beta2": BETAS[1], "weight_decay": 0.0, "max_grad_norm": 1.0}
+    batches = {"per_device_train_batch_size": 1, "train_sampling_strategy": "sequential", "max_steps": count}
+    plan = {"learning_rate": LR, "lr_scheduler_type": "constant", "gradient_checkpointing": checkpointing}
+    return {"use_cpu": True, "dataloader_pin_memory": False, **quiet, **adam, **batches, **plan}
