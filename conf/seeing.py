@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(kw_only=True)
@@ -37,3 +37,19 @@ class ValidateConfig:
                 yield f"{at}.{name} is {getattr(self, name)}; it must be at least 1; raise it"
         if self.length is not None and self.length < 2:
             yield f"{at}.length is {self.length}; it must be at least 2 tokens; unset it for data.seq_len"
+
+
+@dataclass(kw_only=True)
+class ProfileConfig:
+    steps: list[int] = field(default_factory=list)
+    """First and last step of a window under torch's profiler, whose trace goes to train/profile/; empty: none."""
+    ranks: str = "first"
+    """first (rank 0) or all."""
+    memory: bool = False
+    """Also the allocations of a CUDA device."""
+
+    def problems(self, at: str) -> Iterator[str]:
+        if self.steps and not (len(self.steps) == 2 and 1 <= self.steps[0] <= self.steps[1]):
+            yield f"{at}.steps is {self.steps}; it must be a first and a last step, from 1; e.g. [10, 12]"
+        if self.ranks not in ("first", "all"):
+            yield f"{at}.ranks is {self.ranks}; it must be first or all; choose one"

@@ -10,7 +10,7 @@ from ropewalk.conf.lora import LoraConfig
 from ropewalk.conf.memory import MemoryConfig, missing_path
 from ropewalk.conf.objective import Objective
 from ropewalk.conf.optimizing import OptimizingConfig
-from ropewalk.conf.seeing import SeeingConfig, ValidateConfig
+from ropewalk.conf.seeing import ProfileConfig, SeeingConfig, ValidateConfig
 
 
 @dataclass(kw_only=True)
@@ -51,8 +51,11 @@ class TrainConfig(OptimizingConfig, MemoryConfig, AttendingConfig, Objective):
     wandb: str = neutral("auto")
     """auto (online with a key, else offline), online, offline, off."""
     wandb_project: str = neutral("ropewalk")
+    tensorboard: bool = neutral(False)
+    """Also as TensorBoard events, in train/tensorboard/."""
     seeing: SeeingConfig = neutral(default_factory=SeeingConfig)
     validate: ValidateConfig = neutral(default_factory=ValidateConfig)
+    profile: ProfileConfig = neutral(default_factory=ProfileConfig)
 
     def problems(self) -> Iterator[str]:
         for name, least in (
@@ -66,6 +69,7 @@ class TrainConfig(OptimizingConfig, MemoryConfig, AttendingConfig, Objective):
                 yield f"train.{name} is {getattr(self, name)}; it must be at least {least}; raise it"
         yield from self.seeing.problems("train.seeing")
         yield from self.validate.problems("train.validate")
+        yield from self.profile.problems("train.profile")
         for name in ("micro_batch_size", "sp_size"):
             if getattr(self, name) < 1:
                 yield f"train.{name} is {getattr(self, name)}; it must be at least 1; raise it"

@@ -17,6 +17,7 @@ from ropewalk.train.checkpoint.keeper import Checkpoints, Progress
 from ropewalk.train.engine import device
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.metrics import Metrics, Seen
+from ropewalk.train.profile import Profiler
 from ropewalk.train.step import one_step
 from ropewalk.train.validate import Validation
 
@@ -55,11 +56,14 @@ def train(
     """Steps `progress.step` to `train.steps`. Raises: Stopped after a checkpoint, RopewalkError on a loss that is no number."""
     metrics = Metrics(folder, config, progress.step) if mesh.rank == 0 else None
     seen = seen or Seen(engine, config, mesh)
+    profiler = Profiler(config, folder, mesh)
     stop, every = StopSignal(folder), config.train.checkpoint_steps
     steps = range(progress.step, config.train.steps)
     with closing(ahead(feed.micro_batches(steps), config.train.prefetch)) as rows:
         for step in steps:
+            profiler.before(step + 1)
             row = one_step(engine, config, feed, rows, step, mesh, seen) | phases.mark(config)
+            profiler.after(step + 1)
             row |= validation(step + 1) if validation else {}
             if metrics is not None:
                 metrics.step(row)

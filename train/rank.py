@@ -39,6 +39,7 @@ from ropewalk.train.rope.plan import RopePlan
 def train(run_dir: Path) -> None:
     """Train into `RUN_DIR/train.tmp`; the stage publishes it."""
     config = check.load(run_dir / "config.yaml")
+    metrics.refuse_missing(config)
     engine.start_distributed()
     cache, folder = Path(config.cache_dir).expanduser(), run_dir / "train.tmp"
     data = DataFolders.of(run_dir, cache)

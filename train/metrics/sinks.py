@@ -1,7 +1,6 @@
-"""What a step says of itself: metrics.jsonl, wandb, a progress bar or plain lines. Rank 0 only."""
+"""Where a step's line goes: metrics.jsonl, the dashboards, a progress bar or plain lines. Rank 0 only."""
 
 import json
-import os
 import resource
 import sys
 import time
@@ -13,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from ropewalk.conf.schema import Config
+from ropewalk.train.metrics import dashboards
 
 NAME = "metrics.jsonl"
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
@@ -36,7 +36,7 @@ class Metrics:
     """Appends one line a step; a resumed run first drops the lines past its checkpoint, which it will write again."""
 
     def __init__(self, folder: Path, config: Config, first_step: int) -> None:
-        self.config, self.path = config, folder / NAME
+        self.config, self.path, self.first_step = config, folder / NAME, first_step
         kept = [line for line in lines(folder) if line["step"] <= first_step]
         self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
         self.file = self.path.open("a")
@@ -50,15 +50,15 @@ class Metrics:
         self.steps, self.said = config.train.steps, 0.0
 
     @cached_property
-    def wandb(self) -> Any:
-        """Asked for when a step has been written: no step waits for it, and a start costs it 1.4 s."""
-        return _wandb(self.path.parent, self.config)
+    def dashboards(self) -> list[dashboards.Dashboard]:
+        """Asked for when a step has been written: no step waits for them, and a start costs wandb 1.4 s."""
+        return dashboards.start(self.path.parent, self.config, self.first_step)
 
     def step(self, row: dict[str, Any]) -> None:
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
-        if self.wandb is not None:
-            self.wandb.log({k: v for k, v in row.items() if isinstance(v, (int, float))}, step=row["step"])
+        for dashboard in self.dashboards:
+            dashboard.log(dashboards.numbers(row), step=row["step"])
         self.bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
         self.bar.update()
         self._plain(row)
@@ -77,26 +77,5 @@ class Metrics:
     def close(self) -> None:
         self.file.close()
         self.bar.close()
-        if self.wandb is not None:
-            self.wandb.finish()
-
-
-def _wandb(folder: Path, config: Config) -> Any:
-    """A wandb run, offline when no key is set. Nothing of the machine or its paths is recorded."""
-    mode = config.train.wandb
-    if mode == "off":
-        return None
-    import wandb
-
-    if mode == "auto":
-        mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
-    quiet = wandb.Settings(
-        silent=True,
-        console="off",
-        disable_git=True,
-        disable_code=True,
-        x_disable_meta=True,
-        x_disable_stats=True,
-        x_disable_machine_info=True,
-    )
-    return wandb.init(project=config.train.wandb_project, name=config.name, dir=str(folder), mode=mode, settings=quiet)  # type: ignore[arg-type]
+        for dashboard in self.dashboards:
+            dashboard.finish()
