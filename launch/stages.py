@@ -95,9 +95,13 @@ def _runs(config: Config, command: str) -> list[Run]:
 def _refuse_what_cannot_be_trained(run: Run) -> None:
     """Before a token is written. Raises: ConfigError."""
     from ropewalk.train import attention, model
+    from ropewalk.train.adapters import early
 
     base = _base(run)
-    attention.refuse(model.base_config(base), base.name, run.config.train.s2_group)
+    config = model.base_config(base)
+    attention.refuse(config, base.name, run.config.train.s2_group)
+    if not base.trust_remote_code:  # its code may not be in the registry: the ranks ask the model itself
+        early.refuse_unmatched(config, run.config.train)
 
 
 def _base(run: Run) -> Any:

@@ -9,9 +9,10 @@ import torch.distributed as dist
 from deepspeed.utils import safe_get_full_grad
 from feeds import config, feed
 from models import tiny_model
+from parity_work import in_pieces
 
 from ropewalk.conf.lora import LoraConfig
-from ropewalk.train import attention, engine, whole
+from ropewalk.train import attention, engine, ulysses, whole
 from ropewalk.train.adapters import attach, save
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.metrics import Seen
@@ -37,14 +38,16 @@ def adapted(lora: dict[str, Any], changes: dict[str, Any]) -> Any:
 def engine_of(train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any], accumulated: int) -> Any:
     settings = config(lora=LoraConfig(**lora), **train)
     model = adapted(lora, changes)
-    model.set_attn_implementation(attention.register("sdpa"))
-    return engine.make(model, settings, accumulated), settings
+    mesh = Mesh.of(settings.train.sp_size)
+    model.set_attn_implementation(attention.register("sdpa", ulysses.around(model.config, mesh)))
+    with in_pieces():
+        return engine.make(model, settings, accumulated, mesh), settings
 
 
 def gradients(train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any], accumulated: int) -> dict[str, Any]:
     """The gradient of each trained parameter of the first step, whole, and which are trained."""
     live, settings = engine_of(train, lora, changes, accumulated)
-    mesh = Mesh.of(1)
+    mesh = Mesh.of(settings.train.sp_size)
     reads = feed(mesh, accumulated)
     rows, scale = reads.micro_batches([0]), gradient_scale(mesh, accumulated, settings.train.zero_stage)
     for _ in range(accumulated):

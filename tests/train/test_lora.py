@@ -56,20 +56,22 @@ def plain(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("stage", "lora", "changes", "checkpointing"),
+    ("lora", "changes", "train"),
     [
-        (0, LINEAR, {}, False),
-        (1, PLUS, UNTIED, False),
-        (2, LINEAR, UNTIED, True),
-        (3, PLUS, {}, True),
-        (3, DORA, {}, False),
+        (LINEAR, {}, {"zero_stage": 0}),
+        (PLUS, UNTIED, {"zero_stage": 1}),
+        (LINEAR, UNTIED, {"zero_stage": 2, "activation_checkpointing": True, "tile_mlp": 16}),
+        (PLUS, {}, {"zero_stage": 3, "activation_checkpointing": True, "offload_activations": True}),
+        (DORA, {}, {"zero_stage": 3}),
+        (PLUS, UNTIED, {"zero_stage": 3, "sp_size": 2}),
+        (LINEAR, {}, {"zero_stage": 3, "sp_size": 2, "tile_mlp": 16}),
     ],
 )
 def test_gradients_of_two_ranks_are_those_of_plain_peft(
-    stage: int, lora: dict[str, Any], changes: dict[str, Any], checkpointing: bool
+    lora: dict[str, Any], changes: dict[str, Any], train: dict[str, Any]
 ) -> None:
-    train = {"zero_stage": stage, "activation_checkpointing": checkpointing}
-    found = ranks.run(2, lora_work.gradients, train, lora, changes, 2)
+    shared = train.get("sp_size", 1)
+    found = ranks.run(2, lora_work.gradients, train, lora, changes, 2 * shared)
     model = theirs(lora, changes)
     batch_loss(model, 0, 4).backward()
     wanted = {plain(name): p.grad for name, p in model.named_parameters() if p.requires_grad}
