@@ -87,7 +87,7 @@ def _write_config(model: Any, full: list[str], base: str, folder: Path) -> None:
     config = copy.deepcopy(config_of(model))
     config.base_model_name_or_path, config.inference_mode = base, True
     config.modules_to_save = full or None
-    # without it, a head that was tied would stay that of the base when the adapter is loaded
+    # who trains on from it keeps a head that was tied
     config.ensure_weight_tying = tied_head(model, full) is not None
     config.save_pretrained(str(folder))
     said = read_json(folder / library().utils.CONFIG_NAME)
