@@ -14,6 +14,7 @@ from parity_work import in_pieces
 from ropewalk.conf.lora import LoraConfig
 from ropewalk.train import attention, engine, ulysses, whole
 from ropewalk.train.adapters import attach, save
+from ropewalk.train.checkpoint.keeper import Checkpoints, Progress
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.metrics import Seen
 from ropewalk.train.rope import plan as rope_plan
@@ -76,6 +77,33 @@ def trained(folder: str, steps: int, train: dict[str, Any], lora: dict[str, Any]
         logits = model(input_ids=torch.arange(40)[None], use_cache=False).logits[0]
     dist.barrier()
     return {"logits": logits.numpy(), "here": sum(p.numel() for p in model.parameters()), "proof": said}
+
+
+def resumed(folder: str, train: dict[str, Any], then: dict[str, Any], lora: dict[str, Any]) -> dict[str, Any]:
+    """Four steps, and two by two with a checkpoint between them that another mesh may go on from: losses, weights, what was saved."""
+    whole_run = _some(None, train, lora, 0, 4)
+    _some(Path(folder), train, lora, 0, 2)
+    second = _some(Path(folder), then, lora, 2, 4)
+    saved = torch.load(next(Path(folder).glob("step-00000002/*model_states.pt")), weights_only=False)
+    return {"whole": whole_run, "second": second, "saved": sorted(saved["module"])}
+
+
+def _some(folder: Path | None, train: dict[str, Any], lora: dict[str, Any], first: int, last: int) -> dict[str, Any]:
+    """Steps `first` to `last`; from the checkpoint in `folder` if it is not the first, and with one at the end if it is."""
+    live, settings = engine_of({**train, "checkpoint_async": False}, lora, {}, 1)
+    mesh = Mesh.of(settings.train.sp_size)
+    reads, seen = feed(mesh, 1), Seen(live, settings, mesh)
+    if folder is not None:
+        kept = Checkpoints(live, folder, settings.train, mesh)
+        assert kept.load().step == first
+    rows = reads.micro_batches(range(first, last))
+    losses = [one_step(live, settings, reads, rows, step, mesh, seen)["loss"] for step in range(first, last)]
+    if folder is not None and not first:
+        kept.save(Progress(last))
+        kept.finish()
+    weights = {n: t.numpy() for n, t in whole.gather(live.module.model.named_parameters()).items()}
+    live.destroy()
+    return {"losses": losses, "weights": weights}
 
 
 def initial(lora: dict[str, Any], seed: int) -> dict[str, np.ndarray]:

@@ -109,6 +109,24 @@ def test_adapter_is_whole_and_merged_model_equals_the_live_one(
     assert not any(str(tmp_path) in file.read_text() for file in tmp_path.rglob("*.json"))
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_resumed_adapter_is_the_same_bit_for_bit_from_a_checkpoint_without_the_base(
+    tmp_path: Path, stage: int
+) -> None:
+    lora = {"rank": 4, "norms": True, "dropout": 0.1}
+    train = {"zero_stage": stage}
+    found = ranks.run(2, lora_work.resumed, str(tmp_path), train, train, lora)[0]
+    assert found["second"]["losses"] == found["whole"]["losses"][2:]
+    for name, weight in found["whole"]["weights"].items():
+        assert (weight == found["second"]["weights"][name]).all(), name
+    assert found["saved"] and all("lora_" in name or "norm" in name for name in found["saved"])
+
+
+def test_an_adapter_goes_on_under_another_stage(tmp_path: Path) -> None:
+    found = ranks.run(2, lora_work.resumed, str(tmp_path), {"zero_stage": 3}, {"zero_stage": 1}, {"rank": 4})[0]
+    assert found["second"]["losses"] == pytest.approx(found["whole"]["losses"][2:], rel=1e-5)
+
+
 def test_the_first_matrices_are_a_function_of_the_seed_alone() -> None:
     lora = {"rank": 4}
     two, one, other = (ranks.run(n, lora_work.initial, lora, seed) for n, seed in ((2, 1), (1, 1), (1, 2)))

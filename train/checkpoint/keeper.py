@@ -14,6 +14,7 @@ from ropewalk.conf.errors import RopewalkError
 from ropewalk.conf.training import TrainConfig
 from ropewalk.train.checkpoint import elastic, folder
 from ropewalk.train.checkpoint.fragments import flats
+from ropewalk.train.checkpoint.trained import keep_trained, load_trained
 from ropewalk.train.checkpoint.writer import Writer
 from ropewalk.train.mesh import Mesh
 
@@ -36,6 +37,7 @@ class Checkpoints:
         self.writer = engine.checkpoint_engine = Writer()
         # its copies would be one more way in which rank 0 alone can fail
         engine._copy_recovery_script = lambda _: None
+        keep_trained(engine)
         self.pending: dict[str, Any] | None = None
         self.publishing = False
         self.failed = 0
@@ -49,7 +51,11 @@ class Checkpoints:
         if self.mesh.rank == 0:
             shutil.rmtree(self.path / f"{name}.tmp", ignore_errors=True)
         self.engine.save_checkpoint(
-            str(self.path), tag=f"{name}.tmp", client_state={"step": progress.step}, save_latest=False
+            str(self.path),
+            tag=f"{name}.tmp",
+            client_state={"step": progress.step},
+            save_latest=False,
+            exclude_frozen_parameters=True,
         )
         mine = flats(self.engine) if self.mesh.rank == 0 or self.engine.zero_optimization() else []
         self.writer.say_done(self.path / f"{name}.tmp", self.mesh.rank, [flat.pieces for flat in mine])
@@ -149,7 +155,7 @@ class Checkpoints:
 
     def _read(self, name: str, facts: dict[str, Any]) -> None:
         if self._is_ours(name, facts):
-            self.engine.load_checkpoint(str(self.path), tag=name)
+            self.engine.load_checkpoint(str(self.path), tag=name, custom_load_fn=load_trained)
             return
         elastic.load(self.engine, self.path / name, facts["world_size"], facts["zero_stage"], self.writer.load)
         self.engine.global_steps = facts["step"]

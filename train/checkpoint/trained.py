@@ -1,0 +1,38 @@
+"""Of the weights only those that are trained are in a checkpoint: the frozen ones come from the base's files again.
+
+An adapter's checkpoint is then as small as the adapter.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from ropewalk.conf.errors import ConfigError
+
+
+def keep_trained(engine: Any) -> None:
+    """The engine's state of the module without what is frozen; DeepSpeed itself would leave a tied head in."""
+    whole = engine.module_state_dict
+
+    def state(*given: Any, **words: Any) -> dict[str, Any]:
+        names = _kept(engine.module)
+        return {name: tensor for name, tensor in whole(*given, **words).items() if name in names}
+
+    engine.module_state_dict = state
+
+
+def load_trained(src: dict[str, Any], dst: nn.Module) -> None:
+    """DeepSpeed's `custom_load_fn`. Raises: ConfigError when a trained weight is missing, or another one is there."""
+    found = dst.load_state_dict(src, strict=False)
+    wrong = sorted({*found.missing_keys} & _kept(dst)) + list(found.unexpected_keys)
+    if wrong:
+        raise ConfigError(
+            f"the checkpoint and the model differ in {wrong[0]}, and in {len(wrong) - 1} more; they must have the same trained weights; "
+            "take another checkpoint"
+        )
+
+
+def _kept(module: nn.Module) -> set[str]:
+    """Names of trained parameters, tied ones by all their names, and of buffers."""
+    named = module.named_parameters(remove_duplicate=False)
+    return {name for name, p in named if p.requires_grad} | {name for name, _ in module.named_buffers()}
