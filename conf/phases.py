@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 FOLDER = "phases"
 SECTIONS = ("rope", "data", "train")
-OWN = ("name",)
+OWN = ("name", "carry_optimizer")
 """What a phase says of itself, beside settings."""
 
 
@@ -27,12 +27,20 @@ def problems(phases: Sequence[Any]) -> Iterator[str]:
         for key in map(str, phase):
             if key not in OWN and key.split(".")[0] not in SECTIONS:
                 yield (
-                    f"{at}.{key} is {phase[key]}; a phase sets name and what begins with {', '.join(f'{s}.' for s in SECTIONS)}; "
+                    f"{at}.{key} is {phase[key]}; a phase sets {', '.join(OWN)} and what begins with {', '.join(f'{s}.' for s in SECTIONS)}; "
                     "set it for the whole run"
                 )
         name = str(phase.get("name", ""))
         if "/" in name or name.startswith("."):
             yield f"{at}.name is {name}; it must be a plain folder name; e.g. short"
+        yield from _carry_problems(at, number, phase.get("carry_optimizer", False))
+
+
+def _carry_problems(at: str, number: int, carried: Any) -> Iterator[str]:
+    if not isinstance(carried, bool):
+        yield f"{at}.carry_optimizer is {carried}; it must be true or false; false starts the moments anew"
+    elif carried and number == 0:
+        yield f"{at}.carry_optimizer is True; nothing is trained before the first phase; leave it out"
 
 
 def settings(phase: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,6 +61,22 @@ def before(config: "Config") -> Path | None:
     runs = Path(config.runs_dir).expanduser()
     beside = runs / config.name / FOLDER if config.phase == len(config.phases) else runs
     return beside / folder(config.phases, config.phase - 1)
+
+
+def carries(config: "Config") -> bool:
+    """Whether this phase goes on with the optimizer of the one before."""
+    return config.phase > 1 and bool(config.phases[config.phase - 1].get("carry_optimizer"))
+
+
+def hands_on(config: "Config") -> bool:
+    """Whether the next phase goes on with the optimizer of this one."""
+    return 0 < config.phase < len(config.phases) and bool(config.phases[config.phase].get("carry_optimizer"))
+
+
+def decides(config: "Config") -> dict[str, bool]:
+    """What of this its training is made of; nothing where no optimizer is carried, which is the default."""
+    said = {"carry_optimizer": carries(config), "hands_on_optimizer": hands_on(config)}
+    return {key: value for key, value in said.items() if value}
 
 
 def title(config: "Config") -> str:

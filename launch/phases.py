@@ -1,6 +1,6 @@
 """`phases` -> the settings of each: composed on top of the run's and checked before anything starts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,19 @@ def checked(composed: DictConfig, told: Any) -> Config:
     each = [_problems(composed, phase, told) for phase in listed]
     common = [line for line in each[0] if all(line in lines for lines in each)]
     own = [_at(number, line) for number, lines in enumerate(each) for line in lines if line not in common]
-    if common or own:
-        raise ConfigError("\n".join(common + own))
+    if problems := common + own or list(_carried(composed, listed)):
+        raise ConfigError("\n".join(problems))
     for key in OmegaConf.missing_keys(composed):  # every phase sets it, else it were told: nothing reads the run's own
         OmegaConf.update(composed, key, OmegaConf.select(put(composed, listed[-1]), key))  # type: ignore[index]
     return OmegaConf.to_object(composed)  # type: ignore[return-value]
+
+
+def _carried(composed: DictConfig, listed: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """An adapter is merged into the weights at the end of its phase, and the next one's is another."""
+    adapted = [bool(put(composed, phase).train.lora.rank) for phase in listed]
+    for number, phase in enumerate(listed):
+        if phase.get("carry_optimizer") and any(adapted[number - 1 : number + 1]):
+            yield f"phases[{number}].carry_optimizer is True; with train.lora each phase trains an adapter of its own; leave it out"
 
 
 def _at(number: int, line: str) -> str:

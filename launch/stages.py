@@ -170,7 +170,7 @@ def refuse_unfit_shards(config: Config) -> None:
 def _train(run: Run) -> tuple[Manifest, str]:
     from ropewalk.train import stage
 
-    inputs = {**run.marks("rope", "data"), "base": _base(run).identity, **_before(run)}
+    inputs = {**run.marks("rope", "data"), "base": _base(run).identity, **_before(run), **phases.decides(run.config)}
     return stage.run(run.config, inputs, run.folder / "train")
 
 

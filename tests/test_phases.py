@@ -17,7 +17,7 @@ from commands import ENV, command, corpus, ropewalk  # noqa: E402
 
 TWO = (
     "phases=[{name: short, data.seq_len: 512, rope.factor: 2, train.mixed_windows: true, train.z_loss: 1e-3}, "
-    "{name: long, data.seq_len: 1024, rope.factor: 4, train.lr: 5e-4, train.steps: 3}]"
+    "{name: long, data.seq_len: 1024, rope.factor: 4, train.lr: 5e-4, train.steps: 3, carry_optimizer: true}]"
 )
 STEPS = ["train.steps=2", "train.checkpoint_steps=1", "eval.passkey_tries=1", "eval.passkey_lengths=[256]"]
 
@@ -118,6 +118,7 @@ def test_lines_name_their_phase_and_steps_begin_anew(run):
 def test_tokens_are_written_once_and_all_plans_stand_before_the_first_step(said):
     assert said.count("tokens of stdlib: done in") == 1
     assert said.count("tokens of stdlib: done before with the same settings and inputs; skipped") == 1
+    assert "optimizer: moments and fp32 weights of 1-short, step 2" in said
     assert said.index("phase 2/2 (long): data: done") < said.index("phase 1/2 (short): training")
 
 

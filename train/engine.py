@@ -40,7 +40,8 @@ class LossModel(nn.Module):
     ) -> torch.Tensor:
         """Sum of the row's losses over `total`, the labels that count in the whole global batch. All inputs (1, S)."""
         if self.rope is not None:
-            self.rope.choose(borders["document_ends"], input_ids.shape[1], input_ids.device)
+            # validation measures what is exported: the plan's model
+            self.rope.choose(borders["document_ends"] if self.training else None, input_ids.shape[1], input_ids.device)
         body = self.model.base_model
         hidden = body(input_ids=input_ids, position_ids=position_ids, use_cache=False, **borders).last_hidden_state
         head = self.model.get_output_embeddings().weight  # type: ignore[union-attr]

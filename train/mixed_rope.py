@@ -33,8 +33,12 @@ class MixedWindows:
         self.window, self.sp_rank = window, sp_rank
         self.short: torch.Tensor | None = None  # (1, S, 1)
 
-    def choose(self, ends: Sequence[int], count: int, device: torch.device) -> None:
-        """`ends`: the documents of the whole line, of which this rank reads the `sp_rank`-th stretch of `count` tokens."""
+    def choose(self, ends: Sequence[int] | None, count: int, device: torch.device) -> None:
+        """`ends`: the documents of the whole line, of which this rank reads the `sp_rank`-th stretch of `count` tokens; None: the plan's
+        table for all."""
+        if ends is None:
+            self.short = None
+            return
         short = short_tokens(ends, self.window, self.sp_rank * count, count)
         self.short = torch.from_numpy(short).to(device, non_blocking=True)[None, :, None]
 

@@ -17,6 +17,7 @@ from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataFolders, Feed
 from ropewalk.train import (
     attention,
+    carry,
     engine,
     failure,
     groups,
@@ -57,6 +58,8 @@ def train(run_dir: Path) -> None:
     validation = validate.of(live, config, data, mesh)
     checkpoints = Checkpoints(live, folder / "checkpoints", config.train, mesh, content_of(folder))
     progress = checkpoints.load()
+    if carried := carry.take(config, checkpoints, progress):
+        say(carried)
     sequences = data.sequences()
     ramp = engine.ramp(config, mesh.dp_size)
     say(describe(config, ramp, progress.step, len(sequences), attention.told(str(built.config._attn_implementation))))
@@ -78,6 +81,7 @@ def train(run_dir: Path) -> None:
         save.fully_trained(built)
     seen = metrics.Seen(live, config, mesh, feed, list(data.stores))
     loop.train(live, config, feed, folder, mesh, checkpoints, progress, seen, validation)
+    carry.leave(config, checkpoints, progress)
     whole.export(live, folder / "model")
     if with_adapter:
         save.save(built, plan, model.starting(config, cache).name, folder / "adapter")

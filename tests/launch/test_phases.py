@@ -70,7 +70,7 @@ def test_what_every_phase_sets_need_not_be_set_for_the_run() -> None:
         (["phases=[{},{train.stepz:1}]"], ["phases[1].train.stepz is not a setting; did you mean train.steps?"]),
         (
             ["phases=[{},{seed:1}]"],
-            ["phases[1].seed is 1; a phase sets name and what begins with rope., data., train."],
+            ["phases[1].seed is 1; a phase sets name, carry_optimizer and what begins with rope., data., train."],
         ),
         (["phases=[{name:a/b}]"], ["phases[0].name is a/b; it must be a plain folder name"]),
         (["phases=[{},{train.lr:abc}]"], ["phases[1].train.lr is abc; it must be a number; e.g."]),

@@ -97,6 +97,14 @@ def test_one_table_for_all_documents_is_another_loss(plan):
     assert abs(found / alone(pieces)[0] - 1) > 1e-3
 
 
+def test_validation_reads_with_the_plan_s_table_alone(plan):
+    row, _ = packed(LENGTHS, LINE)
+    mixed, one = ours(plan), ours(plan, mixed=False)
+    training = float(mixed(**inputs(row), total=1).detach())
+    assert float(mixed.eval()(**inputs(row), total=1).detach()) == float(one(**inputs(row), total=1).detach())
+    assert float(mixed.train()(**inputs(row), total=1).detach()) == training
+
+
 def test_each_rank_of_a_sequence_chooses_for_its_slice():
     ends, half = (0, 13, 53, 54, 70, 87, 96), 48
     whole = mixed_rope.short_tokens(ends, WINDOW, 0, 96)

@@ -1,0 +1,48 @@
+"""A phase that goes on with the optimizer of the one before (`phases[K].carry_optimizer`): its moments, counts and fp32 weights.
+
+The phase before leaves a checkpoint of its last step; it is read by parameter name, at whatever ranks and ZeRO stage. Without it a phase
+starts from the exported weights, and its moments from nothing.
+"""
+
+from pathlib import Path
+
+from ropewalk.conf import phases
+from ropewalk.conf.errors import ConfigError, RopewalkError
+from ropewalk.conf.schema import Config
+from ropewalk.train.checkpoint import elastic, folder
+from ropewalk.train.checkpoint.keeper import Checkpoints, Progress
+
+
+def leave(config: Config, checkpoints: Checkpoints, progress: Progress) -> None:
+    """After the last step of a phase whose next one carries on; every rank. Raises: RopewalkError when it cannot be written."""
+    if phases.hands_on(config):
+        checkpoints.save(progress)
+        checkpoints.finish()
+
+
+def take(config: Config, checkpoints: Checkpoints, progress: Progress) -> str:
+    """Before the first step of a phase that carries on; every rank. A resumed phase has its own already. Returns a line to log.
+
+    Raises: ConfigError when the states do not fit this phase's optimizer or parameters, RopewalkError when they are torn.
+    """
+    before = phases.before(config)
+    if progress.step or before is None or not phases.carries(config):
+        return ""
+    path = before / "train" / "checkpoints"
+    name, facts = _last(path)
+    if trouble := folder.torn(path / name, facts["files"]):
+        raise RopewalkError(f"checkpoint {name} of {before.name}: {trouble}; run that phase again")
+    try:
+        elastic.load(checkpoints.engine, path / name, facts["world_size"], facts["zero_stage"], checkpoints.writer.load)
+    except ConfigError as error:
+        raise ConfigError(
+            f"phases[{config.phase - 1}].carry_optimizer is True; the optimizer of {before.name} must fit this phase's; {error}"
+        ) from None
+    return f"optimizer: moments and fp32 weights of {before.name}, step {facts['step']}"
+
+
+def _last(path: Path) -> tuple[str, dict[str, object]]:
+    found = folder.found(path)
+    if not found:
+        raise RopewalkError(f"{path.parent.parent.name} left no checkpoint; run that phase again")
+    return found[0]
