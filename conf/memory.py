@@ -29,7 +29,7 @@ class MemoryConfig:
     tile_mlp: int = neutral(0)
     """Tokens that an MLP computes at once, tile by tile, and once more in the backward pass; 0: all at once."""
     compile: bool = neutral(False)
-    """torch.compile of each decoder layer, apart from its attention."""
+    """torch.compile of the norms and the MLP of each decoder layer."""
 
     zero_stage: int = neutral(1)
 
@@ -42,6 +42,13 @@ class MemoryConfig:
             yield (
                 "train.offload_activations is True; it moves what activation checkpointing keeps; "
                 "set train.activation_checkpointing=true, or leave it out"
+            )
+        if self.compile and self.tile_mlp:
+            yield f"train.compile is True; an MLP in tiles is none that can be compiled; set train.tile_mlp=0, not {self.tile_mlp}"
+        if self.compile and self.zero_stage == 3:
+            yield (
+                "train.compile is True; ZeRO 3 gathers weights between the operations that would be one; set train.compile=false, "
+                "or train.zero_stage=2"
             )
         yield from self._offload_problems()
 

@@ -13,7 +13,7 @@ from ropewalk.conf.schema import Config
 from ropewalk.conf.training import TrainConfig
 from ropewalk.train import groups, ulysses
 from ropewalk.train.loss import summed_objective
-from ropewalk.train.memory import activations, tiles
+from ropewalk.train.memory import activations, compiled, tiles
 from ropewalk.train.memory.offload import check_device, zero_settings
 from ropewalk.train.memory.optimizer import maker
 from ropewalk.train.mesh import Mesh
@@ -116,6 +116,8 @@ def make(model: PreTrainedModel, config: Config, steps_accumulated: int, mesh: M
         activations.enable(model, config.train.offload_activations)
     if config.train.tile_mlp:
         tiles.enable(model, config.train.tile_mlp)
+    if config.train.compile:
+        compiled.enable(model)
     groups.choose(model, config.train)
     model.train()
     wrapped = LossModel(model, config.train.z_loss)

@@ -62,6 +62,14 @@ def steps(live: Any, settings: Config, count: int, accumulated: int) -> Iterator
         yield float(loss), slopes
 
 
+def step_of(live: Any, step: int) -> float:
+    """One step on the row of that number; its loss."""
+    found = live(**inputs(rows(step)), total=40)
+    live.backward(found)
+    live.step()
+    return float(found)
+
+
 def gradients(live: Any) -> dict[str, np.ndarray]:
     """Whole tensors as the engine will apply them, before clipping. Adam would hide a wrong scale."""
     whole = {name: safe_get_full_grad(p) for name, p in live.module.named_parameters()}
@@ -88,3 +96,52 @@ def trained(train: dict[str, Any], accumulated: int = 1, count: int = 2, **chang
 def several(cases: list[dict[str, Any]], accumulated: int = 1) -> list[dict[str, Any]]:
     """Trained under one after the other of the settings, in the same ranks."""
     return [trained(dict(case), accumulated) for case in cases]
+
+
+def compiled(cases: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """As `several`, and what torch.compile counted: graphs made, and graphs broken off."""
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    found = [trained(case, accumulated=2) for case in cases]
+    return found, {"graphs": counters["stats"]["unique_graphs"], "breaks": len(counters["graph_break"])}
+
+
+def masters(stage: int) -> dict[str, Any]:
+    """A run in bf16 at a rate far below what a bf16 weight can follow: weights before, after and as the optimizer has them."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    from ropewalk.train.rope import proof
+    from ropewalk.train.rope.plan import make
+
+    settings = config(precision="bf16", zero_stage=stage, lr=1e-6)
+    built = model()
+    plan = make(settings.rope, built.config, "tiny")
+    live = engine.make(built, settings, 1)
+    proof.restore(built, plan)
+    before = weights(live)
+    list(steps(live, settings, 3, 1))
+    exact = {name: safe_get_full_fp32_param(p).numpy().copy() for name, p in live.module.named_parameters()}
+    rope = {name: module.inv_freq for name, module in proof.rotary_modules(built).items()}
+    said = {str(p.dtype) for p in live.module.parameters()}, {str(table.dtype) for table in rope.values()}
+    proof.prove(built, plan, "after training in bf16")
+    return {"before": before, "after": weights(live), "masters": exact, "dtypes": said}
+
+
+def eight_bit(folder: str) -> dict[str, Any]:
+    """Losses of four steps without a break, and of the last two after a resume; bytes of a parameter's moments."""
+    settings = config(optimizer="adamw_8bit", zero_stage=1)
+    wide = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+    }  # a tensor of fewer than 4,096 numbers keeps moments of 32 bits
+    live = engine.make(model(**wide), settings, 1)
+    losses = []
+    for step in range(4):
+        losses.append(step_of(live, step))
+        if step == 1:
+            live.save_checkpoint(folder, tag="two")
+    again = engine.make(model(seed=1, **wide), settings, 1)
+    again.load_checkpoint(folder, tag="two")
+    kinds = {str(v.dtype) for s in again.optimizer.optimizer.state.values() for v in s.values() if torch.is_tensor(v)}
+    return {"losses": losses, "resumed": [step_of(again, step) for step in (2, 3)], "kinds": kinds}

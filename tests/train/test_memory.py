@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import memory_work  # noqa: E402
@@ -50,3 +52,34 @@ def test_offloaded_activations_change_no_bit() -> None:
         assert offloaded["losses"] == without["losses"]
         for what in ("gradients", "weights"):
             assert apart(offloaded, without, what) == 0
+
+
+def test_compiled_layers_train_as_plain_ones_and_no_border_makes_a_graph() -> None:
+    both = [{"zero_stage": 1, "compile": on} for on in (False, True)]
+    no_checkpoints = [{**case, "activation_checkpointing": False} for case in both]
+    (found, counted) = ranks.run(1, memory_work.compiled, [*both, *no_checkpoints])[0]
+    same(found[1], found[0])
+    same(found[3], found[2])
+    # a norm and an MLP, whatever documents the rows have; nothing was left out of them
+    assert counted == {"graphs": 2, "breaks": 0}
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_masters_in_fp32_move_where_bf16_weights_cannot(stage: int) -> None:
+    found = ranks.run(1, memory_work.masters, stage)[0]
+    assert found["dtypes"] == ({"torch.bfloat16"}, {"torch.float32"})  # the weights; the rotary table
+    large = [name for name, w in found["before"].items() if w.ndim == 2]
+    moved = [np.mean(found["masters"][n] != found["before"][n]) for n in large]
+    stuck = [np.mean(found["after"][n] == found["before"][n]) for n in large]
+    assert min(moved) > 0.9 and min(stuck) > 0.9
+    for name, exact in found["masters"].items():
+        rounded = torch.from_numpy(exact).bfloat16().float().numpy()
+        assert np.array_equal(rounded, found["after"][name])
+
+
+def test_moments_of_eight_bits_resume_to_the_bit(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="the optimizer's package is not installed (ropewalk[bnb])")
+    found = ranks.run(1, memory_work.eight_bit, str(tmp_path))[0]
+    assert "torch.uint8" in found["kinds"]
+    assert found["resumed"] == found["losses"][2:]
+    assert found["losses"][3] < found["losses"][0]

@@ -46,6 +46,8 @@ def test_deepspeed_reads_what_is_offloaded_where(tmp_path: Path) -> None:
             "train.offload_path is /nowhere; a disk takes part in ZeRO 3 only, not 1; set train.zero_stage=3",
         ),
         ({"offload_activations": True, "activation_checkpointing": False}, "train.offload_activations is True"),
+        ({"compile": True, "tile_mlp": 8}, "train.compile is True; an MLP in tiles"),
+        ({"compile": True, "zero_stage": 3}, "train.compile is True; ZeRO 3 gathers weights"),
         ({"tile_mlp": -1}, "train.tile_mlp is -1; it must be a number of tokens"),
         ({"optimizer": "sgd"}, "train.optimizer is sgd; it must be one of adamw, adamw_8bit; choose one"),
     ],
