@@ -69,8 +69,8 @@ class HashingFile:
         view = memoryview(data).cast("B")
         if self.error is None:
             try:
-                self.file.write(view)
                 self.hash.update(view)
+                write_all(self.file, view)
                 self.size += len(view)
             except OSError as error:
                 self.error = error
@@ -78,6 +78,12 @@ class HashingFile:
 
     def flush(self) -> None:
         """`write_file` does it, with the sync."""
+
+
+def write_all(file: Any, view: memoryview) -> None:
+    """All of it: the system takes 2 GiB at most in one call, and less where it likes. Raises: OSError."""
+    while view:
+        view = view[file.write(view) :]
 
 
 def write_file(path: Path, value: Any) -> dict[str, Any]:
