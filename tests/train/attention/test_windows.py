@@ -45,27 +45,6 @@ def test_bf16_is_as_near_to_fp32_as_bf16_is(window: int | None) -> None:
     torch.testing.assert_close(found.float(), wanted, atol=2e-2, rtol=2e-2)
 
 
-@pytest.mark.parametrize("sinks", [False, True], ids=["", "sinks"])
-def test_what_left_the_window_or_the_document_changes_nothing(sinks: bool) -> None:
-    """Bitwise, in one layer; and what is inside does change."""
-    q, k, v = (x.detach() for x in heads(4, 2, 8))
-    s_aux = torch.zeros(4) if sinks else None
-    marks = attention.borders(cu_seqlens())
-
-    def at(changed: int | None) -> torch.Tensor:
-        key, value = k.clone(), v.clone()
-        if changed is not None:
-            key[:, :, changed] += 1
-            value[:, :, changed] += 1
-        return attention.sdpa(None, q, key, value, None, sliding_window=5, s_aux=s_aux, **marks)[0][0]
-
-    before = at(None)
-    for token in (0, 3, 14, 15, 16, 20, 39, 60):
-        end = min(e for e in ENDS if e > token)
-        differs = (at(token) != before).flatten(1).any(dim=1).nonzero().flatten().tolist()
-        assert differs == list(range(token, min(token + 5, end))), token
-
-
 def test_recomputed_layer_is_bitwise_the_same() -> None:
     """Activation checkpointing computes it twice."""
     given = heads(4, 2, 8)
