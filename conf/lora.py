@@ -36,7 +36,7 @@ class LoraConfig:
     init: str = "default"
     """default (Kaiming and zeros), gaussian or orthogonal; a function of `seed`."""
     quantize: str = "none"
-    """nf4 (QLoRA, arXiv 2305.14314): the frozen weights in 4 bits, by bitsandbytes; needs a CUDA device."""
+    """nf4 (QLoRA, arXiv 2305.14314): the frozen weights in 4 bits, by bitsandbytes; needs `pip install 'ropewalk[qlora]'`."""
 
     @property
     def names(self) -> list[str]:

@@ -4,6 +4,7 @@ A name is as in the Hugging Face model (`model.layers.0.mlp.up_proj.weight`); Lo
 """
 
 import difflib
+import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -12,6 +13,7 @@ from torch import nn
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.training import TrainConfig
+from ropewalk.train.flops import shape
 
 GROUPS = ("embeddings", "attention", "mlp", "norms", "head", "other")
 HEAD = ("lm_head", "embed_out", "output_layer")
@@ -112,15 +114,13 @@ def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any
     for name, parameter in named.items():
         if not parameter.requires_grad:
             continue
-        # under ZeRO-3 a parameter may lie in pieces: its own shape is then empty
-        dimensions = len(getattr(parameter, "ds_shape", parameter.shape))
-        decay = train.weight_decay if decays(name, dimensions, train) else 0.0
+        decay = train.weight_decay if decays(name, len(shape(parameter)), train) else 0.0
         groups.setdefault((lr_scale(name, layers, train), decay), []).append(parameter)
     return [{"params": each, "weight_decay": decay, "scale": scale} for (scale, decay), each in groups.items()]
 
 
 def told(model: nn.Module) -> str:
     """How many parameters are trained, in one line."""
-    counts = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    counts = [(math.prod(shape(p)), p.requires_grad) for p in model.parameters()]
     whole, trained = sum(n for n, _ in counts), sum(n for n, on in counts if on)
     return f"{trained:,} of {whole:,} parameters are trained ({100 * trained / max(1, whole):.2f}%)"

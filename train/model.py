@@ -156,13 +156,17 @@ def build(
     wrap: Wrap | None = None,
     computes: torch.dtype | None = None,
     s2_group: int | None = None,
+    loading: dict[str, Any] | None = None,
 ) -> PreTrainedModel:
     """The base with `plan` applied to its config before construction, proved live; `wrap` goes around its attention kernel.
 
-    `computes`: what an engine will cast it to, for which the kernel is chosen; unset: `dtype`. Raises: ConfigError, ProofError.
+    `computes`: what an engine will cast it to, for which the kernel is chosen; unset: `dtype`. `loading`: more words for
+    `from_pretrained`, of weights of fewer bits. Raises: ConfigError, ProofError.
     """
     config = rope_plan.apply(plan, base_config(base))
     if base.scratch is not None:
+        if loading:
+            raise ConfigError("model.scratch is set; weights of fewer bits are those of a trained base; set model.path")
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     else:
@@ -173,6 +177,7 @@ def build(
             config=config,
             dtype=dtype,
             use_safetensors=True,
+            **(loading or {}),
         )
     return _ready(model, plan, attention_kernel, when, wrap, computes, s2_group)
 

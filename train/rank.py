@@ -30,7 +30,7 @@ from ropewalk.train import (
     validate,
     whole,
 )
-from ropewalk.train.adapters import attach, save
+from ropewalk.train.adapters import attach, quantize, save
 from ropewalk.train.checkpoint.keeper import Checkpoints
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.rope import proof
@@ -100,6 +100,7 @@ def content_of(folder: Path) -> Any:
 def build(config: Config, cache: Path, plan: RopePlan, mesh: Mesh) -> model.PreTrainedModel:
     base = model.starting(config, cache)
     exchange = ulysses.around(model.base_config(base), mesh)
+    computes = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
     built = model.build(
         base,
         plan,
@@ -107,8 +108,9 @@ def build(config: Config, cache: Path, plan: RopePlan, mesh: Mesh) -> model.PreT
         seed=config.seed,
         attention_kernel=config.train.attention,
         wrap=exchange,
-        computes=torch.bfloat16 if config.train.precision == "bf16" else torch.float32,
+        computes=computes,
         s2_group=config.train.s2_group,
+        loading=quantize.loading(config.train.lora, computes, engine.device()),
     )
     return built.to(engine.device())  # type: ignore[arg-type]
 

@@ -12,6 +12,7 @@ from torch import nn
 from ropewalk.conf.errors import RopewalkError
 from ropewalk.train.adapters import merge
 from ropewalk.train.adapters.attach import config_of
+from ropewalk.train.adapters.quantize import unpacked
 
 
 def gather(named: Iterable[tuple[str, nn.Parameter]]) -> dict[str, torch.Tensor]:
@@ -23,7 +24,7 @@ def gather(named: Iterable[tuple[str, nn.Parameter]]) -> dict[str, torch.Tensor]
     for name, parameter in named:
         with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
             if dist.get_rank() == 0:
-                found[name] = parameter.detach().cpu().clone()
+                found[name] = unpacked(parameter).cpu().clone()
     refuse_empty(found)
     return found
 
@@ -44,7 +45,7 @@ def export(engine: Any, folder: Path) -> None:
     if dist.get_rank() == 0:
         whole |= {name: b.detach().cpu() for name, b in model.named_buffers() if name in model.state_dict()}
         if config_of(model) is not None:
-            whole = merge.merged(model, whole)
+            model, whole = merge.bare(model), merge.merged(model, whole)
         if model.config.tie_word_embeddings:
             whole.setdefault("lm_head.weight", whole[_embedding_name(model)])
         model.save_pretrained(str(folder), state_dict=whole)

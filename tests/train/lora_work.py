@@ -12,8 +12,8 @@ from models import tiny_model
 from parity_work import in_pieces
 
 from ropewalk.conf.lora import LoraConfig
-from ropewalk.train import attention, engine, ulysses, whole
-from ropewalk.train.adapters import attach, save
+from ropewalk.train import attention, engine, groups, model, ulysses, whole
+from ropewalk.train.adapters import attach, quantize, save
 from ropewalk.train.checkpoint.keeper import Checkpoints, Progress
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.metrics import Seen
@@ -38,11 +38,11 @@ def adapted(lora: dict[str, Any], changes: dict[str, Any]) -> Any:
 
 def engine_of(train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any], accumulated: int) -> Any:
     settings = config(lora=LoraConfig(**lora), **train)
-    model = adapted(lora, changes)
+    built = adapted(lora, changes)
     mesh = Mesh.of(settings.train.sp_size)
-    model.set_attn_implementation(attention.register("sdpa", ulysses.around(model.config, mesh)))
+    built.set_attn_implementation(attention.register("sdpa", ulysses.around(built.config, mesh)))
     with in_pieces():
-        return engine.make(model, settings, accumulated, mesh), settings
+        return engine.make(built, settings, accumulated, mesh), settings
 
 
 def gradients(train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any], accumulated: int) -> dict[str, Any]:
@@ -63,20 +63,18 @@ def gradients(train: dict[str, Any], lora: dict[str, Any], changes: dict[str, An
 def trained(folder: str, steps: int, train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any]) -> Any:
     """Train, write model and adapter; the live model's logits on the words 0 to 39 and how many parameters lie here."""
     live, settings = engine_of(train, lora, changes, 1)
-    model, mesh = live.module.model, Mesh.of(1)
+    live_model, mesh = live.module.model, Mesh.of(1)
     reads = feed(mesh, 1)
     rows, seen = reads.micro_batches(range(steps)), Seen(live, settings, mesh)
     for step in range(steps):
         one_step(live, settings, reads, rows, step, mesh, seen)
     plan = rope_plan.make(settings.rope, tiny_model(**changes).config, "tiny")
-    said = proof.prove(model, plan, "after training")
+    said = proof.prove(live_model, plan, "after training")
     whole.export(live, Path(folder) / "model")
-    save.save(model, plan, "tiny", Path(folder) / "adapter")
-    model.eval()
-    with torch.no_grad():
-        logits = model(input_ids=torch.arange(40)[None], use_cache=False).logits[0]
+    save.save(live_model, plan, "tiny", Path(folder) / "adapter")
+    logits = _logits(live_model)
     dist.barrier()
-    return {"logits": logits.numpy(), "here": sum(p.numel() for p in model.parameters()), "proof": said}
+    return {"logits": logits, "here": sum(p.numel() for p in live_model.parameters()), "proof": said}
 
 
 def resumed(folder: str, train: dict[str, Any], then: dict[str, Any], lora: dict[str, Any]) -> dict[str, Any]:
@@ -118,3 +116,29 @@ def refused(train: dict[str, Any], lora: dict[str, Any]) -> str:
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+def four_bits(folder: str, base: str, train: dict[str, Any], lora: dict[str, Any]) -> dict[str, Any]:
+    """A base of 4 bits trained two steps: first gradients, what was exported, the live logits before and after."""
+    settings = config(lora=LoraConfig(**lora), **train)
+    mesh, plan = Mesh.of(1), rope_plan.make(settings.rope, model.base_config(model.Base(base)), "tiny")
+    words = quantize.loading(settings.train.lora, torch.float32, engine.device())
+    built = model.build(model.Base(base), plan, dtype=torch.float32, attention_kernel="sdpa", loading=words)
+    attach.attach(built, settings.train.lora, SEED)
+    said = groups.told(built)
+    live, reads = engine.make(built, settings, 1, mesh), feed(mesh, 1)
+    before = _logits(built)
+    rows, seen = reads.micro_batches(range(2)), Seen(live, settings, mesh)
+    for step in range(2):
+        one_step(live, settings, reads, rows, step, mesh, seen)
+    whole.export(live, Path(folder) / "model")
+    save.save(built, plan, "tiny", Path(folder) / "adapter")
+    return {"before": before, "after": _logits(built), "told": said}
+
+
+def _logits(model: Any) -> np.ndarray:
+    model.eval()
+    with torch.no_grad():
+        found: np.ndarray = model(input_ids=torch.arange(40)[None], use_cache=False).logits[0].numpy()
+    model.train()
+    return found

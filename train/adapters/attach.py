@@ -8,7 +8,7 @@ import torch
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.lora import LoraConfig
 from ropewalk.conf.manifest import fingerprint
-from ropewalk.train.adapters import targets
+from ropewalk.train.adapters import quantize, targets
 
 INIT = {"default": True, "gaussian": "gaussian", "orthogonal": "orthogonal"}
 
@@ -20,6 +20,7 @@ def attach(model: Any, lora: LoraConfig, seed: int) -> str | None:
     """
     if not lora.rank:
         return None
+    quantize.refuse_missing(lora)
     names = targets.choose(model, lora.names)
     ends = targets.short(names, model)
     with torch.random.fork_rng():

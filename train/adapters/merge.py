@@ -25,12 +25,23 @@ def merged(model: Any, whole: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     return {key: found[key] for key in _plain(whole)}
 
 
+def bare(model: Any) -> Any:
+    """The model without adapter, quantization and storage: what `merged` is saved with."""
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with torch.device("meta"):
+        found = type(model)(config)
+    found.generation_config = model.generation_config
+    return found
+
+
 def _shell(model: Any) -> Any:
     """The same modules without storage."""
     config = copy.deepcopy(config_of(model))
     config.init_lora_weights = False
+    shell = bare(model)
     with torch.device("meta"):
-        shell = type(model)(model.config)
         inject(shell, config)
     return shell
 
