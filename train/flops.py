@@ -70,7 +70,7 @@ def work(model: Any) -> Work:
     """A model's, by the shapes of its parameters (those of ZeRO-3 too, which holds parts) and its config."""
     head = model.get_output_embeddings()
     apart = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) or m is head for p in m.parameters()}
-    body = [(p, _per_token(name, p, model.config)) for name, p in model.named_parameters() if id(p) not in apart]
+    body = [(p, per_token(name, p, model.config)) for name, p in model.named_parameters() if id(p) not in apart]
     return Work(
         matrices=sum(count for _, count in body),
         trainable=sum(count for p, count in body if p.requires_grad),
@@ -86,7 +86,7 @@ def shape(parameter: Any) -> tuple[int, ...]:
     return tuple(parameter.shape if whole is None else whole)
 
 
-def _per_token(name: str, parameter: torch.Tensor, config: Any) -> int:
+def per_token(name: str, parameter: torch.Tensor, config: Any) -> int:
     """Elements that each token is multiplied by: all of a matrix, of stacked experts as many as are active."""
     whole = shape(parameter)
     if name.endswith("bias") or len(whole) < 2:

@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import arithmetic
 import common
 import demo
 import losses
@@ -28,6 +29,7 @@ import tokenising
 import training
 
 BENCHMARKS = {
+    "arithmetic": arithmetic.arithmetic,
     "train_step_2048": training.train_step_2048,
     "train_step_8192": training.train_step_8192,
     "train_step_16384": training.train_step_16384,
