@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ropewalk.conf.attending import AttendingConfig
+from ropewalk.conf.faults import FaultsConfig
 from ropewalk.conf.fields import added, neutral
 from ropewalk.conf.lora import LoraConfig
 from ropewalk.conf.memory import MemoryConfig, missing_path
@@ -48,6 +49,12 @@ class TrainConfig(OptimizingConfig, MemoryConfig, AttendingConfig, Objective):
     """Those of a step that this divides stay too; 0: none."""
     checkpoint_async: bool = neutral(True)
     """Training goes on while a checkpoint is written; it waits only for the copy to host memory."""
+    requeue: bool = neutral(False)
+    """In a Slurm job, after a stop: `scontrol requeue` of the job."""
+    hang_s: float = neutral(1800.0)
+    """Seconds without any progress of a rank, after which the run says which one holds it up, and fails; 0: off."""
+    faults: FaultsConfig = neutral(default_factory=FaultsConfig)
+    """What it did is in metrics.jsonl and done.json."""
     wandb: str = neutral("auto")
     """auto (online with a key, else offline), online, offline, off."""
     wandb_project: str = neutral("ropewalk")
@@ -70,6 +77,9 @@ class TrainConfig(OptimizingConfig, MemoryConfig, AttendingConfig, Objective):
         yield from self.seeing.problems("train.seeing")
         yield from self.validate.problems("train.validate")
         yield from self.profile.problems("train.profile")
+        yield from self.faults.problems("train.faults")
+        if not (math.isfinite(self.hang_s) and self.hang_s >= 0):
+            yield f"train.hang_s is {self.hang_s}; it must be a number of seconds, or 0; e.g. 1800"
         for name in ("micro_batch_size", "sp_size"):
             if getattr(self, name) < 1:
                 yield f"train.{name} is {getattr(self, name)}; it must be at least 1; raise it"

@@ -116,9 +116,10 @@ def _artifact(path: Path) -> Json:
 
 
 def _metrics(path: Path) -> tuple[list[Json], int]:
-    """One line a step, the last one written, and how many were written again by a resumed run."""
+    """One line a step, the last one written, and how many were written again by a resumed run. Steps not taken have none."""
     lines = [line for line in _text(path).splitlines() if line.strip()]
     rows = [_parse(line, f"{path.name} line {k}") for k, line in enumerate(lines, 1)]
+    rows = [row for row in rows if "event" not in row]
     steps = {row["step"]: row for row in rows}
     return [steps[step] for step in sorted(steps)], len(rows) - len(steps)
 

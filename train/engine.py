@@ -129,23 +129,4 @@ def make(model: PreTrainedModel, config: Config, steps_accumulated: int, mesh: M
         mpu=ulysses.groups(mesh) if mesh is not None else None,
         dist_init_required=False,
     )
-    if config.train.zero_stage == 0:
-        _keep_norm(engine)
     return engine
-
-
-def _keep_norm(engine: Any) -> None:
-    """Without ZeRO the engine clips and forgets the norm: it is taken of the reduced gradients, before they are clipped."""
-    step = engine._take_model_step
-
-    def keep_and_step(*args: Any, **kwargs: Any) -> None:
-        gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-        engine._global_grad_norm = torch.nn.utils.get_total_norm(gradients)
-        step(*args, **kwargs)
-
-    engine._take_model_step = keep_and_step
-
-
-def gradient_norm(engine: Any) -> float:
-    """Global norm of the last step's gradient before clipping, at every stage."""
-    return float(engine.get_global_grad_norm())

@@ -1,7 +1,7 @@
 """The training loop: step k is a function of (seed, k)."""
 
-import math
 import signal
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,16 @@ import torch.distributed as dist
 from ropewalk.conf import phases
 from ropewalk.conf.errors import RopewalkError, Stopped
 from ropewalk.conf.schema import Config
-from ropewalk.data.dataset import Feed, ahead
+from ropewalk.data.dataset import Feed, Row, ahead
 from ropewalk.train.checkpoint.keeper import Checkpoints, Progress
 from ropewalk.train.engine import device
+from ropewalk.train.faults import Faults
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.metrics import Metrics, Seen
 from ropewalk.train.profile import Profiler
 from ropewalk.train.step import one_step
 from ropewalk.train.validate import Validation
+from ropewalk.train.watch import Place, Watch
 
 STOP = "stop"  # launch asks for a stop in good order by this file
 
@@ -52,36 +54,116 @@ def train(
     progress: Progress,
     seen: Seen | None = None,
     validation: Validation | None = None,
-) -> None:
-    """Steps `progress.step` to `train.steps`. Raises: Stopped after a checkpoint, RopewalkError on a loss that is no number."""
-    metrics = Metrics(folder, config, progress.step) if mesh.rank == 0 else None
-    seen = seen or Seen(engine, config, mesh)
-    profiler = Profiler(config, folder, mesh)
-    stop, every = StopSignal(folder), config.train.checkpoint_steps
-    steps = range(progress.step, config.train.steps)
-    with closing(ahead(feed.micro_batches(steps), config.train.prefetch)) as rows:
-        for step in steps:
-            profiler.before(step + 1)
-            row = one_step(engine, config, feed, rows, step, mesh, seen) | phases.mark(config)
-            profiler.after(step + 1)
-            row |= validation(step + 1) if validation else {}
-            if metrics is not None:
-                metrics.step(row)
-            if not math.isfinite(row["loss"]):
-                raise RopewalkError(
-                    f"loss is {row['loss']} at step {step + 1}; it must be finite; lower train.lr or look at the batch"
-                )
-            progress.step = step + 1
-            asked, *written = stop(*checkpoints.flags())
-            checkpoints.settle(*written)
-            last = progress.step == config.train.steps
-            if not last and (asked or (every and progress.step % every == 0)):
-                checkpoints.save(progress)
-            if asked and not last:
-                checkpoints.finish()
-                if metrics is not None:
-                    metrics.close()
-                raise Stopped(f"stopped after step {step + 1} with a checkpoint; run the same command again to resume")
-    checkpoints.wait()
-    if metrics is not None:
-        metrics.close()
+) -> Progress:
+    """Steps `progress.step` to `train.steps`; returns where it is then.
+
+    Raises: Stopped after a checkpoint, RopewalkError on a loss that is no number, or what else train.faults says to stop at.
+    """
+    loop = Loop(engine, config, feed, folder, mesh, checkpoints, progress, seen, validation)
+    with Watch(folder / "watch", mesh.rank, mesh.world_size, config.train.hang_s, loop.place), closing(loop):
+        loop.run()
+    return loop.progress
+
+
+def events(progress: Progress) -> dict[str, int]:
+    """How many batches were left out, by what was done."""
+    left_out = [line["event"] for line in progress.state.get("left_out", {}).values()]
+    return {f"left_out_by_{event}": left_out.count(event) for event in sorted(set(left_out))}
+
+
+class Loop:
+    """One rank's training while it goes."""
+
+    def __init__(
+        self,
+        engine: Any,
+        config: Config,
+        feed: Feed,
+        folder: Path,
+        mesh: Mesh,
+        checkpoints: Checkpoints,
+        progress: Progress,
+        seen: Seen | None = None,
+        validation: Validation | None = None,
+    ) -> None:
+        self.engine, self.config, self.feed, self.folder, self.mesh = engine, config, feed, folder, mesh
+        self.checkpoints, self.progress = checkpoints, progress
+        self.faults = Faults(config.train.faults, progress.state)
+        self.seen, self.stop = seen or Seen(engine, config, mesh), StopSignal(folder)
+        self.validation, self.profiler = validation, Profiler(config, folder, mesh)
+        self.metrics = Metrics(folder, config, progress.step) if mesh.rank == 0 else None
+
+    def place(self) -> Place:
+        """How far it is; read by the watch, from another thread."""
+        marks = self.seen.clock.marks if hasattr(self.seen, "clock") else [("", None)]
+        return Place(self.progress.step, len(marks), marks[-1][0])
+
+    def run(self) -> None:
+        rule = self.config.train.faults
+        if "rollback" in (rule.on_nan, rule.on_spike) and not self.progress.loaded:
+            self.checkpoints.save(self.progress)
+            self.checkpoints.finish()
+        while self.progress.step < self.config.train.steps:
+            self._stretch(range(self.progress.step, self.config.train.steps))
+        self.checkpoints.wait()
+
+    def _stretch(self, steps: range) -> None:
+        """Steps to the last, or until one sends back to a checkpoint. Batches that are left out are not read."""
+        out = {step for step in steps if str(step) in self.faults.left_out}
+        rows = ahead(self.feed.micro_batches(s for s in steps if s not in out), self.config.train.prefetch)
+        with closing(rows):
+            for step in steps:
+                self._write(self.faults.line(step)) if step in out else self._step(step, rows)
+                if self.faults.verdict.action == "rollback":
+                    return self._roll_back(step)
+                self.progress.step = step + 1
+                self._between()
+
+    def _step(self, step: int, rows: Iterator[Row]) -> None:
+        admit = self.faults.admit
+        self.profiler.before(step + 1)
+        row = one_step(self.engine, self.config, self.feed, rows, step, self.mesh, self.seen, admit)
+        self.profiler.after(step + 1)
+        action = self.faults.verdict.action
+        if action == "apply":
+            row |= phases.mark(self.config) | (self.validation(step + 1) if self.validation else {})
+            return self._write(row)
+        if action != "rollback":  # that one's line is written when its batch is passed over
+            self._write(self.faults.line(step))
+        self.faults.refuse(step)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self.metrics is not None:
+            self.metrics.event(line) if "event" in line else self.metrics.step(line)
+
+    def _roll_back(self, step: int) -> None:
+        """To the last checkpoint; what is left out since stays left out."""
+        left_out, why = self.faults.left_out, self.faults.verdict.why
+        self.checkpoints.wait()
+        self.progress = self.checkpoints.load()
+        if not self.progress.loaded:
+            raise RopewalkError(
+                f"{why}, at step {step + 1}; no checkpoint is whole, so none can be gone back to; begin anew"
+            )
+        self.faults = Faults(self.config.train.faults, self.progress.state)
+        self.faults.left_out |= left_out
+        if self.metrics is not None:
+            self.metrics.back_to(self.progress.step)
+            print(f"step {step + 1}: {why}; back to step {self.progress.step}, and on without this batch", flush=True)
+
+    def _between(self) -> None:
+        """Between two steps: a stop that is asked for, and checkpoints. Raises: Stopped."""
+        done, every = self.progress.step, self.config.train.checkpoint_steps
+        asked, *written = self.stop(*self.checkpoints.flags())
+        self.checkpoints.settle(*written)
+        if done == self.config.train.steps:
+            return
+        if asked or (every and done % every == 0):
+            self.checkpoints.save(self.progress)
+        if asked:
+            self.checkpoints.finish()
+            raise Stopped(f"stopped after step {done} with a checkpoint; run the same command again to resume")
+
+    def close(self) -> None:
+        if self.metrics is not None:
+            self.metrics.close()

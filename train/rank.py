@@ -80,13 +80,13 @@ def train(run_dir: Path) -> None:
     if with_adapter:
         save.fully_trained(built)
     seen = metrics.Seen(live, config, mesh, feed, list(data.stores))
-    loop.train(live, config, feed, folder, mesh, checkpoints, progress, seen, validation)
+    progress = loop.train(live, config, feed, folder, mesh, checkpoints, progress, seen, validation)
     carry.leave(config, checkpoints, progress)
     whole.export(live, folder / "model")
     if with_adapter:
         save.save(built, plan, model.starting(config, cache).name, folder / "adapter")
     if dist.get_rank() == 0:
-        told = validate.summary(metrics.lines(folder))
+        told = {**loop.events(progress), **validate.summary(metrics.lines(folder))}
         write_json(
             folder / "done.json", {"steps": config.train.steps, "checkpoints_failed": checkpoints.failed, **told}
         )

@@ -65,8 +65,10 @@ def _reload(config: Config, temporary: Path) -> None:
 
 
 def launch(config: Config, run_dir: Path, temporary: Path) -> None:
-    """Run the ranks to their end. SIGINT and SIGTERM ask them to save and stop."""
+    """Run the ranks to their end. SIGINT, SIGTERM and Slurm's SIGUSR1 ask them to save and stop."""
     (temporary / failure.NOTE).unlink(missing_ok=True)
+    # Slurm sends it to every process of a step: DeepSpeed's launcher, which inherits this, must live on
+    usr1 = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     process = subprocess.Popen(command(config, run_dir), env=environment(config), start_new_session=True)
 
     def ask(*_: Any) -> None:
@@ -75,20 +77,40 @@ def launch(config: Config, run_dir: Path, temporary: Path) -> None:
         (temporary / STOP).touch()
         print("stopping after this step with a checkpoint (once more: at once)", file=sys.stderr, flush=True)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    before[signal.SIGUSR1] = usr1
     try:
         code = process.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     if code == STOPPED:
-        raise Stopped("train stopped in good order; run the same command again to resume")
+        raise Stopped(
+            f"train stopped in good order; {requeue() if config.train.requeue else 'run the same command again to resume'}"
+        )
     if code:
         note = failure.read(temporary)
         first = f"; {failure.named(note)} was the first" if note else ""
         error = RopewalkError(f"train: the ranks ended with exit code {code}{first}; what they said is above")
         error.exit_code = code if code in (2, 3) else 1
         raise error
+
+
+def requeue() -> str:
+    """Put this Slurm job into its queue again; what was done, or why not."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return "train.requeue is True, but this is no Slurm job; run the same command again to resume"
+    try:
+        said = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+    except OSError as error:
+        return f"scontrol did not start ({error}); submit the job again to resume"
+    why = said.stderr.strip() or f"exit code {said.returncode}"
+    return (
+        f"job {job} is queued again"
+        if not said.returncode
+        else f"scontrol requeue {job}: {why}; submit it again to resume"
+    )
 
 
 def processes(config: Config) -> int:

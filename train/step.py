@@ -3,7 +3,7 @@
 dp_size data-parallel groups   sp_size ranks of a group, each with a slice   A micro-steps accumulated
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import Feed, Row
 from ropewalk.train import seeds
 from ropewalk.train.attention import borders
-from ropewalk.train.engine import accumulate, device, gradient_norm
+from ropewalk.train.engine import accumulate, device
+from ropewalk.train.gate import Gate, summed
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.metrics import Seen
 from ropewalk.train.schedule import lr_at
@@ -26,10 +27,24 @@ def gradient_scale(mesh: Mesh, accumulated: int, zero_stage: int) -> int:
     return mesh.dp_size * accumulated * (mesh.sp_size if zero_stage == 3 else 1)
 
 
+def always(step: int, loss: float, norm: float) -> bool:
+    return True
+
+
 def one_step(
-    engine: Any, config: Config, feed: Feed, rows: Iterator[Row], step: int, mesh: Mesh, seen: Seen
+    engine: Any,
+    config: Config,
+    feed: Feed,
+    rows: Iterator[Row],
+    step: int,
+    mesh: Mesh,
+    seen: Seen,
+    admit: Callable[[int, float, float], bool] = always,
 ) -> dict[str, Any]:
-    """One optimizer step on the next micro-batches of `rows`; returns its line of metrics.jsonl."""
+    """One optimizer step on the next micro-batches of `rows`; returns its line of metrics.jsonl.
+
+    `admit(step, loss, gradient norm)` is asked before the weights change, on every rank with the same values.
+    """
     mark = seen.begin(step)
     seeds.begin_step(config.seed, config.phase, step, mesh.rank)
     numbers, labels = [turn.number for turn in feed.turns(step)], feed.labels(step)
@@ -51,14 +66,17 @@ def one_step(
         engine.backward(found * scale)  # the loss is already a share of the whole batch
         mark("backward")
         seen.gradients()
-        engine.step()
-        mark("optimizer")
+        if micro + 1 < accumulated:
+            engine.step()
+    gate = Gate(engine)
+    gate.step(admit(step, summed(seen.loss), gate.norm))
+    mark("optimizer")
     tokens = len(numbers) * feed.sequences.seq_len
     told = seen.end(tokens, labels)
     return {
         "step": step + 1,
         "loss": told.pop("loss"),
-        "grad_norm": gradient_norm(engine),
+        "grad_norm": gate.norm,
         "lr": lr,
         "tokens": tokens,
         "labels": labels,

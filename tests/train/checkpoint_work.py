@@ -85,11 +85,13 @@ def trained(work: Work) -> dict[str, Any]:
 
 
 def told(folder: Path) -> dict[str, Any]:
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [line for line in lines if "event" not in line]
     return {
         "steps": [row["step"] for row in rows],
         "losses": [row["loss"] for row in rows],
         "sequences": [row["sequences"] for row in rows],
+        "events": [line for line in lines if "event" in line],
     }
 
 
@@ -125,6 +127,30 @@ def whole_states(live: Any) -> dict[str, dict[str, np.ndarray]]:
         full = found.setdefault(key, {}).setdefault(name, np.full(sizes[name], np.nan, part.dtype))
         full[begin : begin + len(part)] = part
     return found
+
+
+# -- a bad batch -------------------------------------------------------------------------------------------------------
+
+
+def spoil(work: Work, live: Any) -> None:
+    """The loss of one sequence is `work.more["times"]` what it is, and the weights are looked at before and after each step."""
+    bad = torch.from_numpy(work.data.sequences().read(work.more["bad"]).input_ids)
+    forward, seen = live.module.forward, work.more.setdefault("seen", [])
+
+    def instead(input_ids: torch.Tensor, **given: Any) -> torch.Tensor:
+        times = work.more["times"] if torch.equal(input_ids[0].cpu(), bad) else 1.0
+        found = forward(input_ids=input_ids, **given) * times
+        live.module.plain *= times
+        return found
+
+    live.module.forward = instead
+    seen.append(whole_states(live))
+    _before(loop.StopSignal, "__call__", lambda *_: seen.append(whole_states(live)))
+
+
+def spoiled(work: Work) -> dict[str, Any]:
+    found = trained(work)
+    return {**found, "seen": work.more["seen"]}
 
 
 # -- deaths ------------------------------------------------------------------------------------------------------------

@@ -22,7 +22,13 @@ FILE = "zero_pp_rank_1_mp_rank_00_optim_states.pt"
 
 
 def settings(*words: str) -> Config:
-    small = ["data.seq_len=64", "train.global_batch_tokens=256", "train.precision=fp32", "train.wandb=off"]
+    small = [
+        "data.seq_len=64",
+        "train.global_batch_tokens=256",
+        "train.precision=fp32",
+        "train.wandb=off",
+        "train.micro_batch_size=1",
+    ]
     steps = ["train.steps=6", "train.checkpoint_steps=2", "train.lr=1e-2", "train.warmup_steps=2"]
     return compose(["recipe=demo", *small, *steps, *words])
 

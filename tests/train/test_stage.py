@@ -88,3 +88,16 @@ def test_an_unfinished_training_of_other_settings_is_refused_not_thrown_away(tmp
     with pytest.raises(ConfigError, match=r"^train.lr was 0.001, is 0.002 in the checkpoint step-00000004; a run is"):
         stage.run(config("train.lr=2e-3"), {}, tmp_path / "train")
     assert there.is_dir()
+
+
+def test_a_stopped_slurm_job_is_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = tmp_path / "scontrol"
+    stub.write_text(f"#!/bin/sh\necho $@ > {tmp_path}/said\n[ $2 = 7 ] && exit 0\necho no such job >&2; exit 1\n")
+    stub.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert stage.requeue() == "job 7 is queued again" and (tmp_path / "said").read_text() == "requeue 7\n"
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    assert stage.requeue() == "scontrol requeue 8: no such job; submit it again to resume"
+    monkeypatch.delenv("SLURM_JOB_ID")
+    assert "this is no Slurm job" in stage.requeue()

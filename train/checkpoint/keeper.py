@@ -1,9 +1,10 @@
 """A run's checkpoints as the loop uses them. What says "every rank" is called by all of them in the same step."""
 
+import copy
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ class Progress:
     """Steps that are done; the next one reads the batch of this number."""
     state: dict[str, Any] = field(default_factory=dict)
     """Whatever else later steps depend on, in plain values."""
+    loaded: str = ""
+    """The checkpoint that it was read from; empty at a start from nothing."""
 
 
 class Checkpoints:
@@ -67,7 +70,8 @@ class Checkpoints:
     def _facts(self, progress: Progress) -> dict[str, Any]:
         mesh = {"world_size": self.mesh.world_size, "sp_size": self.mesh.sp_size}
         stage = {"zero_stage": self.engine.zero_optimization_stage()}
-        return {"schema": 1, **asdict(progress), **mesh, **stage, "content": self.content}
+        now = {"step": progress.step, "state": copy.deepcopy(progress.state)}
+        return {"schema": 1, **now, **mesh, **stage, "content": self.content}
 
     def flags(self) -> list[float]:
         """This rank's part of what the loop reduces once a step by the largest: still at work, failed."""
@@ -141,7 +145,7 @@ class Checkpoints:
                 continue
             folder.refuse_other(name, facts["content"], self.content)
             self._read(name, facts)
-            return Progress(facts["step"], facts["state"])
+            return Progress(facts["step"], facts["state"], name)
         if names:
             self._say("no checkpoint is whole; training starts anew")
         return Progress()

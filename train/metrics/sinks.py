@@ -37,9 +37,7 @@ class Metrics:
 
     def __init__(self, folder: Path, config: Config, first_step: int) -> None:
         self.config, self.path, self.first_step = config, folder / NAME, first_step
-        kept = [line for line in lines(folder) if line["step"] <= first_step]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self.file = self.path.open("a")
+        self._drop_after(first_step)
         self.bar = tqdm(
             total=config.train.steps,
             initial=first_step,
@@ -48,6 +46,25 @@ class Metrics:
             disable=not sys.stderr.isatty(),
         )
         self.steps, self.said = config.train.steps, 0.0
+
+    def _drop_after(self, step: int) -> None:
+        kept = [line for line in lines(self.path.parent) if line["step"] <= step]
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self.file = self.path.open("a")
+
+    def back_to(self, step: int) -> None:
+        """The steps after it come again."""
+        self.file.close()
+        self._drop_after(step)
+        self.bar.reset()
+        self.bar.update(step)
+
+    def event(self, line: dict[str, Any]) -> None:
+        """The line of a step that was not taken; said at once."""
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        self.bar.update()
+        print(f"step {line['step']}/{self.steps}  {line['event']}: {line['why']}; this batch is left out", flush=True)
 
     @cached_property
     def dashboards(self) -> list[dashboards.Dashboard]:

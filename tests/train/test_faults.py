@@ -1,0 +1,147 @@
+"""Losses that are no number and losses that leap: what is judged, and that nothing of such a batch enters weights or moments."""
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ropewalk.conf.errors import RopewalkError
+from ropewalk.conf.faults import FaultsConfig
+from ropewalk.conf.schema import Config
+from ropewalk.launch.compose import compose
+from ropewalk.train.faults import Faults, judge, leaps
+
+sys.path.insert(0, str(Path(__file__).parent))
+import checkpoint_work  # noqa: E402
+import ranks  # noqa: E402
+from checkpoint_work import Work  # noqa: E402
+
+# -- pure --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_leap_is_counted_in_deviations_above_the_median() -> None:
+    before = [1.0, 1.1, 0.9, 1.05, 0.95]
+    # median 1, median deviation 0.05
+    limit = 1 + 3 * 1.4826 * 0.05
+    assert leaps(limit + 1e-6, before, 3, 4) and not leaps(limit - 1e-6, before, 3, 4)
+    assert not leaps(0.0, before, 3, 4)
+    assert not leaps(100.0, before, 3, 6)
+
+
+def test_steps_that_do_not_differ_make_no_leap_of_a_rounding() -> None:
+    assert not leaps(1.0 + 1e-6, [1.0] * 10, 5, 4)
+    assert leaps(1.06, [1.0] * 10, 5, 4)
+
+
+@pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.inf), (1.0, math.nan)])
+@pytest.mark.parametrize("action", ["stop", "skip", "rollback"])
+def test_what_is_no_number_is_judged_by_on_nan(loss: float, norm: float, action: str) -> None:
+    found = judge(loss, norm, [], [], FaultsConfig(on_nan=action))
+    assert found.action == action and "must be finite" in found.why
+
+
+def test_leaps_are_judged_by_on_spike_for_the_loss_and_the_norm() -> None:
+    rule, before = FaultsConfig(on_spike="skip", spike_window=16), [1.0, 1.1, 0.9, 1.0]
+    assert judge(1.0, 1.0, before, before, rule).action == "apply"
+    assert judge(9.0, 1.0, before, before, rule).why == "loss is 9; the 4 before have a median of 1"
+    assert judge(1.0, 9.0, before, before, rule).why == "gradient norm is 9; the 4 before have a median of 1"
+    assert judge(9.0, 9.0, before, before, FaultsConfig(spike_window=16)).action == "apply"
+
+
+def test_what_was_left_out_is_not_what_a_leap_is_counted_from() -> None:
+    state: dict[str, Any] = {}
+    faults = Faults(FaultsConfig(on_spike="skip", spike_window=4), state)
+    assert [faults.admit(step, loss, 1.0) for step, loss in enumerate([1.0, 50.0, 50.0, 1.0])] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert state["losses"] == [1.0, 1.0] and sorted(state["left_out"]) == ["1", "2"]
+
+
+def test_too_many_stop() -> None:
+    faults = Faults(FaultsConfig(on_nan="skip", max_skips=1), {})
+    faults.admit(0, math.nan, 1.0)
+    faults.refuse(0)
+    faults.admit(1, math.nan, 1.0)
+    with pytest.raises(
+        RopewalkError, match=r"2 batches are left out, the last at step 2 .*train.faults.max_skips is 1"
+    ):
+        faults.refuse(1)
+
+
+# -- by ranks ----------------------------------------------------------------------------------------------------------
+
+
+def settings(*words: str) -> Config:
+    small = [
+        "data.seq_len=64",
+        "train.global_batch_tokens=128",
+        "train.precision=fp32",
+        "train.wandb=off",
+        "train.micro_batch_size=1",
+    ]
+    steps = ["train.steps=5", "train.checkpoint_steps=2", "train.lr=1e-2", "train.warmup_steps=0"]
+    return compose(["recipe=demo", *small, *steps, *words])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return checkpoint_work.plan(tmp_path_factory.mktemp("data"))
+
+
+def spoiled(folder: Path, data: Any, times: float, *words: str, bad: int | None = None) -> list[dict[str, Any]]:
+    """Two ranks; the first sequence that step 4 reads is bad."""
+    from ropewalk.data.dataset import turns_of_step
+
+    config, count = settings(*words), len(data.sequences())
+    assert count >= 10  # so that five steps of two read none twice
+    first = turns_of_step(3, seed=config.seed, count=count, batch=2)[0].number
+    folder.mkdir()
+    more = {"bad": first if bad is None else bad, "times": times}
+    work = Work(folder, config, data, trouble=checkpoint_work.spoil, more=more)
+    return ranks.run(2, checkpoint_work.spoiled, work)
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_batch_that_is_skipped_changes_no_weight_and_no_moment(tmp_path: Path, data: Any, stage: int) -> None:
+    found = spoiled(tmp_path / "skip", data, math.nan, f"train.zero_stage={stage}", "train.faults.on_nan=skip")[0]
+    seen = found["seen"]  # before the first step, and after each
+    changed = [any(not same(a[key], b[key]) for key in b if key in a) for a, b in zip(seen, seen[1:], strict=False)]
+    assert changed == [True, True, True, False, True]
+    assert all(np.isfinite(w).all() for w in found["weights"].values())
+    assert found["steps"] == [1, 2, 3, 5] and [line["step"] for line in found["events"]] == [4]
+    assert found["events"][0]["event"] == "skip" and found["events"][0]["loss"] is None
+    back = spoiled(tmp_path / "back", data, math.nan, f"train.zero_stage={stage}", "train.faults.on_nan=rollback")[0]
+    # the other way to the same end: from the checkpoint of step 2, without this batch
+    assert same(back["weights"], found["weights"]) and back["losses"] == found["losses"]
+    assert [(line["step"], line["event"]) for line in back["events"]] == [(4, "rollback")]
+
+
+def test_a_leap_is_skipped(tmp_path: Path, data: Any) -> None:
+    words = ["train.faults.on_spike=skip", "train.faults.spike_window=8"]
+    found = spoiled(tmp_path / "run", data, 100.0, *words)[0]
+    assert found["steps"] == [1, 2, 3, 5]
+    assert found["events"][0]["why"].startswith("loss is ") and found["events"][0]["loss"] > 100
+
+
+def test_by_default_the_run_stops_before_the_step(tmp_path: Path, data: Any) -> None:
+    with pytest.raises(
+        AssertionError, match=r"RopewalkError: loss is nan; it must be finite, at step 4, which was not taken"
+    ):
+        spoiled(tmp_path / "run", data, math.nan)
+
+
+def test_a_rollback_with_no_checkpoint_yet_goes_to_the_start(tmp_path: Path, data: Any) -> None:
+    words = ["train.checkpoint_steps=0", "train.faults.on_nan=rollback"]
+    found = spoiled(tmp_path / "run", data, math.nan, *words)[0]
+    wanted = spoiled(tmp_path / "other", data, math.nan, "train.faults.on_nan=skip")[0]
+    assert same(found["weights"], wanted["weights"]) and found["losses"] == wanted["losses"]
