@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from parity_work import in_pieces
 sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
 from plans import packed, written
 
+from ropewalk.conf.errors import Stopped
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import DataFolders, Feed
 from ropewalk.train import attention, engine, loop, ulysses, whole
@@ -96,7 +98,7 @@ def told(folder: Path) -> dict[str, Any]:
 
 
 def weights(live: Any) -> dict[str, np.ndarray]:
-    return {name: t.numpy() for name, t in whole.gather(live.module.named_parameters()).items()}
+    return {name: t.float().numpy() for name, t in whole.gather(live.module.named_parameters()).items()}
 
 
 def loaded(work: Work) -> dict[str, Any]:
@@ -169,7 +171,9 @@ def arm(live: Any, moment: str, number: int) -> None:
         if left[0] == 0:
             die()
 
-    if moment == "forward":
+    if moment == "time":
+        threading.Timer(number / 1000, die).start()
+    elif moment == "forward":
         live.module.model.model.layers[1].register_forward_pre_hook(now)
     elif moment == "backward":
         live.module.model.get_input_embeddings().weight.register_hook(now)
@@ -193,6 +197,65 @@ def arm(live: Any, moment: str, number: int) -> None:
         _before(checkpoint_folder, "prune", now)
     else:
         raise ValueError(moment)
+
+
+# -- other troubles ----------------------------------------------------------------------------------------------------
+
+
+def at_step(live: Any, step: int, now: Callable[[], None]) -> None:
+    """In the forward pass of a step, from 1, of two micro-batches each."""
+    left = [2 * step - 1]
+
+    def hook(*_: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            now()
+
+    live.module.model.model.layers[0].register_forward_pre_hook(hook)
+
+
+def terminate(_: Work, live: Any) -> None:
+    if torch.distributed.get_rank() == 1:
+        at_step(live, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def stopped(work: Work) -> int:
+    try:
+        trained(work)
+    except Stopped as end:
+        return end.exit_code
+    return 0
+
+
+def fill_disk(_: Work, live: Any, first: int = 2) -> None:
+    """From the `first` checkpoint on, what rank 1 writes goes to a device without room."""
+    whole, number = writer.write_file, [0]
+
+    def instead(path: Path, value: Any) -> Any:
+        number[0] += 1
+        if torch.distributed.get_rank() == 1 and number[0] == first:
+            path = Path("/dev/full")
+        return whole(path, value)
+
+    writer.write_file = instead
+
+
+def fill_disk_and_terminate(work: Work, live: Any) -> None:
+    """The first checkpoint stands, that of the stop does not."""
+    fill_disk(work, live)
+    terminate(work, live)
+
+
+def freeze(work: Work, live: Any) -> None:
+    if torch.distributed.get_rank() == 1:
+        at_step(live, 3, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+
+
+def watched(work: Work) -> dict[str, Any]:
+    """`trained`, with what it says to stderr in a file."""
+    rank = torch.distributed.get_rank()
+    sys.stderr = (work.folder / f"stderr-{rank}").open("w", buffering=1)
+    return trained(work)
 
 
 def _before(where: Any, name: str, now: Callable[..., None]) -> None:

@@ -7,8 +7,10 @@ import multiprocessing
 import os
 import socket
 import sys
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,24 @@ def run(world: int, work: Callable[..., Any], *given: Any, timeout_s: float = TI
     `work` is a function of a module (not a closure), and what it is given and returns can be pickled (tensors as numpy arrays).
     Raises: AssertionError with the ranks' tracebacks when one fails or takes too long; none is left behind.
     """
+    with _started(world, work, given) as (_, pipes):
+        return _collect(pipes, timeout_s)
+
+
+def left_alone(
+    world: int, work: Callable[..., Any], *given: Any, timeout_s: float = TIMEOUT_S
+) -> tuple[list[Any], float]:
+    """Exit codes of ranks that nobody ends (None: still there after `timeout_s`), and the seconds from the first end to the last."""
+    with _started(world, work, given) as (ranks, _):
+        wait([rank.sentinel for rank in ranks], timeout_s)
+        first = time.monotonic()
+        for rank in ranks:
+            rank.join(max(0.0, first + timeout_s - time.monotonic()))
+        return [rank.exitcode for rank in ranks], time.monotonic() - first
+
+
+@contextmanager
+def _started(world: int, work: Callable[..., Any], given: Any) -> Iterator[tuple[list[Any], list[Connection]]]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     port = free_port()
@@ -40,7 +60,7 @@ def run(world: int, work: Callable[..., Any], *given: Any, timeout_s: float = TI
             rank.start()
         for _, theirs in pipes:
             theirs.close()
-        return _collect([ours for ours, _ in pipes], timeout_s)
+        yield ranks, [ours for ours, _ in pipes]
     finally:
         for rank in ranks:
             rank.kill()
