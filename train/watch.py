@@ -34,16 +34,16 @@ def held_up_by(before: dict[int, Any], now: dict[int, Any]) -> dict[int, str]:
     """
     dumb = {rank: said for rank, said in now.items() if said is None or said == before.get(rank)}
     if dumb:
-        return {rank: f"{_at(said)}, and its process does not answer" for rank, said in dumb.items()}
+        return {rank: f"it was last seen {_at(said)}, and its process does not answer" for rank, said in dumb.items()}
     least = min((said["step"], said["done"]) for said in now.values())
-    return {rank: _at(said) for rank, said in now.items() if (said["step"], said["done"]) == least}
+    return {rank: f"it is {_at(said)}" for rank, said in now.items() if (said["step"], said["done"]) == least}
 
 
 def _at(said: Any) -> str:
     if said is None:
-        return "it never began a step"
+        return "before its first step"
     where = f"after its {said['phase']}" if said["phase"] else "at its begin"
-    return f"it is at step {said['step'] + 1}, {where}"
+    return f"at step {said['step'] + 1}, {where}"
 
 
 class Watch:
