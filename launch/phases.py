@@ -22,8 +22,8 @@ def checked(composed: DictConfig, told: Any) -> Config:
 
     Raises: ConfigError with the problems of all phases, each line once; what only some have begins with `phases[NUMBER].`
     """
-    listed = OmegaConf.to_container(composed.phases)
-    if wrong := list(phases.problems(listed)):  # type: ignore[arg-type]
+    listed: Any = OmegaConf.to_container(composed.phases)
+    if wrong := list(phases.problems(listed)):
         raise ConfigError("\n".join(wrong))
     each = [_problems(composed, phase, told) for phase in listed]
     common = [line for line in each[0] if all(line in lines for lines in each)]
@@ -31,7 +31,7 @@ def checked(composed: DictConfig, told: Any) -> Config:
     if problems := common + own or list(_carried(composed, listed)):
         raise ConfigError("\n".join(problems))
     for key in OmegaConf.missing_keys(composed):  # every phase sets it, else it were told: nothing reads the run's own
-        OmegaConf.update(composed, key, OmegaConf.select(put(composed, listed[-1]), key))  # type: ignore[index]
+        OmegaConf.update(composed, key, OmegaConf.select(put(composed, listed[-1]), key))
     return OmegaConf.to_object(composed)  # type: ignore[return-value]
 
 

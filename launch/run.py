@@ -205,9 +205,11 @@ def finished(arguments: argparse.Namespace, overrides: Sequence[str], config: Co
         refuse_unfit_shards(config)
     if target := getattr(arguments, "export", None):
         from ropewalk.data.reading import export
+        from ropewalk.launch.phases import chain
 
         export.target(target)
-        export.refuse(config.data.document_mask, config.data.positions, config.data.pose.target_length)
+        data = chain(config)[-1].data
+        export.refuse(data.document_mask, data.positions, data.pose.target_length)
     last = "report" if arguments.verb == "run" else arguments.verb
     run = execute(config, last, command(arguments.verb, overrides))
     if target:

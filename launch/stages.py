@@ -133,14 +133,17 @@ def _refuse_smaller_window(run: Run, rope: Manifest) -> None:
 def _data(run: Run) -> tuple[Manifest, str]:
     from ropewalk.data import stage
 
-    return stage.run(run.config, data_inputs(run.config), run.folder / "data")
+    return stage.run(run.config, data_inputs(run.config, run.before), run.folder / "data")
 
 
-def data_inputs(config: Config) -> Any:
-    """What the data stage is given: where the base's tokenizer is. Raises: ConfigError."""
+def data_inputs(config: Config, before: Run | None = None) -> Any:
+    """What the data stage is given: where the base's tokenizer is. One made from the sources is made of the first phase's, for all:
+    of others it would be another, and the model would read other words. Raises: ConfigError."""
     from ropewalk.data import stage
 
     base = _base(Run(config, {}))
+    if base.path is None and before is not None:
+        return stage.Inputs(str(before.folder / "data" / "tokenizer"))
     return stage.Inputs(base.path, base.revision, base.trust_remote_code)
 
 

@@ -5,6 +5,7 @@ starts from the exported weights, and its moments from nothing.
 """
 
 from pathlib import Path
+from typing import Any
 
 from ropewalk.conf import phases
 from ropewalk.conf.errors import ConfigError, RopewalkError
@@ -41,7 +42,7 @@ def take(config: Config, checkpoints: Checkpoints, progress: Progress) -> str:
     return f"optimizer: moments and fp32 weights of {before.name}, step {facts['step']}"
 
 
-def _last(path: Path) -> tuple[str, dict[str, object]]:
+def _last(path: Path) -> tuple[str, dict[str, Any]]:
     found = folder.found(path)
     if not found:
         raise RopewalkError(f"{path.parent.parent.name} left no checkpoint; run that phase again")

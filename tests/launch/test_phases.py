@@ -1,5 +1,6 @@
 """`phases`: settings on top of the run's, checked one phase after the other, every problem told by its phase."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ from ropewalk.conf.check import load, to_yaml
 from ropewalk.conf.errors import ConfigError
 from ropewalk.launch import phases
 from ropewalk.launch.compose import compose
+from ropewalk.launch.stages import execute
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
+from place import Place  # noqa: E402
 
 
 def chain(*words: str) -> list:
@@ -90,3 +95,14 @@ def test_frozen_settings_of_a_phase_read_back_as_themselves(tmp_path: Path) -> N
     for number, config in enumerate(chain("phases=[{name:short,rope:pi},{train.lr:1e-5}]"), 1):
         (tmp_path / "config.yaml").write_text(to_yaml(config))
         assert load(tmp_path / "config.yaml") == config and config.phase == number
+
+
+def test_a_tokenizer_made_of_the_sources_is_the_first_phase_s_in_all(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    phase = f"{{data.sources.notes.path: {tmp_path / 'notes'}}}"
+    run = execute(place.config(f"phases=[{{}}, {phase}]", f"runs_dir={tmp_path / 'runs'}", sources=("books",)), "data")
+    assert run.before is not None
+    one, two = (at / "data" / "tokenizer" / "tokenizer.json" for at in (run.before.folder, run.folder))
+    assert one.read_bytes() == two.read_bytes()
+    alone = execute(place.config(f"runs_dir={tmp_path / 'runs'}", "name=alone"), "data")
+    assert (alone.folder / "data" / "tokenizer" / "tokenizer.json").read_bytes() != one.read_bytes()

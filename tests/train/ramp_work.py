@@ -1,13 +1,15 @@
 """What the ranks of test_ramp.py do."""
 
+from dataclasses import replace
 from typing import Any
 
 import deepspeed
 import numpy as np
+import torch
 from feeds import Rows, config
 from models import tiny_model
 
-from ropewalk.data.dataset import Feed
+from ropewalk.data.dataset import IGNORE, Feed, Row
 from ropewalk.train import attention, engine
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.metrics import Seen
@@ -42,3 +44,25 @@ def _stage(stage: int, steps: int) -> list[dict[str, Any]]:
     lines = [one_step(live, settings, feed, rows, step, mesh, seen) for step in range(steps)]
     live.destroy()
     return [{**line, "gradients": found} for line, found in zip(lines, gradients, strict=True)]
+
+
+class Context(Rows):
+    """A plan of which no label counts."""
+
+    def read(self, number: int, epoch: int = 0, low: int = 0, high: int | None = None) -> Row:
+        row = super().read(number, epoch, low, high)
+        return replace(row, labels=np.full_like(row.labels, IGNORE))
+
+    def labels(self, number: int) -> int:
+        return 0
+
+
+def context_only() -> tuple[dict[str, Any], bool]:
+    """The line of a step without a label, and whether the weights are what they were."""
+    settings, mesh = config(zero_stage=1), Mesh.of(1)
+    model = tiny_model()
+    model.set_attn_implementation(attention.register("sdpa"))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    live, feed = engine.make(model, settings, 2), Feed(Context(), 0, 1, 2)
+    line = one_step(live, settings, feed, feed.micro_batches([0]), 0, mesh, Seen(live, settings, mesh))
+    return line, all(torch.equal(p, before[name]) for name, p in model.named_parameters())

@@ -58,6 +58,11 @@ def test_each_step_s_loss_and_gradient_are_those_of_one_process(found: Any, stag
             assert apart <= 1e-5, (step, name)
 
 
+def test_a_batch_of_context_only_has_no_loss_and_moves_no_weight() -> None:
+    ((line, stayed),) = ranks.run(1, ramp_work.context_only)
+    assert (line["loss"], line["labels"], line["grad_norm"]) == (0.0, 0, 0.0) and stayed
+
+
 DEMO = ["recipe=demo", "train.global_batch_tokens=4096", "train.steps=10"]
 
 
