@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from deepspeed.utils import safe_get_full_grad
 from models import packed, tiny_model
+from parity_work import in_pieces
 
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.schema import Config, EvalConfig, ModelConfig, RopeConfig
@@ -36,23 +37,26 @@ def config(**train: Any) -> Config:
 def model(**changes: Any) -> Any:
     found = tiny_model(**changes)
     found.set_attn_implementation(attention.register("sdpa"))
-    return found
+    return found.to(engine.device())
 
 
-def rows(number: int) -> Row:
-    """Another cut of the row into documents each time."""
-    lengths = [[20, 28], [48], [5, 40, 3], [16, 16, 16]][number % 4]
-    return packed(lengths, LENGTH, seed=number)[0]
+def rows(number: int, length: int = LENGTH) -> Row:
+    """Another cut of the row into documents each time, in 48ths."""
+    parts = [[20, 28], [48], [5, 40, 3], [16, 16, 16]][number % 4]
+    sizes = [part * length // 48 for part in parts[1:]]
+    return packed([length - sum(sizes), *sizes], length, seed=number)[0]
 
 
-def steps(live: Any, settings: Config, count: int, accumulated: int) -> Iterator[tuple[float, dict[str, np.ndarray]]]:
+def steps(
+    live: Any, settings: Config, count: int, accumulated: int, length: int = LENGTH
+) -> Iterator[tuple[float, dict[str, np.ndarray]]]:
     """The loss of each step over all ranks, and its gradients; every rank and micro-step has rows of its own."""
     mesh = Mesh.of(settings.train.sp_size)
     scale = gradient_scale(mesh, accumulated, settings.train.zero_stage)
     for step in range(count):
-        loss, labels = torch.zeros(()), 40 * accumulated * mesh.world_size
+        loss, labels = torch.zeros((), device=engine.device()), length * accumulated * mesh.world_size
         for micro in range(accumulated):
-            row = rows((step * accumulated + micro) * mesh.world_size + mesh.rank)
+            row = rows((step * accumulated + micro) * mesh.world_size + mesh.rank, length)
             found = live(**inputs(row), total=labels)
             live.backward(found * scale)
             slopes = gradients(live) if micro == accumulated - 1 else {}
@@ -64,7 +68,7 @@ def steps(live: Any, settings: Config, count: int, accumulated: int) -> Iterator
 
 def step_of(live: Any, step: int) -> float:
     """One step on the row of that number; its loss."""
-    found = live(**inputs(rows(step)), total=40)
+    found = live(**inputs(rows(step)), total=LENGTH)
     live.backward(found)
     live.step()
     return float(found)
@@ -73,7 +77,7 @@ def step_of(live: Any, step: int) -> float:
 def gradients(live: Any) -> dict[str, np.ndarray]:
     """Whole tensors as the engine will apply them, before clipping. Adam would hide a wrong scale."""
     whole = {name: safe_get_full_grad(p) for name, p in live.module.named_parameters()}
-    return {name: grad.float().numpy().copy() for name, grad in whole.items()}
+    return {name: grad.float().cpu().numpy().copy() for name, grad in whole.items()}
 
 
 def weights(live: Any) -> dict[str, np.ndarray]:
@@ -81,15 +85,18 @@ def weights(live: Any) -> dict[str, np.ndarray]:
     found = {}
     for name, p in live.module.named_parameters():
         with deepspeed.zero.GatheredParameters([p], enabled=hasattr(p, "ds_id")):
-            found[name] = p.detach().float().numpy().copy()
+            found[name] = p.detach().float().cpu().numpy().copy()
     return found
 
 
-def trained(train: dict[str, Any], accumulated: int = 1, count: int = 2, **changes: Any) -> dict[str, Any]:
+def trained(
+    train: dict[str, Any], accumulated: int = 1, count: int = 2, length: int = LENGTH, **changes: Any
+) -> dict[str, Any]:
     """Losses, the first step's gradients, and the weights after `count` steps."""
     settings = config(**train)
-    live = engine.make(model(**changes), settings, accumulated)
-    losses, slopes = zip(*steps(live, settings, count, accumulated), strict=True)
+    with in_pieces():
+        live = engine.make(model(**changes), settings, accumulated)
+    losses, slopes = zip(*steps(live, settings, count, accumulated, length), strict=True)
     return {"losses": list(losses), "gradients": slopes[0], "weights": weights(live)}
 
 

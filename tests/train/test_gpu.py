@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from ropewalk.train import loss
+from ropewalk.train import engine, loss
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,3 +40,42 @@ def test_demo_trains_in_bf16_on_the_device(tmp_path, stage):
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [json.loads(line) for line in (tmp_path / "gpu" / "train" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.1
+
+
+def trained(**train: object) -> tuple[list[float], int]:
+    """Losses of three steps of a small Llama in bf16 and the peak of the last, in a process of one rank."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    import memory_work
+
+    torch.cuda.reset_peak_memory_stats()
+    wide = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8}
+    found = memory_work.trained({"precision": "bf16", "zero_stage": 1, **train}, count=3, length=16384, **wide)
+    return found["losses"], torch.cuda.max_memory_allocated()
+
+
+@pytest.fixture
+def one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_PORT", "29517")
+    engine.start_distributed()
+
+
+def test_activations_in_host_memory_change_no_bit_and_leave_the_device(one_rank):
+    stay, most = trained()
+    away, least = trained(offload_activations=True)
+    assert away == stay
+    # 8 layers x 16,384 tokens x 512 x 2 bytes are 128 MiB; two of the eight may be on the device at once
+    assert most - least > 5 * 16384 * 512 * 2
+
+
+@pytest.mark.parametrize("train", [{"tile_mlp": 2048}, {"compile": True}, {"offload_optimizer": True}])
+def test_what_saves_memory_trains_alike_on_the_device(one_rank, train):
+    plain, _ = trained()
+    assert trained(**train)[0] == pytest.approx(plain, rel=1e-2)
+
+
+def test_moments_of_eight_bits_train_on_the_device(one_rank):
+    pytest.importorskip("bitsandbytes", reason="needs bitsandbytes")
+    losses, _ = trained(optimizer="adamw_8bit", lr=1e-3)
+    assert losses[-1] < losses[0]

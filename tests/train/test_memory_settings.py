@@ -144,3 +144,18 @@ def test_what_is_offloaded_is_the_inputs_of_the_layers_and_nothing_else() -> Non
     with torch.no_grad():
         model.model(input_ids=ids)
     assert copies.moved_bytes == 2 * 3 * (20 * 32 * 4)
+
+
+def test_the_input_that_is_needed_next_is_fetched_ahead_and_nothing_is_kept_after_use() -> None:
+    copies = activations.HostCopies()
+    tensors = [torch.randn(2, 3) for _ in range(3)]
+    first, second, third = kept = [copies._keep(tensor) for tensor in tensors]
+    assert torch.equal(copies._give(third), tensors[2])
+    assert [k.fetched is not None for k in kept] == [False, True, False]
+    assert torch.equal(copies._give(second), tensors[1])
+    assert [k.fetched is not None for k in kept] == [True, False, False]
+    assert torch.equal(copies._give(first), tensors[0])
+    assert [k.fetched is not None for k in kept] == [False, False, False]
+    for tensor, k in zip(tensors, kept, strict=True):
+        assert k.host.data_ptr() != tensor.data_ptr()
+    assert copies._keep(tensors[0]).before is None  # the next pass fetches nothing of this one

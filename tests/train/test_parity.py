@@ -37,7 +37,8 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def settings() -> Config:
+def settings(**more: Any) -> Config:
+    """`more`: settings of `train` beside those of every cell."""
     words = {
         "train.steps": STEPS,
         "train.lr": LR,
@@ -48,6 +49,7 @@ def settings() -> Config:
         "train.precision": "fp32",
         "train.global_batch_tokens": BATCH * SEQ_LEN,
         "data.seq_len": SEQ_LEN,
+        **{f"train.{key}": value for key, value in more.items()},
     }
     return compose(["recipe=demo", *(f"{key}={value}" for key, value in words.items())])
 
@@ -103,9 +105,9 @@ def differences(found: Found, wanted: Found) -> dict[str, float]:
 
 
 def matrix(
-    sp_size: int, dp_size: int, wanted: list[Cell], plans: dict[str, DataFolders]
+    sp_size: int, dp_size: int, wanted: list[Cell], plans: dict[str, DataFolders], **more: Any
 ) -> dict[Cell, dict[str, float]]:
-    found = ranks.run(sp_size * dp_size, parity_work.cells, sp_size, wanted, settings(), plans, SHAPES)[0]
+    found = ranks.run(sp_size * dp_size, parity_work.cells, sp_size, wanted, settings(**more), plans, SHAPES)[0]
     for cell in wanted:
         refuse_leaks(found[cell], cell.plan)
     return {cell: differences(found[cell], alone(cell.plan, cell.model)) for cell in wanted}
@@ -145,6 +147,20 @@ def test_gradients_losses_and_norms_are_those_of_one_process(
 ) -> None:
     wanted = KEPT[sp_size, dp_size]
     for cell, apart in matrix(sp_size, dp_size, wanted, plans).items():
+        assert max(apart.values()) < RTOL, (cell, apart)
+
+
+def test_tiles_and_checkpoints_in_host_memory_are_the_same_numbers(plans: dict[str, DataFolders]) -> None:
+    """Tiles that do not divide the slice, under sequence parallelism and accumulation at each stage."""
+    wanted = [Cell(z, 2, "packed", "kv4") for z in STAGES]
+    settings = {"activation_checkpointing": True, "offload_activations": True, "tile_mlp": 5}
+    for cell, apart in matrix(2, 1, wanted, plans, **settings).items():
+        assert max(apart.values()) < RTOL, (cell, apart)
+
+
+def test_offloaded_states_are_the_same_numbers(plans: dict[str, DataFolders]) -> None:
+    wanted = [Cell(z, 2, "packed", "kv4") for z in STAGES[1:]]
+    for cell, apart in matrix(1, 2, wanted, plans, offload_optimizer=True).items():
         assert max(apart.values()) < RTOL, (cell, apart)
 
 
