@@ -15,16 +15,21 @@ DOCUMENTS = {"one document": 1, "eight documents": 8}
 # -- in the child ------------------------------------------------------------------------------------------------------
 
 
-def count(tokens: int, documents: int) -> dict[str, Any]:
-    """A sequence of `tokens` shared by all GPUs: ZeRO 3, bf16, activation checkpointing, one micro-step."""
+def count() -> list[dict[str, Any]]:
+    """One for each length and number of documents."""
     import torch
     from transformers import AutoModelForCausalLM
 
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(_llama_8b())
+    return [_count(model, tokens, documents) for tokens in LENGTHS for documents in DOCUMENTS.values()]
+
+
+def _count(model: Any, tokens: int, documents: int) -> dict[str, Any]:
+    """A sequence of `tokens` shared by all GPUs: ZeRO 3, bf16, activation checkpointing, one micro-step."""
     from ropewalk.train import flops, traffic
     from ropewalk.train.loss import chunk_tokens
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(_llama_8b())
     lengths, labels = [tokens // documents] * documents, tokens - documents
     work, of = flops.work(model), traffic.sizes(model)
     layout = traffic.Layout(1, GPUS, 3, 1, tokens, chunk=chunk_tokens(of.vocabulary))
@@ -67,17 +72,16 @@ def _by_kind(collectives: Any) -> dict[str, float]:
 def arithmetic(quick: bool) -> list[dict[str, Any]]:
     """A row for each length and each bound; the counts stand in the first of them."""
     common.say(f"  arithmetic, not a measurement: Llama 8B's shape on {GPUS} x {GPU}, ceilings as published")
-    return [
-        row for tokens in LENGTHS for said, documents in DOCUMENTS.items() for row in _rows(tokens, said, documents)
-    ]
+    cells = [(tokens, said) for tokens in LENGTHS for said in DOCUMENTS]
+    found = common.child("arithmetic:count")
+    return [row for cell, counts in zip(cells, found, strict=True) for row in _rows(*cell, counts)]
 
 
-def _rows(tokens: int, said: str, documents: int) -> list[dict[str, Any]]:
+def _rows(tokens: int, said: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     from ropewalk.train.hardware import ceiling
 
     top = ceiling(GPU)
     assert top is not None
-    found = common.child("arithmetic:count", tokens=tokens, documents=documents)
     moved, sent = sum(found["memory"].values()), sum(found["sent"].values())
     bounds = {
         "model_flops": found["model_flops"] / GPUS / (top.bf16_tflops * 1e12),
@@ -86,9 +90,9 @@ def _rows(tokens: int, said: str, documents: int) -> list[dict[str, Any]]:
         "links": sent / (top.link_gb_s * 1e9),
     }
     common.say(_table(tokens, said, found, bounds))
-    at = f"arithmetic_8b_{tokens}_{documents}"
+    at = f"arithmetic_8b_{tokens}_{DOCUMENTS[said]}"
     rows = [common.result(f"{at}_{name}", seconds, "s at least", measured=False) for name, seconds in bounds.items()]
-    rows[0] |= {"counts": found, "ceilings": vars(top), "documents": documents}
+    rows[0] |= {"counts": found, "ceilings": vars(top), "documents": DOCUMENTS[said]}
     return rows
 
 
