@@ -19,7 +19,7 @@ from jinja2 import ChainableUndefined, Environment
 from markupsafe import Markup
 
 from ropewalk.conf.errors import DataError
-from ropewalk.eval import calibration_plot, data_plot, phases, plots, rope_plot
+from ropewalk.eval import calibration_plot, data_plot, phases, plots, rope_plot, training_plot
 from ropewalk.eval.plots import MODELS
 
 SCHEMA = 1
@@ -134,6 +134,7 @@ def derived(run: Json) -> Json:
         "gain": plots.context_gain(models, window),
         "rope": rope_plot.wavelengths(rope, dimensions),
         "training": plots.training(metrics, width),
+        "by_position": training_plot.by_position(metrics, width),
         **calibration_plot.figures(run["calibration"]),
         **data_plot.figures(run["ledger"]),
     }
@@ -162,6 +163,7 @@ def derived(run: Json) -> Json:
             "lengths": data_plot.lengths_reading(run["ledger"]),
             "own": data_plot.own_reading(run["ledger"]),
             "training": training_reading(metrics, width),
+            "by_position": training_plot.reading(metrics),
         },
     }
 

@@ -68,8 +68,10 @@ def one_step(
         seen.gradients()
         if micro + 1 < accumulated:
             engine.step()
+    loss = summed(seen.loss)
+    mark("wait")  # for the slowest rank
     gate = Gate(engine)
-    gate.step(admit(step, summed(seen.loss), gate.norm))
+    gate.step(admit(step, loss, gate.norm))
     mark("optimizer")
     tokens = len(numbers) * feed.sequences.seq_len
     told = seen.end(tokens, labels)
