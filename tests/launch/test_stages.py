@@ -63,6 +63,21 @@ def shown(run: Run, **changes: Any) -> list[str]:
     return list(stages._in_force(Run(replace(run.config, **changes), run.done)))
 
 
+def test_of_phases_the_last_is_shown_while_the_ones_before_are_what_they_were(run: Run, tmp_path: Path) -> None:
+    config, folder = run.config, tmp_path / "demo" / "phases" / "1"
+    trained = {"seed": config.seed, "inputs": {**MARKS, "base": "b"}, "train": content(config.train)}
+    mark = finished(folder, "train", trained)
+    write_json(folder / "rope.json", MADE_FOR)
+    before = Run(replace(config, name="1", runs_dir=str(folder.parent)), run.done)
+    (tmp_path / "demo" / "train" / "manifest.json").unlink()
+    (tmp_path / "demo" / "train").rmdir()
+    own = {**trained, "inputs": {**MARKS, "base": "b", "before": mark}}
+    finished(tmp_path / "demo", "train", own)
+    assert "train" in stages._in_force(Run(config, run.done, before=before))
+    changed = replace(before.config, train=replace(config.train, lr=1e-5))
+    assert "train" not in stages._in_force(Run(config, run.done, before=Run(changed, run.done)))
+
+
 def test_everything_of_the_same_settings_is_on_the_page(run: Run) -> None:
     assert shown(run) == ["train", "eval", "calibration"]
 

@@ -1,6 +1,5 @@
 """Mixed windows: each document of a packed row as transformers has it alone, in a model with that document's table."""
 
-import copy
 import sys
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import AutoModelForCausalLM
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import DynamicConfig, YarnConfig
@@ -20,34 +18,17 @@ from ropewalk.train.rope import proof
 from ropewalk.train.step import inputs
 
 sys.path.insert(0, str(Path(__file__).parent))
-from models import packed, tiny_config, tiny_model  # noqa: E402
+import mixed_rope_work  # noqa: E402
+import ranks  # noqa: E402
+from mixed_rope_work import FACTOR, WINDOW, plain, scaled  # noqa: E402
+from models import packed, tiny_config  # noqa: E402
 
-WINDOW, FACTOR = 16, 4
 LENGTHS = [13, 40, 1, 16, 17, 9]  # 16 fits the window, 17 does not
 LINE = sum(LENGTHS)
 
 
 def plan_of(rope):
     return rope_plan.make(rope, tiny_config(max_position_embeddings=WINDOW), "tiny")
-
-
-def with_table(parameters):
-    """A model that transformers itself builds with `rope_parameters`; the weights of all are the same."""
-    model = tiny_model(max_position_embeddings=WINDOW)
-    config = copy.deepcopy(model.config)
-    config.rope_parameters, config.max_position_embeddings = parameters, WINDOW * FACTOR
-    other = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
-    other.load_state_dict(model.state_dict())
-    return other
-
-
-def plain():
-    return with_table({"rope_type": "default", "rope_theta": 10000.0})
-
-
-def scaled():
-    yarn = {"rope_type": "yarn", "factor": float(FACTOR), "original_max_position_embeddings": WINDOW}
-    return with_table({**yarn, "rope_theta": 10000.0})
 
 
 @pytest.fixture
@@ -88,6 +69,16 @@ def test_packed_row_has_the_loss_and_gradients_of_each_document_alone_under_its_
     assert float(found) == pytest.approx(wanted, rel=1e-5)
     for name, parameter in wrapped.model.named_parameters():
         assert (parameter.grad - gradients[name]).norm() <= 1e-5 * gradients[name].norm(), name
+
+
+def test_ranks_that_share_the_row_choose_by_the_documents_of_the_whole_row(plan):
+    """Their borders cut documents: a rank that counted its own part of a long one would give it the short ones' table."""
+    row, pieces = packed(LENGTHS, LINE)
+    wanted, gradients = alone(pieces)
+    found, shared = ranks.run(2, mixed_rope_work.shared, plan, row)[0]
+    assert found == pytest.approx(wanted, rel=1e-5)
+    for name, gradient in gradients.items():
+        assert np.linalg.norm(shared[name] - gradient.numpy()) <= 1e-5 * gradient.norm().item(), name
 
 
 def test_one_table_for_all_documents_is_another_loss(plan):
