@@ -10,8 +10,11 @@ import torch.nn.functional as F
 import transformers
 
 from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.scaling import YarnConfig
 from ropewalk.train import attention
+from ropewalk.train import model as models
 from ropewalk.train.attention import fit, leaks
+from ropewalk.train.rope import plan as rope_plan
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
@@ -142,3 +145,26 @@ def test_needs_are_read_off_the_model() -> None:
     assert attention.needs(made("GptOss", {**MIXED, **EXPERTS}), torch.bfloat16).sinks
     deepseek = transformers.DeepseekV3Config(qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128)
     assert fit.head_dim(deepseek) == 192
+
+
+@pytest.mark.parametrize("name", ["gemma 3", "olmo 3", "gpt-oss"])
+def test_a_windowed_base_is_built_as_the_trainer_builds_it(name: str, tmp_path: Path) -> None:
+    """From its folder, rescaled and proved; then the packed losses are those of each document under eager attention."""
+    kind, changes, _ = MODELS[name]
+    if name == "gpt-oss":
+        yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 64}
+        changes = {**changes, "rope_parameters": {**yarn, "truncate": False}}
+    made(kind, changes).save_pretrained(tmp_path)
+    base = models.Base(str(tmp_path))
+    plan = rope_plan.make(YarnConfig(factor=8.0), models.base_config(base), name)
+    model: Any = models.build(base, plan, dtype=torch.float32, attention_kernel="auto", computes=torch.float32).eval()
+    assert attention.told(model.config._attn_implementation).startswith("sdpa")
+    row, pieces = packed(LENGTHS, sum(LENGTHS))
+    marks = attention.borders(torch.from_numpy(row.cu_seqlens))
+    ids, positions, labels = (torch.from_numpy(x) for x in (row.input_ids, row.position_ids, row.labels))
+    with torch.no_grad():
+        found = losses(model, ids, labels, position_ids=positions[None], **marks)
+        model.set_attn_implementation("eager")
+        last = torch.tensor([-100])
+        alone = [losses(model, x, torch.cat([x[1:], last])) for x in map(torch.from_numpy, pieces)]
+    torch.testing.assert_close(found, torch.cat(alone), atol=2e-5, rtol=1e-5)
