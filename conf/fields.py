@@ -18,4 +18,5 @@ def added(default: Any = MISSING, **kwargs: Any) -> Any:
 
 
 def at_default(of: "Field[Any]", value: Any) -> bool:
-    return bool(value == (of.default if of.default is not MISSING else of.default_factory()))  # type: ignore[misc]
+    factory: Any = of.default_factory
+    return bool(value == (factory() if of.default is MISSING else of.default))

@@ -54,7 +54,11 @@ class LoraConfig:
             yield f"{at}.alpha is {self.alpha}; it must be a finite number above 0; e.g. {2 * self.rank}"
         if not 0 <= self.dropout < 1:
             yield f"{at}.dropout is {self.dropout}; it must be at least 0 and below 1; 0 is off"
-        if not isinstance(self.targets, (str, list)) or not all(isinstance(t, str) and t for t in self.names or [None]):
+        if (
+            not isinstance(self.targets, (str, list))
+            or not self.names
+            or not all(isinstance(t, str) for t in self.names)
+        ):
             yield f"{at}.targets is {self.targets}; it must be {ATTENTION}, {LINEAR} or names; e.g. {at}.targets=[q_proj,v_proj]"
         for name, choices in (("init", INITS), ("quantize", QUANTIZE)):
             if getattr(self, name) not in choices:

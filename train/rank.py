@@ -101,16 +101,17 @@ def build(config: Config, cache: Path, plan: RopePlan, mesh: Mesh) -> model.PreT
     base = model.starting(config, cache)
     exchange = ulysses.around(model.base_config(base), mesh)
     computes = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+    fewer_bits = quantize.loading(config.train.lora, computes, engine.device())
     built = model.build(
         base,
         plan,
-        dtype=torch.float32,
+        dtype=computes if fewer_bits else torch.float32,  # what is not packed takes no more than it will
         seed=config.seed,
         attention_kernel=config.train.attention,
         wrap=exchange,
         computes=computes,
         s2_group=config.train.s2_group,
-        loading=quantize.loading(config.train.lora, computes, engine.device()),
+        loading=fewer_bits,
     )
     return built.to(engine.device())  # type: ignore[arg-type]
 

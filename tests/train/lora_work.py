@@ -69,6 +69,7 @@ def trained(folder: str, steps: int, train: dict[str, Any], lora: dict[str, Any]
     for step in range(steps):
         one_step(live, settings, reads, rows, step, mesh, seen)
     plan = rope_plan.make(settings.rope, tiny_model(**changes).config, "tiny")
+    proof.restore(live_model, plan)
     said = proof.prove(live_model, plan, "after training")
     whole.export(live, Path(folder) / "model")
     save.save(live_model, plan, "tiny", Path(folder) / "adapter")
@@ -139,6 +140,6 @@ def four_bits(folder: str, base: str, train: dict[str, Any], lora: dict[str, Any
 def _logits(model: Any) -> np.ndarray:
     model.eval()
     with torch.no_grad():
-        found: np.ndarray = model(input_ids=torch.arange(40)[None], use_cache=False).logits[0].numpy()
+        found: np.ndarray = model(input_ids=torch.arange(40)[None], use_cache=False).logits[0].float().numpy()
     model.train()
     return found

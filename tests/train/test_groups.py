@@ -59,7 +59,7 @@ def by_torch(steps: int, batch: int) -> dict[str, torch.Tensor]:
     return {name: p.detach() for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("stage", [*(pytest.param(n, marks=pytest.mark.slow) for n in (0, 2)), 1, 3])
 def test_each_parameter_learns_at_its_own_rate_under_every_stage(stage: int) -> None:
     found = ranks.run(2, groups_work.trained, 3, 2, {**GROUPS, "zero_stage": stage})
     weights, wanted, start = found[0]["weights"], by_torch(3, 4), tiny_model().state_dict()

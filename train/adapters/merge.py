@@ -31,7 +31,7 @@ def bare(model: Any) -> Any:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with torch.device("meta"):
-        found = type(model)(config)
+        found = type(model)(config).to(model.dtype)
     found.generation_config = model.generation_config
     return found
 
