@@ -63,18 +63,9 @@ def test_adapter_and_merged_model_of_a_run_are_one_in_plain_peft(work: Path) -> 
         assert str(work) not in file.read_text()
 
 
-@pytest.mark.parametrize(
-    ("word", "said"),
-    [
-        ("train.lora.targets=[q_pro]", "train.lora.targets is q_pro; it must match a linear layer of the model"),
-        (
-            "train.freeze=[emed_tokens]",
-            "train.freeze[0] is emed_tokens; it must match the name of a parameter; did you mean embed_tokens?",
-        ),
-    ],
-)
-def test_a_name_that_matches_nothing_is_refused_before_a_token_is_written(work: Path, word: str, said: str) -> None:
-    words = command(work, "train", "name=none", "train.lora.rank=4", word)
+def test_a_target_that_matches_nothing_is_refused_before_a_token_is_written(work: Path) -> None:
+    words = command(work, "train", "name=none", "train.lora.rank=4", "train.lora.targets=[q_pro]")
     done = subprocess.run(words, env=ENV, cwd=work, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2 and said in done.stderr
+    assert done.returncode == 2
+    assert "train.lora.targets is q_pro; it must match a linear layer of the model" in done.stderr
     assert not list((work / "runs" / "none").glob("data*"))

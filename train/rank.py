@@ -78,7 +78,7 @@ def train(run_dir: Path) -> None:
     )
     say("; ".join(filter(None, [with_adapter, groups.told(built)])))
     if with_adapter:
-        save.fully_trained(built)
+        attach.fully_trained(built)
     seen = metrics.Seen(live, config, mesh, feed, list(data.stores))
     progress = loop.train(live, config, feed, folder, mesh, checkpoints, progress, seen, validation)
     carry.leave(config, checkpoints, progress)

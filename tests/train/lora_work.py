@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import deepspeed
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -24,9 +25,12 @@ from ropewalk.train.step import gradient_scale, inputs, one_step
 SEED = 5
 
 
-def adapted(lora: dict[str, Any], changes: dict[str, Any]) -> Any:
-    """A tiny model with an adapter whose second matrices are not zero, so that every gradient is something."""
+def adapted(lora: dict[str, Any], changes: dict[str, Any], pieces: bool = False) -> Any:
+    """A tiny model with an adapter whose second matrices are not zero, so that every gradient is something; `pieces`: cut up by ZeRO-3 before."""
     model = tiny_model(**changes)
+    if pieces:
+        settings = {"train_batch_size": dist.get_world_size(), "zero_optimization": {"stage": 3}}
+        deepspeed.zero.Init(module=model, config_dict_or_path=settings, dtype=torch.float32)
     attach.attach(model, LoraConfig(**lora), SEED)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -37,8 +41,9 @@ def adapted(lora: dict[str, Any], changes: dict[str, Any]) -> Any:
 
 
 def engine_of(train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any], accumulated: int) -> Any:
+    pieces = train.get("zero_stage") == 3 and train.get("sp_size", 1) == 1
     settings = config(lora=LoraConfig(**lora), **train)
-    built = adapted(lora, changes)
+    built = adapted(lora, changes, pieces)
     mesh = Mesh.of(settings.train.sp_size)
     built.set_attn_implementation(attention.register("sdpa", ulysses.around(built.config, mesh)))
     with in_pieces():
@@ -113,7 +118,7 @@ def initial(lora: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
 
 def refused(train: dict[str, Any], lora: dict[str, Any]) -> str:
     try:
-        save.fully_trained(engine_of(train, lora, {}, 1)[0].module.model)
+        attach.fully_trained(engine_of(train, lora, {}, 1)[0].module.model)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""

@@ -1,6 +1,7 @@
 """An adapter put into a model in place."""
 
 import importlib.util
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.lora import LoraConfig
 from ropewalk.conf.manifest import fingerprint
 from ropewalk.train.adapters import quantize, targets
+from ropewalk.train.groups import is_adapter
 
 INIT = {"default": True, "gaussian": "gaussian", "orthogonal": "orthogonal"}
 
@@ -23,10 +25,20 @@ def attach(model: Any, lora: LoraConfig, seed: int) -> str | None:
     quantize.refuse_missing(lora)
     names = targets.choose(model, lora.names)
     ends = targets.short(names, model)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _whole(model, names if lora.dora else []):
         torch.manual_seed(int(fingerprint(["lora", seed])[:15], 16))
         inject(model, settings(lora, ends))
     return f"lora: rank {lora.rank} beside {len(names)} linear layers ({', '.join(ends[:8])}{', ...' if len(ends) > 8 else ''})"
+
+
+def _whole(model: Any, names: list[str]) -> AbstractContextManager[Any]:
+    """The weights of `names` whole where ZeRO-3 holds them in pieces: DoRA begins with the sizes of their columns."""
+    weights = [p for name in names for p in model.get_submodule(name).parameters() if hasattr(p, "ds_id")]
+    if not weights:
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(weights)  # type: ignore[no-any-return]
 
 
 def settings(lora: LoraConfig, ends: list[str]) -> Any:
@@ -46,6 +58,23 @@ def settings(lora: LoraConfig, ends: list[str]) -> Any:
 def inject(model: Any, config: Any) -> None:
     """The model's linear layers are wrapped where they stand; no object is put around the model."""
     library().inject_adapter_in_model(config, model)
+
+
+def fully_trained(model: Any) -> list[str]:
+    """Modules whose own weights are trained, such as embeddings and norms: peft saves a module whole.
+
+    Raises: ConfigError when one cannot be told in peft's format: it has an adapter too, or modules inside.
+    """
+    names = [n for n, p in model.named_parameters() if p.requires_grad and not is_adapter(n)]
+    found = list(dict.fromkeys(name.rsplit(".", 1)[0] for name in names))
+    for name in found:
+        if name.endswith(".base_layer") or any(True for _ in model.get_submodule(name).children()):
+            plain = name.removesuffix(".base_layer")
+            raise ConfigError(
+                f"train.trainable names weights of {plain}; with LoRA it must name modules that have no adapter and none inside; "
+                "leave it out, or train without LoRA"
+            )
+    return found
 
 
 def library() -> Any:

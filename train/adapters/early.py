@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from ropewalk.conf.training import TrainConfig
 from ropewalk.train import groups
-from ropewalk.train.adapters import attach, save
+from ropewalk.train.adapters import attach
 
 
 def refuse_unmatched(config: PreTrainedConfig, train: TrainConfig) -> None:
@@ -20,4 +20,4 @@ def refuse_unmatched(config: PreTrainedConfig, train: TrainConfig) -> None:
     attach.attach(model, replace(train.lora, dora=False, init="default"), seed=0)
     groups.choose(model, train)
     if train.lora.rank:
-        save.fully_trained(model)
+        attach.fully_trained(model)

@@ -8,9 +8,8 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
-from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.manifest import read_json, write_json
-from ropewalk.train.adapters.attach import config_of, library
+from ropewalk.train.adapters.attach import config_of, fully_trained, library
 from ropewalk.train.groups import is_adapter
 from ropewalk.train.rope.plan import RopePlan
 from ropewalk.train.whole import gather, refuse_empty
@@ -43,23 +42,6 @@ def save(model: Any, plan: RopePlan, base: str, folder: Path) -> None:
         write_json(folder / "rope.json", plan.json())
         (folder / "README.md").write_text(README)
     dist.barrier()
-
-
-def fully_trained(model: Any) -> list[str]:
-    """Modules whose own weights are trained, such as embeddings and norms: peft saves a module whole.
-
-    Raises: ConfigError when one cannot be told in peft's format: it has an adapter too, or modules inside.
-    """
-    names = [n for n, p in model.named_parameters() if p.requires_grad and not is_adapter(n)]
-    found = list(dict.fromkeys(name.rsplit(".", 1)[0] for name in names))
-    for name in found:
-        if name.endswith(".base_layer") or any(True for _ in model.get_submodule(name).children()):
-            plain = name.removesuffix(".base_layer")
-            raise ConfigError(
-                f"train.trainable names weights of {plain}; with LoRA it must name modules that have no adapter and none inside; "
-                "leave it out, or train without LoRA"
-            )
-    return found
 
 
 def tied_head(model: Any, full: list[str]) -> tuple[str, str] | None:
