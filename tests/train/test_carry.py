@@ -45,7 +45,10 @@ def whole(data: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
     return ranks.run(2, carry_work.chain, [(config, tmp_path_factory.mktemp("whole"), 0)], data)[0][0]
 
 
-@pytest.mark.parametrize(("first", "second"), [(1, 1), (1, 3), (0, 2), (3, 1)])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(1, 1), (1, 3), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((0, 2), (3, 1)))],
+)
 def test_two_phases_are_one_training(data: Any, whole: Any, tmp_path: Path, first: int, second: int) -> None:
     one, two = ranks.run(2, carry_work.chain, parts(tmp_path, first, second), data)[0]
     assert one["sequences"] + two["sequences"] == whole["sequences"]
