@@ -93,7 +93,7 @@ def choose(kernel: str, needs: Needs) -> tuple[str, str]:
         return kernel, ""
     if not torch.cuda.is_available():
         return "sdpa", "auto: no CUDA device"
-    major, passed = torch.cuda.get_device_capability()[0], []
+    major, passed = torch.cuda.get_device_capability()[0], list[str]()
     for one in ON_GPU.values():
         if major in one.majors:
             if not (missing := lacks(one, needs)):

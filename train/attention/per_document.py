@@ -56,13 +56,13 @@ def _documents(
 ) -> torch.Tensor:
     """(1, H, S, E)"""
     # split, not slices: the gradient of a slice is a whole (1, H, S, D) of zeros for each document
-    taken = [x.split(cuts.sizes, dim=2) for x in (query, key, value)]
+    taken = tuple(x.split(cuts.sizes, dim=2) for x in (query, key, value))
     parts: dict[int, torch.Tensor] = {}
     for numbers in cuts.plain:
         q, k, v = (torch.cat([x[n] for n in numbers]) for x in taken)
         parts |= zip(numbers, _causal(q, k, v, scale, sink).split(1), strict=True)
     if window is not None and cuts.rests:
-        parts |= zip(cuts.rests, windows.band(*taken, cuts.rests, window, scale, sink), strict=True)
+        parts |= zip(cuts.rests, windows.band(taken, cuts.rests, window, scale, sink), strict=True)
     return torch.cat([parts[n] for n in range(len(cuts.sizes))], dim=2)
 
 

@@ -65,9 +65,10 @@ def mask(window: int, group: int, sink: bool, device: torch.device) -> torch.Ten
 
 
 def band(
-    query: Parts, key: Parts, value: Parts, rests: tuple[int, ...], window: int, scale: float, sink: torch.Tensor | None
+    taken: tuple[Parts, ...], rests: tuple[int, ...], window: int, scale: float, sink: torch.Tensor | None
 ) -> list[torch.Tensor]:
     """What the `rests` give: (1, H, their tokens, D) each, all blocks of all documents in one SDPA call."""
+    query, key, value = taken
     block = block_of(window)
     group = query[0].shape[1] // key[0].shape[1]
     counts = [-(-query[n].shape[2] // block) for n in rests]
