@@ -22,8 +22,8 @@ from ropewalk.conf.errors import Stopped
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import DataFolders, Feed
 from ropewalk.train import attention, engine, loop, ulysses, whole
+from ropewalk.train.checkpoint import elastic, writer
 from ropewalk.train.checkpoint import folder as checkpoint_folder
-from ropewalk.train.checkpoint import writer
 from ropewalk.train.checkpoint.fragments import flats, states, stepped
 from ropewalk.train.checkpoint.keeper import Checkpoints
 from ropewalk.train.mesh import Mesh
@@ -225,6 +225,26 @@ def stopped(work: Work) -> int:
     except Stopped as end:
         return end.exit_code
     return 0
+
+
+def until(work: Work) -> int:
+    """Stopped in good order after so many steps of this run."""
+    left, whole = [work.more["until"]], loop.StopSignal.__call__
+
+    def instead(self: loop.StopSignal, *flags: float) -> list[bool]:
+        left[0] -= 1
+        self.asked = self.asked or left[0] == 0
+        return whole(self, *flags)
+
+    loop.StopSignal.__call__ = instead  # type: ignore[method-assign]
+    return stopped(work)
+
+
+def lacking(work: Work) -> None:
+    """A parameter's pieces are left out of every list."""
+    whole = elastic._of_rank
+    elastic._of_rank = lambda *at: [s for s in whole(*at) if "layers.1.mlp" not in s.piece.name]
+    start(work).checkpoints.load()
 
 
 def fill_disk(_: Work, live: Any, first: int = 2) -> None:
