@@ -49,11 +49,12 @@ class Gate:
 @contextmanager
 def answering(owner: Any, name: str, value: Any) -> Iterator[None]:
     """A method that gives `value` for once."""
+    own = vars(owner).get(name)
     setattr(owner, name, lambda *_, **__: value)
     try:
         yield
     finally:
-        delattr(owner, name)
+        delattr(owner, name) if own is None else setattr(owner, name, own)
 
 
 def summed(share: torch.Tensor) -> float:

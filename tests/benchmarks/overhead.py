@@ -17,6 +17,9 @@ class Inside:
         self.inside: list[float] = []
         for name in ("forward", "backward", "step"):
             setattr(engine, name, self._timed(getattr(engine, name), last=name == "step"))
+        # the norm is the optimizer's, which is asked for it before its step
+        name = "scaled_global_norm"
+        setattr(engine.optimizer, name, self._timed(getattr(engine.optimizer, name), last=False))
 
     def _timed(self, function: Callable[..., Any], last: bool) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -36,6 +39,7 @@ def ours(length: int, count: int) -> dict[str, list[float]]:
     """Seconds a step: whole, and outside. From one step's end to the next, so that data and metrics are in it."""
     from ropewalk.data.dataset import Feed, lay
     from ropewalk.train import engine, loop
+    from ropewalk.train.checkpoint.keeper import Checkpoints, Progress
     from ropewalk.train.mesh import Mesh
 
     config = our_config(length, steps=count, wandb="offline", checkpoint_steps=0, activation_checkpointing=False)
@@ -44,6 +48,7 @@ def ours(length: int, count: int) -> dict[str, list[float]]:
     watch = Inside(live)
     feed = Feed(One(lay(documents(length, whole=False), length)), seed=0, micro=1, accumulated=1)
     with tempfile.TemporaryDirectory() as folder:
-        loop.train(live, config, feed, Path(folder), 0, Mesh())
+        checkpoints = Checkpoints(live, Path(folder) / "checkpoints", config.train, Mesh())
+        loop.train(live, config, feed, Path(folder), Mesh(), checkpoints, Progress())
     whole = [b - a for a, b in zip(watch.ends, watch.ends[1:], strict=False)]
     return {"whole": whole, "outside": [w - i for w, i in zip(whole, watch.inside[1:], strict=True)]}

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import arithmetic
+import checkpointing
 import common
 import demo
 import losses
@@ -38,6 +39,8 @@ BENCHMARKS = {
     "train_loop_overhead": training.train_loop_overhead,
     "loss_memory": losses.loss_memory,
     "start_to_first_step": startup.start_to_first_step,
+    "checkpoint_stall": checkpointing.checkpoint_stall,
+    "resume_to_first_step": checkpointing.resume_to_first_step,
     "pack_1m": packing.pack_1m,
     "pack_10m": packing.pack_10m,
     "reading": reading.reading,
