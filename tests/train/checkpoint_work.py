@@ -203,8 +203,8 @@ def arm(live: Any, moment: str, number: int) -> None:
 
 
 def at_step(live: Any, step: int, now: Callable[[], None]) -> None:
-    """In the forward pass of a step, from 1, of two micro-batches each."""
-    left = [2 * step - 1]
+    """In the first forward pass of a step, from 1."""
+    left = [live.gradient_accumulation_steps() * (step - 1) + 1]
 
     def hook(*_: Any) -> None:
         left[0] -= 1

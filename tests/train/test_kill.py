@@ -36,6 +36,8 @@ MOMENTS = [
     ("pruning", 2),
 ]
 RANK_0 = ("publishing", "completing", "renaming", "renamed", "pruning")
+# what is heard of it first: the death, or the other rank's lost connection
+GONE = r"died without a word|Connection closed|Connection reset"
 SOON_S = 30.0  # others are gone; a loaded machine takes some of it
 
 
@@ -85,7 +87,7 @@ def assert_killed_and_resumed(
     """Returns the step that the restart began at."""
     config, wanted = undisturbed(stage, sp_size, precision)
     work = Work(folder, config, data)
-    with pytest.raises(AssertionError, match="died without a word"):
+    with pytest.raises(AssertionError, match=GONE):
         ranks.run(2, checkpoint_work.trained, replace(work, death=death))
     found = ranks.run(2, checkpoint_work.trained, work)[0]
     assert found["losses"] == wanted["losses"] and found["sequences"] == wanted["sequences"]
@@ -132,7 +134,7 @@ def test_any_time(tmp_path: Path, data: Any, undisturbed: Any, seed: int) -> Non
     try:
         ranks.run(2, checkpoint_work.trained, replace(work, death=death))
     except AssertionError as ended:
-        assert "died without a word" in str(ended)
+        assert re.search(GONE, str(ended))
     found = ranks.run(2, checkpoint_work.trained, work)[0]
     assert found["losses"] == wanted["losses"] and same(found["weights"], wanted["weights"])
 
