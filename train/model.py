@@ -14,7 +14,7 @@ from ropewalk.conf import phases
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.manifest import fingerprint, run_shared
 from ropewalk.conf.schema import Config, ModelConfig, ScratchConfig
-from ropewalk.train import attention
+from ropewalk.train import attention, pieces
 from ropewalk.train.attention.choice import Wrap
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope import proof
@@ -157,28 +157,30 @@ def build(
     computes: torch.dtype | None = None,
     s2_group: int | None = None,
     loading: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> PreTrainedModel:
     """The base with `plan` applied to its config before construction, proved live; `wrap` goes around its attention kernel.
 
     `computes`: what an engine will cast it to, for which the kernel is chosen; unset: `dtype`. `loading`: more words for
-    `from_pretrained`, of weights of fewer bits. Raises: ConfigError, ProofError.
+    `from_pretrained`, of weights of fewer bits. `settings`: DeepSpeed's, under whose stage 3 parameters are made in pieces; such a model
+    runs in its engine only, where the rest of the proof is. Raises: ConfigError, ProofError.
     """
     config = rope_plan.apply(plan, base_config(base))
     if base.scratch is not None:
         if loading:
             raise ConfigError("model.scratch is set; weights of fewer bits are those of a trained base; set model.path")
-        torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = pieces.from_nothing(config, dtype, seed, settings)
     else:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(base.path),
-            revision=base.revision,
-            trust_remote_code=base.trust_remote_code,
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            **(loading or {}),
-        )
+        with pieces.made(settings):
+            model = AutoModelForCausalLM.from_pretrained(
+                str(base.path),
+                revision=base.revision,
+                trust_remote_code=base.trust_remote_code,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                **(loading or {}),
+            )
     return _ready(model, plan, attention_kernel, when, wrap, computes, s2_group)
 
 
@@ -201,10 +203,11 @@ def _ready(
 ) -> PreTrainedModel:
     """Proved, and with its attention kernel: the one asked for, or in fp32 outside training, which only sdpa takes, `auto`'s."""
     proof.restore(model, plan) if model.dtype != torch.float32 else None
-    print(proof.prove(model, plan, when))
+    print(proof.prove(model, plan, when, layers=not pieces.are(model)))
     attention.refuse(model.config, model.config.model_type, s2_group)
     refuse_unknown_heads(model)
-    attention.prove(model)
+    if not pieces.are(model):
+        attention.prove(model)
     kernel = kernel if computes else attention.of_dtype(kernel, model.dtype)
     needs = attention.needs(model, computes or model.dtype)
     model.set_attn_implementation(attention.register(kernel, wrap, needs, s2_group))
@@ -237,8 +240,8 @@ def refuse_unknown_heads(model: PreTrainedModel) -> None:
 def check_vocabulary(model: PreTrainedModel, vocab_size: int) -> None:
     """Raises: ConfigError when the tokenizer has more words than the model has embeddings."""
     weight: Any = model.get_input_embeddings().weight
-    rows = weight.shape[0]
-    if vocab_size > rows and rows > 0:
+    rows = pieces.shape(weight)[0]
+    if vocab_size > rows:
         raise ConfigError(
             f"model.path has {rows} embeddings and a tokenizer of {vocab_size} words; they must fit; mend the model folder"
         )

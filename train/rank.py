@@ -25,6 +25,7 @@ from ropewalk.train import (
     metrics,
     mixed_rope,
     model,
+    pieces,
     places,
     ulysses,
     validate,
@@ -47,12 +48,14 @@ def train(run_dir: Path) -> None:
     plan = RopePlan.read(run_dir / "rope.json")
     mesh = Mesh.of(config.train.sp_size)
     accumulated = engine.accumulation(config, mesh.dp_size)
-    built = build(config, cache, plan, mesh)
+    built = build(config, cache, plan, mesh, accumulated)
     model.check_vocabulary(built, len(tokenizers.load(str(data.tokenizer))))
     with_adapter = attach.attach(built, config.train.lora, config.seed)
     live = engine.make(built, config, accumulated, mesh)
     proof.restore(built, plan)
     say(proof.prove(built, plan, "after the engine's casts"))
+    if pieces.are(built):
+        attention.prove(built)  # it could not run before
     if config.train.mixed_windows:
         live.module.rope = mixed_rope.install(built, plan, mesh.sp_rank)
     validation = validate.of(live, config, data, mesh)
@@ -97,7 +100,7 @@ def content_of(folder: Path) -> Any:
     return read_json(folder / MARK)["content"]
 
 
-def build(config: Config, cache: Path, plan: RopePlan, mesh: Mesh) -> model.PreTrainedModel:
+def build(config: Config, cache: Path, plan: RopePlan, mesh: Mesh, accumulated: int) -> model.PreTrainedModel:
     base = model.starting(config, cache)
     exchange = ulysses.around(model.base_config(base), mesh)
     computes = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
@@ -112,6 +115,7 @@ def build(config: Config, cache: Path, plan: RopePlan, mesh: Mesh) -> model.PreT
         computes=computes,
         s2_group=config.train.s2_group,
         loading=fewer_bits,
+        settings=engine.settings(config.train, accumulated),
     )
     return built.to(engine.device())  # type: ignore[arg-type]
 

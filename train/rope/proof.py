@@ -74,8 +74,9 @@ def _restore(module: Any, attribute: str, inv_freq: np.ndarray) -> None:
         setattr(module, attribute, whole)
 
 
-def prove(model: nn.Module, plan: RopePlan, when: str) -> str:
-    """Hold the live model against the plan. Returns one line to log.
+def prove(model: nn.Module, plan: RopePlan, when: str, *, layers: bool = True) -> str:
+    """Hold the live model against the plan. Returns one line to log. `layers` False leaves the third look to a later proof: the model
+    cannot run before an engine gathers its parameters.
 
     Raises: ProofError that names the module or layer and the first dimension that differ.
     """
@@ -94,8 +95,8 @@ def prove(model: nn.Module, plan: RopePlan, when: str) -> str:
                 _table(attribute, module, table, plan)
                 _behaviour(layer_type, module, table, plan)
             count += 1
-    layers = probe.prove_layers(model, modules, plan, when)
-    held = "table and behaviour" if layers is None else f"table, behaviour and the queries and keys of {layers} layers"
+    seen = probe.prove_layers(model, modules, plan, when) if layers else None
+    held = "table and behaviour" if seen is None else f"table, behaviour and the queries and keys of {seen} layers"
     return f"rope proof {when}: {count} rotary module(s) hold the plan {plan.hash[:12]}, {held}"
 
 

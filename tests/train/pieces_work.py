@@ -1,0 +1,91 @@
+"""What the ranks of test_pieces.py do: a model made in pieces, its engine, its proofs, its weights."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from feeds import config
+from transformers.models.llama import modeling_llama
+
+from ropewalk.conf.errors import ProofError, RopewalkError
+from ropewalk.train import attention, engine, model, pieces, whole
+from ropewalk.train.mesh import Mesh
+from ropewalk.train.rope import proof
+from ropewalk.train.rope.plan import RopePlan
+
+
+def built(base: model.Base, plan: RopePlan, train: dict[str, Any]) -> tuple[Any, Any, bool]:
+    """Model, engine, and whether every parameter was in pieces before there was one."""
+    settings = config(**train)
+    made = model.build(
+        base,
+        plan,
+        dtype=torch.float32,
+        seed=3,
+        computes=torch.bfloat16 if train["precision"] == "bf16" else torch.float32,
+        settings=engine.settings(settings.train, 1),
+    )
+    apart = all(p.numel() == 0 for p in made.parameters())
+    model.check_vocabulary(made, 97)
+    live = engine.make(made, settings, 1, Mesh.of(1))
+    proof.restore(made, plan)
+    return made, live, apart
+
+
+def weights(base: model.Base, plan: RopePlan, train: dict[str, Any]) -> dict[str, Any]:
+    made, live, apart = built(base, plan, train)
+    said = proof.prove(made, plan, "in its engine")
+    attention.prove(made)
+    found = {name: t.float().numpy() for name, t in whole.gather(made.named_parameters()).items()}
+    live.destroy()
+    return {"apart": apart, "said": said, "weights": found}
+
+
+def refused(base: model.Base, plan: RopePlan, train: dict[str, Any]) -> dict[str, str]:
+    """What the proofs and the check of the vocabulary say of a model in pieces that is wrong."""
+    made, live, _ = built(base, plan, train)
+    plain = modeling_llama.apply_rotary_pos_emb
+    modeling_llama.apply_rotary_pos_emb = lambda q, k, *args, **kwargs: (q, k)
+    said = {"layers": _error(lambda: proof.prove(made, plan, "in the test"))}
+    modeling_llama.apply_rotary_pos_emb = plain
+    module = next(iter(proof.rotary_modules(made).values()))
+    module.inv_freq = module.inv_freq * 1.01
+    said["table"] = _error(lambda: proof.prove(made, plan, "in the test"))
+    said["words"] = _error(lambda: model.check_vocabulary(made, 98))
+    live.destroy()
+    return said
+
+
+def _error(work: Any) -> str:
+    try:
+        work()
+    except (ProofError, RopewalkError) as error:
+        return str(error)
+    return ""
+
+
+def peak_of_load(base: model.Base, plan: RopePlan, train: dict[str, Any]) -> dict[str, float]:
+    """Growth of this rank's own memory (not of files it maps), in MB, while the model is made: highest and at the end."""
+    import ctypes
+    import threading
+
+    ctypes.CDLL(None).mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD: what is freed goes back to the system at once
+
+    def own() -> float:
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(lines["RssAnon"].split()[0]) / 1024
+
+    before, highest, done = own(), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            highest[0] = max(highest[0], own() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    settings = config(**train)
+    made = model.build(base, plan, dtype=torch.float32, settings=engine.settings(settings.train, 1))
+    done.set()
+    watcher.join()
+    assert pieces.are(made)
+    return {"highest": highest[0], "after": own() - before}
