@@ -32,6 +32,9 @@ class MemoryConfig:
     """torch.compile of the norms and the MLP of each decoder layer."""
 
     zero_stage: int = neutral(1)
+    zero_hpz_size: int | None = neutral()
+    """ZeRO++'s hierarchy (hpZ): neighbouring ranks that also keep a whole set of weights among them, so that the backward pass gathers them
+    inside a machine. Set the ranks of a machine; ZeRO 3."""
 
     def memory_problems(self) -> Iterator[str]:
         if self.optimizer not in OPTIMIZERS:
@@ -50,6 +53,10 @@ class MemoryConfig:
                 "train.compile is True; ZeRO 3 gathers weights between the operations that would be one; set train.compile=false, "
                 "or train.zero_stage=2"
             )
+        if self.zero_hpz_size is not None and self.zero_hpz_size < 2:
+            yield f"train.zero_hpz_size is {self.zero_hpz_size}; it must be at least 2 ranks; unset it for none"
+        if self.zero_hpz_size is not None and self.zero_stage != 3:
+            yield f"train.zero_hpz_size is {self.zero_hpz_size}; it needs train.zero_stage 3, not {self.zero_stage}; change one"
         yield from self._offload_problems()
 
     def _offload_problems(self) -> Iterator[str]:

@@ -94,7 +94,7 @@ def _runs(config: Config, command: str) -> list[Run]:
 
 def _refuse_what_cannot_be_trained(run: Run) -> None:
     """Before a token is written. Raises: ConfigError."""
-    from ropewalk.train import attention, model
+    from ropewalk.train import attention, model, stage
     from ropewalk.train.adapters import early
 
     base = _base(run)
@@ -102,6 +102,8 @@ def _refuse_what_cannot_be_trained(run: Run) -> None:
     attention.refuse(config, base.name, run.config.train.s2_group)
     if not base.trust_remote_code:  # its code may not be in the registry: the ranks ask the model itself
         early.refuse_unmatched(config, run.config.train)
+    if warning := stage.refuse_unfit_ranks(run.config, config):
+        print(f"warning: {warning}")
 
 
 def _base(run: Run) -> Any:

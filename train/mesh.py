@@ -31,12 +31,19 @@ class Mesh:
         return self.rank % self.sp_size
 
     @classmethod
-    def of(cls, sp_size: int) -> "Mesh":
+    def of(cls, sp_size: int, hpz_size: int | None = None) -> "Mesh":
         """This process's. Raises: ConfigError when the ranks do not divide."""
         world = dist.get_world_size()
-        if world % sp_size:
-            near = max(n for n in range(1, world + 1) if world % n == 0 and n <= sp_size)
-            raise ConfigError(
-                f"train.sp_size is {sp_size}; it must divide the number of ranks, {world}; set train.sp_size={near}, or start a multiple of {sp_size} ranks"
-            )
+        refuse_unfit(world, sp_size, hpz_size)
         return cls(dist.get_rank(), world, sp_size)
+
+
+def refuse_unfit(world: int, sp_size: int, hpz_size: int | None = None) -> None:
+    """Raises: ConfigError when `world` ranks cannot be cut so."""
+    for key, size in (("sp_size", sp_size), ("zero_hpz_size", hpz_size)):
+        if size is not None and world % size:
+            near = max(n for n in range(1, world + 1) if world % n == 0 and n <= size)
+            raise ConfigError(
+                f"train.{key} is {size}; it must divide the number of ranks, {world}; "
+                f"{'unset it' if near == 1 and key != 'sp_size' else f'set train.{key}={near}'}, or start a multiple of {size} ranks"
+            )

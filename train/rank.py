@@ -11,6 +11,7 @@ import torch.distributed as dist
 from transformers.utils import logging as transformers_logging
 
 from ropewalk.conf import check
+from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.manifest import MARK, read_json, write_json
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
@@ -46,8 +47,9 @@ def train(run_dir: Path) -> None:
     cache, folder = Path(config.cache_dir).expanduser(), run_dir / "train.tmp"
     data = DataFolders.of(run_dir, cache)
     plan = RopePlan.read(run_dir / "rope.json")
-    mesh = Mesh.of(config.train.sp_size)
+    mesh = Mesh.of(config.train.sp_size, config.train.zero_hpz_size)
     accumulated = engine.accumulation(config, mesh.dp_size)
+    refuse_another_tokenizer(model.starting(config, cache), data.tokenizer)
     built = build(config, cache, plan, mesh, accumulated)
     model.check_vocabulary(built, len(tokenizers.load(str(data.tokenizer))))
     with_adapter = attach.attach(built, config.train.lora, config.seed)
@@ -98,6 +100,18 @@ def train(run_dir: Path) -> None:
 def content_of(folder: Path) -> Any:
     """What the stage says that this training is made of."""
     return read_json(folder / MARK)["content"]
+
+
+def refuse_another_tokenizer(base: model.Base, folder: Path) -> None:
+    """The plan's ids mean the base's words. Raises: ConfigError when the tokenizer that wrote them is another than the base's own."""
+    if base.path is None or not (Path(base.path) / "tokenizer.json").is_file():
+        return
+    wrote, own = (tokenizers.load(path, trust_remote_code=base.trust_remote_code) for path in (str(folder), base.path))
+    if tokenizers.identity(wrote) != tokenizers.identity(own):
+        raise ConfigError(
+            f"model.path is {base.name}; the data was tokenised by another tokenizer than its own ({len(wrote)} words, not {len(own)}); "
+            "run ropewalk data with this model"
+        )
 
 
 def build(config: Config, cache: Path, plan: RopePlan, mesh: Mesh, accumulated: int) -> model.PreTrainedModel:

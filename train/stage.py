@@ -10,12 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ropewalk.conf.errors import STOPPED, RopewalkError, Stopped
+from transformers import PreTrainedConfig
+
+from ropewalk.conf.errors import STOPPED, ConfigError, RopewalkError, Stopped
 from ropewalk.conf.manifest import Manifest, read_json, run_stage, temporary_of
 from ropewalk.conf.schema import Config, content
-from ropewalk.train import failure
+from ropewalk.train import failure, ulysses
 from ropewalk.train.checkpoint import folder as checkpoints
 from ropewalk.train.loop import STOP
+from ropewalk.train.mesh import refuse_unfit
 
 
 def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
@@ -118,6 +121,30 @@ def processes(config: Config) -> int:
     import torch
 
     return config.train.processes or max(1, torch.cuda.device_count())
+
+
+def world_size(config: Config) -> int:
+    """Ranks on all machines. Raises: ConfigError when the hostfile is not there: DeepSpeed would train on this machine alone."""
+    if config.train.hostfile is None:
+        return processes(config)
+    file = Path(config.train.hostfile).expanduser()
+    if not file.is_file():
+        raise ConfigError(f"train.hostfile is {config.train.hostfile}; no such file; correct the path, or unset it")
+    hosts = [line for line in file.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return len(hosts) * processes(config)
+
+
+def refuse_unfit_ranks(config: Config, base: PreTrainedConfig) -> str | None:
+    """What is known of the ranks before there are any. Returns a line of warning, None without cause. Raises: ConfigError."""
+    train, world = config.train, world_size(config)
+    refuse_unfit(world, train.sp_size, train.zero_hpz_size)
+    ulysses.refuse_unfit_heads(base, train.sp_size, world)
+    if train.sp_size <= processes(config):
+        return None
+    return (
+        f"train.sp_size is {train.sp_size}, more than the {processes(config)} ranks of a machine: every layer's exchange of heads goes "
+        "through the network"
+    )
 
 
 def command(config: Config, run_dir: Path) -> list[str]:

@@ -104,7 +104,8 @@ class Exchange(UlyssesSPAttentionHF):  # type: ignore[misc]
         whole = self._combine_local_sequences(*(x.permute(2, 0, 1, 3) for x in (query, key, value)))  # (S, 1, H / P, D)
         if s_aux is not None:
             kwargs["s_aux"] = s_aux.chunk(self.world_size)[self.sp_rank]
-        found, _ = self.attn(module, *(x.permute(1, 2, 0, 3) for x in whole), attention_mask, **kwargs)
+        part = (self.sp_rank, self.world_size)
+        found, _ = self.attn(module, *(x.permute(1, 2, 0, 3) for x in whole), attention_mask, part=part, **kwargs)
         mine = self._partition_global_sequence(found.transpose(0, 1).flatten(2))  # (s, 1, H x D)
         return mine.transpose(0, 1).unflatten(-1, (self.attn_head_count, self.attn_head_size)), None
 

@@ -4,14 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from feeds import config
+from feeds import config, feed
+from parity_work import in_pieces
 from transformers.models.llama import modeling_llama
 
 from ropewalk.conf.errors import ProofError, RopewalkError
+from ropewalk.conf.lora import LoraConfig
 from ropewalk.train import attention, engine, model, pieces, whole
+from ropewalk.train.adapters import attach
 from ropewalk.train.mesh import Mesh
+from ropewalk.train.metrics import Seen
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
+from ropewalk.train.step import one_step
 
 
 def built(base: model.Base, plan: RopePlan, train: dict[str, Any]) -> tuple[Any, Any, bool]:
@@ -39,6 +44,23 @@ def weights(base: model.Base, plan: RopePlan, train: dict[str, Any]) -> dict[str
     found = {name: t.float().numpy() for name, t in whole.gather(made.named_parameters()).items()}
     live.destroy()
     return {"apart": apart, "said": said, "weights": found}
+
+
+def losses(base: model.Base, plan: RopePlan, train: dict[str, Any], lora: LoraConfig) -> list[float]:
+    """Three steps, with an adapter put beside the parameters where they lie."""
+    settings, mesh = config(lora=lora, **train), Mesh.of(1)
+    given = engine.settings(settings.train, 1)
+    made = model.build(base, plan, dtype=torch.float32, computes=torch.float32, settings=given)
+    attach.attach(made, lora, 0)
+    with in_pieces():
+        live = engine.make(made, settings, 1, mesh)
+    reads = feed(mesh, 1)
+    rows, seen = reads.micro_batches(range(3)), Seen(live, settings, mesh)
+    found = [one_step(live, settings, reads, rows, step, mesh, seen)["loss"] for step in range(3)]
+    groups = {getattr(p, "ds_secondary_tensor_num_of_groups", 1) for p in made.parameters()}
+    assert groups == {mesh.world_size // train["zero_hpz_size"] if "zero_hpz_size" in train else 1}
+    live.destroy()
+    return found
 
 
 def refused(base: model.Base, plan: RopePlan, train: dict[str, Any]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from ropewalk.conf.lora import LoraConfig
 from ropewalk.conf.scaling import YarnConfig
 from ropewalk.conf.schema import ScratchConfig
 from ropewalk.train.model import Base
@@ -64,6 +65,21 @@ def test_random_weights_are_the_same_in_pieces_and_whole() -> None:
     assert two["apart"] and not one["apart"]
     assert one["weights"].keys() == two["weights"].keys()
     assert all(np.array_equal(two["weights"][name], tensor) for name, tensor in one["weights"].items())
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_it_trains_as_a_whole_model_does_with_an_adapter_too(base: Base, rank: int) -> None:
+    lora = LoraConfig(rank=rank)
+    wanted = ranks.run(2, pieces_work.losses, base, planned(), three(stage=1), lora)[0]
+    found = ranks.run(2, pieces_work.losses, base, planned(), three(), lora)[0]
+    assert found == pytest.approx(wanted, rel=1e-5) and len(set(found)) == 3
+
+
+def test_a_second_set_of_weights_near_by_changes_no_loss(base: Base) -> None:
+    """hpZ: 4 ranks, 2 of a machine."""
+    wanted = ranks.run(4, pieces_work.losses, base, planned(), three(), LoraConfig())[0]
+    found = ranks.run(4, pieces_work.losses, base, planned(), {**three(), "zero_hpz_size": 2}, LoraConfig())[0]
+    assert found == wanted
 
 
 def test_what_is_wrong_with_a_model_in_pieces_is_found(base: Base) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from ropewalk.conf.errors import ConfigError, RopewalkError, Stopped
 from ropewalk.conf.schema import Config, content
 from ropewalk.launch.compose import compose
 from ropewalk.train import stage
+
+sys.path.insert(0, str(Path(__file__).parent))
+from models import tiny_config  # noqa: E402
 
 RANK = """\
 import os, sys, time
@@ -56,6 +60,29 @@ def test_devices_that_the_user_left_visible_are_used(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert devices(stage.command(config(), tmp_path)) == {"localhost": wanted}
+
+
+def test_ranks_that_cannot_share_are_refused_before_anything_is_started(tmp_path: Path) -> None:
+    """Heads of the base against sp_size, ranks of all machines against sp_size and zero_hpz_size."""
+    base = tiny_config(num_attention_heads=4)
+    (tmp_path / "hosts").write_text("# machines\none slots=8\ntwo slots=8\n")
+    hosts = f"train.hostfile={tmp_path / 'hosts'}"
+    assert stage.world_size(config()) == 2 and stage.world_size(config(hosts)) == 4
+    assert stage.refuse_unfit_ranks(config("train.sp_size=2"), base) is None
+    warned = stage.refuse_unfit_ranks(config("train.sp_size=4", hosts), base)
+    assert warned is not None and warned.startswith("train.sp_size is 4, more than the 2 ranks of a machine")
+    for words, said in {
+        ("train.sp_size=8", hosts): "train.sp_size is 8; it must divide the number of ranks, 4; set train.sp_size=4",
+        ("train.processes=8", "train.sp_size=8"): "it must divide the 4 attention heads of llama",
+        ("train.hostfile=none",): "train.hostfile is none; no such file",
+        (
+            "train.zero_stage=3",
+            "train.zero_hpz_size=3",
+            hosts,
+        ): "train.zero_hpz_size is 3; .* 4; set train.zero_hpz_size=2",
+    }.items():
+        with pytest.raises(ConfigError, match=said):
+            stage.refuse_unfit_ranks(config(*words), base)
 
 
 @pytest.mark.parametrize(("code", "seen"), [(2, 2), (3, 3), (75, 75), (1, 1), (-9, 1)])

@@ -36,13 +36,18 @@ def shifted(kernel: Any, group: int) -> Any:
     def attend(
         module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: None, **words: Any
     ) -> tuple[torch.Tensor, None]:
-        """The first H // 2 heads unshifted. Shapes as `sdpa`. Raises: ConfigError for windows and sinks."""
+        """The first H // 2 heads unshifted. Shapes as `sdpa`; `part`: (r, P), these heads are part r of P. Raises: ConfigError for windows
+        and sinks."""
         if not module.training:
             return kernel(module, query, key, value, attention_mask, **words)  # type: ignore[no-any-return]
         for word in ("sliding_window", "s_aux"):
             if words.get(word) is not None:
                 raise ConfigError(f"train.s2_group is {group}; S2-Attn does not go with the model's {word}; unset it")
         ends = words.get("document_ends") or (0, query.shape[2])
+        r, parts = words.pop("part", (0, 1))
+        if 2 * r + 2 <= parts or 2 * r >= parts:  # all of them of one half
+            words |= marks(ends, group, group // 2 if 2 * r >= parts else 0, query.device)
+            return kernel(module, query, key, value, attention_mask, **words)  # type: ignore[no-any-return]
         half = query.shape[1] // 2
         q = query.split([half, query.shape[1] - half], dim=1)
         found = []

@@ -17,6 +17,8 @@ def zero_settings(train: TrainConfig) -> dict[str, Any]:
         zero["offload_optimizer"] = _where(train)
     if train.offload_params:
         zero["offload_param"] = _where(train)
+    if train.zero_hpz_size is not None:
+        zero["zero_hpz_partition_size"] = train.zero_hpz_size
     return zero
 
 
