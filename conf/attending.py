@@ -18,8 +18,6 @@ class AttendingConfig:
     """S2-Attn (LongLoRA): tokens of a group that attends to itself while training, half of the heads shifted by half of it; the paper
     takes a quarter of the sequence. Unset: full attention. Evaluation and export attend in full."""
 
-    sp_size: int = 1
-
     def attending_problems(self) -> Iterator[str]:
         if self.attention not in KERNELS:
             yield f"train.attention is {self.attention}; it must be one of {', '.join(KERNELS)}; choose one"
@@ -27,11 +25,6 @@ class AttendingConfig:
             return
         if self.s2_group < 2 or self.s2_group % 2:
             yield f"train.s2_group is {self.s2_group}; it is shifted by half of it, so it must be even and at least 2; e.g. 2048"
-        if self.sp_size > 1:
-            yield (
-                f"train.s2_group is {self.s2_group}; half of all heads are shifted, and with train.sp_size {self.sp_size} a rank has only "
-                "some of them; unset one of the two"
-            )
 
     def group_problems(self, seq_len: int) -> Iterator[str]:
         if self.s2_group is not None and self.s2_group >= seq_len:
