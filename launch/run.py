@@ -282,6 +282,8 @@ def close(verb: str, folder: Path, as_json: bool) -> None:
     elif verb in ("run", "report", "eval"):
         print_verdicts(folder)
     print(f"wrote {target}")
+    if verb == "train" and (folder / "train" / "adapter").is_dir():
+        print(f"wrote {folder / 'train' / 'adapter'}")
 
 
 def print_verdicts(folder: Path) -> None:

@@ -53,6 +53,7 @@ def test_adapter_and_merged_model_of_a_run_are_one_in_plain_peft(work: Path) -> 
     assert "lora: rank 4 beside 16 linear layers (k_proj, o_proj, q_proj, v_proj); " in said
     assert "parameters are trained (" in said and "rope proof after reload" in said
     train = work / "runs" / "lora" / "train"
+    assert f"wrote {train / 'adapter'}" in said
     words = [sys.executable, "-c", READ, str(BASES / "demo"), str(train)]
     done = subprocess.run(words, env=ENV, check=True, timeout=300, capture_output=True, text=True)
     apart, moved = map(float, done.stdout.split("SAID")[1].split())

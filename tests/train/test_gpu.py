@@ -79,3 +79,23 @@ def test_moments_of_eight_bits_train_on_the_device(one_rank):
     pytest.importorskip("bitsandbytes", reason="needs bitsandbytes")
     losses, _ = trained(optimizer="adamw_8bit", lr=1e-3)
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("quantize", ["none", "nf4"])
+def test_an_adapter_trains_on_the_device_and_its_merged_model_reads(tmp_path, quantize):
+    """The stage itself reloads and proves what was merged."""
+    if quantize == "nf4":
+        pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install 'ropewalk[qlora]'")
+    words = f"recipe=demo name=gpu train.steps=20 train.precision=bf16 train.lora.rank=8 train.lora.quantize={quantize} train.wandb=off"
+    places = [
+        f"runs_dir={tmp_path}",
+        f"cache_dir={tmp_path / 'cache'}",
+        "train.lora.embeddings=true",
+        "train.lora.norms=true",
+    ]
+    command = [sys.executable, "-m", "ropewalk.launch.run", "train", *words.split(), *places]
+    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "gpu" / "train" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert (tmp_path / "gpu" / "train" / "adapter" / "adapter_model.safetensors").is_file()
