@@ -15,7 +15,7 @@ import torch
 
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.schema import Config
-from ropewalk.data.dataset import IGNORE, DataFolders, Row, heldout_windows, lay
+from ropewalk.data.dataset import IGNORE, DataFolders, Row, Window, heldout_windows, lay
 from ropewalk.train.engine import device
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.metrics import tally
@@ -87,7 +87,8 @@ def evaluating(engine: Any) -> Iterator[None]:
 def of(engine: Any, config: Config, data: DataFolders, mesh: Mesh) -> Validation:
     """The run's. Raises: DataError when it is asked for and no held-out document is long enough."""
     asked = config.train.validate
-    length, found = asked.length or config.data.seq_len, []
+    length = asked.length or config.data.seq_len
+    found: list[Window] = []
     for store in data.texts(config.data) if asked.every else []:
         found += heldout_windows(store, length, asked.windows - len(found), asked.windows_per_document)
     if asked.every and not found:

@@ -143,3 +143,21 @@ def test_the_published_formula() -> None:
     theirs = 72 * s * layers * h**2 * (1 + s / (6 * h) + vocabulary / (12 * layers * h))
     beyond = 3 * layers * 2 * 4 * 32 * (s * s - s * (s + 1) // 2)
     assert work.training([s], s) + beyond == round(theirs)
+
+
+def test_adapters_spare_the_gradients_of_what_is_frozen() -> None:
+    """Torch spares some more: nothing before the first layer learns, so its queries, keys and values pass nothing back, and its
+    keys, which have no adapter either, are given no gradient by the scores."""
+    peft = pytest.importorskip("peft", reason="needs peft")
+    model = built(models.tiny_config(tie_word_embeddings=False))
+    peft.inject_adapter_in_model(peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"]), model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    first = model.model.layers[0].self_attn
+    unread = [first.q_proj.base_layer, first.k_proj, first.v_proj.base_layer]
+    unread += [module.lora_A["default"] for module in (first.q_proj, first.v_proj)]
+    spared = 2 * sum(LENGTHS) * sum(module.weight.numel() for module in unread)
+    spared += 2 * 4 * 8 * sum(n * (n + 1) // 2 for n in LENGTHS)
+    found = flops.work(model)
+    assert 0 < found.trainable < found.matrices and not found.head_trainable
+    assert found.training(LENGTHS, LABELS) - spared == counted(model, backward=True)

@@ -12,7 +12,10 @@ import models  # noqa: E402
 import ranks  # noqa: E402
 import seeing_work  # noqa: E402
 
+from ropewalk.conf.errors import ConfigError, DataError  # noqa: E402
+from ropewalk.launch.compose import compose  # noqa: E402
 from ropewalk.train import validate  # noqa: E402
+from ropewalk.train.mesh import Mesh  # noqa: E402
 
 
 def eager() -> torch.Tensor:
@@ -52,3 +55,31 @@ def test_the_lowest_finite_loss_is_the_best() -> None:
     ]
     assert validate.summary(lines) == {"validation": {"best": {"step": 4, "nll": 2.0}, "last": {"step": 6, "nll": 2.5}}}
     assert validate.summary(lines[:1]) == {}
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("every=-1", "train.validate.every is -1; it must be at least 0"),
+        ("windows=0", "train.validate.windows is 0; it must be at least 1"),
+        ("length=1", "train.validate.length is 1; it must be at least 2 tokens"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(word: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        compose(["recipe=demo", f"train.validate.{word}"])
+
+
+class NoText:
+    """Data whose sources have no held-out document."""
+
+    def texts(self, _: object) -> list[object]:
+        return []
+
+
+def test_held_out_text_that_is_too_short_is_said_before_the_first_step() -> None:
+    config = compose(["recipe=demo", "train.validate.every=5", "train.validate.length=4000"])
+    with pytest.raises(DataError, match="train.validate.length is 4000; no held-out document has so many tokens"):
+        validate.of(None, config, NoText(), Mesh())  # type: ignore[arg-type]
+    quiet = validate.of(None, compose(["recipe=demo"]), NoText(), Mesh())  # type: ignore[arg-type]
+    assert quiet(5) == {}
