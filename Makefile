@@ -21,7 +21,7 @@ demo: $(STAMP) ## extend a small model eightfold and open the page it ends with 
 	$(BIN)/ropewalk run recipe=demo
 
 test: $(STAMP) ## the tests that every change must pass
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile
 
 test-all: $(STAMP) engines smollm2 ## also the slow ones (a real model, every recipe, two servers' engines)
 	$(BIN)/python -m pytest -m "not gpu"
