@@ -33,7 +33,8 @@ class Gate:
     def step(self, apply: bool) -> None:
         """The optimizer's step with the norm that was taken; or DeepSpeed's own way out of a step, which drops the gradient."""
         if self.zero == 0:
-            return self.engine.step() if apply else self._drop()
+            self.engine.step() if apply else self._drop()
+            return
         invalid = torch.full((), INVALID, device=self.engine.device)
         norm = self.held if apply else [invalid] if self.zero == 3 else invalid
         with answering(self.engine.optimizer, "_get_norm_groups" if self.zero == 3 else "scaled_global_norm", norm):

@@ -111,7 +111,7 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("stage", [pytest.param(n, marks=pytest.mark.slow) if n in (1, 2) else n for n in range(4)])
 def test_a_batch_that_is_skipped_changes_no_weight_and_no_moment(tmp_path: Path, data: Any, stage: int) -> None:
     found = spoiled(tmp_path / "skip", data, math.nan, f"train.zero_stage={stage}", "train.faults.on_nan=skip")[0]
     seen = found["seen"]  # before the first step, and after each
@@ -140,6 +140,7 @@ def test_by_default_the_run_stops_before_the_step(tmp_path: Path, data: Any) -> 
         spoiled(tmp_path / "run", data, math.nan)
 
 
+@pytest.mark.slow
 def test_a_rollback_with_no_checkpoint_yet_goes_to_the_start(tmp_path: Path, data: Any) -> None:
     words = ["train.checkpoint_steps=0", "train.faults.on_nan=rollback"]
     found = spoiled(tmp_path / "run", data, math.nan, *words)[0]

@@ -97,7 +97,12 @@ def assert_killed_and_resumed(
 
 @pytest.mark.parametrize(
     ("stage", "sp_size", "death"),
-    [(1, 1, (0, "writing", 3)), (2, 2, (1, "forward", 12)), (3, 2, (0, "renaming", 5)), (3, 1, (1, "listing", 2))],
+    [
+        (1, 1, (0, "writing", 3)),
+        (3, 2, (0, "renaming", 5)),
+        pytest.param(2, 2, (1, "forward", 12), marks=pytest.mark.slow),
+        pytest.param(3, 1, (1, "listing", 2), marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_run_ends_as_the_undisturbed_one(
     tmp_path: Path, data: Any, undisturbed: Any, stage: int, sp_size: int, death: Any

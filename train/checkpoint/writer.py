@@ -90,7 +90,7 @@ def write_file(path: Path, value: Any) -> dict[str, Any]:
     """`value` by torch.save, synced to disk; its size and sha256. Raises: OSError."""
     with path.open("wb", buffering=0) as raw:
         file = HashingFile(raw)
-        torch.save(value, file)
+        torch.save(value, file)  # type: ignore[arg-type]
         if file.error is not None:
             raise file.error
         os.fsync(raw.fileno())
