@@ -1,0 +1,54 @@
+"""Windows and sinks inside Ulysses' exchange: each document alone under eager attention in one process is the reference."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent))
+import exchange_work  # noqa: E402
+import ranks  # noqa: E402
+from architectures import made  # noqa: E402
+from exchange_work import ENDS, ids, weighted  # noqa: E402
+
+MIXED = {"sliding_window": 6, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "mistral": ("Mistral", {"sliding_window": 6, "num_hidden_layers": 2}),
+    "gemma 3": ("Gemma3Text", MIXED),
+    "gpt-oss": ("GptOss", {**MIXED, "num_local_experts": 4, "num_experts_per_tok": 2}),
+}
+
+
+def alone(kind: str, changes: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    model = made(kind, changes)
+    model.set_attn_implementation("eager")
+    parts = [
+        model.base_model(input_ids=ids(None)[a:b][None], use_cache=False).last_hidden_state[0]
+        for a, b in zip(ENDS, ENDS[1:], strict=False)
+    ]
+    hidden = torch.cat(parts)
+    weighted(hidden, slice(None)).backward()
+    return hidden.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(("name", "world"), [("mistral", 2), ("gemma 3", 4), ("gpt-oss", 4)])
+def test_states_and_gradients_are_those_of_each_document_alone(name: str, world: int) -> None:
+    """Four ranks have fewer key/value heads than ranks, and each a part of the sinks."""
+    kind, changes = MODELS[name]
+    token = 16  # of the third document, whose next ones reach into another rank's slice
+    found = ranks.run(world, exchange_work.states, kind, changes, [None, token])
+    before, after = (torch.from_numpy(np.concatenate([states[n] for states, _ in found])) for n in (0, 1))
+    wanted, theirs = alone(kind, changes)
+    torch.testing.assert_close(before, wanted, atol=2e-5, rtol=1e-5)
+    for _, ours in found:
+        assert ours.keys() == theirs.keys()
+        for key, gradient in theirs.items():
+            assert (torch.from_numpy(ours[key]) - gradient).norm() <= 1e-5 * gradient.norm() + 1e-7, key
+    changed = (before != after).any(dim=1).nonzero().flatten().tolist()
+    # two windowed layers reach 2 x 5 tokens on; a full layer to the document's end
+    reach = 2 * 5 if name == "mistral" else ENDS[3]
+    assert token in changed and set(changed) <= set(range(token, min(ENDS[3], token + reach + 1)))
