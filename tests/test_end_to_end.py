@@ -62,6 +62,15 @@ def test_no_artifact_names_a_folder_of_the_user(run, work):
             assert str(work) not in file.read_text(), file
 
 
+def test_two_ranks_that_share_each_sequence_give_the_losses_of_one(run, work):
+    """Through the launcher, at ZeRO 3: parameters in pieces, one sequence in two slices."""
+    words = ("train.processes=2", "train.sp_size=2", "train.zero_stage=3", "train.micro_batch_size=2")
+    said = ropewalk(work, "train", "name=shared", *words)
+    assert "2 rank(s)" in said and "ZeRO 3" in said
+    shared = losses(work / "runs" / "shared" / "train")
+    assert shared == pytest.approx(losses(run / "train"), rel=1e-5) and len(shared) == 4
+
+
 def test_a_second_run_does_no_work_and_says_so(run, work):
     before = {
         p: p.stat().st_mtime_ns
