@@ -20,7 +20,7 @@ KNOWN = ({"gate_proj", "up_proj", "down_proj", "act_fn"}, {"gate_up_proj", "down
 def enable(model: nn.Module, tokens: int) -> int:
     """Tile the MLP of every decoder layer; returns how many. Raises: ConfigError by the name of one that is not known."""
     layers = {name: module for name, module in model.named_modules() if isinstance(module, GradientCheckpointingLayer)}
-    found = [(f"{name}.mlp", getattr(layer, "mlp", None)) for name, layer in layers.items()]
+    found: list[tuple[str, Any]] = [(f"{name}.mlp", getattr(layer, "mlp", None)) for name, layer in layers.items()]
     for name, mlp in found:
         if mlp is None or set(dict(mlp.named_children())) not in KNOWN:
             raise ConfigError(
@@ -30,7 +30,7 @@ def enable(model: nn.Module, tokens: int) -> int:
     if not found:
         raise ConfigError(f"train.tile_mlp is {tokens}; no decoder layer was found in the model; set train.tile_mlp=0")
     for _, mlp in found:
-        mlp.forward = _Tiled(mlp, tokens)  # type: ignore[union-attr, assignment]
+        mlp.forward = _Tiled(mlp, tokens)
     return len(found)
 
 
