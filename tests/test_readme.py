@@ -25,7 +25,19 @@ def test_the_readme_has_the_commands_this_test_looks_for():
     assert len(ROPEWALK) >= 8
     assert {"demo", "test", "smollm2"} <= set(MAKE)
     assert all(line.split()[0] in ("ropewalk", "make", "pip") for line in LINES)
-    assert {"flash", "gguf", "calibrate", "dedup", "zstd", "datatrove", "http", "lora", "qlora", "bnb", "tensorboard"} == set(EXTRAS)
+    assert {
+        "flash",
+        "gguf",
+        "calibrate",
+        "dedup",
+        "zstd",
+        "datatrove",
+        "http",
+        "lora",
+        "qlora",
+        "bnb",
+        "tensorboard",
+    } == set(EXTRAS)
 
 
 @pytest.mark.parametrize("line", ROPEWALK)
