@@ -25,12 +25,12 @@ from ropewalk.train.step import gradient_scale, inputs, one_step
 SEED = 5
 
 
-def adapted(lora: dict[str, Any], changes: dict[str, Any], pieces: bool = False) -> Any:
-    """A tiny model with an adapter whose second matrices are not zero, so that every gradient is something; `pieces`: cut up by ZeRO-3 before."""
+def adapted(lora: dict[str, Any], changes: dict[str, Any], pieces: torch.dtype | None = None) -> Any:
+    """A tiny model with an adapter whose second matrices are not zero, so that every gradient is something; `pieces`: cut up by ZeRO-3 before, in this dtype."""
     model = tiny_model(**changes)
-    if pieces:
+    if pieces is not None:
         settings = {"train_batch_size": dist.get_world_size(), "zero_optimization": {"stage": 3}}
-        deepspeed.zero.Init(module=model, config_dict_or_path=settings, dtype=torch.float32)
+        deepspeed.zero.Init(module=model, config_dict_or_path=settings, dtype=pieces)
     attach.attach(model, LoraConfig(**lora), SEED)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -41,9 +41,9 @@ def adapted(lora: dict[str, Any], changes: dict[str, Any], pieces: bool = False)
 
 
 def engine_of(train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any], accumulated: int) -> Any:
-    pieces = train.get("zero_stage") == 3 and train.get("sp_size", 1) == 1
+    dtype = torch.bfloat16 if train.get("precision") == "bf16" else torch.float32
     settings = config(lora=LoraConfig(**lora), **train)
-    built = adapted(lora, changes, pieces)
+    built = adapted(lora, changes, dtype if train.get("zero_stage") == 3 and train.get("sp_size", 1) == 1 else None)
     mesh = Mesh.of(settings.train.sp_size)
     built.set_attn_implementation(attention.register("sdpa", ulysses.around(built.config, mesh)))
     with in_pieces():

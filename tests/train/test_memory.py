@@ -25,7 +25,8 @@ def apart(one: Found, other: Found, what: str) -> float:
 def same(one: Found, other: Found) -> None:
     """Gradients of equal weights; what follows them has been through an optimizer that divides by their size."""
     np.testing.assert_allclose(one["losses"], other["losses"], rtol=1e-6)
-    assert apart(one, other, "gradients") < 1e-6
+    # a fused sum is rounded in another order: some 1e-6 of a norm in fp32
+    assert apart(one, other, "gradients") < 3e-6
     assert apart(one, other, "weights") < 1e-5
 
 
