@@ -30,6 +30,7 @@ def adapted(lora: dict[str, Any], changes: dict[str, Any], pieces: torch.dtype |
     model = tiny_model(**changes)
     if pieces is not None:
         settings = {"train_batch_size": dist.get_world_size(), "zero_optimization": {"stage": 3}}
+        model.to(pieces)
         deepspeed.zero.Init(module=model, config_dict_or_path=settings, dtype=pieces)
     attach.attach(model, LoraConfig(**lora), SEED)
     generator = torch.Generator().manual_seed(1)
