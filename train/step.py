@@ -92,7 +92,14 @@ def inputs(row: Row) -> dict[str, Any]:
     at = device()
 
     def put(x: Any) -> torch.Tensor:
-        return torch.from_numpy(x).to(at, non_blocking=True)
+        # from pinned memory a copy does not wait
+        held = torch.from_numpy(x)
+        return (held.pin_memory() if at.type == "cuda" else held).to(at, non_blocking=True)
 
     ids, positions, labels = (put(x)[None] for x in (row.input_ids, row.position_ids, row.labels))
-    return {"input_ids": ids, "position_ids": positions, "labels": labels, **borders(put(row.cu_seqlens))}
+    return {
+        "input_ids": ids,
+        "position_ids": positions,
+        "labels": labels,
+        **borders(torch.from_numpy(row.cu_seqlens), at),
+    }

@@ -43,10 +43,20 @@ def test_the_first_step_is_written_before_wandb_starts_once(
     for step in range(1, steps + 1):
         told.step({"step": step, **ROW})
     told.close()
-    assert there == [min(steps, 1)]
-    assert wandb.steps == list(range(1, steps + 1)) and wandb.finished
+    assert there == [1] * bool(steps)  # none is begun for a run that fails before its first step
+    assert wandb.steps == list(range(1, steps + 1)) and wandb.finished == bool(steps)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == wandb.steps
+
+
+def test_a_resumed_training_goes_on_in_its_wandb_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[dict[str, Any]] = []
+    monkeypatch.setattr("wandb.init", lambda **words: begun.append(words))
+    (tmp_path / "other").mkdir()
+    for folder in (tmp_path, tmp_path, tmp_path / "other"):
+        dashboards.wandb_run(folder, compose(["recipe=demo"]))
+    one, again, other = (words["id"] for words in begun)
+    assert one == again != other and all(words["resume"] == "allow" for words in begun)
 
 
 LINE = {

@@ -27,7 +27,7 @@ def marks(ends: Ends, group: int, shift: int, device: torch.device) -> dict[str,
     """What a kernel takes of those borders. Made once a step, not once a layer."""
     with torch.inference_mode(False):
         cu_seqlens = torch.tensor(groups(ends, group, shift), dtype=torch.int32)
-        return borders(cu_seqlens) | {"cu_seqlens": cu_seqlens.to(device)}
+        return borders(cu_seqlens, device)
 
 
 def shifted(kernel: Any, group: int) -> Any:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,7 +78,7 @@ class TensorBoard:
 
 
 def wandb_run(folder: Path, config: Config) -> Any:
-    """A wandb run, offline when no key is set."""
+    """A wandb run, offline when no key is set; a resumed training goes on in the same one."""
     import wandb
 
     mode = config.train.wandb
@@ -92,4 +93,14 @@ def wandb_run(folder: Path, config: Config) -> Any:
         x_disable_stats=True,
         x_disable_machine_info=True,
     )
-    return wandb.init(project=config.train.wandb_project, name=config.name, dir=str(folder), mode=mode, settings=quiet)  # type: ignore[arg-type]
+    same = {"id": run_id(folder), "resume": "allow"}
+    about = {"project": config.train.wandb_project, "name": config.name, "dir": str(folder), "mode": mode}
+    return wandb.init(**about, **same, settings=quiet)
+
+
+def run_id(folder: Path) -> str:
+    """Made up once for a training, and kept beside its lines."""
+    path = folder / "wandb_id"
+    if not path.is_file():
+        path.write_text(secrets.token_hex(4))
+    return path.read_text()

@@ -29,6 +29,8 @@ class Seen:
         self.engine, self.mesh, self.at, self.feed, self.names = engine, mesh, device(), feed, names
         self.every, self.again = config.train.seeing.group_norms_every, config.train.activation_checkpointing
         self.z_loss = config.train.z_loss > 0
+        if torch.cuda.is_available():  # what building the model took is no step's
+            torch.cuda.reset_peak_memory_stats()
         self.work = flops.work(engine.module.model)
         self.peak = peak_flops(config.train.seeing.peak_tflops)
 

@@ -94,5 +94,5 @@ class Metrics:
     def close(self) -> None:
         self.file.close()
         self.bar.close()
-        for dashboard in self.dashboards:
+        for dashboard in self.__dict__.get("dashboards", []):  # only those that were started
             dashboard.finish()
