@@ -33,6 +33,8 @@ class TrainConfig(OptimizingConfig, MemoryConfig, AttendingConfig, Objective):
     gradient_clipping: float = 1.0
     """Largest global norm of the gradient; 0: off."""
     lora: LoraConfig = added(default_factory=LoraConfig)
+    deterministic: bool = neutral(False)
+    """Only kernels that sum in one order: a resume on a GPU is then the same to the bit too, and slower. A CPU has no others."""
     precision: str = "bf16"
     """bf16 (weights bf16, master weights and optimizer fp32) or fp32."""
     sp_size: int = neutral(1)

@@ -28,6 +28,7 @@ from ropewalk.train import (
     model,
     pieces,
     places,
+    seeds,
     ulysses,
     validate,
     whole,
@@ -43,6 +44,8 @@ def train(run_dir: Path) -> None:
     """Train into `RUN_DIR/train.tmp`; the stage publishes it."""
     config = check.load(run_dir / "config.yaml")
     metrics.refuse_missing(config)
+    if config.train.deterministic:
+        seeds.fix_order()
     engine.start_distributed()
     cache, folder = Path(config.cache_dir).expanduser(), run_dir / "train.tmp"
     data = DataFolders.of(run_dir, cache)

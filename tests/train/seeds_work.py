@@ -9,7 +9,7 @@ from models import tiny_model
 
 from ropewalk.conf.lora import LoraConfig
 from ropewalk.data.dataset import Feed
-from ropewalk.train import attention, engine, whole
+from ropewalk.train import attention, engine, seeds, whole
 from ropewalk.train.adapters import attach
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.metrics import Seen
@@ -22,8 +22,10 @@ def several(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [trained(**case) for case in cases]
 
 
-def trained(seed: int, dropout: float = 0.3, checkpointing: bool = False) -> dict[str, Any]:
+def trained(seed: int, dropout: float = 0.3, checkpointing: bool = False, fixed: bool = False) -> dict[str, Any]:
     """LoRA with dropout on two ranks."""
+    if fixed:
+        seeds.fix_order()
     mesh, lora = Mesh.of(1), LoraConfig(rank=2, dropout=dropout)
     settings = replace(config(lora=lora, activation_checkpointing=checkpointing, lr=1e-2), seed=seed)
     model = tiny_model()

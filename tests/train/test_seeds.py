@@ -25,6 +25,7 @@ CASES = {
     "other": {"seed": 1},
     "recomputed": {"seed": 0, "checkpointing": True},
     "without": {"seed": 0, "dropout": 0.0},
+    "fixed": {"seed": 0, "fixed": True},  # the last one: it stays so in the process
 }
 
 
@@ -40,6 +41,10 @@ def same(one: dict[str, Any], two: dict[str, Any]) -> bool:
 
 def test_two_trainings_of_one_seed_are_the_same_bits(found: dict[str, Any]) -> None:
     assert len(found["once"]["weights"]) == 16 and same(found["once"], found["again"])
+
+
+def test_a_training_runs_where_every_kernel_must_sum_in_one_order(found: dict[str, Any]) -> None:
+    assert found["fixed"]["losses"] == pytest.approx(found["once"]["losses"], rel=1e-6)
 
 
 def test_another_seed_is_another_order_and_another_adapter(found: dict[str, Any]) -> None:

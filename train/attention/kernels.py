@@ -87,12 +87,28 @@ def _window(window: int | None) -> tuple[int, int]:
     return (-1, -1) if window is None else (window - 1, 0)
 
 
+def _fixed() -> bool:
+    """Whether the backward pass must sum in one order (`train.deterministic`); torch's own kernel asks by itself."""
+    return torch.are_deterministic_algorithms_enabled()
+
+
 def _flash2(q: Any, k: Any, v: Any, cu: torch.Tensor, longest: int, scale: float, window: int | None) -> Any:
     from flash_attn import flash_attn_varlen_func
 
     # dropout_p is the eighth place: named, for it lies elsewhere in the other versions
     return flash_attn_varlen_func(
-        q, k, v, cu, cu, longest, longest, dropout_p=0.0, softmax_scale=scale, causal=True, window_size=_window(window)
+        q,
+        k,
+        v,
+        cu,
+        cu,
+        longest,
+        longest,
+        dropout_p=0.0,
+        softmax_scale=scale,
+        causal=True,
+        window_size=_window(window),
+        deterministic=_fixed(),
     )
 
 
@@ -100,7 +116,17 @@ def _flash3(q: Any, k: Any, v: Any, cu: torch.Tensor, longest: int, scale: float
     from flash_attn_interface import flash_attn_varlen_func
 
     return flash_attn_varlen_func(
-        q, k, v, cu, cu, longest, longest, softmax_scale=scale, causal=True, window_size=_window(window)
+        q,
+        k,
+        v,
+        cu,
+        cu,
+        longest,
+        longest,
+        softmax_scale=scale,
+        causal=True,
+        window_size=_window(window),
+        deterministic=_fixed(),
     )
 
 
@@ -110,7 +136,17 @@ def _flash4(q: Any, k: Any, v: Any, cu: torch.Tensor, longest: int, scale: float
     # no window is (None, None) here, and what is after the maxima has other places than in 2 and 3
     reach = (None, None) if window is None else (window - 1, 0)
     return flash_attn_varlen_func(
-        q, k, v, cu, cu, max_seqlen_q=longest, max_seqlen_k=longest, softmax_scale=scale, causal=True, window_size=reach
+        q,
+        k,
+        v,
+        cu,
+        cu,
+        max_seqlen_q=longest,
+        max_seqlen_k=longest,
+        softmax_scale=scale,
+        causal=True,
+        window_size=reach,
+        deterministic=_fixed(),
     )
 
 

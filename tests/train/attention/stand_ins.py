@@ -42,6 +42,7 @@ class Calls:
 
     def __init__(self) -> None:
         self.given: list[Given] = []
+        self.fixed: list[bool] = []  # what was said of the order of sums
 
     def _answer(
         self, q: Any, k: Any, v: Any, cus: Any, longest: Any, scale: Any, causal: Any, reach: Any
@@ -66,6 +67,7 @@ class Calls:
         causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False,
         return_attn_probs=False, block_table=None,
     ):  # fmt: skip
+        self.fixed.append(deterministic)
         assert dropout_p == 0.0 and not softcap and not return_attn_probs and alibi_slopes is block_table is None
         cus, longest = (cu_seqlens_q, cu_seqlens_k), (max_seqlen_q, max_seqlen_k)
         return self._answer(q, k, v, cus, longest, softmax_scale, causal, window_size)
@@ -76,6 +78,7 @@ class Calls:
         window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None, deterministic=False,
         sm_margin=0, return_attn_probs=False,
     ):  # fmt: skip
+        self.fixed.append(deterministic)
         assert seqused_q is seqused_k is qv is None and not attention_chunk and not softcap
         cus, longest = (cu_seqlens_q, cu_seqlens_k), (max_seqlen_q, max_seqlen_k)
         return self._answer(q, k, v, cus, longest, softmax_scale, causal, window_size)
@@ -87,6 +90,7 @@ class Calls:
         mask_mod=None, block_sparse_tensors=None, cu_total_m_blocks=None, cu_total_n_blocks=None, aux_tensors=None,
         return_lse=False,
     ):  # fmt: skip
+        self.fixed.append(deterministic)
         assert learnable_sink is score_mod is mask_mod is page_table is None and not softcap
         assert window_size[0] is None or window_size[0] >= 0
         cus, longest = (cu_seqlens_q, cu_seqlens_k), (max_seqlen_q, max_seqlen_k)

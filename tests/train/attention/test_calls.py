@@ -60,6 +60,20 @@ def test_arguments_are_what_the_kernel_documents(name: str, calls: Calls) -> Non
     assert given.v.shape == (73, 2, 8)
 
 
+@pytest.mark.parametrize("name", ["flash", "flash3", "flash4"])
+def test_sums_of_one_order_are_asked_for_where_torch_must_have_them(name: str, calls: Calls) -> None:
+    """By default these kernels' backward passes add in the order in which blocks end."""
+    given = heads(4, 2, 8, dtype=torch.bfloat16)
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        for fixed in (False, True):
+            torch.use_deterministic_algorithms(fixed)
+            KERNELS[name](None, *given, None, **attention.borders(cu_seqlens()))
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert calls.fixed == [False, True]
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_without_borders_it_is_one_document(name: str, calls: Calls) -> None:
     given = heads(4, 2, 8, s=9, dtype=torch.bfloat16)
