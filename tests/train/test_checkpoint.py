@@ -96,8 +96,22 @@ def test_a_tampered_one_is_named_and_the_one_before_it_taken(
     found = ranks.run(2, checkpoint_work.loaded, work)
     assert [rank["step"] for rank in found] == [2, 2]
     assert found[0]["said"] == [
-        f"checkpoint step-00000004: {FILE} is not what was written (sha256); the one before it is taken"
+        f"checkpoint step-00000004: {FILE} is not what was written (sha256); the one before it is taken",
+        "set aside: step-00000004.torn; removed when a whole one of as late a step stands",
     ]
+    assert [name for name, _ in folder.found(tmp_path / "checkpoints")] == ["step-00000002"]
+
+
+def test_a_torn_one_of_a_later_step_costs_no_good_one(whole: tuple[Work, dict[str, Any]], tmp_path: Path) -> None:
+    work = copied(whole[0], tmp_path, config=settings("train.zero_stage=2", "train.keep_checkpoints=1"))
+    path = tmp_path / "checkpoints"
+    # as far ahead as one of a longer run may be
+    (path / "step-00000004").rename(path / "step-00000008")
+    flip(path / "step-00000008" / FILE)
+    found = ranks.run(2, checkpoint_work.trained, work)[0]
+    assert found["began"] == 2
+    assert [name for name, _ in folder.found(path)] == ["step-00000004"]
+    assert (path / "step-00000008.torn").is_dir()
 
 
 def test_with_none_whole_the_run_starts_anew_and_says_so(whole: tuple[Work, dict[str, Any]], tmp_path: Path) -> None:
@@ -105,8 +119,8 @@ def test_with_none_whole_the_run_starts_anew_and_says_so(whole: tuple[Work, dict
     for step in (2, 4):
         cut(tmp_path / "checkpoints" / folder.name_of(step) / FILE)
     found = ranks.run(2, checkpoint_work.loaded, work)[0]
-    assert found["step"] == 0 and len(found["said"]) == 3
-    assert found["said"][-1] == "no checkpoint is whole; training starts anew"
+    assert found["step"] == 0 and len(found["said"]) == 4
+    assert found["said"][-2] == "no checkpoint is whole; training starts anew"
 
 
 def test_trouble_is_said_of_the_first_file_that_has_it(whole: tuple[Work, dict[str, Any]], tmp_path: Path) -> None:
@@ -150,10 +164,22 @@ def made(path: Path, step: int, **facts: Any) -> None:
 def test_the_last_ones_stay_and_those_of_every_so_many_steps(tmp_path: Path) -> None:
     for step in (2, 4, 6, 8, 10):
         made(tmp_path, step)
-    folder.prune(tmp_path, 2, 4)
+    folder.prune(tmp_path, folder.name_of(10), 2, 4)
     assert [name for name, _ in folder.found(tmp_path)] == [folder.name_of(n) for n in (10, 8, 4)]
-    folder.prune(tmp_path, 1, 0)
+    folder.prune(tmp_path, folder.name_of(10), 1, 0)
     assert [name for name, _ in folder.found(tmp_path)] == [folder.name_of(10)]
+
+
+def test_the_one_just_published_stays_and_what_was_set_aside_goes_when_passed(tmp_path: Path) -> None:
+    for step in (2, 4, 6, 8):
+        made(tmp_path, step)
+    folder.prune(tmp_path, folder.name_of(2), 2, 0)
+    assert [name for name, _ in folder.found(tmp_path)] == [folder.name_of(n) for n in (8, 6, 2)]
+    assert folder.set_aside(tmp_path, folder.name_of(2)) == ["step-00000006.torn", "step-00000008.torn"]
+    assert [name for name, _ in folder.found(tmp_path)] == [folder.name_of(2)]
+    assert (tmp_path / "latest").read_text() == folder.name_of(2)
+    folder.prune(tmp_path, folder.name_of(6), 2, 0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest", "step-00000002", "step-00000008.torn"]
 
 
 def test_half_written_ones_are_none_and_are_swept(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 """What lies in the folder of checkpoints. Only `step-N` with a `complete.json` is one; `step-N.tmp` is being written, or a dead run's.
+`step-N.torn` was published, and no longer is what was written.
 
 complete.json is written last, by rank 0, when the files of all ranks are there in the sizes that their writers counted.
 """
@@ -15,6 +16,8 @@ from ropewalk.conf.manifest import first_difference, read_json, write_json
 
 COMPLETE = "complete.json"
 LATEST = "latest"
+NAMED = "step-" + "[0-9]" * 8
+TORN = ".torn"
 
 
 def sha256(path: Path) -> str:
@@ -72,7 +75,7 @@ def _sync(folder: Path) -> None:
 
 def found(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     """Checkpoints that say they are complete, newest first: name and facts. Their files may be torn all the same."""
-    there = sorted(folder.glob("step-" + "[0-9]" * 8), reverse=True) if folder.is_dir() else []
+    there = sorted(folder.glob(NAMED), reverse=True) if folder.is_dir() else []
     return [(path.name, facts) for path in there if (facts := _facts(path)) is not None]
 
 
@@ -107,11 +110,29 @@ def refuse_other(name: str, was: Any, now: Any) -> None:
         )
 
 
-def prune(folder: Path, keep_last: int, keep_every: int) -> None:
-    """Remove all but the last `keep_last` and those of a step that `keep_every` divides (0: none)."""
+def prune(folder: Path, published: str, keep_last: int, keep_every: int) -> None:
+    """Remove all but the last `keep_last`, those of a step that `keep_every` divides (0: none), and the one just published.
+
+    What was set aside goes too, once a whole one of as late a step stands.
+    """
     for name, facts in found(folder)[keep_last:]:
-        if not (keep_every and facts["step"] % keep_every == 0):
+        if name != published and not (keep_every and facts["step"] % keep_every == 0):
             shutil.rmtree(folder / name)
+    for path in folder.glob(f"step-*{TORN}"):
+        if path.name.removesuffix(TORN) <= published:
+            shutil.rmtree(path)
+
+
+def set_aside(folder: Path, after: str) -> list[str]:
+    """Those of later steps than the one loaded (all, after ""), which are torn, get a name that is none; what they are called now."""
+    aside = [path for path in sorted(folder.glob(NAMED)) if path.name > after]
+    for path in aside:
+        to = path.with_name(path.name + TORN)
+        shutil.rmtree(to, ignore_errors=True)
+        os.replace(path, to)
+    if aside and after:
+        _point(folder, after)
+    return [path.name + TORN for path in aside]
 
 
 def sweep(folder: Path) -> None:

@@ -95,7 +95,7 @@ class Checkpoints:
 
     def _publish(self, facts: dict[str, Any]) -> None:
         folder.publish(self.path, folder.name_of(facts["step"]), facts)
-        folder.prune(self.path, self.train.keep_checkpoints, self.train.keep_every)
+        folder.prune(self.path, folder.name_of(facts["step"]), self.train.keep_checkpoints, self.train.keep_every)
 
     def _give_up(self, step: int) -> None:
         if self.writer.error is not None:
@@ -145,10 +145,18 @@ class Checkpoints:
                 continue
             folder.refuse_other(name, facts["content"], self.content)
             self._read(name, facts)
+            self._set_aside(name)
             return Progress(facts["step"], facts["state"], name)
         if names:
             self._say("no checkpoint is whole; training starts anew")
+            self._set_aside("")
         return Progress()
+
+    def _set_aside(self, after: str) -> None:
+        """Torn ones of later steps would be counted as kept, and the whole ones removed for them."""
+        if self.mesh.rank == 0 and (aside := folder.set_aside(self.path, after)):
+            self._say(f"set aside: {', '.join(aside)}; removed when a whole one of as late a step stands")
+        dist.barrier()
 
     def _torn(self, name: str, facts: dict[str, Any]) -> str:
         """Every rank hashes its share of the files; what the first one with trouble says."""
