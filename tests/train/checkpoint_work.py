@@ -260,6 +260,31 @@ def fill_disk(_: Work, live: Any, first: int = 2) -> None:
     writer.write_file = instead
 
 
+def fail_memory(_: Work, live: Any) -> None:
+    """Rank 1's second checkpoint finds no memory."""
+    whole, number = writer.write_file, [0]
+
+    def instead(path: Path, value: Any) -> Any:
+        number[0] += 1
+        if torch.distributed.get_rank() == 1 and number[0] == 2:
+            raise MemoryError("none left")
+        return whole(path, value)
+
+    writer.write_file = instead
+
+
+def fail_prune(_: Work, live: Any) -> None:
+    """Nothing that stands can be removed."""
+    remove = checkpoint_folder.shutil.rmtree
+
+    def instead(path: Path, **words: Any) -> None:
+        if path.name == "step-00000002" and not words:
+            raise OSError("busy")
+        remove(path, **words)
+
+    checkpoint_folder.shutil.rmtree = instead  # type: ignore[assignment]
+
+
 def fill_disk_and_terminate(work: Work, live: Any) -> None:
     """The first checkpoint stands, that of the stop does not."""
     fill_disk(work, live)

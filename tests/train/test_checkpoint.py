@@ -193,14 +193,56 @@ def test_half_written_ones_are_none_and_are_swept(tmp_path: Path) -> None:
     assert not (tmp_path / "step-00000004.tmp").exists()
 
 
-def test_nothing_is_published_when_a_rank_wrote_nothing(tmp_path: Path) -> None:
+def listing(path: Path, rank: int, *names: str, asked: list[str] | None = None) -> None:
+    """A rank's list, as if each of its files had four bytes."""
+    said = {"files": {name: {"bytes": 4, "sha256": ""} for name in names}, "asked": asked or [*names]}
+    (path / f"rank-{rank}.json").write_text(json.dumps(said))
+
+
+def test_nothing_is_published_when_a_rank_wrote_less_than_it_must(tmp_path: Path) -> None:
     temporary = tmp_path / "step-00000002.tmp"
     temporary.mkdir()
-    (temporary / "a.pt").write_bytes(b"1234")
-    (temporary / "rank-0.json").write_text(json.dumps({"files": {"a.pt": {"bytes": 4, "sha256": ""}}}))
-    with pytest.raises(OSError, match=r"rank-1.json"):
-        folder.publish(tmp_path, "step-00000002", {"world_size": 2})
-    (temporary / "rank-1.json").write_text(json.dumps({"files": {"a.pt": {"bytes": 5, "sha256": ""}}}))
-    with pytest.raises(OSError, match=r"a.pt has 4 bytes, 5 were written"):
-        folder.publish(tmp_path, "step-00000002", {"world_size": 2})
-    assert not (tmp_path / "step-00000002").exists() and not (tmp_path / "latest").exists()
+    facts = {"world_size": 2, "zero_stage": 2}
+    files = ["model_states.pt", "rank_0_optim_states.pt", "rank_1_optim_states.pt"]
+    for name in files:
+        (temporary / name).write_bytes(b"1234")
+
+    def refused(said: str) -> None:
+        with pytest.raises(OSError, match=said):
+            folder.publish(tmp_path, "step-00000002", facts)
+        assert not (tmp_path / "step-00000002").exists() and not (tmp_path / "latest").exists()
+
+    listing(temporary, 0, files[1])
+    refused("rank 0 wrote no model_states.pt")
+    listing(temporary, 0, *files[:2])
+    refused("rank-1.json")
+    listing(temporary, 1)
+    refused("rank 1 wrote no optim_states.pt")
+    listing(temporary, 1, files[2], asked=["more.pt", files[2]])
+    refused("rank 1 wrote no more.pt")
+    listing(temporary, 1, files[2])
+    (temporary / files[2]).write_bytes(b"123")
+    refused("rank_1_optim_states.pt has 3 bytes, 4 were written")
+    (temporary / files[2]).write_bytes(b"1234")
+    folder.publish(tmp_path, "step-00000002", facts)
+    assert (tmp_path / "latest").read_text() == "step-00000002"
+
+
+@pytest.mark.parametrize("wrong", ["memory", "prune"])
+def test_an_error_of_the_thread_is_told_for_what_it_is(data: Any, tmp_path: Path, wrong: str) -> None:
+    """What is no disk's error loses the checkpoint too; an older one that cannot be removed does not."""
+    config = settings("train.zero_stage=2", "train.keep_checkpoints=1")
+    work = Work(tmp_path, config, data, trouble=getattr(checkpoint_work, f"fail_{wrong}"))
+    found = ranks.run(2, checkpoint_work.watched, work)
+    said = (tmp_path / "stderr-0").read_text() + (tmp_path / "stderr-1").read_text()
+    names = [name for name, _ in folder.found(tmp_path / "checkpoints")]
+    if wrong == "memory":
+        assert found[0]["failed"] == 1 and names == ["step-00000002"]
+        assert (
+            "the checkpoint of step 4 could not be written: MemoryError('none left'); the one before it stands\n"
+            in said
+        )
+    else:
+        assert found[0]["failed"] == 0 and names == ["step-00000004", "step-00000002"]
+        assert "step-00000004 is written; an older one could not be removed: busy\n" in said
+        assert "could not be written" not in said

@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ropewalk.conf.schema import Config
 from ropewalk.launch.compose import compose
+from ropewalk.train.checkpoint import elastic
+from ropewalk.train.checkpoint.elastic import WEIGHT, Saved
+from ropewalk.train.checkpoint.fragments import Piece
 
 sys.path.insert(0, str(Path(__file__).parent))
 import checkpoint_work  # noqa: E402
@@ -88,3 +92,14 @@ def test_a_checkpoint_that_lacks_a_piece_is_refused(tmp_path: Path, data: Any) -
     ranks.run(2, checkpoint_work.until, work)
     with pytest.raises(AssertionError, match=r"ConfigError: the checkpoint lacks \d+ elements of model.model.layers.1"):
         ranks.run(1, checkpoint_work.lacking, replace(work, config=settings((1, 1, 1), "fp32")))
+
+
+def test_a_state_of_one_number_is_where_its_weights_are() -> None:
+    """As fused AdamW demands of its count of steps; here on the meta device, and a copy in any case."""
+    piece, count = Piece("w", 0, 4, 0), torch.tensor(3.0)
+    saved = Saved(piece, {WEIGHT: torch.ones(4), "step": count, "exp_avg": torch.ones(4)})
+    for device in ("meta", "cpu"):
+        state: dict[str, Any] = {}
+        elastic._copy(torch.empty(4, device=device), state, piece, saved, 0, 4)
+        assert {value.device.type for value in state.values()} == {device}
+        assert state["step"].data_ptr() != count.data_ptr()

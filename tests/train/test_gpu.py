@@ -99,3 +99,22 @@ def test_an_adapter_trains_on_the_device_and_its_merged_model_reads(tmp_path, qu
     rows = [json.loads(line) for line in (tmp_path / "gpu" / "train" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert (tmp_path / "gpu" / "train" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_a_checkpoint_read_by_name_trains_on_the_device(one_rank, tmp_path):
+    """ZeRO 1's into ZeRO 2: the optimizer's count of steps must be where its kernels want it."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    import checkpoint_work
+
+    from ropewalk.launch.compose import compose
+
+    small = (
+        "data.seq_len=64 train.global_batch_tokens=256 train.micro_batch_size=1 train.wandb=off train.precision=bf16"
+    )
+    steps = "train.steps=4 train.checkpoint_steps=2 train.lr=1e-2 train.warmup_steps=0"
+    data, found = checkpoint_work.plan(tmp_path / "data"), []
+    for stage in (1, 2):
+        config = compose(["recipe=demo", f"train.zero_stage={stage}", *small.split(), *steps.split()])
+        found.append(checkpoint_work.trained(checkpoint_work.Work(tmp_path, config, data)))
+    assert [run["began"] for run in found] == [0, 2]
+    assert found[1]["losses"][-2:] == pytest.approx(found[0]["losses"][-2:], rel=1e-2)

@@ -118,6 +118,7 @@ def _copy(weights: torch.Tensor, state: dict[str, Any], piece: Piece, source: Sa
         if key == WEIGHT:
             continue
         if not (isinstance(value, torch.Tensor) and value.dim()):
-            state.setdefault(key, value.clone() if isinstance(value, torch.Tensor) else value)
+            # a fused optimizer counts its steps on the device of the weights
+            state.setdefault(key, value.to(weights.device, copy=True) if isinstance(value, torch.Tensor) else value)
             continue
         state.setdefault(key, torch.zeros_like(weights, dtype=value.dtype))[at] = value[of]

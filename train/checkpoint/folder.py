@@ -32,7 +32,7 @@ def name_of(step: int) -> str:
 def publish(folder: Path, name: str, facts: dict[str, Any]) -> None:
     """`name.tmp` becomes `name`, and `latest` points to it. Raises: OSError when a file is not there as it was written."""
     temporary, final = folder / f"{name}.tmp", folder / name
-    files = dict(_files(temporary, facts["world_size"]))
+    files = dict(_files(temporary, facts["world_size"], facts["zero_stage"]))
     for file, wanted in files.items():
         size = (temporary / file).stat().st_size
         if size != wanted["bytes"]:
@@ -45,12 +45,22 @@ def publish(folder: Path, name: str, facts: dict[str, Any]) -> None:
     _point(folder, name)
 
 
-def _files(temporary: Path, ranks: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What each rank's writer says it wrote, and these lists themselves."""
+def _files(temporary: Path, ranks: int, zero_stage: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What each rank's writer says it wrote, and these lists themselves. Raises: OSError when one wrote less than it must."""
     for rank in range(ranks):
         said = temporary / f"rank-{rank}.json"
-        yield from read_json(said)["files"].items()
+        listed = read_json(said)
+        if lacking := _lacking(listed, rank, zero_stage):
+            raise OSError(f"rank {rank} wrote no {lacking}")
+        yield from listed["files"].items()
         yield said.name, {"bytes": said.stat().st_size, "sha256": sha256(said)}
+
+
+def _lacking(listed: dict[str, Any], rank: int, zero_stage: int) -> str:
+    """What was asked for, or what DeepSpeed has of every rank (states, from ZeRO 1 on) and of the first (weights), and is not there."""
+    kinds = ["model_states.pt"] * (rank == 0) + ["optim_states.pt"] * (zero_stage > 0)
+    wanted = [*listed["asked"], *kinds]
+    return next((name for name in wanted if not any(file.endswith(name) for file in listed["files"])), "")
 
 
 def _point(folder: Path, name: str) -> None:

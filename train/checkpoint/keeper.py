@@ -95,13 +95,20 @@ class Checkpoints:
 
     def _publish(self, facts: dict[str, Any]) -> None:
         folder.publish(self.path, folder.name_of(facts["step"]), facts)
-        folder.prune(self.path, folder.name_of(facts["step"]), self.train.keep_checkpoints, self.train.keep_every)
+        name = folder.name_of(facts["step"])
+        try:
+            folder.prune(self.path, name, self.train.keep_checkpoints, self.train.keep_every)
+        except OSError as error:
+            # it stands all the same
+            print(f"{name} is written; an older one could not be removed: {error}", file=sys.stderr, flush=True)
 
     def _give_up(self, step: int) -> None:
         if self.writer.error is not None:
+            error = self.writer.error
+            disk = isinstance(error, OSError)
             print(
-                f"rank {self.mesh.rank}: the checkpoint of step {step} could not be written: {self.writer.error}; "
-                "the one before it stands; make room, or set train.keep_checkpoints lower",
+                f"rank {self.mesh.rank}: the checkpoint of step {step} could not be written: {error if disk else repr(error)}; "
+                "the one before it stands" + ("; make room, or set train.keep_checkpoints lower" if disk else ""),
                 file=sys.stderr,
                 flush=True,
             )

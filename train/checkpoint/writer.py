@@ -63,7 +63,7 @@ class HashingFile:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.size, self.hash = file, 0, hashlib.sha256()
-        self.error: OSError | None = None
+        self.error: Exception | None = None
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
@@ -72,7 +72,7 @@ class HashingFile:
                 self.hash.update(view)
                 write_all(self.file, view)
                 self.size += len(view)
-            except OSError as error:
+            except Exception as error:
                 self.error = error
         return len(view)
 
@@ -100,7 +100,7 @@ def write_file(path: Path, value: Any) -> dict[str, Any]:
 class Writer(CheckpointEngine):
     """One rank's: `save` copies and returns, a thread writes the files one after another.
 
-    An OSError on any of the ways is kept and told by `failed`, for a rank that raised alone would leave the others waiting.
+    An error on any of the ways is kept and told by the loop's flags, for a rank that raised alone would leave the others waiting.
     """
 
     def __init__(self) -> None:
@@ -108,17 +108,19 @@ class Writer(CheckpointEngine):
         self.copies, self.thread = HostCopies(), ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.jobs: list[Future[Any]] = []
         self.files: dict[str, dict[str, Any]] = {}
-        self.error: OSError | None = None
+        self.asked: list[str] = []
+        self.error: Exception | None = None
 
     def create(self, info: CheckpointCommitInfo) -> None:
         self.copies.give_back()
-        self.jobs, self.files, self.error = [], {}, None
+        self.jobs, self.files, self.asked, self.error = [], {}, [], None
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         self._kept(lambda: os.makedirs(path, exist_ok=exist_ok))
 
     def save(self, state_dict: Any, path: str) -> None:
         copy, to = self.copies.of(state_dict), Path(path)
+        self.asked.append(to.name)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.then(lambda: self.files.__setitem__(to.name, write_file(to, copy)))
@@ -128,13 +130,14 @@ class Writer(CheckpointEngine):
         self.jobs.append(self.thread.submit(lambda: None if self.error else self._kept(work)))
 
     def say_done(self, folder: Path, rank: int, flats: Any) -> None:
-        """After the rank's files, a list of them with their hashes and of what lies where in them."""
-        self.then(lambda: write_json(folder / f"rank-{rank}.json", {"files": self.files, "flats": flats}))
+        """After the rank's files, a list of them with their hashes, of what was asked for, and of what lies where in them."""
+        said = {"files": self.files, "asked": self.asked, "flats": flats}
+        self.then(lambda: write_json(folder / f"rank-{rank}.json", said))
 
     def _kept(self, work: Callable[[], Any]) -> None:
         try:
             work()
-        except OSError as error:
+        except Exception as error:
             self.error = error
 
     @property
@@ -142,7 +145,7 @@ class Writer(CheckpointEngine):
         return any(not job.done() for job in self.jobs)
 
     def wait(self) -> None:
-        """Until the thread has done all. Raises: what no disk's error explains."""
+        """Until the thread has done all."""
         for job in self.jobs:
             job.result()
 
