@@ -16,7 +16,7 @@ from ropewalk.train.checkpoint.keeper import Checkpoints, Progress
 
 def leave(config: Config, checkpoints: Checkpoints, progress: Progress) -> None:
     """After the last step of a phase whose next one carries on; every rank. Raises: RopewalkError when it cannot be written."""
-    if phases.hands_on(config):
+    if phases.hands_on(config) and checkpoints.stands != progress.step:
         checkpoints.save(progress)
         checkpoints.finish()
 

@@ -90,6 +90,7 @@ def train(run_dir: Path) -> None:
     seen = metrics.Seen(live, config, mesh, feed, list(data.stores))
     progress = loop.train(live, config, feed, folder, mesh, checkpoints, progress, seen, validation)
     carry.leave(config, checkpoints, progress)
+    checkpoints.save_trained(progress)
     whole.export(live, folder / "model")
     if with_adapter:
         save.save(built, plan, model.starting(config, cache).name, folder / "adapter")

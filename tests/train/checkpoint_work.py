@@ -86,6 +86,18 @@ def trained(work: Work) -> dict[str, Any]:
     return {"began": began, "failed": run.checkpoints.failed, "weights": weights(run.engine), **told(work.folder)}
 
 
+def ended(work: Work) -> dict[str, Any]:
+    """To the end, and what is saved then."""
+    run = start(work)
+    progress = run.checkpoints.load()
+    began = progress.step
+    if work.trouble is not None:
+        work.trouble(work, run.engine)
+    loop.train(run.engine, work.config, run.feed, work.folder, run.mesh, run.checkpoints, progress)
+    run.checkpoints.save_trained(progress)
+    return {"began": began, "failed": run.checkpoints.failed, "weights": weights(run.engine), **told(work.folder)}
+
+
 def told(folder: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rows = [line for line in lines if "event" not in line]
@@ -283,6 +295,10 @@ def fail_prune(_: Work, live: Any) -> None:
         remove(path, **words)
 
     checkpoint_folder.shutil.rmtree = instead  # type: ignore[assignment]
+
+
+def fill_disk_at_the_end(work: Work, live: Any) -> None:
+    fill_disk(work, live, first=3)
 
 
 def fill_disk_and_terminate(work: Work, live: Any) -> None:

@@ -246,3 +246,20 @@ def test_an_error_of_the_thread_is_told_for_what_it_is(data: Any, tmp_path: Path
         assert found[0]["failed"] == 0 and names == ["step-00000004", "step-00000002"]
         assert "step-00000004 is written; an older one could not be removed: busy\n" in said
         assert "could not be written" not in said
+
+
+def test_what_fails_after_the_last_step_costs_no_step(
+    whole: tuple[Work, dict[str, Any]], data: Any, tmp_path: Path
+) -> None:
+    """As if the export had failed: the next run has nothing to train, and the same weights; a full disk is only said."""
+    from dataclasses import replace
+
+    work = replace(whole[0], folder=tmp_path / "room")
+    full = replace(whole[0], folder=tmp_path / "full", trouble=checkpoint_work.fill_disk_at_the_end)
+    for each in (work, full):
+        each.folder.mkdir()
+    once, again = (ranks.run(2, checkpoint_work.ended, work)[0] for _ in range(2))
+    assert (once["began"], again["began"]) == (0, 6) and again["steps"] == once["steps"] == [1, 2, 3, 4, 5, 6]
+    assert same(again["weights"], whole[1]["weights"])
+    assert [rank["failed"] for rank in ranks.run(2, checkpoint_work.ended, full)] == [1, 1]
+    assert folder.found(full.folder / "checkpoints")[0][0] == "step-00000004"

@@ -44,6 +44,8 @@ class Checkpoints:
         self.pending: dict[str, Any] | None = None
         self.publishing = False
         self.failed = 0
+        self.stands = -1
+        """The step of the last one that was published or loaded."""
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -88,6 +90,7 @@ class Checkpoints:
             self._give_up(self.pending["step"])
             return False
         facts, self.pending = self.pending, None if self.publishing else self.pending
+        self.stands = facts["step"] if self.pending is None else self.stands
         self.publishing = self.pending is not None
         if self.publishing and self.mesh.rank == 0:
             self.writer.then(lambda: self._publish(facts))
@@ -131,6 +134,12 @@ class Checkpoints:
                 "the last checkpoint could not be written; a run that stops must leave one; make room and run again: the one before stands"
             )
 
+    def save_trained(self, progress: Progress) -> None:
+        """After the last step, so that a failing export costs no step; every rank. One that finds no room is only said."""
+        if self.train.checkpoint_steps and self.stands != progress.step:
+            self.save(progress)
+            self.wait()
+
     def _any(self, mine: bool) -> bool:
         flag = torch.tensor([float(mine)], device=self.engine.device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
@@ -153,6 +162,7 @@ class Checkpoints:
             folder.refuse_other(name, facts["content"], self.content)
             self._read(name, facts)
             self._set_aside(name)
+            self.stands = facts["step"]
             return Progress(facts["step"], facts["state"], name)
         if names:
             self._say("no checkpoint is whole; training starts anew")
