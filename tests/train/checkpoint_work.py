@@ -18,7 +18,7 @@ from parity_work import in_pieces
 sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
 from plans import packed, written
 
-from ropewalk.conf.errors import Stopped
+from ropewalk.conf.errors import ConfigError, Stopped
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import DataFolders, Feed
 from ropewalk.train import attention, engine, loop, ulysses, whole
@@ -257,6 +257,15 @@ def lacking(work: Work) -> None:
     whole = elastic._of_rank
     elastic._of_rank = lambda *at: [s for s in whole(*at) if "layers.1.mlp" not in s.piece.name]
     start(work).checkpoints.load()
+
+
+def lacking_on_one(work: Work) -> str:
+    """As `lacking`, but only what rank 1 reads; what a rank then says."""
+    try:
+        lacking(work) if torch.distributed.get_rank() == 1 else start(work).checkpoints.load()
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def fill_disk(_: Work, live: Any, first: int = 2) -> None:

@@ -92,6 +92,9 @@ def test_a_checkpoint_that_lacks_a_piece_is_refused(tmp_path: Path, data: Any) -
     ranks.run(2, checkpoint_work.until, work)
     with pytest.raises(AssertionError, match=r"ConfigError: the checkpoint lacks \d+ elements of model.model.layers.1"):
         ranks.run(1, checkpoint_work.lacking, replace(work, config=settings((1, 1, 1), "fp32")))
+    # where one rank finds it, all say it, and none waits for another
+    both = ranks.run(2, checkpoint_work.lacking_on_one, replace(work, config=settings((2, 1, 2), "fp32")), timeout_s=60)
+    assert both[0] == both[1] and both[0].startswith("the checkpoint lacks ")
 
 
 def test_a_state_of_one_number_is_where_its_weights_are() -> None:

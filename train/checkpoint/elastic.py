@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.manifest import read_json
@@ -34,19 +35,37 @@ def load(engine: Any, folder: Path, ranks: int, zero_stage: int, read: Callable[
             "train.offload_optimizer keeps its states on NVMe; such a checkpoint is resumed by the ranks, sp_size and ZeRO stage "
             "that wrote it; set them back"
         )
+    zero3 = engine.zero_optimization_stage() == 3
+    engine.optimizer.checkpoint_event_prologue() if zero3 else None
+    with torch.no_grad():
+        _together(lambda: _take(engine, folder, ranks, zero_stage, read))
+        refresh_weights(engine)
+    engine.optimizer.checkpoint_event_epilogue() if zero3 else None
+
+
+def _together(work: Callable[[], None]) -> None:
+    """Raises: on every rank alike the ConfigError of the first one that has one, for the others would wait for it."""
+    mine: str | None = None
+    try:
+        work()
+    except ConfigError as error:
+        mine = str(error)
+    said: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(said, mine)
+    if trouble := next(filter(None, said), None):
+        raise ConfigError(trouble)
+
+
+def _take(engine: Any, folder: Path, ranks: int, zero_stage: int, read: Callable[[str], Any]) -> None:
+    """This rank's stretches from the files of all ranks that wrote."""
     saved: dict[str, list[Saved]] = defaultdict(list)
     for rank in range(ranks):
         for piece in _of_rank(folder, rank, zero_stage, read):
             saved[piece.piece.name].append(piece)
-    zero3 = engine.zero_optimization_stage() == 3
-    engine.optimizer.checkpoint_event_prologue() if zero3 else None
-    with torch.no_grad():
-        for flat, key in zip(flats(engine), stepped(engine), strict=True):
-            state = states(engine)[key]
-            _fill(flat, state, saved)
-            state |= {k: v.view_as(key) for k, v in state.items() if isinstance(v, torch.Tensor) and v.dim()}
-        refresh_weights(engine)
-    engine.optimizer.checkpoint_event_epilogue() if zero3 else None
+    for flat, key in zip(flats(engine), stepped(engine), strict=True):
+        state = states(engine)[key]
+        _fill(flat, state, saved)
+        state |= {k: v.view_as(key) for k, v in state.items() if isinstance(v, torch.Tensor) and v.dim()}
 
 
 def _of_rank(folder: Path, rank: int, zero_stage: int, read: Callable[[str], Any]) -> list[Saved]:
