@@ -31,7 +31,7 @@ def take(config: Config, checkpoints: Checkpoints, progress: Progress) -> str:
         return ""
     path = before / "train" / "checkpoints"
     name, facts = _last(path)
-    if trouble := folder.torn(path / name, facts["files"]):
+    if trouble := checkpoints.torn(path / name, facts):
         raise RopewalkError(f"checkpoint {name} of {before.name}: {trouble}; run that phase again")
     try:
         elastic.load(checkpoints.engine, path / name, facts["world_size"], facts["zero_stage"], checkpoints.writer.load)

@@ -9,6 +9,7 @@ from checkpoint_work import Work, start, told, weights
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import DataFolders
 from ropewalk.train import carry, loop
+from ropewalk.train.checkpoint import folder as checkpoint_folder
 
 
 def phase(config: Config, folder: Path, data: DataFolders, begin: int) -> dict[str, Any]:
@@ -16,12 +17,16 @@ def phase(config: Config, folder: Path, data: DataFolders, begin: int) -> dict[s
     (folder / "train").mkdir(parents=True, exist_ok=True)
     run = start(Work(folder / "train", config, data))
     progress = run.checkpoints.load()
+    hashed: list[str] = []
+    whole = checkpoint_folder.sha256
+    checkpoint_folder.sha256 = lambda path: hashed.append(path.name) or whole(path)  # type: ignore[func-returns-value]
     said = carry.take(config, run.checkpoints, progress)
+    checkpoint_folder.sha256 = whole
     loop.train(
         run.engine, config, replace(run.feed, start=begin), folder / "train", run.mesh, run.checkpoints, progress
     )
     carry.leave(config, run.checkpoints, progress)
-    found = {"said": said, "weights": weights(run.engine), **told(folder / "train")}
+    found = {"said": said, "hashed": hashed, "weights": weights(run.engine), **told(folder / "train")}
     run.engine.destroy()
     return found
 

@@ -50,7 +50,9 @@ def whole(data: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
     [(1, 1), (1, 3), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((0, 2), (3, 1)))],
 )
 def test_two_phases_are_one_training(data: Any, whole: Any, tmp_path: Path, first: int, second: int) -> None:
-    one, two = ranks.run(2, carry_work.chain, parts(tmp_path, first, second), data)[0]
+    (one, two), (_, other) = ranks.run(2, carry_work.chain, parts(tmp_path, first, second), data)
+    # each file is hashed by one rank
+    assert two["hashed"] and other["hashed"] and not {*two["hashed"]} & {*other["hashed"]}
     assert one["sequences"] + two["sequences"] == whole["sequences"]
     assert two["said"] == "optimizer: moments and fp32 weights of 1, step 3"
     if (first, second) == (1, 1):

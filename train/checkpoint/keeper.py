@@ -156,7 +156,7 @@ class Checkpoints:
             folder.sweep(self.path)
         names = self._same([folder.found(self.path)])[0]
         for name, facts in names:
-            if trouble := self._torn(name, facts):
+            if trouble := self.torn(self.path / name, facts):
                 self._say(f"checkpoint {name}: {trouble}; the one before it is taken")
                 continue
             folder.refuse_other(name, facts["content"], self.content)
@@ -175,10 +175,10 @@ class Checkpoints:
             self._say(f"set aside: {', '.join(aside)}; removed when a whole one of as late a step stands")
         dist.barrier()
 
-    def _torn(self, name: str, facts: dict[str, Any]) -> str:
+    def torn(self, path: Path, facts: dict[str, Any]) -> str:
         """Every rank hashes its share of the files; what the first one with trouble says."""
         said: list[Any] = [None] * self.mesh.world_size
-        mine = folder.torn(self.path / name, facts["files"], self.mesh.rank, self.mesh.world_size)
+        mine = folder.torn(path, facts["files"], self.mesh.rank, self.mesh.world_size)
         dist.all_gather_object(said, mine)
         return next((trouble for trouble in said if trouble), "")
 
