@@ -110,6 +110,11 @@ class TrainConfig(OptimizingConfig, MemoryConfig, AttendingConfig, Objective):
             yield "train.zero_stage is 0; with bf16 it keeps no fp32 master weights; set train.zero_stage=1 or precision fp32"
         yield from self.optimizing_problems(self.steps)
         yield from self.lora.problems("train.lora", self.zero_stage)
+        if self.tile_mlp > 0 and self.lora.rank and self.lora.dropout:
+            yield (
+                f"train.tile_mlp is {self.tile_mlp}; a tile that is computed again drops others than it dropped, and train.lora.dropout is "
+                f"{self.lora.dropout}; set one of them to 0"
+            )
         for name, choices in (
             ("precision", ("bf16", "fp32")),
             ("zero_stage", (0, 1, 2, 3)),

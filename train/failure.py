@@ -32,8 +32,11 @@ def tell(error: BaseException, folder: Path) -> int:
     first = None if is_lost(error) else _first(mine, folder)
     if first is None:
         found = read(folder)
-        after = f"{named(found)} ended" if found else "another rank was lost"
-        print(f"{who}: ended because {after} ({type(error).__name__})", file=sys.stderr, flush=True)
+        # with no note nobody else has told a reason: the words may be all that there is of it
+        after = (
+            f"{named(found)} ended ({type(error).__name__})" if found else f"another rank was lost, it seems: {error}"
+        )
+        print(f"{who}: ended because {after}", file=sys.stderr, flush=True)
         return int(found["exit_code"]) if found else FAILED
     if first == mine or first["error"] != mine["error"]:
         said = str(error) if isinstance(error, RopewalkError) else "".join(traceback.format_exception(error))

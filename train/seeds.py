@@ -18,9 +18,8 @@ def fix_order() -> None:
     """Only kernels that sum in one order, or an error that names the one that does not; before anything runs on the device."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may take another way each time
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # that would look for reads of what nobody wrote, at a cost
-    )
+    # it would look for reads of what nobody wrote, at a cost
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def begin_step(seed: int, phase: int, step: int, rank: int) -> None:

@@ -104,6 +104,7 @@ WRONG = {
     "train.trainable=['*']": r"^train\.trainable\[0\] is \*; it must be a regular expression",
     "train.lora.rank=-1": r"^train\.lora\.rank is -1; it must be at least 0; 0 is off",
     "train.lora.norms=true": r"^train\.lora\.norms is True; it is of LoRA, and train\.lora\.rank is 0; set train\.lora\.rank=8",
+    "train={tile_mlp: 64, lora: {rank: 8, dropout: 0.1}}": r"^train\.tile_mlp is 64; a tile that is computed again drops others",
     "train.lora={rank: 8, alpha: 0}": r"^train\.lora\.alpha is 0\.0; it must be a finite number above 0; e\.g\. 16",
     "train.lora={rank: 8, dropout: 1}": r"^train\.lora\.dropout is 1\.0; it must be at least 0 and below 1",
     "train.lora={rank: 8, targets: []}": r"^train\.lora\.targets is \[\]; it must be attention, all-linear or names",

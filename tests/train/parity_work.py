@@ -68,7 +68,7 @@ def cells(
 def broken(fault: str) -> Iterator[None]:
     whole, scale = train_step.borders, train_step.gradient_scale
     if fault == "borders":
-        train_step.borders = lambda cu_seqlens: whole(cu_seqlens[[0, -1]])
+        train_step.borders = lambda cu_seqlens, at: whole(cu_seqlens[[0, -1]], at)
     if fault == "scale":
         # DeepSpeed's factor of stage 3 at the others, and theirs at stage 3
         train_step.gradient_scale = lambda mesh, accumulated, stage: scale(mesh, accumulated, 1 if stage == 3 else 3)

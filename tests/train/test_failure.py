@@ -67,6 +67,17 @@ def test_a_setting_that_one_rank_refuses_ends_all_with_its_code(
     assert "Traceback" not in said
 
 
+def test_words_of_a_lost_connection_are_told_where_nobody_left_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = RuntimeError("NCCL error: unhandled cuda error, invalid device ordinal")
+    assert failure.tell(error, tmp_path) == 1
+    assert "invalid device ordinal" in capsys.readouterr().err
+    (tmp_path / failure.NOTE).write_text('{"rank": 3, "host": "there", "exit_code": 2, "error": "x"}')
+    assert failure.tell(error, tmp_path) == 2
+    assert "rank 3 on there ended" in capsys.readouterr().err
+
+
 def test_what_every_rank_refuses_is_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

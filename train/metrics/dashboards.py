@@ -93,9 +93,13 @@ def wandb_run(folder: Path, config: Config) -> Any:
         x_disable_stats=True,
         x_disable_machine_info=True,
     )
-    same = {"id": run_id(folder), "resume": "allow"}
-    about = {"project": config.train.wandb_project, "name": config.name, "dir": str(folder), "mode": mode}
-    return wandb.init(**about, **same, settings=quiet)
+    about: dict[str, Any] = {
+        "project": config.train.wandb_project,
+        "name": config.name,
+        "dir": str(folder),
+        "mode": mode,
+    }
+    return wandb.init(**about, id=run_id(folder), resume="allow", settings=quiet)
 
 
 def run_id(folder: Path) -> str:
