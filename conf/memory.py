@@ -17,7 +17,8 @@ class MemoryConfig:
     optimizer: str = added("adamw")
     """adamw (torch's fused one; DeepSpeed's for the host when a GPU's is offloaded), or adamw_8bit (bitsandbytes: moments of 8 bits)."""
     offload_optimizer: bool = neutral(False)
-    """Master weights and moments in host memory, and updated there."""
+    """Master weights and moments in host memory, and updated there. In bf16 at ZeRO 1 and 2 the fp32 sums of the gradients stay on the
+    device until the step (`zero_stage`); at ZeRO 3 they do not."""
     offload_params: bool = neutral(False)
     """Weights in host memory until a layer needs them; ZeRO 3."""
     offload_path: str | None = neutral()
@@ -32,6 +33,8 @@ class MemoryConfig:
     """torch.compile of the norms and the MLP of each decoder layer."""
 
     zero_stage: int = neutral(1)
+    """0: everything on every rank; 1: optimizer in shares; 2: gradients too; 3: weights too. In bf16 gradients are added in fp32: 4 bytes a
+    parameter on each rank at 1, of its share at 2 and 3."""
     zero_hpz_size: int | None = neutral()
     """ZeRO++'s hierarchy (hpZ): neighbouring ranks that also keep a whole set of weights among them, so that the backward pass gathers them
     inside a machine. Set the ranks of a machine; ZeRO 3."""

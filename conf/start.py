@@ -1,6 +1,9 @@
 """How a command or a rank starts. What it imports is most of the way to the first training step."""
 
+import ctypes
 import gc
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,3 +20,13 @@ def importing() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def end_with_parent() -> None:
+    """Be killed when the process that started this one ends: what trains on without it would share its folder with a second start.
+
+    Linux only; elsewhere the lock of the folder alone keeps them apart.
+    """
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

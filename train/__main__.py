@@ -3,9 +3,10 @@
 import sys
 from pathlib import Path
 
-from ropewalk.conf.start import importing
+from ropewalk.conf.start import end_with_parent, importing
 
 if __name__ == "__main__":
+    end_with_parent()
     with importing():
         from ropewalk.train import rank
     rank.run(Path(sys.argv[1]))

@@ -1,10 +1,14 @@
 """The DeepSpeed engine from our settings, the same on CPU (gloo) and GPU (nccl)."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import deepspeed
 import torch
+from deepspeed.runtime.engine import DeepSpeedEngine
+from deepspeed.runtime.zero.config import ZERO_OPTIMIZATION
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -92,8 +96,13 @@ def accumulate(engine: Any, steps: int) -> None:
 
 
 def settings(train: TrainConfig, steps_accumulated: int) -> dict[str, Any]:
-    """DeepSpeed's configuration. Clipping is always said: its default is 1.0, not off."""
+    """DeepSpeed's configuration. Clipping is always said: its default is 1.0, not off.
+
+    Gradients are added in fp32, over micro-steps and over ranks: its default for bf16 adds in bf16, where 1 + 255 x 1/512 is 1.
+    """
+    sums = {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"} if train.zero_stage else {}
     return {
+        **sums,
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": steps_accumulated,
         "gradient_clipping": train.gradient_clipping,
@@ -121,12 +130,37 @@ def make(model: PreTrainedModel, config: Config, steps_accumulated: int, mesh: M
     groups.choose(model, config.train)
     model.train()
     wrapped = LossModel(model, config.train.z_loss)
-    engine, *_ = deepspeed.initialize(
-        model=wrapped,
-        model_parameters=groups.parameter_groups(model, config.train),
-        optimizer=maker(config.train),
-        config=settings(config.train, steps_accumulated),
-        mpu=ulysses.groups(mesh) if mesh is not None else None,
-        dist_init_required=False,
-    )
+    with one_optimizer(config.train):
+        engine, *_ = deepspeed.initialize(
+            model=wrapped,
+            model_parameters=groups.parameter_groups(model, config.train),
+            optimizer=maker(config.train),
+            config=settings(config.train, steps_accumulated),
+            mpu=ulysses.groups(mesh) if mesh is not None else None,
+            dist_init_required=False,
+        )
     return engine
+
+
+def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """The weights as the engine will make them, before they go to the device: in fp32 they would take twice its memory for a moment.
+
+    Buffers stay: the rotary table is none of its business.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+
+
+@contextmanager
+def one_optimizer(train: TrainConfig) -> Iterator[None]:
+    """ZeRO 1 in bf16 with sums in fp32 by the optimizer of every other case: DeepSpeed has a second one for this alone, with a norm, a way
+    out of a step and checkpoints of its own."""
+    if not train.zero_stage:
+        yield
+        return
+    own = DeepSpeedEngine._do_optimizer_sanity_check
+    DeepSpeedEngine._do_optimizer_sanity_check = lambda *_: ZERO_OPTIMIZATION
+    try:
+        yield
+    finally:
+        DeepSpeedEngine._do_optimizer_sanity_check = own

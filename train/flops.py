@@ -80,6 +80,11 @@ def work(model: Any) -> Work:
     )
 
 
+def mlps(model: Any) -> int:
+    """Elements of the matrices of the MLPs that each token passes: what a tile that is computed again takes once more."""
+    return sum(per_token(name, p, model.config) for name, p in model.named_parameters() if ".mlp." in name)
+
+
 def shape(parameter: Any) -> tuple[int, ...]:
     """The whole parameter's, where ZeRO-3 or a quantizer holds it in another."""
     whole = getattr(parameter, "ds_shape", None) or getattr(getattr(parameter, "quant_state", None), "shape", None)

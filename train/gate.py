@@ -40,6 +40,13 @@ class Gate:
         with answering(self.engine.optimizer, "_get_norm_groups" if self.zero == 3 else "scaled_global_norm", norm):
             self.engine.step()
         assert self.engine.optimizer.overflow != apply
+        if not apply and self.zero != 3:
+            self._forget()
+
+    def _forget(self) -> None:
+        """DeepSpeed keeps a gradient in fp32 after a step that was not taken where the optimizer is offloaded, and adds the next one to it."""
+        sums = self.engine.optimizer.averaged_gradients
+        sums.update(dict.fromkeys(sums))  # the same dict: parameters look into it
 
     def _drop(self) -> None:
         """The engine without ZeRO knows no way out of a step: it goes through one in which nothing is clipped and nothing stepped."""

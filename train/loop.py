@@ -96,7 +96,9 @@ class Loop:
     def place(self) -> Place:
         """How far it is; read by the watch, from another thread."""
         marks = self.seen.clock.marks if hasattr(self.seen, "clock") else [("", None)]
-        return Place(self.progress.step, len(marks), marks[-1][0])
+        # what takes long between two marks counts what it has done
+        between = self.checkpoints.writer.done + (self.validation.done if self.validation else 0)
+        return Place(self.progress.step, len(marks) + between, marks[-1][0])
 
     def run(self) -> None:
         rule = self.config.train.faults
@@ -113,7 +115,7 @@ class Loop:
         rows = ahead(self.feed.micro_batches(s for s in steps if s not in out), self.config.train.prefetch)
         with closing(rows):
             for step in steps:
-                self._write(self.faults.line(step)) if step in out else self._step(step, rows)
+                self._left_out(step) if step in out else self._step(step, rows)
                 if self.faults.verdict.action == "rollback":
                     return self._roll_back(step)
                 self.progress.step = step + 1
@@ -126,11 +128,19 @@ class Loop:
         self.profiler.after(step + 1)
         action = self.faults.verdict.action
         if action == "apply":
-            row |= phases.mark(self.config) | (self.validation(step + 1) if self.validation else {})
-            return self._write(row)
-        if action != "rollback":  # that one's line is written when its batch is passed over
+            return self._write(row | phases.mark(self.config) | self._validated(step))
+        if action == "skip":  # one that is gone back from has its line written when its batch is passed over
+            self._left_out(step)
+        elif action == "stop":
             self._write(self.faults.line(step))
         self.faults.refuse(step)
+
+    def _left_out(self, step: int) -> None:
+        """A step without its batch: the weights are as they were, and measured all the same when it is their turn."""
+        self._write(self.faults.line(step) | self._validated(step))
+
+    def _validated(self, step: int) -> dict[str, Any]:
+        return self.validation(step + 1) if self.validation else {}
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.metrics is not None:

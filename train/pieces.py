@@ -41,6 +41,11 @@ def are(model: nn.Module) -> bool:
     return any(hasattr(p, "ds_id") for p in model.parameters())
 
 
+def gathered(parameter: torch.Tensor) -> Any:
+    """While open, the parameter is whole on every rank. Every rank opens it."""
+    return deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id"))
+
+
 def shape(parameter: torch.Tensor) -> torch.Size:
     """Of the whole parameter, wherever its pieces lie."""
     found: torch.Size = getattr(parameter, "ds_shape", parameter.shape)

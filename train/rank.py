@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from ropewalk.conf import check
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.manifest import MARK, read_json, write_json
+from ropewalk.conf.manifest import MARK, alone, read_json, write_json
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataFolders, Feed
@@ -135,6 +136,8 @@ def build(config: Config, cache: Path, plan: RopePlan, mesh: Mesh, accumulated: 
         loading=fewer_bits,
         settings=engine.settings(config.train, accumulated),
     )
+    if not fewer_bits:  # packed weights are in a dtype of their own
+        engine.round_weights(built, computes)
     return built.to(engine.device())  # type: ignore[arg-type]
 
 
@@ -165,6 +168,7 @@ def run(run_dir: Path) -> None:
     if os.environ.get("RANK", "0") != "0":
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  rank 0 speaks; errors go to stderr
     try:
-        train(run_dir)
+        with nullcontext() if os.environ.get("RANK", "0") != "0" else alone(run_dir / "train.tmp"):
+            train(run_dir)
     except Exception as error:
         sys.exit(failure.tell(error, run_dir / "train.tmp"))

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def _reload(config: Config, temporary: Path) -> None:
 
 
 def launch(config: Config, run_dir: Path, temporary: Path) -> None:
-    """Run the ranks to their end. SIGINT, SIGTERM and Slurm's SIGUSR1 ask them to save and stop."""
+    """Run the ranks to their end. SIGINT, SIGTERM, SIGHUP and Slurm's SIGUSR1 ask them to save and stop."""
     (temporary / failure.NOTE).unlink(missing_ok=True)
     # Slurm sends it to every process of a step: DeepSpeed's launcher, which inherits this, must live on
     usr1 = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -78,25 +79,35 @@ def launch(config: Config, run_dir: Path, temporary: Path) -> None:
         if (temporary / STOP).exists():  # asked twice: now
             os.killpg(process.pid, signal.SIGKILL)
         (temporary / STOP).touch()
-        print("stopping after this step with a checkpoint (once more: at once)", file=sys.stderr, flush=True)
+        with suppress(OSError):  # the terminal may be what has gone
+            print("stopping after this step with a checkpoint (once more: at once)", file=sys.stderr, flush=True)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    asking = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        asking.append(signal.SIGHUP)
+    before = {number: signal.signal(number, ask) for number in asking}
     before[signal.SIGUSR1] = usr1
     try:
         code = process.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if code == STOPPED:
-        raise Stopped(
-            f"train stopped in good order; {requeue() if config.train.requeue else 'run the same command again to resume'}"
-        )
     if code:
-        note = failure.read(temporary)
-        first = f"; {failure.named(note)} was the first" if note else ""
-        error = RopewalkError(f"train: the ranks ended with exit code {code}{first}; what they said is above")
-        error.exit_code = code if code in (2, 3) else 1
-        raise error
+        raise _ended(config, temporary, code)
+
+
+def _ended(config: Config, temporary: Path, code: int) -> RopewalkError:
+    """What the ranks' end means. A rank that left a note counts by that: it may have been torn down with another code on its way out."""
+    note = failure.read(temporary)
+    code = int(note["exit_code"]) if note else code
+    asked_early = code == 256 - signal.SIGTERM and (temporary / STOP).exists()  # before a rank was there to notice
+    if code == STOPPED or asked_early:
+        again = requeue() if config.train.requeue else "run the same command again to resume"
+        return Stopped(f"train stopped in good order{' before its first step' if asked_early else ''}; {again}")
+    first = f"; {failure.named(note)} was the first" if note else ""
+    error = RopewalkError(f"train: the ranks ended with exit code {code}{first}; what they said is above")
+    error.exit_code = code if code in (2, 3) else 1
+    return error
 
 
 def requeue() -> str:
@@ -150,13 +161,14 @@ def refuse_unfit_ranks(config: Config, base: PreTrainedConfig) -> str | None:
 def command(config: Config, run_dir: Path) -> list[str]:
     """DeepSpeed's launcher, also for one process. Ranks come by the environment, not by a flag.
 
-    Its `runner` reads a hostfile and starts `launch` on each machine; on one machine it would only cost its imports.
+    Its `runner` reads a hostfile and starts `launch` on each machine; on one machine it would only cost its imports, and `node` is
+    `launch` with our answer to signals.
     """
     hostfile, count = config.train.hostfile, processes(config)
     if hostfile:
         where = ["deepspeed.launcher.runner", "--hostfile", hostfile, "--num_gpus", str(count)]
     else:
-        where = ["deepspeed.launcher.launch", "--world_info", world_info(count), "--master_addr", "127.0.0.1"]
+        where = ["ropewalk.train.node", "--world_info", world_info(count), "--master_addr", "127.0.0.1"]
     return [
         *(sys.executable, "-m", *where, "--master_port", str(_free_port())),
         *("--log_level", "error", "--no_local_rank", "--module", "ropewalk.train", str(run_dir.resolve())),

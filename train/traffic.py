@@ -101,8 +101,7 @@ def sizes(model: Any) -> Sizes:
 def communication(of: Sizes, at: Layout) -> list[Collective]:
     """A rank's collectives of one step. At ZeRO 3 parameters are gathered for each pass: DeepSpeed keeps up to 1e9 elements between two,
     so what it sends is at most this."""
-    # where sequences are shared DeepSpeed reduces gradients in fp32 (seq_parallel_communication_data_type)
-    gradients = of.trainable * (FP32 if at.sp_size > 1 else at.element)
+    gradients = of.trainable * FP32  # they are summed over the ranks in fp32, whatever they were made in
     weights = of.parameters * at.element
     found = []
     if at.ranks > 1:

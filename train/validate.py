@@ -28,6 +28,7 @@ class Validation:
     def __init__(self, engine: Any, windows: Sequence[np.ndarray], config: Config, mesh: Mesh) -> None:
         self.engine, self.windows, self.mesh = engine, windows, mesh
         self.every, self.steps = config.train.validate.every, config.train.steps
+        self.done = 0  # windows of this rank, over all times
 
     def __call__(self, step: int) -> dict[str, Any]:
         """After step `step` (from 1): what its line has more, nothing when it is not its turn. Every rank calls it."""
@@ -45,6 +46,7 @@ class Validation:
                 self.engine.module(**batch, total=1)
                 nll, counts = self.engine.module.nll, batch["labels"][0] != IGNORE
                 found.add(tally.by_position(batch["position_ids"][0]), nll, counts)
+                self.done += 1
         every = tally.reduce({"positions": found.found}, [], self.mesh.rank, self.mesh.world_size)["positions"]
         total, tokens = every.sum(0).tolist()
         return {

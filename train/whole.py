@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from ropewalk.conf.errors import RopewalkError
+from ropewalk.train import pieces
 from ropewalk.train.adapters import merge
 from ropewalk.train.adapters.attach import config_of
 from ropewalk.train.adapters.quantize import unpacked
@@ -22,7 +22,7 @@ def gather(named: Iterable[tuple[str, nn.Parameter]]) -> dict[str, torch.Tensor]
     """
     found: dict[str, torch.Tensor] = {}
     for name, parameter in named:
-        with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+        with pieces.gathered(parameter):
             if dist.get_rank() == 0:
                 found[name] = unpacked(parameter).cpu().clone()
     refuse_empty(found)

@@ -32,7 +32,7 @@ def _count(model: Any, tokens: int, documents: int) -> dict[str, Any]:
 
     lengths, labels = [tokens // documents] * documents, tokens - documents
     work, of = flops.work(model), traffic.sizes(model)
-    layout = traffic.Layout(1, GPUS, 3, 1, tokens, chunk=chunk_tokens(of.vocabulary))
+    layout = traffic.Layout(1, GPUS, 3, 1, tokens, chunk=chunk_tokens(of.vocabulary, "cuda"))
     return {
         "parameters": of.parameters,
         "model_flops": work.training(lengths, labels),

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,8 +83,23 @@ def trained(work: Work) -> dict[str, Any]:
         arm(run.engine, *work.death[1:])
     if work.trouble is not None:
         work.trouble(work, run.engine)
-    loop.train(run.engine, work.config, run.feed, work.folder, run.mesh, run.checkpoints, progress)
+    measured = work.more.get("validation")
+    loop.train(run.engine, work.config, run.feed, work.folder, run.mesh, run.checkpoints, progress, None, measured)
     return {"began": began, "failed": run.checkpoints.failed, "weights": weights(run.engine), **told(work.folder)}
+
+
+@dataclass
+class LongValidation:
+    """After the last of five steps: `windows`, half a second each."""
+
+    windows: int
+    done: int = 0
+
+    def __call__(self, step: int) -> dict[str, Any]:
+        for _ in range(self.windows if step == 5 else 0):
+            time.sleep(0.5)
+            self.done += 1
+        return {"validation": {"nll": float(self.done)}} if step == 5 else {}
 
 
 def ended(work: Work) -> dict[str, Any]:

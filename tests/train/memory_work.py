@@ -100,6 +100,28 @@ def trained(
     return {"losses": list(losses), "gradients": slopes[0], "weights": weights(live)}
 
 
+def one_by_one(count: int) -> dict[str, np.ndarray]:
+    """What `trained` in bf16 sums, by torch alone: each row's gradient in bf16, added up in float64."""
+    plain = engine.LossModel(model())
+    for p in plain.parameters():  # the engine leaves the rotary table in fp32
+        p.data = p.data.bfloat16()
+    total: dict[str, np.ndarray] = {}
+    for number in range(count):
+        plain.zero_grad()
+        (
+            plain(**inputs(rows(number)), total=LENGTH * count) * count
+        ).backward()  # a power of two, as the engine is given it
+        for name, p in plain.named_parameters():
+            if p.grad is not None:
+                total[name] = total.get(name, 0.0) + p.grad.double().numpy() / count
+    return total
+
+
+def sums(cases: list[dict[str, Any]], accumulated: int) -> list[dict[str, np.ndarray]]:
+    """The gradients of one step under each of the settings."""
+    return [trained({"precision": "bf16", **case}, accumulated, count=1)["gradients"] for case in cases]
+
+
 def several(cases: list[dict[str, Any]], accumulated: int = 1) -> list[dict[str, Any]]:
     """Trained under one after the other of the settings, in the same ranks."""
     return [trained(dict(case), accumulated) for case in cases]

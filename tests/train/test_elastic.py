@@ -15,8 +15,6 @@ import torch
 from ropewalk.conf.schema import Config
 from ropewalk.launch.compose import compose
 from ropewalk.train.checkpoint import elastic
-from ropewalk.train.checkpoint.elastic import WEIGHT, Saved
-from ropewalk.train.checkpoint.fragments import Piece
 
 sys.path.insert(0, str(Path(__file__).parent))
 import checkpoint_work  # noqa: E402
@@ -97,12 +95,12 @@ def test_a_checkpoint_that_lacks_a_piece_is_refused(tmp_path: Path, data: Any) -
     assert both[0] == both[1] and both[0].startswith("the checkpoint lacks ")
 
 
-def test_a_state_of_one_number_is_where_its_weights_are() -> None:
-    """As fused AdamW demands of its count of steps; here on the meta device, and a copy in any case."""
-    piece, count = Piece("w", 0, 4, 0), torch.tensor(3.0)
-    saved = Saved(piece, {WEIGHT: torch.ones(4), "step": count, "exp_avg": torch.ones(4)})
-    for device in ("meta", "cpu"):
-        state: dict[str, Any] = {}
-        elastic._copy(torch.empty(4, device=device), state, piece, saved, 0, 4)
-        assert {value.device.type for value in state.values()} == {device}
-        assert state["step"].data_ptr() != count.data_ptr()
+def test_steps_are_counted_as_the_optimizer_counts_them() -> None:
+    """torch's fused AdamW wants a tensor where its weights are (here the meta device), DeepSpeed's for the host a plain number."""
+    weights = [torch.nn.Parameter(torch.zeros(4, device=device)) for device in ("cpu", "meta")]
+    for w in weights:
+        found = elastic.counted(3.0, torch.optim.AdamW([w], fused=w.device.type == "cpu"), w)
+        assert (found.device, found.dtype) == (w.device, torch.float32)
+    assert elastic.counted(3.0, torch.optim.AdamW(weights[:1], fused=True), weights[0]) == 3.0
+    plain = elastic.counted(3.0, torch.optim.SGD(weights[:1]), weights[0])
+    assert plain == 3 and isinstance(plain, int)

@@ -133,11 +133,35 @@ def test_a_leap_is_skipped(tmp_path: Path, data: Any) -> None:
     assert found["events"][0]["why"].startswith("loss is ") and found["events"][0]["loss"] > 100
 
 
+def test_the_last_validation_comes_though_the_last_batch_is_left_out(tmp_path: Path, data: Any) -> None:
+    from ropewalk.data.dataset import turns_of_step
+
+    config = settings("train.faults.on_nan=skip")
+    last = turns_of_step(4, seed=config.seed, count=len(data.sequences()), batch=2)[0].number
+    more = {"bad": last, "times": math.nan, "validation": checkpoint_work.LongValidation(1)}
+    work = Work(tmp_path, config, data, trouble=checkpoint_work.spoil, more=more)
+    (line,) = ranks.run(2, checkpoint_work.trained, work)[0]["events"]
+    assert line["step"] == 5 and line["event"] == "skip" and line["validation"] == {"nll": 1.0}
+
+
 def test_by_default_the_run_stops_before_the_step(tmp_path: Path, data: Any) -> None:
     with pytest.raises(
         AssertionError, match=r"RopewalkError: loss is nan; it must be finite, at step 4, which was not taken"
     ):
         spoiled(tmp_path / "run", data, math.nan)
+
+
+@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
+def test_nothing_of_a_skipped_batch_is_left_where_the_optimizer_is_offloaded(
+    tmp_path: Path, data: Any, stage: int
+) -> None:
+    """In bf16, whose gradients are kept in fp32: the same run where the step is passed over from the start, by a rollback."""
+    words = ["train.precision=bf16", f"train.zero_stage={stage}", "train.offload_optimizer=true"]
+    found = spoiled(tmp_path / "skip", data, math.nan, *words, "train.faults.on_nan=skip")[0]
+    back = spoiled(tmp_path / "back", data, math.nan, *words, "train.faults.on_nan=rollback")[0]
+    assert found["steps"] == [1, 2, 3, 5] and all(math.isfinite(loss) for loss in found["losses"])
+    assert all(np.isfinite(w).all() for w in found["weights"].values())
+    assert same(back["weights"], found["weights"]) and back["losses"] == found["losses"]
 
 
 @pytest.mark.slow

@@ -68,6 +68,19 @@ def test_masters_in_fp32_move_where_bf16_weights_cannot(stage: int) -> None:
         assert np.array_equal(rounded, found["after"][name])
 
 
+def test_gradients_in_bf16_are_added_in_fp32_over_micro_steps_and_ranks() -> None:
+    """Sums in bf16 would be wrong in the third digit after 32 of them."""
+    cases: list[dict[str, Any]] = [
+        {"zero_stage": stage, "offload_optimizer": on} for stage in (1, 2, 3) for on in (False, True)
+    ]
+    wanted = ranks.run(1, memory_work.one_by_one, 32)[0]
+    for world in (1, 2):
+        for case, found in zip(cases, ranks.run(world, memory_work.sums, cases, 32 // world)[0], strict=True):
+            for name, exact in wanted.items():
+                off = np.abs(found[name] - exact).max() / np.abs(exact).max()
+                assert off < 1e-5, (world, case, name, off)
+
+
 def test_moments_of_eight_bits_resume_to_the_bit(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes", reason="the optimizer's package is not installed (ropewalk[bnb])")
     found = ranks.run(1, memory_work.eight_bit, str(tmp_path))[0]

@@ -134,6 +134,22 @@ def test_a_tiled_mlp_trains_below_a_frozen_input() -> None:
             torch.testing.assert_close(found.grad, wanted.grad)
 
 
+def test_tiles_in_bf16_add_their_gradients_as_one_product_does() -> None:
+    """64 tiles added in bf16 would be wrong in the third digit; the whole MLP's product adds in fp32 and rounds once."""
+    torch.manual_seed(0)
+    plain, tiled = (tiny_model().bfloat16().model.layers[0].mlp for _ in range(2))
+    tiled.load_state_dict(plain.state_dict())
+    model = tiny_model().bfloat16()
+    model.model.layers[0].mlp = tiled
+    tiles.enable(model, 16)
+    x, slope = (torch.randn(1, 1024, 32, dtype=torch.bfloat16) for _ in range(2))
+    for mlp in (plain, tiled):
+        mlp(x).backward(slope)
+    for name, p in plain.named_parameters():
+        found = dict(tiled.named_parameters())[name].grad
+        assert (found.float() - p.grad.float()).norm() / p.grad.float().norm() < 3e-3, name
+
+
 def test_what_is_offloaded_is_the_inputs_of_the_layers_and_nothing_else() -> None:
     model, ids = tiny_model(num_hidden_layers=3).train(), torch.randint(0, 97, (1, 20))
     copies = activations.enable(model, offload=True)

@@ -2,13 +2,18 @@
 
 import base64
 import json
+import os
+import signal
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from ropewalk.conf.errors import ConfigError, RopewalkError, Stopped
+from ropewalk.conf.manifest import alone
 from ropewalk.conf.schema import Config, content
 from ropewalk.launch.compose import compose
 from ropewalk.train import stage
@@ -41,7 +46,7 @@ def devices(words: list[str]) -> dict[str, list[object]]:
 def test_one_machine_has_a_rank_a_device_and_no_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     words = stage.command(config(), tmp_path)
-    assert words[1:3] == ["-m", "deepspeed.launcher.launch"] and "--hostfile" not in words
+    assert words[1:3] == ["-m", "ropewalk.train.node"] and "--hostfile" not in words
     assert devices(words) == {"localhost": [0, 1]}
     assert words[-3:] == ["--module", "ropewalk.train", str(tmp_path)]
 
@@ -102,6 +107,68 @@ def test_a_rank_that_ends_ends_the_others_and_its_code_comes_through(
     assert ended.value.exit_code == seen and isinstance(ended.value, Stopped) == (seen == 75)
     assert time.monotonic() - started < 120
     assert not Path("/proc", (tmp_path / "pid").read_text()).exists()
+
+
+JOB = """\
+import os, signal, sys, time, types
+def run(folder):
+    def stop(*_):
+        time.sleep(1)  # a checkpoint
+        sys.exit(75)
+    signal.signal(signal.SIGTERM, stop)
+    (folder / f"{os.getpid()}.pid").touch()
+    time.sleep(300)
+sys.modules["ropewalk.train.rank"] = types.SimpleNamespace(run=run)
+"""
+
+
+def ranks_of(folder: Path) -> list[int]:
+    """Their process ids, when both have said them."""
+    until = time.monotonic() + 60
+    while len(found := [int(file.stem) for file in folder.glob("*.pid")]) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    return found
+
+
+def test_a_whole_job_that_is_told_to_end_ends_in_good_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Slurm does it: SIGTERM to the command, to the launcher and to the ranks."""
+    (tmp_path / "sitecustomize.py").write_text(JOB)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def end() -> None:
+        os.killpg(os.getpgid(ranks_of(tmp_path)[0]), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    teller = threading.Thread(target=end)
+    teller.start()
+    with pytest.raises(Stopped, match="train stopped in good order; run the same command again to resume"):
+        stage.launch(config(), tmp_path, tmp_path)
+    teller.join()
+
+
+def test_ranks_do_not_outlive_a_command_that_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(JOB)
+    (tmp_path / "command.py").write_text(
+        "from pathlib import Path\nfrom ropewalk.launch.compose import compose\nfrom ropewalk.train import stage\n"
+        f"at = Path({str(tmp_path)!r})\nstage.launch(compose(['recipe=demo', 'train.processes=2']), at, at)"
+    )
+    command = subprocess.Popen(
+        [sys.executable, tmp_path / "command.py"], env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    found = ranks_of(tmp_path)
+    command.kill()
+    until = time.monotonic() + 20
+    while any(Path("/proc", str(pid)).exists() for pid in found):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    command.wait()
+
+
+def test_a_second_start_does_not_share_the_folder_with_ranks_that_are_left(tmp_path: Path) -> None:
+    with alone(tmp_path / "train.tmp"):
+        found = subprocess.run([sys.executable, "-m", "ropewalk.train", tmp_path], capture_output=True, text=True)
+    assert found.returncode == 2 and "another ropewalk is at work in that run" in found.stderr
 
 
 def test_an_unfinished_training_of_other_settings_is_refused_not_thrown_away(tmp_path: Path) -> None:

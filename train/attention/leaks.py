@@ -1,4 +1,5 @@
-"""Proof, before the first step, that documents laid end to end do not see each other in this model, and that windows arrive.
+"""Proof, before the first step, that documents laid end to end do not see each other in this model, that windows arrive, and that its
+logits are what the loss takes them for.
 
 An architecture may mix tokens elsewhere than in its attention (convolutions, states), or say its window in a mask that our kernels
 never see: both would train on, with losses that look right.
@@ -12,6 +13,7 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from ropewalk.conf.errors import ConfigError
+from ropewalk.train import pieces
 from ropewalk.train.attention.choice import no_mask
 from ropewalk.train.attention.layout import borders
 from ropewalk.train.attention.per_document import sdpa
@@ -40,6 +42,7 @@ def prove(model: PreTrainedModel) -> None:
     model.eval()
     try:
         one, other = (_hidden(model, changed) for changed in (0, 1))
+        _check_logits(model, one)
     finally:
         model.set_attn_implementation(before)  # type: ignore[arg-type]
         model.train(training)
@@ -48,15 +51,32 @@ def prove(model: PreTrainedModel) -> None:
 
 
 def _hidden(model: PreTrainedModel, changed: int) -> torch.Tensor:
-    """Last hidden states (S, E), with another first document where `changed` is 1."""
+    """Last hidden states (S, E) fp32, with another first document where `changed` is 1."""
+    found = _forward(model.base_model, model, changed)
+    return found.last_hidden_state[0].float()  # type: ignore[no-any-return]
+
+
+def _forward(part: Any, model: PreTrainedModel, changed: int) -> Any:
     at = next(model.parameters()).device
     ids = torch.arange(1, 1 + FIRST + SECOND, device=at)
     ids[:FIRST] += changed
     positions = torch.cat([torch.arange(FIRST), torch.arange(SECOND)]).to(at)
     marks = borders(torch.tensor([0, FIRST, FIRST + SECOND], dtype=torch.int32, device=at))
     with torch.no_grad():
-        found = model.base_model(input_ids=ids[None], position_ids=positions[None], use_cache=False, **marks)
-    return found.last_hidden_state[0].float()  # type: ignore[no-any-return]
+        return part(input_ids=ids[None], position_ids=positions[None], use_cache=False, **marks)
+
+
+def _check_logits(model: PreTrainedModel, hidden: torch.Tensor) -> None:
+    """The chunked loss multiplies hidden states (S, E) by the head and nothing more: a scale, a cap or a bias would be left out of it."""
+    logits, head = _forward(model, model, 0).logits[0].float(), model.get_output_embeddings().weight  # type: ignore[union-attr]
+    with pieces.gathered(head), torch.no_grad():  # type: ignore[arg-type]
+        plain = (hidden.to(head.dtype) @ head.T).float()  # type: ignore[operator, call-overload]
+    apart, allowed = float((logits - plain).abs().max()), 8 * torch.finfo(model.dtype).eps * float(plain.abs().max())
+    if not apart <= allowed:
+        raise ConfigError(
+            f"model.path is a {model.config.model_type}; its logits are not its hidden states times its head, but {apart:.2g} away from it: "
+            "the loss would be another model's; choose another model"
+        )
 
 
 def _check_windows(model: PreTrainedModel, windows: dict[int, int | None]) -> None:

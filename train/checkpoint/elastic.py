@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.manifest import read_json
-from ropewalk.train.checkpoint.fragments import Flat, Piece, flats, refresh_weights, states, stepped
+from ropewalk.train.checkpoint.fragments import Flat, Piece, flats, inner, refresh_weights, states, stepped
 
 WEIGHT = "fp32"
 
@@ -66,6 +66,15 @@ def _take(engine: Any, folder: Path, ranks: int, zero_stage: int, read: Callable
         state = states(engine)[key]
         _fill(flat, state, saved)
         state |= {k: v.view_as(key) for k, v in state.items() if isinstance(v, torch.Tensor) and v.dim()}
+        if "step" in state:
+            state["step"] = counted(float(state["step"]), inner(engine), key)
+
+
+def counted(step: float, optimizer: Any, weights: torch.Tensor) -> Any:
+    """As this optimizer counts: torch's in a tensor where the weights are, those for the host and of 8 bits in a plain number."""
+    if isinstance(optimizer, torch.optim.AdamW):
+        return torch.tensor(step, dtype=torch.float32, device=weights.device)
+    return int(step)
 
 
 def _of_rank(folder: Path, rank: int, zero_stage: int, read: Callable[[str], Any]) -> list[Saved]:
@@ -137,7 +146,6 @@ def _copy(weights: torch.Tensor, state: dict[str, Any], piece: Piece, source: Sa
         if key == WEIGHT:
             continue
         if not (isinstance(value, torch.Tensor) and value.dim()):
-            # a fused optimizer counts its steps on the device of the weights
-            state.setdefault(key, value.to(weights.device, copy=True) if isinstance(value, torch.Tensor) else value)
+            state.setdefault(key, value)
             continue
         state.setdefault(key, torch.zeros_like(weights, dtype=value.dtype))[at] = value[of]

@@ -67,10 +67,14 @@ def _share(zero: Any, parameter: Any) -> Piece:
     return Piece(zero.param_names[parameter], start, max(0, min(width, parameter.ds_numel - start)), offset)
 
 
+def inner(engine: Any) -> Any:
+    """The optimizer itself, inside ZeRO's."""
+    return engine.optimizer if engine.zero_optimization_stage() == 0 else engine.optimizer.optimizer
+
+
 def states(engine: Any) -> Any:
     """The optimizer's own states, by the tensor it steps."""
-    inner = engine.optimizer if engine.zero_optimization_stage() == 0 else engine.optimizer.optimizer
-    return inner.state
+    return inner(engine).state
 
 
 def stepped(engine: Any) -> list[torch.Tensor]:

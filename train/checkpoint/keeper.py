@@ -14,7 +14,7 @@ import torch.distributed as dist
 from ropewalk.conf.errors import RopewalkError
 from ropewalk.conf.training import TrainConfig
 from ropewalk.train.checkpoint import elastic, folder
-from ropewalk.train.checkpoint.fragments import flats
+from ropewalk.train.checkpoint.fragments import flats, inner
 from ropewalk.train.checkpoint.trained import keep_trained, load_trained
 from ropewalk.train.checkpoint.writer import Writer
 from ropewalk.train.mesh import Mesh
@@ -71,7 +71,7 @@ class Checkpoints:
 
     def _facts(self, progress: Progress) -> dict[str, Any]:
         mesh = {"world_size": self.mesh.world_size, "sp_size": self.mesh.sp_size}
-        stage = {"zero_stage": self.engine.zero_optimization_stage()}
+        stage = {"zero_stage": self.engine.zero_optimization_stage(), "optimizer": type(inner(self.engine)).__name__}
         now = {"step": progress.step, "state": copy.deepcopy(progress.state)}
         return {"schema": 1, **now, **mesh, **stage, "content": self.content}
 
@@ -191,9 +191,9 @@ class Checkpoints:
         self.engine.global_samples = facts["step"] * self.engine.train_batch_size()
 
     def _is_ours(self, name: str, facts: dict[str, Any]) -> bool:
-        """Whether DeepSpeed itself can load it: as many ranks, the same stage, each parameter where it was on every rank."""
-        now = (self.mesh.world_size, self.engine.zero_optimization_stage())
-        if (facts["world_size"], facts["zero_stage"]) != now:
+        """Whether DeepSpeed itself can load it: as many ranks, the same stage and optimizer, each parameter where it was on every rank."""
+        now = (self.mesh.world_size, self.engine.zero_optimization_stage(), type(inner(self.engine)).__name__)
+        if (facts["world_size"], facts["zero_stage"], facts.get("optimizer", now[2])) != now:
             return False
         said = folder.read_json(self.path / name / f"rank-{self.mesh.rank}.json")["flats"]
         mine = [[list(piece) for piece in flat.pieces] for flat in flats(self.engine)]

@@ -110,6 +110,8 @@ class Writer(CheckpointEngine):
         self.files: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
         self.error: Exception | None = None
+        self.done = 0
+        """Files and other work that the thread has ended, over all checkpoints."""
 
     def create(self, info: CheckpointCommitInfo) -> None:
         self.copies.give_back()
@@ -139,6 +141,7 @@ class Writer(CheckpointEngine):
             work()
         except Exception as error:
             self.error = error
+        self.done += 1
 
     @property
     def busy(self) -> bool:

@@ -1,13 +1,13 @@
-"""MLPs computed tile by tile: DeepSpeed's `TiledMLP` (ALST, arXiv:2506.13996, section 3.1) put into a model's decoder layers.
+"""MLPs computed tile by tile (TiledMLP of ALST, arXiv:2506.13996, section 3.1), put into a model's decoder layers.
 
 S tokens of a row   E hidden size   I intermediate size. Held are the insides of one tile, not (S, I).
+DeepSpeed's own adds the tiles' gradients in the weights' dtype: in bf16 that is wrong in the third digit for some dozens of them.
 """
 
-import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from deepspeed.runtime.sequence_parallel.ulysses_sp import TiledMLP
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -43,12 +43,53 @@ class _Tiled:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(1, S, E) -> (1, S, E)."""
         if torch.is_grad_enabled() and not x.requires_grad and any(p.requires_grad for p in self.parameters):
-            # the weights are no inputs of TiledMLP: without this they would get no gradient, and nothing would say so
+            # the weights are no inputs of the function: without this they would get no gradient, and nothing would say so
             x = x.detach().requires_grad_()
-        # torch.chunk makes exactly as many when the size is a whole number; TiledMLP would wait for one that it did not make
-        tiles = math.ceil(x.shape[-2] / self.tokens)
-        found: Any = TiledMLP.apply(self._of_tile, None, x, tiles, self.parameters)  # type: ignore[no-untyped-call]
-        return found  # type: ignore[no-any-return]
+        found: torch.Tensor = _InTiles.apply(self.whole, x, self.tokens, self.parameters)  # type: ignore[no-untyped-call]
+        return found
 
-    def _of_tile(self, _: None, x: torch.Tensor) -> torch.Tensor:
-        return self.whole(x)  # type: ignore[no-any-return]
+
+class _InTiles(torch.autograd.Function):
+    """Forward keeps the input alone; backward computes each tile again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, mlp: Callable[..., Any], x: torch.Tensor, tokens: int, weights: Sequence[nn.Parameter]
+    ) -> torch.Tensor:
+        ctx.mlp, ctx.tokens, ctx.weights = mlp, tokens, [w for w in weights if w.requires_grad]
+        ctx.save_for_backward(x)
+        return torch.cat([mlp(tile) for tile in x.split(tokens, dim=-2)], dim=-2)
+
+    @staticmethod
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        found = torch.empty_like(x)
+        tiles = list(zip(*(whole.split(ctx.tokens, dim=-2) for whole in (x, slope, found)), strict=True))
+        sums: list[torch.Tensor] = []
+        for tile, of_out, to in tiles[:-1]:
+            of_tile, *of_weights = torch.autograd.grad(*_again(ctx, tile), of_out)
+            to.copy_(of_tile)
+            sums = (
+                [s.add_(g) for s, g in zip(sums, of_weights, strict=True)] if sums else [g.float() for g in of_weights]
+            )
+        tile, of_out, to = tiles[-1]
+        out, (leaf, *_) = _again(ctx, tile)
+        # the engine sees one gradient of each weight: it may take a weight apart once it has seen it (ZeRO)
+        hooks = [w.register_hook(_adding(s)) for w, s in zip(ctx.weights, sums, strict=False)]
+        torch.autograd.backward(out, of_out)
+        for hook in hooks:
+            hook.remove()
+        to.copy_(leaf.grad)
+        return None, found, None, None
+
+
+def _again(ctx: Any, tile: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The tile's outcome with its graph, and what it depends on."""
+    leaf = tile.detach().requires_grad_()
+    with torch.enable_grad():
+        return ctx.mlp(leaf), [leaf, *ctx.weights]
+
+
+def _adding(others: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What makes of the last tile's gradient that of all, rounded once."""
+    return lambda last: (others + last).to(last.dtype)

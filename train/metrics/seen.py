@@ -9,6 +9,7 @@ import torch
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import IGNORE, Feed, Row
 from ropewalk.train import flops
+from ropewalk.train.attention import shifted
 from ropewalk.train.engine import device
 from ropewalk.train.hardware import ceiling
 from ropewalk.train.mesh import Mesh
@@ -31,7 +32,8 @@ class Seen:
         self.z_loss = config.train.z_loss > 0
         if torch.cuda.is_available():  # what building the model took is no step's
             torch.cuda.reset_peak_memory_stats()
-        self.work = flops.work(engine.module.model)
+        self.work, self.s2_group = flops.work(engine.module.model), config.train.s2_group
+        self.tiled = flops.mlps(engine.module.model) if config.train.tile_mlp else 0
         self.peak = peak_flops(config.train.seeing.peak_tflops)
 
     def begin(self, step: int) -> Clock:
@@ -55,10 +57,18 @@ class Seen:
         if self.feed and self.mine is not None:
             of = torch.from_numpy(self.feed.sources_of(next(self.mine))).to(self.at, non_blocking=True)
             self.sources.add(of, nll, counts)
-        sp, lengths = self.mesh.sp_size, np.diff(row.cu_seqlens).tolist()
-        self.needed += self.work.training(lengths, 0) / sp
-        self.recomputed += self.work.body(lengths) / sp if self.again else 0
+        sp, attended = self.mesh.sp_size, self._attended(row.cu_seqlens)
+        self.needed += sum(self.work.training(lengths, 0) for lengths in attended) / len(attended) / sp
+        self.recomputed += self.again * sum(self.work.body(lengths) for lengths in attended) / len(attended) / sp
+        self.recomputed += 2 * self.tiled * len(row.input_ids)
         self.clock("other")
+
+    def _attended(self, cu_seqlens: np.ndarray) -> list[list[int]]:
+        """Tokens that attend to one another: documents, or for either half of the heads their groups (S2-Attn)."""
+        if not self.s2_group:
+            return [np.diff(cu_seqlens).tolist()]
+        ends = tuple(cu_seqlens.tolist())
+        return [np.diff(shifted.groups(ends, self.s2_group, shift)).tolist() for shift in (0, self.s2_group // 2)]
 
     def gradients(self) -> None:
         """After a backward pass; at the last of a step the averaged gradient is looked at, before it is clipped."""

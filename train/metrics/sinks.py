@@ -63,6 +63,7 @@ class Metrics:
         """The line of a step that was not taken; said at once."""
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
+        self._show({key: line[key] for key in ("step", "validation") if key in line})
         self.bar.update()
         print(f"step {line['step']}/{self.steps}  {line['event']}: {line['why']}; this batch is left out", flush=True)
 
@@ -74,11 +75,14 @@ class Metrics:
     def step(self, row: dict[str, Any]) -> None:
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
-        for dashboard in self.dashboards:
-            dashboard.log(dashboards.numbers(row), step=row["step"])
+        self._show(row)
         self.bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
         self.bar.update()
         self._plain(row)
+
+    def _show(self, row: dict[str, Any]) -> None:
+        for dashboard in self.dashboards:
+            dashboard.log(dashboards.numbers(row), step=row["step"])
 
     def _plain(self, row: dict[str, Any]) -> None:
         last = row["step"] == self.steps

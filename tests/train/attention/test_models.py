@@ -110,6 +110,19 @@ def test_a_model_that_mixes_tokens_elsewhere_is_refused() -> None:
         attention.prove(model)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"), [("Cohere", {"logit_scale": 0.25}), ("Granite", {"logits_scaling": 4.0}), ("Llama", {})]
+)
+def test_logits_that_are_more_than_hidden_states_times_the_head_are_refused(name: str, changes: dict[str, Any]) -> None:
+    """By what the model does, whether a key of its config says so or, as in the last, only its code."""
+    model = made(name, changes)
+    if name == "Llama":
+        attention.prove(model)
+        model.lm_head.register_forward_hook(lambda module, given, logits: 30 * torch.tanh(logits / 30))
+    with pytest.raises(ConfigError, match="its logits are not its hidden states times its head"):
+        attention.prove(model)
+
+
 def test_the_proof_of_documents_fails_without_borders(monkeypatch: pytest.MonkeyPatch) -> None:
     model = made("Llama", {})
     monkeypatch.setattr(leaks, "borders", lambda cu: {})
