@@ -147,6 +147,15 @@ def bring_back(output: Path, wanted: Manifest) -> Manifest | None:
     return found
 
 
+def stands(stage: str, content: Any, output: Path) -> bool:
+    """Whether `run_stage` would find it done: in its place, or set aside."""
+    wanted = Manifest.of(stage, content)
+    return any(
+        found is not None and found.fingerprint == wanted.fingerprint
+        for found in (read(output), read(aside_of(output, wanted)))
+    )
+
+
 def run_stage(
     stage: str, content: Any, output: Path, work: Callable[[Path], dict[str, Any]], *, resumable: bool = False
 ) -> tuple[Manifest, str]:
@@ -206,10 +215,10 @@ def lock_of(folder: Path) -> FileLock:
 
 
 @contextmanager
-def alone(run_dir: Path) -> Iterator[None]:
-    """Hold a run's folder: two commands in one would overwrite each other's settings. Raises: ConfigError."""
+def alone(run_dir: Path, part: str = "") -> Iterator[None]:
+    """Hold a run's folder, or a part of it: two commands in one would overwrite each other's settings. Raises: ConfigError."""
     try:
-        with lock_of(run_dir).acquire(timeout=0):
+        with lock_of(run_dir / part).acquire(timeout=0):
             yield
     except Timeout:
         raise ConfigError(

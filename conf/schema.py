@@ -193,18 +193,6 @@ class Config:
                     f"{self.train.micro_batch_size} x data.seq_len {self.data.seq_len} = {batch}; "
                     f"try {max(1, round(tokens / max(batch, 1))) * batch}"
                 )
-        if batch % max(self.train.sp_size, 1):
-            yield self._undivided()
-
-    def _undivided(self) -> str:
-        """A line that is padded would be another plan than the one asked for, so it is refused."""
-        micro, ranks = self.train.micro_batch_size, self.train.sp_size
-        unit = ranks // math.gcd(ranks, micro)
-        near = self.data.seq_len // unit * unit
-        return (
-            f"data.seq_len is {self.data.seq_len}; with train.micro_batch_size {micro} it must be a multiple of {unit}, so that "
-            f"train.sp_size {ranks} ranks have equal slices; set {' or '.join(str(n) for n in (near, near + unit) if n)}"
-        )
 
     @property
     def micro_batch_tokens(self) -> int:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import deepspeed
@@ -10,6 +11,7 @@ import torch
 from deepspeed.runtime.engine import DeepSpeedEngine
 from deepspeed.runtime.zero.config import ZERO_OPTIMIZATION
 from torch import nn
+from torch.distributed import distributed_c10d as c10d
 from transformers import PreTrainedModel
 
 from ropewalk.conf.errors import ConfigError
@@ -22,6 +24,10 @@ from ropewalk.train.memory.offload import check_device, zero_settings
 from ropewalk.train.memory.optimizer import maker
 from ropewalk.train.mesh import Mesh
 from ropewalk.train.mixed_rope import MixedWindows
+
+# Of a collective, by which torch would end the run without a name. Who hangs is found sooner (train.hang_s), and some waits are long and
+# right: for rank 0, which alone writes a large model.
+WAIT = timedelta(days=1)
 
 
 class LossModel(nn.Module):
@@ -60,7 +66,9 @@ def start_distributed() -> None:
     cuda = torch.cuda.is_available()
     if not cuda:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
+    # of this group, and of those that DeepSpeed makes without saying one
+    c10d.default_pg_timeout = c10d.default_pg_nccl_timeout = WAIT
+    deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False, timeout=WAIT)
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
 

@@ -16,7 +16,14 @@ from ropewalk.conf.errors import FAILED, RopewalkError
 
 NOTE = "ended.json"
 # what torch's collectives raise when another rank is gone
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process has failed", "NCCL")
+LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "remote process has failed",
+    "Timed out waiting",
+    "NCCL",
+)
 
 
 def tell(error: BaseException, folder: Path) -> int:

@@ -27,11 +27,11 @@ STOP = "stop"  # launch asks for a stop in good order by this file
 
 
 class StopSignal:
-    """SIGTERM, SIGINT, SIGUSR1 (Slurm's --signal=USR1@SECONDS) or the stop file: noticed between steps, by all ranks in the same one."""
+    """SIGTERM, SIGINT, SIGHUP, SIGUSR1 (Slurm's --signal=USR1@SECONDS) or the stop file: noticed between steps, by all ranks in the same one."""
 
     def __init__(self, folder: Path) -> None:
         self.file, self.asked = folder / STOP, False
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, self._ask)
 
     def _ask(self, *_: Any) -> None:
@@ -97,8 +97,8 @@ class Loop:
         """How far it is; read by the watch, from another thread."""
         marks = self.seen.clock.marks if hasattr(self.seen, "clock") else [("", None)]
         # what takes long between two marks counts what it has done
-        between = self.checkpoints.writer.done + (self.validation.done if self.validation else 0)
-        return Place(self.progress.step, len(marks) + between, marks[-1][0])
+        moved = self.checkpoints.writer.done + (self.validation.done if self.validation else 0)
+        return Place(self.progress.step, len(marks), marks[-1][0], moved)
 
     def run(self) -> None:
         rule = self.config.train.faults
@@ -175,5 +175,6 @@ class Loop:
             raise Stopped(f"stopped after step {done} with a checkpoint; run the same command again to resume")
 
     def close(self) -> None:
+        self.profiler.close()
         if self.metrics is not None:
             self.metrics.close()

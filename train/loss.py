@@ -30,7 +30,7 @@ def scaled(x: torch.Tensor, by: torch.Tensor, dtype: torch.dtype) -> torch.Tenso
 def add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
     """total += a b, where one dtype allows it without a product as large as the total."""
     if total.dtype == a.dtype:
-        total.addmm_(a, b)
+        torch.addmm(total, a, b, out=total)
     else:
         total += a @ b
 
@@ -61,16 +61,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(rows), step):
             x, y = rows[start : start + step], targets[start : start + step]
             logits = (x @ head.T).float()
-            logs = torch.log_softmax(logits, dim=-1)  # one pass; logsumexp and what follows it are four
-            right, of_right = logits.gather(1, y[:, None]), logs.gather(1, y[:, None])
+            softmax = torch.softmax(logits, dim=-1)
+            # of the largest, whose probability is no less than 1/V: what logsumexp would take three more passes for
+            top, at = logits.max(dim=-1, keepdim=True)
+            lse = top - softmax.gather(1, at).log()
+            nll_of = lse - logits.gather(1, y[:, None])
+            each[start : start + step] = nll_of.squeeze(1)
+            total += nll_of.sum()
+            squares += lse.square().sum()
             del logits
-            each[start : start + step] = -of_right.squeeze(1)
-            total -= of_right.sum()
-            squares += (right - of_right).square().sum()
             if grad_rows is not None or grad_head is not None:
-                softmax = logs.exp_()
                 if z_loss:
-                    softmax.mul_(1 + 2 * z_loss * (right - of_right))
+                    softmax.mul_(1 + 2 * z_loss * lse)
                 softmax.scatter_add_(1, y[:, None], softmax.new_full((len(y), 1), -1.0))
                 slope = softmax.to(head.dtype)
                 if grad_rows is not None:

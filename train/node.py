@@ -11,7 +11,7 @@ from deepspeed.launcher import launch
 
 from ropewalk.conf.start import end_with_parent
 
-ASKING = (signal.SIGINT, signal.SIGTERM)
+ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> None:

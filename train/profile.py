@@ -29,6 +29,7 @@ class Profiler:
         self.on = bool(asked.steps) and (asked.ranks == "all" or mesh.rank == 0)
         self.memory, self.rank, self.folder = asked.memory, mesh.rank, folder / "profile"
         self.running: Any = None
+        self.done = 0
         if self.memory and not torch.cuda.is_available():
             raise ConfigError(
                 "train.profile.memory is True; it records the allocations of a CUDA device, and there is none; set it to false"
@@ -47,11 +48,19 @@ class Profiler:
 
     def after(self, step: int) -> None:
         """Step `step` is over."""
-        if self.running is None or step < self.last:
-            return
+        self.done = step
+        if self.running is not None and step >= self.last:
+            self._end()
+
+    def close(self) -> None:
+        """The training ends inside the window: what there is of it is written."""
+        if self.running is not None:
+            self._end()
+
+    def _end(self) -> None:
         self.running.stop()
         self.folder.mkdir(exist_ok=True)
-        name = self.folder / f"rank-{self.rank}.steps-{self.begun}-{step}"
+        name = self.folder / f"rank-{self.rank}.steps-{self.begun}-{self.done}"
         with tempfile.TemporaryDirectory() as place:
             _write(self.running, Path(place) / "trace.json", name.with_name(f"{name.name}.json.gz"))
         if self.memory:

@@ -143,9 +143,14 @@ def build(config: Config, cache: Path, plan: RopePlan, mesh: Mesh, accumulated: 
 
 def describe(config: Config, ramp: list[tuple[int, int]], step: int, sequences: int, attention: str) -> str:
     """What was derived, in one block, once."""
-    world = dist.get_world_size()
+    sp_size = config.train.sp_size
+    groups_of = (
+        f"{dist.get_world_size() // sp_size} rank(s)"
+        if sp_size == 1
+        else f"{dist.get_world_size() // sp_size} group(s) of {sp_size} ranks"
+    )
     batches = ", ".join(
-        f"{f'from step {first + 1} ' if first else ''}{tokens:,} tokens = {world} rank(s) x {accumulated} accumulated x "
+        f"{f'from step {first + 1} ' if first else ''}{tokens:,} tokens = {groups_of} x {accumulated} accumulated x "
         f"{config.train.micro_batch_size} x {config.data.seq_len:,}"
         for (_, first, tokens), (_, accumulated) in zip(config.batches(), ramp, strict=True)
     )
@@ -168,7 +173,7 @@ def run(run_dir: Path) -> None:
     if os.environ.get("RANK", "0") != "0":
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  rank 0 speaks; errors go to stderr
     try:
-        with nullcontext() if os.environ.get("RANK", "0") != "0" else alone(run_dir / "train.tmp"):
+        with nullcontext() if os.environ.get("RANK", "0") != "0" else alone(run_dir.resolve(), "train.tmp"):
             train(run_dir)
     except Exception as error:
         sys.exit(failure.tell(error, run_dir / "train.tmp"))

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from ropewalk.conf.errors import STOPPED, ConfigError, RopewalkError, Stopped
-from ropewalk.conf.manifest import Manifest, read_json, run_stage, temporary_of
+from ropewalk.conf.manifest import Manifest, read_json, run_stage, stands, temporary_of
 from ropewalk.conf.schema import Config, content
 from ropewalk.train import failure, ulysses
 from ropewalk.train.checkpoint import folder as checkpoints
@@ -34,7 +34,8 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
         "seq_len": config.data.seq_len,
     }
 
-    _refuse_other_checkpoints(output, decides)
+    if not stands("train", decides, output):
+        _refuse_other_checkpoints(output, decides)
 
     def work(temporary: Path) -> dict[str, Any]:
         (temporary / STOP).unlink(missing_ok=True)
@@ -44,7 +45,15 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
         _reload(config, temporary)
         return read_json(temporary / "done.json")  # type: ignore[no-any-return]
 
-    return run_stage("train", decides, output, work, resumable=True)
+    done = run_stage("train", decides, output, work, resumable=True)
+    if (output / STOP).exists():  # asked when no step was left to stop after
+        (output / STOP).unlink()
+        raise Stopped(f"train is done, and stopped before what comes after it; {_again(config)}")
+    return done
+
+
+def _again(config: Config) -> str:
+    return requeue() if config.train.requeue else "run the same command again to resume"
 
 
 def _refuse_other_checkpoints(output: Path, decides: dict[str, Any]) -> None:
@@ -100,10 +109,10 @@ def _ended(config: Config, temporary: Path, code: int) -> RopewalkError:
     """What the ranks' end means. A rank that left a note counts by that: it may have been torn down with another code on its way out."""
     note = failure.read(temporary)
     code = int(note["exit_code"]) if note else code
-    asked_early = code == 256 - signal.SIGTERM and (temporary / STOP).exists()  # before a rank was there to notice
-    if code == STOPPED or asked_early:
-        again = requeue() if config.train.requeue else "run the same command again to resume"
-        return Stopped(f"train stopped in good order{' before its first step' if asked_early else ''}; {again}")
+    # by the signal itself, before a rank was there to notice it
+    early = code in (-signal.SIGTERM, 256 - signal.SIGTERM) and (temporary / STOP).exists()
+    if code == STOPPED or early:
+        return Stopped(f"train stopped in good order{' before its first step' if early else ''}; {_again(config)}")
     first = f"; {failure.named(note)} was the first" if note else ""
     error = RopewalkError(f"train: the ranks ended with exit code {code}{first}; what they said is above")
     error.exit_code = code if code in (2, 3) else 1
@@ -148,6 +157,7 @@ def world_size(config: Config) -> int:
 def refuse_unfit_ranks(config: Config, base: PreTrainedConfig) -> str | None:
     """What is known of the ranks before there are any. Returns a line of warning, None without cause. Raises: ConfigError."""
     train, world = config.train, world_size(config)
+    refuse_missing_devices(config)
     refuse_unfit(world, train.sp_size, train.zero_hpz_size)
     ulysses.refuse_unfit_heads(base, train.sp_size, world)
     if train.sp_size <= processes(config):
@@ -158,6 +168,18 @@ def refuse_unfit_ranks(config: Config, base: PreTrainedConfig) -> str | None:
     )
 
 
+def refuse_missing_devices(config: Config) -> None:
+    """More ranks than devices would take those that a scheduler keeps from this job. Raises: ConfigError."""
+    import torch
+
+    there = torch.cuda.device_count()
+    if config.train.hostfile is None and 0 < there < processes(config):
+        raise ConfigError(
+            f"train.processes is {processes(config)}; each rank needs a device of its own, and {there} are visible "
+            f"(CUDA_VISIBLE_DEVICES); set train.processes={there}, or unset it"
+        )
+
+
 def command(config: Config, run_dir: Path) -> list[str]:
     """DeepSpeed's launcher, also for one process. Ranks come by the environment, not by a flag.
 
@@ -166,7 +188,7 @@ def command(config: Config, run_dir: Path) -> list[str]:
     """
     hostfile, count = config.train.hostfile, processes(config)
     if hostfile:
-        where = ["deepspeed.launcher.runner", "--hostfile", hostfile, "--num_gpus", str(count)]
+        where = ["deepspeed.launcher.runner", "--hostfile", str(Path(hostfile).expanduser()), "--num_gpus", str(count)]
     else:
         where = ["ropewalk.train.node", "--world_info", world_info(count), "--master_addr", "127.0.0.1"]
     return [

@@ -20,11 +20,15 @@ LOOK_S = 5.0  # at most between two looks
 
 
 class Place(NamedTuple):
-    """How far a rank is: the step it is at (from 0), how many of its phases are done, and the last of them."""
+    """How far a rank is: the step it is at (from 0), how many of its phases are done, and the last of them.
+
+    `moved` counts what else it has done and others have not, so that it tells that a rank gets on and not which is behind.
+    """
 
     step: int
     done: int
     phase: str = ""
+    moved: int = 0
 
 
 def held_up_by(before: dict[int, Any], now: dict[int, Any]) -> dict[int, str]:

@@ -90,6 +90,12 @@ def lay(pieces: Sequence[np.ndarray], seq_len: int, *, document_mask: bool = Tru
     return fill(at, lambda piece, start, length: pieces[piece][start : start + length], 0, seq_len)
 
 
+def padding(count: int, low: int, high: int) -> Row:
+    """Places `[low, high)` of `count` tokens that are no text."""
+    ids = np.zeros(high - low, dtype=np.int64)
+    return Row(ids, np.full_like(ids, IGNORE), np.arange(low, high), np.array([0, count], dtype=np.int32))
+
+
 def join(rows: Sequence[Row]) -> Row:
     """A micro-batch laid end to end: its sequences never see each other."""
     shifts = np.cumsum([0, *(r.cu_seqlens[-1] for r in rows)])

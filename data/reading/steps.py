@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from ropewalk.data.reading import balance
-from ropewalk.data.reading.row import Row, join
+from ropewalk.data.reading.row import Row, join, padding
 
 
 class Turn(NamedTuple):
@@ -70,7 +70,8 @@ class Feed:
     """What one rank reads of a plan: micro-batches of `micro` sequences, `accumulated` of them a step, and from the steps of `ramp`
     on (from 0) as many as it says. `start` sequences of the seed's order were read before.
 
-    Of the `sp_size` ranks that share a micro-batch laid end to end, each reads its own slice.
+    Of the `sp_size` ranks that share a micro-batch laid end to end, each reads its own slice. A line that they do not divide ends in
+    fewer than `sp_size` tokens of padding, a document of its own.
     """
 
     sequences: Plan
@@ -84,10 +85,6 @@ class Feed:
     balanced: bool = True
     ramp: Sequence[tuple[int, int]] = ()
     start: int = 0
-
-    def __post_init__(self) -> None:
-        line = self.micro * self.sequences.seq_len
-        assert line % self.sp_size == 0, f"a micro-batch of {line} tokens must divide by sp_size {self.sp_size}"
 
     def turns(self, step: int) -> list[Turn]:
         """The global batch."""
@@ -125,14 +122,21 @@ class Feed:
         for row, turn in zip(line, turns, strict=True):
             lengths, stores = self.sequences.sources(turn.number)
             row[: lengths.sum()] = np.repeat(stores, lengths)
-        return np.split(line.reshape(-1), self.sp_size)[self.sp_rank]
+        width = self._width(line.size)
+        return np.pad(line.reshape(-1), (0, width * self.sp_size - line.size))[self.sp_rank * width :][:width]
+
+    def _width(self, line: int) -> int:
+        """Tokens of a rank's slice of a line."""
+        return -(-line // self.sp_size)
 
     def micro_batch(self, turns: list[Turn]) -> Row:
         """Sequences laid end to end, or this rank's slice of the line."""
         size = self.sequences.seq_len
-        width = len(turns) * size // self.sp_size
+        line, width = len(turns) * size, self._width(len(turns) * size)
         low, rows = self.sp_rank * width, []
         for place, turn in enumerate(turns):
             begin, end = (min(max(x - place * size, 0), size) for x in (low, low + width))
             rows.append(self.sequences.read(turn.number, turn.epoch, begin, end))
+        if more := width * self.sp_size - line:
+            rows.append(padding(more, *(min(max(x - line, 0), more) for x in (low, low + width))))
         return rows[0] if len(rows) == 1 else join(rows)

@@ -35,10 +35,13 @@ def _paired(length: int, whole: bool, count: int, rounds: int) -> list[dict[str,
     name = f"train_step_{'whole' if whole else 'packed'}_{length}"
     common.say(f"{name}: {rounds} rounds of {count} steps")
     arguments = {"length": length, "count": count, "checkpointing": False, "whole": whole}
-    sides = ("ours", *PEERS)
-    runs = common.alternate(
-        rounds, {side: lambda side=side: common.child(f"sides:{side}", **arguments) for side in sides}
-    )
+    # one process each, in which nobody shards
+    sides = {"ours": {"zero_stage": 0}, **{peer: {} for peer in PEERS}}
+    measures = {
+        side: lambda side=side, own=own: common.child(f"sides:{side}", **arguments, **own)
+        for side, own in sides.items()
+    }
+    runs = common.alternate(rounds, measures)
     bar = "ratio >= 3.0" if length == 16384 and not whole else "ratio >= 1.0"
     return [r for peer in PEERS for r in _against(peer, name, length, bar, runs)]
 

@@ -18,6 +18,7 @@ SEQ_LEN = 160
 LENGTHS = [[100, 60], [160], [30, 70, 50], [90, 70]]  # the third has ten tokens of padding
 SOURCES = [[0, 1], [1], [0, 0, 2], [1, 0]]  # of NAMES
 NAMES = ["books", "code", "repeat", "unused"]
+THIRDS = False  # heads that three ranks can share
 LARGE = {"hidden_size": 32, "max_position_embeddings": 256, "tie_word_embeddings": False}
 
 
@@ -48,7 +49,8 @@ class Plan:
 
 
 def tiny(mesh: Mesh) -> Any:
-    model = models.tiny_model(**LARGE)
+    thirds = {"hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 8} if THIRDS else {}
+    model = models.tiny_model(**{**LARGE, **thirds})
     model.config._attn_implementation = attention.register("sdpa", wrap=ulysses.around(model.config, mesh))
     return model
 
@@ -122,3 +124,10 @@ def losses(stage: int, sp_size: int, every: int) -> list[tuple[float, float]]:
         assert live.module.training and torch.equal(random, torch.get_rng_state())
         found.append((line["loss"], line["grad_norm"]))
     return found
+
+
+def thirds(sp_size: int) -> list[dict[str, Any]]:
+    """Of a batch of 4 x 160 tokens, which three ranks do not divide."""
+    global THIRDS
+    THIRDS = True
+    return lines(1, sp_size, 1, 3)

@@ -123,6 +123,17 @@ def test_with_none_whole_the_run_starts_anew_and_says_so(whole: tuple[Work, dict
     assert found["said"][-2] == "no checkpoint is whole; training starts anew"
 
 
+def test_checkpoints_whose_facts_cannot_be_read_are_no_start_in_silence(
+    whole: tuple[Work, dict[str, Any]], tmp_path: Path
+) -> None:
+    work = copied(whole[0], tmp_path)
+    for step in (2, 4):
+        (tmp_path / "checkpoints" / folder.name_of(step) / folder.COMPLETE).write_text("{")
+    found = ranks.run(2, checkpoint_work.loaded, work)[0]
+    assert found["step"] == 0 and found["said"][0] == "no checkpoint is whole; training starts anew"
+    assert (tmp_path / "checkpoints" / "step-00000004.torn").is_dir()
+
+
 def test_trouble_is_said_of_the_first_file_that_has_it(whole: tuple[Work, dict[str, Any]], tmp_path: Path) -> None:
     work = copied(whole[0], tmp_path)
     path = work.folder / "checkpoints" / "step-00000004"

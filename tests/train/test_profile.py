@@ -14,13 +14,14 @@ from ropewalk.train.mesh import Mesh
 from ropewalk.train.profile import Profiler
 
 
-def run(folder: Path, rank: int, first: int, *words: str) -> list[str]:
-    """Steps `first` to 6, each of a size of its own; the names of what was written."""
+def run(folder: Path, rank: int, first: int, *words: str, last: int = 6) -> list[str]:
+    """Steps `first` to `last`, each of a size of its own; the names of what was written."""
     profiler = Profiler(compose(["recipe=demo", "train.profile.steps=[3,4]", *words]), folder, Mesh(rank=rank))
-    for step in range(first, 7):
+    for step in range(first, last + 1):
         profiler.before(step)
         torch.empty(step, step) @ torch.empty(step, 1)
         profiler.after(step)
+    profiler.close()
     return sorted(p.name for p in (folder / "profile").glob("*"))
 
 
@@ -40,6 +41,15 @@ def test_other_ranks_are_recorded_when_all_are_asked_for(tmp_path: Path) -> None
 
 def test_a_run_resumed_inside_the_window_records_the_rest(tmp_path: Path) -> None:
     assert run(tmp_path, 0, 4) == ["rank-0.steps-4-4.json.gz"]
+
+
+def test_a_run_that_ends_inside_the_window_records_what_there_was_of_it(tmp_path: Path) -> None:
+    assert run(tmp_path, 0, 1, last=3) == ["rank-0.steps-3-3.json.gz"]
+
+
+def test_a_window_after_the_last_step_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"train.profile.steps is \[30, 40\]; the training has 20 steps"):
+        compose(["recipe=demo", "train.steps=20", "train.profile.steps=[30,40]"])
 
 
 def test_a_run_resumed_after_the_window_records_nothing(tmp_path: Path) -> None:

@@ -110,3 +110,17 @@ def test_buckets_hold_each_position_once() -> None:
 def test_what_no_phase_has_is_other() -> None:
     assert split({"forward": 1.0, "wait": 0.5}, 2.0)["other"] == 0.5
     assert idle([1.0, 1.0]) == 0 and idle([3.0, 1.0]) == pytest.approx(1 / 3)
+
+
+def test_three_ranks_share_a_line_that_they_do_not_divide() -> None:
+    """640 tokens and 2 of padding, which count for nothing: losses, by position and by source, and gradients are those of one process."""
+    alone, shared = ranks.run(1, seeing_work.thirds, 1)[0], ranks.run(3, seeing_work.thirds, 3)[0]
+    for one, three in zip(alone, shared, strict=True):
+        for key in ("loss", "grad_norm"):
+            assert three[key] == pytest.approx(one[key], rel=1e-5)
+        assert three["tokens"] == one["tokens"] and three["labels"] == one["labels"]
+        assert list(three["loss_by_source"]) == list(one["loss_by_source"])
+        for key in ("loss_by_position", "loss_by_source"):
+            ours, wanted = (list(f[key].values()) if isinstance(f[key], dict) else f[key] for f in (three, one))
+            assert [row["tokens"] for row in ours] == [row["tokens"] for row in wanted]
+            assert [row["nll"] for row in ours] == pytest.approx([row["nll"] for row in wanted], rel=1e-4)

@@ -57,6 +57,58 @@ def test_several_machines_go_through_the_runner(tmp_path: Path) -> None:
     assert words[words.index("--hostfile") + 1] == "hosts" and words[words.index("--num_gpus") + 1] == "2"
 
 
+def test_a_hostfile_at_home_is_found_by_the_runner_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = stage.command(config("train.hostfile='~/hosts'"), tmp_path)
+    assert words[words.index("--hostfile") + 1] == str(tmp_path / "hosts")
+
+
+def test_more_ranks_than_visible_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.refuse_missing_devices(config("train.processes=4"))  # on a CPU ranks share what there is
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    stage.refuse_missing_devices(config("train.processes=2"))
+    with pytest.raises(
+        ConfigError, match="train.processes is 4; each rank needs a device of its own, and 2 are visible"
+    ):
+        stage.refuse_missing_devices(config("train.processes=4"))
+
+
+def test_a_stop_that_comes_after_the_last_step_stops_what_comes_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def launch(_: Config, run_dir: Path, temporary: Path) -> None:
+        (temporary / "done.json").write_text("{}")
+        (temporary / "stop").touch()
+
+    monkeypatch.setattr(stage, "launch", launch)
+    for name in ("_finish", "_reload"):
+        monkeypatch.setattr(stage, name, lambda *_: None)
+    with pytest.raises(Stopped, match="train is done, and stopped before what comes after it; run the same command"):
+        stage.run(config(), {}, tmp_path / "train")
+    assert "skipped" in stage.run(config(), {}, tmp_path / "train")[1]
+
+
+def test_a_finished_training_is_not_asked_for_the_unfinished_one_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained with one rate, begun with another, and back: the first one stands, the second waits."""
+    monkeypatch.setattr(stage, "launch", lambda _, run_dir, temporary: (temporary / "done.json").write_text("{}"))
+    for name in ("_finish", "_reload"):
+        monkeypatch.setattr(stage, name, lambda *_: None)
+    stage.run(config("train.lr=1e-3"), {}, tmp_path / "train")
+    begun(tmp_path, config("train.lr=2e-3"))
+    assert "skipped" in stage.run(config("train.lr=1e-3"), {}, tmp_path / "train")[1]
+
+
+def begun(folder: Path, wanted: Config) -> Path:
+    """A checkpoint of an unfinished training."""
+    decides = {"inputs": {}, "seed": wanted.seed, "train": content(wanted.train), "seq_len": wanted.data.seq_len}
+    there = folder / "train.tmp" / "checkpoints" / "step-00000004"
+    there.mkdir(parents=True)
+    (there / "complete.json").write_text(json.dumps({"schema": 1, "step": 4, "files": {}, "content": decides}))
+    return there
+
+
 @pytest.mark.parametrize(
     ("visible", "wanted"), [("3,1,2", ["3", "1"]), ("GPU-a,GPU-b", ["GPU-a", "GPU-b"]), ("", [0, 1]), ("5", [0, 1])]
 )
@@ -166,19 +218,15 @@ def test_ranks_do_not_outlive_a_command_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_second_start_does_not_share_the_folder_with_ranks_that_are_left(tmp_path: Path) -> None:
-    with alone(tmp_path / "train.tmp"):
+    with alone(tmp_path, "train.tmp"):
         found = subprocess.run([sys.executable, "-m", "ropewalk.train", tmp_path], capture_output=True, text=True)
-    assert found.returncode == 2 and "another ropewalk is at work in that run" in found.stderr
+    assert found.returncode == 2
+    assert f"name is {tmp_path.name}; another ropewalk is at work in that run" in found.stderr
 
 
 def test_an_unfinished_training_of_other_settings_is_refused_not_thrown_away(tmp_path: Path) -> None:
     """The checkpoint was begun with another rate; nothing starts, and what lies there stays."""
-    wanted = config("train.lr=1e-3")
-    decides = {"inputs": {}, "seed": wanted.seed, "train": content(wanted.train), "seq_len": wanted.data.seq_len}
-    there = tmp_path / "train.tmp" / "checkpoints" / "step-00000004"
-    there.mkdir(parents=True)
-    facts = {"schema": 1, "step": 4, "files": {}, "content": decides}
-    (there / "complete.json").write_text(json.dumps(facts))
+    there = begun(tmp_path, config("train.lr=1e-3"))
     with pytest.raises(ConfigError, match=r"^train.lr was 0.001, is 0.002 in the checkpoint step-00000004; a run is"):
         stage.run(config("train.lr=2e-3"), {}, tmp_path / "train")
     assert there.is_dir()

@@ -26,3 +26,16 @@ def test_short_writes_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     content = (tmp_path / "shard.pt").read_bytes()
     assert said == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     assert torch.equal(torch.load(tmp_path / "shard.pt", weights_only=True)["weights"], value["weights"])
+
+
+def test_files_that_lie_there_already_are_counted_as_ours_are(tmp_path: Path) -> None:
+    """What DeepSpeed copies from NVMe goes past the writer, and belongs to the checkpoint all the same."""
+    swapped = tmp_path / "offloaded_tensors" / "rank0" / "optimizer" / "moments.swp"
+    swapped.parent.mkdir(parents=True)
+    swapped.write_bytes(b"123")
+    written = writer.Writer()
+    written.take_in(tmp_path, sorted(tmp_path.glob("offloaded_tensors/rank0/**/*")))
+    written.wait()
+    name = "offloaded_tensors/rank0/optimizer/moments.swp"
+    assert written.files == {name: {"bytes": 3, "sha256": hashlib.sha256(b"123").hexdigest()}}
+    assert written.asked == [name] and written.error is None

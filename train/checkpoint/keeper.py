@@ -63,7 +63,9 @@ class Checkpoints:
             exclude_frozen_parameters=True,
         )
         mine = flats(self.engine) if self.mesh.rank == 0 or self.engine.zero_optimization() else []
-        self.writer.say_done(self.path / f"{name}.tmp", self.mesh.rank, [flat.pieces for flat in mine])
+        at = self.path / f"{name}.tmp"
+        self.writer.take_in(at, sorted(at.glob(f"offloaded_tensors/rank{self.mesh.rank}/**/*")))
+        self.writer.say_done(at, self.mesh.rank, [flat.pieces for flat in mine])
         self.pending = self._facts(progress)
         self.held_s = time.monotonic() - started
         if not self.train.checkpoint_async:
@@ -164,7 +166,7 @@ class Checkpoints:
             self._set_aside(name)
             self.stands = facts["step"]
             return Progress(facts["step"], facts["state"], name)
-        if names:
+        if self._any(any(self.path.glob(folder.NAMED))):
             self._say("no checkpoint is whole; training starts anew")
             self._set_aside("")
         return Progress()

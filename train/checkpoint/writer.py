@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -97,6 +97,14 @@ def write_file(path: Path, value: Any) -> dict[str, Any]:
     return {"bytes": file.size, "sha256": file.hash.hexdigest()}
 
 
+def counted(path: Path) -> dict[str, Any]:
+    """Size and sha256 of a file that is on disk when this returns. Raises: OSError."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
+
+
 class Writer(CheckpointEngine):
     """One rank's: `save` copies and returns, a thread writes the files one after another.
 
@@ -130,6 +138,12 @@ class Writer(CheckpointEngine):
     def then(self, work: Callable[[], Any]) -> None:
         """`work` in the thread, after what was given before; left out once something failed."""
         self.jobs.append(self.thread.submit(lambda: None if self.error else self._kept(work)))
+
+    def take_in(self, folder: Path, files: Sequence[Path]) -> None:
+        """Files that are there already (DeepSpeed copies states from NVMe by itself): synced, and counted and hashed as ours are."""
+        for path in (file for file in files if file.is_file()):
+            self.asked.append(str(path.relative_to(folder)))
+            self.then(lambda path=path: self.files.__setitem__(str(path.relative_to(folder)), counted(path)))  # type: ignore[misc]
 
     def say_done(self, folder: Path, rank: int, flats: Any) -> None:
         """After the rank's files, a list of them with their hashes, of what was asked for, and of what lies where in them."""

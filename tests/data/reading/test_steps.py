@@ -130,9 +130,22 @@ def test_slices_of_a_micro_batch_are_those_of_the_whole_line(sequences: Sequence
         assert all(s.cu_seqlens.tolist() == row.cu_seqlens.tolist() for s in slices)
 
 
-def test_a_slice_that_does_not_divide_is_refused(sequences: Sequences) -> None:
-    with pytest.raises(AssertionError, match="a micro-batch of 12 tokens must divide by sp_size 5"):
-        Feed(sequences, seed=0, micro=1, accumulated=1, sp_size=5)
+@pytest.mark.parametrize(("micro", "sp_size", "more"), [(1, 5, 3), (2, 5, 1), (3, 7, 6), (1, 24, 12)])
+def test_a_line_that_does_not_divide_ends_in_padding_of_its_own(
+    sequences: Sequences, micro: int, sp_size: int, more: int
+) -> None:
+    """The last slices may be of padding alone."""
+    words = {"seed": 0, "micro": micro, "accumulated": 1}
+    whole = next(Feed(sequences, **words).micro_batches([0]))
+    feeds = [Feed(sequences, **words, sp_rank=r, sp_size=sp_size) for r in range(sp_size)]
+    slices = [next(feed.micro_batches([0])) for feed in feeds]
+    padding = {"input_ids": [0] * more, "labels": [-100] * more, "position_ids": list(range(more))}
+    for name, added in padding.items():
+        assert np.concatenate([getattr(s, name) for s in slices]).tolist() == getattr(whole, name).tolist() + added
+    assert {len(s.input_ids) for s in slices} == {(12 * micro + more) // sp_size}
+    borders = [*whole.cu_seqlens.tolist(), 12 * micro + more]
+    assert all(s.cu_seqlens.tolist() == borders for s in slices)
+    assert {len(feed.sources_of(feed.mine(0)[0])) for feed in feeds} == {(12 * micro + more) // sp_size}
 
 
 def test_a_feed_that_starts_later_goes_on_as_the_whole_one(sequences: Sequences) -> None:
