@@ -66,7 +66,7 @@ def test_two_ranks_that_share_each_sequence_give_the_losses_of_one(run, work):
     """Through the launcher, at ZeRO 3: parameters in pieces, one sequence in two slices."""
     words = ("train.processes=2", "train.sp_size=2", "train.zero_stage=3", "train.micro_batch_size=2")
     said = ropewalk(work, "train", "name=shared", *words)
-    assert "2 rank(s)" in said and "ZeRO 3" in said
+    assert "1 group(s) of 2 ranks" in said and "ZeRO 3" in said
     shared = losses(work / "runs" / "shared" / "train")
     assert shared == pytest.approx(losses(run / "train"), rel=1e-5) and len(shared) == 4
 
