@@ -48,8 +48,11 @@ class ProfileConfig:
     memory: bool = False
     """Also the allocations of a CUDA device."""
 
-    def problems(self, at: str) -> Iterator[str]:
+    def problems(self, at: str, steps: int) -> Iterator[str]:
+        """`steps`: of the training."""
         if self.steps and not (len(self.steps) == 2 and 1 <= self.steps[0] <= self.steps[1]):
             yield f"{at}.steps is {self.steps}; it must be a first and a last step, from 1; e.g. [10, 12]"
+        elif self.steps and self.steps[0] > steps:
+            yield f"{at}.steps is {self.steps}; the training has {steps} steps, so nothing would be recorded; name earlier ones"
         if self.ranks not in ("first", "all"):
             yield f"{at}.ranks is {self.ranks}; it must be first or all; choose one"

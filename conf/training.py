@@ -78,13 +78,8 @@ class TrainConfig(OptimizingConfig, MemoryConfig, AttendingConfig, Objective):
                 yield f"train.{name} is {getattr(self, name)}; it must be at least {least}; raise it"
         yield from self.seeing.problems("train.seeing")
         yield from self.validate.problems("train.validate")
-        yield from self.profile.problems("train.profile")
+        yield from self.profile.problems("train.profile", self.steps)
         yield from self.faults.problems("train.faults")
-        if self.profile.steps and self.profile.steps[0] > self.steps:
-            yield (
-                f"train.profile.steps is {self.profile.steps}; the training has {self.steps} steps, so nothing would be recorded; "
-                "name earlier ones"
-            )
         if not (math.isfinite(self.hang_s) and self.hang_s >= 0):
             yield f"train.hang_s is {self.hang_s}; it must be a number of seconds, or 0; e.g. 1800"
         for name in ("micro_batch_size", "sp_size"):

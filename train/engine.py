@@ -1,8 +1,7 @@
 """The DeepSpeed engine from our settings, the same on CPU (gloo) and GPU (nccl)."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +17,7 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
 from ropewalk.conf.training import TrainConfig
 from ropewalk.train import groups, ulysses
+from ropewalk.train.gate import answering
 from ropewalk.train.loss import summed_objective
 from ropewalk.train.memory import activations, compiled, tiles
 from ropewalk.train.memory.offload import check_device, zero_settings
@@ -159,16 +159,9 @@ def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-@contextmanager
-def one_optimizer(train: TrainConfig) -> Iterator[None]:
+def one_optimizer(train: TrainConfig) -> AbstractContextManager[None]:
     """ZeRO 1 in bf16 with sums in fp32 by the optimizer of every other case: DeepSpeed has a second one for this alone, with a norm, a way
     out of a step and checkpoints of its own."""
     if not train.zero_stage:
-        yield
-        return
-    own = DeepSpeedEngine._do_optimizer_sanity_check
-    DeepSpeedEngine._do_optimizer_sanity_check = lambda *_: ZERO_OPTIMIZATION
-    try:
-        yield
-    finally:
-        DeepSpeedEngine._do_optimizer_sanity_check = own
+        return nullcontext()
+    return answering(DeepSpeedEngine, "_do_optimizer_sanity_check", ZERO_OPTIMIZATION)

@@ -28,7 +28,7 @@ def scaled(x: torch.Tensor, by: torch.Tensor, dtype: torch.dtype) -> torch.Tenso
 
 
 def add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
-    """total += a b, where one dtype allows it without a product as large as the total."""
+    """total (V, E) += a (V, C) b (C, E), where one dtype allows it without a product as large as the total."""
     if total.dtype == a.dtype:
         torch.addmm(total, a, b, out=total)
     else:

@@ -144,13 +144,9 @@ def build(config: Config, cache: Path, plan: RopePlan, mesh: Mesh, accumulated: 
 def describe(config: Config, ramp: list[tuple[int, int]], step: int, sequences: int, attention: str) -> str:
     """What was derived, in one block, once."""
     sp_size = config.train.sp_size
-    groups_of = (
-        f"{dist.get_world_size() // sp_size} rank(s)"
-        if sp_size == 1
-        else f"{dist.get_world_size() // sp_size} group(s) of {sp_size} ranks"
-    )
+    who = f"{dist.get_world_size() // sp_size} {'rank(s)' if sp_size == 1 else f'group(s) of {sp_size} ranks'}"
     batches = ", ".join(
-        f"{f'from step {first + 1} ' if first else ''}{tokens:,} tokens = {groups_of} x {accumulated} accumulated x "
+        f"{f'from step {first + 1} ' if first else ''}{tokens:,} tokens = {who} x {accumulated} accumulated x "
         f"{config.train.micro_batch_size} x {config.data.seq_len:,}"
         for (_, first, tokens), (_, accumulated) in zip(config.batches(), ramp, strict=True)
     )
