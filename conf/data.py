@@ -1,66 +1,42 @@
 """The settings of the data stage: sources, mixture, packing."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ropewalk.conf import reading
 from ropewalk.conf.cleaning import ContaminationConfig, DuplicatesConfig
-from ropewalk.conf.fields import neutral
-from ropewalk.conf.mixing import MixtureConfig, SourceLengths
-from ropewalk.conf.pose import PoseConfig
+from ropewalk.conf.data_mixture import MixtureConfig
+from ropewalk.conf.fields import not_fingerprinted
+from ropewalk.conf.sources import SYNTHETIC, SourceConfig
 
-KINDS = ("auto", *reading.FILES, *reading.TABLES, "passkey", "repeat")
-SYNTHETIC = ("passkey", "repeat")
 PACKERS = ("window_fill", "best_fit", "concat", "single")
 OVERLONG = ("split", "truncate", "drop", "error")
 
 
 @dataclass(kw_only=True)
-class SourceConfig(SourceLengths):
-    path: str | None = None
-    """File, folder, glob (books/**/*.jsonl) or URL that fsspec reads (s3://, hf://, https://); with kind=hub the name of a dataset;
-    or `python:stdlib`, the standard library of the running Python, one document a package."""
-    kind: str = "auto"
-    """tree (one document a sub-folder), text, html, jsonl, parquet, arrow (also a folder that datasets saved) or hub (a dataset's
-    name); auto looks at the files' names. passkey and repeat are synthetic and need `filler`."""
-    text_key: str = "text"
-    """The column or field that holds the text (jsonl, parquet, arrow, hub)."""
-    template: str | None = None
-    """Instead of `text_key`: a text with columns in braces, such as "{title}: {body}"; {{ and }} are braces. A command line's \\n is
-    no new line: write one in YAML, or $'{title}\\n{body}' in a shell."""
-    id_key: str | None = None
-    """The column of a document's id, text or whole number; unset: the file and the place in it."""
-    pattern: str | None = None
-    """Glob of the files inside a folder, by name, or by the path inside when it has a slash; unset: by kind."""
-    config: str | None = None
-    """Which of a hub dataset's configurations."""
-    split: str | None = None
-    """Which split of a hub or saved dataset; unset: its only one."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub dataset."""
-    follow_links: bool = False
-    """Read files that a link inside the folder leads to outside of it (a hub's cache); links to folders are never followed."""
-    weight: float | None = None
-    """Share of the plan's tokens, relative to the other sources; unset everywhere: every document once."""
-    loss: bool = True
-    """false: the source is read as context and teaches nothing, none of its labels counts."""
-    filler: str | None = None
-    """Synthetic kinds: the source whose text surrounds what is to be found."""
-    piece_len: int | None = None
-    """The longest piece of this source's documents, tokens; longer documents follow `data.overlong`; unset: `data.seq_len`."""
+class PoseConfig:
+    """PoSE (arXiv 2309.10400): short sequences whose positions skip ahead, drawn anew each epoch, so that they cover a longer window."""
 
-    def problems(self, at: str, names: set[str]) -> Iterator[str]:
-        if self.kind not in KINDS:
-            yield f"{at}.kind is {self.kind}; it must be one of {', '.join(KINDS)}; choose one"
-        if self.kind in SYNTHETIC and self.filler not in names:
-            yield f"{at}.filler is {self.filler}; it must name another source; one of {', '.join(sorted(names))}"
-        if self.kind not in SYNTHETIC and self.path is None:
-            yield f"{at}.path is not set; it must be a file, folder, glob, URL, name or python:stdlib; e.g. {at}.path=./documents"
-        yield from reading.problems(self, at)
-        if self.weight is not None and not (math.isfinite(self.weight) and self.weight >= 0):
-            yield f"{at}.weight is {self.weight}; it must be a finite number of at least 0; set a share such as 0.3"
-        yield from self.length_problems(at, self.kind in SYNTHETIC)
+    target_length: int | None = None
+    """The window that positions cover, tokens: the rope plan's new one; unset: no position is skipped."""
+    chunks: int = 2
+    """Parts of a document between which positions skip; the paper has 2."""
+
+    def problems(self, seq_len: int, document_mask: bool, positions: str) -> Iterator[str]:
+        if self.chunks < 2:
+            yield f"data.pose.chunks is {self.chunks}; positions skip between at least 2; the paper has 2"
+        if self.target_length is None:
+            return
+        if self.target_length <= seq_len:
+            yield (
+                f"data.pose.target_length is {self.target_length}; it must be above data.seq_len {seq_len}, or nothing can be "
+                "skipped; raise it, or unset it"
+            )
+        wanted = "restart" if document_mask else "continue"
+        if positions != wanted:
+            yield (
+                f"data.positions is {positions}; with data.pose and data.document_mask={str(document_mask).lower()} the positions "
+                f"of what attends to itself must be one count from 0; set data.positions={wanted}"
+            )
 
 
 @dataclass(kw_only=True)
@@ -91,7 +67,7 @@ class DataConfig(MixtureConfig):
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
     contamination: ContaminationConfig = field(default_factory=ContaminationConfig)
     pose: PoseConfig = field(default_factory=PoseConfig)
-    workers: int | None = neutral()
+    workers: int | None = not_fingerprinted()
     """Threads that tokenise; unset: the cores."""
 
     def problems(self) -> Iterator[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ropewalk.conf.fields import at_default
+from ropewalk.conf.fields import is_default
 
 INITS = ("default", "gaussian", "orthogonal")
 QUANTIZE = ("none", "nf4")
@@ -47,7 +47,7 @@ class LoraConfig:
         if self.rank < 0:
             yield f"{at}.rank is {self.rank}; it must be at least 0; 0 is off"
         if self.rank == 0:
-            for key in (f for f in fields(self) if f.name != "rank" and not at_default(f, getattr(self, f.name))):
+            for key in (f for f in fields(self) if f.name != "rank" and not is_default(f, getattr(self, f.name))):
                 yield f"{at}.{key.name} is {getattr(self, key.name)}; it is of LoRA, and {at}.rank is 0; set {at}.rank=8"
             return
         if self.alpha is not None and not (math.isfinite(self.alpha) and self.alpha > 0):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ropewalk.conf.fields import added, neutral
+from ropewalk.conf.fields import fingerprint_if_set, not_fingerprinted
 
 OPTIMIZERS = ("adamw", "adamw_8bit")
 
@@ -14,28 +14,28 @@ OPTIMIZERS = ("adamw", "adamw_8bit")
 class MemoryConfig:
     """Part of `train`: its keys are `train.KEY`."""
 
-    optimizer: str = added("adamw")
+    optimizer: str = fingerprint_if_set("adamw")
     """adamw (torch's fused one; DeepSpeed's for the host when a GPU's is offloaded), or adamw_8bit (bitsandbytes: moments of 8 bits)."""
-    offload_optimizer: bool = neutral(False)
+    offload_optimizer: bool = not_fingerprinted(False)
     """Master weights and moments in host memory, and updated there. In bf16 at ZeRO 1 and 2 the fp32 sums of the gradients stay on the
     device until the step (`zero_stage`); at ZeRO 3 they do not."""
-    offload_params: bool = neutral(False)
+    offload_params: bool = not_fingerprinted(False)
     """Weights in host memory until a layer needs them; ZeRO 3."""
-    offload_path: str | None = neutral()
+    offload_path: str | None = not_fingerprinted()
     """A folder on a fast local disk (NVMe): what is offloaded lies there, not in host memory; ZeRO 3."""
-    activation_checkpointing: bool = neutral(True)
+    activation_checkpointing: bool = not_fingerprinted(True)
     """Keep the inputs of the decoder layers only, and compute each layer again in the backward pass."""
-    offload_activations: bool = neutral(False)
+    offload_activations: bool = not_fingerprinted(False)
     """Keep those inputs in host memory; each is fetched while the layer after it is computed."""
-    tile_mlp: int = neutral(0)
+    tile_mlp: int = not_fingerprinted(0)
     """Tokens that an MLP computes at once, tile by tile, and once more in the backward pass; 0: all at once."""
-    compile: bool = neutral(False)
+    compile: bool = not_fingerprinted(False)
     """torch.compile of the norms and the MLP of each decoder layer."""
 
-    zero_stage: int = neutral(1)
+    zero_stage: int = not_fingerprinted(1)
     """0: everything on every rank; 1: optimizer in shares; 2: gradients too; 3: weights too. In bf16 gradients are added in fp32: 4 bytes a
     parameter on each rank at 1, of its share at 2 and 3."""
-    zero_hpz_size: int | None = neutral()
+    zero_hpz_size: int | None = not_fingerprinted()
     """ZeRO++'s hierarchy (hpZ): neighbouring ranks that also keep a whole set of weights among them, so that the backward pass gathers them
     inside a machine. Set the ranks of a machine; ZeRO 3."""
 

@@ -54,7 +54,7 @@ def folder(phases: Sequence[Any], number: int) -> str:
     return f"{number}-{name}" if name else str(number)
 
 
-def before(config: "Config") -> Path | None:
+def previous_run_dir(config: "Config") -> Path | None:
     """The run whose model this phase starts from; None for the first, and without phases."""
     if config.phase < 2:
         return None
@@ -63,19 +63,19 @@ def before(config: "Config") -> Path | None:
     return beside / folder(config.phases, config.phase - 1)
 
 
-def carries(config: "Config") -> bool:
+def carries_optimizer(config: "Config") -> bool:
     """Whether this phase goes on with the optimizer of the one before."""
     return config.phase > 1 and bool(config.phases[config.phase - 1].get("carry_optimizer"))
 
 
-def hands_on(config: "Config") -> bool:
+def passes_optimizer_on(config: "Config") -> bool:
     """Whether the next phase goes on with the optimizer of this one."""
     return 0 < config.phase < len(config.phases) and bool(config.phases[config.phase].get("carry_optimizer"))
 
 
-def decides(config: "Config") -> dict[str, bool]:
+def cache_key(config: "Config") -> dict[str, bool]:
     """What of this its training is made of; nothing where no optimizer is carried, which is the default."""
-    said = {"carry_optimizer": carries(config), "hands_on_optimizer": hands_on(config)}
+    said = {"carry_optimizer": carries_optimizer(config), "hands_on_optimizer": passes_optimizer_on(config)}
     return {key: value for key, value in said.items() if value}
 
 
@@ -87,6 +87,6 @@ def title(config: "Config") -> str:
     return f"phase {config.phase}/{len(config.phases)}{f' ({name})' if name else ''}: "
 
 
-def mark(config: "Config") -> dict[str, int]:
+def metrics_fields(config: "Config") -> dict[str, int]:
     """What a step's line of metrics.jsonl says of it."""
     return {"phase": config.phase} if config.phase else {}

@@ -4,29 +4,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ropewalk.data.reading.ahead import ahead
-from ropewalk.data.reading.export import as_dataset
-from ropewalk.data.reading.reader import DataFolders, Sequences
-from ropewalk.data.reading.row import IGNORE, Row, join, lay
-from ropewalk.data.reading.steps import Feed, Turn, turns_of_rank, turns_of_step
+from ropewalk.data.export import as_dataset
+from ropewalk.data.loading.collate import IGNORE, Row, collate, concatenate
+from ropewalk.data.loading.loader import BatchLoader, SequenceRef, global_batch, local_batch
+from ropewalk.data.loading.packed import DataArtifacts, PackedSequences
+from ropewalk.data.loading.prefetch import prefetch
 from ropewalk.data.tokens.store import Store
 
 __all__ = [
     "IGNORE",
-    "DataFolders",
-    "Feed",
+    "DataArtifacts",
+    "BatchLoader",
     "Row",
-    "Sequences",
-    "Turn",
+    "PackedSequences",
+    "SequenceRef",
     "Window",
-    "ahead",
+    "prefetch",
     "as_dataset",
     "heldout_text",
     "heldout_windows",
-    "join",
-    "lay",
-    "turns_of_rank",
-    "turns_of_step",
+    "collate",
+    "concatenate",
+    "local_batch",
+    "global_batch",
 ]
 
 

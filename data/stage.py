@@ -8,25 +8,27 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from ropewalk.conf.data import SYNTHETIC, DataConfig
+from ropewalk.conf.artifacts.manifest import Manifest, read_json, run_stage, write_json
+from ropewalk.conf.data import DataConfig
 from ropewalk.conf.errors import DataError
-from ropewalk.conf.manifest import Manifest, read_json, run_stage, write_json
 from ropewalk.conf.schema import Config
-from ropewalk.data import sources, synthetic, vocabulary
+from ropewalk.conf.sources import SYNTHETIC
+from ropewalk.data import sources, synthetic, train_tokenizer
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.cleaning import clean
-from ropewalk.data.ledger import remarks
-from ropewalk.data.mixing import mixture, shares
-from ropewalk.data.mixing.mixture import FORMAT
-from ropewalk.data.mixing.overlong import Offer
-from ropewalk.data.packing.marks import Marks
-from ropewalk.data.reading import silence
+from ropewalk.data.ledger import findings
+from ropewalk.data.loading import label_mask
+from ropewalk.data.mixing import offers as mixing_offers
+from ropewalk.data.mixing import shares
+from ropewalk.data.mixing.overlong import Candidates
+from ropewalk.data.planning import FORMAT, ledger, make
 from ropewalk.data.sources import Listed
 from ropewalk.data.tokens import shards, store
+from ropewalk.data.tokens.boundaries import BoundaryTokens
 from ropewalk.data.tokens.encode import encode_with
 from ropewalk.data.tokens.store import Store
 from ropewalk.data.tokens.text_store import TextStore
-from ropewalk.data.tokens.write import How
+from ropewalk.data.tokens.write import TokenizeOptions
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,18 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     tokenizer, texts = _texts(config, inputs)
     marks = _marks(config, tokenizer)
     opened = {name: store.load(_made(text, name), held) for name, text in texts.items()}
-    offered = {name: mixture.offered(config, name, opened[name], marks) for name in opened}
+    offered = {name: mixing_offers.offered(config, name, opened[name], marks) for name in opened}
     cleaned = clean.clean(config.data, opened, offered, cache)
-    budget = _budgets(config, cleaned.offers, mixture.rounds(config, opened, cleaned.offers, marks))
+    budget = _budgets(config, cleaned.offers, mixing_offers.rounds(config, opened, cleaned.offers, marks))
     made = _synthetic(config, cleaned.stores, budget, marks, tokenizer)
     stores = {n: made[n] if n in made else texts[n].folder for n in config.data.sources}
     offers = {
         **cleaned.offers,
-        **{n: mixture.offered(config, n, store.load(at, held), marks) for n, at in made.items()},
+        **{n: mixing_offers.offered(config, n, store.load(at, held), marks) for n, at in made.items()},
     }
     budget |= {n: None if budget[n] else 0 for n in made}  # all that was made: the documents stay whole
-    folder = mixture.make(config, stores, offers, budget, marks, cache)
-    ledger = remarks.told(cleaned.enter(_ledger(config, stores, offers, folder)))
+    folder = make(config, stores, offers, budget, marks, cache)
+    ledger = findings.with_findings(cleaned.enter(_ledger(config, stores, offers, folder)))
     return _finish(config, output, tokenizer, stores, folder, ledger)
 
 
@@ -64,19 +66,22 @@ def _synthetic(
     config: Config,
     texts: Mapping[str, Store],
     budget: Mapping[str, int | None],
-    marks: Marks,
+    marks: BoundaryTokens,
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, Path]:
     """The stores of the synthetic sources; a document with its marks is as long as the source's longest piece. Raises: DataError."""
     found = {}
     for name in [name for name, source in config.data.sources.items() if source.kind in SYNTHETIC]:
-        filler, length = texts[config.data.sources[name].filler or ""], mixture.longest(config, name) - marks.count
+        filler, length = (
+            texts[config.data.sources[name].filler or ""],
+            mixing_offers.longest(config, name) - marks.count,
+        )
         found[name] = synthetic.store_of(config, name, filler, budget[name] or 0, length, tokenizer)
     return found
 
 
-def _ledger(config: Config, stores: dict[str, Path], offers: dict[str, Offer], plan: Path) -> dict[str, Any]:
-    return silence.enter(mixture.ledger(config, stores, offers, plan), silence.silent(config.data))
+def _ledger(config: Config, stores: dict[str, Path], offers: dict[str, Candidates], plan: Path) -> dict[str, Any]:
+    return label_mask.add_to_ledger(ledger(config, stores, offers, plan), label_mask.context_only_sources(config.data))
 
 
 def _finish(
@@ -95,7 +100,7 @@ def _finish(
         "tokenizer": tokenizers.identity(tokenizer),
         "tokenizer_files": tokenizers.saved_identity(tokenizer),
         **_pose(config),
-        **({"silent": names} if (names := silence.silent(config.data)) else {}),
+        **({"silent": names} if (names := label_mask.context_only_sources(config.data)) else {}),
     }
 
     def work(temporary: Path) -> dict[str, Any]:
@@ -148,14 +153,14 @@ def _texts(config: Config, inputs: Inputs) -> tuple[PreTrainedTokenizerBase, dic
     encode, size, found = encode_with(tokenizers.backend(tokenizer)), tokenizers.size(tokenizer), {}
     decides = {"format": FORMAT, "tokenizer": tokenizers.identity(tokenizer)}
     for name, at in listed.items():
-        how = How(name, encode, size, workers(data))
+        how = TokenizeOptions(name, encode, size, workers(data))
         found[name] = TextStore.of(cache, decides, data.sources[name], at, how)
     return tokenizer, found
 
 
 def _tokenizer(config: Config, inputs: Inputs, listed: dict[str, Listed]) -> PreTrainedTokenizerBase:
     if inputs.tokenizer is None:
-        return vocabulary.trained(config, listed)
+        return train_tokenizer.train_tokenizer(config, listed)
     return tokenizers.load(inputs.tokenizer, inputs.revision, inputs.trust_remote_code)
 
 
@@ -177,9 +182,11 @@ def _made(text: TextStore, name: str) -> Path:
     return text.folder
 
 
-def _marks(config: Config, tokenizer: PreTrainedTokenizerBase) -> Marks:
+def _marks(config: Config, tokenizer: PreTrainedTokenizerBase) -> BoundaryTokens:
     words = {"data.begin": config.data.begin, "data.end": config.data.end}
-    return Marks(*(None if word is None else tokenizers.token_id(tokenizer, key, word) for key, word in words.items()))
+    return BoundaryTokens(
+        *(None if word is None else tokenizers.token_id(tokenizer, key, word) for key, word in words.items())
+    )
 
 
 def _pose(config: Config) -> dict[str, Any]:
@@ -190,7 +197,9 @@ def _pose(config: Config) -> dict[str, Any]:
     return {"pose": {"target_length": pose.target_length, "chunks": pose.chunks, "seed": config.seed}}
 
 
-def _budgets(config: Config, offers: dict[str, Offer], rounds: dict[str, int | None] | None) -> dict[str, int | None]:
+def _budgets(
+    config: Config, offers: dict[str, Candidates], rounds: dict[str, int | None] | None
+) -> dict[str, int | None]:
     weights = {name: s.weight for name, s in config.data.sources.items()}
     available = {name: offers[name].tokens if name in offers else None for name in weights}
     found = shares.budgets(weights, available, config.data.tokens, rounds)

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ropewalk.conf import manifest
+from ropewalk.conf.artifacts import manifest
+from ropewalk.conf.artifacts.manifest import run_shared
 from ropewalk.conf.errors import DataError
-from ropewalk.conf.manifest import run_shared
 from ropewalk.conf.schema import Config
 from ropewalk.data import retrieval
 from ropewalk.data import tokenizer as tokenizers
-from ropewalk.data.mixing.mixture import FORMAT
+from ropewalk.data.planning import FORMAT
 from ropewalk.data.tokens import merge
 from ropewalk.data.tokens.store import Store
 

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as bpe
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.manifest import fingerprint
 
 OF_THE_MACHINE = {"is_local", "local_files_only", "name_or_path", "cache_dir", "_commit_hash", "transformers_version"}
 SPECIAL = ("<|endoftext|>", "<|pad|>")

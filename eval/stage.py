@@ -1,24 +1,20 @@
 """The eval stage: base, rescaled only, extended, on the same held-out text and the same questions."""
 
 import gc
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import PreTrainedModel
 
-from ropewalk.conf.data import SYNTHETIC
-from ropewalk.conf.errors import DataError
-from ropewalk.conf.manifest import Manifest, read_json, run_stage, write_json
+from ropewalk.conf.artifacts.manifest import Manifest, read_json, run_stage, write_json
 from ropewalk.conf.schema import Config, content
-from ropewalk.data import tokenizer as tokenizers
-from ropewalk.data.dataset import DataFolders, Window, heldout_text, heldout_windows
-from ropewalk.eval import statistics, tasks
-from ropewalk.eval.verdicts import verdicts
-from ropewalk.train import model as models
-from ropewalk.train.model import Base
+from ropewalk.conf.sources import SYNTHETIC
+from ropewalk.data.dataset import DataArtifacts
+from ropewalk.eval.measure import suite
+from ropewalk.eval.measure.models import models_compared
+from ropewalk.eval.measure.suite import build_suite
+from ropewalk.eval.measure.verdicts import verdicts
+from ropewalk.train.base import Base
 from ropewalk.train.rope.plan import RopePlan
 
 
@@ -29,21 +25,21 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
     def work(temporary: Path) -> dict[str, Any]:
         run_dir = output.parent
         plan = RopePlan.read(run_dir / "rope.json")
-        found = examine(config, base, plan, run_dir)
+        found = evaluate(config, base, plan, run_dir)
         write_json(temporary / "results.json", found)
         return {"verdicts": {v["name"]: v["holds"] for v in found["verdicts"]}}
 
     return run_stage("eval", decides, output, work)
 
 
-def examine(config: Config, base: Base, plan: RopePlan, run_dir: Path) -> dict[str, Any]:
+def evaluate(config: Config, base: Base, plan: RopePlan, run_dir: Path) -> dict[str, Any]:
     """The content of `results.json`."""
-    exam = make_exam(config, plan, DataFolders.of(run_dir, Path(config.cache_dir).expanduser()))
+    exam = build_suite(config, plan, DataArtifacts.of(run_dir, Path(config.cache_dir).expanduser()))
     dtype = torch.bfloat16 if config.eval.precision == "bf16" else torch.float32
     results = {}
-    for label, load in columns(config, base, plan, run_dir, dtype):
+    for label, load in models_compared(config, base, plan, run_dir, dtype):
         model = load()
-        results[label] = tasks.measure(model.to("cuda" if torch.cuda.is_available() else "cpu"), exam, label)  # type: ignore[arg-type]
+        results[label] = suite.measure(model.to("cuda" if torch.cuda.is_available() else "cpu"), exam, label)  # type: ignore[arg-type]
         print(f"eval: {label} measured", flush=True)
         del model
         gc.collect()
@@ -58,53 +54,6 @@ def examine(config: Config, base: Base, plan: RopePlan, run_dir: Path) -> dict[s
         "verdicts": verdicts(results, plan.base_window, exam.length),
         "notes": notes(config, base, read_json(run_dir / "rope.json")),
     }
-
-
-def columns(
-    config: Config, base: Base, plan: RopePlan, run_dir: Path, dtype: torch.dtype
-) -> Iterator[tuple[str, Callable[[], PreTrainedModel]]]:
-    """The three columns; a base made from scratch has none before it, and without scaling there is nothing rescaled."""
-    kernel = config.train.attention
-    if base.scratch is None:
-        yield (
-            "base",
-            lambda: models.build(base, plan.unscaled, dtype=dtype, attention_kernel=kernel, when="of the base"),
-        )
-        if plan.method != "none":
-            yield (
-                "rescaled",
-                lambda: models.build(base, plan, dtype=dtype, attention_kernel=kernel, when="of rescaled only"),
-            )
-    yield (
-        "extended",
-        lambda: models.load_trained(run_dir / "train" / "model", plan, dtype=dtype, attention_kernel=kernel),
-    )
-
-
-def make_exam(config: Config, plan: RopePlan, data: DataFolders) -> tasks.Exam:
-    """Windows and questions, the same for every model."""
-    window = plan.base_window
-    length = config.eval.length or plan.max_position_embeddings
-    texts = data.texts(config.data)
-    windows: list[Window] = []
-    for store in texts:
-        windows += heldout_windows(store, length, config.eval.windows - len(windows), config.eval.windows_per_document)
-    if not windows:
-        raise DataError(
-            f"eval.length is {length}; no held-out document has so many tokens; raise data.heldout (now {config.data.heldout}), "
-            "add longer documents or lower eval.length"
-        )
-    encode = tokenizers.encode_ids(tokenizers.load(str(data.tokenizer)))
-    lengths = config.eval.passkey_lengths or statistics.doublings(min(window, length), length)
-    asked = tasks.questions(
-        config.eval,
-        encode,
-        np.concatenate([heldout_text(store) for store in texts]),
-        lengths,
-        config.seed,
-    )
-    targets = min(config.eval.gain_targets or window // 2, min(window, length) - 1)
-    return tasks.Exam(window, length, windows, asked, targets, config.eval.batch_tokens, config.seed)
 
 
 def notes(config: Config, base: Base, rope: dict[str, Any]) -> list[str]:

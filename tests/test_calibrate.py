@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-from commands import ENV, command, corpus, ropewalk  # noqa: E402
+from commands import ENV, command, corpus, ropewalk
 
 QUICK = ["calibrate.methods=[yarn,pi]", "calibrate.windows=2", "calibrate.report_windows=3", "calibrate.passes=16"]
 QUICK += ["data.heldout=0.6", "calibrate.searcher=both"]
@@ -68,11 +66,11 @@ def test_reported_losses_are_those_of_plain_transformers(found, work):
     import torch.nn.functional as F
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from ropewalk.data.dataset import DataFolders, heldout_windows
-    from ropewalk.train.model import BASES
+    from ropewalk.data.dataset import DataArtifacts, heldout_windows
+    from ropewalk.train.base import BASES
 
     results, plan = read(found), read(found, "rope.json")
-    store = DataFolders.of(work / "runs" / "whole", work / "cache").store("stdlib")
+    store = DataArtifacts.of(work / "runs" / "whole", work / "cache").store("stdlib")
     windows = [w for w in heldout_windows(store, 512, 1 << 30, 2) if w.document in results["reported_on"]["names"]][:3]
     assert len(windows) == 3
     yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 256}
@@ -160,7 +158,7 @@ def test_without_a_factor_or_a_second_document_it_is_refused(work):
 def test_the_demo_s_plan_is_at_least_as_good_as_yarn_on_documents_it_was_not_chosen_on(tmp_path):
     """The defaults, as the README has them."""
     places = [f"cache_dir={tmp_path / 'cache'}", f"runs_dir={tmp_path / 'runs'}"]
-    words = [sys.executable, "-m", "ropewalk.launch.run", "calibrate", "recipe=demo", *places]
+    words = [sys.executable, "-m", "ropewalk.launch.cli", "calibrate", "recipe=demo", *places]
     subprocess.run(words, env=ENV, cwd=tmp_path, check=True, timeout=1800)
     results = read(tmp_path / "runs" / "demo" / "calibration")
     assert results["gain"]["value"]["nll"] <= 0 and results["budget"]["spent"] <= results["budget"]["passes"]

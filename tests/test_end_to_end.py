@@ -6,13 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from commands import ENV, command, corpus, ropewalk  # noqa: E402
+from commands import ENV, command, corpus, ropewalk
 
 
 @pytest.fixture(scope="module")
@@ -106,15 +103,15 @@ with torch.no_grad():
 def test_export_gives_the_same_logits_in_plain_transformers(run):
     import torch
 
-    from ropewalk.data.dataset import lay
-    from ropewalk.eval import score
-    from ropewalk.train.model import load_trained
+    from ropewalk.data.dataset import concatenate
+    from ropewalk.eval.measure import score
+    from ropewalk.train.model.build import load_trained
     from ropewalk.train.rope.plan import RopePlan
 
     model = load_trained(run / "train" / "model", RopePlan.read(run / "rope.json"), dtype=torch.float32)
     ids = (torch.arange(500) % 700 + 5).numpy()
     with score.evaluating(model):
-        ours = score.hidden_states(model, lay([ids], 500)) @ score.head(model).T
+        ours = score.hidden_states(model, concatenate([ids], 500)) @ score.head(model).T
     torch.testing.assert_close(ours, exported_logits(run), atol=1e-5, rtol=1e-5)
 
 
@@ -123,7 +120,7 @@ def test_export_of_an_untrained_run_is_the_base_rescaled_by_transformers_itself(
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from ropewalk.train.model import BASES
+    from ropewalk.train.base import BASES
 
     ropewalk(work, "train", "name=untrained", "train.steps=0")
     config = AutoConfig.from_pretrained(BASES / "demo")
@@ -145,9 +142,9 @@ def test_perplexity_equals_a_plain_transformers_loop(run, work):
     import torch.nn.functional as F
     from transformers import AutoModelForCausalLM
 
-    from ropewalk.data.dataset import DataFolders, heldout_windows
+    from ropewalk.data.dataset import DataArtifacts, heldout_windows
 
-    windows = heldout_windows(DataFolders.of(run, work / "cache").store("stdlib"), 512, 4, 2)
+    windows = heldout_windows(DataArtifacts.of(run, work / "cache").store("stdlib"), 512, 4, 2)
     model = AutoModelForCausalLM.from_pretrained(run / "train" / "model", dtype=torch.float32)
     total, count = {256: 0.0, 512: 0.0}, {256: 0, 512: 0}
     for window in windows:

@@ -6,9 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from commands import ENV, command, corpus, ropewalk  # noqa: E402
+from commands import ENV, command, corpus, ropewalk
 
 WORDS = [
     "name=lora",
@@ -47,7 +45,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_adapter_and_merged_model_of_a_run_are_one_in_plain_peft(work: Path) -> None:
-    from ropewalk.train.model import BASES
+    from ropewalk.train.base import BASES
 
     said = ropewalk(work, "train", *WORDS)
     assert "lora: rank 4 beside 16 linear layers (k_proj, o_proj, q_proj, v_proj); " in said

@@ -2,18 +2,14 @@
 
 import json
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import torch
 import torch.nn.functional as F
-
-sys.path.insert(0, str(Path(__file__).parent))
-from commands import ENV, command, corpus, ropewalk  # noqa: E402
+from commands import ENV, command, corpus, ropewalk
 
 TWO = (
     "phases=[{name: short, data.seq_len: 512, rope.factor: 2, train.mixed_windows: true, train.z_loss: 1e-3}, "
@@ -59,7 +55,7 @@ def of_transformers(model_dir, factor):
 
 
 def test_plan_of_the_second_phase_is_that_of_the_original_window(run):
-    from ropewalk.train.model import BASES
+    from ropewalk.train.base import BASES
 
     plan = json.loads((run / "rope.json").read_text())
     wanted = of_transformers(BASES / "demo", 4).model.rotary_emb
@@ -84,9 +80,9 @@ def alone(sequences, numbers, model_of):
 
 
 def first_step(folder, cache):
-    from ropewalk.data.dataset import DataFolders
+    from ropewalk.data.dataset import DataArtifacts
 
-    return DataFolders.of(folder, cache).sequences(), lines(folder)[0]
+    return DataArtifacts.of(folder, cache).sequences(), lines(folder)[0]
 
 
 def test_second_phase_starts_from_the_weights_of_the_first(run, work):
@@ -98,7 +94,7 @@ def test_second_phase_starts_from_the_weights_of_the_first(run, work):
 
 
 def test_first_phase_reads_short_documents_with_the_base_s_table_and_tells_the_z_loss(run, work):
-    from ropewalk.train.model import BASES
+    from ropewalk.train.base import BASES
 
     sequences, first = first_step(run / "phases" / "1-short", work / "cache")
     short, long = (of_transformers(BASES / "demo", factor) for factor in (1, 2))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ropewalk.launch.run import main
+from ropewalk.launch.cli import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

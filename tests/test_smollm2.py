@@ -31,7 +31,7 @@ def work(tmp_path_factory):
     assert line is not None, "the README shows no shortened run"
     words = [*shlex.split(line[0])[1:], f"runs_dir={folder / 'runs'}", f"cache_dir={folder / 'cache'}"]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
-    command = [sys.executable, "-m", "ropewalk.launch.run", *words]
+    command = [sys.executable, "-m", "ropewalk.launch.cli", *words]
     done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -61,9 +61,9 @@ def test_perplexity_of_base_and_extended_equals_a_plain_transformers_loop(run, w
     import torch
     from transformers import AutoModelForCausalLM
 
-    from ropewalk.data.dataset import DataFolders, heldout_windows
+    from ropewalk.data.dataset import DataArtifacts, heldout_windows
 
-    windows = heldout_windows(DataFolders.of(run, work / "cache").store("stdlib"), LENGTH, 2, 2)
+    windows = heldout_windows(DataArtifacts.of(run, work / "cache").store("stdlib"), LENGTH, 2, 2)
     assert len(windows) == 2
     (base,) = (work / "cache" / "models").glob("*/config.json")
     found = json.loads((run / "eval" / "results.json").read_text())["models"]

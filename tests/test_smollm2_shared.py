@@ -56,7 +56,7 @@ def lines(folder: Path, ranks: int, precision: str = "bf16") -> list[dict[str, A
     if not (torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         (folder / "sitecustomize.py").write_text(AS_UNITS_DO)
         env["PYTHONPATH"] = str(folder)
-    command = [sys.executable, "-m", "ropewalk.launch.run", "train", *words]
+    command = [sys.executable, "-m", "ropewalk.launch.cli", "train", *words]
     done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(line) for line in (folder / name / "train" / "metrics.jsonl").read_text().splitlines()]

@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-from ropewalk.conf.start import end_with_parent, importing
+from ropewalk.train.launcher.process import die_with_parent, gc_paused_imports
 
 if __name__ == "__main__":
-    end_with_parent()
-    with importing():
-        from ropewalk.train import rank
-    rank.run(Path(sys.argv[1]))
+    die_with_parent()
+    with gc_paused_imports():
+        from ropewalk.train import worker
+    worker.run(Path(sys.argv[1]))

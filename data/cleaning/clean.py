@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ropewalk.conf import manifest
+from ropewalk.conf.artifacts import manifest
+from ropewalk.conf.artifacts.manifest import run_shared
 from ropewalk.conf.cleaning import ContaminationConfig, DuplicatesConfig
-from ropewalk.conf.data import SYNTHETIC, DataConfig
+from ropewalk.conf.data import DataConfig
 from ropewalk.conf.errors import DataError
-from ropewalk.conf.manifest import run_shared
+from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data.cleaning import contamination, duplicates, signatures
+from ropewalk.data.cleaning.documents import Texts
 from ropewalk.data.cleaning.duplicates import EXACT, NEAR
-from ropewalk.data.cleaning.texts import Texts
-from ropewalk.data.mixing.overlong import Offer
+from ropewalk.data.mixing.overlong import Candidates
 from ropewalk.data.tokens.store import Store
 
 FORMAT = 2  # raise when the same settings find something else
@@ -32,7 +33,7 @@ class Cleaned:
     """The text sources after cleaning, and what was found."""
 
     stores: dict[str, Store]  # contaminated documents that were removed count as held out: fillers are read from these
-    offers: dict[str, Offer]
+    offers: dict[str, Candidates]
     rows: dict[str, dict[str, Any]]  # source -> what its row in the ledger gains
     facts: dict[str, Any]  # what the ledger gains
 
@@ -47,7 +48,7 @@ def require(data: DataConfig) -> None:
         signatures.require()
 
 
-def clean(data: DataConfig, stores: dict[str, Store], offers: dict[str, Offer], cache: Path) -> Cleaned:
+def clean(data: DataConfig, stores: dict[str, Store], offers: dict[str, Candidates], cache: Path) -> Cleaned:
     """Look, and remove what the settings say. Raises: DataError by `error`, or when a source is left with nothing."""
     texts = Texts(stores)
     mixed, fillers = _drawn_from(data)
@@ -76,7 +77,7 @@ def _of(texts: Texts, names: set[str]) -> np.ndarray:
     return np.repeat([name in names for name in texts.stores], np.diff(texts.first))
 
 
-def _usable(texts: Texts, offers: dict[str, Offer], names: set[str]) -> np.ndarray:
+def _usable(texts: Texts, offers: dict[str, Candidates], names: set[str]) -> np.ndarray:
     return np.concatenate([offers[name].usable for name in texts.stores]) & _of(texts, names)
 
 
@@ -139,8 +140,8 @@ def _signatures(settings: DuplicatesConfig, texts: Texts, cache: Path) -> np.nda
 
 
 def _without_duplicates(
-    settings: DuplicatesConfig, texts: Texts, kinds: np.ndarray, offers: dict[str, Offer]
-) -> dict[str, Offer]:
+    settings: DuplicatesConfig, texts: Texts, kinds: np.ndarray, offers: dict[str, Candidates]
+) -> dict[str, Candidates]:
     found = dict(offers)
     for kind, action, reason in (
         (EXACT, settings.exact, "exact duplicate"),
@@ -187,7 +188,7 @@ def _kept_from(store: Store, leaves: np.ndarray) -> Store:
     return replace(store, heldout=store.heldout | leaves) if leaves.any() else store
 
 
-def _refuse_emptied(before: dict[str, Offer], after: dict[str, Offer]) -> None:
+def _refuse_emptied(before: dict[str, Candidates], after: dict[str, Candidates]) -> None:
     for name, offer in after.items():
         if before[name].usable.any() and not offer.usable.any():
             reasons = ", ".join(f"{reason}: {len(found)}" for reason, found in offer.removed.items())

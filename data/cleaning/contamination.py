@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from ropewalk.conf.errors import DataError
+from ropewalk.data.cleaning.documents import Texts
 from ropewalk.data.cleaning.ngrams import CHUNK, batches
-from ropewalk.data.cleaning.texts import Texts
 
 SPARSE = 16  # places of the table for each n-gram: that many of the strangers are turned away at the door
 MOST_PLACES = 28  # bits: 256 MiB

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.data.cleaning.texts import Texts
+from ropewalk.data.cleaning.documents import Texts
 from ropewalk.data.tokens.store import Store
 
 EXACT, NEAR = 1, 2

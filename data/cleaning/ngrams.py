@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ropewalk.data import draw
-from ropewalk.data.cleaning.texts import Texts
+from ropewalk.data import hash_random
+from ropewalk.data.cleaning.documents import Texts
 
 CHUNK = 1 << 17  # tokens hashed at once: the arrays of a step stay in the processor's cache
 _BASE = 0x9E3779B97F4A7C15  # odd, so that no token is shifted out
@@ -20,7 +20,7 @@ def hashes(ids: np.ndarray, n: int) -> np.ndarray:
     """
     if len(ids) < n:
         return np.empty(0, np.uint64)
-    single = draw.scramble(ids.astype(np.uint64))
+    single = hash_random.splitmix64(ids.astype(np.uint64))
     found, size = single, 1
     for bit in bin(n)[3:]:
         found, size = found[:-size] * _power(size) + found[size:], 2 * size

@@ -7,7 +7,7 @@ import numpy as np
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.data.cleaning import ngrams
-from ropewalk.data.cleaning.texts import Texts
+from ropewalk.data.cleaning.documents import Texts
 
 AT_ONCE = 1 << 12  # n-grams permuted at once: `permutations` numbers of 4 bytes each
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ropewalk.conf.errors import ProofError
-from ropewalk.data.ledger import tally
-from ropewalk.data.ledger.tally import Pieces, Taken
-from ropewalk.data.packing.marks import Marks
-from ropewalk.data.reading import balance
+from ropewalk.data.ledger import statistics
+from ropewalk.data.ledger.statistics import Pieces, Taken
+from ropewalk.data.loading import balance
+from ropewalk.data.tokens.boundaries import BoundaryTokens
 from ropewalk.data.tokens.store import Store
 
 Json = dict[str, Any]
@@ -23,7 +23,7 @@ LEFT_OUT = {  # why a token is not in the plan -> the keys of its documents and 
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlanStatistics:
     """A finished plan beside its stores. Legend of `tally`."""
 
     facts: Mapping[str, Any]
@@ -34,21 +34,21 @@ class Plan:
     taken: Taken
 
     @classmethod
-    def of(cls, folder: Path, stores: Mapping[str, Store], facts: Mapping[str, Any]) -> "Plan":
+    def of(cls, folder: Path, stores: Mapping[str, Store], facts: Mapping[str, Any]) -> "PlanStatistics":
         """`stores` in the order that the plan numbers their documents; `facts` of its manifest."""
-        pieces = tally.read(folder)
+        pieces = statistics.read(folder)
         first = np.cumsum([0, *(len(s.length) for s in stores.values())])
         source = np.searchsorted(first, pieces.document, side="right") - 1
         length = np.concatenate([s.length for s in stores.values()])
-        found = tally.taken(pieces, length, Marks(facts.get("begin"), facts.get("end")))
+        found = statistics.taken(pieces, length, BoundaryTokens(facts.get("begin"), facts.get("end")))
         return cls(facts, stores, pieces, first, source, found)
 
     def entries(self) -> tuple[Json, dict[str, Json]]:
         """The plan's entries, and those of each source."""
         seq_len, count = self.facts["seq_len"], len(self.stores)
-        before = tally.own_before(self.pieces, self.facts["document_mask"])
-        shares = tally.own_context(self.pieces, before, self.source, count, tally.own_bounds(seq_len))
-        within = tally.sources_of_sequences(self.pieces, self.source, count)
+        before = statistics.own_before(self.pieces, self.facts["document_mask"])
+        shares = statistics.own_context(self.pieces, before, self.source, count, statistics.own_bounds(seq_len))
+        within = statistics.sources_of_sequences(self.pieces, self.source, count)
         rows = {}
         for at, name in enumerate(self.stores):
             own = {"own_context_share": _column(shares, at), "sequences": int(within[at])}
@@ -56,7 +56,7 @@ class Plan:
             rows[name] = self._source(at, name) | own
         own = {
             "own_context_share": _column(shares, -1),
-            "longest_own_context": tally.longest_context(self.pieces, before),
+            "longest_own_context": statistics.longest_context(self.pieces, before),
         }
         return own | self._plan(int(within.sum())), rows
 
@@ -64,7 +64,7 @@ class Plan:
         """`pairs`: sequences by source, counted once for each source that they hold."""
         seq_len, each = self.facts["seq_len"], np.diff(self.pieces.offsets)
         works = balance.work(self.pieces.length, self.pieces.offsets, seq_len, self.facts["document_mask"])
-        counts, tokens = tally.histogram(self.pieces.length, seq_len)
+        counts, tokens = statistics.histogram(self.pieces.length, seq_len)
         sequence = {"pieces": each.mean(), "most_pieces": each.max(), "sources": pairs / len(each)} if len(each) else {}
         return {
             "targets": int(self.pieces.targets.sum()),
@@ -95,8 +95,8 @@ class Plan:
             "in_part": int(in_part.sum()),
             "not_reached": int((store.length - found.distinct)[in_part].sum()),
             "largest": None if most is None else {"document": store.ids[most], "tokens": int(found.tokens[most])},
-            "half_from": tally.few_give_half(found.tokens),
-            "by_length": tally.by_length(store.length, store.heldout, found),
+            "half_from": statistics.few_give_half(found.tokens),
+            "by_length": statistics.by_length(store.length, store.heldout, found),
         }
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from ropewalk.conf.data_mixture import Range, Rules
 from ropewalk.conf.errors import DataError
-from ropewalk.conf.mixing import Range, Rules
 
 
 def within(lengths: np.ndarray, span: Range) -> np.ndarray:

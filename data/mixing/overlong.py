@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from ropewalk.conf.errors import DataError
-from ropewalk.data.mixing.shares import Share
-from ropewalk.data.packing.marks import Marks
+from ropewalk.data.mixing.shares import Selection
+from ropewalk.data.tokens.boundaries import BoundaryTokens
 from ropewalk.data.tokens.store import Store
 
 
 @dataclass(frozen=True)
-class Offer:
+class Candidates:
     """What a source gives the mixture to choose from."""
 
     lengths: np.ndarray  # (documents,) tokens that may be taken of each, marks among them
@@ -31,7 +31,7 @@ class Offer:
     outside_length_documents: int = 0
     removed: Mapping[str, np.ndarray] = field(default_factory=dict)  # reason -> numbers of the documents
 
-    def without(self, documents: np.ndarray, reason: str) -> "Offer":
+    def without(self, documents: np.ndarray, reason: str) -> "Candidates":
         """The usable ones of `documents` (documents,) bool leave for a reason that the ledger tells."""
         leave = self.usable & documents
         if not leave.any():
@@ -50,8 +50,8 @@ class Offer:
 
 
 def offer(
-    name: str, store: Store, most: int, overlong: str, marks: Marks, left_out: np.ndarray | bool = False
-) -> Offer:
+    name: str, store: Store, most: int, overlong: str, marks: BoundaryTokens, left_out: np.ndarray | bool = False
+) -> Candidates:
     """Apply `data.overlong` to documents of more than `most` tokens, marks among them, but for what is `left_out` (documents,) bool.
 
     Raises: DataError for the first such document under `error`, and when `drop` leaves nothing.
@@ -61,18 +61,18 @@ def offer(
     if overlong == "error" and long.any():
         raise _refusal(name, store, int(np.flatnonzero(long)[0]), most, marks)
     if overlong == "truncate":
-        return Offer(np.minimum(lengths, most), train)
+        return Candidates(np.minimum(lengths, most), train)
     if overlong != "drop":
-        return Offer(lengths, train)
+        return Candidates(lengths, train)
     if train.any() and not (train & ~long).any():
         raise DataError(
             f"data.overlong is drop; a source must keep a document, and all {int(long.sum())} training documents of {name} "
             f"are longer than {most} tokens; set split or truncate"
         )
-    return Offer(lengths, train & ~long, int(store.length[long].sum()), int(long.sum()))
+    return Candidates(lengths, train & ~long, int(store.length[long].sum()), int(long.sum()))
 
 
-def _refusal(name: str, store: Store, index: int, most: int, marks: Marks) -> DataError:
+def _refusal(name: str, store: Store, index: int, most: int, marks: BoundaryTokens) -> DataError:
     with_marks = " with data.begin and data.end" if marks.count else ""
     return DataError(
         f"data.overlong is error; document {store.ids[index]} of source {name} has {int(store.length[index]) + marks.count} "
@@ -81,13 +81,13 @@ def _refusal(name: str, store: Store, index: int, most: int, marks: Marks) -> Da
     )
 
 
-def removed(offer: Offer, store: Store) -> dict[str, dict[str, int]]:
+def removed(offer: Candidates, store: Store) -> dict[str, dict[str, int]]:
     """Reason -> documents and stored tokens that cleaning removed."""
     found = offer.removed.items()
     return {reason: {"documents": len(k), "tokens": int(store.length[k].sum())} for reason, k in found}
 
 
-def account(share: Share, store: Store, marks: Marks) -> dict[str, Any]:
+def ledger_row(share: Selection, store: Store, marks: BoundaryTokens) -> dict[str, Any]:
     """The share in the ledger's words: stored tokens in the plan, marks beside them, and tokens of documents taken in part
     that a budget or `truncate` left out. Repeats count each time; `repeats` is the most takings of one document."""
     kept = marks.stored(share.taken, store.length[share.index])

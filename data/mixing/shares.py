@@ -14,13 +14,13 @@ from fractions import Fraction
 import numpy as np
 
 from ropewalk.conf.errors import DataError
-from ropewalk.data import draw
+from ropewalk.data import hash_random
 
 Rates = np.ndarray | float  # (documents,) or the same for all
 
 
 @dataclass(frozen=True)
-class Share:
+class Selection:
     """What the mixture takes of one source: whole documents, the last one cut to the budget. An array has an entry a taking."""
 
     index: np.ndarray  # (takings,) int64: the document in the source
@@ -40,7 +40,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Rounds:
+class SamplingRounds:
     """A source's documents that may be taken, round after round. Arrays have an entry a document."""
 
     seed: int
@@ -54,11 +54,15 @@ class Rounds:
     @classmethod
     def of(
         cls, name: str, lengths: np.ndarray, usable: np.ndarray, keys: np.ndarray, seed: int, rates: Rates = 1.0
-    ) -> "Rounds":
+    ) -> "SamplingRounds":
         rate = np.asarray(rates, dtype=np.float64)
         index = np.flatnonzero(usable & (rate > 0))
         found, rate = keys[index], _at(rate, index)
-        phase = (draw.ranks(seed, f"{name}:repeats", found) >> np.uint64(32)) / 2.0**32 if rate.ndim else np.zeros(())
+        phase = (
+            (hash_random.sort_keys(seed, f"{name}:repeats", found) >> np.uint64(32)) / 2.0**32
+            if rate.ndim
+            else np.zeros(())
+        )
         return cls(seed, name, index, lengths[index], found, rate, phase)
 
     @property
@@ -89,27 +93,27 @@ class Rounds:
         counts = np.broadcast_to(self.counts(rounds).astype(np.int64), len(self.index))
         at = np.repeat(np.arange(len(counts)), counts)
         number = np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)
-        rank = draw.ranks(self.seed, self.name, self.key[at], number)
+        rank = hash_random.sort_keys(self.seed, self.name, self.key[at], number)
         order = np.lexsort((rank, np.ceil((number + 1 - _at(self.phase, at)) / _at(self.rate, at))))
         return at[order], number[order]
 
-    def take(self, budget: int | None) -> Share:
+    def take(self, budget: int | None) -> Selection:
         """As many rounds as `budget` tokens need, the last document cut; None: one round. Raises: DataError."""
-        refuse_nothing(self.name, self.total)
+        refuse_empty_source(self.name, self.total)
         at, number = self.takings(1 if budget is None else self.until(budget))
         taken = self.length[at].astype(np.int64)
         if budget is not None:
             ends = np.cumsum(taken)
             kept = int(np.searchsorted(ends, budget)) + 1
             at, number, taken = at[:kept], number[:kept], np.minimum(taken, budget - ends + taken)[:kept]
-        return Share(self.index[at], taken, number, self.key[at], int(taken.sum()) / self.total)
+        return Selection(self.index[at], taken, number, self.key[at], int(taken.sum()) / self.total)
 
 
 def _at(column: np.ndarray, at: np.ndarray) -> np.ndarray:
     return column[at] if column.ndim else column
 
 
-def refuse_nothing(name: str, total: int) -> None:
+def refuse_empty_source(name: str, total: int) -> None:
     """Raises: DataError when a source gives no token."""
     if total == 0:
         raise DataError(

@@ -6,20 +6,20 @@ from typing import Any
 
 import numpy as np
 
+from ropewalk.conf.data_mixture import Rules
 from ropewalk.conf.errors import DataError
-from ropewalk.conf.mixing import Rules
 from ropewalk.data.mixing import lengths
-from ropewalk.data.mixing.shares import Rates, Rounds, Share, first_to_run_out, refuse_nothing, split
+from ropewalk.data.mixing.shares import Rates, SamplingRounds, Selection, first_to_run_out, refuse_empty_source, split
 
 WHOLE = ""  # the one bucket where none are set
 
 
 @dataclass(frozen=True)
-class Supply:
+class BucketedSource:
     """`asked` are the buckets' shares; a bucket that has no document is filled by the others, by their shares."""
 
     name: str
-    buckets: dict[str, Rounds]
+    buckets: dict[str, SamplingRounds]
     asked: dict[str, float]
 
     @classmethod
@@ -33,10 +33,10 @@ class Supply:
         seed: int,
         rates: Rates,
         buckets: Rules,
-    ) -> "Supply":
+    ) -> "BucketedSource":
         """All arrays (documents,): `sizes` decide the bucket, `tokens` may be taken of each."""
         masks = {text: usable & lengths.within(sizes, span) for span, _, text in buckets} or {WHOLE: usable}
-        parts = {text: Rounds.of(name, tokens, mask, keys, seed, rates) for text, mask in masks.items()}
+        parts = {text: SamplingRounds.of(name, tokens, mask, keys, seed, rates) for text, mask in masks.items()}
         return cls(name, parts, {text: share for _, share, text in buckets} or {WHOLE: 1.0})
 
     @property
@@ -57,10 +57,10 @@ class Supply:
 
     def round(self) -> int:
         """Expected tokens of a round that keep the buckets' ratio: what the first bucket to run out allows. Raises: DataError."""
-        refuse_nothing(self.name, self.total)
+        refuse_empty_source(self.name, self.total)
         return first_to_run_out(self.filled, {text: self.buckets[text].round for text in self.filled})
 
-    def take(self, budget: int | None) -> Share:
+    def take(self, budget: int | None) -> Selection:
         """`budget` tokens, each bucket its part; None: one round, where there are no buckets."""
         if budget is None:
             return self.buckets[WHOLE].take(None)
@@ -68,7 +68,7 @@ class Supply:
         index, taken, epoch, key = (
             np.concatenate([getattr(s, k) for s in shares]) for k in ("index", "taken", "epoch", "key")
         )
-        return Share(index, taken, epoch, key, budget / self.total)
+        return Selection(index, taken, epoch, key, budget / self.total)
 
     def told(self, budget: int | None) -> dict[str, Any]:
         """The buckets in the ledger's words, tokens with marks: what was asked of each, and what it gave."""
@@ -78,7 +78,7 @@ class Supply:
         return {"buckets": {text: {"asked": tokens, "taken": given.get(text, 0)} for text, tokens in asked.items()}}
 
 
-def refuse_empty(supplies: Mapping[str, Supply]) -> None:
+def refuse_empty(supplies: Mapping[str, BucketedSource]) -> None:
     """Raises: DataError for a bucket with a share in which no source has a document."""
     for text, share in next(iter(supplies.values())).asked.items():
         if share and not any(supply.buckets[text].total for supply in supplies.values()):

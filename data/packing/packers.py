@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ropewalk.data import draw
-from ropewalk.data.packing.pack import Packed, window_fill
+from ropewalk.data import hash_random
+from ropewalk.data.packing.window_fill import Packed, window_fill
 
 # lengths (documents,) in mixed order, seq_len, min_piece, which documents are not cut to fill a gap (documents,) bool, seed
 Packer = Callable[[np.ndarray, int, int, np.ndarray, int], Packed]
@@ -111,7 +111,7 @@ def best_fit(lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarra
     document, start, length = parts(lengths, seq_len, min_piece)
     bins = best_fit_bins(length, seq_len)
     sizes = np.bincount(bins)
-    order = np.argsort(draw.ranks(seed, "order of sequences", np.arange(len(sizes))), kind="stable")
+    order = np.argsort(hash_random.sort_keys(seed, "order of sequences", np.arange(len(sizes))), kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     by_sequence = np.argsort(place[bins], kind="stable")

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ropewalk.data import draw
-from ropewalk.data.mixing.shares import Share
-from ropewalk.data.packing.pack import Packed
+from ropewalk.data import hash_random
+from ropewalk.data.mixing.shares import Selection
 from ropewalk.data.packing.packers import PACKERS, parts
+from ropewalk.data.packing.window_fill import Packed
 
 PIECE = pa.struct([("document", pa.int64()), ("start", pa.int64()), ("length", pa.int32())])
 
 
 def build(
-    shares: dict[str, Share],
+    shares: dict[str, Selection],
     first: dict[str, int],
     seq_len: int,
     min_piece: int,
@@ -42,13 +42,13 @@ def build(
     return Packed(document[place[stretch]], start[stretch] + packed.start, packed.length, packed.offsets)
 
 
-def _mixed(shares: dict[str, Share], first: dict[str, int], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _mixed(shares: dict[str, Selection], first: dict[str, int], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every taking in the order of its hash: number of its source, global document, tokens; each (takings,) int64."""
     none = np.empty(0, np.int64)
     source = np.repeat(np.arange(len(shares)), [len(share.index) for share in shares.values()])
     document = np.concatenate([none, *(first[name] + share.index for name, share in shares.items())])
     tokens = np.concatenate([none, *(share.taken for share in shares.values())])
-    ranks = [draw.ranks(seed, f"mix:{name}", share.key, share.epoch) for name, share in shares.items()]
+    ranks = [hash_random.sort_keys(seed, f"mix:{name}", share.key, share.epoch) for name, share in shares.items()]
     order = np.lexsort((document, np.concatenate([none.astype(np.uint64), *ranks])))
     return source[order], document[order], tokens[order]
 

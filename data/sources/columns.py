@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ropewalk.conf import reading
-from ropewalk.conf.data import SourceConfig
+from ropewalk.conf import sources
+from ropewalk.conf.sources import SourceConfig
 from ropewalk.data.sources.units import Document, Refusal
 
 NOT_UTF8 = object()  # in the place of a value whose bytes are no text
@@ -20,7 +20,7 @@ class Columns:
 
     @classmethod
     def of(cls, source: SourceConfig) -> "Columns":
-        parts = [("", source.text_key)] if source.template is None else reading.parts(source.template)
+        parts = [("", source.text_key)] if source.template is None else sources.parts(source.template)
         return cls(tuple(parts), source.id_key)
 
     @property

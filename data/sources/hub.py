@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ropewalk.conf.data import SourceConfig
 from ropewalk.conf.errors import DataError
+from ropewalk.conf.sources import SourceConfig
 from ropewalk.data.sources import units
 from ropewalk.data.sources.columns import Columns
 from ropewalk.data.sources.units import Document, Refusal, Unit

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Set
 from typing import Any
 
-from ropewalk.conf import reading
-from ropewalk.conf.data import SourceConfig
+from ropewalk.conf import sources
 from ropewalk.conf.errors import DataError
+from ropewalk.conf.sources import SourceConfig
 from ropewalk.data.sources import globs, hub, jsonl, kinds, local, remote, saved, tables, texts, units
 from ropewalk.data.sources.units import File, Found, Listed, Unit
 
@@ -25,7 +25,7 @@ def listed(source: SourceConfig, name: str) -> Listed:
     kind = _kind(source, found, key)
     if source.kind == "auto" and kind != "tree" and found.how == "folder":  # a folder `test` of rows holds rows
         found = _find(source, key, frozenset())
-    if wrong := list(reading.misplaced(source, kind, key)):
+    if wrong := list(sources.misplaced(source, kind, key)):
         raise DataError("\n".join(wrong))
     files = _files(source, kind, key, found)
     if not files:
@@ -40,7 +40,7 @@ def listed(source: SourceConfig, name: str) -> Listed:
 
 def _choices(source: SourceConfig, kind: str) -> dict[str, Any]:
     """What the settings say of reading, where the kind reads it."""
-    keys = [*(("text_key", "template", "id_key") if kind in reading.TABLES else ()), *(("config",) * (kind == "hub"))]
+    keys = [*(("text_key", "template", "id_key") if kind in sources.TABLES else ()), *(("config",) * (kind == "hub"))]
     return {"kind": kind, **{key: value for key in keys if (value := getattr(source, key)) is not None}}
 
 

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from ropewalk.conf.data import SourceConfig
 from ropewalk.conf.errors import DataError
+from ropewalk.conf.sources import SourceConfig
 from ropewalk.data.sources.units import File
 
 _DICT, _STATE = "dataset_dict.json", "state.json"

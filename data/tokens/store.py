@@ -18,10 +18,10 @@ from typing import Any, overload
 import numpy as np
 import pyarrow as pa
 
-from ropewalk.conf import manifest
-from ropewalk.conf.data import SYNTHETIC
+from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.errors import DataError
-from ropewalk.data import draw
+from ropewalk.conf.sources import SYNTHETIC
+from ropewalk.data import hash_random
 from ropewalk.data.tokens import shards
 
 TOKENS, DOCUMENTS = "tokens.bin", "documents.arrow"
@@ -102,7 +102,7 @@ class Store:
 
 def is_heldout(document_id: str, share: float) -> bool:
     """By a hash of the id alone: independent of order, seed and machine."""
-    return draw.key(document_id) < _below(share)
+    return hash_random.document_key(document_id) < _below(share)
 
 
 def _below(share: float) -> int:

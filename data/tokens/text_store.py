@@ -12,14 +12,15 @@ from typing import Any
 from filelock import Timeout
 from tqdm import tqdm
 
-from ropewalk.conf import manifest
-from ropewalk.conf.data import SourceConfig
-from ropewalk.conf.full import told_when_full
-from ropewalk.conf.manifest import held, lock_of, run_shared, run_stage, temporary_of, workspace
+from ropewalk.conf.artifacts import manifest
+from ropewalk.conf.artifacts.disk import explain_full_disk
+from ropewalk.conf.artifacts.locks import lock_of, wait_for_lock
+from ropewalk.conf.artifacts.manifest import run_shared, run_stage, temporary_of, workspace
+from ropewalk.conf.sources import SourceConfig
 from ropewalk.data import sources
 from ropewalk.data.sources import Listed
 from ropewalk.data.tokens import merge, shards, store, write
-from ropewalk.data.tokens.write import How
+from ropewalk.data.tokens.write import TokenizeOptions
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class TextStore:
     decides: dict[str, Any]
     source: SourceConfig
     listed: Listed
-    how: How
+    how: TokenizeOptions
     shards: list[range]  # units of each
 
     @classmethod
-    def of(cls, cache: Path, decides: dict[str, Any], source: SourceConfig, listed: Listed, how: How) -> "TextStore":
+    def of(
+        cls, cache: Path, decides: dict[str, Any], source: SourceConfig, listed: Listed, how: TokenizeOptions
+    ) -> "TextStore":
         """`decides` is what the tokens of a document depend on; the rest of the fingerprint is added."""
         whole = {**decides, "shard_bytes": shards.SHARD_BYTES, "source": listed.identity()}
         folder = cache / "tokens" / manifest.fingerprint(whole)[:16]
@@ -52,13 +55,13 @@ class TextStore:
 
     def make(self, numbers: list[int]) -> None:
         """Make these shards, first those that no other process is making, then wait for the rest. Raises: DataError, ConfigError."""
-        with told_when_full(self.folder):
+        with explain_full_disk(self.folder):
             with lock_of(self.folder):
                 if manifest.read(self.folder) is not None:
                     return
                 workspace(self.folder, self.decides, resumable=True)
             for number in [n for n in numbers if not self._make_if_free(n)]:
-                with held(self._lock(number), self._said(number)):
+                with wait_for_lock(self._lock(number), self._said(number)):
                     self._make(number)
 
     def prove(self) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ropewalk.conf.errors import DataError
-from ropewalk.data import draw
+from ropewalk.data import hash_random
 from ropewalk.data.sources import Document, Refusal
 from ropewalk.data.tokens.cut import Cutter
 from ropewalk.data.tokens.encode import Encode, in_order
@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class How:
+class TokenizeOptions:
     """What decides the tokens of a source's documents, and how many threads make them."""
 
     source: str  # its name
@@ -42,7 +42,9 @@ class How:
     workers: int = 1
 
 
-def shard(folder: Path, items: Iterable[Document | Refusal], how: How, tell: Callable[[int], Any]) -> dict[str, Any]:
+def shard(
+    folder: Path, items: Iterable[Document | Refusal], how: TokenizeOptions, tell: Callable[[int], Any]
+) -> dict[str, Any]:
     """Tokenise documents into `folder`; `tell(characters)` shows progress. Returns the facts for the manifest.
 
     Raises: DataError for a token id that is not in the vocabulary.
@@ -121,7 +123,7 @@ class _Out:
         written = ids.astype(dtype_for(self.vocab_size)).tobytes()
         self.file.write(written)
         self.sha256.update(written)
-        self.rows.append((name, draw.key(name), self.tokens, len(ids), characters, text_hash))
+        self.rows.append((name, hash_random.document_key(name), self.tokens, len(ids), characters, text_hash))
         self.documents, self.tokens = self.documents + 1, self.tokens + len(ids)
         if len(self.rows) == ROWS:
             self.flush()

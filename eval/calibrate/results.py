@@ -7,10 +7,10 @@ import numpy as np
 
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import Window
-from ropewalk.eval import statistics
 from ropewalk.eval.calibrate.choice import LEAST, Choice
 from ropewalk.eval.calibrate.search import Task
 from ropewalk.eval.calibrate.trial import Trial, halves, spent, weighted
+from ropewalk.eval.measure import statistics
 from ropewalk.train.rope.plan import RopePlan
 
 BINS = 16

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.schema import CalibrateConfig
+from ropewalk.conf.eval import CalibrateConfig
 from ropewalk.eval.calibrate import evolution, ramp
 from ropewalk.eval.calibrate.trial import Candidate, Loss, Trial, loss, paper, spent, survives, weighted
 from ropewalk.train.rope.methods import Rotary

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ropewalk.conf.manifest import Manifest, run_stage, write_json
+from ropewalk.conf.artifacts.manifest import Manifest, run_stage, write_json
 from ropewalk.conf.schema import Config, content
-from ropewalk.data.dataset import DataFolders, Window
-from ropewalk.eval.calibrate import bench
-from ropewalk.eval.calibrate.bench import Bench
+from ropewalk.data.dataset import DataArtifacts, Window
+from ropewalk.eval.calibrate import candidate_model
+from ropewalk.eval.calibrate.candidate_model import CandidateModel
 from ropewalk.eval.calibrate.choice import choose
 from ropewalk.eval.calibrate.results import results
 from ropewalk.eval.calibrate.search import Task, refuse, search
 from ropewalk.eval.calibrate.trial import Trial, paper
-from ropewalk.train.model import Base
+from ropewalk.train.base import Base
 from ropewalk.train.rope.methods import Rotary
 from ropewalk.train.rope.plan import RopePlan
 
@@ -29,7 +29,7 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
     Raises: ConfigError, DataError, ProofError.
     """
     plan = RopePlan.read(output.parent / "rope.json")
-    bench.refuse(config, plan)
+    candidate_model.refuse(config, plan)
     decides = {
         "inputs": inputs,
         "form": FORM,
@@ -46,14 +46,14 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
 
 def work(config: Config, base: Base, plan: RopePlan, folder: Path) -> dict[str, Any]:
     """`rope.json`, `results.json` and `trials.jsonl`; goes on from what an interrupted one left there."""
-    for finding in bench.findings(config, plan):
+    for finding in candidate_model.findings(config, plan):
         print(f"calibrate warning: {finding}", file=sys.stderr, flush=True)
-    data = DataFolders.of(folder.parent, Path(config.cache_dir).expanduser())
-    chosen_on, reported_on = bench.split(config, data, plan)
-    windows = bench.stack(chosen_on, config.calibrate.length)
+    data = DataArtifacts.of(folder.parent, Path(config.cache_dir).expanduser())
+    chosen_on, reported_on = candidate_model.split(config, data, plan)
+    windows = candidate_model.stack(chosen_on, config.calibrate.length)
     task = Task(config.calibrate, config.seed, plan.factor, rotary(plan), plan.base_window, windows)
     refuse(task)
-    live = Bench(config, base, plan)
+    live = CandidateModel(config, base, plan)
     trials = searched(task, live, folder / "trials.jsonl")
     choice = choose(trials, [w.document for w in chosen_on])
     if choice.kept:
@@ -78,7 +78,7 @@ def names(windows: list[Window]) -> list[str]:
     return sorted({w.document for w in windows})
 
 
-def searched(task: Task, live: Bench, log: Path) -> list[Trial]:
+def searched(task: Task, live: CandidateModel, log: Path) -> list[Trial]:
     """The search with a bar over its budget, and a line for each better candidate."""
     lowest = [float("inf")]
     with tqdm(total=task.config.passes, desc="calibrate", unit=" passes", disable=None, leave=False) as bar:
@@ -103,16 +103,16 @@ def line(trial: Trial) -> str:
     )
 
 
-def reported_plans(config: Config, live: Bench, found: Trial) -> dict[str, RopePlan]:
+def reported_plans(config: Config, live: CandidateModel, found: Trial) -> dict[str, RopePlan]:
     """What is measured on the documents that were not searched on: the base, the papers' methods, and what was found."""
     papers = {m: live.plan_of(paper(m, live.plan.factor)) for m in config.calibrate.methods}
     return {"none": live.plan.unscaled, **papers, "calibrated": live.plan_of(found.candidate)}
 
 
-def kept(file: Path, name: str, live: Bench, plan: RopePlan, windows: list[Window]) -> np.ndarray:
+def kept(file: Path, name: str, live: CandidateModel, plan: RopePlan, windows: list[Window]) -> np.ndarray:
     """Losses (N, S-1) under a plan, measured once: even if the stage is killed later, or two names have one plan."""
     if not file.is_file():
-        nll = live.nll(plan, bench.stack(windows))
+        nll = live.nll(plan, candidate_model.stack(windows))
         temporary = file.with_suffix(".tmp.npy")
         np.save(temporary, nll)
         temporary.replace(file)

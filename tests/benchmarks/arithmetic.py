@@ -27,12 +27,12 @@ def count() -> list[dict[str, Any]]:
 
 def _count(model: Any, tokens: int, documents: int) -> dict[str, Any]:
     """A sequence of `tokens` shared by all GPUs: ZeRO 3, bf16, activation checkpointing, one micro-step."""
-    from ropewalk.train import flops, traffic
+    from ropewalk.train.cost import flops, traffic
     from ropewalk.train.loss import chunk_tokens
 
     lengths, labels = [tokens // documents] * documents, tokens - documents
     work, of = flops.work(model), traffic.sizes(model)
-    layout = traffic.Layout(1, GPUS, 3, 1, tokens, chunk=chunk_tokens(of.vocabulary, "cuda"))
+    layout = traffic.ParallelLayout(1, GPUS, 3, 1, tokens, chunk=chunk_tokens(of.vocabulary, "cuda"))
     return {
         "parameters": of.parameters,
         "model_flops": work.training(lengths, labels),
@@ -78,9 +78,9 @@ def arithmetic(quick: bool) -> list[dict[str, Any]]:
 
 
 def _rows(tokens: int, said: str, found: dict[str, Any]) -> list[dict[str, Any]]:
-    from ropewalk.train.hardware import ceiling
+    from ropewalk.train.cost.hardware import peak_of
 
-    top = ceiling(GPU)
+    top = peak_of(GPU)
     assert top is not None
     moved, sent = sum(found["memory"].values()), sum(found["sent"].values())
     bounds = {

@@ -10,6 +10,8 @@ from typing import Any
 import common
 import startup
 
+from ropewalk.train.zero.device import start_distributed
+
 COPY = "a plain copy (clone) of the same tensors in host memory"
 SAVE = "DeepSpeed's own save_checkpoint of the same engine, without a sync to disk"
 COLD = "the same command with nothing trained yet"
@@ -78,16 +80,16 @@ def _lines(metrics: Path) -> int:
 
 def stalls(quick: bool) -> dict[str, Any]:
     """Seconds that each way holds the training, by round; ours is written to its end between the rounds."""
-    from ropewalk.conf.training import TrainConfig
-    from ropewalk.train.checkpoint.keeper import Checkpoints, Progress
-    from ropewalk.train.mesh import Mesh
+    from ropewalk.conf.train import TrainConfig
+    from ropewalk.train.checkpoint.checkpointer import Checkpointer, TrainState
+    from ropewalk.train.zero.mesh import Mesh
 
     live, torch_engine = _engine()
     found: dict[str, Any] = {"ours": [], "copy": [], "plain": []}
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        keeper = Checkpoints(live, Path(folder) / "ours", TrainConfig(steps=1, lr=1e-3), Mesh())
+        keeper = Checkpointer(live, Path(folder) / "ours", TrainConfig(steps=1, lr=1e-3), Mesh())
         for number in range(2 if quick else 6):
-            keeper.save(Progress(number + 1))
+            keeper.save(TrainState(number + 1))
             found["ours"].append(keeper.held_s)
             keeper.wait()
             tensors = keeper.writer.copies.taken
@@ -111,10 +113,11 @@ def _engine() -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from ropewalk.launch.compose import compose
-    from ropewalk.train import attention, engine
+    from ropewalk.launch.config.compose import compose
+    from ropewalk.train import attention
+    from ropewalk.train.zero import engine
 
-    engine.start_distributed()
+    start_distributed()
     config = compose(
         ["recipe=demo", "train.precision=fp32", "train.zero_stage=1", "train.activation_checkpointing=false"]
     )
@@ -123,7 +126,7 @@ def _engine() -> tuple[Any, Any]:
         dtype=torch.float32,
     )
     model.set_attn_implementation(attention.register("sdpa"))
-    live = engine.make(model, config, 1)
+    live = engine.build_engine(model, config, 1)
     ids = torch.arange(64)[None]
     whole = attention.borders(torch.tensor([0, 64], dtype=torch.int32))
     live.backward(live(input_ids=ids, position_ids=ids, labels=ids, total=64, **whole))

@@ -8,6 +8,8 @@ from typing import Any
 
 from sides import One, documents, our_config, our_model
 
+from ropewalk.train.zero.device import start_distributed
+
 
 class Inside:
     """Seconds inside the engine's own calls and the gradient's norm, which clipping needs; and when each optimizer step ended."""
@@ -15,10 +17,10 @@ class Inside:
     def __init__(self, engine: Any) -> None:
         self.seconds, self.ends = 0.0, []
         self.inside: list[float] = []
-        from ropewalk.train.gate import Gate
+        from ropewalk.train.zero.optimizer_step import OptimizerStep
 
         # not the optimizer's own method: the gate puts an answer in its place and takes it away again
-        Gate._norm = self._timed(Gate._norm)
+        OptimizerStep._norm = self._timed(OptimizerStep._norm)
         for name in ("forward", "backward", "step"):
             setattr(engine, name, self._timed(getattr(engine, name), last=name == "step"))
 
@@ -38,18 +40,19 @@ class Inside:
 
 def ours(length: int, count: int) -> dict[str, list[float]]:
     """Seconds a step: whole, and outside. From one step's end to the next, so that data and metrics are in it."""
-    from ropewalk.data.dataset import Feed, lay
-    from ropewalk.train import engine, loop
-    from ropewalk.train.checkpoint.keeper import Checkpoints
-    from ropewalk.train.mesh import Mesh
+    from ropewalk.data.dataset import BatchLoader, concatenate
+    from ropewalk.train.checkpoint.checkpointer import Checkpointer
+    from ropewalk.train.loop import trainer
+    from ropewalk.train.zero import engine
+    from ropewalk.train.zero.mesh import Mesh
 
     config = our_config(length, steps=count, wandb="offline", checkpoint_steps=0, activation_checkpointing=False)
-    engine.start_distributed()
-    live = engine.make(our_model(config), config, 1)
+    start_distributed()
+    live = engine.build_engine(our_model(config), config, 1)
     watch = Inside(live)
-    feed = Feed(One(lay(documents(length, whole=False), length)), seed=0, micro=1, accumulated=1)
+    feed = BatchLoader(One(concatenate(documents(length, whole=False), length)), seed=0, micro=1, accumulated=1)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoints = Checkpoints(live, Path(folder) / "checkpoints", config.train, Mesh(), {})
-        loop.train(live, config, feed, Path(folder), Mesh(), checkpoints, checkpoints.load())
+        checkpoints = Checkpointer(live, Path(folder) / "checkpoints", config.train, Mesh(), {})
+        trainer.train(live, config, feed, Path(folder), Mesh(), checkpoints, checkpoints.load())
     whole = [b - a for a, b in zip(watch.ends, watch.ends[1:], strict=False)]
     return {"whole": whole, "outside": [w - i for w, i in zip(whole, watch.inside[1:], strict=True)]}

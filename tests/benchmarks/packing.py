@@ -29,12 +29,12 @@ def lengths(count: int) -> np.ndarray:
 
 def ours(count: int, seq_len: int, packer: str) -> dict[str, float]:
     """CPU seconds of the whole plan (mix, pack, describe, write), and what it holds. Every token is looked for."""
-    from ropewalk.data.mixing.shares import Share
+    from ropewalk.data.mixing.shares import Selection
     from ropewalk.data.packing import plan
 
     sizes = lengths(count)
     keys = np.random.default_rng(1).integers(0, 1 << 63, count, dtype=np.uint64)
-    share = Share(np.arange(count), sizes, np.zeros(count, np.int64), keys, 1.0)
+    share = Selection(np.arange(count), sizes, np.zeros(count, np.int64), keys, 1.0)
     with tempfile.TemporaryDirectory() as folder:
         peak, started = common.Peak(), time.process_time()
         made = plan.build({"a": share}, {"a": 0}, seq_len, LEAST, 0, (), packer)

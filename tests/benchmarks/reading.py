@@ -45,10 +45,10 @@ def _milliseconds(way: Callable[[int], Any], sequences: int) -> float:
 
 def _ours(folder: Path, seq_len: int, sequences: int) -> Any:
     """Documents of lognormal lengths, PIECES a sequence."""
-    from ropewalk.conf.manifest import Manifest, publish
+    from ropewalk.conf.artifacts.manifest import Manifest, publish
+    from ropewalk.data.loading.packed import PackedSequences
     from ropewalk.data.packing import plan
-    from ropewalk.data.packing.pack import Packed
-    from ropewalk.data.reading.reader import Sequences
+    from ropewalk.data.packing.window_fill import Packed
     from ropewalk.data.tokens import merge
 
     rng = np.random.default_rng(0)
@@ -69,7 +69,7 @@ def _ours(folder: Path, seq_len: int, sequences: int) -> Any:
         made.facts = facts
         publish(folder / name, folder / f"{name}.done", made)
         done.append(folder / f"{name}.done")
-    return Sequences(done[1], done[:1])
+    return PackedSequences(done[1], done[:1])
 
 
 def _datasets(folder: Path, seq_len: int, sequences: int) -> Any:

@@ -11,6 +11,11 @@ from typing import Any
 import common
 import numpy as np
 
+from ropewalk.conf.eval import EvalConfig
+from ropewalk.conf.model import ModelConfig, ScratchConfig
+from ropewalk.train.base import Base, base_config
+from ropewalk.train.zero.device import start_distributed
+
 SHAPE = {
     "vocab_size": 2048,
     "hidden_size": 192,
@@ -66,20 +71,20 @@ def ours(
     **more: Any,
 ) -> dict[str, Any]:
     """The path of `ropewalk train`: `train.engine.make`, then `train.step.one_step`."""
-    from ropewalk.data.dataset import Feed, lay
-    from ropewalk.train import engine
-    from ropewalk.train.mesh import Mesh
-    from ropewalk.train.metrics import Seen
-    from ropewalk.train.step import one_step
+    from ropewalk.data.dataset import BatchLoader, concatenate
+    from ropewalk.train.loop.step import train_step
+    from ropewalk.train.metrics import StepMetrics
+    from ropewalk.train.zero import engine
+    from ropewalk.train.zero.mesh import Mesh
 
     config = our_config(length, vocabulary, activation_checkpointing=checkpointing, **more)
-    engine.start_distributed()
-    live = engine.make(our_model(config), config, 1)
-    watch, losses, seen = Watch(), [], Seen(live, config, Mesh())
+    start_distributed()
+    live = engine.build_engine(our_model(config), config, 1)
+    watch, losses, seen = Watch(), [], StepMetrics(live, config, Mesh())
     for number, texts in enumerate(steps(length, count, whole)):
-        row = lay(texts, sum(map(len, texts)))
-        feed = Feed(One(row), seed=0, micro=1, accumulated=1)
-        losses.append(one_step(live, config, feed, feed.micro_batches([number]), number, Mesh(), seen)["loss"])
+        row = concatenate(texts, sum(map(len, texts)))
+        feed = BatchLoader(One(row), seed=0, micro=1, accumulated=1)
+        losses.append(train_step(live, config, feed, feed.micro_batches([number]), number, Mesh(), seen)["loss"])
         watch.step_ended()
     return watch.answer(losses)
 
@@ -110,23 +115,23 @@ def our_config(length: int, vocabulary: int = SHAPE["vocab_size"], **train: Any)
     given = {"steps": 1000, "lr": LR, "schedule": "constant", "precision": "fp32", "zero_stage": 1, **train}
     return schema.Config(
         name="bench",
-        model=schema.ModelConfig(scratch=schema.ScratchConfig(**{**SHAPE, "vocab_size": vocabulary})),
+        model=ModelConfig(scratch=ScratchConfig(**{**SHAPE, "vocab_size": vocabulary})),
         rope=schema.RopeConfig(),
         data=DataConfig(seq_len=length),
         train=schema.TrainConfig(betas=list(BETAS), attention="sdpa", **given),
-        eval=schema.EvalConfig(),
+        eval=EvalConfig(),
     )
 
 
 def our_model(config: Any) -> Any:
     import torch
 
-    from ropewalk.train import model
+    from ropewalk.train.model import build
     from ropewalk.train.rope import plan
 
-    base = model.Base(None, scratch=config.model.scratch)
-    rope = plan.make(config.rope, model.base_config(base), base.name)
-    return model.build(base, rope, dtype=torch.float32, seed=config.seed, attention_kernel=config.train.attention)
+    base = Base(None, scratch=config.model.scratch)
+    rope = plan.make(config.rope, base_config(base), base.name)
+    return build.build(base, rope, dtype=torch.float32, seed=config.seed, attention_kernel=config.train.attention)
 
 
 def trainer(
@@ -207,8 +212,8 @@ def _their_model(vocabulary: int) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from ropewalk.conf.schema import ScratchConfig
-    from ropewalk.train.model import Base, base_config
+    from ropewalk.conf.model import ScratchConfig
+    from ropewalk.train.base import Base, base_config
 
     config = base_config(Base(None, scratch=ScratchConfig(**{**SHAPE, "vocab_size": vocabulary})))
     torch.manual_seed(0)  # as ours: the same weights

@@ -28,7 +28,7 @@ def save_tokenizer(folder: str) -> None:
     """SmolLM2's, as a folder that every arm loads in a moment."""
     from transformers import AutoTokenizer
 
-    from ropewalk.train.model import _packaged_gguf
+    from ropewalk.train.base import _packaged_gguf
 
     file = _packaged_gguf(PACKAGE, importlib.util.find_spec(PACKAGE))
     AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
@@ -41,7 +41,7 @@ def ours(tokenizer: str, characters: int, workers: int) -> dict[str, Any]:
     from ropewalk.data.tokens.encode import encode_with
 
     given, loaded = texts(characters), tokenizers.load(tokenizer)
-    how = write.How("stdlib", encode_with(tokenizers.backend(loaded)), tokenizers.size(loaded), workers)
+    how = write.TokenizeOptions("stdlib", encode_with(tokenizers.backend(loaded)), tokenizers.size(loaded), workers)
     with tempfile.TemporaryDirectory() as folder:
         with measured() as found:
             write.shard(Path(folder), given, how, lambda _: None)
@@ -89,7 +89,7 @@ def bare(tokenizer: str, characters: int) -> dict[str, Any]:
 
 def texts(characters: int) -> list[Any]:
     """Documents up to so many characters, the same in each arm."""
-    from ropewalk.conf.data import SourceConfig
+    from ropewalk.conf.sources import SourceConfig
     from ropewalk.data import sources
     from ropewalk.data.sources import Document
 

@@ -8,7 +8,7 @@ import yaml
 from ropewalk.conf.check import load, to_yaml
 from ropewalk.conf.errors import REFUSED, ConfigError
 from ropewalk.conf.scaling import ROPE_CLASSES
-from ropewalk.launch.compose import compose
+from ropewalk.launch.config.compose import compose
 
 GOOD = ["recipe=demo"]
 

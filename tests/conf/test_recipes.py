@@ -8,7 +8,7 @@ import pytest
 from ropewalk.conf.check import load, to_yaml
 from ropewalk.conf.scaling import ROPE_CLASSES
 from ropewalk.conf.schema import Config
-from ropewalk.launch.compose import compose
+from ropewalk.launch.config.compose import compose
 
 CONF = Path(str(files("ropewalk.conf")))
 RECIPES = sorted(p.stem for p in (CONF / "recipe").glob("*.yaml"))

@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from ropewalk.conf.check import check
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.schema import Config, ScratchConfig, TrainConfig, content
-from ropewalk.launch.compose import compose, node, split
+from ropewalk.conf.model import ScratchConfig
+from ropewalk.conf.schema import Config, TrainConfig, content
+from ropewalk.launch.config.compose import compose, node, split
 
 GOOD = (
     "recipe=custom",

@@ -1,12 +1,9 @@
 """The folder that the tests of the whole stage run in."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from place import Place  # noqa: E402
+from place import Place
 
 
 @pytest.fixture

@@ -1,20 +1,16 @@
 """The data stage as launch runs it, on a folder of small texts, with its results counted anew from the files."""
 
 import json
-import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from place import SYNTHETIC, Place
+from stores import content_of
 
 from ropewalk.conf.errors import DataError
 from ropewalk.data.tokens import store
-
-sys.path.insert(0, str(Path(__file__).parent))
-from place import SYNTHETIC, Place  # noqa: E402
-from stores import content_of  # noqa: E402
 
 
 def test_every_training_token_stands_in_the_plan_once_and_no_held_out_one(place: Place) -> None:

@@ -1,20 +1,16 @@
 """The choices of a plan through the whole stage: packers, what is too long, begin and end, skipped positions."""
 
 import re
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
+from place import MARKED, SYNTHETIC, Place
 
-from ropewalk.conf import manifest
+from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.data.ledger.terminal import summary
 from ropewalk.data.tokens import store
-
-sys.path.insert(0, str(Path(__file__).parent))
-from place import MARKED, SYNTHETIC, Place  # noqa: E402
 
 
 @pytest.mark.parametrize("packer", ["window_fill", "best_fit", "concat", "single"])

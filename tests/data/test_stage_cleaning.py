@@ -1,17 +1,13 @@
 """Copies and held-out text through the whole stage."""
 
 import re
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from place import SYNTHETIC, Place
 
 from ropewalk.data.ledger.terminal import summary
 from ropewalk.data.tokens import store
-
-sys.path.insert(0, str(Path(__file__).parent))
-from place import SYNTHETIC, Place  # noqa: E402
 
 
 def planted(place: Place) -> None:

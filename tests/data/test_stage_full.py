@@ -1,21 +1,18 @@
 """A disk that is full in the midst of the stage: a line, nothing half finished, and the next run ends as if nothing had been."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from place import SYNTHETIC, Place
+from stores import content_of
 
-from ropewalk.conf import manifest
+from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.errors import ConfigError
 from ropewalk.data.cleaning import clean
 from ropewalk.data.tokens import text_store
-
-sys.path.insert(0, str(Path(__file__).parent))
-from place import SYNTHETIC, Place  # noqa: E402
-from stores import content_of  # noqa: E402
 
 WORDS = (*SYNTHETIC, "data.contamination.action=report")
 FILES = [  # part of the cache, what of it does not fit

@@ -3,22 +3,18 @@
 import json
 import random
 import re
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from place import MARKED, WORDS, Place, taken_of
 
 from ropewalk.conf.errors import ProofError
 from ropewalk.data.ledger.entries import prove
-from ropewalk.data.ledger.pages import pages
+from ropewalk.data.ledger.samples import pages
 from ropewalk.data.ledger.terminal import summary
 from ropewalk.data.tokens import store
-
-sys.path.insert(0, str(Path(__file__).parent))
-from place import MARKED, WORDS, Place, taken_of  # noqa: E402
 
 
 def test_ledger_adds_up_and_equals_a_recount(place: Place) -> None:

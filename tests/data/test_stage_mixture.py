@@ -1,18 +1,14 @@
 """The mixture through the whole stage: shares, lengths, buckets, repeats."""
 
 import re
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
+from place import MARKED, Place, taken_of
 
 from ropewalk.conf.errors import DataError
 from ropewalk.data.ledger.terminal import summary
-
-sys.path.insert(0, str(Path(__file__).parent))
-from place import MARKED, Place, taken_of  # noqa: E402
 
 
 def test_weights_are_kept_to_within_a_sequence(place: Place) -> None:

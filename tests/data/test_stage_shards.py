@@ -1,16 +1,11 @@
 """Shards, tasks and workers through the whole stage: the same bytes."""
 
-import sys
-from pathlib import Path
-
 import pytest
+from place import SYNTHETIC, Place
+from stores import content_of
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.data import stage
-
-sys.path.insert(0, str(Path(__file__).parent))
-from place import SYNTHETIC, Place  # noqa: E402
-from stores import content_of  # noqa: E402
 
 
 @pytest.fixture

@@ -1,17 +1,13 @@
 """Made-up documents through the whole stage: whole, once, readable, and of training text only."""
 
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from place import MARKED, SYNTHETIC, Place, assert_whole
 
 from ropewalk.conf.errors import DataError
 from ropewalk.data.tokens import store
-
-sys.path.insert(0, str(Path(__file__).parent))
-from place import MARKED, SYNTHETIC, Place, assert_whole  # noqa: E402
 
 
 def test_short_synthetic_documents_are_not_cut_to_fill_gaps(place: Place) -> None:

@@ -2,21 +2,18 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from place import Place
 
 from ropewalk.data import stage
 from ropewalk.data import tokenizer as tokenizers
-from ropewalk.data.dataset import DataFolders
+from ropewalk.data.dataset import DataArtifacts
 from ropewalk.data.tokens import store
-
-sys.path.insert(0, str(Path(__file__).parent))
-from place import Place  # noqa: E402
 
 
 @pytest.fixture
@@ -37,7 +34,7 @@ def test_another_share_of_held_out_text_tokenises_nothing_and_plans_anew(place: 
     found, written = {}, {}
     for share in (0.2, 0.5, 0.2):
         stage.run(place.config(f"data.heldout={share}"), stage.Inputs(str(folder)), place.folder / "data")
-        folders = DataFolders.of(place.folder, place.folder / "cache")
+        folders = DataArtifacts.of(place.folder, place.folder / "cache")
         found[share] = {n: [i for i, h in zip(s.ids, s.heldout, strict=True) if h] for n, s in stores(folders).items()}
         written[share] = {p: p.stat().st_mtime_ns for p in (place.folder / "cache" / "tokens").rglob("*.bin")}
         assert found[share] == {n: [i for i in s.ids if store.is_heldout(i, share)] for n, s in stores(folders).items()}
@@ -47,7 +44,7 @@ def test_another_share_of_held_out_text_tokenises_nothing_and_plans_anew(place: 
     assert written[0.2] == written[0.5] and all(set(found[0.2][n]) < set(found[0.5][n]) for n in found[0.2])
 
 
-def stores(folders: DataFolders) -> dict[str, store.Store]:
+def stores(folders: DataArtifacts) -> dict[str, store.Store]:
     return {name: folders.store(name) for name in folders.stores}
 
 

@@ -4,12 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-from ropewalk.train import engine, loss
+from ropewalk.train import loss
+from ropewalk.train.zero.device import start_distributed
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,7 +35,7 @@ def test_chunked_loss_in_bf16_is_near_fp32_and_holds_no_whole_logits():
 def test_demo_trains_in_bf16_on_the_device(tmp_path, stage):
     words = f"recipe=demo name=gpu train.steps=20 train.precision=bf16 train.zero_stage={stage} train.wandb=off"
     places = [f"runs_dir={tmp_path}", f"cache_dir={tmp_path / 'cache'}"]
-    command = [sys.executable, "-m", "ropewalk.launch.run", "train", *words.split(), *places]
+    command = [sys.executable, "-m", "ropewalk.launch.cli", "train", *words.split(), *places]
     done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [json.loads(line) for line in (tmp_path / "gpu" / "train" / "metrics.jsonl").read_text().splitlines()]
@@ -44,7 +44,6 @@ def test_demo_trains_in_bf16_on_the_device(tmp_path, stage):
 
 def trained(**train: object) -> tuple[list[float], int]:
     """Losses of three steps of a small Llama in bf16 and the peak of the last, in a process of one rank."""
-    sys.path.insert(0, str(Path(__file__).parent))
     import memory_work
 
     torch.cuda.reset_peak_memory_stats()
@@ -58,7 +57,7 @@ def one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_PORT", "29517")
-    engine.start_distributed()
+    start_distributed()
 
 
 def test_activations_in_host_memory_change_no_bit_and_leave_the_device(one_rank):
@@ -93,7 +92,7 @@ def test_an_adapter_trains_on_the_device_and_its_merged_model_reads(tmp_path, qu
         "train.lora.embeddings=true",
         "train.lora.norms=true",
     ]
-    command = [sys.executable, "-m", "ropewalk.launch.run", "train", *words.split(), *places]
+    command = [sys.executable, "-m", "ropewalk.launch.cli", "train", *words.split(), *places]
     done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [json.loads(line) for line in (tmp_path / "gpu" / "train" / "metrics.jsonl").read_text().splitlines()]
@@ -103,10 +102,9 @@ def test_an_adapter_trains_on_the_device_and_its_merged_model_reads(tmp_path, qu
 
 def test_a_checkpoint_read_by_name_trains_on_the_device(one_rank, tmp_path):
     """ZeRO 1's into ZeRO 2: the optimizer's count of steps must be where its kernels want it."""
-    sys.path.insert(0, str(Path(__file__).parent))
     import checkpoint_work
 
-    from ropewalk.launch.compose import compose
+    from ropewalk.launch.config.compose import compose
 
     small = (
         "data.seq_len=64 train.global_batch_tokens=256 train.micro_batch_size=1 train.wandb=off train.precision=bf16"

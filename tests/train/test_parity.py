@@ -1,7 +1,6 @@
 """One loss curve at every parallel degree, against plain transformers and torch in one process, document by document."""
 
 import os
-import sys
 from datetime import date
 from functools import cache
 from importlib.metadata import version
@@ -9,20 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import parity_work
 import pytest
+import ranks
 import torch
 import torch.nn.functional as F
+from models import documents, tiny_model
+from parity_work import BATCH, Cell, Found
+from plans import written
 
 from ropewalk.conf.schema import Config
-from ropewalk.data.dataset import DataFolders
-from ropewalk.launch.compose import compose
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "data")]
-import parity_work  # noqa: E402
-import ranks  # noqa: E402
-from models import documents, tiny_model  # noqa: E402
-from parity_work import BATCH, Cell, Found  # noqa: E402
-from plans import written  # noqa: E402
+from ropewalk.data.dataset import DataArtifacts
+from ropewalk.launch.config.compose import compose
 
 RTOL = 1e-5
 SEQ_LEN, STEPS, CLIP, LR, DECAY = 64, 10, 2.2, 1e-3, 0.1
@@ -55,7 +52,7 @@ def settings(**more: Any) -> Config:
 
 
 @pytest.fixture(scope="module")
-def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DataFolders]:
+def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DataArtifacts]:
     found = {}
     for name, texts in TEXTS.items():
         numbers = iter(range(100))
@@ -105,7 +102,7 @@ def differences(found: Found, wanted: Found) -> dict[str, float]:
 
 
 def matrix(
-    sp_size: int, dp_size: int, wanted: list[Cell], plans: dict[str, DataFolders], **more: Any
+    sp_size: int, dp_size: int, wanted: list[Cell], plans: dict[str, DataArtifacts], **more: Any
 ) -> dict[Cell, dict[str, float]]:
     found = ranks.run(sp_size * dp_size, parity_work.cells, sp_size, wanted, settings(**more), plans, SHAPES)[0]
     for cell in wanted:
@@ -143,14 +140,14 @@ KEPT = {
 
 @pytest.mark.parametrize(("sp_size", "dp_size"), KEPT)
 def test_gradients_losses_and_norms_are_those_of_one_process(
-    plans: dict[str, DataFolders], sp_size: int, dp_size: int
+    plans: dict[str, DataArtifacts], sp_size: int, dp_size: int
 ) -> None:
     wanted = KEPT[sp_size, dp_size]
     for cell, apart in matrix(sp_size, dp_size, wanted, plans).items():
         assert max(apart.values()) < RTOL, (cell, apart)
 
 
-def test_tiles_and_checkpoints_in_host_memory_are_the_same_numbers(plans: dict[str, DataFolders]) -> None:
+def test_tiles_and_checkpoints_in_host_memory_are_the_same_numbers(plans: dict[str, DataArtifacts]) -> None:
     """Tiles that do not divide the slice, under sequence parallelism and accumulation at each stage."""
     wanted = [Cell(z, 2, "packed", "kv4") for z in STAGES]
     settings = {"activation_checkpointing": True, "offload_activations": True, "tile_mlp": 5}
@@ -158,14 +155,14 @@ def test_tiles_and_checkpoints_in_host_memory_are_the_same_numbers(plans: dict[s
         assert max(apart.values()) < RTOL, (cell, apart)
 
 
-def test_offloaded_states_are_the_same_numbers(plans: dict[str, DataFolders]) -> None:
+def test_offloaded_states_are_the_same_numbers(plans: dict[str, DataArtifacts]) -> None:
     wanted = [Cell(z, 2, "packed", "kv4") for z in STAGES[1:]]
     for cell, apart in matrix(1, 2, wanted, plans, offload_optimizer=True).items():
         assert max(apart.values()) < RTOL, (cell, apart)
 
 
 @pytest.mark.parametrize("stage", [1, 3])
-def test_what_the_comparison_must_notice(plans: dict[str, DataFolders], stage: int) -> None:
+def test_what_the_comparison_must_notice(plans: dict[str, DataArtifacts], stage: int) -> None:
     """Borders left out, and a gradient scaled as another stage wants it."""
     borders, scale = (Cell(stage, 1, "packed", "kv4", fault) for fault in ("borders", "scale"))
     found = ranks.run(2, parity_work.cells, 2, [borders, scale], settings(), plans, SHAPES)[0]
@@ -179,7 +176,7 @@ def test_what_the_comparison_must_notice(plans: dict[str, DataFolders], stage: i
 
 
 @pytest.mark.slow
-def test_the_whole_matrix(plans: dict[str, DataFolders]) -> None:
+def test_the_whole_matrix(plans: dict[str, DataArtifacts]) -> None:
     """Minutes. With ROPEWALK_PARITY=FILE its table is written there: docs/parity.md."""
     found: dict[tuple[int, int], dict[Cell, dict[str, float]]] = {}
     wanted = [Cell(z, a, p, m) for z in STAGES for a in (1, 2) for p in TEXTS for m in SHAPES]

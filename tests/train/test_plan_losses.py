@@ -1,6 +1,5 @@
 """The loss on a plan's sequences, through the real reader and kernel, against each piece alone in plain transformers."""
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,25 +8,23 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from models import documents, tiny_model
+from plans import packed, written
 
-from ropewalk.data.reading.reader import DataFolders, Sequences
-from ropewalk.eval import score
+from ropewalk.data.loading.packed import DataArtifacts, PackedSequences
+from ropewalk.eval.measure import score
 from ropewalk.train import attention
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "data")]
-from models import documents, tiny_model  # noqa: E402
-from plans import packed, written  # noqa: E402
 
 LENGTHS = [50, 3, 17, 100, 9, 30, 5, 1, 21, 33, 12, 64]
 SEQ_LEN = 64
 
 
-def planned(folder: Path, packer: str, **facts: Any) -> tuple[DataFolders, list[list[tuple[int, int, int]]]]:
+def planned(folder: Path, packer: str, **facts: Any) -> tuple[DataArtifacts, list[list[tuple[int, int, int]]]]:
     rows = packed(LENGTHS, SEQ_LEN, packer=packer)
     return written(folder, documents(LENGTHS), rows, seq_len=SEQ_LEN, **facts), rows
 
 
-def read_loss(model: Any, sequences: Sequences) -> list[float]:
+def read_loss(model: Any, sequences: PackedSequences) -> list[float]:
     """Sum of the losses of each sequence, by what train and eval run."""
     model.set_attn_implementation(attention.register("sdpa"))
     found = []

@@ -11,15 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
+from models import tiny_config
 
+from ropewalk.conf.artifacts.locks import lock_or_refuse
 from ropewalk.conf.errors import ConfigError, RopewalkError, Stopped
-from ropewalk.conf.manifest import alone
 from ropewalk.conf.schema import Config, content
-from ropewalk.launch.compose import compose
+from ropewalk.launch.config.compose import compose
 from ropewalk.train import stage
-
-sys.path.insert(0, str(Path(__file__).parent))
-from models import tiny_config  # noqa: E402
+from ropewalk.train.launcher import ranks
+from ropewalk.train.launcher.ranks import command, launch, requeue, world_size
+from ropewalk.train.preflight import refuse_missing_devices, refuse_unfit_ranks
 
 RANK = """\
 import os, sys, time
@@ -45,32 +46,32 @@ def devices(words: list[str]) -> dict[str, list[object]]:
 
 def test_one_machine_has_a_rank_a_device_and_no_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    words = stage.command(config(), tmp_path)
-    assert words[1:3] == ["-m", "ropewalk.train.node"] and "--hostfile" not in words
+    words = command(config(), tmp_path)
+    assert words[1:3] == ["-m", "ropewalk.train.launcher.node"] and "--hostfile" not in words
     assert devices(words) == {"localhost": [0, 1]}
     assert words[-3:] == ["--module", "ropewalk.train", str(tmp_path)]
 
 
 def test_several_machines_go_through_the_runner(tmp_path: Path) -> None:
-    words = stage.command(config("train.hostfile=hosts"), tmp_path)
+    words = command(config("train.hostfile=hosts"), tmp_path)
     assert words[1:3] == ["-m", "deepspeed.launcher.runner"]
     assert words[words.index("--hostfile") + 1] == "hosts" and words[words.index("--num_gpus") + 1] == "2"
 
 
 def test_a_hostfile_at_home_is_found_by_the_runner_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    words = stage.command(config("train.hostfile='~/hosts'"), tmp_path)
+    words = command(config("train.hostfile='~/hosts'"), tmp_path)
     assert words[words.index("--hostfile") + 1] == str(tmp_path / "hosts")
 
 
 def test_more_ranks_than_visible_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage.refuse_missing_devices(config("train.processes=4"))  # on a CPU ranks share what there is
+    refuse_missing_devices(config("train.processes=4"))  # on a CPU ranks share what there is
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    stage.refuse_missing_devices(config("train.processes=2"))
+    refuse_missing_devices(config("train.processes=2"))
     with pytest.raises(
         ConfigError, match="train.processes is 4; each rank needs a device of its own, and 2 are visible"
     ):
-        stage.refuse_missing_devices(config("train.processes=4"))
+        refuse_missing_devices(config("train.processes=4"))
 
 
 def test_a_stop_that_comes_after_the_last_step_stops_what_comes_next(
@@ -80,7 +81,7 @@ def test_a_stop_that_comes_after_the_last_step_stops_what_comes_next(
         (temporary / "done.json").write_text("{}")
         (temporary / "stop").touch()
 
-    monkeypatch.setattr(stage, "launch", launch)
+    monkeypatch.setattr(ranks, "launch", launch)
     for name in ("_finish", "_reload"):
         monkeypatch.setattr(stage, name, lambda *_: None)
     with pytest.raises(Stopped, match="train is done, and stopped before what comes after it; run the same command"):
@@ -92,7 +93,7 @@ def test_a_finished_training_is_not_asked_for_the_unfinished_one_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trained with one rate, begun with another, and back: the first one stands, the second waits."""
-    monkeypatch.setattr(stage, "launch", lambda _, run_dir, temporary: (temporary / "done.json").write_text("{}"))
+    monkeypatch.setattr(ranks, "launch", lambda _, run_dir, temporary: (temporary / "done.json").write_text("{}"))
     for name in ("_finish", "_reload"):
         monkeypatch.setattr(stage, name, lambda *_: None)
     stage.run(config("train.lr=1e-3"), {}, tmp_path / "train")
@@ -116,7 +117,7 @@ def test_devices_that_the_user_left_visible_are_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, wanted: list[object]
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert devices(stage.command(config(), tmp_path)) == {"localhost": wanted}
+    assert devices(command(config(), tmp_path)) == {"localhost": wanted}
 
 
 def test_ranks_that_cannot_share_are_refused_before_anything_is_started(tmp_path: Path) -> None:
@@ -124,9 +125,9 @@ def test_ranks_that_cannot_share_are_refused_before_anything_is_started(tmp_path
     base = tiny_config(num_attention_heads=4)
     (tmp_path / "hosts").write_text("# machines\none slots=8\ntwo slots=8\n")
     hosts = f"train.hostfile={tmp_path / 'hosts'}"
-    assert stage.world_size(config()) == 2 and stage.world_size(config(hosts)) == 4
-    assert stage.refuse_unfit_ranks(config("train.sp_size=2"), base) is None
-    warned = stage.refuse_unfit_ranks(config("train.sp_size=4", hosts), base)
+    assert world_size(config()) == 2 and world_size(config(hosts)) == 4
+    assert refuse_unfit_ranks(config("train.sp_size=2"), base) is None
+    warned = refuse_unfit_ranks(config("train.sp_size=4", hosts), base)
     assert warned is not None and warned.startswith("train.sp_size is 4, more than the 2 ranks of a machine")
     for words, said in {
         ("train.sp_size=8", hosts): "train.sp_size is 8; it must divide the number of ranks, 4; set train.sp_size=4",
@@ -139,7 +140,7 @@ def test_ranks_that_cannot_share_are_refused_before_anything_is_started(tmp_path
         ): "train.zero_hpz_size is 3; .* 4; set train.zero_hpz_size=2",
     }.items():
         with pytest.raises(ConfigError, match=said):
-            stage.refuse_unfit_ranks(config(*words), base)
+            refuse_unfit_ranks(config(*words), base)
 
 
 @pytest.mark.parametrize(("code", "seen"), [(2, 2), (3, 3), (75, 75), (1, 1), (-9, 1)])
@@ -149,13 +150,13 @@ def test_a_rank_that_ends_ends_the_others_and_its_code_comes_through(
     """Rank 0 would sleep for minutes; rank 1 leaves."""
     (tmp_path / "stand_in.py").write_text(RANK)
     (tmp_path / "code").write_text(str(code))
-    whole = stage.command
+    whole = command
     stand_in = {"ropewalk.train": "stand_in"}
-    monkeypatch.setattr(stage, "command", lambda *at: [stand_in.get(word, word) for word in whole(*at)])
+    monkeypatch.setattr(ranks, "command", lambda *at: [stand_in.get(word, word) for word in whole(*at)])
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     started = time.monotonic()
     with pytest.raises(RopewalkError) as ended:
-        stage.launch(config(), tmp_path, tmp_path)
+        launch(config(), tmp_path, tmp_path)
     assert ended.value.exit_code == seen and isinstance(ended.value, Stopped) == (seen == 75)
     assert time.monotonic() - started < 120
     assert not Path("/proc", (tmp_path / "pid").read_text()).exists()
@@ -170,7 +171,7 @@ def run(folder):
     signal.signal(signal.SIGTERM, stop)
     (folder / f"{os.getpid()}.pid").touch()
     time.sleep(300)
-sys.modules["ropewalk.train.rank"] = types.SimpleNamespace(run=run)
+sys.modules["ropewalk.train.worker"] = types.SimpleNamespace(run=run)
 """
 
 
@@ -195,14 +196,14 @@ def test_a_whole_job_that_is_told_to_end_ends_in_good_order(tmp_path: Path, monk
     teller = threading.Thread(target=end)
     teller.start()
     with pytest.raises(Stopped, match="train stopped in good order; run the same command again to resume"):
-        stage.launch(config(), tmp_path, tmp_path)
+        launch(config(), tmp_path, tmp_path)
     teller.join()
 
 
 def test_ranks_do_not_outlive_a_command_that_is_killed(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(JOB)
     (tmp_path / "command.py").write_text(
-        "from pathlib import Path\nfrom ropewalk.launch.compose import compose\nfrom ropewalk.train import stage\n"
+        "from pathlib import Path\nfrom ropewalk.launch.config.compose import compose\nfrom ropewalk.train import stage\n"
         f"at = Path({str(tmp_path)!r})\nstage.launch(compose(['recipe=demo', 'train.processes=2']), at, at)"
     )
     command = subprocess.Popen(
@@ -218,7 +219,7 @@ def test_ranks_do_not_outlive_a_command_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_second_start_does_not_share_the_folder_with_ranks_that_are_left(tmp_path: Path) -> None:
-    with alone(tmp_path, "train.tmp"):
+    with lock_or_refuse(tmp_path, "train.tmp"):
         found = subprocess.run([sys.executable, "-m", "ropewalk.train", tmp_path], capture_output=True, text=True)
     assert found.returncode == 2
     assert f"name is {tmp_path.name}; another ropewalk is at work in that run" in found.stderr
@@ -238,8 +239,8 @@ def test_a_stopped_slurm_job_is_queued_again(tmp_path: Path, monkeypatch: pytest
     stub.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert stage.requeue() == "job 7 is queued again" and (tmp_path / "said").read_text() == "requeue 7\n"
+    assert requeue() == "job 7 is queued again" and (tmp_path / "said").read_text() == "requeue 7\n"
     monkeypatch.setenv("SLURM_JOB_ID", "8")
-    assert stage.requeue() == "scontrol requeue 8: no such job; submit it again to resume"
+    assert requeue() == "scontrol requeue 8: no such job; submit it again to resume"
     monkeypatch.delenv("SLURM_JOB_ID")
-    assert "this is no Slurm job" in stage.requeue()
+    assert "this is no Slurm job" in requeue()

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
+from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.lora import LoraConfig
-from ropewalk.conf.manifest import fingerprint
 from ropewalk.train.adapters import quantize, targets
-from ropewalk.train.groups import is_adapter
+from ropewalk.train.optim.param_groups import is_adapter
 
 INIT = {"default": True, "gaussian": "gaussian", "orthogonal": "orthogonal"}
 

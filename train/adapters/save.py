@@ -8,11 +8,11 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
-from ropewalk.conf.manifest import read_json, write_json
+from ropewalk.conf.artifacts.manifest import read_json, write_json
 from ropewalk.train.adapters.attach import config_of, fully_trained, library
-from ropewalk.train.groups import is_adapter
+from ropewalk.train.model.save import gather_full_state_dict, refuse_empty
+from ropewalk.train.optim.param_groups import is_adapter
 from ropewalk.train.rope.plan import RopePlan
-from ropewalk.train.whole import gather, refuse_empty
 
 PREFIX = "base_model.model."  # of every name in peft's files
 README = """\
@@ -32,7 +32,7 @@ def save(model: Any, plan: RopePlan, base: str, folder: Path) -> None:
     """
     full = fully_trained(model)
     kept = {n: p for n, p in model.named_parameters() if is_adapter(n) or n.rsplit(".", 1)[0] in full}
-    whole = gather(kept.items())
+    whole = gather_full_state_dict(kept.items())
     if dist.get_rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = _tensors(model, whole, tied_head(model, full))

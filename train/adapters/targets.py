@@ -8,7 +8,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.lora import ATTENTION, LINEAR
-from ropewalk.train.groups import near
+from ropewalk.train.optim.param_groups import suggest_names
 
 
 def linear(model: Any) -> list[str]:
@@ -36,7 +36,7 @@ def choose(model: Any, words: Sequence[str], at: str = "train.lora.targets") -> 
         ends = dict.fromkeys(name.rsplit(".", 1)[-1] for name in there)
         raise ConfigError(
             "\n".join(
-                f"{at} is {word}; it must match a linear layer of the model that is not its head; {near(word, ends)}; or {ATTENTION}, {LINEAR}"
+                f"{at} is {word}; it must match a linear layer of the model that is not its head; {suggest_names(word, ends)}; or {ATTENTION}, {LINEAR}"
                 for word in empty
             )
         )

@@ -11,26 +11,26 @@ A kernel is a function of transformers' signature:
 document_ends, max_seqlen, ...) -> ((1, S, H, E), None)`. Under sequence parallelism S, and the borders, are those of the whole sequence.
 """
 
-from ropewalk.train.attention.choice import no_mask, of_dtype, register, told
-from ropewalk.train.attention.fit import Needs, needs, refuse
-from ropewalk.train.attention.kernels import flash, flash3, flash4, varlen
-from ropewalk.train.attention.layout import borders
-from ropewalk.train.attention.leaks import prove
-from ropewalk.train.attention.per_document import sdpa
+from ropewalk.train.attention.backend import describe, no_mask, of_dtype, register
+from ropewalk.train.attention.borders import borders
+from ropewalk.train.attention.flash import flash, flash3, flash4, varlen
+from ropewalk.train.attention.isolation import prove_documents_isolated
+from ropewalk.train.attention.sdpa import sdpa
+from ropewalk.train.attention.support import Requirements, refuse_unsupported, requirements_of
 
 __all__ = [
-    "Needs",
+    "Requirements",
     "borders",
     "flash",
     "flash3",
     "flash4",
-    "needs",
+    "requirements_of",
     "no_mask",
     "of_dtype",
-    "prove",
-    "refuse",
+    "prove_documents_isolated",
+    "refuse_unsupported",
     "register",
     "sdpa",
-    "told",
+    "describe",
     "varlen",
 ]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ropewalk.train.rope.shape import ONLY_LONGROPE
+from ropewalk.train.rope.model_config import ONLY_LONGROPE
 
 OTHER_OLD_NAMES = ("gpt_neox", "gpt_neox_japanese")  # they called theta rotary_emb_base
 MOVED = ("rope_theta", "partial_rotary_factor")  # stood beside rope_scaling, not in it

@@ -14,8 +14,8 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.train.export import gguf_rope, gguf_tokens
 from ropewalk.train.export.formulas import GgufRope
 from ropewalk.train.export.gguf_rope import ARCHITECTURES, NotInGguf
+from ropewalk.train.rope.model_config import slides
 from ropewalk.train.rope.plan import RopePlan
-from ropewalk.train.rope.shape import slides
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 Tensors = dict[str, tuple[tuple[int, ...], Callable[[], torch.Tensor]]]  # GGUF name -> shape, how to get it

@@ -9,9 +9,9 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM
 
-from ropewalk.conf import manifest as manifests
+from ropewalk.conf.artifacts import manifest as manifests
+from ropewalk.conf.artifacts.manifest import Manifest, fingerprint, read_json, run_stage, write_json
 from ropewalk.conf.errors import ConfigError, ProofError
-from ropewalk.conf.manifest import Manifest, fingerprint, read_json, run_stage, write_json
 from ropewalk.conf.schema import Config, content
 from ropewalk.train.export import compare, config_keys, gguf_file, handoff, serving
 from ropewalk.train.export.formulas import GgufRope

@@ -52,7 +52,7 @@ class Rotary:
         return self.theta ** (-np.arange(0, self.dim, 2, dtype=np.float64) / self.dim)
 
 
-def raised(theta: float, scale: float, dim: int) -> float:
+def ntk_theta(theta: float, scale: float, dim: int) -> float:
     """`b scale^(d/(d-2))`: the longest wavelength grows by `scale`, the shortest stays (arXiv 2309.00071, appendix A.1)."""
     return theta * scale ** (dim / (dim - 2))
 
@@ -108,7 +108,7 @@ class NTKAware(RaisedTheta):
 
     @staticmethod
     def theta(config: NTKConfig, rotary: Rotary) -> float:
-        return raised(rotary.theta, scale(config), rotary.dim)
+        return ntk_theta(rotary.theta, scale(config), rotary.dim)
 
 
 class DynamicNTK:
@@ -122,7 +122,7 @@ class DynamicNTK:
     def at(cls, config: DynamicConfig, rotary: Rotary, length: int) -> np.ndarray:
         """The table for a text of `length` tokens. Shape (d/2,)."""
         alpha, ratio = cls.alpha(config), max(length, rotary.original) / rotary.original
-        theta = raised(rotary.theta, alpha * ratio - (alpha - 1), rotary.dim)
+        theta = ntk_theta(rotary.theta, alpha * ratio - (alpha - 1), rotary.dim)
         return Rotary(rotary.dim, theta, rotary.original).table()
 
     @classmethod
@@ -331,7 +331,7 @@ class FreeTable:
     def parameters(cls, config: TableConfig, rotary: Rotary) -> dict[str, Any]:
         """The file's own form where it has one, else LongRoPE's with the same divisors for every length."""
         found = cls.read(config)
-        return found.get("rope_parameters") or tied(cls.table(config, rotary), scale(config), rotary)
+        return found.get("rope_parameters") or as_longrope(cls.table(config, rotary), scale(config), rotary)
 
 
 def is_number(value: Any, least: float = sys.float_info.min) -> bool:
@@ -356,7 +356,7 @@ FILE_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 """What a table's file may hold, where it holds it."""
 
 
-def tied(table: Table, factor: float, rotary: Rotary) -> dict[str, Any]:
+def as_longrope(table: Table, factor: float, rotary: Rotary) -> dict[str, Any]:
     """Any table that does not switch, in the form of LongRoPE: read by engines that have no other word for it."""
     divisors = (rotary.table() / table.inv_freq).tolist()
     return longrope_parameters(divisors, divisors, factor, rotary) | {"attention_factor": table.attention_factor}

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedConfig
 
+from ropewalk.conf.artifacts.manifest import fingerprint, read_json
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.manifest import fingerprint, read_json
 from ropewalk.conf.scaling import RopeConfig, TableConfig, YarnConfig, disagreement
-from ropewalk.train.rope import shape as shapes
-from ropewalk.train.rope.methods import METHODS, FreeTable, Rotary, Table, get_mscale, is_number, scale, tied
-from ropewalk.train.rope.shape import Shape
+from ropewalk.train.rope import model_config as shapes
+from ropewalk.train.rope.methods import METHODS, FreeTable, Rotary, Table, as_longrope, get_mscale, is_number, scale
+from ropewalk.train.rope.model_config import ModelRope
 
 BESIDE = ("fingerprint", "findings", "calibrated_on")
 """What `rope.json` holds beside the plan: the stage's mark, the lint's warnings, the documents that the plan was chosen on."""
@@ -73,7 +73,7 @@ class RopePlan:
 
 def make(rope: RopeConfig, config: PreTrainedConfig, name: str) -> RopePlan:
     """The plan for a base's config. Raises: ConfigError for a model whose RoPE is not handled, or settings that do not fit it."""
-    shape = shapes.read(config, rope, name)
+    shape = shapes.read_model_rope(config, rope, name)
     if isinstance(rope, TableConfig):
         refuse_table_of_another_base(rope, shape.rotary)
     rope = for_decoupled(resolve(rope, shape.rotary.original, shape.window), shape)
@@ -81,7 +81,7 @@ def make(rope: RopeConfig, config: PreTrainedConfig, name: str) -> RopePlan:
     table = shape.base if unchanged else METHODS[rope.method].table(rope, shape.rotary)
     if isinstance(rope, TableConfig):
         refuse_other_parameters(rope, table, shape)
-    parameters = shape.parameters if unchanged else form(rope, table, shape)
+    parameters = shape.parameters if unchanged else hf_parameters(rope, table, shape)
     window = shape.window if unchanged else round(shape.rotary.original * scale(rope))
     if not unchanged and shape.scaled_already and window <= shape.window:
         raise ConfigError(
@@ -151,7 +151,7 @@ def refuse_table_of_another_base(rope: TableConfig, rotary: Rotary) -> None:
             )
 
 
-def refuse_other_parameters(rope: TableConfig, table: Table, shape: Shape) -> None:
+def refuse_other_parameters(rope: TableConfig, table: Table, shape: ModelRope) -> None:
     """Raises: ConfigError where a file's `rope_parameters`, which engines read, mean another table than its `inv_freq`."""
     parameters = FreeTable.read(rope).get("rope_parameters")
     if not parameters:
@@ -181,7 +181,7 @@ def _meant(rope: TableConfig, parameters: dict[str, Any], rotary: Rotary) -> Tab
         ) from None
 
 
-def for_decoupled(rope: RopeConfig, shape: Shape) -> RopeConfig:
+def for_decoupled(rope: RopeConfig, shape: ModelRope) -> RopeConfig:
     """YaRN's temperature, where cos and sin reach a part of each head only, goes into the softmax scale, as DeepSeek has it."""
     if not (isinstance(rope, YarnConfig) and shape.qk_head_dim):
         return rope
@@ -190,21 +190,21 @@ def for_decoupled(rope: RopeConfig, shape: Shape) -> RopeConfig:
     return rope
 
 
-def form(rope: RopeConfig, table: Table, shape: Shape) -> dict[str, Any]:
+def hf_parameters(rope: RopeConfig, table: Table, shape: ModelRope) -> dict[str, Any]:
     """`rope_parameters` that mean the table, in words that this architecture's own code reads."""
     untruncated = getattr(rope, "truncate", True) is False
     if table.resting_inv_freq is None and (
         shape.architecture in shapes.ONLY_LONGROPE  # its config class refuses other words
         or (shape.layer_type and untruncated)  # transformers looks for `truncate` outside the layer type's own table
     ):
-        found = tied(table, scale(rope), shape.rotary)
+        found = as_longrope(table, scale(rope), shape.rotary)
     else:
         found = METHODS[rope.method].parameters(rope, shape.rotary)
     kept = {k: v for k, v in shape.parameters.items() if k == "partial_rotary_factor"}
     return {**found, **kept}
 
 
-def _written(table: Table, parameters: dict[str, Any], window: int, shape: Shape) -> dict[str, Any]:
+def _written(table: Table, parameters: dict[str, Any], window: int, shape: ModelRope) -> dict[str, Any]:
     resting = table.resting_inv_freq
     return {
         "inv_freq": table.inv_freq.tolist(),
@@ -222,7 +222,7 @@ def _softmax_factor(parameters: dict[str, Any]) -> float:
     return get_mscale(parameters["factor"], mscale) ** 2 if mscale else 1.0
 
 
-def _others(config: PreTrainedConfig, shape: Shape) -> dict[str, Any]:
+def _others(config: PreTrainedConfig, shape: ModelRope) -> dict[str, Any]:
     """Tables of the layers that are left alone."""
     found = {}
     for layer_type, parameters in (shape.others or {}).items():

@@ -49,7 +49,7 @@ HALVES = [
 
 
 @dataclass(frozen=True)
-class Seen:
+class LayerInputs:
     """What one attention layer was given."""
 
     layer: int
@@ -102,7 +102,7 @@ def prove_layers(model: nn.Module, modules: dict[str, nn.Module], plan: RopePlan
     raise max(failures, key=lambda failure: failure[0])[1]
 
 
-def _all_seen(config: Any, turned: list[Seen], when: str) -> None:
+def _all_seen(config: Any, turned: list[LayerInputs], when: str) -> None:
     """Every layer that attends must have asked for its kernel: what a patched one does cannot be seen. Raises: ProofError."""
     kinds = getattr(config, "layer_types", None)
     attend = {n for n in range(config.num_hidden_layers) if not kinds or kinds[n] in ATTENTION}
@@ -123,14 +123,14 @@ def chosen_positions(plan: RopePlan) -> list[int]:
 
 
 @contextmanager
-def plain_attention(model: Any) -> Iterator[list[Seen]]:
+def plain_attention(model: Any) -> Iterator[list[LayerInputs]]:
     """Attention that hands every value on and looks at nothing: hidden states then do not depend on positions."""
-    seen: list[Seen] = []
+    seen: list[LayerInputs] = []
 
     def record(module: Any, query: Any, key: Any, value: Any, mask: Any = None, **words: Any) -> tuple[Any, None]:
         rotates = bool(getattr(module, "use_rope", True))
         q, k = (x[0].detach().double().cpu() for x in (query, key))
-        seen.append(Seen(int(getattr(module, "layer_idx", len(seen))), rotates, q, k, words.get("scaling")))
+        seen.append(LayerInputs(int(getattr(module, "layer_idx", len(seen))), rotates, q, k, words.get("scaling")))
         groups = query.shape[1] // value.shape[1]
         return value.repeat_interleave(groups, dim=1).transpose(1, 2).contiguous(), None
 
@@ -163,7 +163,7 @@ def unrotated(modules: dict[str, nn.Module]) -> Iterator[None]:
             hook.remove()
 
 
-def _given(model: Any, seen: list[Seen], ids: torch.Tensor, positions: list[int]) -> list[Seen]:
+def _given(model: Any, seen: list[LayerInputs], ids: torch.Tensor, positions: list[int]) -> list[LayerInputs]:
     seen.clear()
     with torch.no_grad():
         model(input_ids=ids, position_ids=torch.tensor([positions], device=ids.device), use_cache=False)
@@ -193,8 +193,8 @@ def layouts(model_type: str, plan: RopePlan) -> list[tuple[Rotate, bool]]:
 
 
 def _hold(
-    before: Seen,
-    after: Seen,
+    before: LayerInputs,
+    after: LayerInputs,
     table: Table,
     positions: np.ndarray,
     plan: RopePlan,

@@ -4,28 +4,27 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ropewalk.conf.artifacts.manifest import Manifest, read_json, write_json
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.manifest import Manifest, read_json, write_json
 from ropewalk.conf.scaling import ROPE_CLASSES, RopeConfig, TableConfig
 from ropewalk.conf.schema import Config, content
-from ropewalk.train import model
-from ropewalk.train.model import Base
+from ropewalk.train.base import Base, base_config
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope.lint import lint
 from ropewalk.train.rope.methods import FreeTable
+from ropewalk.train.rope.model_config import slides
 from ropewalk.train.rope.plan import RopePlan
-from ropewalk.train.rope.shape import slides
 
 
 def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     """Make the plan and write it as one file. Raises: ConfigError for a model whose RoPE is not handled."""
-    base_config = model.base_config(base)
-    plan = rope_plan.make(config.rope, base_config, base.name)
+    model_config = base_config(base)
+    plan = rope_plan.make(config.rope, model_config, base.name)
     findings = lint(
         plan,
-        architecture=str(base_config.model_type),
-        sliding=slides(base_config),
-        pretrained=base_config.max_position_embeddings,  # type: ignore[attr-defined]
+        architecture=str(model_config.model_type),
+        sliding=slides(model_config),
+        pretrained=model_config.max_position_embeddings,  # type: ignore[attr-defined]
         seq_len=config.data.seq_len,
         steps=config.train.steps,
         pose=config.data.pose.target_length,
@@ -58,8 +57,8 @@ def others(config: Config, base: Base, methods: Sequence[str]) -> list[RopePlan]
     """
     if unknown := [m for m in methods if m not in ROPE_CLASSES]:
         raise ConfigError(f"--compare has {', '.join(unknown)}; the methods are {', '.join(ROPE_CLASSES)}; correct it")
-    base_config, found = model.base_config(base), []
-    factor = rope_plan.make(config.rope, base_config, base.name).factor
+    model_config, found = base_config(base), []
+    factor = rope_plan.make(config.rope, model_config, base.name).factor
     original = config.rope.original_max_position_embeddings
     for method in methods:
         if method != "none" and config.rope.method == "none":
@@ -68,5 +67,5 @@ def others(config: Config, base: Base, methods: Sequence[str]) -> list[RopePlan]
             )
         rope = ROPE_CLASSES[method](method=method, original_max_position_embeddings=original)
         rope.factor = None if method == "none" else factor
-        found.append(rope_plan.make(rope, base_config, base.name))
+        found.append(rope_plan.make(rope, model_config, base.name))
     return found

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ropewalk.conf import manifest
+from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.cleaning import ContaminationConfig, DuplicatesConfig
-from ropewalk.conf.data import DataConfig, SourceConfig
+from ropewalk.conf.data import DataConfig
 from ropewalk.conf.errors import ConfigError, DataError
+from ropewalk.conf.sources import SourceConfig
 from ropewalk.data.cleaning import clean
 from ropewalk.data.cleaning.clean import Cleaned
 from ropewalk.data.mixing import overlong
-from ropewalk.data.packing.marks import Marks
+from ropewalk.data.tokens.boundaries import BoundaryTokens
 from ropewalk.data.tokens.store import Store
 
 Text = list[int]
@@ -55,7 +56,7 @@ def cleaned(
         contamination=ContaminationConfig(**contamination or {}),
     )
     assert not list(data.problems())
-    offers = {n: overlong.offer(n, s, data.seq_len, policy, Marks()) for n, s in stores.items()}
+    offers = {n: overlong.offer(n, s, data.seq_len, policy, BoundaryTokens()) for n, s in stores.items()}
     return clean.clean(data, stores, offers, cache)
 
 

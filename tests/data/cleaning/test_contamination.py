@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ropewalk.conf.errors import DataError
 from ropewalk.data.cleaning import contamination
 from ropewalk.data.cleaning.contamination import Grams
-from ropewalk.data.cleaning.texts import Texts
+from ropewalk.data.cleaning.documents import Texts
 from ropewalk.data.tokens.store import Store
 
 Text = list[int]

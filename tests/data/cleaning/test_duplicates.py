@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.data.cleaning import duplicates, signatures
+from ropewalk.data.cleaning.documents import Texts
 from ropewalk.data.cleaning.duplicates import EXACT, NEAR
-from ropewalk.data.cleaning.texts import Texts
 from ropewalk.data.tokens.store import Store
 
 Text = list[int]

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ropewalk.data.cleaning import ngrams
-from ropewalk.data.cleaning.texts import Texts
+from ropewalk.data.cleaning.documents import Texts
 from ropewalk.data.tokens.store import Store
 
 documents = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=40), min_size=1, max_size=8)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ropewalk.conf.data_mixture import Range, rules
 from ropewalk.conf.errors import DataError
-from ropewalk.conf.mixing import Range, rules
 from ropewalk.data.mixing import lengths
 
 AT_BORDERS = st.sampled_from([(1 << n) + step for n in range(10, 22, 2) for step in (-1, 0, 1)])

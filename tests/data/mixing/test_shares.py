@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ropewalk.conf.errors import DataError
-from ropewalk.data import draw
-from ropewalk.data.mixing.shares import Rounds, Share, budgets, refuse_repeats, split
+from ropewalk.data import hash_random
+from ropewalk.data.mixing.shares import SamplingRounds, Selection, budgets, refuse_repeats, split
 
-KEYS = np.array([draw.key(f"{d}.txt") for d in range(60)], dtype=np.uint64)
+KEYS = np.array([hash_random.document_key(f"{d}.txt") for d in range(60)], dtype=np.uint64)
 
 
-def documents(share: Share) -> list[tuple[int, int]]:
+def documents(share: Selection) -> list[tuple[int, int]]:
     return list(zip(share.index.tolist(), share.taken.tolist(), strict=True))
 
 
@@ -25,7 +25,7 @@ ALL = np.ones(4, dtype=bool)
 
 
 def test_without_a_budget_each_usable_document_comes_once() -> None:
-    share = Rounds.of("a", LENGTHS, np.array([True, False, True, True]), KEYS[:4], 0).take(None)
+    share = SamplingRounds.of("a", LENGTHS, np.array([True, False, True, True]), KEYS[:4], 0).take(None)
     assert sorted(documents(share)) == [(0, 10), (2, 30), (3, 40)]
     assert (share.tokens, share.epochs) == (80, 1.0)
 
@@ -33,7 +33,9 @@ def test_without_a_budget_each_usable_document_comes_once() -> None:
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(1, 3000), st.integers(0, 5))
 def test_a_budget_is_met_to_the_token_and_repeats_whole_epochs(lengths: list[int], budget: int, seed: int) -> None:
-    share = Rounds.of("a", np.array(lengths), np.ones(len(lengths), bool), KEYS[: len(lengths)], seed).take(budget)
+    share = SamplingRounds.of("a", np.array(lengths), np.ones(len(lengths), bool), KEYS[: len(lengths)], seed).take(
+        budget
+    )
     taken = Counter(index for index, _ in documents(share))
     assert sum(length for _, length in documents(share)) == share.tokens == budget
     assert all(length == lengths[index] for index, length in documents(share)[:-1])
@@ -44,16 +46,17 @@ def test_a_budget_is_met_to_the_token_and_repeats_whole_epochs(lengths: list[int
 def test_another_seed_or_source_takes_another_order() -> None:
     lengths, usable = np.full(50, 7), np.ones(50, bool)
     orders = [
-        documents(Rounds.of(n, lengths, usable, KEYS[:50], s).take(None)) for n, s in (("a", 0), ("a", 1), ("b", 0))
+        documents(SamplingRounds.of(n, lengths, usable, KEYS[:50], s).take(None))
+        for n, s in (("a", 0), ("a", 1), ("b", 0))
     ]
     assert orders[0] != orders[1] and orders[0] != orders[2]
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
-    assert orders[0] == documents(Rounds.of("a", lengths, usable, KEYS[:50], 0).take(None))
+    assert orders[0] == documents(SamplingRounds.of("a", lengths, usable, KEYS[:50], 0).take(None))
 
 
 def test_a_source_without_usable_tokens_is_refused_by_name() -> None:
     with pytest.raises(DataError, match=r"data\.sources\.books has no tokens"):
-        Rounds.of("books", LENGTHS, ~ALL, KEYS[:4], 0).take(None)
+        SamplingRounds.of("books", LENGTHS, ~ALL, KEYS[:4], 0).take(None)
 
 
 @pytest.mark.parametrize(
@@ -75,16 +78,18 @@ def test_budgets(weights: dict, available: dict, tokens: int | None, wanted: dic
 def test_one_more_document_moves_no_other() -> None:
     """The order goes by each document's key: a source read in another order, or with one more, mixes the rest the same."""
     lengths, usable = np.arange(1, 51), np.ones(50, bool)
-    whole = [KEYS[i] for i in Rounds.of("a", lengths, usable, KEYS[:50], 0).take(None).index]
-    fewer = [KEYS[i] for i in Rounds.of("a", lengths[:49], usable[:49], KEYS[:49], 0).take(None).index]
-    backwards = [KEYS[:50][::-1][i] for i in Rounds.of("a", lengths[::-1], usable, KEYS[:50][::-1], 0).take(None).index]
+    whole = [KEYS[i] for i in SamplingRounds.of("a", lengths, usable, KEYS[:50], 0).take(None).index]
+    fewer = [KEYS[i] for i in SamplingRounds.of("a", lengths[:49], usable[:49], KEYS[:49], 0).take(None).index]
+    backwards = [
+        KEYS[:50][::-1][i] for i in SamplingRounds.of("a", lengths[::-1], usable, KEYS[:50][::-1], 0).take(None).index
+    ]
     assert [k for k in whole if k != KEYS[49]] == fewer
     assert backwards == whole
 
 
 def test_ranks_are_even_and_unlike_for_other_seeds_labels_and_epochs() -> None:
     keys = np.arange(100_000, dtype=np.uint64)
-    draws = [draw.ranks(*a) for a in ((0, "a", keys), (1, "a", keys), (0, "b", keys), (0, "a", keys, 1))]
+    draws = [hash_random.sort_keys(*a) for a in ((0, "a", keys), (1, "a", keys), (0, "b", keys), (0, "a", keys, 1))]
     for found in draws:
         assert len(np.unique(found)) == len(keys)
         assert (
@@ -98,7 +103,7 @@ def by_definition(
     lengths: list[int], usable: list[bool], budget: int | None, seed: int, rates: list[float]
 ) -> list[tuple[int, int, int]]:
     """`(document, tokens, times before)`, document by document and round by round, as the module's first lines say."""
-    start = [float(r >> np.uint64(32)) / 2**32 for r in draw.ranks(seed, "a:repeats", KEYS)]
+    start = [float(r >> np.uint64(32)) / 2**32 for r in hash_random.sort_keys(seed, "a:repeats", KEYS)]
     found: list[tuple[int, int, int]] = []
     before, k = [0] * len(lengths), 0
     while k < 1 if budget is None else sum(n for _, n, _ in found) < budget:
@@ -106,7 +111,7 @@ def by_definition(
         coming = []
         for d, rate in enumerate(rates):
             while usable[d] and before[d] < floor(rate * k + start[d]):
-                coming.append((int(draw.ranks(seed, "a", KEYS[d : d + 1], before[d])[0]), d, before[d]))
+                coming.append((int(hash_random.sort_keys(seed, "a", KEYS[d : d + 1], before[d])[0]), d, before[d]))
                 before[d] += 1
         for _, d, times in sorted(coming):
             left = lengths[d] if budget is None else budget - sum(n for _, n, _ in found)
@@ -130,9 +135,9 @@ def rated(draw: st.DrawFn) -> tuple[list[int], list[bool], list[float]]:
 @given(rated(), st.one_of(st.none(), st.integers(1, 600)), st.integers(0, 5))
 def test_expected_repeats_are_the_definition(case: tuple, budget: int | None, seed: int) -> None:
     lengths, usable, rates = case
-    share = Rounds.of("a", np.array(lengths), np.array(usable), KEYS[: len(lengths)], seed, np.array(rates)).take(
-        budget
-    )
+    share = SamplingRounds.of(
+        "a", np.array(lengths), np.array(usable), KEYS[: len(lengths)], seed, np.array(rates)
+    ).take(budget)
     found = list(zip(share.index.tolist(), share.taken.tolist(), share.epoch.tolist(), strict=True))
     assert found == by_definition(lengths, usable, budget, seed, rates)
     assert budget is None or share.tokens == budget
@@ -143,7 +148,7 @@ def test_expected_repeats_are_the_definition(case: tuple, budget: int | None, se
 def counted(rates: float, rounds: int, seed: int = 0, count: int = 100_000) -> np.ndarray:
     """(documents,) how often each of many comes in so many rounds."""
     keys = np.arange(count, dtype=np.uint64)
-    given = Rounds.of("a", np.ones(count, np.int64), np.ones(count, bool), keys, seed, np.full(count, rates))
+    given = SamplingRounds.of("a", np.ones(count, np.int64), np.ones(count, bool), keys, seed, np.full(count, rates))
     return np.bincount(given.takings(rounds)[0], minlength=count)
 
 
@@ -171,9 +176,9 @@ def test_another_seed_keeps_other_documents() -> None:
 
 def test_what_is_kept_does_not_depend_on_order_or_on_other_documents() -> None:
     lengths, rates = np.arange(1, 61), np.where(np.arange(60) % 2, 0.3, 1.6)
-    whole = Rounds.of("a", lengths, np.ones(60, bool), KEYS, 0, rates).take(None)
-    back = Rounds.of("a", lengths[::-1], np.ones(60, bool), KEYS[::-1], 0, rates[::-1]).take(None)
-    some = Rounds.of("a", lengths[:40], np.ones(40, bool), KEYS[:40], 0, rates[:40]).take(None)
+    whole = SamplingRounds.of("a", lengths, np.ones(60, bool), KEYS, 0, rates).take(None)
+    back = SamplingRounds.of("a", lengths[::-1], np.ones(60, bool), KEYS[::-1], 0, rates[::-1]).take(None)
+    some = SamplingRounds.of("a", lengths[:40], np.ones(40, bool), KEYS[:40], 0, rates[:40]).take(None)
     assert whole.key.tolist() == back.key.tolist() and whole.taken.tolist() == back.taken.tolist()
     assert [k for k in whole.key.tolist() if k in set(KEYS[:40].tolist())] == some.key.tolist()
 
@@ -181,15 +186,17 @@ def test_what_is_kept_does_not_depend_on_order_or_on_other_documents() -> None:
 def test_rates_that_are_all_one_change_nothing() -> None:
     lengths = np.arange(1, 61)
     for budget in (None, 500, 5000):
-        one, two = (Rounds.of("a", lengths, lengths > 3, KEYS, 0, rates).take(budget) for rates in (1.0, np.ones(60)))
+        one, two = (
+            SamplingRounds.of("a", lengths, lengths > 3, KEYS, 0, rates).take(budget) for rates in (1.0, np.ones(60))
+        )
         assert documents(one) == documents(two) and one.epoch.tolist() == two.epoch.tolist()
 
 
 def test_long_documents_get_the_tokens_that_fu_gives_them() -> None:
     """Half the tokens in documents below 4K, half above: with 0.1 the short ones are 1/11 of a budget of whole rounds."""
     lengths = np.array([1000] * 3200 + [32_000] * 100)
-    keys = np.array([draw.key(str(d)) for d in range(3300)], dtype=np.uint64)
-    share = Rounds.of("a", lengths, np.ones(3300, bool), keys, 0, np.where(lengths < 4096, 0.1, 1.0)).take(
+    keys = np.array([hash_random.document_key(str(d)) for d in range(3300)], dtype=np.uint64)
+    share = SamplingRounds.of("a", lengths, np.ones(3300, bool), keys, 0, np.where(lengths < 4096, 0.1, 1.0)).take(
         3_520_000 * 10
     )
     short = int(share.taken[lengths[share.index] < 4096].sum())
@@ -200,7 +207,7 @@ def test_long_documents_get_the_tokens_that_fu_gives_them() -> None:
 @pytest.mark.parametrize("rates", [np.zeros(4), 0.0])
 def test_a_source_whose_documents_are_all_weighted_to_nothing_is_refused(rates: np.ndarray) -> None:
     with pytest.raises(DataError, match=r"data\.sources\.a has no tokens to train on; .* length weight above 0"):
-        Rounds.of("a", LENGTHS, ALL, KEYS[:4], 0, rates).take(100)
+        SamplingRounds.of("a", LENGTHS, ALL, KEYS[:4], 0, rates).take(100)
 
 
 WEIGHTS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 1000).map(lambda n: n / 100), min_size=1)

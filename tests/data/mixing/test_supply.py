@@ -8,19 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ropewalk.conf.data_mixture import rules
 from ropewalk.conf.errors import DataError
-from ropewalk.conf.mixing import rules
-from ropewalk.data import draw
-from ropewalk.data.mixing.supply import Supply, refuse_empty
+from ropewalk.data import hash_random
+from ropewalk.data.mixing.supply import BucketedSource, refuse_empty
 
-KEYS = np.array([draw.key(f"{d}.txt") for d in range(60)], dtype=np.uint64)
+KEYS = np.array([hash_random.document_key(f"{d}.txt") for d in range(60)], dtype=np.uint64)
 OLMO3 = {"<8K": 0.66, ">=8K": 0.34}
 SMALL = {"<10": 0.5, "10-30": 0.2, ">=30": 0.3}  # for lengths below 50
 
 
-def supply(sizes: list[int], buckets: dict[str, float], rates: float = 1.0, seed: int = 0, name: str = "a") -> Supply:
+def supply(
+    sizes: list[int], buckets: dict[str, float], rates: float = 1.0, seed: int = 0, name: str = "a"
+) -> BucketedSource:
     lengths, usable = np.array(sizes), np.ones(len(sizes), bool)
-    return Supply.of(name, lengths, lengths, usable, KEYS[: len(sizes)], seed, rates, rules(buckets))
+    return BucketedSource.of(name, lengths, lengths, usable, KEYS[: len(sizes)], seed, rates, rules(buckets))
 
 
 def bucket(size: int) -> str:

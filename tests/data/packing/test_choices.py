@@ -1,25 +1,21 @@
 """Every packer with every choice of the plan: tokens, marks and losses counted one by one."""
 
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pieces import Piece, rows_of
 
 from ropewalk.conf.errors import DataError
 from ropewalk.data.mixing import overlong
-from ropewalk.data.mixing.shares import Rounds, Share
+from ropewalk.data.mixing.shares import SamplingRounds, Selection
 from ropewalk.data.packing import plan
-from ropewalk.data.packing.marks import Marks
 from ropewalk.data.packing.packers import PACKERS
+from ropewalk.data.tokens.boundaries import BoundaryTokens
 from ropewalk.data.tokens.store import Store
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from pieces import Piece, rows_of  # noqa: E402
 
 BEGIN, END = 7, 9
 NAMES = ("a", "b")
@@ -43,10 +39,10 @@ def store_of(lengths: list[int], held: list[bool] | None = None, first: int = 0)
     )
 
 
-def share_of(*takings: tuple[int, int]) -> Share:
+def share_of(*takings: tuple[int, int]) -> Selection:
     """Each taking `(document, tokens)` of its first time."""
     index, taken = np.array(takings, dtype=np.int64).T
-    return Share(index, taken, np.zeros(len(index), np.int64), index.astype(np.uint64), 1.0)
+    return Selection(index, taken, np.zeros(len(index), np.int64), index.astype(np.uint64), 1.0)
 
 
 @dataclass
@@ -60,10 +56,10 @@ class Case:
     piece_len: dict[str, int]
     packer: str
     overlong: str
-    marks: Marks
+    marks: BoundaryTokens
     seed: int = 0
     budget: int | None = None
-    shares: dict[str, Share] = field(default_factory=dict)
+    shares: dict[str, Selection] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.first = {"a": 0, "b": len(self.lengths["a"])}
@@ -74,7 +70,7 @@ class Case:
             if self.tokens_of(n)
         }
         self.shares = {
-            n: Rounds.of(n, o.lengths, o.usable, self.stores[n].key, self.seed).take(self.budget)
+            n: SamplingRounds.of(n, o.lengths, o.usable, self.stores[n].key, self.seed).take(self.budget)
             for n, o in self.offers.items()
         }
 
@@ -120,7 +116,7 @@ def cases(draw: st.DrawFn, budget: bool = False) -> Case:
         "piece_len": {n: draw(st.integers(max(3, min_piece), seq_len)) for n in NAMES if draw(st.booleans())},
         "packer": draw(st.sampled_from(sorted(PACKERS))),
         "overlong": draw(st.sampled_from(["split", "truncate", "drop"])),
-        "marks": Marks(*(draw(st.sampled_from([None, i])) for i in (BEGIN, END))),
+        "marks": BoundaryTokens(*(draw(st.sampled_from([None, i])) for i in (BEGIN, END))),
         "seed": draw(st.integers(0, 3)),
         "budget": draw(st.integers(1, 400)) if budget else None,
     }
@@ -195,7 +191,7 @@ def test_no_piece_is_shorter_than_asked_but_by_concat(case: Case) -> None:
 def test_what_is_not_in_the_plan_is_in_the_ledger(case: Case) -> None:
     for name, offer in case.offers.items():
         opened = case.stores[name]
-        row = overlong.account(case.shares[name], opened, case.marks)
+        row = overlong.ledger_row(case.shares[name], opened, case.marks)
         train = int(opened.length[~opened.heldout].sum())
         assert row["tokens_in_plan"] + row["cut"] + offer.dropped == train
         ids = [token for _, ids in case.tokens_of(name) for token in ids]
@@ -220,7 +216,7 @@ def plain(packer: str, **changes: object) -> Case:
         "piece_len": {},
         "packer": packer,
         "overlong": "split",
-        "marks": Marks(),
+        "marks": BoundaryTokens(),
     }
     return Case(**{**choices, **changes})
 
@@ -259,7 +255,7 @@ def test_documents_of_a_source_that_must_stay_whole_are_kept_whole() -> None:
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 12), st.sampled_from([None, BEGIN]), st.sampled_from([None, END]))
 def test_marks_read_every_stretch_of_a_document(size: int, begin: int | None, end: int | None) -> None:
-    marks, opened = Marks(begin, end), store_of([5, size, 3])
+    marks, opened = BoundaryTokens(begin, end), store_of([5, size, 3])
     whole = [BEGIN] * (begin is not None) + [1100 + t for t in range(size)] + [END] * (end is not None)
     for start in range(len(whole)):
         for stop in range(start + 1, len(whole) + 1):
@@ -272,17 +268,17 @@ def test_too_long_a_document_is_refused_by_name_with_the_way_out() -> None:
         DataError,
         match=r"^data\.overlong is error; document 2\.txt of source a has 70 tokens and a piece holds 64; .*set split",
     ):
-        overlong.offer("a", opened, 64, "error", Marks())
-    assert overlong.offer("a", opened, 100, "error", Marks()).tokens == 180
+        overlong.offer("a", opened, 64, "error", BoundaryTokens())
+    assert overlong.offer("a", opened, 100, "error", BoundaryTokens()).tokens == 180
     with pytest.raises(
         DataError, match=r"document 3\.txt .* has 101 tokens with data\.begin and data\.end and a piece"
     ):
-        overlong.offer("a", opened, 100, "error", Marks(end=END))
+        overlong.offer("a", opened, 100, "error", BoundaryTokens(end=END))
 
 
 def test_source_that_would_be_dropped_whole_is_refused() -> None:
     with pytest.raises(DataError, match=r"^data\.overlong is drop; .* all 2 training documents of a are longer than 5"):
-        overlong.offer("a", store_of([3, 6, 7], [True, False, False]), 5, "drop", Marks())
+        overlong.offer("a", store_of([3, 6, 7], [True, False, False]), 5, "drop", BoundaryTokens())
 
 
 @pytest.mark.parametrize(
@@ -299,15 +295,15 @@ def test_source_that_would_be_dropped_whole_is_refused() -> None:
 )
 def test_account_by_hand(policy: str, ids: tuple[int | None, int | None], tokens: int, marks: int, cut: int) -> None:
     """Documents of 8, 2 and 20 tokens, pieces of 10."""
-    opened, chosen = store_of([8, 2, 20]), Marks(*ids)
+    opened, chosen = store_of([8, 2, 20]), BoundaryTokens(*ids)
     offer = overlong.offer("a", opened, 10, policy, chosen)
-    share = Rounds.of("a", offer.lengths, offer.usable, opened.key, 0).take(None)
+    share = SamplingRounds.of("a", offer.lengths, offer.usable, opened.key, 0).take(None)
     wanted = {"tokens_in_plan": tokens, "marks": marks, "cut": cut, "epochs": 1.0, "repeats": 1}
-    assert overlong.account(share, opened, chosen) == wanted
+    assert overlong.ledger_row(share, opened, chosen) == wanted
 
 
 def test_a_budget_that_ends_inside_a_document_leaves_its_end_out() -> None:
     opened = store_of([20])
-    share = Rounds.of("a", np.array([22]), np.array([True]), opened.key, 0).take(15)
-    told = overlong.account(share, opened, Marks(BEGIN, END))
+    share = SamplingRounds.of("a", np.array([22]), np.array([True]), opened.key, 0).take(15)
+    told = overlong.ledger_row(share, opened, BoundaryTokens(BEGIN, END))
     assert (told["tokens_in_plan"], told["marks"], told["cut"]) == (14, 1, 6)

@@ -1,19 +1,15 @@
 """Each packer by itself: best fit beside one that looks at every bin, concat beside slices of the whole."""
 
 import random
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pieces import Piece, pack
 
 from ropewalk.data.packing.packers import PACKERS, best_fit, best_fit_bins, concat, parts, single
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from pieces import Piece, pack  # noqa: E402
 
 SIZES = st.integers(1, 300).flatmap(lambda room: st.tuples(st.lists(st.integers(1, room), max_size=60), st.just(room)))
 ROOMS = st.integers(2, 100)

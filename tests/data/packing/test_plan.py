@@ -1,6 +1,5 @@
 """The plan: documents mixed and packed, written, and what the ledger says of it."""
 
-import sys
 import tracemalloc
 from collections import Counter
 from pathlib import Path
@@ -8,19 +7,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from pieces import Piece, packed_of, rows_of
 
-from ropewalk.data.mixing.shares import Share
+from ropewalk.data.mixing.shares import Selection
 from ropewalk.data.packing import plan
 from ropewalk.data.packing.packers import PACKERS
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from pieces import Piece, packed_of, rows_of  # noqa: E402
 
-
-def share_of(*takings: tuple[int, int, int]) -> Share:
+def share_of(*takings: tuple[int, int, int]) -> Selection:
     """Each taking `(document, tokens, epoch)`."""
     index, taken, epoch = np.array(takings, dtype=np.int64).T
-    return Share(index, taken, epoch, index.astype(np.uint64), 1.0)
+    return Selection(index, taken, epoch, index.astype(np.uint64), 1.0)
 
 
 def test_build_numbers_documents_across_sources_and_keeps_every_token() -> None:

@@ -11,7 +11,7 @@ Read = Callable[..., tuple[dict[str, str], dict[str, str]]]
 @pytest.fixture(scope="session")
 def read() -> Read:
     """Texts by id, and reasons by place."""
-    from ropewalk.conf.data import SourceConfig
+    from ropewalk.conf.sources import SourceConfig
     from ropewalk.data import sources
     from ropewalk.data.sources import Document, Refusal
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ropewalk.conf import reading
+from ropewalk.conf import sources
 from ropewalk.data.sources.columns import Columns, usable
 from ropewalk.data.sources.units import Document, Refusal
 
@@ -77,8 +77,8 @@ def test_a_template_says_what_str_format_says(parts: list[Any]) -> None:
     wanted = "".join(row[p[0]] if isinstance(p, tuple) else p for p in parts)
     if not any(isinstance(p, tuple) for p in parts):
         with pytest.raises(ValueError):
-            reading.parts(template)
+            sources.parts(template)
         return
-    found = Columns(tuple(reading.parts(template))).document(row, "x:1")
+    found = Columns(tuple(sources.parts(template))).document(row, "x:1")
     assert found == Document("x:1", wanted)
     assert "." in template or wanted == template.format(**row)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ropewalk.conf.data import SourceConfig
 from ropewalk.conf.errors import DataError
+from ropewalk.conf.sources import SourceConfig
 from ropewalk.data import sources
 from ropewalk.data.sources import units
 

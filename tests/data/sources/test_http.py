@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ropewalk.conf.data import SourceConfig
+from ropewalk.conf.sources import SourceConfig
 from ropewalk.data import sources
 
 pytest.importorskip("aiohttp", reason="the extra http is not installed")

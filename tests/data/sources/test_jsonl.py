@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ropewalk.conf.data import SourceConfig
 from ropewalk.conf.errors import DataError
+from ropewalk.conf.sources import SourceConfig
 from ropewalk.data import sources
 from ropewalk.data.sources import units
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ropewalk.conf.data import SourceConfig
+from ropewalk.conf.sources import SourceConfig
 from ropewalk.data import sources
 
 Read = Any

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ropewalk.conf.data import SourceConfig
 from ropewalk.conf.errors import DataError
+from ropewalk.conf.sources import SourceConfig
 from ropewalk.data import sources
 from ropewalk.data.sources import tables, units
 

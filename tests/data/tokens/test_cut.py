@@ -1,7 +1,6 @@
 """Long texts in parts: the ids are those of the whole text, or the text is not cut. The oracle is the tokenizer on whole texts."""
 
 import random
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stores import stored
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from stores import stored  # noqa: E402
-
-from ropewalk.data import tokenizer as tokenizers  # noqa: E402
-from ropewalk.data.sources import Document  # noqa: E402
-from ropewalk.data.tokens import cut  # noqa: E402
-from ropewalk.data.tokens.cut import Cutter, places  # noqa: E402
-from ropewalk.data.tokens.encode import encode_with  # noqa: E402
+from ropewalk.data import tokenizer as tokenizers
+from ropewalk.data.sources import Document
+from ropewalk.data.tokens import cut
+from ropewalk.data.tokens.cut import Cutter, places
+from ropewalk.data.tokens.encode import encode_with
 
 WORDS = ["rope", "yarn", "walk", "é", "x = 1", "12345", "\n", "\n\n", "\n", " \n ", "\r\n", "strand", "\n", "日本"]
 

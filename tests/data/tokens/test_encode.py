@@ -2,22 +2,18 @@
 
 import os
 import random
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from stores import by_bytes  # noqa: E402
+from stores import by_bytes
 
 from ropewalk.data import tokenizer as tokenizers
-from ropewalk.data.sources import Document  # noqa: E402
-from ropewalk.data.tokens import encode  # noqa: E402
+from ropewalk.data.sources import Document
+from ropewalk.data.tokens import encode
 
 DOCUMENTS = [Document(str(i), "rope " * (i % 9 + 1)) for i in range(200)]
 

@@ -11,13 +11,11 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stores import finished, stored
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from stores import finished, stored  # noqa: E402
-
-from ropewalk.conf.errors import DataError  # noqa: E402
-from ropewalk.data.sources import Document, Refusal  # noqa: E402
-from ropewalk.data.tokens import merge, store, write  # noqa: E402
+from ropewalk.conf.errors import DataError
+from ropewalk.data.sources import Document, Refusal
+from ropewalk.data.tokens import merge, store, write
 
 
 def text(opened: store.Store, index: int) -> str:
@@ -240,6 +238,8 @@ opened = stored(Path(sys.argv[2]), [Document("a", "rope"), Document("b", "yarn")
 assert opened.ids[1] == "b" and opened.facts["refused"] == {"id seen before": 1}
 sys.exit("pandas" in sys.modules)
 """
-    subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent.parent), str(tmp_path / "new")], check=True)
+    subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parents[2] / "helpers"), str(tmp_path / "new")], check=True
+    )
     opened, names = store.load(tmp_path / "new", 0.5), ["a", "b"]
     assert opened.heldout.dtype == bool and opened.heldout.tolist() == [store.is_heldout(i, 0.5) for i in names]

@@ -9,16 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from stores import by_bytes, content_of, made, stored, text_store, texts
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from stores import by_bytes, content_of, made, stored, text_store, texts  # noqa: E402
-
-from ropewalk.conf import manifest  # noqa: E402
-from ropewalk.conf.errors import ConfigError, DataError  # noqa: E402
-from ropewalk.data import sources  # noqa: E402
-from ropewalk.data.sources import Document, units  # noqa: E402
-from ropewalk.data.tokens import shards, store, write  # noqa: E402
-from ropewalk.data.tokens.text_store import TextStore  # noqa: E402
+from ropewalk.conf.artifacts import manifest
+from ropewalk.conf.errors import ConfigError, DataError
+from ropewalk.data import sources
+from ropewalk.data.sources import Document, units
+from ropewalk.data.tokens import shards, store, write
+from ropewalk.data.tokens.text_store import TextStore
 
 LENGTHS = [300, 900, 20, 450, 450, 2500, 10, 800]  # bytes of the files
 SHARDS = [[300], [900, 20], [450, 450], [2500], [10, 800]]  # as consecutive ones up to 1000 bytes make them
@@ -238,7 +236,7 @@ if {publish}:
 
 def child(folder: Path, cache: Path, numbers: str, die: str = "", publish: bool = False) -> subprocess.Popen[bytes]:
     """A process of its own that makes `numbers`; it kills itself on the text `die`."""
-    names = {"tests": str(Path(__file__).parent.parent), "folder": str(folder), "cache": str(cache)}
+    names = {"tests": str(Path(__file__).parents[2] / "helpers"), "folder": str(folder), "cache": str(cache)}
     code = CHILD.format(**names, numbers=numbers, die=die, publish=publish)
     return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.schema import CalibrateConfig
+from ropewalk.conf.eval import CalibrateConfig
 from ropewalk.eval.calibrate import evolution, ramp, results, search
 from ropewalk.eval.calibrate.search import Task
 from ropewalk.eval.calibrate.trial import Candidate, Loss, Trial, best, loss, paper, spent, survives

@@ -2,19 +2,16 @@
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from architectures import made
+from oracle import ENDS, cu_seqlens, eager, gradients, heads, visible
+from stand_ins import Calls
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train import attention
-
-sys.path.insert(0, str(Path(__file__).parent))
-from architectures import made  # noqa: E402
-from oracle import ENDS, cu_seqlens, eager, gradients, heads, visible  # noqa: E402
-from stand_ins import Calls  # noqa: E402
 
 KERNELS = {k.__name__: k for k in (attention.flash, attention.flash3, attention.flash4, attention.varlen)}
 SCALE = 0.3
@@ -101,7 +98,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch, major: int) -> None:
 @pytest.mark.parametrize(("major", "name"), [(10, "flash4"), (9, "flash3"), (8, "flash"), (12, "flash"), (7, "sdpa")])
 def test_auto_takes_the_best_that_is_there(major: int, name: str, calls: Calls, monkeypatch: Any) -> None:
     on_gpu(monkeypatch, major)
-    assert attention.told(attention.register("auto")).split(" (")[0] == name
+    assert attention.describe(attention.register("auto")).split(" (")[0] == name
 
 
 @pytest.mark.parametrize("kind", ["Llama", "GptOss"])
@@ -122,7 +119,7 @@ def test_what_auto_passed_over_is_told(calls: Calls, monkeypatch: pytest.MonkeyP
     on_gpu(monkeypatch, 9)
     for name in ("flash_attn", "flash_attn_interface"):
         monkeypatch.setitem(sys.modules, name, None)
-    said = attention.told(attention.register("auto"))
+    said = attention.describe(attention.register("auto"))
     assert said.startswith("varlen (auto: not flash3: it needs flash_attn_interface, which does not load"), said
     assert "; not flash: it needs flash_attn, which does not load" in said
 
@@ -130,22 +127,22 @@ def test_what_auto_passed_over_is_told(calls: Calls, monkeypatch: pytest.MonkeyP
 def test_what_a_model_asks_decides_before_what_is_installed(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     on_gpu(monkeypatch, 9)
     for needs, said in (
-        (attention.Needs(sinks=True), "it gives attention sinks, which this model has, no gradient"),
-        (attention.Needs(dtype=torch.float32), "it takes bf16 or fp16 and the model is computed in fp32"),
-        (attention.Needs(head_dim=512), "it takes heads of up to 256 dimensions, in eights, not 512"),
-        (attention.Needs(head_dim=36), "in eights, not 36"),
+        (attention.Requirements(sinks=True), "it gives attention sinks, which this model has, no gradient"),
+        (attention.Requirements(dtype=torch.float32), "it takes bf16 or fp16 and the model is computed in fp32"),
+        (attention.Requirements(head_dim=512), "it takes heads of up to 256 dimensions, in eights, not 512"),
+        (attention.Requirements(head_dim=36), "in eights, not 36"),
     ):
         name = attention.register("auto", needs=needs)
-        assert attention.told(name).startswith("sdpa (auto: not flash3: ") and said in attention.told(name)
+        assert attention.describe(name).startswith("sdpa (auto: not flash3: ") and said in attention.describe(name)
         with pytest.raises(ConfigError, match=f"train.attention is flash3; .*{said}.*set train.attention=sdpa"):
             attention.register("flash3", needs=needs)
-    assert attention.told(attention.register("auto", needs=attention.Needs(head_dim=256))) == "flash3 (auto)"
+    assert attention.describe(attention.register("auto", needs=attention.Requirements(head_dim=256))) == "flash3 (auto)"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a machine with CUDA has something to choose from")
 def test_a_cpu_takes_sdpa_and_says_why() -> None:
-    assert attention.told(attention.register("auto")) == "sdpa (auto: no CUDA device)"
-    assert attention.told(attention.register("sdpa")) == "sdpa"
+    assert attention.describe(attention.register("auto")) == "sdpa (auto: no CUDA device)"
+    assert attention.describe(attention.register("sdpa")) == "sdpa"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a machine with CUDA may have them")

@@ -1,19 +1,14 @@
 """Windows and sinks inside Ulysses' exchange: each document alone under eager attention in one process is the reference."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
+import exchange_work
 import numpy as np
 import pytest
+import ranks
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent))
-import exchange_work  # noqa: E402
-import ranks  # noqa: E402
-from architectures import made  # noqa: E402
-from exchange_work import ENDS, ids, weighted  # noqa: E402
+from architectures import made
+from exchange_work import ENDS, ids, weighted
 
 MIXED = {"sliding_window": 6, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -1,20 +1,16 @@
 """What a CPU cannot confirm of the attention kernels: `make test-gpu` on a CUDA machine. One test a claim; a kernel that is not there is
 skipped with what it lacks."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from architectures import made
+from oracle import ENDS, eager, heads, visible
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ropewalk.train import attention
-from ropewalk.train.attention import choice, fit, shifted
-
-sys.path.insert(0, str(Path(__file__).parent))
-from architectures import made  # noqa: E402
-from oracle import ENDS, eager, heads, visible  # noqa: E402
+from ropewalk.train.attention import backend, s2_attn, support
 
 pytestmark = [
     pytest.mark.gpu,
@@ -25,9 +21,9 @@ DOCUMENTS = (0, 1000, 1001, 3000, 4096)
 
 
 def kernel(name: str) -> Any:
-    if missing := choice.lacks(choice.ON_GPU[name], fit.Needs()):
+    if missing := backend.why_unavailable(backend.ON_GPU[name], support.Requirements()):
         pytest.skip(f"{name}: {missing}")
-    return choice.ON_GPU[name].function
+    return backend.ON_GPU[name].function
 
 
 def marks(ends: tuple[int, ...]) -> dict[str, Any]:
@@ -46,7 +42,7 @@ def near(ours: torch.Tensor, theirs: torch.Tensor, allowed: float) -> None:
 @pytest.mark.parametrize(
     "shape", [(8, 2, 64, 64), (8, 8, 128, 128), (4, 1, 128, 64)], ids=["gqa", "wide", "narrow values"]
 )
-@pytest.mark.parametrize("name", choice.ON_GPU)
+@pytest.mark.parametrize("name", backend.ON_GPU)
 def test_it_equals_per_document_sdpa_in_fp32_forward_and_backward(name: str, shape: Any, window: int | None) -> None:
     run, (h, k, d, e) = kernel(name), shape
     given = on_device(h, k, d, 4096, e=e)
@@ -62,7 +58,7 @@ def test_it_equals_per_document_sdpa_in_fp32_forward_and_backward(name: str, sha
 
 
 @pytest.mark.parametrize("window", [None, 4096])
-@pytest.mark.parametrize("name", [*choice.ON_GPU, "sdpa"])
+@pytest.mark.parametrize("name", [*backend.ON_GPU, "sdpa"])
 def test_it_takes_131072_tokens_in_one_call(name: str, window: int | None) -> None:
     run = attention.sdpa if name == "sdpa" else kernel(name)
     given = on_device(8, 2, 128, LONG)
@@ -83,7 +79,7 @@ def test_it_takes_131072_tokens_in_one_call(name: str, window: int | None) -> No
     near(found[:, last], wanted.transpose(1, 2), 2e-2)
 
 
-@pytest.mark.parametrize("name", [*choice.ON_GPU, "sdpa"])
+@pytest.mark.parametrize("name", [*backend.ON_GPU, "sdpa"])
 @pytest.mark.parametrize("window", [None, 300])
 def test_a_document_changes_no_bit_of_the_next(name: str, window: int | None) -> None:
     run = attention.sdpa if name == "sdpa" else kernel(name)
@@ -116,19 +112,19 @@ def test_sdpa_never_takes_the_kernel_that_holds_all_scores(window: int | None, s
         out.float().sum().backward()
 
 
-@pytest.mark.parametrize("name", choice.ON_GPU)
+@pytest.mark.parametrize("name", backend.ON_GPU)
 def test_shifted_groups_equal_those_of_sdpa(name: str) -> None:
     run = kernel(name)
     trains: Any = torch.nn.Module().train()
     given = on_device(8, 2, 64, 4096)
     found, wanted = (
-        shifted.shifted(one, 256)(trains, *x, None, scaling=0.125, **marks(DOCUMENTS))[0]
+        s2_attn.shifted(one, 256)(trains, *x, None, scaling=0.125, **marks(DOCUMENTS))[0]
         for one, x in ((run, given), (attention.sdpa, [x.float() for x in given]))
     )
     near(found, wanted, 1e-2)
 
 
-@pytest.mark.parametrize("name", choice.ON_GPU)
+@pytest.mark.parametrize("name", backend.ON_GPU)
 def test_a_recomputed_layer_has_the_same_output(name: str) -> None:
     """Activation checkpointing computes it twice; the forward pass of these kernels is deterministic, their backward is not promised."""
     run = kernel(name)
@@ -142,10 +138,10 @@ def test_a_model_takes_what_auto_chose(kind: str) -> None:
     """transformers must not put a kernel of its own in its place."""
     more = {"GptOss": {"num_local_experts": 4, "num_experts_per_tok": 2}, "Mistral": {"sliding_window": 6}}
     model = made(kind, more.get(kind, {})).bfloat16().cuda()
-    attention.prove(model)
-    name = attention.register("auto", needs=attention.needs(model, torch.bfloat16))
+    attention.prove_documents_isolated(model)
+    name = attention.register("auto", needs=attention.requirements_of(model, torch.bfloat16))
     model.set_attn_implementation(name)
     assert model.config._attn_implementation == name
     ids = torch.arange(1, 41, device="cuda")[None]
     out = model(input_ids=ids, use_cache=False, **marks((0, 15, 40))).logits
-    assert bool(out.isfinite().all()), attention.told(name)
+    assert bool(out.isfinite().all()), attention.describe(name)

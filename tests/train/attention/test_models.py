@@ -1,6 +1,5 @@
 """Architectures of transformers with windows, sinks and shared heads: packed documents against each alone under eager attention."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +7,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from architectures import made
+from models import documents, packed
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import YarnConfig
 from ropewalk.train import attention
-from ropewalk.train import model as models
-from ropewalk.train.attention import fit, leaks
+from ropewalk.train.attention import isolation, support
+from ropewalk.train.base import Base, base_config
+from ropewalk.train.model import build as models
 from ropewalk.train.rope import plan as rope_plan
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent))
-from architectures import made  # noqa: E402
-from models import documents, packed  # noqa: E402
 
 LENGTHS = [13, 1, 40, 7, 30, 5]
 MIXED = {"layer_types": ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"]}
@@ -73,9 +70,9 @@ def test_packed_windows_have_the_losses_and_gradients_of_each_document_alone(nam
 def test_windows_reach_the_kernel_and_documents_are_proved_apart(name: str) -> None:
     kind, changes, sliding = MODELS[name]
     model = made(kind, changes)
-    attention.refuse(model.config, name)
+    attention.refuse_unsupported(model.config, name)
     before = model.config._attn_implementation
-    attention.prove(model)
+    attention.prove_documents_isolated(model)
     assert model.config._attn_implementation == before and not model.training
     kinds = getattr(model.config, "layer_types", None)
     assert sliding == (kinds.count("sliding_attention") if kinds else 4)
@@ -91,7 +88,7 @@ def test_a_window_that_stays_in_the_mask_is_refused(kind: str, changes: dict[str
     with pytest.raises(
         ConfigError, match="is a sliding-window layer and its code gives its attention kernel the window None"
     ):
-        attention.prove(model)
+        attention.prove_documents_isolated(model)
 
 
 def test_a_model_that_mixes_tokens_elsewhere_is_refused() -> None:
@@ -102,12 +99,12 @@ def test_a_model_that_mixes_tokens_elsewhere_is_refused() -> None:
     def mix(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
         return output + 0.1 * torch.roll(output, 1, dims=1)
 
-    attention.prove(model)
+    attention.prove_documents_isolated(model)
     layer.register_forward_hook(mix)
     with pytest.raises(
         ConfigError, match="a document changes the hidden states of the next one by .*choose another model"
     ):
-        attention.prove(model)
+        attention.prove_documents_isolated(model)
 
 
 @pytest.mark.parametrize(
@@ -117,17 +114,17 @@ def test_logits_that_are_more_than_hidden_states_times_the_head_are_refused(name
     """By what the model does, whether a key of its config says so or, as in the last, only its code."""
     model = made(name, changes)
     if name == "Llama":
-        attention.prove(model)
+        attention.prove_documents_isolated(model)
         model.lm_head.register_forward_hook(lambda module, given, logits: 30 * torch.tanh(logits / 30))
     with pytest.raises(ConfigError, match="its logits are not its hidden states times its head"):
-        attention.prove(model)
+        attention.prove_documents_isolated(model)
 
 
 def test_the_proof_of_documents_fails_without_borders(monkeypatch: pytest.MonkeyPatch) -> None:
     model = made("Llama", {})
-    monkeypatch.setattr(leaks, "borders", lambda cu: {})
+    monkeypatch.setattr(isolation, "borders", lambda cu: {})
     with pytest.raises(ConfigError, match="a document changes the hidden states of the next one"):
-        attention.prove(model)
+        attention.prove_documents_isolated(model)
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -150,14 +147,16 @@ def test_what_no_kernel_does_is_refused_by_name(name: str) -> None:
     kind, changes, said = REFUSED[name]
     config = getattr(transformers, f"{kind}Config")(**changes)
     with pytest.raises(ConfigError, match=f"model.path is the-model; its architecture {said}"):
-        attention.refuse(config, "the-model")
+        attention.refuse_unsupported(config, "the-model")
 
 
 def test_needs_are_read_off_the_model() -> None:
-    assert attention.needs(made("Llama", {}), torch.float32) == attention.Needs(torch.float32, 16, False)
-    assert attention.needs(made("GptOss", {**MIXED, **EXPERTS}), torch.bfloat16).sinks
+    assert attention.requirements_of(made("Llama", {}), torch.float32) == attention.Requirements(
+        torch.float32, 16, False
+    )
+    assert attention.requirements_of(made("GptOss", {**MIXED, **EXPERTS}), torch.bfloat16).sinks
     deepseek = transformers.DeepseekV3Config(qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128)
-    assert fit.head_dim(deepseek) == 192
+    assert support.head_dim(deepseek) == 192
 
 
 @pytest.mark.parametrize("name", ["gemma 3", "olmo 3", "gpt-oss"])
@@ -168,10 +167,10 @@ def test_a_windowed_base_is_built_as_the_trainer_builds_it(name: str, tmp_path: 
         yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 64}
         changes = {**changes, "rope_parameters": {**yarn, "truncate": False}}
     made(kind, changes).save_pretrained(tmp_path)
-    base = models.Base(str(tmp_path))
-    plan = rope_plan.make(YarnConfig(factor=8.0), models.base_config(base), name)
+    base = Base(str(tmp_path))
+    plan = rope_plan.make(YarnConfig(factor=8.0), base_config(base), name)
     model: Any = models.build(base, plan, dtype=torch.float32, attention_kernel="auto", computes=torch.float32).eval()
-    assert attention.told(model.config._attn_implementation).startswith("sdpa")
+    assert attention.describe(model.config._attn_implementation).startswith("sdpa")
     row, pieces = packed(LENGTHS, sum(LENGTHS))
     marks = attention.borders(torch.from_numpy(row.cu_seqlens))
     ids, positions, labels = (torch.from_numpy(x) for x in (row.input_ids, row.position_ids, row.labels))

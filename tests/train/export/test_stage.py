@@ -10,19 +10,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ropewalk.conf.data import DataConfig, SourceConfig
+from ropewalk.conf.artifacts.manifest import Manifest, write_json
+from ropewalk.conf.data import DataConfig
 from ropewalk.conf.errors import ConfigError, ProofError
-from ropewalk.conf.manifest import Manifest, write_json
+from ropewalk.conf.eval import EvalConfig, ExportConfig
+from ropewalk.conf.model import ModelConfig
 from ropewalk.conf.scaling import Llama3Config, PIConfig, RopeConfig, YarnConfig
-from ropewalk.conf.schema import (
-    Config,
-    EvalConfig,
-    ExportConfig,
-    ModelConfig,
-    TrainConfig,
-)
+from ropewalk.conf.schema import Config, TrainConfig
+from ropewalk.conf.sources import SourceConfig
 from ropewalk.train.export import stage
-from ropewalk.train.model import load_trained
+from ropewalk.train.model.build import load_trained
 
 YARN = YarnConfig(factor=8.0)
 MARKS = {"rope": "a", "train": "b"}

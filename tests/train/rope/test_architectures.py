@@ -11,8 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import ROPE_CLASSES, DynamicConfig, LongRopeConfig, RopeConfig, YarnConfig
-from ropewalk.train import model as models
-from ropewalk.train.model import Base
+from ropewalk.train.base import Base, base_config
 from ropewalk.train.rope import plan, proof
 
 SMALL: dict[str, Any] = {
@@ -220,7 +219,7 @@ def test_a_config_file_that_is_wrong_is_refused_in_one_line(name: str, tmp_path:
     content, said = WRONG_FILES[name]
     (tmp_path / "config.json").write_text(json.dumps(LLAMA | content))
     with pytest.raises(ConfigError, match=said) as error:
-        config = models.base_config(Base(str(tmp_path)))
+        config = base_config(Base(str(tmp_path)))
         plan.make(YarnConfig(factor=4.0, original_max_position_embeddings=64), config, tmp_path.name)
     assert "\n" not in str(error.value) and str(error.value).count(";") >= 2
 
@@ -278,7 +277,7 @@ def test_the_temperature_of_decoupled_heads_goes_into_the_softmax_scale() -> Non
 def from_file(folder: Path, window: int, scaling: dict[str, Any], **more: Any) -> PreTrainedConfig:
     content = {**LLAMA, "model_type": "qwen2", "rope_theta": 1e6, "max_position_embeddings": window, **more}
     (folder / "config.json").write_text(json.dumps({**content, "rope_scaling": scaling}))
-    return models.base_config(Base(str(folder)))
+    return base_config(Base(str(folder)))
 
 
 QWEN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32_768}
@@ -323,8 +322,8 @@ def test_a_scaled_base_without_its_original_window_is_refused_until_it_is_given(
 def test_a_base_whose_original_window_is_given_is_proved_as_it_is(tmp_path: Path) -> None:
     """Its table is the one that transformers builds, from the window that transformers takes for the original."""
     from_file(tmp_path, 256, {"type": "yarn", "factor": 4.0}, **{k: v for k, v in SMALL.items() if k not in LLAMA})
-    config = models.base_config(Base(str(tmp_path)))
+    config = base_config(Base(str(tmp_path)))
     made = plan.make(YarnConfig(factor=8.0, original_max_position_embeddings=64), config, "small")
-    for one, wanted in ((config, made.unscaled), (plan.apply(made, models.base_config(Base(str(tmp_path)))), made)):
+    for one, wanted in ((config, made.unscaled), (plan.apply(made, base_config(Base(str(tmp_path)))), made)):
         model = AutoModelForCausalLM.from_config(one)
         assert "queries and keys" in proof.prove(model, wanted, "as it is")

@@ -5,14 +5,7 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig
 
-from ropewalk.conf.scaling import (
-    DynamicConfig,
-    LongRopeConfig,
-    NTKConfig,
-    PIConfig,
-    RopeConfig,
-    YarnConfig,
-)
+from ropewalk.conf.scaling import DynamicConfig, LongRopeConfig, NTKConfig, PIConfig, RopeConfig, YarnConfig
 from ropewalk.train.rope import plan
 from ropewalk.train.rope.lint import lint
 from ropewalk.train.rope.plan import RopePlan

@@ -20,7 +20,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import ROPE_CLASSES, LongRopeConfig, RopeConfig, TableConfig, YarnConfig
-from ropewalk.train.model import Base
+from ropewalk.train.base import Base
 from ropewalk.train.rope import plan, stage
 from ropewalk.train.rope.methods import METHODS, Rotary, Table
 

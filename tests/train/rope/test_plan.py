@@ -14,7 +14,7 @@ from transformers import (
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import NTKConfig, PIConfig, RopeConfig, YarnConfig
-from ropewalk.train.rope import plan, show
+from ropewalk.train.rope import plan, table
 from ropewalk.train.rope.plan import RopePlan
 
 ACCEPTED = {
@@ -101,7 +101,7 @@ def test_unscaled_plan_is_that_of_the_base() -> None:
 
 
 def test_summary_has_a_line_a_dimension() -> None:
-    lines = show.summary(plan.make(YarnConfig(factor=8.0), llama(), "the-model")).splitlines()
+    lines = table.summary(plan.make(YarnConfig(factor=8.0), llama(), "the-model")).splitlines()
     assert "yarn x8: 4,096 -> 32,768 tokens" in lines[0]
     assert len(lines) == 3 + 16 + 1
     assert lines[3].split()[-1] == "0%" and lines[-2].split()[-1] == "100%"
@@ -116,4 +116,4 @@ def test_summary_counts_the_angles_that_were_never_seen() -> None:
     beyond = sum(t < 1 and later > t * 1.001 for t, later in zip(seen, asked, strict=True))
     assert beyond > 2
     for rope, count in ((NTKConfig(factor=s), beyond), (PIConfig(factor=s), 0), (YarnConfig(factor=s), 0)):
-        assert f"; {count} dimension(s) never came round" in show.summary(plan.make(rope, llama(), "m"))
+        assert f"; {count} dimension(s) never came round" in table.summary(plan.make(rope, llama(), "m"))

@@ -1,0 +1,157 @@
+"""What a plan holds, counted over its pieces: by document, by length, by source. Pure, but for `read`.
+
+Legend: P pieces, S sequences, D documents of all sources end to end, as the plan numbers them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ropewalk.data.tokens.boundaries import BoundaryTokens
+from ropewalk.data.tokens.store import numbers
+
+BOUNDS = (256, 1024, 4096, 16384, 32768, 65536, 131072, 262144, 524288, 1048576)
+LABELS = (*(f"{low + 1}-{high}" for low, high in zip((0, *BOUNDS), BOUNDS, strict=False)), f">{BOUNDS[-1]}")
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A plan's pieces in its order."""
+
+    document: np.ndarray  # (P,) int64, among D
+    start: np.ndarray  # (P,) int64, tokens of the document before it, marks among them
+    length: np.ndarray  # (P,) int64
+    offsets: np.ndarray  # (S + 1,) the first piece of each sequence
+
+    @property
+    def sequence(self) -> np.ndarray:
+        """(P,) the sequence of each piece."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
+    @property
+    def targets(self) -> np.ndarray:
+        """(P,) labels that count: every token of a piece but the first is one, with the document mask on and off."""
+        return self.length - 1
+
+
+def read(plan: Path) -> Pieces:
+    """The pieces of a finished plan."""
+    column = pa.ipc.open_file(pa.memory_map(str(plan / "plan.arrow"))).read_all()["pieces"].combine_chunks()
+    flat = column.values
+    document, start, length = (numbers(flat.field(key)).astype(np.int64) for key in ("document", "start", "length"))
+    return Pieces(document, start, length, numbers(column.offsets))
+
+
+def own_before(pieces: Pieces, document_mask: bool) -> np.ndarray:
+    """(P,) how many tokens of its own document a piece has before it that its tokens attend to.
+
+    With the mask none: the reader draws a border around every piece, also between two of one document. Without it the pieces
+    of its document earlier in the sequence. A start before the last one's end is a copy of the document and begins anew: what
+    was read before is no context of its own.
+    """
+    if document_mask or not len(pieces.length):
+        return np.zeros(len(pieces.length), dtype=np.int64)
+    sequence = pieces.sequence
+    order = np.lexsort((pieces.document, sequence))  # stable: in the plan's order within
+    group, document, start, length = (a[order] for a in (sequence, pieces.document, pieces.start, pieces.length))
+    same = (group[1:] == group[:-1]) & (document[1:] == document[:-1])
+    anew = np.concatenate([[True], ~same | (start[1:] < start[:-1] + length[:-1])])
+    begins = np.cumsum(length) - length
+    before = np.empty_like(begins)
+    before[order] = begins - np.maximum.accumulate(np.where(anew, begins, 0))
+    return before
+
+
+def own_bounds(seq_len: int) -> list[int]:
+    """The L of "more than L tokens of its own document", below a sequence; a quarter and a half of it among them."""
+    return sorted({b for b in (*BOUNDS, seq_len // 4, seq_len // 2) if 0 < b < seq_len})
+
+
+def longest_context(pieces: Pieces, before: np.ndarray) -> int:
+    """The most tokens of its own document that any target has before it; a piece of one token has no target."""
+    return int((before + pieces.targets).max(initial=0, where=pieces.targets > 0))
+
+
+def own_context(
+    pieces: Pieces, before: np.ndarray, source: np.ndarray, sources: int, bounds: list[int]
+) -> dict[int, np.ndarray]:
+    """For each bound (sources + 1,): the share of each source's targets, and at the end of all, that have more than `bound`
+    tokens of their own document before them. `source`: (P,) the source of each piece."""
+    targets, found = pieces.targets, {}
+    whole = _by_source(source, targets, sources)
+    for bound in bounds:
+        far = targets - np.clip(bound - before, 0, targets)
+        found[bound] = _by_source(source, far, sources) / np.maximum(whole, 1)
+    return found
+
+
+def _by_source(source: np.ndarray, amount: np.ndarray, sources: int) -> np.ndarray:
+    each = np.bincount(source, amount, sources)
+    return np.append(each, each.sum())
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What the plan holds of each document, in stored tokens (marks are none)."""
+
+    times: np.ndarray  # (D,) how often it was taken
+    tokens: np.ndarray  # (D,) its tokens in the plan, repeats among them
+    distinct: np.ndarray  # (D,) its tokens in the plan, each once
+
+
+def taken(pieces: Pieces, length: np.ndarray, marks: BoundaryTokens) -> Taken:
+    """`length`: (D,) stored tokens. A taking is a prefix of its document, so each has one piece that starts at 0."""
+    total = len(length)
+    times = np.bincount(pieces.document[pieces.start == 0], minlength=total)
+    ends = pieces.start + pieces.length
+    last = marks.before + length[pieces.document]
+    closed = np.bincount(pieces.document[ends > last], minlength=total)
+    virtual = np.bincount(pieces.document, pieces.length, total).astype(np.int64)
+    reached = np.zeros(total, dtype=np.int64)
+    np.maximum.at(reached, pieces.document, ends)
+    return Taken(times, virtual - marks.before * times - closed, marks.stored(reached, length))
+
+
+def by_length(length: np.ndarray, heldout: np.ndarray, found: Taken) -> dict[str, dict[str, int]]:
+    """By the documents' stored length: documents and tokens before (in the store), held out, taken by the mixture (whole
+    documents, a repeat counts again) and in the plan. Lengths that no document has are left out."""
+    where = np.searchsorted(BOUNDS, length)
+    columns = {
+        "documents": np.ones_like(length),
+        "tokens": length,
+        "heldout_documents": heldout,
+        "heldout_tokens": length * heldout,
+        "taken_documents": found.times,
+        "taken_tokens": length * found.times,
+        "plan_documents": found.times > 0,
+        "plan_tokens": found.tokens,
+    }
+    sums = {key: np.bincount(where, column, len(LABELS)).astype(np.int64) for key, column in columns.items()}
+    return {
+        label: {key: int(column[at]) for key, column in sums.items()}
+        for at, label in enumerate(LABELS)
+        if sums["documents"][at]
+    }
+
+
+def few_give_half(tokens: np.ndarray) -> int:
+    """The fewest documents that give half of `tokens` (documents,); 0 when there are none."""
+    ordered = np.sort(tokens)[::-1]
+    return int(np.searchsorted(np.cumsum(ordered), tokens.sum() / 2)) + 1 if tokens.any() else 0
+
+
+def histogram(lengths: np.ndarray, seq_len: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Pieces, and their tokens, by the piece's length."""
+    edges = [0, *(b for b in BOUNDS if b < seq_len), seq_len]
+    where = np.searchsorted(edges[1:], lengths)
+    names = [f"{low + 1}-{high}" for low, high in zip(edges, edges[1:], strict=False)]
+    counts, tokens = (np.bincount(where, w, len(names)).astype(np.int64).tolist() for w in (None, lengths))
+    return dict(zip(names, counts, strict=True)), dict(zip(names, tokens, strict=True))
+
+
+def sources_of_sequences(pieces: Pieces, source: np.ndarray, sources: int) -> np.ndarray:
+    """(sources,) how many sequences hold a piece of each source."""
+    pairs = np.unique(pieces.sequence * sources + source)
+    return np.bincount(pairs % sources, minlength=sources)

@@ -1,0 +1,95 @@
+"""The edge of the search: one live model that is given one candidate's table after another, each proved before it is measured."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ropewalk.conf.artifacts.manifest import fingerprint
+from ropewalk.conf.errors import ConfigError, DataError
+from ropewalk.conf.schema import Config
+from ropewalk.data.dataset import DataArtifacts, Window, heldout_windows
+from ropewalk.eval.calibrate.trial import Candidate
+from ropewalk.eval.measure import score
+from ropewalk.train.base import Base, base_config
+from ropewalk.train.model import build as models
+from ropewalk.train.rope import plan as rope_plan
+from ropewalk.train.rope.plan import RopePlan
+
+
+class CandidateModel:
+    """A base, loaded once."""
+
+    def __init__(self, config: Config, base: Base, plan: RopePlan) -> None:
+        self.base, self.plan, self.batch_tokens = base, plan, config.eval.batch_tokens
+        dtype = torch.bfloat16 if config.eval.precision == "bf16" else torch.float32
+        model = models.build(
+            base, plan.unscaled, dtype=dtype, attention_kernel=config.train.attention, when="before the search"
+        )
+        self.model = model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+
+    def plan_of(self, candidate: Candidate) -> RopePlan:
+        """The rope plan of a candidate for this base, from the run's original window."""
+        original = self.plan.original_max_position_embeddings
+        rope = replace(candidate.rope, original_max_position_embeddings=original)
+        return rope_plan.make(rope, base_config(self.base), self.base.name)
+
+    def nll(self, plan: RopePlan, windows: np.ndarray) -> np.ndarray:
+        """Losses of the model under a plan: (N, S) -> (N, S-1). Raises: ProofError when the plan is not live."""
+        models.rescale(self.model, plan)
+        return score.window_nll(self.model, windows, self.batch_tokens)
+
+    def measure(self, candidate: Candidate, windows: np.ndarray) -> np.ndarray:
+        return self.nll(self.plan_of(candidate), windows)
+
+
+def refuse(config: Config, plan: RopePlan) -> None:
+    """What cannot be calibrated, before a weight is read. Raises: ConfigError."""
+    window, length = plan.base_window, config.calibrate.length
+    if plan.method == "none":
+        raise ConfigError(
+            "rope is none; calibrate searches a scaling, so it needs a factor; e.g. rope=yarn rope.factor=4"
+        )
+    if plan.qk_head_dim:
+        raise ConfigError(
+            f"model.path has decoupled rotary dimensions ({plan.qk_head_dim} a head); their temperature is set when the model is built, "
+            "which calibrate does not vary yet; use rope=yarn as it is"
+        )
+    if length is not None and not window < length <= plan.max_position_embeddings:
+        raise ConfigError(
+            f"calibrate.length is {length}; it must be above the base's window {window} and at most the new one "
+            f"{plan.max_position_embeddings}; unset it for the new one"
+        )
+
+
+def findings(config: Config, plan: RopePlan) -> list[str]:
+    """What is likely to disappoint."""
+    length = config.calibrate.length
+    if length is None or length == plan.max_position_embeddings:
+        return []
+    return [
+        f"calibrate.length is {length}; the plan reaches {plan.max_position_embeddings} tokens, and what is chosen on shorter stretches "
+        "leaves the slowest dimensions untried beyond; unset it where time allows"
+    ]
+
+
+def split(config: Config, data: DataArtifacts, plan: RopePlan) -> tuple[list[Window], list[Window]]:
+    """Held-out stretches to choose on and to report on, of different documents. Raises: DataError with fewer than two."""
+    length, found = plan.max_position_embeddings, []
+    for store in data.texts(config.data):
+        found += heldout_windows(store, length, 1 << 30, config.eval.windows_per_document)
+    names = sorted({w.document for w in found}, key=lambda document: fingerprint([config.seed, document]))
+    if len(names) < 2:
+        raise DataError(
+            f"data.heldout is {config.data.heldout}; {len(names)} held-out document(s) have {length} tokens, and calibrate needs two, one to "
+            "choose on and one to report on; raise data.heldout, add long documents or lower rope.factor"
+        )
+    chosen = set(names[: len(names) // 2])
+    first, second = [w for w in found if w.document in chosen], [w for w in found if w.document not in chosen]
+    return first[: config.calibrate.windows], second[: config.calibrate.report_windows]
+
+
+def stack(windows: Sequence[Window], length: int | None = None) -> np.ndarray:
+    """(N, S) int64"""
+    return np.stack([w.ids[:length] for w in windows])

@@ -1,0 +1,232 @@
+"""The stage contract: finished whole or not at all, skipped when equal, set aside by name when not."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ropewalk.conf.artifacts import manifest
+from ropewalk.conf.artifacts.locks import lock_or_refuse
+from ropewalk.conf.artifacts.manifest import fingerprint, first_difference, run_shared, run_stage
+from ropewalk.conf.errors import ConfigError
+
+
+def writer(text: str, calls: list[Path] | None = None) -> Any:
+    def work(temporary: Path) -> dict[str, Any]:
+        (temporary / "part").write_text(text)
+        if calls is not None:
+            calls.append(temporary)
+        return {"text": text}
+
+    return work
+
+
+def test_stage_is_worked_beside_its_output_and_renamed(tmp_path: Path) -> None:
+    calls: list[Path] = []
+    made, said = run_stage("lay", {"a": 1}, tmp_path / "out", writer("x", calls))
+    assert calls == [tmp_path / "out.tmp"] and not calls[0].exists()
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest.json", "part"]
+    assert said.startswith("lay: done in") and made.facts == {"text": "x"}
+
+
+def test_manifest_tells_stage_fingerprint_content_and_facts(tmp_path: Path) -> None:
+    run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
+    told = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert (told["schema"], told["stage"], told["content"], told["facts"]) == (1, "lay", {"a": 1}, {"text": "x"})
+    assert len(told["fingerprint"]) == 64 and told["seconds"] >= 0
+    assert manifest.read(tmp_path / "out") == manifest.Manifest(**told)
+
+
+@pytest.mark.parametrize("text", ['{"name": "an extension", "version": "3"}', "[1]", '"x"', "{", "\xff"])
+def test_a_foreign_manifest_is_none_and_what_lies_there_is_kept(tmp_path: Path, text: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_bytes(text.encode("latin-1"))
+    assert manifest.read(tmp_path / "out") is None
+    run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
+    assert (tmp_path / "out.unfinished1" / "manifest.json").read_bytes() == text.encode("latin-1")
+
+
+def test_a_manifest_that_is_renamed_while_it_is_read_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
+    real = manifest.read_json
+
+    def late(path: Path) -> Any:
+        path.parent.rename(tmp_path / "elsewhere")
+        return real(path)
+
+    monkeypatch.setattr(manifest, "read_json", late)
+    assert manifest.read(tmp_path / "out") is None
+    monkeypatch.undo()
+    assert manifest.read(tmp_path / "elsewhere" / "part") is None  # a file
+
+
+def test_manifest_is_the_last_thing_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[tuple[str, str, bool]] = []
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        moved.append((Path(source).name, Path(target).name, (tmp_path / "out.tmp" / "part").exists()))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
+    assert moved[-2:] == [("manifest.json.tmp", "manifest.json", True), ("out.tmp", "out", True)]
+
+
+def test_equal_settings_skip(tmp_path: Path) -> None:
+    calls: list[Path] = []
+    first, _ = run_stage("lay", {"a": 1, "b": [2]}, tmp_path / "out", writer("x", calls))
+    again, said = run_stage("lay", {"b": [2], "a": 1}, tmp_path / "out", writer("y", calls))
+    assert len(calls) == 1 and again == first and "skipped" in said
+    assert (tmp_path / "out" / "part").read_text() == "x"
+
+
+def test_other_settings_set_the_former_aside_and_name_the_key(tmp_path: Path) -> None:
+    old, _ = run_stage("lay", {"a": 1, "deep": {"lr": 0.1, "x": 1}}, tmp_path / "out", writer("x"))
+    _, said = run_stage("lay", {"a": 1, "deep": {"lr": 0.2, "x": 2}}, tmp_path / "out", writer("y"))
+    kept = tmp_path / f"out.{old.fingerprint[:8]}"
+    assert "deep.lr was 0.1, is 0.2" in said and kept.name in said
+    assert (kept / "part").read_text() == "x" and (tmp_path / "out" / "part").read_text() == "y"
+
+
+def test_former_settings_bring_their_result_back(tmp_path: Path) -> None:
+    calls: list[Path] = []
+    first, _ = run_stage("lay", {"a": 1}, tmp_path / "out", writer("x", calls))
+    second, _ = run_stage("lay", {"a": 2}, tmp_path / "out", writer("y", calls))
+    back, said = run_stage("lay", {"a": 1}, tmp_path / "out", writer("z", calls))
+    assert len(calls) == 2 and back == first and "brought back" in said
+    assert (tmp_path / "out" / "part").read_text() == "x"
+    assert manifest.read(tmp_path / f"out.{second.fingerprint[:8]}") == second
+
+
+def test_crash_leaves_nothing_finished(tmp_path: Path) -> None:
+    def crash(temporary: Path) -> dict[str, Any]:
+        (temporary / "part").write_text("half")
+        raise RuntimeError("power")
+
+    with pytest.raises(RuntimeError, match="power"):
+        run_stage("lay", {"a": 1}, tmp_path / "out", crash)
+    assert manifest.read(tmp_path / "out") is None and not (tmp_path / "out").exists()
+
+
+def test_what_a_crash_left_is_not_in_the_next_result(tmp_path: Path) -> None:
+    (tmp_path / "out.tmp").mkdir()
+    (tmp_path / "out.tmp" / "leftover").write_text("half")
+    run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
+    assert not (tmp_path / "out" / "leftover").exists()
+
+
+def crash_after(name: str) -> Any:
+    def work(temporary: Path) -> dict[str, Any]:
+        (temporary / name).write_text("half")
+        raise RuntimeError("power")
+
+    return work
+
+
+@pytest.mark.parametrize(("content", "kept"), [({"a": 1}, True), ({"a": 2}, False)])
+def test_resumable_stage_finds_its_own_leftovers_only(tmp_path: Path, content: Any, kept: bool) -> None:
+    with pytest.raises(RuntimeError):
+        run_stage("lay", {"a": 1}, tmp_path / "out", crash_after("checkpoint"), resumable=True)
+    run_stage("lay", content, tmp_path / "out", writer("x"), resumable=True)
+    assert (tmp_path / "out" / "checkpoint").exists() is kept
+    assert not (tmp_path / "out" / "content.json").exists()
+
+
+def test_crash_while_redoing_keeps_the_former_result(tmp_path: Path) -> None:
+    old, _ = run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
+    with pytest.raises(RuntimeError):
+        run_stage("lay", {"a": 2}, tmp_path / "out", crash_after("part"))
+    assert manifest.read(tmp_path / "out") is None
+    assert manifest.read(tmp_path / f"out.{old.fingerprint[:8]}") == old
+
+
+def test_folder_without_a_manifest_does_not_break_the_end_of_a_stage(tmp_path: Path) -> None:
+    """Somebody's own file in the place of the output: kept, and the work of hours is not lost at its last step."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes").write_text("mine")
+    run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
+    assert (tmp_path / "out" / "part").read_text() == "x"
+    assert [p.read_text() for p in tmp_path.rglob("notes")] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ({"a": 1}, {"a": 1}, None),
+        ({"a": {"b": 1}}, {"a": {"b": 2}}, "a.b was 1, is 2"),
+        ({"a": 1}, {"a": 1, "b": 2}, "b was absent, is 2"),
+        ({"a": 1, "b": 2}, {"a": 1}, "b was 2, is absent"),
+        ({"a": [1, 2]}, {"a": [1, 3]}, "a was [1, 2], is [1, 3]"),
+        ({"a": {"b": 1}}, {"a": 5}, 'a was {"b": 1}, is 5'),
+    ],
+)
+def test_first_difference(old: Any, new: Any, said: str | None) -> None:
+    assert first_difference(old, new) == said
+
+
+def test_long_values_are_cut_in_the_message() -> None:
+    said = first_difference({"a": list(range(100))}, {"a": []})
+    assert said is not None and len(said) < 100
+
+
+def test_fingerprint_knows_values_not_order() -> None:
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    assert len({fingerprint(v) for v in ({"a": 1}, {"a": 2}, {"a": "1"}, {"b": 1}, {"a": [1]}, {"a": None}, {})}) == 7
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    manifest.write_json(tmp_path / "x.json", {"a": 1})
+    with pytest.raises(TypeError):
+        manifest.write_json(tmp_path / "x.json", {"a": object()})
+    assert manifest.read_json(tmp_path / "x.json") == {"a": 1}
+
+
+MAKER = """
+import sys, time
+from pathlib import Path
+from ropewalk.conf.manifest import run_shared
+
+def work(temporary):
+    (temporary / "half").touch()
+    time.sleep(1.0)
+    assert (temporary / "half").exists(), "another run deleted it"
+    return {}
+
+print(run_shared("lay", {"a": 1}, Path(sys.argv[1]), work)[1])
+"""
+
+
+def test_of_two_runs_that_share_a_cache_one_makes_a_part_and_the_other_waits(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", MAKER, str(tmp_path / "out")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = sorted(process.communicate(timeout=60)[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum("done in" in text for text in said) == 1
+    assert sum("skipped" in text for text in said) == 1
+
+
+def test_a_shared_part_is_made_again_after_its_maker_was_killed(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", MAKER, str(tmp_path / "out")])
+    while not (tmp_path / "out.tmp" / "half").exists():
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    assert "done in" in run_shared("lay", {"a": 1}, tmp_path / "out", writer("x"))[1]
+
+
+def test_two_commands_in_one_run_are_refused(tmp_path: Path) -> None:
+    refused = pytest.raises(ConfigError, match="name is demo; another ropewalk is at work")
+    with lock_or_refuse(tmp_path / "demo"), refused, lock_or_refuse(tmp_path / "demo"):
+        pass
+    with lock_or_refuse(tmp_path / "demo"):
+        pass
+
+
+def test_a_null_that_disappears_is_a_difference() -> None:
+    assert first_difference({"a": 1, "b": None}, {"a": 1}) == "b was null, is absent"
+    assert first_difference({"a": 1}, {"a": 1, "b": None}) == "b was absent, is null"

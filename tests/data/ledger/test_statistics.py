@@ -1,0 +1,167 @@
+"""What is counted over a plan's pieces, against Python that goes from token to token."""
+
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ropewalk.data.dataset import concatenate
+from ropewalk.data.ledger import statistics
+from ropewalk.data.ledger.statistics import Pieces
+from ropewalk.data.tokens.boundaries import BoundaryTokens
+
+Row = list[tuple[int, int, int]]  # pieces (document, start, length) of a sequence
+
+
+def pieces_of(rows: list[Row]) -> Pieces:
+    flat = np.array([p for row in rows for p in row], dtype=np.int64).reshape(-1, 3)
+    return Pieces(flat[:, 0], flat[:, 1], flat[:, 2], np.cumsum([0, *map(len, rows)]))
+
+
+def plans(documents: int = 4) -> st.SearchStrategy[list[Row]]:
+    """Any pieces in any order, also copies and pieces with a gap between them."""
+    piece = st.tuples(st.integers(0, documents - 1), st.integers(0, 12), st.integers(1, 9))
+    return st.lists(st.lists(piece, min_size=1, max_size=6), min_size=1, max_size=5)
+
+
+def own_contexts(rows: list[Row], document_mask: bool) -> list[tuple[int, int]]:
+    """`(document, tokens of its own before it)` of every target. A token is `(document, offset)`; what it attends to is what the
+    reader's borders allow, and a copy of its document is the text again, so only what came since that began is its context."""
+    found = []
+    for row in rows:
+        laid = concatenate([np.ones(n) for _, _, n in row], 64, document_mask=document_mask)
+        tokens = [(d, s + t) for d, s, n in row for t in range(n)]
+        for at in range(len(tokens) - 1):
+            if laid.labels[at] == -100:
+                continue
+            border = max(int(b) for b in laid.cu_seqlens if b <= at)
+            own: list[int] = []
+            for document, offset in tokens[border : at + 1]:
+                if document == tokens[at + 1][0]:
+                    own = [*own, offset] if not own or offset > own[-1] else [offset]
+            found.append((tokens[at + 1][0], len(own)))
+    return found
+
+
+@settings(deadline=None, max_examples=150)
+@given(plans(), st.booleans(), st.integers(0, 20))
+@example([[(0, 0, 2), (0, 2, 1)]], False, 0)
+def test_own_context_is_what_each_target_can_see_of_its_document(rows: list[Row], mask: bool, bound: int) -> None:
+    pieces = pieces_of(rows)
+    before = statistics.own_before(pieces, mask)
+    source = (pieces.document >= 2).astype(int)
+    got = statistics.own_context(pieces, before, source, 2, [bound])[bound]
+    targets = own_contexts(rows, mask)
+    for at, belongs in enumerate([lambda d: d < 2, lambda d: d >= 2, lambda d: True]):
+        mine = [n for d, n in targets if belongs(d)]
+        assert got[at] == pytest.approx(sum(n > bound for n in mine) / max(len(mine), 1))
+    assert len(targets) == pieces.targets.sum()
+    assert statistics.longest_context(pieces, before) == max([n for _, n in targets], default=0)
+
+
+def test_own_context_by_hand() -> None:
+    """One document in two pieces side by side: the mask parts them, without it the second sees the first."""
+    pieces = pieces_of([[(0, 0, 10), (0, 10, 5)]])
+    assert statistics.own_before(pieces, True).tolist() == [0, 0]
+    assert statistics.own_before(pieces, False).tolist() == [0, 10]
+    shares = {
+        mask: statistics.own_context(pieces, statistics.own_before(pieces, mask), np.zeros(2, int), 1, [8])[8][-1]
+        for mask in (True, False)
+    }
+    assert shares == {True: 1 / 13, False: 5 / 13}  # target 9 of the first; and 11 to 14
+
+
+def test_a_copy_of_a_document_is_no_context_of_its_own() -> None:
+    pieces = pieces_of([[(0, 0, 6), (0, 0, 6), (1, 0, 3), (0, 6, 2)]])
+    assert statistics.own_before(pieces, False).tolist() == [0, 0, 0, 6]
+
+
+def test_a_sequence_does_not_see_the_one_before() -> None:
+    pieces = pieces_of([[(0, 0, 6)], [(0, 6, 6)]])
+    assert statistics.own_before(pieces, False).tolist() == [0, 0]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1, 30), min_size=4, max_size=4),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 30), st.integers(0, 32)), max_size=6),
+    st.sampled_from([BoundaryTokens(), BoundaryTokens(begin=1), BoundaryTokens(end=2), BoundaryTokens(begin=1, end=2)]),
+)
+def test_what_is_taken_of_each_document(
+    lengths: list[int], takings: list[tuple[int, int, int]], marks: BoundaryTokens
+) -> None:
+    """Takings `(document, tokens, where it is cut in two)`, each a prefix of [begin] + stored + [end]."""
+    rows: list[Row] = [[]]
+    seen: Counter[tuple[int, int]] = Counter()
+    for document, tokens, cut in takings:
+        virtual = lengths[document] + marks.count
+        tokens = min(tokens, virtual)
+        at = cut if 0 < cut < tokens else tokens
+        rows += [[(document, 0, at)], *([[(document, at, tokens - at)]] if at < tokens else [])]
+        stored = [None] * marks.before + list(range(lengths[document]))
+        seen.update((document, t) for t in stored[:tokens] if t is not None)
+    found = statistics.taken(pieces_of(rows), np.array(lengths), marks)
+    for document in range(4):
+        mine = {t: n for (d, t), n in seen.items() if d == document}
+        assert found.times[document] == sum(d == document for d, _, _ in takings)
+        assert (found.tokens[document], found.distinct[document]) == (sum(mine.values()), len(mine))
+
+
+def test_lengths_by_hand() -> None:
+    length, heldout = np.array([256, 257, 1000, 5000, 2_000_000]), np.array([False, False, True, False, False])
+    found = statistics.Taken(
+        np.array([2, 1, 0, 1, 0]), np.array([512, 200, 0, 5000, 0]), np.array([256, 200, 0, 5000, 0])
+    )
+    keys = ("documents", "tokens", "heldout_documents", "heldout_tokens", "taken_documents", "taken_tokens", "plan_documents", "plan_tokens")  # fmt: skip
+    assert statistics.by_length(length, heldout, found) == {
+        label: dict(zip(keys, values, strict=True))
+        for label, values in {
+            "1-256": (1, 256, 0, 0, 2, 512, 1, 512),
+            "257-1024": (2, 1257, 1, 1000, 1, 257, 1, 200),
+            "4097-16384": (1, 5000, 0, 0, 1, 5000, 1, 5000),
+            ">1048576": (1, 2_000_000, 0, 0, 0, 0, 0, 0),
+        }.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("tokens", "few"), [([5, 1, 1, 1], 1), ([1, 1, 1, 1], 2), ([3, 3, 3], 2), ([0, 0], 0), ([], 0)]
+)
+def test_few_give_half(tokens: list[int], few: int) -> None:
+    assert statistics.few_give_half(np.array(tokens, dtype=np.int64)) == few
+
+
+def test_pieces_and_tokens_by_length() -> None:
+    counts, tokens = statistics.histogram(np.array([1, 256, 257, 600, 600]), 600)
+    assert (counts, tokens) == ({"1-256": 2, "257-600": 3}, {"1-256": 257, "257-600": 1457})
+
+
+def test_sequences_that_hold_a_source() -> None:
+    pieces = pieces_of([[(0, 0, 1), (5, 0, 1), (0, 1, 1)], [(5, 1, 1)]])
+    assert statistics.sources_of_sequences(pieces, (pieces.document == 5).astype(int), 3).tolist() == [1, 2, 0]
+
+
+def test_lengths_asked_of_own_context_hold_a_quarter_and_a_half() -> None:
+    assert statistics.own_bounds(2048) == [256, 512, 1024]
+    assert statistics.own_bounds(131072) == [256, 1024, 4096, 16384, 32768, 65536]
+    assert statistics.own_bounds(2) == [1]
+
+
+def test_a_million_pieces_take_a_moment() -> None:
+    rng = np.random.default_rng(0)
+    length = rng.integers(1, 4000, 1_000_000)
+    pieces = Pieces(
+        np.arange(len(length)) // 2,
+        np.where(np.arange(len(length)) % 2, 4000, 0),
+        length,
+        np.arange(0, len(length) + 1, 10),
+    )
+    source = (pieces.document > 250_000).astype(int)
+    started = time.process_time()
+    statistics.own_context(pieces, statistics.own_before(pieces, False), source, 2, statistics.own_bounds(131072))
+    statistics.taken(pieces, np.full(500_000, 8000), BoundaryTokens(begin=1, end=2))
+    statistics.sources_of_sequences(pieces, source, 2)
+    assert time.process_time() - started < 3  # 0.6 s on the machine it was written on: room for a slower one

@@ -1,0 +1,80 @@
+"""Sources that teach nothing: their tokens are read, none of their labels counts, wherever they are counted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from place import Place
+from plans import planned, stored
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.data.loading.loader import BatchLoader
+from ropewalk.data.loading.packed import PackedSequences
+from ropewalk.launch.config.compose import compose
+
+ROWS = [[(4, 3, 6), (0, 0, 4)], [(2, 15, 1), (3, 0, 9)], [(5, 0, 10)], [(1, 2, 3), (5, 2, 4), (0, 0, 2)]]
+
+
+def read(folder: Path, silent: tuple[int, ...]) -> PackedSequences:
+    """Two stores of three documents; token t of document d is 1000 d + t."""
+    documents = [1000 * d + np.arange(20 + d) for d in range(6)]
+    stores = [stored(folder / "one", documents[:3]), stored(folder / "two", documents[3:])]
+    return PackedSequences(planned(folder / "plan", ROWS, seq_len=10), stores, silent=silent)
+
+
+@pytest.mark.parametrize("silent", [(0,), (1,)])
+def test_labels_of_a_silent_source_are_ignored_and_the_rest_is_as_it_was(tmp_path: Path, silent: tuple[int]) -> None:
+    whole, found = read(tmp_path / "a", ()), read(tmp_path / "b", silent)
+    for number in range(len(ROWS)):
+        row, full = found[number], whole[number]
+        quiet = (full.input_ids < 3000) == (silent == (0,))
+        np.testing.assert_array_equal(row.labels, np.where(quiet, -100, full.labels))
+        np.testing.assert_array_equal(row.input_ids, full.input_ids)
+        np.testing.assert_array_equal(row.cu_seqlens, full.cu_seqlens)
+        assert found.labels(number) == (row.labels != -100).sum()
+
+
+def test_any_stretch_has_the_labels_of_the_whole(tmp_path: Path) -> None:
+    found = read(tmp_path, (1,))
+    for number in range(len(ROWS)):
+        for low in range(10):
+            for high in range(low + 1, 11):
+                part = found.read(number, 0, low, high).labels
+                np.testing.assert_array_equal(part, found[number].labels[low:high])
+
+
+def test_labels_of_a_step_are_those_of_all_its_rows_at_any_degree(tmp_path: Path) -> None:
+    found = read(tmp_path, (0,))
+    for dp_size, sp_size in ((1, 1), (2, 1), (2, 2), (1, 5)):
+        feeds = [
+            BatchLoader(found, 0, 1, 2 // dp_size, d, dp_size, s, sp_size)
+            for d in range(dp_size)
+            for s in range(sp_size)
+        ]
+        for step in range(3):
+            there = sum(int((row.labels != -100).sum()) for feed in feeds for row in feed.micro_batches([step]))
+            assert {feed.labels(step) for feed in feeds} == {there}
+
+
+def test_a_silent_source_changes_what_is_taught_and_no_plan(place: Place) -> None:
+    before = place.run()
+    ran = place.run("data.sources.notes.loss=false")
+    assert ran.folders.plan == before.folders.plan and ran.folders.stores == before.folders.stores
+    assert 'redone: silent was absent, is ["notes"]' in ran.said
+    sequences, rows = ran.folders.sequences(), ran.ledger["sources"]
+    there = sum(int((sequences[n].labels != -100).sum()) for n in range(len(sequences)))
+    assert (
+        there
+        == ran.ledger["plan"]["targets"]
+        == rows["books"]["targets"]
+        == before.ledger["sources"]["books"]["targets"]
+    )
+    assert rows["notes"]["targets"] == 0
+    assert rows["notes"]["context_only"] == before.ledger["plan"]["targets"] - there > 0
+    assert f"notes: context only: its {rows['notes']['context_only']:,} labels count in no loss" in ran.ledger["notes"]
+
+
+def test_someone_must_teach() -> None:
+    words = [f"data.sources.{name}.loss=false" for name in ("stdlib", "repeat", "passkey")]
+    with pytest.raises(ConfigError, match="data.sources have loss false, all of them; at least one must teach"):
+        compose(["recipe=demo", *words])

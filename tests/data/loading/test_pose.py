@@ -1,0 +1,99 @@
+"""Skipped positions against the paper's rules, and against its authors' construction written here anew."""
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ropewalk.data.loading.pose import Pose
+
+
+def positions(pose: Pose, number: int, epoch: int, lengths: list[int]) -> list[list[int]]:
+    """Of each context, spelled out place by place."""
+    starts = np.cumsum([0, *lengths[:-1]])
+    runs, shifts = pose.runs(number, epoch, starts, np.array(lengths))
+    found = []
+    for start, length in zip(starts.tolist(), lengths, strict=True):
+        places = range(start, start + length)
+        of = [max(i for i in range(len(runs)) if runs[i] <= place) for place in places]
+        found.append([place + int(shifts[i]) for place, i in zip(places, of, strict=True)])
+    return found
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    st.integers(2, 5),
+    st.integers(40, 500),
+    st.integers(0, 2**40),
+    st.integers(0, 3),
+    st.integers(0, 3),
+)
+def test_positions_rise_from_0_below_the_target_and_keep_the_distances_inside_chunks(
+    lengths: list[int], chunks: int, target: int, number: int, epoch: int, seed: int
+) -> None:
+    for found, length in zip(positions(Pose(target, chunks, seed), number, epoch, lengths), lengths, strict=True):
+        steps = np.diff(found)
+        assert len(found) == length and found[0] == 0 and found[-1] < target
+        assert (steps >= 1).all() and (steps > 1).sum() <= chunks - 1
+
+
+@pytest.mark.parametrize("chunks", [2, 3])
+def test_a_draw_depends_on_seed_sequence_and_epoch_and_on_nothing_else(chunks: int) -> None:
+    lengths = [30, 40]
+    first = positions(Pose(5000, chunks, 7), 3, 1, lengths)
+    assert first == positions(Pose(5000, chunks, 7), 3, 1, lengths)
+    others = [(8, 3, 1), (7, 4, 1), (7, 3, 2)]
+    assert all(positions(Pose(5000, chunks, seed), n, epoch, lengths) != first for seed, n, epoch in others)
+    assert first[0][1:] != first[1][1 : len(first[0])]
+
+
+def authors(rng: random.Random, length: int, target: int, chunks: int) -> list[int]:
+    """The paper's rule u_i ~ U(u_(i-1) .. T - L), and for two chunks its code's length of the first: 1 .. (L + 1) // 2."""
+    cuts, at = [], 0
+    for left in range(chunks, 1, -1):
+        at += rng.randint(1, (length - at + 1) // left)
+        cuts.append(at)
+    found, skip = [], 0
+    for place in range(length):
+        for _ in range(cuts.count(place)):
+            skip = rng.randint(skip, target - length)
+        found.append(place + skip)
+    return found
+
+
+def distances(rows: list[list[int]]) -> np.ndarray:
+    """How often each distance between two tokens occurs, per row."""
+    counts: Counter[int] = Counter()
+    for row in rows:
+        counts.update(b - a for i, a in enumerate(row) for b in row[i + 1 :])
+    return np.array([counts[d] for d in range(max(counts) + 1)]) / len(rows)
+
+
+@pytest.mark.parametrize("chunks", [2, 3])
+def test_distances_are_spread_as_in_the_authors_construction_and_reach_all_of_the_target(chunks: int) -> None:
+    length, target, draws = 12, 40, 6000
+    rng, pose = random.Random(0), Pose(target, chunks, 0)
+    ours = [row for n in range(draws // 6) for row in positions(pose, n, 0, [length] * 6)]
+    found = distances(ours)
+    wanted = distances([authors(rng, length, target, chunks) for _ in range(draws)])
+    assert len(found) == target and (found[1:] > 0).all()
+    assert np.abs(found - wanted).max() < 0.04 * wanted[1:].max() and found[1:].sum() == pytest.approx(66)
+
+
+def test_skips_and_cuts_are_even() -> None:
+    """Of two chunks: 6 lengths of the first, 29 skips, each as often as the others (chi squared below 5 sigma)."""
+    lengths, skips = Counter[int](), Counter[int]()
+    for row in (row for n in range(3000) for row in positions(Pose(40, 2, 1), n, 0, [12, 12])):
+        jump = int(np.argmax(np.diff(row))) + 1 if row[-1] > 11 else 0
+        skips[row[-1] - 11] += 1
+        if jump:
+            lengths[jump] += 1
+    for counts, kinds in ((lengths, 6), (skips, 29)):
+        assert len(counts) == kinds
+        even = sum(counts.values()) / kinds
+        chi = sum((c - even) ** 2 / even for c in counts.values())
+        assert chi < kinds - 1 + 5 * (2 * (kinds - 1)) ** 0.5

@@ -1,0 +1,201 @@
+"""The packer, held to its promises by counting tokens one by one."""
+
+import random
+from collections import Counter
+from collections.abc import Collection, Iterator
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pieces import Piece, pack
+
+from ropewalk.data.packing import window_fill as pack_module
+from ropewalk.data.packing.window_fill import window_fill
+
+Case = tuple[list[int], int, int]
+SEQ_LENS = st.integers(2, 200)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Lengths of documents, a sequence length, and a piece that any document can keep to."""
+    seq_len = draw(SEQ_LENS)
+    lengths = draw(st.lists(st.integers(1, 3 * seq_len), max_size=60))
+    return lengths, seq_len, draw(st.integers(1, max(1, seq_len // 2)))
+
+
+def fill(lengths: list[int], seq_len: int, min_piece: int, whole: Collection[int] = ()) -> list[list[Piece]]:
+    return pack(window_fill, lengths, seq_len, min_piece, whole)
+
+
+class SlowWindowFill:
+    """Looks at all that waits each time, the oldest first in `waiting`; `(arrival, document, start, rest)`."""
+
+    def __init__(self, case: Case, whole: set[int], window: int) -> None:
+        lengths, self.seq_len, self.min_piece = case
+        self.coming, self.whole, self.window = [(d, 0, n) for d, n in enumerate(lengths)], whole, window
+        self.waiting: list[tuple[int, int, int, int]] = []
+        self.arrivals = 0
+
+    def arrive(self, at: int, document: int, start: int, rest: int) -> None:
+        self.arrivals += 1
+        self.waiting.insert(at, (self.arrivals, document, start, rest))
+
+    def next(self, room: int) -> tuple[int, int, int, int] | None:
+        fits = [w for w in self.waiting if w[3] <= room]
+        if fits or room < self.min_piece:
+            return max(fits, key=lambda w: (w[3], w[0]), default=None)
+        rest = [w for w in self.waiting if w[3] != self.seq_len and w[1] not in self.whole]
+        found = max(rest, key=lambda w: (w[3], w[0]), default=None)
+        return found if found and (found[3] > self.seq_len or room > self.seq_len // 64) else None
+
+    def sequence(self) -> list[Piece]:
+        row: list[Piece] = []
+        room, entry = self.seq_len, self.waiting[0] if self.waiting else None
+        while entry and room:
+            _, document, start, rest = entry
+            take = rest if rest <= room else min(room, rest - self.min_piece)
+            if take < rest and take < self.min_piece and row:
+                break
+            take = max(take, 1)
+            self.waiting.remove(entry)
+            if take < rest:
+                self.arrive(len(self.waiting) if row else 0, document, start + take, rest - take)
+            row.append(Piece(document, start, take))
+            room -= take
+            entry = self.next(room)
+        return row
+
+    def rows(self) -> Iterator[list[Piece]]:
+        while True:
+            while self.coming and len(self.waiting) < self.window:
+                self.arrive(len(self.waiting), *self.coming.pop(0))
+            if not (row := self.sequence()):
+                return
+            yield row
+
+
+@settings(max_examples=300, deadline=None)
+@given(cases(), st.integers(1, 20), st.sets(st.integers(0, 60)))
+def test_window_fill_places_each_piece_as_one_that_looks_at_all_that_waits(
+    case: Case, window: int, whole: set[int]
+) -> None:
+    with patch.object(pack_module, "WINDOW", window):
+        assert fill(*case, whole) == list(SlowWindowFill(case, whole, window).rows())
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases())
+def test_each_token_stands_once_and_in_document_order(case: Case) -> None:
+    seen: dict[int, list[int]] = {document: [] for document in range(len(case[0]))}
+    for row in fill(*case):
+        for piece in row:
+            seen[piece.document] += range(piece.start, piece.start + piece.length)
+    assert seen == {document: list(range(length)) for document, length in enumerate(case[0])}
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases())
+def test_no_sequence_is_too_long_or_empty(case: Case) -> None:
+    sums = [sum(p.length for p in row) for row in fill(*case)]
+    assert all(0 < total <= case[1] for total in sums)
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases())
+def test_no_piece_is_shorter_than_asked(case: Case) -> None:
+    for row in fill(*case):
+        for piece in row:
+            assert piece.length >= min(case[2], case[0][piece.document])
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases())
+def test_same_input_gives_the_same_sequences(case: Case) -> None:
+    assert fill(*case) == fill(*case)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 50), st.lists(st.integers(1, 150), max_size=30), st.integers(1, 50))
+def test_a_piece_longer_than_can_be_loses_no_token(seq_len: int, lengths: list[int], least: int) -> None:
+    rows = fill(lengths, seq_len, min(least, seq_len))
+    assert sum(p.length for row in rows for p in row) == sum(lengths)
+    assert all(sum(p.length for p in row) <= seq_len for row in rows)
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases())
+def test_what_fills_a_sequence_alone_is_never_cut(case: Case) -> None:
+    lengths, seq_len, least = case
+    exact = {document for document, length in enumerate(lengths) if length == seq_len}
+    pieces = [p for row in fill(lengths, seq_len, least) for p in row if p.document in exact]
+    assert Counter((p.document, p.start, p.length) for p in pieces) == Counter((d, 0, seq_len) for d in exact)
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases(), st.data())
+def test_what_must_stay_whole_is_never_cut(case: Case, data: st.DataObject) -> None:
+    lengths, seq_len, least = case
+    short = [document for document, length in enumerate(lengths) if length <= seq_len]
+    whole = data.draw(st.sets(st.sampled_from(short))) if short else set()
+    rows = fill(lengths, seq_len, least, whole)
+    pieces = [(p.document, p.start, p.length) for row in rows for p in row if p.document in whole]
+    assert sorted(pieces) == sorted((d, 0, lengths[d]) for d in whole)
+    assert sum(p.length for row in rows for p in row) == sum(lengths)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_cut_document_is_not_shredded(seed: int) -> None:
+    """Its rest waits for its turn, and is not cut again for each small gap that comes by."""
+    rng = random.Random(seed)
+    lengths = [rng.randint(300, 1000) for _ in range(500)]
+    rows = fill(lengths, 1024, 8)
+    small = sum(p.length <= 16 for row in rows for p in row)
+    assert small == 0
+
+
+def test_a_gap_beside_whole_sequences_is_padded_not_filled_by_cutting_one() -> None:
+    rows = fill([30, 64, 64], 64, 8)
+    assert sorted(rows, key=lambda row: row[0].document) == [
+        [Piece(n, 0, length)] for n, length in enumerate((30, 64, 64))
+    ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_short_documents_stay_whole_while_small_ones_come(seed: int) -> None:
+    rng = random.Random(seed)
+    lengths = [rng.randint(1, 400) for _ in range(5000)]
+    rows = fill(lengths, 4096, 32)
+    while_full = [p for row in rows[: len(rows) // 2] for p in row]  # the window still finds small ones
+    assert len(while_full) > 1000
+    assert all(p.length == lengths[p.document] for p in while_full)
+
+
+def test_only_the_needed_documents_are_cut() -> None:
+    rng = random.Random(5)
+    lengths = [min(int(rng.lognormvariate(6.0, 1.0)) + 1, 8192) for _ in range(4000)]
+    rows = fill(lengths, 8192, 32)
+    cut = sum(len(row) for row in rows) - len(lengths)
+    assert cut <= len(rows) // 50
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_20_000_lognormal_documents_at_32k_are_999_per_mille_full(seed: int) -> None:
+    rng = random.Random(seed)
+    lengths = [max(1, int(rng.lognormvariate(7.5, 1.4))) for _ in range(20_000)]
+    rows = fill(lengths, 32_768, 32)
+    assert sum(p.length for row in rows for p in row) == sum(lengths)
+    assert sum(lengths) / (len(rows) * 32_768) >= 0.999
+
+
+def test_a_long_document_is_cut_only_at_sequence_length() -> None:
+    assert fill([250], 100, 10) == [[Piece(0, 0, 100)], [Piece(0, 100, 100)], [Piece(0, 200, 50)]]
+
+
+def test_the_last_cut_moves_to_leave_a_piece_that_is_long_enough() -> None:
+    assert fill([103], 100, 10) == [[Piece(0, 0, 93)], [Piece(0, 93, 10)]]
+
+
+def test_no_documents_give_no_sequences() -> None:
+    assert fill([], 100, 10) == []

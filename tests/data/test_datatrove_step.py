@@ -1,0 +1,124 @@
+"""datatrove's executors run the shards: the same store as one process makes, and a killed task is redone alone."""
+
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from place import RECIPE
+from stores import content_of, texts
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("datatrove") is None, reason="datatrove is missing: pip install 'ropewalk[datatrove]'"
+)
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+from datatrove.executor import LocalPipelineExecutor
+from ropewalk.data.tokens import shards, write
+from ropewalk.data import stage
+from ropewalk.data.sources import units
+from ropewalk.data.tokens.trove import MakeShards
+from ropewalk.launch.compose import compose
+
+shards.SHARD_BYTES, units.UNIT_BYTES, die = 1500, 1, {die!r}
+
+class Dies(MakeShards):
+    def run(self, data=None, rank=0, world_size=1):
+        if rank == die:
+            shard = write.shard
+            write.shard = lambda *given: (shard(*given), os.kill(os.getpid(), signal.SIGKILL))
+        return super().run(data, rank, world_size)
+
+if __name__ == "__main__":
+    config = compose({words!r})
+    LocalPipelineExecutor([Dies(config, stage.Inputs(None))], tasks=4, workers={workers}, start_method="fork",
+                          logging_dir={log!r}).run()
+"""
+
+
+class Place:
+    """A folder with a source of six shards."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "conf" / "recipe").mkdir(parents=True)
+        (folder / "conf" / "recipe" / "tiny.yaml").write_text(RECIPE)
+        texts(folder / "books", [1400, 900, 1300, 1200, 1450, 1000])
+
+    def words(self, cache: str) -> list[str]:
+        search = f"hydra.searchpath=[file://{self.folder / 'conf'}]"
+        return [
+            "recipe=tiny",
+            search,
+            f"data.sources.books.path={self.folder / 'books'}",
+            f"cache_dir={self.folder / cache}",
+        ]
+
+    def execute(self, cache: str, workers: int, die: int | None = None) -> int:
+        """Exit code of four tasks in a process of their own. The executor's manager outlives it when it is killed: it goes too."""
+        words, log = self.words(cache), str(self.folder / f"{cache}.log")
+        code = SCRIPT.format(die=die, words=words, workers=workers, log=log)
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with (self.folder / "said.txt").open("w") as said:
+            process = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=said, start_new_session=True)
+        try:
+            return process.wait(120)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def finish(self, cache: str) -> dict[str, str]:
+        """Merge what is there, in this process, and look at it."""
+        from ropewalk.data import stage
+        from ropewalk.launch.config.compose import compose
+
+        config, inputs = compose(self.words(cache)), stage.Inputs(None)
+        if (self.folder / f"{cache}.log").exists():
+            assert stage.missing_shards(config, inputs) == []
+        stage.run(config, inputs, self.folder / f"{cache}.out")
+        return content_of(self.folder / cache)
+
+    def done(self, cache: str) -> list[str]:
+        return sorted(p.name for p in (self.folder / f"{cache}.log" / "completions").glob("*"))
+
+    def shards(self, cache: str) -> dict[str, int]:
+        return {
+            p.parent.name: p.stat().st_mtime_ns
+            for p in (self.folder / cache).rglob("tokens.bin")
+            if p.parent.suffix != ".tmp"
+        }
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    from ropewalk.data.sources import units
+    from ropewalk.data.tokens import shards
+
+    monkeypatch.setattr(shards, "SHARD_BYTES", 1500)
+    monkeypatch.setattr(units, "UNIT_BYTES", 1)
+    return Place(tmp_path)
+
+
+def test_four_tasks_of_the_local_executor_equal_one_process(place: Place) -> None:
+    assert place.execute("cache", workers=2) == 0
+    assert (place.done("cache"), len(place.shards("cache"))) == (["00000", "00001", "00002", "00003"], 6)
+    assert place.finish("cache") == place.finish("whole")
+
+
+def test_a_killed_task_is_redone_alone(place: Place) -> None:
+    """Tasks 0 and 1 end, 2 is killed in its shard: only it and the last are run again, and no finished shard is touched."""
+    assert place.execute("cache", workers=1, die=2) == -signal.SIGKILL
+    before = place.shards("cache")
+    assert (place.done("cache"), sorted(before)) == (["00000", "00001"], ["00000", "00001", "00004", "00005"])
+    assert place.execute("cache", workers=1) == 0
+    assert place.done("cache") == ["00000", "00001", "00002", "00003"]
+    after = place.shards("cache")
+    assert {name: after[name] for name in before} == before and len(after) == 6
+    assert place.finish("cache") == place.finish("whole")

@@ -1,0 +1,39 @@
+"""A run of phases on its page: one curve over all steps, a line a phase."""
+
+from typing import Any
+
+from ropewalk.eval.report import phases
+
+
+def rows(*losses: float) -> list[dict[str, Any]]:
+    return [{"step": n, "loss": loss, "lr": 0.1 / n, "tokens": 100} for n, loss in enumerate(losses, 1)]
+
+
+def test_steps_are_counted_through() -> None:
+    found = phases.joined([rows(3.0, 2.0), [], rows(2.5)])
+    assert [(row["step"], row["loss"]) for row in found] == [(1, 3.0), (2, 2.0), (3, 2.5)]
+    assert phases.joined([rows(3.0)]) == rows(3.0)
+
+
+def test_each_phase_has_its_line_also_where_an_artifact_is_missing() -> None:
+    plan = {"seq_len": 512, "sequences": 9, "tokens": 4000, "fill": 0.9, "padding": 3}
+    part = {
+        "rope": {"max_position_embeddings": 1024},
+        "ledger": {"plan": plan},
+        "metrics": rows(3.0, float("nan"), 2.0),
+    }
+    one, two = phases.table(["1-short", "run"], [part, {"rope": {}, "ledger": {}, "metrics": []}])
+    assert one == {
+        "name": "1-short",
+        "window": 1024,
+        "seq_len": 512,
+        "sequences": 9,
+        "tokens": 4000,
+        "fill": 0.9,
+        "steps": 3,
+        "trained": 300,
+        "lr": 0.1,
+        "first": 3.0,
+        "last": 2.0,
+    }
+    assert (two["name"], two["steps"], two["trained"], two["lr"], two["window"]) == ("run", 0, 0, None, None)

@@ -1,0 +1,85 @@
+"""Training without a data stage: a plan of rows in memory, a configuration for tiny models, and the same steps by torch alone."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from models import VOCAB
+
+from ropewalk.conf import schema
+from ropewalk.conf.data import DataConfig
+from ropewalk.conf.eval import EvalConfig
+from ropewalk.conf.model import ModelConfig
+from ropewalk.data.dataset import BatchLoader, Row, concatenate
+from ropewalk.train.zero.mesh import Mesh
+
+SEQ_LEN = 48
+LENGTHS = [(30, 18), (48,), (10, 10, 28), (40, 8), (20, 20), (48,), (5, 43), (16, 16, 16)]
+
+
+class Rows:
+    """A plan as `train.step` reads it."""
+
+    seq_len = SEQ_LEN
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.texts = [[rng.integers(0, VOCAB, n).astype(np.int64) for n in lengths] for lengths in LENGTHS]
+        self.rows = [concatenate(texts, SEQ_LEN) for texts in self.texts]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, number: int, epoch: int = 0, low: int = 0, high: int | None = None) -> Row:
+        """Places `[low, high)`, with the borders of the whole row."""
+        row = self.rows[number]
+        ids, positions, labels = (x[low:high] for x in (row.input_ids, row.position_ids, row.labels))
+        return replace(row, input_ids=ids, position_ids=positions, labels=labels)
+
+    def labels(self, number: int) -> int:
+        return int((self.rows[number].labels >= 0).sum())
+
+    def work(self, number: int) -> int:
+        return 1
+
+
+def config(**train: Any) -> schema.Config:
+    """fp32, no clipping, no activation checkpointing, unless said otherwise."""
+    settings = {
+        "steps": 10,
+        "lr": 1e-2,
+        "schedule": "constant",
+        "precision": "fp32",
+        "attention": "sdpa",
+        "activation_checkpointing": False,
+        "gradient_clipping": 0.0,
+        **train,
+    }
+    return schema.Config(
+        name="test",
+        model=ModelConfig(path="none"),
+        rope=schema.RopeConfig(),
+        data=DataConfig(seq_len=SEQ_LEN),
+        train=schema.TrainConfig(**settings),
+        eval=EvalConfig(),
+    )
+
+
+def feed(mesh: Mesh, accumulated: int) -> BatchLoader:
+    ranks = {"dp_rank": mesh.dp_rank, "dp_size": mesh.dp_size, "sp_rank": mesh.sp_rank, "sp_size": mesh.sp_size}
+    return BatchLoader(Rows(), 0, 1, accumulated, **ranks)
+
+
+def batch_loss(model: Any, step: int, batch: int) -> torch.Tensor:
+    """Mean loss of a global batch by transformers' eager attention, each document alone."""
+    model.set_attn_implementation("eager")
+    rows, losses, count = Rows(), [], 0
+    for turn in BatchLoader(rows, 0, 1, batch).turns(step):
+        for text in rows.texts[turn.number]:
+            ids = torch.from_numpy(text)[None]
+            logits = model(input_ids=ids, use_cache=False).logits[0]
+            losses.append(F.cross_entropy(logits[:-1], ids[0, 1:], reduction="sum"))
+            count += len(text) - 1
+    return torch.stack(losses).sum() / count

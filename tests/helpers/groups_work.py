@@ -1,0 +1,37 @@
+"""What the ranks of test_groups.py do."""
+
+from typing import Any
+
+import numpy as np
+from feeds import config, feed
+from models import tiny_model
+
+from ropewalk.train import attention
+from ropewalk.train.loop.step import train_step
+from ropewalk.train.metrics import StepMetrics
+from ropewalk.train.model import save
+from ropewalk.train.zero import engine
+from ropewalk.train.zero.mesh import Mesh
+
+
+def trained(steps: int, accumulated: int, train: dict[str, Any]) -> dict[str, Any]:
+    """Weights after some steps, and the rate and decay of each of the engine's groups."""
+    settings, mesh = config(**train), Mesh.of(1)
+    model = tiny_model()
+    model.set_attn_implementation(attention.register("sdpa"))
+    live, reads = engine.build_engine(model, settings, accumulated), feed(mesh, accumulated)
+    rows, seen = reads.micro_batches(range(steps)), StepMetrics(live, settings, mesh)
+    for step in range(steps):
+        train_step(live, settings, reads, rows, step, mesh, seen)
+    weights: dict[str, np.ndarray] = {
+        n: t.numpy() for n, t in save.gather_full_state_dict(model.named_parameters()).items()
+    }
+    return {"weights": weights, "groups": [(g["lr"], g["weight_decay"]) for g in live.optimizer.param_groups]}
+
+
+def refused(train: dict[str, Any]) -> str:
+    try:
+        engine.build_engine(tiny_model(), config(**train), 1)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""

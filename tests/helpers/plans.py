@@ -1,0 +1,56 @@
+"""Small plans on disk for the tests of what reads them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pieces import Piece, packed_of, rows_of
+
+from ropewalk.conf.artifacts.manifest import Manifest, publish
+from ropewalk.data.loading.packed import DataArtifacts
+from ropewalk.data.packing import plan
+from ropewalk.data.tokens import merge
+
+VOCAB = 70_000
+
+
+def finish(folder: Path, facts: dict[str, Any]) -> Path:
+    made = Manifest.of("test", {})
+    made.facts = facts
+    done = folder.with_name(folder.name + ".done")
+    publish(folder, done, made)
+    return done
+
+
+def stored(folder: Path, documents: Sequence[np.ndarray]) -> Path:
+    folder.mkdir(parents=True)
+    return finish(folder, merge.one_shard(folder, "made", iter(documents), VOCAB))
+
+
+def planned(folder: Path, rows: Sequence[Sequence[tuple[int, int, int]]], **facts: Any) -> Path:
+    """A finished plan of pieces `(document, start, length)`."""
+    folder.mkdir(parents=True)
+    plan.write(folder, packed_of([[Piece(*piece) for piece in row] for row in rows]))
+    return finish(folder, {"document_mask": True, "positions": "restart", **facts})
+
+
+def written(
+    folder: Path, documents: Sequence[np.ndarray], rows: Sequence[Sequence[tuple[int, int, int]]], **facts: Any
+) -> DataArtifacts:
+    """One store and a plan over it."""
+    made = {"only": stored(folder / "store", documents)}
+    return DataArtifacts(planned(folder / "plan", rows, **facts), made, folder, heldout=0.0)
+
+
+def packed(
+    lengths: Sequence[int], seq_len: int, *, packer: str = "window_fill", seed: int = 0, marks: int = 0
+) -> list[list[tuple[int, int, int]]]:
+    """A packer's own plan of documents of `lengths` stored tokens, each with `marks` more around it."""
+    from ropewalk.data.mixing.shares import Selection
+
+    index = np.arange(len(lengths))
+    taken = np.array(lengths, dtype=np.int64) + marks
+    share = Selection(index, taken, np.zeros(len(index), np.int64), index.astype(np.uint64), 1.0)
+    made = plan.build({"only": share}, {"only": 0}, seq_len, min(2, seq_len), seed, (), packer)
+    return [[tuple(p) for p in row] for row in rows_of(made)]

@@ -1,0 +1,69 @@
+"""What the ranks of test_ramp.py do."""
+
+from dataclasses import replace
+from typing import Any
+
+import deepspeed
+import numpy as np
+import torch
+from feeds import Rows, config
+from models import tiny_model
+
+from ropewalk.data.dataset import IGNORE, BatchLoader, Row
+from ropewalk.train import attention
+from ropewalk.train.loop.step import train_step
+from ropewalk.train.metrics import StepMetrics
+from ropewalk.train.zero import engine
+from ropewalk.train.zero.mesh import Mesh
+
+RAMP = ((0, 1), (1, 3), (3, 2), (4, 4))  # micro-steps from a step on, at every change another number
+
+
+def stages(wanted: list[int], steps: int) -> list[list[dict[str, Any]]]:
+    """By ZeRO stage and step: the line, and the gradient that the optimizer is about to be given."""
+    return [_stage(stage, steps) for stage in wanted]
+
+
+def _stage(stage: int, steps: int) -> list[dict[str, Any]]:
+    # the weights must stay, so that every step's gradient is of the same ones
+    settings, mesh = config(zero_stage=stage, lr=1e-20, steps=steps), Mesh.of(1)
+    model = tiny_model()
+    model.set_attn_implementation(attention.register("sdpa"))
+    live = engine.build_engine(model, settings, RAMP[0][1])
+    feed = BatchLoader(Rows(), 0, 1, RAMP[0][1], dp_rank=mesh.dp_rank, dp_size=mesh.dp_size, ramp=RAMP[1:])
+    gradients: list[dict[str, np.ndarray]] = []
+    plain = live.step
+
+    def step_and_look() -> None:
+        if live.is_gradient_accumulation_boundary():
+            named = live.module.model.named_parameters()
+            gradients.append({n: deepspeed.utils.safe_get_full_grad(p).numpy().copy() for n, p in named})
+        plain()
+
+    live.step = step_and_look
+    rows, seen = feed.micro_batches(range(steps)), StepMetrics(live, settings, mesh)
+    lines = [train_step(live, settings, feed, rows, step, mesh, seen) for step in range(steps)]
+    live.destroy()
+    return [{**line, "gradients": found} for line, found in zip(lines, gradients, strict=True)]
+
+
+class Context(Rows):
+    """A plan of which no label counts."""
+
+    def read(self, number: int, epoch: int = 0, low: int = 0, high: int | None = None) -> Row:
+        row = super().read(number, epoch, low, high)
+        return replace(row, labels=np.full_like(row.labels, IGNORE))
+
+    def labels(self, number: int) -> int:
+        return 0
+
+
+def context_only() -> tuple[dict[str, Any], bool]:
+    """The line of a step without a label, and whether the weights are what they were."""
+    settings, mesh = config(zero_stage=1), Mesh.of(1)
+    model = tiny_model()
+    model.set_attn_implementation(attention.register("sdpa"))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    live, feed = engine.build_engine(model, settings, 2), BatchLoader(Context(), 0, 1, 2)
+    line = train_step(live, settings, feed, feed.micro_batches([0]), 0, mesh, StepMetrics(live, settings, mesh))
+    return line, all(torch.equal(p, before[name]) for name, p in model.named_parameters())

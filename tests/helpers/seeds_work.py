@@ -1,0 +1,48 @@
+"""What the ranks of test_seeds.py do."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from feeds import Rows, config
+from models import tiny_model
+
+from ropewalk.conf.lora import LoraConfig
+from ropewalk.data.dataset import BatchLoader
+from ropewalk.train import attention
+from ropewalk.train.adapters import attach
+from ropewalk.train.loop import seeds
+from ropewalk.train.loop.step import train_step
+from ropewalk.train.metrics import StepMetrics
+from ropewalk.train.model import save
+from ropewalk.train.zero import engine
+from ropewalk.train.zero.mesh import Mesh
+
+STEPS = 3
+
+
+def several(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [trained(**case) for case in cases]
+
+
+def trained(seed: int, dropout: float = 0.3, checkpointing: bool = False, fixed: bool = False) -> dict[str, Any]:
+    """LoRA with dropout on two ranks."""
+    if fixed:
+        seeds.use_deterministic_kernels()
+    mesh, lora = Mesh.of(1), LoraConfig(rank=2, dropout=dropout)
+    settings = replace(config(lora=lora, activation_checkpointing=checkpointing, lr=1e-2), seed=seed)
+    model = tiny_model()
+    model.set_attn_implementation(attention.register("sdpa"))
+    attach.attach(model, lora, seed)
+    live = engine.build_engine(model, settings, 1)
+    torch.seed()  # whatever state the generator is in
+    feed = BatchLoader(Rows(), seed, 1, 1, dp_rank=mesh.dp_rank, dp_size=mesh.dp_size)
+    rows, seen = feed.micro_batches(range(STEPS)), StepMetrics(live, settings, mesh)
+    lines = [train_step(live, settings, feed, rows, step, mesh, seen) for step in range(STEPS)]
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    live.destroy()
+    return {
+        "losses": [line["loss"] for line in lines],
+        "sequences": [line["sequences"] for line in lines],
+        "weights": {name: tensor.numpy() for name, tensor in save.gather_full_state_dict(iter(named)).items()},
+    }

@@ -1,0 +1,86 @@
+"""Stores for tests: of texts in memory, shard by shard, and of a folder of files as the stage makes them."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ropewalk.conf.artifacts.manifest import Manifest, publish
+from ropewalk.conf.sources import SourceConfig
+from ropewalk.data import sources
+from ropewalk.data.sources import Document, Refusal
+from ropewalk.data.tokens import merge, shards, store, write
+from ropewalk.data.tokens.encode import Encode
+from ropewalk.data.tokens.text_store import TextStore
+from ropewalk.data.tokens.write import TokenizeOptions
+
+VOCABULARY = 300
+
+
+def by_bytes(texts: list[str]) -> list[np.ndarray]:
+    """An encoder that is easy to check: a token a byte."""
+    return [np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint32) for text in texts]
+
+
+def nothing(_: int) -> None:
+    """No progress is shown."""
+
+
+def stored(
+    folder: Path,
+    *parts: Iterable[Document | Refusal],
+    encode: Encode = by_bytes,
+    vocab_size: int = VOCABULARY,
+    heldout: float = 0.0,
+    tell: Callable[[int], Any] = nothing,
+) -> store.Store:
+    """A finished store `folder`, each of `parts` a shard of it."""
+    how, made = TokenizeOptions("mine", encode, vocab_size), []
+    for number, items in enumerate(parts):
+        (shard := folder.with_suffix(".tmp") / shards.name(number)).mkdir(parents=True)
+        made.append(write.shard(shard, items, how, tell))
+    return finished(folder, merge.merge(folder.with_suffix(".tmp"), made, vocab_size), heldout)
+
+
+def finished(folder: Path, facts: dict[str, Any], heldout: float = 0.0) -> store.Store:
+    """What lies in `folder.tmp`, published and opened."""
+    manifest = Manifest.of("tokens", {})
+    manifest.facts = facts
+    publish(folder.with_suffix(".tmp"), folder, manifest)
+    return store.load(folder, heldout)
+
+
+def texts(folder: Path, lengths: Sequence[int]) -> Path:
+    """A folder of files 000.txt, 001.txt, ... of so many bytes."""
+    folder.mkdir(parents=True)
+    for number, length in enumerate(lengths):
+        (folder / f"{number:03}.txt").write_text((f"{number} rope and yarn, " * (length // 16 + 1))[:length])
+    return folder
+
+
+def text_store(folder: Path, cache: Path, encode: Encode = by_bytes, workers: int = 1) -> TextStore:
+    """The store of a folder of texts, not made yet."""
+    source = SourceConfig(path=str(folder), kind="text")
+    how = TokenizeOptions("mine", encode, VOCABULARY, workers)
+    return TextStore.of(cache, {"format": 0}, source, sources.listed(source, "mine"), how)
+
+
+def made(target: TextStore) -> Path:
+    """Made in this process, whole."""
+    target.make(target.missing())
+    target.publish()
+    return target.folder
+
+
+def content_of(folder: Path) -> dict[str, str]:
+    """sha256 of all files but for the seconds in a manifest, and without locks."""
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(
+            re.sub(rb'"seconds": [0-9.]+', b"", p.read_bytes()) if p.name == "manifest.json" else p.read_bytes()
+        ).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.suffix != ".lock"
+    }

@@ -1,0 +1,242 @@
+"""The command line as a user meets it: exit codes, lines, and no traceback."""
+
+import json
+import math
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+import yaml
+
+from ropewalk.conf.errors import ConfigError, DataError, ProofError, Stopped
+from ropewalk.launch.cli import main, parser
+from ropewalk.launch.config import compose as composing
+
+
+def exits(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[object, str, str]:
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err + said.out
+    return stopped.value.code, said.out, said.err
+
+
+@pytest.mark.parametrize("verb", ["run", "rope", "data", "train", "eval", "report", "calibrate", "export"])
+def test_refused_configuration_exits_2_with_a_line_a_problem(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    code, out, error = exits(capsys, verb, "recipe=demo", "train.lr=-1", "rope.factor=0.5", "+train.foo=1")
+    assert (code, out) == (2, "")
+    head, *lines = error.splitlines()
+    assert head == "config error:"
+    starts = ["train.foo is not a setting", "rope.factor is 0.5; ", "train.lr is -1.0; "]
+    assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
+
+
+def test_nothing_is_written_when_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exits(capsys, "run", "recipe=demo", "train.lr=-1")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["recipe=nope"], ["recipe=demo", "train.lr=abc"], ["--config-dir", "./nowhere"]])
+def test_other_refusals_exit_2(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    code, _, error = exits(capsys, "run", *words)
+    assert code == 2 and error.startswith("config error:\n") and len(error.splitlines()) == 2
+
+
+@pytest.mark.parametrize("words", [[], ["walk"], ["run", "--nope"], ["run", "recipe=demo", "--cfg", "all"]])
+def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert exits(capsys, *words)[0] == 2
+
+
+def test_help_names_every_verb_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = exits(capsys, "--help")
+    assert code == 0
+    assert all(word in out for word in ("run", "rope", "data", "train", "eval", "report", "75 stopped", "3 a proof"))
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "head"),
+    [
+        (ConfigError("a\nb"), 2, "config error:"),
+        (DataError("a\nb"), 2, "data:"),
+        (ProofError("a\nb"), 3, "proof:"),
+        (Stopped("a\nb"), 75, "stopped:"),
+        (KeyboardInterrupt(), 75, "stopped; run the same command again"),
+    ],
+)
+def test_each_error_has_its_exit_code(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, head: str
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(composing, "compose", fail)
+    got, _, said = exits(capsys, "run", "recipe=demo")
+    assert got == code and said.startswith(head)
+    if error.args:
+        assert said.splitlines()[1:] == ["a", "b"]
+
+
+def test_cfg_job_prints_the_configuration_and_writes_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["run", "recipe=demo", "rope=pi", "train.lr=1e-5", "--cfg", "job"])
+    told = yaml.safe_load(capsys.readouterr().out)
+    assert (told["name"], told["rope"]["method"], told["train"]["lr"]) == ("demo", "pi", 1e-5)
+    assert "beta_fast" not in told["rope"] and list(tmp_path.iterdir()) == []
+
+
+def test_cfg_job_refuses_what_a_run_would_refuse(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exits(capsys, "run", "recipe=demo", "train.lr=-1", "--cfg", "job")[0] == 2
+
+
+def test_settings_may_stand_on_both_sides_of_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["run", "recipe=demo", "--cfg", "job", "name=mine"])
+    assert yaml.safe_load(capsys.readouterr().out)["name"] == "mine"
+
+
+def test_own_recipe_from_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe" / "mine.yaml").write_text("# @package _global_\ndefaults: [demo]\nname: mine\nseed: 42\n")
+    main(["run", "recipe=mine", "--config-dir", str(tmp_path), "--cfg", "job"])
+    assert yaml.safe_load(capsys.readouterr().out)["seed"] == 42
+
+
+def test_sweep_shows_each_run_under_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["run", "-m", "recipe=demo", "rope=pi,yarn", "--cfg", "job"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("name: ")] == ["name: demo-pi", "name: demo-yarn"]
+
+
+def test_sweep_refuses_a_bad_combination_before_the_first_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[object] = []
+    real = composing.compose
+    monkeypatch.setattr(composing, "compose", lambda words: ran.append(words) or real(words))
+    code, out, error = exits(capsys, "run", "-m", "recipe=demo", "train.lr=1e-3,-1", "--cfg", "job")
+    assert code == 2 and "train.lr is -1.0" in error
+    assert out == "" and len(ran) == 2
+
+
+RECIPE = """\
+# @package _global_
+name: tiny
+model:
+  scratch: {vocab_size: 300, hidden_size: 32, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2,
+            num_key_value_heads: 1, max_position_embeddings: 64}
+rope: {factor: 4}
+data: {seq_len: 256, sources: {none: {path: ./nowhere}}}
+train: {steps: 1, lr: 1.0e-3}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    (tmp_path / "conf" / "recipe").mkdir(parents=True)
+    (tmp_path / "conf" / "recipe" / "tiny.yaml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    return ["recipe=tiny", "--config-dir", str(tmp_path / "conf")]
+
+
+def test_rope_json_prints_the_plan_alone(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
+    main(["rope", "cache_dir=cache", *tiny, "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert (told["method"], told["factor"], told["original_max_position_embeddings"]) == ("yarn", 4, 64)
+    assert told["max_position_embeddings"] == 256 and len(told["inv_freq"]) == 8
+    assert told["attention_factor"] == pytest.approx(0.1 * math.log(4) + 1)
+    assert told == json.loads(Path("runs/tiny/rope.json").read_text())
+
+
+def test_rope_shows_the_plan_and_names_what_it_wrote(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
+    main(["rope", "cache_dir=cache", *tiny])
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == "wrote runs/tiny/rope.json"
+    main(["rope", "cache_dir=cache", *tiny])
+    assert "rope: done before with the same settings and inputs; skipped" in capsys.readouterr().out
+
+
+def test_run_folder_keeps_the_frozen_settings_and_a_manifest(
+    capsys: pytest.CaptureFixture[str], tiny: list[str]
+) -> None:
+    main(["rope", "cache_dir=cache", *tiny])
+    assert yaml.safe_load(Path("runs/tiny/config.yaml").read_text())["rope"]["factor"] == 4
+    told = json.loads(Path("runs/tiny/manifest.json").read_text())
+    assert (told["schema"], told["name"], list(told["stages"])) == (1, "tiny", ["rope"])
+
+
+def test_rope_shows_other_methods_beside_the_plan_and_a_picture(
+    capsys: pytest.CaptureFixture[str], tiny: list[str]
+) -> None:
+    main(["rope", "cache_dir=cache", *tiny, "--compare", "pi,llama3,abf"])
+    out = capsys.readouterr().out
+    columns = next(line for line in out.splitlines() if line.split()[:1] == ["dim"])
+    assert columns.split()[-4:] == ["yarn", "pi", "llama3", "abf"]
+    assert "llama3" in Path("runs/tiny/rope.svg").read_text()
+    code, _, error = exits(capsys, "rope", "cache_dir=cache", *tiny, "--compare", "pi,rope")
+    assert code == 2 and "--compare has rope; the methods are none, pi" in error
+
+
+def test_rope_warns_before_anything_is_loaded_and_keeps_the_warning(
+    capsys: pytest.CaptureFixture[str], tiny: list[str]
+) -> None:
+    main(["rope", "cache_dir=cache", *tiny, "rope=pi", "rope.factor=5", "--json"])
+    said = capsys.readouterr()
+    assert "rope warning: rope.factor is 5; beyond 4 position interpolation" in said.err
+    assert any("beyond 4" in line for line in json.loads(said.out)["findings"])
+
+
+@pytest.fixture
+def texts(tiny: list[str]) -> list[str]:
+    """The words of a run that has something to read."""
+    Path("texts").mkdir()
+    for number in range(12):
+        Path("texts", f"{number}.txt").write_text("the rope is laid of three strands " * 40)
+    return ["data", "cache_dir=cache", *tiny, "data.sources.none.path=texts", "data.seq_len=128"]
+
+
+def test_data_json_prints_the_ledger_alone(capsys: pytest.CaptureFixture[str], texts: list[str]) -> None:
+    """What the stages say goes beside it; also when they are skipped, and when the sequences go out too."""
+    for words in (["data.contamination.action=report"], ["--export", "out"]):
+        main([*texts, "--json", *words])
+        said = capsys.readouterr()
+        assert json.loads(said.out) == json.loads(Path("runs/tiny/data/ledger.json").read_text())
+        assert "tokens of none: done" in said.err and "plan: done" in said.err and "data: done" in said.err
+    assert "wrote out" in said.err
+
+
+def test_data_exports_its_sequences(capsys: pytest.CaptureFixture[str], texts: list[str]) -> None:
+    words = [*texts, "--export"]
+    main([*words, "out"])
+    said = capsys.readouterr().out
+    assert "export: done in" in said and "wrote out" in said
+    rows = pyarrow.parquet.read_table("out/data").to_pylist()
+    told = json.loads(Path("runs/tiny/data/ledger.json").read_text())["plan"]
+    assert (len(rows), sum(len(r["input_ids"]) for r in rows)) == (told["sequences"], told["tokens"])
+    main([*words, "out"])
+    assert "export: done before with the same settings and inputs; skipped" in capsys.readouterr().out
+
+
+def test_export_is_refused_before_a_token_is_written(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
+    words = ["data", "cache_dir=cache", *tiny, "data.positions=continue", "--export", "out"]
+    code, _, error = exits(capsys, *words)
+    assert code == 2 and "data.positions is continue; other programs take a restart" in error
+    assert not Path("cache").exists()
+    assert exits(capsys, "data", "-m", *tiny, "seed=1,2", "--export", "out")[0] == 2
+    code, _, error = exits(capsys, "data", "cache_dir=cache", *tiny, "--export", ".")
+    assert code == 2 and "must be new, empty or an earlier export" in error and not Path("cache").exists()
+
+
+def test_missing_data_exits_2_as_data(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
+    code, _, error = exits(capsys, "data", "cache_dir=cache", *tiny)
+    assert code == 2
+    assert error.splitlines()[0] == "data:" and "data.sources.none.path is ./nowhere" in error
+
+
+def test_every_verb_has_a_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("run", "rope", "data", "train", "eval", "report", "calibrate", "export"):
+        assert parser().parse_args([verb]).verb == verb
+        assert "exit codes" in exits(capsys, verb, "--help")[1]

@@ -1,0 +1,184 @@
+"""Adapters under ZeRO against plain peft and transformers in one process: gradients, files, the merged model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lora_work
+import peft
+import pytest
+import ranks
+import torch
+from feeds import batch_loss
+from models import tiny_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+NORMS = ["input_layernorm", "post_attention_layernorm", "norm"]
+UNTIED = {"tie_word_embeddings": False}
+PLUS = {"rank": 4, "embeddings": True, "norms": True}
+LINEAR = {"rank": 4, "alpha": 3.0, "targets": "all-linear", "rslora": True}
+DORA = {"rank": 2, "targets": ["q_proj", "down_proj"], "dora": True}
+
+
+def theirs(lora: dict[str, Any], changes: dict[str, Any]) -> Any:
+    """The same by peft alone, as its documentation says it: copies of embeddings and norms, tied heads on request."""
+    model = tiny_model(**changes)
+    tied = model.config.tie_word_embeddings
+    targets = {"attention": ["q_proj", "k_proj", "v_proj", "o_proj"]}.get(str(lora.get("targets", "attention")))
+    saved = ["embed_tokens"] * lora.get("embeddings", False) + NORMS * lora.get("norms", False)
+    found = peft.get_peft_model(
+        model,
+        peft.LoraConfig(
+            r=lora["rank"],
+            lora_alpha=lora.get("alpha", 2 * lora["rank"]),
+            target_modules=targets or lora["targets"],
+            use_rslora=lora.get("rslora", False),
+            use_dora=lora.get("dora", False),
+            modules_to_save=saved or None,
+            ensure_weight_tying=bool(lora.get("embeddings") and tied),
+            task_type="CAUSAL_LM",
+        ),
+    )
+    start, values = lora_work.adapted(lora, changes).state_dict(), found.state_dict()
+    with torch.no_grad():
+        for name, value in values.items():
+            if "lora_" in name:
+                value.copy_(start[name.removeprefix("base_model.model.")])
+    return found.eval()
+
+
+def plain(name: str) -> str:
+    return name.removeprefix("base_model.model.").replace(".modules_to_save.default", "")
+
+
+@pytest.mark.parametrize(
+    ("lora", "changes", "train"),
+    [
+        pytest.param(LINEAR, {}, {"zero_stage": 0}, marks=pytest.mark.slow),
+        (PLUS, UNTIED, {"zero_stage": 1}),
+        pytest.param(
+            LINEAR,
+            UNTIED,
+            {"zero_stage": 2, "activation_checkpointing": True, "tile_mlp": 16},
+            marks=pytest.mark.slow,
+        ),
+        (PLUS, {}, {"zero_stage": 3, "activation_checkpointing": True, "offload_activations": True}),
+        (DORA, {}, {"zero_stage": 3}),
+        pytest.param(PLUS, UNTIED, {"zero_stage": 3, "sp_size": 2}, marks=pytest.mark.slow),
+        (LINEAR, {}, {"zero_stage": 3, "sp_size": 2, "tile_mlp": 16}),
+    ],
+)
+def test_gradients_of_two_ranks_are_those_of_plain_peft(
+    lora: dict[str, Any], changes: dict[str, Any], train: dict[str, Any]
+) -> None:
+    shared = train.get("sp_size", 1)
+    found = ranks.run(2, lora_work.gradients, train, lora, changes, 2 * shared)
+    model = theirs(lora, changes)
+    batch_loss(model, 0, 4).backward()
+    wanted = {plain(name): p.grad for name, p in model.named_parameters() if p.requires_grad}
+    for gradients in found:
+        assert gradients.keys() == wanted.keys()
+        for name, gradient in gradients.items():
+            close = (torch.from_numpy(gradient) - wanted[name]).norm() / wanted[name].norm()
+            assert float(close) < 1e-5, (name, float(close))
+
+
+@pytest.mark.parametrize(
+    ("stage", "lora", "changes"),
+    [
+        (3, PLUS, {}),
+        pytest.param(3, PLUS, UNTIED, marks=pytest.mark.slow),
+        pytest.param(3, DORA, UNTIED, marks=pytest.mark.slow),
+        (1, LINEAR, {}),
+    ],
+)
+def test_adapter_is_whole_and_merged_model_equals_the_live_one(
+    tmp_path: Path, stage: int, lora: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    found = ranks.run(2, lora_work.trained, str(tmp_path), 2, {"zero_stage": stage}, lora, changes)
+    live = torch.from_numpy(found[0]["logits"])
+    assert (found[0]["here"] == 0) == (stage == 3)
+    assert "queries and keys of 2 layers" in found[0]["proof"]
+
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    wanted = peft.utils.get_peft_model_state_dict(theirs(lora, changes), save_embedding_layers=False)
+    assert {n: t.shape for n, t in tensors.items()} == {n: t.shape for n, t in wanted.items()}
+
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    adapted = peft.PeftModel.from_pretrained(tiny_model(**changes), tmp_path / "adapter").eval()
+    ids = torch.arange(40)[None]
+    with torch.no_grad():
+        for model in (merged, adapted):
+            torch.testing.assert_close(model(input_ids=ids).logits[0], live, rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(tiny_model(**changes)(input_ids=ids).logits[0], live, atol=1e-2)
+    said = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert said["base_model_name_or_path"] == "tiny" and said["target_modules"] == sorted(said["target_modules"])
+    assert not any(str(tmp_path) in file.read_text() for file in tmp_path.rglob("*.json"))
+
+
+def test_in_bf16_the_merged_model_is_the_live_one_but_for_its_rounding(tmp_path: Path) -> None:
+    train = {"zero_stage": 3, "precision": "bf16"}
+    live = torch.from_numpy(ranks.run(2, lora_work.trained, str(tmp_path), 2, train, PLUS, {})[0]["logits"])
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="auto")
+    assert merged.dtype == torch.bfloat16
+    with torch.no_grad():
+        found = merged(input_ids=torch.arange(40)[None]).logits[0].float()
+        before = tiny_model()(input_ids=torch.arange(40)[None]).logits[0]
+    assert (found - live).norm() / live.norm() < 2e-2 < (before - live).norm() / live.norm()
+    assert {t.dtype for t in load_file(tmp_path / "model" / "model.safetensors").values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("stage", [*(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1, 2)), 3])
+def test_a_resumed_adapter_is_the_same_bit_for_bit_from_a_checkpoint_without_the_base(
+    tmp_path: Path, stage: int
+) -> None:
+    lora = {"rank": 4, "norms": True, "dropout": 0.1}
+    train = {"zero_stage": stage}
+    found = ranks.run(2, lora_work.resumed, str(tmp_path), train, train, lora)[0]
+    assert found["second"]["losses"] == found["whole"]["losses"][2:]
+    for name, weight in found["whole"]["weights"].items():
+        assert (weight == found["second"]["weights"][name]).all(), name
+    assert found["saved"] and all("lora_" in name or "norm" in name for name in found["saved"])
+
+
+def test_an_adapter_goes_on_under_another_stage(tmp_path: Path) -> None:
+    found = ranks.run(2, lora_work.resumed, str(tmp_path), {"zero_stage": 3}, {"zero_stage": 1}, {"rank": 4})[0]
+    assert found["second"]["losses"] == pytest.approx(found["whole"]["losses"][2:], rel=1e-5)
+
+
+def test_the_first_matrices_are_a_function_of_the_seed_alone() -> None:
+    lora = {"rank": 4}
+    two, one, other = (ranks.run(n, lora_work.initial, lora, seed) for n, seed in ((2, 1), (1, 1), (1, 2)))
+    for name, value in one[0].items():
+        assert (value == two[0][name]).all() and (value == two[1][name]).all()
+        assert (value == other[0][name]).all() == ("lora_B" in name)
+
+
+@pytest.mark.parametrize(
+    ("train", "lora", "said"),
+    [
+        (
+            {},
+            {"rank": 4, "targets": ["q_pro", "v_proj", "zzz"]},
+            "ConfigError: train.lora.targets is q_pro; it must match a linear layer of the model that is not its head; did you mean q_proj or v_proj or o_proj?; "
+            "or attention, all-linear\n"
+            "train.lora.targets is zzz; it must match a linear layer of the model that is not its head; names are made of q_proj, k_proj, "
+            "v_proj, o_proj, gate_proj, up_proj, down_proj; or attention, all-linear",
+        ),
+        (
+            {},
+            {"rank": 4, "targets": ["lm_head"]},
+            "ConfigError: train.lora.targets is lm_head; it must match a linear layer of the model that is not its head; ",
+        ),
+        (
+            {"trainable": ["q_proj"]},
+            {"rank": 4},
+            "ConfigError: train.trainable names weights of model.layers.0.self_attn.q_proj; with LoRA it must name modules that have no "
+            "adapter and none inside; ",
+        ),
+    ],
+)
+def test_what_cannot_be_adapted_is_refused(train: dict[str, Any], lora: dict[str, Any], said: str) -> None:
+    (found,) = ranks.run(1, lora_work.refused, train, lora)
+    assert found.startswith(said)

@@ -1,0 +1,67 @@
+"""The leak probe for each form of the kernels, bitwise: what one changed token of one document changes, and what it does not."""
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from oracle import ENDS, cu_seqlens, heads
+from stand_ins import Calls
+
+from ropewalk.train import attention
+from ropewalk.train.attention import s2_attn
+
+KERNELS = {
+    k.__name__: k for k in (attention.sdpa, attention.flash, attention.flash3, attention.flash4, attention.varlen)
+}
+FORMS = [(n, w, s) for n in KERNELS for w in (None, 5) for s in ((False, True) if n == "sdpa" else (False,))]
+TRAINS: Any = SimpleNamespace(training=True)
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, module in Calls().modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def changed(kernel: Any, token: int, **words: Any) -> list[int]:
+    """Places whose output differs in any bit after the key and value of `token` are changed."""
+    q, k, v = (x.detach() for x in heads(4, 2, 8, dtype=torch.bfloat16))
+    found = []
+    for by in (0, 1):
+        key, value = k.clone(), v.clone()
+        key[:, :, token] += by
+        value[:, :, token] += by
+        found.append(kernel(TRAINS, q, key, value, None, **words)[0][0])
+    return (found[0] != found[1]).flatten(1).any(dim=1).nonzero().flatten().tolist()  # type: ignore[no-any-return]
+
+
+def end_of(token: int) -> int:
+    return min(e for e in ENDS if e > token)
+
+
+@pytest.mark.parametrize("token", [0, 3, 14, 15, 16, 20, 39, 60])
+@pytest.mark.parametrize(("name", "window", "sinks"), FORMS)
+def test_a_token_is_seen_inside_its_document_and_its_window_only(
+    name: str, window: int | None, sinks: bool, token: int
+) -> None:
+    words = {"sliding_window": window, "s_aux": torch.zeros(4) if sinks else None}
+    differs = changed(KERNELS[name], token, **words, **attention.borders(cu_seqlens()))
+    reach = range(token, min(end_of(token), token + (window or 1000)))
+    assert set(differs) <= set(reach)
+    # a far token's share may be too small for bf16
+    assert token in differs and len(differs) > len(reach) // 2
+
+
+def test_the_probe_finds_a_leak() -> None:
+    differs = changed(attention.sdpa, 3, **attention.borders(cu_seqlens((0, ENDS[-1]))))
+    assert max(differs) > end_of(3)
+
+
+@pytest.mark.parametrize("token", [0, 14, 16, 22, 39, 60])
+@pytest.mark.parametrize("name", KERNELS)
+def test_shifted_groups_leak_neither(name: str, token: int) -> None:
+    """Nothing before it either: no group wraps around to the document's start, or the sequence's."""
+    differs = changed(s2_attn.shifted(KERNELS[name], 6), token, **attention.borders(cu_seqlens()))
+    assert token in differs and set(differs) <= set(range(token, min(end_of(token), token + 6)))

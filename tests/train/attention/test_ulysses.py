@@ -1,0 +1,50 @@
+"""The exchange of sequence for heads around a kernel, against the same kernel in one process on the whole sequence."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import ranks
+import ulysses_work
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.train.attention import ulysses
+
+CASES: dict[int, list[tuple[int, int, dict[str, Any]]]] = {
+    # heads, key/value heads, what else a layer may ask
+    2: [(8, 2, {}), (8, 1, {"window": 7}), (4, 4, {"sinks": True, "window": 6}), (6, 3, {"s2": 8})],
+    # 4 key/value heads for 3 ranks, 2 for 4: repeated until they divide
+    3: [(12, 4, {}), (9, 3, {"s2": 8}), (3, 1, {"sinks": True})],
+    4: [(8, 2, {"window": 9}), (8, 4, {"s2": 8}), (4, 1, {})],
+}
+
+
+@pytest.mark.parametrize("world", CASES)
+def test_output_and_gradients_are_those_of_the_kernel_alone(world: int) -> None:
+    found = ranks.run(world, ulysses_work.slices, CASES[world])
+    for number, (heads, shared, words) in enumerate(CASES[world]):
+        wanted = ulysses_work.attend(ulysses_work.kernel_of(words), ulysses_work.given(heads, shared), words)
+        parts = [rank[number] for rank in found]
+        np.testing.assert_allclose(np.concatenate([p["out"] for p in parts], axis=1), wanted["out"], atol=1e-5)
+        for place, whole in enumerate(wanted["grads"]):
+            mine = [p["grads"][place] for p in parts]
+            # sinks lie whole on every rank, and their gradients are summed as a parameter's are
+            got = np.concatenate(mine, axis=2) if whole.dim() == 4 else sum(mine)
+            np.testing.assert_allclose(got, whole, atol=2e-5, err_msg=f"{heads} {shared} {words} {place}")
+
+
+def test_what_does_not_divide_is_refused_with_what_does() -> None:
+    heads, layer, sizes = ranks.run(2, ulysses_work.refused)[1]
+    assert heads == (
+        "train.sp_size is 2; it must divide the 9 attention heads of llama; set one of 1, 3, 9 (with 2 rank(s): 1)"
+    )
+    assert "each layer must have 8 query and 8 key/value heads" in layer and "set train.sp_size=1" in layer
+    assert "value (1, 8, 4, 5)" in sizes
+
+
+def test_before_there_are_ranks() -> None:
+    config = ulysses_work.config(12, 4)
+    for size in (1, 2, 3, 4, 6, 12):
+        ulysses.refuse_unfit_heads(config, size)
+    with pytest.raises(ConfigError, match="set one of 1, 2, 3, 4, 6, 12$"):
+        ulysses.refuse_unfit_heads(config, 8)

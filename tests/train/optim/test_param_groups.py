@@ -1,0 +1,136 @@
+"""What is trained, what decays and how fast it learns: by name, and by torch's AdamW given the same groups by hand."""
+
+from typing import Any
+
+import groups_work
+import pytest
+import ranks
+import torch
+from feeds import batch_loss
+from models import tiny_model
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, MixtralConfig
+
+from ropewalk.conf.optimizer import LrGroupConfig
+from ropewalk.conf.train import TrainConfig
+from ropewalk.train.optim import param_groups
+
+GROUPS: dict[str, Any] = {
+    "lr_groups": [LrGroupConfig(pattern="up_proj", lr_scale=0.25)],
+    "layer_lr_decay": 0.5,
+    "weight_decay": 0.1,
+    "decay_embeddings": False,
+    "freeze": [r"layers\.1\.self_attn"],
+}
+# rate and decay of a tied Llama of two layers, by hand
+BY_HAND = {
+    "embed_tokens": (1 / 8, 0.0),
+    "layers.0.self_attn": (1 / 4, 0.1),
+    "layers.0.mlp.up_proj": (1 / 16, 0.1),
+    "layers.0.mlp": (1 / 4, 0.1),
+    "layers.0.input_layernorm": (1 / 4, 0.0),
+    "layers.0.post_attention_layernorm": (1 / 4, 0.0),
+    "layers.1.self_attn": None,
+    "layers.1.mlp.up_proj": (1 / 8, 0.1),
+    "layers.1.mlp": (1 / 2, 0.1),
+    "layers.1.input_layernorm": (1 / 2, 0.0),
+    "layers.1.post_attention_layernorm": (1 / 2, 0.0),
+    "norm": (1.0, 0.0),
+}
+
+
+def of(name: str) -> tuple[float, float] | None:
+    return next(value for key, value in BY_HAND.items() if name.removeprefix("model.").startswith(key))
+
+
+def by_torch(steps: int, batch: int) -> dict[str, torch.Tensor]:
+    """The same training by torch's AdamW and transformers' attention, a group a parameter."""
+    model = tiny_model()
+    named = [(name, p, of(name)) for name, p in model.named_parameters()]
+    given = [{"params": [p], "lr": 1e-2 * at[0], "weight_decay": at[1]} for _, p, at in named if at]
+    optimizer = torch.optim.AdamW(given, betas=(0.9, 0.95), eps=1e-8)
+    for step in range(steps):
+        optimizer.zero_grad()
+        batch_loss(model, step, batch).backward()
+        optimizer.step()
+    return {name: p.detach() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("stage", [*(pytest.param(n, marks=pytest.mark.slow) for n in (0, 2)), 1, 3])
+def test_each_parameter_learns_at_its_own_rate_under_every_stage(stage: int) -> None:
+    found = ranks.run(2, groups_work.trained, 3, 2, {**GROUPS, "zero_stage": stage})
+    weights, wanted, start = found[0]["weights"], by_torch(3, 4), tiny_model().state_dict()
+    assert weights.keys() == wanted.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(torch.from_numpy(weight), wanted[name], rtol=1e-4, atol=2e-5)
+        assert (
+            torch.equal(wanted[name], start[name]) == (of(name) is None) == bool((weight == start[name].numpy()).all())
+        )
+    assert set(found[0]["groups"]) == {(1e-2 * at[0], at[1]) for at in BY_HAND.values() if at}
+
+
+def names_of(config: Any) -> list[str]:
+    with torch.device("meta"):
+        return [name for name, _ in AutoModelForCausalLM.from_config(config).named_parameters()]
+
+
+def test_groups_of_other_architectures() -> None:
+    tiny = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    neox = {name: param_groups.group_of(name) for name in names_of(GPTNeoXConfig(vocab_size=8, **tiny))}
+    assert {n: g for n, g in neox.items() if "layers.0" not in n} == {
+        "gpt_neox.embed_in.weight": "embeddings",
+        "gpt_neox.final_layer_norm.weight": "norms",
+        "gpt_neox.final_layer_norm.bias": "norms",
+        "lm_head.weight": "head",
+    }
+    assert all(g == "attention" for n, g in neox.items() if ".attention." in n)
+    assert all(g == "mlp" for n, g in neox.items() if ".mlp." in n)
+    mixture = {
+        name: param_groups.group_of(name)
+        for name in names_of(MixtralConfig(vocab_size=8, num_key_value_heads=1, **tiny))
+    }
+    assert {g for n, g in mixture.items() if "experts" in n} == {"mlp"}
+    assert mixture["lm_head.weight"] == "head" and "other" not in mixture.values()
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("model.layers.0.self_attn.q_proj.lora_A.default.weight", "attention"),
+        ("model.layers.11.mlp.up_proj.base_layer.weight", "mlp"),
+        ("model.layers.0.self_attn.q_norm.weight", "norms"),
+        ("model.layers.0.self_attn.sinks", "attention"),
+        ("transformer.h.3.ln_1.bias", "norms"),
+        ("transformer.wte.weight", "embeddings"),
+    ],
+)
+def test_group_by_name(name: str, group: str) -> None:
+    assert param_groups.group_of(name) == group
+
+
+def test_what_is_trained() -> None:
+    train = TrainConfig(steps=1, lr=1.0, trainable=["norm", "embed"], freeze=["input_layernorm"])
+    names = [name for name, _ in tiny_model().named_parameters()]
+    assert [n for n in names if param_groups.trains(n, train)] == [
+        "model.embed_tokens.weight",
+        "model.layers.0.post_attention_layernorm.weight",
+        "model.layers.1.post_attention_layernorm.weight",
+        "model.norm.weight",
+    ]
+    assert all(param_groups.trains(n, TrainConfig(steps=1, lr=1.0)) for n in names)
+
+
+def test_patterns_that_match_nothing_are_refused_together_with_near_names() -> None:
+    train = {"freeze": ["emed_tokens", "norm"], "lr_groups": [LrGroupConfig(pattern="xyz", lr_scale=2.0)]}
+    (said,) = ranks.run(1, groups_work.refused, train)
+    first, second = said.splitlines()
+    assert first == (
+        "ConfigError: train.lr_groups[0].pattern is xyz; it must match the name of a parameter; names are made of model, embed_tokens, "
+        "weight, layers, self_attn, q_proj, k_proj, v_proj, o_proj, mlp, gate_proj, up_proj, down_proj, input_layernorm, "
+        "post_attention_layernorm, norm"
+    )
+    assert second == "train.freeze[0] is emed_tokens; it must match the name of a parameter; did you mean embed_tokens?"
+
+
+def test_nothing_left_to_train_is_refused() -> None:
+    (said,) = ranks.run(1, groups_work.refused, {"freeze": ["."]})
+    assert said == "ConfigError: train.freeze is ['.']; something must be left to train; remove a pattern"

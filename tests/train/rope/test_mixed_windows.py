@@ -1,0 +1,138 @@
+"""Mixed windows: each document of a packed row as transformers has it alone, in a model with that document's table."""
+
+import mixed_rope_work
+import numpy as np
+import pytest
+import ranks
+import torch
+import torch.nn.functional as F
+from mixed_rope_work import FACTOR, WINDOW, plain, scaled
+from models import packed, tiny_config
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.scaling import DynamicConfig, YarnConfig
+from ropewalk.launch.config.compose import compose
+from ropewalk.train import attention
+from ropewalk.train.loop.step import to_device
+from ropewalk.train.model.loss_model import LossModel
+from ropewalk.train.rope import mixed_windows, proof
+from ropewalk.train.rope import plan as rope_plan
+
+LENGTHS = [13, 40, 1, 16, 17, 9]  # 16 fits the window, 17 does not
+LINE = sum(LENGTHS)
+
+
+def plan_of(rope):
+    return rope_plan.make(rope, tiny_config(max_position_embeddings=WINDOW), "tiny")
+
+
+@pytest.fixture
+def plan():
+    return plan_of(YarnConfig(factor=FACTOR))
+
+
+def ours(plan, mixed=True, sp_rank=0):
+    model = scaled()
+    model.set_attn_implementation(attention.register("sdpa"))
+    proof.prove(model, plan, "in the test")
+    wrapped = LossModel(model)
+    if mixed:
+        wrapped.rope = mixed_windows.install(model, plan, sp_rank)
+    return wrapped
+
+
+def alone(pieces):
+    """Sum of the losses and its gradients: short documents through the base's table, long ones through YaRN's."""
+    models = {True: plain(), False: scaled()}
+    losses = []
+    for piece in pieces:
+        ids = torch.from_numpy(piece)[None]
+        logits = models[len(piece) <= WINDOW](input_ids=ids).logits[0, :-1]
+        losses.append(F.cross_entropy(logits, ids[0, 1:], reduction="sum") if len(piece) > 1 else logits.sum())
+    total = sum(losses)
+    total.backward()
+    short, long = (dict(models[kind].named_parameters()) for kind in (True, False))
+    return float(total.detach()), {name: short[name].grad + long[name].grad for name in short}
+
+
+def test_packed_row_has_the_loss_and_gradients_of_each_document_alone_under_its_own_table(plan):
+    row, pieces = packed(LENGTHS, LINE)
+    wanted, gradients = alone(pieces)
+    wrapped = ours(plan)
+    found = wrapped(**to_device(row), total=1)
+    found.backward()
+    assert float(found) == pytest.approx(wanted, rel=1e-5)
+    for name, parameter in wrapped.model.named_parameters():
+        assert (parameter.grad - gradients[name]).norm() <= 1e-5 * gradients[name].norm(), name
+
+
+def test_ranks_that_share_the_row_choose_by_the_documents_of_the_whole_row(plan):
+    """Their borders cut documents: a rank that counted its own part of a long one would give it the short ones' table."""
+    row, pieces = packed(LENGTHS, LINE)
+    wanted, gradients = alone(pieces)
+    found, shared = ranks.run(2, mixed_rope_work.shared, plan, row)[0]
+    assert found == pytest.approx(wanted, rel=1e-5)
+    for name, gradient in gradients.items():
+        assert np.linalg.norm(shared[name] - gradient.numpy()) <= 1e-5 * gradient.norm().item(), name
+
+
+def test_one_table_for_all_documents_is_another_loss(plan):
+    """The test above can fail."""
+    row, pieces = packed(LENGTHS, LINE)
+    found = float(ours(plan, mixed=False)(**to_device(row), total=1))
+    assert abs(found / alone(pieces)[0] - 1) > 1e-3
+
+
+def test_validation_reads_with_the_plan_s_table_alone(plan):
+    row, _ = packed(LENGTHS, LINE)
+    mixed, one = ours(plan), ours(plan, mixed=False)
+    training = float(mixed(**to_device(row), total=1).detach())
+    assert float(mixed.eval()(**to_device(row), total=1).detach()) == float(one(**to_device(row), total=1).detach())
+    assert float(mixed.train()(**to_device(row), total=1).detach()) == training
+
+
+def test_each_rank_of_a_sequence_chooses_for_its_slice():
+    ends, half = (0, 13, 53, 54, 70, 87, 96), 48
+    whole = mixed_windows.short_tokens(ends, WINDOW, 0, 96)
+    wanted = np.repeat([n <= WINDOW for n in LENGTHS], LENGTHS)
+    np.testing.assert_array_equal(whole, wanted)
+    slices = [mixed_windows.short_tokens(ends, WINDOW, rank * half, half) for rank in (0, 1)]
+    np.testing.assert_array_equal(np.concatenate(slices), wanted)
+
+
+def test_cos_and_sin_of_a_slice_are_those_of_the_whole_line(plan):
+    row, _ = packed(LENGTHS, LINE)
+    ends = tuple(row.cu_seqlens.tolist())
+
+    def tables(sp_rank, count):
+        wrapped = ours(plan, sp_rank=sp_rank)
+        wrapped.rope.choose(ends, count, torch.device("cpu"))
+        places = torch.from_numpy(row.position_ids)[None, sp_rank * count : (sp_rank + 1) * count]
+        return torch.stack(wrapped.model.model.rotary_emb(torch.zeros(1, count, 1), places))
+
+    assert torch.equal(torch.cat([tables(rank, 48) for rank in (0, 1)], dim=2), tables(0, 96))
+
+
+def test_nothing_of_it_is_in_the_export_or_in_eval(plan):
+    wrapped = ours(plan)
+    assert wrapped.state_dict().keys() == ours(plan, mixed=False).state_dict().keys()
+    assert "1 rotary module(s) hold the plan" in proof.prove(wrapped.model, plan, "before any row")
+
+
+def test_a_plan_that_switches_by_length_itself_is_refused():
+    plan = plan_of(DynamicConfig(factor=FACTOR))
+    with pytest.raises(ConfigError, match="train.mixed_windows is True; rope=dynamic switches its table"):
+        mixed_windows.install(scaled(), plan)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rope=none", "rope.factor=null"], "rope=none has one table for all lengths"),
+        (["data.pose.target_length=8192"], "with data.pose.target_length 8192 short text stands for long text"),
+    ],
+)
+def test_what_has_no_two_tables_is_refused(words, said):
+    with pytest.raises(ConfigError) as told:
+        compose(["recipe=demo", "train.mixed_windows=true", *words])
+    assert f"train.mixed_windows is True; {said}" in str(told.value)

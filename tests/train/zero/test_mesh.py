@@ -1,0 +1,24 @@
+"""Who reads what: ranks of one sequence are neighbours."""
+
+from datetime import timedelta
+
+import pytest
+import ranks
+import ranks_work
+
+
+def test_ranks_of_a_sequence_are_neighbours() -> None:
+    found = ranks.run(4, ranks_work.places, 2)
+    assert found == [(0, 0, 2, 2), (0, 1, 2, 2), (1, 0, 2, 2), (1, 1, 2, 2)]
+
+
+def test_a_size_that_does_not_divide_is_refused_with_one_that_does() -> None:
+    with pytest.raises(
+        AssertionError, match=r"train.sp_size is 2; it must divide the number of ranks, 3; set train.sp_size=1"
+    ):
+        ranks.run(3, ranks_work.places, 2)
+
+
+def test_a_wait_that_is_right_is_not_ended_by_torch() -> None:
+    """Its default is 10 minutes for NCCL, in which rank 0 may not have written a large model; who hangs is found by train.hang_s."""
+    assert all(found >= timedelta(hours=12) for found in ranks.run(1, ranks_work.patience)[0])

@@ -1,0 +1,36 @@
+"""Published ceilings of devices: dense matrix FLOP/s, memory bandwidth, and what its links send one way.
+
+Sources: NVIDIA's data sheets of A100 (80 GB SXM), H100 (SXM5, PCIe, NVL), H200 (SXM) and HGX B200; AMD's of MI300X. Figures "with sparsity"
+are halved: no training uses them. A power or clock limit makes a device's own ceiling lower.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DevicePeak:
+    """TFLOP/s of dense bf16, TB/s of its memory, GB/s out of it to its neighbours in the machine."""
+
+    name: str
+    bf16_tflops: float
+    memory_tb_s: float
+    link_gb_s: float
+
+
+# The first whose name is in the device's is it, so that a variant stands before its family.
+DEVICE_PEAKS = (
+    DevicePeak("H100 PCIe", 756.0, 2.0, 300.0),
+    DevicePeak("H100 NVL", 835.5, 3.94, 300.0),
+    DevicePeak("H100", 989.4, 3.35, 450.0),
+    DevicePeak("H200 NVL", 835.5, 4.8, 450.0),
+    DevicePeak("H200", 989.4, 4.8, 450.0),
+    DevicePeak("A100", 312.0, 2.039, 300.0),
+    DevicePeak("GB200", 2500.0, 8.0, 900.0),
+    DevicePeak("B200", 2250.0, 8.0, 900.0),
+    DevicePeak("MI300X", 1307.4, 5.3, 448.0),
+)
+
+
+def peak_of(device_name: str) -> DevicePeak | None:
+    """By the name that torch gives a device; None for one that is not in the table."""
+    return next((c for c in DEVICE_PEAKS if c.name.lower() in device_name.lower()), None)
