@@ -18,11 +18,17 @@ from ropewalk.conf.schema import Config
 def _unknown(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Keys that are no field of their dataclass: `+key=value` and YAML merges let them in without a word."""
     kind = OmegaConf.get_type(node)
-    known = {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set(node)
+    known = (
+        {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set(node)
+    )
     for key in map(str, node):
         if key not in known:
             near = difflib.get_close_matches(str(key), map(str, known), 1)
-            way_out = f"did you mean {prefix}{near[0]}?" if near else f"one of {', '.join(sorted(map(str, known)))}"
+            way_out = (
+                f"did you mean {prefix}{near[0]}?"
+                if near
+                else f"one of {', '.join(sorted(map(str, known)))}"
+            )
             yield f"{prefix}{key}", f"{prefix}{key} is not a setting; {way_out}"
         elif not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
             yield from _unknown(node[key], f"{prefix}{key}.")
@@ -31,7 +37,8 @@ def _unknown(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
 def check(composed: DictConfig) -> Config:
     """The typed configuration. Raises: ConfigError with one line for each problem."""
     problems = [
-        f"{key} is not set; it is required; add {key}=VALUE" for key in sorted(OmegaConf.missing_keys(composed))
+        f"{key} is not set; it is required; add {key}=VALUE"
+        for key in sorted(OmegaConf.missing_keys(composed))
     ]
     unknown = dict(_unknown(composed))
     problems += unknown.values()

@@ -109,7 +109,9 @@ class DataConfig(MixtureConfig):
             yield from source.problems(f"data.sources.{name}", others)
 
     def _piece_problems(self) -> Iterator[str]:
-        marks = {key: getattr(self, key) for key in ("begin", "end") if getattr(self, key) is not None}
+        marks = {
+            key: getattr(self, key) for key in ("begin", "end") if getattr(self, key) is not None
+        }
         for key in [key for key, word in marks.items() if not word]:
             yield f"data.{key} is empty; it must be a token of the tokenizer, bos or eos; unset it for none"
         for name, source in self.sources.items():

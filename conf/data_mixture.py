@@ -27,7 +27,9 @@ class Range(NamedTuple):
     high: float  # a whole number, or inf
 
 
-Rules = list[tuple[Range, float, str]]  # range, number, as it was written; the shortest lengths first
+Rules = list[
+    tuple[Range, float, str]
+]  # range, number, as it was written; the shortest lengths first
 
 
 def parse(text: str) -> Range | None:
@@ -36,8 +38,15 @@ def parse(text: str) -> Range | None:
     if found is None:
         return None
     sign, *parts = found.groups()
-    first, low, high = (int(n) * UNITS[u.upper()] if n else 0 for n, u in zip(parts[::2], parts[1::2], strict=True))
-    ends = {"<": (1, first), "<=": (1, first + 1), ">": (first + 1, math.inf), ">=": (max(first, 1), math.inf)}
+    first, low, high = (
+        int(n) * UNITS[u.upper()] if n else 0 for n, u in zip(parts[::2], parts[1::2], strict=True)
+    )
+    ends = {
+        "<": (1, first),
+        "<=": (1, first + 1),
+        ">": (first + 1, math.inf),
+        ">=": (max(first, 1), math.inf),
+    }
     made = Range(*ends.get(sign, (max(low, 1), high)))
     return made if made.low < made.high else None
 
@@ -74,7 +83,10 @@ def _bucket_problems(at: str, numbers: Mapping[str, float]) -> Iterator[str]:
 
 
 def _gaps(at: str, found: Rules) -> Iterator[str]:
-    ends, starts = [1, *(span.high for span, _, _ in found)], [*(span.low for span, _, _ in found), math.inf]
+    ends, starts = (
+        [1, *(span.high for span, _, _ in found)],
+        [*(span.low for span, _, _ in found), math.inf],
+    )
     for end, start in zip(ends, starts, strict=True) if found else ():
         if end < start:
             last = "" if start == math.inf else f" to {start - 1}"
@@ -133,7 +145,9 @@ class MixtureConfig:
         if self.max_epochs < 1:
             yield f"data.max_epochs is {self.max_epochs}; a document must be allowed once; set at least 1"
         chosen = bool(
-            self.length_weights or self.buckets or any(s.length_weights or s.weight is not None for s in sources)
+            self.length_weights
+            or self.buckets
+            or any(s.length_weights or s.weight is not None for s in sources)
         )
         if self.mixture == "uniform" and chosen:
             yield (

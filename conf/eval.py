@@ -47,7 +47,9 @@ class EvalConfig:
 class CalibrateConfig:
     searcher: str = "ramp"
     """ramp (TPE over beta_fast, beta_slow and attention_factor), longrope (evolution of a divisor a frequency) or both."""
-    methods: list[str] = field(default_factory=lambda: ["yarn", "pi", "ntk", "ntk_by_parts", "llama3", "abf"])
+    methods: list[str] = field(
+        default_factory=lambda: ["yarn", "pi", "ntk", "ntk_by_parts", "llama3", "abf"]
+    )
     """Measured first with their papers' settings, and shown beside what is found; yarn is what the gain is counted from."""
     passes: int = 300
     """Budget of the search in forward passes of a whole window; a prefix counts by its tokens."""
@@ -65,7 +67,12 @@ class CalibrateConfig:
     def problems(self) -> Iterator[str]:
         if self.searcher not in ("ramp", "longrope", "both"):
             yield f"calibrate.searcher is {self.searcher}; it must be one of ramp, longrope, both; choose one"
-        for name, least in (("passes", 1), ("windows", 1), ("report_windows", 1), ("population", 4)):
+        for name, least in (
+            ("passes", 1),
+            ("windows", 1),
+            ("report_windows", 1),
+            ("population", 4),
+        ):
             if getattr(self, name) < least:
                 yield f"calibrate.{name} is {getattr(self, name)}; it must be at least {least}; raise it"
         if not 0 <= self.inside_weight < 1:

@@ -47,7 +47,11 @@ class LoraConfig:
         if self.rank < 0:
             yield f"{at}.rank is {self.rank}; it must be at least 0; 0 is off"
         if self.rank == 0:
-            for key in (f for f in fields(self) if f.name != "rank" and not is_default(f, getattr(self, f.name))):
+            for key in (
+                f
+                for f in fields(self)
+                if f.name != "rank" and not is_default(f, getattr(self, f.name))
+            ):
                 yield f"{at}.{key.name} is {getattr(self, key.name)}; it is of LoRA, and {at}.rank is 0; set {at}.rank=8"
             return
         if self.alpha is not None and not (math.isfinite(self.alpha) and self.alpha > 0):

@@ -15,7 +15,9 @@ class MetricsConfig:
     def problems(self, at: str) -> Iterator[str]:
         if self.group_norms_every < 0:
             yield f"{at}.group_norms_every is {self.group_norms_every}; it must be at least 0; 0 leaves it out"
-        if self.peak_tflops is not None and not (math.isfinite(self.peak_tflops) and self.peak_tflops > 0):
+        if self.peak_tflops is not None and not (
+            math.isfinite(self.peak_tflops) and self.peak_tflops > 0
+        ):
             yield f"{at}.peak_tflops is {self.peak_tflops}; it must be a positive number; unset it for the published one"
 
 

@@ -22,14 +22,22 @@ class ScratchConfig:
     tie_word_embeddings: bool = True
 
     def problems(self, at: str) -> Iterator[str]:
-        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "max_position_embeddings"):
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "max_position_embeddings",
+        ):
             if getattr(self, name) < 1:
                 yield f"{at}.{name} is {getattr(self, name)}; it must be at least 1; raise it"
         if not (math.isfinite(self.rope_theta) and self.rope_theta > 1):
             yield f"{at}.rope_theta is {self.rope_theta}; it must be a finite number above 1; e.g. 10000"
         if self.vocab_size < 260:
             yield f"{at}.vocab_size is {self.vocab_size}; a byte-level BPE needs 256 bytes and 4 special words; set 260 or more"
-        if self.num_attention_heads < 1 or self.hidden_size % (2 * max(self.num_attention_heads, 1)):
+        if self.num_attention_heads < 1 or self.hidden_size % (
+            2 * max(self.num_attention_heads, 1)
+        ):
             yield (
                 f"{at}.num_attention_heads is {self.num_attention_heads}; hidden_size {self.hidden_size} must be "
                 "a multiple of twice that (rotary dimensions come in pairs); change one of them"

@@ -88,9 +88,14 @@ class OptimizerConfig:
 
     def patterns(self) -> dict[str, str]:
         """Each pattern by the setting that it stands in."""
-        found = {f"train.lr_groups[{at}].pattern": group.pattern for at, group in enumerate(self.lr_groups)}
+        found = {
+            f"train.lr_groups[{at}].pattern": group.pattern
+            for at, group in enumerate(self.lr_groups)
+        }
         for name in ("trainable", "freeze"):
-            found |= {f"train.{name}[{at}]": pattern for at, pattern in enumerate(getattr(self, name))}
+            found |= {
+                f"train.{name}[{at}]": pattern for at, pattern in enumerate(getattr(self, name))
+            }
         return found
 
 

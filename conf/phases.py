@@ -70,12 +70,17 @@ def carries_optimizer(config: "Config") -> bool:
 
 def passes_optimizer_on(config: "Config") -> bool:
     """Whether the next phase goes on with the optimizer of this one."""
-    return 0 < config.phase < len(config.phases) and bool(config.phases[config.phase].get("carry_optimizer"))
+    return 0 < config.phase < len(config.phases) and bool(
+        config.phases[config.phase].get("carry_optimizer")
+    )
 
 
 def cache_key(config: "Config") -> dict[str, bool]:
     """What of this its training is made of; nothing where no optimizer is carried, which is the default."""
-    said = {"carry_optimizer": carries_optimizer(config), "hands_on_optimizer": passes_optimizer_on(config)}
+    said = {
+        "carry_optimizer": carries_optimizer(config),
+        "hands_on_optimizer": passes_optimizer_on(config),
+    }
     return {key: value for key, value in said.items() if value}
 
 

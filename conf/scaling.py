@@ -39,7 +39,9 @@ class RopeConfig:
             yield f"rope.factor is 1; rope={self.method} with factor 1 scales nothing; set e.g. rope.factor=8, or rope=none"
         elif self.factor is None and self.target_length is None:
             yield f"rope.factor is not set; rope={self.method} needs a factor or a target_length; e.g. rope.factor=8"
-        elif self.factor is None and (self.target_length or 0) <= (self.original_max_position_embeddings or 0):
+        elif self.factor is None and (self.target_length or 0) <= (
+            self.original_max_position_embeddings or 0
+        ):
             yield (
                 f"rope.target_length is {self.target_length}; it must be longer than rope.original_max_position_embeddings "
                 f"{self.original_max_position_embeddings}, else nothing is scaled; raise it, or rope=none"

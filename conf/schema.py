@@ -44,7 +44,15 @@ class Config:
             yield f"name is {self.name!r}; it must be a plain folder name; e.g. name=my-run"
         if self.schema != 1:
             yield f"schema is {self.schema}; this version reads 1; use the version that wrote the file"
-        for section in (self.model, self.rope, self.data, self.train, self.eval, self.calibrate, self.export):
+        for section in (
+            self.model,
+            self.rope,
+            self.data,
+            self.train,
+            self.eval,
+            self.calibrate,
+            self.export,
+        ):
             yield from section.problems()
         yield from self.train.mixed_problems(self.rope.method, self.data.pose.target_length)
         yield from self.train.group_problems(self.data.seq_len)
@@ -63,12 +71,18 @@ class Config:
 
     @property
     def global_batch_tokens(self) -> int:
-        return self.micro_batch_tokens if self.train.global_batch_tokens is None else self.train.global_batch_tokens
+        return (
+            self.micro_batch_tokens
+            if self.train.global_batch_tokens is None
+            else self.train.global_batch_tokens
+        )
 
     def batches(self) -> list[tuple[str, int, int]]:
         """The setting, first step (from 0) and tokens of each size of the global batch, in order."""
         ramp = [pair for pair in self.train.batch_ramp if len(pair) == 2]
-        later = [(f"train.batch_ramp[{n}][1]", step - 1, tokens) for n, (step, tokens) in enumerate(ramp)]
+        later = [
+            (f"train.batch_ramp[{n}][1]", step - 1, tokens) for n, (step, tokens) in enumerate(ramp)
+        ]
         return [("train.global_batch_tokens", 0, self.global_batch_tokens), *later]
 
     @property
@@ -76,7 +90,10 @@ class Config:
         """Of all steps."""
         sizes = self.batches()
         ends = [*(first for _, first, _ in sizes[1:]), self.train.steps]
-        spans = [max(0, min(end, self.train.steps) - first) for (_, first, _), end in zip(sizes, ends, strict=True)]
+        spans = [
+            max(0, min(end, self.train.steps) - first)
+            for (_, first, _), end in zip(sizes, ends, strict=True)
+        ]
         return sum(span * tokens for span, (_, _, tokens) in zip(spans, sizes, strict=True))
 
 
@@ -85,7 +102,9 @@ def content(section: Any) -> Any:
     their default."""
     if is_dataclass(section) and not isinstance(section, type):
         return {
-            f.name: content(getattr(section, f.name)) for f in fields(section) if _decides(f, getattr(section, f.name))
+            f.name: content(getattr(section, f.name))
+            for f in fields(section)
+            if _decides(f, getattr(section, f.name))
         }
     if isinstance(section, dict):
         return {str(key): content(value) for key, value in section.items()}
@@ -95,4 +114,6 @@ def content(section: Any) -> Any:
 
 
 def _decides(of: "Field[Any]", value: Any) -> bool:
-    return not of.metadata.get("neutral") and not (of.metadata.get("added") and is_default(of, value))
+    return not of.metadata.get("neutral") and not (
+        of.metadata.get("added") and is_default(of, value)
+    )

@@ -50,7 +50,9 @@ def problems(source: Any, at: str) -> Iterator[str]:
             )
         if source.text_key != "text":
             yield f"{at}.text_key is {source.text_key}; {at}.template says what the text is; unset one of them"
-    if source.follow_links and "://" in (source.path or "").removeprefix("file://").removeprefix("local://"):
+    if source.follow_links and "://" in (source.path or "").removeprefix("file://").removeprefix(
+        "local://"
+    ):
         yield f"{at}.follow_links is {source.follow_links}; only folders of this machine have links; unset it"
     if source.kind == "hub" and "://" in (source.path or ""):
         yield f"{at}.path is {source.path}; kind hub takes a name such as org/name; unset {at}.kind to read files by URL"

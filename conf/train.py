@@ -95,7 +95,11 @@ class TrainConfig(OptimizerConfig, MemoryConfig, AttentionConfig, LossConfig):
             yield f"train.betas is {self.betas}; it must be two numbers in [0, 1); e.g. [0.9, 0.95]"
         yield from self.objective_problems()
         yield from self.attending_problems()
-        if self.processes is not None and self.hostfile is None and self.processes % max(self.sp_size, 1):
+        if (
+            self.processes is not None
+            and self.hostfile is None
+            and self.processes % max(self.sp_size, 1)
+        ):
             yield (
                 f"train.sp_size is {self.sp_size}; it must divide the number of ranks, train.processes {self.processes}; "
                 "set a divisor, or start a multiple of it"
@@ -104,7 +108,11 @@ class TrainConfig(OptimizerConfig, MemoryConfig, AttentionConfig, LossConfig):
             yield f"train.processes is {self.processes}; it must be at least 1; unset it for one a GPU"
         yield from self.memory_problems()
         # with a hostfile the ranks run elsewhere, and look for themselves
-        if self.offload_path is not None and self.hostfile is None and (wrong := missing_path(self.offload_path)):
+        if (
+            self.offload_path is not None
+            and self.hostfile is None
+            and (wrong := missing_path(self.offload_path))
+        ):
             yield wrong
         if self.precision == "bf16" and self.zero_stage == 0:
             yield "train.zero_stage is 0; with bf16 it keeps no fp32 master weights; set train.zero_stage=1 or precision fp32"

@@ -43,8 +43,17 @@ def heldout_windows(store: Store, length: int, most: int, per_document: int) -> 
     found: list[list[Window]] = []
     for index in np.flatnonzero(store.heldout & (store.length >= length)).tolist():
         count = min(per_document, int(store.length[index]) // length)
-        starts = np.linspace(0, int(store.length[index]) - length, count).astype(int) if count > 1 else [0]
-        found.append([Window(store.ids[index], store.document(index, int(s), length).astype(np.int64)) for s in starts])
+        starts = (
+            np.linspace(0, int(store.length[index]) - length, count).astype(int)
+            if count > 1
+            else [0]
+        )
+        found.append(
+            [
+                Window(store.ids[index], store.document(index, int(s), length).astype(np.int64))
+                for s in starts
+            ]
+        )
     return [windows[k] for k in range(per_document) for windows in found if k < len(windows)][:most]
 
 

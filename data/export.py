@@ -23,11 +23,18 @@ from ropewalk.data.loading.packed import DataArtifacts, PackedSequences
 if TYPE_CHECKING:
     from datasets import Dataset
 
-STAGE, DECIDES = "export", {"format", "plan", "stores"}  # a model's export has that name and is made of other things
+STAGE, DECIDES = (
+    "export",
+    {"format", "plan", "stores"},
+)  # a model's export has that name and is made of other things
 FORMAT = 1  # raise when the same plan is written in other bytes
 FILE_TOKENS, GROUP_TOKENS = 1 << 28, 1 << 22
 RUNS = "position_ids.list.element"  # counts: as differences they take no room
-HOW = {"compression": "zstd", "use_dictionary": False, "column_encoding": {RUNS: "DELTA_BINARY_PACKED"}}
+HOW = {
+    "compression": "zstd",
+    "use_dictionary": False,
+    "column_encoding": {RUNS: "DELTA_BINARY_PACKED"},
+}
 SCHEMA = pa.schema(
     {
         "input_ids": pa.list_(pa.int32()),
@@ -96,7 +103,9 @@ def as_dataset(folders: DataArtifacts) -> "Dataset":
     a row is read. Raises: ConfigError as `refuse`."""
     from datasets import Dataset
 
-    return Dataset.from_dict({"sequence": np.arange(len(readable(folders)))}).with_transform(Gather(folders))
+    return Dataset.from_dict({"sequence": np.arange(len(readable(folders)))}).with_transform(
+        Gather(folders)
+    )
 
 
 def target(folder: str | Path) -> Path:
@@ -105,7 +114,9 @@ def target(folder: str | Path) -> Path:
     there = path.exists() and (not path.is_dir() or any(path.iterdir()))
     found = manifest.read(path)
     if there and (found is None or found.stage != STAGE or set(found.content) != DECIDES):
-        raise ConfigError(f"--export is {path.name}; it must be new, empty or an earlier export; give another folder")
+        raise ConfigError(
+            f"--export is {path.name}; it must be new, empty or an earlier export; give another folder"
+        )
     return path
 
 
@@ -117,8 +128,14 @@ def write(folders: DataArtifacts, output: Path) -> tuple[Manifest, str]:
     """
     output = target(output)
     sequences = readable(folders)
-    decides = {"format": FORMAT, "plan": folders.plan.name, "stores": [f.name for f in folders.stores.values()]}
-    return run_stage(STAGE, decides, output, lambda temporary: _write(sequences, temporary / "data"))
+    decides = {
+        "format": FORMAT,
+        "plan": folders.plan.name,
+        "stores": [f.name for f in folders.stores.values()],
+    }
+    return run_stage(
+        STAGE, decides, output, lambda temporary: _write(sequences, temporary / "data")
+    )
 
 
 def _write(sequences: PackedSequences, folder: Path) -> dict[str, Any]:
@@ -128,8 +145,12 @@ def _write(sequences: PackedSequences, folder: Path) -> dict[str, Any]:
     each, count = max(1, FILE_TOKENS // sequences.seq_len), len(sequences)
     files = range(0, count, each)
     for number, start in enumerate(files):
-        with ParquetWriter(folder / f"train-{number:05}-of-{len(files):05}.parquet", SCHEMA, **HOW) as file:
-            for part in _parts(range(start, min(start + each, count)), max(1, GROUP_TOKENS // sequences.seq_len)):
+        with ParquetWriter(
+            folder / f"train-{number:05}-of-{len(files):05}.parquet", SCHEMA, **HOW
+        ) as file:
+            for part in _parts(
+                range(start, min(start + each, count)), max(1, GROUP_TOKENS // sequences.seq_len)
+            ):
                 file.write_table(_table([_columns(sequences, n) for n in part]))
     return {"sequences": count, "tokens": sum(sequences.tokens(n) for n in range(count))}
 

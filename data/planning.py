@@ -28,7 +28,9 @@ FORMAT = 7  # raise when the bytes of a store or plan change for the same settin
 
 
 def _plain(found: Rules) -> list[Any]:
-    return [[span.low, None if span.high == inf else span.high, number] for span, number, _ in found]
+    return [
+        [span.low, None if span.high == inf else span.high, number] for span, number, _ in found
+    ]
 
 
 def _choices(config: Config, marks: BoundaryTokens) -> dict[str, Any]:
@@ -39,7 +41,10 @@ def _choices(config: Config, marks: BoundaryTokens) -> dict[str, Any]:
     choices = {
         "packer": (data.packer, "window_fill"),
         "overlong": (data.overlong, "split"),
-        "piece_len": ({n: s.piece_len for n, s in data.sources.items() if s.piece_len is not None}, {}),
+        "piece_len": (
+            {n: s.piece_len for n, s in data.sources.items() if s.piece_len is not None},
+            {},
+        ),
         "begin": (marks.begin, None),
         "end": (marks.end, None),
         "spans": ({n: span for n, span in spans.items() if span != [None, None]}, {}),
@@ -66,11 +71,16 @@ def make(
     """The plan's folder in the cache, written unless it is there. Raises: DataError."""
     decides = {
         "format": FORMAT,
-        "stores": [[name, folder.name] for name, folder in stores.items()],  # a list: document numbers go by this order
+        "stores": [
+            [name, folder.name] for name, folder in stores.items()
+        ],  # a list: document numbers go by this order
         "heldout": config.data.heldout,
         "budget": budget,
         "seed": config.seed,
-        **{k: content(config.data)[k] for k in ("seq_len", "document_mask", "positions", "min_piece")},
+        **{
+            k: content(config.data)[k]
+            for k in ("seq_len", "document_mask", "positions", "min_piece")
+        },
         **_choices(config, marks),
         **_removed(offers, budget),
     }
@@ -83,7 +93,10 @@ def make(
         marks_taken = sum(s["marks"] for s in sources.values())
         return {
             **plan.describe(sequences, config.data.seq_len, marks_taken),
-            **{key: getattr(config.data, key) for key in ("packer", "overlong", "document_mask", "positions")},
+            **{
+                key: getattr(config.data, key)
+                for key in ("packer", "overlong", "document_mask", "positions")
+            },
             "begin": marks.begin,
             "end": marks.end,
             "sources": sources,
@@ -111,10 +124,15 @@ def _shares(
         opened = store.load(stores[name], config.data.heldout)
         given = _supply(config, name, offers[name], opened, marks)
         epochs = (budget[name] or 0) / max(given.total, 1)
-        refuse_repeats(name, ceil(epochs), epochs, config.data.max_epochs)  # before there are arrays of so many takings
+        refuse_repeats(
+            name, ceil(epochs), epochs, config.data.max_epochs
+        )  # before there are arrays of so many takings
         shares[name] = given.take(budget[name])
         refuse_repeats(name, shares[name].repeats, shares[name].epochs, config.data.max_epochs)
-        facts[name] = {**overlong.ledger_row(shares[name], opened, marks), **given.told(budget[name])}
+        facts[name] = {
+            **overlong.ledger_row(shares[name], opened, marks),
+            **given.told(budget[name]),
+        }
     return shares, facts
 
 
@@ -122,7 +140,9 @@ def _sequences(config: Config, stores: dict[str, Path], shares: dict[str, Select
     whole = {name for name in shares if config.data.sources[name].kind in SYNTHETIC}
     data, lengths = config.data, {name: longest(config, name) for name in shares}
     first = _first_numbers(stores)
-    return plan.build(shares, first, data.seq_len, data.min_piece, config.seed, whole, data.packer, lengths)
+    return plan.build(
+        shares, first, data.seq_len, data.min_piece, config.seed, whole, data.packer, lengths
+    )
 
 
 def _first_numbers(stores: dict[str, Path]) -> dict[str, int]:
@@ -130,7 +150,9 @@ def _first_numbers(stores: dict[str, Path]) -> dict[str, int]:
     return dict(zip(stores, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
 
 
-def ledger(config: Config, stores: dict[str, Path], offers: dict[str, Candidates], folder: Path) -> dict[str, Any]:
+def ledger(
+    config: Config, stores: dict[str, Path], offers: dict[str, Candidates], folder: Path
+) -> dict[str, Any]:
     """`ledger.json` of a finished plan: what was read, left out and taken, a source a row.
 
     Raises: ProofError when the plan does not hold what the mixture took.
@@ -141,7 +163,9 @@ def ledger(config: Config, stores: dict[str, Path], offers: dict[str, Candidates
     counted, entries = PlanStatistics.of(folder, opened, facts).entries()
     rows = {}
     for name, there in opened.items():
-        taken = mixed.get(name, {"tokens_in_plan": 0, "marks": 0, "cut": 0, "epochs": 0.0, "repeats": 0})
+        taken = mixed.get(
+            name, {"tokens_in_plan": 0, "marks": 0, "cut": 0, "epochs": 0.0, "repeats": 0}
+        )
         rows[name] = {
             **{k: v for k, v in there.facts.items() if k not in ("dtype", "shards")},
             **there.held_counts(),

@@ -21,7 +21,9 @@ class Passkey:
     answer: int  # how many ids at the end are the answer
 
 
-def passkey(encode: Callable[[str], np.ndarray], filler: np.ndarray, key: str, length: int, depth: float) -> Passkey:
+def passkey(
+    encode: Callable[[str], np.ndarray], filler: np.ndarray, key: str, length: int, depth: float
+) -> Passkey:
     """`length` tokens: filler, the needle at `depth` (0 start, 1 end) of it, filler, question, answer.
 
     Raises: DataError when the length leaves no room for filler, or when the tokenizer joins question and answer.
@@ -29,7 +31,9 @@ def passkey(encode: Callable[[str], np.ndarray], filler: np.ndarray, key: str, l
     needle, question = encode(NEEDLE.format(key=key)), encode(QUESTION)
     asked = encode(QUESTION + ANSWER.format(key=key))
     if not np.array_equal(asked[: len(question)], question):
-        raise DataError("passkey: the tokenizer joins question and answer into one token; leave the passkey task out")
+        raise DataError(
+            "passkey: the tokenizer joins question and answer into one token; leave the passkey task out"
+        )
     room = length - len(needle) - len(asked)
     if room < 0 or room > len(filler):
         raise DataError(
@@ -37,7 +41,9 @@ def passkey(encode: Callable[[str], np.ndarray], filler: np.ndarray, key: str, l
             f"{len(filler)} tokens; choose another length or longer documents"
         )
     cut = round(depth * room)
-    return Passkey(np.concatenate([filler[:cut], needle, filler[cut:room], asked]), len(asked) - len(question))
+    return Passkey(
+        np.concatenate([filler[:cut], needle, filler[cut:room], asked]), len(asked) - len(question)
+    )
 
 
 def random_key(rng: np.random.Generator) -> str:

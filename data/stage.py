@@ -49,14 +49,21 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     opened = {name: store.load(_made(text, name), held) for name, text in texts.items()}
     offered = {name: mixing_offers.offered(config, name, opened[name], marks) for name in opened}
     cleaned = clean.clean(config.data, opened, offered, cache)
-    budget = _budgets(config, cleaned.offers, mixing_offers.rounds(config, opened, cleaned.offers, marks))
+    budget = _budgets(
+        config, cleaned.offers, mixing_offers.rounds(config, opened, cleaned.offers, marks)
+    )
     made = _synthetic(config, cleaned.stores, budget, marks, tokenizer)
     stores = {n: made[n] if n in made else texts[n].folder for n in config.data.sources}
     offers = {
         **cleaned.offers,
-        **{n: mixing_offers.offered(config, n, store.load(at, held), marks) for n, at in made.items()},
+        **{
+            n: mixing_offers.offered(config, n, store.load(at, held), marks)
+            for n, at in made.items()
+        },
     }
-    budget |= {n: None if budget[n] else 0 for n in made}  # all that was made: the documents stay whole
+    budget |= {
+        n: None if budget[n] else 0 for n in made
+    }  # all that was made: the documents stay whole
     folder = make(config, stores, offers, budget, marks, cache)
     ledger = findings.with_findings(cleaned.enter(_ledger(config, stores, offers, folder)))
     return _finish(config, output, tokenizer, stores, folder, ledger)
@@ -80,8 +87,12 @@ def _synthetic(
     return found
 
 
-def _ledger(config: Config, stores: dict[str, Path], offers: dict[str, Candidates], plan: Path) -> dict[str, Any]:
-    return label_mask.add_to_ledger(ledger(config, stores, offers, plan), label_mask.context_only_sources(config.data))
+def _ledger(
+    config: Config, stores: dict[str, Path], offers: dict[str, Candidates], plan: Path
+) -> dict[str, Any]:
+    return label_mask.add_to_ledger(
+        ledger(config, stores, offers, plan), label_mask.context_only_sources(config.data)
+    )
 
 
 def _finish(
@@ -127,7 +138,9 @@ def make_shards(config: Config, inputs: Inputs, task: int, tasks: int) -> list[t
     Raises: ConfigError, DataError.
     """
     _, texts = _texts(config, inputs)
-    mine = [(name, number) for name, text in texts.items() for number in range(len(text.shards))][task::tasks]
+    mine = [(name, number) for name, text in texts.items() for number in range(len(text.shards))][
+        task::tasks
+    ]
     for name, text in texts.items():
         text.make([number for source, number in mine if source == name])
     return mine
@@ -136,7 +149,9 @@ def make_shards(config: Config, inputs: Inputs, task: int, tasks: int) -> list[t
 def missing_shards(config: Config, inputs: Inputs) -> list[str]:
     """The shards that are not there yet, as SOURCE/SHARD. Raises: ConfigError, DataError."""
     _, texts = _texts(config, inputs)
-    return [f"{name}/{shards.name(number)}" for name, text in texts.items() for number in text.missing()]
+    return [
+        f"{name}/{shards.name(number)}" for name, text in texts.items() for number in text.missing()
+    ]
 
 
 def prove_shards(config: Config, inputs: Inputs) -> None:
@@ -148,7 +163,9 @@ def prove_shards(config: Config, inputs: Inputs) -> None:
 def _texts(config: Config, inputs: Inputs) -> tuple[PreTrainedTokenizerBase, dict[str, TextStore]]:
     """The tokenizer and, made or not, the store of each text source."""
     cache, data = Path(config.cache_dir).expanduser(), config.data
-    listed = {name: sources.listed(s, name) for name, s in data.sources.items() if s.kind not in SYNTHETIC}
+    listed = {
+        name: sources.listed(s, name) for name, s in data.sources.items() if s.kind not in SYNTHETIC
+    }
     tokenizer = _tokenizer(config, inputs, listed)
     encode, size, found = encode_with(tokenizers.backend(tokenizer)), tokenizers.size(tokenizer), {}
     decides = {"format": FORMAT, "tokenizer": tokenizers.identity(tokenizer)}
@@ -158,7 +175,9 @@ def _texts(config: Config, inputs: Inputs) -> tuple[PreTrainedTokenizerBase, dic
     return tokenizer, found
 
 
-def _tokenizer(config: Config, inputs: Inputs, listed: dict[str, Listed]) -> PreTrainedTokenizerBase:
+def _tokenizer(
+    config: Config, inputs: Inputs, listed: dict[str, Listed]
+) -> PreTrainedTokenizerBase:
     if inputs.tokenizer is None:
         return train_tokenizer.train_tokenizer(config, listed)
     return tokenizers.load(inputs.tokenizer, inputs.revision, inputs.trust_remote_code)
@@ -185,7 +204,10 @@ def _made(text: TextStore, name: str) -> Path:
 def _marks(config: Config, tokenizer: PreTrainedTokenizerBase) -> BoundaryTokens:
     words = {"data.begin": config.data.begin, "data.end": config.data.end}
     return BoundaryTokens(
-        *(None if word is None else tokenizers.token_id(tokenizer, key, word) for key, word in words.items())
+        *(
+            None if word is None else tokenizers.token_id(tokenizer, key, word)
+            for key, word in words.items()
+        )
     )
 
 
@@ -194,7 +216,9 @@ def _pose(config: Config) -> dict[str, Any]:
     pose = config.data.pose
     if pose.target_length is None:
         return {}
-    return {"pose": {"target_length": pose.target_length, "chunks": pose.chunks, "seed": config.seed}}
+    return {
+        "pose": {"target_length": pose.target_length, "chunks": pose.chunks, "seed": config.seed}
+    }
 
 
 def _budgets(

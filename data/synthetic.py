@@ -19,7 +19,12 @@ from ropewalk.data.tokens.store import Store
 
 
 def store_of(
-    config: Config, name: str, filler: Store, tokens: int, length: int, tokenizer: PreTrainedTokenizerBase
+    config: Config,
+    name: str,
+    filler: Store,
+    tokens: int,
+    length: int,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> Path:
     """The folder of a synthetic source's store, made where it is not there: documents of at most `length` tokens, together at
     least `tokens`. Raises: DataError for a filler without training text."""
@@ -42,7 +47,12 @@ def store_of(
 
 
 def _documents(
-    kind: str, filler: Store, tokens: int, length: int, seed: int, tokenizer: PreTrainedTokenizerBase
+    kind: str,
+    filler: Store,
+    tokens: int,
+    length: int,
+    seed: int,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> Iterator[np.ndarray]:
     """Documents of at most `length` tokens, from training text only, until there are `tokens`.
 
@@ -50,16 +60,23 @@ def _documents(
     """
     encode = tokenizers.encode_ids(tokenizer)
     task = 8 + sum(
-        len(encode(t.format(key="00000"))) for t in (retrieval.NEEDLE, retrieval.QUESTION + retrieval.ANSWER)
+        len(encode(t.format(key="00000")))
+        for t in (retrieval.NEEDLE, retrieval.QUESTION + retrieval.ANSWER)
     )
-    text = np.concatenate([filler.document(i) for i in np.flatnonzero(~filler.heldout).tolist()]).astype(np.int64)
+    text = np.concatenate(
+        [filler.document(i) for i in np.flatnonzero(~filler.heldout).tolist()]
+    ).astype(np.int64)
     made = number = 0
     while made < tokens:
         rng = np.random.Generator(np.random.Philox(key=[seed, number]))
         if kind == "repeat":
             ids = retrieval.repeat(text, length, rng)
         else:
-            size = length if number % 2 else int(rng.integers(max(length // 8, min(task, length)), length + 1))
+            size = (
+                length
+                if number % 2
+                else int(rng.integers(max(length // 8, min(task, length)), length + 1))
+            )
             surroundings, key = retrieval.stretch(text, size, rng), retrieval.random_key(rng)
             ids = retrieval.passkey(encode, surroundings, key, size, float(rng.uniform())).ids
         yield ids

@@ -15,16 +15,29 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.errors import ConfigError
 
-OF_THE_MACHINE = {"is_local", "local_files_only", "name_or_path", "cache_dir", "_commit_hash", "transformers_version"}
+OF_THE_MACHINE = {
+    "is_local",
+    "local_files_only",
+    "name_or_path",
+    "cache_dir",
+    "_commit_hash",
+    "transformers_version",
+}
 SPECIAL = ("<|endoftext|>", "<|pad|>")
 
 
-def load(path: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load(
+    path: str, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
     """From a folder or hub name. Raises: ConfigError when there is none, or none with a fast backend."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, revision=revision, trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError) as error:
-        raise ConfigError(f"model.path is {path}; it must hold a tokenizer; {str(error).splitlines()[0]}") from error
+        raise ConfigError(
+            f"model.path is {path}; it must hold a tokenizer; {str(error).splitlines()[0]}"
+        ) from error
     if not tokenizer.is_fast:
         raise ConfigError(
             f"model.path is {path}; its tokenizer has no fast backend (tokenizer.json); "
@@ -37,7 +50,10 @@ def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
     """Byte-level BPE that splits digits one by one: with multi-digit words a tiny model learns to copy numbers far later."""
     tokenizer = Tokenizer(bpe.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
@@ -47,7 +63,9 @@ def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=SPECIAL[0], pad_token=SPECIAL[1])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=SPECIAL[0], pad_token=SPECIAL[1]
+    )
 
 
 def identity(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -62,7 +80,11 @@ def saved_identity(tokenizer: PreTrainedTokenizerBase) -> str:
     trained model, without what differs by machine."""
     with TemporaryDirectory() as made:
         save(tokenizer, Path(made))
-        files = [path for path in Path(made).rglob("*") if path.is_file() and path.name != "tokenizer.json"]
+        files = [
+            path
+            for path in Path(made).rglob("*")
+            if path.is_file() and path.name != "tokenizer.json"
+        ]
         return fingerprint({path.relative_to(made).as_posix(): _canonical(path) for path in files})
 
 

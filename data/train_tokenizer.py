@@ -39,6 +39,8 @@ def train_tokenizer(config: Config, listed: dict[str, Listed]) -> PreTrainedToke
 def _training_texts(config: Config, listed: dict[str, Listed]) -> Iterator[str]:
     """Texts of every source but what is held out for eval."""
     for name, at in listed.items():
-        for item in (item for unit in at.units for item in sources.read(config.data.sources[name], at, unit)):
+        for item in (
+            item for unit in at.units for item in sources.read(config.data.sources[name], at, unit)
+        ):
             if isinstance(item, Document) and not store.is_heldout(item.id, config.data.heldout):
                 yield item.text

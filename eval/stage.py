@@ -39,7 +39,9 @@ def evaluate(config: Config, base: Base, plan: RopePlan, run_dir: Path) -> dict[
     results = {}
     for label, load in models_compared(config, base, plan, run_dir, dtype):
         model = load()
-        results[label] = suite.measure(model.to("cuda" if torch.cuda.is_available() else "cpu"), exam, label)  # type: ignore[arg-type]
+        results[label] = suite.measure(
+            model.to("cuda" if torch.cuda.is_available() else "cpu"), exam, label
+        )  # type: ignore[arg-type]
         print(f"eval: {label} measured", flush=True)
         del model
         gc.collect()
@@ -74,5 +76,7 @@ def notes(config: Config, base: Base, rope: dict[str, Any]) -> list[str]:
             "own figures are of other documents."
         )
     if base.scratch is not None:
-        found.append("This run makes a base from scratch: there is no model before it to compare with.")
+        found.append(
+            "This run makes a base from scratch: there is no model before it to compare with."
+        )
     return found

@@ -112,24 +112,49 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
-        sub.add_argument("--cfg", choices=["job"], help="print the composed, checked configuration and stop")
-        sub.add_argument("--config-dir", metavar="DIR", help="a folder with your own recipe/NAME.yaml and the like")
-        sub.add_argument("-m", "--multirun", action="store_true", help="a run for each combination of key=a,b,c")
+        sub.add_argument(
+            "--cfg", choices=["job"], help="print the composed, checked configuration and stop"
+        )
+        sub.add_argument(
+            "--config-dir",
+            metavar="DIR",
+            help="a folder with your own recipe/NAME.yaml and the like",
+        )
+        sub.add_argument(
+            "-m", "--multirun", action="store_true", help="a run for each combination of key=a,b,c"
+        )
         if verb == "rope":
-            sub.add_argument("--json", action="store_true", help="print the content of rope.json alone")
-            sub.add_argument("--compare", metavar="METHODS", help="other methods beside it, e.g. pi,ntk,llama3")
+            sub.add_argument(
+                "--json", action="store_true", help="print the content of rope.json alone"
+            )
+            sub.add_argument(
+                "--compare", metavar="METHODS", help="other methods beside it, e.g. pi,ntk,llama3"
+            )
         if verb == "data":
             printed = sub.add_mutually_exclusive_group()
             printed.add_argument("--json", action="store_true", help="print the ledger alone")
-            printed.add_argument("--show", type=count, metavar="N", help="print N sample sequences of the plan to read")
+            printed.add_argument(
+                "--show",
+                type=count,
+                metavar="N",
+                help="print N sample sequences of the plan to read",
+            )
             sub.add_argument(
-                "--export", metavar="FOLDER", help="also write the sequences as parquet, for TRL and axolotl"
+                "--export",
+                metavar="FOLDER",
+                help="also write the sequences as parquet, for TRL and axolotl",
             )
             parts = sub.add_mutually_exclusive_group()
             parts.add_argument(
-                "--shard", metavar="I/N", help="make only shards I, I+N, ... of the token stores (from 0)"
+                "--shard",
+                metavar="I/N",
+                help="make only shards I, I+N, ... of the token stores (from 0)",
             )
-            parts.add_argument("--merge", action="store_true", help="go on from shards that are all made; make none")
+            parts.add_argument(
+                "--merge",
+                action="store_true",
+                help="go on from shards that are all made; make none",
+            )
     return top
 
 
@@ -221,7 +246,11 @@ def run_stages(arguments: argparse.Namespace, overrides: Sequence[str], config: 
 
 def command(verb: str, overrides: Sequence[str]) -> str:
     """What was typed, for the report; a folder of the user's is left out."""
-    words = [re.sub(r"=(~|/|file:).*", "=PATH", word) for word in overrides if not word.startswith("hydra.")]
+    words = [
+        re.sub(r"=(~|/|file:).*", "=PATH", word)
+        for word in overrides
+        if not word.startswith("hydra.")
+    ]
     return shlex.join(["ropewalk", verb, *words])
 
 

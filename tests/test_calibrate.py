@@ -11,7 +11,12 @@ import pytest
 import torch
 from commands import ENV, command, corpus, ropewalk
 
-QUICK = ["calibrate.methods=[yarn,pi]", "calibrate.windows=2", "calibrate.report_windows=3", "calibrate.passes=16"]
+QUICK = [
+    "calibrate.methods=[yarn,pi]",
+    "calibrate.windows=2",
+    "calibrate.report_windows=3",
+    "calibrate.passes=16",
+]
 QUICK += ["data.heldout=0.6", "calibrate.searcher=both"]
 
 
@@ -42,8 +47,15 @@ def test_choice_and_report_are_on_different_documents(found):
 
 def test_budget_is_kept_and_told(found):
     budget, trials = read(found)["budget"], read(found)["trials"]
-    assert budget["passes"] == 16 >= budget["spent"] == pytest.approx(sum(t["passes"] for t in trials), abs=1e-3)
-    assert [t["searcher"] for t in trials[:2]] == ["paper", "paper"] and budget["trials"] == len(trials) > 4
+    assert (
+        budget["passes"]
+        == 16
+        >= budget["spent"]
+        == pytest.approx(sum(t["passes"] for t in trials), abs=1e-3)
+    )
+    assert [t["searcher"] for t in trials[:2]] == ["paper", "paper"] and budget["trials"] == len(
+        trials
+    ) > 4
     assert {"ramp", "longrope"} <= {t["searcher"] for t in trials}
 
 
@@ -54,7 +66,10 @@ def test_on_two_documents_the_paper_stands_and_the_reason_is_told(found, work):
     chosen, lowest = results["chosen"], min(whole, key=lambda t: t["value"])
     assert chosen["lowest"] == lowest["number"] and results["chosen_on"]["documents"] < 4
     papers = [t for t in whole if t["searcher"] == "paper"]
-    assert chosen["trial"] == min(papers, key=lambda t: t["value"])["number"] and chosen["searcher"] == "paper"
+    assert (
+        chosen["trial"] == min(papers, key=lambda t: t["value"])["number"]
+        and chosen["searcher"] == "paper"
+    )
     if lowest["searcher"] != "paper":
         assert "are needed to prefer it; raise calibrate.windows" in chosen["kept"]
         page = (work / "runs" / "whole" / "report" / "index.html").read_text()
@@ -71,9 +86,18 @@ def test_reported_losses_are_those_of_plain_transformers(found, work):
 
     results, plan = read(found), read(found, "rope.json")
     store = DataArtifacts.of(work / "runs" / "whole", work / "cache").store("stdlib")
-    windows = [w for w in heldout_windows(store, 512, 1 << 30, 2) if w.document in results["reported_on"]["names"]][:3]
+    windows = [
+        w
+        for w in heldout_windows(store, 512, 1 << 30, 2)
+        if w.document in results["reported_on"]["names"]
+    ][:3]
     assert len(windows) == 3
-    yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 256}
+    yarn = {
+        "rope_type": "yarn",
+        "rope_theta": 1e4,
+        "factor": 2.0,
+        "original_max_position_embeddings": 256,
+    }
     for name, parameters in (
         ("none", {"rope_type": "default", "rope_theta": 1e4}),
         ("yarn", yarn),
@@ -82,31 +106,49 @@ def test_reported_losses_are_those_of_plain_transformers(found, work):
     ):
         config = AutoConfig.from_pretrained(BASES / "demo")
         config.rope_parameters, config.max_position_embeddings = parameters, 512
-        model = AutoModelForCausalLM.from_pretrained(BASES / "demo", config=config, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(
+            BASES / "demo", config=config, dtype=torch.float32
+        )
         with torch.no_grad():
             ids = torch.from_numpy(np.stack([w.ids for w in windows]))
             logits = model(input_ids=ids).logits
-        nll = F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none").reshape(3, -1)
-        assert results["methods"][name]["inside"]["nll"] == pytest.approx(nll[:, :255].mean().item(), rel=1e-5)
-        assert results["methods"][name]["beyond"]["nll"] == pytest.approx(nll[:, 255:].mean().item(), rel=1e-5)
+        nll = F.cross_entropy(
+            logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+        ).reshape(3, -1)
+        assert results["methods"][name]["inside"]["nll"] == pytest.approx(
+            nll[:, :255].mean().item(), rel=1e-5
+        )
+        assert results["methods"][name]["beyond"]["nll"] == pytest.approx(
+            nll[:, 255:].mean().item(), rel=1e-5
+        )
 
 
 def test_gain_is_told_with_its_interval(found):
     results = read(found)
     gain, methods = results["gain"]["value"], results["methods"]
     half = [methods[name]["value"]["nll"] for name in ("calibrated", "yarn")]
-    assert gain["low"] <= gain["nll"] <= gain["high"] and gain["nll"] == pytest.approx(half[0] - half[1], abs=1e-9)
-    assert results["verdict"].startswith(("better", "worse", "no gain shown", "not to be told", "the same plan"))
+    assert gain["low"] <= gain["nll"] <= gain["high"] and gain["nll"] == pytest.approx(
+        half[0] - half[1], abs=1e-9
+    )
+    assert results["verdict"].startswith(
+        ("better", "worse", "no gain shown", "not to be told", "the same plan")
+    )
 
 
 def test_page_shows_every_method(found, work):
     page = (work / "runs" / "whole" / "report" / "index.html").read_text()
-    assert "Methods before training" in page and "calibrated" in page and "The evaluation was not run" in page
+    assert (
+        "Methods before training" in page
+        and "calibrated" in page
+        and "The evaluation was not run" in page
+    )
 
 
 def test_same_seed_gives_the_same_plan_and_a_kill_changes_nothing(found, work):
     words = command(work, "calibrate", "name=killed", *QUICK)
-    process = subprocess.Popen(words, env=ENV, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        words, env=ENV, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     log = work / "runs" / "killed" / "calibration.tmp" / "trials.jsonl"
     deadline = time.monotonic() + 120
     while not (log.is_file() and log.read_text().count("\n") >= 3):
@@ -131,10 +173,20 @@ def test_second_calibration_does_no_work(found, work):
 def test_training_takes_the_plan_and_its_export_has_the_table(found, work):
     from transformers import AutoModelForCausalLM
 
-    words = ["name=taken", "data.heldout=0.6", "rope=table", f"rope.path={found / 'rope.json'}", "train.steps=1"]
+    words = [
+        "name=taken",
+        "data.heldout=0.6",
+        "rope=table",
+        f"rope.path={found / 'rope.json'}",
+        "train.steps=1",
+    ]
     ropewalk(work, "eval", *words)
-    notes = " ".join(json.loads((work / "runs" / "taken" / "eval" / "results.json").read_text())["notes"])
-    assert f"calibrated on {read(found)['chosen_on']['documents']} of the held-out documents" in notes
+    notes = " ".join(
+        json.loads((work / "runs" / "taken" / "eval" / "results.json").read_text())["notes"]
+    )
+    assert (
+        f"calibrated on {read(found)['chosen_on']['documents']} of the held-out documents" in notes
+    )
     model = AutoModelForCausalLM.from_pretrained(work / "runs" / "taken" / "train" / "model")
     plan = read(found, "rope.json")
     live = model.model.rotary_emb
@@ -161,12 +213,22 @@ def test_the_demo_s_plan_is_at_least_as_good_as_yarn_on_documents_it_was_not_cho
     words = [sys.executable, "-m", "ropewalk.launch.cli", "calibrate", "recipe=demo", *places]
     subprocess.run(words, env=ENV, cwd=tmp_path, check=True, timeout=1800)
     results = read(tmp_path / "runs" / "demo" / "calibration")
-    assert results["gain"]["value"]["nll"] <= 0 and results["budget"]["spent"] <= results["budget"]["passes"]
+    assert (
+        results["gain"]["value"]["nll"] <= 0
+        and results["budget"]["spent"] <= results["budget"]["passes"]
+    )
     assert results["reported_on"]["documents"] >= 4 and not results["verdict"].startswith("worse")
 
 
 def test_a_calibration_of_another_seed_is_not_on_the_page(found, work):
     page = work / "runs" / "whole" / "report" / "index.html"
     assert 'id="calibration"' in page.read_text()
-    ropewalk(work, "report", "name=whole", *[w for w in QUICK if w.startswith("data")], "seed=5", "train.steps=0")
+    ropewalk(
+        work,
+        "report",
+        "name=whole",
+        *[w for w in QUICK if w.startswith("data")],
+        "seed=5",
+        "train.steps=0",
+    )
     assert 'id="calibration"' not in page.read_text()

@@ -27,7 +27,9 @@ def run(work):
 
 
 def losses(folder):
-    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
 
 
 def test_artifacts_have_the_promised_keys(run):
@@ -47,7 +49,16 @@ def test_artifacts_have_the_promised_keys(run):
         assert {"nll_by_position", "perplexity", "passkey", "context_gain"} <= set(model)
     rows = [json.loads(line) for line in (run / "train" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    wanted = {"loss", "grad_norm", "lr", "tokens", "tokens_per_s", "step_time_s", "peak_memory_bytes", "sequences"}
+    wanted = {
+        "loss",
+        "grad_norm",
+        "lr",
+        "tokens",
+        "tokens_per_s",
+        "step_time_s",
+        "peak_memory_bytes",
+        "sequences",
+    }
     assert all(wanted <= set(row) for row in rows)
     assert (run / "report" / "index.html").stat().st_size > 10_000
 
@@ -61,7 +72,12 @@ def test_no_artifact_names_a_folder_of_the_user(run, work):
 
 def test_two_ranks_that_share_each_sequence_give_the_losses_of_one(run, work):
     """Through the launcher, at ZeRO 3: parameters in pieces, one sequence in two slices."""
-    words = ("train.processes=2", "train.sp_size=2", "train.zero_stage=3", "train.micro_batch_size=2")
+    words = (
+        "train.processes=2",
+        "train.sp_size=2",
+        "train.zero_stage=3",
+        "train.micro_batch_size=2",
+    )
     said = ropewalk(work, "train", "name=shared", *words)
     assert "1 group(s) of 2 ranks" in said and "ZeRO 3" in said
     shared = losses(work / "runs" / "shared" / "train")
@@ -93,7 +109,10 @@ with torch.no_grad():
 """
     out = run / "logits.pt"
     subprocess.run(
-        [sys.executable, "-c", script, str(run / "train" / "model"), str(out)], env=ENV, check=True, timeout=300
+        [sys.executable, "-c", script, str(run / "train" / "model"), str(out)],
+        env=ENV,
+        check=True,
+        timeout=300,
     )
     import torch
 
@@ -108,7 +127,9 @@ def test_export_gives_the_same_logits_in_plain_transformers(run):
     from ropewalk.train.model.build import load_trained
     from ropewalk.train.rope.plan import RopePlan
 
-    model = load_trained(run / "train" / "model", RopePlan.read(run / "rope.json"), dtype=torch.float32)
+    model = load_trained(
+        run / "train" / "model", RopePlan.read(run / "rope.json"), dtype=torch.float32
+    )
     ids = (torch.arange(500) % 700 + 5).numpy()
     with score.evaluating(model):
         ours = score.hidden_states(model, concatenate([ids], 500)) @ score.head(model).T
@@ -134,7 +155,9 @@ def test_export_of_an_untrained_run_is_the_base_rescaled_by_transformers_itself(
     model = AutoModelForCausalLM.from_pretrained(BASES / "demo", config=config, dtype=torch.float32)
     with torch.no_grad():
         wanted = model(input_ids=torch.arange(500)[None] % 700 + 5).logits[0]
-    torch.testing.assert_close(exported_logits(work / "runs" / "untrained"), wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        exported_logits(work / "runs" / "untrained"), wanted, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_perplexity_equals_a_plain_transformers_loop(run, work):
@@ -152,9 +175,13 @@ def test_perplexity_equals_a_plain_transformers_loop(run, work):
         for length in total:
             with torch.no_grad():
                 logits = model(input_ids=ids[:, :length]).logits
-            total[length] += F.cross_entropy(logits[0, :-1], ids[0, 1:length], reduction="sum").item()
+            total[length] += F.cross_entropy(
+                logits[0, :-1], ids[0, 1:length], reduction="sum"
+            ).item()
             count[length] += length - 1
-    found = json.loads((run / "eval" / "results.json").read_text())["models"]["extended"]["perplexity"]
+    found = json.loads((run / "eval" / "results.json").read_text())["models"]["extended"][
+        "perplexity"
+    ]
     for length in total:
         wanted = torch.tensor(total[length] / count[length]).exp().item()
         assert found[str(length)] == pytest.approx(wanted, rel=1e-4)
@@ -170,14 +197,17 @@ def test_changing_lr_redoes_train_and_what_follows_but_not_data(run, work):
     assert "redone: train.lr was 0.001, is 0.0005" in said
     assert all(f"{stage}: done in" in said for stage in ("train", "eval", "report"))
     assert all(
-        f"{stage}: done before with the same settings and inputs; brought back" in back for stage in ("train", "eval")
+        f"{stage}: done before with the same settings and inputs; brought back" in back
+        for stage in ("train", "eval")
     )
 
 
 @pytest.mark.parametrize(("processes", "stage"), [(2, 1), (2, 3)])
 def test_ranks_and_zero_stages_give_the_losses_of_one_process(run, work, processes, stage):
     name = f"ranks-{processes}-{stage}"
-    ropewalk(work, "train", f"name={name}", f"train.processes={processes}", f"train.zero_stage={stage}")
+    ropewalk(
+        work, "train", f"name={name}", f"train.processes={processes}", f"train.zero_stage={stage}"
+    )
     found = losses(work / "runs" / name / "train")
     assert found == pytest.approx(losses(run / "train"), rel=1e-5)
 
@@ -185,7 +215,9 @@ def test_ranks_and_zero_stages_give_the_losses_of_one_process(run, work, process
 def killed(work, name, number):
     """Start a long run, wait for its second checkpointed step, send the signal to the command; its exit code."""
     words = command(work, "train", f"name={name}", "train.steps=40", "train.schedule=constant")
-    process = subprocess.Popen(words, env=ENV, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        words, env=ENV, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     metrics = work / "runs" / name / "train.tmp" / "metrics.jsonl"
     deadline = time.monotonic() + 240
     while not (metrics.is_file() and metrics.read_text().count("\n") >= 5):
@@ -193,7 +225,9 @@ def killed(work, name, number):
         time.sleep(0.05)
     if number == signal.SIGKILL:  # the training's own process group, ranks included
         (leader,) = [
-            child.pid for child in psutil.Process(process.pid).children() if os.getpgid(child.pid) == child.pid
+            child.pid
+            for child in psutil.Process(process.pid).children()
+            if os.getpgid(child.pid) == child.pid
         ]
         os.killpg(leader, number)
     else:

@@ -9,7 +9,11 @@ TOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools
 
 
 def inits() -> set[str]:
-    found = (p.parent.relative_to(ROOT) for folder in FOLDERS for p in (ROOT / folder).rglob("__init__.py"))
+    found = (
+        p.parent.relative_to(ROOT)
+        for folder in FOLDERS
+        for p in (ROOT / folder).rglob("__init__.py")
+    )
     return {".".join(["ropewalk", *path.parts]) for path in found}
 
 
@@ -24,13 +28,20 @@ def test_every_listed_package_has_a_folder() -> None:
 
 
 def test_no_python_file_lies_outside_a_listed_package() -> None:
-    modules = {p.parent.relative_to(ROOT) for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")}
+    modules = {
+        p.parent.relative_to(ROOT) for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")
+    }
     assert {".".join(["ropewalk", *path.parts]) for path in modules} <= set(TOOLS["packages"])
 
 
 def packed(package: str) -> set[Path]:
     folder = ROOT.joinpath(*package.split(".")[1:])
-    return {p for pattern in TOOLS["package-data"].get(package, []) for p in folder.glob(pattern) if p.is_file()}
+    return {
+        p
+        for pattern in TOOLS["package-data"].get(package, [])
+        for p in folder.glob(pattern)
+        if p.is_file()
+    }
 
 
 def test_package_data_holds_every_yaml() -> None:

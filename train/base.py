@@ -34,7 +34,13 @@ class Base:
     @property
     def name(self) -> str:
         """For messages and artifacts: no user path."""
-        return "from scratch" if self.path is None else Path(self.path).name if Path(self.path).is_dir() else self.path
+        return (
+            "from scratch"
+            if self.path is None
+            else Path(self.path).name
+            if Path(self.path).is_dir()
+            else self.path
+        )
 
 
 def resolve_base(config: Config, cache: Path) -> Base:
@@ -43,7 +49,9 @@ def resolve_base(config: Config, cache: Path) -> Base:
     if before is None:
         return locate(config.model, cache)
     trained = str(before / "train" / "model")
-    return locate(ModelConfig(path=trained, trust_remote_code=config.model.trust_remote_code), cache)
+    return locate(
+        ModelConfig(path=trained, trust_remote_code=config.model.trust_remote_code), cache
+    )
 
 
 def locate(model: ModelConfig, cache: Path) -> Base:
@@ -54,16 +62,24 @@ def locate(model: ModelConfig, cache: Path) -> Base:
     path = model.path
     if path.startswith(BUILTIN):
         path = _builtin(path.removeprefix(BUILTIN))
-    elif model.package is not None and (spec := importlib.util.find_spec(model.package)) is not None:
+    elif (
+        model.package is not None and (spec := importlib.util.find_spec(model.package)) is not None
+    ):
         path = _from_gguf(_packaged_gguf(model.package, spec), cache)
     elif model.gguf_file is not None:
         path = _from_gguf(Path(path).expanduser() / model.gguf_file, cache)
     folder = Path(path).expanduser()
     if folder.is_dir():
-        return Base(str(folder), trust_remote_code=model.trust_remote_code, identity=_identity(folder))
+        return Base(
+            str(folder), trust_remote_code=model.trust_remote_code, identity=_identity(folder)
+        )
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
-        raise ConfigError(f"model.path is {model.path}; it must be an existing folder or a hub name; correct the path")
-    return Base(path, model.revision, model.trust_remote_code, identity=fingerprint([path, model.revision]))
+        raise ConfigError(
+            f"model.path is {model.path}; it must be an existing folder or a hub name; correct the path"
+        )
+    return Base(
+        path, model.revision, model.trust_remote_code, identity=fingerprint([path, model.revision])
+    )
 
 
 def _builtin(name: str) -> str:
@@ -80,16 +96,22 @@ def _packaged_gguf(package: str, spec: Any) -> Path:
     roots = [Path(p) for p in spec.submodule_search_locations or [Path(spec.origin).parent]]
     files = sorted(f for root in roots for f in root.rglob("*.gguf"))
     if len(files) != 1:
-        raise ConfigError(f"model.package is {package}; it must carry one GGUF file, {len(files)} found; unset it")
+        raise ConfigError(
+            f"model.package is {package}; it must carry one GGUF file, {len(files)} found; unset it"
+        )
     return files[0]
 
 
 def _from_gguf(file: Path, cache: Path) -> str:
     """Dequantise to a Hugging Face folder, once. Raises: ConfigError when the file or the gguf package is missing."""
     if not file.is_file():
-        raise ConfigError(f"model.gguf_file is {file.name}; no such file in model.path; correct the name")
+        raise ConfigError(
+            f"model.gguf_file is {file.name}; no such file in model.path; correct the name"
+        )
     if any(importlib.util.find_spec(package) is None for package in ("gguf", "accelerate")):
-        raise ConfigError(f"{file.name} is GGUF; it needs two more packages; pip install 'ropewalk[gguf]'")
+        raise ConfigError(
+            f"{file.name} is GGUF; it needs two more packages; pip install 'ropewalk[gguf]'"
+        )
     stat = file.stat()
     decides = {"name": file.name, "size": stat.st_size, "form": 1}
     folder = cache / "models" / f"{file.stem}-{fingerprint(decides)[:12]}"
@@ -100,7 +122,10 @@ def _from_gguf(file: Path, cache: Path) -> str:
         print(f"dequantise {file.name} (about half a minute, once)")
         at = {"gguf_file": file.name}
         model = AutoModelForCausalLM.from_pretrained(
-            str(file.parent), quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, **at
+            str(file.parent),
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+            **at,
         )
         AutoTokenizer.from_pretrained(str(file.parent), **at).save_pretrained(str(temporary))
         if hasattr(model.config, "quantization_config"):
@@ -115,12 +140,22 @@ def _from_gguf(file: Path, cache: Path) -> str:
 
 
 def _identity(folder: Path) -> str:
-    config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").is_file() else None
+    config = (
+        json.loads((folder / "config.json").read_text())
+        if (folder / "config.json").is_file()
+        else None
+    )
     if config is None:
-        raise ConfigError(f"model.path is {folder.name}; it has no config.json; give a Hugging Face model folder")
-    weights = sorted([p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in folder.glob("*.safetensors"))
+        raise ConfigError(
+            f"model.path is {folder.name}; it has no config.json; give a Hugging Face model folder"
+        )
+    weights = sorted(
+        [p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in folder.glob("*.safetensors")
+    )
     if not weights:
-        raise ConfigError(f"model.path is {folder.name}; it has no .safetensors file; save the model as safetensors")
+        raise ConfigError(
+            f"model.path is {folder.name}; it has no .safetensors file; save the model as safetensors"
+        )
     return fingerprint([config, weights])
 
 
@@ -130,7 +165,10 @@ def base_config(base: Base) -> PreTrainedConfig:
         s = vars(base.scratch).copy()
         theta = s.pop("rope_theta")
         return LlamaConfig(
-            **s, rope_parameters={"rope_type": "default", "rope_theta": theta}, bos_token_id=0, eos_token_id=0
+            **s,
+            rope_parameters={"rope_type": "default", "rope_theta": theta},
+            bos_token_id=0,
+            eos_token_id=0,
         )
     try:
         found = AutoConfig.from_pretrained(
@@ -138,5 +176,7 @@ def base_config(base: Base) -> PreTrainedConfig:
         )
     except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
         said = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
-        raise ConfigError(f"model.path is {base.name}; its config must be readable by transformers; {said}") from error
+        raise ConfigError(
+            f"model.path is {base.name}; its config must be readable by transformers; {said}"
+        ) from error
     return found

@@ -94,11 +94,21 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         if grad_rows is not None:
             grad_hidden = grad_rows.new_zeros(ctx.shape)
             grad_hidden[keep] = scaled(grad_rows, grad, grad_rows.dtype)
-        return grad_hidden, None if grad_head is None else scaled(grad_head, grad, ctx.head_dtype), None, None, None
+        return (
+            grad_hidden,
+            None if grad_head is None else scaled(grad_head, grad, ctx.head_dtype),
+            None,
+            None,
+            None,
+        )
 
 
 def summed_cross_entropy(
-    hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, *, nll: torch.Tensor | None = None
+    hidden: torch.Tensor,
+    head: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    nll: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Sum over the labels that count, fp32. hidden (S, E), head (V, E), labels (S,) with -100 ignored -> ().
 
@@ -108,20 +118,31 @@ def summed_cross_entropy(
 
 
 def summed_objective(
-    hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, z_loss: float, *, nll: torch.Tensor | None = None
+    hidden: torch.Tensor,
+    head: torch.Tensor,
+    labels: torch.Tensor,
+    z_loss: float,
+    *,
+    nll: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The sum with `z_loss` x logsumexp^2 added for each label that counts (PaLM, arXiv 2204.02311, section 5), and without it.
 
     Shapes as `summed_cross_entropy`; only the first carries a gradient.
     """
-    if not torch.is_grad_enabled():  # else the head, a parameter, would be given a gradient for nothing
+    if (
+        not torch.is_grad_enabled()
+    ):  # else the head, a parameter, would be given a gradient for nothing
         hidden, head = hidden.detach(), head.detach()
-    found: tuple[torch.Tensor, torch.Tensor] = _ChunkedCrossEntropy.apply(hidden, head, labels, nll, z_loss)  # type: ignore[no-untyped-call]
+    found: tuple[torch.Tensor, torch.Tensor] = _ChunkedCrossEntropy.apply(
+        hidden, head, labels, nll, z_loss
+    )  # type: ignore[no-untyped-call]
     return found
 
 
 @torch.no_grad()
-def token_nll(hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def token_nll(
+    hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Per token: negative log-likelihood in nats (0 where ignored), and whether the label is the most likely word.
 
     hidden (S, E), head (V, E), labels (S,) -> (S,) fp32, (S,) bool.

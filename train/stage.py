@@ -38,7 +38,9 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
     done = run_stage("train", decides, output, work, resumable=True)
     if (output / STOP).exists():  # asked when no step was left to stop after
         (output / STOP).unlink()
-        raise Stopped(f"train is done, and stopped before what comes after it; {_how_to_resume(config)}")
+        raise Stopped(
+            f"train is done, and stopped before what comes after it; {_how_to_resume(config)}"
+        )
     return done
 
 

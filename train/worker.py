@@ -67,7 +67,11 @@ def train(run_dir: Path) -> None:
     ramp = batch_ramp(config, mesh.dp_size)
     print_rank0(
         describe_run(
-            config, ramp, progress.step, len(sequences), attention.describe(str(built.config._attn_implementation))
+            config,
+            ramp,
+            progress.step,
+            len(sequences),
+            attention.describe(str(built.config._attn_implementation)),
         )
     )
     feed = BatchLoader(
@@ -87,16 +91,22 @@ def train(run_dir: Path) -> None:
     if with_adapter:
         attach.fully_trained(built)
     seen = metrics.StepMetrics(live, config, mesh, feed, list(data.stores))
-    progress = trainer.train(live, config, feed, folder, mesh, checkpoints, progress, seen, validation)
+    progress = trainer.train(
+        live, config, feed, folder, mesh, checkpoints, progress, seen, validation
+    )
     previous_phase.save_for_next_phase(config, checkpoints, progress)
     checkpoints.save_trained(progress)
     save_pretrained(live, folder / "model")
     if with_adapter:
         save.save(built, plan, resolve_base(config, cache).name, folder / "adapter")
     if dist.get_rank() == 0:
-        told = {**trainer.skip_counts(progress), **loop_validation.summary(metrics.read_metrics(folder))}
+        told = {
+            **trainer.skip_counts(progress),
+            **loop_validation.summary(metrics.read_metrics(folder)),
+        }
         write_json(
-            folder / "done.json", {"steps": config.train.steps, "checkpoints_failed": checkpoints.failed, **told}
+            folder / "done.json",
+            {"steps": config.train.steps, "checkpoints_failed": checkpoints.failed, **told},
         )
 
 
@@ -112,7 +122,11 @@ def run(run_dir: Path) -> None:
     if os.environ.get("RANK", "0") != "0":
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  rank 0 speaks; errors go to stderr
     try:
-        with nullcontext() if os.environ.get("RANK", "0") != "0" else lock_or_refuse(run_dir.resolve(), "train.tmp"):
+        with (
+            nullcontext()
+            if os.environ.get("RANK", "0") != "0"
+            else lock_or_refuse(run_dir.resolve(), "train.tmp")
+        ):
             train(run_dir)
     except Exception as error:
         sys.exit(failure.report(error, run_dir / "train.tmp"))

@@ -26,4 +26,6 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
 
 def _is_full(error: Exception) -> bool:
     """What is written in Rust (tokenizers, safetensors) raises no OSError and says the number in words."""
-    return getattr(error, "errno", None) in FULL or any(f"(os error {number})" in str(error) for number in FULL)
+    return getattr(error, "errno", None) in FULL or any(
+        f"(os error {number})" in str(error) for number in FULL
+    )

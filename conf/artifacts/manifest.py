@@ -20,7 +20,9 @@ ABSENT = object()  # a key that one side lacks: not the same as null
 
 def fingerprint(content: Any) -> str:
     """sha256 of the canonical JSON of plain values."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -68,7 +70,9 @@ def first_difference(old: Any, new: Any, at: str = "") -> str | None:
     """The first key that differs, as `key was OLD, is NEW`; None when equal."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(k for k in new if k not in old)]:
-            found = first_difference(old.get(key, ABSENT), new.get(key, ABSENT), f"{at}.{key}" if at else str(key))
+            found = first_difference(
+                old.get(key, ABSENT), new.get(key, ABSENT), f"{at}.{key}" if at else str(key)
+            )
             if found:
                 return found
         return None
@@ -114,7 +118,11 @@ def publish(temporary: Path, output: Path, manifest: Manifest) -> None:
 def clear(output: Path) -> None:
     """A folder that no stage finished is moved out of the way: it is somebody's, and a rename onto it would fail."""
     if output.is_dir() and any(output.iterdir()):
-        number = next(n for n in range(1, 1000) if not output.with_name(f"{output.name}.unfinished{n}").exists())
+        number = next(
+            n
+            for n in range(1, 1000)
+            if not output.with_name(f"{output.name}.unfinished{n}").exists()
+        )
         aside = output.with_name(f"{output.name}.unfinished{number}")
         os.replace(output, aside)
         print(f"{output.name}: what lay there has no manifest of ropewalk's; kept in {aside.name}")
@@ -154,7 +162,12 @@ def stands(stage: str, content: Any, output: Path) -> bool:
 
 
 def run_stage(
-    stage: str, content: Any, output: Path, work: Callable[[Path], dict[str, Any]], *, resumable: bool = False
+    stage: str,
+    content: Any,
+    output: Path,
+    work: Callable[[Path], dict[str, Any]],
+    *,
+    resumable: bool = False,
 ) -> tuple[Manifest, str]:
     """Run `work(temporary) -> facts` unless `output` is finished with the same content.
 
@@ -180,7 +193,12 @@ def run_stage(
 
 
 def run_shared(
-    stage: str, content: Any, output: Path, work: Callable[[Path], dict[str, Any]], *, resumable: bool = False
+    stage: str,
+    content: Any,
+    output: Path,
+    work: Callable[[Path], dict[str, Any]],
+    *,
+    resumable: bool = False,
 ) -> tuple[Manifest, str]:
     """`run_stage` for a part of the cache, which other runs may be making at this moment: one makes it, the others wait.
 

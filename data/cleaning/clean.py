@@ -32,7 +32,9 @@ FORMAT = 2  # raise when the same settings find something else
 class Cleaned:
     """The text sources after cleaning, and what was found."""
 
-    stores: dict[str, Store]  # contaminated documents that were removed count as held out: fillers are read from these
+    stores: dict[
+        str, Store
+    ]  # contaminated documents that were removed count as held out: fillers are read from these
     offers: dict[str, Candidates]
     rows: dict[str, dict[str, Any]]  # source -> what its row in the ledger gains
     facts: dict[str, Any]  # what the ledger gains
@@ -48,7 +50,9 @@ def require(data: DataConfig) -> None:
         signatures.require()
 
 
-def clean(data: DataConfig, stores: dict[str, Store], offers: dict[str, Candidates], cache: Path) -> Cleaned:
+def clean(
+    data: DataConfig, stores: dict[str, Store], offers: dict[str, Candidates], cache: Path
+) -> Cleaned:
     """Look, and remove what the settings say. Raises: DataError by `error`, or when a source is left with nothing."""
     texts = Texts(stores)
     mixed, fillers = _drawn_from(data)
@@ -62,7 +66,10 @@ def clean(data: DataConfig, stores: dict[str, Store], offers: dict[str, Candidat
     return Cleaned(
         {name: _kept_from(stores[name], leaves[name]) for name in stores},
         left,
-        {n: {"duplicates": row} for n, row in duplicates.account(texts, kinds, data.duplicates.near != "off").items()},
+        {
+            n: {"duplicates": row}
+            for n, row in duplicates.account(texts, kinds, data.duplicates.near != "off").items()
+        },
         {"contamination": {"action": data.contamination.action, **found}},
     )
 
@@ -81,7 +88,9 @@ def _usable(texts: Texts, offers: dict[str, Candidates], names: set[str]) -> np.
     return np.concatenate([offers[name].usable for name in texts.stores]) & _of(texts, names)
 
 
-def _cached(stage: str, decides: dict[str, Any], parent: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+def _cached(
+    stage: str, decides: dict[str, Any], parent: Path, make: Callable[[], np.ndarray]
+) -> np.ndarray:
     """An array that is computed once for what decides it."""
     content = {"format": FORMAT, **decides}
     folder = parent / manifest.fingerprint(content)[:16]
@@ -108,7 +117,9 @@ def _digest(mask: np.ndarray) -> str:
     return hashlib.sha256(np.packbits(mask).tobytes()).hexdigest()
 
 
-def _duplicates(settings: DuplicatesConfig, texts: Texts, among: np.ndarray, cache: Path) -> np.ndarray:
+def _duplicates(
+    settings: DuplicatesConfig, texts: Texts, among: np.ndarray, cache: Path
+) -> np.ndarray:
     """(documents,) uint8: EXACT, NEAR or 0."""
     by = {key: getattr(settings, key) for key in ("ngram", "permutations", "threshold")}
     decides = {
@@ -128,12 +139,20 @@ def _signatures(settings: DuplicatesConfig, texts: Texts, cache: Path) -> np.nda
     """(documents, permutations) uint32, computed once a store."""
     found = []
     for name, store in texts.stores.items():
-        decides = {"store": store.fingerprint, "ngram": settings.ngram, "permutations": settings.permutations}
+        decides = {
+            "store": store.fingerprint,
+            "ngram": settings.ngram,
+            "permutations": settings.permutations,
+        }
         one = Texts({name: store})
 
         def make(one: Texts = one, name: str = name) -> np.ndarray:
-            with tqdm(total=int(one.length.sum()), unit="tok", unit_scale=True, desc=name, disable=None) as bar:
-                return signatures.signatures(one, settings.ngram, settings.permutations, tell=bar.update)
+            with tqdm(
+                total=int(one.length.sum()), unit="tok", unit_scale=True, desc=name, disable=None
+            ) as bar:
+                return signatures.signatures(
+                    one, settings.ngram, settings.permutations, tell=bar.update
+                )
 
         found.append(_cached(f"signatures of {name}", decides, cache / "signatures", make))
     return np.concatenate(found)
@@ -159,13 +178,17 @@ def _contamination(
     leave = np.zeros(len(training), dtype=bool)
     if settings.action == "off":
         return leave, {}
-    share = contamination.shares(texts, _hits(settings.ngram, texts, training, cache), settings.ngram)
+    share = contamination.shares(
+        texts, _hits(settings.ngram, texts, training, cache), settings.ngram
+    )
     if settings.action == "remove":
         leave = training & (share > settings.share)
     if leave.any():  # held-out text is looked for once more, where there was any, in what stays
         training = training & ~leave
         some = training & (share > 0)
-        share = contamination.shares(texts, _hits(settings.ngram, texts, some, cache), settings.ngram)
+        share = contamination.shares(
+            texts, _hits(settings.ngram, texts, some, cache), settings.ngram
+        )
     if settings.action == "error":
         contamination.refuse(texts, share, settings.ngram, settings.share)
     return leave, contamination.account(texts, training, share, settings.ngram, settings.share)
@@ -176,10 +199,17 @@ def _hits(n: int, texts: Texts, training: np.ndarray, cache: Path) -> np.ndarray
 
     def make() -> np.ndarray:
         size = int(texts.length[training].sum())
-        with tqdm(total=size, unit="tok", unit_scale=True, desc="held-out text", disable=None) as bar:
+        with tqdm(
+            total=size, unit="tok", unit_scale=True, desc="held-out text", disable=None
+        ) as bar:
             return contamination.hits(texts, training, n, tell=bar.update)
 
-    decides = {"stores": stores, "training": _digest(training), "heldout": _digest(texts.held), "ngram": n}
+    decides = {
+        "stores": stores,
+        "training": _digest(training),
+        "heldout": _digest(texts.held),
+        "ngram": n,
+    }
     return _cached("contamination", decides, cache / "contamination", make)
 
 
@@ -191,7 +221,9 @@ def _kept_from(store: Store, leaves: np.ndarray) -> Store:
 def _refuse_emptied(before: dict[str, Candidates], after: dict[str, Candidates]) -> None:
     for name, offer in after.items():
         if before[name].usable.any() and not offer.usable.any():
-            reasons = ", ".join(f"{reason}: {len(found)}" for reason, found in offer.removed.items())
+            reasons = ", ".join(
+                f"{reason}: {len(found)}" for reason, found in offer.removed.items()
+            )
             raise DataError(
                 f"data.sources.{name} is left with no document; a source must keep one for the mixture, and of its "
                 f"{int(before[name].usable.sum())} all were removed ({reasons}); leave the source out, or set report instead of "

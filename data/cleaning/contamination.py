@@ -18,7 +18,9 @@ class Grams:
     """A set of 64-bit hashes, sorted, behind a table of their first bits: nearly every question ends at the table."""
 
     def __init__(self, found: Iterable[np.ndarray]) -> None:
-        ordered = np.sort(np.concatenate([np.empty(0, np.uint64), *found]))  # np.unique takes twenty times as long
+        ordered = np.sort(
+            np.concatenate([np.empty(0, np.uint64), *found])
+        )  # np.unique takes twenty times as long
         self.hashes = ordered[np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]]
         bits = min(max((SPARSE * len(self.hashes)).bit_length(), 8), MOST_PLACES)
         self.shift = np.uint64(64 - bits)
@@ -34,7 +36,11 @@ class Grams:
 
 
 def hits(
-    texts: Texts, training: np.ndarray, n: int, chunk: int = CHUNK, tell: Callable[[int], Any] = lambda _: None
+    texts: Texts,
+    training: np.ndarray,
+    n: int,
+    chunk: int = CHUNK,
+    tell: Callable[[int], Any] = lambda _: None,
 ) -> np.ndarray:
     """(documents,) int64: of each held-out document the n-grams that stand in `training` (documents,) bool, and of each of
     those the n-grams that stand in held-out text; 0 for all others. `tell(tokens)` shows progress."""
@@ -63,7 +69,9 @@ def shares(texts: Texts, found: np.ndarray, n: int) -> np.ndarray:
     return np.asarray(found / np.maximum(texts.length - n + 1, 1), dtype=np.float64)
 
 
-def account(texts: Texts, training: np.ndarray, share: np.ndarray, n: int, most: float) -> dict[str, Any]:
+def account(
+    texts: Texts, training: np.ndarray, share: np.ndarray, n: int, most: float
+) -> dict[str, Any]:
     """The ledger's words: how much is shared, the worst documents of both sides, and every dirty held-out one."""
     held, over = texts.held, share > most
     return {

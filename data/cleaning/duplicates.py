@@ -13,7 +13,9 @@ EXACT, NEAR = 1, 2
 FOUND = 0.95  # chance that the index finds two documents which are just alike enough
 
 
-def kinds(texts: Texts, among: np.ndarray, signatures: np.ndarray | None, threshold: float) -> np.ndarray:
+def kinds(
+    texts: Texts, among: np.ndarray, signatures: np.ndarray | None, threshold: float
+) -> np.ndarray:
     """(documents,) uint8: EXACT or NEAR for those of `among` (documents,) bool that repeat an earlier one, else 0.
 
     Without signatures (documents, permutations) only exact ones are looked for; with them, near ones among the rest.
@@ -29,7 +31,9 @@ def account(texts: Texts, found: np.ndarray, near_looked_for: bool) -> dict[str,
     """Kinds -> the ledger's words, a source a row; None: not looked for."""
     rows: dict[str, dict[str, Any]] = {}
     for name, mine in texts.split(found).items():
-        counts = {kind: (mine == kind, texts.stores[name].length[mine == kind]) for kind in (EXACT, NEAR)}
+        counts = {
+            kind: (mine == kind, texts.stores[name].length[mine == kind]) for kind in (EXACT, NEAR)
+        }
         rows[name] = {
             "exact_documents": int(counts[EXACT][0].sum()),
             "exact_tokens": int(counts[EXACT][1].sum()),
@@ -86,7 +90,9 @@ def near(signatures: np.ndarray, among: np.ndarray, threshold: float) -> np.ndar
     return np.array([_root(root, i) != i for i in range(len(root))], dtype=bool)
 
 
-def _proposed(signatures: np.ndarray, numbers: list[int], threshold: float) -> Iterator[tuple[int, np.ndarray]]:
+def _proposed(
+    signatures: np.ndarray, numbers: list[int], threshold: float
+) -> Iterator[tuple[int, np.ndarray]]:
     """Each document with the earlier ones that share a band of their signatures with it."""
     from datasketch import LeanMinHash, MinHashLSH
 

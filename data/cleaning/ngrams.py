@@ -43,7 +43,9 @@ def batches(
     for spans in _grouped(_spans(texts, documents, n, chunk), chunk):
         ids = np.concatenate([texts.document(*span) for span in spans])
         owner, sizes = np.array([s[0] for s in spans]), np.array([s[2] for s in spans])
-        whole = np.ones(len(ids), dtype=bool)  # places from which n tokens of the same document follow
+        whole = np.ones(
+            len(ids), dtype=bool
+        )  # places from which n tokens of the same document follow
         for back in range(1, n):
             whole[np.cumsum(sizes) - back] = False
         kept = np.flatnonzero(whole)

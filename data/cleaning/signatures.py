@@ -24,7 +24,11 @@ def require() -> None:
 
 
 def signatures(
-    texts: Texts, n: int, permutations: int, chunk: int = ngrams.CHUNK, tell: Callable[[int], Any] = lambda _: None
+    texts: Texts,
+    n: int,
+    permutations: int,
+    chunk: int = ngrams.CHUNK,
+    tell: Callable[[int], Any] = lambda _: None,
 ) -> np.ndarray:
     """(documents, permutations) uint32. A document shorter than `n` tokens is one n-gram of its own length.
 
@@ -37,7 +41,9 @@ def signatures(
     for number in np.flatnonzero(texts.length < n).tolist():
         ids = texts.document(number)
         found[number] = _updated(empty, found[number], ngrams.hashes(ids, len(ids)))
-    for owners, hashed in ngrams.batches(texts, np.flatnonzero(texts.length >= n).tolist(), n, chunk):
+    for owners, hashed in ngrams.batches(
+        texts, np.flatnonzero(texts.length >= n).tolist(), n, chunk
+    ):
         for number, part in _by_document(owners, hashed):
             found[number] = _updated(empty, found[number], part)
         tell(len(hashed))

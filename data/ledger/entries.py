@@ -34,20 +34,26 @@ class PlanStatistics:
     taken: Taken
 
     @classmethod
-    def of(cls, folder: Path, stores: Mapping[str, Store], facts: Mapping[str, Any]) -> "PlanStatistics":
+    def of(
+        cls, folder: Path, stores: Mapping[str, Store], facts: Mapping[str, Any]
+    ) -> "PlanStatistics":
         """`stores` in the order that the plan numbers their documents; `facts` of its manifest."""
         pieces = statistics.read(folder)
         first = np.cumsum([0, *(len(s.length) for s in stores.values())])
         source = np.searchsorted(first, pieces.document, side="right") - 1
         length = np.concatenate([s.length for s in stores.values()])
-        found = statistics.taken(pieces, length, BoundaryTokens(facts.get("begin"), facts.get("end")))
+        found = statistics.taken(
+            pieces, length, BoundaryTokens(facts.get("begin"), facts.get("end"))
+        )
         return cls(facts, stores, pieces, first, source, found)
 
     def entries(self) -> tuple[Json, dict[str, Json]]:
         """The plan's entries, and those of each source."""
         seq_len, count = self.facts["seq_len"], len(self.stores)
         before = statistics.own_before(self.pieces, self.facts["document_mask"])
-        shares = statistics.own_context(self.pieces, before, self.source, count, statistics.own_bounds(seq_len))
+        shares = statistics.own_context(
+            self.pieces, before, self.source, count, statistics.own_bounds(seq_len)
+        )
         within = statistics.sources_of_sequences(self.pieces, self.source, count)
         rows = {}
         for at, name in enumerate(self.stores):
@@ -63,9 +69,15 @@ class PlanStatistics:
     def _plan(self, pairs: int) -> Json:
         """`pairs`: sequences by source, counted once for each source that they hold."""
         seq_len, each = self.facts["seq_len"], np.diff(self.pieces.offsets)
-        works = balance.work(self.pieces.length, self.pieces.offsets, seq_len, self.facts["document_mask"])
+        works = balance.work(
+            self.pieces.length, self.pieces.offsets, seq_len, self.facts["document_mask"]
+        )
         counts, tokens = statistics.histogram(self.pieces.length, seq_len)
-        sequence = {"pieces": each.mean(), "most_pieces": each.max(), "sources": pairs / len(each)} if len(each) else {}
+        sequence = (
+            {"pieces": each.mean(), "most_pieces": each.max(), "sources": pairs / len(each)}
+            if len(each)
+            else {}
+        )
         return {
             "targets": int(self.pieces.targets.sum()),
             "piece_lengths": counts,
@@ -94,7 +106,9 @@ class PlanStatistics:
             "most_taken": int(found.times.max(initial=0)),
             "in_part": int(in_part.sum()),
             "not_reached": int((store.length - found.distinct)[in_part].sum()),
-            "largest": None if most is None else {"document": store.ids[most], "tokens": int(found.tokens[most])},
+            "largest": None
+            if most is None
+            else {"document": store.ids[most], "tokens": int(found.tokens[most])},
             "half_from": statistics.few_give_half(found.tokens),
             "by_length": statistics.by_length(store.length, store.heldout, found),
         }
@@ -124,8 +138,15 @@ def left_out(row: Mapping[str, Any]) -> dict[str, dict[str, int]]:
 
     With `distinct`, the tokens add up to those of the store."""
     found = dict(_reasons(row))
-    documents = row["documents"] - row["plan_documents"] - sum(f["documents"] for f in found.values())
-    tokens = row["tokens"] - row["distinct"] - row["not_reached"] - sum(f["tokens"] for f in found.values())
+    documents = (
+        row["documents"] - row["plan_documents"] - sum(f["documents"] for f in found.values())
+    )
+    tokens = (
+        row["tokens"]
+        - row["distinct"]
+        - row["not_reached"]
+        - sum(f["tokens"] for f in found.values())
+    )
     found["cut"] = {"documents": row["in_part"], "tokens": row["not_reached"]}
     found["not_drawn"] = {"documents": documents, "tokens": tokens}
     return {reason: counts for reason, counts in found.items() if any(counts.values())}

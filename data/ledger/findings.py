@@ -18,13 +18,22 @@ def with_findings(ledger: Json) -> dict[str, Any]:
 def notes(ledger: Json) -> list[str]:
     """A line for each fact that is there and is news: of each source, then of all."""
     rows = ledger["sources"].items()
-    found = [(f"{name}: ", say(row[key])) for name, row in rows for key, say in OF_SOURCES.items() if key in row]
+    found = [
+        (f"{name}: ", say(row[key]))
+        for name, row in rows
+        for key, say in OF_SOURCES.items()
+        if key in row
+    ]
     found += [("", say(ledger[key])) for key, say in OF_ALL.items() if key in ledger]
     return [at + line for at, line in found if line]
 
 
 def _refusals(reasons: Mapping[str, int]) -> str:
-    return f"refused {', '.join(f'{count:,} {reason}' for reason, count in reasons.items())}" if reasons else ""
+    return (
+        f"refused {', '.join(f'{count:,} {reason}' for reason, count in reasons.items())}"
+        if reasons
+        else ""
+    )
 
 
 def _most_taken(times: int) -> str:
@@ -33,8 +42,13 @@ def _most_taken(times: int) -> str:
 
 def _duplicates(found: Mapping[str, int | None]) -> str:
     """Near ones are null where nobody looked."""
-    kinds = [(kind, found.get(f"{kind}_documents"), found.get(f"{kind}_tokens")) for kind in ("exact", "near")]
-    counts = [f"{count:,} {kind} ({tokens or 0:,} tokens)" for kind, count, tokens in kinds if count]
+    kinds = [
+        (kind, found.get(f"{kind}_documents"), found.get(f"{kind}_tokens"))
+        for kind in ("exact", "near")
+    ]
+    counts = [
+        f"{count:,} {kind} ({tokens or 0:,} tokens)" for kind, count, tokens in kinds if count
+    ]
     unseen = "; near ones not looked for" if found.get("near_documents", 0) is None else ""
     return f"duplicates of earlier documents {' and '.join(counts)}{unseen}" if counts else ""
 
@@ -46,15 +60,25 @@ def _context_only(targets: int) -> str:
 def _buckets(found: Mapping[str, Mapping[str, int]]) -> str:
     """A bucket of lengths in which the source has nothing is filled from the others."""
     others = ", ".join(text for text, row in found.items() if row["taken"])
-    short = [f"{row['asked']:,} of {text}" for text, row in found.items() if row["asked"] and not row["taken"]]
-    return f"tokens of lengths that it has no document of were taken from {others}: {', '.join(short)}" if short else ""
+    short = [
+        f"{row['asked']:,} of {text}"
+        for text, row in found.items()
+        if row["asked"] and not row["taken"]
+    ]
+    return (
+        f"tokens of lengths that it has no document of were taken from {others}: {', '.join(short)}"
+        if short
+        else ""
+    )
 
 
 def _contamination(found: Json) -> str:
     if found["action"] == "off":
         return "held-out text in training text: not looked for"
     held, training = found["heldout"], found["training"]
-    worst = "".join(f", the worst {w['document']} of {w['source']} {w['share']:.0%}" for w in held["worst"][:1])
+    worst = "".join(
+        f", the worst {w['document']} of {w['source']} {w['share']:.0%}" for w in held["worst"][:1]
+    )
     return (
         f"held-out text in training text: {len(held['dirty']):,} of {held['documents']:,} held-out documents have more than "
         f"{found['share']:.0%} of their stretches of {found['ngram']} tokens there{worst}; {training['contaminated']:,} training "
@@ -122,7 +146,9 @@ def _one_document(ledger: Json, limit: float) -> Iterator[str]:
 
 def _few_documents(ledger: Json, limit: float) -> Iterator[str]:
     for name, row in ledger["sources"].items():
-        if 1 < row.get("half_from", 0) < limit and row["share_in_plan"] >= 0.1:  # one alone: `_one_document` says so
+        if (
+            1 < row.get("half_from", 0) < limit and row["share_in_plan"] >= 0.1
+        ):  # one alone: `_one_document` says so
             yield (
                 f"data.sources.{name} gives {row['share_in_plan']:.0%} of the plan, half of that from {row['half_from']} documents; "
                 f"below {limit:g} its share is those documents', not the source's; add documents or lower its weight"
@@ -153,7 +179,11 @@ def _lost(ledger: Json, limit: float) -> Iterator[str]:
 
 def _lost_files(ledger: Json, limit: float) -> Iterator[str]:
     for name, row in ledger["sources"].items():
-        files = {reason: count for reason, count in (row.get("refused") or {}).items() if reason.startswith(OF_FILE)}
+        files = {
+            reason: count
+            for reason, count in (row.get("refused") or {}).items()
+            if reason.startswith(OF_FILE)
+        }
         if sum(files.values()) > limit:
             yield (
                 f"data.sources.{name} has files that are lost, whole or from the damage on ({_refusals(files)}); nobody knows how "
@@ -163,7 +193,11 @@ def _lost_files(ledger: Json, limit: float) -> Iterator[str]:
 
 def _refused(ledger: Json, limit: float) -> Iterator[str]:
     for name, row in ledger["sources"].items():
-        reasons = {reason: count for reason, count in (row.get("refused") or {}).items() if reason not in NOTHING_LOST}
+        reasons = {
+            reason: count
+            for reason, count in (row.get("refused") or {}).items()
+            if reason not in NOTHING_LOST
+        }
         refused = sum(count for reason, count in reasons.items() if not reason.startswith(OF_FILE))
         whole = refused + row["documents"]
         if (

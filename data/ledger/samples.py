@@ -48,7 +48,9 @@ def chosen(sequences: int, count: int, seed: int) -> list[int]:
     return np.argsort(order)[:count].tolist()
 
 
-def page(row: Row, named: list[str], start: np.ndarray, length: np.ndarray, decode: Decode) -> Iterator[str]:
+def page(
+    row: Row, named: list[str], start: np.ndarray, length: np.ndarray, decode: Decode
+) -> Iterator[str]:
     """One sequence, a piece after the other. `named`, `start`, `length`: (pieces,)."""
     ends = np.cumsum(length)
     shown = [at for at in range(len(named)) if at < FIRST or at >= len(named) - LAST]
@@ -78,4 +80,6 @@ def _text(ids: np.ndarray, decode: Decode) -> Iterator[str]:
 
 def harmless(text: str) -> str:
     """A document must not steer the terminal it is shown on: control characters but line ends and tabs are spelled out."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c)[0] != "C" else ascii(c)[1:-1] for c in text)
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c)[0] != "C" else ascii(c)[1:-1] for c in text
+    )

@@ -13,7 +13,10 @@ from ropewalk.data.tokens.boundaries import BoundaryTokens
 from ropewalk.data.tokens.store import numbers
 
 BOUNDS = (256, 1024, 4096, 16384, 32768, 65536, 131072, 262144, 524288, 1048576)
-LABELS = (*(f"{low + 1}-{high}" for low, high in zip((0, *BOUNDS), BOUNDS, strict=False)), f">{BOUNDS[-1]}")
+LABELS = (
+    *(f"{low + 1}-{high}" for low, high in zip((0, *BOUNDS), BOUNDS, strict=False)),
+    f">{BOUNDS[-1]}",
+)
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,15 @@ class Pieces:
 
 def read(plan: Path) -> Pieces:
     """The pieces of a finished plan."""
-    column = pa.ipc.open_file(pa.memory_map(str(plan / "plan.arrow"))).read_all()["pieces"].combine_chunks()
+    column = (
+        pa.ipc.open_file(pa.memory_map(str(plan / "plan.arrow")))
+        .read_all()["pieces"]
+        .combine_chunks()
+    )
     flat = column.values
-    document, start, length = (numbers(flat.field(key)).astype(np.int64) for key in ("document", "start", "length"))
+    document, start, length = (
+        numbers(flat.field(key)).astype(np.int64) for key in ("document", "start", "length")
+    )
     return Pieces(document, start, length, numbers(column.offsets))
 
 
@@ -55,7 +64,9 @@ def own_before(pieces: Pieces, document_mask: bool) -> np.ndarray:
         return np.zeros(len(pieces.length), dtype=np.int64)
     sequence = pieces.sequence
     order = np.lexsort((pieces.document, sequence))  # stable: in the plan's order within
-    group, document, start, length = (a[order] for a in (sequence, pieces.document, pieces.start, pieces.length))
+    group, document, start, length = (
+        a[order] for a in (sequence, pieces.document, pieces.start, pieces.length)
+    )
     same = (group[1:] == group[:-1]) & (document[1:] == document[:-1])
     anew = np.concatenate([[True], ~same | (start[1:] < start[:-1] + length[:-1])])
     begins = np.cumsum(length) - length
@@ -128,7 +139,10 @@ def by_length(length: np.ndarray, heldout: np.ndarray, found: Taken) -> dict[str
         "plan_documents": found.times > 0,
         "plan_tokens": found.tokens,
     }
-    sums = {key: np.bincount(where, column, len(LABELS)).astype(np.int64) for key, column in columns.items()}
+    sums = {
+        key: np.bincount(where, column, len(LABELS)).astype(np.int64)
+        for key, column in columns.items()
+    }
     return {
         label: {key: int(column[at]) for key, column in sums.items()}
         for at, label in enumerate(LABELS)
@@ -147,7 +161,9 @@ def histogram(lengths: np.ndarray, seq_len: int) -> tuple[dict[str, int], dict[s
     edges = [0, *(b for b in BOUNDS if b < seq_len), seq_len]
     where = np.searchsorted(edges[1:], lengths)
     names = [f"{low + 1}-{high}" for low, high in zip(edges, edges[1:], strict=False)]
-    counts, tokens = (np.bincount(where, w, len(names)).astype(np.int64).tolist() for w in (None, lengths))
+    counts, tokens = (
+        np.bincount(where, w, len(names)).astype(np.int64).tolist() for w in (None, lengths)
+    )
     return dict(zip(names, counts, strict=True)), dict(zip(names, tokens, strict=True))
 
 

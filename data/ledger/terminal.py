@@ -13,7 +13,9 @@ UNITS = ((1 << 20, "M"), (1 << 10, "K"))
 
 def mixture(data: DataConfig) -> str | None:
     """What a preset or the settings ask of the mixture by length, in one line; None when nothing."""
-    own = {name: s.length_weights for name, s in data.sources.items() if s.length_weights is not None}
+    own = {
+        name: s.length_weights for name, s in data.sources.items() if s.length_weights is not None
+    }
     spans = {name: s.span for name, s in data.sources.items() if s.min_len or s.max_len}
     weights = {name: s.weight for name, s in data.sources.items() if s.weight is not None}
     if not (data.mixture or data.length_weights or data.buckets or own or spans):
@@ -34,7 +36,11 @@ def mixture(data: DataConfig) -> str | None:
 
 
 def _listed(what: str, numbers: Mapping[str, float]) -> str:
-    return f"{what} {', '.join(f'{key} {number:g}' for key, number in numbers.items())}" if numbers else ""
+    return (
+        f"{what} {', '.join(f'{key} {number:g}' for key, number in numbers.items())}"
+        if numbers
+        else ""
+    )
 
 
 def summary(ledger: Json) -> str:
@@ -62,12 +68,25 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) ->
 
 
 def _sources(sources: Json) -> list[str]:
-    head = ["source", "kind", "documents", "tokens", "taken", "repeated", "in plan", "share", "epochs"]
+    head = [
+        "source",
+        "kind",
+        "documents",
+        "tokens",
+        "taken",
+        "repeated",
+        "in plan",
+        "share",
+        "epochs",
+    ]
     rows = [
         [
             name,
             row["kind"],
-            *(_count(row.get(key)) for key in ("documents", "tokens", "plan_documents", "repeated", "tokens_in_plan")),
+            *(
+                _count(row.get(key))
+                for key in ("documents", "tokens", "plan_documents", "repeated", "tokens_in_plan")
+            ),
             f"{row['share_in_plan']:.1%}",
             f"{row['epochs']:.2f}",
         ]
@@ -83,9 +102,12 @@ def _left_out(sources: Json) -> list[str]:
     if not reasons:
         return []
     rows = [
-        [name, *(_count(row.get(reason, {}).get("tokens", 0)) for reason in reasons)] for name, row in found.items()
+        [name, *(_count(row.get(reason, {}).get("tokens", 0)) for reason in reasons)]
+        for name, row in found.items()
     ]
-    return _table(["tokens not in the plan", *(reason.replace("_", " ") for reason in reasons)], rows)
+    return _table(
+        ["tokens not in the plan", *(reason.replace("_", " ") for reason in reasons)], rows
+    )
 
 
 def _lengths(sources: Json) -> list[str]:
@@ -104,19 +126,26 @@ def _upper(label: str) -> float:
 
 def _short(label: str) -> str:
     """`257-1024` -> `to 1K`, `>1048576` -> `over 1M`."""
-    return f"over {_round(int(label[1:]))}" if label.startswith(">") else f"to {_round(int(_upper(label)))}"
+    return (
+        f"over {_round(int(label[1:]))}"
+        if label.startswith(">")
+        else f"to {_round(int(_upper(label)))}"
+    )
 
 
 def _round(tokens: int) -> str:
     """1024 -> `1K`; what is no multiple stands in full."""
-    return next((f"{tokens // unit}{name}" for unit, name in UNITS if tokens % unit == 0), f"{tokens:,}")
+    return next(
+        (f"{tokens // unit}{name}" for unit, name in UNITS if tokens % unit == 0), f"{tokens:,}"
+    )
 
 
 def _change(lengths: Json, label: str) -> str:
     if label not in lengths:
         return ""
     store, plan = (
-        100 * lengths[label][k] / max(sum(r[k] for r in lengths.values()), 1) for k in ("tokens", "plan_tokens")
+        100 * lengths[label][k] / max(sum(r[k] for r in lengths.values()), 1)
+        for k in ("tokens", "plan_tokens")
     )
     return f"{store:.0f}>{plan:.0f}"
 
@@ -155,8 +184,15 @@ def _own_context(ledger: Json) -> list[str]:
     shares = ledger["plan"].get("own_context_share")
     if not shares:
         return []
-    rows = {name: row["own_context_share"] for name, row in ledger["sources"].items() if row.get("own_context_share")}
-    body = [[name, *(f"{row[length]:.1%}" for length in shares)] for name, row in {"plan": shares, **rows}.items()]
+    rows = {
+        name: row["own_context_share"]
+        for name, row in ledger["sources"].items()
+        if row.get("own_context_share")
+    }
+    body = [
+        [name, *(f"{row[length]:.1%}" for length in shares)]
+        for name, row in {"plan": shares, **rows}.items()
+    ]
     return _table(["own context above", *(_round(int(length)) for length in shares)], body)
 
 
@@ -165,7 +201,11 @@ def _warnings(found: Sequence[str]) -> list[str]:
 
 
 def _wrapped(lines: Iterable[str]) -> list[str]:
-    shape: dict[str, Any] = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
+    shape: dict[str, Any] = {
+        "subsequent_indent": "  ",
+        "break_long_words": False,
+        "break_on_hyphens": False,
+    }
     return [part for line in lines for part in textwrap.wrap(line, WIDTH, **shape)]
 
 

@@ -13,10 +13,15 @@ import numpy as np
 
 # FLOPs a token, and in attention a token squared: 2 x 8e9; 4 x 32 layers x 4096 / 2 (causal)
 LLAMA_8B = (16e9, 262144.0)
-GROUPS, BATCH = 8, 64  # what the ledger predicts for: data-parallel groups, sequences of a global batch
+GROUPS, BATCH = (
+    8,
+    64,
+)  # what the ledger predicts for: data-parallel groups, sequences of a global batch
 
 
-def work(lengths: np.ndarray, offsets: np.ndarray, seq_len: int, document_mask: bool = True) -> np.ndarray:
+def work(
+    lengths: np.ndarray, offsets: np.ndarray, seq_len: int, document_mask: bool = True
+) -> np.ndarray:
     """(sequences,) int64, tokens squared. `lengths` (pieces,), those of sequence n from `offsets[n]` to `offsets[n + 1]`."""
     if not document_mask:
         return np.full(len(offsets) - 1, seq_len * seq_len, dtype=np.int64)
@@ -48,7 +53,10 @@ def idle(works: np.ndarray, seq_len: int, groups: int, batch: int, balanced: boo
     most = mean = 0.0
     for at in range(0, len(works) - batch + 1, batch):
         part = works[at : at + batch]
-        cost = token * seq_len + square * part[deal(part, groups) if balanced else in_turn(batch, groups)]
+        cost = (
+            token * seq_len
+            + square * part[deal(part, groups) if balanced else in_turn(batch, groups)]
+        )
         most, mean = most + float(cost.max(axis=0).sum()), mean + float(cost.mean(axis=0).sum())
     return 1 - mean / most if most else 0.0
 
@@ -59,7 +67,9 @@ def predicted_idle(works: np.ndarray, seq_len: int) -> dict[str, Any]:
     batch = min(BATCH, len(works) // GROUPS * GROUPS)
     if not batch:
         return {}
-    in_order, balanced = (round(idle(works, seq_len, GROUPS, batch, dealt), 6) for dealt in (False, True))
+    in_order, balanced = (
+        round(idle(works, seq_len, GROUPS, batch, dealt), 6) for dealt in (False, True)
+    )
     return {"dp_size": GROUPS, "batch": batch, "in_order": in_order, "balanced": balanced}
 
 

@@ -18,9 +18,13 @@ class Row:
     """One sequence, a stretch of one, or several laid end to end."""
 
     input_ids: np.ndarray  # (S,) int64
-    labels: np.ndarray  # (S,) int64, already shifted: the next token, IGNORE at a piece's last token and on padding
+    labels: (
+        np.ndarray
+    )  # (S,) int64, already shifted: the next token, IGNORE at a piece's last token and on padding
     position_ids: np.ndarray  # (S,) int64
-    cu_seqlens: np.ndarray  # (documents + 1,) int32, of the whole: attention stays between two neighbours
+    cu_seqlens: (
+        np.ndarray
+    )  # (documents + 1,) int32, of the whole: attention stays between two neighbours
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,9 @@ class Layout:
     shifts: np.ndarray  # (R,) position minus place in it
 
 
-def layout(lengths: np.ndarray, seq_len: int, *, document_mask: bool = True, restart: bool = True) -> Layout:
+def layout(
+    lengths: np.ndarray, seq_len: int, *, document_mask: bool = True, restart: bool = True
+) -> Layout:
     """Pieces of `lengths` (P,) from the start of the sequence on; what is left is padding, a document of its own."""
     count = len(lengths)
     borders = np.zeros(count + 2, dtype=np.int64)
@@ -84,16 +90,27 @@ def _places(count: int) -> np.ndarray:
     return np.arange(count)
 
 
-def concatenate(pieces: Sequence[np.ndarray], seq_len: int, *, document_mask: bool = True, restart: bool = True) -> Row:
+def concatenate(
+    pieces: Sequence[np.ndarray], seq_len: int, *, document_mask: bool = True, restart: bool = True
+) -> Row:
     """Pieces end to end -> one Row of `seq_len` tokens."""
-    at = layout(np.array([len(p) for p in pieces], int), seq_len, document_mask=document_mask, restart=restart)
-    return read_span(at, lambda piece, start, length: pieces[piece][start : start + length], 0, seq_len)
+    at = layout(
+        np.array([len(p) for p in pieces], int),
+        seq_len,
+        document_mask=document_mask,
+        restart=restart,
+    )
+    return read_span(
+        at, lambda piece, start, length: pieces[piece][start : start + length], 0, seq_len
+    )
 
 
 def padding(count: int, low: int, high: int) -> Row:
     """Places `[low, high)` of `count` tokens that are no text."""
     ids = np.zeros(high - low, dtype=np.int64)
-    return Row(ids, np.full_like(ids, IGNORE), np.arange(low, high), np.array([0, count], dtype=np.int32))
+    return Row(
+        ids, np.full_like(ids, IGNORE), np.arange(low, high), np.array([0, count], dtype=np.int32)
+    )
 
 
 def collate(rows: Sequence[Row]) -> Row:

@@ -24,14 +24,19 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
 
 
-def global_batch(step: int, *, seed: int, count: int, batch: int, first: int | None = None) -> list[SequenceRef]:
+def global_batch(
+    step: int, *, seed: int, count: int, batch: int, first: int | None = None
+) -> list[SequenceRef]:
     """The global batch of `step` (from 0) over `count` sequences: a function of `(seed, step)` alone, epoch after epoch.
 
     `first`: how many were read before it, where not all batches are of one size; unset: `step` x `batch`.
     """
     first = step * batch if first is None else first
     places = range(first, first + batch)
-    return [SequenceRef(int(_order(seed, place // count, count)[place % count]), place // count) for place in places]
+    return [
+        SequenceRef(int(_order(seed, place // count, count)[place % count]), place // count)
+        for place in places
+    ]
 
 
 def local_batch(
@@ -41,7 +46,10 @@ def local_batch(
     if work is None or dp_size == 1:
         return turns[dp_rank::dp_size]
     ordered = sorted(turns)  # equal work goes by number
-    return [ordered[place] for place in balance.deal([work(t.number) for t in ordered], dp_size)[dp_rank]]
+    return [
+        ordered[place]
+        for place in balance.deal([work(t.number) for t in ordered], dp_size)[dp_rank]
+    ]
 
 
 class SequenceSource(Protocol):
@@ -64,7 +72,10 @@ def level(step: int, levels: Sequence[tuple[int, int]]) -> int:
 def before(step: int, levels: Sequence[tuple[int, int]]) -> int:
     """The sum of the values of all steps before `step`."""
     ends = [*(first for first, _ in levels[1:]), step]
-    return sum(max(0, min(end, step) - first) * value for (first, value), end in zip(levels, ends, strict=True))
+    return sum(
+        max(0, min(end, step) - first) * value
+        for (first, value), end in zip(levels, ends, strict=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -91,8 +102,13 @@ class BatchLoader:
     def turns(self, step: int) -> list[SequenceRef]:
         """The global batch."""
         each = self.micro * self.dp_size
-        batch, first = each * self.accumulated_at(step), self.start + each * before(step, self._levels)
-        return global_batch(step, seed=self.seed, count=len(self.sequences), batch=batch, first=first)
+        batch, first = (
+            each * self.accumulated_at(step),
+            self.start + each * before(step, self._levels),
+        )
+        return global_batch(
+            step, seed=self.seed, count=len(self.sequences), batch=batch, first=first
+        )
 
     def accumulated_at(self, step: int) -> int:
         """Micro-batches of a step."""
@@ -125,7 +141,9 @@ class BatchLoader:
             lengths, stores = self.sequences.sources(turn.number)
             row[: lengths.sum()] = np.repeat(stores, lengths)
         width = self._width(line.size)
-        return np.pad(line.reshape(-1), (0, width * self.sp_size - line.size))[self.sp_rank * width :][:width]
+        return np.pad(line.reshape(-1), (0, width * self.sp_size - line.size))[
+            self.sp_rank * width :
+        ][:width]
 
     def _width(self, line: int) -> int:
         """Tokens of a rank's slice of a line."""

@@ -29,7 +29,11 @@ class PackedSequences:
     counts."""
 
     def __init__(
-        self, plan: Path, stores: Sequence[Path], pose: Pose | None = None, silent: Sequence[int] = ()
+        self,
+        plan: Path,
+        stores: Sequence[Path],
+        pose: Pose | None = None,
+        silent: Sequence[int] = (),
     ) -> None:
         facts = manifest.read(plan)
         assert facts is not None, f"{plan.name} is not finished"
@@ -40,10 +44,16 @@ class PackedSequences:
         self.pose, self.silent = pose, np.isin(np.arange(len(stores)), silent)
         self.stores = [token_store.load(folder, heldout=0.0) for folder in stores]
         self.first = np.cumsum([0, *(len(s.length) for s in self.stores)])
-        column = pa.ipc.open_file(pa.memory_map(str(plan / "plan.arrow"))).read_all()["pieces"].combine_chunks()
+        column = (
+            pa.ipc.open_file(pa.memory_map(str(plan / "plan.arrow")))
+            .read_all()["pieces"]
+            .combine_chunks()
+        )
         self.offsets = numbers(column.offsets)
         flat = column.values
-        self.document, self.start, self.length = (numbers(flat.field(k)) for k in ("document", "start", "length"))
+        self.document, self.start, self.length = (
+            numbers(flat.field(k)) for k in ("document", "start", "length")
+        )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -55,7 +65,9 @@ class PackedSequences:
     def read(self, number: int, epoch: int = 0, low: int = 0, high: int | None = None) -> Row:
         """Places `[low, high)` of a sequence, with the borders of all of it; only the pieces that stand there are read."""
         span = self._span(number)
-        at = layout(self.length[span], self.seq_len, document_mask=self.document_mask, restart=self.restart)
+        at = layout(
+            self.length[span], self.seq_len, document_mask=self.document_mask, restart=self.restart
+        )
         if self.pose is not None:
             at = _skipping(at, self.pose, number, epoch)
         row = read_span(at, self._pieces(span), low, self.seq_len if high is None else high)
@@ -66,17 +78,26 @@ class PackedSequences:
 
     def _silent(self, span: slice) -> np.ndarray:
         """(P,) which pieces are of sources that teach nothing."""
-        found: np.ndarray = self.silent[self.first.searchsorted(self.document[span], side="right") - 1]
+        found: np.ndarray = self.silent[
+            self.first.searchsorted(self.document[span], side="right") - 1
+        ]
         return found
 
     def _pieces(self, span: slice) -> Read:
         """Reads the pieces at `span` by their place in it. Called for every piece, so it is given plain numbers."""
         sources = self.first.searchsorted(self.document[span], side="right") - 1
-        indices, starts = (self.document[span] - self.first[sources]).tolist(), self.start[span].tolist()
+        indices, starts = (
+            (self.document[span] - self.first[sources]).tolist(),
+            self.start[span].tolist(),
+        )
         stores = [self.stores[source] for source in sources.tolist()]
         if self.marks.count:
-            return lambda at, start, length: self.marks.read(stores[at], indices[at], starts[at] + start, length)
-        return lambda at, start, length: stores[at].document(indices[at], starts[at] + start, length)
+            return lambda at, start, length: self.marks.read(
+                stores[at], indices[at], starts[at] + start, length
+            )
+        return lambda at, start, length: stores[at].document(
+            indices[at], starts[at] + start, length
+        )
 
     def tokens(self, number: int) -> int:
         """How many of the S are no padding."""
@@ -91,7 +112,9 @@ class PackedSequences:
     def work(self, number: int) -> int:
         """The attention's work on the sequence, read off the plan."""
         lengths = self.length[self._span(number)]
-        return int(balance.work(lengths, np.array([0, len(lengths)]), self.seq_len, self.document_mask)[0])
+        return int(
+            balance.work(lengths, np.array([0, len(lengths)]), self.seq_len, self.document_mask)[0]
+        )
 
     def sources(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """The pieces of a sequence: how long each is, and the place of the store that it is of. (P,) both, read off the plan."""
@@ -142,5 +165,9 @@ class DataArtifacts:
 
     def texts(self, config: DataConfig) -> list[Store]:
         """The stores of real text, each once: two sources may read one folder at two lengths of piece."""
-        folders = [self.stores[name] for name, source in config.sources.items() if source.kind not in SYNTHETIC]
+        folders = [
+            self.stores[name]
+            for name, source in config.sources.items()
+            if source.kind not in SYNTHETIC
+        ]
         return [token_store.load(folder, self.heldout) for folder in dict.fromkeys(folders)]

@@ -23,7 +23,9 @@ class Pose:
     chunks: int
     seed: int
 
-    def runs(self, number: int, epoch: int, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def runs(
+        self, number: int, epoch: int, starts: np.ndarray, lengths: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Of contexts at `starts` (C,) of `lengths` (C,): (C N,) places where chunks start, and position minus place in them.
 
         A function of the seed, the sequence's number and the epoch.

@@ -24,14 +24,18 @@ def offered(config: Config, name: str, opened: Store, marks: BoundaryTokens) -> 
     if source.weight == 0:
         return overlong.offer(name, opened, longest(config, name), "split", marks)
     left_out = lengths.outside(name, opened.length + marks.count, ~opened.heldout, source.span)
-    found = overlong.offer(name, opened, longest(config, name), config.data.overlong, marks, left_out)
+    found = overlong.offer(
+        name, opened, longest(config, name), config.data.overlong, marks, left_out
+    )
     tokens = int(opened.length[left_out].sum())
     return replace(found, outside_length=tokens, outside_length_documents=int(left_out.sum()))
 
 
 def _texts(config: Config) -> list[str]:
     """The sources whose documents have lengths of their own and are in the mixture."""
-    return [name for name, s in config.data.sources.items() if s.kind not in SYNTHETIC and s.weight != 0]
+    return [
+        name for name, s in config.data.sources.items() if s.kind not in SYNTHETIC and s.weight != 0
+    ]
 
 
 def _length_weights(config: Config, name: str) -> dict[str, float]:
@@ -39,11 +43,15 @@ def _length_weights(config: Config, name: str) -> dict[str, float]:
     return (config.data.length_weights if own is None else own) if name in _texts(config) else {}
 
 
-def _supply(config: Config, name: str, offer: Candidates, opened: Store, marks: BoundaryTokens) -> BucketedSource:
+def _supply(
+    config: Config, name: str, offer: Candidates, opened: Store, marks: BoundaryTokens
+) -> BucketedSource:
     sizes = opened.length + marks.count
     rates = lengths.rates(sizes, rules(_length_weights(config, name)))
     buckets = rules(config.data.buckets) if name in _texts(config) else []
-    return BucketedSource.of(name, sizes, offer.lengths, offer.usable, opened.key, config.seed, rates, buckets)
+    return BucketedSource.of(
+        name, sizes, offer.lengths, offer.usable, opened.key, config.seed, rates, buckets
+    )
 
 
 def rounds(
@@ -58,4 +66,7 @@ def rounds(
         return None
     found = {name: _supply(config, name, offers[name], opened[name], marks) for name in texts}
     refuse_empty(found)
-    return {**dict.fromkeys(config.data.sources), **{name: supply.round() for name, supply in found.items()}}
+    return {
+        **dict.fromkeys(config.data.sources),
+        **{name: supply.round() for name, supply in found.items()},
+    }

@@ -27,22 +27,34 @@ class Candidates:
     usable: np.ndarray  # (documents,) bool: neither held out nor left out nor dropped nor removed
     dropped: int = 0  # stored tokens of the dropped documents
     dropped_documents: int = 0
-    outside_length: int = 0  # stored tokens of the documents that the source's min_len and max_len leave out
+    outside_length: int = (
+        0  # stored tokens of the documents that the source's min_len and max_len leave out
+    )
     outside_length_documents: int = 0
-    removed: Mapping[str, np.ndarray] = field(default_factory=dict)  # reason -> numbers of the documents
+    removed: Mapping[str, np.ndarray] = field(
+        default_factory=dict
+    )  # reason -> numbers of the documents
 
     def without(self, documents: np.ndarray, reason: str) -> "Candidates":
         """The usable ones of `documents` (documents,) bool leave for a reason that the ledger tells."""
         leave = self.usable & documents
         if not leave.any():
             return self
-        return replace(self, usable=self.usable & ~leave, removed={**self.removed, reason: np.flatnonzero(leave)})
+        return replace(
+            self,
+            usable=self.usable & ~leave,
+            removed={**self.removed, reason: np.flatnonzero(leave)},
+        )
 
     @property
     def removal(self) -> str | None:
         """What tells one choice of removed documents from another; None when none is removed."""
         numbers = np.sort(np.concatenate([np.empty(0, np.int64), *self.removed.values()]))
-        return hashlib.sha256(numbers.astype("<i8").tobytes()).hexdigest()[:16] if len(numbers) else None
+        return (
+            hashlib.sha256(numbers.astype("<i8").tobytes()).hexdigest()[:16]
+            if len(numbers)
+            else None
+        )
 
     @property
     def tokens(self) -> int:
@@ -50,7 +62,12 @@ class Candidates:
 
 
 def offer(
-    name: str, store: Store, most: int, overlong: str, marks: BoundaryTokens, left_out: np.ndarray | bool = False
+    name: str,
+    store: Store,
+    most: int,
+    overlong: str,
+    marks: BoundaryTokens,
+    left_out: np.ndarray | bool = False,
 ) -> Candidates:
     """Apply `data.overlong` to documents of more than `most` tokens, marks among them, but for what is `left_out` (documents,) bool.
 
@@ -84,7 +101,9 @@ def _refusal(name: str, store: Store, index: int, most: int, marks: BoundaryToke
 def removed(offer: Candidates, store: Store) -> dict[str, dict[str, int]]:
     """Reason -> documents and stored tokens that cleaning removed."""
     found = offer.removed.items()
-    return {reason: {"documents": len(k), "tokens": int(store.length[k].sum())} for reason, k in found}
+    return {
+        reason: {"documents": len(k), "tokens": int(store.length[k].sum())} for reason, k in found
+    }
 
 
 def ledger_row(share: Selection, store: Store, marks: BoundaryTokens) -> dict[str, Any]:

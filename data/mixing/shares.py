@@ -53,7 +53,13 @@ class SamplingRounds:
 
     @classmethod
     def of(
-        cls, name: str, lengths: np.ndarray, usable: np.ndarray, keys: np.ndarray, seed: int, rates: Rates = 1.0
+        cls,
+        name: str,
+        lengths: np.ndarray,
+        usable: np.ndarray,
+        keys: np.ndarray,
+        seed: int,
+        rates: Rates = 1.0,
     ) -> "SamplingRounds":
         rate = np.asarray(rates, dtype=np.float64)
         index = np.flatnonzero(usable & (rate > 0))
@@ -105,7 +111,11 @@ class SamplingRounds:
         if budget is not None:
             ends = np.cumsum(taken)
             kept = int(np.searchsorted(ends, budget)) + 1
-            at, number, taken = at[:kept], number[:kept], np.minimum(taken, budget - ends + taken)[:kept]
+            at, number, taken = (
+                at[:kept],
+                number[:kept],
+                np.minimum(taken, budget - ends + taken)[:kept],
+            )
         return Selection(self.index[at], taken, number, self.key[at], int(taken.sum()) / self.total)
 
 
@@ -134,7 +144,9 @@ def refuse_repeats(name: str, repeats: int, epochs: float, most: int) -> None:
 
 def split(total: int, weights: Mapping[str, float]) -> dict[str, int]:
     """`total` tokens by relative weights, to the token: rounded down, and what is left goes to the largest remainders."""
-    exact = {name: Fraction(str(weight)) for name, weight in weights.items()}  # as written: 0.1 is a tenth
+    exact = {
+        name: Fraction(str(weight)) for name, weight in weights.items()
+    }  # as written: 0.1 is a tenth
     whole = sum(exact.values()) or 1
     shares = {name: total * weight / whole for name, weight in exact.items()}
     found = {name: int(share) for name, share in shares.items()}
@@ -147,7 +159,11 @@ def split(total: int, weights: Mapping[str, float]) -> dict[str, int]:
 def first_to_run_out(weights: Mapping[str, float], available: Mapping[str, int | None]) -> int:
     """The most tokens that can be split by `weights` so that none is asked for more than is `available` (None: no end)."""
     exact = {name: Fraction(str(weight)) for name, weight in weights.items()}
-    ends = [a * sum(exact.values()) / exact[n] for n, a in available.items() if a is not None and exact[n] > 0]
+    ends = [
+        a * sum(exact.values()) / exact[n]
+        for n, a in available.items()
+        if a is not None and exact[n] > 0
+    ]
     return int(min(ends, default=0))
 
 
@@ -165,6 +181,12 @@ def budgets(
     if tokens is None and rounds is None and all(w is None for w in weights.values()):
         return dict.fromkeys(weights)
     by_size = all(w is None for w in weights.values())
-    sizes = {name: (available[name] if by_size else weight) or 0 for name, weight in weights.items()}
-    total = first_to_run_out(sizes, available if rounds is None else rounds) if tokens is None else tokens
+    sizes = {
+        name: (available[name] if by_size else weight) or 0 for name, weight in weights.items()
+    }
+    total = (
+        first_to_run_out(sizes, available if rounds is None else rounds)
+        if tokens is None
+        else tokens
+    )
     return dict(split(total, sizes))

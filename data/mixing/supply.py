@@ -9,7 +9,14 @@ import numpy as np
 from ropewalk.conf.data_mixture import Rules
 from ropewalk.conf.errors import DataError
 from ropewalk.data.mixing import lengths
-from ropewalk.data.mixing.shares import Rates, SamplingRounds, Selection, first_to_run_out, refuse_empty_source, split
+from ropewalk.data.mixing.shares import (
+    Rates,
+    SamplingRounds,
+    Selection,
+    first_to_run_out,
+    refuse_empty_source,
+    split,
+)
 
 WHOLE = ""  # the one bucket where none are set
 
@@ -35,8 +42,13 @@ class BucketedSource:
         buckets: Rules,
     ) -> "BucketedSource":
         """All arrays (documents,): `sizes` decide the bucket, `tokens` may be taken of each."""
-        masks = {text: usable & lengths.within(sizes, span) for span, _, text in buckets} or {WHOLE: usable}
-        parts = {text: SamplingRounds.of(name, tokens, mask, keys, seed, rates) for text, mask in masks.items()}
+        masks = {text: usable & lengths.within(sizes, span) for span, _, text in buckets} or {
+            WHOLE: usable
+        }
+        parts = {
+            text: SamplingRounds.of(name, tokens, mask, keys, seed, rates)
+            for text, mask in masks.items()
+        }
         return cls(name, parts, {text: share for _, share, text in buckets} or {WHOLE: 1.0})
 
     @property
@@ -58,15 +70,22 @@ class BucketedSource:
     def round(self) -> int:
         """Expected tokens of a round that keep the buckets' ratio: what the first bucket to run out allows. Raises: DataError."""
         refuse_empty_source(self.name, self.total)
-        return first_to_run_out(self.filled, {text: self.buckets[text].round for text in self.filled})
+        return first_to_run_out(
+            self.filled, {text: self.buckets[text].round for text in self.filled}
+        )
 
     def take(self, budget: int | None) -> Selection:
         """`budget` tokens, each bucket its part; None: one round, where there are no buckets."""
         if budget is None:
             return self.buckets[WHOLE].take(None)
-        shares = [self.buckets[text].take(part) for text, part in split(budget, self.filled).items() if part]
+        shares = [
+            self.buckets[text].take(part)
+            for text, part in split(budget, self.filled).items()
+            if part
+        ]
         index, taken, epoch, key = (
-            np.concatenate([getattr(s, k) for s in shares]) for k in ("index", "taken", "epoch", "key")
+            np.concatenate([getattr(s, k) for s in shares])
+            for k in ("index", "taken", "epoch", "key")
         )
         return Selection(index, taken, epoch, key, budget / self.total)
 
@@ -75,7 +94,12 @@ class BucketedSource:
         if budget is None or WHOLE in self.buckets:
             return {}
         asked, given = split(budget, self.asked), split(budget, self.filled)
-        return {"buckets": {text: {"asked": tokens, "taken": given.get(text, 0)} for text, tokens in asked.items()}}
+        return {
+            "buckets": {
+                text: {"asked": tokens, "taken": given.get(text, 0)}
+                for text, tokens in asked.items()
+            }
+        }
 
 
 def refuse_empty(supplies: Mapping[str, BucketedSource]) -> None:

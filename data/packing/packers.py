@@ -18,7 +18,9 @@ from ropewalk.data.packing.window_fill import Packed, window_fill
 Packer = Callable[[np.ndarray, int, int, np.ndarray, int], Packed]
 
 
-def parts(lengths: np.ndarray, most: int | np.ndarray, min_piece: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def parts(
+    lengths: np.ndarray, most: int | np.ndarray, min_piece: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Documents cut at multiples of `most` tokens: `(document, start, length)`, each (parts,) int64, in document order.
 
     `lengths` (documents,) are at least 1; `most` is for all, or one for each. The last cut of a document moves so that the rest
@@ -42,7 +44,9 @@ class _Rooms:
 
     def __init__(self, most: int) -> None:
         self.shift = (most.bit_length() + 1) // 2
-        self.words = [0] * ((most >> self.shift) + 1)  # bit r of word w: a bin has room (w << shift) + r
+        self.words = [0] * (
+            (most >> self.shift) + 1
+        )  # bit r of word w: a bin has room (w << shift) + r
         self.filled = 0  # bit w: word w is not 0
         self.bins: dict[int, list[int]] = {}
 
@@ -102,7 +106,9 @@ def best_fit_bins(sizes: np.ndarray, room: int) -> np.ndarray:
     return found
 
 
-def best_fit(lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarray, seed: int = 0) -> Packed:
+def best_fit(
+    lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarray, seed: int = 0
+) -> Packed:
     """The fullest sequence that fits takes the next longest document; a longer one than a sequence is cut first, by `parts`.
 
     Sequences come in an order hashed from the seed, and the pieces of each in the order given. Nothing that is `whole` needs care:
@@ -111,7 +117,9 @@ def best_fit(lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarra
     document, start, length = parts(lengths, seq_len, min_piece)
     bins = best_fit_bins(length, seq_len)
     sizes = np.bincount(bins)
-    order = np.argsort(hash_random.sort_keys(seed, "order of sequences", np.arange(len(sizes))), kind="stable")
+    order = np.argsort(
+        hash_random.sort_keys(seed, "order of sequences", np.arange(len(sizes))), kind="stable"
+    )
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     by_sequence = np.argsort(place[bins], kind="stable")
@@ -119,13 +127,17 @@ def best_fit(lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarra
     return Packed(document[by_sequence], start[by_sequence], length[by_sequence], offsets)
 
 
-def concat(lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarray, seed: int = 0) -> Packed:
+def concat(
+    lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarray, seed: int = 0
+) -> Packed:
     """Documents end to end in the order given, cut at every multiple of `seq_len`, wherever that falls: neither `min_piece`
     nor `whole` is kept to."""
     ends = np.cumsum(lengths)
     total = int(lengths.sum())
     rows = np.arange(0, total, seq_len)
-    stops = np.sort(np.concatenate([ends, rows[1:]]), kind="stable")  # two sorted runs: merged in one pass
+    stops = np.sort(
+        np.concatenate([ends, rows[1:]]), kind="stable"
+    )  # two sorted runs: merged in one pass
     stops = stops[np.diff(stops, prepend=0) > 0]
     starts = np.concatenate([rows[:1], stops[:-1]])
     document = np.searchsorted(ends, starts, side="right")
@@ -133,10 +145,17 @@ def concat(lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarray,
     return Packed(document, starts - (ends - lengths)[document], stops - starts, offsets)
 
 
-def single(lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarray, seed: int = 0) -> Packed:
+def single(
+    lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarray, seed: int = 0
+) -> Packed:
     """Each document in a sequence of its own, in the order given; a longer one than a sequence is cut by `parts`."""
     found = parts(lengths, seq_len, min_piece)
     return Packed(*found, np.arange(len(found[0]) + 1))
 
 
-PACKERS: dict[str, Packer] = {"window_fill": window_fill, "best_fit": best_fit, "concat": concat, "single": single}
+PACKERS: dict[str, Packer] = {
+    "window_fill": window_fill,
+    "best_fit": best_fit,
+    "concat": concat,
+    "single": single,
+}

@@ -32,23 +32,34 @@ def build(
     Within a sequence, the pieces of one document lie side by side in document order.
     """
     source, document, tokens = _mixed(shares, first, seed)
-    most = np.array([(piece_len or {}).get(name, seq_len) for name in shares], dtype=np.int64)[source]
+    most = np.array([(piece_len or {}).get(name, seq_len) for name in shares], dtype=np.int64)[
+        source
+    ]
     place, start, length = _stretches(tokens, most, seq_len, min_piece)
     kept = np.array([name in whole for name in shares], dtype=bool)[source][place]
     packed = PACKERS[packer](length, seq_len, min_piece, kept, seed)
     if len(place) > len(document):
         packed = _side_by_side(packed, place)
     stretch = packed.document
-    return Packed(document[place[stretch]], start[stretch] + packed.start, packed.length, packed.offsets)
+    return Packed(
+        document[place[stretch]], start[stretch] + packed.start, packed.length, packed.offsets
+    )
 
 
-def _mixed(shares: dict[str, Selection], first: dict[str, int], seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _mixed(
+    shares: dict[str, Selection], first: dict[str, int], seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every taking in the order of its hash: number of its source, global document, tokens; each (takings,) int64."""
     none = np.empty(0, np.int64)
     source = np.repeat(np.arange(len(shares)), [len(share.index) for share in shares.values()])
-    document = np.concatenate([none, *(first[name] + share.index for name, share in shares.items())])
+    document = np.concatenate(
+        [none, *(first[name] + share.index for name, share in shares.items())]
+    )
     tokens = np.concatenate([none, *(share.taken for share in shares.values())])
-    ranks = [hash_random.sort_keys(seed, f"mix:{name}", share.key, share.epoch) for name, share in shares.items()]
+    ranks = [
+        hash_random.sort_keys(seed, f"mix:{name}", share.key, share.epoch)
+        for name, share in shares.items()
+    ]
     order = np.lexsort((document, np.concatenate([none.astype(np.uint64), *ranks])))
     return source[order], document[order], tokens[order]
 
@@ -67,7 +78,9 @@ def _side_by_side(packed: Packed, place: np.ndarray) -> Packed:
     """Pieces of stretches of one document (`place` of each stretch) moved to the first of them in their sequence."""
     stretch = packed.document
     row = np.repeat(np.arange(len(packed)), np.diff(packed.offsets))
-    _, at, group = np.unique(row * (place.max(initial=0) + 1) + place[stretch], return_index=True, return_inverse=True)
+    _, at, group = np.unique(
+        row * (place.max(initial=0) + 1) + place[stretch], return_index=True, return_inverse=True
+    )
     order = np.lexsort((packed.start, stretch, at[group]))
     return Packed(stretch[order], packed.start[order], packed.length[order], packed.offsets)
 
@@ -75,15 +88,22 @@ def _side_by_side(packed: Packed, place: np.ndarray) -> Packed:
 def write(folder: Path, packed: Packed) -> None:
     """`plan.arrow`: one row a sequence, `pieces: list<struct<document, start, length>>`."""
     columns = zip((packed.document, packed.start, packed.length), PIECE, strict=True)
-    pieces = pa.StructArray.from_arrays([_column(values).cast(f.type) for values, f in columns], fields=list(PIECE))
+    pieces = pa.StructArray.from_arrays(
+        [_column(values).cast(f.type) for values, f in columns], fields=list(PIECE)
+    )
     table = pa.table({"pieces": pa.LargeListArray.from_arrays(_column(packed.offsets), pieces)})
-    with pa.OSFile(str(folder / "plan.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    with (
+        pa.OSFile(str(folder / "plan.arrow"), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
         writer.write_table(table)
 
 
 def _column(values: np.ndarray) -> pa.Array:
     """Whole numbers as they lie in memory. `pa.array` would import pandas: half a second of every plan."""
-    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(np.ascontiguousarray(values, np.int64))])
+    return pa.Array.from_buffers(
+        pa.int64(), len(values), [None, pa.py_buffer(np.ascontiguousarray(values, np.int64))]
+    )
 
 
 def describe(packed: Packed, seq_len: int, marks: int = 0) -> dict[str, Any]:

@@ -88,7 +88,12 @@ class _Sheet:
     """Pieces as they come, eight bytes a number."""
 
     def __init__(self) -> None:
-        self.document, self.start, self.length, self.offsets = array("q"), array("q"), array("q"), array("q", [0])
+        self.document, self.start, self.length, self.offsets = (
+            array("q"),
+            array("q"),
+            array("q"),
+            array("q", [0]),
+        )
 
     def add(self, document: int, start: int, length: int) -> None:
         self.document.append(document)
@@ -100,10 +105,14 @@ class _Sheet:
 
     def packed(self) -> Packed:
         found = (self.document, self.start, self.length, self.offsets)
-        return Packed(*(np.frombuffer(a, dtype=np.int64) if a else np.empty(0, np.int64) for a in found))
+        return Packed(
+            *(np.frombuffer(a, dtype=np.int64) if a else np.empty(0, np.int64) for a in found)
+        )
 
 
-def window_fill(lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarray, seed: int = 0) -> Packed:
+def window_fill(
+    lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarray, seed: int = 0
+) -> Packed:
     """Sequences of at most `seq_len` tokens from `lengths` (documents,) in the order given, which is all that a seed decides here.
 
     Every token appears once; the pieces of one document come in order; padding is what a sequence lacks. Documents that are
@@ -126,7 +135,11 @@ def _next(pool: _Pool, room: int, seq_len: int, min_piece: int, whole: np.ndarra
     if fits >= 0 or room < min_piece:
         return fits
     sizes = ((at, pool.keys[at] >> ARRIVAL) for at in reversed(range(len(pool.keys))))
-    may_be_cut = (found for found in sizes if found[1] != seq_len and not whole[pool.document[pool.keys[found[0]]]])
+    may_be_cut = (
+        found
+        for found in sizes
+        if found[1] != seq_len and not whole[pool.document[pool.keys[found[0]]]]
+    )
     at, longest = next(may_be_cut, (-1, 0))
     return at if longest > seq_len or room > seq_len // CUT_FOR_GAP else -1
 

@@ -8,7 +8,9 @@ from typing import Any
 
 _CHUNK = 1 << 20
 _SPACE = re.compile(r"[ \t\n\r]*")
-_BORDERS = json.JSONDecoder(strict=False)  # a control character in a string is its row's fault, and the next row stands
+_BORDERS = json.JSONDecoder(
+    strict=False
+)  # a control character in a string is its row's fault, and the next row stands
 _TAIL = 16  # characters: the longest token that a chunk can cut in two, but for a string
 
 
@@ -61,7 +63,9 @@ class _Text:
         try:
             return _BORDERS.raw_decode(self.held, self.at)[1]
         except json.JSONDecodeError as error:
-            if error.pos < len(self.held) - _TAIL and not error.msg.startswith("Unterminated string"):
+            if error.pos < len(self.held) - _TAIL and not error.msg.startswith(
+                "Unterminated string"
+            ):
                 raise
             return None
 

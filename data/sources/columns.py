@@ -20,7 +20,9 @@ class Columns:
 
     @classmethod
     def of(cls, source: SourceConfig) -> "Columns":
-        parts = [("", source.text_key)] if source.template is None else sources.parts(source.template)
+        parts = (
+            [("", source.text_key)] if source.template is None else sources.parts(source.template)
+        )
         return cls(tuple(parts), source.id_key)
 
     @property
@@ -30,7 +32,9 @@ class Columns:
     @property
     def names(self) -> list[str]:
         """Each column that is read, once."""
-        return list(dict.fromkeys([*self.texts, *([self.id_key] if self.id_key is not None else [])]))
+        return list(
+            dict.fromkeys([*self.texts, *([self.id_key] if self.id_key is not None else [])])
+        )
 
     def document(self, row: Any, where: str) -> Document | Refusal:
         """The document of a row, whose id is `where` unless a column says it."""
@@ -38,7 +42,9 @@ class Columns:
         for key in self.names:
             if wrong := _wrong(values.get(key), key, (str,) if key in self.texts else (str, int)):
                 return Refusal(where, wrong)
-        text = "".join(before + ("" if column is None else values[column]) for before, column in self.parts)
+        text = "".join(
+            before + ("" if column is None else values[column]) for before, column in self.parts
+        )
         return Document(where if self.id_key is None else str(values[self.id_key]), text)
 
 

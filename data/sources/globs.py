@@ -12,7 +12,9 @@ def split(address: str) -> tuple[str, str]:
     """The folder before the first pattern, and the rest: `a/b/*/c` -> `a/b`, `*/c`."""
     parts = address.split("/")
     first = next(number for number, part in enumerate(parts) if is_glob(part))
-    return "/".join(parts[:first]) or ("/" if address.startswith("/") else "."), "/".join(parts[first:])
+    return "/".join(parts[:first]) or ("/" if address.startswith("/") else "."), "/".join(
+        parts[first:]
+    )
 
 
 def matches(name: str, glob: str) -> bool:

@@ -41,13 +41,17 @@ class _Reader(HTMLParser):
     def reset(self) -> None:
         super().reset()
         self.text: list[str] = []
-        self.unseen: list[str] = []  # one name, as often as the element that hides is nested in itself
+        self.unseen: list[
+            str
+        ] = []  # one name, as often as the element that hides is nested in itself
         self.breaks = 0  # newlines before the next text
         self.pre = 0
         self.pre_begins = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if self.unseen[:1] == ["p"] and tag in _BLOCKS:  # a block ends a paragraph that has no end of its own
+        if (
+            self.unseen[:1] == ["p"] and tag in _BLOCKS
+        ):  # a block ends a paragraph that has no end of its own
             self.unseen.clear()
         if self.unseen:
             self.unseen += [tag] if tag == self.unseen[0] else []

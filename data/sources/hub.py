@@ -29,8 +29,12 @@ def find(source: SourceConfig, key: str) -> tuple[Hub, list[Unit], Any]:
 
     assert source.path is not None, key
     try:
-        builder = datasets.load_dataset_builder(source.path, name=source.config, revision=source.revision)
-    except Exception as error:  # of the hub, of the network, of the folder: each has errors of its own
+        builder = datasets.load_dataset_builder(
+            source.path, name=source.config, revision=source.revision
+        )
+    except (
+        Exception
+    ) as error:  # of the hub, of the network, of the folder: each has errors of its own
         raise DataError(
             f"{key}.path is {source.path}; kind hub needs a dataset that can be loaded; {_line(error)}"
         ) from error
@@ -40,7 +44,10 @@ def find(source: SourceConfig, key: str) -> tuple[Hub, list[Unit], Any]:
     commits = {stamp[1] for stamp in origin if len(stamp) == 2}
     if len(commits) == 1:
         place = Hub(place.path, place.config, place.split, commits.pop(), key)
-    count, known = _opened(place, Columns.of(source)).num_shards, (builder.info.splits or {}).get(place.split)
+    count, known = (
+        _opened(place, Columns.of(source)).num_shards,
+        (builder.info.splits or {}).get(place.split),
+    )
     size = known.num_bytes // count if known and known.num_bytes else units.UNIT_BYTES
     return place, [Unit((place.split,), size, shard, shard + 1) for shard in range(count)], origin
 
@@ -82,7 +89,11 @@ def _opened(place: Hub, columns: Columns) -> Any:
 
     try:
         found = datasets.load_dataset(
-            place.path, name=place.config, split=place.split, revision=place.revision, streaming=True
+            place.path,
+            name=place.config,
+            split=place.split,
+            revision=place.revision,
+            streaming=True,
         )
     except Exception as error:
         raise DataError(

@@ -23,7 +23,8 @@ def cut(place: Any, name: str, size: int) -> list[Unit]:
     if units.ends(name, (".gz", ".zst")) or _holds_array(place, name):
         return [Unit((name,), size)]
     return [
-        Unit((name,), min(step, size - at), at, at + step if at + step < size else None) for at in range(0, size, step)
+        Unit((name,), min(step, size - at), at, at + step if at + step < size else None)
+        for at in range(0, size, step)
     ]
 
 
@@ -55,7 +56,9 @@ def _holds_array(place: Any, name: str) -> bool:
 
 
 def _is_array(file: Any, name: str) -> bool:
-    return units.ends(name, kinds.JSON) and file.peek(64).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
+    return units.ends(name, kinds.JSON) and file.peek(64).removeprefix(
+        codecs.BOM_UTF8
+    ).lstrip().startswith(b"[")
 
 
 def _elements(file: Any, name: str, columns: Columns) -> Iterator[Document | Refusal]:
@@ -99,7 +102,9 @@ def _plain(file: BinaryIO, name: str) -> Any:
         try:
             import zstandard
         except ImportError:
-            raise DataError(f"{name} is zstd; it needs a package; pip install 'ropewalk[zstd]'") from None
+            raise DataError(
+                f"{name} is zstd; it needs a package; pip install 'ropewalk[zstd]'"
+            ) from None
         return io.BufferedReader(_Frames(file, zstandard))
     return file
 

@@ -7,7 +7,9 @@ from ropewalk.data.sources.units import ends
 
 _PACKED = ("", ".gz", ".zst")
 _ROWS = tuple(form + packed for form in (".jsonl", ".ndjson") for packed in _PACKED)
-JSON = tuple(f".json{packed}" for packed in _PACKED)  # rows by themselves; among code they are its settings
+JSON = tuple(
+    f".json{packed}" for packed in _PACKED
+)  # rows by themselves; among code they are its settings
 _SURE = {
     "arrow": (".arrow",),
     "jsonl": _ROWS,
@@ -42,7 +44,9 @@ def read_by(kind: str, name: str) -> bool:
 def named(names: Sequence[str], alone: bool) -> list[str]:
     """The kinds that the names of a source's files speak for; none: a tree, or a text where the file is `alone`."""
     names = _without_readme(names)
-    found = [kind for kind, suffixes in _SURE.items() if any(ends(name, suffixes) for name in names)]
+    found = [
+        kind for kind, suffixes in _SURE.items() if any(ends(name, suffixes) for name in names)
+    ]
     if not set(found).isdisjoint(_TABLES):
         return found
     if names and all(ends(name, JSON) for name in names):
@@ -70,4 +74,6 @@ def _no_kind(name: str) -> tuple[str, str] | None:
 
 def _without_readme(names: Sequence[str]) -> Sequence[str]:
     """It tells of the data and is none of it, unless it is all there is."""
-    return [name for name in names if not name.split("/")[-1].lower().startswith(("readme", "license"))] or names
+    return [
+        name for name in names if not name.split("/")[-1].lower().startswith(("readme", "license"))
+    ] or names

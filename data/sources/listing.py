@@ -6,7 +6,18 @@ from typing import Any
 from ropewalk.conf import sources
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.sources import SourceConfig
-from ropewalk.data.sources import globs, hub, jsonl, kinds, local, remote, saved, tables, texts, units
+from ropewalk.data.sources import (
+    globs,
+    hub,
+    jsonl,
+    kinds,
+    local,
+    remote,
+    saved,
+    tables,
+    texts,
+    units,
+)
 from ropewalk.data.sources.units import File, Found, Listed, Unit
 
 _PARTS = {"arrow": tables.cut_arrow, "jsonl": jsonl.cut, "parquet": tables.cut_parquet}
@@ -20,10 +31,14 @@ def listed(source: SourceConfig, name: str) -> Listed:
     key = f"data.sources.{name}"
     if source.kind == "hub":
         place, parts, origin = hub.find(source, key)
-        return Listed("hub", place, parts, {**_choices(source, "hub"), "split": place.split, "files": origin})
+        return Listed(
+            "hub", place, parts, {**_choices(source, "hub"), "split": place.split, "files": origin}
+        )
     found = _find(source, key, _NO_SOURCE if source.kind in ("auto", "tree") else frozenset())
     kind = _kind(source, found, key)
-    if source.kind == "auto" and kind != "tree" and found.how == "folder":  # a folder `test` of rows holds rows
+    if (
+        source.kind == "auto" and kind != "tree" and found.how == "folder"
+    ):  # a folder `test` of rows holds rows
         found = _find(source, key, frozenset())
     if wrong := list(sources.misplaced(source, kind, key)):
         raise DataError("\n".join(wrong))
@@ -34,14 +49,23 @@ def listed(source: SourceConfig, name: str) -> Listed:
         )
     for line in remote.unnoticed(files, f"{key}.path"):
         print(line)
-    identity = {**_choices(source, kind), "files": [[file.name, file.size, file.stamp] for file in files]}
+    identity = {
+        **_choices(source, kind),
+        "files": [[file.name, file.size, file.stamp] for file in files],
+    }
     return Listed(kind, found.place, units.grouped(_cut(kind, found.place, files)), identity)
 
 
 def _choices(source: SourceConfig, kind: str) -> dict[str, Any]:
     """What the settings say of reading, where the kind reads it."""
-    keys = [*(("text_key", "template", "id_key") if kind in sources.TABLES else ()), *(("config",) * (kind == "hub"))]
-    return {"kind": kind, **{key: value for key in keys if (value := getattr(source, key)) is not None}}
+    keys = [
+        *(("text_key", "template", "id_key") if kind in sources.TABLES else ()),
+        *(("config",) * (kind == "hub")),
+    ]
+    return {
+        "kind": kind,
+        **{key: value for key in keys if (value := getattr(source, key)) is not None},
+    }
 
 
 def _find(source: SourceConfig, key: str, without: Set[str]) -> Found:
@@ -76,7 +100,9 @@ def _kind(source: SourceConfig, found: Found, key: str) -> str:
         )
     speak = kinds.named(names, alone=found.how == "file")
     if len(speak) > 1:
-        raise DataError(f"{key}.kind is auto; {source.path} holds {' and '.join(speak)}; set {key}.kind to one of them")
+        raise DataError(
+            f"{key}.kind is auto; {source.path} holds {' and '.join(speak)}; set {key}.kind to one of them"
+        )
     return speak[0] if speak else ("text" if found.how == "file" else "tree")
 
 

@@ -45,7 +45,9 @@ class Local:
             return "unreadable"
         if path.is_dir():
             return "link to a folder"
-        return "not a regular file" if path.exists() and not path.is_file() else None  # a pipe would wait for ever
+        return (
+            "not a regular file" if path.exists() and not path.is_file() else None
+        )  # a pipe would wait for ever
 
 
 def find(address: str, without: Set[str], follow_links: bool = False) -> Found:
@@ -55,7 +57,9 @@ def find(address: str, without: Set[str], follow_links: bool = False) -> Found:
         place = Local(path, follow_links)
         return Found(place, "folder", _files(place, "**", without))
     if path.exists() or path.is_symlink():
-        place = Local(path.parent, follow_links=True)  # the settings name the link, so they mean what it leads to
+        place = Local(
+            path.parent, follow_links=True
+        )  # the settings name the link, so they mean what it leads to
         return Found(place, "file", [_file(place, path)])
     if not globs.is_glob(address):
         return Found(Local(path.parent), "", [])
@@ -65,7 +69,10 @@ def find(address: str, without: Set[str], follow_links: bool = False) -> Found:
 
 
 def _files(place: Local, glob: str, without: Set[str]) -> list[File]:
-    return sorted((_file(place, path) for path in _walk(place.base, glob, without)), key=lambda file: file.name)
+    return sorted(
+        (_file(place, path) for path in _walk(place.base, glob, without)),
+        key=lambda file: file.name,
+    )
 
 
 def _file(place: Local, path: Path) -> File:
@@ -110,7 +117,9 @@ def _walk(base: Path, glob: str, without: Set[str]) -> Iterator[Path]:
     for folder, folders, names in os.walk(base, onerror=locked if base.is_dir() else None):
         here = Path(folder)
         inside = [here / f for f in folders if not f.startswith(".") and f not in without]
-        wanted = [path for path in inside if globs.may_hold(path.relative_to(base).as_posix(), glob)]
+        wanted = [
+            path for path in inside if globs.may_hold(path.relative_to(base).as_posix(), glob)
+        ]
         folders[:] = sorted(path.name for path in wanted)
         yield from (path for path in wanted if path.is_symlink())
         for path in (here / n for n in names if not n.startswith(".")):

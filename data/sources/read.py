@@ -35,6 +35,10 @@ def _items(listed: Listed, unit: Unit, columns: Columns) -> Iterator[Document | 
     else:
         for name in unit.files:
             if refusal := texts.refused(listed.place, name):
-                yield replace(refusal, reason=OF_FILE + refusal.reason) if listed.kind in TABLES else refusal
+                yield (
+                    replace(refusal, reason=OF_FILE + refusal.reason)
+                    if listed.kind in TABLES
+                    else refusal
+                )
             else:
                 yield from _READERS[listed.kind](listed.place, name, unit, columns)

@@ -88,7 +88,9 @@ def filesystem(url: str, key: str) -> Any:
     try:
         return url_to_fs(url)[0]
     except (ImportError, ValueError) as error:  # ValueError: a protocol that fsspec does not know
-        raise DataError(f"{key} is {url}; it needs a package that reads such URLs; {_line(error)}") from error
+        raise DataError(
+            f"{key} is {url}; it needs a package that reads such URLs; {_line(error)}"
+        ) from error
 
 
 def find(url: str, key: str, without: Set[str]) -> Found:
@@ -132,7 +134,9 @@ def unnoticed(files: Sequence[File], key: str) -> Iterator[str]:
 def _files(files: Any, place: Remote, glob: str, without: Set[str]) -> list[File]:
     root = files._strip_protocol(place.url).rstrip("/")
     try:
-        found = files.find(root, maxdepth=None if "**" in glob else glob.count("/") + 1, detail=True)
+        found = files.find(
+            root, maxdepth=None if "**" in glob else glob.count("/") + 1, detail=True
+        )
     except FileNotFoundError:
         return []
     named = {path.removeprefix(root).lstrip("/"): (path, info) for path, info in found.items()}
@@ -180,7 +184,9 @@ def _hashed(url: str) -> str:
     """A URL that can be kept: what it asks for may be a secret, and who asks is no part of it."""
     protocol, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
-    return hashlib.blake2b(f"{protocol}://{host.rpartition('@')[2]}{slash}{path}".encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(
+        f"{protocol}://{host.rpartition('@')[2]}{slash}{path}".encode(), digest_size=8
+    ).hexdigest()
 
 
 def _line(error: BaseException) -> str:

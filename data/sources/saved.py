@@ -22,13 +22,21 @@ def chosen(source: SourceConfig, key: str, place: Any, files: list[File]) -> lis
             raise DataError(
                 f"{key}.path is {source.path}; {state} names {missing[0]}, which is not there; save the dataset again"
             )
-        files = [file for file in files if file.name in named or file.name.rpartition("/")[0] != inside.rstrip("/")]
+        files = [
+            file
+            for file in files
+            if file.name in named or file.name.rpartition("/")[0] != inside.rstrip("/")
+        ]
     return files
 
 
 def _split(source: SourceConfig, key: str, place: Any, files: list[File]) -> str:
     """The folder of a split and a slash; nothing where the dataset has no splits."""
-    has = [str(s) for s in _read(place, _DICT, key, "splits")] if _DICT in {file.name for file in files} else []
+    has = (
+        [str(s) for s in _read(place, _DICT, key, "splits")]
+        if _DICT in {file.name for file in files}
+        else []
+    )
     if source.split in has or (source.split is None and len(has) == 1):
         return f"{source.split or has[0]}/"
     if source.split is None and not has:
@@ -54,4 +62,6 @@ def _read(place: Any, name: str, key: str, field: str) -> Any:
         with place.open(name) as file:
             return json.load(file)[field]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{key}.path holds {name}; it must be as datasets writes it; save the dataset again") from error
+        raise DataError(
+            f"{key}.path holds {name}; it must be as datasets writes it; save the dataset again"
+        ) from error

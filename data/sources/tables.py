@@ -11,7 +11,11 @@ from ropewalk.data.sources.columns import NOT_UTF8, Columns
 from ropewalk.data.sources.units import OF_FILE, Document, Refusal, Unit, ranges
 
 ROWS = 64  # at once in memory: of books, a row is a megabyte
-_BYTES = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
+_BYTES = {
+    pa.string(): pa.binary(),
+    pa.large_string(): pa.large_binary(),
+    pa.string_view(): pa.binary_view(),
+}
 _END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream that its writer closed
 
 
@@ -35,15 +39,24 @@ def parquet(place: Any, name: str, unit: Unit, columns: Columns) -> Iterator[Doc
     try:
         file = pq.ParquetFile(place.arrow(name), buffer_size=1 << 20)
         if reason := _lacking(file.schema_arrow, columns):
-            yield from [Refusal(name, reason, max(file.metadata.num_rows, 1))] if unit.start == 0 else []
+            yield from (
+                [Refusal(name, reason, max(file.metadata.num_rows, 1))] if unit.start == 0 else []
+            )
             return
         stop = file.num_row_groups if unit.stop is None else unit.stop
-        row, end = (sum(file.metadata.row_group(g).num_rows for g in range(to)) for to in (unit.start, stop))
-        for batch in file.iter_batches(ROWS, row_groups=list(range(unit.start, stop)), columns=columns.names):
+        row, end = (
+            sum(file.metadata.row_group(g).num_rows for g in range(to)) for to in (unit.start, stop)
+        )
+        for batch in file.iter_batches(
+            ROWS, row_groups=list(range(unit.start, stop)), columns=columns.names
+        ):
             yield from _documents(batch, name, row, columns)
             row += batch.num_rows
     except (ArrowException, OSError) as error:
-        where, reason = name if unit.start == 0 else f"{name}#{unit.start}", _reason(error, "parquet")
+        where, reason = (
+            name if unit.start == 0 else f"{name}#{unit.start}",
+            _reason(error, "parquet"),
+        )
         yield Refusal(where, reason, end - row) if end > row else Refusal(where, OF_FILE + reason)
 
 
@@ -51,7 +64,11 @@ def cut_arrow(place: Any, name: str, size: int) -> list[Unit]:
     """Record batches, by their bytes in memory. Only a mapped file: elsewhere, to pass over a batch is to read it."""
     source = place.arrow(name)
     try:
-        sizes = [batch.nbytes for batch in _batches(source)] if isinstance(source, pa.MemoryMappedFile) else []
+        sizes = (
+            [batch.nbytes for batch in _batches(source)]
+            if isinstance(source, pa.MemoryMappedFile)
+            else []
+        )
     except (ArrowException, OSError):
         sizes = []
     return [Unit((name,), part or size, start, stop) for start, stop, part in ranges(sizes)]
@@ -78,7 +95,11 @@ def arrow(place: Any, name: str, unit: Unit, columns: Columns) -> Iterator[Docum
 
 
 def _reason(error: BaseException, form: str) -> str:
-    return "unreadable" if isinstance(error, (FileNotFoundError, PermissionError)) else f"damaged {form}"
+    return (
+        "unreadable"
+        if isinstance(error, (FileNotFoundError, PermissionError))
+        else f"damaged {form}"
+    )
 
 
 def _batches(source: Any) -> Iterator[pa.RecordBatch]:
@@ -108,7 +129,9 @@ def _lacking(schema: pa.Schema, columns: Columns) -> str | None:
     return None
 
 
-def _documents(batch: pa.RecordBatch, name: str, first: int, columns: Columns) -> Iterator[Document | Refusal]:
+def _documents(
+    batch: pa.RecordBatch, name: str, first: int, columns: Columns
+) -> Iterator[Document | Refusal]:
     values = [_values(batch.column(batch.schema.names.index(key))) for key in columns.names]
     for number, row in enumerate(zip(*values, strict=True), first):
         yield columns.document(dict(zip(columns.names, row, strict=True)), f"{name}:{number}")

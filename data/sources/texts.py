@@ -16,7 +16,9 @@ def tree_of(name: str) -> str:
 def cut_trees(files: list[File]) -> list[Unit]:
     """A unit a tree; a file at the top is one by itself."""
     trees = [list(files) for _, files in groupby(files, key=lambda file: tree_of(file.name))]
-    return [Unit(tuple(file.name for file in tree), sum(file.size for file in tree)) for tree in trees]
+    return [
+        Unit(tuple(file.name for file in tree), sum(file.size for file in tree)) for tree in trees
+    ]
 
 
 def trees(place: Any, unit: Unit) -> Iterator[Document | Refusal]:
@@ -57,7 +59,9 @@ def refused(place: Any, name: str) -> Refusal | None:
 def _decode(place: Any, name: str) -> Document | Refusal:
     try:
         with place.open(name) as file:
-            return Document(name, file.read().decode("utf-8-sig"))  # a mark of the byte order is no text
+            return Document(
+                name, file.read().decode("utf-8-sig")
+            )  # a mark of the byte order is no text
     except UnicodeDecodeError:
         return Refusal(name, "not UTF-8")
     except OSError:

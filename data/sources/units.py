@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 UNIT_BYTES = 64 << 20  # about; raise or lower it and shards of a store begin elsewhere
-ID_SEEN = (
-    "id seen before"  # why a later document with the id of an earlier one is refused; only who has all ids can tell
-)
+ID_SEEN = "id seen before"  # why a later document with the id of an earlier one is refused; only who has all ids can tell
 
 OF_FILE = "file: "
 

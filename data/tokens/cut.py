@@ -13,7 +13,11 @@ import numpy as np
 from ropewalk.data.tokens.encode import Encode
 
 PART = 1 << 18  # characters, at least; a text of less than two parts stays whole
-SAMPLE, APART, ENOUGH = 1 << 16, 1 << 10, 16  # a sample's characters, between its cuts, and cuts compared in all, about
+SAMPLE, APART, ENOUGH = (
+    1 << 16,
+    1 << 10,
+    16,
+)  # a sample's characters, between its cuts, and cuts compared in all, about
 NEAR = 128  # characters on each side of a cut that are compared
 
 
@@ -36,7 +40,11 @@ class Cutter:
 
     def facts(self) -> dict[str, Any]:
         """For the manifest. `same_ids` is None where no cut was compared: no text was long, or none had a place."""
-        return {"compared": self.compared, "same_ids": self.same if self.compared else None, "cuts": self.cuts}
+        return {
+            "compared": self.compared,
+            "same_ids": self.same if self.compared else None,
+            "cuts": self.cuts,
+        }
 
     def _sample(self, text: str) -> None:
         at = list(places(text, APART))

@@ -53,7 +53,9 @@ def in_order(
 def _parts(documents: Iterable[Document], parts: Callable[[str], list[str]]) -> Iterator[Part]:
     for document in documents:
         texts = parts(document.text)
-        yield from (Part(document, text, number == len(texts)) for number, text in enumerate(texts, 1))
+        yield from (
+            Part(document, text, number == len(texts)) for number, text in enumerate(texts, 1)
+        )
 
 
 def _batches(parts: Iterable[Part]) -> Iterator[list[Part]]:
@@ -69,7 +71,9 @@ def _batches(parts: Iterable[Part]) -> Iterator[list[Part]]:
         yield batch
 
 
-def _encoded(batches: Iterable[list[Part]], encode: Encode, workers: int) -> Iterator[tuple[Part, np.ndarray]]:
+def _encoded(
+    batches: Iterable[list[Part]], encode: Encode, workers: int
+) -> Iterator[tuple[Part, np.ndarray]]:
     """At most `workers` + 1 batches are in memory: no more is read before the first of them is written."""
     waiting: deque[tuple[list[Part], Future[list[np.ndarray]]]] = deque()
     with _one_thread_a_call(), ThreadPoolExecutor(workers) as pool:
@@ -84,7 +88,9 @@ def _encoded(batches: Iterable[list[Part]], encode: Encode, workers: int) -> Ite
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _result(batch: list[Part], future: Future[list[np.ndarray]]) -> Iterator[tuple[Part, np.ndarray]]:
+def _result(
+    batch: list[Part], future: Future[list[np.ndarray]]
+) -> Iterator[tuple[Part, np.ndarray]]:
     return zip(batch, future.result(), strict=True)
 
 

@@ -11,7 +11,14 @@ import pyarrow as pa
 
 from ropewalk.data.sources import ID_SEEN
 from ropewalk.data.tokens import shards, write
-from ropewalk.data.tokens.store import DOCUMENTS, delete_it, dtype_for, numbers, refuse_other_size, table_of
+from ropewalk.data.tokens.store import (
+    DOCUMENTS,
+    delete_it,
+    dtype_for,
+    numbers,
+    refuse_other_size,
+    table_of,
+)
 
 
 def merge(folder: Path, made: Sequence[dict[str, Any]], vocab_size: int) -> dict[str, Any]:
@@ -22,17 +29,28 @@ def merge(folder: Path, made: Sequence[dict[str, Any]], vocab_size: int) -> dict
     for number, facts in enumerate(made):
         shard = folder / shards.name(number)
         refuse_other_size(shard, facts, dtype_for(vocab_size), delete_it(shard))
-    parts = [_numbered(table_of(folder / shards.name(number)), number) for number in range(len(made))]
+    parts = [
+        _numbered(table_of(folder / shards.name(number)), number) for number in range(len(made))
+    ]
     table = pa.concat_tables(parts)
     again = seen_before(numbers(table["key"]), table["id"])
     if again:
         table = table.take(write.column(np.delete(np.arange(len(table)), again), pa.int64()))
     _write(folder / DOCUMENTS, table.combine_chunks())
-    refused = sum((Counter(facts["refused"]) for facts in made), Counter({ID_SEEN: len(again)} if again else {}))
-    return {**_counts(table, vocab_size), "refused": dict(sorted(refused.items())), **_of_shards(made)}
+    refused = sum(
+        (Counter(facts["refused"]) for facts in made),
+        Counter({ID_SEEN: len(again)} if again else {}),
+    )
+    return {
+        **_counts(table, vocab_size),
+        "refused": dict(sorted(refused.items())),
+        **_of_shards(made),
+    }
 
 
-def one_shard(folder: Path, source: str, documents: Iterable[np.ndarray], vocab_size: int) -> dict[str, Any]:
+def one_shard(
+    folder: Path, source: str, documents: Iterable[np.ndarray], vocab_size: int
+) -> dict[str, Any]:
     """A store of made-up documents (synthetic retrieval) in `folder`: one shard. Returns the store's facts."""
     shard = folder / shards.name(0)
     shard.mkdir()

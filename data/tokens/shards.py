@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 from ropewalk.conf.errors import ConfigError
 
-SHARD_BYTES = 1 << 28  # of the source, so at most 2^28 tokens of plain text; a part of the store's format
+SHARD_BYTES = (
+    1 << 28
+)  # of the source, so at most 2^28 tokens of plain text; a part of the store's format
 
 
 def borders(sizes: Sequence[int]) -> list[range]:
@@ -28,7 +30,9 @@ def task(word: str) -> tuple[int, int]:
     """What `--shard I/N` says. Raises: ConfigError."""
     found = re.fullmatch(r"(\d+)/(\d+)", word)
     if found is None or int(found[2]) < 1:
-        raise ConfigError(f"--shard is {word}; it must be I/N, task I of N counted from 0; e.g. --shard 0/4")
+        raise ConfigError(
+            f"--shard is {word}; it must be I/N, task I of N counted from 0; e.g. --shard 0/4"
+        )
     number, count = int(found[1]), int(found[2])
     if number >= count:
         raise ConfigError(

@@ -65,7 +65,11 @@ class Tokens:
 @lru_cache(OPEN)
 def _mapped(file: Path, dtype: np.dtype[Any]) -> np.ndarray:
     """As a plain array: slicing a memmap takes several times as long."""
-    return np.memmap(file, dtype=dtype, mode="r").view(np.ndarray) if file.stat().st_size else np.empty(0, dtype)
+    return (
+        np.memmap(file, dtype=dtype, mode="r").view(np.ndarray)
+        if file.stat().st_size
+        else np.empty(0, dtype)
+    )
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,16 @@ class Store:
     ids: Sequence[str]
     facts: dict[str, Any]
     fingerprint: str
-    text_hash: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))  # (documents,) uint64: equal texts
+    text_hash: np.ndarray = field(
+        default_factory=lambda: np.empty(0, np.uint64)
+    )  # (documents,) uint64: equal texts
 
     def document(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """Tokens `[start, start + length)` of a document, without a copy."""
         first = int(self.offset[index]) + start
-        return self.tokens[first : first + (int(self.length[index]) - start if length is None else length)]
+        return self.tokens[
+            first : first + (int(self.length[index]) - start if length is None else length)
+        ]
 
     @property
     def held(self) -> str:
@@ -125,14 +133,18 @@ def table_of(folder: Path) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(str(folder / DOCUMENTS))).read_all()
 
 
-def refuse_other_size(shard: Path, facts: dict[str, Any], dtype: np.dtype[Any], way_out: str) -> None:
+def refuse_other_size(
+    shard: Path, facts: dict[str, Any], dtype: np.dtype[Any], way_out: str
+) -> None:
     """Hold a shard's folder against its `facts`. Raises: DataError: read by wrong offsets, it would give other documents' tokens."""
     try:
         size = (shard / TOKENS).stat().st_size
     except FileNotFoundError:
         size = 0
     if size != (wanted := facts["tokens"] * dtype.itemsize):
-        raise DataError(f"{shard / TOKENS} is {size:,} bytes; by its manifest it must be {wanted:,}; {way_out}")
+        raise DataError(
+            f"{shard / TOKENS} is {size:,} bytes; by its manifest it must be {wanted:,}; {way_out}"
+        )
 
 
 def refuse_other_bytes(shard: Path, facts: dict[str, Any]) -> None:
@@ -189,4 +201,6 @@ def _tokens(folder: Path, made: Sequence[dict[str, Any]], dtype: np.dtype[Any]) 
 
 def _flat(offset: np.ndarray, shard: np.ndarray, tokens: Tokens) -> np.ndarray:
     """Offsets in the shards -> offsets in all of them. One shard's stay where they lie."""
-    return offset if len(tokens.first) <= 2 else offset + np.array(tokens.first, dtype=np.int64)[shard]
+    return (
+        offset if len(tokens.first) <= 2 else offset + np.array(tokens.first, dtype=np.int64)[shard]
+    )

@@ -34,12 +34,19 @@ class TextStore:
 
     @classmethod
     def of(
-        cls, cache: Path, decides: dict[str, Any], source: SourceConfig, listed: Listed, how: TokenizeOptions
+        cls,
+        cache: Path,
+        decides: dict[str, Any],
+        source: SourceConfig,
+        listed: Listed,
+        how: TokenizeOptions,
     ) -> "TextStore":
         """`decides` is what the tokens of a document depend on; the rest of the fingerprint is added."""
         whole = {**decides, "shard_bytes": shards.SHARD_BYTES, "source": listed.identity()}
         folder = cache / "tokens" / manifest.fingerprint(whole)[:16]
-        return cls(folder, whole, source, listed, how, shards.borders([unit.size for unit in listed.units]))
+        return cls(
+            folder, whole, source, listed, how, shards.borders([unit.size for unit in listed.units])
+        )
 
     @property
     def name(self) -> str:
@@ -71,7 +78,15 @@ class TextStore:
             return
         with ThreadPoolExecutor(self.how.workers) as pool:
             proved = pool.map(self._prove, range(len(self.shards)))
-            list(tqdm(proved, total=len(self.shards), unit="shard", desc=f"prove {self.name}", disable=None))
+            list(
+                tqdm(
+                    proved,
+                    total=len(self.shards),
+                    unit="shard",
+                    desc=f"prove {self.name}",
+                    disable=None,
+                )
+            )
 
     def publish(self) -> str:
         """Merge the shards, which are all there, and finish the store. Returns the line that says so."""
@@ -92,13 +107,21 @@ class TextStore:
         if self.has(number):
             return
         content = {"store": manifest.fingerprint(self.decides), "shard": number}
-        print(run_stage(self._said(number), content, self._at(number), lambda t: self._write(t, number))[1])
+        print(
+            run_stage(
+                self._said(number), content, self._at(number), lambda t: self._write(t, number)
+            )[1]
+        )
 
     def _write(self, temporary: Path, number: int) -> dict[str, Any]:
         mine = [self.listed.units[n] for n in self.shards[number]]
         items = (item for unit in mine for item in sources.read(self.source, self.listed, unit))
         with tqdm(
-            total=sum(u.size for u in mine), unit="B", unit_scale=True, desc=self._said(number), disable=None
+            total=sum(u.size for u in mine),
+            unit="B",
+            unit_scale=True,
+            desc=self._said(number),
+            disable=None,
         ) as bar:
             return write.shard(temporary, items, self.how, bar.update)
 
@@ -106,12 +129,17 @@ class TextStore:
         found = manifest.read(self._at(number))
         assert found is not None, "a shard is missing"
         store.refuse_other_size(
-            self._at(number), found.facts, store.dtype_for(self.how.vocab_size), store.delete_it(self._at(number))
+            self._at(number),
+            found.facts,
+            store.dtype_for(self.how.vocab_size),
+            store.delete_it(self._at(number)),
         )
         store.refuse_other_bytes(self._at(number), found.facts)
 
     def _merge(self, temporary: Path) -> dict[str, Any]:
-        made = [manifest.read(temporary / shards.name(number)) for number in range(len(self.shards))]
+        made = [
+            manifest.read(temporary / shards.name(number)) for number in range(len(self.shards))
+        ]
         facts = [one.facts for one in made if one is not None]
         assert len(facts) == len(made), "a shard is missing"
         return {"kind": self.listed.kind, **merge.merge(temporary, facts, self.how.vocab_size)}

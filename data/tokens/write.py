@@ -43,7 +43,10 @@ class TokenizeOptions:
 
 
 def shard(
-    folder: Path, items: Iterable[Document | Refusal], how: TokenizeOptions, tell: Callable[[int], Any]
+    folder: Path,
+    items: Iterable[Document | Refusal],
+    how: TokenizeOptions,
+    tell: Callable[[int], Any],
 ) -> dict[str, Any]:
     """Tokenise documents into `folder`; `tell(characters)` shows progress. Returns the facts for the manifest.
 
@@ -52,7 +55,9 @@ def shard(
     refused: Counter[str] = Counter()
     cutter = Cutter(how.encode)
     with _open(folder, how.source, how.vocab_size) as out:
-        for document, ids in in_order(_documents(items, refused), cutter.parts, how.encode, how.workers):
+        for document, ids in in_order(
+            _documents(items, refused), cutter.parts, how.encode, how.workers
+        ):
             if len(ids) == 0:
                 refused["no tokens"] += 1
             else:
@@ -61,7 +66,9 @@ def shard(
     return {**out.facts(), "refused": dict(sorted(refused.items())), "long_texts": cutter.facts()}
 
 
-def ids(folder: Path, source: str, documents: Iterable[np.ndarray], vocab_size: int) -> dict[str, Any]:
+def ids(
+    folder: Path, source: str, documents: Iterable[np.ndarray], vocab_size: int
+) -> dict[str, Any]:
     """A shard of made-up documents (synthetic retrieval)."""
     with _open(folder, source, vocab_size) as out:
         for number, found in enumerate(documents):
@@ -74,8 +81,12 @@ def column(values: Sequence[Any] | np.ndarray, kind: pa.DataType) -> pa.Array:
     if kind == pa.string():
         texts = [value.encode() for value in values]
         ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
-        return pa.StringArray.from_buffers(len(values), pa.py_buffer(ends), pa.py_buffer(b"".join(texts)))
-    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.array(values, dtype=str(kind)))])
+        return pa.StringArray.from_buffers(
+            len(values), pa.py_buffer(ends), pa.py_buffer(b"".join(texts))
+        )
+    return pa.Array.from_buffers(
+        kind, len(values), [None, pa.py_buffer(np.array(values, dtype=str(kind)))]
+    )
 
 
 def hash_of(content: bytes) -> int:
@@ -95,7 +106,9 @@ def _documents(items: Iterable[Document | Refusal], refused: Counter[str]) -> It
 def _open(folder: Path, source: str, vocab_size: int) -> Iterator["_Out"]:
     """Both files of a shard. When it is left they are on the disk, not only on their way: a finished shard outlives a power cut."""
     with ExitStack() as stack:
-        tokens, table = (stack.enter_context((folder / name).open("wb")) for name in (TOKENS, DOCUMENTS))
+        tokens, table = (
+            stack.enter_context((folder / name).open("wb")) for name in (TOKENS, DOCUMENTS)
+        )
         with pa.ipc.new_file(table, SCHEMA) as writer:
             out = _Out(tokens, writer, source, vocab_size)
             yield out
@@ -123,7 +136,9 @@ class _Out:
         written = ids.astype(dtype_for(self.vocab_size)).tobytes()
         self.file.write(written)
         self.sha256.update(written)
-        self.rows.append((name, hash_random.document_key(name), self.tokens, len(ids), characters, text_hash))
+        self.rows.append(
+            (name, hash_random.document_key(name), self.tokens, len(ids), characters, text_hash)
+        )
         self.documents, self.tokens = self.documents + 1, self.tokens + len(ids)
         if len(self.rows) == ROWS:
             self.flush()
@@ -135,4 +150,8 @@ class _Out:
         self.rows = []
 
     def facts(self) -> dict[str, Any]:
-        return {"documents": self.documents, "tokens": self.tokens, "sha256": self.sha256.hexdigest()}
+        return {
+            "documents": self.documents,
+            "tokens": self.tokens,
+            "sha256": self.sha256.hexdigest(),
+        }

@@ -25,7 +25,11 @@ class CandidateModel:
         self.base, self.plan, self.batch_tokens = base, plan, config.eval.batch_tokens
         dtype = torch.bfloat16 if config.eval.precision == "bf16" else torch.float32
         model = models.build(
-            base, plan.unscaled, dtype=dtype, attention_kernel=config.train.attention, when="before the search"
+            base,
+            plan.unscaled,
+            dtype=dtype,
+            attention_kernel=config.train.attention,
+            when="before the search",
         )
         self.model = model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
 
@@ -79,14 +83,19 @@ def split(config: Config, data: DataArtifacts, plan: RopePlan) -> tuple[list[Win
     length, found = plan.max_position_embeddings, []
     for store in data.texts(config.data):
         found += heldout_windows(store, length, 1 << 30, config.eval.windows_per_document)
-    names = sorted({w.document for w in found}, key=lambda document: fingerprint([config.seed, document]))
+    names = sorted(
+        {w.document for w in found}, key=lambda document: fingerprint([config.seed, document])
+    )
     if len(names) < 2:
         raise DataError(
             f"data.heldout is {config.data.heldout}; {len(names)} held-out document(s) have {length} tokens, and calibrate needs two, one to "
             "choose on and one to report on; raise data.heldout, add long documents or lower rope.factor"
         )
     chosen = set(names[: len(names) // 2])
-    first, second = [w for w in found if w.document in chosen], [w for w in found if w.document not in chosen]
+    first, second = (
+        [w for w in found if w.document in chosen],
+        [w for w in found if w.document not in chosen],
+    )
     return first[: config.calibrate.windows], second[: config.calibrate.report_windows]
 
 

@@ -31,10 +31,14 @@ def choose(finished: Sequence[Trial], documents: Sequence[str]) -> Choice:
     gains = by_document(np.array(paper.each) - np.array(lowest.each), documents)
     better = sum(gain > 0 for gain in gains)
     if len(gains) < LEAST:
-        rule = f"on {len(gains)} document(s); {LEAST} are needed to prefer it; raise calibrate.windows"
+        rule = (
+            f"on {len(gains)} document(s); {LEAST} are needed to prefer it; raise calibrate.windows"
+        )
         return Choice(paper, lowest, f"{head} {rule}")
     if better <= len(gains) / 2:
-        return Choice(paper, lowest, f"{head} in the mean, and on {better} of {len(gains)} documents only")
+        return Choice(
+            paper, lowest, f"{head} in the mean, and on {better} of {len(gains)} documents only"
+        )
     return Choice(lowest, lowest, None)
 
 

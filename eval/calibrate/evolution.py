@@ -23,14 +23,25 @@ STARTS = ("pi", "ntk", "yarn")
 
 
 def propose(
-    finished: Sequence[Trial], *, seed: int, number: int, factor: float, rotary: Rotary, population: int
+    finished: Sequence[Trial],
+    *,
+    seed: int,
+    number: int,
+    factor: float,
+    rotary: Rotary,
+    population: int,
 ) -> Candidate:
     """The next candidate: a start, then by turns a mutation of one of the best and a crossing of two."""
     if number < len(STARTS):
         return start(STARTS[number], factor, rotary)
     rng = np.random.Generator(np.random.Philox(key=[seed + 2, number]))
-    family = sorted((t for t in finished if t.candidate.searcher == "longrope"), key=lambda t: (t.value, t.number))
-    parents = family[: max(2, min(population, len(family) // 4))]  # a small budget has no time for mediocre parents
+    family = sorted(
+        (t for t in finished if t.candidate.searcher == "longrope"),
+        key=lambda t: (t.value, t.number),
+    )
+    parents = family[
+        : max(2, min(population, len(family) // 4))
+    ]  # a small budget has no time for mediocre parents
     one, other = (parents[int(k)].candidate.place for k in rng.integers(0, len(parents), 2))
     child = _mutated(one, rng) if number % 2 else _crossed(one, other, rng)
     return candidate(_lawful(child["divisors"], factor), child["attention_factor"], factor)
@@ -39,11 +50,16 @@ def propose(
 def start(method: str, factor: float, rotary: Rotary) -> Candidate:
     """A method of the papers as divisors."""
     table = METHODS[method].table(ROPE_CLASSES[method](factor=factor), rotary)
-    return candidate(_lawful(rotary.table() / table.inv_freq, factor), table.attention_factor, factor)
+    return candidate(
+        _lawful(rotary.table() / table.inv_freq, factor), table.attention_factor, factor
+    )
 
 
 def candidate(divisors: np.ndarray, attention_factor: float, factor: float) -> Candidate:
-    place: dict[str, Any] = {"divisors": divisors.tolist(), "attention_factor": float(attention_factor)}
+    place: dict[str, Any] = {
+        "divisors": divisors.tolist(),
+        "attention_factor": float(attention_factor),
+    }
     settings = {
         "method": "longrope",
         "factor": factor,
@@ -63,10 +79,15 @@ def _mutated(parent: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]
         first, last = sorted(rng.integers(0, count + 1, 2))
         change = rng.normal(0, MOVE) * ((np.arange(count) >= first) & (np.arange(count) < last))
     warmer = np.exp(rng.normal(0, MOVE / 3)) if rng.random() < 0.5 else 1.0
-    return {"divisors": divisors * np.exp(change), "attention_factor": parent["attention_factor"] * warmer}
+    return {
+        "divisors": divisors * np.exp(change),
+        "attention_factor": parent["attention_factor"] * warmer,
+    }
 
 
-def _crossed(one: dict[str, Any], other: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+def _crossed(
+    one: dict[str, Any], other: dict[str, Any], rng: np.random.Generator
+) -> dict[str, Any]:
     """Each divisor from one of two parents."""
     a, b = np.array(one["divisors"]), np.array(other["divisors"])
     return {
@@ -78,4 +99,6 @@ def _crossed(one: dict[str, Any], other: dict[str, Any], rng: np.random.Generato
 def _lawful(divisors: np.ndarray, factor: float) -> np.ndarray:
     """From 1 to 1.25 s, never falling: half way between lifting what follows a peak and lowering what precedes a dip."""
     within = np.clip(divisors, 1.0, MOST * factor)
-    return np.asarray((np.maximum.accumulate(within) + np.minimum.accumulate(within[::-1])[::-1]) / 2)
+    return np.asarray(
+        (np.maximum.accumulate(within) + np.minimum.accumulate(within[::-1])[::-1]) / 2
+    )

@@ -17,7 +17,9 @@ RANDOM_FIRST = 8
 def propose(finished: Sequence[Trial], *, seed: int, number: int, factor: float) -> Candidate:
     """The next candidate."""
     optuna = _optuna()
-    sampler = optuna.samplers.TPESampler(seed=seed * 100_003 + number, n_startup_trials=RANDOM_FIRST, multivariate=True)
+    sampler = optuna.samplers.TPESampler(
+        seed=seed * 100_003 + number, n_startup_trials=RANDOM_FIRST, multivariate=True
+    )
     study, space = optuna.create_study(sampler=sampler), _space(optuna, factor)
     for trial in finished:
         if (place := _place(trial.candidate, factor)) is not None:
@@ -52,8 +54,14 @@ def _place(known: Candidate, factor: float) -> dict[str, float] | None:
     """Where a candidate lies in the space; of the papers' methods, those that are a ramp with YaRN's borders."""
     if known.searcher != "paper":
         return known.place if known.searcher == "ramp" else None
-    temperature = {"yarn": 0.1 * math.log(factor) + 1, "ntk_by_parts": 1.0}.get(known.settings["method"])
-    return None if temperature is None else {"beta_slow": 1.0, "spread": 32.0, "attention_factor": temperature}
+    temperature = {"yarn": 0.1 * math.log(factor) + 1, "ntk_by_parts": 1.0}.get(
+        known.settings["method"]
+    )
+    return (
+        None
+        if temperature is None
+        else {"beta_slow": 1.0, "spread": 32.0, "attention_factor": temperature}
+    )
 
 
 def _told(optuna: Any, trial: Trial, place: dict[str, float], space: dict[str, Any]) -> Any:

@@ -45,14 +45,20 @@ def results(
         "chosen": brief_choice(choice),
         "methods": measured,
         "gain": {"over": REFERENCE, **measured["calibrated"]["difference"]},
-        "verdict": verdict(measured["calibrated"]["difference"]["value"], len({w.document for w in reported_on})),
+        "verdict": verdict(
+            measured["calibrated"]["difference"]["value"], len({w.document for w in reported_on})
+        ),
         "trials": [brief(t) for t in trials],
     }
 
 
 def brief_choice(choice: Choice) -> dict[str, Any]:
     candidate = choice.trial.candidate
-    told = {"trial": choice.trial.number, "searcher": candidate.searcher, "settings": candidate.settings}
+    told = {
+        "trial": choice.trial.number,
+        "searcher": candidate.searcher,
+        "settings": candidate.settings,
+    }
     return {**told, "lowest": choice.lowest.number, "kept": choice.kept}
 
 
@@ -77,7 +83,9 @@ def method(nll: np.ndarray, reference: np.ndarray, draws: np.ndarray, task: Task
     return {
         "nll_by_position": statistics.by_position(nll, draws, max(1, (nll.shape[1] + 1) // BINS)),
         **{name: interval(part, draws) for name, part in parts(nll, window, share).items()},
-        "difference": {name: interval(part, draws) for name, part in parts(difference, window, share).items()},
+        "difference": {
+            name: interval(part, draws) for name, part in parts(difference, window, share).items()
+        },
     }
 
 

@@ -13,10 +13,21 @@ import numpy as np
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.eval import CalibrateConfig
 from ropewalk.eval.calibrate import evolution, ramp
-from ropewalk.eval.calibrate.trial import Candidate, Loss, Trial, loss, paper, spent, survives, weighted
+from ropewalk.eval.calibrate.trial import (
+    Candidate,
+    Loss,
+    Trial,
+    loss,
+    paper,
+    spent,
+    survives,
+    weighted,
+)
 from ropewalk.train.rope.methods import Rotary
 
-Measure = Callable[[Candidate, np.ndarray], np.ndarray]  # candidate, windows (N, S) -> losses (N, S-1)
+Measure = Callable[
+    [Candidate, np.ndarray], np.ndarray
+]  # candidate, windows (N, S) -> losses (N, S-1)
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,9 @@ class Task:
         return self.cost(self.few) + self.cost(self.windows)
 
 
-def search(task: Task, measure: Measure, log: Path, tell: Callable[[Trial], None] = lambda trial: None) -> list[Trial]:
+def search(
+    task: Task, measure: Measure, log: Path, tell: Callable[[Trial], None] = lambda trial: None
+) -> list[Trial]:
     """Measure until the budget is spent; `log` gets a line a trial, and what it holds is not measured again."""
     finished = read(log)
     for trial in finished:
@@ -88,10 +101,14 @@ def propose(task: Task, finished: Sequence[Trial]) -> Candidate | None:
     words: dict[str, Any] = {"seed": task.seed, "number": number, "factor": task.factor}
     if name == "ramp":
         return ramp.propose(finished, **words)
-    return evolution.propose(finished, **words, rotary=task.rotary, population=task.config.population)
+    return evolution.propose(
+        finished, **words, rotary=task.rotary, population=task.config.population
+    )
 
 
-def measured(task: Task, number: int, candidate: Candidate, finished: Sequence[Trial], measure: Measure) -> Trial:
+def measured(
+    task: Task, number: int, candidate: Candidate, finished: Sequence[Trial], measure: Measure
+) -> Trial:
     """One trial: the short prefix of every other stretch, then all of them whole unless it was pruned."""
     window, share = task.window, task.config.inside_weight
     short, cost = loss(measure(candidate, task.few), window, share), task.cost(task.few)
@@ -99,7 +116,9 @@ def measured(task: Task, number: int, candidate: Candidate, finished: Sequence[T
         return Trial(number, candidate, short, None, cost)
     nll = measure(candidate, task.windows)
     each = tuple(weighted(nll, window, share)[:, 0].tolist())
-    return Trial(number, candidate, short, loss(nll, window, share), cost + task.cost(task.windows), each)
+    return Trial(
+        number, candidate, short, loss(nll, window, share), cost + task.cost(task.windows), each
+    )
 
 
 def append(log: Path, trial: Trial) -> None:

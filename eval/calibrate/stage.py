@@ -41,7 +41,9 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
         "precision": config.eval.precision,
         "windows_per_document": config.eval.windows_per_document,
     }
-    return run_stage("calibrate", decides, output, lambda tmp: work(config, base, plan, tmp), resumable=True)
+    return run_stage(
+        "calibrate", decides, output, lambda tmp: work(config, base, plan, tmp), resumable=True
+    )
 
 
 def work(config: Config, base: Base, plan: RopePlan, folder: Path) -> dict[str, Any]:
@@ -62,9 +64,18 @@ def work(config: Config, base: Base, plan: RopePlan, folder: Path) -> dict[str, 
             flush=True,
         )
     plans = reported_plans(config, live, choice.trial)
-    losses = {name: kept(folder / f"{p.hash}.npy", name, live, p, reported_on) for name, p in plans.items()}
-    write_json(folder / "rope.json", {**plans["calibrated"].json(), "findings": [], "calibrated_on": names(chosen_on)})
-    write_json(folder / "results.json", results(config, plan, task, trials, choice, losses, chosen_on, reported_on))
+    losses = {
+        name: kept(folder / f"{p.hash}.npy", name, live, p, reported_on)
+        for name, p in plans.items()
+    }
+    write_json(
+        folder / "rope.json",
+        {**plans["calibrated"].json(), "findings": [], "calibrated_on": names(chosen_on)},
+    )
+    write_json(
+        folder / "results.json",
+        results(config, plan, task, trials, choice, losses, chosen_on, reported_on),
+    )
     for file in folder.glob("*.npy"):
         file.unlink()
     return {"trials": len(trials), "chosen": choice.trial.number}
@@ -81,7 +92,9 @@ def names(windows: list[Window]) -> list[str]:
 def searched(task: Task, live: CandidateModel, log: Path) -> list[Trial]:
     """The search with a bar over its budget, and a line for each better candidate."""
     lowest = [float("inf")]
-    with tqdm(total=task.config.passes, desc="calibrate", unit=" passes", disable=None, leave=False) as bar:
+    with tqdm(
+        total=task.config.passes, desc="calibrate", unit=" passes", disable=None, leave=False
+    ) as bar:
 
         def tell(trial: Trial) -> None:
             bar.update(trial.passes)
@@ -95,12 +108,18 @@ def searched(task: Task, live: CandidateModel, log: Path) -> list[Trial]:
 def line(trial: Trial) -> str:
     """One trial for a reader."""
     assert trial.whole is not None
-    words = [f"{k} {v:.4g}" for k, v in trial.candidate.settings.items() if isinstance(v, float) and k != "factor"]
-    name = trial.candidate.settings["method"] if trial.candidate.searcher == "paper" else trial.candidate.searcher
-    described = f" ({', '.join(words)})" if words else ""
-    return (
-        f"trial {trial.number} {name}{described}: inside {trial.whole.inside:.4f}, beyond {trial.whole.beyond:.4f} nats"
+    words = [
+        f"{k} {v:.4g}"
+        for k, v in trial.candidate.settings.items()
+        if isinstance(v, float) and k != "factor"
+    ]
+    name = (
+        trial.candidate.settings["method"]
+        if trial.candidate.searcher == "paper"
+        else trial.candidate.searcher
     )
+    described = f" ({', '.join(words)})" if words else ""
+    return f"trial {trial.number} {name}{described}: inside {trial.whole.inside:.4f}, beyond {trial.whole.beyond:.4f} nats"
 
 
 def reported_plans(config: Config, live: CandidateModel, found: Trial) -> dict[str, RopePlan]:
@@ -109,13 +128,18 @@ def reported_plans(config: Config, live: CandidateModel, found: Trial) -> dict[s
     return {"none": live.plan.unscaled, **papers, "calibrated": live.plan_of(found.candidate)}
 
 
-def kept(file: Path, name: str, live: CandidateModel, plan: RopePlan, windows: list[Window]) -> np.ndarray:
+def kept(
+    file: Path, name: str, live: CandidateModel, plan: RopePlan, windows: list[Window]
+) -> np.ndarray:
     """Losses (N, S-1) under a plan, measured once: even if the stage is killed later, or two names have one plan."""
     if not file.is_file():
         nll = live.nll(plan, candidate_model.stack(windows))
         temporary = file.with_suffix(".tmp.npy")
         np.save(temporary, nll)
         temporary.replace(file)
-    print(f"calibrate: {name} measured on {len(windows)} stretches that were not searched on", flush=True)
+    print(
+        f"calibrate: {name} measured on {len(windows)} stretches that were not searched on",
+        flush=True,
+    )
     found: np.ndarray = np.load(file)
     return found

@@ -20,14 +20,20 @@ def models_compared(
     if base.scratch is None:
         yield (
             "base",
-            lambda: models.build(base, plan.unscaled, dtype=dtype, attention_kernel=kernel, when="of the base"),
+            lambda: models.build(
+                base, plan.unscaled, dtype=dtype, attention_kernel=kernel, when="of the base"
+            ),
         )
         if plan.method != "none":
             yield (
                 "rescaled",
-                lambda: models.build(base, plan, dtype=dtype, attention_kernel=kernel, when="of rescaled only"),
+                lambda: models.build(
+                    base, plan, dtype=dtype, attention_kernel=kernel, when="of rescaled only"
+                ),
             )
     yield (
         "extended",
-        lambda: models.load_trained(run_dir / "train" / "model", plan, dtype=dtype, attention_kernel=kernel),
+        lambda: models.load_trained(
+            run_dir / "train" / "model", plan, dtype=dtype, attention_kernel=kernel
+        ),
     )

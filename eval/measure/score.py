@@ -41,7 +41,9 @@ def hidden_states(model: PreTrainedModel, row: Row) -> torch.Tensor:
     at: Any = model.device
     ids, positions = (torch.from_numpy(x)[None].to(at) for x in (row.input_ids, row.position_ids))
     marks = borders(torch.from_numpy(row.cu_seqlens), at)
-    return model.base_model(input_ids=ids, position_ids=positions, use_cache=False, **marks).last_hidden_state[0]  # type: ignore[no-any-return]
+    return model.base_model(
+        input_ids=ids, position_ids=positions, use_cache=False, **marks
+    ).last_hidden_state[0]  # type: ignore[no-any-return]
 
 
 def head(model: PreTrainedModel) -> torch.Tensor:
@@ -61,7 +63,9 @@ def window_nll(model: PreTrainedModel, windows: np.ndarray, batch_tokens: int) -
     return np.concatenate(found)
 
 
-def greedy_correct(model: PreTrainedModel, questions: Sequence[Passkey], batch_tokens: int) -> list[bool]:
+def greedy_correct(
+    model: PreTrainedModel, questions: Sequence[Passkey], batch_tokens: int
+) -> list[bool]:
     """Whether greedy decoding gives the whole answer: each answer token must be the most likely after the right ones.
 
     One pass over question and answer is exactly greedy decoding's verdict, since it compares up to the first error.
@@ -72,7 +76,9 @@ def greedy_correct(model: PreTrainedModel, questions: Sequence[Passkey], batch_t
             asked = questions[part]
             row = collate([concatenate([q.ids], len(q.ids)) for q in asked])
             ends = np.cumsum([len(q.ids) for q in asked])
-            places = np.concatenate([np.arange(e - q.answer - 1, e - 1) for e, q in zip(ends, asked, strict=True)])
+            places = np.concatenate(
+                [np.arange(e - q.answer - 1, e - 1) for e, q in zip(ends, asked, strict=True)]
+            )
             at = torch.from_numpy(places).to(model.device)
             labels = torch.from_numpy(row.labels).to(model.device)[at]
             _, hit = token_nll(hidden_states(model, row)[at], head(model), labels)

@@ -36,7 +36,16 @@ def by_position(nll: np.ndarray, draws: np.ndarray, width: int) -> list[dict[str
         part = nll[:, max(start - 1, 0) : end - 1]
         if part.shape[1]:
             mean, low, high = mean_with_interval(part, draws)
-            bins.append({"from": start, "to": end, "nll": mean, "tokens": part.size, "low": low, "high": high})
+            bins.append(
+                {
+                    "from": start,
+                    "to": end,
+                    "nll": mean,
+                    "tokens": part.size,
+                    "low": low,
+                    "high": high,
+                }
+            )
     return bins
 
 
@@ -59,7 +68,9 @@ def gains(by_context: dict[int, np.ndarray], draws: np.ndarray) -> list[dict[str
                 "tokens": by_context[context].size,
                 "low": low,
                 "high": high,
-                **dict(zip(("difference", "difference_low", "difference_high"), change, strict=True)),
+                **dict(
+                    zip(("difference", "difference_low", "difference_high"), change, strict=True)
+                ),
             }
         )
     return rows

@@ -55,11 +55,14 @@ def questions(
     for length in lengths:
         for at, depth in enumerate(config.passkey_depths):
             rngs = [
-                np.random.Generator(np.random.Philox(key=[seed + 1, (length << 20) + (at << 10) + k]))
+                np.random.Generator(
+                    np.random.Philox(key=[seed + 1, (length << 20) + (at << 10) + k])
+                )
                 for k in range(config.passkey_tries)
             ]
             found[length, depth] = [
-                passkey(encode, stretch(filler, length, r), random_key(r), length, depth) for r in rngs
+                passkey(encode, stretch(filler, length, r), random_key(r), length, depth)
+                for r in rngs
             ]
     return found
 
@@ -90,13 +93,17 @@ def _contexts(
     """Losses of each window's last `targets` tokens, (N, targets), with ever more of the text before them."""
     found = {exam.length: nll[:, -exam.targets :]}  # the whole window was read already
     for context in exam.contexts[:-1]:
-        found[context] = _by_parts(model, ids[:, -context:], exam, f"{label}: context {context}")[:, -exam.targets :]
+        found[context] = _by_parts(model, ids[:, -context:], exam, f"{label}: context {context}")[
+            :, -exam.targets :
+        ]
     return found
 
 
 def _passkey(model: PreTrainedModel, exam: EvalSuite, label: str) -> list[dict[str, Any]]:
     rows = []
-    for (length, depth), asked in tqdm(exam.questions.items(), desc=f"{label}: passkey", disable=None, leave=False):
+    for (length, depth), asked in tqdm(
+        exam.questions.items(), desc=f"{label}: passkey", disable=None, leave=False
+    ):
         hits = sum(score.greedy_correct(model, asked, exam.batch_tokens))
         low, high = statistics.wilson(hits, len(asked))
         rows.append(
@@ -119,7 +126,9 @@ def build_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> suite.Ev
     texts = data.texts(config.data)
     windows: list[Window] = []
     for store in texts:
-        windows += heldout_windows(store, length, config.eval.windows - len(windows), config.eval.windows_per_document)
+        windows += heldout_windows(
+            store, length, config.eval.windows - len(windows), config.eval.windows_per_document
+        )
     if not windows:
         raise DataError(
             f"eval.length is {length}; no held-out document has so many tokens; raise data.heldout (now {config.data.heldout}), "
@@ -135,4 +144,6 @@ def build_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> suite.Ev
         config.seed,
     )
     targets = min(config.eval.gain_targets or window // 2, min(window, length) - 1)
-    return suite.EvalSuite(window, length, windows, asked, targets, config.eval.batch_tokens, config.seed)
+    return suite.EvalSuite(
+        window, length, windows, asked, targets, config.eval.batch_tokens, config.seed
+    )

@@ -38,7 +38,9 @@ Rows = Sequence[Mapping[str, Any]]
 def render(run_dir: Path, leave_out: Sequence[str] = ()) -> str:
     """The page of one run folder, without what the stages `leave_out` left; the same artifacts give the same bytes."""
     run = load(run_dir, leave_out)
-    template = resources.files("ropewalk.eval").joinpath("report.html.j2").read_text(encoding="utf-8")
+    template = (
+        resources.files("ropewalk.eval").joinpath("report.html.j2").read_text(encoding="utf-8")
+    )
     return _environment().from_string(template).render(**run, **derived(run))
 
 
@@ -52,12 +54,21 @@ def load(run_dir: Path, leave_out: Sequence[str] = ()) -> Json:
     try:
         config = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise DataError(f"config.yaml is not YAML ({error}); it must be the run's frozen config; restore it") from None
+        raise DataError(
+            f"config.yaml is not YAML ({error}); it must be the run's frozen config; restore it"
+        ) from None
     config = config if isinstance(config, dict) else {}
-    metrics, repeated = ([], 0) if "train" in leave_out else _metrics(run_dir / "train" / "metrics.jsonl")
-    manifest, rope, ledger = (_artifact(run_dir / f) for f in ("manifest.json", "rope.json", "data/ledger.json"))
+    metrics, repeated = (
+        ([], 0) if "train" in leave_out else _metrics(run_dir / "train" / "metrics.jsonl")
+    )
+    manifest, rope, ledger = (
+        _artifact(run_dir / f) for f in ("manifest.json", "rope.json", "data/ledger.json")
+    )
     before = [] if "train" in leave_out else _earlier(run_dir, manifest)
-    parts = [*before, {"name": config.get("name"), "rope": rope, "ledger": ledger, "metrics": metrics}]
+    parts = [
+        *before,
+        {"name": config.get("name"), "rope": rope, "ledger": ledger, "metrics": metrics},
+    ]
     return {
         "name": config.get("name") or run_dir.resolve().name,
         "config_text": text,
@@ -103,7 +114,9 @@ def _parse(text: str, name: str) -> Json:
             f"{name} is not JSON ({error}); it must be as its stage wrote it; run that stage again"
         ) from None
     if not isinstance(value, dict):
-        raise DataError(f"{name} is {type(value).__name__}; it must be a JSON object; run its stage again")
+        raise DataError(
+            f"{name} is {type(value).__name__}; it must be a JSON object; run its stage again"
+        )
     return value
 
 
@@ -149,8 +162,12 @@ def derived(run: Json) -> Json:
         "width": width,
         "model_line": model_line(run["config"], rope),
         "figures": {name: Markup(svg) for name, svg in figures.items() if svg},
-        "lengths": sorted({length for m in models.values() for length in m.get("perplexity") or {}}, key=float),
-        "passkeys": {name: passkey_grid((models.get(name) or {}).get("passkey") or []) for name in MODELS},
+        "lengths": sorted(
+            {length for m in models.values() for length in m.get("perplexity") or {}}, key=float
+        ),
+        "passkeys": {
+            name: passkey_grid((models.get(name) or {}).get("passkey") or []) for name in MODELS
+        },
         "stages": stage_rows(run),
         "methods": calibration.rows(run["calibration"]),
         "left_out": data.left_out(run["ledger"]),
@@ -179,7 +196,9 @@ def model_line(config: Mapping[str, Any], rope: Mapping[str, Any]) -> str:
         if str(model.get("path") or "").startswith(("/", "~", "."))
         else []
     )
-    parts = parts or [str(model[key]) for key in ("path", "gguf_file", "revision") if model.get(key)]
+    parts = parts or [
+        str(model[key]) for key in ("path", "gguf_file", "revision") if model.get(key)
+    ]
     if scratch:
         shape = {
             "hidden_size": "hidden",
@@ -237,7 +256,11 @@ def position_reading(models: Mapping[str, Any], window: float | None) -> str | N
         return None
     beyond = _each(models, lambda m: _pooled(m.get("nll_by_position") or [], window, math.inf))
     inside = _each(models, lambda m: _pooled(m.get("nll_by_position") or [], 0, window))
-    sentences = [f"beyond the base's window of {window:,} tokens the mean loss is {beyond}"] if beyond else []
+    sentences = (
+        [f"beyond the base's window of {window:,} tokens the mean loss is {beyond}"]
+        if beyond
+        else []
+    )
     sentences += [f"inside that window it is {inside}"] if inside else []
     return _sentence(sentences)
 
@@ -246,7 +269,9 @@ def perplexity_reading(models: Mapping[str, Any], window: float | None) -> str |
     lengths = sorted({int(length) for m in models.values() for length in m.get("perplexity") or {}})
     chosen = [length for length in lengths if length in (lengths[-1], window)]
     each = {length: _each(models, functools.partial(_perplexity, str(length))) for length in chosen}
-    return _sentence(f"over {length:,} tokens the perplexity is {text}" for length, text in each.items())
+    return _sentence(
+        f"over {length:,} tokens the perplexity is {text}" for length, text in each.items()
+    )
 
 
 def _perplexity(length: str, model: Mapping[str, Any]) -> str | None:
@@ -269,7 +294,13 @@ def gain_reading(models: Mapping[str, Any], reference: float | None) -> str | No
     if not reference or any(row.get(key) is None for key in keys) or row["context"] == reference:
         return None
     change, low, high = (row[key] for key in keys)
-    verdict = "lower" if high < 0 else "higher" if low > 0 else "not shown to differ (the interval holds zero)"
+    verdict = (
+        "lower"
+        if high < 0
+        else "higher"
+        if low > 0
+        else "not shown to differ (the interval holds zero)"
+    )
     return _sentence(
         [
             f"given {row['context']:,} tokens of context instead of {reference:,}, the {name} model's loss on the same "
@@ -281,8 +312,12 @@ def gain_reading(models: Mapping[str, Any], reference: float | None) -> str | No
 def passkey_reading(models: Mapping[str, Any], window: float | None) -> str | None:
     if not window:
         return None
-    beyond = _each(models, lambda m: _found(row for row in m.get("passkey") or [] if row["length"] > window))
-    inside = _each(models, lambda m: _found(row for row in m.get("passkey") or [] if row["length"] <= window))
+    beyond = _each(
+        models, lambda m: _found(row for row in m.get("passkey") or [] if row["length"] > window)
+    )
+    inside = _each(
+        models, lambda m: _found(row for row in m.get("passkey") or [] if row["length"] <= window)
+    )
     sentences = [f"beyond {window:,} tokens the keys found are {beyond}"] if beyond else []
     sentences += [f"up to {window:,} tokens, {inside}"] if inside else []
     return _sentence(sentences)
@@ -294,7 +329,9 @@ def _found(rows: Iterable[Mapping[str, Any]]) -> str | None:
 
 
 def training_reading(metrics: Rows, width: int) -> str | None:
-    losses = [row["loss"] for row in metrics if row.get("loss") is not None and math.isfinite(row["loss"])]
+    losses = [
+        row["loss"] for row in metrics if row.get("loss") is not None and math.isfinite(row["loss"])
+    ]
     if not losses:
         return None
     first, last = statistics.fmean(losses[:width]), statistics.fmean(losses[-width:])
@@ -358,7 +395,11 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s"
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+    return (
+        f"{whole // 60} min {whole % 60} s"
+        if whole < 3600
+        else f"{whole // 3600} h {whole % 3600 // 60} min"
+    )
 
 
 @_number
@@ -375,7 +416,9 @@ def general(value: float) -> str:
 
 def bounds(label: str) -> str:
     """`257-1024` or `<=1024` as a person would write it."""
-    return re.sub(r"\d+", lambda found: f"{int(found[0]):,}", label.replace("<=", "≤ ").replace("-", "–"))
+    return re.sub(
+        r"\d+", lambda found: f"{int(found[0]):,}", label.replace("<=", "≤ ").replace("-", "–")
+    )
 
 
 def plain(value: Any) -> str:
@@ -395,7 +438,9 @@ FORMATS = (integer, fixed, signed, percent, perplexity, duration, clamp, general
 
 
 def _environment() -> Environment:
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=ChainableUndefined)
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=ChainableUndefined
+    )
     environment.filters |= {form.__name__: form for form in FORMATS}
     environment.filters["median"] = lambda values: statistics.median(values) if values else None
     return environment

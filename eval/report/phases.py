@@ -21,7 +21,11 @@ def table(names: Sequence[str], parts: Sequence[Mapping[str, Any]]) -> list[dict
     found = []
     for name, part in zip(names, parts, strict=True):
         plan, rows = part["ledger"].get("plan") or {}, part["metrics"]
-        losses = [row["loss"] for row in rows if row.get("loss") is not None and math.isfinite(row["loss"])]
+        losses = [
+            row["loss"]
+            for row in rows
+            if row.get("loss") is not None and math.isfinite(row["loss"])
+        ]
         found.append(
             {
                 "name": name,

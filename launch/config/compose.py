@@ -27,9 +27,14 @@ from ropewalk.launch.config import phases
 # Hydra and OmegaConf answer some words (rope=null, schema=2, model.scratch.x=1) with bare exceptions of Python
 SAID_BY_HYDRA = (HydraException, OmegaConfBaseException, ValueError, AssertionError, AttributeError)
 GROUPS = ("recipe", "rope", "mixture")
-KINDS = {"Integer": ("a whole number", "2048"), "Float": ("a number", "2.0"), "bool": ("true or false", "true")}
+KINDS = {
+    "Integer": ("a whole number", "2048"),
+    "Float": ("a number", "2.0"),
+    "bool": ("true or false", "true"),
+}
 _VALUE = re.compile(
-    r"Value '(.*)' (?:of type '.*' could not be converted to (Integer|Float)|is not a valid (bool)\b)", re.S
+    r"Value '(.*)' (?:of type '.*' could not be converted to (Integer|Float)|is not a valid (bool)\b)",
+    re.S,
 )
 _LENGTHS = phases.LENGTHS  # their keys are ranges such as <4K, which Hydra's grammar cannot spell
 _SOURCE = re.compile(r"^(data\.(sources\.[^.=]+\.[^.=]+|length_weights|buckets)=)")
@@ -55,7 +60,9 @@ def source_values(words: Sequence[str]) -> DictConfig:
     for word in words:
         key, value = word.split("=", 1)
         by_length = key.rsplit(".", 1)[-1] in _LENGTHS
-        OmegaConf.update(found, key, None if value == "null" else _by_length(value) if by_length else value)
+        OmegaConf.update(
+            found, key, None if value == "null" else _by_length(value) if by_length else value
+        )
     return found
 
 
@@ -75,7 +82,9 @@ def compose(overrides: Sequence[str]) -> Config:
         return finish(node(words), sources)
     except SAID_BY_HYDRA as error:
         wrong = _each(overrides)
-        lines = [_told(word.lstrip("+"), problem) for word, problem in wrong.items()] or [_line(error)]
+        lines = [_told(word.lstrip("+"), problem) for word, problem in wrong.items()] or [
+            _line(error)
+        ]
         raise ConfigError("\n".join(lines + _rest(overrides, wrong))) from None
 
 
@@ -94,7 +103,9 @@ def _rest(overrides: Sequence[str], wrong: dict[str, str]) -> list[str]:
         finish(node(words), sources)
     except ConfigError as error:
         keys = [word.lstrip("+~").split("=")[0] for word in wrong]
-        return [line for line in str(error).splitlines() if not any(_answers(key, line) for key in keys)]
+        return [
+            line for line in str(error).splitlines() if not any(_answers(key, line) for key in keys)
+        ]
     except SAID_BY_HYDRA:
         pass
     return []
@@ -118,13 +129,18 @@ def node(words: Sequence[str]) -> DictConfig:
 def finish(composed: DictConfig, sources: DictConfig) -> Config:
     """Add what the command line says of the sources, and check the whole. Numbers by length are replaced, not added to a preset's."""
     OmegaConf.set_struct(composed, False)
-    for section in ("data", *(f"data.sources.{name}" for name in OmegaConf.select(sources, "data.sources") or ())):
+    for section in (
+        "data",
+        *(f"data.sources.{name}" for name in OmegaConf.select(sources, "data.sources") or ()),
+    ):
         for key in (f"{section}.{name}" for name in _LENGTHS):
             if OmegaConf.select(sources, key) is not None and OmegaConf.select(composed, key):
                 OmegaConf.update(composed, key, {}, merge=False)
     whole: Any = OmegaConf.merge(composed, sources)
     if whole.phase:
-        raise ConfigError(f"phase is {whole.phase}; it is written into the settings of each of `phases`; leave it out")
+        raise ConfigError(
+            f"phase is {whole.phase}; it is written into the settings of each of `phases`; leave it out"
+        )
     return phases.checked(whole, _line) if whole.phases else check(whole)
 
 
@@ -135,7 +151,11 @@ def _each(overrides: Sequence[str]) -> dict[str, str]:
     for word in groups:
         if problem := _try([*[g for g in groups if g.startswith("hydra.")], word]):
             return {word: problem}
-    tried = {w: _try_source(w) if _SOURCE.match(w) else _try([*groups, w]) for w in overrides if w not in groups}
+    tried = {
+        w: _try_source(w) if _SOURCE.match(w) else _try([*groups, w])
+        for w in overrides
+        if w not in groups
+    }
     return {word: problem for word, problem in tried.items() if problem}
 
 
@@ -170,7 +190,9 @@ def _line(error: BaseException, whole_key: str = "") -> str:
         for line in lines
         if not line.startswith(("full_key", "object_type", "reference_type", "Set the environment"))
     ]
-    key = whole_key or next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key")), "")
+    key = whole_key or next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key")), ""
+    )
     said = " ".join(kept)
     if key and (found := _VALUE.match(said)):
         return _of_kind(key, found[1], found[2] or found[3])
@@ -197,7 +219,10 @@ def sweep(words: Sequence[str]) -> list[list[str]]:
     """Every combination of `key=a,b`, as Hydra's basic sweeper splits them; each run is named by what differs."""
     register()
     GlobalHydra.instance().clear()
-    hydra_words, sources = [w for w in words if not _SOURCE.match(w)], [w for w in words if _SOURCE.match(w)]
+    hydra_words, sources = (
+        [w for w in words if not _SOURCE.match(w)],
+        [w for w in words if _SOURCE.match(w)],
+    )
     try:
         parsed = OverridesParser.create().parse_overrides(hydra_words)
     except HydraException as error:
@@ -208,9 +233,9 @@ def sweep(words: Sequence[str]) -> list[list[str]]:
     for combination in combinations:
         named = [w for w in combination if w.split("=")[0].lstrip("+") in swept]
         label = "-".join(w.split("=", 1)[1] for w in named)
-        name = next((w.split("=", 1)[1] for w in combination if w.startswith("name=")), None) or _recipe_name(
-            combination
-        )
+        name = next(
+            (w.split("=", 1)[1] for w in combination if w.startswith("name=")), None
+        ) or _recipe_name(combination)
         rest = [w for w in combination if not w.startswith("name=")]
         found.append([*rest, *sources, f"name={name}-{label}" if label else f"name={name}"])
     return found

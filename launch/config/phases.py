@@ -27,10 +27,17 @@ def checked(composed: DictConfig, told: Any) -> Config:
         raise ConfigError("\n".join(wrong))
     each = [_problems(composed, phase, told) for phase in listed]
     common = [line for line in each[0] if all(line in lines for lines in each)]
-    own = [_at(number, line) for number, lines in enumerate(each) for line in lines if line not in common]
+    own = [
+        _at(number, line)
+        for number, lines in enumerate(each)
+        for line in lines
+        if line not in common
+    ]
     if problems := common + own or list(_carried(composed, listed)):
         raise ConfigError("\n".join(problems))
-    for key in OmegaConf.missing_keys(composed):  # every phase sets it, else it were told: nothing reads the run's own
+    for key in OmegaConf.missing_keys(
+        composed
+    ):  # every phase sets it, else it were told: nothing reads the run's own
         OmegaConf.update(composed, key, OmegaConf.select(put(composed, listed[-1]), key))
     return OmegaConf.to_object(composed)  # type: ignore[return-value]
 
@@ -66,11 +73,15 @@ def put(composed: DictConfig, phase: Mapping[str, Any]) -> DictConfig:
     if method is not None:
         found.rope = _method(found.rope, str(method))
     for key, value in values.items():
-        if key.split(".")[0] == "data":  # a new source finds its dataclass by merging, not by its key
+        if (
+            key.split(".")[0] == "data"
+        ):  # a new source finds its dataclass by merging, not by its key
             nested = OmegaConf.create({})
             OmegaConf.update(nested, key, value)
             if key.endswith(LENGTHS) and OmegaConf.select(found, key):
-                OmegaConf.update(found, key, {}, merge=False)  # numbers by length are replaced, not added to
+                OmegaConf.update(
+                    found, key, {}, merge=False
+                )  # numbers by length are replaced, not added to
             found = OmegaConf.merge(found, nested)  # type: ignore[assignment]
         else:
             OmegaConf.update(found, key, value, force_add=True)
@@ -79,11 +90,15 @@ def put(composed: DictConfig, phase: Mapping[str, Any]) -> DictConfig:
 
 def _method(rope: DictConfig, method: str) -> Any:
     if method not in ROPE_CLASSES:
-        raise ValueError(f"rope is {method}; it must be one of {', '.join(ROPE_CLASSES)}; choose one")
+        raise ValueError(
+            f"rope is {method}; it must be one of {', '.join(ROPE_CLASSES)}; choose one"
+        )
     kept = {} if method == "none" else {k: rope[k] for k in ("factor", "target_length")}
     return OmegaConf.structured(
         ROPE_CLASSES[method](
-            method=method, original_max_position_embeddings=rope.original_max_position_embeddings, **kept
+            method=method,
+            original_max_position_embeddings=rope.original_max_position_embeddings,
+            **kept,
         )
     )
 
@@ -96,6 +111,10 @@ def chain(config: Config) -> list[Config]:
     found = []
     for number, phase in enumerate(config.phases, 1):
         values = check(put(OmegaConf.structured(config), phase))
-        place = {"name": phases.folder(config.phases, number), "runs_dir": str(runs)} if number < count else {}
+        place = (
+            {"name": phases.folder(config.phases, number), "runs_dir": str(runs)}
+            if number < count
+            else {}
+        )
         found.append(replace(values, phase=number, **place))  # type: ignore[arg-type]
     return found

@@ -26,7 +26,10 @@ def write_manifest(run: Run) -> None:
     """`manifest.json` of the run: versions, machine, and each stage's fingerprint and seconds. No paths, no names."""
     path = run.folder / "manifest.json"
     before = read_json(path).get("stages", {}) if path.is_file() else {}
-    changed = any(name in before and before[name]["fingerprint"] != said.fingerprint for name, said in run.done.items())
+    changed = any(
+        name in before and before[name]["fingerprint"] != said.fingerprint
+        for name, said in run.done.items()
+    )
     stages = {} if changed else dict(before)  # what a shorter command did not touch still stands
     for name, said in run.done.items():
         facts = {k: v for k, v in asdict(said).items() if k in ("fingerprint", "seconds", "facts")}
@@ -51,7 +54,14 @@ def _earlier(run: Run) -> list[dict[str, Any]]:
     found, one = list[dict[str, Any]](), run.before
     while one is not None:
         stages = {name: made.fingerprint for name, made in one.done.items()}
-        found.insert(0, {"name": one.config.name, "folder": f"{phases.FOLDER}/{one.config.name}", "stages": stages})
+        found.insert(
+            0,
+            {
+                "name": one.config.name,
+                "folder": f"{phases.FOLDER}/{one.config.name}",
+                "stages": stages,
+            },
+        )
         one = one.before
     return found
 

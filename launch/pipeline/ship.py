@@ -24,7 +24,9 @@ def export_base(run: Run, name: str, target: Path) -> Path:
     """
     source = run.folder / "train" / "model"
     if manifest.read(run.folder / "train") is None:
-        raise ConfigError(f"name is {run.config.name}; its train stage is not finished; run it first")
+        raise ConfigError(
+            f"name is {run.config.name}; its train stage is not finished; run it first"
+        )
     folder = target / name
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(source, folder)

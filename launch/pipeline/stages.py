@@ -22,7 +22,11 @@ BESIDE = {
     "calibrate": ("rope", "data", "calibrate", "report"),
     "export": ("rope", "data", "train", "export"),
 }  # verb -> its stages
-EACH = ("rope", "data", "train")  # what every phase has; the rest is of the last one, from the base that was named
+EACH = (
+    "rope",
+    "data",
+    "train",
+)  # what every phase has; the rest is of the last one, from the base that was named
 SHOWN = ("train", "eval", "calibration")  # folders whose results the page shows
 
 
@@ -68,7 +72,9 @@ def _refuse_what_cannot_be_trained(run: Run) -> None:
     base = _base(run)
     config = base_config(base)
     attention.refuse_unsupported(config, base.name, run.config.train.s2_group)
-    if not base.trust_remote_code:  # its code may not be in the registry: the ranks ask the model itself
+    if (
+        not base.trust_remote_code
+    ):  # its code may not be in the registry: the ranks ask the model itself
         preflight.refuse_unmatched(config, run.config.train)
     if warning := refuse_unfit_ranks(run.config, config):
         print(f"warning: {warning}")
@@ -121,7 +127,10 @@ def make_shards(config: Config, task: int, tasks: int) -> str:
     from ropewalk.data import stage
     from ropewalk.data.tokens.shards import name
 
-    made = ", ".join(f"{source}/{name(n)}" for source, n in stage.make_shards(config, data_inputs(config), task, tasks))
+    made = ", ".join(
+        f"{source}/{name(n)}"
+        for source, n in stage.make_shards(config, data_inputs(config), task, tasks)
+    )
     return f"shard {task}/{tasks}: {made or 'nothing to do'}"
 
 
@@ -131,7 +140,9 @@ def refuse_unfit_shards(config: Config) -> None:
 
     inputs = data_inputs(config)
     if missing := stage.missing_shards(config, inputs):
-        some = ", ".join(missing[:20]) + (f" and {len(missing) - 20} more" if len(missing) > 20 else "")
+        some = ", ".join(missing[:20]) + (
+            f" and {len(missing) - 20} more" if len(missing) > 20 else ""
+        )
         raise ConfigError(
             f"--merge lacks shards {some}; all must be there; make them with ropewalk data --shard I/N, or all that is missing "
             "with ropewalk data"
@@ -142,7 +153,12 @@ def refuse_unfit_shards(config: Config) -> None:
 def _train(run: Run) -> tuple[Manifest, str]:
     from ropewalk.train import stage
 
-    inputs = {**run.marks("rope", "data"), "base": _base(run).identity, **_before(run), **phases.cache_key(run.config)}
+    inputs = {
+        **run.marks("rope", "data"),
+        "base": _base(run).identity,
+        **_before(run),
+        **phases.cache_key(run.config),
+    }
     return stage.run(run.config, inputs, run.folder / "train")
 
 
@@ -154,7 +170,9 @@ def _before(run: Run) -> dict[str, str]:
 def _eval(run: Run) -> tuple[Manifest, str]:
     from ropewalk.eval import stage
 
-    return stage.run(run.config, _base(run), run.marks("rope", "data", "train"), run.folder / "eval")
+    return stage.run(
+        run.config, _base(run), run.marks("rope", "data", "train"), run.folder / "eval"
+    )
 
 
 def _calibrate(run: Run) -> tuple[Manifest, str]:
@@ -174,10 +192,13 @@ def _report(run: Run) -> tuple[Manifest, str]:
 
     there = _in_force(run)
     decides = {
-        "inputs": run.marks("rope", "data") | {name: found.fingerprint for name, found in there.items()},
+        "inputs": run.marks("rope", "data")
+        | {name: found.fingerprint for name, found in there.items()},
         "page": fingerprint(_sources_of_page()),
         "findings": read_json(run.folder / "rope.json")["findings"],
-        "ledger": read_json(run.folder / "data" / "ledger.json"),  # renewed where the data stage is skipped
+        "ledger": read_json(
+            run.folder / "data" / "ledger.json"
+        ),  # renewed where the data stage is skipped
     }
 
     def work(temporary: Path) -> dict[str, Any]:
@@ -195,7 +216,11 @@ def _in_force(run: Run) -> dict[str, Manifest]:
     for name in SHOWN:
         inputs["train"] = there["train"].fingerprint if "train" in there else None
         found = manifest.read(run.folder / name)
-        if found is not None and agrees(found.content, now) and agrees(found.content["inputs"], inputs):
+        if (
+            found is not None
+            and agrees(found.content, now)
+            and agrees(found.content["inputs"], inputs)
+        ):
             there[name] = found
     return there
 
@@ -231,7 +256,10 @@ def _sources_of_page() -> list[str]:
     from ropewalk.eval.report import page as report_page
 
     folder = Path(report_page.__file__).parent
-    return [p.read_text() for p in sorted([*folder.glob("*plot*.py"), folder / "report.py", *folder.glob("*.j2")])]
+    return [
+        p.read_text()
+        for p in sorted([*folder.glob("*plot*.py"), folder / "report.py", *folder.glob("*.j2")])
+    ]
 
 
 _STAGES: dict[str, Callable[[Run], tuple[Manifest, str]]] = {

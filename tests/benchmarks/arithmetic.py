@@ -22,7 +22,9 @@ def count() -> list[dict[str, Any]]:
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(_llama_8b())
-    return [_count(model, tokens, documents) for tokens in LENGTHS for documents in DOCUMENTS.values()]
+    return [
+        _count(model, tokens, documents) for tokens in LENGTHS for documents in DOCUMENTS.values()
+    ]
 
 
 def _count(model: Any, tokens: int, documents: int) -> dict[str, Any]:
@@ -32,7 +34,9 @@ def _count(model: Any, tokens: int, documents: int) -> dict[str, Any]:
 
     lengths, labels = [tokens // documents] * documents, tokens - documents
     work, of = flops.work(model), traffic.sizes(model)
-    layout = traffic.ParallelLayout(1, GPUS, 3, 1, tokens, chunk=chunk_tokens(of.vocabulary, "cuda"))
+    layout = traffic.ParallelLayout(
+        1, GPUS, 3, 1, tokens, chunk=chunk_tokens(of.vocabulary, "cuda")
+    )
     return {
         "parameters": of.parameters,
         "model_flops": work.training(lengths, labels),
@@ -71,7 +75,9 @@ def _by_kind(collectives: Any) -> dict[str, float]:
 
 def arithmetic(quick: bool) -> list[dict[str, Any]]:
     """A row for each length and each bound; the counts stand in the first of them."""
-    common.say(f"  arithmetic, not a measurement: Llama 8B's shape on {GPUS} x {GPU}, ceilings as published")
+    common.say(
+        f"  arithmetic, not a measurement: Llama 8B's shape on {GPUS} x {GPU}, ceilings as published"
+    )
     cells = [(tokens, said) for tokens in LENGTHS for said in DOCUMENTS]
     found = common.child("arithmetic:count")
     return [row for cell, counts in zip(cells, found, strict=True) for row in _rows(*cell, counts)]
@@ -85,13 +91,18 @@ def _rows(tokens: int, said: str, found: dict[str, Any]) -> list[dict[str, Any]]
     moved, sent = sum(found["memory"].values()), sum(found["sent"].values())
     bounds = {
         "model_flops": found["model_flops"] / GPUS / (top.bf16_tflops * 1e12),
-        "with_recomputation": (found["model_flops"] + found["recomputed_flops"]) / GPUS / (top.bf16_tflops * 1e12),
+        "with_recomputation": (found["model_flops"] + found["recomputed_flops"])
+        / GPUS
+        / (top.bf16_tflops * 1e12),
         "memory": moved / (top.memory_tb_s * 1e12),
         "links": sent / (top.link_gb_s * 1e9),
     }
     common.say(_table(tokens, said, found, bounds))
     at = f"arithmetic_8b_{tokens}_{DOCUMENTS[said]}"
-    rows = [common.result(f"{at}_{name}", seconds, "s at least", measured=False) for name, seconds in bounds.items()]
+    rows = [
+        common.result(f"{at}_{name}", seconds, "s at least", measured=False)
+        for name, seconds in bounds.items()
+    ]
     rows[0] |= {"counts": found, "ceilings": vars(top), "documents": DOCUMENTS[said]}
     return rows
 
@@ -99,8 +110,18 @@ def _rows(tokens: int, said: str, found: dict[str, Any]) -> list[dict[str, Any]]
 def _table(tokens: int, said: str, found: dict[str, Any], bounds: dict[str, float]) -> str:
     share = found["attention_flops"] / found["model_flops"]
     heading = f"  {tokens:,} tokens, {said}: {found['model_flops'] / 1e15:,.1f} PFLOP ({share:.0%} attention) and "
-    lines = [heading + f"{found['recomputed_flops'] / 1e15:,.1f} recomputed; a GPU reads and writes, sends:"]
-    lines += [f"    {name:<28} {count / 1e9:>10,.1f} GB in memory" for name, count in found["memory"].items()]
-    lines += [f"    {name:<28} {count / 1e9:>10,.1f} GB sent" for name, count in found["sent"].items()]
-    parts = ", ".join(f"{name.replace('_', ' ')} {seconds:,.2f} s" for name, seconds in bounds.items())
+    lines = [
+        heading
+        + f"{found['recomputed_flops'] / 1e15:,.1f} recomputed; a GPU reads and writes, sends:"
+    ]
+    lines += [
+        f"    {name:<28} {count / 1e9:>10,.1f} GB in memory"
+        for name, count in found["memory"].items()
+    ]
+    lines += [
+        f"    {name:<28} {count / 1e9:>10,.1f} GB sent" for name, count in found["sent"].items()
+    ]
+    parts = ", ".join(
+        f"{name.replace('_', ' ')} {seconds:,.2f} s" for name, seconds in bounds.items()
+    )
     return "\n".join([*lines, f"    no step is faster than: {parts}"])

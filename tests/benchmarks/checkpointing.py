@@ -15,7 +15,12 @@ from ropewalk.train.zero.device import start_distributed
 COPY = "a plain copy (clone) of the same tensors in host memory"
 SAVE = "DeepSpeed's own save_checkpoint of the same engine, without a sync to disk"
 COLD = "the same command with nothing trained yet"
-SHAPE = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "vocab_size": 16_384}
+SHAPE = {
+    "hidden_size": 512,
+    "intermediate_size": 1408,
+    "num_hidden_layers": 8,
+    "vocab_size": 16_384,
+}
 
 # -- in the parent -----------------------------------------------------------------------------------------------------
 
@@ -30,15 +35,25 @@ def checkpoint_stall(quick: bool) -> list[dict[str, Any]]:
         "of_rounds": common.spread(found["ours"]),
     }
     return [
-        common.result("checkpoint_stall", ours, "s", peer=COPY, peer_value=copy, bar="ratio <= 1.1", **facts),
-        common.result("checkpoint_stall_beside_save", ours, "s", peer=SAVE, peer_value=plain, **facts),
+        common.result(
+            "checkpoint_stall", ours, "s", peer=COPY, peer_value=copy, bar="ratio <= 1.1", **facts
+        ),
+        common.result(
+            "checkpoint_stall_beside_save", ours, "s", peer=SAVE, peer_value=plain, **facts
+        ),
     ]
 
 
 def resume_to_first_step(quick: bool) -> list[dict[str, Any]]:
     """From the command to the first new line of metrics.jsonl: a cold start, stopped there, and the same command again."""
     recipe, _ = startup._recipe()
-    words = [f"recipe={recipe}", "data.tokens=200000", "train.steps=2000", "train.warmup_steps=0", "train.wandb=off"]
+    words = [
+        f"recipe={recipe}",
+        "data.tokens=200000",
+        "train.steps=2000",
+        "train.warmup_steps=0",
+        "train.wandb=off",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         words += ["name=start", f"runs_dir={folder}/runs", f"cache_dir={folder}/cache"]
         startup._end(startup._ropewalk("data", words, folder), folder)
@@ -50,7 +65,17 @@ def resume_to_first_step(quick: bool) -> list[dict[str, Any]]:
         runs = common.alternate(1 if quick else 3, arms)
     cold, resumed = (common.median(runs[side]) for side in ("cold", "resumed"))
     more = {"recipe": recipe, "of_rounds": common.spread(runs["resumed"])}
-    return [common.result("resume_to_first_step", resumed, "s", peer=COLD, peer_value=cold, bar="ratio <= 1.3", **more)]
+    return [
+        common.result(
+            "resume_to_first_step",
+            resumed,
+            "s",
+            peer=COLD,
+            peer_value=cold,
+            bar="ratio <= 1.3",
+            **more,
+        )
+    ]
 
 
 def _to_next_line(words: list[str], run: Path, folder: str, cold: bool = False) -> float:
@@ -67,7 +92,9 @@ def _to_next_line(words: list[str], run: Path, folder: str, cold: bool = False) 
     seconds = time.perf_counter() - started
     process.send_signal(signal.SIGTERM)
     if process.wait() != 75:
-        raise RuntimeError(f"ropewalk: exit code {process.returncode}\n{startup._said(folder).read_text()[-1000:]}")
+        raise RuntimeError(
+            f"ropewalk: exit code {process.returncode}\n{startup._said(folder).read_text()[-1000:]}"
+        )
     return seconds
 
 
@@ -119,10 +146,17 @@ def _engine() -> tuple[Any, Any]:
 
     start_distributed()
     config = compose(
-        ["recipe=demo", "train.precision=fp32", "train.zero_stage=1", "train.activation_checkpointing=false"]
+        [
+            "recipe=demo",
+            "train.precision=fp32",
+            "train.zero_stage=1",
+            "train.activation_checkpointing=false",
+        ]
     )
     model = AutoModelForCausalLM.from_config(
-        LlamaConfig(**SHAPE, num_attention_heads=8, num_key_value_heads=8, tie_word_embeddings=True),
+        LlamaConfig(
+            **SHAPE, num_attention_heads=8, num_key_value_heads=8, tie_word_embeddings=True
+        ),
         dtype=torch.float32,
     )
     model.set_attn_implementation(attention.register("sdpa"))

@@ -47,7 +47,13 @@ def result(
 ) -> dict[str, Any]:
     """One entry of latest.json. `ratio` is value / peer_value; `bar` is `value|ratio >=|<= NUMBER`, None: report only."""
     ratio = None if not peer_value else value / peer_value
-    found = {"name": name, "value": _rounded(value), "unit": unit, "peer": peer, "peer_value": _rounded(peer_value)}
+    found = {
+        "name": name,
+        "value": _rounded(value),
+        "unit": unit,
+        "peer": peer,
+        "peer_value": _rounded(peer_value),
+    }
     found |= {"ratio": _rounded(ratio), "bar": bar, "holds": _holds(bar, value, ratio)}
     return found | more
 
@@ -68,8 +74,18 @@ def environment() -> dict[str, str]:
     """The same for ours and the peer: CPU only, every core, offline, quiet."""
     env = dict(os.environ)
     env |= {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "TOKENIZERS_PARALLELISM": "false"}
-    env |= {"OMP_NUM_THREADS": str(cores()), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    env |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    env |= {
+        "OMP_NUM_THREADS": str(cores()),
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
+    env |= {
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "0",
+    }
     return env
 
 
@@ -90,15 +106,28 @@ def child(function: str, timeout: float | None = None, **arguments: Any) -> Any:
     """
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
-        command = [sys.executable, str(HERE / "child.py"), function, json.dumps(arguments), str(answer)]
+        command = [
+            sys.executable,
+            str(HERE / "child.py"),
+            function,
+            json.dumps(arguments),
+            str(answer),
+        ]
         try:
             done = subprocess.run(
-                command, env=environment(), cwd=folder, timeout=timeout, capture_output=True, text=True
+                command,
+                env=environment(),
+                cwd=folder,
+                timeout=timeout,
+                capture_output=True,
+                text=True,
             )
         except subprocess.TimeoutExpired:
             raise LeftOut(f"took more than {timeout:.0f} s") from None
         if done.returncode:
-            raise RuntimeError(f"{function} {arguments}: exit code {done.returncode}\n{done.stderr[-3000:]}")
+            raise RuntimeError(
+                f"{function} {arguments}: exit code {done.returncode}\n{done.stderr[-3000:]}"
+            )
         return json.loads(answer.read_text())
 
 
@@ -141,7 +170,9 @@ def _beside(measure: Callable[[], Any]) -> tuple[Any, float]:
 
 def _cpu_of_all() -> float:
     """CPU seconds of the whole machine since it started."""
-    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    user, nice, system, _, _, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().split()[1:9]
+    )
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
@@ -167,7 +198,9 @@ class Peak:
     """Peak resident memory of this process above where it was at `Peak()` (Linux)."""
 
     def __init__(self) -> None:
-        ctypes.CDLL(None).malloc_trim(0)  # what an earlier step freed is not to be used unseen by this one
+        ctypes.CDLL(None).malloc_trim(
+            0
+        )  # what an earlier step freed is not to be used unseen by this one
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         self.before = _status("VmRSS")
 

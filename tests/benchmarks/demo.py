@@ -10,7 +10,13 @@ from typing import Any
 
 import common
 
-QUICK = ["train.steps=2", "train.warmup_steps=1", "eval.windows=2", "eval.passkey_tries=1", "data.tokens=200000"]
+QUICK = [
+    "train.steps=2",
+    "train.warmup_steps=1",
+    "eval.windows=2",
+    "eval.passkey_tries=1",
+    "data.tokens=200000",
+]
 
 
 def demo_seconds(quick: bool) -> list[dict[str, Any]]:
@@ -26,7 +32,10 @@ def demo_seconds(quick: bool) -> list[dict[str, Any]]:
         seconds = common.alone(lambda: _timed(words))
         run = Path(folder) / "runs" / "demo"
         stages = json.loads((run / "manifest.json").read_text())["stages"]
-        peaks = [json.loads(line)["peak_memory_bytes"] for line in (run / "train" / "metrics.jsonl").open()]
+        peaks = [
+            json.loads(line)["peak_memory_bytes"]
+            for line in (run / "train" / "metrics.jsonl").open()
+        ]
     of_stages = {name: stage["seconds"] for name, stage in stages.items()}
     return [
         common.result("demo_seconds", seconds, "s", bar="value <= 360", stages=of_stages),

@@ -58,7 +58,9 @@ def _hf(states: Any, head: Any, labels: Any) -> Any:
     from transformers.loss.loss_utils import ForCausalLMLoss
 
     logits = states @ head.T
-    return ForCausalLMLoss(logits, None, head.shape[0], num_items_in_batch=1, shift_labels=labels)  # a sum
+    return ForCausalLMLoss(
+        logits, None, head.shape[0], num_items_in_batch=1, shift_labels=labels
+    )  # a sum
 
 
 def _torch(states: Any, head: Any, labels: Any) -> Any:
@@ -76,25 +78,37 @@ def _torch(states: Any, head: Any, labels: Any) -> Any:
 def loss_memory(quick: bool) -> list[dict[str, Any]]:
     """Peak, seconds and equality. Without the memory for full logits, that peer is left out of the results."""
     size = {"tokens": 1024, "vocabulary": 4096, "hidden": 64} if quick else SIZE
-    kinds = ["ours", "torch", "hf"] if quick or common.available_mib() > NEEDED_MIB else ["ours", "torch"]
+    kinds = (
+        ["ours", "torch", "hf"]
+        if quick or common.available_mib() > NEEDED_MIB
+        else ["ours", "torch"]
+    )
     with tempfile.TemporaryDirectory() as folder:
         runs = common.alternate(
             1 if quick else 2,
-            {kind: lambda kind=kind: common.child("losses:one", kind=kind, folder=folder, **size) for kind in kinds},
+            {
+                kind: lambda kind=kind: common.child("losses:one", kind=kind, folder=folder, **size)
+                for kind in kinds
+            },
         )
         apart = {kind: _apart(runs, kind, Path(folder)) for kind in kinds[1:]}
     return [r for kind in kinds[1:] for r in _results(runs, kind, apart[kind])]
 
 
-def _results(runs: dict[str, list[Any]], kind: str, apart: dict[str, float]) -> list[dict[str, Any]]:
+def _results(
+    runs: dict[str, list[Any]], kind: str, apart: dict[str, float]
+) -> list[dict[str, Any]]:
     peer, end = {"hf": HF, "torch": TORCH}[kind], "" if kind == "hf" else "_torch"
     peak, seconds = (
-        {k: common.median([r[key] for r in runs[k]]) for k in ("ours", kind)} for key in ("peak_mib", "seconds")
+        {k: common.median([r[key] for r in runs[k]]) for k in ("ours", kind)}
+        for key in ("peak_mib", "seconds")
     )
     bar = "ratio <= 0.1" if kind == "hf" else None
     of_rounds = [a["seconds"] / b["seconds"] for a, b in zip(runs["ours"], runs[kind], strict=True)]
     return [
-        common.result(f"loss_memory{end}", peak["ours"], "MiB", peer=peer, peer_value=peak[kind], bar=bar),
+        common.result(
+            f"loss_memory{end}", peak["ours"], "MiB", peer=peer, peer_value=peak[kind], bar=bar
+        ),
         common.result(
             f"loss_seconds{end}",
             seconds["ours"],
@@ -103,7 +117,9 @@ def _results(runs: dict[str, list[Any]], kind: str, apart: dict[str, float]) -> 
             peer_value=seconds[kind],
             ratio_of_rounds=common.spread(of_rounds),
         ),
-        common.result(f"loss_difference{end}", max(apart.values()), "relative", bar="value <= 1e-5", **apart),
+        common.result(
+            f"loss_difference{end}", max(apart.values()), "relative", bar="value <= 1e-5", **apart
+        ),
     ]
 
 
@@ -111,6 +127,8 @@ def _apart(runs: dict[str, list[Any]], kind: str, folder: Path) -> dict[str, flo
     """Relative differences of the loss and of both gradients (norm of the difference over the norm)."""
     found = {"loss": abs(runs["ours"][0]["loss"] / runs[kind][0]["loss"] - 1)}
     for name in ("states", "head"):
-        mine, theirs = (np.load(folder / f"{k}_{name}.npy").astype(np.float64) for k in ("ours", kind))
+        mine, theirs = (
+            np.load(folder / f"{k}_{name}.npy").astype(np.float64) for k in ("ours", kind)
+        )
         found[f"gradient_of_{name}"] = float(np.linalg.norm(mine - theirs) / np.linalg.norm(theirs))
     return found

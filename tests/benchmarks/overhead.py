@@ -46,13 +46,20 @@ def ours(length: int, count: int) -> dict[str, list[float]]:
     from ropewalk.train.zero import engine
     from ropewalk.train.zero.mesh import Mesh
 
-    config = our_config(length, steps=count, wandb="offline", checkpoint_steps=0, activation_checkpointing=False)
+    config = our_config(
+        length, steps=count, wandb="offline", checkpoint_steps=0, activation_checkpointing=False
+    )
     start_distributed()
     live = engine.build_engine(our_model(config), config, 1)
     watch = Inside(live)
-    feed = BatchLoader(One(concatenate(documents(length, whole=False), length)), seed=0, micro=1, accumulated=1)
+    feed = BatchLoader(
+        One(concatenate(documents(length, whole=False), length)), seed=0, micro=1, accumulated=1
+    )
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpointer(live, Path(folder) / "checkpoints", config.train, Mesh(), {})
         trainer.train(live, config, feed, Path(folder), Mesh(), checkpoints, checkpoints.load())
     whole = [b - a for a, b in zip(watch.ends, watch.ends[1:], strict=False)]
-    return {"whole": whole, "outside": [w - i for w, i in zip(whole, watch.inside[1:], strict=True)]}
+    return {
+        "whole": whole,
+        "outside": [w - i for w, i in zip(whole, watch.inside[1:], strict=True)],
+    }

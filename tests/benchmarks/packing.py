@@ -11,7 +11,10 @@ import numpy as np
 DOCUMENTS, MOST, LEAST = 1_000_000, 500_000, 32
 TRL_SHARE = 10  # TRL runs out of memory at a million documents: it packs a tenth of them
 TRL = "TRL's _pack_bfd, split, over a tenth of the documents"
-GROUP, PER_BIN = 100_000, 200  # axolotl's group size, and how many documents it puts into a bin at most
+GROUP, PER_BIN = (
+    100_000,
+    200,
+)  # axolotl's group size, and how many documents it puts into a bin at most
 ARMS = ("window_fill", "best_fit", "concat", "trl", "first_fit")
 
 
@@ -51,8 +54,12 @@ def _pieces(sizes: np.ndarray, made: Any) -> np.ndarray:
     order = np.lexsort((made.start, made.document))
     document, start, length = made.document[order], made.start[order], made.length[order]
     new = np.diff(document, prepend=-1) > 0
-    assert (start == np.where(new, 0, np.roll(start + length, 1))).all(), "a token is missing or doubled"
-    assert (np.bincount(document, length, len(sizes)) == sizes).all(), "a token is missing or doubled"
+    assert (start == np.where(new, 0, np.roll(start + length, 1))).all(), (
+        "a token is missing or doubled"
+    )
+    assert (np.bincount(document, length, len(sizes)) == sizes).all(), (
+        "a token is missing or doubled"
+    )
     return np.bincount(document, minlength=len(sizes))
 
 
@@ -63,7 +70,9 @@ def trl(count: int, seq_len: int) -> dict[str, float]:
 
     sizes = lengths(count)
     ends = np.cumsum(sizes)
-    column = pa.ListArray.from_arrays(pa.array(np.append(0, ends), pa.int32()), pa.nulls(int(ends[-1])))
+    column = pa.ListArray.from_arrays(
+        pa.array(np.append(0, ends), pa.int32()), pa.nulls(int(ends[-1]))
+    )
     table = pa.table({"input_ids": column})
     peak, started = common.Peak(), time.process_time()
     made = _pack_bfd(table, seq_len, "split")
@@ -140,10 +149,14 @@ def _at(count: int, seq_len: int) -> list[dict[str, Any]]:
 def _measure(name: str, count: int, seq_len: int) -> dict[str, float]:
     common.say(f"  {name}, {count} documents at {seq_len}")
     if name == "trl":
-        return common.alone(lambda: common.child("packing:trl", count=count // TRL_SHARE, seq_len=seq_len))
+        return common.alone(
+            lambda: common.child("packing:trl", count=count // TRL_SHARE, seq_len=seq_len)
+        )
     if name == "first_fit":
         return common.alone(lambda: common.child("packing:first_fit", count=count, seq_len=seq_len))
-    return common.alone(lambda: common.child("packing:ours", count=count, seq_len=seq_len, packer=name))
+    return common.alone(
+        lambda: common.child("packing:ours", count=count, seq_len=seq_len, packer=name)
+    )
 
 
 def _costs(arms: dict[str, dict[str, float]], seq_len: int) -> list[dict[str, Any]]:
@@ -156,8 +169,17 @@ def _costs(arms: dict[str, dict[str, float]], seq_len: int) -> list[dict[str, An
         built = {"build_seconds": arms[name]["build_seconds"]}
         found += [
             common.result(f"{at}_{name}_seconds", seconds, "CPU s", bar="value <= 6", **built),
-            common.result(f"{at}_{name}_seconds_trl", seconds, "CPU s", **scaled, bar="ratio <= 0.1"),
-            common.result(f"{at}_{name}_memory", mib, "MiB", peer=TRL, peer_value=trl["mib"], bar="ratio <= 0.1"),
+            common.result(
+                f"{at}_{name}_seconds_trl", seconds, "CPU s", **scaled, bar="ratio <= 0.1"
+            ),
+            common.result(
+                f"{at}_{name}_memory",
+                mib,
+                "MiB",
+                peer=TRL,
+                peer_value=trl["mib"],
+                bar="ratio <= 0.1",
+            ),
         ]
     return found
 
@@ -167,7 +189,11 @@ def _promises(arms: dict[str, dict[str, float]], seq_len: int) -> list[dict[str,
     at = f"pack_1m_{seq_len}"
     bars = {"fill": ">= 0.9995", "tokens_lost": "<= 0", "short_documents_split": "<= 0.0001"}
     peers = {"fill": "trl", "tokens_lost": "first_fit", "short_documents_split": "concat"}
-    said = {"trl": TRL, "first_fit": "first fit as axolotl has it", "concat": "documents end to end"}
+    said = {
+        "trl": TRL,
+        "first_fit": "first fit as axolotl has it",
+        "concat": "documents end to end",
+    }
     rows = [
         common.result(
             f"{at}_{name}_{key}",
@@ -204,9 +230,14 @@ def pack_10m(quick: bool) -> list[dict[str, Any]]:
     arms = {"one": count, "ten": 10 * count}
     runs = {key: _measure("window_fill", documents, seq_len) for key, documents in arms.items()}
     one, ten = runs["one"], runs["ten"]
-    facts = {key: ten[key] for key in ("build_seconds", "fill", "tokens_lost", "short_documents_split", "mib")}
+    facts = {
+        key: ten[key]
+        for key in ("build_seconds", "fill", "tokens_lost", "short_documents_split", "mib")
+    }
     peer = {"peer": "a tenth of the documents", "peer_value": one["seconds"]}
     return [
-        common.result("pack_10m_seconds", ten["seconds"], "CPU s", **peer, bar="ratio <= 12", **facts),
+        common.result(
+            "pack_10m_seconds", ten["seconds"], "CPU s", **peer, bar="ratio <= 12", **facts
+        ),
         common.result("pack_10m_process", ten["process_gib"], "GiB", bar="value <= 2"),
     ]

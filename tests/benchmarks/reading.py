@@ -23,7 +23,10 @@ LISTS, ARRAYS = "datasets, Python lists (ids alone)", "datasets, numpy format (i
 def read(seq_len: int, sequences: int) -> dict[str, float]:
     """CPU milliseconds of one sequence, median over rounds that take turns."""
     with tempfile.TemporaryDirectory() as folder:
-        ours, lists = _ours(Path(folder), seq_len, sequences), _datasets(Path(folder), seq_len, sequences)
+        ours, lists = (
+            _ours(Path(folder), seq_len, sequences),
+            _datasets(Path(folder), seq_len, sequences),
+        )
         arrays, width = lists.with_format("numpy"), seq_len // PARTS
         ways: dict[str, Callable[[int], Any]] = {
             "whole": lambda n: ours[n],
@@ -32,7 +35,10 @@ def read(seq_len: int, sequences: int) -> dict[str, float]:
             "arrays": lambda n: arrays[n]["input_ids"],
         }
         assert len(ours[0].input_ids) == len(lists[0]["input_ids"]) == seq_len
-        rounds = [{name: _milliseconds(way, sequences) for name, way in ways.items()} for _ in range(ROUNDS)]
+        rounds = [
+            {name: _milliseconds(way, sequences) for name, way in ways.items()}
+            for _ in range(ROUNDS)
+        ]
     return {name: common.median([times[name] for times in rounds]) for name in ways}
 
 
@@ -53,10 +59,14 @@ def _ours(folder: Path, seq_len: int, sequences: int) -> Any:
 
     rng = np.random.default_rng(0)
     lengths = [
-        rng.multinomial(seq_len - PIECES, rng.dirichlet(rng.lognormal(0, 1, PIECES))) + 1 for _ in range(sequences)
+        rng.multinomial(seq_len - PIECES, rng.dirichlet(rng.lognormal(0, 1, PIECES))) + 1
+        for _ in range(sequences)
     ]
     done = []
-    for name, facts in (("store", {}), ("plan", {"seq_len": seq_len, "document_mask": True, "positions": "restart"})):
+    for name, facts in (
+        ("store", {}),
+        ("plan", {"seq_len": seq_len, "document_mask": True, "positions": "restart"}),
+    ):
         (folder / name).mkdir()
         if name == "store":
             documents = (rng.integers(0, 49_152, n) for row in lengths for n in row.tolist())
@@ -64,7 +74,9 @@ def _ours(folder: Path, seq_len: int, sequences: int) -> Any:
         else:
             flat = np.concatenate(lengths)
             offsets = np.arange(sequences + 1) * PIECES
-            plan.write(folder / name, Packed(np.arange(len(flat)), np.zeros_like(flat), flat, offsets))
+            plan.write(
+                folder / name, Packed(np.arange(len(flat)), np.zeros_like(flat), flat, offsets)
+            )
         made = Manifest.of(name, {})
         made.facts = facts
         publish(folder / name, folder / f"{name}.done", made)
@@ -86,12 +98,18 @@ def _datasets(folder: Path, seq_len: int, sequences: int) -> Any:
 
 def reading(quick: bool) -> list[dict[str, Any]]:
     """CPU milliseconds a sequence."""
-    size = {"seq_len": 4096, "sequences": 8} if quick else {"seq_len": SEQ_LEN, "sequences": SEQUENCES}
+    size = (
+        {"seq_len": 4096, "sequences": 8} if quick else {"seq_len": SEQ_LEN, "sequences": SEQUENCES}
+    )
     common.say(f"reading {size}")
     found = common.alone(lambda: common.child("reading:read", **size))
     name, unit = f"reading_{size['seq_len']}", "CPU ms"
     return [
-        common.result(name, found["whole"], unit, peer=LISTS, peer_value=found["lists"], bar="value <= 0.5"),
-        common.result(f"{name}_beside_numpy", found["whole"], unit, peer=ARRAYS, peer_value=found["arrays"]),
+        common.result(
+            name, found["whole"], unit, peer=LISTS, peer_value=found["lists"], bar="value <= 0.5"
+        ),
+        common.result(
+            f"{name}_beside_numpy", found["whole"], unit, peer=ARRAYS, peer_value=found["arrays"]
+        ),
         common.result(f"{name}_slice_of_{PARTS}", found["slice"], unit, bar="value <= 0.1"),
     ]

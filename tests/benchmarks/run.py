@@ -55,7 +55,9 @@ LATEST = common.HERE / "latest.json"
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if missing := [peer for peer in PEERS if importlib.util.find_spec(peer) is None]:
-        print(f"{', '.join(missing)} is not installed; the peers need it; pip install 'ropewalk[dev]'")
+        print(
+            f"{', '.join(missing)} is not installed; the peers need it; pip install 'ropewalk[dev]'"
+        )
         return 2
     if arguments.update and (arguments.quick or not arguments.only):
         parser().error("--update goes with --only NAME, and not with --quick")
@@ -64,7 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     head = header()
     results, left_out, failed = measure(arguments.only or list(BENCHMARKS), arguments.quick)
     print(table(results, left_out))
-    whole = {**head, "others_cores": max(common.OTHERS, default=0.0), "results": results, "left_out": left_out}
+    whole = {
+        **head,
+        "others_cores": max(common.OTHERS, default=0.0),
+        "results": results,
+        "left_out": left_out,
+    }
     if arguments.update:
         whole = updated(json.loads(LATEST.read_text()), whole)
     if not failed and (arguments.update or not (arguments.quick or arguments.only)):
@@ -79,17 +86,25 @@ def parser() -> argparse.ArgumentParser:
         description="Measure Ropewalk beside its peers; writes tests/benchmarks/latest.json."
     )
     found.add_argument(
-        "--quick", action="store_true", help="tiny sizes, one round: tries the benchmarks, writes nothing"
+        "--quick",
+        action="store_true",
+        help="tiny sizes, one round: tries the benchmarks, writes nothing",
     )
-    found.add_argument("--only", action="append", choices=list(BENCHMARKS), help="one benchmark (again for more)")
-    found.add_argument("--update", action="store_true", help="with --only: replace these rows of latest.json")
+    found.add_argument(
+        "--only", action="append", choices=list(BENCHMARKS), help="one benchmark (again for more)"
+    )
+    found.add_argument(
+        "--update", action="store_true", help="with --only: replace these rows of latest.json"
+    )
     return found
 
 
 def updated(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """The former file with the rows measured now in their places; each of them says when and on what commit."""
     if before["hardware"] != now["hardware"]:
-        raise SystemExit(f"latest.json is of {before['hardware']}, this is {now['hardware']}; run all of them")
+        raise SystemExit(
+            f"latest.json is of {before['hardware']}, this is {now['hardware']}; run all of them"
+        )
     mark = {key: now[key] for key in ("date", "commit", "others_cores")}
     new = {row["name"]: {**row, "measured": mark} for row in now["results"]}
     kept = [new.pop(row["name"], row) for row in before["results"]]
@@ -129,15 +144,22 @@ def header() -> dict[str, Any]:
 def commit() -> str:
     """HEAD, with `+dirty` when the working tree differs; latest.json itself does not count."""
     git = ["git", "--no-optional-locks", "-C", str(common.ROOT)]
-    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True).stdout.splitlines()
+    head = subprocess.run(
+        [*git, "rev-parse", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
+    changed = subprocess.run(
+        [*git, "status", "--porcelain"], capture_output=True, text=True
+    ).stdout.splitlines()
     dirty = [line for line in changed if not line.endswith("benchmarks/latest.json")]
     return (head or "unknown") + ("+dirty" if dirty else "")
 
 
 def hardware() -> dict[str, Any]:
     cpu, memory = Path("/proc/cpuinfo").read_text(), Path("/proc/meminfo").read_text()
-    model, total = re.search(r"model name\s*: (.*)", cpu), re.search(r"MemTotal:\s+(\d+) kB", memory)
+    model, total = (
+        re.search(r"model name\s*: (.*)", cpu),
+        re.search(r"MemTotal:\s+(\d+) kB", memory),
+    )
     return {
         "cpu": model[1].strip() if model else platform.machine(),
         "cores": common.cores(),
@@ -153,7 +175,10 @@ def table(results: Sequence[dict[str, Any]], left_out: Sequence[dict[str, Any]])
         numbers = [_number(r["value"]), r["unit"], _number(r["peer_value"]), _number(r["ratio"])]
         rows.append([r["name"], *numbers, r["bar"] or "", said])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     return "\n".join([*lines, *(f"left out: {x['name']}: {x['why']}" for x in left_out)])
 
 

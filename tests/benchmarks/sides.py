@@ -84,7 +84,11 @@ def ours(
     for number, texts in enumerate(steps(length, count, whole)):
         row = concatenate(texts, sum(map(len, texts)))
         feed = BatchLoader(One(row), seed=0, micro=1, accumulated=1)
-        losses.append(train_step(live, config, feed, feed.micro_batches([number]), number, Mesh(), seen)["loss"])
+        losses.append(
+            train_step(live, config, feed, feed.micro_batches([number]), number, Mesh(), seen)[
+                "loss"
+            ]
+        )
         watch.step_ended()
     return watch.answer(losses)
 
@@ -112,7 +116,14 @@ def our_config(length: int, vocabulary: int = SHAPE["vocab_size"], **train: Any)
     from ropewalk.conf import schema
     from ropewalk.conf.data import DataConfig
 
-    given = {"steps": 1000, "lr": LR, "schedule": "constant", "precision": "fp32", "zero_stage": 1, **train}
+    given = {
+        "steps": 1000,
+        "lr": LR,
+        "schedule": "constant",
+        "precision": "fp32",
+        "zero_stage": 1,
+        **train,
+    }
     return schema.Config(
         name="bench",
         model=ModelConfig(scratch=ScratchConfig(**{**SHAPE, "vocab_size": vocabulary})),
@@ -131,7 +142,9 @@ def our_model(config: Any) -> Any:
 
     base = Base(None, scratch=config.model.scratch)
     rope = plan.make(config.rope, base_config(base), base.name)
-    return build.build(base, rope, dtype=torch.float32, seed=config.seed, attention_kernel=config.train.attention)
+    return build.build(
+        base, rope, dtype=torch.float32, seed=config.seed, attention_kernel=config.train.attention
+    )
 
 
 def trainer(
@@ -146,7 +159,10 @@ def trainer(
     from transformers import DataCollatorWithFlattening, Trainer, TrainingArguments
 
     flatten = DataCollatorWithFlattening()
-    rows = [{"documents": [{"input_ids": t.tolist()} for t in texts]} for texts in steps(length, count, whole, warm)]
+    rows = [
+        {"documents": [{"input_ids": t.tolist()} for t in texts]}
+        for texts in steps(length, count, whole, warm)
+    ]
     return _run(
         Trainer,
         TrainingArguments,
@@ -158,7 +174,11 @@ def trainer(
 
 
 def sft(
-    length: int, count: int, checkpointing: bool, whole: bool = False, vocabulary: int = SHAPE["vocab_size"]
+    length: int,
+    count: int,
+    checkpointing: bool,
+    whole: bool = False,
+    vocabulary: int = SHAPE["vocab_size"],
 ) -> dict[str, Any]:
     """TRL's SFTTrainer with packing: its collator, model and loss; only the packing itself is done before, as for the others."""
     from datasets import Dataset
@@ -168,7 +188,12 @@ def sft(
         {"input_ids": np.concatenate(texts).tolist(), "seq_lengths": [len(t) for t in texts]}
         for texts in steps(length, count, whole)
     ]
-    own = {"packing": True, "max_length": length, "bf16": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    own = {
+        "packing": True,
+        "max_length": length,
+        "bf16": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+    }
     return _run(
         SFTTrainer,
         SFTConfig,
@@ -205,7 +230,9 @@ def _words() -> Any:
     from tokenizers.models import WordLevel
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"end": 0}, "end")), eos_token="end")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(WordLevel({"end": 0}, "end")), eos_token="end"
+    )
 
 
 def _their_model(vocabulary: int) -> Any:
@@ -222,7 +249,20 @@ def _their_model(vocabulary: int) -> Any:
 
 def _arguments(count: int, checkpointing: bool) -> dict[str, Any]:
     quiet = {"report_to": [], "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True}
-    adam = {"adam_beta1": BETAS[0], "adam_beta2": BETAS[1], "weight_decay": 0.0, "max_grad_norm": 1.0}
-    batches = {"per_device_train_batch_size": 1, "train_sampling_strategy": "sequential", "max_steps": count}
-    plan = {"learning_rate": LR, "lr_scheduler_type": "constant", "gradient_checkpointing": checkpointing}
+    adam = {
+        "adam_beta1": BETAS[0],
+        "adam_beta2": BETAS[1],
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+    }
+    batches = {
+        "per_device_train_batch_size": 1,
+        "train_sampling_strategy": "sequential",
+        "max_steps": count,
+    }
+    plan = {
+        "learning_rate": LR,
+        "lr_scheduler_type": "constant",
+        "gradient_checkpointing": checkpointing,
+    }
     return {"use_cpu": True, "dataloader_pin_memory": False, **quiet, **adam, **batches, **plan}

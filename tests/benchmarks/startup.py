@@ -20,7 +20,13 @@ WAIT = 300.0  # seconds
 def start_to_first_step(quick: bool) -> list[dict[str, Any]]:
     """Median of several starts; the peer builds the demo's model and trains one step of as many tokens."""
     recipe, tokens = _recipe()
-    words = [f"recipe={recipe}", "data.tokens=200000", "train.steps=1", "train.warmup_steps=0", "train.wandb=offline"]
+    words = [
+        f"recipe={recipe}",
+        "data.tokens=200000",
+        "train.steps=1",
+        "train.warmup_steps=0",
+        "train.wandb=offline",
+    ]
     common.say(f"start_to_first_step: recipe={recipe}")
     with tempfile.TemporaryDirectory() as folder:
         words += ["name=start", f"runs_dir={folder}/runs", f"cache_dir={folder}/cache"]
@@ -30,7 +36,11 @@ def start_to_first_step(quick: bool) -> list[dict[str, Any]]:
         runs = common.alternate(1 if quick else 3, arms)
     ours, peer = (common.median(runs[side]) for side in ("ours", "trainer"))
     more = {"recipe": recipe, "of_rounds": common.spread(runs["ours"])}
-    return [common.result("start_to_first_step", ours, "s", peer=PEER, peer_value=peer, bar="value <= 20", **more)]
+    return [
+        common.result(
+            "start_to_first_step", ours, "s", peer=PEER, peer_value=peer, bar="value <= 20", **more
+        )
+    ]
 
 
 def _recipe() -> tuple[str, int]:
@@ -43,7 +53,9 @@ def _ropewalk(verb: str, words: list[str], folder: str) -> subprocess.Popen[byte
     """As a user starts it: the console script, its own launcher."""
     command = [str(Path(sys.executable).with_name("ropewalk")), verb, *words]
     with _said(folder).open("wb") as said:
-        return subprocess.Popen(command, env=common.without_ranks(), stdout=said, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            command, env=common.without_ranks(), stdout=said, stderr=subprocess.STDOUT
+        )
 
 
 def _said(folder: str) -> Path:
@@ -52,7 +64,9 @@ def _said(folder: str) -> Path:
 
 def _end(process: subprocess.Popen[bytes], folder: str) -> None:
     if process.wait():
-        raise RuntimeError(f"ropewalk: exit code {process.returncode}\n{_said(folder).read_text()[-1000:]}")
+        raise RuntimeError(
+            f"ropewalk: exit code {process.returncode}\n{_said(folder).read_text()[-1000:]}"
+        )
 
 
 def _first_step(words: list[str], run: Path, folder: str) -> float:

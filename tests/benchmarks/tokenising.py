@@ -41,7 +41,9 @@ def ours(tokenizer: str, characters: int, workers: int) -> dict[str, Any]:
     from ropewalk.data.tokens.encode import encode_with
 
     given, loaded = texts(characters), tokenizers.load(tokenizer)
-    how = write.TokenizeOptions("stdlib", encode_with(tokenizers.backend(loaded)), tokenizers.size(loaded), workers)
+    how = write.TokenizeOptions(
+        "stdlib", encode_with(tokenizers.backend(loaded)), tokenizers.size(loaded), workers
+    )
     with tempfile.TemporaryDirectory() as folder:
         with measured() as found:
             write.shard(Path(folder), given, how, lambda _: None)
@@ -59,7 +61,9 @@ def mapped(tokenizer: str, characters: int) -> dict[str, Any]:
     given = Dataset.from_dict({"text": [document.text for document in texts(characters)]})
     with tempfile.TemporaryDirectory() as folder, measured() as found:
         made = given.map(
-            lambda batch: loaded(batch["text"], add_special_tokens=False, split_special_tokens=True),
+            lambda batch: loaded(
+                batch["text"], add_special_tokens=False, split_special_tokens=True
+            ),
             batched=True,
             num_proc=2,
             remove_columns=["text"],
@@ -75,14 +79,21 @@ def bare(tokenizer: str, characters: int) -> dict[str, Any]:
     from ropewalk.data.tokens import encode
 
     inner, given = tokenizers.backend(tokenizers.load(tokenizer)), texts(characters)
-    batches = [[p.text for p in batch] for batch in encode._batches(encode._parts(given, lambda text: [text]))]
+    batches = [
+        [p.text for p in batch]
+        for batch in encode._batches(encode._parts(given, lambda text: [text]))
+    ]
     with measured() as found:
         for batch in batches:
             inner.encode_batch_fast(batch, add_special_tokens=False)
     return {
         **found,
         **_counted(
-            [np.array(e.ids) for batch in batches for e in inner.encode_batch_fast(batch, add_special_tokens=False)]
+            [
+                np.array(e.ids)
+                for batch in batches
+                for e in inner.encode_batch_fast(batch, add_special_tokens=False)
+            ]
         ),
     }
 
@@ -159,7 +170,9 @@ def _speeds(runs: dict[str, list[Any]]) -> list[dict[str, Any]]:
             peer_value=common.median(speed[arm]),
             bar=f"ratio >= {least}",
             tokens=tokens,
-            ratio_of_rounds=common.spread([a / b for a, b in zip(speed["ours"], speed[arm], strict=True)]),
+            ratio_of_rounds=common.spread(
+                [a / b for a, b in zip(speed["ours"], speed[arm], strict=True)]
+            ),
         )
         for arm, peer, least in (("map", MAP, 1.8), ("bare", BARE, 0.9))
     ]
@@ -167,10 +180,20 @@ def _speeds(runs: dict[str, list[Any]]) -> list[dict[str, Any]]:
 
 def _workers(runs: dict[str, list[Any]]) -> dict[str, Any]:
     """Tokens a second of the clock with two workers, beside one."""
-    speed = {arm: [run["tokens"] / run["wall"] for run in runs[arm]] for arm in ("ours", "two workers")}
+    speed = {
+        arm: [run["tokens"] / run["wall"] for run in runs[arm]] for arm in ("ours", "two workers")
+    }
     value, peer = common.median(speed["two workers"]), common.median(speed["ours"])
-    rounds = common.spread([a / b for a, b in zip(speed["two workers"], speed["ours"], strict=True)])
+    rounds = common.spread(
+        [a / b for a, b in zip(speed["two workers"], speed["ours"], strict=True)]
+    )
     more = {"cores": common.cores(), "ratio_of_rounds": rounds}
     return common.result(
-        "tokenise_two_workers", value, "tokens/s", peer="one worker", peer_value=peer, bar="ratio >= 1.8", **more
+        "tokenise_two_workers",
+        value,
+        "tokens/s",
+        peer="one worker",
+        peer_value=peer,
+        bar="ratio >= 1.8",
+        **more,
     )

@@ -28,7 +28,11 @@ def train_step_16384(quick: bool) -> list[dict[str, Any]]:
 def _step(length: int, quick: bool) -> list[dict[str, Any]]:
     """Tokens a second of six documents a sequence, and of one, where no mask can be saved."""
     rounds, count = (1, 2) if quick else STEPS[length]
-    return [r for whole in (False, True) for r in _paired(length // 16 if quick else length, whole, count, rounds)]
+    return [
+        r
+        for whole in (False, True)
+        for r in _paired(length // 16 if quick else length, whole, count, rounds)
+    ]
 
 
 def _paired(length: int, whole: bool, count: int, rounds: int) -> list[dict[str, Any]]:
@@ -46,12 +50,19 @@ def _paired(length: int, whole: bool, count: int, rounds: int) -> list[dict[str,
     return [r for peer in PEERS for r in _against(peer, name, length, bar, runs)]
 
 
-def _against(peer: str, name: str, length: int, bar: str, runs: dict[str, list[Any]]) -> list[dict[str, Any]]:
+def _against(
+    peer: str, name: str, length: int, bar: str, runs: dict[str, list[Any]]
+) -> list[dict[str, Any]]:
     """Speed, equality of the loss, and peak memory beside one peer."""
     both = {"ours": runs["ours"], peer: runs[peer]}
-    speeds = {side: [length / common.median(r["seconds"]) for r in found] for side, found in both.items()}
+    speeds = {
+        side: [length / common.median(r["seconds"]) for r in found] for side, found in both.items()
+    }
     ratios = [a / b for a, b in zip(speeds["ours"], speeds[peer], strict=True)]
-    speed = {side: length / common.median([s for r in found for s in r["seconds"]]) for side, found in both.items()}
+    speed = {
+        side: length / common.median([s for r in found for s in r["seconds"]])
+        for side, found in both.items()
+    }
     peaks = {side: common.median([r["peak_mib"] for r in found]) for side, found in both.items()}
     more = {
         "ratio_of_rounds": common.spread(ratios),
@@ -60,9 +71,24 @@ def _against(peer: str, name: str, length: int, bar: str, runs: dict[str, list[A
     }
     beside = {"peer": PEERS[peer]}
     return [
-        common.result(name + END[peer], speed["ours"], "tokens/s", peer_value=speed[peer], bar=bar, **beside, **more),
-        _same_loss(f"{name}_loss_difference{END[peer]}", peer, runs["ours"][0]["losses"], runs[peer][0]["losses"]),
-        common.result(f"{name}_memory{END[peer]}", peaks["ours"], "MiB", peer_value=peaks[peer], **beside),
+        common.result(
+            name + END[peer],
+            speed["ours"],
+            "tokens/s",
+            peer_value=speed[peer],
+            bar=bar,
+            **beside,
+            **more,
+        ),
+        _same_loss(
+            f"{name}_loss_difference{END[peer]}",
+            peer,
+            runs["ours"][0]["losses"],
+            runs[peer][0]["losses"],
+        ),
+        common.result(
+            f"{name}_memory{END[peer]}", peaks["ours"], "MiB", peer_value=peaks[peer], **beside
+        ),
     ]
 
 
@@ -85,7 +111,11 @@ def _growth(lengths: list[int], checkpointing: bool) -> list[dict[str, Any]]:
     ours = {n: _peak("ours", n, checkpointing) for n in lengths}
     short, long = lengths[0], lengths[-1]
     unit, value = f"peak({long})/peak({short})", ours[long] / ours[short]
-    return [common.result(f"train_memory_growth_{on}", value, unit, bar="value <= 4.2", mib=_by_length(ours))]
+    return [
+        common.result(
+            f"train_memory_growth_{on}", value, unit, bar="value <= 4.2", mib=_by_length(ours)
+        )
+    ]
 
 
 def _by_length(peaks: dict[int, float]) -> dict[str, float]:
@@ -94,14 +124,25 @@ def _by_length(peaks: dict[int, float]) -> dict[str, float]:
 
 def train_memory(quick: bool) -> list[dict[str, Any]]:
     """Peak of one step at 16,384 tokens over a large vocabulary, each with activation checkpointing, beside both peers."""
-    size = {"length": 1024, "vocabulary": 4096} if quick else {"length": 16384, "vocabulary": VOCABULARY}
-    ours = {"": _peak("ours", **size), "_tiled": _peak("ours", **size, tile_mlp=size["length"] // 8)}
+    size = (
+        {"length": 1024, "vocabulary": 4096}
+        if quick
+        else {"length": 16384, "vocabulary": VOCABULARY}
+    )
+    ours = {
+        "": _peak("ours", **size),
+        "_tiled": _peak("ours", **size, tile_mlp=size["length"] // 8),
+    }
     found = []
     for peer, told in PEERS.items():
         theirs, why = _peer_peak(peer, **size)
         beside = {"peer": told, "peer_value": theirs, "peer_left_out": why, "bar": "ratio <= 0.25"}
         for how, mib in ours.items():
-            found.append(common.result(f"train_memory_{size['length']}{how}{END[peer]}", mib, "MiB", **beside))
+            found.append(
+                common.result(
+                    f"train_memory_{size['length']}{how}{END[peer]}", mib, "MiB", **beside
+                )
+            )
     return found
 
 
@@ -117,7 +158,9 @@ def _peer_peak(peer: str, **size: Any) -> tuple[float | None, str | None]:
         return None, "killed for memory"
 
 
-def _peak(side: str, length: int, checkpointing: bool = True, timeout: float | None = None, **more: Any) -> float:
+def _peak(
+    side: str, length: int, checkpointing: bool = True, timeout: float | None = None, **more: Any
+) -> float:
     """MiB of one step above the loaded model."""
     common.wait_for_quiet()  # memory does not mind others, a time limit does
     arguments = {"length": length, "count": 1, "checkpointing": checkpointing, **more}

@@ -21,8 +21,22 @@ def problems(*words: str) -> list[str]:
 
 
 def test_all_problems_are_told_at_once() -> None:
-    said = problems("train.lr=-1", "rope.factor=0.5", "data.heldout=2", "eval.windows=0", "+train.foo=1", "+bar=2")
-    starts = ["train.foo is not", "bar is not", "rope.factor is", "data.heldout is", "train.lr is", "eval.windows is"]
+    said = problems(
+        "train.lr=-1",
+        "rope.factor=0.5",
+        "data.heldout=2",
+        "eval.windows=0",
+        "+train.foo=1",
+        "+bar=2",
+    )
+    starts = [
+        "train.foo is not",
+        "bar is not",
+        "rope.factor is",
+        "data.heldout is",
+        "train.lr is",
+        "eval.windows is",
+    ]
     assert [line[: len(start)] for line, start in zip(said, starts, strict=True)] == starts
 
 
@@ -30,7 +44,10 @@ def test_all_problems_are_told_at_once() -> None:
     ("word", "said"),
     [
         ("+train.learning_rate=1", "train.learning_rate is not a setting; one of "),
-        ("+train.warmup_step=1", "train.warmup_step is not a setting; did you mean train.warmup_steps?"),
+        (
+            "+train.warmup_step=1",
+            "train.warmup_step is not a setting; did you mean train.warmup_steps?",
+        ),
         ("+sed=1", "sed is not a setting; did you mean seed?"),
         ("+rope.beta_fastt=3", "rope.beta_fastt is not a setting; did you mean rope.beta_fast?"),
         ("+a.b.c=1", "a is not a setting; one of "),
@@ -84,7 +101,11 @@ def frozen(tmp_path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("method", ROPE_CLASSES)
 def test_frozen_file_reads_back_as_itself(tmp_path: Path, method: str) -> None:
-    more = {"none": ["rope.factor=1"], "longrope": ["rope.long_factor=[1.0,2.0]"], "table": ["rope.path=./t.json"]}
+    more = {
+        "none": ["rope.factor=1"],
+        "longrope": ["rope.long_factor=[1.0,2.0]"],
+        "table": ["rope.path=./t.json"],
+    }
     words = more.get(method, [])
     config = compose([*GOOD, f"rope={method}", *words])
     again = load(frozen(tmp_path, to_yaml(config)))
@@ -99,13 +120,24 @@ def test_frozen_file_is_plain_yaml() -> None:
 
 
 def test_frozen_method_settings_survive(tmp_path: Path) -> None:
-    config = compose([*GOOD, "rope.beta_fast=16", "rope.attention_factor=1.1", "rope.truncate=false"])
+    config = compose(
+        [*GOOD, "rope.beta_fast=16", "rope.attention_factor=1.1", "rope.truncate=false"]
+    )
     assert load(frozen(tmp_path, to_yaml(config))).rope == config.rope
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[1, 2]", "rope: {method: nope}", "rope: null", "name: x", "rope: {method: yarn}\ntrain: 7", "a: [", "a: *b"],
+    [
+        "",
+        "[1, 2]",
+        "rope: {method: nope}",
+        "rope: null",
+        "name: x",
+        "rope: {method: yarn}\ntrain: 7",
+        "a: [",
+        "a: *b",
+    ],
 )
 def test_file_that_is_no_frozen_config_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError):

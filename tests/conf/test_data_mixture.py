@@ -16,7 +16,14 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.sources import SourceConfig
 from ropewalk.launch.config.compose import compose
 
-GOOD = ["recipe=custom", "model.path=./m", "rope.factor=4", "data.seq_len=524288", "train.steps=1", "train.lr=1e-4"]
+GOOD = [
+    "recipe=custom",
+    "model.path=./m",
+    "rope.factor=4",
+    "data.seq_len=524288",
+    "train.steps=1",
+    "train.lr=1e-4",
+]
 MINE = [*GOOD, "data.sources.mine.path=./mine"]
 
 
@@ -40,7 +47,25 @@ def test_ranges_by_hand(text: str, low: int, high: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "4K", "<", "8K-4K", "4K-4K", "<1", "<0", "<=0", "-4K", "<-4", "<4.5K", "4K-", "<4G", "=4", "a", "<4K5"]
+    "text",
+    [
+        "",
+        "4K",
+        "<",
+        "8K-4K",
+        "4K-4K",
+        "<1",
+        "<0",
+        "<=0",
+        "-4K",
+        "<-4",
+        "<4.5K",
+        "4K-",
+        "<4G",
+        "=4",
+        "a",
+        "<4K5",
+    ],
 )
 def test_what_is_no_range_of_lengths(text: str) -> None:
     assert parse(text) is None
@@ -61,12 +86,18 @@ def test_ranges_hold_the_lengths_that_their_signs_say(first: int, second: int, l
 
 
 def test_rules_come_by_length_with_their_words() -> None:
-    assert rules({">8K": 2.0, "<4K": 0.1}) == [((1, 4096), 0.1, "<4K"), ((8193, math.inf), 2.0, ">8K")]
+    assert rules({">8K": 2.0, "<4K": 0.1}) == [
+        ((1, 4096), 0.1, "<4K"),
+        ((8193, math.inf), 2.0, ">8K"),
+    ]
 
 
 INF, NAN = math.inf, math.nan
 WRONG: list[tuple[dict, str]] = [
-    ({"length_weights": {"4K": 1}}, r"^data\.length_weights has 4K; a range of lengths is written <4K, <=4K"),
+    (
+        {"length_weights": {"4K": 1}},
+        r"^data\.length_weights has 4K; a range of lengths is written <4K, <=4K",
+    ),
     (
         {"length_weights": {"<4K": 1, "3K-5K": 2}},
         r"^data\.length_weights has <4K and 3K-5K; ranges must not share a length",
@@ -83,12 +114,27 @@ WRONG: list[tuple[dict, str]] = [
         {"buckets": {"<4K": 1, ">4K": 1}},
         r"^data\.buckets has no range for lengths from 4096 to 4096; buckets must hold every length",
     ),
-    ({"buckets": {"<4K": 1}}, r"^data\.buckets has no range for lengths from 4096; buckets must hold"),
-    ({"buckets": {">=4K": 1}}, r"^data\.buckets has no range for lengths from 1 to 4095; buckets must hold"),
-    ({"buckets": {"<4K": 1, ">=2K": 1}}, r"^data\.buckets has <4K and >=2K; ranges must not share a length"),
-    ({"buckets": {"<4K": -1, ">=4K": 1}}, r"^data\.buckets <4K is -1; a share must be a finite number of at least 0"),
+    (
+        {"buckets": {"<4K": 1}},
+        r"^data\.buckets has no range for lengths from 4096; buckets must hold",
+    ),
+    (
+        {"buckets": {">=4K": 1}},
+        r"^data\.buckets has no range for lengths from 1 to 4095; buckets must hold",
+    ),
+    (
+        {"buckets": {"<4K": 1, ">=2K": 1}},
+        r"^data\.buckets has <4K and >=2K; ranges must not share a length",
+    ),
+    (
+        {"buckets": {"<4K": -1, ">=4K": 1}},
+        r"^data\.buckets <4K is -1; a share must be a finite number of at least 0",
+    ),
     ({"buckets": {"<4K": INF, ">=4K": 1}}, r"^data\.buckets <4K is inf"),
-    ({"buckets": {"<4K": 0, ">=4K": 0}}, r"^data\.buckets shares add up to 0; at least one must be above 0"),
+    (
+        {"buckets": {"<4K": 0, ">=4K": 0}},
+        r"^data\.buckets shares add up to 0; at least one must be above 0",
+    ),
     ({"max_epochs": 0}, r"^data\.max_epochs is 0; a document must be allowed once"),
     ({"mixture": "fu"}, r"^data\.mixture is fu; it only records the preset, .*say mixture=fu"),
     ({"min_len": 0}, r"^data\.sources\.mine\.min_len is 0; it must be at least 1"),
@@ -101,7 +147,9 @@ WRONG: list[tuple[dict, str]] = [
 
 
 def problems(**given: Any) -> list[str]:
-    source = SourceConfig(path="./mine", **{key: given.pop(key) for key in ("min_len", "max_len") if key in given})
+    source = SourceConfig(
+        path="./mine", **{key: given.pop(key) for key in ("min_len", "max_len") if key in given}
+    )
     return list(DataConfig(seq_len=64, sources={"mine": source}, **given).problems())
 
 
@@ -132,7 +180,10 @@ def test_length_weights_of_a_source_are_held_to_the_same_rules() -> None:
             "data.sources.mine.length_weights=0.1",
             r"^data\.sources\.mine\.length_weights is 0\.1; it must be numbers by",
         ),
-        ("mixture=nope", r"Could not find 'mixture/nope'.*fu olmo3 prolong_512k prolong_64k ultralong uniform"),
+        (
+            "mixture=nope",
+            r"Could not find 'mixture/nope'.*fu olmo3 prolong_512k prolong_64k ultralong uniform",
+        ),
     ],
 )
 def test_word_that_is_no_such_setting_gives_its_line(word: str, wanted: str) -> None:
@@ -146,7 +197,9 @@ def test_lengths_that_are_one_are_good() -> None:
     assert not problems(min_len=8, max_len=8)
 
 
-@pytest.mark.parametrize("given", [{"min_len": 5}, {"max_len": 5}, {"length_weights": {"<4K": 0.1}}])
+@pytest.mark.parametrize(
+    "given", [{"min_len": 5}, {"max_len": 5}, {"length_weights": {"<4K": 0.1}}]
+)
 def test_made_up_documents_have_no_lengths_to_choose_by(given: dict) -> None:
     (line,) = SourceLengths(**given).length_problems("a", synthetic=True)
     assert line.startswith(f"a.{next(iter(given))} is ") and line.endswith(
@@ -156,7 +209,9 @@ def test_made_up_documents_have_no_lengths_to_choose_by(given: dict) -> None:
 
 def test_ratios_are_relative() -> None:
     assert not list(
-        DataConfig(seq_len=64, buckets={"<4K": 2, ">=4K": 1}, sources={"a": SourceConfig(path="a")}).problems()
+        DataConfig(
+            seq_len=64, buckets={"<4K": 2, ">=4K": 1}, sources={"a": SourceConfig(path="a")}
+        ).problems()
     )
 
 
@@ -164,7 +219,10 @@ def test_a_word_takes_the_place_of_what_a_preset_says() -> None:
     data = compose([*MINE, "mixture=ultralong", 'data.length_weights={"<8K":0.2}']).data
     assert (data.mixture, data.length_weights) == ("ultralong", {"<8K": 0.2})
     data = compose([*MINE, "mixture=fu", 'data.sources.mine.length_weights={"4K-8K": 3}']).data
-    assert (data.length_weights, data.sources["mine"].length_weights) == ({"<4K": 0.1}, {"4K-8K": 3.0})
+    assert (data.length_weights, data.sources["mine"].length_weights) == (
+        {"<4K": 0.1},
+        {"4K-8K": 3.0},
+    )
 
 
 SHORT = {
@@ -179,7 +237,12 @@ SHORT = {
 }
 LONG = {
     "prolong_64k": {"repositories": 0.3, "books": 0.3},
-    "prolong_512k": {"repositories_512k": 0.15, "repositories_64k": 0.15, "books_512k": 0.05, "books_64k": 0.25},
+    "prolong_512k": {
+        "repositories_512k": 0.15,
+        "repositories_64k": 0.15,
+        "books_512k": 0.05,
+        "books_64k": 0.25,
+    },
 }
 
 
@@ -204,8 +267,12 @@ def test_presets_of_sources_are_the_papers_mix_and_ask_for_each_path(name: str) 
     with pytest.raises(ConfigError) as said:
         compose([*GOOD, f"mixture={name}"])
     lines = str(said.value).splitlines()
-    assert [line.split(" ")[0] for line in lines] == [f"data.sources.{source}.path" for source in wanted]
-    data = compose([*GOOD, f"mixture={name}", *(f"data.sources.{source}.path=./{source}" for source in wanted)]).data
+    assert [line.split(" ")[0] for line in lines] == [
+        f"data.sources.{source}.path" for source in wanted
+    ]
+    data = compose(
+        [*GOOD, f"mixture={name}", *(f"data.sources.{source}.path=./{source}" for source in wanted)]
+    ).data
     assert {source: s.weight for source, s in data.sources.items()} == wanted
     assert math.isclose(sum(wanted.values()), 1) and math.isclose(sum(LONG[name].values()), 0.6)
 
@@ -216,21 +283,41 @@ def test_no_document_is_in_both_lengths_of_prolong_512k() -> None:
     for kind in ("books", "repositories"):
         long, short = sources[f"{kind}_512k"], sources[f"{kind}_64k"]
         assert (long.piece_len, short.piece_len) == (512 * 1024, 64 * 1024)
-        assert (short.span.low, short.span.high) == (1, long.span.low) and long.span == (512 * 1024, math.inf)
+        assert (short.span.low, short.span.high) == (1, long.span.low) and long.span == (
+            512 * 1024,
+            math.inf,
+        )
 
 
 def test_a_source_of_a_preset_can_be_left_out_and_another_added() -> None:
-    words = [f"data.sources.{source}.path=./x" for source in (*LONG["prolong_64k"], *SHORT) if source != "tulu"]
-    more = ["data.sources.law.path=./law", "data.sources.law.weight=0.1", "data.sources.books.weight=0.4"]
-    sources = compose([*GOOD, "mixture=prolong_64k", *words, *more, "~data.sources.tulu"]).data.sources
+    words = [
+        f"data.sources.{source}.path=./x"
+        for source in (*LONG["prolong_64k"], *SHORT)
+        if source != "tulu"
+    ]
+    more = [
+        "data.sources.law.path=./law",
+        "data.sources.law.weight=0.1",
+        "data.sources.books.weight=0.4",
+    ]
+    sources = compose(
+        [*GOOD, "mixture=prolong_64k", *words, *more, "~data.sources.tulu"]
+    ).data.sources
     assert "tulu" not in sources and (sources["law"].weight, sources["books"].weight) == (0.1, 0.4)
 
 
 @pytest.mark.parametrize(
-    "word", ["data.sources.mine.weight=1", 'data.buckets={">=1": 1}', 'data.sources.mine.length_weights={"<4K": 2}']
+    "word",
+    [
+        "data.sources.mine.weight=1",
+        'data.buckets={">=1": 1}',
+        'data.sources.mine.length_weights={"<4K": 2}',
+    ],
 )
 def test_uniform_refuses_what_makes_documents_unlike(word: str) -> None:
-    with pytest.raises(ConfigError, match=r"^data\.mixture is uniform; it takes every document as often"):
+    with pytest.raises(
+        ConfigError, match=r"^data\.mixture is uniform; it takes every document as often"
+    ):
         compose([*MINE, "mixture=uniform", word])
 
 
@@ -238,4 +325,8 @@ def test_what_a_preset_set_is_frozen_with_its_name(tmp_path: Path) -> None:
     config = compose([*MINE, "mixture=ultralong", "data.max_epochs=8"])
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     again = load(tmp_path / "config.yaml").data
-    assert (again.mixture, again.length_weights, again.max_epochs) == ("ultralong", {"<4K": 0.1, ">8K": 2.0}, 8)
+    assert (again.mixture, again.length_weights, again.max_epochs) == (
+        "ultralong",
+        {"<4K": 0.1, ">8K": 2.0},
+        8,
+    )

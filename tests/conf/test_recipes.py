@@ -37,8 +37,12 @@ def test_recipe_passes_its_check_and_names_its_run(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("method", METHODS)
-def test_recipe_with_each_method_reads_back_as_itself(tmp_path: Path, name: str, method: str) -> None:
-    config = recipe(name, f"rope={method}", f"rope.factor={1 if method == 'none' else 8}", *MORE.get(method, []))
+def test_recipe_with_each_method_reads_back_as_itself(
+    tmp_path: Path, name: str, method: str
+) -> None:
+    config = recipe(
+        name, f"rope={method}", f"rope.factor={1 if method == 'none' else 8}", *MORE.get(method, [])
+    )
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert type(config.rope) is ROPE_CLASSES[method]
     assert load(tmp_path / "config.yaml") == config

@@ -196,10 +196,19 @@ def test_scaling_without_a_method_is_refused(good: DictConfig) -> None:
             r"text_key is 'b'; it is read by kind jsonl, parquet, arrow, hub, and this is text",
         ),
         (("kind=tree", "id_key=b"), r"id_key is 'b'; .* this is tree"),
-        (("kind=jsonl", "split=train"), r"split is 'train'; it is read by kind arrow, hub, and this is jsonl"),
-        (("kind=arrow", "revision=main"), r"revision is 'main'; it is read by kind hub, and this is arrow"),
+        (
+            ("kind=jsonl", "split=train"),
+            r"split is 'train'; it is read by kind arrow, hub, and this is jsonl",
+        ),
+        (
+            ("kind=arrow", "revision=main"),
+            r"revision is 'main'; it is read by kind hub, and this is arrow",
+        ),
         (("kind=hub", "pattern=*.x"), r"pattern is '\*\.x'; .* this is hub"),
-        (("kind=hub", "path=hf://datasets/a/b"), r"path is hf://datasets/a/b; kind hub takes a name such as org/name"),
+        (
+            ("kind=hub", "path=hf://datasets/a/b"),
+            r"path is hf://datasets/a/b; kind hub takes a name such as org/name",
+        ),
     ],
 )
 def test_reading_that_its_kind_does_not_know_is_refused(words: tuple[str, ...], says: str) -> None:
@@ -218,11 +227,16 @@ def test_reading_that_is_right_is_taken_to_the_letter() -> None:
         "id_key=yes",
     )
     source = compose([*GOOD, *(f"data.sources.mine.{word}" for word in words)]).data.sources["mine"]
-    assert [f"{key}={getattr(source, key)}" for key in (word.split("=")[0] for word in words)] == list(words)
+    assert [
+        f"{key}={getattr(source, key)}" for key in (word.split("=")[0] for word in words)
+    ] == list(words)
 
 
 def test_weights_are_for_all_sources_or_none() -> None:
-    with pytest.raises(ConfigError, match=r"data\.sources\.mine\.weight is not set; either every source has a weight"):
+    with pytest.raises(
+        ConfigError,
+        match=r"data\.sources\.mine\.weight is not set; either every source has a weight",
+    ):
         compose([*GOOD, "data.sources.other.path=./x", "data.sources.other.weight=1"])
 
 
@@ -236,13 +250,19 @@ def test_begin_and_end_must_leave_room_for_text() -> None:
     said = r"^data\.begin is bos; a piece of mine has 2 tokens, and data\.begin and data\.end leave no room"
     with pytest.raises(ConfigError, match=said):
         compose([*GOOD, *words, "data.sources.mine.piece_len=2"])
-    assert compose([*GOOD, *words, "data.sources.mine.piece_len=3"]).data.sources["mine"].piece_len == 3
+    assert (
+        compose([*GOOD, *words, "data.sources.mine.piece_len=3"]).data.sources["mine"].piece_len
+        == 3
+    )
 
 
 @pytest.mark.parametrize(
-    ("mask", "positions", "wanted"), [("true", "continue", "restart"), ("false", "restart", "continue")]
+    ("mask", "positions", "wanted"),
+    [("true", "continue", "restart"), ("false", "restart", "continue")],
 )
-def test_skipped_positions_are_one_count_of_what_attends_to_itself(mask: str, positions: str, wanted: str) -> None:
+def test_skipped_positions_are_one_count_of_what_attends_to_itself(
+    mask: str, positions: str, wanted: str
+) -> None:
     words = [*GOOD, "data.pose.target_length=4096", f"data.document_mask={mask}"]
     said = rf"^data\.positions is {positions}; with data\.pose and data\.document_mask={mask} .* set data\.positions={wanted}$"
     with pytest.raises(ConfigError, match=said):
@@ -253,10 +273,17 @@ def test_skipped_positions_are_one_count_of_what_attends_to_itself(mask: str, po
 def test_filler_must_not_be_synthetic_itself() -> None:
     words = [f"data.sources.{n}.{k}" for n in ("one", "two") for k in ("kind=repeat", "weight=1")]
     with pytest.raises(
-        ConfigError, match=r"data\.sources\.one\.filler is two; it must name another source; one of mine"
+        ConfigError,
+        match=r"data\.sources\.one\.filler is two; it must name another source; one of mine",
     ):
         compose(
-            [*GOOD, *words, "data.sources.mine.weight=1", "data.sources.one.filler=two", "data.sources.two.filler=mine"]
+            [
+                *GOOD,
+                *words,
+                "data.sources.mine.weight=1",
+                "data.sources.one.filler=two",
+                "data.sources.two.filler=mine",
+            ]
         )
 
 
@@ -301,39 +328,54 @@ def test_scratch_model_that_cannot_be_built_is_refused(key: str, value: Any) -> 
 
 
 def test_scratch_and_path_together_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"model\.path is x; a model from model\.scratch has no path"):
+    with pytest.raises(
+        ConfigError, match=r"model\.path is x; a model from model\.scratch has no path"
+    ):
         compose(["recipe=base", "model.path=x"])
 
 
 def test_content_leaves_out_what_decides_nothing() -> None:
-    one, two = TrainConfig(steps=1, lr=0.1), TrainConfig(steps=1, lr=0.1, wandb="off", micro_batch_size=4)
+    one, two = (
+        TrainConfig(steps=1, lr=0.1),
+        TrainConfig(steps=1, lr=0.1, wandb="off", micro_batch_size=4),
+    )
     assert content(one) == content(two)
     assert content(one) != content(TrainConfig(steps=2, lr=0.1))
     assert "wandb" not in content(one) and content(one)["betas"] == [0.9, 0.95]
 
 
 def test_a_setting_that_came_later_is_in_a_fingerprint_only_off_its_default() -> None:
-    before, now = content(TrainConfig(steps=1, lr=0.1)), content(TrainConfig(steps=1, lr=0.1, freeze=["norm"]))
+    before, now = (
+        content(TrainConfig(steps=1, lr=0.1)),
+        content(TrainConfig(steps=1, lr=0.1, freeze=["norm"])),
+    )
     assert "freeze" not in before and now == {**before, "freeze": ["norm"]}
 
 
 def test_the_decay_of_wsd_must_fit_after_the_warm_up() -> None:
     words = [*GOOD, "train.schedule=wsd", "train.warmup_steps=4"]
     with pytest.raises(
-        ConfigError, match=r"^train\.decay_steps is 7; it must be between 1 and what train\.warmup_steps 4 leaves"
+        ConfigError,
+        match=r"^train\.decay_steps is 7; it must be between 1 and what train\.warmup_steps 4 leaves",
     ):
         compose([*words, "train.decay_steps=7"])
     assert compose([*words, "train.decay_steps=6"]).train.decay_steps == 6
 
 
 def test_learning_rates_by_name_come_from_the_command_line() -> None:
-    words = [*GOOD, "train.lr_groups=[{pattern: lora_B, lr_scale: 16}]", "train.freeze=['layers\\.0']"]
+    words = [
+        *GOOD,
+        "train.lr_groups=[{pattern: lora_B, lr_scale: 16}]",
+        "train.freeze=['layers\\.0']",
+    ]
     train = compose(words).train
     assert (train.lr_groups[0].pattern, train.lr_groups[0].lr_scale) == ("lora_B", 16.0)
     assert train.freeze == ["layers\\.0"]
 
 
-@pytest.mark.parametrize(("word", "names"), [("all-linear", ["all-linear"]), ("[q_proj,v_proj]", ["q_proj", "v_proj"])])
+@pytest.mark.parametrize(
+    ("word", "names"), [("all-linear", ["all-linear"]), ("[q_proj,v_proj]", ["q_proj", "v_proj"])]
+)
 def test_an_adapter_comes_from_the_command_line(word: str, names: list[str]) -> None:
     lora = compose([*GOOD, "train.lora.rank=16", f"train.lora.targets={word}"]).train.lora
     assert (lora.rank, lora.names) == (16, names)
@@ -341,7 +383,16 @@ def test_an_adapter_comes_from_the_command_line(word: str, names: list[str]) -> 
 
 def test_settings_that_decide_results_are_not_neutral() -> None:
     decides = set(content(TrainConfig(steps=1, lr=0.1)))
-    assert {"steps", "lr", "global_batch_tokens", "schedule", "precision", "weight_decay", "betas", "eps"} <= decides
+    assert {
+        "steps",
+        "lr",
+        "global_batch_tokens",
+        "schedule",
+        "precision",
+        "weight_decay",
+        "betas",
+        "eps",
+    } <= decides
 
 
 def test_every_field_that_scripts_rely_on_exists() -> None:
@@ -373,20 +424,40 @@ def test_every_field_that_scripts_rely_on_exists() -> None:
         ("rope.factor=x", "rope.factor is x; it must be a number; "),
     ],
 )
-def test_length_that_is_no_integer_and_factor_that_is_no_number_are_refused(word: str, said: str) -> None:
+def test_length_that_is_no_integer_and_factor_that_is_no_number_are_refused(
+    word: str, said: str
+) -> None:
     with pytest.raises(ConfigError, match=re.escape(said)):
         compose([*GOOD, word])
 
 
 METHOD_WRONG = {
     ("pi", ""): r"^rope\.factor is not set; rope=pi needs a factor or a target_length",
-    ("dynamic", "rope.factor=2 rope.alpha=0.5"): r"^rope\.alpha is 0\.5; it must be a finite number of at least 1",
-    ("ntk_by_parts", "rope.factor=2 rope.beta_fast=1"): r"^rope\.beta_fast is 1\.0; it must be above rope\.beta_slow",
-    ("llama3", "rope.factor=2 rope.high_freq_factor=1"): r"^rope\.high_freq_factor is 1\.0; it must be above",
+    (
+        "dynamic",
+        "rope.factor=2 rope.alpha=0.5",
+    ): r"^rope\.alpha is 0\.5; it must be a finite number of at least 1",
+    (
+        "ntk_by_parts",
+        "rope.factor=2 rope.beta_fast=1",
+    ): r"^rope\.beta_fast is 1\.0; it must be above rope\.beta_slow",
+    (
+        "llama3",
+        "rope.factor=2 rope.high_freq_factor=1",
+    ): r"^rope\.high_freq_factor is 1\.0; it must be above",
     ("longrope", "rope.factor=2"): r"^rope\.long_factor is not set; it must be d/2 divisors",
-    ("longrope", "rope.factor=2 rope.long_factor=[1.0,-1.0]"): r"^rope\.long_factor has a number that is not above 0",
-    ("longrope", "rope.factor=2 rope.long_factor=[1.0] rope.attention_factor=nan"): r"^rope\.attention_factor is nan",
-    ("abf", "rope.factor=2 rope.rope_theta=1"): r"^rope\.rope_theta is 1\.0; it must be a finite number above 1",
+    (
+        "longrope",
+        "rope.factor=2 rope.long_factor=[1.0,-1.0]",
+    ): r"^rope\.long_factor has a number that is not above 0",
+    (
+        "longrope",
+        "rope.factor=2 rope.long_factor=[1.0] rope.attention_factor=nan",
+    ): r"^rope\.attention_factor is nan",
+    (
+        "abf",
+        "rope.factor=2 rope.rope_theta=1",
+    ): r"^rope\.rope_theta is 1\.0; it must be a finite number above 1",
     ("table", ""): r"^rope\.path is not set; rope=table reads its frequencies from a file",
     ("yarn", "rope.factor=2 rope.target_length=5000 rope.original_max_position_embeddings=1000"): (
         r"^rope\.factor is 2 and rope\.target_length is 5000; .* leads to 2000"
@@ -394,7 +465,10 @@ METHOD_WRONG = {
     ("yarn", "rope.target_length=1000 rope.original_max_position_embeddings=1000"): (
         r"^rope\.target_length is 1000; it must be longer than rope\.original_max_position_embeddings 1000"
     ),
-    ("yarn", "rope.factor=2 rope.mscale=1 rope.mscale_all_dim=1 rope.attention_factor=1"): r"it would be said twice",
+    (
+        "yarn",
+        "rope.factor=2 rope.mscale=1 rope.mscale_all_dim=1 rope.attention_factor=1",
+    ): r"it would be said twice",
     ("none", "rope.target_length=5000"): r"^rope\.target_length is 5000; rope=none scales nothing",
 }
 

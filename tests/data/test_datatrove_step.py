@@ -14,7 +14,8 @@ from place import RECIPE
 from stores import content_of, texts
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("datatrove") is None, reason="datatrove is missing: pip install 'ropewalk[datatrove]'"
+    importlib.util.find_spec("datatrove") is None,
+    reason="datatrove is missing: pip install 'ropewalk[datatrove]'",
 )
 
 SCRIPT = """
@@ -67,7 +68,9 @@ class Place:
         code = SCRIPT.format(die=die, words=words, workers=workers, log=log)
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         with (self.folder / "said.txt").open("w") as said:
-            process = subprocess.Popen([sys.executable, "-c", code], env=env, stderr=said, start_new_session=True)
+            process = subprocess.Popen(
+                [sys.executable, "-c", code], env=env, stderr=said, start_new_session=True
+            )
         try:
             return process.wait(120)
         finally:
@@ -108,7 +111,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_four_tasks_of_the_local_executor_equal_one_process(place: Place) -> None:
     assert place.execute("cache", workers=2) == 0
-    assert (place.done("cache"), len(place.shards("cache"))) == (["00000", "00001", "00002", "00003"], 6)
+    assert (place.done("cache"), len(place.shards("cache"))) == (
+        ["00000", "00001", "00002", "00003"],
+        6,
+    )
     assert place.finish("cache") == place.finish("whole")
 
 
@@ -116,7 +122,10 @@ def test_a_killed_task_is_redone_alone(place: Place) -> None:
     """Tasks 0 and 1 end, 2 is killed in its shard: only it and the last are run again, and no finished shard is touched."""
     assert place.execute("cache", workers=1, die=2) == -signal.SIGKILL
     before = place.shards("cache")
-    assert (place.done("cache"), sorted(before)) == (["00000", "00001"], ["00000", "00001", "00004", "00005"])
+    assert (place.done("cache"), sorted(before)) == (
+        ["00000", "00001"],
+        ["00000", "00001", "00004", "00005"],
+    )
     assert place.execute("cache", workers=1) == 0
     assert place.done("cache") == ["00000", "00001", "00002", "00003"]
     after = place.shards("cache")

@@ -30,7 +30,11 @@ def folders(tmp_path: Path) -> DataArtifacts:
 
 def pieces(sequences: Any, number: int) -> list[list[int]]:
     row, size = sequences[number], sequences.tokens(number)
-    return [row.input_ids[a:b].tolist() for a, b in zip(row.cu_seqlens, row.cu_seqlens[1:], strict=False) if a < size]
+    return [
+        row.input_ids[a:b].tolist()
+        for a, b in zip(row.cu_seqlens, row.cu_seqlens[1:], strict=False)
+        if a < size
+    ]
 
 
 def test_dataset_gathers_rows_with_labels_as_transformers_has_them(folders: DataArtifacts) -> None:
@@ -40,7 +44,9 @@ def test_dataset_gathers_rows_with_labels_as_transformers_has_them(folders: Data
         row, texts = rows[number], pieces(sequences, number)
         padding = 64 - sum(map(len, texts))
         assert row["input_ids"].tolist() == sum(texts, []) + [0] * padding
-        assert row["labels"].tolist() == [x for t in texts for x in [-100, *t[1:]]] + [-100] * padding
+        assert (
+            row["labels"].tolist() == [x for t in texts for x in [-100, *t[1:]]] + [-100] * padding
+        )
         assert row["position_ids"].tolist() == sequences[number].position_ids.tolist()
 
 
@@ -50,21 +56,29 @@ def test_dataset_is_an_ordinary_one(folders: DataArtifacts) -> None:
     assert rows.select([2])[0]["input_ids"].tolist() == sequences[2].input_ids.tolist()
     shuffled = rows.shuffle(seed=0)
     numbers = shuffled.with_format(None)["sequence"]
-    assert [r["input_ids"].tolist() for r in shuffled] == [sequences[n].input_ids.tolist() for n in numbers]
+    assert [r["input_ids"].tolist() for r in shuffled] == [
+        sequences[n].input_ids.tolist() for n in numbers
+    ]
     again = pickle.loads(pickle.dumps(rows))
     assert again[1]["labels"].tolist() == rows[1]["labels"].tolist()
     assert len(pickle.dumps(rows)) < 20_000  # places, not tokens
     assert np.stack(rows[:3]["input_ids"]).shape == (3, 64)
 
 
-def test_transformers_own_loss_on_a_gathered_row_is_that_of_its_documents(folders: DataArtifacts) -> None:
+def test_transformers_own_loss_on_a_gathered_row_is_that_of_its_documents(
+    folders: DataArtifacts,
+) -> None:
     """Borders are found by transformers from the positions, the labels are shifted by it."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=10_000, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+        vocab_size=10_000,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
     )
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
     row = {key: torch.from_numpy(value)[None] for key, value in as_dataset(folders)[0].items()}
@@ -92,11 +106,16 @@ def test_parquet_holds_every_sequence_without_padding(
     export.write(folders, tmp_path / "out")
     rows, sequences = load(tmp_path / "out", tmp_path / "cache"), folders.sequences()
     names = sorted(p.name for p in (tmp_path / "out" / "data").iterdir())
-    assert names == [f"train-{n:05}-of-{len(names):05}.parquet" for n in range(len(names))] and len(names) > 1
+    assert (
+        names == [f"train-{n:05}-of-{len(names):05}.parquet" for n in range(len(names))]
+        and len(names) > 1
+    )
     assert len(rows) == len(sequences)
     for number, row in enumerate(rows):
         texts = pieces(sequences, number)
-        assert row["input_ids"] == sum(texts, []) and row["attention_mask"] == [1] * len(row["input_ids"])
+        assert row["input_ids"] == sum(texts, []) and row["attention_mask"] == [1] * len(
+            row["input_ids"]
+        )
         assert row["seq_lengths"] == list(map(len, texts))
         assert row["labels"] == [x for t in texts for x in [-100, *t[1:]]]
         assert row["position_ids"] == [i for t in texts for i in range(len(t))]
@@ -127,7 +146,9 @@ def test_without_the_mask_a_row_is_one_stretch(tmp_path: Path) -> None:
         assert row["position_ids"] == list(range(len(row["input_ids"])))
 
 
-def test_an_export_is_made_once_and_another_plan_sets_it_aside(folders: DataArtifacts, tmp_path: Path) -> None:
+def test_an_export_is_made_once_and_another_plan_sets_it_aside(
+    folders: DataArtifacts, tmp_path: Path
+) -> None:
     first, said = export.write(folders, tmp_path / "out")
     assert "done in" in said and first.facts["sequences"] == len(folders.sequences())
     assert "skipped" in export.write(folders, tmp_path / "out")[1]
@@ -141,7 +162,8 @@ def test_a_folder_of_somebody_elses_is_left_alone(folders: DataArtifacts, tmp_pa
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("")
     with pytest.raises(
-        ConfigError, match=r"^--export is mine; it must be new, empty or an earlier export; give another"
+        ConfigError,
+        match=r"^--export is mine; it must be new, empty or an earlier export; give another",
     ):
         export.write(folders, tmp_path / "mine")
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
@@ -149,8 +171,13 @@ def test_a_folder_of_somebody_elses_is_left_alone(folders: DataArtifacts, tmp_pa
 
 OTHERS = {
     "a finished stage": lambda at: manifest.run_stage("data", {"plan": "x"}, at, lambda _: {}),
-    "a model's export": lambda at: manifest.run_stage("export", {"inputs": {}, "form": 1}, at, lambda _: {}),
-    "a foreign manifest": lambda at: (at.mkdir(), (at / "manifest.json").write_text('{"name": "an extension"}')),
+    "a model's export": lambda at: manifest.run_stage(
+        "export", {"inputs": {}, "form": 1}, at, lambda _: {}
+    ),
+    "a foreign manifest": lambda at: (
+        at.mkdir(),
+        (at / "manifest.json").write_text('{"name": "an extension"}'),
+    ),
     "a file": lambda at: at.write_text("mine"),
 }
 
@@ -160,10 +187,14 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("there", OTHERS)
-def test_what_is_no_export_is_not_taken_for_an_earlier_one(folders: DataArtifacts, tmp_path: Path, there: str) -> None:
+def test_what_is_no_export_is_not_taken_for_an_earlier_one(
+    folders: DataArtifacts, tmp_path: Path, there: str
+) -> None:
     OTHERS[there](tmp_path / "mine")  # type: ignore[no-untyped-call]
     before = content(tmp_path)
-    with pytest.raises(ConfigError, match=r"^--export is mine; it must be new, empty or an earlier export; [^\n]*$"):
+    with pytest.raises(
+        ConfigError, match=r"^--export is mine; it must be new, empty or an earlier export; [^\n]*$"
+    ):
         export.write(folders, tmp_path / "mine")
     assert content(tmp_path) == before
 

@@ -11,14 +11,18 @@ from ropewalk.data import retrieval
 
 @pytest.fixture(scope="module")
 def encode(tokenizer: Any) -> Any:
-    return lambda text: np.asarray(tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
+    return lambda text: np.asarray(
+        tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64
+    )
 
 
 FILLER = np.full(2000, 70, dtype=np.int64)
 
 
 @pytest.mark.parametrize("depth", [0.0, 0.3, 1.0])
-def test_passkey_has_the_asked_length_needle_and_answer(encode: Any, tokenizer: Any, depth: float) -> None:
+def test_passkey_has_the_asked_length_needle_and_answer(
+    encode: Any, tokenizer: Any, depth: float
+) -> None:
     made = retrieval.passkey(encode, FILLER, "40718", 400, depth)
     text = tokenizer.decode(made.ids)
     assert len(made.ids) == 400

@@ -33,7 +33,9 @@ def test_sequences_hold_the_text_of_the_files(place: Place) -> None:
     sequences = ran.folders.sequences()
     for number in range(len(sequences)):
         row = sequences[number]
-        for low, high, piece in zip(row.cu_seqlens, row.cu_seqlens[1:], ran.pieces()[number], strict=False):
+        for low, high, piece in zip(
+            row.cu_seqlens, row.cu_seqlens[1:], ran.pieces()[number], strict=False
+        ):
             assert high - low == piece["length"]
             assert any(tokenizer.decode(row.input_ids[low:high]) in text for text in all_text)
 
@@ -45,7 +47,10 @@ def test_two_sequence_lengths_share_one_token_store(place: Place) -> None:
     after = {p: p.stat().st_mtime_ns for p in (place.folder / "cache").rglob("tokens.bin")}
     assert len(before) == 2 and before == after
     assert short.folders.stores == long.folders.stores and short.folders.plan != long.folders.plan
-    assert (short.ledger["plan"]["tokens"], long.ledger["plan"]["seq_len"]) == (long.ledger["plan"]["tokens"], 128)
+    assert (short.ledger["plan"]["tokens"], long.ledger["plan"]["seq_len"]) == (
+        long.ledger["plan"]["tokens"],
+        128,
+    )
 
 
 def test_second_run_skips(place: Place) -> None:
@@ -79,14 +84,19 @@ def test_order_of_the_sources_in_the_settings_does_not_mix_up_their_texts(place:
             wanted = ran.ledger["sources"][name]["tokens_in_plan"]
             opened = ran.folders.store(name)
             assert sum(length for _, _, length in pieces) == wanted
-            assert all(start + length <= opened.length[d] and not opened.heldout[d] for d, start, length in pieces)
+            assert all(
+                start + length <= opened.length[d] and not opened.heldout[d]
+                for d, start, length in pieces
+            )
         assert AutoTokenizer.from_pretrained(str(ran.folders.tokenizer)).vocab_size <= 300
 
 
 def test_corpus_smaller_than_one_sequence_is_refused_with_the_numbers(place: Place) -> None:
     with pytest.raises(DataError) as said:
         place.run("data.seq_len=100000")
-    opened = [store.load(p, 0.2) for p in (place.folder / "cache" / "tokens").iterdir() if p.is_dir()]
+    opened = [
+        store.load(p, 0.2) for p in (place.folder / "cache" / "tokens").iterdir() if p.is_dir()
+    ]
     have = sum(int(s.length[~s.heldout].sum()) for s in opened)
     assert f"data.seq_len is 100000; the sources give {have} training tokens" in str(said.value)
 
@@ -94,7 +104,9 @@ def test_corpus_smaller_than_one_sequence_is_refused_with_the_numbers(place: Pla
 def test_source_without_a_readable_document_is_refused_with_the_reasons(place: Place) -> None:
     (place.folder / "empty").mkdir()
     (place.folder / "empty" / "a.txt").write_text(" ")
-    with pytest.raises(DataError, match=r"data\.sources\.empty\.path .* no document could be read \(empty: 1\)"):
+    with pytest.raises(
+        DataError, match=r"data\.sources\.empty\.path .* no document could be read \(empty: 1\)"
+    ):
         place.run(sources=("books", "empty"))
 
 
@@ -116,7 +128,9 @@ def rows(place: Place, *rows: dict[str, Any]) -> None:
     (place.folder / "books" / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_rows_by_template_and_id_reach_the_store_and_what_lacks_a_column_the_ledger(place: Place) -> None:
+def test_rows_by_template_and_id_reach_the_store_and_what_lacks_a_column_the_ledger(
+    place: Place,
+) -> None:
     from transformers import AutoTokenizer
 
     made = [{"title": f"Yarn {i}", "body": "rope " * 30, "key": f"b{i}"} for i in range(20)]
@@ -133,11 +147,18 @@ def test_rows_by_template_and_id_reach_the_store_and_what_lacks_a_column_the_led
     tokenizer = AutoTokenizer.from_pretrained(str(ran.folders.tokenizer))
     texts = {opened.ids[i]: tokenizer.decode(opened.document(i)) for i in range(len(opened.length))}
     assert texts == {row["key"]: f"{row['title']}: {row['body']}" for row in made}
-    assert ran.ledger["sources"]["books"]["refused"] == {"body is not text": 1, "no body": 1, "no key": 1}
+    assert ran.ledger["sources"]["books"]["refused"] == {
+        "body is not text": 1,
+        "no body": 1,
+        "no key": 1,
+    }
 
 
 def test_a_choice_of_reading_makes_a_store_and_a_tokenizer_of_its_own(place: Place) -> None:
-    rows(place, *({"text": f"rope {i} " * 30, "body": f"walk {i} " * 30, "key": i} for i in range(20)))
+    rows(
+        place,
+        *({"text": f"rope {i} " * 30, "body": f"walk {i} " * 30, "key": i} for i in range(20)),
+    )
     words = [[], ["text_key=body"], ["template={text}{body}"], ["id_key=key"]]
     made = [
         place.run(*(f"data.sources.books.{w}" for w in word), sources=("books",), output=f"o{n}")
@@ -165,12 +186,23 @@ def test_files_of_rows_that_are_lost_are_counted_by_their_rows_or_told_of(place:
     import pyarrow.parquet as pq
 
     rows(place, *({"text": f"rope {i} " * 30} for i in range(20)))
-    (place.folder / "books" / "b.json.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 1000)[:-9])
+    (place.folder / "books" / "b.json.gz").write_bytes(
+        gzip.compress(b'{"text": "a"}\n' * 1000)[:-9]
+    )
     (place.folder / "tables").mkdir()
-    pq.write_table(pa.table({"text": [f"walk {i} " * 30 for i in range(20)]}), place.folder / "tables" / "a.parquet")
+    pq.write_table(
+        pa.table({"text": [f"walk {i} " * 30 for i in range(20)]}),
+        place.folder / "tables" / "a.parquet",
+    )
     pq.write_table(pa.table({"body": ["x"] * 5000}), place.folder / "tables" / "b.parquet")
-    ran = place.run(f"data.sources.notes.path={place.folder / 'tables'}", sources=("books", "notes"))
+    ran = place.run(
+        f"data.sources.notes.path={place.folder / 'tables'}", sources=("books", "notes")
+    )
     assert ran.ledger["sources"]["books"]["refused"] == {"file: damaged gzip": 1}
     assert ran.ledger["sources"]["notes"]["refused"] == {"no column text": 5000}
-    told = [line for line in ran.ledger["warnings"] if "are lost, whole" in line or "cannot be read" in line]
+    told = [
+        line
+        for line in ran.ledger["warnings"]
+        if "are lost, whole" in line or "cannot be read" in line
+    ]
     assert len(told) == 2 and "5,000 documents of 5,020" in told[1]

@@ -38,7 +38,10 @@ def test_sequences_hold_each_document_between_its_marks(place: Place) -> None:
     from transformers import AutoTokenizer
 
     ran = place.run("data.packer=best_fit", *MARKED, "data.seq_len=1024")
-    tokenizer, sequences = AutoTokenizer.from_pretrained(str(ran.folders.tokenizer)), ran.folders.sequences()
+    tokenizer, sequences = (
+        AutoTokenizer.from_pretrained(str(ran.folders.tokenizer)),
+        ran.folders.sequences(),
+    )
     found = []
     for row in (sequences[n] for n in range(len(sequences))):
         for low, high in zip(row.cu_seqlens, row.cu_seqlens[1:], strict=False):
@@ -47,7 +50,12 @@ def test_sequences_hold_each_document_between_its_marks(place: Place) -> None:
                 assert (ids[0], ids[-1]) == (1, 0) and not {0, 1} & set(ids[1:-1])
                 assert row.labels[low:high].tolist() == [*ids[1:], -100]
                 found.append(tokenizer.decode(ids[1:-1]))
-    paths = [p for s in ("books", "notes") for p in (place.folder / s).iterdir() if not store.is_heldout(p.name, 0.2)]
+    paths = [
+        p
+        for s in ("books", "notes")
+        for p in (place.folder / s).iterdir()
+        if not store.is_heldout(p.name, 0.2)
+    ]
     assert sorted(found) == sorted(p.read_text() for p in paths)
 
 
@@ -59,7 +67,11 @@ def test_what_is_too_long_is_counted_by_source(place: Place, policy: str) -> Non
         train = opened.length[~opened.heldout]
         cut = int(np.maximum(train - 64, 0).sum()) if policy == "truncate" else 0
         dropped = train[train > 64] if policy == "drop" else train[:0]
-        assert (row["cut"], row["dropped"], row["dropped_documents"]) == (cut, int(dropped.sum()), len(dropped))
+        assert (row["cut"], row["dropped"], row["dropped_documents"]) == (
+            cut,
+            int(dropped.sum()),
+            len(dropped),
+        )
         assert all(start == 0 for _, start, _ in pieces)
         assert row["tokens_in_plan"] == int(train.sum()) - cut - int(dropped.sum())
     assert sum(s["cut"] + s["dropped"] for s in ran.ledger["sources"].values()) > 100
@@ -68,12 +80,20 @@ def test_what_is_too_long_is_counted_by_source(place: Place, policy: str) -> Non
 def test_what_is_dropped_does_not_shift_the_mixture(place: Place) -> None:
     words = ("data.sources.books.weight=0.75", "data.sources.notes.weight=0.25", "data.tokens=3000")
     ran = place.run(*words, "data.overlong=drop")
-    assert {n: row["tokens_in_plan"] for n, row in ran.ledger["sources"].items()} == {"books": 2250, "notes": 750}
+    assert {n: row["tokens_in_plan"] for n, row in ran.ledger["sources"].items()} == {
+        "books": 2250,
+        "notes": 750,
+    }
     assert ran.ledger["sources"]["books"]["dropped"] > 0
 
 
-def test_too_long_a_document_is_refused_but_not_in_a_source_that_gives_nothing(place: Place) -> None:
-    with pytest.raises(DataError, match=r"^data\.overlong is error; document \d\d\.txt of source books has \d+ tokens"):
+def test_too_long_a_document_is_refused_but_not_in_a_source_that_gives_nothing(
+    place: Place,
+) -> None:
+    with pytest.raises(
+        DataError,
+        match=r"^data\.overlong is error; document \d\d\.txt of source books has \d+ tokens",
+    ):
         place.run("data.overlong=error")
     words = [w.replace("books.weight=0.5", "books.weight=0") for w in SYNTHETIC]
     ran = place.run("data.overlong=error", *words, "data.tokens=2000", sources=("books",))
@@ -81,17 +101,28 @@ def test_too_long_a_document_is_refused_but_not_in_a_source_that_gives_nothing(p
 
 
 @pytest.mark.parametrize(("word", "said"), [('"<s>"', "<s>"), ("bos", "bos")])
-def test_mark_that_the_tokenizer_lacks_is_refused_before_a_token_is_written(place: Place, word: str, said: str) -> None:
+def test_mark_that_the_tokenizer_lacks_is_refused_before_a_token_is_written(
+    place: Place, word: str, said: str
+) -> None:
     with pytest.raises(
-        ConfigError, match=rf"^data\.begin is {said}; it must be one token of .* <\|endoftext\|>, or unset"
+        ConfigError,
+        match=rf"^data\.begin is {said}; it must be one token of .* <\|endoftext\|>, or unset",
     ):
         place.run(f"data.begin={word}")
     assert not list((place.folder / "cache").rglob("tokens.bin"))
 
 
 def test_choices_share_one_token_store_and_have_plans_of_their_own(place: Place) -> None:
-    words = ["data.packer=concat", "data.overlong=drop", "data.end=eos", "data.sources.notes.piece_len=40"]
-    made = [place.run(output="o"), *(place.run(word, output=f"o{n}") for n, word in enumerate(words))]
+    words = [
+        "data.packer=concat",
+        "data.overlong=drop",
+        "data.end=eos",
+        "data.sources.notes.piece_len=40",
+    ]
+    made = [
+        place.run(output="o"),
+        *(place.run(word, output=f"o{n}") for n, word in enumerate(words)),
+    ]
     assert len({str(ran.folders.stores) for ran in made}) == 1
     assert len({ran.folders.plan for ran in made}) == 5
 
@@ -111,9 +142,15 @@ def test_skipped_positions_are_the_readers_and_no_part_of_the_plan(place: Place)
     assert ran.folders.plan == plain.folders.plan == again.folders.plan
     assert "redone: pose.chunks was 2, is 3" in again.said
     found, before = ran.folders.sequences(), plain.folders.sequences()
-    highest = max(int(found.read(n, epoch).position_ids.max()) for n in range(len(found)) for epoch in range(5))
+    highest = max(
+        int(found.read(n, epoch).position_ids.max())
+        for n in range(len(found))
+        for epoch in range(5)
+    )
     assert 400 < highest < 512
-    assert all(found[n].input_ids.tolist() == before[n].input_ids.tolist() for n in range(len(found)))
+    assert all(
+        found[n].input_ids.tolist() == before[n].input_ids.tolist() for n in range(len(found))
+    )
 
 
 def test_summary_tells_what_was_dropped_and_marked(place: Place) -> None:

@@ -19,19 +19,30 @@ def planted(place: Place) -> None:
     train = [p for p in train if not store.is_heldout(p.name, 0.2)]
     text = train[0].read_text().split()
     names = [name for name in (f"x{i}.txt" for i in range(100)) if not store.is_heldout(name, 0.2)]
-    texts = [" ".join(text), " ".join([*text[:-4], "new", "words"]), f"A preface. {held.read_text()}"]
+    texts = [
+        " ".join(text),
+        " ".join([*text[:-4], "new", "words"]),
+        f"A preface. {held.read_text()}",
+    ]
     for name, written in zip(names, texts, strict=False):
         (place.folder / "notes" / name).write_text(written)
 
 
-CLEAN = ("data.duplicates.exact=remove", "data.duplicates.near=remove", "data.contamination.action=remove")
+CLEAN = (
+    "data.duplicates.exact=remove",
+    "data.duplicates.near=remove",
+    "data.contamination.action=remove",
+)
 
 
 def test_copies_and_held_out_text_leave_the_plan_on_request_and_are_counted(place: Place) -> None:
     planted(place)
     found, told = place.run().ledger, place.run(*CLEAN, output="clean")
     before, after = found["sources"]["notes"], told.ledger["sources"]["notes"]
-    assert (before["duplicates"]["exact_documents"], before["duplicates"]["near_documents"]) == (1, None)
+    assert (before["duplicates"]["exact_documents"], before["duplicates"]["near_documents"]) == (
+        1,
+        None,
+    )
     assert before["removed"] == {} and found["contamination"]["heldout"]["dirty"]
     assert {r: k["documents"] for r, k in after["removed"].items()} == {
         "exact duplicate": 1,
@@ -79,9 +90,16 @@ def test_synthetic_text_is_free_of_removed_documents(place: Place) -> None:
     (place.folder / "books" / name).write_text("Q " * 300)
     dirty = place.run(*SYNTHETIC, "data.tokens=20000", sources=("books",))
     clean = place.run(*SYNTHETIC, "data.tokens=20000", CLEAN[2], sources=("books",), output="clean")
-    copied = set(clean.folders.store("books").document(clean.folders.store("books").ids.index(name)).tolist())
+    copied = set(
+        clean.folders.store("books").document(clean.folders.store("books").ids.index(name)).tolist()
+    )
     rest = clean.folders.store("books")
-    others = {t for i in np.flatnonzero(~rest.heldout) if rest.ids[i] != name for t in rest.document(int(i)).tolist()}
+    others = {
+        t
+        for i in np.flatnonzero(~rest.heldout)
+        if rest.ids[i] != name
+        for t in rest.document(int(i)).tolist()
+    }
     assert copied - others
     made = {
         ran.folders.plan: {t for i in range(len(again.ids)) for t in again.document(i).tolist()}
@@ -96,7 +114,10 @@ def test_summary_tells_what_was_found_and_what_was_not_looked_for(place: Place) 
     planted(place)
     told = summary(place.run().ledger)
     told = " ".join(told.split())
-    assert re.search(r"notes: duplicates of earlier documents 1 exact \(\d+ tokens\); near ones not looked for", told)
+    assert re.search(
+        r"notes: duplicates of earlier documents 1 exact \(\d+ tokens\); near ones not looked for",
+        told,
+    )
     assert re.search(
         r"held-out text in training text: 1 of \d+ held-out documents have more than 20% of their stretches of 32 tokens",
         told,
@@ -113,16 +134,28 @@ def test_summary_tells_what_was_found_and_what_was_not_looked_for(place: Place) 
 def test_one_folder_as_two_sources_repeats_nothing_and_is_held_out_once(place: Place) -> None:
     """ProLong's 512K and 64K pieces, in small: disjoint lengths of one store say the same as the one source does."""
     copy, held = (
-        next(p for p in sorted((place.folder / "books").iterdir()) if store.is_heldout(p.name, 0.2) == wanted)
+        next(
+            p
+            for p in sorted((place.folder / "books").iterdir())
+            if store.is_heldout(p.name, 0.2) == wanted
+        )
         for wanted in (False, True)
     )
     names = [name for name in (f"x{i}.txt" for i in range(100)) if not store.is_heldout(name, 0.2)]
-    for name, text in zip(names, (copy.read_text(), f"A preface. {held.read_text()}"), strict=False):
+    for name, text in zip(
+        names, (copy.read_text(), f"A preface. {held.read_text()}"), strict=False
+    ):
         (place.folder / "books" / name).write_text(text)
     near = "data.duplicates.near=report"
     alone = place.run(near, sources=("books",), output="alone").ledger
-    words = [f"data.sources.{n}.{w}" for n in ("long", "short") for w in (f"path={place.folder / 'books'}", "weight=1")]
-    ran = place.run(*words, near, "data.sources.long.min_len=60", "data.sources.short.max_len=59", sources=())
+    words = [
+        f"data.sources.{n}.{w}"
+        for n in ("long", "short")
+        for w in (f"path={place.folder / 'books'}", "weight=1")
+    ]
+    ran = place.run(
+        *words, near, "data.sources.long.min_len=60", "data.sources.short.max_len=59", sources=()
+    )
     assert ran.folders.stores["long"] == ran.folders.stores["short"]
     found = [row["duplicates"] for row in ran.ledger["sources"].values()]
     wanted = alone["sources"]["books"]["duplicates"]
@@ -135,4 +168,7 @@ def test_one_folder_as_two_sources_repeats_nothing_and_is_held_out_once(place: P
 
 def nameless(found: dict[str, Any]) -> dict[str, Any]:
     """Without the sources of the documents."""
-    return {k: [(d["document"], d["share"]) for d in v] if isinstance(v, list) else v for k, v in found.items()}
+    return {
+        k: [(d["document"], d["share"]) for d in v] if isinstance(v, list) else v
+        for k, v in found.items()
+    }

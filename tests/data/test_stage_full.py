@@ -47,7 +47,10 @@ def test_a_full_disk_is_a_line_wherever_it_is_met(
 ) -> None:
     with monkeypatch.context() as patched:
         fill(patched, part, name)
-        with pytest.raises(ConfigError, match=rf"^cache_dir is {place.folder / 'cache'}; its disk .* is full; [^\n]*$"):
+        with pytest.raises(
+            ConfigError,
+            match=rf"^cache_dir is {place.folder / 'cache'}; its disk .* is full; [^\n]*$",
+        ):
             place.run(*WORDS, sources=("books",))
     assert not list((place.folder / "cache" / part).glob("*/manifest.json"))
     for link in [path for path in (place.folder / "cache").rglob(name) if path.is_symlink()]:
@@ -71,4 +74,6 @@ def test_an_array_is_written_as_numpy_reads_it(tmp_path: Path, array: np.ndarray
     clean._save(tmp_path / "one.npy", array)
     np.save(tmp_path / "two.npy", np.ascontiguousarray(array))
     assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "two.npy").read_bytes()
-    assert np.array_equal(np.load(tmp_path / "one.npy", mmap_mode="r" if array.size else None), array)
+    assert np.array_equal(
+        np.load(tmp_path / "one.npy", mmap_mode="r" if array.size else None), array
+    )

@@ -37,7 +37,12 @@ def test_ledger_counts_what_lies_on_disk(place: Place) -> None:
     notes = place.run().ledger["sources"]["notes"]
     held = sum(store.is_heldout(f"{i:02}.txt", 0.2) for i in range(20))
     assert notes["refused"] == {"empty": 1, "not UTF-8": 1}
-    assert (notes["documents"], notes["heldout_documents"], notes["epochs"], notes["cut"]) == (20, held, 1.0, 0)
+    assert (notes["documents"], notes["heldout_documents"], notes["epochs"], notes["cut"]) == (
+        20,
+        held,
+        1.0,
+        0,
+    )
 
 
 REPEATED = ("data.sources.books.weight=0.9", "data.sources.notes.weight=0.1", "data.tokens=6000")
@@ -54,15 +59,23 @@ KEPT = (
 
 
 @pytest.mark.parametrize("words", KEPT)
-def test_the_ledgers_entries_are_a_recount_of_the_plan(place: Place, words: tuple[str, ...]) -> None:
+def test_the_ledgers_entries_are_a_recount_of_the_plan(
+    place: Place, words: tuple[str, ...]
+) -> None:
     """Token by token over the pieces, and against what the mixture said of itself before it was packed."""
     ran = place.run(*words)
     marked = "data.end=eos" in words
     for name, pieces in ran.by_source().items():
         opened, row = ran.folders.store(name), ran.ledger["sources"][name]
-        tokens = Counter((d, t - marked) for d, start, length in pieces for t in range(start, start + length))
+        tokens = Counter(
+            (d, t - marked) for d, start, length in pieces for t in range(start, start + length)
+        )
         tokens = Counter({(d, t): n for (d, t), n in tokens.items() if 0 <= t < opened.length[d]})
-        assert tokens.total() == row["tokens_in_plan"] == sum(b["plan_tokens"] for b in row["by_length"].values())
+        assert (
+            tokens.total()
+            == row["tokens_in_plan"]
+            == sum(b["plan_tokens"] for b in row["by_length"].values())
+        )
         assert (row["distinct"], row["repeated"]) == (len(tokens), tokens.total() - len(tokens))
         assert row["plan_documents"] == len({d for d, _ in tokens})
         assert row["most_taken"] == max(tokens.values(), default=0)
@@ -87,7 +100,8 @@ def test_a_plan_that_does_not_hold_what_was_taken_is_refused(place: Place) -> No
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         writer.write_table(table)
     with pytest.raises(
-        ProofError, match=r"^the plan holds 5 tokens of source books; it must hold the \d+ that the mixture took; "
+        ProofError,
+        match=r"^the plan holds 5 tokens of source books; it must hold the \d+ that the mixture took; ",
     ):
         place.run(output="again")
 
@@ -95,21 +109,31 @@ def test_a_plan_that_does_not_hold_what_was_taken_is_refused(place: Place) -> No
 def test_a_plan_that_repeats_a_document_more_often_than_was_taken_is_refused() -> None:
     """The tokens add up all the same: another document's are missing."""
     row = {"distinct": 10, "repeated": 20, "tokens_in_plan": 30, "most_taken": 3, "repeats": 2}
-    with pytest.raises(ProofError, match=r"^the plan holds 3 takings of one document of source a; it must hold the 2 "):
+    with pytest.raises(
+        ProofError,
+        match=r"^the plan holds 3 takings of one document of source a; it must hold the 2 ",
+    ):
         prove("a", row)
     prove("a", row | {"repeats": 3})
 
 
 def test_left_out_says_why(place: Place) -> None:
     held = store.is_heldout
-    ran = place.run("data.overlong=drop", "data.sources.books.weight=1", "data.sources.notes.weight=0")
-    books, notes = ran.ledger["sources"]["books"]["left_out"], ran.ledger["sources"]["notes"]["left_out"]
+    ran = place.run(
+        "data.overlong=drop", "data.sources.books.weight=1", "data.sources.notes.weight=0"
+    )
+    books, notes = (
+        ran.ledger["sources"]["books"]["left_out"],
+        ran.ledger["sources"]["notes"]["left_out"],
+    )
     assert set(books) == {"held_out", "overlong"} and set(notes) == {"held_out", "not_drawn"}
     assert notes["not_drawn"]["documents"] == sum(not held(f"{i:02}.txt", 0.2) for i in range(20))
 
 
 def test_ledger_counts_documents_by_length_before_and_after(place: Place) -> None:
-    ran = place.run("data.sources.notes.weight=0", "data.sources.books.weight=1", "data.tokens=9000")
+    ran = place.run(
+        "data.sources.notes.weight=0", "data.sources.books.weight=1", "data.tokens=9000"
+    )
     row, idle = (ran.ledger["sources"][name] for name in ("books", "notes"))
     opened = ran.folders.store("books")
     train, taken = opened.length[~opened.heldout], taken_of(ran, "books")
@@ -137,13 +161,19 @@ def test_short_chats_packed_to_128k_are_exposed(place: Place) -> None:
     ran = place.run("data.seq_len=131072", sources=("chats",))
     plan = ran.ledger["plan"]
     assert plan["sequences"] >= 2 and plan["own_context_share"]["32768"] == 0
-    assert plan["longest_own_context"] == max(p["length"] for row in ran.pieces() for p in row) - 1 < 1000
+    assert (
+        plan["longest_own_context"]
+        == max(p["length"] for row in ran.pieces() for p in row) - 1
+        < 1000
+    )
     said = (
         "data.seq_len is 131072; no token of the plan has more than 32,768 tokens of its own document before it (the most is "
         f"{plan['longest_own_context']}); the model is trained at the length but never at the distance; add longer documents"
     )
     assert any(line.startswith(said) for line in ran.ledger["warnings"])
-    assert "WARNING data.seq_len is 131072; no token of the plan has more than 32,768" in summary(ran.ledger)
+    assert "WARNING data.seq_len is 131072; no token of the plan has more than 32,768" in summary(
+        ran.ledger
+    )
 
 
 def test_long_documents_are_not_warned_of(place: Place) -> None:
@@ -154,7 +184,9 @@ def test_long_documents_are_not_warned_of(place: Place) -> None:
 
 
 def test_pages_show_the_documents_between_their_marks(place: Place) -> None:
-    ran = place.run("data.packer=single", "data.end=eos", "data.seq_len=1024", 'data.begin="<|pad|>"')
+    ran = place.run(
+        "data.packer=single", "data.end=eos", "data.seq_len=1024", 'data.begin="<|pad|>"'
+    )
     told = pages(ran.folders, 3, 0)
     assert told == pages(ran.folders, 3, 0) != pages(ran.folders, 3, 1)
     shown = re.split(r"(?m)^sequence ", told)[1:]
@@ -172,4 +204,6 @@ def test_pages_show_the_documents_between_their_marks(place: Place) -> None:
 def test_more_than_there_are_shows_all(place: Place) -> None:
     ran = place.run()
     told, there = pages(ran.folders, 10_000, 0), len(ran.folders.sequences())
-    assert sorted(int(part.split()[0]) for part in re.split(r"(?m)^sequence ", told)[1:]) == list(range(there))
+    assert sorted(int(part.split()[0]) for part in re.split(r"(?m)^sequence ", told)[1:]) == list(
+        range(there)
+    )

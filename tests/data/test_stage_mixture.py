@@ -19,7 +19,11 @@ def test_weights_are_kept_to_within_a_sequence(place: Place) -> None:
 
 
 def test_short_documents_come_seldom_and_the_sources_keep_their_ratio(place: Place) -> None:
-    ran = place.run('data.length_weights={"<50": 0.1}', "data.sources.notes.length_weights={}", "data.tokens=2000")
+    ran = place.run(
+        'data.length_weights={"<50": 0.1}',
+        "data.sources.notes.length_weights={}",
+        "data.tokens=2000",
+    )
     opened = {name: ran.folders.store(name) for name in ("books", "notes")}
     train = {name: int(s.length[~s.heldout].sum()) for name, s in opened.items()}
     rows = ran.ledger["sources"]
@@ -27,7 +31,9 @@ def test_short_documents_come_seldom_and_the_sources_keep_their_ratio(place: Pla
     assert abs(rows["books"]["tokens_in_plan"] - 2000 * train["books"] / sum(train.values())) < 1
     books, taken = opened["books"], taken_of(ran, "books")
     times = {d: taken[d] / int(books.length[d]) for d in np.flatnonzero(~books.heldout).tolist()}
-    short, long = ([t for d, t in times.items() if (books.length[d] < 50) == s] for s in (True, False))
+    short, long = (
+        [t for d, t in times.items() if (books.length[d] < 50) == s] for s in (True, False)
+    )
     assert len(short) > 3 and sum(short) / len(short) < 0.4 * sum(long) / len(long)
     assert np.ceil(max(times.values())) == rows["books"]["repeats"]
 
@@ -42,7 +48,11 @@ def test_plan_of_ranges_is_named_by_what_they_mean(place: Place) -> None:
     off = [f"data.sources.{name}.length_weights={{}}" for name in ("books", "notes")]
     assert fu == spelled == by_source != plain
     assert place.run(*off, 'data.length_weights={"<8": 7}', output="d").folders.plan == plain
-    words = ("data.sources.books.min_len=20", "data.sources.books.max_len=90", 'data.buckets={"<20": 1, ">=20": 2}')
+    words = (
+        "data.sources.books.min_len=20",
+        "data.sources.books.max_len=90",
+        'data.buckets={"<20": 1, ">=20": 2}',
+    )
     others = [
         place.run("data.tokens=900", "data.max_epochs=100", *word, output=f"e{n}").folders.plan
         for n, word in enumerate([(), *zip(words, strict=True)])
@@ -61,7 +71,9 @@ def test_documents_outside_min_len_and_max_len_are_left_out_and_counted(place: P
     out = [int(opened.length[d]) for d in train if d not in inside]
     assert (row["outside_length"], row["outside_length_documents"]) == (sum(out), len(out))
     assert row["left_out"]["outside_length"] == {"documents": len(out), "tokens": sum(out)}
-    assert re.search(rf"tokens not in the plan .*outside length\nbooks .* {sum(out):,}", summary(ran.ledger))
+    assert re.search(
+        rf"tokens not in the plan .*outside length\nbooks .* {sum(out):,}", summary(ran.ledger)
+    )
 
 
 def test_length_counts_begin_and_end(place: Place) -> None:
@@ -83,13 +95,18 @@ def test_buckets_share_each_sources_tokens_and_what_lacks_is_told(place: Place) 
     assert abs(long - 0.3 * row["tokens_in_plan"]) < 1
     notes = ran.ledger["sources"]["notes"]["buckets"]
     assert int(ran.folders.store("notes").length.max()) < 200
-    assert notes[">=200"]["taken"] == 0 and notes["<200"]["taken"] == ran.ledger["sources"]["notes"]["tokens_in_plan"]
+    assert (
+        notes[">=200"]["taken"] == 0
+        and notes["<200"]["taken"] == ran.ledger["sources"]["notes"]["tokens_in_plan"]
+    )
     said = f"notes: tokens of lengths that it has no document of were taken from <200: {notes['>=200']['asked']:,} of >=200"
     assert said in " ".join(summary(ran.ledger).split())
 
 
 def test_bucket_without_a_document_is_refused_before_a_plan(place: Place) -> None:
-    with pytest.raises(DataError, match=r"^data\.buckets >=1M is 0\.5; a bucket must hold a training document"):
+    with pytest.raises(
+        DataError, match=r"^data\.buckets >=1M is 0\.5; a bucket must hold a training document"
+    ):
         place.run('data.buckets={"<1M": 0.5, ">=1M": 0.5}')
     assert not list((place.folder / "cache").rglob("plan.arrow"))
 
@@ -116,7 +133,11 @@ def test_what_is_asked_of_the_mixture_is_printed_and_else_nothing(
 ) -> None:
     place.run()
     assert "mixture" not in capsys.readouterr().out
-    place.run("mixture=ultralong", "data.sources.notes.length_weights={}", "data.sources.books.max_len=9999")
+    place.run(
+        "mixture=ultralong",
+        "data.sources.notes.length_weights={}",
+        "data.sources.books.max_len=9999",
+    )
     said = "mixture: ultralong; expected repeats <4K 0.1, >8K 2; expected repeats of notes all 1; books of 1 to 9,999 tokens; "
     assert said + "a document at most 20 times" in capsys.readouterr().out
 
@@ -124,8 +145,14 @@ def test_what_is_asked_of_the_mixture_is_printed_and_else_nothing(
 def test_one_folder_at_two_lengths_of_piece(place: Place) -> None:
     """ProLong's 512K and 64K pieces, in small: no document in both, one token store, its held-out documents once."""
     path = f"path={place.folder / 'books'}"
-    words = [f"data.sources.{name}.{word}" for name in ("long", "short") for word in (path, "weight=0.5")]
-    words += ["data.sources.long.min_len=60", "data.sources.short.max_len=59", "data.sources.short.piece_len=32"]
+    words = [
+        f"data.sources.{name}.{word}" for name in ("long", "short") for word in (path, "weight=0.5")
+    ]
+    words += [
+        "data.sources.long.min_len=60",
+        "data.sources.short.max_len=59",
+        "data.sources.short.piece_len=32",
+    ]
     ran = place.run(*words, "data.seq_len=128", sources=())
     assert ran.folders.stores["long"] == ran.folders.stores["short"]
     parts = {name: taken_of(ran, name) for name in ("long", "short")}

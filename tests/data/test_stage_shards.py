@@ -28,7 +28,9 @@ def test_tasks_then_a_merge_give_the_same_stores_and_plan(place: Place, small_sh
     made = [shard for task in (3, 0, 2, 1) for shard in stage.make_shards(config, inputs, task, 4)]
     assert sorted(f"{name}/{number:05}" for name, number in made) == sorted(missing)
     assert len(set(made)) == len(made) > 4 and {name for name, _ in made} == {"books", "notes"}
-    assert stage.missing_shards(config, inputs) == [] and not list((place.folder / "cache" / "plans").glob("*"))
+    assert stage.missing_shards(config, inputs) == [] and not list(
+        (place.folder / "cache" / "plans").glob("*")
+    )
     assert place.run(*words).ledger == whole.ledger
     assert content_of(place.folder / "cache") == content_of(place.folder / "whole")
 
@@ -36,10 +38,16 @@ def test_tasks_then_a_merge_give_the_same_stores_and_plan(place: Place, small_sh
 def test_shards_are_shared_out_over_all_sources(place: Place) -> None:
     """Counted through the sources: two of one shard each go to two tasks, a third has nothing to do."""
     config, inputs = place.config(), stage.Inputs(None)
-    assert [stage.make_shards(config, inputs, task, 3) for task in range(3)] == [[("books", 0)], [("notes", 0)], []]
+    assert [stage.make_shards(config, inputs, task, 3) for task in range(3)] == [
+        [("books", 0)],
+        [("notes", 0)],
+        [],
+    ]
 
 
-def test_number_of_shards_changes_no_document(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_shards_changes_no_document(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = place.run(cache="one", output="one")
     _small(monkeypatch)
     many = place.run(cache="many", output="many")
@@ -54,10 +62,15 @@ def test_workers_are_the_cores_unless_set(place: Place) -> None:
 
     assert stage.workers(place.config("data.workers=5").data) == 5
     assert stage.workers(place.config().data) == len(os.sched_getaffinity(0))
-    with pytest.raises(ConfigError, match=r"^data\.workers is 0; it must be at least 1; unset it for the cores$"):
+    with pytest.raises(
+        ConfigError, match=r"^data\.workers is 0; it must be at least 1; unset it for the cores$"
+    ):
         place.config("data.workers=0")
 
 
 def test_workers_redo_nothing(place: Place) -> None:
     place.run("data.workers=1")
-    assert place.run("data.workers=2").said == "data: done before with the same settings and inputs; skipped"
+    assert (
+        place.run("data.workers=2").said
+        == "data: done before with the same settings and inputs; skipped"
+    )

@@ -13,7 +13,9 @@ from ropewalk.data.tokens import store
 def test_short_synthetic_documents_are_not_cut_to_fill_gaps(place: Place) -> None:
     words = [w.replace("again.kind=repeat", "again.kind=passkey") for w in SYNTHETIC]
     words = [w.replace("again.weight=0.5", "again.weight=9.5") for w in words]
-    assert_whole(place.run(*words, "data.seq_len=1024", "data.tokens=20000", sources=("books",)), "again")
+    assert_whole(
+        place.run(*words, "data.seq_len=1024", "data.tokens=20000", sources=("books",)), "again"
+    )
 
 
 def test_synthetic_sources_stay_whole(place: Place) -> None:
@@ -27,7 +29,10 @@ def test_pass_keys_stay_whole_and_can_be_read(place: Place) -> None:
 
     words = [w.replace("again.kind=repeat", "again.kind=passkey") for w in SYNTHETIC]
     ran = place.run(*words, "data.seq_len=1024", "data.tokens=40000", sources=("books",))
-    tokenizer, opened = AutoTokenizer.from_pretrained(str(ran.folders.tokenizer)), ran.folders.store("again")
+    tokenizer, opened = (
+        AutoTokenizer.from_pretrained(str(ran.folders.tokenizer)),
+        ran.folders.store("again"),
+    )
     for index in range(len(opened.length)):
         text = tokenizer.decode(opened.document(index))
         key = re.search(r"What is the pass key\? The pass key is (\d{5})$", text)
@@ -43,7 +48,9 @@ def test_synthetic_text_comes_from_training_documents_only(place: Place) -> None
     secret = set(books.document(books.ids.index(name)).tolist())
     shared = {t for i in np.flatnonzero(~books.heldout) for t in books.document(int(i)).tolist()}
     assert secret - shared
-    assert not (secret - shared) & {t for i in range(len(again.length)) for t in again.document(i).tolist()}
+    assert not (secret - shared) & {
+        t for i in range(len(again.length)) for t in again.document(i).tolist()
+    }
 
 
 def test_filler_that_is_all_held_out_is_refused(place: Place) -> None:
@@ -64,7 +71,13 @@ def test_near_pass_keys_leave_room_for_the_task_in_a_small_vocabulary(place: Pla
 
 
 def test_synthetic_documents_leave_room_for_their_marks(place: Place) -> None:
-    ran = place.run(*SYNTHETIC, *MARKED, "data.sources.again.piece_len=50", "data.packer=single", sources=("books",))
+    ran = place.run(
+        *SYNTHETIC,
+        *MARKED,
+        "data.sources.again.piece_len=50",
+        "data.packer=single",
+        sources=("books",),
+    )
     opened = ran.folders.store("again")
     assert set(opened.length.tolist()) == {48}
     assert sorted(ran.by_source()["again"]) == [(i, 0, 50) for i in range(len(opened.length))]
@@ -80,6 +93,8 @@ def test_made_up_documents_are_taken_once_whatever_the_lengths_say(place: Place)
 
 def test_numbers_by_length_may_find_made_up_documents_alone(place: Place) -> None:
     words = [w.replace("books.weight=0.5", "books.weight=0") for w in SYNTHETIC]
-    ran = place.run(*words, 'data.buckets={"<1K": 1, ">=1K": 1}', "data.tokens=2000", sources=("books",))
+    ran = place.run(
+        *words, 'data.buckets={"<1K": 1, ">=1K": 1}', "data.tokens=2000", sources=("books",)
+    )
     assert ran.ledger["sources"]["books"]["tokens_in_plan"] == 0
     assert_whole(ran, "again")

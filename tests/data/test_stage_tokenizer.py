@@ -29,19 +29,34 @@ def run(place: Place, folder: Path) -> str:
     return stage.run(place.config(), stage.Inputs(str(folder)), place.folder / "data")[1]
 
 
-def test_another_share_of_held_out_text_tokenises_nothing_and_plans_anew(place: Place, folder: Path) -> None:
+def test_another_share_of_held_out_text_tokenises_nothing_and_plans_anew(
+    place: Place, folder: Path
+) -> None:
     """With the tokenizer of a base; one that is trained on the sources reads training text only, so it becomes another."""
     found, written = {}, {}
     for share in (0.2, 0.5, 0.2):
-        stage.run(place.config(f"data.heldout={share}"), stage.Inputs(str(folder)), place.folder / "data")
+        stage.run(
+            place.config(f"data.heldout={share}"), stage.Inputs(str(folder)), place.folder / "data"
+        )
         folders = DataArtifacts.of(place.folder, place.folder / "cache")
-        found[share] = {n: [i for i, h in zip(s.ids, s.heldout, strict=True) if h] for n, s in stores(folders).items()}
-        written[share] = {p: p.stat().st_mtime_ns for p in (place.folder / "cache" / "tokens").rglob("*.bin")}
-        assert found[share] == {n: [i for i in s.ids if store.is_heldout(i, share)] for n, s in stores(folders).items()}
+        found[share] = {
+            n: [i for i, h in zip(s.ids, s.heldout, strict=True) if h]
+            for n, s in stores(folders).items()
+        }
+        written[share] = {
+            p: p.stat().st_mtime_ns for p in (place.folder / "cache" / "tokens").rglob("*.bin")
+        }
+        assert found[share] == {
+            n: [i for i in s.ids if store.is_heldout(i, share)] for n, s in stores(folders).items()
+        }
         plan = {int(d) for d in folders.sequences().document.tolist()}
-        held = np.flatnonzero(np.concatenate([s.heldout for s in stores(folders).values()])).tolist()
+        held = np.flatnonzero(
+            np.concatenate([s.heldout for s in stores(folders).values()])
+        ).tolist()
         assert plan and not plan & set(held)
-    assert written[0.2] == written[0.5] and all(set(found[0.2][n]) < set(found[0.5][n]) for n in found[0.2])
+    assert written[0.2] == written[0.5] and all(
+        set(found[0.2][n]) < set(found[0.5][n]) for n in found[0.2]
+    )
 
 
 def stores(folders: DataArtifacts) -> dict[str, store.Store]:
@@ -59,14 +74,24 @@ def set_key(**found: Any) -> Callable[[Path], None]:
 CHANGES = {
     "eos": (set_key(eos_token="<|pad|>"), "tokenizer_config.json", "<|pad|>"),
     "length": (set_key(model_max_length=4096), "tokenizer_config.json", "4096"),
-    "template": (lambda at: (at / "chat_template.jinja").write_text("{{ 1 }}"), "chat_template.jinja", "{{ 1 }}"),
+    "template": (
+        lambda at: (at / "chat_template.jinja").write_text("{{ 1 }}"),
+        "chat_template.jinja",
+        "{{ 1 }}",
+    ),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_that_moves_no_id_reaches_the_run_and_redoes_no_token(place: Place, folder: Path, change: str) -> None:
+def test_a_change_that_moves_no_id_reaches_the_run_and_redoes_no_token(
+    place: Place, folder: Path, change: str
+) -> None:
     run(place, folder)
-    tokens = {path: path.stat().st_mtime_ns for path in (place.folder / "cache").rglob("*") if path.is_file()}
+    tokens = {
+        path: path.stat().st_mtime_ns
+        for path in (place.folder / "cache").rglob("*")
+        if path.is_file()
+    }
     do, name, wanted = CHANGES[change]
     do(folder)
     assert "redone: tokenizer_files was" in run(place, folder)

@@ -24,10 +24,21 @@ def phase(config: Config, folder: Path, data: DataArtifacts, begin: int) -> dict
     said = previous_phase.load_optimizer_state(config, run.checkpoints, progress)
     checkpoint_folder.sha256 = whole
     trainer.train(
-        run.engine, config, replace(run.feed, start=begin), folder / "train", run.mesh, run.checkpoints, progress
+        run.engine,
+        config,
+        replace(run.feed, start=begin),
+        folder / "train",
+        run.mesh,
+        run.checkpoints,
+        progress,
     )
     previous_phase.save_for_next_phase(config, run.checkpoints, progress)
-    found = {"said": said, "hashed": hashed, "weights": weights(run.engine), **told(folder / "train")}
+    found = {
+        "said": said,
+        "hashed": hashed,
+        "weights": weights(run.engine),
+        **told(folder / "train"),
+    }
     run.engine.destroy()
     return found
 

@@ -73,9 +73,21 @@ def start(work: Work) -> Run:
     accumulated = accumulation_steps(config, mesh.dp_size)
     with in_pieces():
         live = engine.build_engine(model, config, accumulated, mesh)
-    places = {"dp_rank": mesh.dp_rank, "dp_size": mesh.dp_size, "sp_rank": mesh.sp_rank, "sp_size": mesh.sp_size}
-    feed = BatchLoader(work.data.sequences(), seed=config.seed, micro=1, accumulated=accumulated, **places)
-    return Run(live, Checkpointer(live, work.folder / "checkpoints", config.train, mesh, work.content), feed, mesh)
+    places = {
+        "dp_rank": mesh.dp_rank,
+        "dp_size": mesh.dp_size,
+        "sp_rank": mesh.sp_rank,
+        "sp_size": mesh.sp_size,
+    }
+    feed = BatchLoader(
+        work.data.sequences(), seed=config.seed, micro=1, accumulated=accumulated, **places
+    )
+    return Run(
+        live,
+        Checkpointer(live, work.folder / "checkpoints", config.train, mesh, work.content),
+        feed,
+        mesh,
+    )
 
 
 def trained(work: Work) -> dict[str, Any]:
@@ -88,8 +100,23 @@ def trained(work: Work) -> dict[str, Any]:
     if work.trouble is not None:
         work.trouble(work, run.engine)
     measured = work.more.get("validation")
-    trainer.train(run.engine, work.config, run.feed, work.folder, run.mesh, run.checkpoints, progress, None, measured)
-    return {"began": began, "failed": run.checkpoints.failed, "weights": weights(run.engine), **told(work.folder)}
+    trainer.train(
+        run.engine,
+        work.config,
+        run.feed,
+        work.folder,
+        run.mesh,
+        run.checkpoints,
+        progress,
+        None,
+        measured,
+    )
+    return {
+        "began": began,
+        "failed": run.checkpoints.failed,
+        "weights": weights(run.engine),
+        **told(work.folder),
+    }
 
 
 @dataclass
@@ -113,9 +140,16 @@ def ended(work: Work) -> dict[str, Any]:
     began = progress.step
     if work.trouble is not None:
         work.trouble(work, run.engine)
-    trainer.train(run.engine, work.config, run.feed, work.folder, run.mesh, run.checkpoints, progress)
+    trainer.train(
+        run.engine, work.config, run.feed, work.folder, run.mesh, run.checkpoints, progress
+    )
     run.checkpoints.save_trained(progress)
-    return {"began": began, "failed": run.checkpoints.failed, "weights": weights(run.engine), **told(work.folder)}
+    return {
+        "began": began,
+        "failed": run.checkpoints.failed,
+        "weights": weights(run.engine),
+        **told(work.folder),
+    }
 
 
 def told(folder: Path) -> dict[str, Any]:
@@ -130,7 +164,10 @@ def told(folder: Path) -> dict[str, Any]:
 
 
 def weights(live: Any) -> dict[str, np.ndarray]:
-    return {name: t.float().numpy() for name, t in save.gather_full_state_dict(live.module.named_parameters()).items()}
+    return {
+        name: t.float().numpy()
+        for name, t in save.gather_full_state_dict(live.module.named_parameters()).items()
+    }
 
 
 def loaded(work: Work) -> dict[str, Any]:
@@ -138,7 +175,12 @@ def loaded(work: Work) -> dict[str, Any]:
     run, said = start(work), []
     run.checkpoints._say = said.append  # type: ignore[method-assign]
     progress = run.checkpoints.load()
-    return {"step": progress.step, "said": said, "weights": weights(run.engine), "states": whole_states(run.engine)}
+    return {
+        "step": progress.step,
+        "said": said,
+        "weights": weights(run.engine),
+        "states": whole_states(run.engine),
+    }
 
 
 def whole_states(live: Any) -> dict[str, dict[str, np.ndarray]]:
@@ -148,7 +190,11 @@ def whole_states(live: Any) -> dict[str, dict[str, np.ndarray]]:
         held = {"fp32": flat.tensor, **states(live).get(key, {})}
         for piece in flat.pieces:
             for name, value in held.items():
-                part = value.reshape(-1)[piece.offset : piece.offset + piece.numel] if value.dim() else value
+                part = (
+                    value.reshape(-1)[piece.offset : piece.offset + piece.numel]
+                    if value.dim()
+                    else value
+                )
                 mine.append((piece.name, name, piece.start, part.detach().clone().numpy()))
     everyone: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(everyone, mine)

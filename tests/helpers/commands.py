@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Any
 
 STDLIB = Path(json.__file__).parent.parent
-PACKAGES = ("asyncio", "email", "http", "json", "logging", "unittest", "xml", "concurrent", "importlib", "argparse.py")
+PACKAGES = (
+    "asyncio",
+    "email",
+    "http",
+    "json",
+    "logging",
+    "unittest",
+    "xml",
+    "concurrent",
+    "importlib",
+    "argparse.py",
+)
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
 SMALL = [
     "recipe=demo",
@@ -32,7 +43,9 @@ SMALL = [
 def corpus(folder: Path) -> None:
     """A source tree `corpus/`: the packages, by copy."""
     for name in PACKAGES:
-        files = sorted((STDLIB / name).rglob("*.py")) if (STDLIB / name).is_dir() else [STDLIB / name]
+        files = (
+            sorted((STDLIB / name).rglob("*.py")) if (STDLIB / name).is_dir() else [STDLIB / name]
+        )
         for file in files:
             target = folder / "corpus" / file.relative_to(STDLIB)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -40,11 +53,17 @@ def corpus(folder: Path) -> None:
 
 
 def command(work: Path, verb: str, *words: str) -> list[str]:
-    places = [f"data.sources.stdlib.path={work / 'corpus'}", f"cache_dir={work / 'cache'}", f"runs_dir={work / 'runs'}"]
+    places = [
+        f"data.sources.stdlib.path={work / 'corpus'}",
+        f"cache_dir={work / 'cache'}",
+        f"runs_dir={work / 'runs'}",
+    ]
     return [sys.executable, "-m", "ropewalk.launch.cli", verb, *SMALL, *places, *words]
 
 
 def ropewalk(work: Path, verb: str, *words: str, code: int = 0) -> Any:
-    done = subprocess.run(command(work, verb, *words), env=ENV, cwd=work, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command(work, verb, *words), env=ENV, cwd=work, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout

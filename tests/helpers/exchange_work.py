@@ -34,10 +34,17 @@ def states(
     marks = attention.borders(torch.tensor(ENDS, dtype=torch.int32))
     size = ENDS[-1] // mesh.sp_size
     mine = slice(mesh.sp_rank * size, (mesh.sp_rank + 1) * size)
-    positions = torch.cat([torch.arange(b - a) for a, b in zip(ENDS, ENDS[1:], strict=False)])[mine][None]
+    positions = torch.cat([torch.arange(b - a) for a, b in zip(ENDS, ENDS[1:], strict=False)])[
+        mine
+    ][None]
     found = []
     for token in changed:
-        words = {"input_ids": ids(token)[mine][None], "position_ids": positions, "use_cache": False, **marks}
+        words = {
+            "input_ids": ids(token)[mine][None],
+            "position_ids": positions,
+            "use_cache": False,
+            **marks,
+        }
         found.append(model.base_model(**words).last_hidden_state[0])
     weighted(found[0], mine).backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}

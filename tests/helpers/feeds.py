@@ -26,7 +26,9 @@ class Rows:
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
-        self.texts = [[rng.integers(0, VOCAB, n).astype(np.int64) for n in lengths] for lengths in LENGTHS]
+        self.texts = [
+            [rng.integers(0, VOCAB, n).astype(np.int64) for n in lengths] for lengths in LENGTHS
+        ]
         self.rows = [concatenate(texts, SEQ_LEN) for texts in self.texts]
 
     def __len__(self) -> int:
@@ -35,7 +37,9 @@ class Rows:
     def read(self, number: int, epoch: int = 0, low: int = 0, high: int | None = None) -> Row:
         """Places `[low, high)`, with the borders of the whole row."""
         row = self.rows[number]
-        ids, positions, labels = (x[low:high] for x in (row.input_ids, row.position_ids, row.labels))
+        ids, positions, labels = (
+            x[low:high] for x in (row.input_ids, row.position_ids, row.labels)
+        )
         return replace(row, input_ids=ids, position_ids=positions, labels=labels)
 
     def labels(self, number: int) -> int:
@@ -68,7 +72,12 @@ def config(**train: Any) -> schema.Config:
 
 
 def feed(mesh: Mesh, accumulated: int) -> BatchLoader:
-    ranks = {"dp_rank": mesh.dp_rank, "dp_size": mesh.dp_size, "sp_rank": mesh.sp_rank, "sp_size": mesh.sp_size}
+    ranks = {
+        "dp_rank": mesh.dp_rank,
+        "dp_size": mesh.dp_size,
+        "sp_rank": mesh.sp_rank,
+        "sp_size": mesh.sp_size,
+    }
     return BatchLoader(Rows(), 0, 1, accumulated, **ranks)
 
 

@@ -26,7 +26,10 @@ def trained(steps: int, accumulated: int, train: dict[str, Any]) -> dict[str, An
     weights: dict[str, np.ndarray] = {
         n: t.numpy() for n, t in save.gather_full_state_dict(model.named_parameters()).items()
     }
-    return {"weights": weights, "groups": [(g["lr"], g["weight_decay"]) for g in live.optimizer.param_groups]}
+    return {
+        "weights": weights,
+        "groups": [(g["lr"], g["weight_decay"]) for g in live.optimizer.param_groups],
+    }
 
 
 def refused(train: dict[str, Any]) -> str:

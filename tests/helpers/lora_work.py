@@ -32,7 +32,9 @@ from ropewalk.train.zero.mesh import Mesh
 SEED = 5
 
 
-def adapted(lora: dict[str, Any], changes: dict[str, Any], pieces: torch.dtype | None = None) -> Any:
+def adapted(
+    lora: dict[str, Any], changes: dict[str, Any], pieces: torch.dtype | None = None
+) -> Any:
     """A tiny model with an adapter whose second matrices are not zero, so that every gradient is something; `pieces`: cut up by ZeRO-3 before, in this dtype."""
     model = tiny_model(**changes)
     if pieces is not None:
@@ -48,22 +50,33 @@ def adapted(lora: dict[str, Any], changes: dict[str, Any], pieces: torch.dtype |
     return model
 
 
-def engine_of(train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any], accumulated: int) -> Any:
+def engine_of(
+    train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any], accumulated: int
+) -> Any:
     dtype = torch.bfloat16 if train.get("precision") == "bf16" else torch.float32
     settings = config(lora=LoraConfig(**lora), **train)
-    built = adapted(lora, changes, dtype if train.get("zero_stage") == 3 and train.get("sp_size", 1) == 1 else None)
+    built = adapted(
+        lora,
+        changes,
+        dtype if train.get("zero_stage") == 3 and train.get("sp_size", 1) == 1 else None,
+    )
     mesh = Mesh.of(settings.train.sp_size)
     built.set_attn_implementation(attention.register("sdpa", ulysses.around(built.config, mesh)))
     with in_pieces():
         return engine.build_engine(built, settings, accumulated, mesh), settings
 
 
-def gradients(train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any], accumulated: int) -> dict[str, Any]:
+def gradients(
+    train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any], accumulated: int
+) -> dict[str, Any]:
     """The gradient of each trained parameter of the first step, whole, and which are trained."""
     live, settings = engine_of(train, lora, changes, accumulated)
     mesh = Mesh.of(settings.train.sp_size)
     reads = feed(mesh, accumulated)
-    rows, scale = reads.micro_batches([0]), gradient_scale(mesh, accumulated, settings.train.zero_stage)
+    rows, scale = (
+        reads.micro_batches([0]),
+        gradient_scale(mesh, accumulated, settings.train.zero_stage),
+    )
     for _ in range(accumulated):
         live.backward(live(**to_device(next(rows)), total=reads.labels(0)) * scale)
         if live.is_gradient_accumulation_boundary():
@@ -73,7 +86,9 @@ def gradients(train: dict[str, Any], lora: dict[str, Any], changes: dict[str, An
     return {name: np.array(safe_get_full_grad(p)) for name, p in named}
 
 
-def trained(folder: str, steps: int, train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any]) -> Any:
+def trained(
+    folder: str, steps: int, train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any]
+) -> Any:
     """Train, write model and adapter; the live model's logits on the words 0 to 39 and how many parameters lie here."""
     live, settings = engine_of(train, lora, changes, 1)
     live_model, mesh = live.module.model, Mesh.of(1)
@@ -88,19 +103,29 @@ def trained(folder: str, steps: int, train: dict[str, Any], lora: dict[str, Any]
     save.save(live_model, plan, "tiny", Path(folder) / "adapter")
     logits = _logits(live_model)
     dist.barrier()
-    return {"logits": logits, "here": sum(p.numel() for p in live_model.parameters()), "proof": said}
+    return {
+        "logits": logits,
+        "here": sum(p.numel() for p in live_model.parameters()),
+        "proof": said,
+    }
 
 
-def resumed(folder: str, train: dict[str, Any], then: dict[str, Any], lora: dict[str, Any]) -> dict[str, Any]:
+def resumed(
+    folder: str, train: dict[str, Any], then: dict[str, Any], lora: dict[str, Any]
+) -> dict[str, Any]:
     """Four steps, and two by two with a checkpoint between them that another mesh may go on from: losses, weights, what was saved."""
     whole_run = _some(None, train, lora, 0, 4)
     _some(Path(folder), train, lora, 0, 2)
     second = _some(Path(folder), then, lora, 2, 4)
-    saved = torch.load(next(Path(folder).glob("step-00000002/*model_states.pt")), weights_only=False)
+    saved = torch.load(
+        next(Path(folder).glob("step-00000002/*model_states.pt")), weights_only=False
+    )
     return {"whole": whole_run, "second": second, "saved": sorted(saved["module"])}
 
 
-def _some(folder: Path | None, train: dict[str, Any], lora: dict[str, Any], first: int, last: int) -> dict[str, Any]:
+def _some(
+    folder: Path | None, train: dict[str, Any], lora: dict[str, Any], first: int, last: int
+) -> dict[str, Any]:
     """Steps `first` to `last`; from the checkpoint in `folder` if it is not the first, and with one at the end if it is."""
     live, settings = engine_of({**train, "checkpoint_async": False}, lora, {}, 1)
     mesh = Mesh.of(settings.train.sp_size)
@@ -109,11 +134,17 @@ def _some(folder: Path | None, train: dict[str, Any], lora: dict[str, Any], firs
         kept = Checkpointer(live, folder, settings.train, mesh)
         assert kept.load().step == first
     rows = reads.micro_batches(range(first, last))
-    losses = [train_step(live, settings, reads, rows, step, mesh, seen)["loss"] for step in range(first, last)]
+    losses = [
+        train_step(live, settings, reads, rows, step, mesh, seen)["loss"]
+        for step in range(first, last)
+    ]
     if folder is not None and not first:
         kept.save(TrainState(last))
         kept.finish()
-    weights = {n: t.numpy() for n, t in gather_full_state_dict(live.module.model.named_parameters()).items()}
+    weights = {
+        n: t.numpy()
+        for n, t in gather_full_state_dict(live.module.model.named_parameters()).items()
+    }
     live.destroy()
     return {"losses": losses, "weights": weights}
 
@@ -132,12 +163,16 @@ def refused(train: dict[str, Any], lora: dict[str, Any]) -> str:
     return ""
 
 
-def four_bits(folder: str, base: str, train: dict[str, Any], lora: dict[str, Any]) -> dict[str, Any]:
+def four_bits(
+    folder: str, base: str, train: dict[str, Any], lora: dict[str, Any]
+) -> dict[str, Any]:
     """A base of 4 bits trained two steps: first gradients, what was exported, the live logits before and after."""
     settings = config(lora=LoraConfig(**lora), **train)
     mesh, plan = Mesh.of(1), rope_plan.make(settings.rope, base_config(Base(base)), "tiny")
     words = quantize.loading(settings.train.lora, torch.float32, device())
-    built = build.build(Base(base), plan, dtype=torch.float32, attention_kernel="sdpa", loading=words)
+    built = build.build(
+        Base(base), plan, dtype=torch.float32, attention_kernel="sdpa", loading=words
+    )
     attach.attach(built, settings.train.lora, SEED)
     said = param_groups.describe_trainable(built)
     live, reads = engine.build_engine(built, settings, 1, mesh), feed(mesh, 1)
@@ -153,6 +188,8 @@ def four_bits(folder: str, base: str, train: dict[str, Any], lora: dict[str, Any
 def _logits(model: Any) -> np.ndarray:
     model.eval()
     with torch.no_grad():
-        found: np.ndarray = model(input_ids=torch.arange(40)[None], use_cache=False).logits[0].float().numpy()
+        found: np.ndarray = (
+            model(input_ids=torch.arange(40)[None], use_cache=False).logits[0].float().numpy()
+        )
     model.train()
     return found

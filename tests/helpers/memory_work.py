@@ -28,7 +28,14 @@ LENGTH = 48
 
 def config(**train: Any) -> Config:
     """fp32, a constant rate that is large enough for a step to show."""
-    settings = {"steps": 4, "lr": 1e-2, "schedule": "constant", "precision": "fp32", "attention": "sdpa", **train}
+    settings = {
+        "steps": 4,
+        "lr": 1e-2,
+        "schedule": "constant",
+        "precision": "fp32",
+        "attention": "sdpa",
+        **train,
+    }
     return Config(
         name="memory",
         model=ModelConfig(path="tiny"),
@@ -95,7 +102,11 @@ def weights(live: Any) -> dict[str, np.ndarray]:
 
 
 def trained(
-    train: dict[str, Any], accumulated: int = 1, count: int = 2, length: int = LENGTH, **changes: Any
+    train: dict[str, Any],
+    accumulated: int = 1,
+    count: int = 2,
+    length: int = LENGTH,
+    **changes: Any,
 ) -> dict[str, Any]:
     """Losses, the first step's gradients, and the weights after `count` steps."""
     settings = config(**train)
@@ -124,7 +135,9 @@ def one_by_one(count: int) -> dict[str, np.ndarray]:
 
 def sums(cases: list[dict[str, Any]], accumulated: int) -> list[dict[str, np.ndarray]]:
     """The gradients of one step under each of the settings."""
-    return [trained({"precision": "bf16", **case}, accumulated, count=1)["gradients"] for case in cases]
+    return [
+        trained({"precision": "bf16", **case}, accumulated, count=1)["gradients"] for case in cases
+    ]
 
 
 def several(cases: list[dict[str, Any]], accumulated: int = 1) -> list[dict[str, Any]]:
@@ -138,7 +151,10 @@ def compiled(cases: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[st
 
     counters.clear()
     found = [trained(case, accumulated=2) for case in cases]
-    return found, {"graphs": counters["stats"]["unique_graphs"], "breaks": len(counters["graph_break"])}
+    return found, {
+        "graphs": counters["stats"]["unique_graphs"],
+        "breaks": len(counters["graph_break"]),
+    }
 
 
 def masters(stage: int) -> dict[str, Any]:
@@ -155,9 +171,15 @@ def masters(stage: int) -> dict[str, Any]:
     proof.restore(built, plan)
     before = weights(live)
     list(steps(live, settings, 3, 1))
-    exact = {name: safe_get_full_fp32_param(p).numpy().copy() for name, p in live.module.named_parameters()}
+    exact = {
+        name: safe_get_full_fp32_param(p).numpy().copy()
+        for name, p in live.module.named_parameters()
+    }
     rope = {name: module.inv_freq for name, module in proof.rotary_modules(built).items()}
-    said = {str(p.dtype) for p in live.module.parameters()}, {str(table.dtype) for table in rope.values()}
+    said = (
+        {str(p.dtype) for p in live.module.parameters()},
+        {str(table.dtype) for table in rope.values()},
+    )
     proof.prove(built, plan, "after training in bf16")
     return {"before": before, "after": weights(live), "masters": exact, "dtypes": said}
 
@@ -177,5 +199,10 @@ def eight_bit(folder: str) -> dict[str, Any]:
             live.save_checkpoint(folder, tag="two")
     again = engine.build_engine(model(seed=1, **wide), settings, 1)
     again.load_checkpoint(folder, tag="two")
-    kinds = {str(v.dtype) for s in again.optimizer.optimizer.state.values() for v in s.values() if torch.is_tensor(v)}
+    kinds = {
+        str(v.dtype)
+        for s in again.optimizer.optimizer.state.values()
+        for v in s.values()
+        if torch.is_tensor(v)
+    }
     return {"losses": losses, "resumed": [step_of(again, step) for step in (2, 3)], "kinds": kinds}

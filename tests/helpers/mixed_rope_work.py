@@ -25,7 +25,9 @@ def with_table(parameters):
     model = tiny_model(max_position_embeddings=WINDOW)
     config = copy.deepcopy(model.config)
     config.rope_parameters, config.max_position_embeddings = parameters, WINDOW * FACTOR
-    other = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
+    other = AutoModelForCausalLM.from_config(
+        config, dtype=torch.float32, attn_implementation="eager"
+    )
     other.load_state_dict(model.state_dict())
     return other
 
@@ -35,7 +37,11 @@ def plain():
 
 
 def scaled():
-    yarn = {"rope_type": "yarn", "factor": float(FACTOR), "original_max_position_embeddings": WINDOW}
+    yarn = {
+        "rope_type": "yarn",
+        "factor": float(FACTOR),
+        "original_max_position_embeddings": WINDOW,
+    }
     return with_table({**yarn, "rope_theta": 10000.0})
 
 
@@ -52,7 +58,9 @@ def shared(plan: Any, row: Row) -> tuple[float, dict[str, np.ndarray]]:
     loss = wrapped(**to_device(part), total=1)
     loss.backward()
     total = loss.detach().clone()
-    gradients: dict[str, torch.Tensor] = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    gradients: dict[str, torch.Tensor] = {
+        name: p.grad for name, p in model.named_parameters() if p.grad is not None
+    }
     for tensor in (total, *gradients.values()):
         dist.all_reduce(tensor)
     return total.item(), {name: gradient.numpy() for name, gradient in gradients.items()}

@@ -18,8 +18,13 @@ def cu_seqlens(ends: tuple[int, ...] = ENDS) -> torch.Tensor:
 
 def visible(ends: tuple[int, ...], window: int | None) -> torch.Tensor:
     """(S, S) bool: the row's query sees the column's key."""
-    number = torch.repeat_interleave(torch.arange(len(ends) - 1), torch.diff(torch.tensor(ends)))[None]
-    rules = [masking_utils.causal_mask_function, masking_utils.packed_sequence_mask_function(number)]
+    number = torch.repeat_interleave(torch.arange(len(ends) - 1), torch.diff(torch.tensor(ends)))[
+        None
+    ]
+    rules = [
+        masking_utils.causal_mask_function,
+        masking_utils.packed_sequence_mask_function(number),
+    ]
     if window is not None:
         rules.append(masking_utils.sliding_window_overlay(window))
     at = torch.arange(ends[-1])
@@ -36,14 +41,24 @@ def eager(
 ) -> torch.Tensor:
     """query (1, H, S, D), key (1, K, S, D), value (1, K, S, E), seen (S, S) or (1, H, S, S) -> (1, S, H, E) in fp32."""
     q, k, v = (x.float() for x in (query, key, value))
-    module: Any = SimpleNamespace(num_key_value_groups=q.shape[1] // k.shape[1], training=False, sinks=sinks)
+    module: Any = SimpleNamespace(
+        num_key_value_groups=q.shape[1] // k.shape[1], training=False, sinks=sinks
+    )
     bias = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
     forward = plain if sinks is None else with_sinks
-    return forward(module, q, k, v, bias.expand(1, 1, *bias.shape) if bias.dim() == 2 else bias, scaling)[0]
+    return forward(
+        module, q, k, v, bias.expand(1, 1, *bias.shape) if bias.dim() == 2 else bias, scaling
+    )[0]
 
 
 def heads(
-    h: int, k: int, d: int, s: int = ENDS[-1], e: int | None = None, dtype: torch.dtype = torch.float32, seed: int = 0
+    h: int,
+    k: int,
+    d: int,
+    s: int = ENDS[-1],
+    e: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
 ) -> list[torch.Tensor]:
     """Random query, key and value that take gradients."""
     torch.manual_seed(seed)

@@ -52,7 +52,11 @@ class Leak:
 
 
 def cells(
-    sp_size: int, wanted: list[Cell], config: Config, plans: dict[str, DataArtifacts], shapes: dict[str, dict[str, Any]]
+    sp_size: int,
+    wanted: list[Cell],
+    config: Config,
+    plans: dict[str, DataArtifacts],
+    shapes: dict[str, dict[str, Any]],
 ) -> dict[Cell, Found] | None:
     """Each cell's curve, on rank 0."""
     mesh, found = Mesh.of(sp_size), {}
@@ -73,7 +77,9 @@ def broken(fault: str) -> Iterator[None]:
         train_step.borders = lambda cu_seqlens, at: whole(cu_seqlens[[0, -1]], at)
     if fault == "scale":
         # DeepSpeed's factor of stage 3 at the others, and theirs at stage 3
-        train_step.gradient_scale = lambda mesh, accumulated, stage: scale(mesh, accumulated, 1 if stage == 3 else 3)
+        train_step.gradient_scale = lambda mesh, accumulated, stage: scale(
+            mesh, accumulated, 1 if stage == 3 else 3
+        )
     yield
     train_step.borders, train_step.gradient_scale = whole, scale
 
@@ -98,7 +104,12 @@ def feed(cell: Cell, mesh: Mesh, folders: DataArtifacts) -> BatchLoader:
 def start(cell: Cell, mesh: Mesh, config: Config, shape: dict[str, Any]) -> tuple[Any, Config]:
     model = tiny_model(**shape)
     model.set_attn_implementation(attention.register("sdpa", ulysses.around(model.config, mesh)))
-    train = replace(config.train, zero_stage=cell.zero_stage, sp_size=mesh.sp_size, micro_batch_size=micro(cell, mesh))
+    train = replace(
+        config.train,
+        zero_stage=cell.zero_stage,
+        sp_size=mesh.sp_size,
+        micro_batch_size=micro(cell, mesh),
+    )
     settings = replace(config, train=train)
     with in_pieces():
         return engine.build_engine(model, settings, cell.accumulated, mesh), settings
@@ -132,14 +143,18 @@ def curve(live: Any, config: Config, feed: BatchLoader, mesh: Mesh) -> Found:
     steps = range(config.train.steps)
     lines = feed.micro_batches(steps)
     seen = StepMetrics(live, config, mesh)
-    rows = [train_step.train_step(live, config, feed, lines, number, mesh, seen) for number in steps]
+    rows = [
+        train_step.train_step(live, config, feed, lines, number, mesh, seen) for number in steps
+    ]
     return Found([row["loss"] for row in rows], [row["grad_norm"] for row in rows], gradients)
 
 
 def whole_gradients(live: Any) -> dict[str, np.ndarray]:
     """What the optimizer is about to be given, by DeepSpeed's own reader of its pieces."""
     named = live.module.model.named_parameters()
-    return {name: deepspeed.utils.safe_get_full_grad(p).double().numpy().copy() for name, p in named}
+    return {
+        name: deepspeed.utils.safe_get_full_grad(p).double().numpy().copy() for name, p in named
+    }
 
 
 def leak(live: Any, feed: BatchLoader, mesh: Mesh) -> Leak:

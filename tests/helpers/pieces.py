@@ -17,7 +17,10 @@ class Piece(NamedTuple):
 def rows_of(packed: Packed) -> list[list[Piece]]:
     columns = (packed.document.tolist(), packed.start.tolist(), packed.length.tolist())
     pieces = [Piece(*piece) for piece in zip(*columns, strict=True)]
-    return [pieces[a:b] for a, b in zip(packed.offsets.tolist(), packed.offsets[1:].tolist(), strict=False)]
+    return [
+        pieces[a:b]
+        for a, b in zip(packed.offsets.tolist(), packed.offsets[1:].tolist(), strict=False)
+    ]
 
 
 def packed_of(rows: Sequence[Sequence[Piece]]) -> Packed:

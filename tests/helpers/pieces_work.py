@@ -45,7 +45,10 @@ def weights(base: Base, plan: RopePlan, train: dict[str, Any]) -> dict[str, Any]
     made, live, apart = built(base, plan, train)
     said = proof.prove(made, plan, "in its engine")
     attention.prove_documents_isolated(made)
-    found = {name: t.float().numpy() for name, t in save.gather_full_state_dict(made.named_parameters()).items()}
+    found = {
+        name: t.float().numpy()
+        for name, t in save.gather_full_state_dict(made.named_parameters()).items()
+    }
     live.destroy()
     return {"apart": apart, "said": said, "weights": found}
 
@@ -95,10 +98,14 @@ def peak_of_load(base: Base, plan: RopePlan, train: dict[str, Any]) -> dict[str,
     import ctypes
     import threading
 
-    ctypes.CDLL(None).mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD: what is freed goes back to the system at once
+    ctypes.CDLL(None).mallopt(
+        -3, 1 << 16
+    )  # M_MMAP_THRESHOLD: what is freed goes back to the system at once
 
     def own() -> float:
-        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        lines = dict(
+            line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines()
+        )
         return int(lines["RssAnon"].split()[0]) / 1024
 
     before, highest, done = own(), [0.0], threading.Event()
@@ -110,7 +117,9 @@ def peak_of_load(base: Base, plan: RopePlan, train: dict[str, Any]) -> dict[str,
     watcher = threading.Thread(target=watch)
     watcher.start()
     settings = config(**train)
-    made = build.build(base, plan, dtype=torch.float32, settings=deepspeed_config(settings.train, 1))
+    made = build.build(
+        base, plan, dtype=torch.float32, settings=deepspeed_config(settings.train, 1)
+    )
     done.set()
     watcher.join()
     assert params.is_partitioned(made)

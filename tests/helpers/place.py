@@ -44,7 +44,9 @@ class Place:
             words = [rng.choice(WORDS) for _ in range(rng.randint(low, high))]
             (self.folder / name / f"{i:02}.txt").write_text(" ".join(words))
 
-    def config(self, *words: str, sources: tuple[str, ...] = ("books", "notes"), cache: str = "cache") -> Config:
+    def config(
+        self, *words: str, sources: tuple[str, ...] = ("books", "notes"), cache: str = "cache"
+    ) -> Config:
         paths = [f"data.sources.{s}.path={self.folder / s}" for s in sources]
         conf = f"hydra.searchpath=[file://{self.folder / 'conf'}]"
         return compose(["recipe=tiny", conf, f"cache_dir={self.folder / cache}", *paths, *words])
@@ -72,7 +74,9 @@ class Ran:
         first, found = 0, {}
         for name in self.folders.stores:
             count = len(self.folders.store(name).length)
-            mine = [p for row in self.pieces() for p in row if first <= p["document"] < first + count]
+            mine = [
+                p for row in self.pieces() for p in row if first <= p["document"] < first + count
+            ]
             found[name] = [(p["document"] - first, p["start"], p["length"]) for p in mine]
             first += count
         return found

@@ -36,7 +36,10 @@ def planned(folder: Path, rows: Sequence[Sequence[tuple[int, int, int]]], **fact
 
 
 def written(
-    folder: Path, documents: Sequence[np.ndarray], rows: Sequence[Sequence[tuple[int, int, int]]], **facts: Any
+    folder: Path,
+    documents: Sequence[np.ndarray],
+    rows: Sequence[Sequence[tuple[int, int, int]]],
+    **facts: Any,
 ) -> DataArtifacts:
     """One store and a plan over it."""
     made = {"only": stored(folder / "store", documents)}
@@ -44,7 +47,12 @@ def written(
 
 
 def packed(
-    lengths: Sequence[int], seq_len: int, *, packer: str = "window_fill", seed: int = 0, marks: int = 0
+    lengths: Sequence[int],
+    seq_len: int,
+    *,
+    packer: str = "window_fill",
+    seed: int = 0,
+    marks: int = 0,
 ) -> list[list[tuple[int, int, int]]]:
     """A packer's own plan of documents of `lengths` stored tokens, each with `marks` more around it."""
     from ropewalk.data.mixing.shares import Selection

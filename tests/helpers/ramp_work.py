@@ -16,7 +16,12 @@ from ropewalk.train.metrics import StepMetrics
 from ropewalk.train.zero import engine
 from ropewalk.train.zero.mesh import Mesh
 
-RAMP = ((0, 1), (1, 3), (3, 2), (4, 4))  # micro-steps from a step on, at every change another number
+RAMP = (
+    (0, 1),
+    (1, 3),
+    (3, 2),
+    (4, 4),
+)  # micro-steps from a step on, at every change another number
 
 
 def stages(wanted: list[int], steps: int) -> list[list[dict[str, Any]]]:
@@ -30,14 +35,18 @@ def _stage(stage: int, steps: int) -> list[dict[str, Any]]:
     model = tiny_model()
     model.set_attn_implementation(attention.register("sdpa"))
     live = engine.build_engine(model, settings, RAMP[0][1])
-    feed = BatchLoader(Rows(), 0, 1, RAMP[0][1], dp_rank=mesh.dp_rank, dp_size=mesh.dp_size, ramp=RAMP[1:])
+    feed = BatchLoader(
+        Rows(), 0, 1, RAMP[0][1], dp_rank=mesh.dp_rank, dp_size=mesh.dp_size, ramp=RAMP[1:]
+    )
     gradients: list[dict[str, np.ndarray]] = []
     plain = live.step
 
     def step_and_look() -> None:
         if live.is_gradient_accumulation_boundary():
             named = live.module.model.named_parameters()
-            gradients.append({n: deepspeed.utils.safe_get_full_grad(p).numpy().copy() for n, p in named})
+            gradients.append(
+                {n: deepspeed.utils.safe_get_full_grad(p).numpy().copy() for n, p in named}
+            )
         plain()
 
     live.step = step_and_look
@@ -65,5 +74,7 @@ def context_only() -> tuple[dict[str, Any], bool]:
     model.set_attn_implementation(attention.register("sdpa"))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     live, feed = engine.build_engine(model, settings, 2), BatchLoader(Context(), 0, 1, 2)
-    line = train_step(live, settings, feed, feed.micro_batches([0]), 0, mesh, StepMetrics(live, settings, mesh))
+    line = train_step(
+        live, settings, feed, feed.micro_batches([0]), 0, mesh, StepMetrics(live, settings, mesh)
+    )
     return line, all(torch.equal(p, before[name]) for name, p in model.named_parameters())

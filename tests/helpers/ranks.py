@@ -16,7 +16,13 @@ from typing import Any
 
 from ropewalk.train.zero.device import start_distributed
 
-PRELOAD = ["torch", "deepspeed", "transformers", "transformers.models.llama.modeling_llama", "ropewalk.train.worker"]
+PRELOAD = [
+    "torch",
+    "deepspeed",
+    "transformers",
+    "transformers.models.llama.modeling_llama",
+    "ropewalk.train.worker",
+]
 # what deepspeed.initialize imports: it compiles a function, for which torch loads inductor, some seconds in each rank
 PRELOAD += ["deepspeed.runtime.zero.muon.muon_optimizer"]
 TIMEOUT_S = 300.0
@@ -24,7 +30,9 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ["OMP_NUM_THREADS"] = "1"  # more threads than cores make gloo ranks wait for one another
 
 
-def run(world: int, work: Callable[..., Any], *given: Any, timeout_s: float = TIMEOUT_S) -> list[Any]:
+def run(
+    world: int, work: Callable[..., Any], *given: Any, timeout_s: float = TIMEOUT_S
+) -> list[Any]:
     """`work(*given)` in each of `world` ranks with the process group of `train.engine` open; what each returned, by rank.
 
     `work` is a function of a module (not a closure), and what it is given and returns can be pickled (tensors as numpy arrays).
@@ -47,13 +55,17 @@ def left_alone(
 
 
 @contextmanager
-def _started(world: int, work: Callable[..., Any], given: Any) -> Iterator[tuple[list[Any], list[Connection]]]:
+def _started(
+    world: int, work: Callable[..., Any], given: Any
+) -> Iterator[tuple[list[Any], list[Connection]]]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     port = free_port()
     pipes = [context.Pipe(duplex=False) for _ in range(world)]
     ranks = [
-        context.Process(target=_rank, args=(rank, world, port, pipe, sys.path, work, given), daemon=True)
+        context.Process(
+            target=_rank, args=(rank, world, port, pipe, sys.path, work, given), daemon=True
+        )
         for rank, (_, pipe) in enumerate(pipes)
     ]
     try:
@@ -79,7 +91,9 @@ def _collect(pipes: list[Connection], timeout_s: float) -> list[Any]:
     while len(found) < len(pipes):
         waiting = [pipe for n, pipe in enumerate(pipes) if n not in found]
         ready = wait(waiting, timeout_s)
-        assert ready, f"ranks {[n for n in range(len(pipes)) if n not in found]} said nothing for {timeout_s:.0f} s"
+        assert ready, (
+            f"ranks {[n for n in range(len(pipes)) if n not in found]} said nothing for {timeout_s:.0f} s"
+        )
         for pipe in ready:
             number = pipes.index(pipe)  # type: ignore[arg-type]
             try:
@@ -91,9 +105,17 @@ def _collect(pipes: list[Connection], timeout_s: float) -> list[Any]:
     return [found[n] for n in range(len(pipes))]
 
 
-def _rank(rank: int, world: int, port: int, pipe: Connection, path: list[str], work: Any, given: Any) -> None:
+def _rank(
+    rank: int, world: int, port: int, pipe: Connection, path: list[str], work: Any, given: Any
+) -> None:
     sys.path[:] = path
-    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    here = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": world,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
     os.environ.update({name: str(value) for name, value in here.items()})
     import torch
     import torch.distributed as dist

@@ -16,4 +16,7 @@ def places(sp_size: int) -> tuple[int, int, int, int]:
 def patience() -> list[timedelta]:
     """Of the group of all ranks, and of one that is made as DeepSpeed makes its own."""
     cpu = torch.device("cpu")
-    return [group._get_backend(cpu).options._timeout for group in (dist.group.WORLD, dist.new_group([0]))]
+    return [
+        group._get_backend(cpu).options._timeout
+        for group in (dist.group.WORLD, dist.new_group([0]))
+    ]

@@ -25,12 +25,16 @@ def several(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [trained(**case) for case in cases]
 
 
-def trained(seed: int, dropout: float = 0.3, checkpointing: bool = False, fixed: bool = False) -> dict[str, Any]:
+def trained(
+    seed: int, dropout: float = 0.3, checkpointing: bool = False, fixed: bool = False
+) -> dict[str, Any]:
     """LoRA with dropout on two ranks."""
     if fixed:
         seeds.use_deterministic_kernels()
     mesh, lora = Mesh.of(1), LoraConfig(rank=2, dropout=dropout)
-    settings = replace(config(lora=lora, activation_checkpointing=checkpointing, lr=1e-2), seed=seed)
+    settings = replace(
+        config(lora=lora, activation_checkpointing=checkpointing, lr=1e-2), seed=seed
+    )
     model = tiny_model()
     model.set_attn_implementation(attention.register("sdpa"))
     attach.attach(model, lora, seed)
@@ -44,5 +48,8 @@ def trained(seed: int, dropout: float = 0.3, checkpointing: bool = False, fixed:
     return {
         "losses": [line["loss"] for line in lines],
         "sequences": [line["sequences"] for line in lines],
-        "weights": {name: tensor.numpy() for name, tensor in save.gather_full_state_dict(iter(named)).items()},
+        "weights": {
+            name: tensor.numpy()
+            for name, tensor in save.gather_full_state_dict(iter(named)).items()
+        },
     }

@@ -38,7 +38,9 @@ class Plan:
     def read(self, number: int, epoch: int = 0, low: int = 0, high: int | None = None) -> Row:
         whole = self.row(number)
         cut = slice(low, SEQ_LEN if high is None else high)
-        return Row(whole.input_ids[cut], whole.labels[cut], whole.position_ids[cut], whole.cu_seqlens)
+        return Row(
+            whole.input_ids[cut], whole.labels[cut], whole.position_ids[cut], whole.cu_seqlens
+        )
 
     def labels(self, number: int) -> int:
         return sum(LENGTHS[number]) - len(LENGTHS[number])
@@ -51,16 +53,30 @@ class Plan:
 
 
 def tiny(mesh: Mesh) -> Any:
-    thirds = {"hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 8} if THIRDS else {}
+    thirds = (
+        {"hidden_size": 48, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 8}
+        if THIRDS
+        else {}
+    )
     model = models.tiny_model(**{**LARGE, **thirds})
-    model.config._attn_implementation = attention.register("sdpa", wrap=ulysses.around(model.config, mesh))
+    model.config._attn_implementation = attention.register(
+        "sdpa", wrap=ulysses.around(model.config, mesh)
+    )
     return model
 
 
 def started(stage: int, accumulated: int, mesh: Mesh, *words: str) -> tuple[Any, Any, BatchLoader]:
     """Engine, config and feed of a global batch of all four rows."""
     settings = ["train.lr=1e-3", "train.gradient_clipping=0.5", "train.warmup_steps=0"]
-    config = compose(["recipe=demo", f"train.zero_stage={stage}", f"train.sp_size={mesh.sp_size}", *settings, *words])
+    config = compose(
+        [
+            "recipe=demo",
+            f"train.zero_stage={stage}",
+            f"train.sp_size={mesh.sp_size}",
+            *settings,
+            *words,
+        ]
+    )
     feed = BatchLoader(
         Plan(),
         seed=0,
@@ -74,7 +90,9 @@ def started(stage: int, accumulated: int, mesh: Mesh, *words: str) -> tuple[Any,
     return engine.build_engine(tiny(mesh), config, accumulated, mesh), config, feed
 
 
-def lines(stage: int, sp_size: int, accumulated: int, steps: int, *words: str) -> list[dict[str, Any]]:
+def lines(
+    stage: int, sp_size: int, accumulated: int, steps: int, *words: str
+) -> list[dict[str, Any]]:
     """The lines of a few steps, as this rank makes them."""
     mesh = Mesh.of(sp_size)
     live, config, feed = started(stage, accumulated, mesh, *words)
@@ -110,7 +128,11 @@ def validated(stage: int, sp_size: int) -> dict[str, Any]:
 def losses(stage: int, sp_size: int, every: int) -> list[tuple[float, float]]:
     """Loss and gradient norm of four steps, the second and the last followed by validation where `every` is 2."""
     mesh = Mesh.of(sp_size)
-    words = [f"train.validate.every={every}", "train.steps=4", "train.activation_checkpointing=true"]
+    words = [
+        f"train.validate.every={every}",
+        "train.steps=4",
+        "train.activation_checkpointing=true",
+    ]
     live, config, feed = started(stage, 2, mesh, *words)
     seen, rows, validation = (
         StepMetrics(live, config, mesh, feed, NAMES),

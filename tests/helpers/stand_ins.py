@@ -33,7 +33,9 @@ def dense(g: Given) -> torch.Tensor:
         scores = torch.einsum("shd,thd->hst", q, k) * g.scale
         far = torch.arange(b - a)[:, None] - torch.arange(b - a)[None, :]
         hidden = (far < 0) | (far >= (g.window or b - a))
-        parts.append(torch.einsum("hst,thd->shd", scores.masked_fill(hidden, float("-inf")).softmax(-1), v))
+        parts.append(
+            torch.einsum("hst,thd->shd", scores.masked_fill(hidden, float("-inf")).softmax(-1), v)
+        )
     return torch.cat(parts).to(g.q.dtype)
 
 
@@ -68,7 +70,12 @@ class Calls:
         return_attn_probs=False, block_table=None,
     ):  # fmt: skip
         self.fixed.append(deterministic)
-        assert dropout_p == 0.0 and not softcap and not return_attn_probs and alibi_slopes is block_table is None
+        assert (
+            dropout_p == 0.0
+            and not softcap
+            and not return_attn_probs
+            and alibi_slopes is block_table is None
+        )
         cus, longest = (cu_seqlens_q, cu_seqlens_k), (max_seqlen_q, max_seqlen_k)
         return self._answer(q, k, v, cus, longest, softmax_scale, causal, window_size)
 
@@ -94,7 +101,9 @@ class Calls:
         assert learnable_sink is score_mod is mask_mod is page_table is None and not softcap
         assert window_size[0] is None or window_size[0] >= 0
         cus, longest = (cu_seqlens_q, cu_seqlens_k), (max_seqlen_q, max_seqlen_k)
-        return self._answer(q, k, v, cus, longest, softmax_scale, causal, window_size), None  # with its log-sum-exp
+        return self._answer(
+            q, k, v, cus, longest, softmax_scale, causal, window_size
+        ), None  # with its log-sum-exp
 
     def varlen(
         self, query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, scale=None,
@@ -103,13 +112,20 @@ class Calls:
         assert enable_gqa or query.shape[1] == key.shape[1]
         # causal is said by the window alone: (-1, 0), or (w, 0)
         causal = window_size[1] == 0
-        return self._answer(query, key, value, (cu_seq_q, cu_seq_k), (max_q, max_k), scale, causal, window_size)
+        return self._answer(
+            query, key, value, (cu_seq_q, cu_seq_k), (max_q, max_k), scale, causal, window_size
+        )
 
     def modules(self) -> dict[str, types.ModuleType]:
         """Modules by the names that the trainer imports."""
         flash2, flash3, flash4, varlen = (
             types.ModuleType(n)
-            for n in ("flash_attn", "flash_attn_interface", "flash_attn.cute", "torch.nn.attention.varlen")
+            for n in (
+                "flash_attn",
+                "flash_attn_interface",
+                "flash_attn.cute",
+                "torch.nn.attention.varlen",
+            )
         )
         flash2.__dict__.update(flash_attn_varlen_func=self.flash2, __path__=[], cute=flash4)
         flash3.__dict__.update(flash_attn_varlen_func=self.flash3)

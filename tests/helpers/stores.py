@@ -57,7 +57,9 @@ def texts(folder: Path, lengths: Sequence[int]) -> Path:
     """A folder of files 000.txt, 001.txt, ... of so many bytes."""
     folder.mkdir(parents=True)
     for number, length in enumerate(lengths):
-        (folder / f"{number:03}.txt").write_text((f"{number} rope and yarn, " * (length // 16 + 1))[:length])
+        (folder / f"{number:03}.txt").write_text(
+            (f"{number} rope and yarn, " * (length // 16 + 1))[:length]
+        )
     return folder
 
 
@@ -79,7 +81,9 @@ def content_of(folder: Path) -> dict[str, str]:
     """sha256 of all files but for the seconds in a manifest, and without locks."""
     return {
         p.relative_to(folder).as_posix(): hashlib.sha256(
-            re.sub(rb'"seconds": [0-9.]+', b"", p.read_bytes()) if p.name == "manifest.json" else p.read_bytes()
+            re.sub(rb'"seconds": [0-9.]+', b"", p.read_bytes())
+            if p.name == "manifest.json"
+            else p.read_bytes()
         ).hexdigest()
         for p in sorted(folder.rglob("*"))
         if p.is_file() and p.suffix != ".lock"

@@ -47,7 +47,11 @@ def kept_nothing(settings: Any) -> Any:
 
     def changed(*given: Any) -> dict[str, Any]:
         found = settings(*given)
-        names = ("stage3_param_persistence_threshold", "stage3_max_live_parameters", "stage3_max_reuse_distance")
+        names = (
+            "stage3_param_persistence_threshold",
+            "stage3_max_live_parameters",
+            "stage3_max_reuse_distance",
+        )
         found["zero_optimization"] |= dict.fromkeys(names, 0)
         return found
 

@@ -35,7 +35,9 @@ def attend(kernel: Any, tensors: list[torch.Tensor], words: dict[str, Any]) -> d
     aux = {"s_aux": leaves[3]} if words.get("sinks") else {}
     extra = {"sliding_window": words["window"]} if words.get("window") else {}
     module = SimpleNamespace(training=True, is_causal=True, layer_idx=0)
-    out, _ = kernel(module, *leaves[:3], None, scaling=SIZE**-0.5, **attention.borders(ENDS), **aux, **extra)
+    out, _ = kernel(
+        module, *leaves[:3], None, scaling=SIZE**-0.5, **attention.borders(ENDS), **aux, **extra
+    )
     (out * weights).sum().backward()
     return {"out": out.detach(), "grads": [x.grad for x in leaves if x.grad is not None]}
 
@@ -45,7 +47,9 @@ def kernel_of(words: dict[str, Any]) -> Any:
 
 
 def config(heads: int, shared: int) -> LlamaConfig:
-    return LlamaConfig(hidden_size=heads * SIZE, num_attention_heads=heads, num_key_value_heads=shared)
+    return LlamaConfig(
+        hidden_size=heads * SIZE, num_attention_heads=heads, num_key_value_heads=shared
+    )
 
 
 def slices(cases: list[tuple[int, int, dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -66,7 +70,11 @@ def refused() -> list[str]:
     """A model whose heads do not divide, a layer of other heads than the config says, and one whose values have another size."""
     mesh = Mesh.of(2)
     said = []
-    for work in (lambda: ulysses.around(config(9, 3), mesh), lambda: _layer(mesh, 4, 4), lambda: _layer(mesh, 8, 5)):
+    for work in (
+        lambda: ulysses.around(config(9, 3), mesh),
+        lambda: _layer(mesh, 4, 4),
+        lambda: _layer(mesh, 8, 5),
+    ):
         try:
             work()
             said.append("")

@@ -21,7 +21,10 @@ class Engine:
 
 def export_in_pieces(folder: str, changes: dict[str, Any]) -> bool:
     """Whether the parameters really lay in pieces."""
-    settings = {"train_batch_size": torch.distributed.get_world_size(), "zero_optimization": {"stage": 3}}
+    settings = {
+        "train_batch_size": torch.distributed.get_world_size(),
+        "zero_optimization": {"stage": 3},
+    }
     model = tiny_model(**changes)
     deepspeed.zero.Init(module=model, config_dict_or_path=settings, dtype=torch.float32)
     there = any(p.numel() for p in model.parameters())

@@ -21,9 +21,15 @@ def exits(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[object, str,
     return stopped.value.code, said.out, said.err
 
 
-@pytest.mark.parametrize("verb", ["run", "rope", "data", "train", "eval", "report", "calibrate", "export"])
-def test_refused_configuration_exits_2_with_a_line_a_problem(capsys: pytest.CaptureFixture[str], verb: str) -> None:
-    code, out, error = exits(capsys, verb, "recipe=demo", "train.lr=-1", "rope.factor=0.5", "+train.foo=1")
+@pytest.mark.parametrize(
+    "verb", ["run", "rope", "data", "train", "eval", "report", "calibrate", "export"]
+)
+def test_refused_configuration_exits_2_with_a_line_a_problem(
+    capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    code, out, error = exits(
+        capsys, verb, "recipe=demo", "train.lr=-1", "rope.factor=0.5", "+train.foo=1"
+    )
     assert (code, out) == (2, "")
     head, *lines = error.splitlines()
     assert head == "config error:"
@@ -39,13 +45,17 @@ def test_nothing_is_written_when_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [["recipe=nope"], ["recipe=demo", "train.lr=abc"], ["--config-dir", "./nowhere"]])
+@pytest.mark.parametrize(
+    "words", [["recipe=nope"], ["recipe=demo", "train.lr=abc"], ["--config-dir", "./nowhere"]]
+)
 def test_other_refusals_exit_2(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     code, _, error = exits(capsys, "run", *words)
     assert code == 2 and error.startswith("config error:\n") and len(error.splitlines()) == 2
 
 
-@pytest.mark.parametrize("words", [[], ["walk"], ["run", "--nope"], ["run", "recipe=demo", "--cfg", "all"]])
+@pytest.mark.parametrize(
+    "words", [[], ["walk"], ["run", "--nope"], ["run", "recipe=demo", "--cfg", "all"]]
+)
 def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     assert exits(capsys, *words)[0] == 2
 
@@ -53,7 +63,10 @@ def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], words: list[str
 def test_help_names_every_verb_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = exits(capsys, "--help")
     assert code == 0
-    assert all(word in out for word in ("run", "rope", "data", "train", "eval", "report", "75 stopped", "3 a proof"))
+    assert all(
+        word in out
+        for word in ("run", "rope", "data", "train", "eval", "report", "75 stopped", "3 a proof")
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,7 +80,11 @@ def test_help_names_every_verb_and_exit_code(capsys: pytest.CaptureFixture[str])
     ],
 )
 def test_each_error_has_its_exit_code(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, head: str
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    head: str,
 ) -> None:
     def fail(_: object) -> None:
         raise error
@@ -100,7 +117,9 @@ def test_settings_may_stand_on_both_sides_of_an_option(capsys: pytest.CaptureFix
 
 def test_own_recipe_from_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "recipe").mkdir()
-    (tmp_path / "recipe" / "mine.yaml").write_text("# @package _global_\ndefaults: [demo]\nname: mine\nseed: 42\n")
+    (tmp_path / "recipe" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults: [demo]\nname: mine\nseed: 42\n"
+    )
     main(["run", "recipe=mine", "--config-dir", str(tmp_path), "--cfg", "job"])
     assert yaml.safe_load(capsys.readouterr().out)["seed"] == 42
 
@@ -108,7 +127,10 @@ def test_own_recipe_from_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: 
 def test_sweep_shows_each_run_under_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     main(["run", "-m", "recipe=demo", "rope=pi,yarn", "--cfg", "job"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.startswith("name: ")] == ["name: demo-pi", "name: demo-yarn"]
+    assert [line for line in lines if line.startswith("name: ")] == [
+        "name: demo-pi",
+        "name: demo-yarn",
+    ]
 
 
 def test_sweep_refuses_a_bad_combination_before_the_first_run(
@@ -142,16 +164,24 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["recipe=tiny", "--config-dir", str(tmp_path / "conf")]
 
 
-def test_rope_json_prints_the_plan_alone(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
+def test_rope_json_prints_the_plan_alone(
+    capsys: pytest.CaptureFixture[str], tiny: list[str]
+) -> None:
     main(["rope", "cache_dir=cache", *tiny, "--json"])
     told = json.loads(capsys.readouterr().out)
-    assert (told["method"], told["factor"], told["original_max_position_embeddings"]) == ("yarn", 4, 64)
+    assert (told["method"], told["factor"], told["original_max_position_embeddings"]) == (
+        "yarn",
+        4,
+        64,
+    )
     assert told["max_position_embeddings"] == 256 and len(told["inv_freq"]) == 8
     assert told["attention_factor"] == pytest.approx(0.1 * math.log(4) + 1)
     assert told == json.loads(Path("runs/tiny/rope.json").read_text())
 
 
-def test_rope_shows_the_plan_and_names_what_it_wrote(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
+def test_rope_shows_the_plan_and_names_what_it_wrote(
+    capsys: pytest.CaptureFixture[str], tiny: list[str]
+) -> None:
     main(["rope", "cache_dir=cache", *tiny])
     *_, last = capsys.readouterr().out.splitlines()
     assert last == "wrote runs/tiny/rope.json"
@@ -198,13 +228,19 @@ def texts(tiny: list[str]) -> list[str]:
     return ["data", "cache_dir=cache", *tiny, "data.sources.none.path=texts", "data.seq_len=128"]
 
 
-def test_data_json_prints_the_ledger_alone(capsys: pytest.CaptureFixture[str], texts: list[str]) -> None:
+def test_data_json_prints_the_ledger_alone(
+    capsys: pytest.CaptureFixture[str], texts: list[str]
+) -> None:
     """What the stages say goes beside it; also when they are skipped, and when the sequences go out too."""
     for words in (["data.contamination.action=report"], ["--export", "out"]):
         main([*texts, "--json", *words])
         said = capsys.readouterr()
         assert json.loads(said.out) == json.loads(Path("runs/tiny/data/ledger.json").read_text())
-        assert "tokens of none: done" in said.err and "plan: done" in said.err and "data: done" in said.err
+        assert (
+            "tokens of none: done" in said.err
+            and "plan: done" in said.err
+            and "data: done" in said.err
+        )
     assert "wrote out" in said.err
 
 
@@ -215,19 +251,30 @@ def test_data_exports_its_sequences(capsys: pytest.CaptureFixture[str], texts: l
     assert "export: done in" in said and "wrote out" in said
     rows = pyarrow.parquet.read_table("out/data").to_pylist()
     told = json.loads(Path("runs/tiny/data/ledger.json").read_text())["plan"]
-    assert (len(rows), sum(len(r["input_ids"]) for r in rows)) == (told["sequences"], told["tokens"])
+    assert (len(rows), sum(len(r["input_ids"]) for r in rows)) == (
+        told["sequences"],
+        told["tokens"],
+    )
     main([*words, "out"])
-    assert "export: done before with the same settings and inputs; skipped" in capsys.readouterr().out
+    assert (
+        "export: done before with the same settings and inputs; skipped" in capsys.readouterr().out
+    )
 
 
-def test_export_is_refused_before_a_token_is_written(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
+def test_export_is_refused_before_a_token_is_written(
+    capsys: pytest.CaptureFixture[str], tiny: list[str]
+) -> None:
     words = ["data", "cache_dir=cache", *tiny, "data.positions=continue", "--export", "out"]
     code, _, error = exits(capsys, *words)
     assert code == 2 and "data.positions is continue; other programs take a restart" in error
     assert not Path("cache").exists()
     assert exits(capsys, "data", "-m", *tiny, "seed=1,2", "--export", "out")[0] == 2
     code, _, error = exits(capsys, "data", "cache_dir=cache", *tiny, "--export", ".")
-    assert code == 2 and "must be new, empty or an earlier export" in error and not Path("cache").exists()
+    assert (
+        code == 2
+        and "must be new, empty or an earlier export" in error
+        and not Path("cache").exists()
+    )
 
 
 def test_missing_data_exits_2_as_data(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:

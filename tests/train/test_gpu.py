@@ -27,8 +27,12 @@ def test_chunked_loss_in_bf16_is_near_fp32_and_holds_no_whole_logits():
     found.backward()
     assert torch.cuda.max_memory_allocated() - before < 16384 * 49152 * 4 / 4
     rows = slice(0, 2048)
-    wanted = torch.nn.functional.cross_entropy(x[rows].float() @ head.float().T, labels[rows], reduction="sum")
-    assert loss.summed_cross_entropy(x[rows], head, labels[rows]).item() == pytest.approx(wanted.item(), rel=1e-3)
+    wanted = torch.nn.functional.cross_entropy(
+        x[rows].float() @ head.float().T, labels[rows], reduction="sum"
+    )
+    assert loss.summed_cross_entropy(x[rows], head, labels[rows]).item() == pytest.approx(
+        wanted.item(), rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
@@ -38,7 +42,10 @@ def test_demo_trains_in_bf16_on_the_device(tmp_path, stage):
     command = [sys.executable, "-m", "ropewalk.launch.cli", "train", *words.split(), *places]
     done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = [json.loads(line) for line in (tmp_path / "gpu" / "train" / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "gpu" / "train" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.1
 
 
@@ -48,13 +55,20 @@ def trained(**train: object) -> tuple[list[float], int]:
 
     torch.cuda.reset_peak_memory_stats()
     wide = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8}
-    found = memory_work.trained({"precision": "bf16", "zero_stage": 1, **train}, count=3, length=16384, **wide)
+    found = memory_work.trained(
+        {"precision": "bf16", "zero_stage": 1, **train}, count=3, length=16384, **wide
+    )
     return found["losses"], torch.cuda.max_memory_allocated()
 
 
 @pytest.fixture
 def one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+    for name, value in {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+    }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_PORT", "29517")
     start_distributed()
@@ -68,7 +82,9 @@ def test_activations_in_host_memory_change_no_bit_and_leave_the_device(one_rank)
     assert most - least > 5 * 16384 * 512 * 2
 
 
-@pytest.mark.parametrize("train", [{"tile_mlp": 2048}, {"compile": True}, {"offload_optimizer": True}])
+@pytest.mark.parametrize(
+    "train", [{"tile_mlp": 2048}, {"compile": True}, {"offload_optimizer": True}]
+)
 def test_what_saves_memory_trains_alike_on_the_device(one_rank, train):
     plain, _ = trained()
     assert trained(**train)[0] == pytest.approx(plain, rel=1e-2)
@@ -84,7 +100,9 @@ def test_moments_of_eight_bits_train_on_the_device(one_rank):
 def test_an_adapter_trains_on_the_device_and_its_merged_model_reads(tmp_path, quantize):
     """The stage itself reloads and proves what was merged."""
     if quantize == "nf4":
-        pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install 'ropewalk[qlora]'")
+        pytest.importorskip(
+            "bitsandbytes", reason="needs bitsandbytes: pip install 'ropewalk[qlora]'"
+        )
     words = f"recipe=demo name=gpu train.steps=20 train.precision=bf16 train.lora.rank=8 train.lora.quantize={quantize} train.wandb=off"
     places = [
         f"runs_dir={tmp_path}",
@@ -95,7 +113,10 @@ def test_an_adapter_trains_on_the_device_and_its_merged_model_reads(tmp_path, qu
     command = [sys.executable, "-m", "ropewalk.launch.cli", "train", *words.split(), *places]
     done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = [json.loads(line) for line in (tmp_path / "gpu" / "train" / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "gpu" / "train" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert (tmp_path / "gpu" / "train" / "adapter" / "adapter_model.safetensors").is_file()
 
@@ -106,13 +127,13 @@ def test_a_checkpoint_read_by_name_trains_on_the_device(one_rank, tmp_path):
 
     from ropewalk.launch.config.compose import compose
 
-    small = (
-        "data.seq_len=64 train.global_batch_tokens=256 train.micro_batch_size=1 train.wandb=off train.precision=bf16"
-    )
+    small = "data.seq_len=64 train.global_batch_tokens=256 train.micro_batch_size=1 train.wandb=off train.precision=bf16"
     steps = "train.steps=4 train.checkpoint_steps=2 train.lr=1e-2 train.warmup_steps=0"
     data, found = checkpoint_work.plan(tmp_path / "data"), []
     for stage in (1, 2):
-        config = compose(["recipe=demo", f"train.zero_stage={stage}", *small.split(), *steps.split()])
+        config = compose(
+            ["recipe=demo", f"train.zero_stage={stage}", *small.split(), *steps.split()]
+        )
         found.append(checkpoint_work.trained(checkpoint_work.Work(tmp_path, config, data)))
     assert [run["began"] for run in found] == [0, 2]
     assert found[1]["losses"][-2:] == pytest.approx(found[0]["losses"][-2:], rel=1e-2)

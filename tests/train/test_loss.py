@@ -36,7 +36,10 @@ def test_value_and_gradients_equal_whole_logits(many_chunks, ignored):
 def test_each_token_s_loss_comes_with_the_sum(many_chunks, ignored):
     x, head, labels = example(ignored=ignored)
     nll = torch.full((200,), 7.0)
-    plain, found = loss.summed_cross_entropy(x, head, labels), loss.summed_cross_entropy(x, head, labels, nll=nll)
+    plain, found = (
+        loss.summed_cross_entropy(x, head, labels),
+        loss.summed_cross_entropy(x, head, labels, nll=nll),
+    )
     wanted = F.cross_entropy(x @ head.T, labels, ignore_index=-100, reduction="none").detach()
     torch.testing.assert_close(nll, wanted, rtol=1e-5, atol=1e-5)
     assert torch.equal(plain, found) and not nll.requires_grad
@@ -60,22 +63,29 @@ def test_z_loss_and_its_gradients_equal_autograd_on_whole_logits(many_chunks, ig
 def test_tied_head_gets_both_gradients(many_chunks):
     embedding = torch.randn(50, 16, requires_grad=True)
     ids, labels = torch.randint(0, 50, (100,)), torch.randint(0, 50, (100,))
-    ours = torch.autograd.grad(loss.summed_cross_entropy(embedding[ids], embedding, labels), embedding)[0]
-    theirs = torch.autograd.grad(F.cross_entropy(embedding[ids] @ embedding.T, labels, reduction="sum"), embedding)[0]
+    ours = torch.autograd.grad(
+        loss.summed_cross_entropy(embedding[ids], embedding, labels), embedding
+    )[0]
+    theirs = torch.autograd.grad(
+        F.cross_entropy(embedding[ids] @ embedding.T, labels, reduction="sum"), embedding
+    )[0]
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_bf16_stays_near_fp32(many_chunks):
     x, head, labels = example(dtype=torch.bfloat16)
     exact = F.cross_entropy(x.float() @ head.float().T, labels, ignore_index=-100, reduction="sum")
-    assert loss.summed_cross_entropy(x, head, labels).item() == pytest.approx(exact.item(), rel=5e-3)
+    assert loss.summed_cross_entropy(x, head, labels).item() == pytest.approx(
+        exact.item(), rel=5e-3
+    )
 
 
 def test_in_bf16_a_scale_is_not_rounded_before_it_multiplies(many_chunks):
     """1.3 in bf16 is 1.2969: every gradient would be too small by the same 0.24%."""
     x, head, labels = example(tokens=2000, hidden=64, vocab=500, ignored=0, dtype=torch.bfloat16)
     plain, scaled = (
-        torch.autograd.grad(loss.summed_cross_entropy(x, head, labels) * times, (x, head)) for times in (1, 1.3)
+        torch.autograd.grad(loss.summed_cross_entropy(x, head, labels) * times, (x, head))
+        for times in (1, 1.3)
     )
     for ours, once in zip(scaled, plain, strict=True):
         size = (ours.double() * once.double()).sum() / once.double().square().sum()
@@ -101,7 +111,10 @@ def test_token_nll_equals_whole_logits(many_chunks):
     nll, hit = loss.token_nll(x, head, labels)
     logits = (x @ head.T).detach()
     torch.testing.assert_close(
-        nll, F.cross_entropy(logits, labels, ignore_index=-100, reduction="none"), rtol=1e-5, atol=1e-5
+        nll,
+        F.cross_entropy(logits, labels, ignore_index=-100, reduction="none"),
+        rtol=1e-5,
+        atol=1e-5,
     )
     assert torch.equal(hit, logits.argmax(-1) == labels)
 

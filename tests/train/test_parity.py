@@ -30,7 +30,12 @@ TEXTS = {
 }
 SHAPES: dict[str, dict[str, Any]] = {
     "kv4": {"hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 4},
-    "kv2": {"hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 2, "tie_word_embeddings": False},
+    "kv2": {
+        "hidden_size": 64,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "tie_word_embeddings": False,
+    },
 }
 
 
@@ -78,7 +83,9 @@ def alone(plan: str, shape: str) -> Found:
         total = sum(_nll(model, torch.from_numpy(text)) for text in texts if len(text) > 1) / count
         total.backward()
         if not found.gradients:
-            found.gradients = {n: p.grad.double().numpy().copy() for n, p in model.named_parameters()}
+            found.gradients = {
+                n: p.grad.double().numpy().copy() for n, p in model.named_parameters()
+            }
         found.losses.append(total.item())
         found.norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP).item())
         optimizer.step()
@@ -93,10 +100,14 @@ def _nll(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 def differences(found: Found, wanted: Found) -> dict[str, float]:
     """Largest relative difference of the first gradient (by parameter, in its norm), of the losses and of the norms."""
-    gradients = [float(np.linalg.norm(found.gradients[n] - g) / np.linalg.norm(g)) for n, g in wanted.gradients.items()]
+    gradients = [
+        float(np.linalg.norm(found.gradients[n] - g) / np.linalg.norm(g))
+        for n, g in wanted.gradients.items()
+    ]
     assert found.gradients.keys() == wanted.gradients.keys()
     curve, norms = (
-        np.abs(np.divide(a, b) - 1).max() for a, b in ((found.losses, wanted.losses), (found.norms, wanted.norms))
+        np.abs(np.divide(a, b) - 1).max()
+        for a, b in ((found.losses, wanted.losses), (found.norms, wanted.norms))
     )
     return {"gradient": max(gradients), "losses": float(curve), "norms": float(norms)}
 
@@ -104,7 +115,9 @@ def differences(found: Found, wanted: Found) -> dict[str, float]:
 def matrix(
     sp_size: int, dp_size: int, wanted: list[Cell], plans: dict[str, DataArtifacts], **more: Any
 ) -> dict[Cell, dict[str, float]]:
-    found = ranks.run(sp_size * dp_size, parity_work.cells, sp_size, wanted, settings(**more), plans, SHAPES)[0]
+    found = ranks.run(
+        sp_size * dp_size, parity_work.cells, sp_size, wanted, settings(**more), plans, SHAPES
+    )[0]
     for cell in wanted:
         refuse_leaks(found[cell], cell.plan)
     return {cell: differences(found[cell], alone(cell.plan, cell.model)) for cell in wanted}
@@ -147,7 +160,9 @@ def test_gradients_losses_and_norms_are_those_of_one_process(
         assert max(apart.values()) < RTOL, (cell, apart)
 
 
-def test_tiles_and_checkpoints_in_host_memory_are_the_same_numbers(plans: dict[str, DataArtifacts]) -> None:
+def test_tiles_and_checkpoints_in_host_memory_are_the_same_numbers(
+    plans: dict[str, DataArtifacts],
+) -> None:
     """Tiles that do not divide the slice, under sequence parallelism and accumulation at each stage."""
     wanted = [Cell(z, 2, "packed", "kv4") for z in STAGES]
     settings = {"activation_checkpointing": True, "offload_activations": True, "tile_mlp": 5}
@@ -185,14 +200,20 @@ def test_the_whole_matrix(plans: dict[str, DataArtifacts]) -> None:
             found[sp_size, dp_size] = matrix(sp_size, dp_size, wanted, plans)
     if path := os.environ.get("ROPEWALK_PARITY"):
         Path(path).write_text(table(found))
-    every = [(max(apart.values()), at, cell) for at, part in found.items() for cell, apart in part.items()]
+    every = [
+        (max(apart.values()), at, cell)
+        for at, part in found.items()
+        for cell, apart in part.items()
+    ]
     worst = max(every, key=lambda entry: entry[0])
     assert worst[0] < RTOL, worst
 
 
 def table(found: dict[tuple[int, int], dict[Cell, dict[str, float]]]) -> str:
     """Markdown: the worst of each cell over both models."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "deepspeed"))
+    versions = ", ".join(
+        f"{name} {version(name)}" for name in ("torch", "transformers", "deepspeed")
+    )
     lines = [
         "# One loss curve at every parallel degree",
         "",
@@ -204,17 +225,27 @@ def table(found: dict[tuple[int, int], dict[Cell, dict[str, float]]]) -> str:
         "4 key/value heads and one with 2, fewer than sp 4 has ranks. The bar is 1e-5. In each cell one token of a document was changed as well: no",
         "other document's loss moved by a bit.",
         "",
-        "| sp x dp | accumulated | documents | " + " | ".join(f"ZeRO {stage}" for stage in STAGES) + " |",
+        "| sp x dp | accumulated | documents | "
+        + " | ".join(f"ZeRO {stage}" for stage in STAGES)
+        + " |",
         "|---|---|---|" + "---|" * len(STAGES),
     ]
     for (sp_size, dp_size), part in found.items():
         for accumulated in (1, 2):
             for plan in TEXTS:
                 row = [_worst(part, stage, accumulated, plan) for stage in STAGES]
-                lines.append(f"| {sp_size} x {dp_size} | {accumulated} | {plan} | " + " | ".join(row) + " |")
+                lines.append(
+                    f"| {sp_size} x {dp_size} | {accumulated} | {plan} | " + " | ".join(row) + " |"
+                )
     return "\n".join(lines) + "\n"
 
 
 def _worst(part: dict[Cell, dict[str, float]], stage: int, accumulated: int, plan: str) -> str:
-    here = [apart for c, apart in part.items() if (c.zero_stage, c.accumulated, c.plan) == (stage, accumulated, plan)]
-    return " / ".join(f"{max(apart[key] for apart in here):.1e}" for key in ("gradient", "losses", "norms"))
+    here = [
+        apart
+        for c, apart in part.items()
+        if (c.zero_stage, c.accumulated, c.plan) == (stage, accumulated, plan)
+    ]
+    return " / ".join(
+        f"{max(apart[key] for apart in here):.1e}" for key in ("gradient", "losses", "norms")
+    )

@@ -19,7 +19,9 @@ LENGTHS = [50, 3, 17, 100, 9, 30, 5, 1, 21, 33, 12, 64]
 SEQ_LEN = 64
 
 
-def planned(folder: Path, packer: str, **facts: Any) -> tuple[DataArtifacts, list[list[tuple[int, int, int]]]]:
+def planned(
+    folder: Path, packer: str, **facts: Any
+) -> tuple[DataArtifacts, list[list[tuple[int, int, int]]]]:
     rows = packed(LENGTHS, SEQ_LEN, packer=packer)
     return written(folder, documents(LENGTHS), rows, seq_len=SEQ_LEN, **facts), rows
 
@@ -83,7 +85,9 @@ def test_without_the_mask_the_documents_before_are_read_too(tmp_path: Path) -> N
     assert all(abs(found[n] / wanted[n] - 1) > 1e-3 for n in packed_rows)
 
 
-def test_skipped_positions_give_the_loss_of_each_document_at_those_positions(tmp_path: Path) -> None:
+def test_skipped_positions_give_the_loss_of_each_document_at_those_positions(
+    tmp_path: Path,
+) -> None:
     """PoSE: transformers itself would take a skip for a border; ours attends across it."""
     model = tiny_model()
     folders, rows = planned(tmp_path, "window_fill")
@@ -93,7 +97,8 @@ def test_skipped_positions_give_the_loss_of_each_document_at_those_positions(tmp
         places, at = sequences[number].position_ids, np.cumsum([0, *(n for _, _, n in row)])
         wanted.append(
             sum(
-                loss_alone(model, texts[d][s : s + n], places[a : a + n]) for (d, s, n), a in zip(row, at, strict=False)
+                loss_alone(model, texts[d][s : s + n], places[a : a + n])
+                for (d, s, n), a in zip(row, at, strict=False)
             )
         )
     assert read_loss(model, sequences) == pytest.approx(wanted, rel=1e-4)

@@ -40,11 +40,15 @@ def config(*words: str) -> Config:
 
 
 def devices(words: list[str]) -> dict[str, list[object]]:
-    found: dict[str, list[object]] = json.loads(base64.urlsafe_b64decode(words[words.index("--world_info") + 1]))
+    found: dict[str, list[object]] = json.loads(
+        base64.urlsafe_b64decode(words[words.index("--world_info") + 1])
+    )
     return found
 
 
-def test_one_machine_has_a_rank_a_device_and_no_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_machine_has_a_rank_a_device_and_no_runner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     words = command(config(), tmp_path)
     assert words[1:3] == ["-m", "ropewalk.train.launcher.node"] and "--hostfile" not in words
@@ -55,10 +59,15 @@ def test_one_machine_has_a_rank_a_device_and_no_runner(tmp_path: Path, monkeypat
 def test_several_machines_go_through_the_runner(tmp_path: Path) -> None:
     words = command(config("train.hostfile=hosts"), tmp_path)
     assert words[1:3] == ["-m", "deepspeed.launcher.runner"]
-    assert words[words.index("--hostfile") + 1] == "hosts" and words[words.index("--num_gpus") + 1] == "2"
+    assert (
+        words[words.index("--hostfile") + 1] == "hosts"
+        and words[words.index("--num_gpus") + 1] == "2"
+    )
 
 
-def test_a_hostfile_at_home_is_found_by_the_runner_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hostfile_at_home_is_found_by_the_runner_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     words = command(config("train.hostfile='~/hosts'"), tmp_path)
     assert words[words.index("--hostfile") + 1] == str(tmp_path / "hosts")
@@ -69,7 +78,8 @@ def test_more_ranks_than_visible_devices_are_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     refuse_missing_devices(config("train.processes=2"))
     with pytest.raises(
-        ConfigError, match="train.processes is 4; each rank needs a device of its own, and 2 are visible"
+        ConfigError,
+        match="train.processes is 4; each rank needs a device of its own, and 2 are visible",
     ):
         refuse_missing_devices(config("train.processes=4"))
 
@@ -84,7 +94,9 @@ def test_a_stop_that_comes_after_the_last_step_stops_what_comes_next(
     monkeypatch.setattr(ranks, "launch", launch)
     for name in ("_finish", "_reload"):
         monkeypatch.setattr(stage, name, lambda *_: None)
-    with pytest.raises(Stopped, match="train is done, and stopped before what comes after it; run the same command"):
+    with pytest.raises(
+        Stopped, match="train is done, and stopped before what comes after it; run the same command"
+    ):
         stage.run(config(), {}, tmp_path / "train")
     assert "skipped" in stage.run(config(), {}, tmp_path / "train")[1]
 
@@ -93,7 +105,9 @@ def test_a_finished_training_is_not_asked_for_the_unfinished_one_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Trained with one rate, begun with another, and back: the first one stands, the second waits."""
-    monkeypatch.setattr(ranks, "launch", lambda _, run_dir, temporary: (temporary / "done.json").write_text("{}"))
+    monkeypatch.setattr(
+        ranks, "launch", lambda _, run_dir, temporary: (temporary / "done.json").write_text("{}")
+    )
     for name in ("_finish", "_reload"):
         monkeypatch.setattr(stage, name, lambda *_: None)
     stage.run(config("train.lr=1e-3"), {}, tmp_path / "train")
@@ -103,15 +117,23 @@ def test_a_finished_training_is_not_asked_for_the_unfinished_one_beside_it(
 
 def begun(folder: Path, wanted: Config) -> Path:
     """A checkpoint of an unfinished training."""
-    decides = {"inputs": {}, "seed": wanted.seed, "train": content(wanted.train), "seq_len": wanted.data.seq_len}
+    decides = {
+        "inputs": {},
+        "seed": wanted.seed,
+        "train": content(wanted.train),
+        "seq_len": wanted.data.seq_len,
+    }
     there = folder / "train.tmp" / "checkpoints" / "step-00000004"
     there.mkdir(parents=True)
-    (there / "complete.json").write_text(json.dumps({"schema": 1, "step": 4, "files": {}, "content": decides}))
+    (there / "complete.json").write_text(
+        json.dumps({"schema": 1, "step": 4, "files": {}, "content": decides})
+    )
     return there
 
 
 @pytest.mark.parametrize(
-    ("visible", "wanted"), [("3,1,2", ["3", "1"]), ("GPU-a,GPU-b", ["GPU-a", "GPU-b"]), ("", [0, 1]), ("5", [0, 1])]
+    ("visible", "wanted"),
+    [("3,1,2", ["3", "1"]), ("GPU-a,GPU-b", ["GPU-a", "GPU-b"]), ("", [0, 1]), ("5", [0, 1])],
 )
 def test_devices_that_the_user_left_visible_are_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, wanted: list[object]
@@ -128,9 +150,14 @@ def test_ranks_that_cannot_share_are_refused_before_anything_is_started(tmp_path
     assert world_size(config()) == 2 and world_size(config(hosts)) == 4
     assert refuse_unfit_ranks(config("train.sp_size=2"), base) is None
     warned = refuse_unfit_ranks(config("train.sp_size=4", hosts), base)
-    assert warned is not None and warned.startswith("train.sp_size is 4, more than the 2 ranks of a machine")
+    assert warned is not None and warned.startswith(
+        "train.sp_size is 4, more than the 2 ranks of a machine"
+    )
     for words, said in {
-        ("train.sp_size=8", hosts): "train.sp_size is 8; it must divide the number of ranks, 4; set train.sp_size=4",
+        (
+            "train.sp_size=8",
+            hosts,
+        ): "train.sp_size is 8; it must divide the number of ranks, 4; set train.sp_size=4",
         ("train.processes=8", "train.sp_size=8"): "it must divide the 4 attention heads of llama",
         ("train.hostfile=none",): "train.hostfile is none; no such file",
         (
@@ -152,7 +179,9 @@ def test_a_rank_that_ends_ends_the_others_and_its_code_comes_through(
     (tmp_path / "code").write_text(str(code))
     whole = command
     stand_in = {"ropewalk.train": "stand_in"}
-    monkeypatch.setattr(ranks, "command", lambda *at: [stand_in.get(word, word) for word in whole(*at)])
+    monkeypatch.setattr(
+        ranks, "command", lambda *at: [stand_in.get(word, word) for word in whole(*at)]
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     started = time.monotonic()
     with pytest.raises(RopewalkError) as ended:
@@ -184,7 +213,9 @@ def ranks_of(folder: Path) -> list[int]:
     return found
 
 
-def test_a_whole_job_that_is_told_to_end_ends_in_good_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_job_that_is_told_to_end_ends_in_good_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As Slurm does it: SIGTERM to the command, to the launcher and to the ranks."""
     (tmp_path / "sitecustomize.py").write_text(JOB)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -195,7 +226,9 @@ def test_a_whole_job_that_is_told_to_end_ends_in_good_order(tmp_path: Path, monk
 
     teller = threading.Thread(target=end)
     teller.start()
-    with pytest.raises(Stopped, match="train stopped in good order; run the same command again to resume"):
+    with pytest.raises(
+        Stopped, match="train stopped in good order; run the same command again to resume"
+    ):
         launch(config(), tmp_path, tmp_path)
     teller.join()
 
@@ -220,22 +253,33 @@ def test_ranks_do_not_outlive_a_command_that_is_killed(tmp_path: Path) -> None:
 
 def test_a_second_start_does_not_share_the_folder_with_ranks_that_are_left(tmp_path: Path) -> None:
     with lock_or_refuse(tmp_path, "train.tmp"):
-        found = subprocess.run([sys.executable, "-m", "ropewalk.train", tmp_path], capture_output=True, text=True)
+        found = subprocess.run(
+            [sys.executable, "-m", "ropewalk.train", tmp_path], capture_output=True, text=True
+        )
     assert found.returncode == 2
     assert f"name is {tmp_path.name}; another ropewalk is at work in that run" in found.stderr
 
 
-def test_an_unfinished_training_of_other_settings_is_refused_not_thrown_away(tmp_path: Path) -> None:
+def test_an_unfinished_training_of_other_settings_is_refused_not_thrown_away(
+    tmp_path: Path,
+) -> None:
     """The checkpoint was begun with another rate; nothing starts, and what lies there stays."""
     there = begun(tmp_path, config("train.lr=1e-3"))
-    with pytest.raises(ConfigError, match=r"^train.lr was 0.001, is 0.002 in the checkpoint step-00000004; a run is"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^train.lr was 0.001, is 0.002 in the checkpoint step-00000004; a run is",
+    ):
         stage.run(config("train.lr=2e-3"), {}, tmp_path / "train")
     assert there.is_dir()
 
 
-def test_a_stopped_slurm_job_is_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_slurm_job_is_queued_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stub = tmp_path / "scontrol"
-    stub.write_text(f"#!/bin/sh\necho $@ > {tmp_path}/said\n[ $2 = 7 ] && exit 0\necho no such job >&2; exit 1\n")
+    stub.write_text(
+        f"#!/bin/sh\necho $@ > {tmp_path}/said\n[ $2 = 7 ] && exit 0\necho no such job >&2; exit 1\n"
+    )
     stub.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     monkeypatch.setenv("SLURM_JOB_ID", "7")

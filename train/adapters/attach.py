@@ -33,7 +33,9 @@ def attach(model: Any, lora: LoraConfig, seed: int) -> str | None:
 
 def _whole(model: Any, names: list[str]) -> AbstractContextManager[Any]:
     """The weights of `names` whole where ZeRO-3 holds them in pieces: DoRA begins with the sizes of their columns."""
-    weights = [p for name in names for p in model.get_submodule(name).parameters() if hasattr(p, "ds_id")]
+    weights = [
+        p for name in names for p in model.get_submodule(name).parameters() if hasattr(p, "ds_id")
+    ]
     if not weights:
         return nullcontext()
     import deepspeed
@@ -80,7 +82,9 @@ def fully_trained(model: Any) -> list[str]:
 def library() -> Any:
     """peft. Raises: ConfigError when it is not installed."""
     if importlib.util.find_spec("peft") is None:
-        raise ConfigError("train.lora.rank is above 0; adapters need peft; pip install 'ropewalk[lora]'")
+        raise ConfigError(
+            "train.lora.rank is above 0; adapters need peft; pip install 'ropewalk[lora]'"
+        )
     import peft
 
     return peft

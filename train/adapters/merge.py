@@ -17,7 +17,11 @@ def merged(model: Any, whole: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     found = {name: tensor for name, tensor in whole.items() if not _of_adapter(name)}
     for name, layer in shell.named_modules():
         if isinstance(layer, library().tuners.lora.LoraLayer):
-            mine = {key.removeprefix(f"{name}."): t for key, t in whole.items() if key.startswith(f"{name}.")}
+            mine = {
+                key.removeprefix(f"{name}."): t
+                for key, t in whole.items()
+                if key.startswith(f"{name}.")
+            }
             layer.load_state_dict({key: t.float() for key, t in mine.items()}, assign=True)
             layer.merge(safe_merge=True)
             for key, tensor in layer.get_base_layer().state_dict().items():

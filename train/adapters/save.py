@@ -31,7 +31,9 @@ def save(model: Any, plan: RopePlan, base: str, folder: Path) -> None:
     `base`: the name that the base goes by, no path. Raises: RopewalkError when a tensor comes out empty.
     """
     full = fully_trained(model)
-    kept = {n: p for n, p in model.named_parameters() if is_adapter(n) or n.rsplit(".", 1)[0] in full}
+    kept = {
+        n: p for n, p in model.named_parameters() if is_adapter(n) or n.rsplit(".", 1)[0] in full
+    }
     whole = gather_full_state_dict(kept.items())
     if dist.get_rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,16 +49,23 @@ def save(model: Any, plan: RopePlan, base: str, folder: Path) -> None:
 def tied_head(model: Any, full: list[str]) -> tuple[str, str] | None:
     """The names of embeddings that are trained and of the head that is tied to them."""
     names = {id(module): name for name, module in model.named_modules()}
-    embeddings, head = names[id(model.get_input_embeddings())], names[id(model.get_output_embeddings())]
+    embeddings, head = (
+        names[id(model.get_input_embeddings())],
+        names[id(model.get_output_embeddings())],
+    )
     return (embeddings, head) if model.config.tie_word_embeddings and embeddings in full else None
 
 
-def _tensors(model: Any, whole: dict[str, torch.Tensor], tied: tuple[str, str] | None) -> dict[str, torch.Tensor]:
+def _tensors(
+    model: Any, whole: dict[str, torch.Tensor], tied: tuple[str, str] | None
+) -> dict[str, torch.Tensor]:
     """By the names of peft's files, which hold a tied head's weight once more."""
     from peft.utils import get_peft_model_state_dict
 
     found: dict[str, torch.Tensor] = get_peft_model_state_dict(
-        model, state_dict={n: t for n, t in whole.items() if is_adapter(n)}, save_embedding_layers=False
+        model,
+        state_dict={n: t for n, t in whole.items() if is_adapter(n)},
+        save_embedding_layers=False,
     )
     found |= {name: tensor for name, tensor in whole.items() if not is_adapter(name)}
     if tied:

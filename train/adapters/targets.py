@@ -14,12 +14,16 @@ from ropewalk.train.optim.param_groups import suggest_names
 def linear(model: Any) -> list[str]:
     """Every linear layer but the head: the chunked loss multiplies by the head's weight itself and would not see an adapter there."""
     head = model.get_output_embeddings()
-    return [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head]
+    return [
+        n for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head
+    ]
 
 
 def attention(model: Any) -> list[str]:
     """The linear layers inside attention, known by its class's name."""
-    inside = tuple(f"{name}." for name, m in model.named_modules() if "Attention" in type(m).__name__)
+    inside = tuple(
+        f"{name}." for name, m in model.named_modules() if "Attention" in type(m).__name__
+    )
     return [name for name in linear(model) if name.startswith(inside)]
 
 

@@ -35,9 +35,25 @@ ON_GPU = {
     k.name: k
     for k in (
         Kernel("flash4", flash4, "flash_attn.cute", "install flash-attn-4", (10, 11), 9, 128),
-        Kernel("flash3", flash3, "flash_attn_interface", "build flash-attn 3 (its hopper/ folder)", (9,), 9),
-        Kernel("flash", flash, "flash_attn", "pip install 'ropewalk[flash]'", (8, 9, 10, 11, 12), 8),
-        Kernel("varlen", varlen, "torch.nn.attention.varlen", "install a newer torch", tuple(range(8, 13)), 8),
+        Kernel(
+            "flash3",
+            flash3,
+            "flash_attn_interface",
+            "build flash-attn 3 (its hopper/ folder)",
+            (9,),
+            9,
+        ),
+        Kernel(
+            "flash", flash, "flash_attn", "pip install 'ropewalk[flash]'", (8, 9, 10, 11, 12), 8
+        ),
+        Kernel(
+            "varlen",
+            varlen,
+            "torch.nn.attention.varlen",
+            "install a newer torch",
+            tuple(range(8, 13)),
+            8,
+        ),
     )
 }
 NAMES = {
@@ -54,7 +70,10 @@ _TOLD: dict[str, str] = {}
 
 
 def register(
-    kernel: str, wrap: Wrap | None = None, needs: Requirements | None = None, s2_group: int | None = None
+    kernel: str,
+    wrap: Wrap | None = None,
+    needs: Requirements | None = None,
+    s2_group: int | None = None,
 ) -> str:
     """Choose the kernel for `auto`, `flash`, `flash3`, `flash4`, `varlen` or `sdpa`, and hand it to transformers; its name there.
 
@@ -91,7 +110,9 @@ def select_backend(kernel: str, needs: Requirements) -> tuple[str, str]:
         return kernel, ""
     if kernel != "auto":
         if missing := why_unavailable(ON_GPU[kernel], needs):
-            raise ConfigError(f"train.attention is {kernel}; {missing}, or set train.attention=sdpa")
+            raise ConfigError(
+                f"train.attention is {kernel}; {missing}, or set train.attention=sdpa"
+            )
         return kernel, ""
     if not torch.cuda.is_available():
         return "sdpa", "auto: no CUDA device"
@@ -115,9 +136,7 @@ def why_unavailable(kernel: Kernel, needs: Requirements) -> str:
     if needs.sinks:
         return "it gives attention sinks, which this model has, no gradient; take another model"
     if needs.head_dim > kernel.widest or needs.head_dim % 8:
-        return (
-            f"it takes heads of up to {kernel.widest} dimensions, in eights, not {needs.head_dim}; take another model"
-        )
+        return f"it takes heads of up to {kernel.widest} dimensions, in eights, not {needs.head_dim}; take another model"
     return _absent(kernel)
 
 
@@ -129,7 +148,11 @@ def _absent(kernel: Kernel) -> str:
     except (ImportError, OSError) as error:  # OSError: built against another torch or CUDA
         return f"it needs {kernel.module}, which does not load ({' '.join(str(error).split())[:160]}); {kernel.install}"
     there = hasattr(module, function)
-    return "" if there else f"it needs {kernel.module}.{function}, which is not there; {kernel.install}"
+    return (
+        ""
+        if there
+        else f"it needs {kernel.module}.{function}, which is not there; {kernel.install}"
+    )
 
 
 def no_mask(*args: Any, **kwargs: Any) -> None:

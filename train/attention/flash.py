@@ -15,26 +15,36 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.train.attention.borders import Ends
 from ropewalk.train.attention.support import validate_call
 
-Call = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int, float, int | None], Any]
+Call = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int, float, int | None], Any
+]
 """(q (S, H, D), k (S, K, D), v (S, K, D), cu_seqlens (documents + 1,) int32, max_seqlen, scale, window) -> (S, H, D)"""
 
 
-def flash(module: Any, query: Any, key: Any, value: Any, attention_mask: None, **words: Any) -> tuple[Any, None]:
+def flash(
+    module: Any, query: Any, key: Any, value: Any, attention_mask: None, **words: Any
+) -> tuple[Any, None]:
     """flash-attn 2: `flash_attn.flash_attn_varlen_func`. Shapes as `sdpa`."""
     return _kernel("flash", _flash2, module, query, key, value, **words)
 
 
-def flash3(module: Any, query: Any, key: Any, value: Any, attention_mask: None, **words: Any) -> tuple[Any, None]:
+def flash3(
+    module: Any, query: Any, key: Any, value: Any, attention_mask: None, **words: Any
+) -> tuple[Any, None]:
     """flash-attn 3 (Hopper): `flash_attn_interface.flash_attn_varlen_func`. Shapes as `sdpa`."""
     return _kernel("flash3", _flash3, module, query, key, value, **words)
 
 
-def flash4(module: Any, query: Any, key: Any, value: Any, attention_mask: None, **words: Any) -> tuple[Any, None]:
+def flash4(
+    module: Any, query: Any, key: Any, value: Any, attention_mask: None, **words: Any
+) -> tuple[Any, None]:
     """flash-attn 4 (CuTe, Hopper and Blackwell): `flash_attn.cute.flash_attn_varlen_func`. Shapes as `sdpa`."""
     return _kernel("flash4", _flash4, module, query, key, value, **words)
 
 
-def varlen(module: Any, query: Any, key: Any, value: Any, attention_mask: None, **words: Any) -> tuple[Any, None]:
+def varlen(
+    module: Any, query: Any, key: Any, value: Any, attention_mask: None, **words: Any
+) -> tuple[Any, None]:
     """torch's `torch.nn.attention.varlen.varlen_attn`. Shapes as `sdpa`."""
     return _kernel("varlen", _torch_varlen, module, query, key, value, **words)
 
@@ -61,12 +71,17 @@ def _kernel(
     validate_call(module, query, key, document_ends or (0, size), dropout, words)
     _check_flash(name, query, s_aux)
     if cu_seqlens is None or max_seqlen is None:
-        cu_seqlens, max_seqlen = torch.tensor([0, size], dtype=torch.int32, device=query.device), size
+        cu_seqlens, max_seqlen = (
+            torch.tensor([0, size], dtype=torch.int32, device=query.device),
+            size,
+        )
     own = value.shape[3]
     # decoupled heads (DeepSeek) have narrower values; the kernels want one head size
     value = F.pad(value, (0, wide - own)) if own < wide else value
     q, k, v = (x.transpose(1, 2).squeeze(0) for x in (query, key, value))
-    out = call(q, k, v, cu_seqlens, max_seqlen, wide**-0.5 if scaling is None else scaling, sliding_window)
+    out = call(
+        q, k, v, cu_seqlens, max_seqlen, wide**-0.5 if scaling is None else scaling, sliding_window
+    )
     out = out[0] if isinstance(out, tuple) else out
     return out[..., :own].unsqueeze(0), None
 
@@ -92,7 +107,9 @@ def _fixed() -> bool:
     return torch.are_deterministic_algorithms_enabled()
 
 
-def _flash2(q: Any, k: Any, v: Any, cu: torch.Tensor, longest: int, scale: float, window: int | None) -> Any:
+def _flash2(
+    q: Any, k: Any, v: Any, cu: torch.Tensor, longest: int, scale: float, window: int | None
+) -> Any:
     from flash_attn import flash_attn_varlen_func
 
     # dropout_p is the eighth place: named, for it lies elsewhere in the other versions
@@ -112,7 +129,9 @@ def _flash2(q: Any, k: Any, v: Any, cu: torch.Tensor, longest: int, scale: float
     )
 
 
-def _flash3(q: Any, k: Any, v: Any, cu: torch.Tensor, longest: int, scale: float, window: int | None) -> Any:
+def _flash3(
+    q: Any, k: Any, v: Any, cu: torch.Tensor, longest: int, scale: float, window: int | None
+) -> Any:
     from flash_attn_interface import flash_attn_varlen_func
 
     return flash_attn_varlen_func(
@@ -130,7 +149,9 @@ def _flash3(q: Any, k: Any, v: Any, cu: torch.Tensor, longest: int, scale: float
     )
 
 
-def _flash4(q: Any, k: Any, v: Any, cu: torch.Tensor, longest: int, scale: float, window: int | None) -> Any:
+def _flash4(
+    q: Any, k: Any, v: Any, cu: torch.Tensor, longest: int, scale: float, window: int | None
+) -> Any:
     from flash_attn.cute import flash_attn_varlen_func
 
     # no window is (None, None) here, and what is after the maxima has other places than in 2 and 3
@@ -150,10 +171,14 @@ def _flash4(q: Any, k: Any, v: Any, cu: torch.Tensor, longest: int, scale: float
     )
 
 
-def _torch_varlen(q: Any, k: Any, v: Any, cu: torch.Tensor, longest: int, scale: float, window: int | None) -> Any:
+def _torch_varlen(
+    q: Any, k: Any, v: Any, cu: torch.Tensor, longest: int, scale: float, window: int | None
+) -> Any:
     from torch.nn.attention.varlen import varlen_attn
 
     # there is no `causal`: (-1, 0) says it
     reach = (-1, 0) if window is None else (window - 1, 0)
     shared = q.shape[1] != k.shape[1]
-    return varlen_attn(q, k, v, cu, cu, longest, longest, scale=scale, window_size=reach, enable_gqa=shared)
+    return varlen_attn(
+        q, k, v, cu, cu, longest, longest, scale=scale, window_size=reach, enable_gqa=shared
+    )

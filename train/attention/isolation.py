@@ -71,7 +71,10 @@ def _check_logits(model: PreTrainedModel, hidden: torch.Tensor) -> None:
     logits, head = _forward(model, model, 0).logits[0].float(), model.get_output_embeddings().weight  # type: ignore[union-attr]
     with params.gathered(head), torch.no_grad():  # type: ignore[arg-type]
         plain = (hidden.to(head.dtype) @ head.T).float()  # type: ignore[operator, call-overload]
-    apart, allowed = float((logits - plain).abs().max()), 8 * torch.finfo(model.dtype).eps * float(plain.abs().max())
+    apart, allowed = (
+        float((logits - plain).abs().max()),
+        8 * torch.finfo(model.dtype).eps * float(plain.abs().max()),
+    )
     if not apart <= allowed:
         raise ConfigError(
             f"model.path is a {model.config.model_type}; its logits are not its hidden states times its head, but {apart:.2g} away from it: "
@@ -95,7 +98,10 @@ def _check_windows(model: PreTrainedModel, windows: dict[int, int | None]) -> No
 
 def _check_apart(model: PreTrainedModel, one: torch.Tensor, other: torch.Tensor) -> None:
     """Experts are computed on other batches of tokens, so what is equal may differ by a few roundings."""
-    apart, allowed = float((one - other).abs().max()), 8 * torch.finfo(model.dtype).eps * float(one.abs().max())
+    apart, allowed = (
+        float((one - other).abs().max()),
+        8 * torch.finfo(model.dtype).eps * float(one.abs().max()),
+    )
     if not apart <= allowed:
         raise ConfigError(
             f"model.path is a {model.config.model_type}; a document changes the hidden states of the next one by {apart:.2g}: it mixes "

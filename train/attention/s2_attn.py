@@ -34,7 +34,12 @@ def shifted(kernel: Any, group: int) -> Any:
     """`kernel` on the groups, while the model trains."""
 
     def attend(
-        module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: None, **words: Any
+        module: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: None,
+        **words: Any,
     ) -> tuple[torch.Tensor, None]:
         """The first H // 2 heads unshifted. Shapes as `sdpa`; `part`: (r, P), these heads are part r of P. Raises: ConfigError for windows
         and sinks."""
@@ -42,7 +47,9 @@ def shifted(kernel: Any, group: int) -> Any:
             return kernel(module, query, key, value, attention_mask, **words)  # type: ignore[no-any-return]
         for word in ("sliding_window", "s_aux"):
             if words.get(word) is not None:
-                raise ConfigError(f"train.s2_group is {group}; S2-Attn does not go with the model's {word}; unset it")
+                raise ConfigError(
+                    f"train.s2_group is {group}; S2-Attn does not go with the model's {word}; unset it"
+                )
         ends = words.get("document_ends") or (0, query.shape[2])
         r, parts = words.pop("part", (0, 1))
         if 2 * r + 2 <= parts or 2 * r >= parts:  # all of them of one half
@@ -51,7 +58,9 @@ def shifted(kernel: Any, group: int) -> Any:
         half = query.shape[1] // 2
         q = query.split([half, query.shape[1] - half], dim=1)
         found = []
-        for number, (k, v) in enumerate(zip(*(_halves(x, query.shape[1]) for x in (key, value)), strict=True)):
+        for number, (k, v) in enumerate(
+            zip(*(_halves(x, query.shape[1]) for x in (key, value)), strict=True)
+        ):
             words |= marks(ends, group, number * (group // 2), query.device)
             found.append(kernel(module, q[number], k, v, attention_mask, **words)[0])
         return torch.cat(found, dim=2), None

@@ -43,7 +43,13 @@ def sdpa(
     if s_aux is not None:
         query, key, value, sink = sinks.widen(query, key, value, s_aux, scale)
     out = _documents(
-        query, key, value, attention_sliding_window.cuts(ends, sliding_window), sliding_window, scale, sink
+        query,
+        key,
+        value,
+        attention_sliding_window.cuts(ends, sliding_window),
+        sliding_window,
+        scale,
+        sink,
     )
     return out[..., :own].transpose(1, 2), None
 
@@ -65,16 +71,26 @@ def _documents(
         q, k, v = (torch.cat([x[n] for n in numbers]) for x in taken)
         parts |= zip(numbers, _causal(q, k, v, scale, sink).split(1), strict=True)
     if window is not None and cuts.rests:
-        parts |= zip(cuts.rests, attention_sliding_window.band(taken, cuts.rests, window, scale, sink), strict=True)
+        parts |= zip(
+            cuts.rests,
+            attention_sliding_window.band(taken, cuts.rests, window, scale, sink),
+            strict=True,
+        )
     return torch.cat([parts[n] for n in range(len(cuts.sizes))], dim=2)
 
 
-def _causal(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, sink: torch.Tensor | None) -> torch.Tensor:
+def _causal(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, sink: torch.Tensor | None
+) -> torch.Tensor:
     """Documents of one length. q (N, H, T, D), k and v (N, K, T, D) -> (N, H, T, D)."""
     shared = q.shape[1] != k.shape[1]
     if sink is None:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=shared)
+        return F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scale, enable_gqa=shared
+        )
     # a query that is thrown away stands before the others as the sink's key does, so that causal is the same diagonal
     k, v = sinks.before(k, v, sink)
     q = F.pad(q, (0, 0, 1, 0))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=shared)[:, :, 1:]
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=shared)[
+        :, :, 1:
+    ]

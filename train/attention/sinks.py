@@ -26,7 +26,9 @@ def widen(
     return query, F.pad(key, (0, WIDER)), F.pad(value, (0, WIDER)), sink
 
 
-def before(key: torch.Tensor, value: torch.Tensor, sink: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def before(
+    key: torch.Tensor, value: torch.Tensor, sink: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The sink's key and its value put before the others. key and value (N, K, T, W) -> (N, K, T + 1, W)."""
     row = sink.expand(*key.shape[:2], 1, -1)
     return torch.cat([row, key], dim=2), F.pad(value, (0, 0, 1, 0))

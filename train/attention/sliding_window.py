@@ -65,23 +65,34 @@ def mask(window: int, group: int, sink: bool, device: torch.device) -> torch.Ten
 
 
 def band(
-    taken: tuple[Parts, ...], rests: tuple[int, ...], window: int, scale: float, sink: torch.Tensor | None
+    taken: tuple[Parts, ...],
+    rests: tuple[int, ...],
+    window: int,
+    scale: float,
+    sink: torch.Tensor | None,
 ) -> list[torch.Tensor]:
     """What the `rests` give: (1, H, their tokens, D) each, all blocks of all documents in one SDPA call."""
     query, key, value = taken
     block = block_of(window)
     group = query[0].shape[1] // key[0].shape[1]
     counts = [-(-query[n].shape[2] // block) for n in rests]
-    q = torch.cat([_folded(query[n], count, block, group) for n, count in zip(rests, counts, strict=True)])
+    q = torch.cat(
+        [_folded(query[n], count, block, group) for n, count in zip(rests, counts, strict=True)]
+    )
     k, v = (
-        torch.cat([_reach(x[n - 1], x[n], count, block) for n, count in zip(rests, counts, strict=True)])
+        torch.cat(
+            [_reach(x[n - 1], x[n], count, block) for n, count in zip(rests, counts, strict=True)]
+        )
         for x in (key, value)
     )
     if sink is not None:
         k, v = sinks.before(k, v, sink)
     seen = mask(window, group, sink is not None, q.device)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale)
-    return [_unfolded(x, group, query[n].shape[2]) for x, n in zip(out.split(counts), rests, strict=True)]
+    return [
+        _unfolded(x, group, query[n].shape[2])
+        for x, n in zip(out.split(counts), rests, strict=True)
+    ]
 
 
 def _folded(x: torch.Tensor, count: int, block: int, group: int) -> torch.Tensor:
@@ -94,7 +105,9 @@ def _folded(x: torch.Tensor, count: int, block: int, group: int) -> torch.Tensor
 def _reach(first: torch.Tensor, rest: torch.Tensor, count: int, block: int) -> torch.Tensor:
     """What each block sees, (1, K, w, D) and (1, K, T, D) -> (N, K, w + c, D)."""
     x = F.pad(torch.cat([first, rest], dim=2), (0, 0, 0, count * block - rest.shape[2]))
-    return x[0].unfold(1, first.shape[2] + block, block).permute(1, 0, 3, 2)  # from (K, N, D, w + c)
+    return (
+        x[0].unfold(1, first.shape[2] + block, block).permute(1, 0, 3, 2)
+    )  # from (K, N, D, w + c)
 
 
 def _unfolded(x: torch.Tensor, group: int, size: int) -> torch.Tensor:

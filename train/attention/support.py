@@ -48,7 +48,9 @@ def refuse_unsupported(config: PreTrainedConfig, name: str, s2_group: int | None
             "choose another model"
         )
     if getattr(config, "is_encoder_decoder", False):
-        raise ConfigError(f"{kind} is an encoder-decoder; the trainer trains decoders; choose another model")
+        raise ConfigError(
+            f"{kind} is an encoder-decoder; the trainer trains decoders; choose another model"
+        )
     if getattr(config, "use_bidirectional_attention", None):
         raise ConfigError(
             f"{kind} looks ahead (use_bidirectional_attention); a decoder is trained; choose another model"
@@ -79,11 +81,18 @@ UNKNOWN = {
 
 
 def validate_call(
-    module: Any, query: torch.Tensor, key: torch.Tensor, ends: Ends, dropout: float, words: dict[str, Any]
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    ends: Ends,
+    dropout: float,
+    words: dict[str, Any],
 ) -> None:
     """Raises: ConfigError for what the model asks and no kernel does, ValueError for shapes that do not belong together."""
     if query.shape[0] != 1:
-        raise ValueError(f"batch is {query.shape[0]}; rows are laid end to end, so it must be 1; join the rows")
+        raise ValueError(
+            f"batch is {query.shape[0]}; rows are laid end to end, so it must be 1; join the rows"
+        )
     if not query.shape[2] == key.shape[2] == ends[-1]:
         raise ValueError(
             f"query has {query.shape[2]} tokens, key {key.shape[2]} and the documents {ends[-1]}; they must be one sequence; "

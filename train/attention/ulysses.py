@@ -25,7 +25,9 @@ def heads(config: PreTrainedConfig) -> tuple[int, int]:
     return count, getattr(text, "num_key_value_heads", None) or count
 
 
-def refuse_unfit_heads(config: PreTrainedConfig, sp_size: int, world_size: int | None = None) -> None:
+def refuse_unfit_heads(
+    config: PreTrainedConfig, sp_size: int, world_size: int | None = None
+) -> None:
     """Each rank must have as many query heads as the others; key/value heads are repeated where they are too few.
 
     Raises: ConfigError with the sizes that work.
@@ -90,12 +92,18 @@ class Exchange(UlyssesSPAttentionHF):  # type: ignore[misc]
         """query (1, H, s, D), key and value (1, K, s, D) -> (1, s, H, D). `s_aux` (H,): gpt-oss's sinks. Raises: ConfigError."""
         self._fit(query, key, value)
         repeats = self.global_kv_head_count // key.shape[1]
-        key, value = (x.repeat_interleave(repeats, dim=1) if repeats > 1 else x for x in (key, value))
-        whole = self._combine_local_sequences(*(x.permute(2, 0, 1, 3) for x in (query, key, value)))  # (S, 1, H / P, D)
+        key, value = (
+            x.repeat_interleave(repeats, dim=1) if repeats > 1 else x for x in (key, value)
+        )
+        whole = self._combine_local_sequences(
+            *(x.permute(2, 0, 1, 3) for x in (query, key, value))
+        )  # (S, 1, H / P, D)
         if s_aux is not None:
             kwargs["s_aux"] = s_aux.chunk(self.world_size)[self.sp_rank]
         part = (self.sp_rank, self.world_size)
-        found, _ = self.attn(module, *(x.permute(1, 2, 0, 3) for x in whole), attention_mask, part=part, **kwargs)
+        found, _ = self.attn(
+            module, *(x.permute(1, 2, 0, 3) for x in whole), attention_mask, part=part, **kwargs
+        )
         mine = self._partition_global_sequence(found.transpose(0, 1).flatten(2))  # (s, 1, H x D)
         return mine.transpose(0, 1).unflatten(-1, (self.attn_head_count, self.attn_head_size)), None
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointCommitInfo, CheckpointEngine
+from deepspeed.runtime.checkpoint_engine.checkpoint_engine import (
+    CheckpointCommitInfo,
+    CheckpointEngine,
+)
 from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
@@ -40,14 +43,22 @@ class PinnedBuffers:
 
     def _tensor(self, value: torch.Tensor, seen: dict[Any, torch.Tensor]) -> torch.Tensor:
         value = value.detach()
-        same = (value.data_ptr(), value.shape, value.stride(), value.dtype) if value.numel() else object()
+        same = (
+            (value.data_ptr(), value.shape, value.stride(), value.dtype)
+            if value.numel()
+            else object()
+        )
         if same not in seen:
             seen[same] = self._buffer(value).copy_(value, non_blocking=True)
         return seen[same]
 
     def _buffer(self, like: torch.Tensor) -> torch.Tensor:
         free = self.free[like.shape, like.dtype]
-        found = free.pop() if free else torch.empty(like.shape, dtype=like.dtype, pin_memory=like.is_cuda)
+        found = (
+            free.pop()
+            if free
+            else torch.empty(like.shape, dtype=like.dtype, pin_memory=like.is_cuda)
+        )
         self.taken.append(found)
         return found
 
@@ -113,7 +124,10 @@ class Writer(CheckpointEngine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.copies, self.thread = PinnedBuffers(), ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.copies, self.thread = (
+            PinnedBuffers(),
+            ThreadPoolExecutor(1, thread_name_prefix="checkpoint"),
+        )
         self.jobs: list[Future[Any]] = []
         self.files: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
@@ -143,7 +157,11 @@ class Writer(CheckpointEngine):
         """Files that are there already (DeepSpeed copies states from NVMe by itself): synced, and counted and hashed as ours are."""
         for path in (file for file in files if file.is_file()):
             self.asked.append(str(path.relative_to(folder)))
-            self.then(lambda path=path: self.files.__setitem__(str(path.relative_to(folder)), counted(path)))  # type: ignore[misc]
+            self.then(
+                lambda path=path: self.files.__setitem__(
+                    str(path.relative_to(folder)), counted(path)
+                )
+            )  # type: ignore[misc]
 
     def say_done(self, folder: Path, rank: int, flats: Any) -> None:
         """After the rank's files, a list of them with their hashes, of what was asked for, and of what lies where in them."""
@@ -168,7 +186,9 @@ class Writer(CheckpointEngine):
 
     def load(self, path: str, map_location: Any = None) -> Any:
         with torch.serialization.safe_globals(TRUSTED):
-            return torch.load(path, map_location=map_location or "cpu", weights_only=True, mmap=True)
+            return torch.load(
+                path, map_location=map_location or "cpu", weights_only=True, mmap=True
+            )
 
     def commit(self, info: CheckpointCommitInfo) -> bool:
         return True

@@ -35,8 +35,16 @@ class TrainState:
 class Checkpointer:
     """Writes and reads `folder/step-N`. `content`: the plain values that decide what is trained; a checkpoint of others is refused."""
 
-    def __init__(self, engine: Any, path: Path, train: TrainConfig, mesh: Mesh, content: Any = None) -> None:
-        self.engine, self.path, self.train, self.mesh, self.content = engine, path, train, mesh, content
+    def __init__(
+        self, engine: Any, path: Path, train: TrainConfig, mesh: Mesh, content: Any = None
+    ) -> None:
+        self.engine, self.path, self.train, self.mesh, self.content = (
+            engine,
+            path,
+            train,
+            mesh,
+            content,
+        )
         self.writer = engine.checkpoint_engine = Writer()
         # its copies would be one more way in which rank 0 alone can fail
         engine._copy_recovery_script = lambda _: None
@@ -73,7 +81,10 @@ class Checkpointer:
 
     def _facts(self, progress: TrainState) -> dict[str, Any]:
         mesh = {"world_size": self.mesh.world_size, "sp_size": self.mesh.sp_size}
-        stage = {"zero_stage": self.engine.zero_optimization_stage(), "optimizer": type(inner(self.engine)).__name__}
+        stage = {
+            "zero_stage": self.engine.zero_optimization_stage(),
+            "optimizer": type(inner(self.engine)).__name__,
+        }
         now = {"step": progress.step, "state": copy.deepcopy(progress.state)}
         return {"schema": 1, **now, **mesh, **stage, "content": self.content}
 
@@ -105,7 +116,11 @@ class Checkpointer:
             storage.prune(self.path, name, self.train.keep_checkpoints, self.train.keep_every)
         except OSError as error:
             # it stands all the same
-            print(f"{name} is written; an older one could not be removed: {error}", file=sys.stderr, flush=True)
+            print(
+                f"{name} is written; an older one could not be removed: {error}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _give_up(self, step: int) -> None:
         if self.writer.error is not None:
@@ -113,13 +128,19 @@ class Checkpointer:
             disk = isinstance(error, OSError)
             print(
                 f"rank {self.mesh.rank}: the checkpoint of step {step} could not be written: {error if disk else repr(error)}; "
-                "the one before it stands" + ("; make room, or set train.keep_checkpoints lower" if disk else ""),
+                "the one before it stands"
+                + ("; make room, or set train.keep_checkpoints lower" if disk else ""),
                 file=sys.stderr,
                 flush=True,
             )
         if self.mesh.rank == 0:
             shutil.rmtree(self.path / f"{storage.name_of(step)}.tmp", ignore_errors=True)
-        self.failed, self.pending, self.publishing, self.writer.error = self.failed + 1, None, False, None
+        self.failed, self.pending, self.publishing, self.writer.error = (
+            self.failed + 1,
+            None,
+            False,
+            None,
+        )
 
     def wait(self) -> bool:
         """Until what was begun is published or given up; every rank. False when it was given up."""
@@ -174,7 +195,9 @@ class Checkpointer:
     def _set_aside(self, after: str) -> None:
         """Torn ones of later steps would be counted as kept, and the whole ones removed for them."""
         if self.mesh.rank == 0 and (aside := storage.set_aside(self.path, after)):
-            self._say(f"set aside: {', '.join(aside)}; removed when a whole one of as late a step stands")
+            self._say(
+                f"set aside: {', '.join(aside)}; removed when a whole one of as late a step stands"
+            )
         dist.barrier()
 
     def torn(self, path: Path, facts: dict[str, Any]) -> str:
@@ -188,13 +211,23 @@ class Checkpointer:
         if self._is_ours(name, facts):
             self.engine.load_checkpoint(str(self.path), tag=name, custom_load_fn=load_trained)
             return
-        reshard.load(self.engine, self.path / name, facts["world_size"], facts["zero_stage"], self.writer.load)
+        reshard.load(
+            self.engine,
+            self.path / name,
+            facts["world_size"],
+            facts["zero_stage"],
+            self.writer.load,
+        )
         self.engine.global_steps = facts["step"]
         self.engine.global_samples = facts["step"] * self.engine.train_batch_size()
 
     def _is_ours(self, name: str, facts: dict[str, Any]) -> bool:
         """Whether DeepSpeed itself can load it: as many ranks, the same stage and optimizer, each parameter where it was on every rank."""
-        now = (self.mesh.world_size, self.engine.zero_optimization_stage(), type(inner(self.engine)).__name__)
+        now = (
+            self.mesh.world_size,
+            self.engine.zero_optimization_stage(),
+            type(inner(self.engine)).__name__,
+        )
         if (facts["world_size"], facts["zero_stage"], facts.get("optimizer", now[2])) != now:
             return False
         said = storage.read_json(self.path / name / f"rank-{self.mesh.rank}.json")["flats"]

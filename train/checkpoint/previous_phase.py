@@ -35,7 +35,13 @@ def load_optimizer_state(config: Config, checkpoints: Checkpointer, progress: Tr
     if trouble := checkpoints.torn(path / name, facts):
         raise RopewalkError(f"checkpoint {name} of {before.name}: {trouble}; run that phase again")
     try:
-        reshard.load(checkpoints.engine, path / name, facts["world_size"], facts["zero_stage"], checkpoints.writer.load)
+        reshard.load(
+            checkpoints.engine,
+            path / name,
+            facts["world_size"],
+            facts["zero_stage"],
+            checkpoints.writer.load,
+        )
     except ConfigError as error:
         raise ConfigError(
             f"phases[{config.phase - 1}].carry_optimizer is True; the optimizer of {before.name} must fit this phase's; {error}"

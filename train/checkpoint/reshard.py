@@ -13,7 +13,15 @@ import torch.distributed as dist
 
 from ropewalk.conf.artifacts.manifest import read_json
 from ropewalk.conf.errors import ConfigError
-from ropewalk.train.zero.flat_params import Flat, Piece, flats, inner, refresh_weights, states, stepped
+from ropewalk.train.zero.flat_params import (
+    Flat,
+    Piece,
+    flats,
+    inner,
+    refresh_weights,
+    states,
+    stepped,
+)
 
 WEIGHT = "fp32"
 
@@ -25,7 +33,9 @@ class Saved(NamedTuple):
     tensors: dict[str, Any]
 
 
-def load(engine: Any, folder: Path, ranks: int, zero_stage: int, read: Callable[[str], Any]) -> None:
+def load(
+    engine: Any, folder: Path, ranks: int, zero_stage: int, read: Callable[[str], Any]
+) -> None:
     """Weights and optimizer states of `folder`, which `ranks` ranks wrote at `zero_stage`. `read(path)` maps one of its files.
 
     Every rank calls it. Raises: ConfigError for states that cannot be cut, and for parameters that were not saved.
@@ -56,7 +66,9 @@ def _together(work: Callable[[], None]) -> None:
         raise ConfigError(trouble)
 
 
-def _take(engine: Any, folder: Path, ranks: int, zero_stage: int, read: Callable[[str], Any]) -> None:
+def _take(
+    engine: Any, folder: Path, ranks: int, zero_stage: int, read: Callable[[str], Any]
+) -> None:
     """This rank's stretches from the files of all ranks that wrote."""
     saved: dict[str, list[Saved]] = defaultdict(list)
     for rank in range(ranks):
@@ -65,7 +77,9 @@ def _take(engine: Any, folder: Path, ranks: int, zero_stage: int, read: Callable
     for flat, key in zip(flats(engine), stepped(engine), strict=True):
         state = states(engine)[key]
         _fill(flat, state, saved)
-        state |= {k: v.view_as(key) for k, v in state.items() if isinstance(v, torch.Tensor) and v.dim()}
+        state |= {
+            k: v.view_as(key) for k, v in state.items() if isinstance(v, torch.Tensor) and v.dim()
+        }
         if "step" in state:
             state["step"] = counted(float(state["step"]), inner(engine), key)
 
@@ -85,10 +99,14 @@ def _of_rank(folder: Path, rank: int, zero_stage: int, read: Callable[[str], Any
     kind = "model_states.pt" if zero_stage == 0 else "optim_states.pt"
     (name,) = [name for name in said["files"] if name.endswith(kind)]
     tensors = _tensors(read(str(folder / name)), zero_stage, pieces)
-    return [Saved(piece, held) for flat, held in zip(pieces, tensors, strict=True) for piece in flat]
+    return [
+        Saved(piece, held) for flat, held in zip(pieces, tensors, strict=True) for piece in flat
+    ]
 
 
-def _tensors(file: dict[str, Any], zero_stage: int, pieces: list[list[Piece]]) -> list[dict[str, Any]]:
+def _tensors(
+    file: dict[str, Any], zero_stage: int, pieces: list[list[Piece]]
+) -> list[dict[str, Any]]:
     """For each flat tensor its weights and states, where DeepSpeed's form of that stage has them."""
     if zero_stage == 0:
         weights = [file["module"][flat[0].name].reshape(-1) for flat in pieces]
@@ -114,7 +132,9 @@ def _uncut(state: dict[str, Any], weight: torch.Tensor) -> dict[str, Any]:
                 f"train.optimizer keeps {key} in blocks, which another mesh cannot cut; such a checkpoint is resumed by the ranks, "
                 "sp_size and ZeRO stage that wrote it; set them back"
             )
-    return {k: v.reshape(-1) if isinstance(v, torch.Tensor) and v.dim() else v for k, v in state.items()}
+    return {
+        k: v.reshape(-1) if isinstance(v, torch.Tensor) and v.dim() else v for k, v in state.items()
+    }
 
 
 def _fill(flat: Flat, state: dict[str, Any], saved: dict[str, list[Saved]]) -> None:
@@ -137,10 +157,15 @@ def _overlap(a: Piece, b: Piece) -> tuple[int, int]:
     return max(a.start, b.start), min(a.start + a.numel, b.start + b.numel)
 
 
-def _copy(weights: torch.Tensor, state: dict[str, Any], piece: Piece, source: Saved, low: int, high: int) -> None:
+def _copy(
+    weights: torch.Tensor, state: dict[str, Any], piece: Piece, source: Saved, low: int, high: int
+) -> None:
     """Elements `[low, high)` of a parameter, and of its states; those that are one number a tensor are taken as they are."""
     at = slice(piece.offset + low - piece.start, piece.offset + high - piece.start)
-    of = slice(source.piece.offset + low - source.piece.start, source.piece.offset + high - source.piece.start)
+    of = slice(
+        source.piece.offset + low - source.piece.start,
+        source.piece.offset + high - source.piece.start,
+    )
     weights[at] = source.tensors[WEIGHT][of]
     for key, value in source.tensors.items():
         if key == WEIGHT:

@@ -60,7 +60,9 @@ def _lacking(listed: dict[str, Any], rank: int, zero_stage: int) -> str:
     """What was asked for, or what DeepSpeed has of every rank (states, from ZeRO 1 on) and of the first (weights), and is not there."""
     kinds = ["model_states.pt"] * (rank == 0) + ["optim_states.pt"] * (zero_stage > 0)
     wanted = [*listed["asked"], *kinds]
-    return next((name for name in wanted if not any(file.endswith(name) for file in listed["files"])), "")
+    return next(
+        (name for name in wanted if not any(file.endswith(name) for file in listed["files"])), ""
+    )
 
 
 def _point(folder: Path, name: str) -> None:

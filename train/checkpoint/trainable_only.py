@@ -35,4 +35,6 @@ def load_trained(src: dict[str, Any], dst: nn.Module) -> None:
 def _kept(module: nn.Module) -> set[str]:
     """Names of trained parameters, tied ones by all their names, and of buffers."""
     named = module.named_parameters(remove_duplicate=False)
-    return {name for name, p in named if p.requires_grad} | {name for name, _ in module.named_buffers()}
+    return {name for name, p in named if p.requires_grad} | {
+        name for name, _ in module.named_buffers()
+    }

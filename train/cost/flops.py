@@ -29,16 +29,19 @@ class Attention:
 
     def flops(self, lengths: Iterable[int]) -> int:
         """Forward FLOPs over documents of `lengths`."""
-        return 2 * self.heads * (self.qk_dim + self.v_dim) * sum(pairs(n, self.window) for n in lengths)
+        return (
+            2
+            * self.heads
+            * (self.qk_dim + self.v_dim)
+            * sum(pairs(n, self.window) for n in lengths)
+        )
 
 
 @dataclass(frozen=True)
 class Work:
     """What one token, one label and one pair cost in a model."""
 
-    matrices: (
-        int  # elements of the matrices that each token passes, of experts the active ones; neither embeddings nor head
-    )
+    matrices: int  # elements of the matrices that each token passes, of experts the active ones; neither embeddings nor head
     trainable: int  # of them, those with a gradient of their own
     head: int  # V x E
     head_trainable: bool
@@ -57,7 +60,11 @@ class Work:
     def training(self, lengths: Sequence[int], labels: int) -> int:
         """Model FLOPs of forward and backward."""
         frozen = 2 * (self.matrices - self.trainable) * sum(lengths)
-        return 3 * self.forward(lengths, labels) - frozen - (0 if self.head_trainable else 2 * self.head * labels)
+        return (
+            3 * self.forward(lengths, labels)
+            - frozen
+            - (0 if self.head_trainable else 2 * self.head * labels)
+        )
 
 
 def pairs(n: int, window: int | None = None) -> int:
@@ -69,8 +76,17 @@ def pairs(n: int, window: int | None = None) -> int:
 def work(model: Any) -> Work:
     """A model's, by the shapes of its parameters (those of ZeRO-3 too, which holds parts) and its config."""
     head = model.get_output_embeddings()
-    apart = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) or m is head for p in m.parameters()}
-    body = [(p, per_token(name, p, model.config)) for name, p in model.named_parameters() if id(p) not in apart]
+    apart = {
+        id(p)
+        for m in model.modules()
+        if isinstance(m, nn.Embedding) or m is head
+        for p in m.parameters()
+    }
+    body = [
+        (p, per_token(name, p, model.config))
+        for name, p in model.named_parameters()
+        if id(p) not in apart
+    ]
     return Work(
         matrices=sum(count for _, count in body),
         trainable=sum(count for p, count in body if p.requires_grad),
@@ -82,12 +98,16 @@ def work(model: Any) -> Work:
 
 def mlps(model: Any) -> int:
     """Elements of the matrices of the MLPs that each token passes: what a tile that is computed again takes once more."""
-    return sum(per_token(name, p, model.config) for name, p in model.named_parameters() if ".mlp." in name)
+    return sum(
+        per_token(name, p, model.config) for name, p in model.named_parameters() if ".mlp." in name
+    )
 
 
 def shape(parameter: Any) -> tuple[int, ...]:
     """The whole parameter's, where ZeRO-3 or a quantizer holds it in another."""
-    whole = getattr(parameter, "ds_shape", None) or getattr(getattr(parameter, "quant_state", None), "shape", None)
+    whole = getattr(parameter, "ds_shape", None) or getattr(
+        getattr(parameter, "quant_state", None), "shape", None
+    )
     return tuple(parameter.shape if whole is None else whole)
 
 
@@ -106,7 +126,9 @@ def attention(config: Any) -> tuple[Attention, ...]:
     """The layers' heads and windows, read off a config."""
     heads = config.num_attention_heads
     plain = getattr(config, "head_dim", None) or config.hidden_size // heads
-    rotary = getattr(config, "qk_rope_head_dim", None)  # DeepSeek: decoupled dimensions, values of another size
+    rotary = getattr(
+        config, "qk_rope_head_dim", None
+    )  # DeepSeek: decoupled dimensions, values of another size
     qk, v = (rotary + config.qk_nope_head_dim, config.v_head_dim) if rotary else (plain, plain)
     return tuple(Attention(heads, qk, v, window) for window in windows(config))
 

@@ -80,8 +80,17 @@ class Collective:
 def sizes(model: Any) -> Sizes:
     """Of a model, which may lie on the meta device."""
     config, head = model.config, model.get_output_embeddings()
-    apart = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) or m is head for p in m.parameters()}
-    counts = [(shape(p), per_token(n, p, config)) for n, p in model.named_parameters() if id(p) not in apart]
+    apart = {
+        id(p)
+        for m in model.modules()
+        if isinstance(m, nn.Embedding) or m is head
+        for p in m.parameters()
+    }
+    counts = [
+        (shape(p), per_token(n, p, config))
+        for n, p in model.named_parameters()
+        if id(p) not in apart
+    ]
     passed = [(whole, count) for whole, count in counts if count]
     heads = config.num_attention_heads
     return Sizes(
@@ -101,7 +110,9 @@ def sizes(model: Any) -> Sizes:
 def communication(of: Sizes, at: ParallelLayout) -> list[Collective]:
     """A rank's collectives of one step. At ZeRO 3 parameters are gathered for each pass: DeepSpeed keeps up to 1e9 elements between two,
     so what it sends is at most this."""
-    gradients = of.trainable * FP32  # they are summed over the ranks in fp32, whatever they were made in
+    gradients = (
+        of.trainable * FP32
+    )  # they are summed over the ranks in fp32, whatever they were made in
     weights = of.parameters * at.element
     found = []
     if at.ranks > 1:
@@ -109,14 +120,25 @@ def communication(of: Sizes, at: ParallelLayout) -> list[Collective]:
             reductions = at.micro_steps if at.zero_stage == 2 else 1
             found.append(Collective("all_reduce", "gradients", reductions, gradients, at.ranks))
         if at.zero_stage in (1, 2):
-            found.append(Collective("all_gather", "parameters", 1, of.trainable * at.element, at.ranks))
+            found.append(
+                Collective("all_gather", "parameters", 1, of.trainable * at.element, at.ranks)
+            )
         if at.zero_stage == 3:
-            found.append(Collective("all_gather", "parameters", 2 * at.micro_steps, weights, at.ranks))
-            found.append(Collective("reduce_scatter", "gradients", at.micro_steps, gradients, at.ranks))
+            found.append(
+                Collective("all_gather", "parameters", 2 * at.micro_steps, weights, at.ranks)
+            )
+            found.append(
+                Collective("reduce_scatter", "gradients", at.micro_steps, gradients, at.ranks)
+            )
     if at.sp_size > 1:
         passes = at.micro_steps * of.layers * (3 if at.checkpointing else 2)
         shared = math.lcm(of.kv_heads, at.sp_size)  # repeated where they are too few
-        for what, heads in (("queries", of.heads), ("keys", shared), ("values", shared), ("attended", of.heads)):
+        for what, heads in (
+            ("queries", of.heads),
+            ("keys", shared),
+            ("values", shared),
+            ("attended", of.heads),
+        ):
             own = at.own_tokens * heads * of.head_dim * at.element
             found.append(Collective("all_to_all", what, passes, own, at.sp_size))
     return found
@@ -139,5 +161,6 @@ def memory(of: Sizes, at: ParallelLayout) -> dict[str, int]:
         "activations": rows * (of.ends * (passes + 1) + attention) * at.element,
         "checkpoints": rows * 2 * of.layers * of.hidden * at.element if at.checkpointing else 0,
         # each chunk reads the head twice and adds to its gradient in fp32; its logits are written and read in fp32
-        "head": at.micro_steps * chunks * head * (2 * at.element + 2 * FP32) + rows * 3 * of.vocabulary * FP32,
+        "head": at.micro_steps * chunks * head * (2 * at.element + 2 * FP32)
+        + rows * 3 * of.vocabulary * FP32,
     }

@@ -13,7 +13,11 @@ from ropewalk.train.rope.plan import RopePlan
 
 RTOL = 1e-6  # rounding of a form's numbers, not another table
 SHAPE = ("rope_type", "rope_theta", "partial_rotary_factor")  # what every engine reads
-OF_THE_FACTOR = ("attention_factor", "mscale", "mscale_all_dim")  # keys that change the attention factor alone
+OF_THE_FACTOR = (
+    "attention_factor",
+    "mscale",
+    "mscale_all_dim",
+)  # keys that change the attention factor alone
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,9 @@ class Verdict:
     attention_factor: float | None
     same: bool | None
     unverified: str | None = None  # why nothing is said
-    way_out: dict[str, Any] | None = None  # keys that, added to rope_parameters for this engine alone, mend it
+    way_out: dict[str, Any] | None = (
+        None  # keys that, added to rope_parameters for this engine alone, mend it
+    )
 
     def json(self) -> dict[str, Any]:
         return asdict(self)
@@ -36,14 +42,18 @@ class Verdict:
 
 def verdicts(plan: RopePlan, architecture: str, window: int) -> dict[str, Verdict]:
     """Every engine's row. `window`: max_position_embeddings as config.json has it, tokens."""
-    return {name: verdict(name, engine, plan, architecture, window) for name, engine in ENGINES.items()}
+    return {
+        name: verdict(name, engine, plan, architecture, window) for name, engine in ENGINES.items()
+    }
 
 
 def verdict(name: str, engine: Engine, plan: RopePlan, architecture: str, window: int) -> Verdict:
     p, kind = plan.rope_parameters, plan.rope_parameters["rope_type"]
     if reason := why_unverified(engine, plan, architecture):
         return Verdict(engine.version, None, [], None, None, None, None, unverified=reason)
-    if plan.qk_head_dim or plan.layer_type:  # transformers alone: the live model was proved after export
+    if (
+        plan.qk_head_dim or plan.layer_type
+    ):  # transformers alone: the live model was proved after export
         return Verdict(engine.version, [*p], [], 0.0, 0.0, plan.attention_factor, True)
     long, short = tables(engine, p, plan, window)
     return Verdict(
@@ -62,7 +72,9 @@ def verdict_of_gguf(plan: RopePlan, keys: GgufRope) -> Verdict:
     """llama.cpp's row, with the GGUF file of this export."""
     table = formulas.llama_cpp(keys, 2 * len(plan.inv_freq))
     off = apart(table[0], np.array(plan.inv_freq))
-    return Verdict(LLAMA_CPP, [*plan.rope_parameters], [], off, off, table[1], same(plan, table, table))
+    return Verdict(
+        LLAMA_CPP, [*plan.rope_parameters], [], off, off, table[1], same(plan, table, table)
+    )
 
 
 def why_unverified(engine: Engine, plan: RopePlan, architecture: str) -> str | None:
@@ -99,8 +111,14 @@ def apart(theirs: np.ndarray, ours: np.ndarray) -> float:
 
 
 def same(plan: RopePlan, long: Table, short: Table) -> bool:
-    factors = all(abs(m - plan.attention_factor) <= RTOL * plan.attention_factor for _, m in (long, short))
-    return factors and not apart(long[0], np.array(plan.inv_freq)) and not apart(short[0], short_table(plan))
+    factors = all(
+        abs(m - plan.attention_factor) <= RTOL * plan.attention_factor for _, m in (long, short)
+    )
+    return (
+        factors
+        and not apart(long[0], np.array(plan.inv_freq))
+        and not apart(short[0], short_table(plan))
+    )
 
 
 def drops(engine: Engine, plan: RopePlan, long: Table, short: Table) -> Iterator[dict[str, str]]:
@@ -141,7 +159,9 @@ def off(share: float) -> str:
 def mended(name: str, engine: Engine, plan: RopePlan, window: int) -> Parameters | None:
     """Keys that make this engine compute the plan; None where there are none."""
     found = own_words(name, plan.rope_parameters, plan.attention_factor)
-    if found is None or not same(plan, *tables(engine, {**plan.rope_parameters, **found}, plan, window)):
+    if found is None or not same(
+        plan, *tables(engine, {**plan.rope_parameters, **found}, plan, window)
+    ):
         return None
     return found
 
@@ -154,6 +174,8 @@ def own_words(name: str, p: Parameters, factor: float) -> Parameters | None:
         return None
     if name == "SGLang":
         return {"attn_factor": factor / formulas.mscale(p["factor"])}
-    if name == "mlx-lm":  # it counts there alone; transformers, vLLM and SGLang want mscale_all_dim beside it
+    if (
+        name == "mlx-lm"
+    ):  # it counts there alone; transformers, vLLM and SGLang want mscale_all_dim beside it
         return {"mscale": (factor - 1) / (formulas.mscale(p["factor"]) - 1)}
     return None

@@ -15,7 +15,10 @@ def older(config: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
     """
     parameters, kind = config["rope_parameters"], config["model_type"]
     if "rope_theta" not in parameters:
-        return {}, f"its {' and '.join(parameters)} layers have tables of their own; the older keys hold one"
+        return (
+            {},
+            f"its {' and '.join(parameters)} layers have tables of their own; the older keys hold one",
+        )
     if kind in ONLY_LONGROPE:
         return {}, f"the older config class of {kind} takes no key for the attention factor"
     if kind in OTHER_OLD_NAMES:

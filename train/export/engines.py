@@ -18,7 +18,9 @@ class Engine:
 
     version: str
     compute: Formula
-    reads: dict[str, tuple[str, ...]]  # rope_type -> keys, beside rope_type and rope_theta; absent: not verified
+    reads: dict[
+        str, tuple[str, ...]
+    ]  # rope_type -> keys, beside rope_type and rope_theta; absent: not verified
     architectures: tuple[str, ...] | None = LLAMAS  # None: all
 
 

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 Parameters = dict[str, Any]
-Table = tuple[np.ndarray, float]  # inv_freq (d/2,) float64, radians a token; attention factor, on cos and sin
+Table = tuple[
+    np.ndarray, float
+]  # inv_freq (d/2,) float64, radians a token; attention factor, on cos and sin
 Formula = Callable[[Parameters, int, int, int], Table]
 
 
@@ -29,10 +31,14 @@ def mscale(factor: float, weight: float = 1.0) -> float:
     return 0.1 * weight * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
-def yarn_table(p: Parameters, dim: int, factor: float, fast: float, slow: float, truncate: bool) -> np.ndarray:
+def yarn_table(
+    p: Parameters, dim: int, factor: float, fast: float, slow: float, truncate: bool
+) -> np.ndarray:
     """The ramp as all five have it, with their clamp of the upper border to d-1."""
     theta, original = p["rope_theta"], p["original_max_position_embeddings"]
-    low, high = (dim * math.log(original / (2 * math.pi * n)) / (2 * math.log(theta)) for n in (fast, slow))
+    low, high = (
+        dim * math.log(original / (2 * math.pi * n)) / (2 * math.log(theta)) for n in (fast, slow)
+    )
     if truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)
@@ -91,7 +97,9 @@ def transformers(p: Parameters, dim: int, window: int, length: int) -> Table:
     if kind == "longrope":
         table = divided(p, dim, "long_factor" if length > original else "short_factor")
         return table, longrope_factor(factor, original) if given is None else given
-    table = yarn_table(p, dim, factor, p.get("beta_fast") or 32, p.get("beta_slow") or 1, p.get("truncate", True))
+    table = yarn_table(
+        p, dim, factor, p.get("beta_fast") or 32, p.get("beta_slow") or 1, p.get("truncate", True)
+    )
     return table, yarn_factor(p, factor) if given is None else given
 
 
@@ -109,7 +117,9 @@ def vllm(p: Parameters, dim: int, window: int, length: int) -> Table:
     if p["rope_type"] == "longrope":
         original = p["original_max_position_embeddings"]
         default = longrope_factor(window / original, original)
-        return divided(p, dim, "long_factor" if window > original else "short_factor"), p.get("long_mscale", default)
+        return divided(p, dim, "long_factor" if window > original else "short_factor"), p.get(
+            "long_mscale", default
+        )
     return transformers(p, dim, window, length)
 
 
@@ -118,7 +128,11 @@ def sglang(p: Parameters, dim: int, window: int, length: int) -> Table:
     for the window times the factor."""
     if p["rope_type"] == "yarn":
         both = p.get("mscale") is not None and p.get("mscale_all_dim") is not None
-        m = mscale(p["factor"], p["mscale"]) / mscale(p["factor"], p["mscale_all_dim"]) if both else mscale(p["factor"])
+        m = (
+            mscale(p["factor"], p["mscale"]) / mscale(p["factor"], p["mscale_all_dim"])
+            if both
+            else mscale(p["factor"])
+        )
         ramp = (p.get("beta_fast", 32), p.get("beta_slow", 1), p.get("truncate", True))
         return yarn_table(p, dim, p["factor"], *ramp), m * p.get("attn_factor", 1)
     if p["rope_type"] == "dynamic":
@@ -126,7 +140,9 @@ def sglang(p: Parameters, dim: int, window: int, length: int) -> Table:
     if p["rope_type"] == "longrope":
         original = p["original_max_position_embeddings"]
         key = "long" if length > original else "short"
-        return divided(p, dim, f"{key}_factor"), p.get(f"{key}_mscale", longrope_factor(window / original, original))
+        return divided(p, dim, f"{key}_factor"), p.get(
+            f"{key}_mscale", longrope_factor(window / original, original)
+        )
     return transformers(p, dim, window, length)
 
 
@@ -135,7 +151,9 @@ def mlx_lm(p: Parameters, dim: int, window: int, length: int) -> Table:
     divisors for every text."""
     if p["rope_type"] == "yarn":
         table = yarn_table(p, dim, p["factor"], p.get("beta_fast", 32), p.get("beta_slow", 1), True)
-        return table, mscale(p["factor"], p.get("mscale", 1)) / mscale(p["factor"], p.get("mscale_all_dim", 0))
+        return table, mscale(p["factor"], p.get("mscale", 1)) / mscale(
+            p["factor"], p.get("mscale_all_dim", 0)
+        )
     if p["rope_type"] == "longrope":
         original = p["original_max_position_embeddings"]
         return divided(p, dim, "long_factor"), longrope_factor(window / original, original)
@@ -150,8 +168,12 @@ class GgufRope:
     scaling: str = "none"  # none, linear or yarn
     factor: float = 1.0
     original: int = 0
-    attn_factor: float = 1.0  # a multiplier on what the scaling gives, not the attention factor itself
-    rope_freqs: np.ndarray | None = field(default=None, compare=False)  # (d/2,) divisors; architecture llama only
+    attn_factor: float = (
+        1.0  # a multiplier on what the scaling gives, not the attention factor itself
+    )
+    rope_freqs: np.ndarray | None = field(
+        default=None, compare=False
+    )  # (d/2,) divisors; architecture llama only
 
 
 def llama_cpp(keys: GgufRope, dim: int) -> Table:
@@ -159,7 +181,9 @@ def llama_cpp(keys: GgufRope, dim: int) -> Table:
     divisors = 1.0 if keys.rope_freqs is None else keys.rope_freqs.astype(np.float64)
     if keys.scaling == "yarn":
         p = {"rope_theta": keys.freq_base, "original_max_position_embeddings": keys.original}
-        return yarn_table(p, dim, keys.factor, 32, 1, True) / divisors, mscale(keys.factor) * keys.attn_factor
+        return yarn_table(p, dim, keys.factor, 32, 1, True) / divisors, mscale(
+            keys.factor
+        ) * keys.attn_factor
     factor = keys.factor if keys.scaling == "linear" else 1.0
     return unscaled(keys.freq_base, dim) / factor / divisors, keys.attn_factor
 

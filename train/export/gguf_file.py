@@ -18,10 +18,14 @@ from ropewalk.train.rope.model_config import slides
 from ropewalk.train.rope.plan import RopePlan
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-Tensors = dict[str, tuple[tuple[int, ...], Callable[[], torch.Tensor]]]  # GGUF name -> shape, how to get it
+Tensors = dict[
+    str, tuple[tuple[int, ...], Callable[[], torch.Tensor]]
+]  # GGUF name -> shape, how to get it
 
 
-def write(folder: Path, plan: RopePlan, path: Path, dtype: str, name: str) -> tuple[GgufRope, list[str]]:
+def write(
+    folder: Path, plan: RopePlan, path: Path, dtype: str, name: str
+) -> tuple[GgufRope, list[str]]:
     """Write `path` from a Hugging Face folder. Returns the rotary keys written, and warnings.
 
     Raises: NotInGguf, with the reason, before anything is written; ConfigError for a weight that `dtype` cannot hold.
@@ -61,13 +65,19 @@ def admitted(config: PreTrainedConfig, plan: RopePlan) -> str:
 
 
 def head_dim(config: Any) -> int:
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    return int(
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
 
 
 def add_shape(writer: Any, config: Any, plan: RopePlan, dtype: str) -> None:
     from gguf import GGML_QUANT_VERSION, LlamaFileType
 
-    kinds = {"f32": LlamaFileType.ALL_F32, "f16": LlamaFileType.MOSTLY_F16, "bf16": LlamaFileType.MOSTLY_BF16}
+    kinds = {
+        "f32": LlamaFileType.ALL_F32,
+        "f16": LlamaFileType.MOSTLY_F16,
+        "bf16": LlamaFileType.MOSTLY_BF16,
+    }
     writer.add_file_type(kinds[dtype])
     writer.add_quantization_version(GGML_QUANT_VERSION)
     writer.add_context_length(plan.max_position_embeddings)

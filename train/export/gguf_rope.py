@@ -8,7 +8,12 @@ from ropewalk.train.export.compare import RTOL, apart
 from ropewalk.train.export.formulas import GgufRope, llama_cpp, unscaled
 from ropewalk.train.rope.plan import RopePlan
 
-ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}  # model_type -> llama.cpp's
+ARCHITECTURES = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+}  # model_type -> llama.cpp's
 WITH_FREQS = ("llama",)  # of these, llama.cpp loads `rope_freqs.weight`
 
 
@@ -19,10 +24,15 @@ class NotInGguf(Exception):
 def keys(plan: RopePlan, architecture: str) -> GgufRope:
     """The rotary keys for llama.cpp's `architecture`. Raises: NotInGguf, with the reason."""
     if plan.resting_inv_freq is not None:
-        raise NotInGguf(f"rope={plan.method} has another table for short texts, and a GGUF file holds one table")
+        raise NotInGguf(
+            f"rope={plan.method} has another table for short texts, and a GGUF file holds one table"
+        )
     for found in candidates(plan, architecture):
         table, factor = llama_cpp(found, 2 * len(plan.inv_freq))
-        if not apart(table, np.array(plan.inv_freq)) and abs(factor / plan.attention_factor - 1) <= RTOL:
+        if (
+            not apart(table, np.array(plan.inv_freq))
+            and abs(factor / plan.attention_factor - 1) <= RTOL
+        ):
             return found
     raise NotInGguf(
         f"llama.cpp has no words for this table in the architecture {architecture}: its keys say default YaRN, linear and theta, and it "
@@ -35,7 +45,9 @@ def candidates(plan: RopePlan, architecture: str) -> Iterator[GgufRope]:
     p = plan.rope_parameters
     yield with_factor(plan, GgufRope(freq_base=p["rope_theta"]))
     if p["rope_type"] == "linear":
-        yield with_factor(plan, GgufRope(freq_base=p["rope_theta"], scaling="linear", factor=p["factor"]))
+        yield with_factor(
+            plan, GgufRope(freq_base=p["rope_theta"], scaling="linear", factor=p["factor"])
+        )
     if p["rope_type"] == "yarn":
         yield with_factor(
             plan,
@@ -48,7 +60,9 @@ def candidates(plan: RopePlan, architecture: str) -> Iterator[GgufRope]:
         )
     if architecture in WITH_FREQS:
         divisors = unscaled(p["rope_theta"], 2 * len(plan.inv_freq)) / np.array(plan.inv_freq)
-        yield with_factor(plan, GgufRope(freq_base=p["rope_theta"], rope_freqs=divisors.astype(np.float32)))
+        yield with_factor(
+            plan, GgufRope(freq_base=p["rope_theta"], rope_freqs=divisors.astype(np.float32))
+        )
 
 
 def with_factor(plan: RopePlan, found: GgufRope) -> GgufRope:

@@ -19,7 +19,9 @@ def read(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise NotInGguf("it has no tokenizer.json")
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if found["model"].get("type") != "BPE" or not any(s["type"] == "ByteLevel" for s in splitters(found)):
+    if found["model"].get("type") != "BPE" or not any(
+        s["type"] == "ByteLevel" for s in splitters(found)
+    ):
         raise NotInGguf("its tokenizer is not byte-level BPE, the one kind that this export writes")
     return found
 
@@ -38,7 +40,11 @@ def pre(tokenizer: dict[str, Any]) -> str | None:
     normalizer = (tokenizer.get("normalizer") or {}).get("type")
     if last["type"] != "ByteLevel" or last.get("add_prefix_space"):
         return None
-    if kinds == ["Split", "ByteLevel"] and not last["use_regex"] and steps[0].get("behavior") == "Isolated":
+    if (
+        kinds == ["Split", "ByteLevel"]
+        and not last["use_regex"]
+        and steps[0].get("behavior") == "Isolated"
+    ):
         return {(LLAMA3, None): "llama-bpe", (QWEN2, "NFC"): "qwen2"}.get(
             (steps[0]["pattern"].get("Regex"), normalizer)
         )
@@ -53,7 +59,9 @@ def vocabulary(tokenizer: dict[str, Any], rows: int) -> tuple[list[str], list[in
     """Tokens and gguf.TokenType of each row of the embedding; rows without a word are unused. Raises: NotInGguf."""
     from gguf import TokenType
 
-    words = {number: (word, TokenType.NORMAL) for word, number in tokenizer["model"]["vocab"].items()}
+    words = {
+        number: (word, TokenType.NORMAL) for word, number in tokenizer["model"]["vocab"].items()
+    }
     for added in tokenizer["added_tokens"]:
         kind = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
         words[added["id"]] = (added["content"], kind)

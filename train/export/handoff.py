@@ -39,7 +39,11 @@ def json_of(handoff: Handoff) -> dict[str, Any]:
         "max_position_embeddings": handoff.window,
         "served_length": plan.max_position_embeddings,
         "engines": {name: verdict.json() for name, verdict in handoff.verdicts.items()},
-        "gguf": {"file": handoff.gguf_file, "missing": handoff.gguf_missing, "keys": gguf_keys(handoff.gguf)},
+        "gguf": {
+            "file": handoff.gguf_file,
+            "missing": handoff.gguf_missing,
+            "keys": gguf_keys(handoff.gguf),
+        },
         "old_keys_missing": handoff.old_keys_missing,
         "short_text": handoff.short_text,
         "warnings": handoff.warnings,
@@ -49,7 +53,10 @@ def json_of(handoff: Handoff) -> dict[str, Any]:
 def gguf_keys(keys: GgufRope | None) -> dict[str, Any] | None:
     if keys is None:
         return None
-    return {**vars(keys), "rope_freqs": None if keys.rope_freqs is None else keys.rope_freqs.tolist()}
+    return {
+        **vars(keys),
+        "rope_freqs": None if keys.rope_freqs is None else keys.rope_freqs.tolist(),
+    }
 
 
 def warnings(verdicts: dict[str, Verdict], gguf: str | None) -> list[str]:
@@ -86,13 +93,21 @@ def short_text_of(results: dict[str, Any]) -> dict[str, Any] | None:
     if said is None:
         return None
     models, window = results["models"], results["base_window"]
-    pairs = zip(models["base"]["nll_by_position"], models["extended"]["nll_by_position"], strict=True)
+    pairs = zip(
+        models["base"]["nll_by_position"], models["extended"]["nll_by_position"], strict=True
+    )
     bins = [
         {"from": b["from"], "to": b["to"], "base": interval(b), "extended": interval(e)}
         for b, e in pairs
         if b["to"] <= window
     ]
-    return {"verdict": said["value"], "rule": said["rule"], "holds": said["holds"], "window": window, "bins": bins}
+    return {
+        "verdict": said["value"],
+        "rule": said["rule"],
+        "holds": said["holds"],
+        "window": window,
+        "bins": bins,
+    }
 
 
 def interval(found: dict[str, Any]) -> str:

@@ -22,7 +22,11 @@ def document(handoff: Handoff) -> str:
         *commands(handoff),
         "## What each engine makes of it",
         table(handoff),
-        *(f"{name} is not verified: {v.unverified}." for name, v in handoff.verdicts.items() if v.unverified),
+        *(
+            f"{name} is not verified: {v.unverified}."
+            for name, v in handoff.verdicts.items()
+            if v.unverified
+        ),
         NOTES,
         "## What static scaling costs on short text",
         short_text(handoff),
@@ -66,7 +70,9 @@ def overrides(handoff: Handoff, engine: str) -> str:
     plan, verdict = handoff.plan, handoff.verdicts[engine]
     parameters: dict[str, Any] = {**plan.rope_parameters, **(verdict.way_out or {})}
     if plan.layer_type is not None:
-        parameters = {t: o["rope_parameters"] for t, o in plan.others.items()} | {plan.layer_type: parameters}
+        parameters = {t: o["rope_parameters"] for t, o in plan.others.items()} | {
+            plan.layer_type: parameters
+        }
     return json.dumps({"rope_parameters": parameters, "max_position_embeddings": handoff.window})
 
 
@@ -99,14 +105,20 @@ def scaling_flags(plan: RopePlan) -> str | None:
     if p["rope_type"] != "yarn" or not {"attention_factor", "mscale", "truncate"}.isdisjoint(p):
         return None
     betas = [f"--yarn-{k.replace('_', '-')} {p[k]:g}" for k in ("beta_fast", "beta_slow") if k in p]
-    return " ".join([f"--rope-scaling yarn --rope-scale {p['factor']:g} --yarn-orig-ctx {original}", *betas])
+    return " ".join(
+        [f"--rope-scaling yarn --rope-scale {p['factor']:g} --yarn-orig-ctx {original}", *betas]
+    )
 
 
 def table(handoff: Handoff) -> str:
     """Engine x key."""
     keys = [key for key in handoff.plan.rope_parameters if key not in ("rope_type", "rope_theta")]
     head = ["engine", "version", *keys, "frequencies off", "attention factor", "same"]
-    rows = [head, ["---"] * len(head), *(row(name, v, keys) for name, v in handoff.verdicts.items())]
+    rows = [
+        head,
+        ["---"] * len(head),
+        *(row(name, v, keys) for name, v in handoff.verdicts.items()),
+    ]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
 
 
@@ -139,6 +151,8 @@ def short_text(handoff: Handoff) -> str:
         f"{'holds' if found['holds'] else 'does not hold'}). A static scaling applies at every length: if most texts are short, serve the base "
         "for those.",
         "| position | base [95%] | extended [95%] |\n| --- | --- | --- |\n"
-        + "\n".join(f"| {b['from']:,}-{b['to']:,} | {b['base']} | {b['extended']} |" for b in found["bins"]),
+        + "\n".join(
+            f"| {b['from']:,}-{b['to']:,} | {b['base']} | {b['extended']} |" for b in found["bins"]
+        ),
     ]
     return "\n\n".join(lines)

@@ -41,7 +41,14 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
 
     def work(temporary: Path) -> dict[str, Any]:
         plan = RopePlan.read(run_dir / "rope.json")
-        return hand_over(run_dir / "train" / "model", plan, temporary, config.name, config.export.gguf, short_text)
+        return hand_over(
+            run_dir / "train" / "model",
+            plan,
+            temporary,
+            config.name,
+            config.export.gguf,
+            short_text,
+        )
 
     return run_stage("export", decides, output, work)
 
@@ -49,7 +56,9 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
 def measured(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
     """What eval found of the very model that is exported; an eval of other settings says nothing of it."""
     done = manifests.read(folder)
-    if done is None or any(done.content["inputs"].get(stage) != mark for stage, mark in inputs.items()):
+    if done is None or any(
+        done.content["inputs"].get(stage) != mark for stage, mark in inputs.items()
+    ):
         return None
     return handoff.short_text_of(read_json(folder / "results.json"))
 
@@ -62,7 +71,12 @@ def refuse_missing_package(gguf: str) -> None:
 
 
 def hand_over(
-    model: Path, plan: RopePlan, output: Path, name: str, gguf: str, short_text: dict[str, Any] | None
+    model: Path,
+    plan: RopePlan,
+    output: Path,
+    name: str,
+    gguf: str,
+    short_text: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Write everything into `output`. Returns the facts of the manifest. Raises: ProofError, ConfigError."""
     config, old_keys_missing = write_hf(model, output / "hf", plan)
@@ -73,7 +87,9 @@ def hand_over(
     if keys is not None:
         verdicts[f"llama.cpp, {file}"] = compare.verdict_of_gguf(plan, keys)
     if old_keys_missing is not None:
-        said.append(f"hf/config.json has rope_parameters only, no rope_theta and rope_scaling: {old_keys_missing}")
+        said.append(
+            f"hf/config.json has rope_parameters only, no rope_theta and rope_scaling: {old_keys_missing}"
+        )
     told = Handoff(
         name=name,
         architecture=config["model_type"],
@@ -107,7 +123,12 @@ def write_hf(model: Path, folder: Path, plan: RopePlan) -> tuple[dict[str, Any],
     write_json(folder / "config.json", config)
     words = folder / "tokenizer_config.json"
     if words.is_file():
-        write_json(words, wide_enough(json.loads(words.read_text(encoding="utf-8")), plan.max_position_embeddings))
+        write_json(
+            words,
+            wide_enough(
+                json.loads(words.read_text(encoding="utf-8")), plan.max_position_embeddings
+            ),
+        )
     return config, reason
 
 
@@ -125,12 +146,18 @@ def place(source: Path, target: Path) -> None:
 def wide_enough(tokenizer_config: dict[str, Any], window: int) -> dict[str, Any]:
     """vLLM cuts its window down to the tokenizer's `model_max_length`, which still is the base's."""
     length = tokenizer_config.get("model_max_length")
-    return {**tokenizer_config, "model_max_length": window} if length and length < window else tokenizer_config
+    return (
+        {**tokenizer_config, "model_max_length": window}
+        if length and length < window
+        else tokenizer_config
+    )
 
 
 def prove_window(written: int, plan: RopePlan) -> None:
     """Servers cut texts at this number, whatever the table can do. Raises: ProofError."""
-    dynamic = plan.rope_parameters["rope_type"] == "dynamic"  # counts its growth from the original window
+    dynamic = (
+        plan.rope_parameters["rope_type"] == "dynamic"
+    )  # counts its growth from the original window
     wanted = plan.original_max_position_embeddings if dynamic else plan.max_position_embeddings
     if written != wanted:
         raise ProofError(

@@ -41,12 +41,18 @@ def report(error: BaseException, folder: Path) -> int:
         found = read(folder)
         # with no note nobody else has told a reason: the words may be all that there is of it
         after = (
-            f"{named(found)} ended ({type(error).__name__})" if found else f"another rank was lost, it seems: {error}"
+            f"{named(found)} ended ({type(error).__name__})"
+            if found
+            else f"another rank was lost, it seems: {error}"
         )
         print(f"{who}: ended because {after}", file=sys.stderr, flush=True)
         return int(found["exit_code"]) if found else FAILED
     if first == mine or first["error"] != mine["error"]:
-        said = str(error) if isinstance(error, RopewalkError) else "".join(traceback.format_exception(error))
+        said = (
+            str(error)
+            if isinstance(error, RopewalkError)
+            else "".join(traceback.format_exception(error))
+        )
         print(f"{who}: {said}", file=sys.stderr, flush=True)
     return code
 
@@ -54,7 +60,9 @@ def report(error: BaseException, folder: Path) -> int:
 def is_lost(error: BaseException) -> bool:
     """Whether it only says that other ranks are gone."""
     return (
-        isinstance(error, RuntimeError) and not isinstance(error, RopewalkError) and any(w in str(error) for w in LOST)
+        isinstance(error, RuntimeError)
+        and not isinstance(error, RopewalkError)
+        and any(w in str(error) for w in LOST)
     )
 
 

@@ -18,7 +18,9 @@ def main() -> None:
     die_with_parent()
     for number in ASKING:  # not ignored, which the ranks would inherit
         signal.signal(number, lambda *_: None)
-    launch.signal = SimpleNamespace(SIGINT=signal.SIGINT, SIGTERM=signal.SIGTERM, signal=lambda *_: None)
+    launch.signal = SimpleNamespace(
+        SIGINT=signal.SIGINT, SIGTERM=signal.SIGTERM, signal=lambda *_: None
+    )
     launch.main()
 
 

@@ -26,14 +26,20 @@ def launch(config: Config, run_dir: Path, temporary: Path) -> None:
     (temporary / failure.NOTE).unlink(missing_ok=True)
     # Slurm sends it to every process of a step: DeepSpeed's launcher, which inherits this, must live on
     usr1 = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    process = subprocess.Popen(command(config, run_dir), env=environment(config), start_new_session=True)
+    process = subprocess.Popen(
+        command(config, run_dir), env=environment(config), start_new_session=True
+    )
 
     def ask(*_: Any) -> None:
         if (temporary / STOP).exists():  # asked twice: now
             os.killpg(process.pid, signal.SIGKILL)
         (temporary / STOP).touch()
         with suppress(OSError):  # the terminal may be what has gone
-            print("stopping after this step with a checkpoint (once more: at once)", file=sys.stderr, flush=True)
+            print(
+                "stopping after this step with a checkpoint (once more: at once)",
+                file=sys.stderr,
+                flush=True,
+            )
 
     asking = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
@@ -60,7 +66,9 @@ def _error_of(config: Config, temporary: Path, code: int) -> RopewalkError:
             f"train stopped in good order{' before its first step' if early else ''}; {_how_to_resume(config)}"
         )
     first = f"; {failure.named(note)} was the first" if note else ""
-    error = RopewalkError(f"train: the ranks ended with exit code {code}{first}; what they said is above")
+    error = RopewalkError(
+        f"train: the ranks ended with exit code {code}{first}; what they said is above"
+    )
     error.exit_code = code if code in (2, 3) else 1
     return error
 
@@ -69,7 +77,9 @@ def requeue() -> str:
     """Put this Slurm job into its queue again; what was done, or why not."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
-        return "train.requeue is True, but this is no Slurm job; run the same command again to resume"
+        return (
+            "train.requeue is True, but this is no Slurm job; run the same command again to resume"
+        )
     try:
         said = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
     except OSError as error:
@@ -95,8 +105,14 @@ def world_size(config: Config) -> int:
         return ranks_per_node(config)
     file = Path(config.train.hostfile).expanduser()
     if not file.is_file():
-        raise ConfigError(f"train.hostfile is {config.train.hostfile}; no such file; correct the path, or unset it")
-    hosts = [line for line in file.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        raise ConfigError(
+            f"train.hostfile is {config.train.hostfile}; no such file; correct the path, or unset it"
+        )
+    hosts = [
+        line
+        for line in file.read_text().splitlines()
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
     return len(hosts) * ranks_per_node(config)
 
 
@@ -108,12 +124,31 @@ def command(config: Config, run_dir: Path) -> list[str]:
     """
     hostfile, count = config.train.hostfile, ranks_per_node(config)
     if hostfile:
-        where = ["deepspeed.launcher.runner", "--hostfile", str(Path(hostfile).expanduser()), "--num_gpus", str(count)]
+        where = [
+            "deepspeed.launcher.runner",
+            "--hostfile",
+            str(Path(hostfile).expanduser()),
+            "--num_gpus",
+            str(count),
+        ]
     else:
-        where = ["ropewalk.train.launcher.node", "--world_info", world_info(count), "--master_addr", "127.0.0.1"]
+        where = [
+            "ropewalk.train.launcher.node",
+            "--world_info",
+            world_info(count),
+            "--master_addr",
+            "127.0.0.1",
+        ]
     return [
         *(sys.executable, "-m", *where, "--master_port", str(_free_port())),
-        *("--log_level", "error", "--no_local_rank", "--module", "ropewalk.train", str(run_dir.resolve())),
+        *(
+            "--log_level",
+            "error",
+            "--no_local_rank",
+            "--module",
+            "ropewalk.train",
+            str(run_dir.resolve()),
+        ),
     ]
 
 
@@ -137,7 +172,9 @@ def environment(config: Config) -> dict[str, str]:
     env = dict(os.environ)
     if not torch.cuda.is_available():
         env["DS_ACCELERATOR"] = "cpu"
-        env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks_per_node(config))))
+        env.setdefault(
+            "OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks_per_node(config)))
+        )
     # a spinning thread beside a busy neighbour makes every step wait: several times slower, measured
     env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     env.setdefault("GOMP_SPINCOUNT", "0")

@@ -41,7 +41,9 @@ class Profiler:
             return
         self.begun = step
         if self.memory:
-            torch.cuda.memory._record_memory_history(context=None)  # no stacks: they name the user's folders
+            torch.cuda.memory._record_memory_history(
+                context=None
+            )  # no stacks: they name the user's folders
         devices = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
         self.running = profile(activities=[ProfilerActivity.CPU, *devices])
         self.running.start()

@@ -16,7 +16,9 @@ from ropewalk.conf.artifacts.manifest import fingerprint
 
 def use_deterministic_kernels() -> None:
     """Only kernels that sum in one order, or an error that names the one that does not; before anything runs on the device."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may take another way each time
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # without it cuBLAS may take another way each time
     torch.use_deterministic_algorithms(True)
     # it would look for reads of what nobody wrote, at a cost
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

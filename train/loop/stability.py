@@ -40,7 +40,8 @@ def decide(
     for name, value, before in (("loss", loss, losses), ("gradient norm", norm, norms)):
         if is_spike(value, before, rule.spike_mads, rule.spike_window // 4):
             return StepDecision(
-                rule.on_spike, f"{name} is {value:.4g}; the {len(before)} before have a median of {median(before):.4g}"
+                rule.on_spike,
+                f"{name} is {value:.4g}; the {len(before)} before have a median of {median(before):.4g}",
             )
     return StepDecision()
 

@@ -36,7 +36,10 @@ def train(
     Raises: Stopped after a checkpoint, RopewalkError on a loss that is no number, or what else train.faults says to stop at.
     """
     loop = Trainer(engine, config, feed, folder, mesh, checkpoints, progress, seen, validation)
-    with HangWatchdog(folder / "watch", mesh.rank, mesh.world_size, config.train.hang_s, loop.place), closing(loop):
+    with (
+        HangWatchdog(folder / "watch", mesh.rank, mesh.world_size, config.train.hang_s, loop.place),
+        closing(loop),
+    ):
         loop.run()
     return loop.progress
 
@@ -62,7 +65,13 @@ class Trainer:
         seen: StepMetrics | None = None,
         validation: Validation | None = None,
     ) -> None:
-        self.engine, self.config, self.feed, self.folder, self.mesh = engine, config, feed, folder, mesh
+        self.engine, self.config, self.feed, self.folder, self.mesh = (
+            engine,
+            config,
+            feed,
+            folder,
+            mesh,
+        )
         self.checkpoints, self.progress = checkpoints, progress
         self.faults = StabilityPolicy(config.train.faults, progress.state)
         self.seen, self.stop = seen or StepMetrics(engine, config, mesh), StopSignal(folder)
@@ -88,7 +97,9 @@ class Trainer:
     def _stretch(self, steps: range) -> None:
         """Steps to the last, or until one sends back to a checkpoint. Batches that are left out are not read."""
         out = {step for step in steps if str(step) in self.faults.left_out}
-        rows = prefetch(self.feed.micro_batches(s for s in steps if s not in out), self.config.train.prefetch)
+        rows = prefetch(
+            self.feed.micro_batches(s for s in steps if s not in out), self.config.train.prefetch
+        )
         with closing(rows):
             for step in steps:
                 self._left_out(step) if step in out else self._step(step, rows)
@@ -100,12 +111,16 @@ class Trainer:
     def _step(self, step: int, rows: Iterator[Row]) -> None:
         admit = self.faults.admit
         self.profiler.before(step + 1)
-        row = train_step(self.engine, self.config, self.feed, rows, step, self.mesh, self.seen, admit)
+        row = train_step(
+            self.engine, self.config, self.feed, rows, step, self.mesh, self.seen, admit
+        )
         self.profiler.after(step + 1)
         action = self.faults.verdict.action
         if action == "apply":
             return self._write(row | phases.metrics_fields(self.config) | self._validated(step))
-        if action == "skip":  # one that is gone back from has its line written when its batch is passed over
+        if (
+            action == "skip"
+        ):  # one that is gone back from has its line written when its batch is passed over
             self._left_out(step)
         elif action == "stop":
             self._write(self.faults.line(step))
@@ -135,7 +150,10 @@ class Trainer:
         self.faults.left_out |= left_out
         if self.metrics is not None:
             self.metrics.back_to(self.progress.step)
-            print(f"step {step + 1}: {why}; back to step {self.progress.step}, and on without this batch", flush=True)
+            print(
+                f"step {step + 1}: {why}; back to step {self.progress.step}, and on without this batch",
+                flush=True,
+            )
 
     def _between(self) -> None:
         """Between two steps: a stop that is asked for, and checkpoints. Raises: Stopped."""
@@ -148,7 +166,9 @@ class Trainer:
             self.checkpoints.save(self.progress)
         if asked:
             self.checkpoints.finish()
-            raise Stopped(f"stopped after step {done} with a checkpoint; run the same command again to resume")
+            raise Stopped(
+                f"stopped after step {done} with a checkpoint; run the same command again to resume"
+            )
 
     def close(self) -> None:
         self.profiler.close()

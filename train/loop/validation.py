@@ -25,7 +25,9 @@ from ropewalk.train.zero.mesh import Mesh
 class Validation:
     """Windows of held-out tokens, each (L,), measured every so many steps and after the last one."""
 
-    def __init__(self, engine: Any, windows: Sequence[np.ndarray], config: Config, mesh: Mesh) -> None:
+    def __init__(
+        self, engine: Any, windows: Sequence[np.ndarray], config: Config, mesh: Mesh
+    ) -> None:
         self.engine, self.windows, self.mesh = engine, windows, mesh
         self.every, self.steps = config.train.validate.every, config.train.steps
         self.done = 0  # windows of this rank, over all times
@@ -47,7 +49,9 @@ class Validation:
                 nll, counts = self.engine.module.nll, batch["labels"][0] != IGNORE
                 found.add(buckets.by_position(batch["position_ids"][0]), nll, counts)
                 self.done += 1
-        every = buckets.all_reduce({"positions": found.found}, [], self.mesh.rank, self.mesh.world_size)["positions"]
+        every = buckets.all_reduce(
+            {"positions": found.found}, [], self.mesh.rank, self.mesh.world_size
+        )["positions"]
         total, tokens = every.sum(0).tolist()
         return {
             "nll": total / tokens,
@@ -64,7 +68,9 @@ class Validation:
         for first in range(0, len(self.windows), mesh.dp_size):
             place = first + mesh.dp_rank
             whole = _line(self.windows[min(place, len(self.windows) - 1)], mesh.sp_size)
-            labels = whole.labels if place < len(self.windows) else np.full_like(whole.labels, IGNORE)
+            labels = (
+                whole.labels if place < len(self.windows) else np.full_like(whole.labels, IGNORE)
+            )
             width = len(labels) // mesh.sp_size
             cut = slice(mesh.sp_rank * width, (mesh.sp_rank + 1) * width)
             yield Row(whole.input_ids[cut], labels[cut], whole.position_ids[cut], whole.cu_seqlens)
@@ -92,7 +98,9 @@ def build_validation(engine: Any, config: Config, data: DataArtifacts, mesh: Mes
     length = asked.length or config.data.seq_len
     found: list[Window] = []
     for store in data.texts(config.data) if asked.every else []:
-        found += heldout_windows(store, length, asked.windows - len(found), asked.windows_per_document)
+        found += heldout_windows(
+            store, length, asked.windows - len(found), asked.windows_per_document
+        )
     if asked.every and not found:
         raise DataError(
             f"train.validate.length is {length}; no held-out document has so many tokens; raise data.heldout (now {config.data.heldout}), "
@@ -103,7 +111,11 @@ def build_validation(engine: Any, config: Config, data: DataArtifacts, mesh: Mes
 
 def summary(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Of the lines of metrics.jsonl: the lowest held-out loss and the last one, each with its step; empty without any."""
-    found = [{"step": line["step"], "nll": line["validation"]["nll"]} for line in lines if "validation" in line]
+    found = [
+        {"step": line["step"], "nll": line["validation"]["nll"]}
+        for line in lines
+        if "validation" in line
+    ]
     finite = [one for one in found if math.isfinite(one["nll"])]
     if not finite:
         return {}

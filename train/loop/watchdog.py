@@ -38,9 +38,16 @@ def stalled_ranks(before: dict[int, Any], now: dict[int, Any]) -> dict[int, str]
     """
     dumb = {rank: said for rank, said in now.items() if said is None or said == before.get(rank)}
     if dumb:
-        return {rank: f"it was last seen {_at(said)}, and its process does not answer" for rank, said in dumb.items()}
+        return {
+            rank: f"it was last seen {_at(said)}, and its process does not answer"
+            for rank, said in dumb.items()
+        }
     least = min((said["step"], said["done"]) for said in now.values())
-    return {rank: f"it is {_at(said)}" for rank, said in now.items() if (said["step"], said["done"]) == least}
+    return {
+        rank: f"it is {_at(said)}"
+        for rank, said in now.items()
+        if (said["step"], said["done"]) == least
+    }
 
 
 def _at(said: Any) -> str:
@@ -54,9 +61,20 @@ class HangWatchdog:
     """One rank's thread. `place` is asked from it, so it must not wait for anything."""
 
     def __init__(
-        self, folder: Path, rank: int, world_size: int, limit_s: float, place: Callable[[], Heartbeat]
+        self,
+        folder: Path,
+        rank: int,
+        world_size: int,
+        limit_s: float,
+        place: Callable[[], Heartbeat],
     ) -> None:
-        self.folder, self.rank, self.world_size, self.limit_s, self.place = folder, rank, world_size, limit_s, place
+        self.folder, self.rank, self.world_size, self.limit_s, self.place = (
+            folder,
+            rank,
+            world_size,
+            limit_s,
+            place,
+        )
         self.looks, self.main = 0, threading.main_thread().ident
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._look, name="watch", daemon=True)
@@ -97,7 +115,9 @@ class HangWatchdog:
             time.sleep(every / 2)
             self._say(self.place())
         behind = stalled_ranks(before, self._all())
-        teller = min((rank for rank in range(self.world_size) if rank not in behind), default=min(behind))
+        teller = min(
+            (rank for rank in range(self.world_size) if rank not in behind), default=min(behind)
+        )
         lines = [
             f"rank {rank} holds the others up for {self.limit_s:.0f} s (train.hang_s): {how}"
             for rank, how in behind.items()
@@ -112,7 +132,11 @@ class HangWatchdog:
 
     def _stack(self) -> str:
         frame = sys._current_frames().get(self.main or 0)
-        return "".join(traceback.format_stack(frame)) if frame is not None else "its main thread is gone"
+        return (
+            "".join(traceback.format_stack(frame))
+            if frame is not None
+            else "its main thread is gone"
+        )
 
     def _all(self) -> dict[int, Any]:
         return {rank: self._read(rank) for rank in range(self.world_size)}

@@ -36,7 +36,11 @@ def enable(model: PreTrainedModel, offload: bool) -> "OffloadedActivations | Non
 
 
 def _checkpointed(model: nn.Module) -> list[nn.Module]:
-    return [module for module in model.modules() if getattr(module, "_gradient_checkpointing_func", None) is not None]
+    return [
+        module
+        for module in model.modules()
+        if getattr(module, "_gradient_checkpointing_func", None) is not None
+    ]
 
 
 @dataclass(eq=False)

@@ -13,7 +13,9 @@ from ropewalk.conf.errors import ConfigError
 
 def enable(model: nn.Module) -> int:
     """Compile in place at the first call; returns how many modules. Raises: ConfigError when a layer's attention is not found."""
-    torch._dynamo.config.fail_on_recompile_limit_hit = True  # else it goes on uncompiled without a word
+    torch._dynamo.config.fail_on_recompile_limit_hit = (
+        True  # else it goes on uncompiled without a word
+    )
     count = 0
     for name, layer in model.named_modules():
         if not isinstance(layer, GradientCheckpointingLayer):

@@ -14,13 +14,22 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ropewalk.conf.errors import ConfigError
 
 # the parts of MLPs that look at one token at a time: Llama's and its kin's, Phi-3's
-KNOWN = ({"gate_proj", "up_proj", "down_proj", "act_fn"}, {"gate_up_proj", "down_proj", "activation_fn"})
+KNOWN = (
+    {"gate_proj", "up_proj", "down_proj", "act_fn"},
+    {"gate_up_proj", "down_proj", "activation_fn"},
+)
 
 
 def enable(model: nn.Module, tokens: int) -> int:
     """Tile the MLP of every decoder layer; returns how many. Raises: ConfigError by the name of one that is not known."""
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, GradientCheckpointingLayer)}
-    found: list[tuple[str, Any]] = [(f"{name}.mlp", getattr(layer, "mlp", None)) for name, layer in layers.items()]
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, GradientCheckpointingLayer)
+    }
+    found: list[tuple[str, Any]] = [
+        (f"{name}.mlp", getattr(layer, "mlp", None)) for name, layer in layers.items()
+    ]
     for name, mlp in found:
         if mlp is None or set(dict(mlp.named_children())) not in KNOWN:
             raise ConfigError(
@@ -28,7 +37,9 @@ def enable(model: nn.Module, tokens: int) -> int:
                 f"{type(mlp).__name__}; set train.tile_mlp=0"
             )
     if not found:
-        raise ConfigError(f"train.tile_mlp is {tokens}; no decoder layer was found in the model; set train.tile_mlp=0")
+        raise ConfigError(
+            f"train.tile_mlp is {tokens}; no decoder layer was found in the model; set train.tile_mlp=0"
+        )
     for _, mlp in found:
         mlp.forward = _Tiled(mlp, tokens)
     return len(found)
@@ -42,7 +53,11 @@ class _Tiled:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(1, S, E) -> (1, S, E)."""
-        if torch.is_grad_enabled() and not x.requires_grad and any(p.requires_grad for p in self.parameters):
+        if (
+            torch.is_grad_enabled()
+            and not x.requires_grad
+            and any(p.requires_grad for p in self.parameters)
+        ):
             # the weights are no inputs of the function: without this they would get no gradient, and nothing would say so
             x = x.detach().requires_grad_()
         found: torch.Tensor = _InTiles.apply(self.whole, x, self.tokens, self.parameters)  # type: ignore[no-untyped-call]
@@ -54,7 +69,11 @@ class _InTiles(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, mlp: Callable[..., Any], x: torch.Tensor, tokens: int, weights: Sequence[nn.Parameter]
+        ctx: Any,
+        mlp: Callable[..., Any],
+        x: torch.Tensor,
+        tokens: int,
+        weights: Sequence[nn.Parameter],
     ) -> torch.Tensor:
         ctx.mlp, ctx.tokens, ctx.weights = mlp, tokens, [w for w in weights if w.requires_grad]
         ctx.save_for_backward(x)
@@ -64,13 +83,17 @@ class _InTiles(torch.autograd.Function):
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         (x,) = ctx.saved_tensors
         found = torch.empty_like(x)
-        tiles = list(zip(*(whole.split(ctx.tokens, dim=-2) for whole in (x, slope, found)), strict=True))
+        tiles = list(
+            zip(*(whole.split(ctx.tokens, dim=-2) for whole in (x, slope, found)), strict=True)
+        )
         sums: list[torch.Tensor] = []
         for tile, of_out, to in tiles[:-1]:
             of_tile, *of_weights = torch.autograd.grad(*_again(ctx, tile), of_out)
             to.copy_(of_tile)
             sums = (
-                [s.add_(g) for s, g in zip(sums, of_weights, strict=True)] if sums else [g.float() for g in of_weights]
+                [s.add_(g) for s, g in zip(sums, of_weights, strict=True)]
+                if sums
+                else [g.float() for g in of_weights]
             )
         tile, of_out, to = tiles[-1]
         out, (leaf, *_) = _again(ctx, tile)

@@ -9,7 +9,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-FIRST, DOUBLINGS = 64, 24  # buckets of positions: [0, 64), [64, 128), [128, 256), ... and what is beyond the last
+FIRST, DOUBLINGS = (
+    64,
+    24,
+)  # buckets of positions: [0, 64), [64, 128), [128, 256), ... and what is beyond the last
 
 
 def edges() -> list[int]:
@@ -35,7 +38,9 @@ def by_position(positions: torch.Tensor) -> torch.Tensor:
     return torch.bucketize(positions, starts, right=True)
 
 
-def all_reduce(parts: dict[str, torch.Tensor], facts: list[float], rank: int, world: int) -> dict[str, torch.Tensor]:
+def all_reduce(
+    parts: dict[str, torch.Tensor], facts: list[float], rank: int, world: int
+) -> dict[str, torch.Tensor]:
     """Each part summed over all ranks, and as `ranks` (W, R) the facts of each rank: a sum into which every rank writes its own row."""
     table = torch.zeros(world, len(facts), dtype=torch.float64)
     table[rank] = torch.tensor(facts, dtype=torch.float64)
@@ -45,7 +50,10 @@ def all_reduce(parts: dict[str, torch.Tensor], facts: list[float], rank: int, wo
     dist.all_reduce(flat)
     flat = flat.cpu()
     sizes = [part.numel() for part in every.values()]
-    return {name: piece.view(part.shape) for (name, part), piece in zip(every.items(), flat.split(sizes), strict=True)}
+    return {
+        name: piece.view(part.shape)
+        for (name, part), piece in zip(every.items(), flat.split(sizes), strict=True)
+    }
 
 
 def position_rows(found: torch.Tensor) -> list[dict[str, Any]]:

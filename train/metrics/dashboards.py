@@ -28,7 +28,11 @@ def refuse_missing(config: Config) -> None:
 def start(folder: Path, config: Config, first_step: int) -> list[Dashboard]:
     """Those that the settings ask for."""
     found: list[Dashboard] = [] if config.train.wandb == "off" else [wandb_run(folder, config)]
-    return [*found, TensorBoard(folder / "tensorboard", first_step)] if config.train.tensorboard else found
+    return (
+        [*found, TensorBoard(folder / "tensorboard", first_step)]
+        if config.train.tensorboard
+        else found
+    )
 
 
 def numbers(row: dict[str, Any]) -> dict[str, float]:
@@ -60,7 +64,9 @@ class TensorBoard:
 
         self.event, self.summary = event_pb2.Event, summary_pb2.Summary
         folder.mkdir(exist_ok=True)
-        self.records = RecordWriter((folder / f"events.out.tfevents.{first_step:010d}.ropewalk").open("wb"))
+        self.records = RecordWriter(
+            (folder / f"events.out.tfevents.{first_step:010d}.ropewalk").open("wb")
+        )
         self._write(file_version="brain.Event:2")
         begun = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._write(step=first_step + 1, session_log=begun)
@@ -70,7 +76,9 @@ class TensorBoard:
         self.records.flush()
 
     def log(self, numbers: dict[str, float], step: int) -> None:
-        values = [self.summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
+        values = [
+            self.summary.Value(tag=name, simple_value=value) for name, value in numbers.items()
+        ]
         self._write(step=step, summary=self.summary(value=values))
 
     def finish(self) -> None:

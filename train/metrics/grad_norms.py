@@ -20,7 +20,9 @@ def local_squares(module: Any, rank: int, device: torch.device) -> torch.Tensor:
     for name, parameter in module.named_parameters():
         part = local_gradient(parameter, rank) if parameter.requires_grad else None
         if part is not None:
-            found[GROUPS.index(group_of(name))] += torch.linalg.vector_norm(part, dtype=torch.float32).double() ** 2
+            found[GROUPS.index(group_of(name))] += (
+                torch.linalg.vector_norm(part, dtype=torch.float32).double() ** 2
+            )
     return found
 
 

@@ -24,11 +24,19 @@ class StepMetrics:
     """Of a whole training; `begin` starts a step."""
 
     def __init__(
-        self, engine: Any, config: Config, mesh: Mesh, feed: BatchLoader | None = None, names: Sequence[str] = ()
+        self,
+        engine: Any,
+        config: Config,
+        mesh: Mesh,
+        feed: BatchLoader | None = None,
+        names: Sequence[str] = (),
     ) -> None:
         """`names`: of the sources of `feed`, in the order of their stores; without them there is no loss by source."""
         self.engine, self.mesh, self.at, self.feed, self.names = engine, mesh, device(), feed, names
-        self.every, self.again = config.train.seeing.group_norms_every, config.train.activation_checkpointing
+        self.every, self.again = (
+            config.train.seeing.group_norms_every,
+            config.train.activation_checkpointing,
+        )
         self.z_loss = config.train.z_loss > 0
         if torch.cuda.is_available():  # what building the model took is no step's
             torch.cuda.reset_peak_memory_stats()
@@ -42,7 +50,9 @@ class StepMetrics:
         self.positions = buckets.BucketSums(len(buckets.edges()), self.at)
         self.sources = buckets.BucketSums(max(len(self.names), 1), self.at)
         self.mine = iter(self.feed.mine(step)) if self.feed and self.names else None
-        self.loss, self.beyond = torch.zeros(2, dtype=torch.float64, device=self.at)  # cross-entropy, z-loss
+        self.loss, self.beyond = torch.zeros(
+            2, dtype=torch.float64, device=self.at
+        )  # cross-entropy, z-loss
         self.squares = torch.zeros(len(grad_norms.GROUPS), dtype=torch.float64, device=self.at)
         self.needed = self.recomputed = 0.0
         return self.clock
@@ -55,11 +65,17 @@ class StepMetrics:
         nll, counts = self.engine.module.nll, labels != IGNORE
         self.positions.add(buckets.by_position(positions), nll, counts)
         if self.feed and self.mine is not None:
-            of = torch.from_numpy(self.feed.sources_of(next(self.mine))).to(self.at, non_blocking=True)
+            of = torch.from_numpy(self.feed.sources_of(next(self.mine))).to(
+                self.at, non_blocking=True
+            )
             self.sources.add(of, nll, counts)
         sp, attended = self.mesh.sp_size, self._attended(row.cu_seqlens)
-        self.needed += sum(self.work.training(lengths, 0) for lengths in attended) / len(attended) / sp
-        self.recomputed += self.again * sum(self.work.body(lengths) for lengths in attended) / len(attended) / sp
+        self.needed += (
+            sum(self.work.training(lengths, 0) for lengths in attended) / len(attended) / sp
+        )
+        self.recomputed += (
+            self.again * sum(self.work.body(lengths) for lengths in attended) / len(attended) / sp
+        )
         self.recomputed += 2 * self.tiled * len(row.input_ids)
         self.clock("other")
 
@@ -69,12 +85,17 @@ class StepMetrics:
             return [np.diff(cu_seqlens).tolist()]
         ends = tuple(cu_seqlens.tolist())
         return [
-            np.diff(s2_attn.group_borders(ends, self.s2_group, shift)).tolist() for shift in (0, self.s2_group // 2)
+            np.diff(s2_attn.group_borders(ends, self.s2_group, shift)).tolist()
+            for shift in (0, self.s2_group // 2)
         ]
 
     def gradients(self) -> None:
         """After a backward pass; at the last of a step the averaged gradient is looked at, before it is clipped."""
-        if self.every and self.step % self.every == 0 and self.engine.is_gradient_accumulation_boundary():
+        if (
+            self.every
+            and self.step % self.every == 0
+            and self.engine.is_gradient_accumulation_boundary()
+        ):
             self.squares = grad_norms.local_squares(self.engine.module, self.mesh.rank, self.at)
         self.clock("other")
 
@@ -82,11 +103,19 @@ class StepMetrics:
         """The step's part of the line. `tokens`, `labels`: of the global batch."""
         before = self.clock.seconds()
         facts = [before.get("forward", 0.0), self.needed, float(peak_memory_bytes())]
-        parts = {"loss": self.loss, "beyond": self.beyond, "positions": self.positions.found, "squares": self.squares}
+        parts = {
+            "loss": self.loss,
+            "beyond": self.beyond,
+            "positions": self.positions.found,
+            "squares": self.squares,
+        }
         parts["sources"] = self.sources.found
         found = buckets.all_reduce(parts, facts, self.mesh.rank, self.mesh.world_size)
         self.clock("wait")
-        seconds, by_rank = self.clock.elapsed(), dict(zip(FACTS, found["ranks"].T.tolist(), strict=True))
+        seconds, by_rank = (
+            self.clock.elapsed(),
+            dict(zip(FACTS, found["ranks"].T.tolist(), strict=True)),
+        )
         head = self.work.training([], labels)
         needed, world = round(sum(by_rank["flops"])) + head, self.mesh.world_size
         recomputed = self.recomputed / max(self.needed, 1) * sum(by_rank["flops"])

@@ -65,7 +65,10 @@ class MetricLogger:
         self.file.flush()
         self._show({key: line[key] for key in ("step", "validation") if key in line})
         self.bar.update()
-        print(f"step {line['step']}/{self.steps}  {line['event']}: {line['why']}; this batch is left out", flush=True)
+        print(
+            f"step {line['step']}/{self.steps}  {line['event']}: {line['why']}; this batch is left out",
+            flush=True,
+        )
 
     @cached_property
     def dashboards(self) -> list[dashboards.Dashboard]:

@@ -40,7 +40,9 @@ def build(
     config = rope_plan.apply(plan, base_config(base))
     if base.scratch is not None:
         if loading:
-            raise ConfigError("model.scratch is set; weights of fewer bits are those of a trained base; set model.path")
+            raise ConfigError(
+                "model.scratch is set; weights of fewer bits are those of a trained base; set model.path"
+            )
         model = random_init(config, dtype, seed, settings)
     else:
         with params.zero3_init(settings):
@@ -106,7 +108,9 @@ def refuse_unknown_heads(model: PreTrainedModel) -> None:
                 f"model.path has {key} {getattr(model.config, key)}; its logits are not handled yet; choose another model"
             )
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
-        raise ConfigError("model.path has a bias on its output embedding; not handled yet; choose another model")
+        raise ConfigError(
+            "model.path has a bias on its output embedding; not handled yet; choose another model"
+        )
 
 
 def check_vocabulary(model: PreTrainedModel, vocab_size: int) -> None:

@@ -20,7 +20,11 @@ def random_init(
     if not is_partitioned(model):
         return model
     torch.manual_seed(seed)
-    drawn = None if dist.get_rank() else AutoModelForCausalLM.from_config(config, dtype=dtype).state_dict()
+    drawn = (
+        None
+        if dist.get_rank()
+        else AutoModelForCausalLM.from_config(config, dtype=dtype).state_dict()
+    )
     for name, parameter in model.named_parameters():
         with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
             if drawn is not None:

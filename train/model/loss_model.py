@@ -17,8 +17,12 @@ class LossModel(nn.Module):
         super().__init__()
         self.model, self.z_loss = model, z_loss
         self.rope: MixedWindows | None = None
-        self.plain = torch.zeros(())  # what the last call returned, without the z-loss and without a gradient
-        self.nll: torch.Tensor | None = None  # (S,) fp32, of the last row: each token's loss, 0 where it does not count
+        self.plain = torch.zeros(
+            ()
+        )  # what the last call returned, without the z-loss and without a gradient
+        self.nll: torch.Tensor | None = (
+            None  # (S,) fp32, of the last row: each token's loss, 0 where it does not count
+        )
 
     def forward(
         self,
@@ -31,9 +35,15 @@ class LossModel(nn.Module):
         """Sum of the row's losses over `total`, the labels that count in the whole global batch. All inputs (1, S)."""
         if self.rope is not None:
             # validation measures what is exported: the plan's model
-            self.rope.choose(borders["document_ends"] if self.training else None, input_ids.shape[1], input_ids.device)
+            self.rope.choose(
+                borders["document_ends"] if self.training else None,
+                input_ids.shape[1],
+                input_ids.device,
+            )
         body = self.model.base_model
-        hidden = body(input_ids=input_ids, position_ids=position_ids, use_cache=False, **borders).last_hidden_state
+        hidden = body(
+            input_ids=input_ids, position_ids=position_ids, use_cache=False, **borders
+        ).last_hidden_state
         head = self.model.get_output_embeddings().weight  # type: ignore[union-attr]
         self.nll = torch.empty(labels.shape[1], dtype=torch.float32, device=labels.device)
         summed, plain = summed_objective(hidden[0], head, labels[0], self.z_loss, nll=self.nll)  # type: ignore[arg-type]

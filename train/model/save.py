@@ -43,7 +43,11 @@ def save_pretrained(engine: Any, folder: Path) -> None:
     model = engine.module.model
     whole = gather_full_state_dict(model.named_parameters())
     if dist.get_rank() == 0:
-        whole |= {name: b.detach().cpu() for name, b in model.named_buffers() if name in model.state_dict()}
+        whole |= {
+            name: b.detach().cpu()
+            for name, b in model.named_buffers()
+            if name in model.state_dict()
+        }
         if config_of(model) is not None:
             model, whole = merge.bare(model), merge.merged(model, whole)
         if model.config.tie_word_embeddings:

@@ -15,7 +15,13 @@ Groups = list[dict[str, Any]]
 def optimizer_factory(train: TrainConfig) -> Callable[[Groups], torch.optim.Optimizer]:
     """What makes the optimizer of parameter groups. Raises: ConfigError when its package is not installed."""
     kind, more = _class(train)
-    adam = {"lr": train.lr, "betas": tuple(train.betas), "eps": train.eps, "weight_decay": train.weight_decay, **more}
+    adam = {
+        "lr": train.lr,
+        "betas": tuple(train.betas),
+        "eps": train.eps,
+        "weight_decay": train.weight_decay,
+        **more,
+    }
     return lambda groups: kind(groups, **adam)
 
 

@@ -25,7 +25,9 @@ _LAYER = re.compile(r"\.(\d+)\.")
 
 def group_of(name: str) -> str:
     """Which of GROUPS; LoRA's tensors belong to what they change, a head that is tied to the embeddings to them."""
-    parts = [p for p in name.split(".lora_")[0].split(".") if p not in ("weight", "bias", "base_layer")]
+    parts = [
+        p for p in name.split(".lora_")[0].split(".") if p not in ("weight", "bias", "base_layer")
+    ]
     module = parts[-1]
     if module.startswith(HEAD):
         return "head"
@@ -55,7 +57,9 @@ def trains(name: str, train: TrainConfig) -> bool:
     if is_adapter(name) or named or not train.lora.rank:
         return is_adapter(name) or named or not train.trainable
     group = group_of(name)
-    return (train.lora.embeddings and group == "embeddings") or (train.lora.norms and group == "norms")
+    return (train.lora.embeddings and group == "embeddings") or (
+        train.lora.norms and group == "norms"
+    )
 
 
 def decays(name: str, dimensions: int, train: TrainConfig) -> bool:
@@ -86,16 +90,28 @@ def check(names: Iterable[str], train: TrainConfig) -> None:
         if not any(re.search(pattern, name) for name in names)
     ]
     if not problems and train.steps and not any(trains(name, train) for name in names):
-        problems = [f"train.freeze is {train.freeze}; something must be left to train; remove a pattern"]
+        problems = [
+            f"train.freeze is {train.freeze}; something must be left to train; remove a pattern"
+        ]
     if problems:
         raise ConfigError("\n".join(problems))
 
 
 def suggest_names(word: str, names: Iterable[str]) -> str:
     """A way out for a word that matches no name: the parts of names that look like it, or all of them."""
-    parts = list(dict.fromkeys(part for name in names for part in name.split(".") if not part.isdigit()))
-    close = [part for piece in re.findall(r"\w+", word) for part in difflib.get_close_matches(piece, parts, 3)]
-    return f"did you mean {' or '.join(dict.fromkeys(close))}?" if close else f"names are made of {', '.join(parts)}"
+    parts = list(
+        dict.fromkeys(part for name in names for part in name.split(".") if not part.isdigit())
+    )
+    close = [
+        part
+        for piece in re.findall(r"\w+", word)
+        for part in difflib.get_close_matches(piece, parts, 3)
+    ]
+    return (
+        f"did you mean {' or '.join(dict.fromkeys(close))}?"
+        if close
+        else f"names are made of {', '.join(parts)}"
+    )
 
 
 def set_requires_grad(model: nn.Module, train: TrainConfig) -> None:
@@ -116,7 +132,10 @@ def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any
             continue
         decay = train.weight_decay if decays(name, len(shape(parameter)), train) else 0.0
         groups.setdefault((lr_scale(name, layers, train), decay), []).append(parameter)
-    return [{"params": each, "weight_decay": decay, "scale": scale} for (scale, decay), each in groups.items()]
+    return [
+        {"params": each, "weight_decay": decay, "scale": scale}
+        for (scale, decay), each in groups.items()
+    ]
 
 
 def describe_trainable(model: nn.Module) -> str:

@@ -26,7 +26,9 @@ def _factor(step: int, config: TrainConfig) -> float:
         scale = config.warmup_steps or TIMESCALE
         return math.sqrt(scale / (step - config.warmup_steps + scale))
     if config.schedule == "wsd":
-        return _shape(config.decay_shape, _share(step, config.steps - decay_steps(config), config.steps))
+        return _shape(
+            config.decay_shape, _share(step, config.steps - decay_steps(config), config.steps)
+        )
     return _shape(config.schedule, _share(step, config.warmup_steps, config.steps))
 
 

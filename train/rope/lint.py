@@ -93,7 +93,11 @@ def _covered(plan: RopePlan, pose: int, steps: int) -> Iterator[str]:
     """Under PoSE positions reach `pose`, however short the sequences are."""
     target = plan.max_position_embeddings
     if steps and pose != target:
-        missed = f"positions beyond {pose} are never trained" if pose < target else "positions beyond that are trained"
+        missed = (
+            f"positions beyond {pose} are never trained"
+            if pose < target
+            else "positions beyond that are trained"
+        )
         yield f"data.pose.target_length is {pose}; the plan reaches {target} tokens, so {missed}; set data.pose.target_length={target}"
 
 

@@ -34,9 +34,13 @@ from ropewalk.conf.scaling import (
 class Table:
     """What a method makes of a base's table."""
 
-    inv_freq: np.ndarray  # (d/2,) float64, radians a token; of a table that switches by length: at the new window
+    inv_freq: (
+        np.ndarray
+    )  # (d/2,) float64, radians a token; of a table that switches by length: at the new window
     attention_factor: float = 1.0  # multiplies cos and sin, so attention scores get its square
-    resting_inv_freq: np.ndarray | None = None  # (d/2,) up to the original window, where the method switches by length
+    resting_inv_freq: np.ndarray | None = (
+        None  # (d/2,) up to the original window, where the method switches by length
+    )
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,11 @@ def ntk_theta(theta: float, scale: float, dim: int) -> float:
 
 def correction_dim(rotations: float, rotary: Rotary) -> float:
     """The (fractional) dimension that turns `rotations` times in the original window (arXiv 2309.00071, section 3.2)."""
-    return rotary.dim * math.log(rotary.original / (rotations * 2 * math.pi)) / (2 * math.log(rotary.theta))
+    return (
+        rotary.dim
+        * math.log(rotary.original / (rotations * 2 * math.pi))
+        / (2 * math.log(rotary.theta))
+    )
 
 
 class NoScaling:
@@ -145,7 +153,9 @@ class NTKByParts:
         The upper border is clamped to d-1, not d/2-1, as in the paper's code and transformers: it matters where the
         original window is long against theta.
         """
-        low, high = (correction_dim(turns, rotary) for turns in (config.beta_fast, config.beta_slow))
+        low, high = (
+            correction_dim(turns, rotary) for turns in (config.beta_fast, config.beta_slow)
+        )
         if config.truncate:
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, rotary.dim - 1)
@@ -160,12 +170,18 @@ class NTKByParts:
     @classmethod
     def table(cls, config: NTKByPartsConfig, rotary: Rotary) -> Table:
         inv_freq, ramp = rotary.table(), cls.ramp(config, rotary)
-        return Table(inv_freq / scale(config) * ramp + inv_freq * (1 - ramp), cls.temperature(config))
+        return Table(
+            inv_freq / scale(config) * ramp + inv_freq * (1 - ramp), cls.temperature(config)
+        )
 
     @classmethod
     def parameters(cls, config: NTKByPartsConfig, rotary: Rotary) -> dict[str, Any]:
         """YaRN without temperature: the only form that transformers has for it."""
-        return {**yarn_head(config, rotary), **differing(config, YARN_EXTRAS), "attention_factor": 1.0}
+        return {
+            **yarn_head(config, rotary),
+            **differing(config, YARN_EXTRAS),
+            "attention_factor": 1.0,
+        }
 
 
 class Yarn(NTKByParts):
@@ -176,7 +192,9 @@ class Yarn(NTKByParts):
         if config.attention_factor is not None:
             return config.attention_factor
         if config.mscale is not None and config.mscale_all_dim is not None:
-            return get_mscale(scale(config), config.mscale) / get_mscale(scale(config), config.mscale_all_dim)
+            return get_mscale(scale(config), config.mscale) / get_mscale(
+                scale(config), config.mscale_all_dim
+            )
         return get_mscale(scale(config), 1.0)
 
     @classmethod
@@ -197,13 +215,19 @@ def get_mscale(factor: float, mscale: float) -> float:
 
 
 def yarn_head(config: RopeConfig, rotary: Rotary) -> dict[str, Any]:
-    head: dict[str, Any] = {"rope_type": "yarn", "rope_theta": rotary.theta, "factor": scale(config)}
+    head: dict[str, Any] = {
+        "rope_type": "yarn",
+        "rope_theta": rotary.theta,
+        "factor": scale(config),
+    }
     return {**head, "original_max_position_embeddings": rotary.original}
 
 
 def differing(config: RopeConfig, keys: tuple[str, ...]) -> dict[str, Any]:
     plain = type(config)()
-    return {key: getattr(config, key) for key in keys if getattr(config, key) != getattr(plain, key)}
+    return {
+        key: getattr(config, key) for key in keys if getattr(config, key) != getattr(plain, key)
+    }
 
 
 class Llama3:
@@ -213,7 +237,9 @@ class Llama3:
     def table(config: Llama3Config, rotary: Rotary) -> Table:
         inv_freq = rotary.table()
         rotations = rotary.original * inv_freq / (2 * math.pi)
-        kept = (rotations - config.low_freq_factor) / (config.high_freq_factor - config.low_freq_factor)
+        kept = (rotations - config.low_freq_factor) / (
+            config.high_freq_factor - config.low_freq_factor
+        )
         kept = np.clip(kept, 0, 1)
         return Table((1 - kept) * inv_freq / scale(config) + kept * inv_freq)
 
@@ -249,7 +275,9 @@ class LongRope:
     @classmethod
     def parameters(cls, config: LongRopeConfig, rotary: Rotary) -> dict[str, Any]:
         long, short = cls._factors(config, rotary)
-        given = {} if config.attention_factor is None else {"attention_factor": config.attention_factor}
+        given = (
+            {} if config.attention_factor is None else {"attention_factor": config.attention_factor}
+        )
         return longrope_parameters(long, short, scale(config), rotary) | given
 
     @staticmethod
@@ -265,7 +293,9 @@ class LongRope:
         return long, short
 
 
-def longrope_parameters(long: list[float], short: list[float], factor: float, rotary: Rotary) -> dict[str, Any]:
+def longrope_parameters(
+    long: list[float], short: list[float], factor: float, rotary: Rotary
+) -> dict[str, Any]:
     return {
         "rope_type": "longrope",
         "rope_theta": rotary.theta,
@@ -284,7 +314,9 @@ class ABF(RaisedTheta):
         """Given, or `b^(ln(T/2pi) / ln(o/2pi))`: dimensions that saw a full turn still do (arXiv 2310.05209, theorem 2)."""
         if config.rope_theta is not None:
             return config.rope_theta
-        target, original = (x / (2 * math.pi) for x in (rotary.original * scale(config), rotary.original))
+        target, original = (
+            x / (2 * math.pi) for x in (rotary.original * scale(config), rotary.original)
+        )
         return float(rotary.theta ** (math.log(target) / math.log(original)))
 
 
@@ -331,12 +363,18 @@ class FreeTable:
     def parameters(cls, config: TableConfig, rotary: Rotary) -> dict[str, Any]:
         """The file's own form where it has one, else LongRoPE's with the same divisors for every length."""
         found = cls.read(config)
-        return found.get("rope_parameters") or as_longrope(cls.table(config, rotary), scale(config), rotary)
+        return found.get("rope_parameters") or as_longrope(
+            cls.table(config, rotary), scale(config), rotary
+        )
 
 
 def is_number(value: Any, least: float = sys.float_info.min) -> bool:
     """Whether a value of a file is a finite number of at least `least`; true and false are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= sys.float_info.max
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and least <= value <= sys.float_info.max
+    )
 
 
 def _is_count(value: Any) -> bool:
@@ -344,14 +382,29 @@ def _is_count(value: Any) -> bool:
 
 
 FILE_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "inv_freq": (lambda x: bool(x) and all(map(is_number, x)), "every inv_freq must be above 0 and finite"),
+    "inv_freq": (
+        lambda x: bool(x) and all(map(is_number, x)),
+        "every inv_freq must be above 0 and finite",
+    ),
     "attention_factor": (is_number, "its attention_factor must be a finite number above 0"),
     "factor": (lambda x: is_number(x, 1), "its factor must be a finite number of at least 1"),
-    "rope_parameters": (lambda x: isinstance(x, dict), "its rope_parameters must be a table of settings"),
+    "rope_parameters": (
+        lambda x: isinstance(x, dict),
+        "its rope_parameters must be a table of settings",
+    ),
     "rope_theta": (is_number, "its rope_theta must be a finite number above 0"),
-    "original_max_position_embeddings": (_is_count, "its original_max_position_embeddings must be a number of tokens"),
-    "max_position_embeddings": (_is_count, "its max_position_embeddings must be a number of tokens"),
-    "calibrated_on": (lambda x: isinstance(x, list), "its calibrated_on must be a list of documents"),
+    "original_max_position_embeddings": (
+        _is_count,
+        "its original_max_position_embeddings must be a number of tokens",
+    ),
+    "max_position_embeddings": (
+        _is_count,
+        "its max_position_embeddings must be a number of tokens",
+    ),
+    "calibrated_on": (
+        lambda x: isinstance(x, list),
+        "its calibrated_on must be a list of documents",
+    ),
 }
 """What a table's file may hold, where it holds it."""
 
@@ -359,7 +412,9 @@ FILE_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 def as_longrope(table: Table, factor: float, rotary: Rotary) -> dict[str, Any]:
     """Any table that does not switch, in the form of LongRoPE: read by engines that have no other word for it."""
     divisors = (rotary.table() / table.inv_freq).tolist()
-    return longrope_parameters(divisors, divisors, factor, rotary) | {"attention_factor": table.attention_factor}
+    return longrope_parameters(divisors, divisors, factor, rotary) | {
+        "attention_factor": table.attention_factor
+    }
 
 
 def scale(config: RopeConfig) -> float:

@@ -42,12 +42,16 @@ class MixedWindows:
         short = short_tokens(ends, self.window, self.sp_rank * count, count)
         self.short = torch.from_numpy(short).to(device, non_blocking=True)[None, :, None]
 
-    def forward(self, scaled: Callable[..., Any], original: nn.Module, layer_type: str | None) -> Callable[..., Any]:
+    def forward(
+        self, scaled: Callable[..., Any], original: nn.Module, layer_type: str | None
+    ) -> Callable[..., Any]:
         """In place of a rotary module's forward: cos and sin (1, S, D) of both tables, chosen token by token."""
 
         def both(x: torch.Tensor, position_ids: torch.Tensor, *rest: Any, **named: Any) -> Any:
             found = scaled(x, position_ids, *rest, **named)
-            if self.short is None or (layer_type is not None and layer_type not in (*rest, *named.values())):
+            if self.short is None or (
+                layer_type is not None and layer_type not in (*rest, *named.values())
+            ):
                 return found
             own = original(x, position_ids, *rest, **named)
             if isinstance(found, torch.Tensor):  # complex: cos and sin in one

@@ -12,9 +12,7 @@ from ropewalk.conf.scaling import Llama3Config, LongRopeConfig, PIConfig, RopeCo
 from ropewalk.train.rope.methods import METHODS, Rotary, Table
 
 FULL = "full_attention"
-OTHER = (
-    "choose a model whose rotary tables `rope_parameters` describes, such as Llama, Mistral, Qwen, Gemma 3, Phi or OLMo"
-)
+OTHER = "choose a model whose rotary tables `rope_parameters` describes, such as Llama, Mistral, Qwen, Gemma 3, Phi or OLMo"
 ONLY_LONGROPE = ("phi3", "phimoe")  # their config classes take no other rope_type
 ROTARY_IN_SLIDING_ONLY = ("cohere2", "exaone4")
 OTHER_ROTARY = ("gptj", "codegen", "chatglm", "esm")  # rotary without `rope_parameters`
@@ -31,7 +29,9 @@ class ModelRope:
     parameters: dict[str, Any]  # `rope_parameters` of that table
     layer_type: str | None = None  # None: one table for all layers
     others: dict[str, dict[str, Any]] | None = None  # `rope_parameters` of the other layer types
-    qk_head_dim: int | None = None  # heads with decoupled rotary dimensions (DeepSeek): their whole size
+    qk_head_dim: int | None = (
+        None  # heads with decoupled rotary dimensions (DeepSeek): their whole size
+    )
     sliding: bool = False  # some layers see a sliding window only
 
     @property
@@ -67,23 +67,35 @@ def slides(config: PreTrainedConfig) -> bool:
     """Whether some layers see a sliding window only."""
     if types := getattr(config, "layer_types", None):
         return "sliding_attention" in types
-    return bool(getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True))
+    return bool(
+        getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    )
 
 
 def _refuse_other_architectures(config: PreTrainedConfig, kind: str) -> None:
     if config.model_type in OTHER_ROTARY:
-        raise ConfigError(f"{kind} has rotary positions that its config does not describe; not handled; {OTHER}")
+        raise ConfigError(
+            f"{kind} has rotary positions that its config does not describe; not handled; {OTHER}"
+        )
     if getattr(config, "is_heterogeneous", False):
         raise ConfigError(f"{kind} has heads of several sizes; not handled; {OTHER}")
     if getattr(config, "text_config", None) is not None:
-        raise ConfigError(f"{kind} has a text model inside another one; not handled; give the text model's own folder")
+        raise ConfigError(
+            f"{kind} has a text model inside another one; not handled; give the text model's own folder"
+        )
     if getattr(config, "alibi", False) or not getattr(config, "rope_parameters", None):
-        raise ConfigError(f"{kind} has no rotary position embedding; Ropewalk rescales RoPE only; {OTHER}")
+        raise ConfigError(
+            f"{kind} has no rotary position embedding; Ropewalk rescales RoPE only; {OTHER}"
+        )
     types = getattr(config, "layer_types", None) or []
     if "chunked_attention" in types:
-        raise ConfigError(f"{kind} attends in chunks; its chunks would hide what is extended; not handled; {OTHER}")
+        raise ConfigError(
+            f"{kind} attends in chunks; its chunks would hide what is extended; not handled; {OTHER}"
+        )
     if config.model_type in ROTARY_IN_SLIDING_ONLY and "sliding_attention" in types:
-        raise ConfigError(f"{kind} has RoPE in its sliding-window layers only; rescaling would extend nothing; {OTHER}")
+        raise ConfigError(
+            f"{kind} has RoPE in its sliding-window layers only; rescaling would extend nothing; {OTHER}"
+        )
     if slides(config) and FULL not in types:
         raise ConfigError(
             f"{kind} has sliding-window attention in every layer; its window hides what is extended; {OTHER}"
@@ -94,7 +106,9 @@ def _tables(config: PreTrainedConfig, kind: str) -> dict[str | None, dict[str, A
     """`rope_parameters` by layer type; one for all layers under None."""
     parameters: dict[str, Any] = config.rope_parameters  # type: ignore[attr-defined]
     nested = "rope_theta" not in parameters
-    tables = {k: v for k, v in parameters.items() if v is not None} if nested else {None: parameters}
+    tables = (
+        {k: v for k, v in parameters.items() if v is not None} if nested else {None: parameters}
+    )
     if nested and FULL not in tables:
         raise ConfigError(
             f"{kind} has rotary tables for {', '.join(map(str, tables))} and none for {FULL}; not handled; {OTHER}"
@@ -103,13 +117,18 @@ def _tables(config: PreTrainedConfig, kind: str) -> dict[str | None, dict[str, A
         known = table.get("rope_type", "default") in ("default", *_READERS)
         if not known or "mrope_section" in table:
             word = table.get("rope_type") if not known else "mrope_section"
-            raise ConfigError(f"{kind} has rope_type {word}; Ropewalk reads default, {', '.join(_READERS)}; {OTHER}")
+            raise ConfigError(
+                f"{kind} has rope_type {word}; Ropewalk reads default, {', '.join(_READERS)}; {OTHER}"
+            )
         _refuse_what_is_no_number(table, kind)
         if table.get("rope_type", "default") == "default" and "factor" in table:
             raise ConfigError(
                 f"{kind} has factor {table['factor']} and rope_type default, which scales nothing; one of them is wrong; mend its config.json"
             )
-    return {key: {**table, "rope_type": table.get("rope_type", "default")} for key, table in tables.items()}
+    return {
+        key: {**table, "rope_type": table.get("rope_type", "default")}
+        for key, table in tables.items()
+    }
 
 
 def _refuse_what_is_no_number(table: dict[str, Any], kind: str) -> None:
@@ -117,7 +136,9 @@ def _refuse_what_is_no_number(table: dict[str, Any], kind: str) -> None:
     for key, value in table.items():
         numbers = value if isinstance(value, list) else [value]
         plain = key in ("rope_type", "type") or value is None or isinstance(value, bool)
-        if not plain and not all(isinstance(x, (int, float)) and math.isfinite(x) and x > 0 for x in numbers):
+        if not plain and not all(
+            isinstance(x, (int, float)) and math.isfinite(x) and x > 0 for x in numbers
+        ):
             raise ConfigError(
                 f"{kind} has {key} {value} in rope_parameters; it must be a number above 0; mend its config.json"
             )
@@ -126,7 +147,10 @@ def _refuse_what_is_no_number(table: dict[str, Any], kind: str) -> None:
 def _dim(config: PreTrainedConfig, parameters: dict[str, Any], kind: str) -> int:
     """Rotary dimensions of a head: all of it, a part (`partial_rotary_factor`), or decoupled ones (`qk_rope_head_dim`)."""
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads  # type: ignore[attr-defined]
-    share = parameters.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", None)) or 1.0
+    share = (
+        parameters.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", None))
+        or 1.0
+    )
     dim = getattr(config, "qk_rope_head_dim", None) or int(head * share)
     if dim < 4 or dim % 2:
         raise ConfigError(
@@ -138,13 +162,20 @@ def _dim(config: PreTrainedConfig, parameters: dict[str, Any], kind: str) -> int
 def _theta(parameters: dict[str, Any], kind: str) -> float:
     theta = parameters.get("rope_theta")
     if not isinstance(theta, (int, float)) or theta <= 1:
-        raise ConfigError(f"{kind} has rope_theta {theta}; it must be a number above 1; mend its config.json")
+        raise ConfigError(
+            f"{kind} has rope_theta {theta}; it must be a number above 1; mend its config.json"
+        )
     return float(theta)
 
 
-def _original(config: PreTrainedConfig, parameters: dict[str, Any], rope: RopeConfig, kind: str) -> int:
+def _original(
+    config: PreTrainedConfig, parameters: dict[str, Any], rope: RopeConfig, kind: str
+) -> int:
     """The window of pre-training. Raises: ConfigError where the config and the setting disagree, or neither says it."""
-    window, given = getattr(config, "max_position_embeddings", None), rope.original_max_position_embeddings
+    window, given = (
+        getattr(config, "max_position_embeddings", None),
+        rope.original_max_position_embeddings,
+    )
     if not isinstance(window, int) or window < 1:
         raise ConfigError(
             f"{kind} has max_position_embeddings {window}; it must be a whole number of tokens; mend its config.json"
@@ -164,7 +195,8 @@ def _original(config: PreTrainedConfig, parameters: dict[str, Any], rope: RopeCo
             )
         return given
     recorded = (
-        getattr(config, "original_max_position_embeddings", None) or parameters["original_max_position_embeddings"]
+        getattr(config, "original_max_position_embeddings", None)
+        or parameters["original_max_position_embeddings"]
     )
     if recorded == window and (parameters.get("factor") or 1) > 1:
         return _doubtful_original(config, parameters, given, kind)
@@ -176,7 +208,9 @@ def _original(config: PreTrainedConfig, parameters: dict[str, Any], rope: RopeCo
     return int(recorded)
 
 
-def _doubtful_original(config: PreTrainedConfig, parameters: dict[str, Any], given: int | None, kind: str) -> int:
+def _doubtful_original(
+    config: PreTrainedConfig, parameters: dict[str, Any], given: int | None, kind: str
+) -> int:
     """The window of pre-training where the config has the same number for it and for the new one.
 
     transformers writes the new window where a file has no original one, so the file is asked; where there is none, or it
@@ -203,7 +237,9 @@ def _said_in_file(config: PreTrainedConfig) -> bool:
         return True
     try:
         revision = getattr(config, "_commit_hash", None)
-        found = PreTrainedConfig.get_config_dict(config.name_or_path, revision=revision, local_files_only=True)[0]
+        found = PreTrainedConfig.get_config_dict(
+            config.name_or_path, revision=revision, local_files_only=True
+        )[0]
     except (OSError, ValueError):
         return True
     return "original_max_position_embeddings" in json.dumps(found, default=str)
@@ -225,7 +261,9 @@ def own_table(parameters: dict[str, Any], rotary: Rotary, window: int) -> Table:
     """The table that a model has by its own `rope_parameters`, scaled or not: from the original window that they name."""
     if parameters["rope_type"] == "default":
         return Table(rotary.table())
-    rotary = replace(rotary, original=parameters.get("original_max_position_embeddings") or rotary.original)
+    rotary = replace(
+        rotary, original=parameters.get("original_max_position_embeddings") or rotary.original
+    )
     config = _READERS[parameters["rope_type"]](parameters, window / rotary.original)
     found: Table = METHODS[config.method].table(config, rotary)
     return found
@@ -237,18 +275,24 @@ def _linear(p: dict[str, Any], ratio: float) -> RopeConfig:
 
 def _llama3(p: dict[str, Any], ratio: float) -> RopeConfig:
     return Llama3Config(
-        factor=p["factor"], low_freq_factor=p["low_freq_factor"], high_freq_factor=p["high_freq_factor"]
+        factor=p["factor"],
+        low_freq_factor=p["low_freq_factor"],
+        high_freq_factor=p["high_freq_factor"],
     )
 
 
 def _yarn(p: dict[str, Any], ratio: float) -> RopeConfig:
     """As transformers reads it: a null or 0 is the default; `mscale` counts only with `mscale_all_dim`."""
     config = YarnConfig(factor=p.get("factor") or ratio, truncate=p.get("truncate", True))
-    config = replace(config, beta_fast=p.get("beta_fast") or 32.0, beta_slow=p.get("beta_slow") or 1.0)
+    config = replace(
+        config, beta_fast=p.get("beta_fast") or 32.0, beta_slow=p.get("beta_slow") or 1.0
+    )
     if p.get("attention_factor") is not None:
         return replace(config, attention_factor=p["attention_factor"])
     both = p.get("mscale") and p.get("mscale_all_dim")
-    return replace(config, mscale=p["mscale"], mscale_all_dim=p["mscale_all_dim"]) if both else config
+    return (
+        replace(config, mscale=p["mscale"], mscale_all_dim=p["mscale_all_dim"]) if both else config
+    )
 
 
 def _longrope(p: dict[str, Any], ratio: float) -> RopeConfig:

@@ -11,7 +11,16 @@ from ropewalk.conf.artifacts.manifest import fingerprint, read_json
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import RopeConfig, TableConfig, YarnConfig, disagreement
 from ropewalk.train.rope import model_config as shapes
-from ropewalk.train.rope.methods import METHODS, FreeTable, Rotary, Table, as_longrope, get_mscale, is_number, scale
+from ropewalk.train.rope.methods import (
+    METHODS,
+    FreeTable,
+    Rotary,
+    Table,
+    as_longrope,
+    get_mscale,
+    is_number,
+    scale,
+)
 from ropewalk.train.rope.model_config import ModelRope
 
 BESIDE = ("fingerprint", "findings", "calibrated_on")
@@ -27,16 +36,22 @@ class RopePlan:
     original_max_position_embeddings: int
     max_position_embeddings: int
     rope_theta: float
-    inv_freq: list[float]  # (d/2,) float64; of a table that switches by length: the one at the new window
+    inv_freq: list[
+        float
+    ]  # (d/2,) float64; of a table that switches by length: the one at the new window
     attention_factor: float
     rope_parameters: dict[str, Any]
     base: dict[
         str, Any
     ]  # the same of the base: inv_freq, attention_factor, rope_parameters, max_position_embeddings ...
     hash: str
-    resting_inv_freq: list[float] | None = None  # up to the original window, where the method switches by length
+    resting_inv_freq: list[float] | None = (
+        None  # up to the original window, where the method switches by length
+    )
     layer_type: str | None = None  # the layers whose table is rescaled; None: all have one table
-    others: dict[str, dict[str, Any]] = field(default_factory=dict)  # tables of the other layers, as they were
+    others: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # tables of the other layers, as they were
     softmax_factor: float = 1.0  # multiplies the softmax scale (DeepSeek's mscale_all_dim)
     qk_head_dim: int | None = None  # heads with decoupled rotary dimensions: their whole size
     schema: int = 1
@@ -58,7 +73,15 @@ class RopePlan:
     def unscaled(self) -> "RopePlan":
         """The plan of the base itself: what eval's base column must hold against."""
         factor = self.base_window / self.original_max_position_embeddings
-        return RopePlan(**{**asdict(self), **self.base, "method": "none", "factor": max(1.0, factor), "hash": "base"})
+        return RopePlan(
+            **{
+                **asdict(self),
+                **self.base,
+                "method": "none",
+                "factor": max(1.0, factor),
+                "hash": "base",
+            }
+        )
 
     def tables(self) -> dict[str | None, Table]:
         """The table of each layer type; one for all layers under None."""
@@ -107,7 +130,11 @@ def resolve(rope: RopeConfig, original: int, window: int) -> RopeConfig:
     if rope.method == "none":
         return replace(rope, factor=1.0)
     factor, target = rope.factor, rope.target_length
-    if factor is not None and target is not None and (said := list(disagreement(factor, target, original))):
+    if (
+        factor is not None
+        and target is not None
+        and (said := list(disagreement(factor, target, original)))
+    ):
         raise ConfigError(said[0])
     if factor is None and target is None:
         factor = _factor_of_file(rope, original, window)
@@ -142,7 +169,11 @@ def refuse_table_of_another_base(rope: TableConfig, rotary: Rotary) -> None:
     found = FreeTable.read(rope)
     for key, has, setting in (
         ("rope_theta", rotary.theta, ""),
-        ("original_max_position_embeddings", rotary.original, ", or set rope.original_max_position_embeddings"),
+        (
+            "original_max_position_embeddings",
+            rotary.original,
+            ", or set rope.original_max_position_embeddings",
+        ),
     ):
         if key in found and found[key] != has:
             raise ConfigError(
@@ -157,8 +188,12 @@ def refuse_other_parameters(rope: TableConfig, table: Table, shape: ModelRope) -
     if not parameters:
         return
     meant = _meant(rope, parameters, shape.rotary)
-    same = meant.resting_inv_freq is None and np.allclose(meant.inv_freq, table.inv_freq, rtol=1e-6, atol=0)
-    if not same or not np.isclose(meant.attention_factor, table.attention_factor, rtol=1e-6, atol=0):
+    same = meant.resting_inv_freq is None and np.allclose(
+        meant.inv_freq, table.inv_freq, rtol=1e-6, atol=0
+    )
+    if not same or not np.isclose(
+        meant.attention_factor, table.attention_factor, rtol=1e-6, atol=0
+    ):
         raise ConfigError(
             f"rope.path is {rope.path}; its rope_parameters ({parameters['rope_type']}) mean another table than its inv_freq and "
             "attention_factor; they must mean the same; remove rope_parameters from an edited file"
@@ -195,7 +230,9 @@ def hf_parameters(rope: RopeConfig, table: Table, shape: ModelRope) -> dict[str,
     untruncated = getattr(rope, "truncate", True) is False
     if table.resting_inv_freq is None and (
         shape.architecture in shapes.ONLY_LONGROPE  # its config class refuses other words
-        or (shape.layer_type and untruncated)  # transformers looks for `truncate` outside the layer type's own table
+        or (
+            shape.layer_type and untruncated
+        )  # transformers looks for `truncate` outside the layer type's own table
     ):
         found = as_longrope(table, scale(rope), shape.rotary)
     else:
@@ -204,7 +241,9 @@ def hf_parameters(rope: RopeConfig, table: Table, shape: ModelRope) -> dict[str,
     return {**found, **kept}
 
 
-def _written(table: Table, parameters: dict[str, Any], window: int, shape: ModelRope) -> dict[str, Any]:
+def _written(
+    table: Table, parameters: dict[str, Any], window: int, shape: ModelRope
+) -> dict[str, Any]:
     resting = table.resting_inv_freq
     return {
         "inv_freq": table.inv_freq.tolist(),
@@ -240,13 +279,17 @@ def apply(plan: RopePlan, config: PreTrainedConfig) -> PreTrainedConfig:
     """Put the plan into a config, in place, **before** a model is built from it: a model does not read it later."""
     parameters: dict[str, Any] = dict(plan.rope_parameters)
     if plan.layer_type is not None:
-        parameters = {t: dict(o["rope_parameters"]) for t, o in plan.others.items()} | {plan.layer_type: parameters}
+        parameters = {t: dict(o["rope_parameters"]) for t, o in plan.others.items()} | {
+            plan.layer_type: parameters
+        }
     config.rope_parameters = parameters  # type: ignore[attr-defined]
     # dynamic NTK counts its growth from max_position_embeddings
     dynamic = plan.rope_parameters["rope_type"] == "dynamic"
     window = plan.original_max_position_embeddings if dynamic else plan.max_position_embeddings
     config.max_position_embeddings = window  # type: ignore[attr-defined]
-    if getattr(config, "head_dim", 0) is None:  # Mixtral: transformers' YaRN and LongRoPE fail on a null
+    if (
+        getattr(config, "head_dim", 0) is None
+    ):  # Mixtral: transformers' YaRN and LongRoPE fail on a null
         config.head_dim = config.hidden_size // config.num_attention_heads  # type: ignore[attr-defined]
     if (
         getattr(config, "original_max_position_embeddings", None) is not None

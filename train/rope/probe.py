@@ -59,18 +59,24 @@ class LayerInputs:
     scaling: float | None
 
 
-def cos_sin(module: Any, positions: list[int], layer_type: str | None) -> tuple[np.ndarray, np.ndarray]:
+def cos_sin(
+    module: Any, positions: list[int], layer_type: str | None
+) -> tuple[np.ndarray, np.ndarray]:
     """What a rotary module returns at `positions`. Shapes (S, d/2) or (S, d), float64; complex tables are taken apart."""
     device = next(b.device for b in module.buffers())
     words = {} if layer_type is None else {"layer_type": layer_type}
     with torch.no_grad():
         ids = torch.tensor([positions], device=device)
-        found = module(torch.zeros(1, len(positions), 1, dtype=torch.float32, device=device), ids, **words)
+        found = module(
+            torch.zeros(1, len(positions), 1, dtype=torch.float32, device=device), ids, **words
+        )
     cos, sin = (found.real, found.imag) if isinstance(found, torch.Tensor) else found
     return cos[0].double().cpu().numpy(), sin[0].double().cpu().numpy()
 
 
-def prove_layers(model: nn.Module, modules: dict[str, nn.Module], plan: RopePlan, when: str) -> int | None:
+def prove_layers(
+    model: nn.Module, modules: dict[str, nn.Module], plan: RopePlan, when: str
+) -> int | None:
     """Every attention layer's queries and keys against the plan, all in one layout; the number of layers, None for what is no
     whole model.
 
@@ -91,9 +97,17 @@ def prove_layers(model: nn.Module, modules: dict[str, nn.Module], plan: RopePlan
         held = 0
         try:
             for before, after in zip(bare, turned, strict=True):
-                table = plan.tables()[kinds[after.layer] if plan.layer_type is not None and kinds else None]
+                table = plan.tables()[
+                    kinds[after.layer] if plan.layer_type is not None and kinds else None
+                ]
                 _hold(
-                    before, after, table, np.array(positions), plan, layout, f"rope proof {when}: layer {after.layer}"
+                    before,
+                    after,
+                    table,
+                    np.array(positions),
+                    plan,
+                    layout,
+                    f"rope proof {when}: layer {after.layer}",
                 )
                 held += 1
             return held
@@ -118,7 +132,16 @@ def _all_seen(config: Any, turned: list[LayerInputs], when: str) -> None:
 def chosen_positions(plan: RopePlan) -> list[int]:
     """TOKENS positions from the first to the last of the new window, on both sides of the original one."""
     original, last = plan.original_max_position_embeddings, plan.max_position_embeddings - 1
-    wanted = [0, 1, 2, original // 3, original - 1, min(original, last), (original + last) // 2, last]
+    wanted = [
+        0,
+        1,
+        2,
+        original // 3,
+        original - 1,
+        min(original, last),
+        (original + last) // 2,
+        last,
+    ]
     return sorted(max(0, p) for p in wanted)
 
 
@@ -127,10 +150,16 @@ def plain_attention(model: Any) -> Iterator[list[LayerInputs]]:
     """Attention that hands every value on and looks at nothing: hidden states then do not depend on positions."""
     seen: list[LayerInputs] = []
 
-    def record(module: Any, query: Any, key: Any, value: Any, mask: Any = None, **words: Any) -> tuple[Any, None]:
+    def record(
+        module: Any, query: Any, key: Any, value: Any, mask: Any = None, **words: Any
+    ) -> tuple[Any, None]:
         rotates = bool(getattr(module, "use_rope", True))
         q, k = (x[0].detach().double().cpu() for x in (query, key))
-        seen.append(LayerInputs(int(getattr(module, "layer_idx", len(seen))), rotates, q, k, words.get("scaling")))
+        seen.append(
+            LayerInputs(
+                int(getattr(module, "layer_idx", len(seen))), rotates, q, k, words.get("scaling")
+            )
+        )
         groups = query.shape[1] // value.shape[1]
         return value.repeat_interleave(groups, dim=1).transpose(1, 2).contiguous(), None
 
@@ -163,10 +192,16 @@ def unrotated(modules: dict[str, nn.Module]) -> Iterator[None]:
             hook.remove()
 
 
-def _given(model: Any, seen: list[LayerInputs], ids: torch.Tensor, positions: list[int]) -> list[LayerInputs]:
+def _given(
+    model: Any, seen: list[LayerInputs], ids: torch.Tensor, positions: list[int]
+) -> list[LayerInputs]:
     seen.clear()
     with torch.no_grad():
-        model(input_ids=ids, position_ids=torch.tensor([positions], device=ids.device), use_cache=False)
+        model(
+            input_ids=ids,
+            position_ids=torch.tensor([positions], device=ids.device),
+            use_cache=False,
+        )
     return sorted(seen, key=lambda s: s.layer)
 
 
@@ -189,7 +224,10 @@ def layouts(model_type: str, plan: RopePlan) -> list[tuple[Rotate, bool]]:
     """Rotation, and whether the head's last dimensions are rotated (DeepSeek) or its first; of an architecture that is not in
     the lists, each that is in use: one of them must hold for every layer, for queries and keys alike."""
     known = {**dict.fromkeys(INTERLEAVED, [interleaved]), **dict.fromkeys(HALVES, [halves])}
-    return [(rotate, plan.qk_head_dim is not None) for rotate in known.get(model_type, [halves, interleaved])]
+    return [
+        (rotate, plan.qk_head_dim is not None)
+        for rotate in known.get(model_type, [halves, interleaved])
+    ]
 
 
 def _hold(
@@ -205,9 +243,16 @@ def _hold(
     if plan.qk_head_dim and after.scaling is not None:
         wanted = plan.qk_head_dim**-0.5 * plan.softmax_factor
         if abs(after.scaling - wanted) > 1e-5 * wanted:
-            raise ProofError(f"{where} multiplies its scores by {after.scaling:.6g}; the plan has {wanted:.6g}")
-    inv_freq, factor = (table.inv_freq, table.attention_factor) if after.rotates else (table.inv_freq * 0, 1.0)
-    if table.resting_inv_freq is not None and positions.max() < plan.original_max_position_embeddings:
+            raise ProofError(
+                f"{where} multiplies its scores by {after.scaling:.6g}; the plan has {wanted:.6g}"
+            )
+    inv_freq, factor = (
+        (table.inv_freq, table.attention_factor) if after.rotates else (table.inv_freq * 0, 1.0)
+    )
+    if (
+        table.resting_inv_freq is not None
+        and positions.max() < plan.original_max_position_embeddings
+    ):
         inv_freq = table.resting_inv_freq
     angles = torch.from_numpy(positions[:, None] * inv_freq[None, :])
     cos, sin = angles.cos() * factor, angles.sin() * factor
@@ -226,7 +271,11 @@ def _hold(
 
 
 def _differs(
-    x: torch.Tensor, y: torch.Tensor, layout: tuple[Rotate, bool], cos: torch.Tensor, sin: torch.Tensor
+    x: torch.Tensor,
+    y: torch.Tensor,
+    layout: tuple[Rotate, bool],
+    cos: torch.Tensor,
+    sin: torch.Tensor,
 ) -> torch.Tensor:
     """(H, S, D)"""
     rotate, at_the_end = layout

@@ -32,7 +32,9 @@ def rotary_modules(model: nn.Module) -> dict[str, nn.Module]:
 
 def tables_of(module: nn.Module) -> dict[str | None, str]:
     """The names of a module's tables by layer type; None for one that serves all layers."""
-    names = [n for n, b in {**module._buffers, **vars(module)}.items() if isinstance(b, torch.Tensor)]
+    names = [
+        n for n, b in {**module._buffers, **vars(module)}.items() if isinstance(b, torch.Tensor)
+    ]
     found: dict[str | None, str] = {None: "inv_freq"} if "inv_freq" in names else {}
     ends = ("_original_inv_freq", "_long_inv_freq")
     for name in names:
@@ -90,13 +92,19 @@ def prove(model: nn.Module, plan: RopePlan, when: str, *, layers: bool = True) -
         for layer_type, attribute in tables_of(module).items():
             table = plan.tables().get(layer_type)
             if table is None:
-                raise ProofError(f"rope proof {when}: {name}.{attribute} is a table that the plan does not know")
+                raise ProofError(
+                    f"rope proof {when}: {name}.{attribute} is a table that the plan does not know"
+                )
             with _named(f"rope proof {when}: {name}"):
                 _table(attribute, module, table, plan)
                 _behaviour(layer_type, module, table, plan)
             count += 1
     seen = probe.prove_layers(model, modules, plan, when) if layers else None
-    held = "table and behaviour" if seen is None else f"table, behaviour and the queries and keys of {seen} layers"
+    held = (
+        "table and behaviour"
+        if seen is None
+        else f"table, behaviour and the queries and keys of {seen} layers"
+    )
     return f"rope proof {when}: {count} rotary module(s) hold the plan {plan.hash[:12]}, {held}"
 
 
@@ -112,10 +120,14 @@ def _table(attribute: str, module: Any, table: Table, plan: RopePlan) -> None:
     buffer = getattr(module, attribute)
     wanted = table.inv_freq if table.resting_inv_freq is None else table.resting_inv_freq
     if buffer.dtype != torch.float32:
-        raise ProofError(f".{attribute} is {buffer.dtype}; it must be float32; positions would collide")
+        raise ProofError(
+            f".{attribute} is {buffer.dtype}; it must be float32; positions would collide"
+        )
     live = buffer.detach().double().cpu().numpy()
     if live.shape != wanted.shape:
-        raise ProofError(f".{attribute} has {live.shape[0]} dimensions; the plan has {wanted.shape[0]}")
+        raise ProofError(
+            f".{attribute} has {live.shape[0]} dimensions; the plan has {wanted.shape[0]}"
+        )
     wrong = np.flatnonzero(np.abs(live - wanted) > tolerance(plan.factor) * wanted)
     if len(wrong):
         i = int(wrong[0])
@@ -132,7 +144,9 @@ def _table(attribute: str, module: Any, table: Table, plan: RopePlan) -> None:
 def _behaviour(layer_type: str | None, module: Any, table: Table, plan: RopePlan) -> None:
     """cos and sin as the module returns them, at chosen distances: catches one that ignores its own table."""
     original, length = plan.original_max_position_embeddings, plan.max_position_embeddings
-    inside = sorted({0, 1, 2, min(17, original - 2), original - 2})  # at original - 1 transformers does not go back yet
+    inside = sorted(
+        {0, 1, 2, min(17, original - 2), original - 2}
+    )  # at original - 1 transformers does not go back yet
     if table.resting_inv_freq is not None:
         _returns(layer_type, module, table.resting_inv_freq, table.attention_factor, inside)
     _returns(
@@ -142,12 +156,18 @@ def _behaviour(layer_type: str | None, module: Any, table: Table, plan: RopePlan
         table.attention_factor,
         sorted({*inside, original - 1, original, length - 1}),
     )
-    if table.resting_inv_freq is not None:  # and back: what a long text left behind must not reach the next one
+    if (
+        table.resting_inv_freq is not None
+    ):  # and back: what a long text left behind must not reach the next one
         _returns(layer_type, module, table.resting_inv_freq, table.attention_factor, inside)
 
 
 def _returns(
-    layer_type: str | None, module: Any, inv_freq: np.ndarray, attention_factor: float, positions: list[int]
+    layer_type: str | None,
+    module: Any,
+    inv_freq: np.ndarray,
+    attention_factor: float,
+    positions: list[int],
 ) -> None:
     cos, sin = probe.cos_sin(module, positions, layer_type)
     angles = np.array(positions)[:, None] * inv_freq[None, :]
@@ -155,15 +175,21 @@ def _returns(
         repeated = live.shape[-1] // len(inv_freq)  # Llama's cos and sin hold the table twice
         copies = np.tile(wanted * attention_factor, repeated)
         if copies.shape != live.shape:
-            raise ProofError(f" gives {kind} of {live.shape[-1]} dimensions; the plan has {len(inv_freq)} frequencies")
+            raise ProofError(
+                f" gives {kind} of {live.shape[-1]} dimensions; the plan has {len(inv_freq)} frequencies"
+            )
         apart = min(
-            _apart(live, copies), _apart(live, np.repeat(wanted * attention_factor, repeated, axis=1)), key=np.max
+            _apart(live, copies),
+            _apart(live, np.repeat(wanted * attention_factor, repeated, axis=1)),
+            key=np.max,
         )
         # an fp32 angle is off by up to 2^-24 of itself
         allowed = 1e-5 + 2.0**-22 * np.array(positions)
         if (apart > allowed).any():
             p = positions[int(np.argmax(apart - allowed))]
-            raise ProofError(f" gives another {kind} at position {p} than the plan; it ignores its table")
+            raise ProofError(
+                f" gives another {kind} at position {p} than the plan; it ignores its table"
+            )
 
 
 def _apart(live: np.ndarray, wanted: np.ndarray) -> np.ndarray:

@@ -31,11 +31,17 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     )
     for finding in findings:
         print(f"rope warning: {finding}", file=sys.stderr, flush=True)
-    manifest = Manifest.of("rope", {"rope": content(config.rope), "base": plan.base, "plan": plan.hash})
+    manifest = Manifest.of(
+        "rope", {"rope": content(config.rope), "base": plan.base, "plan": plan.hash}
+    )
     manifest.facts = {"hash": plan.hash, "max_position_embeddings": plan.max_position_embeddings}
     before = read_json(output) if output.is_file() else {}
     if before.get("fingerprint") != manifest.fingerprint or before.get("findings") != findings:
-        beside = {"findings": findings, "fingerprint": manifest.fingerprint, "calibrated_on": chosen_on(config.rope)}
+        beside = {
+            "findings": findings,
+            "fingerprint": manifest.fingerprint,
+            "calibrated_on": chosen_on(config.rope),
+        }
         write_json(output, {**plan.json(), **beside})
     if before.get("fingerprint") == manifest.fingerprint:
         return manifest, "rope: done before with the same settings and inputs; skipped"
@@ -47,7 +53,9 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
 
 def chosen_on(rope: RopeConfig) -> list[str]:
     """The documents that a table from a file was chosen on: eval says so where it measures them again."""
-    return list(FreeTable.read(rope).get("calibrated_on", [])) if isinstance(rope, TableConfig) else []
+    return (
+        list(FreeTable.read(rope).get("calibrated_on", [])) if isinstance(rope, TableConfig) else []
+    )
 
 
 def others(config: Config, base: Base, methods: Sequence[str]) -> list[RopePlan]:
@@ -56,7 +64,9 @@ def others(config: Config, base: Base, methods: Sequence[str]) -> list[RopePlan]
     Raises: ConfigError for an unknown method, and for one that scales beside rope=none, which has no factor.
     """
     if unknown := [m for m in methods if m not in ROPE_CLASSES]:
-        raise ConfigError(f"--compare has {', '.join(unknown)}; the methods are {', '.join(ROPE_CLASSES)}; correct it")
+        raise ConfigError(
+            f"--compare has {', '.join(unknown)}; the methods are {', '.join(ROPE_CLASSES)}; correct it"
+        )
     model_config, found = base_config(base), []
     factor = rope_plan.make(config.rope, model_config, base.name).factor
     original = config.rope.original_max_position_embeddings

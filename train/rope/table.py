@@ -17,8 +17,13 @@ def summary(plan: RopePlan) -> str:
         f"{'dim':>5} {'before':>15} {'after':>15} {'original':>10} {'new':>10} {'interpolated':>13}",
     ]
     for i in range(len(after)):
-        turns, later = plan.original_max_position_embeddings / old[i], plan.max_position_embeddings / waves[i]
-        lines.append(f"{i:>5} {old[i]:>15,.1f} {waves[i]:>15,.1f} {turns:>10.2f} {later:>10.2f} {shares[i]:>13.0%}")
+        turns, later = (
+            plan.original_max_position_embeddings / old[i],
+            plan.max_position_embeddings / waves[i],
+        )
+        lines.append(
+            f"{i:>5} {old[i]:>15,.1f} {waves[i]:>15,.1f} {turns:>10.2f} {later:>10.2f} {shares[i]:>13.0%}"
+        )
     return "\n".join([*lines, *_reading(plan, old, waves, shares)])
 
 
@@ -26,7 +31,10 @@ def _reading(plan: RopePlan, old: np.ndarray, waves: np.ndarray, shares: np.ndar
     """What a reader looks for: where the ramp lies, and which angles the model has never seen."""
     kept, whole = int((np.abs(shares) < 0.005).sum()), int((shares > 0.995).sum())
     unseen = int(
-        ((plan.base_window < old) & (plan.max_position_embeddings / waves > plan.base_window / old * 1.001)).sum()
+        (
+            (plan.base_window < old)
+            & (plan.max_position_embeddings / waves > plan.base_window / old * 1.001)
+        ).sum()
     )
     return [
         f"kept {kept}, in between {len(shares) - kept - whole}, divided by the whole factor {whole}; "
@@ -55,10 +63,17 @@ def side_by_side(plans: Sequence[RopePlan]) -> str:
     first = plans[0]
     old = 2 * np.pi / np.array(first.base["inv_freq"])
     columns = [f"{p.method[:12]:>13}" for p in plans]
-    lines = [*map(head, plans), f"{'dim':>5} {'wavelength before':>18} {'rotations':>10} " + "".join(columns)]
+    lines = [
+        *map(head, plans),
+        f"{'dim':>5} {'wavelength before':>18} {'rotations':>10} " + "".join(columns),
+    ]
     shares = [share(p) for p in plans]
     for i in range(len(old)):
         turns = first.original_max_position_embeddings / old[i]
-        lines.append(f"{i:>5} {old[i]:>18,.1f} {turns:>10.2f} " + "".join(f"{s[i]:>13.0%}" for s in shares))
-    lines.append("(share interpolated: 0% kept, 100% divided by the factor; a raised theta can pass 100%)")
+        lines.append(
+            f"{i:>5} {old[i]:>18,.1f} {turns:>10.2f} " + "".join(f"{s[i]:>13.0%}" for s in shares)
+        )
+    lines.append(
+        "(share interpolated: 0% kept, 100% divided by the factor; a raised theta can pass 100%)"
+    )
     return "\n".join(lines)

@@ -15,7 +15,11 @@ def deepspeed_config(train: TrainConfig, steps_accumulated: int) -> dict[str, An
 
     Gradients are added in fp32, over micro-steps and over ranks: its default for bf16 adds in bf16, where 1 + 255 x 1/512 is 1.
     """
-    sums = {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"} if train.zero_stage else {}
+    sums = (
+        {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
+        if train.zero_stage
+        else {}
+    )
     return {
         **sums,
         "train_micro_batch_size_per_gpu": 1,
@@ -51,7 +55,11 @@ def _target(train: TrainConfig) -> dict[str, Any]:
 
 def check_offload_device(train: TrainConfig) -> None:
     """What only the rank's own machine can tell, before anything is built. Raises: ConfigError."""
-    if train.precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(False):
+    if (
+        train.precision == "bf16"
+        and torch.cuda.is_available()
+        and not torch.cuda.is_bf16_supported(False)
+    ):
         raise ConfigError(
             f"train.precision is bf16; the device must compute in it, and {torch.cuda.get_device_name()} does not; "
             "set train.precision=fp32"

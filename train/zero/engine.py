@@ -17,7 +17,9 @@ from ropewalk.train.zero.mesh import Mesh, process_groups
 from ropewalk.train.zero.patches import force_zero_optimizer
 
 
-def build_engine(model: PreTrainedModel, config: Config, steps_accumulated: int, mesh: Mesh | None = None) -> Any:
+def build_engine(
+    model: PreTrainedModel, config: Config, steps_accumulated: int, mesh: Mesh | None = None
+) -> Any:
     """The engine around `LossModel(model)`; without a `mesh` no sequence is shared.
 
     Raises: ConfigError for what this device or machine cannot do, and a pattern that names no parameter.

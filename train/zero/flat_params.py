@@ -27,7 +27,9 @@ class Flat(NamedTuple):
 def flats(engine: Any) -> list[Flat]:
     """This rank's, in the order in which the optimizer counts its states. At stage 0 every rank has all; the first one's are saved."""
     stage = engine.zero_optimization_stage()
-    return _replicated(engine) if stage == 0 else _stage3(engine) if stage == 3 else _stage12(engine)
+    return (
+        _replicated(engine) if stage == 0 else _stage3(engine) if stage == 3 else _stage12(engine)
+    )
 
 
 def _replicated(engine: Any) -> list[Flat]:
@@ -42,7 +44,14 @@ def _replicated(engine: Any) -> list[Flat]:
 def _stage12(engine: Any) -> list[Flat]:
     zero = engine.optimizer
     return [
-        Flat(flat, [_linked(zero.param_names[p], p._hp_mapping) for p in group if p._hp_mapping is not None])
+        Flat(
+            flat,
+            [
+                _linked(zero.param_names[p], p._hp_mapping)
+                for p in group
+                if p._hp_mapping is not None
+            ],
+        )
         for flat, group in zip(zero.single_partition_of_fp32_groups, zero.bit16_groups, strict=True)
     ]
 
@@ -64,7 +73,9 @@ def _share(zero: Any, parameter: Any) -> Piece:
     """A rank's equal share of a parameter; the last ranks' may be padding in part or in whole."""
     _, offset, width = zero.grad_position[zero.get_param_id(parameter)]
     start = torch.distributed.get_rank(group=zero.dp_process_group) * width
-    return Piece(zero.param_names[parameter], start, max(0, min(width, parameter.ds_numel - start)), offset)
+    return Piece(
+        zero.param_names[parameter], start, max(0, min(width, parameter.ds_numel - start)), offset
+    )
 
 
 def inner(engine: Any) -> Any:

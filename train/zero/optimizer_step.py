@@ -26,7 +26,9 @@ class OptimizerStep:
             gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
             return float(torch.nn.utils.get_total_norm(gradients))
         optimizer = self.engine.optimizer
-        self.held = optimizer._get_norm_groups() if self.zero == 3 else optimizer.scaled_global_norm()
+        self.held = (
+            optimizer._get_norm_groups() if self.zero == 3 else optimizer.scaled_global_norm()
+        )
         return float(combine_grad_norm_groups(self.held) if self.zero == 3 else self.held)
 
     def step(self, apply: bool) -> None:
@@ -37,7 +39,9 @@ class OptimizerStep:
         invalid = torch.full((), INVALID, device=self.engine.device)
         norm = self.held if apply else [invalid] if self.zero == 3 else invalid
         with patched_method(
-            self.engine.optimizer, "_get_norm_groups" if self.zero == 3 else "scaled_global_norm", norm
+            self.engine.optimizer,
+            "_get_norm_groups" if self.zero == 3 else "scaled_global_norm",
+            norm,
         ):
             self.engine.step()
         assert self.engine.optimizer.overflow != apply

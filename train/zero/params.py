@@ -57,5 +57,9 @@ def local_gradient(parameter: Any, rank: int) -> torch.Tensor | None:
         return safe_get_local_grad(parameter)  # type: ignore[no-any-return]
     if hasattr(parameter, "_hp_mapping"):
         mapping = parameter._hp_mapping
-        return None if mapping is None else mapping.get_lp_grad_fragment(parameter._index_in_param_group)
+        return (
+            None
+            if mapping is None
+            else mapping.get_lp_grad_fragment(parameter._index_in_param_group)
+        )
     return parameter.grad if rank == 0 else None

@@ -8,7 +8,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ropewalk.eval.report.figures.style import COLOURS, Kwargs, Rows, column, styled, thousands, ticks, to_svg
+from ropewalk.eval.report.figures.style import (
+    COLOURS,
+    Kwargs,
+    Rows,
+    column,
+    styled,
+    thousands,
+    ticks,
+    to_svg,
+)
 
 EMPHASISED = {"none": "base", "calibrated": "extended", "yarn": "rescaled"}
 OTHERS = ("s0", "s2", "s3", "s4", "s1", "s5")
@@ -39,7 +48,9 @@ def methods(found: Mapping[str, Any]) -> str:
         close.set_xlabel("position (tokens)")
         thousands(close.xaxis)
         whole.legend(ncols=4, frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1))
-        return to_svg(figure, "calibration", "Loss by position of each scaling method without training")
+        return to_svg(
+            figure, "calibration", "Loss by position of each scaling method without training"
+        )
 
 
 def _draw_methods(axes: Axes, measured: Mapping[str, Any], window: int) -> None:
@@ -47,10 +58,18 @@ def _draw_methods(axes: Axes, measured: Mapping[str, Any], window: int) -> None:
         rows = measured[name]["nll_by_position"]
         x = (column(rows, "from") + column(rows, "to")) / 2
         strong = name in EMPHASISED
-        shape: Kwargs = {"linewidth": 2.2 if strong else 1.3, "marker": "o" if strong else "", "markersize": 3}
-        axes.plot(x, column(rows, "nll"), color=colour, label=name, zorder=3 if strong else 2, **shape)
+        shape: Kwargs = {
+            "linewidth": 2.2 if strong else 1.3,
+            "marker": "o" if strong else "",
+            "markersize": 3,
+        }
+        axes.plot(
+            x, column(rows, "nll"), color=colour, label=name, zorder=3 if strong else 2, **shape
+        )
         if name == "calibrated":
-            axes.fill_between(x, column(rows, "low"), column(rows, "high"), color=colour, alpha=0.15, linewidth=0)
+            axes.fill_between(
+                x, column(rows, "low"), column(rows, "high"), color=colour, alpha=0.15, linewidth=0
+            )
     axes.axvspan(0, window, color=COLOURS["shade"], zorder=0, linewidth=0)
     axes.set_ylabel("nats per token")
     axes.yaxis.set_major_locator(ticks(6))
@@ -58,7 +77,9 @@ def _draw_methods(axes: Axes, measured: Mapping[str, Any], window: int) -> None:
 
 def _close(measured: Mapping[str, Any]) -> tuple[float, float]:
     """Bounds around the calibrated line and the paper's YaRN."""
-    values = np.concatenate([column(measured[n]["nll_by_position"], "nll") for n in ("calibrated", "yarn")])
+    values = np.concatenate(
+        [column(measured[n]["nll_by_position"], "nll") for n in ("calibrated", "yarn")]
+    )
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     margin = 0.15 * (high - low) or 0.1
     return low - margin, high + margin
@@ -75,10 +96,17 @@ def search(found: Mapping[str, Any]) -> str:
         for name, colour in SEARCHERS.items():
             points = [(x, t["value"]) for x, t in whole if t["searcher"] == name]
             if points:
-                axes.plot(*zip(*points, strict=True), "o", color=COLOURS[colour], label=name, markersize=4)
+                axes.plot(
+                    *zip(*points, strict=True), "o", color=COLOURS[colour], label=name, markersize=4
+                )
         lowest = list(accumulate((t["value"] for _, t in whole), min))
         axes.step(
-            [x for x, _ in whole], lowest, where="post", color=COLOURS["ink"], linewidth=1.2, label="lowest so far"
+            [x for x, _ in whole],
+            lowest,
+            where="post",
+            color=COLOURS["ink"],
+            linewidth=1.2,
+            label="lowest so far",
         )
         axes.set_ylim(*_near(lowest, [t["value"] for _, t in whole]))
         axes.set_xlabel("forward passes of a whole stretch")
@@ -100,7 +128,11 @@ def reading(found: Mapping[str, Any]) -> str | None:
         return None
     spent, chosen, on = found["budget"], found["chosen"], found["reported_on"]
     name = chosen["settings"]["method"]
-    words = [f"{k} {v:.4g}" for k, v in chosen["settings"].items() if isinstance(v, float) and k != "factor"]
+    words = [
+        f"{k} {v:.4g}"
+        for k, v in chosen["settings"].items()
+        if isinstance(v, float) and k != "factor"
+    ]
     kept = f" The paper's settings stand, for {chosen['kept']}." if chosen.get("kept") else ""
     return (
         f"Chosen: trial {chosen['trial']} ({chosen['searcher']}: {name}{', ' if words else ''}{', '.join(words)}), after "

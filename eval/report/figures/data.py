@@ -58,13 +58,29 @@ def lengths(ledger: Json) -> str | None:
         axes = figure.subplots()
         for at, (name, row) in enumerate(sources.items()):
             for key, side in (("tokens", -0.21), ("plan_tokens", 0.21)):
-                _bar(axes, at + side, {label: row.get(label, {}).get(key, 0) for label in labels}, shade)
+                _bar(
+                    axes,
+                    at + side,
+                    {label: row.get(label, {}).get(key, 0) for label in labels},
+                    shade,
+                )
             axes.annotate(name, (0, at), (-58, 0), ha="right", weight="bold", **_BESIDE)
         _frame(axes, len(sources))
-        handles = [axes.barh(-9, 0, color=COLOURS["s0"], alpha=shade[label], label=_name(label)) for label in labels]
-        shape: Kwargs = {"frameon": False, "fontsize": 9, "handlelength": 1, "handletextpad": 0.4, "columnspacing": 1.1}
+        handles = [
+            axes.barh(-9, 0, color=COLOURS["s0"], alpha=shade[label], label=_name(label))
+            for label in labels
+        ]
+        shape: Kwargs = {
+            "frameon": False,
+            "fontsize": 9,
+            "handlelength": 1,
+            "handletextpad": 0.4,
+            "columnspacing": 1.1,
+        }
         figure.legend(handles=handles, loc="outside upper center", ncols=len(labels), **shape)
-        return to_svg(figure, "lengths", "Tokens by length of their document, in the store and in the plan")
+        return to_svg(
+            figure, "lengths", "Tokens by length of their document, in the store and in the plan"
+        )
 
 
 _BESIDE: Kwargs = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
@@ -78,7 +94,15 @@ def _bar(axes: Axes, at: float, tokens: Mapping[str, int], shade: Mapping[str, f
         axes.barh(at, share, 0.38, left, color=COLOURS["s0"], alpha=shade[label], linewidth=0)
         if share > WIDE:
             ink = COLOURS["paper"] if shade[label] > 0.8 else COLOURS["ink"]
-            axes.text(left + share / 2, at, f"{_name(label)}  {share:.0%}", ha="center", va="center", size=8, color=ink)
+            axes.text(
+                left + share / 2,
+                at,
+                f"{_name(label)}  {share:.0%}",
+                ha="center",
+                va="center",
+                size=8,
+                color=ink,
+            )
         left += share
     axes.annotate(_compact(whole), (1, at), (6, 0), size=9, color=COLOURS["muted"], **_BESIDE)
     where = "store" if at % 1 > 0.5 else "plan"
@@ -105,21 +129,36 @@ def own_context(ledger: Json) -> str | None:
     with styled():
         figure = Figure(figsize=(9, 3.6), layout="constrained")
         axes = figure.subplots()
-        token_axis(axes, min(map(int, whole)), seq_len, "tokens of its own document before a target, more than")
+        token_axis(
+            axes,
+            min(map(int, whole)),
+            seq_len,
+            "tokens of its own document before a target, more than",
+        )
         for at, (name, shares) in enumerate(_sources(ledger, "own_context_share").items()):
-            _curve(axes, shares, seq_len, color=COLOURS[OWN[at % len(OWN)]], label=name, linewidth=1.4)
-        _curve(axes, whole, seq_len, color=COLOURS["extended"], label="plan", linewidth=2.4, marker="o")
+            _curve(
+                axes, shares, seq_len, color=COLOURS[OWN[at % len(OWN)]], label=name, linewidth=1.4
+            )
+        _curve(
+            axes, whole, seq_len, color=COLOURS["extended"], label="plan", linewidth=2.4, marker="o"
+        )
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_locator(MultipleLocator(0.25))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.set_ylabel("targets")
         axes.legend(frameon=False, fontsize=9, loc="upper right")
-        return to_svg(figure, "own", "Share of targets with more than so many tokens of their own document before them")
+        return to_svg(
+            figure,
+            "own",
+            "Share of targets with more than so many tokens of their own document before them",
+        )
 
 
 def _curve(axes: Axes, shares: Mapping[str, float], seq_len: int, **shape: Any) -> None:
     """None has more than a whole sequence before it: there every curve ends."""
-    points = sorted((int(length), share) for length, share in shares.items() if int(length) < seq_len)
+    points = sorted(
+        (int(length), share) for length, share in shares.items() if int(length) < seq_len
+    )
     axes.plot(*zip(*points, (seq_len, 0.0), strict=True), **shape, clip_on=False)
 
 
@@ -129,7 +168,10 @@ def left_out(ledger: Json) -> dict[str, Any]:
         name: row["left_out"] if "left_out" in row else _older(row)
         for name, row in (ledger.get("sources") or {}).items()
     }
-    return {"reasons": list(dict.fromkeys(reason for row in rows.values() for reason in row)), "rows": rows}
+    return {
+        "reasons": list(dict.fromkeys(reason for row in rows.values() for reason in row)),
+        "rows": rows,
+    }
 
 
 def _older(row: Json) -> dict[str, Json]:
@@ -152,7 +194,9 @@ def looked_for(ledger: Json) -> dict[str, Any]:
     return {
         "copies": _sources(ledger, "duplicates"),
         "buckets": _sources(ledger, "buckets"),
-        "shared": [(said, worst) for said, key in sides for worst in found.get(key, {}).get("worst", [])],
+        "shared": [
+            (said, worst) for said, key in sides for worst in found.get(key, {}).get("worst", [])
+        ],
     }
 
 
@@ -162,7 +206,9 @@ def own_reading(ledger: Json) -> str | None:
     shares = {int(length): share for length, share in (plan.get("own_context_share") or {}).items()}
     reached = [length for length, share in shares.items() if share]
     if not reached:
-        return "No token was counted with that much of its own document before it." if shares else None
+        return (
+            "No token was counted with that much of its own document before it." if shares else None
+        )
     first, last = min(shares), max(reached)
     text = f"{shares[first]:.1%} of the plan's tokens have more than {first:,} tokens of their own document before them"
     return text + (f", and {shares[last]:.1%} have more than {last:,}." if last > first else ".")
@@ -170,8 +216,13 @@ def own_reading(ledger: Json) -> str | None:
 
 def lengths_reading(ledger: Json) -> str | None:
     """Long documents' share of the tokens in the store and in the plan, over the sources; long is above the longest bound that is below a sequence."""
-    rows, seq_len = list(_sources(ledger, "by_length").values()), (ledger.get("plan") or {}).get("seq_len", 0)
-    bound = max((_span(label)[0] for row in rows for label in row if _span(label)[0] < seq_len), default=0)
+    rows, seq_len = (
+        list(_sources(ledger, "by_length").values()),
+        (ledger.get("plan") or {}).get("seq_len", 0),
+    )
+    bound = max(
+        (_span(label)[0] for row in rows for label in row if _span(label)[0] < seq_len), default=0
+    )
     store, plan = (_long(rows, key, bound) for key in ("tokens", "plan_tokens"))
     if not bound or store is None or plan is None:
         return None

@@ -20,7 +20,10 @@ def dimensions(rope: Mapping[str, Any]) -> list[dict[str, float | None]]:
     before = (rope.get("base") or {}).get("inv_freq") or []
     before = before if len(before) == len(after) else [None] * len(after)
     window, factor = rope.get("original_max_position_embeddings"), rope.get("factor")
-    return [_dimension(i, old, new, window, factor) for i, (old, new) in enumerate(zip(before, after, strict=True))]
+    return [
+        _dimension(i, old, new, window, factor)
+        for i, (old, new) in enumerate(zip(before, after, strict=True))
+    ]
 
 
 def _dimension(
@@ -75,12 +78,19 @@ def _draw_wavelengths(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     alike = last["before"] and math.isclose(last["before"], last["after"] or 0)
     names = {"after": "" if alike else "after", "before": "before, after" if alike else "before"}
     shape: Kwargs = {"markersize": 4, "markeredgecolor": COLOURS["paper"], "markeredgewidth": 0.5}
-    beside: Kwargs = {"xytext": (8, 0), "textcoords": "offset points", "va": "center", "weight": "bold"}
+    beside: Kwargs = {
+        "xytext": (8, 0),
+        "textcoords": "offset points",
+        "va": "center",
+        "weight": "bold",
+    }
     for key, colour, marker in (("after", "rescaled", "^"), ("before", "base", "s")):
         points = [(row["index"], row[key]) for row in rows if row[key]]
         if points:
             axes.plot(*zip(*points, strict=True), color=COLOURS[colour], marker=marker, **shape)
-            axes.annotate(names[key], points[-1], color=COLOURS[colour], annotation_clip=False, **beside)
+            axes.annotate(
+                names[key], points[-1], color=COLOURS[colour], annotation_clip=False, **beside
+            )
 
 
 def _draw_window(axes: Axes, name: str, tokens: float | None) -> None:
@@ -97,11 +107,22 @@ def draw(plans: Sequence[Mapping[str, Any]], path: Path) -> None:
         left, right = figure.subplots(1, 2)
         first = dimensions(plans[0])
         left.set_yscale("log")
-        left.plot([r["index"] for r in first], [r["before"] for r in first], color=COLOURS["base"], label="before")
+        left.plot(
+            [r["index"] for r in first],
+            [r["before"] for r in first],
+            color=COLOURS["base"],
+            label="before",
+        )
         for number, plan in enumerate(plans):
             rows, colour = dimensions(plan), f"C{number}"
             name = f"{plan['method']} x{plan['factor']:g}"
-            left.plot([r["index"] for r in rows], [r["after"] for r in rows], color=colour, marker=".", label=name)
+            left.plot(
+                [r["index"] for r in rows],
+                [r["after"] for r in rows],
+                color=colour,
+                marker=".",
+                label=name,
+            )
             shares = [math.nan if r["share"] is None else 100 * r["share"] for r in rows]
             right.plot([r["index"] for r in rows], shares, color=colour, marker=".", label=name)
         for name, key in (

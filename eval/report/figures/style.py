@@ -81,7 +81,9 @@ def column(rows: Rows, key: str) -> np.ndarray:
 def to_svg(figure: Figure, prefix: str, label: str) -> str:
     """Inline SVG: ids carry `prefix`, colours are CSS variables, no date, no namespace, no global <style>."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    figure.savefig(
+        buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    )
     drawing = buffer.getvalue()
     drawing = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", drawing, flags=re.S)
     view_box = re.search(r'viewBox="([^"]+)"', drawing)
@@ -106,7 +108,9 @@ def token_axis(axes: Axes, low: float, high: float, label: str) -> None:
     """Logarithmic, marked at powers of two."""
     axes.set_xscale("log", base=2)
     axes.set_xlim(low, high)
-    powers = [2**k for k in range(max(math.ceil(math.log2(low)), 0), math.floor(math.log2(high)) + 1)]
+    powers = [
+        2**k for k in range(max(math.ceil(math.log2(low)), 0), math.floor(math.log2(high)) + 1)
+    ]
     axes.xaxis.set_major_locator(FixedLocator(powers))
     axes.xaxis.set_minor_locator(NullLocator())
     thousands(axes.xaxis)
@@ -145,9 +149,16 @@ def _name_lines(axes: Axes, curves: Curves) -> None:
     low, high = axes.get_ylim()
     ends = {name: column(rows, "nll")[-1] for name, (_, rows) in curves.items()}
     heights = {name: (end - low) / (high - low) for name, end in ends.items() if low <= end <= high}
-    beside: Kwargs = {"xycoords": "axes fraction", "xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+    beside: Kwargs = {
+        "xycoords": "axes fraction",
+        "xytext": (8, 0),
+        "textcoords": "offset points",
+        "va": "center",
+    }
     for name, height in _spread(heights, 0.08).items():
-        axes.annotate(name, (1, height), color=COLOURS[name], weight="bold", annotation_clip=False, **beside)
+        axes.annotate(
+            name, (1, height), color=COLOURS[name], weight="bold", annotation_clip=False, **beside
+        )
 
 
 def _draw(axes: Axes, curves: Curves, markers: Mapping[str, str]) -> None:
@@ -265,17 +276,23 @@ def training(metrics: Rows, width: int) -> str | None:
         figure = Figure(figsize=(9, 5), layout="constrained")
         panels = figure.subplots(2, 2, sharex=True)
         for axes, (key, title) in zip(panels.flat, TRAINING.items(), strict=True):
-            _draw_steps(axes, column(metrics, "step"), column(metrics, key), 1 if key == "lr" else width)
+            _draw_steps(
+                axes, column(metrics, "step"), column(metrics, key), 1 if key == "lr" else width
+            )
             axes.set_title(title)
         for axes in panels[1]:
             axes.set_xlabel("step")
-        return to_svg(figure, "training", "Loss, learning rate, gradient norm and throughput by step")
+        return to_svg(
+            figure, "training", "Loss, learning rate, gradient norm and throughput by step"
+        )
 
 
 def _draw_steps(axes: Axes, steps: np.ndarray, values: np.ndarray, width: int) -> None:
     """Each value thin and, if `width` is above 1, their running mean over it."""
     thin: Kwargs = {"linewidth": 0.8, "alpha": 0.45} if width > 1 else {}
-    axes.plot(steps, values, color=COLOURS["extended"], marker="o" if len(steps) < 3 else "", **thin)
+    axes.plot(
+        steps, values, color=COLOURS["extended"], marker="o" if len(steps) < 3 else "", **thin
+    )
     if width > 1:
         axes.plot(steps, smooth(values, width), color=COLOURS["extended"])
     axes.yaxis.set_major_locator(ticks(4))

@@ -9,9 +9,7 @@ from ropewalk.conf.artifacts.disk import explain_full_disk
 from ropewalk.conf.artifacts.manifest import run_shared
 from ropewalk.conf.errors import ConfigError
 
-SAID = (
-    r"^cache_dir is /big/cache; its disk must have room [^\n]* and is full; make room or set another cache_dir[^\n]*$"
-)
+SAID = r"^cache_dir is /big/cache; its disk must have room [^\n]* and is full; make room or set another cache_dir[^\n]*$"
 
 
 def written(path: str) -> None:
@@ -37,7 +35,9 @@ def test_the_kernel_says_it() -> None:
         written("/dev/full")
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EIO, "x"), OSError("3 requested and 1 written"), ValueError("28")])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "x"), OSError("3 requested and 1 written"), ValueError("28")]
+)
 def test_another_error_is_not_taken_for_one(error: Exception) -> None:
     with pytest.raises(type(error)) as raised, explain_full_disk(Path("/big/cache/plans/abc")):
         raise error

@@ -36,12 +36,19 @@ def test_stage_is_worked_beside_its_output_and_renamed(tmp_path: Path) -> None:
 def test_manifest_tells_stage_fingerprint_content_and_facts(tmp_path: Path) -> None:
     run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
     told = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert (told["schema"], told["stage"], told["content"], told["facts"]) == (1, "lay", {"a": 1}, {"text": "x"})
+    assert (told["schema"], told["stage"], told["content"], told["facts"]) == (
+        1,
+        "lay",
+        {"a": 1},
+        {"text": "x"},
+    )
     assert len(told["fingerprint"]) == 64 and told["seconds"] >= 0
     assert manifest.read(tmp_path / "out") == manifest.Manifest(**told)
 
 
-@pytest.mark.parametrize("text", ['{"name": "an extension", "version": "3"}', "[1]", '"x"', "{", "\xff"])
+@pytest.mark.parametrize(
+    "text", ['{"name": "an extension", "version": "3"}', "[1]", '"x"', "{", "\xff"]
+)
 def test_a_foreign_manifest_is_none_and_what_lies_there_is_kept(tmp_path: Path, text: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "manifest.json").write_bytes(text.encode("latin-1"))
@@ -50,7 +57,9 @@ def test_a_foreign_manifest_is_none_and_what_lies_there_is_kept(tmp_path: Path, 
     assert (tmp_path / "out.unfinished1" / "manifest.json").read_bytes() == text.encode("latin-1")
 
 
-def test_a_manifest_that_is_renamed_while_it_is_read_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_manifest_that_is_renamed_while_it_is_read_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
     real = manifest.read_json
 
@@ -64,12 +73,16 @@ def test_a_manifest_that_is_renamed_while_it_is_read_is_none(tmp_path: Path, mon
     assert manifest.read(tmp_path / "elsewhere" / "part") is None  # a file
 
 
-def test_manifest_is_the_last_thing_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manifest_is_the_last_thing_before_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     moved: list[tuple[str, str, bool]] = []
     real = os.replace
 
     def replace(source: Path, target: Path) -> None:
-        moved.append((Path(source).name, Path(target).name, (tmp_path / "out.tmp" / "part").exists()))
+        moved.append(
+            (Path(source).name, Path(target).name, (tmp_path / "out.tmp" / "part").exists())
+        )
         real(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
@@ -129,7 +142,9 @@ def crash_after(name: str) -> Any:
 
 
 @pytest.mark.parametrize(("content", "kept"), [({"a": 1}, True), ({"a": 2}, False)])
-def test_resumable_stage_finds_its_own_leftovers_only(tmp_path: Path, content: Any, kept: bool) -> None:
+def test_resumable_stage_finds_its_own_leftovers_only(
+    tmp_path: Path, content: Any, kept: bool
+) -> None:
     with pytest.raises(RuntimeError):
         run_stage("lay", {"a": 1}, tmp_path / "out", crash_after("checkpoint"), resumable=True)
     run_stage("lay", content, tmp_path / "out", writer("x"), resumable=True)
@@ -176,7 +191,15 @@ def test_long_values_are_cut_in_the_message() -> None:
 
 def test_fingerprint_knows_values_not_order() -> None:
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
-    assert len({fingerprint(v) for v in ({"a": 1}, {"a": 2}, {"a": "1"}, {"b": 1}, {"a": [1]}, {"a": None}, {})}) == 7
+    assert (
+        len(
+            {
+                fingerprint(v)
+                for v in ({"a": 1}, {"a": 2}, {"a": "1"}, {"b": 1}, {"a": [1]}, {"a": None}, {})
+            }
+        )
+        == 7
+    )
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -201,7 +224,9 @@ print(run_shared("lay", {"a": 1}, Path(sys.argv[1]), work)[1])
 """
 
 
-def test_of_two_runs_that_share_a_cache_one_makes_a_part_and_the_other_waits(tmp_path: Path) -> None:
+def test_of_two_runs_that_share_a_cache_one_makes_a_part_and_the_other_waits(
+    tmp_path: Path,
+) -> None:
     command = [sys.executable, "-c", MAKER, str(tmp_path / "out")]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = sorted(process.communicate(timeout=60)[0] for process in both)

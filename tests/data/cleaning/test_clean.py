@@ -35,10 +35,15 @@ def edited(text: Text) -> Text:
 def store_of(texts: list[Text], heldout: set[int] = frozenset()) -> Store:  # type: ignore[assignment]
     lengths = np.array([len(t) for t in texts], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-    tokens, count = np.array([token for text in texts for token in text], dtype=np.uint16), len(texts)
+    tokens, count = (
+        np.array([token for text in texts for token in text], dtype=np.uint16),
+        len(texts),
+    )
     ids, key = [f"{i}.txt" for i in range(count)], np.arange(count, dtype=np.uint64)
     held = np.isin(np.arange(count), list(heldout))
-    return Store(tokens, offsets, lengths, held, key, ids, {}, manifest.fingerprint([texts, sorted(heldout)]))
+    return Store(
+        tokens, offsets, lengths, held, key, ids, {}, manifest.fingerprint([texts, sorted(heldout)])
+    )
 
 
 def cleaned(
@@ -56,7 +61,9 @@ def cleaned(
         contamination=ContaminationConfig(**contamination or {}),
     )
     assert not list(data.problems())
-    offers = {n: overlong.offer(n, s, data.seq_len, policy, BoundaryTokens()) for n, s in stores.items()}
+    offers = {
+        n: overlong.offer(n, s, data.seq_len, policy, BoundaryTokens()) for n, s in stores.items()
+    }
     return clean.clean(data, stores, offers, cache)
 
 
@@ -98,8 +105,14 @@ def test_removed_duplicates_leave_by_their_reason(tmp_path: Path) -> None:
 
 def test_the_first_source_keeps_its_copy(tmp_path: Path) -> None:
     one, two = store_of([A, words(99, 5)]), store_of([words(98, 6), A])
-    assert usable(cleaned(tmp_path, {"one": one, "two": two}, duplicates=REMOVE)) == {"one": [0, 1], "two": [0]}
-    assert usable(cleaned(tmp_path, {"two": two, "one": one}, duplicates=REMOVE)) == {"two": [0, 1], "one": [1]}
+    assert usable(cleaned(tmp_path, {"one": one, "two": two}, duplicates=REMOVE)) == {
+        "one": [0, 1],
+        "two": [0],
+    }
+    assert usable(cleaned(tmp_path, {"two": two, "one": one}, duplicates=REMOVE)) == {
+        "two": [0, 1],
+        "one": [1],
+    }
 
 
 def test_a_copy_that_the_mixture_does_not_take_removes_no_other(tmp_path: Path) -> None:
@@ -111,10 +124,15 @@ def test_a_copy_that_the_mixture_does_not_take_removes_no_other(tmp_path: Path) 
     twice = {"one": store_of([A]), "two": store_of([A])}
     assert usable(cleaned(tmp_path, twice, weights, **off)) == {"one": [0], "two": [0]}  # type: ignore[arg-type]
     long = words(300, 7)
-    assert usable(cleaned(tmp_path, {"one": store_of([long, A, long])}, policy="drop", **off)) == {"one": [1]}  # type: ignore[arg-type]
+    assert usable(cleaned(tmp_path, {"one": store_of([long, A, long])}, policy="drop", **off)) == {
+        "one": [1]
+    }  # type: ignore[arg-type]
 
 
-LEAK = {"one": store_of([A, B, C], {0}), "two": store_of([[*words(100, 8), *A[:150]], words(200, 9), A])}
+LEAK = {
+    "one": store_of([A, B, C], {0}),
+    "two": store_of([[*words(100, 8), *A[:150]], words(200, 9), A]),
+}
 
 
 def test_held_out_text_is_told_and_stays(tmp_path: Path) -> None:
@@ -131,7 +149,11 @@ def test_removed_training_documents_leave_held_out_ones_clean(tmp_path: Path) ->
     assert usable(found) == {"one": [1, 2], "two": [1]}
     assert removed(found) == {"one": {}, "two": {"held-out text": [0, 2]}}
     told = found.facts["contamination"]
-    assert (told["heldout"]["touched"], told["heldout"]["dirty"], told["training"]["contaminated"]) == (0, [], 0)
+    assert (
+        told["heldout"]["touched"],
+        told["heldout"]["dirty"],
+        told["training"]["contaminated"],
+    ) == (0, [], 0)
     assert told["training"]["documents"] == 3
 
 
@@ -140,16 +162,29 @@ def test_what_stays_after_a_removal_is_still_counted(tmp_path: Path) -> None:
     found = cleaned(tmp_path, LEAK, contamination={"action": "remove", "share": 0.6})
     assert removed(found)["two"] == {"held-out text": [2]}
     told = found.facts["contamination"]
-    assert told["training"]["worst"] == [{"source": "two", "document": "0.txt", "share": round(119 / 219, 4)}]
-    assert told["heldout"]["dirty"] == [{"source": "one", "document": "0.txt", "share": round(119 / 169, 4)}]
+    assert told["training"]["worst"] == [
+        {"source": "two", "document": "0.txt", "share": round(119 / 219, 4)}
+    ]
+    assert told["heldout"]["dirty"] == [
+        {"source": "one", "document": "0.txt", "share": round(119 / 169, 4)}
+    ]
 
 
 def test_error_refuses_and_off_does_not_look(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^data\.contamination\.action is error; .* 0\.txt of source one has 100%"):
+    with pytest.raises(
+        DataError, match=r"^data\.contamination\.action is error; .* 0\.txt of source one has 100%"
+    ):
         cleaned(tmp_path, LEAK, contamination={"action": "error"})
-    assert cleaned(tmp_path, LEAK, contamination={"action": "off"}).facts == {"contamination": {"action": "off"}}
+    assert cleaned(tmp_path, LEAK, contamination={"action": "off"}).facts == {
+        "contamination": {"action": "off"}
+    }
     clean = {"one": store_of([A, B], {0})}
-    assert cleaned(tmp_path, clean, contamination={"action": "error"}).facts["contamination"]["heldout"]["touched"] == 0
+    assert (
+        cleaned(tmp_path, clean, contamination={"action": "error"}).facts["contamination"][
+            "heldout"
+        ]["touched"]
+        == 0
+    )
 
 
 def test_fillers_are_cleaned_of_held_out_text_too(tmp_path: Path) -> None:
@@ -159,21 +194,30 @@ def test_fillers_are_cleaned_of_held_out_text_too(tmp_path: Path) -> None:
     sources = {"one": SourceConfig(path="one", weight=0), "made": made}
     found = cleaned(tmp_path, {"one": store}, sources, contamination={"action": "remove"})
     assert found.stores["one"].heldout.tolist() == [True, False, True]
-    assert found.stores["one"].fingerprint == store.fingerprint and found.stores["one"].held != store.held
+    assert (
+        found.stores["one"].fingerprint == store.fingerprint
+        and found.stores["one"].held != store.held
+    )
     sources["made"] = replace(made, weight=0)
     sources["two"] = SourceConfig(path="two", weight=1)
-    found = cleaned(tmp_path, {"one": store, "two": store_of([C])}, sources, contamination={"action": "remove"})
+    found = cleaned(
+        tmp_path, {"one": store, "two": store_of([C])}, sources, contamination={"action": "remove"}
+    )
     assert found.stores["one"].heldout.tolist() == [True, False, False]
 
 
 def test_source_that_is_left_with_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as said:
-        cleaned(tmp_path, {"one": store_of([A, B]), "two": store_of([B, edited(A)])}, duplicates=REMOVE)
+        cleaned(
+            tmp_path, {"one": store_of([A, B]), "two": store_of([B, edited(A)])}, duplicates=REMOVE
+        )
     assert str(said.value).startswith("data.sources.two is left with no document; ")
     assert "of its 2 all were removed (exact duplicate: 1, near duplicate: 1)" in str(said.value)
 
 
-def test_what_was_found_is_found_again_in_the_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_found_is_found_again_in_the_cache(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = cleaned(tmp_path, LEAK, duplicates={"near": "report"})
     assert "skipped" not in capsys.readouterr().out
     again = cleaned(tmp_path, LEAK, duplicates={"near": "report"})
@@ -186,7 +230,9 @@ def test_what_was_found_is_found_again_in_the_cache(tmp_path: Path, capsys: pyte
 
 def test_settings_that_cannot_be_are_told(tmp_path: Path) -> None:
     near = DuplicatesConfig(near="remove", threshold=0.1, ngram=0, permutations=8)
-    lines = list(near.problems("d")) + list(ContaminationConfig(action="False", share=1.0, ngram=0).problems("c"))
+    lines = list(near.problems("d")) + list(
+        ContaminationConfig(action="False", share=1.0, ngram=0).problems("c")
+    )
     assert [line.split(";")[0] for line in lines] == [
         "d.near is remove",
         "d.threshold is 0.1",
@@ -199,7 +245,9 @@ def test_settings_that_cannot_be_are_told(tmp_path: Path) -> None:
     assert lines[4].endswith('write "off" in quotes')
 
 
-def test_missing_package_is_refused_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_refused_only_where_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "datasketch", None)
     clean.require(DataConfig(seq_len=8))
     with pytest.raises(ConfigError, match="dedup"):

@@ -21,9 +21,21 @@ NUMBER = itertools.count()  # no two stores are the same one
 def store_of(texts: list[Text], heldout: list[bool]) -> Store:
     lengths = np.array([len(t) for t in texts], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-    tokens, count = np.array([token for text in texts for token in text], dtype=np.uint16), len(texts)
+    tokens, count = (
+        np.array([token for text in texts for token in text], dtype=np.uint16),
+        len(texts),
+    )
     ids, key = [f"{i}.txt" for i in range(count)], np.arange(count, dtype=np.uint64)
-    return Store(tokens, offsets, lengths, np.array(heldout, dtype=bool), key, ids, {}, f"store {next(NUMBER)}")
+    return Store(
+        tokens,
+        offsets,
+        lengths,
+        np.array(heldout, dtype=bool),
+        key,
+        ids,
+        {},
+        f"store {next(NUMBER)}",
+    )
 
 
 def grams(text: Text, n: int) -> list[tuple[int, ...]]:
@@ -32,7 +44,9 @@ def grams(text: Text, n: int) -> list[tuple[int, ...]]:
 
 @st.composite
 def corpora(draw: st.DrawFn) -> tuple[list[Text], list[bool], list[bool]]:
-    texts = draw(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=30), min_size=1, max_size=10))
+    texts = draw(
+        st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=30), min_size=1, max_size=10)
+    )
     held = [draw(st.booleans()) for _ in texts]
     return texts, held, [not h and draw(st.booleans()) for h in held]
 
@@ -57,7 +71,9 @@ def test_hits_are_those_of_sets_of_tuples_for_any_chunk(
     asked=st.lists(st.integers(0, 40), max_size=30),
     bits=st.sampled_from([0, 58]),
 )
-def test_a_set_of_hashes_answers_as_pythons_does(held: list[int], asked: list[int], bits: int) -> None:
+def test_a_set_of_hashes_answers_as_pythons_does(
+    held: list[int], asked: list[int], bits: int
+) -> None:
     """Near 0 all share one place of the table; near 2**64 they spread."""
     known, questions = (np.array(x, dtype=np.uint64) << np.uint64(bits) for x in (held, asked))
     grams = Grams([known[:3], known[3:]])
@@ -76,7 +92,10 @@ def planted() -> tuple[Texts, np.ndarray]:
     """`a` holds 0 (held out), which stands whole in 1 of `b`; 2 of `a` (held out) has 100 of its 1,000 tokens in 0 of `b`."""
     leak, quoted = words(400, 0), words(1000, 1)
     a = store_of([leak, words(500, 2), quoted, words(20, 3)], [True, False, True, True])
-    b = store_of([[*words(900, 4), *quoted[300:400]], [*words(100, 5), *leak, *words(100, 6)]], [False, False])
+    b = store_of(
+        [[*words(900, 4), *quoted[300:400]], [*words(100, 5), *leak, *words(100, 6)]],
+        [False, False],
+    )
     return Texts({"a": a, "b": b}), np.array([False, True, False, False, True, True])
 
 
@@ -118,14 +137,17 @@ def test_order_of_the_sources_changes_nothing_but_the_order() -> None:
     there = np.concatenate(list(reversed(list(texts.split(training).values()))))
     one = texts.split(contamination.hits(texts, training, 32))
     two = turned.split(contamination.hits(turned, there, 32))
-    assert {n: part.tolist() for n, part in one.items()} == {n: part.tolist() for n, part in two.items()}
+    assert {n: part.tolist() for n, part in one.items()} == {
+        n: part.tolist() for n, part in two.items()
+    }
 
 
 def test_error_names_the_worst_document() -> None:
     texts, training = planted()
     share = contamination.shares(texts, contamination.hits(texts, training, 32), 32)
     with pytest.raises(
-        DataError, match=r"^data\.contamination\.action is error; .* 0\.txt of source a has 100% .*\(2 doc"
+        DataError,
+        match=r"^data\.contamination\.action is error; .* 0\.txt of source a has 100% .*\(2 doc",
     ):
         contamination.refuse(texts, share, 32, 0.2)
     contamination.refuse(texts, np.minimum(share, 0.2), 32, 0.2)
@@ -134,5 +156,10 @@ def test_error_names_the_worst_document() -> None:
 def test_nothing_held_out_means_nothing_found() -> None:
     texts = Texts({"a": store_of([words(100, 0), words(100, 0)], [False, False])})
     found = contamination.hits(texts, np.ones(2, bool), 32)
-    told = contamination.account(texts, np.ones(2, bool), contamination.shares(texts, found, 32), 32, 0.2)
-    assert found.tolist() == [0, 0] and (told["heldout"]["documents"], told["heldout"]["dirty"]) == (0, [])
+    told = contamination.account(
+        texts, np.ones(2, bool), contamination.shares(texts, found, 32), 32, 0.2
+    )
+    assert found.tolist() == [0, 0] and (
+        told["heldout"]["documents"],
+        told["heldout"]["dirty"],
+    ) == (0, [])

@@ -21,7 +21,10 @@ Text = list[int]
 def store_of(texts: list[Text]) -> Store:
     lengths = np.array([len(t) for t in texts], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-    tokens, count = np.array([token for text in texts for token in text], dtype=np.uint16), len(texts)
+    tokens, count = (
+        np.array([token for text in texts for token in text], dtype=np.uint16),
+        len(texts),
+    )
     ids, key = [f"{i}.txt" for i in range(count)], np.arange(count, dtype=np.uint64)
     return Store(tokens, offsets, lengths, np.zeros(count, dtype=bool), key, ids, {}, "")
 
@@ -52,10 +55,14 @@ few = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=3), min_size=1, 
 
 
 @pytest.mark.parametrize("colliding", [False, True])
-def test_exact_duplicates_are_those_whose_tokens_came_before(colliding: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_duplicates_are_those_whose_tokens_came_before(
+    colliding: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also when every document has the same key."""
     if colliding:
-        monkeypatch.setattr(duplicates, "keys", lambda store: np.full(len(store.length), 7, dtype=np.uint64))
+        monkeypatch.setattr(
+            duplicates, "keys", lambda store: np.full(len(store.length), 7, dtype=np.uint64)
+        )
 
     @settings(max_examples=60, deadline=None)
     @given(one=few, two=few, data=st.data())
@@ -74,14 +81,27 @@ def test_exact_duplicates_are_those_whose_tokens_came_before(colliding: bool, mo
 
 def test_the_first_source_keeps_its_copy() -> None:
     one, two = [[1, 2], [3]], [[4], [1, 2]]
-    assert duplicates.exact(texts_of(one, two), np.ones(4, bool)).tolist() == [False, False, False, True]
-    assert duplicates.exact(texts_of(two, one), np.ones(4, bool)).tolist() == [False, False, True, False]
+    assert duplicates.exact(texts_of(one, two), np.ones(4, bool)).tolist() == [
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert duplicates.exact(texts_of(two, one), np.ones(4, bool)).tolist() == [
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_the_estimate_is_within_its_error_of_the_exact_similarity() -> None:
     """Standard error sqrt(J (1 - J) / P); four of them on each of 45 pairs."""
     rng, text = random.Random(1), written(2000, 0)
-    versions = [changed(text, rng.sample(range(2000), k)) for k in (0, 5, 10, 20, 40, 60, 100, 200, 400, 800)]
+    versions = [
+        changed(text, rng.sample(range(2000), k))
+        for k in (0, 5, 10, 20, 40, 60, 100, 200, 400, 800)
+    ]
     found = signatures.signatures(texts_of(versions), 5, 512)
     for a, b in combinations(range(len(versions)), 2):
         exact = jaccard(versions[a], versions[b], 5)
@@ -135,7 +155,13 @@ def test_words_changed_here_and_there_cost_five_ngrams_each() -> None:
 
 
 def test_short_documents_are_alike_only_when_equal() -> None:
-    assert near_of(0.8, [1, 2], [1, 2, 3], [1, 2], written(50, 1), [1, 2, 3, 4]) == [False, False, True, False, False]
+    assert near_of(0.8, [1, 2], [1, 2, 3], [1, 2], written(50, 1), [1, 2, 3, 4]) == [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_one_document_of_a_cluster_stays_the_first() -> None:
@@ -146,13 +172,19 @@ def test_one_document_of_a_cluster_stays_the_first() -> None:
     other = row + 5000
     found = duplicates.near(np.stack([end, other, row, middle]), np.ones(4, bool), 0.8)
     assert found.tolist() == [False, False, True, True]
-    assert duplicates.near(np.stack([end, other, row]), np.ones(3, bool), 0.8).tolist() == [False] * 3
-    assert not duplicates.near(np.stack([end, other, row, middle]), np.array([1, 1, 1, 0], bool), 0.8).any()
+    assert (
+        duplicates.near(np.stack([end, other, row]), np.ones(3, bool), 0.8).tolist() == [False] * 3
+    )
+    assert not duplicates.near(
+        np.stack([end, other, row, middle]), np.array([1, 1, 1, 0], bool), 0.8
+    ).any()
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), threshold=st.sampled_from([0.4, 0.6, 0.8, 1.0]))
-def test_what_is_found_is_what_all_pairs_would_find_but_for_what_the_index_misses(seed: int, threshold: float) -> None:
+def test_what_is_found_is_what_all_pairs_would_find_but_for_what_the_index_misses(
+    seed: int, threshold: float
+) -> None:
     """All pairs by a graph search. Links that the index may miss are of pairs close to the threshold."""
     rng = np.random.default_rng(seed)
     base = rng.integers(0, 1 << 32, (4, 64), dtype=np.uint32)
@@ -197,12 +229,24 @@ def test_exact_copies_are_told_from_near_ones() -> None:
     assert found.tolist() == [0, NEAR, EXACT, 0]
     assert duplicates.kinds(row, everything(row), None, 0.8).tolist() == [0, 0, EXACT, 0]
     told = duplicates.account(row, found, True)
-    assert told["source0"] == {"exact_documents": 0, "exact_tokens": 0, "near_documents": 1, "near_tokens": 500}
-    assert told["source1"] == {"exact_documents": 1, "exact_tokens": 500, "near_documents": 0, "near_tokens": 0}
+    assert told["source0"] == {
+        "exact_documents": 0,
+        "exact_tokens": 0,
+        "near_documents": 1,
+        "near_tokens": 500,
+    }
+    assert told["source1"] == {
+        "exact_documents": 1,
+        "exact_tokens": 500,
+        "near_documents": 0,
+        "near_tokens": 0,
+    }
     assert duplicates.account(row, found, False)["source0"]["near_documents"] is None
 
 
 def test_missing_package_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasketch", None)
-    with pytest.raises(ConfigError, match=r"^data\.duplicates\.near is set; .*; pip install 'ropewalk\[dedup\]'"):
+    with pytest.raises(
+        ConfigError, match=r"^data\.duplicates\.near is set; .*; pip install 'ropewalk\[dedup\]'"
+    ):
         signatures.require()

@@ -12,13 +12,17 @@ from ropewalk.data.tokens.store import Store
 documents = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=40), min_size=1, max_size=8)
 
 
-def store_of(texts: list[list[int]], heldout: list[bool] | None = None, fingerprint: str = "") -> Store:
+def store_of(
+    texts: list[list[int]], heldout: list[bool] | None = None, fingerprint: str = ""
+) -> Store:
     lengths = np.array([len(t) for t in texts], dtype=np.int64)
     held = np.array(heldout if heldout is not None else [False] * len(texts), dtype=bool)
     tokens = np.array([token for text in texts for token in text], dtype=np.uint16)
     offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
     ids = [f"{i}.txt" for i in range(len(texts))]
-    return Store(tokens, offsets, lengths, held, np.arange(len(texts), dtype=np.uint64), ids, {}, fingerprint)
+    return Store(
+        tokens, offsets, lengths, held, np.arange(len(texts), dtype=np.uint64), ids, {}, fingerprint
+    )
 
 
 def grams(text: list[int], n: int) -> list[tuple[int, ...]]:
@@ -27,7 +31,9 @@ def grams(text: list[int], n: int) -> list[tuple[int, ...]]:
 
 @settings(max_examples=60, deadline=None)
 @given(texts=documents, n=st.integers(1, 12))
-def test_two_ngrams_have_one_hash_exactly_when_their_tokens_are_equal(texts: list[list[int]], n: int) -> None:
+def test_two_ngrams_have_one_hash_exactly_when_their_tokens_are_equal(
+    texts: list[list[int]], n: int
+) -> None:
     pairs = set()
     for text in texts:
         hashed = ngrams.hashes(np.array(text, dtype=np.uint16), n).tolist()
@@ -66,10 +72,14 @@ def test_each_ngram_of_each_document_comes_once_in_order_for_any_chunk(
     asked = list(range(0, len(one) + len(two), 2))
     wanted = [(d, g) for d in asked for g in grams((one + two)[d], n)]
     found = [
-        pair for o, h in ngrams.batches(texts, asked, n, chunk) for pair in zip(o.tolist(), h.tolist(), strict=True)
+        pair
+        for o, h in ngrams.batches(texts, asked, n, chunk)
+        for pair in zip(o.tolist(), h.tolist(), strict=True)
     ]
     assert [d for d, _ in found] == [d for d, _ in wanted]
-    assert len({(g, h) for (_, g), (_, h) in zip(wanted, found, strict=True)}) == len({g for _, g in wanted})
+    assert len({(g, h) for (_, g), (_, h) in zip(wanted, found, strict=True)}) == len(
+        {g for _, g in wanted}
+    )
 
 
 def test_a_batch_is_bounded_for_a_document_of_any_length() -> None:
@@ -79,7 +89,9 @@ def test_a_batch_is_bounded_for_a_document_of_any_length() -> None:
 
 
 def test_documents_are_numbered_through_the_sources() -> None:
-    texts = Texts({"one": store_of([[1], [2, 2]]), "none": store_of([]), "two": store_of([[3, 4, 5]], [True])})
+    texts = Texts(
+        {"one": store_of([[1], [2, 2]]), "none": store_of([]), "two": store_of([[3, 4, 5]], [True])}
+    )
     assert [texts.locate(i) for i in range(3)] == [("one", 0), ("one", 1), ("two", 0)]
     assert [texts.document(i).tolist() for i in range(3)] == [[1], [2, 2], [3, 4, 5]]
     assert texts.document(2, 1, 1).tolist() == [4]

@@ -20,7 +20,9 @@ def ledger() -> dict[str, Any]:
     return {"schema": 1, "sources": {"books": row, "notes": dict(row)}, "plan": plan}
 
 
-def changed(source: dict[str, Any] | None = None, plan: dict[str, Any] | None = None) -> dict[str, Any]:
+def changed(
+    source: dict[str, Any] | None = None, plan: dict[str, Any] | None = None
+) -> dict[str, Any]:
     found = ledger()
     found["sources"]["books"] = found["sources"]["books"] | (source or {})
     found["plan"] = found["plan"] | (plan or {})
@@ -50,7 +52,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("one", "two", "three", "said"), CASES)
-def test_each_warning_has_its_limit(one: dict[str, Any], two: dict[str, Any], three: dict[str, Any], said: str) -> None:
+def test_each_warning_has_its_limit(
+    one: dict[str, Any], two: dict[str, Any], three: dict[str, Any], said: str
+) -> None:
     """A case of a source: past and before; of the plan (`one` empty): the second is past and the third before."""
     past, before = (changed(one), changed(two)) if one else (changed(plan=two), changed(plan=three))
     (line,) = warnings(past)
@@ -60,7 +64,10 @@ def test_each_warning_has_its_limit(one: dict[str, Any], two: dict[str, Any], th
 
 @pytest.mark.parametrize(
     ("packer", "way_out"),
-    [("window_fill", "lower data.seq_len"), ("none", "set data.packer=window_fill, or lower data.seq_len")],
+    [
+        ("window_fill", "lower data.seq_len"),
+        ("none", "set data.packer=window_fill, or lower data.seq_len"),
+    ],
 )
 def test_padding_names_no_way_out_that_is_taken(packer: str, way_out: str) -> None:
     (line,) = warnings(changed(plan={"fill": 0.5, "packer": packer}))
@@ -99,7 +106,12 @@ def test_notes_tell_what_is_there_and_nothing_of_what_is_not() -> None:
         {
             "refused": {"empty": 5, "not UTF-8": 1234},
             "most_taken": 3,
-            "duplicates": {"exact_documents": 2, "exact_tokens": 1900, "near_documents": None, "near_tokens": None},
+            "duplicates": {
+                "exact_documents": 2,
+                "exact_tokens": 1900,
+                "near_documents": None,
+                "near_tokens": None,
+            },
             "buckets": {"<4K": {"asked": 10, "taken": 25}, ">=4K": {"asked": 1500, "taken": 0}},
         }
     )
@@ -115,8 +127,14 @@ def test_notes_tell_what_is_there_and_nothing_of_what_is_not() -> None:
 
 def test_facts_that_are_no_news_say_nothing() -> None:
     none = {"exact_documents": 0, "exact_tokens": 0, "near_documents": 0, "near_tokens": 0}
-    assert notes(ledger()) == [] == notes(changed({"duplicates": none, "buckets": {"<4K": {"asked": 10, "taken": 10}}}))
-    assert notes(ledger() | {"contamination": {"action": "off"}}) == ["held-out text in training text: not looked for"]
+    assert (
+        notes(ledger())
+        == []
+        == notes(changed({"duplicates": none, "buckets": {"<4K": {"asked": 10, "taken": 10}}}))
+    )
+    assert notes(ledger() | {"contamination": {"action": "off"}}) == [
+        "held-out text in training text: not looked for"
+    ]
 
 
 def test_told_is_made_anew_each_time() -> None:

@@ -49,7 +49,9 @@ def own_contexts(rows: list[Row], document_mask: bool) -> list[tuple[int, int]]:
 @settings(deadline=None, max_examples=150)
 @given(plans(), st.booleans(), st.integers(0, 20))
 @example([[(0, 0, 2), (0, 2, 1)]], False, 0)
-def test_own_context_is_what_each_target_can_see_of_its_document(rows: list[Row], mask: bool, bound: int) -> None:
+def test_own_context_is_what_each_target_can_see_of_its_document(
+    rows: list[Row], mask: bool, bound: int
+) -> None:
     pieces = pieces_of(rows)
     before = statistics.own_before(pieces, mask)
     source = (pieces.document >= 2).astype(int)
@@ -68,7 +70,9 @@ def test_own_context_by_hand() -> None:
     assert statistics.own_before(pieces, True).tolist() == [0, 0]
     assert statistics.own_before(pieces, False).tolist() == [0, 10]
     shares = {
-        mask: statistics.own_context(pieces, statistics.own_before(pieces, mask), np.zeros(2, int), 1, [8])[8][-1]
+        mask: statistics.own_context(
+            pieces, statistics.own_before(pieces, mask), np.zeros(2, int), 1, [8]
+        )[8][-1]
         for mask in (True, False)
     }
     assert shares == {True: 1 / 13, False: 5 / 13}  # target 9 of the first; and 11 to 14
@@ -88,7 +92,14 @@ def test_a_sequence_does_not_see_the_one_before() -> None:
 @given(
     st.lists(st.integers(1, 30), min_size=4, max_size=4),
     st.lists(st.tuples(st.integers(0, 3), st.integers(1, 30), st.integers(0, 32)), max_size=6),
-    st.sampled_from([BoundaryTokens(), BoundaryTokens(begin=1), BoundaryTokens(end=2), BoundaryTokens(begin=1, end=2)]),
+    st.sampled_from(
+        [
+            BoundaryTokens(),
+            BoundaryTokens(begin=1),
+            BoundaryTokens(end=2),
+            BoundaryTokens(begin=1, end=2),
+        ]
+    ),
 )
 def test_what_is_taken_of_each_document(
     lengths: list[int], takings: list[tuple[int, int, int]], marks: BoundaryTokens
@@ -111,9 +122,14 @@ def test_what_is_taken_of_each_document(
 
 
 def test_lengths_by_hand() -> None:
-    length, heldout = np.array([256, 257, 1000, 5000, 2_000_000]), np.array([False, False, True, False, False])
+    length, heldout = (
+        np.array([256, 257, 1000, 5000, 2_000_000]),
+        np.array([False, False, True, False, False]),
+    )
     found = statistics.Taken(
-        np.array([2, 1, 0, 1, 0]), np.array([512, 200, 0, 5000, 0]), np.array([256, 200, 0, 5000, 0])
+        np.array([2, 1, 0, 1, 0]),
+        np.array([512, 200, 0, 5000, 0]),
+        np.array([256, 200, 0, 5000, 0]),
     )
     keys = ("documents", "tokens", "heldout_documents", "heldout_tokens", "taken_documents", "taken_tokens", "plan_documents", "plan_tokens")  # fmt: skip
     assert statistics.by_length(length, heldout, found) == {
@@ -141,7 +157,9 @@ def test_pieces_and_tokens_by_length() -> None:
 
 def test_sequences_that_hold_a_source() -> None:
     pieces = pieces_of([[(0, 0, 1), (5, 0, 1), (0, 1, 1)], [(5, 1, 1)]])
-    assert statistics.sources_of_sequences(pieces, (pieces.document == 5).astype(int), 3).tolist() == [1, 2, 0]
+    assert statistics.sources_of_sequences(
+        pieces, (pieces.document == 5).astype(int), 3
+    ).tolist() == [1, 2, 0]
 
 
 def test_lengths_asked_of_own_context_hold_a_quarter_and_a_half() -> None:
@@ -161,7 +179,11 @@ def test_a_million_pieces_take_a_moment() -> None:
     )
     source = (pieces.document > 250_000).astype(int)
     started = time.process_time()
-    statistics.own_context(pieces, statistics.own_before(pieces, False), source, 2, statistics.own_bounds(131072))
+    statistics.own_context(
+        pieces, statistics.own_before(pieces, False), source, 2, statistics.own_bounds(131072)
+    )
     statistics.taken(pieces, np.full(500_000, 8000), BoundaryTokens(begin=1, end=2))
     statistics.sources_of_sequences(pieces, source, 2)
-    assert time.process_time() - started < 3  # 0.6 s on the machine it was written on: room for a slower one
+    assert (
+        time.process_time() - started < 3
+    )  # 0.6 s on the machine it was written on: room for a slower one

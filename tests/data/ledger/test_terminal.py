@@ -7,7 +7,13 @@ from ropewalk.data.ledger.terminal import summary
 
 def row(**more: Any) -> dict[str, Any]:
     """As an older ledger has it."""
-    facts = {"kind": "jsonl", "documents": 1_234, "tokens": 5_000_000, "heldout_tokens": 250_000, "refused": {}}
+    facts = {
+        "kind": "jsonl",
+        "documents": 1_234,
+        "tokens": 5_000_000,
+        "heldout_tokens": 250_000,
+        "refused": {},
+    }
     facts |= {
         "dropped": 0,
         "dropped_documents": 0,
@@ -20,7 +26,14 @@ def row(**more: Any) -> dict[str, Any]:
 
 
 def plan(**more: Any) -> dict[str, Any]:
-    facts = {"sequences": 31, "seq_len": 131072, "tokens": 4_000_000, "padding": 63_232, "fill": 0.98444, "pieces": 900}
+    facts = {
+        "sequences": 31,
+        "seq_len": 131072,
+        "tokens": 4_000_000,
+        "padding": 63_232,
+        "fill": 0.98444,
+        "pieces": 900,
+    }
     facts |= {"packer": "best_fit", "document_mask": False, "positions": "continue"}
     return facts | {"own_context_share": {"1024": 0.5, "65536": 0.0625}} | more
 
@@ -50,13 +63,17 @@ PLAN = {
 
 def whole() -> dict[str, Any]:
     short = row(
-        kind="text", left_out={"overlong": {"documents": 3, "tokens": 77}}, by_length={"1-256": LENGTHS["1-256"]}
+        kind="text",
+        left_out={"overlong": {"documents": 3, "tokens": 77}},
+        by_length={"1-256": LENGTHS["1-256"]},
     )
     return {
         "sources": {"books": row(**NEW), "a-source-of-long-name": short},
         "plan": plan(**PLAN),
         "notes": ["books: refused empty 5"],
-        "warnings": ["data.seq_len is 131072; " + "no token sees far; " * 10 + "add longer documents"],
+        "warnings": [
+            "data.seq_len is 131072; " + "no token sees far; " * 10 + "add longer documents"
+        ],
     }
 
 
@@ -78,11 +95,40 @@ def test_tables_are_aligned_and_fit() -> None:
 
 def test_what_stands_in_the_tables() -> None:
     lines = [line.split() for line in summary(whole()).splitlines()]
-    assert ["books", "jsonl", "1,234", "5,000,000", "600", "12,000", "1,000,000", "25.0%", "0.50"] in lines
-    assert ["tokens", "not", "in", "the", "plan", "held", "out", "not", "drawn", "overlong"] in lines
-    assert ["books", "250,000", "3,762,000", "0"] in lines and ["a-source-of-long-name", "0", "0", "77"] in lines
+    assert [
+        "books",
+        "jsonl",
+        "1,234",
+        "5,000,000",
+        "600",
+        "12,000",
+        "1,000,000",
+        "25.0%",
+        "0.50",
+    ] in lines
+    assert [
+        "tokens",
+        "not",
+        "in",
+        "the",
+        "plan",
+        "held",
+        "out",
+        "not",
+        "drawn",
+        "overlong",
+    ] in lines
+    assert ["books", "250,000", "3,762,000", "0"] in lines and [
+        "a-source-of-long-name",
+        "0",
+        "0",
+        "77",
+    ] in lines
     assert ["%", "by", "length:", "store>plan", "to", "256", "to", "64K", "over", "1M"] in lines
-    assert ["books", "20>0", "60>50", "20>50"] in lines and ["a-source-of-long-name", "100>0"] in lines
+    assert ["books", "20>0", "60>50", "20>50"] in lines and [
+        "a-source-of-long-name",
+        "100>0",
+    ] in lines
     assert ["own", "context", "above", "1K", "64K"] in lines and ["plan", "50.0%", "6.2%"] in lines
 
 
@@ -94,8 +140,14 @@ def test_what_the_plan_says_of_itself() -> None:
     )
     assert "beside them 1,800 tokens before and after documents" in told
     assert "mean 31.0% of one document's, variation 1.34, most 3.2 times the mean" in told
-    assert "8 data-parallel groups of an 8B Llama would wait 40.5% of their time in plan order, 7.2% balanced" in told
-    assert "\nbooks: refused empty 5\n" in told and "\nWARNING data.seq_len is 131072; no token" in told
+    assert (
+        "8 data-parallel groups of an 8B Llama would wait 40.5% of their time in plan order, 7.2% balanced"
+        in told
+    )
+    assert (
+        "\nbooks: refused empty 5\n" in told
+        and "\nWARNING data.seq_len is 131072; no token" in told
+    )
 
 
 def test_an_older_ledger_is_shown_without_what_it_lacks() -> None:

@@ -18,7 +18,10 @@ BATCHES = (16, 32, 64, 512)
 def synthetic(documents: int) -> np.ndarray:
     """Lengths: lognormal of median 1,000, sigma 1.3; one in a hundred of median 30,000, sigma 1.1; at most 500,000."""
     rng = np.random.default_rng(0)
-    short, long = rng.lognormal(np.log(1000), 1.3, documents), rng.lognormal(np.log(30_000), 1.1, documents)
+    short, long = (
+        rng.lognormal(np.log(1000), 1.3, documents),
+        rng.lognormal(np.log(30_000), 1.1, documents),
+    )
     return np.clip(np.where(rng.random(documents) < 0.01, long, short), 1, 500_000).astype(np.int64)
 
 
@@ -37,7 +40,12 @@ def test_predicted_idle_shares_are_the_measured_ones(seq_len: int) -> None:
     found += [balance.idle(works, seq_len, 8, batch, True) for batch in BATCHES]
     assert found == pytest.approx(MEASURED[seq_len], abs=0.03)
     told = balance.predicted_idle(works, seq_len)
-    assert told == {"dp_size": 8, "batch": 64, "in_order": round(found[0], 6), "balanced": round(found[3], 6)}
+    assert told == {
+        "dp_size": 8,
+        "batch": 64,
+        "in_order": round(found[0], 6),
+        "balanced": round(found[3], 6),
+    }
 
 
 def test_idle_share_by_hand() -> None:
@@ -62,9 +70,13 @@ def waiting(cost: list[float], groups: int, batch: int, balanced: bool) -> float
 
 @settings(deadline=None)
 @given(
-    st.lists(st.integers(0, 10**10), min_size=8, max_size=40), st.sampled_from([(2, 4), (4, 8), (2, 2)]), st.booleans()
+    st.lists(st.integers(0, 10**10), min_size=8, max_size=40),
+    st.sampled_from([(2, 4), (4, 8), (2, 2)]),
+    st.booleans(),
 )
-def test_idle_is_what_waits_for_the_slowest(sums: list[int], shape: tuple[int, int], balanced: bool) -> None:
+def test_idle_is_what_waits_for_the_slowest(
+    sums: list[int], shape: tuple[int, int], balanced: bool
+) -> None:
     groups, batch = shape
     cost = [16e9 * 1000 + 262144 * s for s in sums]
     got = balance.idle(np.array(sums), 1000, groups, batch, balanced)
@@ -77,8 +89,14 @@ def test_a_plan_smaller_than_the_groups_predicts_nothing() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(st.lists(st.integers(1, 50), max_size=6), min_size=1, max_size=6), st.integers(0, 9), st.booleans())
-def test_work_is_the_squares_of_the_readers_borders(rows: list[list[int]], more: int, mask: bool) -> None:
+@given(
+    st.lists(st.lists(st.integers(1, 50), max_size=6), min_size=1, max_size=6),
+    st.integers(0, 9),
+    st.booleans(),
+)
+def test_work_is_the_squares_of_the_readers_borders(
+    rows: list[list[int]], more: int, mask: bool
+) -> None:
     """Padding is a document of its own under the mask, and part of the sequence without it."""
     seq_len = max(1, max(map(sum, rows)) + more)
     lengths, offsets = np.array(sum(rows, []), np.int32), np.cumsum([0, *map(len, rows)])
@@ -89,13 +107,20 @@ def test_work_is_the_squares_of_the_readers_borders(rows: list[list[int]], more:
 
 def test_work_by_hand() -> None:
     """Pieces of 3 and 2 in a sequence of 6, and one of 6."""
-    found = [balance.work(np.array([3, 2, 6]), np.array([0, 2, 3]), 6, mask).tolist() for mask in (True, False)]
+    found = [
+        balance.work(np.array([3, 2, 6]), np.array([0, 2, 3]), 6, mask).tolist()
+        for mask in (True, False)
+    ]
     assert found == [[9 + 4 + 1, 36], [36, 36]]
 
 
 def test_spread_by_hand() -> None:
     told = balance.spread(np.array([100.0, 50.0, 30.0]), 10)
-    assert (told["mean"], told["share_of_full"], told["most_over_mean"]) == (60, 0.6, pytest.approx(100 / 60, abs=1e-6))
+    assert (told["mean"], told["share_of_full"], told["most_over_mean"]) == (
+        60,
+        0.6,
+        pytest.approx(100 / 60, abs=1e-6),
+    )
     assert told["variation"] == pytest.approx((((40**2 + 10**2 + 30**2) / 3) ** 0.5) / 60, abs=1e-6)
     assert {k for k, n in told["sequences"].items() if n} == {"20-30%", "40-50%", "90-100%"}
     assert balance.spread(np.empty(0), 10) == {}
@@ -103,10 +128,16 @@ def test_spread_by_hand() -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 6), st.integers(1, 6), st.data())
-def test_deal_gives_each_place_once_and_rounds_of_neighbours(groups: int, rounds: int, data: st.DataObject) -> None:
-    works = data.draw(st.lists(st.integers(0, 99), min_size=groups * rounds, max_size=groups * rounds))
+def test_deal_gives_each_place_once_and_rounds_of_neighbours(
+    groups: int, rounds: int, data: st.DataObject
+) -> None:
+    works = data.draw(
+        st.lists(st.integers(0, 99), min_size=groups * rounds, max_size=groups * rounds)
+    )
     dealt = balance.deal(works, groups)
-    assert dealt.shape == (groups, rounds) and sorted(dealt.ravel().tolist()) == list(range(len(works)))
+    assert dealt.shape == (groups, rounds) and sorted(dealt.ravel().tolist()) == list(
+        range(len(works))
+    )
     each = [[works[place] for place in dealt[:, k]] for k in range(rounds)]
     assert all(min(before) >= max(after) for before, after in pairwise(each))
 

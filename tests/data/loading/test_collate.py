@@ -10,7 +10,9 @@ from ropewalk.data.loading.collate import Row, collate, concatenate
 PIECES = st.lists(st.lists(st.integers(0, 999), min_size=1, max_size=12), min_size=1, max_size=6)
 
 
-def row_of(pieces: list[list[int]], padding: int, *, mask: bool = True, restart: bool = True) -> Row:
+def row_of(
+    pieces: list[list[int]], padding: int, *, mask: bool = True, restart: bool = True
+) -> Row:
     seq_len = sum(map(len, pieces)) + padding
     return concatenate([np.array(p) for p in pieces], seq_len, document_mask=mask, restart=restart)
 
@@ -50,8 +52,14 @@ def test_positions_may_go_on(pieces: list[list[int]], padding: int) -> None:
 @given(PIECES, st.integers(0, 5))
 def test_borders_stand_between_documents_and_padding(pieces: list[list[int]], padding: int) -> None:
     row = row_of(pieces, padding)
-    assert np.diff(row.cu_seqlens).tolist() == [len(p) for p in pieces] + ([padding] if padding else [])
-    assert (row.cu_seqlens[0], row.cu_seqlens[-1], row.cu_seqlens.dtype) == (0, len(row.input_ids), np.int32)
+    assert np.diff(row.cu_seqlens).tolist() == [len(p) for p in pieces] + (
+        [padding] if padding else []
+    )
+    assert (row.cu_seqlens[0], row.cu_seqlens[-1], row.cu_seqlens.dtype) == (
+        0,
+        len(row.input_ids),
+        np.int32,
+    )
 
 
 def test_without_a_document_mask_the_sequence_is_one() -> None:
@@ -65,8 +73,12 @@ def test_join_keeps_every_sequence_apart(rows: list[list[list[int]]]) -> None:
     laid = [row_of(pieces, 2) for pieces in rows]
     joined = collate(laid)
     for name in ("input_ids", "labels", "position_ids"):
-        assert getattr(joined, name).tolist() == [v for r in laid for v in getattr(r, name).tolist()]
-    assert np.diff(joined.cu_seqlens).tolist() == [n for r in laid for n in np.diff(r.cu_seqlens).tolist()]
+        assert getattr(joined, name).tolist() == [
+            v for r in laid for v in getattr(r, name).tolist()
+        ]
+    assert np.diff(joined.cu_seqlens).tolist() == [
+        n for r in laid for n in np.diff(r.cu_seqlens).tolist()
+    ]
     assert joined.cu_seqlens.dtype == np.int32
 
 
@@ -77,4 +89,8 @@ def test_pieces_that_do_not_fit_are_no_row() -> None:
 
 def test_nothing_but_padding() -> None:
     row = concatenate([], 3)
-    assert (row.input_ids.tolist(), row.labels.tolist(), row.cu_seqlens.tolist()) == ([0] * 3, [-100] * 3, [0, 3])
+    assert (row.input_ids.tolist(), row.labels.tolist(), row.cu_seqlens.tolist()) == (
+        [0] * 3,
+        [-100] * 3,
+        [0, 3],
+    )

@@ -12,7 +12,12 @@ from ropewalk.data.loading.loader import BatchLoader
 from ropewalk.data.loading.packed import PackedSequences
 from ropewalk.launch.config.compose import compose
 
-ROWS = [[(4, 3, 6), (0, 0, 4)], [(2, 15, 1), (3, 0, 9)], [(5, 0, 10)], [(1, 2, 3), (5, 2, 4), (0, 0, 2)]]
+ROWS = [
+    [(4, 3, 6), (0, 0, 4)],
+    [(2, 15, 1), (3, 0, 9)],
+    [(5, 0, 10)],
+    [(1, 2, 3), (5, 2, 4), (0, 0, 2)],
+]
 
 
 def read(folder: Path, silent: tuple[int, ...]) -> PackedSequences:
@@ -23,7 +28,9 @@ def read(folder: Path, silent: tuple[int, ...]) -> PackedSequences:
 
 
 @pytest.mark.parametrize("silent", [(0,), (1,)])
-def test_labels_of_a_silent_source_are_ignored_and_the_rest_is_as_it_was(tmp_path: Path, silent: tuple[int]) -> None:
+def test_labels_of_a_silent_source_are_ignored_and_the_rest_is_as_it_was(
+    tmp_path: Path, silent: tuple[int]
+) -> None:
     whole, found = read(tmp_path / "a", ()), read(tmp_path / "b", silent)
     for number in range(len(ROWS)):
         row, full = found[number], whole[number]
@@ -52,7 +59,11 @@ def test_labels_of_a_step_are_those_of_all_its_rows_at_any_degree(tmp_path: Path
             for s in range(sp_size)
         ]
         for step in range(3):
-            there = sum(int((row.labels != -100).sum()) for feed in feeds for row in feed.micro_batches([step]))
+            there = sum(
+                int((row.labels != -100).sum())
+                for feed in feeds
+                for row in feed.micro_batches([step])
+            )
             assert {feed.labels(step) for feed in feeds} == {there}
 
 
@@ -71,10 +82,15 @@ def test_a_silent_source_changes_what_is_taught_and_no_plan(place: Place) -> Non
     )
     assert rows["notes"]["targets"] == 0
     assert rows["notes"]["context_only"] == before.ledger["plan"]["targets"] - there > 0
-    assert f"notes: context only: its {rows['notes']['context_only']:,} labels count in no loss" in ran.ledger["notes"]
+    assert (
+        f"notes: context only: its {rows['notes']['context_only']:,} labels count in no loss"
+        in ran.ledger["notes"]
+    )
 
 
 def test_someone_must_teach() -> None:
     words = [f"data.sources.{name}.loss=false" for name in ("stdlib", "repeat", "passkey")]
-    with pytest.raises(ConfigError, match="data.sources have loss false, all of them; at least one must teach"):
+    with pytest.raises(
+        ConfigError, match="data.sources have loss false, all of them; at least one must teach"
+    ):
         compose(["recipe=demo", *words])

@@ -21,9 +21,13 @@ def numbers_of_step(step: int, *, seed: int, count: int, batch: int) -> list[int
 
 @settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 100), st.integers(0, 3), st.integers(1, 3))
-def test_steps_cover_each_sequence_once_an_epoch(count: int, batch: int, seed: int, epochs: int) -> None:
+def test_steps_cover_each_sequence_once_an_epoch(
+    count: int, batch: int, seed: int, epochs: int
+) -> None:
     steps = -(-count * epochs // batch)
-    seen = [t for step in range(steps) for t in global_batch(step, seed=seed, count=count, batch=batch)]
+    seen = [
+        t for step in range(steps) for t in global_batch(step, seed=seed, count=count, batch=batch)
+    ]
     assert len(seen) == steps * batch
     for epoch in range(epochs):
         part = seen[epoch * count : (epoch + 1) * count]
@@ -93,14 +97,19 @@ def test_ranks_share_out_the_batch_whatever_the_deal(
 
 def test_equal_work_is_dealt_by_number() -> None:
     turns = [SequenceRef(n, 0) for n in (3, 0, 2, 1)]
-    assert [local_batch(turns, r, 2, lambda _: 5) for r in (0, 1)] == [[(0, 0), (3, 0)], [(1, 0), (2, 0)]]
+    assert [local_batch(turns, r, 2, lambda _: 5) for r in (0, 1)] == [
+        [(0, 0), (3, 0)],
+        [(1, 0), (2, 0)],
+    ]
 
 
 @pytest.fixture
 def sequences(tmp_path: Path) -> PackedSequences:
     """Six sequences of 12 tokens."""
     rows = [[(d, 0, 1 + d), (d + 1, 0, 11 - d)] for d in range(6)]
-    return written(tmp_path, [1000 * d + np.arange(20) for d in range(7)], rows, seq_len=12).sequences()
+    return written(
+        tmp_path, [1000 * d + np.arange(20) for d in range(7)], rows, seq_len=12
+    ).sequences()
 
 
 def test_micro_batches_are_the_ranks_sequences_end_to_end(sequences: PackedSequences) -> None:
@@ -110,8 +119,12 @@ def test_micro_batches_are_the_ranks_sequences_end_to_end(sequences: PackedSeque
         rows = list(feed.micro_batches([4]))
         assert len(rows) == 3 and {len(row.input_ids) for row in rows} == {24}
         seen += [tuple(row.input_ids[at : at + 12].tolist()) for row in rows for at in (0, 12)]
-        assert feed.labels(4) == sum(int((sequences[t.number].labels >= 0).sum()) for t in feed.turns(4))
-    assert Counter(seen) == Counter(tuple(sequences[t.number].input_ids.tolist()) for t in feed.turns(4))
+        assert feed.labels(4) == sum(
+            int((sequences[t.number].labels >= 0).sum()) for t in feed.turns(4)
+        )
+    assert Counter(seen) == Counter(
+        tuple(sequences[t.number].input_ids.tolist()) for t in feed.turns(4)
+    )
 
 
 @pytest.mark.parametrize("micro", [1, 2, 3])
@@ -122,16 +135,22 @@ def test_slices_of_a_micro_batch_are_those_of_the_whole_line(
     words = {"seed": 0, "micro": micro, "accumulated": 2}
     whole = list(BatchLoader(sequences, **words).micro_batches([0, 1]))
     parts = [
-        list(BatchLoader(sequences, **words, sp_rank=r, sp_size=sp_size).micro_batches([0, 1])) for r in range(sp_size)
+        list(BatchLoader(sequences, **words, sp_rank=r, sp_size=sp_size).micro_batches([0, 1]))
+        for r in range(sp_size)
     ]
     for row, slices in zip(whole, zip(*parts, strict=True), strict=True):
         for name in ("input_ids", "labels", "position_ids"):
-            assert np.concatenate([getattr(s, name) for s in slices]).tolist() == getattr(row, name).tolist()
+            assert (
+                np.concatenate([getattr(s, name) for s in slices]).tolist()
+                == getattr(row, name).tolist()
+            )
         assert {len(s.input_ids) for s in slices} == {12 * micro // sp_size}
         assert all(s.cu_seqlens.tolist() == row.cu_seqlens.tolist() for s in slices)
 
 
-@pytest.mark.parametrize(("micro", "sp_size", "more"), [(1, 5, 3), (2, 5, 1), (3, 7, 6), (1, 24, 12)])
+@pytest.mark.parametrize(
+    ("micro", "sp_size", "more"), [(1, 5, 3), (2, 5, 1), (3, 7, 6), (1, 24, 12)]
+)
 def test_a_line_that_does_not_divide_ends_in_padding_of_its_own(
     sequences: PackedSequences, micro: int, sp_size: int, more: int
 ) -> None:
@@ -142,21 +161,30 @@ def test_a_line_that_does_not_divide_ends_in_padding_of_its_own(
     slices = [next(feed.micro_batches([0])) for feed in feeds]
     padding = {"input_ids": [0] * more, "labels": [-100] * more, "position_ids": list(range(more))}
     for name, added in padding.items():
-        assert np.concatenate([getattr(s, name) for s in slices]).tolist() == getattr(whole, name).tolist() + added
+        assert (
+            np.concatenate([getattr(s, name) for s in slices]).tolist()
+            == getattr(whole, name).tolist() + added
+        )
     assert {len(s.input_ids) for s in slices} == {(12 * micro + more) // sp_size}
     borders = [*whole.cu_seqlens.tolist(), 12 * micro + more]
     assert all(s.cu_seqlens.tolist() == borders for s in slices)
-    assert {len(feed.sources_of(feed.mine(0)[0])) for feed in feeds} == {(12 * micro + more) // sp_size}
+    assert {len(feed.sources_of(feed.mine(0)[0])) for feed in feeds} == {
+        (12 * micro + more) // sp_size
+    }
 
 
 def test_a_feed_that_starts_later_goes_on_as_the_whole_one(sequences: PackedSequences) -> None:
     """Resume needs the number of the step and nothing else."""
     feed = BatchLoader(sequences, seed=2, micro=1, accumulated=5)
     whole, later = feed.micro_batches(range(8)), feed.micro_batches(range(3, 8))
-    assert [r.input_ids.tolist() for r in islice(whole, 15, None)] == [r.input_ids.tolist() for r in later]
+    assert [r.input_ids.tolist() for r in islice(whole, 15, None)] == [
+        r.input_ids.tolist() for r in later
+    ]
 
 
-def test_a_joined_row_of_slices_keeps_the_borders_of_whole_sequences(sequences: PackedSequences) -> None:
+def test_a_joined_row_of_slices_keeps_the_borders_of_whole_sequences(
+    sequences: PackedSequences,
+) -> None:
     halves = [sequences.read(n, 0, 0, 6) for n in (0, 1)]
     joined = collate(halves)
     assert isinstance(joined, Row) and joined.cu_seqlens.tolist() == [0, 1, 12, 14, 24]

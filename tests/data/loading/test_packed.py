@@ -64,13 +64,17 @@ def test_marks_stand_around_a_document_and_not_around_a_piece(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_counts_off_the_plan_are_what_the_row_holds(sequences: PackedSequences, number: int) -> None:
+def test_counts_off_the_plan_are_what_the_row_holds(
+    sequences: PackedSequences, number: int
+) -> None:
     row = sequences[number]
     assert sequences.labels(number) == int((row.labels != -100).sum())
     assert sequences.work(number) == sum(n * n for n in np.diff(row.cu_seqlens).tolist())
 
 
-def test_a_slice_ends_with_the_first_token_of_the_next_and_has_the_borders_of_all(sequences: PackedSequences) -> None:
+def test_a_slice_ends_with_the_first_token_of_the_next_and_has_the_borders_of_all(
+    sequences: PackedSequences,
+) -> None:
     """By hand: a border before the slice, one inside, and an end inside a piece."""
     part = sequences.read(0, low=4, high=8)
     assert part.input_ids.tolist() == [4007, 4008, 0, 1]
@@ -100,11 +104,17 @@ def choices(draw: st.DrawFn) -> dict[str, Any]:
 def read_from(folder: Path, case: dict[str, Any]) -> PackedSequences:
     documents = [1000 * d + np.arange(n) for d, n in enumerate(case["lengths"])]
     marks = (case["begin"] is not None) + (case["end"] is not None)
-    rows = packed(case["lengths"], case["seq_len"], packer=case["packer"], seed=case["seed"], marks=marks)
+    rows = packed(
+        case["lengths"], case["seq_len"], packer=case["packer"], seed=case["seed"], marks=marks
+    )
     facts = {k: case[k] for k in ("seq_len", "begin", "end", "document_mask", "positions")}
     found = written(folder, documents, rows, **facts)
     if case["chunks"]:
-        skips = {"target_length": 4 * case["seq_len"], "chunks": case["chunks"], "seed": case["seed"]}
+        skips = {
+            "target_length": 4 * case["seq_len"],
+            "chunks": case["chunks"],
+            "seed": case["seed"],
+        }
         found = replace(found, pose=skips)
     return found.sequences()
 
@@ -117,9 +127,14 @@ def test_slices_end_to_end_are_the_whole_row(case: dict[str, Any]) -> None:
         width = case["seq_len"] // case["parts"]
         for number in range(len(sequences)):
             whole = sequences.read(number, epoch=1)
-            slices = [sequences.read(number, 1, k * width, (k + 1) * width) for k in range(case["parts"])]
+            slices = [
+                sequences.read(number, 1, k * width, (k + 1) * width) for k in range(case["parts"])
+            ]
             for name in ("input_ids", "labels", "position_ids"):
-                assert np.concatenate([getattr(s, name) for s in slices]).tolist() == getattr(whole, name).tolist()
+                assert (
+                    np.concatenate([getattr(s, name) for s in slices]).tolist()
+                    == getattr(whole, name).tolist()
+                )
             assert all(s.cu_seqlens.tolist() == whole.cu_seqlens.tolist() for s in slices)
 
 
@@ -130,9 +145,13 @@ def test_rows_are_what_the_documents_say_token_by_token(case: dict[str, Any]) ->
     with tempfile.TemporaryDirectory() as folder:
         sequences = read_from(Path(folder), case)
         marks = (case["begin"] is not None) + (case["end"] is not None)
-        rows = packed(case["lengths"], case["seq_len"], packer=case["packer"], seed=case["seed"], marks=marks)
+        rows = packed(
+            case["lengths"], case["seq_len"], packer=case["packer"], seed=case["seed"], marks=marks
+        )
         texts = [
-            [BEGIN] * bool(case["begin"]) + [1000 * d + t for t in range(n)] + [END] * bool(case["end"])
+            [BEGIN] * bool(case["begin"])
+            + [1000 * d + t for t in range(n)]
+            + [END] * bool(case["end"])
             for d, n in enumerate(case["lengths"])
         ]
         for number, pieces in enumerate(rows):
@@ -140,7 +159,10 @@ def test_rows_are_what_the_documents_say_token_by_token(case: dict[str, Any]) ->
             padding = case["seq_len"] - sum(map(len, ids))
             row = sequences[number]
             assert row.input_ids.tolist() == sum(ids, []) + [0] * padding
-            assert row.labels.tolist() == [x for part in ids for x in [*part[1:], -100]] + [-100] * padding
+            assert (
+                row.labels.tolist()
+                == [x for part in ids for x in [*part[1:], -100]] + [-100] * padding
+            )
 
 
 class Watched:
@@ -187,13 +209,18 @@ def test_skipped_positions_belong_to_each_document_under_the_mask(tmp_path: Path
         assert isinstance(row, Row) and row.input_ids.tolist() == plain.input_ids.tolist()
         assert row.labels.tolist() == plain.labels.tolist()
         assert row.position_ids[[0, 10]].tolist() == [0, 0]
-        assert max(np.diff(row.position_ids[:10]).tolist()) > 1 or max(np.diff(row.position_ids[10:18]).tolist()) > 1
+        assert (
+            max(np.diff(row.position_ids[:10]).tolist()) > 1
+            or max(np.diff(row.position_ids[10:18]).tolist()) > 1
+        )
     assert len({tuple(row.position_ids.tolist()) for row in rows}) == 20
 
 
 def test_without_the_mask_the_whole_sequence_skips_as_one(tmp_path: Path) -> None:
     rows = [[(0, 0, 10), (1, 0, 8)]]
-    folders = written(tmp_path, [np.arange(20)] * 3, rows, seq_len=24, document_mask=False, positions="continue")
+    folders = written(
+        tmp_path, [np.arange(20)] * 3, rows, seq_len=24, document_mask=False, positions="continue"
+    )
     found = replace(folders, pose={"target_length": 1000, "chunks": 2, "seed": 0}).sequences()
     assert found.pose == Pose(1000, 2, 0)
     steps = np.diff(found[0].position_ids)

@@ -35,7 +35,9 @@ def positions(pose: Pose, number: int, epoch: int, lengths: list[int]) -> list[l
 def test_positions_rise_from_0_below_the_target_and_keep_the_distances_inside_chunks(
     lengths: list[int], chunks: int, target: int, number: int, epoch: int, seed: int
 ) -> None:
-    for found, length in zip(positions(Pose(target, chunks, seed), number, epoch, lengths), lengths, strict=True):
+    for found, length in zip(
+        positions(Pose(target, chunks, seed), number, epoch, lengths), lengths, strict=True
+    ):
         steps = np.diff(found)
         assert len(found) == length and found[0] == 0 and found[-1] < target
         assert (steps >= 1).all() and (steps > 1).sum() <= chunks - 1
@@ -47,7 +49,9 @@ def test_a_draw_depends_on_seed_sequence_and_epoch_and_on_nothing_else(chunks: i
     first = positions(Pose(5000, chunks, 7), 3, 1, lengths)
     assert first == positions(Pose(5000, chunks, 7), 3, 1, lengths)
     others = [(8, 3, 1), (7, 4, 1), (7, 3, 2)]
-    assert all(positions(Pose(5000, chunks, seed), n, epoch, lengths) != first for seed, n, epoch in others)
+    assert all(
+        positions(Pose(5000, chunks, seed), n, epoch, lengths) != first for seed, n, epoch in others
+    )
     assert first[0][1:] != first[1][1 : len(first[0])]
 
 
@@ -74,14 +78,18 @@ def distances(rows: list[list[int]]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("chunks", [2, 3])
-def test_distances_are_spread_as_in_the_authors_construction_and_reach_all_of_the_target(chunks: int) -> None:
+def test_distances_are_spread_as_in_the_authors_construction_and_reach_all_of_the_target(
+    chunks: int,
+) -> None:
     length, target, draws = 12, 40, 6000
     rng, pose = random.Random(0), Pose(target, chunks, 0)
     ours = [row for n in range(draws // 6) for row in positions(pose, n, 0, [length] * 6)]
     found = distances(ours)
     wanted = distances([authors(rng, length, target, chunks) for _ in range(draws)])
     assert len(found) == target and (found[1:] > 0).all()
-    assert np.abs(found - wanted).max() < 0.04 * wanted[1:].max() and found[1:].sum() == pytest.approx(66)
+    assert np.abs(found - wanted).max() < 0.04 * wanted[1:].max() and found[
+        1:
+    ].sum() == pytest.approx(66)
 
 
 def test_skips_and_cuts_are_even() -> None:

@@ -25,17 +25,23 @@ ALL = np.ones(4, dtype=bool)
 
 
 def test_without_a_budget_each_usable_document_comes_once() -> None:
-    share = SamplingRounds.of("a", LENGTHS, np.array([True, False, True, True]), KEYS[:4], 0).take(None)
+    share = SamplingRounds.of("a", LENGTHS, np.array([True, False, True, True]), KEYS[:4], 0).take(
+        None
+    )
     assert sorted(documents(share)) == [(0, 10), (2, 30), (3, 40)]
     assert (share.tokens, share.epochs) == (80, 1.0)
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(1, 3000), st.integers(0, 5))
-def test_a_budget_is_met_to_the_token_and_repeats_whole_epochs(lengths: list[int], budget: int, seed: int) -> None:
-    share = SamplingRounds.of("a", np.array(lengths), np.ones(len(lengths), bool), KEYS[: len(lengths)], seed).take(
-        budget
-    )
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(1, 3000), st.integers(0, 5)
+)
+def test_a_budget_is_met_to_the_token_and_repeats_whole_epochs(
+    lengths: list[int], budget: int, seed: int
+) -> None:
+    share = SamplingRounds.of(
+        "a", np.array(lengths), np.ones(len(lengths), bool), KEYS[: len(lengths)], seed
+    ).take(budget)
     taken = Counter(index for index, _ in documents(share))
     assert sum(length for _, length in documents(share)) == share.tokens == budget
     assert all(length == lengths[index] for index, length in documents(share)[:-1])
@@ -78,10 +84,16 @@ def test_budgets(weights: dict, available: dict, tokens: int | None, wanted: dic
 def test_one_more_document_moves_no_other() -> None:
     """The order goes by each document's key: a source read in another order, or with one more, mixes the rest the same."""
     lengths, usable = np.arange(1, 51), np.ones(50, bool)
-    whole = [KEYS[i] for i in SamplingRounds.of("a", lengths, usable, KEYS[:50], 0).take(None).index]
-    fewer = [KEYS[i] for i in SamplingRounds.of("a", lengths[:49], usable[:49], KEYS[:49], 0).take(None).index]
+    whole = [
+        KEYS[i] for i in SamplingRounds.of("a", lengths, usable, KEYS[:50], 0).take(None).index
+    ]
+    fewer = [
+        KEYS[i]
+        for i in SamplingRounds.of("a", lengths[:49], usable[:49], KEYS[:49], 0).take(None).index
+    ]
     backwards = [
-        KEYS[:50][::-1][i] for i in SamplingRounds.of("a", lengths[::-1], usable, KEYS[:50][::-1], 0).take(None).index
+        KEYS[:50][::-1][i]
+        for i in SamplingRounds.of("a", lengths[::-1], usable, KEYS[:50][::-1], 0).take(None).index
     ]
     assert [k for k in whole if k != KEYS[49]] == fewer
     assert backwards == whole
@@ -89,11 +101,17 @@ def test_one_more_document_moves_no_other() -> None:
 
 def test_ranks_are_even_and_unlike_for_other_seeds_labels_and_epochs() -> None:
     keys = np.arange(100_000, dtype=np.uint64)
-    draws = [hash_random.sort_keys(*a) for a in ((0, "a", keys), (1, "a", keys), (0, "b", keys), (0, "a", keys, 1))]
+    draws = [
+        hash_random.sort_keys(*a)
+        for a in ((0, "a", keys), (1, "a", keys), (0, "b", keys), (0, "a", keys, 1))
+    ]
     for found in draws:
         assert len(np.unique(found)) == len(keys)
         assert (
-            np.abs(np.bincount((found >> np.uint64(60)).astype(int), minlength=16) / len(keys) - 1 / 16).max() < 0.004
+            np.abs(
+                np.bincount((found >> np.uint64(60)).astype(int), minlength=16) / len(keys) - 1 / 16
+            ).max()
+            < 0.004
         )
     for other in draws[1:]:
         assert abs(np.corrcoef(draws[0].astype(float), other.astype(float))[0, 1]) < 0.02
@@ -103,7 +121,9 @@ def by_definition(
     lengths: list[int], usable: list[bool], budget: int | None, seed: int, rates: list[float]
 ) -> list[tuple[int, int, int]]:
     """`(document, tokens, times before)`, document by document and round by round, as the module's first lines say."""
-    start = [float(r >> np.uint64(32)) / 2**32 for r in hash_random.sort_keys(seed, "a:repeats", KEYS)]
+    start = [
+        float(r >> np.uint64(32)) / 2**32 for r in hash_random.sort_keys(seed, "a:repeats", KEYS)
+    ]
     found: list[tuple[int, int, int]] = []
     before, k = [0] * len(lengths), 0
     while k < 1 if budget is None else sum(n for _, n, _ in found) < budget:
@@ -111,7 +131,13 @@ def by_definition(
         coming = []
         for d, rate in enumerate(rates):
             while usable[d] and before[d] < floor(rate * k + start[d]):
-                coming.append((int(hash_random.sort_keys(seed, "a", KEYS[d : d + 1], before[d])[0]), d, before[d]))
+                coming.append(
+                    (
+                        int(hash_random.sort_keys(seed, "a", KEYS[d : d + 1], before[d])[0]),
+                        d,
+                        before[d],
+                    )
+                )
                 before[d] += 1
         for _, d, times in sorted(coming):
             left = lengths[d] if budget is None else budget - sum(n for _, n, _ in found)
@@ -148,7 +174,9 @@ def test_expected_repeats_are_the_definition(case: tuple, budget: int | None, se
 def counted(rates: float, rounds: int, seed: int = 0, count: int = 100_000) -> np.ndarray:
     """(documents,) how often each of many comes in so many rounds."""
     keys = np.arange(count, dtype=np.uint64)
-    given = SamplingRounds.of("a", np.ones(count, np.int64), np.ones(count, bool), keys, seed, np.full(count, rates))
+    given = SamplingRounds.of(
+        "a", np.ones(count, np.int64), np.ones(count, bool), keys, seed, np.full(count, rates)
+    )
     return np.bincount(given.takings(rounds)[0], minlength=count)
 
 
@@ -177,8 +205,12 @@ def test_another_seed_keeps_other_documents() -> None:
 def test_what_is_kept_does_not_depend_on_order_or_on_other_documents() -> None:
     lengths, rates = np.arange(1, 61), np.where(np.arange(60) % 2, 0.3, 1.6)
     whole = SamplingRounds.of("a", lengths, np.ones(60, bool), KEYS, 0, rates).take(None)
-    back = SamplingRounds.of("a", lengths[::-1], np.ones(60, bool), KEYS[::-1], 0, rates[::-1]).take(None)
-    some = SamplingRounds.of("a", lengths[:40], np.ones(40, bool), KEYS[:40], 0, rates[:40]).take(None)
+    back = SamplingRounds.of(
+        "a", lengths[::-1], np.ones(60, bool), KEYS[::-1], 0, rates[::-1]
+    ).take(None)
+    some = SamplingRounds.of("a", lengths[:40], np.ones(40, bool), KEYS[:40], 0, rates[:40]).take(
+        None
+    )
     assert whole.key.tolist() == back.key.tolist() and whole.taken.tolist() == back.taken.tolist()
     assert [k for k in whole.key.tolist() if k in set(KEYS[:40].tolist())] == some.key.tolist()
 
@@ -187,7 +219,8 @@ def test_rates_that_are_all_one_change_nothing() -> None:
     lengths = np.arange(1, 61)
     for budget in (None, 500, 5000):
         one, two = (
-            SamplingRounds.of("a", lengths, lengths > 3, KEYS, 0, rates).take(budget) for rates in (1.0, np.ones(60))
+            SamplingRounds.of("a", lengths, lengths > 3, KEYS, 0, rates).take(budget)
+            for rates in (1.0, np.ones(60))
         )
         assert documents(one) == documents(two) and one.epoch.tolist() == two.epoch.tolist()
 
@@ -196,9 +229,9 @@ def test_long_documents_get_the_tokens_that_fu_gives_them() -> None:
     """Half the tokens in documents below 4K, half above: with 0.1 the short ones are 1/11 of a budget of whole rounds."""
     lengths = np.array([1000] * 3200 + [32_000] * 100)
     keys = np.array([hash_random.document_key(str(d)) for d in range(3300)], dtype=np.uint64)
-    share = SamplingRounds.of("a", lengths, np.ones(3300, bool), keys, 0, np.where(lengths < 4096, 0.1, 1.0)).take(
-        3_520_000 * 10
-    )
+    share = SamplingRounds.of(
+        "a", lengths, np.ones(3300, bool), keys, 0, np.where(lengths < 4096, 0.1, 1.0)
+    ).take(3_520_000 * 10)
     short = int(share.taken[lengths[share.index] < 4096].sum())
     assert abs(short / share.tokens - 1 / 11) < 0.001
     assert Counter(share.index[lengths[share.index] < 4096].tolist()).most_common(1)[0][1] == 1
@@ -206,15 +239,21 @@ def test_long_documents_get_the_tokens_that_fu_gives_them() -> None:
 
 @pytest.mark.parametrize("rates", [np.zeros(4), 0.0])
 def test_a_source_whose_documents_are_all_weighted_to_nothing_is_refused(rates: np.ndarray) -> None:
-    with pytest.raises(DataError, match=r"data\.sources\.a has no tokens to train on; .* length weight above 0"):
+    with pytest.raises(
+        DataError, match=r"data\.sources\.a has no tokens to train on; .* length weight above 0"
+    ):
         SamplingRounds.of("a", LENGTHS, ALL, KEYS[:4], 0, rates).take(100)
 
 
-WEIGHTS = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 1000).map(lambda n: n / 100), min_size=1)
+WEIGHTS = st.dictionaries(
+    st.sampled_from("abcdef"), st.integers(0, 1000).map(lambda n: n / 100), min_size=1
+)
 
 
 @given(WEIGHTS, st.integers(0, 10**13))
-def test_shares_add_up_to_the_token_and_none_is_a_token_off(weights: dict[str, float], total: int) -> None:
+def test_shares_add_up_to_the_token_and_none_is_a_token_off(
+    weights: dict[str, float], total: int
+) -> None:
     """Hamilton's method: rounded down or up, and whoever was rounded up had at least the remainder of whoever was not."""
     found, whole = split(total, weights), sum(Fraction(round(w * 100)) for w in weights.values())
     if not whole:
@@ -225,7 +264,9 @@ def test_shares_add_up_to_the_token_and_none_is_a_token_off(weights: dict[str, f
     rest = {name: exact[name] - floor(exact[name]) for name in weights}
     up = [name for name in weights if found[name] == floor(exact[name]) + 1]
     assert all(found[name] == floor(exact[name]) for name in weights if name not in up)
-    assert not up or min(rest[n] for n in up) >= max((rest[n] for n in weights if n not in up), default=0)
+    assert not up or min(rest[n] for n in up) >= max(
+        (rest[n] for n in weights if n not in up), default=0
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,9 @@ def supply(
     sizes: list[int], buckets: dict[str, float], rates: float = 1.0, seed: int = 0, name: str = "a"
 ) -> BucketedSource:
     lengths, usable = np.array(sizes), np.ones(len(sizes), bool)
-    return BucketedSource.of(name, lengths, lengths, usable, KEYS[: len(sizes)], seed, rates, rules(buckets))
+    return BucketedSource.of(
+        name, lengths, lengths, usable, KEYS[: len(sizes)], seed, rates, rules(buckets)
+    )
 
 
 def bucket(size: int) -> str:
@@ -30,12 +32,16 @@ def bucket(size: int) -> str:
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 49), min_size=1, max_size=30), st.integers(1, 3000), st.integers(0, 3))
+@given(
+    st.lists(st.integers(1, 49), min_size=1, max_size=30), st.integers(1, 3000), st.integers(0, 3)
+)
 def test_each_bucket_gives_its_share_to_the_token(sizes: list[int], budget: int, seed: int) -> None:
     """Counted document by document; a bucket that has none gives its share to the others, by theirs."""
     share = supply(sizes, SMALL, seed=seed).take(budget)
     assert share.tokens == budget
-    there = {text: Fraction(str(weight)) for text, weight in SMALL.items() if text in map(bucket, sizes)}
+    there = {
+        text: Fraction(str(weight)) for text, weight in SMALL.items() if text in map(bucket, sizes)
+    }
     taken = dict.fromkeys(there, 0)
     for index, tokens in zip(share.index.tolist(), share.taken.tolist(), strict=True):
         assert 0 < tokens <= sizes[index]
@@ -51,7 +57,10 @@ def test_two_thirds_short_and_a_third_long_by_hand() -> None:
     share = given.take(100_000)
     assert int(share.taken[share.index < 40].sum()) == 66_000
     assert given.told(100_000) == {
-        "buckets": {"<8K": {"asked": 66_000, "taken": 66_000}, ">=8K": {"asked": 34_000, "taken": 34_000}}
+        "buckets": {
+            "<8K": {"asked": 66_000, "taken": 66_000},
+            ">=8K": {"asked": 34_000, "taken": 34_000},
+        }
     }
     assert (share.repeats, round(share.epochs, 6)) == (2, round(100 / 140, 6))
 
@@ -88,7 +97,8 @@ def test_without_buckets_a_budget_is_met_as_without_ranges() -> None:
 
 def test_source_that_has_only_what_is_not_asked_for_is_refused() -> None:
     with pytest.raises(
-        DataError, match=r"^data\.buckets asks for >=8K alone; .* and a has none; give another bucket a share"
+        DataError,
+        match=r"^data\.buckets asks for >=8K alone; .* and a has none; give another bucket a share",
     ):
         supply([1000] * 5, {"<8K": 0, ">=8K": 1}).take(100)
 
@@ -97,7 +107,8 @@ def test_bucket_in_which_no_source_has_a_document_is_refused() -> None:
     short, long = supply([1000], OLMO3), supply([9000], OLMO3, name="b")
     refuse_empty({"a": short, "b": long})
     with pytest.raises(
-        DataError, match=r"^data\.buckets >=8K is 0\.34; a bucket must hold a training document, and no source has"
+        DataError,
+        match=r"^data\.buckets >=8K is 0\.34; a bucket must hold a training document, and no source has",
     ):
         refuse_empty({"a": short})
 

@@ -25,7 +25,9 @@ def store_of(lengths: list[int], held: list[bool] | None = None, first: int = 0)
     """Token t of document d is 1000 (d + first) + t."""
     sizes = np.array(lengths, dtype=np.int64)
     offset = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
-    tokens = np.concatenate([1000 * (first + d) + 100 + np.arange(n) for d, n in enumerate(lengths)])
+    tokens = np.concatenate(
+        [1000 * (first + d) + 100 + np.arange(n) for d, n in enumerate(lengths)]
+    )
     heldout = np.array(held if held is not None else [False] * len(lengths))
     return Store(
         tokens,
@@ -70,7 +72,9 @@ class Case:
             if self.tokens_of(n)
         }
         self.shares = {
-            n: SamplingRounds.of(n, o.lengths, o.usable, self.stores[n].key, self.seed).take(self.budget)
+            n: SamplingRounds.of(n, o.lengths, o.usable, self.stores[n].key, self.seed).take(
+                self.budget
+            )
             for n, o in self.offers.items()
         }
 
@@ -83,7 +87,11 @@ class Case:
         for d, (length, held) in enumerate(zip(self.lengths[name], self.held[name], strict=True)):
             number = self.first[name] + d
             ids = [1000 * number + 100 + t for t in range(length)]
-            ids = [BEGIN] * (self.marks.begin is not None) + ids + [END] * (self.marks.end is not None)
+            ids = (
+                [BEGIN] * (self.marks.begin is not None)
+                + ids
+                + [END] * (self.marks.end is not None)
+            )
             too_long = len(ids) > self.most(name)
             if held or (too_long and self.overlong == "drop"):
                 continue
@@ -93,7 +101,9 @@ class Case:
     def build(self, seed: int | None = None, names: tuple[str, ...] = NAMES) -> list[list[Piece]]:
         shares = {n: self.shares[n] for n in names if n in self.shares}
         seed = self.seed if seed is None else seed
-        found = plan.build(shares, self.first, self.seq_len, self.min_piece, seed, (), self.packer, self.piece_len)
+        found = plan.build(
+            shares, self.first, self.seq_len, self.min_piece, seed, (), self.packer, self.piece_len
+        )
         return rows_of(found)
 
     def source(self, document: int) -> str:
@@ -109,11 +119,15 @@ class Case:
 def cases(draw: st.DrawFn, budget: bool = False) -> Case:
     seq_len = draw(st.integers(4, 60))
     min_piece = draw(st.integers(1, seq_len // 2))
-    lengths = {n: draw(st.lists(st.integers(1, 3 * seq_len), min_size=1, max_size=15)) for n in NAMES}
+    lengths = {
+        n: draw(st.lists(st.integers(1, 3 * seq_len), min_size=1, max_size=15)) for n in NAMES
+    }
     case = {
         "lengths": lengths,
         "held": {n: [draw(st.integers(0, 3)) == 0 for _ in lengths[n]] for n in NAMES},
-        "piece_len": {n: draw(st.integers(max(3, min_piece), seq_len)) for n in NAMES if draw(st.booleans())},
+        "piece_len": {
+            n: draw(st.integers(max(3, min_piece), seq_len)) for n in NAMES if draw(st.booleans())
+        },
         "packer": draw(st.sampled_from(sorted(PACKERS))),
         "overlong": draw(st.sampled_from(["split", "truncate", "drop"])),
         "marks": BoundaryTokens(*(draw(st.sampled_from([None, i])) for i in (BEGIN, END))),
@@ -145,7 +159,10 @@ def test_a_budget_is_in_the_plan_to_the_token_however_often_documents_repeat(cas
         for index, length in zip(share.index.tolist(), share.taken.tolist(), strict=True):
             wanted.update((case.first[name] + index, t) for t in range(length))
     pieces = [p for row in case.build() for p in row]
-    assert Counter((p.document, t) for p in pieces for t in range(p.start, p.start + p.length)) == wanted
+    assert (
+        Counter((p.document, t) for p in pieces for t in range(p.start, p.start + p.length))
+        == wanted
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -161,7 +178,11 @@ def test_no_piece_and_no_sequence_is_too_long(case: Case) -> None:
 @given(cases())
 def test_pieces_of_a_document_lie_side_by_side_in_its_order(case: Case) -> None:
     for row in case.build():
-        assert all(a.start < b.start for a, b in zip(row, row[1:], strict=False) if a.document == b.document)
+        assert all(
+            a.start < b.start
+            for a, b in zip(row, row[1:], strict=False)
+            if a.document == b.document
+        )
         changes = sum(a.document != b.document for a, b in zip(row, row[1:], strict=False))
         assert changes + 1 == len({p.document for p in row})
 
@@ -237,8 +258,17 @@ def test_another_seed_gives_another_plan_of_the_same_tokens(packer: str) -> None
 def test_two_piece_lengths_live_in_one_plan(packer: str) -> None:
     """ProLong's 512K and 64K pieces, in small."""
     lengths = {"a": [100, 128, 40], "b": [100, 128, 40]}
-    case = plain(packer, lengths=lengths, held={n: [False] * 3 for n in NAMES}, seq_len=128, piece_len={"b": 32})
-    longest = {n: max(p.length for r in case.build() for p in r if case.source(p.document) == n) for n in NAMES}
+    case = plain(
+        packer,
+        lengths=lengths,
+        held={n: [False] * 3 for n in NAMES},
+        seq_len=128,
+        piece_len={"b": 32},
+    )
+    longest = {
+        n: max(p.length for r in case.build() for p in r if case.source(p.document) == n)
+        for n in NAMES
+    }
     assert longest["b"] == 32
     assert longest["a"] > 60
 
@@ -254,9 +284,13 @@ def test_documents_of_a_source_that_must_stay_whole_are_kept_whole() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 12), st.sampled_from([None, BEGIN]), st.sampled_from([None, END]))
-def test_marks_read_every_stretch_of_a_document(size: int, begin: int | None, end: int | None) -> None:
+def test_marks_read_every_stretch_of_a_document(
+    size: int, begin: int | None, end: int | None
+) -> None:
     marks, opened = BoundaryTokens(begin, end), store_of([5, size, 3])
-    whole = [BEGIN] * (begin is not None) + [1100 + t for t in range(size)] + [END] * (end is not None)
+    whole = (
+        [BEGIN] * (begin is not None) + [1100 + t for t in range(size)] + [END] * (end is not None)
+    )
     for start in range(len(whole)):
         for stop in range(start + 1, len(whole) + 1):
             assert marks.read(opened, 1, start, stop - start).tolist() == whole[start:stop]
@@ -271,13 +305,17 @@ def test_too_long_a_document_is_refused_by_name_with_the_way_out() -> None:
         overlong.offer("a", opened, 64, "error", BoundaryTokens())
     assert overlong.offer("a", opened, 100, "error", BoundaryTokens()).tokens == 180
     with pytest.raises(
-        DataError, match=r"document 3\.txt .* has 101 tokens with data\.begin and data\.end and a piece"
+        DataError,
+        match=r"document 3\.txt .* has 101 tokens with data\.begin and data\.end and a piece",
     ):
         overlong.offer("a", opened, 100, "error", BoundaryTokens(end=END))
 
 
 def test_source_that_would_be_dropped_whole_is_refused() -> None:
-    with pytest.raises(DataError, match=r"^data\.overlong is drop; .* all 2 training documents of a are longer than 5"):
+    with pytest.raises(
+        DataError,
+        match=r"^data\.overlong is drop; .* all 2 training documents of a are longer than 5",
+    ):
         overlong.offer("a", store_of([3, 6, 7], [True, False, False]), 5, "drop", BoundaryTokens())
 
 
@@ -287,13 +325,21 @@ def test_source_that_would_be_dropped_whole_is_refused() -> None:
         ("split", (None, None), 30, 0, 0),
         ("split", (BEGIN, END), 30, 6, 0),
         ("truncate", (None, None), 20, 0, 10),
-        ("truncate", (BEGIN, END), 19, 5, 11),  # the first just fits, the last keeps its begin and 9 tokens
+        (
+            "truncate",
+            (BEGIN, END),
+            19,
+            5,
+            11,
+        ),  # the first just fits, the last keeps its begin and 9 tokens
         ("truncate", (None, END), 20, 2, 10),
         ("drop", (None, None), 10, 0, 0),
         ("drop", (BEGIN, END), 10, 4, 0),
     ],
 )
-def test_account_by_hand(policy: str, ids: tuple[int | None, int | None], tokens: int, marks: int, cut: int) -> None:
+def test_account_by_hand(
+    policy: str, ids: tuple[int | None, int | None], tokens: int, marks: int, cut: int
+) -> None:
     """Documents of 8, 2 and 20 tokens, pieces of 10."""
     opened, chosen = store_of([8, 2, 20]), BoundaryTokens(*ids)
     offer = overlong.offer("a", opened, 10, policy, chosen)

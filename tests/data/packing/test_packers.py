@@ -11,7 +11,9 @@ from pieces import Piece, pack
 
 from ropewalk.data.packing.packers import PACKERS, best_fit, best_fit_bins, concat, parts, single
 
-SIZES = st.integers(1, 300).flatmap(lambda room: st.tuples(st.lists(st.integers(1, room), max_size=60), st.just(room)))
+SIZES = st.integers(1, 300).flatmap(
+    lambda room: st.tuples(st.lists(st.integers(1, room), max_size=60), st.just(room))
+)
 ROOMS = st.integers(2, 100)
 
 
@@ -62,18 +64,24 @@ def test_best_fit_of_long_bins_equals_the_slow_one() -> None:
     """Rooms in many words of the bit table, more than the property tests reach."""
     rng = random.Random(0)
     sizes = [min(int(rng.lognormvariate(7, 1.5)) + 1, 131_072) for _ in range(1500)]
-    filled = np.bincount(best_fit_bins(np.array(sizes), 131_072), weights=sizes).astype(int).tolist()
+    filled = (
+        np.bincount(best_fit_bins(np.array(sizes), 131_072), weights=sizes).astype(int).tolist()
+    )
     assert sorted(filled) == sorted(slow_best_fit(sizes, 131_072))
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 120), max_size=30), ROOMS, st.randoms(use_true_random=False))
-def test_fill_of_best_fit_does_not_depend_on_the_order(lengths: list[int], room: int, rng: random.Random) -> None:
+def test_fill_of_best_fit_does_not_depend_on_the_order(
+    lengths: list[int], room: int, rng: random.Random
+) -> None:
     shuffled = list(lengths)
     rng.shuffle(shuffled)
     one, two = (pack(best_fit, given, room, 1) for given in (lengths, shuffled))
     assert Counter(tuple(sorted(p.length for p in row)) for row in one).total() == len(two)
-    assert sorted(sum(p.length for p in row) for row in one) == sorted(sum(p.length for p in row) for row in two)
+    assert sorted(sum(p.length for p in row) for row in one) == sorted(
+        sum(p.length for p in row) for row in two
+    )
 
 
 def test_sequences_of_best_fit_are_not_long_to_short() -> None:
@@ -103,7 +111,9 @@ def test_concat_is_slices_of_all_documents_end_to_end(lengths: list[int], room: 
 @given(st.lists(st.integers(1, 120), max_size=30), ROOMS)
 def test_concat_cuts_a_document_only_where_a_sequence_ends(lengths: list[int], room: int) -> None:
     rows = pack(concat, lengths, room, 1)
-    ends = {sum(lengths[: i + 1]) for i in range(len(lengths))} | set(range(room, sum(lengths), room))
+    ends = {sum(lengths[: i + 1]) for i in range(len(lengths))} | set(
+        range(room, sum(lengths), room)
+    )
     assert np.cumsum([p.length for row in rows for p in row]).astype(int).tolist() == sorted(ends)
 
 
@@ -127,15 +137,23 @@ def documents(draw: st.DrawFn) -> tuple[list[int], list[int], int]:
 
 @settings(max_examples=300, deadline=None)
 @given(documents())
-def test_parts_are_as_long_as_can_be_but_for_the_last_cut(case: tuple[list[int], list[int], int]) -> None:
+def test_parts_are_as_long_as_can_be_but_for_the_last_cut(
+    case: tuple[list[int], list[int], int],
+) -> None:
     lengths, longest, least = case
-    pieces = list(zip(*(a.tolist() for a in parts(np.array(lengths), np.array(longest), least)), strict=True))
+    pieces = list(
+        zip(*(a.tolist() for a in parts(np.array(lengths), np.array(longest), least)), strict=True)
+    )
     assert [piece[0] for piece in pieces] == sorted(piece[0] for piece in pieces)
     for document, (length, most) in enumerate(zip(lengths, longest, strict=True)):
         found = [(start, size) for number, start, size in pieces if number == document]
-        assert [t for start, size in found for t in range(start, start + size)] == list(range(length))
+        assert [t for start, size in found for t in range(start, start + size)] == list(
+            range(length)
+        )
         assert len(found) == -(-length // most)
-        assert all(size == most for _, size in found[:-2]) and all(size <= most for _, size in found)
+        assert all(size == most for _, size in found[:-2]) and all(
+            size <= most for _, size in found
+        )
         assert found[-1][1] >= min(least, length)
         if length % most == 0 or length % most >= least:
             assert all(size == most for _, size in found[:-1])

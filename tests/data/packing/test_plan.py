@@ -23,8 +23,14 @@ def share_of(*takings: tuple[int, int, int]) -> Selection:
 def test_build_numbers_documents_across_sources_and_keeps_every_token() -> None:
     shares = {"a": share_of((0, 5, 0), (1, 30, 0)), "b": share_of((0, 12, 0), (0, 12, 1))}
     rows = rows_of(plan.build(shares, {"a": 0, "b": 2}, 16, 2, seed=0))
-    tokens = Counter((p.document, t) for row in rows for p in row for t in range(p.start, p.start + p.length))
-    wanted = {(0, t): 1 for t in range(5)} | {(1, t): 1 for t in range(30)} | {(2, t): 2 for t in range(12)}
+    tokens = Counter(
+        (p.document, t) for row in rows for p in row for t in range(p.start, p.start + p.length)
+    )
+    wanted = (
+        {(0, t): 1 for t in range(5)}
+        | {(1, t): 1 for t in range(30)}
+        | {(2, t): 2 for t in range(12)}
+    )
     assert tokens == wanted
 
 
@@ -36,7 +42,9 @@ def test_build_depends_on_the_seed_alone() -> None:
 
 def peak_of(packer: str, documents: int) -> int:
     rng = np.random.default_rng(0)
-    share = share_of(*((i, size, 0) for i, size in enumerate(rng.lognormal(7, 1.3, documents).astype(int) + 1)))
+    share = share_of(
+        *((i, size, 0) for i, size in enumerate(rng.lognormal(7, 1.3, documents).astype(int) + 1))
+    )
     tracemalloc.start()
     plan.build({"a": share}, {"a": 0}, 32_768, 32, 0, (), packer)
     peak = tracemalloc.get_traced_memory()[1]
@@ -60,7 +68,9 @@ def test_written_plan_is_read_by_arrow_as_lists_of_structs(tmp_path: Path) -> No
 
 
 def test_describe_counts_by_hand() -> None:
-    told = plan.describe(packed_of([[Piece(0, 0, 1000)], [Piece(1, 0, 300), Piece(2, 0, 100)]]), 1000)
+    told = plan.describe(
+        packed_of([[Piece(0, 0, 1000)], [Piece(1, 0, 300), Piece(2, 0, 100)]]), 1000
+    )
     assert (told["sequences"], told["tokens"], told["padding"], told["pieces"]) == (2, 1400, 600, 3)
     assert told["fill"] == 0.7
 

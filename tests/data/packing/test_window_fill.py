@@ -25,7 +25,9 @@ def cases(draw: st.DrawFn) -> Case:
     return lengths, seq_len, draw(st.integers(1, max(1, seq_len // 2)))
 
 
-def fill(lengths: list[int], seq_len: int, min_piece: int, whole: Collection[int] = ()) -> list[list[Piece]]:
+def fill(
+    lengths: list[int], seq_len: int, min_piece: int, whole: Collection[int] = ()
+) -> list[list[Piece]]:
     return pack(window_fill, lengths, seq_len, min_piece, whole)
 
 
@@ -34,7 +36,11 @@ class SlowWindowFill:
 
     def __init__(self, case: Case, whole: set[int], window: int) -> None:
         lengths, self.seq_len, self.min_piece = case
-        self.coming, self.whole, self.window = [(d, 0, n) for d, n in enumerate(lengths)], whole, window
+        self.coming, self.whole, self.window = (
+            [(d, 0, n) for d, n in enumerate(lengths)],
+            whole,
+            window,
+        )
         self.waiting: list[tuple[int, int, int, int]] = []
         self.arrivals = 0
 
@@ -118,7 +124,9 @@ def test_same_input_gives_the_same_sequences(case: Case) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(2, 50), st.lists(st.integers(1, 150), max_size=30), st.integers(1, 50))
-def test_a_piece_longer_than_can_be_loses_no_token(seq_len: int, lengths: list[int], least: int) -> None:
+def test_a_piece_longer_than_can_be_loses_no_token(
+    seq_len: int, lengths: list[int], least: int
+) -> None:
     rows = fill(lengths, seq_len, min(least, seq_len))
     assert sum(p.length for row in rows for p in row) == sum(lengths)
     assert all(sum(p.length for p in row) <= seq_len for row in rows)
@@ -130,7 +138,9 @@ def test_what_fills_a_sequence_alone_is_never_cut(case: Case) -> None:
     lengths, seq_len, least = case
     exact = {document for document, length in enumerate(lengths) if length == seq_len}
     pieces = [p for row in fill(lengths, seq_len, least) for p in row if p.document in exact]
-    assert Counter((p.document, p.start, p.length) for p in pieces) == Counter((d, 0, seq_len) for d in exact)
+    assert Counter((p.document, p.start, p.length) for p in pieces) == Counter(
+        (d, 0, seq_len) for d in exact
+    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -167,7 +177,9 @@ def test_short_documents_stay_whole_while_small_ones_come(seed: int) -> None:
     rng = random.Random(seed)
     lengths = [rng.randint(1, 400) for _ in range(5000)]
     rows = fill(lengths, 4096, 32)
-    while_full = [p for row in rows[: len(rows) // 2] for p in row]  # the window still finds small ones
+    while_full = [
+        p for row in rows[: len(rows) // 2] for p in row
+    ]  # the window still finds small ones
     assert len(while_full) > 1000
     assert all(p.length == lengths[p.document] for p in while_full)
 

@@ -15,7 +15,9 @@ def read() -> Read:
     from ropewalk.data import sources
     from ropewalk.data.sources import Document, Refusal
 
-    def found(path: Path | str, kind: str = "auto", **settings: str) -> tuple[dict[str, str], dict[str, str]]:
+    def found(
+        path: Path | str, kind: str = "auto", **settings: str
+    ) -> tuple[dict[str, str], dict[str, str]]:
         source = SourceConfig(path=str(path), kind=kind, **settings)  # type: ignore[arg-type]
         assert not list(source.problems("data.sources.mine", set()))
         listed = sources.listed(source, "mine")

@@ -17,7 +17,9 @@ from ropewalk.data.sources import arrays, units
 Read = Any
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -35,7 +37,9 @@ class Slow(io.BytesIO):
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(JSON, max_size=5), st.integers(1, 9), st.sampled_from([None, 1, 40]), st.booleans())
-def test_elements_are_those_of_json(rows: list[Any], step: int, indent: int | None, ascii_only: bool) -> None:
+def test_elements_are_those_of_json(
+    rows: list[Any], step: int, indent: int | None, ascii_only: bool
+) -> None:
     content = f" {json.dumps(rows, indent=indent, ensure_ascii=ascii_only)}\n".encode()
     assert [json.loads(row) for row in arrays.elements(Slow(content, step))] == json.loads(content)
 
@@ -53,15 +57,30 @@ def test_an_array_that_breaks_off_is_never_taken_for_whole(rows: list[Any], data
 def test_array_is_read_and_its_bad_rows_are_counted(read: Read, tmp_path: Path, name: str) -> None:
     content = b'[{"text": "one"},\n {"text": null}, {"text": "caf\xe9"}, {"text": "a\tb"}, 7, {"text": "two"}]\n'
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    bad = {f"{name}:1": "no text", f"{name}:2": "not UTF-8", f"{name}:3": "malformed JSON", f"{name}:4": "no text"}
+    bad = {
+        f"{name}:1": "no text",
+        f"{name}:2": "not UTF-8",
+        f"{name}:3": "malformed JSON",
+        f"{name}:4": "no text",
+    }
     assert read(tmp_path) == ({f"{name}:0": "one", f"{name}:5": "two"}, bad)
 
 
 @pytest.mark.parametrize(
     "rest",
-    [b"", b', {"text": "tw', b", }", b"]]", b'] [{"text": "two"}]', b' {"text": "two"}]', b", " + b"[" * 200_000],
+    [
+        b"",
+        b', {"text": "tw',
+        b", }",
+        b"]]",
+        b'] [{"text": "two"}]',
+        b' {"text": "two"}]',
+        b", " + b"[" * 200_000,
+    ],
 )
-def test_array_that_is_damaged_keeps_what_came_before(read: Read, tmp_path: Path, rest: bytes) -> None:
+def test_array_that_is_damaged_keeps_what_came_before(
+    read: Read, tmp_path: Path, rest: bytes
+) -> None:
     (tmp_path / "a.json").write_bytes(b'[{"text": "one"}' + rest)
     assert read(tmp_path) == ({"a.json:0": "one"}, {"a.json:1": "file: malformed JSON array"})
 

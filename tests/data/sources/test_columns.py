@@ -35,7 +35,9 @@ def values(read: Read, path: Path, **settings: Any) -> tuple[list[str], list[str
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
-def test_template_puts_columns_together_and_refuses_rows_that_lack_one(read: Read, tmp_path: Path, name: str) -> None:
+def test_template_puts_columns_together_and_refuses_rows_that_lack_one(
+    read: Read, tmp_path: Path, name: str
+) -> None:
     rows = ROWS[:2] if name == "a.parquet" else ROWS
     write(tmp_path / name, rows)
     good, bad = values(read, tmp_path, template="# {title}\n\n{{{body}}}, by {title}")
@@ -45,18 +47,32 @@ def test_template_puts_columns_together_and_refuses_rows_that_lack_one(read: Rea
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
 def test_id_key_names_documents(read: Read, tmp_path: Path, name: str) -> None:
-    write(tmp_path / name, [{"text": "one", "n": 7}, {"text": "two", "n": 8}, {"text": "three", "n": None}])
+    write(
+        tmp_path / name,
+        [{"text": "one", "n": 7}, {"text": "two", "n": 8}, {"text": "three", "n": None}],
+    )
     assert read(tmp_path, id_key="n")[0] == {"7": "one", "8": "two"}
     assert values(read, tmp_path, id_key="n")[1] == ["no n"]
-    assert values(read, tmp_path, id_key="id") == ([], ["no id"] * 3 if name == "a.jsonl" else ["no column id"])
+    assert values(read, tmp_path, id_key="id") == (
+        [],
+        ["no id"] * 3 if name == "a.jsonl" else ["no column id"],
+    )
 
 
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [(None, "no k"), ("", "no k"), (True, "k is not an id"), (1.5, "k is not an id"), (["a"], "k is not an id")],
+    [
+        (None, "no k"),
+        ("", "no k"),
+        (True, "k is not an id"),
+        (1.5, "k is not an id"),
+        (["a"], "k is not an id"),
+    ],
 )
 def test_what_is_no_id(value: Any, reason: str) -> None:
-    assert Columns((("", "text"),), "k").document({"text": "a", "k": value}, "x:1") == Refusal("x:1", reason)
+    assert Columns((("", "text"),), "k").document({"text": "a", "k": value}, "x:1") == Refusal(
+        "x:1", reason
+    )
 
 
 def test_id_that_cannot_be_written_is_refused_under_a_name_that_can() -> None:
@@ -68,11 +84,16 @@ def test_text_may_be_the_id_too() -> None:
     assert Columns((("", "text"),), "text").document({"text": "a"}, "x:1") == Document("a", "a")
 
 
-@given(st.lists(st.one_of(st.text("{}ab\n"), st.sampled_from([("title",), ("a b",), ("x.y",)])), max_size=8))
+@given(
+    st.lists(
+        st.one_of(st.text("{}ab\n"), st.sampled_from([("title",), ("a b",), ("x.y",)])), max_size=8
+    )
+)
 def test_a_template_says_what_str_format_says(parts: list[Any]) -> None:
     row = {"title": "T{}", "a b": "AB", "x.y": "XY"}
     template = "".join(
-        f"{{{p[0]}}}" if isinstance(p, tuple) else p.replace("{", "{{").replace("}", "}}") for p in parts
+        f"{{{p[0]}}}" if isinstance(p, tuple) else p.replace("{", "{{").replace("}", "}}")
+        for p in parts
     )
     wanted = "".join(row[p[0]] if isinstance(p, tuple) else p for p in parts)
     if not any(isinstance(p, tuple) for p in parts):

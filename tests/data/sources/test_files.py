@@ -27,7 +27,14 @@ def test_bad_text_files_are_counted(read: Read, tmp_path: Path) -> None:
 
 KINDS = ["text", "html", "tree", "jsonl", "parquet", "arrow"]
 ROWS = {"jsonl", "parquet", "arrow"}  # nobody knows how many documents such a file holds
-END = {"text": ".txt", "html": ".html", "arrow": ".arrow", "tree": ".txt", "jsonl": ".jsonl", "parquet": ".parquet"}
+END = {
+    "text": ".txt",
+    "html": ".html",
+    "arrow": ".arrow",
+    "tree": ".txt",
+    "jsonl": ".jsonl",
+    "parquet": ".parquet",
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,7 +99,9 @@ def test_file_that_may_not_be_read_is_unreadable(
     (tmp_path / f"a{END[kind]}").write_text("anything")
 
     def denied(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")  # root may read everything, so chmod proves nothing in CI
+        raise PermissionError(
+            13, "Permission denied"
+        )  # root may read everything, so chmod proves nothing in CI
 
     monkeypatch.setattr(Path, "open", denied)
     monkeypatch.setattr("pyarrow.memory_map", denied)
@@ -120,7 +129,9 @@ def test_folder_that_may_not_be_listed_is_not_left_out_in_silence(
         assert "sub" in bad
 
 
-def test_file_name_that_is_not_utf8_makes_no_document_that_cannot_be_written(read: Read, tmp_path: Path) -> None:
+def test_file_name_that_is_not_utf8_makes_no_document_that_cannot_be_written(
+    read: Read, tmp_path: Path
+) -> None:
     with open(os.fsencode(tmp_path) + b"/x\xff.txt", "wb") as file:
         file.write(b"good")
     good, bad = read(tmp_path)
@@ -135,7 +146,10 @@ def test_tree_joins_the_files_of_a_folder_in_order(read: Read, tmp_path: Path) -
     (tmp_path / "pack" / "sub" / "a.py").write_text("a = 1\n")
     (tmp_path / "alone.py").write_text("c = 3\n")
     assert read(tmp_path, "tree") == (
-        {"alone.py": "# alone.py\nc = 3\n\n", "pack": "# pack/b.py\nb = 2\n\n# pack/sub/a.py\na = 1\n\n"},
+        {
+            "alone.py": "# alone.py\nc = 3\n\n",
+            "pack": "# pack/b.py\nb = 2\n\n# pack/sub/a.py\na = 1\n\n",
+        },
         {},
     )
 
@@ -144,7 +158,10 @@ def test_tree_refuses_one_file_and_keeps_the_others(read: Read, tmp_path: Path) 
     (tmp_path / "pack").mkdir()
     (tmp_path / "pack" / "a.py").write_bytes(b"\xff\xfe")
     (tmp_path / "pack" / "b.py").write_text("b = 2\n")
-    assert read(tmp_path, "tree") == ({"pack": "# pack/b.py\nb = 2\n\n"}, {"pack/a.py": "not UTF-8"})
+    assert read(tmp_path, "tree") == (
+        {"pack": "# pack/b.py\nb = 2\n\n"},
+        {"pack/a.py": "not UTF-8"},
+    )
 
 
 @pytest.mark.parametrize(
@@ -193,14 +210,19 @@ def test_pattern_chooses_files(read: Read, tmp_path: Path) -> None:
 
 
 def test_missing_path_is_refused_by_its_key(read: Read, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.sources\.mine\.path is .*gone; it must be an existing"):
+    with pytest.raises(
+        DataError, match=r"data\.sources\.mine\.path is .*gone; it must be an existing"
+    ):
         read(tmp_path / "gone")
 
 
 def test_rows_in_a_folder_named_test_are_read_and_a_source_tree_leaves_its_tests_out(
     read: Read, tmp_path: Path
 ) -> None:
-    for name, text in (("data/train/a.jsonl", '{"text": "one"}'), ("data/test/b.jsonl", '{"text": "two"}')):
+    for name, text in (
+        ("data/train/a.jsonl", '{"text": "one"}'),
+        ("data/test/b.jsonl", '{"text": "two"}'),
+    ):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(text)
     assert read(tmp_path / "data")[0] == {"train/a.jsonl@0": "one", "test/b.jsonl@0": "two"}
@@ -214,11 +236,15 @@ def test_rows_in_a_folder_named_test_are_read_and_a_source_tree_leaves_its_tests
 def test_auto_refuses_what_could_be_either(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         (tmp_path / name).write_text("a")
-    with pytest.raises(DataError, match=r"^data\.sources\.mine\.kind is auto; .* set data\.sources\.mine\.kind"):
+    with pytest.raises(
+        DataError, match=r"^data\.sources\.mine\.kind is auto; .* set data\.sources\.mine\.kind"
+    ):
         kind_of(tmp_path)
 
 
-def test_text_with_a_nul_byte_is_refused_and_leaves_the_rest_of_its_tree(read: Read, tmp_path: Path) -> None:
+def test_text_with_a_nul_byte_is_refused_and_leaves_the_rest_of_its_tree(
+    read: Read, tmp_path: Path
+) -> None:
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "a.c").write_bytes(b"a\0b")
     (tmp_path / "p" / "b.c").write_bytes(b"good")
@@ -234,7 +260,8 @@ def test_pipe_is_refused_and_not_waited_for(read: Read, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["auto", *KINDS])
 def test_empty_listing_is_refused(read: Read, tmp_path: Path, kind: str) -> None:
     with pytest.raises(
-        DataError, match=rf"holds no file for kind {'tree' if kind == 'auto' else kind}; correct the path"
+        DataError,
+        match=rf"holds no file for kind {'tree' if kind == 'auto' else kind}; correct the path",
     ):
         read(tmp_path, kind)
 
@@ -242,18 +269,28 @@ def test_empty_listing_is_refused(read: Read, tmp_path: Path, kind: str) -> None
 def test_setting_that_a_found_kind_does_not_read_is_refused(read: Read, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("good")
     for key in ("id_key", "split", "revision"):
-        with pytest.raises(DataError, match=rf"^data\.sources\.mine\.{key} is 'x'; .* this is text; unset one"):
+        with pytest.raises(
+            DataError, match=rf"^data\.sources\.mine\.{key} is 'x'; .* this is text; unset one"
+        ):
             read(tmp_path, **{key: "x"})
 
 
-def test_small_files_share_a_unit_and_a_tree_is_never_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_files_share_a_unit_and_a_tree_is_never_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("a/1", "a/2", "a/3", "b/1", "c/1", "d"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x" * 10)
     monkeypatch.setattr(units, "UNIT_BYTES", 20)
-    configs = (SourceConfig(path=str(tmp_path), kind=kind, pattern="*") for kind in ("tree", "text"))
+    configs = (
+        SourceConfig(path=str(tmp_path), kind=kind, pattern="*") for kind in ("tree", "text")
+    )
     trees, texts = (sources.listed(config, "mine").units for config in configs)
-    assert [(u.files, u.size) for u in trees] == [(("a/1", "a/2", "a/3"), 30), (("b/1", "c/1"), 20), (("d",), 10)]
+    assert [(u.files, u.size) for u in trees] == [
+        (("a/1", "a/2", "a/3"), 30),
+        (("b/1", "c/1"), 20),
+        (("d",), 10),
+    ]
     assert [u.files for u in texts] == [("a/1", "a/2"), ("a/3", "b/1"), ("c/1", "d")]
 
 
@@ -264,10 +301,22 @@ def test_identity_is_of_the_files_and_the_reading_not_of_their_place(tmp_path: P
         os.utime(tmp_path / place / "a.jsonl", ns=(7, 7))
 
     def identity(place: str, **settings: Any) -> Any:
-        return sources.listed(SourceConfig(path=str(tmp_path / place), **settings), "mine").identity()
+        return sources.listed(
+            SourceConfig(path=str(tmp_path / place), **settings), "mine"
+        ).identity()
 
-    assert identity("one") == {"kind": "jsonl", "text_key": "text", "files": [["a.jsonl", 26, 7]]} == identity("two")
-    choices = [{}, {"text_key": "body"}, {"template": "{body}"}, {"id_key": "body"}, {"kind": "tree"}]
+    assert (
+        identity("one")
+        == {"kind": "jsonl", "text_key": "text", "files": [["a.jsonl", 26, 7]]}
+        == identity("two")
+    )
+    choices = [
+        {},
+        {"text_key": "body"},
+        {"template": "{body}"},
+        {"id_key": "body"},
+        {"kind": "tree"},
+    ]
     assert len({str(identity("one", **choice)) for choice in choices}) == 5
     assert identity("one", kind="tree") == {"kind": "tree", "files": [["a.jsonl", 26, 7]]}
     os.utime(tmp_path / "two" / "a.jsonl", ns=(8, 8))
@@ -279,10 +328,16 @@ def test_standard_library_gives_packages_without_their_tests() -> None:
     files = [Path(name) for unit in listed.units for name in unit.files]
     assert listed.kind == "tree"
     assert Path("json/decoder.py") in files
-    assert not [p for p in files if {"test", "tests", "site-packages"} & set(p.parts) or p.suffix != ".py"]
+    assert not [
+        p for p in files if {"test", "tests", "site-packages"} & set(p.parts) or p.suffix != ".py"
+    ]
 
 
-@pytest.mark.parametrize(("kind", "text"), [("text", "good"), ("html", "good"), ("tree", "# a.x\ngood\n\n")])
-def test_a_mark_of_the_byte_order_is_no_text(read: Read, tmp_path: Path, kind: str, text: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "text"), [("text", "good"), ("html", "good"), ("tree", "# a.x\ngood\n\n")]
+)
+def test_a_mark_of_the_byte_order_is_no_text(
+    read: Read, tmp_path: Path, kind: str, text: str
+) -> None:
     (tmp_path / "a.x").write_bytes(b"\xef\xbb\xbfgood")
     assert list(read(tmp_path, kind, pattern="*.x")[0].values()) == [text]

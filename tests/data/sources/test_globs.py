@@ -13,7 +13,17 @@ from ropewalk.conf.errors import DataError
 from ropewalk.data.sources import globs
 
 Read = Any
-FILES = ["a.txt", "b.md", "x/a.txt", "x/b.md", "x/y/a.txt", "x/y/z/a.txt", "xx/a.txt", "xx/y/b.md", "y/x/a.txt"]
+FILES = [
+    "a.txt",
+    "b.md",
+    "x/a.txt",
+    "x/b.md",
+    "x/y/a.txt",
+    "x/y/z/a.txt",
+    "xx/a.txt",
+    "xx/y/b.md",
+    "y/x/a.txt",
+]
 PART = st.sampled_from(["*", "**", "x", "y", "x*", "?", "[xy]", "[!x]", "*.txt", "a.*", "a.txt"])
 
 
@@ -31,14 +41,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_glob_matches_what_python_finds(folder: Path, parts: list[str]) -> None:
     pattern = "/".join(parts)
     found = {
-        f for f in glob.glob(pattern, root_dir=folder, recursive=True) if not f.endswith("/") and (folder / f).is_file()
+        f
+        for f in glob.glob(pattern, root_dir=folder, recursive=True)
+        if not f.endswith("/") and (folder / f).is_file()
     }
     assert {name for name in FILES if globs.matches(name, pattern)} == found
     parents = {parent.as_posix() for name in found for parent in Path(name).parents if parent.name}
     assert all(globs.may_hold(parent, pattern) for parent in parents)
 
 
-@pytest.mark.parametrize("pattern", ["**/*.txt", "*.txt", "x/*", "x/**/a.txt", "[xy]/*/*.txt", "x*/y/*"])
+@pytest.mark.parametrize(
+    "pattern", ["**/*.txt", "*.txt", "x/*", "x/**/a.txt", "[xy]/*/*.txt", "x*/y/*"]
+)
 def test_a_source_reads_what_its_glob_matches(read: Read, folder: Path, pattern: str) -> None:
     good, bad = read(folder / pattern, "text")
     assert bad == {}
@@ -50,7 +64,9 @@ def test_ids_count_from_the_folder_before_the_first_star(read: Read, folder: Pat
     assert set(read(folder / "x/*/*.txt")[0]) == {"y/a.txt"}
 
 
-def test_folders_that_cannot_match_are_not_entered(read: Read, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_that_cannot_match_are_not_entered(
+    read: Read, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entered, real = [], os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: entered.append(Path(path).name) or real(path))
     assert set(read(folder / "x*/*.txt", "text")[0]) == {"x/a.txt", "xx/a.txt"}
@@ -67,7 +83,9 @@ def test_a_folder_with_a_bracket_in_its_name_is_itself(read: Read, tmp_path: Pat
 
 @pytest.mark.parametrize("pattern", ["*.parquet", "nowhere/**/*.txt"])
 def test_a_glob_that_matches_nothing_is_refused(read: Read, folder: Path, pattern: str) -> None:
-    with pytest.raises(DataError, match=r"^data\.sources\.mine\.path is .*; no file matches it; correct the glob$"):
+    with pytest.raises(
+        DataError, match=r"^data\.sources\.mine\.path is .*; no file matches it; correct the glob$"
+    ):
         read(folder / pattern)
 
 

@@ -20,14 +20,23 @@ PAGES = {
     "no-break space stays": ("a&nbsp;&nbsp;b", "a\xa0\xa0b"),
     "breaks": ("a<br>b<br/><br />c", "a\nb\n\nc"),
     "entities": ("&lt;p&gt; &amp;amp; &#65;&#x42;&eacute; R&D &zork;", "<p> &amp; ABé R&D &zork;"),
-    "script and style": ("a<script>if (a < b) document.write('<p>x</p>')</script><style>p{}</style>b", "ab"),
+    "script and style": (
+        "a<script>if (a < b) document.write('<p>x</p>')</script><style>p{}</style>b",
+        "ab",
+    ),
     "script with an entity": ("a<script>'&lt;/script>'</script>b", "ab"),
-    "head": ("<html><head><title>T</title><meta charset=utf-8><link href=x></head><body>a</body></html>", "a"),
+    "head": (
+        "<html><head><title>T</title><meta charset=utf-8><link href=x></head><body>a</body></html>",
+        "a",
+    ),
     "head without end": ("<head><title>T</title><body>a", "a"),
     "comment": ("a<!-- <p>x</p> -->b<!DOCTYPE html>c<?xml x?>d", "abcd"),
     "pre": ("<p>x</p><pre>\n  a\n\n\tb  c\n</pre>d", "x\n\n  a\n\n\tb  c\nd"),
     "code in pre": ("<pre><code>a  =\n  b</code></pre>", "a  =\n  b"),
-    "table": ("<table><tr><th>a</th><th>b</th></tr>\n<tr><td>c</td> <td>d</td></tr></table>e", "a\tb\nc\td\ne"),
+    "table": (
+        "<table><tr><th>a</th><th>b</th></tr>\n<tr><td>c</td> <td>d</td></tr></table>e",
+        "a\tb\nc\td\ne",
+    ),
     "hidden": ("a<div hidden>b<div>c</div></div>d<p hidden>e<p>f", "ad\n\nf"),
     "hidden void": ("a<input hidden>b<img src=x hidden>c", "abc"),
     "template and noscript": ("a<template><p>x</template><noscript>y</noscript>b", "ab"),
@@ -65,5 +74,10 @@ def test_pages_are_documents(read: Read, tmp_path: Path) -> None:
     (tmp_path / "e.html").write_text("a&#0;b\0")
     assert read(tmp_path) == (
         {"a.html": "One\n\nTwo é"},
-        {"b.htm": "empty", "c.html": "unclosed <noscript>", "d.html": "not UTF-8", "e.html": "NUL byte"},
+        {
+            "b.htm": "empty",
+            "c.html": "unclosed <noscript>",
+            "d.html": "not UTF-8",
+            "e.html": "NUL byte",
+        },
     )

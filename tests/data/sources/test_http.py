@@ -48,7 +48,9 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         (folder / "data.jsonl").write_text(text)
         os.utime(folder / "data.jsonl", (TIME, TIME))
         handler = type("Saying", (Handler,), says)
-        running.append(ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))))
+        running.append(
+            ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+        )
         threading.Thread(target=running[-1].serve_forever, daemon=True).start()
         return f"http://127.0.0.1:{running[-1].server_port}/data.jsonl"
 
@@ -80,4 +82,6 @@ def test_a_signature_is_in_no_id_and_no_identity(serve: Serve, read: Any) -> Non
     url = serve('{"text": "one"}\n') + "?sig=s3cr/et"
     assert read(url)[0] == {"data.jsonl@0": "one"}
     assert "s3cr" not in str(identity(url)) and "data.jsonl" in str(identity(url))
-    assert identity(url) != identity(url.replace("s3cr", "other"))  # it may also say which file: not the same for sure
+    assert identity(url) != identity(
+        url.replace("s3cr", "other")
+    )  # it may also say which file: not the same for sure

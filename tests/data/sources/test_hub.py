@@ -23,7 +23,9 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for split, shards in (("train", 3), ("test", 1)):
         for n in range(shards):
-            rows = [{"text": f"{split} {n} {i}", "title": f"T{i}", "n": 10 * n + i} for i in range(4)]
+            rows = [
+                {"text": f"{split} {n} {i}", "title": f"T{i}", "n": 10 * n + i} for i in range(4)
+            ]
             path = folder / f"{split}-{n:05}-of-{shards:05}.jsonl"
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
@@ -46,13 +48,17 @@ def test_a_split_is_what_datasets_loads_a_shard_a_unit(read: Read, dataset: Path
 def test_columns_are_read_as_from_files(read: Read, dataset: Path) -> None:
     good, bad = read(dataset, "hub", split="test", template="{title}: {text}", id_key="n")
     assert (good, bad) == ({str(i): f"T{i}: test 0 {i}" for i in range(4)}, {})
-    assert read(dataset, "hub", split="test", text_key="n") == ({}, {f"test/0:{i}": "n is not text" for i in range(4)})
+    assert read(dataset, "hub", split="test", text_key="n") == (
+        {},
+        {f"test/0:{i}": "n is not text" for i in range(4)},
+    )
 
 
 @pytest.mark.parametrize("split", [None, "dev", "train[:10%]"])
 def test_split_must_be_one_of_its_own(read: Read, dataset: Path, split: str | None) -> None:
     with pytest.raises(
-        DataError, match=r"^data\.sources\.mine\.split is .*; the dataset has train, test; set it to one"
+        DataError,
+        match=r"^data\.sources\.mine\.split is .*; the dataset has train, test; set it to one",
     ):
         read(dataset, "hub", split=split)
 
@@ -64,7 +70,9 @@ def test_only_split_needs_no_name(read: Read, dataset: Path) -> None:
 
 
 def test_missing_column_is_told_before_a_row_is_read(read: Read, dataset: Path) -> None:
-    with pytest.raises(DataError, match="reads column body; the dataset has text, title, n; set text_key"):
+    with pytest.raises(
+        DataError, match="reads column body; the dataset has text, title, n; set text_key"
+    ):
         read(dataset, "hub", split="train", text_key="body")
 
 
@@ -76,7 +84,8 @@ def test_what_cannot_be_loaded_is_one_line(
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     path = dataset if settings else "org/nowhere"
     with pytest.raises(
-        DataError, match=r"^data\.sources\.mine\.path is .*; kind hub needs a dataset that can be loaded; "
+        DataError,
+        match=r"^data\.sources\.mine\.path is .*; kind hub needs a dataset that can be loaded; ",
     ):
         read(path, "hub", **settings)
 
@@ -84,7 +93,8 @@ def test_what_cannot_be_loaded_is_one_line(
 def test_damaged_rows_stop_the_run(read: Read, dataset: Path) -> None:
     (dataset / "train-00001-of-00003.jsonl").write_text('{"text": "a"}\n{"text": \n')
     with pytest.raises(
-        DataError, match=r"shard 1 of train broke off at row \d+ \(.*\); run again, or correct the dataset"
+        DataError,
+        match=r"shard 1 of train broke off at row \d+ \(.*\); run again, or correct the dataset",
     ):
         read(dataset, "hub", split="train")
 
@@ -94,7 +104,9 @@ def test_identity_changes_with_the_files_and_not_with_their_place(dataset: Path)
     import shutil
 
     def identity(folder: Path, split: str = "train") -> Any:
-        return sources.listed(SourceConfig(path=str(folder), kind="hub", split=split), "mine").identity()
+        return sources.listed(
+            SourceConfig(path=str(folder), kind="hub", split=split), "mine"
+        ).identity()
 
     before = identity(dataset)
     assert before == {"kind": "hub", "text_key": "text", "split": "train", "files": before["files"]}
@@ -122,8 +134,12 @@ def test_units_are_read_at_the_commit_that_was_listed(monkeypatch: pytest.Monkey
         def shard(self, count: int, number: int) -> Any:
             return [{"text": f"{number} of {count}"}]
 
-    monkeypatch.setattr("datasets.load_dataset_builder", lambda path, **given: asked.append(given) or builder)
-    monkeypatch.setattr("datasets.load_dataset", lambda path, **given: asked.append(given) or Rows())
+    monkeypatch.setattr(
+        "datasets.load_dataset_builder", lambda path, **given: asked.append(given) or builder
+    )
+    monkeypatch.setattr(
+        "datasets.load_dataset", lambda path, **given: asked.append(given) or Rows()
+    )
     hub._opened.cache_clear()
     source = SourceConfig(path="org/name", kind="hub", revision="main", config="en")
     listed = sources.listed(source, "mine")

@@ -30,7 +30,9 @@ JSON_LINES = {
 
 
 @pytest.mark.parametrize(("reason", "line"), JSON_LINES.items(), ids=JSON_LINES)
-def test_bad_json_line_is_counted_and_the_next_is_read(read: Read, tmp_path: Path, reason: str, line: bytes) -> None:
+def test_bad_json_line_is_counted_and_the_next_is_read(
+    read: Read, tmp_path: Path, reason: str, line: bytes
+) -> None:
     (tmp_path / "a.jsonl").write_bytes(line + b'\n{"text": "good"}\n')
     assert read(tmp_path) == ({f"a.jsonl@{len(line) + 1}": "good"}, {"a.jsonl@0": reason})
 
@@ -65,7 +67,9 @@ def test_another_field_is_read_by_text_key(read: Read, tmp_path: Path) -> None:
 
 def rows(count: int) -> bytes:
     rng = np.random.default_rng(0)
-    return b"".join(json.dumps({"text": rng.bytes(200).hex()}).encode() + b"\n" for _ in range(count))
+    return b"".join(
+        json.dumps({"text": rng.bytes(200).hex()}).encode() + b"\n" for _ in range(count)
+    )
 
 
 def test_gzip_is_read(read: Read, tmp_path: Path) -> None:
@@ -73,7 +77,9 @@ def test_gzip_is_read(read: Read, tmp_path: Path) -> None:
     assert len(read(tmp_path)[0]) == 3
 
 
-def test_truncated_gzip_keeps_what_came_before_and_counts_the_break(read: Read, tmp_path: Path) -> None:
+def test_truncated_gzip_keeps_what_came_before_and_counts_the_break(
+    read: Read, tmp_path: Path
+) -> None:
     whole = gzip.compress(rows(1000))
     (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
     good, bad = read(tmp_path)
@@ -95,7 +101,9 @@ def test_no_gzip_at_all_is_counted(read: Read, tmp_path: Path) -> None:
 
 def test_zstd_is_read(read: Read, tmp_path: Path) -> None:
     zstandard = pytest.importorskip("zstandard", reason="the optional zstd reader is not installed")
-    (tmp_path / "a.jsonl.zst").write_bytes(zstandard.compress(rows(2)) + zstandard.compress(rows(3)))
+    (tmp_path / "a.jsonl.zst").write_bytes(
+        zstandard.compress(rows(2)) + zstandard.compress(rows(3))
+    )
     assert len(read(tmp_path)[0]) == 5
 
 
@@ -112,7 +120,9 @@ def test_truncated_zstd_does_not_lose_documents_in_silence(read: Read, tmp_path:
     assert "file: damaged zstd" in read(tmp_path)[1].values()
 
 
-def test_zstd_without_its_package_names_the_extra(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zstd_without_its_package_names_the_extra(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "zstandard", None)
     (tmp_path / "a.jsonl.zst").write_bytes(b"anything")
     with pytest.raises(DataError, match=r"pip install 'ropewalk\[zstd\]'"):
@@ -131,13 +141,16 @@ def test_zstd_with_a_long_window_is_read(read: Read, tmp_path: Path) -> None:
 
 
 LINES = st.lists(
-    st.sampled_from(["", " ", '{"text": "a"}', '{"text": "é"}', '{"text": "long one"}', "{", "\r"]), max_size=12
+    st.sampled_from(["", " ", '{"text": "a"}', '{"text": "é"}', '{"text": "long one"}', "{", "\r"]),
+    max_size=12,
 )
 
 
 @settings(max_examples=60, deadline=None)
 @given(LINES, st.booleans(), st.integers(1, 40))
-def test_ranges_give_what_the_whole_gives(tmp_path_factory: Any, lines: list[str], ends: bool, size: int) -> None:
+def test_ranges_give_what_the_whole_gives(
+    tmp_path_factory: Any, lines: list[str], ends: bool, size: int
+) -> None:
     """For any file and any size of a unit, against Python's own split of the whole file."""
     content = "\n".join(lines).encode() + (b"\n" if ends else b"")
     folder = tmp_path_factory.mktemp("jsonl")
@@ -165,7 +178,9 @@ def test_compressed_files_stay_whole(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [(u.files, u.start, u.stop) for u in listed.units] == [(("a.jsonl.gz",), 0, None)]
 
 
-def test_documents_that_are_added_rename_none(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_that_are_added_rename_none(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where the file grows past a unit."""
     monkeypatch.setattr(units, "UNIT_BYTES", 1000)
     (tmp_path / "a.jsonl").write_bytes(rows(2))

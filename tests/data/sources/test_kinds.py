@@ -27,9 +27,14 @@ def kind_of(path: Path) -> str:
 
 @pytest.mark.parametrize("name", ["a.json", "a.ndjson", "a.json.gz", "a.ndjson.gz"])
 @pytest.mark.parametrize("alone", [True, False])
-def test_rows_are_read_under_every_name_that_they_come_by(read: Read, tmp_path: Path, name: str, alone: bool) -> None:
+def test_rows_are_read_under_every_name_that_they_come_by(
+    read: Read, tmp_path: Path, name: str, alone: bool
+) -> None:
     lay(tmp_path, [name])
-    assert read(tmp_path / name if alone else tmp_path) == ({f"{name}@0": "one", f"{name}@16": "two"}, {})
+    assert read(tmp_path / name if alone else tmp_path) == (
+        {f"{name}@0": "one", f"{name}@16": "two"},
+        {},
+    )
 
 
 def test_rows_in_json_packed_as_zstd(read: Read, tmp_path: Path) -> None:
@@ -52,7 +57,9 @@ def test_rows_in_json_packed_as_zstd(read: Read, tmp_path: Path) -> None:
         (["a.json", "b.txt"], "tree"),
     ],
 )
-def test_json_is_rows_by_itself_and_code_beside_code(tmp_path: Path, names: list[str], kind: str) -> None:
+def test_json_is_rows_by_itself_and_code_beside_code(
+    tmp_path: Path, names: list[str], kind: str
+) -> None:
     lay(tmp_path, names)
     assert kind_of(tmp_path) == kind
 
@@ -84,7 +91,9 @@ def test_what_datasets_keeps_beside_rows_is_none(read: Read, tmp_path: Path) -> 
         ("a.jsonl.xz", "unpack it"),
     ],
 )
-@pytest.mark.parametrize("beside", [[], ["README.md"], ["b.json"], None], ids=["folder", "readme", "json", "file"])
+@pytest.mark.parametrize(
+    "beside", [[], ["README.md"], ["b.json"], None], ids=["folder", "readme", "json", "file"]
+)
 def test_data_that_no_kind_reads_is_refused_with_the_way_out(
     tmp_path: Path, name: str, way_out: str, beside: list[str] | None
 ) -> None:

@@ -27,7 +27,9 @@ def made(path: Path, text: bytes, time: int = MADE) -> Path:
 
 @pytest.mark.parametrize("kind", ["text", "tree"])
 @pytest.mark.parametrize("at", [0, 200_000, 399_999])
-def test_another_text_of_the_same_size_and_made_time_is_another_source(tmp_path: Path, kind: str, at: int) -> None:
+def test_another_text_of_the_same_size_and_made_time_is_another_source(
+    tmp_path: Path, kind: str, at: int
+) -> None:
     for place, change in (("one", b"a"), ("two", b"b"), ("same", b"a")):
         text = bytearray(b"x" * 400_000)
         text[at : at + 1] = change
@@ -69,7 +71,9 @@ def snapshot(folder: Path) -> Path:
     return folder / "snapshots" / "abc"
 
 
-def test_a_link_that_the_settings_name_is_read_under_its_own_name(read: Read, tmp_path: Path) -> None:
+def test_a_link_that_the_settings_name_is_read_under_its_own_name(
+    read: Read, tmp_path: Path
+) -> None:
     folder = snapshot(tmp_path)
     assert read(folder / "a.jsonl") == ({"a.jsonl@0": "one"}, {})
     assert list(read(folder / "b.jsonl.gz")[0].values()) == ["two"]
@@ -107,10 +111,15 @@ def test_loops_and_links_to_folders_are_never_followed(read: Read, tmp_path: Pat
     ("settings", "says"),
     [
         ({"path": "memory://a"}, "only folders of this machine have links; unset it"),
-        ({"path": "a/b", "kind": "hub"}, "it is read by kind tree, text, html, jsonl, parquet, arrow, and this is hub"),
+        (
+            {"path": "a/b", "kind": "hub"},
+            "it is read by kind tree, text, html, jsonl, parquet, arrow, and this is hub",
+        ),
     ],
 )
 def test_following_where_there_are_no_links_is_refused(settings: dict[str, Any], says: str) -> None:
     (line,) = SourceConfig(follow_links=True, **settings).problems("data.sources.mine", set())
     assert line.startswith("data.sources.mine.follow_links is True; ") and says in line
-    assert not list(SourceConfig(path="file:///a", follow_links=True).problems("data.sources.mine", set()))
+    assert not list(
+        SourceConfig(path="file:///a", follow_links=True).problems("data.sources.mine", set())
+    )

@@ -38,7 +38,10 @@ def lay(folder: Path) -> None:
     (folder / "lines" / "a.jsonl").write_bytes(lines)
     (folder / "gz" / "a.jsonl.gz").write_bytes(gzip.compress(lines))
     pq.write_table(table, folder / "parquet" / "a.parquet", row_group_size=7)
-    with pa.OSFile(str(folder / "arrow" / "a.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+    with (
+        pa.OSFile(str(folder / "arrow" / "a.arrow"), "wb") as sink,
+        pa.ipc.new_stream(sink, table.schema) as writer,
+    ):
         writer.write_table(table, max_chunksize=7)
     (folder / "text" / "a.txt").write_text("é")
     (folder / "text" / "b.md").write_bytes(b"\xff")
@@ -104,9 +107,14 @@ def test_urls_that_lead_nowhere(read: Read, url: str, says: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_protocol_without_its_package_names_the_package(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_protocol_without_its_package_names_the_package(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "s3fs", None)
-    with pytest.raises(DataError, match=r"^data\.sources\.mine\.path is s3://b/a; it needs a package .*Install s3fs"):
+    with pytest.raises(
+        DataError,
+        match=r"^data\.sources\.mine\.path is s3://b/a; it needs a package .*Install s3fs",
+    ):
         read("s3://b/a")
 
 
@@ -117,7 +125,12 @@ class Lost(Exception):
 @pytest.mark.parametrize("error", [Lost, OSError, TimeoutError, PermissionError])
 @pytest.mark.parametrize("name", KINDS)
 def test_a_file_that_breaks_off_stops_the_run_and_is_not_counted_as_damaged(
-    read: Read, tmp_path: Path, memory: Any, monkeypatch: pytest.MonkeyPatch, name: str, error: type[Exception]
+    read: Read,
+    tmp_path: Path,
+    memory: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    error: type[Exception],
 ) -> None:
     lay(tmp_path)
     memory.put(str(tmp_path), "/bucket", recursive=True)
@@ -132,17 +145,23 @@ def test_a_file_that_breaks_off_stops_the_run_and_is_not_counted_as_damaged(
         read(f"memory://bucket/{name}")
 
 
-def test_listing_that_fails_is_told(read: Read, memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listing_that_fails_is_told(
+    read: Read, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def lost(*_: Any, **__: Any) -> None:
         raise Lost("no credentials\nat all")
 
     monkeypatch.setattr(type(memory), "find", lost)
-    with pytest.raises(DataError, match=r"it could not be listed \(Lost: no credentials\); correct the URL") as error:
+    with pytest.raises(
+        DataError, match=r"it could not be listed \(Lost: no credentials\); correct the URL"
+    ) as error:
         read("memory://bucket")
     assert "\n" not in str(error.value)
 
 
-def test_a_name_that_climbs_out_is_refused(read: Read, memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_climbs_out_is_refused(
+    read: Read, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     memory.pipe("/bucket/a.txt", b"good")
     real = type(memory).find
 
@@ -160,13 +179,17 @@ def test_units_are_read_in_another_process_form(memory: Any) -> None:
     assert [i.text for i in sources.read(source, listed, listed.units[0])] == ["good"]  # type: ignore[union-attr]
 
 
-def test_a_file_without_a_known_size_is_read_whole(memory: Any, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_a_known_size_is_read_whole(
+    memory: Any, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As some web servers are: no size, or no ranges."""
     monkeypatch.setattr(units, "UNIT_BYTES", 10)
     memory.pipe("/bucket/a.jsonl", b'{"text": "one"}\n' * 5)
     real = type(memory).info
     for said in ({"size": None}, {"partial": False}):
-        monkeypatch.setattr(type(memory), "info", lambda self, path, said=said: {**real(self, path), **said})
+        monkeypatch.setattr(
+            type(memory), "info", lambda self, path, said=said: {**real(self, path), **said}
+        )
         assert len(sources.listed(SourceConfig(path="memory://bucket/a.jsonl"), "mine").units) == 1
         assert len(read("memory://bucket/a.jsonl")[0]) == 5
 
@@ -185,7 +208,10 @@ def stamp(url: str) -> Any:
 
 @pytest.mark.parametrize("says", [{}, {"partial": False}, {"size": None}])
 def test_two_texts_of_which_nothing_is_said_are_two_sources(
-    memory: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], says: dict[str, Any]
+    memory: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    says: dict[str, Any],
 ) -> None:
     silent(memory, monkeypatch, **says)
     for bucket, text in (("one", "aaa"), ("two", "bbb"), ("same", "aaa")):
@@ -231,7 +257,11 @@ def test_a_time_is_of_one_url_and_a_digest_of_any(
 def test_who_asks_is_no_part_of_a_url() -> None:
     from ropewalk.data.sources.remote import _hashed
 
-    assert _hashed("https://me:secret@host/a") == _hashed("https://host/a") != _hashed("https://host/b")
+    assert (
+        _hashed("https://me:secret@host/a")
+        == _hashed("https://host/a")
+        != _hashed("https://host/b")
+    )
     assert _hashed("https://host/a@b") != _hashed("https://host/b")
 
 
@@ -247,5 +277,7 @@ def test_a_beginning_that_cannot_be_read_stops_the_run(
         raise Lost("the line is dead")
 
     monkeypatch.setattr(MemoryFile, "read", lost)
-    with pytest.raises(DataError, match=r"a.txt could not be read to its end \(Lost: the line is dead\); run again"):
+    with pytest.raises(
+        DataError, match=r"a.txt could not be read to its end \(Lost: the line is dead\); run again"
+    ):
         read("memory://bucket/a.txt")

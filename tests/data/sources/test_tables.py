@@ -19,7 +19,9 @@ Read = Any
 
 
 def test_parquet_rows_are_documents_and_refusals(read: Read, tmp_path: Path) -> None:
-    pq.write_table(pa.table({"text": ["one", None, "", "two"], "other": [1, 2, 3, 4]}), tmp_path / "a.parquet")
+    pq.write_table(
+        pa.table({"text": ["one", None, "", "two"], "other": [1, 2, 3, 4]}), tmp_path / "a.parquet"
+    )
     assert read(tmp_path) == (
         {"a.parquet:0": "one", "a.parquet:3": "two"},
         {"a.parquet:1": "no text", "a.parquet:2": "empty"},
@@ -90,7 +92,10 @@ TEXTS = [f"row {i} " + "x" * (i % 7) for i in range(200)]
 
 def stream(path: Path, rows: int = 10, **options: Any) -> None:
     table = pa.table({"text": TEXTS, "n": list(range(len(TEXTS)))})
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema, **options) as writer:
+    with (
+        pa.OSFile(str(path), "wb") as sink,
+        pa.ipc.new_stream(sink, table.schema, **options) as writer,
+    ):
         writer.write_table(table, max_chunksize=rows)
 
 
@@ -115,7 +120,12 @@ def groups(path: Path) -> None:
 )
 @pytest.mark.parametrize("size", [1, 100, 700, 1 << 30])
 def test_parts_give_what_the_whole_gives(
-    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], name: str, size: int
+    read: Read,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Path], None],
+    name: str,
+    size: int,
 ) -> None:
     make(tmp_path / name)
     monkeypatch.setattr(units, "UNIT_BYTES", size)
@@ -135,35 +145,48 @@ def test_parts_of_a_file_tell_of_a_missing_column_once(
 
 
 @pytest.mark.parametrize(
-    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+    "kind",
+    [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())],
 )
 def test_every_kind_of_text_column_is_read(read: Read, tmp_path: Path, kind: pa.DataType) -> None:
     table = pa.table({"text": pa.array(["one", None, "two"]).cast(kind)})
-    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+    with (
+        pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink,
+        pa.ipc.new_stream(sink, table.schema) as writer,
+    ):
         writer.write_table(table)
     assert read(tmp_path) == ({"a.arrow:0": "one", "a.arrow:2": "two"}, {"a.arrow:1": "no text"})
 
 
-def test_arrow_that_breaks_off_is_counted_also_between_two_batches(read: Read, tmp_path: Path) -> None:
+def test_arrow_that_breaks_off_is_counted_also_between_two_batches(
+    read: Read, tmp_path: Path
+) -> None:
     """Arrow itself takes the second for a whole file."""
     path = tmp_path / "a.arrow"
     stream(path)
     whole = path.read_bytes()
     path.write_bytes(whole[:-8])
     assert pa.ipc.open_stream(path.read_bytes()).read_all().num_rows == 200
-    assert read(tmp_path) == ({f"a.arrow:{i}": t for i, t in enumerate(TEXTS)}, {"a.arrow:200": "file: damaged arrow"})
+    assert read(tmp_path) == (
+        {f"a.arrow:{i}": t for i, t in enumerate(TEXTS)},
+        {"a.arrow:200": "file: damaged arrow"},
+    )
     path.write_bytes(whole[: len(whole) // 2])
     good, bad = read(tmp_path)
     assert 0 < len(good) < 200 and bad == {f"a.arrow:{len(good)}": "file: damaged arrow"}
 
 
-@pytest.mark.parametrize("content", [b"", b"ARROW1", b"plain text", b"ARROW1\0\0" + b"\xff" * 100], ids=range(4))
+@pytest.mark.parametrize(
+    "content", [b"", b"ARROW1", b"plain text", b"ARROW1\0\0" + b"\xff" * 100], ids=range(4)
+)
 def test_what_is_no_arrow_is_counted(read: Read, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.arrow").write_bytes(content)
     assert read(tmp_path) == ({}, {"a.arrow:0": "file: damaged arrow"})
 
 
-def test_offsets_that_point_outside_are_counted_and_do_not_end_the_process(read: Read, tmp_path: Path) -> None:
+def test_offsets_that_point_outside_are_counted_and_do_not_end_the_process(
+    read: Read, tmp_path: Path
+) -> None:
     path = tmp_path / "a.arrow"
     stream(path, rows=200)
     content = bytearray(path.read_bytes())
@@ -174,10 +197,19 @@ def test_offsets_that_point_outside_are_counted_and_do_not_end_the_process(read:
     assert read(tmp_path) == ({}, {"a.arrow:0": "file: damaged arrow"})
 
 
-def test_text_that_is_no_utf8_does_not_take_its_neighbours_with_it(read: Read, tmp_path: Path) -> None:
-    buffers = [None, pa.py_buffer(np.array([0, 1, 3, 4], "int32").tobytes()), pa.py_buffer(b"a\xff\xfeb")]
+def test_text_that_is_no_utf8_does_not_take_its_neighbours_with_it(
+    read: Read, tmp_path: Path
+) -> None:
+    buffers = [
+        None,
+        pa.py_buffer(np.array([0, 1, 3, 4], "int32").tobytes()),
+        pa.py_buffer(b"a\xff\xfeb"),
+    ]
     table = pa.table({"text": pa.Array.from_buffers(pa.string(), 3, buffers)})
-    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+    with (
+        pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink,
+        pa.ipc.new_stream(sink, table.schema) as writer,
+    ):
         writer.write_table(table)
     assert read(tmp_path) == ({"a.arrow:0": "a", "a.arrow:2": "b"}, {"a.arrow:1": "not UTF-8"})
 
@@ -203,12 +235,16 @@ def test_saved_dataset_is_what_datasets_loads(read: Read, tmp_path: Path) -> Non
 def test_split_of_a_saved_dictionary_is_chosen_by_name(read: Read, tmp_path: Path) -> None:
     from datasets import Dataset, DatasetDict
 
-    made = {"train": Dataset.from_dict({"text": ["a", "b"]}), "test": Dataset.from_dict({"text": ["c"]})}
+    made = {
+        "train": Dataset.from_dict({"text": ["a", "b"]}),
+        "test": Dataset.from_dict({"text": ["c"]}),
+    }
     DatasetDict(made).save_to_disk(str(tmp_path / "two"))
     assert list(read(tmp_path / "two", split="test")[0].values()) == ["c"]
     for split in (None, "dev"):
         with pytest.raises(
-            DataError, match=r"mine\.split is (not set|dev); .* which has 2; set it to one of train, test"
+            DataError,
+            match=r"mine\.split is (not set|dev); .* which has 2; set it to one of train, test",
         ):
             read(tmp_path / "two", split=split)
     DatasetDict({"train": made["train"]}).save_to_disk(str(tmp_path / "one"))
@@ -224,14 +260,19 @@ def test_split_of_what_has_none_is_refused(read: Read, tmp_path: Path) -> None:
 def test_saved_dataset_that_lacks_a_file_is_refused(read: Read, tmp_path: Path) -> None:
     saved(tmp_path / "one")
     (tmp_path / "one" / "data-00001-of-00003.arrow").unlink()
-    with pytest.raises(DataError, match="state.json names data-00001-of-00003.arrow, which is not there"):
+    with pytest.raises(
+        DataError, match="state.json names data-00001-of-00003.arrow, which is not there"
+    ):
         read(tmp_path / "one")
 
 
 @pytest.mark.parametrize(
-    "state", ["{", "{}", "[]", '{"_data_files": 3}', '{"_data_files": [{"filename": "../../etc/x"}]}']
+    "state",
+    ["{", "{}", "[]", '{"_data_files": 3}', '{"_data_files": [{"filename": "../../etc/x"}]}'],
 )
-def test_state_that_datasets_did_not_write_is_refused(read: Read, tmp_path: Path, state: str) -> None:
+def test_state_that_datasets_did_not_write_is_refused(
+    read: Read, tmp_path: Path, state: str
+) -> None:
     saved(tmp_path / "one")
     (tmp_path / "one" / "state.json").write_text(state)
     with pytest.raises(DataError, match="save the dataset again"):
@@ -266,7 +307,11 @@ def counts(path: Path, **settings: Any) -> dict[str, int]:
     ids=["stream", "file", "parquet"],
 )
 def test_a_file_that_lacks_the_column_counts_all_its_rows_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], name: str, size: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Path], None],
+    name: str,
+    size: int,
 ) -> None:
     make(tmp_path / name)
     monkeypatch.setattr(units, "UNIT_BYTES", size)
@@ -276,9 +321,13 @@ def test_a_file_that_lacks_the_column_counts_all_its_rows_once(
 
 
 @pytest.mark.parametrize("size", [1, 500, 1 << 30])
-def test_damage_counts_the_rows_that_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+def test_damage_counts_the_rows_that_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
     path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"text": TEXTS}), path, row_group_size=20, compression="none", use_dictionary=False)
+    pq.write_table(
+        pa.table({"text": TEXTS}), path, row_group_size=20, compression="none", use_dictionary=False
+    )
     content = bytearray(path.read_bytes())
     column = pq.ParquetFile(path).metadata.row_group(5).column(0)
     content[column.data_page_offset : column.data_page_offset + 20] = b"\xff" * 20

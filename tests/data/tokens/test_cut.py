@@ -17,7 +17,22 @@ from ropewalk.data.tokens import cut
 from ropewalk.data.tokens.cut import Cutter, places
 from ropewalk.data.tokens.encode import encode_with
 
-WORDS = ["rope", "yarn", "walk", "é", "x = 1", "12345", "\n", "\n\n", "\n", " \n ", "\r\n", "strand", "\n", "日本"]
+WORDS = [
+    "rope",
+    "yarn",
+    "walk",
+    "é",
+    "x = 1",
+    "12345",
+    "\n",
+    "\n\n",
+    "\n",
+    " \n ",
+    "\r\n",
+    "strand",
+    "\n",
+    "日本",
+]
 
 
 def prose(length: int, seed: int = 0) -> str:
@@ -44,17 +59,26 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(st.text("aé日1\n \r", max_size=60), st.integers(1, 20))
-def test_a_place_is_after_one_newline_between_letters_and_far_from_others(text: str, apart: int) -> None:
+def test_a_place_is_after_one_newline_between_letters_and_far_from_others(
+    text: str, apart: int
+) -> None:
     found = list(places(text, apart))
     borders = [0, *found, len(text)]
-    assert all(high - low >= apart for low, high in zip(borders, borders[1:], strict=False)) or not found
+    assert (
+        all(high - low >= apart for low, high in zip(borders, borders[1:], strict=False))
+        or not found
+    )
     for at in found:
         assert text[at - 2].isalpha() and text[at - 1] == "\n" and text[at].isalpha()
 
 
 @given(st.text("ab\n ", max_size=40))
 def test_no_place_is_missed_when_none_is_too_near(text: str) -> None:
-    legal = [i + 1 for i in range(1, len(text) - 1) if text[i] == "\n" and text[i - 1] in "ab" and text[i + 1] in "ab"]
+    legal = [
+        i + 1
+        for i in range(1, len(text) - 1)
+        if text[i] == "\n" and text[i - 1] in "ab" and text[i + 1] in "ab"
+    ]
     assert list(places(text, 1)) == legal
 
 
@@ -65,7 +89,9 @@ def test_byte_level_ids_are_those_of_the_whole_text(tokenizer: Any, short: None)
         text = prose(20_000, seed)
         parts = cutter.parts(text)
         assert len(parts) > 10 and "".join(parts) == text
-        assert np.concatenate(encode(parts)).tolist() == tokenizers.backend(tokenizer).encode(text).ids
+        assert (
+            np.concatenate(encode(parts)).tolist() == tokenizers.backend(tokenizer).encode(text).ids
+        )
     facts = cutter.facts()
     assert facts["same_ids"] is True and facts["compared"] > 20 and facts["cuts"] > 50
 
@@ -113,6 +139,8 @@ def test_the_bytes_of_a_store_do_not_depend_on_whether_texts_were_cut(
 def test_a_document_of_300_000_tokens(tokenizer: Any, tmp_path: Path) -> None:
     """At the sizes of real use; the same ids as in one call."""
     text = prose(1_400_000)
-    opened = stored(tmp_path / "new", [Document("a", text)], encode=encode_with(tokenizers.backend(tokenizer)))
+    opened = stored(
+        tmp_path / "new", [Document("a", text)], encode=encode_with(tokenizers.backend(tokenizer))
+    )
     assert opened.length[0] > 300_000 and opened.facts["long_texts"]["cuts"] >= 3
     assert opened.document(0).tolist() == tokenizers.backend(tokenizer).encode(text).ids

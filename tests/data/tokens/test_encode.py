@@ -29,10 +29,14 @@ def slowly(texts: list[str]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
-def test_documents_come_in_order_for_any_number_of_workers(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_come_in_order_for_any_number_of_workers(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(encode, "BATCH_CHARACTERS", 40)
     found = list(encode.in_order(DOCUMENTS, whole, slowly, workers))
-    assert [(d, bytes(ids.astype(np.uint8)).decode()) for d, ids in found] == [(d, d.text) for d in DOCUMENTS]
+    assert [(d, bytes(ids.astype(np.uint8)).decode()) for d, ids in found] == [
+        (d, d.text) for d in DOCUMENTS
+    ]
 
 
 def test_parts_of_a_document_are_joined_over_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +90,9 @@ def test_an_error_in_a_worker_is_told_and_ends_the_others(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("before", [None, "true"])
-def test_the_tokenizers_own_threads_are_off_meanwhile(before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tokenizers_own_threads_are_off_meanwhile(
+    before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
     if before:
         monkeypatch.setenv("TOKENIZERS_PARALLELISM", before)
@@ -129,7 +135,9 @@ def test_size_is_the_largest_id_and_one_also_where_there_are_holes() -> None:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    holes = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "b": 9}, unk_token="a")))
+    holes = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "b": 9}, unk_token="a"))
+    )
     assert (len(holes), tokenizers.size(holes)) == (2, 10)
 
 

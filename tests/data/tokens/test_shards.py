@@ -20,10 +20,16 @@ def test_shards_cover_the_units_in_order_and_none_could_take_the_next(sizes: lis
 
 def test_more_units_at_the_end_move_no_finished_border() -> None:
     sizes = [MOST // 3] * 10
-    assert shards.borders([*sizes, 7, 9])[:3] == shards.borders(sizes)[:3] == [range(0, 3), range(3, 6), range(6, 9)]
+    assert (
+        shards.borders([*sizes, 7, 9])[:3]
+        == shards.borders(sizes)[:3]
+        == [range(0, 3), range(3, 6), range(6, 9)]
+    )
 
 
-@pytest.mark.parametrize(("word", "wanted"), [("0/1", (0, 1)), ("3/4", (3, 4)), ("12/100", (12, 100))])
+@pytest.mark.parametrize(
+    ("word", "wanted"), [("0/1", (0, 1)), ("3/4", (3, 4)), ("12/100", (12, 100))]
+)
 def test_a_task_is_read(word: str, wanted: tuple[int, int]) -> None:
     assert shards.task(word) == wanted
 

@@ -32,8 +32,12 @@ def test_documents_come_back_token_by_token(tmp_path: Path) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.lists(st.text("ab\né", min_size=1, max_size=9), max_size=4), min_size=1, max_size=5))
-def test_shards_are_read_as_one_store(tmp_path_factory: pytest.TempPathFactory, texts: list[list[str]]) -> None:
+@given(
+    st.lists(st.lists(st.text("ab\né", min_size=1, max_size=9), max_size=4), min_size=1, max_size=5)
+)
+def test_shards_are_read_as_one_store(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[list[str]]
+) -> None:
     """Also an empty shard, at either end or in the middle; and the empty slice at a document's end."""
     folder = tmp_path_factory.mktemp("store")
     parts = [[Document(f"{s}/{d}", t) for d, t in enumerate(part)] for s, part in enumerate(texts)]
@@ -41,9 +45,9 @@ def test_shards_are_read_as_one_store(tmp_path_factory: pytest.TempPathFactory, 
     assert list(opened.ids) == [d.id for d in flat]
     assert [text(opened, i) for i in range(len(flat))] == [d.text for d in flat]
     assert all(len(opened.document(i, int(n), 0)) == 0 for i, n in enumerate(opened.length))
-    assert b"".join((folder / "new" / f"{s:05}" / "tokens.bin").read_bytes() for s in range(len(texts))) == b"".join(
-        np.frombuffer(d.text.encode(), np.uint8).astype("<u2").tobytes() for d in flat
-    )
+    assert b"".join(
+        (folder / "new" / f"{s:05}" / "tokens.bin").read_bytes() for s in range(len(texts))
+    ) == b"".join(np.frombuffer(d.text.encode(), np.uint8).astype("<u2").tobytes() for d in flat)
 
 
 def test_a_document_is_a_view_of_its_file(tmp_path: Path) -> None:
@@ -71,9 +75,12 @@ def test_table_holds_characters_and_offsets_in_the_shard(tmp_path: Path) -> None
 
 
 def test_facts_hold_each_shard_and_the_hash_of_its_bytes(tmp_path: Path) -> None:
-    opened = stored(tmp_path / "new", [Document("a", "rope"), Document("b", "x")], [Document("c", "yarns")])
+    opened = stored(
+        tmp_path / "new", [Document("a", "rope"), Document("b", "x")], [Document("c", "yarns")]
+    )
     wanted = [
-        hashlib.sha256((tmp_path / "new" / n / "tokens.bin").read_bytes()).hexdigest() for n in ("00000", "00001")
+        hashlib.sha256((tmp_path / "new" / n / "tokens.bin").read_bytes()).hexdigest()
+        for n in ("00000", "00001")
     ]
     assert opened.facts["shards"] == [
         {"documents": 2, "tokens": 5, "sha256": wanted[0]},
@@ -101,7 +108,11 @@ def test_a_document_whose_id_was_seen_before_is_not_in_the_table(tmp_path: Path)
         [Document("b", "yarn"), Document("c", "z")],
     )
     opened = stored(tmp_path / "new", one, two)
-    assert [(name, text(opened, i)) for i, name in enumerate(opened.ids)] == [("a", "rope"), ("b", "x"), ("c", "z")]
+    assert [(name, text(opened, i)) for i, name in enumerate(opened.ids)] == [
+        ("a", "rope"),
+        ("b", "x"),
+        ("c", "z"),
+    ]
     assert (opened.facts["documents"], opened.facts["tokens"]) == (3, 6)
     assert opened.facts["refused"] == {"id seen before": 2}
 
@@ -111,14 +122,20 @@ def test_ids_seen_before_are_found_whatever_their_keys_share(names: list[str], k
     """Against a set; few keys, so that different ids have one."""
     wanted = [row for row, name in enumerate(names) if name in names[:row]]
     column = pa.chunked_array([pa.array(names[:3], pa.string()), pa.array(names[3:], pa.string())])
-    assert merge.seen_before(np.array([ord(n) % keys for n in names], dtype=np.uint64), column) == wanted
+    assert (
+        merge.seen_before(np.array([ord(n) % keys for n in names], dtype=np.uint64), column)
+        == wanted
+    )
 
 
 def test_token_id_outside_the_vocabulary_is_refused_with_the_document(tmp_path: Path) -> None:
     """It would not even fit: 65,536 words and fewer are kept in 16 bits."""
     documents = [Document("a", "x"), Document("b", "y")]
     encode = lambda texts: [np.array([7, 70_000 if t == "y" else 8], np.uint32) for t in texts]  # noqa: E731
-    with pytest.raises(DataError, match=r"^document b of source mine has token id 70000; ids must be below .* 300; \S"):
+    with pytest.raises(
+        DataError,
+        match=r"^document b of source mine has token id 70000; ids must be below .* 300; \S",
+    ):
         stored(tmp_path / "new", documents, encode=encode)
 
 
@@ -139,10 +156,14 @@ def test_progress_is_told_in_characters(tmp_path: Path) -> None:
     assert told == [2, 3]
 
 
-@pytest.mark.parametrize(("vocab_size", "dtype"), [(300, "uint16"), (65_536, "uint16"), (65_537, "uint32")])
+@pytest.mark.parametrize(
+    ("vocab_size", "dtype"), [(300, "uint16"), (65_536, "uint16"), (65_537, "uint32")]
+)
 def test_largest_id_of_a_vocabulary_fits(tmp_path: Path, vocab_size: int, dtype: str) -> None:
     largest = np.array([vocab_size - 1, 0], np.uint32)
-    opened = stored(tmp_path / "new", [Document("a", "x")], encode=lambda _: [largest], vocab_size=vocab_size)
+    opened = stored(
+        tmp_path / "new", [Document("a", "x")], encode=lambda _: [largest], vocab_size=vocab_size
+    )
     assert (opened.facts["dtype"], opened.document(0).tolist()) == (dtype, [vocab_size - 1, 0])
     assert opened.document(0).dtype == np.dtype(dtype)
 
@@ -175,7 +196,10 @@ def test_more_heldout_keeps_what_was_held_out() -> None:
 
 def synthetic(folder: Path, documents: list[np.ndarray]) -> store.Store:
     folder.with_suffix(".tmp").mkdir()
-    facts = {"kind": "repeat", **merge.one_shard(folder.with_suffix(".tmp"), "made", documents, 300)}
+    facts = {
+        "kind": "repeat",
+        **merge.one_shard(folder.with_suffix(".tmp"), "made", documents, 300),
+    }
     return finished(folder, facts, heldout=0.99)
 
 
@@ -187,12 +211,21 @@ def test_synthetic_documents_are_never_held_out(tmp_path: Path) -> None:
 
 def test_empty_store_opens(tmp_path: Path) -> None:
     opened = synthetic(tmp_path / "new", [])
-    assert (len(opened.tokens), list(opened.ids), int(opened.length[~opened.heldout].sum())) == (0, [], 0)
+    assert (len(opened.tokens), list(opened.ids), int(opened.length[~opened.heldout].sum())) == (
+        0,
+        [],
+        0,
+    )
 
 
 def test_ids_are_read_where_they_lie(tmp_path: Path) -> None:
     opened = stored(tmp_path / "new", [Document(n, n) for n in "abc"])
-    assert (opened.ids[1], opened.ids[-1], opened.ids.index("b"), list(opened.ids[1:])) == ("b", "c", 1, ["b", "c"])
+    assert (opened.ids[1], opened.ids[-1], opened.ids.index("b"), list(opened.ids[1:])) == (
+        "b",
+        "c",
+        1,
+        ["b", "c"],
+    )
     with pytest.raises(IndexError):
         opened.ids[3]
 
@@ -239,7 +272,16 @@ assert opened.ids[1] == "b" and opened.facts["refused"] == {"id seen before": 1}
 sys.exit("pandas" in sys.modules)
 """
     subprocess.run(
-        [sys.executable, "-c", code, str(Path(__file__).parents[2] / "helpers"), str(tmp_path / "new")], check=True
+        [
+            sys.executable,
+            "-c",
+            code,
+            str(Path(__file__).parents[2] / "helpers"),
+            str(tmp_path / "new"),
+        ],
+        check=True,
     )
     opened, names = store.load(tmp_path / "new", 0.5), ["a", "b"]
-    assert opened.heldout.dtype == bool and opened.heldout.tolist() == [store.is_heldout(i, 0.5) for i in names]
+    assert opened.heldout.dtype == bool and opened.heldout.tolist() == [
+        store.is_heldout(i, 0.5) for i in names
+    ]

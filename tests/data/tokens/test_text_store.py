@@ -19,7 +19,13 @@ from ropewalk.data.tokens import shards, store, write
 from ropewalk.data.tokens.text_store import TextStore
 
 LENGTHS = [300, 900, 20, 450, 450, 2500, 10, 800]  # bytes of the files
-SHARDS = [[300], [900, 20], [450, 450], [2500], [10, 800]]  # as consecutive ones up to 1000 bytes make them
+SHARDS = [
+    [300],
+    [900, 20],
+    [450, 450],
+    [2500],
+    [10, 800],
+]  # as consecutive ones up to 1000 bytes make them
 
 
 @pytest.fixture(autouse=True)
@@ -60,12 +66,16 @@ def test_borders_of_nothing_and_of_units_without_a_size() -> None:
 
 
 @pytest.mark.parametrize("workers", [2, 7])
-def test_workers_change_no_byte(folder: Path, tmp_path: Path, whole: dict[str, str], workers: int) -> None:
+def test_workers_change_no_byte(
+    folder: Path, tmp_path: Path, whole: dict[str, str], workers: int
+) -> None:
     made(text_store(folder, tmp_path / "cache", workers=workers))
     assert content_of(tmp_path / "cache") == whole
 
 
-def test_tasks_in_any_order_change_no_byte(folder: Path, tmp_path: Path, whole: dict[str, str]) -> None:
+def test_tasks_in_any_order_change_no_byte(
+    folder: Path, tmp_path: Path, whole: dict[str, str]
+) -> None:
     target = text_store(folder, tmp_path / "cache")
     for numbers in ([3], [4, 0], [1, 2, 3]):
         assert not target.folder.exists()
@@ -114,7 +124,9 @@ def test_full_disk_is_told_in_a_line_and_finished_shards_stay(
     target.make([0, 1])
     before = {p: p.stat().st_mtime_ns for p in tmp_of(target).rglob("*.*")}
     monkeypatch.setattr(write, "TOKENS", "/dev/full")
-    with pytest.raises(ConfigError, match=r"^cache_dir is .*; its disk must have room .* full; make room [^\n]*$"):
+    with pytest.raises(
+        ConfigError, match=r"^cache_dir is .*; its disk must have room .* full; make room [^\n]*$"
+    ):
         made(target)
     assert target.missing() == [2, 3, 4]
     monkeypatch.setattr(write, "TOKENS", "tokens.bin")
@@ -133,10 +145,15 @@ def test_another_error_of_the_system_is_not_taken_for_a_full_disk(
 
 def test_a_refused_token_leaves_the_finished_shards(folder: Path, tmp_path: Path) -> None:
     def odd(found: list[str]) -> list:  # type: ignore[type-arg]
-        return [ids + (1000 if "5 rope" in text else 0) for text, ids in zip(found, by_bytes(found), strict=True)]
+        return [
+            ids + (1000 if "5 rope" in text else 0)
+            for text, ids in zip(found, by_bytes(found), strict=True)
+        ]
 
     target = text_store(folder, tmp_path / "cache", encode=odd)
-    with pytest.raises(DataError, match=r"^document 005\.txt of source mine has token id 1\d\d\d; "):
+    with pytest.raises(
+        DataError, match=r"^document 005\.txt of source mine has token id 1\d\d\d; "
+    ):
         made(target)
     assert target.missing() == [3, 4]
 
@@ -145,13 +162,20 @@ def test_an_id_that_an_earlier_shard_has_is_counted_and_not_trained_on(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        sources, "read", lambda source, listed, unit: [Document(unit.files[0][2], (folder / unit.files[0]).read_text())]
+        sources,
+        "read",
+        lambda source, listed, unit: [
+            Document(unit.files[0][2], (folder / unit.files[0]).read_text())
+        ],
     )
     (folder / "011.txt").write_text("another one")  # its id is that of 001.txt now
     opened = store.load(made(text_store(folder, tmp_path / "cache")), 0.2)
     assert sorted(opened.ids) == list("01234567")
     assert opened.facts["refused"] == {"id seen before": 1}
-    assert bytes(opened.document(opened.ids.index("1")).astype("u1")) == (folder / "001.txt").read_bytes()
+    assert (
+        bytes(opened.document(opened.ids.index("1")).astype("u1"))
+        == (folder / "001.txt").read_bytes()
+    )
 
 
 def cut_short(file: Path) -> None:
@@ -185,21 +209,30 @@ def test_a_shard_of_other_bytes_is_refused_before_a_merge(folder: Path, tmp_path
     target.prove()
     shard = tmp_of(target) / "00001"
     changed(shard / "tokens.bin")
-    with pytest.raises(DataError, match=rf"^{shard}/tokens\.bin has sha256 [^\n]*; delete {shard} and run again$"):
+    with pytest.raises(
+        DataError, match=rf"^{shard}/tokens\.bin has sha256 [^\n]*; delete {shard} and run again$"
+    ):
         target.prove()
 
 
 @pytest.mark.parametrize("number", [0, 3, 4])
-@pytest.mark.parametrize("damage", [cut_short, Path.unlink, lambda file: file.write_bytes(file.read_bytes() + b"xx")])
+@pytest.mark.parametrize(
+    "damage", [cut_short, Path.unlink, lambda file: file.write_bytes(file.read_bytes() + b"xx")]
+)
 def test_a_finished_store_with_a_shard_of_another_size_is_not_read(
-    folder: Path, tmp_path: Path, whole: dict[str, str], number: int, damage: Callable[[Path], object]
+    folder: Path,
+    tmp_path: Path,
+    whole: dict[str, str],
+    number: int,
+    damage: Callable[[Path], object],
 ) -> None:
     """Both ways out lead out."""
     target = text_store(folder, tmp_path / "cache")
     shard = made(target) / shards.name(number)
     damage(shard / "tokens.bin")
     with pytest.raises(
-        DataError, match=rf"^{shard}/tokens\.bin is [\d,]* bytes; .* must be [\d,]*; delete {target.folder} and"
+        DataError,
+        match=rf"^{shard}/tokens\.bin is [\d,]* bytes; .* must be [\d,]*; delete {target.folder} and",
     ):
         store.load(target.folder, 0.2)
     shutil.rmtree(shard)
@@ -234,20 +267,34 @@ if {publish}:
 """
 
 
-def child(folder: Path, cache: Path, numbers: str, die: str = "", publish: bool = False) -> subprocess.Popen[bytes]:
+def child(
+    folder: Path, cache: Path, numbers: str, die: str = "", publish: bool = False
+) -> subprocess.Popen[bytes]:
     """A process of its own that makes `numbers`; it kills itself on the text `die`."""
-    names = {"tests": str(Path(__file__).parents[2] / "helpers"), "folder": str(folder), "cache": str(cache)}
+    names = {
+        "tests": str(Path(__file__).parents[2] / "helpers"),
+        "folder": str(folder),
+        "cache": str(cache),
+    }
     code = CHILD.format(**names, numbers=numbers, die=die, publish=publish)
-    return subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
 
 
 @pytest.mark.parametrize("shard", [0, 2, 4])
-def test_killed_at_any_shard_and_run_again(folder: Path, tmp_path: Path, whole: dict[str, str], shard: int) -> None:
+def test_killed_at_any_shard_and_run_again(
+    folder: Path, tmp_path: Path, whole: dict[str, str], shard: int
+) -> None:
     target, first_file = text_store(folder, tmp_path / "cache"), sum(map(len, SHARDS[:shard]))
     died = child(folder, tmp_path / "cache", "range(5)", die=f"{first_file} rope")
     assert died.wait(60) == -signal.SIGKILL
     assert target.missing() == list(range(shard, 5))
-    before = {p: p.stat().st_mtime_ns for n in range(shard) for p in (tmp_of(target) / shards.name(n)).iterdir()}
+    before = {
+        p: p.stat().st_mtime_ns
+        for n in range(shard)
+        for p in (tmp_of(target) / shards.name(n)).iterdir()
+    }
     assert (tmp_of(target) / f"{shard:05}.tmp").is_dir()  # it was at work there
     target.make(target.missing())
     assert {p: p.stat().st_mtime_ns for p in before} == before and len(before) == 3 * shard
@@ -255,16 +302,25 @@ def test_killed_at_any_shard_and_run_again(folder: Path, tmp_path: Path, whole: 
     assert content_of(tmp_path / "cache") == whole
 
 
-@pytest.mark.parametrize("tasks", [["[0, 4]", "[1]", "[2]", "[3]"], ["range(5)"] * 3], ids=["shared out", "all of all"])
-def test_processes_side_by_side(folder: Path, tmp_path: Path, whole: dict[str, str], tasks: list[str]) -> None:
+@pytest.mark.parametrize(
+    "tasks", [["[0, 4]", "[1]", "[2]", "[3]"], ["range(5)"] * 3], ids=["shared out", "all of all"]
+)
+def test_processes_side_by_side(
+    folder: Path, tmp_path: Path, whole: dict[str, str], tasks: list[str]
+) -> None:
     """Each a part, or all at the same work: no shard is made twice, and whoever comes last publishes what is there."""
-    running = [child(folder, tmp_path / "cache", numbers, publish=len(set(tasks)) == 1) for numbers in tasks]
+    running = [
+        child(folder, tmp_path / "cache", numbers, publish=len(set(tasks)) == 1)
+        for numbers in tasks
+    ]
     assert [process.wait(60) for process in running] == [0] * len(tasks)
     made(text_store(folder, tmp_path / "cache"))
     assert content_of(tmp_path / "cache") == whole
 
 
-def test_killed_just_before_the_rename_loses_no_shard(folder: Path, tmp_path: Path, whole: dict[str, str]) -> None:
+def test_killed_just_before_the_rename_loses_no_shard(
+    folder: Path, tmp_path: Path, whole: dict[str, str]
+) -> None:
     """Its manifest is written, the mark of the workspace gone."""
     target = text_store(folder, tmp_path / "cache")
     made(target)
@@ -272,15 +328,23 @@ def test_killed_just_before_the_rename_loses_no_shard(folder: Path, tmp_path: Pa
     before = sorted(p.stat().st_mtime_ns for p in tmp_of(target).glob("0*/*"))
     assert target.missing() == []
     made(target)
-    assert sorted(p.stat().st_mtime_ns for p in target.folder.glob("0*/*")) == before and len(before) == 15
+    assert (
+        sorted(p.stat().st_mtime_ns for p in target.folder.glob("0*/*")) == before
+        and len(before) == 15
+    )
     assert content_of(tmp_path / "cache") == whole
 
 
-def test_a_store_of_one_process_equals_one_that_was_written_by_hand(folder: Path, tmp_path: Path) -> None:
+def test_a_store_of_one_process_equals_one_that_was_written_by_hand(
+    folder: Path, tmp_path: Path
+) -> None:
     """The oracle of the tests above is itself held against documents given one by one."""
     numbers = iter(range(len(LENGTHS)))
     parts = [
-        [Document(f"{n:03}.txt", (folder / f"{n:03}.txt").read_text()) for _, n in zip(s, numbers, strict=False)]
+        [
+            Document(f"{n:03}.txt", (folder / f"{n:03}.txt").read_text())
+            for _, n in zip(s, numbers, strict=False)
+        ]
         for s in SHARDS
     ]
     by_hand, one = (
@@ -288,4 +352,6 @@ def test_a_store_of_one_process_equals_one_that_was_written_by_hand(folder: Path
         store.load(made(text_store(folder, tmp_path / "cache")), 0.2),
     )
     assert {k: v for k, v in one.facts.items() if k != "kind"} == by_hand.facts
-    assert store.table_of(tmp_path / "hand").equals(store.table_of(text_store(folder, tmp_path / "cache").folder))
+    assert store.table_of(tmp_path / "hand").equals(
+        store.table_of(text_store(folder, tmp_path / "cache").folder)
+    )

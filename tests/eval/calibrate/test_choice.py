@@ -30,7 +30,10 @@ def test_better_on_every_document_is_chosen() -> None:
 def test_better_in_the_mean_by_one_document_is_not() -> None:
     choice = choose(trials(-0.2, 0.02, 0.03, 0.04), FOUR)
     assert (choice.trial.number, choice.lowest.number) == (0, 2)
-    assert choice.kept == "trial 2 (ramp) was lower by 0.0275 nats in the mean, and on 1 of 4 documents only"
+    assert (
+        choice.kept
+        == "trial 2 (ramp) was lower by 0.0275 nats in the mean, and on 1 of 4 documents only"
+    )
 
 
 def test_a_document_counts_once_however_many_stretches_it_has() -> None:
@@ -45,7 +48,10 @@ def test_a_document_counts_once_however_many_stretches_it_has() -> None:
 def test_on_few_documents_nothing_is_preferred_however_large_the_gain(documents: list[str]) -> None:
     choice = choose(trials(-1.0, -1.0, -1.0, -1.0), documents)
     assert choice.trial.number == 0 and choice.kept is not None
-    assert f"on {len(set(documents))} document(s); 4 are needed to prefer it; raise calibrate.windows" in choice.kept
+    assert (
+        f"on {len(set(documents))} document(s); 4 are needed to prefer it; raise calibrate.windows"
+        in choice.kept
+    )
 
 
 def test_where_a_paper_is_lowest_there_is_nothing_to_tell() -> None:

@@ -37,7 +37,9 @@ class Fake:
     def distance(self, candidate: Candidate) -> float:
         table = METHODS[candidate.settings["method"]].table(candidate.rope, ROTARY)
         apart = np.log(table.inv_freq / self.wanted.inv_freq)
-        return float((apart**2).mean() + (table.attention_factor - self.wanted.attention_factor) ** 2)
+        return float(
+            (apart**2).mean() + (table.attention_factor - self.wanted.attention_factor) ** 2
+        )
 
     def __call__(self, candidate: Candidate, windows: np.ndarray) -> np.ndarray:
         self.tokens, self.calls = self.tokens + windows.size, self.calls + 1
@@ -45,15 +47,21 @@ class Fake:
 
 
 def test_loss_parts_at_the_window() -> None:
-    nll = np.array([[1.0, 1.0, 1.0, 5.0, 5.0]])  # positions 1 to 5; a window of 4 holds positions 0 to 3
+    nll = np.array(
+        [[1.0, 1.0, 1.0, 5.0, 5.0]]
+    )  # positions 1 to 5; a window of 4 holds positions 0 to 3
     assert loss(nll, 4, 0.25) == Loss(1.0, 5.0, 0.25 * 1 + 0.75 * 5)
 
 
 @pytest.mark.parametrize("searcher", ["ramp", "longrope", "both"])
-def test_search_finds_what_is_better_than_every_paper_within_its_budget(tmp_path: Path, searcher: str) -> None:
+def test_search_finds_what_is_better_than_every_paper_within_its_budget(
+    tmp_path: Path, searcher: str
+) -> None:
     model, wanted = Fake(), task(searcher=searcher)
     trials = search.search(wanted, model, tmp_path / "trials.jsonl")
-    assert spent(trials) == pytest.approx(model.tokens / WINDOWS.shape[1])  # what it says it spent is what it spent
+    assert spent(trials) == pytest.approx(
+        model.tokens / WINDOWS.shape[1]
+    )  # what it says it spent is what it spent
     assert spent(trials) <= 150 < spent(trials) + wanted.trial
     papers = [t for t in trials if t.candidate.searcher == "paper"]
     assert [t.candidate.settings["method"] for t in papers] == wanted.config.methods
@@ -77,7 +85,9 @@ def test_the_papers_are_never_pruned_and_the_worse_half_is(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("searcher", ["ramp", "longrope", "both"])
 def test_same_seed_same_trials_and_another_seed_others(tmp_path: Path, searcher: str) -> None:
-    one, two = (search.search(task(searcher=searcher), Fake(), tmp_path / f"{k}.jsonl") for k in "ab")
+    one, two = (
+        search.search(task(searcher=searcher), Fake(), tmp_path / f"{k}.jsonl") for k in "ab"
+    )
     assert one == two and (tmp_path / "a.jsonl").read_text() == (tmp_path / "b.jsonl").read_text()
     other = search.search(replace(task(searcher=searcher), seed=1), Fake(), tmp_path / "c.jsonl")
     assert one != other
@@ -85,18 +95,27 @@ def test_same_seed_same_trials_and_another_seed_others(tmp_path: Path, searcher:
 
 @pytest.mark.parametrize("searcher", ["ramp", "longrope", "both"])
 @pytest.mark.parametrize("lines", [1, 5, 9, 14])
-def test_a_search_cut_anywhere_goes_on_as_if_it_had_not_been(tmp_path: Path, searcher: str, lines: int) -> None:
+def test_a_search_cut_anywhere_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, searcher: str, lines: int
+) -> None:
     whole, model = search.search(task(searcher=searcher), Fake(), tmp_path / "whole.jsonl"), Fake()
     text = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
     cut = tmp_path / "cut.jsonl"
-    cut.write_text("".join(text[:lines]) + text[lines][: len(text[lines]) // 2])  # killed in the middle of a line
+    cut.write_text(
+        "".join(text[:lines]) + text[lines][: len(text[lines]) // 2]
+    )  # killed in the middle of a line
     assert search.search(task(searcher=searcher), model, cut) == whole
     assert cut.read_text() == (tmp_path / "whole.jsonl").read_text()
     assert model.tokens == pytest.approx(sum(t.passes for t in whole[lines:]) * WINDOWS.shape[1])
 
 
-def test_a_budget_that_does_not_reach_for_the_papers_is_refused_before_anything_is_measured() -> None:
-    with pytest.raises(ConfigError, match=r"calibrate\.passes is 20; the 6 methods .* take 27, on 4 stretches; raise"):
+def test_a_budget_that_does_not_reach_for_the_papers_is_refused_before_anything_is_measured() -> (
+    None
+):
+    with pytest.raises(
+        ConfigError,
+        match=r"calibrate\.passes is 20; the 6 methods .* take 27, on 4 stretches; raise",
+    ):
         search.refuse(task(passes=20))
     search.refuse(task(passes=27))
 
@@ -121,7 +140,9 @@ def test_evolution_starts_from_the_papers_and_keeps_the_paper_s_laws() -> None:
     pi, ntk = (evolution.start(m, FACTOR, ROTARY).place["divisors"] for m in ("pi", "ntk"))
     assert pi == pytest.approx([FACTOR] * 16)
     assert ntk == pytest.approx([FACTOR ** (2 * i / 30) for i in range(16)])  # s^(2i/(d-2))
-    assert evolution.start("yarn", FACTOR, ROTARY).place["attention_factor"] == pytest.approx(0.1 * math.log(8) + 1)
+    assert evolution.start("yarn", FACTOR, ROTARY).place["attention_factor"] == pytest.approx(
+        0.1 * math.log(8) + 1
+    )
 
 
 def test_every_child_keeps_the_laws(tmp_path: Path) -> None:
@@ -130,11 +151,17 @@ def test_every_child_keeps_the_laws(tmp_path: Path) -> None:
     assert len(children) > 20 and len({json.dumps(c.place) for c in children}) > 15
     for child in children:
         divisors = np.array(child.settings["long_factor"])
-        assert divisors.min() >= 1 and divisors.max() <= 1.25 * FACTOR and (np.diff(divisors) >= 0).all()
+        assert (
+            divisors.min() >= 1
+            and divisors.max() <= 1.25 * FACTOR
+            and (np.diff(divisors) >= 0).all()
+        )
 
 
 @pytest.mark.parametrize("searcher", ["ramp", "both"])
-def test_without_optuna_the_ramp_is_refused_with_a_way_out(monkeypatch: pytest.MonkeyPatch, searcher: str) -> None:
+def test_without_optuna_the_ramp_is_refused_with_a_way_out(
+    monkeypatch: pytest.MonkeyPatch, searcher: str
+) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     said = rf"searcher is {searcher}; it needs optuna.*pip install 'ropewalk\[calibrate\]'"
     with pytest.raises(ConfigError, match=said):
@@ -148,7 +175,9 @@ def test_verdict_says_better_worse_neither_or_too_little_text() -> None:
 
     assert said(-0.02, -0.03, -0.01).startswith("better: -0.0200 nats [-0.0300, -0.0100]")
     assert said(0.02, 0.01, 0.03).startswith("worse: ")
-    assert said(-0.02, -0.05, 0.01).startswith("no gain shown: ") and "holds zero" in said(-0.02, -0.05, 0.01)
+    assert said(-0.02, -0.05, 0.01).startswith("no gain shown: ") and "holds zero" in said(
+        -0.02, -0.05, 0.01
+    )
     assert said(-0.02, -0.02, -0.02, 1) == (
         "not to be told from 1 document(s): -0.0200 nats against yarn's defaults, and 4 are needed for an interval"
     )

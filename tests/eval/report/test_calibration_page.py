@@ -15,20 +15,42 @@ def around(value: float) -> dict[str, float]:
 
 
 def method(k: int) -> dict[str, Any]:
-    bins = [{"from": 64 * n, "to": 64 * (n + 1), "tokens": 640, **around(2.5 + 0.31 * k + 0.07 * n)} for n in range(8)]
-    parts = {key: around(2.111 + 0.3 * k + 0.1 * j) for j, key in enumerate(("inside", "beyond", "value"))}
-    differences = {key: around(0.333 * (k - 1) + 0.01 * j) for j, key in enumerate(("inside", "beyond", "value"))}
+    bins = [
+        {"from": 64 * n, "to": 64 * (n + 1), "tokens": 640, **around(2.5 + 0.31 * k + 0.07 * n)}
+        for n in range(8)
+    ]
+    parts = {
+        key: around(2.111 + 0.3 * k + 0.1 * j)
+        for j, key in enumerate(("inside", "beyond", "value"))
+    }
+    differences = {
+        key: around(0.333 * (k - 1) + 0.01 * j)
+        for j, key in enumerate(("inside", "beyond", "value"))
+    }
     return {"nll_by_position": bins, **parts, "difference": differences}
 
 
 def trial(number: int, searcher: str, value: float | None) -> dict[str, Any]:
     whole = {"inside": value, "beyond": value, "value": value}
-    return {"number": number, "searcher": searcher, "method": "yarn", "passes": 1.5, "short": 3.0, **whole}
+    return {
+        "number": number,
+        "searcher": searcher,
+        "method": "yarn",
+        "passes": 1.5,
+        "short": 3.0,
+        **whole,
+    }
 
 
 def calibration() -> dict[str, Any]:
     methods = {name: method(k) for k, name in enumerate(NAMES)}
-    settings = {"method": "yarn", "factor": 2.0, "beta_fast": 17.25, "beta_slow": 0.75, "attention_factor": 1.0625}
+    settings = {
+        "method": "yarn",
+        "factor": 2.0,
+        "beta_fast": 17.25,
+        "beta_slow": 0.75,
+        "attention_factor": 1.0625,
+    }
     return {
         "schema": 1,
         "base_window": 256,
@@ -45,7 +67,12 @@ def calibration() -> dict[str, Any]:
         "methods": methods,
         "gain": {"over": "yarn", **methods["calibrated"]["difference"]},
         "verdict": "no gain shown: +0.0010 nats [-0.0100, +0.0120] against yarn's defaults, the interval holds zero",
-        "trials": [trial(0, "paper", 2.9), trial(1, "ramp", None), trial(2, "ramp", 2.8), trial(3, "longrope", 3.4)],
+        "trials": [
+            trial(0, "paper", 2.9),
+            trial(1, "ramp", None),
+            trial(2, "ramp", 2.8),
+            trial(3, "longrope", 3.4),
+        ],
     }
 
 
@@ -66,8 +93,14 @@ def test_every_number_is_in_the_table(tmp_path: Path) -> None:
     text = section(render(run(tmp_path))).replace("\u2212", "-")
     for name, measured in calibration()["methods"].items():
         (row,) = re.findall(rf'<tr[^>]*><th scope="row">{name}</th>.*?</tr>', text, re.S)
-        wanted = [f"{measured[key][part]:.3f}" for key in ("inside", "beyond") for part in ("nll", "low", "high")]
-        wanted += [f"{measured['difference'][key]['nll']:+.3f}" for key in ("inside", "beyond", "value")]
+        wanted = [
+            f"{measured[key][part]:.3f}"
+            for key in ("inside", "beyond")
+            for part in ("nll", "low", "high")
+        ]
+        wanted += [
+            f"{measured['difference'][key]['nll']:+.3f}" for key in ("inside", "beyond", "value")
+        ]
         wanted += [f"{measured['difference']['value'][part]:+.3f}" for part in ("low", "high")]
         assert not [number for number in wanted if number not in row], name
 
@@ -84,7 +117,9 @@ def test_sentence_says_choice_cost_and_verdict_also_without_a_gain(tmp_path: Pat
     text = section(render(run(tmp_path)))
     assert "trial 2 (ramp: yarn, beta_fast 17.25, beta_slow 0.75, attention_factor 1.062)" in text
     assert "after 25 trials and 38 forward passes, 11 pruned" in text
-    assert "7 stretches of 5 documents that were not searched on: no gain shown: +0.0010 nats" in text
+    assert (
+        "7 stretches of 5 documents that were not searched on: no gain shown: +0.0010 nats" in text
+    )
 
 
 def test_without_calibration_or_when_it_is_left_out_there_is_no_such_part(tmp_path: Path) -> None:
@@ -97,4 +132,7 @@ def test_a_paper_that_stands_is_told_with_its_reason(tmp_path: Path) -> None:
     folder, found = run(tmp_path), calibration()
     found["chosen"] |= {"kept": "trial 3 (ramp) was lower by 0.0042 nats on 1 document(s)"}
     (folder / "calibration" / "results.json").write_text(json.dumps(found))
-    assert "settings stand, for trial 3 (ramp) was lower by 0.0042 nats on 1 document(s)." in section(render(folder))
+    assert (
+        "settings stand, for trial 3 (ramp) was lower by 0.0042 nats on 1 document(s)."
+        in section(render(folder))
+    )

@@ -32,10 +32,17 @@ def source(**more: Any) -> dict[str, Any]:
         "1-256": (60, 9_001, 3, 402, 55, 8_203, 53, 8_104),
         ">1048576": (2, 691_300, 1, 300_000, 1, 391_300, 1, 122_967),
     }
-    facts["by_length"] = {label: dict(zip(BUCKET, row, strict=True)) for label, row in lengths.items()}
+    facts["by_length"] = {
+        label: dict(zip(BUCKET, row, strict=True)) for label, row in lengths.items()
+    }
     return (
         facts
-        | {"left_out": {"held_out": {"documents": 4, "tokens": 300_402}, "not_drawn": {"documents": 10, "tokens": 88}}}
+        | {
+            "left_out": {
+                "held_out": {"documents": 4, "tokens": 300_402},
+                "not_drawn": {"documents": 10, "tokens": 88},
+            }
+        }
         | more
     )
 
@@ -50,8 +57,15 @@ def ledger() -> dict[str, Any]:
         "pieces": 483,
         "packer": "concat",
     }
-    plan |= {"document_mask": False, "positions": "continue", "own_context_share": {"1024": 0.411, "4096": 0.0}}
-    plan |= {"piece_lengths": {"1-256": 400, "257-4096": 83}, "piece_tokens": {"1-256": 65_536, "257-4096": 196_608}}
+    plan |= {
+        "document_mask": False,
+        "positions": "continue",
+        "own_context_share": {"1024": 0.411, "4096": 0.0},
+    }
+    plan |= {
+        "piece_lengths": {"1-256": 400, "257-4096": 83},
+        "piece_tokens": {"1-256": 65_536, "257-4096": 196_608},
+    }
     plan |= {"a_sequence": {"pieces": 7.5, "most_pieces": 31, "sources": 1.9}}
     plan["work"] = {
         "share_of_full": 0.27,
@@ -60,7 +74,9 @@ def ledger() -> dict[str, Any]:
         "sequences": {"0-10%": 40, "90-100%": 24},
     }
     plan["idle"] = {"dp_size": 8, "batch": 64, "in_order": 0.389, "balanced": 0.071}
-    other = source(kind="text", left_out={"duplicate": {"documents": 6, "tokens": 17}}, by_length={})
+    other = source(
+        kind="text", left_out={"duplicate": {"documents": 6, "tokens": 17}}, by_length={}
+    )
     return {
         "schema": 1,
         "sources": {"books": source(), "<i>notes</i>": other},
@@ -84,25 +100,49 @@ def words(html: str) -> str:
 def test_every_number_of_the_ledger_is_in_the_section(tmp_path: Path) -> None:
     told = words(section(tmp_path, ledger()))
     row = source()
-    numbers = [row[key] for key in ("documents", "tokens", "plan_documents", "repeated", "tokens_in_plan")]
-    numbers += [row["by_length"][label][key] for label in row["by_length"] for key in BUCKET if key != "plan_documents"]
+    numbers = [
+        row[key] for key in ("documents", "tokens", "plan_documents", "repeated", "tokens_in_plan")
+    ]
+    numbers += [
+        row["by_length"][label][key]
+        for label in row["by_length"]
+        for key in BUCKET
+        if key != "plan_documents"
+    ]
     numbers += [n for counts in row["left_out"].values() for n in counts.values()]
     numbers += [6, 17, 64, 4096, 262_142, 483, 400, 83, 31, 40, 24]
     assert {f"{n:,}" for n in numbers} <= set(told.split())
-    shares = ("41.1%", "62.3%", "25.0%", "75.0%", "27.0%", "38.9%", "7.1%", " 1.31,", " 3.7 ", " 7.5 ", " 1.9 ")
+    shares = (
+        "41.1%",
+        "62.3%",
+        "25.0%",
+        "75.0%",
+        "27.0%",
+        "38.9%",
+        "7.1%",
+        " 1.31,",
+        " 3.7 ",
+        " 7.5 ",
+        " 1.9 ",
+    )
     assert all(share in told for share in shares)
 
 
 def test_warnings_stand_first_and_everything_is_escaped(tmp_path: Path) -> None:
     html = section(tmp_path, ledger())
     assert html.index("no token sees &lt;far&gt;") < html.index("The mixture")
-    assert "<i>notes" not in html and "&lt;i&gt;notes&lt;/i&gt;: duplicates exact documents 6" in html
+    assert (
+        "<i>notes" not in html and "&lt;i&gt;notes&lt;/i&gt;: duplicates exact documents 6" in html
+    )
     assert "Refused documents" not in html and "books: refused empty 5" in html
 
 
 def test_a_reason_that_others_bring_gets_its_column(tmp_path: Path) -> None:
     told = words(section(tmp_path, ledger()))
-    assert "held out documents not drawn documents duplicate documents books 300,402 4 88 10 0 0" in told
+    assert (
+        "held out documents not drawn documents duplicate documents books 300,402 4 88 10 0 0"
+        in told
+    )
     assert "0 0 0 0 17 6" in told
 
 
@@ -113,10 +153,18 @@ def cleaned() -> dict[str, Any]:
     copies = ("exact_documents", "exact_tokens", "near_documents", "near_tokens")
     books["duplicates"] = dict(zip(copies, (211, 90_301, 17, 4_407), strict=True))
     notes["duplicates"] = dict(zip(copies, (3, 512, None, None), strict=True))
-    books["buckets"] = {"<4K": {"asked": 88_107, "taken": 131_071}, ">=4K": {"asked": 42_964, "taken": 0}}
+    books["buckets"] = {
+        "<4K": {"asked": 88_107, "taken": 131_071},
+        ">=4K": {"asked": 42_964, "taken": 0},
+    }
     worst = [{"source": "books", "document": "<b>.txt", "share": 0.437}]
     other = [{"source": "<i>notes</i>", "document": "7.md", "share": 0.291}]
-    made["contamination"] = {"action": "report", "ngram": 33, "heldout": {"worst": worst}, "training": {"worst": other}}
+    made["contamination"] = {
+        "action": "report",
+        "ngram": 33,
+        "heldout": {"worst": worst},
+        "training": {"worst": other},
+    }
     made["plan"] |= {"overlong": "truncate", "begin": 1, "end": None, "marks": 1_483}
     return made
 
@@ -128,7 +176,10 @@ def test_what_was_looked_for_and_chosen_is_on_the_page(tmp_path: Path) -> None:
     assert "share of its stretches of 33 tokens &lt;b&gt;.txt books held out 43.7%" in told
     assert "7.md &lt;i&gt;notes&lt;/i&gt; training 29.1%" in told
     assert "books &lt;4K 88,107 131,071 &gt;=4K 42,964 0" in told
-    assert "overlong documents truncate begin, end (token ids) 1, none begin and end tokens 1,483" in told
+    assert (
+        "overlong documents truncate begin, end (token ids) 1, none begin and end tokens 1,483"
+        in told
+    )
     plain = words(section(tmp_path, ledger()))
     assert "copies of earlier" not in plain and "overlong documents" not in plain
 
@@ -147,7 +198,9 @@ def test_both_figures_are_drawn_once_each_and_only_from_what_is_there(tmp_path: 
     assert section(tmp_path, bare).count("<svg") == 0
 
 
-@pytest.mark.parametrize("key", ["left_out", "by_length", "own_context_share", "plan_documents", "repeated"])
+@pytest.mark.parametrize(
+    "key", ["left_out", "by_length", "own_context_share", "plan_documents", "repeated"]
+)
 def test_a_source_may_lack_any_newer_fact(tmp_path: Path, key: str) -> None:
     partial = ledger()
     for row in partial["sources"].values():
@@ -167,13 +220,19 @@ def test_sentences_by_hand() -> None:
         data.own_reading(ledger())
         == "41.1% of the plan's tokens have more than 1,024 tokens of their own document before them."
     )
-    long = {"1-256": {"tokens": 25, "plan_tokens": 1}, "1025-4096": {"tokens": 75, "plan_tokens": 9}}
+    long = {
+        "1-256": {"tokens": 25, "plan_tokens": 1},
+        "1025-4096": {"tokens": 75, "plan_tokens": 9},
+    }
     told = data.lengths_reading({"sources": {"a": {"by_length": long}}, "plan": {"seq_len": 2048}})
     assert (
         told
         == "Documents of more than 1,024 tokens hold 75.0% of the tokens in the stores and 90.0% of those in the plan."
     )
-    assert data.lengths_reading({"sources": {"a": {"by_length": long}}, "plan": {"seq_len": 1024}}) is None
+    assert (
+        data.lengths_reading({"sources": {"a": {"by_length": long}}, "plan": {"seq_len": 1024}})
+        is None
+    )
     assert data.lengths_reading({}) is data.own_reading({}) is None
 
 

@@ -18,7 +18,11 @@ BLOCKS = {  # loss by blocks of 256 positions
     "rescaled": [2.978, 3.107, 3.113, 3.011, 2.992, 3.168, 3.054, 3.271],
     "extended": [2.834, 2.842, 2.683, 2.661, 2.648, 2.779, 2.613, 2.889],
 }
-KEYS = {"base": [1.0, 0.0, 0.0, 0.0], "rescaled": [0.6, 0.5, 0.2, 0.25], "extended": [1.0, 0.95, 1.0, 0.75]}
+KEYS = {
+    "base": [1.0, 0.0, 0.0, 0.0],
+    "rescaled": [0.6, 0.5, 0.2, 0.25],
+    "extended": [1.0, 0.95, 1.0, 0.75],
+}
 CONTEXTS = [64, 128, 256, 512, 1024, 2048]
 GAIN = {
     "base": [3.31, 3.02, 2.87, 4.11, 4.97, 5.42],
@@ -30,7 +34,14 @@ LENGTHS = [256, 512, 1024, 2048]
 
 def position_rows(model: str) -> list[dict[str, Any]]:
     return [
-        {"from": 256 * k, "to": 256 * (k + 1), "nll": nll, "tokens": 3072 + k, "low": nll - 0.081, "high": nll + 0.084}
+        {
+            "from": 256 * k,
+            "to": 256 * (k + 1),
+            "nll": nll,
+            "tokens": 3072 + k,
+            "low": nll - 0.081,
+            "high": nll + 0.084,
+        }
         for k, nll in enumerate(BLOCKS[model])
     ]
 
@@ -39,8 +50,18 @@ def gain_rows(model: str) -> list[dict[str, Any]]:
     rows, at_window = [], GAIN[model][2]
     for context, nll in zip(CONTEXTS, GAIN[model], strict=True):
         change, half = nll - at_window, 0.0 if context == 256 else 0.03
-        row = {"context": context, "nll": nll, "tokens": 2048, "low": nll - 0.07, "high": nll + 0.07}
-        row |= {"difference": change, "difference_low": change - 1.1 * half, "difference_high": change + half}
+        row = {
+            "context": context,
+            "nll": nll,
+            "tokens": 2048,
+            "low": nll - 0.07,
+            "high": nll + 0.07,
+        }
+        row |= {
+            "difference": change,
+            "difference_low": change - 1.1 * half,
+            "difference_high": change + half,
+        }
         rows.append(row)
     return rows
 
@@ -67,12 +88,19 @@ def results() -> dict[str, Any]:
             "context_gain": gain_rows(name),
         }
     verdicts = [
-        ("Base past its window", "+2.13 nats", "loss past the window over inside it: above +1", True),
+        (
+            "Base past its window",
+            "+2.13 nats",
+            "loss past the window over inside it: above +1",
+            True,
+        ),
         ("Inside the original window", 0.003, "extended against base: at most +0.05", True),
         ("Same tokens, longer context", "-0.180 nats [-0.213, -0.150]", "interval below 0", True),
         ("Passkey at 2,048", "75%", "mean over the depths: at least 80%", False),
     ]
-    verdicts = [dict(zip(("name", "value", "rule", "holds"), verdict, strict=True)) for verdict in verdicts]
+    verdicts = [
+        dict(zip(("name", "value", "rule", "holds"), verdict, strict=True)) for verdict in verdicts
+    ]
     return {
         "schema": 1,
         "base_window": 256,
@@ -90,7 +118,12 @@ def rope() -> dict[str, Any]:
     base = [10_000 ** (-i / 16) for i in range(16)]
     shares = [0.0] * 4 + [0.2, 0.4, 0.6, 0.8] + [1.0] * 8
     inv_freq = [f * (1 - s * (1 - 1 / 8)) for f, s in zip(base, shares, strict=True)]
-    parameters = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 8.0, "original_max_position_embeddings": 256}
+    parameters = {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 8.0,
+        "original_max_position_embeddings": 256,
+    }
     return {
         "schema": 1,
         "method": "yarn",
@@ -102,18 +135,35 @@ def rope() -> dict[str, Any]:
         "attention_factor": 1.2079,
         "rope_parameters": parameters,
         "hash": "9f" * 32,
-        "base": {"inv_freq": base, "attention_factor": 1.0, "rope_parameters": {"rope_type": "default"}},
+        "base": {
+            "inv_freq": base,
+            "attention_factor": 1.0,
+            "rope_parameters": {"rope_type": "default"},
+        },
     }
 
 
 def source(kind: str, share: float, **more: Any) -> dict[str, Any]:
-    facts = {"kind": kind, "documents": 812, "tokens": 3_412_908, "heldout_documents": 41, "heldout_tokens": 170_233}
+    facts = {
+        "kind": kind,
+        "documents": 812,
+        "tokens": 3_412_908,
+        "heldout_documents": 41,
+        "heldout_tokens": 170_233,
+    }
     facts |= {"dropped": 3, "cut": 17, "refused": {}, "epochs": 0.62, "share_in_plan": share}
     return facts | {"tokens_in_plan": round(1_228_800 * share)} | more
 
 
 def ledger() -> dict[str, Any]:
-    plan = {"sequences": 600, "seq_len": 2048, "tokens": 1_228_800, "padding": 1311, "fill": 0.99893, "pieces": 1483}
+    plan = {
+        "sequences": 600,
+        "seq_len": 2048,
+        "tokens": 1_228_800,
+        "padding": 1311,
+        "fill": 0.99893,
+        "pieces": 1483,
+    }
     plan |= {"packer": "best_fit", "document_mask": True, "positions": "restart"}
     plan["own_context_share"] = {"256": 0.712, "512": 0.541, "1024": 0.318, "2048": 0.0}
     plan["piece_lengths"] = {"1-256": 322, "257-1024": 659, "1025-2048": 502}
@@ -157,11 +207,22 @@ def make_run(folder: Path) -> Path:
         name: {"fingerprint": f"{k}a" * 32, "seconds": 71.5 * k}
         for k, name in enumerate(("data", "rope", "train", "eval"))
     }
-    manifest = {"schema": 1, "stages": stages, "versions": {"torch": "2.14.1"}, "machine": {"cores": 2, "gpus": []}}
-    write_json(run / "manifest.json", manifest | {"command": "ropewalk run recipe=demo name=demo-x8"})
+    manifest = {
+        "schema": 1,
+        "stages": stages,
+        "versions": {"torch": "2.14.1"},
+        "machine": {"cores": 2, "gpus": []},
+    }
+    write_json(
+        run / "manifest.json", manifest | {"command": "ropewalk run recipe=demo name=demo-x8"}
+    )
     (run / "train").mkdir()
-    (run / "train" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics()))
-    (run / "config.yaml").write_text("name: demo-x8\nmodel:\n  path: builtin:demo\nnote: <b>&\nseed: 0\n")
+    (run / "train" / "metrics.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in metrics())
+    )
+    (run / "config.yaml").write_text(
+        "name: demo-x8\nmodel:\n  path: builtin:demo\nnote: <b>&\nseed: 0\n"
+    )
     return run
 
 
@@ -209,20 +270,32 @@ def test_every_number_of_the_results_is_on_the_page(html):
                 f"{row[key]:.3f}" for key in ("nll", "low", "high")
             ]
             assert set(expected) <= set(page.words("position"))
-        assert {f"{value:.2f}" for value in model["perplexity"].values()} <= set(page.words("perplexity"))
+        assert {f"{value:.2f}" for value in model["perplexity"].values()} <= set(
+            page.words("perplexity")
+        )
         for row in model["context_gain"]:
             expected = [f"{row[key]:.3f}" for key in ("nll", "low", "high")]
-            expected += [f"{row[key]:+.3f}" for key in ("difference", "difference_low", "difference_high")]
-            assert {*expected, f"{row['context']:,}", f"{row['tokens']:,}"} <= set(page.words("gain"))
+            expected += [
+                f"{row[key]:+.3f}" for key in ("difference", "difference_low", "difference_high")
+            ]
+            assert {*expected, f"{row['context']:,}", f"{row['tokens']:,}"} <= set(
+                page.words("gain")
+            )
         for row in model["passkey"]:
             expected = [f"{row[key]:.2f}" for key in ("accuracy", "low", "high")]
-            assert {*expected, f"{row['length']:,}", f"{row['depth']:.0%}", str(row["n"])} <= set(page.words("passkey"))
+            assert {*expected, f"{row['length']:,}", f"{row['depth']:.0%}", str(row["n"])} <= set(
+                page.words("passkey")
+            )
 
 
 def test_verdicts_show_what_does_not_hold(html):
     header = re.sub(r"\s+", " ", Page(html).text["header"])
     for verdict in results()["verdicts"]:
-        assert verdict["name"] in header and verdict["rule"] in header and str(verdict["value"]) in header
+        assert (
+            verdict["name"] in header
+            and verdict["rule"] in header
+            and str(verdict["value"]) in header
+        )
     assert header.count("✓ holds") == 3 and header.count("✗ does not hold") == 1
     assert "3 of 4 checks hold" in header and "1 does not" in header
     assert "256 → 2,048 tokens (×8, yarn)" in header
@@ -234,15 +307,24 @@ def test_the_sentences_say_what_the_numbers_say(html):
         name: sum(v * (3073 + k) for k, v in enumerate(b[1:])) / sum(3073 + k for k in range(7))
         for name, b in BLOCKS.items()
     }
-    listed = "{base:.3f} (base), {rescaled:.3f} (rescaled) and {extended:.3f} (extended)".format(**beyond)
-    assert f"Beyond the base's window of 256 tokens the mean loss is {listed};" in page.text["position"]
-    assert "targets changes by \u22120.180 nats (\u22120.213 to \u22120.150): lower." in page.text["gain"]
+    listed = "{base:.3f} (base), {rescaled:.3f} (rescaled) and {extended:.3f} (extended)".format(
+        **beyond
+    )
+    assert (
+        f"Beyond the base's window of 256 tokens the mean loss is {listed};"
+        in page.text["position"]
+    )
+    assert (
+        "targets changes by \u22120.180 nats (\u22120.213 to \u22120.150): lower."
+        in page.text["gain"]
+    )
     assert (
         "Beyond 256 tokens the keys found are 0 of 300 (base), 95 of 300 (rescaled) and 270 of 300 (extended)"
         in page.text["passkey"]
     )
     assert (
-        "Of 16 frequencies 4 are kept, 8 are interpolated by the full factor and 4 lie in between" in page.text["rope"]
+        "Of 16 frequencies 4 are kept, 8 are interpolated by the full factor and 4 lie in between"
+        in page.text["rope"]
     )
     assert "71.2% of the plan's tokens have more than 256 tokens" in page.text["data"]
     assert "31.8% have more than 1,024." in page.text["data"]
@@ -280,7 +362,9 @@ def test_ids_are_unique_and_every_reference_is_met(html):
     page = Page(html)
     ids = page.values("id")
     assert len(ids) == len(set(ids)) > 100
-    references = {value[1:] for value in page.values("href")} | set(re.findall(r"url\(#([^)]*)\)", html))
+    references = {value[1:] for value in page.values("href")} | set(
+        re.findall(r"url\(#([^)]*)\)", html)
+    )
     assert references <= set(ids)
 
 
@@ -291,7 +375,9 @@ def test_the_same_files_give_the_same_bytes(html, run_dir):
 def test_figures_take_their_colours_from_the_page(html):
     svg = "".join(re.findall(r"<svg.*?</svg>", html, flags=re.S))
     assert not re.search(r"#[0-9a-f]{6}\b", svg)
-    assert {"var(--base)", "var(--rescaled)", "var(--extended)"} <= set(re.findall(r"var\(--\w+\)", svg))
+    assert {"var(--base)", "var(--rescaled)", "var(--extended)"} <= set(
+        re.findall(r"var\(--\w+\)", svg)
+    )
 
 
 MISSING = {
@@ -342,7 +428,9 @@ def test_rows_without_intervals_are_drawn_and_dashed(run_dir):
     assert "changes by" not in page.text["gain"]
 
 
-@pytest.mark.parametrize("name", ["rope.json", "data/ledger.json", "eval/results.json", "manifest.json"])
+@pytest.mark.parametrize(
+    "name", ["rope.json", "data/ledger.json", "eval/results.json", "manifest.json"]
+)
 def test_every_part_may_be_null(run_dir, name):
     """A null is a missing value: no crash, and no number in its place."""
     write_json(run_dir / name, dict.fromkeys(json.loads((run_dir / name).read_text())))
@@ -354,13 +442,21 @@ def test_one_step_and_a_resumed_run(run_dir):
     path = run_dir / "train" / "metrics.jsonl"
     first = metrics()[0]
     path.write_text(json.dumps(first) + "\n")
-    assert "the loss of the first and the last step" in Page(render(run_dir)).text["training"].lower()
-    path.write_text("".join(json.dumps(row) + "\n" for row in [first, metrics()[1], {**metrics()[1], "loss": 9.125}]))
+    assert (
+        "the loss of the first and the last step" in Page(render(run_dir)).text["training"].lower()
+    )
+    path.write_text(
+        "".join(
+            json.dumps(row) + "\n" for row in [first, metrics()[1], {**metrics()[1], "loss": 9.125}]
+        )
+    )
     text = Page(render(run_dir)).text["training"]
     assert "9.125" in text and "1 steps were written again" in text
 
 
-@pytest.mark.parametrize(("name", "content"), [("rope.json", "{"), ("rope.json", "[]"), ("rope.json", '{"schema": 2}')])
+@pytest.mark.parametrize(
+    ("name", "content"), [("rope.json", "{"), ("rope.json", "[]"), ("rope.json", '{"schema": 2}')]
+)
 def test_what_cannot_be_read_is_refused_by_name(run_dir, name, content):
     (run_dir / name).write_text(content)
     with pytest.raises(DataError, match=r"rope\.json .*; .*; "):
@@ -370,6 +466,8 @@ def test_what_cannot_be_read_is_refused_by_name(run_dir, name, content):
 def test_shares_and_rotations_of_the_rope_table():
     rows = figures_rope.dimensions(rope())
     assert [round(row["share"], 9) for row in rows] == [0.0] * 4 + [0.2, 0.4, 0.6, 0.8] + [1.0] * 8
-    assert rows[0]["before"] == pytest.approx(6.283185) and rows[0]["rotations"] == pytest.approx(40.743665)
+    assert rows[0]["before"] == pytest.approx(6.283185) and rows[0]["rotations"] == pytest.approx(
+        40.743665
+    )
     assert rows[-1]["after"] == pytest.approx(8 * rows[-1]["before"])
     assert all(row["share"] is None for row in figures_rope.dimensions(rope() | {"factor": 1.0}))

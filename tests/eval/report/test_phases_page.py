@@ -6,7 +6,9 @@ from ropewalk.eval.report import phases
 
 
 def rows(*losses: float) -> list[dict[str, Any]]:
-    return [{"step": n, "loss": loss, "lr": 0.1 / n, "tokens": 100} for n, loss in enumerate(losses, 1)]
+    return [
+        {"step": n, "loss": loss, "lr": 0.1 / n, "tokens": 100} for n, loss in enumerate(losses, 1)
+    ]
 
 
 def test_steps_are_counted_through() -> None:
@@ -36,4 +38,10 @@ def test_each_phase_has_its_line_also_where_an_artifact_is_missing() -> None:
         "first": 3.0,
         "last": 2.0,
     }
-    assert (two["name"], two["steps"], two["trained"], two["lr"], two["window"]) == ("run", 0, 0, None, None)
+    assert (two["name"], two["steps"], two["trained"], two["lr"], two["window"]) == (
+        "run",
+        0,
+        0,
+        None,
+        None,
+    )

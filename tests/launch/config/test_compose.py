@@ -21,14 +21,26 @@ def test_words_win_over_the_recipe_and_the_last_over_the_first() -> None:
 
 
 def test_new_source_needs_no_plus() -> None:
-    source = compose(["recipe=demo", "data.sources.mine.path=./a b", "data.sources.mine.weight=0.5"]).data.sources
-    assert (source["mine"].path, source["mine"].weight, source["mine"].kind) == ("./a b", 0.5, "auto")
+    source = compose(
+        ["recipe=demo", "data.sources.mine.path=./a b", "data.sources.mine.weight=0.5"]
+    ).data.sources
+    assert (source["mine"].path, source["mine"].weight, source["mine"].kind) == (
+        "./a b",
+        0.5,
+        "auto",
+    )
     assert set(source) == {"stdlib", "repeat", "passkey", "mine"}
 
 
-@pytest.mark.parametrize("value", ["*.py", "books[1]", "2024_01", "1e3", "a: b", "007", "@home", "yes", "x #1"])
+@pytest.mark.parametrize(
+    "value", ["*.py", "books[1]", "2024_01", "1e3", "a: b", "007", "@home", "yes", "x #1"]
+)
 def test_path_or_pattern_of_a_source_is_taken_to_the_letter(value: str) -> None:
-    words = [f"data.sources.mine.path={value}", f"data.sources.mine.pattern={value}", "data.sources.mine.weight=1"]
+    words = [
+        f"data.sources.mine.path={value}",
+        f"data.sources.mine.pattern={value}",
+        "data.sources.mine.weight=1",
+    ]
     source = compose(["recipe=demo", *words]).data.sources["mine"]
     assert (source.path, source.pattern) == (value, value)
 
@@ -38,7 +50,10 @@ def test_path_or_pattern_of_a_source_is_taken_to_the_letter(value: str) -> None:
     [
         (["train.lr=abc"], ["train.lr is abc; it must be a number; e.g. train.lr="]),
         (["train.nope=1"], ["train.nope=1: "]),
-        (["train.lr=abc", "train.steps=1.5", "nope=2"], ["train.lr is abc; ", "train.steps is 1.5; ", "nope=2: "]),
+        (
+            ["train.lr=abc", "train.steps=1.5", "nope=2"],
+            ["train.lr is abc; ", "train.steps is 1.5; ", "nope=2: "],
+        ),
         (["rope=nope"], ["rope=nope: "]),
         (["train.lr"], ["train.lr: "]),
         (["train.lr="], ["train.lr is empty; it must be a number; "]),
@@ -61,7 +76,10 @@ def test_each_wrong_word_gives_one_line(words: list[str], starts: list[str]) -> 
             "rope.target_length is 1000.5; it must be a whole number; e.g. rope.target_length=2048",
         ),
         ("train.lr=abc", "train.lr is abc; it must be a number; e.g. train.lr=2.0"),
-        ("rope.truncate=maybe", "rope.truncate is maybe; it must be true or false; e.g. rope.truncate=true"),
+        (
+            "rope.truncate=maybe",
+            "rope.truncate is maybe; it must be true or false; e.g. rope.truncate=true",
+        ),
         ("train.betas=[a,0.5]", "train.betas[0] is a; it must be a number; correct it"),
         (
             "data.sources.mine.weight=abc",
@@ -69,16 +87,27 @@ def test_each_wrong_word_gives_one_line(words: list[str], starts: list[str]) -> 
         ),
     ],
 )
-def test_value_of_a_wrong_kind_is_told_by_its_key_its_rule_and_a_way_out(word: str, line: str) -> None:
+def test_value_of_a_wrong_kind_is_told_by_its_key_its_rule_and_a_way_out(
+    word: str, line: str
+) -> None:
     assert lines(word) == [line]
 
 
 def test_what_the_wrong_word_would_have_answered_is_not_asked_for() -> None:
-    words = ["recipe=custom", "name=x", "model.path=./m", "data.seq_len=64", "data.sources.a.path=./a", "train.steps=1"]
+    words = [
+        "recipe=custom",
+        "name=x",
+        "model.path=./m",
+        "data.seq_len=64",
+        "data.sources.a.path=./a",
+        "train.steps=1",
+    ]
     with pytest.raises(ConfigError) as said:
         compose([*words, "train.lr=-1", "rope.target_length=1000.5"])
     starts = ["rope.target_length is 1000.5; ", "train.lr is -1.0; "]
-    assert [line[: len(s)] for line, s in zip(str(said.value).splitlines(), starts, strict=True)] == starts
+    assert [
+        line[: len(s)] for line, s in zip(str(said.value).splitlines(), starts, strict=True)
+    ] == starts
 
 
 def test_unknown_recipe_lists_the_real_ones() -> None:
@@ -91,12 +120,20 @@ def test_unknown_recipe_lists_the_real_ones() -> None:
 def test_unknown_method_lists_the_real_ones() -> None:
     (line,) = lines("rope=nope")
     assert (
-        all(name in line for name in ("none", "ntk", "pi", "yarn")) and "schema" not in line.split("Config search")[0]
+        all(name in line for name in ("none", "ntk", "pi", "yarn"))
+        and "schema" not in line.split("Config search")[0]
     )
 
 
 @pytest.mark.parametrize(
-    "word", ["rope=null", "schema=2", "recipe=null", "model.scratch.vocab_size=300", "model.scratch={vocab_size:300}"]
+    "word",
+    [
+        "rope=null",
+        "schema=2",
+        "recipe=null",
+        "model.scratch.vocab_size=300",
+        "model.scratch={vocab_size:300}",
+    ],
 )
 def test_word_that_hydra_stumbles_over_gives_a_line(word: str) -> None:
     (*_, line) = lines(word)
@@ -110,7 +147,9 @@ def test_method_that_does_not_exist_with_an_unknown_key_gives_lines() -> None:
 @pytest.mark.parametrize("value", ["[x", "{a", "'", "&", "%"])
 def test_malformed_value_of_a_source_gives_a_line_or_is_taken(value: str) -> None:
     try:
-        source = compose(["recipe=demo", f"data.sources.m.path={value}", "data.sources.m.weight=1"]).data.sources["m"]
+        source = compose(
+            ["recipe=demo", f"data.sources.m.path={value}", "data.sources.m.weight=1"]
+        ).data.sources["m"]
     except ConfigError as error:
         assert "data.sources.m.path" in str(error)
     else:
@@ -119,14 +158,18 @@ def test_malformed_value_of_a_source_gives_a_line_or_is_taken(value: str) -> Non
 
 def test_wrong_values_of_several_sources_are_all_told() -> None:
     said = "\n".join(lines("data.sources.a.weight=abc", "data.sources.b.weight=abc", "train.lr=-1"))
-    assert "data.sources.a.weight" in said and "data.sources.b.weight" in said and "train.lr" in said
+    assert (
+        "data.sources.a.weight" in said and "data.sources.b.weight" in said and "train.lr" in said
+    )
 
 
 def test_own_recipe_is_found_by_its_folder(tmp_path: Path) -> None:
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "mine.yaml").write_text("# @package _global_\nname: mine\nseed: 42\n")
     words = ["model.path=./m", "rope.factor=2", "data.seq_len=64", "data.sources.a.path=./a"]
-    config = compose(["recipe=mine", *words, "train.steps=1", "train.lr=0.1", config_dir_override(str(tmp_path))])
+    config = compose(
+        ["recipe=mine", *words, "train.steps=1", "train.lr=0.1", config_dir_override(str(tmp_path))]
+    )
     assert (config.name, config.seed) == ("mine", 42)
 
 
@@ -144,7 +187,9 @@ def test_folder_that_is_missing_is_refused() -> None:
 
 
 def names(*words: str) -> list[str]:
-    return [next(w for w in run if w.startswith("name=")).removeprefix("name=") for run in sweep(words)]
+    return [
+        next(w for w in run if w.startswith("name=")).removeprefix("name=") for run in sweep(words)
+    ]
 
 
 def test_sweep_names_each_run_by_what_differs() -> None:
@@ -160,7 +205,8 @@ def test_sweep_names_each_run_by_what_differs() -> None:
 def test_sweep_keeps_the_other_words_and_a_given_name() -> None:
     runs = sweep(["recipe=demo", "rope=pi,ntk", "data.sources.mine.path=./a,b", "name=mine"])
     assert [set(run) for run in runs] == [
-        {"recipe=demo", f"rope={m}", "data.sources.mine.path=./a,b", f"name=mine-{m}"} for m in ("pi", "ntk")
+        {"recipe=demo", f"rope={m}", "data.sources.mine.path=./a,b", f"name=mine-{m}"}
+        for m in ("pi", "ntk")
     ]
 
 

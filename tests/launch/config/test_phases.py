@@ -34,34 +34,73 @@ def test_without_phases_a_run_is_itself() -> None:
 
 
 def test_each_phase_is_the_run_with_its_own_settings_on_top() -> None:
-    short, long = chain("phases=[{name:short,data.seq_len:512,rope.factor:2},{train:{lr:1e-4,steps:7}}]")
-    assert (short.data.seq_len, short.rope.factor, short.train.lr, short.train.steps) == (512, 2, 5e-4, 160)
-    assert (long.data.seq_len, long.rope.factor, long.train.lr, long.train.steps) == (2048, 8, 1e-4, 7)
+    short, long = chain(
+        "phases=[{name:short,data.seq_len:512,rope.factor:2},{train:{lr:1e-4,steps:7}}]"
+    )
+    assert (short.data.seq_len, short.rope.factor, short.train.lr, short.train.steps) == (
+        512,
+        2,
+        5e-4,
+        160,
+    )
+    assert (long.data.seq_len, long.rope.factor, long.train.lr, long.train.steps) == (
+        2048,
+        8,
+        1e-4,
+        7,
+    )
     assert (short.data.sources, short.seed, short.eval) == (long.data.sources, long.seed, long.eval)
 
 
 def test_the_last_phase_has_the_folder_of_the_run_and_starts_from_the_one_before() -> None:
     a, b, c = chain("name=x", "runs_dir=r", "phases=[{name:a},{},{name:c}]")
-    assert [(p.runs_dir, p.name) for p in (a, b, c)] == [("r/x/phases", "1-a"), ("r/x/phases", "2"), ("r", "x")]
-    assert [rules.previous_run_dir(p) for p in (a, b, c)] == [None, Path("r/x/phases/1-a"), Path("r/x/phases/2")]
-    assert [rules.title(p) for p in (a, b, c)] == ["phase 1/3 (a): ", "phase 2/3: ", "phase 3/3 (c): "]
+    assert [(p.runs_dir, p.name) for p in (a, b, c)] == [
+        ("r/x/phases", "1-a"),
+        ("r/x/phases", "2"),
+        ("r", "x"),
+    ]
+    assert [rules.previous_run_dir(p) for p in (a, b, c)] == [
+        None,
+        Path("r/x/phases/1-a"),
+        Path("r/x/phases/2"),
+    ]
+    assert [rules.title(p) for p in (a, b, c)] == [
+        "phase 1/3 (a): ",
+        "phase 2/3: ",
+        "phase 3/3 (c): ",
+    ]
 
 
 def test_a_phase_chooses_a_method_which_keeps_the_factor_that_was_set() -> None:
-    one, two, three = chain("phases=[{rope:pi},{rope:ntk,rope.factor:16},{rope.method:abf,rope.rope_theta:5e5}]")
-    assert [(p.rope.method, p.rope.factor) for p in (one, two, three)] == [("pi", 8), ("ntk", 16), ("abf", 8)]
+    one, two, three = chain(
+        "phases=[{rope:pi},{rope:ntk,rope.factor:16},{rope.method:abf,rope.rope_theta:5e5}]"
+    )
+    assert [(p.rope.method, p.rope.factor) for p in (one, two, three)] == [
+        ("pi", 8),
+        ("ntk", 16),
+        ("abf", 8),
+    ]
     assert three.rope.rope_theta == 5e5  # type: ignore[attr-defined]
 
 
 def test_a_phase_adds_a_source_and_replaces_numbers_by_length() -> None:
     new = "data.sources.x.path:./x,data.sources.x.weight:1,data.length_weights:{1K-4K:2.0}"
     one, two = chain('data.length_weights={"<4K": 1.0}', f"phases=[{{{new}}},{{}}]")
-    assert set(one.data.sources) - set(two.data.sources) == {"x"} and one.data.sources["x"].kind == "auto"
+    assert (
+        set(one.data.sources) - set(two.data.sources) == {"x"}
+        and one.data.sources["x"].kind == "auto"
+    )
     assert (one.data.length_weights, two.data.length_weights) == ({"1K-4K": 2.0}, {"<4K": 1.0})
 
 
 def test_what_every_phase_sets_need_not_be_set_for_the_run() -> None:
-    words = ["recipe=custom", "model.path=./m", "rope.factor=4", "data.sources.a.path=./a", "train.lr=1e-3"]
+    words = [
+        "recipe=custom",
+        "model.path=./m",
+        "rope.factor=4",
+        "data.sources.a.path=./a",
+        "train.lr=1e-3",
+    ]
     config = compose([*words, "train.steps=2", "phases=[{data.seq_len:64},{data.seq_len:128}]"])
     assert [p.data.seq_len for p in phases.chain(config)] == [64, 128]
     with pytest.raises(ConfigError) as said:
@@ -72,23 +111,42 @@ def test_what_every_phase_sets_need_not_be_set_for_the_run() -> None:
 @pytest.mark.parametrize(
     ("words", "starts"),
     [
-        (["phases=[{data.seq_len:1,data.min_piece:1},{}]"], ["phases[0].data.seq_len is 1; it must be at least 2"]),
-        (["phases=[{},{train.lr:-1,train.steps:-2}]"], ["phases[1].train.steps is -2; ", "phases[1].train.lr is -1"]),
-        (["phases=[{},{train.stepz:1}]"], ["phases[1].train.stepz is not a setting; did you mean train.steps?"]),
+        (
+            ["phases=[{data.seq_len:1,data.min_piece:1},{}]"],
+            ["phases[0].data.seq_len is 1; it must be at least 2"],
+        ),
+        (
+            ["phases=[{},{train.lr:-1,train.steps:-2}]"],
+            ["phases[1].train.steps is -2; ", "phases[1].train.lr is -1"],
+        ),
+        (
+            ["phases=[{},{train.stepz:1}]"],
+            ["phases[1].train.stepz is not a setting; did you mean train.steps?"],
+        ),
         (
             ["phases=[{},{seed:1}]"],
-            ["phases[1].seed is 1; a phase sets name, carry_optimizer and what begins with rope., data., train."],
+            [
+                "phases[1].seed is 1; a phase sets name, carry_optimizer and what begins with rope., data., train."
+            ],
         ),
         (["phases=[{name:a/b}]"], ["phases[0].name is a/b; it must be a plain folder name"]),
         (["phases=[{},{train.lr:abc}]"], ["phases[1].train.lr is abc; it must be a number; e.g."]),
         (["phases=[{rope:abc},{}]"], ["phases[0].rope is abc; it must be one of none, pi, "]),
-        (["phases=[{data.sources.stdlib.wieght:1},{}]"], ["phases[0]: Key 'wieght' not in 'SourceConfig'"]),
+        (
+            ["phases=[{data.sources.stdlib.wieght:1},{}]"],
+            ["phases[0]: Key 'wieght' not in 'SourceConfig'"],
+        ),
         (["phases=[1]"], ["phases[0] is 1; it must be settings by key; "]),
         (["phases=[{},{}]", "eval.windows=0"], ["eval.windows is 0; "]),
-        (["phase=1"], ["phase is 1; it is written into the settings of each of `phases`; leave it out"]),
+        (
+            ["phase=1"],
+            ["phase is 1; it is written into the settings of each of `phases`; leave it out"],
+        ),
     ],
 )
-def test_problems_are_told_by_their_phase_and_those_of_all_once(words: list[str], starts: list[str]) -> None:
+def test_problems_are_told_by_their_phase_and_those_of_all_once(
+    words: list[str], starts: list[str]
+) -> None:
     said = told(*words)
     assert [line[: len(start)] for line, start in zip(said, starts, strict=True)] == starts
 
@@ -102,9 +160,16 @@ def test_frozen_settings_of_a_phase_read_back_as_themselves(tmp_path: Path) -> N
 def test_a_tokenizer_made_of_the_sources_is_the_first_phase_s_in_all(tmp_path: Path) -> None:
     place = Place(tmp_path)
     phase = f"{{data.sources.notes.path: {tmp_path / 'notes'}}}"
-    run = execute(place.config(f"phases=[{{}}, {phase}]", f"runs_dir={tmp_path / 'runs'}", sources=("books",)), "data")
+    run = execute(
+        place.config(
+            f"phases=[{{}}, {phase}]", f"runs_dir={tmp_path / 'runs'}", sources=("books",)
+        ),
+        "data",
+    )
     assert run.before is not None
-    one, two = (at / "data" / "tokenizer" / "tokenizer.json" for at in (run.before.folder, run.folder))
+    one, two = (
+        at / "data" / "tokenizer" / "tokenizer.json" for at in (run.before.folder, run.folder)
+    )
     assert one.read_bytes() == two.read_bytes()
     alone = execute(place.config(f"runs_dir={tmp_path / 'runs'}", "name=alone"), "data")
     assert (alone.folder / "data" / "tokenizer" / "tokenizer.json").read_bytes() != one.read_bytes()

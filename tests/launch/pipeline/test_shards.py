@@ -43,7 +43,9 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return said.err
 
 
-def test_four_shard_commands_and_a_merge_equal_one_command(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
+def test_four_shard_commands_and_a_merge_equal_one_command(
+    capsys: pytest.CaptureFixture[str], tiny: list[str]
+) -> None:
     main([*tiny, "cache_dir=whole", "runs_dir=whole_runs"])
     capsys.readouterr()
     for task in ("2/4", "0/4", "3/4"):
@@ -56,7 +58,9 @@ def test_four_shard_commands_and_a_merge_equal_one_command(capsys: pytest.Captur
     ]
     assert not Path("runs").exists()  # so that tasks do not wait for one another
     error = refused(capsys, *tiny, "cache_dir=cache", "--merge")
-    assert re.search(r"^--merge lacks shards books/00001; all must be there; make them with \S", error, re.M)
+    assert re.search(
+        r"^--merge lacks shards books/00001; all must be there; make them with \S", error, re.M
+    )
     main([*tiny, "cache_dir=cache", "--shard", "1/4"])
     main([*tiny, "cache_dir=cache", "--merge"])
     assert capsys.readouterr().out.splitlines()[-1] == "wrote runs/tiny/data/ledger.json"
@@ -64,12 +68,16 @@ def test_four_shard_commands_and_a_merge_equal_one_command(capsys: pytest.Captur
     assert content_of(Path("runs/tiny/data")) == content_of(Path("whole_runs/tiny/data"))
 
 
-def test_a_shard_that_came_damaged_is_not_merged(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
+def test_a_shard_that_came_damaged_is_not_merged(
+    capsys: pytest.CaptureFixture[str], tiny: list[str]
+) -> None:
     main([*tiny, "cache_dir=cache", "--shard", "0/1"])
     (file,) = Path("cache").rglob("00001/tokens.bin")
     file.write_bytes(file.read_bytes()[::-1])
     head, line = refused(capsys, *tiny, "cache_dir=cache", "--merge").splitlines()
-    assert head == "data:" and re.fullmatch(rf"{file} has sha256 .*; delete {file.parent} and run again", line)
+    assert head == "data:" and re.fullmatch(
+        rf"{file} has sha256 .*; delete {file.parent} and run again", line
+    )
 
 
 def test_all_missing_shards_are_named_and_only_twenty_of_many(
@@ -84,7 +92,9 @@ def test_all_missing_shards_are_named_and_only_twenty_of_many(
     assert not list(Path("cache").rglob("tokens.bin"))
 
 
-def test_a_command_without_flags_makes_what_is_missing(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
+def test_a_command_without_flags_makes_what_is_missing(
+    capsys: pytest.CaptureFixture[str], tiny: list[str]
+) -> None:
     main([*tiny, "cache_dir=cache", "--shard", "0/2"])
     before = {p.parent.name: p.stat().st_mtime_ns for p in Path("cache").rglob("tokens.bin")}
     assert sorted(before) == ["00000", "00002"]

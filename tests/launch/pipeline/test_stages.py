@@ -49,14 +49,25 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A folder with everything finished, and a verb that made rope and data only."""
     config, folder = compose(["recipe=demo", f"runs_dir={tmp_path}"]), tmp_path / "demo"
     beside = {"seed": config.seed}
-    trained = {"inputs": {**MARKS, "base": "b"}, "train": content(config.train), "seq_len": config.data.seq_len}
+    trained = {
+        "inputs": {**MARKS, "base": "b"},
+        "train": content(config.train),
+        "seq_len": config.data.seq_len,
+    }
     inputs = {**MARKS, "train": finished(folder, "train", beside | trained)}
     finished(folder, "eval", beside | {"inputs": inputs, "eval": content(config.eval)})
-    searched = {"inputs": {"data": "d"}, "base": "b", "calibrate": content(config.calibrate), "form": 2}
+    searched = {
+        "inputs": {"data": "d"},
+        "base": "b",
+        "calibrate": content(config.calibrate),
+        "form": 2,
+    }
     finished(folder, "calibration", beside | searched | MADE_FOR)
     write_json(folder / "rope.json", MADE_FOR)
     monkeypatch.setattr(stages, "_base", lambda _: Base("./b", identity="b"))
-    done = {name: Manifest(stage=name, fingerprint=mark, content={}) for name, mark in MARKS.items()}
+    done = {
+        name: Manifest(stage=name, fingerprint=mark, content={}) for name, mark in MARKS.items()
+    }
     return Run(config, done)
 
 
@@ -64,9 +75,15 @@ def shown(run: Run, **changes: Any) -> list[str]:
     return list(stages._in_force(Run(replace(run.config, **changes), run.done)))
 
 
-def test_of_phases_the_last_is_shown_while_the_ones_before_are_what_they_were(run: Run, tmp_path: Path) -> None:
+def test_of_phases_the_last_is_shown_while_the_ones_before_are_what_they_were(
+    run: Run, tmp_path: Path
+) -> None:
     config, folder = run.config, tmp_path / "demo" / "phases" / "1"
-    trained = {"seed": config.seed, "inputs": {**MARKS, "base": "b"}, "train": content(config.train)}
+    trained = {
+        "seed": config.seed,
+        "inputs": {**MARKS, "base": "b"},
+        "train": content(config.train),
+    }
     mark = finished(folder, "train", trained)
     write_json(folder / "rope.json", MADE_FOR)
     before = Run(replace(config, name="1", runs_dir=str(folder.parent)), run.done)
@@ -83,7 +100,9 @@ def test_everything_of_the_same_settings_is_on_the_page(run: Run) -> None:
     assert shown(run) == ["train", "eval", "calibration"]
 
 
-def test_another_base_or_seed_leaves_all_of_it_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_base_or_seed_leaves_all_of_it_out(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert shown(run, seed=run.config.seed + 1) == []
     monkeypatch.setattr(stages, "_base", lambda _: Base("./c", identity="c"))
     assert shown(run) == []
@@ -93,13 +112,26 @@ def test_a_stage_of_other_settings_is_left_out_and_eval_goes_with_its_train(run:
     config: Config = run.config
     assert shown(run, train=replace(config.train, steps=1)) == ["calibration"]
     assert shown(run, eval=replace(config.eval, windows=1)) == ["train", "calibration"]
-    assert shown(run, calibrate=replace(config.calibrate, passes=999)) == ["train", "eval", "calibration"]
-    assert shown(run, train=replace(config.train, checkpoint_steps=7)) == ["train", "eval", "calibration"]  # neutral
+    assert shown(run, calibrate=replace(config.calibrate, passes=999)) == [
+        "train",
+        "eval",
+        "calibration",
+    ]
+    assert shown(run, train=replace(config.train, checkpoint_steps=7)) == [
+        "train",
+        "eval",
+        "calibration",
+    ]  # neutral
 
 
 def test_an_evaluation_of_another_train_than_the_folder_has_is_left_out(run: Run) -> None:
     path = run.folder / "train" / "manifest.json"
-    write_json(path, asdict(Manifest(stage="train", fingerprint="other", content=stages.read_json(path)["content"])))
+    write_json(
+        path,
+        asdict(
+            Manifest(stage="train", fingerprint="other", content=stages.read_json(path)["content"])
+        ),
+    )
     assert shown(run) == ["train", "calibration"]
     path.unlink()
     assert shown(run) == ["calibration"]
@@ -115,7 +147,10 @@ def test_the_page_is_drawn_again_when_only_the_ledger_or_a_finding_changed(
 ) -> None:
     """What is looked for in the documents renews the ledger of a data stage that is skipped."""
     (run.folder / "data").mkdir()
-    looked = {"report": {"contamination": {"action": "report"}}, "off": {"contamination": {"action": "off"}}}
+    looked = {
+        "report": {"contamination": {"action": "report"}},
+        "off": {"contamination": {"action": "off"}},
+    }
     write_json(run.folder / "rope.json", MADE_FOR | {"findings": []})
     write_json(run.folder / "data" / "ledger.json", looked["report"])
     monkeypatch.setattr(page, "render", lambda *_: "a page")

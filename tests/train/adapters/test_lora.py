@@ -25,7 +25,9 @@ def theirs(lora: dict[str, Any], changes: dict[str, Any]) -> Any:
     """The same by peft alone, as its documentation says it: copies of embeddings and norms, tied heads on request."""
     model = tiny_model(**changes)
     tied = model.config.tie_word_embeddings
-    targets = {"attention": ["q_proj", "k_proj", "v_proj", "o_proj"]}.get(str(lora.get("targets", "attention")))
+    targets = {"attention": ["q_proj", "k_proj", "v_proj", "o_proj"]}.get(
+        str(lora.get("targets", "attention"))
+    )
     saved = ["embed_tokens"] * lora.get("embeddings", False) + NORMS * lora.get("norms", False)
     found = peft.get_peft_model(
         model,
@@ -63,7 +65,11 @@ def plain(name: str) -> str:
             {"zero_stage": 2, "activation_checkpointing": True, "tile_mlp": 16},
             marks=pytest.mark.slow,
         ),
-        (PLUS, {}, {"zero_stage": 3, "activation_checkpointing": True, "offload_activations": True}),
+        (
+            PLUS,
+            {},
+            {"zero_stage": 3, "activation_checkpointing": True, "offload_activations": True},
+        ),
         (DORA, {}, {"zero_stage": 3}),
         pytest.param(PLUS, UNTIED, {"zero_stage": 3, "sp_size": 2}, marks=pytest.mark.slow),
         (LINEAR, {}, {"zero_stage": 3, "sp_size": 2, "tile_mlp": 16}),
@@ -102,7 +108,9 @@ def test_adapter_is_whole_and_merged_model_equals_the_live_one(
     assert "queries and keys of 2 layers" in found[0]["proof"]
 
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    wanted = peft.utils.get_peft_model_state_dict(theirs(lora, changes), save_embedding_layers=False)
+    wanted = peft.utils.get_peft_model_state_dict(
+        theirs(lora, changes), save_embedding_layers=False
+    )
     assert {n: t.shape for n, t in tensors.items()} == {n: t.shape for n, t in wanted.items()}
 
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
@@ -113,23 +121,31 @@ def test_adapter_is_whole_and_merged_model_equals_the_live_one(
             torch.testing.assert_close(model(input_ids=ids).logits[0], live, rtol=1e-5, atol=1e-5)
         assert not torch.allclose(tiny_model(**changes)(input_ids=ids).logits[0], live, atol=1e-2)
     said = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    assert said["base_model_name_or_path"] == "tiny" and said["target_modules"] == sorted(said["target_modules"])
+    assert said["base_model_name_or_path"] == "tiny" and said["target_modules"] == sorted(
+        said["target_modules"]
+    )
     assert not any(str(tmp_path) in file.read_text() for file in tmp_path.rglob("*.json"))
 
 
 def test_in_bf16_the_merged_model_is_the_live_one_but_for_its_rounding(tmp_path: Path) -> None:
     train = {"zero_stage": 3, "precision": "bf16"}
-    live = torch.from_numpy(ranks.run(2, lora_work.trained, str(tmp_path), 2, train, PLUS, {})[0]["logits"])
+    live = torch.from_numpy(
+        ranks.run(2, lora_work.trained, str(tmp_path), 2, train, PLUS, {})[0]["logits"]
+    )
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="auto")
     assert merged.dtype == torch.bfloat16
     with torch.no_grad():
         found = merged(input_ids=torch.arange(40)[None]).logits[0].float()
         before = tiny_model()(input_ids=torch.arange(40)[None]).logits[0]
     assert (found - live).norm() / live.norm() < 2e-2 < (before - live).norm() / live.norm()
-    assert {t.dtype for t in load_file(tmp_path / "model" / "model.safetensors").values()} == {torch.bfloat16}
+    assert {t.dtype for t in load_file(tmp_path / "model" / "model.safetensors").values()} == {
+        torch.bfloat16
+    }
 
 
-@pytest.mark.parametrize("stage", [*(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1, 2)), 3])
+@pytest.mark.parametrize(
+    "stage", [*(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1, 2)), 3]
+)
 def test_a_resumed_adapter_is_the_same_bit_for_bit_from_a_checkpoint_without_the_base(
     tmp_path: Path, stage: int
 ) -> None:
@@ -143,13 +159,17 @@ def test_a_resumed_adapter_is_the_same_bit_for_bit_from_a_checkpoint_without_the
 
 
 def test_an_adapter_goes_on_under_another_stage(tmp_path: Path) -> None:
-    found = ranks.run(2, lora_work.resumed, str(tmp_path), {"zero_stage": 3}, {"zero_stage": 1}, {"rank": 4})[0]
+    found = ranks.run(
+        2, lora_work.resumed, str(tmp_path), {"zero_stage": 3}, {"zero_stage": 1}, {"rank": 4}
+    )[0]
     assert found["second"]["losses"] == pytest.approx(found["whole"]["losses"][2:], rel=1e-5)
 
 
 def test_the_first_matrices_are_a_function_of_the_seed_alone() -> None:
     lora = {"rank": 4}
-    two, one, other = (ranks.run(n, lora_work.initial, lora, seed) for n, seed in ((2, 1), (1, 1), (1, 2)))
+    two, one, other = (
+        ranks.run(n, lora_work.initial, lora, seed) for n, seed in ((2, 1), (1, 1), (1, 2))
+    )
     for name, value in one[0].items():
         assert (value == two[0][name]).all() and (value == two[1][name]).all()
         assert (value == other[0][name]).all() == ("lora_B" in name)
@@ -179,6 +199,8 @@ def test_the_first_matrices_are_a_function_of_the_seed_alone() -> None:
         ),
     ],
 )
-def test_what_cannot_be_adapted_is_refused(train: dict[str, Any], lora: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_adapted_is_refused(
+    train: dict[str, Any], lora: dict[str, Any], said: str
+) -> None:
     (found,) = ranks.run(1, lora_work.refused, train, lora)
     assert found.startswith(said)

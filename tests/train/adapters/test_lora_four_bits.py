@@ -17,7 +17,9 @@ from ropewalk.conf.lora import LoraConfig
 from ropewalk.train.adapters import quantize
 
 there = importlib.util.find_spec("bitsandbytes") is not None
-needs_bitsandbytes = pytest.mark.skipif(not there, reason="needs bitsandbytes: pip install 'ropewalk[qlora]'")
+needs_bitsandbytes = pytest.mark.skipif(
+    not there, reason="needs bitsandbytes: pip install 'ropewalk[qlora]'"
+)
 LORA = {"rank": 4, "norms": True, "quantize": "nf4"}
 IDS = torch.arange(40)[None]
 
@@ -42,7 +44,9 @@ def test_a_base_of_four_bits_is_trained_saved_and_merged(tmp_path: Path) -> None
     found = ranks.run(2, lora_work.four_bits, str(tmp_path), str(base), {"zero_stage": 2}, LORA)[0]
     live = torch.from_numpy(found["after"])
     with torch.no_grad():
-        torch.testing.assert_close(four_bit(base)(input_ids=IDS).logits[0], torch.from_numpy(found["before"]))
+        torch.testing.assert_close(
+            four_bit(base)(input_ids=IDS).logits[0], torch.from_numpy(found["before"])
+        )
         adapted = peft.PeftModel.from_pretrained(four_bit(base), tmp_path / "adapter").eval()
         torch.testing.assert_close(adapted(input_ids=IDS).logits[0], live, rtol=1e-5, atol=1e-5)
         merged = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
@@ -56,7 +60,9 @@ def test_a_base_of_four_bits_is_trained_saved_and_merged(tmp_path: Path) -> None
 def test_four_bits_without_bitsandbytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     find = quantize.importlib.util.find_spec
     monkeypatch.setattr(
-        quantize.importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else find(name)
+        quantize.importlib.util,
+        "find_spec",
+        lambda name: None if name == "bitsandbytes" else find(name),
     )
     said = r"^train\.lora\.quantize is nf4; it needs bitsandbytes; pip install 'ropewalk\[qlora\]' or train\.lora\.quantize=none"
     with pytest.raises(ConfigError, match=said):

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, DeepseekV3Config, GPT2Config, GPTNeoXConfig, LlamaConfig, Qwen3MoeConfig
+from transformers import (
+    AutoModelForCausalLM,
+    DeepseekV3Config,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    Qwen3MoeConfig,
+)
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.lora import LoraConfig
@@ -13,14 +20,31 @@ from ropewalk.conf.train import TrainConfig
 from ropewalk.train.adapters import attach, targets
 from ropewalk.train.optim import param_groups
 
-TINY = {"vocab_size": 8, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-LATENT = {"qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8, "kv_lora_rank": 8, "q_lora_rank": 8}
+TINY = {
+    "vocab_size": 8,
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+LATENT = {
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+    "kv_lora_rank": 8,
+    "q_lora_rank": 8,
+}
 ATTENTION = {
     "llama": (LlamaConfig(**TINY), ["k_proj", "o_proj", "q_proj", "v_proj"]),
     "gpt_neox": (GPTNeoXConfig(**TINY), ["dense", "query_key_value"]),
-    "gpt2": (GPT2Config(vocab_size=8, n_embd=16, n_layer=2, n_head=2), ["attn.c_attn", "attn.c_proj"]),
+    "gpt2": (
+        GPT2Config(vocab_size=8, n_embd=16, n_layer=2, n_head=2),
+        ["attn.c_attn", "attn.c_proj"],
+    ),
     "deepseek_v3": (
-        DeepseekV3Config(**TINY, **LATENT, n_routed_experts=4, n_group=1, topk_group=1, num_experts_per_tok=1),
+        DeepseekV3Config(
+            **TINY, **LATENT, n_routed_experts=4, n_group=1, topk_group=1, num_experts_per_tok=1
+        ),
         ["kv_a_proj_with_mqa", "kv_b_proj", "o_proj", "q_a_proj", "q_b_proj"],
     ),
     "qwen3_moe": (Qwen3MoeConfig(**TINY, num_experts=4), ["k_proj", "o_proj", "q_proj", "v_proj"]),
@@ -51,13 +75,18 @@ def test_all_linear_is_every_linear_layer_but_the_head() -> None:
 def test_a_name_may_say_which_layer() -> None:
     model = empty(ATTENTION["llama"][0])
     chosen = targets.choose(model, ["layers.1.self_attn.q_proj", "down_proj"])
-    assert chosen == ["model.layers.0.mlp.down_proj", "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.down_proj"]
+    assert chosen == [
+        "model.layers.0.mlp.down_proj",
+        "model.layers.1.self_attn.q_proj",
+        "model.layers.1.mlp.down_proj",
+    ]
     assert targets.short(chosen, model) == sorted(chosen)
 
 
 def test_embeddings_are_no_target_and_what_could_be_is_listed() -> None:
     with pytest.raises(
-        ConfigError, match=r"^train\.lora\.targets is wte; .*; names are made of c_attn, c_proj, c_fc; or"
+        ConfigError,
+        match=r"^train\.lora\.targets is wte; .*; names are made of c_attn, c_proj, c_fc; or",
     ):
         targets.choose(empty(ATTENTION["gpt2"][0]), ["wte"])
 
@@ -66,7 +95,9 @@ def test_what_is_trained_beside_an_adapter() -> None:
     model = empty(ATTENTION["llama"][0])
     lora = LoraConfig(rank=2, norms=True)
     attach.attach(model, lora, 0)
-    train = TrainConfig(steps=1, lr=1.0, lora=lora, trainable=["embed"], freeze=[r"layers\.0.*norm", "lora_B"])
+    train = TrainConfig(
+        steps=1, lr=1.0, lora=lora, trainable=["embed"], freeze=[r"layers\.0.*norm", "lora_B"]
+    )
     param_groups.set_requires_grad(model, train)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert {n for n in trained if "lora_A" not in n} == {
@@ -80,11 +111,16 @@ def test_what_is_trained_beside_an_adapter() -> None:
     assert param_groups.describe_trainable(model).startswith("432 of ")
 
 
-def test_an_adapter_without_peft_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_adapter_without_peft_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     find = attach.importlib.util.find_spec
-    monkeypatch.setattr(attach.importlib.util, "find_spec", lambda name: None if name == "peft" else find(name))
+    monkeypatch.setattr(
+        attach.importlib.util, "find_spec", lambda name: None if name == "peft" else find(name)
+    )
     with pytest.raises(
-        ConfigError, match=r"^train\.lora\.rank is above 0; adapters need peft; pip install 'ropewalk\[lora\]'"
+        ConfigError,
+        match=r"^train\.lora\.rank is above 0; adapters need peft; pip install 'ropewalk\[lora\]'",
     ):
         attach.attach(empty(ATTENTION["llama"][0]), LoraConfig(rank=2), 0)
 

@@ -38,7 +38,10 @@ def test_packed_documents_have_the_losses_of_each_alone():
     for piece, start in zip(pieces, np.cumsum([0, *LENGTHS]), strict=False):
         if len(piece) > 1:
             torch.testing.assert_close(
-                nll[start : start + len(piece) - 1], eager_losses(model, piece), atol=1e-5, rtol=1e-5
+                nll[start : start + len(piece) - 1],
+                eager_losses(model, piece),
+                atol=1e-5,
+                rtol=1e-5,
             )
 
 
@@ -90,7 +93,9 @@ def test_gradients_of_packed_documents_equal_the_dense_mask():
     wanted = torch.autograd.grad((dense * weight).sum(), (q, k, v))
     ours, _ = attention.sdpa(None, q, k, v, None, document_ends=ends)
     torch.testing.assert_close(ours, dense, atol=1e-5, rtol=1e-5)
-    for found, reference in zip(torch.autograd.grad((ours * weight).sum(), (q, k, v)), wanted, strict=True):
+    for found, reference in zip(
+        torch.autograd.grad((ours * weight).sum(), (q, k, v)), wanted, strict=True
+    ):
         torch.testing.assert_close(found, reference, atol=1e-5, rtol=1e-5)
 
 
@@ -126,5 +131,7 @@ def test_what_would_be_ignored_is_refused():
         attention.sdpa(None, q, q, q, None, is_causal=False)
     with pytest.raises(ValueError, match="batch is 2"):
         attention.sdpa(None, q.expand(2, -1, -1, -1), q, q, None)
-    with pytest.raises(ValueError, match="query has 4 tokens, key 4 and the documents 6; they must be one sequence"):
+    with pytest.raises(
+        ValueError, match="query has 4 tokens, key 4 and the documents 6; they must be one sequence"
+    ):
         attention.sdpa(None, q, q, q, None, document_ends=(0, 6))

@@ -13,7 +13,9 @@ from stand_ins import Calls
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train import attention
 
-KERNELS = {k.__name__: k for k in (attention.flash, attention.flash3, attention.flash4, attention.varlen)}
+KERNELS = {
+    k.__name__: k for k in (attention.flash, attention.flash3, attention.flash4, attention.varlen)
+}
 SCALE = 0.3
 
 
@@ -58,7 +60,9 @@ def test_arguments_are_what_the_kernel_documents(name: str, calls: Calls) -> Non
 
 
 @pytest.mark.parametrize("name", ["flash", "flash3", "flash4"])
-def test_sums_of_one_order_are_asked_for_where_torch_must_have_them(name: str, calls: Calls) -> None:
+def test_sums_of_one_order_are_asked_for_where_torch_must_have_them(
+    name: str, calls: Calls
+) -> None:
     """By default these kernels' backward passes add in the order in which blocks end."""
     given = heads(4, 2, 8, dtype=torch.bfloat16)
     before = torch.are_deterministic_algorithms_enabled()
@@ -82,10 +86,15 @@ def test_without_borders_it_is_one_document(name: str, calls: Calls) -> None:
 @pytest.mark.parametrize("name", KERNELS)
 def test_fp32_and_sinks_are_refused_with_the_way_out(name: str, calls: Calls) -> None:
     q, k, v = heads(2, 2, 8)
-    with pytest.raises(ConfigError, match=f"train.attention is {name}; .*not float32; set train.precision=bf16 or"):
+    with pytest.raises(
+        ConfigError, match=f"train.attention is {name}; .*not float32; set train.precision=bf16 or"
+    ):
         KERNELS[name](None, q, k, v, None)
     q, k, v = (x.bfloat16() for x in (q, k, v))
-    with pytest.raises(ConfigError, match=f"train.attention is {name}; .*sinks no gradient; set train.attention=sdpa"):
+    with pytest.raises(
+        ConfigError,
+        match=f"train.attention is {name}; .*sinks no gradient; set train.attention=sdpa",
+    ):
         KERNELS[name](None, q, k, v, None, s_aux=torch.zeros(2))
     assert not calls.given
 
@@ -95,21 +104,29 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch, major: int) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (major, 0))
 
 
-@pytest.mark.parametrize(("major", "name"), [(10, "flash4"), (9, "flash3"), (8, "flash"), (12, "flash"), (7, "sdpa")])
-def test_auto_takes_the_best_that_is_there(major: int, name: str, calls: Calls, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(
+    ("major", "name"), [(10, "flash4"), (9, "flash3"), (8, "flash"), (12, "flash"), (7, "sdpa")]
+)
+def test_auto_takes_the_best_that_is_there(
+    major: int, name: str, calls: Calls, monkeypatch: Any
+) -> None:
     on_gpu(monkeypatch, major)
     assert attention.describe(attention.register("auto")).split(" (")[0] == name
 
 
 @pytest.mark.parametrize("kind", ["Llama", "GptOss"])
 @pytest.mark.parametrize("name", ["sdpa", *KERNELS])
-def test_transformers_runs_the_kernel_and_none_of_its_own(name: str, kind: str, calls: Calls, monkeypatch: Any) -> None:
+def test_transformers_runs_the_kernel_and_none_of_its_own(
+    name: str, kind: str, calls: Calls, monkeypatch: Any
+) -> None:
     """It takes a name with `flash` or `sdpa` in it for its own, and loads a kernel from the hub in its place."""
     from transformers import AttentionInterface
 
     on_gpu(monkeypatch, 9)
     registered = attention.register(name)
-    model = made(kind, {"num_local_experts": 4, "num_experts_per_tok": 2} if kind == "GptOss" else {})
+    model = made(
+        kind, {"num_local_experts": 4, "num_experts_per_tok": 2} if kind == "GptOss" else {}
+    )
     model.set_attn_implementation(registered)
     assert model.config._attn_implementation == registered
     assert AttentionInterface()[registered] is (attention.sdpa if name == "sdpa" else KERNELS[name])
@@ -120,26 +137,48 @@ def test_what_auto_passed_over_is_told(calls: Calls, monkeypatch: pytest.MonkeyP
     for name in ("flash_attn", "flash_attn_interface"):
         monkeypatch.setitem(sys.modules, name, None)
     said = attention.describe(attention.register("auto"))
-    assert said.startswith("varlen (auto: not flash3: it needs flash_attn_interface, which does not load"), said
+    assert said.startswith(
+        "varlen (auto: not flash3: it needs flash_attn_interface, which does not load"
+    ), said
     assert "; not flash: it needs flash_attn, which does not load" in said
 
 
-def test_what_a_model_asks_decides_before_what_is_installed(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_model_asks_decides_before_what_is_installed(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
     on_gpu(monkeypatch, 9)
     for needs, said in (
-        (attention.Requirements(sinks=True), "it gives attention sinks, which this model has, no gradient"),
-        (attention.Requirements(dtype=torch.float32), "it takes bf16 or fp16 and the model is computed in fp32"),
-        (attention.Requirements(head_dim=512), "it takes heads of up to 256 dimensions, in eights, not 512"),
+        (
+            attention.Requirements(sinks=True),
+            "it gives attention sinks, which this model has, no gradient",
+        ),
+        (
+            attention.Requirements(dtype=torch.float32),
+            "it takes bf16 or fp16 and the model is computed in fp32",
+        ),
+        (
+            attention.Requirements(head_dim=512),
+            "it takes heads of up to 256 dimensions, in eights, not 512",
+        ),
         (attention.Requirements(head_dim=36), "in eights, not 36"),
     ):
         name = attention.register("auto", needs=needs)
-        assert attention.describe(name).startswith("sdpa (auto: not flash3: ") and said in attention.describe(name)
-        with pytest.raises(ConfigError, match=f"train.attention is flash3; .*{said}.*set train.attention=sdpa"):
+        assert attention.describe(name).startswith(
+            "sdpa (auto: not flash3: "
+        ) and said in attention.describe(name)
+        with pytest.raises(
+            ConfigError, match=f"train.attention is flash3; .*{said}.*set train.attention=sdpa"
+        ):
             attention.register("flash3", needs=needs)
-    assert attention.describe(attention.register("auto", needs=attention.Requirements(head_dim=256))) == "flash3 (auto)"
+    assert (
+        attention.describe(attention.register("auto", needs=attention.Requirements(head_dim=256)))
+        == "flash3 (auto)"
+    )
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine with CUDA has something to choose from")
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="a machine with CUDA has something to choose from"
+)
 def test_a_cpu_takes_sdpa_and_says_why() -> None:
     assert attention.describe(attention.register("auto")) == "sdpa (auto: no CUDA device)"
     assert attention.describe(attention.register("sdpa")) == "sdpa"
@@ -158,10 +197,13 @@ def test_asked_for_without_a_gpu_is_refused(name: str) -> None:
 def test_asked_for_and_absent_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     on_gpu(monkeypatch, 8)
     monkeypatch.setitem(sys.modules, "flash_attn", None)
-    with pytest.raises(ConfigError, match=r"flash; it needs flash_attn, which does not load .*ropewalk\[flash\]"):
+    with pytest.raises(
+        ConfigError, match=r"flash; it needs flash_attn, which does not load .*ropewalk\[flash\]"
+    ):
         attention.register("flash")
     with pytest.raises(
-        ConfigError, match="train.attention is flash3; it needs compute capability 9.0; run on a newer GPU"
+        ConfigError,
+        match="train.attention is flash3; it needs compute capability 9.0; run on a newer GPU",
     ):
         attention.register("flash3")
 

@@ -10,7 +10,11 @@ import torch
 from architectures import made
 from exchange_work import ENDS, ids, weighted
 
-MIXED = {"sliding_window": 6, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]}
+MIXED = {
+    "sliding_window": 6,
+    "num_hidden_layers": 2,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral": ("Mistral", {"sliding_window": 6, "num_hidden_layers": 2}),
     "gemma 3": ("Gemma3Text", MIXED),
@@ -27,7 +31,9 @@ def alone(kind: str, changes: dict[str, Any]) -> tuple[torch.Tensor, dict[str, t
     ]
     hidden = torch.cat(parts)
     weighted(hidden, slice(None)).backward()
-    return hidden.detach(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return hidden.detach(), {
+        name: p.grad for name, p in model.named_parameters() if p.grad is not None
+    }
 
 
 @pytest.mark.parametrize(("name", "world"), [("mistral", 2), ("gemma 3", 4), ("gpt-oss", 4)])
@@ -36,13 +42,17 @@ def test_states_and_gradients_are_those_of_each_document_alone(name: str, world:
     kind, changes = MODELS[name]
     token = 16  # of the third document, whose next ones reach into another rank's slice
     found = ranks.run(world, exchange_work.states, kind, changes, [None, token])
-    before, after = (torch.from_numpy(np.concatenate([states[n] for states, _ in found])) for n in (0, 1))
+    before, after = (
+        torch.from_numpy(np.concatenate([states[n] for states, _ in found])) for n in (0, 1)
+    )
     wanted, theirs = alone(kind, changes)
     torch.testing.assert_close(before, wanted, atol=2e-5, rtol=1e-5)
     for _, ours in found:
         assert ours.keys() == theirs.keys()
         for key, gradient in theirs.items():
-            assert (torch.from_numpy(ours[key]) - gradient).norm() <= 1e-5 * gradient.norm() + 1e-7, key
+            assert (
+                torch.from_numpy(ours[key]) - gradient
+            ).norm() <= 1e-5 * gradient.norm() + 1e-7, key
     changed = (before != after).any(dim=1).nonzero().flatten().tolist()
     # two windowed layers reach 2 x 5 tokens on; a full layer to the document's end
     reach = 2 * 5 if name == "mistral" else ENDS[3]

@@ -30,7 +30,9 @@ def marks(ends: tuple[int, ...]) -> dict[str, Any]:
     return attention.borders(torch.tensor(ends, dtype=torch.int32, device="cuda"))
 
 
-def on_device(h: int, k: int, d: int, s: int, dtype: torch.dtype = torch.bfloat16, e: int | None = None) -> list[Any]:
+def on_device(
+    h: int, k: int, d: int, s: int, dtype: torch.dtype = torch.bfloat16, e: int | None = None
+) -> list[Any]:
     return [x.detach().cuda().requires_grad_() for x in heads(h, k, d, s=s, dtype=dtype, e=e)]
 
 
@@ -40,10 +42,14 @@ def near(ours: torch.Tensor, theirs: torch.Tensor, allowed: float) -> None:
 
 @pytest.mark.parametrize("window", [None, 2, 300, 4096])
 @pytest.mark.parametrize(
-    "shape", [(8, 2, 64, 64), (8, 8, 128, 128), (4, 1, 128, 64)], ids=["gqa", "wide", "narrow values"]
+    "shape",
+    [(8, 2, 64, 64), (8, 8, 128, 128), (4, 1, 128, 64)],
+    ids=["gqa", "wide", "narrow values"],
 )
 @pytest.mark.parametrize("name", backend.ON_GPU)
-def test_it_equals_per_document_sdpa_in_fp32_forward_and_backward(name: str, shape: Any, window: int | None) -> None:
+def test_it_equals_per_document_sdpa_in_fp32_forward_and_backward(
+    name: str, shape: Any, window: int | None
+) -> None:
     run, (h, k, d, e) = kernel(name), shape
     given = on_device(h, k, d, 4096, e=e)
     words = {"scaling": d**-0.5, "sliding_window": window, **marks(DOCUMENTS)}
@@ -72,10 +78,15 @@ def test_it_takes_131072_tokens_in_one_call(name: str, window: int | None) -> No
     last = slice(LONG - 64, LONG)
     reach = slice(0 if window is None else LONG - 64 - window, LONG)
     q, k, v = given[0][:, :, last], given[1][:, :, reach], given[2][:, :, reach]
-    far = torch.arange(LONG, device="cuda")[last, None] - torch.arange(LONG, device="cuda")[None, reach]
+    far = (
+        torch.arange(LONG, device="cuda")[last, None]
+        - torch.arange(LONG, device="cuda")[None, reach]
+    )
     seen = (far >= 0) & (far < (window or LONG))
     scores = q.float() @ k.float().repeat_interleave(4, dim=1).transpose(2, 3) * 128**-0.5
-    wanted = scores.masked_fill(~seen, float("-inf")).softmax(-1) @ v.float().repeat_interleave(4, dim=1)
+    wanted = scores.masked_fill(~seen, float("-inf")).softmax(-1) @ v.float().repeat_interleave(
+        4, dim=1
+    )
     near(found[:, last], wanted.transpose(1, 2), 2e-2)
 
 
@@ -93,12 +104,20 @@ def test_a_document_changes_no_bit_of_the_next(name: str, window: int | None) ->
 
 @pytest.mark.parametrize("sinks", [False, True], ids=["", "sinks"])
 @pytest.mark.parametrize("window", [None, 5, 24])
-def test_sdpa_on_the_device_equals_eager_attention_on_the_cpu(window: int | None, sinks: bool) -> None:
+def test_sdpa_on_the_device_equals_eager_attention_on_the_cpu(
+    window: int | None, sinks: bool
+) -> None:
     given = heads(4, 2, 16)
     s_aux = torch.linspace(-2, 3, 4) if sinks else None
-    words = {"scaling": 0.3, "sliding_window": window, "s_aux": None if s_aux is None else s_aux.cuda()}
+    words = {
+        "scaling": 0.3,
+        "sliding_window": window,
+        "s_aux": None if s_aux is None else s_aux.cuda(),
+    }
     found, _ = attention.sdpa(None, *(x.cuda() for x in given), None, **words, **marks(ENDS))
-    torch.testing.assert_close(found.cpu(), eager(*given, visible(ENDS, window), 0.3, s_aux), atol=2e-4, rtol=2e-4)
+    torch.testing.assert_close(
+        found.cpu(), eager(*given, visible(ENDS, window), 0.3, s_aux), atol=2e-4, rtol=2e-4
+    )
 
 
 @pytest.mark.parametrize("sinks", [False, True], ids=["", "sinks"])
@@ -107,8 +126,12 @@ def test_sdpa_never_takes_the_kernel_that_holds_all_scores(window: int | None, s
     """A window has a mask, a sink an odd length: neither may send torch to its math kernel."""
     given = on_device(8, 2, 64, 4096)
     s_aux = torch.zeros(8, device="cuda") if sinks else None
-    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]):
-        out, _ = attention.sdpa(None, *given, None, sliding_window=window, s_aux=s_aux, **marks(DOCUMENTS))
+    with sdpa_kernel(
+        [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
+    ):
+        out, _ = attention.sdpa(
+            None, *given, None, sliding_window=window, s_aux=s_aux, **marks(DOCUMENTS)
+        )
         out.float().sum().backward()
 
 
@@ -129,14 +152,19 @@ def test_a_recomputed_layer_has_the_same_output(name: str) -> None:
     """Activation checkpointing computes it twice; the forward pass of these kernels is deterministic, their backward is not promised."""
     run = kernel(name)
     given = on_device(8, 2, 64, 4096)
-    once, again = (run(None, *given, None, sliding_window=300, **marks(DOCUMENTS))[0] for _ in range(2))
+    once, again = (
+        run(None, *given, None, sliding_window=300, **marks(DOCUMENTS))[0] for _ in range(2)
+    )
     assert torch.equal(once, again)
 
 
 @pytest.mark.parametrize("kind", ["Llama", "Mistral", "GptOss"])
 def test_a_model_takes_what_auto_chose(kind: str) -> None:
     """transformers must not put a kernel of its own in its place."""
-    more = {"GptOss": {"num_local_experts": 4, "num_experts_per_tok": 2}, "Mistral": {"sliding_window": 6}}
+    more = {
+        "GptOss": {"num_local_experts": 4, "num_experts_per_tok": 2},
+        "Mistral": {"sliding_window": 6},
+    }
     model = made(kind, more.get(kind, {})).bfloat16().cuda()
     attention.prove_documents_isolated(model)
     name = attention.register("auto", needs=attention.requirements_of(model, torch.bfloat16))

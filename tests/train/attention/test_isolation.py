@@ -13,9 +13,15 @@ from ropewalk.train import attention
 from ropewalk.train.attention import s2_attn
 
 KERNELS = {
-    k.__name__: k for k in (attention.sdpa, attention.flash, attention.flash3, attention.flash4, attention.varlen)
+    k.__name__: k
+    for k in (attention.sdpa, attention.flash, attention.flash3, attention.flash4, attention.varlen)
 }
-FORMS = [(n, w, s) for n in KERNELS for w in (None, 5) for s in ((False, True) if n == "sdpa" else (False,))]
+FORMS = [
+    (n, w, s)
+    for n in KERNELS
+    for w in (None, 5)
+    for s in ((False, True) if n == "sdpa" else (False,))
+]
 TRAINS: Any = SimpleNamespace(training=True)
 
 

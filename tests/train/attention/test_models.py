@@ -19,12 +19,18 @@ from ropewalk.train.model import build as models
 from ropewalk.train.rope import plan as rope_plan
 
 LENGTHS = [13, 1, 40, 7, 30, 5]
-MIXED = {"layer_types": ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"]}
+MIXED = {
+    "layer_types": ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"]
+}
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 MODELS: dict[str, tuple[str, dict[str, Any], int]] = {
     "mistral": ("Mistral", {"sliding_window": 6}, 4),
     "mixtral": ("Mixtral", {"sliding_window": 6, **EXPERTS}, 4),
-    "qwen 2": ("Qwen2", {"sliding_window": 6, "use_sliding_window": True, "max_window_layers": 2}, 2),
+    "qwen 2": (
+        "Qwen2",
+        {"sliding_window": 6, "use_sliding_window": True, "max_window_layers": 2},
+        2,
+    ),
     "qwen 2, windows off": ("Qwen2", {"sliding_window": 6, "use_sliding_window": False}, 0),
     "gemma 3": ("Gemma3Text", {"sliding_window": 7, **MIXED}, 3),
     "olmo 3": ("Olmo3", {"sliding_window": 6, **MIXED}, 3),
@@ -56,7 +62,9 @@ def test_packed_windows_have_the_losses_and_gradients_of_each_document_alone(nam
     row, _ = packed(LENGTHS, sum(LENGTHS))
     model.set_attn_implementation(attention.register("sdpa"))
     marks = attention.borders(torch.from_numpy(row.cu_seqlens))
-    ids, positions, labels = (torch.from_numpy(x) for x in (row.input_ids, row.position_ids, row.labels))
+    ids, positions, labels = (
+        torch.from_numpy(x) for x in (row.input_ids, row.position_ids, row.labels)
+    )
     found = losses(model, ids, labels, position_ids=positions[None], **marks)
     torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-5)
     ours = torch.autograd.grad(found.sum(), parameters, allow_unused=True)
@@ -79,14 +87,22 @@ def test_windows_reach_the_kernel_and_documents_are_proved_apart(name: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes"), [("Qwen2Moe", {"use_sliding_window": True, "max_window_layers": 2}), ("Phimoe", {})]
+    ("kind", "changes"),
+    [("Qwen2Moe", {"use_sliding_window": True, "max_window_layers": 2}), ("Phimoe", {})],
 )
 def test_a_window_that_stays_in_the_mask_is_refused(kind: str, changes: dict[str, Any]) -> None:
     """Their code in transformers says it in the mask only: through any fused kernel the window would be lost in silence."""
-    more = {"sliding_window": 6, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, **changes}
+    more = {
+        "sliding_window": 6,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+        **changes,
+    }
     model = made(kind, {**more, "shared_expert_intermediate_size": 16, "num_local_experts": 4})
     with pytest.raises(
-        ConfigError, match="is a sliding-window layer and its code gives its attention kernel the window None"
+        ConfigError,
+        match="is a sliding-window layer and its code gives its attention kernel the window None",
     ):
         attention.prove_documents_isolated(model)
 
@@ -102,20 +118,26 @@ def test_a_model_that_mixes_tokens_elsewhere_is_refused() -> None:
     attention.prove_documents_isolated(model)
     layer.register_forward_hook(mix)
     with pytest.raises(
-        ConfigError, match="a document changes the hidden states of the next one by .*choose another model"
+        ConfigError,
+        match="a document changes the hidden states of the next one by .*choose another model",
     ):
         attention.prove_documents_isolated(model)
 
 
 @pytest.mark.parametrize(
-    ("name", "changes"), [("Cohere", {"logit_scale": 0.25}), ("Granite", {"logits_scaling": 4.0}), ("Llama", {})]
+    ("name", "changes"),
+    [("Cohere", {"logit_scale": 0.25}), ("Granite", {"logits_scaling": 4.0}), ("Llama", {})],
 )
-def test_logits_that_are_more_than_hidden_states_times_the_head_are_refused(name: str, changes: dict[str, Any]) -> None:
+def test_logits_that_are_more_than_hidden_states_times_the_head_are_refused(
+    name: str, changes: dict[str, Any]
+) -> None:
     """By what the model does, whether a key of its config says so or, as in the last, only its code."""
     model = made(name, changes)
     if name == "Llama":
         attention.prove_documents_isolated(model)
-        model.lm_head.register_forward_hook(lambda module, given, logits: 30 * torch.tanh(logits / 30))
+        model.lm_head.register_forward_hook(
+            lambda module, given, logits: 30 * torch.tanh(logits / 30)
+        )
     with pytest.raises(ConfigError, match="its logits are not its hidden states times its head"):
         attention.prove_documents_isolated(model)
 
@@ -128,7 +150,11 @@ def test_the_proof_of_documents_fails_without_borders(monkeypatch: pytest.Monkey
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "gemma 2": ("Gemma2", {}, "gemma2 soft-caps its attention scores .attn_logit_softcapping 50.0."),
+    "gemma 2": (
+        "Gemma2",
+        {},
+        "gemma2 soft-caps its attention scores .attn_logit_softcapping 50.0.",
+    ),
     "llama 4": ("Llama4Text", {}, "llama4_text has layers of chunked_attention; "),
     "qwen 3 next": ("Qwen3Next", {}, "qwen3_next has layers of linear_attention; "),
     "lfm 2": (
@@ -137,7 +163,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "lfm2 has layers of conv; ",
     ),
     "t5": ("T5", {}, "t5 is an encoder-decoder"),
-    "gemma 3, both ways": ("Gemma3Text", {"use_bidirectional_attention": True}, "gemma3_text looks ahead"),
+    "gemma 3, both ways": (
+        "Gemma3Text",
+        {"use_bidirectional_attention": True},
+        "gemma3_text looks ahead",
+    ),
     "dropout": ("Llama", {"attention_dropout": 0.1}, "llama has attention_dropout 0.1"),
 }
 
@@ -155,7 +185,9 @@ def test_needs_are_read_off_the_model() -> None:
         torch.float32, 16, False
     )
     assert attention.requirements_of(made("GptOss", {**MIXED, **EXPERTS}), torch.bfloat16).sinks
-    deepseek = transformers.DeepseekV3Config(qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128)
+    deepseek = transformers.DeepseekV3Config(
+        qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128
+    )
     assert support.head_dim(deepseek) == 192
 
 
@@ -164,16 +196,25 @@ def test_a_windowed_base_is_built_as_the_trainer_builds_it(name: str, tmp_path: 
     """From its folder, rescaled and proved; then the packed losses are those of each document under eager attention."""
     kind, changes, _ = MODELS[name]
     if name == "gpt-oss":
-        yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 64}
+        yarn = {
+            "rope_type": "yarn",
+            "rope_theta": 1e4,
+            "factor": 2.0,
+            "original_max_position_embeddings": 64,
+        }
         changes = {**changes, "rope_parameters": {**yarn, "truncate": False}}
     made(kind, changes).save_pretrained(tmp_path)
     base = Base(str(tmp_path))
     plan = rope_plan.make(YarnConfig(factor=8.0), base_config(base), name)
-    model: Any = models.build(base, plan, dtype=torch.float32, attention_kernel="auto", computes=torch.float32).eval()
+    model: Any = models.build(
+        base, plan, dtype=torch.float32, attention_kernel="auto", computes=torch.float32
+    ).eval()
     assert attention.describe(model.config._attn_implementation).startswith("sdpa")
     row, pieces = packed(LENGTHS, sum(LENGTHS))
     marks = attention.borders(torch.from_numpy(row.cu_seqlens))
-    ids, positions, labels = (torch.from_numpy(x) for x in (row.input_ids, row.position_ids, row.labels))
+    ids, positions, labels = (
+        torch.from_numpy(x) for x in (row.input_ids, row.position_ids, row.labels)
+    )
     with torch.no_grad():
         found = losses(model, ids, labels, position_ids=positions[None], **marks)
         model.set_attn_implementation("eager")

@@ -26,7 +26,9 @@ def seen(h: int) -> torch.Tensor:
     return torch.stack([visible(ENDS, None) & (g[:, None] == g[None, :]) for g in groups])[None]
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (4, 2), (4, 1), (9, 3)], ids=["all heads", "gqa", "one key", "odd"])
+@pytest.mark.parametrize(
+    "shape", [(4, 4), (4, 2), (4, 1), (9, 3)], ids=["all heads", "gqa", "one key", "odd"]
+)
 def test_forward_and_backward_equal_eager_attention_of_the_groups(shape: tuple[int, int]) -> None:
     h, k = shape
     given = heads(h, k, 8)
@@ -55,10 +57,14 @@ def test_it_is_the_papers_rolling_where_that_does_not_wrap_around() -> None:
     ours, _ = s2_attn.shifted(attention.sdpa, GROUP)(TRAINS, q, k, v, None)
     torch.testing.assert_close(ours[:, GROUP // 2 :], paper[:, GROUP // 2 :], atol=1e-6, rtol=1e-5)
     wrapped = (ours - paper)[0, : GROUP // 2].abs().amax(dim=(0, 2))
-    assert (wrapped[: h // 2] < 1e-6).all() and (wrapped[h // 2 :] > 1e-2).all(), "there it sees the sequence's end"
+    assert (wrapped[: h // 2] < 1e-6).all() and (wrapped[h // 2 :] > 1e-2).all(), (
+        "there it sees the sequence's end"
+    )
 
 
-def test_kernels_with_borders_of_their_own_are_given_the_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_with_borders_of_their_own_are_given_the_groups(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls = Calls()
     for name, module in calls.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
@@ -66,7 +72,9 @@ def test_kernels_with_borders_of_their_own_are_given_the_groups(monkeypatch: pyt
     marks = attention.borders(cu_seqlens())
     found, _ = s2_attn.shifted(attention.flash, GROUP)(TRAINS, *given, None, scaling=0.3, **marks)
     torch.testing.assert_close(found.float(), eager(*given, seen(4), 0.3), atol=1e-2, rtol=1e-2)
-    assert [c.longest for c in calls.given] == [GROUP, GROUP] and [c.q.shape[1] for c in calls.given] == [2, 2]
+    assert [c.longest for c in calls.given] == [GROUP, GROUP] and [
+        c.q.shape[1] for c in calls.given
+    ] == [2, 2]
     assert calls.given[1].cu[:6].tolist() == [0, 3, 9, 15, 16, 19]
 
 
@@ -87,13 +95,21 @@ def test_a_model_that_is_evaluated_attends_in_full() -> None:
 def test_what_it_does_not_go_with_is_refused() -> None:
     q, k, v = heads(4, 4, 8)
     attend = s2_attn.shifted(attention.sdpa, GROUP)
-    with pytest.raises(ConfigError, match="train.s2_group is 6; S2-Attn does not go with the model's sliding_window"):
+    with pytest.raises(
+        ConfigError,
+        match="train.s2_group is 6; S2-Attn does not go with the model's sliding_window",
+    ):
         attend(TRAINS, q, k, v, None, sliding_window=4)
     mistral = made("Mistral", {"sliding_window": 6})
-    with pytest.raises(ConfigError, match="train.s2_group is 6; mistral has sliding-window layers already"):
+    with pytest.raises(
+        ConfigError, match="train.s2_group is 6; mistral has sliding-window layers already"
+    ):
         attention.refuse_unsupported(mistral.config, "the-model", GROUP)
 
 
 def test_a_kernel_in_groups_has_a_name_of_its_own_and_is_told() -> None:
     name = attention.register("sdpa", s2_group=2048)
-    assert name != attention.register("sdpa") and attention.describe(name) == "sdpa in S2 groups of 2,048"
+    assert (
+        name != attention.register("sdpa")
+        and attention.describe(name) == "sdpa in S2 groups of 2,048"
+    )

@@ -16,13 +16,17 @@ WINDOWS = [None, 1, 2, 3, 5, 7, 8, 24, 100]
     "shape", [(4, 4, 8, 8), (6, 2, 8, 8), (4, 1, 16, 8)], ids=["all heads", "gqa", "narrow values"]
 )
 @pytest.mark.parametrize("window", WINDOWS)
-def test_forward_and_backward_equal_eager_attention(window: int | None, shape: tuple[int, ...], sinks: bool) -> None:
+def test_forward_and_backward_equal_eager_attention(
+    window: int | None, shape: tuple[int, ...], sinks: bool
+) -> None:
     h, k, d, e = shape
     given = heads(h, k, d, e=e)
     s_aux = torch.linspace(-2, 3, h).requires_grad_() if sinks else None
     of = [*given, *([s_aux] if s_aux is not None else [])]
     marks = attention.borders(cu_seqlens())
-    found, _ = attention.sdpa(None, *given, None, scaling=0.3, sliding_window=window, s_aux=s_aux, **marks)
+    found, _ = attention.sdpa(
+        None, *given, None, scaling=0.3, sliding_window=window, s_aux=s_aux, **marks
+    )
     wanted = eager(*given, visible(ENDS, window), 0.3, s_aux)
     torch.testing.assert_close(found, wanted, atol=2e-6, rtol=1e-5)
     for ours, theirs in zip(gradients(found, of), gradients(wanted, of), strict=True):
@@ -34,7 +38,9 @@ def test_bf16_is_as_near_to_fp32_as_bf16_is(window: int | None) -> None:
     given = heads(4, 2, 8, dtype=torch.bfloat16)
     s_aux = torch.linspace(-2, 3, 4).bfloat16()
     marks = attention.borders(cu_seqlens())
-    found, _ = attention.sdpa(None, *given, None, scaling=8**-0.5, sliding_window=window, s_aux=s_aux, **marks)
+    found, _ = attention.sdpa(
+        None, *given, None, scaling=8**-0.5, sliding_window=window, s_aux=s_aux, **marks
+    )
     wanted = eager(*given, visible(ENDS, window), 8**-0.5, s_aux.float())
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), wanted, atol=2e-2, rtol=2e-2)
@@ -44,7 +50,9 @@ def test_recomputed_layer_is_bitwise_the_same() -> None:
     """Activation checkpointing computes it twice."""
     given = heads(4, 2, 8)
     marks = attention.borders(cu_seqlens())
-    once, again = (attention.sdpa(None, *given, None, sliding_window=5, **marks)[0] for _ in range(2))
+    once, again = (
+        attention.sdpa(None, *given, None, sliding_window=5, **marks)[0] for _ in range(2)
+    )
     assert torch.equal(once, again)
     one, two = gradients(once, given), gradients(again, given)
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
@@ -55,7 +63,10 @@ def test_structure_is_derived_once_for_all_layers() -> None:
     sliding_window.cuts.cache_clear()
     for _ in range(3):
         attention.sdpa(None, *heads(2, 2, 8), None, sliding_window=5, **marks)
-    assert (sliding_window.cuts.cache_info().misses, sliding_window.cuts.cache_info().hits) == (1, 2)
+    assert (sliding_window.cuts.cache_info().misses, sliding_window.cuts.cache_info().hits) == (
+        1,
+        2,
+    )
 
 
 @pytest.mark.parametrize("window", [64, 512])

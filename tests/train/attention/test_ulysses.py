@@ -23,14 +23,20 @@ CASES: dict[int, list[tuple[int, int, dict[str, Any]]]] = {
 def test_output_and_gradients_are_those_of_the_kernel_alone(world: int) -> None:
     found = ranks.run(world, ulysses_work.slices, CASES[world])
     for number, (heads, shared, words) in enumerate(CASES[world]):
-        wanted = ulysses_work.attend(ulysses_work.kernel_of(words), ulysses_work.given(heads, shared), words)
+        wanted = ulysses_work.attend(
+            ulysses_work.kernel_of(words), ulysses_work.given(heads, shared), words
+        )
         parts = [rank[number] for rank in found]
-        np.testing.assert_allclose(np.concatenate([p["out"] for p in parts], axis=1), wanted["out"], atol=1e-5)
+        np.testing.assert_allclose(
+            np.concatenate([p["out"] for p in parts], axis=1), wanted["out"], atol=1e-5
+        )
         for place, whole in enumerate(wanted["grads"]):
             mine = [p["grads"][place] for p in parts]
             # sinks lie whole on every rank, and their gradients are summed as a parameter's are
             got = np.concatenate(mine, axis=2) if whole.dim() == 4 else sum(mine)
-            np.testing.assert_allclose(got, whole, atol=2e-5, err_msg=f"{heads} {shared} {words} {place}")
+            np.testing.assert_allclose(
+                got, whole, atol=2e-5, err_msg=f"{heads} {shared} {words} {place}"
+            )
 
 
 def test_what_does_not_divide_is_refused_with_what_does() -> None:
@@ -38,7 +44,10 @@ def test_what_does_not_divide_is_refused_with_what_does() -> None:
     assert heads == (
         "train.sp_size is 2; it must divide the 9 attention heads of llama; set one of 1, 3, 9 (with 2 rank(s): 1)"
     )
-    assert "each layer must have 8 query and 8 key/value heads" in layer and "set train.sp_size=1" in layer
+    assert (
+        "each layer must have 8 query and 8 key/value heads" in layer
+        and "set train.sp_size=1" in layer
+    )
     assert "value (1, 8, 4, 5)" in sizes
 
 

@@ -25,7 +25,9 @@ def test_short_writes_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.undo()
     content = (tmp_path / "shard.pt").read_bytes()
     assert said == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    assert torch.equal(torch.load(tmp_path / "shard.pt", weights_only=True)["weights"], value["weights"])
+    assert torch.equal(
+        torch.load(tmp_path / "shard.pt", weights_only=True)["weights"], value["weights"]
+    )
 
 
 def test_files_that_lie_there_already_are_counted_as_ours_are(tmp_path: Path) -> None:

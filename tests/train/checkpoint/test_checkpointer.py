@@ -31,7 +31,9 @@ def settings(*words: str) -> Config:
 
 
 def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name], equal_nan=True) for name in a)
+    return a.keys() == b.keys() and all(
+        np.array_equal(a[name], b[name], equal_nan=True) for name in a
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="module")
 def whole(data: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, dict[str, Any]]:
     """A run of two ranks at ZeRO 2, never disturbed: its folder, and what rank 0 returned."""
-    work = Work(tmp_path_factory.mktemp("whole"), settings("train.zero_stage=2"), data, content={"train": {"lr": 1e-2}})
+    work = Work(
+        tmp_path_factory.mktemp("whole"),
+        settings("train.zero_stage=2"),
+        data,
+        content={"train": {"lr": 1e-2}},
+    )
     return work, ranks.run(2, checkpoint_work.trained, work)[0]
 
 
@@ -55,19 +62,25 @@ def copied(work: Work, to: Path, **changes: Any) -> Work:
     return replace(work, folder=to, **changes)
 
 
-def test_what_is_published_is_whole_and_named_by_the_pointer(whole: tuple[Work, dict[str, Any]]) -> None:
+def test_what_is_published_is_whole_and_named_by_the_pointer(
+    whole: tuple[Work, dict[str, Any]],
+) -> None:
     work, said = whole
     path = work.folder / "checkpoints"
     assert said["failed"] == 0
     assert sorted(p.name for p in path.iterdir()) == ["latest", "step-00000002", "step-00000004"]
     assert (path / "latest").read_text() == "step-00000004"
     facts = json.loads((path / "step-00000004" / "complete.json").read_text())
-    assert set(facts["files"]) == {p.name for p in (path / "step-00000004").iterdir()} - {"complete.json"}
+    assert set(facts["files"]) == {p.name for p in (path / "step-00000004").iterdir()} - {
+        "complete.json"
+    }
     assert (facts["step"], facts["world_size"], facts["zero_stage"]) == (4, 2, 2)
     assert storage.torn(path / "step-00000004", facts["files"]) == ""
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(whole: tuple[Work, dict[str, Any]], tmp_path: Path) -> None:
+def test_a_resumed_run_is_the_uninterrupted_one(
+    whole: tuple[Work, dict[str, Any]], tmp_path: Path
+) -> None:
     work, wanted = whole
     found = ranks.run(2, checkpoint_work.trained, copied(work, tmp_path))[0]
     assert found["began"] == 4 and found["losses"] == wanted["losses"][4:]
@@ -99,8 +112,12 @@ def test_a_tampered_one_is_named_and_the_one_before_it_taken(
     assert [name for name, _ in storage.found(tmp_path / "checkpoints")] == ["step-00000002"]
 
 
-def test_a_torn_one_of_a_later_step_costs_no_good_one(whole: tuple[Work, dict[str, Any]], tmp_path: Path) -> None:
-    work = copied(whole[0], tmp_path, config=settings("train.zero_stage=2", "train.keep_checkpoints=1"))
+def test_a_torn_one_of_a_later_step_costs_no_good_one(
+    whole: tuple[Work, dict[str, Any]], tmp_path: Path
+) -> None:
+    work = copied(
+        whole[0], tmp_path, config=settings("train.zero_stage=2", "train.keep_checkpoints=1")
+    )
     path = tmp_path / "checkpoints"
     # as far ahead as one of a longer run may be
     (path / "step-00000004").rename(path / "step-00000008")
@@ -111,7 +128,9 @@ def test_a_torn_one_of_a_later_step_costs_no_good_one(whole: tuple[Work, dict[st
     assert (path / "step-00000008.torn").is_dir()
 
 
-def test_with_none_whole_the_run_starts_anew_and_says_so(whole: tuple[Work, dict[str, Any]], tmp_path: Path) -> None:
+def test_with_none_whole_the_run_starts_anew_and_says_so(
+    whole: tuple[Work, dict[str, Any]], tmp_path: Path
+) -> None:
     work = copied(whole[0], tmp_path)
     for step in (2, 4):
         cut(tmp_path / "checkpoints" / storage.name_of(step) / FILE)
@@ -131,7 +150,9 @@ def test_checkpoints_whose_facts_cannot_be_read_are_no_start_in_silence(
     assert (tmp_path / "checkpoints" / "step-00000004.torn").is_dir()
 
 
-def test_trouble_is_said_of_the_first_file_that_has_it(whole: tuple[Work, dict[str, Any]], tmp_path: Path) -> None:
+def test_trouble_is_said_of_the_first_file_that_has_it(
+    whole: tuple[Work, dict[str, Any]], tmp_path: Path
+) -> None:
     work = copied(whole[0], tmp_path)
     path = work.folder / "checkpoints" / "step-00000004"
     files = json.loads((path / "complete.json").read_text())["files"]
@@ -141,7 +162,8 @@ def test_trouble_is_said_of_the_first_file_that_has_it(whole: tuple[Work, dict[s
     assert sorted(shares) == ["", "", f"{FILE} is not what was written (sha256)"]
     cut(path / FILE)
     assert (
-        storage.torn(path, files) == f"{FILE} has {files[FILE]['bytes'] - 1} bytes, {files[FILE]['bytes']} were written"
+        storage.torn(path, files)
+        == f"{FILE} has {files[FILE]['bytes'] - 1} bytes, {files[FILE]['bytes']} were written"
     )
     (path / FILE).unlink()
     assert storage.torn(path, files) == f"{FILE} is missing"
@@ -152,7 +174,8 @@ def test_one_of_another_run_is_refused_with_the_first_difference(
 ) -> None:
     work = copied(whole[0], tmp_path, content={"train": {"lr": 2e-2}})
     with pytest.raises(
-        AssertionError, match=r"train.lr was 0.01, is 0.02 in the checkpoint step-00000004; a run is resumed"
+        AssertionError,
+        match=r"train.lr was 0.01, is 0.02 in the checkpoint step-00000004; a run is resumed",
     ):
         ranks.run(2, checkpoint_work.loaded, work)
 
@@ -166,7 +189,9 @@ def test_equal_content_is_not_refused() -> None:
 def made(path: Path, step: int, **facts: Any) -> None:
     at = path / storage.name_of(step)
     at.mkdir(parents=True)
-    (at / storage.COMPLETE).write_text(json.dumps({"schema": 1, "step": step, "files": {}, **facts}))
+    (at / storage.COMPLETE).write_text(
+        json.dumps({"schema": 1, "step": step, "files": {}, **facts})
+    )
 
 
 def test_the_last_ones_stay_and_those_of_every_so_many_steps(tmp_path: Path) -> None:
@@ -178,16 +203,25 @@ def test_the_last_ones_stay_and_those_of_every_so_many_steps(tmp_path: Path) -> 
     assert [name for name, _ in storage.found(tmp_path)] == [storage.name_of(10)]
 
 
-def test_the_one_just_published_stays_and_what_was_set_aside_goes_when_passed(tmp_path: Path) -> None:
+def test_the_one_just_published_stays_and_what_was_set_aside_goes_when_passed(
+    tmp_path: Path,
+) -> None:
     for step in (2, 4, 6, 8):
         made(tmp_path, step)
     storage.prune(tmp_path, storage.name_of(2), 2, 0)
     assert [name for name, _ in storage.found(tmp_path)] == [storage.name_of(n) for n in (8, 6, 2)]
-    assert storage.set_aside(tmp_path, storage.name_of(2)) == ["step-00000006.torn", "step-00000008.torn"]
+    assert storage.set_aside(tmp_path, storage.name_of(2)) == [
+        "step-00000006.torn",
+        "step-00000008.torn",
+    ]
     assert [name for name, _ in storage.found(tmp_path)] == [storage.name_of(2)]
     assert (tmp_path / "latest").read_text() == storage.name_of(2)
     storage.prune(tmp_path, storage.name_of(6), 2, 0)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["latest", "step-00000002", "step-00000008.torn"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "latest",
+        "step-00000002",
+        "step-00000008.torn",
+    ]
 
 
 def test_half_written_ones_are_none_and_are_swept(tmp_path: Path) -> None:
@@ -203,7 +237,10 @@ def test_half_written_ones_are_none_and_are_swept(tmp_path: Path) -> None:
 
 def listing(path: Path, rank: int, *names: str, asked: list[str] | None = None) -> None:
     """A rank's list, as if each of its files had four bytes."""
-    said = {"files": {name: {"bytes": 4, "sha256": ""} for name in names}, "asked": asked or [*names]}
+    said = {
+        "files": {name: {"bytes": 4, "sha256": ""} for name in names},
+        "asked": asked or [*names],
+    }
     (path / f"rank-{rank}.json").write_text(json.dumps(said))
 
 
@@ -237,7 +274,9 @@ def test_nothing_is_published_when_a_rank_wrote_less_than_it_must(tmp_path: Path
 
 
 @pytest.mark.parametrize("wrong", ["memory", "prune"])
-def test_an_error_of_the_thread_is_told_for_what_it_is(data: Any, tmp_path: Path, wrong: str) -> None:
+def test_an_error_of_the_thread_is_told_for_what_it_is(
+    data: Any, tmp_path: Path, wrong: str
+) -> None:
     """What is no disk's error loses the checkpoint too; an older one that cannot be removed does not."""
     config = settings("train.zero_stage=2", "train.keep_checkpoints=1")
     work = Work(tmp_path, config, data, trouble=getattr(checkpoint_work, f"fail_{wrong}"))
@@ -267,7 +306,14 @@ def test_what_fails_after_the_last_step_costs_no_step(
     for each in (work, full):
         each.folder.mkdir()
     once, again = (ranks.run(2, checkpoint_work.ended, work)[0] for _ in range(2))
-    assert (once["began"], again["began"]) == (0, 6) and again["steps"] == once["steps"] == [1, 2, 3, 4, 5, 6]
+    assert (once["began"], again["began"]) == (0, 6) and again["steps"] == once["steps"] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        6,
+    ]
     assert same(again["weights"], whole[1]["weights"])
     assert [rank["failed"] for rank in ranks.run(2, checkpoint_work.ended, full)] == [1, 1]
     assert storage.found(full.folder / "checkpoints")[0][0] == "step-00000004"

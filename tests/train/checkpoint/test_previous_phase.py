@@ -17,13 +17,27 @@ from ropewalk.launch.config import phases
 from ropewalk.launch.config.compose import compose
 from ropewalk.train.checkpoint import previous_phase
 
-SMALL = ["recipe=demo", "data.seq_len=64", "train.global_batch_tokens=256", "train.micro_batch_size=1", "train.lr=1e-2"]
-SMALL += ["train.precision=fp32", "train.wandb=off", "train.schedule=constant", "train.warmup_steps=0", "train.steps=3"]
+SMALL = [
+    "recipe=demo",
+    "data.seq_len=64",
+    "train.global_batch_tokens=256",
+    "train.micro_batch_size=1",
+    "train.lr=1e-2",
+]
+SMALL += [
+    "train.precision=fp32",
+    "train.wandb=off",
+    "train.schedule=constant",
+    "train.warmup_steps=0",
+    "train.steps=3",
+]
 SMALL += ["train.checkpoint_steps=0"]
 BATCH = 4
 
 
-def parts(runs: Path, first: int, second: int, carried: bool = True) -> list[tuple[Config, Path, int]]:
+def parts(
+    runs: Path, first: int, second: int, carried: bool = True
+) -> list[tuple[Config, Path, int]]:
     """Two phases of three steps at two ZeRO stages."""
     listed = f"phases=[{{train.zero_stage: {first}}}, {{train.zero_stage: {second}, carry_optimizer: {str(carried).lower()}}}]"
     chain = phases.chain(compose([*SMALL, f"runs_dir={runs}", listed]))
@@ -39,14 +53,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def whole(data: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Six steps without a border."""
     config = replace(compose([*SMALL, "train.steps=6", "train.zero_stage=1"]))
-    return ranks.run(2, carry_work.chain, [(config, tmp_path_factory.mktemp("whole"), 0)], data)[0][0]
+    return ranks.run(2, carry_work.chain, [(config, tmp_path_factory.mktemp("whole"), 0)], data)[0][
+        0
+    ]
 
 
 @pytest.mark.parametrize(
     ("first", "second"),
     [(1, 1), (1, 3), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((0, 2), (3, 1)))],
 )
-def test_two_phases_are_one_training(data: Any, whole: Any, tmp_path: Path, first: int, second: int) -> None:
+def test_two_phases_are_one_training(
+    data: Any, whole: Any, tmp_path: Path, first: int, second: int
+) -> None:
     (one, two), (_, other) = ranks.run(2, carry_work.chain, parts(tmp_path, first, second), data)
     # each file is hashed by one rank
     assert two["hashed"] and other["hashed"] and not {*two["hashed"]} & {*other["hashed"]}
@@ -54,7 +72,9 @@ def test_two_phases_are_one_training(data: Any, whole: Any, tmp_path: Path, firs
     assert two["said"] == "optimizer: moments and fp32 weights of 1, step 3"
     if (first, second) == (1, 1):
         assert one["losses"] + two["losses"] == whole["losses"]
-        assert all(np.array_equal(two["weights"][name], value) for name, value in whole["weights"].items())
+        assert all(
+            np.array_equal(two["weights"][name], value) for name, value in whole["weights"].items()
+        )
     assert one["losses"] + two["losses"] == pytest.approx(whole["losses"], rel=1e-5)
 
 
@@ -73,7 +93,11 @@ def test_a_phase_without_a_checkpoint_to_carry_is_told(tmp_path: Path) -> None:
 
 def test_it_is_part_of_what_both_phases_are_made_of_and_of_no_other(tmp_path: Path) -> None:
     chain = phases.chain(compose([*SMALL, "phases=[{}, {carry_optimizer: true}, {}]"]))
-    assert [rules.cache_key(c) for c in chain] == [{"hands_on_optimizer": True}, {"carry_optimizer": True}, {}]
+    assert [rules.cache_key(c) for c in chain] == [
+        {"hands_on_optimizer": True},
+        {"carry_optimizer": True},
+        {},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +107,10 @@ def test_it_is_part_of_what_both_phases_are_made_of_and_of_no_other(tmp_path: Pa
             ["phases=[{carry_optimizer: true}]"],
             "phases[0].carry_optimizer is True; nothing is trained before the first phase",
         ),
-        (["phases=[{}, {carry_optimizer: 3}]"], "phases[1].carry_optimizer is 3; it must be true or false"),
+        (
+            ["phases=[{}, {carry_optimizer: 3}]"],
+            "phases[1].carry_optimizer is 3; it must be true or false",
+        ),
         (
             ["phases=[{train.lora.rank: 4}, {carry_optimizer: true}]"],
             "phases[1].carry_optimizer is True; with train.lora each phase trains an adapter of its own",

@@ -32,9 +32,18 @@ NOT_SLOW = (0,)
 
 
 def settings(place: Place, precision: str) -> Config:
-    small = ["data.seq_len=64", "train.global_batch_tokens=256", "train.micro_batch_size=1", "train.wandb=off"]
+    small = [
+        "data.seq_len=64",
+        "train.global_batch_tokens=256",
+        "train.micro_batch_size=1",
+        "train.wandb=off",
+    ]
     steps = ["train.steps=6", "train.checkpoint_steps=0", "train.lr=1e-2", "train.warmup_steps=2"]
-    mesh = [f"train.sp_size={place[1]}", f"train.zero_stage={place[2]}", f"train.precision={precision}"]
+    mesh = [
+        f"train.sp_size={place[1]}",
+        f"train.zero_stage={place[2]}",
+        f"train.precision={precision}",
+    ]
     return compose(["recipe=demo", *small, *steps, *mesh])
 
 
@@ -45,18 +54,27 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def assert_bitwise(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """States of all parameters, each put together from its pieces; none has a hole (NaN)."""
-    assert found["states"].keys() == wanted["states"].keys() >= {"fp32", "exp_avg", "exp_avg_sq", "step"}
+    assert (
+        found["states"].keys()
+        == wanted["states"].keys()
+        >= {"fp32", "exp_avg", "exp_avg_sq", "step"}
+    )
     for key, tensors in wanted["states"].items():
         assert found["states"][key].keys() == tensors.keys()
         for name, tensor in tensors.items():
             assert np.isfinite(tensor).all()
             assert np.array_equal(found["states"][key][name], tensor), (key, name)
-    assert all(np.array_equal(found["weights"][name], tensor) for name, tensor in wanted["weights"].items())
+    assert all(
+        np.array_equal(found["weights"][name], tensor) for name, tensor in wanted["weights"].items()
+    )
 
 
 @pytest.mark.parametrize(
     ("precision", "chain"),
-    [pytest.param(*chain, marks=[] if n in NOT_SLOW else pytest.mark.slow) for n, chain in enumerate(CHAINS)],
+    [
+        pytest.param(*chain, marks=[] if n in NOT_SLOW else pytest.mark.slow)
+        for n, chain in enumerate(CHAINS)
+    ],
 )
 def test_a_run_goes_on_where_there_are_other_ranks(
     tmp_path: Path, data: Any, precision: str, chain: list[Place]
@@ -72,12 +90,16 @@ def test_a_run_goes_on_where_there_are_other_ranks(
         if after is not None:
             assert ranks.run(place[0], checkpoint_work.until, work) == [75] * place[0]
             here = ranks.run(place[0], checkpoint_work.loaded, work)[0]
-            there = ranks.run(after[0], checkpoint_work.loaded, replace(work, config=settings(after, precision)))[0]
+            there = ranks.run(
+                after[0], checkpoint_work.loaded, replace(work, config=settings(after, precision))
+            )[0]
             assert_bitwise(there, here)
         else:
             found = ranks.run(place[0], checkpoint_work.trained, work)[0]
     assert found["began"] == 4 and found["sequences"] == wanted["sequences"]
-    assert found["losses"] == pytest.approx(wanted["losses"], rel=1e-5 if precision == "fp32" else 1e-2)
+    assert found["losses"] == pytest.approx(
+        wanted["losses"], rel=1e-5 if precision == "fp32" else 1e-2
+    )
 
 
 def test_a_checkpoint_that_lacks_a_piece_is_refused(tmp_path: Path, data: Any) -> None:
@@ -85,10 +107,18 @@ def test_a_checkpoint_that_lacks_a_piece_is_refused(tmp_path: Path, data: Any) -
     config = settings((2, 1, 1), "fp32")
     work = Work(tmp_path, config, data, more={"until": 1})
     ranks.run(2, checkpoint_work.until, work)
-    with pytest.raises(AssertionError, match=r"ConfigError: the checkpoint lacks \d+ elements of model.model.layers.1"):
+    with pytest.raises(
+        AssertionError,
+        match=r"ConfigError: the checkpoint lacks \d+ elements of model.model.layers.1",
+    ):
         ranks.run(1, checkpoint_work.lacking, replace(work, config=settings((1, 1, 1), "fp32")))
     # where one rank finds it, all say it, and none waits for another
-    both = ranks.run(2, checkpoint_work.lacking_on_one, replace(work, config=settings((2, 1, 2), "fp32")), timeout_s=60)
+    both = ranks.run(
+        2,
+        checkpoint_work.lacking_on_one,
+        replace(work, config=settings((2, 1, 2), "fp32")),
+        timeout_s=60,
+    )
     assert both[0] == both[1] and both[0].startswith("the checkpoint lacks ")
 
 

@@ -20,9 +20,16 @@ WORDS = [
 
 @pytest.mark.parametrize(
     ("plans", "wanted"),
-    [("aaaa", [0, 8, 20, 30]), ("abab", [0, 0, 8, 12]), ("abcd", [0, 0, 0, 0]), ("aabb", [0, 8, 0, 10])],
+    [
+        ("aaaa", [0, 8, 20, 30]),
+        ("abab", [0, 0, 8, 12]),
+        ("abcd", [0, 0, 0, 0]),
+        ("aabb", [0, 8, 0, 10]),
+    ],
 )
-def test_sequences_of_the_same_plan_that_were_read_before(tmp_path: Path, plans: str, wanted: list[int]) -> None:
+def test_sequences_of_the_same_plan_that_were_read_before(
+    tmp_path: Path, plans: str, wanted: list[int]
+) -> None:
     chain = phases.chain(compose(["recipe=demo", f"runs_dir={tmp_path}", *WORDS]))
     for config, plan in zip(chain, plans, strict=True):
         folder = Path(config.runs_dir) / config.name / "data"
@@ -31,7 +38,10 @@ def test_sequences_of_the_same_plan_that_were_read_before(tmp_path: Path, plans:
         where = {"plan": plan, "stores": {}, "heldout": 0.1}
         (folder / "where.json").write_text(json.dumps(where))
     cache = tmp_path / "cache"
-    found = [sequences_consumed(c, cache / "plans" / plan, cache) for c, plan in zip(chain, plans, strict=True)]
+    found = [
+        sequences_consumed(c, cache / "plans" / plan, cache)
+        for c, plan in zip(chain, plans, strict=True)
+    ]
     assert found == wanted
 
 

@@ -34,7 +34,9 @@ SIZES = {
 ROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
 
 
-def each_query_alone(module: Any, query: Any, key: Any, value: Any, _: None, **at: Any) -> tuple[Any, None]:
+def each_query_alone(
+    module: Any, query: Any, key: Any, value: Any, _: None, **at: Any
+) -> tuple[Any, None]:
     """Attention as a product for each query with the keys that it may see, and no other: what is counted is what is visible."""
     groups, window = query.shape[1] // key.shape[1], at.get("sliding_window") or query.shape[2]
     key, value = (x.repeat_interleave(groups, 1) for x in (key, value))
@@ -67,7 +69,9 @@ CONFIGS = {
     "llama": lambda: models.tiny_config(),
     "llama untied": lambda: models.tiny_config(tie_word_embeddings=False),
     "mistral": lambda: MistralConfig(**SIZES, **ROPE, sliding_window=5),
-    "gemma3": lambda: Gemma3TextConfig(**SIZES, sliding_window=5, layer_types=["sliding_attention", "full_attention"]),
+    "gemma3": lambda: Gemma3TextConfig(
+        **SIZES, sliding_window=5, layer_types=["sliding_attention", "full_attention"]
+    ),
     "mixtral": lambda: MixtralConfig(**SIZES, **ROPE, num_local_experts=4, num_experts_per_tok=2),
     "qwen3 moe": lambda: Qwen3MoeConfig(
         **SIZES, **ROPE, num_experts=4, num_experts_per_tok=3, moe_intermediate_size=16
@@ -78,13 +82,19 @@ CONFIGS = {
 def counted(model: Any, *, backward: bool) -> int:
     """What FlopCounterMode counts of our own loss on a packed row; without the rotary table, which is no work on a token's state."""
     row, _ = models.packed(LENGTHS, sum(LENGTHS))
-    ids, positions, labels = (torch.from_numpy(x)[None] for x in (row.input_ids, row.position_ids, row.labels))
+    ids, positions, labels = (
+        torch.from_numpy(x)[None] for x in (row.input_ids, row.position_ids, row.labels)
+    )
     with FlopCounterMode(display=False) as counter:
         borders = attention.borders(torch.from_numpy(row.cu_seqlens))
         loss = LossModel(model)(ids, positions, labels, total=1, **borders)
         if backward:
             loss.backward()
-    rotary = sum(sum(v.values()) for k, v in counter.get_flop_counts().items() if k.split(".")[-1] == "rotary_emb")
+    rotary = sum(
+        sum(v.values())
+        for k, v in counter.get_flop_counts().items()
+        if k.split(".")[-1] == "rotary_emb"
+    )
     return int(counter.get_total_flops()) - rotary
 
 
@@ -111,7 +121,9 @@ def test_checkpointing_adds_one_forward_pass_of_the_body() -> None:
     plain = counted(model, backward=True)
     model.gradient_checkpointing_enable({"use_reentrant": False})
     again, whole = counted(model, backward=True) - plain, flops.work(model).body(LENGTHS)
-    last = 2 * sum(LENGTHS) * sum(layer.mlp.down_proj.weight.numel() for layer in model.model.layers)
+    last = (
+        2 * sum(LENGTHS) * sum(layer.mlp.down_proj.weight.numel() for layer in model.model.layers)
+    )
     assert again in (whole, whole - last)
 
 
@@ -135,7 +147,11 @@ def test_the_published_formula() -> None:
     MLPs of 4 h, no GQA, and attention over the whole square, where ours counts the causal half and its diagonal."""
     h, layers, vocabulary, s = 64, 3, 512, 128
     work = flops.Work(
-        layers * 12 * h * h, layers * 12 * h * h, vocabulary * h, True, (flops.Attention(4, 16, 16),) * layers
+        layers * 12 * h * h,
+        layers * 12 * h * h,
+        vocabulary * h,
+        True,
+        (flops.Attention(4, 16, 16),) * layers,
     )
     theirs = 72 * s * layers * h**2 * (1 + s / (6 * h) + vocabulary / (12 * layers * h))
     beyond = 3 * layers * 2 * 4 * 32 * (s * s - s * (s + 1) // 2)
@@ -147,7 +163,9 @@ def test_adapters_spare_the_gradients_of_what_is_frozen() -> None:
     keys, which have no adapter either, are given no gradient by the scores."""
     peft = pytest.importorskip("peft", reason="needs peft")
     model = built(models.tiny_config(tie_word_embeddings=False))
-    peft.inject_adapter_in_model(peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"]), model)
+    peft.inject_adapter_in_model(
+        peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"]), model
+    )
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
     first = model.model.layers[0].self_attn

@@ -27,7 +27,9 @@ BATCH = len(seeing_work.LENGTHS) * seeing_work.SEQ_LEN
         (1, 1, 1, ("train.precision=bf16",)),
     ],
 )
-def test_every_byte_that_ranks_exchange_is_counted(stage: int, sp: int, accumulated: int, words: tuple[str]) -> None:
+def test_every_byte_that_ranks_exchange_is_counted(
+    stage: int, sp: int, accumulated: int, words: tuple[str]
+) -> None:
     seen = ranks.run(2, traffic_work.seen_bytes, stage, sp, accumulated, *words)
     of = traffic.sizes(tiny_model(**seeing_work.LARGE))
     at = traffic.ParallelLayout(
@@ -47,7 +49,12 @@ def test_every_byte_that_ranks_exchange_is_counted(stage: int, sp: int, accumula
 
 def test_a_ring_sends_what_it_is_said_to() -> None:
     """Rabenseifner 2004 and the NCCL documentation: an all-reduce sends twice (N - 1) / N of the tensor, the two halves of it once."""
-    for kind, times in (("all_reduce", 2), ("all_gather", 1), ("reduce_scatter", 1), ("all_to_all", 1)):
+    for kind, times in (
+        ("all_reduce", 2),
+        ("all_gather", 1),
+        ("reduce_scatter", 1),
+        ("all_to_all", 1),
+    ):
         assert traffic.Collective(kind, "", 3, 800, 8).sent == 3 * times * 700
 
 
@@ -56,7 +63,9 @@ def test_ulysses_sends_what_its_paper_says() -> None:
     of, at = llama_8b(), traffic.ParallelLayout(1, 8, 3, 1, 1 << 17, checkpointing=False)
     forward = sum(c.payload for c in traffic.communication(of, at) if c.kind == "all_to_all") // 2
     whole = 4 * (1 << 17) * 4096 // 8 * 2 * 32
-    shared = 2 * (1 << 17) * (4096 - 1024) // 8 * 2 * 32  # grouped keys and values are a quarter as wide
+    shared = (
+        2 * (1 << 17) * (4096 - 1024) // 8 * 2 * 32
+    )  # grouped keys and values are a quarter as wide
     assert forward == whole - shared
 
 

@@ -68,7 +68,9 @@ def trained(tmp_path: Path, tokenizer: Any) -> Callable[..., Any]:
     def make(config: Any, rope: Any, dtype: str = "float32") -> Any:
         plan = rope_plan.make(rope, config, "tiny")
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(rope_plan.apply(plan, config), dtype=getattr(torch, dtype))
+        model = AutoModelForCausalLM.from_config(
+            rope_plan.apply(plan, config), dtype=getattr(torch, dtype)
+        )
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.mul_(12 if "q_proj.weight" in name or "k_proj.weight" in name else 3)
@@ -84,7 +86,9 @@ def export(trained: Callable[..., Any]) -> Callable[..., Export]:
     """The same, handed over."""
     from ropewalk.train.export import stage
 
-    def make(config: Any, rope: Any, gguf: str = "f32", short_text: Any = None, dtype: str = "float32") -> Export:
+    def make(
+        config: Any, rope: Any, gguf: str = "f32", short_text: Any = None, dtype: str = "float32"
+    ) -> Export:
         model, plan = trained(config, rope, dtype)
         folder = model.parents[1] / "export"
         folder.mkdir()

@@ -57,7 +57,9 @@ def test_server_formula_without_temperature_is_named_with_its_numbers(
     def frequencies_only(p: dict[str, Any], dim: int, window: int, length: int) -> Table:
         return transformers(p, dim, window, length)[0], 1.0
 
-    server = Engine("1.0", frequencies_only, {"yarn": ("factor", "original_max_position_embeddings")})
+    server = Engine(
+        "1.0", frequencies_only, {"yarn": ("factor", "original_max_position_embeddings")}
+    )
     plan = planned(tiny("llama"), YarnConfig(factor=8.0))
     found = compare.verdict("server", server, plan, "llama", 2048)
     assert found.same is False and found.inv_freq_max_rel == 0 and found.attention_factor == 1.0
@@ -65,19 +67,32 @@ def test_server_formula_without_temperature_is_named_with_its_numbers(
     assert "attention factor 1.0000 instead of 1.2079" in said and "x0.685" in said  # 1 / 1.2079^2
 
 
-def test_ignored_attention_factor_is_named_with_its_numbers(judged: Callable[..., Verdicts]) -> None:
+def test_ignored_attention_factor_is_named_with_its_numbers(
+    judged: Callable[..., Verdicts],
+) -> None:
     found = judged(YarnConfig(factor=8.0, attention_factor=1.12))
     assert [name for name, verdict in found.items() if verdict.same] == ["transformers", "vLLM"]
     for name in ("SGLang", "mlx-lm", "llama.cpp (its converter)"):
         said = dropped(found[name])
         assert said.keys() == {"attention_factor"} and found[name].inv_freq_max_rel == 0
-        assert "1.2079 instead of 1.1200" in said["attention_factor"] and "x1.163" in said["attention_factor"]
+        assert (
+            "1.2079 instead of 1.1200" in said["attention_factor"]
+            and "x1.163" in said["attention_factor"]
+        )
 
 
 def of_transformers(extra: dict[str, Any]) -> np.ndarray:
     """YaRN x8 of the tiny model by transformers' own function."""
-    yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 256, **extra}
-    config = LlamaConfig(hidden_size=64, num_attention_heads=4, max_position_embeddings=2048, rope_parameters=yarn)
+    yarn = {
+        "rope_type": "yarn",
+        "rope_theta": 1e4,
+        "factor": 8.0,
+        "original_max_position_embeddings": 256,
+        **extra,
+    }
+    config = LlamaConfig(
+        hidden_size=64, num_attention_heads=4, max_position_embeddings=2048, rope_parameters=yarn
+    )
     return ROPE_INIT_FUNCTIONS["yarn"](config, torch.device("cpu"))[0].double().numpy()
 
 
@@ -89,7 +104,9 @@ def test_each_dropped_key_of_an_odd_ramp(judged: Callable[..., Verdicts]) -> Non
     ours = dropped(found["llama.cpp (its converter)"])
     assert ours.keys() == {"attention_factor", "truncate", "beta_fast", "beta_slow"}
     rel = found["llama.cpp (its converter)"].inv_freq_max_rel
-    theirs, planned = (of_transformers(p) for p in ({}, {"beta_fast": 24.0, "beta_slow": 2.5, "truncate": False}))
+    theirs, planned = (
+        of_transformers(p) for p in ({}, {"beta_fast": 24.0, "beta_slow": 2.5, "truncate": False})
+    )
     assert rel == pytest.approx(np.max(np.abs(theirs / planned - 1)), rel=1e-5) and rel > 0.5
     assert ours["beta_fast"] == f"frequencies up to x{1 + rel:.1f} off"
 
@@ -116,7 +133,9 @@ def test_ntk_by_parts_is_yarn_without_temperature(judged: Callable[..., Verdicts
 def test_longrope_that_switches_by_length(judged: Callable[..., Verdicts]) -> None:
     found = judged(LongRopeConfig(factor=8.0, long_factor=[2.0] * 8, short_factor=[1.0] * 8))
     assert found["transformers"].same is True and found["SGLang"].same is True
-    assert found["vLLM"].inv_freq_max_rel == 0 and found["vLLM"].short_inv_freq_max_rel == pytest.approx(0.5)
+    assert found["vLLM"].inv_freq_max_rel == 0 and found[
+        "vLLM"
+    ].short_inv_freq_max_rel == pytest.approx(0.5)
     for name in ("vLLM", "mlx-lm"):
         assert "50.0% off in texts up to 256 tokens" in dropped(found[name])["short_factor"]
     assert found["llama.cpp (its converter)"].same is None
@@ -129,25 +148,42 @@ def test_dynamic_is_told_to_be_computed_otherwise(judged: Callable[..., Verdicts
     assert "in texts up to 256 tokens" in dropped(found["SGLang"])["rope_type dynamic"]
 
 
-def test_converter_that_takes_another_original_window_for_llama3(judged: Callable[..., Verdicts]) -> None:
+def test_converter_that_takes_another_original_window_for_llama3(
+    judged: Callable[..., Verdicts],
+) -> None:
     found = judged(Llama3Config(factor=8.0))["llama.cpp (its converter)"]
     assert dropped(found).keys() == {"original_max_position_embeddings"} and found.same is False
-    assert judged(Llama3Config(factor=8.0), max_position_embeddings=8192)["llama.cpp (its converter)"].same is True
+    assert (
+        judged(Llama3Config(factor=8.0), max_position_embeddings=8192)[
+            "llama.cpp (its converter)"
+        ].same
+        is True
+    )
 
 
 @pytest.mark.parametrize("kind", ["gemma3_text", "olmo3", "olmo2"])
-def test_nothing_is_claimed_of_architectures_that_were_not_read(kind: str, judged: Callable[..., Verdicts]) -> None:
+def test_nothing_is_claimed_of_architectures_that_were_not_read(
+    kind: str, judged: Callable[..., Verdicts]
+) -> None:
     sliding = {} if kind == "olmo2" else {"sliding_window": 64, "num_hidden_layers": 6}
     found = judged(YarnConfig(factor=8.0), kind, **sliding)
     assert found["transformers"].same is True
     for name in ENGINES.keys() - {"transformers"}:
-        assert found[name].same is None and found[name].inv_freq_max_rel is None and found[name].reads is None
+        assert (
+            found[name].same is None
+            and found[name].inv_freq_max_rel is None
+            and found[name].reads is None
+        )
 
 
-def test_nothing_is_claimed_of_heads_that_are_rotated_in_part(judged: Callable[..., Verdicts]) -> None:
+def test_nothing_is_claimed_of_heads_that_are_rotated_in_part(
+    judged: Callable[..., Verdicts],
+) -> None:
     share = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
     found = judged(YarnConfig(factor=8.0), rope_parameters=share)
-    assert {name: verdict.same for name, verdict in found.items() if verdict.same is not None} == {"transformers": True}
+    assert {name: verdict.same for name, verdict in found.items() if verdict.same is not None} == {
+        "transformers": True
+    }
 
 
 def test_rounding_is_no_difference_and_a_small_one_is() -> None:

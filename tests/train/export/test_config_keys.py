@@ -30,9 +30,13 @@ ROPES = {
     "dynamic": DynamicConfig(factor=8.0),
     "ntk_by_parts": NTKByPartsConfig(factor=8.0),
     "yarn": YarnConfig(factor=8.0),
-    "yarn, all keys": YarnConfig(factor=8.0, beta_fast=24.0, beta_slow=2.5, attention_factor=1.12, truncate=False),
+    "yarn, all keys": YarnConfig(
+        factor=8.0, beta_fast=24.0, beta_slow=2.5, attention_factor=1.12, truncate=False
+    ),
     "llama3": Llama3Config(factor=8.0),
-    "longrope": LongRopeConfig(factor=8.0, long_factor=LONGER, short_factor=[1.0] * 8, attention_factor=1.3),
+    "longrope": LongRopeConfig(
+        factor=8.0, long_factor=LONGER, short_factor=[1.0] * 8, attention_factor=1.3
+    ),
 }
 
 
@@ -49,7 +53,9 @@ def variant(folder: Path, name: str, *dropped: str) -> Path:
     made = folder.with_name(name)
     shutil.copytree(folder, made)
     config = json.loads((folder / "config.json").read_text())
-    (made / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in dropped}))
+    (made / "config.json").write_text(
+        json.dumps({k: v for k, v in config.items() if k not in dropped})
+    )
     return made
 
 
@@ -60,12 +66,17 @@ def test_three_key_styles_give_the_same_bits(
     made = export(tiny("llama"), rope, gguf="off")
     assert {"rope_parameters", "rope_theta", "rope_scaling"} <= made.config.keys()
     hf = made.folder / "hf"
-    new, old = variant(hf, "new", "rope_theta", "rope_scaling"), variant(hf, "old", "rope_parameters")
+    new, old = (
+        variant(hf, "new", "rope_theta", "rope_scaling"),
+        variant(hf, "old", "rope_parameters"),
+    )
     wanted = logits(new)
     assert torch.equal(logits(hf), wanted)
     assert torch.equal(logits(old), wanted)
     if rope.method != "none":  # the comparison can fail: without any key the logits are others
-        assert not torch.allclose(logits(variant(old, "bare", "rope_theta", "rope_scaling")), wanted, atol=1e-2)
+        assert not torch.allclose(
+            logits(variant(old, "bare", "rope_theta", "rope_scaling")), wanted, atol=1e-2
+        )
 
 
 def test_partial_rotary_dimensions_stand_beside_the_older_keys(
@@ -73,34 +84,58 @@ def test_partial_rotary_dimensions_stand_beside_the_older_keys(
 ) -> None:
     share = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
     made = export(tiny("phi", rope_parameters=share), YarnConfig(factor=8.0), gguf="off")
-    assert made.config["partial_rotary_factor"] == 0.5 and "partial_rotary_factor" not in made.config["rope_scaling"]
+    assert (
+        made.config["partial_rotary_factor"] == 0.5
+        and "partial_rotary_factor" not in made.config["rope_scaling"]
+    )
     hf = made.folder / "hf"
     assert torch.equal(logits(hf), logits(variant(hf, "old", "rope_parameters")))
 
 
 def test_older_keys_of_yarn_to_the_letter() -> None:
-    yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 256}
-    found, reason = config_keys.both({"model_type": "llama", "vocab_size": 3, "rope_parameters": yarn})
+    yarn = {
+        "rope_type": "yarn",
+        "rope_theta": 1e4,
+        "factor": 8.0,
+        "original_max_position_embeddings": 256,
+    }
+    found, reason = config_keys.both(
+        {"model_type": "llama", "vocab_size": 3, "rope_parameters": yarn}
+    )
     assert reason is None and found == {
         "model_type": "llama",
         "vocab_size": 3,
         "rope_parameters": yarn,
         "rope_theta": 1e4,
-        "rope_scaling": {"rope_type": "yarn", "type": "yarn", "factor": 8.0, "original_max_position_embeddings": 256},
+        "rope_scaling": {
+            "rope_type": "yarn",
+            "type": "yarn",
+            "factor": 8.0,
+            "original_max_position_embeddings": 256,
+        },
     }
 
 
 @pytest.mark.parametrize("kind", ["gemma3_text", "olmo3"])
-def test_several_tables_have_no_older_form(kind: str, tiny: Callable[..., Any], export: Callable[..., Any]) -> None:
+def test_several_tables_have_no_older_form(
+    kind: str, tiny: Callable[..., Any], export: Callable[..., Any]
+) -> None:
     config = tiny(kind, sliding_window=64, num_hidden_layers=6)
     made = export(config, YarnConfig(factor=8.0))
     assert "rope_scaling" not in made.config and "rope_theta" not in made.config
     assert "full_attention" in made.config["rope_parameters"]
-    assert any("rope_parameters only" in w and "tables of their own" in w for w in made.facts["warnings"])
+    assert any(
+        "rope_parameters only" in w and "tables of their own" in w for w in made.facts["warnings"]
+    )
 
 
-@pytest.mark.parametrize(("kind", "reason"), [("phi3", "attention factor"), ("gpt_neox", "other names")])
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("phi3", "attention factor"), ("gpt_neox", "other names")]
+)
 def test_older_forms_that_would_say_something_else_are_left_out(kind: str, reason: str) -> None:
-    config = {"model_type": kind, "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}}
+    config = {
+        "model_type": kind,
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0},
+    }
     found, said = config_keys.both(config)
     assert found == config and said is not None and reason in said

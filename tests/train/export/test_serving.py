@@ -37,7 +37,8 @@ def value(words: list[str], flag: str) -> str:
 
 @pytest.mark.parametrize("rope", ALL_CAN, ids=["linear", "yarn", "odd yarn", "dynamic"])
 @pytest.mark.parametrize(
-    ("program", "flag"), [("vllm serve", "--hf-overrides"), ("python -m sglang", "--json-model-override-args")]
+    ("program", "flag"),
+    [("vllm serve", "--hf-overrides"), ("python -m sglang", "--json-model-override-args")],
 )
 def test_overrides_turn_the_bases_config_into_the_plan(
     program: str, flag: str, rope: RopeConfig, tiny: Callable[..., Any], export: Callable[..., Any]
@@ -46,16 +47,22 @@ def test_overrides_turn_the_bases_config_into_the_plan(
     made = export(tiny("llama"), rope, gguf="off")
     config = tiny("llama")
     config.update(json.loads(value(command(made.page, program), flag)))
-    assert "hold the plan" in proof.prove(AutoModelForCausalLM.from_config(config), made.plan, "in the test")
+    assert "hold the plan" in proof.prove(
+        AutoModelForCausalLM.from_config(config), made.plan, "in the test"
+    )
 
 
 @pytest.mark.parametrize("kind", ["gemma3_text", "olmo3"])
-def test_overrides_of_several_tables(kind: str, tiny: Callable[..., Any], export: Callable[..., Any]) -> None:
+def test_overrides_of_several_tables(
+    kind: str, tiny: Callable[..., Any], export: Callable[..., Any]
+) -> None:
     config = tiny(kind, sliding_window=64, num_hidden_layers=6)
     made = export(config, YarnConfig(factor=8.0), gguf="off")
     fresh = tiny(kind, sliding_window=64, num_hidden_layers=6)
     fresh.update(json.loads(value(command(made.page, "vllm serve"), "--hf-overrides")))
-    assert "hold the plan" in proof.prove(AutoModelForCausalLM.from_config(fresh), made.plan, "in the test")
+    assert "hold the plan" in proof.prove(
+        AutoModelForCausalLM.from_config(fresh), made.plan, "in the test"
+    )
     assert "| vLLM | 0.33.0 | not verified |" in made.page
     assert f"vLLM is not verified: its code for the architecture {kind} was not read." in made.page
 
@@ -78,7 +85,9 @@ def test_default_yarn_page(tiny: Callable[..., Any], export: Callable[..., Any])
         "mlx-lm | 0.32.2",
         "llama.cpp, model-f16.gguf |",
     ):
-        assert re.search(rf"^\| {re.escape(engine)}.*\| 0 / 0 \| 1\.2079 \| yes \|$", page, re.M), engine
+        assert re.search(rf"^\| {re.escape(engine)}.*\| 0 / 0 \| 1\.2079 \| yes \|$", page, re.M), (
+            engine
+        )
     assert "Not measured: run `ropewalk eval`" in page
 
 
@@ -88,13 +97,22 @@ def test_odd_page_names_each_dropped_key_with_its_numbers(
     """A server formula without the temperature of the plan: named, with what follows, on the page and on the terminal."""
     made = export(tiny("llama"), ODD)
     told = "SGLang 0.5.23 does not read attention_factor: attention factor 1.2079 instead of 1.1200: attention scores x1.163"
-    assert f"**Warning:** {told}" in made.page and f"export warning: {told}" in capsys.readouterr().out
-    assert "mlx-lm 0.32.2 does not read truncate: frequencies up to" in made.page
-    assert "(its converter) 0274f0f does not read beta_fast, beta_slow, truncate: frequencies up to x" in made.page
-    assert re.search(
-        r"^\| SGLang \| 0\.5\.23 \|( read \|){5} not read \| 0 / 0 \| 1\.2079 \| \*\*no\*\* \|$", made.page, re.M
+    assert (
+        f"**Warning:** {told}" in made.page and f"export warning: {told}" in capsys.readouterr().out
     )
-    assert re.search(r"^\| llama\.cpp, model-f32\.gguf .*\| 0 / 0 \| 1\.1200 \| yes \|$", made.page, re.M)
+    assert "mlx-lm 0.32.2 does not read truncate: frequencies up to" in made.page
+    assert (
+        "(its converter) 0274f0f does not read beta_fast, beta_slow, truncate: frequencies up to x"
+        in made.page
+    )
+    assert re.search(
+        r"^\| SGLang \| 0\.5\.23 \|( read \|){5} not read \| 0 / 0 \| 1\.2079 \| \*\*no\*\* \|$",
+        made.page,
+        re.M,
+    )
+    assert re.search(
+        r"^\| llama\.cpp, model-f32\.gguf .*\| 0 / 0 \| 1\.1200 \| yes \|$", made.page, re.M
+    )
     sglang = json.loads(value(command(made.page, "python -m sglang"), "--json-model-override-args"))
     assert sglang["rope_parameters"]["attn_factor"] == pytest.approx(1.12 / 1.2079442)
     assert "attn_factor" not in value(command(made.page, "vllm serve"), "--hf-overrides")
@@ -104,20 +122,43 @@ def test_odd_page_names_each_dropped_key_with_its_numbers(
 def test_json_is_schema_1(tiny: Callable[..., Any], export: Callable[..., Any]) -> None:
     made = export(tiny("llama"), ODD)
     found = made.serving
-    assert found["schema"] == 1 and found["plan"] == made.plan.hash and found["warnings"] == made.facts["warnings"]
+    assert (
+        found["schema"] == 1
+        and found["plan"] == made.plan.hash
+        and found["warnings"] == made.facts["warnings"]
+    )
     engines = found["engines"]
     assert set(engines) == {
-        *("transformers", "vLLM", "SGLang", "mlx-lm", "llama.cpp (its converter)", "llama.cpp, model-f32.gguf")
+        *(
+            "transformers",
+            "vLLM",
+            "SGLang",
+            "mlx-lm",
+            "llama.cpp (its converter)",
+            "llama.cpp, model-f32.gguf",
+        )
     }
     for engine in engines.values():
-        assert {"version", "reads", "drops", "inv_freq_max_rel", "attention_factor", "same"} <= engine.keys()
+        assert {
+            "version",
+            "reads",
+            "drops",
+            "inv_freq_max_rel",
+            "attention_factor",
+            "same",
+        } <= engine.keys()
     assert engines["SGLang"]["attention_factor"] == pytest.approx(1.2079442)
     assert [drop["key"] for drop in engines["SGLang"]["drops"]] == ["attention_factor"]
     assert engines["vLLM"]["same"] is True and engines["mlx-lm"]["same"] is False
-    assert found["gguf"]["keys"]["attn_factor"] == pytest.approx(1.12) and len(found["gguf"]["keys"]["rope_freqs"]) == 8
+    assert (
+        found["gguf"]["keys"]["attn_factor"] == pytest.approx(1.12)
+        and len(found["gguf"]["keys"]["rope_freqs"]) == 8
+    )
 
 
-def test_vllm_is_given_its_own_word_for_longropes_factor(tiny: Callable[..., Any], export: Callable[..., Any]) -> None:
+def test_vllm_is_given_its_own_word_for_longropes_factor(
+    tiny: Callable[..., Any], export: Callable[..., Any]
+) -> None:
     rope = LongRopeConfig(factor=8.0, long_factor=[1.0 + i for i in range(8)], attention_factor=1.3)
     made = export(tiny("llama"), rope)
     given = json.loads(value(command(made.page, "vllm serve"), "--hf-overrides"))["rope_parameters"]
@@ -152,11 +193,17 @@ def results(verdict: bool = True) -> dict[str, Any]:
     def model(nll: float) -> dict[str, Any]:
         return {
             "nll_by_position": [
-                {"from": a, "to": b, "nll": nll, "low": nll - 0.1, "high": nll + 0.1, "tokens": 9} for a, b in spans
+                {"from": a, "to": b, "nll": nll, "low": nll - 0.1, "high": nll + 0.1, "tokens": 9}
+                for a, b in spans
             ]
         }
 
-    said = {"name": "Inside the original window", "value": "+0.020 nats", "rule": "at most +0.05", "holds": True}
+    said = {
+        "name": "Inside the original window",
+        "value": "+0.020 nats",
+        "rule": "at most +0.05",
+        "holds": True,
+    }
     return {
         "base_window": 256,
         "models": {"base": model(3.1), "extended": model(3.12)},
@@ -164,9 +211,19 @@ def results(verdict: bool = True) -> dict[str, Any]:
     }
 
 
-def test_cost_on_short_text_is_told_with_intervals(tiny: Callable[..., Any], export: Callable[..., Any]) -> None:
-    made = export(tiny("llama"), YarnConfig(factor=8.0), gguf="off", short_text=handoff.short_text_of(results()))
-    assert "+0.020 nats per token, extended against base" in made.page and "at most +0.05: holds" in made.page
+def test_cost_on_short_text_is_told_with_intervals(
+    tiny: Callable[..., Any], export: Callable[..., Any]
+) -> None:
+    made = export(
+        tiny("llama"),
+        YarnConfig(factor=8.0),
+        gguf="off",
+        short_text=handoff.short_text_of(results()),
+    )
+    assert (
+        "+0.020 nats per token, extended against base" in made.page
+        and "at most +0.05: holds" in made.page
+    )
     assert "| 0-128 | 3.100 [3.000, 3.200] | 3.120 [3.020, 3.220] |" in made.page
     assert "| 128-256 |" in made.page and "| 256-512 |" not in made.page
     assert made.serving["short_text"]["window"] == 256
@@ -176,7 +233,9 @@ def test_cost_on_short_text_without_a_base() -> None:
     assert handoff.short_text_of(results(verdict=False)) is None
 
 
-def test_form_that_an_engine_computes_its_own_way(tiny: Callable[..., Any], export: Callable[..., Any]) -> None:
+def test_form_that_an_engine_computes_its_own_way(
+    tiny: Callable[..., Any], export: Callable[..., Any]
+) -> None:
     """SGLang reads every key of dynamic NTK and still has one table for all lengths."""
     page = export(tiny("llama"), DynamicConfig(factor=8.0), gguf="off").page
     assert "SGLang 0.5.23 has its own way with rope_type dynamic: frequencies up to" in page
@@ -184,7 +243,8 @@ def test_form_that_an_engine_computes_its_own_way(tiny: Callable[..., Any], expo
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes"), [("gemma3_text", {"sliding_window": 64, "num_hidden_layers": 6}), ("stablelm", {})]
+    ("kind", "changes"),
+    [("gemma3_text", {"sliding_window": 64, "num_hidden_layers": 6}), ("stablelm", {})],
 )
 def test_no_flags_are_claimed_where_they_were_not_seen(
     kind: str, changes: dict[str, Any], tiny: Callable[..., Any], export: Callable[..., Any]

@@ -48,7 +48,11 @@ def run_dir(tiny: Callable[..., Any], trained: Callable[..., Any]) -> Path:
 
 def test_files_and_facts(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest, said = stage.run(configured(), MARKS, run_dir / "export")
-    names = {str(p.relative_to(run_dir / "export")) for p in (run_dir / "export").rglob("*") if p.is_file()}
+    names = {
+        str(p.relative_to(run_dir / "export"))
+        for p in (run_dir / "export").rglob("*")
+        if p.is_file()
+    }
     assert names >= {
         "SERVING.md",
         "serving.json",
@@ -58,8 +62,13 @@ def test_files_and_facts(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> N
         "hf/model.safetensors",
     }
     assert manifest.facts["gguf"] == "model-f16.gguf" and manifest.facts["same"]["vLLM"] is True
-    assert said.startswith("export: done in") and "rope proof after export" in capsys.readouterr().out
-    assert str(run_dir) not in json.dumps(manifest.facts) + (run_dir / "export" / "serving.json").read_text()
+    assert (
+        said.startswith("export: done in") and "rope proof after export" in capsys.readouterr().out
+    )
+    assert (
+        str(run_dir)
+        not in json.dumps(manifest.facts) + (run_dir / "export" / "serving.json").read_text()
+    )
 
 
 def test_weights_are_the_same_bytes_and_the_source_is_untouched(run_dir: Path) -> None:
@@ -73,13 +82,17 @@ def test_weights_are_the_same_bytes_and_the_source_is_untouched(run_dir: Path) -
     assert json.loads((hf / "config.json").read_text())["rope_scaling"]["type"] == "yarn"
 
 
-def test_weights_are_copied_where_links_are_not_allowed(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_copied_where_links_are_not_allowed(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(stage.os, "link", refuse)
     stage.run(configured("off"), MARKS, run_dir / "export")
-    copied, source = (f / "model.safetensors" for f in (run_dir / "export" / "hf", run_dir / "train" / "model"))
+    copied, source = (
+        f / "model.safetensors" for f in (run_dir / "export" / "hf", run_dir / "train" / "model")
+    )
     assert not copied.samefile(source) and copied.read_bytes() == source.read_bytes()
 
 
@@ -89,7 +102,9 @@ def test_done_before_is_skipped_and_a_new_measurement_redoes_it(run_dir: Path) -
     assert "skipped" in stage.run(configured("off"), MARKS, output)[1]
     assert "export.gguf was" in stage.run(configured("f32"), MARKS, output)[1]
     measured(run_dir, {**MARKS, "train": "another"})
-    assert "skipped" in stage.run(configured("f32"), MARKS, output)[1]  # of another training: says nothing of this one
+    assert (
+        "skipped" in stage.run(configured("f32"), MARKS, output)[1]
+    )  # of another training: says nothing of this one
     measured(run_dir, MARKS)
     assert "short_text was" in stage.run(configured("f32"), MARKS, output)[1]
     assert "+0.010 nats" in (output / "SERVING.md").read_text()
@@ -98,11 +113,18 @@ def test_done_before_is_skipped_and_a_new_measurement_redoes_it(run_dir: Path) -
 def measured(run_dir: Path, inputs: dict[str, str]) -> None:
     """What an eval of a model that was made from `inputs` would leave."""
     bins = [{"from": 0, "to": 256, "nll": 3.0, "low": 2.9, "high": 3.1, "tokens": 9}]
-    verdict = {"name": "Inside the original window", "value": "+0.010 nats", "rule": "at most +0.05", "holds": True}
+    verdict = {
+        "name": "Inside the original window",
+        "value": "+0.010 nats",
+        "rule": "at most +0.05",
+        "holds": True,
+    }
     folder = run_dir / "eval"
     folder.mkdir(exist_ok=True)
     models = {name: {"nll_by_position": bins} for name in ("base", "extended")}
-    write_json(folder / "results.json", {"base_window": 256, "models": models, "verdicts": [verdict]})
+    write_json(
+        folder / "results.json", {"base_window": 256, "models": models, "verdicts": [verdict]}
+    )
     write_json(folder / "manifest.json", asdict(Manifest.of("eval", {"inputs": inputs})))
 
 
@@ -112,25 +134,40 @@ def test_checkpoint_that_lost_its_scaling_is_not_handed_over(run_dir: Path) -> N
     config = json.loads(path.read_text())
     config["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4}
     path.write_text(json.dumps(config))
-    with pytest.raises(ProofError, match=r"rope proof after export: model\.rotary_emb\.inv_freq\[\d\]"):
+    with pytest.raises(
+        ProofError, match=r"rope proof after export: model\.rotary_emb\.inv_freq\[\d\]"
+    ):
         stage.run(configured("off"), MARKS, run_dir / "export")
     assert not (run_dir / "export").exists()
 
 
-@pytest.mark.parametrize("rope", [PIConfig(factor=8.0), Llama3Config(factor=8.0), YARN], ids=lambda r: r.method)
+@pytest.mark.parametrize(
+    "rope", [PIConfig(factor=8.0), Llama3Config(factor=8.0), YARN], ids=lambda r: r.method
+)
 def test_a_lost_scaling_in_bf16_is_not_repaired_on_the_way(
     rope: RopeConfig, tiny: Callable[..., Any], trained: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder, plan = trained(tiny("llama"), rope)
-    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(tmp_path / "bf16")
+    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(
+        tmp_path / "bf16"
+    )
     assert "after export" in stage.prove(tmp_path / "bf16", plan)
     path = tmp_path / "bf16" / "config.json"
     path.write_text(
-        json.dumps({**json.loads(path.read_text()), "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}})
+        json.dumps(
+            {
+                **json.loads(path.read_text()),
+                "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+            }
+        )
     )
-    with pytest.raises(ProofError, match=r"rope proof after export: model\.rotary_emb\.inv_freq\[\d\]"):
+    with pytest.raises(
+        ProofError, match=r"rope proof after export: model\.rotary_emb\.inv_freq\[\d\]"
+    ):
         stage.prove(tmp_path / "bf16", plan)
-    with pytest.raises(ProofError, match=r"rope proof after reload: model\.rotary_emb\.inv_freq\[\d\]"):
+    with pytest.raises(
+        ProofError, match=r"rope proof after reload: model\.rotary_emb\.inv_freq\[\d\]"
+    ):
         load_trained(tmp_path / "bf16", plan, dtype=torch.bfloat16)
 
 
@@ -138,21 +175,33 @@ def test_window_of_the_base_in_the_config_is_not_handed_over(run_dir: Path) -> N
     """The table would be right, and every server would cut texts at the base's 256 tokens."""
     path = run_dir / "train" / "model" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "max_position_embeddings": 256}))
-    with pytest.raises(ProofError, match="config.json has max_position_embeddings 256; the plan has 2048"):
+    with pytest.raises(
+        ProofError, match="config.json has max_position_embeddings 256; the plan has 2048"
+    ):
         stage.run(configured("off"), MARKS, run_dir / "export")
 
 
 def test_tokenizers_own_limit_is_raised_to_the_window() -> None:
-    assert stage.wide_enough({"model_max_length": 256, "x": 1}, 2048) == {"model_max_length": 2048, "x": 1}
+    assert stage.wide_enough({"model_max_length": 256, "x": 1}, 2048) == {
+        "model_max_length": 2048,
+        "x": 1,
+    }
     assert stage.wide_enough({"model_max_length": 10**30}, 2048) == {"model_max_length": 10**30}
     assert stage.wide_enough({}, 2048) == {}
 
 
-def test_missing_package_is_refused_before_any_work(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_refused_before_any_work(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = stage.importlib.util.find_spec
-    monkeypatch.setattr(stage.importlib.util, "find_spec", lambda name, *a: None if name == "gguf" else real(name, *a))
+    monkeypatch.setattr(
+        stage.importlib.util,
+        "find_spec",
+        lambda name, *a: None if name == "gguf" else real(name, *a),
+    )
     with pytest.raises(
-        ConfigError, match=r"export\.gguf is f16; it needs one more package; pip install 'ropewalk\[gguf\]'"
+        ConfigError,
+        match=r"export\.gguf is f16; it needs one more package; pip install 'ropewalk\[gguf\]'",
     ):
         stage.run(configured(), MARKS, run_dir / "export")
     stage.run(configured("off"), MARKS, run_dir / "export")

@@ -42,13 +42,17 @@ REFUSED = 'raise ConfigError("train.x is 1; it must be 2; set 2")'
 HOST = socket.gethostname()
 
 
-def ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, rank: str = LIGHT_RANK) -> RopewalkError:
+def ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, rank: str = LIGHT_RANK
+) -> RopewalkError:
     (tmp_path / "stand_in.py").write_text(TRAIN.format(does=does) + rank)
     (tmp_path / "train.tmp").mkdir()
     (tmp_path / "train.tmp" / failure.NOTE).write_text('{"exit_code": 3, "of": "a run before"}')
     whole = command
     monkeypatch.setattr(
-        ranks, "command", lambda *at: ["stand_in" if word == "ropewalk.train" else word for word in whole(*at)]
+        ranks,
+        "command",
+        lambda *at: ["stand_in" if word == "ropewalk.train" else word for word in whole(*at)],
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     started = time.monotonic()
@@ -74,7 +78,9 @@ def test_words_of_a_lost_connection_are_told_where_nobody_left_a_note(
     error = RuntimeError("NCCL error: unhandled cuda error, invalid device ordinal")
     assert failure.report(error, tmp_path) == 1
     assert "invalid device ordinal" in capsys.readouterr().err
-    (tmp_path / failure.NOTE).write_text('{"rank": 3, "host": "there", "exit_code": 2, "error": "x"}')
+    (tmp_path / failure.NOTE).write_text(
+        '{"rank": 3, "host": "there", "exit_code": 2, "error": "x"}'
+    )
     assert failure.report(error, tmp_path) == 2
     assert "rank 3 on there ended" in capsys.readouterr().err
 
@@ -89,12 +95,16 @@ def test_what_every_rank_refuses_is_said_once(
 def test_a_killed_rank_is_not_hidden_behind_the_ones_that_lost_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    error = ended(tmp_path, monkeypatch, 'if os.environ["RANK"] == "1": os.kill(os.getpid(), signal.SIGKILL)')
+    error = ended(
+        tmp_path, monkeypatch, 'if os.environ["RANK"] == "1": os.kill(os.getpid(), signal.SIGKILL)'
+    )
     assert error.exit_code == 1 and "was the first" not in str(error)
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_notes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Another error is told in full, with its traceback; who only lost the others leaves with the first one's code."""
     monkeypatch.setenv("RANK", "2")
     assert failure.report(ConfigError("first"), tmp_path) == 2
@@ -110,6 +120,8 @@ def test_notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert [p.name for p in tmp_path.iterdir()] == [failure.NOTE]
 
 
-def test_without_a_folder_the_rank_still_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_folder_the_rank_still_says_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert failure.report(ConfigError("alone"), tmp_path / "none") == 2
     assert "alone" in capsys.readouterr().err

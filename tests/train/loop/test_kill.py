@@ -39,7 +39,12 @@ SOON_S = 30.0  # others are gone; a loaded machine takes some of it
 
 
 def settings(*words: str) -> Config:
-    small = ["data.seq_len=64", "train.global_batch_tokens=256", "train.micro_batch_size=1", "train.wandb=off"]
+    small = [
+        "data.seq_len=64",
+        "train.global_batch_tokens=256",
+        "train.micro_batch_size=1",
+        "train.wandb=off",
+    ]
     steps = ["train.steps=6", "train.checkpoint_steps=2", "train.lr=1e-2", "train.warmup_steps=2"]
     return compose(["recipe=demo", *small, *steps, *words])
 
@@ -61,11 +66,17 @@ def undisturbed(data: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     def of(stage: int, sp_size: int, precision: str = "bf16") -> tuple[Config, dict[str, Any]]:
         key = (stage, sp_size, precision)
         if key not in known:
-            words = (f"train.zero_stage={stage}", f"train.sp_size={sp_size}", f"train.precision={precision}")
+            words = (
+                f"train.zero_stage={stage}",
+                f"train.sp_size={sp_size}",
+                f"train.precision={precision}",
+            )
             config = settings(*words)
             known[key] = (
                 config,
-                ranks.run(2, checkpoint_work.trained, Work(tmp_path_factory.mktemp("whole"), config, data))[0],
+                ranks.run(
+                    2, checkpoint_work.trained, Work(tmp_path_factory.mktemp("whole"), config, data)
+                )[0],
             )
         return known[key]
 
@@ -104,7 +115,11 @@ def assert_killed_and_resumed(
 def test_a_killed_run_ends_as_the_undisturbed_one(
     tmp_path: Path, data: Any, undisturbed: Any, stage: int, sp_size: int, death: Any
 ) -> None:
-    assert assert_killed_and_resumed(tmp_path, data, undisturbed, stage, sp_size, death) in (0, 2, 4)
+    assert assert_killed_and_resumed(tmp_path, data, undisturbed, stage, sp_size, death) in (
+        0,
+        2,
+        4,
+    )
 
 
 def moments(seed: int, count: int) -> list[tuple[int, int, tuple[int, str, int]]]:
@@ -113,14 +128,18 @@ def moments(seed: int, count: int) -> list[tuple[int, int, tuple[int, str, int]]
     for number in range(count):
         name, most = MOMENTS[number % len(MOMENTS)]
         rank = 0 if name in RANK_0 else chance.randrange(2)
-        most = most // 2 if name == "writing" and rank else most  # rank 1 writes fewer files at stages 1 and 2
+        most = (
+            most // 2 if name == "writing" and rank else most
+        )  # rank 1 writes fewer files at stages 1 and 2
         found.append((*MESHES[number % len(MESHES)], (rank, name, chance.randint(1, most))))
     return found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "sp_size", "death"), moments(5, 20))
-def test_any_moment(tmp_path: Path, data: Any, undisturbed: Any, stage: int, sp_size: int, death: Any) -> None:
+def test_any_moment(
+    tmp_path: Path, data: Any, undisturbed: Any, stage: int, sp_size: int, death: Any
+) -> None:
     assert_killed_and_resumed(tmp_path, data, undisturbed, stage, sp_size, death)
 
 
@@ -148,27 +167,44 @@ def test_a_run_that_is_asked_to_stop_saves_and_ends_as_the_undisturbed_one(
     """SIGTERM to one rank, in the middle of its third step; the checkpoint is of that step, not of a multiple of two."""
     config, wanted = undisturbed(stage, sp_size)
     work = Work(tmp_path, config, data)
-    assert ranks.run(2, checkpoint_work.stopped, replace(work, trouble=checkpoint_work.terminate)) == [75, 75]
+    assert ranks.run(
+        2, checkpoint_work.stopped, replace(work, trouble=checkpoint_work.terminate)
+    ) == [75, 75]
     found = ranks.run(2, checkpoint_work.trained, work)[0]
     assert found["began"] == 3
     assert found["losses"] == wanted["losses"] and same(found["weights"], wanted["weights"])
 
 
-def test_a_full_disk_leaves_the_last_good_one_and_the_run_goes_on(tmp_path: Path, data: Any, undisturbed: Any) -> None:
+def test_a_full_disk_leaves_the_last_good_one_and_the_run_goes_on(
+    tmp_path: Path, data: Any, undisturbed: Any
+) -> None:
     """The second checkpoint of rank 1 meets a device that is full (/dev/full, a real ENOSPC)."""
     config, wanted = undisturbed(2, 1)
     work = Work(tmp_path, config, data)
     found = ranks.run(2, checkpoint_work.trained, replace(work, trouble=checkpoint_work.fill_disk))
     assert [rank["failed"] for rank in found] == [1, 1]
     assert found[0]["losses"] == wanted["losses"]
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["latest", "step-00000002"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
+        "latest",
+        "step-00000002",
+    ]
     again = ranks.run(2, checkpoint_work.trained, work)[0]
-    assert again["began"] == 2 and again["losses"] == wanted["losses"] and same(again["weights"], wanted["weights"])
+    assert (
+        again["began"] == 2
+        and again["losses"] == wanted["losses"]
+        and same(again["weights"], wanted["weights"])
+    )
 
 
-def test_a_stop_whose_checkpoint_finds_no_room_is_an_error(tmp_path: Path, data: Any, undisturbed: Any) -> None:
-    work = Work(tmp_path, undisturbed(2, 1)[0], data, trouble=checkpoint_work.fill_disk_and_terminate)
-    with pytest.raises(AssertionError, match=r"RopewalkError: the last checkpoint could not be written"):
+def test_a_stop_whose_checkpoint_finds_no_room_is_an_error(
+    tmp_path: Path, data: Any, undisturbed: Any
+) -> None:
+    work = Work(
+        tmp_path, undisturbed(2, 1)[0], data, trouble=checkpoint_work.fill_disk_and_terminate
+    )
+    with pytest.raises(
+        AssertionError, match=r"RopewalkError: the last checkpoint could not be written"
+    ):
         ranks.run(2, checkpoint_work.trained, work)
 
 
@@ -190,13 +226,24 @@ def test_a_rank_that_hangs_is_named_and_the_run_ends(tmp_path: Path, data: Any) 
 def test_a_long_validation_that_gets_on_is_no_hung_rank(tmp_path: Path, data: Any) -> None:
     """Twice as long as train.hang_s, between two marks of the step's clock."""
     config, more = settings("train.hang_s=2"), {"validation": checkpoint_work.LongValidation(8)}
-    assert ranks.run(1, checkpoint_work.trained, Work(tmp_path, config, data, more=more))[0]["steps"][-1] == 6
+    assert (
+        ranks.run(1, checkpoint_work.trained, Work(tmp_path, config, data, more=more))[0]["steps"][
+            -1
+        ]
+        == 6
+    )
 
 
 def test_of_ranks_that_answer_the_one_furthest_behind_is_named() -> None:
     def said(step: int, done: int, looks: int) -> dict[str, Any]:
         # rank 0 has more files of a checkpoint to write than the others, and is not ahead of them for that
-        return {"step": step, "done": done, "phase": "forward" if done > 1 else "", "looks": looks, "moved": 9 - looks}
+        return {
+            "step": step,
+            "done": done,
+            "phase": "forward" if done > 1 else "",
+            "looks": looks,
+            "moved": 9 - looks,
+        }
 
     before = {0: said(4, 3, 7), 1: said(4, 1, 9), 2: None}
     now = {0: said(4, 3, 8), 1: said(4, 1, 10), 2: said(4, 3, 1)}
@@ -206,7 +253,9 @@ def test_of_ranks_that_answer_the_one_furthest_behind_is_named() -> None:
         0: "it was last seen at step 5, after its forward, and its process does not answer"
     }
     now[0], now[2] = said(4, 3, 9), None
-    assert stalled_ranks(before, now) == {2: "it was last seen before its first step, and its process does not answer"}
+    assert stalled_ranks(before, now) == {
+        2: "it was last seen before its first step, and its process does not answer"
+    }
 
 
 def test_a_rank_that_dies_ends_the_others(tmp_path: Path, data: Any) -> None:

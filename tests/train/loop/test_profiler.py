@@ -16,7 +16,9 @@ from ropewalk.train.zero.mesh import Mesh
 
 def run(folder: Path, rank: int, first: int, *words: str, last: int = 6) -> list[str]:
     """Steps `first` to `last`, each of a size of its own; the names of what was written."""
-    profiler = Profiler(compose(["recipe=demo", "train.profile.steps=[3,4]", *words]), folder, Mesh(rank=rank))
+    profiler = Profiler(
+        compose(["recipe=demo", "train.profile.steps=[3,4]", *words]), folder, Mesh(rank=rank)
+    )
     for step in range(first, last + 1):
         profiler.before(step)
         torch.empty(step, step) @ torch.empty(step, 1)
@@ -27,8 +29,12 @@ def run(folder: Path, rank: int, first: int, *words: str, last: int = 6) -> list
 
 def test_the_window_is_written_and_nothing_else(tmp_path: Path) -> None:
     assert run(tmp_path, 0, 1) == ["rank-0.steps-3-4.json.gz"]
-    text = gzip.decompress((tmp_path / "profile" / "rank-0.steps-3-4.json.gz").read_bytes()).decode()
-    products = [event for event in json.loads(text)["traceEvents"] if event.get("name") == "aten::mm"]
+    text = gzip.decompress(
+        (tmp_path / "profile" / "rank-0.steps-3-4.json.gz").read_bytes()
+    ).decode()
+    products = [
+        event for event in json.loads(text)["traceEvents"] if event.get("name") == "aten::mm"
+    ]
     assert len(products) == 2
     assert "host_name" not in text and "traceName" not in text and str(Path.home()) not in text
     assert f'"{socket.gethostname()}"' not in text
@@ -48,7 +54,9 @@ def test_a_run_that_ends_inside_the_window_records_what_there_was_of_it(tmp_path
 
 
 def test_a_window_after_the_last_step_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"train.profile.steps is \[30, 40\]; the training has 20 steps"):
+    with pytest.raises(
+        ConfigError, match=r"train.profile.steps is \[30, 40\]; the training has 20 steps"
+    ):
         compose(["recipe=demo", "train.steps=20", "train.profile.steps=[30,40]"])
 
 
@@ -58,11 +66,18 @@ def test_a_run_resumed_after_the_window_records_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("steps", ["[4]", "[0,3]", "[5,4]", "[1,2,3]"])
 def test_a_window_that_is_none_is_refused(steps: str) -> None:
-    with pytest.raises(ConfigError, match=r"train.profile.steps is \[.*\]; it must be a first and a last step"):
+    with pytest.raises(
+        ConfigError, match=r"train.profile.steps is \[.*\]; it must be a first and a last step"
+    ):
         compose(["recipe=demo", f"train.profile.steps={steps}"])
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the refusal is of machines without a CUDA device")
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="the refusal is of machines without a CUDA device"
+)
 def test_allocations_need_a_device(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"train.profile.memory is True; it records the allocations of a CUDA device"):
+    with pytest.raises(
+        ConfigError,
+        match=r"train.profile.memory is True; it records the allocations of a CUDA device",
+    ):
         run(tmp_path, 0, 1, "train.profile.memory=true")

@@ -32,7 +32,9 @@ def found() -> dict[str, Any]:
 
 
 def same(one: dict[str, Any], two: dict[str, Any]) -> bool:
-    weights = all(np.array_equal(one["weights"][name], two["weights"][name]) for name in one["weights"])
+    weights = all(
+        np.array_equal(one["weights"][name], two["weights"][name]) for name in one["weights"]
+    )
     return weights and one["losses"] == two["losses"] and one["sequences"] == two["sequences"]
 
 
@@ -47,7 +49,11 @@ def test_a_training_runs_where_every_kernel_must_sum_in_one_order(found: dict[st
 def test_another_seed_is_another_order_and_another_adapter(found: dict[str, Any]) -> None:
     once, other = found["once"], found["other"]
     assert once["sequences"] != other["sequences"] and once["losses"] != other["losses"]
-    assert all(not np.array_equal(once["weights"][n], other["weights"][n]) for n in once["weights"] if "lora_A" in n)
+    assert all(
+        not np.array_equal(once["weights"][n], other["weights"][n])
+        for n in once["weights"]
+        if "lora_A" in n
+    )
 
 
 def test_layers_that_are_computed_again_drop_what_they_dropped(found: dict[str, Any]) -> None:

@@ -33,7 +33,9 @@ def test_steps_that_do_not_differ_make_no_leap_of_a_rounding() -> None:
     assert is_spike(1.06, [1.0] * 10, 5, 4)
 
 
-@pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.inf), (1.0, math.nan)])
+@pytest.mark.parametrize(
+    ("loss", "norm"), [(math.nan, 1.0), (math.inf, 1.0), (1.0, math.inf), (1.0, math.nan)]
+)
 @pytest.mark.parametrize("action", ["stop", "skip", "rollback"])
 def test_what_is_no_number_is_judged_by_on_nan(loss: float, norm: float, action: str) -> None:
     found = decide(loss, norm, [], [], StabilityConfig(on_nan=action))
@@ -43,8 +45,13 @@ def test_what_is_no_number_is_judged_by_on_nan(loss: float, norm: float, action:
 def test_leaps_are_judged_by_on_spike_for_the_loss_and_the_norm() -> None:
     rule, before = StabilityConfig(on_spike="skip", spike_window=16), [1.0, 1.1, 0.9, 1.0]
     assert decide(1.0, 1.0, before, before, rule).action == "apply"
-    assert decide(9.0, 1.0, before, before, rule).why == "loss is 9; the 4 before have a median of 1"
-    assert decide(1.0, 9.0, before, before, rule).why == "gradient norm is 9; the 4 before have a median of 1"
+    assert (
+        decide(9.0, 1.0, before, before, rule).why == "loss is 9; the 4 before have a median of 1"
+    )
+    assert (
+        decide(1.0, 9.0, before, before, rule).why
+        == "gradient norm is 9; the 4 before have a median of 1"
+    )
     assert decide(9.0, 9.0, before, before, StabilityConfig(spike_window=16)).action == "apply"
 
 
@@ -66,7 +73,8 @@ def test_too_many_stop() -> None:
     faults.refuse(0)
     faults.admit(1, math.nan, 1.0)
     with pytest.raises(
-        RopewalkError, match=r"2 batches are left out, the last at step 2 .*train.faults.max_skips is 1"
+        RopewalkError,
+        match=r"2 batches are left out, the last at step 2 .*train.faults.max_skips is 1",
     ):
         faults.refuse(1)
 
@@ -91,7 +99,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return checkpoint_work.plan(tmp_path_factory.mktemp("data"))
 
 
-def spoiled(folder: Path, data: Any, times: float, *words: str, bad: int | None = None) -> list[dict[str, Any]]:
+def spoiled(
+    folder: Path, data: Any, times: float, *words: str, bad: int | None = None
+) -> list[dict[str, Any]]:
     """Two ranks; the first sequence that step 4 reads is bad."""
     from ropewalk.data.dataset import global_batch
 
@@ -108,16 +118,31 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("stage", [pytest.param(n, marks=pytest.mark.slow) if n in (1, 2) else n for n in range(4)])
-def test_a_batch_that_is_skipped_changes_no_weight_and_no_moment(tmp_path: Path, data: Any, stage: int) -> None:
-    found = spoiled(tmp_path / "skip", data, math.nan, f"train.zero_stage={stage}", "train.faults.on_nan=skip")[0]
+@pytest.mark.parametrize(
+    "stage", [pytest.param(n, marks=pytest.mark.slow) if n in (1, 2) else n for n in range(4)]
+)
+def test_a_batch_that_is_skipped_changes_no_weight_and_no_moment(
+    tmp_path: Path, data: Any, stage: int
+) -> None:
+    found = spoiled(
+        tmp_path / "skip", data, math.nan, f"train.zero_stage={stage}", "train.faults.on_nan=skip"
+    )[0]
     seen = found["seen"]  # before the first step, and after each
-    changed = [any(not same(a[key], b[key]) for key in b if key in a) for a, b in zip(seen, seen[1:], strict=False)]
+    changed = [
+        any(not same(a[key], b[key]) for key in b if key in a)
+        for a, b in zip(seen, seen[1:], strict=False)
+    ]
     assert changed == [True, True, True, False, True]
     assert all(np.isfinite(w).all() for w in found["weights"].values())
     assert found["steps"] == [1, 2, 3, 5] and [line["step"] for line in found["events"]] == [4]
     assert found["events"][0]["event"] == "skip" and found["events"][0]["loss"] is None
-    back = spoiled(tmp_path / "back", data, math.nan, f"train.zero_stage={stage}", "train.faults.on_nan=rollback")[0]
+    back = spoiled(
+        tmp_path / "back",
+        data,
+        math.nan,
+        f"train.zero_stage={stage}",
+        "train.faults.on_nan=rollback",
+    )[0]
     # the other way to the same end: from the checkpoint of step 2, without this batch
     assert same(back["weights"], found["weights"]) and back["losses"] == found["losses"]
     assert [(line["step"], line["event"]) for line in back["events"]] == [(4, "rollback")]
@@ -130,7 +155,9 @@ def test_a_leap_is_skipped(tmp_path: Path, data: Any) -> None:
     assert found["events"][0]["why"].startswith("loss is ") and found["events"][0]["loss"] > 100
 
 
-def test_the_last_validation_comes_though_the_last_batch_is_left_out(tmp_path: Path, data: Any) -> None:
+def test_the_last_validation_comes_though_the_last_batch_is_left_out(
+    tmp_path: Path, data: Any
+) -> None:
     from ropewalk.data.dataset import global_batch
 
     config = settings("train.faults.on_nan=skip")
@@ -143,12 +170,15 @@ def test_the_last_validation_comes_though_the_last_batch_is_left_out(tmp_path: P
 
 def test_by_default_the_run_stops_before_the_step(tmp_path: Path, data: Any) -> None:
     with pytest.raises(
-        AssertionError, match=r"RopewalkError: loss is nan; it must be finite, at step 4, which was not taken"
+        AssertionError,
+        match=r"RopewalkError: loss is nan; it must be finite, at step 4, which was not taken",
     ):
         spoiled(tmp_path / "run", data, math.nan)
 
 
-@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "stage", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_nothing_of_a_skipped_batch_is_left_where_the_optimizer_is_offloaded(
     tmp_path: Path, data: Any, stage: int
 ) -> None:

@@ -25,7 +25,9 @@ def eager() -> torch.Tensor:
     return torch.cat(found)
 
 
-@pytest.mark.parametrize(("stage", "world", "sp"), [(1, 1, 1), (2, 2, 1), (1, 2, 2), (3, 2, 1), (3, 2, 2)])
+@pytest.mark.parametrize(
+    ("stage", "world", "sp"), [(1, 1, 1), (2, 2, 1), (1, 2, 2), (3, 2, 1), (3, 2, 2)]
+)
 def test_it_is_what_one_process_finds(stage: int, world: int, sp: int) -> None:
     found, wanted = ranks.run(world, seeing_work.validated, stage, sp), eager()
     for rank in found:
@@ -76,7 +78,9 @@ class NoText:
 
 def test_held_out_text_that_is_too_short_is_said_before_the_first_step() -> None:
     config = compose(["recipe=demo", "train.validate.every=5", "train.validate.length=4000"])
-    with pytest.raises(DataError, match="train.validate.length is 4000; no held-out document has so many tokens"):
+    with pytest.raises(
+        DataError, match="train.validate.length is 4000; no held-out document has so many tokens"
+    ):
         validation.build_validation(None, config, NoText(), Mesh())  # type: ignore[arg-type]
     quiet = validation.build_validation(None, compose(["recipe=demo"]), NoText(), Mesh())  # type: ignore[arg-type]
     assert quiet(5) == {}

@@ -28,13 +28,18 @@ def same(one: Found, other: Found) -> None:
 
 
 def test_offloaded_weights_train_as_those_that_stay() -> None:
-    cases = [{"zero_stage": 3}, {"zero_stage": 3, "offload_optimizer": True, "offload_params": True}]
+    cases = [
+        {"zero_stage": 3},
+        {"zero_stage": 3, "offload_optimizer": True, "offload_params": True},
+    ]
     without, offloaded = ranks.run(2, memory_work.several, cases)[0]
     same(offloaded, without)
 
 
 def test_offloaded_activations_change_no_bit() -> None:
-    cases = [{"zero_stage": stage, "offload_activations": on} for stage in (1, 3) for on in (False, True)]
+    cases = [
+        {"zero_stage": stage, "offload_activations": on} for stage in (1, 3) for on in (False, True)
+    ]
     found = ranks.run(1, memory_work.several, cases, 2)[0]
     for without, offloaded in zip(found[::2], found[1::2], strict=True):
         assert offloaded["losses"] == without["losses"]
@@ -55,7 +60,10 @@ def test_compiled_layers_train_as_plain_ones_and_no_border_makes_a_graph() -> No
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_masters_in_fp32_move_where_bf16_weights_cannot(stage: int) -> None:
     found = ranks.run(1, memory_work.masters, stage)[0]
-    assert found["dtypes"] == ({"torch.bfloat16"}, {"torch.float32"})  # the weights; the rotary table
+    assert found["dtypes"] == (
+        {"torch.bfloat16"},
+        {"torch.float32"},
+    )  # the weights; the rotary table
     large = [name for name, w in found["before"].items() if w.ndim == 2]
     moved = [np.mean(found["masters"][n] != found["before"][n]) for n in large]
     stuck = [np.mean(found["after"][n] == found["before"][n]) for n in large]
@@ -68,18 +76,24 @@ def test_masters_in_fp32_move_where_bf16_weights_cannot(stage: int) -> None:
 def test_gradients_in_bf16_are_added_in_fp32_over_micro_steps_and_ranks() -> None:
     """Sums in bf16 would be wrong in the third digit after 32 of them."""
     cases: list[dict[str, Any]] = [
-        {"zero_stage": stage, "offload_optimizer": on} for stage in (1, 2, 3) for on in (False, True)
+        {"zero_stage": stage, "offload_optimizer": on}
+        for stage in (1, 2, 3)
+        for on in (False, True)
     ]
     wanted = ranks.run(1, memory_work.one_by_one, 32)[0]
     for world in (1, 2):
-        for case, found in zip(cases, ranks.run(world, memory_work.sums, cases, 32 // world)[0], strict=True):
+        for case, found in zip(
+            cases, ranks.run(world, memory_work.sums, cases, 32 // world)[0], strict=True
+        ):
             for name, exact in wanted.items():
                 off = np.abs(found[name] - exact).max() / np.abs(exact).max()
                 assert off < 1e-5, (world, case, name, off)
 
 
 def test_moments_of_eight_bits_resume_to_the_bit(tmp_path: Path) -> None:
-    pytest.importorskip("bitsandbytes", reason="the optimizer's package is not installed (ropewalk[bnb])")
+    pytest.importorskip(
+        "bitsandbytes", reason="the optimizer's package is not installed (ropewalk[bnb])"
+    )
     found = ranks.run(1, memory_work.eight_bit, str(tmp_path))[0]
     assert "torch.uint8" in found["kinds"]
     assert found["resumed"] == found["losses"][2:]

@@ -30,25 +30,46 @@ def test_deepspeed_reads_what_is_offloaded_where(tmp_path: Path) -> None:
         assert read.stage == 3
         for part in (read.offload_optimizer, read.offload_param):
             assert (part.device, part.nvme_path) == (device, path)
-    assert DeepSpeedZeroConfig(**deepspeed_config(train(), 1)["zero_optimization"]).offload_optimizer is None
+    assert (
+        DeepSpeedZeroConfig(**deepspeed_config(train(), 1)["zero_optimization"]).offload_optimizer
+        is None
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
-        ({"offload_params": True, "zero_stage": 2}, "train.offload_params is True; it needs train.zero_stage 3, not 2"),
-        ({"offload_optimizer": True, "zero_stage": 0, "precision": "fp32"}, "train.offload_optimizer is True; ZeRO 0"),
-        ({"offload_optimizer": True, "optimizer": "adamw_8bit"}, "train.optimizer is adamw_8bit; offloaded states"),
-        ({"offload_path": "/nowhere"}, "train.offload_path is /nowhere; nothing is offloaded to it"),
+        (
+            {"offload_params": True, "zero_stage": 2},
+            "train.offload_params is True; it needs train.zero_stage 3, not 2",
+        ),
+        (
+            {"offload_optimizer": True, "zero_stage": 0, "precision": "fp32"},
+            "train.offload_optimizer is True; ZeRO 0",
+        ),
+        (
+            {"offload_optimizer": True, "optimizer": "adamw_8bit"},
+            "train.optimizer is adamw_8bit; offloaded states",
+        ),
+        (
+            {"offload_path": "/nowhere"},
+            "train.offload_path is /nowhere; nothing is offloaded to it",
+        ),
         (
             {"offload_path": "/nowhere", "offload_optimizer": True},
             "train.offload_path is /nowhere; a disk takes part in ZeRO 3 only, not 1; set train.zero_stage=3",
         ),
-        ({"offload_activations": True, "activation_checkpointing": False}, "train.offload_activations is True"),
+        (
+            {"offload_activations": True, "activation_checkpointing": False},
+            "train.offload_activations is True",
+        ),
         ({"compile": True, "tile_mlp": 8}, "train.compile is True; an MLP in tiles"),
         ({"compile": True, "zero_stage": 3}, "train.compile is True; ZeRO 3 gathers weights"),
         ({"tile_mlp": -1}, "train.tile_mlp is -1; it must be a number of tokens"),
-        ({"optimizer": "sgd"}, "train.optimizer is sgd; it must be one of adamw, adamw_8bit; choose one"),
+        (
+            {"optimizer": "sgd"},
+            "train.optimizer is sgd; it must be one of adamw, adamw_8bit; choose one",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes: dict[str, Any], rule: str) -> None:
@@ -91,9 +112,12 @@ def test_bf16_on_a_device_without_it_is_refused(monkeypatch: pytest.MonkeyPatch)
     check_offload_device(train(precision="bf16"))  # a CPU computes in it
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Old GPU")
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation
+    )
     with pytest.raises(
-        ConfigError, match="train.precision is bf16; the device must compute in it, and Old GPU does not"
+        ConfigError,
+        match="train.precision is bf16; the device must compute in it, and Old GPU does not",
     ):
         check_offload_device(train(precision="bf16"))
     check_offload_device(train(precision="fp32"))
@@ -105,19 +129,31 @@ def test_a_missing_package_is_refused_with_the_way_out(monkeypatch: pytest.Monke
         optimizer.optimizer_factory(train(optimizer="adamw_8bit"))
 
 
-def test_offloaded_on_a_gpu_the_optimizer_is_deepspeeds_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offloaded_on_a_gpu_the_optimizer_is_deepspeeds_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr("deepspeed.ops.adam.DeepSpeedCPUAdam", lambda groups, **given: calls.append((groups, given)))
+    monkeypatch.setattr(
+        "deepspeed.ops.adam.DeepSpeedCPUAdam", lambda groups, **given: calls.append((groups, given))
+    )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     optimizer.optimizer_factory(train(offload_optimizer=True, weight_decay=0.1))([{"params": []}])
-    wanted = {"lr": 1e-3, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1, "adamw_mode": True}
+    wanted = {
+        "lr": 1e-3,
+        "betas": (0.9, 0.95),
+        "eps": 1e-8,
+        "weight_decay": 0.1,
+        "adamw_mode": True,
+    }
     assert calls == [([{"params": []}], wanted)]
 
 
 def test_an_mlp_that_is_none_of_the_known_is_refused_by_name() -> None:
     model = tiny_model()
     model.model.layers[1].mlp = torch.nn.Sequential(torch.nn.Linear(32, 32))
-    with pytest.raises(ConfigError, match=r"train.tile_mlp is 8; .* and model.layers.1.mlp is Sequential; set"):
+    with pytest.raises(
+        ConfigError, match=r"train.tile_mlp is 8; .* and model.layers.1.mlp is Sequential; set"
+    ):
         tiled_mlp.enable(model, 8)
 
 
@@ -155,7 +191,9 @@ def test_what_is_offloaded_is_the_inputs_of_the_layers_and_nothing_else() -> Non
     assert copies is not None
     for _ in range(2):
         model.model(input_ids=ids).last_hidden_state.sum().backward()
-    assert copies.moved_bytes == 2 * 3 * (20 * 32 * 4)  # passes x layers x (tokens x hidden size x fp32)
+    assert copies.moved_bytes == 2 * 3 * (
+        20 * 32 * 4
+    )  # passes x layers x (tokens x hidden size x fp32)
     with torch.no_grad():
         model.model(input_ids=ids)
     assert copies.moved_bytes == 2 * 3 * (20 * 32 * 4)

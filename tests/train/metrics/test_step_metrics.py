@@ -31,7 +31,9 @@ def oracle() -> dict[str, Any]:
     model = models.tiny_model(**seeing_work.LARGE, attn_implementation="eager")
     nll, positions, sources = [], [], []
     for number, lengths in enumerate(seeing_work.LENGTHS):
-        for ids, source in zip(models.documents(lengths, seed=number), seeing_work.SOURCES[number], strict=True):
+        for ids, source in zip(
+            models.documents(lengths, seed=number), seeing_work.SOURCES[number], strict=True
+        ):
             sources += [seeing_work.NAMES[source]] * (len(ids) - 1)
             x = torch.from_numpy(ids)[None]
             nll.append(F.cross_entropy(model(x).logits[0, :-1], x[0, 1:], reduction="none"))
@@ -51,7 +53,9 @@ def oracle() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("stage", "world", "sp", "accumulated"), CELLS)
-def test_a_line_says_what_one_process_finds(stage: int, world: int, sp: int, accumulated: int) -> None:
+def test_a_line_says_what_one_process_finds(
+    stage: int, world: int, sp: int, accumulated: int
+) -> None:
     found = ranks.run(world, seeing_work.lines, stage, sp, accumulated, 1)
     line, wanted = found[0][0], oracle()
     assert line["loss"] == pytest.approx(float(wanted["nll"].mean()), rel=1e-5)
@@ -64,7 +68,9 @@ def test_a_line_says_what_one_process_finds(stage: int, world: int, sp: int, acc
     assert set(line["loss_by_source"]) == {"books", "code", "repeat"}
     for name, row in line["loss_by_source"].items():
         of = torch.from_numpy(wanted["sources"] == name)
-        assert row["tokens"] == int(of.sum()) and row["nll"] == pytest.approx(float(wanted["nll"][of].mean()), rel=1e-5)
+        assert row["tokens"] == int(of.sum()) and row["nll"] == pytest.approx(
+            float(wanted["nll"][of].mean()), rel=1e-5
+        )
     assert set(line["grad_norm_by_group"]) == {"embeddings", "attention", "mlp", "norms", "head"}
     for group, norm in wanted["norms"].items():
         assert line["grad_norm_by_group"][group] == pytest.approx(norm, rel=1e-5), group
@@ -79,8 +85,13 @@ OWN = ("time", "step_time_s", "tokens_per_s", "tokens_per_s_per_rank", "mfu", "h
 
 def test_flops_of_a_line_are_those_of_its_documents() -> None:
     line = ranks.run(2, seeing_work.lines, 1, 1, 1, 1, "train.seeing.peak_tflops=0.5")[0][0]
-    lengths = [n for row in seeing_work.LENGTHS for n in [*row, seeing_work.SEQ_LEN - sum(row)] if n]
-    tokens, labels = 4 * seeing_work.SEQ_LEN, sum(sum(row) - len(row) for row in seeing_work.LENGTHS)
+    lengths = [
+        n for row in seeing_work.LENGTHS for n in [*row, seeing_work.SEQ_LEN - sum(row)] if n
+    ]
+    tokens, labels = (
+        4 * seeing_work.SEQ_LEN,
+        sum(sum(row) - len(row) for row in seeing_work.LENGTHS),
+    )
     hidden, mlp, kv, layers = 32, 64, 16, 2
     matrices = layers * (2 * hidden * hidden + 2 * hidden * kv + 3 * hidden * mlp)
     attention = layers * 4 * hidden * sum(n * (n + 1) // 2 for n in lengths)
@@ -91,9 +102,15 @@ def test_flops_of_a_line_are_those_of_its_documents() -> None:
 
 
 def test_without_a_known_ceiling_utilisation_is_null_and_norms_come_when_asked() -> None:
-    first, second, third = ranks.run(1, seeing_work.lines, 1, 1, 1, 3, "train.seeing.group_norms_every=2")[0]
+    first, second, third = ranks.run(
+        1, seeing_work.lines, 1, 1, 1, 3, "train.seeing.group_norms_every=2"
+    )[0]
     assert first["mfu"] is None and first["hfu"] is None and first["model_flops"] > 0
-    assert "grad_norm_by_group" in first and "grad_norm_by_group" not in second and "grad_norm_by_group" in third
+    assert (
+        "grad_norm_by_group" in first
+        and "grad_norm_by_group" not in second
+        and "grad_norm_by_group" in third
+    )
 
 
 def test_buckets_hold_each_position_once() -> None:
@@ -117,6 +134,10 @@ def test_three_ranks_share_a_line_that_they_do_not_divide() -> None:
         assert three["tokens"] == one["tokens"] and three["labels"] == one["labels"]
         assert list(three["loss_by_source"]) == list(one["loss_by_source"])
         for key in ("loss_by_position", "loss_by_source"):
-            ours, wanted = (list(f[key].values()) if isinstance(f[key], dict) else f[key] for f in (three, one))
+            ours, wanted = (
+                list(f[key].values()) if isinstance(f[key], dict) else f[key] for f in (three, one)
+            )
             assert [row["tokens"] for row in ours] == [row["tokens"] for row in wanted]
-            assert [row["nll"] for row in ours] == pytest.approx([row["nll"] for row in wanted], rel=1e-4)
+            assert [row["nll"] for row in ours] == pytest.approx(
+                [row["nll"] for row in wanted], rel=1e-4
+            )

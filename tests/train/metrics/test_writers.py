@@ -49,7 +49,9 @@ def test_the_first_step_is_written_before_wandb_starts_once(
     assert [json.loads(line)["step"] for line in lines] == wandb.steps
 
 
-def test_a_resumed_training_goes_on_in_its_wandb_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_training_goes_on_in_its_wandb_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun: list[dict[str, Any]] = []
     monkeypatch.setattr("wandb.init", lambda **words: begun.append(words))
     (tmp_path / "other").mkdir()
@@ -69,7 +71,10 @@ LINE = {
         {"from": 64, "to": None, "nll": 2.0, "tokens": 1},
     ],
     "loss_by_source": {"code": {"nll": 1.5, "tokens": 10}},
-    "validation": {"nll": 2.25, "nll_by_position": [{"from": 0, "to": 64, "nll": 4.0, "tokens": 2}]},
+    "validation": {
+        "nll": 2.25,
+        "nll_by_position": [{"from": 0, "to": 64, "nll": 4.0, "tokens": 2}],
+    },
     "sequences": [4, 5],
 }
 NUMBERS = {
@@ -92,7 +97,8 @@ def test_every_number_of_a_line_has_a_name() -> None:
 def test_tensorboard_reads_what_was_written_and_no_machine_is_named(tmp_path: Path) -> None:
     """A run that began at 0, died after step 9 and went on from 6: its own reader shows each step once."""
     accumulator = pytest.importorskip(
-        "tensorboard.backend.event_processing.event_accumulator", reason="needs the extra tensorboard"
+        "tensorboard.backend.event_processing.event_accumulator",
+        reason="needs the extra tensorboard",
     )
     config = compose(["recipe=demo", "train.tensorboard=true", "train.wandb=off"])
     for first, last, loss in ((0, 9, 1.0), (6, 8, 2.0)):
@@ -101,15 +107,28 @@ def test_tensorboard_reads_what_was_written_and_no_machine_is_named(tmp_path: Pa
             told.step({**LINE, **ROW, "step": step, "loss": loss})
         told.close()
     files = sorted(p.name for p in (tmp_path / "tensorboard").iterdir())
-    assert files == ["events.out.tfevents.0000000000.ropewalk", "events.out.tfevents.0000000006.ropewalk"]
-    assert not any(socket.gethostname().encode() in p.read_bytes() for p in (tmp_path / "tensorboard").iterdir())
+    assert files == [
+        "events.out.tfevents.0000000000.ropewalk",
+        "events.out.tfevents.0000000006.ropewalk",
+    ]
+    assert not any(
+        socket.gethostname().encode() in p.read_bytes()
+        for p in (tmp_path / "tensorboard").iterdir()
+    )
     read = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert {(e.step, e.value) for e in read.Scalars("loss")} == {(s, 1.0 if s <= 6 else 2.0) for s in range(1, 9)}
-    assert set(read.Tags()["scalars"]) == set(NUMBERS) | {k for k, v in ROW.items() if v is not None}
+    assert {(e.step, e.value) for e in read.Scalars("loss")} == {
+        (s, 1.0 if s <= 6 else 2.0) for s in range(1, 9)
+    }
+    assert set(read.Tags()["scalars"]) == set(NUMBERS) | {
+        k for k, v in ROW.items() if v is not None
+    }
 
 
 def test_tensorboard_that_is_absent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     dashboards.refuse_missing(compose(["recipe=demo"]))
-    with pytest.raises(ConfigError, match=r"train.tensorboard is True; it needs the package tensorboard; pip install"):
+    with pytest.raises(
+        ConfigError,
+        match=r"train.tensorboard is True; it needs the package tensorboard; pip install",
+    ):
         dashboards.refuse_missing(compose(["recipe=demo", "train.tensorboard=true"]))

@@ -22,4 +22,6 @@ def test_export_from_pieces_is_the_model(tmp_path: Path, tied: bool) -> None:
 
 def test_an_empty_tensor_is_refused_by_name() -> None:
     (said,) = ranks.run(1, whole_work.empty)
-    assert said.startswith("RopewalkError: b.weight is empty, and 0 more; a saved model must have whole tensors")
+    assert said.startswith(
+        "RopewalkError: b.weight is empty, and 0 more; a saved model must have whole tensors"
+    )

@@ -39,7 +39,9 @@ BY_HAND = {
 
 
 def of(name: str) -> tuple[float, float] | None:
-    return next(value for key, value in BY_HAND.items() if name.removeprefix("model.").startswith(key))
+    return next(
+        value for key, value in BY_HAND.items() if name.removeprefix("model.").startswith(key)
+    )
 
 
 def by_torch(steps: int, batch: int) -> dict[str, torch.Tensor]:
@@ -55,7 +57,9 @@ def by_torch(steps: int, batch: int) -> dict[str, torch.Tensor]:
     return {name: p.detach() for name, p in model.named_parameters()}
 
 
-@pytest.mark.parametrize("stage", [*(pytest.param(n, marks=pytest.mark.slow) for n in (0, 2)), 1, 3])
+@pytest.mark.parametrize(
+    "stage", [*(pytest.param(n, marks=pytest.mark.slow) for n in (0, 2)), 1, 3]
+)
 def test_each_parameter_learns_at_its_own_rate_under_every_stage(stage: int) -> None:
     found = ranks.run(2, groups_work.trained, 3, 2, {**GROUPS, "zero_stage": stage})
     weights, wanted, start = found[0]["weights"], by_torch(3, 4), tiny_model().state_dict()
@@ -63,7 +67,9 @@ def test_each_parameter_learns_at_its_own_rate_under_every_stage(stage: int) -> 
     for name, weight in weights.items():
         torch.testing.assert_close(torch.from_numpy(weight), wanted[name], rtol=1e-4, atol=2e-5)
         assert (
-            torch.equal(wanted[name], start[name]) == (of(name) is None) == bool((weight == start[name].numpy()).all())
+            torch.equal(wanted[name], start[name])
+            == (of(name) is None)
+            == bool((weight == start[name].numpy()).all())
         )
     assert set(found[0]["groups"]) == {(1e-2 * at[0], at[1]) for at in BY_HAND.values() if at}
 
@@ -74,8 +80,15 @@ def names_of(config: Any) -> list[str]:
 
 
 def test_groups_of_other_architectures() -> None:
-    tiny = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    neox = {name: param_groups.group_of(name) for name in names_of(GPTNeoXConfig(vocab_size=8, **tiny))}
+    tiny = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    neox = {
+        name: param_groups.group_of(name) for name in names_of(GPTNeoXConfig(vocab_size=8, **tiny))
+    }
     assert {n: g for n, g in neox.items() if "layers.0" not in n} == {
         "gpt_neox.embed_in.weight": "embeddings",
         "gpt_neox.final_layer_norm.weight": "norms",
@@ -120,7 +133,10 @@ def test_what_is_trained() -> None:
 
 
 def test_patterns_that_match_nothing_are_refused_together_with_near_names() -> None:
-    train = {"freeze": ["emed_tokens", "norm"], "lr_groups": [LrGroupConfig(pattern="xyz", lr_scale=2.0)]}
+    train = {
+        "freeze": ["emed_tokens", "norm"],
+        "lr_groups": [LrGroupConfig(pattern="xyz", lr_scale=2.0)],
+    }
     (said,) = ranks.run(1, groups_work.refused, train)
     first, second = said.splitlines()
     assert first == (
@@ -128,9 +144,15 @@ def test_patterns_that_match_nothing_are_refused_together_with_near_names() -> N
         "weight, layers, self_attn, q_proj, k_proj, v_proj, o_proj, mlp, gate_proj, up_proj, down_proj, input_layernorm, "
         "post_attention_layernorm, norm"
     )
-    assert second == "train.freeze[0] is emed_tokens; it must match the name of a parameter; did you mean embed_tokens?"
+    assert (
+        second
+        == "train.freeze[0] is emed_tokens; it must match the name of a parameter; did you mean embed_tokens?"
+    )
 
 
 def test_nothing_left_to_train_is_refused() -> None:
     (said,) = ranks.run(1, groups_work.refused, {"freeze": ["."]})
-    assert said == "ConfigError: train.freeze is ['.']; something must be left to train; remove a pattern"
+    assert (
+        said
+        == "ConfigError: train.freeze is ['.']; something must be left to train; remove a pattern"
+    )

@@ -38,22 +38,33 @@ SAME = {
 
 
 @pytest.mark.parametrize("schedule", SAME)
-def test_factors_are_those_of_transformers_but_for_a_warm_up_that_starts_above_zero(schedule: str) -> None:
+def test_factors_are_those_of_transformers_but_for_a_warm_up_that_starts_above_zero(
+    schedule: str,
+) -> None:
     make, words = SAME[schedule]
-    factors, ours = theirs(make, **words), [lr_at(step, config(schedule=schedule)) for step in range(STEPS)]
+    factors, ours = (
+        theirs(make, **words),
+        [lr_at(step, config(schedule=schedule)) for step in range(STEPS)],
+    )
     assert ours[:WARM] == pytest.approx(factors[1 : WARM + 1], rel=1e-12)
     assert ours[WARM:] == pytest.approx(factors[WARM:STEPS], rel=1e-12)
     assert min(ours) > 0
 
 
-@pytest.mark.parametrize(("shape", "name"), [("linear", "linear"), ("sqrt", "1-sqrt"), ("cosine", "cosine")])
+@pytest.mark.parametrize(
+    ("shape", "name"), [("linear", "linear"), ("sqrt", "1-sqrt"), ("cosine", "cosine")]
+)
 def test_wsd_is_that_of_transformers(shape: str, name: str) -> None:
     ours = [
         lr_at(step, config(schedule="wsd", decay_steps=25, decay_shape=shape, min_lr_ratio=0.1))
         for step in range(STEPS)
     ]
     factors = theirs(
-        "get_wsd_schedule", num_training_steps=STEPS, num_decay_steps=25, decay_type=name, min_lr_ratio=0.1
+        "get_wsd_schedule",
+        num_training_steps=STEPS,
+        num_decay_steps=25,
+        decay_type=name,
+        min_lr_ratio=0.1,
     )
     assert ours[WARM:] == pytest.approx(factors[WARM:STEPS], rel=1e-12)
     assert ours[WARM : STEPS - 25] == [1.0] * (STEPS - 25 - WARM) and ours[-1] < 0.2
@@ -76,4 +87,6 @@ def test_floor() -> None:
 
 def test_no_warm_up() -> None:
     assert lr_at(0, config(warmup_steps=0, schedule="linear")) == 1.0
-    assert lr_at(10_000, config(warmup_steps=0, schedule="inverse_sqrt")) == pytest.approx(math.sqrt(0.5))
+    assert lr_at(10_000, config(warmup_steps=0, schedule="inverse_sqrt")) == pytest.approx(
+        math.sqrt(0.5)
+    )

@@ -10,7 +10,13 @@ import transformers
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.scaling import ROPE_CLASSES, DynamicConfig, LongRopeConfig, RopeConfig, YarnConfig
+from ropewalk.conf.scaling import (
+    ROPE_CLASSES,
+    DynamicConfig,
+    LongRopeConfig,
+    RopeConfig,
+    YarnConfig,
+)
 from ropewalk.train.base import Base, base_config
 from ropewalk.train.rope import plan, proof
 
@@ -49,7 +55,12 @@ LLAMA31 = {
     "original_max_position_embeddings": 32,
 }
 """Llama 3.1 in small: 32 tokens of pre-training, stretched to 256."""
-SCALED_YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 64}
+SCALED_YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e6,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 PHI3_LONG = {
     "rope_type": "longrope",
     "rope_theta": 1e4,
@@ -66,13 +77,19 @@ HANDLED: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2", {}),
     "qwen2.5, scaled by yarn": ("Qwen2", {"rope_parameters": SCALED_YARN}),
     "qwen3": ("Qwen3", {"head_dim": 32}),
-    "qwen3 moe": ("Qwen3Moe", {"num_experts": 4, "moe_intermediate_size": 16, "num_experts_per_tok": 2}),
+    "qwen3 moe": (
+        "Qwen3Moe",
+        {"num_experts": 4, "moe_intermediate_size": 16, "num_experts_per_tok": 2},
+    ),
     "gemma": ("Gemma", {"head_dim": 32}),
     "gemma 2": ("Gemma2", {"head_dim": 32, **TWO_KINDS}),
     "gemma 3": ("Gemma3Text", {"head_dim": 32, **TWO_KINDS}),
     "phi": ("Phi", {}),
     "phi 3": ("Phi3", {"original_max_position_embeddings": 256}),
-    "phi 3, longrope": ("Phi3", {"original_max_position_embeddings": 64, "rope_parameters": PHI3_LONG}),
+    "phi 3, longrope": (
+        "Phi3",
+        {"original_max_position_embeddings": 64, "rope_parameters": PHI3_LONG},
+    ),
     "glm": ("Glm", {"head_dim": 16}),
     "glm 4": ("Glm4", {"head_dim": 16}),
     "olmo": ("Olmo", {}),
@@ -101,12 +118,20 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "gpt2 (learned)": ("GPT2", {}, "gpt2 has no rotary position embedding"),
     "bloom (alibi)": ("Bloom", {}, "bloom has no rotary position embedding"),
     "falcon with alibi": ("Falcon", {"alibi": True}, "falcon has no rotary position embedding"),
-    "gpt-j": ("GPTJ", {"rotary_dim": 8}, "gptj has rotary positions that its config does not describe"),
+    "gpt-j": (
+        "GPTJ",
+        {"rotary_dim": 8},
+        "gptj has rotary positions that its config does not describe",
+    ),
     "codegen": ("CodeGen", {}, "codegen has rotary positions that its config does not describe"),
     "llama 4": ("Llama4Text", {}, "llama4_text attends in chunks"),
     "cohere 2": ("Cohere2", TWO_KINDS, "cohere2 has RoPE in its sliding-window layers only"),
     "exaone 4": ("Exaone4", TWO_KINDS, "exaone4 has RoPE in its sliding-window layers only"),
-    "mistral, all layers sliding": ("Mistral", {"sliding_window": 64}, "sliding-window attention in every layer"),
+    "mistral, all layers sliding": (
+        "Mistral",
+        {"sliding_window": 64},
+        "sliding-window attention in every layer",
+    ),
     "gemma 3 with vision": ("Gemma3", {}, "gemma3 has a text model inside another one"),
     "llama, linear": (
         "Llama",
@@ -128,7 +153,10 @@ LLAMA = {
 }
 DEFAULT = {"rope_type": "default", "rope_theta": 1e4}
 WRONG_FILES: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown type": ({"rope_parameters": {**DEFAULT, "rope_type": "foo"}}, "llama has rope_type foo; Ropewalk reads"),
+    "unknown type": (
+        {"rope_parameters": {**DEFAULT, "rope_type": "foo"}},
+        "llama has rope_type foo; Ropewalk reads",
+    ),
     "old form, unknown type": (
         {"rope_scaling": {"type": "foo", "factor": 2.0}, "rope_theta": 1e4},
         "has rope_type foo",
@@ -137,10 +165,22 @@ WRONG_FILES: dict[str, tuple[dict[str, Any], str]] = {
         {"rope_parameters": {"rope_theta": 1e4, "factor": 4.0}},
         "has factor 4.0 and rope_type default",
     ),
-    "no factor": ({"rope_parameters": {**DEFAULT, "rope_type": "yarn"}}, "its config must be readable .*factor"),
-    "factor in words": ({"rope_parameters": {**DEFAULT, "rope_type": "yarn", "factor": "four"}}, "has factor four"),
-    "negative factor": ({"rope_parameters": {**DEFAULT, "rope_type": "linear", "factor": -2.0}}, "has factor -2.0"),
-    "no theta": ({"rope_parameters": {"rope_type": "default", "rope_theta": 0.0}}, "has rope_theta 0.0"),
+    "no factor": (
+        {"rope_parameters": {**DEFAULT, "rope_type": "yarn"}},
+        "its config must be readable .*factor",
+    ),
+    "factor in words": (
+        {"rope_parameters": {**DEFAULT, "rope_type": "yarn", "factor": "four"}},
+        "has factor four",
+    ),
+    "negative factor": (
+        {"rope_parameters": {**DEFAULT, "rope_type": "linear", "factor": -2.0}},
+        "has factor -2.0",
+    ),
+    "no theta": (
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 0.0}},
+        "has rope_theta 0.0",
+    ),
     "window that is no integer": (
         {"max_position_embeddings": 256.5},
         "config must be readable .*max_position_embeddings",
@@ -150,7 +190,11 @@ METHODS = ("pi", "ntk", "ntk_by_parts", "yarn", "llama3", "longrope", "abf")
 
 
 def settings(method: str, factor: float, dim: int = 16) -> RopeConfig:
-    more = {"long_factor": [1 + (factor - 1) * i / (dim // 2) for i in range(dim // 2)]} if method == "longrope" else {}
+    more = (
+        {"long_factor": [1 + (factor - 1) * i / (dim // 2) for i in range(dim // 2)]}
+        if method == "longrope"
+        else {}
+    )
     return ROPE_CLASSES[method](factor=factor, **more)
 
 
@@ -220,7 +264,9 @@ def test_a_config_file_that_is_wrong_is_refused_in_one_line(name: str, tmp_path:
     (tmp_path / "config.json").write_text(json.dumps(LLAMA | content))
     with pytest.raises(ConfigError, match=said) as error:
         config = base_config(Base(str(tmp_path)))
-        plan.make(YarnConfig(factor=4.0, original_max_position_embeddings=64), config, tmp_path.name)
+        plan.make(
+            YarnConfig(factor=4.0, original_max_position_embeddings=64), config, tmp_path.name
+        )
     assert "\n" not in str(error.value) and str(error.value).count(";") >= 2
 
 
@@ -228,11 +274,15 @@ def test_a_config_file_that_is_wrong_is_refused_in_one_line(name: str, tmp_path:
 def test_tables_that_switch_by_length_are_proved_on_both_sides_of_the_window(name: str) -> None:
     kind, extra = HANDLED[name]
     factor, half = 8 * 256 / shape_of(config_of(kind, extra)), dim_of(config_of(kind, extra)) // 2
-    switching = LongRopeConfig(factor=factor, long_factor=[factor] * half, short_factor=[1.0] * half)
+    switching = LongRopeConfig(
+        factor=factor, long_factor=[factor] * half, short_factor=[1.0] * half
+    )
     for rope_config in (DynamicConfig(factor=factor), switching):
         config = config_of(kind, extra)
         made = plan.make(rope_config, config, name)
-        assert made.resting_inv_freq is not None and made.inv_freq[-1] < made.resting_inv_freq[-1] / 7
+        assert (
+            made.resting_inv_freq is not None and made.inv_freq[-1] < made.resting_inv_freq[-1] / 7
+        )
         model = AutoModelForCausalLM.from_config(plan.apply(made, config))
         assert "queries and keys of 2 layers" in proof.prove(model, made, "after construction")
 
@@ -241,10 +291,14 @@ def test_only_the_full_attention_layers_of_gemma_3_are_rescaled() -> None:
     config = config_of("Gemma3Text", {"head_dim": 32, **TWO_KINDS})
     made = plan.make(settings("yarn", 8.0), config, "small")
     model: Any = AutoModelForCausalLM.from_config(plan.apply(made, config))
-    untouched: Any = AutoModelForCausalLM.from_config(config_of("Gemma3Text", {"head_dim": 32, **TWO_KINDS}))
+    untouched: Any = AutoModelForCausalLM.from_config(
+        config_of("Gemma3Text", {"head_dim": 32, **TWO_KINDS})
+    )
     live, before = model.model.rotary_emb, untouched.model.rotary_emb
     assert torch.equal(live.sliding_attention_inv_freq, before.sliding_attention_inv_freq)
-    assert live.full_attention_inv_freq[-1] == pytest.approx(float(before.full_attention_inv_freq[-1]) / 8, rel=1e-6)
+    assert live.full_attention_inv_freq[-1] == pytest.approx(
+        float(before.full_attention_inv_freq[-1]) / 8, rel=1e-6
+    )
 
 
 def test_a_scaled_base_is_composed_from_its_original_window_and_never_stacked() -> None:
@@ -253,13 +307,19 @@ def test_a_scaled_base_is_composed_from_its_original_window_and_never_stacked() 
     plain = plan.make(
         YarnConfig(factor=16.0),
         config_of(
-            "Llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "max_position_embeddings": 32}
+            "Llama",
+            {
+                "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
+                "max_position_embeddings": 32,
+            },
         ),
         "small",
     )
     assert made.inv_freq == plain.inv_freq and made.max_position_embeddings == 512
     assert made.base_window == 256
-    with pytest.raises(ConfigError, match=r"already scaled \(llama3\) to 256 tokens, .* must be above 8"):
+    with pytest.raises(
+        ConfigError, match=r"already scaled \(llama3\) to 256 tokens, .* must be above 8"
+    ):
         plan.make(YarnConfig(factor=8.0), config, "small")
     with pytest.raises(ConfigError, match="own scaling .llama3. starts at 32"):
         plan.make(YarnConfig(factor=16.0, original_max_position_embeddings=256), config, "small")
@@ -269,13 +329,21 @@ def test_the_temperature_of_decoupled_heads_goes_into_the_softmax_scale() -> Non
     """cos and sin reach 8 of 32 dimensions: a factor there would not be YaRN's temperature."""
     config = config_of("DeepseekV3", MLA)
     made = plan.make(YarnConfig(factor=8.0), config, "small")
-    assert made.attention_factor == 1.0 and made.softmax_factor == pytest.approx((0.1 * 2.0794415 + 1) ** 2)
+    assert made.attention_factor == 1.0 and made.softmax_factor == pytest.approx(
+        (0.1 * 2.0794415 + 1) ** 2
+    )
     model: Any = AutoModelForCausalLM.from_config(plan.apply(made, config))
     assert model.model.layers[0].self_attn.scaling == pytest.approx(32**-0.5 * made.softmax_factor)
 
 
 def from_file(folder: Path, window: int, scaling: dict[str, Any], **more: Any) -> PreTrainedConfig:
-    content = {**LLAMA, "model_type": "qwen2", "rope_theta": 1e6, "max_position_embeddings": window, **more}
+    content = {
+        **LLAMA,
+        "model_type": "qwen2",
+        "rope_theta": 1e6,
+        "max_position_embeddings": window,
+        **more,
+    }
     (folder / "config.json").write_text(json.dumps({**content, "rope_scaling": scaling}))
     return base_config(Base(str(folder)))
 
@@ -284,13 +352,17 @@ QWEN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32_76
 
 
 @pytest.mark.parametrize("window", [32_768, 40_960, 131_072])
-def test_the_window_of_a_scaled_base_is_what_its_factor_reaches(window: int, tmp_path: Path) -> None:
+def test_the_window_of_a_scaled_base_is_what_its_factor_reaches(
+    window: int, tmp_path: Path
+) -> None:
     """Old Qwen configs add rope_scaling only, Qwen 3's say 40,960."""
     config = from_file(tmp_path, window, QWEN)
     made = plan.make(YarnConfig(factor=8.0), config, "qwen")
     assert (made.original_max_position_embeddings, made.base_window) == (32_768, 131_072)
     assert plan.make(RopeConfig(), config, "qwen").factor == 4.0
-    with pytest.raises(ConfigError, match=r"already scaled .yarn. to 131072 tokens, .* must be above 4"):
+    with pytest.raises(
+        ConfigError, match=r"already scaled .yarn. to 131072 tokens, .* must be above 4"
+    ):
         plan.make(YarnConfig(factor=4.0), config, "qwen")
 
 
@@ -308,12 +380,19 @@ def test_a_linear_base_reads_its_factor_from_the_given_window() -> None:
 
 
 @pytest.mark.parametrize("kind", ["yarn", "llama3"])
-def test_a_scaled_base_without_its_original_window_is_refused_until_it_is_given(kind: str, tmp_path: Path) -> None:
+def test_a_scaled_base_without_its_original_window_is_refused_until_it_is_given(
+    kind: str, tmp_path: Path
+) -> None:
     more = {"low_freq_factor": 1.0, "high_freq_factor": 4.0} if kind == "llama3" else {}
     config = from_file(tmp_path, 256, {"rope_type": kind, "factor": 4.0, **more})
-    with pytest.raises(ConfigError, match=f"already scaled .rope_type {kind}. and its config does not say from which"):
+    with pytest.raises(
+        ConfigError,
+        match=f"already scaled .rope_type {kind}. and its config does not say from which",
+    ):
         plan.make(YarnConfig(factor=8.0), config, "small")
-    with pytest.raises(ConfigError, match="original_max_position_embeddings is 512; .* starts at 256 at most"):
+    with pytest.raises(
+        ConfigError, match="original_max_position_embeddings is 512; .* starts at 256 at most"
+    ):
         plan.make(YarnConfig(factor=8.0, original_max_position_embeddings=512), config, "small")
     made = plan.make(YarnConfig(factor=8.0, original_max_position_embeddings=64), config, "small")
     assert (made.base_window, made.max_position_embeddings) == (256, 512)
@@ -321,9 +400,17 @@ def test_a_scaled_base_without_its_original_window_is_refused_until_it_is_given(
 
 def test_a_base_whose_original_window_is_given_is_proved_as_it_is(tmp_path: Path) -> None:
     """Its table is the one that transformers builds, from the window that transformers takes for the original."""
-    from_file(tmp_path, 256, {"type": "yarn", "factor": 4.0}, **{k: v for k, v in SMALL.items() if k not in LLAMA})
+    from_file(
+        tmp_path,
+        256,
+        {"type": "yarn", "factor": 4.0},
+        **{k: v for k, v in SMALL.items() if k not in LLAMA},
+    )
     config = base_config(Base(str(tmp_path)))
     made = plan.make(YarnConfig(factor=8.0, original_max_position_embeddings=64), config, "small")
-    for one, wanted in ((config, made.unscaled), (plan.apply(made, base_config(Base(str(tmp_path)))), made)):
+    for one, wanted in (
+        (config, made.unscaled),
+        (plan.apply(made, base_config(Base(str(tmp_path)))), made),
+    ):
         model = AutoModelForCausalLM.from_config(one)
         assert "queries and keys" in proof.prove(model, wanted, "as it is")

@@ -5,14 +5,25 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig
 
-from ropewalk.conf.scaling import DynamicConfig, LongRopeConfig, NTKConfig, PIConfig, RopeConfig, YarnConfig
+from ropewalk.conf.scaling import (
+    DynamicConfig,
+    LongRopeConfig,
+    NTKConfig,
+    PIConfig,
+    RopeConfig,
+    YarnConfig,
+)
 from ropewalk.train.rope import plan
 from ropewalk.train.rope.lint import lint
 from ropewalk.train.rope.plan import RopePlan
 
 
 def planned(rope: RopeConfig, **settings: Any) -> RopePlan:
-    words = {"hidden_size": 64, "num_attention_heads": 2, "max_position_embeddings": 4096} | settings
+    words = {
+        "hidden_size": 64,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 4096,
+    } | settings
     return plan.make(rope, LlamaConfig(**words), "tiny")
 
 
@@ -21,7 +32,9 @@ def found(made: RopePlan, **words: Any) -> list[str]:
     return lint(made, **({"seq_len": made.max_position_embeddings} | plain | words))
 
 
-@pytest.mark.parametrize("rope", [RopeConfig(), PIConfig(factor=4), NTKConfig(factor=8), YarnConfig(factor=32)])
+@pytest.mark.parametrize(
+    "rope", [RopeConfig(), PIConfig(factor=4), NTKConfig(factor=8), YarnConfig(factor=32)]
+)
 def test_a_plan_as_the_papers_have_it_gives_nothing(rope: RopeConfig) -> None:
     assert found(planned(rope)) == []
 
@@ -34,15 +47,27 @@ def test_short_sequences_whose_positions_cover_the_plan_are_as_the_paper_has_the
 CASES: list[tuple[RopeConfig, dict[str, Any], str]] = [
     (PIConfig(factor=5), {}, "rope.factor is 5; beyond 4 position interpolation crowds"),
     (YarnConfig(factor=33), {}, "rope.factor is 33; beyond 32 in one step"),
-    (NTKConfig(factor=9), {"steps": 0}, "rope.factor is 9 and train.steps is 0; without fine-tuning NTK-aware"),
+    (
+        NTKConfig(factor=9),
+        {"steps": 0},
+        "rope.factor is 9 and train.steps is 0; without fine-tuning NTK-aware",
+    ),
     (DynamicConfig(factor=9), {"steps": 0}, "rope.factor is 9 and train.steps is 0"),
-    (YarnConfig(factor=8), {"seq_len": 4096}, "data.seq_len is 4096; the plan reaches 32768 tokens"),
+    (
+        YarnConfig(factor=8),
+        {"seq_len": 4096},
+        "data.seq_len is 4096; the plan reaches 32768 tokens",
+    ),
     (
         YarnConfig(factor=8),
         {"seq_len": 40_000},
         "data.seq_len is 40000; the plan reaches 32768 tokens, so documents longer",
     ),
-    (RopeConfig(), {"seq_len": 8192}, "data.seq_len is 8192; the plan reaches 4096 tokens, so documents longer"),
+    (
+        RopeConfig(),
+        {"seq_len": 8192},
+        "data.seq_len is 8192; the plan reaches 4096 tokens, so documents longer",
+    ),
     (
         YarnConfig(factor=8),
         {"seq_len": 2048, "pose": 16_384},
@@ -65,14 +90,24 @@ CASES: list[tuple[RopeConfig, dict[str, Any], str]] = [
         {},
         "rope=longrope switches its table by the longest position",
     ),
-    (LongRopeConfig(factor=2, long_factor=[2.0] * 16), {}, "long_factor and short_factor are the same"),
+    (
+        LongRopeConfig(factor=2, long_factor=[2.0] * 16),
+        {},
+        "long_factor and short_factor are the same",
+    ),
     (YarnConfig(factor=1.33333), {}, "rounded to 5461"),
     (LongRopeConfig(factor=2, long_factor=[0.5] * 16), {}, "inv_freq[0] rises from 1 to 2"),
-    (LongRopeConfig(factor=2, long_factor=[8.0] + [1.0] * 15), {}, "frequencies of a rotary table fall"),
+    (
+        LongRopeConfig(factor=2, long_factor=[8.0] + [1.0] * 15),
+        {},
+        "frequencies of a rotary table fall",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("rope", "words", "said"), CASES, ids=lambda x: x if isinstance(x, str) else "")
+@pytest.mark.parametrize(
+    ("rope", "words", "said"), CASES, ids=lambda x: x if isinstance(x, str) else ""
+)
 def test_finding(rope: RopeConfig, words: dict[str, Any], said: str) -> None:
     lines = found(planned(rope), **words)
     assert any(said in line for line in lines), lines
@@ -91,10 +126,22 @@ def test_without_training_no_length_is_wrong(seq_len: int) -> None:
 
 
 def test_one_number_for_both_windows_of_a_scaled_base_is_said() -> None:
-    yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 4096}
+    yarn = {
+        "rope_type": "yarn",
+        "rope_theta": 1e4,
+        "factor": 4.0,
+        "original_max_position_embeddings": 4096,
+    }
     lines = found(planned(YarnConfig(factor=8), rope_parameters=yarn))
-    assert len(lines) == 1 and "taken as trained at 4096 and read to 16384; if its window is the scaled one" in lines[0]
     assert (
-        found(planned(YarnConfig(factor=8), rope_parameters=yarn, max_position_embeddings=16_384), pretrained=16_384)
+        len(lines) == 1
+        and "taken as trained at 4096 and read to 16384; if its window is the scaled one"
+        in lines[0]
+    )
+    assert (
+        found(
+            planned(YarnConfig(factor=8), rope_parameters=yarn, max_position_embeddings=16_384),
+            pretrained=16_384,
+        )
         == []
     )

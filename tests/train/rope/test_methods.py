@@ -27,7 +27,9 @@ from ropewalk.train.rope.methods import METHODS, Rotary, Table
 THETAS, DIMS = (1e4, 1e5, 5e5, 1e6, 1e7), (32, 64, 96, 128, 256)
 WINDOWS, FACTORS = (256, 2048, 8192, 32_768, 131_072), (1.5, 2.0, 4.0, 8.0, 32.0, 64.0)
 GRID = list(itertools.product(THETAS, DIMS, WINDOWS, FACTORS))
-SMALL = list(itertools.product((1e4, 5e5, 1e7), (32, 64, 128), (256, 8192, 131_072), (1.5, 8.0, 64.0)))
+SMALL = list(
+    itertools.product((1e4, 5e5, 1e7), (32, 64, 128), (256, 8192, 131_072), (1.5, 8.0, 64.0))
+)
 YARN_VARIANTS: list[dict[str, Any]] = [
     {"beta_fast": 16.0, "beta_slow": 2.0},
     {"beta_fast": 64.0},
@@ -100,9 +102,18 @@ def transformers_table(
         kind, more, window, length = "dynamic", {"factor": 1.0}, original, round(original * factor)
     elif method == "dynamic":
         alpha = extra.get("alpha", factor)
-        kind, more, window, length = "dynamic", {"factor": alpha}, original, round(original * factor)
+        kind, more, window, length = (
+            "dynamic",
+            {"factor": alpha},
+            original,
+            round(original * factor),
+        )
     elif method == "ntk_by_parts":
-        kind, more, window = "yarn", {"factor": factor, "attention_factor": 1.0, **at_original, **extra}, original
+        kind, more, window = (
+            "yarn",
+            {"factor": factor, "attention_factor": 1.0, **at_original, **extra},
+            original,
+        )
     elif method == "yarn":
         kind, more, window = "yarn", {"factor": factor, **at_original, **extra}, original
     elif method == "llama3":
@@ -112,7 +123,13 @@ def transformers_table(
         long = divisors(dim, factor)
         kind, more, window = (
             "longrope",
-            {"factor": factor, "long_factor": long, "short_factor": [1.0] * len(long), **at_original, **extra},
+            {
+                "factor": factor,
+                "long_factor": long,
+                "short_factor": [1.0] * len(long),
+                **at_original,
+                **extra,
+            },
             original,
         )
         length = original + 1
@@ -129,7 +146,9 @@ def transformers_table(
     return inv_freq.double().tolist(), float(scale)
 
 
-def paper_table(method: str, d: int, b: float, o: int, s: float, extra: dict[str, Any]) -> tuple[list[float], float]:
+def paper_table(
+    method: str, d: int, b: float, o: int, s: float, extra: dict[str, Any]
+) -> tuple[list[float], float]:
     """One dimension at a time, from the papers: each names its own."""
     plain = [b ** (-2 * i / d) for i in range(d // 2)]
     if method == "none":
@@ -140,12 +159,16 @@ def paper_table(method: str, d: int, b: float, o: int, s: float, extra: dict[str
         return [(b * s ** (d / (d - 2))) ** (-2 * i / d) for i in range(d // 2)], 1.0
     if method == "dynamic":  # the same at s = L/o, with the factor that transformers adds
         alpha = extra.get("alpha", s)
-        return [(b * (alpha * s - alpha + 1) ** (d / (d - 2))) ** (-2 * i / d) for i in range(d // 2)], 1.0
+        return [
+            (b * (alpha * s - alpha + 1) ** (d / (d - 2))) ** (-2 * i / d) for i in range(d // 2)
+        ], 1.0
     if method == "llama3":  # wavelengths, as in Meta's code
         return [llama3_frequency(f, o, s, **extra) for f in plain], 1.0
     if method == "longrope":  # arXiv 2402.13753, eq. 2, and its code's temperature
         default = math.sqrt(1 + math.log(s) / math.log(o))
-        return [f / x for f, x in zip(plain, divisors(d, s), strict=True)], extra.get("attention_factor", default)
+        return [f / x for f, x in zip(plain, divisors(d, s), strict=True)], extra.get(
+            "attention_factor", default
+        )
     if method == "abf":  # arXiv 2310.05209, theorem 2
         theta = extra.get("rope_theta") or b ** math.log(s * o / (2 * math.pi), o / (2 * math.pi))
         return [theta ** (-2 * i / d) for i in range(d // 2)], 1.0
@@ -166,7 +189,9 @@ def paper_temperature(s: float, **extra: Any) -> float:
     return (0.1 * above * math.log(s) + 1) / (0.1 * below * math.log(s) + 1)
 
 
-def llama3_frequency(f: float, o: int, s: float, low_freq_factor: float = 1.0, high_freq_factor: float = 4.0) -> float:
+def llama3_frequency(
+    f: float, o: int, s: float, low_freq_factor: float = 1.0, high_freq_factor: float = 4.0
+) -> float:
     wavelength = 2 * math.pi / f
     if wavelength < o / high_freq_factor:
         return f
@@ -233,11 +258,17 @@ def test_settings_mean_what_they_mean_in_the_papers(method: str, extra: dict[str
 
 def test_far_corner_is_clamped_at_the_whole_head() -> None:
     table = ours(settings("yarn", 8.0), 64, 1e4, 131_072)
-    assert table.inv_freq[-1] > 1e4 ** (-62 / 64) / 8 * 1.5  # the slowest is not fully interpolated there
+    assert (
+        table.inv_freq[-1] > 1e4 ** (-62 / 64) / 8 * 1.5
+    )  # the slowest is not fully interpolated there
 
 
-@pytest.mark.parametrize(("method", "extra"), [*((m, {}) for m in METHODS_WITHOUT_A_FILE), *VARIANTS], ids=str)
-def test_written_parameters_build_the_same_table_in_a_real_rotary_module(method: str, extra: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("method", "extra"), [*((m, {}) for m in METHODS_WITHOUT_A_FILE), *VARIANTS], ids=str
+)
+def test_written_parameters_build_the_same_table_in_a_real_rotary_module(
+    method: str, extra: dict[str, Any]
+) -> None:
     for theta, dim, original, factor in SMALL:
         base = LlamaConfig(
             hidden_size=2 * dim,
@@ -248,24 +279,38 @@ def test_written_parameters_build_the_same_table_in_a_real_rotary_module(method:
         made = plan.make(settings(method, factor, dim, **extra), base, "base")
         module = LlamaRotaryEmbedding(plan.apply(made, base))
         wanted = made.inv_freq if made.resting_inv_freq is None else made.resting_inv_freq
-        assert module.inv_freq.tolist() == pytest.approx(wanted, rel=fp32(method, factor, extra), abs=0)
+        assert module.inv_freq.tolist() == pytest.approx(
+            wanted, rel=fp32(method, factor, extra), abs=0
+        )
         assert module.attention_scaling == pytest.approx(made.attention_factor, rel=1e-6)
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS_WITHOUT_A_FILE if m != "longrope"])
 def test_factor_one_changes_nothing(method: str) -> None:
-    same(ours(ROPE_CLASSES[method](factor=1.0), 64, 1e4, 4096), paper_table("none", 64, 1e4, 4096, 1.0, {}), 1e-12)
+    same(
+        ours(ROPE_CLASSES[method](factor=1.0), 64, 1e4, 4096),
+        paper_table("none", 64, 1e4, 4096, 1.0, {}),
+        1e-12,
+    )
 
 
 @pytest.mark.parametrize("factor", [1.5, 8.0, 64.0])
-def test_ntk_keeps_the_shortest_and_stretches_the_longest_wavelength_by_the_factor(factor: float) -> None:
-    table, base = ours(settings("ntk", factor), 64, 1e4, 4096), paper_table("none", 64, 1e4, 4096, 1.0, {})[0]
+def test_ntk_keeps_the_shortest_and_stretches_the_longest_wavelength_by_the_factor(
+    factor: float,
+) -> None:
+    table, base = (
+        ours(settings("ntk", factor), 64, 1e4, 4096),
+        paper_table("none", 64, 1e4, 4096, 1.0, {})[0],
+    )
     assert table.inv_freq[0] == base[0] == 1
     assert base[-1] / table.inv_freq[-1] == pytest.approx(factor, rel=1e-9)
 
 
 def test_yarn_keeps_fast_dimensions_and_divides_slow_ones() -> None:
-    table, base = ours(settings("yarn", 8.0), 64, 1e4, 4096), paper_table("none", 64, 1e4, 4096, 1.0, {})[0]
+    table, base = (
+        ours(settings("yarn", 8.0), 64, 1e4, 4096),
+        paper_table("none", 64, 1e4, 4096, 1.0, {})[0],
+    )
     turns = [4096 * f / (2 * math.pi) for f in base]
     kept = [i for i, t in enumerate(turns) if t > 32 * 1e4 ** (2 / 64)]
     divided = [i for i, t in enumerate(turns) if t < 1 / 1e4 ** (2 / 64)]
@@ -285,10 +330,16 @@ def test_solved_theta_keeps_the_critical_dimension() -> None:
 
 def test_a_table_from_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
     wanted = [0.9, 0.1, 0.02, 0.001]
-    (tmp_path / "t.json").write_text(json.dumps({"inv_freq": wanted, "attention_factor": 1.05, "factor": 4.0}))
+    (tmp_path / "t.json").write_text(
+        json.dumps({"inv_freq": wanted, "attention_factor": 1.05, "factor": 4.0})
+    )
     base = LlamaConfig(hidden_size=16, num_attention_heads=2, max_position_embeddings=256)
     made = plan.make(TableConfig(path=str(tmp_path / "t.json")), base, "base")
-    assert (made.inv_freq, made.attention_factor, made.max_position_embeddings) == (wanted, 1.05, 1024)
+    assert (made.inv_freq, made.attention_factor, made.max_position_embeddings) == (
+        wanted,
+        1.05,
+        1024,
+    )
     module = LlamaRotaryEmbedding(plan.apply(made, base))
     assert module.inv_freq.tolist() == pytest.approx(wanted, rel=1e-6)
     assert module.attention_scaling == pytest.approx(1.05)
@@ -309,26 +360,52 @@ def test_a_table_from_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
         *(
             (f'{{"inv_freq": [1.0, 0.1, 0.01, 0.001], {more}}}', said)
             for more, said in (
-                ('"attention_factor": 0', "its attention_factor must be a finite number above 0, not 0"),
-                ('"attention_factor": "x"', "its attention_factor must be a finite number above 0, not x"),
+                (
+                    '"attention_factor": 0',
+                    "its attention_factor must be a finite number above 0, not 0",
+                ),
+                (
+                    '"attention_factor": "x"',
+                    "its attention_factor must be a finite number above 0, not x",
+                ),
                 ('"attention_factor": [1]', "its attention_factor must be a finite number above 0"),
-                ('"attention_factor": NaN', "its attention_factor must be a finite number above 0, not nan"),
-                (f'"attention_factor": {"9" * 400}', "its attention_factor must be a finite number above 0"),
+                (
+                    '"attention_factor": NaN',
+                    "its attention_factor must be a finite number above 0, not nan",
+                ),
+                (
+                    f'"attention_factor": {"9" * 400}',
+                    "its attention_factor must be a finite number above 0",
+                ),
                 ('"factor": "four"', "its factor must be a finite number of at least 1, not four"),
                 ('"factor": 0.5', "its factor must be a finite number of at least 1, not 0.5"),
                 ('"factor": Infinity', "its factor must be a finite number of at least 1, not inf"),
                 ('"rope_parameters": [1]', "its rope_parameters must be a table of settings"),
-                ('"rope_parameters": {"rope_type": "yarn"}', "its rope_parameters must be a form that Ropewalk reads"),
-                ('"rope_parameters": {"rope_type": "foo", "rope_theta": 1e4}', "must be a form that Ropewalk reads"),
-                ('"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": "x"}', "must be a form that"),
+                (
+                    '"rope_parameters": {"rope_type": "yarn"}',
+                    "its rope_parameters must be a form that Ropewalk reads",
+                ),
+                (
+                    '"rope_parameters": {"rope_type": "foo", "rope_theta": 1e4}',
+                    "must be a form that Ropewalk reads",
+                ),
+                (
+                    '"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": "x"}',
+                    "must be a form that",
+                ),
                 ('"rope_theta": "x"', "its rope_theta must be a finite number above 0"),
-                ('"max_position_embeddings": "x"', "its max_position_embeddings must be a number of tokens"),
+                (
+                    '"max_position_embeddings": "x"',
+                    "its max_position_embeddings must be a number of tokens",
+                ),
                 ('"calibrated_on": 1', "its calibrated_on must be a list"),
             )
         ),
     ],
 )
-def test_a_file_that_is_no_table_for_this_model_is_refused(tmp_path: Path, text: str | None, said: str) -> None:
+def test_a_file_that_is_no_table_for_this_model_is_refused(
+    tmp_path: Path, text: str | None, said: str
+) -> None:
     if text is not None:
         (tmp_path / "t.json").write_text(text)
     base = LlamaConfig(hidden_size=16, num_attention_heads=2, max_position_embeddings=256)
@@ -346,22 +423,31 @@ def test_factors_of_a_wrong_count_are_refused() -> None:
 def test_a_target_length_and_a_factor_give_one_plan() -> None:
     base = LlamaConfig(hidden_size=64, num_attention_heads=2, max_position_embeddings=4096)
     by_factor, by_length = (
-        plan.make(c, base, "base") for c in (YarnConfig(factor=8.0), YarnConfig(target_length=32_768))
+        plan.make(c, base, "base")
+        for c in (YarnConfig(factor=8.0), YarnConfig(target_length=32_768))
     )
     assert by_factor == by_length
     assert plan.make(YarnConfig(factor=8.0, target_length=32_768), base, "base") == by_factor
-    with pytest.raises(ConfigError, match=r"factor is 8 and rope.target_length is 16384; .* leads to 32768"):
+    with pytest.raises(
+        ConfigError, match=r"factor is 8 and rope.target_length is 16384; .* leads to 32768"
+    ):
         plan.make(YarnConfig(factor=8.0, target_length=16_384), base, "base")
     with pytest.raises(ConfigError, match="target_length is 2048; the model already reads 4096"):
         plan.make(YarnConfig(target_length=2048), base, "base")
-    with pytest.raises(ConfigError, match="target_length is 4096; the model already reads 4096; it must be longer"):
+    with pytest.raises(
+        ConfigError, match="target_length is 4096; the model already reads 4096; it must be longer"
+    ):
         plan.make(YarnConfig(target_length=4096), base, "base")
 
 
 def small(theta: float = 1e4, window: int = 256, **words: Any) -> LlamaConfig:
     parameters = {"rope_type": "default", "rope_theta": theta}
     return LlamaConfig(
-        hidden_size=64, num_attention_heads=2, max_position_embeddings=window, rope_parameters=parameters, **words
+        hidden_size=64,
+        num_attention_heads=2,
+        max_position_embeddings=window,
+        rope_parameters=parameters,
+        **words,
     )
 
 
@@ -371,31 +457,49 @@ def from_file(folder: Path, content: dict[str, Any], **words: Any) -> TableConfi
 
 
 def test_nulls_in_a_file_are_as_if_absent(tmp_path: Path) -> None:
-    nulls = dict.fromkeys(("attention_factor", "factor", "rope_parameters", "max_position_embeddings"))
+    nulls = dict.fromkeys(
+        ("attention_factor", "factor", "rope_parameters", "max_position_embeddings")
+    )
     rope = from_file(tmp_path, {"inv_freq": [0.5**i for i in range(16)], **nulls}, factor=2.0)
     made = plan.make(rope, small(), "base")
-    assert (made.attention_factor, made.factor, made.rope_parameters["rope_type"]) == (1.0, 2.0, "longrope")
+    assert (made.attention_factor, made.factor, made.rope_parameters["rope_type"]) == (
+        1.0,
+        2.0,
+        "longrope",
+    )
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS_WITHOUT_A_FILE if m not in ("none", "dynamic")])
+@pytest.mark.parametrize(
+    "method", [m for m in METHODS_WITHOUT_A_FILE if m not in ("none", "dynamic")]
+)
 def test_a_written_plan_is_taken_by_its_own_model_only(method: str, tmp_path: Path) -> None:
     made = plan.make(settings(method, 4.0, 32), small(), "base")
     rope = from_file(tmp_path, made.json())
     assert plan.make(rope, small(), "base").hash == made.hash
     with pytest.raises(
-        ConfigError, match=r"was made for rope_theta 10000.0, the model has 500000; they must be the same"
+        ConfigError,
+        match=r"was made for rope_theta 10000.0, the model has 500000; they must be the same",
     ):
         plan.make(rope, small(theta=5e5), "base")
-    with pytest.raises(ConfigError, match=r"for original_max_position_embeddings 256, the model has 512; they must be"):
+    with pytest.raises(
+        ConfigError,
+        match=r"for original_max_position_embeddings 256, the model has 512; they must be",
+    ):
         plan.make(rope, small(window=512), "base")
 
 
 @pytest.mark.parametrize("method", ["yarn", "ntk", "longrope"])
 @pytest.mark.parametrize("key", ["inv_freq", "attention_factor"])
-def test_an_edited_table_beside_old_rope_parameters_is_refused(method: str, key: str, tmp_path: Path) -> None:
+def test_an_edited_table_beside_old_rope_parameters_is_refused(
+    method: str, key: str, tmp_path: Path
+) -> None:
     made = plan.make(settings(method, 4.0, 32), small(), "base").json()
-    edited = made[key] * 1.01 if key == "attention_factor" else [*made[key][:-1], made[key][-1] * 0.99]
-    with pytest.raises(ConfigError, match="mean another table than its inv_freq and attention_factor; .* remove"):
+    edited = (
+        made[key] * 1.01 if key == "attention_factor" else [*made[key][:-1], made[key][-1] * 0.99]
+    )
+    with pytest.raises(
+        ConfigError, match="mean another table than its inv_freq and attention_factor; .* remove"
+    ):
         plan.make(from_file(tmp_path, {**made, key: edited}), small(), "base")
     without = {k: v for k, v in made.items() if k != "rope_parameters"} | {key: edited}
     assert plan.make(from_file(tmp_path, without), small(), "base").json()[key] == edited
@@ -403,7 +507,11 @@ def test_an_edited_table_beside_old_rope_parameters_is_refused(method: str, key:
 
 def test_a_table_in_the_words_of_its_architecture_is_taken(tmp_path: Path) -> None:
     """Phi-3 takes LongRoPE's words only; heads with decoupled dimensions have the temperature in the softmax scale."""
-    words: dict[str, Any] = {"hidden_size": 64, "num_attention_heads": 2, "max_position_embeddings": 256}
+    words: dict[str, Any] = {
+        "hidden_size": 64,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 256,
+    }
     phi = Phi3Config(**words, original_max_position_embeddings=256, pad_token_id=0)
     deepseek = DeepseekV3Config(**words, qk_rope_head_dim=8, qk_nope_head_dim=24)
     for base in (phi, deepseek):
@@ -412,8 +520,13 @@ def test_a_table_in_the_words_of_its_architecture_is_taken(tmp_path: Path) -> No
 
 
 def test_a_table_for_a_shorter_window_is_refused(tmp_path: Path) -> None:
-    rope = from_file(tmp_path, {"inv_freq": [0.5**i for i in range(16)], "max_position_embeddings": 128})
-    with pytest.raises(ConfigError, match="its max_position_embeddings 128 must be at least the original window 256"):
+    rope = from_file(
+        tmp_path, {"inv_freq": [0.5**i for i in range(16)], "max_position_embeddings": 128}
+    )
+    with pytest.raises(
+        ConfigError,
+        match="its max_position_embeddings 128 must be at least the original window 256",
+    ):
         plan.make(rope, small(), "base")
 
 
@@ -421,7 +534,9 @@ def composed(rope: RopeConfig) -> Any:
     return SimpleNamespace(rope=rope)
 
 
-def test_other_methods_beside_a_table_take_the_factor_of_its_file(tmp_path: Path, monkeypatch: Any) -> None:
+def test_other_methods_beside_a_table_take_the_factor_of_its_file(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(stage.model, "base_config", lambda base: small())
     rope = from_file(tmp_path, plan.make(YarnConfig(factor=4.0), small(), "base").json())
     others = stage.others(composed(rope), Base(None), ["yarn", "none", "pi"])
@@ -434,7 +549,8 @@ def test_without_a_factor_no_method_can_be_compared(monkeypatch: Any) -> None:
     monkeypatch.setattr(stage.model, "base_config", lambda base: small())
     assert stage.others(composed(RopeConfig()), Base(None), ["none"])[0].factor == 1
     with pytest.raises(
-        ConfigError, match="--compare has yarn; it needs a factor, and rope=none has none; e.g. rope=pi"
+        ConfigError,
+        match="--compare has yarn; it needs a factor, and rope=none has none; e.g. rope=pi",
     ):
         stage.others(composed(RopeConfig()), Base(None), ["yarn"])
     with pytest.raises(ConfigError, match="rope.factor is not set; rope=yarn needs a factor"):

@@ -48,7 +48,9 @@ def alone(pieces):
     for piece in pieces:
         ids = torch.from_numpy(piece)[None]
         logits = models[len(piece) <= WINDOW](input_ids=ids).logits[0, :-1]
-        losses.append(F.cross_entropy(logits, ids[0, 1:], reduction="sum") if len(piece) > 1 else logits.sum())
+        losses.append(
+            F.cross_entropy(logits, ids[0, 1:], reduction="sum") if len(piece) > 1 else logits.sum()
+        )
     total = sum(losses)
     total.backward()
     short, long = (dict(models[kind].named_parameters()) for kind in (True, False))
@@ -73,7 +75,9 @@ def test_ranks_that_share_the_row_choose_by_the_documents_of_the_whole_row(plan)
     found, shared = ranks.run(2, mixed_rope_work.shared, plan, row)[0]
     assert found == pytest.approx(wanted, rel=1e-5)
     for name, gradient in gradients.items():
-        assert np.linalg.norm(shared[name] - gradient.numpy()) <= 1e-5 * gradient.norm().item(), name
+        assert np.linalg.norm(shared[name] - gradient.numpy()) <= 1e-5 * gradient.norm().item(), (
+            name
+        )
 
 
 def test_one_table_for_all_documents_is_another_loss(plan):
@@ -87,7 +91,9 @@ def test_validation_reads_with_the_plan_s_table_alone(plan):
     row, _ = packed(LENGTHS, LINE)
     mixed, one = ours(plan), ours(plan, mixed=False)
     training = float(mixed(**to_device(row), total=1).detach())
-    assert float(mixed.eval()(**to_device(row), total=1).detach()) == float(one(**to_device(row), total=1).detach())
+    assert float(mixed.eval()(**to_device(row), total=1).detach()) == float(
+        one(**to_device(row), total=1).detach()
+    )
     assert float(mixed.train()(**to_device(row), total=1).detach()) == training
 
 
@@ -121,7 +127,9 @@ def test_nothing_of_it_is_in_the_export_or_in_eval(plan):
 
 def test_a_plan_that_switches_by_length_itself_is_refused():
     plan = plan_of(DynamicConfig(factor=FACTOR))
-    with pytest.raises(ConfigError, match="train.mixed_windows is True; rope=dynamic switches its table"):
+    with pytest.raises(
+        ConfigError, match="train.mixed_windows is True; rope=dynamic switches its table"
+    ):
         mixed_windows.install(scaled(), plan)
 
 
@@ -129,7 +137,10 @@ def test_a_plan_that_switches_by_length_itself_is_refused():
     ("words", "said"),
     [
         (["rope=none", "rope.factor=null"], "rope=none has one table for all lengths"),
-        (["data.pose.target_length=8192"], "with data.pose.target_length 8192 short text stands for long text"),
+        (
+            ["data.pose.target_length=8192"],
+            "with data.pose.target_length 8192 short text stands for long text",
+        ),
     ],
 )
 def test_what_has_no_two_tables_is_refused(words, said):

@@ -34,23 +34,34 @@ def test_plain_rotary_base_is_accepted(config: Any, theta: float, window: int) -
 
 
 def llama(**settings: Any) -> LlamaConfig:
-    return LlamaConfig(hidden_size=64, num_attention_heads=2, max_position_embeddings=4096, **settings)
+    return LlamaConfig(
+        hidden_size=64, num_attention_heads=2, max_position_embeddings=4096, **settings
+    )
 
 
 def test_original_window_above_that_of_pretraining_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"original_max_position_embeddings is 8192; the model was trained at 4096"):
-        plan.make(YarnConfig(factor=2.0, original_max_position_embeddings=8192), llama(), "the-model")
+    with pytest.raises(
+        ConfigError,
+        match=r"original_max_position_embeddings is 8192; the model was trained at 4096",
+    ):
+        plan.make(
+            YarnConfig(factor=2.0, original_max_position_embeddings=8192), llama(), "the-model"
+        )
 
 
 def test_original_window_below_that_of_pretraining_is_taken() -> None:
-    made = plan.make(YarnConfig(factor=2.0, original_max_position_embeddings=1024), llama(), "the-model")
+    made = plan.make(
+        YarnConfig(factor=2.0, original_max_position_embeddings=1024), llama(), "the-model"
+    )
     assert (made.original_max_position_embeddings, made.max_position_embeddings) == (1024, 2048)
     assert made.rope_parameters["original_max_position_embeddings"] == 1024
 
 
 def test_old_form_of_the_theta_is_read() -> None:
     """Checkpoints of before transformers 5 have `rope_theta` at the top of config.json."""
-    old = LlamaConfig.from_dict({"rope_theta": 123_456.0, "hidden_size": 64, "num_attention_heads": 2})
+    old = LlamaConfig.from_dict(
+        {"rope_theta": 123_456.0, "hidden_size": 64, "num_attention_heads": 2}
+    )
     assert plan.make(PIConfig(factor=2.0), old, "the-model").rope_theta == 123_456.0
 
 
@@ -80,14 +91,29 @@ def test_plan_survives_rope_json(tmp_path: Path) -> None:
 
 
 def test_plan_has_the_keys_that_other_programs_read() -> None:
-    promised = {"method", "factor", "original_max_position_embeddings", "max_position_embeddings", "rope_theta"}
+    promised = {
+        "method",
+        "factor",
+        "original_max_position_embeddings",
+        "max_position_embeddings",
+        "rope_theta",
+    }
     promised |= {"inv_freq", "attention_factor", "rope_parameters", "hash", "schema"}
     assert promised <= set(plan.make(YarnConfig(factor=8.0), llama(), "the-model").json())
 
 
 def test_hash_tells_plans_apart_and_does_not_depend_on_the_name() -> None:
-    configs: list[RopeConfig] = [RopeConfig(), PIConfig(factor=2), NTKConfig(factor=2), YarnConfig(factor=2)]
-    configs += [YarnConfig(factor=4), YarnConfig(factor=2, attention_factor=1.0), YarnConfig(factor=2, beta_fast=16)]
+    configs: list[RopeConfig] = [
+        RopeConfig(),
+        PIConfig(factor=2),
+        NTKConfig(factor=2),
+        YarnConfig(factor=2),
+    ]
+    configs += [
+        YarnConfig(factor=4),
+        YarnConfig(factor=2, attention_factor=1.0),
+        YarnConfig(factor=2, beta_fast=16),
+    ]
     hashes = [plan.make(c, llama(), "one").hash for c in configs]
     assert len(set(hashes)) == len(configs)
     assert hashes == [plan.make(c, llama(), "two").hash for c in configs]
@@ -95,7 +121,12 @@ def test_hash_tells_plans_apart_and_does_not_depend_on_the_name() -> None:
 
 def test_unscaled_plan_is_that_of_the_base() -> None:
     made = plan.make(YarnConfig(factor=8.0), llama(), "the-model").unscaled
-    assert (made.method, made.factor, made.attention_factor, made.max_position_embeddings) == ("none", 1.0, 1.0, 4096)
+    assert (made.method, made.factor, made.attention_factor, made.max_position_embeddings) == (
+        "none",
+        1.0,
+        1.0,
+        4096,
+    )
     assert made.inv_freq == pytest.approx([10_000 ** (-2 * i / 32) for i in range(16)])
     assert made.rope_parameters == {"rope_type": "default", "rope_theta": 10_000.0}
 
@@ -115,5 +146,11 @@ def test_summary_counts_the_angles_that_were_never_seen() -> None:
     asked = [s * o / (2 * math.pi * raised ** (2 * i / d)) for i in range(d // 2)]
     beyond = sum(t < 1 and later > t * 1.001 for t, later in zip(seen, asked, strict=True))
     assert beyond > 2
-    for rope, count in ((NTKConfig(factor=s), beyond), (PIConfig(factor=s), 0), (YarnConfig(factor=s), 0)):
-        assert f"; {count} dimension(s) never came round" in table.summary(plan.make(rope, llama(), "m"))
+    for rope, count in (
+        (NTKConfig(factor=s), beyond),
+        (PIConfig(factor=s), 0),
+        (YarnConfig(factor=s), 0),
+    ):
+        assert f"; {count} dimension(s) never came round" in table.summary(
+            plan.make(rope, llama(), "m")
+        )

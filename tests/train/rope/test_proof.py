@@ -44,7 +44,9 @@ def refused(model: nn.Module, said: str, rope: RopePlan | None = None) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("rope", [RopeConfig(), PIConfig(factor=4.0), NTKConfig(factor=4.0), YarnConfig(factor=64.0)])
+@pytest.mark.parametrize(
+    "rope", [RopeConfig(), PIConfig(factor=4.0), NTKConfig(factor=4.0), YarnConfig(factor=64.0)]
+)
 def test_model_built_from_the_plan_passes(rope: RopeConfig) -> None:
     made = planned(rope)
     said = proof.prove(built(plan.apply(made, base())), made, "after construction")
@@ -60,14 +62,20 @@ def test_untruncated_ramp_at_a_large_factor_is_no_false_alarm() -> None:
         rope_parameters={"rope_type": "default", "rope_theta": 1e5},
     )
     made = plan.make(YarnConfig(factor=64.0, truncate=False), config, "tiny")
-    assert "hold the plan" in proof.prove(LlamaRotaryEmbedding(plan.apply(made, config)), made, "in the test")
+    assert "hold the plan" in proof.prove(
+        LlamaRotaryEmbedding(plan.apply(made, config)), made, "in the test"
+    )
 
 
 def test_config_changed_after_construction_is_caught() -> None:
     model = built(base())
     plan.apply(planned(), model.config)
     said = refused(model, rf"{WHERE}\.inv_freq\[\d+\] is .*; the plan has")
-    first = next(i for i, f in enumerate(planned().inv_freq) if f != pytest.approx(10_000 ** (-2 * i / 16), rel=1e-6))
+    first = next(
+        i
+        for i, f in enumerate(planned().inv_freq)
+        if f != pytest.approx(10_000 ** (-2 * i / 16), rel=1e-6)
+    )
     assert f"inv_freq[{first}]" in said and "was not built from the plan" in said
 
 
@@ -94,7 +102,8 @@ def test_table_in_bf16_is_caught_and_restored() -> None:
 
 
 @pytest.mark.parametrize(
-    "rope", [PIConfig(factor=8.0), NTKConfig(factor=8.0), Llama3Config(factor=8.0), YarnConfig(factor=8.0)]
+    "rope",
+    [PIConfig(factor=8.0), NTKConfig(factor=8.0), Llama3Config(factor=8.0), YarnConfig(factor=8.0)],
 )
 def test_a_lost_scaling_in_bf16_is_not_repaired_before_it_is_proved(rope: RopeConfig) -> None:
     """Putting the plan's table into whatever is there would prove itself."""
@@ -113,7 +122,10 @@ def test_a_layer_that_never_asks_for_its_kernel_is_named() -> None:
     """A fused attention that was patched in: what it does with positions cannot be seen."""
     model: Any = built()
     attention = model.model.layers[1].self_attn
-    attention.forward = lambda hidden_states, **words: (attention.o_proj(attention.q_proj(hidden_states)), None)
+    attention.forward = lambda hidden_states, **words: (
+        attention.o_proj(attention.q_proj(hidden_states)),
+        None,
+    )
     refused(model, r"layer\(s\) 1 did not ask for an attention kernel")
 
 
@@ -130,7 +142,9 @@ def test_rotation_in_another_layout_is_caught(monkeypatch: pytest.MonkeyPatch) -
     for both in (False, True):
 
         def mixed(q: Any, k: Any, cos: Any, sin: Any, *rest: Any, both: bool = both) -> Any:
-            return (neighbours(q, cos, sin) if both else real(q, k, cos, sin)[0]), neighbours(k, cos, sin)
+            return (neighbours(q, cos, sin) if both else real(q, k, cos, sin)[0]), neighbours(
+                k, cos, sin
+            )
 
         monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", mixed)
         refused(model, f"layer 0 rotates its {'query' if both else 'key'} otherwise than the plan")
@@ -152,7 +166,9 @@ def test_dropped_attention_factor_is_caught(wrong: float) -> None:
 def test_one_wrong_dimension_is_named(index: int) -> None:
     model: Any = built()
     model.model.rotary_emb.inv_freq[index] *= 1.0001
-    assert f"1 of {len(planned().inv_freq)} dimensions differ" in refused(model, rf"{WHERE}\.inv_freq\[{index}\]")
+    assert f"1 of {len(planned().inv_freq)} dimensions differ" in refused(
+        model, rf"{WHERE}\.inv_freq\[{index}\]"
+    )
 
 
 def test_table_of_another_size_is_caught() -> None:
@@ -191,8 +207,12 @@ def swapped(module: Any) -> Callable[..., Any]:
     return lambda x, position_ids: real(x, position_ids)[::-1]
 
 
-@pytest.mark.parametrize("broken", [positions_of_the_base, wrapped_positions, without_the_attention_factor, swapped])
-def test_module_that_ignores_its_table_is_caught(broken: Callable[[Any], Callable[..., Any]]) -> None:
+@pytest.mark.parametrize(
+    "broken", [positions_of_the_base, wrapped_positions, without_the_attention_factor, swapped]
+)
+def test_module_that_ignores_its_table_is_caught(
+    broken: Callable[[Any], Callable[..., Any]],
+) -> None:
     model: Any = built()
     model.model.rotary_emb.forward = broken(model.model.rotary_emb)
     refused(model, rf"{WHERE} gives another (cos|sin) at position \d+ than the plan")
@@ -231,11 +251,17 @@ def test_layer_that_is_given_another_rotation_is_named(layer: int) -> None:
     def forward(*args: Any, position_embeddings: Any, **words: Any) -> Any:
         x = words["hidden_states"]
         positions = torch.tensor([proof.probe.chosen_positions(planned())])
-        turned = stale(x, positions) if bool((position_embeddings[1] != 0).any()) else position_embeddings
+        turned = (
+            stale(x, positions)
+            if bool((position_embeddings[1] != 0).any())
+            else position_embeddings
+        )
         return real(*args, position_embeddings=turned, **words)
 
     attention.forward = forward
-    said = refused(model, rf"layer {layer} rotates its query otherwise than the plan, first in dimension \d")
+    said = refused(
+        model, rf"layer {layer} rotates its query otherwise than the plan, first in dimension \d"
+    )
     assert "does not reach it" in said
 
 
@@ -269,12 +295,19 @@ def test_adapter_merged_into_a_base_without_the_scaling_is_caught(tmp_path: Any)
     base().save_pretrained(tmp_path / "config")
     untouched = built(base())
     untouched.save_pretrained(tmp_path / "base")
-    trained = LlamaForCausalLM.from_pretrained(tmp_path / "base", config=plan.apply(planned(), base()))
-    adapter = peft.get_peft_model(trained, peft.LoraConfig(target_modules=["q_proj", "v_proj"], r=2))
+    trained = LlamaForCausalLM.from_pretrained(
+        tmp_path / "base", config=plan.apply(planned(), base())
+    )
+    adapter = peft.get_peft_model(
+        trained, peft.LoraConfig(target_modules=["q_proj", "v_proj"], r=2)
+    )
     adapter.save_pretrained(tmp_path / "adapter")
     kept = peft.PeftModel.from_pretrained(
-        LlamaForCausalLM.from_pretrained(tmp_path / "base", config=plan.apply(planned(), base())), tmp_path / "adapter"
+        LlamaForCausalLM.from_pretrained(tmp_path / "base", config=plan.apply(planned(), base())),
+        tmp_path / "adapter",
     ).merge_and_unload()
     assert "hold the plan" in proof.prove(kept, planned(), "after the merge")
-    lost = peft.PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "adapter")
+    lost = peft.PeftModel.from_pretrained(
+        LlamaForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "adapter"
+    )
     refused(lost.merge_and_unload(), rf"{WHERE}\.inv_freq\[\d\]")

@@ -17,7 +17,14 @@ from ropewalk.launch.config.compose import compose
 from ropewalk.train.zero.batch import batch_ramp
 
 WORLD, STEPS = 2, 6
-SIZES = [2, 6, 6, 4, 8, 8]  # sequences of each step: micro-steps of `ramp_work.RAMP` times the ranks
+SIZES = [
+    2,
+    6,
+    6,
+    4,
+    8,
+    8,
+]  # sequences of each step: micro-steps of `ramp_work.RAMP` times the ranks
 
 
 def alone(numbers: list[int]) -> tuple[float, dict[str, torch.Tensor]]:
@@ -27,7 +34,9 @@ def alone(numbers: list[int]) -> tuple[float, dict[str, torch.Tensor]]:
     for text in (text for number in numbers for text in rows.texts[number]):
         ids = torch.from_numpy(text)[None]
         losses.append(
-            F.cross_entropy(model(input_ids=ids, use_cache=False).logits[0, :-1], ids[0, 1:], reduction="sum")
+            F.cross_entropy(
+                model(input_ids=ids, use_cache=False).logits[0, :-1], ids[0, 1:], reduction="sum"
+            )
         )
         count += len(text) - 1
     loss = torch.stack(losses).sum() / count
@@ -50,7 +59,9 @@ def test_each_step_s_loss_and_gradient_are_those_of_one_process(found: Any, stag
         assert line["sequences"] == numbers and line["tokens"] == len(numbers) * 48
         assert line["loss"] == pytest.approx(loss, rel=1e-5)
         for name, gradient in gradients.items():
-            apart = np.linalg.norm(line["gradients"][name] - gradient.numpy()) / gradient.norm().item()
+            apart = (
+                np.linalg.norm(line["gradients"][name] - gradient.numpy()) / gradient.norm().item()
+            )
             assert apart <= 1e-5, (step, name)
 
 
@@ -73,7 +84,8 @@ def test_tokens_of_all_steps_and_micro_steps_of_each_size() -> None:
 def test_a_ramp_that_does_not_divide_by_the_ranks_is_refused() -> None:
     config = compose([*DEMO, "train.global_batch_tokens=8192", "train.batch_ramp=[[4, 12288]]"])
     with pytest.raises(
-        ConfigError, match=r"train.batch_ramp\[0\]\[1\] is 12288; it must be a multiple of 4096 tokens x 2 "
+        ConfigError,
+        match=r"train.batch_ramp\[0\]\[1\] is 12288; it must be a multiple of 4096 tokens x 2 ",
     ):
         batch_ramp(config, 2)
 

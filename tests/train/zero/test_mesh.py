@@ -14,7 +14,8 @@ def test_ranks_of_a_sequence_are_neighbours() -> None:
 
 def test_a_size_that_does_not_divide_is_refused_with_one_that_does() -> None:
     with pytest.raises(
-        AssertionError, match=r"train.sp_size is 2; it must divide the number of ranks, 3; set train.sp_size=1"
+        AssertionError,
+        match=r"train.sp_size is 2; it must divide the number of ranks, 3; set train.sp_size=1",
     ):
         ranks.run(3, ranks_work.places, 2)
 

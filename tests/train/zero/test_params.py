@@ -40,7 +40,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 
 def planned(**shape: Any) -> rope_plan.RopePlan:
-    return rope_plan.make(YarnConfig(method="yarn", factor=4.0), tiny_config(**shape), "in the test")
+    return rope_plan.make(
+        YarnConfig(method="yarn", factor=4.0), tiny_config(**shape), "in the test"
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -61,7 +63,9 @@ def test_random_weights_are_the_same_in_pieces_and_whole() -> None:
     two = ranks.run(2, pieces_work.weights, of_nothing, plan, three())[0]
     assert two["apart"] and not one["apart"]
     assert one["weights"].keys() == two["weights"].keys()
-    assert all(np.array_equal(two["weights"][name], tensor) for name, tensor in one["weights"].items())
+    assert all(
+        np.array_equal(two["weights"][name], tensor) for name, tensor in one["weights"].items()
+    )
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -75,7 +79,9 @@ def test_it_trains_as_a_whole_model_does_with_an_adapter_too(base: Base, rank: i
 def test_a_second_set_of_weights_near_by_changes_no_loss(base: Base) -> None:
     """hpZ: 4 ranks, 2 of a machine."""
     wanted = ranks.run(4, pieces_work.losses, base, planned(), three(), LoraConfig())[0]
-    found = ranks.run(4, pieces_work.losses, base, planned(), {**three(), "zero_hpz_size": 2}, LoraConfig())[0]
+    found = ranks.run(
+        4, pieces_work.losses, base, planned(), {**three(), "zero_hpz_size": 2}, LoraConfig()
+    )[0]
     assert found == wanted
 
 
@@ -88,7 +94,12 @@ def test_what_is_wrong_with_a_model_in_pieces_is_found(base: Base) -> None:
 
 def test_no_rank_holds_the_model_whole_while_it_is_made(tmp_path: Path) -> None:
     """Of 2 ranks; the first one reads the files, which it maps."""
-    shape = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6, "vocab_size": 4000}
+    shape = {
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 6,
+        "vocab_size": 4000,
+    }
     big = tiny_model(**shape)
     size = sum(p.numel() for p in big.parameters()) * 4 / 2**20
     big.save_pretrained(tmp_path)
