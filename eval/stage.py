@@ -39,9 +39,8 @@ def evaluate(config: Config, base: Base, plan: RopePlan, run_dir: Path) -> dict[
     results = {}
     for label, load in models_compared(config, base, plan, run_dir, dtype):
         model = load()
-        results[label] = suite.measure(
-            model.to("cuda" if torch.cuda.is_available() else "cpu"), exam, label
-        )  # type: ignore[arg-type]
+        model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
+        results[label] = suite.measure(model, exam, label)
         print(f"eval: {label} measured", flush=True)
         del model
         gc.collect()

@@ -5,6 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -157,11 +158,11 @@ class Writer(CheckpointEngine):
         """Files that are there already (DeepSpeed copies states from NVMe by itself): synced, and counted and hashed as ours are."""
         for path in (file for file in files if file.is_file()):
             self.asked.append(str(path.relative_to(folder)))
-            self.then(
-                lambda path=path: self.files.__setitem__(
-                    str(path.relative_to(folder)), counted(path)
-                )
-            )  # type: ignore[misc]
+            name = str(path.relative_to(folder))
+            self.then(partial(self._count, name, path))
+
+    def _count(self, name: str, path: Path) -> None:
+        self.files[name] = counted(path)
 
     def say_done(self, folder: Path, rank: int, flats: Any) -> None:
         """After the rank's files, a list of them with their hashes, of what was asked for, and of what lies where in them."""
