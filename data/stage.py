@@ -22,7 +22,7 @@ from ropewalk.data.mixing import offers as mixing_offers
 from ropewalk.data.mixing import shares
 from ropewalk.data.mixing.overlong import Candidates
 from ropewalk.data.planning import FORMAT, ledger, make
-from ropewalk.data.sources import Listed
+from ropewalk.data.sources import SourceListing
 from ropewalk.data.tokens import shards, store
 from ropewalk.data.tokens.boundaries import BoundaryTokens
 from ropewalk.data.tokens.encode import encode_with
@@ -164,7 +164,9 @@ def _texts(config: Config, inputs: Inputs) -> tuple[PreTrainedTokenizerBase, dic
     """The tokenizer and, made or not, the store of each text source."""
     cache, data = Path(config.cache_dir).expanduser(), config.data
     listed = {
-        name: sources.listed(s, name) for name, s in data.sources.items() if s.kind not in SYNTHETIC
+        name: sources.list_source(s, name)
+        for name, s in data.sources.items()
+        if s.kind not in SYNTHETIC
     }
     tokenizer = _tokenizer(config, inputs, listed)
     encode, size, found = encode_with(tokenizers.backend(tokenizer)), tokenizers.size(tokenizer), {}
@@ -176,7 +178,7 @@ def _texts(config: Config, inputs: Inputs) -> tuple[PreTrainedTokenizerBase, dic
 
 
 def _tokenizer(
-    config: Config, inputs: Inputs, listed: dict[str, Listed]
+    config: Config, inputs: Inputs, listed: dict[str, SourceListing]
 ) -> PreTrainedTokenizerBase:
     if inputs.tokenizer is None:
         return train_tokenizer.train_tokenizer(config, listed)

@@ -1,4 +1,4 @@
-"""The tokenizer of a base made from scratch: trained on the sources' training text, once for what decides it."""
+"""The tokenizer of a base made from scratch: trained on the sources' training text, then cached."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,38 +9,38 @@ from transformers import PreTrainedTokenizerBase
 from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.artifacts.manifest import run_shared
 from ropewalk.conf.schema import Config
-from ropewalk.data import sources
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.planning import FORMAT
-from ropewalk.data.sources import Document, Listed
+from ropewalk.data.sources import Document, SourceListing
 from ropewalk.data.tokens import store
 
 
-def train_tokenizer(config: Config, listed: dict[str, Listed]) -> PreTrainedTokenizerBase:
-    """From the cache, made where it is not there. `listed`: the text sources. Raises: DataError."""
+def train_tokenizer(config: Config, listings: dict[str, SourceListing]) -> PreTrainedTokenizerBase:
+    """Train on the text sources `listings`, or load from the cache. Raises: DataError."""
     assert config.model.scratch is not None
-    size = config.model.scratch.vocab_size
-    decides = {
+    vocab_size = config.model.scratch.vocab_size
+    cache_key = {
         "format": FORMAT,
-        "vocab_size": size,
+        "vocab_size": vocab_size,
         "heldout": config.data.heldout,
-        "sources": {n: at.identity() for n, at in listed.items()},
+        "sources": {name: listing.cache_key for name, listing in listings.items()},
     }
-    folder = Path(config.cache_dir).expanduser() / "tokenizers" / manifest.fingerprint(decides)[:16]
+    cache = Path(config.cache_dir).expanduser() / "tokenizers"
+    folder = cache / manifest.fingerprint(cache_key)[:16]
 
     def work(temporary: Path) -> dict[str, Any]:
-        tokenizers.save(tokenizers.train(_training_texts(config, listed), size), temporary)
+        texts = _training_texts(listings, config.data.heldout)
+        tokenizers.save(tokenizers.train(texts, vocab_size), temporary)
         return {}
 
-    print(run_shared("tokenizer", decides, folder, work)[1])
+    print(run_shared("tokenizer", cache_key, folder, work)[1])
     return tokenizers.load(str(folder))
 
 
-def _training_texts(config: Config, listed: dict[str, Listed]) -> Iterator[str]:
-    """Texts of every source but what is held out for eval."""
-    for name, at in listed.items():
-        for item in (
-            item for unit in at.units for item in sources.read(config.data.sources[name], at, unit)
-        ):
-            if isinstance(item, Document) and not store.is_heldout(item.id, config.data.heldout):
-                yield item.text
+def _training_texts(listings: dict[str, SourceListing], heldout: float) -> Iterator[str]:
+    """The text of every document that is not held out for eval."""
+    for listing in listings.values():
+        for unit in listing.units:
+            for item in listing.documents(unit):
+                if isinstance(item, Document) and not store.is_heldout(item.id, heldout):
+                    yield item.text

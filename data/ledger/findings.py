@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ropewalk.data.sources import OF_FILE
+from ropewalk.data.sources import FILE_PREFIX
 
 Json = Mapping[str, Any]
 NOTHING_LOST = ("empty", "no tokens")
@@ -182,7 +182,7 @@ def _lost_files(ledger: Json, limit: float) -> Iterator[str]:
         files = {
             reason: count
             for reason, count in (row.get("refused") or {}).items()
-            if reason.startswith(OF_FILE)
+            if reason.startswith(FILE_PREFIX)
         }
         if sum(files.values()) > limit:
             yield (
@@ -198,7 +198,9 @@ def _refused(ledger: Json, limit: float) -> Iterator[str]:
             for reason, count in (row.get("refused") or {}).items()
             if reason not in NOTHING_LOST
         }
-        refused = sum(count for reason, count in reasons.items() if not reason.startswith(OF_FILE))
+        refused = sum(
+            count for reason, count in reasons.items() if not reason.startswith(FILE_PREFIX)
+        )
         whole = refused + row["documents"]
         if (
             row["kind"] != "tree" and refused / max(whole, 1) > limit

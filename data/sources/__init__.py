@@ -1,7 +1,35 @@
-"""Sources -> units -> documents. What cannot be read is counted by its reason, never dropped in silence."""
+"""Source settings -> files -> units -> documents. What cannot be read is counted by its reason.
 
-from ropewalk.data.sources.listing import listed
-from ropewalk.data.sources.read import read
-from ropewalk.data.sources.units import ID_SEEN, OF_FILE, Document, Listed, Refusal, Unit
+    listing.py        a source's settings -> its files as units, and the documents of a unit
+    kinds.py          the table of file kinds: suffixes, reader, splitter; the kind of a file name
+    text.py           one document a file, or one document a folder of a source tree
+    html.py           the visible text of a page
+    jsonl.py          JSON rows, one a line
+    json_array.py     JSON rows in one array
+    parquet.py        Parquet tables
+    arrow.py          Arrow files and streams
+    tables.py         what Parquet and Arrow share
+    saved_dataset.py  the Arrow files of a folder that `save_to_disk` wrote
+    hub.py            a dataset of the Hugging Face Hub, streamed
+    columns.py        a row -> a document
+    local.py          files of this machine
+    remote.py         files behind a URL, by fsspec
+    globs.py          shell patterns over paths
+    units.py          the records that all of these share
 
-__all__ = ["ID_SEEN", "OF_FILE", "Document", "Listed", "Refusal", "Unit", "listed", "read"]
+To add a file kind: write a file with `documents(location, name, unit, columns)` as in html.py, add
+its row to `kinds.FILE_KINDS`, and its name to `FILES` or `TABLES` in conf/sources.py.
+"""
+
+from ropewalk.data.sources.listing import SourceListing, list_source
+from ropewalk.data.sources.units import FILE_PREFIX, REPEATED_ID, Document, Refusal, Unit
+
+__all__ = [
+    "FILE_PREFIX",
+    "REPEATED_ID",
+    "Document",
+    "Refusal",
+    "SourceListing",
+    "Unit",
+    "list_source",
+]

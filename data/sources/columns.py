@@ -8,22 +8,21 @@ from ropewalk.conf import sources
 from ropewalk.conf.sources import SourceConfig
 from ropewalk.data.sources.units import Document, Refusal
 
-NOT_UTF8 = object()  # in the place of a value whose bytes are no text
+NOT_UTF8 = object()  # replaces a value whose bytes are not UTF-8
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns make the text, and which the id."""
+    """The columns that make the text, and the column of the id."""
 
-    parts: tuple[tuple[str, str | None], ...]  # text, and the column after it
+    parts: tuple[tuple[str, str | None], ...]  # literal text, and the column after it
     id_key: str | None = None
 
     @classmethod
     def of(cls, source: SourceConfig) -> "Columns":
-        parts = (
-            [("", source.text_key)] if source.template is None else sources.parts(source.template)
-        )
-        return cls(tuple(parts), source.id_key)
+        if source.template is None:
+            return cls((("", source.text_key),), source.id_key)
+        return cls(tuple(sources.parts(source.template)), source.id_key)
 
     @property
     def texts(self) -> list[str]:
@@ -31,35 +30,36 @@ class Columns:
 
     @property
     def names(self) -> list[str]:
-        """Each column that is read, once."""
-        return list(
-            dict.fromkeys([*self.texts, *([self.id_key] if self.id_key is not None else [])])
-        )
+        """Every column that is read, once."""
+        ids = [] if self.id_key is None else [self.id_key]
+        return list(dict.fromkeys([*self.texts, *ids]))
 
     def document(self, row: Any, where: str) -> Document | Refusal:
-        """The document of a row, whose id is `where` unless a column says it."""
+        """The document of a row; its id is `where` unless there is an id column."""
         values: Mapping[str, Any] = row if isinstance(row, dict) else {}
         for key in self.names:
-            if wrong := _wrong(values.get(key), key, (str,) if key in self.texts else (str, int)):
-                return Refusal(where, wrong)
+            types = (str,) if key in self.texts else (str, int)
+            if problem := _problem(values.get(key), key, types):
+                return Refusal(where, problem)
         text = "".join(
-            before + ("" if column is None else values[column]) for before, column in self.parts
+            literal + ("" if column is None else values[column]) for literal, column in self.parts
         )
         return Document(where if self.id_key is None else str(values[self.id_key]), text)
 
 
-def _wrong(value: Any, key: str, kinds: tuple[type, ...]) -> str | None:
-    if value is None or value == "" and int in kinds:
+def _problem(value: Any, key: str, types: tuple[type, ...]) -> str | None:
+    is_id = int in types
+    if value is None or (value == "" and is_id):
         return f"no {key}"
     if value is NOT_UTF8:
         return "not UTF-8"
-    if isinstance(value, kinds) and not isinstance(value, bool):
+    if isinstance(value, types) and not isinstance(value, bool):
         return None
-    return f"{key} is not text" if int not in kinds else f"{key} is not an id"
+    return f"{key} is not an id" if is_id else f"{key} is not text"
 
 
 def usable(item: Document | Refusal) -> Document | Refusal:
-    """A document that can be tokenised and written; else why not."""
+    """The document if it can be tokenized and stored, else its refusal."""
     if isinstance(item, Refusal):
         return item
     if not item.text.strip():

@@ -1,39 +1,60 @@
-"""The visible text of a page, as a browser's `innerText` gives it without its style sheets. Pure.
+"""HTML pages as documents: the visible text, as a browser's `innerText` gives it without CSS.
 
-Paragraphs are lines with an empty one between, other blocks are lines, cells are parted by tabs; entities are characters.
+An empty line separates paragraphs, other blocks begin a new line, a tab separates table cells, and
+entities become characters.
 """
 
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 
+from ropewalk.data.sources import text
+from ropewalk.data.sources.columns import Columns
+from ropewalk.data.sources.units import Document, Location, Refusal, Unit
+
 _BLOCKS = {
-    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dialog", "dir", "div", "dl", "dt",
-    "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hgroup", "hr", "html",
-    "legend", "li", "listing", "main", "menu", "nav", "ol", "optgroup", "option", "p", "pre", "section", "summary", "table",
-    "tbody", "tfoot", "thead", "tr", "ul",
+    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details",
+    "dialog", "dir", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form",
+    "h1", "h2", "h3", "h4", "h5", "h6", "header", "hgroup", "hr", "html", "legend", "li",
+    "listing", "main", "menu", "nav", "ol", "optgroup", "option", "p", "pre", "section",
+    "summary", "table", "tbody", "tfoot", "thead", "tr", "ul",
 }  # fmt: skip
-_UNSEEN = {
-    "script", "style", "template", "noscript", "title", "iframe", "noframes", "noembed", "audio", "video", "canvas", "object",
-    "datalist",
+_HIDDEN = {
+    "script", "style", "template", "noscript", "title", "iframe", "noframes", "noembed", "audio",
+    "video", "canvas", "object", "datalist",
 }  # fmt: skip
 _VOID = {
-    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr",
+    "area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source",
+    "track", "wbr",
 }  # fmt: skip
 _PRE = {"pre", "listing", "textarea"}
-_SPACE = re.compile(r"[ \t\n\f]+")  # what HTML calls white space: a no-break space is none
+_SPACE = re.compile(r"[ \t\n\f]+")  # HTML's white space, which has no no-break space
 
 
-class Unclosed(ValueError):
-    """An element that is not shown has no end: all that follows it would be lost."""
+class UnclosedError(ValueError):
+    """A hidden element has no end tag, so the text after it would be lost."""
 
 
-def visible(page: str) -> str:
-    """Raises: Unclosed with the element's name."""
+def documents(
+    location: Location, name: str, _unit: Unit, _columns: Columns
+) -> Iterator[Document | Refusal]:
+    """The visible text of the page as one document."""
+    page = text.decode(location, name)
+    if isinstance(page, Document):
+        try:
+            page = Document(name, visible_text(page.text))
+        except UnclosedError as error:
+            page = Refusal(name, f"unclosed <{error}>")
+    yield page
+
+
+def visible_text(page: str) -> str:
+    """Raises: UnclosedError with the element's name."""
     reader = _Reader(convert_charrefs=True)
     reader.feed(page.replace("\r\n", "\n").replace("\r", "\n"))
     reader.close()
-    if reader.unseen:
-        raise Unclosed(reader.unseen[0])
+    if reader.hidden:
+        raise UnclosedError(reader.hidden[0])
     return "".join(reader.text).strip("\n").rstrip(" \t\n")
 
 
@@ -41,36 +62,32 @@ class _Reader(HTMLParser):
     def reset(self) -> None:
         super().reset()
         self.text: list[str] = []
-        self.unseen: list[
-            str
-        ] = []  # one name, as often as the element that hides is nested in itself
+        self.hidden: list[str] = []  # the hidden element's name, once a level of nesting in itself
         self.breaks = 0  # newlines before the next text
         self.pre = 0
         self.pre_begins = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if (
-            self.unseen[:1] == ["p"] and tag in _BLOCKS
-        ):  # a block ends a paragraph that has no end of its own
-            self.unseen.clear()
-        if self.unseen:
-            self.unseen += [tag] if tag == self.unseen[0] else []
-        elif tag in _UNSEEN or ("hidden" in dict(attrs) and tag not in _VOID):
-            self.unseen.append(tag)
+        if self.hidden[:1] == ["p"] and tag in _BLOCKS:  # a block ends an open paragraph
+            self.hidden.clear()
+        if self.hidden:
+            self.hidden += [tag] if tag == self.hidden[0] else []
+        elif tag in _HIDDEN or ("hidden" in dict(attrs) and tag not in _VOID):
+            self.hidden.append(tag)
         else:
             self._border(tag)
             self.pre += tag in _PRE
             self.pre_begins = tag in _PRE
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """`<script src="x"/>` is whole, as its author means it."""
-        if not self.unseen:
+        """`<script src="x"/>` has no content, as its author means it."""
+        if not self.hidden:
             self._border(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        if self.unseen:
-            if tag == self.unseen[0]:
-                self.unseen.pop()
+        if self.hidden:
+            if tag == self.hidden[0]:
+                self.hidden.pop()
             return
         if tag in _PRE and self.pre:
             self.pre -= 1
@@ -79,15 +96,15 @@ class _Reader(HTMLParser):
         self._border(tag)
 
     def handle_data(self, data: str) -> None:
-        if self.unseen:
+        if self.hidden:
             return
         if self.pre:
             self._put(data.removeprefix("\n") if self.pre_begins else data)
             self.pre_begins = False
             return
-        words = _SPACE.sub(" ", data)
+        line = _SPACE.sub(" ", data)
         line_begins = self.breaks or not self.text or self.text[-1][-1:] in (" ", "\n", "\t")
-        self._put(words.lstrip(" ") if line_begins else words)
+        self._put(line.lstrip(" ") if line_begins else line)
 
     def _border(self, tag: str) -> None:
         if tag in _BLOCKS or tag == "br":

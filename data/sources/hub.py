@@ -1,30 +1,34 @@
-"""A dataset by its name on a hub, or a folder that `datasets` understands: streamed, a shard of it a unit."""
+"""A dataset of the Hugging Face Hub, or a folder that `datasets` loads: one unit a shard."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.sources import SourceConfig
 from ropewalk.data.sources import units
 from ropewalk.data.sources.columns import Columns
+from ropewalk.data.sources.remote import summary
 from ropewalk.data.sources.units import Document, Refusal, Unit
+
+if TYPE_CHECKING:
+    from datasets import IterableDataset
 
 
 @dataclass(frozen=True)
-class Hub:
-    """One split at one commit."""
+class HubSplit:
+    """One split of a dataset at one commit."""
 
     path: str
     config: str | None
     split: str
     revision: str | None
-    key: str  # the setting that holds it, for messages
+    key: str  # the setting that names it, for messages
 
 
-def find(source: SourceConfig, key: str) -> tuple[Hub, list[Unit], Any]:
-    """The dataset, its shards, and which commit or times its files are of. Raises: DataError."""
+def list_split(source: SourceConfig, key: str) -> tuple[HubSplit, list[Unit], list[list[str]]]:
+    """The split, its shards, and the commits or times of its files. Raises: DataError."""
     import datasets
 
     assert source.path is not None, key
@@ -32,41 +36,39 @@ def find(source: SourceConfig, key: str) -> tuple[Hub, list[Unit], Any]:
         builder = datasets.load_dataset_builder(
             source.path, name=source.config, revision=source.revision
         )
-    except (
-        Exception
-    ) as error:  # of the hub, of the network, of the folder: each has errors of its own
+    except Exception as error:  # the hub, the network and the folder raise their own errors
         raise DataError(
-            f"{key}.path is {source.path}; kind hub needs a dataset that can be loaded; {_line(error)}"
+            f"{key}.path is {source.path}; kind hub needs a dataset that can be loaded; "
+            f"{summary(error)}"
         ) from error
     files = builder.config.data_files or {}
-    place = Hub(source.path, source.config, _split(source, key, list(files)), source.revision, key)
-    origin = [list(map(str, stamp)) for stamp in files[place.split].origin_metadata]
+    name = _split_name(source, key, [str(name) for name in files])
+    origin = [[str(value) for value in stamp] for stamp in files[name].origin_metadata]
     commits = {stamp[1] for stamp in origin if len(stamp) == 2}
-    if len(commits) == 1:
-        place = Hub(place.path, place.config, place.split, commits.pop(), key)
-    count, known = (
-        _opened(place, Columns.of(source)).num_shards,
-        (builder.info.splits or {}).get(place.split),
-    )
-    size = known.num_bytes // count if known and known.num_bytes else units.UNIT_BYTES
-    return place, [Unit((place.split,), size, shard, shard + 1) for shard in range(count)], origin
+    revision = commits.pop() if len(commits) == 1 else source.revision
+    split = HubSplit(source.path, source.config, name, revision, key)
+    count = _stream(split, Columns.of(source)).num_shards
+    info = (builder.info.splits or {}).get(name)
+    size = info.num_bytes // count if info and info.num_bytes else units.UNIT_BYTES
+    return split, [Unit((name,), size, shard, shard + 1) for shard in range(count)], origin
 
 
-def _split(source: SourceConfig, key: str, names: list[str]) -> str:
-    names = [str(name) for name in names]
+def _split_name(source: SourceConfig, key: str, names: list[str]) -> str:
     if source.split in names:
         return str(source.split)
     if source.split is None and len(names) == 1:
         return names[0]
     raise DataError(
-        f"{key}.split is {source.split or 'not set'}; the dataset has {', '.join(names) or 'no split'}; set it to one of them"
+        f"{key}.split is {source.split or 'not set'}; "
+        f"the dataset has {', '.join(names) or 'no split'}; set it to one of them"
     )
 
 
-def documents(place: Hub, unit: Unit, columns: Columns) -> Iterator[Document | Refusal]:
-    """The rows of a shard; a document's id is its split, shard and row. Raises: DataError where the stream breaks off."""
+def documents(split: HubSplit, unit: Unit, columns: Columns) -> Iterator[Document | Refusal]:
+    """The rows of a shard; an id is split, shard and row. Raises: DataError when it breaks off."""
     shard = unit.start
-    rows = iter(_opened(place, columns).shard(_opened(place, columns).num_shards, shard))
+    stream = _stream(split, columns)
+    rows = iter(stream.shard(stream.num_shards, shard))
     row = 0
     while True:
         try:
@@ -75,38 +77,40 @@ def documents(place: Hub, unit: Unit, columns: Columns) -> Iterator[Document | R
             return
         except Exception as error:
             raise DataError(
-                f"{place.key}.path is {place.path}; shard {shard} of {place.split} broke off at row {row} ({_line(error)}); "
-                "run again, or correct the dataset"
+                f"{split.key}.path is {split.path}; shard {shard} of {split.split} broke off at "
+                f"row {row} ({summary(error)}); run again, or correct the dataset"
             ) from error
-        yield columns.document(values, f"{place.split}/{shard}:{row}")
+        yield columns.document(values, f"{split.split}/{shard}:{row}")
         row += 1
 
 
 @lru_cache(maxsize=8)
-def _opened(place: Hub, columns: Columns) -> Any:
-    """The streamed split with the columns that are read: others, such as images, are not decoded. Raises: DataError."""
+def _stream(split: HubSplit, columns: Columns) -> "IterableDataset":
+    """The split with only the columns that are read, so that no image is decoded.
+
+    Raises: DataError.
+    """
     import datasets
 
     try:
-        found = datasets.load_dataset(
-            place.path,
-            name=place.config,
-            split=place.split,
-            revision=place.revision,
+        stream: Any = datasets.load_dataset(
+            split.path,
+            name=split.config,
+            split=split.split,
+            revision=split.revision,
             streaming=True,
         )
     except Exception as error:
         raise DataError(
-            f"{place.key}.path is {place.path}; its split {place.split} could not be opened; {_line(error)}"
+            f"{split.key}.path is {split.path}; its split {split.split} could not be opened; "
+            f"{summary(error)}"
         ) from error
-    names = found.column_names
-    if missing := [key for key in columns.names if names is not None and key not in names]:
+    names = stream.column_names
+    if names is None:
+        return stream  # type: ignore[no-any-return]
+    if missing := [key for key in columns.names if key not in names]:
         raise DataError(
-            f"{place.key} reads column {', '.join(missing)}; the dataset has {', '.join(names)}; "
+            f"{split.key} reads column {', '.join(missing)}; the dataset has {', '.join(names)}; "
             "set text_key, template or id_key to what it has"
         )
-    return found if names is None else found.select_columns(columns.names)
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return stream.select_columns(columns.names)  # type: ignore[no-any-return]

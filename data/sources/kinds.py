@@ -1,79 +1,94 @@
-"""Which reader a file is for, by its name. Pure."""
+"""The table of file kinds, and the kind that the names of a source's files point to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
+from typing import NamedTuple
 
-from ropewalk.data.sources.units import ends
+from ropewalk.conf.sources import FILES, TABLES
+from ropewalk.data.sources import arrow, html, jsonl, parquet, text
+from ropewalk.data.sources.columns import Columns
+from ropewalk.data.sources.units import Document, Location, Refusal, Unit, has_suffix
 
-_PACKED = ("", ".gz", ".zst")
-_ROWS = tuple(form + packed for form in (".jsonl", ".ndjson") for packed in _PACKED)
-JSON = tuple(
-    f".json{packed}" for packed in _PACKED
-)  # rows by themselves; among code they are its settings
-_SURE = {
-    "arrow": (".arrow",),
-    "jsonl": _ROWS,
-    "parquet": (".parquet",),
-    "html": (".html", ".htm"),
-    "text": (".txt", ".md", ".rst"),
+
+class FileKind(NamedTuple):
+    """How files of a kind are read, recognised and split."""
+
+    documents: Callable[[Location, str, Unit, Columns], Iterator[Document | Refusal]]
+    suffixes: tuple[str, ...]
+    split: Callable[[Location, str, int], list[Unit]] | None = None
+    """Splits a file larger than a unit; None: files stay whole."""
+
+
+FILE_KINDS = {
+    "arrow": FileKind(arrow.documents, (".arrow",), arrow.split),
+    "jsonl": FileKind(jsonl.documents, jsonl.SUFFIXES, jsonl.split),
+    "parquet": FileKind(parquet.documents, (".parquet",), parquet.split),
+    "html": FileKind(html.documents, (".html", ".htm")),
+    "text": FileKind(text.documents, (".txt", ".md", ".rst")),
 }
-_TEXTS = (*_SURE["html"], *_SURE["text"])
-_ENDS = {**_SURE, "jsonl": (*_ROWS, *JSON)}
-_TABLES = ("arrow", "jsonl", "parquet")
-_NO_ROWS = {  # what `datasets` and models keep beside their data
+_TEXT_SUFFIXES = tuple(s for kind in FILE_KINDS if kind in FILES for s in FILE_KINDS[kind].suffixes)
+_NOT_ROWS = {  # what `datasets` and models keep beside their data
     "config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json",
 }  # fmt: skip
-_NO_KIND = {  # the way out -> suffixes that no kind reads
+_UNREADABLE = {  # the way out -> suffixes that no kind reads
     "write its text as jsonl or parquet": (
-        ".csv", ".tsv", ".xlsx", ".xls", ".ods", ".pkl", ".pickle", ".npy", ".npz", ".h5", ".hdf5", ".feather", ".orc", ".avro",
-        ".sqlite", ".db", ".bin", ".idx", ".safetensors", ".pt", ".pth", ".ckpt", ".gguf",
+        ".csv", ".tsv", ".xlsx", ".xls", ".ods", ".pkl", ".pickle", ".npy", ".npz", ".h5",
+        ".hdf5", ".feather", ".orc", ".avro", ".sqlite", ".db", ".bin", ".idx", ".safetensors",
+        ".pt", ".pth", ".ckpt", ".gguf",
     ),
     "write its text as .txt files or jsonl": (
         ".pdf", ".ps", ".djvu", ".doc", ".docx", ".odt", ".rtf", ".pptx", ".epub", ".mobi",
     ),
     "unpack it": (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".lz4", ".7z", ".rar"),
 }  # fmt: skip
-_WAY_OUT = {suffix: way_out for way_out, suffixes in _NO_KIND.items() for suffix in suffixes}
+_WAY_OUT = {suffix: way_out for way_out, suffixes in _UNREADABLE.items() for suffix in suffixes}
 
 
-def read_by(kind: str, name: str) -> bool:
-    """Whether a kind that is no tree takes this file of a folder."""
-    return ends(name, _ENDS[kind]) and not (kind == "jsonl" and name.split("/")[-1] in _NO_ROWS)
+def is_read_by(kind: str, name: str) -> bool:
+    """Whether a file of a folder is read by this file kind."""
+    if kind == "jsonl" and name.split("/")[-1] in _NOT_ROWS:
+        return False
+    return has_suffix(name, _suffixes_read_by(kind))
 
 
-def named(names: Sequence[str], alone: bool) -> list[str]:
-    """The kinds that the names of a source's files speak for; none: a tree, or a text where the file is `alone`."""
+def kinds_of(names: Sequence[str], single_file: bool) -> list[str]:
+    """The file kinds that names point to; empty: a tree, or a text for a `single_file`."""
     names = _without_readme(names)
-    found = [
-        kind for kind, suffixes in _SURE.items() if any(ends(name, suffixes) for name in names)
+    kinds = [
+        kind
+        for kind, file_kind in FILE_KINDS.items()
+        if any(has_suffix(name, file_kind.suffixes) for name in names)
     ]
-    if not set(found).isdisjoint(_TABLES):
-        return found
-    if names and all(ends(name, JSON) for name in names):
+    if any(kind in TABLES for kind in kinds):
+        return kinds
+    if names and all(has_suffix(name, jsonl.JSON_SUFFIXES) for name in names):
         return ["jsonl"]
-    return found if alone or all(ends(name, _TEXTS) for name in names) else []
+    all_text = all(has_suffix(name, _TEXT_SUFFIXES) for name in names)
+    return kinds if single_file or all_text else []
 
 
-def unread(names: Sequence[str]) -> tuple[str, str] | None:
-    """A suffix that no kind reads, and the way out, where the source holds nothing else but JSON: among code it is a tree's."""
-    first = None
-    for name in (name for name in _without_readme(names) if not ends(name, JSON)):
-        if (found := _no_kind(name)) is None:
-            return None
-        first = first or found
-    return first
+def unreadable_suffix(names: Sequence[str]) -> tuple[str, str] | None:
+    """A suffix that no kind reads and the way out, when all files but JSON have such suffixes.
+
+    Next to any other file the source is a tree, which reads every file.
+    """
+    names = [n for n in _without_readme(names) if not has_suffix(n, jsonl.JSON_SUFFIXES)]
+    suffixes = [_unreadable(name) for name in names]
+    return suffixes[0] if suffixes and None not in suffixes else None
 
 
-def _no_kind(name: str) -> tuple[str, str] | None:
-    known, suffix = (
-        any(ends(name, suffixes) for suffixes in _ENDS.values()),
-        PurePath(name.split("?")[0]).suffix.lower(),
-    )
-    return None if known or suffix not in _WAY_OUT else (suffix, _WAY_OUT[suffix])
+def _unreadable(name: str) -> tuple[str, str] | None:
+    suffix = PurePath(name.split("?")[0]).suffix.lower()
+    if suffix not in _WAY_OUT or any(is_read_by(kind, name) for kind in FILE_KINDS):
+        return None
+    return suffix, _WAY_OUT[suffix]
+
+
+def _suffixes_read_by(kind: str) -> tuple[str, ...]:
+    return FILE_KINDS[kind].suffixes + (jsonl.JSON_SUFFIXES if kind == "jsonl" else ())
 
 
 def _without_readme(names: Sequence[str]) -> Sequence[str]:
-    """It tells of the data and is none of it, unless it is all there is."""
-    return [
-        name for name in names if not name.split("/")[-1].lower().startswith(("readme", "license"))
-    ] or names
+    """READMEs and licenses describe the data; they count only when there is no other file."""
+    data = [n for n in names if not n.split("/")[-1].lower().startswith(("readme", "license"))]
+    return data or names

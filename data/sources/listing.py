@@ -1,133 +1,168 @@
-"""From a source's settings to what is there: its kind, its files, and units that are read by themselves."""
+"""From a source's settings to its kind, its files as units, and the documents of a unit."""
 
 from collections.abc import Iterator, Set
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ropewalk.conf import sources
 from ropewalk.conf.errors import DataError
-from ropewalk.conf.sources import SourceConfig
-from ropewalk.data.sources import (
-    globs,
-    hub,
-    jsonl,
-    kinds,
-    local,
-    remote,
-    saved,
-    tables,
-    texts,
-    units,
+from ropewalk.conf.sources import TABLES, SourceConfig
+from ropewalk.data.sources import globs, hub, kinds, local, remote, saved_dataset, text, units
+from ropewalk.data.sources.columns import Columns, usable
+from ropewalk.data.sources.hub import HubSplit
+from ropewalk.data.sources.kinds import FILE_KINDS
+from ropewalk.data.sources.units import (
+    FILE_PREFIX,
+    Document,
+    File,
+    Location,
+    PathMatch,
+    Refusal,
+    Unit,
 )
-from ropewalk.data.sources.units import File, Found, Listed, Unit
 
-_PARTS = {"arrow": tables.cut_arrow, "jsonl": jsonl.cut, "parquet": tables.cut_parquet}
-_NO_SOURCE = {  # folders of a source tree that hold no text of its own
-    "test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib-dynload", "node_modules",
+_SKIPPED_FOLDERS = {  # folders of a source tree without prose of their own
+    "test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib-dynload",
+    "node_modules",
 }  # fmt: skip
 
 
-def listed(source: SourceConfig, name: str) -> Listed:
-    """A source as it lies there now. Raises: DataError for one that is not there, is empty, or is not what its settings say."""
-    key = f"data.sources.{name}"
+@dataclass(frozen=True)
+class SourceListing:
+    """A source's files when it was listed. Picklable: any unit can be read in any process."""
+
+    kind: str
+    location: Location | HubSplit
+    units: list[Unit]  # in input order
+    columns: Columns
+    cache_key: dict[str, Any]
+    """Plain values that the documents depend on: reading settings, file names, sizes and stamps;
+    not where the files lie."""
+
+    def documents(self, unit: Unit) -> Iterator[Document | Refusal]:
+        """The unit's documents in input order, with a Refusal in place of each unusable one.
+
+        The units give the same documents together however they are spread over processes.
+        Raises: DataError when a remote location breaks off.
+        """
+        return map(usable, self._items(unit))
+
+    def _items(self, unit: Unit) -> Iterator[Document | Refusal]:
+        location = self.location
+        if isinstance(location, HubSplit):
+            yield from hub.documents(location, unit, self.columns)
+        elif self.kind == "tree":
+            yield from text.tree_documents(location, unit)
+        else:
+            for name in unit.files:
+                refusal = text.refused(location, name)
+                if refusal is None:
+                    yield from FILE_KINDS[self.kind].documents(location, name, unit, self.columns)
+                elif self.kind in TABLES:
+                    yield replace(refusal, reason=FILE_PREFIX + refusal.reason)
+                else:
+                    yield refusal
+
+
+def list_source(source: SourceConfig, name: str) -> SourceListing:
+    """List a source. Raises: DataError when it is missing, empty, or contradicts its settings."""
+    key, columns = f"data.sources.{name}", Columns.of(source)
     if source.kind == "hub":
-        place, parts, origin = hub.find(source, key)
-        return Listed(
-            "hub", place, parts, {**_choices(source, "hub"), "split": place.split, "files": origin}
-        )
-    found = _find(source, key, _NO_SOURCE if source.kind in ("auto", "tree") else frozenset())
-    kind = _kind(source, found, key)
-    if (
-        source.kind == "auto" and kind != "tree" and found.how == "folder"
-    ):  # a folder `test` of rows holds rows
-        found = _find(source, key, frozenset())
-    if wrong := list(sources.misplaced(source, kind, key)):
-        raise DataError("\n".join(wrong))
-    files = _files(source, kind, key, found)
+        split, shards, origin = hub.list_split(source, key)
+        cache_key = {**_reading(source, "hub"), "split": split.split, "files": origin}
+        return SourceListing("hub", split, shards, columns, cache_key)
+    match = _find(source, key, _SKIPPED_FOLDERS if source.kind in ("auto", "tree") else frozenset())
+    kind = _kind(source, match, key)
+    if source.kind == "auto" and kind != "tree" and match.form == "folder":
+        match = _find(source, key, frozenset())  # in a folder `test` of rows there are rows
+    if problems := list(sources.misplaced(source, kind, key)):
+        raise DataError("\n".join(problems))
+    files = _files(source, kind, key, match)
     if not files:
         raise DataError(
-            f"{key}.path is {source.path}; it holds no file for kind {kind}; correct the path, kind or pattern"
+            f"{key}.path is {source.path}; it holds no file for kind {kind}; "
+            "correct the path, kind or pattern"
         )
-    for line in remote.unnoticed(files, f"{key}.path"):
+    for line in remote.untracked_changes(files, f"{key}.path"):
         print(line)
-    identity = {
-        **_choices(source, kind),
-        "files": [[file.name, file.size, file.stamp] for file in files],
-    }
-    return Listed(kind, found.place, units.grouped(_cut(kind, found.place, files)), identity)
+    cache_key = {**_reading(source, kind), "files": [[f.name, f.size, f.stamp] for f in files]}
+    split_files = units.group_units(_split(kind, match.location, files))
+    return SourceListing(kind, match.location, split_files, columns, cache_key)
 
 
-def _choices(source: SourceConfig, kind: str) -> dict[str, Any]:
-    """What the settings say of reading, where the kind reads it."""
-    keys = [
-        *(("text_key", "template", "id_key") if kind in sources.TABLES else ()),
-        *(("config",) * (kind == "hub")),
-    ]
-    return {
-        "kind": kind,
-        **{key: value for key in keys if (value := getattr(source, key)) is not None},
-    }
+def _reading(source: SourceConfig, kind: str) -> dict[str, Any]:
+    """The kind, and the settings that its reader reads."""
+    keys = ["text_key", "template", "id_key"] if kind in TABLES else []
+    keys += ["config"] if kind == "hub" else []
+    values = {key: getattr(source, key) for key in keys}
+    return {"kind": kind, **{key: value for key, value in values.items() if value is not None}}
 
 
-def _find(source: SourceConfig, key: str, without: Set[str]) -> Found:
+def _find(source: SourceConfig, key: str, skip_folders: Set[str]) -> PathMatch:
     path = (source.path or "").removeprefix("file://").removeprefix("local://")
     if "://" in path:
-        found = remote.find(path, f"{key}.path", without)
+        match = remote.find(path, f"{key}.path", skip_folders)
     else:
-        found = local.find(path, without, source.follow_links)
-    if not found.how:
+        match = local.find(path, skip_folders, source.follow_links)
+    if match.form == "nothing":
         raise DataError(
-            f"{key}.path is {source.path}; it must be an existing file or folder, a glob or a URL; correct the path, or for a "
-            f"dataset on the hub set {key}.kind=hub"
+            f"{key}.path is {source.path}; it must be an existing file or folder, a glob or a URL; "
+            f"correct the path, or for a dataset of the Hugging Face Hub set {key}.kind=hub"
         )
-    if found.how == "glob" and not found.files:
+    if match.form == "glob" and not match.files:
         raise DataError(f"{key}.path is {source.path}; no file matches it; correct the glob")
-    return found
+    return match
 
 
-def _kind(source: SourceConfig, found: Found, key: str) -> str:
-    """The reader of a source; `auto` looks at the names. Raises: DataError when two kinds lie in one folder."""
+def _kind(source: SourceConfig, match: PathMatch, key: str) -> str:
+    """The kind as set, or for `auto` by file names. Raises: DataError for a folder of two kinds."""
     if source.kind != "auto":
         return source.kind
     if source.path == local.STDLIB:
         return "tree"
-    names = [file.name for file in found.files if not file.folder and _wanted(source, file)]
-    if unread := kinds.unread(names):
-        suffix, way_out = unread
-        chosen = "" if found.how == "file" else f" and {key}.pattern=*{suffix}"
+    single_file = match.form == "file"
+    names = [file.name for file in match.files if not file.folder and _is_selected(source, file)]
+    if unreadable := kinds.unreadable_suffix(names):
+        suffix, way_out = unreadable
+        pattern = "" if single_file else f" and {key}.pattern=*{suffix}"
         raise DataError(
-            f"{key}.kind is auto; {source.path} holds {suffix}, which no kind reads; {way_out}, or set {key}.kind=text{chosen} "
-            "to take it as it is"
+            f"{key}.kind is auto; {source.path} holds {suffix}, which no kind reads; {way_out}, "
+            f"or set {key}.kind=text{pattern} to take it as it is"
         )
-    speak = kinds.named(names, alone=found.how == "file")
-    if len(speak) > 1:
+    candidates = kinds.kinds_of(names, single_file)
+    if len(candidates) > 1:
         raise DataError(
-            f"{key}.kind is auto; {source.path} holds {' and '.join(speak)}; set {key}.kind to one of them"
+            f"{key}.kind is auto; {source.path} holds {' and '.join(candidates)}; "
+            f"set {key}.kind to one of them"
         )
-    return speak[0] if speak else ("text" if found.how == "file" else "tree")
+    return (candidates or ["text" if single_file else "tree"])[0]
 
 
-def _files(source: SourceConfig, kind: str, key: str, found: Found) -> list[File]:
-    """Those that the kind reads. A link to a folder is kept, to be refused by name."""
-    if found.how == "file":
-        return found.files
-    files = saved.chosen(source, key, found.place, found.files) if kind == "arrow" else found.files
-    if kind != "tree" and source.pattern is None and found.how == "folder":
-        return [file for file in files if file.folder or kinds.read_by(kind, file.name)]
-    return [file for file in files if file.folder or _wanted(source, file)]
+def _files(source: SourceConfig, kind: str, key: str, match: PathMatch) -> list[File]:
+    """The files that the kind reads. A link to a folder stays, to be refused by name."""
+    if match.form == "file":
+        return match.files
+    files = match.files
+    if kind == "arrow":
+        files = saved_dataset.data_files(source, key, match.location, files)
+    if kind != "tree" and source.pattern is None and match.form == "folder":
+        return [file for file in files if file.folder or kinds.is_read_by(kind, file.name)]
+    return [file for file in files if file.folder or _is_selected(source, file)]
 
 
-def _wanted(source: SourceConfig, file: File) -> bool:
+def _is_selected(source: SourceConfig, file: File) -> bool:
     pattern = source.pattern or ("*.py" if source.path == local.STDLIB else "*")
     return globs.matches(file.name if "/" in pattern else file.name.split("/")[-1], pattern)
 
 
-def _cut(kind: str, place: Any, files: list[File]) -> Iterator[Unit]:
-    """Units of at least a file's part or a whole tree, in input order. Borders depend on the files alone."""
+def _split(kind: str, location: Location, files: list[File]) -> Iterator[Unit]:
+    """Units in input order: a tree, a file or a part of one. They depend on the files alone."""
     if kind == "tree":
-        yield from texts.cut_trees(files)
+        yield from text.split_trees(files)
         return
+    split = FILE_KINDS[kind].split
     for file in files:
-        if kind in _PARTS and file.size > units.UNIT_BYTES and place.refusal(file.name) is None:
-            yield from _PARTS[kind](place, file.name, file.size)
+        if split and file.size > units.UNIT_BYTES and location.refusal(file.name) is None:
+            yield from split(location, file.name, file.size)
         else:
             yield Unit((file.name,), file.size)

@@ -1,5 +1,8 @@
-"""A source on this machine's disks. Links are read where they stay inside the source's folder, and else told, unless the settings
-name the link itself or say to follow."""
+"""A source on this machine's disks.
+
+A link is read when it stays inside the source's folder, when the settings name the link itself, or
+with `follow_links`; any other link is refused and counted.
+"""
 
 import hashlib
 import os
@@ -8,16 +11,16 @@ import sysconfig
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 
 from ropewalk.conf.errors import DataError
 from ropewalk.data.sources import globs
-from ropewalk.data.sources.units import File, Found
+from ropewalk.data.sources.units import File, PathMatch
 
 STDLIB = "python:stdlib"
-_EDGE = 64 << 10  # bytes at either end of a file
+_EDGE_BYTES = 64 << 10  # hashed at either end of a file
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,12 @@ class Local:
     def open(self, name: str) -> BinaryIO:
         return (self.base / name).open("rb")
 
-    def arrow(self, name: str) -> Any:
-        """For Arrow's readers: mapped, so that what is passed over is not read."""
+    def open_arrow(self, name: str) -> pa.NativeFile:
+        """Memory-mapped, so that skipped parts are not read."""
         return pa.memory_map(str(self.base / name))
 
     def refusal(self, name: str) -> str | None:
-        """Why a path is not read, if so."""
+        """Why a path is not read; None when it is read."""
         path = self.base / name
         try:
             name.encode()
@@ -41,87 +44,89 @@ class Local:
                 return "link leaves the folder" + ("" if path.is_dir() else " (see follow_links)")
         except UnicodeEncodeError:
             return "file name is not UTF-8"
-        except (OSError, RuntimeError):  # RuntimeError: a loop, before Python 3.13
+        except (OSError, RuntimeError):  # RuntimeError: a loop of links, before Python 3.13
             return "unreadable"
         if path.is_dir():
             return "link to a folder"
-        return (
-            "not a regular file" if path.exists() and not path.is_file() else None
-        )  # a pipe would wait for ever
+        if path.exists() and not path.is_file():  # opening a pipe would block
+            return "not a regular file"
+        return None
 
 
-def find(address: str, without: Set[str], follow_links: bool = False) -> Found:
-    """What a path, a folder (without those of these names in it) or a glob holds. Raises: DataError for a locked folder."""
+def find(address: str, skip_folders: Set[str], follow_links: bool = False) -> PathMatch:
+    """The files of a path, of a folder without `skip_folders`, or of a glob.
+
+    Raises: DataError for a folder without read permission.
+    """
     path = Path(sysconfig.get_paths()["stdlib"] if address == STDLIB else address).expanduser()
     if path.is_dir():
-        place = Local(path, follow_links)
-        return Found(place, "folder", _files(place, "**", without))
+        location = Local(path, follow_links)
+        return PathMatch(location, "folder", _files(location, "**", skip_folders))
     if path.exists() or path.is_symlink():
-        place = Local(
-            path.parent, follow_links=True
-        )  # the settings name the link, so they mean what it leads to
-        return Found(place, "file", [_file(place, path)])
+        location = Local(path.parent, follow_links=True)  # the settings name the link itself
+        return PathMatch(location, "file", [_file(location, path)])
     if not globs.is_glob(address):
-        return Found(Local(path.parent), "", [])
+        return PathMatch(Local(path.parent), "nothing", [])
     base, glob = globs.split(str(path))
-    place = Local(Path(base), follow_links)
-    return Found(place, "glob", _files(place, glob, frozenset()))
+    location = Local(Path(base), follow_links)
+    return PathMatch(location, "glob", _files(location, glob, frozenset()))
 
 
-def _files(place: Local, glob: str, without: Set[str]) -> list[File]:
-    return sorted(
-        (_file(place, path) for path in _walk(place.base, glob, without)),
-        key=lambda file: file.name,
-    )
+def _files(location: Local, glob: str, skip_folders: Set[str]) -> list[File]:
+    files = [_file(location, path) for path in _walk(location.base, glob, skip_folders)]
+    return sorted(files, key=lambda file: file.name)
 
 
-def _file(place: Local, path: Path) -> File:
-    name = path.relative_to(place.base).as_posix()
+def _file(location: Local, path: Path) -> File:
+    name = path.relative_to(location.base).as_posix()
     try:
-        found = path.stat()
-    except OSError:  # a link to nowhere, or in a loop: refused when it is read
+        status = path.stat()
+    except OSError:  # a broken link or a loop of links: refused when it is read
         return File(name, 0, None)
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         return File(name, 0, None, folder=True)
-    if path.is_symlink() and place.refusal(name):  # what is not read decides nothing
+    if path.is_symlink() and location.refusal(name):  # a file that is not read needs no stamp
         return File(name, 0, None)
-    return File(name, found.st_size, _stamp(path, found))
+    return File(name, status.st_size, _stamp(path, status))
 
 
-def _stamp(path: Path, found: os.stat_result) -> int | str:
-    """When a file was changed, nanoseconds. Whole seconds may be a made time: archives under SOURCE_DATE_EPOCH, image layers and
-    package stores give one to all their files, and another text of the same size would pass for the old one. Then the file's ends
-    are looked at too."""
-    if found.st_mtime_ns % 1_000_000_000 or not stat.S_ISREG(found.st_mode):
-        return found.st_mtime_ns
+def _stamp(path: Path, status: os.stat_result) -> int | str:
+    """The modification time in nanoseconds, with a hash of the file's ends for whole seconds.
+
+    Archives under SOURCE_DATE_EPOCH, image layers and package stores give all their files one time
+    of whole seconds, so another text of the same size would pass for the old one.
+    """
+    if status.st_mtime_ns % 1_000_000_000 or not stat.S_ISREG(status.st_mode):
+        return status.st_mtime_ns
     try:
         with path.open("rb") as file:
-            digest = hashlib.blake2b(file.read(_EDGE), digest_size=16)
-            file.seek(max(_EDGE, found.st_size - _EDGE))
-            digest.update(file.read(_EDGE))
+            digest = hashlib.blake2b(file.read(_EDGE_BYTES), digest_size=16)
+            file.seek(max(_EDGE_BYTES, status.st_size - _EDGE_BYTES))
+            digest.update(file.read(_EDGE_BYTES))
     except OSError:  # refused when it is read
-        return found.st_mtime_ns
-    return f"{found.st_mtime_ns} {digest.hexdigest()}"
+        return status.st_mtime_ns
+    return f"{status.st_mtime_ns} {digest.hexdigest()}"
 
 
-def _walk(base: Path, glob: str, without: Set[str]) -> Iterator[Path]:
-    """Files that match, and links to folders, which are not followed (no loops) but told. Raises: DataError for a folder
-    that is locked."""
+def _walk(base: Path, glob: str, skip_folders: Set[str]) -> Iterator[Path]:
+    """Files that match, and links to folders, which are not followed because of loops.
 
-    def locked(error: OSError) -> None:
+    Raises: DataError for a folder without read permission.
+    """
+
+    def refuse_locked(error: OSError) -> None:
         name = Path(error.filename).relative_to(base).as_posix()
         raise DataError(
-            f"folder {name} is locked; every folder of a source must be readable; change its rights or move it"
+            f"folder {name} is locked; every folder of a source must be readable; "
+            "change its rights or move it"
         )
 
-    for folder, folders, names in os.walk(base, onerror=locked if base.is_dir() else None):
-        here = Path(folder)
-        inside = [here / f for f in folders if not f.startswith(".") and f not in without]
-        wanted = [
-            path for path in inside if globs.may_hold(path.relative_to(base).as_posix(), glob)
-        ]
-        folders[:] = sorted(path.name for path in wanted)
-        yield from (path for path in wanted if path.is_symlink())
-        for path in (here / n for n in names if not n.startswith(".")):
+    for folder, folders, names in os.walk(base, onerror=refuse_locked if base.is_dir() else None):
+        parent = Path(folder)
+        visible = [parent / f for f in folders if not f.startswith(".") and f not in skip_folders]
+        walked = [p for p in visible if globs.may_contain(p.relative_to(base).as_posix(), glob)]
+        folders[:] = sorted(path.name for path in walked)
+        yield from (path for path in walked if path.is_symlink())
+        for path in (parent / name for name in names if not name.startswith(".")):
             if globs.matches(path.relative_to(base).as_posix(), glob):
                 yield path

@@ -1,67 +1,83 @@
-"""A source behind a URL, read through fsspec. What breaks off stops the run: it may be whole the next time."""
+"""A source behind a URL, read through fsspec. A broken connection stops the run."""
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+import pyarrow as pa
 
 from ropewalk.conf.errors import DataError
 from ropewalk.data.sources import globs
-from ropewalk.data.sources.units import File, Found
+from ropewalk.data.sources.units import File, PathMatch
 
-# in what each filesystem says of a file: what names the content, wherever it lies; what changes with it, at one URL
-_NAMES = ("blob_id", "checksum", "md5Hash", "content_hash", "Content-MD5", "Digest")
-_CHANGES = ("ETag", "etag", "LastModified", "last_modified", "Last-Modified", "mtime", "created")
-_HEAD = 1 << 20  # bytes that are read where nothing of this is said
-_BEGINS = "begins "
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+# fields of a filesystem's file info: a digest of the content; a version of the content at one URL
+_DIGEST_FIELDS = ("blob_id", "checksum", "md5Hash", "content_hash", "Content-MD5", "Digest")
+_VERSION_FIELDS = (
+    "ETag",
+    "etag",
+    "LastModified",
+    "last_modified",
+    "Last-Modified",
+    "mtime",
+    "created",
+)
+_HEAD_BYTES = 1 << 20  # hashed when the info has none of these fields
+_HEAD_ONLY = "begins "
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Remote:
     url: str  # of the folder
     key: str  # the setting that holds it, for messages
-    query: str = ""  # what an http URL asks for (?...), often a signature: no part of a name, for names are kept
+    query: str = ""  # of an http URL, often a signature, so it is kept out of file names
 
-    def at(self, name: str) -> str:
+    def url_of(self, name: str) -> str:
         return f"{self.url}/{name}{self.query}"
 
     def open(self, name: str) -> BinaryIO:
-        file = _Whole(self, name)
-        return io.BufferedReader(file, 1 << 20)  # type: ignore[return-value]
+        return io.BufferedReader(_RemoteFile(self, name), 1 << 20)
 
-    def arrow(self, name: str) -> Any:
-        import pyarrow as pa
-
+    def open_arrow(self, name: str) -> pa.NativeFile:
         return pa.PythonFile(self.open(name), "r")
 
     def refusal(self, name: str) -> str | None:
-        """Why a path is not read, if so."""
+        """Why a path is not read; None when it is read."""
         return "path leaves the folder" if ".." in name.split("/") else None
 
 
-class _Whole(io.RawIOBase):
-    """A file that is read to its end or stops the run: no error of a network is taken for damaged data."""
+class _RemoteFile(io.RawIOBase):
+    """A file whose network errors become DataError, so that none is taken for damaged data."""
 
-    def __init__(self, place: Remote, name: str) -> None:
-        self.place, self.file_name, url = place, name, place.at(name)
-        self.file: Any = self._try(lambda: filesystem(url, place.key).open(url, "rb"))
+    file: Any = None  # `close` also runs when opening failed
 
-    def _try(self, work: Any, *args: Any) -> Any:
+    def __init__(self, location: Remote, name: str) -> None:
+        self.location = location
+        self.file_name = name
+        url = location.url_of(name)
+        self.file = self._try(lambda: filesystem(url, location.key).open(url, "rb"))
+
+    def _try(self, work: Callable[[], T]) -> T:
         try:
-            return work(*args)
+            return work()
         except DataError:
             raise
-        except Exception as error:  # each filesystem has errors of its own
+        except Exception as error:  # each filesystem raises its own errors
             raise DataError(
-                f"{self.place.key} is {self.place.url}; {self.file_name} could not be read to its end "
-                f"({_line(error)}); run again, or leave the file out by pattern"
+                f"{self.location.key} is {self.location.url}; {self.file_name} could not be read "
+                f"to its end ({summary(error)}); run again, or leave the file out by pattern"
             ) from error
 
     def readinto(self, buffer: Any) -> int:
-        found = self._try(self.file.read, len(buffer))
-        buffer[: len(found)] = found
-        return len(found)
+        content = self._try(lambda: self.file.read(len(buffer)))
+        buffer[: len(content)] = content
+        return len(content)
 
     def readable(self) -> bool:
         return True
@@ -70,18 +86,18 @@ class _Whole(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return int(self._try(self.file.seek, offset, whence))
+        return int(self._try(lambda: self.file.seek(offset, whence)))
 
     def tell(self) -> int:
-        return int(self._try(self.file.tell))
+        return int(self._try(lambda: self.file.tell()))
 
     def close(self) -> None:
-        if not self.closed and getattr(self, "file", None) is not None:
+        if not self.closed and self.file is not None:
             self.file.close()
         super().close()
 
 
-def filesystem(url: str, key: str) -> Any:
+def filesystem(url: str, key: str) -> "AbstractFileSystem":
     """The filesystem of a URL. Raises: DataError that names the package to install."""
     from fsspec.core import url_to_fs
 
@@ -89,105 +105,112 @@ def filesystem(url: str, key: str) -> Any:
         return url_to_fs(url)[0]
     except (ImportError, ValueError) as error:  # ValueError: a protocol that fsspec does not know
         raise DataError(
-            f"{key} is {url}; it needs a package that reads such URLs; {_line(error)}"
+            f"{key} is {url}; it needs a package that reads such URLs; {summary(error)}"
         ) from error
 
 
-def find(url: str, key: str, without: Set[str]) -> Found:
-    """What a URL of a file, a folder (without those of these names in it) or a glob leads to. Raises: DataError."""
+def find(url: str, key: str, skip_folders: Set[str]) -> PathMatch:
+    """The files of a URL: a file, a folder without `skip_folders`, or a glob. Raises: DataError."""
     files = filesystem(url, key)
     try:
         if files.isfile(url):
-            place, name = _one(url, key)
-            return Found(place, "file", [_file(place, name, files.info(url))])
+            location, name = _split_url(url, key)
+            return PathMatch(location, "file", [_file(location, name, files.info(url))])
         if not globs.is_glob(url) or files.exists(url):
-            place = Remote(url.rstrip("/"), key)
-            found = _files(files, place, "**", without)
-            return Found(place, "folder" if found else "", found)
+            location = Remote(url.rstrip("/"), key)
+            matches = _files(files, location, "**", skip_folders)
+            return PathMatch(location, "folder" if matches else "nothing", matches)
         base, glob = globs.split(url)
-        return Found(Remote(base, key), "glob", _files(files, Remote(base, key), glob, frozenset()))
+        location = Remote(base, key)
+        return PathMatch(location, "glob", _files(files, location, glob, frozenset()))
     except DataError:
         raise
-    except Exception as error:  # each filesystem has errors of its own
+    except Exception as error:  # each filesystem raises its own errors
         raise DataError(
-            f"{key} is {url}; it could not be listed ({_line(error)}); correct the URL, or see to its credentials"
+            f"{key} is {url}; it could not be listed ({summary(error)}); "
+            "correct the URL, or see to its credentials"
         ) from error
 
 
-def _one(url: str, key: str) -> tuple[Remote, str]:
-    """The place and the name of a single file."""
+def _split_url(url: str, key: str) -> tuple[Remote, str]:
+    """The location and the name of a single file."""
     path, mark, query = url.partition("?") if url.startswith("http") else (url, "", "")
     base, name = path.rsplit("/", 1)
     return Remote(base, key, mark + query), name
 
 
-def unnoticed(files: Sequence[File], key: str) -> Iterator[str]:
-    """A line where a file may change and nothing would tell."""
-    names = [file.name for file in files if str(file.stamp).startswith(_BEGINS)]
+def untracked_changes(files: Sequence[File], key: str) -> Iterator[str]:
+    """A warning when the server gives no field from which a changed file can be recognised."""
+    names = [file.name for file in files if str(file.stamp).startswith(_HEAD_ONLY)]
     if names:
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
         yield (
-            f"{key}: the server tells no time, tag or digest of {names[0].split('?')[0]}{f' and {len(names) - 1} more' * (len(names) > 1)}; "
-            "a change past the first megabyte that leaves the size would not be noticed; give a file that changes another name"
+            f"{key}: the server gives no time, tag or digest of {names[0].split('?')[0]}{others}; "
+            "a change past the first megabyte that leaves the size would not be noticed; "
+            "give a file that changes another name"
         )
 
 
-def _files(files: Any, place: Remote, glob: str, without: Set[str]) -> list[File]:
-    root = files._strip_protocol(place.url).rstrip("/")
+def _files(
+    files: "AbstractFileSystem", location: Remote, glob: str, skip_folders: Set[str]
+) -> list[File]:
+    root = files._strip_protocol(location.url).rstrip("/")
+    depth = None if "**" in glob else glob.count("/") + 1
     try:
-        found = files.find(
-            root, maxdepth=None if "**" in glob else glob.count("/") + 1, detail=True
-        )
+        paths = files.find(root, maxdepth=depth, detail=True)
     except FileNotFoundError:
         return []
-    named = {path.removeprefix(root).lstrip("/"): (path, info) for path, info in found.items()}
+    infos = {path.removeprefix(root).lstrip("/"): (path, info) for path, info in paths.items()}
     return [
-        _file(place, name, info if info.get("size") is not None else files.info(path))
-        for name, (path, info) in sorted(named.items())
-        if globs.matches(name, glob) and not _left_out(name.split("/"), without)
+        _file(location, name, info if info.get("size") is not None else files.info(path))
+        for name, (path, info) in sorted(infos.items())
+        if globs.matches(name, glob) and not _is_skipped(name.split("/"), skip_folders)
     ]
 
 
-def _left_out(parts: list[str], without: Set[str]) -> bool:
+def _is_skipped(parts: list[str], skip_folders: Set[str]) -> bool:
     hidden = any(part.startswith(".") and part != ".." for part in parts)
-    return hidden or not without.isdisjoint(parts[:-1])
+    return hidden or not skip_folders.isdisjoint(parts[:-1])
 
 
-def _file(place: Remote, name: str, info: dict[str, Any]) -> File:
-    """A server that sends no parts (`partial`) is read from the start: no size, so no ranges."""
+def _file(location: Remote, name: str, info: dict[str, Any]) -> File:
+    """Size 0, so no ranges, when the server cannot send parts of a file (`partial`)."""
     size = 0 if info.get("partial") is False else int(info.get("size") or 0)
-    return File(name, size, None if place.refusal(name) else _stamp(place, name, info))
+    return File(name, size, None if location.refusal(name) else _stamp(location, name, info))
 
 
-def _stamp(place: Remote, name: str, info: dict[str, Any]) -> str:
-    """What names the content; else what changes with it and the URL, for two servers may say the same of two texts."""
-    web = (
-        "http" in place.url.split("://")[0]
-    )  # an ETag is a version of the URL there, in a bucket a digest of the content
-    if said := _said(info, (*_NAMES, *(() if web else ("ETag",)))):
-        return said
-    changes = _said(info, _CHANGES)
-    if changes is None:
-        with place.open(name) as file:
-            head = file.read(_HEAD + 1)
+def _stamp(location: Remote, name: str, info: dict[str, Any]) -> str:
+    """A digest of the content; else a version with the URL, since two servers may share a version.
+
+    An ETag is a version of the URL over http, and a digest of the content in a bucket.
+    """
+    http = "http" in location.url.split("://")[0]
+    digest = _first_of(info, _DIGEST_FIELDS if http else (*_DIGEST_FIELDS, "ETag"))
+    if digest:
+        return digest
+    version = _first_of(info, _VERSION_FIELDS)
+    if version is None:
+        with location.open(name) as file:
+            head = file.read(_HEAD_BYTES + 1)
         digest = hashlib.blake2b(head, digest_size=16).hexdigest()
-        if len(head) <= _HEAD:
+        if len(head) <= _HEAD_BYTES:
             return f"content {digest}"
-        changes = f"{_BEGINS}{digest}, {info.get('size')} bytes"
-    return f"{changes} at {_hashed(place.at(name))}"
+        version = f"{_HEAD_ONLY}{digest}, {info.get('size')} bytes"
+    return f"{version} at {_url_hash(location.url_of(name))}"
 
 
-def _said(info: dict[str, Any], keys: tuple[str, ...]) -> str | None:
-    return next((str(info[key]) for key in keys if info.get(key) is not None), None)
+def _first_of(info: dict[str, Any], fields: tuple[str, ...]) -> str | None:
+    return next((str(info[field]) for field in fields if info.get(field) is not None), None)
 
 
-def _hashed(url: str) -> str:
-    """A URL that can be kept: what it asks for may be a secret, and who asks is no part of it."""
+def _url_hash(url: str) -> str:
+    """A hash of the URL without its user, so that it can be stored: the query may hold a secret."""
     protocol, _, rest = url.partition("://")
     host, slash, path = rest.partition("/")
-    return hashlib.blake2b(
-        f"{protocol}://{host.rpartition('@')[2]}{slash}{path}".encode(), digest_size=8
-    ).hexdigest()
+    public_url = f"{protocol}://{host.rpartition('@')[2]}{slash}{path}"
+    return hashlib.blake2b(public_url.encode(), digest_size=8).hexdigest()
 
 
-def _line(error: BaseException) -> str:
+def summary(error: BaseException) -> str:
+    """The error's class and first line."""
     return f"{type(error).__name__}: {error}".splitlines()[0]

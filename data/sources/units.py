@@ -1,41 +1,43 @@
-"""What a source is made of: files, units that are read by themselves, and the documents in them. Pure."""
+"""The records of a source: files, units that are read separately, documents and refusals. Pure."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import BinaryIO, Literal, Protocol
 
-UNIT_BYTES = 64 << 20  # about; raise or lower it and shards of a store begin elsewhere
-ID_SEEN = "id seen before"  # why a later document with the id of an earlier one is refused; only who has all ids can tell
+import pyarrow as pa
 
-OF_FILE = "file: "
+UNIT_BYTES = 64 << 20  # about; another value moves the shard borders of every store
+REPEATED_ID = "id seen before"  # the reason to refuse a document with the id of an earlier one
+FILE_PREFIX = "file: "  # begins a reason when a file of rows is lost and its row count is unknown
 
 
 @dataclass(frozen=True)
 class Document:
-    id: str  # stable: the path inside the source and the place in the file, or what `id_key` says
+    id: str  # stable: the path inside the source and the position in the file, or the id column
     text: str
 
 
 @dataclass(frozen=True)
 class Refusal:
     where: str
-    reason: str  # begins with OF_FILE where a file of rows is lost, and nobody knows how many
+    reason: str
     count: int = 1  # documents
 
 
 @dataclass(frozen=True)
 class File:
     name: str  # the path inside the source, in posix form
-    size: int  # bytes; 0 where it is not known or not to be read in parts
-    stamp: int | str | None  # changes with the content: a time, an ETag; None: nothing tells
-    folder: bool = False  # a link to a folder, which is not followed but told
+    size: int  # bytes; 0 when unknown or when parts of the file cannot be read
+    stamp: int | str | None  # changes with the content: a time, an ETag; None: unknown
+    folder: bool = False  # a link to a folder, which is refused by name and not followed
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A stretch of a source that is read by itself: whole files, or parts `[start, stop)` of one.
+    """A range of a source that is read separately: whole files, or parts `[start, stop)` of one.
 
-    Parts are bytes (jsonl: the lines that begin there), row groups (parquet), record batches (arrow) or shards (hub).
+    Parts are bytes (jsonl: the lines that begin there), row groups (parquet), record batches
+    (arrow) or shards (hub).
     """
 
     files: tuple[str, ...]
@@ -43,38 +45,38 @@ class Unit:
     start: int = 0
     stop: int | None = None  # None: to the end
 
+    @property
+    def is_whole(self) -> bool:
+        return self.start == 0 and self.stop is None
+
+
+class Location(Protocol):
+    """Where the files of a source lie: `local.Local` or `remote.Remote`."""
+
+    def open(self, name: str) -> BinaryIO: ...
+
+    def open_arrow(self, name: str) -> pa.NativeFile: ...
+
+    def refusal(self, name: str) -> str | None:
+        """Why a file is not read; None when it is read."""
+
 
 @dataclass(frozen=True)
-class Found:
-    """What a path led to."""
+class PathMatch:
+    """The files that a path, glob or URL names."""
 
-    place: Any  # Local or Remote: where the files lie
-    how: str  # file, folder or glob: how the path named them; nothing: there is no such
+    location: Location
+    form: Literal["file", "folder", "glob", "nothing"]
     files: list[File]  # in path order
 
 
-@dataclass(frozen=True)
-class Listed:
-    """A source as it was found. Cheap to pickle but for its lists; any unit is read from it in any process."""
-
-    kind: str
-    place: Any  # Local, Remote or Hub
-    units: list[Unit]  # in input order
-    decides: Any  # plain values
-
-    def identity(self) -> Any:
-        """What decides the documents, as plain values: the choices of reading; names, sizes and times of the files. Not
-        where they lie."""
-        return self.decides
-
-
-def ends(name: str, suffixes: str | tuple[str, ...]) -> bool:
-    """Whether a file is of a form by its name, without what a URL asks for: `a.jsonl?download=true`."""
+def has_suffix(name: str, suffixes: str | tuple[str, ...]) -> bool:
+    """Whether a file name ends so, without the query of a URL: `a.jsonl?download=true`."""
     return name.split("?")[0].endswith(suffixes)
 
 
-def ranges(sizes: Iterable[int]) -> Iterator[tuple[int, int | None, int]]:
-    """Parts `[start, stop)` of a file together until they are UNIT_BYTES, and their size; the last is open."""
+def split_ranges(sizes: Iterable[int]) -> Iterator[tuple[int, int | None, int]]:
+    """Parts of a file joined into ranges of UNIT_BYTES: `(start, stop, size)`; the last is open."""
     first = size = number = 0
     for number, part in enumerate(sizes):
         if size >= UNIT_BYTES:
@@ -84,28 +86,27 @@ def ranges(sizes: Iterable[int]) -> Iterator[tuple[int, int | None, int]]:
     yield first, None, size
 
 
-def grouped(units: Iterable[Unit]) -> list[Unit]:
-    """Whole files together until they are UNIT_BYTES; a part of a file stays alone."""
-    found: list[Unit] = []
+def group_units(units: Iterable[Unit]) -> list[Unit]:
+    """Join whole files into units of UNIT_BYTES; a part of a file stays its own unit."""
+    groups: list[Unit] = []
     files: list[str] = []
     size = 0
 
     def close() -> None:
         nonlocal size
         if files:
-            found.append(Unit(tuple(files), size))
+            groups.append(Unit(tuple(files), size))
         files.clear()
         size = 0
 
     for unit in units:
-        whole = (unit.start, unit.stop) == (0, None)
-        if not whole:
+        if not unit.is_whole:
             close()
-            found.append(unit)
+            groups.append(unit)
             continue
         files += unit.files
         size += unit.size
         if size >= UNIT_BYTES:
             close()
     close()
-    return found
+    return groups

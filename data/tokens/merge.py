@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ropewalk.data.sources import ID_SEEN
+from ropewalk.data.sources import REPEATED_ID
 from ropewalk.data.tokens import shards, write
 from ropewalk.data.tokens.store import (
     DOCUMENTS,
@@ -39,7 +39,7 @@ def merge(folder: Path, made: Sequence[dict[str, Any]], vocab_size: int) -> dict
     _write(folder / DOCUMENTS, table.combine_chunks())
     refused = sum(
         (Counter(facts["refused"]) for facts in made),
-        Counter({ID_SEEN: len(again)} if again else {}),
+        Counter({REPEATED_ID: len(again)} if again else {}),
     )
     return {
         **_counts(table, vocab_size),

@@ -17,8 +17,7 @@ from ropewalk.conf.artifacts.disk import explain_full_disk
 from ropewalk.conf.artifacts.locks import lock_of, wait_for_lock
 from ropewalk.conf.artifacts.manifest import run_shared, run_stage, temporary_of, workspace
 from ropewalk.conf.sources import SourceConfig
-from ropewalk.data import sources
-from ropewalk.data.sources import Listed
+from ropewalk.data.sources import SourceListing
 from ropewalk.data.tokens import merge, shards, store, write
 from ropewalk.data.tokens.write import TokenizeOptions
 
@@ -28,7 +27,7 @@ class TextStore:
     folder: Path
     decides: dict[str, Any]
     source: SourceConfig
-    listed: Listed
+    listed: SourceListing
     how: TokenizeOptions
     shards: list[range]  # units of each
 
@@ -38,11 +37,11 @@ class TextStore:
         cache: Path,
         decides: dict[str, Any],
         source: SourceConfig,
-        listed: Listed,
+        listed: SourceListing,
         how: TokenizeOptions,
     ) -> "TextStore":
         """`decides` is what the tokens of a document depend on; the rest of the fingerprint is added."""
-        whole = {**decides, "shard_bytes": shards.SHARD_BYTES, "source": listed.identity()}
+        whole = {**decides, "shard_bytes": shards.SHARD_BYTES, "source": listed.cache_key}
         folder = cache / "tokens" / manifest.fingerprint(whole)[:16]
         return cls(
             folder, whole, source, listed, how, shards.borders([unit.size for unit in listed.units])
@@ -115,7 +114,7 @@ class TextStore:
 
     def _write(self, temporary: Path, number: int) -> dict[str, Any]:
         mine = [self.listed.units[n] for n in self.shards[number]]
-        items = (item for unit in mine for item in sources.read(self.source, self.listed, unit))
+        items = (item for unit in mine for item in self.listed.documents(unit))
         with tqdm(
             total=sum(u.size for u in mine),
             unit="B",

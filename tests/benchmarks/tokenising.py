@@ -105,8 +105,8 @@ def texts(characters: int) -> list[Any]:
     from ropewalk.data.sources import Document
 
     source, found, size = SourceConfig(path="python:stdlib"), [], 0
-    listed = sources.listed(source, "stdlib")
-    for document in (item for unit in listed.units for item in sources.read(source, listed, unit)):
+    listing = sources.list_source(source, "stdlib")
+    for document in (item for unit in listing.units for item in listing.documents(unit)):
         if isinstance(document, Document) and size < characters:
             found.append(document)
             size += len(document.text)

@@ -25,8 +25,8 @@ from datatrove.executor import LocalPipelineExecutor
 from ropewalk.data.tokens import shards, write
 from ropewalk.data import stage
 from ropewalk.data.sources import units
-from ropewalk.data.tokens.trove import MakeShards
-from ropewalk.launch.compose import compose
+from ropewalk.data.datatrove_step import MakeShards
+from ropewalk.launch.config.compose import compose
 
 shards.SHARD_BYTES, units.UNIT_BYTES, die = 1500, 1, {die!r}
 

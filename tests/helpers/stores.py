@@ -67,7 +67,7 @@ def text_store(folder: Path, cache: Path, encode: Encode = by_bytes, workers: in
     """The store of a folder of texts, not made yet."""
     source = SourceConfig(path=str(folder), kind="text")
     how = TokenizeOptions("mine", encode, VOCABULARY, workers)
-    return TextStore.of(cache, {"format": 0}, source, sources.listed(source, "mine"), how)
+    return TextStore.of(cache, {"format": 0}, source, sources.list_source(source, "mine"), how)
 
 
 def made(target: TextStore) -> Path:

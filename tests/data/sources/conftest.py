@@ -20,8 +20,8 @@ def read() -> Read:
     ) -> tuple[dict[str, str], dict[str, str]]:
         source = SourceConfig(path=str(path), kind=kind, **settings)  # type: ignore[arg-type]
         assert not list(source.problems("data.sources.mine", set()))
-        listed = sources.listed(source, "mine")
-        items = [item for unit in listed.units for item in sources.read(source, listed, unit)]
+        listing = sources.list_source(source, "mine")
+        items = [item for unit in listing.units for item in listing.documents(unit)]
         good = {i.id: i.text for i in items if isinstance(i, Document)}
         bad = {i.where: i.reason for i in items if isinstance(i, Refusal)}
         assert len(good) + len(bad) == len(items)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ropewalk.conf.sources import SourceConfig
 from ropewalk.data import sources
-from ropewalk.data.sources import arrays, units
+from ropewalk.data.sources import json_array, units
 
 Read = Any
 JSON = st.recursive(
@@ -41,7 +41,9 @@ def test_elements_are_those_of_json(
     rows: list[Any], step: int, indent: int | None, ascii_only: bool
 ) -> None:
     content = f" {json.dumps(rows, indent=indent, ensure_ascii=ascii_only)}\n".encode()
-    assert [json.loads(row) for row in arrays.elements(Slow(content, step))] == json.loads(content)
+    assert [json.loads(row) for row in json_array.elements(Slow(content, step))] == json.loads(
+        content
+    )
 
 
 @settings(deadline=None)
@@ -50,7 +52,7 @@ def test_an_array_that_breaks_off_is_never_taken_for_whole(rows: list[Any], data
     content = json.dumps(rows).encode()
     cut = content[: data.draw(st.integers(0, len(content) - 1))]
     with pytest.raises(ValueError):
-        list(arrays.elements(Slow(cut, 3)))
+        list(json_array.elements(Slow(cut, 3)))
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
@@ -98,7 +100,7 @@ def test_long_array_is_one_unit_and_long_lines_are_many(
     rows = [{"text": f"row {i}"} for i in range(20)]
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(rows).encode())
     (tmp_path / "b.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = [u.files for u in sources.listed(SourceConfig(path=str(tmp_path)), "mine").units]
+    found = [u.files for u in sources.list_source(SourceConfig(path=str(tmp_path)), "mine").units]
     assert found.count(("a.json",)) == 1 and found.count(("b.json",)) > 5
     good, bad = read(tmp_path)
     assert (sorted(good.values()), bad) == (sorted(2 * [row["text"] for row in rows]), {})
@@ -107,7 +109,7 @@ def test_long_array_is_one_unit_and_long_lines_are_many(
 def test_what_is_malformed_is_seen_before_all_is_in_memory() -> None:
     file = io.BytesIO(b'[{"a" 1}, ' + b'{"a": "b"}, ' * (1 << 20))
     with pytest.raises(ValueError):
-        list(arrays.elements(file))
+        list(json_array.elements(file))
     assert file.tell() <= 1 << 20
 
 
@@ -116,7 +118,7 @@ def test_memory_is_that_of_the_longest_element() -> None:
 
     content = b"[" + b",".join([json.dumps({"text": "x" * 100_000}).encode()] * 300) + b"]"
     tracemalloc.start()
-    assert sum(1 for _ in arrays.elements(io.BytesIO(content))) == 300
+    assert sum(1 for _ in json_array.elements(io.BytesIO(content))) == 300
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < len(content) / 4

@@ -15,7 +15,7 @@ Read = Any
 
 
 def kind_of(path: Path) -> str:
-    return sources.listed(SourceConfig(path=str(path)), "mine").kind
+    return sources.list_source(SourceConfig(path=str(path)), "mine").kind
 
 
 def test_bad_text_files_are_counted(read: Read, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_small_files_share_a_unit_and_a_tree_is_never_cut(
     configs = (
         SourceConfig(path=str(tmp_path), kind=kind, pattern="*") for kind in ("tree", "text")
     )
-    trees, texts = (sources.listed(config, "mine").units for config in configs)
+    trees, texts = (sources.list_source(config, "mine").units for config in configs)
     assert [(u.files, u.size) for u in trees] == [
         (("a/1", "a/2", "a/3"), 30),
         (("b/1", "c/1"), 20),
@@ -301,9 +301,9 @@ def test_identity_is_of_the_files_and_the_reading_not_of_their_place(tmp_path: P
         os.utime(tmp_path / place / "a.jsonl", ns=(7, 7))
 
     def identity(place: str, **settings: Any) -> Any:
-        return sources.listed(
+        return sources.list_source(
             SourceConfig(path=str(tmp_path / place), **settings), "mine"
-        ).identity()
+        ).cache_key
 
     assert (
         identity("one")
@@ -324,9 +324,9 @@ def test_identity_is_of_the_files_and_the_reading_not_of_their_place(tmp_path: P
 
 
 def test_standard_library_gives_packages_without_their_tests() -> None:
-    listed = sources.listed(SourceConfig(path="python:stdlib"), "stdlib")
-    files = [Path(name) for unit in listed.units for name in unit.files]
-    assert listed.kind == "tree"
+    listing = sources.list_source(SourceConfig(path="python:stdlib"), "stdlib")
+    files = [Path(name) for unit in listing.units for name in unit.files]
+    assert listing.kind == "tree"
     assert Path("json/decoder.py") in files
     assert not [
         p for p in files if {"test", "tests", "site-packages"} & set(p.parts) or p.suffix != ".py"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ropewalk.data.sources.html import Unclosed, visible
+from ropewalk.data.sources.html import UnclosedError, visible_text
 
 Read = Any
 PAGES = {
@@ -52,18 +52,18 @@ PAGES = {
 
 @pytest.mark.parametrize(("page", "text"), PAGES.values(), ids=PAGES)
 def test_what_is_seen(page: str, text: str) -> None:
-    assert visible(page) == text
+    assert visible_text(page) == text
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
 def test_any_text_comes_back_from_its_escaped_form(text: str) -> None:
-    assert visible(f"<pre>x{html.escape(text)}x</pre>") == f"x{text}x"
+    assert visible_text(f"<pre>x{html.escape(text)}x</pre>") == f"x{text}x"
 
 
 @pytest.mark.parametrize("tag", ["script", "style", "noscript", "title", "template"])
 def test_an_element_that_would_hide_all_the_rest_is_told(tag: str) -> None:
-    with pytest.raises(Unclosed, match=tag):
-        visible(f"a<{tag}>x<p>all the rest")
+    with pytest.raises(UnclosedError, match=tag):
+        visible_text(f"a<{tag}>x<p>all the rest")
 
 
 def test_pages_are_documents(read: Read, tmp_path: Path) -> None:

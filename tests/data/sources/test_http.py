@@ -61,7 +61,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 
 def identity(url: str) -> Any:
-    return sources.listed(SourceConfig(path=url), "mine").identity()
+    return sources.list_source(SourceConfig(path=url), "mine").cache_key
 
 
 SAYS = [{}, {"tag": '"1-1"'}, {"timed": False}]

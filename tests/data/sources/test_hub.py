@@ -39,9 +39,9 @@ def test_a_split_is_what_datasets_loads_a_shard_a_unit(read: Read, dataset: Path
     assert (list(good.values()), bad) == (wanted, {})
     assert list(good)[3:6] == ["train/0:3", "train/1:0", "train/1:1"]
     source = SourceConfig(path=str(dataset), kind="hub", split="train")
-    listed = pickle.loads(pickle.dumps(sources.listed(source, "mine")))
-    assert len(listed.units) == 3
-    last = sources.read(source, listed, listed.units[2])
+    listing = pickle.loads(pickle.dumps(sources.list_source(source, "mine")))
+    assert len(listing.units) == 3
+    last = listing.documents(listing.units[2])
     assert [i.text for i in last] == wanted[8:]  # type: ignore[union-attr]
 
 
@@ -104,9 +104,9 @@ def test_identity_changes_with_the_files_and_not_with_their_place(dataset: Path)
     import shutil
 
     def identity(folder: Path, split: str = "train") -> Any:
-        return sources.listed(
+        return sources.list_source(
             SourceConfig(path=str(folder), kind="hub", split=split), "mine"
-        ).identity()
+        ).cache_key
 
     before = identity(dataset)
     assert before == {"kind": "hub", "text_key": "text", "split": "train", "files": before["files"]}
@@ -140,14 +140,14 @@ def test_units_are_read_at_the_commit_that_was_listed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(
         "datasets.load_dataset", lambda path, **given: asked.append(given) or Rows()
     )
-    hub._opened.cache_clear()
+    hub._stream.cache_clear()
     source = SourceConfig(path="org/name", kind="hub", revision="main", config="en")
-    listed = sources.listed(source, "mine")
-    texts = [i.text for unit in listed.units for i in sources.read(source, listed, unit)]  # type: ignore[union-attr]
-    assert texts == ["0 of 2", "1 of 2"] and [u.size for u in listed.units] == [350, 350]
+    listing = sources.list_source(source, "mine")
+    texts = [i.text for unit in listing.units for i in listing.documents(unit)]  # type: ignore[union-attr]
+    assert texts == ["0 of 2", "1 of 2"] and [u.size for u in listing.units] == [350, 350]
     assert asked == [
         {"name": "en", "revision": "main"},
         {"name": "en", "split": "train", "revision": "c0ffee", "streaming": True},
     ]
-    assert listed.identity()["files"] == [["org/name", "c0ffee"]] * 2
-    hub._opened.cache_clear()
+    assert listing.cache_key["files"] == [["org/name", "c0ffee"]] * 2
+    hub._stream.cache_clear()

@@ -158,9 +158,9 @@ def test_ranges_give_what_the_whole_gives(
     source = SourceConfig(path=str(folder), kind="jsonl")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(units, "UNIT_BYTES", size)
-        listed = pickle.loads(pickle.dumps(sources.listed(source, "mine")))
-        assert len(listed.units) == max(1, -(-len(content) // size))
-        items = [vars(item) for unit in listed.units for item in sources.read(source, listed, unit)]
+        listing = pickle.loads(pickle.dumps(sources.list_source(source, "mine")))
+        assert len(listing.units) == max(1, -(-len(content) // size))
+        items = [vars(item) for unit in listing.units for item in listing.documents(unit)]
     wanted, at = [], 0
     for line in content.split(b"\n"):
         if line.strip() == b"{":
@@ -174,8 +174,8 @@ def test_ranges_give_what_the_whole_gives(
 def test_compressed_files_stay_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(units, "UNIT_BYTES", 10)
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(rows(5)))
-    listed = sources.listed(SourceConfig(path=str(tmp_path)), "mine")
-    assert [(u.files, u.start, u.stop) for u in listed.units] == [(("a.jsonl.gz",), 0, None)]
+    listing = sources.list_source(SourceConfig(path=str(tmp_path)), "mine")
+    assert [(u.files, u.start, u.stop) for u in listing.units] == [(("a.jsonl.gz",), 0, None)]
 
 
 def test_documents_that_are_added_rename_none(

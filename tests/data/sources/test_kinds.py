@@ -22,7 +22,7 @@ def lay(folder: Path, names: list[str]) -> None:
 
 
 def kind_of(path: Path) -> str:
-    return sources.listed(SourceConfig(path=str(path)), "mine").kind
+    return sources.list_source(SourceConfig(path=str(path)), "mine").kind
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.ndjson", "a.json.gz", "a.ndjson.gz"])

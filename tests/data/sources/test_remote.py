@@ -83,7 +83,7 @@ def test_what_a_url_asks_for_is_no_part_of_the_form(read: Read, memory: Any) -> 
 
 def test_identity_changes_with_the_content_and_not_with_the_bucket(memory: Any) -> None:
     def identity(bucket: str) -> Any:
-        return sources.listed(SourceConfig(path=f"memory://{bucket}"), "mine").identity()
+        return sources.list_source(SourceConfig(path=f"memory://{bucket}"), "mine").cache_key
 
     memory.pipe("/one/a.txt", b"first")
     before = identity("one")
@@ -175,8 +175,8 @@ def test_a_name_that_climbs_out_is_refused(
 def test_units_are_read_in_another_process_form(memory: Any) -> None:
     memory.pipe("/bucket/a.txt", b"good")
     source = SourceConfig(path="memory://bucket")
-    listed = pickle.loads(pickle.dumps(sources.listed(source, "mine")))
-    assert [i.text for i in sources.read(source, listed, listed.units[0])] == ["good"]  # type: ignore[union-attr]
+    listing = pickle.loads(pickle.dumps(sources.list_source(source, "mine")))
+    assert [i.text for i in listing.documents(listing.units[0])] == ["good"]  # type: ignore[union-attr]
 
 
 def test_a_file_without_a_known_size_is_read_whole(
@@ -190,7 +190,10 @@ def test_a_file_without_a_known_size_is_read_whole(
         monkeypatch.setattr(
             type(memory), "info", lambda self, path, said=said: {**real(self, path), **said}
         )
-        assert len(sources.listed(SourceConfig(path="memory://bucket/a.jsonl"), "mine").units) == 1
+        assert (
+            len(sources.list_source(SourceConfig(path="memory://bucket/a.jsonl"), "mine").units)
+            == 1
+        )
         assert len(read("memory://bucket/a.jsonl")[0]) == 5
 
 
@@ -202,7 +205,7 @@ def silent(memory: Any, monkeypatch: pytest.MonkeyPatch, **says: Any) -> None:
 
 
 def stamp(url: str) -> Any:
-    ((_, _, found),) = sources.listed(SourceConfig(path=url), "mine").identity()["files"]
+    ((_, _, found),) = sources.list_source(SourceConfig(path=url), "mine").cache_key["files"]
     return found
 
 
@@ -233,7 +236,7 @@ def test_a_long_text_of_which_nothing_is_said_goes_by_its_url_and_its_beginning_
     assert "secret" not in stamps[0]
     (line,) = set(capsys.readouterr().out.splitlines())
     assert line.startswith(
-        "data.sources.mine.path: the server tells no time, tag or digest of data.jsonl; a change past"
+        "data.sources.mine.path: the server gives no time, tag or digest of data.jsonl; a change past"
     )
     memory.pipe("/one/data.jsonl?key=secret", b'{"text": "b"}\n' * 100_000)
     assert stamp(urls[0]) != stamps[0]
@@ -255,14 +258,14 @@ def test_a_time_is_of_one_url_and_a_digest_of_any(
 
 
 def test_who_asks_is_no_part_of_a_url() -> None:
-    from ropewalk.data.sources.remote import _hashed
+    from ropewalk.data.sources.remote import _url_hash
 
     assert (
-        _hashed("https://me:secret@host/a")
-        == _hashed("https://host/a")
-        != _hashed("https://host/b")
+        _url_hash("https://me:secret@host/a")
+        == _url_hash("https://host/a")
+        != _url_hash("https://host/b")
     )
-    assert _hashed("https://host/a@b") != _hashed("https://host/b")
+    assert _url_hash("https://host/a@b") != _url_hash("https://host/b")
 
 
 def test_a_beginning_that_cannot_be_read_stops_the_run(

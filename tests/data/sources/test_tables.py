@@ -129,7 +129,7 @@ def test_parts_give_what_the_whole_gives(
 ) -> None:
     make(tmp_path / name)
     monkeypatch.setattr(units, "UNIT_BYTES", size)
-    count = len(sources.listed(SourceConfig(path=str(tmp_path)), "mine").units)
+    count = len(sources.list_source(SourceConfig(path=str(tmp_path)), "mine").units)
     assert count == {1: 20, 1 << 30: 1}.get(size, count) and (size > 700 or count > 1)
     assert read(tmp_path) == ({f"{name}:{i}": text for i, text in enumerate(TEXTS)}, {})
 
@@ -286,16 +286,16 @@ def test_rows_in_memory_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     real = tables._values
     monkeypatch.setattr(tables, "_values", lambda column: seen.append(len(column)) or real(column))
     source = SourceConfig(path=str(tmp_path))
-    listed = sources.listed(source, "mine")
-    next(iter(sources.read(source, listed, listed.units[0])))
+    listing = sources.list_source(source, "mine")
+    next(iter(listing.documents(listing.units[0])))
     assert seen == [tables.ROWS]
 
 
 def counts(path: Path, **settings: Any) -> dict[str, int]:
     """Refused documents by reason."""
     source, found = SourceConfig(path=str(path), **settings), Counter[str]()
-    listed = sources.listed(source, "mine")
-    for item in (item for unit in listed.units for item in sources.read(source, listed, unit)):
+    listing = sources.list_source(source, "mine")
+    for item in (item for unit in listing.units for item in listing.documents(unit)):
         found[getattr(item, "reason", "read")] += getattr(item, "count", 1)
     return dict(found)
 

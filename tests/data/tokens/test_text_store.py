@@ -13,8 +13,7 @@ from stores import by_bytes, content_of, made, stored, text_store, texts
 
 from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.errors import ConfigError, DataError
-from ropewalk.data import sources
-from ropewalk.data.sources import Document, units
+from ropewalk.data.sources import Document, SourceListing, units
 from ropewalk.data.tokens import shards, store, write
 from ropewalk.data.tokens.text_store import TextStore
 
@@ -162,11 +161,9 @@ def test_an_id_that_an_earlier_shard_has_is_counted_and_not_trained_on(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        sources,
-        "read",
-        lambda source, listed, unit: [
-            Document(unit.files[0][2], (folder / unit.files[0]).read_text())
-        ],
+        SourceListing,
+        "documents",
+        lambda listing, unit: [Document(unit.files[0][2], (folder / unit.files[0]).read_text())],
     )
     (folder / "011.txt").write_text("another one")  # its id is that of 001.txt now
     opened = store.load(made(text_store(folder, tmp_path / "cache")), 0.2)

@@ -1,0 +1,59 @@
+"""Parquet files: a row is a document."""
+
+from collections.abc import Iterator
+
+from pyarrow.lib import ArrowException
+
+from ropewalk.data.sources import tables
+from ropewalk.data.sources.columns import Columns
+from ropewalk.data.sources.units import (
+    FILE_PREFIX,
+    Document,
+    Location,
+    Refusal,
+    Unit,
+    split_ranges,
+)
+
+
+def split(location: Location, name: str, size: int) -> list[Unit]:
+    """Row groups, by bytes in the file. An unreadable file is one unit, refused on reading."""
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.ParquetFile(location.open_arrow(name)).metadata
+    except (ArrowException, OSError):
+        return [Unit((name,), size)]
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    sizes = [sum(g.column(c).total_compressed_size for c in range(g.num_columns)) for g in groups]
+    return [Unit((name,), part, start, stop) for start, stop, part in split_ranges(sizes)]
+
+
+def documents(
+    location: Location, name: str, unit: Unit, columns: Columns
+) -> Iterator[Document | Refusal]:
+    """The rows of a unit; damage refuses its remaining rows, by number where that is known."""
+    import pyarrow.parquet as pq
+
+    row = end = 0
+    try:
+        file = pq.ParquetFile(location.open_arrow(name), buffer_size=1 << 20)
+        metadata = file.metadata
+        if reason := tables.missing_column(file.schema_arrow, columns):
+            if unit.start == 0:
+                yield Refusal(name, reason, max(metadata.num_rows, 1))
+            return
+        stop = file.num_row_groups if unit.stop is None else unit.stop
+        row = sum(metadata.row_group(group).num_rows for group in range(unit.start))
+        groups = list(range(unit.start, stop))
+        end = row + sum(metadata.row_group(group).num_rows for group in groups)
+        for batch in file.iter_batches(tables.ROWS, row_groups=groups, columns=columns.names):
+            yield from tables.documents_of(batch, name, row, columns)
+            row += batch.num_rows
+    except (ArrowException, OSError) as error:
+        where = name if unit.start == 0 else f"{name}#{unit.start}"
+        reason = tables.failure(error, "parquet")
+        if end > row:
+            yield Refusal(where, reason, end - row)
+        else:
+            yield Refusal(where, FILE_PREFIX + reason)
