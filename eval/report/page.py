@@ -39,7 +39,9 @@ def render(run_dir: Path, leave_out: Sequence[str] = ()) -> str:
     """The page of one run folder, without what the stages `leave_out` left; the same artifacts give the same bytes."""
     run = load(run_dir, leave_out)
     template = (
-        resources.files("ropewalk.eval").joinpath("report.html.j2").read_text(encoding="utf-8")
+        resources.files("ropewalk.eval.report")
+        .joinpath("report.html.j2")
+        .read_text(encoding="utf-8")
     )
     return _environment().from_string(template).render(**run, **derived(run))
 

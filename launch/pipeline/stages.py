@@ -252,14 +252,11 @@ def agrees(made: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 
 def _sources_of_page() -> list[str]:
-    """The report's own code and template: a newer page is drawn anew."""
+    """The report's code and template, so that a change of either renders the page again."""
     from ropewalk.eval.report import page as report_page
 
     folder = Path(report_page.__file__).parent
-    return [
-        p.read_text()
-        for p in sorted([*folder.glob("*plot*.py"), folder / "report.py", *folder.glob("*.j2")])
-    ]
+    return [p.read_text() for p in sorted([*folder.rglob("*.py"), *folder.glob("*.j2")])]
 
 
 _STAGES: dict[str, Callable[[Run], tuple[Manifest, str]]] = {
