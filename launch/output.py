@@ -16,9 +16,11 @@ def show_rope(run: Run, methods: Sequence[str]) -> None:
 
     plan = RopePlan.read(run.folder / "rope.json")
     beside = (
-        stage.others(run.config, locate(run.config.model, run.cache), methods) if methods else []
+        stage.comparison_plans(run.config, locate(run.config.model, run.cache), methods)
+        if methods
+        else []
     )
-    print(table.side_by_side([plan, *beside]) if beside else table.summary(plan))
+    print(table.comparison_table([plan, *beside]) if beside else table.summary(plan))
     draw([p.json() for p in (plan, *beside)], run.folder / "rope.svg")
     print(f"wrote {run.folder / 'rope.svg'}")
 

@@ -45,7 +45,7 @@ def build_model(
     config: Config, cache: Path, plan: RopePlan, mesh: Mesh, accumulated: int
 ) -> model_build.PreTrainedModel:
     base = resolve_base(config, cache)
-    exchange = ulysses.around(base_config(base), mesh)
+    exchange = ulysses.kernel_wrapper(base_config(base), mesh)
     computes = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
     fewer_bits = quantize.loading(config.train.lora, computes, device())
     built = model_build.build(

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from ropewalk.data.dataset import Row, collate, concatenate
 from ropewalk.data.retrieval import Passkey
-from ropewalk.train.attention import borders
+from ropewalk.train.attention import document_borders
 from ropewalk.train.loss import token_nll
 
 
@@ -40,7 +40,7 @@ def hidden_states(model: PreTrainedModel, row: Row) -> torch.Tensor:
     """Last hidden states of documents laid end to end: (S, E)."""
     at: Any = model.device
     ids, positions = (torch.from_numpy(x)[None].to(at) for x in (row.input_ids, row.position_ids))
-    marks = borders(torch.from_numpy(row.cu_seqlens), at)
+    marks = document_borders(torch.from_numpy(row.cu_seqlens), at)
     return model.base_model(
         input_ids=ids, position_ids=positions, use_cache=False, **marks
     ).last_hidden_state[0]  # type: ignore[no-any-return]

@@ -69,7 +69,9 @@ def start(work: Work) -> Run:
     """A rank's engine and feed, as train.rank makes them."""
     config, mesh = work.config, Mesh.of(work.config.train.sp_size)
     model = tiny_model()
-    model.set_attn_implementation(attention.register("sdpa", ulysses.around(model.config, mesh)))
+    model.set_attn_implementation(
+        attention.register("sdpa", ulysses.kernel_wrapper(model.config, mesh))
+    )
     accumulated = accumulation_steps(config, mesh.dp_size)
     with in_pieces():
         live = engine.build_engine(model, config, accumulated, mesh)

@@ -30,8 +30,10 @@ def states(
     """This rank's slice of the hidden states (s, E) for each changed token, and the gradients of all ranks' for the first one."""
     mesh = Mesh.of(dist.get_world_size())
     model = made(kind, changes)
-    model.set_attn_implementation(attention.register("sdpa", ulysses.around(model.config, mesh)))
-    marks = attention.borders(torch.tensor(ENDS, dtype=torch.int32))
+    model.set_attn_implementation(
+        attention.register("sdpa", ulysses.kernel_wrapper(model.config, mesh))
+    )
+    marks = attention.document_borders(torch.tensor(ENDS, dtype=torch.int32))
     size = ENDS[-1] // mesh.sp_size
     mine = slice(mesh.sp_rank * size, (mesh.sp_rank + 1) * size)
     positions = torch.cat([torch.arange(b - a) for a, b in zip(ENDS, ENDS[1:], strict=False)])[

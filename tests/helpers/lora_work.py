@@ -61,7 +61,9 @@ def engine_of(
         dtype if train.get("zero_stage") == 3 and train.get("sp_size", 1) == 1 else None,
     )
     mesh = Mesh.of(settings.train.sp_size)
-    built.set_attn_implementation(attention.register("sdpa", ulysses.around(built.config, mesh)))
+    built.set_attn_implementation(
+        attention.register("sdpa", ulysses.kernel_wrapper(built.config, mesh))
+    )
     with in_pieces():
         return engine.build_engine(built, settings, accumulated, mesh), settings
 

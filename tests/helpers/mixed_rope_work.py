@@ -49,7 +49,9 @@ def shared(plan: Any, row: Row) -> tuple[float, dict[str, np.ndarray]]:
     """Loss and gradients of the row by all ranks together, each with its slice."""
     mesh = Mesh.of(dist.get_world_size())
     model = scaled()
-    model.set_attn_implementation(attention.register("sdpa", ulysses.around(model.config, mesh)))
+    model.set_attn_implementation(
+        attention.register("sdpa", ulysses.kernel_wrapper(model.config, mesh))
+    )
     wrapped = LossModel(model)
     wrapped.rope = mixed_windows.install(model, plan, mesh.sp_rank)
     width = len(row.labels) // mesh.sp_size

@@ -103,7 +103,9 @@ def feed(cell: Cell, mesh: Mesh, folders: DataArtifacts) -> BatchLoader:
 
 def start(cell: Cell, mesh: Mesh, config: Config, shape: dict[str, Any]) -> tuple[Any, Config]:
     model = tiny_model(**shape)
-    model.set_attn_implementation(attention.register("sdpa", ulysses.around(model.config, mesh)))
+    model.set_attn_implementation(
+        attention.register("sdpa", ulysses.kernel_wrapper(model.config, mesh))
+    )
     train = replace(
         config.train,
         zero_stage=cell.zero_stage,

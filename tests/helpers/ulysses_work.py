@@ -9,7 +9,8 @@ from transformers import LlamaConfig
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train import attention
 from ropewalk.train.attention import ulysses
-from ropewalk.train.attention.s2_attn import shifted
+from ropewalk.train.attention.s2_attn import s2_attention
+from ropewalk.train.attention.sdpa import sdpa
 from ropewalk.train.zero.mesh import Mesh
 
 TOKENS, SIZE = 48, 8
@@ -36,14 +37,20 @@ def attend(kernel: Any, tensors: list[torch.Tensor], words: dict[str, Any]) -> d
     extra = {"sliding_window": words["window"]} if words.get("window") else {}
     module = SimpleNamespace(training=True, is_causal=True, layer_idx=0)
     out, _ = kernel(
-        module, *leaves[:3], None, scaling=SIZE**-0.5, **attention.borders(ENDS), **aux, **extra
+        module,
+        *leaves[:3],
+        None,
+        scaling=SIZE**-0.5,
+        **attention.document_borders(ENDS),
+        **aux,
+        **extra,
     )
     (out * weights).sum().backward()
     return {"out": out.detach(), "grads": [x.grad for x in leaves if x.grad is not None]}
 
 
 def kernel_of(words: dict[str, Any]) -> Any:
-    return shifted(attention.sdpa, words["s2"]) if words.get("s2") else attention.sdpa
+    return s2_attention(sdpa, words["s2"]) if words.get("s2") else sdpa
 
 
 def config(heads: int, shared: int) -> LlamaConfig:
@@ -57,7 +64,7 @@ def slices(cases: list[tuple[int, int, dict[str, Any]]]) -> list[dict[str, Any]]
     mesh = Mesh.of(torch.distributed.get_world_size())
     found = []
     for heads, shared, words in cases:
-        wrap = ulysses.around(config(heads, shared), mesh)
+        wrap = ulysses.kernel_wrapper(config(heads, shared), mesh)
         assert wrap is not None
         q, k, v, sinks, weights = given(heads, shared)
         mine = [x.chunk(mesh.sp_size, dim=2)[mesh.sp_rank] for x in (q, k, v)]
@@ -71,7 +78,7 @@ def refused() -> list[str]:
     mesh = Mesh.of(2)
     said = []
     for work in (
-        lambda: ulysses.around(config(9, 3), mesh),
+        lambda: ulysses.kernel_wrapper(config(9, 3), mesh),
         lambda: _layer(mesh, 4, 4),
         lambda: _layer(mesh, 8, 5),
     ):
@@ -84,6 +91,6 @@ def refused() -> list[str]:
 
 
 def _layer(mesh: Mesh, heads: int, size: int) -> None:
-    exchange: Any = ulysses.around(config(8, 8), mesh)
+    exchange: Any = ulysses.kernel_wrapper(config(8, 8), mesh)
     q, k, v = (torch.zeros(1, heads, 4, n) for n in (4, 4, size))
-    exchange(attention.sdpa)(SimpleNamespace(training=True), q, k, v, None)
+    exchange(sdpa)(SimpleNamespace(training=True), q, k, v, None)

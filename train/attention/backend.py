@@ -10,12 +10,12 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train.attention.flash import flash, flash3, flash4, varlen
-from ropewalk.train.attention.s2_attn import shifted
+from ropewalk.train.attention.s2_attn import s2_attention
 from ropewalk.train.attention.sdpa import sdpa
 from ropewalk.train.attention.support import Requirements
 
 KernelFunction = Callable[..., tuple[torch.Tensor, None]]
-Wrap = Callable[[KernelFunction], KernelFunction]
+KernelWrapper = Callable[[KernelFunction], KernelFunction]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Kernel:
     widest: int = 256  # largest head size
 
 
-ON_GPU = {
+GPU_KERNELS = {
     k.name: k
     for k in (
         Kernel("flash4", flash4, "flash_attn.cute", "install flash-attn-4", (10, 11), 9, 128),
@@ -71,7 +71,7 @@ _TOLD: dict[str, str] = {}
 
 def register(
     kernel: str,
-    wrap: Wrap | None = None,
+    wrap: KernelWrapper | None = None,
     needs: Requirements | None = None,
     s2_group: int | None = None,
 ) -> str:
@@ -81,10 +81,10 @@ def register(
     many tokens while training. Raises: ConfigError when what is asked for is absent or cannot do it.
     """
     found, why = select_backend(kernel, needs or Requirements())
-    function = sdpa if found == "sdpa" else ON_GPU[found].function
+    function = sdpa if found == "sdpa" else GPU_KERNELS[found].function
     name, label = NAMES[found], found
     if s2_group is not None:
-        name, function = f"{name}_s2_{s2_group}", shifted(function, s2_group)
+        name, function = f"{name}_s2_{s2_group}", s2_attention(function, s2_group)
         label = f"{label} in S2 groups of {s2_group:,}"
     if wrap is not None:
         name, function = f"{name}_wrapped", wrap(function)
@@ -99,7 +99,7 @@ def describe(name: str) -> str:
     return _TOLD.get(name, name)
 
 
-def of_dtype(kernel: str, dtype: torch.dtype) -> str:
+def kernel_for_dtype(kernel: str, dtype: torch.dtype) -> str:
     """The kernel that training was told to take, for a model of another dtype: `auto` in fp32, which none but sdpa takes."""
     return "auto" if dtype == torch.float32 else kernel
 
@@ -109,7 +109,7 @@ def select_backend(kernel: str, needs: Requirements) -> tuple[str, str]:
     if kernel == "sdpa":
         return kernel, ""
     if kernel != "auto":
-        if missing := why_unavailable(ON_GPU[kernel], needs):
+        if missing := why_unavailable(GPU_KERNELS[kernel], needs):
             raise ConfigError(
                 f"train.attention is {kernel}; {missing}, or set train.attention=sdpa"
             )
@@ -117,7 +117,7 @@ def select_backend(kernel: str, needs: Requirements) -> tuple[str, str]:
     if not torch.cuda.is_available():
         return "sdpa", "auto: no CUDA device"
     major, passed = torch.cuda.get_device_capability()[0], list[str]()
-    for one in ON_GPU.values():
+    for one in GPU_KERNELS.values():
         if major in one.majors:
             if not (missing := why_unavailable(one, needs)):
                 return one.name, f"auto: {'; '.join(passed)}" if passed else "auto"

@@ -14,9 +14,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train.attention.backend import no_mask
-from ropewalk.train.attention.borders import borders
+from ropewalk.train.attention.borders import document_borders
 from ropewalk.train.attention.sdpa import sdpa
-from ropewalk.train.rope.model_config import slides
+from ropewalk.train.rope.model_config import has_sliding_layers
 from ropewalk.train.zero import params
 
 NAME = "ropewalk_leaks"
@@ -61,7 +61,7 @@ def _forward(part: Any, model: PreTrainedModel, changed: int) -> Any:
     ids = torch.arange(1, 1 + FIRST + SECOND, device=at)
     ids[:FIRST] += changed
     positions = torch.cat([torch.arange(FIRST), torch.arange(SECOND)]).to(at)
-    marks = borders(torch.tensor([0, FIRST, FIRST + SECOND], dtype=torch.int32, device=at))
+    marks = document_borders(torch.tensor([0, FIRST, FIRST + SECOND], dtype=torch.int32, device=at))
     with torch.no_grad():
         return part(input_ids=ids[None], position_ids=positions[None], use_cache=False, **marks)
 
@@ -87,7 +87,7 @@ def _check_windows(model: PreTrainedModel, windows: dict[int, int | None]) -> No
     config = model.config
     kinds = getattr(config, "layer_types", None)
     for layer, window in sorted(windows.items()):
-        wanted = kinds[layer] == "sliding_attention" if kinds else slides(config)
+        wanted = kinds[layer] == "sliding_attention" if kinds else has_sliding_layers(config)
         if wanted != (window is not None):
             kind = "a sliding-window layer" if wanted else "no sliding-window layer"
             raise ConfigError(

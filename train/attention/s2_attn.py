@@ -11,26 +11,28 @@ from typing import Any
 import torch
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.train.attention.borders import Ends, borders, lengths
+from ropewalk.train.attention.borders import Ends, document_borders, document_lengths
 
 
 def group_borders(ends: Ends, group: int, shift: int) -> Ends:
     """`ends` with the borders of groups inside each document: at shift, shift + group, ... from its start."""
     found = [0]
-    for start, length in zip(ends, lengths(ends), strict=False):
+    for start, length in zip(ends, document_lengths(ends), strict=False):
         found += [start + at for at in range(shift or group, length, group)] + [start + length]
     return tuple(found)
 
 
 @lru_cache(maxsize=4)
-def marks(ends: Ends, group: int, shift: int, device: torch.device) -> dict[str, Any]:
+def group_border_arguments(
+    ends: Ends, group: int, shift: int, device: torch.device
+) -> dict[str, Any]:
     """What a kernel takes of those borders. Made once a step, not once a layer."""
     with torch.inference_mode(False):
         cu_seqlens = torch.tensor(group_borders(ends, group, shift), dtype=torch.int32)
-        return borders(cu_seqlens, device)
+        return document_borders(cu_seqlens, device)
 
 
-def shifted(kernel: Any, group: int) -> Any:
+def s2_attention(kernel: Any, group: int) -> Any:
     """`kernel` on the groups, while the model trains."""
 
     def attend(
@@ -53,7 +55,9 @@ def shifted(kernel: Any, group: int) -> Any:
         ends = words.get("document_ends") or (0, query.shape[2])
         r, parts = words.pop("part", (0, 1))
         if 2 * r + 2 <= parts or 2 * r >= parts:  # all of them of one half
-            words |= marks(ends, group, group // 2 if 2 * r >= parts else 0, query.device)
+            words |= group_border_arguments(
+                ends, group, group // 2 if 2 * r >= parts else 0, query.device
+            )
             return kernel(module, query, key, value, attention_mask, **words)  # type: ignore[no-any-return]
         half = query.shape[1] // 2
         q = query.split([half, query.shape[1] - half], dim=1)
@@ -61,7 +65,7 @@ def shifted(kernel: Any, group: int) -> Any:
         for number, (k, v) in enumerate(
             zip(*(_halves(x, query.shape[1]) for x in (key, value)), strict=True)
         ):
-            words |= marks(ends, group, number * (group // 2), query.device)
+            words |= group_border_arguments(ends, group, number * (group // 2), query.device)
             found.append(kernel(module, q[number], k, v, attention_mask, **words)[0])
         return torch.cat(found, dim=2), None
 

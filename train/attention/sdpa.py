@@ -46,7 +46,7 @@ def sdpa(
         query,
         key,
         value,
-        attention_sliding_window.cuts(ends, sliding_window),
+        attention_sliding_window.segmentation(ends, sliding_window),
         sliding_window,
         scale,
         sink,
@@ -58,7 +58,7 @@ def _documents(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    cuts: attention_sliding_window.Cuts,
+    cuts: attention_sliding_window.Segmentation,
     window: int | None,
     scale: float,
     sink: torch.Tensor | None,
@@ -73,7 +73,7 @@ def _documents(
     if window is not None and cuts.rests:
         parts |= zip(
             cuts.rests,
-            attention_sliding_window.band(taken, cuts.rests, window, scale, sink),
+            attention_sliding_window.banded_attention(taken, cuts.rests, window, scale, sink),
             strict=True,
         )
     return torch.cat([parts[n] for n in range(len(cuts.sizes))], dim=2)
@@ -89,7 +89,7 @@ def _causal(
             q, k, v, is_causal=True, scale=scale, enable_gqa=shared
         )
     # a query that is thrown away stands before the others as the sink's key does, so that causal is the same diagonal
-    k, v = sinks.before(k, v, sink)
+    k, v = sinks.prepend_sink(k, v, sink)
     q = F.pad(q, (0, 0, 1, 0))
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=shared)[
         :, :, 1:

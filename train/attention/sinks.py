@@ -26,7 +26,7 @@ def widen(
     return query, F.pad(key, (0, WIDER)), F.pad(value, (0, WIDER)), sink
 
 
-def before(
+def prepend_sink(
     key: torch.Tensor, value: torch.Tensor, sink: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The sink's key and its value put before the others. key and value (N, K, T, W) -> (N, K, T + 1, W)."""

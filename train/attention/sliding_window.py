@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 
 from ropewalk.train.attention import sinks
-from ropewalk.train.attention.borders import Ends, lengths
+from ropewalk.train.attention.borders import Ends, document_lengths
 
-Parts = Sequence[torch.Tensor]
+Segments = Sequence[torch.Tensor]
 """(1, heads, tokens of the part, D) each."""
 
 
 @dataclass(frozen=True)
-class Cuts:
+class Segmentation:
     """Where the sequence is cut: into documents, and those that are longer than the window once more, after it."""
 
     sizes: tuple[int, ...]
@@ -33,29 +33,29 @@ class Cuts:
 
 
 @lru_cache(maxsize=16)
-def cuts(ends: Ends, window: int | None) -> Cuts:
+def segmentation(ends: Ends, window: int | None) -> Segmentation:
     """Derived once a step, not once a layer."""
     sizes: list[int] = []
     groups, rests = defaultdict(list), []
-    for length in lengths(ends):
+    for length in document_lengths(ends):
         first = length if window is None else min(length, window)
         groups[first].append(len(sizes))
         sizes.append(first)
         if first < length:
             rests.append(len(sizes))
             sizes.append(length - first)
-    return Cuts(tuple(sizes), tuple(map(tuple, groups.values())), tuple(rests))
+    return Segmentation(tuple(sizes), tuple(map(tuple, groups.values())), tuple(rests))
 
 
-def block_of(window: int) -> int:
+def block_size(window: int) -> int:
     """Queries of a block. Half a window: 1.5 times the band's own work, and a mask of 1.5 block x window."""
     return -(-window // 2)
 
 
 @lru_cache(maxsize=4)
-def mask(window: int, group: int, sink: bool, device: torch.device) -> torch.Tensor:
+def block_mask(window: int, group: int, sink: bool, device: torch.device) -> torch.Tensor:
     """What the rows of a block see: (G * c, w + c) bool, with one more column before the others for a sink."""
-    block = block_of(window)
+    block = block_size(window)
     with torch.inference_mode(False):
         row, column = (torch.arange(n, device=device) for n in (block, window + block))
         # the block's query i stands at w + i of its keys, and sees the w of them that end with it
@@ -64,8 +64,8 @@ def mask(window: int, group: int, sink: bool, device: torch.device) -> torch.Ten
         return F.pad(seen, (int(sink), 0), value=True).repeat(group, 1)
 
 
-def band(
-    taken: tuple[Parts, ...],
+def banded_attention(
+    taken: tuple[Segments, ...],
     rests: tuple[int, ...],
     window: int,
     scale: float,
@@ -73,7 +73,7 @@ def band(
 ) -> list[torch.Tensor]:
     """What the `rests` give: (1, H, their tokens, D) each, all blocks of all documents in one SDPA call."""
     query, key, value = taken
-    block = block_of(window)
+    block = block_size(window)
     group = query[0].shape[1] // key[0].shape[1]
     counts = [-(-query[n].shape[2] // block) for n in rests]
     q = torch.cat(
@@ -86,8 +86,8 @@ def band(
         for x in (key, value)
     )
     if sink is not None:
-        k, v = sinks.before(k, v, sink)
-    seen = mask(window, group, sink is not None, q.device)
+        k, v = sinks.prepend_sink(k, v, sink)
+    seen = block_mask(window, group, sink is not None, q.device)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale)
     return [
         _unfolded(x, group, query[n].shape[2])

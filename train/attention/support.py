@@ -8,7 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train.attention.borders import Ends
-from ropewalk.train.rope.model_config import slides
+from ropewalk.train.rope.model_config import has_sliding_layers
 
 HANDLED = ("full_attention", "sliding_attention")
 SINKS = "sinks"
@@ -64,7 +64,7 @@ def refuse_unsupported(config: PreTrainedConfig, name: str, s2_group: int | None
         raise ConfigError(
             f"{kind} has attention_dropout {dropout}; it must be 0 for a reproducible extension; set it to 0 in the model's config"
         )
-    if s2_group is not None and slides(config):
+    if s2_group is not None and has_sliding_layers(config):
         raise ConfigError(
             f"train.s2_group is {s2_group}; {config.model_type} has sliding-window layers already, and S2-Attn stands in for full "
             "attention; unset it"

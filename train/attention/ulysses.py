@@ -14,7 +14,7 @@ from deepspeed.runtime.sequence_parallel.ulysses_sp import UlyssesSPAttentionHF
 from transformers import PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.train.attention.backend import KernelFunction, Wrap
+from ropewalk.train.attention.backend import KernelFunction, KernelWrapper
 from ropewalk.train.zero.mesh import Mesh, process_groups
 
 
@@ -48,7 +48,7 @@ def _listed(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def around(config: PreTrainedConfig, mesh: Mesh) -> Wrap | None:
+def kernel_wrapper(config: PreTrainedConfig, mesh: Mesh) -> KernelWrapper | None:
     """What puts the exchange around an attention kernel; None where no sequence is shared. Raises: ConfigError."""
     if mesh.sp_size == 1:
         return None

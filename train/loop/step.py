@@ -10,7 +10,7 @@ import torch
 
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import BatchLoader, Row
-from ropewalk.train.attention import borders
+from ropewalk.train.attention import document_borders
 from ropewalk.train.loop import seeds
 from ropewalk.train.metrics import StepMetrics
 from ropewalk.train.optim.schedule import lr_at
@@ -102,5 +102,5 @@ def to_device(row: Row) -> dict[str, Any]:
         "input_ids": ids,
         "position_ids": positions,
         "labels": labels,
-        **borders(torch.from_numpy(row.cu_seqlens), at),
+        **document_borders(torch.from_numpy(row.cu_seqlens), at),
     }

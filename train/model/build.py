@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train import attention
-from ropewalk.train.attention.backend import Wrap
+from ropewalk.train.attention.backend import KernelWrapper
 from ropewalk.train.base import Base, base_config
 from ropewalk.train.model.init import random_init
 from ropewalk.train.rope import plan as rope_plan
@@ -25,7 +25,7 @@ def build(
     seed: int = 0,
     attention_kernel: str = "auto",
     when: str = "after construction",
-    wrap: Wrap | None = None,
+    wrap: KernelWrapper | None = None,
     computes: torch.dtype | None = None,
     s2_group: int | None = None,
     loading: dict[str, Any] | None = None,
@@ -71,7 +71,7 @@ def _ready(
     plan: RopePlan,
     kernel: str,
     when: str,
-    wrap: Wrap | None = None,
+    wrap: KernelWrapper | None = None,
     computes: torch.dtype | None = None,
     s2_group: int | None = None,
 ) -> PreTrainedModel:
@@ -82,7 +82,7 @@ def _ready(
     refuse_unknown_heads(model)
     if not params.is_partitioned(model):
         attention.prove_documents_isolated(model)
-    kernel = kernel if computes else attention.of_dtype(kernel, model.dtype)
+    kernel = kernel if computes else attention.kernel_for_dtype(kernel, model.dtype)
     needs = attention.requirements_of(model, computes or model.dtype)
     model.set_attn_implementation(attention.register(kernel, wrap, needs, s2_group))
     return model

@@ -54,16 +54,16 @@ def read_model_rope(config: PreTrainedConfig, rope: RopeConfig, name: str) -> Mo
         architecture=str(config.model_type),
         window=window,
         rotary=rotary,
-        base=own_table(parameters, rotary, window),
+        base=table_from_parameters(parameters, rotary, window),
         parameters=parameters,
         layer_type=layer_type,
         others={k: v for k, v in tables.items() if k != layer_type and k is not None},
         qk_head_dim=decoupled + config.qk_nope_head_dim if decoupled else None,  # type: ignore[attr-defined]
-        sliding=slides(config),
+        sliding=has_sliding_layers(config),
     )
 
 
-def slides(config: PreTrainedConfig) -> bool:
+def has_sliding_layers(config: PreTrainedConfig) -> bool:
     """Whether some layers see a sliding window only."""
     if types := getattr(config, "layer_types", None):
         return "sliding_attention" in types
@@ -96,7 +96,7 @@ def _refuse_other_architectures(config: PreTrainedConfig, kind: str) -> None:
         raise ConfigError(
             f"{kind} has RoPE in its sliding-window layers only; rescaling would extend nothing; {OTHER}"
         )
-    if slides(config) and FULL not in types:
+    if has_sliding_layers(config) and FULL not in types:
         raise ConfigError(
             f"{kind} has sliding-window attention in every layer; its window hides what is extended; {OTHER}"
         )
@@ -257,7 +257,7 @@ def _reading_window(config: PreTrainedConfig, parameters: dict[str, Any], origin
     return max(window, round(original * factor))
 
 
-def own_table(parameters: dict[str, Any], rotary: Rotary, window: int) -> Table:
+def table_from_parameters(parameters: dict[str, Any], rotary: Rotary, window: int) -> Table:
     """The table that a model has by its own `rope_parameters`, scaled or not: from the original window that they name."""
     if parameters["rope_type"] == "default":
         return Table(rotary.table())

@@ -204,11 +204,13 @@ def _meant(rope: TableConfig, parameters: dict[str, Any], rotary: Rotary) -> Tab
     """The table that a file's `rope_parameters` mean. Raises: ConfigError for a form that is not read."""
     window, theta = round(rotary.original * scale(rope)), parameters.get("rope_theta")
     try:
-        if not is_number(theta, 1 + 1e-9):
+        if theta is None or not is_number(theta, 1 + 1e-9):
             raise KeyError("rope_theta")
         # transformers puts the new window where no original one is said
         with np.errstate(all="ignore"):
-            return shapes.own_table(parameters, Rotary(rotary.dim, float(theta), window), window)  # type: ignore[arg-type]
+            return shapes.table_from_parameters(
+                parameters, Rotary(rotary.dim, float(theta), window), window
+            )
     except (KeyError, TypeError, ValueError, ArithmeticError, ConfigError) as error:
         raise ConfigError(
             f"rope.path is {rope.path}; its rope_parameters must be a form that Ropewalk reads ({type(error).__name__}: {error}); "
@@ -266,7 +268,7 @@ def _others(config: PreTrainedConfig, shape: ModelRope) -> dict[str, Any]:
     found = {}
     for layer_type, parameters in (shape.others or {}).items():
         rotary = Rotary(shape.rotary.dim, float(parameters["rope_theta"]), shape.window)
-        table = shapes.own_table(parameters, rotary, shape.window)
+        table = shapes.table_from_parameters(parameters, rotary, shape.window)
         found[layer_type] = {
             "inv_freq": table.inv_freq.tolist(),
             "attention_factor": table.attention_factor,

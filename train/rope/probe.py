@@ -84,10 +84,10 @@ def prove_layers(
     """
     if not hasattr(model, "set_attn_implementation"):
         return None
-    positions = chosen_positions(plan)
+    positions = probe_positions(plan)
     ids = torch.arange(TOKENS, device=next(iter(model.parameters())).device)[None] + 1
-    with plain_attention(model) as seen:
-        with unrotated(modules):
+    with value_only_attention(model) as seen:
+        with without_rotation(modules):
             bare = _given(model, seen, ids, positions)
         turned = _given(model, seen, ids, positions)
     _all_seen(model.config, turned, when)
@@ -129,7 +129,7 @@ def _all_seen(config: Any, turned: list[LayerInputs], when: str) -> None:
         )
 
 
-def chosen_positions(plan: RopePlan) -> list[int]:
+def probe_positions(plan: RopePlan) -> list[int]:
     """TOKENS positions from the first to the last of the new window, on both sides of the original one."""
     original, last = plan.original_max_position_embeddings, plan.max_position_embeddings - 1
     wanted = [
@@ -146,7 +146,7 @@ def chosen_positions(plan: RopePlan) -> list[int]:
 
 
 @contextmanager
-def plain_attention(model: Any) -> Iterator[list[LayerInputs]]:
+def value_only_attention(model: Any) -> Iterator[list[LayerInputs]]:
     """Attention that hands every value on and looks at nothing: hidden states then do not depend on positions."""
     seen: list[LayerInputs] = []
 
@@ -176,7 +176,7 @@ def plain_attention(model: Any) -> Iterator[list[LayerInputs]]:
 
 
 @contextmanager
-def unrotated(modules: dict[str, nn.Module]) -> Iterator[None]:
+def without_rotation(modules: dict[str, nn.Module]) -> Iterator[None]:
     """Rotary modules that return cos 1 and sin 0."""
 
     def still(module: Any, inputs: Any, output: Any) -> Any:
@@ -208,13 +208,13 @@ def _given(
 Rotate = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def halves(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def rotate_halves(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Pairs (i, i + d/2), as Llama. x (H, S, d), cos and sin (S, d/2)."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
-def interleaved(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def rotate_interleaved(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Pairs (2i, 2i + 1), as GLM and GPT-J."""
     a, b = x[..., 0::2], x[..., 1::2]
     return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
@@ -223,10 +223,13 @@ def interleaved(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.
 def layouts(model_type: str, plan: RopePlan) -> list[tuple[Rotate, bool]]:
     """Rotation, and whether the head's last dimensions are rotated (DeepSeek) or its first; of an architecture that is not in
     the lists, each that is in use: one of them must hold for every layer, for queries and keys alike."""
-    known = {**dict.fromkeys(INTERLEAVED, [interleaved]), **dict.fromkeys(HALVES, [halves])}
+    known = {
+        **dict.fromkeys(INTERLEAVED, [rotate_interleaved]),
+        **dict.fromkeys(HALVES, [rotate_halves]),
+    }
     return [
         (rotate, plan.qk_head_dim is not None)
-        for rotate in known.get(model_type, [halves, interleaved])
+        for rotate in known.get(model_type, [rotate_halves, rotate_interleaved])
     ]
 
 

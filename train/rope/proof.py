@@ -27,10 +27,10 @@ def tolerance(factor: float) -> float:
 
 def rotary_modules(model: nn.Module) -> dict[str, nn.Module]:
     """Every module that owns a table of frequencies, by name."""
-    return {name: m for name, m in model.named_modules() if tables_of(m)}
+    return {name: m for name, m in model.named_modules() if table_attributes(m)}
 
 
-def tables_of(module: nn.Module) -> dict[str | None, str]:
+def table_attributes(module: nn.Module) -> dict[str | None, str]:
     """The names of a module's tables by layer type; None for one that serves all layers."""
     names = [
         n for n, b in {**module._buffers, **vars(module)}.items() if isinstance(b, torch.Tensor)
@@ -53,7 +53,7 @@ def restore(model: nn.Module, plan: RopePlan) -> None:
     Only a table that is the plan's own, rounded: another one is left as it is for the proof to find.
     """
     for module in rotary_modules(model).values():
-        for layer_type, name in tables_of(module).items():
+        for layer_type, name in table_attributes(module).items():
             table = plan.tables().get(layer_type)
             if table is None:
                 continue  # the proof says so
@@ -89,7 +89,7 @@ def prove(model: nn.Module, plan: RopePlan, when: str, *, layers: bool = True) -
         )
     count = 0
     for name, module in modules.items():
-        for layer_type, attribute in tables_of(module).items():
+        for layer_type, attribute in table_attributes(module).items():
             table = plan.tables().get(layer_type)
             if table is None:
                 raise ProofError(

@@ -12,7 +12,7 @@ from ropewalk.train.base import Base, base_config
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope.lint import lint
 from ropewalk.train.rope.methods import FreeTable
-from ropewalk.train.rope.model_config import slides
+from ropewalk.train.rope.model_config import has_sliding_layers
 from ropewalk.train.rope.plan import RopePlan
 
 
@@ -23,7 +23,7 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     findings = lint(
         plan,
         architecture=str(model_config.model_type),
-        sliding=slides(model_config),
+        sliding=has_sliding_layers(model_config),
         pretrained=model_config.max_position_embeddings,  # type: ignore[attr-defined]
         seq_len=config.data.seq_len,
         steps=config.train.steps,
@@ -40,7 +40,7 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
         beside = {
             "findings": findings,
             "fingerprint": manifest.fingerprint,
-            "calibrated_on": chosen_on(config.rope),
+            "calibrated_on": calibration_documents(config.rope),
         }
         write_json(output, {**plan.json(), **beside})
     if before.get("fingerprint") == manifest.fingerprint:
@@ -51,14 +51,14 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     )
 
 
-def chosen_on(rope: RopeConfig) -> list[str]:
+def calibration_documents(rope: RopeConfig) -> list[str]:
     """The documents that a table from a file was chosen on: eval says so where it measures them again."""
     return (
         list(FreeTable.read(rope).get("calibrated_on", [])) if isinstance(rope, TableConfig) else []
     )
 
 
-def others(config: Config, base: Base, methods: Sequence[str]) -> list[RopePlan]:
+def comparison_plans(config: Config, base: Base, methods: Sequence[str]) -> list[RopePlan]:
     """Plans of other methods for the same base and factor, with each method's own defaults.
 
     Raises: ConfigError for an unknown method, and for one that scales beside rope=none, which has no factor.

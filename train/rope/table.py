@@ -10,9 +10,9 @@ from ropewalk.train.rope.plan import RopePlan
 def summary(plan: RopePlan) -> str:
     """One plan: a line for each pair of dimensions, against both windows."""
     after, before = np.array(plan.inv_freq), np.array(plan.base["inv_freq"])
-    waves, old, shares = 2 * np.pi / after, 2 * np.pi / before, share(plan)
+    waves, old, shares = 2 * np.pi / after, 2 * np.pi / before, interpolated_share(plan)
     lines = [
-        head(plan),
+        headline(plan),
         f"{'':>5} {'wavelength, tokens':^31} {'turns in the window':^21}",
         f"{'dim':>5} {'before':>15} {'after':>15} {'original':>10} {'new':>10} {'interpolated':>13}",
     ]
@@ -42,7 +42,7 @@ def _reading(plan: RopePlan, old: np.ndarray, waves: np.ndarray, shares: np.ndar
     ]
 
 
-def head(plan: RopePlan) -> str:
+def headline(plan: RopePlan) -> str:
     where = "" if plan.layer_type is None else f", {plan.layer_type} layers only"
     softmax = "" if plan.softmax_factor == 1 else f", softmax factor {plan.softmax_factor:.4f}"
     return (
@@ -51,23 +51,23 @@ def head(plan: RopePlan) -> str:
     )
 
 
-def share(plan: RopePlan) -> np.ndarray:
+def interpolated_share(plan: RopePlan) -> np.ndarray:
     """Share interpolated of each frequency: 0 kept, 1 divided by the factor. Shape (d/2,)."""
     ratio = np.array(plan.inv_freq) / np.array(plan.base["inv_freq"])
     whole = 1 - 1 / plan.factor
     return (1 - ratio) / whole if whole > 0 else np.zeros_like(ratio)
 
 
-def side_by_side(plans: Sequence[RopePlan]) -> str:
+def comparison_table(plans: Sequence[RopePlan]) -> str:
     """Several plans of one base: the share interpolated of each frequency, a column a method."""
     first = plans[0]
     old = 2 * np.pi / np.array(first.base["inv_freq"])
     columns = [f"{p.method[:12]:>13}" for p in plans]
     lines = [
-        *map(head, plans),
+        *map(headline, plans),
         f"{'dim':>5} {'wavelength before':>18} {'rotations':>10} " + "".join(columns),
     ]
-    shares = [share(p) for p in plans]
+    shares = [interpolated_share(p) for p in plans]
     for i in range(len(old)):
         turns = first.original_max_position_embeddings / old[i]
         lines.append(

@@ -10,6 +10,7 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.data.dataset import collate, concatenate
 from ropewalk.eval.measure import score
 from ropewalk.train import attention
+from ropewalk.train.attention.sdpa import sdpa
 
 LENGTHS = [13, 1, 20, 7, 7, 9]
 
@@ -91,7 +92,7 @@ def test_gradients_of_packed_documents_equal_the_dense_mask():
     weight = torch.randn(1, 40, 4, 8)
     dense = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True).transpose(1, 2)
     wanted = torch.autograd.grad((dense * weight).sum(), (q, k, v))
-    ours, _ = attention.sdpa(None, q, k, v, None, document_ends=ends)
+    ours, _ = sdpa(None, q, k, v, None, document_ends=ends)
     torch.testing.assert_close(ours, dense, atol=1e-5, rtol=1e-5)
     for found, reference in zip(
         torch.autograd.grad((ours * weight).sum(), (q, k, v)), wanted, strict=True
@@ -124,14 +125,14 @@ def test_no_mask_is_built(monkeypatch):
 def test_what_would_be_ignored_is_refused():
     q = torch.randn(1, 2, 4, 8)
     with pytest.raises(ConfigError, match="attention_dropout is 0.1"):
-        attention.sdpa(None, q, q, q, None, dropout=0.1)
+        sdpa(None, q, q, q, None, dropout=0.1)
     with pytest.raises(ConfigError, match="soft-caps its attention scores"):
-        attention.sdpa(None, q, q, q, None, softcap=50.0)
+        sdpa(None, q, q, q, None, softcap=50.0)
     with pytest.raises(ConfigError, match="looks ahead"):
-        attention.sdpa(None, q, q, q, None, is_causal=False)
+        sdpa(None, q, q, q, None, is_causal=False)
     with pytest.raises(ValueError, match="batch is 2"):
-        attention.sdpa(None, q.expand(2, -1, -1, -1), q, q, None)
+        sdpa(None, q.expand(2, -1, -1, -1), q, q, None)
     with pytest.raises(
         ValueError, match="query has 4 tokens, key 4 and the documents 6; they must be one sequence"
     ):
-        attention.sdpa(None, q, q, q, None, document_ends=(0, 6))
+        sdpa(None, q, q, q, None, document_ends=(0, 6))

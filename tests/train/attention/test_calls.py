@@ -12,10 +12,11 @@ from stand_ins import Calls
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train import attention
+from ropewalk.train.attention.flash import flash, flash3, flash4, varlen
+from ropewalk.train.attention.sdpa import sdpa
+from ropewalk.train.attention.support import Requirements
 
-KERNELS = {
-    k.__name__: k for k in (attention.flash, attention.flash3, attention.flash4, attention.varlen)
-}
+KERNELS = {k.__name__: k for k in (flash, flash3, flash4, varlen)}
 SCALE = 0.3
 
 
@@ -37,7 +38,7 @@ def test_numbers_of_forward_and_backward_are_those_of_eager_attention(
 ) -> None:
     h, k, d, e = shape
     given = heads(h, k, d, e=e, dtype=torch.bfloat16)
-    marks = attention.borders(cu_seqlens())
+    marks = attention.document_borders(cu_seqlens())
     found, _ = KERNELS[name](None, *given, None, scaling=SCALE, sliding_window=window, **marks)
     wanted = eager(*given, visible(ENDS, window), SCALE)
     assert found.shape == (1, ENDS[-1], h, e) and found.dtype == torch.bfloat16
@@ -50,7 +51,7 @@ def test_numbers_of_forward_and_backward_are_those_of_eager_attention(
 def test_arguments_are_what_the_kernel_documents(name: str, calls: Calls) -> None:
     """The stand-ins refuse wrong dtypes, shapes, strides and places; the rest is here."""
     q, k, v = heads(4, 2, 8, dtype=torch.bfloat16)
-    marks = attention.borders(cu_seqlens())
+    marks = attention.document_borders(cu_seqlens())
     KERNELS[name](None, q, k, v, None, scaling=SCALE, sliding_window=5, **marks)
     (given,) = calls.given
     assert (given.longest, given.scale, given.window) == (24, SCALE, 5)
@@ -69,7 +70,7 @@ def test_sums_of_one_order_are_asked_for_where_torch_must_have_them(
     try:
         for fixed in (False, True):
             torch.use_deterministic_algorithms(fixed)
-            KERNELS[name](None, *given, None, **attention.borders(cu_seqlens()))
+            KERNELS[name](None, *given, None, **attention.document_borders(cu_seqlens()))
     finally:
         torch.use_deterministic_algorithms(before)
     assert calls.fixed == [False, True]
@@ -129,7 +130,7 @@ def test_transformers_runs_the_kernel_and_none_of_its_own(
     )
     model.set_attn_implementation(registered)
     assert model.config._attn_implementation == registered
-    assert AttentionInterface()[registered] is (attention.sdpa if name == "sdpa" else KERNELS[name])
+    assert AttentionInterface()[registered] is (sdpa if name == "sdpa" else KERNELS[name])
 
 
 def test_what_auto_passed_over_is_told(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,18 +150,18 @@ def test_what_a_model_asks_decides_before_what_is_installed(
     on_gpu(monkeypatch, 9)
     for needs, said in (
         (
-            attention.Requirements(sinks=True),
+            Requirements(sinks=True),
             "it gives attention sinks, which this model has, no gradient",
         ),
         (
-            attention.Requirements(dtype=torch.float32),
+            Requirements(dtype=torch.float32),
             "it takes bf16 or fp16 and the model is computed in fp32",
         ),
         (
-            attention.Requirements(head_dim=512),
+            Requirements(head_dim=512),
             "it takes heads of up to 256 dimensions, in eights, not 512",
         ),
-        (attention.Requirements(head_dim=36), "in eights, not 36"),
+        (Requirements(head_dim=36), "in eights, not 36"),
     ):
         name = attention.register("auto", needs=needs)
         assert attention.describe(name).startswith(
@@ -171,7 +172,7 @@ def test_what_a_model_asks_decides_before_what_is_installed(
         ):
             attention.register("flash3", needs=needs)
     assert (
-        attention.describe(attention.register("auto", needs=attention.Requirements(head_dim=256)))
+        attention.describe(attention.register("auto", needs=Requirements(head_dim=256)))
         == "flash3 (auto)"
     )
 
@@ -219,9 +220,9 @@ def test_a_wrapped_kernel_has_a_name_of_its_own(calls: Calls) -> None:
         return lambda *args, **words: kernel(*args, **words)
 
     name = attention.register("sdpa", wrap)
-    assert name == f"{attention.register('sdpa')}_wrapped" and seen == [attention.sdpa]
-    assert AttentionInterface()[attention.register("sdpa")] is attention.sdpa
-    assert AttentionInterface()[name] is not attention.sdpa
+    assert name == f"{attention.register('sdpa')}_wrapped" and seen == [sdpa]
+    assert AttentionInterface()[attention.register("sdpa")] is sdpa
+    assert AttentionInterface()[name] is not sdpa
 
 
 def test_the_stand_in_of_torchs_kernel_has_its_signature() -> None:

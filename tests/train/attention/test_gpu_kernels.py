@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ropewalk.train import attention
 from ropewalk.train.attention import backend, s2_attn, support
+from ropewalk.train.attention.sdpa import sdpa
 
 pytestmark = [
     pytest.mark.gpu,
@@ -21,13 +22,13 @@ DOCUMENTS = (0, 1000, 1001, 3000, 4096)
 
 
 def kernel(name: str) -> Any:
-    if missing := backend.why_unavailable(backend.ON_GPU[name], support.Requirements()):
+    if missing := backend.why_unavailable(backend.GPU_KERNELS[name], support.Requirements()):
         pytest.skip(f"{name}: {missing}")
-    return backend.ON_GPU[name].function
+    return backend.GPU_KERNELS[name].function
 
 
 def marks(ends: tuple[int, ...]) -> dict[str, Any]:
-    return attention.borders(torch.tensor(ends, dtype=torch.int32, device="cuda"))
+    return attention.document_borders(torch.tensor(ends, dtype=torch.int32, device="cuda"))
 
 
 def on_device(
@@ -46,7 +47,7 @@ def near(ours: torch.Tensor, theirs: torch.Tensor, allowed: float) -> None:
     [(8, 2, 64, 64), (8, 8, 128, 128), (4, 1, 128, 64)],
     ids=["gqa", "wide", "narrow values"],
 )
-@pytest.mark.parametrize("name", backend.ON_GPU)
+@pytest.mark.parametrize("name", backend.GPU_KERNELS)
 def test_it_equals_per_document_sdpa_in_fp32_forward_and_backward(
     name: str, shape: Any, window: int | None
 ) -> None:
@@ -54,7 +55,7 @@ def test_it_equals_per_document_sdpa_in_fp32_forward_and_backward(
     given = on_device(h, k, d, 4096, e=e)
     words = {"scaling": d**-0.5, "sliding_window": window, **marks(DOCUMENTS)}
     found, _ = run(None, *given, None, **words)
-    wanted, _ = attention.sdpa(None, *(x.float() for x in given), None, **words)
+    wanted, _ = sdpa(None, *(x.float() for x in given), None, **words)
     near(found, wanted, 1e-2)
     weight = torch.randn_like(wanted)
     ours = torch.autograd.grad((found.float() * weight).sum(), given)
@@ -64,9 +65,9 @@ def test_it_equals_per_document_sdpa_in_fp32_forward_and_backward(
 
 
 @pytest.mark.parametrize("window", [None, 4096])
-@pytest.mark.parametrize("name", [*backend.ON_GPU, "sdpa"])
+@pytest.mark.parametrize("name", [*backend.GPU_KERNELS, "sdpa"])
 def test_it_takes_131072_tokens_in_one_call(name: str, window: int | None) -> None:
-    run = attention.sdpa if name == "sdpa" else kernel(name)
+    run = sdpa if name == "sdpa" else kernel(name)
     given = on_device(8, 2, 128, LONG)
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -90,10 +91,10 @@ def test_it_takes_131072_tokens_in_one_call(name: str, window: int | None) -> No
     near(found[:, last], wanted.transpose(1, 2), 2e-2)
 
 
-@pytest.mark.parametrize("name", [*backend.ON_GPU, "sdpa"])
+@pytest.mark.parametrize("name", [*backend.GPU_KERNELS, "sdpa"])
 @pytest.mark.parametrize("window", [None, 300])
 def test_a_document_changes_no_bit_of_the_next(name: str, window: int | None) -> None:
-    run = attention.sdpa if name == "sdpa" else kernel(name)
+    run = sdpa if name == "sdpa" else kernel(name)
     q, k, v = (x.detach() for x in on_device(8, 2, 64, 4096))
     before, _ = run(None, q, k, v, None, sliding_window=window, **marks(DOCUMENTS))
     k[:, :, 500] += 1
@@ -114,7 +115,7 @@ def test_sdpa_on_the_device_equals_eager_attention_on_the_cpu(
         "sliding_window": window,
         "s_aux": None if s_aux is None else s_aux.cuda(),
     }
-    found, _ = attention.sdpa(None, *(x.cuda() for x in given), None, **words, **marks(ENDS))
+    found, _ = sdpa(None, *(x.cuda() for x in given), None, **words, **marks(ENDS))
     torch.testing.assert_close(
         found.cpu(), eager(*given, visible(ENDS, window), 0.3, s_aux), atol=2e-4, rtol=2e-4
     )
@@ -129,25 +130,23 @@ def test_sdpa_never_takes_the_kernel_that_holds_all_scores(window: int | None, s
     with sdpa_kernel(
         [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
     ):
-        out, _ = attention.sdpa(
-            None, *given, None, sliding_window=window, s_aux=s_aux, **marks(DOCUMENTS)
-        )
+        out, _ = sdpa(None, *given, None, sliding_window=window, s_aux=s_aux, **marks(DOCUMENTS))
         out.float().sum().backward()
 
 
-@pytest.mark.parametrize("name", backend.ON_GPU)
+@pytest.mark.parametrize("name", backend.GPU_KERNELS)
 def test_shifted_groups_equal_those_of_sdpa(name: str) -> None:
     run = kernel(name)
     trains: Any = torch.nn.Module().train()
     given = on_device(8, 2, 64, 4096)
     found, wanted = (
-        s2_attn.shifted(one, 256)(trains, *x, None, scaling=0.125, **marks(DOCUMENTS))[0]
-        for one, x in ((run, given), (attention.sdpa, [x.float() for x in given]))
+        s2_attn.s2_attention(one, 256)(trains, *x, None, scaling=0.125, **marks(DOCUMENTS))[0]
+        for one, x in ((run, given), (sdpa, [x.float() for x in given]))
     )
     near(found, wanted, 1e-2)
 
 
-@pytest.mark.parametrize("name", backend.ON_GPU)
+@pytest.mark.parametrize("name", backend.GPU_KERNELS)
 def test_a_recomputed_layer_has_the_same_output(name: str) -> None:
     """Activation checkpointing computes it twice; the forward pass of these kernels is deterministic, their backward is not promised."""
     run = kernel(name)

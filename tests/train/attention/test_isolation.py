@@ -11,11 +11,10 @@ from stand_ins import Calls
 
 from ropewalk.train import attention
 from ropewalk.train.attention import s2_attn
+from ropewalk.train.attention.flash import flash, flash3, flash4, varlen
+from ropewalk.train.attention.sdpa import sdpa
 
-KERNELS = {
-    k.__name__: k
-    for k in (attention.sdpa, attention.flash, attention.flash3, attention.flash4, attention.varlen)
-}
+KERNELS = {k.__name__: k for k in (sdpa, flash, flash3, flash4, varlen)}
 FORMS = [
     (n, w, s)
     for n in KERNELS
@@ -53,7 +52,7 @@ def test_a_token_is_seen_inside_its_document_and_its_window_only(
     name: str, window: int | None, sinks: bool, token: int
 ) -> None:
     words = {"sliding_window": window, "s_aux": torch.zeros(4) if sinks else None}
-    differs = changed(KERNELS[name], token, **words, **attention.borders(cu_seqlens()))
+    differs = changed(KERNELS[name], token, **words, **attention.document_borders(cu_seqlens()))
     reach = range(token, min(end_of(token), token + (window or 1000)))
     assert set(differs) <= set(reach)
     # a far token's share may be too small for bf16
@@ -61,7 +60,7 @@ def test_a_token_is_seen_inside_its_document_and_its_window_only(
 
 
 def test_the_probe_finds_a_leak() -> None:
-    differs = changed(attention.sdpa, 3, **attention.borders(cu_seqlens((0, ENDS[-1]))))
+    differs = changed(sdpa, 3, **attention.document_borders(cu_seqlens((0, ENDS[-1]))))
     assert max(differs) > end_of(3)
 
 
@@ -69,5 +68,7 @@ def test_the_probe_finds_a_leak() -> None:
 @pytest.mark.parametrize("name", KERNELS)
 def test_shifted_groups_leak_neither(name: str, token: int) -> None:
     """Nothing before it either: no group wraps around to the document's start, or the sequence's."""
-    differs = changed(s2_attn.shifted(KERNELS[name], 6), token, **attention.borders(cu_seqlens()))
+    differs = changed(
+        s2_attn.s2_attention(KERNELS[name], 6), token, **attention.document_borders(cu_seqlens())
+    )
     assert token in differs and set(differs) <= set(range(token, min(end_of(token), token + 6)))

@@ -14,6 +14,7 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import YarnConfig
 from ropewalk.train import attention
 from ropewalk.train.attention import isolation, support
+from ropewalk.train.attention.support import Requirements
 from ropewalk.train.base import Base, base_config
 from ropewalk.train.model import build as models
 from ropewalk.train.rope import plan as rope_plan
@@ -61,7 +62,7 @@ def test_packed_windows_have_the_losses_and_gradients_of_each_document_alone(nam
     theirs = torch.autograd.grad(wanted.sum(), parameters, allow_unused=True)
     row, _ = packed(LENGTHS, sum(LENGTHS))
     model.set_attn_implementation(attention.register("sdpa"))
-    marks = attention.borders(torch.from_numpy(row.cu_seqlens))
+    marks = attention.document_borders(torch.from_numpy(row.cu_seqlens))
     ids, positions, labels = (
         torch.from_numpy(x) for x in (row.input_ids, row.position_ids, row.labels)
     )
@@ -144,7 +145,7 @@ def test_logits_that_are_more_than_hidden_states_times_the_head_are_refused(
 
 def test_the_proof_of_documents_fails_without_borders(monkeypatch: pytest.MonkeyPatch) -> None:
     model = made("Llama", {})
-    monkeypatch.setattr(isolation, "borders", lambda cu: {})
+    monkeypatch.setattr(isolation, "document_borders", lambda cu: {})
     with pytest.raises(ConfigError, match="a document changes the hidden states of the next one"):
         attention.prove_documents_isolated(model)
 
@@ -181,7 +182,7 @@ def test_what_no_kernel_does_is_refused_by_name(name: str) -> None:
 
 
 def test_needs_are_read_off_the_model() -> None:
-    assert attention.requirements_of(made("Llama", {}), torch.float32) == attention.Requirements(
+    assert attention.requirements_of(made("Llama", {}), torch.float32) == Requirements(
         torch.float32, 16, False
     )
     assert attention.requirements_of(made("GptOss", {**MIXED, **EXPERTS}), torch.bfloat16).sinks
@@ -211,7 +212,7 @@ def test_a_windowed_base_is_built_as_the_trainer_builds_it(name: str, tmp_path: 
     ).eval()
     assert attention.describe(model.config._attn_implementation).startswith("sdpa")
     row, pieces = packed(LENGTHS, sum(LENGTHS))
-    marks = attention.borders(torch.from_numpy(row.cu_seqlens))
+    marks = attention.document_borders(torch.from_numpy(row.cu_seqlens))
     ids, positions, labels = (
         torch.from_numpy(x) for x in (row.input_ids, row.position_ids, row.labels)
     )

@@ -14,6 +14,8 @@ from stand_ins import Calls
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train import attention
 from ropewalk.train.attention import s2_attn
+from ropewalk.train.attention.flash import flash
+from ropewalk.train.attention.sdpa import sdpa
 
 TRAINS: Any = SimpleNamespace(training=True)
 GROUP = 6
@@ -32,8 +34,8 @@ def seen(h: int) -> torch.Tensor:
 def test_forward_and_backward_equal_eager_attention_of_the_groups(shape: tuple[int, int]) -> None:
     h, k = shape
     given = heads(h, k, 8)
-    marks = attention.borders(cu_seqlens())
-    found, _ = s2_attn.shifted(attention.sdpa, GROUP)(TRAINS, *given, None, scaling=0.3, **marks)
+    marks = attention.document_borders(cu_seqlens())
+    found, _ = s2_attn.s2_attention(sdpa, GROUP)(TRAINS, *given, None, scaling=0.3, **marks)
     wanted = eager(*given, seen(h), 0.3)
     torch.testing.assert_close(found, wanted, atol=2e-6, rtol=1e-5)
     for ours, theirs in zip(gradients(found, given), gradients(wanted, given), strict=True):
@@ -54,7 +56,7 @@ def test_it_is_the_papers_rolling_where_that_does_not_wrap_around() -> None:
 
     out = F.scaled_dot_product_attention(grouped(q), grouped(k), grouped(v), is_causal=True)
     paper = roll(out.transpose(0, 1).flatten(1, 2)[None], GROUP // 2).transpose(1, 2)
-    ours, _ = s2_attn.shifted(attention.sdpa, GROUP)(TRAINS, q, k, v, None)
+    ours, _ = s2_attn.s2_attention(sdpa, GROUP)(TRAINS, q, k, v, None)
     torch.testing.assert_close(ours[:, GROUP // 2 :], paper[:, GROUP // 2 :], atol=1e-6, rtol=1e-5)
     wrapped = (ours - paper)[0, : GROUP // 2].abs().amax(dim=(0, 2))
     assert (wrapped[: h // 2] < 1e-6).all() and (wrapped[h // 2 :] > 1e-2).all(), (
@@ -69,8 +71,8 @@ def test_kernels_with_borders_of_their_own_are_given_the_groups(
     for name, module in calls.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
     given = heads(4, 2, 8, dtype=torch.bfloat16)
-    marks = attention.borders(cu_seqlens())
-    found, _ = s2_attn.shifted(attention.flash, GROUP)(TRAINS, *given, None, scaling=0.3, **marks)
+    marks = attention.document_borders(cu_seqlens())
+    found, _ = s2_attn.s2_attention(flash, GROUP)(TRAINS, *given, None, scaling=0.3, **marks)
     torch.testing.assert_close(found.float(), eager(*given, seen(4), 0.3), atol=1e-2, rtol=1e-2)
     assert [c.longest for c in calls.given] == [GROUP, GROUP] and [
         c.q.shape[1] for c in calls.given
@@ -94,7 +96,7 @@ def test_a_model_that_is_evaluated_attends_in_full() -> None:
 
 def test_what_it_does_not_go_with_is_refused() -> None:
     q, k, v = heads(4, 4, 8)
-    attend = s2_attn.shifted(attention.sdpa, GROUP)
+    attend = s2_attn.s2_attention(sdpa, GROUP)
     with pytest.raises(
         ConfigError,
         match="train.s2_group is 6; S2-Attn does not go with the model's sliding_window",

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from ropewalk.train import attention
+from ropewalk.train.attention.backend import no_mask
 from ropewalk.train.cost import flops
 from ropewalk.train.model.loss_model import LossModel
 
@@ -54,7 +55,7 @@ def each_query_alone(
 @pytest.fixture(autouse=True)
 def counted_attention() -> None:
     AttentionInterface.register("each_query_alone", each_query_alone)
-    AttentionMaskInterface.register("each_query_alone", attention.no_mask)
+    AttentionMaskInterface.register("each_query_alone", no_mask)
 
 
 def built(config: Any) -> Any:
@@ -86,7 +87,7 @@ def counted(model: Any, *, backward: bool) -> int:
         torch.from_numpy(x)[None] for x in (row.input_ids, row.position_ids, row.labels)
     )
     with FlopCounterMode(display=False) as counter:
-        borders = attention.borders(torch.from_numpy(row.cu_seqlens))
+        borders = attention.document_borders(torch.from_numpy(row.cu_seqlens))
         loss = LossModel(model)(ids, positions, labels, total=1, **borders)
         if backward:
             loss.backward()

@@ -537,21 +537,21 @@ def composed(rope: RopeConfig) -> Any:
 def test_other_methods_beside_a_table_take_the_factor_of_its_file(
     tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(stage.model, "base_config", lambda base: small())
+    monkeypatch.setattr(stage, "base_config", lambda base: small())
     rope = from_file(tmp_path, plan.make(YarnConfig(factor=4.0), small(), "base").json())
-    others = stage.others(composed(rope), Base(None), ["yarn", "none", "pi"])
+    others = stage.comparison_plans(composed(rope), Base(None), ["yarn", "none", "pi"])
     assert [(p.method, p.factor) for p in others] == [("yarn", 4.0), ("none", 1.0), ("pi", 4.0)]
-    by_length = stage.others(composed(YarnConfig(target_length=512)), Base(None), ["pi"])
+    by_length = stage.comparison_plans(composed(YarnConfig(target_length=512)), Base(None), ["pi"])
     assert by_length[0].max_position_embeddings == 512
 
 
 def test_without_a_factor_no_method_can_be_compared(monkeypatch: Any) -> None:
-    monkeypatch.setattr(stage.model, "base_config", lambda base: small())
-    assert stage.others(composed(RopeConfig()), Base(None), ["none"])[0].factor == 1
+    monkeypatch.setattr(stage, "base_config", lambda base: small())
+    assert stage.comparison_plans(composed(RopeConfig()), Base(None), ["none"])[0].factor == 1
     with pytest.raises(
         ConfigError,
         match="--compare has yarn; it needs a factor, and rope=none has none; e.g. rope=pi",
     ):
-        stage.others(composed(RopeConfig()), Base(None), ["yarn"])
+        stage.comparison_plans(composed(RopeConfig()), Base(None), ["yarn"])
     with pytest.raises(ConfigError, match="rope.factor is not set; rope=yarn needs a factor"):
         plan.make(YarnConfig(), small(), "base")

@@ -135,7 +135,7 @@ def test_rotation_in_another_layout_is_caught(monkeypatch: pytest.MonkeyPatch) -
 
     def neighbours(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         half = cos.shape[-1] // 2
-        return proof.probe.interleaved(x, cos[:, None, :, :half], sin[:, None, :, :half])
+        return proof.probe.rotate_interleaved(x, cos[:, None, :, :half], sin[:, None, :, :half])
 
     real = modeling_llama.apply_rotary_pos_emb
     model = built()
@@ -250,7 +250,7 @@ def test_layer_that_is_given_another_rotation_is_named(layer: int) -> None:
 
     def forward(*args: Any, position_embeddings: Any, **words: Any) -> Any:
         x = words["hidden_states"]
-        positions = torch.tensor([proof.probe.chosen_positions(planned())])
+        positions = torch.tensor([proof.probe.probe_positions(planned())])
         turned = (
             stale(x, positions)
             if bool((position_embeddings[1] != 0).any())
