@@ -91,7 +91,7 @@ def test_a_stop_that_comes_after_the_last_step_stops_what_comes_next(
         (temporary / "done.json").write_text("{}")
         (temporary / "stop").touch()
 
-    monkeypatch.setattr(ranks, "launch", launch)
+    monkeypatch.setattr(stage, "launch", launch)
     for name in ("_finish", "_reload"):
         monkeypatch.setattr(stage, name, lambda *_: None)
     with pytest.raises(
@@ -106,7 +106,7 @@ def test_a_finished_training_is_not_asked_for_the_unfinished_one_beside_it(
 ) -> None:
     """Trained with one rate, begun with another, and back: the first one stands, the second waits."""
     monkeypatch.setattr(
-        ranks, "launch", lambda _, run_dir, temporary: (temporary / "done.json").write_text("{}")
+        stage, "launch", lambda _, run_dir, temporary: (temporary / "done.json").write_text("{}")
     )
     for name in ("_finish", "_reload"):
         monkeypatch.setattr(stage, name, lambda *_: None)

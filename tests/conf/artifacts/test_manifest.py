@@ -212,7 +212,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 MAKER = """
 import sys, time
 from pathlib import Path
-from ropewalk.conf.manifest import run_shared
+from ropewalk.conf.artifacts.manifest import run_shared
 
 def work(temporary):
     (temporary / "half").touch()
