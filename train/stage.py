@@ -46,8 +46,8 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
 
 def _refuse_other_checkpoints(output: Path, decides: dict[str, Any]) -> None:
     """An unfinished training of other settings is not thrown away unasked. Raises: ConfigError with the first difference."""
-    for name, facts in checkpoints.found(temporary_of(output) / "checkpoints")[:1]:
-        checkpoints.refuse_other(name, facts["content"], json.loads(json.dumps(decides)))
+    for name, facts in checkpoints.list_checkpoints(temporary_of(output) / "checkpoints")[:1]:
+        checkpoints.refuse_other_content(name, facts["content"], json.loads(json.dumps(decides)))
 
 
 def _finish(temporary: Path) -> None:

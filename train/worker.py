@@ -38,7 +38,7 @@ from ropewalk.train.zero.mesh import Mesh
 def train(run_dir: Path) -> None:
     """Train into `RUN_DIR/train.tmp`; the stage publishes it."""
     config = check.load(run_dir / "config.yaml")
-    metrics.refuse_missing(config)
+    metrics.refuse_missing_tensorboard(config)
     if config.train.deterministic:
         seeds.use_deterministic_kernels()
     start_distributed()
@@ -95,7 +95,7 @@ def train(run_dir: Path) -> None:
         live, config, feed, folder, mesh, checkpoints, progress, seen, validation
     )
     previous_phase.save_for_next_phase(config, checkpoints, progress)
-    checkpoints.save_trained(progress)
+    checkpoints.save_final(progress)
     save_pretrained(live, folder / "model")
     if with_adapter:
         save.save(built, plan, resolve_base(config, cache).name, folder / "adapter")
@@ -106,7 +106,7 @@ def train(run_dir: Path) -> None:
         }
         write_json(
             folder / "done.json",
-            {"steps": config.train.steps, "checkpoints_failed": checkpoints.failed, **told},
+            {"steps": config.train.steps, "checkpoints_failed": checkpoints.failed_saves, **told},
         )
 
 

@@ -33,17 +33,17 @@ def _count(model: Any, tokens: int, documents: int) -> dict[str, Any]:
     from ropewalk.train.loss import chunk_tokens
 
     lengths, labels = [tokens // documents] * documents, tokens - documents
-    work, of = flops.work(model), traffic.sizes(model)
+    cost, sizes = flops.model_cost(model), traffic.model_sizes(model)
     layout = traffic.ParallelLayout(
-        1, GPUS, 3, 1, tokens, chunk=chunk_tokens(of.vocabulary, "cuda")
+        1, GPUS, 3, 1, tokens, loss_chunk=chunk_tokens(sizes.vocabulary, "cuda")
     )
     return {
-        "parameters": of.parameters,
-        "model_flops": work.training(lengths, labels),
-        "attention_flops": 3 * sum(layer.flops(lengths) for layer in work.layers),
-        "recomputed_flops": work.body(lengths),
-        "memory": traffic.memory(of, layout),
-        "sent": _by_kind(traffic.communication(of, layout)),
+        "parameters": sizes.parameters,
+        "model_flops": cost.training_flops(lengths, labels),
+        "attention_flops": 3 * sum(layer.flops(lengths) for layer in cost.layers),
+        "recomputed_flops": cost.body_flops(lengths),
+        "memory": traffic.memory_traffic(sizes, layout),
+        "sent": _by_kind(traffic.collectives(sizes, layout)),
     }
 
 
@@ -65,8 +65,8 @@ def _by_kind(collectives: Any) -> dict[str, float]:
     """Bytes that a rank sends, by kind and what it is of; queries, keys, values and what is attended are one."""
     found: dict[str, float] = {}
     for one in collectives:
-        name = "all_to_all heads" if one.kind == "all_to_all" else f"{one.kind} {one.what}"
-        found[name] = found.get(name, 0.0) + one.sent
+        name = "all_to_all heads" if one.kind == "all_to_all" else f"{one.kind} {one.tensor}"
+        found[name] = found.get(name, 0.0) + one.bytes_sent
     return found
 
 

@@ -117,9 +117,9 @@ def stalls(quick: bool) -> dict[str, Any]:
         keeper = Checkpointer(live, Path(folder) / "ours", TrainConfig(steps=1, lr=1e-3), Mesh())
         for number in range(2 if quick else 6):
             keeper.save(TrainState(number + 1))
-            found["ours"].append(keeper.held_s)
+            found["ours"].append(keeper.save_stall_s)
             keeper.wait()
-            tensors = keeper.writer.copies.taken
+            tensors = keeper.writer.buffers.in_use
             started = time.perf_counter()
             copies = [tensor.clone() for tensor in tensors]
             found["copy"].append(time.perf_counter() - started)

@@ -8,8 +8,7 @@ from checkpoint_work import Work, start, told, weights
 
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import DataArtifacts
-from ropewalk.train.checkpoint import previous_phase
-from ropewalk.train.checkpoint import storage as checkpoint_folder
+from ropewalk.train.checkpoint import previous_phase, storage
 from ropewalk.train.loop import trainer
 
 
@@ -19,10 +18,10 @@ def phase(config: Config, folder: Path, data: DataArtifacts, begin: int) -> dict
     run = start(Work(folder / "train", config, data))
     progress = run.checkpoints.load()
     hashed: list[str] = []
-    whole = checkpoint_folder.sha256
-    checkpoint_folder.sha256 = lambda path: hashed.append(path.name) or whole(path)  # type: ignore[func-returns-value]
+    whole = storage.sha256
+    storage.sha256 = lambda path: hashed.append(path.name) or whole(path)  # type: ignore[func-returns-value]
     said = previous_phase.load_optimizer_state(config, run.checkpoints, progress)
-    checkpoint_folder.sha256 = whole
+    storage.sha256 = whole
     trainer.train(
         run.engine,
         config,

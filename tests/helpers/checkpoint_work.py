@@ -22,8 +22,7 @@ from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import BatchLoader, DataArtifacts
 from ropewalk.train import attention
 from ropewalk.train.attention import ulysses
-from ropewalk.train.checkpoint import async_writer, reshard
-from ropewalk.train.checkpoint import storage as checkpoint_folder
+from ropewalk.train.checkpoint import async_writer, reshard, storage
 from ropewalk.train.checkpoint.checkpointer import Checkpointer
 from ropewalk.train.launcher.stop import StopSignal
 from ropewalk.train.loop import trainer
@@ -115,7 +114,7 @@ def trained(work: Work) -> dict[str, Any]:
     )
     return {
         "began": began,
-        "failed": run.checkpoints.failed,
+        "failed": run.checkpoints.failed_saves,
         "weights": weights(run.engine),
         **told(work.folder),
     }
@@ -145,10 +144,10 @@ def ended(work: Work) -> dict[str, Any]:
     trainer.train(
         run.engine, work.config, run.feed, work.folder, run.mesh, run.checkpoints, progress
     )
-    run.checkpoints.save_trained(progress)
+    run.checkpoints.save_final(progress)
     return {
         "began": began,
-        "failed": run.checkpoints.failed,
+        "failed": run.checkpoints.failed_saves,
         "weights": weights(run.engine),
         **told(work.folder),
     }
@@ -260,21 +259,21 @@ def arm(live: Any, moment: str, number: int) -> None:
     elif moment == "between":
         _before(StopSignal, "__call__", now)
     elif moment == "copying":
-        _before(async_writer.PinnedBuffers, "of", now)
+        _before(async_writer.PinnedBuffers, "copy", now)
     elif moment == "writing":
         _halfway(now)
     elif moment == "listing":
         _before(async_writer, "write_json", now)
     elif moment == "publishing":
-        _before(checkpoint_folder, "publish", now)
+        _before(storage, "publish", now)
     elif moment == "completing":
-        _before(checkpoint_folder, "write_json", now)
+        _before(storage, "write_json", now)
     elif moment == "renaming":
-        _before(checkpoint_folder.os, "replace", now)
+        _before(storage.os, "replace", now)
     elif moment == "renamed":
-        _before(checkpoint_folder, "_point", now)
+        _before(storage, "_point", now)
     elif moment == "pruning":
-        _before(checkpoint_folder, "prune", now)
+        _before(storage, "prune", now)
     else:
         raise ValueError(moment)
 
@@ -364,14 +363,14 @@ def fail_memory(_: Work, live: Any) -> None:
 
 def fail_prune(_: Work, live: Any) -> None:
     """Nothing that stands can be removed."""
-    remove = checkpoint_folder.shutil.rmtree
+    remove = storage.shutil.rmtree
 
     def instead(path: Path, **words: Any) -> None:
         if path.name == "step-00000002" and not words:
             raise OSError("busy")
         remove(path, **words)
 
-    checkpoint_folder.shutil.rmtree = instead  # type: ignore[assignment]
+    storage.shutil.rmtree = instead  # type: ignore[assignment]
 
 
 def fill_disk_at_the_end(work: Work, live: Any) -> None:

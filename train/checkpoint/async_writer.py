@@ -29,17 +29,17 @@ class PinnedBuffers:
 
     def __init__(self) -> None:
         self.free: dict[Any, list[torch.Tensor]] = defaultdict(list)
-        self.taken: list[torch.Tensor] = []
+        self.in_use: list[torch.Tensor] = []
 
-    def of(self, value: Any, seen: dict[Any, torch.Tensor] | None = None) -> Any:
+    def copy(self, value: Any, seen: dict[Any, torch.Tensor] | None = None) -> Any:
         """`value` with every tensor in it copied; tensors that are one (tied weights) stay one."""
         seen = {} if seen is None else seen
         if isinstance(value, torch.Tensor):
             return self._tensor(value, seen)
         if isinstance(value, Mapping):
-            return type(value)((key, self.of(inner, seen)) for key, inner in value.items())  # type: ignore[call-arg]
+            return type(value)((key, self.copy(inner, seen)) for key, inner in value.items())  # type: ignore[call-arg]
         if type(value) in (list, tuple):
-            return type(value)(self.of(inner, seen) for inner in value)
+            return type(value)(self.copy(inner, seen) for inner in value)
         return value
 
     def _tensor(self, value: torch.Tensor, seen: dict[Any, torch.Tensor]) -> torch.Tensor:
@@ -60,14 +60,14 @@ class PinnedBuffers:
             if free
             else torch.empty(like.shape, dtype=like.dtype, pin_memory=like.is_cuda)
         )
-        self.taken.append(found)
+        self.in_use.append(found)
         return found
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """All that was copied is on disk, or given up."""
-        for buffer in self.taken:
+        for buffer in self.in_use:
             self.free[buffer.shape, buffer.dtype].append(buffer)
-        self.taken = []
+        self.in_use = []
 
 
 class HashingFile:
@@ -109,7 +109,7 @@ def write_file(path: Path, value: Any) -> dict[str, Any]:
     return {"bytes": file.size, "sha256": file.hash.hexdigest()}
 
 
-def counted(path: Path) -> dict[str, Any]:
+def hash_file(path: Path) -> dict[str, Any]:
     """Size and sha256 of a file that is on disk when this returns. Raises: OSError."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -117,7 +117,7 @@ def counted(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 
-class Writer(CheckpointEngine):
+class AsyncWriter(CheckpointEngine):
     """One rank's: `save` copies and returns, a thread writes the files one after another.
 
     An error on any of the ways is kept and told by the loop's flags, for a rank that raised alone would leave the others waiting.
@@ -125,56 +125,56 @@ class Writer(CheckpointEngine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.copies, self.thread = (
+        self.buffers, self.thread = (
             PinnedBuffers(),
             ThreadPoolExecutor(1, thread_name_prefix="checkpoint"),
         )
         self.jobs: list[Future[Any]] = []
         self.files: dict[str, dict[str, Any]] = {}
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.error: Exception | None = None
-        self.done = 0
+        self.finished_jobs = 0
         """Files and other work that the thread has ended, over all checkpoints."""
 
     def create(self, info: CheckpointCommitInfo) -> None:
-        self.copies.give_back()
-        self.jobs, self.files, self.asked, self.error = [], {}, [], None
+        self.buffers.release()
+        self.jobs, self.files, self.requested, self.error = [], {}, [], None
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        self._kept(lambda: os.makedirs(path, exist_ok=exist_ok))
+        self._run(lambda: os.makedirs(path, exist_ok=exist_ok))
 
     def save(self, state_dict: Any, path: str) -> None:
-        copy, to = self.copies.of(state_dict), Path(path)
-        self.asked.append(to.name)
+        copy, to = self.buffers.copy(state_dict), Path(path)
+        self.requested.append(to.name)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.then(lambda: self.files.__setitem__(to.name, write_file(to, copy)))
+        self.submit(lambda: self.files.__setitem__(to.name, write_file(to, copy)))
 
-    def then(self, work: Callable[[], Any]) -> None:
+    def submit(self, work: Callable[[], Any]) -> None:
         """`work` in the thread, after what was given before; left out once something failed."""
-        self.jobs.append(self.thread.submit(lambda: None if self.error else self._kept(work)))
+        self.jobs.append(self.thread.submit(lambda: None if self.error else self._run(work)))
 
-    def take_in(self, folder: Path, files: Sequence[Path]) -> None:
+    def adopt_files(self, folder: Path, files: Sequence[Path]) -> None:
         """Files that are there already (DeepSpeed copies states from NVMe by itself): synced, and counted and hashed as ours are."""
         for path in (file for file in files if file.is_file()):
-            self.asked.append(str(path.relative_to(folder)))
+            self.requested.append(str(path.relative_to(folder)))
             name = str(path.relative_to(folder))
-            self.then(partial(self._count, name, path))
+            self.submit(partial(self._count, name, path))
 
     def _count(self, name: str, path: Path) -> None:
-        self.files[name] = counted(path)
+        self.files[name] = hash_file(path)
 
-    def say_done(self, folder: Path, rank: int, flats: Any) -> None:
+    def write_file_list(self, folder: Path, rank: int, flats: Any) -> None:
         """After the rank's files, a list of them with their hashes, of what was asked for, and of what lies where in them."""
-        said = {"files": self.files, "asked": self.asked, "flats": flats}
-        self.then(lambda: write_json(folder / f"rank-{rank}.json", said))
+        said = {"files": self.files, "asked": self.requested, "flats": flats}
+        self.submit(lambda: write_json(folder / f"rank-{rank}.json", said))
 
-    def _kept(self, work: Callable[[], Any]) -> None:
+    def _run(self, work: Callable[[], Any]) -> None:
         try:
             work()
         except Exception as error:
             self.error = error
-        self.done += 1
+        self.finished_jobs += 1
 
     @property
     def busy(self) -> bool:

@@ -14,8 +14,8 @@ import torch.distributed as dist
 from ropewalk.conf.errors import RopewalkError
 from ropewalk.conf.train import TrainConfig
 from ropewalk.train.checkpoint import reshard, storage
-from ropewalk.train.checkpoint.async_writer import Writer
-from ropewalk.train.checkpoint.trainable_only import keep_trained, load_trained
+from ropewalk.train.checkpoint.async_writer import AsyncWriter
+from ropewalk.train.checkpoint.trainable_only import exclude_frozen_weights, load_trainable
 from ropewalk.train.zero.flat_params import flats, inner
 from ropewalk.train.zero.mesh import Mesh
 
@@ -45,14 +45,14 @@ class Checkpointer:
             mesh,
             content,
         )
-        self.writer = engine.checkpoint_engine = Writer()
+        self.writer = engine.checkpoint_engine = AsyncWriter()
         # its copies would be one more way in which rank 0 alone can fail
         engine._copy_recovery_script = lambda _: None
-        keep_trained(engine)
+        exclude_frozen_weights(engine)
         self.pending: dict[str, Any] | None = None
         self.publishing = False
-        self.failed = 0
-        self.stands = -1
+        self.failed_saves = 0
+        self.last_saved_step = -1
         """The step of the last one that was published or loaded."""
 
     # -- writing -------------------------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ class Checkpointer:
     def save(self, progress: TrainState) -> None:
         """Copy to host memory and begin to write; every rank. One that is still being written is waited for."""
         self.wait()
-        name, started = storage.name_of(progress.step), time.monotonic()
+        name, started = storage.checkpoint_name(progress.step), time.monotonic()
         if self.mesh.rank == 0:
             shutil.rmtree(self.path / f"{name}.tmp", ignore_errors=True)
         self.engine.save_checkpoint(
@@ -72,10 +72,10 @@ class Checkpointer:
         )
         mine = flats(self.engine) if self.mesh.rank == 0 or self.engine.zero_optimization() else []
         at = self.path / f"{name}.tmp"
-        self.writer.take_in(at, sorted(at.glob(f"offloaded_tensors/rank{self.mesh.rank}/**/*")))
-        self.writer.say_done(at, self.mesh.rank, [flat.pieces for flat in mine])
+        self.writer.adopt_files(at, sorted(at.glob(f"offloaded_tensors/rank{self.mesh.rank}/**/*")))
+        self.writer.write_file_list(at, self.mesh.rank, [flat.pieces for flat in mine])
         self.pending = self._facts(progress)
-        self.held_s = time.monotonic() - started
+        self.save_stall_s = time.monotonic() - started
         if not self.train.checkpoint_async:
             self.wait()
 
@@ -88,11 +88,11 @@ class Checkpointer:
         now = {"step": progress.step, "state": copy.deepcopy(progress.state)}
         return {"schema": 1, **now, **mesh, **stage, "content": self.content}
 
-    def flags(self) -> list[float]:
+    def local_flags(self) -> list[float]:
         """This rank's part of what the loop reduces once a step by the largest: still at work, failed."""
         return [float(self.writer.busy), float(self.writer.error is not None)]
 
-    def settle(self, busy: bool, failed: bool) -> bool:
+    def poll(self, busy: bool, failed: bool) -> bool:
         """What all ranks' flags say of the checkpoint being written; every rank. False when it is given up, which is said.
 
         When all are done, rank 0's thread publishes it; when that is done too, it stands.
@@ -103,15 +103,15 @@ class Checkpointer:
             self._give_up(self.pending["step"])
             return False
         facts, self.pending = self.pending, None if self.publishing else self.pending
-        self.stands = facts["step"] if self.pending is None else self.stands
+        self.last_saved_step = facts["step"] if self.pending is None else self.last_saved_step
         self.publishing = self.pending is not None
         if self.publishing and self.mesh.rank == 0:
-            self.writer.then(lambda: self._publish(facts))
+            self.writer.submit(lambda: self._publish(facts))
         return True
 
     def _publish(self, facts: dict[str, Any]) -> None:
-        storage.publish(self.path, storage.name_of(facts["step"]), facts)
-        name = storage.name_of(facts["step"])
+        storage.publish(self.path, storage.checkpoint_name(facts["step"]), facts)
+        name = storage.checkpoint_name(facts["step"])
         try:
             storage.prune(self.path, name, self.train.keep_checkpoints, self.train.keep_every)
         except OSError as error:
@@ -134,9 +134,9 @@ class Checkpointer:
                 flush=True,
             )
         if self.mesh.rank == 0:
-            shutil.rmtree(self.path / f"{storage.name_of(step)}.tmp", ignore_errors=True)
-        self.failed, self.pending, self.publishing, self.writer.error = (
-            self.failed + 1,
+            shutil.rmtree(self.path / f"{storage.checkpoint_name(step)}.tmp", ignore_errors=True)
+        self.failed_saves, self.pending, self.publishing, self.writer.error = (
+            self.failed_saves + 1,
             None,
             False,
             None,
@@ -147,7 +147,7 @@ class Checkpointer:
         good = True
         while self.pending is not None:
             self.writer.wait()
-            good = self.settle(False, self._any(self.writer.error is not None))
+            good = self.poll(False, self._any(self.writer.error is not None))
         return good
 
     def finish(self) -> None:
@@ -157,9 +157,9 @@ class Checkpointer:
                 "the last checkpoint could not be written; a run that stops must leave one; make room and run again: the one before stands"
             )
 
-    def save_trained(self, progress: TrainState) -> None:
+    def save_final(self, progress: TrainState) -> None:
         """After the last step, so that a failing export costs no step; every rank. One that finds no room is only said."""
-        if self.train.checkpoint_steps and self.stands != progress.step:
+        if self.train.checkpoint_steps and self.last_saved_step != progress.step:
             self.save(progress)
             self.wait()
 
@@ -176,40 +176,40 @@ class Checkpointer:
         Raises: ConfigError when it was made of something else.
         """
         if self.mesh.rank == 0:
-            storage.sweep(self.path)
-        names = self._same([storage.found(self.path)])[0]
+            storage.remove_unfinished(self.path)
+        names = self._same([storage.list_checkpoints(self.path)])[0]
         for name, facts in names:
-            if trouble := self.torn(self.path / name, facts):
+            if trouble := self.verify(self.path / name, facts):
                 self._say(f"checkpoint {name}: {trouble}; the one before it is taken")
                 continue
-            storage.refuse_other(name, facts["content"], self.content)
+            storage.refuse_other_content(name, facts["content"], self.content)
             self._read(name, facts)
-            self._set_aside(name)
-            self.stands = facts["step"]
+            self._quarantine(name)
+            self.last_saved_step = facts["step"]
             return TrainState(facts["step"], facts["state"], name)
-        if self._any(any(self.path.glob(storage.NAMED))):
+        if self._any(any(self.path.glob(storage.NAME_PATTERN))):
             self._say("no checkpoint is whole; training starts anew")
-            self._set_aside("")
+            self._quarantine("")
         return TrainState()
 
-    def _set_aside(self, after: str) -> None:
+    def _quarantine(self, after: str) -> None:
         """Torn ones of later steps would be counted as kept, and the whole ones removed for them."""
-        if self.mesh.rank == 0 and (aside := storage.set_aside(self.path, after)):
+        if self.mesh.rank == 0 and (aside := storage.quarantine(self.path, after)):
             self._say(
                 f"set aside: {', '.join(aside)}; removed when a whole one of as late a step stands"
             )
         dist.barrier()
 
-    def torn(self, path: Path, facts: dict[str, Any]) -> str:
+    def verify(self, path: Path, facts: dict[str, Any]) -> str:
         """Every rank hashes its share of the files; what the first one with trouble says."""
         said: list[Any] = [None] * self.mesh.world_size
-        mine = storage.torn(path, facts["files"], self.mesh.rank, self.mesh.world_size)
+        mine = storage.find_damage(path, facts["files"], self.mesh.rank, self.mesh.world_size)
         dist.all_gather_object(said, mine)
         return next((trouble for trouble in said if trouble), "")
 
     def _read(self, name: str, facts: dict[str, Any]) -> None:
         if self._is_ours(name, facts):
-            self.engine.load_checkpoint(str(self.path), tag=name, custom_load_fn=load_trained)
+            self.engine.load_checkpoint(str(self.path), tag=name, custom_load_fn=load_trainable)
             return
         reshard.load(
             self.engine,

@@ -17,7 +17,7 @@ from ropewalk.train.checkpoint.checkpointer import Checkpointer, TrainState
 
 def save_for_next_phase(config: Config, checkpoints: Checkpointer, progress: TrainState) -> None:
     """After the last step of a phase whose next one carries on; every rank. Raises: RopewalkError when it cannot be written."""
-    if phases.passes_optimizer_on(config) and checkpoints.stands != progress.step:
+    if phases.passes_optimizer_on(config) and checkpoints.last_saved_step != progress.step:
         checkpoints.save(progress)
         checkpoints.finish()
 
@@ -32,7 +32,7 @@ def load_optimizer_state(config: Config, checkpoints: Checkpointer, progress: Tr
         return ""
     path = before / "train" / "checkpoints"
     name, facts = _last(path)
-    if trouble := checkpoints.torn(path / name, facts):
+    if trouble := checkpoints.verify(path / name, facts):
         raise RopewalkError(f"checkpoint {name} of {before.name}: {trouble}; run that phase again")
     try:
         reshard.load(
@@ -50,7 +50,7 @@ def load_optimizer_state(config: Config, checkpoints: Checkpointer, progress: Tr
 
 
 def _last(path: Path) -> tuple[str, dict[str, Any]]:
-    found = storage.found(path)
+    found = storage.list_checkpoints(path)
     if not found:
         raise RopewalkError(f"{path.parent.parent.name} left no checkpoint; run that phase again")
     return found[0]

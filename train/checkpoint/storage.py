@@ -16,7 +16,7 @@ from ropewalk.conf.errors import ConfigError
 
 COMPLETE = "complete.json"
 LATEST = "latest"
-NAMED = "step-" + "[0-9]" * 8
+NAME_PATTERN = "step-" + "[0-9]" * 8
 TORN = ".torn"
 
 
@@ -25,7 +25,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def name_of(step: int) -> str:
+def checkpoint_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
@@ -85,9 +85,9 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def found(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+def list_checkpoints(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     """Checkpoints that say they are complete, newest first: name and facts. Their files may be torn all the same."""
-    there = sorted(folder.glob(NAMED), reverse=True) if folder.is_dir() else []
+    there = sorted(folder.glob(NAME_PATTERN), reverse=True) if folder.is_dir() else []
     return [(path.name, facts) for path in there if (facts := _facts(path)) is not None]
 
 
@@ -99,7 +99,7 @@ def _facts(path: Path) -> dict[str, Any] | None:
     return facts if isinstance(facts, dict) and facts.get("schema") == 1 else None
 
 
-def torn(path: Path, files: dict[str, dict[str, Any]], share: int = 0, of: int = 1) -> str:
+def find_damage(path: Path, files: dict[str, dict[str, Any]], share: int = 0, of: int = 1) -> str:
     """What is wrong with a part of the files (every `of`-th), sizes first, then hashes; empty when nothing is."""
     mine = sorted(files.items())[share::of]
     for name, wanted in mine:
@@ -113,7 +113,7 @@ def torn(path: Path, files: dict[str, dict[str, Any]], share: int = 0, of: int =
     return ""
 
 
-def refuse_other(name: str, was: Any, now: Any) -> None:
+def refuse_other_content(name: str, was: Any, now: Any) -> None:
     """Raises: ConfigError with the first thing that decides the content and is not what it was."""
     if difference := first_difference(was, now):
         raise ConfigError(
@@ -127,7 +127,7 @@ def prune(folder: Path, published: str, keep_last: int, keep_every: int) -> None
 
     What was set aside goes too, once a whole one of as late a step stands.
     """
-    for name, facts in found(folder)[keep_last:]:
+    for name, facts in list_checkpoints(folder)[keep_last:]:
         if name != published and not (keep_every and facts["step"] % keep_every == 0):
             shutil.rmtree(folder / name)
     for path in folder.glob(f"step-*{TORN}"):
@@ -135,9 +135,9 @@ def prune(folder: Path, published: str, keep_last: int, keep_every: int) -> None
             shutil.rmtree(path)
 
 
-def set_aside(folder: Path, after: str) -> list[str]:
+def quarantine(folder: Path, after: str) -> list[str]:
     """Those of later steps than the one loaded (all, after ""), which are torn, get a name that is none; what they are called now."""
-    aside = [path for path in sorted(folder.glob(NAMED)) if path.name > after]
+    aside = [path for path in sorted(folder.glob(NAME_PATTERN)) if path.name > after]
     for path in aside:
         to = path.with_name(path.name + TORN)
         shutil.rmtree(to, ignore_errors=True)
@@ -147,7 +147,7 @@ def set_aside(folder: Path, after: str) -> list[str]:
     return [path.name + TORN for path in aside]
 
 
-def sweep(folder: Path) -> None:
+def remove_unfinished(folder: Path) -> None:
     """Remove what dead runs left half written."""
     for path in folder.glob("step-*.tmp"):
         shutil.rmtree(path, ignore_errors=True)

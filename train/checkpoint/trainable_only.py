@@ -10,7 +10,7 @@ from torch import nn
 from ropewalk.conf.errors import ConfigError
 
 
-def keep_trained(engine: Any) -> None:
+def exclude_frozen_weights(engine: Any) -> None:
     """The engine's state of the module without what is frozen; DeepSpeed itself would leave a tied head in."""
     whole = engine.module_state_dict
 
@@ -21,7 +21,7 @@ def keep_trained(engine: Any) -> None:
     engine.module_state_dict = state
 
 
-def load_trained(src: dict[str, Any], dst: nn.Module) -> None:
+def load_trainable(src: dict[str, Any], dst: nn.Module) -> None:
     """DeepSpeed's `custom_load_fn`. Raises: ConfigError when a trained weight is missing, or another one is there."""
     found = dst.load_state_dict(src, strict=False)
     wrong = sorted({*found.missing_keys} & _kept(dst)) + list(found.unexpected_keys)

@@ -1,7 +1,9 @@
-"""Published ceilings of devices: dense matrix FLOP/s, memory bandwidth, and what its links send one way.
+"""Published peaks of devices: dense matrix FLOP/s, memory bandwidth, and link bandwidth in one
+direction.
 
-Sources: NVIDIA's data sheets of A100 (80 GB SXM), H100 (SXM5, PCIe, NVL), H200 (SXM) and HGX B200; AMD's of MI300X. Figures "with sparsity"
-are halved: no training uses them. A power or clock limit makes a device's own ceiling lower.
+Sources: NVIDIA's data sheets of A100 (80 GB SXM), H100 (SXM5, PCIe, NVL), H200 (SXM) and HGX B200;
+AMD's of MI300X. Figures "with sparsity" are halved, since no training uses them. A power or clock
+limit makes a device's real peak lower.
 """
 
 from dataclasses import dataclass
@@ -9,7 +11,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DevicePeak:
-    """TFLOP/s of dense bf16, TB/s of its memory, GB/s out of it to its neighbours in the machine."""
+    """TFLOP/s of dense bf16, TB/s of the device's memory, GB/s sent to its neighbours in the
+    machine."""
 
     name: str
     bf16_tflops: float
@@ -17,7 +20,7 @@ class DevicePeak:
     link_gb_s: float
 
 
-# The first whose name is in the device's is it, so that a variant stands before its family.
+# the first match counts, so a variant stands before its family
 DEVICE_PEAKS = (
     DevicePeak("H100 PCIe", 756.0, 2.0, 300.0),
     DevicePeak("H100 NVL", 835.5, 3.94, 300.0),
@@ -32,5 +35,7 @@ DEVICE_PEAKS = (
 
 
 def peak_of(device_name: str) -> DevicePeak | None:
-    """By the name that torch gives a device; None for one that is not in the table."""
-    return next((c for c in DEVICE_PEAKS if c.name.lower() in device_name.lower()), None)
+    """The peak of a device by the name that torch reports; None for a device that is not in the
+    table."""
+    name = device_name.lower()
+    return next((peak for peak in DEVICE_PEAKS if peak.name.lower() in name), None)

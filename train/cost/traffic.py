@@ -1,31 +1,37 @@
-"""Bytes of a training step by arithmetic: what the ranks send one another, and what one device moves through its memory.
+"""Bytes of a training step by arithmetic: what the ranks send one another, and what one device
+moves through its memory.
 
-Collectives are those that DeepSpeed makes with our settings: a test sees every one of them on real ranks and compares the bytes. ZeRO 1 and
-2 all-reduce whole gradients (DeepSpeed's buckets hold parts of many ranks), ZeRO 3 reduce-scatters them. Not counted: single numbers, and
-the padding of a group of parameters to equal parts. Memory is a lower bound: each product reads its operands and writes its outcome once.
+The collectives are those that DeepSpeed makes with our settings; a test counts every one of them on
+real ranks and compares the bytes. ZeRO 1 and 2 all-reduce whole gradients (DeepSpeed's buckets hold
+parts of many ranks), ZeRO 3 reduce-scatters them. Not counted: single numbers, and the padding of a
+group of parameters to equal parts. Memory traffic is a lower bound: each product reads its operands
+and writes its result once.
 
-    N ranks   P ranks of a sequence   S tokens of a rank's row   E hidden size   V vocabulary   H, K query and key/value heads   D head size
+    W ranks   P ranks of a sequence   S tokens of a rank's row   E hidden size   V vocabulary
+    H, K query and key/value heads   D head size
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-from torch import nn
+import torch
+from transformers import PreTrainedModel
 
-from ropewalk.train.cost.flops import per_token, shape
+from ropewalk.train.cost.flops import body_parameters, elements_per_token, shape
 
 FP32 = 4
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What a model is, in elements."""
+class ModelSizes:
+    """The sizes of a model, in elements."""
 
     parameters: int
     trainable: int
-    matrices: int  # that a token passes, without the head
-    ends: int  # inputs and outcomes of those products, a token
+    matrices: int
+    """Elements of the matrices that a token passes, without the head."""
+    operands: int
+    """Inputs and outputs of these products, a token."""
     hidden: int
     vocabulary: int
     layers: int
@@ -36,32 +42,35 @@ class Sizes:
 
 @dataclass(frozen=True)
 class ParallelLayout:
-    """How it is trained. `micro_steps` are accumulated; `tokens`: of one data-parallel group's micro-batch."""
+    """How a model is trained. `tokens`: of one data-parallel group's micro-batch."""
 
     dp_size: int
     sp_size: int
     zero_stage: int
-    micro_steps: int
+    accumulation_steps: int
     tokens: int
-    element: int = 2  # bytes of weights, gradients and activations: 2 in bf16, 4 in fp32
+    element_bytes: int = 2
+    """Of weights, gradients and activations: 2 in bf16, 4 in fp32."""
     checkpointing: bool = True
-    chunk: int = 0  # tokens of a chunk of the loss; 0: all at once
+    loss_chunk: int = 0
+    """Tokens of a chunk of the loss; 0: all at once."""
 
     @property
-    def ranks(self) -> int:
+    def world_size(self) -> int:
         return self.dp_size * self.sp_size
 
     @property
-    def own_tokens(self) -> int:
+    def rank_tokens(self) -> int:
         return self.tokens // self.sp_size
 
 
 @dataclass(frozen=True)
 class Collective:
-    """`times` a step, over `ranks`; `bytes`: of the whole tensor (of a rank's own buffer in an all-to-all)."""
+    """`times` collectives a step over `ranks`; `bytes`: of the full tensor, in an all-to-all of a
+    rank's own buffer."""
 
     kind: str
-    what: str
+    tensor: str
     times: int
     bytes: int
     ranks: int
@@ -71,35 +80,27 @@ class Collective:
         return self.times * self.bytes
 
     @property
-    def sent(self) -> float:
-        """Bytes that each rank sends by the algorithm that sends least: a ring, or each part straight to its rank."""
+    def bytes_sent(self) -> float:
+        """Bytes that each rank sends by the algorithm that sends least: a ring, or each part
+        straight to its rank."""
         rounds = 2 if self.kind == "all_reduce" else 1
         return rounds * self.payload * (self.ranks - 1) / self.ranks
 
 
-def sizes(model: Any) -> Sizes:
-    """Of a model, which may lie on the meta device."""
-    config, head = model.config, model.get_output_embeddings()
-    apart = {
-        id(p)
-        for m in model.modules()
-        if isinstance(m, nn.Embedding) or m is head
-        for p in m.parameters()
-    }
-    counts = [
-        (shape(p), per_token(n, p, config))
-        for n, p in model.named_parameters()
-        if id(p) not in apart
-    ]
-    passed = [(whole, count) for whole, count in counts if count]
+def model_sizes(model: PreTrainedModel) -> ModelSizes:
+    """The sizes of a model, which may lie on the meta device."""
+    config = model.config
+    body = [(shape(p), elements_per_token(n, p, config)) for n, p in body_parameters(model)]
+    passed = [(full_shape, elements) for full_shape, elements in body if elements]
     heads = config.num_attention_heads
-    return Sizes(
+    head: torch.Tensor = model.get_output_embeddings().weight  # type: ignore[union-attr, assignment]
+    return ModelSizes(
         parameters=sum(math.prod(shape(p)) for p in model.parameters()),
         trainable=sum(math.prod(shape(p)) for p in model.parameters() if p.requires_grad),
-        matrices=sum(count for _, count in passed),
-        ends=sum(count // math.prod(whole[-2:]) * sum(whole[-2:]) for whole, count in passed),
+        matrices=sum(elements for _, elements in passed),
+        operands=sum(n // math.prod(dims[-2:]) * sum(dims[-2:]) for dims, n in passed),
         hidden=config.hidden_size,
-        vocabulary=shape(head.weight)[0],
+        vocabulary=shape(head)[0],
         layers=config.num_hidden_layers,
         heads=heads,
         kv_heads=getattr(config, "num_key_value_heads", None) or heads,
@@ -107,60 +108,67 @@ def sizes(model: Any) -> Sizes:
     )
 
 
-def communication(of: Sizes, at: ParallelLayout) -> list[Collective]:
-    """A rank's collectives of one step. At ZeRO 3 parameters are gathered for each pass: DeepSpeed keeps up to 1e9 elements between two,
-    so what it sends is at most this."""
-    gradients = (
-        of.trainable * FP32
-    )  # they are summed over the ranks in fp32, whatever they were made in
-    weights = of.parameters * at.element
-    found = []
-    if at.ranks > 1:
-        if at.zero_stage < 3:
-            reductions = at.micro_steps if at.zero_stage == 2 else 1
-            found.append(Collective("all_reduce", "gradients", reductions, gradients, at.ranks))
-        if at.zero_stage in (1, 2):
-            found.append(
-                Collective("all_gather", "parameters", 1, of.trainable * at.element, at.ranks)
-            )
-        if at.zero_stage == 3:
-            found.append(
-                Collective("all_gather", "parameters", 2 * at.micro_steps, weights, at.ranks)
-            )
-            found.append(
-                Collective("reduce_scatter", "gradients", at.micro_steps, gradients, at.ranks)
-            )
-    if at.sp_size > 1:
-        passes = at.micro_steps * of.layers * (3 if at.checkpointing else 2)
-        shared = math.lcm(of.kv_heads, at.sp_size)  # repeated where they are too few
-        for what, heads in (
-            ("queries", of.heads),
-            ("keys", shared),
-            ("values", shared),
-            ("attended", of.heads),
-        ):
-            own = at.own_tokens * heads * of.head_dim * at.element
-            found.append(Collective("all_to_all", what, passes, own, at.sp_size))
-    return found
+def collectives(sizes: ModelSizes, layout: ParallelLayout) -> list[Collective]:
+    """The collectives of a rank in one step.
+
+    At ZeRO 3 parameters are gathered for each pass: DeepSpeed keeps up to 1e9 elements between two
+    passes, so this is an upper bound on what it sends.
+    """
+    return [*_zero_collectives(sizes, layout), *_ulysses_collectives(sizes, layout)]
 
 
-def memory(of: Sizes, at: ParallelLayout) -> dict[str, int]:
-    """Bytes that one device reads and writes in a step, at least, by what they are."""
-    passes, rows = 2 + at.checkpointing, at.own_tokens * at.micro_steps
-    shards = 1 if at.zero_stage == 0 else at.ranks
-    wide, narrow = of.heads * of.head_dim, of.kv_heads * of.head_dim
+def _zero_collectives(sizes: ModelSizes, layout: ParallelLayout) -> list[Collective]:
+    world, steps, stage = layout.world_size, layout.accumulation_steps, layout.zero_stage
+    if world == 1:
+        return []
+    gradients = sizes.trainable * FP32  # summed over the ranks in fp32, whatever their own dtype
+    if stage == 3:
+        weights = sizes.parameters * layout.element_bytes
+        return [
+            Collective("all_gather", "parameters", 2 * steps, weights, world),
+            Collective("reduce_scatter", "gradients", steps, gradients, world),
+        ]
+    result = [Collective("all_reduce", "gradients", steps if stage == 2 else 1, gradients, world)]
+    if stage in (1, 2):
+        weights = sizes.trainable * layout.element_bytes
+        result.append(Collective("all_gather", "parameters", 1, weights, world))
+    return result
+
+
+def _ulysses_collectives(sizes: ModelSizes, layout: ParallelLayout) -> list[Collective]:
+    if layout.sp_size == 1:
+        return []
+    passes = layout.accumulation_steps * sizes.layers * (3 if layout.checkpointing else 2)
+    kv_heads = math.lcm(sizes.kv_heads, layout.sp_size)  # repeated where there are fewer than ranks
+    heads = {"queries": sizes.heads, "keys": kv_heads, "values": kv_heads, "attended": sizes.heads}
+    head_bytes = layout.rank_tokens * sizes.head_dim * layout.element_bytes
+    return [
+        Collective("all_to_all", tensor, passes, count * head_bytes, layout.sp_size)
+        for tensor, count in heads.items()
+    ]
+
+
+def memory_traffic(sizes: ModelSizes, layout: ParallelLayout) -> dict[str, int]:
+    """Lower bound on the bytes that one device reads and writes in a step, by what they hold."""
+    steps, element = layout.accumulation_steps, layout.element_bytes
+    passes, tokens = 2 + layout.checkpointing, layout.rank_tokens * steps
+    shards = 1 if layout.zero_stage == 0 else layout.world_size
+    q_size, kv_size = sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim
     # forward reads q, k, v and writes o; backward reads them and their gradients and writes three
-    attention = of.layers * ((passes - 1) * 2 * (wide + narrow) + 4 * (wide + narrow))
-    chunks = -(-at.own_tokens // at.chunk) if at.chunk else 1
-    head = of.vocabulary * of.hidden
+    attention = sizes.layers * ((passes - 1) * 2 + 4) * (q_size + kv_size)
+    chunks = -(-layout.rank_tokens // layout.loss_chunk) if layout.loss_chunk else 1
+    head = sizes.vocabulary * sizes.hidden
+    checkpoints = tokens * 2 * sizes.layers * sizes.hidden * element
     return {
-        "weights": passes * at.micro_steps * of.matrices * at.element,
-        "gradients": at.micro_steps * of.trainable * at.element,
-        # masters and two moments are read and written in fp32, the gradient is read, the weight written
-        "optimizer": (of.trainable * (6 * FP32 + 2 * at.element)) // shards,
-        "activations": rows * (of.ends * (passes + 1) + attention) * at.element,
-        "checkpoints": rows * 2 * of.layers * of.hidden * at.element if at.checkpointing else 0,
-        # each chunk reads the head twice and adds to its gradient in fp32; its logits are written and read in fp32
-        "head": at.micro_steps * chunks * head * (2 * at.element + 2 * FP32)
-        + rows * 3 * of.vocabulary * FP32,
+        "weights": passes * steps * sizes.matrices * element,
+        "gradients": steps * sizes.trainable * element,
+        # masters and two moments are read and written in fp32, the gradient is read, the weight
+        # written
+        "optimizer": sizes.trainable * (6 * FP32 + 2 * element) // shards,
+        "activations": tokens * (sizes.operands * (passes + 1) + attention) * element,
+        "checkpoints": checkpoints if layout.checkpointing else 0,
+        # each chunk reads the head twice and adds to its gradient in fp32; its logits are written
+        # and read in fp32
+        "head": steps * chunks * head * (2 * element + 2 * FP32)
+        + tokens * 3 * sizes.vocabulary * FP32,
     }

@@ -46,7 +46,7 @@ def train_step(
 
     `admit(step, loss, gradient norm)` is asked before the weights change, on every rank with the same values.
     """
-    mark = seen.begin(step)
+    mark = seen.start_step(step)
     seeds.seed_step(config.seed, config.phase, step, mesh.rank)
     numbers, labels = [turn.number for turn in feed.turns(step)], feed.labels(step)
     lr = lr_at(step, config.train)
@@ -63,10 +63,10 @@ def train_step(
         # a batch of context only has no labels, and a loss of 0
         found = engine(**batch, total=max(labels, 1))
         mark("forward")
-        seen.row(row, batch, found)
+        seen.add_micro_batch(row, batch, found)
         engine.backward(found * scale)  # the loss is already a share of the whole batch
         mark("backward")
-        seen.gradients()
+        seen.add_gradients()
         if micro + 1 < accumulated:
             engine.step()
     loss = all_reduce_sum(seen.loss)
@@ -75,7 +75,7 @@ def train_step(
     gate.step(admit(step, loss, gate.norm))
     mark("optimizer")
     tokens = len(numbers) * feed.sequences.seq_len
-    told = seen.end(tokens, labels)
+    told = seen.finish_step(tokens, labels)
     return {
         "step": step + 1,
         "loss": told.pop("loss"),

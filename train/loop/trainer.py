@@ -80,9 +80,11 @@ class Trainer:
 
     def place(self) -> Heartbeat:
         """How far it is; read by the watch, from another thread."""
-        marks = self.seen.clock.marks if hasattr(self.seen, "clock") else [("", None)]
+        marks = self.seen.timer.events
         # what takes long between two marks counts what it has done
-        moved = self.checkpoints.writer.done + (self.validation.done if self.validation else 0)
+        moved = self.checkpoints.writer.finished_jobs + (
+            self.validation.done if self.validation else 0
+        )
         return Heartbeat(self.progress.step, len(marks), marks[-1][0], moved)
 
     def run(self) -> None:
@@ -135,7 +137,7 @@ class Trainer:
 
     def _write(self, line: dict[str, Any]) -> None:
         if self.metrics is not None:
-            self.metrics.event(line) if "event" in line else self.metrics.step(line)
+            self.metrics.log_skipped_step(line) if "event" in line else self.metrics.log_step(line)
 
     def _roll_back(self, step: int) -> None:
         """To the last checkpoint; what is left out since stays left out."""
@@ -149,7 +151,7 @@ class Trainer:
         self.faults = StabilityPolicy(self.config.train.faults, self.progress.state)
         self.faults.left_out |= left_out
         if self.metrics is not None:
-            self.metrics.back_to(self.progress.step)
+            self.metrics.rewind(self.progress.step)
             print(
                 f"step {step + 1}: {why}; back to step {self.progress.step}, and on without this batch",
                 flush=True,
@@ -158,8 +160,8 @@ class Trainer:
     def _between(self) -> None:
         """Between two steps: a stop that is asked for, and checkpoints. Raises: Stopped."""
         done, every = self.progress.step, self.config.train.checkpoint_steps
-        asked, *written = self.stop(*self.checkpoints.flags())
-        self.checkpoints.settle(*written)
+        asked, *written = self.stop(*self.checkpoints.local_flags())
+        self.checkpoints.poll(*written)
         if done == self.config.train.steps:
             return
         if asked or (every and done % every == 0):

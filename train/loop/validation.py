@@ -41,16 +41,16 @@ class Validation:
     def measure(self) -> dict[str, Any]:
         """Mean loss of every token but a window's first, and by position in the window, over all windows."""
         started, at = time.perf_counter(), device()
-        found = buckets.BucketSums(len(buckets.edges()), at)
+        found = buckets.BucketSums(len(buckets.bucket_starts()), at)
         with evaluating(self.engine):
             for row in self._rows():
                 batch = to_device(row)
                 self.engine.module(**batch, total=1)
                 nll, counts = self.engine.module.nll, batch["labels"][0] != IGNORE
-                found.add(buckets.by_position(batch["position_ids"][0]), nll, counts)
+                found.add(buckets.position_bucket(batch["position_ids"][0]), nll, counts)
                 self.done += 1
         every = buckets.all_reduce(
-            {"positions": found.found}, [], self.mesh.rank, self.mesh.world_size
+            {"positions": found.sums}, [], self.mesh.rank, self.mesh.world_size
         )["positions"]
         total, tokens = every.sum(0).tolist()
         return {

@@ -1,1 +1,7 @@
-"""What need not be held on the device: optimizer states, weights, activations, the insides of an MLP."""
+"""Trading computation or transfers for device memory, applied to a model before the engine takes
+it.
+
+activation_checkpointing.py  keep only each layer's input, on the device or in host memory
+tiled_mlp.py                 compute the MLPs tile by tile compile.py
+torch.compile of norms and MLPs
+"""

@@ -1,12 +1,13 @@
 """Activation checkpointing, and its checkpoints in host memory.
 
-With it a decoder layer keeps its input, (1, S, E), and is computed again in the backward pass. What is kept of a step is then
-layers x S x E, which at length is the largest thing on the device. Offloaded, each input is copied to host memory on a stream of
-its own while its layer computes, and fetched back while the layer after it is computed in the backward pass.
+With it a decoder layer keeps its input, (1, S, E), and is computed again in the backward pass. The
+inputs of all layers are then layers x S x E, which at long sequences is the largest tensor on the
+device. With offloading each input is copied to host memory on a side stream while its layer
+computes, and fetched back while the layer after it is computed in the backward pass.
 """
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -19,23 +20,23 @@ from transformers import PreTrainedModel
 
 
 def enable(model: PreTrainedModel, offload: bool) -> "OffloadedActivations | None":
-    """Checkpoint every decoder layer; with `offload` returns who holds the copies."""
+    """Checkpoint every decoder layer. Returns the holder of the host copies if `offload` is set."""
     model.activation_checkpointing_enable({"use_reentrant": False})
     if not offload:
         return None
-    copies = OffloadedActivations()
+    activations = OffloadedActivations()
 
-    def offloaded(function: Any, *args: Any) -> Any:
-        # the hooks see the layer's input alone: inside, checkpoint puts its own in their place
-        with copies:
+    def offloaded_checkpoint(function: Callable[..., Any], *args: Any) -> Any:
+        # the hooks see the layer's input alone: inside, checkpoint installs its own
+        with activations:
             return checkpoint(function, *args, use_reentrant=False)
 
-    for module in _checkpointed(model):
-        module._gradient_checkpointing_func = offloaded  # type: ignore[assignment]
-    return copies
+    for module in _checkpointed_modules(model):
+        module._gradient_checkpointing_func = offloaded_checkpoint  # type: ignore[assignment]
+    return activations
 
 
-def _checkpointed(model: nn.Module) -> list[nn.Module]:
+def _checkpointed_modules(model: nn.Module) -> list[nn.Module]:
     return [
         module
         for module in model.modules()
@@ -44,59 +45,70 @@ def _checkpointed(model: nn.Module) -> list[nn.Module]:
 
 
 @dataclass(eq=False)
-class _Kept:
-    """One input in host memory; `before` was kept before it, and is needed after it."""
+class _HostCopy:
+    """One layer's input in host memory.
+
+    `previous` is the input of the layer before, which is needed after it.
+    """
 
     host: torch.Tensor
     device: torch.device
-    before: "weakref.ref[_Kept] | None"
+    previous: "weakref.ref[_HostCopy] | None"
     fetched: torch.Tensor | None = None
 
 
 class OffloadedActivations(saved_tensors_hooks):
-    """Saved tensors as copies in host memory: pinned, and on a side stream where there is one. Elsewhere the same, as plain copies."""
+    """Saved tensors as copies in host memory: on CUDA pinned and copied on a side stream, elsewhere
+    plain copies."""
 
     def __init__(self) -> None:
-        super().__init__(self._keep, self._give)
+        super().__init__(self._pack, self._unpack)
         self.moved_bytes = 0
-        self._last: weakref.ref[_Kept] | None = None
-        self._side = torch.cuda.Stream() if torch.cuda.is_available() else None
+        self._last: weakref.ref[_HostCopy] | None = None
+        self._side_stream = torch.cuda.Stream() if torch.cuda.is_available() else None
 
-    def _keep(self, tensor: torch.Tensor) -> _Kept:
-        self.moved_bytes += tensor.numel() * tensor.element_size()
-        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=self._side is not None)
-        with self._beside(tensor):
+    def _pack(self, tensor: torch.Tensor) -> _HostCopy:
+        self.moved_bytes += tensor.nbytes
+        pinned = self._side_stream is not None
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
+        with self._on_side_stream(tensor):
             host.copy_(tensor, non_blocking=True)
-        kept = _Kept(host, tensor.device, self._last)
-        self._last = weakref.ref(kept)
-        return kept
+        copy = _HostCopy(host, tensor.device, self._last)
+        self._last = weakref.ref(copy)
+        return copy
 
-    def _give(self, kept: _Kept) -> torch.Tensor:
-        self._fetch(kept)
-        found = kept.fetched
-        assert found is not None
-        if self._side is not None:
-            torch.cuda.current_stream().wait_stream(self._side)
-            found.record_stream(torch.cuda.current_stream())
-        kept.fetched, self._last = None, kept.before
-        before = kept.before() if kept.before is not None else None
-        if before is not None:
-            self._fetch(before)
-        return found
+    def _unpack(self, copy: _HostCopy) -> torch.Tensor:
+        tensor = self._fetch(copy)
+        if self._side_stream is not None:
+            torch.cuda.current_stream().wait_stream(self._side_stream)
+            tensor.record_stream(torch.cuda.current_stream())
+        copy.fetched, self._last = None, copy.previous
+        previous = copy.previous() if copy.previous is not None else None
+        if previous is not None:
+            self._fetch(previous)
+        return tensor
 
-    def _fetch(self, kept: _Kept) -> None:
-        """Start to copy it back, unless that was done. The side stream has copied it out before: the order is its own."""
-        if kept.fetched is None:
-            with nullcontext() if self._side is None else torch.cuda.stream(self._side):
-                kept.fetched = kept.host.to(kept.device, non_blocking=True)
+    def _fetch(self, copy: _HostCopy) -> torch.Tensor:
+        """Start the copy to the device unless it was started.
+
+        It runs after the copy to the host, on the same stream.
+        """
+        if copy.fetched is None:
+            stream = self._side_stream
+            with nullcontext() if stream is None else torch.cuda.stream(stream):
+                copy.fetched = copy.host.to(copy.device, non_blocking=True)
+        return copy.fetched
 
     @contextmanager
-    def _beside(self, tensor: torch.Tensor) -> Iterator[None]:
-        """On the side stream, once `tensor` is computed; its memory is not given to others before the copy is done."""
-        if self._side is None:
+    def _on_side_stream(self, tensor: torch.Tensor) -> Iterator[None]:
+        """Run on the side stream once `tensor` is computed.
+
+        Its memory is not reused before the copy is done.
+        """
+        if self._side_stream is None:
             yield
             return
-        self._side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self._side):
+        self._side_stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._side_stream):
             yield
-        tensor.record_stream(self._side)
+        tensor.record_stream(self._side_stream)

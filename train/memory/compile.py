@@ -1,7 +1,8 @@
-"""torch.compile of what lies between the attentions: the norms and the MLP of each decoder layer, fused where they are memory-bound.
+"""torch.compile of the norms and the MLP of each decoder layer, which are fused where they are
+memory-bound.
 
-The attention stays outside every graph. So borders of documents, which change with each row, are guarded by nothing, and the
-exchange of heads under sequence parallelism is no part of a graph either.
+The attention stays outside every graph. So document borders, which change with each row, need no
+guards, and the exchange of heads under sequence parallelism is in no graph either.
 """
 
 import torch
@@ -12,22 +13,25 @@ from ropewalk.conf.errors import ConfigError
 
 
 def enable(model: nn.Module) -> int:
-    """Compile in place at the first call; returns how many modules. Raises: ConfigError when a layer's attention is not found."""
-    torch._dynamo.config.fail_on_recompile_limit_hit = (
-        True  # else it goes on uncompiled without a word
-    )
+    """Compile in place, at the first call. Returns the number of compiled modules.
+
+    Raises: ConfigError when a layer's attention cannot be identified.
+    """
+    # the default is to continue uncompiled without a message
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     count = 0
     for name, layer in model.named_modules():
         if not isinstance(layer, GradientCheckpointingLayer):
             continue
-        parts = list(layer.children())
-        between = [part for part in parts if not hasattr(part, "layer_idx")]
-        if len(between) == len(parts):
+        children = list(layer.children())
+        # transformers numbers the attention modules, and only these
+        modules = [child for child in children if not hasattr(child, "layer_idx")]
+        if len(modules) == len(children):
             raise ConfigError(
-                f"train.compile is True; it compiles what lies around a layer's attention, and {name} has none that is known; "
-                "set train.compile=false"
+                "train.compile is True; it compiles the modules around a layer's attention, "
+                f"and no attention is known in {name}; set train.compile=false"
             )
-        for part in between:
-            part.compile()
-        count += len(between)
+        for module in modules:
+            module.compile()
+        count += len(modules)
     return count

@@ -1,7 +1,11 @@
-"""MLPs computed tile by tile (TiledMLP of ALST, arXiv:2506.13996, section 3.1), put into a model's decoder layers.
+"""MLPs computed tile by tile (TiledMLP of ALST, arXiv:2506.13996, section 3.1), installed in a
+model's decoder layers.
 
-S tokens of a row   E hidden size   I intermediate size. Held are the insides of one tile, not (S, I).
-DeepSpeed's own adds the tiles' gradients in the weights' dtype: in bf16 that is wrong in the third digit for some dozens of them.
+Only one tile's intermediate activations are in memory at a time, not (S, I). DeepSpeed's TiledMLP
+adds the tiles' gradients in the weights' dtype: in bf16 that is wrong in the third digit for some
+dozens of tiles.
+
+    S tokens of a row   T tokens of a tile   E hidden size   I intermediate size
 """
 
 from collections.abc import Callable, Sequence
@@ -13,106 +17,125 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ropewalk.conf.errors import ConfigError
 
-# the parts of MLPs that look at one token at a time: Llama's and its kin's, Phi-3's
-KNOWN = (
+# children of the MLPs that compute each token by itself: Llama's (and most others'), Phi-3's
+KNOWN_MLPS = (
     {"gate_proj", "up_proj", "down_proj", "act_fn"},
     {"gate_up_proj", "down_proj", "activation_fn"},
 )
 
 
-def enable(model: nn.Module, tokens: int) -> int:
-    """Tile the MLP of every decoder layer; returns how many. Raises: ConfigError by the name of one that is not known."""
-    layers = {
-        name: module
+def enable(model: nn.Module, tile_tokens: int) -> int:
+    """Tile the MLP of every decoder layer. Returns the number of tiled MLPs.
+
+    Raises: ConfigError when the model has no decoder layer, or an MLP that is not known to compute
+    token by token.
+    """
+    mlps: dict[str, Any] = {
+        f"{name}.mlp": getattr(module, "mlp", None)
         for name, module in model.named_modules()
         if isinstance(module, GradientCheckpointingLayer)
     }
-    found: list[tuple[str, Any]] = [
-        (f"{name}.mlp", getattr(layer, "mlp", None)) for name, layer in layers.items()
-    ]
-    for name, mlp in found:
-        if mlp is None or set(dict(mlp.named_children())) not in KNOWN:
+    for name, mlp in mlps.items():
+        if mlp is None or set(dict(mlp.named_children())) not in KNOWN_MLPS:
             raise ConfigError(
-                f"train.tile_mlp is {tokens}; it tiles MLPs of gate, up and down that see one token at a time, and {name} is "
-                f"{type(mlp).__name__}; set train.tile_mlp=0"
+                f"train.tile_mlp is {tile_tokens}; it tiles MLPs of gate, up and down that compute each "
+                f"token by itself, and {name} is {type(mlp).__name__}; set train.tile_mlp=0"
             )
-    if not found:
+    if not mlps:
         raise ConfigError(
-            f"train.tile_mlp is {tokens}; no decoder layer was found in the model; set train.tile_mlp=0"
+            f"train.tile_mlp is {tile_tokens}; the model has no decoder layer; set train.tile_mlp=0"
         )
-    for _, mlp in found:
-        mlp.forward = _Tiled(mlp, tokens)
-    return len(found)
+    for mlp in mlps.values():
+        mlp.forward = _TiledForward(mlp, tile_tokens)
+    return len(mlps)
 
 
-class _Tiled:
-    """In place of an MLP's `forward`."""
+class _TiledForward:
+    """Replaces an MLP's `forward`."""
 
-    def __init__(self, mlp: nn.Module, tokens: int) -> None:
-        self.whole, self.parameters, self.tokens = mlp.forward, list(mlp.parameters()), tokens
+    def __init__(self, mlp: nn.Module, tile_tokens: int) -> None:
+        self.forward, self.tile_tokens = mlp.forward, tile_tokens
+        self.parameters = list(mlp.parameters())
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(1, S, E) -> (1, S, E)."""
-        if (
-            torch.is_grad_enabled()
-            and not x.requires_grad
-            and any(p.requires_grad for p in self.parameters)
-        ):
-            # the weights are no inputs of the function: without this they would get no gradient, and nothing would say so
+        has_gradient = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters)
+        if has_gradient and not x.requires_grad:
+            # the weights are no inputs of the function: below a frozen input they would silently
+            # get no gradient
             x = x.detach().requires_grad_()
-        found: torch.Tensor = _InTiles.apply(self.whole, x, self.tokens, self.parameters)  # type: ignore[no-untyped-call]
-        return found
+        output: torch.Tensor = _TiledFunction.apply(  # type: ignore[no-untyped-call]
+            self.forward, x, self.tile_tokens, self.parameters
+        )
+        return output
 
 
-class _InTiles(torch.autograd.Function):
-    """Forward keeps the input alone; backward computes each tile again."""
+class _TiledFunction(torch.autograd.Function):
+    """The forward pass saves the input alone; the backward pass computes each tile again."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        mlp: Callable[..., Any],
+        mlp: Callable[[torch.Tensor], torch.Tensor],
         x: torch.Tensor,
-        tokens: int,
-        weights: Sequence[nn.Parameter],
+        tile_tokens: int,
+        parameters: Sequence[nn.Parameter],
     ) -> torch.Tensor:
-        ctx.mlp, ctx.tokens, ctx.weights = mlp, tokens, [w for w in weights if w.requires_grad]
+        ctx.mlp, ctx.tile_tokens = mlp, tile_tokens
+        ctx.weights = [p for p in parameters if p.requires_grad]
         ctx.save_for_backward(x)
-        return torch.cat([mlp(tile) for tile in x.split(tokens, dim=-2)], dim=-2)
+        return torch.cat([mlp(tile) for tile in x.split(tile_tokens, dim=-2)], dim=-2)
 
     @staticmethod
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         (x,) = ctx.saved_tensors
-        found = torch.empty_like(x)
-        tiles = list(
-            zip(*(whole.split(ctx.tokens, dim=-2) for whole in (x, slope, found)), strict=True)
+        grad_input = torch.empty_like(x)
+        *tiles, last_tile = zip(
+            *(t.split(ctx.tile_tokens, dim=-2) for t in (x, grad_output, grad_input)), strict=True
         )
-        sums: list[torch.Tensor] = []
-        for tile, of_out, to in tiles[:-1]:
-            of_tile, *of_weights = torch.autograd.grad(*_again(ctx, tile), of_out)
-            to.copy_(of_tile)
-            sums = (
-                [s.add_(g) for s, g in zip(sums, of_weights, strict=True)]
-                if sums
-                else [g.float() for g in of_weights]
-            )
-        tile, of_out, to = tiles[-1]
-        out, (leaf, *_) = _again(ctx, tile)
-        # the engine sees one gradient of each weight: it may take a weight apart once it has seen it (ZeRO)
-        hooks = [w.register_hook(_adding(s)) for w, s in zip(ctx.weights, sums, strict=False)]
-        torch.autograd.backward(out, of_out)
-        for hook in hooks:
-            hook.remove()
-        to.copy_(leaf.grad)
-        return None, found, None, None
+        weight_grads: list[torch.Tensor] = []
+        for tile, tile_grad_output, tile_grad_input in tiles:
+            output, inputs = _recompute(ctx, tile)
+            grad, *grads = torch.autograd.grad(output, inputs, tile_grad_output)
+            tile_grad_input.copy_(grad)
+            if weight_grads:
+                weight_grads = [s.add_(g) for s, g in zip(weight_grads, grads, strict=True)]
+            else:
+                weight_grads = [g.float() for g in grads]
+        _backward_last(ctx, last_tile, weight_grads)
+        return None, grad_input, None, None
 
 
-def _again(ctx: Any, tile: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The tile's outcome with its graph, and what it depends on."""
+def _backward_last(
+    ctx: Any, tiles: tuple[torch.Tensor, ...], weight_grads: Sequence[torch.Tensor]
+) -> None:
+    """The last tile's backward pass, which adds the other tiles' gradients to each weight's.
+
+    The engine then sees one gradient of each weight: ZeRO may partition a weight once it has seen
+    its gradient. `tiles`: (1, T, E) slices of input, gradient of the output, and gradient of the
+    input.
+    """
+    tile, grad_output, grad_input = tiles
+    output, (leaf, *_) = _recompute(ctx, tile)
+    hooks = [
+        weight.register_hook(_add_in_fp32(grad))
+        for weight, grad in zip(ctx.weights, weight_grads, strict=False)
+    ]
+    torch.autograd.backward(output, grad_output)
+    for hook in hooks:
+        hook.remove()
+    assert leaf.grad is not None
+    grad_input.copy_(leaf.grad)
+
+
+def _recompute(ctx: Any, tile: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The tile's output with its graph, and the leaves of the graph: the tile and the trained
+    weights."""
     leaf = tile.detach().requires_grad_()
     with torch.enable_grad():
         return ctx.mlp(leaf), [leaf, *ctx.weights]
 
 
-def _adding(others: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """What makes of the last tile's gradient that of all, rounded once."""
+def _add_in_fp32(others: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A gradient hook that adds the fp32 sum of the other tiles' gradients, and rounds once."""
     return lambda last: (others + last).to(last.dtype)

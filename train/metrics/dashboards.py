@@ -1,4 +1,7 @@
-"""wandb and TensorBoard: the numbers of every step's line, the same to each. Nothing of the machine, its user or its paths is recorded."""
+"""wandb and TensorBoard, which get the same numbers.
+
+Nothing of the machine, its user or its paths is recorded.
+"""
 
 import importlib.util
 import os
@@ -13,39 +16,46 @@ from ropewalk.conf.schema import Config
 
 
 class Dashboard(Protocol):
-    def log(self, numbers: dict[str, float], step: int) -> None: ...
+    """Plots numbers by step."""
+
+    def log(self, scalars: dict[str, float], step: int) -> None: ...
     def finish(self) -> None: ...
 
 
-def refuse_missing(config: Config) -> None:
-    """Raises: ConfigError when TensorBoard is asked for and absent."""
+def refuse_missing_tensorboard(config: Config) -> None:
+    """Raises: ConfigError when TensorBoard is set and not installed."""
     if config.train.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(
-            "train.tensorboard is True; it needs the package tensorboard; pip install 'ropewalk[tensorboard]' or train.tensorboard=false"
+            "train.tensorboard is True; it needs the package tensorboard; "
+            "pip install 'ropewalk[tensorboard]' or train.tensorboard=false"
         )
 
 
-def start(folder: Path, config: Config, first_step: int) -> list[Dashboard]:
-    """Those that the settings ask for."""
-    found: list[Dashboard] = [] if config.train.wandb == "off" else [wandb_run(folder, config)]
-    return (
-        [*found, TensorBoard(folder / "tensorboard", first_step)]
-        if config.train.tensorboard
-        else found
-    )
+def start_dashboards(folder: Path, config: Config, first_step: int) -> list[Dashboard]:
+    """The dashboards that the settings turn on."""
+    dashboards: list[Dashboard] = []
+    if config.train.wandb != "off":
+        dashboards.append(start_wandb(folder, config))
+    if config.train.tensorboard:
+        dashboards.append(TensorBoard(folder / "tensorboard", first_step))
+    return dashboards
 
 
-def numbers(row: dict[str, Any]) -> dict[str, float]:
-    """A line's numbers by name: `loss`, `time/forward`, `loss_by_position/64-128`, `validation/nll`; lists of plain numbers are no curve."""
-    return dict(_numbers(row, ""))
+def scalars_of(line: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a metrics line by path: `loss`, `time/forward`, `loss_by_position/64-128`,
+    `validation/nll`.
+
+    Lists of plain numbers (`sequences`) are left out.
+    """
+    return dict(_named_scalars(line, ""))
 
 
-def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
+def _named_scalars(value: Any, name: str) -> Iterator[tuple[str, float]]:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         yield name, float(value)
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from _numbers(inner, f"{name}/{key}" if name else key)
+            yield from _named_scalars(inner, f"{name}/{key}" if name else key)
     elif isinstance(value, list):
         for bucket in value:
             if isinstance(bucket, dict) and "nll" in bucket:
@@ -53,7 +63,8 @@ def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
 
 
 class TensorBoard:
-    """An events file for each start of the run; what an earlier start wrote past `first_step` is told to be void.
+    """One events file for each start of the run; it marks as void what an earlier start wrote past
+    `first_step`.
 
     torch's SummaryWriter would write the same records into a file that is named after the machine.
     """
@@ -64,35 +75,32 @@ class TensorBoard:
 
         self.event, self.summary = event_pb2.Event, summary_pb2.Summary
         folder.mkdir(exist_ok=True)
-        self.records = RecordWriter(
-            (folder / f"events.out.tfevents.{first_step:010d}.ropewalk").open("wb")
-        )
+        path = folder / f"events.out.tfevents.{first_step:010d}.ropewalk"
+        self.records = RecordWriter(path.open("wb"))
         self._write(file_version="brain.Event:2")
-        begun = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._write(step=first_step + 1, session_log=begun)
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(step=first_step + 1, session_log=start)
 
     def _write(self, **content: Any) -> None:
         self.records.write(self.event(wall_time=time.time(), **content).SerializeToString())
         self.records.flush()
 
-    def log(self, numbers: dict[str, float], step: int) -> None:
-        values = [
-            self.summary.Value(tag=name, simple_value=value) for name, value in numbers.items()
-        ]
+    def log(self, scalars: dict[str, float], step: int) -> None:
+        values = [self.summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         self._write(step=step, summary=self.summary(value=values))
 
     def finish(self) -> None:
         self.records.close()
 
 
-def wandb_run(folder: Path, config: Config) -> Any:
-    """A wandb run, offline when no key is set; a resumed training goes on in the same one."""
+def start_wandb(folder: Path, config: Config) -> Dashboard:
+    """A wandb run, offline when no API key is set. A resumed training continues its earlier run."""
     import wandb
 
     mode = config.train.wandb
     if mode == "auto":
         mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
-    quiet = wandb.Settings(
+    settings = wandb.Settings(
         silent=True,
         console="off",
         disable_git=True,
@@ -101,17 +109,20 @@ def wandb_run(folder: Path, config: Config) -> Any:
         x_disable_stats=True,
         x_disable_machine_info=True,
     )
-    about: dict[str, Any] = {
-        "project": config.train.wandb_project,
-        "name": config.name,
-        "dir": str(folder),
-        "mode": mode,
-    }
-    return wandb.init(**about, id=run_id(folder), resume="allow", settings=quiet)
+    run: Dashboard = wandb.init(
+        project=config.train.wandb_project,
+        name=config.name,
+        dir=str(folder),
+        mode=mode,  # type: ignore[arg-type]
+        id=wandb_run_id(folder),
+        resume="allow",
+        settings=settings,
+    )
+    return run
 
 
-def run_id(folder: Path) -> str:
-    """Made up once for a training, and kept beside its lines."""
+def wandb_run_id(folder: Path) -> str:
+    """A random id, drawn once for a training and stored in its folder."""
     path = folder / "wandb_id"
     if not path.is_file():
         path.write_text(secrets.token_hex(4))

@@ -1,86 +1,121 @@
-"""What a step is seen to be: every rank gathers, one all-reduce joins, and the line of metrics.jsonl says it."""
+"""Per-step metrics: added up on every rank, reduced in one all-reduce, returned as a line's
+fields."""
 
-from collections.abc import Sequence
+import resource
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from ropewalk.conf.schema import Config
-from ropewalk.data.dataset import IGNORE, BatchLoader, Row
+from ropewalk.data.dataset import IGNORE, BatchLoader, Row, SequenceRef
 from ropewalk.train.attention import s2_attn
 from ropewalk.train.cost import flops
 from ropewalk.train.cost.hardware import peak_of
 from ropewalk.train.metrics import buckets, grad_norms
+from ropewalk.train.metrics.buckets import BucketSums
 from ropewalk.train.metrics.timer import StepTimer, straggler_share, with_other
-from ropewalk.train.metrics.writers import peak_memory_bytes
 from ropewalk.train.zero.device import device
 from ropewalk.train.zero.mesh import Mesh
 
-FACTS = ("forward", "flops", "memory")  # of each rank
+
+class StepSums:
+    """What one rank has added up since the step began."""
+
+    def __init__(
+        self, step: int, num_sources: int, micro_batches: Iterator[list[SequenceRef]]
+    ) -> None:
+        def zeros(*shape: int) -> torch.Tensor:
+            return torch.zeros(shape, dtype=torch.float64, device=device())
+
+        self.step = step
+        self.micro_batches = micro_batches
+        self.loss = zeros()
+        self.z_loss = zeros()
+        self.by_position = BucketSums(len(buckets.bucket_starts()), device())
+        self.by_source = BucketSums(max(num_sources, 1), device())
+        self.squared_norms = zeros(len(grad_norms.GROUPS))
+        self.flops = 0.0
+        """Model FLOPs of this rank, without the head."""
+        self.recomputed_flops = 0.0
 
 
 class StepMetrics:
-    """Of a whole training; `begin` starts a step."""
+    """Measures one step after the other.
+
+    In a step: `start_step`; for each micro-batch `add_micro_batch`, `add_gradients`; `finish_step`.
+    """
 
     def __init__(
         self,
         engine: Any,
         config: Config,
         mesh: Mesh,
-        feed: BatchLoader | None = None,
-        names: Sequence[str] = (),
+        loader: BatchLoader | None = None,
+        source_names: Sequence[str] = (),
     ) -> None:
-        """`names`: of the sources of `feed`, in the order of their stores; without them there is no loss by source."""
-        self.engine, self.mesh, self.at, self.feed, self.names = engine, mesh, device(), feed, names
-        self.every, self.again = (
-            config.train.seeing.group_norms_every,
-            config.train.activation_checkpointing,
-        )
-        self.z_loss = config.train.z_loss > 0
-        if torch.cuda.is_available():  # what building the model took is no step's
+        """`source_names`: of the loader's stores, in order; without them no loss by source."""
+        self.engine, self.mesh = engine, mesh
+        self.loader = loader if source_names else None
+        self.source_names = source_names
+        self.group_norms_every = config.train.seeing.group_norms_every
+        self.recomputes_layers = config.train.activation_checkpointing
+        self.has_z_loss = config.train.z_loss > 0
+        self.s2_group = config.train.s2_group
+        if torch.cuda.is_available():  # building the model belongs to no step
             torch.cuda.reset_peak_memory_stats()
-        self.work, self.s2_group = flops.work(engine.module.model), config.train.s2_group
-        self.tiled = flops.mlps(engine.module.model) if config.train.tile_mlp else 0
-        self.peak = peak_flops(config.train.seeing.peak_tflops)
+        model = engine.module.model
+        self.cost = flops.model_cost(model)
+        self.tiled_elements = flops.mlp_elements(model) if config.train.tile_mlp else 0
+        self.peak_flops = peak_flops(config.train.seeing.peak_tflops)
+        self.timer = StepTimer()
+        self.sums = StepSums(0, len(source_names), iter(()))
 
-    def begin(self, step: int) -> StepTimer:
-        """Step from 0. What the marks of the clock that it returns divide is the step's time."""
-        self.clock, self.step = StepTimer(), step
-        self.positions = buckets.BucketSums(len(buckets.edges()), self.at)
-        self.sources = buckets.BucketSums(max(len(self.names), 1), self.at)
-        self.mine = iter(self.feed.mine(step)) if self.feed and self.names else None
-        self.loss, self.beyond = torch.zeros(
-            2, dtype=torch.float64, device=self.at
-        )  # cross-entropy, z-loss
-        self.squares = torch.zeros(len(grad_norms.GROUPS), dtype=torch.float64, device=self.at)
-        self.needed = self.recomputed = 0.0
-        return self.clock
+    @property
+    def loss(self) -> torch.Tensor:
+        """This rank's part of the step's cross-entropy, a float64 scalar."""
+        return self.sums.loss
 
-    def row(self, row: Row, batch: dict[str, Any], share: torch.Tensor) -> None:
-        """After a forward pass on `batch`, which is `row` on the device: `share` is its part of the step's loss."""
-        self.loss += self.engine.module.plain
-        self.beyond += share.detach() - self.engine.module.plain
-        positions, labels = batch["position_ids"][0], batch["labels"][0]
-        nll, counts = self.engine.module.nll, labels != IGNORE
-        self.positions.add(buckets.by_position(positions), nll, counts)
-        if self.feed and self.mine is not None:
-            of = torch.from_numpy(self.feed.sources_of(next(self.mine))).to(
-                self.at, non_blocking=True
-            )
-            self.sources.add(of, nll, counts)
-        sp, attended = self.mesh.sp_size, self._attended(row.cu_seqlens)
-        self.needed += (
-            sum(self.work.training(lengths, 0) for lengths in attended) / len(attended) / sp
-        )
-        self.recomputed += (
-            self.again * sum(self.work.body(lengths) for lengths in attended) / len(attended) / sp
-        )
-        self.recomputed += 2 * self.tiled * len(row.input_ids)
-        self.clock("other")
+    def start_step(self, step: int) -> StepTimer:
+        """Begin step `step` (from 0).
 
-    def _attended(self, cu_seqlens: np.ndarray) -> list[list[int]]:
-        """Tokens that attend to one another: documents, or for either half of the heads their groups (S2-Attn)."""
+        Calls of the returned timer divide the step's time into phases.
+        """
+        self.timer = StepTimer()
+        micro_batches = iter(self.loader.mine(step)) if self.loader is not None else iter(())
+        self.sums = StepSums(step, len(self.source_names), micro_batches)
+        return self.timer
+
+    def add_micro_batch(self, row: Row, batch: dict[str, Any], loss: torch.Tensor) -> None:
+        """Call after the forward pass on `batch` (`row` on the device), which returned `loss`."""
+        module, sums = self.engine.module, self.sums
+        sums.loss += module.plain
+        sums.z_loss += loss.detach() - module.plain
+        position_bucket = buckets.position_bucket(batch["position_ids"][0])
+        counts = batch["labels"][0] != IGNORE
+        sums.by_position.add(position_bucket, module.nll, counts)
+        if self.loader is not None:
+            sources = torch.from_numpy(self.loader.sources_of(next(sums.micro_batches)))
+            sources = sources.to(device(), non_blocking=True)
+            sums.by_source.add(sources, module.nll, counts)
+        self._add_flops(row)
+        self.timer("other")
+
+    def _add_flops(self, row: Row) -> None:
+        """This rank's share of a row's FLOPs.
+
+        The head is counted at the end of the step, by labels.
+        """
+        by_half, sp_size = self._attention_lengths(row.cu_seqlens), self.mesh.sp_size
+        training = sum(self.cost.training_flops(lengths, 0) for lengths in by_half)
+        self.sums.flops += training / len(by_half) / sp_size
+        layers = self.recomputes_layers * sum(self.cost.body_flops(n) for n in by_half)
+        self.sums.recomputed_flops += layers / len(by_half) / sp_size
+        self.sums.recomputed_flops += 2 * self.tiled_elements * len(row.input_ids)
+
+    def _attention_lengths(self, cu_seqlens: np.ndarray) -> list[list[int]]:
+        """Lengths of the documents; with S2-Attn of the groups of each half of the heads."""
         if not self.s2_group:
             return [np.diff(cu_seqlens).tolist()]
         ends = tuple(cu_seqlens.tolist())
@@ -89,65 +124,85 @@ class StepMetrics:
             for shift in (0, self.s2_group // 2)
         ]
 
-    def gradients(self) -> None:
-        """After a backward pass; at the last of a step the averaged gradient is looked at, before it is clipped."""
-        if (
-            self.every
-            and self.step % self.every == 0
-            and self.engine.is_gradient_accumulation_boundary()
-        ):
-            self.squares = grad_norms.local_squares(self.engine.module, self.mesh.rank, self.at)
-        self.clock("other")
+    def add_gradients(self) -> None:
+        """Call after each backward pass; after the last one the gradient is averaged, not
+        clipped."""
+        every = self.group_norms_every
+        measures = bool(every) and self.sums.step % every == 0
+        if measures and self.engine.is_gradient_accumulation_boundary():
+            self.sums.squared_norms = grad_norms.local_squared_norms(
+                self.engine.module, self.mesh.rank, device()
+            )
+        self.timer("other")
 
-    def end(self, tokens: int, labels: int) -> dict[str, Any]:
-        """The step's part of the line. `tokens`, `labels`: of the global batch."""
-        before = self.clock.seconds()
-        facts = [before.get("forward", 0.0), self.needed, float(peak_memory_bytes())]
-        parts = {
-            "loss": self.loss,
-            "beyond": self.beyond,
-            "positions": self.positions.found,
-            "squares": self.squares,
-        }
-        parts["sources"] = self.sources.found
-        found = buckets.all_reduce(parts, facts, self.mesh.rank, self.mesh.world_size)
-        self.clock("wait")
-        seconds, by_rank = (
-            self.clock.elapsed(),
-            dict(zip(FACTS, found["ranks"].T.tolist(), strict=True)),
-        )
-        head = self.work.training([], labels)
-        needed, world = round(sum(by_rank["flops"])) + head, self.mesh.world_size
-        recomputed = self.recomputed / max(self.needed, 1) * sum(by_rank["flops"])
-        line = {
-            "loss": float(found["loss"]),
-            **({"z_loss": float(found["beyond"])} if self.z_loss else {}),
+    def finish_step(self, tokens: int, labels: int) -> dict[str, Any]:
+        """Reduce over all ranks; returns the step's fields of metrics.jsonl. Collective.
+
+        `tokens`, `labels`: counts of the global batch.
+        """
+        reduced = self._reduce()
+        self.timer("wait")
+        seconds = self.timer.elapsed()
+        forward_s, rank_flops, memory = reduced["ranks"].T.tolist()
+        fields = {
+            "loss": float(reduced["loss"]),
+            **({"z_loss": float(reduced["z_loss"])} if self.has_z_loss else {}),
             "tokens_per_s": tokens / seconds,
-            "tokens_per_s_per_rank": tokens / seconds / world,
+            "tokens_per_s_per_rank": tokens / seconds / self.mesh.world_size,
             "step_time_s": seconds,
-            "time": with_other(self.clock.seconds(), seconds),
-            "idle": straggler_share(by_rank["forward"]),
-            "imbalance": straggler_share(by_rank["flops"]),
-            "model_flops": needed,
-            "mfu": utilisation(needed, seconds, world, self.peak),
-            "hfu": utilisation(needed + recomputed, seconds, world, self.peak),
-            "peak_memory_bytes": round(max(by_rank["memory"])),
-            "loss_by_position": buckets.position_rows(found["positions"]),
+            "time": with_other(self.timer.seconds_by_phase(), seconds),
+            "idle": straggler_share(forward_s),
+            "imbalance": straggler_share(rank_flops),
+            **self._utilisation(sum(rank_flops), labels, seconds),
+            "peak_memory_bytes": round(max(memory)),
+            "loss_by_position": buckets.position_rows(reduced["by_position"]),
         }
-        if self.names:
-            line["loss_by_source"] = buckets.source_rows(found["sources"], self.names)
-        groups = grad_norms.norms(found["squares"])
-        return line | ({"grad_norm_by_group": groups} if groups else {})
+        if self.source_names:
+            fields["loss_by_source"] = buckets.source_rows(reduced["by_source"], self.source_names)
+        if norms := grad_norms.norms_by_group(reduced["squared_norms"]):
+            fields["grad_norm_by_group"] = norms
+        return fields
+
+    def _reduce(self) -> dict[str, torch.Tensor]:
+        sums = self.sums
+        forward_s = self.timer.seconds_by_phase().get("forward", 0.0)
+        tensors = {
+            "loss": sums.loss,
+            "z_loss": sums.z_loss,
+            "by_position": sums.by_position.sums,
+            "by_source": sums.by_source.sums,
+            "squared_norms": sums.squared_norms,
+        }
+        rank_values = [forward_s, sums.flops, float(peak_memory_bytes())]
+        return buckets.all_reduce(tensors, rank_values, self.mesh.rank, self.mesh.world_size)
+
+    def _utilisation(self, body_flops: float, labels: int, seconds: float) -> dict[str, Any]:
+        """Model FLOPs and their share of the devices' peak: MFU, and with recomputation HFU."""
+        model_flops = round(body_flops) + self.cost.training_flops([], labels)
+        recomputed = self.sums.recomputed_flops / max(self.sums.flops, 1) * body_flops
+        ranks, peak = self.mesh.world_size, self.peak_flops
+        return {
+            "model_flops": model_flops,
+            "mfu": utilisation(model_flops, seconds, ranks, peak),
+            "hfu": utilisation(model_flops + recomputed, seconds, ranks, peak),
+        }
 
 
-def peak_flops(given: float | None) -> float | None:
-    """FLOP/s of this device's ceiling: as set (TFLOP/s), or published for a GPU in the table; None where neither is known."""
-    if given is not None:
-        return given * 1e12
+def peak_memory_bytes() -> int:
+    """Peak memory of this rank: device memory on a GPU, resident memory on a CPU."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def peak_flops(peak_tflops: float | None) -> float | None:
+    """This device's peak in FLOP/s: `peak_tflops` if set, else as published; None if unknown."""
+    if peak_tflops is not None:
+        return peak_tflops * 1e12
     known = peak_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
     return None if known is None else known.bf16_tflops * 1e12
 
 
-def utilisation(flops_done: float, seconds: float, ranks: int, peak: float | None) -> float | None:
-    """Share of what the ranks' devices could have done at their ceiling; None where that is not known."""
-    return None if peak is None else flops_done / (seconds * ranks * peak)
+def utilisation(num_flops: float, seconds: float, ranks: int, peak: float | None) -> float | None:
+    """Share of the devices' peak that `num_flops` use; None where the peak is not known."""
+    return None if peak is None else num_flops / (seconds * ranks * peak)

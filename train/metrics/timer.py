@@ -1,8 +1,9 @@
-"""Where a step's time goes, by marks between its phases.
+"""Where a step's time goes, by events recorded between its phases.
 
-On a GPU a mark is an event in the stream: nothing waits for it, and a phase is what the device spent between two of them, so time in which
-the host ran ahead costs nothing. Without one a mark is the host's clock. Collectives inside forward and backward are part of those phases:
-they overlap with the work, and only a profiler (train.profile) can tell them apart.
+On a GPU an event is recorded in the stream: nothing waits for it, and a phase is the device's time
+between two events, so time in which the host ran ahead costs nothing. On a CPU an event is the
+host's clock. Collectives inside forward and backward count as part of those phases: they overlap
+with the computation, and only a profiler (train.profile) can separate them.
 """
 
 import time
@@ -15,44 +16,50 @@ PHASES = ("data", "forward", "backward", "optimizer", "wait")
 
 
 class StepTimer:
-    """Seconds of a step by phase. `wait` is the time from a rank's own end to that of the slowest."""
+    """Seconds of a step by phase.
+
+    `wait` is the time from this rank's end to that of the slowest rank.
+    """
 
     def __init__(self) -> None:
-        self.device = torch.cuda.is_available()
+        self.on_gpu = torch.cuda.is_available()
         self.started = time.perf_counter()
-        self.marks: list[tuple[str, Any]] = [("", self._now())]
+        self.events: list[tuple[str, Any]] = [("", self._record())]
 
     def __call__(self, phase: str) -> None:
-        """All since the last mark was `phase`."""
-        self.marks.append((phase, self._now()))
+        """Count the time since the last event as `phase`."""
+        self.events.append((phase, self._record()))
 
-    def _now(self) -> Any:
-        if not self.device:
+    def _record(self) -> torch.cuda.Event | float:
+        if not self.on_gpu:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
 
-    def seconds(self) -> dict[str, float]:
-        """By phase, so far. Waits for the device: asked for once a step, when all of its work is queued."""
-        found: dict[str, float] = defaultdict(float)
-        if self.device:
-            self.marks[-1][1].synchronize()
-        for (_, begin), (phase, end) in zip(self.marks, self.marks[1:], strict=False):
-            found[phase] += begin.elapsed_time(end) / 1000 if self.device else end - begin
-        return dict(found)
+    def seconds_by_phase(self) -> dict[str, float]:
+        """Seconds of each phase so far.
+
+        Waits for the device, so call it once all work of the step is queued.
+        """
+        seconds: dict[str, float] = defaultdict(float)
+        if self.on_gpu:
+            self.events[-1][1].synchronize()
+        for (_, begin), (phase, end) in zip(self.events, self.events[1:], strict=False):
+            seconds[phase] += begin.elapsed_time(end) / 1000 if self.on_gpu else end - begin
+        return dict(seconds)
 
     def elapsed(self) -> float:
-        """Seconds since the step began, by the host."""
+        """Seconds since the step began, by the host's clock."""
         return time.perf_counter() - self.started
 
 
-def with_other(phases: dict[str, float], whole: float) -> dict[str, float]:
-    """The parts of a step of `whole` seconds; what no phase has is `other`, so that they sum to it."""
-    named = {phase: phases.get(phase, 0.0) for phase in PHASES}
-    return {**named, "other": whole - sum(named.values())}
+def with_other(seconds_by_phase: dict[str, float], step_s: float) -> dict[str, float]:
+    """Seconds of every phase, and as `other` the rest of the step's `step_s` seconds."""
+    named = {phase: seconds_by_phase.get(phase, 0.0) for phase in PHASES}
+    return {**named, "other": step_s - sum(named.values())}
 
 
 def straggler_share(seconds: list[float]) -> float:
-    """Share of all ranks' time that is waiting for the slowest: 1 - mean / max."""
+    """Share of all ranks' time that is spent waiting for the slowest rank: 1 - mean / max."""
     return 1 - sum(seconds) / len(seconds) / max(seconds) if max(seconds) > 0 else 0.0

@@ -1,105 +1,113 @@
-"""Where a step's line goes: metrics.jsonl, the dashboards, a progress bar or plain lines. Rank 0 only."""
+"""Where a step's line goes: metrics.jsonl, the dashboards, a progress bar or plain lines.
+
+Rank 0 only.
+"""
 
 import json
-import resource
 import sys
 import time
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-import torch
 from tqdm import tqdm
 
 from ropewalk.conf.schema import Config
-from ropewalk.train.metrics import dashboards
+from ropewalk.train.metrics.dashboards import Dashboard, scalars_of, start_dashboards
 
-NAME = "metrics.jsonl"
-PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
-
-
-def peak_memory_bytes() -> int:
-    """Peak of this rank: device memory on GPU, resident memory on CPU."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+METRICS_FILE = "metrics.jsonl"
+PRINT_INTERVAL_S = 10.0
+"""Seconds between two printed lines where there is no terminal."""
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """What `folder/metrics.jsonl` says. Whole lines only: a killed run may have left half of one."""
-    path = folder / NAME
+    """The lines of `folder/metrics.jsonl`.
+
+    An incomplete last line, which a killed run may leave, is ignored.
+    """
+    path = folder / METRICS_FILE
     text = path.read_text() if path.is_file() else ""
     return [json.loads(line) for line in text.split("\n")[:-1] if line]
 
 
 class MetricLogger:
-    """Appends one line a step; a resumed run first drops the lines past its checkpoint, which it will write again."""
+    """Appends one line a step.
+
+    A resumed run first drops the lines past its checkpoint and writes them again.
+    """
 
     def __init__(self, folder: Path, config: Config, first_step: int) -> None:
-        self.config, self.path, self.first_step = config, folder / NAME, first_step
-        self._drop_after(first_step)
+        self.config, self.folder, self.first_step = config, folder, first_step
+        self.num_steps = config.train.steps
+        self.file = self._open_after(first_step)
+        self.dashboards: list[Dashboard] | None = None
+        self.last_print_s = 0.0
         self.bar = tqdm(
-            total=config.train.steps,
+            total=self.num_steps,
             initial=first_step,
             desc="train",
             unit="step",
             disable=not sys.stderr.isatty(),
         )
-        self.steps, self.said = config.train.steps, 0.0
 
-    def _drop_after(self, step: int) -> None:
-        kept = [line for line in read_metrics(self.path.parent) if line["step"] <= step]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        self.file = self.path.open("a")
+    def _open_after(self, step: int) -> TextIO:
+        """Drop the lines of steps after `step`, and open the file to append."""
+        lines = [line for line in read_metrics(self.folder) if line["step"] <= step]
+        path = self.folder / METRICS_FILE
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return path.open("a")
 
-    def back_to(self, step: int) -> None:
-        """The steps after it come again."""
+    def rewind(self, step: int) -> None:
+        """Go back to `step`: the lines after it are dropped, since these steps run again."""
         self.file.close()
-        self._drop_after(step)
+        self.file = self._open_after(step)
         self.bar.reset()
         self.bar.update(step)
 
-    def event(self, line: dict[str, Any]) -> None:
-        """The line of a step that was not taken; said at once."""
+    def log_step(self, line: dict[str, Any]) -> None:
+        """Write the line of an applied step."""
+        self._write(line)
+        self._plot(line)
+        self.bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)
+        self.bar.update()
+        self._print(line)
+
+    def log_skipped_step(self, line: dict[str, Any]) -> None:
+        """Write the line of a step whose batch was left out, and print it at once."""
+        self._write(line)
+        self._plot({key: line[key] for key in ("step", "validation") if key in line})
+        self.bar.update()
+        progress = f"step {line['step']}/{self.num_steps}"
+        print(f"{progress}  {line['event']}: {line['why']}; this batch is left out", flush=True)
+
+    def _write(self, line: dict[str, Any]) -> None:
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
-        self._show({key: line[key] for key in ("step", "validation") if key in line})
-        self.bar.update()
+
+    def _plot(self, line: dict[str, Any]) -> None:
+        # dashboards start after the first step is written: no step waits for them, and wandb takes
+        # 1.4 s to start
+        if self.dashboards is None:
+            self.dashboards = start_dashboards(self.folder, self.config, self.first_step)
+        for dashboard in self.dashboards:
+            dashboard.log(scalars_of(line), step=line["step"])
+
+    def _print(self, line: dict[str, Any]) -> None:
+        """A plain line now and then, and for the last step, where there is no progress bar."""
+        is_last = line["step"] == self.num_steps
+        is_due = is_last or time.monotonic() - self.last_print_s > PRINT_INTERVAL_S
+        if not (self.bar.disable and is_due):
+            return
+        self.last_print_s = time.monotonic()
+        norm = "-" if line["grad_norm"] is None else f"{line['grad_norm']:.3f}"
         print(
-            f"step {line['step']}/{self.steps}  {line['event']}: {line['why']}; this batch is left out",
+            f"step {line['step']}/{self.num_steps}  loss {line['loss']:.4f}  grad norm {norm}  "
+            f"lr {line['lr']:.2e}  {line['tokens_per_s']:,.0f} tokens/s  "
+            f"peak {line['peak_memory_bytes'] / 2**30:.2f} GiB",
             flush=True,
         )
-
-    @cached_property
-    def dashboards(self) -> list[dashboards.Dashboard]:
-        """Asked for when a step has been written: no step waits for them, and a start costs wandb 1.4 s."""
-        return dashboards.start(self.path.parent, self.config, self.first_step)
-
-    def step(self, row: dict[str, Any]) -> None:
-        self.file.write(json.dumps(row) + "\n")
-        self.file.flush()
-        self._show(row)
-        self.bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
-        self.bar.update()
-        self._plain(row)
-
-    def _show(self, row: dict[str, Any]) -> None:
-        for dashboard in self.dashboards:
-            dashboard.log(dashboards.numbers(row), step=row["step"])
-
-    def _plain(self, row: dict[str, Any]) -> None:
-        last = row["step"] == self.steps
-        if self.bar.disable and (last or time.monotonic() - self.said > PLAIN_SECONDS):
-            self.said = time.monotonic()
-            norm = "-" if row["grad_norm"] is None else f"{row['grad_norm']:.3f}"
-            print(
-                f"step {row['step']}/{self.steps}  loss {row['loss']:.4f}  grad norm {norm}  lr {row['lr']:.2e}  "
-                f"{row['tokens_per_s']:,.0f} tokens/s  peak {row['peak_memory_bytes'] / 2**30:.2f} GiB",
-                flush=True,
-            )
 
     def close(self) -> None:
         self.file.close()
         self.bar.close()
-        for dashboard in self.__dict__.get("dashboards", []):  # only those that were started
+        for dashboard in self.dashboards or []:
             dashboard.finish()

@@ -35,9 +35,9 @@ def test_files_that_lie_there_already_are_counted_as_ours_are(tmp_path: Path) ->
     swapped = tmp_path / "offloaded_tensors" / "rank0" / "optimizer" / "moments.swp"
     swapped.parent.mkdir(parents=True)
     swapped.write_bytes(b"123")
-    written = async_writer.Writer()
-    written.take_in(tmp_path, sorted(tmp_path.glob("offloaded_tensors/rank0/**/*")))
+    written = async_writer.AsyncWriter()
+    written.adopt_files(tmp_path, sorted(tmp_path.glob("offloaded_tensors/rank0/**/*")))
     written.wait()
     name = "offloaded_tensors/rank0/optimizer/moments.swp"
     assert written.files == {name: {"bytes": 3, "sha256": hashlib.sha256(b"123").hexdigest()}}
-    assert written.asked == [name] and written.error is None
+    assert written.requested == [name] and written.error is None

@@ -75,7 +75,7 @@ def test_what_is_published_is_whole_and_named_by_the_pointer(
         "complete.json"
     }
     assert (facts["step"], facts["world_size"], facts["zero_stage"]) == (4, 2, 2)
-    assert storage.torn(path / "step-00000004", facts["files"]) == ""
+    assert storage.find_damage(path / "step-00000004", facts["files"]) == ""
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(
@@ -109,7 +109,9 @@ def test_a_tampered_one_is_named_and_the_one_before_it_taken(
         f"checkpoint step-00000004: {FILE} is not what was written (sha256); the one before it is taken",
         "set aside: step-00000004.torn; removed when a whole one of as late a step stands",
     ]
-    assert [name for name, _ in storage.found(tmp_path / "checkpoints")] == ["step-00000002"]
+    assert [name for name, _ in storage.list_checkpoints(tmp_path / "checkpoints")] == [
+        "step-00000002"
+    ]
 
 
 def test_a_torn_one_of_a_later_step_costs_no_good_one(
@@ -124,7 +126,7 @@ def test_a_torn_one_of_a_later_step_costs_no_good_one(
     flip(path / "step-00000008" / FILE)
     found = ranks.run(2, checkpoint_work.trained, work)[0]
     assert found["began"] == 2
-    assert [name for name, _ in storage.found(path)] == ["step-00000004"]
+    assert [name for name, _ in storage.list_checkpoints(path)] == ["step-00000004"]
     assert (path / "step-00000008.torn").is_dir()
 
 
@@ -133,7 +135,7 @@ def test_with_none_whole_the_run_starts_anew_and_says_so(
 ) -> None:
     work = copied(whole[0], tmp_path)
     for step in (2, 4):
-        cut(tmp_path / "checkpoints" / storage.name_of(step) / FILE)
+        cut(tmp_path / "checkpoints" / storage.checkpoint_name(step) / FILE)
     found = ranks.run(2, checkpoint_work.loaded, work)[0]
     assert found["step"] == 0 and len(found["said"]) == 4
     assert found["said"][-2] == "no checkpoint is whole; training starts anew"
@@ -144,7 +146,9 @@ def test_checkpoints_whose_facts_cannot_be_read_are_no_start_in_silence(
 ) -> None:
     work = copied(whole[0], tmp_path)
     for step in (2, 4):
-        (tmp_path / "checkpoints" / storage.name_of(step) / storage.COMPLETE).write_text("{")
+        (tmp_path / "checkpoints" / storage.checkpoint_name(step) / storage.COMPLETE).write_text(
+            "{"
+        )
     found = ranks.run(2, checkpoint_work.loaded, work)[0]
     assert found["step"] == 0 and found["said"][0] == "no checkpoint is whole; training starts anew"
     assert (tmp_path / "checkpoints" / "step-00000004.torn").is_dir()
@@ -157,16 +161,16 @@ def test_trouble_is_said_of_the_first_file_that_has_it(
     path = work.folder / "checkpoints" / "step-00000004"
     files = json.loads((path / "complete.json").read_text())["files"]
     flip(path / FILE)
-    assert storage.torn(path, files) == f"{FILE} is not what was written (sha256)"
-    shares = [storage.torn(path, files, n, 3) for n in range(3)]
+    assert storage.find_damage(path, files) == f"{FILE} is not what was written (sha256)"
+    shares = [storage.find_damage(path, files, n, 3) for n in range(3)]
     assert sorted(shares) == ["", "", f"{FILE} is not what was written (sha256)"]
     cut(path / FILE)
     assert (
-        storage.torn(path, files)
+        storage.find_damage(path, files)
         == f"{FILE} has {files[FILE]['bytes'] - 1} bytes, {files[FILE]['bytes']} were written"
     )
     (path / FILE).unlink()
-    assert storage.torn(path, files) == f"{FILE} is missing"
+    assert storage.find_damage(path, files) == f"{FILE} is missing"
 
 
 def test_one_of_another_run_is_refused_with_the_first_difference(
@@ -181,13 +185,15 @@ def test_one_of_another_run_is_refused_with_the_first_difference(
 
 
 def test_equal_content_is_not_refused() -> None:
-    storage.refuse_other("step-00000002", {"a": [1, 0.1]}, {"a": [1, 0.1]})
+    storage.refuse_other_content("step-00000002", {"a": [1, 0.1]}, {"a": [1, 0.1]})
     with pytest.raises(ConfigError, match=r"^inputs.data was \"x\", is \"y\""):
-        storage.refuse_other("step-00000002", {"inputs": {"data": "x"}}, {"inputs": {"data": "y"}})
+        storage.refuse_other_content(
+            "step-00000002", {"inputs": {"data": "x"}}, {"inputs": {"data": "y"}}
+        )
 
 
 def made(path: Path, step: int, **facts: Any) -> None:
-    at = path / storage.name_of(step)
+    at = path / storage.checkpoint_name(step)
     at.mkdir(parents=True)
     (at / storage.COMPLETE).write_text(
         json.dumps({"schema": 1, "step": step, "files": {}, **facts})
@@ -197,10 +203,12 @@ def made(path: Path, step: int, **facts: Any) -> None:
 def test_the_last_ones_stay_and_those_of_every_so_many_steps(tmp_path: Path) -> None:
     for step in (2, 4, 6, 8, 10):
         made(tmp_path, step)
-    storage.prune(tmp_path, storage.name_of(10), 2, 4)
-    assert [name for name, _ in storage.found(tmp_path)] == [storage.name_of(n) for n in (10, 8, 4)]
-    storage.prune(tmp_path, storage.name_of(10), 1, 0)
-    assert [name for name, _ in storage.found(tmp_path)] == [storage.name_of(10)]
+    storage.prune(tmp_path, storage.checkpoint_name(10), 2, 4)
+    assert [name for name, _ in storage.list_checkpoints(tmp_path)] == [
+        storage.checkpoint_name(n) for n in (10, 8, 4)
+    ]
+    storage.prune(tmp_path, storage.checkpoint_name(10), 1, 0)
+    assert [name for name, _ in storage.list_checkpoints(tmp_path)] == [storage.checkpoint_name(10)]
 
 
 def test_the_one_just_published_stays_and_what_was_set_aside_goes_when_passed(
@@ -208,15 +216,17 @@ def test_the_one_just_published_stays_and_what_was_set_aside_goes_when_passed(
 ) -> None:
     for step in (2, 4, 6, 8):
         made(tmp_path, step)
-    storage.prune(tmp_path, storage.name_of(2), 2, 0)
-    assert [name for name, _ in storage.found(tmp_path)] == [storage.name_of(n) for n in (8, 6, 2)]
-    assert storage.set_aside(tmp_path, storage.name_of(2)) == [
+    storage.prune(tmp_path, storage.checkpoint_name(2), 2, 0)
+    assert [name for name, _ in storage.list_checkpoints(tmp_path)] == [
+        storage.checkpoint_name(n) for n in (8, 6, 2)
+    ]
+    assert storage.quarantine(tmp_path, storage.checkpoint_name(2)) == [
         "step-00000006.torn",
         "step-00000008.torn",
     ]
-    assert [name for name, _ in storage.found(tmp_path)] == [storage.name_of(2)]
-    assert (tmp_path / "latest").read_text() == storage.name_of(2)
-    storage.prune(tmp_path, storage.name_of(6), 2, 0)
+    assert [name for name, _ in storage.list_checkpoints(tmp_path)] == [storage.checkpoint_name(2)]
+    assert (tmp_path / "latest").read_text() == storage.checkpoint_name(2)
+    storage.prune(tmp_path, storage.checkpoint_name(6), 2, 0)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "latest",
         "step-00000002",
@@ -230,8 +240,8 @@ def test_half_written_ones_are_none_and_are_swept(tmp_path: Path) -> None:
     (tmp_path / "step-00000006").mkdir()
     made(tmp_path, 8)
     (tmp_path / "step-00000008" / storage.COMPLETE).write_text('{"schema": 1, "st')
-    assert [name for name, _ in storage.found(tmp_path)] == ["step-00000002"]
-    storage.sweep(tmp_path)
+    assert [name for name, _ in storage.list_checkpoints(tmp_path)] == ["step-00000002"]
+    storage.remove_unfinished(tmp_path)
     assert not (tmp_path / "step-00000004.tmp").exists()
 
 
@@ -282,7 +292,7 @@ def test_an_error_of_the_thread_is_told_for_what_it_is(
     work = Work(tmp_path, config, data, trouble=getattr(checkpoint_work, f"fail_{wrong}"))
     found = ranks.run(2, checkpoint_work.watched, work)
     said = (tmp_path / "stderr-0").read_text() + (tmp_path / "stderr-1").read_text()
-    names = [name for name, _ in storage.found(tmp_path / "checkpoints")]
+    names = [name for name, _ in storage.list_checkpoints(tmp_path / "checkpoints")]
     if wrong == "memory":
         assert found[0]["failed"] == 1 and names == ["step-00000002"]
         assert (
@@ -316,4 +326,4 @@ def test_what_fails_after_the_last_step_costs_no_step(
     ]
     assert same(again["weights"], whole[1]["weights"])
     assert [rank["failed"] for rank in ranks.run(2, checkpoint_work.ended, full)] == [1, 1]
-    assert storage.found(full.folder / "checkpoints")[0][0] == "step-00000004"
+    assert storage.list_checkpoints(full.folder / "checkpoints")[0][0] == "step-00000004"

@@ -88,7 +88,7 @@ def test_without_it_the_moments_begin_anew(data: Any, whole: Any, tmp_path: Path
 def test_a_phase_without_a_checkpoint_to_carry_is_told(tmp_path: Path) -> None:
     (_, (config, _, _)) = parts(tmp_path, 1, 1)
     with pytest.raises(RopewalkError, match="1 left no checkpoint; run that phase again"):
-        previous_phase.load_optimizer_state(config, None, previous_phase.Progress())  # type: ignore[arg-type]
+        previous_phase.load_optimizer_state(config, None, previous_phase.TrainState())  # type: ignore[arg-type]
 
 
 def test_it_is_part_of_what_both_phases_are_made_of_and_of_no_other(tmp_path: Path) -> None:

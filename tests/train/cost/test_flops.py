@@ -105,7 +105,7 @@ LABELS = sum(LENGTHS) - len(LENGTHS)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_training_step_costs_what_torch_counts(name: str) -> None:
     model = built(CONFIGS[name]())
-    assert flops.work(model).training(LENGTHS, LABELS) == counted(model, backward=True)
+    assert flops.model_cost(model).training_flops(LENGTHS, LABELS) == counted(model, backward=True)
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral"])
@@ -113,7 +113,7 @@ def test_a_forward_pass_costs_what_torch_counts(name: str) -> None:
     model = built(CONFIGS[name]())
     with torch.no_grad():
         found = counted(model, backward=False)
-    assert flops.work(model).forward(LENGTHS, LABELS) == found
+    assert flops.model_cost(model).forward_flops(LENGTHS, LABELS) == found
 
 
 def test_checkpointing_adds_one_forward_pass_of_the_body() -> None:
@@ -121,7 +121,10 @@ def test_checkpointing_adds_one_forward_pass_of_the_body() -> None:
     model = built(models.tiny_config())
     plain = counted(model, backward=True)
     model.gradient_checkpointing_enable({"use_reentrant": False})
-    again, whole = counted(model, backward=True) - plain, flops.work(model).body(LENGTHS)
+    again, whole = (
+        counted(model, backward=True) - plain,
+        flops.model_cost(model).body_flops(LENGTHS),
+    )
     last = (
         2 * sum(LENGTHS) * sum(layer.mlp.down_proj.weight.numel() for layer in model.model.layers)
     )
@@ -132,7 +135,7 @@ def test_a_frozen_matrix_has_no_gradient_of_its_own() -> None:
     model = built(models.tiny_config(tie_word_embeddings=False))
     for layer in model.model.layers:
         layer.mlp.requires_grad_(False)
-    assert flops.work(model).training(LENGTHS, LABELS) == counted(model, backward=True)
+    assert flops.model_cost(model).training_flops(LENGTHS, LABELS) == counted(model, backward=True)
 
 
 def test_pairs_are_the_ones_in_a_mask() -> None:
@@ -140,23 +143,23 @@ def test_pairs_are_the_ones_in_a_mask() -> None:
         for window in (None, 1, 3, 8, 20):
             i, j = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij")
             seen = (j <= i) & (i - j < (window or n))
-            assert flops.pairs(n, window) == int(seen.sum())
+            assert flops.visible_pairs(n, window) == int(seen.sum())
 
 
 def test_the_published_formula() -> None:
     """Megatron-LM (Narayanan et al. 2021, section 5.1): 72 B s l h^2 (1 + s / 6h + V / 12 l h) a step without recomputation, of a model with
     MLPs of 4 h, no GQA, and attention over the whole square, where ours counts the causal half and its diagonal."""
     h, layers, vocabulary, s = 64, 3, 512, 128
-    work = flops.Work(
+    cost = flops.ModelCost(
         layers * 12 * h * h,
         layers * 12 * h * h,
         vocabulary * h,
         True,
-        (flops.Attention(4, 16, 16),) * layers,
+        (flops.AttentionCost(4, 16, 16),) * layers,
     )
     theirs = 72 * s * layers * h**2 * (1 + s / (6 * h) + vocabulary / (12 * layers * h))
     beyond = 3 * layers * 2 * 4 * 32 * (s * s - s * (s + 1) // 2)
-    assert work.training([s], s) + beyond == round(theirs)
+    assert cost.training_flops([s], s) + beyond == round(theirs)
 
 
 def test_adapters_spare_the_gradients_of_what_is_frozen() -> None:
@@ -174,6 +177,6 @@ def test_adapters_spare_the_gradients_of_what_is_frozen() -> None:
     unread += [module.lora_A["default"] for module in (first.q_proj, first.v_proj)]
     spared = 2 * sum(LENGTHS) * sum(module.weight.numel() for module in unread)
     spared += 2 * 4 * 8 * sum(n * (n + 1) // 2 for n in LENGTHS)
-    found = flops.work(model)
-    assert 0 < found.trainable < found.matrices and not found.head_trainable
-    assert found.training(LENGTHS, LABELS) - spared == counted(model, backward=True)
+    cost = flops.model_cost(model)
+    assert 0 < cost.trainable < cost.matrices and not cost.head_trainable
+    assert cost.training_flops(LENGTHS, LABELS) - spared == counted(model, backward=True)

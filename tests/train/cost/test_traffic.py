@@ -31,19 +31,19 @@ def test_every_byte_that_ranks_exchange_is_counted(
     stage: int, sp: int, accumulated: int, words: tuple[str]
 ) -> None:
     seen = ranks.run(2, traffic_work.seen_bytes, stage, sp, accumulated, *words)
-    of = traffic.sizes(tiny_model(**seeing_work.LARGE))
-    at = traffic.ParallelLayout(
+    sizes = traffic.model_sizes(tiny_model(**seeing_work.LARGE))
+    layout = traffic.ParallelLayout(
         dp_size=2 // sp,
         sp_size=sp,
         zero_stage=stage,
-        micro_steps=accumulated,
+        accumulation_steps=accumulated,
         tokens=BATCH // accumulated // (2 // sp),
-        element=2 if "train.precision=bf16" in words else 4,
+        element_bytes=2 if "train.precision=bf16" in words else 4,
         checkpointing=bool(words) and "checkpointing" in words[0],
     )
     wanted: Counter[str] = Counter()
-    for one in traffic.communication(of, at):
-        wanted[one.kind] += one.payload
+    for collective in traffic.collectives(sizes, layout):
+        wanted[collective.kind] += collective.payload
     assert seen == [dict(wanted)] * 2
 
 
@@ -55,13 +55,15 @@ def test_a_ring_sends_what_it_is_said_to() -> None:
         ("reduce_scatter", 1),
         ("all_to_all", 1),
     ):
-        assert traffic.Collective(kind, "", 3, 800, 8).sent == 3 * times * 700
+        assert traffic.Collective(kind, "", 3, 800, 8).bytes_sent == 3 * times * 700
 
 
 def test_ulysses_sends_what_its_paper_says() -> None:
     """Jacobs et al. 2023 (arXiv 2309.14509), section 3.2: 4 N h / P elements a rank and layer forward, of which (P - 1) / P leave it."""
-    of, at = llama_8b(), traffic.ParallelLayout(1, 8, 3, 1, 1 << 17, checkpointing=False)
-    forward = sum(c.payload for c in traffic.communication(of, at) if c.kind == "all_to_all") // 2
+    sizes, layout = llama_8b(), traffic.ParallelLayout(1, 8, 3, 1, 1 << 17, checkpointing=False)
+    forward = (
+        sum(c.payload for c in traffic.collectives(sizes, layout) if c.kind == "all_to_all") // 2
+    )
     whole = 4 * (1 << 17) * 4096 // 8 * 2 * 32
     shared = (
         2 * (1 << 17) * (4096 - 1024) // 8 * 2 * 32
@@ -69,7 +71,7 @@ def test_ulysses_sends_what_its_paper_says() -> None:
     assert forward == whole - shared
 
 
-def llama_8b() -> traffic.Sizes:
+def llama_8b() -> traffic.ModelSizes:
     config = LlamaConfig(
         vocab_size=128_256,
         hidden_size=4096,
@@ -80,7 +82,7 @@ def llama_8b() -> traffic.Sizes:
         tie_word_embeddings=False,
     )
     with torch.device("meta"):
-        return traffic.sizes(AutoModelForCausalLM.from_config(config))
+        return traffic.model_sizes(AutoModelForCausalLM.from_config(config))
 
 
 def test_llama_8b_has_its_published_size() -> None:
@@ -89,9 +91,9 @@ def test_llama_8b_has_its_published_size() -> None:
 
 def test_memory_of_what_is_held_once() -> None:
     """ZeRO (Rajbhandari et al. 2020, section 3.1): fp32 masters and two moments are 12 bytes an element; read and written, 24."""
-    of = llama_8b()
-    found = traffic.memory(of, traffic.ParallelLayout(1, 8, 3, 2, 1 << 17))
-    assert found["optimizer"] == of.parameters * (2 * 12 + 2 + 2) // 8
-    assert found["gradients"] == 2 * of.parameters * 2
-    assert found["weights"] == 2 * 3 * 2 * (of.parameters - 2 * 128_256 * 4096 - 65 * 4096)
+    sizes = llama_8b()
+    found = traffic.memory_traffic(sizes, traffic.ParallelLayout(1, 8, 3, 2, 1 << 17))
+    assert found["optimizer"] == sizes.parameters * (2 * 12 + 2 + 2) // 8
+    assert found["gradients"] == 2 * sizes.parameters * 2
+    assert found["weights"] == 2 * 3 * 2 * (sizes.parameters - 2 * 128_256 * 4096 - 65 * 4096)
     assert found["checkpoints"] == 2 * (1 << 17) // 8 * 2 * 32 * 4096 * 2

@@ -202,13 +202,13 @@ def test_what_is_offloaded_is_the_inputs_of_the_layers_and_nothing_else() -> Non
 def test_the_input_that_is_needed_next_is_fetched_ahead_and_nothing_is_kept_after_use() -> None:
     copies = activation_checkpointing.OffloadedActivations()
     tensors = [torch.randn(2, 3) for _ in range(3)]
-    first, second, third = kept = [copies._keep(tensor) for tensor in tensors]
-    assert torch.equal(copies._give(third), tensors[2])
+    first, second, third = kept = [copies._pack(tensor) for tensor in tensors]
+    assert torch.equal(copies._unpack(third), tensors[2])
     assert [k.fetched is not None for k in kept] == [False, True, False]
-    assert torch.equal(copies._give(second), tensors[1])
+    assert torch.equal(copies._unpack(second), tensors[1])
     assert [k.fetched is not None for k in kept] == [True, False, False]
-    assert torch.equal(copies._give(first), tensors[0])
+    assert torch.equal(copies._unpack(first), tensors[0])
     assert [k.fetched is not None for k in kept] == [False, False, False]
     for tensor, k in zip(tensors, kept, strict=True):
         assert k.host.data_ptr() != tensor.data_ptr()
-    assert copies._keep(tensors[0]).before is None  # the next pass fetches nothing of this one
+    assert copies._pack(tensors[0]).previous is None  # the next pass fetches nothing of this one

@@ -115,8 +115,10 @@ def test_without_a_known_ceiling_utilisation_is_null_and_norms_come_when_asked()
 
 def test_buckets_hold_each_position_once() -> None:
     places = torch.tensor([0, 63, 64, 127, 128, 1 << 20, 1 << 40])
-    starts = buckets.edges()
-    for place, bucket in zip(places.tolist(), buckets.by_position(places).tolist(), strict=True):
+    starts = buckets.bucket_starts()
+    for place, bucket in zip(
+        places.tolist(), buckets.position_bucket(places).tolist(), strict=True
+    ):
         assert starts[bucket] <= place and (bucket + 1 == len(starts) or place < starts[bucket + 1])
 
 

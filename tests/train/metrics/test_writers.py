@@ -38,11 +38,11 @@ def test_the_first_step_is_written_before_wandb_starts_once(
         there.append(len((folder / "metrics.jsonl").read_text().splitlines()))
         return wandb
 
-    monkeypatch.setattr(dashboards, "wandb_run", start)
-    told = writers.MetricLogger(tmp_path, compose(["recipe=demo"]), 0)
+    monkeypatch.setattr(dashboards, "start_wandb", start)
+    logger = writers.MetricLogger(tmp_path, compose(["recipe=demo"]), 0)
     for step in range(1, steps + 1):
-        told.step({"step": step, **ROW})
-    told.close()
+        logger.log_step({"step": step, **ROW})
+    logger.close()
     assert there == [1] * bool(steps)  # none is begun for a run that fails before its first step
     assert wandb.steps == list(range(1, steps + 1)) and wandb.finished == bool(steps)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -56,7 +56,7 @@ def test_a_resumed_training_goes_on_in_its_wandb_run(
     monkeypatch.setattr("wandb.init", lambda **words: begun.append(words))
     (tmp_path / "other").mkdir()
     for folder in (tmp_path, tmp_path, tmp_path / "other"):
-        dashboards.wandb_run(folder, compose(["recipe=demo"]))
+        dashboards.start_wandb(folder, compose(["recipe=demo"]))
     one, again, other = (words["id"] for words in begun)
     assert one == again != other and all(words["resume"] == "allow" for words in begun)
 
@@ -91,7 +91,7 @@ NUMBERS = {
 
 
 def test_every_number_of_a_line_has_a_name() -> None:
-    assert dashboards.numbers(LINE) == NUMBERS
+    assert dashboards.scalars_of(LINE) == NUMBERS
 
 
 def test_tensorboard_reads_what_was_written_and_no_machine_is_named(tmp_path: Path) -> None:
@@ -102,10 +102,10 @@ def test_tensorboard_reads_what_was_written_and_no_machine_is_named(tmp_path: Pa
     )
     config = compose(["recipe=demo", "train.tensorboard=true", "train.wandb=off"])
     for first, last, loss in ((0, 9, 1.0), (6, 8, 2.0)):
-        told = writers.MetricLogger(tmp_path, config, first)
+        logger = writers.MetricLogger(tmp_path, config, first)
         for step in range(first + 1, last + 1):
-            told.step({**LINE, **ROW, "step": step, "loss": loss})
-        told.close()
+            logger.log_step({**LINE, **ROW, "step": step, "loss": loss})
+        logger.close()
     files = sorted(p.name for p in (tmp_path / "tensorboard").iterdir())
     assert files == [
         "events.out.tfevents.0000000000.ropewalk",
@@ -126,9 +126,9 @@ def test_tensorboard_reads_what_was_written_and_no_machine_is_named(tmp_path: Pa
 
 def test_tensorboard_that_is_absent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    dashboards.refuse_missing(compose(["recipe=demo"]))
+    dashboards.refuse_missing_tensorboard(compose(["recipe=demo"]))
     with pytest.raises(
         ConfigError,
         match=r"train.tensorboard is True; it needs the package tensorboard; pip install",
     ):
-        dashboards.refuse_missing(compose(["recipe=demo", "train.tensorboard=true"]))
+        dashboards.refuse_missing_tensorboard(compose(["recipe=demo", "train.tensorboard=true"]))
