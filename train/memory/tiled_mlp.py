@@ -38,8 +38,8 @@ def enable(model: nn.Module, tile_tokens: int) -> int:
     for name, mlp in mlps.items():
         if mlp is None or set(dict(mlp.named_children())) not in KNOWN_MLPS:
             raise ConfigError(
-                f"train.tile_mlp is {tile_tokens}; it tiles MLPs of gate, up and down that compute each "
-                f"token by itself, and {name} is {type(mlp).__name__}; set train.tile_mlp=0"
+                f"train.tile_mlp is {tile_tokens}; it tiles MLPs of gate, up and down that compute "
+                f"each token by itself, and {name} is {type(mlp).__name__}; set train.tile_mlp=0"
             )
     if not mlps:
         raise ConfigError(
