@@ -30,5 +30,5 @@ class MakeShards(PipelineStep):
         with self.track_time("task"):
             made = stage.make_shards(self.config, self.inputs, rank, world_size)
         for source, number in made:
-            self.stat_update(f"{source}/{shards.name(number)}", unit="shard")
+            self.stat_update(f"{source}/{shards.folder_name(number)}", unit="shard")
         return data

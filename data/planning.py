@@ -167,8 +167,8 @@ def ledger(
             name, {"tokens_in_plan": 0, "marks": 0, "cut": 0, "epochs": 0.0, "repeats": 0}
         )
         rows[name] = {
-            **{k: v for k, v in there.facts.items() if k not in ("dtype", "shards")},
-            **there.held_counts(),
+            **{k: v for k, v in there.metadata.items() if k not in ("dtype", "shards")},
+            **there.heldout_counts(),
             **{key: getattr(offers[name], key) for key in LEFT_OUT},
             "removed": overlong.removed(offers[name], there),
             "share_in_plan": round(taken["tokens_in_plan"] / max(facts["tokens"], 1), 6),

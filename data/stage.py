@@ -150,14 +150,16 @@ def missing_shards(config: Config, inputs: Inputs) -> list[str]:
     """The shards that are not there yet, as SOURCE/SHARD. Raises: ConfigError, DataError."""
     _, texts = _texts(config, inputs)
     return [
-        f"{name}/{shards.name(number)}" for name, text in texts.items() for number in text.missing()
+        f"{name}/{shards.folder_name(number)}"
+        for name, text in texts.items()
+        for number in text.missing()
     ]
 
 
 def prove_shards(config: Config, inputs: Inputs) -> None:
     """Before shards that are all there are merged: their bytes must be those that were written. Raises: DataError."""
     for text in _texts(config, inputs)[1].values():
-        text.prove()
+        text.verify()
 
 
 def _texts(config: Config, inputs: Inputs) -> tuple[PreTrainedTokenizerBase, dict[str, TextStore]]:
@@ -194,7 +196,7 @@ def _made(text: TextStore, name: str) -> Path:
     """The folder of a source's store, made where it is not there. Raises: DataError, ConfigError."""
     text.make(text.missing())
     print(text.publish())
-    facts = store.load(text.folder, heldout=0.0).facts
+    facts = store.load(text.folder, heldout=0.0).metadata
     if facts["documents"] == 0:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in facts["refused"].items())
         raise DataError(

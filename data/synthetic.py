@@ -35,12 +35,20 @@ def store_of(
             "documents; add some or lower data.heldout"
         )
     sizes = {"tokens": tokens, "length": length, "seed": config.seed}
-    decides = {"format": FORMAT, "kind": kind, "filler": [filler.fingerprint, filler.held], **sizes}
+    decides = {
+        "format": FORMAT,
+        "kind": kind,
+        "filler": [filler.fingerprint, filler.heldout_digest],
+        **sizes,
+    }
     folder = Path(config.cache_dir).expanduser() / "tokens" / manifest.fingerprint(decides)[:16]
 
     def work(temporary: Path) -> dict[str, Any]:
         made = _documents(kind, filler, tokens, length, config.seed, tokenizer)
-        return {"kind": kind, **merge.one_shard(temporary, name, made, tokenizers.size(tokenizer))}
+        return {
+            "kind": kind,
+            **merge.synthetic_store(temporary, name, made, tokenizers.size(tokenizer)),
+        }
 
     print(run_shared(f"tokens of {name}", decides, folder, work)[1])
     return folder

@@ -214,7 +214,7 @@ def run_verb(arguments: argparse.Namespace, overrides: Sequence[str], config: Co
 
 def make_task(config: Config, word: str) -> None:
     """`--shard I/N`; what is no task is refused before anything is loaded. Raises: ConfigError, DataError."""
-    task = shards.task(word)
+    task = shards.parse_task(word)
     load_libraries()
     from ropewalk.launch.pipeline.stages import make_shards
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from ropewalk.data.tokens.arrow_table import to_numpy
 from ropewalk.data.tokens.boundaries import BoundaryTokens
-from ropewalk.data.tokens.store import numbers
 
 BOUNDS = (256, 1024, 4096, 16384, 32768, 65536, 131072, 262144, 524288, 1048576)
 LABELS = (
@@ -48,9 +48,9 @@ def read(plan: Path) -> Pieces:
     )
     flat = column.values
     document, start, length = (
-        numbers(flat.field(key)).astype(np.int64) for key in ("document", "start", "length")
+        to_numpy(flat.field(key)).astype(np.int64) for key in ("document", "start", "length")
     )
-    return Pieces(document, start, length, numbers(column.offsets))
+    return Pieces(document, start, length, to_numpy(column.offsets))
 
 
 def own_before(pieces: Pieces, document_mask: bool) -> np.ndarray:

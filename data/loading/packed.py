@@ -20,8 +20,9 @@ from ropewalk.data.loading.collate import Layout, Read, Row, layout, read_span
 from ropewalk.data.loading.label_mask import mask_labels
 from ropewalk.data.loading.pose import Pose
 from ropewalk.data.tokens import store as token_store
+from ropewalk.data.tokens.arrow_table import to_numpy
 from ropewalk.data.tokens.boundaries import BoundaryTokens
-from ropewalk.data.tokens.store import Store, numbers
+from ropewalk.data.tokens.store import Store
 
 
 class PackedSequences:
@@ -49,10 +50,10 @@ class PackedSequences:
             .read_all()["pieces"]
             .combine_chunks()
         )
-        self.offsets = numbers(column.offsets)
+        self.offsets = to_numpy(column.offsets)
         flat = column.values
         self.document, self.start, self.length = (
-            numbers(flat.field(k)) for k in ("document", "start", "length")
+            to_numpy(flat.field(k)) for k in ("document", "start", "length")
         )
 
     def __len__(self) -> int:

@@ -11,6 +11,7 @@ from ropewalk.data import hash_random
 from ropewalk.data.mixing.shares import Selection
 from ropewalk.data.packing.packers import PACKERS, parts
 from ropewalk.data.packing.window_fill import Packed
+from ropewalk.data.tokens.arrow_table import to_arrow
 
 PIECE = pa.struct([("document", pa.int64()), ("start", pa.int64()), ("length", pa.int32())])
 
@@ -89,21 +90,16 @@ def write(folder: Path, packed: Packed) -> None:
     """`plan.arrow`: one row a sequence, `pieces: list<struct<document, start, length>>`."""
     columns = zip((packed.document, packed.start, packed.length), PIECE, strict=True)
     pieces = pa.StructArray.from_arrays(
-        [_column(values).cast(f.type) for values, f in columns], fields=list(PIECE)
+        [to_arrow(values, pa.int64()).cast(f.type) for values, f in columns], fields=list(PIECE)
     )
-    table = pa.table({"pieces": pa.LargeListArray.from_arrays(_column(packed.offsets), pieces)})
+    table = pa.table(
+        {"pieces": pa.LargeListArray.from_arrays(to_arrow(packed.offsets, pa.int64()), pieces)}
+    )
     with (
         pa.OSFile(str(folder / "plan.arrow"), "wb") as sink,
         pa.ipc.new_file(sink, table.schema) as writer,
     ):
         writer.write_table(table)
-
-
-def _column(values: np.ndarray) -> pa.Array:
-    """Whole numbers as they lie in memory. `pa.array` would import pandas: half a second of every plan."""
-    return pa.Array.from_buffers(
-        pa.int64(), len(values), [None, pa.py_buffer(np.ascontiguousarray(values, np.int64))]
-    )
 
 
 def describe(packed: Packed, seq_len: int, marks: int = 0) -> dict[str, Any]:

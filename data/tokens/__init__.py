@@ -1,1 +1,12 @@
-"""Documents -> tokens, written once: shards, the store they make, and how many processes share the work."""
+"""Documents -> tokens, written once: shards that any process may make, merged into one store.
+
+encode.py       texts -> token ids on several threads, in the order of the documents
+long_texts.py   splits long texts where that changes no token id
+write.py        a shard's files, written as the documents come
+shards.py       the borders of shards, and which of them a task makes
+text_store.py   makes, verifies and merges the shards of a text source
+merge.py        the shards' tables -> the store's table, without repeated ids
+store.py        a finished store, memory-mapped; which documents are held out
+boundaries.py   the BOS and EOS tokens around a document, which no store contains
+arrow_table.py  Arrow tables without pandas
+"""

@@ -1,6 +1,6 @@
-"""Documents -> token ids on several threads, in the order of the documents. The tokenizer lets go of Python's lock.
+"""Documents -> token ids on several threads, in input order; the tokenizer releases the GIL.
 
-A batch holds about 1 MB of text; the parts of a long text may lie in several (`cut.py`).
+A batch holds about 1 MB of text; the parts of a long text may lie in several (`long_texts.py`).
 """
 
 import os
@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from ropewalk.data.sources import Document
 
@@ -19,43 +19,45 @@ BATCH_CHARACTERS = 1 << 20
 Encode = Callable[[list[str]], list[np.ndarray]]
 
 
-def encode_with(tokenizer: Any) -> Encode:
-    """Texts -> ids (tokens,) uint32 without special tokens."""
+def encode_with(tokenizer: Tokenizer) -> Encode:
+    """A function from texts to token ids (tokens,) uint32, without special tokens."""
 
     def encode(texts: list[str]) -> list[np.ndarray]:
-        found = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [np.asarray(e.ids, dtype=np.uint32) for e in found]
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.asarray(encoding.ids, dtype=np.uint32) for encoding in encodings]
 
     return encode
 
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of a document's text; `last` ends it."""
+    """A part of a document's text; `last` ends the document."""
 
     document: Document
     text: str
     last: bool
 
 
-def in_order(
-    documents: Iterable[Document], parts: Callable[[str], list[str]], encode: Encode, workers: int
+def encode_in_order(
+    documents: Iterable[Document], split: Callable[[str], list[str]], encode: Encode, workers: int
 ) -> Iterator[tuple[Document, np.ndarray]]:
-    """Each document with its ids, whatever the number of `workers` (threads)."""
-    found: list[np.ndarray] = []
-    for part, ids in _encoded(_batches(_parts(documents, parts)), encode, workers):
-        found.append(ids)
+    """Each document with its token ids (tokens,), the same for any number of `workers` (threads).
+
+    `split` gives the parts of a text that are encoded separately.
+    """
+    parts: list[np.ndarray] = []
+    for part, ids in _encoded(_batches(_parts(documents, split)), encode, workers):
+        parts.append(ids)
         if part.last:
-            yield part.document, found[0] if len(found) == 1 else np.concatenate(found)
-            found = []
+            yield part.document, parts[0] if len(parts) == 1 else np.concatenate(parts)
+            parts = []
 
 
-def _parts(documents: Iterable[Document], parts: Callable[[str], list[str]]) -> Iterator[Part]:
+def _parts(documents: Iterable[Document], split: Callable[[str], list[str]]) -> Iterator[Part]:
     for document in documents:
-        texts = parts(document.text)
-        yield from (
-            Part(document, text, number == len(texts)) for number, text in enumerate(texts, 1)
-        )
+        texts = split(document.text)
+        for number, text in enumerate(texts, 1):
+            yield Part(document, text, number == len(texts))
 
 
 def _batches(parts: Iterable[Part]) -> Iterator[list[Part]]:
@@ -74,16 +76,16 @@ def _batches(parts: Iterable[Part]) -> Iterator[list[Part]]:
 def _encoded(
     batches: Iterable[list[Part]], encode: Encode, workers: int
 ) -> Iterator[tuple[Part, np.ndarray]]:
-    """At most `workers` + 1 batches are in memory: no more is read before the first of them is written."""
-    waiting: deque[tuple[list[Part], Future[list[np.ndarray]]]] = deque()
-    with _one_thread_a_call(), ThreadPoolExecutor(workers) as pool:
+    """At most `workers` + 1 batches are in memory: reading waits until the first is written."""
+    pending: deque[tuple[list[Part], Future[list[np.ndarray]]]] = deque()
+    with _single_threaded_calls(), ThreadPoolExecutor(workers) as pool:
         try:
             for batch in batches:
-                waiting.append((batch, pool.submit(encode, [p.text for p in batch])))
-                if len(waiting) > workers:
-                    yield from _result(*waiting.popleft())
-            while waiting:
-                yield from _result(*waiting.popleft())
+                pending.append((batch, pool.submit(encode, [part.text for part in batch])))
+                if len(pending) > workers:
+                    yield from _result(*pending.popleft())
+            while pending:
+                yield from _result(*pending.popleft())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -95,14 +97,14 @@ def _result(
 
 
 @contextmanager
-def _one_thread_a_call() -> Iterator[None]:
-    """The tokenizer's own threads off: they wait for the longest text of a batch."""
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
+def _single_threaded_calls() -> Iterator[None]:
+    """Disable the tokenizer's own threads, which wait for the longest text of a batch."""
+    previous = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
         yield
     finally:
-        if before is None:
+        if previous is None:
             del os.environ["TOKENIZERS_PARALLELISM"]
         else:
-            os.environ["TOKENIZERS_PARALLELISM"] = before
+            os.environ["TOKENIZERS_PARALLELISM"] = previous

@@ -1,6 +1,5 @@
-"""The shards of a store under one table. A document whose id was seen before is left out of it, and counted."""
+"""A store's shards under one table, in which each document id occurs once."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,92 +9,81 @@ import numpy as np
 import pyarrow as pa
 
 from ropewalk.data.sources import REPEATED_ID
-from ropewalk.data.tokens import shards, write
-from ropewalk.data.tokens.store import (
-    DOCUMENTS,
-    delete_it,
-    dtype_for,
-    numbers,
-    refuse_other_size,
-    table_of,
-)
+from ropewalk.data.tokens import shards
+from ropewalk.data.tokens.arrow_table import read_table, to_arrow, to_numpy, write_table
+from ropewalk.data.tokens.store import DOCUMENTS, delete_and_rerun, dtype_for, verify_size
+from ropewalk.data.tokens.write import write_synthetic
 
 
-def merge(folder: Path, made: Sequence[dict[str, Any]], vocab_size: int) -> dict[str, Any]:
-    """Write `folder`/documents.arrow over its shards, of which `made` are the facts. Returns the store's facts.
+def merge(
+    folder: Path, shard_metadata: Sequence[dict[str, Any]], vocab_size: int
+) -> dict[str, Any]:
+    """Write `folder`/documents.arrow over the shards in it. Returns the store's metadata.
 
-    Raises: DataError for a shard whose file has another size than its facts say.
+    A document whose id an earlier one has is left out of the table and counted.
+    Raises: DataError for a shard file whose size differs from its metadata.
     """
-    for number, facts in enumerate(made):
-        shard = folder / shards.name(number)
-        refuse_other_size(shard, facts, dtype_for(vocab_size), delete_it(shard))
-    parts = [
-        _numbered(table_of(folder / shards.name(number)), number) for number in range(len(made))
-    ]
-    table = pa.concat_tables(parts)
-    again = seen_before(numbers(table["key"]), table["id"])
-    if again:
-        table = table.take(write.column(np.delete(np.arange(len(table)), again), pa.int64()))
-    _write(folder / DOCUMENTS, table.combine_chunks())
-    refused = sum(
-        (Counter(facts["refused"]) for facts in made),
-        Counter({REPEATED_ID: len(again)} if again else {}),
-    )
+    tables = []
+    for number, metadata in enumerate(shard_metadata):
+        shard = folder / shards.folder_name(number)
+        verify_size(shard, metadata, dtype_for(vocab_size), delete_and_rerun(shard))
+        tables.append(_with_shard(read_table(shard / DOCUMENTS), number))
+    table = pa.concat_tables(tables)
+    repeated = rows_of_repeated_ids(to_numpy(table["key"]), table["id"])
+    if repeated:
+        table = table.take(to_arrow(np.delete(np.arange(len(table)), repeated), pa.int64()))
+    write_table(folder / DOCUMENTS, table.combine_chunks())
+    refused = sum((Counter(m["refused"]) for m in shard_metadata), Counter())
+    if repeated:
+        refused[REPEATED_ID] += len(repeated)
     return {
-        **_counts(table, vocab_size),
+        "dtype": dtype_for(vocab_size).name,
+        "documents": len(table),
+        "tokens": int(to_numpy(table["tokens"]).sum()),
         "refused": dict(sorted(refused.items())),
-        **_of_shards(made),
+        **_long_texts(shard_metadata),
+        "shards": [{k: m[k] for k in ("documents", "tokens", "sha256")} for m in shard_metadata],
     }
 
 
-def one_shard(
+def synthetic_store(
     folder: Path, source: str, documents: Iterable[np.ndarray], vocab_size: int
 ) -> dict[str, Any]:
-    """A store of made-up documents (synthetic retrieval) in `folder`: one shard. Returns the store's facts."""
-    shard = folder / shards.name(0)
+    """Write a store of synthetic documents (tokens,) as one shard. Returns the store's metadata."""
+    shard = folder / shards.folder_name(0)
     shard.mkdir()
-    return merge(folder, [write.ids(shard, source, documents, vocab_size)], vocab_size)
+    return merge(folder, [write_synthetic(shard, source, documents, vocab_size)], vocab_size)
 
 
-def seen_before(keys: np.ndarray, ids: Any) -> list[int]:
-    """Rows whose id an earlier row has. Only rows that share a key, a hash of the id, are looked at."""
+def rows_of_repeated_ids(keys: np.ndarray, ids: pa.ChunkedArray) -> list[int]:
+    """Rows whose id an earlier row has. Only rows with equal keys, hashes of the ids, are read."""
     order = np.argsort(keys, kind="stable")
-    twin = np.flatnonzero(keys[order][1:] == keys[order][:-1])
+    equal_to_next = np.flatnonzero(keys[order][1:] == keys[order][:-1])
+    candidates = np.unique(order[np.concatenate([equal_to_next, equal_to_next + 1])])
     names: set[str] = set()
-    found = []
-    for row in np.unique(order[np.concatenate([twin, twin + 1])]).tolist():
+    rows = []
+    for row in candidates.tolist():
         name = ids[row].as_py()
         if name in names:
-            found.append(row)
+            rows.append(row)
         names.add(name)
-    return found
+    return rows
 
 
-def _numbered(table: pa.Table, number: int) -> pa.Table:
-    return table.add_column(2, "shard", write.column(np.full(len(table), number), pa.uint32()))
+def _with_shard(table: pa.Table, number: int) -> pa.Table:
+    column = to_arrow(np.full(len(table), number), pa.uint32())
+    return table.add_column(2, "shard", column)
 
 
-def _write(path: Path, table: pa.Table) -> None:
-    with path.open("wb") as sink:
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        sink.flush()
-        os.fsync(sink.fileno())
-
-
-def _counts(table: pa.Table, vocab_size: int) -> dict[str, Any]:
-    tokens = int(numbers(table["tokens"]).sum())
-    return {"dtype": dtype_for(vocab_size).name, "documents": len(table), "tokens": tokens}
-
-
-def _of_shards(made: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What each holds, and what became of long texts in all of them. Synthetic shards have no text to cut."""
-    cuts = [facts["long_texts"] for facts in made if "long_texts" in facts]
-    verdicts = [cut["same_ids"] for cut in cuts if cut["same_ids"] is not None]
+def _long_texts(shard_metadata: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The shards' counts of split texts, joined. Synthetic shards have no text to split."""
+    counts = [m["long_texts"] for m in shard_metadata if "long_texts" in m]
+    if not counts:
+        return {}
+    same_ids = [count["same_ids"] for count in counts if count["same_ids"] is not None]
     joined = {
-        "compared": sum(cut["compared"] for cut in cuts),
-        "same_ids": all(verdicts) if verdicts else None,
-        "cuts": sum(cut["cuts"] for cut in cuts),
+        "compared": sum(count["compared"] for count in counts),
+        "same_ids": all(same_ids) if same_ids else None,
+        "cuts": sum(count["cuts"] for count in counts),
     }
-    rows = [{key: facts[key] for key in ("documents", "tokens", "sha256")} for facts in made]
-    return {**({"long_texts": joined} if cuts else {}), "shards": rows}
+    return {"long_texts": joined}

@@ -1,9 +1,9 @@
 """The token store of a source: its tokens, flat in shards, under one Arrow table of its documents.
 
-documents.arrow        id, key (a hash of the id), shard, offset (in the shard), tokens, characters, text_hash
-NNNNN/tokens.bin       uint16 below 65,536 words, else uint32; documents end to end, no BOS or EOS
-NNNNN/                 the shard's own documents.arrow and manifest.json, as it was finished by itself
-manifest.json          fingerprint, dtype, counts in all and by shard, what was refused and why
+documents.arrow    id, key (a hash of the id), shard, offset in it, tokens, characters, text_hash
+NNNNN/tokens.bin   uint16 for vocabularies up to 65,536, else uint32; documents without BOS or EOS
+NNNNN/             also the shard's own documents.arrow and manifest.json
+manifest.json      fingerprint, dtype, counts in total and by shard, refused documents by reason
 """
 
 import hashlib
@@ -23,13 +23,14 @@ from ropewalk.conf.errors import DataError
 from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data import hash_random
 from ropewalk.data.tokens import shards
+from ropewalk.data.tokens.arrow_table import read_table, to_numpy
 
 TOKENS, DOCUMENTS = "tokens.bin", "documents.arrow"
-OPEN = 256  # shards that are mapped at once; each holds a file descriptor
+MAX_MAPPED_SHARDS = 256  # each holds a file descriptor
 
 
-class Ids(Sequence[str]):
-    """A column of ids, read one by one from where it lies."""
+class IdColumn(Sequence[str]):
+    """Document ids, read from the mapped table one by one."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         self.column = column
@@ -40,16 +41,19 @@ class Ids(Sequence[str]):
     @overload
     def __getitem__(self, index: int) -> str: ...
     @overload
-    def __getitem__(self, index: slice) -> "Ids": ...
-    def __getitem__(self, index: int | slice) -> "str | Ids":
-        return Ids(self.column[index]) if isinstance(index, slice) else self.column[index].as_py()
+    def __getitem__(self, index: slice) -> "IdColumn": ...
+    def __getitem__(self, index: int | slice) -> "str | IdColumn":
+        if isinstance(index, slice):
+            return IdColumn(self.column[index])
+        return self.column[index].as_py()  # type: ignore[no-any-return]
 
 
-class Tokens:
-    """The shards' tokens end to end, mapped when they are asked for. A slice is a view and lies in one shard."""
+class ShardedTokens:
+    """The shards' tokens end to end, mapped on first use. A slice is a view within one shard."""
 
     def __init__(self, files: Sequence[Path], counts: Sequence[int], dtype: np.dtype[Any]) -> None:
-        self.files, self.dtype = list(files), dtype
+        self.files = list(files)
+        self.dtype = dtype
         self.first: list[int] = np.cumsum([0, *counts], dtype=np.int64).tolist()
 
     def __len__(self) -> int:
@@ -62,59 +66,102 @@ class Tokens:
         return _mapped(self.files[shard], self.dtype)[span.start - first : span.stop - first]
 
 
-@lru_cache(OPEN)
+@lru_cache(MAX_MAPPED_SHARDS)
 def _mapped(file: Path, dtype: np.dtype[Any]) -> np.ndarray:
-    """As a plain array: slicing a memmap takes several times as long."""
-    return (
-        np.memmap(file, dtype=dtype, mode="r").view(np.ndarray)
-        if file.stat().st_size
-        else np.empty(0, dtype)
-    )
+    """A mapped file as a plain array, which slices several times faster than a memmap."""
+    if not file.stat().st_size:
+        return np.empty(0, dtype)
+    return np.memmap(file, dtype=dtype, mode="r").view(np.ndarray)
 
 
 @dataclass(frozen=True)
 class Store:
     """A finished token store, memory-mapped."""
 
-    tokens: Tokens | np.ndarray  # (N,) flat, with those of documents that the table does not have
+    tokens: ShardedTokens | np.ndarray  # (N,) flat, also of documents that are not in the table
     offset: np.ndarray  # (documents,) first token of each
     length: np.ndarray  # (documents,) tokens of each
-    heldout: np.ndarray  # (documents,) bool, by the share that was asked for on loading
-    key: np.ndarray  # (documents,) uint64, of the id
+    heldout: np.ndarray  # (documents,) bool, by the share given to `load`
+    key: np.ndarray  # (documents,) uint64, a hash of the id
     ids: Sequence[str]
-    facts: dict[str, Any]
+    metadata: dict[str, Any]  # of the manifest
     fingerprint: str
-    text_hash: np.ndarray = field(
-        default_factory=lambda: np.empty(0, np.uint64)
-    )  # (documents,) uint64: equal texts
+    text_hash: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
+    """(documents,) uint64; equal for equal texts"""
 
     def document(self, index: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """Tokens `[start, start + length)` of a document, without a copy."""
         first = int(self.offset[index]) + start
-        return self.tokens[
-            first : first + (int(self.length[index]) - start if length is None else length)
-        ]
+        count = int(self.length[index]) - start if length is None else length
+        return self.tokens[first : first + count]
 
     @property
-    def held(self) -> str:
-        """What tells one choice of held-out documents from another: it decides no token, so it is not in the fingerprint."""
+    def heldout_digest(self) -> str:
+        """Identifies the held-out documents; the fingerprint does not depend on them."""
         return hashlib.sha256(np.packbits(self.heldout).tobytes()).hexdigest()[:16]
 
-    def held_counts(self) -> dict[str, int]:
-        """The ledger's words."""
+    def heldout_counts(self) -> dict[str, int]:
+        """For the ledger."""
         return {
             "heldout_documents": int(self.heldout.sum()),
             "heldout_tokens": int(self.length[self.heldout].sum()),
         }
 
 
+def load(folder: Path, heldout: float) -> Store:
+    """Open a finished store; tokens are mapped, not read.
+
+    A share `heldout` of its documents is held out; none of a synthetic source.
+    Raises: DataError for a shard file of another size.
+    """
+    finished = manifest.read(folder)
+    assert finished is not None, f"{folder.name} is not finished"
+    metadata = finished.facts
+    table = read_table(folder / DOCUMENTS)
+    key = to_numpy(table["key"])
+    share = 0.0 if metadata.get("kind") in SYNTHETIC else heldout
+    tokens = _open_tokens(folder, metadata["shards"], np.dtype(metadata["dtype"]))
+    return Store(
+        tokens=tokens,
+        offset=_flat_offset(to_numpy(table["offset"]), to_numpy(table["shard"]), tokens),
+        length=to_numpy(table["tokens"]),
+        heldout=key < np.uint64(_heldout_below(share)),
+        key=key,
+        ids=IdColumn(table["id"]),
+        metadata=metadata,
+        fingerprint=finished.fingerprint,
+        text_hash=to_numpy(table["text_hash"]),
+    )
+
+
+def _open_tokens(
+    folder: Path, shard_metadata: Sequence[dict[str, Any]], dtype: np.dtype[Any]
+) -> ShardedTokens:
+    paths = [folder / shards.folder_name(number) for number in range(len(shard_metadata))]
+    for shard, metadata in zip(paths, shard_metadata, strict=True):
+        way_out = (
+            f"delete {folder} and run again, or to keep its other shards: delete {shard}, "
+            f"rename {folder} to {folder.name}.tmp, run again"
+        )
+        verify_size(shard, metadata, dtype, way_out)
+    counts = [metadata["tokens"] for metadata in shard_metadata]
+    return ShardedTokens([shard / TOKENS for shard in paths], counts, dtype)
+
+
+def _flat_offset(offset: np.ndarray, shard: np.ndarray, tokens: ShardedTokens) -> np.ndarray:
+    """Offsets inside shards -> offsets in `tokens`; no copy for one shard."""
+    if len(tokens.first) <= 2:
+        return offset
+    return offset + np.array(tokens.first, dtype=np.int64)[shard]
+
+
 def is_heldout(document_id: str, share: float) -> bool:
-    """By a hash of the id alone: independent of order, seed and machine."""
-    return hash_random.document_key(document_id) < _below(share)
+    """Whether a document is held out: by its id alone, for any order, seed and machine."""
+    return hash_random.document_key(document_id) < _heldout_below(share)
 
 
-def _below(share: float) -> int:
-    """Keys under this are held out. A whole number, so that numpy compares as Python does."""
+def _heldout_below(share: float) -> int:
+    """Keys below this are held out; an integer, so that numpy compares as Python does."""
     return ceil(share * 2**64)
 
 
@@ -122,85 +169,35 @@ def dtype_for(vocab_size: int) -> np.dtype[Any]:
     return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
 
-def numbers(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """A column of numbers, as it lies in Arrow. Its `to_numpy` would import pandas: half a second of every start."""
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return np.from_dlpack(whole)
+def verify_size(shard: Path, metadata: dict[str, Any], dtype: np.dtype[Any], way_out: str) -> None:
+    """Raises: DataError when tokens.bin has another size than `metadata` says.
 
-
-def table_of(folder: Path) -> pa.Table:
-    """documents.arrow of a store or a shard, mapped."""
-    return pa.ipc.open_file(pa.memory_map(str(folder / DOCUMENTS))).read_all()
-
-
-def refuse_other_size(
-    shard: Path, facts: dict[str, Any], dtype: np.dtype[Any], way_out: str
-) -> None:
-    """Hold a shard's folder against its `facts`. Raises: DataError: read by wrong offsets, it would give other documents' tokens."""
+    Its offsets would then read the tokens of other documents.
+    """
+    expected = metadata["tokens"] * dtype.itemsize
     try:
         size = (shard / TOKENS).stat().st_size
     except FileNotFoundError:
         size = 0
-    if size != (wanted := facts["tokens"] * dtype.itemsize):
+    if size != expected:
         raise DataError(
-            f"{shard / TOKENS} is {size:,} bytes; by its manifest it must be {wanted:,}; {way_out}"
+            f"{shard / TOKENS} is {size:,} bytes; by its manifest it must be {expected:,}; "
+            f"{way_out}"
         )
 
 
-def refuse_other_bytes(shard: Path, facts: dict[str, Any]) -> None:
-    """All of a shard's tokens are read. Raises: DataError when their sha256 is not that of its `facts`."""
+def verify_sha256(shard: Path, metadata: dict[str, Any]) -> None:
+    """Read all of tokens.bin. Raises: DataError when its sha256 differs from `metadata`."""
+    expected = metadata["sha256"]
     with (shard / TOKENS).open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != facts["sha256"]:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != expected:
         raise DataError(
-            f"{shard / TOKENS} has sha256 {found[:16]}...; by its manifest it must be {facts['sha256'][:16]}...; "
-            f"{delete_it(shard)}"
+            f"{shard / TOKENS} has sha256 {sha256[:16]}...; by its manifest it must be "
+            f"{expected[:16]}...; {delete_and_rerun(shard)}"
         )
 
 
-def delete_it(shard: Path) -> str:
-    """The way out for a shard of a store that is not merged yet: of that one alone the tokens are made again."""
+def delete_and_rerun(shard: Path) -> str:
+    """The way out for a shard before the merge: only its own tokens are made again."""
     return f"delete {shard} and run again"
-
-
-def _keep_others(shard: Path) -> str:
-    """The way out for a shard of a finished store."""
-    store = shard.parent
-    return f"delete {store} and run again, or to keep its other shards: delete {shard}, rename {store} to {store.name}.tmp, run again"
-
-
-def load(folder: Path, heldout: float) -> Store:
-    """Open a finished store with a share of its documents held out, none of made-up ones; the tokens are mapped, not read.
-
-    Raises: DataError for a shard whose file has another size.
-    """
-    found = manifest.read(folder)
-    assert found is not None, f"{folder.name} is not finished"
-    table = table_of(folder)
-    key, share = numbers(table["key"]), 0.0 if found.facts.get("kind") in SYNTHETIC else heldout
-    tokens = _tokens(folder, found.facts["shards"], np.dtype(found.facts["dtype"]))
-    return Store(
-        tokens=tokens,
-        offset=_flat(numbers(table["offset"]), numbers(table["shard"]), tokens),
-        length=numbers(table["tokens"]),
-        heldout=key < np.uint64(_below(share)),
-        key=key,
-        ids=Ids(table["id"]),
-        facts=found.facts,
-        fingerprint=found.fingerprint,
-        text_hash=numbers(table["text_hash"]),
-    )
-
-
-def _tokens(folder: Path, made: Sequence[dict[str, Any]], dtype: np.dtype[Any]) -> Tokens:
-    parts = [folder / shards.name(number) for number in range(len(made))]
-    for shard, facts in zip(parts, made, strict=True):
-        refuse_other_size(shard, facts, dtype, _keep_others(shard))
-    return Tokens([shard / TOKENS for shard in parts], [facts["tokens"] for facts in made], dtype)
-
-
-def _flat(offset: np.ndarray, shard: np.ndarray, tokens: Tokens) -> np.ndarray:
-    """Offsets in the shards -> offsets in all of them. One shard's stay where they lie."""
-    return (
-        offset if len(tokens.first) <= 2 else offset + np.array(tokens.first, dtype=np.int64)[shard]
-    )

@@ -1,7 +1,7 @@
-"""The token store of a text source: shards that are made by anybody, at any time, in any order, then published as one.
+"""The token store of a text source: shards made by any process, at any time, in any order.
 
-A shard is a finished stage in `FOLDER.tmp`, under a lock of its own beside it. The store is finished when its shards are merged.
-Any number of processes may be at work in it: each makes what is neither there nor being made.
+A shard is a finished stage in `FOLDER.tmp`, under its own lock next to it; each process makes the
+shards that are neither finished nor locked. Merging the shards finishes the store.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -18,83 +18,83 @@ from ropewalk.conf.artifacts.locks import lock_of, wait_for_lock
 from ropewalk.conf.artifacts.manifest import run_shared, run_stage, temporary_of, workspace
 from ropewalk.conf.sources import SourceConfig
 from ropewalk.data.sources import SourceListing
-from ropewalk.data.tokens import merge, shards, store, write
-from ropewalk.data.tokens.write import TokenizeOptions
+from ropewalk.data.tokens import shards, store
+from ropewalk.data.tokens.merge import merge
+from ropewalk.data.tokens.write import TokenizeOptions, write_shard
 
 
 @dataclass(frozen=True)
 class TextStore:
     folder: Path
-    decides: dict[str, Any]
+    cache_key: dict[str, Any]
     source: SourceConfig
-    listed: SourceListing
-    how: TokenizeOptions
-    shards: list[range]  # units of each
+    listing: SourceListing
+    options: TokenizeOptions
+    shards: list[range]  # the units of each shard
 
     @classmethod
     def of(
         cls,
         cache: Path,
-        decides: dict[str, Any],
+        cache_key: dict[str, Any],
         source: SourceConfig,
-        listed: SourceListing,
-        how: TokenizeOptions,
+        listing: SourceListing,
+        options: TokenizeOptions,
     ) -> "TextStore":
-        """`decides` is what the tokens of a document depend on; the rest of the fingerprint is added."""
-        whole = {**decides, "shard_bytes": shards.SHARD_BYTES, "source": listed.cache_key}
-        folder = cache / "tokens" / manifest.fingerprint(whole)[:16]
-        return cls(
-            folder, whole, source, listed, how, shards.borders([unit.size for unit in listed.units])
-        )
+        """`cache_key` holds what a document's tokens depend on; source and shard size are added."""
+        full_key = {**cache_key, "shard_bytes": shards.SHARD_BYTES, "source": listing.cache_key}
+        folder = cache / "tokens" / manifest.fingerprint(full_key)[:16]
+        borders = shards.borders([unit.size for unit in listing.units])
+        return cls(folder, full_key, source, listing, options, borders)
 
     @property
     def name(self) -> str:
-        return f"tokens of {self.how.source}"
+        return f"tokens of {self.options.source}"
 
     def missing(self) -> list[int]:
-        """Shards that are not made yet."""
+        """The shards that are not made yet."""
         return [number for number in range(len(self.shards)) if not self.has(number)]
 
     def has(self, number: int) -> bool:
-        """Asked in this order, for a store may be published between the two."""
-        return manifest.read(self._at(number)) is not None or manifest.read(self.folder) is not None
+        # in this order: another process may publish the store between the two reads
+        shard = manifest.read(self._shard(number))
+        return shard is not None or manifest.read(self.folder) is not None
 
     def make(self, numbers: list[int]) -> None:
-        """Make these shards, first those that no other process is making, then wait for the rest. Raises: DataError, ConfigError."""
+        """Make shards, first those that no other process is making, and wait for the others.
+
+        Raises: DataError, ConfigError.
+        """
         with explain_full_disk(self.folder):
             with lock_of(self.folder):
                 if manifest.read(self.folder) is not None:
                     return
-                workspace(self.folder, self.decides, resumable=True)
-            for number in [n for n in numbers if not self._make_if_free(n)]:
-                with wait_for_lock(self._lock(number), self._said(number)):
+                workspace(self.folder, self.cache_key, resumable=True)
+            for number in [n for n in numbers if not self._make_if_unlocked(n)]:
+                with wait_for_lock(self._lock(number), self._label(number)):
                     self._make(number)
 
-    def prove(self) -> None:
-        """Before a merge: hold the bytes of shards, which may come from other machines, against their manifests. A finished store
-        is left alone. Raises: DataError."""
+    def verify(self) -> None:
+        """Compare the bytes of shards, which other machines may have made, with their manifests.
+
+        Does nothing for a finished store. Raises: DataError.
+        """
         if manifest.read(self.folder) is not None:
             return
-        with ThreadPoolExecutor(self.how.workers) as pool:
-            proved = pool.map(self._prove, range(len(self.shards)))
-            list(
-                tqdm(
-                    proved,
-                    total=len(self.shards),
-                    unit="shard",
-                    desc=f"prove {self.name}",
-                    disable=None,
-                )
-            )
+        count = len(self.shards)
+        with ThreadPoolExecutor(self.options.workers) as pool:
+            verified = pool.map(self._verify, range(count))
+            label = f"verify {self.name}"
+            list(tqdm(verified, total=count, unit="shard", desc=label, disable=None))
 
     def publish(self) -> str:
-        """Merge the shards, which are all there, and finish the store. Returns the line that says so."""
-        said = run_shared(self.name, self.decides, self.folder, self._merge, resumable=True)[1]
+        """Merge the shards, all of which exist, into the finished store. Returns a log line."""
+        line = run_shared(self.name, self.cache_key, self.folder, self._merge, resumable=True)[1]
         for number in range(len(self.shards)):
             Path(lock_of(self._lock(number)).lock_file).unlink(missing_ok=True)
-        return said
+        return line
 
-    def _make_if_free(self, number: int) -> bool:
+    def _make_if_unlocked(self, number: int) -> bool:
         try:
             with lock_of(self._lock(number)).acquire(timeout=0):
                 self._make(number)
@@ -105,49 +105,42 @@ class TextStore:
     def _make(self, number: int) -> None:
         if self.has(number):
             return
-        content = {"store": manifest.fingerprint(self.decides), "shard": number}
-        print(
-            run_stage(
-                self._said(number), content, self._at(number), lambda t: self._write(t, number)
-            )[1]
-        )
+        content = {"store": manifest.fingerprint(self.cache_key), "shard": number}
+
+        def work(temporary: Path) -> dict[str, Any]:
+            return self._write(temporary, number)
+
+        print(run_stage(self._label(number), content, self._shard(number), work)[1])
 
     def _write(self, temporary: Path, number: int) -> dict[str, Any]:
-        mine = [self.listed.units[n] for n in self.shards[number]]
-        items = (item for unit in mine for item in self.listed.documents(unit))
-        with tqdm(
-            total=sum(u.size for u in mine),
-            unit="B",
-            unit_scale=True,
-            desc=self._said(number),
-            disable=None,
-        ) as bar:
-            return write.shard(temporary, items, self.how, bar.update)
+        units = [self.listing.units[n] for n in self.shards[number]]
+        items = (item for unit in units for item in self.listing.documents(unit))
+        size, label = sum(unit.size for unit in units), self._label(number)
+        with tqdm(total=size, unit="B", unit_scale=True, desc=label, disable=None) as bar:
+            return write_shard(temporary, items, self.options, bar.update)
 
-    def _prove(self, number: int) -> None:
-        found = manifest.read(self._at(number))
-        assert found is not None, "a shard is missing"
-        store.refuse_other_size(
-            self._at(number),
-            found.facts,
-            store.dtype_for(self.how.vocab_size),
-            store.delete_it(self._at(number)),
-        )
-        store.refuse_other_bytes(self._at(number), found.facts)
+    def _verify(self, number: int) -> None:
+        shard = self._shard(number)
+        finished = manifest.read(shard)
+        assert finished is not None, "a shard is missing"
+        dtype = store.dtype_for(self.options.vocab_size)
+        store.verify_size(shard, finished.facts, dtype, store.delete_and_rerun(shard))
+        store.verify_sha256(shard, finished.facts)
 
     def _merge(self, temporary: Path) -> dict[str, Any]:
-        made = [
-            manifest.read(temporary / shards.name(number)) for number in range(len(self.shards))
-        ]
-        facts = [one.facts for one in made if one is not None]
-        assert len(facts) == len(made), "a shard is missing"
-        return {"kind": self.listed.kind, **merge.merge(temporary, facts, self.how.vocab_size)}
+        shard_metadata = []
+        for number in range(len(self.shards)):
+            finished = manifest.read(temporary / shards.folder_name(number))
+            assert finished is not None, "a shard is missing"
+            shard_metadata.append(finished.facts)
+        merged = merge(temporary, shard_metadata, self.options.vocab_size)
+        return {"kind": self.listing.kind, **merged}
 
-    def _at(self, number: int) -> Path:
-        return temporary_of(self.folder) / shards.name(number)
+    def _shard(self, number: int) -> Path:
+        return temporary_of(self.folder) / shards.folder_name(number)
 
     def _lock(self, number: int) -> Path:
-        return self.folder.with_name(f"{self.folder.name}.{shards.name(number)}")
+        return self.folder.with_name(f"{self.folder.name}.{shards.folder_name(number)}")
 
-    def _said(self, number: int) -> str:
-        return f"{self.name}, shard {shards.name(number)} of {len(self.shards)}"
+    def _label(self, number: int) -> str:
+        return f"{self.name}, shard {shards.folder_name(number)} of {len(self.shards)}"

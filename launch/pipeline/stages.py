@@ -125,10 +125,10 @@ def data_inputs(config: Config, before: Run | None = None) -> Any:
 def make_shards(config: Config, task: int, tasks: int) -> str:
     """`ropewalk data --shard`: no run's folder is touched, so any number of tasks work side by side. Raises: ConfigError, DataError."""
     from ropewalk.data import stage
-    from ropewalk.data.tokens.shards import name
+    from ropewalk.data.tokens.shards import folder_name
 
     made = ", ".join(
-        f"{source}/{name(n)}"
+        f"{source}/{folder_name(n)}"
         for source, n in stage.make_shards(config, data_inputs(config), task, tasks)
     )
     return f"shard {task}/{tasks}: {made or 'nothing to do'}"

@@ -70,7 +70,7 @@ def _ours(folder: Path, seq_len: int, sequences: int) -> Any:
         (folder / name).mkdir()
         if name == "store":
             documents = (rng.integers(0, 49_152, n) for row in lengths for n in row.tolist())
-            facts = merge.one_shard(folder / name, "made", documents, 49_152)
+            facts = merge.synthetic_store(folder / name, "made", documents, 49_152)
         else:
             flat = np.concatenate(lengths)
             offsets = np.arange(sequences + 1) * PIECES

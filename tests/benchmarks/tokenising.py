@@ -46,7 +46,7 @@ def ours(tokenizer: str, characters: int, workers: int) -> dict[str, Any]:
     )
     with tempfile.TemporaryDirectory() as folder:
         with measured() as found:
-            write.shard(Path(folder), given, how, lambda _: None)
+            write.write_shard(Path(folder), given, how, lambda _: None)
         ids = np.fromfile(Path(folder) / store.TOKENS, dtype=np.uint16)
     return {**found, "tokens": len(ids), "ids": digest([ids])}
 

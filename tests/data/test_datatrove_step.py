@@ -33,8 +33,8 @@ shards.SHARD_BYTES, units.UNIT_BYTES, die = 1500, 1, {die!r}
 class Dies(MakeShards):
     def run(self, data=None, rank=0, world_size=1):
         if rank == die:
-            shard = write.shard
-            write.shard = lambda *given: (shard(*given), os.kill(os.getpid(), signal.SIGKILL))
+            shard = write.write_shard
+            write.write_shard = lambda *given: (shard(*given), os.kill(os.getpid(), signal.SIGKILL))
         return super().run(data, rank, world_size)
 
 if __name__ == "__main__":

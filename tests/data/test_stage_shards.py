@@ -54,7 +54,7 @@ def test_number_of_shards_changes_no_document(
     assert one.pieces() == many.pieces()
     for a, b in ((one.folders.sequences(), many.folders.sequences()),):
         assert all((a[n].input_ids == b[n].input_ids).all() for n in range(len(a)))
-    assert len(many.folders.store("books").facts["shards"]) > 2
+    assert len(many.folders.store("books").metadata["shards"]) > 2
 
 
 def test_workers_are_the_cores_unless_set(place: Place) -> None:

@@ -25,7 +25,7 @@ def finish(folder: Path, facts: dict[str, Any]) -> Path:
 
 def stored(folder: Path, documents: Sequence[np.ndarray]) -> Path:
     folder.mkdir(parents=True)
-    return finish(folder, merge.one_shard(folder, "made", iter(documents), VOCAB))
+    return finish(folder, merge.synthetic_store(folder, "made", iter(documents), VOCAB))
 
 
 def planned(folder: Path, rows: Sequence[Sequence[tuple[int, int, int]]], **facts: Any) -> Path:

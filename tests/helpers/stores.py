@@ -25,8 +25,8 @@ def by_bytes(texts: list[str]) -> list[np.ndarray]:
     return [np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint32) for text in texts]
 
 
-def nothing(_: int) -> None:
-    """No progress is shown."""
+def no_progress(_: int) -> None:
+    """Progress is not shown."""
 
 
 def stored(
@@ -35,26 +35,26 @@ def stored(
     encode: Encode = by_bytes,
     vocab_size: int = VOCABULARY,
     heldout: float = 0.0,
-    tell: Callable[[int], Any] = nothing,
+    on_progress: Callable[[int], Any] = no_progress,
 ) -> store.Store:
     """A finished store `folder`, each of `parts` a shard of it."""
-    how, made = TokenizeOptions("mine", encode, vocab_size), []
+    options, metadata = TokenizeOptions("mine", encode, vocab_size), []
     for number, items in enumerate(parts):
-        (shard := folder.with_suffix(".tmp") / shards.name(number)).mkdir(parents=True)
-        made.append(write.shard(shard, items, how, tell))
-    return finished(folder, merge.merge(folder.with_suffix(".tmp"), made, vocab_size), heldout)
+        (shard := folder.with_suffix(".tmp") / shards.folder_name(number)).mkdir(parents=True)
+        metadata.append(write.write_shard(shard, items, options, on_progress))
+    return finished(folder, merge.merge(folder.with_suffix(".tmp"), metadata, vocab_size), heldout)
 
 
-def finished(folder: Path, facts: dict[str, Any], heldout: float = 0.0) -> store.Store:
-    """What lies in `folder.tmp`, published and opened."""
+def finished(folder: Path, metadata: dict[str, Any], heldout: float = 0.0) -> store.Store:
+    """Publish `folder.tmp` and open the store."""
     manifest = Manifest.of("tokens", {})
-    manifest.facts = facts
+    manifest.facts = metadata
     publish(folder.with_suffix(".tmp"), folder, manifest)
     return store.load(folder, heldout)
 
 
 def texts(folder: Path, lengths: Sequence[int]) -> Path:
-    """A folder of files 000.txt, 001.txt, ... of so many bytes."""
+    """A folder of files 000.txt, 001.txt, ... of `lengths` bytes."""
     folder.mkdir(parents=True)
     for number, length in enumerate(lengths):
         (folder / f"{number:03}.txt").write_text(
@@ -66,12 +66,12 @@ def texts(folder: Path, lengths: Sequence[int]) -> Path:
 def text_store(folder: Path, cache: Path, encode: Encode = by_bytes, workers: int = 1) -> TextStore:
     """The store of a folder of texts, not made yet."""
     source = SourceConfig(path=str(folder), kind="text")
-    how = TokenizeOptions("mine", encode, VOCABULARY, workers)
-    return TextStore.of(cache, {"format": 0}, source, sources.list_source(source, "mine"), how)
+    options = TokenizeOptions("mine", encode, VOCABULARY, workers)
+    return TextStore.of(cache, {"format": 0}, source, sources.list_source(source, "mine"), options)
 
 
-def made(target: TextStore) -> Path:
-    """Made in this process, whole."""
+def build(target: TextStore) -> Path:
+    """Make all shards in this process and publish the store."""
     target.make(target.missing())
     target.publish()
     return target.folder

@@ -1,4 +1,4 @@
-"""Threads that encode: the ids of each document, in order, whatever their number; and what a tokenizer must not do."""
+"""Encoding on threads: ids in document order for any number of workers; tokenizer identity."""
 
 import os
 import random
@@ -18,12 +18,12 @@ from ropewalk.data.tokens import encode
 DOCUMENTS = [Document(str(i), "rope " * (i % 9 + 1)) for i in range(200)]
 
 
-def whole(text: str) -> list[str]:
+def unsplit(text: str) -> list[str]:
     return [text]
 
 
 def slowly(texts: list[str]) -> list[np.ndarray]:
-    """So that a later batch is done before an earlier one."""
+    """A later batch may finish before an earlier one."""
     time.sleep(random.random() / 200)
     return by_bytes(texts)
 
@@ -33,8 +33,8 @@ def test_documents_come_in_order_for_any_number_of_workers(
     workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encode, "BATCH_CHARACTERS", 40)
-    found = list(encode.in_order(DOCUMENTS, whole, slowly, workers))
-    assert [(d, bytes(ids.astype(np.uint8)).decode()) for d, ids in found] == [
+    encoded = list(encode.encode_in_order(DOCUMENTS, unsplit, slowly, workers))
+    assert [(d, bytes(ids.astype(np.uint8)).decode()) for d, ids in encoded] == [
         (d, d.text) for d in DOCUMENTS
     ]
 
@@ -42,8 +42,10 @@ def test_documents_come_in_order_for_any_number_of_workers(
 def test_parts_of_a_document_are_joined_over_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encode, "BATCH_CHARACTERS", 8)
     halves = lambda text: [text[:7], text[7:20], text[20:]]  # noqa: E731
-    found = list(encode.in_order(DOCUMENTS, halves, slowly, 3))
-    assert [bytes(ids.astype(np.uint8)).decode() for _, ids in found] == [d.text for d in DOCUMENTS]
+    encoded = list(encode.encode_in_order(DOCUMENTS, halves, slowly, 3))
+    assert [bytes(ids.astype(np.uint8)).decode() for _, ids in encoded] == [
+        d.text for d in DOCUMENTS
+    ]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -59,7 +61,7 @@ def test_no_more_is_read_ahead_than_a_batch_for_each_worker_and_one(
             read += 1
             yield document
 
-    for number, _ in enumerate(encode.in_order(documents(), whole, by_bytes, workers)):
+    for number, _ in enumerate(encode.encode_in_order(documents(), unsplit, by_bytes, workers)):
         assert read <= number + workers + 1
 
 
@@ -72,10 +74,12 @@ def test_workers_encode_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> Non
         barrier.wait()
         return by_bytes(texts)
 
-    assert len(list(encode.in_order(DOCUMENTS[:6], whole, together, 3))) == 6
+    assert len(list(encode.encode_in_order(DOCUMENTS[:6], unsplit, together, 3))) == 6
 
 
-def test_an_error_in_a_worker_is_told_and_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_a_worker_is_raised_and_ends_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(encode, "BATCH_CHARACTERS", 1)
     calls = []
 
@@ -84,33 +88,33 @@ def test_an_error_in_a_worker_is_told_and_ends_the_others(monkeypatch: pytest.Mo
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        list(encode.in_order(DOCUMENTS, whole, broken, 2))
+        list(encode.encode_in_order(DOCUMENTS, unsplit, broken, 2))
     assert len(calls) <= 4
     assert not [t for t in threading.enumerate() if "ThreadPool" in t.name]
 
 
-@pytest.mark.parametrize("before", [None, "true"])
+@pytest.mark.parametrize("previous", [None, "true"])
 def test_the_tokenizers_own_threads_are_off_meanwhile(
-    before: str | None, monkeypatch: pytest.MonkeyPatch
+    previous: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
-    if before:
-        monkeypatch.setenv("TOKENIZERS_PARALLELISM", before)
-    seen = set()
+    if previous:
+        monkeypatch.setenv("TOKENIZERS_PARALLELISM", previous)
+    values = set()
 
     def look(texts: list[str]) -> list[np.ndarray]:
-        seen.add(os.environ["TOKENIZERS_PARALLELISM"])
+        values.add(os.environ["TOKENIZERS_PARALLELISM"])
         return by_bytes(texts)
 
-    list(encode.in_order(DOCUMENTS, whole, look, 2))
-    assert (seen, os.environ.get("TOKENIZERS_PARALLELISM")) == ({"false"}, before)
+    list(encode.encode_in_order(DOCUMENTS, unsplit, look, 2))
+    assert (values, os.environ.get("TOKENIZERS_PARALLELISM")) == ({"false"}, previous)
 
 
 def test_encoder_adds_no_special_tokens_and_decodes_back(tokenizer: Any) -> None:
     texts = ["The rope is laid.", "12345", "é\n\tx"]
-    found = encode.encode_with(tokenizers.backend(tokenizer))(texts)
-    assert [tokenizer.decode(ids) for ids in found] == texts
-    assert not any(set(ids.tolist()) & set(tokenizer.all_special_ids) for ids in found)
+    encoded = encode.encode_with(tokenizers.backend(tokenizer))(texts)
+    assert [tokenizer.decode(ids) for ids in encoded] == texts
+    assert not any(set(ids.tolist()) & set(tokenizer.all_special_ids) for ids in encoded)
 
 
 def test_special_words_inside_a_document_are_text(tokenizer: Any) -> None:
@@ -126,8 +130,8 @@ def test_padding_and_truncation_of_a_tokenizer_file_change_no_id(tokenizer: Any)
     spoiled.backend_tokenizer.enable_truncation(3)
     spoiled.backend_tokenizer.enable_padding(length=50)
     text = ["The rope is laid in the long walk."]
-    wanted = encode.encode_with(tokenizers.backend(tokenizer))(text)[0]
-    assert encode.encode_with(tokenizers.backend(spoiled))(text)[0].tolist() == wanted.tolist()
+    expected = encode.encode_with(tokenizers.backend(tokenizer))(text)[0]
+    assert encode.encode_with(tokenizers.backend(spoiled))(text)[0].tolist() == expected.tolist()
     assert tokenizers.identity(spoiled) == tokenizers.identity(tokenizer)
 
 

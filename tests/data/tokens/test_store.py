@@ -1,4 +1,4 @@
-"""The token store: what was written is what is read, and what was not written is counted."""
+"""The token store: documents come back as written, and all others are counted."""
 
 import hashlib
 import subprocess
@@ -16,6 +16,7 @@ from stores import finished, stored
 from ropewalk.conf.errors import DataError
 from ropewalk.data.sources import Document, Refusal
 from ropewalk.data.tokens import merge, store, write
+from ropewalk.data.tokens.arrow_table import read_table, to_arrow, to_numpy
 
 
 def text(opened: store.Store, index: int) -> str:
@@ -28,7 +29,7 @@ def test_documents_come_back_token_by_token(tmp_path: Path) -> None:
     assert {name: text(opened, i) for i, name in enumerate(opened.ids)} == texts
     assert bytes(opened.document(1, 2, 3).astype(np.uint8)) == b"lki"
     assert bytes(opened.document(1, 2).astype(np.uint8)) == "walking é".encode()[2:]
-    assert opened.length.sum() == len(opened.tokens) == opened.facts["tokens"]
+    assert opened.length.sum() == len(opened.tokens) == opened.metadata["tokens"]
 
 
 @settings(max_examples=30, deadline=None)
@@ -53,14 +54,14 @@ def test_shards_are_read_as_one_store(
 def test_a_document_is_a_view_of_its_file(tmp_path: Path) -> None:
     opened = stored(tmp_path / "new", [Document("a", "rope")], [Document("b", "yarn")])
     for index in range(2):
-        found = opened.document(index, 1, 2)
-        assert not found.flags.owndata and not found.flags.writeable
-        assert np.shares_memory(found, opened.document(index))
+        view = opened.document(index, 1, 2)
+        assert not view.flags.owndata and not view.flags.writeable
+        assert np.shares_memory(view, opened.document(index))
 
 
 def test_table_holds_characters_and_offsets_in_the_shard(tmp_path: Path) -> None:
     stored(tmp_path / "new", [Document("a", "éé"), Document("b", "xyz")], [Document("c", "éé")])
-    table = store.table_of(tmp_path / "new").to_pydict()
+    table = read_table(tmp_path / "new" / store.DOCUMENTS).to_pydict()
     hashes = table.pop("text_hash")
     assert table == {
         "id": ["a", "b", "c"],
@@ -74,32 +75,32 @@ def test_table_holds_characters_and_offsets_in_the_shard(tmp_path: Path) -> None
     assert hashes[0] == hashes[2] != hashes[1]
 
 
-def test_facts_hold_each_shard_and_the_hash_of_its_bytes(tmp_path: Path) -> None:
+def test_metadata_holds_each_shard_and_the_hash_of_its_bytes(tmp_path: Path) -> None:
     opened = stored(
         tmp_path / "new", [Document("a", "rope"), Document("b", "x")], [Document("c", "yarns")]
     )
-    wanted = [
+    expected = [
         hashlib.sha256((tmp_path / "new" / n / "tokens.bin").read_bytes()).hexdigest()
         for n in ("00000", "00001")
     ]
-    assert opened.facts["shards"] == [
-        {"documents": 2, "tokens": 5, "sha256": wanted[0]},
-        {"documents": 1, "tokens": 5, "sha256": wanted[1]},
+    assert opened.metadata["shards"] == [
+        {"documents": 2, "tokens": 5, "sha256": expected[0]},
+        {"documents": 1, "tokens": 5, "sha256": expected[1]},
     ]
-    assert (opened.facts["documents"], opened.facts["tokens"]) == (3, 10)
+    assert (opened.metadata["documents"], opened.metadata["tokens"]) == (3, 10)
 
 
 def test_refusals_are_counted_by_reason_over_all_shards(tmp_path: Path) -> None:
     one = [Refusal("1", "empty"), Document("a", "x"), Refusal("2", "not UTF-8")]
-    facts = stored(tmp_path / "new", one, [Refusal("3", "empty", 40)]).facts
-    assert (facts["documents"], facts["refused"]) == (1, {"empty": 41, "not UTF-8": 1})
+    metadata = stored(tmp_path / "new", one, [Refusal("3", "empty", 40)]).metadata
+    assert (metadata["documents"], metadata["refused"]) == (1, {"empty": 41, "not UTF-8": 1})
 
 
 def test_a_document_without_tokens_is_counted_not_stored(tmp_path: Path) -> None:
     encode = lambda texts: [np.zeros(0 if t == "b" else 2, np.uint32) for t in texts]  # noqa: E731
     opened = stored(tmp_path / "new", [Document(n, n) for n in "abc"], encode=encode)
     assert list(opened.ids) == ["a", "c"]
-    assert opened.facts["refused"] == {"no tokens": 1}
+    assert opened.metadata["refused"] == {"no tokens": 1}
 
 
 def test_a_document_whose_id_was_seen_before_is_not_in_the_table(tmp_path: Path) -> None:
@@ -113,18 +114,20 @@ def test_a_document_whose_id_was_seen_before_is_not_in_the_table(tmp_path: Path)
         ("b", "x"),
         ("c", "z"),
     ]
-    assert (opened.facts["documents"], opened.facts["tokens"]) == (3, 6)
-    assert opened.facts["refused"] == {"id seen before": 2}
+    assert (opened.metadata["documents"], opened.metadata["tokens"]) == (3, 6)
+    assert opened.metadata["refused"] == {"id seen before": 2}
 
 
 @given(st.lists(st.sampled_from("abcdef"), max_size=20), st.integers(1, 6))
 def test_ids_seen_before_are_found_whatever_their_keys_share(names: list[str], keys: int) -> None:
     """Against a set; few keys, so that different ids have one."""
-    wanted = [row for row, name in enumerate(names) if name in names[:row]]
+    expected = [row for row, name in enumerate(names) if name in names[:row]]
     column = pa.chunked_array([pa.array(names[:3], pa.string()), pa.array(names[3:], pa.string())])
     assert (
-        merge.seen_before(np.array([ord(n) % keys for n in names], dtype=np.uint64), column)
-        == wanted
+        merge.rows_of_repeated_ids(
+            np.array([ord(n) % keys for n in names], dtype=np.uint64), column
+        )
+        == expected
     )
 
 
@@ -146,14 +149,18 @@ def test_the_table_is_the_same_for_any_number_of_rows_at_a_time(
     stored(tmp_path / "one", documents)
     monkeypatch.setattr(write, "ROWS", 8)
     stored(tmp_path / "two", documents)
-    assert store.table_of(tmp_path / "two" / "00000")["id"].num_chunks == 7
-    assert store.table_of(tmp_path / "one").equals(store.table_of(tmp_path / "two"))
+    assert read_table(tmp_path / "two" / "00000" / store.DOCUMENTS)["id"].num_chunks == 7
+    assert read_table(tmp_path / "one" / store.DOCUMENTS).equals(
+        read_table(tmp_path / "two" / store.DOCUMENTS)
+    )
 
 
-def test_progress_is_told_in_characters(tmp_path: Path) -> None:
-    told: list[int] = []
-    stored(tmp_path / "new", [Document("a", "éé"), Document("b", "xyz")], tell=told.append)
-    assert told == [2, 3]
+def test_progress_is_counted_in_characters(tmp_path: Path) -> None:
+    progress: list[int] = []
+    stored(
+        tmp_path / "new", [Document("a", "éé"), Document("b", "xyz")], on_progress=progress.append
+    )
+    assert progress == [2, 3]
 
 
 @pytest.mark.parametrize(
@@ -164,17 +171,22 @@ def test_largest_id_of_a_vocabulary_fits(tmp_path: Path, vocab_size: int, dtype:
     opened = stored(
         tmp_path / "new", [Document("a", "x")], encode=lambda _: [largest], vocab_size=vocab_size
     )
-    assert (opened.facts["dtype"], opened.document(0).tolist()) == (dtype, [vocab_size - 1, 0])
+    assert (opened.metadata["dtype"], opened.document(0).tolist()) == (dtype, [vocab_size - 1, 0])
     assert opened.document(0).dtype == np.dtype(dtype)
 
 
 def test_heldout_share_is_met_and_independent_of_order(tmp_path: Path) -> None:
     names = [f"document {i}" for i in range(4000)]
-    held = {name for name in names if store.is_heldout(name, 0.1)}
-    assert 0.08 < len(held) / len(names) < 0.12
+    heldout = {name for name in names if store.is_heldout(name, 0.1)}
+    assert 0.08 < len(heldout) / len(names) < 0.12
     opened = stored(tmp_path / "new", [Document(n, "x") for n in reversed(names)], heldout=0.1)
-    assert {name for name, out in zip(opened.ids, opened.heldout, strict=True) if out} == held
-    assert opened.held_counts() == {"heldout_documents": len(held), "heldout_tokens": len(held)}
+    assert {
+        name for name, is_heldout in zip(opened.ids, opened.heldout, strict=True) if is_heldout
+    } == heldout
+    assert opened.heldout_counts() == {
+        "heldout_documents": len(heldout),
+        "heldout_tokens": len(heldout),
+    }
 
 
 @pytest.mark.parametrize("share", [0.0, 1e-19, 0.2, 1 / 3, 0.9999999999999999])
@@ -182,7 +194,7 @@ def test_the_share_splits_keys_exactly_as_whole_numbers(tmp_path: Path, share: f
     """On both sides of the border, where a comparison in float64 cannot tell neighbours apart."""
     border = Fraction(share) * 2**64
     near = {min(max(int(border) + step, 0), 2**64 - 1) for step in range(-3, 4)}
-    below = store._below(share)
+    below = store._heldout_below(share)
     for key in near:
         assert (np.uint64(key) < np.uint64(below)) == (key < border)
 
@@ -196,11 +208,8 @@ def test_more_heldout_keeps_what_was_held_out() -> None:
 
 def synthetic(folder: Path, documents: list[np.ndarray]) -> store.Store:
     folder.with_suffix(".tmp").mkdir()
-    facts = {
-        "kind": "repeat",
-        **merge.one_shard(folder.with_suffix(".tmp"), "made", documents, 300),
-    }
-    return finished(folder, facts, heldout=0.99)
+    metadata = merge.synthetic_store(folder.with_suffix(".tmp"), "made", documents, 300)
+    return finished(folder, {"kind": "repeat", **metadata}, heldout=0.99)
 
 
 def test_synthetic_documents_are_never_held_out(tmp_path: Path) -> None:
@@ -218,7 +227,7 @@ def test_empty_store_opens(tmp_path: Path) -> None:
     )
 
 
-def test_ids_are_read_where_they_lie(tmp_path: Path) -> None:
+def test_ids_are_indexed_and_sliced(tmp_path: Path) -> None:
     opened = stored(tmp_path / "new", [Document(n, n) for n in "abc"])
     assert (opened.ids[1], opened.ids[-1], opened.ids.index("b"), list(opened.ids[1:])) == (
         "b",
@@ -237,11 +246,11 @@ def test_unfinished_store_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("values", [[], [3], [1, 2, 3, 4]])
 @pytest.mark.parametrize("kind", [pa.int32(), pa.int64(), pa.uint8()])
-def test_a_column_of_numbers_is_what_arrow_says(values: list[int], kind: pa.DataType) -> None:
+def test_a_column_of_numbers_equals_pylist(values: list[int], kind: pa.DataType) -> None:
     parts = pa.chunked_array([values, values[:2]], type=kind)
     for column in (parts, parts.slice(1), pa.array(values, kind), pa.array(values, kind).slice(1)):
-        found = store.numbers(column)
-        assert found.tolist() == column.to_pylist() and found.dtype == kind.to_pandas_dtype()
+        numbers = to_numpy(column)
+        assert numbers.tolist() == column.to_pylist() and numbers.dtype == kind.to_pandas_dtype()
 
 
 @pytest.mark.parametrize(
@@ -253,14 +262,14 @@ def test_a_column_of_numbers_is_what_arrow_says(values: list[int], kind: pa.Data
         ([], pa.string()),
     ],
 )
-def test_a_column_is_what_arrow_makes_of_it(values: list[object], kind: pa.DataType) -> None:
-    found = write.column(values, kind)
-    found.validate(full=True)
-    assert found.equals(pa.array(values, kind))
+def test_a_column_equals_pyarrows_array(values: list[object], kind: pa.DataType) -> None:
+    array = to_arrow(values, kind)
+    array.validate(full=True)
+    assert array.equals(pa.array(values, kind))
 
 
 def test_a_store_is_written_and_opened_without_pandas(tmp_path: Path) -> None:
-    """Arrow imports it where its `array` or `to_numpy` is used: half a second of every start, for nothing."""
+    """pyarrow's `array` and `to_numpy` import it: half a second of every start."""
     code = """
 import sys
 from pathlib import Path
@@ -268,7 +277,7 @@ sys.path.insert(0, sys.argv[1])
 from stores import stored
 from ropewalk.data.sources import Document
 opened = stored(Path(sys.argv[2]), [Document("a", "rope"), Document("b", "yarn")], [Document("a", "x")], heldout=0.5)
-assert opened.ids[1] == "b" and opened.facts["refused"] == {"id seen before": 1}
+assert opened.ids[1] == "b" and opened.metadata["refused"] == {"id seen before": 1}
 sys.exit("pandas" in sys.modules)
 """
     subprocess.run(

@@ -1,4 +1,4 @@
-"""A store made in shards: by whom, in which order, after which accident, the bytes are the same and nothing finished is redone."""
+"""A store made in shards: the same bytes for any process, order or accident; no shard is redone."""
 
 import os
 import shutil
@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stores import by_bytes, content_of, made, stored, text_store, texts
+from stores import build, by_bytes, content_of, stored, text_store, texts
 
 from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.data.sources import Document, SourceListing, units
 from ropewalk.data.tokens import shards, store, write
+from ropewalk.data.tokens.arrow_table import read_table
 from ropewalk.data.tokens.text_store import TextStore
 
 LENGTHS = [300, 900, 20, 450, 450, 2500, 10, 800]  # bytes of the files
@@ -24,7 +25,7 @@ SHARDS = [
     [450, 450],
     [2500],
     [10, 800],
-]  # as consecutive ones up to 1000 bytes make them
+]  # consecutive files, up to 1000 bytes together
 
 
 @pytest.fixture(autouse=True)
@@ -39,11 +40,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def whole(folder: Path, tmp_path: Path) -> dict[str, str]:
+def expected(folder: Path, tmp_path: Path) -> dict[str, str]:
     """The files of the store as one process makes it without interruption."""
-    target = made(text_store(folder, tmp_path / "whole"))
+    target = build(text_store(folder, tmp_path / "expected"))
     assert len(list(target.glob("0*"))) == 5
-    return content_of(tmp_path / "whole")
+    return content_of(tmp_path / "expected")
 
 
 def tmp_of(target: TextStore) -> Path:
@@ -52,9 +53,9 @@ def tmp_of(target: TextStore) -> Path:
 
 def test_shards_hold_consecutive_files_up_to_their_size(folder: Path, tmp_path: Path) -> None:
     target = text_store(folder, tmp_path / "cache")
-    opened = store.load(made(target), 0.2)
-    assert [[LENGTHS[n] for n in found] for found in target.shards] == SHARDS
-    assert [s["tokens"] for s in opened.facts["shards"]] == [sum(s) for s in SHARDS]
+    opened = store.load(build(target), 0.2)
+    assert [[LENGTHS[n] for n in units] for units in target.shards] == SHARDS
+    assert [s["tokens"] for s in opened.metadata["shards"]] == [sum(s) for s in SHARDS]
     read = [bytes(opened.document(i).astype("u1")) for i in range(len(LENGTHS))]
     assert read == [(folder / name).read_bytes() for name in opened.ids]
 
@@ -66,14 +67,14 @@ def test_borders_of_nothing_and_of_units_without_a_size() -> None:
 
 @pytest.mark.parametrize("workers", [2, 7])
 def test_workers_change_no_byte(
-    folder: Path, tmp_path: Path, whole: dict[str, str], workers: int
+    folder: Path, tmp_path: Path, expected: dict[str, str], workers: int
 ) -> None:
-    made(text_store(folder, tmp_path / "cache", workers=workers))
-    assert content_of(tmp_path / "cache") == whole
+    build(text_store(folder, tmp_path / "cache", workers=workers))
+    assert content_of(tmp_path / "cache") == expected
 
 
 def test_tasks_in_any_order_change_no_byte(
-    folder: Path, tmp_path: Path, whole: dict[str, str]
+    folder: Path, tmp_path: Path, expected: dict[str, str]
 ) -> None:
     target = text_store(folder, tmp_path / "cache")
     for numbers in ([3], [4, 0], [1, 2, 3]):
@@ -81,7 +82,7 @@ def test_tasks_in_any_order_change_no_byte(
         target.make(numbers)
     assert target.missing() == []
     target.publish()
-    assert content_of(tmp_path / "cache") == whole
+    assert content_of(tmp_path / "cache") == expected
 
 
 def test_what_is_finished_is_neither_made_again_nor_touched(folder: Path, tmp_path: Path) -> None:
@@ -91,11 +92,11 @@ def test_what_is_finished_is_neither_made_again_nor_touched(folder: Path, tmp_pa
     assert (target.missing(), len(before)) == ([0, 2, 4], 7)
     target.make([0, 1, 2, 3, 4])
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    made(target)
-    made_at = {p: p.stat().st_mtime_ns for p in target.folder.rglob("*.*")}
-    made(target)
+    build(target)
+    modified = {p: p.stat().st_mtime_ns for p in target.folder.rglob("*.*")}
+    build(target)
     target.make([0, 1])  # also one that asks for shards of a store that was published
-    assert {p: p.stat().st_mtime_ns for p in target.folder.rglob("*.*")} == made_at
+    assert {p: p.stat().st_mtime_ns for p in target.folder.rglob("*.*")} == modified
     assert not tmp_of(target).exists() and not list((tmp_path / "cache").rglob("*.0*.lock"))
 
 
@@ -115,10 +116,10 @@ def test_another_size_of_the_shards_is_another_store(
     assert text_store(folder, tmp_path).folder != one.folder
 
 
-def test_full_disk_is_told_in_a_line_and_finished_shards_stay(
-    folder: Path, tmp_path: Path, whole: dict[str, str], monkeypatch: pytest.MonkeyPatch
+def test_full_disk_is_reported_in_a_line_and_finished_shards_stay(
+    folder: Path, tmp_path: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The kernel itself says that it is full."""
+    """With /dev/full, so that the kernel reports it."""
     target = text_store(folder, tmp_path / "cache")
     target.make([0, 1])
     before = {p: p.stat().st_mtime_ns for p in tmp_of(target).rglob("*.*")}
@@ -126,12 +127,12 @@ def test_full_disk_is_told_in_a_line_and_finished_shards_stay(
     with pytest.raises(
         ConfigError, match=r"^cache_dir is .*; its disk must have room .* full; make room [^\n]*$"
     ):
-        made(target)
+        build(target)
     assert target.missing() == [2, 3, 4]
     monkeypatch.setattr(write, "TOKENS", "tokens.bin")
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    made(target)
-    assert content_of(tmp_path / "cache") == whole
+    build(target)
+    assert content_of(tmp_path / "cache") == expected
 
 
 def test_another_error_of_the_system_is_not_taken_for_a_full_disk(
@@ -139,21 +140,21 @@ def test_another_error_of_the_system_is_not_taken_for_a_full_disk(
 ) -> None:
     monkeypatch.setattr(write, "TOKENS", "no/such/folder")
     with pytest.raises(FileNotFoundError):
-        made(text_store(folder, tmp_path / "cache"))
+        build(text_store(folder, tmp_path / "cache"))
 
 
 def test_a_refused_token_leaves_the_finished_shards(folder: Path, tmp_path: Path) -> None:
-    def odd(found: list[str]) -> list:  # type: ignore[type-arg]
+    def odd(texts: list[str]) -> list:  # type: ignore[type-arg]
         return [
             ids + (1000 if "5 rope" in text else 0)
-            for text, ids in zip(found, by_bytes(found), strict=True)
+            for text, ids in zip(texts, by_bytes(texts), strict=True)
         ]
 
     target = text_store(folder, tmp_path / "cache", encode=odd)
     with pytest.raises(
         DataError, match=r"^document 005\.txt of source mine has token id 1\d\d\d; "
     ):
-        made(target)
+        build(target)
     assert target.missing() == [3, 4]
 
 
@@ -166,9 +167,9 @@ def test_an_id_that_an_earlier_shard_has_is_counted_and_not_trained_on(
         lambda listing, unit: [Document(unit.files[0][2], (folder / unit.files[0]).read_text())],
     )
     (folder / "011.txt").write_text("another one")  # its id is that of 001.txt now
-    opened = store.load(made(text_store(folder, tmp_path / "cache")), 0.2)
+    opened = store.load(build(text_store(folder, tmp_path / "cache")), 0.2)
     assert sorted(opened.ids) == list("01234567")
-    assert opened.facts["refused"] == {"id seen before": 1}
+    assert opened.metadata["refused"] == {"id seen before": 1}
     assert (
         bytes(opened.document(opened.ids.index("1")).astype("u1"))
         == (folder / "001.txt").read_bytes()
@@ -184,32 +185,32 @@ def changed(file: Path) -> None:
 
 
 def test_a_shard_that_is_short_is_refused_and_made_again_when_it_is_deleted(
-    folder: Path, tmp_path: Path, whole: dict[str, str]
+    folder: Path, tmp_path: Path, expected: dict[str, str]
 ) -> None:
     target = text_store(folder, tmp_path / "cache")
     target.make(target.missing())
     shard = tmp_of(target) / "00003"
     cut_short(shard / "tokens.bin")
-    said = rf"^{shard}/tokens\.bin is 4,998 bytes; by its manifest it must be 5,000; delete {shard} and run again$"
-    for refuse in (target.publish, target.prove):
-        with pytest.raises(DataError, match=said):
+    message = rf"^{shard}/tokens\.bin is 4,998 bytes; by its manifest it must be 5,000; delete {shard} and run again$"
+    for refuse in (target.publish, target.verify):
+        with pytest.raises(DataError, match=message):
             refuse()
     shutil.rmtree(shard)
     assert target.missing() == [3]
-    made(target)
-    assert content_of(tmp_path / "cache") == whole
+    build(target)
+    assert content_of(tmp_path / "cache") == expected
 
 
 def test_a_shard_of_other_bytes_is_refused_before_a_merge(folder: Path, tmp_path: Path) -> None:
     target = text_store(folder, tmp_path / "cache", workers=3)
     target.make(target.missing())
-    target.prove()
+    target.verify()
     shard = tmp_of(target) / "00001"
     changed(shard / "tokens.bin")
     with pytest.raises(
         DataError, match=rf"^{shard}/tokens\.bin has sha256 [^\n]*; delete {shard} and run again$"
     ):
-        target.prove()
+        target.verify()
 
 
 @pytest.mark.parametrize("number", [0, 3, 4])
@@ -219,13 +220,13 @@ def test_a_shard_of_other_bytes_is_refused_before_a_merge(folder: Path, tmp_path
 def test_a_finished_store_with_a_shard_of_another_size_is_not_read(
     folder: Path,
     tmp_path: Path,
-    whole: dict[str, str],
+    expected: dict[str, str],
     number: int,
     damage: Callable[[Path], object],
 ) -> None:
-    """Both ways out lead out."""
+    """Both ways out of the message work."""
     target = text_store(folder, tmp_path / "cache")
-    shard = made(target) / shards.name(number)
+    shard = build(target) / shards.folder_name(number)
     damage(shard / "tokens.bin")
     with pytest.raises(
         DataError,
@@ -235,11 +236,11 @@ def test_a_finished_store_with_a_shard_of_another_size_is_not_read(
     shutil.rmtree(shard)
     target.folder.rename(tmp_of(target))
     assert target.missing() == [number]
-    made(target)
-    assert content_of(tmp_path / "cache") == whole
+    build(target)
+    assert content_of(tmp_path / "cache") == expected
     shutil.rmtree(target.folder)
-    made(target)
-    assert content_of(tmp_path / "cache") == whole
+    build(target)
+    assert content_of(tmp_path / "cache") == expected
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------
@@ -281,7 +282,7 @@ def child(
 
 @pytest.mark.parametrize("shard", [0, 2, 4])
 def test_killed_at_any_shard_and_run_again(
-    folder: Path, tmp_path: Path, whole: dict[str, str], shard: int
+    folder: Path, tmp_path: Path, expected: dict[str, str], shard: int
 ) -> None:
     target, first_file = text_store(folder, tmp_path / "cache"), sum(map(len, SHARDS[:shard]))
     died = child(folder, tmp_path / "cache", "range(5)", die=f"{first_file} rope")
@@ -290,52 +291,52 @@ def test_killed_at_any_shard_and_run_again(
     before = {
         p: p.stat().st_mtime_ns
         for n in range(shard)
-        for p in (tmp_of(target) / shards.name(n)).iterdir()
+        for p in (tmp_of(target) / shards.folder_name(n)).iterdir()
     }
-    assert (tmp_of(target) / f"{shard:05}.tmp").is_dir()  # it was at work there
+    assert (tmp_of(target) / f"{shard:05}.tmp").is_dir()  # the killed process was writing it
     target.make(target.missing())
     assert {p: p.stat().st_mtime_ns for p in before} == before and len(before) == 3 * shard
     target.publish()
-    assert content_of(tmp_path / "cache") == whole
+    assert content_of(tmp_path / "cache") == expected
 
 
 @pytest.mark.parametrize(
     "tasks", [["[0, 4]", "[1]", "[2]", "[3]"], ["range(5)"] * 3], ids=["shared out", "all of all"]
 )
 def test_processes_side_by_side(
-    folder: Path, tmp_path: Path, whole: dict[str, str], tasks: list[str]
+    folder: Path, tmp_path: Path, expected: dict[str, str], tasks: list[str]
 ) -> None:
-    """Each a part, or all at the same work: no shard is made twice, and whoever comes last publishes what is there."""
+    """Each a part, or all the same shards: no shard is made twice, and the last one publishes."""
     running = [
         child(folder, tmp_path / "cache", numbers, publish=len(set(tasks)) == 1)
         for numbers in tasks
     ]
     assert [process.wait(60) for process in running] == [0] * len(tasks)
-    made(text_store(folder, tmp_path / "cache"))
-    assert content_of(tmp_path / "cache") == whole
+    build(text_store(folder, tmp_path / "cache"))
+    assert content_of(tmp_path / "cache") == expected
 
 
 def test_killed_just_before_the_rename_loses_no_shard(
-    folder: Path, tmp_path: Path, whole: dict[str, str]
+    folder: Path, tmp_path: Path, expected: dict[str, str]
 ) -> None:
-    """Its manifest is written, the mark of the workspace gone."""
+    """Its manifest is written and the marker of the workspace is removed."""
     target = text_store(folder, tmp_path / "cache")
-    made(target)
+    build(target)
     target.folder.rename(tmp_of(target))
     before = sorted(p.stat().st_mtime_ns for p in tmp_of(target).glob("0*/*"))
     assert target.missing() == []
-    made(target)
+    build(target)
     assert (
         sorted(p.stat().st_mtime_ns for p in target.folder.glob("0*/*")) == before
         and len(before) == 15
     )
-    assert content_of(tmp_path / "cache") == whole
+    assert content_of(tmp_path / "cache") == expected
 
 
 def test_a_store_of_one_process_equals_one_that_was_written_by_hand(
     folder: Path, tmp_path: Path
 ) -> None:
-    """The oracle of the tests above is itself held against documents given one by one."""
+    """Checks the oracle of the tests above against documents given one by one."""
     numbers = iter(range(len(LENGTHS)))
     parts = [
         [
@@ -346,9 +347,9 @@ def test_a_store_of_one_process_equals_one_that_was_written_by_hand(
     ]
     by_hand, one = (
         stored(tmp_path / "hand", *parts, heldout=0.2),
-        store.load(made(text_store(folder, tmp_path / "cache")), 0.2),
+        store.load(build(text_store(folder, tmp_path / "cache")), 0.2),
     )
-    assert {k: v for k, v in one.facts.items() if k != "kind"} == by_hand.facts
-    assert store.table_of(tmp_path / "hand").equals(
-        store.table_of(text_store(folder, tmp_path / "cache").folder)
+    assert {k: v for k, v in one.metadata.items() if k != "kind"} == by_hand.metadata
+    assert read_table(tmp_path / "hand" / store.DOCUMENTS).equals(
+        read_table(text_store(folder, tmp_path / "cache").folder / store.DOCUMENTS)
     )
