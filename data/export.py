@@ -152,7 +152,7 @@ def _write(sequences: PackedSequences, folder: Path) -> dict[str, Any]:
                 range(start, min(start + each, count)), max(1, GROUP_TOKENS // sequences.seq_len)
             ):
                 file.write_table(_table([_columns(sequences, n) for n in part]))
-    return {"sequences": count, "tokens": sum(sequences.tokens(n) for n in range(count))}
+    return {"sequences": count, "tokens": sum(sequences.num_tokens(n) for n in range(count))}
 
 
 def _parts(numbers: range, size: int) -> Iterator[range]:
@@ -161,7 +161,7 @@ def _parts(numbers: range, size: int) -> Iterator[range]:
 
 def _columns(sequences: PackedSequences, number: int) -> list[np.ndarray]:
     """In the order of SCHEMA, without padding."""
-    size = sequences.tokens(number)
+    size = sequences.num_tokens(number)
     row = sequences.read(number, high=size)
     lengths = np.diff(np.minimum(row.cu_seqlens, size))
     return [row.input_ids, np.ones(size), unshifted(row), row.position_ids, lengths[lengths > 0]]

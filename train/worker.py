@@ -76,15 +76,11 @@ def train(run_dir: Path) -> None:
     )
     feed = BatchLoader(
         sequences,
+        mesh,
         seed=config.seed,
-        micro=config.train.micro_batch_size,
-        accumulated=accumulated,
-        dp_rank=mesh.dp_rank,
-        dp_size=mesh.dp_size,
-        sp_rank=mesh.sp_rank,
-        sp_size=mesh.sp_size,
+        micro_batch_size=config.train.micro_batch_size,
+        batch_ramp=ramp,
         balanced=config.train.balance,
-        ramp=ramp[1:],
         start=sequences_consumed(config, data.plan, cache),
     )
     print_rank0("; ".join(filter(None, [with_adapter, param_groups.describe_trainable(built)])))

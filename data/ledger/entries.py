@@ -69,7 +69,7 @@ class PlanStatistics:
     def _plan(self, pairs: int) -> Json:
         """`pairs`: sequences by source, counted once for each source that they hold."""
         seq_len, each = self.facts["seq_len"], np.diff(self.pieces.offsets)
-        works = balance.work(
+        works = balance.attention_work(
             self.pieces.length, self.pieces.offsets, seq_len, self.facts["document_mask"]
         )
         counts, tokens = statistics.histogram(self.pieces.length, seq_len)

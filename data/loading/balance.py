@@ -19,7 +19,7 @@ GROUPS, BATCH = (
 )  # what the ledger predicts for: data-parallel groups, sequences of a global batch
 
 
-def work(
+def attention_work(
     lengths: np.ndarray, offsets: np.ndarray, seq_len: int, document_mask: bool = True
 ) -> np.ndarray:
     """(sequences,) int64, tokens squared. `lengths` (pieces,), those of sequence n from `offsets[n]` to `offsets[n + 1]`."""

@@ -1,5 +1,8 @@
-"""Which sequences a step reads, and which of them a rank: functions of (seed, step) and the rank, so that nothing is kept and
-nothing needs to be found again on resume. Pure but for the reading itself."""
+"""The data loader: which sequences the ranks read at a step, and the micro-batches of one rank.
+
+Everything is a function of (seed, step) and the rank, so the loader keeps no state and resuming needs only the
+number of the step.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,12 +14,41 @@ import numpy as np
 from ropewalk.data.loading import balance
 from ropewalk.data.loading.collate import Row, collate, padding
 
+Steps = Sequence[
+    tuple[int, int]
+]  # (first step, value from that step on); the first entry starts at 0
+
 
 class SequenceRef(NamedTuple):
-    """One reading of a sequence."""
+    """Sequence `number` of the plan, read in `epoch`."""
 
     number: int
     epoch: int
+
+
+class SequenceSource(Protocol):
+    """What the loader needs of `PackedSequences`."""
+
+    seq_len: int
+
+    def __len__(self) -> int: ...
+    def read(self, number: int, epoch: int = 0, low: int = 0, high: int | None = None) -> Row: ...
+    def num_labels(self, number: int) -> int: ...
+    def attention_work(self, number: int) -> int: ...
+    def piece_sources(self, number: int) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class RankMesh(Protocol):
+    """What the loader needs of `train.zero.mesh.Mesh`: `dp_rank` selects sequences, `sp_rank` a slice of each."""
+
+    @property
+    def dp_rank(self) -> int: ...
+    @property
+    def dp_size(self) -> int: ...
+    @property
+    def sp_rank(self) -> int: ...
+    @property
+    def sp_size(self) -> int: ...
 
 
 @lru_cache(maxsize=2)
@@ -24,139 +56,114 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
 
 
-def global_batch(
-    step: int, *, seed: int, count: int, batch: int, first: int | None = None
-) -> list[SequenceRef]:
-    """The global batch of `step` (from 0) over `count` sequences: a function of `(seed, step)` alone, epoch after epoch.
-
-    `first`: how many were read before it, where not all batches are of one size; unset: `step` x `batch`.
-    """
-    first = step * batch if first is None else first
-    places = range(first, first + batch)
+def global_batch(first: int, size: int, *, seed: int, count: int) -> list[SequenceRef]:
+    """`size` sequences of a plan of `count`, after the `first` ones of the seed's order, epoch after epoch."""
     return [
-        SequenceRef(int(_order(seed, place // count, count)[place % count]), place // count)
-        for place in places
+        SequenceRef(int(_order(seed, index // count, count)[index % count]), index // count)
+        for index in range(first, first + size)
     ]
 
 
 def local_batch(
-    turns: list[SequenceRef], dp_rank: int, dp_size: int, work: Callable[[int], int] | None
+    refs: list[SequenceRef], dp_rank: int, dp_size: int, work: Callable[[int], int] | None
 ) -> list[SequenceRef]:
-    """What one of `dp_size` groups reads of a global batch, in the order it does; `work(number)` balances the groups."""
+    """The part of a global batch that one of `dp_size` groups reads, in order.
+
+    `work(number)` is a sequence's attention work, by which the groups are balanced; None: round robin.
+    """
     if work is None or dp_size == 1:
-        return turns[dp_rank::dp_size]
-    ordered = sorted(turns)  # equal work goes by number
-    return [
-        ordered[place]
-        for place in balance.deal([work(t.number) for t in ordered], dp_size)[dp_rank]
-    ]
+        return refs[dp_rank::dp_size]
+    ordered = sorted(refs)  # ties in work are broken by number
+    dealt = balance.deal([work(ref.number) for ref in ordered], dp_size)
+    return [ordered[index] for index in dealt[dp_rank]]
 
 
-class SequenceSource(Protocol):
-    """What a feed needs of `Sequences`."""
-
-    seq_len: int
-
-    def __len__(self) -> int: ...
-    def read(self, number: int, epoch: int = 0, low: int = 0, high: int | None = None) -> Row: ...
-    def labels(self, number: int) -> int: ...
-    def work(self, number: int) -> int: ...
-    def sources(self, number: int) -> tuple[np.ndarray, np.ndarray]: ...
+def value_at(step: int, steps: Steps) -> int:
+    """The value in force at `step`."""
+    return next(value for first, value in reversed(steps) if step >= first)
 
 
-def level(step: int, levels: Sequence[tuple[int, int]]) -> int:
-    """The value at `step` of `(first step, value from there on)`, the first of them from 0."""
-    return next(value for first, value in reversed(levels) if step >= first)
-
-
-def before(step: int, levels: Sequence[tuple[int, int]]) -> int:
+def sum_before(step: int, steps: Steps) -> int:
     """The sum of the values of all steps before `step`."""
-    ends = [*(first for first, _ in levels[1:]), step]
+    ends = [*(first for first, _ in steps[1:]), step]
     return sum(
         max(0, min(end, step) - first) * value
-        for (first, value), end in zip(levels, ends, strict=True)
+        for (first, value), end in zip(steps, ends, strict=True)
     )
 
 
 @dataclass(frozen=True)
 class BatchLoader:
-    """What one rank reads of a plan: micro-batches of `micro` sequences, `accumulated` of them a step, and from the steps of `ramp`
-    on (from 0) as many as it says. `start` sequences of the seed's order were read before.
+    """The micro-batches that one rank reads of a plan.
 
-    Of the `sp_size` ranks that share a micro-batch laid end to end, each reads its own slice. A line that they do not divide ends in
-    fewer than `sp_size` tokens of padding, a document of its own.
+    The `sp_size` ranks that share a micro-batch each read a slice of its concatenated sequences. A length that
+    `sp_size` does not divide is padded by fewer than `sp_size` tokens, which are a document of their own.
     """
 
     sequences: SequenceSource
+    mesh: RankMesh
     seed: int
-    micro: int
-    accumulated: int
-    dp_rank: int = 0
-    dp_size: int = 1
-    sp_rank: int = 0
-    sp_size: int = 1
+    micro_batch_size: int  # sequences
+    batch_ramp: Steps  # micro-batches per optimizer step
     balanced: bool = True
-    ramp: Sequence[tuple[int, int]] = ()
-    start: int = 0
+    start: int = 0  # sequences of the seed's order that earlier phases used
 
-    def turns(self, step: int) -> list[SequenceRef]:
-        """The global batch."""
-        each = self.micro * self.dp_size
-        batch, first = (
-            each * self.accumulated_at(step),
-            self.start + each * before(step, self._levels),
-        )
-        return global_batch(
-            step, seed=self.seed, count=len(self.sequences), batch=batch, first=first
-        )
+    def num_micro_batches(self, step: int) -> int:
+        """Micro-batches that each rank accumulates in a step."""
+        return value_at(step, self.batch_ramp)
 
-    def accumulated_at(self, step: int) -> int:
-        """Micro-batches of a step."""
-        return level(step, self._levels)
+    def global_batch(self, step: int) -> list[SequenceRef]:
+        """The sequences that all ranks together read in a step."""
+        sequences = self.micro_batch_size * self.mesh.dp_size
+        first = self.start + sequences * sum_before(step, self.batch_ramp)
+        size = sequences * self.num_micro_batches(step)
+        return global_batch(first, size, seed=self.seed, count=len(self.sequences))
 
-    @property
-    def _levels(self) -> Sequence[tuple[int, int]]:
-        return [(0, self.accumulated), *self.ramp]
+    def sequence_ids(self, step: int) -> list[int]:
+        """The numbers of the global batch's sequences in the plan."""
+        return [ref.number for ref in self.global_batch(step)]
 
-    def labels(self, step: int) -> int:
-        """How many labels of the global batch count."""
-        return sum(self.sequences.labels(turn.number) for turn in self.turns(step))
+    def num_labels(self, step: int) -> int:
+        """Labels of the global batch that count in the loss."""
+        return sum(self.sequences.num_labels(number) for number in self.sequence_ids(step))
+
+    def local_micro_batches(self, step: int) -> list[list[SequenceRef]]:
+        """The sequences that this rank reads in a step, by micro-batch."""
+        work = self.sequences.attention_work if self.balanced else None
+        refs = local_batch(self.global_batch(step), self.mesh.dp_rank, self.mesh.dp_size, work)
+        size = self.micro_batch_size
+        return [refs[first : first + size] for first in range(0, len(refs), size)]
 
     def micro_batches(self, steps: Iterable[int]) -> Iterator[Row]:
-        """This rank's, step after step."""
+        """This rank's micro-batches, step after step."""
         for step in steps:
-            for turns in self.mine(step):
-                yield self.micro_batch(turns)
+            for refs in self.local_micro_batches(step):
+                yield self.read(refs)
 
-    def mine(self, step: int) -> list[list[SequenceRef]]:
-        """What this rank reads in a step, by micro-batch."""
-        work = self.sequences.work if self.balanced else None
-        turns = local_batch(self.turns(step), self.dp_rank, self.dp_size, work)
-        return [turns[first : first + self.micro] for first in range(0, len(turns), self.micro)]
-
-    def sources_of(self, turns: list[SequenceRef]) -> np.ndarray:
-        """Of each token of a micro-batch the place of its store, (S,) int64, or of this rank's slice; 0 on padding."""
-        line = np.zeros((len(turns), self.sequences.seq_len), dtype=np.int64)
-        for row, turn in zip(line, turns, strict=True):
-            lengths, stores = self.sequences.sources(turn.number)
-            row[: lengths.sum()] = np.repeat(stores, lengths)
-        width = self._width(line.size)
-        return np.pad(line.reshape(-1), (0, width * self.sp_size - line.size))[
-            self.sp_rank * width :
-        ][:width]
-
-    def _width(self, line: int) -> int:
-        """Tokens of a rank's slice of a line."""
-        return -(-line // self.sp_size)
-
-    def micro_batch(self, turns: list[SequenceRef]) -> Row:
-        """Sequences laid end to end, or this rank's slice of the line."""
+    def read(self, refs: list[SequenceRef]) -> Row:
+        """This rank's slice of the concatenated sequences."""
         size = self.sequences.seq_len
-        line, width = len(turns) * size, self._width(len(turns) * size)
-        low, rows = self.sp_rank * width, []
-        for place, turn in enumerate(turns):
-            begin, end = (min(max(x - place * size, 0), size) for x in (low, low + width))
-            rows.append(self.sequences.read(turn.number, turn.epoch, begin, end))
-        if more := width * self.sp_size - line:
-            rows.append(padding(more, *(min(max(x - line, 0), more) for x in (low, low + width))))
+        total = len(refs) * size
+        low, high = self._slice(total)
+        rows = []
+        for index, ref in enumerate(refs):
+            begin, end = (min(max(x - index * size, 0), size) for x in (low, high))
+            rows.append(self.sequences.read(ref.number, ref.epoch, begin, end))
+        if extra := (high - low) * self.mesh.sp_size - total:
+            rows.append(padding(extra, *(min(max(x - total, 0), extra) for x in (low, high))))
         return rows[0] if len(rows) == 1 else collate(rows)
+
+    def token_sources(self, refs: list[SequenceRef]) -> np.ndarray:
+        """The index of the store that each token of `read(refs)` comes from, (S,) int64; 0 on padding."""
+        sources = np.zeros((len(refs), self.sequences.seq_len), dtype=np.int64)
+        for row, ref in zip(sources, refs, strict=True):
+            lengths, stores = self.sequences.piece_sources(ref.number)
+            row[: lengths.sum()] = np.repeat(stores, lengths)
+        low, high = self._slice(sources.size)
+        padded = np.pad(sources.ravel(), (0, (high - low) * self.mesh.sp_size - sources.size))
+        return padded[low:high]
+
+    def _slice(self, total: int) -> tuple[int, int]:
+        """The first and the end token of this rank's slice of `total` tokens."""
+        width = -(-total // self.mesh.sp_size)
+        return self.mesh.sp_rank * width, (self.mesh.sp_rank + 1) * width

@@ -100,24 +100,26 @@ class PackedSequences:
             indices[at], starts[at] + start, length
         )
 
-    def tokens(self, number: int) -> int:
+    def num_tokens(self, number: int) -> int:
         """How many of the S are no padding."""
         return int(self.length[self._span(number)].sum())
 
-    def labels(self, number: int) -> int:
+    def num_labels(self, number: int) -> int:
         """How many labels of the sequence count, read off the plan: every token of a piece but its last."""
         span = self._span(number)
         lengths = self.length[span][~self._silent(span)] if self.silent.any() else self.length[span]
         return int(lengths.sum()) - len(lengths)
 
-    def work(self, number: int) -> int:
+    def attention_work(self, number: int) -> int:
         """The attention's work on the sequence, read off the plan."""
         lengths = self.length[self._span(number)]
         return int(
-            balance.work(lengths, np.array([0, len(lengths)]), self.seq_len, self.document_mask)[0]
+            balance.attention_work(
+                lengths, np.array([0, len(lengths)]), self.seq_len, self.document_mask
+            )[0]
         )
 
-    def sources(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+    def piece_sources(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """The pieces of a sequence: how long each is, and the place of the store that it is of. (P,) both, read off the plan."""
         span = self._span(number)
         return self.length[span], self.first.searchsorted(self.document[span], side="right") - 1

@@ -53,7 +53,11 @@ def ours(length: int, count: int) -> dict[str, list[float]]:
     live = engine.build_engine(our_model(config), config, 1)
     watch = Inside(live)
     feed = BatchLoader(
-        One(concatenate(documents(length, whole=False), length)), seed=0, micro=1, accumulated=1
+        One(concatenate(documents(length, whole=False), length)),
+        Mesh(),
+        seed=0,
+        micro_batch_size=1,
+        batch_ramp=[(0, 1)],
     )
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpointer(live, Path(folder) / "checkpoints", config.train, Mesh(), {})

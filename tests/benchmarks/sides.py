@@ -83,7 +83,7 @@ def ours(
     watch, losses, seen = Watch(), [], StepMetrics(live, config, Mesh())
     for number, texts in enumerate(steps(length, count, whole)):
         row = concatenate(texts, sum(map(len, texts)))
-        feed = BatchLoader(One(row), seed=0, micro=1, accumulated=1)
+        feed = BatchLoader(One(row), Mesh(), seed=0, micro_batch_size=1, batch_ramp=[(0, 1)])
         losses.append(
             train_step(live, config, feed, feed.micro_batches([number]), number, Mesh(), seen)[
                 "loss"
@@ -105,10 +105,10 @@ class One:
     def read(self, number: int, epoch: int, low: int, high: int) -> Any:
         return self.row
 
-    def labels(self, number: int) -> int:
+    def num_labels(self, number: int) -> int:
         return int((self.row.labels >= 0).sum())
 
-    def work(self, number: int) -> int:
+    def attention_work(self, number: int) -> int:
         return 1
 
 

@@ -29,7 +29,7 @@ def folders(tmp_path: Path) -> DataArtifacts:
 
 
 def pieces(sequences: Any, number: int) -> list[list[int]]:
-    row, size = sequences[number], sequences.tokens(number)
+    row, size = sequences[number], sequences.num_tokens(number)
     return [
         row.input_ids[a:b].tolist()
         for a, b in zip(row.cu_seqlens, row.cu_seqlens[1:], strict=False)

@@ -74,14 +74,12 @@ def start(work: Work) -> Run:
     accumulated = accumulation_steps(config, mesh.dp_size)
     with in_pieces():
         live = engine.build_engine(model, config, accumulated, mesh)
-    places = {
-        "dp_rank": mesh.dp_rank,
-        "dp_size": mesh.dp_size,
-        "sp_rank": mesh.sp_rank,
-        "sp_size": mesh.sp_size,
-    }
     feed = BatchLoader(
-        work.data.sequences(), seed=config.seed, micro=1, accumulated=accumulated, **places
+        work.data.sequences(),
+        mesh,
+        seed=config.seed,
+        micro_batch_size=1,
+        batch_ramp=[(0, accumulated)],
     )
     return Run(
         live,

@@ -42,10 +42,10 @@ class Rows:
         )
         return replace(row, input_ids=ids, position_ids=positions, labels=labels)
 
-    def labels(self, number: int) -> int:
+    def num_labels(self, number: int) -> int:
         return int((self.rows[number].labels >= 0).sum())
 
-    def work(self, number: int) -> int:
+    def attention_work(self, number: int) -> int:
         return 1
 
 
@@ -72,21 +72,15 @@ def config(**train: Any) -> schema.Config:
 
 
 def feed(mesh: Mesh, accumulated: int) -> BatchLoader:
-    ranks = {
-        "dp_rank": mesh.dp_rank,
-        "dp_size": mesh.dp_size,
-        "sp_rank": mesh.sp_rank,
-        "sp_size": mesh.sp_size,
-    }
-    return BatchLoader(Rows(), 0, 1, accumulated, **ranks)
+    return BatchLoader(Rows(), mesh, seed=0, micro_batch_size=1, batch_ramp=[(0, accumulated)])
 
 
 def batch_loss(model: Any, step: int, batch: int) -> torch.Tensor:
     """Mean loss of a global batch by transformers' eager attention, each document alone."""
     model.set_attn_implementation("eager")
     rows, losses, count = Rows(), [], 0
-    for turn in BatchLoader(rows, 0, 1, batch).turns(step):
-        for text in rows.texts[turn.number]:
+    for number in feed(Mesh(), batch).sequence_ids(step):
+        for text in rows.texts[number]:
             ids = torch.from_numpy(text)[None]
             logits = model(input_ids=ids, use_cache=False).logits[0]
             losses.append(F.cross_entropy(logits[:-1], ids[0, 1:], reduction="sum"))

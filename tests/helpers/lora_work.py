@@ -80,7 +80,7 @@ def gradients(
         gradient_scale(mesh, accumulated, settings.train.zero_stage),
     )
     for _ in range(accumulated):
-        live.backward(live(**to_device(next(rows)), total=reads.labels(0)) * scale)
+        live.backward(live(**to_device(next(rows)), total=reads.num_labels(0)) * scale)
         if live.is_gradient_accumulation_boundary():
             break
         live.step()

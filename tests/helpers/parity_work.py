@@ -91,13 +91,10 @@ def micro(cell: Cell, mesh: Mesh) -> int:
 def feed(cell: Cell, mesh: Mesh, folders: DataArtifacts) -> BatchLoader:
     return BatchLoader(
         folders.sequences(),
+        mesh,
         seed=0,
-        micro=micro(cell, mesh),
-        accumulated=cell.accumulated,
-        dp_rank=mesh.dp_rank,
-        dp_size=mesh.dp_size,
-        sp_rank=mesh.sp_rank,
-        sp_size=mesh.sp_size,
+        micro_batch_size=micro(cell, mesh),
+        batch_ramp=[(0, cell.accumulated)],
     )
 
 
@@ -161,7 +158,7 @@ def whole_gradients(live: Any) -> dict[str, np.ndarray]:
 
 def leak(live: Any, feed: BatchLoader, mesh: Mesh) -> Leak:
     """Sequences 0, 1, ... in one line; the token at place 20 is one of the first document's."""
-    row = feed.micro_batch([SequenceRef(number, 0) for number in range(feed.micro)])
+    row = feed.read([SequenceRef(number, 0) for number in range(feed.micro_batch_size)])
     low, width = mesh.sp_rank * len(row.input_ids), len(row.input_ids)
     ids = row.input_ids.copy()
     if low <= 20 < low + width:

@@ -1,6 +1,7 @@
 """Small plans on disk for the tests of what reads them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,16 @@ from ropewalk.data.packing import plan
 from ropewalk.data.tokens import merge
 
 VOCAB = 70_000
+
+
+@dataclass(frozen=True)
+class RankPosition:
+    """A mesh as the loader needs it."""
+
+    dp_rank: int = 0
+    dp_size: int = 1
+    sp_rank: int = 0
+    sp_size: int = 1
 
 
 def finish(folder: Path, facts: dict[str, Any]) -> Path:

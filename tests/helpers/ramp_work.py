@@ -35,9 +35,7 @@ def _stage(stage: int, steps: int) -> list[dict[str, Any]]:
     model = tiny_model()
     model.set_attn_implementation(attention.register("sdpa"))
     live = engine.build_engine(model, settings, RAMP[0][1])
-    feed = BatchLoader(
-        Rows(), 0, 1, RAMP[0][1], dp_rank=mesh.dp_rank, dp_size=mesh.dp_size, ramp=RAMP[1:]
-    )
+    feed = BatchLoader(Rows(), mesh, seed=0, micro_batch_size=1, batch_ramp=RAMP)
     gradients: list[dict[str, np.ndarray]] = []
     plain = live.step
 
@@ -63,7 +61,7 @@ class Context(Rows):
         row = super().read(number, epoch, low, high)
         return replace(row, labels=np.full_like(row.labels, IGNORE))
 
-    def labels(self, number: int) -> int:
+    def num_labels(self, number: int) -> int:
         return 0
 
 
@@ -73,7 +71,10 @@ def context_only() -> tuple[dict[str, Any], bool]:
     model = tiny_model()
     model.set_attn_implementation(attention.register("sdpa"))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    live, feed = engine.build_engine(model, settings, 2), BatchLoader(Context(), 0, 1, 2)
+    live, feed = (
+        engine.build_engine(model, settings, 2),
+        BatchLoader(Context(), mesh, seed=0, micro_batch_size=1, batch_ramp=[(0, 2)]),
+    )
     line = train_step(
         live, settings, feed, feed.micro_batches([0]), 0, mesh, StepMetrics(live, settings, mesh)
     )

@@ -40,7 +40,7 @@ def trained(
     attach.attach(model, lora, seed)
     live = engine.build_engine(model, settings, 1)
     torch.seed()  # whatever state the generator is in
-    feed = BatchLoader(Rows(), seed, 1, 1, dp_rank=mesh.dp_rank, dp_size=mesh.dp_size)
+    feed = BatchLoader(Rows(), mesh, seed=seed, micro_batch_size=1, batch_ramp=[(0, 1)])
     rows, seen = feed.micro_batches(range(STEPS)), StepMetrics(live, settings, mesh)
     lines = [train_step(live, settings, feed, rows, step, mesh, seen) for step in range(STEPS)]
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]

@@ -42,13 +42,13 @@ class Plan:
             whole.input_ids[cut], whole.labels[cut], whole.position_ids[cut], whole.cu_seqlens
         )
 
-    def labels(self, number: int) -> int:
+    def num_labels(self, number: int) -> int:
         return sum(LENGTHS[number]) - len(LENGTHS[number])
 
-    def work(self, number: int) -> int:
+    def attention_work(self, number: int) -> int:
         return sum(n * n for n in LENGTHS[number])
 
-    def sources(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+    def piece_sources(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         return np.array(LENGTHS[number]), np.array(SOURCES[number])
 
 
@@ -79,13 +79,10 @@ def started(stage: int, accumulated: int, mesh: Mesh, *words: str) -> tuple[Any,
     )
     feed = BatchLoader(
         Plan(),
+        mesh,
         seed=0,
-        micro=len(LENGTHS) // (accumulated * mesh.dp_size),
-        accumulated=accumulated,
-        dp_rank=mesh.dp_rank,
-        dp_size=mesh.dp_size,
-        sp_rank=mesh.sp_rank,
-        sp_size=mesh.sp_size,
+        micro_batch_size=len(LENGTHS) // (accumulated * mesh.dp_size),
+        batch_ramp=[(0, accumulated)],
     )
     return engine.build_engine(tiny(mesh), config, accumulated, mesh), config, feed
 

@@ -48,11 +48,11 @@ def train_step(
     """
     mark = seen.start_step(step)
     seeds.seed_step(config.seed, config.phase, step, mesh.rank)
-    numbers, labels = [turn.number for turn in feed.turns(step)], feed.labels(step)
+    numbers, labels = feed.sequence_ids(step), feed.num_labels(step)
     lr = lr_at(step, config.train)
     for group in engine.optimizer.param_groups:
         group["lr"] = lr * group["scale"]
-    accumulated = feed.accumulated_at(step)
+    accumulated = feed.num_micro_batches(step)
     set_accumulation_steps(engine, accumulated)
     scale = gradient_scale(mesh, accumulated, config.train.zero_stage)
     for micro in range(accumulated):

@@ -83,7 +83,7 @@ class StepMetrics:
         Calls of the returned timer divide the step's time into phases.
         """
         self.timer = StepTimer()
-        micro_batches = iter(self.loader.mine(step)) if self.loader is not None else iter(())
+        micro_batches = iter(self.loader.local_micro_batches(step)) if self.loader is not None else iter(())
         self.sums = StepSums(step, len(self.source_names), micro_batches)
         return self.timer
 
@@ -96,7 +96,7 @@ class StepMetrics:
         counts = batch["labels"][0] != IGNORE
         sums.by_position.add(position_bucket, module.nll, counts)
         if self.loader is not None:
-            sources = torch.from_numpy(self.loader.sources_of(next(sums.micro_batches)))
+            sources = torch.from_numpy(self.loader.token_sources(next(sums.micro_batches)))
             sources = sources.to(device(), non_blocking=True)
             sums.by_source.add(sources, module.nll, counts)
         self._add_flops(row)

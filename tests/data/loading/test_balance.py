@@ -102,13 +102,13 @@ def test_work_is_the_squares_of_the_readers_borders(
     lengths, offsets = np.array(sum(rows, []), np.int32), np.cumsum([0, *map(len, rows)])
     laid = [concatenate([np.ones(n) for n in row], seq_len, document_mask=mask) for row in rows]
     wanted = [sum(int(n) ** 2 for n in np.diff(row.cu_seqlens)) for row in laid]
-    assert balance.work(lengths, offsets, seq_len, mask).tolist() == wanted
+    assert balance.attention_work(lengths, offsets, seq_len, mask).tolist() == wanted
 
 
 def test_work_by_hand() -> None:
     """Pieces of 3 and 2 in a sequence of 6, and one of 6."""
     found = [
-        balance.work(np.array([3, 2, 6]), np.array([0, 2, 3]), 6, mask).tolist()
+        balance.attention_work(np.array([3, 2, 6]), np.array([0, 2, 3]), 6, mask).tolist()
         for mask in (True, False)
     ]
     assert found == [[9 + 4 + 1, 36], [36, 36]]

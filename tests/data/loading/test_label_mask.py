@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from place import Place
-from plans import planned, stored
+from plans import RankPosition, planned, stored
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.data.loading.loader import BatchLoader
@@ -38,7 +38,7 @@ def test_labels_of_a_silent_source_are_ignored_and_the_rest_is_as_it_was(
         np.testing.assert_array_equal(row.labels, np.where(quiet, -100, full.labels))
         np.testing.assert_array_equal(row.input_ids, full.input_ids)
         np.testing.assert_array_equal(row.cu_seqlens, full.cu_seqlens)
-        assert found.labels(number) == (row.labels != -100).sum()
+        assert found.num_labels(number) == (row.labels != -100).sum()
 
 
 def test_any_stretch_has_the_labels_of_the_whole(tmp_path: Path) -> None:
@@ -53,18 +53,24 @@ def test_any_stretch_has_the_labels_of_the_whole(tmp_path: Path) -> None:
 def test_labels_of_a_step_are_those_of_all_its_rows_at_any_degree(tmp_path: Path) -> None:
     found = read(tmp_path, (0,))
     for dp_size, sp_size in ((1, 1), (2, 1), (2, 2), (1, 5)):
-        feeds = [
-            BatchLoader(found, 0, 1, 2 // dp_size, d, dp_size, s, sp_size)
-            for d in range(dp_size)
-            for s in range(sp_size)
+        loaders = [
+            BatchLoader(
+                found,
+                RankPosition(dp_rank, dp_size, sp_rank, sp_size),
+                seed=0,
+                micro_batch_size=1,
+                batch_ramp=[(0, 2 // dp_size)],
+            )
+            for dp_rank in range(dp_size)
+            for sp_rank in range(sp_size)
         ]
         for step in range(3):
             there = sum(
                 int((row.labels != -100).sum())
-                for feed in feeds
-                for row in feed.micro_batches([step])
+                for loader in loaders
+                for row in loader.micro_batches([step])
             )
-            assert {feed.labels(step) for feed in feeds} == {there}
+            assert {loader.num_labels(step) for loader in loaders} == {there}
 
 
 def test_a_silent_source_changes_what_is_taught_and_no_plan(place: Place) -> None:

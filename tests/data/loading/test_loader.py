@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import written
+from plans import RankPosition, written
 
 from ropewalk.data.loading.collate import Row, collate
 from ropewalk.data.loading.loader import BatchLoader, SequenceRef, global_batch, local_batch
@@ -16,7 +16,7 @@ from ropewalk.data.loading.packed import PackedSequences
 
 
 def numbers_of_step(step: int, *, seed: int, count: int, batch: int) -> list[int]:
-    return [turn.number for turn in global_batch(step, seed=seed, count=count, batch=batch)]
+    return [ref.number for ref in global_batch(step * batch, batch, seed=seed, count=count)]
 
 
 @settings(deadline=None)
@@ -26,7 +26,9 @@ def test_steps_cover_each_sequence_once_an_epoch(
 ) -> None:
     steps = -(-count * epochs // batch)
     seen = [
-        t for step in range(steps) for t in global_batch(step, seed=seed, count=count, batch=batch)
+        ref
+        for step in range(steps)
+        for ref in global_batch(step * batch, batch, seed=seed, count=count)
     ]
     assert len(seen) == steps * batch
     for epoch in range(epochs):
@@ -71,16 +73,23 @@ def test_a_ramp_cuts_the_same_order_elsewhere_and_needs_no_history(
 ) -> None:
     firsts = np.cumsum([span for span, _ in spans]).tolist()
     ramp = [(first, size) for first, (_, size) in zip(firsts, spans, strict=True)]
-    feed = BatchLoader(Numbers(count), 3, 2, 1, dp_size=dp_size, ramp=ramp, start=start)  # type: ignore[arg-type]
+    loader = BatchLoader(
+        Numbers(count),  # type: ignore[arg-type]
+        RankPosition(dp_size=dp_size),
+        seed=3,
+        micro_batch_size=2,
+        batch_ramp=[(0, 1), *ramp],
+        start=start,
+    )
     steps = (firsts[-1] if firsts else 0) + 3
     sizes = [1] * steps
     for first, size in ramp:
         sizes[first:] = [size] * (steps - first)
-    assert [feed.accumulated_at(step) for step in range(steps)] == sizes
-    seen = [turn for step in range(steps) for turn in feed.turns(step)]
+    assert [loader.num_micro_batches(step) for step in range(steps)] == sizes
+    seen = [ref for step in range(steps) for ref in loader.global_batch(step)]
     assert len(seen) == 2 * dp_size * sum(sizes)
-    assert seen == global_batch(0, seed=3, count=count, batch=start + len(seen))[start:]
-    assert feed.turns(steps - 1) == seen[-2 * dp_size * sizes[-1] :]
+    assert seen == global_batch(0, start + len(seen), seed=3, count=count)[start:]
+    assert loader.global_batch(steps - 1) == seen[-2 * dp_size * sizes[-1] :]
 
 
 @settings(deadline=None)
@@ -88,19 +97,26 @@ def test_a_ramp_cuts_the_same_order_elsewhere_and_needs_no_history(
 def test_ranks_share_out_the_batch_whatever_the_deal(
     count: int, dp_size: int, rounds: int, balanced: bool, step: int
 ) -> None:
-    turns = global_batch(step, seed=0, count=count, batch=dp_size * rounds)
+    refs = global_batch(step * dp_size * rounds, dp_size * rounds, seed=0, count=count)
     work = (lambda number: number % 7) if balanced else None
-    parts = [local_batch(turns, rank, dp_size, work) for rank in range(dp_size)]
+    parts = [local_batch(refs, rank, dp_size, work) for rank in range(dp_size)]
     assert {len(part) for part in parts} == {rounds}
-    assert Counter(t for part in parts for t in part) == Counter(turns)
+    assert Counter(ref for part in parts for ref in part) == Counter(refs)
 
 
 def test_equal_work_is_dealt_by_number() -> None:
-    turns = [SequenceRef(n, 0) for n in (3, 0, 2, 1)]
-    assert [local_batch(turns, r, 2, lambda _: 5) for r in (0, 1)] == [
+    refs = [SequenceRef(n, 0) for n in (3, 0, 2, 1)]
+    assert [local_batch(refs, r, 2, lambda _: 5) for r in (0, 1)] == [
         [(0, 0), (3, 0)],
         [(1, 0), (2, 0)],
     ]
+
+
+def loader_of(
+    sequences: PackedSequences, mesh: RankPosition, micro_batch_size: int, accumulated: int
+) -> BatchLoader:
+    ramp = [(0, accumulated)]
+    return BatchLoader(sequences, mesh, seed=0, micro_batch_size=micro_batch_size, batch_ramp=ramp)
 
 
 @pytest.fixture
@@ -115,15 +131,15 @@ def sequences(tmp_path: Path) -> PackedSequences:
 def test_micro_batches_are_the_ranks_sequences_end_to_end(sequences: PackedSequences) -> None:
     seen = []
     for rank in range(2):
-        feed = BatchLoader(sequences, seed=0, micro=2, accumulated=3, dp_rank=rank, dp_size=2)
-        rows = list(feed.micro_batches([4]))
+        loader = loader_of(sequences, RankPosition(dp_rank=rank, dp_size=2), 2, 3)
+        rows = list(loader.micro_batches([4]))
         assert len(rows) == 3 and {len(row.input_ids) for row in rows} == {24}
-        seen += [tuple(row.input_ids[at : at + 12].tolist()) for row in rows for at in (0, 12)]
-        assert feed.labels(4) == sum(
-            int((sequences[t.number].labels >= 0).sum()) for t in feed.turns(4)
+        seen += [tuple(ids.tolist()) for row in rows for ids in np.split(row.input_ids, 2)]
+        assert loader.num_labels(4) == sum(
+            int((sequences[number].labels >= 0).sum()) for number in loader.sequence_ids(4)
         )
     assert Counter(seen) == Counter(
-        tuple(sequences[t.number].input_ids.tolist()) for t in feed.turns(4)
+        tuple(sequences[number].input_ids.tolist()) for number in loader.sequence_ids(4)
     )
 
 
@@ -132,13 +148,10 @@ def test_micro_batches_are_the_ranks_sequences_end_to_end(sequences: PackedSeque
 def test_slices_of_a_micro_batch_are_those_of_the_whole_line(
     sequences: PackedSequences, micro: int, sp_size: int
 ) -> None:
-    words = {"seed": 0, "micro": micro, "accumulated": 2}
-    whole = list(BatchLoader(sequences, **words).micro_batches([0, 1]))
-    parts = [
-        list(BatchLoader(sequences, **words, sp_rank=r, sp_size=sp_size).micro_batches([0, 1]))
-        for r in range(sp_size)
-    ]
-    for row, slices in zip(whole, zip(*parts, strict=True), strict=True):
+    rows = list(loader_of(sequences, RankPosition(), micro, 2).micro_batches([0, 1]))
+    meshes = [RankPosition(sp_rank=rank, sp_size=sp_size) for rank in range(sp_size)]
+    parts = [list(loader_of(sequences, m, micro, 2).micro_batches([0, 1])) for m in meshes]
+    for row, slices in zip(rows, zip(*parts, strict=True), strict=True):
         for name in ("input_ids", "labels", "position_ids"):
             assert (
                 np.concatenate([getattr(s, name) for s in slices]).tolist()
@@ -155,30 +168,31 @@ def test_a_line_that_does_not_divide_ends_in_padding_of_its_own(
     sequences: PackedSequences, micro: int, sp_size: int, more: int
 ) -> None:
     """The last slices may be of padding alone."""
-    words = {"seed": 0, "micro": micro, "accumulated": 1}
-    whole = next(BatchLoader(sequences, **words).micro_batches([0]))
-    feeds = [BatchLoader(sequences, **words, sp_rank=r, sp_size=sp_size) for r in range(sp_size)]
-    slices = [next(feed.micro_batches([0])) for feed in feeds]
+    full_row = next(loader_of(sequences, RankPosition(), micro, 1).micro_batches([0]))
+    meshes = [RankPosition(sp_rank=rank, sp_size=sp_size) for rank in range(sp_size)]
+    loaders = [loader_of(sequences, mesh, micro, 1) for mesh in meshes]
+    slices = [next(loader.micro_batches([0])) for loader in loaders]
     padding = {"input_ids": [0] * more, "labels": [-100] * more, "position_ids": list(range(more))}
     for name, added in padding.items():
         assert (
             np.concatenate([getattr(s, name) for s in slices]).tolist()
-            == getattr(whole, name).tolist() + added
+            == getattr(full_row, name).tolist() + added
         )
     assert {len(s.input_ids) for s in slices} == {(12 * micro + more) // sp_size}
-    borders = [*whole.cu_seqlens.tolist(), 12 * micro + more]
+    borders = [*full_row.cu_seqlens.tolist(), 12 * micro + more]
     assert all(s.cu_seqlens.tolist() == borders for s in slices)
-    assert {len(feed.sources_of(feed.mine(0)[0])) for feed in feeds} == {
-        (12 * micro + more) // sp_size
-    }
+    sources = [loader.token_sources(loader.local_micro_batches(0)[0]) for loader in loaders]
+    assert {len(indices) for indices in sources} == {(12 * micro + more) // sp_size}
 
 
-def test_a_feed_that_starts_later_goes_on_as_the_whole_one(sequences: PackedSequences) -> None:
+def test_a_loader_that_starts_later_goes_on_as_one_from_the_first_step(
+    sequences: PackedSequences,
+) -> None:
     """Resume needs the number of the step and nothing else."""
-    feed = BatchLoader(sequences, seed=2, micro=1, accumulated=5)
-    whole, later = feed.micro_batches(range(8)), feed.micro_batches(range(3, 8))
-    assert [r.input_ids.tolist() for r in islice(whole, 15, None)] == [
-        r.input_ids.tolist() for r in later
+    loader = loader_of(sequences, RankPosition(), 1, 5)
+    rows, later_rows = loader.micro_batches(range(8)), loader.micro_batches(range(3, 8))
+    assert [row.input_ids.tolist() for row in islice(rows, 15, None)] == [
+        row.input_ids.tolist() for row in later_rows
     ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import packed, planned, stored, written
+from plans import RankPosition, packed, planned, stored, written
 
 from ropewalk.data.loading.collate import Row
 from ropewalk.data.loading.loader import BatchLoader
@@ -41,11 +41,12 @@ def test_sequence_reads_its_pieces_from_the_right_stores(sequences: PackedSequen
 @pytest.mark.parametrize("sp_size", [1, 2])
 def test_each_token_s_source_is_read_off_the_plan(sequences: PackedSequences, sp_size: int) -> None:
     """Documents 3 to 5, tokens from 3,000 on, lie in the second store."""
-    assert [found.tolist() for found in sequences.sources(0)] == [[6, 4], [1, 0]]
+    assert [found.tolist() for found in sequences.piece_sources(0)] == [[6, 4], [1, 0]]
     for rank in range(sp_size):
-        feed = BatchLoader(sequences, seed=0, micro=2, accumulated=2, sp_rank=rank, sp_size=sp_size)
-        for turns, row in zip(feed.mine(3), feed.micro_batches([3]), strict=True):
-            assert feed.sources_of(turns).tolist() == (row.input_ids >= 3000).tolist()
+        mesh = RankPosition(sp_rank=rank, sp_size=sp_size)
+        loader = BatchLoader(sequences, mesh, seed=0, micro_batch_size=2, batch_ramp=[(0, 2)])
+        for refs, row in zip(loader.local_micro_batches(3), loader.micro_batches([3]), strict=True):
+            assert loader.token_sources(refs).tolist() == (row.input_ids >= 3000).tolist()
 
 
 def test_marks_stand_around_a_document_and_not_around_a_piece(tmp_path: Path) -> None:
@@ -59,8 +60,8 @@ def test_marks_stand_around_a_document_and_not_around_a_piece(tmp_path: Path) ->
     assert found[0].cu_seqlens.tolist() == [0, 5, 9, 10]
     assert found[1].input_ids.tolist() == [13, 14, 15, 60002, 60001, 30, 31, 60002, 0, 0]
     assert found[1].labels.tolist() == [14, 15, 60002, -100, 30, 31, 60002, -100, -100, -100]
-    assert [found.labels(n) for n in (0, 1)] == [7, 6]
-    assert [found.tokens(n) for n in (0, 1)] == [9, 8]
+    assert [found.num_labels(n) for n in (0, 1)] == [7, 6]
+    assert [found.num_tokens(n) for n in (0, 1)] == [9, 8]
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -68,8 +69,8 @@ def test_counts_off_the_plan_are_what_the_row_holds(
     sequences: PackedSequences, number: int
 ) -> None:
     row = sequences[number]
-    assert sequences.labels(number) == int((row.labels != -100).sum())
-    assert sequences.work(number) == sum(n * n for n in np.diff(row.cu_seqlens).tolist())
+    assert sequences.num_labels(number) == int((row.labels != -100).sum())
+    assert sequences.attention_work(number) == sum(n * n for n in np.diff(row.cu_seqlens).tolist())
 
 
 def test_a_slice_ends_with_the_first_token_of_the_next_and_has_the_borders_of_all(

@@ -107,7 +107,7 @@ def spoiled(
 
     config, count = settings(*words), len(data.sequences())
     assert count >= 10  # so that five steps of two read none twice
-    first = global_batch(3, seed=config.seed, count=count, batch=2)[0].number
+    first = global_batch(3 * 2, 2, seed=config.seed, count=count)[0].number
     folder.mkdir()
     more = {"bad": first if bad is None else bad, "times": times}
     work = Work(folder, config, data, trouble=checkpoint_work.spoil, more=more)
@@ -161,7 +161,7 @@ def test_the_last_validation_comes_though_the_last_batch_is_left_out(
     from ropewalk.data.dataset import global_batch
 
     config = settings("train.faults.on_nan=skip")
-    last = global_batch(4, seed=config.seed, count=len(data.sequences()), batch=2)[0].number
+    last = global_batch(4 * 2, 2, seed=config.seed, count=len(data.sequences()))[0].number
     more = {"bad": last, "times": math.nan, "validation": checkpoint_work.LongValidation(1)}
     work = Work(tmp_path, config, data, trouble=checkpoint_work.spoil, more=more)
     (line,) = ranks.run(2, checkpoint_work.trained, work)[0]["events"]

@@ -52,7 +52,7 @@ def found() -> list[list[dict[str, Any]]]:
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_each_step_s_loss_and_gradient_are_those_of_one_process(found: Any, stage: int) -> None:
     places = np.cumsum([0, *SIZES])
-    order = [global_batch(place, seed=0, count=8, batch=1)[0].number for place in range(places[-1])]
+    order = [ref.number for ref in global_batch(0, places[-1], seed=0, count=8)]
     for step, line in enumerate(found[stage]):
         numbers = order[places[step] : places[step + 1]]
         loss, gradients = alone(numbers)
