@@ -167,7 +167,7 @@ def test_perplexity_equals_a_plain_transformers_loop(run, work):
 
     from ropewalk.data.dataset import DataArtifacts, heldout_windows
 
-    windows = heldout_windows(DataArtifacts.of(run, work / "cache").store("stdlib"), 512, 4, 2)
+    windows = heldout_windows([DataArtifacts.of(run, work / "cache").store("stdlib")], 512, 4, 2)
     model = AutoModelForCausalLM.from_pretrained(run / "train" / "model", dtype=torch.float32)
     total, count = {256: 0.0, 512: 0.0}, {256: 0, 512: 0}
     for window in windows:

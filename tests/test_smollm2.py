@@ -70,7 +70,7 @@ def test_perplexity_of_base_and_extended_equals_a_plain_transformers_loop(run, w
 
     from ropewalk.data.dataset import DataArtifacts, heldout_windows
 
-    windows = heldout_windows(DataArtifacts.of(run, work / "cache").store("stdlib"), LENGTH, 2, 2)
+    windows = heldout_windows([DataArtifacts.of(run, work / "cache").store("stdlib")], LENGTH, 2, 2)
     assert len(windows) == 2
     (base,) = (work / "cache" / "models").glob("*/config.json")
     found = json.loads((run / "eval" / "results.json").read_text())["models"]

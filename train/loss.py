@@ -8,7 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-IGNORE = -100
+from ropewalk.data.dataset import IGNORE
+
 # fp32 logits of one chunk. On a CPU small ones stay in its cache and in memory that is there already: a fifth faster, measured. On a
 # GPU each chunk reads the head anew, which few tokens would not pay for.
 CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 512 << 20}

@@ -166,7 +166,7 @@ class DataArtifacts:
     def store(self, name: str) -> Store:
         return token_store.load(self.stores[name], self.heldout)
 
-    def texts(self, config: DataConfig) -> list[Store]:
+    def text_stores(self, config: DataConfig) -> list[Store]:
         """The stores of real text, each once: two sources may read one folder at two lengths of piece."""
         folders = [
             self.stores[name]

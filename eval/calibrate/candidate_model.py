@@ -80,11 +80,12 @@ def findings(config: Config, plan: RopePlan) -> list[str]:
 
 def split(config: Config, data: DataArtifacts, plan: RopePlan) -> tuple[list[Window], list[Window]]:
     """Held-out stretches to choose on and to report on, of different documents. Raises: DataError with fewer than two."""
-    length, found = plan.max_position_embeddings, []
-    for store in data.texts(config.data):
-        found += heldout_windows(store, length, 1 << 30, config.eval.windows_per_document)
+    length = plan.max_position_embeddings
+    windows = heldout_windows(
+        data.text_stores(config.data), length, None, config.eval.windows_per_document
+    )
     names = sorted(
-        {w.document for w in found}, key=lambda document: fingerprint([config.seed, document])
+        {w.document for w in windows}, key=lambda document: fingerprint([config.seed, document])
     )
     if len(names) < 2:
         raise DataError(
@@ -93,8 +94,8 @@ def split(config: Config, data: DataArtifacts, plan: RopePlan) -> tuple[list[Win
         )
     chosen = set(names[: len(names) // 2])
     first, second = (
-        [w for w in found if w.document in chosen],
-        [w for w in found if w.document not in chosen],
+        [w for w in windows if w.document in chosen],
+        [w for w in windows if w.document not in chosen],
     )
     return first[: config.calibrate.windows], second[: config.calibrate.report_windows]
 

@@ -123,12 +123,8 @@ def build_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> suite.Ev
     """Windows and questions, the same for every model."""
     window = plan.base_window
     length = config.eval.length or plan.max_position_embeddings
-    texts = data.texts(config.data)
-    windows: list[Window] = []
-    for store in texts:
-        windows += heldout_windows(
-            store, length, config.eval.windows - len(windows), config.eval.windows_per_document
-        )
+    stores = data.text_stores(config.data)
+    windows = heldout_windows(stores, length, config.eval.windows, config.eval.windows_per_document)
     if not windows:
         raise DataError(
             f"eval.length is {length}; no held-out document has so many tokens; raise data.heldout (now {config.data.heldout}), "
@@ -139,7 +135,7 @@ def build_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> suite.Ev
     asked = suite.questions(
         config.eval,
         encode,
-        np.concatenate([heldout_text(store) for store in texts]),
+        heldout_text(stores),
         lengths,
         config.seed,
     )

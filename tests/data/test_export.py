@@ -12,7 +12,7 @@ from plans import packed, written
 from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.errors import ConfigError
 from ropewalk.data import export
-from ropewalk.data.dataset import as_dataset
+from ropewalk.data.export import as_dataset
 from ropewalk.data.loading.packed import DataArtifacts
 
 LENGTHS = [40, 3, 17, 64, 9, 30, 5, 21, 33, 12]

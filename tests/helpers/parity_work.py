@@ -12,7 +12,8 @@ import torch.distributed as dist
 from models import VOCAB, tiny_model
 
 from ropewalk.conf.schema import Config
-from ropewalk.data.dataset import BatchLoader, DataArtifacts, SequenceRef
+from ropewalk.data.dataset import BatchLoader, DataArtifacts
+from ropewalk.data.loading.loader import SequenceRef
 from ropewalk.train import attention
 from ropewalk.train.attention import ulysses
 from ropewalk.train.loop import step as train_step

@@ -96,17 +96,16 @@ def build_validation(engine: Any, config: Config, data: DataArtifacts, mesh: Mes
     """The run's. Raises: DataError when it is asked for and no held-out document is long enough."""
     asked = config.train.validate
     length = asked.length or config.data.seq_len
-    found: list[Window] = []
-    for store in data.texts(config.data) if asked.every else []:
-        found += heldout_windows(
-            store, length, asked.windows - len(found), asked.windows_per_document
-        )
-    if asked.every and not found:
+    windows: list[Window] = []
+    if asked.every:
+        stores = data.text_stores(config.data)
+        windows = heldout_windows(stores, length, asked.windows, asked.windows_per_document)
+    if asked.every and not windows:
         raise DataError(
             f"train.validate.length is {length}; no held-out document has so many tokens; raise data.heldout (now {config.data.heldout}), "
             "lower train.validate.length or set train.validate.every=0"
         )
-    return Validation(engine, [window.ids for window in found], config, mesh)
+    return Validation(engine, [window.ids for window in windows], config, mesh)
 
 
 def summary(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:

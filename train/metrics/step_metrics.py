@@ -83,7 +83,9 @@ class StepMetrics:
         Calls of the returned timer divide the step's time into phases.
         """
         self.timer = StepTimer()
-        micro_batches = iter(self.loader.local_micro_batches(step)) if self.loader is not None else iter(())
+        micro_batches = (
+            iter(self.loader.local_micro_batches(step)) if self.loader is not None else iter(())
+        )
         self.sums = StepSums(step, len(self.source_names), micro_batches)
         return self.timer
 

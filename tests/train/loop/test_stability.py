@@ -103,7 +103,7 @@ def spoiled(
     folder: Path, data: Any, times: float, *words: str, bad: int | None = None
 ) -> list[dict[str, Any]]:
     """Two ranks; the first sequence that step 4 reads is bad."""
-    from ropewalk.data.dataset import global_batch
+    from ropewalk.data.loading.loader import global_batch
 
     config, count = settings(*words), len(data.sequences())
     assert count >= 10  # so that five steps of two read none twice
@@ -158,7 +158,7 @@ def test_a_leap_is_skipped(tmp_path: Path, data: Any) -> None:
 def test_the_last_validation_comes_though_the_last_batch_is_left_out(
     tmp_path: Path, data: Any
 ) -> None:
-    from ropewalk.data.dataset import global_batch
+    from ropewalk.data.loading.loader import global_batch
 
     config = settings("train.faults.on_nan=skip")
     last = global_batch(4 * 2, 2, seed=config.seed, count=len(data.sequences()))[0].number

@@ -72,7 +72,7 @@ def test_settings_that_mean_nothing_are_refused(word: str, said: str) -> None:
 class NoText:
     """Data whose sources have no held-out document."""
 
-    def texts(self, _: object) -> list[object]:
+    def text_stores(self, _: object) -> list[object]:
         return []
 
 

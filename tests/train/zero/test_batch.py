@@ -12,7 +12,7 @@ from feeds import Rows
 from models import tiny_model
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.data.dataset import global_batch
+from ropewalk.data.loading.loader import global_batch
 from ropewalk.launch.config.compose import compose
 from ropewalk.train.zero.batch import batch_ramp
 
