@@ -42,7 +42,7 @@ class Inputs:
 
 def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     """Run the stage, or skip what is done. Raises: ConfigError, DataError, ProofError."""
-    clean.require(config.data)
+    clean.require_packages(config.data)
     cache, held = Path(config.cache_dir).expanduser(), config.data.heldout
     tokenizer, texts = _texts(config, inputs)
     marks = _marks(config, tokenizer)
@@ -65,7 +65,7 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
         n: None if budget[n] else 0 for n in made
     }  # all that was made: the documents stay whole
     folder = make(config, stores, offers, budget, marks, cache)
-    ledger = findings.with_findings(cleaned.enter(_ledger(config, stores, offers, folder)))
+    ledger = findings.with_findings(cleaned.add_to_ledger(_ledger(config, stores, offers, folder)))
     return _finish(config, output, tokenizer, stores, folder, ledger)
 
 

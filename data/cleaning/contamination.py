@@ -1,4 +1,4 @@
-"""How much of the held-out documents stands in training documents, and the other way round, by n-grams of tokens. Pure."""
+"""How much of held-out and training documents is shared, by n-grams of tokens. Pure."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -6,111 +6,119 @@ from typing import Any
 import numpy as np
 
 from ropewalk.conf.errors import DataError
-from ropewalk.data.cleaning.documents import Texts
+from ropewalk.data.cleaning.corpus import Corpus
 from ropewalk.data.cleaning.ngrams import CHUNK, batches
 
-SPARSE = 16  # places of the table for each n-gram: that many of the strangers are turned away at the door
-MOST_PLACES = 28  # bits: 256 MiB
+SLOTS_PER_NGRAM = 16  # of the table: so many of the unknown n-grams need no binary search
+MAX_TABLE_BITS = 28  # 256 MiB
 WORST = 5  # documents that the ledger names on each side, whatever their share
 
 
-class Grams:
-    """A set of 64-bit hashes, sorted, behind a table of their first bits: nearly every question ends at the table."""
+class NgramSet:
+    """A sorted set of 64-bit hashes; a table of their first bits settles most queries."""
 
-    def __init__(self, found: Iterable[np.ndarray]) -> None:
-        ordered = np.sort(
-            np.concatenate([np.empty(0, np.uint64), *found])
-        )  # np.unique takes twenty times as long
+    def __init__(self, hashes: Iterable[np.ndarray]) -> None:
+        ordered = np.sort(np.concatenate([np.empty(0, np.uint64), *hashes]))
+        # np.unique takes twenty times as long
         self.hashes = ordered[np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]]
-        bits = min(max((SPARSE * len(self.hashes)).bit_length(), 8), MOST_PLACES)
+        bits = (SLOTS_PER_NGRAM * len(self.hashes)).bit_length()
+        bits = min(max(bits, 8), MAX_TABLE_BITS)
         self.shift = np.uint64(64 - bits)
         self.table = np.zeros(1 << bits, dtype=bool)
         self.table[(self.hashes >> self.shift).astype(np.int64)] = True
 
-    def find(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which of `asked` (k,) are in the set, and where: two arrays of indices, into `asked` and into `hashes`."""
-        likely = np.flatnonzero(self.table[(asked >> self.shift).astype(np.int64)])
-        places = np.searchsorted(self.hashes, asked[likely])
-        same = self.hashes[np.minimum(places, len(self.hashes) - 1)] == asked[likely]
-        return likely[same], places[same]
+    def find(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Indices into `queries` (k,) of those in the set, and their indices into `hashes`."""
+        likely = np.flatnonzero(self.table[(queries >> self.shift).astype(np.int64)])
+        indices = np.searchsorted(self.hashes, queries[likely])
+        same = self.hashes[np.minimum(indices, len(self.hashes) - 1)] == queries[likely]
+        return likely[same], indices[same]
 
 
-def hits(
-    texts: Texts,
+def shared_ngrams(
+    corpus: Corpus,
     training: np.ndarray,
     n: int,
+    on_progress: Callable[[int], Any],
     chunk: int = CHUNK,
-    tell: Callable[[int], Any] = lambda _: None,
 ) -> np.ndarray:
-    """(documents,) int64: of each held-out document the n-grams that stand in `training` (documents,) bool, and of each of
-    those the n-grams that stand in held-out text; 0 for all others. `tell(tokens)` shows progress."""
-    found = np.zeros(len(texts.length), dtype=np.int64)
-    held = np.flatnonzero(texts.held).tolist()
-    grams = Grams(hashed for _, hashed in batches(texts, held, n, chunk))
-    seen = np.zeros(len(grams.hashes), dtype=bool)
-    for owners, hashed in batches(texts, np.flatnonzero(training).tolist(), n, chunk):
-        at, places = grams.find(hashed)
-        seen[places] = True
-        _count(found, owners[at])
-        tell(len(hashed))
-    if seen.any():
-        for owners, hashed in batches(texts, held, n, chunk):
-            _count(found, owners[seen[np.searchsorted(grams.hashes, hashed)]])
-    return found
+    """(documents,) int64: n-grams of each held-out document that occur in training text.
+
+    And those of each `training` document (documents,) bool that occur in held-out text; 0 for any
+    other document. `on_progress` receives the tokens of each batch.
+    """
+    counts = np.zeros(len(corpus.length), dtype=np.int64)
+    heldout = np.flatnonzero(corpus.heldout_once).tolist()
+    ngrams = NgramSet(hashed for _, hashed in batches(corpus, heldout, n, chunk))
+    in_training = np.zeros(len(ngrams.hashes), dtype=bool)
+    for documents, hashed in batches(corpus, np.flatnonzero(training).tolist(), n, chunk):
+        matches, indices = ngrams.find(hashed)
+        in_training[indices] = True
+        _add_counts(counts, documents[matches])
+        on_progress(len(hashed))
+    if in_training.any():
+        for documents, hashed in batches(corpus, heldout, n, chunk):
+            _add_counts(counts, documents[in_training[np.searchsorted(ngrams.hashes, hashed)]])
+    return counts
 
 
-def _count(found: np.ndarray, owners: np.ndarray) -> None:
-    documents, counts = np.unique(owners, return_counts=True)
-    found[documents] += counts
+def _add_counts(counts: np.ndarray, documents: np.ndarray) -> None:
+    numbers, occurrences = np.unique(documents, return_counts=True)
+    counts[numbers] += occurrences
 
 
-def shares(texts: Texts, found: np.ndarray, n: int) -> np.ndarray:
-    """(documents,) float64: `found` hits over a document's n-grams; 0 for one that is shorter than `n`."""
-    return np.asarray(found / np.maximum(texts.length - n + 1, 1), dtype=np.float64)
+def shared_fraction(corpus: Corpus, counts: np.ndarray, n: int) -> np.ndarray:
+    """(documents,) float64: shared n-grams over all of a document; 0 if it is shorter than `n`."""
+    return np.asarray(counts / np.maximum(corpus.length - n + 1, 1), dtype=np.float64)
 
 
-def account(
-    texts: Texts, training: np.ndarray, share: np.ndarray, n: int, most: float
+def ledger_section(
+    corpus: Corpus, training: np.ndarray, fraction: np.ndarray, n: int, limit: float
 ) -> dict[str, Any]:
-    """The ledger's words: how much is shared, the worst documents of both sides, and every dirty held-out one."""
-    held, over = texts.held, share > most
+    """The ledger's counts, the worst documents of both sides, and all dirty held-out ones."""
+    heldout, over_limit, shared = corpus.heldout_once, fraction > limit, fraction > 0
     return {
         "ngram": n,
-        "share": most,
+        "share": limit,
         "training": {
             "documents": int(training.sum()),
-            "contaminated": int((training & over).sum()),
-            "contaminated_tokens": int(texts.length[training & over].sum()),
-            "worst": _named(texts, share, training & (share > 0))[:WORST],
+            "contaminated": int((training & over_limit).sum()),
+            "contaminated_tokens": int(corpus.length[training & over_limit].sum()),
+            "worst": _by_fraction(corpus, fraction, training & shared)[:WORST],
         },
         "heldout": {
-            "documents": int(held.sum()),
-            "too_short": int((held & (texts.length < n)).sum()),
-            "touched": int((held & (share > 0)).sum()),
-            "worst": _named(texts, share, held & (share > 0))[:WORST],
-            "dirty": _named(texts, share, held & over),
+            "documents": int(heldout.sum()),
+            "too_short": int((heldout & (corpus.length < n)).sum()),
+            "touched": int((heldout & shared).sum()),
+            "worst": _by_fraction(corpus, fraction, heldout & shared)[:WORST],
+            "dirty": _by_fraction(corpus, fraction, heldout & over_limit),
         },
     }
 
 
-def _named(texts: Texts, share: np.ndarray, which: np.ndarray) -> list[dict[str, Any]]:
-    """Documents by name, the highest share first."""
-    numbers = np.flatnonzero(which)
-    found = []
-    for number in numbers[np.argsort(-share[numbers], kind="stable")].tolist():
-        source, index = texts.locate(number)
-        name = texts.stores[source].ids[index]
-        found.append({"source": source, "document": name, "share": round(float(share[number]), 4)})
-    return found
+def _by_fraction(
+    corpus: Corpus, fraction: np.ndarray, selected: np.ndarray
+) -> list[dict[str, Any]]:
+    """The `selected` documents (documents,) bool by name, highest fraction first."""
+    numbers = np.flatnonzero(selected)
+    rows = []
+    for number in numbers[np.argsort(-fraction[numbers], kind="stable")].tolist():
+        source, index = corpus.locate(number)
+        name = corpus.stores[source].ids[index]
+        share = round(float(fraction[number]), 4)
+        rows.append({"source": source, "document": name, "share": share})
+    return rows
 
 
-def refuse(texts: Texts, share: np.ndarray, n: int, most: float) -> None:
-    """Raises: DataError when a document of either side has more than `most` of its n-grams on the other."""
-    found = _named(texts, share, share > most)
-    if found:
-        worst = found[0]
+def refuse_contaminated(corpus: Corpus, fraction: np.ndarray, n: int, limit: float) -> None:
+    """Raises: DataError when a document shares more than `limit` of its n-grams."""
+    contaminated = _by_fraction(corpus, fraction, fraction > limit)
+    if contaminated:
+        worst = contaminated[0]
         raise DataError(
-            f"data.contamination.action is error; training and held-out documents may share {most:.0%} of their stretches of "
-            f"{n} tokens, and {worst['document']} of source {worst['source']} has {worst['share']:.0%} on the other side "
-            f"({len(found)} documents have too much); take the copies out, or set report or remove"
+            "data.contamination.action is error; training and held-out documents may share "
+            f"{limit:.0%} of their stretches of {n} tokens, and {worst['document']} of source "
+            f"{worst['source']} has {worst['share']:.0%} on the other side "
+            f"({len(contaminated)} documents have too much); "
+            "take the copies out, or set report or remove"
         )

@@ -1,4 +1,4 @@
-"""Which documents repeat an earlier one, exactly or nearly. Pure; the index of near ones is datasketch's."""
+"""Documents that repeat an earlier one, exactly or nearly. Pure; datasketch indexes near ones."""
 
 import hashlib
 from collections.abc import Iterator
@@ -6,94 +6,100 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.data.cleaning.documents import Texts
+from ropewalk.data.cleaning.corpus import Corpus
 from ropewalk.data.tokens.store import Store
 
 EXACT, NEAR = 1, 2
-FOUND = 0.95  # chance that the index finds two documents which are just alike enough
+RECALL = 0.95  # probability that the index proposes a pair exactly at the threshold
 
 
-def kinds(
-    texts: Texts, among: np.ndarray, signatures: np.ndarray | None, threshold: float
+def find_duplicates(
+    corpus: Corpus, eligible: np.ndarray, signatures: np.ndarray | None, threshold: float
 ) -> np.ndarray:
-    """(documents,) uint8: EXACT or NEAR for those of `among` (documents,) bool that repeat an earlier one, else 0.
+    """(documents,) uint8: EXACT or NEAR for `eligible` documents that repeat an earlier one.
 
-    Without signatures (documents, permutations) only exact ones are looked for; with them, near ones among the rest.
+    `eligible` is (documents,) bool; 0 marks every other document. Near duplicates are found among
+    those left by the exact search, from signatures (documents, permutations); None: exact only.
     """
-    same = exact(texts, among)
-    found = np.where(same, EXACT, 0).astype(np.uint8)
+    is_exact = exact_duplicates(corpus, eligible)
+    kinds = np.where(is_exact, EXACT, 0).astype(np.uint8)
     if signatures is not None:
-        found[near(signatures, among & ~same, threshold)] = NEAR
-    return found
+        kinds[near_duplicates(signatures, eligible & ~is_exact, threshold)] = NEAR
+    return kinds
 
 
-def account(texts: Texts, found: np.ndarray, near_looked_for: bool) -> dict[str, dict[str, Any]]:
-    """Kinds -> the ledger's words, a source a row; None: not looked for."""
+def ledger_rows(
+    corpus: Corpus, kinds: np.ndarray, near_searched: bool
+) -> dict[str, dict[str, Any]]:
+    """Source -> counts for the ledger of the `kinds` from `find_duplicates`; None: not searched."""
     rows: dict[str, dict[str, Any]] = {}
-    for name, mine in texts.split(found).items():
-        counts = {
-            kind: (mine == kind, texts.stores[name].length[mine == kind]) for kind in (EXACT, NEAR)
-        }
+    for name, source_kinds in corpus.by_source(kinds).items():
+        length = corpus.stores[name].length
+        exact, near = source_kinds == EXACT, source_kinds == NEAR
         rows[name] = {
-            "exact_documents": int(counts[EXACT][0].sum()),
-            "exact_tokens": int(counts[EXACT][1].sum()),
-            "near_documents": int(counts[NEAR][0].sum()) if near_looked_for else None,
-            "near_tokens": int(counts[NEAR][1].sum()) if near_looked_for else None,
+            "exact_documents": int(exact.sum()),
+            "exact_tokens": int(length[exact].sum()),
+            "near_documents": int(near.sum()) if near_searched else None,
+            "near_tokens": int(length[near].sum()) if near_searched else None,
         }
     return rows
 
 
-def keys(store: Store) -> np.ndarray:
-    """(documents,) uint64: equal for documents of the same tokens, and for hardly any others."""
-    texts = (store.document(i) for i in range(len(store.length)))
-    digests = b"".join(hashlib.blake2b(t.tobytes(), digest_size=8).digest() for t in texts)
-    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+def content_hashes(store: Store) -> np.ndarray:
+    """(documents,) uint64: equal for documents of equal tokens."""
+    documents = (store.document(index) for index in range(len(store.length)))
+    digests = (hashlib.blake2b(ids.tobytes(), digest_size=8).digest() for ids in documents)
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
-def exact(texts: Texts, among: np.ndarray) -> np.ndarray:
-    """(documents,) bool: those of `among` (documents,) bool whose tokens are the same as an earlier one's in `among`.
+def exact_duplicates(corpus: Corpus, eligible: np.ndarray) -> np.ndarray:
+    """(documents,) bool: `eligible` documents whose tokens equal those of an earlier eligible one.
 
-    Equal keys are only where to look: the tokens are compared.
+    Equal hashes only propose pairs: the tokens are compared.
     """
-    found = np.zeros(len(texts.length), dtype=bool)
-    numbers = np.flatnonzero(among)
-    key = np.concatenate([keys(s) for s in texts.stores.values()])[numbers]
-    order = np.argsort(key, kind="stable")
-    borders = np.flatnonzero(np.diff(key[order])) + 1
+    result = np.zeros(len(corpus.length), dtype=bool)
+    numbers = np.flatnonzero(eligible)
+    hashed = np.concatenate([content_hashes(s) for s in corpus.stores.values()])[numbers]
+    order = np.argsort(hashed, kind="stable")
+    borders = np.flatnonzero(np.diff(hashed[order])) + 1
     for group in np.split(numbers[order], borders):
         if len(group) > 1:
-            found[_repeats(texts, group.tolist())] = True
-    return found
+            result[_repeats(corpus, group.tolist())] = True
+    return result
 
 
-def _repeats(texts: Texts, group: list[int]) -> list[int]:
-    """Documents of equal keys -> those that repeat an earlier one."""
+def _repeats(corpus: Corpus, group: list[int]) -> list[int]:
+    """The documents of a group with equal hashes that repeat an earlier one."""
     firsts: list[int] = []
     repeats: list[int] = []
     for number in group:
-        same = any(np.array_equal(texts.document(number), texts.document(f)) for f in firsts)
-        (repeats if same else firsts).append(number)
+        ids = corpus.document(number)
+        if any(np.array_equal(ids, corpus.document(first)) for first in firsts):
+            repeats.append(number)
+        else:
+            firsts.append(number)
     return repeats
 
 
-def near(signatures: np.ndarray, among: np.ndarray, threshold: float) -> np.ndarray:
-    """(documents,) bool: those of `among` in a cluster with an earlier one.
+def near_duplicates(signatures: np.ndarray, eligible: np.ndarray, threshold: float) -> np.ndarray:
+    """(documents,) bool: `eligible` documents in a cluster with an earlier one.
 
-    Two documents are linked when the index proposes them and the share of equal numbers in their signatures
-    (documents, permutations), an unbiased estimate of the Jaccard similarity, is at least `threshold`. Links make clusters.
+    The index proposes pairs. A pair is linked when the share of equal numbers in their signatures
+    (documents, permutations), an unbiased estimate of the Jaccard similarity, is at least
+    `threshold`. Linked documents form clusters.
     """
     root = np.arange(len(signatures))
-    for number, earlier in _proposed(signatures, np.flatnonzero(among).tolist(), threshold):
-        alike = (signatures[earlier] == signatures[number]).mean(axis=1) >= threshold
-        for other in earlier[alike].tolist():
+    for number, earlier in _proposals(signatures, np.flatnonzero(eligible).tolist(), threshold):
+        similar = (signatures[earlier] == signatures[number]).mean(axis=1) >= threshold
+        for other in earlier[similar].tolist():
             _join(root, number, other)
-    return np.array([_root(root, i) != i for i in range(len(root))], dtype=bool)
+    return np.array([_root(root, number) != number for number in range(len(root))], dtype=bool)
 
 
-def _proposed(
+def _proposals(
     signatures: np.ndarray, numbers: list[int], threshold: float
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Each document with the earlier ones that share a band of their signatures with it."""
+    """Each document with the earlier ones that share a band of its signature."""
     from datasketch import LeanMinHash, MinHashLSH
 
     permutations = signatures.shape[1]
@@ -106,26 +112,29 @@ def _proposed(
 
 
 def bands(threshold: float, permutations: int) -> tuple[int, int]:
-    """Number and length of bands: the longest with which two documents of similarity `threshold` share one by a chance of FOUND.
+    """Number and length of the index's bands: the longest that reach RECALL at the threshold.
 
-    datasketch's own choice weighs misses against false proposals; ours are checked, so that only misses count.
+    datasketch's own choice weighs misses against false proposals; ours are checked, so only misses
+    count.
     """
 
-    def chance(length: int) -> float:
+    def recall(length: int) -> float:
         return 1 - (1 - threshold**length) ** (permutations // length)
 
-    length = max((r for r in range(1, permutations // 2 + 1) if chance(r) >= FOUND), default=1)
+    lengths = range(1, permutations // 2 + 1)
+    length = max((length for length in lengths if recall(length) >= RECALL), default=1)
     return permutations // length, length
 
 
 def _root(root: np.ndarray, number: int) -> int:
+    """The first document of a cluster (union-find with path halving)."""
     while root[number] != number:
         root[number] = root[root[number]]
         number = int(root[number])
     return number
 
 
-def _join(root: np.ndarray, one: int, other: int) -> None:
-    """Two clusters become one, under the earlier of their first documents."""
-    low, high = sorted((_root(root, one), _root(root, other)))
+def _join(root: np.ndarray, number: int, other: int) -> None:
+    """Join two clusters under the earlier of their first documents."""
+    low, high = sorted((_root(root, number), _root(root, other)))
     root[high] = low

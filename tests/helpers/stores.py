@@ -1,4 +1,4 @@
-"""Stores for tests: of texts in memory, shard by shard, and of a folder of files as the stage makes them."""
+"""Stores for tests: of tokens, of texts by shards, and of a folder of files as the stage does."""
 
 import hashlib
 import re
@@ -51,6 +51,26 @@ def finished(folder: Path, metadata: dict[str, Any], heldout: float = 0.0) -> st
     manifest.facts = metadata
     publish(folder.with_suffix(".tmp"), folder, manifest)
     return store.load(folder, heldout)
+
+
+def in_memory(
+    documents: Sequence[Sequence[int]],
+    heldout: Sequence[bool] | None = None,
+    fingerprint: str = "",
+) -> store.Store:
+    """A store of lists of tokens, which are named 0.txt, 1.txt, ..."""
+    lengths = np.array([len(ids) for ids in documents], dtype=np.int64)
+    numbers = np.arange(len(documents))
+    return store.Store(
+        tokens=np.array([token for ids in documents for token in ids], dtype=np.uint16),
+        offset=np.cumsum(lengths) - lengths,
+        length=lengths,
+        heldout=np.array([False] * len(documents) if heldout is None else heldout, dtype=bool),
+        key=numbers.astype(np.uint64),
+        ids=[f"{number}.txt" for number in numbers],
+        metadata={},
+        fingerprint=fingerprint,
+    )
 
 
 def texts(folder: Path, lengths: Sequence[int]) -> Path:

@@ -1,4 +1,4 @@
-"""What cleaning keeps from the mixture and from the fillers, on stores made of known texts."""
+"""The documents that cleaning keeps from the mixture and the fillers, on stores of known tokens."""
 
 import random
 import sys
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stores import in_memory
 
 from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.cleaning import ContaminationConfig, DuplicatesConfig
@@ -20,30 +21,21 @@ from ropewalk.data.mixing import overlong
 from ropewalk.data.tokens.boundaries import BoundaryTokens
 from ropewalk.data.tokens.store import Store
 
-Text = list[int]
+Ids = list[int]
 
 
-def words(length: int, seed: int) -> Text:
+def tokens(length: int, seed: int) -> Ids:
     rng = random.Random(seed)
     return [rng.randrange(5000) for _ in range(length)]
 
 
-def edited(text: Text) -> Text:
-    return [*text[:100], *words(10, 99), *text[110:]]
+def edited(ids: Ids) -> Ids:
+    return [*ids[:100], *tokens(10, 99), *ids[110:]]
 
 
-def store_of(texts: list[Text], heldout: set[int] = frozenset()) -> Store:  # type: ignore[assignment]
-    lengths = np.array([len(t) for t in texts], dtype=np.int64)
-    offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-    tokens, count = (
-        np.array([token for text in texts for token in text], dtype=np.uint16),
-        len(texts),
-    )
-    ids, key = [f"{i}.txt" for i in range(count)], np.arange(count, dtype=np.uint64)
-    held = np.isin(np.arange(count), list(heldout))
-    return Store(
-        tokens, offsets, lengths, held, key, ids, {}, manifest.fingerprint([texts, sorted(heldout)])
-    )
+def store_of(documents: list[Ids], heldout: frozenset[int] = frozenset()) -> Store:
+    fingerprint = manifest.fingerprint([documents, sorted(heldout)])
+    return in_memory(documents, [i in heldout for i in range(len(documents))], fingerprint)
 
 
 def cleaned(
@@ -67,44 +59,51 @@ def cleaned(
     return clean.clean(data, stores, offers, cache)
 
 
-def usable(found: Cleaned) -> dict[str, list[int]]:
-    return {name: np.flatnonzero(o.usable).tolist() for name, o in found.offers.items()}
+def usable(result: Cleaned) -> dict[str, list[int]]:
+    return {name: np.flatnonzero(o.usable).tolist() for name, o in result.offers.items()}
 
 
-def removed(found: Cleaned) -> dict[str, dict[str, list[int]]]:
-    return {name: {r: k.tolist() for r, k in o.removed.items()} for name, o in found.offers.items()}
+def removed(result: Cleaned) -> dict[str, dict[str, list[int]]]:
+    return {
+        name: {r: k.tolist() for r, k in o.removed.items()} for name, o in result.offers.items()
+    }
 
 
-A, B, C = words(200, 1), words(200, 2), words(200, 3)
+A, B, C = tokens(200, 1), tokens(200, 2), tokens(200, 3)
 TWINS = {"one": store_of([A, B, A]), "two": store_of([C, edited(B), A])}
 REMOVE = {"exact": "remove", "near": "remove"}
 
 
-def test_duplicates_are_told_and_stay_unless_they_are_to_be_removed(tmp_path: Path) -> None:
-    found = cleaned(tmp_path, TWINS)
-    assert usable(found) == {"one": [0, 1, 2], "two": [0, 1, 2]}
-    assert found.offers["one"].removal is None
-    told = {"exact_documents": 1, "exact_tokens": 200, "near_documents": None, "near_tokens": None}
-    assert found.rows == {"one": {"duplicates": told}, "two": {"duplicates": told}}
+def test_duplicates_are_reported_and_stay_by_default(tmp_path: Path) -> None:
+    result = cleaned(tmp_path, TWINS)
+    assert usable(result) == {"one": [0, 1, 2], "two": [0, 1, 2]}
+    assert result.offers["one"].removal is None
+    counts = {
+        "exact_documents": 1,
+        "exact_tokens": 200,
+        "near_documents": None,
+        "near_tokens": None,
+    }
+    assert result.source_entries == {"one": {"duplicates": counts}, "two": {"duplicates": counts}}
 
 
-def test_removed_duplicates_leave_by_their_reason(tmp_path: Path) -> None:
-    found = cleaned(tmp_path, TWINS, duplicates=REMOVE)
-    assert usable(found) == {"one": [0, 1], "two": [0]}
-    assert removed(found) == {
+def test_removed_duplicates_are_listed_by_reason(tmp_path: Path) -> None:
+    result = cleaned(tmp_path, TWINS, duplicates=REMOVE)
+    assert usable(result) == {"one": [0, 1], "two": [0]}
+    assert removed(result) == {
         "one": {"exact duplicate": [2]},
         "two": {"exact duplicate": [2], "near duplicate": [1]},
     }
-    assert found.rows["two"]["duplicates"]["near_documents"] == 1
-    told = overlong.removed(found.offers["two"], TWINS["two"])
-    assert told == {
+    assert result.source_entries["two"]["duplicates"]["near_documents"] == 1
+    counts = overlong.removed(result.offers["two"], TWINS["two"])
+    assert counts == {
         "exact duplicate": {"documents": 1, "tokens": 200},
         "near duplicate": {"documents": 1, "tokens": 200},
     }
 
 
 def test_the_first_source_keeps_its_copy(tmp_path: Path) -> None:
-    one, two = store_of([A, words(99, 5)]), store_of([words(98, 6), A])
+    one, two = store_of([A, tokens(99, 5)]), store_of([tokens(98, 6), A])
     assert usable(cleaned(tmp_path, {"one": one, "two": two}, duplicates=REMOVE)) == {
         "one": [0, 1],
         "two": [0],
@@ -117,70 +116,69 @@ def test_the_first_source_keeps_its_copy(tmp_path: Path) -> None:
 
 def test_a_copy_that_the_mixture_does_not_take_removes_no_other(tmp_path: Path) -> None:
     """Held out, in a source of weight 0, or dropped because it is too long."""
-    held = {"one": store_of([A, B], {0}), "two": store_of([A])}
-    off = {"contamination": {"action": "off"}, "duplicates": REMOVE}
-    assert usable(cleaned(tmp_path, held, **off)) == {"one": [1], "two": [0]}  # type: ignore[arg-type]
+    stores = {"one": store_of([A, B], frozenset({0})), "two": store_of([A])}
+    off: dict[str, Any] = {"contamination": {"action": "off"}, "duplicates": REMOVE}
+    assert usable(cleaned(tmp_path, stores, **off)) == {"one": [1], "two": [0]}
     weights = {"one": SourceConfig(path="one", weight=0), "two": SourceConfig(path="two", weight=1)}
     twice = {"one": store_of([A]), "two": store_of([A])}
-    assert usable(cleaned(tmp_path, twice, weights, **off)) == {"one": [0], "two": [0]}  # type: ignore[arg-type]
-    long = words(300, 7)
-    assert usable(cleaned(tmp_path, {"one": store_of([long, A, long])}, policy="drop", **off)) == {
-        "one": [1]
-    }  # type: ignore[arg-type]
+    assert usable(cleaned(tmp_path, twice, weights, **off)) == {"one": [0], "two": [0]}
+    long = tokens(300, 7)
+    result = cleaned(tmp_path, {"one": store_of([long, A, long])}, policy="drop", **off)
+    assert usable(result) == {"one": [1]}
 
 
 LEAK = {
-    "one": store_of([A, B, C], {0}),
-    "two": store_of([[*words(100, 8), *A[:150]], words(200, 9), A]),
+    "one": store_of([A, B, C], frozenset({0})),
+    "two": store_of([[*tokens(100, 8), *A[:150]], tokens(200, 9), A]),
 }
 
 
-def test_held_out_text_is_told_and_stays(tmp_path: Path) -> None:
-    found = cleaned(tmp_path, LEAK)
-    assert usable(found) == {"one": [1, 2], "two": [0, 1, 2]}
-    told = found.facts["contamination"]
-    assert told["action"] == "report" and told["training"]["contaminated"] == 2
-    assert told["heldout"]["dirty"] == [{"source": "one", "document": "0.txt", "share": 1.0}]
-    assert found.stores["two"] is LEAK["two"]
+def test_held_out_text_is_reported_and_stays(tmp_path: Path) -> None:
+    result = cleaned(tmp_path, LEAK)
+    assert usable(result) == {"one": [1, 2], "two": [0, 1, 2]}
+    section = result.ledger_entries["contamination"]
+    assert section["action"] == "report" and section["training"]["contaminated"] == 2
+    assert section["heldout"]["dirty"] == [{"source": "one", "document": "0.txt", "share": 1.0}]
+    assert result.stores["two"] is LEAK["two"]
 
 
 def test_removed_training_documents_leave_held_out_ones_clean(tmp_path: Path) -> None:
-    found = cleaned(tmp_path, LEAK, contamination={"action": "remove"})
-    assert usable(found) == {"one": [1, 2], "two": [1]}
-    assert removed(found) == {"one": {}, "two": {"held-out text": [0, 2]}}
-    told = found.facts["contamination"]
+    result = cleaned(tmp_path, LEAK, contamination={"action": "remove"})
+    assert usable(result) == {"one": [1, 2], "two": [1]}
+    assert removed(result) == {"one": {}, "two": {"held-out text": [0, 2]}}
+    section = result.ledger_entries["contamination"]
     assert (
-        told["heldout"]["touched"],
-        told["heldout"]["dirty"],
-        told["training"]["contaminated"],
+        section["heldout"]["touched"],
+        section["heldout"]["dirty"],
+        section["training"]["contaminated"],
     ) == (0, [], 0)
-    assert told["training"]["documents"] == 3
+    assert section["training"]["documents"] == 3
 
 
-def test_what_stays_after_a_removal_is_still_counted(tmp_path: Path) -> None:
-    """At 0.6 only the whole copy leaves; 150 of A's 200 tokens stand in a document that stays (119 of 219 n-grams)."""
-    found = cleaned(tmp_path, LEAK, contamination={"action": "remove", "share": 0.6})
-    assert removed(found)["two"] == {"held-out text": [2]}
-    told = found.facts["contamination"]
-    assert told["training"]["worst"] == [
+def test_remaining_overlap_is_counted_after_a_removal(tmp_path: Path) -> None:
+    """At 0.6 only the full copy is removed; 150 of A's 200 tokens remain (119 of 219 n-grams)."""
+    result = cleaned(tmp_path, LEAK, contamination={"action": "remove", "share": 0.6})
+    assert removed(result)["two"] == {"held-out text": [2]}
+    section = result.ledger_entries["contamination"]
+    assert section["training"]["worst"] == [
         {"source": "two", "document": "0.txt", "share": round(119 / 219, 4)}
     ]
-    assert told["heldout"]["dirty"] == [
+    assert section["heldout"]["dirty"] == [
         {"source": "one", "document": "0.txt", "share": round(119 / 169, 4)}
     ]
 
 
-def test_error_refuses_and_off_does_not_look(tmp_path: Path) -> None:
+def test_error_refuses_and_off_does_not_search(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"^data\.contamination\.action is error; .* 0\.txt of source one has 100%"
     ):
         cleaned(tmp_path, LEAK, contamination={"action": "error"})
-    assert cleaned(tmp_path, LEAK, contamination={"action": "off"}).facts == {
+    assert cleaned(tmp_path, LEAK, contamination={"action": "off"}).ledger_entries == {
         "contamination": {"action": "off"}
     }
-    clean = {"one": store_of([A, B], {0})}
+    clean = {"one": store_of([A, B], frozenset({0}))}
     assert (
-        cleaned(tmp_path, clean, contamination={"action": "error"}).facts["contamination"][
+        cleaned(tmp_path, clean, contamination={"action": "error"}).ledger_entries["contamination"][
             "heldout"
         ]["touched"]
         == 0
@@ -188,47 +186,48 @@ def test_error_refuses_and_off_does_not_look(tmp_path: Path) -> None:
 
 
 def test_fillers_are_cleaned_of_held_out_text_too(tmp_path: Path) -> None:
-    """Also one of weight 0, which gives the mixture nothing but surroundings; without a filled source it does not count."""
-    store = store_of([A, B, A], {0})
-    made = SourceConfig(kind="repeat", filler="one", weight=1)
-    sources = {"one": SourceConfig(path="one", weight=0), "made": made}
-    found = cleaned(tmp_path, {"one": store}, sources, contamination={"action": "remove"})
-    assert found.stores["one"].heldout.tolist() == [True, False, True]
+    """Also a filler of weight 0, unless no synthetic source that it fills has a weight."""
+    store = store_of([A, B, A], frozenset({0}))
+    filled = SourceConfig(kind="repeat", filler="one", weight=1)
+    sources = {"one": SourceConfig(path="one", weight=0), "made": filled}
+    result = cleaned(tmp_path, {"one": store}, sources, contamination={"action": "remove"})
+    assert result.stores["one"].heldout.tolist() == [True, False, True]
     assert (
-        found.stores["one"].fingerprint == store.fingerprint
-        and found.stores["one"].held != store.held
+        result.stores["one"].fingerprint == store.fingerprint
+        and result.stores["one"].heldout_digest != store.heldout_digest
     )
-    sources["made"] = replace(made, weight=0)
+    sources["made"] = replace(filled, weight=0)
     sources["two"] = SourceConfig(path="two", weight=1)
-    found = cleaned(
+    result = cleaned(
         tmp_path, {"one": store, "two": store_of([C])}, sources, contamination={"action": "remove"}
     )
-    assert found.stores["one"].heldout.tolist() == [True, False, False]
+    assert result.stores["one"].heldout.tolist() == [True, False, False]
 
 
-def test_source_that_is_left_with_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError) as said:
+def test_source_that_loses_all_documents_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
         cleaned(
             tmp_path, {"one": store_of([A, B]), "two": store_of([B, edited(A)])}, duplicates=REMOVE
         )
-    assert str(said.value).startswith("data.sources.two is left with no document; ")
-    assert "of its 2 all were removed (exact duplicate: 1, near duplicate: 1)" in str(said.value)
+    assert str(error.value).startswith("data.sources.two is left with no document; ")
+    assert "of its 2 all were removed (exact duplicate: 1, near duplicate: 1)" in str(error.value)
 
 
-def test_what_was_found_is_found_again_in_the_cache(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_are_cached(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = cleaned(tmp_path, LEAK, duplicates={"near": "report"})
     assert "skipped" not in capsys.readouterr().out
     again = cleaned(tmp_path, LEAK, duplicates={"near": "report"})
     assert capsys.readouterr().out.count("skipped") == 2
-    assert (first.rows, first.facts) == (again.rows, again.facts)
+    assert (first.source_entries, first.ledger_entries) == (
+        again.source_entries,
+        again.ledger_entries,
+    )
     cleaned(tmp_path, LEAK, duplicates={"near": "report", "threshold": 0.7})
-    assert capsys.readouterr().out.count("signatures of") == 2  # both found, computed once a store
+    assert capsys.readouterr().out.count("signatures of") == 2  # of both sources, once a store
     assert len(list((tmp_path / "signatures").iterdir())) == 2 + 2  # and their locks
 
 
-def test_settings_that_cannot_be_are_told(tmp_path: Path) -> None:
+def test_wrong_settings_are_reported(tmp_path: Path) -> None:
     near = DuplicatesConfig(near="remove", threshold=0.1, ngram=0, permutations=8)
     lines = list(near.problems("d")) + list(
         ContaminationConfig(action="False", share=1.0, ngram=0).problems("c")
@@ -249,6 +248,6 @@ def test_missing_package_is_refused_only_where_it_is_needed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasketch", None)
-    clean.require(DataConfig(seq_len=8))
+    clean.require_packages(DataConfig(seq_len=8))
     with pytest.raises(ConfigError, match="dedup"):
-        clean.require(DataConfig(seq_len=8, duplicates=DuplicatesConfig(near="report")))
+        clean.require_packages(DataConfig(seq_len=8, duplicates=DuplicatesConfig(near="report")))
