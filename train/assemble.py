@@ -63,7 +63,7 @@ def build_model(
         settings=deepspeed_config(config.train, accumulated),
     )
     if not fewer_bits:  # packed weights are in a dtype of their own
-        engine.round_weights(built, computes)
+        engine.cast_weights(built, computes)
     return built.to(device())  # type: ignore[arg-type]
 
 

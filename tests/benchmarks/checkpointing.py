@@ -163,6 +163,6 @@ def _engine() -> tuple[Any, Any]:
     live = engine.build_engine(model, config, 1)
     ids = torch.arange(64)[None]
     whole = attention.document_borders(torch.tensor([0, 64], dtype=torch.int32))
-    live.backward(live(input_ids=ids, position_ids=ids, labels=ids, total=64, **whole))
+    live.backward(live(input_ids=ids, position_ids=ids, labels=ids, total_labels=64, **whole))
     live.step()
     return live, live.checkpoint_engine

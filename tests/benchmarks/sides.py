@@ -84,11 +84,11 @@ def ours(
     for number, texts in enumerate(steps(length, count, whole)):
         row = concatenate(texts, sum(map(len, texts)))
         feed = BatchLoader(One(row), Mesh(), seed=0, micro_batch_size=1, batch_ramp=[(0, 1)])
-        losses.append(
-            train_step(live, config, feed, feed.micro_batches([number]), number, Mesh(), seen)[
-                "loss"
-            ]
+        rows = feed.micro_batches([number])
+        line = train_step(
+            live, config, feed, rows, number, Mesh(), seen, accept_step=lambda *_: True
         )
+        losses.append(line["loss"])
         watch.step_ended()
     return watch.answer(losses)
 

@@ -29,7 +29,7 @@ from ropewalk.train.loop import trainer
 from ropewalk.train.model import save
 from ropewalk.train.zero import engine
 from ropewalk.train.zero.batch import accumulation_steps
-from ropewalk.train.zero.flat_params import flats, states, stepped
+from ropewalk.train.zero.flat_params import flat_tensors, optimizer_keys, optimizer_states
 from ropewalk.train.zero.mesh import Mesh
 
 SEQ_LEN = 64
@@ -185,9 +185,9 @@ def loaded(work: Work) -> dict[str, Any]:
 def whole_states(live: Any) -> dict[str, dict[str, np.ndarray]]:
     """Every fp32 weight and optimizer state put together from all ranks' pieces."""
     mine = []
-    for flat, key in zip(flats(live), stepped(live), strict=True):
-        held = {"fp32": flat.tensor, **states(live).get(key, {})}
-        for piece in flat.pieces:
+    for flat, key in zip(flat_tensors(live), optimizer_keys(live), strict=True):
+        held = {"fp32": flat.tensor, **optimizer_states(live).get(key, {})}
+        for piece in flat.fragments:
             for name, value in held.items():
                 part = (
                     value.reshape(-1)[piece.offset : piece.offset + piece.numel]
@@ -219,7 +219,7 @@ def spoil(work: Work, live: Any) -> None:
     def instead(input_ids: torch.Tensor, **given: Any) -> torch.Tensor:
         times = work.more["times"] if torch.equal(input_ids[0].cpu(), bad) else 1.0
         found = forward(input_ids=input_ids, **given) * times
-        live.module.plain *= times
+        live.module.cross_entropy *= times
         return found
 
     live.module.forward = instead

@@ -1,5 +1,6 @@
 """Training without a data stage: a plan of rows in memory, a configuration for tiny models, and the same steps by torch alone."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,9 @@ from ropewalk.conf.data import DataConfig
 from ropewalk.conf.eval import EvalConfig
 from ropewalk.conf.model import ModelConfig
 from ropewalk.data.dataset import BatchLoader, Row, concatenate
+from ropewalk.train.loop.step import train_step
+from ropewalk.train.metrics import StepMetrics
+from ropewalk.train.zero.engine import Engine
 from ropewalk.train.zero.mesh import Mesh
 
 SEQ_LEN = 48
@@ -73,6 +77,22 @@ def config(**train: Any) -> schema.Config:
 
 def feed(mesh: Mesh, accumulated: int) -> BatchLoader:
     return BatchLoader(Rows(), mesh, seed=0, micro_batch_size=1, batch_ramp=[(0, accumulated)])
+
+
+def accept_step(step: int, loss: float, norm: float) -> bool:
+    return True
+
+
+def train_steps(
+    engine: Engine, config: schema.Config, loader: BatchLoader, steps: Sequence[int]
+) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl of `steps`, every one of which is taken."""
+    mesh = Mesh.of(config.train.sp_size)
+    metrics, batches = StepMetrics(engine, config, mesh), loader.micro_batches(steps)
+    return [
+        train_step(engine, config, loader, batches, step, mesh, metrics, accept_step)
+        for step in steps
+    ]
 
 
 def batch_loss(model: Any, step: int, batch: int) -> torch.Tensor:

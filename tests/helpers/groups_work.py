@@ -3,12 +3,10 @@
 from typing import Any
 
 import numpy as np
-from feeds import config, feed
+from feeds import config, feed, train_steps
 from models import tiny_model
 
 from ropewalk.train import attention
-from ropewalk.train.loop.step import train_step
-from ropewalk.train.metrics import StepMetrics
 from ropewalk.train.model import save
 from ropewalk.train.zero import engine
 from ropewalk.train.zero.mesh import Mesh
@@ -20,9 +18,7 @@ def trained(steps: int, accumulated: int, train: dict[str, Any]) -> dict[str, An
     model = tiny_model()
     model.set_attn_implementation(attention.register("sdpa"))
     live, reads = engine.build_engine(model, settings, accumulated), feed(mesh, accumulated)
-    rows, seen = reads.micro_batches(range(steps)), StepMetrics(live, settings, mesh)
-    for step in range(steps):
-        train_step(live, settings, reads, rows, step, mesh, seen)
+    train_steps(live, settings, reads, range(steps))
     weights: dict[str, np.ndarray] = {
         n: t.numpy() for n, t in save.gather_full_state_dict(model.named_parameters()).items()
     }

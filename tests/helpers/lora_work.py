@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from deepspeed.utils import safe_get_full_grad
-from feeds import config, feed
+from feeds import accept_step, config, feed
 from models import tiny_model
 from parity_work import in_pieces
 
@@ -80,7 +80,7 @@ def gradients(
         gradient_scale(mesh, accumulated, settings.train.zero_stage),
     )
     for _ in range(accumulated):
-        live.backward(live(**to_device(next(rows)), total=reads.num_labels(0)) * scale)
+        live.backward(live(**to_device(next(rows)), total_labels=reads.num_labels(0)) * scale)
         if live.is_gradient_accumulation_boundary():
             break
         live.step()
@@ -97,7 +97,7 @@ def trained(
     reads = feed(mesh, 1)
     rows, seen = reads.micro_batches(range(steps)), StepMetrics(live, settings, mesh)
     for step in range(steps):
-        train_step(live, settings, reads, rows, step, mesh, seen)
+        train_step(live, settings, reads, rows, step, mesh, seen, accept_step)
     plan = rope_plan.make(settings.rope, tiny_model(**changes).config, "tiny")
     proof.restore(live_model, plan)
     said = proof.prove(live_model, plan, "after training")
@@ -137,7 +137,7 @@ def _some(
         assert kept.load().step == first
     rows = reads.micro_batches(range(first, last))
     losses = [
-        train_step(live, settings, reads, rows, step, mesh, seen)["loss"]
+        train_step(live, settings, reads, rows, step, mesh, seen, accept_step)["loss"]
         for step in range(first, last)
     ]
     if folder is not None and not first:
@@ -181,7 +181,7 @@ def four_bits(
     before = _logits(built)
     rows, seen = reads.micro_batches(range(2)), StepMetrics(live, settings, mesh)
     for step in range(2):
-        train_step(live, settings, reads, rows, step, mesh, seen)
+        train_step(live, settings, reads, rows, step, mesh, seen, accept_step)
     save_pretrained(live, Path(folder) / "model")
     save.save(built, plan, "tiny", Path(folder) / "adapter")
     return {"before": before, "after": _logits(built), "told": said}

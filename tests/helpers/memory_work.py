@@ -69,7 +69,7 @@ def steps(
         loss, labels = torch.zeros((), device=device()), length * accumulated * mesh.world_size
         for micro in range(accumulated):
             row = rows((step * accumulated + micro) * mesh.world_size + mesh.rank, length)
-            found = live(**to_device(row), total=labels)
+            found = live(**to_device(row), total_labels=labels)
             live.backward(found * scale)
             slopes = gradients(live) if micro == accumulated - 1 else {}
             live.step()
@@ -80,7 +80,7 @@ def steps(
 
 def step_of(live: Any, step: int) -> float:
     """One step on the row of that number; its loss."""
-    found = live(**to_device(rows(step)), total=LENGTH)
+    found = live(**to_device(rows(step)), total_labels=LENGTH)
     live.backward(found)
     live.step()
     return float(found)
@@ -125,7 +125,7 @@ def one_by_one(count: int) -> dict[str, np.ndarray]:
     for number in range(count):
         plain.zero_grad()
         (
-            plain(**to_device(rows(number)), total=LENGTH * count) * count
+            plain(**to_device(rows(number)), total_labels=LENGTH * count) * count
         ).backward()  # a power of two, as the engine is given it
         for name, p in plain.named_parameters():
             if p.grad is not None:

@@ -57,7 +57,7 @@ def shared(plan: Any, row: Row) -> tuple[float, dict[str, np.ndarray]]:
     width = len(row.labels) // mesh.sp_size
     cut = slice(mesh.sp_rank * width, (mesh.sp_rank + 1) * width)
     part = Row(row.input_ids[cut], row.labels[cut], row.position_ids[cut], row.cu_seqlens)
-    loss = wrapped(**to_device(part), total=1)
+    loss = wrapped(**to_device(part), total_labels=1)
     loss.backward()
     total = loss.detach().clone()
     gradients: dict[str, torch.Tensor] = {

@@ -9,6 +9,7 @@ import deepspeed
 import numpy as np
 import torch
 import torch.distributed as dist
+from feeds import train_steps
 from models import VOCAB, tiny_model
 
 from ropewalk.conf.schema import Config
@@ -17,7 +18,6 @@ from ropewalk.data.loading.loader import SequenceRef
 from ropewalk.train import attention
 from ropewalk.train.attention import ulysses
 from ropewalk.train.loop import step as train_step
-from ropewalk.train.metrics import StepMetrics
 from ropewalk.train.zero import engine
 from ropewalk.train.zero.mesh import Mesh
 
@@ -73,16 +73,16 @@ def cells(
 
 @contextmanager
 def broken(fault: str) -> Iterator[None]:
-    whole, scale = train_step.borders, train_step.gradient_scale
+    whole, scale = train_step.document_borders, train_step.gradient_scale
     if fault == "borders":
-        train_step.borders = lambda cu_seqlens, at: whole(cu_seqlens[[0, -1]], at)
+        train_step.document_borders = lambda cu_seqlens, at: whole(cu_seqlens[[0, -1]], at)
     if fault == "scale":
         # DeepSpeed's factor of stage 3 at the others, and theirs at stage 3
         train_step.gradient_scale = lambda mesh, accumulated, stage: scale(
             mesh, accumulated, 1 if stage == 3 else 3
         )
     yield
-    train_step.borders, train_step.gradient_scale = whole, scale
+    train_step.document_borders, train_step.gradient_scale = whole, scale
 
 
 def micro(cell: Cell, mesh: Mesh) -> int:
@@ -140,13 +140,8 @@ def curve(live: Any, config: Config, feed: BatchLoader, mesh: Mesh) -> Found:
         plain(*args, **kwargs)
 
     live.step = step
-    steps = range(config.train.steps)
-    lines = feed.micro_batches(steps)
-    seen = StepMetrics(live, config, mesh)
-    rows = [
-        train_step.train_step(live, config, feed, lines, number, mesh, seen) for number in steps
-    ]
-    return Found([row["loss"] for row in rows], [row["grad_norm"] for row in rows], gradients)
+    lines = train_steps(live, config, feed, range(config.train.steps))
+    return Found([line["loss"] for line in lines], [line["grad_norm"] for line in lines], gradients)
 
 
 def whole_gradients(live: Any) -> dict[str, np.ndarray]:
@@ -167,7 +162,7 @@ def leak(live: Any, feed: BatchLoader, mesh: Mesh) -> Leak:
     losses = []
     for given in (row, replace(row, input_ids=ids)):
         with torch.no_grad():
-            live(**train_step.to_device(given), total=1)
+            live(**train_step.to_device(given), total_labels=1)
         losses.append(of_line(live.module.nll, mesh))
     return Leak(of_line(torch.from_numpy(row.position_ids), mesh), *losses)
 

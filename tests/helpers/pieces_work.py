@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from feeds import config, feed
+from feeds import config, feed, train_steps
 from parity_work import in_pieces
 from transformers.models.llama import modeling_llama
 
@@ -13,8 +13,6 @@ from ropewalk.conf.lora import LoraConfig
 from ropewalk.train import attention
 from ropewalk.train.adapters import attach
 from ropewalk.train.base import Base
-from ropewalk.train.loop.step import train_step
-from ropewalk.train.metrics import StepMetrics
 from ropewalk.train.model import build, save
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
@@ -61,9 +59,7 @@ def losses(base: Base, plan: RopePlan, train: dict[str, Any], lora: LoraConfig) 
     attach.attach(made, lora, 0)
     with in_pieces():
         live = engine.build_engine(made, settings, 1, mesh)
-    reads = feed(mesh, 1)
-    rows, seen = reads.micro_batches(range(3)), StepMetrics(live, settings, mesh)
-    found = [train_step(live, settings, reads, rows, step, mesh, seen)["loss"] for step in range(3)]
+    found = [line["loss"] for line in train_steps(live, settings, feed(mesh, 1), range(3))]
     groups = {getattr(p, "ds_secondary_tensor_num_of_groups", 1) for p in made.parameters()}
     assert groups == {mesh.world_size // train["zero_hpz_size"] if "zero_hpz_size" in train else 1}
     live.destroy()

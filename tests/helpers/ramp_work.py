@@ -6,13 +6,11 @@ from typing import Any
 import deepspeed
 import numpy as np
 import torch
-from feeds import Rows, config
+from feeds import Rows, config, train_steps
 from models import tiny_model
 
 from ropewalk.data.dataset import IGNORE, BatchLoader, Row
 from ropewalk.train import attention
-from ropewalk.train.loop.step import train_step
-from ropewalk.train.metrics import StepMetrics
 from ropewalk.train.zero import engine
 from ropewalk.train.zero.mesh import Mesh
 
@@ -48,8 +46,7 @@ def _stage(stage: int, steps: int) -> list[dict[str, Any]]:
         plain()
 
     live.step = step_and_look
-    rows, seen = feed.micro_batches(range(steps)), StepMetrics(live, settings, mesh)
-    lines = [train_step(live, settings, feed, rows, step, mesh, seen) for step in range(steps)]
+    lines = train_steps(live, settings, feed, range(steps))
     live.destroy()
     return [{**line, "gradients": found} for line, found in zip(lines, gradients, strict=True)]
 
@@ -67,15 +64,11 @@ class Context(Rows):
 
 def context_only() -> tuple[dict[str, Any], bool]:
     """The line of a step without a label, and whether the weights are what they were."""
-    settings, mesh = config(zero_stage=1), Mesh.of(1)
+    settings = config(zero_stage=1)
     model = tiny_model()
     model.set_attn_implementation(attention.register("sdpa"))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    live, feed = (
-        engine.build_engine(model, settings, 2),
-        BatchLoader(Context(), mesh, seed=0, micro_batch_size=1, batch_ramp=[(0, 2)]),
-    )
-    line = train_step(
-        live, settings, feed, feed.micro_batches([0]), 0, mesh, StepMetrics(live, settings, mesh)
-    )
+    live = engine.build_engine(model, settings, 2)
+    feed = BatchLoader(Context(), Mesh.of(1), seed=0, micro_batch_size=1, batch_ramp=[(0, 2)])
+    (line,) = train_steps(live, settings, feed, [0])
     return line, all(torch.equal(p, before[name]) for name, p in model.named_parameters())

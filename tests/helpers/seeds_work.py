@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from feeds import Rows, config
+from feeds import Rows, config, train_steps
 from models import tiny_model
 
 from ropewalk.conf.lora import LoraConfig
@@ -12,8 +12,6 @@ from ropewalk.data.dataset import BatchLoader
 from ropewalk.train import attention
 from ropewalk.train.adapters import attach
 from ropewalk.train.loop import seeds
-from ropewalk.train.loop.step import train_step
-from ropewalk.train.metrics import StepMetrics
 from ropewalk.train.model import save
 from ropewalk.train.zero import engine
 from ropewalk.train.zero.mesh import Mesh
@@ -41,8 +39,7 @@ def trained(
     live = engine.build_engine(model, settings, 1)
     torch.seed()  # whatever state the generator is in
     feed = BatchLoader(Rows(), mesh, seed=seed, micro_batch_size=1, batch_ramp=[(0, 1)])
-    rows, seen = feed.micro_batches(range(STEPS)), StepMetrics(live, settings, mesh)
-    lines = [train_step(live, settings, feed, rows, step, mesh, seen) for step in range(STEPS)]
+    lines = train_steps(live, settings, feed, range(STEPS))
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     live.destroy()
     return {

@@ -5,6 +5,7 @@ from typing import Any
 import models
 import numpy as np
 import torch
+from feeds import accept_step
 
 from ropewalk.data.dataset import BatchLoader, Row
 from ropewalk.launch.config.compose import compose
@@ -94,7 +95,9 @@ def lines(
     mesh = Mesh.of(sp_size)
     live, config, feed = started(stage, accumulated, mesh, *words)
     seen, rows = StepMetrics(live, config, mesh, feed, NAMES), feed.micro_batches(range(steps))
-    return [train_step(live, config, feed, rows, step, mesh, seen) for step in range(steps)]
+    return [
+        train_step(live, config, feed, rows, step, mesh, seen, accept_step) for step in range(steps)
+    ]
 
 
 def weights(live: Any) -> dict[str, np.ndarray]:
@@ -138,7 +141,7 @@ def losses(stage: int, sp_size: int, every: int) -> list[tuple[float, float]]:
     )
     found = []
     for step in range(4):
-        line = train_step(live, config, feed, rows, step, mesh, seen)
+        line = train_step(live, config, feed, rows, step, mesh, seen, accept_step)
         random = torch.get_rng_state()
         line |= validation(step + 1)
         assert ("validation" in line) == (every == 2 and step % 2 == 1)

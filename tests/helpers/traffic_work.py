@@ -5,6 +5,7 @@ from typing import Any
 
 import seeing_work
 import torch
+from feeds import accept_step
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ropewalk.train.loop.step import train_step
@@ -65,7 +66,7 @@ def seen_bytes(stage: int, sp_size: int, accumulated: int, *words: str) -> dict[
     live, config, feed = seeing_work.started(stage, accumulated, mesh, *words)
     seen, rows = StepMetrics(live, config, mesh), feed.micro_batches(range(3))
     for step in (0, 1):
-        train_step(live, config, feed, rows, step, mesh, seen)
+        train_step(live, config, feed, rows, step, mesh, seen, accept_step)
     with Collectives() as found:
-        train_step(live, config, feed, rows, 2, mesh, seen)
+        train_step(live, config, feed, rows, 2, mesh, seen, accept_step)
     return dict(found.bytes)

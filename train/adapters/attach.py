@@ -1,7 +1,7 @@
 """An adapter put into a model in place."""
 
 import importlib.util
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.lora import LoraConfig
 from ropewalk.train.adapters import quantize, targets
 from ropewalk.train.optim.param_groups import is_adapter
+from ropewalk.train.zero.params import gathered
 
 INIT = {"default": True, "gaussian": "gaussian", "orthogonal": "orthogonal"}
 
@@ -33,14 +34,7 @@ def attach(model: Any, lora: LoraConfig, seed: int) -> str | None:
 
 def _whole(model: Any, names: list[str]) -> AbstractContextManager[Any]:
     """The weights of `names` whole where ZeRO-3 holds them in pieces: DoRA begins with the sizes of their columns."""
-    weights = [
-        p for name in names for p in model.get_submodule(name).parameters() if hasattr(p, "ds_id")
-    ]
-    if not weights:
-        return nullcontext()
-    import deepspeed
-
-    return deepspeed.zero.GatheredParameters(weights)  # type: ignore[no-any-return]
+    return gathered(*(p for name in names for p in model.get_submodule(name).parameters()))
 
 
 def settings(lora: LoraConfig, ends: list[str]) -> Any:

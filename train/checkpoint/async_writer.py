@@ -10,18 +10,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from deepspeed.runtime.checkpoint_engine.checkpoint_engine import (
-    CheckpointCommitInfo,
-    CheckpointEngine,
-)
-from deepspeed.runtime.fp16.loss_scaler import LossScaler
-from deepspeed.runtime.zero.config import ZeroStageEnum
-from deepspeed.utils.tensor_fragment import fragment_address
 
 from ropewalk.conf.artifacts.manifest import write_json
-
-# the classes that DeepSpeed puts into its files; nothing else is unpickled
-TRUSTED = [LossScaler, ZeroStageEnum, fragment_address]
+from ropewalk.train.zero.checkpoint import PICKLED_CLASSES, CheckpointCommitInfo, CheckpointEngine
 
 
 class PinnedBuffers:
@@ -186,7 +177,7 @@ class AsyncWriter(CheckpointEngine):
             job.result()
 
     def load(self, path: str, map_location: Any = None) -> Any:
-        with torch.serialization.safe_globals(TRUSTED):
+        with torch.serialization.safe_globals(PICKLED_CLASSES):
             return torch.load(
                 path, map_location=map_location or "cpu", weights_only=True, mmap=True
             )

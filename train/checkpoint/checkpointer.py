@@ -15,8 +15,10 @@ from ropewalk.conf.errors import RopewalkError
 from ropewalk.conf.train import TrainConfig
 from ropewalk.train.checkpoint import reshard, storage
 from ropewalk.train.checkpoint.async_writer import AsyncWriter
-from ropewalk.train.checkpoint.trainable_only import exclude_frozen_weights, load_trainable
-from ropewalk.train.zero.flat_params import flats, inner
+from ropewalk.train.checkpoint.trainable_only import load_trainable, trainable_names
+from ropewalk.train.zero.checkpoint import use_checkpoint_writer
+from ropewalk.train.zero.engine import Engine
+from ropewalk.train.zero.flat_params import base_optimizer, flat_tensors
 from ropewalk.train.zero.mesh import Mesh
 
 
@@ -36,7 +38,7 @@ class Checkpointer:
     """Writes and reads `folder/step-N`. `content`: the plain values that decide what is trained; a checkpoint of others is refused."""
 
     def __init__(
-        self, engine: Any, path: Path, train: TrainConfig, mesh: Mesh, content: Any = None
+        self, engine: Engine, path: Path, train: TrainConfig, mesh: Mesh, content: Any = None
     ) -> None:
         self.engine, self.path, self.train, self.mesh, self.content = (
             engine,
@@ -45,10 +47,8 @@ class Checkpointer:
             mesh,
             content,
         )
-        self.writer = engine.checkpoint_engine = AsyncWriter()
-        # its copies would be one more way in which rank 0 alone can fail
-        engine._copy_recovery_script = lambda _: None
-        exclude_frozen_weights(engine)
+        self.writer = AsyncWriter()
+        use_checkpoint_writer(engine, self.writer, trainable_names)
         self.pending: dict[str, Any] | None = None
         self.publishing = False
         self.failed_saves = 0
@@ -70,10 +70,14 @@ class Checkpointer:
             save_latest=False,
             exclude_frozen_parameters=True,
         )
-        mine = flats(self.engine) if self.mesh.rank == 0 or self.engine.zero_optimization() else []
+        mine = (
+            flat_tensors(self.engine)
+            if self.mesh.rank == 0 or self.engine.zero_optimization()
+            else []
+        )
         at = self.path / f"{name}.tmp"
         self.writer.adopt_files(at, sorted(at.glob(f"offloaded_tensors/rank{self.mesh.rank}/**/*")))
-        self.writer.write_file_list(at, self.mesh.rank, [flat.pieces for flat in mine])
+        self.writer.write_file_list(at, self.mesh.rank, [flat.fragments for flat in mine])
         self.pending = self._facts(progress)
         self.save_stall_s = time.monotonic() - started
         if not self.train.checkpoint_async:
@@ -83,7 +87,7 @@ class Checkpointer:
         mesh = {"world_size": self.mesh.world_size, "sp_size": self.mesh.sp_size}
         stage = {
             "zero_stage": self.engine.zero_optimization_stage(),
-            "optimizer": type(inner(self.engine)).__name__,
+            "optimizer": type(base_optimizer(self.engine)).__name__,
         }
         now = {"step": progress.step, "state": copy.deepcopy(progress.state)}
         return {"schema": 1, **now, **mesh, **stage, "content": self.content}
@@ -226,12 +230,12 @@ class Checkpointer:
         now = (
             self.mesh.world_size,
             self.engine.zero_optimization_stage(),
-            type(inner(self.engine)).__name__,
+            type(base_optimizer(self.engine)).__name__,
         )
         if (facts["world_size"], facts["zero_stage"], facts.get("optimizer", now[2])) != now:
             return False
         said = storage.read_json(self.path / name / f"rank-{self.mesh.rank}.json")["flats"]
-        mine = [[list(piece) for piece in flat.pieces] for flat in flats(self.engine)]
+        mine = [[list(piece) for piece in flat.fragments] for flat in flat_tensors(self.engine)]
         return now[1] == 0 or not self._any(said != mine)
 
     def _same(self, value: list[Any]) -> list[Any]:

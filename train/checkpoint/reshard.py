@@ -13,14 +13,15 @@ import torch.distributed as dist
 
 from ropewalk.conf.artifacts.manifest import read_json
 from ropewalk.conf.errors import ConfigError
+from ropewalk.train.zero.checkpoint import rewriting_optimizer, saved_flat_tensors
+from ropewalk.train.zero.engine import Engine
 from ropewalk.train.zero.flat_params import (
-    Flat,
-    Piece,
-    flats,
-    inner,
-    refresh_weights,
-    states,
-    stepped,
+    FlatTensor,
+    Fragment,
+    base_optimizer,
+    flat_tensors,
+    optimizer_keys,
+    optimizer_states,
 )
 
 WEIGHT = "fp32"
@@ -29,12 +30,12 @@ WEIGHT = "fp32"
 class Saved(NamedTuple):
     """A piece as it was saved, and the flat tensors that hold it: `WEIGHT` and the optimizer's states."""
 
-    piece: Piece
+    piece: Fragment
     tensors: dict[str, Any]
 
 
 def load(
-    engine: Any, folder: Path, ranks: int, zero_stage: int, read: Callable[[str], Any]
+    engine: Engine, folder: Path, ranks: int, zero_stage: int, read: Callable[[str], Any]
 ) -> None:
     """Weights and optimizer states of `folder`, which `ranks` ranks wrote at `zero_stage`. `read(path)` maps one of its files.
 
@@ -45,12 +46,8 @@ def load(
             "train.offload_optimizer keeps its states on NVMe; such a checkpoint is resumed by the ranks, sp_size and ZeRO stage "
             "that wrote it; set them back"
         )
-    zero3 = engine.zero_optimization_stage() == 3
-    engine.optimizer.checkpoint_event_prologue() if zero3 else None
-    with torch.no_grad():
+    with rewriting_optimizer(engine):
         _together(lambda: _take(engine, folder, ranks, zero_stage, read))
-        refresh_weights(engine)
-    engine.optimizer.checkpoint_event_epilogue() if zero3 else None
 
 
 def _together(work: Callable[[], None]) -> None:
@@ -67,21 +64,21 @@ def _together(work: Callable[[], None]) -> None:
 
 
 def _take(
-    engine: Any, folder: Path, ranks: int, zero_stage: int, read: Callable[[str], Any]
+    engine: Engine, folder: Path, ranks: int, zero_stage: int, read: Callable[[str], Any]
 ) -> None:
     """This rank's stretches from the files of all ranks that wrote."""
     saved: dict[str, list[Saved]] = defaultdict(list)
     for rank in range(ranks):
         for piece in _of_rank(folder, rank, zero_stage, read):
             saved[piece.piece.name].append(piece)
-    for flat, key in zip(flats(engine), stepped(engine), strict=True):
-        state = states(engine)[key]
+    for flat, key in zip(flat_tensors(engine), optimizer_keys(engine), strict=True):
+        state = optimizer_states(engine)[key]
         _fill(flat, state, saved)
         state |= {
             k: v.view_as(key) for k, v in state.items() if isinstance(v, torch.Tensor) and v.dim()
         }
         if "step" in state:
-            state["step"] = counted(float(state["step"]), inner(engine), key)
+            state["step"] = counted(float(state["step"]), base_optimizer(engine), key)
 
 
 def counted(step: float, optimizer: Any, weights: torch.Tensor) -> Any:
@@ -93,31 +90,18 @@ def counted(step: float, optimizer: Any, weights: torch.Tensor) -> Any:
 
 def _of_rank(folder: Path, rank: int, zero_stage: int, read: Callable[[str], Any]) -> list[Saved]:
     said = read_json(folder / f"rank-{rank}.json")
-    pieces = [[Piece(*piece) for piece in flat] for flat in said["flats"]]
+    pieces = [[Fragment(*piece) for piece in flat] for flat in said["flats"]]
     if not pieces:
         return []
     kind = "model_states.pt" if zero_stage == 0 else "optim_states.pt"
     (name,) = [name for name in said["files"] if name.endswith(kind)]
-    tensors = _tensors(read(str(folder / name)), zero_stage, pieces)
+    saved = saved_flat_tensors(
+        read(str(folder / name)), zero_stage, [flat[0].name for flat in pieces]
+    )
+    tensors = [{WEIGHT: weight, **_uncut(state, weight)} for weight, state in saved]
     return [
         Saved(piece, held) for flat, held in zip(pieces, tensors, strict=True) for piece in flat
     ]
-
-
-def _tensors(
-    file: dict[str, Any], zero_stage: int, pieces: list[list[Piece]]
-) -> list[dict[str, Any]]:
-    """For each flat tensor its weights and states, where DeepSpeed's form of that stage has them."""
-    if zero_stage == 0:
-        weights = [file["module"][flat[0].name].reshape(-1) for flat in pieces]
-        held = file["optimizer"]["state"]
-    elif zero_stage == 3:
-        weights = file["optimizer_state_dict"]["fp32_flat_groups"]
-        held = file["optimizer_state_dict"]["optimizer_state_dict"]["state"]
-    else:
-        weights = file["optimizer_state_dict"]["single_partition_of_fp32_groups"]
-        held = file["optimizer_state_dict"]["base_optimizer_state"]["state"]
-    return [{WEIGHT: weight, **_uncut(held.get(n, {}), weight)} for n, weight in enumerate(weights)]
 
 
 def _uncut(state: dict[str, Any], weight: torch.Tensor) -> dict[str, Any]:
@@ -137,10 +121,10 @@ def _uncut(state: dict[str, Any], weight: torch.Tensor) -> dict[str, Any]:
     }
 
 
-def _fill(flat: Flat, state: dict[str, Any], saved: dict[str, list[Saved]]) -> None:
+def _fill(flat: FlatTensor, state: dict[str, Any], saved: dict[str, list[Saved]]) -> None:
     """A live flat tensor and its states, from all that was saved of its parameters."""
     state.clear()
-    for piece in flat.pieces:
+    for piece in flat.fragments:
         missing = piece.numel
         for source in saved[piece.name]:
             low, high = _overlap(piece, source.piece)
@@ -153,12 +137,17 @@ def _fill(flat: Flat, state: dict[str, Any], saved: dict[str, list[Saved]]) -> N
             )
 
 
-def _overlap(a: Piece, b: Piece) -> tuple[int, int]:
+def _overlap(a: Fragment, b: Fragment) -> tuple[int, int]:
     return max(a.start, b.start), min(a.start + a.numel, b.start + b.numel)
 
 
 def _copy(
-    weights: torch.Tensor, state: dict[str, Any], piece: Piece, source: Saved, low: int, high: int
+    weights: torch.Tensor,
+    state: dict[str, Any],
+    piece: Fragment,
+    source: Saved,
+    low: int,
+    high: int,
 ) -> None:
     """Elements `[low, high)` of a parameter, and of its states; those that are one number a tensor are taken as they are."""
     at = slice(piece.offset + low - piece.start, piece.offset + high - piece.start)

@@ -10,21 +10,10 @@ from torch import nn
 from ropewalk.conf.errors import ConfigError
 
 
-def exclude_frozen_weights(engine: Any) -> None:
-    """The engine's state of the module without what is frozen; DeepSpeed itself would leave a tied head in."""
-    whole = engine.module_state_dict
-
-    def state(*given: Any, **words: Any) -> dict[str, Any]:
-        names = _kept(engine.module)
-        return {name: tensor for name, tensor in whole(*given, **words).items() if name in names}
-
-    engine.module_state_dict = state
-
-
 def load_trainable(src: dict[str, Any], dst: nn.Module) -> None:
     """DeepSpeed's `custom_load_fn`. Raises: ConfigError when a trained weight is missing, or another one is there."""
     found = dst.load_state_dict(src, strict=False)
-    wrong = sorted({*found.missing_keys} & _kept(dst)) + list(found.unexpected_keys)
+    wrong = sorted({*found.missing_keys} & trainable_names(dst)) + list(found.unexpected_keys)
     if wrong:
         raise ConfigError(
             f"the checkpoint and the model differ in {wrong[0]}, and in {len(wrong) - 1} more; they must have the same trained weights; "
@@ -32,7 +21,7 @@ def load_trainable(src: dict[str, Any], dst: nn.Module) -> None:
         )
 
 
-def _kept(module: nn.Module) -> set[str]:
+def trainable_names(module: nn.Module) -> set[str]:
     """Names of trained parameters, tied ones by all their names, and of buffers."""
     named = module.named_parameters(remove_duplicate=False)
     return {name for name, p in named if p.requires_grad} | {

@@ -20,6 +20,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ropewalk.train.zero.params import full_shape
+
 
 @dataclass(frozen=True)
 class AttentionCost:
@@ -93,7 +95,7 @@ def model_cost(model: PreTrainedModel) -> ModelCost:
     return ModelCost(
         matrices=sum(elements for elements, _ in body),
         trainable=sum(elements for elements, trainable in body if trainable),
-        head=math.prod(shape(head)),  # type: ignore[arg-type]
+        head=math.prod(full_shape(head)),  # type: ignore[arg-type]
         head_trainable=bool(head.requires_grad),
         layers=attention_costs(model.config),
     )
@@ -117,24 +119,16 @@ def mlp_elements(model: PreTrainedModel) -> int:
     )
 
 
-def shape(parameter: torch.Tensor) -> tuple[int, ...]:
-    """The full shape of a parameter that ZeRO 3 has partitioned or a quantizer has packed."""
-    whole = getattr(parameter, "ds_shape", None) or getattr(
-        getattr(parameter, "quant_state", None), "shape", None
-    )
-    return tuple(parameter.shape if whole is None else whole)
-
-
 def elements_per_token(name: str, parameter: torch.Tensor, config: PreTrainedConfig) -> int:
     """Elements that each token is multiplied by: all of a matrix, of stacked experts those of the
     active ones."""
-    full_shape = shape(parameter)
-    if name.endswith("bias") or len(full_shape) < 2:
+    shape = full_shape(parameter)
+    if name.endswith("bias") or len(shape) < 2:
         return 0
-    if len(full_shape) == 2:
-        return math.prod(full_shape)
+    if len(shape) == 2:
+        return math.prod(shape)
     active = getattr(config, "num_experts_per_tok", None) or config.top_k  # type: ignore[attr-defined]
-    return int(active) * math.prod(full_shape[1:])
+    return int(active) * math.prod(shape[1:])
 
 
 def attention_costs(config: PreTrainedConfig) -> tuple[AttentionCost, ...]:

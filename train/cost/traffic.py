@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from ropewalk.train.cost.flops import body_parameters, elements_per_token, shape
+from ropewalk.train.cost.flops import body_parameters, elements_per_token
+from ropewalk.train.zero.params import full_shape
 
 FP32 = 4
 
@@ -90,17 +91,17 @@ class Collective:
 def model_sizes(model: PreTrainedModel) -> ModelSizes:
     """The sizes of a model, which may lie on the meta device."""
     config = model.config
-    body = [(shape(p), elements_per_token(n, p, config)) for n, p in body_parameters(model)]
-    passed = [(full_shape, elements) for full_shape, elements in body if elements]
+    body = [(full_shape(p), elements_per_token(n, p, config)) for n, p in body_parameters(model)]
+    passed = [(shape, elements) for shape, elements in body if elements]
     heads = config.num_attention_heads
     head: torch.Tensor = model.get_output_embeddings().weight  # type: ignore[union-attr, assignment]
     return ModelSizes(
-        parameters=sum(math.prod(shape(p)) for p in model.parameters()),
-        trainable=sum(math.prod(shape(p)) for p in model.parameters() if p.requires_grad),
+        parameters=sum(math.prod(full_shape(p)) for p in model.parameters()),
+        trainable=sum(math.prod(full_shape(p)) for p in model.parameters() if p.requires_grad),
         matrices=sum(elements for _, elements in passed),
         operands=sum(n // math.prod(dims[-2:]) * sum(dims[-2:]) for dims, n in passed),
         hidden=config.hidden_size,
-        vocabulary=shape(head)[0],
+        vocabulary=full_shape(head)[0],
         layers=config.num_hidden_layers,
         heads=heads,
         kv_heads=getattr(config, "num_key_value_heads", None) or heads,

@@ -17,11 +17,12 @@ from ropewalk.train.loop.step import train_step
 from ropewalk.train.loop.validation import Validation
 from ropewalk.train.loop.watchdog import HangWatchdog, Heartbeat
 from ropewalk.train.metrics import MetricLogger, StepMetrics
+from ropewalk.train.zero.engine import Engine
 from ropewalk.train.zero.mesh import Mesh
 
 
 def train(
-    engine: Any,
+    engine: Engine,
     config: Config,
     feed: BatchLoader,
     folder: Path,
@@ -55,7 +56,7 @@ class Trainer:
 
     def __init__(
         self,
-        engine: Any,
+        engine: Engine,
         config: Config,
         feed: BatchLoader,
         folder: Path,

@@ -19,6 +19,7 @@ from ropewalk.data.dataset import IGNORE, DataArtifacts, Row, Window, concatenat
 from ropewalk.train.loop.step import to_device
 from ropewalk.train.metrics import buckets
 from ropewalk.train.zero.device import device
+from ropewalk.train.zero.engine import Engine
 from ropewalk.train.zero.mesh import Mesh
 
 
@@ -26,7 +27,7 @@ class Validation:
     """Windows of held-out tokens, each (L,), measured every so many steps and after the last one."""
 
     def __init__(
-        self, engine: Any, windows: Sequence[np.ndarray], config: Config, mesh: Mesh
+        self, engine: Engine, windows: Sequence[np.ndarray], config: Config, mesh: Mesh
     ) -> None:
         self.engine, self.windows, self.mesh = engine, windows, mesh
         self.every, self.steps = config.train.validate.every, config.train.steps
@@ -45,7 +46,7 @@ class Validation:
         with evaluating(self.engine):
             for row in self._rows():
                 batch = to_device(row)
-                self.engine.module(**batch, total=1)
+                self.engine.module(**batch, total_labels=1)
                 nll, counts = self.engine.module.nll, batch["labels"][0] != IGNORE
                 found.add(buckets.position_bucket(batch["position_ids"][0]), nll, counts)
                 self.done += 1
@@ -82,7 +83,7 @@ def _line(window: np.ndarray, sp_size: int) -> Row:
 
 
 @contextmanager
-def evaluating(engine: Any) -> Iterator[None]:
+def evaluating(engine: Engine) -> Iterator[None]:
     """No gradients, no dropout; the mode is given back whatever happens."""
     engine.module.eval()
     try:
@@ -92,7 +93,7 @@ def evaluating(engine: Any) -> Iterator[None]:
         engine.module.train()
 
 
-def build_validation(engine: Any, config: Config, data: DataArtifacts, mesh: Mesh) -> Validation:
+def build_validation(engine: Engine, config: Config, data: DataArtifacts, mesh: Mesh) -> Validation:
     """The run's. Raises: DataError when it is asked for and no held-out document is long enough."""
     asked = config.train.validate
     length = asked.length or config.data.seq_len

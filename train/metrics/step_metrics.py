@@ -17,6 +17,7 @@ from ropewalk.train.metrics import buckets, grad_norms
 from ropewalk.train.metrics.buckets import BucketSums
 from ropewalk.train.metrics.timer import StepTimer, straggler_share, with_other
 from ropewalk.train.zero.device import device
+from ropewalk.train.zero.engine import Engine
 from ropewalk.train.zero.mesh import Mesh
 
 
@@ -49,7 +50,7 @@ class StepMetrics:
 
     def __init__(
         self,
-        engine: Any,
+        engine: Engine,
         config: Config,
         mesh: Mesh,
         loader: BatchLoader | None = None,
@@ -92,8 +93,8 @@ class StepMetrics:
     def add_micro_batch(self, row: Row, batch: dict[str, Any], loss: torch.Tensor) -> None:
         """Call after the forward pass on `batch` (`row` on the device), which returned `loss`."""
         module, sums = self.engine.module, self.sums
-        sums.loss += module.plain
-        sums.z_loss += loss.detach() - module.plain
+        sums.loss += module.cross_entropy
+        sums.z_loss += loss.detach() - module.cross_entropy
         position_bucket = buckets.position_bucket(batch["position_ids"][0])
         counts = batch["labels"][0] != IGNORE
         sums.by_position.add(position_bucket, module.nll, counts)
@@ -127,11 +128,9 @@ class StepMetrics:
         ]
 
     def add_gradients(self) -> None:
-        """Call after each backward pass; after the last one the gradient is averaged, not
-        clipped."""
+        """Call after a step's last backward pass: the gradient is averaged, and not yet clipped."""
         every = self.group_norms_every
-        measures = bool(every) and self.sums.step % every == 0
-        if measures and self.engine.is_gradient_accumulation_boundary():
+        if every and self.sums.step % every == 0:
             self.sums.squared_norms = grad_norms.local_squared_norms(
                 self.engine.module, self.mesh.rank, device()
             )

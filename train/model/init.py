@@ -1,32 +1,32 @@
-""""""
+"""Random weights of a model that is trained from scratch."""
 
 from typing import Any
 
-import deepspeed
 import torch
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from ropewalk.train.zero.params import is_partitioned, zero3_init
+from ropewalk.train.zero.params import gathered, is_partitioned, zero3_init
 
 
 def random_init(
-    config: PreTrainedConfig, dtype: torch.dtype, seed: int, settings: dict[str, Any] | None
+    config: PreTrainedConfig, dtype: torch.dtype, seed: int, deepspeed_config: dict[str, Any] | None
 ) -> PreTrainedModel:
-    """Random weights of `seed`, the same in pieces as whole, for any number of ranks: rank 0 draws them and gives them out."""
+    """Weights drawn from `seed`, partitioned under stage 3; the same for any stage and any number of ranks.
+
+    Rank 0 draws partitioned weights and sends them to the others.
+    """
     torch.manual_seed(seed)
-    with zero3_init(settings):
+    with zero3_init(deepspeed_config):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     if not is_partitioned(model):
         return model
     torch.manual_seed(seed)
-    drawn = (
-        None
-        if dist.get_rank()
-        else AutoModelForCausalLM.from_config(config, dtype=dtype).state_dict()
-    )
+    state_dict = None
+    if dist.get_rank() == 0:
+        state_dict = AutoModelForCausalLM.from_config(config, dtype=dtype).state_dict()
     for name, parameter in model.named_parameters():
-        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
-            if drawn is not None:
-                parameter.data.copy_(drawn[name])
+        with gathered(parameter, modifier_rank=0):
+            if state_dict is not None:
+                parameter.data.copy_(state_dict[name])
     return model

@@ -1,4 +1,4 @@
-""""""
+"""The module that DeepSpeed's engine wraps: model and loss together."""
 
 from typing import Any
 
@@ -11,41 +11,49 @@ from ropewalk.train.rope.mixed_windows import MixedWindows
 
 
 class LossModel(nn.Module):
-    """The loss inside the module: called around the engine, ZeRO-3 gradients of a chunked loss come out wrong."""
+    """A model whose `forward` returns its loss.
+
+    The loss is computed inside: around the engine, ZeRO 3 gives wrong gradients of a chunked loss.
+
+        S tokens of this rank's row
+    """
 
     def __init__(self, model: PreTrainedModel, z_loss: float = 0.0) -> None:
         super().__init__()
         self.model, self.z_loss = model, z_loss
         self.rope: MixedWindows | None = None
-        self.plain = torch.zeros(
-            ()
-        )  # what the last call returned, without the z-loss and without a gradient
-        self.nll: torch.Tensor | None = (
-            None  # (S,) fp32, of the last row: each token's loss, 0 where it does not count
-        )
+        self.cross_entropy = torch.zeros(())
+        """The last call's loss without the z-loss; it carries no gradient."""
+        self.nll = torch.zeros(0)
+        """(S,) fp32: the loss of each token in the last call, 0 where its label is ignored."""
 
     def forward(
         self,
         input_ids: torch.Tensor,
         position_ids: torch.Tensor,
         labels: torch.Tensor,
-        total: int,
+        total_labels: int,
         **borders: Any,
     ) -> torch.Tensor:
-        """Sum of the row's losses over `total`, the labels that count in the whole global batch. All inputs (1, S)."""
+        """The row's summed losses over `total_labels`, the valid labels of the whole global batch.
+
+        input_ids, position_ids, labels (1, S); `borders` as attention.document_borders gives them -> ().
+        """
         if self.rope is not None:
-            # validation measures what is exported: the plan's model
-            self.rope.choose(
-                borders["document_ends"] if self.training else None,
-                input_ids.shape[1],
-                input_ids.device,
-            )
-        body = self.model.base_model
-        hidden = body(
+            # in validation the exported model is measured: the plan's
+            ends = borders["document_ends"] if self.training else None
+            self.rope.choose(ends, input_ids.shape[1], input_ids.device)
+        hidden = self.model.base_model(
             input_ids=input_ids, position_ids=position_ids, use_cache=False, **borders
         ).last_hidden_state
         head = self.model.get_output_embeddings().weight  # type: ignore[union-attr]
         self.nll = torch.empty(labels.shape[1], dtype=torch.float32, device=labels.device)
-        summed, plain = summed_objective(hidden[0], head, labels[0], self.z_loss, nll=self.nll)  # type: ignore[arg-type]
-        self.plain = plain / total
-        return summed / total
+        loss, cross_entropy = summed_objective(
+            hidden[0],
+            head,  # type: ignore[arg-type]
+            labels[0],
+            self.z_loss,
+            nll=self.nll,
+        )
+        self.cross_entropy = cross_entropy / total_labels
+        return loss / total_labels

@@ -13,6 +13,7 @@ from ropewalk.train.adapters import merge
 from ropewalk.train.adapters.attach import config_of
 from ropewalk.train.adapters.quantize import unpacked
 from ropewalk.train.zero import params
+from ropewalk.train.zero.engine import Engine
 
 
 def gather_full_state_dict(named: Iterable[tuple[str, nn.Parameter]]) -> dict[str, torch.Tensor]:
@@ -38,7 +39,7 @@ def refuse_empty(tensors: dict[str, torch.Tensor]) -> None:
         )
 
 
-def save_pretrained(engine: Any, folder: Path) -> None:
+def save_pretrained(engine: Engine, folder: Path) -> None:
     """The model in Hugging Face form, whole tensors gathered from every rank, an adapter merged into them; safetensors."""
     model = engine.module.model
     whole = gather_full_state_dict(model.named_parameters())

@@ -8,6 +8,7 @@ import torch
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.train import TrainConfig
+from ropewalk.train.zero.config import cpu_adam
 
 Groups = list[dict[str, Any]]
 
@@ -30,9 +31,7 @@ def _class(train: TrainConfig) -> tuple[Any, dict[str, Any]]:
     if train.optimizer == "adamw_8bit":
         return _eight_bit(), {}
     if train.offload_optimizer and torch.cuda.is_available():
-        from deepspeed.ops.adam import DeepSpeedCPUAdam
-
-        return DeepSpeedCPUAdam, {"adamw_mode": True}
+        return cpu_adam(), {"adamw_mode": True}
     return torch.optim.AdamW, {"fused": True}
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.train import TrainConfig
-from ropewalk.train.cost.flops import shape
+from ropewalk.train.zero.params import full_shape
 
 GROUPS = ("embeddings", "attention", "mlp", "norms", "head", "other")
 HEAD = ("lm_head", "embed_out", "output_layer")
@@ -130,7 +130,7 @@ def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any
     for name, parameter in named.items():
         if not parameter.requires_grad:
             continue
-        decay = train.weight_decay if decays(name, len(shape(parameter)), train) else 0.0
+        decay = train.weight_decay if decays(name, len(full_shape(parameter)), train) else 0.0
         groups.setdefault((lr_scale(name, layers, train), decay), []).append(parameter)
     return [
         {"params": each, "weight_decay": decay, "scale": scale}
@@ -140,6 +140,6 @@ def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any
 
 def describe_trainable(model: nn.Module) -> str:
     """How many parameters are trained, in one line."""
-    counts = [(math.prod(shape(p)), p.requires_grad) for p in model.parameters()]
+    counts = [(math.prod(full_shape(p)), p.requires_grad) for p in model.parameters()]
     whole, trained = sum(n for n, _ in counts), sum(n for n, on in counts if on)
     return f"{trained:,} of {whole:,} parameters are trained ({100 * trained / max(1, whole):.2f}%)"

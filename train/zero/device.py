@@ -1,4 +1,4 @@
-""""""
+"""The process group and the device of this rank."""
 
 import os
 from datetime import timedelta
@@ -7,17 +7,17 @@ import deepspeed
 import torch
 from torch.distributed import distributed_c10d as c10d
 
-# Of a collective, by which torch would end the run without a name. Who hangs is found sooner (train.hang_s), and some waits are long and
-# right: for rank 0, which alone writes a large model.
+# After its default of 10 minutes torch would end a run without naming a rank, or while rank 0 alone
+# writes a large model. loop/watchdog.py finds a rank that hangs sooner (train.hang_s).
 COLLECTIVE_TIMEOUT = timedelta(days=1)
 
 
 def start_distributed() -> None:
-    """Join the process group. gloo's own collectives are used on CPU, so that nothing has to be compiled."""
+    """Join the process group. On CPU gloo's own collectives are used, so that nothing is compiled."""
     cuda = torch.cuda.is_available()
     if not cuda:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    # of this group, and of those that DeepSpeed makes without saying one
+    # for this group, and for those that DeepSpeed makes without a timeout
     c10d.default_pg_timeout = c10d.default_pg_nccl_timeout = COLLECTIVE_TIMEOUT
     deepspeed.init_distributed(
         dist_backend="nccl" if cuda else "gloo", verbose=False, timeout=COLLECTIVE_TIMEOUT
@@ -27,8 +27,7 @@ def start_distributed() -> None:
 
 
 def device() -> torch.device:
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if torch.cuda.is_available()
-        else torch.device("cpu")
-    )
+    """This rank's device."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

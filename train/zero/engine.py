@@ -1,6 +1,6 @@
-"""The DeepSpeed engine from our settings, the same on CPU (gloo) and GPU (nccl)."""
+"""DeepSpeed's engine: what the trainer uses of it, and how it is built; the same on CPU and GPU."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import deepspeed
 import torch
@@ -17,39 +17,62 @@ from ropewalk.train.zero.mesh import Mesh, process_groups
 from ropewalk.train.zero.patches import force_zero_optimizer
 
 
-def build_engine(
-    model: PreTrainedModel, config: Config, steps_accumulated: int, mesh: Mesh | None = None
-) -> Any:
-    """The engine around `LossModel(model)`; without a `mesh` no sequence is shared.
+class Engine(Protocol):
+    """What the trainer uses of a `DeepSpeedEngine`; only `train/zero` looks into its optimizer."""
 
-    Raises: ConfigError for what this device or machine cannot do, and a pattern that names no parameter.
+    module: LossModel
+    optimizer: Any
+    device: torch.device
+    global_steps: int
+    global_samples: int
+
+    def __call__(self, **batch: Any) -> torch.Tensor: ...
+    def backward(self, loss: torch.Tensor) -> Any: ...
+    def step(self) -> None: ...
+    def set_gradient_accumulation_boundary(self, is_boundary: bool) -> None: ...
+    def train_batch_size(self) -> int: ...
+    def zero_optimization(self) -> bool: ...
+    def zero_optimization_stage(self) -> int: ...
+    def zero_nvme_offload_optimizer(self) -> bool: ...
+    def save_checkpoint(self, save_dir: str, **options: Any) -> Any: ...
+    def load_checkpoint(self, load_dir: str, **options: Any) -> Any: ...
+
+
+def build_engine(
+    model: PreTrainedModel, config: Config, accumulation_steps: int, mesh: Mesh | None = None
+) -> Engine:
+    """The engine around `LossModel(model)`; without a `mesh` every rank reads whole sequences.
+
+    Raises: ConfigError when this device or machine cannot do what is set, or a pattern matches no
+    parameter.
     """
-    check_offload_device(config.train)
-    if config.train.activation_checkpointing:
-        activation_checkpointing.enable(model, config.train.offload_activations)
-    if config.train.tile_mlp:
-        tiled_mlp.enable(model, config.train.tile_mlp)
-    if config.train.compile:
+    train = config.train
+    check_offload_device(train)
+    if train.activation_checkpointing:
+        activation_checkpointing.enable(model, train.offload_activations)
+    if train.tile_mlp:
+        tiled_mlp.enable(model, train.tile_mlp)
+    if train.compile:
         compile.enable(model)
-    param_groups.set_requires_grad(model, config.train)
+    param_groups.set_requires_grad(model, train)
     model.train()
-    wrapped = LossModel(model, config.train.z_loss)
-    with force_zero_optimizer(config.train):
+    with force_zero_optimizer(train):
+        engine: Engine
         engine, *_ = deepspeed.initialize(
-            model=wrapped,
-            model_parameters=param_groups.parameter_groups(model, config.train),
-            optimizer=optimizer_factory(config.train),
-            config=deepspeed_config(config.train, steps_accumulated),
+            model=LossModel(model, train.z_loss),
+            model_parameters=param_groups.parameter_groups(model, train),
+            optimizer=optimizer_factory(train),
+            config=deepspeed_config(train, accumulation_steps),
             mpu=process_groups(mesh) if mesh is not None else None,
             dist_init_required=False,
         )
     return engine
 
 
-def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """The weights as the engine will make them, before they go to the device: in fp32 they would take twice its memory for a moment.
+def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Cast the weights as the engine will, before they go to the device: fp32 would take twice its memory.
 
-    Buffers stay: the rotary table is none of its business.
+    Buffers keep their dtype; the rotary table is one of them.
     """
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -1,15 +1,18 @@
 """Where each parameter lies in the flat fp32 tensors that the optimizer of a ZeRO stage steps.
 
-The same for every stage, so that a checkpoint can be read by name into another: a flat tensor, and the pieces of parameters in it.
+The form is the same for every stage, so that a checkpoint can be read by name into another one: flat
+tensors, and the fragments of parameters in them.
 """
 
 from typing import Any, NamedTuple
 
 import torch
 
+from ropewalk.train.zero.engine import Engine
 
-class Piece(NamedTuple):
-    """Elements `[start, start + numel)` of a parameter laid flat, at `offset` of the flat tensor."""
+
+class Fragment(NamedTuple):
+    """Elements `[start, start + numel)` of a flattened parameter, at `offset` of the flat tensor."""
 
     name: str
     start: int
@@ -17,34 +20,36 @@ class Piece(NamedTuple):
     offset: int
 
 
-class Flat(NamedTuple):
-    """One tensor that the optimizer steps. Pieces leave out what pads it."""
+class FlatTensor(NamedTuple):
+    """One tensor that the optimizer steps. No fragment covers its padding."""
 
     tensor: torch.Tensor
-    pieces: list[Piece]
+    fragments: list[Fragment]
 
 
-def flats(engine: Any) -> list[Flat]:
-    """This rank's, in the order in which the optimizer counts its states. At stage 0 every rank has all; the first one's are saved."""
+def flat_tensors(engine: Engine) -> list[FlatTensor]:
+    """This rank's flat tensors, in the order in which the optimizer counts its states.
+
+    At stage 0 every rank has all of them, and rank 0's are saved.
+    """
     stage = engine.zero_optimization_stage()
-    return (
-        _replicated(engine) if stage == 0 else _stage3(engine) if stage == 3 else _stage12(engine)
-    )
+    if stage == 0:
+        return _replicated(engine)
+    return _stage3(engine.optimizer) if stage == 3 else _stage12(engine.optimizer)
 
 
-def _replicated(engine: Any) -> list[Flat]:
-    named = engine.param_names
+def _replicated(engine: Any) -> list[FlatTensor]:
+    names = engine.param_names
     return [
-        Flat(p.data.view(-1), [Piece(named[p], 0, p.numel(), 0)])
-        for group in engine.optimizer.param_groups
-        for p in group["params"]
+        FlatTensor(p.data.view(-1), [Fragment(names[p], 0, p.numel(), 0)])
+        for p in _unpartitioned(engine)
     ]
 
 
-def _stage12(engine: Any) -> list[Flat]:
-    zero = engine.optimizer
+def _stage12(zero: Any) -> list[FlatTensor]:
+    groups = zip(zero.single_partition_of_fp32_groups, zero.bit16_groups, strict=True)
     return [
-        Flat(
+        FlatTensor(
             flat,
             [
                 _linked(zero.param_names[p], p._hp_mapping)
@@ -52,64 +57,70 @@ def _stage12(engine: Any) -> list[Flat]:
                 if p._hp_mapping is not None
             ],
         )
-        for flat, group in zip(zero.single_partition_of_fp32_groups, zero.bit16_groups, strict=True)
+        for flat, group in groups
     ]
 
 
-def _linked(name: str, mapping: Any) -> Piece:
-    low, high = mapping.lp_fragment_address, mapping.hp_fragment_address
-    return Piece(name, low.start, low.numel, high.start)
+def _linked(name: str, mapping: Any) -> Fragment:
+    low_precision, fp32 = mapping.lp_fragment_address, mapping.hp_fragment_address
+    return Fragment(name, low_precision.start, low_precision.numel, fp32.start)
 
 
-def _stage3(engine: Any) -> list[Flat]:
-    zero = engine.optimizer
-    return [
-        Flat(flat, [_share(zero, p) for p in group])
-        for flat, group in zip(zero.fp32_partitioned_groups_flat, zero.fp16_groups, strict=True)
-    ]
+def _stage3(zero: Any) -> list[FlatTensor]:
+    groups = zip(zero.fp32_partitioned_groups_flat, zero.fp16_groups, strict=True)
+    return [FlatTensor(flat, [_partition(zero, p) for p in group]) for flat, group in groups]
 
 
-def _share(zero: Any, parameter: Any) -> Piece:
-    """A rank's equal share of a parameter; the last ranks' may be padding in part or in whole."""
+def _partition(zero: Any, parameter: Any) -> Fragment:
+    """A rank's equal share of a parameter; the last ranks' shares may be padding in part or in full."""
     _, offset, width = zero.grad_position[zero.get_param_id(parameter)]
     start = torch.distributed.get_rank(group=zero.dp_process_group) * width
-    return Piece(
-        zero.param_names[parameter], start, max(0, min(width, parameter.ds_numel - start)), offset
-    )
+    numel = max(0, min(width, parameter.ds_numel - start))
+    return Fragment(zero.param_names[parameter], start, numel, offset)
 
 
-def inner(engine: Any) -> Any:
-    """The optimizer itself, inside ZeRO's."""
-    return engine.optimizer if engine.zero_optimization_stage() == 0 else engine.optimizer.optimizer
+def base_optimizer(engine: Engine) -> torch.optim.Optimizer:
+    """AdamW itself, inside ZeRO's optimizer."""
+    stage, optimizer = engine.zero_optimization_stage(), engine.optimizer
+    return optimizer if stage == 0 else optimizer.optimizer  # type: ignore[no-any-return]
 
 
-def states(engine: Any) -> Any:
-    """The optimizer's own states, by the tensor it steps."""
-    return inner(engine).state
+def optimizer_states(engine: Engine) -> dict[torch.Tensor, dict[str, Any]]:
+    """AdamW's states, by the tensor it steps (see `optimizer_keys`)."""
+    return base_optimizer(engine).state
 
 
-def stepped(engine: Any) -> list[torch.Tensor]:
-    """The keys of `states`, in the order of `flats`: at stage 0 the parameters themselves."""
+def optimizer_keys(engine: Engine) -> list[torch.Tensor]:
+    """The keys of `optimizer_states`, in the order of `flat_tensors`: at stage 0 the parameters."""
     if engine.zero_optimization_stage() == 0:
-        return [p for group in engine.optimizer.param_groups for p in group["params"]]
-    return [flat.tensor for flat in flats(engine)]
+        return _unpartitioned(engine)
+    return [flat.tensor for flat in flat_tensors(engine)]
 
 
-def refresh_weights(engine: Any) -> None:
-    """The weights that the model computes with, made from the fp32 ones: as after a step. Every rank calls it."""
+def _unpartitioned(engine: Engine) -> list[torch.Tensor]:
+    return [p for group in engine.optimizer.param_groups for p in group["params"]]
+
+
+def refresh_weights(engine: Engine) -> None:
+    """Collective. Copy the fp32 weights into those that the model computes with, as after a step."""
     zero, stage = engine.optimizer, engine.zero_optimization_stage()
     if stage in (1, 2):
         zero.update_lp_params()
         zero._hp_optimizer_states_linked = False
-    if stage == 3:
-        for low, high, pieces in zip(
-            zero.fp16_partitioned_groups_flat,
-            zero.fp32_partitioned_groups_flat,
-            zero.fp16_partitioned_groups,
-            strict=True,
-        ):
-            low.data.copy_(high.data)
-            for piece, now in zip(pieces, zero.unflatten(low, pieces), strict=True):
-                piece.data = now.data
-        if zero.persistent_parameters:
-            zero.persistent_parameters[0].partition(zero.persistent_parameters)
+    elif stage == 3:
+        _refresh_partitions(zero)
+
+
+def _refresh_partitions(zero: Any) -> None:
+    groups = zip(
+        zero.fp16_partitioned_groups_flat,
+        zero.fp32_partitioned_groups_flat,
+        zero.fp16_partitioned_groups,
+        strict=True,
+    )
+    for flat, fp32, partitions in groups:
+        flat.data.copy_(fp32.data)
+        for partition, view in zip(partitions, zero.unflatten(flat, partitions), strict=True):
+            partition.data = view.data
+    if zero.persistent_parameters:
+        zero.persistent_parameters[0].partition(zero.persistent_parameters)

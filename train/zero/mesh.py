@@ -15,7 +15,7 @@ from ropewalk.conf.errors import ConfigError
 
 @dataclass(frozen=True)
 class Mesh:
-    """One rank's place: `dp_rank` says which sequences it reads, `sp_rank` which slice of each."""
+    """One rank's coordinates: `dp_rank` chooses its sequences, `sp_rank` its slice of each."""
 
     rank: int = 0
     world_size: int = 1
@@ -35,32 +35,36 @@ class Mesh:
 
     @classmethod
     def of(cls, sp_size: int, hpz_size: int | None = None) -> "Mesh":
-        """This process's. Raises: ConfigError when the ranks do not divide."""
-        world = dist.get_world_size()
-        refuse_unfit(world, sp_size, hpz_size)
-        return cls(dist.get_rank(), world, sp_size)
+        """This process's mesh. Raises: ConfigError when a size does not divide the ranks."""
+        world_size = dist.get_world_size()
+        refuse_unfit(world_size, sp_size, hpz_size)
+        return cls(dist.get_rank(), world_size, sp_size)
 
 
-def refuse_unfit(world: int, sp_size: int, hpz_size: int | None = None) -> None:
-    """Raises: ConfigError when `world` ranks cannot be cut so."""
+def refuse_unfit(world_size: int, sp_size: int, hpz_size: int | None = None) -> None:
+    """Raises: ConfigError when `sp_size` or `hpz_size` does not divide `world_size`."""
     for key, size in (("sp_size", sp_size), ("zero_hpz_size", hpz_size)):
-        if size is not None and world % size:
-            near = max(n for n in range(1, world + 1) if world % n == 0 and n <= size)
-            raise ConfigError(
-                f"train.{key} is {size}; it must divide the number of ranks, {world}; "
-                f"{'unset it' if near == 1 and key != 'sp_size' else f'set train.{key}={near}'}, or start a multiple of {size} ranks"
-            )
+        if size is None or world_size % size == 0:
+            continue
+        divisors = [n for n in range(1, world_size + 1) if world_size % n == 0]
+        nearest = max(n for n in divisors if n <= size)
+        unset = nearest == 1 and key != "sp_size"
+        raise ConfigError(
+            f"train.{key} is {size}; it must divide the number of ranks, {world_size}; "
+            f"{'unset it' if unset else f'set train.{key}={nearest}'}, or start a multiple of "
+            f"{size} ranks"
+        )
 
 
-def all_reduce_sum(share: torch.Tensor) -> float:
-    """The loss of the whole batch, of every rank's share. Every rank calls it."""
-    whole = share.detach().clone()
-    dist.all_reduce(whole)
-    return float(whole)
+def all_reduce_sum(value: torch.Tensor) -> float:
+    """Collective. The sum of every rank's `value`, which is left as it is."""
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return float(total)
 
 
 def process_groups(mesh: Mesh) -> Any:
-    """The process groups as DeepSpeed asks for them (`mpu`), made once; None where no sequence is shared."""
+    """DeepSpeed's process groups (its `mpu` argument), made once; None where no sequence is shared."""
     if mesh.sp_size == 1:
         return None
     if parallel_state_sp._SEQUENCE_PARALLEL_GROUP is None:

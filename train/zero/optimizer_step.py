@@ -1,6 +1,7 @@
-"""The last look before an optimizer step: the norm of the whole gradient, and then the step, or none.
+"""The global gradient norm before the optimizer step, so that a bad step can be skipped.
 
-DeepSpeed takes the norm inside its step and skips one with inf or nan in silence; here it is asked first, once, and the step is told.
+DeepSpeed computes the norm inside `engine.step()` and silently skips on inf or nan. Here it is
+computed once, before, and handed to `engine.step()`.
 """
 
 from typing import Any
@@ -10,53 +11,60 @@ from deepspeed.runtime.utils import combine_grad_norm_groups
 
 from ropewalk.train.zero.patches import patched_method
 
-INVALID = -1.0  # what DeepSpeed's norms are where a gradient is inf or nan
+INVALID = -1.0  # DeepSpeed's norm of a gradient with inf or nan
 
 
 class OptimizerStep:
-    """After the last backward pass of a step, before `engine.step()`. Every rank uses it alike."""
+    """The end of one step: create it after the last backward pass, then call `apply` or `skip`.
+
+    Collective: every rank does the same.
+    """
 
     def __init__(self, engine: Any) -> None:
-        self.engine, self.zero = engine, engine.zero_optimization_stage()
-        self.norm = self._norm()
-
-    def _norm(self) -> float:
-        """L2 over the averaged gradient of all parameters, before clipping; inf or nan where an element is."""
-        if self.zero == 0:
-            gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
-            return float(torch.nn.utils.get_total_norm(gradients))
-        optimizer = self.engine.optimizer
-        self.held = (
-            optimizer._get_norm_groups() if self.zero == 3 else optimizer.scaled_global_norm()
+        self.engine, self.stage = engine, engine.zero_optimization_stage()
+        # the norm as the engine's optimizer takes it: one of each parameter group at stage 3
+        self._zero_norm = self._compute_norm()
+        is_list = self.stage == 3
+        self.grad_norm = float(
+            combine_grad_norm_groups(self._zero_norm) if is_list else self._zero_norm
         )
-        return float(combine_grad_norm_groups(self.held) if self.zero == 3 else self.held)
+        """L2 norm of the averaged gradient of all parameters, before clipping; may be inf or nan."""
 
-    def step(self, apply: bool) -> None:
-        """The optimizer's step with the norm that was taken; or DeepSpeed's own way out of a step, which drops the gradient."""
-        if self.zero == 0:
-            self.engine.step() if apply else self._drop()
+    def _compute_norm(self) -> Any:
+        if self.stage == 0:
+            parameters = self.engine.module.parameters()
+            return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        optimizer = self.engine.optimizer
+        return optimizer._get_norm_groups() if self.stage == 3 else optimizer.scaled_global_norm()
+
+    def apply(self) -> None:
+        """Clip and update the weights, with the norm that was computed."""
+        if self.stage == 0:
+            self.engine.step()
+            return
+        self._step_with_norm(self._zero_norm)
+        assert not self.engine.optimizer.overflow
+
+    def skip(self) -> None:
+        """Drop the gradient and leave weights and optimizer states as they are."""
+        if self.stage == 0:
+            # without ZeRO the engine cannot skip: let it step with nothing clipped and no update
+            with (
+                patched_method(self.engine.optimizer, "step", None),
+                patched_method(self.engine, "clip_fp32_gradients", None),
+            ):
+                self.engine.step()
             return
         invalid = torch.full((), INVALID, device=self.engine.device)
-        norm = self.held if apply else [invalid] if self.zero == 3 else invalid
-        with patched_method(
-            self.engine.optimizer,
-            "_get_norm_groups" if self.zero == 3 else "scaled_global_norm",
-            norm,
-        ):
-            self.engine.step()
-        assert self.engine.optimizer.overflow != apply
-        if not apply and self.zero != 3:
-            self._forget()
+        self._step_with_norm([invalid] if self.stage == 3 else invalid)
+        assert self.engine.optimizer.overflow
+        if self.stage != 3:
+            # with an offloaded optimizer DeepSpeed keeps a skipped gradient and would add the next to
+            # it; parameters look into this dict, so it is emptied in place
+            gradients = self.engine.optimizer.averaged_gradients
+            gradients.update(dict.fromkeys(gradients))
 
-    def _forget(self) -> None:
-        """DeepSpeed keeps a gradient in fp32 after a step that was not taken where the optimizer is offloaded, and adds the next one to it."""
-        sums = self.engine.optimizer.averaged_gradients
-        sums.update(dict.fromkeys(sums))  # the same dict: parameters look into it
-
-    def _drop(self) -> None:
-        """The engine without ZeRO knows no way out of a step: it goes through one in which nothing is clipped and nothing stepped."""
-        with (
-            patched_method(self.engine.optimizer, "step", None),
-            patched_method(self.engine, "clip_fp32_gradients", None),
-        ):
+    def _step_with_norm(self, norm: Any) -> None:
+        name = "_get_norm_groups" if self.stage == 3 else "scaled_global_norm"
+        with patched_method(self.engine.optimizer, name, norm):
             self.engine.step()

@@ -88,7 +88,7 @@ def counted(model: Any, *, backward: bool) -> int:
     )
     with FlopCounterMode(display=False) as counter:
         borders = attention.document_borders(torch.from_numpy(row.cu_seqlens))
-        loss = LossModel(model)(ids, positions, labels, total=1, **borders)
+        loss = LossModel(model)(ids, positions, labels, total_labels=1, **borders)
         if backward:
             loss.backward()
     rotary = sum(

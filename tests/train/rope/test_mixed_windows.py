@@ -61,7 +61,7 @@ def test_packed_row_has_the_loss_and_gradients_of_each_document_alone_under_its_
     row, pieces = packed(LENGTHS, LINE)
     wanted, gradients = alone(pieces)
     wrapped = ours(plan)
-    found = wrapped(**to_device(row), total=1)
+    found = wrapped(**to_device(row), total_labels=1)
     found.backward()
     assert float(found) == pytest.approx(wanted, rel=1e-5)
     for name, parameter in wrapped.model.named_parameters():
@@ -83,18 +83,18 @@ def test_ranks_that_share_the_row_choose_by_the_documents_of_the_whole_row(plan)
 def test_one_table_for_all_documents_is_another_loss(plan):
     """The test above can fail."""
     row, pieces = packed(LENGTHS, LINE)
-    found = float(ours(plan, mixed=False)(**to_device(row), total=1))
+    found = float(ours(plan, mixed=False)(**to_device(row), total_labels=1))
     assert abs(found / alone(pieces)[0] - 1) > 1e-3
 
 
 def test_validation_reads_with_the_plan_s_table_alone(plan):
     row, _ = packed(LENGTHS, LINE)
     mixed, one = ours(plan), ours(plan, mixed=False)
-    training = float(mixed(**to_device(row), total=1).detach())
-    assert float(mixed.eval()(**to_device(row), total=1).detach()) == float(
-        one(**to_device(row), total=1).detach()
+    training = float(mixed(**to_device(row), total_labels=1).detach())
+    assert float(mixed.eval()(**to_device(row), total_labels=1).detach()) == float(
+        one(**to_device(row), total_labels=1).detach()
     )
-    assert float(mixed.train()(**to_device(row), total=1).detach()) == training
+    assert float(mixed.train()(**to_device(row), total_labels=1).detach()) == training
 
 
 def test_each_rank_of_a_sequence_chooses_for_its_slice():

@@ -1,0 +1,79 @@
+"""The rooms of the repository: who knows DeepSpeed, and who imports whom. Read from the syntax alone."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = ("conf", "data", "train", "eval", "launch")
+# what data, train and eval may use of one another (CONTRIBUTING, "The house")
+FACES = {
+    "data": ("dataset", "retrieval", "tokenizer"),
+    "train": ("base", "model.build", "loss", "attention", "rope.plan", "rope.methods"),
+}
+DEEPSPEED_ROOMS = ("train/zero/", "train/launcher/")
+DEEPSPEED_NAMES = {
+    *("ds_id", "ds_shape", "ds_numel", "ds_tensor", "ds_status", "ds_process_group"),
+    *("_hp_mapping", "_index_in_param_group", "_hp_optimizer_states_linked", "_get_norm_groups"),
+    *("single_partition_of_fp32_groups", "fp32_partitioned_groups_flat", "fp32_flat_groups"),
+    *("bit16_groups", "fp16_groups", "averaged_gradients", "scaled_global_norm"),
+    *("set_gradient_accumulation_boundary", "is_gradient_accumulation_boundary"),
+    *("_copy_recovery_script", "module_state_dict", "checkpoint_event_prologue"),
+    *("_do_optimizer_sanity_check", "GatheredParameters", "set_hf_deepspeed_config"),
+}
+
+
+@cache
+def files(folder: str) -> list[tuple[str, ast.Module]]:
+    paths = sorted((ROOT / folder).rglob("*.py"))
+    return [(path.relative_to(ROOT).as_posix(), ast.parse(path.read_text())) for path in paths]
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Full names: `from a import b` gives a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level, "imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def names(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_deepspeed_is_known_in_its_rooms_only(floor: str) -> None:
+    for path, tree in files(floor):
+        if not path.startswith(DEEPSPEED_ROOMS):
+            assert not [n for n in imported(tree) if "deepspeed" in n.split(".")], path
+            assert not DEEPSPEED_NAMES & {*names(tree)}, path
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_no_import_goes_upwards(floor: str) -> None:
+    above = FLOORS[FLOORS.index(floor) + 1 :]
+    for path, tree in files(floor):
+        for name in imported(tree):
+            package, _, rest = name.partition(".")
+            if package == "ropewalk":
+                assert rest.split(".")[0] not in above, (path, name)
+
+
+@pytest.mark.parametrize(("user", "used"), [("train", "data"), ("eval", "data"), ("eval", "train")])
+def test_floors_use_one_another_through_their_faces(user: str, used: str) -> None:
+    faces = tuple(f"ropewalk.{used}.{face}." for face in FACES[used])
+    for path, tree in files(user):
+        for name in imported(tree):
+            if name.startswith(f"ropewalk.{used}."):
+                assert f"{name}.".startswith(faces), (path, name)
