@@ -1,1 +1,11 @@
-"""The command line: compose, check, freeze, run the stages."""
+"""The command line: compose the settings, check them, freeze them, run the stages.
+
+- `cli`: `main` and what each verb does
+- `arguments`: verbs, flags, help
+- `output`: what a verb prints at its end
+- `sweep`: every combination of a `--multirun`
+- `config/`: command line to `Config`; nothing outside it imports Hydra
+- `pipeline/`: the stages of a run, in order
+
+Heavy libraries are imported inside functions, so that `--help` and a refused setting answer at once.
+"""

@@ -1,4 +1,4 @@
-"""`ropewalk VERB [key=value ...]`: compose, check, freeze, run the stages. Hydra ends here."""
+"""`ropewalk VERB [key=value ...]`: compose, check, freeze, run the stages."""
 
 import argparse
 import os
@@ -16,44 +16,12 @@ from ropewalk.conf.check import to_yaml
 from ropewalk.conf.errors import FAILED, ConfigError, RopewalkError
 from ropewalk.conf.schema import Config
 from ropewalk.data.tokens import shards
+from ropewalk.launch.arguments import parse
 from ropewalk.launch.output import print_outputs, show_rope, show_samples
 from ropewalk.train.launcher.process import gc_paused_imports
 
 if TYPE_CHECKING:
     from ropewalk.launch.pipeline.run import Run
-
-VERBS = {
-    "run": "every stage, skipping what is done",
-    "rope": "the rope plan: what the scaling method does to each dimension",
-    "data": "documents -> tokens -> plan, with the ledger",
-    "train": "the stages up to the training",
-    "eval": "the stages up to the measurements",
-    "report": "the stages up to the report",
-    "calibrate": "search the ramp and temperature for this model, on held-out long text, without training",
-    "export": "hand the trained model to servers: both key styles, GGUF, flags, and what each engine reads",
-}
-EXAMPLES = """\
-settings: key=value, as Hydra takes them. Groups: recipe=NAME (demo, smollm2, base, custom), rope=METHOD (none, pi, ntk,
-dynamic, ntk_by_parts, yarn, llama3, longrope, abf, table), mixture=PRESET (fu, ultralong, olmo3, prolong_64k, prolong_512k,
-uniform).
-
-examples:
-  ropewalk run recipe=demo
-  ropewalk run model.path=./my-model rope.factor=4 data.seq_len=32768 data.sources.books.path=./books \\
-      train.steps=200 train.lr=2e-5 train.global_batch_tokens=1048576 name=my-run
-  ropewalk run recipe=demo rope=pi name=demo-pi          another method, the same data
-  ropewalk run -m recipe=demo rope=pi,ntk,yarn           a sweep, one run a method
-  ropewalk data recipe=demo --show 3                     the ledger, and three sequences to read
-  ropewalk rope recipe=demo --compare pi,llama3,abf      what each method does to each dimension
-  ropewalk calibrate recipe=demo                         the ramp for this model, by measurement; then
-  ropewalk run recipe=demo name=mine rope=table rope.path=runs/demo/calibration/rope.json
-  ropewalk data recipe=demo --shard 0/4                  a quarter of the tokenising; 1/4, 2/4 and 3/4 on other machines, then
-  ropewalk data recipe=demo --merge                      their shards in one store, and the plan
-  ropewalk export recipe=demo                            for servers: keys, GGUF, flags, warnings
-  ropewalk run recipe=demo --cfg job                     show the whole configuration, run nothing
-
-exit codes: 0 done, 1 failed, 2 configuration or data refused, 3 a proof said no, 75 stopped in good order (run again to resume)
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -64,11 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for overrides, config in configs(arguments):
             run_verb(arguments, overrides, config)
     except RopewalkError as error:
-        head = (
-            "config error:"
-            if isinstance(error, ConfigError)
-            else f"{type(error).__name__.removesuffix('Error').lower()}:"
-        )
+        kind = type(error).__name__.removesuffix("Error").lower()
+        head = "config error:" if isinstance(error, ConfigError) else f"{kind}:"
         print(f"{head}\n{error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
@@ -79,191 +44,122 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(FAILED)
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Flags and settings in any order."""
-    top = parser()
-    arguments, rest = top.parse_known_args(argv)
-    if flags := [word for word in rest if word.startswith("-")]:
-        top.error(f"unrecognized arguments: {' '.join(flags)}")
-    arguments.overrides += rest
-    if arguments.multirun and getattr(arguments, "export", None):
-        top.error("--export goes with one run, not with --multirun")
-    if getattr(arguments, "shard", None) is not None:
-        idle = [f"--{name}" for name in ("export", "json", "show") if getattr(arguments, name)]
-        if idle:
-            top.error(f"--shard makes shards only, and no plan: not allowed with {', '.join(idle)}")
-    return arguments
-
-
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog="ropewalk",
-        description="Extend a model's context with rotary positions, and prove each stage.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb, text in VERBS.items():
-        sub = verbs.add_parser(
-            verb,
-            help=text,
-            description=f"{verb}: {text}.",
-            epilog=EXAMPLES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
-        sub.add_argument(
-            "--cfg", choices=["job"], help="print the composed, checked configuration and stop"
-        )
-        sub.add_argument(
-            "--config-dir",
-            metavar="DIR",
-            help="a folder with your own recipe/NAME.yaml and the like",
-        )
-        sub.add_argument(
-            "-m", "--multirun", action="store_true", help="a run for each combination of key=a,b,c"
-        )
-        if verb == "rope":
-            sub.add_argument(
-                "--json", action="store_true", help="print the content of rope.json alone"
-            )
-            sub.add_argument(
-                "--compare", metavar="METHODS", help="other methods beside it, e.g. pi,ntk,llama3"
-            )
-        if verb == "data":
-            printed = sub.add_mutually_exclusive_group()
-            printed.add_argument("--json", action="store_true", help="print the ledger alone")
-            printed.add_argument(
-                "--show",
-                type=count,
-                metavar="N",
-                help="print N sample sequences of the plan to read",
-            )
-            sub.add_argument(
-                "--export",
-                metavar="FOLDER",
-                help="also write the sequences as parquet, for TRL and axolotl",
-            )
-            parts = sub.add_mutually_exclusive_group()
-            parts.add_argument(
-                "--shard",
-                metavar="I/N",
-                help="make only shards I, I+N, ... of the token stores (from 0)",
-            )
-            parts.add_argument(
-                "--merge",
-                action="store_true",
-                help="go on from shards that are all made; make none",
-            )
-    return top
-
-
-def count(word: str) -> int:
-    """A whole number above 0, for a flag."""
-    if not word.isdecimal() or not int(word):
-        raise argparse.ArgumentTypeError(f"{word} is not a whole number above 0")
-    return int(word)
-
-
-def sweep_overrides(arguments: argparse.Namespace) -> list[list[str]]:
-    """Overrides of each run: one, or every combination of a sweep as Hydra's own sweeper splits them."""
-    from ropewalk.launch.config.compose import config_dir_override, sweep
-
-    given = list(arguments.overrides)
-    if arguments.config_dir:
-        given.append(config_dir_override(arguments.config_dir))
-    return sweep(given) if arguments.multirun else [given]
-
-
 def configs(arguments: argparse.Namespace) -> list[tuple[list[str], Config]]:
-    """Every run's settings, checked before the first run starts: a bad last combination costs no night.
+    """Overrides and settings of every run, all checked before the first run starts.
 
-    Raises: ConfigError with the problems of all, each line once.
+    Raises: ConfigError with the problems of all runs, each line once.
     """
     from ropewalk.launch.config import compose
 
-    found: list[tuple[list[str], Config]] = []
-    wrong: dict[str, None] = {}
+    checked: list[tuple[list[str], Config]] = []
+    problems: dict[str, None] = {}
     for overrides in sweep_overrides(arguments):
         try:
-            found.append((overrides, compose.compose(overrides)))
+            checked.append((overrides, compose.compose(overrides)))
         except ConfigError as error:
-            wrong |= dict.fromkeys(str(error).splitlines())
-    if wrong:
-        raise ConfigError("\n".join(wrong))
-    return found
+            problems |= dict.fromkeys(str(error).splitlines())
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return checked
+
+
+def sweep_overrides(arguments: argparse.Namespace) -> list[list[str]]:
+    """The overrides of each run: one run, or every combination of a sweep. Raises: ConfigError."""
+    from ropewalk.launch.config.compose import config_dir_override
+    from ropewalk.launch.sweep import sweep
+
+    overrides = list(arguments.overrides)
+    if arguments.config_dir:
+        overrides.append(config_dir_override(arguments.config_dir))
+    return sweep(overrides) if arguments.multirun else [overrides]
 
 
 def run_verb(arguments: argparse.Namespace, overrides: Sequence[str], config: Config) -> None:
-    """One run of one verb."""
+    """Do what the verb and its flags ask of one run. Raises: RopewalkError."""
     if arguments.cfg:
         print(to_yaml(config), end="")
         return
     if getattr(arguments, "shard", None) is not None:
-        make_task(config, arguments.shard)
+        make_shards(config, arguments.shard)
         return
     as_json = getattr(arguments, "json", False)
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # stdout holds the JSON alone
         run = run_stages(arguments, overrides, config)
     if arguments.verb == "rope" and not as_json:
-        show_rope(run, (arguments.compare or "").split(",") if arguments.compare else [])
+        show_rope(run, arguments.compare.split(",") if arguments.compare else [])
     if arguments.verb == "data" and arguments.show:
         show_samples(run, arguments.show)
     print_outputs(arguments.verb, run.folder, as_json)
 
 
-def make_task(config: Config, word: str) -> None:
-    """`--shard I/N`; what is no task is refused before anything is loaded. Raises: ConfigError, DataError."""
-    task = shards.parse_task(word)
-    load_libraries()
-    from ropewalk.launch.pipeline.stages import make_shards
+def make_shards(config: Config, task: str) -> None:
+    """`--shard I/N`. A malformed task is refused before anything loads.
 
-    print(make_shards(config, *task))
+    Raises: ConfigError, DataError.
+    """
+    number, count = shards.parse_task(task)
+    load_libraries()
+    from ropewalk.launch.pipeline import stages
+
+    print(stages.make_shards(config, number, count))
 
 
 def run_stages(arguments: argparse.Namespace, overrides: Sequence[str], config: Config) -> "Run":
-    """The verb's stages, and the sequences for other programs where they are asked for. Raises: RopewalkError."""
+    """Run the verb's stages, and write the dataset of `--export`. Raises: RopewalkError."""
     load_libraries()
-    from ropewalk.launch.pipeline.stages import execute, refuse_unfit_shards
+    from ropewalk.launch.pipeline.preflight import refuse_unfit_shards
+    from ropewalk.launch.pipeline.stages import execute
 
     if getattr(arguments, "merge", False):
         refuse_unfit_shards(config)
-    if target := getattr(arguments, "export", None):
-        from ropewalk.data import export
-        from ropewalk.data.dataset import DataArtifacts
-        from ropewalk.launch.config.phases import chain
-
-        export.target(target)
-        data = chain(config)[-1].data
-        export.refuse(data.document_mask, data.positions, data.pose.target_length)
-    last = "report" if arguments.verb == "run" else arguments.verb
-    run = execute(config, last, command(arguments.verb, overrides))
+    target = getattr(arguments, "export", None)
     if target:
-        print(export.write(DataArtifacts.of(run.folder, run.cache), Path(target))[1])
-        print(f"wrote {target}")
+        refuse_export(config, target)
+    run = execute(config, arguments.verb, command(arguments.verb, overrides))
+    if target:
+        write_export(run, Path(target))
     return run
 
 
+def refuse_export(config: Config, target: str) -> None:
+    """Check folder and settings of `data --export`. Raises: ConfigError."""
+    from ropewalk.data import export
+    from ropewalk.launch.config.phases import phase_configs
+
+    export.target(target)
+    data = phase_configs(config)[-1].data
+    export.refuse(data.document_mask, data.positions, data.pose.target_length)
+
+
+def write_export(run: "Run", target: Path) -> None:
+    """Write the run's sequences for other programs. Raises: RopewalkError."""
+    from ropewalk.data import export
+    from ropewalk.data.dataset import DataArtifacts
+
+    _, message = export.write(DataArtifacts.of(run.folder, run.cache), target)
+    print(f"{message}\nwrote {target}")
+
+
 def command(verb: str, overrides: Sequence[str]) -> str:
-    """What was typed, for the report; a folder of the user's is left out."""
-    words = [
-        re.sub(r"=(~|/|file:).*", "=PATH", word)
-        for word in overrides
-        if not word.startswith("hydra.")
+    """The command as typed, for the report, without the user's folders."""
+    shown = [
+        re.sub(r"=(~|/|file:).*", "=PATH", override)
+        for override in overrides
+        if not override.startswith("hydra.")
     ]
-    return shlex.join(["ropewalk", verb, *words])
+    return shlex.join(["ropewalk", verb, *shown])
 
 
 @cache  # a sweep imports once
 def load_libraries() -> None:
-    """Libraries speak only when something is wrong; the CPU engine is chosen, not guessed."""
+    """Import torch and transformers with warnings only, and fix DeepSpeed's device on a CPU."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     with gc_paused_imports():
         import torch
         import transformers
 
-        import ropewalk.train.model  # noqa: F401  every verb looks at the base
+        import ropewalk.train.base  # noqa: F401  every verb locates the base
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     transformers.utils.logging.disable_progress_bar()

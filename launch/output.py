@@ -1,32 +1,40 @@
-""""""
+"""What a verb prints at its end: plans, samples, verdicts, and the files that it wrote."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ropewalk.launch.pipeline.run import Run
+if TYPE_CHECKING:
+    from ropewalk.launch.pipeline.run import Run
+
+REPORT = "report/index.html"
+OUTPUTS = {
+    "rope": "rope.json",
+    "data": "data/ledger.json",
+    "train": "train/model",
+    "eval": "eval/results.json",
+    "calibrate": "calibration/rope.json",
+    "export": "export/SERVING.md",
+}
+"""Verb -> its main output in the run folder; the other verbs write the report."""
 
 
-def show_rope(run: Run, methods: Sequence[str]) -> None:
-    """The plan in lines, beside other methods where asked, and as a picture."""
+def show_rope(run: "Run", methods: Sequence[str]) -> None:
+    """Print the rope plan, with the plans of other `methods` beside it, and draw rope.svg."""
     from ropewalk.eval.report.figures.rope import draw
-    from ropewalk.train.base import locate
     from ropewalk.train.rope import stage, table
     from ropewalk.train.rope.plan import RopePlan
 
     plan = RopePlan.read(run.folder / "rope.json")
-    beside = (
-        stage.comparison_plans(run.config, locate(run.config.model, run.cache), methods)
-        if methods
-        else []
-    )
-    print(table.comparison_table([plan, *beside]) if beside else table.summary(plan))
-    draw([p.json() for p in (plan, *beside)], run.folder / "rope.svg")
+    others = stage.comparison_plans(run.config, run.base, methods) if methods else []
+    print(table.comparison_table([plan, *others]) if others else table.summary(plan))
+    draw([p.json() for p in (plan, *others)], run.folder / "rope.svg")
     print(f"wrote {run.folder / 'rope.svg'}")
 
 
-def show_samples(run: Run, number: int) -> None:
-    """Sample sequences, as the trainer is given them."""
+def show_samples(run: "Run", number: int) -> None:
+    """Print sample sequences as the trainer receives them."""
     from ropewalk.data.dataset import DataArtifacts
     from ropewalk.data.ledger.samples import pages
 
@@ -34,16 +42,8 @@ def show_samples(run: Run, number: int) -> None:
 
 
 def print_outputs(verb: str, folder: Path, as_json: bool) -> None:
-    """What was written, and for `rope` and `data` what it says."""
-    shown = {
-        "rope": "rope.json",
-        "data": "data/ledger.json",
-        "train": "train/model",
-        "eval": "eval/results.json",
-        "calibrate": "calibration/rope.json",
-        "export": "export/SERVING.md",
-    }
-    target = folder / shown.get(verb, "report/index.html")
+    """Print what the verb wrote: its content alone for `--json`, else a summary and the paths."""
+    target = folder / OUTPUTS.get(verb, REPORT)
     if as_json:
         print(target.read_text(), end="")
         return
@@ -59,7 +59,7 @@ def print_outputs(verb: str, folder: Path, as_json: bool) -> None:
 
 
 def print_verdicts(folder: Path) -> None:
+    """One line for each verdict of eval/results.json."""
     for verdict in json.loads((folder / "eval" / "results.json").read_text())["verdicts"]:
-        print(
-            f"  {'holds' if verdict['holds'] else 'FAILS'}  {verdict['name']}: {verdict['value']} ({verdict['rule']})"
-        )
+        label = "holds" if verdict["holds"] else "FAILS"
+        print(f"  {label}  {verdict['name']}: {verdict['value']} ({verdict['rule']})")

@@ -1,6 +1,6 @@
-"""`phases` -> the settings of each: composed on top of the run's and checked before anything starts."""
+"""`phases` -> the settings of each phase, composed on top of the run's and checked beforehand."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,107 +14,128 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import ROPE_CLASSES
 from ropewalk.conf.schema import Config
 
-LENGTHS = ("length_weights", "buckets")  # mappings that are one value
+LENGTH_MAPPINGS = ("length_weights", "buckets")
+"""Settings whose mapping is replaced as one value. Their keys are ranges such as `<4K`."""
 
 
-def checked(composed: DictConfig, told: Any) -> Config:
-    """The run's configuration, its phases not yet put in. `told(error)`: the line for a value of a wrong kind.
+def check_phases(composed: DictConfig, one_line: Callable[[BaseException], str]) -> Config:
+    """The run's configuration, its phases not yet applied.
 
-    Raises: ConfigError with the problems of all phases, each line once; what only some have begins with `phases[NUMBER].`
+    `one_line(error)` describes a value of a wrong type.
+
+    Raises: ConfigError with the problems of all phases, each line once; a problem that not every
+        phase has begins with `phases[NUMBER].`
     """
     listed: Any = OmegaConf.to_container(composed.phases)
-    if wrong := list(phases.problems(listed)):
-        raise ConfigError("\n".join(wrong))
-    each = [_problems(composed, phase, told) for phase in listed]
-    common = [line for line in each[0] if all(line in lines for lines in each)]
-    own = [
-        _at(number, line)
-        for number, lines in enumerate(each)
+    if problems := list(phases.problems(listed)):
+        raise ConfigError("\n".join(problems))
+    by_phase = [_problems(composed, phase, one_line) for phase in listed]
+    common = [line for line in by_phase[0] if all(line in lines for lines in by_phase)]
+    specific = [
+        _with_phase(number, line)
+        for number, lines in enumerate(by_phase)
         for line in lines
         if line not in common
     ]
-    if problems := common + own or list(_carried(composed, listed)):
+    if problems := common + specific or list(_carry_problems(composed, listed)):
         raise ConfigError("\n".join(problems))
-    for key in OmegaConf.missing_keys(
-        composed
-    ):  # every phase sets it, else it were told: nothing reads the run's own
-        OmegaConf.update(composed, key, OmegaConf.select(put(composed, listed[-1]), key))
+    _fill_required(composed, listed[-1])
     return OmegaConf.to_object(composed)  # type: ignore[return-value]
 
 
-def _carried(composed: DictConfig, listed: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """An adapter is merged into the weights at the end of its phase, and the next one's is another."""
-    adapted = [bool(put(composed, phase).train.lora.rank) for phase in listed]
+def _fill_required(composed: DictConfig, phase: Mapping[str, Any]) -> None:
+    """Copy required values that every phase sets to the run's level.
+
+    Nothing reads them there; without them the configuration does not convert.
+    """
+    for key in OmegaConf.missing_keys(composed):
+        OmegaConf.update(composed, key, OmegaConf.select(apply_phase(composed, phase), key))
+
+
+def _carry_problems(composed: DictConfig, listed: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """An adapter is merged into the weights after its phase, so its moments fit no next adapter."""
+    has_adapter = [bool(apply_phase(composed, phase).train.lora.rank) for phase in listed]
     for number, phase in enumerate(listed):
-        if phase.get("carry_optimizer") and any(adapted[number - 1 : number + 1]):
-            yield f"phases[{number}].carry_optimizer is True; with train.lora each phase trains an adapter of its own; leave it out"
+        if phase.get("carry_optimizer") and any(has_adapter[number - 1 : number + 1]):
+            yield (
+                f"phases[{number}].carry_optimizer is True; with train.lora each phase trains an "
+                "adapter of its own; leave it out"
+            )
 
 
-def _at(number: int, line: str) -> str:
+def _with_phase(number: int, line: str) -> str:
     return f"phases[{number}]{'.' if line.startswith(phases.SECTIONS) else ': '}{line}"
 
 
-def _problems(composed: DictConfig, phase: Mapping[str, Any], told: Any) -> list[str]:
+def _problems(
+    composed: DictConfig, phase: Mapping[str, Any], one_line: Callable[[BaseException], str]
+) -> list[str]:
     try:
-        check(put(composed, phase))
+        check(apply_phase(composed, phase))
     except ConfigError as error:
         return str(error).splitlines()
     except (OmegaConfBaseException, ValueError, AttributeError, KeyError) as error:
-        return [told(error)]
+        return [one_line(error)]
     return []
 
 
-def put(composed: DictConfig, phase: Mapping[str, Any]) -> DictConfig:
-    """A phase on top of the run's values; `rope: METHOD` chooses a method, which keeps the window that was set."""
-    found, values = composed.copy(), phases.settings(phase)
-    OmegaConf.set_struct(found, False)
-    found.phase = 1  # the values are one phase's now
+def apply_phase(composed: DictConfig, phase: Mapping[str, Any]) -> DictConfig:
+    """A copy of the run's values with a phase's on top.
+
+    `rope: METHOD` changes the method and keeps the factor and window that were set.
+    """
+    merged, values = composed.copy(), phases.settings(phase)
+    OmegaConf.set_struct(merged, False)
+    merged.phase = 1  # any phase number: it marks the values as those of one phase
     method = values.pop("rope", None) or values.pop("rope.method", None)
     if method is not None:
-        found.rope = _method(found.rope, str(method))
+        merged.rope = _with_method(merged.rope, str(method))
     for key, value in values.items():
-        if (
-            key.split(".")[0] == "data"
-        ):  # a new source finds its dataclass by merging, not by its key
-            nested = OmegaConf.create({})
-            OmegaConf.update(nested, key, value)
-            if key.endswith(LENGTHS) and OmegaConf.select(found, key):
-                OmegaConf.update(
-                    found, key, {}, merge=False
-                )  # numbers by length are replaced, not added to
-            found = OmegaConf.merge(found, nested)  # type: ignore[assignment]
+        if key.split(".")[0] == "data":
+            merged = _merge_data(merged, key, value)
         else:
-            OmegaConf.update(found, key, value, force_add=True)
-    return found
+            OmegaConf.update(merged, key, value, force_add=True)
+    return merged
 
 
-def _method(rope: DictConfig, method: str) -> Any:
+def _merge_data(merged: DictConfig, key: str, value: Any) -> DictConfig:
+    """Set a key of `data`. A merge, unlike an update, gives a new source its dataclass."""
+    nested = OmegaConf.create({})
+    OmegaConf.update(nested, key, value)
+    if key.endswith(LENGTH_MAPPINGS) and OmegaConf.select(merged, key):
+        OmegaConf.update(merged, key, {}, merge=False)
+    return OmegaConf.merge(merged, nested)  # type: ignore[return-value]
+
+
+def _with_method(rope: DictConfig, method: str) -> Any:
     if method not in ROPE_CLASSES:
         raise ValueError(
             f"rope is {method}; it must be one of {', '.join(ROPE_CLASSES)}; choose one"
         )
-    kept = {} if method == "none" else {k: rope[k] for k in ("factor", "target_length")}
+    window = {} if method == "none" else {k: rope[k] for k in ("factor", "target_length")}
     return OmegaConf.structured(
         ROPE_CLASSES[method](
             method=method,
             original_max_position_embeddings=rope.original_max_position_embeddings,
-            **kept,
+            **window,
         )
     )
 
 
-def chain(config: Config) -> list[Config]:
-    """The runs that a run is made of, in order; itself alone without phases. The last one has the run's own folder."""
+def phase_configs(config: Config) -> list[Config]:
+    """The configuration of each phase in order; `[config]` without phases.
+
+    The last phase has the run's own name and folder.
+    """
     if not config.phases:
         return [config]
-    runs, count = Path(config.runs_dir) / config.name / phases.FOLDER, len(config.phases)
-    found = []
+    folder, count = Path(config.runs_dir) / config.name / phases.FOLDER, len(config.phases)
+    configs = []
     for number, phase in enumerate(config.phases, 1):
-        values = check(put(OmegaConf.structured(config), phase))
-        place = (
-            {"name": phases.folder(config.phases, number), "runs_dir": str(runs)}
-            if number < count
-            else {}
-        )
-        found.append(replace(values, phase=number, **place))  # type: ignore[arg-type]
-    return found
+        values = check(apply_phase(OmegaConf.structured(config), phase))
+        values = replace(values, phase=number)
+        if number < count:
+            name = phases.folder(config.phases, number)
+            values = replace(values, name=name, runs_dir=str(folder))
+        configs.append(values)
+    return configs

@@ -1,5 +1,6 @@
-""""""
+"""The run's own `manifest.json`: versions, machine, and the fingerprint of each stage."""
 
+import os
 import platform
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -23,68 +24,72 @@ PACKAGES = (
 
 
 def write_manifest(run: Run) -> None:
-    """`manifest.json` of the run: versions, machine, and each stage's fingerprint and seconds. No paths, no names."""
+    """Write `manifest.json`. It holds no paths and no user names."""
+    manifest = {
+        "schema": 1,
+        "name": run.config.name,
+        "command": run.command,
+        "versions": versions(),
+        "machine": machine(),
+        "stages": _stages(run),
+    }
+    if run.previous_phase:
+        manifest["phases"] = _earlier_phases(run)
+    write_json(run.folder / "manifest.json", manifest)
+
+
+def _stages(run: Run) -> dict[str, Any]:
+    """Fingerprint, seconds and metadata of each stage.
+
+    A stage with the recorded fingerprint keeps its record (its seconds are those of the real
+    work). Stages that this command did not run stay recorded unless a stage before them changed.
+    """
     path = run.folder / "manifest.json"
-    before = read_json(path).get("stages", {}) if path.is_file() else {}
-    changed = any(
-        name in before and before[name]["fingerprint"] != said.fingerprint
-        for name, said in run.done.items()
-    )
-    stages = {} if changed else dict(before)  # what a shorter command did not touch still stands
-    for name, said in run.done.items():
-        facts = {k: v for k, v in asdict(said).items() if k in ("fingerprint", "seconds", "facts")}
-        same = before.get(name, {}).get("fingerprint") == said.fingerprint
-        stages[name] = before[name] if same else facts
-    write_json(
-        path,
-        {
-            "schema": 1,
-            "name": run.config.name,
-            "command": run.command,
-            "versions": versions(),
-            "machine": machine(),
-            "stages": stages,
-            **({"phases": _earlier(run)} if run.before else {}),
-        },
-    )
+    recorded = read_json(path).get("stages", {}) if path.is_file() else {}
+    fingerprints = run.fingerprints(*run.manifests)
+    unchanged = {
+        name
+        for name in fingerprints
+        if recorded.get(name, {}).get("fingerprint") == fingerprints[name]
+    }
+    changed = any(name in recorded and name not in unchanged for name in fingerprints)
+    stages = {} if changed else dict(recorded)
+    for name, manifest in run.manifests.items():
+        values = asdict(manifest)
+        fresh = {key: values[key] for key in ("fingerprint", "seconds", "facts")}
+        stages[name] = recorded[name] if name in unchanged else fresh
+    return stages
 
 
-def _earlier(run: Run) -> list[dict[str, Any]]:
-    """The phases before this one, in order: where each lies in the run's folder, and what its stages were."""
-    found, one = list[dict[str, Any]](), run.before
-    while one is not None:
-        stages = {name: made.fingerprint for name, made in one.done.items()}
-        found.insert(
-            0,
-            {
-                "name": one.config.name,
-                "folder": f"{phases.FOLDER}/{one.config.name}",
-                "stages": stages,
-            },
-        )
-        one = one.before
-    return found
+def _earlier_phases(run: Run) -> list[dict[str, Any]]:
+    """The phases before this one, in order: name, folder within the run's, fingerprints."""
+    earlier, phase = list[dict[str, Any]](), run.previous_phase
+    while phase is not None:
+        name = phase.config.name
+        stages = phase.fingerprints(*phase.manifests)
+        earlier.append({"name": name, "folder": f"{phases.FOLDER}/{name}", "stages": stages})
+        phase = phase.previous_phase
+    return earlier[::-1]
 
 
 def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    """Installed versions of Python and of the packages that affect results."""
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed
 
 
 def machine() -> dict[str, Any]:
-    import os
-
+    """System, processor, cores and GPUs; nothing that identifies the host."""
     import torch
 
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "system": platform.system(),
         "processor": platform.machine(),
         "cores": os.cpu_count(),
-        "gpus": gpus,
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }

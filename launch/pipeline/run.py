@@ -1,20 +1,26 @@
-"""One run while it goes."""
+"""`Run`: one run in progress, and what its data stage needs to know of the base."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ropewalk.conf.artifacts.manifest import Manifest
 from ropewalk.conf.schema import Config
+from ropewalk.train.base import Base, locate
+
+if TYPE_CHECKING:
+    from ropewalk.data.stage import Inputs
 
 
 @dataclass
 class Run:
-    """One run while it goes: its folder, and what the finished stages said."""
+    """One run in progress: its settings, and the manifests of the stages that are done."""
 
     config: Config
-    done: dict[str, Manifest]
+    manifests: dict[str, Manifest] = field(default_factory=dict)
     command: str = ""
-    before: "Run | None" = None
+    previous_phase: "Run | None" = None
     """The phase whose model this one starts from."""
 
     @property
@@ -25,6 +31,27 @@ class Run:
     def cache(self) -> Path:
         return Path(self.config.cache_dir).expanduser()
 
-    def marks(self, *stages: str) -> dict[str, str]:
-        """Fingerprints of finished stages: what a later stage's fingerprint is made of."""
-        return {stage: self.done[stage].fingerprint for stage in stages}
+    @cached_property
+    def base(self) -> Base:
+        """The base that `model` names, located once for all phases. Raises: ConfigError."""
+        if self.previous_phase is not None:
+            return self.previous_phase.base
+        return locate(self.config.model, self.cache)
+
+    def fingerprints(self, *stages: str) -> dict[str, str]:
+        """Fingerprints of finished stages, for the fingerprint of a later stage."""
+        return {stage: self.manifests[stage].fingerprint for stage in stages}
+
+
+def data_inputs(run: Run) -> "Inputs":
+    """The tokenizer for the data stage. Raises: ConfigError.
+
+    A tokenizer trained on the sources is trained in the first phase and used in all: another one
+    would give the same model other token ids.
+    """
+    from ropewalk.data.stage import Inputs
+
+    base = run.base
+    if base.path is None and run.previous_phase is not None:
+        return Inputs(str(run.previous_phase.folder / "data" / "tokenizer"))
+    return Inputs(base.path, base.revision, base.trust_remote_code)

@@ -1,4 +1,4 @@
-"""`python -m ropewalk.launch.pipeline.ship [key=value ...]`: keep a finished run's model as the builtin base of the demo."""
+"""`python -m ropewalk.launch.pipeline.ship [key=value ...]`: keep a run's model as the demo's base."""
 
 import shutil
 import sys
@@ -18,33 +18,38 @@ from ropewalk.train.base import BASES
 
 
 def export_base(run: Run, name: str, target: Path) -> Path:
-    """Keep a finished run's model as a base that ropewalk ships: model, tokenizer and PROVENANCE.json.
+    """Copy a finished run's model and tokenizer to `target/name`, and add PROVENANCE.json.
 
     Raises: ConfigError when the run has no model.
     """
-    source = run.folder / "train" / "model"
     if manifest.read(run.folder / "train") is None:
         raise ConfigError(
             f"name is {run.config.name}; its train stage is not finished; run it first"
         )
     folder = target / name
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(source, folder)
-    before = Path(run.config.model.path or "").parents[1:2]  # runs/NAME of runs/NAME/train/model
-    parts = [part for part in (*before, run.folder) if (part / "config.yaml").is_file()]
-    provenance = {
-        "made_by": "ropewalk; " + ", then ".join(f"recipe of run {part.name}" for part in parts),
-        "license": "Apache-2.0 (weights); trained on Python's standard library (PSF-2.0) and synthetic retrieval",
-        "parts": [_provenance(part) for part in parts],
-        "versions": versions(),
-        "results": read_json(run.folder / "eval" / "results.json")["models"],
-    }
-    write_json(folder / "PROVENANCE.json", provenance)
+    shutil.copytree(run.folder / "train" / "model", folder)
+    write_json(folder / "PROVENANCE.json", _provenance(run))
     return folder
 
 
-def _provenance(folder: Path) -> dict[str, Any]:
-    """What decided a run, without its places, and where its tokens came from."""
+def _provenance(run: Run) -> dict[str, Any]:
+    """Settings, data and results of the run, and of the run whose model it started from."""
+    base = Path(run.config.model.path or "").parents[1:2]  # runs/NAME of runs/NAME/train/model
+    folders = [folder for folder in (*base, run.folder) if (folder / "config.yaml").is_file()]
+    recipes = ", then ".join(f"recipe of run {folder.name}" for folder in folders)
+    return {
+        "made_by": f"ropewalk; {recipes}",
+        "license": "Apache-2.0 (weights); trained on Python's standard library (PSF-2.0) "
+        "and synthetic retrieval",
+        "parts": [_provenance_of(folder) for folder in folders],
+        "versions": versions(),
+        "results": read_json(run.folder / "eval" / "results.json")["models"],
+    }
+
+
+def _provenance_of(folder: Path) -> dict[str, Any]:
+    """The fingerprinted settings of one run, without paths, and its ledger."""
     trained = manifest.read(folder / "train")
     return {
         "config": content(load(folder / "config.yaml")),

@@ -13,7 +13,8 @@ from ropewalk.conf.check import check
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.model import ScratchConfig
 from ropewalk.conf.schema import Config, TrainConfig, content
-from ropewalk.launch.config.compose import compose, node, split
+from ropewalk.launch.config.compose import compose
+from ropewalk.launch.config.hydra import compose_node
 
 GOOD = (
     "recipe=custom",
@@ -142,8 +143,8 @@ LATE = {
 @pytest.fixture(scope="module")
 def good() -> DictConfig:
     """GOOD, composed once: a tenth of a second each time adds up."""
-    words, sources = split(GOOD)
-    composed = node(words)
+    words, sources = split_overrides(GOOD)
+    composed = compose_node(words)
     OmegaConf.set_struct(composed, False)
     return OmegaConf.merge(composed, sources)  # type: ignore[return-value]
 

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from ropewalk.conf.errors import ConfigError, DataError, ProofError, Stopped
-from ropewalk.launch.cli import main, parser
+from ropewalk.launch.arguments import parser
+from ropewalk.launch.cli import main
 from ropewalk.launch.config import compose as composing
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.launch.config.compose import compose, config_dir_override, sweep
+from ropewalk.launch.config.compose import compose, config_dir_override
+from ropewalk.launch.sweep import sweep
 
 
 def lines(*words: str) -> list[str]:

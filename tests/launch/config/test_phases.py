@@ -14,7 +14,7 @@ from ropewalk.launch.pipeline.stages import execute
 
 
 def chain(*words: str) -> list:
-    return phases.chain(compose(["recipe=demo", *words]))
+    return phases.phase_configs(compose(["recipe=demo", *words]))
 
 
 def told(*words: str) -> list[str]:
@@ -102,7 +102,7 @@ def test_what_every_phase_sets_need_not_be_set_for_the_run() -> None:
         "train.lr=1e-3",
     ]
     config = compose([*words, "train.steps=2", "phases=[{data.seq_len:64},{data.seq_len:128}]"])
-    assert [p.data.seq_len for p in phases.chain(config)] == [64, 128]
+    assert [p.data.seq_len for p in phases.phase_configs(config)] == [64, 128]
     with pytest.raises(ConfigError) as said:
         compose([*words, "train.steps=2", "phases=[{data.seq_len:64},{}]"])
     assert str(said.value).startswith("phases[1].data.seq_len is not set; it is required")
@@ -166,9 +166,10 @@ def test_a_tokenizer_made_of_the_sources_is_the_first_phase_s_in_all(tmp_path: P
         ),
         "data",
     )
-    assert run.before is not None
+    assert run.previous_phase is not None
     one, two = (
-        at / "data" / "tokenizer" / "tokenizer.json" for at in (run.before.folder, run.folder)
+        at / "data" / "tokenizer" / "tokenizer.json"
+        for at in (run.previous_phase.folder, run.folder)
     )
     assert one.read_bytes() == two.read_bytes()
     alone = execute(place.config(f"runs_dir={tmp_path / 'runs'}", "name=alone"), "data")

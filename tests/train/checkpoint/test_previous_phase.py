@@ -40,7 +40,7 @@ def parts(
 ) -> list[tuple[Config, Path, int]]:
     """Two phases of three steps at two ZeRO stages."""
     listed = f"phases=[{{train.zero_stage: {first}}}, {{train.zero_stage: {second}, carry_optimizer: {str(carried).lower()}}}]"
-    chain = phases.chain(compose([*SMALL, f"runs_dir={runs}", listed]))
+    chain = phases.phase_configs(compose([*SMALL, f"runs_dir={runs}", listed]))
     return [(c, Path(c.runs_dir) / c.name, 3 * BATCH * number) for number, c in enumerate(chain)]
 
 
@@ -92,7 +92,7 @@ def test_a_phase_without_a_checkpoint_to_carry_is_told(tmp_path: Path) -> None:
 
 
 def test_it_is_part_of_what_both_phases_are_made_of_and_of_no_other(tmp_path: Path) -> None:
-    chain = phases.chain(compose([*SMALL, "phases=[{}, {carry_optimizer: true}, {}]"]))
+    chain = phases.phase_configs(compose([*SMALL, "phases=[{}, {carry_optimizer: true}, {}]"]))
     assert [rules.cache_key(c) for c in chain] == [
         {"hands_on_optimizer": True},
         {"carry_optimizer": True},

@@ -30,7 +30,7 @@ WORDS = [
 def test_sequences_of_the_same_plan_that_were_read_before(
     tmp_path: Path, plans: str, wanted: list[int]
 ) -> None:
-    chain = phases.chain(compose(["recipe=demo", f"runs_dir={tmp_path}", *WORDS]))
+    chain = phases.phase_configs(compose(["recipe=demo", f"runs_dir={tmp_path}", *WORDS]))
     for config, plan in zip(chain, plans, strict=True):
         folder = Path(config.runs_dir) / config.name / "data"
         folder.mkdir(parents=True)

@@ -1,0 +1,128 @@
+"""The verbs of `ropewalk`, their flags and their help."""
+
+import argparse
+from collections.abc import Sequence
+
+VERBS = {
+    "run": "every stage, skipping what is done",
+    "rope": "the rope plan: what the scaling method does to each dimension",
+    "data": "documents -> tokens -> plan, with the ledger",
+    "train": "the stages up to the training",
+    "eval": "the stages up to the measurements",
+    "report": "the stages up to the report",
+    "calibrate": "search the ramp and temperature for this model, on held-out long text, "
+    "without training",
+    "export": "hand the trained model to servers: both key styles, GGUF, flags, and what each "
+    "engine reads",
+}
+EXAMPLES = """\
+settings: key=value, as Hydra takes them. Groups: recipe=NAME (demo, smollm2, base, custom),
+rope=METHOD (none, pi, ntk, dynamic, ntk_by_parts, yarn, llama3, longrope, abf, table),
+mixture=PRESET (fu, ultralong, olmo3, prolong_64k, prolong_512k, uniform).
+
+examples:
+  ropewalk run recipe=demo
+  ropewalk run model.path=./my-model rope.factor=4 data.seq_len=32768 \\
+      data.sources.books.path=./books train.steps=200 train.lr=2e-5 \\
+      train.global_batch_tokens=1048576 name=my-run
+  ropewalk run recipe=demo rope=pi name=demo-pi          another method, the same data
+  ropewalk run -m recipe=demo rope=pi,ntk,yarn           a sweep, one run a method
+  ropewalk data recipe=demo --show 3                     the ledger, and three sequences to read
+  ropewalk rope recipe=demo --compare pi,llama3,abf      what each method does to each dimension
+  ropewalk calibrate recipe=demo                         measure the ramp for this model; then
+  ropewalk run recipe=demo name=mine rope=table rope.path=runs/demo/calibration/rope.json
+  ropewalk data recipe=demo --shard 0/4                  a quarter of the tokenising; 1/4, 2/4 and
+                                                         3/4 on other machines, then
+  ropewalk data recipe=demo --merge                      their shards in one store, and the plan
+  ropewalk export recipe=demo                            for servers: keys, GGUF, flags, warnings
+  ropewalk run recipe=demo --cfg job                     show the whole configuration, run nothing
+
+exit codes: 0 done, 1 failed, 2 configuration or data refused, 3 a proof said no, 75 stopped in
+good order (run again to resume)
+"""
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse flags and settings in any order. Exits with 2 for wrong usage."""
+    top = parser()
+    arguments, rest = top.parse_known_args(argv)
+    if flags := [word for word in rest if word.startswith("-")]:
+        top.error(f"unrecognized arguments: {' '.join(flags)}")
+    arguments.overrides += rest
+    if arguments.multirun and getattr(arguments, "export", None):
+        top.error("--export goes with one run, not with --multirun")
+    if getattr(arguments, "shard", None) is not None:
+        idle = [f"--{name}" for name in ("export", "json", "show") if getattr(arguments, name)]
+        if idle:
+            top.error(f"--shard makes shards only, and no plan: not allowed with {', '.join(idle)}")
+    return arguments
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    style = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser(
+        prog="ropewalk",
+        description="Extend a model's context with rotary positions, and prove each stage.",
+        epilog=EXAMPLES,
+        formatter_class=style,
+    )
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, text in VERBS.items():
+        description = f"{verb}: {text}."
+        sub = verbs.add_parser(
+            verb, help=text, description=description, epilog=EXAMPLES, formatter_class=style
+        )
+        _add_common(sub)
+        if verb == "rope":
+            _add_rope(sub)
+        if verb == "data":
+            _add_data(sub)
+    return top
+
+
+def _add_common(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
+    sub.add_argument(
+        "--cfg", choices=["job"], help="print the composed, checked configuration and stop"
+    )
+    sub.add_argument(
+        "--config-dir", metavar="DIR", help="a folder with your own recipe/NAME.yaml and the like"
+    )
+    sub.add_argument(
+        "-m", "--multirun", action="store_true", help="a run for each combination of key=a,b,c"
+    )
+
+
+def _add_rope(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--json", action="store_true", help="print the content of rope.json alone")
+    sub.add_argument(
+        "--compare", metavar="METHODS", help="other methods beside it, e.g. pi,ntk,llama3"
+    )
+
+
+def _add_data(sub: argparse.ArgumentParser) -> None:
+    printed = sub.add_mutually_exclusive_group()
+    printed.add_argument("--json", action="store_true", help="print the ledger alone")
+    printed.add_argument(
+        "--show", type=positive_int, metavar="N", help="print N sample sequences of the plan"
+    )
+    sub.add_argument(
+        "--export",
+        metavar="FOLDER",
+        help="also write the sequences as parquet, for TRL and axolotl",
+    )
+    shards = sub.add_mutually_exclusive_group()
+    shards.add_argument(
+        "--shard", metavar="I/N", help="make only shards I, I+N, ... of the token stores (from 0)"
+    )
+    shards.add_argument(
+        "--merge", action="store_true", help="go on from shards that are all made; make none"
+    )
+
+
+def positive_int(text: str) -> int:
+    """An integer above 0, for a flag."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return int(text)

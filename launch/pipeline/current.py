@@ -1,0 +1,71 @@
+"""Which finished results were made from what the run is now. A report shows no others."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ropewalk.conf.artifacts import manifest
+from ropewalk.conf.artifacts.manifest import Manifest, read_json
+from ropewalk.conf.schema import content
+from ropewalk.launch.pipeline.run import Run
+
+REPORTED = ("train", "eval", "calibration")
+"""Folders whose results the page shows, each after the ones that it depends on."""
+
+
+def current_results(run: Run) -> dict[str, Manifest]:
+    """The manifests of the reported stages that are still valid, by folder."""
+    expected, current = _expected_content(run), dict[str, Manifest]()
+    inputs: dict[str, Any] = {
+        **run.fingerprints(*run.manifests),
+        "base": expected["base"],
+        **_previous_training(run),
+    }
+    for name in REPORTED:
+        inputs["train"] = current["train"].fingerprint if "train" in current else None
+        result = manifest.read(run.folder / name)
+        if (
+            result is not None
+            and agrees(result.content, expected)
+            and agrees(result.content["inputs"], inputs)
+        ):
+            current[name] = result
+    return current
+
+
+def _previous_training(run: Run) -> dict[str, str | None]:
+    """The training that this phase starts from: the one just done, or else its current result."""
+    previous = run.previous_phase
+    if previous is None:
+        return {}
+    trained = previous.manifests.get("train") or current_results(previous).get("train")
+    return {"before": trained.fingerprint if trained else None}
+
+
+def _expected_content(run: Run) -> dict[str, Any]:
+    """The content that each reported stage would have if it ran now.
+
+    Calibration's budget is left out: its result stays valid for the same base, data and factor.
+    """
+    config, rope = run.config, read_json(run.folder / "rope.json")
+    return {
+        "base": run.base.identity,
+        "seed": config.seed,
+        "seq_len": config.data.seq_len,
+        **{name: content(getattr(config, name)) for name in ("train", "eval")},
+        **{key: rope[key] for key in ("factor", "original_max_position_embeddings")},
+    }
+
+
+def agrees(recorded: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    """Whether both have the same value for every key that both have."""
+    return all(expected[key] == value for key, value in recorded.items() if key in expected)
+
+
+def report_sources() -> list[str]:
+    """The code and template of the report: when they change, the page is drawn again."""
+    from ropewalk.eval.report import page
+
+    folder = Path(page.__file__).parent
+    files = [*sorted(folder.rglob("*.py")), *sorted(folder.rglob("*.j2"))]
+    return [file.read_text() for file in files]
