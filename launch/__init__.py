@@ -7,5 +7,5 @@
 - `config/`: command line to `Config`; nothing outside it imports Hydra
 - `pipeline/`: the stages of a run, in order
 
-Heavy libraries are imported inside functions, so that `--help` and a refused setting answer at once.
+Heavy libraries are imported inside functions, so that `--help` and refusals come at once.
 """

@@ -14,7 +14,7 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.model import ScratchConfig
 from ropewalk.conf.schema import Config, TrainConfig, content
 from ropewalk.launch.config.compose import compose
-from ropewalk.launch.config.hydra import compose_node
+from ropewalk.launch.config.hydra import compose_node, split_overrides
 
 GOOD = (
     "recipe=custom",
