@@ -1,9 +1,8 @@
-"""Which kernel computes the attention, and why no better one does."""
+"""The attention kernel: chosen by device and model, registered with transformers, described."""
 
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -12,149 +11,173 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.train.attention.flash import flash, flash3, flash4, varlen
 from ropewalk.train.attention.s2_attn import s2_attention
 from ropewalk.train.attention.sdpa import sdpa
-from ropewalk.train.attention.support import Requirements
+from ropewalk.train.attention.support import KernelFunction, Requirements
+from ropewalk.train.model.attention_swap import no_mask
 
-KernelFunction = Callable[..., tuple[torch.Tensor, None]]
 KernelWrapper = Callable[[KernelFunction], KernelFunction]
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel, what it stands on and where it runs."""
+    """A kernel of the GPU: the package that it needs and the devices and heads that it supports."""
 
     name: str
     function: KernelFunction
     module: str
     install: str
-    majors: tuple[int, ...]  # major compute capabilities for which `auto` takes it
-    least: int  # least major compute capability on which it runs
-    widest: int = 256  # largest head size
+    auto_majors: tuple[int, ...]  # major compute capabilities for which `auto` takes it
+    min_major: int  # lowest major compute capability on which it runs
+    max_head_dim: int = 256
+    package_function: str = "flash_attn_varlen_func"
 
 
 GPU_KERNELS = {
-    k.name: k
-    for k in (
-        Kernel("flash4", flash4, "flash_attn.cute", "install flash-attn-4", (10, 11), 9, 128),
+    kernel.name: kernel
+    for kernel in (
         Kernel(
-            "flash3",
-            flash3,
-            "flash_attn_interface",
-            "build flash-attn 3 (its hopper/ folder)",
-            (9,),
-            9,
+            name="flash4",
+            function=flash4,
+            module="flash_attn.cute",
+            install="install flash-attn-4",
+            auto_majors=(10, 11),
+            min_major=9,
+            max_head_dim=128,
         ),
         Kernel(
-            "flash", flash, "flash_attn", "pip install 'ropewalk[flash]'", (8, 9, 10, 11, 12), 8
+            name="flash3",
+            function=flash3,
+            module="flash_attn_interface",
+            install="build flash-attn 3 (its hopper/ folder)",
+            auto_majors=(9,),
+            min_major=9,
         ),
         Kernel(
-            "varlen",
-            varlen,
-            "torch.nn.attention.varlen",
-            "install a newer torch",
-            tuple(range(8, 13)),
-            8,
+            name="flash",
+            function=flash,
+            module="flash_attn",
+            install="pip install 'ropewalk[flash]'",
+            auto_majors=(8, 9, 10, 11, 12),
+            min_major=8,
+        ),
+        Kernel(
+            name="varlen",
+            function=varlen,
+            module="torch.nn.attention.varlen",
+            install="install a newer torch",
+            auto_majors=(8, 9, 10, 11, 12),
+            min_major=8,
+            package_function="varlen_attn",
         ),
     )
 }
-NAMES = {
+"""In the order in which `auto` tries them."""
+REGISTERED_NAMES = {
     "sdpa": "ropewalk_documents",
     "flash": "ropewalk_fa2",
     "flash3": "ropewalk_fa3",
     "flash4": "ropewalk_fa4",
     "varlen": "ropewalk_varlen",
 }
-"""Without `flash`, `sdpa` and `flex_attention`: transformers takes what has such a word in its name for its own, loads another kernel
-from the hub in its place, or refuses models that its own one does not fit (gpt-oss)."""
-_FUNCTIONS = {"flash": "flash_attn_varlen_func", "varlen": "varlen_attn"}
-_TOLD: dict[str, str] = {}
+"""Names in transformers. They avoid `flash`, `sdpa` and `flex_attention`: transformers takes a name
+with such a word for its own, loads a kernel from the Hugging Face Hub in its place, or refuses
+models that its own kernel does not fit (gpt-oss)."""
+_DESCRIPTIONS: dict[str, str] = {}
 
 
 def register(
     kernel: str,
-    wrap: KernelWrapper | None = None,
-    needs: Requirements | None = None,
+    wrapper: KernelWrapper | None = None,
+    requirements: Requirements | None = None,
     s2_group: int | None = None,
 ) -> str:
-    """Choose the kernel for `auto`, `flash`, `flash3`, `flash4`, `varlen` or `sdpa`, and hand it to transformers; its name there.
+    """Choose a kernel and register it with transformers. Returns its name there.
 
-    `wrap` goes around it: Ulysses' exchange of heads and tokens. `needs`: what the model asks of it. `s2_group`: S2-Attn in groups of so
-    many tokens while training. Raises: ConfigError when what is asked for is absent or cannot do it.
+    `kernel` is `auto`, `flash`, `flash3`, `flash4`, `varlen` or `sdpa`. `wrapper` goes around the
+    kernel: Ulysses' exchange of heads and tokens. `s2_group`: S2-Attn in groups of this many tokens
+    while training. Raises: ConfigError when the kernel is absent or does not fit `requirements`.
     """
-    found, why = select_backend(kernel, needs or Requirements())
-    function = sdpa if found == "sdpa" else GPU_KERNELS[found].function
-    name, label = NAMES[found], found
+    backend, reason = select_backend(kernel, requirements or Requirements())
+    function = sdpa if backend == "sdpa" else GPU_KERNELS[backend].function
+    name, label = REGISTERED_NAMES[backend], backend
     if s2_group is not None:
         name, function = f"{name}_s2_{s2_group}", s2_attention(function, s2_group)
         label = f"{label} in S2 groups of {s2_group:,}"
-    if wrap is not None:
-        name, function = f"{name}_wrapped", wrap(function)
+    if wrapper is not None:
+        name, function = f"{name}_wrapped", wrapper(function)
     AttentionInterface.register(name, function)
     AttentionMaskInterface.register(name, no_mask)
-    _TOLD[name] = f"{label} ({why})" if why else label
+    _DESCRIPTIONS[name] = f"{label} ({reason})" if reason else label
     return name
 
 
 def describe(name: str) -> str:
-    """The kernel behind a name that `register` gave, and why no better one was taken: for the log."""
-    return _TOLD.get(name, name)
+    """For the log: the kernel behind a name that `register` returned, and why `auto` chose it."""
+    return _DESCRIPTIONS.get(name, name)
 
 
 def kernel_for_dtype(kernel: str, dtype: torch.dtype) -> str:
-    """The kernel that training was told to take, for a model of another dtype: `auto` in fp32, which none but sdpa takes."""
+    """The trainer's kernel setting, for a model of another dtype: `auto` in fp32.
+
+    Only sdpa computes in fp32, so a kernel that is set by name would be refused.
+    """
     return "auto" if dtype == torch.float32 else kernel
 
 
-def select_backend(kernel: str, needs: Requirements) -> tuple[str, str]:
-    """The kernel, and why those before it were not taken. Raises: ConfigError when it is asked for by name and cannot be."""
+def select_backend(kernel: str, requirements: Requirements) -> tuple[str, str]:
+    """The kernel's name, and for `auto` the reasons why it did not take a faster one.
+
+    Raises: ConfigError when a kernel that is set by name cannot run.
+    """
     if kernel == "sdpa":
         return kernel, ""
     if kernel != "auto":
-        if missing := why_unavailable(GPU_KERNELS[kernel], needs):
+        if problem := why_unavailable(GPU_KERNELS[kernel], requirements):
             raise ConfigError(
-                f"train.attention is {kernel}; {missing}, or set train.attention=sdpa"
+                f"train.attention is {kernel}; {problem}, or set train.attention=sdpa"
             )
         return kernel, ""
     if not torch.cuda.is_available():
         return "sdpa", "auto: no CUDA device"
-    major, passed = torch.cuda.get_device_capability()[0], list[str]()
-    for one in GPU_KERNELS.values():
-        if major in one.majors:
-            if not (missing := why_unavailable(one, needs)):
-                return one.name, f"auto: {'; '.join(passed)}" if passed else "auto"
-            passed.append(f"not {one.name}: {missing}")
-    return "sdpa", f"auto: {'; '.join(passed) or f'no other kernel for compute capability {major}'}"
+    major = torch.cuda.get_device_capability()[0]
+    problems: list[str] = []
+    for candidate in GPU_KERNELS.values():
+        if major not in candidate.auto_majors:
+            continue
+        problem = why_unavailable(candidate, requirements)
+        if not problem:
+            return candidate.name, f"auto: {'; '.join(problems)}" if problems else "auto"
+        problems.append(f"not {candidate.name}: {problem}")
+    reason = "; ".join(problems) or f"no other kernel for compute capability {major}"
+    return "sdpa", f"auto: {reason}"
 
 
-def why_unavailable(kernel: Kernel, needs: Requirements) -> str:
-    """What is missing for a kernel to run here, and what to do about it; empty: nothing."""
+def why_unavailable(kernel: Kernel, requirements: Requirements) -> str:
+    """Why a kernel cannot run here, with the way out; empty if it can."""
     if not torch.cuda.is_available():
         return "it needs a CUDA device; run on a GPU"
-    if torch.cuda.get_device_capability()[0] < kernel.least:
-        return f"it needs compute capability {kernel.least}.0; run on a newer GPU"
-    if needs.dtype not in (torch.float16, torch.bfloat16):
+    if torch.cuda.get_device_capability()[0] < kernel.min_major:
+        return f"it needs compute capability {kernel.min_major}.0; run on a newer GPU"
+    if requirements.dtype not in (torch.float16, torch.bfloat16):
         return "it takes bf16 or fp16 and the model is computed in fp32; set train.precision=bf16"
-    if needs.sinks:
+    if requirements.sinks:
         return "it gives attention sinks, which this model has, no gradient; take another model"
-    if needs.head_dim > kernel.widest or needs.head_dim % 8:
-        return f"it takes heads of up to {kernel.widest} dimensions, in eights, not {needs.head_dim}; take another model"
-    return _absent(kernel)
+    head_dim = requirements.head_dim
+    if head_dim > kernel.max_head_dim or head_dim % 8:
+        return (
+            f"it takes heads of up to {kernel.max_head_dim} dimensions, in multiples of eight, not "
+            f"{head_dim}; take another model"
+        )
+    return _why_not_importable(kernel)
 
 
-def _absent(kernel: Kernel) -> str:
-    """Why a kernel's package is of no use; empty: it is there."""
-    function = _FUNCTIONS["varlen" if kernel.name == "varlen" else "flash"]
+def _why_not_importable(kernel: Kernel) -> str:
+    """Why a kernel's package cannot be used, with the way out; empty if it can."""
     try:
         module = importlib.import_module(kernel.module)
     except (ImportError, OSError) as error:  # OSError: built against another torch or CUDA
-        return f"it needs {kernel.module}, which does not load ({' '.join(str(error).split())[:160]}); {kernel.install}"
-    there = hasattr(module, function)
-    return (
-        ""
-        if there
-        else f"it needs {kernel.module}.{function}, which is not there; {kernel.install}"
-    )
-
-
-def no_mask(*args: Any, **kwargs: Any) -> None:
-    """In place of a mask: the borders say it all."""
-    return None
+        reason = " ".join(str(error).split())[:160]
+        return f"it needs {kernel.module}, which does not load ({reason}); {kernel.install}"
+    if hasattr(module, kernel.package_function):
+        return ""
+    function = f"{kernel.module}.{kernel.package_function}"
+    return f"it needs {function}, which is not there; {kernel.install}"

@@ -1,25 +1,41 @@
-"""Borders of documents laid end to end: a tensor for kernels, a tuple for loops, so that no layer waits for the device."""
+"""Borders of documents laid end to end: a tensor for kernels, a tuple for loops.
+
+The tuple is there so that no layer waits for the device.
+"""
 
 from functools import lru_cache
-from typing import Any
+from typing import TypedDict
 
 import torch
 
 Ends = tuple[int, ...]
-"""0, each border, S."""
+"""0, the end of each document, S."""
 
 
-def document_borders(cu_seqlens: torch.Tensor, at: torch.device | None = None) -> dict[str, Any]:
-    """What a forward call takes of a step's borders. `cu_seqlens` (documents + 1,) int32 goes to the device `at`.
+class DocumentBorders(TypedDict):
+    """Keyword arguments of a forward call, which reach every kernel."""
 
-    Give it as it lies on the host: read back from a device, it waits for all that the device was asked before.
+    cu_seqlens: torch.Tensor  # (documents + 1,) int32
+    document_ends: Ends
+    max_seqlen: int
+
+
+def document_borders(
+    cu_seqlens: torch.Tensor, device: torch.device | None = None
+) -> DocumentBorders:
+    """The arguments that describe a step's documents. `cu_seqlens` (documents + 1,) int32.
+
+    Pass `cu_seqlens` as it lies on the host: reading it back from a device would wait for all
+    queued work. `device` is where the kernels need it; None leaves it in place.
     """
     ends = tuple(cu_seqlens.tolist())
-    there = cu_seqlens.to(at, non_blocking=True) if at is not None else cu_seqlens
-    return {"cu_seqlens": there, "document_ends": ends, "max_seqlen": max(document_lengths(ends))}
+    if device is not None:
+        cu_seqlens = cu_seqlens.to(device, non_blocking=True)
+    longest = max(document_lengths(ends))
+    return {"cu_seqlens": cu_seqlens, "document_ends": ends, "max_seqlen": longest}
 
 
 @lru_cache(maxsize=8)
 def document_lengths(ends: Ends) -> tuple[int, ...]:
     """Tokens of each document."""
-    return tuple(b - a for a, b in zip(ends, ends[1:], strict=False))
+    return tuple(end - start for start, end in zip(ends, ends[1:], strict=False))

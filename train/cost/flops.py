@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ropewalk.train.model.geometry import head_dim, sliding_windows
 from ropewalk.train.zero.params import full_shape
 
 
@@ -134,18 +135,7 @@ def elements_per_token(name: str, parameter: torch.Tensor, config: PreTrainedCon
 def attention_costs(config: PreTrainedConfig) -> tuple[AttentionCost, ...]:
     """The attention of each layer, read off a config."""
     heads = config.num_attention_heads  # type: ignore[attr-defined]
-    plain = getattr(config, "head_dim", None) or config.hidden_size // heads  # type: ignore[attr-defined]
-    # DeepSeek: decoupled rotary dimensions, and values of another size
-    rotary = getattr(config, "qk_rope_head_dim", None)
-    qk, v = (rotary + config.qk_nope_head_dim, config.v_head_dim) if rotary else (plain, plain)  # type: ignore[attr-defined]
-    return tuple(AttentionCost(heads, qk, v, window) for window in sliding_windows(config))
-
-
-def sliding_windows(config: PreTrainedConfig) -> list[int | None]:
-    """The sliding window of each layer; None where it sees the whole document."""
-    window = getattr(config, "sliding_window", None)
-    types = getattr(config, "layer_types", None)
-    if types:
-        return [window if kind == "sliding_attention" else None for kind in types]
-    slides = bool(window) and getattr(config, "use_sliding_window", True)
-    return [window if slides else None] * config.num_hidden_layers  # type: ignore[attr-defined]
+    qk_dim = v_dim = head_dim(config)
+    if getattr(config, "qk_rope_head_dim", None):
+        v_dim = config.v_head_dim  # type: ignore[attr-defined]  # DeepSeek: values of another size
+    return tuple(AttentionCost(heads, qk_dim, v_dim, window) for window in sliding_windows(config))

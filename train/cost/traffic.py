@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ropewalk.train.cost.flops import body_parameters, elements_per_token
+from ropewalk.train.model.geometry import head_dim
 from ropewalk.train.zero.params import full_shape
 
 FP32 = 4
@@ -105,7 +106,7 @@ def model_sizes(model: PreTrainedModel) -> ModelSizes:
         layers=config.num_hidden_layers,
         heads=heads,
         kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        head_dim=head_dim(config),
     )
 
 

@@ -14,7 +14,7 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.train.export import gguf_rope, gguf_tokens
 from ropewalk.train.export.formulas import GgufRope
 from ropewalk.train.export.gguf_rope import ARCHITECTURES, NotInGguf
-from ropewalk.train.rope.model_config import has_sliding_layers
+from ropewalk.train.model.geometry import head_dim, sliding_layers
 from ropewalk.train.rope.plan import RopePlan
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -55,19 +55,13 @@ def admitted(config: PreTrainedConfig, plan: RopePlan) -> str:
     kind = str(config.model_type)
     if kind not in ARCHITECTURES:
         raise NotInGguf(f"its architecture {kind} is not one of {', '.join(ARCHITECTURES)}")
-    if has_sliding_layers(config):
+    if any(sliding_layers(config)):
         raise NotInGguf(f"its architecture {kind} has sliding-window layers")
     if config.hidden_act != "silu":  # type: ignore[attr-defined]
         raise NotInGguf(f"its hidden_act is {config.hidden_act}; llama.cpp's {kind} has silu")  # type: ignore[attr-defined]
     if 2 * len(plan.inv_freq) != head_dim(config):
         raise NotInGguf("it rotates a part of each head only")
     return ARCHITECTURES[kind]
-
-
-def head_dim(config: Any) -> int:
-    return int(
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    )
 
 
 def add_shape(writer: Any, config: Any, plan: RopePlan, dtype: str) -> None:

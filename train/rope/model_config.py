@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import Llama3Config, LongRopeConfig, PIConfig, RopeConfig, YarnConfig
+from ropewalk.train.model.geometry import head_dim, sliding_layers
 from ropewalk.train.rope.methods import METHODS, Rotary, Table
 
 FULL = "full_attention"
@@ -59,16 +60,7 @@ def read_model_rope(config: PreTrainedConfig, rope: RopeConfig, name: str) -> Mo
         layer_type=layer_type,
         others={k: v for k, v in tables.items() if k != layer_type and k is not None},
         qk_head_dim=decoupled + config.qk_nope_head_dim if decoupled else None,  # type: ignore[attr-defined]
-        sliding=has_sliding_layers(config),
-    )
-
-
-def has_sliding_layers(config: PreTrainedConfig) -> bool:
-    """Whether some layers see a sliding window only."""
-    if types := getattr(config, "layer_types", None):
-        return "sliding_attention" in types
-    return bool(
-        getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+        sliding=any(sliding_layers(config)),
     )
 
 
@@ -96,7 +88,7 @@ def _refuse_other_architectures(config: PreTrainedConfig, kind: str) -> None:
         raise ConfigError(
             f"{kind} has RoPE in its sliding-window layers only; rescaling would extend nothing; {OTHER}"
         )
-    if has_sliding_layers(config) and FULL not in types:
+    if any(sliding_layers(config)) and FULL not in types:
         raise ConfigError(
             f"{kind} has sliding-window attention in every layer; its window hides what is extended; {OTHER}"
         )
@@ -146,12 +138,11 @@ def _refuse_what_is_no_number(table: dict[str, Any], kind: str) -> None:
 
 def _dim(config: PreTrainedConfig, parameters: dict[str, Any], kind: str) -> int:
     """Rotary dimensions of a head: all of it, a part (`partial_rotary_factor`), or decoupled ones (`qk_rope_head_dim`)."""
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads  # type: ignore[attr-defined]
     share = (
         parameters.get("partial_rotary_factor", getattr(config, "partial_rotary_factor", None))
         or 1.0
     )
-    dim = getattr(config, "qk_rope_head_dim", None) or int(head * share)
+    dim = getattr(config, "qk_rope_head_dim", None) or int(head_dim(config) * share)
     if dim < 4 or dim % 2:
         raise ConfigError(
             f"{kind} rotates {dim} dimensions of a head; it must be an even number of at least 4; {OTHER}"

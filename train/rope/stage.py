@@ -9,10 +9,10 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import ROPE_CLASSES, RopeConfig, TableConfig
 from ropewalk.conf.schema import Config, content
 from ropewalk.train.base import Base, base_config
+from ropewalk.train.model.geometry import sliding_layers
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope.lint import lint
 from ropewalk.train.rope.methods import FreeTable
-from ropewalk.train.rope.model_config import has_sliding_layers
 from ropewalk.train.rope.plan import RopePlan
 
 
@@ -23,7 +23,7 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     findings = lint(
         plan,
         architecture=str(model_config.model_type),
-        sliding=has_sliding_layers(model_config),
+        sliding=any(sliding_layers(model_config)),
         pretrained=model_config.max_position_embeddings,  # type: ignore[attr-defined]
         seq_len=config.data.seq_len,
         steps=config.train.steps,

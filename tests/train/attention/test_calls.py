@@ -148,7 +148,7 @@ def test_what_a_model_asks_decides_before_what_is_installed(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_gpu(monkeypatch, 9)
-    for needs, said in (
+    for requirements, said in (
         (
             Requirements(sinks=True),
             "it gives attention sinks, which this model has, no gradient",
@@ -159,20 +159,20 @@ def test_what_a_model_asks_decides_before_what_is_installed(
         ),
         (
             Requirements(head_dim=512),
-            "it takes heads of up to 256 dimensions, in eights, not 512",
+            "it takes heads of up to 256 dimensions, in multiples of eight, not 512",
         ),
-        (Requirements(head_dim=36), "in eights, not 36"),
+        (Requirements(head_dim=36), "in multiples of eight, not 36"),
     ):
-        name = attention.register("auto", needs=needs)
+        name = attention.register("auto", requirements=requirements)
         assert attention.describe(name).startswith(
             "sdpa (auto: not flash3: "
         ) and said in attention.describe(name)
         with pytest.raises(
             ConfigError, match=f"train.attention is flash3; .*{said}.*set train.attention=sdpa"
         ):
-            attention.register("flash3", needs=needs)
+            attention.register("flash3", requirements=requirements)
     assert (
-        attention.describe(attention.register("auto", needs=Requirements(head_dim=256)))
+        attention.describe(attention.register("auto", requirements=Requirements(head_dim=256)))
         == "flash3 (auto)"
     )
 

@@ -166,7 +166,7 @@ def test_a_model_takes_what_auto_chose(kind: str) -> None:
     }
     model = made(kind, more.get(kind, {})).bfloat16().cuda()
     attention.prove_documents_isolated(model)
-    name = attention.register("auto", needs=attention.requirements_of(model, torch.bfloat16))
+    name = attention.register("auto", requirements=attention.requirements_of(model, torch.bfloat16))
     model.set_attn_implementation(name)
     assert model.config._attn_implementation == name
     ids = torch.arange(1, 41, device="cuda")[None]

@@ -13,10 +13,11 @@ from models import documents, packed
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import YarnConfig
 from ropewalk.train import attention
-from ropewalk.train.attention import isolation, support
+from ropewalk.train.attention import isolation
 from ropewalk.train.attention.support import Requirements
 from ropewalk.train.base import Base, base_config
 from ropewalk.train.model import build as models
+from ropewalk.train.model.geometry import head_dim
 from ropewalk.train.rope import plan as rope_plan
 
 LENGTHS = [13, 1, 40, 7, 30, 5]
@@ -189,7 +190,7 @@ def test_needs_are_read_off_the_model() -> None:
     deepseek = transformers.DeepseekV3Config(
         qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128
     )
-    assert support.head_dim(deepseek) == 192
+    assert head_dim(deepseek) == 192
 
 
 @pytest.mark.parametrize("name", ["gemma 3", "olmo 3", "gpt-oss"])

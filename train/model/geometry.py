@@ -1,0 +1,26 @@
+"""What a model's config says of its attention layers: head sizes and sliding windows."""
+
+from transformers import PreTrainedConfig
+
+
+def head_dim(config: PreTrainedConfig) -> int:
+    """Size of a query's head, with decoupled rotary dimensions (DeepSeek) included."""
+    if decoupled := getattr(config, "qk_rope_head_dim", None):
+        return int(decoupled + config.qk_nope_head_dim)  # type: ignore[attr-defined]
+    explicit = getattr(config, "head_dim", None)
+    return int(explicit or config.hidden_size // config.num_attention_heads)  # type: ignore[attr-defined]
+
+
+def sliding_layers(config: PreTrainedConfig) -> list[bool]:
+    """Whether each layer sees a sliding window only."""
+    if layer_types := getattr(config, "layer_types", None):
+        return [layer_type == "sliding_attention" for layer_type in layer_types]
+    window = getattr(config, "sliding_window", None)
+    sliding = bool(window and getattr(config, "use_sliding_window", True))
+    return [sliding] * config.num_hidden_layers  # type: ignore[attr-defined]
+
+
+def sliding_windows(config: PreTrainedConfig) -> list[int | None]:
+    """The sliding window of each layer, in tokens; None: the layer sees the whole document."""
+    window = getattr(config, "sliding_window", None)
+    return [window if sliding else None for sliding in sliding_layers(config)]
