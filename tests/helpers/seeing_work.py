@@ -61,7 +61,7 @@ def tiny(mesh: Mesh) -> Any:
     )
     model = models.tiny_model(**{**LARGE, **thirds})
     model.config._attn_implementation = attention.register(
-        "sdpa", wrap=ulysses.kernel_wrapper(model.config, mesh)
+        "sdpa", wrapper=ulysses.kernel_wrapper(model.config, mesh)
     )
     return model
 
