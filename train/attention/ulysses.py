@@ -1,9 +1,10 @@
-"""Ulysses: the ranks that share a sequence exchange it for heads around the attention (arXiv 2309.14509, section 3.2).
+"""Ulysses sequence parallelism (arXiv 2309.14509, section 3.2) around an attention kernel.
 
-Outside the attention a rank holds S / P tokens with all heads, inside it all S tokens with H / P heads: two all-to-alls, DeepSpeed's.
-The documents' borders are those of the whole line on every rank, so the kernel inside is the one that runs alone.
+The ranks that share a sequence exchange it for heads. Outside the attention a rank holds S / P
+tokens with all heads, inside it all S tokens with H / P heads: two all-to-alls, DeepSpeed's. Every
+rank has the borders of the full sequence, so the kernel inside is the one that runs alone.
 
-    B batch (1)   P ranks of a sequence   S tokens of it   s = S / P   H query heads   K key/value heads   D head size
+    P ranks of a sequence   S tokens of it   H query heads   K key/value heads
 """
 
 from transformers import PreTrainedConfig
@@ -14,40 +15,40 @@ from ropewalk.train.zero.mesh import Mesh, process_groups
 from ropewalk.train.zero.sequence_parallel import HeadExchange
 
 
-def heads(config: PreTrainedConfig) -> tuple[int, int]:
+def head_counts(config: PreTrainedConfig) -> tuple[int, int]:
     """H and K of a model's text layers."""
     text = config.get_text_config()
-    count = text.num_attention_heads
-    return count, getattr(text, "num_key_value_heads", None) or count
+    query_heads = text.num_attention_heads
+    return query_heads, getattr(text, "num_key_value_heads", None) or query_heads
 
 
 def refuse_unfit_heads(
     config: PreTrainedConfig, sp_size: int, world_size: int | None = None
 ) -> None:
-    """Each rank must have as many query heads as the others; key/value heads are repeated where they are too few.
+    """Each rank must have equally many query heads; key/value heads are repeated if too few.
 
+    `world_size`: the sizes that divide it are named apart.
     Raises: ConfigError with the sizes that work.
     """
-    count, _ = heads(config)
+    count, _ = head_counts(config)
     if count % sp_size == 0:
         return
-    fit = [n for n in range(1, count + 1) if count % n == 0]
-    now = [n for n in fit if world_size is not None and world_size % n == 0]
-    ranks = f" (with {world_size} rank(s): {_listed(now)})" if now else ""
+    sizes = [n for n in range(1, count + 1) if count % n == 0]
+    usable = [n for n in sizes if world_size is not None and world_size % n == 0]
+    ranks = f" (with {world_size} rank(s): {', '.join(map(str, usable))})" if usable else ""
     raise ConfigError(
-        f"train.sp_size is {sp_size}; it must divide the {count} attention heads of {config.model_type}; "
-        f"set one of {_listed(fit)}{ranks}"
+        f"train.sp_size is {sp_size}; it must divide the {count} attention heads of "
+        f"{config.model_type}; set one of {', '.join(map(str, sizes))}{ranks}"
     )
 
 
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))
-
-
 def kernel_wrapper(config: PreTrainedConfig, mesh: Mesh) -> KernelWrapper | None:
-    """What puts the exchange around an attention kernel; None where no sequence is shared. Raises: ConfigError."""
+    """The function that puts the exchange around a kernel; None if no ranks share a sequence.
+
+    Raises: ConfigError when `mesh.sp_size` does not divide the heads.
+    """
     if mesh.sp_size == 1:
         return None
     refuse_unfit_heads(config, mesh.sp_size, mesh.world_size)
     group = process_groups(mesh).get_sequence_parallel_group()
-    return lambda kernel: HeadExchange(kernel, *heads(config), group)
+    return lambda kernel: HeadExchange(kernel, *head_counts(config), group)
