@@ -72,7 +72,7 @@ def readable(folders: DataArtifacts) -> PackedSequences:
     """Raises: ConfigError as `refuse`."""
     found = folders.sequences()
     target = None if found.pose is None else found.pose.target_length
-    refuse(found.document_mask, "restart" if found.restart else "continue", target)
+    refuse(found.document_mask, "restart" if found.restart_positions else "continue", target)
     return found
 
 

@@ -1,5 +1,7 @@
-""""""
+"""Candidates -> selections -> plan -> ledger: joins mixing, packing and the ledger."""
 
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
 from math import ceil, inf
 from pathlib import Path
 from typing import Any
@@ -11,170 +13,200 @@ from ropewalk.conf.artifacts.manifest import run_shared
 from ropewalk.conf.data_mixture import Rules, rules
 from ropewalk.conf.schema import Config, content
 from ropewalk.conf.sources import SYNTHETIC
-from ropewalk.data.ledger import terminal as told
+from ropewalk.data.ledger import terminal
 from ropewalk.data.ledger.entries import PlanStatistics, left_out, prove
-from ropewalk.data.mixing import overlong
-from ropewalk.data.mixing.offers import _length_weights, _supply, _texts, longest
+from ropewalk.data.mixing import offers, overlong
 from ropewalk.data.mixing.overlong import Candidates
-from ropewalk.data.mixing.shares import Selection, refuse_repeats
+from ropewalk.data.mixing.shares import Selection, mix, refuse_repeats
 from ropewalk.data.packing import plan
 from ropewalk.data.packing.window_fill import Packed
-from ropewalk.data.tokens import store
 from ropewalk.data.tokens.boundaries import BoundaryTokens
+from ropewalk.data.tokens.store import FORMAT, Store
 
-LEFT_OUT = ("dropped", "dropped_documents", "outside_length", "outside_length_documents")
+EXCLUDED = ("dropped", "dropped_documents", "outside_length", "outside_length_documents")
+NOTHING_TAKEN = {"tokens_in_plan": 0, "marks": 0, "cut": 0, "epochs": 0.0, "repeats": 0}
 
-FORMAT = 7  # raise when the bytes of a store or plan change for the same settings
+
+@dataclass(frozen=True)
+class Mixture:
+    """The sources as the plan draws from them. Mappings are in the order of `data.sources`."""
+
+    config: Config
+    stores: Mapping[str, Store]
+    candidates: Mapping[str, Candidates]
+    budgets: Mapping[str, int | None]  # tokens; None: one round of all documents
+    boundary_tokens: BoundaryTokens
+
+    def cache_key(self) -> dict[str, Any]:
+        """The values that decide the plan."""
+        data = content(self.config.data)
+        shape = {key: data[key] for key in ("seq_len", "document_mask", "positions", "min_piece")}
+        return {
+            "format": FORMAT,
+            # a list: document numbers go by this order
+            "stores": [[name, store.cache_name] for name, store in self.stores.items()],
+            "heldout": self.config.data.heldout,
+            "budget": dict(self.budgets),
+            "seed": self.config.seed,
+            **shape,
+            **self._choices(),
+            **self._removed(),
+        }
+
+    def _choices(self) -> dict[str, Any]:
+        """Settings that differ from their default, so that a new setting keeps the names of earlier plans."""
+        data, names = self.config.data, offers.text_sources(self.config)
+        spans = {name: [data.sources[name].min_len, data.sources[name].max_len] for name in names}
+        pieces = {n: s.piece_len for n, s in data.sources.items() if s.piece_len is not None}
+        weights = {n: _json_rules(rules(offers.length_weights(self.config, n))) for n in names}
+        choices = {
+            "packer": (data.packer, "window_fill"),
+            "overlong": (data.overlong, "split"),
+            "piece_len": (pieces, {}),
+            "begin": (self.boundary_tokens.begin, None),
+            "end": (self.boundary_tokens.end, None),
+            "spans": ({n: span for n, span in spans.items() if span != [None, None]}, {}),
+            "length_weights": ({n: weight for n, weight in weights.items() if weight}, {}),
+            "buckets": (_json_rules(rules(data.buckets)), []),
+        }
+        return {key: value for key, (value, default) in choices.items() if value != default}
+
+    def _removed(self) -> dict[str, Any]:
+        """Digests of the documents that cleaning removed from sources of the mixture."""
+        digests = {
+            name: usable.removed_digest
+            for name, usable in self.candidates.items()
+            if usable.removed_digest and self.budgets[name] != 0
+        }
+        return {"removed": digests} if digests else {}
 
 
-def _plain(found: Rules) -> list[Any]:
+def _json_rules(length_rules: Rules) -> list[Any]:
     return [
-        [span.low, None if span.high == inf else span.high, number] for span, number, _ in found
+        [span.low, None if span.high == inf else span.high, number]
+        for span, number, _ in length_rules
     ]
 
 
-def _choices(config: Config, marks: BoundaryTokens) -> dict[str, Any]:
-    """The choices that are not the default: a plan of the defaults keeps its name in the cache when a choice is added."""
-    data, texts = config.data, _texts(config)
-    spans = {n: [data.sources[n].min_len, data.sources[n].max_len] for n in texts}
-    weights = {n: _plain(rules(_length_weights(config, n))) for n in texts}
-    choices = {
-        "packer": (data.packer, "window_fill"),
-        "overlong": (data.overlong, "split"),
-        "piece_len": (
-            {n: s.piece_len for n, s in data.sources.items() if s.piece_len is not None},
-            {},
-        ),
-        "begin": (marks.begin, None),
-        "end": (marks.end, None),
-        "spans": ({n: span for n, span in spans.items() if span != [None, None]}, {}),
-        "length_weights": ({n: found for n, found in weights.items() if found}, {}),
-        "buckets": (_plain(rules(data.buckets)), []),
-    }
-    return {key: value for key, (value, default) in choices.items() if value != default}
-
-
-def _removed(offers: dict[str, Candidates], budget: dict[str, int | None]) -> dict[str, Any]:
-    """Documents that cleaning kept from the mixture, where it would have drawn from them."""
-    found = {name: o.removal for name, o in offers.items() if o.removal and budget[name] != 0}
-    return {"removed": found} if found else {}
-
-
-def make(
-    config: Config,
-    stores: dict[str, Path],
-    offers: dict[str, Candidates],
-    budget: dict[str, int | None],
-    marks: BoundaryTokens,
-    cache: Path,
-) -> Path:
-    """The plan's folder in the cache, written unless it is there. Raises: DataError."""
-    decides = {
-        "format": FORMAT,
-        "stores": [
-            [name, folder.name] for name, folder in stores.items()
-        ],  # a list: document numbers go by this order
-        "heldout": config.data.heldout,
-        "budget": budget,
-        "seed": config.seed,
-        **{
-            k: content(config.data)[k]
-            for k in ("seq_len", "document_mask", "positions", "min_piece")
-        },
-        **_choices(config, marks),
-        **_removed(offers, budget),
-    }
-    folder = cache / "plans" / manifest.fingerprint(decides)[:16]
-
-    def work(temporary: Path) -> dict[str, Any]:
-        shares, sources = _shares(config, stores, offers, budget, marks)
-        sequences = _sequences(config, stores, shares)
-        plan.write(temporary, sequences)
-        marks_taken = sum(s["marks"] for s in sources.values())
-        return {
-            **plan.describe(sequences, config.data.seq_len, marks_taken),
-            **{
-                key: getattr(config.data, key)
-                for key in ("packer", "overlong", "document_mask", "positions")
-            },
-            "begin": marks.begin,
-            "end": marks.end,
-            "sources": sources,
-        }
-
-    if asked := told.mixture(config.data):
-        print(asked)
-    made, said = run_shared("plan", decides, folder, work)
-    for name, row in made.facts["sources"].items():  # a plan that was made when more was allowed
-        refuse_repeats(name, row["repeats"], row["epochs"], config.data.max_epochs)
-    print(said)
+def make_plan(mixture: Mixture, cache: Path) -> Path:
+    """The plan's folder in the cache, written unless it exists. Raises: DataError."""
+    data = mixture.config.data
+    cache_key = mixture.cache_key()
+    folder = cache / "plans" / manifest.fingerprint(cache_key)[:16]
+    if requested := terminal.mixture(data):
+        print(requested)
+    finished, message = run_shared(
+        "plan", cache_key, folder, lambda temporary: _write_plan(mixture, temporary)
+    )
+    # an existing plan may have been made under a higher max_epochs
+    for name, row in finished.facts["sources"].items():
+        refuse_repeats(name, row["repeats"], row["epochs"], data.max_epochs)
+    print(message)
     return folder
 
 
-def _shares(
-    config: Config,
-    stores: dict[str, Path],
-    offers: dict[str, Candidates],
-    budget: dict[str, int | None],
-    marks: BoundaryTokens,
-) -> tuple[dict[str, Selection], dict[str, Any]]:
-    """The sources' shares, and what the ledger says of them. Raises: DataError."""
-    shares, facts = {}, {}
-    for name in [name for name in config.data.sources if budget[name] != 0]:
-        opened = store.load(stores[name], config.data.heldout)
-        given = _supply(config, name, offers[name], opened, marks)
-        epochs = (budget[name] or 0) / max(given.total, 1)
-        refuse_repeats(
-            name, ceil(epochs), epochs, config.data.max_epochs
-        )  # before there are arrays of so many takings
-        shares[name] = given.take(budget[name])
-        refuse_repeats(name, shares[name].repeats, shares[name].epochs, config.data.max_epochs)
-        facts[name] = {
-            **overlong.ledger_row(shares[name], opened, marks),
-            **given.told(budget[name]),
-        }
-    return shares, facts
+def _write_plan(mixture: Mixture, folder: Path) -> dict[str, Any]:
+    """Write `plan.arrow`; returns the metadata of its manifest. Raises: DataError."""
+    config, boundary_tokens = mixture.config, mixture.boundary_tokens
+    selections, rows = {}, {}
+    for name in [name for name in config.data.sources if mixture.budgets[name] != 0]:
+        selections[name], rows[name] = _select(mixture, name)
+    synthetic = {name for name in selections if config.data.sources[name].kind in SYNTHETIC}
+    packed = pack_selections(
+        selections,
+        _first_documents(mixture.stores),
+        config.data.seq_len,
+        config.data.min_piece,
+        config.seed,
+        keep_intact=synthetic,
+        packer=config.data.packer,
+        max_piece={name: offers.max_piece(config, name) for name in selections},
+    )
+    plan.write(folder, packed)
+    counts = plan.describe(packed, config.data.seq_len, sum(row["marks"] for row in rows.values()))
+    settings = ("packer", "overlong", "document_mask", "positions")
+    return {
+        **counts,
+        **{key: getattr(config.data, key) for key in settings},
+        "begin": boundary_tokens.begin,
+        "end": boundary_tokens.end,
+        "sources": rows,
+    }
 
 
-def _sequences(config: Config, stores: dict[str, Path], shares: dict[str, Selection]) -> Packed:
-    whole = {name for name in shares if config.data.sources[name].kind in SYNTHETIC}
-    data, lengths = config.data, {name: longest(config, name) for name in shares}
-    first = _first_numbers(stores)
+def _select(mixture: Mixture, name: str) -> tuple[Selection, dict[str, Any]]:
+    """What the plan takes of a source, and its entries of the ledger. Raises: DataError."""
+    store, budget = mixture.stores[name], mixture.budgets[name]
+    limit, boundary_tokens = mixture.config.data.max_epochs, mixture.boundary_tokens
+    source = offers.bucketed_source(
+        mixture.config, name, mixture.candidates[name], store, boundary_tokens
+    )
+    epochs = (budget or 0) / max(source.total, 1)
+    refuse_repeats(name, ceil(epochs), epochs, limit)  # before arrays of that many takings exist
+    selection = source.take(budget)
+    refuse_repeats(name, selection.repeats, selection.epochs, limit)
+    row = overlong.ledger_row(selection, store, boundary_tokens) | source.ledger_entry(budget)
+    return selection, row
+
+
+def _first_documents(stores: Mapping[str, Store]) -> dict[str, int]:
+    """The number of each source's first document among those of all sources."""
+    counts = [len(store.length) for store in stores.values()]
+    return dict(zip(stores, np.cumsum([0, *counts[:-1]]).tolist(), strict=True))
+
+
+def pack_selections(
+    selections: Mapping[str, Selection],
+    first: Mapping[str, int],
+    seq_len: int,
+    min_piece: int,
+    seed: int,
+    *,
+    keep_intact: Container[str] = (),
+    packer: str = "window_fill",
+    max_piece: Mapping[str, int],
+) -> Packed:
+    """Mix the sources' selections by hash and pack them.
+
+    `first[name]` is the number of the source's first document, `max_piece[name]` its longest piece.
+    Documents of the sources in `keep_intact` are not cut to fill a gap.
+    """
+    takings = mix(selections, first, seed)
+    limits = np.array([max_piece[name] for name in selections], dtype=np.int64)
+    intact = np.array([name in keep_intact for name in selections], dtype=bool)
     return plan.build(
-        shares, first, data.seq_len, data.min_piece, config.seed, whole, data.packer, lengths
+        takings.document,
+        takings.tokens,
+        limits[takings.source],
+        intact[takings.source],
+        seq_len,
+        min_piece,
+        seed,
+        packer,
     )
 
 
-def _first_numbers(stores: dict[str, Path]) -> dict[str, int]:
-    sizes = [len(store.load(folder, heldout=0.0).length) for folder in stores.values()]
-    return dict(zip(stores, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
-
-
-def ledger(
-    config: Config, stores: dict[str, Path], offers: dict[str, Candidates], folder: Path
-) -> dict[str, Any]:
-    """`ledger.json` of a finished plan: what was read, left out and taken, a source a row.
+def make_ledger(mixture: Mixture, plan_path: Path) -> dict[str, Any]:
+    """`ledger.json` of a finished plan: a row a source with what was read, left out and taken.
 
     Raises: ProofError when the plan does not hold what the mixture took.
     """
-    facts = dict(manifest.read(folder).facts)  # type: ignore[union-attr]
-    mixed = facts.pop("sources")
-    opened = {name: store.load(path, config.data.heldout) for name, path in stores.items()}
-    counted, entries = PlanStatistics.of(folder, opened, facts).entries()
+    metadata = dict(manifest.read(plan_path).facts)  # type: ignore[union-attr]
+    taken = metadata.pop("sources")
+    counts, entries = PlanStatistics.of(plan_path, mixture.stores, metadata).entries()
     rows = {}
-    for name, there in opened.items():
-        taken = mixed.get(
-            name, {"tokens_in_plan": 0, "marks": 0, "cut": 0, "epochs": 0.0, "repeats": 0}
-        )
+    for name, store in mixture.stores.items():
+        usable, selected = mixture.candidates[name], taken.get(name, NOTHING_TAKEN)
+        share = selected["tokens_in_plan"] / max(metadata["tokens"], 1)
         rows[name] = {
-            **{k: v for k, v in there.metadata.items() if k not in ("dtype", "shards")},
-            **there.heldout_counts(),
-            **{key: getattr(offers[name], key) for key in LEFT_OUT},
-            "removed": overlong.removed(offers[name], there),
-            "share_in_plan": round(taken["tokens_in_plan"] / max(facts["tokens"], 1), 6),
-            **taken,
+            **{k: v for k, v in store.metadata.items() if k not in ("dtype", "shards")},
+            **store.heldout_counts(),
+            **{key: getattr(usable, key) for key in EXCLUDED},
+            "removed": overlong.removed_counts(usable, store),
+            "share_in_plan": round(share, 6),
+            **selected,
             **entries[name],
         }
         prove(name, rows[name])
         rows[name]["left_out"] = left_out(rows[name])
-    return {"schema": 1, "sources": rows, "plan": facts | counted}
+    return {"schema": 1, "sources": rows, "plan": metadata | counts}

@@ -13,9 +13,8 @@ from ropewalk.conf.errors import DataError
 from ropewalk.conf.schema import Config
 from ropewalk.data import retrieval
 from ropewalk.data import tokenizer as tokenizers
-from ropewalk.data.planning import FORMAT
 from ropewalk.data.tokens import merge
-from ropewalk.data.tokens.store import Store
+from ropewalk.data.tokens.store import FORMAT, Store
 
 
 def store_of(

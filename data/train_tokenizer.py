@@ -10,9 +10,9 @@ from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.artifacts.manifest import run_shared
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
-from ropewalk.data.planning import FORMAT
 from ropewalk.data.sources import Document, SourceListing
 from ropewalk.data.tokens import store
+from ropewalk.data.tokens.store import FORMAT
 
 
 def train_tokenizer(config: Config, listings: dict[str, SourceListing]) -> PreTrainedTokenizerBase:

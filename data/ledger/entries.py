@@ -38,7 +38,7 @@ class PlanStatistics:
         cls, folder: Path, stores: Mapping[str, Store], facts: Mapping[str, Any]
     ) -> "PlanStatistics":
         """`stores` in the order that the plan numbers their documents; `facts` of its manifest."""
-        pieces = statistics.read(folder)
+        pieces = Pieces.read(folder)
         first = np.cumsum([0, *(len(s.length) for s in stores.values())])
         source = np.searchsorted(first, pieces.document, side="right") - 1
         length = np.concatenate([s.length for s in stores.values()])

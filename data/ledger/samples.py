@@ -8,7 +8,7 @@ import numpy as np
 from ropewalk.data import hash_random
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataArtifacts, Row
-from ropewalk.data.ledger import statistics
+from ropewalk.data.ledger.statistics import Pieces
 
 SIDE = 40  # tokens shown at either end of a piece
 FIRST, LAST = 8, 4  # pieces shown of a sequence that has more
@@ -17,7 +17,7 @@ Decode = Callable[[np.ndarray], str]
 
 def pages(folders: DataArtifacts, count: int, seed: int) -> str:
     """`count` sequences of the plan, or all there are; which ones the seed decides."""
-    sequences, pieces = folders.sequences(), statistics.read(folders.plan)
+    sequences, pieces = folders.sequences(), Pieces.read(folders.plan)
     stores = {name: folders.store(name) for name in folders.stores}
     first = np.cumsum([0, *(len(s.length) for s in stores.values())])
     backend = tokenizers.backend(tokenizers.load(str(folders.tokenizer)))

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
-from ropewalk.data.tokens.arrow_table import to_numpy
+from ropewalk.data.packing import plan
 from ropewalk.data.tokens.boundaries import BoundaryTokens
 
 BOUNDS = (256, 1024, 4096, 16384, 32768, 65536, 131072, 262144, 524288, 1048576)
@@ -28,6 +27,12 @@ class Pieces:
     length: np.ndarray  # (P,) int64
     offsets: np.ndarray  # (S + 1,) the first piece of each sequence
 
+    @classmethod
+    def read(cls, folder: Path) -> "Pieces":
+        """The pieces of a finished plan."""
+        packed = plan.read(folder)
+        return cls(packed.document, packed.start, packed.length.astype(np.int64), packed.offsets)
+
     @property
     def sequence(self) -> np.ndarray:
         """(P,) the sequence of each piece."""
@@ -37,20 +42,6 @@ class Pieces:
     def targets(self) -> np.ndarray:
         """(P,) labels that count: every token of a piece but the first is one, with the document mask on and off."""
         return self.length - 1
-
-
-def read(plan: Path) -> Pieces:
-    """The pieces of a finished plan."""
-    column = (
-        pa.ipc.open_file(pa.memory_map(str(plan / "plan.arrow")))
-        .read_all()["pieces"]
-        .combine_chunks()
-    )
-    flat = column.values
-    document, start, length = (
-        to_numpy(flat.field(key)).astype(np.int64) for key in ("document", "start", "length")
-    )
-    return Pieces(document, start, length, to_numpy(column.offsets))
 
 
 def own_before(pieces: Pieces, document_mask: bool) -> np.ndarray:

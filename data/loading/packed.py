@@ -1,4 +1,4 @@
-"""The plan over its stores: sequences by number, whole or one rank's slice, in constant time and with no state.
+"""The plan over its token stores: a sequence by number, all of it or one rank's slice, in constant time and stateless.
 
 Legend: S tokens of one sequence, P pieces.
 """
@@ -9,168 +9,158 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.artifacts.manifest import read_json
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data.loading import balance
-from ropewalk.data.loading.collate import Layout, Read, Row, layout, read_span
+from ropewalk.data.loading.collate import Layout, ReadPiece, Row, layout, read_span
 from ropewalk.data.loading.label_mask import mask_labels
 from ropewalk.data.loading.pose import Pose
+from ropewalk.data.packing import plan
 from ropewalk.data.tokens import store as token_store
-from ropewalk.data.tokens.arrow_table import to_numpy
 from ropewalk.data.tokens.boundaries import BoundaryTokens
 from ropewalk.data.tokens.store import Store
 
 
 class PackedSequences:
-    """What a finished plan holds. `pose` skips positions ahead, by sequence and epoch; of the stores `silent` (by place) no label
-    counts."""
+    """The sequences of a finished plan.
+
+    `pose` skips positions ahead, by sequence and epoch. `context_only` are the indices of the
+    stores whose labels do not count.
+    """
 
     def __init__(
         self,
-        plan: Path,
+        plan_path: Path,
         stores: Sequence[Path],
         pose: Pose | None = None,
-        silent: Sequence[int] = (),
+        context_only: Sequence[int] = (),
     ) -> None:
-        facts = manifest.read(plan)
-        assert facts is not None, f"{plan.name} is not finished"
-        self.seq_len: int = facts.facts["seq_len"]
-        self.document_mask: bool = facts.facts["document_mask"]
-        self.restart: bool = facts.facts["positions"] == "restart"
-        self.marks = BoundaryTokens(facts.facts.get("begin"), facts.facts.get("end"))
-        self.pose, self.silent = pose, np.isin(np.arange(len(stores)), silent)
+        finished = manifest.read(plan_path)
+        assert finished is not None, f"{plan_path.name} is not finished"
+        metadata = finished.facts
+        self.seq_len: int = metadata["seq_len"]
+        self.document_mask: bool = metadata["document_mask"]
+        self.restart_positions: bool = metadata["positions"] == "restart"
+        self.boundary_tokens = BoundaryTokens(metadata.get("begin"), metadata.get("end"))
+        self.pose = pose
+        self.context_only = np.isin(np.arange(len(stores)), context_only)
         self.stores = [token_store.load(folder, heldout=0.0) for folder in stores]
-        self.first = np.cumsum([0, *(len(s.length) for s in self.stores)])
-        column = (
-            pa.ipc.open_file(pa.memory_map(str(plan / "plan.arrow")))
-            .read_all()["pieces"]
-            .combine_chunks()
-        )
-        self.offsets = to_numpy(column.offsets)
-        flat = column.values
-        self.document, self.start, self.length = (
-            to_numpy(flat.field(k)) for k in ("document", "start", "length")
-        )
+        self.first_document = np.cumsum([0, *(len(store.length) for store in self.stores)])
+        self.pieces = plan.read(plan_path)
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.pieces)
 
     def __getitem__(self, number: int) -> Row:
-        """Sequence `number` of the first epoch, padded to S with a pad document of its own."""
+        """Sequence `number` in the first epoch, padded to S; the padding is a document of its own."""
         return self.read(number)
 
     def read(self, number: int, epoch: int = 0, low: int = 0, high: int | None = None) -> Row:
-        """Places `[low, high)` of a sequence, with the borders of all of it; only the pieces that stand there are read."""
-        span = self._span(number)
-        at = layout(
-            self.length[span], self.seq_len, document_mask=self.document_mask, restart=self.restart
+        """Tokens `[low, high)` of a sequence, with the document borders of all of it.
+
+        Only the pieces in that range are read.
+        """
+        lengths, sources = self.piece_sources(number)
+        pieces = layout(
+            lengths,
+            self.seq_len,
+            document_mask=self.document_mask,
+            restart_positions=self.restart_positions,
         )
         if self.pose is not None:
-            at = _skipping(at, self.pose, number, epoch)
-        row = read_span(at, self._pieces(span), low, self.seq_len if high is None else high)
-        if self.silent.any():
-            quiet = self._silent(span)
-            mask_labels(row.labels, at.starts[quiet], at.ends[quiet], low)
+            pieces = _skip_positions(pieces, self.pose, number, epoch)
+        read_piece = self._read_piece(number, sources)
+        row = read_span(pieces, read_piece, low, self.seq_len if high is None else high)
+        if self.context_only.any():
+            masked = self.context_only[sources]
+            mask_labels(row.labels, pieces.starts[masked], pieces.ends[masked], low)
         return row
 
-    def _silent(self, span: slice) -> np.ndarray:
-        """(P,) which pieces are of sources that teach nothing."""
-        found: np.ndarray = self.silent[
-            self.first.searchsorted(self.document[span], side="right") - 1
-        ]
-        return found
-
-    def _pieces(self, span: slice) -> Read:
-        """Reads the pieces at `span` by their place in it. Called for every piece, so it is given plain numbers."""
-        sources = self.first.searchsorted(self.document[span], side="right") - 1
-        indices, starts = (
-            (self.document[span] - self.first[sources]).tolist(),
-            self.start[span].tolist(),
-        )
+    def _read_piece(self, number: int, sources: np.ndarray) -> ReadPiece:
+        """A function that reads a piece of the sequence by its index. It runs for every piece, so it uses plain integers."""
+        span = self._span(number)
+        documents = (self.pieces.document[span] - self.first_document[sources]).tolist()
+        starts = self.pieces.start[span].tolist()
         stores = [self.stores[source] for source in sources.tolist()]
-        if self.marks.count:
-            return lambda at, start, length: self.marks.read(
-                stores[at], indices[at], starts[at] + start, length
+        if self.boundary_tokens.count:
+            return lambda index, start, length: self.boundary_tokens.read(
+                stores[index], documents[index], starts[index] + start, length
             )
-        return lambda at, start, length: stores[at].document(
-            indices[at], starts[at] + start, length
+        return lambda index, start, length: stores[index].document(
+            documents[index], starts[index] + start, length
         )
 
     def num_tokens(self, number: int) -> int:
-        """How many of the S are no padding."""
-        return int(self.length[self._span(number)].sum())
+        """Tokens of the sequence without padding."""
+        return int(self.pieces.length[self._span(number)].sum())
 
     def num_labels(self, number: int) -> int:
-        """How many labels of the sequence count, read off the plan: every token of a piece but its last."""
-        span = self._span(number)
-        lengths = self.length[span][~self._silent(span)] if self.silent.any() else self.length[span]
+        """Labels of the sequence that count: every token of a piece but its last. From the plan alone."""
+        lengths, sources = self.piece_sources(number)
+        lengths = lengths[~self.context_only[sources]]
         return int(lengths.sum()) - len(lengths)
 
     def attention_work(self, number: int) -> int:
-        """The attention's work on the sequence, read off the plan."""
-        lengths = self.length[self._span(number)]
-        return int(
-            balance.attention_work(
-                lengths, np.array([0, len(lengths)]), self.seq_len, self.document_mask
-            )[0]
-        )
+        """The attention work of the sequence, in tokens squared. From the plan alone."""
+        lengths = self.pieces.length[self._span(number)]
+        offsets = np.array([0, len(lengths)])
+        return int(balance.attention_work(lengths, offsets, self.seq_len, self.document_mask)[0])
 
     def piece_sources(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """The pieces of a sequence: how long each is, and the place of the store that it is of. (P,) both, read off the plan."""
+        """The length of each piece of a sequence, and the index of its store; both (P,). From the plan alone."""
         span = self._span(number)
-        return self.length[span], self.first.searchsorted(self.document[span], side="right") - 1
+        documents = self.pieces.document[span]
+        sources = self.first_document.searchsorted(documents, side="right") - 1
+        return self.pieces.length[span], sources
 
     def _span(self, number: int) -> slice:
-        return slice(int(self.offsets[number]), int(self.offsets[number + 1]))
+        offsets = self.pieces.offsets
+        return slice(int(offsets[number]), int(offsets[number + 1]))
 
 
-def _skipping(at: Layout, pose: Pose, number: int, epoch: int) -> Layout:
+def _skip_positions(pieces: Layout, pose: Pose, number: int, epoch: int) -> Layout:
     """Every stretch that attends to itself skips ahead on its own."""
-    borders = at.cu_seqlens.astype(np.int64)
+    borders = pieces.cu_seqlens.astype(np.int64)
     runs, shifts = pose.runs(number, epoch, borders[:-1], np.diff(borders))
-    return replace(at, window=pose.target_length, runs=runs, shifts=shifts)
+    return replace(pieces, window=pose.target_length, runs=runs, shifts=shifts)
 
 
 @dataclass(frozen=True)
 class DataArtifacts:
-    """Where the data stage of a run left its parts (the stores and the plan lie in the cache)."""
+    """The outputs of a run's data stage; the stores and the plan lie in the cache."""
 
     plan: Path
     stores: dict[str, Path]
     tokenizer: Path
-    heldout: float  # share of the documents that evaluation keeps
+    heldout: float  # share of the documents that are held out
     pose: dict[str, Any] | None = None
-    silent: Sequence[str] = ()
+    context_only: Sequence[str] = ()  # sources whose labels do not count
 
     @classmethod
     def of(cls, run_dir: Path, cache: Path) -> "DataArtifacts":
-        where = read_json(run_dir / "data" / "where.json")
+        artifacts = read_json(run_dir / "data" / "where.json")
         return cls(
-            plan=cache / "plans" / where["plan"],
-            stores={name: cache / "tokens" / key for name, key in where["stores"].items()},
+            plan=cache / "plans" / artifacts["plan"],
+            stores={name: cache / "tokens" / key for name, key in artifacts["stores"].items()},
             tokenizer=run_dir / "data" / "tokenizer",
-            heldout=where["heldout"],
-            pose=where.get("pose"),
-            silent=where.get("silent", ()),
+            heldout=artifacts["heldout"],
+            pose=artifacts.get("pose"),
+            context_only=artifacts.get("silent", ()),
         )
 
     def sequences(self) -> PackedSequences:
         pose = None if self.pose is None else Pose(**self.pose)
-        silent = [at for at, name in enumerate(self.stores) if name in self.silent]
-        return PackedSequences(self.plan, list(self.stores.values()), pose, silent)
+        indices = [index for index, name in enumerate(self.stores) if name in self.context_only]
+        return PackedSequences(self.plan, list(self.stores.values()), pose, indices)
 
     def store(self, name: str) -> Store:
         return token_store.load(self.stores[name], self.heldout)
 
     def text_stores(self, config: DataConfig) -> list[Store]:
-        """The stores of real text, each once: two sources may read one folder at two lengths of piece."""
-        folders = [
-            self.stores[name]
-            for name, source in config.sources.items()
-            if source.kind not in SYNTHETIC
-        ]
+        """The stores of text sources, each once: two sources may read one store at two piece lengths."""
+        sources = config.sources.items()
+        folders = [self.stores[name] for name, source in sources if source.kind not in SYNTHETIC]
         return [token_store.load(folder, self.heldout) for folder in dict.fromkeys(folders)]

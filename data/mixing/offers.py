@@ -1,5 +1,6 @@
-"""The plan as the stage makes it: what the sources offer -> shares -> sequences in the cache -> the ledger."""
+"""From a source's settings and its opened store to its candidates and its bucketed source."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ropewalk.conf.data_mixture import rules
@@ -12,61 +13,79 @@ from ropewalk.data.tokens.boundaries import BoundaryTokens
 from ropewalk.data.tokens.store import Store
 
 
-def longest(config: Config, name: str) -> int:
-    """The longest piece of a source's documents, tokens."""
-    found = config.data.sources[name].piece_len
-    return config.data.seq_len if found is None else found
+def max_piece(config: Config, name: str) -> int:
+    """The longest piece of a source's documents, in tokens."""
+    piece_len = config.data.sources[name].piece_len
+    return config.data.seq_len if piece_len is None else piece_len
 
 
-def offered(config: Config, name: str, opened: Store, marks: BoundaryTokens) -> Candidates:
-    """What the source gives. One of weight 0 gives nothing, so none of its documents is too long or short. Raises: DataError."""
-    source = config.data.sources[name]
-    if source.weight == 0:
-        return overlong.offer(name, opened, longest(config, name), "split", marks)
-    left_out = lengths.outside(name, opened.length + marks.count, ~opened.heldout, source.span)
-    found = overlong.offer(
-        name, opened, longest(config, name), config.data.overlong, marks, left_out
-    )
-    tokens = int(opened.length[left_out].sum())
-    return replace(found, outside_length=tokens, outside_length_documents=int(left_out.sum()))
+def candidates(
+    config: Config, name: str, store: Store, boundary_tokens: BoundaryTokens
+) -> Candidates:
+    """The documents that the mixture may take of a source.
 
-
-def _texts(config: Config) -> list[str]:
-    """The sources whose documents have lengths of their own and are in the mixture."""
-    return [
-        name for name, s in config.data.sources.items() if s.kind not in SYNTHETIC and s.weight != 0
-    ]
-
-
-def _length_weights(config: Config, name: str) -> dict[str, float]:
-    own = config.data.sources[name].length_weights
-    return (config.data.length_weights if own is None else own) if name in _texts(config) else {}
-
-
-def _supply(
-    config: Config, name: str, offer: Candidates, opened: Store, marks: BoundaryTokens
-) -> BucketedSource:
-    sizes = opened.length + marks.count
-    rates = lengths.rates(sizes, rules(_length_weights(config, name)))
-    buckets = rules(config.data.buckets) if name in _texts(config) else []
-    return BucketedSource.of(
-        name, sizes, offer.lengths, offer.usable, opened.key, config.seed, rates, buckets
-    )
-
-
-def rounds(
-    config: Config, opened: dict[str, Store], offers: dict[str, Candidates], marks: BoundaryTokens
-) -> dict[str, int | None] | None:
-    """Tokens that one round of each source gives, None for a synthetic one; None where no setting makes a difference by length.
-
-    Raises: DataError when no document lies in a bucket, or none of a source may be taken.
+    Raises: DataError when no document is within the length limits, or by `data.overlong`.
     """
-    texts = _texts(config)
-    if not any(config.data.buckets or _length_weights(config, name) for name in texts):
+    source, limit = config.data.sources[name], max_piece(config, name)
+    if source.weight == 0:  # nothing is taken, so no document is too long or too short
+        return overlong.candidates(name, store, limit, "split", boundary_tokens)
+    sizes = store.length + boundary_tokens.count
+    excluded = lengths.outside(name, sizes, ~store.heldout, source.span)
+    usable = overlong.candidates(
+        name, store, limit, config.data.overlong, boundary_tokens, excluded
+    )
+    tokens = int(store.length[excluded].sum())
+    return replace(usable, outside_length=tokens, outside_length_documents=int(excluded.sum()))
+
+
+def text_sources(config: Config) -> list[str]:
+    """The sources in the mixture whose documents have lengths of their own."""
+    sources = config.data.sources.items()
+    return [name for name, s in sources if s.kind not in SYNTHETIC and s.weight != 0]
+
+
+def length_weights(config: Config, name: str) -> dict[str, float]:
+    """Expected repeats by length: the source's own setting, or the one for all."""
+    if name not in text_sources(config):
+        return {}
+    weights = config.data.sources[name].length_weights
+    return config.data.length_weights if weights is None else weights
+
+
+def bucketed_source(
+    config: Config,
+    name: str,
+    usable: Candidates,
+    store: Store,
+    boundary_tokens: BoundaryTokens,
+) -> BucketedSource:
+    """A source's candidates with their rates, in buckets of length."""
+    sizes = store.length + boundary_tokens.count
+    rates = lengths.rates(sizes, rules(length_weights(config, name)))
+    buckets = rules(config.data.buckets) if name in text_sources(config) else []
+    return BucketedSource.of(
+        name, sizes, usable.lengths, usable.usable, store.key, config.seed, rates, buckets
+    )
+
+
+def round_tokens(
+    config: Config,
+    stores: Mapping[str, Store],
+    usable: Mapping[str, Candidates],
+    boundary_tokens: BoundaryTokens,
+) -> dict[str, int | None] | None:
+    """Tokens of one round of each source, None for a synthetic one.
+
+    None instead of a dict when no setting distinguishes documents by length.
+    Raises: DataError when a bucket holds no document, or a source gives no token.
+    """
+    names = text_sources(config)
+    if not any(config.data.buckets or length_weights(config, name) for name in names):
         return None
-    found = {name: _supply(config, name, offers[name], opened[name], marks) for name in texts}
-    refuse_empty(found)
-    return {
-        **dict.fromkeys(config.data.sources),
-        **{name: supply.round() for name, supply in found.items()},
+    sources = {
+        name: bucketed_source(config, name, usable[name], stores[name], boundary_tokens)
+        for name in names
     }
+    refuse_empty(sources)
+    tokens: dict[str, int | None] = dict.fromkeys(config.data.sources)
+    return tokens | {name: source.round_tokens() for name, source in sources.items()}

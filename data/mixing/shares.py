@@ -1,37 +1,39 @@
-"""The mixture, on the document table alone: which documents of a source the plan takes, how often, and how much. Pure.
+"""The mixture, from document tables alone: which documents of a source the plan takes, how often, and how much. Pure.
 
-A document of rate r comes in rounds: after k of them it has come floor(r k + u) times, u in [0, 1) drawn once by a hash of seed,
-source and document (systematic sampling, Madow 1949). So a round takes it floor(r) times, and once more with probability
-r - floor(r); and k rounds take it r k times, rounded down or up. Within a round documents come in an order by hash. A budget takes
-as many rounds as it needs and cuts the last document. Rate 1, where nothing else is said, is epoch after epoch.
+A document of rate r comes in rounds: after k of them it has come floor(r k + u) times, u in [0, 1)
+drawn once by a hash of seed, source and document (systematic sampling, Madow 1949). So a round takes
+it floor(r) times, and once more with probability r - floor(r); k rounds take it r k times, rounded
+down or up. Within a round documents come in an order by hash. A budget takes as many rounds as it
+needs and cuts the last document. Rate 1, the default, is epoch after epoch.
 """
 
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
 from ropewalk.conf.errors import DataError
 from ropewalk.data import hash_random
 
-Rates = np.ndarray | float  # (documents,) or the same for all
+Rates = np.ndarray | float  # (documents,) or one for all
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What the mixture takes of one source: whole documents, the last one cut to the budget. An array has an entry a taking."""
+    """What the mixture takes of one source, an entry a taking: whole documents, the last one cut to the budget."""
 
     index: np.ndarray  # (takings,) int64: the document in the source
-    taken: np.ndarray  # (takings,) int64: its first tokens, marks among them
-    epoch: np.ndarray  # (takings,) int64: which of its document's takings it is, from 0
+    lengths: np.ndarray  # (takings,) int64: its first tokens, boundary tokens included
+    epoch: np.ndarray  # (takings,) int64: how often the document was taken before
     key: np.ndarray  # (takings,) uint64: the document's key, which decides its place in the mixture
-    epochs: float  # tokens taken over tokens there are
+    epochs: float  # tokens taken / tokens of the source
 
     @property
     def tokens(self) -> int:
-        return int(self.taken.sum())
+        return int(self.lengths.sum())
 
     @property
     def repeats(self) -> int:
@@ -39,16 +41,40 @@ class Selection:
         return int(np.bincount(self.index).max(initial=0))
 
 
+class Takings(NamedTuple):
+    """The takings of all sources in mixed order, each (takings,) int64."""
+
+    source: np.ndarray  # index of the source
+    document: np.ndarray  # number of the document among those of all sources
+    tokens: np.ndarray
+
+
+def mix(selections: Mapping[str, Selection], first: Mapping[str, int], seed: int) -> Takings:
+    """All takings in the order of their hash. `first[name]` is the number of the source's first document."""
+    empty = np.empty(0, np.int64)
+    counts = [len(selection.index) for selection in selections.values()]
+    source = np.repeat(np.arange(len(selections)), counts)
+    documents = [first[name] + selection.index for name, selection in selections.items()]
+    document = np.concatenate([empty, *documents])
+    tokens = np.concatenate([empty, *(selection.lengths for selection in selections.values())])
+    sort_keys = [
+        hash_random.sort_keys(seed, f"mix:{name}", selection.key, selection.epoch)
+        for name, selection in selections.items()
+    ]
+    order = np.lexsort((document, np.concatenate([empty.astype(np.uint64), *sort_keys])))
+    return Takings(source[order], document[order], tokens[order])
+
+
 @dataclass(frozen=True)
 class SamplingRounds:
-    """A source's documents that may be taken, round after round. Arrays have an entry a document."""
+    """The usable documents of a source, taken round after round. Arrays have an entry a document."""
 
     seed: int
     name: str
     index: np.ndarray  # in the source
-    length: np.ndarray  # tokens that may be taken of it
+    length: np.ndarray  # tokens that may be taken
     key: np.ndarray
-    rate: np.ndarray  # () where all have the same
+    rate: np.ndarray  # () when all documents have the same
     phase: np.ndarray  # u
 
     @classmethod
@@ -63,130 +89,128 @@ class SamplingRounds:
     ) -> "SamplingRounds":
         rate = np.asarray(rates, dtype=np.float64)
         index = np.flatnonzero(usable & (rate > 0))
-        found, rate = keys[index], _at(rate, index)
-        phase = (
-            (hash_random.sort_keys(seed, f"{name}:repeats", found) >> np.uint64(32)) / 2.0**32
-            if rate.ndim
-            else np.zeros(())
-        )
-        return cls(seed, name, index, lengths[index], found, rate, phase)
+        key, rate = keys[index], _select(rate, index)
+        phase = np.zeros(())
+        if rate.ndim:
+            sort_keys = hash_random.sort_keys(seed, f"{name}:repeats", key)
+            phase = (sort_keys >> np.uint64(32)) / 2.0**32
+        return cls(seed, name, index, lengths[index], key, rate, phase)
 
     @property
     def total(self) -> int:
         return int(self.length.sum())
 
     def counts(self, rounds: int) -> np.ndarray:
-        """How often each has come after so many rounds; () where all have the same rate."""
+        """How often each document has come after `rounds`; () when all have the same rate."""
         return np.floor(self.rate * rounds + self.phase)
 
     @property
-    def round(self) -> int:
-        """Tokens of a round, as expected: the same for every seed, and not 0 where a draw of few documents gives none."""
+    def round_tokens(self) -> int:
+        """Expected tokens of a round: the same for every seed, and not 0 when the draw of few documents is empty."""
         return int((self.length * self.rate).sum())
 
     def tokens(self, rounds: int) -> int:
         return int((self.length * self.counts(rounds)).sum())
 
-    def until(self, budget: int) -> int:
-        """The fewest rounds that give `budget` tokens: what was given and what is to be expected differ by less than `total`."""
+    def rounds_for(self, budget: int) -> int:
+        """The fewest rounds that give `budget` tokens."""
+        # actual and expected tokens differ by less than `total`
         mean = float((self.length * self.rate).sum())
         low, high = (int((budget + sign * self.total) // mean) for sign in (-1, 1))
         low = max(low, 1)
         return low + bisect_left(range(low, max(low, high) + 2), budget, key=self.tokens)
 
     def takings(self, rounds: int) -> tuple[np.ndarray, np.ndarray]:
-        """`(place of the document here, which of its takings)` of each taking, in order of round and hash."""
+        """`(document, epoch)` of each taking, by round and hash; `document` indexes the arrays of this object."""
         counts = np.broadcast_to(self.counts(rounds).astype(np.int64), len(self.index))
-        at = np.repeat(np.arange(len(counts)), counts)
-        number = np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)
-        rank = hash_random.sort_keys(self.seed, self.name, self.key[at], number)
-        order = np.lexsort((rank, np.ceil((number + 1 - _at(self.phase, at)) / _at(self.rate, at))))
-        return at[order], number[order]
+        document = np.repeat(np.arange(len(counts)), counts)
+        epoch = np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)
+        sort_keys = hash_random.sort_keys(self.seed, self.name, self.key[document], epoch)
+        phase, rate = _select(self.phase, document), _select(self.rate, document)
+        order = np.lexsort((sort_keys, np.ceil((epoch + 1 - phase) / rate)))
+        return document[order], epoch[order]
 
     def take(self, budget: int | None) -> Selection:
         """As many rounds as `budget` tokens need, the last document cut; None: one round. Raises: DataError."""
         refuse_empty_source(self.name, self.total)
-        at, number = self.takings(1 if budget is None else self.until(budget))
-        taken = self.length[at].astype(np.int64)
+        document, epoch = self.takings(1 if budget is None else self.rounds_for(budget))
+        lengths = self.length[document].astype(np.int64)
         if budget is not None:
-            ends = np.cumsum(taken)
-            kept = int(np.searchsorted(ends, budget)) + 1
-            at, number, taken = (
-                at[:kept],
-                number[:kept],
-                np.minimum(taken, budget - ends + taken)[:kept],
-            )
-        return Selection(self.index[at], taken, number, self.key[at], int(taken.sum()) / self.total)
+            ends = np.cumsum(lengths)
+            count = int(np.searchsorted(ends, budget)) + 1
+            lengths = np.minimum(lengths, budget - ends + lengths)[:count]
+            document, epoch = document[:count], epoch[:count]
+        epochs = int(lengths.sum()) / self.total
+        return Selection(self.index[document], lengths, epoch, self.key[document], epochs)
 
 
-def _at(column: np.ndarray, at: np.ndarray) -> np.ndarray:
-    return column[at] if column.ndim else column
+def _select(column: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """`column[index]`, or the one value for all."""
+    return column[index] if column.ndim else column
 
 
 def refuse_empty_source(name: str, total: int) -> None:
     """Raises: DataError when a source gives no token."""
     if total == 0:
         raise DataError(
-            f"data.sources.{name} has no tokens to train on; it must hold at least one document that is not held out and has a length "
-            "weight above 0; add some, or leave the source out"
+            f"data.sources.{name} has no tokens to train on; it must hold at least one document "
+            "that is not held out and has a length weight above 0; add some, or leave the source out"
         )
 
 
-def refuse_repeats(name: str, repeats: int, epochs: float, most: int) -> None:
-    """Raises: DataError when a document is taken more than `most` times."""
-    if repeats > most:
+def refuse_repeats(name: str, repeats: int, epochs: float, limit: int) -> None:
+    """Raises: DataError when a document is taken more than `limit` times."""
+    if repeats > limit:
         raise DataError(
-            f"data.max_epochs is {most}; no document may be taken more often, and of {name} one would be taken {repeats} times "
-            f"({epochs:.2f} epochs of all its tokens); add documents, lower data.tokens, the weight of {name}, its length_weights or "
+            f"data.max_epochs is {limit}; no document may be taken more often, and of {name} one "
+            f"would be taken {repeats} times ({epochs:.2f} epochs of all its tokens); add "
+            f"documents, lower data.tokens, the weight of {name}, its length_weights or "
             "data.buckets, or raise data.max_epochs"
         )
 
 
-def split(total: int, weights: Mapping[str, float]) -> dict[str, int]:
-    """`total` tokens by relative weights, to the token: rounded down, and what is left goes to the largest remainders."""
-    exact = {
-        name: Fraction(str(weight)) for name, weight in weights.items()
-    }  # as written: 0.1 is a tenth
-    whole = sum(exact.values()) or 1
-    shares = {name: total * weight / whole for name, weight in exact.items()}
-    found = {name: int(share) for name, share in shares.items()}
-    left = total - sum(found.values()) if any(exact.values()) else 0
-    for name in sorted(shares, key=lambda name: found[name] - shares[name])[:left]:
-        found[name] += 1
-    return found
+def split_budget(total: int, weights: Mapping[str, float]) -> dict[str, int]:
+    """`total` tokens by relative weights: rounded down, and the remaining tokens go to the largest remainders."""
+    # through str: 0.1 is exactly a tenth
+    exact = {name: Fraction(str(weight)) for name, weight in weights.items()}
+    weight_sum = sum(exact.values()) or 1
+    shares = {name: total * weight / weight_sum for name, weight in exact.items()}
+    budgets = {name: int(share) for name, share in shares.items()}
+    remaining = total - sum(budgets.values()) if any(exact.values()) else 0
+    for name in sorted(shares, key=lambda name: budgets[name] - shares[name])[:remaining]:
+        budgets[name] += 1
+    return budgets
 
 
 def first_to_run_out(weights: Mapping[str, float], available: Mapping[str, int | None]) -> int:
-    """The most tokens that can be split by `weights` so that none is asked for more than is `available` (None: no end)."""
+    """The most tokens that split by `weights` without exceeding any `available` (None: unlimited)."""
     exact = {name: Fraction(str(weight)) for name, weight in weights.items()}
-    ends = [
-        a * sum(exact.values()) / exact[n]
-        for n, a in available.items()
-        if a is not None and exact[n] > 0
+    limits = [
+        tokens * sum(exact.values()) / exact[name]
+        for name, tokens in available.items()
+        if tokens is not None and exact[name] > 0
     ]
-    return int(min(ends, default=0))
+    return int(min(limits, default=0))
 
 
-def budgets(
+def token_budgets(
     weights: Mapping[str, float | None],
     available: Mapping[str, int | None],
     tokens: int | None,
     rounds: Mapping[str, int | None] | None = None,
 ) -> dict[str, int | None]:
-    """Tokens each source gives, adding up to the total. `available` is None for a synthetic source, which gives what is asked.
+    """Tokens of each source, adding up to the total; None: one round. `available` is None for a synthetic source.
 
-    Without weights, sources stand to one another as their tokens do. Without a total, it is what the first source to run out
-    allows, a round of each being `rounds` tokens (unset: what is available). With neither and no `rounds`: all there is.
+    Without weights, the sources' tokens are their weights. Without a total, it is what the first
+    source to run out allows, `rounds` being the tokens of one round of each (None: what is
+    available). Without any of the three: all tokens of every source.
     """
-    if tokens is None and rounds is None and all(w is None for w in weights.values()):
+    by_size = all(weight is None for weight in weights.values())
+    if tokens is None and rounds is None and by_size:
         return dict.fromkeys(weights)
-    by_size = all(w is None for w in weights.values())
     sizes = {
         name: (available[name] if by_size else weight) or 0 for name, weight in weights.items()
     }
-    total = (
-        first_to_run_out(sizes, available if rounds is None else rounds)
-        if tokens is None
-        else tokens
-    )
-    return dict(split(total, sizes))
+    if tokens is None:
+        tokens = first_to_run_out(sizes, available if rounds is None else rounds)
+    return dict(split_budget(tokens, sizes))

@@ -1,4 +1,4 @@
-"""One source's documents in their buckets of length: what a round gives, and what a budget takes of each. Pure."""
+"""One source's documents in buckets of length: the tokens of a round, and the selection for a budget. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from ropewalk.data.mixing.shares import (
     Selection,
     first_to_run_out,
     refuse_empty_source,
-    split,
+    split_budget,
 )
 
-WHOLE = ""  # the one bucket where none are set
+ALL_LENGTHS = ""  # the only bucket when no buckets are set
 
 
 @dataclass(frozen=True)
 class BucketedSource:
-    """`asked` are the buckets' shares; a bucket that has no document is filled by the others, by their shares."""
+    """A source by bucket of length. The share of a bucket without documents goes to the others, by their shares."""
 
     name: str
     buckets: dict[str, SamplingRounds]
-    asked: dict[str, float]
+    shares: dict[str, float]  # as set
 
     @classmethod
     def of(
@@ -42,71 +42,74 @@ class BucketedSource:
         buckets: Rules,
     ) -> "BucketedSource":
         """All arrays (documents,): `sizes` decide the bucket, `tokens` may be taken of each."""
-        masks = {text: usable & lengths.within(sizes, span) for span, _, text in buckets} or {
-            WHOLE: usable
-        }
-        parts = {
+        masks = {text: usable & lengths.within(sizes, span) for span, _, text in buckets}
+        shares = {text: share for _, share, text in buckets}
+        if not buckets:
+            masks, shares = {ALL_LENGTHS: usable}, {ALL_LENGTHS: 1.0}
+        rounds = {
             text: SamplingRounds.of(name, tokens, mask, keys, seed, rates)
             for text, mask in masks.items()
         }
-        return cls(name, parts, {text: share for _, share, text in buckets} or {WHOLE: 1.0})
+        return cls(name, rounds, shares)
 
     @property
     def total(self) -> int:
-        return sum(part.total for part in self.buckets.values())
+        return sum(bucket.total for bucket in self.buckets.values())
 
     @property
-    def filled(self) -> dict[str, float]:
-        """The shares of the buckets that have documents. Raises: DataError when those are asked for nothing."""
-        found = {text: share for text, share in self.asked.items() if self.buckets[text].total}
-        if self.total and not sum(found.values()):
-            wanted = ", ".join(text for text, share in self.asked.items() if share)
+    def filled_shares(self) -> dict[str, float]:
+        """The shares of the buckets that have documents. Raises: DataError when all of these are 0."""
+        shares = {text: share for text, share in self.shares.items() if self.buckets[text].total}
+        if self.total and not sum(shares.values()):
+            requested = ", ".join(text for text, share in self.shares.items() if share)
             raise DataError(
-                f"data.buckets asks for {wanted} alone; a source must have a document in such a bucket, and {self.name} has none; give "
-                "another bucket a share, or leave the source out"
+                f"data.buckets asks for {requested} alone; a source must have a document in such a "
+                f"bucket, and {self.name} has none; give another bucket a share, or leave the "
+                "source out"
             )
-        return found
+        return shares
 
-    def round(self) -> int:
-        """Expected tokens of a round that keep the buckets' ratio: what the first bucket to run out allows. Raises: DataError."""
+    def round_tokens(self) -> int:
+        """Expected tokens of a round in the buckets' ratio, as the first bucket to run out allows. Raises: DataError."""
         refuse_empty_source(self.name, self.total)
-        return first_to_run_out(
-            self.filled, {text: self.buckets[text].round for text in self.filled}
-        )
+        shares = self.filled_shares
+        return first_to_run_out(shares, {text: self.buckets[text].round_tokens for text in shares})
 
     def take(self, budget: int | None) -> Selection:
-        """`budget` tokens, each bucket its part; None: one round, where there are no buckets."""
+        """`budget` tokens split over the buckets; None: one round, only without buckets."""
         if budget is None:
-            return self.buckets[WHOLE].take(None)
-        shares = [
-            self.buckets[text].take(part)
-            for text, part in split(budget, self.filled).items()
-            if part
+            return self.buckets[ALL_LENGTHS].take(None)
+        parts = [
+            self.buckets[text].take(tokens)
+            for text, tokens in split_budget(budget, self.filled_shares).items()
+            if tokens
         ]
-        index, taken, epoch, key = (
-            np.concatenate([getattr(s, k) for s in shares])
-            for k in ("index", "taken", "epoch", "key")
+        return Selection(
+            np.concatenate([part.index for part in parts]),
+            np.concatenate([part.lengths for part in parts]),
+            np.concatenate([part.epoch for part in parts]),
+            np.concatenate([part.key for part in parts]),
+            budget / self.total,
         )
-        return Selection(index, taken, epoch, key, budget / self.total)
 
-    def told(self, budget: int | None) -> dict[str, Any]:
-        """The buckets in the ledger's words, tokens with marks: what was asked of each, and what it gave."""
-        if budget is None or WHOLE in self.buckets:
+    def ledger_entry(self, budget: int | None) -> dict[str, Any]:
+        """Tokens requested and taken by bucket, boundary tokens included; empty without buckets."""
+        if budget is None or ALL_LENGTHS in self.buckets:
             return {}
-        asked, given = split(budget, self.asked), split(budget, self.filled)
-        return {
-            "buckets": {
-                text: {"asked": tokens, "taken": given.get(text, 0)}
-                for text, tokens in asked.items()
-            }
+        requested = split_budget(budget, self.shares)
+        taken = split_budget(budget, self.filled_shares)
+        rows = {
+            text: {"asked": tokens, "taken": taken.get(text, 0)}
+            for text, tokens in requested.items()
         }
+        return {"buckets": rows}
 
 
-def refuse_empty(supplies: Mapping[str, BucketedSource]) -> None:
+def refuse_empty(sources: Mapping[str, BucketedSource]) -> None:
     """Raises: DataError for a bucket with a share in which no source has a document."""
-    for text, share in next(iter(supplies.values())).asked.items():
-        if share and not any(supply.buckets[text].total for supply in supplies.values()):
+    for text, share in next(iter(sources.values())).shares.items():
+        if share and not any(source.buckets[text].total for source in sources.values()):
             raise DataError(
-                f"data.buckets {text} is {share:g}; a bucket must hold a training document, and no source has one of that length; add "
-                "such documents, or move the buckets' borders"
+                f"data.buckets {text} is {share:g}; a bucket must hold a training document, and no "
+                "source has one of that length; add such documents, or move the buckets' borders"
             )

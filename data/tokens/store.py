@@ -25,6 +25,7 @@ from ropewalk.data import hash_random
 from ropewalk.data.tokens import shards
 from ropewalk.data.tokens.arrow_table import read_table, to_numpy
 
+FORMAT = 7  # raise when the bytes of a store or plan change for the same settings
 TOKENS, DOCUMENTS = "tokens.bin", "documents.arrow"
 MAX_MAPPED_SHARDS = 256  # each holds a file descriptor
 
@@ -94,6 +95,11 @@ class Store:
         first = int(self.offset[index]) + start
         count = int(self.length[index]) - start if length is None else length
         return self.tokens[first : first + count]
+
+    @property
+    def cache_name(self) -> str:
+        """The name of its folder in the cache."""
+        return self.fingerprint[:16]
 
     @property
     def heldout_digest(self) -> str:

@@ -55,4 +55,4 @@ def refuse_unfit_shards(config: Config) -> None:
             f"--merge lacks shards {listed}; all must be there; make them with "
             "ropewalk data --shard I/N, or all missing ones with ropewalk data"
         )
-    stage.prove_shards(config, inputs)
+    stage.verify_shards(config, inputs)

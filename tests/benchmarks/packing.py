@@ -32,6 +32,7 @@ def lengths(count: int) -> np.ndarray:
 
 def ours(count: int, seq_len: int, packer: str) -> dict[str, float]:
     """CPU seconds of the whole plan (mix, pack, describe, write), and what it holds. Every token is looked for."""
+    from ropewalk.data import planning
     from ropewalk.data.mixing.shares import Selection
     from ropewalk.data.packing import plan
 
@@ -40,7 +41,9 @@ def ours(count: int, seq_len: int, packer: str) -> dict[str, float]:
     share = Selection(np.arange(count), sizes, np.zeros(count, np.int64), keys, 1.0)
     with tempfile.TemporaryDirectory() as folder:
         peak, started = common.Peak(), time.process_time()
-        made = plan.build({"a": share}, {"a": 0}, seq_len, LEAST, 0, (), packer)
+        made = planning.pack_selections(
+            {"a": share}, {"a": 0}, seq_len, LEAST, 0, packer=packer, max_piece={"a": seq_len}
+        )
         built = time.process_time() - started
         plan.describe(made, seq_len)
         plan.write(Path(folder), made)

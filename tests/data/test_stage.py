@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -206,3 +207,20 @@ def test_files_of_rows_that_are_lost_are_counted_by_their_rows_or_told_of(place:
         if "are lost, whole" in line or "cannot be read" in line
     ]
     assert len(told) == 2 and "5,000 documents of 5,020" in told[1]
+
+
+def test_each_store_is_opened_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a second run, which finds stores and plan made."""
+    opened: Counter[str] = Counter()
+    load = store.load
+
+    def counting_load(folder: Path, heldout: float) -> store.Store:
+        opened[folder.name] += 1
+        return load(folder, heldout)
+
+    monkeypatch.setattr(store, "load", counting_load)
+    for _ in range(2):
+        opened.clear()
+        ran = place.run(*SYNTHETIC, "data.sources.notes.weight=0.3")
+        assert len(ran.folders.stores) == 3
+        assert opened == {folder.name: 1 for folder in ran.folders.stores.values()}

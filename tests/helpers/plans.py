@@ -1,6 +1,6 @@
 """Small plans on disk for the tests of what reads them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,11 @@ import numpy as np
 from pieces import Piece, packed_of, rows_of
 
 from ropewalk.conf.artifacts.manifest import Manifest, publish
+from ropewalk.data import planning
 from ropewalk.data.loading.packed import DataArtifacts
+from ropewalk.data.mixing.shares import Selection
 from ropewalk.data.packing import plan
+from ropewalk.data.packing.window_fill import Packed
 from ropewalk.data.tokens import merge
 
 VOCAB = 70_000
@@ -66,10 +69,28 @@ def packed(
     marks: int = 0,
 ) -> list[list[tuple[int, int, int]]]:
     """A packer's own plan of documents of `lengths` stored tokens, each with `marks` more around it."""
-    from ropewalk.data.mixing.shares import Selection
-
     index = np.arange(len(lengths))
-    taken = np.array(lengths, dtype=np.int64) + marks
-    share = Selection(index, taken, np.zeros(len(index), np.int64), index.astype(np.uint64), 1.0)
-    made = plan.build({"only": share}, {"only": 0}, seq_len, min(2, seq_len), seed, (), packer)
-    return [[tuple(p) for p in row] for row in rows_of(made)]
+    tokens = np.array(lengths, dtype=np.int64) + marks
+    epoch = np.zeros(len(index), np.int64)
+    selection = Selection(index, tokens, epoch, index.astype(np.uint64), 1.0)
+    packed = pack_selections(
+        {"only": selection}, {"only": 0}, seq_len, min(2, seq_len), seed, packer=packer
+    )
+    return [[tuple(piece) for piece in row] for row in rows_of(packed)]
+
+
+def pack_selections(
+    selections: Mapping[str, Selection],
+    first: Mapping[str, int],
+    seq_len: int,
+    min_piece: int,
+    seed: int,
+    *,
+    max_piece: Mapping[str, int] | None = None,
+    **kwargs: Any,
+) -> Packed:
+    """`planning.pack_selections` with pieces of up to `seq_len` tokens where `max_piece` names no other length."""
+    limits = dict.fromkeys(selections, seq_len) | dict(max_piece or {})
+    return planning.pack_selections(
+        selections, first, seq_len, min_piece, seed, max_piece=limits, **kwargs
+    )

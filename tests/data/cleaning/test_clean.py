@@ -54,7 +54,8 @@ def cleaned(
     )
     assert not list(data.problems())
     offers = {
-        n: overlong.offer(n, s, data.seq_len, policy, BoundaryTokens()) for n, s in stores.items()
+        n: overlong.candidates(n, s, data.seq_len, policy, BoundaryTokens())
+        for n, s in stores.items()
     }
     return clean.clean(data, stores, offers, cache)
 
@@ -77,7 +78,7 @@ REMOVE = {"exact": "remove", "near": "remove"}
 def test_duplicates_are_reported_and_stay_by_default(tmp_path: Path) -> None:
     result = cleaned(tmp_path, TWINS)
     assert usable(result) == {"one": [0, 1, 2], "two": [0, 1, 2]}
-    assert result.offers["one"].removal is None
+    assert result.offers["one"].removed_digest is None
     counts = {
         "exact_documents": 1,
         "exact_tokens": 200,
@@ -95,7 +96,7 @@ def test_removed_duplicates_are_listed_by_reason(tmp_path: Path) -> None:
         "two": {"exact duplicate": [2], "near duplicate": [1]},
     }
     assert result.source_entries["two"]["duplicates"]["near_documents"] == 1
-    counts = overlong.removed(result.offers["two"], TWINS["two"])
+    counts = overlong.removed_counts(result.offers["two"], TWINS["two"])
     assert counts == {
         "exact duplicate": {"documents": 1, "tokens": 200},
         "near duplicate": {"documents": 1, "tokens": 200},

@@ -24,7 +24,9 @@ def test_a_page_by_hand() -> None:
         "    | 1000 1001",
         "  3 tokens of padding",
     ]
-    assert shown([3, 2], 5, restart=False)[2].endswith("in the sequence 3 to 4, positions 3 to 4")
+    assert shown([3, 2], 5, restart_positions=False)[2].endswith(
+        "in the sequence 3 to 4, positions 3 to 4"
+    )
 
 
 def test_of_a_long_piece_both_ends_are_shown_and_of_many_pieces_the_outer_ones() -> None:

@@ -14,7 +14,9 @@ def row_of(
     pieces: list[list[int]], padding: int, *, mask: bool = True, restart: bool = True
 ) -> Row:
     seq_len = sum(map(len, pieces)) + padding
-    return concatenate([np.array(p) for p in pieces], seq_len, document_mask=mask, restart=restart)
+    return concatenate(
+        [np.array(p) for p in pieces], seq_len, document_mask=mask, restart_positions=restart
+    )
 
 
 @settings(deadline=None)

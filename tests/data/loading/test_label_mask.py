@@ -20,21 +20,23 @@ ROWS = [
 ]
 
 
-def read(folder: Path, silent: tuple[int, ...]) -> PackedSequences:
+def read(folder: Path, context_only: tuple[int, ...]) -> PackedSequences:
     """Two stores of three documents; token t of document d is 1000 d + t."""
     documents = [1000 * d + np.arange(20 + d) for d in range(6)]
     stores = [stored(folder / "one", documents[:3]), stored(folder / "two", documents[3:])]
-    return PackedSequences(planned(folder / "plan", ROWS, seq_len=10), stores, silent=silent)
+    return PackedSequences(
+        planned(folder / "plan", ROWS, seq_len=10), stores, context_only=context_only
+    )
 
 
-@pytest.mark.parametrize("silent", [(0,), (1,)])
-def test_labels_of_a_silent_source_are_ignored_and_the_rest_is_as_it_was(
-    tmp_path: Path, silent: tuple[int]
+@pytest.mark.parametrize("context_only", [(0,), (1,)])
+def test_labels_of_a_context_only_source_are_ignored_and_the_rest_is_as_it_was(
+    tmp_path: Path, context_only: tuple[int]
 ) -> None:
-    whole, found = read(tmp_path / "a", ()), read(tmp_path / "b", silent)
+    whole, found = read(tmp_path / "a", ()), read(tmp_path / "b", context_only)
     for number in range(len(ROWS)):
         row, full = found[number], whole[number]
-        quiet = (full.input_ids < 3000) == (silent == (0,))
+        quiet = (full.input_ids < 3000) == (context_only == (0,))
         np.testing.assert_array_equal(row.labels, np.where(quiet, -100, full.labels))
         np.testing.assert_array_equal(row.input_ids, full.input_ids)
         np.testing.assert_array_equal(row.cu_seqlens, full.cu_seqlens)
@@ -73,7 +75,7 @@ def test_labels_of_a_step_are_those_of_all_its_rows_at_any_degree(tmp_path: Path
             assert {loader.num_labels(step) for loader in loaders} == {there}
 
 
-def test_a_silent_source_changes_what_is_taught_and_no_plan(place: Place) -> None:
+def test_a_context_only_source_changes_what_is_taught_and_no_plan(place: Place) -> None:
     before = place.run()
     ran = place.run("data.sources.notes.loss=false")
     assert ran.folders.plan == before.folders.plan and ran.folders.stores == before.folders.stores

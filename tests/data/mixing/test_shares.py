@@ -11,13 +11,19 @@ from hypothesis import strategies as st
 
 from ropewalk.conf.errors import DataError
 from ropewalk.data import hash_random
-from ropewalk.data.mixing.shares import SamplingRounds, Selection, budgets, refuse_repeats, split
+from ropewalk.data.mixing.shares import (
+    SamplingRounds,
+    Selection,
+    refuse_repeats,
+    split_budget,
+    token_budgets,
+)
 
 KEYS = np.array([hash_random.document_key(f"{d}.txt") for d in range(60)], dtype=np.uint64)
 
 
 def documents(share: Selection) -> list[tuple[int, int]]:
-    return list(zip(share.index.tolist(), share.taken.tolist(), strict=True))
+    return list(zip(share.index.tolist(), share.lengths.tolist(), strict=True))
 
 
 LENGTHS = np.array([10, 20, 30, 40])
@@ -78,7 +84,7 @@ def test_a_source_without_usable_tokens_is_refused_by_name() -> None:
     ],
 )
 def test_budgets(weights: dict, available: dict, tokens: int | None, wanted: dict) -> None:
-    assert budgets(weights, available, tokens) == wanted
+    assert token_budgets(weights, available, tokens) == wanted
 
 
 def test_one_more_document_moves_no_other() -> None:
@@ -164,7 +170,9 @@ def test_expected_repeats_are_the_definition(case: tuple, budget: int | None, se
     share = SamplingRounds.of(
         "a", np.array(lengths), np.array(usable), KEYS[: len(lengths)], seed, np.array(rates)
     ).take(budget)
-    found = list(zip(share.index.tolist(), share.taken.tolist(), share.epoch.tolist(), strict=True))
+    found = list(
+        zip(share.index.tolist(), share.lengths.tolist(), share.epoch.tolist(), strict=True)
+    )
     assert found == by_definition(lengths, usable, budget, seed, rates)
     assert budget is None or share.tokens == budget
     assert share.repeats == max(Counter(share.index.tolist()).values(), default=0)
@@ -211,7 +219,9 @@ def test_what_is_kept_does_not_depend_on_order_or_on_other_documents() -> None:
     some = SamplingRounds.of("a", lengths[:40], np.ones(40, bool), KEYS[:40], 0, rates[:40]).take(
         None
     )
-    assert whole.key.tolist() == back.key.tolist() and whole.taken.tolist() == back.taken.tolist()
+    assert (
+        whole.key.tolist() == back.key.tolist() and whole.lengths.tolist() == back.lengths.tolist()
+    )
     assert [k for k in whole.key.tolist() if k in set(KEYS[:40].tolist())] == some.key.tolist()
 
 
@@ -232,7 +242,7 @@ def test_long_documents_get_the_tokens_that_fu_gives_them() -> None:
     share = SamplingRounds.of(
         "a", lengths, np.ones(3300, bool), keys, 0, np.where(lengths < 4096, 0.1, 1.0)
     ).take(3_520_000 * 10)
-    short = int(share.taken[lengths[share.index] < 4096].sum())
+    short = int(share.lengths[lengths[share.index] < 4096].sum())
     assert abs(short / share.tokens - 1 / 11) < 0.001
     assert Counter(share.index[lengths[share.index] < 4096].tolist()).most_common(1)[0][1] == 1
 
@@ -255,7 +265,10 @@ def test_shares_add_up_to_the_token_and_none_is_a_token_off(
     weights: dict[str, float], total: int
 ) -> None:
     """Hamilton's method: rounded down or up, and whoever was rounded up had at least the remainder of whoever was not."""
-    found, whole = split(total, weights), sum(Fraction(round(w * 100)) for w in weights.values())
+    found, whole = (
+        split_budget(total, weights),
+        sum(Fraction(round(w * 100)) for w in weights.values()),
+    )
     if not whole:
         assert set(found.values()) == {0}
         return
@@ -280,7 +293,7 @@ def test_shares_add_up_to_the_token_and_none_is_a_token_off(
     ],
 )
 def test_shares_by_hand(total: int, weights: dict, wanted: dict) -> None:
-    assert split(total, weights) == wanted
+    assert split_budget(total, weights) == wanted
 
 
 @pytest.mark.parametrize(
@@ -296,7 +309,7 @@ def test_shares_by_hand(total: int, weights: dict, wanted: dict) -> None:
 def test_budgets_where_a_round_is_not_what_there_is(
     weights: dict, tokens: int | None, rounds: dict, wanted: dict
 ) -> None:
-    assert budgets(weights, {"a": 400, "b": 200}, tokens, rounds) == wanted
+    assert token_budgets(weights, {"a": 400, "b": 200}, tokens, rounds) == wanted
 
 
 def test_too_many_repeats_are_refused_with_the_ways_out() -> None:

@@ -43,20 +43,22 @@ def test_each_bucket_gives_its_share_to_the_token(sizes: list[int], budget: int,
         text: Fraction(str(weight)) for text, weight in SMALL.items() if text in map(bucket, sizes)
     }
     taken = dict.fromkeys(there, 0)
-    for index, tokens in zip(share.index.tolist(), share.taken.tolist(), strict=True):
+    for index, tokens in zip(share.index.tolist(), share.lengths.tolist(), strict=True):
         assert 0 < tokens <= sizes[index]
         taken[bucket(sizes[index])] += tokens
     for text, weight in there.items():
         assert taken[text] - floor(budget * weight / sum(there.values())) in (0, 1)
-    cut = sum(n < sizes[i] for i, n in zip(share.index.tolist(), share.taken.tolist(), strict=True))
+    cut = sum(
+        n < sizes[i] for i, n in zip(share.index.tolist(), share.lengths.tolist(), strict=True)
+    )
     assert cut <= len(there)
 
 
 def test_two_thirds_short_and_a_third_long_by_hand() -> None:
     given = supply([1000] * 40 + [10_000] * 10, OLMO3)
     share = given.take(100_000)
-    assert int(share.taken[share.index < 40].sum()) == 66_000
-    assert given.told(100_000) == {
+    assert int(share.lengths[share.index < 40].sum()) == 66_000
+    assert given.ledger_entry(100_000) == {
         "buckets": {
             "<8K": {"asked": 66_000, "taken": 66_000},
             ">=8K": {"asked": 34_000, "taken": 34_000},
@@ -66,15 +68,15 @@ def test_two_thirds_short_and_a_third_long_by_hand() -> None:
 
 
 def test_a_round_keeps_the_ratio_and_ends_with_the_first_bucket_to_run_out() -> None:
-    assert supply([1000] * 40 + [10_000] * 10, OLMO3).round() == floor(40_000 / 0.66)
-    assert supply([1000] * 40 + [10_000] * 2, OLMO3).round() == floor(20_000 / 0.34)
-    assert supply([1000] * 40 + [10_000] * 10, {}).round() == 140_000
-    assert supply([1000] * 40, OLMO3).round() == 40_000
+    assert supply([1000] * 40 + [10_000] * 10, OLMO3).round_tokens() == floor(40_000 / 0.66)
+    assert supply([1000] * 40 + [10_000] * 2, OLMO3).round_tokens() == floor(20_000 / 0.34)
+    assert supply([1000] * 40 + [10_000] * 10, {}).round_tokens() == 140_000
+    assert supply([1000] * 40, OLMO3).round_tokens() == 40_000
 
 
 def test_a_bucket_without_documents_is_filled_by_the_others_and_told() -> None:
     given = supply([5] * 30 + [40] * 10, SMALL)
-    told = given.told(400)["buckets"]
+    told = given.ledger_entry(400)["buckets"]
     assert told == {
         "<10": {"asked": 200, "taken": 250},
         "10-30": {"asked": 80, "taken": 0},
@@ -86,13 +88,17 @@ def test_a_bucket_without_documents_is_filled_by_the_others_and_told() -> None:
 def test_documents_of_weight_nothing_fill_no_bucket() -> None:
     sizes = [1000, 10_000]
     given = supply(sizes, OLMO3, rates=np.array([1.0, 0.0]))  # type: ignore[arg-type]
-    assert given.filled == {"<8K": 0.66}
+    assert given.filled_shares == {"<8K": 0.66}
     assert set(given.take(5000).index.tolist()) == {0}
 
 
 def test_without_buckets_a_budget_is_met_as_without_ranges() -> None:
     given = supply([7] * 20, {})
-    assert (given.take(None).tokens, given.take(100).tokens, given.told(100)) == (140, 100, {})
+    assert (given.take(None).tokens, given.take(100).tokens, given.ledger_entry(100)) == (
+        140,
+        100,
+        {},
+    )
 
 
 def test_source_that_has_only_what_is_not_asked_for_is_refused() -> None:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pieces import Piece, rows_of
+from plans import pack_selections
 
 from ropewalk.conf.errors import DataError
 from ropewalk.data.mixing import overlong
 from ropewalk.data.mixing.shares import SamplingRounds, Selection
-from ropewalk.data.packing import plan
 from ropewalk.data.packing.packers import PACKERS
 from ropewalk.data.tokens.boundaries import BoundaryTokens
 from ropewalk.data.tokens.store import Store
@@ -67,7 +67,7 @@ class Case:
         self.first = {"a": 0, "b": len(self.lengths["a"])}
         self.stores = {n: store_of(self.lengths[n], self.held[n], self.first[n]) for n in NAMES}
         self.offers = {
-            n: overlong.offer(n, self.stores[n], self.most(n), self.overlong, self.marks)
+            n: overlong.candidates(n, self.stores[n], self.most(n), self.overlong, self.marks)
             for n in NAMES
             if self.tokens_of(n)
         }
@@ -101,10 +101,16 @@ class Case:
     def build(self, seed: int | None = None, names: tuple[str, ...] = NAMES) -> list[list[Piece]]:
         shares = {n: self.shares[n] for n in names if n in self.shares}
         seed = self.seed if seed is None else seed
-        found = plan.build(
-            shares, self.first, self.seq_len, self.min_piece, seed, (), self.packer, self.piece_len
+        packed = pack_selections(
+            shares,
+            self.first,
+            self.seq_len,
+            self.min_piece,
+            seed,
+            packer=self.packer,
+            max_piece={name: self.most(name) for name in shares},
         )
-        return rows_of(found)
+        return rows_of(packed)
 
     def source(self, document: int) -> str:
         return "a" if document < self.first["b"] else "b"
@@ -156,7 +162,7 @@ def test_a_budget_is_in_the_plan_to_the_token_however_often_documents_repeat(cas
     wanted: Counter[tuple[int, int]] = Counter()
     for name, share in case.shares.items():
         assert share.tokens == case.budget
-        for index, length in zip(share.index.tolist(), share.taken.tolist(), strict=True):
+        for index, length in zip(share.index.tolist(), share.lengths.tolist(), strict=True):
             wanted.update((case.first[name] + index, t) for t in range(length))
     pieces = [p for row in case.build() for p in row]
     assert (
@@ -276,7 +282,10 @@ def test_two_piece_lengths_live_in_one_plan(packer: str) -> None:
 def test_documents_of_a_source_that_must_stay_whole_are_kept_whole() -> None:
     """Parts of another's shift the packer's own numbers."""
     shares = {"a": share_of((0, 300)), "b": share_of(*((i, 40) for i in range(20)))}
-    rows = rows_of(plan.build(shares, {"a": 0, "b": 1}, 64, 4, 0, {"b"}, "window_fill", {"a": 16}))
+    packed = pack_selections(
+        shares, {"a": 0, "b": 1}, 64, 4, 0, keep_intact={"b"}, max_piece={"a": 16}
+    )
+    rows = rows_of(packed)
     whole = set(range(1, 21))
     assert sorted(p.document for r in rows for p in r if p.document in whole) == sorted(whole)
     assert all(p.length == 40 for r in rows for p in r if p.document in whole)
@@ -302,13 +311,13 @@ def test_too_long_a_document_is_refused_by_name_with_the_way_out() -> None:
         DataError,
         match=r"^data\.overlong is error; document 2\.txt of source a has 70 tokens and a piece holds 64; .*set split",
     ):
-        overlong.offer("a", opened, 64, "error", BoundaryTokens())
-    assert overlong.offer("a", opened, 100, "error", BoundaryTokens()).tokens == 180
+        overlong.candidates("a", opened, 64, "error", BoundaryTokens())
+    assert overlong.candidates("a", opened, 100, "error", BoundaryTokens()).tokens == 180
     with pytest.raises(
         DataError,
         match=r"document 3\.txt .* has 101 tokens with data\.begin and data\.end and a piece",
     ):
-        overlong.offer("a", opened, 100, "error", BoundaryTokens(end=END))
+        overlong.candidates("a", opened, 100, "error", BoundaryTokens(end=END))
 
 
 def test_source_that_would_be_dropped_whole_is_refused() -> None:
@@ -316,7 +325,9 @@ def test_source_that_would_be_dropped_whole_is_refused() -> None:
         DataError,
         match=r"^data\.overlong is drop; .* all 2 training documents of a are longer than 5",
     ):
-        overlong.offer("a", store_of([3, 6, 7], [True, False, False]), 5, "drop", BoundaryTokens())
+        overlong.candidates(
+            "a", store_of([3, 6, 7], [True, False, False]), 5, "drop", BoundaryTokens()
+        )
 
 
 @pytest.mark.parametrize(
@@ -342,7 +353,7 @@ def test_account_by_hand(
 ) -> None:
     """Documents of 8, 2 and 20 tokens, pieces of 10."""
     opened, chosen = store_of([8, 2, 20]), BoundaryTokens(*ids)
-    offer = overlong.offer("a", opened, 10, policy, chosen)
+    offer = overlong.candidates("a", opened, 10, policy, chosen)
     share = SamplingRounds.of("a", offer.lengths, offer.usable, opened.key, 0).take(None)
     wanted = {"tokens_in_plan": tokens, "marks": marks, "cut": cut, "epochs": 1.0, "repeats": 1}
     assert overlong.ledger_row(share, opened, chosen) == wanted

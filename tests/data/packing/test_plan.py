@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pieces import Piece, packed_of, rows_of
+from plans import pack_selections
 
 from ropewalk.data.mixing.shares import Selection
 from ropewalk.data.packing import plan
@@ -22,7 +23,7 @@ def share_of(*takings: tuple[int, int, int]) -> Selection:
 
 def test_build_numbers_documents_across_sources_and_keeps_every_token() -> None:
     shares = {"a": share_of((0, 5, 0), (1, 30, 0)), "b": share_of((0, 12, 0), (0, 12, 1))}
-    rows = rows_of(plan.build(shares, {"a": 0, "b": 2}, 16, 2, seed=0))
+    rows = rows_of(pack_selections(shares, {"a": 0, "b": 2}, 16, 2, seed=0))
     tokens = Counter(
         (p.document, t) for row in rows for p in row for t in range(p.start, p.start + p.length)
     )
@@ -36,7 +37,9 @@ def test_build_numbers_documents_across_sources_and_keeps_every_token() -> None:
 
 def test_build_depends_on_the_seed_alone() -> None:
     shares = {"a": share_of(*((i, 10 + i, 0) for i in range(40)))}
-    first, again, other = (rows_of(plan.build(shares, {"a": 0}, 64, 4, seed)) for seed in (0, 0, 1))
+    first, again, other = (
+        rows_of(pack_selections(shares, {"a": 0}, 64, 4, seed)) for seed in (0, 0, 1)
+    )
     assert first == again != other
 
 
@@ -46,7 +49,7 @@ def peak_of(packer: str, documents: int) -> int:
         *((i, size, 0) for i, size in enumerate(rng.lognormal(7, 1.3, documents).astype(int) + 1))
     )
     tracemalloc.start()
-    plan.build({"a": share}, {"a": 0}, 32_768, 32, 0, (), packer)
+    pack_selections({"a": share}, {"a": 0}, 32_768, 32, 0, packer=packer)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
@@ -60,6 +63,7 @@ def test_a_document_costs_some_numbers_not_python_objects(packer: str) -> None:
 
 def test_written_plan_is_read_by_arrow_as_lists_of_structs(tmp_path: Path) -> None:
     plan.write(tmp_path, packed_of([[Piece(3, 0, 5), Piece(1, 7, 2)], [Piece(9, 4, 1)]]))
+    assert rows_of(plan.read(tmp_path)) == [[(3, 0, 5), (1, 7, 2)], [(9, 4, 1)]]
     table = pa.ipc.open_file(pa.memory_map(str(tmp_path / "plan.arrow"))).read_all()
     assert table["pieces"].to_pylist() == [
         [{"document": 3, "start": 0, "length": 5}, {"document": 1, "start": 7, "length": 2}],

@@ -67,9 +67,9 @@ def test_without_document_mask_the_next_document_does_change():
     """The probe above can fail."""
     model = tiny_model()
     pieces = documents([20, 30])
-    row = concatenate(pieces, 50, document_mask=False, restart=False)
+    row = concatenate(pieces, 50, document_mask=False, restart_positions=False)
     pieces[0][5] = (pieces[0][5] + 1) % 97
-    changed = concatenate(pieces, 50, document_mask=False, restart=False)
+    changed = concatenate(pieces, 50, document_mask=False, restart_positions=False)
     assert not torch.equal(packed_losses(model, row)[20:], packed_losses(model, changed)[20:])
 
 
