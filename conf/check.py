@@ -11,6 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.renamed import RENAMED, message
+from ropewalk.conf.rules import problems as rule_problems
 from ropewalk.conf.scaling import ROPE_CLASSES
 from ropewalk.conf.schema import Config
 
@@ -22,16 +24,34 @@ def _unknown(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
         {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set(node)
     )
     for key in map(str, node):
-        if key not in known:
-            near = difflib.get_close_matches(str(key), map(str, known), 1)
+        path = f"{prefix}{key}"
+        if key not in known and path in RENAMED:
+            yield path, message(path, RENAMED[path])
+        elif key not in known:
+            paths = dict(_names(node))
+            near = difflib.get_close_matches(str(key), paths, 1)
             way_out = (
-                f"did you mean {prefix}{near[0]}?"
+                f"did you mean {prefix}{paths[near[0]]}?"
                 if near
                 else f"one of {', '.join(sorted(map(str, known)))}"
             )
             yield f"{prefix}{key}", f"{prefix}{key} is not a setting; {way_out}"
         elif not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
             yield from _unknown(node[key], f"{prefix}{key}.")
+
+
+def _names(node: DictConfig) -> Iterator[tuple[str, str]]:
+    """The settings of a section and its sub-sections: name and path below `node`; nearer settings last."""
+    for key in map(str, node):
+        if not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
+            yield from ((name, f"{key}.{path}") for name, path in _names(node[key]))
+    kind = OmegaConf.get_type(node)
+    known = (
+        [f.name for f in dataclasses.fields(kind)]
+        if dataclasses.is_dataclass(kind)
+        else map(str, node)
+    )
+    yield from ((name, name) for name in known)
 
 
 def check(composed: DictConfig) -> Config:
@@ -44,9 +64,11 @@ def check(composed: DictConfig) -> Config:
     problems += unknown.values()
     missing = OmegaConf.missing_keys(composed)
     if missing:  # the sections that are whole tell what is wrong with them all the same
-        for name in ("model", "rope", "data", "train", "eval"):
-            if not any(key.startswith(f"{name}.") for key in missing | set(unknown)):
-                problems += OmegaConf.to_object(composed[name]).problems()  # type: ignore[union-attr]
+        for name in ("model", "rope", "data", "train", "eval", "calibrate", "export"):
+            if any(key.startswith(f"{name}.") for key in missing | set(unknown)):
+                continue
+            section: Any = OmegaConf.to_object(composed[name])
+            problems += rule_problems(section, "train.") if name == "train" else section.problems()
     else:
         config = OmegaConf.to_object(_typed(composed, unknown) if unknown else composed)
         assert isinstance(config, Config), type(config)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ropewalk.conf.cleaning import ContaminationConfig, DuplicatesConfig
 from ropewalk.conf.data_mixture import MixtureConfig
-from ropewalk.conf.fields import not_fingerprinted
+from ropewalk.conf.rules import setting
 from ropewalk.conf.sources import SYNTHETIC, SourceConfig
 
 PACKERS = ("window_fill", "best_fit", "concat", "single")
@@ -44,9 +44,9 @@ class DataConfig(MixtureConfig):
     seq_len: int
     """Tokens of one training sequence."""
     sources: dict[str, SourceConfig] = field(default_factory=dict)
-    tokens: int | None = None
+    total_tokens: int | None = None
     """Tokens in the plan (one epoch); unset: one pass over the source that runs out first."""
-    heldout: float = 0.05
+    heldout_share: float = 0.05
     """Share of the documents kept for eval, chosen by a hash of the document's id."""
     document_mask: bool = True
     """Attend only inside one's own document."""
@@ -67,27 +67,27 @@ class DataConfig(MixtureConfig):
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
     contamination: ContaminationConfig = field(default_factory=ContaminationConfig)
     pose: PoseConfig = field(default_factory=PoseConfig)
-    workers: int | None = not_fingerprinted()
-    """Threads that tokenise; unset: the cores."""
+    tokenizer_threads: int | None = setting(None, fingerprint=False)
+    """Threads that tokenise; unset: one per core."""
 
     def problems(self) -> Iterator[str]:
         if self.seq_len < 2:
             yield f"data.seq_len is {self.seq_len}; it must be at least 2 tokens; e.g. data.seq_len=16384"
         if not self.sources:
             yield "data.sources is empty; it must name at least one source; e.g. data.sources.mine.path=./documents"
-        if not 0 <= self.heldout < 1:
-            yield f"data.heldout is {self.heldout}; it must be at least 0 and below 1; e.g. 0.05"
+        if not 0 <= self.heldout_share < 1:
+            yield f"data.heldout_share is {self.heldout_share}; it must be at least 0 and below 1; e.g. 0.05"
         if self.positions not in ("restart", "continue"):
             yield f"data.positions is {self.positions}; it must be restart or continue; choose one"
-        if self.tokens is not None and self.tokens < self.seq_len:
-            yield f"data.tokens is {self.tokens}; it must hold one sequence of data.seq_len {self.seq_len}; set more"
+        if self.total_tokens is not None and self.total_tokens < self.seq_len:
+            yield f"data.total_tokens is {self.total_tokens}; it must hold one sequence of data.seq_len {self.seq_len}; set more"
         if not 1 <= self.min_piece <= max(self.seq_len, 1):
             yield f"data.min_piece is {self.min_piece}; it must be between 1 and data.seq_len {self.seq_len}; set less"
         for name, choices in (("packer", PACKERS), ("overlong", OVERLONG)):
             if getattr(self, name) not in choices:
                 yield f"data.{name} is {getattr(self, name)}; it must be one of {', '.join(choices)}; choose one"
-        if self.workers is not None and self.workers < 1:
-            yield f"data.workers is {self.workers}; it must be at least 1; unset it for the cores"
+        if self.tokenizer_threads is not None and self.tokenizer_threads < 1:
+            yield f"data.tokenizer_threads is {self.tokenizer_threads}; it must be at least 1; unset it for the cores"
         yield from self._piece_problems()
         yield from self.duplicates.problems("data.duplicates")
         yield from self.contamination.problems("data.contamination")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ropewalk.conf.fields import not_fingerprinted
+from ropewalk.conf.rules import setting
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20}
 LEAST, MOST = 0.001, 1000.0  # expected repeats: beyond, a typing error is likelier than a wish
@@ -125,7 +125,7 @@ class SourceLengths:
 class MixtureConfig:
     """What `mixture=NAME` presets set, beside the sources."""
 
-    mixture: str | None = not_fingerprinted()
+    mixture: str | None = setting(None, fingerprint=False)
     """The preset's name, a record: choose one by `mixture=NAME`, which sets the fields below or the sources."""
     length_weights: dict[str, float] = field(default_factory=dict)
     """How often a document comes in a round over its source, by its length: {"<4K": 0.1, ">8K": 2.0}; 1 where nothing is said.
@@ -135,7 +135,7 @@ class MixtureConfig:
     """Shares of each source's tokens by the length of documents, relative to one another: {"<32K": 0.66, ">=32K": 0.34}. They
     must hold every length. Sources get their shares first; one that has no document in a bucket fills it from its others, which
     the ledger tells. Synthetic sources are left as they are."""
-    max_epochs: int = not_fingerprinted(4)
+    max_epochs: int = setting(4, fingerprint=False)
     """The most times that one document may be taken. Up to four epochs, repeated text was nearly as good as new (Muennighoff et al.
     2023, arXiv 2305.16264)."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ropewalk.conf.fields import not_fingerprinted
+from ropewalk.conf.rules import setting
 from ropewalk.conf.scaling import ROPE_CLASSES
 
 
@@ -18,11 +18,11 @@ class EvalConfig:
     """Unset: the original window, doubled up to `length`."""
     passkey_depths: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
     passkey_tries: int = 20
-    gain_targets: int | None = None
+    context_gain_tokens: int | None = None
     """Target tokens at each window's end, the same under every context length; unset: half the original window."""
     precision: str = "fp32"
     """fp32 or bf16."""
-    batch_tokens: int = not_fingerprinted(8192)
+    batch_tokens: int = setting(8192, fingerprint=False)
     """Tokens computed at once."""
 
     def problems(self) -> Iterator[str]:
@@ -31,7 +31,7 @@ class EvalConfig:
                 yield f"eval.{name} is {getattr(self, name)}; it must be at least 1; raise it"
         if self.passkey_tries < 0:
             yield f"eval.passkey_tries is {self.passkey_tries}; it must be at least 0; 0 leaves passkey out"
-        for name in ("length", "gain_targets"):
+        for name in ("length", "context_gain_tokens"):
             value = getattr(self, name)
             if value is not None and value < 2:
                 yield f"eval.{name} is {value}; it must be at least 2 tokens; unset it for the default"
@@ -51,7 +51,7 @@ class CalibrateConfig:
         default_factory=lambda: ["yarn", "pi", "ntk", "ntk_by_parts", "llama3", "abf"]
     )
     """Measured first with their papers' settings, and shown beside what is found; yarn is what the gain is counted from."""
-    passes: int = 300
+    max_forward_passes: int = 300
     """Budget of the search in forward passes of a whole window; a prefix counts by its tokens."""
     windows: int = 8
     """Stretches of text that candidates are chosen on, from one half of the held-out documents."""
@@ -68,7 +68,7 @@ class CalibrateConfig:
         if self.searcher not in ("ramp", "longrope", "both"):
             yield f"calibrate.searcher is {self.searcher}; it must be one of ramp, longrope, both; choose one"
         for name, least in (
-            ("passes", 1),
+            ("max_forward_passes", 1),
             ("windows", 1),
             ("report_windows", 1),
             ("population", 4),

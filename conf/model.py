@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ropewalk.conf.fields import not_fingerprinted
+from ropewalk.conf.rules import setting
 
 
 @dataclass(kw_only=True)
@@ -57,7 +57,7 @@ class ModelConfig:
     """Branch, tag or commit on the hub."""
     gguf_file: str | None = None
     """A GGUF file inside `path`; it is dequantised once and kept in the cache."""
-    package: str | None = not_fingerprinted()
+    package: str | None = setting(None, fingerprint=False)
     """If this Python package is installed, the model is taken from the GGUF file it carries, not from the hub."""
     trust_remote_code: bool = False
     scratch: ScratchConfig | None = None

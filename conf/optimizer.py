@@ -1,15 +1,11 @@
-"""Settings of the optimizer: learning rate by step and by parameter, what decays, what is trained at all."""
+"""Settings of the optimizer and of the learning rate: by step, by parameter, and which parameters are trained at all."""
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ropewalk.conf.fields import fingerprint_if_set
-
-SCHEDULES = ("constant", "linear", "cosine", "inverse_sqrt", "wsd")
-DECAY_SHAPES = ("linear", "sqrt", "cosine")
+from ropewalk.conf.rules import setting
 
 
 @dataclass(kw_only=True)
@@ -18,89 +14,89 @@ class LrGroupConfig:
 
     pattern: str
     """Regular expression, searched in the parameter's name; the first group that matches counts."""
-    lr_scale: float
-    """Their learning rate is this times that of the step."""
+    lr_scale: float = setting(
+        above=0, way_out="to freeze the parameters, use train.optimizer.freeze"
+    )
+    """Factor on the step's learning rate."""
 
 
 @dataclass(kw_only=True)
 class OptimizerConfig:
-    schedule: str = "cosine"
-    """After the warm-up, down to `min_lr_ratio`: constant, linear, cosine, inverse_sqrt (sqrt(warmup_steps / step)) or wsd (constant,
-    then down in the last `decay_steps`)."""
-    warmup_steps: int = 0
-    min_lr_ratio: float = 0.0
-    decay_steps: int | None = fingerprint_if_set()
-    """wsd: how many steps at the end go down; unset: a tenth of `steps`."""
-    decay_shape: str = fingerprint_if_set("linear")
-    """wsd: linear, sqrt (1 - sqrt, arXiv 2405.18392) or cosine."""
-    weight_decay: float = 0.0
-    """Of matrices; vectors, norms and biases never decay."""
-    decay_embeddings: bool = fingerprint_if_set(True)
-    """Whether embeddings are among the matrices that decay."""
-    layer_lr_decay: float = fingerprint_if_set(1.0)
-    """Below 1: the learning rate is multiplied by it once a layer from the top, the embeddings last (BEiT, arXiv 2106.08254)."""
-    lr_groups: list[LrGroupConfig] = fingerprint_if_set(default_factory=list)
+    """AdamW, and which parameters it trains with which learning rate and decay."""
+
+    name: str = setting("adamw", one_of=("adamw", "adamw_8bit"), fingerprint="if_set")
+    """adamw (torch's fused one; DeepSpeed's CPU AdamW when a GPU's optimizer is offloaded), or adamw_8bit (bitsandbytes: moments in
+    8 bits)."""
+    lr: float = setting(above=0, way_out="e.g. train.optimizer.lr=2e-5")
+    """Peak learning rate, reached at the end of the warm-up."""
+    betas: list[float] = setting(factory=lambda: [0.9, 0.95], at_least=0, below=1)
+    """AdamW's decay rates of the first and the second moment."""
+    eps: float = setting(1e-8, at_least=0)
+    """AdamW's term in the denominator, against division by zero."""
+    weight_decay: float = setting(0.0, at_least=0)
+    """Decoupled weight decay of matrices; vectors, norms and biases never decay."""
+    gradient_clipping: float = setting(1.0, at_least=0)
+    """Largest global norm of the gradient; 0: no clipping."""
+    decay_embeddings: bool = setting(True, fingerprint="if_set")
+    """Whether the embeddings decay as other matrices do."""
+    layer_lr_decay: float = setting(
+        1.0, above=0, at_most=1, way_out="1 is off", fingerprint="if_set"
+    )
+    """Below 1: the learning rate is multiplied by this once per layer below the top, embeddings last (BEiT, arXiv 2106.08254)."""
+    lr_groups: list[LrGroupConfig] = setting(factory=list, fingerprint="if_set")
     """Parameters with a learning rate of their own, by name, such as [{pattern: lora_B, lr_scale: 16}]."""
-    trainable: list[str] = fingerprint_if_set(default_factory=list)
+    trainable: list[str] = setting(factory=list, fingerprint="if_set")
     """Regular expressions: of the model's own parameters, only those whose name matches one are trained. Empty: all, or none with
-    LoRA, whose own tensors are trained in any case."""
-    freeze: list[str] = fingerprint_if_set(default_factory=list)
-    """Regular expressions: parameters whose name matches one are not trained, whatever else says so."""
+    LoRA, whose own tensors are always trained."""
+    freeze: list[str] = setting(factory=list, fingerprint="if_set")
+    """Regular expressions: parameters whose name matches one are not trained; this overrides every other setting."""
 
-    def optimizing_problems(self, steps: int) -> Iterator[str]:
-        if self.schedule not in SCHEDULES:
-            yield f"train.schedule is {self.schedule}; it must be one of {', '.join(SCHEDULES)}; choose one"
-        if self.decay_shape not in DECAY_SHAPES:
-            yield f"train.decay_shape is {self.decay_shape}; it must be one of {', '.join(DECAY_SHAPES)}; choose one"
-        if self.warmup_steps < 0:
-            yield f"train.warmup_steps is {self.warmup_steps}; it must be at least 0; raise it"
-        for name in ("min_lr_ratio", "weight_decay"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                yield f"train.{name} is {value}; it must be a finite number of at least 0; raise it"
-        if not 0 < self.layer_lr_decay <= 1:
-            yield f"train.layer_lr_decay is {self.layer_lr_decay}; it must be above 0 and at most 1; 1 is off"
-        yield from self._decay_problems(steps)
-        yield from self._pattern_problems()
+    def problems(self, prefix: str) -> Iterator[str]:
+        if len(self.betas) != 2:
+            yield f"{prefix}betas is {self.betas}; it must be two numbers; e.g. [0.9, 0.95]"
+        for name, pattern in self.patterns(prefix).items():
+            yield from _pattern_problems(name, pattern)
 
-    def _decay_problems(self, steps: int) -> Iterator[str]:
+    def patterns(self, prefix: str = "train.optimizer.") -> dict[str, str]:
+        """Every regular expression, by its key."""
+        return {
+            **{f"{prefix}lr_groups[{n}].pattern": g.pattern for n, g in enumerate(self.lr_groups)},
+            **{f"{prefix}trainable[{n}]": pattern for n, pattern in enumerate(self.trainable)},
+            **{f"{prefix}freeze[{n}]": pattern for n, pattern in enumerate(self.freeze)},
+        }
+
+
+@dataclass(kw_only=True)
+class ScheduleConfig:
+    """The learning rate by step."""
+
+    kind: str = setting("cosine", one_of=("constant", "linear", "cosine", "inverse_sqrt", "wsd"))
+    """After the warm-up, down to `min_lr_ratio`: constant, linear, cosine, inverse_sqrt (sqrt(warmup_steps / step)) or wsd (constant,
+    then down during the last `decay_steps`)."""
+    warmup_steps: int = setting(0, at_least=0)
+    """Steps in which the learning rate rises linearly to its peak."""
+    min_lr_ratio: float = setting(0.0, at_least=0)
+    """Learning rate at the end of the schedule, as a fraction of the peak."""
+    decay_steps: int | None = setting(None, fingerprint="if_set")
+    """wsd: number of steps at the end in which the learning rate goes down; unset: a tenth of `train.steps`."""
+    decay_shape: str = setting("linear", one_of=("linear", "sqrt", "cosine"), fingerprint="if_set")
+    """wsd: linear, sqrt (1 - sqrt, arXiv 2405.18392) or cosine."""
+
+    def decay_problems(self, prefix: str, steps: int) -> Iterator[str]:
+        """`steps`: of the training."""
         if self.decay_steps is None:
             return
-        if self.schedule != "wsd":
-            yield f"train.decay_steps is {self.decay_steps}; it is of train.schedule wsd, not {self.schedule}; unset it"
+        if self.kind != "wsd":
+            yield f"{prefix}decay_steps is {self.decay_steps}; it belongs to {prefix}kind wsd, not {self.kind}; unset it"
         elif not 1 <= self.decay_steps <= max(1, steps - self.warmup_steps):
             yield (
-                f"train.decay_steps is {self.decay_steps}; it must be between 1 and what train.warmup_steps {self.warmup_steps} leaves of "
-                f"train.steps {steps}; lower it"
+                f"{prefix}decay_steps is {self.decay_steps}; it must be between 1 and what {prefix}warmup_steps "
+                f"{self.warmup_steps} leaves of train.steps {steps}; lower it"
             )
 
-    def _pattern_problems(self) -> Iterator[str]:
-        for at, group in enumerate(self.lr_groups):
-            yield from _pattern(f"train.lr_groups[{at}].pattern", group.pattern)
-            if not (math.isfinite(group.lr_scale) and group.lr_scale > 0):
-                yield (
-                    f"train.lr_groups[{at}].lr_scale is {group.lr_scale}; it must be a finite number above 0; "
-                    "to train them not at all use train.freeze"
-                )
-        for name in ("trainable", "freeze"):
-            for at, pattern in enumerate(getattr(self, name)):
-                yield from _pattern(f"train.{name}[{at}]", pattern)
 
-    def patterns(self) -> dict[str, str]:
-        """Each pattern by the setting that it stands in."""
-        found = {
-            f"train.lr_groups[{at}].pattern": group.pattern
-            for at, group in enumerate(self.lr_groups)
-        }
-        for name in ("trainable", "freeze"):
-            found |= {
-                f"train.{name}[{at}]": pattern for at, pattern in enumerate(getattr(self, name))
-            }
-        return found
-
-
-def _pattern(at: str, pattern: Any) -> Iterator[str]:
+def _pattern_problems(key: str, pattern: Any) -> Iterator[str]:
     try:
         re.compile(pattern)
     except re.error as error:
-        yield f"{at} is {pattern}; it must be a regular expression ({error}); correct it"
+        yield f"{key} is {pattern}; it must be a regular expression ({error}); correct it"

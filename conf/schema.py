@@ -1,16 +1,16 @@
-"""Every setting: its type, unit, default and rule. YAML chooses values; names and docs live here.
+"""The settings of a run. Each declares its type, default, rule and doc here; YAML only chooses values.
 
-Fields marked `# ~` do not decide what a stage produces (speed, logging, places): changing one redoes nothing.
+Settings with `fingerprint=False` do not affect a stage's output (speed, logging, paths); changing one never reruns a stage.
 """
 
 from collections.abc import Iterator
-from dataclasses import Field, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.eval import CalibrateConfig, EvalConfig, ExportConfig
-from ropewalk.conf.fields import is_default, not_fingerprinted
 from ropewalk.conf.model import ModelConfig
+from ropewalk.conf.rules import problems, setting
 from ropewalk.conf.scaling import RopeConfig
 from ropewalk.conf.train import TrainConfig
 
@@ -23,8 +23,8 @@ class Config:
     name: str
     """The run: its folder is `runs_dir/name`."""
     seed: int = 0
-    runs_dir: str = not_fingerprinted("runs")
-    cache_dir: str = not_fingerprinted("~/.cache/ropewalk")
+    runs_dir: str = setting("runs", fingerprint=False)
+    cache_dir: str = setting("~/.cache/ropewalk", fingerprint=False)
     """Token stores, plans and converted models, shared by runs, named by their content."""
     phases: list[Any] = field(default_factory=list)
     """Trainings one after the other, each a set of settings on top of the run's, such as
@@ -44,18 +44,13 @@ class Config:
             yield f"name is {self.name!r}; it must be a plain folder name; e.g. name=my-run"
         if self.schema != 1:
             yield f"schema is {self.schema}; this version reads 1; use the version that wrote the file"
-        for section in (
-            self.model,
-            self.rope,
-            self.data,
-            self.train,
-            self.eval,
-            self.calibrate,
-            self.export,
-        ):
+        for section in (self.model, self.rope, self.data):
             yield from section.problems()
+        yield from problems(self.train, "train.")
+        for later in (self.eval, self.calibrate, self.export):
+            yield from later.problems()
         yield from self.train.mixed_problems(self.rope.method, self.data.pose.target_length)
-        yield from self.train.group_problems(self.data.seq_len)
+        yield from self.train.attention.group_problems("train.attention.", self.data.seq_len)
         batch = self.micro_batch_tokens
         for key, _, tokens in self.batches():
             if tokens < 1 or tokens % max(batch, 1):
@@ -95,25 +90,3 @@ class Config:
             for (_, first, _), end in zip(sizes, ends, strict=True)
         ]
         return sum(span * tokens for span, (_, _, tokens) in zip(spans, sizes, strict=True))
-
-
-def content(section: Any) -> Any:
-    """A section as plain values: what a fingerprint is taken of. Without its neutral fields, and those added later that are at
-    their default."""
-    if is_dataclass(section) and not isinstance(section, type):
-        return {
-            f.name: content(getattr(section, f.name))
-            for f in fields(section)
-            if _decides(f, getattr(section, f.name))
-        }
-    if isinstance(section, dict):
-        return {str(key): content(value) for key, value in section.items()}
-    if isinstance(section, (list, tuple)):
-        return [content(value) for value in section]
-    return section
-
-
-def _decides(of: "Field[Any]", value: Any) -> bool:
-    return not of.metadata.get("neutral") and not (
-        of.metadata.get("added") and is_default(of, value)
-    )

@@ -1,132 +1,195 @@
 """Settings of the train stage."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ropewalk.conf.attention import AttentionConfig
-from ropewalk.conf.fields import fingerprint_if_set, not_fingerprinted
 from ropewalk.conf.lora import LoraConfig
-from ropewalk.conf.loss import LossConfig
 from ropewalk.conf.memory import MemoryConfig, missing_path
 from ropewalk.conf.metrics import MetricsConfig, ProfilerConfig, ValidationConfig
-from ropewalk.conf.optimizer import OptimizerConfig
-from ropewalk.conf.stability import StabilityConfig
+from ropewalk.conf.optimizer import OptimizerConfig, ScheduleConfig
+from ropewalk.conf.rules import setting
+
+KERNELS = ("auto", "flash", "flash3", "flash4", "varlen", "sdpa")
 
 
 @dataclass(kw_only=True)
-class TrainConfig(OptimizerConfig, MemoryConfig, AttentionConfig, LossConfig):
-    steps: int
+class LossConfig:
+    """What is minimised beside the cross-entropy."""
+
+    z_loss: float = setting(0.0, at_least=0, way_out="e.g. 1e-4", fingerprint="if_set")
+    """Coefficient of the mean of logsumexp(logits)^2 over the labels that count, which keeps logits from growing (PaLM, arXiv
+    2204.02311, section 5: 1e-4); 0: none. The logged loss stays the cross-entropy."""
+
+
+@dataclass(kw_only=True)
+class AttentionConfig:
+    """What computes attention during the training, and over which tokens."""
+
+    kernel: str = setting("auto", one_of=KERNELS, fingerprint=False)
+    """auto, flash (flash-attn 2), flash3, flash4, varlen (torch's own) or sdpa (per document, CPU too); the choice is logged."""
+    s2_group: int | None = setting(None, fingerprint="if_set")
+    """S2-Attn (LongLoRA): tokens of a group that attends to itself during the training, half of the heads shifted by half a group; the
+    paper takes a quarter of the sequence. Unset: full attention. Evaluation and export use full attention."""
+
+    def problems(self, prefix: str) -> Iterator[str]:
+        if self.s2_group is not None and (self.s2_group < 2 or self.s2_group % 2):
+            yield (
+                f"{prefix}s2_group is {self.s2_group}; it is shifted by half of it, so it must be even and at least 2; e.g. 2048"
+            )
+
+    def group_problems(self, prefix: str, seq_len: int) -> Iterator[str]:
+        if self.s2_group is not None and self.s2_group >= seq_len:
+            yield (
+                f"{prefix}s2_group is {self.s2_group}; a group must be shorter than data.seq_len {seq_len}; lower it, "
+                f"the paper takes {seq_len // 4}"
+            )
+
+
+@dataclass(kw_only=True)
+class CheckpointConfig:
+    """When checkpoints are written, and which are kept."""
+
+    interval_steps: int = setting(100, at_least=0)
+    """Steps between two checkpoints; 0: only when stopped."""
+    keep_last: int = setting(2, at_least=1)
+    """How many of the newest checkpoints to keep."""
+    keep_every_steps: int = setting(0, at_least=0)
+    """Also keep every checkpoint whose step is a multiple of this; 0: none."""
+    async_write: bool = True
+    """Continue training while a checkpoint is written; training waits only for the copy to host memory."""
+
+
+@dataclass(kw_only=True)
+class StabilityConfig:
+    """What happens at a nan or a spike. All ranks decide alike, before the optimizer step, from the loss and the gradient norm of the
+    global batch."""
+
+    on_nan: str = setting("stop", one_of=("stop", "skip", "rollback"))
+    """A loss or gradient that is nan or inf: stop (the step is not taken), skip (continue without this batch), or rollback (to the
+    last checkpoint, then again without this batch)."""
+    on_spike: str = setting("ignore", one_of=("ignore", "skip", "rollback", "stop"))
+    """A spike of the loss or the gradient norm: ignore, skip, rollback or stop."""
+    spike_window_steps: int = setting(64, at_least=4)
+    """Previous steps that a spike is measured against; with fewer than a quarter of them there is no spike."""
+    spike_threshold_mads: float = setting(10.0, above=0, way_out="e.g. 10")
+    """A value is a spike when it exceeds median + spike_threshold_mads x MAD over the last `spike_window_steps`. The MAD is scaled by
+    1.4826 and is at least 1% of the median."""
+    max_skips: int = setting(10, at_least=0)
+    """Most batches that may be skipped in one training; the next one stops it."""
+
+
+@dataclass(kw_only=True)
+class LauncherConfig:
+    """How the ranks are started and watched."""
+
+    ranks_per_node: int | None = setting(None, at_least=1, way_out="unset it for one a GPU")
+    """Ranks on each machine; unset: one a GPU, or one on a machine without."""
+    hostfile: str | None = None
+    """DeepSpeed hostfile, for several machines."""
+    requeue: bool = False
+    """In a Slurm job, after a stop: `scontrol requeue` of the job."""
+    hang_timeout_s: float = setting(1800.0, at_least=0, way_out="e.g. 1800, or 0 for no timeout")
+    """Seconds without progress of a rank, after which the run names the rank and fails; 0: off."""
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """Continued pre-training at the new window."""
+
+    steps: int = setting(at_least=0)
     """Optimizer steps; 0 exports the rescaled model untrained."""
-    lr: float
     global_batch_tokens: int | None = None
     """Tokens of one optimizer step over all ranks and accumulation; unset: `micro_batch_size` sequences."""
-    micro_batch_size: int = not_fingerprinted(1)
-    """Sequences a rank computes at once; the rest of the batch is accumulated."""
-    balance: bool = not_fingerprinted(True)
-    """Deal the sequences of a global batch to the ranks by the attention's work, so that none waits long for another. The gradient
+    micro_batch_size: int = setting(1, at_least=1, fingerprint=False)
+    """Sequences that a rank computes at once; the rest of the batch is accumulated."""
+    batch_ramp: list[list[int]] = setting(factory=list, fingerprint="if_set")
+    """[[step, tokens], ...]: the global batch from that step on (the first step is 1); before the first of them it is
+    `global_batch_tokens`. The learning rates do not change with it."""
+    balance_attention_work: bool = setting(True, fingerprint=False)
+    """Deal the sequences of a global batch to the ranks by their attention work, so that no rank waits long for another. The gradient
     is the same sum in another order."""
-    prefetch: int = not_fingerprinted(2)
-    """Micro-batches read ahead in the background; 0: each when it is needed."""
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
-    eps: float = 1e-8
-    gradient_clipping: float = 1.0
-    """Largest global norm of the gradient; 0: off."""
-    lora: LoraConfig = fingerprint_if_set(default_factory=LoraConfig)
-    deterministic: bool = not_fingerprinted(False)
-    """Only kernels that sum in one order: a resume on a GPU is then the same to the bit too, and slower. A CPU has no others."""
-    precision: str = "bf16"
+    mixed_windows: bool = setting(False, fingerprint="if_set")
+    """Read documents that fit the base's window with the base's rotary table, and longer ones with the plan's (LongRoPE2, arXiv
+    2502.20082). The exported model has the plan's table; a server gets the same quality on short prompts only if it too uses the
+    base's table for them."""
+    prefetch: int = setting(2, at_least=0, fingerprint=False)
+    """Micro-batches that are read ahead in the background; 0: each when it is needed."""
+    deterministic: bool = setting(False, fingerprint=False)
+    """Use only kernels that sum in a fixed order, so that a resume on a GPU is bitwise equal too; slower. CPU kernels always do."""
+    precision: str = setting("bf16", one_of=("bf16", "fp32"))
     """bf16 (weights bf16, master weights and optimizer fp32) or fp32."""
-    sp_size: int = not_fingerprinted(1)
+    sp_size: int = setting(1, at_least=1, fingerprint=False)
     """Ranks that share one sequence, neighbours of one machine (Ulysses): a divisor of the attention heads and of the ranks."""
-    processes: int | None = not_fingerprinted()
-    """Ranks on this machine; unset: one a GPU, or one on a machine without."""
-    hostfile: str | None = not_fingerprinted()
-    """DeepSpeed hostfile, for several machines."""
-    checkpoint_steps: int = not_fingerprinted(100)
-    """A checkpoint every so many steps; 0: only when stopped."""
-    keep_checkpoints: int = not_fingerprinted(2)
-    """The last so many stay."""
-    keep_every: int = not_fingerprinted(0)
-    """Those of a step that this divides stay too; 0: none."""
-    checkpoint_async: bool = not_fingerprinted(True)
-    """Training goes on while a checkpoint is written; it waits only for the copy to host memory."""
-    requeue: bool = not_fingerprinted(False)
-    """In a Slurm job, after a stop: `scontrol requeue` of the job."""
-    hang_s: float = not_fingerprinted(1800.0)
-    """Seconds without any progress of a rank, after which the run says which one holds it up, and fails; 0: off."""
-    faults: StabilityConfig = not_fingerprinted(default_factory=StabilityConfig)
-    """What it did is in metrics.jsonl and done.json."""
-    wandb: str = not_fingerprinted("auto")
-    """auto (online with a key, else offline), online, offline, off."""
-    wandb_project: str = not_fingerprinted("ropewalk")
-    tensorboard: bool = not_fingerprinted(False)
-    """Also as TensorBoard events, in train/tensorboard/."""
-    seeing: MetricsConfig = not_fingerprinted(default_factory=MetricsConfig)
-    validate: ValidationConfig = not_fingerprinted(default_factory=ValidationConfig)
-    profile: ProfilerConfig = not_fingerprinted(default_factory=ProfilerConfig)
+    zero_stage: int = setting(1, one_of=(0, 1, 2, 3), fingerprint=False)
+    """ZeRO: 0 keeps everything on every rank; 1 partitions the optimizer, 2 the gradients too, 3 the weights too. In bf16 gradients are
+    summed in fp32: 4 bytes a parameter on each rank at 1, of its partition at 2 and 3."""
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    lora: LoraConfig = setting(factory=LoraConfig, fingerprint="if_set")
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    memory: MemoryConfig = setting(factory=MemoryConfig, fingerprint=False)
+    checkpoint: CheckpointConfig = setting(factory=CheckpointConfig, fingerprint=False)
+    stability: StabilityConfig = setting(factory=StabilityConfig, fingerprint=False)
+    metrics: MetricsConfig = setting(factory=MetricsConfig, fingerprint=False)
+    validation: ValidationConfig = setting(factory=ValidationConfig, fingerprint=False)
+    profiler: ProfilerConfig = setting(factory=ProfilerConfig, fingerprint=False)
+    launcher: LauncherConfig = setting(factory=LauncherConfig, fingerprint=False)
 
-    def problems(self) -> Iterator[str]:
-        for name, least in (
-            ("steps", 0),
-            ("checkpoint_steps", 0),
-            ("prefetch", 0),
-            ("keep_checkpoints", 1),
-            ("keep_every", 0),
-        ):
-            if getattr(self, name) < least:
-                yield f"train.{name} is {getattr(self, name)}; it must be at least {least}; raise it"
-        yield from self.seeing.problems("train.seeing")
-        yield from self.validate.problems("train.validate")
-        yield from self.profile.problems("train.profile", self.steps)
-        yield from self.faults.problems("train.faults")
-        if not (math.isfinite(self.hang_s) and self.hang_s >= 0):
-            yield f"train.hang_s is {self.hang_s}; it must be a number of seconds, or 0; e.g. 1800"
-        for name in ("micro_batch_size", "sp_size"):
-            if getattr(self, name) < 1:
-                yield f"train.{name} is {getattr(self, name)}; it must be at least 1; raise it"
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            yield f"train.lr is {self.lr}; it must be a positive number; e.g. train.lr=2e-5"
-        for name in ("gradient_clipping", "eps"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                yield f"train.{name} is {value}; it must be a finite number of at least 0; raise it"
-        if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
-            yield f"train.betas is {self.betas}; it must be two numbers in [0, 1); e.g. [0.9, 0.95]"
-        yield from self.objective_problems()
-        yield from self.attending_problems()
-        if (
-            self.processes is not None
-            and self.hostfile is None
-            and self.processes % max(self.sp_size, 1)
-        ):
+    def problems(self, prefix: str) -> Iterator[str]:
+        yield from self._ramp_problems(prefix)
+        yield from self._rank_problems(prefix)
+        yield from self._precision_problems(prefix)
+        yield from self._lora_problems(prefix)
+        yield from self.schedule.decay_problems(f"{prefix}schedule.", self.steps)
+        yield from self.profiler.step_problems(f"{prefix}profiler.", self.steps)
+        yield from self.memory.zero_problems(f"{prefix}memory.", self.zero_stage)
+
+    def _ramp_problems(self, prefix: str) -> Iterator[str]:
+        pairs = all(len(pair) == 2 for pair in self.batch_ramp)
+        steps = [1, *(pair[0] for pair in self.batch_ramp)] if pairs else []
+        if not pairs or any(a >= b for a, b in zip(steps, steps[1:], strict=False)):
             yield (
-                f"train.sp_size is {self.sp_size}; it must divide the number of ranks, train.processes {self.processes}; "
+                f"{prefix}batch_ramp is {self.batch_ramp}; it must be pairs [step, tokens] whose steps rise and lie above 1; "
+                "e.g. [[100, 2097152], [200, 4194304]]"
+            )
+
+    def _rank_problems(self, prefix: str) -> Iterator[str]:
+        if self.launcher.hostfile is not None:  # the ranks run elsewhere and check for themselves
+            return
+        ranks, path = self.launcher.ranks_per_node, self.memory.offload_path
+        if ranks is not None and ranks % max(self.sp_size, 1):
+            yield (
+                f"{prefix}sp_size is {self.sp_size}; it must divide the number of ranks, {prefix}launcher.ranks_per_node {ranks}; "
                 "set a divisor, or start a multiple of it"
             )
-        if self.processes is not None and self.processes < 1:
-            yield f"train.processes is {self.processes}; it must be at least 1; unset it for one a GPU"
-        yield from self.memory_problems()
-        # with a hostfile the ranks run elsewhere, and look for themselves
-        if (
-            self.offload_path is not None
-            and self.hostfile is None
-            and (wrong := missing_path(self.offload_path))
-        ):
-            yield wrong
+        if path is not None and (problem := missing_path(path)):
+            yield problem
+
+    def _precision_problems(self, prefix: str) -> Iterator[str]:
         if self.precision == "bf16" and self.zero_stage == 0:
-            yield "train.zero_stage is 0; with bf16 it keeps no fp32 master weights; set train.zero_stage=1 or precision fp32"
-        yield from self.optimizing_problems(self.steps)
-        yield from self.lora.problems("train.lora", self.zero_stage)
-        if self.tile_mlp > 0 and self.lora.rank and self.lora.dropout:
+            yield f"{prefix}zero_stage is 0; with bf16 it keeps no fp32 master weights; set {prefix}zero_stage=1 or precision fp32"
+        if self.memory.offload_optimizer and self.optimizer.name != "adamw":
             yield (
-                f"train.tile_mlp is {self.tile_mlp}; a tile that is computed again drops others than it dropped, and train.lora.dropout is "
-                f"{self.lora.dropout}; set one of them to 0"
+                f"{prefix}optimizer.name is {self.optimizer.name}; offloaded states are updated on the host by DeepSpeed's AdamW; "
+                f"set {prefix}optimizer.name=adamw, or {prefix}memory.offload_optimizer=false"
             )
-        for name, choices in (
-            ("precision", ("bf16", "fp32")),
-            ("zero_stage", (0, 1, 2, 3)),
-            ("wandb", ("auto", "online", "offline", "off")),
-        ):
-            if getattr(self, name) not in choices:
-                yield f"train.{name} is {getattr(self, name)}; it must be one of {', '.join(map(str, choices))}; choose one"
+
+    def _lora_problems(self, prefix: str) -> Iterator[str]:
+        if self.lora.rank and self.lora.quantize == "nf4" and self.zero_stage == 3:
+            yield f"{prefix}lora.quantize is nf4; 4-bit weights cannot be partitioned by ZeRO 3; set {prefix}zero_stage=2"
+        if self.memory.tile_mlp_tokens > 0 and self.lora.rank and self.lora.dropout:
+            yield (
+                f"{prefix}memory.tile_mlp_tokens is {self.memory.tile_mlp_tokens}; each tile is recomputed in the backward pass, where "
+                f"dropout would drop other elements, and {prefix}lora.dropout is {self.lora.dropout}; set one of them to 0"
+            )
+
+    def mixed_problems(self, method: str, pose_length: int | None) -> Iterator[str]:
+        """`method`: rope.method; `pose_length`: data.pose.target_length."""
+        if self.mixed_windows and method == "none":
+            yield "train.mixed_windows is True; rope=none has one table for all lengths; choose rope=yarn, or set it to false"
+        if self.mixed_windows and pose_length is not None:
+            yield (
+                f"train.mixed_windows is True; with data.pose.target_length {pose_length} short text stands for long text and needs the "
+                "plan's table; unset one of them"
+            )

@@ -11,7 +11,8 @@ import numpy as np
 from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.artifacts.manifest import run_shared
 from ropewalk.conf.data_mixture import Rules, rules
-from ropewalk.conf.schema import Config, content
+from ropewalk.conf.rules import content
+from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data.ledger import terminal
 from ropewalk.data.ledger.entries import PlanStatistics, left_out, prove
@@ -45,7 +46,7 @@ class Mixture:
             "format": FORMAT,
             # a list: document numbers go by this order
             "stores": [[name, store.cache_name] for name, store in self.stores.items()],
-            "heldout": self.config.data.heldout,
+            "heldout": self.config.data.heldout_share,
             "budget": dict(self.budgets),
             "seed": self.config.seed,
             **shape,

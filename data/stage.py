@@ -85,7 +85,7 @@ def _tokenizer(
 
 def workers(data: DataConfig) -> int:
     """Threads that tokenise: as set, or all cores that this process may use."""
-    return data.workers or len(os.sched_getaffinity(0))
+    return data.tokenizer_threads or len(os.sched_getaffinity(0))
 
 
 def _boundary_tokens(config: Config, tokenizer: PreTrainedTokenizerBase) -> BoundaryTokens:
@@ -100,7 +100,7 @@ def _finish_store(config: Config, name: str, text: TextStore) -> Store:
     """Make the missing shards of a source, publish its store and open it. Raises: DataError, ConfigError."""
     text.make(text.missing())
     print(text.publish())
-    store = token_store.load(text.folder, config.data.heldout)
+    store = token_store.load(text.folder, config.data.heldout_share)
     if store.metadata["documents"] == 0:
         refused = store.metadata["refused"].items()
         reasons = ", ".join(f"{reason}: {count}" for reason, count in refused)
@@ -127,7 +127,7 @@ def _mixture(
         # with its boundary tokens, a document is as long as the source's longest piece
         length = offers.max_piece(config, name) - boundary_tokens.count
         folder = synthetic.store_of(config, name, filler, budgets[name] or 0, length, tokenizer)
-        stores[name] = token_store.load(folder, config.data.heldout)
+        stores[name] = token_store.load(folder, config.data.heldout_share)
         usable[name] = offers.candidates(config, name, stores[name], boundary_tokens)
         budgets[name] = None if budgets[name] else 0  # every document that was made, uncut
     ordered = {name: stores[name] for name in config.data.sources}
@@ -140,7 +140,7 @@ def _budgets(
     """Tokens of each source; None: one round of all documents. Raises: DataError for less than a sequence."""
     weights = {name: source.weight for name, source in config.data.sources.items()}
     available = {name: usable[name].tokens if name in usable else None for name in weights}
-    budgets = shares.token_budgets(weights, available, config.data.tokens, rounds)
+    budgets = shares.token_budgets(weights, available, config.data.total_tokens, rounds)
     total = sum(
         (available[name] if budget is None else budget) or 0 for name, budget in budgets.items()
     )
@@ -165,7 +165,7 @@ def _finish(
     artifacts = {
         "plan": plan.name,
         "stores": {name: store.cache_name for name, store in mixture.stores.items()},
-        "heldout": config.data.heldout,
+        "heldout": config.data.heldout_share,
         "tokenizer": tokenizers.identity(tokenizer),
         "tokenizer_files": tokenizers.saved_identity(tokenizer),
         **_pose(config),

@@ -31,7 +31,7 @@ def store_of(
     if filler.heldout.all() and tokens:
         raise DataError(
             f"data.sources.{filled_by} is the filler of {name} and all of it is held out; it must have training "
-            "documents; add some or lower data.heldout"
+            "documents; add some or lower data.heldout_share"
         )
     sizes = {"tokens": tokens, "length": length, "seed": config.seed}
     decides = {

@@ -22,14 +22,14 @@ def train_tokenizer(config: Config, listings: dict[str, SourceListing]) -> PreTr
     cache_key = {
         "format": FORMAT,
         "vocab_size": vocab_size,
-        "heldout": config.data.heldout,
+        "heldout": config.data.heldout_share,
         "sources": {name: listing.cache_key for name, listing in listings.items()},
     }
     cache = Path(config.cache_dir).expanduser() / "tokenizers"
     folder = cache / manifest.fingerprint(cache_key)[:16]
 
     def work(temporary: Path) -> dict[str, Any]:
-        texts = _training_texts(listings, config.data.heldout)
+        texts = _training_texts(listings, config.data.heldout_share)
         tokenizers.save(tokenizers.train(texts, vocab_size), temporary)
         return {}
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from ropewalk.conf.artifacts.manifest import Manifest, read_json, run_stage, write_json
-from ropewalk.conf.schema import Config, content
+from ropewalk.conf.rules import content
+from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data.dataset import DataArtifacts
 from ropewalk.eval.measure import suite
@@ -60,7 +61,7 @@ def evaluate(config: Config, base: Base, plan: RopePlan, run_dir: Path) -> dict[
 def notes(config: Config, base: Base, rope: dict[str, Any]) -> list[str]:
     """What a reader must know to read the numbers rightly. `rope`: the content of `rope.json`."""
     found = [
-        f"Held-out documents are chosen by a hash of their id ({config.data.heldout:.0%} of them); intervals are 95%, bootstrapped over documents."
+        f"Held-out documents are chosen by a hash of their id ({config.data.heldout_share:.0%} of them); intervals are 95%, bootstrapped over documents."
     ]
     made = [name for name, s in config.data.sources.items() if s.kind in SYNTHETIC]
     if made:

@@ -23,7 +23,7 @@ mixture=PRESET (fu, ultralong, olmo3, prolong_64k, prolong_512k, uniform).
 examples:
   ropewalk run recipe=demo
   ropewalk run model.path=./my-model rope.factor=4 data.seq_len=32768 \\
-      data.sources.books.path=./books train.steps=200 train.lr=2e-5 \\
+      data.sources.books.path=./books train.steps=200 train.optimizer.lr=2e-5 \\
       train.global_batch_tokens=1048576 name=my-run
   ropewalk run recipe=demo rope=pi name=demo-pi          another method, the same data
   ropewalk run -m recipe=demo rope=pi,ntk,yarn           a sweep, one run a method

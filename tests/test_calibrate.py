@@ -15,9 +15,9 @@ QUICK = [
     "calibrate.methods=[yarn,pi]",
     "calibrate.windows=2",
     "calibrate.report_windows=3",
-    "calibrate.passes=16",
+    "calibrate.max_forward_passes=16",
 ]
-QUICK += ["data.heldout=0.6", "calibrate.searcher=both"]
+QUICK += ["data.heldout_share=0.6", "calibrate.searcher=both"]
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_training_takes_the_plan_and_its_export_has_the_table(found, work):
 
     words = [
         "name=taken",
-        "data.heldout=0.6",
+        "data.heldout_share=0.6",
         "rope=table",
         f"rope.path={found / 'rope.json'}",
         "train.steps=1",
@@ -195,7 +195,7 @@ def test_training_takes_the_plan_and_its_export_has_the_table(found, work):
 
 
 def test_without_a_factor_or_a_second_document_it_is_refused(work):
-    words = [w for w in QUICK if not w.startswith("data.heldout")]
+    words = [w for w in QUICK if not w.startswith("data.heldout_share")]
     said = subprocess.run(
         command(work, "calibrate", "name=none", *words, "rope=none", "rope.factor=1"),
         env=ENV,

@@ -73,7 +73,7 @@ def test_no_artifact_names_a_folder_of_the_user(run, work):
 def test_two_ranks_that_share_each_sequence_give_the_losses_of_one(run, work):
     """Through the launcher, at ZeRO 3: parameters in pieces, one sequence in two slices."""
     words = (
-        "train.processes=2",
+        "train.launcher.ranks_per_node=2",
         "train.sp_size=2",
         "train.zero_stage=3",
         "train.micro_batch_size=2",
@@ -189,12 +189,12 @@ def test_perplexity_equals_a_plain_transformers_loop(run, work):
 
 def test_changing_lr_redoes_train_and_what_follows_but_not_data(run, work):
     try:
-        said = ropewalk(work, "run", "name=first", "train.lr=5e-4")
+        said = ropewalk(work, "run", "name=first", "train.optimizer.lr=5e-4")
     finally:
         back = ropewalk(work, "run", "name=first")  # for the other tests
     assert "data: done before with the same settings and inputs; skipped" in said
     assert "rope: done before with the same settings and inputs; skipped" in said
-    assert "redone: train.lr was 0.001, is 0.0005" in said
+    assert "redone: train.optimizer.lr was 0.001, is 0.0005" in said
     assert all(f"{stage}: done in" in said for stage in ("train", "eval", "report"))
     assert all(
         f"{stage}: done before with the same settings and inputs; brought back" in back
@@ -206,7 +206,11 @@ def test_changing_lr_redoes_train_and_what_follows_but_not_data(run, work):
 def test_ranks_and_zero_stages_give_the_losses_of_one_process(run, work, processes, stage):
     name = f"ranks-{processes}-{stage}"
     ropewalk(
-        work, "train", f"name={name}", f"train.processes={processes}", f"train.zero_stage={stage}"
+        work,
+        "train",
+        f"name={name}",
+        f"train.launcher.ranks_per_node={processes}",
+        f"train.zero_stage={stage}",
     )
     found = losses(work / "runs" / name / "train")
     assert found == pytest.approx(losses(run / "train"), rel=1e-5)
@@ -214,7 +218,7 @@ def test_ranks_and_zero_stages_give_the_losses_of_one_process(run, work, process
 
 def killed(work, name, number):
     """Start a long run, wait for its second checkpointed step, send the signal to the command; its exit code."""
-    words = command(work, "train", f"name={name}", "train.steps=40", "train.schedule=constant")
+    words = command(work, "train", f"name={name}", "train.steps=40", "train.schedule.kind=constant")
     process = subprocess.Popen(
         words, env=ENV, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -237,7 +241,7 @@ def killed(work, name, number):
 
 @pytest.fixture(scope="module")
 def uninterrupted(work):
-    ropewalk(work, "train", "name=whole", "train.steps=40", "train.schedule=constant")
+    ropewalk(work, "train", "name=whole", "train.steps=40", "train.schedule.kind=constant")
     return losses(work / "runs" / "whole" / "train")
 
 
@@ -245,6 +249,6 @@ def uninterrupted(work):
 def test_an_interrupted_run_resumes_bit_for_bit(work, uninterrupted, number, code):
     name = f"cut-{number.name}"
     assert killed(work, name, number) == code
-    said = ropewalk(work, "train", f"name={name}", "train.steps=40", "train.schedule=constant")
+    said = ropewalk(work, "train", f"name={name}", "train.steps=40", "train.schedule.kind=constant")
     assert "resumed at step" in said
     assert losses(work / "runs" / name / "train") == uninterrupted

@@ -10,12 +10,12 @@ from commands import ENV, command, corpus, ropewalk
 
 WORDS = [
     "name=lora",
-    "train.processes=2",
+    "train.launcher.ranks_per_node=2",
     "train.zero_stage=3",
     "train.lora.rank=4",
     "train.lora.embeddings=true",
     "train.lora.norms=true",
-    "train.activation_checkpointing=true",
+    "train.memory.activation_checkpointing=true",
 ]
 # plain peft and transformers, in a process in which ropewalk cannot be imported
 READ = """

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from commands import ENV, command, corpus, ropewalk
 
 TWO = (
-    "phases=[{name: short, data.seq_len: 512, rope.factor: 2, train.mixed_windows: true, train.z_loss: 1e-3}, "
-    "{name: long, data.seq_len: 1024, rope.factor: 4, train.lr: 5e-4, train.steps: 3, carry_optimizer: true}]"
+    "phases=[{name: short, data.seq_len: 512, rope.factor: 2, train.mixed_windows: true, train.loss.z_loss: 1e-3}, "
+    "{name: long, data.seq_len: 1024, rope.factor: 4, train.optimizer.lr: 5e-4, train.steps: 3, carry_optimizer: true}]"
 )
 STEPS = [
     "train.steps=2",
-    "train.checkpoint_steps=1",
+    "train.checkpoint.interval_steps=1",
     "eval.passkey_tries=1",
     "eval.passkey_lengths=[256]",
 ]
@@ -160,7 +160,7 @@ def test_another_lr_in_the_second_phase_redoes_it_alone(run, work):
     )
     assert (
         "phase 2/2 (long): train: done in" in said
-        and "redone: train.lr was 0.0005, is 0.0006" in said
+        and "redone: train.optimizer.lr was 0.0005, is 0.0006" in said
     )
 
 

@@ -53,15 +53,19 @@ def lines(folder: Path, ranks: int, precision: str = "bf16") -> list[dict[str, A
             f"name={name}",
             f"train.steps={STEPS}",
             "data.seq_len=4096",
-            "data.tokens=400000",
+            "data.total_tokens=400000",
         ),
         *(
             "train.global_batch_tokens=4096",
-            "train.warmup_steps=0",
-            "train.checkpoint_steps=0",
-            "train.wandb=off",
+            "train.schedule.warmup_steps=0",
+            "train.checkpoint.interval_steps=0",
+            "train.metrics.wandb=off",
         ),
-        *(f"train.processes={ranks}", f"train.sp_size={ranks}", f"train.precision={precision}"),
+        *(
+            f"train.launcher.ranks_per_node={ranks}",
+            f"train.sp_size={ranks}",
+            f"train.precision={precision}",
+        ),
         *(f"runs_dir={folder}", f"cache_dir={folder / 'cache'}"),
     ]
     env = {**os.environ, "HF_HUB_OFFLINE": "1"}

@@ -55,10 +55,10 @@ def build_model(
         if fewer_bits
         else torch.float32,  # what is not packed takes no more than it will
         seed=config.seed,
-        attention_kernel=config.train.attention,
+        attention_kernel=config.train.attention.kernel,
         wrap=exchange,
         computes=computes,
-        s2_group=config.train.s2_group,
+        s2_group=config.train.attention.s2_group,
         loading=fewer_bits,
         settings=deepspeed_config(config.train, accumulated),
     )

@@ -13,7 +13,7 @@ def refuse_unfit_ranks(config: Config, base: PreTrainedConfig) -> str | None:
     """What is known of the ranks before there are any. Returns a line of warning, None without cause. Raises: ConfigError."""
     train, world = config.train, world_size(config)
     refuse_missing_devices(config)
-    refuse_unfit(world, train.sp_size, train.zero_hpz_size)
+    refuse_unfit(world, train.sp_size, train.memory.zero_hpz_size)
     ulysses.refuse_unfit_heads(base, train.sp_size, world)
     if train.sp_size <= ranks_per_node(config):
         return None
@@ -28,8 +28,8 @@ def refuse_missing_devices(config: Config) -> None:
     import torch
 
     there = torch.cuda.device_count()
-    if config.train.hostfile is None and 0 < there < ranks_per_node(config):
+    if config.train.launcher.hostfile is None and 0 < there < ranks_per_node(config):
         raise ConfigError(
-            f"train.processes is {ranks_per_node(config)}; each rank needs a device of its own, and {there} are visible "
-            f"(CUDA_VISIBLE_DEVICES); set train.processes={there}, or unset it"
+            f"train.launcher.ranks_per_node is {ranks_per_node(config)}; each rank needs a device of its own, and {there} are visible "
+            f"(CUDA_VISIBLE_DEVICES); set train.launcher.ranks_per_node={there}, or unset it"
         )

@@ -6,7 +6,8 @@ from typing import Any
 
 from ropewalk.conf.artifacts.manifest import Manifest, read_json, run_stage, stands, temporary_of
 from ropewalk.conf.errors import Stopped
-from ropewalk.conf.schema import Config, content
+from ropewalk.conf.rules import content
+from ropewalk.conf.schema import Config
 from ropewalk.train.checkpoint import storage as checkpoints
 from ropewalk.train.launcher.ranks import _how_to_resume, launch
 from ropewalk.train.launcher.stop import STOP
@@ -62,4 +63,6 @@ def _reload(config: Config, temporary: Path) -> None:
     from ropewalk.train.rope.plan import RopePlan
 
     plan = RopePlan.read(temporary.parent / "rope.json")
-    load_trained(temporary / "model", plan, dtype="auto", attention_kernel=config.train.attention)
+    load_trained(
+        temporary / "model", plan, dtype="auto", attention_kernel=config.train.attention.kernel
+    )

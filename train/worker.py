@@ -45,7 +45,7 @@ def train(run_dir: Path) -> None:
     cache, folder = Path(config.cache_dir).expanduser(), run_dir / "train.tmp"
     data = DataArtifacts.of(run_dir, cache)
     plan = RopePlan.read(run_dir / "rope.json")
-    mesh = Mesh.of(config.train.sp_size, config.train.zero_hpz_size)
+    mesh = Mesh.of(config.train.sp_size, config.train.memory.zero_hpz_size)
     accumulated = accumulation_steps(config, mesh.dp_size)
     refuse_another_tokenizer(resolve_base(config, cache), data.tokenizer)
     built = build_model(config, cache, plan, mesh, accumulated)
@@ -80,7 +80,7 @@ def train(run_dir: Path) -> None:
         seed=config.seed,
         micro_batch_size=config.train.micro_batch_size,
         batch_ramp=ramp,
-        balanced=config.train.balance,
+        balanced=config.train.balance_attention_work,
         start=sequences_consumed(config, data.plan, cache),
     )
     print_rank0("; ".join(filter(None, [with_adapter, param_groups.describe_trainable(built)])))

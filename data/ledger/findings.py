@@ -129,7 +129,7 @@ def _worn_out(ledger: Json, limit: float) -> Iterator[str]:
         if row["epochs"] > limit:
             yield (
                 f"data.sources.{name} is read {row['epochs']:.1f} times over; past {limit:g} repeats teach ever less "
-                "(arXiv 2305.16264); lower its weight or data.tokens, or add text"
+                "(arXiv 2305.16264); lower its weight or data.total_tokens, or add text"
             )
 
 
@@ -159,8 +159,8 @@ def _little_held_out(ledger: Json, limit: float) -> Iterator[str]:
     held = ledger["plan"]["heldout_long"]
     if held < limit:
         yield (
-            f"data.heldout leaves {held} document{'' if held == 1 else 's'} of {ledger['plan']['seq_len']:,} tokens or more for "
-            f"eval; verdicts at that length need {limit:g}; raise data.heldout, add long documents or lower eval.length"
+            f"data.heldout_share leaves {held} document{'' if held == 1 else 's'} of {ledger['plan']['seq_len']:,} tokens or more for "
+            f"eval; verdicts at that length need {limit:g}; raise data.heldout_share, add long documents or lower eval.length"
         )
 
 

@@ -164,7 +164,7 @@ def refuse_repeats(name: str, repeats: int, epochs: float, limit: int) -> None:
         raise DataError(
             f"data.max_epochs is {limit}; no document may be taken more often, and of {name} one "
             f"would be taken {repeats} times ({epochs:.2f} epochs of all its tokens); add "
-            f"documents, lower data.tokens, the weight of {name}, its length_weights or "
+            f"documents, lower data.total_tokens, the weight of {name}, its length_weights or "
             "data.buckets, or raise data.max_epochs"
         )
 

@@ -28,7 +28,7 @@ class CandidateModel:
             base,
             plan.unscaled,
             dtype=dtype,
-            attention_kernel=config.train.attention,
+            attention_kernel=config.train.attention.kernel,
             when="before the search",
         )
         self.model = model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
@@ -89,8 +89,8 @@ def split(config: Config, data: DataArtifacts, plan: RopePlan) -> tuple[list[Win
     )
     if len(names) < 2:
         raise DataError(
-            f"data.heldout is {config.data.heldout}; {len(names)} held-out document(s) have {length} tokens, and calibrate needs two, one to "
-            "choose on and one to report on; raise data.heldout, add long documents or lower rope.factor"
+            f"data.heldout_share is {config.data.heldout_share}; {len(names)} held-out document(s) have {length} tokens, and calibrate needs two, one to "
+            "choose on and one to report on; raise data.heldout_share, add long documents or lower rope.factor"
         )
     chosen = set(names[: len(names) // 2])
     first, second = (

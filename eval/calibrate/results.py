@@ -69,7 +69,7 @@ def text(windows: Sequence[Window]) -> dict[str, Any]:
 
 def budget(config: Config, trials: Sequence[Trial]) -> dict[str, Any]:
     return {
-        "passes": config.calibrate.passes,
+        "passes": config.calibrate.max_forward_passes,
         "spent": round(spent(trials), 3),
         "trials": len(trials),
         "pruned": sum(t.whole is None for t in trials),

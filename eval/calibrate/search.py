@@ -81,9 +81,9 @@ def refuse(task: Task) -> None:
     if task.config.searcher != "longrope":
         ramp.refuse_without_optuna(task.config.searcher)
     least = math.ceil(len(task.config.methods) * task.trial)
-    if task.config.passes < least:
+    if task.config.max_forward_passes < least:
         raise ConfigError(
-            f"calibrate.passes is {task.config.passes}; the {len(task.config.methods)} methods of calibrate.methods alone take {least}, on "
+            f"calibrate.max_forward_passes is {task.config.max_forward_passes}; the {len(task.config.methods)} methods of calibrate.methods alone take {least}, on "
             f"{len(task.windows)} stretches; raise it, or lower calibrate.windows"
         )
 
@@ -93,7 +93,7 @@ def propose(task: Task, finished: Sequence[Trial]) -> Candidate | None:
     if len(finished) < len(task.config.methods):
         method = task.config.methods[len(finished)]
         return paper(method, task.factor)
-    if spent(finished) + task.trial > task.config.passes:
+    if spent(finished) + task.trial > task.config.max_forward_passes:
         return None
     names = ("ramp", "longrope") if task.config.searcher == "both" else (task.config.searcher,)
     name = min(names, key=lambda n: spent([t for t in finished if t.candidate.searcher == n]))

@@ -8,7 +8,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ropewalk.conf.artifacts.manifest import Manifest, run_stage, write_json
-from ropewalk.conf.schema import Config, content
+from ropewalk.conf.rules import content
+from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import DataArtifacts, Window
 from ropewalk.eval.calibrate import candidate_model
 from ropewalk.eval.calibrate.candidate_model import CandidateModel
@@ -93,7 +94,11 @@ def searched(task: Task, live: CandidateModel, log: Path) -> list[Trial]:
     """The search with a bar over its budget, and a line for each better candidate."""
     lowest = [float("inf")]
     with tqdm(
-        total=task.config.passes, desc="calibrate", unit=" passes", disable=None, leave=False
+        total=task.config.max_forward_passes,
+        desc="calibrate",
+        unit=" passes",
+        disable=None,
+        leave=False,
     ) as bar:
 
         def tell(trial: Trial) -> None:

@@ -16,7 +16,7 @@ def models_compared(
     config: Config, base: Base, plan: RopePlan, run_dir: Path, dtype: torch.dtype
 ) -> Iterator[tuple[str, Callable[[], PreTrainedModel]]]:
     """The three columns; a base made from scratch has none before it, and without scaling there is nothing rescaled."""
-    kernel = config.train.attention
+    kernel = config.train.attention.kernel
     if base.scratch is None:
         yield (
             "base",

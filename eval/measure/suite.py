@@ -49,7 +49,7 @@ def questions(
         return {}
     if len(filler) < max(lengths):
         raise DataError(
-            f"eval.passkey_lengths is {list(lengths)}; held-out text has {len(filler)} tokens; raise data.heldout or lower the lengths"
+            f"eval.passkey_lengths is {list(lengths)}; held-out text has {len(filler)} tokens; raise data.heldout_share or lower the lengths"
         )
     found = {}
     for length in lengths:
@@ -127,7 +127,7 @@ def build_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> suite.Ev
     windows = heldout_windows(stores, length, config.eval.windows, config.eval.windows_per_document)
     if not windows:
         raise DataError(
-            f"eval.length is {length}; no held-out document has so many tokens; raise data.heldout (now {config.data.heldout}), "
+            f"eval.length is {length}; no held-out document has so many tokens; raise data.heldout_share (now {config.data.heldout_share}), "
             "add longer documents or lower eval.length"
         )
     encode = tokenizers.encode_ids(tokenizers.load(str(data.tokenizer)))
@@ -139,7 +139,7 @@ def build_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> suite.Ev
         lengths,
         config.seed,
     )
-    targets = min(config.eval.gain_targets or window // 2, min(window, length) - 1)
+    targets = min(config.eval.context_gain_tokens or window // 2, min(window, length) - 1)
     return suite.EvalSuite(
         window, length, windows, asked, targets, config.eval.batch_tokens, config.seed
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ropewalk.conf import renamed
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config.explain import diagnose_overrides, remaining_problems, with_override
@@ -11,6 +12,9 @@ from ropewalk.launch.config.hydra import HYDRA_ERRORS, compose_checked, one_line
 
 def compose(overrides: Sequence[str]) -> Config:
     """The checked configuration. Raises: ConfigError that lists every problem, one a line."""
+    if former := [pair for override in overrides if (pair := renamed.renaming(override))]:
+        lines = [renamed.message(*pair) for pair in former]
+        raise ConfigError("\n".join(lines + _present_problems(overrides)))
     try:
         return compose_checked(overrides)
     except HYDRA_ERRORS as error:
@@ -18,6 +22,19 @@ def compose(overrides: Sequence[str]) -> Config:
         lines = [with_override(o.lstrip("+"), problem) for o, problem in wrong.items()]
         lines = lines or [one_line(error)]
         raise ConfigError("\n".join(lines + remaining_problems(overrides, wrong))) from None
+
+
+def _present_problems(overrides: Sequence[str]) -> list[str]:
+    """The problems that remain under the present names of the settings."""
+    present = []
+    for override in overrides:
+        pair = renamed.renaming(override)
+        present.append(override.replace(*pair, 1) if pair else override)
+    try:
+        compose(present)
+    except ConfigError as error:
+        return str(error).splitlines()
+    return []
 
 
 def config_dir_override(folder: str) -> str:

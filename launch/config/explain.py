@@ -5,9 +5,13 @@ Hydra stops at its first error, so each override is composed by itself.
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
+import yaml
 from omegaconf import OmegaConf
 
+from ropewalk import conf
+from ropewalk.conf import renamed
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.sources import SourceConfig
@@ -30,13 +34,24 @@ def diagnose_overrides(overrides: Sequence[str]) -> dict[str, str]:
     groups = [o for o in overrides if override_key(o) in GROUPS or o in hydra]
     for override in groups:
         if problem := _problem_of([*hydra, override]):
-            return {override: problem}
+            return {override: "\n".join(_former_names(override, hydra)) or problem}
     problems = {
         o: _problem_of_literal(o) if is_literal(o) else _problem_of([*groups, o])
         for o in overrides
         if o not in groups
     }
     return {override: problem for override, problem in problems.items() if problem}
+
+
+def _former_names(override: str, hydra: Sequence[str]) -> list[str]:
+    """A line for each setting that the YAML file of `recipe=NAME` has under its former name."""
+    group, _, name = override.lstrip("+").partition("=")
+    folders = [*conf.__path__, *re.findall(r"file://([^\],]+)", " ".join(hydra))]
+    for file in (Path(folder) / group / f"{name}.yaml" for folder in folders):
+        if file.is_file():
+            pairs = renamed.nested(yaml.safe_load(file.read_text()))
+            return [renamed.message(*pair) for pair in pairs]
+    return []
 
 
 def _problem_of(overrides: Sequence[str]) -> str | None:
@@ -93,4 +108,5 @@ def is_consequence_of(key: str, line: str) -> bool:
 def with_override(override: str, problem: str) -> str:
     """`override: problem`, or the problem alone if it names the key already."""
     key = override.split("=")[0]
-    return problem if problem.startswith((f"{key} is ", f"{key}[")) else f"{override}: {problem}"
+    names_key = problem.startswith((f"{key} is ", f"{key}[")) or " is now " in problem
+    return problem if names_key else f"{override}: {problem}"

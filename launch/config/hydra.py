@@ -47,7 +47,7 @@ def register() -> None:
 
 
 def override_key(override: str) -> str:
-    """`+train.lr=1` -> `train.lr`."""
+    """`+train.optimizer.lr=1` -> `train.optimizer.lr`."""
     return override.split("=")[0].lstrip("+")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ropewalk.conf import phases
+from ropewalk.conf import phases, renamed
 from ropewalk.conf.check import check
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import ROPE_CLASSES
@@ -70,13 +70,16 @@ def _with_phase(number: int, line: str) -> str:
 def _problems(
     composed: DictConfig, phase: Mapping[str, Any], one_line: Callable[[BaseException], str]
 ) -> list[str]:
+    pairs = {key: renamed.renaming(f"{key}={value}") for key, value in phase.items()}
+    former = [renamed.message(*pair) for pair in pairs.values() if pair]
+    present = {pair[1] if (pair := pairs[key]) else key: value for key, value in phase.items()}
     try:
-        check(apply_phase(composed, phase))
+        check(apply_phase(composed, present))
     except ConfigError as error:
-        return str(error).splitlines()
+        return former + str(error).splitlines()
     except (OmegaConfBaseException, ValueError, AttributeError, KeyError) as error:
-        return [one_line(error)]
-    return []
+        return [*former, one_line(error)]
+    return former
 
 
 def apply_phase(composed: DictConfig, phase: Mapping[str, Any]) -> DictConfig:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.artifacts.manifest import Manifest, read_json
-from ropewalk.conf.schema import content
+from ropewalk.conf.rules import content
 from ropewalk.launch.pipeline.run import Run
 
 REPORTED = ("train", "eval", "calibration")

@@ -17,7 +17,7 @@ def refuse_untrainable(run: Run) -> None:
 
     base = run.base
     config = base_config(base)
-    attention.refuse_unsupported(config, base.name, run.config.train.s2_group)
+    attention.refuse_unsupported(config, base.name, run.config.train.attention.s2_group)
     # Remote code may not be in the registry of models: the ranks check its own modules instead.
     if not base.trust_remote_code:
         preflight.refuse_unmatched(config, run.config.train)

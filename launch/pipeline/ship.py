@@ -9,7 +9,7 @@ from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.artifacts.manifest import read_json, write_json
 from ropewalk.conf.check import load
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.schema import content
+from ropewalk.conf.rules import content
 from ropewalk.launch.config.compose import compose
 from ropewalk.launch.pipeline.record import versions
 from ropewalk.launch.pipeline.run import Run

@@ -9,6 +9,7 @@ from typing import Any
 
 import common
 import startup
+from train_settings import train_config
 
 from ropewalk.train.zero.device import start_distributed
 
@@ -49,10 +50,10 @@ def resume_to_first_step(quick: bool) -> list[dict[str, Any]]:
     recipe, _ = startup._recipe()
     words = [
         f"recipe={recipe}",
-        "data.tokens=200000",
+        "data.total_tokens=200000",
         "train.steps=2000",
-        "train.warmup_steps=0",
-        "train.wandb=off",
+        "train.schedule.warmup_steps=0",
+        "train.metrics.wandb=off",
     ]
     with tempfile.TemporaryDirectory() as folder:
         words += ["name=start", f"runs_dir={folder}/runs", f"cache_dir={folder}/cache"]
@@ -107,14 +108,15 @@ def _lines(metrics: Path) -> int:
 
 def stalls(quick: bool) -> dict[str, Any]:
     """Seconds that each way holds the training, by round; ours is written to its end between the rounds."""
-    from ropewalk.conf.train import TrainConfig
     from ropewalk.train.checkpoint.checkpointer import Checkpointer, TrainState
     from ropewalk.train.zero.mesh import Mesh
 
     live, torch_engine = _engine()
     found: dict[str, Any] = {"ours": [], "copy": [], "plain": []}
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        keeper = Checkpointer(live, Path(folder) / "ours", TrainConfig(steps=1, lr=1e-3), Mesh())
+        keeper = Checkpointer(
+            live, Path(folder) / "ours", train_config(steps=1, optimizer__lr=1e-3), Mesh()
+        )
         for number in range(2 if quick else 6):
             keeper.save(TrainState(number + 1))
             found["ours"].append(keeper.save_stall_s)
@@ -150,7 +152,7 @@ def _engine() -> tuple[Any, Any]:
             "recipe=demo",
             "train.precision=fp32",
             "train.zero_stage=1",
-            "train.activation_checkpointing=false",
+            "train.memory.activation_checkpointing=false",
         ]
     )
     model = AutoModelForCausalLM.from_config(

@@ -12,10 +12,10 @@ import common
 
 QUICK = [
     "train.steps=2",
-    "train.warmup_steps=1",
+    "train.schedule.warmup_steps=1",
     "eval.windows=2",
     "eval.passkey_tries=1",
-    "data.tokens=200000",
+    "data.total_tokens=200000",
 ]
 
 

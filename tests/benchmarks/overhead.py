@@ -47,7 +47,11 @@ def ours(length: int, count: int) -> dict[str, list[float]]:
     from ropewalk.train.zero.mesh import Mesh
 
     config = our_config(
-        length, steps=count, wandb="offline", checkpoint_steps=0, activation_checkpointing=False
+        length,
+        steps=count,
+        metrics__wandb="offline",
+        checkpoint__interval_steps=0,
+        memory__activation_checkpointing=False,
     )
     start_distributed()
     live = engine.build_engine(our_model(config), config, 1)

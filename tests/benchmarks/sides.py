@@ -10,6 +10,7 @@ from typing import Any
 
 import common
 import numpy as np
+from train_settings import train_config
 
 from ropewalk.conf.eval import EvalConfig
 from ropewalk.conf.model import ModelConfig, ScratchConfig
@@ -77,7 +78,7 @@ def ours(
     from ropewalk.train.zero import engine
     from ropewalk.train.zero.mesh import Mesh
 
-    config = our_config(length, vocabulary, activation_checkpointing=checkpointing, **more)
+    config = our_config(length, vocabulary, memory__activation_checkpointing=checkpointing, **more)
     start_distributed()
     live = engine.build_engine(our_model(config), config, 1)
     watch, losses, seen = Watch(), [], StepMetrics(live, config, Mesh())
@@ -118,8 +119,8 @@ def our_config(length: int, vocabulary: int = SHAPE["vocab_size"], **train: Any)
 
     given = {
         "steps": 1000,
-        "lr": LR,
-        "schedule": "constant",
+        "optimizer__lr": LR,
+        "schedule__kind": "constant",
         "precision": "fp32",
         "zero_stage": 1,
         **train,
@@ -129,7 +130,7 @@ def our_config(length: int, vocabulary: int = SHAPE["vocab_size"], **train: Any)
         model=ModelConfig(scratch=ScratchConfig(**{**SHAPE, "vocab_size": vocabulary})),
         rope=schema.RopeConfig(),
         data=DataConfig(seq_len=length),
-        train=schema.TrainConfig(betas=list(BETAS), attention="sdpa", **given),
+        train=train_config(optimizer__betas=list(BETAS), attention__kernel="sdpa", **given),
         eval=EvalConfig(),
     )
 
@@ -143,7 +144,11 @@ def our_model(config: Any) -> Any:
     base = Base(None, scratch=config.model.scratch)
     rope = plan.make(config.rope, base_config(base), base.name)
     return build.build(
-        base, rope, dtype=torch.float32, seed=config.seed, attention_kernel=config.train.attention
+        base,
+        rope,
+        dtype=torch.float32,
+        seed=config.seed,
+        attention_kernel=config.train.attention.kernel,
     )
 
 

@@ -22,10 +22,10 @@ def start_to_first_step(quick: bool) -> list[dict[str, Any]]:
     recipe, tokens = _recipe()
     words = [
         f"recipe={recipe}",
-        "data.tokens=200000",
+        "data.total_tokens=200000",
         "train.steps=1",
-        "train.warmup_steps=0",
-        "train.wandb=offline",
+        "train.schedule.warmup_steps=0",
+        "train.metrics.wandb=offline",
     ]
     common.say(f"start_to_first_step: recipe={recipe}")
     with tempfile.TemporaryDirectory() as folder:

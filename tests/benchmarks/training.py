@@ -131,7 +131,7 @@ def train_memory(quick: bool) -> list[dict[str, Any]]:
     )
     ours = {
         "": _peak("ours", **size),
-        "_tiled": _peak("ours", **size, tile_mlp=size["length"] // 8),
+        "_tiled": _peak("ours", **size, memory__tile_mlp_tokens=size["length"] // 8),
     }
     found = []
     for peer, told in PEERS.items():

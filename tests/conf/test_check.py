@@ -22,9 +22,9 @@ def problems(*words: str) -> list[str]:
 
 def test_all_problems_are_told_at_once() -> None:
     said = problems(
-        "train.lr=-1",
+        "train.optimizer.lr=-1",
         "rope.factor=0.5",
-        "data.heldout=2",
+        "data.heldout_share=2",
         "eval.windows=0",
         "+train.foo=1",
         "+bar=2",
@@ -33,8 +33,8 @@ def test_all_problems_are_told_at_once() -> None:
         "train.foo is not",
         "bar is not",
         "rope.factor is",
-        "data.heldout is",
-        "train.lr is",
+        "data.heldout_share is",
+        "train.optimizer.lr is",
         "eval.windows is",
     ]
     assert [line[: len(start)] for line, start in zip(said, starts, strict=True)] == starts
@@ -46,7 +46,7 @@ def test_all_problems_are_told_at_once() -> None:
         ("+train.learning_rate=1", "train.learning_rate is not a setting; one of "),
         (
             "+train.warmup_step=1",
-            "train.warmup_step is not a setting; did you mean train.warmup_steps?",
+            "train.warmup_step is not a setting; did you mean train.schedule.warmup_steps?",
         ),
         ("+sed=1", "sed is not a setting; did you mean seed?"),
         ("+rope.beta_fastt=3", "rope.beta_fastt is not a setting; did you mean rope.beta_fast?"),
@@ -71,7 +71,7 @@ def test_missing_settings_are_all_named() -> None:
     with pytest.raises(ConfigError) as said:
         compose(["recipe=custom"])
     lines = str(said.value).splitlines()
-    for key in ("data.seq_len", "train.lr", "train.steps"):
+    for key in ("data.seq_len", "train.optimizer.lr", "train.steps"):
         assert f"{key} is not set; it is required; add {key}=VALUE" in lines
 
 
@@ -83,15 +83,17 @@ def test_missing_settings_do_not_hide_the_other_problems() -> None:
 
 
 def test_wrong_types_are_all_told() -> None:
-    said = problems("train.lr=abc", "train.steps=1.5", "data.document_mask=perhaps")
+    said = problems("train.optimizer.lr=abc", "train.steps=1.5", "data.document_mask=perhaps")
     assert len(said) == 3
-    for line, word in zip(said, ("train.lr", "train.steps", "data.document_mask"), strict=True):
+    for line, word in zip(
+        said, ("train.optimizer.lr", "train.steps", "data.document_mask"), strict=True
+    ):
         assert word in line
 
 
 def test_wrong_type_does_not_hide_a_wrong_value() -> None:
-    said = "\n".join(problems("train.lr=abc", "rope.factor=0.1"))
-    assert "train.lr" in said and "rope.factor is 0.1" in said
+    said = "\n".join(problems("train.optimizer.lr=abc", "rope.factor=0.1"))
+    assert "train.optimizer.lr" in said and "rope.factor is 0.1" in said
 
 
 def frozen(tmp_path: Path, text: str) -> Path:
@@ -114,8 +116,8 @@ def test_frozen_file_reads_back_as_itself(tmp_path: Path, method: str) -> None:
 
 
 def test_frozen_file_is_plain_yaml() -> None:
-    found = yaml.safe_load(to_yaml(compose([*GOOD, "train.lr=1e-5", "seed=7"])))
-    assert (found["train"]["lr"], found["seed"], found["schema"]) == (1e-5, 7, 1)
+    found = yaml.safe_load(to_yaml(compose([*GOOD, "train.optimizer.lr=1e-5", "seed=7"])))
+    assert (found["train"]["optimizer"]["lr"], found["seed"], found["schema"]) == (1e-5, 7, 1)
     assert found["data"]["sources"]["passkey"]["filler"] == "stdlib"
 
 

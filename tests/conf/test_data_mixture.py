@@ -22,7 +22,7 @@ GOOD = [
     "rope.factor=4",
     "data.seq_len=524288",
     "train.steps=1",
-    "train.lr=1e-4",
+    "train.optimizer.lr=1e-4",
 ]
 MINE = [*GOOD, "data.sources.mine.path=./mine"]
 

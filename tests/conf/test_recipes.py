@@ -16,7 +16,7 @@ METHODS = sorted(p.stem for p in (CONF / "rope").glob("*.yaml"))
 NEEDED = ["model.path=./model", "rope.factor=4", "data.seq_len=64", "data.sources.a.path=./a"]
 MIXTURES = sorted(p.stem for p in (CONF / "mixture").glob("*.yaml"))
 MORE = {"longrope": ["rope.long_factor=[1.0,2.0]"], "table": ["rope.path=./t.json"]}
-NEEDED += ["train.steps=1", "train.lr=1e-4"]
+NEEDED += ["train.steps=1", "train.optimizer.lr=1e-4"]
 
 
 def recipe(name: str, *words: str) -> Config:
@@ -56,7 +56,7 @@ def test_recipe_can_be_shortened_from_the_command_line(name: str) -> None:
 def test_demo_is_held_out_as_its_base_was() -> None:
     """Eval of the demo reads what its base has not seen: the same share, by the same hash, of the same source."""
     demo, base = recipe("demo"), recipe("base")
-    assert demo.data.heldout == base.data.heldout
+    assert demo.data.heldout_share == base.data.heldout_share
     assert demo.data.sources["stdlib"].path == base.data.sources["stdlib"].path
     assert base.model.scratch is not None
     assert demo.data.seq_len == 8 * base.model.scratch.max_position_embeddings

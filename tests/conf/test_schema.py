@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from train_settings import train_config
 
 from ropewalk.conf.check import check
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.model import ScratchConfig
-from ropewalk.conf.schema import Config, TrainConfig, content
+from ropewalk.conf.rules import content
+from ropewalk.conf.schema import Config
 from ropewalk.launch.config.compose import compose
 from ropewalk.launch.config.hydra import compose_node, split_overrides
 
@@ -23,7 +25,7 @@ GOOD = (
     "data.seq_len=1024",
     "data.sources.mine.path=./documents",
     "train.steps=10",
-    "train.lr=1e-4",
+    "train.optimizer.lr=1e-4",
 )
 
 WRONG = {
@@ -44,7 +46,7 @@ WRONG = {
     "rope.mscale=1": r"^rope\.mscale is 1\.0; engines differ when one of mscale and mscale_all_dim is alone",
     "rope.target_length=0": r"^rope\.target_length is 0; it must be at least 1 token",
     "calibrate.searcher=grid": r"^calibrate\.searcher is grid; it must be one of ramp, longrope, both",
-    "calibrate.passes=0": r"^calibrate\.passes is 0; it must be at least 1",
+    "calibrate.max_forward_passes=0": r"^calibrate\.max_forward_passes is 0; it must be at least 1",
     "calibrate.population=3": r"^calibrate\.population is 3; it must be at least 4",
     "calibrate.inside_weight=1": r"^calibrate\.inside_weight is 1\.0; it must be at least 0 and below 1",
     "calibrate.length=1": r"^calibrate\.length is 1; it must be at least 2 tokens",
@@ -52,11 +54,11 @@ WRONG = {
     "calibrate.methods=[pi]": r"^calibrate\.methods has no yarn; the gain is counted from its defaults",
     "data.seq_len=1": r"^data\.seq_len is 1; it must be at least 2",
     "data.seq_len=0": r"^data\.seq_len is 0; it must be at least 2",
-    "data.heldout=1": r"^data\.heldout is 1\.0; it must be at least 0 and below 1",
-    "data.heldout=-0.1": r"^data\.heldout is -0\.1",
-    "data.heldout=nan": r"^data\.heldout is nan",
+    "data.heldout_share=1": r"^data\.heldout_share is 1\.0; it must be at least 0 and below 1",
+    "data.heldout_share=-0.1": r"^data\.heldout_share is -0\.1",
+    "data.heldout_share=nan": r"^data\.heldout_share is nan",
     "data.positions=reset": r"^data\.positions is reset; it must be restart or continue",
-    "data.tokens=1023": r"^data\.tokens is 1023; it must hold one sequence of data\.seq_len 1024",
+    "data.total_tokens=1023": r"^data\.total_tokens is 1023; it must hold one sequence of data\.seq_len 1024",
     "data.min_piece=0": r"^data\.min_piece is 0; it must be between 1 and data\.seq_len 1024",
     "data.min_piece=1025": r"^data\.min_piece is 1025",
     "data.packer=first_fit": r"^data\.packer is first_fit; it must be one of window_fill, best_fit, concat, single",
@@ -75,49 +77,49 @@ WRONG = {
     "data.sources.other.kind=text": r"^data\.sources\.other\.path is not set",
     "data.sources.keys.kind=passkey": r"^data\.sources\.keys\.filler is None; it must name another source; one of mine",
     "train.steps=-1": r"^train\.steps is -1; it must be at least 0",
-    "train.lr=0": r"^train\.lr is 0\.0; it must be a positive number",
-    "train.lr=-1": r"^train\.lr is -1\.0",
-    "train.lr=nan": r"^train\.lr is nan",
-    "train.warmup_steps=-1": r"^train\.warmup_steps is -1",
-    "train.checkpoint_steps=-1": r"^train\.checkpoint_steps is -1",
-    "train.keep_checkpoints=0": r"^train\.keep_checkpoints is 0; it must be at least 1",
+    "train.optimizer.lr=0": r"^train\.optimizer\.lr is 0\.0; it must be a finite number above 0",
+    "train.optimizer.lr=-1": r"^train\.optimizer\.lr is -1\.0",
+    "train.optimizer.lr=nan": r"^train\.optimizer\.lr is nan",
+    "train.schedule.warmup_steps=-1": r"^train\.schedule\.warmup_steps is -1",
+    "train.checkpoint.interval_steps=-1": r"^train\.checkpoint\.interval_steps is -1",
+    "train.checkpoint.keep_last=0": r"^train\.checkpoint\.keep_last is 0; it must be at least 1",
     "train.prefetch=-1": r"^train\.prefetch is -1; it must be at least 0",
     "train.micro_batch_size=0": r"^train\.micro_batch_size is 0; it must be at least 1",
     "train.sp_size=0": r"^train\.sp_size is 0; it must be at least 1",
-    "train.processes=0": r"^train\.processes is 0",
-    "train.zero_hpz_size=1": r"^train\.zero_hpz_size is 1; it must be at least 2",
-    "train.zero_hpz_size=2": r"^train\.zero_hpz_size is 2; it needs train\.zero_stage 3, not 1",
-    "train.weight_decay=-0.1": r"^train\.weight_decay is -0\.1",
-    "train.gradient_clipping=inf": r"^train\.gradient_clipping is inf",
-    "train.min_lr_ratio=-1": r"^train\.min_lr_ratio is -1\.0",
-    "train.eps=nan": r"^train\.eps is nan",
-    "train.betas=[0.9]": r"^train\.betas is \[0\.9\]; it must be two numbers",
-    "train.betas=[0.9,1.0]": r"^train\.betas is \[0\.9, 1\.0\]",
-    "train.offload_params=true": r"^train\.offload_params is True; it needs train\.zero_stage 3, not 1",
+    "train.launcher.ranks_per_node=0": r"^train\.launcher\.ranks_per_node is 0",
+    "train.memory.zero_hpz_size=1": r"^train\.memory\.zero_hpz_size is 1; it must be at least 2",
+    "train.memory.zero_hpz_size=2": r"^train\.memory\.zero_hpz_size is 2; it needs train\.zero_stage 3, not 1",
+    "train.optimizer.weight_decay=-0.1": r"^train\.optimizer\.weight_decay is -0\.1",
+    "train.optimizer.gradient_clipping=inf": r"^train\.optimizer\.gradient_clipping is inf",
+    "train.schedule.min_lr_ratio=-1": r"^train\.schedule\.min_lr_ratio is -1\.0",
+    "train.optimizer.eps=nan": r"^train\.optimizer\.eps is nan",
+    "train.optimizer.betas=[0.9]": r"^train\.optimizer\.betas is \[0\.9\]; it must be two numbers",
+    "train.optimizer.betas=[0.9,1.0]": r"^train\.optimizer\.betas\[1\] is 1\.0; it must be a finite number of at least 0 and below 1",
+    "train.memory.offload_params=true": r"^train\.memory\.offload_params is True; it needs train\.zero_stage 3, not 1",
     "train.zero_stage=0": r"^train\.zero_stage is 0; with bf16",
     "train.zero_stage=4": r"^train\.zero_stage is 4; it must be one of 0, 1, 2, 3",
-    "train.schedule=step": r"^train\.schedule is step; it must be one of constant, linear, cosine, inverse_sqrt, wsd",
-    "train.decay_shape=step": r"^train\.decay_shape is step; it must be one of linear, sqrt, cosine",
-    "train.decay_steps=5": r"^train\.decay_steps is 5; it is of train\.schedule wsd, not cosine; unset it",
-    "train.layer_lr_decay=0": r"^train\.layer_lr_decay is 0\.0; it must be above 0 and at most 1",
-    "train.lr_groups=[{pattern: '(', lr_scale: 0}]": r"^train\.lr_groups\[0\]\.lr_scale is 0\.0; it must be a finite number above 0",
-    "train.freeze=['(']": r"^train\.freeze\[0\] is \(; it must be a regular expression",
-    "train.trainable=['*']": r"^train\.trainable\[0\] is \*; it must be a regular expression",
+    "train.schedule.kind=step": r"^train\.schedule\.kind is step; it must be one of constant, linear, cosine, inverse_sqrt, wsd",
+    "train.schedule.decay_shape=step": r"^train\.schedule\.decay_shape is step; it must be one of linear, sqrt, cosine",
+    "train.schedule.decay_steps=5": r"^train\.schedule\.decay_steps is 5; it belongs to train\.schedule\.kind wsd, not cosine; unset it",
+    "train.optimizer.layer_lr_decay=0": r"^train\.optimizer\.layer_lr_decay is 0\.0; it must be a finite number above 0 and at most 1",
+    "train.optimizer.lr_groups=[{pattern: '(', lr_scale: 0}]": r"^train\.optimizer\.lr_groups\[0\]\.lr_scale is 0\.0; it must be a finite number above 0",
+    "train.optimizer.freeze=['(']": r"^train\.optimizer\.freeze\[0\] is \(; it must be a regular expression",
+    "train.optimizer.trainable=['*']": r"^train\.optimizer\.trainable\[0\] is \*; it must be a regular expression",
     "train.lora.rank=-1": r"^train\.lora\.rank is -1; it must be at least 0; 0 is off",
-    "train.lora.norms=true": r"^train\.lora\.norms is True; it is of LoRA, and train\.lora\.rank is 0; set train\.lora\.rank=8",
-    "train={tile_mlp: 64, lora: {rank: 8, dropout: 0.1}}": r"^train\.tile_mlp is 64; a tile that is computed again drops others",
-    "train.lora={rank: 8, alpha: 0}": r"^train\.lora\.alpha is 0\.0; it must be a finite number above 0; e\.g\. 16",
-    "train.lora={rank: 8, dropout: 1}": r"^train\.lora\.dropout is 1\.0; it must be at least 0 and below 1",
+    "train.lora.norms=true": r"^train\.lora\.norms is True; it belongs to LoRA, and train\.lora\.rank is 0; set train\.lora\.rank=8",
+    "train={memory: {tile_mlp_tokens: 64}, lora: {rank: 8, dropout: 0.1}}": r"^train\.memory\.tile_mlp_tokens is 64; each tile is recomputed in the backward pass",
+    "train.lora={rank: 8, alpha: 0}": r"^train\.lora\.alpha is 0\.0; it must be a finite number above 0; unset it for twice the rank",
+    "train.lora={rank: 8, dropout: 1}": r"^train\.lora\.dropout is 1\.0; it must be a finite number of at least 0 and below 1",
     "train.lora={rank: 8, targets: []}": r"^train\.lora\.targets is \[\]; it must be attention, all-linear or names",
     "train.lora={rank: 8, targets: 3}": r"^train\.lora\.targets is 3; it must be attention, all-linear or names",
     "train.lora={rank: 7, init: orthogonal}": r"^train\.lora\.rank is 7; with train\.lora\.init=orthogonal it must be even; set 8",
     "train.lora={rank: 8, init: pissa}": r"^train\.lora\.init is pissa; it must be one of default, gaussian, orthogonal",
     "train.lora={rank: 8, quantize: int8}": r"^train\.lora\.quantize is int8; it must be one of none, nf4",
     "train.precision=fp16": r"^train\.precision is fp16; it must be one of bf16, fp32",
-    "train.attention=eager": r"^train\.attention is eager; it must be one of auto, flash, flash3, flash4, varlen, sdpa",
-    "train.s2_group=255": r"^train\.s2_group is 255; .*it must be even and at least 2",
-    "train.s2_group=4096": r"^train\.s2_group is 4096; a group must be shorter than data\.seq_len 1024; .* takes 256",
-    "train.wandb=yes_please": r"^train\.wandb is yes_please; it must be one of auto",
+    "train.attention.kernel=eager": r"^train\.attention\.kernel is eager; it must be one of auto, flash, flash3, flash4, varlen, sdpa",
+    "train.attention.s2_group=255": r"^train\.attention\.s2_group is 255; .*it must be even and at least 2",
+    "train.attention.s2_group=4096": r"^train\.attention\.s2_group is 4096; a group must be shorter than data\.seq_len 1024; .* takes 256",
+    "train.metrics.wandb=yes_please": r"^train\.metrics\.wandb is yes_please; it must be one of auto",
     "train.global_batch_tokens=1500": r"^train\.global_batch_tokens is 1500; .*1 x data\.seq_len 1024 = 1024; try 1024",
     "train.global_batch_tokens=0": r"^train\.global_batch_tokens is 0; .*; try 1024",
     "eval.windows=0": r"^eval\.windows is 0; it must be at least 1",
@@ -125,7 +127,7 @@ WRONG = {
     "eval.batch_tokens=0": r"^eval\.batch_tokens is 0",
     "eval.passkey_tries=-1": r"^eval\.passkey_tries is -1; it must be at least 0",
     "eval.length=1": r"^eval\.length is 1; it must be at least 2",
-    "eval.gain_targets=1": r"^eval\.gain_targets is 1; it must be at least 2",
+    "eval.context_gain_tokens=1": r"^eval\.context_gain_tokens is 1; it must be at least 2",
     "eval.passkey_depths=[0.5,1.5]": r"^eval\.passkey_depths is \[0\.5, 1\.5\]",
     "eval.precision=fp16": r"^eval\.precision is fp16; it must be fp32 or bf16",
 }
@@ -336,42 +338,41 @@ def test_scratch_and_path_together_are_refused() -> None:
 
 
 def test_content_leaves_out_what_decides_nothing() -> None:
-    one, two = (
-        TrainConfig(steps=1, lr=0.1),
-        TrainConfig(steps=1, lr=0.1, wandb="off", micro_batch_size=4),
-    )
-    assert content(one) == content(two)
-    assert content(one) != content(TrainConfig(steps=2, lr=0.1))
-    assert "wandb" not in content(one) and content(one)["betas"] == [0.9, 0.95]
+    small = train_config(steps=1, optimizer__lr=0.1)
+    other = train_config(steps=1, optimizer__lr=0.1, metrics__wandb="off", micro_batch_size=4)
+    assert content(small) == content(other)
+    assert content(small) != content(train_config(steps=2, optimizer__lr=0.1))
+    assert "metrics" not in content(small) and content(small)["optimizer"]["betas"] == [0.9, 0.95]
 
 
 def test_a_setting_that_came_later_is_in_a_fingerprint_only_off_its_default() -> None:
-    before, now = (
-        content(TrainConfig(steps=1, lr=0.1)),
-        content(TrainConfig(steps=1, lr=0.1, freeze=["norm"])),
-    )
-    assert "freeze" not in before and now == {**before, "freeze": ["norm"]}
+    default = content(train_config(steps=1, optimizer__lr=0.1))["optimizer"]
+    frozen = content(train_config(steps=1, optimizer__lr=0.1, optimizer__freeze=["norm"]))
+    assert "freeze" not in default and frozen["optimizer"] == {**default, "freeze": ["norm"]}
 
 
 def test_the_decay_of_wsd_must_fit_after_the_warm_up() -> None:
-    words = [*GOOD, "train.schedule=wsd", "train.warmup_steps=4"]
+    words = [*GOOD, "train.schedule.kind=wsd", "train.schedule.warmup_steps=4"]
     with pytest.raises(
         ConfigError,
-        match=r"^train\.decay_steps is 7; it must be between 1 and what train\.warmup_steps 4 leaves",
+        match=r"^train\.schedule\.decay_steps is 7; it must be between 1 and what train\.schedule\.warmup_steps 4 leaves",
     ):
-        compose([*words, "train.decay_steps=7"])
-    assert compose([*words, "train.decay_steps=6"]).train.decay_steps == 6
+        compose([*words, "train.schedule.decay_steps=7"])
+    assert compose([*words, "train.schedule.decay_steps=6"]).train.schedule.decay_steps == 6
 
 
 def test_learning_rates_by_name_come_from_the_command_line() -> None:
     words = [
         *GOOD,
-        "train.lr_groups=[{pattern: lora_B, lr_scale: 16}]",
-        "train.freeze=['layers\\.0']",
+        "train.optimizer.lr_groups=[{pattern: lora_B, lr_scale: 16}]",
+        "train.optimizer.freeze=['layers\\.0']",
     ]
     train = compose(words).train
-    assert (train.lr_groups[0].pattern, train.lr_groups[0].lr_scale) == ("lora_B", 16.0)
-    assert train.freeze == ["layers\\.0"]
+    assert (train.optimizer.lr_groups[0].pattern, train.optimizer.lr_groups[0].lr_scale) == (
+        "lora_B",
+        16.0,
+    )
+    assert train.optimizer.freeze == ["layers\\.0"]
 
 
 @pytest.mark.parametrize(
@@ -382,18 +383,11 @@ def test_an_adapter_comes_from_the_command_line(word: str, names: list[str]) -> 
     assert (lora.rank, lora.names) == (16, names)
 
 
-def test_settings_that_decide_results_are_not_neutral() -> None:
-    decides = set(content(TrainConfig(steps=1, lr=0.1)))
-    assert {
-        "steps",
-        "lr",
-        "global_batch_tokens",
-        "schedule",
-        "precision",
-        "weight_decay",
-        "betas",
-        "eps",
-    } <= decides
+def test_settings_that_decide_results_are_in_the_fingerprint() -> None:
+    fingerprinted = content(train_config(steps=1, optimizer__lr=0.1))
+    assert {"steps", "global_batch_tokens", "precision"} <= set(fingerprinted)
+    assert {"lr", "weight_decay", "betas", "eps"} <= set(fingerprinted["optimizer"])
+    assert "kind" in fingerprinted["schedule"]
 
 
 def test_every_field_that_scripts_rely_on_exists() -> None:

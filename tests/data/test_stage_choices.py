@@ -78,7 +78,11 @@ def test_what_is_too_long_is_counted_by_source(place: Place, policy: str) -> Non
 
 
 def test_what_is_dropped_does_not_shift_the_mixture(place: Place) -> None:
-    words = ("data.sources.books.weight=0.75", "data.sources.notes.weight=0.25", "data.tokens=3000")
+    words = (
+        "data.sources.books.weight=0.75",
+        "data.sources.notes.weight=0.25",
+        "data.total_tokens=3000",
+    )
     ran = place.run(*words, "data.overlong=drop")
     assert {n: row["tokens_in_plan"] for n, row in ran.ledger["sources"].items()} == {
         "books": 2250,
@@ -96,7 +100,7 @@ def test_too_long_a_document_is_refused_but_not_in_a_source_that_gives_nothing(
     ):
         place.run("data.overlong=error")
     words = [w.replace("books.weight=0.5", "books.weight=0") for w in SYNTHETIC]
-    ran = place.run("data.overlong=error", *words, "data.tokens=2000", sources=("books",))
+    ran = place.run("data.overlong=error", *words, "data.total_tokens=2000", sources=("books",))
     assert ran.ledger["sources"]["again"]["tokens_in_plan"] >= 2000
 
 

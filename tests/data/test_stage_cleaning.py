@@ -88,8 +88,10 @@ def test_synthetic_text_is_free_of_removed_documents(place: Place) -> None:
     name = next(f"y{i}.txt" for i in range(100) if not store.is_heldout(f"y{i}.txt", 0.2))
     held.write_text("Q " * 300)
     (place.folder / "books" / name).write_text("Q " * 300)
-    dirty = place.run(*SYNTHETIC, "data.tokens=20000", sources=("books",))
-    clean = place.run(*SYNTHETIC, "data.tokens=20000", CLEAN[2], sources=("books",), output="clean")
+    dirty = place.run(*SYNTHETIC, "data.total_tokens=20000", sources=("books",))
+    clean = place.run(
+        *SYNTHETIC, "data.total_tokens=20000", CLEAN[2], sources=("books",), output="clean"
+    )
     copied = set(
         clean.folders.store("books").document(clean.folders.store("books").ids.index(name)).tolist()
     )

@@ -45,7 +45,11 @@ def test_ledger_counts_what_lies_on_disk(place: Place) -> None:
     )
 
 
-REPEATED = ("data.sources.books.weight=0.9", "data.sources.notes.weight=0.1", "data.tokens=6000")
+REPEATED = (
+    "data.sources.books.weight=0.9",
+    "data.sources.notes.weight=0.1",
+    "data.total_tokens=6000",
+)
 
 KEPT = (
     (),
@@ -132,7 +136,7 @@ def test_left_out_says_why(place: Place) -> None:
 
 def test_ledger_counts_documents_by_length_before_and_after(place: Place) -> None:
     ran = place.run(
-        "data.sources.notes.weight=0", "data.sources.books.weight=1", "data.tokens=9000"
+        "data.sources.notes.weight=0", "data.sources.books.weight=1", "data.total_tokens=9000"
     )
     row, idle = (ran.ledger["sources"][name] for name in ("books", "notes"))
     opened = ran.folders.store("books")

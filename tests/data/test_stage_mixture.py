@@ -12,7 +12,11 @@ from ropewalk.data.ledger.terminal import summary
 
 
 def test_weights_are_kept_to_within_a_sequence(place: Place) -> None:
-    words = ("data.sources.books.weight=0.75", "data.sources.notes.weight=0.25", "data.tokens=3000")
+    words = (
+        "data.sources.books.weight=0.75",
+        "data.sources.notes.weight=0.25",
+        "data.total_tokens=3000",
+    )
     ran = place.run(*words)
     taken = {name: row["tokens_in_plan"] for name, row in ran.ledger["sources"].items()}
     assert taken == {"books": 2250, "notes": 750}
@@ -22,7 +26,7 @@ def test_short_documents_come_seldom_and_the_sources_keep_their_ratio(place: Pla
     ran = place.run(
         'data.length_weights={"<50": 0.1}',
         "data.sources.notes.length_weights={}",
-        "data.tokens=2000",
+        "data.total_tokens=2000",
     )
     opened = {name: ran.folders.store(name) for name in ("books", "notes")}
     train = {name: int(s.length[~s.heldout].sum()) for name, s in opened.items()}
@@ -54,7 +58,9 @@ def test_plan_of_ranges_is_named_by_what_they_mean(place: Place) -> None:
         'data.buckets={"<20": 1, ">=20": 2}',
     )
     others = [
-        place.run("data.tokens=900", "data.max_epochs=100", *word, output=f"e{n}").folders.plan
+        place.run(
+            "data.total_tokens=900", "data.max_epochs=100", *word, output=f"e{n}"
+        ).folders.plan
         for n, word in enumerate([(), *zip(words, strict=True)])
     ]
     assert len(set(others)) == 4
@@ -86,7 +92,7 @@ def test_length_counts_begin_and_end(place: Place) -> None:
 def test_buckets_share_each_sources_tokens_and_what_lacks_is_told(place: Place) -> None:
     """Notes have no document of 200 tokens: its long share is filled by its short ones."""
     (place.folder / "books" / "long.txt").write_text("rope walk " * 400)
-    ran = place.run('data.buckets={"<200": 0.7, ">=200": 0.3}', "data.tokens=3000")
+    ran = place.run('data.buckets={"<200": 0.7, ">=200": 0.3}', "data.total_tokens=3000")
     opened = ran.folders.store("books")
     taken = taken_of(ran, "books")
     row = ran.ledger["sources"]["books"]
@@ -114,12 +120,12 @@ def test_bucket_without_a_document_is_refused_before_a_plan(place: Place) -> Non
 def test_repeats_beyond_the_cap_are_refused_also_when_the_plan_is_there(place: Place) -> None:
     said = r"^data\.max_epochs is 4; .* of books one would be taken \d+ times \(\d+\.\d\d epochs of all"
     with pytest.raises(DataError, match=said):
-        place.run("data.tokens=60000", "data.max_epochs=4")
+        place.run("data.total_tokens=60000", "data.max_epochs=4")
     assert not list((place.folder / "cache").rglob("plan.arrow"))
-    rows = place.run("data.tokens=60000", "data.max_epochs=1000").ledger["sources"]
+    rows = place.run("data.total_tokens=60000", "data.max_epochs=1000").ledger["sources"]
     assert rows["books"]["repeats"] == int(np.ceil(rows["books"]["epochs"]))
     with pytest.raises(DataError, match=said):
-        place.run("data.tokens=60000", "data.max_epochs=4", output="again")
+        place.run("data.total_tokens=60000", "data.max_epochs=4", output="again")
 
 
 def test_repeats_by_length_are_capped_too(place: Place) -> None:

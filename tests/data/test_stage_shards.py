@@ -22,8 +22,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tasks_then_a_merge_give_the_same_stores_and_plan(place: Place, small_shards: None) -> None:
     """Four tasks, the last one first; workers differ too."""
     words = (*SYNTHETIC, "data.sources.notes.weight=0.2")
-    whole = place.run("data.workers=1", *words, cache="whole", output="whole_out")
-    config, inputs = place.config("data.workers=3", *words), stage.Inputs(None)
+    whole = place.run("data.tokenizer_threads=1", *words, cache="whole", output="whole_out")
+    config, inputs = place.config("data.tokenizer_threads=3", *words), stage.Inputs(None)
     missing = stage.missing_shards(config, inputs)
     made = [shard for task in (3, 0, 2, 1) for shard in stage.make_shards(config, inputs, task, 4)]
     assert sorted(f"{name}/{number:05}" for name, number in made) == sorted(missing)
@@ -60,17 +60,18 @@ def test_number_of_shards_changes_no_document(
 def test_workers_are_the_cores_unless_set(place: Place) -> None:
     import os
 
-    assert stage.workers(place.config("data.workers=5").data) == 5
+    assert stage.workers(place.config("data.tokenizer_threads=5").data) == 5
     assert stage.workers(place.config().data) == len(os.sched_getaffinity(0))
     with pytest.raises(
-        ConfigError, match=r"^data\.workers is 0; it must be at least 1; unset it for the cores$"
+        ConfigError,
+        match=r"^data\.tokenizer_threads is 0; it must be at least 1; unset it for the cores$",
     ):
-        place.config("data.workers=0")
+        place.config("data.tokenizer_threads=0")
 
 
 def test_workers_redo_nothing(place: Place) -> None:
-    place.run("data.workers=1")
+    place.run("data.tokenizer_threads=1")
     assert (
-        place.run("data.workers=2").said
+        place.run("data.tokenizer_threads=2").said
         == "data: done before with the same settings and inputs; skipped"
     )

@@ -14,7 +14,8 @@ def test_short_synthetic_documents_are_not_cut_to_fill_gaps(place: Place) -> Non
     words = [w.replace("again.kind=repeat", "again.kind=passkey") for w in SYNTHETIC]
     words = [w.replace("again.weight=0.5", "again.weight=9.5") for w in words]
     assert_whole(
-        place.run(*words, "data.seq_len=1024", "data.tokens=20000", sources=("books",)), "again"
+        place.run(*words, "data.seq_len=1024", "data.total_tokens=20000", sources=("books",)),
+        "again",
     )
 
 
@@ -28,7 +29,7 @@ def test_pass_keys_stay_whole_and_can_be_read(place: Place) -> None:
     from transformers import AutoTokenizer
 
     words = [w.replace("again.kind=repeat", "again.kind=passkey") for w in SYNTHETIC]
-    ran = place.run(*words, "data.seq_len=1024", "data.tokens=40000", sources=("books",))
+    ran = place.run(*words, "data.seq_len=1024", "data.total_tokens=40000", sources=("books",))
     tokenizer, opened = (
         AutoTokenizer.from_pretrained(str(ran.folders.tokenizer)),
         ran.folders.store("again"),
@@ -43,7 +44,7 @@ def test_pass_keys_stay_whole_and_can_be_read(place: Place) -> None:
 def test_synthetic_text_comes_from_training_documents_only(place: Place) -> None:
     name = next(f"{i}.txt" for i in range(1000) if store.is_heldout(f"{i}.txt", 0.2))
     (place.folder / "books" / name).write_text("Q" * 3000)
-    ran = place.run(*SYNTHETIC, "data.tokens=20000", sources=("books",))
+    ran = place.run(*SYNTHETIC, "data.total_tokens=20000", sources=("books",))
     books, again = ran.folders.store("books"), ran.folders.store("again")
     secret = set(books.document(books.ids.index(name)).tolist())
     shared = {t for i in np.flatnonzero(~books.heldout) for t in books.document(int(i)).tolist()}
@@ -59,13 +60,13 @@ def test_filler_that_is_all_held_out_is_refused(place: Place) -> None:
     (place.folder / "one" / name).write_text("rope " * 200)
     words = [w.replace("books", "one") for w in SYNTHETIC]
     with pytest.raises(DataError, match=r"data\.sources\.one"):
-        place.run(*words, "data.tokens=1000", sources=("one",))
+        place.run(*words, "data.total_tokens=1000", sources=("one",))
 
 
 def test_near_pass_keys_leave_room_for_the_task_in_a_small_vocabulary(place: Place) -> None:
     """300 words spell the task in more than a hundred tokens; near keys must still leave room for it."""
     words = [w.replace("again.kind=repeat", "again.kind=passkey") for w in SYNTHETIC]
-    ran = place.run(*words, "data.seq_len=256", "data.tokens=40000", sources=("books",))
+    ran = place.run(*words, "data.seq_len=256", "data.total_tokens=40000", sources=("books",))
     assert ran.ledger["sources"]["again"]["documents"] > 50
     assert_whole(ran, "again")
 
@@ -94,7 +95,7 @@ def test_made_up_documents_are_taken_once_whatever_the_lengths_say(place: Place)
 def test_numbers_by_length_may_find_made_up_documents_alone(place: Place) -> None:
     words = [w.replace("books.weight=0.5", "books.weight=0") for w in SYNTHETIC]
     ran = place.run(
-        *words, 'data.buckets={"<1K": 1, ">=1K": 1}', "data.tokens=2000", sources=("books",)
+        *words, 'data.buckets={"<1K": 1, ">=1K": 1}', "data.total_tokens=2000", sources=("books",)
     )
     assert ran.ledger["sources"]["books"]["tokens_in_plan"] == 0
     assert_whole(ran, "again")

@@ -36,7 +36,9 @@ def test_another_share_of_held_out_text_tokenises_nothing_and_plans_anew(
     found, written = {}, {}
     for share in (0.2, 0.5, 0.2):
         stage.run(
-            place.config(f"data.heldout={share}"), stage.Inputs(str(folder)), place.folder / "data"
+            place.config(f"data.heldout_share={share}"),
+            stage.Inputs(str(folder)),
+            place.folder / "data",
         )
         folders = DataArtifacts.of(place.folder, place.folder / "cache")
         found[share] = {

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from models import VOCAB
+from train_settings import train_config
 
 from ropewalk.conf import schema
 from ropewalk.conf.data import DataConfig
@@ -57,12 +58,12 @@ def config(**train: Any) -> schema.Config:
     """fp32, no clipping, no activation checkpointing, unless said otherwise."""
     settings = {
         "steps": 10,
-        "lr": 1e-2,
-        "schedule": "constant",
+        "optimizer__lr": 1e-2,
+        "schedule__kind": "constant",
         "precision": "fp32",
-        "attention": "sdpa",
-        "activation_checkpointing": False,
-        "gradient_clipping": 0.0,
+        "attention__kernel": "sdpa",
+        "memory__activation_checkpointing": False,
+        "optimizer__gradient_clipping": 0.0,
         **train,
     }
     return schema.Config(
@@ -70,7 +71,7 @@ def config(**train: Any) -> schema.Config:
         model=ModelConfig(path="none"),
         rope=schema.RopeConfig(),
         data=DataConfig(seq_len=SEQ_LEN),
-        train=schema.TrainConfig(**settings),
+        train=train_config(**settings),
         eval=EvalConfig(),
     )
 

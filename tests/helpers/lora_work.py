@@ -129,7 +129,7 @@ def _some(
     folder: Path | None, train: dict[str, Any], lora: dict[str, Any], first: int, last: int
 ) -> dict[str, Any]:
     """Steps `first` to `last`; from the checkpoint in `folder` if it is not the first, and with one at the end if it is."""
-    live, settings = engine_of({**train, "checkpoint_async": False}, lora, {}, 1)
+    live, settings = engine_of({**train, "checkpoint__async_write": False}, lora, {}, 1)
     mesh = Mesh.of(settings.train.sp_size)
     reads, seen = feed(mesh, 1), StepMetrics(live, settings, mesh)
     if folder is not None:

@@ -9,12 +9,12 @@ import torch
 from deepspeed.utils import safe_get_full_grad
 from models import packed, tiny_model
 from parity_work import in_pieces
+from train_settings import train_config
 
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.eval import EvalConfig
 from ropewalk.conf.model import ModelConfig
 from ropewalk.conf.schema import Config, RopeConfig
-from ropewalk.conf.train import TrainConfig
 from ropewalk.data.dataset import Row
 from ropewalk.train import attention
 from ropewalk.train.loop.step import gradient_scale, to_device
@@ -30,10 +30,10 @@ def config(**train: Any) -> Config:
     """fp32, a constant rate that is large enough for a step to show."""
     settings = {
         "steps": 4,
-        "lr": 1e-2,
-        "schedule": "constant",
+        "optimizer__lr": 1e-2,
+        "schedule__kind": "constant",
         "precision": "fp32",
-        "attention": "sdpa",
+        "attention__kernel": "sdpa",
         **train,
     }
     return Config(
@@ -41,7 +41,7 @@ def config(**train: Any) -> Config:
         model=ModelConfig(path="tiny"),
         rope=RopeConfig(),
         data=DataConfig(seq_len=LENGTH),
-        train=TrainConfig(**settings),  # type: ignore[arg-type]
+        train=train_config(**settings),  # type: ignore[arg-type]
         eval=EvalConfig(),
     )
 
@@ -164,7 +164,7 @@ def masters(stage: int) -> dict[str, Any]:
     from ropewalk.train.rope import proof
     from ropewalk.train.rope.plan import make
 
-    settings = config(precision="bf16", zero_stage=stage, lr=1e-6)
+    settings = config(precision="bf16", zero_stage=stage, optimizer__lr=1e-6)
     built = model()
     plan = make(settings.rope, built.config, "tiny")
     live = engine.build_engine(built, settings, 1)
@@ -186,7 +186,7 @@ def masters(stage: int) -> dict[str, Any]:
 
 def eight_bit(folder: str) -> dict[str, Any]:
     """Losses of four steps without a break, and of the last two after a resume; bytes of a parameter's moments."""
-    settings = config(optimizer="adamw_8bit", zero_stage=1)
+    settings = config(optimizer__name="adamw_8bit", zero_stage=1)
     wide = {
         "hidden_size": 64,
         "intermediate_size": 128,

@@ -20,8 +20,8 @@ name: tiny
 model:
   scratch: {vocab_size: 300, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2,
             num_key_value_heads: 1, max_position_embeddings: 64}
-data: {seq_len: 64, heldout: 0.2, min_piece: 8, max_epochs: 20}
-train: {steps: 1, lr: 1.0e-3}
+data: {seq_len: 64, heldout_share: 0.2, min_piece: 8, max_epochs: 20}
+train: {steps: 1, optimizer: {lr: 1.0e-3}}
 """
 
 WORDS = ["rope", "walk", "yarn", "lay", "twist", "strand"]

@@ -29,7 +29,7 @@ def stages(wanted: list[int], steps: int) -> list[list[dict[str, Any]]]:
 
 def _stage(stage: int, steps: int) -> list[dict[str, Any]]:
     # the weights must stay, so that every step's gradient is of the same ones
-    settings, mesh = config(zero_stage=stage, lr=1e-20, steps=steps), Mesh.of(1)
+    settings, mesh = config(zero_stage=stage, optimizer__lr=1e-20, steps=steps), Mesh.of(1)
     model = tiny_model()
     model.set_attn_implementation(attention.register("sdpa"))
     live = engine.build_engine(model, settings, RAMP[0][1])

@@ -31,7 +31,8 @@ def trained(
         seeds.use_deterministic_kernels()
     mesh, lora = Mesh.of(1), LoraConfig(rank=2, dropout=dropout)
     settings = replace(
-        config(lora=lora, activation_checkpointing=checkpointing, lr=1e-2), seed=seed
+        config(lora=lora, memory__activation_checkpointing=checkpointing, optimizer__lr=1e-2),
+        seed=seed,
     )
     model = tiny_model()
     model.set_attn_implementation(attention.register("sdpa"))

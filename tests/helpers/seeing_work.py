@@ -68,7 +68,11 @@ def tiny(mesh: Mesh) -> Any:
 
 def started(stage: int, accumulated: int, mesh: Mesh, *words: str) -> tuple[Any, Any, BatchLoader]:
     """Engine, config and feed of a global batch of all four rows."""
-    settings = ["train.lr=1e-3", "train.gradient_clipping=0.5", "train.warmup_steps=0"]
+    settings = [
+        "train.optimizer.lr=1e-3",
+        "train.optimizer.gradient_clipping=0.5",
+        "train.schedule.warmup_steps=0",
+    ]
     config = compose(
         [
             "recipe=demo",
@@ -129,9 +133,9 @@ def losses(stage: int, sp_size: int, every: int) -> list[tuple[float, float]]:
     """Loss and gradient norm of four steps, the second and the last followed by validation where `every` is 2."""
     mesh = Mesh.of(sp_size)
     words = [
-        f"train.validate.every={every}",
+        f"train.validation.interval_steps={every}",
         "train.steps=4",
-        "train.activation_checkpointing=true",
+        "train.memory.activation_checkpointing=true",
     ]
     live, config, feed = started(stage, 2, mesh, *words)
     seen, rows, validation = (

@@ -29,12 +29,12 @@ def test_refused_configuration_exits_2_with_a_line_a_problem(
     capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
     code, out, error = exits(
-        capsys, verb, "recipe=demo", "train.lr=-1", "rope.factor=0.5", "+train.foo=1"
+        capsys, verb, "recipe=demo", "train.optimizer.lr=-1", "rope.factor=0.5", "+train.foo=1"
     )
     assert (code, out) == (2, "")
     head, *lines = error.splitlines()
     assert head == "config error:"
-    starts = ["train.foo is not a setting", "rope.factor is 0.5; ", "train.lr is -1.0; "]
+    starts = ["train.foo is not a setting", "rope.factor is 0.5; ", "train.optimizer.lr is -1.0; "]
     assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
 
 
@@ -42,12 +42,13 @@ def test_nothing_is_written_when_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    exits(capsys, "run", "recipe=demo", "train.lr=-1")
+    exits(capsys, "run", "recipe=demo", "train.optimizer.lr=-1")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    "words", [["recipe=nope"], ["recipe=demo", "train.lr=abc"], ["--config-dir", "./nowhere"]]
+    "words",
+    [["recipe=nope"], ["recipe=demo", "train.optimizer.lr=abc"], ["--config-dir", "./nowhere"]],
 )
 def test_other_refusals_exit_2(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     code, _, error = exits(capsys, "run", *words)
@@ -101,14 +102,18 @@ def test_cfg_job_prints_the_configuration_and_writes_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    main(["run", "recipe=demo", "rope=pi", "train.lr=1e-5", "--cfg", "job"])
+    main(["run", "recipe=demo", "rope=pi", "train.optimizer.lr=1e-5", "--cfg", "job"])
     told = yaml.safe_load(capsys.readouterr().out)
-    assert (told["name"], told["rope"]["method"], told["train"]["lr"]) == ("demo", "pi", 1e-5)
+    assert (told["name"], told["rope"]["method"], told["train"]["optimizer"]["lr"]) == (
+        "demo",
+        "pi",
+        1e-5,
+    )
     assert "beta_fast" not in told["rope"] and list(tmp_path.iterdir()) == []
 
 
 def test_cfg_job_refuses_what_a_run_would_refuse(capsys: pytest.CaptureFixture[str]) -> None:
-    assert exits(capsys, "run", "recipe=demo", "train.lr=-1", "--cfg", "job")[0] == 2
+    assert exits(capsys, "run", "recipe=demo", "train.optimizer.lr=-1", "--cfg", "job")[0] == 2
 
 
 def test_settings_may_stand_on_both_sides_of_an_option(capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,8 +145,10 @@ def test_sweep_refuses_a_bad_combination_before_the_first_run(
     ran: list[object] = []
     real = composing.compose
     monkeypatch.setattr(composing, "compose", lambda words: ran.append(words) or real(words))
-    code, out, error = exits(capsys, "run", "-m", "recipe=demo", "train.lr=1e-3,-1", "--cfg", "job")
-    assert code == 2 and "train.lr is -1.0" in error
+    code, out, error = exits(
+        capsys, "run", "-m", "recipe=demo", "train.optimizer.lr=1e-3,-1", "--cfg", "job"
+    )
+    assert code == 2 and "train.optimizer.lr is -1.0" in error
     assert out == "" and len(ran) == 2
 
 
@@ -153,7 +160,7 @@ model:
             num_key_value_heads: 1, max_position_embeddings: 64}
 rope: {factor: 4}
 data: {seq_len: 256, sources: {none: {path: ./nowhere}}}
-train: {steps: 1, lr: 1.0e-3}
+train: {steps: 1, optimizer: {lr: 1.0e-3}}
 """
 
 

@@ -37,7 +37,7 @@ def test_chunked_loss_in_bf16_is_near_fp32_and_holds_no_whole_logits():
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_demo_trains_in_bf16_on_the_device(tmp_path, stage):
-    words = f"recipe=demo name=gpu train.steps=20 train.precision=bf16 train.zero_stage={stage} train.wandb=off"
+    words = f"recipe=demo name=gpu train.steps=20 train.precision=bf16 train.zero_stage={stage} train.metrics.wandb=off"
     places = [f"runs_dir={tmp_path}", f"cache_dir={tmp_path / 'cache'}"]
     command = [sys.executable, "-m", "ropewalk.launch.cli", "train", *words.split(), *places]
     done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True)
@@ -76,14 +76,19 @@ def one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_activations_in_host_memory_change_no_bit_and_leave_the_device(one_rank):
     stay, most = trained()
-    away, least = trained(offload_activations=True)
+    away, least = trained(memory__offload_activations=True)
     assert away == stay
     # 8 layers x 16,384 tokens x 512 x 2 bytes are 128 MiB; two of the eight may be on the device at once
     assert most - least > 5 * 16384 * 512 * 2
 
 
 @pytest.mark.parametrize(
-    "train", [{"tile_mlp": 2048}, {"compile": True}, {"offload_optimizer": True}]
+    "train",
+    [
+        {"memory__tile_mlp_tokens": 2048},
+        {"memory__compile": True},
+        {"memory__offload_optimizer": True},
+    ],
 )
 def test_what_saves_memory_trains_alike_on_the_device(one_rank, train):
     plain, _ = trained()
@@ -92,7 +97,7 @@ def test_what_saves_memory_trains_alike_on_the_device(one_rank, train):
 
 def test_moments_of_eight_bits_train_on_the_device(one_rank):
     pytest.importorskip("bitsandbytes", reason="needs bitsandbytes")
-    losses, _ = trained(optimizer="adamw_8bit", lr=1e-3)
+    losses, _ = trained(optimizer__name="adamw_8bit", optimizer__lr=1e-3)
     assert losses[-1] < losses[0]
 
 
@@ -103,7 +108,7 @@ def test_an_adapter_trains_on_the_device_and_its_merged_model_reads(tmp_path, qu
         pytest.importorskip(
             "bitsandbytes", reason="needs bitsandbytes: pip install 'ropewalk[qlora]'"
         )
-    words = f"recipe=demo name=gpu train.steps=20 train.precision=bf16 train.lora.rank=8 train.lora.quantize={quantize} train.wandb=off"
+    words = f"recipe=demo name=gpu train.steps=20 train.precision=bf16 train.lora.rank=8 train.lora.quantize={quantize} train.metrics.wandb=off"
     places = [
         f"runs_dir={tmp_path}",
         f"cache_dir={tmp_path / 'cache'}",
@@ -127,8 +132,8 @@ def test_a_checkpoint_read_by_name_trains_on_the_device(one_rank, tmp_path):
 
     from ropewalk.launch.config.compose import compose
 
-    small = "data.seq_len=64 train.global_batch_tokens=256 train.micro_batch_size=1 train.wandb=off train.precision=bf16"
-    steps = "train.steps=4 train.checkpoint_steps=2 train.lr=1e-2 train.warmup_steps=0"
+    small = "data.seq_len=64 train.global_batch_tokens=256 train.micro_batch_size=1 train.metrics.wandb=off train.precision=bf16"
+    steps = "train.steps=4 train.checkpoint.interval_steps=2 train.optimizer.lr=1e-2 train.schedule.warmup_steps=0"
     data, found = checkpoint_work.plan(tmp_path / "data"), []
     for stage in (1, 2):
         config = compose(

@@ -43,15 +43,15 @@ def settings(**more: Any) -> Config:
     """`more`: settings of `train` beside those of every cell."""
     words = {
         "train.steps": STEPS,
-        "train.lr": LR,
-        "train.warmup_steps": 0,
-        "train.schedule": "constant",
-        "train.weight_decay": DECAY,
-        "train.gradient_clipping": CLIP,
+        "train.optimizer.lr": LR,
+        "train.schedule.warmup_steps": 0,
+        "train.schedule.kind": "constant",
+        "train.optimizer.weight_decay": DECAY,
+        "train.optimizer.gradient_clipping": CLIP,
         "train.precision": "fp32",
         "train.global_batch_tokens": BATCH * SEQ_LEN,
         "data.seq_len": SEQ_LEN,
-        **{f"train.{key}": value for key, value in more.items()},
+        **{f"train.{key.replace('__', '.')}": value for key, value in more.items()},
     }
     return compose(["recipe=demo", *(f"{key}={value}" for key, value in words.items())])
 
@@ -165,14 +165,18 @@ def test_tiles_and_checkpoints_in_host_memory_are_the_same_numbers(
 ) -> None:
     """Tiles that do not divide the slice, under sequence parallelism and accumulation at each stage."""
     wanted = [Cell(z, 2, "packed", "kv4") for z in STAGES]
-    settings = {"activation_checkpointing": True, "offload_activations": True, "tile_mlp": 5}
+    settings = {
+        "memory__activation_checkpointing": True,
+        "memory__offload_activations": True,
+        "memory__tile_mlp_tokens": 5,
+    }
     for cell, apart in matrix(2, 1, wanted, plans, **settings).items():
         assert max(apart.values()) < RTOL, (cell, apart)
 
 
 def test_offloaded_states_are_the_same_numbers(plans: dict[str, DataArtifacts]) -> None:
     wanted = [Cell(z, 2, "packed", "kv4") for z in STAGES[1:]]
-    for cell, apart in matrix(1, 2, wanted, plans, offload_optimizer=True).items():
+    for cell, apart in matrix(1, 2, wanted, plans, memory__offload_optimizer=True).items():
         assert max(apart.values()) < RTOL, (cell, apart)
 
 

@@ -15,7 +15,8 @@ from models import tiny_config
 
 from ropewalk.conf.artifacts.locks import lock_or_refuse
 from ropewalk.conf.errors import ConfigError, RopewalkError, Stopped
-from ropewalk.conf.schema import Config, content
+from ropewalk.conf.rules import content
+from ropewalk.conf.schema import Config
 from ropewalk.launch.config.compose import compose
 from ropewalk.train import stage
 from ropewalk.train.launcher import ranks
@@ -36,7 +37,7 @@ time.sleep(300)
 
 
 def config(*words: str) -> Config:
-    return compose(["recipe=demo", "train.processes=2", *words])
+    return compose(["recipe=demo", "train.launcher.ranks_per_node=2", *words])
 
 
 def devices(words: list[str]) -> dict[str, list[object]]:
@@ -57,7 +58,7 @@ def test_one_machine_has_a_rank_a_device_and_no_runner(
 
 
 def test_several_machines_go_through_the_runner(tmp_path: Path) -> None:
-    words = command(config("train.hostfile=hosts"), tmp_path)
+    words = command(config("train.launcher.hostfile=hosts"), tmp_path)
     assert words[1:3] == ["-m", "deepspeed.launcher.runner"]
     assert (
         words[words.index("--hostfile") + 1] == "hosts"
@@ -69,19 +70,21 @@ def test_a_hostfile_at_home_is_found_by_the_runner_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    words = command(config("train.hostfile='~/hosts'"), tmp_path)
+    words = command(config("train.launcher.hostfile='~/hosts'"), tmp_path)
     assert words[words.index("--hostfile") + 1] == str(tmp_path / "hosts")
 
 
 def test_more_ranks_than_visible_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_missing_devices(config("train.processes=4"))  # on a CPU ranks share what there is
+    refuse_missing_devices(
+        config("train.launcher.ranks_per_node=4")
+    )  # on a CPU ranks share what there is
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    refuse_missing_devices(config("train.processes=2"))
+    refuse_missing_devices(config("train.launcher.ranks_per_node=2"))
     with pytest.raises(
         ConfigError,
-        match="train.processes is 4; each rank needs a device of its own, and 2 are visible",
+        match="train.launcher.ranks_per_node is 4; each rank needs a device of its own, and 2 are visible",
     ):
-        refuse_missing_devices(config("train.processes=4"))
+        refuse_missing_devices(config("train.launcher.ranks_per_node=4"))
 
 
 def test_a_stop_that_comes_after_the_last_step_stops_what_comes_next(
@@ -110,9 +113,9 @@ def test_a_finished_training_is_not_asked_for_the_unfinished_one_beside_it(
     )
     for name in ("_finish", "_reload"):
         monkeypatch.setattr(stage, name, lambda *_: None)
-    stage.run(config("train.lr=1e-3"), {}, tmp_path / "train")
-    begun(tmp_path, config("train.lr=2e-3"))
-    assert "skipped" in stage.run(config("train.lr=1e-3"), {}, tmp_path / "train")[1]
+    stage.run(config("train.optimizer.lr=1e-3"), {}, tmp_path / "train")
+    begun(tmp_path, config("train.optimizer.lr=2e-3"))
+    assert "skipped" in stage.run(config("train.optimizer.lr=1e-3"), {}, tmp_path / "train")[1]
 
 
 def begun(folder: Path, wanted: Config) -> Path:
@@ -146,7 +149,7 @@ def test_ranks_that_cannot_share_are_refused_before_anything_is_started(tmp_path
     """Heads of the base against sp_size, ranks of all machines against sp_size and zero_hpz_size."""
     base = tiny_config(num_attention_heads=4)
     (tmp_path / "hosts").write_text("# machines\none slots=8\ntwo slots=8\n")
-    hosts = f"train.hostfile={tmp_path / 'hosts'}"
+    hosts = f"train.launcher.hostfile={tmp_path / 'hosts'}"
     assert world_size(config()) == 2 and world_size(config(hosts)) == 4
     assert refuse_unfit_ranks(config("train.sp_size=2"), base) is None
     warned = refuse_unfit_ranks(config("train.sp_size=4", hosts), base)
@@ -158,13 +161,16 @@ def test_ranks_that_cannot_share_are_refused_before_anything_is_started(tmp_path
             "train.sp_size=8",
             hosts,
         ): "train.sp_size is 8; it must divide the number of ranks, 4; set train.sp_size=4",
-        ("train.processes=8", "train.sp_size=8"): "it must divide the 4 attention heads of llama",
-        ("train.hostfile=none",): "train.hostfile is none; no such file",
+        (
+            "train.launcher.ranks_per_node=8",
+            "train.sp_size=8",
+        ): "it must divide the 4 attention heads of llama",
+        ("train.launcher.hostfile=none",): "train.launcher.hostfile is none; no such file",
         (
             "train.zero_stage=3",
-            "train.zero_hpz_size=3",
+            "train.memory.zero_hpz_size=3",
             hosts,
-        ): "train.zero_hpz_size is 3; .* 4; set train.zero_hpz_size=2",
+        ): "train.memory.zero_hpz_size is 3; .* 4; set train.memory.zero_hpz_size=2",
     }.items():
         with pytest.raises(ConfigError, match=said):
             refuse_unfit_ranks(config(*words), base)
@@ -237,7 +243,7 @@ def test_ranks_do_not_outlive_a_command_that_is_killed(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(JOB)
     (tmp_path / "command.py").write_text(
         "from pathlib import Path\nfrom ropewalk.launch.config.compose import compose\nfrom ropewalk.train import stage\n"
-        f"at = Path({str(tmp_path)!r})\nstage.launch(compose(['recipe=demo', 'train.processes=2']), at, at)"
+        f"at = Path({str(tmp_path)!r})\nstage.launch(compose(['recipe=demo', 'train.launcher.ranks_per_node=2']), at, at)"
     )
     command = subprocess.Popen(
         [sys.executable, tmp_path / "command.py"], env={**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -264,12 +270,12 @@ def test_an_unfinished_training_of_other_settings_is_refused_not_thrown_away(
     tmp_path: Path,
 ) -> None:
     """The checkpoint was begun with another rate; nothing starts, and what lies there stays."""
-    there = begun(tmp_path, config("train.lr=1e-3"))
+    there = begun(tmp_path, config("train.optimizer.lr=1e-3"))
     with pytest.raises(
         ConfigError,
-        match=r"^train.lr was 0.001, is 0.002 in the checkpoint step-00000004; a run is",
+        match=r"^train.optimizer.lr was 0.001, is 0.002 in the checkpoint step-00000004; a run is",
     ):
-        stage.run(config("train.lr=2e-3"), {}, tmp_path / "train")
+        stage.run(config("train.optimizer.lr=2e-3"), {}, tmp_path / "train")
     assert there.is_dir()
 
 

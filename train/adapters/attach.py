@@ -67,7 +67,7 @@ def fully_trained(model: Any) -> list[str]:
         if name.endswith(".base_layer") or any(True for _ in model.get_submodule(name).children()):
             plain = name.removesuffix(".base_layer")
             raise ConfigError(
-                f"train.trainable names weights of {plain}; with LoRA it must name modules that have no adapter and none inside; "
+                f"train.optimizer.trainable names weights of {plain}; with LoRA it must name modules that have no adapter and none inside; "
                 "leave it out, or train without LoRA"
             )
     return found

@@ -12,7 +12,7 @@ from ropewalk.train.optim import param_groups
 
 def refuse_unmatched(config: PreTrainedConfig, train: TrainConfig) -> None:
     """Raises: ConfigError for patterns and targets that match nothing, and without peft or what a quantised base needs."""
-    if not train.patterns() and not train.lora.rank:
+    if not train.optimizer.patterns() and not train.lora.rank:
         return
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)

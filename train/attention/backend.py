@@ -133,7 +133,7 @@ def select_backend(kernel: str, requirements: Requirements) -> tuple[str, str]:
     if kernel != "auto":
         if problem := why_unavailable(GPU_KERNELS[kernel], requirements):
             raise ConfigError(
-                f"train.attention is {kernel}; {problem}, or set train.attention=sdpa"
+                f"train.attention.kernel is {kernel}; {problem}, or set train.attention.kernel=sdpa"
             )
         return kernel, ""
     if not torch.cuda.is_available():

@@ -128,13 +128,13 @@ def _refuse_fp32_and_sinks(name: str, query: torch.Tensor, s_aux: torch.Tensor |
     if query.dtype not in (torch.float16, torch.bfloat16):
         dtype = str(query.dtype).removeprefix("torch.")
         raise ConfigError(
-            f"train.attention is {name}; its kernel takes bf16 or fp16, not {dtype}; "
-            "set train.precision=bf16 or train.attention=sdpa"
+            f"train.attention.kernel is {name}; its kernel takes bf16 or fp16, not {dtype}; "
+            "set train.precision=bf16 or train.attention.kernel=sdpa"
         )
     if s_aux is not None:
         raise ConfigError(
-            f"train.attention is {name}; its kernel gives the model's attention sinks no gradient; "
-            "set train.attention=sdpa"
+            f"train.attention.kernel is {name}; its kernel gives the model's attention sinks no gradient; "
+            "set train.attention.kernel=sdpa"
         )
 
 

@@ -71,7 +71,7 @@ def refuse_unsupported(config: PreTrainedConfig, name: str, s2_group: int | None
         )
     if s2_group is not None and any(sliding_layers(config)):
         raise ConfigError(
-            f"train.s2_group is {s2_group}; {config.model_type} has sliding-window layers already, "
+            f"train.attention.s2_group is {s2_group}; {config.model_type} has sliding-window layers already, "
             "and S2-Attn stands in for full attention; unset it"
         )
 

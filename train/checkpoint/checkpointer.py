@@ -80,7 +80,7 @@ class Checkpointer:
         self.writer.write_file_list(at, self.mesh.rank, [flat.fragments for flat in mine])
         self.pending = self._facts(progress)
         self.save_stall_s = time.monotonic() - started
-        if not self.train.checkpoint_async:
+        if not self.train.checkpoint.async_write:
             self.wait()
 
     def _facts(self, progress: TrainState) -> dict[str, Any]:
@@ -117,7 +117,12 @@ class Checkpointer:
         storage.publish(self.path, storage.checkpoint_name(facts["step"]), facts)
         name = storage.checkpoint_name(facts["step"])
         try:
-            storage.prune(self.path, name, self.train.keep_checkpoints, self.train.keep_every)
+            storage.prune(
+                self.path,
+                name,
+                self.train.checkpoint.keep_last,
+                self.train.checkpoint.keep_every_steps,
+            )
         except OSError as error:
             # it stands all the same
             print(
@@ -133,7 +138,7 @@ class Checkpointer:
             print(
                 f"rank {self.mesh.rank}: the checkpoint of step {step} could not be written: {error if disk else repr(error)}; "
                 "the one before it stands"
-                + ("; make room, or set train.keep_checkpoints lower" if disk else ""),
+                + ("; make room, or set train.checkpoint.keep_last lower" if disk else ""),
                 file=sys.stderr,
                 flush=True,
             )
@@ -163,7 +168,7 @@ class Checkpointer:
 
     def save_final(self, progress: TrainState) -> None:
         """After the last step, so that a failing export costs no step; every rank. One that finds no room is only said."""
-        if self.train.checkpoint_steps and self.last_saved_step != progress.step:
+        if self.train.checkpoint.interval_steps and self.last_saved_step != progress.step:
             self.save(progress)
             self.wait()
 

@@ -43,7 +43,7 @@ def load(
     """
     if engine.zero_nvme_offload_optimizer():
         raise ConfigError(
-            "train.offload_optimizer keeps its states on NVMe; such a checkpoint is resumed by the ranks, sp_size and ZeRO stage "
+            "train.memory.offload_optimizer keeps its states on NVMe; such a checkpoint is resumed by the ranks, sp_size and ZeRO stage "
             "that wrote it; set them back"
         )
     with rewriting_optimizer(engine):
@@ -113,7 +113,7 @@ def _uncut(state: dict[str, Any], weight: torch.Tensor) -> dict[str, Any]:
             and value.numel() < weight.numel()
         ):
             raise ConfigError(
-                f"train.optimizer keeps {key} in blocks, which another mesh cannot cut; such a checkpoint is resumed by the ranks, "
+                f"train.optimizer.name keeps {key} in blocks, which another mesh cannot cut; such a checkpoint is resumed by the ranks, "
                 "sp_size and ZeRO stage that wrote it; set them back"
             )
     return {

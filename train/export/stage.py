@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 from ropewalk.conf.artifacts import manifest as manifests
 from ropewalk.conf.artifacts.manifest import Manifest, fingerprint, read_json, run_stage, write_json
 from ropewalk.conf.errors import ConfigError, ProofError
-from ropewalk.conf.schema import Config, content
+from ropewalk.conf.rules import content
+from ropewalk.conf.schema import Config
 from ropewalk.train.export import compare, config_keys, gguf_file, handoff, serving
 from ropewalk.train.export.formulas import GgufRope
 from ropewalk.train.export.gguf_rope import NotInGguf

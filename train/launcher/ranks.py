@@ -18,7 +18,7 @@ from ropewalk.train.launcher.stop import STOP
 
 
 def _how_to_resume(config: Config) -> str:
-    return requeue() if config.train.requeue else "run the same command again to resume"
+    return requeue() if config.train.launcher.requeue else "run the same command again to resume"
 
 
 def launch(config: Config, run_dir: Path, temporary: Path) -> None:
@@ -77,9 +77,7 @@ def requeue() -> str:
     """Put this Slurm job into its queue again; what was done, or why not."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
-        return (
-            "train.requeue is True, but this is no Slurm job; run the same command again to resume"
-        )
+        return "train.launcher.requeue is True, but this is no Slurm job; run the same command again to resume"
     try:
         said = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
     except OSError as error:
@@ -96,17 +94,17 @@ def ranks_per_node(config: Config) -> int:
     """Ranks on this machine: one a GPU, or one."""
     import torch
 
-    return config.train.processes or max(1, torch.cuda.device_count())
+    return config.train.launcher.ranks_per_node or max(1, torch.cuda.device_count())
 
 
 def world_size(config: Config) -> int:
     """Ranks on all machines. Raises: ConfigError when the hostfile is not there: DeepSpeed would train on this machine alone."""
-    if config.train.hostfile is None:
+    if config.train.launcher.hostfile is None:
         return ranks_per_node(config)
-    file = Path(config.train.hostfile).expanduser()
+    file = Path(config.train.launcher.hostfile).expanduser()
     if not file.is_file():
         raise ConfigError(
-            f"train.hostfile is {config.train.hostfile}; no such file; correct the path, or unset it"
+            f"train.launcher.hostfile is {config.train.launcher.hostfile}; no such file; correct the path, or unset it"
         )
     hosts = [
         line
@@ -122,7 +120,7 @@ def command(config: Config, run_dir: Path) -> list[str]:
     Its `runner` reads a hostfile and starts `launch` on each machine; on one machine it would only cost its imports, and `node` is
     `launch` with our answer to signals.
     """
-    hostfile, count = config.train.hostfile, ranks_per_node(config)
+    hostfile, count = config.train.launcher.hostfile, ranks_per_node(config)
     if hostfile:
         where = [
             "deepspeed.launcher.runner",

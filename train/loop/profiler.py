@@ -24,7 +24,7 @@ class Profiler:
 
     def __init__(self, config: Config, folder: Path, mesh: Mesh) -> None:
         """Raises: ConfigError when the allocations of a device are asked for and there is none."""
-        asked = config.train.profile
+        asked = config.train.profiler
         self.first, self.last = asked.steps or (0, -1)
         self.on = bool(asked.steps) and (asked.ranks == "all" or mesh.rank == 0)
         self.memory, self.rank, self.folder = asked.memory, mesh.rank, folder / "profile"
@@ -32,7 +32,7 @@ class Profiler:
         self.done = 0
         if self.memory and not torch.cuda.is_available():
             raise ConfigError(
-                "train.profile.memory is True; it records the allocations of a CUDA device, and there is none; set it to false"
+                "train.profiler.memory is True; it records the allocations of a CUDA device, and there is none; set it to false"
             )
 
     def before(self, step: int) -> None:

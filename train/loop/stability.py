@@ -31,14 +31,14 @@ def is_spike(value: float, before: Sequence[float], mads: float, least: int) -> 
 def decide(
     loss: float, norm: float, losses: Sequence[float], norms: Sequence[float], rule: StabilityConfig
 ) -> StepDecision:
-    """`losses`, `norms`: of the steps before that were applied, at most `spike_window` of them."""
+    """`losses`, `norms`: of the steps before that were applied, at most `spike_window_steps` of them."""
     for name, value in (("loss", loss), ("gradient norm", norm)):
         if not math.isfinite(value):
             return StepDecision(rule.on_nan, f"{name} is {value}; it must be finite")
     if rule.on_spike == "ignore":
         return StepDecision()
     for name, value, before in (("loss", loss, losses), ("gradient norm", norm, norms)):
-        if is_spike(value, before, rule.spike_mads, rule.spike_window // 4):
+        if is_spike(value, before, rule.spike_threshold_mads, rule.spike_window_steps // 4):
             return StepDecision(
                 rule.on_spike,
                 f"{name} is {value:.4g}; the {len(before)} before have a median of {median(before):.4g}",
@@ -62,7 +62,7 @@ class StabilityPolicy:
         if self.verdict.action == "apply":
             for kept, value in ((self.losses, loss), (self.norms, norm)):
                 kept.append(value)
-                del kept[: -self.rule.spike_window]
+                del kept[: -self.rule.spike_window_steps]
             return True
         self.left_out[str(step)] = {
             "event": self.verdict.action,
@@ -80,11 +80,11 @@ class StabilityPolicy:
         """Raises: RopewalkError where the policy says stop, or too many batches are left out."""
         if self.verdict.action == "stop":
             raise RopewalkError(
-                f"{self.verdict.why}, at step {step + 1}, which was not taken; lower train.lr, look at the batch, or set "
-                "train.faults.on_nan or on_spike"
+                f"{self.verdict.why}, at step {step + 1}, which was not taken; lower train.optimizer.lr, look at the batch, or set "
+                "train.stability.on_nan or on_spike"
             )
         if len(self.left_out) > self.rule.max_skips:
             raise RopewalkError(
-                f"{len(self.left_out)} batches are left out, the last at step {step + 1} ({self.verdict.why}); train.faults.max_skips is "
-                f"{self.rule.max_skips}; lower train.lr, or raise it"
+                f"{len(self.left_out)} batches are left out, the last at step {step + 1} ({self.verdict.why}); train.stability.max_skips is "
+                f"{self.rule.max_skips}; lower train.optimizer.lr, or raise it"
             )

@@ -34,11 +34,17 @@ def train(
 ) -> TrainState:
     """Steps `progress.step` to `train.steps`; returns where it is then.
 
-    Raises: Stopped after a checkpoint, RopewalkError on a loss that is no number, or what else train.faults says to stop at.
+    Raises: Stopped after a checkpoint, RopewalkError on a loss that is no number, or what else train.stability says to stop at.
     """
     loop = Trainer(engine, config, feed, folder, mesh, checkpoints, progress, seen, validation)
     with (
-        HangWatchdog(folder / "watch", mesh.rank, mesh.world_size, config.train.hang_s, loop.place),
+        HangWatchdog(
+            folder / "watch",
+            mesh.rank,
+            mesh.world_size,
+            config.train.launcher.hang_timeout_s,
+            loop.place,
+        ),
         closing(loop),
     ):
         loop.run()
@@ -74,7 +80,7 @@ class Trainer:
             mesh,
         )
         self.checkpoints, self.progress = checkpoints, progress
-        self.faults = StabilityPolicy(config.train.faults, progress.state)
+        self.faults = StabilityPolicy(config.train.stability, progress.state)
         self.seen, self.stop = seen or StepMetrics(engine, config, mesh), StopSignal(folder)
         self.validation, self.profiler = validation, Profiler(config, folder, mesh)
         self.metrics = MetricLogger(folder, config, progress.step) if mesh.rank == 0 else None
@@ -89,7 +95,7 @@ class Trainer:
         return Heartbeat(self.progress.step, len(marks), marks[-1][0], moved)
 
     def run(self) -> None:
-        rule = self.config.train.faults
+        rule = self.config.train.stability
         if "rollback" in (rule.on_nan, rule.on_spike) and not self.progress.loaded:
             self.checkpoints.save(self.progress)
             self.checkpoints.finish()
@@ -149,7 +155,7 @@ class Trainer:
             raise RopewalkError(
                 f"{why}, at step {step + 1}; no checkpoint is whole, so none can be gone back to; begin anew"
             )
-        self.faults = StabilityPolicy(self.config.train.faults, self.progress.state)
+        self.faults = StabilityPolicy(self.config.train.stability, self.progress.state)
         self.faults.left_out |= left_out
         if self.metrics is not None:
             self.metrics.rewind(self.progress.step)
@@ -160,7 +166,7 @@ class Trainer:
 
     def _between(self) -> None:
         """Between two steps: a stop that is asked for, and checkpoints. Raises: Stopped."""
-        done, every = self.progress.step, self.config.train.checkpoint_steps
+        done, every = self.progress.step, self.config.train.checkpoint.interval_steps
         asked, *written = self.stop(*self.checkpoints.local_flags())
         self.checkpoints.poll(*written)
         if done == self.config.train.steps:

@@ -30,7 +30,7 @@ class Validation:
         self, engine: Engine, windows: Sequence[np.ndarray], config: Config, mesh: Mesh
     ) -> None:
         self.engine, self.windows, self.mesh = engine, windows, mesh
-        self.every, self.steps = config.train.validate.every, config.train.steps
+        self.every, self.steps = config.train.validation.interval_steps, config.train.steps
         self.done = 0  # windows of this rank, over all times
 
     def __call__(self, step: int) -> dict[str, Any]:
@@ -95,16 +95,16 @@ def evaluating(engine: Engine) -> Iterator[None]:
 
 def build_validation(engine: Engine, config: Config, data: DataArtifacts, mesh: Mesh) -> Validation:
     """The run's. Raises: DataError when it is asked for and no held-out document is long enough."""
-    asked = config.train.validate
+    asked = config.train.validation
     length = asked.length or config.data.seq_len
     windows: list[Window] = []
-    if asked.every:
+    if asked.interval_steps:
         stores = data.text_stores(config.data)
         windows = heldout_windows(stores, length, asked.windows, asked.windows_per_document)
-    if asked.every and not windows:
+    if asked.interval_steps and not windows:
         raise DataError(
-            f"train.validate.length is {length}; no held-out document has so many tokens; raise data.heldout (now {config.data.heldout}), "
-            "lower train.validate.length or set train.validate.every=0"
+            f"train.validation.length is {length}; no held-out document has so many tokens; raise data.heldout_share (now {config.data.heldout_share}), "
+            "lower train.validation.length or set train.validation.interval_steps=0"
         )
     return Validation(engine, [window.ids for window in windows], config, mesh)
 

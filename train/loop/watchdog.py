@@ -119,7 +119,7 @@ class HangWatchdog:
             (rank for rank in range(self.world_size) if rank not in behind), default=min(behind)
         )
         lines = [
-            f"rank {rank} holds the others up for {self.limit_s:.0f} s (train.hang_s): {how}"
+            f"rank {rank} holds the others up for {self.limit_s:.0f} s (train.launcher.hang_timeout_s): {how}"
             for rank, how in behind.items()
             if self.rank == teller
         ]

@@ -28,8 +28,8 @@ def enable(model: nn.Module) -> int:
         modules = [child for child in children if not hasattr(child, "layer_idx")]
         if len(modules) == len(children):
             raise ConfigError(
-                "train.compile is True; it compiles the modules around a layer's attention, "
-                f"and no attention is known in {name}; set train.compile=false"
+                "train.memory.compile is True; it compiles the modules around a layer's attention, "
+                f"and no attention is known in {name}; set train.memory.compile=false"
             )
         for module in modules:
             module.compile()

@@ -38,12 +38,12 @@ def enable(model: nn.Module, tile_tokens: int) -> int:
     for name, mlp in mlps.items():
         if mlp is None or set(dict(mlp.named_children())) not in KNOWN_MLPS:
             raise ConfigError(
-                f"train.tile_mlp is {tile_tokens}; it tiles MLPs of gate, up and down that compute "
-                f"each token by itself, and {name} is {type(mlp).__name__}; set train.tile_mlp=0"
+                f"train.memory.tile_mlp_tokens is {tile_tokens}; it tiles MLPs of gate, up and down that compute "
+                f"each token by itself, and {name} is {type(mlp).__name__}; set train.memory.tile_mlp_tokens=0"
             )
     if not mlps:
         raise ConfigError(
-            f"train.tile_mlp is {tile_tokens}; the model has no decoder layer; set train.tile_mlp=0"
+            f"train.memory.tile_mlp_tokens is {tile_tokens}; the model has no decoder layer; set train.memory.tile_mlp_tokens=0"
         )
     for mlp in mlps.values():
         mlp.forward = _TiledForward(mlp, tile_tokens)

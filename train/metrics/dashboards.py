@@ -24,19 +24,19 @@ class Dashboard(Protocol):
 
 def refuse_missing_tensorboard(config: Config) -> None:
     """Raises: ConfigError when TensorBoard is set and not installed."""
-    if config.train.tensorboard and importlib.util.find_spec("tensorboard") is None:
+    if config.train.metrics.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(
-            "train.tensorboard is True; it needs the package tensorboard; "
-            "pip install 'ropewalk[tensorboard]' or train.tensorboard=false"
+            "train.metrics.tensorboard is True; it needs the package tensorboard; "
+            "pip install 'ropewalk[tensorboard]' or train.metrics.tensorboard=false"
         )
 
 
 def start_dashboards(folder: Path, config: Config, first_step: int) -> list[Dashboard]:
     """The dashboards that the settings turn on."""
     dashboards: list[Dashboard] = []
-    if config.train.wandb != "off":
+    if config.train.metrics.wandb != "off":
         dashboards.append(start_wandb(folder, config))
-    if config.train.tensorboard:
+    if config.train.metrics.tensorboard:
         dashboards.append(TensorBoard(folder / "tensorboard", first_step))
     return dashboards
 
@@ -97,7 +97,7 @@ def start_wandb(folder: Path, config: Config) -> Dashboard:
     """A wandb run, offline when no API key is set. A resumed training continues its earlier run."""
     import wandb
 
-    mode = config.train.wandb
+    mode = config.train.metrics.wandb
     if mode == "auto":
         mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
     settings = wandb.Settings(
@@ -110,7 +110,7 @@ def start_wandb(folder: Path, config: Config) -> Dashboard:
         x_disable_machine_info=True,
     )
     run: Dashboard = wandb.init(
-        project=config.train.wandb_project,
+        project=config.train.metrics.wandb_project,
         name=config.name,
         dir=str(folder),
         mode=mode,  # type: ignore[arg-type]

@@ -60,16 +60,18 @@ class StepMetrics:
         self.engine, self.mesh = engine, mesh
         self.loader = loader if source_names else None
         self.source_names = source_names
-        self.group_norms_every = config.train.seeing.group_norms_every
-        self.recomputes_layers = config.train.activation_checkpointing
-        self.has_z_loss = config.train.z_loss > 0
-        self.s2_group = config.train.s2_group
+        self.group_norms_every = config.train.metrics.group_norms_every
+        self.recomputes_layers = config.train.memory.activation_checkpointing
+        self.has_z_loss = config.train.loss.z_loss > 0
+        self.s2_group = config.train.attention.s2_group
         if torch.cuda.is_available():  # building the model belongs to no step
             torch.cuda.reset_peak_memory_stats()
         model = engine.module.model
         self.cost = flops.model_cost(model)
-        self.tiled_elements = flops.mlp_elements(model) if config.train.tile_mlp else 0
-        self.peak_flops = peak_flops(config.train.seeing.peak_tflops)
+        self.tiled_elements = (
+            flops.mlp_elements(model) if config.train.memory.tile_mlp_tokens else 0
+        )
+        self.peak_flops = peak_flops(config.train.metrics.peak_tflops)
         self.timer = StepTimer()
         self.sums = StepSums(0, len(source_names), iter(()))
 

@@ -3,7 +3,7 @@
 On a GPU an event is recorded in the stream: nothing waits for it, and a phase is the device's time
 between two events, so time in which the host ran ahead costs nothing. On a CPU an event is the
 host's clock. Collectives inside forward and backward count as part of those phases: they overlap
-with the computation, and only a profiler (train.profile) can separate them.
+with the computation, and only a profiler (train.profiler) can separate them.
 """
 
 import time

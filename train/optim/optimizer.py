@@ -17,10 +17,10 @@ def optimizer_factory(train: TrainConfig) -> Callable[[Groups], torch.optim.Opti
     """What makes the optimizer of parameter groups. Raises: ConfigError when its package is not installed."""
     kind, more = _class(train)
     adam = {
-        "lr": train.lr,
-        "betas": tuple(train.betas),
-        "eps": train.eps,
-        "weight_decay": train.weight_decay,
+        "lr": train.optimizer.lr,
+        "betas": tuple(train.optimizer.betas),
+        "eps": train.optimizer.eps,
+        "weight_decay": train.optimizer.weight_decay,
         **more,
     }
     return lambda groups: kind(groups, **adam)
@@ -28,9 +28,9 @@ def optimizer_factory(train: TrainConfig) -> Callable[[Groups], torch.optim.Opti
 
 def _class(train: TrainConfig) -> tuple[Any, dict[str, Any]]:
     """The class, and what it takes beside AdamW's own settings."""
-    if train.optimizer == "adamw_8bit":
+    if train.optimizer.name == "adamw_8bit":
         return _eight_bit(), {}
-    if train.offload_optimizer and torch.cuda.is_available():
+    if train.memory.offload_optimizer and torch.cuda.is_available():
         return cpu_adam(), {"adamw_mode": True}
     return torch.optim.AdamW, {"fused": True}
 
@@ -38,7 +38,7 @@ def _class(train: TrainConfig) -> tuple[Any, dict[str, Any]]:
 def _eight_bit() -> Any:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
-            "train.optimizer is adamw_8bit; it needs bitsandbytes; pip install 'ropewalk[bnb]' or train.optimizer=adamw"
+            "train.optimizer.name is adamw_8bit; it needs bitsandbytes; pip install 'ropewalk[bnb]' or train.optimizer.name=adamw"
         )
     import bitsandbytes
 

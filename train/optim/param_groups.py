@@ -51,11 +51,11 @@ def is_adapter(name: str) -> bool:
 
 def trains(name: str, train: TrainConfig) -> bool:
     """Whether a parameter is trained: LoRA's own, of the others all or what is named; `freeze` has the last word."""
-    if any(re.search(pattern, name) for pattern in train.freeze):
+    if any(re.search(pattern, name) for pattern in train.optimizer.freeze):
         return False
-    named = any(re.search(pattern, name) for pattern in train.trainable)
+    named = any(re.search(pattern, name) for pattern in train.optimizer.trainable)
     if is_adapter(name) or named or not train.lora.rank:
-        return is_adapter(name) or named or not train.trainable
+        return is_adapter(name) or named or not train.optimizer.trainable
     group = group_of(name)
     return (train.lora.embeddings and group == "embeddings") or (
         train.lora.norms and group == "norms"
@@ -66,7 +66,7 @@ def decays(name: str, dimensions: int, train: TrainConfig) -> bool:
     """Matrices decay; norms, biases and other vectors do not, nor embeddings if so set."""
     if dimensions < 2 or name.endswith("bias") or group_of(name) == "norms":
         return False
-    return train.decay_embeddings or group_of(name) != "embeddings"
+    return train.optimizer.decay_embeddings or group_of(name) != "embeddings"
 
 
 def lr_scale(name: str, layers: int, train: TrainConfig) -> float:
@@ -75,10 +75,10 @@ def lr_scale(name: str, layers: int, train: TrainConfig) -> float:
     As BEiT's code (arXiv 2106.08254): not at all for the head and the last norm, once for the last of `layers` layers, `layers` + 1
     times for the embeddings.
     """
-    group = next((g.lr_scale for g in train.lr_groups if re.search(g.pattern, name)), 1.0)
+    group = next((g.lr_scale for g in train.optimizer.lr_groups if re.search(g.pattern, name)), 1.0)
     layer = -1 if group_of(name) == "embeddings" else layer_of(name)
     above = 0 if layer is None else layers - layer
-    return float(group * train.layer_lr_decay**above)
+    return float(group * train.optimizer.layer_lr_decay**above)
 
 
 def check(names: Iterable[str], train: TrainConfig) -> None:
@@ -86,12 +86,12 @@ def check(names: Iterable[str], train: TrainConfig) -> None:
     names = list(names)
     problems = [
         f"{at} is {pattern}; it must match the name of a parameter; {suggest_names(pattern, names)}"
-        for at, pattern in train.patterns().items()
+        for at, pattern in train.optimizer.patterns().items()
         if not any(re.search(pattern, name) for name in names)
     ]
     if not problems and train.steps and not any(trains(name, train) for name in names):
         problems = [
-            f"train.freeze is {train.freeze}; something must be left to train; remove a pattern"
+            f"train.optimizer.freeze is {train.optimizer.freeze}; something must be left to train; remove a pattern"
         ]
     if problems:
         raise ConfigError("\n".join(problems))
@@ -130,7 +130,9 @@ def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any
     for name, parameter in named.items():
         if not parameter.requires_grad:
             continue
-        decay = train.weight_decay if decays(name, len(full_shape(parameter)), train) else 0.0
+        decay = (
+            train.optimizer.weight_decay if decays(name, len(full_shape(parameter)), train) else 0.0
+        )
         groups.setdefault((lr_scale(name, layers, train), decay), []).append(parameter)
     return [
         {"params": each, "weight_decay": decay, "scale": scale}

@@ -13,28 +13,35 @@ def lr_at(step: int, config: TrainConfig) -> float:
     After the warm-up these are the factors of transformers' `get_*_schedule` at the same step; in it, those of one step later, since
     theirs spends its first step at 0.
     """
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * _factor(step, config))
+    if step < config.schedule.warmup_steps:
+        return config.optimizer.lr * (step + 1) / config.schedule.warmup_steps
+    return config.optimizer.lr * (
+        config.schedule.min_lr_ratio + (1 - config.schedule.min_lr_ratio) * _factor(step, config)
+    )
 
 
 def _factor(step: int, config: TrainConfig) -> float:
     """1 at the end of the warm-up, 0 after the last step of a schedule that ends."""
-    if config.schedule == "constant":
+    if config.schedule.kind == "constant":
         return 1.0
-    if config.schedule == "inverse_sqrt":
-        scale = config.warmup_steps or TIMESCALE
-        return math.sqrt(scale / (step - config.warmup_steps + scale))
-    if config.schedule == "wsd":
+    if config.schedule.kind == "inverse_sqrt":
+        scale = config.schedule.warmup_steps or TIMESCALE
+        return math.sqrt(scale / (step - config.schedule.warmup_steps + scale))
+    if config.schedule.kind == "wsd":
         return _shape(
-            config.decay_shape, _share(step, config.steps - decay_steps(config), config.steps)
+            config.schedule.decay_shape,
+            _share(step, config.steps - decay_steps(config), config.steps),
         )
-    return _shape(config.schedule, _share(step, config.warmup_steps, config.steps))
+    return _shape(config.schedule.kind, _share(step, config.schedule.warmup_steps, config.steps))
 
 
 def decay_steps(config: TrainConfig) -> int:
     """How many steps at the end of wsd go down."""
-    return max(1, config.steps // 10) if config.decay_steps is None else config.decay_steps
+    return (
+        max(1, config.steps // 10)
+        if config.schedule.decay_steps is None
+        else config.schedule.decay_steps
+    )
 
 
 def _share(step: int, start: int, end: int) -> float:

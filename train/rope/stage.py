@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ropewalk.conf.artifacts.manifest import Manifest, read_json, write_json
 from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.rules import content
 from ropewalk.conf.scaling import ROPE_CLASSES, RopeConfig, TableConfig
-from ropewalk.conf.schema import Config, content
+from ropewalk.conf.schema import Config
 from ropewalk.train.base import Base, base_config
 from ropewalk.train.model.geometry import sliding_layers
 from ropewalk.train.rope import plan as rope_plan

@@ -21,7 +21,7 @@ def deepspeed_config(train: TrainConfig, accumulation_steps: int) -> dict[str, A
         **(fp32_sums if train.zero_stage else {}),
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": accumulation_steps,
-        "gradient_clipping": train.gradient_clipping,
+        "gradient_clipping": train.optimizer.gradient_clipping,
         "zero_optimization": offload_config(train),
         # optim/optimizer.py chooses the optimizer; DeepSpeed has not tested the 8-bit one
         "zero_allow_untested_optimizer": True,
@@ -34,20 +34,24 @@ def deepspeed_config(train: TrainConfig, accumulation_steps: int) -> dict[str, A
 def offload_config(train: TrainConfig) -> dict[str, Any]:
     """The section `zero_optimization`."""
     zero: dict[str, Any] = {"stage": train.zero_stage}
-    if train.offload_optimizer:
+    if train.memory.offload_optimizer:
         zero["offload_optimizer"] = _offload_target(train)
-    if train.offload_params:
+    if train.memory.offload_params:
         zero["offload_param"] = _offload_target(train)
-    if train.zero_hpz_size is not None:
-        zero["zero_hpz_partition_size"] = train.zero_hpz_size
+    if train.memory.zero_hpz_size is not None:
+        zero["zero_hpz_partition_size"] = train.memory.zero_hpz_size
     return zero
 
 
 def _offload_target(train: TrainConfig) -> dict[str, Any]:
     pinned = {"pin_memory": torch.cuda.is_available()}
-    if train.offload_path is None:
+    if train.memory.offload_path is None:
         return {"device": "cpu", **pinned}
-    return {"device": "nvme", "nvme_path": str(Path(train.offload_path).expanduser()), **pinned}
+    return {
+        "device": "nvme",
+        "nvme_path": str(Path(train.memory.offload_path).expanduser()),
+        **pinned,
+    }
 
 
 def cpu_adam() -> type[torch.optim.Optimizer]:
@@ -64,13 +68,13 @@ def check_offload_device(train: TrainConfig) -> None:
             "train.precision is bf16; the device must compute in it, and "
             f"{torch.cuda.get_device_name()} does not; set train.precision=fp32"
         )
-    if train.offload_path is None:
+    if train.memory.offload_path is None:
         return
-    if (problem := missing_path(train.offload_path)) is not None:
+    if (problem := missing_path(train.memory.offload_path)) is not None:
         raise ConfigError(problem)
     if not _has_async_io():
         raise ConfigError(
-            f"train.offload_path is {train.offload_path}; DeepSpeed reads and writes "
+            f"train.memory.offload_path is {train.memory.offload_path}; DeepSpeed reads and writes "
             "it by libaio, which is not here; install libaio's headers (libaio-dev), or unset it to "
             "offload to host memory"
         )

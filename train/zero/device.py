@@ -8,7 +8,7 @@ import torch
 from torch.distributed import distributed_c10d as c10d
 
 # After its default of 10 minutes torch would end a run without naming a rank, or while rank 0 alone
-# writes a large model. loop/watchdog.py finds a rank that hangs sooner (train.hang_s).
+# writes a large model. loop/watchdog.py finds a rank that hangs sooner (train.launcher.hang_timeout_s).
 COLLECTIVE_TIMEOUT = timedelta(days=1)
 
 

@@ -48,18 +48,18 @@ def build_engine(
     """
     train = config.train
     check_offload_device(train)
-    if train.activation_checkpointing:
-        activation_checkpointing.enable(model, train.offload_activations)
-    if train.tile_mlp:
-        tiled_mlp.enable(model, train.tile_mlp)
-    if train.compile:
+    if train.memory.activation_checkpointing:
+        activation_checkpointing.enable(model, train.memory.offload_activations)
+    if train.memory.tile_mlp_tokens:
+        tiled_mlp.enable(model, train.memory.tile_mlp_tokens)
+    if train.memory.compile:
         compile.enable(model)
     param_groups.set_requires_grad(model, train)
     model.train()
     with force_zero_optimizer(train):
         engine: Engine
         engine, *_ = deepspeed.initialize(
-            model=LossModel(model, train.z_loss),
+            model=LossModel(model, train.loss.z_loss),
             model_parameters=param_groups.parameter_groups(model, train),
             optimizer=optimizer_factory(train),
             config=deepspeed_config(train, accumulation_steps),

@@ -44,7 +44,7 @@ CASES = [
     ({"largest": {"document": "a.jsonl:7", "tokens": 101_000}}, {"largest": {"document": "a.jsonl:7", "tokens": 100_000}}, {},
      "document a.jsonl:7 of source books gives 10% of the plan's tokens; above 10%"),
     ({"half_from": 4}, {"half_from": 5}, {}, "data.sources.books gives 50% of the plan, half of that from 4 documents"),
-    ({}, {"heldout_long": 3}, {"heldout_long": 4}, "data.heldout leaves 3 documents of 131,072 tokens or more for eval"),
+    ({}, {"heldout_long": 3}, {"heldout_long": 4}, "data.heldout_share leaves 3 documents of 131,072 tokens or more for eval"),
     ({"refused": {"not UTF-8": 20, "empty": 900}}, {"refused": {"not UTF-8": 10, "empty": 900}}, {},
      "data.sources.books has 20 documents of 1,020 that cannot be read"),
     ({}, {"fill": 0.94}, {"fill": 0.95}, "data.packer is window_fill; the plan is 94.0% full"),

@@ -114,7 +114,7 @@ def test_a_budget_that_does_not_reach_for_the_papers_is_refused_before_anything_
 ):
     with pytest.raises(
         ConfigError,
-        match=r"calibrate\.passes is 20; the 6 methods .* take 27, on 4 stretches; raise",
+        match=r"calibrate\.max_forward_passes is 20; the 6 methods .* take 27, on 4 stretches; raise",
     ):
         search.refuse(task(passes=20))
     search.refuse(task(passes=27))

@@ -49,19 +49,22 @@ def test_path_or_pattern_of_a_source_is_taken_to_the_letter(value: str) -> None:
 @pytest.mark.parametrize(
     ("words", "starts"),
     [
-        (["train.lr=abc"], ["train.lr is abc; it must be a number; e.g. train.lr="]),
+        (
+            ["train.optimizer.lr=abc"],
+            ["train.optimizer.lr is abc; it must be a number; e.g. train.optimizer.lr="],
+        ),
         (["train.nope=1"], ["train.nope=1: "]),
         (
-            ["train.lr=abc", "train.steps=1.5", "nope=2"],
-            ["train.lr is abc; ", "train.steps is 1.5; ", "nope=2: "],
+            ["train.optimizer.lr=abc", "train.steps=1.5", "nope=2"],
+            ["train.optimizer.lr is abc; ", "train.steps is 1.5; ", "nope=2: "],
         ),
         (["rope=nope"], ["rope=nope: "]),
-        (["train.lr"], ["train.lr: "]),
-        (["train.lr="], ["train.lr is empty; it must be a number; "]),
-        (["train.lr=[1"], ["train.lr=[1: "]),
+        (["train.optimizer.lr"], ["train.optimizer.lr: "]),
+        (["train.optimizer.lr="], ["train.optimizer.lr is empty; it must be a number; "]),
+        (["train.optimizer.lr=[1"], ["train.optimizer.lr=[1: "]),
         (["train=3"], ["train=3: "]),
-        (["~train.lr"], ["~train.lr: "]),
-        (["train.lr=${nope}"], ["Interpolation key 'nope' not found"]),
+        (["~train.optimizer.lr"], ["~train.optimizer.lr: "]),
+        (["train.optimizer.lr=${nope}"], ["Interpolation key 'nope' not found"]),
     ],
 )
 def test_each_wrong_word_gives_one_line(words: list[str], starts: list[str]) -> None:
@@ -76,12 +79,18 @@ def test_each_wrong_word_gives_one_line(words: list[str], starts: list[str]) -> 
             "rope.target_length=1000.5",
             "rope.target_length is 1000.5; it must be a whole number; e.g. rope.target_length=2048",
         ),
-        ("train.lr=abc", "train.lr is abc; it must be a number; e.g. train.lr=2.0"),
+        (
+            "train.optimizer.lr=abc",
+            "train.optimizer.lr is abc; it must be a number; e.g. train.optimizer.lr=2.0",
+        ),
         (
             "rope.truncate=maybe",
             "rope.truncate is maybe; it must be true or false; e.g. rope.truncate=true",
         ),
-        ("train.betas=[a,0.5]", "train.betas[0] is a; it must be a number; correct it"),
+        (
+            "train.optimizer.betas=[a,0.5]",
+            "train.optimizer.betas[0] is a; it must be a number; correct it",
+        ),
         (
             "data.sources.mine.weight=abc",
             "data.sources.mine.weight is abc; it must be a number; e.g. data.sources.mine.weight=2.0",
@@ -104,8 +113,8 @@ def test_what_the_wrong_word_would_have_answered_is_not_asked_for() -> None:
         "train.steps=1",
     ]
     with pytest.raises(ConfigError) as said:
-        compose([*words, "train.lr=-1", "rope.target_length=1000.5"])
-    starts = ["rope.target_length is 1000.5; ", "train.lr is -1.0; "]
+        compose([*words, "train.optimizer.lr=-1", "rope.target_length=1000.5"])
+    starts = ["rope.target_length is 1000.5; ", "train.optimizer.lr is -1.0; "]
     assert [
         line[: len(s)] for line, s in zip(str(said.value).splitlines(), starts, strict=True)
     ] == starts
@@ -158,9 +167,13 @@ def test_malformed_value_of_a_source_gives_a_line_or_is_taken(value: str) -> Non
 
 
 def test_wrong_values_of_several_sources_are_all_told() -> None:
-    said = "\n".join(lines("data.sources.a.weight=abc", "data.sources.b.weight=abc", "train.lr=-1"))
+    said = "\n".join(
+        lines("data.sources.a.weight=abc", "data.sources.b.weight=abc", "train.optimizer.lr=-1")
+    )
     assert (
-        "data.sources.a.weight" in said and "data.sources.b.weight" in said and "train.lr" in said
+        "data.sources.a.weight" in said
+        and "data.sources.b.weight" in said
+        and "train.optimizer.lr" in said
     )
 
 
@@ -169,7 +182,13 @@ def test_own_recipe_is_found_by_its_folder(tmp_path: Path) -> None:
     (tmp_path / "recipe" / "mine.yaml").write_text("# @package _global_\nname: mine\nseed: 42\n")
     words = ["model.path=./m", "rope.factor=2", "data.seq_len=64", "data.sources.a.path=./a"]
     config = compose(
-        ["recipe=mine", *words, "train.steps=1", "train.lr=0.1", config_dir_override(str(tmp_path))]
+        [
+            "recipe=mine",
+            *words,
+            "train.steps=1",
+            "train.optimizer.lr=0.1",
+            config_dir_override(str(tmp_path)),
+        ]
     )
     assert (config.name, config.seed) == ("mine", 42)
 
@@ -221,13 +240,16 @@ def test_every_run_of_a_sweep_has_its_own_name() -> None:
 
 
 def test_every_run_of_a_sweep_composes() -> None:
-    configs = [compose(run) for run in sweep(["recipe=demo", "rope=pi,yarn", "train.lr=1e-3,1e-4"])]
-    assert [(c.rope.method, c.train.lr) for c in configs] == [
+    configs = [
+        compose(run)
+        for run in sweep(["recipe=demo", "rope=pi,yarn", "train.optimizer.lr=1e-3,1e-4"])
+    ]
+    assert [(c.rope.method, c.train.optimizer.lr) for c in configs] == [
         (method, lr) for method in ("pi", "yarn") for lr in (1e-3, 1e-4)
     ]
     assert len({c.name for c in configs}) == 4
 
 
 def test_malformed_sweep_is_refused_in_a_line() -> None:
-    with pytest.raises(ConfigError, match="Error parsing override 'train.lr'"):
-        sweep(["recipe=demo", "train.lr"])
+    with pytest.raises(ConfigError, match="Error parsing override 'train.optimizer.lr'"):
+        sweep(["recipe=demo", "train.optimizer.lr"])

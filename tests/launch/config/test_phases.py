@@ -35,15 +35,15 @@ def test_without_phases_a_run_is_itself() -> None:
 
 def test_each_phase_is_the_run_with_its_own_settings_on_top() -> None:
     short, long = chain(
-        "phases=[{name:short,data.seq_len:512,rope.factor:2},{train:{lr:1e-4,steps:7}}]"
+        "phases=[{name:short,data.seq_len:512,rope.factor:2},{train:{optimizer:{lr:1e-4},steps:7}}]"
     )
-    assert (short.data.seq_len, short.rope.factor, short.train.lr, short.train.steps) == (
+    assert (short.data.seq_len, short.rope.factor, short.train.optimizer.lr, short.train.steps) == (
         512,
         2,
         5e-4,
         160,
     )
-    assert (long.data.seq_len, long.rope.factor, long.train.lr, long.train.steps) == (
+    assert (long.data.seq_len, long.rope.factor, long.train.optimizer.lr, long.train.steps) == (
         2048,
         8,
         1e-4,
@@ -99,7 +99,7 @@ def test_what_every_phase_sets_need_not_be_set_for_the_run() -> None:
         "model.path=./m",
         "rope.factor=4",
         "data.sources.a.path=./a",
-        "train.lr=1e-3",
+        "train.optimizer.lr=1e-3",
     ]
     config = compose([*words, "train.steps=2", "phases=[{data.seq_len:64},{data.seq_len:128}]"])
     assert [p.data.seq_len for p in phases.phase_configs(config)] == [64, 128]
@@ -116,8 +116,8 @@ def test_what_every_phase_sets_need_not_be_set_for_the_run() -> None:
             ["phases[0].data.seq_len is 1; it must be at least 2"],
         ),
         (
-            ["phases=[{},{train.lr:-1,train.steps:-2}]"],
-            ["phases[1].train.steps is -2; ", "phases[1].train.lr is -1"],
+            ["phases=[{},{train.optimizer.lr:-1,train.steps:-2}]"],
+            ["phases[1].train.steps is -2; ", "phases[1].train.optimizer.lr is -1"],
         ),
         (
             ["phases=[{},{train.stepz:1}]"],
@@ -130,7 +130,10 @@ def test_what_every_phase_sets_need_not_be_set_for_the_run() -> None:
             ],
         ),
         (["phases=[{name:a/b}]"], ["phases[0].name is a/b; it must be a plain folder name"]),
-        (["phases=[{},{train.lr:abc}]"], ["phases[1].train.lr is abc; it must be a number; e.g."]),
+        (
+            ["phases=[{},{train.optimizer.lr:abc}]"],
+            ["phases[1].train.optimizer.lr is abc; it must be a number; e.g."],
+        ),
         (["phases=[{rope:abc},{}]"], ["phases[0].rope is abc; it must be one of none, pi, "]),
         (
             ["phases=[{data.sources.stdlib.wieght:1},{}]"],
@@ -152,7 +155,9 @@ def test_problems_are_told_by_their_phase_and_those_of_all_once(
 
 
 def test_frozen_settings_of_a_phase_read_back_as_themselves(tmp_path: Path) -> None:
-    for number, config in enumerate(chain("phases=[{name:short,rope:pi},{train.lr:1e-5}]"), 1):
+    for number, config in enumerate(
+        chain("phases=[{name:short,rope:pi},{train.optimizer.lr:1e-5}]"), 1
+    ):
         (tmp_path / "config.yaml").write_text(to_yaml(config))
         assert load(tmp_path / "config.yaml") == config and config.phase == number
 

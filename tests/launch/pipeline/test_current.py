@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from train_settings import changed as with_settings
 
 from ropewalk.conf.artifacts.manifest import Manifest, read_json, write_json
-from ropewalk.conf.schema import Config, content
+from ropewalk.conf.rules import content
+from ropewalk.conf.schema import Config
 from ropewalk.eval.report import page
 from ropewalk.launch.config.compose import compose
 from ropewalk.launch.pipeline import stages
@@ -92,7 +94,7 @@ def test_the_last_phase_is_shown_while_the_earlier_ones_are_unchanged(
     last = {**trained, "inputs": {**INPUTS, "base": "b", "before": fingerprint}}
     finish(tmp_path / "demo", "train", last)
     assert "train" in current_results(Run(config, run.manifests, previous_phase=previous))
-    changed = replace(previous.config, train=replace(config.train, lr=1e-5))
+    changed = replace(previous.config, train=with_settings(config.train, optimizer__lr=1e-5))
     previous = Run(changed, run.manifests)
     assert "train" not in current_results(Run(config, run.manifests, previous_phase=previous))
 
@@ -114,8 +116,8 @@ def test_a_stage_of_other_settings_is_left_out_and_eval_goes_with_its_train(run:
     everything = ["train", "eval", "calibration"]
     assert shown(run, train=replace(config.train, steps=1)) == ["calibration"]
     assert shown(run, eval=replace(config.eval, windows=1)) == ["train", "calibration"]
-    assert shown(run, calibrate=replace(config.calibrate, passes=999)) == everything
-    not_fingerprinted = replace(config.train, checkpoint_steps=7)
+    assert shown(run, calibrate=replace(config.calibrate, max_forward_passes=999)) == everything
+    not_fingerprinted = with_settings(config.train, checkpoint__interval_steps=7)
     assert shown(run, train=not_fingerprinted) == everything
 
 

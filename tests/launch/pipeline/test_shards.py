@@ -17,8 +17,8 @@ model:
   scratch: {vocab_size: 300, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1, num_attention_heads: 2,
             num_key_value_heads: 1, max_position_embeddings: 64}
 rope: {factor: 4}
-data: {seq_len: 256, heldout: 0.2, sources: {books: {path: ./books}, notes: {path: ./notes}}}
-train: {steps: 1, lr: 1.0e-3}
+data: {seq_len: 256, heldout_share: 0.2, sources: {books: {path: ./books}, notes: {path: ./notes}}}
+train: {steps: 1, optimizer: {lr: 1.0e-3}}
 """
 
 

@@ -25,7 +25,7 @@ def theirs(lora: dict[str, Any], changes: dict[str, Any]) -> Any:
     """The same by peft alone, as its documentation says it: copies of embeddings and norms, tied heads on request."""
     model = tiny_model(**changes)
     tied = model.config.tie_word_embeddings
-    targets = {"attention": ["q_proj", "k_proj", "v_proj", "o_proj"]}.get(
+    targets = {"attention__kernel": ["q_proj", "k_proj", "v_proj", "o_proj"]}.get(
         str(lora.get("targets", "attention"))
     )
     saved = ["embed_tokens"] * lora.get("embeddings", False) + NORMS * lora.get("norms", False)
@@ -62,17 +62,25 @@ def plain(name: str) -> str:
         pytest.param(
             LINEAR,
             UNTIED,
-            {"zero_stage": 2, "activation_checkpointing": True, "tile_mlp": 16},
+            {
+                "zero_stage": 2,
+                "memory__activation_checkpointing": True,
+                "memory__tile_mlp_tokens": 16,
+            },
             marks=pytest.mark.slow,
         ),
         (
             PLUS,
             {},
-            {"zero_stage": 3, "activation_checkpointing": True, "offload_activations": True},
+            {
+                "zero_stage": 3,
+                "memory__activation_checkpointing": True,
+                "memory__offload_activations": True,
+            },
         ),
         (DORA, {}, {"zero_stage": 3}),
         pytest.param(PLUS, UNTIED, {"zero_stage": 3, "sp_size": 2}, marks=pytest.mark.slow),
-        (LINEAR, {}, {"zero_stage": 3, "sp_size": 2, "tile_mlp": 16}),
+        (LINEAR, {}, {"zero_stage": 3, "sp_size": 2, "memory__tile_mlp_tokens": 16}),
     ],
 )
 def test_gradients_of_two_ranks_are_those_of_plain_peft(
@@ -192,9 +200,9 @@ def test_the_first_matrices_are_a_function_of_the_seed_alone() -> None:
             "ConfigError: train.lora.targets is lm_head; it must match a linear layer of the model that is not its head; ",
         ),
         (
-            {"trainable": ["q_proj"]},
+            {"optimizer__trainable": ["q_proj"]},
             {"rank": 4},
-            "ConfigError: train.trainable names weights of model.layers.0.self_attn.q_proj; with LoRA it must name modules that have no "
+            "ConfigError: train.optimizer.trainable names weights of model.layers.0.self_attn.q_proj; with LoRA it must name modules that have no "
             "adapter and none inside; ",
         ),
     ],

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from train_settings import train_config
 from transformers import (
     AutoModelForCausalLM,
     DeepseekV3Config,
@@ -16,7 +17,6 @@ from transformers import (
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.lora import LoraConfig
-from ropewalk.conf.train import TrainConfig
 from ropewalk.train.adapters import attach, targets
 from ropewalk.train.optim import param_groups
 
@@ -95,8 +95,12 @@ def test_what_is_trained_beside_an_adapter() -> None:
     model = empty(ATTENTION["llama"][0])
     lora = LoraConfig(rank=2, norms=True)
     attach.attach(model, lora, 0)
-    train = TrainConfig(
-        steps=1, lr=1.0, lora=lora, trainable=["embed"], freeze=[r"layers\.0.*norm", "lora_B"]
+    train = train_config(
+        steps=1,
+        optimizer__lr=1.0,
+        lora=lora,
+        optimizer__trainable=["embed"],
+        optimizer__freeze=[r"layers\.0.*norm", "lora_B"],
     )
     param_groups.set_requires_grad(model, train)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}

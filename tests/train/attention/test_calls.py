@@ -88,13 +88,14 @@ def test_without_borders_it_is_one_document(name: str, calls: Calls) -> None:
 def test_fp32_and_sinks_are_refused_with_the_way_out(name: str, calls: Calls) -> None:
     q, k, v = heads(2, 2, 8)
     with pytest.raises(
-        ConfigError, match=f"train.attention is {name}; .*not float32; set train.precision=bf16 or"
+        ConfigError,
+        match=f"train.attention.kernel is {name}; .*not float32; set train.precision=bf16 or",
     ):
         KERNELS[name](None, q, k, v, None)
     q, k, v = (x.bfloat16() for x in (q, k, v))
     with pytest.raises(
         ConfigError,
-        match=f"train.attention is {name}; .*sinks no gradient; set train.attention=sdpa",
+        match=f"train.attention.kernel is {name}; .*sinks no gradient; set train.attention.kernel=sdpa",
     ):
         KERNELS[name](None, q, k, v, None, s_aux=torch.zeros(2))
     assert not calls.given
@@ -168,7 +169,8 @@ def test_what_a_model_asks_decides_before_what_is_installed(
             "sdpa (auto: not flash3: "
         ) and said in attention.describe(name)
         with pytest.raises(
-            ConfigError, match=f"train.attention is flash3; .*{said}.*set train.attention=sdpa"
+            ConfigError,
+            match=f"train.attention.kernel is flash3; .*{said}.*set train.attention.kernel=sdpa",
         ):
             attention.register("flash3", requirements=requirements)
     assert (
@@ -190,7 +192,7 @@ def test_a_cpu_takes_sdpa_and_says_why() -> None:
 def test_asked_for_without_a_gpu_is_refused(name: str) -> None:
     with pytest.raises(
         ConfigError,
-        match=f"train.attention is {name}; it needs a CUDA device; run on a GPU, or set train.attention=sdpa",
+        match=f"train.attention.kernel is {name}; it needs a CUDA device; run on a GPU, or set train.attention.kernel=sdpa",
     ):
         attention.register(name)
 
@@ -204,7 +206,7 @@ def test_asked_for_and_absent_is_refused_with_the_way_out(monkeypatch: pytest.Mo
         attention.register("flash")
     with pytest.raises(
         ConfigError,
-        match="train.attention is flash3; it needs compute capability 9.0; run on a newer GPU",
+        match="train.attention.kernel is flash3; it needs compute capability 9.0; run on a newer GPU",
     ):
         attention.register("flash3")
 

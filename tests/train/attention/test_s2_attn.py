@@ -99,12 +99,13 @@ def test_what_it_does_not_go_with_is_refused() -> None:
     attend = s2_attn.s2_attention(sdpa, GROUP)
     with pytest.raises(
         ConfigError,
-        match="train.s2_group is 6; S2-Attn does not go with the model's sliding_window",
+        match="train.attention.s2_group is 6; S2-Attn does not go with the model's sliding_window",
     ):
         attend(TRAINS, q, k, v, None, sliding_window=4)
     mistral = made("Mistral", {"sliding_window": 6})
     with pytest.raises(
-        ConfigError, match="train.s2_group is 6; mistral has sliding-window layers already"
+        ConfigError,
+        match="train.attention.s2_group is 6; mistral has sliding-window layers already",
     ):
         attention.refuse_unsupported(mistral.config, "the-model", GROUP)
 

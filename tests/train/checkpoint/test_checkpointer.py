@@ -23,10 +23,15 @@ def settings(*words: str) -> Config:
         "data.seq_len=64",
         "train.global_batch_tokens=256",
         "train.precision=fp32",
-        "train.wandb=off",
+        "train.metrics.wandb=off",
         "train.micro_batch_size=1",
     ]
-    steps = ["train.steps=6", "train.checkpoint_steps=2", "train.lr=1e-2", "train.warmup_steps=2"]
+    steps = [
+        "train.steps=6",
+        "train.checkpoint.interval_steps=2",
+        "train.optimizer.lr=1e-2",
+        "train.schedule.warmup_steps=2",
+    ]
     return compose(["recipe=demo", *small, *steps, *words])
 
 
@@ -118,7 +123,7 @@ def test_a_torn_one_of_a_later_step_costs_no_good_one(
     whole: tuple[Work, dict[str, Any]], tmp_path: Path
 ) -> None:
     work = copied(
-        whole[0], tmp_path, config=settings("train.zero_stage=2", "train.keep_checkpoints=1")
+        whole[0], tmp_path, config=settings("train.zero_stage=2", "train.checkpoint.keep_last=1")
     )
     path = tmp_path / "checkpoints"
     # as far ahead as one of a longer run may be
@@ -179,7 +184,7 @@ def test_one_of_another_run_is_refused_with_the_first_difference(
     work = copied(whole[0], tmp_path, content={"train": {"lr": 2e-2}})
     with pytest.raises(
         AssertionError,
-        match=r"train.lr was 0.01, is 0.02 in the checkpoint step-00000004; a run is resumed",
+        match=r"train.optimizer.lr was 0.01, is 0.02 in the checkpoint step-00000004; a run is resumed",
     ):
         ranks.run(2, checkpoint_work.loaded, work)
 
@@ -288,7 +293,7 @@ def test_an_error_of_the_thread_is_told_for_what_it_is(
     data: Any, tmp_path: Path, wrong: str
 ) -> None:
     """What is no disk's error loses the checkpoint too; an older one that cannot be removed does not."""
-    config = settings("train.zero_stage=2", "train.keep_checkpoints=1")
+    config = settings("train.zero_stage=2", "train.checkpoint.keep_last=1")
     work = Work(tmp_path, config, data, trouble=getattr(checkpoint_work, f"fail_{wrong}"))
     found = ranks.run(2, checkpoint_work.watched, work)
     said = (tmp_path / "stderr-0").read_text() + (tmp_path / "stderr-1").read_text()

@@ -22,16 +22,16 @@ SMALL = [
     "data.seq_len=64",
     "train.global_batch_tokens=256",
     "train.micro_batch_size=1",
-    "train.lr=1e-2",
+    "train.optimizer.lr=1e-2",
 ]
 SMALL += [
     "train.precision=fp32",
-    "train.wandb=off",
-    "train.schedule=constant",
-    "train.warmup_steps=0",
+    "train.metrics.wandb=off",
+    "train.schedule.kind=constant",
+    "train.schedule.warmup_steps=0",
     "train.steps=3",
 ]
-SMALL += ["train.checkpoint_steps=0"]
+SMALL += ["train.checkpoint.interval_steps=0"]
 BATCH = 4
 
 

@@ -36,9 +36,14 @@ def settings(place: Place, precision: str) -> Config:
         "data.seq_len=64",
         "train.global_batch_tokens=256",
         "train.micro_batch_size=1",
-        "train.wandb=off",
+        "train.metrics.wandb=off",
     ]
-    steps = ["train.steps=6", "train.checkpoint_steps=0", "train.lr=1e-2", "train.warmup_steps=2"]
+    steps = [
+        "train.steps=6",
+        "train.checkpoint.interval_steps=0",
+        "train.optimizer.lr=1e-2",
+        "train.schedule.warmup_steps=2",
+    ]
     mesh = [
         f"train.sp_size={place[1]}",
         f"train.zero_stage={place[2]}",

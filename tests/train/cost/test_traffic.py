@@ -19,7 +19,7 @@ BATCH = len(seeing_work.LENGTHS) * seeing_work.SEQ_LEN
     ("stage", "sp", "accumulated", "words"),
     [
         (0, 1, 2, ()),
-        (1, 2, 2, ("train.activation_checkpointing=true",)),
+        (1, 2, 2, ("train.memory.activation_checkpointing=true",)),
         (2, 1, 2, ()),
         (2, 2, 1, ("train.precision=bf16",)),
         (3, 2, 2, ()),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from train_settings import train_config
 from transformers import AutoModelForCausalLM
 
 from ropewalk.conf.artifacts.manifest import Manifest, write_json
@@ -16,7 +17,7 @@ from ropewalk.conf.errors import ConfigError, ProofError
 from ropewalk.conf.eval import EvalConfig, ExportConfig
 from ropewalk.conf.model import ModelConfig
 from ropewalk.conf.scaling import Llama3Config, PIConfig, RopeConfig, YarnConfig
-from ropewalk.conf.schema import Config, TrainConfig
+from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SourceConfig
 from ropewalk.train.export import stage
 from ropewalk.train.model.build import load_trained
@@ -31,7 +32,7 @@ def configured(gguf: str = "f16") -> Config:
         model=ModelConfig(path="tiny"),
         rope=YARN,
         data=DataConfig(seq_len=64, sources={"mine": SourceConfig(path="mine")}),
-        train=TrainConfig(steps=1, lr=1e-3),
+        train=train_config(steps=1, optimizer__lr=1e-3),
         eval=EvalConfig(),
         export=ExportConfig(gguf=gguf),
     )

@@ -57,7 +57,11 @@ def ended(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     started = time.monotonic()
     with pytest.raises(RopewalkError) as error:
-        launch(compose(["recipe=demo", "train.processes=2"]), tmp_path, tmp_path / "train.tmp")
+        launch(
+            compose(["recipe=demo", "train.launcher.ranks_per_node=2"]),
+            tmp_path,
+            tmp_path / "train.tmp",
+        )
     assert time.monotonic() - started < 120
     return error.value
 

@@ -43,9 +43,14 @@ def settings(*words: str) -> Config:
         "data.seq_len=64",
         "train.global_batch_tokens=256",
         "train.micro_batch_size=1",
-        "train.wandb=off",
+        "train.metrics.wandb=off",
     ]
-    steps = ["train.steps=6", "train.checkpoint_steps=2", "train.lr=1e-2", "train.warmup_steps=2"]
+    steps = [
+        "train.steps=6",
+        "train.checkpoint.interval_steps=2",
+        "train.optimizer.lr=1e-2",
+        "train.schedule.warmup_steps=2",
+    ]
     return compose(["recipe=demo", *small, *steps, *words])
 
 
@@ -210,7 +215,7 @@ def test_a_stop_whose_checkpoint_finds_no_room_is_an_error(
 
 def test_a_rank_that_hangs_is_named_and_the_run_ends(tmp_path: Path, data: Any) -> None:
     """Rank 1 is stopped (SIGSTOP) in the forward pass of its third step; rank 0 waits for it in a collective."""
-    config = settings("train.zero_stage=2", "train.hang_s=3")
+    config = settings("train.zero_stage=2", "train.launcher.hang_timeout_s=3")
     work = Work(tmp_path, config, data, trouble=checkpoint_work.freeze)
     started = time.monotonic()
     with pytest.raises(AssertionError, match="died without a word"):
@@ -218,14 +223,17 @@ def test_a_rank_that_hangs_is_named_and_the_run_ends(tmp_path: Path, data: Any) 
     assert time.monotonic() - started < 3 + 2 * SOON_S
     said = (tmp_path / "stderr-0").read_text()
     # it wrote its last word up to a look before it was stopped
-    named = r"rank 1 holds the others up for 3 s \(train.hang_s\): it was last seen (at step [123], .*|before its first step), and its process does"
+    named = r"rank 1 holds the others up for 3 s \(train.launcher.hang_timeout_s\): it was last seen (at step [123], .*|before its first step), and its process does"
     assert re.search(named, said), said
     assert "rank 0 holds" not in said and "rank 0 is here" in said
 
 
 def test_a_long_validation_that_gets_on_is_no_hung_rank(tmp_path: Path, data: Any) -> None:
-    """Twice as long as train.hang_s, between two marks of the step's clock."""
-    config, more = settings("train.hang_s=2"), {"validation": checkpoint_work.LongValidation(8)}
+    """Twice as long as train.launcher.hang_timeout_s, between two marks of the step's clock."""
+    config, more = (
+        settings("train.launcher.hang_timeout_s=2"),
+        {"validation": checkpoint_work.LongValidation(8)},
+    )
     assert (
         ranks.run(1, checkpoint_work.trained, Work(tmp_path, config, data, more=more))[0]["steps"][
             -1

@@ -17,7 +17,7 @@ from ropewalk.train.zero.mesh import Mesh
 def run(folder: Path, rank: int, first: int, *words: str, last: int = 6) -> list[str]:
     """Steps `first` to `last`, each of a size of its own; the names of what was written."""
     profiler = Profiler(
-        compose(["recipe=demo", "train.profile.steps=[3,4]", *words]), folder, Mesh(rank=rank)
+        compose(["recipe=demo", "train.profiler.steps=[3,4]", *words]), folder, Mesh(rank=rank)
     )
     for step in range(first, last + 1):
         profiler.before(step)
@@ -42,7 +42,7 @@ def test_the_window_is_written_and_nothing_else(tmp_path: Path) -> None:
 
 def test_other_ranks_are_recorded_when_all_are_asked_for(tmp_path: Path) -> None:
     assert run(tmp_path, 1, 1) == []
-    assert run(tmp_path, 1, 1, "train.profile.ranks=all") == ["rank-1.steps-3-4.json.gz"]
+    assert run(tmp_path, 1, 1, "train.profiler.ranks=all") == ["rank-1.steps-3-4.json.gz"]
 
 
 def test_a_run_resumed_inside_the_window_records_the_rest(tmp_path: Path) -> None:
@@ -55,9 +55,9 @@ def test_a_run_that_ends_inside_the_window_records_what_there_was_of_it(tmp_path
 
 def test_a_window_after_the_last_step_is_refused() -> None:
     with pytest.raises(
-        ConfigError, match=r"train.profile.steps is \[30, 40\]; the training has 20 steps"
+        ConfigError, match=r"train.profiler.steps is \[30, 40\]; the training has 20 steps"
     ):
-        compose(["recipe=demo", "train.steps=20", "train.profile.steps=[30,40]"])
+        compose(["recipe=demo", "train.steps=20", "train.profiler.steps=[30,40]"])
 
 
 def test_a_run_resumed_after_the_window_records_nothing(tmp_path: Path) -> None:
@@ -67,9 +67,9 @@ def test_a_run_resumed_after_the_window_records_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("steps", ["[4]", "[0,3]", "[5,4]", "[1,2,3]"])
 def test_a_window_that_is_none_is_refused(steps: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"train.profile.steps is \[.*\]; it must be a first and a last step"
+        ConfigError, match=r"train.profiler.steps is \[.*\]; it must be a first and a last step"
     ):
-        compose(["recipe=demo", f"train.profile.steps={steps}"])
+        compose(["recipe=demo", f"train.profiler.steps={steps}"])
 
 
 @pytest.mark.skipif(
@@ -78,6 +78,6 @@ def test_a_window_that_is_none_is_refused(steps: str) -> None:
 def test_allocations_need_a_device(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError,
-        match=r"train.profile.memory is True; it records the allocations of a CUDA device",
+        match=r"train.profiler.memory is True; it records the allocations of a CUDA device",
     ):
-        run(tmp_path, 0, 1, "train.profile.memory=true")
+        run(tmp_path, 0, 1, "train.profiler.memory=true")

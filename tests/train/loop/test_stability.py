@@ -74,7 +74,7 @@ def test_too_many_stop() -> None:
     faults.admit(1, math.nan, 1.0)
     with pytest.raises(
         RopewalkError,
-        match=r"2 batches are left out, the last at step 2 .*train.faults.max_skips is 1",
+        match=r"2 batches are left out, the last at step 2 .*train.stability.max_skips is 1",
     ):
         faults.refuse(1)
 
@@ -87,10 +87,15 @@ def settings(*words: str) -> Config:
         "data.seq_len=64",
         "train.global_batch_tokens=128",
         "train.precision=fp32",
-        "train.wandb=off",
+        "train.metrics.wandb=off",
         "train.micro_batch_size=1",
     ]
-    steps = ["train.steps=5", "train.checkpoint_steps=2", "train.lr=1e-2", "train.warmup_steps=0"]
+    steps = [
+        "train.steps=5",
+        "train.checkpoint.interval_steps=2",
+        "train.optimizer.lr=1e-2",
+        "train.schedule.warmup_steps=0",
+    ]
     return compose(["recipe=demo", *small, *steps, *words])
 
 
@@ -125,7 +130,11 @@ def test_a_batch_that_is_skipped_changes_no_weight_and_no_moment(
     tmp_path: Path, data: Any, stage: int
 ) -> None:
     found = spoiled(
-        tmp_path / "skip", data, math.nan, f"train.zero_stage={stage}", "train.faults.on_nan=skip"
+        tmp_path / "skip",
+        data,
+        math.nan,
+        f"train.zero_stage={stage}",
+        "train.stability.on_nan=skip",
     )[0]
     seen = found["seen"]  # before the first step, and after each
     changed = [
@@ -141,7 +150,7 @@ def test_a_batch_that_is_skipped_changes_no_weight_and_no_moment(
         data,
         math.nan,
         f"train.zero_stage={stage}",
-        "train.faults.on_nan=rollback",
+        "train.stability.on_nan=rollback",
     )[0]
     # the other way to the same end: from the checkpoint of step 2, without this batch
     assert same(back["weights"], found["weights"]) and back["losses"] == found["losses"]
@@ -149,7 +158,7 @@ def test_a_batch_that_is_skipped_changes_no_weight_and_no_moment(
 
 
 def test_a_leap_is_skipped(tmp_path: Path, data: Any) -> None:
-    words = ["train.faults.on_spike=skip", "train.faults.spike_window=8"]
+    words = ["train.stability.on_spike=skip", "train.stability.spike_window_steps=8"]
     found = spoiled(tmp_path / "run", data, 100.0, *words)[0]
     assert found["steps"] == [1, 2, 3, 5]
     assert found["events"][0]["why"].startswith("loss is ") and found["events"][0]["loss"] > 100
@@ -160,7 +169,7 @@ def test_the_last_validation_comes_though_the_last_batch_is_left_out(
 ) -> None:
     from ropewalk.data.loading.loader import global_batch
 
-    config = settings("train.faults.on_nan=skip")
+    config = settings("train.stability.on_nan=skip")
     last = global_batch(4 * 2, 2, seed=config.seed, count=len(data.sequences()))[0].number
     more = {"bad": last, "times": math.nan, "validation": checkpoint_work.LongValidation(1)}
     work = Work(tmp_path, config, data, trouble=checkpoint_work.spoil, more=more)
@@ -183,9 +192,13 @@ def test_nothing_of_a_skipped_batch_is_left_where_the_optimizer_is_offloaded(
     tmp_path: Path, data: Any, stage: int
 ) -> None:
     """In bf16, whose gradients are kept in fp32: the same run where the step is passed over from the start, by a rollback."""
-    words = ["train.precision=bf16", f"train.zero_stage={stage}", "train.offload_optimizer=true"]
-    found = spoiled(tmp_path / "skip", data, math.nan, *words, "train.faults.on_nan=skip")[0]
-    back = spoiled(tmp_path / "back", data, math.nan, *words, "train.faults.on_nan=rollback")[0]
+    words = [
+        "train.precision=bf16",
+        f"train.zero_stage={stage}",
+        "train.memory.offload_optimizer=true",
+    ]
+    found = spoiled(tmp_path / "skip", data, math.nan, *words, "train.stability.on_nan=skip")[0]
+    back = spoiled(tmp_path / "back", data, math.nan, *words, "train.stability.on_nan=rollback")[0]
     assert found["steps"] == [1, 2, 3, 5] and all(math.isfinite(loss) for loss in found["losses"])
     assert all(np.isfinite(w).all() for w in found["weights"].values())
     assert same(back["weights"], found["weights"]) and back["losses"] == found["losses"]
@@ -193,7 +206,7 @@ def test_nothing_of_a_skipped_batch_is_left_where_the_optimizer_is_offloaded(
 
 @pytest.mark.slow
 def test_a_rollback_with_no_checkpoint_yet_goes_to_the_start(tmp_path: Path, data: Any) -> None:
-    words = ["train.checkpoint_steps=0", "train.faults.on_nan=rollback"]
+    words = ["train.checkpoint.interval_steps=0", "train.stability.on_nan=rollback"]
     found = spoiled(tmp_path / "run", data, math.nan, *words)[0]
-    wanted = spoiled(tmp_path / "other", data, math.nan, "train.faults.on_nan=skip")[0]
+    wanted = spoiled(tmp_path / "other", data, math.nan, "train.stability.on_nan=skip")[0]
     assert same(found["weights"], wanted["weights"]) and found["losses"] == wanted["losses"]

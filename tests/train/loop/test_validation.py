@@ -59,14 +59,14 @@ def test_the_lowest_finite_loss_is_the_best() -> None:
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("every=-1", "train.validate.every is -1; it must be at least 0"),
-        ("windows=0", "train.validate.windows is 0; it must be at least 1"),
-        ("length=1", "train.validate.length is 1; it must be at least 2 tokens"),
+        ("every=-1", "train.validation.interval_steps is -1; it must be at least 0"),
+        ("windows=0", "train.validation.windows is 0; it must be at least 1"),
+        ("length=1", "train.validation.length is 1; it must be at least 2 tokens"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(word: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        compose(["recipe=demo", f"train.validate.{word}"])
+        compose(["recipe=demo", f"train.validation.{word}"])
 
 
 class NoText:
@@ -77,9 +77,11 @@ class NoText:
 
 
 def test_held_out_text_that_is_too_short_is_said_before_the_first_step() -> None:
-    config = compose(["recipe=demo", "train.validate.every=5", "train.validate.length=4000"])
+    config = compose(
+        ["recipe=demo", "train.validation.interval_steps=5", "train.validation.length=4000"]
+    )
     with pytest.raises(
-        DataError, match="train.validate.length is 4000; no held-out document has so many tokens"
+        DataError, match="train.validation.length is 4000; no held-out document has so many tokens"
     ):
         validation.build_validation(None, config, NoText(), Mesh())  # type: ignore[arg-type]
     quiet = validation.build_validation(None, compose(["recipe=demo"]), NoText(), Mesh())  # type: ignore[arg-type]

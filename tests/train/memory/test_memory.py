@@ -30,7 +30,7 @@ def same(one: Found, other: Found) -> None:
 def test_offloaded_weights_train_as_those_that_stay() -> None:
     cases = [
         {"zero_stage": 3},
-        {"zero_stage": 3, "offload_optimizer": True, "offload_params": True},
+        {"zero_stage": 3, "memory__offload_optimizer": True, "memory__offload_params": True},
     ]
     without, offloaded = ranks.run(2, memory_work.several, cases)[0]
     same(offloaded, without)
@@ -38,7 +38,9 @@ def test_offloaded_weights_train_as_those_that_stay() -> None:
 
 def test_offloaded_activations_change_no_bit() -> None:
     cases = [
-        {"zero_stage": stage, "offload_activations": on} for stage in (1, 3) for on in (False, True)
+        {"zero_stage": stage, "memory__offload_activations": on}
+        for stage in (1, 3)
+        for on in (False, True)
     ]
     found = ranks.run(1, memory_work.several, cases, 2)[0]
     for without, offloaded in zip(found[::2], found[1::2], strict=True):
@@ -48,8 +50,8 @@ def test_offloaded_activations_change_no_bit() -> None:
 
 
 def test_compiled_layers_train_as_plain_ones_and_no_border_makes_a_graph() -> None:
-    both = [{"zero_stage": 1, "compile": on} for on in (False, True)]
-    no_checkpoints = [{**case, "activation_checkpointing": False} for case in both]
+    both = [{"zero_stage": 1, "memory__compile": on} for on in (False, True)]
+    no_checkpoints = [{**case, "memory__activation_checkpointing": False} for case in both]
     (found, counted) = ranks.run(1, memory_work.compiled, [*both, *no_checkpoints])[0]
     same(found[1], found[0])
     same(found[3], found[2])
@@ -76,7 +78,7 @@ def test_masters_in_fp32_move_where_bf16_weights_cannot(stage: int) -> None:
 def test_gradients_in_bf16_are_added_in_fp32_over_micro_steps_and_ranks() -> None:
     """Sums in bf16 would be wrong in the third digit after 32 of them."""
     cases: list[dict[str, Any]] = [
-        {"zero_stage": stage, "offload_optimizer": on}
+        {"zero_stage": stage, "memory__offload_optimizer": on}
         for stage in (1, 2, 3)
         for on in (False, True)
     ]

@@ -7,9 +7,10 @@ import pytest
 import torch
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from models import tiny_model
+from train_settings import train_config
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.schema import content
+from ropewalk.conf.rules import content, problems
 from ropewalk.conf.train import TrainConfig
 from ropewalk.train.memory import activation_checkpointing, tiled_mlp
 from ropewalk.train.optim import optimizer
@@ -18,13 +19,13 @@ from ropewalk.train.zero.config import check_offload_device, deepspeed_config
 
 
 def train(**changes: Any) -> TrainConfig:
-    return TrainConfig(**{"steps": 1, "lr": 1e-3, **changes})  # type: ignore[arg-type]
+    return train_config(**{"steps": 1, "optimizer__lr": 1e-3, **changes})  # type: ignore[arg-type]
 
 
 def test_deepspeed_reads_what_is_offloaded_where(tmp_path: Path) -> None:
-    both = {"zero_stage": 3, "offload_optimizer": True, "offload_params": True}
-    on_disk = train(**both, offload_path=str(tmp_path))
-    assert list(on_disk.problems()) == []
+    both = {"zero_stage": 3, "memory__offload_optimizer": True, "memory__offload_params": True}
+    on_disk = train(**both, memory__offload_path=str(tmp_path))
+    assert list(problems(on_disk, "train.")) == []
     for settings, device, path in ((train(**both), "cpu", None), (on_disk, "nvme", tmp_path)):
         read = DeepSpeedZeroConfig(**deepspeed_config(settings, 1)["zero_optimization"])
         assert read.stage == 3
@@ -40,46 +41,57 @@ def test_deepspeed_reads_what_is_offloaded_where(tmp_path: Path) -> None:
     ("changes", "rule"),
     [
         (
-            {"offload_params": True, "zero_stage": 2},
-            "train.offload_params is True; it needs train.zero_stage 3, not 2",
+            {"memory__offload_params": True, "zero_stage": 2},
+            "train.memory.offload_params is True; it needs train.zero_stage 3, not 2",
         ),
         (
-            {"offload_optimizer": True, "zero_stage": 0, "precision": "fp32"},
-            "train.offload_optimizer is True; ZeRO 0",
+            {"memory__offload_optimizer": True, "zero_stage": 0, "precision": "fp32"},
+            "train.memory.offload_optimizer is True; ZeRO 0",
         ),
         (
-            {"offload_optimizer": True, "optimizer": "adamw_8bit"},
-            "train.optimizer is adamw_8bit; offloaded states",
+            {"memory__offload_optimizer": True, "optimizer__name": "adamw_8bit"},
+            "train.optimizer.name is adamw_8bit; offloaded states",
         ),
         (
-            {"offload_path": "/nowhere"},
-            "train.offload_path is /nowhere; nothing is offloaded to it",
+            {"memory__offload_path": "/nowhere"},
+            "train.memory.offload_path is /nowhere; nothing is offloaded to it",
         ),
         (
-            {"offload_path": "/nowhere", "offload_optimizer": True},
-            "train.offload_path is /nowhere; a disk takes part in ZeRO 3 only, not 1; set train.zero_stage=3",
+            {"memory__offload_path": "/nowhere", "memory__offload_optimizer": True},
+            "train.memory.offload_path is /nowhere; it needs train.zero_stage 3, not 1",
         ),
         (
-            {"offload_activations": True, "activation_checkpointing": False},
-            "train.offload_activations is True",
+            {"memory__offload_activations": True, "memory__activation_checkpointing": False},
+            "train.memory.offload_activations is True",
         ),
-        ({"compile": True, "tile_mlp": 8}, "train.compile is True; an MLP in tiles"),
-        ({"compile": True, "zero_stage": 3}, "train.compile is True; ZeRO 3 gathers weights"),
-        ({"tile_mlp": -1}, "train.tile_mlp is -1; it must be a number of tokens"),
         (
-            {"optimizer": "sgd"},
-            "train.optimizer is sgd; it must be one of adamw, adamw_8bit; choose one",
+            {"memory__compile": True, "memory__tile_mlp_tokens": 8},
+            "train.memory.compile is True; a tiled MLP",
+        ),
+        (
+            {"memory__compile": True, "zero_stage": 3},
+            "train.memory.compile is True; ZeRO 3 gathers weights",
+        ),
+        (
+            {"memory__tile_mlp_tokens": -1},
+            "train.memory.tile_mlp_tokens is -1; it must be at least 0",
+        ),
+        (
+            {"optimizer__name": "sgd"},
+            "train.optimizer.name is sgd; it must be one of adamw, adamw_8bit; choose one",
         ),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes: dict[str, Any], rule: str) -> None:
-    assert any(problem.startswith(rule) for problem in train(**changes).problems())
+    assert any(problem.startswith(rule) for problem in problems(train(**changes), "train."))
 
 
 def test_an_optimizer_of_another_kind_is_other_content_and_the_usual_one_is_what_it_was() -> None:
-    assert "optimizer" not in content(train())
-    assert content(train(optimizer="adamw_8bit"))["optimizer"] == "adamw_8bit"
-    assert content(train(offload_activations=True, tile_mlp=4, compile=True)) == content(train())
+    assert "name" not in content(train())["optimizer"]
+    assert content(train(optimizer__name="adamw_8bit"))["optimizer"]["name"] == "adamw_8bit"
+    assert content(
+        train(memory__offload_activations=True, memory__tile_mlp_tokens=4, memory__compile=True)
+    ) == content(train())
 
 
 @pytest.mark.parametrize("made", [False, True])
@@ -90,17 +102,17 @@ def test_a_path_that_is_missing_or_read_only_is_refused(
     if made:
         folder.mkdir()
         monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
-    settings = train(zero_stage=3, offload_params=True, offload_path=str(folder))
+    settings = train(zero_stage=3, memory__offload_params=True, memory__offload_path=str(folder))
     rule = "it must be a folder that every rank can write to, and"
-    assert [rule in problem for problem in settings.problems()] == [True]
-    settings.hostfile = "hosts"
-    assert list(settings.problems()) == []  # the machines of the ranks are others
+    assert [rule in problem for problem in problems(settings, "train.")] == [True]
+    settings.launcher.hostfile = "hosts"
+    assert list(problems(settings, "train.")) == []  # the machines of the ranks are others
     with pytest.raises(ConfigError, match=rule):
         check_offload_device(settings)
 
 
 def test_a_disk_without_libaio_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = train(zero_stage=3, offload_params=True, offload_path=str(tmp_path))
+    settings = train(zero_stage=3, memory__offload_params=True, memory__offload_path=str(tmp_path))
     monkeypatch.setattr(config, "_asynchronous_io", lambda: False)
     with pytest.raises(ConfigError, match="by libaio, which is not here; install libaio's headers"):
         check_offload_device(settings)
@@ -126,7 +138,7 @@ def test_bf16_on_a_device_without_it_is_refused(monkeypatch: pytest.MonkeyPatch)
 def test_a_missing_package_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"it needs bitsandbytes; pip install 'ropewalk\[bnb\]'"):
-        optimizer.optimizer_factory(train(optimizer="adamw_8bit"))
+        optimizer.optimizer_factory(train(optimizer__name="adamw_8bit"))
 
 
 def test_offloaded_on_a_gpu_the_optimizer_is_deepspeeds_own(
@@ -137,7 +149,9 @@ def test_offloaded_on_a_gpu_the_optimizer_is_deepspeeds_own(
         "deepspeed.ops.adam.DeepSpeedCPUAdam", lambda groups, **given: calls.append((groups, given))
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    optimizer.optimizer_factory(train(offload_optimizer=True, weight_decay=0.1))([{"params": []}])
+    optimizer.optimizer_factory(train(memory__offload_optimizer=True, optimizer__weight_decay=0.1))(
+        [{"params": []}]
+    )
     wanted = {
         "lr": 1e-3,
         "betas": (0.9, 0.95),
@@ -152,7 +166,8 @@ def test_an_mlp_that_is_none_of_the_known_is_refused_by_name() -> None:
     model = tiny_model()
     model.model.layers[1].mlp = torch.nn.Sequential(torch.nn.Linear(32, 32))
     with pytest.raises(
-        ConfigError, match=r"train.tile_mlp is 8; .* and model.layers.1.mlp is Sequential; set"
+        ConfigError,
+        match=r"train.memory.tile_mlp_tokens is 8; .* and model.layers.1.mlp is Sequential; set",
     ):
         tiled_mlp.enable(model, 8)
 

@@ -84,7 +84,7 @@ OWN = ("time", "step_time_s", "tokens_per_s", "tokens_per_s_per_rank", "mfu", "h
 
 
 def test_flops_of_a_line_are_those_of_its_documents() -> None:
-    line = ranks.run(2, seeing_work.lines, 1, 1, 1, 1, "train.seeing.peak_tflops=0.5")[0][0]
+    line = ranks.run(2, seeing_work.lines, 1, 1, 1, 1, "train.metrics.peak_tflops=0.5")[0][0]
     lengths = [
         n for row in seeing_work.LENGTHS for n in [*row, seeing_work.SEQ_LEN - sum(row)] if n
     ]
@@ -103,7 +103,7 @@ def test_flops_of_a_line_are_those_of_its_documents() -> None:
 
 def test_without_a_known_ceiling_utilisation_is_null_and_norms_come_when_asked() -> None:
     first, second, third = ranks.run(
-        1, seeing_work.lines, 1, 1, 1, 3, "train.seeing.group_norms_every=2"
+        1, seeing_work.lines, 1, 1, 1, 3, "train.metrics.group_norms_every=2"
     )[0]
     assert first["mfu"] is None and first["hfu"] is None and first["model_flops"] > 0
     assert (

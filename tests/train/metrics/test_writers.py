@@ -100,7 +100,7 @@ def test_tensorboard_reads_what_was_written_and_no_machine_is_named(tmp_path: Pa
         "tensorboard.backend.event_processing.event_accumulator",
         reason="needs the extra tensorboard",
     )
-    config = compose(["recipe=demo", "train.tensorboard=true", "train.wandb=off"])
+    config = compose(["recipe=demo", "train.metrics.tensorboard=true", "train.metrics.wandb=off"])
     for first, last, loss in ((0, 9, 1.0), (6, 8, 2.0)):
         logger = writers.MetricLogger(tmp_path, config, first)
         for step in range(first + 1, last + 1):
@@ -129,6 +129,8 @@ def test_tensorboard_that_is_absent_is_refused(monkeypatch: pytest.MonkeyPatch) 
     dashboards.refuse_missing_tensorboard(compose(["recipe=demo"]))
     with pytest.raises(
         ConfigError,
-        match=r"train.tensorboard is True; it needs the package tensorboard; pip install",
+        match=r"train.metrics.tensorboard is True; it needs the package tensorboard; pip install",
     ):
-        dashboards.refuse_missing_tensorboard(compose(["recipe=demo", "train.tensorboard=true"]))
+        dashboards.refuse_missing_tensorboard(
+            compose(["recipe=demo", "train.metrics.tensorboard=true"])
+        )

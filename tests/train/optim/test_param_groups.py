@@ -8,18 +8,18 @@ import ranks
 import torch
 from feeds import batch_loss
 from models import tiny_model
+from train_settings import train_config
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, MixtralConfig
 
 from ropewalk.conf.optimizer import LrGroupConfig
-from ropewalk.conf.train import TrainConfig
 from ropewalk.train.optim import param_groups
 
 GROUPS: dict[str, Any] = {
-    "lr_groups": [LrGroupConfig(pattern="up_proj", lr_scale=0.25)],
-    "layer_lr_decay": 0.5,
-    "weight_decay": 0.1,
-    "decay_embeddings": False,
-    "freeze": [r"layers\.1\.self_attn"],
+    "optimizer__lr_groups": [LrGroupConfig(pattern="up_proj", lr_scale=0.25)],
+    "optimizer__layer_lr_decay": 0.5,
+    "optimizer__weight_decay": 0.1,
+    "optimizer__decay_embeddings": False,
+    "optimizer__freeze": [r"layers\.1\.self_attn"],
 }
 # rate and decay of a tied Llama of two layers, by hand
 BY_HAND = {
@@ -121,7 +121,12 @@ def test_group_by_name(name: str, group: str) -> None:
 
 
 def test_what_is_trained() -> None:
-    train = TrainConfig(steps=1, lr=1.0, trainable=["norm", "embed"], freeze=["input_layernorm"])
+    train = train_config(
+        steps=1,
+        optimizer__lr=1.0,
+        optimizer__trainable=["norm", "embed"],
+        optimizer__freeze=["input_layernorm"],
+    )
     names = [name for name, _ in tiny_model().named_parameters()]
     assert [n for n in names if param_groups.trains(n, train)] == [
         "model.embed_tokens.weight",
@@ -129,30 +134,30 @@ def test_what_is_trained() -> None:
         "model.layers.1.post_attention_layernorm.weight",
         "model.norm.weight",
     ]
-    assert all(param_groups.trains(n, TrainConfig(steps=1, lr=1.0)) for n in names)
+    assert all(param_groups.trains(n, train_config(steps=1, optimizer__lr=1.0)) for n in names)
 
 
 def test_patterns_that_match_nothing_are_refused_together_with_near_names() -> None:
     train = {
-        "freeze": ["emed_tokens", "norm"],
-        "lr_groups": [LrGroupConfig(pattern="xyz", lr_scale=2.0)],
+        "optimizer__freeze": ["emed_tokens", "norm"],
+        "optimizer__lr_groups": [LrGroupConfig(pattern="xyz", lr_scale=2.0)],
     }
     (said,) = ranks.run(1, groups_work.refused, train)
     first, second = said.splitlines()
     assert first == (
-        "ConfigError: train.lr_groups[0].pattern is xyz; it must match the name of a parameter; names are made of model, embed_tokens, "
+        "ConfigError: train.optimizer.lr_groups[0].pattern is xyz; it must match the name of a parameter; names are made of model, embed_tokens, "
         "weight, layers, self_attn, q_proj, k_proj, v_proj, o_proj, mlp, gate_proj, up_proj, down_proj, input_layernorm, "
         "post_attention_layernorm, norm"
     )
     assert (
         second
-        == "train.freeze[0] is emed_tokens; it must match the name of a parameter; did you mean embed_tokens?"
+        == "train.optimizer.freeze[0] is emed_tokens; it must match the name of a parameter; did you mean embed_tokens?"
     )
 
 
 def test_nothing_left_to_train_is_refused() -> None:
-    (said,) = ranks.run(1, groups_work.refused, {"freeze": ["."]})
+    (said,) = ranks.run(1, groups_work.refused, {"optimizer__freeze": ["."]})
     assert (
         said
-        == "ConfigError: train.freeze is ['.']; something must be left to train; remove a pattern"
+        == "ConfigError: train.optimizer.freeze is ['.']; something must be left to train; remove a pattern"
     )

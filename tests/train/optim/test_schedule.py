@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from train_settings import train_config
 from transformers import optimization
 
 from ropewalk.conf.train import TrainConfig
@@ -14,7 +15,9 @@ STEPS, WARM = 110, 10
 
 
 def config(**changes: Any) -> TrainConfig:
-    return TrainConfig(**{"steps": STEPS, "lr": 1.0, "warmup_steps": WARM, **changes})
+    return train_config(
+        **{"steps": STEPS, "optimizer__lr": 1.0, "schedule__warmup_steps": WARM, **changes}
+    )
 
 
 def theirs(make: str, **words: Any) -> list[float]:
@@ -44,7 +47,7 @@ def test_factors_are_those_of_transformers_but_for_a_warm_up_that_starts_above_z
     make, words = SAME[schedule]
     factors, ours = (
         theirs(make, **words),
-        [lr_at(step, config(schedule=schedule)) for step in range(STEPS)],
+        [lr_at(step, config(schedule__kind=schedule)) for step in range(STEPS)],
     )
     assert ours[:WARM] == pytest.approx(factors[1 : WARM + 1], rel=1e-12)
     assert ours[WARM:] == pytest.approx(factors[WARM:STEPS], rel=1e-12)
@@ -56,7 +59,15 @@ def test_factors_are_those_of_transformers_but_for_a_warm_up_that_starts_above_z
 )
 def test_wsd_is_that_of_transformers(shape: str, name: str) -> None:
     ours = [
-        lr_at(step, config(schedule="wsd", decay_steps=25, decay_shape=shape, min_lr_ratio=0.1))
+        lr_at(
+            step,
+            config(
+                schedule__kind="wsd",
+                schedule__decay_steps=25,
+                schedule__decay_shape=shape,
+                schedule__min_lr_ratio=0.1,
+            ),
+        )
         for step in range(STEPS)
     ]
     factors = theirs(
@@ -71,7 +82,7 @@ def test_wsd_is_that_of_transformers(shape: str, name: str) -> None:
 
 
 def test_wsd_goes_down_over_a_tenth_unless_told() -> None:
-    ours = [lr_at(step, config(schedule="wsd")) for step in range(STEPS)]
+    ours = [lr_at(step, config(schedule__kind="wsd")) for step in range(STEPS)]
     assert ours[STEPS - 12 :] == pytest.approx([1.0, 1.0] + [1 - n / 11 for n in range(1, 11)])
 
 
@@ -80,13 +91,17 @@ def test_warm_up_starts_above_zero_and_reaches_the_peak() -> None:
 
 
 def test_floor() -> None:
-    assert lr_at(10_000, config(schedule="cosine", min_lr_ratio=0.1)) == pytest.approx(0.1)
+    assert lr_at(
+        10_000, config(schedule__kind="cosine", schedule__min_lr_ratio=0.1)
+    ) == pytest.approx(0.1)
     half = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 2))
-    assert lr_at(60, config(schedule="cosine", min_lr_ratio=0.1)) == pytest.approx(half)
+    assert lr_at(60, config(schedule__kind="cosine", schedule__min_lr_ratio=0.1)) == pytest.approx(
+        half
+    )
 
 
 def test_no_warm_up() -> None:
-    assert lr_at(0, config(warmup_steps=0, schedule="linear")) == 1.0
-    assert lr_at(10_000, config(warmup_steps=0, schedule="inverse_sqrt")) == pytest.approx(
-        math.sqrt(0.5)
-    )
+    assert lr_at(0, config(schedule__warmup_steps=0, schedule__kind="linear")) == 1.0
+    assert lr_at(
+        10_000, config(schedule__warmup_steps=0, schedule__kind="inverse_sqrt")
+    ) == pytest.approx(math.sqrt(0.5))

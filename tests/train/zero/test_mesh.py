@@ -21,5 +21,5 @@ def test_a_size_that_does_not_divide_is_refused_with_one_that_does() -> None:
 
 
 def test_a_wait_that_is_right_is_not_ended_by_torch() -> None:
-    """Its default is 10 minutes for NCCL, in which rank 0 may not have written a large model; who hangs is found by train.hang_s."""
+    """Its default is 10 minutes for NCCL, in which rank 0 may not have written a large model; who hangs is found by train.launcher.hang_timeout_s."""
     assert all(found >= timedelta(hours=12) for found in ranks.run(1, ranks_work.patience)[0])

@@ -80,7 +80,12 @@ def test_a_second_set_of_weights_near_by_changes_no_loss(base: Base) -> None:
     """hpZ: 4 ranks, 2 of a machine."""
     wanted = ranks.run(4, pieces_work.losses, base, planned(), three(), LoraConfig())[0]
     found = ranks.run(
-        4, pieces_work.losses, base, planned(), {**three(), "zero_hpz_size": 2}, LoraConfig()
+        4,
+        pieces_work.losses,
+        base,
+        planned(),
+        {**three(), "memory__zero_hpz_size": 2},
+        LoraConfig(),
     )[0]
     assert found == wanted
 

@@ -1,0 +1,128 @@
+"""Settings declare their rule beside type and default; one walker checks all of them."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The values that a setting may have; of a list or a mapping, each of its items."""
+
+    one_of: tuple[Any, ...] = ()
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    way_out: str = ""
+
+    def text(self, value: Any) -> str:
+        """The rule in words, for a value of this type: `a finite number above 0 and at most 1`."""
+        if self.one_of:
+            return f"one of {', '.join(map(str, self.one_of))}"
+        bounds = [
+            f"{word} {bound:g}"
+            for word, bound in (
+                ("at least", self.at_least),
+                ("above", self.above),
+                ("at most", self.at_most),
+                ("below", self.below),
+            )
+            if bound is not None
+        ]
+        if isinstance(value, int):
+            return " and ".join(bounds)
+        bounded = " and ".join(bounds)
+        of = "of " if bounded.startswith("at ") else ""
+        return f"a finite number {of}{bounded}".rstrip()
+
+    def allows(self, value: Any) -> bool:
+        if self.one_of:
+            return value in self.one_of
+        return isinstance(value, (bool, str)) or (math.isfinite(value) and not self._excess(value))
+
+    def _excess(self, value: float) -> str:
+        """How to bring the number into its range; empty when it is inside."""
+        if (self.at_least is not None and value < self.at_least) or (
+            self.above is not None and value <= self.above
+        ):
+            return "raise it"
+        if (self.at_most is not None and value > self.at_most) or (
+            self.below is not None and value >= self.below
+        ):
+            return "lower it"
+        return ""
+
+    def correction(self, value: Any) -> str:
+        if self.one_of:  # YAML reads a bare off as false
+            bare = "off" in self.one_of and str(value) == "False"
+            return self.way_out or ('write "off" in quotes' if bare else "choose one")
+        return self.way_out or self._excess(value) or "set a number"
+
+
+def setting(
+    default: Any = MISSING,
+    *,
+    factory: Callable[[], Any] | None = None,
+    fingerprint: bool | Literal["if_set"] = True,
+    **rule: Any,
+) -> Any:
+    """A dataclass field with a rule.
+
+    `fingerprint`: False for a setting that does not affect a stage's output (speed, logging, paths); "if_set" for one that is
+    left out of the fingerprint while it has its default, so that adding it does not invalidate earlier results.
+    `rule`: the fields of `Rule`.
+    """
+    metadata = {"rule": Rule(**rule), "fingerprint": fingerprint}
+    if factory is not None:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def problems(section: Any, prefix: str = "") -> Iterator[str]:
+    """One line for each value in a section and its sub-sections that breaks its rule or a condition (`problems`) of the section."""
+    for item in fields(section):
+        rule = item.metadata.get("rule", Rule())
+        yield from _value_problems(f"{prefix}{item.name}", getattr(section, item.name), rule)
+    conditions = getattr(section, "problems", None)
+    if conditions is not None:
+        yield from conditions(prefix)
+
+
+def _value_problems(key: str, value: Any, rule: Rule) -> Iterator[str]:
+    if is_dataclass(value):
+        yield from problems(value, f"{key}.")
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _value_problems(f"{key}.{name}", item, rule)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for index, item in enumerate(value):
+            yield from _value_problems(f"{key}[{index}]", item, rule)
+    elif value is not None and not rule.allows(value):
+        yield f"{key} is {value}; it must be {rule.text(value)}; {rule.correction(value)}"
+
+
+def content(section: Any) -> Any:
+    """A section as plain values, for a fingerprint: without settings that do not affect a stage's output."""
+    if is_dataclass(section) and not isinstance(section, type):
+        return {
+            f.name: content(getattr(section, f.name))
+            for f in fields(section)
+            if in_fingerprint(f, getattr(section, f.name))
+        }
+    if isinstance(section, dict):
+        return {str(key): content(value) for key, value in section.items()}
+    if isinstance(section, (list, tuple)):
+        return [content(value) for value in section]
+    return section
+
+
+def in_fingerprint(setting: "Field[Any]", value: Any) -> bool:
+    fingerprint = setting.metadata.get("fingerprint", True)
+    return not is_default(setting, value) if fingerprint == "if_set" else bool(fingerprint)
+
+
+def is_default(setting: "Field[Any]", value: Any) -> bool:
+    factory: Any = setting.default_factory
+    return bool(value == (factory() if setting.default is MISSING else setting.default))
