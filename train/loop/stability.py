@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from ropewalk.conf.errors import RopewalkError
-from ropewalk.conf.stability import StabilityConfig
+from ropewalk.conf.train import StabilityConfig
 
 MAD = 1.4826  # median deviation to standard deviation, of a normal distribution
 LEAST = 0.01  # of the median: steps that hardly differ make no leap of a rounding

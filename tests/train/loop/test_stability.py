@@ -12,7 +12,7 @@ from checkpoint_work import Work
 
 from ropewalk.conf.errors import RopewalkError
 from ropewalk.conf.schema import Config
-from ropewalk.conf.stability import StabilityConfig
+from ropewalk.conf.train import StabilityConfig
 from ropewalk.launch.config.compose import compose
 from ropewalk.train.loop.stability import StabilityPolicy, decide, is_spike
 
