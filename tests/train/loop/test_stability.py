@@ -43,7 +43,7 @@ def test_what_is_no_number_is_judged_by_on_nan(loss: float, norm: float, action:
 
 
 def test_leaps_are_judged_by_on_spike_for_the_loss_and_the_norm() -> None:
-    rule, before = StabilityConfig(on_spike="skip", spike_window=16), [1.0, 1.1, 0.9, 1.0]
+    rule, before = StabilityConfig(on_spike="skip", spike_window_steps=16), [1.0, 1.1, 0.9, 1.0]
     assert decide(1.0, 1.0, before, before, rule).action == "apply"
     assert (
         decide(9.0, 1.0, before, before, rule).why == "loss is 9; the 4 before have a median of 1"
@@ -52,12 +52,14 @@ def test_leaps_are_judged_by_on_spike_for_the_loss_and_the_norm() -> None:
         decide(1.0, 9.0, before, before, rule).why
         == "gradient norm is 9; the 4 before have a median of 1"
     )
-    assert decide(9.0, 9.0, before, before, StabilityConfig(spike_window=16)).action == "apply"
+    assert (
+        decide(9.0, 9.0, before, before, StabilityConfig(spike_window_steps=16)).action == "apply"
+    )
 
 
 def test_what_was_left_out_is_not_what_a_leap_is_counted_from() -> None:
     state: dict[str, Any] = {}
-    faults = StabilityPolicy(StabilityConfig(on_spike="skip", spike_window=4), state)
+    faults = StabilityPolicy(StabilityConfig(on_spike="skip", spike_window_steps=4), state)
     assert [faults.admit(step, loss, 1.0) for step, loss in enumerate([1.0, 50.0, 50.0, 1.0])] == [
         True,
         False,

@@ -59,7 +59,7 @@ def test_the_lowest_finite_loss_is_the_best() -> None:
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("every=-1", "train.validation.interval_steps is -1; it must be at least 0"),
+        ("interval_steps=-1", "train.validation.interval_steps is -1; it must be at least 0"),
         ("windows=0", "train.validation.windows is 0; it must be at least 1"),
         ("length=1", "train.validation.length is 1; it must be at least 2 tokens"),
     ],
