@@ -1,1 +1,14 @@
-"""Documents -> token store -> plan -> sequences."""
+"""Documents -> training sequences.
+
+stage.py            the data stage: sources -> token stores -> cleaning -> plan -> ledger
+planning.py         joins mixing, packing and the ledger
+dataset.py          the public face for training and evaluation
+export.py           the plan as a Hugging Face dataset or parquet files
+hash_random.py      a seeded hash as randomness
+synthetic.py        stores of synthetic sources
+retrieval.py        pass-key and repeat documents
+tokenizer.py        load, inspect and save tokenizers
+train_tokenizer.py  train a tokenizer on the sources
+datatrove_step.py   shards of token stores as a datatrove pipeline step
+sources/ tokens/ cleaning/ mixing/ packing/ loading/ ledger/
+"""

@@ -1,1 +1,8 @@
-"""What the plan holds, counted and told."""
+"""The ledger: what a plan holds, counted from its pieces and the stores.
+
+statistics.py  counts of pieces, documents and own context
+entries.py     PlanStatistics: the entries of the plan and of each source; the proof
+findings.py    notes and warnings
+terminal.py    the ledger as tables in a terminal
+samples.py     sample sequences, decoded
+"""

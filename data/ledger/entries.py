@@ -83,7 +83,7 @@ class PlanStatistics:
             "piece_lengths": counts,
             "piece_tokens": tokens,
             "a_sequence": {key: round(float(value), 3) for key, value in sequence.items()},
-            "work": balance.spread(works, seq_len),
+            "work": balance.work_statistics(works, seq_len),
             "idle": balance.predicted_idle(works, seq_len),
             "heldout_long": self._heldout_long(),
         }

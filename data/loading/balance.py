@@ -1,9 +1,9 @@
-"""The attention's work, and what comes of it: sequences dealt to data-parallel groups so that none waits long, the waiting
-predicted, and for the ledger how unequal the sequences are. Pure.
+"""Attention work: sequences dealt evenly to data-parallel groups, and the predicted waiting. Pure.
 
-Work is the sum of the squares of what attends within itself, up to a factor what the kernel computes: a piece and the padding,
-each a document of its own, under the mask; without it the whole sequence. The loss is a sum over the whole global batch, so a deal
-leaves the gradient as it is: only who computes what, and the order of summation, change.
+Work is the sum of squared lengths of the stretches that attend to themselves, which is proportional to
+what the kernel computes: with the document mask each piece and the padding are a stretch, without it
+the whole sequence. The loss is a sum over the global batch, so a deal does not change the gradient,
+only which group computes what, and the order of summation.
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ import numpy as np
 
 # FLOPs a token, and in attention a token squared: 2 x 8e9; 4 x 32 layers x 4096 / 2 (causal)
 LLAMA_8B = (16e9, 262144.0)
-GROUPS, BATCH = (
-    8,
-    64,
-)  # what the ledger predicts for: data-parallel groups, sequences of a global batch
+DP_SIZE, BATCH = 8, 64  # what the ledger predicts for: data-parallel groups, sequences a batch
 
 
 def attention_work(
     lengths: np.ndarray, offsets: np.ndarray, seq_len: int, document_mask: bool = True
 ) -> np.ndarray:
-    """(sequences,) int64, tokens squared. `lengths` (pieces,), those of sequence n from `offsets[n]` to `offsets[n + 1]`."""
+    """(sequences,) int64, tokens squared.
+
+    `lengths` (pieces,): those of sequence n are at `offsets[n]` to `offsets[n + 1]`.
+    """
     if not document_mask:
         return np.full(len(offsets) - 1, seq_len * seq_len, dtype=np.int64)
     sizes = lengths.astype(np.int64)
@@ -30,52 +30,58 @@ def attention_work(
     return squares + (seq_len - filled) ** 2
 
 
-def deal(works: Sequence[int] | np.ndarray, groups: int) -> np.ndarray:
-    """Places in the batch that each group computes in turn: (groups, batch / groups).
+def deal(works: Sequence[int] | np.ndarray, dp_size: int) -> np.ndarray:
+    """Indices into the batch that each group computes in turn: (dp_size, batch / dp_size).
 
-    The heaviest come first, one a group, so that all are near equal in each round; the next round goes back the other way, so that
-    no group has the most each time. Equal ones keep their order.
+    The heaviest come first, one a group, so that all groups are near equal in each round; the next
+    round goes back the other way, so that no group has the most each time. Ties keep their order.
     """
-    rounds = np.argsort(-np.asarray(works, dtype=np.int64), kind="stable").reshape(-1, groups)
+    rounds = np.argsort(-np.asarray(works, dtype=np.int64), kind="stable").reshape(-1, dp_size)
     rounds[1::2] = rounds[1::2, ::-1]
     return rounds.T
 
 
-def in_turn(count: int, groups: int) -> np.ndarray:
-    """`deal` without a look at the work: (groups, count / groups)."""
-    return np.arange(count).reshape(-1, groups).T
+def round_robin(batch: int, dp_size: int) -> np.ndarray:
+    """`deal` regardless of the work: (dp_size, batch / dp_size)."""
+    return np.arange(batch).reshape(-1, dp_size).T
 
 
-def idle(works: np.ndarray, seq_len: int, groups: int, batch: int, balanced: bool) -> float:
-    """Share of all groups' time spent waiting for the slowest of a round, each with a micro-batch of one sequence and an 8B Llama's
-    costs, over the whole global batches that `works` (sequences,) has in the order of training; 0.0 when there is none."""
-    token, square = LLAMA_8B
-    most = mean = 0.0
-    for at in range(0, len(works) - batch + 1, batch):
-        part = works[at : at + batch]
-        cost = (
-            token * seq_len
-            + square * part[deal(part, groups) if balanced else in_turn(batch, groups)]
-        )
-        most, mean = most + float(cost.max(axis=0).sum()), mean + float(cost.mean(axis=0).sum())
-    return 1 - mean / most if most else 0.0
+def idle_share(works: np.ndarray, seq_len: int, dp_size: int, batch: int, balanced: bool) -> float:
+    """Share of all groups' time spent waiting for the slowest of a round; 0.0 without a full batch.
+
+    `works` (sequences,) are in training order, each micro-batch is one sequence, the costs are
+    those of an 8B Llama.
+    """
+    per_token, per_square = LLAMA_8B
+    slowest = mean = 0.0
+    for first in range(0, len(works) - batch + 1, batch):
+        part = works[first : first + batch]
+        dealt = deal(part, dp_size) if balanced else round_robin(batch, dp_size)
+        cost = per_token * seq_len + per_square * part[dealt]
+        slowest += float(cost.max(axis=0).sum())
+        mean += float(cost.mean(axis=0).sum())
+    return 1 - mean / slowest if slowest else 0.0
 
 
 def predicted_idle(works: np.ndarray, seq_len: int) -> dict[str, Any]:
-    """Idle share of 8 groups, a batch of 64 sequences or what the plan has, in the plan's order (which a hash shuffled) and
-    balanced; nothing for a plan smaller than the groups."""
-    batch = min(BATCH, len(works) // GROUPS * GROUPS)
+    """Idle share of 8 groups and batches of 64 sequences (or what the plan has), in plan order and balanced.
+
+    Empty for a plan with fewer sequences than groups.
+    """
+    batch = min(BATCH, len(works) // DP_SIZE * DP_SIZE)
     if not batch:
         return {}
     in_order, balanced = (
-        round(idle(works, seq_len, GROUPS, batch, dealt), 6) for dealt in (False, True)
+        round(idle_share(works, seq_len, DP_SIZE, batch, flag), 6) for flag in (False, True)
     )
-    return {"dp_size": GROUPS, "batch": batch, "in_order": in_order, "balanced": balanced}
+    return {"dp_size": DP_SIZE, "batch": batch, "in_order": in_order, "balanced": balanced}
 
 
-def spread(works: np.ndarray, seq_len: int) -> dict[str, Any]:
-    """How unequal: mean (tokens squared, and of a sequence that is one document), coefficient of variation, most over mean, and
-    sequences by tenths of a sequence that is one document."""
+def work_statistics(works: np.ndarray, seq_len: int) -> dict[str, Any]:
+    """How unequal the sequences are: mean, coefficient of variation, maximum over mean, a histogram.
+
+    `mean` is in tokens squared; `share_of_full` and the histogram are relative to a sequence of one document.
+    """
     if not len(works):
         return {}
     share, mean = works / float(seq_len) ** 2, float(works.mean())

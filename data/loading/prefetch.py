@@ -1,4 +1,4 @@
-"""Reading ahead: a background thread makes items before they are asked for, so that who asks does not wait."""
+"""A background thread that prepares items ahead of their use."""
 
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -10,18 +10,18 @@ END: Any = object()
 
 
 def prefetch(items: Iterator[T], depth: int) -> Generator[T, None, None]:
-    """The same items in the same order, up to `depth` of them made ahead; 0: each when it is asked for.
+    """The same items in the same order, up to `depth` of them prepared ahead; 0: none.
 
-    What making an item raises is raised here in its turn. Closing the generator ends the thread.
+    An exception raised by an item is raised in its turn. Closing the generator ends the thread.
     """
     if depth == 0:
         yield from items
         return
     pool = ThreadPoolExecutor(1, "read ahead")
     try:
-        made = deque(pool.submit(next, items, END) for _ in range(depth))
-        while (item := made.popleft().result()) is not END:
-            made.append(pool.submit(next, items, END))
+        pending = deque(pool.submit(next, items, END) for _ in range(depth))
+        while (item := pending.popleft().result()) is not END:
+            pending.append(pool.submit(next, items, END))
             yield item
     finally:
         pool.shutdown(cancel_futures=True)

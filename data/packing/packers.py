@@ -1,8 +1,9 @@
-"""The other packers, and all of them by name. Pure: document lengths in, sequences of pieces out.
+"""The other packers, and all packers by name. Pure: document lengths in, sequences of pieces out.
 
-best_fit   best-fit decreasing over all documents: what is not longer than a sequence is never cut (Ding et al. 2024,
-           arXiv 2404.10830); the sequences shuffled, since the algorithm's own order is long to short
-concat     documents end to end, cut at every border: nothing is padded but the last sequence
+best_fit   best-fit decreasing over all documents: those up to the length of a sequence are never cut
+           (Ding et al. 2024, arXiv 2404.10830); the sequences are shuffled, because the algorithm's
+           own order is long to short
+concat     documents end to end, cut at every border: only the last sequence is padded
 single     one document a sequence
 """
 
@@ -14,39 +15,38 @@ import numpy as np
 from ropewalk.data import hash_random
 from ropewalk.data.packing.window_fill import Packed, window_fill
 
-# lengths (documents,) in mixed order, seq_len, min_piece, which documents are not cut to fill a gap (documents,) bool, seed
+# lengths (documents,) in mixed order, seq_len, min_piece, keep_intact (documents,) bool, seed
 Packer = Callable[[np.ndarray, int, int, np.ndarray, int], Packed]
 
 
 def parts(
-    lengths: np.ndarray, most: int | np.ndarray, min_piece: int
+    lengths: np.ndarray, limit: int | np.ndarray, min_piece: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Documents cut at multiples of `most` tokens: `(document, start, length)`, each (parts,) int64, in document order.
+    """Cut documents at multiples of `limit` tokens: `(document, start, length)`, each (parts,) int64, in document order.
 
-    `lengths` (documents,) are at least 1; `most` is for all, or one for each. The last cut of a document moves so that the rest
-    has `min_piece` tokens, which must not be more than `most`.
+    `lengths` (documents,) are at least 1; `limit` is one for all or (documents,). The last cut of a
+    document moves so that the rest has `min_piece` tokens, which must not exceed `limit`.
     """
-    counts = -(-lengths // most)
-    most = np.broadcast_to(most, lengths.shape)
+    counts = -(-lengths // limit)
+    limit = np.broadcast_to(limit, lengths.shape)
     document = np.repeat(np.arange(len(lengths)), counts)
     ends = np.cumsum(counts)
-    start = (np.arange(len(document)) - (ends - counts)[document]) * most[document]
+    start = (np.arange(len(document)) - (ends - counts)[document]) * limit[document]
     last = ends - 1
-    short = np.maximum(min_piece - (lengths - start[last]), 0)  # what the rest would lack
+    short = np.maximum(min_piece - (lengths - start[last]), 0)  # what the last part would lack
     start[last] -= np.where(counts > 1, short, 0)
     length = np.diff(start, append=0)
     length[last] = lengths - start[last]
     return document, start, length
 
 
-class _Rooms:
-    """Bins by the room left in them. The least room that is enough is found in two numbers used as rows of bits."""
+class _Bins:
+    """Bins by the room left in them. Two levels of bit masks find the least room that is enough."""
 
-    def __init__(self, most: int) -> None:
-        self.shift = (most.bit_length() + 1) // 2
-        self.words = [0] * (
-            (most >> self.shift) + 1
-        )  # bit r of word w: a bin has room (w << shift) + r
+    def __init__(self, capacity: int) -> None:
+        self.shift = (capacity.bit_length() + 1) // 2
+        # bit r of word w: a bin has room (w << shift) + r
+        self.words = [0] * ((capacity >> self.shift) + 1)
         self.filled = 0  # bit w: word w is not 0
         self.bins: dict[int, list[int]] = {}
 
@@ -56,15 +56,16 @@ class _Rooms:
         self.words[word] |= 1 << (room - (word << self.shift))
         self.filled |= 1 << word
 
-    def take(self, least: int) -> tuple[int, int] | None:
-        """A bin `(number, room)` with the least room that is at least `least`; None when there is none."""
-        word = least >> self.shift
-        ahead = self.words[word] >> (least - (word << self.shift))
-        if ahead:
-            room = least + _lowest(ahead)
-        elif later := self.filled >> (word + 1):
-            word += 1 + _lowest(later)
-            room = (word << self.shift) + _lowest(self.words[word])
+    def take(self, size: int) -> tuple[int, int] | None:
+        """Remove the bin `(number, room)` with the least room of at least `size`; None without any."""
+        word = size >> self.shift
+        same_word = self.words[word] >> (size - (word << self.shift))
+        later_words = self.filled >> (word + 1)
+        if same_word:
+            room = size + _lowest_bit(same_word)
+        elif later_words:
+            word += 1 + _lowest_bit(later_words)
+            room = (word << self.shift) + _lowest_bit(self.words[word])
         else:
             return None
         number = self.bins[room].pop()
@@ -78,66 +79,66 @@ class _Rooms:
             self.filled ^= 1 << word
 
 
-def _lowest(bits: int) -> int:
+def _lowest_bit(bits: int) -> int:
     return (bits & -bits).bit_length() - 1
 
 
 def best_fit_bins(sizes: np.ndarray, room: int) -> np.ndarray:
-    """The bin of each of `sizes` (items,) by best-fit decreasing into bins of `room` tokens; bins count from 0.
+    """The bin of each of `sizes` (items,) by best-fit decreasing into bins of `room` tokens; numbered from 0.
 
-    Each item, the longest first, goes where it leaves the least room. Equal items are placed together: a bin that takes one and
-    still has room for another is again the fullest that fits.
+    Each item, the longest first, goes where it leaves the least room. Equal items are placed
+    together: a bin that takes one and has room for another is again the fullest that fits.
     """
-    rooms, bins = _Rooms(room), 0
-    numbers, times = array("q"), array("q")  # a bin, and how many items in a row went there
+    open_bins, bins = _Bins(room), 0
+    numbers, repeats = array("q"), array("q")  # a bin, and how many consecutive items went there
     values, counts = np.unique(sizes, return_counts=True)
     for size, count in zip(values[::-1].tolist(), counts[::-1].tolist(), strict=True):
         while count:
-            number, left = rooms.take(size) or (bins, room)
+            number, left = open_bins.take(size) or (bins, room)
             bins = max(bins, number + 1)
             placed = min(count, left // size)
             numbers.append(number)
-            times.append(placed)
+            repeats.append(placed)
             count -= placed
             if left > placed * size:
-                rooms.put(number, left - placed * size)
-    found = np.empty(len(sizes), dtype=np.int64)
-    found[np.argsort(-sizes, kind="stable")] = np.repeat(np.array(numbers), np.array(times))
-    return found
+                open_bins.put(number, left - placed * size)
+    bin_of = np.empty(len(sizes), dtype=np.int64)
+    bin_of[np.argsort(-sizes, kind="stable")] = np.repeat(np.array(numbers), np.array(repeats))
+    return bin_of
 
 
 def best_fit(
-    lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarray, seed: int = 0
+    lengths: np.ndarray, seq_len: int, min_piece: int, keep_intact: np.ndarray, seed: int = 0
 ) -> Packed:
-    """The fullest sequence that fits takes the next longest document; a longer one than a sequence is cut first, by `parts`.
+    """The fullest sequence that fits takes the next longest document; documents longer than a sequence are first cut by `parts`.
 
-    Sequences come in an order hashed from the seed, and the pieces of each in the order given. Nothing that is `whole` needs care:
-    no gap is ever filled by a cut.
+    The order of the sequences is hashed from the seed, their pieces are in the order given. No gap
+    is ever filled by a cut, so `keep_intact` is met.
     """
     document, start, length = parts(lengths, seq_len, min_piece)
     bins = best_fit_bins(length, seq_len)
     sizes = np.bincount(bins)
-    order = np.argsort(
-        hash_random.sort_keys(seed, "order of sequences", np.arange(len(sizes))), kind="stable"
-    )
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    by_sequence = np.argsort(place[bins], kind="stable")
+    sort_keys = hash_random.sort_keys(seed, "order of sequences", np.arange(len(sizes)))
+    order = np.argsort(sort_keys, kind="stable")
+    position = np.empty_like(order)
+    position[order] = np.arange(len(order))
+    by_sequence = np.argsort(position[bins], kind="stable")
     offsets = np.concatenate([[0], np.cumsum(sizes[order])])
     return Packed(document[by_sequence], start[by_sequence], length[by_sequence], offsets)
 
 
 def concat(
-    lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarray, seed: int = 0
+    lengths: np.ndarray, seq_len: int, min_piece: int, keep_intact: np.ndarray, seed: int = 0
 ) -> Packed:
-    """Documents end to end in the order given, cut at every multiple of `seq_len`, wherever that falls: neither `min_piece`
-    nor `whole` is kept to."""
+    """Documents end to end in the order given, cut at every multiple of `seq_len`.
+
+    Ignores `min_piece` and `keep_intact`.
+    """
     ends = np.cumsum(lengths)
     total = int(lengths.sum())
     rows = np.arange(0, total, seq_len)
-    stops = np.sort(
-        np.concatenate([ends, rows[1:]]), kind="stable"
-    )  # two sorted runs: merged in one pass
+    # stable: two sorted runs are merged in one pass
+    stops = np.sort(np.concatenate([ends, rows[1:]]), kind="stable")
     stops = stops[np.diff(stops, prepend=0) > 0]
     starts = np.concatenate([rows[:1], stops[:-1]])
     document = np.searchsorted(ends, starts, side="right")
@@ -146,11 +147,11 @@ def concat(
 
 
 def single(
-    lengths: np.ndarray, seq_len: int, min_piece: int, whole: np.ndarray, seed: int = 0
+    lengths: np.ndarray, seq_len: int, min_piece: int, keep_intact: np.ndarray, seed: int = 0
 ) -> Packed:
-    """Each document in a sequence of its own, in the order given; a longer one than a sequence is cut by `parts`."""
-    found = parts(lengths, seq_len, min_piece)
-    return Packed(*found, np.arange(len(found[0]) + 1))
+    """Each document in its own sequence, in the order given; documents longer than a sequence are cut by `parts`."""
+    document, start, length = parts(lengths, seq_len, min_piece)
+    return Packed(document, start, length, np.arange(len(document) + 1))
 
 
 PACKERS: dict[str, Packer] = {

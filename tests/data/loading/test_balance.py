@@ -36,8 +36,8 @@ def works_of(sizes: np.ndarray, seq_len: int) -> np.ndarray:
 @pytest.mark.parametrize("seq_len", MEASURED)
 def test_predicted_idle_shares_are_the_measured_ones(seq_len: int) -> None:
     works = works_of(synthetic(200_000), seq_len)
-    found = [balance.idle(works, seq_len, 8, 64, False)]
-    found += [balance.idle(works, seq_len, 8, batch, True) for batch in BATCHES]
+    found = [balance.idle_share(works, seq_len, 8, 64, False)]
+    found += [balance.idle_share(works, seq_len, 8, batch, True) for batch in BATCHES]
     assert found == pytest.approx(MEASURED[seq_len], abs=0.03)
     told = balance.predicted_idle(works, seq_len)
     assert told == {
@@ -51,9 +51,9 @@ def test_predicted_idle_shares_are_the_measured_ones(seq_len: int) -> None:
 def test_idle_share_by_hand() -> None:
     """Two groups, no cost but squares: rounds (9, 1) and (1, 9) wait 8 of 10 each; dealt (9, 9) and (1, 1) nobody waits."""
     works = np.array([9, 1, 1, 9]) * 10**12
-    assert balance.idle(works, 0, 2, 4, False) == pytest.approx(1 - 10 / 18)
-    assert balance.idle(works, 0, 2, 4, True) == 0
-    assert balance.idle(works, 0, 2, 8, True) == 0
+    assert balance.idle_share(works, 0, 2, 4, False) == pytest.approx(1 - 10 / 18)
+    assert balance.idle_share(works, 0, 2, 4, True) == 0
+    assert balance.idle_share(works, 0, 2, 8, True) == 0
 
 
 def waiting(cost: list[float], groups: int, batch: int, balanced: bool) -> float:
@@ -79,7 +79,7 @@ def test_idle_is_what_waits_for_the_slowest(
 ) -> None:
     groups, batch = shape
     cost = [16e9 * 1000 + 262144 * s for s in sums]
-    got = balance.idle(np.array(sums), 1000, groups, batch, balanced)
+    got = balance.idle_share(np.array(sums), 1000, groups, batch, balanced)
     assert got == pytest.approx(waiting(cost, groups, batch, balanced), abs=1e-9)
 
 
@@ -115,7 +115,7 @@ def test_work_by_hand() -> None:
 
 
 def test_spread_by_hand() -> None:
-    told = balance.spread(np.array([100.0, 50.0, 30.0]), 10)
+    told = balance.work_statistics(np.array([100.0, 50.0, 30.0]), 10)
     assert (told["mean"], told["share_of_full"], told["most_over_mean"]) == (
         60,
         0.6,
@@ -123,7 +123,7 @@ def test_spread_by_hand() -> None:
     )
     assert told["variation"] == pytest.approx((((40**2 + 10**2 + 30**2) / 3) ** 0.5) / 60, abs=1e-6)
     assert {k for k, n in told["sequences"].items() if n} == {"20-30%", "40-50%", "90-100%"}
-    assert balance.spread(np.empty(0), 10) == {}
+    assert balance.work_statistics(np.empty(0), 10) == {}
 
 
 @settings(deadline=None)
@@ -144,4 +144,4 @@ def test_deal_gives_each_place_once_and_rounds_of_neighbours(
 
 def test_no_group_has_the_most_in_every_round() -> None:
     assert balance.deal([8, 7, 6, 5, 4, 3, 2, 1], 2).tolist() == [[0, 3, 4, 7], [1, 2, 5, 6]]
-    assert balance.in_turn(6, 2).tolist() == [[0, 2, 4], [1, 3, 5]]
+    assert balance.round_robin(6, 2).tolist() == [[0, 2, 4], [1, 3, 5]]
