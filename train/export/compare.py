@@ -101,7 +101,7 @@ def tables(engine: Engine, p: Parameters, plan: RopePlan, window: int) -> tuple[
 
 
 def short_table(plan: RopePlan) -> np.ndarray:
-    return np.array(plan.inv_freq if plan.resting_inv_freq is None else plan.resting_inv_freq)
+    return np.array(plan.inv_freq if plan.short_inv_freq is None else plan.short_inv_freq)
 
 
 def apart(theirs: np.ndarray, ours: np.ndarray) -> float:

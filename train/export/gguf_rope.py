@@ -23,7 +23,7 @@ class NotInGguf(Exception):
 
 def keys(plan: RopePlan, architecture: str) -> GgufRope:
     """The rotary keys for llama.cpp's `architecture`. Raises: NotInGguf, with the reason."""
-    if plan.resting_inv_freq is not None:
+    if plan.short_inv_freq is not None:
         raise NotInGguf(
             f"rope={plan.method} has another table for short texts, and a GGUF file holds one table"
         )

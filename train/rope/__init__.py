@@ -1,1 +1,12 @@
-"""The scaling stage: methods -> plan -> config before construction -> proof on the live model."""
+"""The scaling stage: method -> plan -> config before construction -> proof on the live model.
+
+methods.py        the table that each method makes of a base's
+model_config.py   the rotary tables that a model's config describes
+plan.py           the rope plan, the content of `rope.json`
+lint.py           warnings about a plan that works and may disappoint
+stage.py          writes `rope.json`
+table.py          the plan as text
+proof.py          holds a live model against the plan
+probe.py          the part of the proof that runs the model: queries and keys of every layer
+mixed_windows.py  the base's table for short documents, the plan's for long ones
+"""

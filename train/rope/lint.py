@@ -1,6 +1,7 @@
-"""What is known to go wrong with a rope plan, before anything is loaded: a line a finding, with rule and way out.
+"""Warnings about a rope plan before anything is loaded: a line each, with rule and way out.
 
-What cannot work is refused where it is read (`plan`, `shape`, `conf.scaling`); here is what works and is likely to disappoint.
+What cannot work is refused where it is read (`plan`, `model_config`, `conf.scaling`). The lint
+warns of what works and is likely to disappoint.
 """
 
 import math
@@ -10,7 +11,7 @@ import numpy as np
 
 from ropewalk.train.rope.plan import RopePlan
 
-PI_FAR, NTK_FAR, ONE_STEP = 4, 8, 32
+MAX_PI_FACTOR, MAX_UNTRAINED_NTK_FACTOR, MAX_SINGLE_STEP_FACTOR = 4, 8, 32
 
 
 def lint(
@@ -23,120 +24,153 @@ def lint(
     steps: int,
     pose: int | None = None,
 ) -> list[str]:
-    """Findings in the order a reader should care. `pretrained`: the model's own max_position_embeddings, tokens; `pose`: the
-    length that skipped positions cover, tokens."""
-    trained = list(_trained(plan, seq_len, steps) if pose is None else _covered(plan, pose, steps))
+    """The warnings, the most serious first.
+
+    `sliding`: the model has sliding-window layers. `pretrained`: its max_position_embeddings.
+    `pose`: the length that skipped positions cover. Lengths in tokens.
+    """
+    if pose is None:
+        trained = list(_trained_length(plan, seq_len, steps))
+    else:
+        trained = list(_pose_length(plan, pose, steps))
     if plan.method == "none":
         return trained
     return [
         *_factor(plan, steps),
-        *_lengths(plan, pretrained),
+        *_windows(plan, pretrained),
         *trained,
         *_architecture(plan, architecture, sliding),
-        *_switching(plan),
-        *_table(plan),
+        *_short_and_long_table(plan),
+        *_frequencies(plan),
     ]
 
 
 def _factor(plan: RopePlan, steps: int) -> Iterator[str]:
     factor = f"rope.factor is {plan.factor:g}"
-    if plan.method == "pi" and plan.factor > PI_FAR:
+    if plan.method == "pi" and plan.factor > MAX_PI_FACTOR:
         yield (
-            f"{factor}; beyond {PI_FAR} position interpolation crowds neighbouring tokens and short texts pay (arXiv 2306.15595, "
-            "section 3.4; arXiv 2309.00071, section 3.1); consider rope=yarn"
+            f"{factor}; beyond {MAX_PI_FACTOR} position interpolation crowds neighbouring tokens "
+            "and short texts pay (arXiv 2306.15595, section 3.4; arXiv 2309.00071, section 3.1); "
+            "consider rope=yarn"
         )
-    if plan.factor > ONE_STEP:
+    if plan.factor > MAX_SINGLE_STEP_FACTOR:
         yield (
-            f"{factor}; beyond {ONE_STEP} in one step the literature trains in stages (YaRN: x16, then x32; LongRoPE: 256K, then 2M: "
-            "arXiv 2309.00071, section 4.1; arXiv 2402.13753, section 3.3); extend in two runs, the second from the first's model"
+            f"{factor}; beyond {MAX_SINGLE_STEP_FACTOR} in one step the literature trains in "
+            "stages (YaRN: x16, then x32; LongRoPE: 256K, then 2M: arXiv 2309.00071, section 4.1; "
+            "arXiv 2402.13753, section 3.3); extend in two runs, the second from the first's model"
         )
-    if plan.method in ("ntk", "dynamic") and plan.factor > NTK_FAR and steps == 0:
+    untrained_ntk = plan.method in ("ntk", "dynamic") and steps == 0
+    if untrained_ntk and plan.factor > MAX_UNTRAINED_NTK_FACTOR:
         yield (
-            f"{factor} and train.steps is 0; without fine-tuning NTK-aware scaling holds for less than its factor, for some dimensions "
-            f"go out of bounds (arXiv 2309.00071, section 3.1); beyond {NTK_FAR} train, or use rope=yarn"
+            f"{factor} and train.steps is 0; without fine-tuning NTK-aware scaling holds for less "
+            "than its factor, for some dimensions go out of bounds (arXiv 2309.00071, section "
+            f"3.1); beyond {MAX_UNTRAINED_NTK_FACTOR} train, or use rope=yarn"
         )
 
 
-def _lengths(plan: RopePlan, pretrained: int) -> Iterator[str]:
-    original, target = plan.original_max_position_embeddings, plan.max_position_embeddings
+def _windows(plan: RopePlan, pretrained: int) -> Iterator[str]:
+    original, target = (
+        plan.original_max_position_embeddings,
+        plan.max_position_embeddings,
+    )
     scaled = plan.base["rope_parameters"].get("rope_type", "default") != "default"
     if original < pretrained and not scaled:
         yield (
-            f"rope.original_max_position_embeddings is {original}; the model says {pretrained}: another ramp, and a factor that counts "
-            "from there; right for a model whose config names a longer window than it was trained at, else unset it"
+            f"rope.original_max_position_embeddings is {original}; the model says {pretrained}: "
+            "another ramp, and a factor that counts from there; right for a model whose config "
+            "names a longer window than it was trained at, else unset it"
         )
     if scaled and original == pretrained < plan.base_window:
         yield (
-            f"the model's config has the window {pretrained} for the original one and for its own, and is scaled: taken as trained at "
-            f"{pretrained} and read to {plan.base_window}; if its window is the scaled one, set rope.original_max_position_embeddings"
+            f"the model's config has the window {pretrained} for the original one and for its own, "
+            f"and is scaled: taken as trained at {pretrained} and read to {plan.base_window}; if "
+            "its window is the scaled one, set rope.original_max_position_embeddings"
         )
-    if not math.isclose(target, original * plan.factor, abs_tol=1e-6):
-        yield f"rope.factor is {plan.factor:g}; from {original} tokens it leads to {original * plan.factor:g}, rounded to {target}"
+    reached = original * plan.factor
+    if not math.isclose(target, reached, abs_tol=1e-6):
+        yield (
+            f"rope.factor is {plan.factor:g}; from {original} tokens it leads to {reached:g}, "
+            f"rounded to {target}"
+        )
 
 
-def _trained(plan: RopePlan, seq_len: int, steps: int) -> Iterator[str]:
-    """Nothing without training: no length is trained then."""
+def _trained_length(plan: RopePlan, seq_len: int, steps: int) -> Iterator[str]:
+    """Nothing without training: then no length is trained."""
     target = plan.max_position_embeddings
     if steps and seq_len < target and plan.method != "none":
         yield (
-            f"data.seq_len is {seq_len}; the plan reaches {target} tokens, so positions beyond {seq_len} are never trained; "
-            "raise data.seq_len, or say train.steps=0 to rescale only"
+            f"data.seq_len is {seq_len}; the plan reaches {target} tokens, so positions beyond "
+            f"{seq_len} are never trained; raise data.seq_len, or say train.steps=0 to rescale only"
         )
     if steps and seq_len > target:
         yield (
-            f"data.seq_len is {seq_len}; the plan reaches {target} tokens, so documents longer than that are trained beyond the planned "
-            "window; lower data.seq_len, or raise rope.factor"
+            f"data.seq_len is {seq_len}; the plan reaches {target} tokens, so documents longer "
+            "than that are trained beyond the planned window; lower data.seq_len, or raise "
+            "rope.factor"
         )
 
 
-def _covered(plan: RopePlan, pose: int, steps: int) -> Iterator[str]:
+def _pose_length(plan: RopePlan, pose: int, steps: int) -> Iterator[str]:
     """Under PoSE positions reach `pose`, however short the sequences are."""
     target = plan.max_position_embeddings
-    if steps and pose != target:
-        missed = (
-            f"positions beyond {pose} are never trained"
-            if pose < target
-            else "positions beyond that are trained"
-        )
-        yield f"data.pose.target_length is {pose}; the plan reaches {target} tokens, so {missed}; set data.pose.target_length={target}"
+    if not steps or pose == target:
+        return
+    consequence = "positions beyond that are trained"
+    if pose < target:
+        consequence = f"positions beyond {pose} are never trained"
+    yield (
+        f"data.pose.target_length is {pose}; the plan reaches {target} tokens, so {consequence}; "
+        f"set data.pose.target_length={target}"
+    )
 
 
 def _architecture(plan: RopePlan, architecture: str, sliding: bool) -> Iterator[str]:
     if sliding and plan.layer_type is None:
         yield (
-            f"the model ({architecture}) has sliding-window layers that share one rotary table with the others; they are rescaled too, "
-            "which they do not need; a model with a table for each layer type (Gemma 3, OLMo 3) avoids it"
+            f"the model ({architecture}) has sliding-window layers that share one rotary table "
+            "with the others; they are rescaled too, which they do not need; a model with a table "
+            "for each layer type (Gemma 3, OLMo 3) avoids it"
         )
     if sliding and plan.layer_type is not None:
         yield (
-            f"the model ({architecture}) has sliding-window layers: only the {plan.layer_type} layers are rescaled, and only they carry "
-            "what lies further back than the window"
+            f"the model ({architecture}) has sliding-window layers: only the {plan.layer_type} "
+            "layers are rescaled, and only they carry what lies further back than the window"
         )
     if plan.qk_head_dim and not math.isclose(plan.attention_factor, 1.0):
         yield (
-            f"attention_factor is {plan.attention_factor:.4f}; in {architecture} it reaches the decoupled rotary dimensions only, not the whole "
-            "score; with rope=yarn leave it unset: the temperature then goes into the softmax scale"
+            f"attention_factor is {plan.attention_factor:.4f}; in {architecture} it reaches the "
+            "decoupled rotary dimensions only, not the whole score; with rope=yarn leave it unset: "
+            "the temperature then goes into the softmax scale"
         )
 
 
-def _switching(plan: RopePlan) -> Iterator[str]:
-    if plan.resting_inv_freq is not None:
+def _short_and_long_table(plan: RopePlan) -> Iterator[str]:
+    if plan.short_inv_freq is not None:
         yield (
-            f"rope={plan.method} switches its table by the longest position of a forward pass: every document packed beside a long one gets the "
-            "long table, and keys in a server's cache keep the table they were made with; a static method has no such seam"
+            f"rope={plan.method} switches its table by the longest position of a forward pass: "
+            "every document packed beside a long one gets the long table, and keys in a server's "
+            "cache keep the table they were made with; a static method has no such seam"
         )
     elif plan.rope_parameters.get("rope_type") == "longrope":
         yield (
-            "long_factor and short_factor are the same: short texts get the long table too, as in training; "
-            "what that costs inside the original window is in the report"
+            "long_factor and short_factor are the same: short texts get the long table too, as in "
+            "training; what that costs inside the original window is in the report"
         )
 
 
-def _table(plan: RopePlan) -> Iterator[str]:
-    before, after = np.array(plan.base["inv_freq"]), np.array(plan.inv_freq)
-    if (np.diff(after) >= 0).any():
-        i = int(np.flatnonzero(np.diff(after) >= 0)[0])
-        yield f"inv_freq[{i + 1}] is {after[i + 1]:.4g}, not below inv_freq[{i}] {after[i]:.4g}; frequencies of a rotary table fall; look at the table"
-    elif (after > before * (1 + 1e-9)).any():
-        i = int(np.flatnonzero(after > before * (1 + 1e-9))[0])
-        yield f"inv_freq[{i}] rises from {before[i]:.4g} to {after[i]:.4g}; extending lowers frequencies; look at the table"
+def _frequencies(plan: RopePlan) -> Iterator[str]:
+    old, new = np.array(plan.base["inv_freq"]), np.array(plan.inv_freq)
+    not_falling = np.flatnonzero(np.diff(new) >= 0)
+    raised = np.flatnonzero(new > old * (1 + 1e-9))
+    if len(not_falling):
+        i = int(not_falling[0])
+        yield (
+            f"inv_freq[{i + 1}] is {new[i + 1]:.4g}, not below inv_freq[{i}] {new[i]:.4g}; "
+            "frequencies of a rotary table fall; look at the table"
+        )
+    elif len(raised):
+        i = int(raised[0])
+        yield (
+            f"inv_freq[{i}] rises from {old[i]:.4g} to {new[i]:.4g}; extending lowers frequencies; "
+            "look at the table"
+        )

@@ -38,7 +38,7 @@ class Table:
         np.ndarray
     )  # (d/2,) float64, radians a token; of a table that switches by length: at the new window
     attention_factor: float = 1.0  # multiplies cos and sin, so attention scores get its square
-    resting_inv_freq: np.ndarray | None = (
+    short_inv_freq: np.ndarray | None = (
         None  # (d/2,) up to the original window, where the method switches by length
     )
 
@@ -136,7 +136,7 @@ class DynamicNTK:
     @classmethod
     def table(cls, config: DynamicConfig, rotary: Rotary) -> Table:
         length = round(rotary.original * scale(config))
-        return Table(cls.at(config, rotary, length), resting_inv_freq=rotary.table())
+        return Table(cls.at(config, rotary, length), short_inv_freq=rotary.table())
 
     @classmethod
     def parameters(cls, config: DynamicConfig, rotary: Rotary) -> dict[str, Any]:
@@ -269,8 +269,10 @@ class LongRope:
     def table(cls, config: LongRopeConfig, rotary: Rotary) -> Table:
         """Raises: ConfigError for a number of factors that does not fit the head."""
         long, short = cls._factors(config, rotary)
-        resting = None if short == long else rotary.table() / np.array(short)
-        return Table(rotary.table() / np.array(long), cls.temperature(config, rotary), resting)
+        short_inv_freq = None if short == long else rotary.table() / np.array(short)
+        return Table(
+            rotary.table() / np.array(long), cls.temperature(config, rotary), short_inv_freq
+        )
 
     @classmethod
     def parameters(cls, config: LongRopeConfig, rotary: Rotary) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The rope plan: what a method makes of this base, with the Hugging Face form that means the same, and a hash."""
+"""The rope plan: the table that a method makes for a base, its Hugging Face form, and a hash."""
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 from ropewalk.conf.artifacts.manifest import fingerprint, read_json
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.scaling import RopeConfig, TableConfig, YarnConfig, disagreement
-from ropewalk.train.rope import model_config as shapes
+from ropewalk.train.model.geometry import head_dim
 from ropewalk.train.rope.methods import (
     METHODS,
     FreeTable,
@@ -21,10 +21,19 @@ from ropewalk.train.rope.methods import (
     is_number,
     scale,
 )
-from ropewalk.train.rope.model_config import ModelRope
+from ropewalk.train.rope.model_config import (
+    ONLY_LONGROPE,
+    ModelRope,
+    read_model_rope,
+    table_from_parameters,
+)
 
-BESIDE = ("fingerprint", "findings", "calibrated_on")
-"""What `rope.json` holds beside the plan: the stage's mark, the lint's warnings, the documents that the plan was chosen on."""
+STAGE_KEYS = ("fingerprint", "findings", "calibrated_on")
+"""What the stage adds to the plan in `rope.json`: its fingerprint, the lint's findings, and the
+documents that the table was chosen on."""
+JSON_KEYS = {"short_inv_freq": "resting_inv_freq"}
+"""Fields whose key in `rope.json`, which other programs read, differs from the field's name."""
+FIELDS = {key: name for name, key in JSON_KEYS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,265 +45,286 @@ class RopePlan:
     original_max_position_embeddings: int
     max_position_embeddings: int
     rope_theta: float
-    inv_freq: list[
-        float
-    ]  # (d/2,) float64; of a table that switches by length: the one at the new window
-    attention_factor: float
+    # (d/2,) float64, radians a token; where the table switches by length: at the new window
+    inv_freq: list[float]
+    attention_factor: float  # multiplies cos and sin
     rope_parameters: dict[str, Any]
-    base: dict[
-        str, Any
-    ]  # the same of the base: inv_freq, attention_factor, rope_parameters, max_position_embeddings ...
+    # of the base: inv_freq, attention_factor, rope_parameters, max_position_embeddings, ...
+    base: dict[str, Any]
     hash: str
-    resting_inv_freq: list[float] | None = (
-        None  # up to the original window, where the method switches by length
-    )
-    layer_type: str | None = None  # the layers whose table is rescaled; None: all have one table
-    others: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # tables of the other layers, as they were
+    # (d/2,) up to the original window, where the method switches by length
+    short_inv_freq: list[float] | None = None
+    layer_type: str | None = None  # the layers whose table is rescaled; None: all layers
+    # tables of the other layer types, which stay as they are
+    others: dict[str, dict[str, Any]] = field(default_factory=dict)
     softmax_factor: float = 1.0  # multiplies the softmax scale (DeepSeek's mscale_all_dim)
-    qk_head_dim: int | None = None  # heads with decoupled rotary dimensions: their whole size
+    qk_head_dim: int | None = None  # full size of heads with decoupled rotary dimensions
     schema: int = 1
 
     @classmethod
     def read(cls, path: Path) -> "RopePlan":
-        return cls(**{k: v for k, v in read_json(path).items() if k not in BESIDE})
+        content = read_json(path)
+        return cls.from_json({key: content[key] for key in content if key not in STAGE_KEYS})
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "RopePlan":
+        return cls(**{FIELDS.get(key, key): value for key, value in content.items()})
 
     def json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {JSON_KEYS.get(name, name): value for name, value in asdict(self).items()}
 
     @property
     def base_window(self) -> int:
-        """Tokens that the base reads as it is: more than the original window when it came already scaled."""
-        found: int = self.base["max_position_embeddings"]
-        return found
+        """Tokens that the base reads as it is: more than the original window if it is scaled."""
+        window: int = self.base["max_position_embeddings"]
+        return window
 
     @property
     def unscaled(self) -> "RopePlan":
-        """The plan of the base itself: what eval's base column must hold against."""
-        factor = self.base_window / self.original_max_position_embeddings
-        return RopePlan(
-            **{
-                **asdict(self),
-                **self.base,
-                "method": "none",
-                "factor": max(1.0, factor),
-                "hash": "base",
-            }
-        )
+        """The plan of the base itself: eval's base column must hold against it."""
+        factor = max(1.0, self.base_window / self.original_max_position_embeddings)
+        changes = {"method": "none", "factor": factor, "hash": "base"}
+        return RopePlan.from_json(self.json() | self.base | changes)
 
     def tables(self) -> dict[str | None, Table]:
-        """The table of each layer type; one for all layers under None."""
-        resting = None if self.resting_inv_freq is None else np.array(self.resting_inv_freq)
-        found: dict[str | None, Table] = {
-            self.layer_type: Table(np.array(self.inv_freq), self.attention_factor, resting)
+        """The table of each layer type; under None if all layers share one table."""
+        short = None if self.short_inv_freq is None else np.array(self.short_inv_freq)
+        tables: dict[str | None, Table] = {
+            self.layer_type: Table(np.array(self.inv_freq), self.attention_factor, short)
         }
         for layer_type, other in self.others.items():
-            found[layer_type] = Table(np.array(other["inv_freq"]), other["attention_factor"])
-        return found
+            tables[layer_type] = Table(np.array(other["inv_freq"]), other["attention_factor"])
+        return tables
 
 
 def make(rope: RopeConfig, config: PreTrainedConfig, name: str) -> RopePlan:
-    """The plan for a base's config. Raises: ConfigError for a model whose RoPE is not handled, or settings that do not fit it."""
-    shape = shapes.read_model_rope(config, rope, name)
+    """The plan for the config of the base called `name`.
+
+    Raises: ConfigError when the model's RoPE is not handled, or the settings do not fit it.
+    """
+    model = read_model_rope(config, rope, name)
+    original = model.rotary.original
     if isinstance(rope, TableConfig):
-        refuse_table_of_another_base(rope, shape.rotary)
-    rope = for_decoupled(resolve(rope, shape.rotary.original, shape.window), shape)
-    unchanged = rope.method == "none"
-    table = shape.base if unchanged else METHODS[rope.method].table(rope, shape.rotary)
-    if isinstance(rope, TableConfig):
-        refuse_other_parameters(rope, table, shape)
-    parameters = shape.parameters if unchanged else hf_parameters(rope, table, shape)
-    window = shape.window if unchanged else round(shape.rotary.original * scale(rope))
-    if not unchanged and shape.scaled_already and window <= shape.window:
-        raise ConfigError(
-            f"rope.factor is {scale(rope):g}; the model is already scaled ({shape.parameters['rope_type']}) to {shape.window} tokens, and the factor "
-            f"counts from the original {shape.rotary.original}, so it must be above {shape.window / shape.rotary.original:g}; raise it"
-        )
-    decides = {**_written(table, parameters, window, shape), "others": _others(config, shape)}
-    return RopePlan(
-        method=rope.method,
-        factor=window / shape.rotary.original if unchanged else scale(rope),
-        original_max_position_embeddings=shape.rotary.original,
-        rope_theta=shape.rotary.theta,
-        base=_written(shape.base, shape.parameters, shape.window, shape),
-        layer_type=shape.layer_type,
-        qk_head_dim=shape.qk_head_dim,
-        hash=fingerprint(decides),
-        **decides,
+        refuse_table_of_another_base(rope, model.rotary)
+    rope = with_decoupled_temperature(resolve(rope, original, model.window), model)
+    if rope.method == "none":
+        table, parameters, window = model.base, model.parameters, model.window
+        factor = window / original
+    else:
+        table = METHODS[rope.method].table(rope, model.rotary)
+        if isinstance(rope, TableConfig):
+            refuse_other_parameters(rope, table, model)
+        parameters, factor = hf_parameters(rope, table, model), scale(rope)
+        window = round(original * factor)
+        _refuse_shrinking(factor, window, model)
+    others = _other_tables(model)
+    content = {**_table_json(table, parameters, window, model), "others": others}
+    return RopePlan.from_json(
+        {
+            "method": rope.method,
+            "factor": factor,
+            "original_max_position_embeddings": original,
+            "rope_theta": model.rotary.theta,
+            "base": _table_json(model.base, model.parameters, model.window, model),
+            "layer_type": model.layer_type,
+            "qk_head_dim": model.qk_head_dim,
+            "hash": fingerprint(content),
+            **content,
+        }
     )
 
 
+def _refuse_shrinking(factor: float, window: int, model: ModelRope) -> None:
+    if model.scaled_already and window <= model.window:
+        original = model.rotary.original
+        raise ConfigError(
+            f"rope.factor is {factor:g}; the model is already scaled "
+            f"({model.parameters['rope_type']}) to {model.window} tokens, and the factor counts "
+            f"from the original {original}, so it must be above {model.window / original:g}; "
+            "raise it"
+        )
+
+
 def resolve(rope: RopeConfig, original: int, window: int) -> RopeConfig:
-    """`factor` and `target_length`, each from the other. Raises: ConfigError when they disagree, scale nothing, or are missing."""
+    """Compute `factor` from `target_length`, or read it from a table's file; windows in tokens.
+
+    Raises: ConfigError when they disagree, scale nothing, or are missing.
+    """
     if rope.method == "none":
         return replace(rope, factor=1.0)
     factor, target = rope.factor, rope.target_length
-    if (
-        factor is not None
-        and target is not None
-        and (said := list(disagreement(factor, target, original)))
-    ):
-        raise ConfigError(said[0])
+    if factor is not None and target is not None:
+        for problem in disagreement(factor, target, original):
+            raise ConfigError(problem)
     if factor is None and target is None:
         factor = _factor_of_file(rope, original, window)
     if factor is None:
         assert target is not None
         if target <= original:
             raise ConfigError(
-                f"rope.target_length is {target}; the model already reads {original}; it must be longer; raise it, or rope=none"
+                f"rope.target_length is {target}; the model already reads {original}; it must be "
+                "longer; raise it, or rope=none"
             )
         factor = target / original
     return replace(rope, factor=float(factor), target_length=target)
 
 
 def _factor_of_file(rope: RopeConfig, original: int, window: int) -> float:
-    """The factor that a table's file says. Raises: ConfigError for a shorter window, and for a method without a file."""
+    """The factor of a table's file.
+
+    Raises: ConfigError when its window is shorter, and when the method has no file.
+    """
     if not isinstance(rope, TableConfig):
         raise ConfigError(
-            f"rope.factor is not set; rope={rope.method} needs a factor or a target_length; e.g. rope.factor=8"
+            f"rope.factor is not set; rope={rope.method} needs a factor or a target_length; e.g. "
+            "rope.factor=8"
         )
-    found = FreeTable.read(rope)
-    factor: float = found.get("factor") or found.get("max_position_embeddings", window) / original
+    content = FreeTable.read(rope)
+    file_window = content.get("max_position_embeddings", window)
+    factor: float = content.get("factor") or file_window / original
     if factor < 1:
         raise ConfigError(
-            f"rope.path is {rope.path}; its max_position_embeddings {found['max_position_embeddings']} must be at least the "
-            f"original window {original}; give a table for this model"
+            f"rope.path is {rope.path}; its max_position_embeddings {file_window} must be at least "
+            f"the original window {original}; give a table for this model"
         )
     return factor
 
 
 def refuse_table_of_another_base(rope: TableConfig, rotary: Rotary) -> None:
-    """Raises: ConfigError where a table's file names another theta or original window than the model has."""
-    found = FreeTable.read(rope)
-    for key, has, setting in (
+    """Raises: ConfigError when a table's file names another theta or original window."""
+    content = FreeTable.read(rope)
+    window_key = "original_max_position_embeddings"
+    for key, value, setting in (
         ("rope_theta", rotary.theta, ""),
-        (
-            "original_max_position_embeddings",
-            rotary.original,
-            ", or set rope.original_max_position_embeddings",
-        ),
+        (window_key, rotary.original, f", or set rope.{window_key}"),
     ):
-        if key in found and found[key] != has:
+        if key in content and content[key] != value:
             raise ConfigError(
-                f"rope.path is {rope.path}; it was made for {key} {found[key]}, the model has {has:g}; "
-                f"they must be the same; give a table for this model{setting}"
+                f"rope.path is {rope.path}; it was made for {key} {content[key]}, the model has "
+                f"{value:g}; they must be the same; give a table for this model{setting}"
             )
 
 
-def refuse_other_parameters(rope: TableConfig, table: Table, shape: ModelRope) -> None:
-    """Raises: ConfigError where a file's `rope_parameters`, which engines read, mean another table than its `inv_freq`."""
+def refuse_other_parameters(rope: TableConfig, table: Table, model: ModelRope) -> None:
+    """Refuse a file whose `rope_parameters`, which engines read, describe another table.
+
+    Raises: ConfigError when they differ from the file's `inv_freq` and `attention_factor`.
+    """
     parameters = FreeTable.read(rope).get("rope_parameters")
     if not parameters:
         return
-    meant = _meant(rope, parameters, shape.rotary)
-    same = meant.resting_inv_freq is None and np.allclose(
-        meant.inv_freq, table.inv_freq, rtol=1e-6, atol=0
+    described = _described_table(rope, parameters, model.rotary)
+    same = (
+        described.short_inv_freq is None
+        and np.allclose(described.inv_freq, table.inv_freq, rtol=1e-6, atol=0)
+        and np.isclose(described.attention_factor, table.attention_factor, rtol=1e-6, atol=0)
     )
-    if not same or not np.isclose(
-        meant.attention_factor, table.attention_factor, rtol=1e-6, atol=0
-    ):
+    if not same:
         raise ConfigError(
-            f"rope.path is {rope.path}; its rope_parameters ({parameters['rope_type']}) mean another table than its inv_freq and "
-            "attention_factor; they must mean the same; remove rope_parameters from an edited file"
+            f"rope.path is {rope.path}; its rope_parameters ({parameters['rope_type']}) mean "
+            "another table than its inv_freq and attention_factor; they must mean the same; "
+            "remove rope_parameters from an edited file"
         )
 
 
-def _meant(rope: TableConfig, parameters: dict[str, Any], rotary: Rotary) -> Table:
-    """The table that a file's `rope_parameters` mean. Raises: ConfigError for a form that is not read."""
+def _described_table(rope: TableConfig, parameters: dict[str, Any], rotary: Rotary) -> Table:
+    """The table that a file's `rope_parameters` describe.
+
+    Raises: ConfigError when they cannot be read.
+    """
     window, theta = round(rotary.original * scale(rope)), parameters.get("rope_theta")
     try:
         if theta is None or not is_number(theta, 1 + 1e-9):
             raise KeyError("rope_theta")
-        # transformers puts the new window where no original one is said
+        # transformers takes the new window where no original one is given
         with np.errstate(all="ignore"):
-            return shapes.table_from_parameters(
+            return table_from_parameters(
                 parameters, Rotary(rotary.dim, float(theta), window), window
             )
     except (KeyError, TypeError, ValueError, ArithmeticError, ConfigError) as error:
         raise ConfigError(
-            f"rope.path is {rope.path}; its rope_parameters must be a form that Ropewalk reads ({type(error).__name__}: {error}); "
-            "correct them, or remove them from the file"
+            f"rope.path is {rope.path}; its rope_parameters must be a form that Ropewalk reads "
+            f"({type(error).__name__}: {error}); correct them, or remove them from the file"
         ) from None
 
 
-def for_decoupled(rope: RopeConfig, shape: ModelRope) -> RopeConfig:
-    """YaRN's temperature, where cos and sin reach a part of each head only, goes into the softmax scale, as DeepSeek has it."""
-    if not (isinstance(rope, YarnConfig) and shape.qk_head_dim):
+def with_decoupled_temperature(rope: RopeConfig, model: ModelRope) -> RopeConfig:
+    """Put YaRN's temperature into the softmax scale, as DeepSeek does, for decoupled heads.
+
+    There cos and sin reach a part of each head only.
+    """
+    if not (isinstance(rope, YarnConfig) and model.qk_head_dim):
         return rope
     if rope.attention_factor is None and rope.mscale is None:
         return replace(rope, mscale=1.0, mscale_all_dim=1.0)
     return rope
 
 
-def hf_parameters(rope: RopeConfig, table: Table, shape: ModelRope) -> dict[str, Any]:
-    """`rope_parameters` that mean the table, in words that this architecture's own code reads."""
-    untruncated = getattr(rope, "truncate", True) is False
-    if table.resting_inv_freq is None and (
-        shape.architecture in shapes.ONLY_LONGROPE  # its config class refuses other words
-        or (
-            shape.layer_type and untruncated
-        )  # transformers looks for `truncate` outside the layer type's own table
-    ):
-        found = as_longrope(table, scale(rope), shape.rotary)
+def hf_parameters(rope: RopeConfig, table: Table, model: ModelRope) -> dict[str, Any]:
+    """`rope_parameters` for the table, in a form that the architecture's own code reads."""
+    # transformers looks for `truncate` outside the layer type's own table
+    truncate_unread = model.layer_type and getattr(rope, "truncate", True) is False
+    longrope_only = model.architecture in ONLY_LONGROPE or truncate_unread
+    if table.short_inv_freq is None and longrope_only:
+        parameters = as_longrope(table, scale(rope), model.rotary)
     else:
-        found = METHODS[rope.method].parameters(rope, shape.rotary)
-    kept = {k: v for k, v in shape.parameters.items() if k == "partial_rotary_factor"}
-    return {**found, **kept}
+        parameters = METHODS[rope.method].parameters(rope, model.rotary)
+    share = "partial_rotary_factor"
+    if share in model.parameters:
+        return {**parameters, share: model.parameters[share]}
+    return parameters
 
 
-def _written(
-    table: Table, parameters: dict[str, Any], window: int, shape: ModelRope
+def _table_json(
+    table: Table, parameters: dict[str, Any], window: int, model: ModelRope
 ) -> dict[str, Any]:
-    resting = table.resting_inv_freq
+    """The part of `rope.json` that describes one table."""
+    short = table.short_inv_freq
     return {
         "inv_freq": table.inv_freq.tolist(),
         "attention_factor": table.attention_factor,
-        "resting_inv_freq": None if resting is None else resting.tolist(),
+        "resting_inv_freq": None if short is None else short.tolist(),
         "rope_parameters": parameters,
-        "softmax_factor": _softmax_factor(parameters) if shape.qk_head_dim else 1.0,
+        "softmax_factor": _softmax_factor(parameters) if model.qk_head_dim else 1.0,
         "max_position_embeddings": window,
     }
 
 
 def _softmax_factor(parameters: dict[str, Any]) -> float:
-    """The square of DeepSeek's mscale for all dimensions; architectures without decoupled dimensions do not read it."""
+    """The square of DeepSeek's mscale for all dimensions; only decoupled heads read it."""
     mscale = parameters.get("mscale_all_dim")
     return get_mscale(parameters["factor"], mscale) ** 2 if mscale else 1.0
 
 
-def _others(config: PreTrainedConfig, shape: ModelRope) -> dict[str, Any]:
-    """Tables of the layers that are left alone."""
-    found = {}
-    for layer_type, parameters in (shape.others or {}).items():
-        rotary = Rotary(shape.rotary.dim, float(parameters["rope_theta"]), shape.window)
-        table = shapes.table_from_parameters(parameters, rotary, shape.window)
-        found[layer_type] = {
+def _other_tables(model: ModelRope) -> dict[str, Any]:
+    """The tables of the layers that are not rescaled, by layer type."""
+    tables = {}
+    for layer_type, parameters in model.other_parameters.items():
+        rotary = Rotary(model.rotary.dim, float(parameters["rope_theta"]), model.window)
+        table = table_from_parameters(parameters, rotary, model.window)
+        tables[layer_type] = {
             "inv_freq": table.inv_freq.tolist(),
             "attention_factor": table.attention_factor,
             "rope_parameters": parameters,
         }
-    return found
+    return tables
 
 
 def apply(plan: RopePlan, config: PreTrainedConfig) -> PreTrainedConfig:
-    """Put the plan into a config, in place, **before** a model is built from it: a model does not read it later."""
+    """Put the plan into a config, in place, **before** a model is built: a model reads it once."""
     parameters: dict[str, Any] = dict(plan.rope_parameters)
     if plan.layer_type is not None:
-        parameters = {t: dict(o["rope_parameters"]) for t, o in plan.others.items()} | {
-            plan.layer_type: parameters
-        }
+        others = {key: dict(other["rope_parameters"]) for key, other in plan.others.items()}
+        parameters = others | {plan.layer_type: parameters}
     config.rope_parameters = parameters  # type: ignore[attr-defined]
     # dynamic NTK counts its growth from max_position_embeddings
     dynamic = plan.rope_parameters["rope_type"] == "dynamic"
     window = plan.original_max_position_embeddings if dynamic else plan.max_position_embeddings
     config.max_position_embeddings = window  # type: ignore[attr-defined]
-    if (
-        getattr(config, "head_dim", 0) is None
-    ):  # Mixtral: transformers' YaRN and LongRoPE fail on a null
-        config.head_dim = config.hidden_size // config.num_attention_heads  # type: ignore[attr-defined]
-    if (
-        getattr(config, "original_max_position_embeddings", None) is not None
-    ):  # Phi-3 reads this one, not the parameters'
+    if getattr(config, "head_dim", 0) is None:
+        # Mixtral: transformers' YaRN and LongRoPE fail on a null
+        config.head_dim = head_dim(config)
+    if getattr(config, "original_max_position_embeddings", None) is not None:
+        # Phi-3 reads this one, not that of its rope_parameters
         config.original_max_position_embeddings = plan.original_max_position_embeddings
     return config

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from transformers import PreTrainedConfig
+
 from ropewalk.conf.artifacts.manifest import Manifest, read_json, write_json
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.rules import content
@@ -18,9 +20,43 @@ from ropewalk.train.rope.plan import RopePlan
 
 
 def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
-    """Make the plan and write it as one file. Raises: ConfigError for a model whose RoPE is not handled."""
+    """Make the plan and write it to the file `output`. Returns the manifest and one line to print.
+
+    Raises: ConfigError when the model's RoPE is not handled.
+    """
+    # Not `run_stage`, which makes a folder with a manifest.json: the artifact is one file that
+    # holds its own fingerprint, it is written again when only the findings changed, and the plan
+    # is computed in any case because the fingerprint contains its hash.
     model_config = base_config(base)
     plan = rope_plan.make(config.rope, model_config, base.name)
+    findings = _print_findings(config, plan, model_config)
+    manifest = Manifest.of(
+        "rope", {"rope": content(config.rope), "base": plan.base, "plan": plan.hash}
+    )
+    manifest.facts = {
+        "hash": plan.hash,
+        "max_position_embeddings": plan.max_position_embeddings,
+    }
+    previous = read_json(output) if output.is_file() else {}
+    same_plan = previous.get("fingerprint") == manifest.fingerprint
+    if not same_plan or previous.get("findings") != findings:
+        stage_content = {
+            "findings": findings,
+            "fingerprint": manifest.fingerprint,
+            "calibrated_on": calibration_documents(config.rope),
+        }
+        write_json(output, plan.json() | stage_content)
+    if same_plan:
+        return manifest, "rope: done before with the same settings and inputs; skipped"
+    original, new = plan.original_max_position_embeddings, plan.max_position_embeddings
+    return (
+        manifest,
+        f"rope: {plan.method} x{plan.factor:g}, {original:,} -> {new:,} tokens",
+    )
+
+
+def _print_findings(config: Config, plan: RopePlan, model_config: PreTrainedConfig) -> list[str]:
+    """The lint's findings, also printed to stderr."""
     findings = lint(
         plan,
         architecture=str(model_config.model_type),
@@ -32,51 +68,36 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     )
     for finding in findings:
         print(f"rope warning: {finding}", file=sys.stderr, flush=True)
-    manifest = Manifest.of(
-        "rope", {"rope": content(config.rope), "base": plan.base, "plan": plan.hash}
-    )
-    manifest.facts = {"hash": plan.hash, "max_position_embeddings": plan.max_position_embeddings}
-    before = read_json(output) if output.is_file() else {}
-    if before.get("fingerprint") != manifest.fingerprint or before.get("findings") != findings:
-        beside = {
-            "findings": findings,
-            "fingerprint": manifest.fingerprint,
-            "calibrated_on": calibration_documents(config.rope),
-        }
-        write_json(output, {**plan.json(), **beside})
-    if before.get("fingerprint") == manifest.fingerprint:
-        return manifest, "rope: done before with the same settings and inputs; skipped"
-    return (
-        manifest,
-        f"rope: {plan.method} x{plan.factor:g}, {plan.original_max_position_embeddings:,} -> {plan.max_position_embeddings:,} tokens",
-    )
+    return findings
 
 
 def calibration_documents(rope: RopeConfig) -> list[str]:
-    """The documents that a table from a file was chosen on: eval says so where it measures them again."""
-    return (
-        list(FreeTable.read(rope).get("calibrated_on", [])) if isinstance(rope, TableConfig) else []
-    )
+    """The documents that a table from a file was chosen on; eval names those it measures again."""
+    if not isinstance(rope, TableConfig):
+        return []
+    return list(FreeTable.read(rope).get("calibrated_on", []))
 
 
 def comparison_plans(config: Config, base: Base, methods: Sequence[str]) -> list[RopePlan]:
     """Plans of other methods for the same base and factor, with each method's own defaults.
 
-    Raises: ConfigError for an unknown method, and for one that scales beside rope=none, which has no factor.
+    Raises: ConfigError when a method is unknown, and when it scales but rope=none has no factor.
     """
-    if unknown := [m for m in methods if m not in ROPE_CLASSES]:
+    if unknown := [method for method in methods if method not in ROPE_CLASSES]:
         raise ConfigError(
-            f"--compare has {', '.join(unknown)}; the methods are {', '.join(ROPE_CLASSES)}; correct it"
+            f"--compare has {', '.join(unknown)}; the methods are {', '.join(ROPE_CLASSES)}; "
+            "correct it"
         )
-    model_config, found = base_config(base), []
+    model_config, plans = base_config(base), []
     factor = rope_plan.make(config.rope, model_config, base.name).factor
     original = config.rope.original_max_position_embeddings
     for method in methods:
         if method != "none" and config.rope.method == "none":
             raise ConfigError(
-                f"--compare has {method}; it needs a factor, and rope=none has none; e.g. rope=pi rope.factor=8"
+                f"--compare has {method}; it needs a factor, and rope=none has none; e.g. rope=pi "
+                "rope.factor=8"
             )
         rope = ROPE_CLASSES[method](method=method, original_max_position_embeddings=original)
         rope.factor = None if method == "none" else factor
-        found.append(rope_plan.make(rope, model_config, base.name))
-    return found
+        plans.append(rope_plan.make(rope, model_config, base.name))
+    return plans

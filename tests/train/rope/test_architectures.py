@@ -280,9 +280,7 @@ def test_tables_that_switch_by_length_are_proved_on_both_sides_of_the_window(nam
     for rope_config in (DynamicConfig(factor=factor), switching):
         config = config_of(kind, extra)
         made = plan.make(rope_config, config, name)
-        assert (
-            made.resting_inv_freq is not None and made.inv_freq[-1] < made.resting_inv_freq[-1] / 7
-        )
+        assert made.short_inv_freq is not None and made.inv_freq[-1] < made.short_inv_freq[-1] / 7
         model = AutoModelForCausalLM.from_config(plan.apply(made, config))
         assert "queries and keys of 2 layers" in proof.prove(model, made, "after construction")
 

@@ -278,7 +278,7 @@ def test_written_parameters_build_the_same_table_in_a_real_rotary_module(
         )
         made = plan.make(settings(method, factor, dim, **extra), base, "base")
         module = LlamaRotaryEmbedding(plan.apply(made, base))
-        wanted = made.inv_freq if made.resting_inv_freq is None else made.resting_inv_freq
+        wanted = made.inv_freq if made.short_inv_freq is None else made.short_inv_freq
         assert module.inv_freq.tolist() == pytest.approx(
             wanted, rel=fp32(method, factor, extra), abs=0
         )
