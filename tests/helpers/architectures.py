@@ -21,7 +21,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-def made(name: str, changes: dict[str, Any]) -> Any:
+def small_model(name: str, changes: dict[str, Any]) -> Any:
     """Weights large enough that attention depends on what it sees; sinks that take a share."""
     torch.manual_seed(0)
     config = getattr(transformers, f"{name}Config")(**{**SMALL, **changes})

@@ -32,7 +32,7 @@ def with_table(parameters):
     return other
 
 
-def plain():
+def unscaled():
     return with_table({"rope_type": "default", "rope_theta": 10000.0})
 
 

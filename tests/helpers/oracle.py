@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 from transformers import masking_utils
-from transformers.models.gpt_oss.modeling_gpt_oss import eager_attention_forward as with_sinks
-from transformers.models.llama.modeling_llama import eager_attention_forward as plain
+from transformers.models.gpt_oss.modeling_gpt_oss import eager_attention_forward as gpt_oss_eager
+from transformers.models.llama.modeling_llama import eager_attention_forward as llama_eager
 
 ENDS = (0, 15, 16, 40, 47, 54, 73)
 """Documents of 15, 1, 24, 7, 7 and 19 tokens."""
@@ -27,15 +27,15 @@ def visible(ends: tuple[int, ...], window: int | None) -> torch.Tensor:
     ]
     if window is not None:
         rules.append(masking_utils.sliding_window_overlay(window))
-    at = torch.arange(ends[-1])
-    return masking_utils.and_masks(*rules)(0, 0, at[:, None], at[None, :])
+    positions = torch.arange(ends[-1])
+    return masking_utils.and_masks(*rules)(0, 0, positions[:, None], positions[None, :])
 
 
 def eager(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    seen: torch.Tensor,
+    visible_mask: torch.Tensor,
     scaling: float,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -44,8 +44,8 @@ def eager(
     module: Any = SimpleNamespace(
         num_key_value_groups=q.shape[1] // k.shape[1], training=False, sinks=sinks
     )
-    bias = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
-    forward = plain if sinks is None else with_sinks
+    bias = torch.zeros(visible_mask.shape).masked_fill(~visible_mask, float("-inf"))
+    forward = llama_eager if sinks is None else gpt_oss_eager
     return forward(
         module, q, k, v, bias.expand(1, 1, *bias.shape) if bias.dim() == 2 else bias, scaling
     )[0]
@@ -66,7 +66,9 @@ def heads(
     return [torch.randn(shape).to(dtype).requires_grad_() for shape in shapes]
 
 
-def gradients(out: torch.Tensor, of: list[torch.Tensor], seed: int = 1) -> tuple[torch.Tensor, ...]:
+def gradients(
+    output: torch.Tensor, leaves: list[torch.Tensor], seed: int = 1
+) -> tuple[torch.Tensor, ...]:
     """Of a random weighting of `out`."""
     torch.manual_seed(seed)
-    return torch.autograd.grad((out.float() * torch.randn(out.shape)).sum(), of)
+    return torch.autograd.grad((output.float() * torch.randn(output.shape)).sum(), leaves)

@@ -12,7 +12,7 @@ import torch
 
 
 @dataclass
-class Given:
+class Call:
     """One call, in words that all of them share. `window`: keys that a query sees, None for all."""
 
     q: torch.Tensor
@@ -24,15 +24,15 @@ class Given:
     window: int | None
 
 
-def dense(g: Given) -> torch.Tensor:
+def dense(g: Call) -> torch.Tensor:
     """(S, H, D) in q's dtype, computed in fp32 document by document."""
     parts = []
     for a, b in zip(g.cu.tolist(), g.cu.tolist()[1:], strict=False):
         q, k, v = (x[a:b].float() for x in (g.q, g.k, g.v))
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
         scores = torch.einsum("shd,thd->hst", q, k) * g.scale
-        far = torch.arange(b - a)[:, None] - torch.arange(b - a)[None, :]
-        hidden = (far < 0) | (far >= (g.window or b - a))
+        distance = torch.arange(b - a)[:, None] - torch.arange(b - a)[None, :]
+        hidden = (distance < 0) | (distance >= (g.window or b - a))
         parts.append(
             torch.einsum("hst,thd->shd", scores.masked_fill(hidden, float("-inf")).softmax(-1), v)
         )
@@ -43,7 +43,7 @@ class Calls:
     """The stand-ins, and what they were given."""
 
     def __init__(self) -> None:
-        self.given: list[Given] = []
+        self.recorded: list[Call] = []
         self.fixed: list[bool] = []  # what was said of the order of sums
 
     def _answer(
@@ -60,9 +60,9 @@ class Calls:
         assert causal is True and type(scale) is float
         left, right = reach
         assert right == 0 or (left in (-1, None) and right in (-1, None))
-        given = Given(q, k, v, cus[0], longest[0], scale, None if left in (-1, None) else left + 1)
-        self.given.append(given)
-        return dense(given)
+        call = Call(q, k, v, cus[0], longest[0], scale, None if left in (-1, None) else left + 1)
+        self.recorded.append(call)
+        return dense(call)
 
     def flash2(
         self, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None,

@@ -17,7 +17,7 @@ TOKENS, SIZE = 48, 8
 ENDS = torch.tensor([0, 5, 29, 48], dtype=torch.int32)
 
 
-def given(heads: int, shared: int) -> list[torch.Tensor]:
+def random_inputs(heads: int, shared: int) -> list[torch.Tensor]:
     """Query (1, H, S, D), key and value (1, K, S, D), sinks (H,), and what the loss multiplies the result with (1, S, H, D)."""
     draw = torch.Generator().manual_seed(0)
     shapes = [
@@ -30,13 +30,13 @@ def given(heads: int, shared: int) -> list[torch.Tensor]:
     return [torch.randn(shape, generator=draw) for shape in shapes]
 
 
-def attend(kernel: Any, tensors: list[torch.Tensor], words: dict[str, Any]) -> dict[str, Any]:
+def attend(kernel: Any, tensors: list[torch.Tensor], options: dict[str, Any]) -> dict[str, Any]:
     q, k, v, sinks, weights = tensors
     leaves = [x.detach().clone().requires_grad_() for x in (q, k, v, sinks)]
-    aux = {"s_aux": leaves[3]} if words.get("sinks") else {}
-    extra = {"sliding_window": words["window"]} if words.get("window") else {}
+    aux = {"s_aux": leaves[3]} if options.get("sinks") else {}
+    extra = {"sliding_window": options["window"]} if options.get("window") else {}
     module = SimpleNamespace(training=True, is_causal=True, layer_idx=0)
-    out, _ = kernel(
+    output, _ = kernel(
         module,
         *leaves[:3],
         None,
@@ -45,12 +45,12 @@ def attend(kernel: Any, tensors: list[torch.Tensor], words: dict[str, Any]) -> d
         **aux,
         **extra,
     )
-    (out * weights).sum().backward()
-    return {"out": out.detach(), "grads": [x.grad for x in leaves if x.grad is not None]}
+    (output * weights).sum().backward()
+    return {"out": output.detach(), "grads": [x.grad for x in leaves if x.grad is not None]}
 
 
-def kernel_of(words: dict[str, Any]) -> Any:
-    return s2_attention(sdpa, words["s2"]) if words.get("s2") else sdpa
+def kernel_of(options: dict[str, Any]) -> Any:
+    return s2_attention(sdpa, options["s2"]) if options.get("s2") else sdpa
 
 
 def config(heads: int, shared: int) -> LlamaConfig:
@@ -62,21 +62,21 @@ def config(heads: int, shared: int) -> LlamaConfig:
 def slices(cases: list[tuple[int, int, dict[str, Any]]]) -> list[dict[str, Any]]:
     """This rank's slice of each case, all ranks being of one sequence."""
     mesh = Mesh.of(torch.distributed.get_world_size())
-    found = []
-    for heads, shared, words in cases:
+    results = []
+    for heads, shared, options in cases:
         wrap = ulysses.kernel_wrapper(config(heads, shared), mesh)
         assert wrap is not None
-        q, k, v, sinks, weights = given(heads, shared)
-        mine = [x.chunk(mesh.sp_size, dim=2)[mesh.sp_rank] for x in (q, k, v)]
+        q, k, v, sinks, weights = random_inputs(heads, shared)
+        local_inputs = [x.chunk(mesh.sp_size, dim=2)[mesh.sp_rank] for x in (q, k, v)]
         weights = weights.chunk(mesh.sp_size, dim=1)[mesh.sp_rank]
-        found.append(attend(wrap(kernel_of(words)), [*mine, sinks, weights], words))
-    return [{"out": f["out"].numpy(), "grads": [g.numpy() for g in f["grads"]]} for f in found]
+        results.append(attend(wrap(kernel_of(options)), [*local_inputs, sinks, weights], options))
+    return [{"out": f["out"].numpy(), "grads": [g.numpy() for g in f["grads"]]} for f in results]
 
 
 def refused() -> list[str]:
     """A model whose heads do not divide, a layer of other heads than the config says, and one whose values have another size."""
     mesh = Mesh.of(2)
-    said = []
+    messages = []
     for work in (
         lambda: ulysses.kernel_wrapper(config(9, 3), mesh),
         lambda: _layer(mesh, 4, 4),
@@ -84,10 +84,10 @@ def refused() -> list[str]:
     ):
         try:
             work()
-            said.append("")
+            messages.append("")
         except ConfigError as error:
-            said.append(str(error))
-    return said
+            messages.append(str(error))
+    return messages
 
 
 def _layer(mesh: Mesh, heads: int, size: int) -> None:

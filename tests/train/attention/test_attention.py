@@ -58,9 +58,12 @@ def test_changed_token_in_one_document_changes_nothing_in_the_next():
     row, pieces = packed([20, 30], 50)
     other = [pieces[0].copy(), pieces[1]]
     other[0][5] = (other[0][5] + 1) % 97
-    before, after = packed_losses(model, row), packed_losses(model, concatenate(other, 50))
-    assert torch.equal(before[20:], after[20:])
-    assert not torch.equal(before[5:19], after[5:19])
+    original_nll, changed_nll = (
+        packed_losses(model, row),
+        packed_losses(model, concatenate(other, 50)),
+    )
+    assert torch.equal(original_nll[20:], changed_nll[20:])
+    assert not torch.equal(original_nll[5:19], changed_nll[5:19])
 
 
 def test_without_document_mask_the_next_document_does_change():
@@ -91,13 +94,13 @@ def test_gradients_of_packed_documents_equal_the_dense_mask():
         mask[a:b, a:b] = torch.ones(b - a, b - a).tril().bool()
     weight = torch.randn(1, 40, 4, 8)
     dense = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True).transpose(1, 2)
-    wanted = torch.autograd.grad((dense * weight).sum(), (q, k, v))
-    ours, _ = sdpa(None, q, k, v, None, document_ends=ends)
-    torch.testing.assert_close(ours, dense, atol=1e-5, rtol=1e-5)
-    for found, reference in zip(
-        torch.autograd.grad((ours * weight).sum(), (q, k, v)), wanted, strict=True
+    expected = torch.autograd.grad((dense * weight).sum(), (q, k, v))
+    output, _ = sdpa(None, q, k, v, None, document_ends=ends)
+    torch.testing.assert_close(output, dense, atol=1e-5, rtol=1e-5)
+    for gradient, reference in zip(
+        torch.autograd.grad((output * weight).sum(), (q, k, v)), expected, strict=True
     ):
-        torch.testing.assert_close(found, reference, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(gradient, reference, atol=1e-5, rtol=1e-5)
 
 
 def test_no_mask_is_built(monkeypatch):
@@ -109,11 +112,11 @@ def test_no_mask_is_built(monkeypatch):
     class Largest(TorchDispatchMode):
         def __torch_dispatch__(self, func, types_, args=(), kwargs=None):
             nonlocal largest
-            out = func(*args, **(kwargs or {}))
-            for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            result = func(*args, **(kwargs or {}))
+            for tensor in result if isinstance(result, (tuple, list)) else (result,):
                 if isinstance(tensor, torch.Tensor):
                     largest = max(largest, tensor.numel())
-            return out
+            return result
 
     model = tiny_model(max_position_embeddings=4096)
     row, _ = packed([1000, 1048, 2048], 4096)

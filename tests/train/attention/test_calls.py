@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import made
+from architectures import small_model
 from oracle import ENDS, cu_seqlens, eager, gradients, heads, visible
 from stand_ins import Calls
 
@@ -22,10 +22,10 @@ SCALE = 0.3
 
 @pytest.fixture()
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
-    made = Calls()
-    for name, module in made.modules().items():
+    recorder = Calls()
+    for name, module in recorder.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
-    yield made
+    yield recorder
 
 
 @pytest.mark.parametrize("window", [None, 5, 100])
@@ -37,27 +37,29 @@ def test_numbers_of_forward_and_backward_are_those_of_eager_attention(
     name: str, shape: tuple[int, int, int, int], window: int | None, calls: Calls
 ) -> None:
     h, k, d, e = shape
-    given = heads(h, k, d, e=e, dtype=torch.bfloat16)
-    marks = attention.document_borders(cu_seqlens())
-    found, _ = KERNELS[name](None, *given, None, scaling=SCALE, sliding_window=window, **marks)
-    wanted = eager(*given, visible(ENDS, window), SCALE)
-    assert found.shape == (1, ENDS[-1], h, e) and found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), wanted, atol=1e-2, rtol=1e-2)
-    for ours, theirs in zip(gradients(found, given), gradients(wanted, given), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=3e-2, rtol=3e-2)
+    inputs = heads(h, k, d, e=e, dtype=torch.bfloat16)
+    borders = attention.document_borders(cu_seqlens())
+    output, _ = KERNELS[name](None, *inputs, None, scaling=SCALE, sliding_window=window, **borders)
+    expected = eager(*inputs, visible(ENDS, window), SCALE)
+    assert output.shape == (1, ENDS[-1], h, e) and output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.float(), expected, atol=1e-2, rtol=1e-2)
+    for gradient, expected_gradient in zip(
+        gradients(output, inputs), gradients(expected, inputs), strict=True
+    ):
+        torch.testing.assert_close(gradient, expected_gradient, atol=3e-2, rtol=3e-2)
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_arguments_are_what_the_kernel_documents(name: str, calls: Calls) -> None:
     """The stand-ins refuse wrong dtypes, shapes, strides and places; the rest is here."""
     q, k, v = heads(4, 2, 8, dtype=torch.bfloat16)
-    marks = attention.document_borders(cu_seqlens())
-    KERNELS[name](None, q, k, v, None, scaling=SCALE, sliding_window=5, **marks)
-    (given,) = calls.given
-    assert (given.longest, given.scale, given.window) == (24, SCALE, 5)
-    assert given.cu is marks["cu_seqlens"], "made once a step, not once a layer"
-    assert torch.equal(given.q, q[0].transpose(0, 1)) and torch.equal(given.k, k[0].transpose(0, 1))
-    assert given.v.shape == (73, 2, 8)
+    borders = attention.document_borders(cu_seqlens())
+    KERNELS[name](None, q, k, v, None, scaling=SCALE, sliding_window=5, **borders)
+    (call,) = calls.recorded
+    assert (call.longest, call.scale, call.window) == (24, SCALE, 5)
+    assert call.cu is borders["cu_seqlens"], "made once a step, not once a layer"
+    assert torch.equal(call.q, q[0].transpose(0, 1)) and torch.equal(call.k, k[0].transpose(0, 1))
+    assert call.v.shape == (73, 2, 8)
 
 
 @pytest.mark.parametrize("name", ["flash", "flash3", "flash4"])
@@ -65,23 +67,23 @@ def test_sums_of_one_order_are_asked_for_where_torch_must_have_them(
     name: str, calls: Calls
 ) -> None:
     """By default these kernels' backward passes add in the order in which blocks end."""
-    given = heads(4, 2, 8, dtype=torch.bfloat16)
-    before = torch.are_deterministic_algorithms_enabled()
+    inputs = heads(4, 2, 8, dtype=torch.bfloat16)
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
     try:
         for fixed in (False, True):
             torch.use_deterministic_algorithms(fixed)
-            KERNELS[name](None, *given, None, **attention.document_borders(cu_seqlens()))
+            KERNELS[name](None, *inputs, None, **attention.document_borders(cu_seqlens()))
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(was_deterministic)
     assert calls.fixed == [False, True]
 
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_without_borders_it_is_one_document(name: str, calls: Calls) -> None:
-    given = heads(4, 2, 8, s=9, dtype=torch.bfloat16)
-    found, _ = KERNELS[name](None, *given, None)
-    wanted = eager(*given, visible((0, 9), None), 8**-0.5)
-    torch.testing.assert_close(found.float(), wanted, atol=1e-2, rtol=1e-2)
+    inputs = heads(4, 2, 8, s=9, dtype=torch.bfloat16)
+    output, _ = KERNELS[name](None, *inputs, None)
+    expected = eager(*inputs, visible((0, 9), None), 8**-0.5)
+    torch.testing.assert_close(output.float(), expected, atol=1e-2, rtol=1e-2)
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -98,7 +100,7 @@ def test_fp32_and_sinks_are_refused_with_the_way_out(name: str, calls: Calls) ->
         match=f"train.attention.kernel is {name}; .*sinks no gradient; set train.attention.kernel=sdpa",
     ):
         KERNELS[name](None, q, k, v, None, s_aux=torch.zeros(2))
-    assert not calls.given
+    assert not calls.recorded
 
 
 def on_gpu(monkeypatch: pytest.MonkeyPatch, major: int) -> None:
@@ -126,7 +128,7 @@ def test_transformers_runs_the_kernel_and_none_of_its_own(
 
     on_gpu(monkeypatch, 9)
     registered = attention.register(name)
-    model = made(
+    model = small_model(
         kind, {"num_local_experts": 4, "num_experts_per_tok": 2} if kind == "GptOss" else {}
     )
     model.set_attn_implementation(registered)
@@ -138,18 +140,18 @@ def test_what_auto_passed_over_is_told(calls: Calls, monkeypatch: pytest.MonkeyP
     on_gpu(monkeypatch, 9)
     for name in ("flash_attn", "flash_attn_interface"):
         monkeypatch.setitem(sys.modules, name, None)
-    said = attention.describe(attention.register("auto"))
-    assert said.startswith(
+    message = attention.describe(attention.register("auto"))
+    assert message.startswith(
         "varlen (auto: not flash3: it needs flash_attn_interface, which does not load"
-    ), said
-    assert "; not flash: it needs flash_attn, which does not load" in said
+    ), message
+    assert "; not flash: it needs flash_attn, which does not load" in message
 
 
 def test_what_a_model_asks_decides_before_what_is_installed(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_gpu(monkeypatch, 9)
-    for requirements, said in (
+    for requirements, message in (
         (
             Requirements(sinks=True),
             "it gives attention sinks, which this model has, no gradient",
@@ -167,10 +169,10 @@ def test_what_a_model_asks_decides_before_what_is_installed(
         name = attention.register("auto", requirements=requirements)
         assert attention.describe(name).startswith(
             "sdpa (auto: not flash3: "
-        ) and said in attention.describe(name)
+        ) and message in attention.describe(name)
         with pytest.raises(
             ConfigError,
-            match=f"train.attention.kernel is flash3; .*{said}.*set train.attention.kernel=sdpa",
+            match=f"train.attention.kernel is flash3; .*{message}.*set train.attention.kernel=sdpa",
         ):
             attention.register("flash3", requirements=requirements)
     assert (
@@ -215,14 +217,14 @@ def test_a_wrapped_kernel_has_a_name_of_its_own(calls: Calls) -> None:
     """Ulysses' exchange goes around the kernel; the eval's plain one in the same process stays plain."""
     from transformers import AttentionInterface
 
-    seen: list[Any] = []
+    wrapped: list[Any] = []
 
     def wrap(kernel: Any) -> Any:
-        seen.append(kernel)
-        return lambda *args, **words: kernel(*args, **words)
+        wrapped.append(kernel)
+        return lambda *args, **kwargs: kernel(*args, **kwargs)
 
     name = attention.register("sdpa", wrap)
-    assert name == f"{attention.register('sdpa')}_wrapped" and seen == [sdpa]
+    assert name == f"{attention.register('sdpa')}_wrapped" and wrapped == [sdpa]
     assert AttentionInterface()[attention.register("sdpa")] is sdpa
     assert AttentionInterface()[name] is not sdpa
 
@@ -233,7 +235,9 @@ def test_the_stand_in_of_torchs_kernel_has_its_signature() -> None:
 
     from torch.nn.attention.varlen import varlen_attn
 
-    ours, theirs = (inspect.signature(f).parameters for f in (Calls().varlen, varlen_attn))
-    assert [(p.name, p.kind, p.default) for p in ours.values()] == [
-        (p.name, p.kind, p.default) for p in theirs.values()
+    gradient, expected_gradient = (
+        inspect.signature(f).parameters for f in (Calls().varlen, varlen_attn)
+    )
+    assert [(p.name, p.kind, p.default) for p in gradient.values()] == [
+        (p.name, p.kind, p.default) for p in expected_gradient.values()
     ]

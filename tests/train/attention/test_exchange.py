@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import ranks
 import torch
-from architectures import made
+from architectures import small_model
 from exchange_work import ENDS, ids, weighted
 
 MIXED = {
@@ -23,7 +23,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def alone(kind: str, changes: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    model = made(kind, changes)
+    model = small_model(kind, changes)
     model.set_attn_implementation("eager")
     parts = [
         model.base_model(input_ids=ids(None)[a:b][None], use_cache=False).last_hidden_state[0]
@@ -41,19 +41,19 @@ def test_states_and_gradients_are_those_of_each_document_alone(name: str, world:
     """Four ranks have fewer key/value heads than ranks, and each a part of the sinks."""
     kind, changes = MODELS[name]
     token = 16  # of the third document, whose next ones reach into another rank's slice
-    found = ranks.run(world, exchange_work.states, kind, changes, [None, token])
-    before, after = (
-        torch.from_numpy(np.concatenate([states[n] for states, _ in found])) for n in (0, 1)
+    results = ranks.run(world, exchange_work.states, kind, changes, [None, token])
+    hidden_states, changed_states = (
+        torch.from_numpy(np.concatenate([states[n] for states, _ in results])) for n in (0, 1)
     )
-    wanted, theirs = alone(kind, changes)
-    torch.testing.assert_close(before, wanted, atol=2e-5, rtol=1e-5)
-    for _, ours in found:
-        assert ours.keys() == theirs.keys()
-        for key, gradient in theirs.items():
+    expected, expected_gradients = alone(kind, changes)
+    torch.testing.assert_close(hidden_states, expected, atol=2e-5, rtol=1e-5)
+    for _, rank_gradients in results:
+        assert rank_gradients.keys() == expected_gradients.keys()
+        for key, gradient in expected_gradients.items():
             assert (
-                torch.from_numpy(ours[key]) - gradient
+                torch.from_numpy(rank_gradients[key]) - gradient
             ).norm() <= 1e-5 * gradient.norm() + 1e-7, key
-    changed = (before != after).any(dim=1).nonzero().flatten().tolist()
+    changed = (hidden_states != changed_states).any(dim=1).nonzero().flatten().tolist()
     # two windowed layers reach 2 x 5 tokens on; a full layer to the document's end
     reach = 2 * 5 if name == "mistral" else ENDS[3]
     assert token in changed and set(changed) <= set(range(token, min(ENDS[3], token + reach + 1)))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import made
+from architectures import small_model
 from oracle import ENDS, eager, heads, visible
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -27,7 +27,7 @@ def kernel(name: str) -> Any:
     return backend.GPU_KERNELS[name].function
 
 
-def marks(ends: tuple[int, ...]) -> dict[str, Any]:
+def borders_of(ends: tuple[int, ...]) -> dict[str, Any]:
     return attention.document_borders(torch.tensor(ends, dtype=torch.int32, device="cuda"))
 
 
@@ -37,8 +37,8 @@ def on_device(
     return [x.detach().cuda().requires_grad_() for x in heads(h, k, d, s=s, dtype=dtype, e=e)]
 
 
-def near(ours: torch.Tensor, theirs: torch.Tensor, allowed: float) -> None:
-    assert ((ours.float() - theirs.float()).norm() / theirs.float().norm()).item() < allowed
+def near(actual: torch.Tensor, reference: torch.Tensor, allowed: float) -> None:
+    assert ((actual.float() - reference.float()).norm() / reference.float().norm()).item() < allowed
 
 
 @pytest.mark.parametrize("window", [None, 2, 300, 4096])
@@ -52,15 +52,15 @@ def test_it_equals_per_document_sdpa_in_fp32_forward_and_backward(
     name: str, shape: Any, window: int | None
 ) -> None:
     run, (h, k, d, e) = kernel(name), shape
-    given = on_device(h, k, d, 4096, e=e)
-    words = {"scaling": d**-0.5, "sliding_window": window, **marks(DOCUMENTS)}
-    found, _ = run(None, *given, None, **words)
-    wanted, _ = sdpa(None, *(x.float() for x in given), None, **words)
-    near(found, wanted, 1e-2)
-    weight = torch.randn_like(wanted)
-    ours = torch.autograd.grad((found.float() * weight).sum(), given)
-    theirs = torch.autograd.grad((wanted * weight).sum(), given)
-    for a, b in zip(ours, theirs, strict=True):
+    inputs = on_device(h, k, d, 4096, e=e)
+    kwargs = {"scaling": d**-0.5, "sliding_window": window, **borders_of(DOCUMENTS)}
+    output, _ = run(None, *inputs, None, **kwargs)
+    expected, _ = sdpa(None, *(x.float() for x in inputs), None, **kwargs)
+    near(output, expected, 1e-2)
+    weight = torch.randn_like(expected)
+    actual = torch.autograd.grad((output.float() * weight).sum(), inputs)
+    reference = torch.autograd.grad((expected * weight).sum(), inputs)
+    for a, b in zip(actual, reference, strict=True):
         near(a, b, 2e-2)
 
 
@@ -68,27 +68,27 @@ def test_it_equals_per_document_sdpa_in_fp32_forward_and_backward(
 @pytest.mark.parametrize("name", [*backend.GPU_KERNELS, "sdpa"])
 def test_it_takes_131072_tokens_in_one_call(name: str, window: int | None) -> None:
     run = sdpa if name == "sdpa" else kernel(name)
-    given = on_device(8, 2, 128, LONG)
+    inputs = on_device(8, 2, 128, LONG)
     torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    found, _ = run(None, *given, None, sliding_window=window, **marks((0, LONG)))
-    found.float().sum().backward()
-    assert all(bool(x.grad.isfinite().all()) for x in given)
+    baseline = torch.cuda.memory_allocated()
+    output, _ = run(None, *inputs, None, sliding_window=window, **borders_of((0, LONG)))
+    output.float().sum().backward()
+    assert all(bool(x.grad.isfinite().all()) for x in inputs)
     # one head's scores alone would be 32 GiB
-    assert torch.cuda.max_memory_allocated() - before < 8 * 2**30
+    assert torch.cuda.max_memory_allocated() - baseline < 8 * 2**30
     last = slice(LONG - 64, LONG)
     reach = slice(0 if window is None else LONG - 64 - window, LONG)
-    q, k, v = given[0][:, :, last], given[1][:, :, reach], given[2][:, :, reach]
-    far = (
+    q, k, v = inputs[0][:, :, last], inputs[1][:, :, reach], inputs[2][:, :, reach]
+    distance = (
         torch.arange(LONG, device="cuda")[last, None]
         - torch.arange(LONG, device="cuda")[None, reach]
     )
-    seen = (far >= 0) & (far < (window or LONG))
+    mask = (distance >= 0) & (distance < (window or LONG))
     scores = q.float() @ k.float().repeat_interleave(4, dim=1).transpose(2, 3) * 128**-0.5
-    wanted = scores.masked_fill(~seen, float("-inf")).softmax(-1) @ v.float().repeat_interleave(
+    expected = scores.masked_fill(~mask, float("-inf")).softmax(-1) @ v.float().repeat_interleave(
         4, dim=1
     )
-    near(found[:, last], wanted.transpose(1, 2), 2e-2)
+    near(output[:, last], expected.transpose(1, 2), 2e-2)
 
 
 @pytest.mark.parametrize("name", [*backend.GPU_KERNELS, "sdpa"])
@@ -96,10 +96,10 @@ def test_it_takes_131072_tokens_in_one_call(name: str, window: int | None) -> No
 def test_a_document_changes_no_bit_of_the_next(name: str, window: int | None) -> None:
     run = sdpa if name == "sdpa" else kernel(name)
     q, k, v = (x.detach() for x in on_device(8, 2, 64, 4096))
-    before, _ = run(None, q, k, v, None, sliding_window=window, **marks(DOCUMENTS))
+    baseline, _ = run(None, q, k, v, None, sliding_window=window, **borders_of(DOCUMENTS))
     k[:, :, 500] += 1
-    after, _ = run(None, q, k, v, None, sliding_window=window, **marks(DOCUMENTS))
-    changed = (before != after)[0].flatten(1).any(dim=1).nonzero().flatten().tolist()
+    changed_output, _ = run(None, q, k, v, None, sliding_window=window, **borders_of(DOCUMENTS))
+    changed = (baseline != changed_output)[0].flatten(1).any(dim=1).nonzero().flatten().tolist()
     assert changed and min(changed) == 500 and max(changed) < min(1000, 500 + (window or 1000))
 
 
@@ -108,16 +108,16 @@ def test_a_document_changes_no_bit_of_the_next(name: str, window: int | None) ->
 def test_sdpa_on_the_device_equals_eager_attention_on_the_cpu(
     window: int | None, sinks: bool
 ) -> None:
-    given = heads(4, 2, 16)
+    inputs = heads(4, 2, 16)
     s_aux = torch.linspace(-2, 3, 4) if sinks else None
-    words = {
+    kwargs = {
         "scaling": 0.3,
         "sliding_window": window,
         "s_aux": None if s_aux is None else s_aux.cuda(),
     }
-    found, _ = sdpa(None, *(x.cuda() for x in given), None, **words, **marks(ENDS))
+    output, _ = sdpa(None, *(x.cuda() for x in inputs), None, **kwargs, **borders_of(ENDS))
     torch.testing.assert_close(
-        found.cpu(), eager(*given, visible(ENDS, window), 0.3, s_aux), atol=2e-4, rtol=2e-4
+        output.cpu(), eager(*inputs, visible(ENDS, window), 0.3, s_aux), atol=2e-4, rtol=2e-4
     )
 
 
@@ -125,34 +125,38 @@ def test_sdpa_on_the_device_equals_eager_attention_on_the_cpu(
 @pytest.mark.parametrize("window", [None, 128])
 def test_sdpa_never_takes_the_kernel_that_holds_all_scores(window: int | None, sinks: bool) -> None:
     """A window has a mask, a sink an odd length: neither may send torch to its math kernel."""
-    given = on_device(8, 2, 64, 4096)
+    inputs = on_device(8, 2, 64, 4096)
     s_aux = torch.zeros(8, device="cuda") if sinks else None
     with sdpa_kernel(
         [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
     ):
-        out, _ = sdpa(None, *given, None, sliding_window=window, s_aux=s_aux, **marks(DOCUMENTS))
-        out.float().sum().backward()
+        output, _ = sdpa(
+            None, *inputs, None, sliding_window=window, s_aux=s_aux, **borders_of(DOCUMENTS)
+        )
+        output.float().sum().backward()
 
 
 @pytest.mark.parametrize("name", backend.GPU_KERNELS)
 def test_shifted_groups_equal_those_of_sdpa(name: str) -> None:
     run = kernel(name)
     trains: Any = torch.nn.Module().train()
-    given = on_device(8, 2, 64, 4096)
-    found, wanted = (
-        s2_attn.s2_attention(one, 256)(trains, *x, None, scaling=0.125, **marks(DOCUMENTS))[0]
-        for one, x in ((run, given), (sdpa, [x.float() for x in given]))
+    inputs = on_device(8, 2, 64, 4096)
+    output, expected = (
+        s2_attn.s2_attention(kernel_function, 256)(
+            trains, *x, None, scaling=0.125, **borders_of(DOCUMENTS)
+        )[0]
+        for kernel_function, x in ((run, inputs), (sdpa, [x.float() for x in inputs]))
     )
-    near(found, wanted, 1e-2)
+    near(output, expected, 1e-2)
 
 
 @pytest.mark.parametrize("name", backend.GPU_KERNELS)
 def test_a_recomputed_layer_has_the_same_output(name: str) -> None:
     """Activation checkpointing computes it twice; the forward pass of these kernels is deterministic, their backward is not promised."""
     run = kernel(name)
-    given = on_device(8, 2, 64, 4096)
+    inputs = on_device(8, 2, 64, 4096)
     once, again = (
-        run(None, *given, None, sliding_window=300, **marks(DOCUMENTS))[0] for _ in range(2)
+        run(None, *inputs, None, sliding_window=300, **borders_of(DOCUMENTS))[0] for _ in range(2)
     )
     assert torch.equal(once, again)
 
@@ -164,11 +168,11 @@ def test_a_model_takes_what_auto_chose(kind: str) -> None:
         "GptOss": {"num_local_experts": 4, "num_experts_per_tok": 2},
         "Mistral": {"sliding_window": 6},
     }
-    model = made(kind, more.get(kind, {})).bfloat16().cuda()
+    model = small_model(kind, more.get(kind, {})).bfloat16().cuda()
     attention.prove_documents_isolated(model)
     name = attention.register("auto", requirements=attention.requirements_of(model, torch.bfloat16))
     model.set_attn_implementation(name)
     assert model.config._attn_implementation == name
     ids = torch.arange(1, 41, device="cuda")[None]
-    out = model(input_ids=ids, use_cache=False, **marks((0, 15, 40))).logits
-    assert bool(out.isfinite().all()), attention.describe(name)
+    output = model(input_ids=ids, use_cache=False, **borders_of((0, 15, 40))).logits
+    assert bool(output.isfinite().all()), attention.describe(name)

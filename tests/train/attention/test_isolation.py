@@ -30,16 +30,16 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, module)
 
 
-def changed(kernel: Any, token: int, **words: Any) -> list[int]:
+def changed(kernel: Any, token: int, **kwargs: Any) -> list[int]:
     """Places whose output differs in any bit after the key and value of `token` are changed."""
     q, k, v = (x.detach() for x in heads(4, 2, 8, dtype=torch.bfloat16))
-    found = []
+    outputs = []
     for by in (0, 1):
         key, value = k.clone(), v.clone()
         key[:, :, token] += by
         value[:, :, token] += by
-        found.append(kernel(TRAINS, q, key, value, None, **words)[0][0])
-    return (found[0] != found[1]).flatten(1).any(dim=1).nonzero().flatten().tolist()  # type: ignore[no-any-return]
+        outputs.append(kernel(TRAINS, q, key, value, None, **kwargs)[0][0])
+    return (outputs[0] != outputs[1]).flatten(1).any(dim=1).nonzero().flatten().tolist()  # type: ignore[no-any-return]
 
 
 def end_of(token: int) -> int:
@@ -51,8 +51,8 @@ def end_of(token: int) -> int:
 def test_a_token_is_seen_inside_its_document_and_its_window_only(
     name: str, window: int | None, sinks: bool, token: int
 ) -> None:
-    words = {"sliding_window": window, "s_aux": torch.zeros(4) if sinks else None}
-    differs = changed(KERNELS[name], token, **words, **attention.document_borders(cu_seqlens()))
+    kwargs = {"sliding_window": window, "s_aux": torch.zeros(4) if sinks else None}
+    differs = changed(KERNELS[name], token, **kwargs, **attention.document_borders(cu_seqlens()))
     reach = range(token, min(end_of(token), token + (window or 1000)))
     assert set(differs) <= set(reach)
     # a far token's share may be too small for bf16

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from architectures import made
+from architectures import small_model
 from models import documents, packed
 
 from ropewalk.conf.errors import ConfigError
@@ -43,34 +43,34 @@ MODELS: dict[str, tuple[str, dict[str, Any], int]] = {
 }
 
 
-def losses(model: Any, ids: torch.Tensor, labels: torch.Tensor, **words: Any) -> torch.Tensor:
-    logits = model(input_ids=ids[None], use_cache=False, **words).logits[0]
+def losses(model: Any, ids: torch.Tensor, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    logits = model(input_ids=ids[None], use_cache=False, **kwargs).logits[0]
     return F.cross_entropy(logits, labels, reduction="none", ignore_index=-100)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_packed_windows_have_the_losses_and_gradients_of_each_document_alone(name: str) -> None:
     kind, changes, _ = MODELS[name]
-    model = made(kind, changes)
+    model = small_model(kind, changes)
     pieces = documents(LENGTHS)
     model.set_attn_implementation("eager")
     alone = []
     for piece in pieces:
         ids = torch.from_numpy(piece)
         alone.append(losses(model, ids, torch.cat([ids[1:], torch.tensor([-100])])))
-    wanted = torch.cat(alone)
+    expected = torch.cat(alone)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    theirs = torch.autograd.grad(wanted.sum(), parameters, allow_unused=True)
+    expected_gradients = torch.autograd.grad(expected.sum(), parameters, allow_unused=True)
     row, _ = packed(LENGTHS, sum(LENGTHS))
     model.set_attn_implementation(attention.register("sdpa"))
-    marks = attention.document_borders(torch.from_numpy(row.cu_seqlens))
+    borders = attention.document_borders(torch.from_numpy(row.cu_seqlens))
     ids, positions, labels = (
         torch.from_numpy(x) for x in (row.input_ids, row.position_ids, row.labels)
     )
-    found = losses(model, ids, labels, position_ids=positions[None], **marks)
-    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-5)
-    ours = torch.autograd.grad(found.sum(), parameters, allow_unused=True)
-    for a, b in zip(ours, theirs, strict=True):
+    nll = losses(model, ids, labels, position_ids=positions[None], **borders)
+    torch.testing.assert_close(nll, expected, atol=2e-5, rtol=1e-5)
+    packed_gradients = torch.autograd.grad(nll.sum(), parameters, allow_unused=True)
+    for a, b in zip(packed_gradients, expected_gradients, strict=True):
         assert (a is None) == (b is None)
         if a is not None:
             assert (a - b).norm() <= 1e-4 * b.norm() + 1e-6
@@ -79,11 +79,11 @@ def test_packed_windows_have_the_losses_and_gradients_of_each_document_alone(nam
 @pytest.mark.parametrize("name", MODELS)
 def test_windows_reach_the_kernel_and_documents_are_proved_apart(name: str) -> None:
     kind, changes, sliding = MODELS[name]
-    model = made(kind, changes)
+    model = small_model(kind, changes)
     attention.refuse_unsupported(model.config, name)
-    before = model.config._attn_implementation
+    original_impl = model.config._attn_implementation
     attention.prove_documents_isolated(model)
-    assert model.config._attn_implementation == before and not model.training
+    assert model.config._attn_implementation == original_impl and not model.training
     kinds = getattr(model.config, "layer_types", None)
     assert sliding == (kinds.count("sliding_attention") if kinds else 4)
 
@@ -101,7 +101,9 @@ def test_a_window_that_stays_in_the_mask_is_refused(kind: str, changes: dict[str
         "moe_intermediate_size": 16,
         **changes,
     }
-    model = made(kind, {**more, "shared_expert_intermediate_size": 16, "num_local_experts": 4})
+    model = small_model(
+        kind, {**more, "shared_expert_intermediate_size": 16, "num_local_experts": 4}
+    )
     with pytest.raises(
         ConfigError,
         match="is a sliding-window layer and its code gives its attention kernel the window None",
@@ -111,7 +113,7 @@ def test_a_window_that_stays_in_the_mask_is_refused(kind: str, changes: dict[str
 
 def test_a_model_that_mixes_tokens_elsewhere_is_refused() -> None:
     """A convolution over the sequence carries the end of a document into the next one."""
-    model = made("Llama", {})
+    model = small_model("Llama", {})
     layer = model.model.layers[1].mlp
 
     def mix(module: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
@@ -134,18 +136,18 @@ def test_logits_that_are_more_than_hidden_states_times_the_head_are_refused(
     name: str, changes: dict[str, Any]
 ) -> None:
     """By what the model does, whether a key of its config says so or, as in the last, only its code."""
-    model = made(name, changes)
+    model = small_model(name, changes)
     if name == "Llama":
         attention.prove_documents_isolated(model)
         model.lm_head.register_forward_hook(
-            lambda module, given, logits: 30 * torch.tanh(logits / 30)
+            lambda module, args, logits: 30 * torch.tanh(logits / 30)
         )
     with pytest.raises(ConfigError, match="its logits are not its hidden states times its head"):
         attention.prove_documents_isolated(model)
 
 
 def test_the_proof_of_documents_fails_without_borders(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = made("Llama", {})
+    model = small_model("Llama", {})
     monkeypatch.setattr(isolation, "document_borders", lambda cu: {})
     with pytest.raises(ConfigError, match="a document changes the hidden states of the next one"):
         attention.prove_documents_isolated(model)
@@ -176,17 +178,19 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_no_kernel_does_is_refused_by_name(name: str) -> None:
-    kind, changes, said = REFUSED[name]
+    kind, changes, message = REFUSED[name]
     config = getattr(transformers, f"{kind}Config")(**changes)
-    with pytest.raises(ConfigError, match=f"model.path is the-model; its architecture {said}"):
+    with pytest.raises(ConfigError, match=f"model.path is the-model; its architecture {message}"):
         attention.refuse_unsupported(config, "the-model")
 
 
 def test_needs_are_read_off_the_model() -> None:
-    assert attention.requirements_of(made("Llama", {}), torch.float32) == Requirements(
+    assert attention.requirements_of(small_model("Llama", {}), torch.float32) == Requirements(
         torch.float32, 16, False
     )
-    assert attention.requirements_of(made("GptOss", {**MIXED, **EXPERTS}), torch.bfloat16).sinks
+    assert attention.requirements_of(
+        small_model("GptOss", {**MIXED, **EXPERTS}), torch.bfloat16
+    ).sinks
     deepseek = transformers.DeepseekV3Config(
         qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128
     )
@@ -205,7 +209,7 @@ def test_a_windowed_base_is_built_as_the_trainer_builds_it(name: str, tmp_path: 
             "original_max_position_embeddings": 64,
         }
         changes = {**changes, "rope_parameters": {**yarn, "truncate": False}}
-    made(kind, changes).save_pretrained(tmp_path)
+    small_model(kind, changes).save_pretrained(tmp_path)
     base = Base(str(tmp_path))
     plan = rope_plan.make(YarnConfig(factor=8.0), base_config(base), name)
     model: Any = models.build(
@@ -213,13 +217,13 @@ def test_a_windowed_base_is_built_as_the_trainer_builds_it(name: str, tmp_path: 
     ).eval()
     assert attention.describe(model.config._attn_implementation).startswith("sdpa")
     row, pieces = packed(LENGTHS, sum(LENGTHS))
-    marks = attention.document_borders(torch.from_numpy(row.cu_seqlens))
+    borders = attention.document_borders(torch.from_numpy(row.cu_seqlens))
     ids, positions, labels = (
         torch.from_numpy(x) for x in (row.input_ids, row.position_ids, row.labels)
     )
     with torch.no_grad():
-        found = losses(model, ids, labels, position_ids=positions[None], **marks)
+        nll = losses(model, ids, labels, position_ids=positions[None], **borders)
         model.set_attn_implementation("eager")
         last = torch.tensor([-100])
         alone = [losses(model, x, torch.cat([x[1:], last])) for x in map(torch.from_numpy, pieces)]
-    torch.testing.assert_close(found, torch.cat(alone), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(nll, torch.cat(alone), atol=2e-5, rtol=1e-5)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from architectures import made
+from architectures import small_model
 from oracle import ENDS, cu_seqlens, eager, gradients, heads, visible
 from stand_ins import Calls
 
@@ -21,10 +21,10 @@ TRAINS: Any = SimpleNamespace(training=True)
 GROUP = 6
 
 
-def seen(h: int) -> torch.Tensor:
+def visible_in_groups(h: int) -> torch.Tensor:
     """(1, H, S, S): as `visible`, inside a group. Tokens are counted from their document's start, half a group later where shifted."""
-    at = torch.cat([torch.arange(b - a) for a, b in zip(ENDS, ENDS[1:], strict=False)])
-    groups = [(at + (GROUP // 2 if n >= h // 2 else 0)) // GROUP for n in range(h)]
+    positions = torch.cat([torch.arange(b - a) for a, b in zip(ENDS, ENDS[1:], strict=False)])
+    groups = [(positions + (GROUP // 2 if n >= h // 2 else 0)) // GROUP for n in range(h)]
     return torch.stack([visible(ENDS, None) & (g[:, None] == g[None, :]) for g in groups])[None]
 
 
@@ -33,13 +33,15 @@ def seen(h: int) -> torch.Tensor:
 )
 def test_forward_and_backward_equal_eager_attention_of_the_groups(shape: tuple[int, int]) -> None:
     h, k = shape
-    given = heads(h, k, 8)
-    marks = attention.document_borders(cu_seqlens())
-    found, _ = s2_attn.s2_attention(sdpa, GROUP)(TRAINS, *given, None, scaling=0.3, **marks)
-    wanted = eager(*given, seen(h), 0.3)
-    torch.testing.assert_close(found, wanted, atol=2e-6, rtol=1e-5)
-    for ours, theirs in zip(gradients(found, given), gradients(wanted, given), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    inputs = heads(h, k, 8)
+    borders = attention.document_borders(cu_seqlens())
+    output, _ = s2_attn.s2_attention(sdpa, GROUP)(TRAINS, *inputs, None, scaling=0.3, **borders)
+    expected = eager(*inputs, visible_in_groups(h), 0.3)
+    torch.testing.assert_close(output, expected, atol=2e-6, rtol=1e-5)
+    for gradient, expected_gradient in zip(
+        gradients(output, inputs), gradients(expected, inputs), strict=True
+    ):
+        torch.testing.assert_close(gradient, expected_gradient, atol=1e-5, rtol=1e-5)
 
 
 def test_it_is_the_papers_rolling_where_that_does_not_wrap_around() -> None:
@@ -54,11 +56,13 @@ def test_it_is_the_papers_rolling_where_that_does_not_wrap_around() -> None:
     def grouped(x: torch.Tensor) -> torch.Tensor:
         return roll(x, -GROUP // 2)[0].unflatten(1, (s // GROUP, GROUP)).transpose(0, 1)
 
-    out = F.scaled_dot_product_attention(grouped(q), grouped(k), grouped(v), is_causal=True)
-    paper = roll(out.transpose(0, 1).flatten(1, 2)[None], GROUP // 2).transpose(1, 2)
-    ours, _ = s2_attn.s2_attention(sdpa, GROUP)(TRAINS, q, k, v, None)
-    torch.testing.assert_close(ours[:, GROUP // 2 :], paper[:, GROUP // 2 :], atol=1e-6, rtol=1e-5)
-    wrapped = (ours - paper)[0, : GROUP // 2].abs().amax(dim=(0, 2))
+    rolled = F.scaled_dot_product_attention(grouped(q), grouped(k), grouped(v), is_causal=True)
+    paper = roll(rolled.transpose(0, 1).flatten(1, 2)[None], GROUP // 2).transpose(1, 2)
+    output, _ = s2_attn.s2_attention(sdpa, GROUP)(TRAINS, q, k, v, None)
+    torch.testing.assert_close(
+        output[:, GROUP // 2 :], paper[:, GROUP // 2 :], atol=1e-6, rtol=1e-5
+    )
+    wrapped = (output - paper)[0, : GROUP // 2].abs().amax(dim=(0, 2))
     assert (wrapped[: h // 2] < 1e-6).all() and (wrapped[h // 2 :] > 1e-2).all(), (
         "there it sees the sequence's end"
     )
@@ -70,28 +74,30 @@ def test_kernels_with_borders_of_their_own_are_given_the_groups(
     calls = Calls()
     for name, module in calls.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
-    given = heads(4, 2, 8, dtype=torch.bfloat16)
-    marks = attention.document_borders(cu_seqlens())
-    found, _ = s2_attn.s2_attention(flash, GROUP)(TRAINS, *given, None, scaling=0.3, **marks)
-    torch.testing.assert_close(found.float(), eager(*given, seen(4), 0.3), atol=1e-2, rtol=1e-2)
-    assert [c.longest for c in calls.given] == [GROUP, GROUP] and [
-        c.q.shape[1] for c in calls.given
+    inputs = heads(4, 2, 8, dtype=torch.bfloat16)
+    borders = attention.document_borders(cu_seqlens())
+    output, _ = s2_attn.s2_attention(flash, GROUP)(TRAINS, *inputs, None, scaling=0.3, **borders)
+    torch.testing.assert_close(
+        output.float(), eager(*inputs, visible_in_groups(4), 0.3), atol=1e-2, rtol=1e-2
+    )
+    assert [c.longest for c in calls.recorded] == [GROUP, GROUP] and [
+        c.q.shape[1] for c in calls.recorded
     ] == [2, 2]
-    assert calls.given[1].cu[:6].tolist() == [0, 3, 9, 15, 16, 19]
+    assert calls.recorded[1].cu[:6].tolist() == [0, 3, 9, 15, 16, 19]
 
 
 def test_a_model_that_is_evaluated_attends_in_full() -> None:
     """The export and the losses on held-out text are those of the model that is served."""
-    model = made("Llama", {})
+    model = small_model("Llama", {})
     ids = torch.arange(1, 41)[None]
-    found = {}
+    logits = {}
     for kernel, group in (("full", None), ("s2", GROUP)):
         model.set_attn_implementation(attention.register("sdpa", s2_group=group))
         for training in (True, False):
             model.train(training)
-            found[kernel, training] = model(input_ids=ids, use_cache=False).logits.detach()
-    assert torch.equal(found["s2", False], found["full", False])
-    assert not torch.allclose(found["s2", True], found["full", True])
+            logits[kernel, training] = model(input_ids=ids, use_cache=False).logits.detach()
+    assert torch.equal(logits["s2", False], logits["full", False])
+    assert not torch.allclose(logits["s2", True], logits["full", True])
 
 
 def test_what_it_does_not_go_with_is_refused() -> None:
@@ -102,7 +108,7 @@ def test_what_it_does_not_go_with_is_refused() -> None:
         match="train.attention.s2_group is 6; S2-Attn does not go with the model's sliding_window",
     ):
         attend(TRAINS, q, k, v, None, sliding_window=4)
-    mistral = made("Mistral", {"sliding_window": 6})
+    mistral = small_model("Mistral", {"sliding_window": 6})
     with pytest.raises(
         ConfigError,
         match="train.attention.s2_group is 6; mistral has sliding-window layers already",

@@ -21,21 +21,25 @@ CASES: dict[int, list[tuple[int, int, dict[str, Any]]]] = {
 
 @pytest.mark.parametrize("world", CASES)
 def test_output_and_gradients_are_those_of_the_kernel_alone(world: int) -> None:
-    found = ranks.run(world, ulysses_work.slices, CASES[world])
-    for number, (heads, shared, words) in enumerate(CASES[world]):
-        wanted = ulysses_work.attend(
-            ulysses_work.kernel_of(words), ulysses_work.given(heads, shared), words
+    results = ranks.run(world, ulysses_work.slices, CASES[world])
+    for number, (heads, shared, options) in enumerate(CASES[world]):
+        expected = ulysses_work.attend(
+            ulysses_work.kernel_of(options), ulysses_work.random_inputs(heads, shared), options
         )
-        parts = [rank[number] for rank in found]
+        parts = [rank[number] for rank in results]
         np.testing.assert_allclose(
-            np.concatenate([p["out"] for p in parts], axis=1), wanted["out"], atol=1e-5
+            np.concatenate([p["out"] for p in parts], axis=1), expected["out"], atol=1e-5
         )
-        for place, whole in enumerate(wanted["grads"]):
-            mine = [p["grads"][place] for p in parts]
+        for index, gradient in enumerate(expected["grads"]):
+            rank_gradients = [p["grads"][index] for p in parts]
             # sinks lie whole on every rank, and their gradients are summed as a parameter's are
-            got = np.concatenate(mine, axis=2) if whole.dim() == 4 else sum(mine)
+            actual = (
+                np.concatenate(rank_gradients, axis=2)
+                if gradient.dim() == 4
+                else sum(rank_gradients)
+            )
             np.testing.assert_allclose(
-                got, whole, atol=2e-5, err_msg=f"{heads} {shared} {words} {place}"
+                actual, gradient, atol=2e-5, err_msg=f"{heads} {shared} {options} {index}"
             )
 
 

@@ -200,9 +200,9 @@ def settings(method: str, factor: float, dim: int = 16) -> RopeConfig:
 
 def config_of(name: str, extra: dict[str, Any]) -> PreTrainedConfig:
     kind = getattr(transformers, f"{name}Config")
-    words = {} if name == "Gemma3" else {**SMALL, **extra}
-    found: PreTrainedConfig = kind(**words)
-    return found
+    kwargs = {} if name == "Gemma3" else {**SMALL, **extra}
+    config: PreTrainedConfig = kind(**kwargs)
+    return config
 
 
 def rope(method: str, config: PreTrainedConfig) -> RopeConfig:
@@ -230,39 +230,39 @@ def test_rescaled_proved_saved_reloaded_proved(name: str, tmp_path: Path) -> Non
     for method in METHODS:
         torch.manual_seed(0)
         config = config_of(kind, extra)
-        made = plan.make(rope(method, config), config, name)
-        assert made.max_position_embeddings == 2048
-        model = AutoModelForCausalLM.from_config(plan.apply(made, config))
-        said = proof.prove(model, made, "after construction")
-        assert "queries and keys of 2 layers" in said, said
+        planned = plan.make(rope(method, config), config, name)
+        assert planned.max_position_embeddings == 2048
+        model = AutoModelForCausalLM.from_config(plan.apply(planned, config))
+        message = proof.prove(model, planned, "after construction")
+        assert "queries and keys of 2 layers" in message, message
         model.save_pretrained(tmp_path / method)
         reloaded = AutoModelForCausalLM.from_pretrained(tmp_path / method)
-        assert "queries and keys of 2 layers" in proof.prove(reloaded, made, "after reload")
+        assert "queries and keys of 2 layers" in proof.prove(reloaded, planned, "after reload")
 
 
 @pytest.mark.parametrize("name", HANDLED)
 def test_the_base_as_it_is_is_proved_too(name: str) -> None:
     kind, extra = HANDLED[name]
-    made = plan.make(YarnConfig(factor=64.0), config_of(kind, extra), name).unscaled
-    model = AutoModelForCausalLM.from_config(plan.apply(made, config_of(kind, extra)))
+    planned = plan.make(YarnConfig(factor=64.0), config_of(kind, extra), name).unscaled
+    model = AutoModelForCausalLM.from_config(plan.apply(planned, config_of(kind, extra)))
     untouched = AutoModelForCausalLM.from_config(config_of(kind, extra))
-    for one in (model, untouched):
-        assert "queries and keys of 2 layers" in proof.prove(one, made, "of the base")
+    for candidate in (model, untouched):
+        assert "queries and keys of 2 layers" in proof.prove(candidate, planned, "of the base")
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_handled_is_refused_by_name(name: str) -> None:
-    kind, extra, said = REFUSED[name]
-    with pytest.raises(ConfigError, match=said) as error:
+    kind, extra, message = REFUSED[name]
+    with pytest.raises(ConfigError, match=message) as error:
         plan.make(YarnConfig(factor=4.0), config_of(kind, extra), "the-model")
     assert "model.path is the-model" in str(error.value)
 
 
 @pytest.mark.parametrize("name", WRONG_FILES)
 def test_a_config_file_that_is_wrong_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
-    content, said = WRONG_FILES[name]
+    content, message = WRONG_FILES[name]
     (tmp_path / "config.json").write_text(json.dumps(LLAMA | content))
-    with pytest.raises(ConfigError, match=said) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         config = base_config(Base(str(tmp_path)))
         plan.make(
             YarnConfig(factor=4.0, original_max_position_embeddings=64), config, tmp_path.name
@@ -279,30 +279,33 @@ def test_tables_that_switch_by_length_are_proved_on_both_sides_of_the_window(nam
     )
     for rope_config in (DynamicConfig(factor=factor), switching):
         config = config_of(kind, extra)
-        made = plan.make(rope_config, config, name)
-        assert made.short_inv_freq is not None and made.inv_freq[-1] < made.short_inv_freq[-1] / 7
-        model = AutoModelForCausalLM.from_config(plan.apply(made, config))
-        assert "queries and keys of 2 layers" in proof.prove(model, made, "after construction")
+        planned = plan.make(rope_config, config, name)
+        assert (
+            planned.short_inv_freq is not None
+            and planned.inv_freq[-1] < planned.short_inv_freq[-1] / 7
+        )
+        model = AutoModelForCausalLM.from_config(plan.apply(planned, config))
+        assert "queries and keys of 2 layers" in proof.prove(model, planned, "after construction")
 
 
 def test_only_the_full_attention_layers_of_gemma_3_are_rescaled() -> None:
     config = config_of("Gemma3Text", {"head_dim": 32, **TWO_KINDS})
-    made = plan.make(settings("yarn", 8.0), config, "small")
-    model: Any = AutoModelForCausalLM.from_config(plan.apply(made, config))
+    planned = plan.make(settings("yarn", 8.0), config, "small")
+    model: Any = AutoModelForCausalLM.from_config(plan.apply(planned, config))
     untouched: Any = AutoModelForCausalLM.from_config(
         config_of("Gemma3Text", {"head_dim": 32, **TWO_KINDS})
     )
-    live, before = model.model.rotary_emb, untouched.model.rotary_emb
-    assert torch.equal(live.sliding_attention_inv_freq, before.sliding_attention_inv_freq)
+    live, original_rotary = model.model.rotary_emb, untouched.model.rotary_emb
+    assert torch.equal(live.sliding_attention_inv_freq, original_rotary.sliding_attention_inv_freq)
     assert live.full_attention_inv_freq[-1] == pytest.approx(
-        float(before.full_attention_inv_freq[-1]) / 8, rel=1e-6
+        float(original_rotary.full_attention_inv_freq[-1]) / 8, rel=1e-6
     )
 
 
 def test_a_scaled_base_is_composed_from_its_original_window_and_never_stacked() -> None:
     config = config_of("Llama", {"rope_parameters": LLAMA31})
-    made = plan.make(YarnConfig(factor=16.0), config, "small")
-    plain = plan.make(
+    planned = plan.make(YarnConfig(factor=16.0), config, "small")
+    expected = plan.make(
         YarnConfig(factor=16.0),
         config_of(
             "Llama",
@@ -313,8 +316,8 @@ def test_a_scaled_base_is_composed_from_its_original_window_and_never_stacked() 
         ),
         "small",
     )
-    assert made.inv_freq == plain.inv_freq and made.max_position_embeddings == 512
-    assert made.base_window == 256
+    assert planned.inv_freq == expected.inv_freq and planned.max_position_embeddings == 512
+    assert planned.base_window == 256
     with pytest.raises(
         ConfigError, match=r"already scaled \(llama3\) to 256 tokens, .* must be above 8"
     ):
@@ -326,12 +329,14 @@ def test_a_scaled_base_is_composed_from_its_original_window_and_never_stacked() 
 def test_the_temperature_of_decoupled_heads_goes_into_the_softmax_scale() -> None:
     """cos and sin reach 8 of 32 dimensions: a factor there would not be YaRN's temperature."""
     config = config_of("DeepseekV3", MLA)
-    made = plan.make(YarnConfig(factor=8.0), config, "small")
-    assert made.attention_factor == 1.0 and made.softmax_factor == pytest.approx(
+    planned = plan.make(YarnConfig(factor=8.0), config, "small")
+    assert planned.attention_factor == 1.0 and planned.softmax_factor == pytest.approx(
         (0.1 * 2.0794415 + 1) ** 2
     )
-    model: Any = AutoModelForCausalLM.from_config(plan.apply(made, config))
-    assert model.model.layers[0].self_attn.scaling == pytest.approx(32**-0.5 * made.softmax_factor)
+    model: Any = AutoModelForCausalLM.from_config(plan.apply(planned, config))
+    assert model.model.layers[0].self_attn.scaling == pytest.approx(
+        32**-0.5 * planned.softmax_factor
+    )
 
 
 def from_file(folder: Path, window: int, scaling: dict[str, Any], **more: Any) -> PreTrainedConfig:
@@ -355,8 +360,8 @@ def test_the_window_of_a_scaled_base_is_what_its_factor_reaches(
 ) -> None:
     """Old Qwen configs add rope_scaling only, Qwen 3's say 40,960."""
     config = from_file(tmp_path, window, QWEN)
-    made = plan.make(YarnConfig(factor=8.0), config, "qwen")
-    assert (made.original_max_position_embeddings, made.base_window) == (32_768, 131_072)
+    planned = plan.make(YarnConfig(factor=8.0), config, "qwen")
+    assert (planned.original_max_position_embeddings, planned.base_window) == (32_768, 131_072)
     assert plan.make(RopeConfig(), config, "qwen").factor == 4.0
     with pytest.raises(
         ConfigError, match=r"already scaled .yarn. to 131072 tokens, .* must be above 4"
@@ -373,8 +378,10 @@ def test_llama_3_2_reads_the_window_that_it_names() -> None:
 def test_a_linear_base_reads_its_factor_from_the_given_window() -> None:
     linear = {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
     config = config_of("Llama", {"rope_parameters": linear})
-    made = plan.make(YarnConfig(factor=8.0, original_max_position_embeddings=256), config, "small")
-    assert (made.base_window, made.max_position_embeddings) == (1024, 2048)
+    planned = plan.make(
+        YarnConfig(factor=8.0, original_max_position_embeddings=256), config, "small"
+    )
+    assert (planned.base_window, planned.max_position_embeddings) == (1024, 2048)
 
 
 @pytest.mark.parametrize("kind", ["yarn", "llama3"])
@@ -392,8 +399,10 @@ def test_a_scaled_base_without_its_original_window_is_refused_until_it_is_given(
         ConfigError, match="original_max_position_embeddings is 512; .* starts at 256 at most"
     ):
         plan.make(YarnConfig(factor=8.0, original_max_position_embeddings=512), config, "small")
-    made = plan.make(YarnConfig(factor=8.0, original_max_position_embeddings=64), config, "small")
-    assert (made.base_window, made.max_position_embeddings) == (256, 512)
+    planned = plan.make(
+        YarnConfig(factor=8.0, original_max_position_embeddings=64), config, "small"
+    )
+    assert (planned.base_window, planned.max_position_embeddings) == (256, 512)
 
 
 def test_a_base_whose_original_window_is_given_is_proved_as_it_is(tmp_path: Path) -> None:
@@ -405,10 +414,12 @@ def test_a_base_whose_original_window_is_given_is_proved_as_it_is(tmp_path: Path
         **{k: v for k, v in SMALL.items() if k not in LLAMA},
     )
     config = base_config(Base(str(tmp_path)))
-    made = plan.make(YarnConfig(factor=8.0, original_max_position_embeddings=64), config, "small")
-    for one, wanted in (
-        (config, made.unscaled),
-        (plan.apply(made, base_config(Base(str(tmp_path)))), made),
+    planned = plan.make(
+        YarnConfig(factor=8.0, original_max_position_embeddings=64), config, "small"
+    )
+    for candidate, expected_plan in (
+        (config, planned.unscaled),
+        (plan.apply(planned, base_config(Base(str(tmp_path)))), planned),
     ):
-        model = AutoModelForCausalLM.from_config(one)
-        assert "queries and keys" in proof.prove(model, wanted, "as it is")
+        model = AutoModelForCausalLM.from_config(candidate)
+        assert "queries and keys" in proof.prove(model, expected_plan, "as it is")

@@ -19,29 +19,29 @@ from ropewalk.train.rope.plan import RopePlan
 
 
 def planned(rope: RopeConfig, **settings: Any) -> RopePlan:
-    words = {
+    kwargs = {
         "hidden_size": 64,
         "num_attention_heads": 2,
         "max_position_embeddings": 4096,
     } | settings
-    return plan.make(rope, LlamaConfig(**words), "tiny")
+    return plan.make(rope, LlamaConfig(**kwargs), "tiny")
 
 
-def found(made: RopePlan, **words: Any) -> list[str]:
-    plain = {"architecture": "llama", "sliding": False, "pretrained": 4096, "steps": 10}
-    return lint(made, **({"seq_len": made.max_position_embeddings} | plain | words))
+def findings(rope_plan: RopePlan, **kwargs: Any) -> list[str]:
+    defaults = {"architecture": "llama", "sliding": False, "pretrained": 4096, "steps": 10}
+    return lint(rope_plan, **({"seq_len": rope_plan.max_position_embeddings} | defaults | kwargs))
 
 
 @pytest.mark.parametrize(
     "rope", [RopeConfig(), PIConfig(factor=4), NTKConfig(factor=8), YarnConfig(factor=32)]
 )
 def test_a_plan_as_the_papers_have_it_gives_nothing(rope: RopeConfig) -> None:
-    assert found(planned(rope)) == []
+    assert findings(planned(rope)) == []
 
 
 def test_short_sequences_whose_positions_cover_the_plan_are_as_the_paper_has_them() -> None:
     """2K for 32K."""
-    assert found(planned(YarnConfig(factor=8)), seq_len=2048, pose=32_768) == []
+    assert findings(planned(YarnConfig(factor=8)), seq_len=2048, pose=32_768) == []
 
 
 CASES: list[tuple[RopeConfig, dict[str, Any], str]] = [
@@ -106,23 +106,23 @@ CASES: list[tuple[RopeConfig, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("rope", "words", "said"), CASES, ids=lambda x: x if isinstance(x, str) else ""
+    ("rope", "kwargs", "message"), CASES, ids=lambda x: x if isinstance(x, str) else ""
 )
-def test_finding(rope: RopeConfig, words: dict[str, Any], said: str) -> None:
-    lines = found(planned(rope), **words)
-    assert any(said in line for line in lines), lines
+def test_finding(rope: RopeConfig, kwargs: dict[str, Any], message: str) -> None:
+    lines = findings(planned(rope), **kwargs)
+    assert any(message in line for line in lines), lines
     assert all(";" in line or ":" in line for line in lines)
 
 
 def test_each_case_is_about_one_thing() -> None:
     """A finding that always comes would be no finding."""
-    said = [found(planned(rope), **words) for rope, words, _ in CASES]
-    assert all(len(lines) <= 2 for lines in said)
+    message = [findings(planned(rope), **kwargs) for rope, kwargs, _ in CASES]
+    assert all(len(lines) <= 2 for lines in message)
 
 
 @pytest.mark.parametrize("seq_len", [4096, 65_536])
 def test_without_training_no_length_is_wrong(seq_len: int) -> None:
-    assert found(planned(YarnConfig(factor=8)), seq_len=seq_len, steps=0) == []
+    assert findings(planned(YarnConfig(factor=8)), seq_len=seq_len, steps=0) == []
 
 
 def test_one_number_for_both_windows_of_a_scaled_base_is_said() -> None:
@@ -132,14 +132,14 @@ def test_one_number_for_both_windows_of_a_scaled_base_is_said() -> None:
         "factor": 4.0,
         "original_max_position_embeddings": 4096,
     }
-    lines = found(planned(YarnConfig(factor=8), rope_parameters=yarn))
+    lines = findings(planned(YarnConfig(factor=8), rope_parameters=yarn))
     assert (
         len(lines) == 1
         and "taken as trained at 4096 and read to 16384; if its window is the scaled one"
         in lines[0]
     )
     assert (
-        found(
+        findings(
             planned(YarnConfig(factor=8), rope_parameters=yarn, max_position_embeddings=16_384),
             pretrained=16_384,
         )

@@ -65,9 +65,9 @@ def settings(method: str, factor: float, dim: int = 64, **extra: Any) -> RopeCon
     return ROPE_CLASSES[method](factor=1.0 if method == "none" else factor, **extra)
 
 
-def ours(config: RopeConfig, dim: int, theta: float, original: int) -> Table:
-    found: Table = METHODS[config.method].table(config, Rotary(dim, theta, original))
-    return found
+def table_of(config: RopeConfig, dim: int, theta: float, original: int) -> Table:
+    table: Table = METHODS[config.method].table(config, Rotary(dim, theta, original))
+    return table
 
 
 LLAMA = LlamaConfig(hidden_size=64, num_attention_heads=2)
@@ -150,11 +150,11 @@ def paper_table(
     method: str, d: int, b: float, o: int, s: float, extra: dict[str, Any]
 ) -> tuple[list[float], float]:
     """One dimension at a time, from the papers: each names its own."""
-    plain = [b ** (-2 * i / d) for i in range(d // 2)]
+    unscaled = [b ** (-2 * i / d) for i in range(d // 2)]
     if method == "none":
-        return plain, 1.0
+        return unscaled, 1.0
     if method == "pi":  # arXiv 2306.15595, eq. 4
-        return [f / s for f in plain], 1.0
+        return [f / s for f in unscaled], 1.0
     if method == "ntk":  # arXiv 2309.00071, definition 1
         return [(b * s ** (d / (d - 2))) ** (-2 * i / d) for i in range(d // 2)], 1.0
     if method == "dynamic":  # the same at s = L/o, with the factor that transformers adds
@@ -163,10 +163,10 @@ def paper_table(
             (b * (alpha * s - alpha + 1) ** (d / (d - 2))) ** (-2 * i / d) for i in range(d // 2)
         ], 1.0
     if method == "llama3":  # wavelengths, as in Meta's code
-        return [llama3_frequency(f, o, s, **extra) for f in plain], 1.0
+        return [llama3_frequency(f, o, s, **extra) for f in unscaled], 1.0
     if method == "longrope":  # arXiv 2402.13753, eq. 2, and its code's temperature
         default = math.sqrt(1 + math.log(s) / math.log(o))
-        return [f / x for f, x in zip(plain, divisors(d, s), strict=True)], extra.get(
+        return [f / x for f, x in zip(unscaled, divisors(d, s), strict=True)], extra.get(
             "attention_factor", default
         )
     if method == "abf":  # arXiv 2310.05209, theorem 2
@@ -175,11 +175,11 @@ def paper_table(
     low, high = (paper_border(extra, name, d, b, o) for name in ("beta_fast", "beta_slow"))
     if low == high:
         high += 0.001
-    found = []
-    for i, frequency in enumerate(plain):
-        kept = 1 - min(1.0, max(0.0, (i - low) / (high - low)))
-        found.append(kept * frequency + (1 - kept) * frequency / s)
-    return found, 1.0 if method == "ntk_by_parts" else paper_temperature(s, **extra)
+    frequencies = []
+    for i, frequency in enumerate(unscaled):
+        unchanged = 1 - min(1.0, max(0.0, (i - low) / (high - low)))
+        frequencies.append(unchanged * frequency + (1 - unchanged) * frequency / s)
+    return frequencies, 1.0 if method == "ntk_by_parts" else paper_temperature(s, **extra)
 
 
 def paper_temperature(s: float, **extra: Any) -> float:
@@ -204,10 +204,10 @@ def llama3_frequency(
 def paper_border(extra: dict[str, Any], name: str, d: int, b: float, original: int) -> float:
     """The dimension whose wavelength 2 pi b^(2i/d) goes `turns` times into the original window, as the reference rounds it."""
     turns = extra.get(name, {"beta_fast": 32, "beta_slow": 1}[name])
-    at = d / 2 * math.log(original / (2 * math.pi * turns), b)
+    dimension = d / 2 * math.log(original / (2 * math.pi * turns), b)
     if extra.get("truncate", True):
-        at = math.floor(at) if name == "beta_fast" else math.ceil(at)
-    return max(at, 0) if name == "beta_fast" else min(at, d - 1)
+        dimension = math.floor(dimension) if name == "beta_fast" else math.ceil(dimension)
+    return max(dimension, 0) if name == "beta_fast" else min(dimension, d - 1)
 
 
 def fp32(method: str, factor: float, extra: dict[str, Any]) -> float:
@@ -217,11 +217,11 @@ def fp32(method: str, factor: float, extra: dict[str, Any]) -> float:
     return max(2e-6, factor * 2.0**-21) if between else 1e-6
 
 
-def same(table: Table, wanted: tuple[list[float], float], rel: float = 1e-9) -> None:
+def same(table: Table, expected: tuple[list[float], float], rel: float = 1e-9) -> None:
     assert table.inv_freq.dtype.name == "float64"
-    worst = max(abs(a / b - 1) for a, b in zip(table.inv_freq.tolist(), wanted[0], strict=True))
+    worst = max(abs(a / b - 1) for a, b in zip(table.inv_freq.tolist(), expected[0], strict=True))
     assert worst <= rel, f"{worst:.2e} relative"
-    assert table.attention_factor == pytest.approx(wanted[1], rel=rel)
+    assert table.attention_factor == pytest.approx(expected[1], rel=rel)
 
 
 def test_the_grid_is_the_promised_one() -> None:
@@ -231,33 +231,33 @@ def test_the_grid_is_the_promised_one() -> None:
 @pytest.mark.parametrize("method", [m for m in METHODS_WITHOUT_A_FILE if m != "abf"])
 def test_table_is_that_of_transformers(method: str) -> None:
     for theta, dim, original, factor in GRID:
-        wanted = transformers_table(method, dim, theta, original, factor, {})
-        same(ours(settings(method, factor, dim), dim, theta, original), wanted)
+        expected = transformers_table(method, dim, theta, original, factor, {})
+        same(table_of(settings(method, factor, dim), dim, theta, original), expected)
 
 
 @pytest.mark.parametrize("method", METHODS_WITHOUT_A_FILE)
 def test_table_is_that_of_the_papers(method: str) -> None:
     for theta, dim, original, factor in GRID:
-        wanted = paper_table(method, dim, theta, original, factor, {})
-        same(ours(settings(method, factor, dim), dim, theta, original), wanted)
+        expected = paper_table(method, dim, theta, original, factor, {})
+        same(table_of(settings(method, factor, dim), dim, theta, original), expected)
 
 
 @pytest.mark.parametrize(("method", "extra"), VARIANTS, ids=str)
 def test_settings_mean_what_they_mean_in_transformers(method: str, extra: dict[str, Any]) -> None:
     for theta, dim, original, factor in SMALL:
-        table = ours(settings(method, factor, dim, **extra), dim, theta, original)
+        table = table_of(settings(method, factor, dim, **extra), dim, theta, original)
         same(table, transformers_table(method, dim, theta, original, factor, extra))
 
 
 @pytest.mark.parametrize(("method", "extra"), VARIANTS, ids=str)
 def test_settings_mean_what_they_mean_in_the_papers(method: str, extra: dict[str, Any]) -> None:
     for theta, dim, original, factor in SMALL:
-        table = ours(settings(method, factor, dim, **extra), dim, theta, original)
+        table = table_of(settings(method, factor, dim, **extra), dim, theta, original)
         same(table, paper_table(method, dim, theta, original, factor, extra))
 
 
 def test_far_corner_is_clamped_at_the_whole_head() -> None:
-    table = ours(settings("yarn", 8.0), 64, 1e4, 131_072)
+    table = table_of(settings("yarn", 8.0), 64, 1e4, 131_072)
     assert (
         table.inv_freq[-1] > 1e4 ** (-62 / 64) / 8 * 1.5
     )  # the slowest is not fully interpolated there
@@ -276,19 +276,19 @@ def test_written_parameters_build_the_same_table_in_a_real_rotary_module(
             max_position_embeddings=original,
             rope_parameters={"rope_type": "default", "rope_theta": theta},
         )
-        made = plan.make(settings(method, factor, dim, **extra), base, "base")
-        module = LlamaRotaryEmbedding(plan.apply(made, base))
-        wanted = made.inv_freq if made.short_inv_freq is None else made.short_inv_freq
+        planned = plan.make(settings(method, factor, dim, **extra), base, "base")
+        module = LlamaRotaryEmbedding(plan.apply(planned, base))
+        expected = planned.inv_freq if planned.short_inv_freq is None else planned.short_inv_freq
         assert module.inv_freq.tolist() == pytest.approx(
-            wanted, rel=fp32(method, factor, extra), abs=0
+            expected, rel=fp32(method, factor, extra), abs=0
         )
-        assert module.attention_scaling == pytest.approx(made.attention_factor, rel=1e-6)
+        assert module.attention_scaling == pytest.approx(planned.attention_factor, rel=1e-6)
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS_WITHOUT_A_FILE if m != "longrope"])
 def test_factor_one_changes_nothing(method: str) -> None:
     same(
-        ours(ROPE_CLASSES[method](factor=1.0), 64, 1e4, 4096),
+        table_of(ROPE_CLASSES[method](factor=1.0), 64, 1e4, 4096),
         paper_table("none", 64, 1e4, 4096, 1.0, {}),
         1e-12,
     )
@@ -299,7 +299,7 @@ def test_ntk_keeps_the_shortest_and_stretches_the_longest_wavelength_by_the_fact
     factor: float,
 ) -> None:
     table, base = (
-        ours(settings("ntk", factor), 64, 1e4, 4096),
+        table_of(settings("ntk", factor), 64, 1e4, 4096),
         paper_table("none", 64, 1e4, 4096, 1.0, {})[0],
     )
     assert table.inv_freq[0] == base[0] == 1
@@ -308,14 +308,14 @@ def test_ntk_keeps_the_shortest_and_stretches_the_longest_wavelength_by_the_fact
 
 def test_yarn_keeps_fast_dimensions_and_divides_slow_ones() -> None:
     table, base = (
-        ours(settings("yarn", 8.0), 64, 1e4, 4096),
+        table_of(settings("yarn", 8.0), 64, 1e4, 4096),
         paper_table("none", 64, 1e4, 4096, 1.0, {})[0],
     )
     turns = [4096 * f / (2 * math.pi) for f in base]
-    kept = [i for i, t in enumerate(turns) if t > 32 * 1e4 ** (2 / 64)]
+    unchanged = [i for i, t in enumerate(turns) if t > 32 * 1e4 ** (2 / 64)]
     divided = [i for i, t in enumerate(turns) if t < 1 / 1e4 ** (2 / 64)]
-    assert kept and divided
-    assert all(table.inv_freq[i] == pytest.approx(base[i]) for i in kept)
+    assert unchanged and divided
+    assert all(table.inv_freq[i] == pytest.approx(base[i]) for i in unchanged)
     assert all(table.inv_freq[i] == pytest.approx(base[i] / 8) for i in divided)
 
 
@@ -323,30 +323,30 @@ def test_solved_theta_keeps_the_critical_dimension() -> None:
     """arXiv 2310.05209: the dimension whose wavelength was the original window has the new one for its wavelength."""
     d, b, o, s = 128, 1e4, 4096, 8.0
     critical = math.log(o / (2 * math.pi), b)  # 2i/d at which 2 pi b^(2i/d) = o
-    table = ours(settings("abf", s), d, b, o)
+    table = table_of(settings("abf", s), d, b, o)
     theta = table.inv_freq[1] ** (-d / 2)
     assert 2 * math.pi * theta**critical == pytest.approx(s * o, rel=1e-9)
 
 
 def test_a_table_from_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
-    wanted = [0.9, 0.1, 0.02, 0.001]
+    expected = [0.9, 0.1, 0.02, 0.001]
     (tmp_path / "t.json").write_text(
-        json.dumps({"inv_freq": wanted, "attention_factor": 1.05, "factor": 4.0})
+        json.dumps({"inv_freq": expected, "attention_factor": 1.05, "factor": 4.0})
     )
     base = LlamaConfig(hidden_size=16, num_attention_heads=2, max_position_embeddings=256)
-    made = plan.make(TableConfig(path=str(tmp_path / "t.json")), base, "base")
-    assert (made.inv_freq, made.attention_factor, made.max_position_embeddings) == (
-        wanted,
+    planned = plan.make(TableConfig(path=str(tmp_path / "t.json")), base, "base")
+    assert (planned.inv_freq, planned.attention_factor, planned.max_position_embeddings) == (
+        expected,
         1.05,
         1024,
     )
-    module = LlamaRotaryEmbedding(plan.apply(made, base))
-    assert module.inv_freq.tolist() == pytest.approx(wanted, rel=1e-6)
+    module = LlamaRotaryEmbedding(plan.apply(planned, base))
+    assert module.inv_freq.tolist() == pytest.approx(expected, rel=1e-6)
     assert module.attention_scaling == pytest.approx(1.05)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (None, "must be JSON with a list `inv_freq`"),
         ("not json", "must be JSON with a list `inv_freq`"),
@@ -358,8 +358,8 @@ def test_a_table_from_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
         ('{"inv_freq": [1.0, 0.1, 0.01, "x"]}', "every inv_freq must be above 0"),
         ('{"inv_freq": []}', "every inv_freq must be above 0"),
         *(
-            (f'{{"inv_freq": [1.0, 0.1, 0.01, 0.001], {more}}}', said)
-            for more, said in (
+            (f'{{"inv_freq": [1.0, 0.1, 0.01, 0.001], {more}}}', message)
+            for more, message in (
                 (
                     '"attention_factor": 0',
                     "its attention_factor must be a finite number above 0, not 0",
@@ -404,20 +404,22 @@ def test_a_table_from_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_is_no_table_for_this_model_is_refused(
-    tmp_path: Path, text: str | None, said: str
+    tmp_path: Path, text: str | None, message: str
 ) -> None:
     if text is not None:
         (tmp_path / "t.json").write_text(text)
     base = LlamaConfig(hidden_size=16, num_attention_heads=2, max_position_embeddings=256)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         plan.make(TableConfig(path=str(tmp_path / "t.json"), factor=2.0), base, "base")
 
 
 def test_factors_of_a_wrong_count_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"long_factor has 3 numbers; .* must be 32"):
-        ours(LongRopeConfig(factor=2.0, long_factor=[1.0, 1.5, 2.0]), 64, 1e4, 4096)
+        table_of(LongRopeConfig(factor=2.0, long_factor=[1.0, 1.5, 2.0]), 64, 1e4, 4096)
     with pytest.raises(ConfigError, match=r"short_factor has 1 numbers"):
-        ours(LongRopeConfig(factor=2.0, long_factor=[1.0] * 32, short_factor=[1.0]), 64, 1e4, 4096)
+        table_of(
+            LongRopeConfig(factor=2.0, long_factor=[1.0] * 32, short_factor=[1.0]), 64, 1e4, 4096
+        )
 
 
 def test_a_target_length_and_a_factor_give_one_plan() -> None:
@@ -440,20 +442,20 @@ def test_a_target_length_and_a_factor_give_one_plan() -> None:
         plan.make(YarnConfig(target_length=4096), base, "base")
 
 
-def small(theta: float = 1e4, window: int = 256, **words: Any) -> LlamaConfig:
+def small(theta: float = 1e4, window: int = 256, **kwargs: Any) -> LlamaConfig:
     parameters = {"rope_type": "default", "rope_theta": theta}
     return LlamaConfig(
         hidden_size=64,
         num_attention_heads=2,
         max_position_embeddings=window,
         rope_parameters=parameters,
-        **words,
+        **kwargs,
     )
 
 
-def from_file(folder: Path, content: dict[str, Any], **words: Any) -> TableConfig:
+def from_file(folder: Path, content: dict[str, Any], **kwargs: Any) -> TableConfig:
     (folder / "t.json").write_text(json.dumps(content))
-    return TableConfig(path=str(folder / "t.json"), **words)
+    return TableConfig(path=str(folder / "t.json"), **kwargs)
 
 
 def test_nulls_in_a_file_are_as_if_absent(tmp_path: Path) -> None:
@@ -461,8 +463,8 @@ def test_nulls_in_a_file_are_as_if_absent(tmp_path: Path) -> None:
         ("attention_factor", "factor", "rope_parameters", "max_position_embeddings")
     )
     rope = from_file(tmp_path, {"inv_freq": [0.5**i for i in range(16)], **nulls}, factor=2.0)
-    made = plan.make(rope, small(), "base")
-    assert (made.attention_factor, made.factor, made.rope_parameters["rope_type"]) == (
+    planned = plan.make(rope, small(), "base")
+    assert (planned.attention_factor, planned.factor, planned.rope_parameters["rope_type"]) == (
         1.0,
         2.0,
         "longrope",
@@ -473,9 +475,9 @@ def test_nulls_in_a_file_are_as_if_absent(tmp_path: Path) -> None:
     "method", [m for m in METHODS_WITHOUT_A_FILE if m not in ("none", "dynamic")]
 )
 def test_a_written_plan_is_taken_by_its_own_model_only(method: str, tmp_path: Path) -> None:
-    made = plan.make(settings(method, 4.0, 32), small(), "base")
-    rope = from_file(tmp_path, made.json())
-    assert plan.make(rope, small(), "base").hash == made.hash
+    planned = plan.make(settings(method, 4.0, 32), small(), "base")
+    rope = from_file(tmp_path, planned.json())
+    assert plan.make(rope, small(), "base").hash == planned.hash
     with pytest.raises(
         ConfigError,
         match=r"was made for rope_theta 10000.0, the model has 500000; they must be the same",
@@ -493,30 +495,32 @@ def test_a_written_plan_is_taken_by_its_own_model_only(method: str, tmp_path: Pa
 def test_an_edited_table_beside_old_rope_parameters_is_refused(
     method: str, key: str, tmp_path: Path
 ) -> None:
-    made = plan.make(settings(method, 4.0, 32), small(), "base").json()
+    planned = plan.make(settings(method, 4.0, 32), small(), "base").json()
     edited = (
-        made[key] * 1.01 if key == "attention_factor" else [*made[key][:-1], made[key][-1] * 0.99]
+        planned[key] * 1.01
+        if key == "attention_factor"
+        else [*planned[key][:-1], planned[key][-1] * 0.99]
     )
     with pytest.raises(
         ConfigError, match="mean another table than its inv_freq and attention_factor; .* remove"
     ):
-        plan.make(from_file(tmp_path, {**made, key: edited}), small(), "base")
-    without = {k: v for k, v in made.items() if k != "rope_parameters"} | {key: edited}
+        plan.make(from_file(tmp_path, {**planned, key: edited}), small(), "base")
+    without = {k: v for k, v in planned.items() if k != "rope_parameters"} | {key: edited}
     assert plan.make(from_file(tmp_path, without), small(), "base").json()[key] == edited
 
 
 def test_a_table_in_the_words_of_its_architecture_is_taken(tmp_path: Path) -> None:
     """Phi-3 takes LongRoPE's words only; heads with decoupled dimensions have the temperature in the softmax scale."""
-    words: dict[str, Any] = {
+    kwargs: dict[str, Any] = {
         "hidden_size": 64,
         "num_attention_heads": 2,
         "max_position_embeddings": 256,
     }
-    phi = Phi3Config(**words, original_max_position_embeddings=256, pad_token_id=0)
-    deepseek = DeepseekV3Config(**words, qk_rope_head_dim=8, qk_nope_head_dim=24)
+    phi = Phi3Config(**kwargs, original_max_position_embeddings=256, pad_token_id=0)
+    deepseek = DeepseekV3Config(**kwargs, qk_rope_head_dim=8, qk_nope_head_dim=24)
     for base in (phi, deepseek):
-        made = plan.make(YarnConfig(factor=4.0), base, "base")
-        assert plan.make(from_file(tmp_path, made.json()), base, "base").hash == made.hash
+        planned = plan.make(YarnConfig(factor=4.0), base, "base")
+        assert plan.make(from_file(tmp_path, planned.json()), base, "base").hash == planned.hash
 
 
 def test_a_table_for_a_shorter_window_is_refused(tmp_path: Path) -> None:

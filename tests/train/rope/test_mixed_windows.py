@@ -6,7 +6,7 @@ import pytest
 import ranks
 import torch
 import torch.nn.functional as F
-from mixed_rope_work import FACTOR, WINDOW, plain, scaled
+from mixed_rope_work import FACTOR, WINDOW, scaled, unscaled
 from models import packed, tiny_config
 
 from ropewalk.conf.errors import ConfigError
@@ -31,7 +31,7 @@ def plan():
     return plan_of(YarnConfig(factor=FACTOR))
 
 
-def ours(plan, mixed=True, sp_rank=0):
+def wrapped_model(plan, mixed=True, sp_rank=0):
     model = scaled()
     model.set_attn_implementation(attention.register("sdpa"))
     proof.prove(model, plan, "in the test")
@@ -43,7 +43,7 @@ def ours(plan, mixed=True, sp_rank=0):
 
 def alone(pieces):
     """Sum of the losses and its gradients: short documents through the base's table, long ones through YaRN's."""
-    models = {True: plain(), False: scaled()}
+    models = {True: unscaled(), False: scaled()}
     losses = []
     for piece in pieces:
         ids = torch.from_numpy(piece)[None]
@@ -59,11 +59,11 @@ def alone(pieces):
 
 def test_packed_row_has_the_loss_and_gradients_of_each_document_alone_under_its_own_table(plan):
     row, pieces = packed(LENGTHS, LINE)
-    wanted, gradients = alone(pieces)
-    wrapped = ours(plan)
-    found = wrapped(**to_device(row), total_labels=1)
-    found.backward()
-    assert float(found) == pytest.approx(wanted, rel=1e-5)
+    expected, gradients = alone(pieces)
+    wrapped = wrapped_model(plan)
+    loss = wrapped(**to_device(row), total_labels=1)
+    loss.backward()
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
     for name, parameter in wrapped.model.named_parameters():
         assert (parameter.grad - gradients[name]).norm() <= 1e-5 * gradients[name].norm(), name
 
@@ -71,9 +71,9 @@ def test_packed_row_has_the_loss_and_gradients_of_each_document_alone_under_its_
 def test_ranks_that_share_the_row_choose_by_the_documents_of_the_whole_row(plan):
     """Their borders cut documents: a rank that counted its own part of a long one would give it the short ones' table."""
     row, pieces = packed(LENGTHS, LINE)
-    wanted, gradients = alone(pieces)
-    found, shared = ranks.run(2, mixed_rope_work.shared, plan, row)[0]
-    assert found == pytest.approx(wanted, rel=1e-5)
+    expected, gradients = alone(pieces)
+    loss, shared = ranks.run(2, mixed_rope_work.shared, plan, row)[0]
+    assert loss == pytest.approx(expected, rel=1e-5)
     for name, gradient in gradients.items():
         assert np.linalg.norm(shared[name] - gradient.numpy()) <= 1e-5 * gradient.norm().item(), (
             name
@@ -83,27 +83,27 @@ def test_ranks_that_share_the_row_choose_by_the_documents_of_the_whole_row(plan)
 def test_one_table_for_all_documents_is_another_loss(plan):
     """The test above can fail."""
     row, pieces = packed(LENGTHS, LINE)
-    found = float(ours(plan, mixed=False)(**to_device(row), total_labels=1))
-    assert abs(found / alone(pieces)[0] - 1) > 1e-3
+    loss = float(wrapped_model(plan, mixed=False)(**to_device(row), total_labels=1))
+    assert abs(loss / alone(pieces)[0] - 1) > 1e-3
 
 
 def test_validation_reads_with_the_plan_s_table_alone(plan):
     row, _ = packed(LENGTHS, LINE)
-    mixed, one = ours(plan), ours(plan, mixed=False)
+    mixed, plan_only = wrapped_model(plan), wrapped_model(plan, mixed=False)
     training = float(mixed(**to_device(row), total_labels=1).detach())
     assert float(mixed.eval()(**to_device(row), total_labels=1).detach()) == float(
-        one(**to_device(row), total_labels=1).detach()
+        plan_only(**to_device(row), total_labels=1).detach()
     )
     assert float(mixed.train()(**to_device(row), total_labels=1).detach()) == training
 
 
 def test_each_rank_of_a_sequence_chooses_for_its_slice():
     ends, half = (0, 13, 53, 54, 70, 87, 96), 48
-    whole = mixed_windows.short_tokens(ends, WINDOW, 0, 96)
-    wanted = np.repeat([n <= WINDOW for n in LENGTHS], LENGTHS)
-    np.testing.assert_array_equal(whole, wanted)
+    short_mask = mixed_windows.short_tokens(ends, WINDOW, 0, 96)
+    expected = np.repeat([n <= WINDOW for n in LENGTHS], LENGTHS)
+    np.testing.assert_array_equal(short_mask, expected)
     slices = [mixed_windows.short_tokens(ends, WINDOW, rank * half, half) for rank in (0, 1)]
-    np.testing.assert_array_equal(np.concatenate(slices), wanted)
+    np.testing.assert_array_equal(np.concatenate(slices), expected)
 
 
 def test_cos_and_sin_of_a_slice_are_those_of_the_whole_line(plan):
@@ -111,7 +111,7 @@ def test_cos_and_sin_of_a_slice_are_those_of_the_whole_line(plan):
     ends = tuple(row.cu_seqlens.tolist())
 
     def tables(sp_rank, count):
-        wrapped = ours(plan, sp_rank=sp_rank)
+        wrapped = wrapped_model(plan, sp_rank=sp_rank)
         wrapped.rope.choose(ends, count, torch.device("cpu"))
         places = torch.from_numpy(row.position_ids)[None, sp_rank * count : (sp_rank + 1) * count]
         return torch.stack(wrapped.model.model.rotary_emb(torch.zeros(1, count, 1), places))
@@ -120,8 +120,8 @@ def test_cos_and_sin_of_a_slice_are_those_of_the_whole_line(plan):
 
 
 def test_nothing_of_it_is_in_the_export_or_in_eval(plan):
-    wrapped = ours(plan)
-    assert wrapped.state_dict().keys() == ours(plan, mixed=False).state_dict().keys()
+    wrapped = wrapped_model(plan)
+    assert wrapped.state_dict().keys() == wrapped_model(plan, mixed=False).state_dict().keys()
     assert "1 rotary module(s) hold the plan" in proof.prove(wrapped.model, plan, "before any row")
 
 
@@ -134,7 +134,7 @@ def test_a_plan_that_switches_by_length_itself_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("overrides", "message"),
     [
         (["rope=none", "rope.factor=null"], "rope=none has one table for all lengths"),
         (
@@ -143,7 +143,7 @@ def test_a_plan_that_switches_by_length_itself_is_refused():
         ),
     ],
 )
-def test_what_has_no_two_tables_is_refused(words, said):
-    with pytest.raises(ConfigError) as told:
-        compose(["recipe=demo", "train.mixed_windows=true", *words])
-    assert f"train.mixed_windows is True; {said}" in str(told.value)
+def test_what_has_no_two_tables_is_refused(overrides, message):
+    with pytest.raises(ConfigError) as error:
+        compose(["recipe=demo", "train.mixed_windows=true", *overrides])
+    assert f"train.mixed_windows is True; {message}" in str(error.value)

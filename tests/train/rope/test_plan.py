@@ -27,10 +27,10 @@ ACCEPTED = {
 
 @pytest.mark.parametrize(("config", "theta", "window"), ACCEPTED.values(), ids=ACCEPTED)
 def test_plain_rotary_base_is_accepted(config: Any, theta: float, window: int) -> None:
-    made = plan.make(YarnConfig(factor=4.0), config, "the-model")
+    planned = plan.make(YarnConfig(factor=4.0), config, "the-model")
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    assert (made.rope_theta, made.original_max_position_embeddings) == (theta, window)
-    assert (made.max_position_embeddings, len(made.inv_freq)) == (4 * window, head // 2)
+    assert (planned.rope_theta, planned.original_max_position_embeddings) == (theta, window)
+    assert (planned.max_position_embeddings, len(planned.inv_freq)) == (4 * window, head // 2)
 
 
 def llama(**settings: Any) -> LlamaConfig:
@@ -50,11 +50,14 @@ def test_original_window_above_that_of_pretraining_is_refused() -> None:
 
 
 def test_original_window_below_that_of_pretraining_is_taken() -> None:
-    made = plan.make(
+    planned = plan.make(
         YarnConfig(factor=2.0, original_max_position_embeddings=1024), llama(), "the-model"
     )
-    assert (made.original_max_position_embeddings, made.max_position_embeddings) == (1024, 2048)
-    assert made.rope_parameters["original_max_position_embeddings"] == 1024
+    assert (planned.original_max_position_embeddings, planned.max_position_embeddings) == (
+        1024,
+        2048,
+    )
+    assert planned.rope_parameters["original_max_position_embeddings"] == 1024
 
 
 def test_old_form_of_the_theta_is_read() -> None:
@@ -66,8 +69,8 @@ def test_old_form_of_the_theta_is_read() -> None:
 
 
 def test_apply_writes_window_and_parameters() -> None:
-    made = plan.make(YarnConfig(factor=8.0), llama(), "the-model")
-    config: Any = plan.apply(made, llama())
+    planned = plan.make(YarnConfig(factor=8.0), llama(), "the-model")
+    config: Any = plan.apply(planned, llama())
     assert config.max_position_embeddings == 32_768
     assert config.rope_parameters == {
         "rope_type": "yarn",
@@ -78,16 +81,18 @@ def test_apply_writes_window_and_parameters() -> None:
 
 
 def test_applied_config_survives_config_json(tmp_path: Path) -> None:
-    made = plan.make(YarnConfig(factor=8.0, truncate=False, beta_fast=16.0), llama(), "the-model")
-    config: Any = plan.apply(made, llama())
+    planned = plan.make(
+        YarnConfig(factor=8.0, truncate=False, beta_fast=16.0), llama(), "the-model"
+    )
+    config: Any = plan.apply(planned, llama())
     config.save_pretrained(tmp_path)
     assert LlamaConfig.from_pretrained(tmp_path).rope_parameters == config.rope_parameters
 
 
 def test_plan_survives_rope_json(tmp_path: Path) -> None:
-    made = plan.make(NTKConfig(factor=3.0), llama(), "the-model")
-    (tmp_path / "rope.json").write_text(json.dumps({**made.json(), "fingerprint": "x"}))
-    assert RopePlan.read(tmp_path / "rope.json") == made
+    planned = plan.make(NTKConfig(factor=3.0), llama(), "the-model")
+    (tmp_path / "rope.json").write_text(json.dumps({**planned.json(), "fingerprint": "x"}))
+    assert RopePlan.read(tmp_path / "rope.json") == planned
 
 
 def test_plan_has_the_keys_that_other_programs_read() -> None:
@@ -120,15 +125,20 @@ def test_hash_tells_plans_apart_and_does_not_depend_on_the_name() -> None:
 
 
 def test_unscaled_plan_is_that_of_the_base() -> None:
-    made = plan.make(YarnConfig(factor=8.0), llama(), "the-model").unscaled
-    assert (made.method, made.factor, made.attention_factor, made.max_position_embeddings) == (
+    planned = plan.make(YarnConfig(factor=8.0), llama(), "the-model").unscaled
+    assert (
+        planned.method,
+        planned.factor,
+        planned.attention_factor,
+        planned.max_position_embeddings,
+    ) == (
         "none",
         1.0,
         1.0,
         4096,
     )
-    assert made.inv_freq == pytest.approx([10_000 ** (-2 * i / 32) for i in range(16)])
-    assert made.rope_parameters == {"rope_type": "default", "rope_theta": 10_000.0}
+    assert planned.inv_freq == pytest.approx([10_000 ** (-2 * i / 32) for i in range(16)])
+    assert planned.rope_parameters == {"rope_type": "default", "rope_theta": 10_000.0}
 
 
 def test_summary_has_a_line_a_dimension() -> None:
@@ -142,9 +152,11 @@ def test_summary_counts_the_angles_that_were_never_seen() -> None:
     """arXiv 2309.00071, section 3.1: NTK-aware scaling takes some slow dimensions out of bounds; YaRN and PI take none."""
     d, b, o, s = 32, 1e4, 4096, 8.0
     raised = b * s ** (d / (d - 2))
-    seen = [o / (2 * math.pi * b ** (2 * i / d)) for i in range(d // 2)]
-    asked = [s * o / (2 * math.pi * raised ** (2 * i / d)) for i in range(d // 2)]
-    beyond = sum(t < 1 and later > t * 1.001 for t, later in zip(seen, asked, strict=True))
+    turns_seen = [o / (2 * math.pi * b ** (2 * i / d)) for i in range(d // 2)]
+    turns_asked = [s * o / (2 * math.pi * raised ** (2 * i / d)) for i in range(d // 2)]
+    beyond = sum(
+        t < 1 and later > t * 1.001 for t, later in zip(turns_seen, turns_asked, strict=True)
+    )
     assert beyond > 2
     for rope, count in (
         (NTKConfig(factor=s), beyond),

@@ -37,8 +37,8 @@ def built(config: Any = None) -> LlamaForCausalLM:
     return LlamaForCausalLM(plan.apply(planned(), base()) if config is None else config)
 
 
-def refused(model: nn.Module, said: str, rope: RopePlan | None = None) -> str:
-    with pytest.raises(ProofError, match=said) as error:
+def refused(model: nn.Module, message: str, rope: RopePlan | None = None) -> str:
+    with pytest.raises(ProofError, match=message) as error:
         proof.prove(model, rope or planned(), "in the test")
     assert "rope proof in the test" in str(error.value)
     return str(error.value)
@@ -48,9 +48,9 @@ def refused(model: nn.Module, said: str, rope: RopePlan | None = None) -> str:
     "rope", [RopeConfig(), PIConfig(factor=4.0), NTKConfig(factor=4.0), YarnConfig(factor=64.0)]
 )
 def test_model_built_from_the_plan_passes(rope: RopeConfig) -> None:
-    made = planned(rope)
-    said = proof.prove(built(plan.apply(made, base())), made, "after construction")
-    assert "1 rotary module(s)" in said and made.hash[:12] in said
+    rope_plan = planned(rope)
+    message = proof.prove(built(plan.apply(rope_plan, base())), rope_plan, "after construction")
+    assert "1 rotary module(s)" in message and rope_plan.hash[:12] in message
 
 
 def test_untruncated_ramp_at_a_large_factor_is_no_false_alarm() -> None:
@@ -61,31 +61,31 @@ def test_untruncated_ramp_at_a_large_factor_is_no_false_alarm() -> None:
         max_position_embeddings=32_768,
         rope_parameters={"rope_type": "default", "rope_theta": 1e5},
     )
-    made = plan.make(YarnConfig(factor=64.0, truncate=False), config, "tiny")
+    rope_plan = plan.make(YarnConfig(factor=64.0, truncate=False), config, "tiny")
     assert "hold the plan" in proof.prove(
-        LlamaRotaryEmbedding(plan.apply(made, config)), made, "in the test"
+        LlamaRotaryEmbedding(plan.apply(rope_plan, config)), rope_plan, "in the test"
     )
 
 
 def test_config_changed_after_construction_is_caught() -> None:
     model = built(base())
     plan.apply(planned(), model.config)
-    said = refused(model, rf"{WHERE}\.inv_freq\[\d+\] is .*; the plan has")
+    message = refused(model, rf"{WHERE}\.inv_freq\[\d+\] is .*; the plan has")
     first = next(
         i
         for i, f in enumerate(planned().inv_freq)
         if f != pytest.approx(10_000 ** (-2 * i / 16), rel=1e-6)
     )
-    assert f"inv_freq[{first}]" in said and "was not built from the plan" in said
+    assert f"inv_freq[{first}]" in message and "was not built from the plan" in message
 
 
 def test_lost_theta_is_caught() -> None:
     config: Any = base()
     config.rope_parameters["rope_theta"] = 500_000.0
-    made = plan.make(YarnConfig(factor=8.0), config, "tiny")
-    applied: Any = plan.apply(made, base())
+    rope_plan = plan.make(YarnConfig(factor=8.0), config, "tiny")
+    applied: Any = plan.apply(rope_plan, base())
     applied.rope_parameters["rope_theta"] = 10_000.0
-    refused(built(applied), rf"{WHERE}\.inv_freq\[1\]", made)
+    refused(built(applied), rf"{WHERE}\.inv_freq\[1\]", rope_plan)
 
 
 def test_new_length_taken_as_the_original_one_is_caught() -> None:
@@ -107,22 +107,22 @@ def test_table_in_bf16_is_caught_and_restored() -> None:
 )
 def test_a_lost_scaling_in_bf16_is_not_repaired_before_it_is_proved(rope: RopeConfig) -> None:
     """Putting the plan's table into whatever is there would prove itself."""
-    made, lost = planned(rope), built(base()).to(torch.bfloat16)
-    proof.restore(lost, made)
-    refused(lost, r"inv_freq is torch\.bfloat16", made)
+    rope_plan, lost = planned(rope), built(base()).to(torch.bfloat16)
+    proof.restore(lost, rope_plan)
+    refused(lost, r"inv_freq is torch\.bfloat16", rope_plan)
     loaded: Any = built(base())
-    proof.restore(loaded, made)
-    refused(loaded, rf"{WHERE}\.inv_freq\[\d\]", made)
-    right = built(plan.apply(made, base())).to(torch.bfloat16)
-    proof.restore(right, made)
-    assert "hold the plan" in proof.prove(right, made, "after a cast")
+    proof.restore(loaded, rope_plan)
+    refused(loaded, rf"{WHERE}\.inv_freq\[\d\]", rope_plan)
+    right = built(plan.apply(rope_plan, base())).to(torch.bfloat16)
+    proof.restore(right, rope_plan)
+    assert "hold the plan" in proof.prove(right, rope_plan, "after a cast")
 
 
 def test_a_layer_that_never_asks_for_its_kernel_is_named() -> None:
     """A fused attention that was patched in: what it does with positions cannot be seen."""
     model: Any = built()
     attention = model.model.layers[1].self_attn
-    attention.forward = lambda hidden_states, **words: (
+    attention.forward = lambda hidden_states, **kwargs: (
         attention.o_proj(attention.q_proj(hidden_states)),
         None,
     )
@@ -139,15 +139,17 @@ def test_rotation_in_another_layout_is_caught(monkeypatch: pytest.MonkeyPatch) -
 
     real = modeling_llama.apply_rotary_pos_emb
     model = built()
-    for both in (False, True):
+    for in_both in (False, True):
 
-        def mixed(q: Any, k: Any, cos: Any, sin: Any, *rest: Any, both: bool = both) -> Any:
-            return (neighbours(q, cos, sin) if both else real(q, k, cos, sin)[0]), neighbours(
+        def mixed(q: Any, k: Any, cos: Any, sin: Any, *rest: Any, in_both: bool = in_both) -> Any:
+            return (neighbours(q, cos, sin) if in_both else real(q, k, cos, sin)[0]), neighbours(
                 k, cos, sin
             )
 
         monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", mixed)
-        refused(model, f"layer 0 rotates its {'query' if both else 'key'} otherwise than the plan")
+        refused(
+            model, f"layer 0 rotates its {'query' if in_both else 'key'} otherwise than the plan"
+        )
 
 
 def test_table_that_went_through_bf16_is_caught() -> None:
@@ -248,21 +250,21 @@ def test_layer_that_is_given_another_rotation_is_named(layer: int) -> None:
     stale, attention = LlamaRotaryEmbedding(base()), model.model.layers[layer].self_attn
     real = attention.forward
 
-    def forward(*args: Any, position_embeddings: Any, **words: Any) -> Any:
-        x = words["hidden_states"]
+    def forward(*args: Any, position_embeddings: Any, **kwargs: Any) -> Any:
+        x = kwargs["hidden_states"]
         positions = torch.tensor([proof.probe.probe_positions(planned())])
-        turned = (
+        embeddings = (
             stale(x, positions)
             if bool((position_embeddings[1] != 0).any())
             else position_embeddings
         )
-        return real(*args, position_embeddings=turned, **words)
+        return real(*args, position_embeddings=embeddings, **kwargs)
 
     attention.forward = forward
-    said = refused(
+    message = refused(
         model, rf"layer {layer} rotates its query otherwise than the plan, first in dimension \d"
     )
-    assert "does not reach it" in said
+    assert "does not reach it" in message
 
 
 def test_layer_that_drops_the_temperature_is_named() -> None:
@@ -271,10 +273,10 @@ def test_layer_that_drops_the_temperature_is_named() -> None:
     attention = model.model.layers[1].self_attn
     real = attention.forward
 
-    def forward(*args: Any, position_embeddings: Any, **words: Any) -> Any:
+    def forward(*args: Any, position_embeddings: Any, **kwargs: Any) -> Any:
         cos, sin = position_embeddings
         factor = planned().attention_factor if bool((sin != 0).any()) else 1.0
-        return real(*args, position_embeddings=(cos / factor, sin / factor), **words)
+        return real(*args, position_embeddings=(cos / factor, sin / factor), **kwargs)
 
     attention.forward = forward
     refused(model, "layer 1 rotates its query otherwise than the plan, first in dimension 0")
@@ -283,10 +285,10 @@ def test_layer_that_drops_the_temperature_is_named() -> None:
 def test_proof_leaves_the_model_as_it_was() -> None:
     model = built().train()
     ids = torch.arange(20)[None]
-    before, kernel = model(input_ids=ids).logits, model.config._attn_implementation
+    original_logits, kernel = model(input_ids=ids).logits, model.config._attn_implementation
     proof.prove(model, planned(), "in the test")
     assert model.training and model.config._attn_implementation == kernel
-    assert torch.equal(model(input_ids=ids).logits, before)
+    assert torch.equal(model(input_ids=ids).logits, original_logits)
 
 
 def test_adapter_merged_into_a_base_without_the_scaling_is_caught(tmp_path: Any) -> None:
@@ -302,11 +304,11 @@ def test_adapter_merged_into_a_base_without_the_scaling_is_caught(tmp_path: Any)
         trained, peft.LoraConfig(target_modules=["q_proj", "v_proj"], r=2)
     )
     adapter.save_pretrained(tmp_path / "adapter")
-    kept = peft.PeftModel.from_pretrained(
+    merged = peft.PeftModel.from_pretrained(
         LlamaForCausalLM.from_pretrained(tmp_path / "base", config=plan.apply(planned(), base())),
         tmp_path / "adapter",
     ).merge_and_unload()
-    assert "hold the plan" in proof.prove(kept, planned(), "after the merge")
+    assert "hold the plan" in proof.prove(merged, planned(), "after the merge")
     lost = peft.PeftModel.from_pretrained(
         LlamaForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "adapter"
     )
