@@ -57,7 +57,7 @@ def block_size(window: int) -> int:
 
 @lru_cache(maxsize=4)
 def block_mask(window: int, group: int, has_sink: bool, device: torch.device) -> torch.Tensor:
-    """The keys that each query of a block sees: (G * c, w + c) bool; a sink's column comes first."""
+    """The keys that each query of a block sees: (G * c, w + c) bool, a sink's column first."""
     block = block_size(window)
     with torch.inference_mode(False):
         row, column = (torch.arange(n, device=device) for n in (block, window + block))

@@ -7,8 +7,9 @@ def head_dim(config: PreTrainedConfig) -> int:
     """Size of a query's head, with decoupled rotary dimensions (DeepSeek) included."""
     if decoupled := getattr(config, "qk_rope_head_dim", None):
         return int(decoupled + config.qk_nope_head_dim)  # type: ignore[attr-defined]
-    explicit = getattr(config, "head_dim", None)
-    return int(explicit or config.hidden_size // config.num_attention_heads)  # type: ignore[attr-defined]
+    if explicit := getattr(config, "head_dim", None):
+        return int(explicit)
+    return int(config.hidden_size // config.num_attention_heads)  # type: ignore[attr-defined]
 
 
 def sliding_layers(config: PreTrainedConfig) -> list[bool]:

@@ -81,10 +81,12 @@ def prove_layers(
     for layout in layouts(str(model.config.model_type), plan):
         num_proved = 0
         try:
-            for bare, turned in zip(unrotated, rotated, strict=True):
-                table = _table_of_layer(model.config, turned.layer, plan)
-                where = f"rope proof {when}: layer {turned.layer}"
-                _check_layer(bare, turned, table, np.array(positions), plan, layout, where)
+            for unrotated_layer, rotated_layer in zip(unrotated, rotated, strict=True):
+                table = _table_of_layer(model.config, rotated_layer.layer, plan)
+                where = f"rope proof {when}: layer {rotated_layer.layer}"
+                _check_layer(
+                    unrotated_layer, rotated_layer, table, np.array(positions), plan, layout, where
+                )
                 num_proved += 1
             return num_proved
         except ProofError as error:

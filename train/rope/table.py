@@ -33,14 +33,14 @@ def _ramp_line(plan: RopePlan, old: np.ndarray, new: np.ndarray, shares: np.ndar
 
     `old` and `new`: wavelengths (d/2,) in tokens; `shares` (d/2,).
     """
-    kept, divided = int((np.abs(shares) < 0.005).sum()), int((shares > 0.995).sum())
+    unchanged, divided = int((np.abs(shares) < 0.005).sum()), int((shares > 0.995).sum())
     incomplete = plan.base_window < old
     further = plan.max_position_embeddings / new > plan.base_window / old * 1.001
     unseen = int((incomplete & further).sum())
     return (
-        f"kept {kept}, in between {len(shares) - kept - divided}, divided by the whole factor "
-        f"{divided}; {unseen} dimension(s) never came round in the base's window and turn further "
-        "in the new one than it has seen"
+        f"kept {unchanged}, in between {len(shares) - unchanged - divided}, divided by the "
+        f"whole factor {divided}; {unseen} dimension(s) never came round in the base's window and "
+        "turn further in the new one than it has seen"
     )
 
 
