@@ -1,13 +1,15 @@
-"""The shards of the token stores as a step of datatrove, so that its executors (local, Slurm, Ray) run the tasks.
+"""A datatrove step that makes the shards of token stores, for any of its executors.
 
     config = compose([...])
-    LocalPipelineExecutor([MakeShards(config, data_inputs(config))], tasks=4, logging_dir=...).run()
+    step = MakeShards(config, data_inputs(config))
+    LocalPipelineExecutor([step], tasks=4, logging_dir=...).run()
 
-Then `ropewalk data ... --merge`. A task that was killed is redone alone, and of it only the shards that are not finished.
+Then `ropewalk data ... --merge`. A killed task is run again alone, without its finished shards.
 """
 
 from typing import Any
 
+from datatrove.data import DocumentsPipeline
 from datatrove.pipeline.base import PipelineStep
 
 from ropewalk.conf.schema import Config
@@ -24,11 +26,12 @@ class MakeShards(PipelineStep):
 
     def __init__(self, config: Config, inputs: Inputs) -> None:
         super().__init__()
-        self.config, self.inputs = config, inputs
+        self.config = config
+        self.inputs = inputs
 
-    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
+    def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Any:
         with self.track_time("task"):
-            made = stage.make_shards(self.config, self.inputs, rank, world_size)
-        for source, number in made:
+            shards_made = stage.make_shards(self.config, self.inputs, rank, world_size)
+        for source, number in shards_made:
             self.stat_update(f"{source}/{shards.folder_name(number)}", unit="shard")
         return data

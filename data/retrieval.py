@@ -1,6 +1,6 @@
-"""Synthetic retrieval, on token ids: a pass key hidden in real text, and a stretch of text repeated.
+"""Synthetic retrieval on token ids: a pass key hidden in real text, and a span of text repeated.
 
-Pure: used by the data stage to make training documents, by the eval stage to make questions.
+Pure. The data stage makes training documents with it, the eval stage questions.
 """
 
 from collections.abc import Callable
@@ -18,45 +18,52 @@ ANSWER = " {key}"
 @dataclass(frozen=True)
 class Passkey:
     ids: np.ndarray  # (length,) the text with needle, question and answer
-    answer: int  # how many ids at the end are the answer
+    answer_len: int  # tokens of the answer, at the end of `ids`
 
 
 def passkey(
     encode: Callable[[str], np.ndarray], filler: np.ndarray, key: str, length: int, depth: float
 ) -> Passkey:
-    """`length` tokens: filler, the needle at `depth` (0 start, 1 end) of it, filler, question, answer.
+    """`length` tokens: filler, the needle at `depth` of it (0 start, 1 end), question, answer.
 
-    Raises: DataError when the length leaves no room for filler, or when the tokenizer joins question and answer.
+    `encode` maps a text to token ids (tokens,); `filler` is (at least `length`,) token ids.
+    Raises: DataError when the length has no room for filler, or when the tokenizer joins question
+    and answer.
     """
     needle, question = encode(NEEDLE.format(key=key)), encode(QUESTION)
-    asked = encode(QUESTION + ANSWER.format(key=key))
-    if not np.array_equal(asked[: len(question)], question):
+    answered = encode(QUESTION + ANSWER.format(key=key))
+    if not np.array_equal(answered[: len(question)], question):
         raise DataError(
-            "passkey: the tokenizer joins question and answer into one token; leave the passkey task out"
+            "passkey: the tokenizer joins question and answer into one token; "
+            "leave the passkey task out"
         )
-    room = length - len(needle) - len(asked)
+    task = len(needle) + len(answered)
+    room = length - task
     if room < 0 or room > len(filler):
         raise DataError(
-            f"passkey length is {length}; it must hold {len(needle) + len(asked)} tokens of task and filler of at most "
+            f"passkey length is {length}; it must hold {task} tokens of task and filler of at most "
             f"{len(filler)} tokens; choose another length or longer documents"
         )
-    cut = round(depth * room)
-    return Passkey(
-        np.concatenate([filler[:cut], needle, filler[cut:room], asked]), len(asked) - len(question)
-    )
+    position = round(depth * room)
+    ids = np.concatenate([filler[:position], needle, filler[position:room], answered])
+    return Passkey(ids, len(answered) - len(question))
 
 
 def random_key(rng: np.random.Generator) -> str:
-    return "".join(str(d) for d in rng.integers(0, 10, 5))
+    return "".join(str(digit) for digit in rng.integers(0, 10, 5))
 
 
-def stretch(text: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
-    """`length` consecutive tokens from a random place of `text`, from its start again where it ends."""
+def random_span(text: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    """(length,): consecutive tokens of `text` from a random start, repeated if it is too short."""
     start = int(rng.integers(0, max(1, len(text) - length)))
     return np.resize(text[start : start + length], length) if len(text) else text
 
 
 def repeat(text: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
-    """A stretch of an eighth to a half of `length`, again and again: each token after the first round can be copied."""
-    period = int(np.exp(rng.uniform(np.log(max(1, length // 8)), np.log(max(2, length // 2)))))
-    return np.resize(stretch(text, period, rng), length)
+    """(length,): a random span of an eighth to a half of `length`, repeated.
+
+    Every token after the first period can be copied from the period before.
+    """
+    shortest, longest = max(1, length // 8), max(2, length // 2)
+    period = int(np.exp(rng.uniform(np.log(shortest), np.log(longest))))
+    return np.resize(random_span(text, period, rng), length)

@@ -66,8 +66,8 @@ def _text_stores(
     texts = {name: s for name, s in data.sources.items() if s.kind not in SYNTHETIC}
     listings = {name: sources.list_source(source, name) for name, source in texts.items()}
     tokenizer = _tokenizer(config, inputs, listings)
-    encode, size = encode_with(tokenizers.backend(tokenizer)), tokenizers.size(tokenizer)
-    cache_key = {"format": FORMAT, "tokenizer": tokenizers.identity(tokenizer)}
+    encode, size = encode_with(tokenizers.backend(tokenizer)), tokenizers.vocab_size(tokenizer)
+    cache_key = {"format": FORMAT, "tokenizer": tokenizers.encoding_fingerprint(tokenizer)}
     stores = {}
     for name, listing in listings.items():
         options = TokenizeOptions(name, encode, size, workers(data))
@@ -126,7 +126,7 @@ def _mixture(
         filler = cleaned.stores[config.data.sources[name].filler or ""]
         # with its boundary tokens, a document is as long as the source's longest piece
         length = offers.max_piece(config, name) - boundary_tokens.count
-        folder = synthetic.store_of(config, name, filler, budgets[name] or 0, length, tokenizer)
+        folder = synthetic.make_store(config, name, filler, budgets[name] or 0, length, tokenizer)
         stores[name] = token_store.load(folder, config.data.heldout_share)
         usable[name] = offers.candidates(config, name, stores[name], boundary_tokens)
         budgets[name] = None if budgets[name] else 0  # every document that was made, uncut
@@ -166,8 +166,8 @@ def _finish(
         "plan": plan.name,
         "stores": {name: store.cache_name for name, store in mixture.stores.items()},
         "heldout": config.data.heldout_share,
-        "tokenizer": tokenizers.identity(tokenizer),
-        "tokenizer_files": tokenizers.saved_identity(tokenizer),
+        "tokenizer": tokenizers.encoding_fingerprint(tokenizer),
+        "tokenizer_files": tokenizers.files_fingerprint(tokenizer),
         **_pose(config),
     }
     if context_only := label_mask.context_only_sources(config.data):

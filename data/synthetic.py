@@ -1,6 +1,9 @@
-"""Made-up documents, whose answers stand far before them: a store of them is made of the training text of another source."""
+"""Token stores of synthetic documents, made of the training text of another source.
 
-from collections.abc import Iterator
+An answer in them stands far after the text that gives it.
+"""
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from ropewalk.data.tokens import merge
 from ropewalk.data.tokens.store import FORMAT, Store
 
 
-def store_of(
+def make_store(
     config: Config,
     name: str,
     filler: Store,
@@ -25,31 +28,34 @@ def store_of(
     length: int,
     tokenizer: PreTrainedTokenizerBase,
 ) -> Path:
-    """The folder of a synthetic source's store, made where it is not there: documents of at most `length` tokens, together at
-    least `tokens`. Raises: DataError for a filler without training text."""
-    kind, filled_by = config.data.sources[name].kind, config.data.sources[name].filler
+    """Make the store of synthetic source `name`, or find it in the cache; returns its folder.
+
+    Documents have at most `length` tokens, and at least `tokens` together.
+    Raises: DataError for a filler without training text.
+    """
+    source = config.data.sources[name]
     if filler.heldout.all() and tokens:
         raise DataError(
-            f"data.sources.{filled_by} is the filler of {name} and all of it is held out; it must have training "
-            "documents; add some or lower data.heldout_share"
+            f"data.sources.{source.filler} is the filler of {name} and all of it is held out; "
+            "it must have training documents; add some or lower data.heldout_share"
         )
-    sizes = {"tokens": tokens, "length": length, "seed": config.seed}
-    decides = {
+    cache_key = {
         "format": FORMAT,
-        "kind": kind,
+        "kind": source.kind,
         "filler": [filler.fingerprint, filler.heldout_digest],
-        **sizes,
+        "tokens": tokens,
+        "length": length,
+        "seed": config.seed,
     }
-    folder = Path(config.cache_dir).expanduser() / "tokens" / manifest.fingerprint(decides)[:16]
+    folder = Path(config.cache_dir).expanduser() / "tokens" / manifest.fingerprint(cache_key)[:16]
 
     def work(temporary: Path) -> dict[str, Any]:
-        made = _documents(kind, filler, tokens, length, config.seed, tokenizer)
-        return {
-            "kind": kind,
-            **merge.synthetic_store(temporary, name, made, tokenizers.size(tokenizer)),
-        }
+        encode, vocab_size = tokenizers.text_encoder(tokenizer), tokenizers.vocab_size(tokenizer)
+        documents = _documents(source.kind, filler, tokens, length, config.seed, encode)
+        metadata = merge.synthetic_store(temporary, name, documents, vocab_size)
+        return {"kind": source.kind, **metadata}
 
-    print(run_shared(f"tokens of {name}", decides, folder, work)[1])
+    print(run_shared(f"tokens of {name}", cache_key, folder, work)[1])
     return folder
 
 
@@ -59,32 +65,37 @@ def _documents(
     tokens: int,
     length: int,
     seed: int,
-    tokenizer: PreTrainedTokenizerBase,
+    encode: Callable[[str], np.ndarray],
 ) -> Iterator[np.ndarray]:
-    """Documents of at most `length` tokens, from training text only, until there are `tokens`.
-
-    Half of what is asked of a pass key is near and half far: a model learns to look back a little before it looks back far.
-    """
-    encode = tokenizers.encode_ids(tokenizer)
-    task = 8 + sum(
-        len(encode(t.format(key="00000")))
-        for t in (retrieval.NEEDLE, retrieval.QUESTION + retrieval.ANSWER)
-    )
-    text = np.concatenate(
-        [filler.document(i) for i in np.flatnonzero(~filler.heldout).tolist()]
-    ).astype(np.int64)
+    """Documents of at most `length` tokens until there are `tokens`, from training text only."""
+    training = np.flatnonzero(~filler.heldout).tolist()
+    text = np.concatenate([filler.document(index) for index in training]).astype(np.int64)
     made = number = 0
     while made < tokens:
         rng = np.random.Generator(np.random.Philox(key=[seed, number]))
         if kind == "repeat":
             ids = retrieval.repeat(text, length, rng)
         else:
-            size = (
-                length
-                if number % 2
-                else int(rng.integers(max(length // 8, min(task, length)), length + 1))
-            )
-            surroundings, key = retrieval.stretch(text, size, rng), retrieval.random_key(rng)
-            ids = retrieval.passkey(encode, surroundings, key, size, float(rng.uniform())).ids
+            ids = _passkey(encode, text, length, full_length=number % 2 == 1, rng=rng)
         yield ids
         made, number = made + len(ids), number + 1
+
+
+def _passkey(
+    encode: Callable[[str], np.ndarray],
+    text: np.ndarray,
+    length: int,
+    full_length: bool,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """A pass key in `length` tokens, or in a random shorter document.
+
+    A model learns to look back a little before it looks back far, so half of them are shorter.
+    """
+    if not full_length:
+        templates = (retrieval.NEEDLE, retrieval.QUESTION + retrieval.ANSWER)
+        task = 8 + sum(len(encode(template.format(key="00000"))) for template in templates)
+        length = int(rng.integers(max(length // 8, min(task, length)), length + 1))
+    filler = retrieval.random_span(text, length, rng)
+    key = retrieval.random_key(rng)
+    return retrieval.passkey(encode, filler, key, length, float(rng.uniform())).ids

@@ -1,4 +1,4 @@
-"""The tokenizer of a run: loaded from the base, or trained on the sources for a base made from scratch."""
+"""The tokenizer of a run: loaded from the base, or trained for a base made from scratch."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.errors import ConfigError
 
-OF_THE_MACHINE = {
+MACHINE_KEYS = {
     "is_local",
     "local_files_only",
     "name_or_path",
@@ -23,13 +23,16 @@ OF_THE_MACHINE = {
     "_commit_hash",
     "transformers_version",
 }
-SPECIAL = ("<|endoftext|>", "<|pad|>")
+EOS, PAD = "<|endoftext|>", "<|pad|>"
 
 
 def load(
     path: str, revision: str | None = None, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
-    """From a folder or hub name. Raises: ConfigError when there is none, or none with a fast backend."""
+    """From a folder or a Hub name.
+
+    Raises: ConfigError when it is missing or has no fast backend.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             path, revision=revision, trust_remote_code=trust_remote_code
@@ -47,7 +50,10 @@ def load(
 
 
 def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    """Byte-level BPE that splits digits one by one: with multi-digit words a tiny model learns to copy numbers far later."""
+    """Train a byte-level BPE with single digits.
+
+    With tokens of several digits a tiny model learns to copy numbers far later.
+    """
     tokenizer = Tokenizer(bpe.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
         [
@@ -58,78 +64,84 @@ def train(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(SPECIAL),
+        special_tokens=[EOS, PAD],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=SPECIAL[0], pad_token=SPECIAL[1]
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=PAD)
 
 
-def identity(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Fingerprint of what decides ids: tokenizer.json without its padding and truncation."""
+def encoding_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Fingerprint of tokenizer.json without padding and truncation: equal ones give equal ids."""
     content = json.loads(backend(tokenizer).to_str())
     content["padding"] = content["truncation"] = None
     return fingerprint(content)
 
 
-def saved_identity(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Fingerprint of what `save` writes beside tokenizer.json: special tokens, the chat template and the like, which go into the
-    trained model, without what differs by machine."""
-    with TemporaryDirectory() as made:
-        save(tokenizer, Path(made))
-        files = [
-            path
-            for path in Path(made).rglob("*")
-            if path.is_file() and path.name != "tokenizer.json"
-        ]
-        return fingerprint({path.relative_to(made).as_posix(): _canonical(path) for path in files})
+def files_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Fingerprint of the other files that `save` writes, without keys that differ by machine.
+
+    They hold special tokens, the chat template and the like, and are copied into the trained model.
+    """
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        save(tokenizer, folder)
+        paths = [p for p in folder.rglob("*") if p.is_file() and p.name != "tokenizer.json"]
+        return fingerprint({p.relative_to(folder).as_posix(): _canonical(p) for p in paths})
 
 
 def _canonical(path: Path) -> Any:
     if path.suffix != ".json":
         return hashlib.sha256(path.read_bytes()).hexdigest()
     content = json.loads(path.read_text(encoding="utf-8"))
-    return {key: value for key, value in content.items() if key not in OF_THE_MACHINE}
+    return {key: value for key, value in content.items() if key not in MACHINE_KEYS}
 
 
-def size(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The vocabulary's size: its largest id and one more. There may be holes, so words are not counted."""
+def vocab_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The largest id plus one; ids may have gaps, so it can exceed the number of tokens."""
     return int(max(tokenizer.get_vocab().values())) + 1
 
 
 def backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """The Rust tokenizer, free of padding and truncation, which would change ids in silence, and blind to special words:
-    a document that spells `<|endoftext|>` does not end there."""
-    inner: Tokenizer = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
-    inner.no_padding()
-    inner.no_truncation()
-    inner.encode_special_tokens = True
-    return inner
+    """The Rust tokenizer, without padding and truncation.
+
+    Special tokens in a text are encoded as text: a document that contains `<|endoftext|>` does not
+    end there.
+    """
+    rust_tokenizer: Tokenizer = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    rust_tokenizer.no_padding()
+    rust_tokenizer.no_truncation()
+    rust_tokenizer.encode_special_tokens = True
+    return rust_tokenizer
 
 
-def encode_ids(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], np.ndarray]:
-    """Text -> ids (tokens,) int64 without special tokens."""
-    inner = backend(tokenizer)
-    return lambda text: np.asarray(inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+def text_encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], np.ndarray]:
+    """A function from a text to token ids (tokens,) int64, without special tokens."""
+    rust_tokenizer = backend(tokenizer)
+
+    def encode(text: str) -> np.ndarray:
+        ids = rust_tokenizer.encode(text, add_special_tokens=False).ids
+        return np.asarray(ids, dtype=np.int64)
+
+    return encode
 
 
-def token_id(tokenizer: PreTrainedTokenizerBase, key: str, word: str) -> int:
-    """Id of the token that setting `key` names: by its string, or `bos` and `eos` for the tokenizer's own.
+def token_id(tokenizer: PreTrainedTokenizerBase, key: str, name: str) -> int:
+    """Id of the token `name` in setting `key`: `bos`, `eos` or the token's string.
 
     Raises: ConfigError for a token that the tokenizer lacks.
     """
-    token = getattr(tokenizer, f"{word}_token") if word in ("bos", "eos") else word
-    found = backend(tokenizer).token_to_id(token) if token else None
-    if found is None:
-        own = [str(t) for t in (tokenizer.eos_token, tokenizer.bos_token) if t]
+    token = getattr(tokenizer, f"{name}_token") if name in ("bos", "eos") else name
+    number = backend(tokenizer).token_to_id(token) if token else None
+    if number is None:
+        existing = [str(t) for t in (tokenizer.eos_token, tokenizer.bos_token) if t]
+        example = f", such as {existing[0]}" if existing else ""
         raise ConfigError(
-            f"{key} is {word}; it must be one token of the model's tokenizer, which has no such; "
-            f"choose one that it has{f', such as {own[0]}' if own else ''}, or unset {key}"
+            f"{key} is {name}; it must be one token of the model's tokenizer, which has no such; "
+            f"choose one that it has{example}, or unset {key}"
         )
-    return int(found)
+    return int(number)
 
 
 def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -34,7 +34,7 @@ def refuse_another_tokenizer(base: Base, folder: Path) -> None:
         tokenizers.load(path, trust_remote_code=base.trust_remote_code)
         for path in (str(folder), base.path)
     )
-    if tokenizers.identity(wrote) != tokenizers.identity(own):
+    if tokenizers.encoding_fingerprint(wrote) != tokenizers.encoding_fingerprint(own):
         raise ConfigError(
             f"model.path is {base.name}; the data was tokenised by another tokenizer than its own ({len(wrote)} words, not {len(own)}); "
             "run ropewalk data with this model"

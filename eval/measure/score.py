@@ -77,10 +77,10 @@ def greedy_correct(
             row = collate([concatenate([q.ids], len(q.ids)) for q in asked])
             ends = np.cumsum([len(q.ids) for q in asked])
             places = np.concatenate(
-                [np.arange(e - q.answer - 1, e - 1) for e, q in zip(ends, asked, strict=True)]
+                [np.arange(e - q.answer_len - 1, e - 1) for e, q in zip(ends, asked, strict=True)]
             )
             at = torch.from_numpy(places).to(model.device)
             labels = torch.from_numpy(row.labels).to(model.device)[at]
             _, hit = token_nll(hidden_states(model, row)[at], head(model), labels)
-            found += [bool(h.all()) for h in hit.cpu().split([q.answer for q in asked])]
+            found += [bool(h.all()) for h in hit.cpu().split([q.answer_len for q in asked])]
     return found

@@ -13,7 +13,7 @@ from ropewalk.conf.eval import EvalConfig
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataArtifacts, Window, heldout_text, heldout_windows
-from ropewalk.data.retrieval import Passkey, passkey, random_key, stretch
+from ropewalk.data.retrieval import Passkey, passkey, random_key, random_span
 from ropewalk.eval.measure import score, statistics, suite
 from ropewalk.train.rope.plan import RopePlan
 
@@ -61,7 +61,7 @@ def questions(
                 for k in range(config.passkey_tries)
             ]
             found[length, depth] = [
-                passkey(encode, stretch(filler, length, r), random_key(r), length, depth)
+                passkey(encode, random_span(filler, length, r), random_key(r), length, depth)
                 for r in rngs
             ]
     return found
@@ -130,7 +130,7 @@ def build_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> suite.Ev
             f"eval.length is {length}; no held-out document has so many tokens; raise data.heldout_share (now {config.data.heldout_share}), "
             "add longer documents or lower eval.length"
         )
-    encode = tokenizers.encode_ids(tokenizers.load(str(data.tokenizer)))
+    encode = tokenizers.text_encoder(tokenizers.load(str(data.tokenizer)))
     lengths = config.eval.passkey_lengths or statistics.doublings(min(window, length), length)
     asked = suite.questions(
         config.eval,

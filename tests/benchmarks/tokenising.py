@@ -42,7 +42,7 @@ def ours(tokenizer: str, characters: int, workers: int) -> dict[str, Any]:
 
     given, loaded = texts(characters), tokenizers.load(tokenizer)
     how = write.TokenizeOptions(
-        "stdlib", encode_with(tokenizers.backend(loaded)), tokenizers.size(loaded), workers
+        "stdlib", encode_with(tokenizers.backend(loaded)), tokenizers.vocab_size(loaded), workers
     )
     with tempfile.TemporaryDirectory() as folder:
         with measured() as found:

@@ -111,10 +111,10 @@ def test_where_the_tokenizer_lies_is_no_change_of_it(place: Place, folder: Path)
 def test_what_is_said_of_the_machine_is_no_change(folder: Path) -> None:
     """As a tokenizer of the hub's cache says it, and one of a folder."""
     one = tokenizers.load(str(folder))
-    before = tokenizers.saved_identity(one)
+    before = tokenizers.files_fingerprint(one)
     assert "is_local" in one.init_kwargs
     one.init_kwargs |= {"is_local": False, "_commit_hash": "abc", "cache_dir": "/big/cache"}
     one.name_or_path = "hub/name"
-    assert tokenizers.saved_identity(one) == before
+    assert tokenizers.files_fingerprint(one) == before
     one.init_kwargs["clean_up"] = True
-    assert tokenizers.saved_identity(one) != before
+    assert tokenizers.files_fingerprint(one) != before

@@ -132,7 +132,7 @@ def test_padding_and_truncation_of_a_tokenizer_file_change_no_id(tokenizer: Any)
     text = ["The rope is laid in the long walk."]
     expected = encode.encode_with(tokenizers.backend(tokenizer))(text)[0]
     assert encode.encode_with(tokenizers.backend(spoiled))(text)[0].tolist() == expected.tolist()
-    assert tokenizers.identity(spoiled) == tokenizers.identity(tokenizer)
+    assert tokenizers.encoding_fingerprint(spoiled) == tokenizers.encoding_fingerprint(tokenizer)
 
 
 def test_size_is_the_largest_id_and_one_also_where_there_are_holes() -> None:
@@ -142,12 +142,16 @@ def test_size_is_the_largest_id_and_one_also_where_there_are_holes() -> None:
     holes = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "b": 9}, unk_token="a"))
     )
-    assert (len(holes), tokenizers.size(holes)) == (2, 10)
+    assert (len(holes), tokenizers.vocab_size(holes)) == (2, 10)
 
 
 def test_tokenizer_training_splits_digits_and_is_the_same_twice(tokenizer: Any) -> None:
     texts = ["yarn 123 yarn 1234", "walk 99"] * 50
     one, two = (tokenizers.train(texts, 280) for _ in range(2))
-    assert tokenizers.identity(one) == tokenizers.identity(two) != tokenizers.identity(tokenizer)
+    assert (
+        tokenizers.encoding_fingerprint(one)
+        == tokenizers.encoding_fingerprint(two)
+        != tokenizers.encoding_fingerprint(tokenizer)
+    )
     digits = [word for word in one.get_vocab() if sum(c.isdigit() for c in word) > 1]
     assert digits == []
