@@ -1,4 +1,4 @@
-"""datatrove's executors run the shards: the same store as one process makes, and a killed task is redone alone."""
+"""datatrove's executor makes the same store as one process; a killed task is redone alone."""
 
 import contextlib
 import importlib.util
@@ -22,7 +22,7 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from datatrove.executor import LocalPipelineExecutor
-from ropewalk.data.tokens import shards, write
+from ropewalk.data.tokens import shards, text_store
 from ropewalk.data import stage
 from ropewalk.data.sources import units
 from ropewalk.data.datatrove_step import MakeShards
@@ -33,14 +33,14 @@ shards.SHARD_BYTES, units.UNIT_BYTES, die = 1500, 1, {die!r}
 class Dies(MakeShards):
     def run(self, data=None, rank=0, world_size=1):
         if rank == die:
-            shard = write.write_shard
-            write.write_shard = lambda *given: (shard(*given), os.kill(os.getpid(), signal.SIGKILL))
+            shard = text_store.write_shard
+            text_store.write_shard = lambda *given: (shard(*given), os.kill(os.getpid(), signal.SIGKILL))
         return super().run(data, rank, world_size)
 
 if __name__ == "__main__":
     config = compose({words!r})
-    LocalPipelineExecutor([Dies(config, stage.Inputs(None))], tasks=4, workers={workers}, start_method="fork",
-                          logging_dir={log!r}).run()
+    LocalPipelineExecutor([Dies(config, stage.Inputs(None))], tasks=4, workers={workers},
+                          start_method="fork", logging_dir={log!r}).run()
 """
 
 
@@ -63,13 +63,16 @@ class Place:
         ]
 
     def execute(self, cache: str, workers: int, die: int | None = None) -> int:
-        """Exit code of four tasks in a process of their own. The executor's manager outlives it when it is killed: it goes too."""
+        """Run four tasks in a new process and return its exit code.
+
+        The executor's manager process survives a kill, so the process group is killed too.
+        """
         words, log = self.words(cache), str(self.folder / f"{cache}.log")
         code = SCRIPT.format(die=die, words=words, workers=workers, log=log)
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with (self.folder / "said.txt").open("w") as said:
+        with (self.folder / "stderr.txt").open("w") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-c", code], env=env, stderr=said, start_new_session=True
+                [sys.executable, "-c", code], env=env, stderr=stderr, start_new_session=True
             )
         try:
             return process.wait(120)
@@ -119,7 +122,7 @@ def test_four_tasks_of_the_local_executor_equal_one_process(place: Place) -> Non
 
 
 def test_a_killed_task_is_redone_alone(place: Place) -> None:
-    """Tasks 0 and 1 end, 2 is killed in its shard: only it and the last are run again, and no finished shard is touched."""
+    """Tasks 0 and 1 end, 2 is killed: only 2 and 3 run again, and finished shards stay."""
     assert place.execute("cache", workers=1, die=2) == -signal.SIGKILL
     before = place.shards("cache")
     assert (place.done("cache"), sorted(before)) == (

@@ -85,7 +85,7 @@ def shared_ngrams(corpus: Corpus, training: np.ndarray) -> np.ndarray:
 
 
 def planted() -> tuple[Corpus, np.ndarray]:
-    """Held-out documents of `a`, copied in `b`: all of 0 into 1, 100 of 1,000 tokens of 2 into 0."""
+    """Held-out documents of `a`, copied in `b`: all of 0 to 1, 100 of 1,000 tokens of 2 to 0."""
     leak, quoted = words(400, 0), words(1000, 1)
     a = store_of([leak, words(500, 2), quoted, words(20, 3)], [True, False, True, True])
     b = store_of(

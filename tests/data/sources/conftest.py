@@ -10,12 +10,12 @@ Read = Callable[..., tuple[dict[str, str], dict[str, str]]]
 
 @pytest.fixture(scope="session")
 def read() -> Read:
-    """Texts by id, and reasons by place."""
+    """Texts by id, and refusal reasons by location."""
     from ropewalk.conf.sources import SourceConfig
     from ropewalk.data import sources
     from ropewalk.data.sources import Document, Refusal
 
-    def found(
+    def read_source(
         path: Path | str, kind: str = "auto", **settings: str
     ) -> tuple[dict[str, str], dict[str, str]]:
         source = SourceConfig(path=str(path), kind=kind, **settings)  # type: ignore[arg-type]
@@ -27,4 +27,4 @@ def read() -> Read:
         assert len(good) + len(bad) == len(items)
         return good, bad
 
-    return found
+    return read_source

@@ -1,4 +1,4 @@
-"""From a row to a document: templates, ids, and rows that lack what is asked for; in JSON and in tables alike."""
+"""From a row to a document: templates, ids and rows without a column, in JSON and in tables."""
 
 import json
 from pathlib import Path
@@ -69,15 +69,15 @@ def test_id_key_names_documents(read: Read, tmp_path: Path, name: str) -> None:
         (["a"], "k is not an id"),
     ],
 )
-def test_what_is_no_id(value: Any, reason: str) -> None:
+def test_values_that_are_not_an_id(value: Any, reason: str) -> None:
     assert Columns((("", "text"),), "k").document({"text": "a", "k": value}, "x:1") == Refusal(
         "x:1", reason
     )
 
 
 def test_id_that_cannot_be_written_is_refused_under_a_name_that_can() -> None:
-    found = usable(Document("a\ud800", "text"))
-    assert isinstance(found, Refusal) and found.reason == "lone surrogate" and found.where.encode()
+    item = usable(Document("a\ud800", "text"))
+    assert isinstance(item, Refusal) and item.reason == "lone surrogate" and item.where.encode()
 
 
 def test_text_may_be_the_id_too() -> None:
@@ -95,11 +95,11 @@ def test_a_template_says_what_str_format_says(parts: list[Any]) -> None:
         f"{{{p[0]}}}" if isinstance(p, tuple) else p.replace("{", "{{").replace("}", "}}")
         for p in parts
     )
-    wanted = "".join(row[p[0]] if isinstance(p, tuple) else p for p in parts)
+    expected = "".join(row[p[0]] if isinstance(p, tuple) else p for p in parts)
     if not any(isinstance(p, tuple) for p in parts):
         with pytest.raises(ValueError):
             sources.parts(template)
         return
-    found = Columns(tuple(sources.parts(template))).document(row, "x:1")
-    assert found == Document("x:1", wanted)
-    assert "." in template or wanted == template.format(**row)
+    document = Columns(tuple(sources.parts(template))).document(row, "x:1")
+    assert document == Document("x:1", expected)
+    assert "." in template or expected == template.format(**row)

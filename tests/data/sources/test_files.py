@@ -1,4 +1,4 @@
-"""Text files and trees: each bad one is counted under its reason, and the good ones beside it are read."""
+"""Text files and trees: bad files are counted by reason, and the others are read."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_bad_text_files_are_counted(read: Read, tmp_path: Path) -> None:
 
 
 KINDS = ["text", "html", "tree", "jsonl", "parquet", "arrow"]
-ROWS = {"jsonl", "parquet", "arrow"}  # nobody knows how many documents such a file holds
+ROWS = {"jsonl", "parquet", "arrow"}  # the number of documents in such a file is unknown
 END = {
     "text": ".txt",
     "html": ".html",
@@ -137,7 +137,7 @@ def test_file_name_that_is_not_utf8_makes_no_document_that_cannot_be_written(
     good, bad = read(tmp_path)
     assert good == {}
     assert list(bad.values()) == ["file name is not UTF-8"]
-    assert all(where.encode() for where in bad)  # the place too must be writable
+    assert all(where.encode() for where in bad)  # the location must be writable too
 
 
 def test_tree_joins_the_files_of_a_folder_in_order(read: Read, tmp_path: Path) -> None:
@@ -294,21 +294,21 @@ def test_small_files_share_a_unit_and_a_tree_is_never_cut(
     assert [u.files for u in texts] == [("a/1", "a/2"), ("a/3", "b/1"), ("c/1", "d")]
 
 
-def test_identity_is_of_the_files_and_the_reading_not_of_their_place(tmp_path: Path) -> None:
-    for place in ("one", "two"):
-        (tmp_path / place).mkdir()
-        (tmp_path / place / "a.jsonl").write_text('{"text": "a", "body": "b"}')
-        os.utime(tmp_path / place / "a.jsonl", ns=(7, 7))
+def test_cache_key_depends_on_files_and_settings_not_on_the_folder(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jsonl").write_text('{"text": "a", "body": "b"}')
+        os.utime(tmp_path / folder / "a.jsonl", ns=(7, 7))
 
-    def identity(place: str, **settings: Any) -> Any:
+    def cache_key(folder: str, **settings: Any) -> Any:
         return sources.list_source(
-            SourceConfig(path=str(tmp_path / place), **settings), "mine"
+            SourceConfig(path=str(tmp_path / folder), **settings), "mine"
         ).cache_key
 
     assert (
-        identity("one")
+        cache_key("one")
         == {"kind": "jsonl", "text_key": "text", "files": [["a.jsonl", 26, 7]]}
-        == identity("two")
+        == cache_key("two")
     )
     choices = [
         {},
@@ -317,10 +317,10 @@ def test_identity_is_of_the_files_and_the_reading_not_of_their_place(tmp_path: P
         {"id_key": "body"},
         {"kind": "tree"},
     ]
-    assert len({str(identity("one", **choice)) for choice in choices}) == 5
-    assert identity("one", kind="tree") == {"kind": "tree", "files": [["a.jsonl", 26, 7]]}
+    assert len({str(cache_key("one", **choice)) for choice in choices}) == 5
+    assert cache_key("one", kind="tree") == {"kind": "tree", "files": [["a.jsonl", 26, 7]]}
     os.utime(tmp_path / "two" / "a.jsonl", ns=(8, 8))
-    assert identity("one") != identity("two")
+    assert cache_key("one") != cache_key("two")
 
 
 def test_standard_library_gives_packages_without_their_tests() -> None:

@@ -40,13 +40,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(parts=st.lists(PART, min_size=1, max_size=4))
 def test_a_glob_matches_what_python_finds(folder: Path, parts: list[str]) -> None:
     pattern = "/".join(parts)
-    found = {
+    matching = {
         f
         for f in glob.glob(pattern, root_dir=folder, recursive=True)
         if not f.endswith("/") and (folder / f).is_file()
     }
-    assert {name for name in FILES if globs.matches(name, pattern)} == found
-    parents = {parent.as_posix() for name in found for parent in Path(name).parents if parent.name}
+    assert {name for name in FILES if globs.matches(name, pattern)} == matching
+    parents = {
+        parent.as_posix() for name in matching for parent in Path(name).parents if parent.name
+    }
     assert all(globs.may_contain(parent, pattern) for parent in parents)
 
 
@@ -56,8 +58,8 @@ def test_a_glob_matches_what_python_finds(folder: Path, parts: list[str]) -> Non
 def test_a_source_reads_what_its_glob_matches(read: Read, folder: Path, pattern: str) -> None:
     good, bad = read(folder / pattern, "text")
     assert bad == {}
-    found = glob.glob(str(folder / pattern), recursive=True)
-    assert sorted(good.values()) == sorted(Path(f).read_text() for f in found if Path(f).is_file())
+    paths = glob.glob(str(folder / pattern), recursive=True)
+    assert sorted(good.values()) == sorted(Path(f).read_text() for f in paths if Path(f).is_file())
 
 
 def test_ids_count_from_the_folder_before_the_first_star(read: Read, folder: Path) -> None:
@@ -101,8 +103,8 @@ def test_a_glob_goes_through_no_link_to_a_folder(read: Read, tmp_path: Path) -> 
     (tmp_path / "mine" / "a.txt").write_text("good")
     (tmp_path / "mine" / "sub").symlink_to(tmp_path / "outside")
     (tmp_path / "mine" / "loop").symlink_to(tmp_path / "mine")
-    told = {"sub": "link leaves the folder", "loop": "link to a folder"}
-    assert read(tmp_path / "mine" / "**" / "*.txt") == ({"a.txt": "good"}, told)
+    refused = {"sub": "link leaves the folder", "loop": "link to a folder"}
+    assert read(tmp_path / "mine" / "**" / "*.txt") == ({"a.txt": "good"}, refused)
 
 
 def test_a_glob_that_names_a_folder_of_tests_is_obeyed(read: Read, tmp_path: Path) -> None:

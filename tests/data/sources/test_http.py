@@ -1,4 +1,4 @@
-"""Web servers: what they say of a file is of one URL only."""
+"""Web servers: their stamps of a file hold for one URL only."""
 
 import os
 import threading
@@ -39,7 +39,7 @@ Serve = Callable[..., str]
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
-    """A server of its own for a text; returns its URL."""
+    """Start a server for a text; returns its URL."""
     running: list[ThreadingHTTPServer] = []
 
     def started(text: str, **says: Any) -> str:
@@ -60,7 +60,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
         server.server_close()
 
 
-def identity(url: str) -> Any:
+def cache_key(url: str) -> Any:
     return sources.list_source(SourceConfig(path=url), "mine").cache_key
 
 
@@ -72,8 +72,8 @@ def test_two_servers_that_say_the_same_of_two_texts_are_two_sources(
     serve: Serve, read: Any, says: dict[str, Any]
 ) -> None:
     urls = [serve(f'{{"text": "{text}"}}\n', **says) for text in ("one", "two")]
-    assert identity(urls[0]) != identity(urls[1])
-    assert identity(urls[0]) == identity(urls[0])
+    assert cache_key(urls[0]) != cache_key(urls[1])
+    assert cache_key(urls[0]) == cache_key(urls[0])
     assert [list(read(url)[0].values()) for url in urls] == [["one"], ["two"]]
 
 
@@ -81,7 +81,7 @@ def test_a_signature_is_in_no_id_and_no_identity(serve: Serve, read: Any) -> Non
     """Signed links end in ?sig=..., with slashes in it; a file's name ends before that."""
     url = serve('{"text": "one"}\n') + "?sig=s3cr/et"
     assert read(url)[0] == {"data.jsonl@0": "one"}
-    assert "s3cr" not in str(identity(url)) and "data.jsonl" in str(identity(url))
-    assert identity(url) != identity(
+    assert "s3cr" not in str(cache_key(url)) and "data.jsonl" in str(cache_key(url))
+    assert cache_key(url) != cache_key(
         url.replace("s3cr", "other")
     )  # it may also say which file: not the same for sure

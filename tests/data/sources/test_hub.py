@@ -1,4 +1,4 @@
-"""Datasets by name, from a folder that `datasets` takes for one: the loading is the same, and no network is needed."""
+"""Datasets by name, from a folder that `datasets` loads in the same way, without a network."""
 
 import json
 import pickle
@@ -11,7 +11,7 @@ import pytest
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.sources import SourceConfig
 from ropewalk.data import sources
-from ropewalk.data.sources import hub
+from ropewalk.data.sources import Document, hub
 
 Read = Any
 
@@ -34,15 +34,15 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_split_is_what_datasets_loads_a_shard_a_unit(read: Read, dataset: Path) -> None:
     from datasets import load_dataset
 
-    wanted = load_dataset(str(dataset), split="train")["text"][:]
+    expected = load_dataset(str(dataset), split="train")["text"][:]
     good, bad = read(dataset, "hub", split="train")
-    assert (list(good.values()), bad) == (wanted, {})
+    assert (list(good.values()), bad) == (expected, {})
     assert list(good)[3:6] == ["train/0:3", "train/1:0", "train/1:1"]
     source = SourceConfig(path=str(dataset), kind="hub", split="train")
     listing = pickle.loads(pickle.dumps(sources.list_source(source, "mine")))
     assert len(listing.units) == 3
     last = listing.documents(listing.units[2])
-    assert [i.text for i in last] == wanted[8:]  # type: ignore[union-attr]
+    assert [i.text for i in last] == expected[8:]  # type: ignore[union-attr]
 
 
 def test_columns_are_read_as_from_files(read: Read, dataset: Path) -> None:
@@ -69,7 +69,7 @@ def test_only_split_needs_no_name(read: Read, dataset: Path) -> None:
     assert len(read(dataset, "hub")[0]) == 12
 
 
-def test_missing_column_is_told_before_a_row_is_read(read: Read, dataset: Path) -> None:
+def test_missing_column_is_refused_before_a_row_is_read(read: Read, dataset: Path) -> None:
     with pytest.raises(
         DataError, match="reads column body; the dataset has text, title, n; set text_key"
     ):
@@ -99,28 +99,28 @@ def test_damaged_rows_stop_the_run(read: Read, dataset: Path) -> None:
         read(dataset, "hub", split="train")
 
 
-def test_identity_changes_with_the_files_and_not_with_their_place(dataset: Path) -> None:
+def test_cache_key_changes_with_the_files_and_not_with_their_folder(dataset: Path) -> None:
     import os
     import shutil
 
-    def identity(folder: Path, split: str = "train") -> Any:
+    def cache_key(folder: Path, split: str = "train") -> Any:
         return sources.list_source(
             SourceConfig(path=str(folder), kind="hub", split=split), "mine"
         ).cache_key
 
-    before = identity(dataset)
+    before = cache_key(dataset)
     assert before == {"kind": "hub", "text_key": "text", "split": "train", "files": before["files"]}
     assert len(before["files"]) == 3 and json.loads(json.dumps(before)) == before
     shutil.copytree(dataset, dataset.parent / "copy")
-    assert identity(dataset.parent / "copy") == before
-    assert identity(dataset, "test") != before
+    assert cache_key(dataset.parent / "copy") == before
+    assert cache_key(dataset, "test") != before
     os.utime(dataset / "train-00000-of-00003.jsonl", (7, 7))
-    assert identity(dataset) != before
+    assert cache_key(dataset) != before
 
 
 def test_units_are_read_at_the_commit_that_was_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A branch may move between two units; the commit, which `datasets` tells of each file, does not."""
-    asked: list[Any] = []
+    """A branch may move between two units; the commit of the files, from `datasets`, does not."""
+    calls: list[Any] = []
     files = SimpleNamespace(origin_metadata=[("org/name", "c0ffee")] * 2)
     builder = SimpleNamespace(
         config=SimpleNamespace(data_files={"train": files}),
@@ -135,17 +135,18 @@ def test_units_are_read_at_the_commit_that_was_listed(monkeypatch: pytest.Monkey
             return [{"text": f"{number} of {count}"}]
 
     monkeypatch.setattr(
-        "datasets.load_dataset_builder", lambda path, **given: asked.append(given) or builder
+        "datasets.load_dataset_builder", lambda path, **kwargs: calls.append(kwargs) or builder
     )
     monkeypatch.setattr(
-        "datasets.load_dataset", lambda path, **given: asked.append(given) or Rows()
+        "datasets.load_dataset", lambda path, **kwargs: calls.append(kwargs) or Rows()
     )
     hub._stream.cache_clear()
     source = SourceConfig(path="org/name", kind="hub", revision="main", config="en")
     listing = sources.list_source(source, "mine")
-    texts = [i.text for unit in listing.units for i in listing.documents(unit)]  # type: ignore[union-attr]
+    items = [item for unit in listing.units for item in listing.documents(unit)]
+    texts = [item.text for item in items if isinstance(item, Document)]
     assert texts == ["0 of 2", "1 of 2"] and [u.size for u in listing.units] == [350, 350]
-    assert asked == [
+    assert calls == [
         {"name": "en", "revision": "main"},
         {"name": "en", "split": "train", "revision": "c0ffee", "streaming": True},
     ]

@@ -1,4 +1,4 @@
-"""What `kind=auto` makes of names."""
+"""The kind that `kind=auto` takes from file names."""
 
 import gzip
 import json
@@ -64,7 +64,7 @@ def test_json_is_rows_by_itself_and_code_beside_code(
     assert kind_of(tmp_path) == kind
 
 
-def test_what_datasets_keeps_beside_rows_is_none(read: Read, tmp_path: Path) -> None:
+def test_metadata_of_datasets_is_not_read_as_rows(read: Read, tmp_path: Path) -> None:
     lay(tmp_path, ["a.json", "b.jsonl"])
     (tmp_path / "dataset_infos.json").write_text(json.dumps({"default": {}}, indent=2))
     good, bad = read(tmp_path)
@@ -108,7 +108,7 @@ def test_data_that_no_kind_reads_is_refused_with_the_way_out(
         kind_of(tmp_path / name if beside is None else tmp_path)
 
 
-def test_the_way_out_leads_out(read: Read, tmp_path: Path) -> None:
+def test_the_way_out_of_the_message_works(read: Read, tmp_path: Path) -> None:
     lay(tmp_path, ["a.csv", "README.md"])
     assert read(tmp_path, "text", pattern="*.csv") == ({"a.csv": LINES.decode()}, {})
     assert read(tmp_path / "a.csv", "text") == ({"a.csv": LINES.decode()}, {})

@@ -1,4 +1,4 @@
-"""What tells that a file has changed, and which links are followed."""
+"""How a changed file is recognised, and which links are followed."""
 
 import gzip
 import os
@@ -11,14 +11,14 @@ from ropewalk.conf.sources import SourceConfig
 from ropewalk.data import sources
 
 Read = Any
-MADE = 315_532_800 * 10**9  # 1980, the first time that a zip holds
+ARCHIVE_TIME = 315_532_800 * 10**9  # 1980, the first time that a zip holds
 
 
-def identity(path: Path, **settings: Any) -> Any:
+def cache_key(path: Path, **settings: Any) -> Any:
     return sources.list_source(SourceConfig(path=str(path), **settings), "mine").cache_key
 
 
-def made(path: Path, text: bytes, time: int = MADE) -> Path:
+def write(path: Path, text: bytes, time: int = ARCHIVE_TIME) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text)
     os.utime(path, ns=(time, time))
@@ -26,45 +26,50 @@ def made(path: Path, text: bytes, time: int = MADE) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["text", "tree"])
-@pytest.mark.parametrize("at", [0, 200_000, 399_999])
+@pytest.mark.parametrize("position", [0, 200_000, 399_999])
 def test_another_text_of_the_same_size_and_made_time_is_another_source(
-    tmp_path: Path, kind: str, at: int
+    tmp_path: Path, kind: str, position: int
 ) -> None:
-    for place, change in (("one", b"a"), ("two", b"b"), ("same", b"a")):
+    for folder, change in (("one", b"a"), ("two", b"b"), ("same", b"a")):
         text = bytearray(b"x" * 400_000)
-        text[at : at + 1] = change
-        made(tmp_path / place / "p" / "a.txt", bytes(text))
-    one, two, same = (identity(tmp_path / place, kind=kind) for place in ("one", "two", "same"))
+        text[position : position + 1] = change
+        write(tmp_path / folder / "p" / "a.txt", bytes(text))
+    one, two, same = (cache_key(tmp_path / folder, kind=kind) for folder in ("one", "two", "same"))
     assert one == same
-    assert (one == two) == (at == 200_000)  # the ends are looked at, and no more
+    assert (one == two) == (position == 200_000)  # only the ends are hashed
 
 
 def test_one_file_is_looked_at_too_and_a_time_that_no_tool_makes_is_enough(tmp_path: Path) -> None:
-    one, two = (made(tmp_path / name / "a.txt", name.encode()) for name in ("one", "two"))
-    assert identity(one) != identity(two)
+    one, two = (write(tmp_path / name / "a.txt", name.encode()) for name in ("one", "two"))
+    assert cache_key(one) != cache_key(two)
     for path in (one, two):
-        os.utime(path, ns=(MADE + 1, MADE + 1))
-    assert identity(one) == identity(two) and identity(one)["files"] == [["a.txt", 3, MADE + 1]]
+        os.utime(path, ns=(ARCHIVE_TIME + 1, ARCHIVE_TIME + 1))
+    assert cache_key(one) == cache_key(two) and cache_key(one)["files"] == [
+        ["a.txt", 3, ARCHIVE_TIME + 1]
+    ]
 
 
 def test_what_cannot_be_opened_or_would_wait_is_listed_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(tmp_path / "pipe.txt")
-    os.utime(tmp_path / "pipe.txt", ns=(MADE, MADE))
-    made(tmp_path / "a.txt", b"text")
+    os.utime(tmp_path / "pipe.txt", ns=(ARCHIVE_TIME, ARCHIVE_TIME))
+    write(tmp_path / "a.txt", b"text")
 
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", denied)
-    assert identity(tmp_path)["files"] == [["a.txt", 4, MADE], ["pipe.txt", 0, MADE]]
+    assert cache_key(tmp_path)["files"] == [
+        ["a.txt", 4, ARCHIVE_TIME],
+        ["pipe.txt", 0, ARCHIVE_TIME],
+    ]
 
 
 def snapshot(folder: Path) -> Path:
     """As a hub's cache lays it."""
-    made(folder / "blobs" / "0a1b", b'{"text": "one"}\n')
-    made(folder / "blobs" / "2c3d", gzip.compress(b'{"text": "two"}\n', mtime=0))
+    write(folder / "blobs" / "0a1b", b'{"text": "one"}\n')
+    write(folder / "blobs" / "2c3d", gzip.compress(b'{"text": "two"}\n', mtime=0))
     (folder / "snapshots" / "abc").mkdir(parents=True)
     for name, blob in (("a.jsonl", "0a1b"), ("b.jsonl.gz", "2c3d")):
         (folder / "snapshots" / "abc" / name).symlink_to(Path("../../blobs") / blob)
@@ -89,22 +94,22 @@ def test_links_are_followed_on_request(read: Read, tmp_path: Path) -> None:
 
 def test_following_is_in_the_identity_by_what_is_read(tmp_path: Path) -> None:
     folder = snapshot(tmp_path)
-    followed, left = identity(folder, follow_links=True), identity(folder)
+    followed, left = cache_key(folder, follow_links=True), cache_key(folder)
     assert followed != left and followed.keys() == left.keys()
-    made(tmp_path / "blobs" / "0a1b", b'{"text": "new"}\n')
-    assert identity(folder) == left and identity(folder, follow_links=True) != followed
-    made(tmp_path / "plain" / "a.jsonl", b"{}")
-    assert identity(tmp_path / "plain") == identity(tmp_path / "plain", follow_links=True)
+    write(tmp_path / "blobs" / "0a1b", b'{"text": "new"}\n')
+    assert cache_key(folder) == left and cache_key(folder, follow_links=True) != followed
+    write(tmp_path / "plain" / "a.jsonl", b"{}")
+    assert cache_key(tmp_path / "plain") == cache_key(tmp_path / "plain", follow_links=True)
 
 
 def test_loops_and_links_to_folders_are_never_followed(read: Read, tmp_path: Path) -> None:
-    made(tmp_path / "outside" / "secret.txt", b"secret")
-    made(tmp_path / "mine" / "a.txt", b"good")
+    write(tmp_path / "outside" / "secret.txt", b"secret")
+    write(tmp_path / "mine" / "a.txt", b"good")
     (tmp_path / "mine" / "sub").symlink_to(tmp_path / "outside")
     (tmp_path / "mine" / "x.txt").symlink_to("y.txt")
     (tmp_path / "mine" / "y.txt").symlink_to("x.txt")
-    told = {"sub": "link to a folder", "x.txt": "unreadable", "y.txt": "unreadable"}
-    assert read(tmp_path / "mine", "text", follow_links=True) == ({"a.txt": "good"}, told)
+    refused = {"sub": "link to a folder", "x.txt": "unreadable", "y.txt": "unreadable"}
+    assert read(tmp_path / "mine", "text", follow_links=True) == ({"a.txt": "good"}, refused)
 
 
 @pytest.mark.parametrize(

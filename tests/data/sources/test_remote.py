@@ -1,4 +1,4 @@
-"""URLs through fsspec's own filesystems `memory` and `file`: what they give is what the disk gives, and what breaks off stops."""
+"""URLs on fsspec's filesystems `memory` and `file`: as on disk; broken files stop the run."""
 
 import gzip
 import json
@@ -15,7 +15,7 @@ import pytest
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.sources import SourceConfig
 from ropewalk.data import sources
-from ropewalk.data.sources import units
+from ropewalk.data.sources import Document, units
 
 Read = Any
 
@@ -61,10 +61,10 @@ def test_a_url_gives_what_the_disk_gives(
     monkeypatch.setattr(units, "UNIT_BYTES", size)
     lay(tmp_path)
     memory.put(str(tmp_path), "/bucket", recursive=True)
-    wanted = read(tmp_path / name)
-    assert wanted[0]
-    assert read(f"memory://bucket/{name}") == wanted
-    assert read(f"file://{tmp_path / name}") == wanted
+    expected = read(tmp_path / name)
+    assert expected[0]
+    assert read(f"memory://bucket/{name}") == expected
+    assert read(f"file://{tmp_path / name}") == expected
 
 
 def test_a_url_of_one_file_and_a_glob(read: Read, tmp_path: Path, memory: Any) -> None:
@@ -76,21 +76,21 @@ def test_a_url_of_one_file_and_a_glob(read: Read, tmp_path: Path, memory: Any) -
     assert set(read("memory://bucket/*/a.*", "text", pattern="*.txt")[0]) == {"text/a.txt"}
 
 
-def test_what_a_url_asks_for_is_no_part_of_the_form(read: Read, memory: Any) -> None:
+def test_a_query_does_not_hide_the_suffix(read: Read, memory: Any) -> None:
     memory.pipe("/bucket/a.jsonl.gz?download=true", gzip.compress(b'{"text": "one"}'))
     assert list(read("memory://bucket/a.jsonl.gz?download=true")[0].values()) == ["one"]
 
 
 def test_identity_changes_with_the_content_and_not_with_the_bucket(memory: Any) -> None:
-    def identity(bucket: str) -> Any:
+    def cache_key(bucket: str) -> Any:
         return sources.list_source(SourceConfig(path=f"memory://{bucket}"), "mine").cache_key
 
     memory.pipe("/one/a.txt", b"first")
-    before = identity("one")
+    before = cache_key("one")
     memory.pipe("/one/a.txt", b"other")
-    assert identity("one") != before
+    assert cache_key("one") != before
     memory.copy("/one/a.txt", "/two/a.txt")
-    assert [row[:2] for row in identity("two")["files"]] == [["a.txt", 5]]
+    assert [row[:2] for row in cache_key("two")["files"]] == [["a.txt", 5]]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_protocol_without_its_package_names_the_package(
 
 
 class Lost(Exception):
-    """What a driver may raise: no OSError."""
+    """An exception of a driver that is not an OSError."""
 
 
 @pytest.mark.parametrize("error", [Lost, OSError, TimeoutError, PermissionError])
@@ -140,12 +140,15 @@ def test_a_file_that_breaks_off_stops_the_run_and_is_not_counted_as_damaged(
         raise error("the line is dead")
 
     monkeypatch.setattr(MemoryFile, "read", lost)
-    says = rf"^data\.sources\.mine\.path is memory://bucket/.*could not be read to its end \({error.__name__}: .*; run again"
+    says = (
+        r"^data\.sources\.mine\.path is memory://bucket/.*could not be read to its end "
+        rf"\({error.__name__}: .*; run again"
+    )
     with pytest.raises(DataError, match=says):
         read(f"memory://bucket/{name}")
 
 
-def test_listing_that_fails_is_told(
+def test_listing_that_fails_is_refused(
     read: Read, memory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost(*_: Any, **__: Any) -> None:
@@ -176,19 +179,19 @@ def test_units_are_read_in_another_process_form(memory: Any) -> None:
     memory.pipe("/bucket/a.txt", b"good")
     source = SourceConfig(path="memory://bucket")
     listing = pickle.loads(pickle.dumps(sources.list_source(source, "mine")))
-    assert [i.text for i in listing.documents(listing.units[0])] == ["good"]  # type: ignore[union-attr]
+    assert list(listing.documents(listing.units[0])) == [Document("a.txt", "good")]
 
 
 def test_a_file_without_a_known_size_is_read_whole(
     memory: Any, read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As some web servers are: no size, or no ranges."""
+    """Like some web servers: no size, or no ranges."""
     monkeypatch.setattr(units, "UNIT_BYTES", 10)
     memory.pipe("/bucket/a.jsonl", b'{"text": "one"}\n' * 5)
     real = type(memory).info
-    for said in ({"size": None}, {"partial": False}):
+    for info in ({"size": None}, {"partial": False}):
         monkeypatch.setattr(
-            type(memory), "info", lambda self, path, said=said: {**real(self, path), **said}
+            type(memory), "info", lambda self, path, info=info: {**real(self, path), **info}
         )
         assert (
             len(sources.list_source(SourceConfig(path="memory://bucket/a.jsonl"), "mine").units)
@@ -197,26 +200,26 @@ def test_a_file_without_a_known_size_is_read_whole(
         assert len(read("memory://bucket/a.jsonl")[0]) == 5
 
 
-def silent(memory: Any, monkeypatch: pytest.MonkeyPatch, **says: Any) -> None:
-    """A server that tells no time."""
+def without_time(memory: Any, monkeypatch: pytest.MonkeyPatch, **says: Any) -> None:
+    """A server that gives no time."""
     real = type(memory).info
-    unsaid = {"created": None, **says}
-    monkeypatch.setattr(type(memory), "info", lambda self, path: {**real(self, path), **unsaid})
+    overrides = {"created": None, **says}
+    monkeypatch.setattr(type(memory), "info", lambda self, path: {**real(self, path), **overrides})
 
 
 def stamp(url: str) -> Any:
-    ((_, _, found),) = sources.list_source(SourceConfig(path=url), "mine").cache_key["files"]
-    return found
+    ((_, _, value),) = sources.list_source(SourceConfig(path=url), "mine").cache_key["files"]
+    return value
 
 
 @pytest.mark.parametrize("says", [{}, {"partial": False}, {"size": None}])
-def test_two_texts_of_which_nothing_is_said_are_two_sources(
+def test_two_texts_without_stamps_are_two_sources(
     memory: Any,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     says: dict[str, Any],
 ) -> None:
-    silent(memory, monkeypatch, **says)
+    without_time(memory, monkeypatch, **says)
     for bucket, text in (("one", "aaa"), ("two", "bbb"), ("same", "aaa")):
         memory.pipe(f"/{bucket}/data.jsonl", f'{{"text": "{text}"}}'.encode())
     one, two, same = (stamp(f"memory://{bucket}/data.jsonl") for bucket in ("one", "two", "same"))
@@ -224,10 +227,10 @@ def test_two_texts_of_which_nothing_is_said_are_two_sources(
     assert capsys.readouterr().out == ""
 
 
-def test_a_long_text_of_which_nothing_is_said_goes_by_its_url_and_its_beginning_and_that_is_told(
+def test_a_long_text_without_stamps_is_known_by_its_url_and_head_with_a_warning(
     memory: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    silent(memory, monkeypatch, partial=False)
+    without_time(memory, monkeypatch, partial=False)
     for bucket in ("one", "two"):
         memory.pipe(f"/{bucket}/data.jsonl?key=secret", b'{"text": "a"}\n' * 100_000)
     urls = [f"memory://{bucket}/data.jsonl?key=secret" for bucket in ("one", "two")]
@@ -236,7 +239,7 @@ def test_a_long_text_of_which_nothing_is_said_goes_by_its_url_and_its_beginning_
     assert "secret" not in stamps[0]
     (line,) = set(capsys.readouterr().out.splitlines())
     assert line.startswith(
-        "data.sources.mine.path: the server gives no time, tag or digest of data.jsonl; a change past"
+        "data.sources.mine.path: the server gives no time, tag or digest of data.jsonl; "
     )
     memory.pipe("/one/data.jsonl?key=secret", b'{"text": "b"}\n' * 100_000)
     assert stamp(urls[0]) != stamps[0]
@@ -251,13 +254,13 @@ def test_a_time_is_of_one_url_and_a_digest_of_any(
     for bucket in ("one", "two"):
         memory.pipe(f"/{bucket}/a.txt", b"same")
     with pytest.MonkeyPatch.context() as patch:
-        silent(memory, patch, **says)
+        without_time(memory, patch, **says)
         assert stamp("memory://one/a.txt") != stamp("memory://two/a.txt")
-    silent(memory, monkeypatch, ETag="digest", **says)  # as a bucket's is
+    without_time(memory, monkeypatch, ETag="digest", **says)  # as a bucket's is
     assert stamp("memory://one/a.txt") == stamp("memory://two/a.txt") == "digest"
 
 
-def test_who_asks_is_no_part_of_a_url() -> None:
+def test_the_url_hash_ignores_the_user() -> None:
     from ropewalk.data.sources.remote import _url_hash
 
     assert (
@@ -274,7 +277,7 @@ def test_a_beginning_that_cannot_be_read_stops_the_run(
     from fsspec.implementations.memory import MemoryFile
 
     memory.pipe("/bucket/a.txt", b"text")
-    silent(memory, monkeypatch)
+    without_time(memory, monkeypatch)
 
     def lost(*_: Any) -> None:
         raise Lost("the line is dead")

@@ -161,17 +161,17 @@ def test_every_kind_of_text_column_is_read(read: Read, tmp_path: Path, kind: pa.
 def test_arrow_that_breaks_off_is_counted_also_between_two_batches(
     read: Read, tmp_path: Path
 ) -> None:
-    """Arrow itself takes the second for a whole file."""
+    """Arrow itself reads the second as complete."""
     path = tmp_path / "a.arrow"
     stream(path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-8])
+    content = path.read_bytes()
+    path.write_bytes(content[:-8])
     assert pa.ipc.open_stream(path.read_bytes()).read_all().num_rows == 200
     assert read(tmp_path) == (
         {f"a.arrow:{i}": t for i, t in enumerate(TEXTS)},
         {"a.arrow:200": "file: damaged arrow"},
     )
-    path.write_bytes(whole[: len(whole) // 2])
+    path.write_bytes(content[: len(content) // 2])
     good, bad = read(tmp_path)
     assert 0 < len(good) < 200 and bad == {f"a.arrow:{len(good)}": "file: damaged arrow"}
 
@@ -179,7 +179,9 @@ def test_arrow_that_breaks_off_is_counted_also_between_two_batches(
 @pytest.mark.parametrize(
     "content", [b"", b"ARROW1", b"plain text", b"ARROW1\0\0" + b"\xff" * 100], ids=range(4)
 )
-def test_what_is_no_arrow_is_counted(read: Read, tmp_path: Path, content: bytes) -> None:
+def test_other_content_in_an_arrow_file_is_counted(
+    read: Read, tmp_path: Path, content: bytes
+) -> None:
     (tmp_path / "a.arrow").write_bytes(content)
     assert read(tmp_path) == ({}, {"a.arrow:0": "file: damaged arrow"})
 
@@ -191,8 +193,8 @@ def test_offsets_that_point_outside_are_counted_and_do_not_end_the_process(
     stream(path, rows=200)
     content = bytearray(path.read_bytes())
     offsets = np.cumsum([0, *map(len, TEXTS)]).astype("<i4").tobytes()
-    at = content.index(offsets)
-    content[at + 40 : at + 44] = (1 << 30).to_bytes(4, "little")
+    start = content.index(offsets)
+    content[start + 40 : start + 44] = (1 << 30).to_bytes(4, "little")
     path.write_bytes(content)
     assert read(tmp_path) == ({}, {"a.arrow:0": "file: damaged arrow"})
 
@@ -235,11 +237,11 @@ def test_saved_dataset_is_what_datasets_loads(read: Read, tmp_path: Path) -> Non
 def test_split_of_a_saved_dictionary_is_chosen_by_name(read: Read, tmp_path: Path) -> None:
     from datasets import Dataset, DatasetDict
 
-    made = {
+    splits = {
         "train": Dataset.from_dict({"text": ["a", "b"]}),
         "test": Dataset.from_dict({"text": ["c"]}),
     }
-    DatasetDict(made).save_to_disk(str(tmp_path / "two"))
+    DatasetDict(splits).save_to_disk(str(tmp_path / "two"))
     assert list(read(tmp_path / "two", split="test")[0].values()) == ["c"]
     for split in (None, "dev"):
         with pytest.raises(
@@ -247,11 +249,11 @@ def test_split_of_a_saved_dictionary_is_chosen_by_name(read: Read, tmp_path: Pat
             match=r"mine\.split is (not set|dev); .* which has 2; set it to one of train, test",
         ):
             read(tmp_path / "two", split=split)
-    DatasetDict({"train": made["train"]}).save_to_disk(str(tmp_path / "one"))
+    DatasetDict({"train": splits["train"]}).save_to_disk(str(tmp_path / "one"))
     assert list(read(tmp_path / "one")[0].values()) == ["a", "b"]
 
 
-def test_split_of_what_has_none_is_refused(read: Read, tmp_path: Path) -> None:
+def test_split_of_a_dataset_without_splits_is_refused(read: Read, tmp_path: Path) -> None:
     saved(tmp_path / "one")
     with pytest.raises(DataError, match=r"mine\.split is train; .* has none; unset it"):
         read(tmp_path / "one", split="train")
@@ -293,11 +295,11 @@ def test_rows_in_memory_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def counts(path: Path, **settings: Any) -> dict[str, int]:
     """Refused documents by reason."""
-    source, found = SourceConfig(path=str(path), **settings), Counter[str]()
+    source, result = SourceConfig(path=str(path), **settings), Counter[str]()
     listing = sources.list_source(source, "mine")
     for item in (item for unit in listing.units for item in listing.documents(unit)):
-        found[getattr(item, "reason", "read")] += getattr(item, "count", 1)
-    return dict(found)
+        result[getattr(item, "reason", "read")] += getattr(item, "count", 1)
+    return dict(result)
 
 
 @pytest.mark.parametrize("size", [1, 1 << 30])
@@ -333,11 +335,11 @@ def test_damage_counts_the_rows_that_it_takes(
     content[column.data_page_offset : column.data_page_offset + 20] = b"\xff" * 20
     path.write_bytes(content)
     monkeypatch.setattr(units, "UNIT_BYTES", size)
-    found = counts(tmp_path)
-    assert sum(found.values()) == 200 and found["damaged parquet"] >= 20
-    assert size > 1 or found["damaged parquet"] == 20  # a unit of one row group
+    reasons = counts(tmp_path)
+    assert sum(reasons.values()) == 200 and reasons["damaged parquet"] >= 20
+    assert size > 1 or reasons["damaged parquet"] == 20  # a unit of one row group
 
 
-def test_where_nobody_knows_the_rows_the_reason_says_file(tmp_path: Path) -> None:
+def test_the_reason_begins_with_file_when_the_rows_are_unknown(tmp_path: Path) -> None:
     garbage(tmp_path / "a.parquet")
     assert counts(tmp_path) == {"file: damaged parquet": 1}

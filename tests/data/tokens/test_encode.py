@@ -66,7 +66,7 @@ def test_no_more_is_read_ahead_than_a_batch_for_each_worker_and_one(
 
 
 def test_workers_encode_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of the first three calls waits for the other two: with fewer threads the barrier would break."""
+    """Each of the first three calls waits for the other two; with fewer threads it times out."""
     monkeypatch.setattr(encode, "BATCH_CHARACTERS", 1)
     barrier = threading.Barrier(3, timeout=20)
 

@@ -1,4 +1,4 @@
-"""Long texts in parts: the ids of the unsplit text, or no cut. Oracle: the tokenizer on full texts."""
+"""Long texts in parts keep their ids, or are not cut. Oracle: the tokenizer on full texts."""
 
 import random
 from pathlib import Path

@@ -39,7 +39,7 @@ def test_documents_come_back_token_by_token(tmp_path: Path) -> None:
 def test_shards_are_read_as_one_store(
     tmp_path_factory: pytest.TempPathFactory, texts: list[list[str]]
 ) -> None:
-    """Also an empty shard, at either end or in the middle; and the empty slice at a document's end."""
+    """Also an empty shard at any position, and the empty slice at a document's end."""
     folder = tmp_path_factory.mktemp("store")
     parts = [[Document(f"{s}/{d}", t) for d, t in enumerate(part)] for s, part in enumerate(texts)]
     opened, flat = stored(folder / "new", *parts), [d for part in parts for d in part]
@@ -134,7 +134,10 @@ def test_ids_seen_before_are_found_whatever_their_keys_share(names: list[str], k
 def test_token_id_outside_the_vocabulary_is_refused_with_the_document(tmp_path: Path) -> None:
     """It would not even fit: 65,536 words and fewer are kept in 16 bits."""
     documents = [Document("a", "x"), Document("b", "y")]
-    encode = lambda texts: [np.array([7, 70_000 if t == "y" else 8], np.uint32) for t in texts]  # noqa: E731
+
+    def encode(texts: list[str]) -> list[np.ndarray]:
+        return [np.array([7, 70_000 if t == "y" else 8], np.uint32) for t in texts]
+
     with pytest.raises(
         DataError,
         match=r"^document b of source mine has token id 70000; ids must be below .* 300; \S",
@@ -276,7 +279,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from stores import stored
 from ropewalk.data.sources import Document
-opened = stored(Path(sys.argv[2]), [Document("a", "rope"), Document("b", "yarn")], [Document("a", "x")], heldout=0.5)
+one, two = [Document("a", "rope"), Document("b", "yarn")], [Document("a", "x")]
+opened = stored(Path(sys.argv[2]), one, two, heldout=0.5)
 assert opened.ids[1] == "b" and opened.metadata["refused"] == {"id seen before": 1}
 sys.exit("pandas" in sys.modules)
 """

@@ -191,7 +191,10 @@ def test_a_shard_that_is_short_is_refused_and_made_again_when_it_is_deleted(
     target.make(target.missing())
     shard = tmp_of(target) / "00003"
     cut_short(shard / "tokens.bin")
-    message = rf"^{shard}/tokens\.bin is 4,998 bytes; by its manifest it must be 5,000; delete {shard} and run again$"
+    message = (
+        rf"^{shard}/tokens\.bin is 4,998 bytes; by its manifest it must be 5,000; "
+        rf"delete {shard} and run again$"
+    )
     for refuse in (target.publish, target.verify):
         with pytest.raises(DataError, match=message):
             refuse()
@@ -230,7 +233,7 @@ def test_a_finished_store_with_a_shard_of_another_size_is_not_read(
     damage(shard / "tokens.bin")
     with pytest.raises(
         DataError,
-        match=rf"^{shard}/tokens\.bin is [\d,]* bytes; .* must be [\d,]*; delete {target.folder} and",
+        match=rf"^{shard}/tokens\.bin is [\d,]* bytes; .* must be .*; delete {target.folder} and",
     ):
         store.load(target.folder, 0.2)
     shutil.rmtree(shard)
@@ -243,7 +246,7 @@ def test_a_finished_store_with_a_shard_of_another_size_is_not_read(
     assert content_of(tmp_path / "cache") == expected
 
 
-# -- processes ---------------------------------------------------------------------------------------------------------
+# -- processes --
 
 CHILD = """
 import os, signal, sys, time

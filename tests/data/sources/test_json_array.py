@@ -1,4 +1,4 @@
-"""A JSON array of rows is read as `json.loads` reads it, in little memory, and what is damaged is told."""
+"""A JSON array of rows equals `json.loads`, in little memory; damage is counted."""
 
 import gzip
 import io
@@ -25,7 +25,7 @@ JSON = st.recursive(
 
 
 class Slow(io.BytesIO):
-    """A few bytes at a time, so that every border falls everywhere."""
+    """Gives a few bytes at a time, so that chunk borders fall everywhere."""
 
     def __init__(self, content: bytes, step: int) -> None:
         super().__init__(content)
@@ -48,7 +48,7 @@ def test_elements_are_those_of_json(
 
 @settings(deadline=None)
 @given(st.lists(JSON, max_size=5), st.data())
-def test_an_array_that_breaks_off_is_never_taken_for_whole(rows: list[Any], data: Any) -> None:
+def test_an_array_that_breaks_off_is_never_read_as_complete(rows: list[Any], data: Any) -> None:
     content = json.dumps(rows).encode()
     cut = content[: data.draw(st.integers(0, len(content) - 1))]
     with pytest.raises(ValueError):
@@ -57,7 +57,8 @@ def test_an_array_that_breaks_off_is_never_taken_for_whole(rows: list[Any], data
 
 @pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
 def test_array_is_read_and_its_bad_rows_are_counted(read: Read, tmp_path: Path, name: str) -> None:
-    content = b'[{"text": "one"},\n {"text": null}, {"text": "caf\xe9"}, {"text": "a\tb"}, 7, {"text": "two"}]\n'
+    content = b'[{"text": "one"},\n {"text": null}, {"text": "caf\xe9"}, {"text": "a\tb"}, 7, '
+    content += b'{"text": "two"}]\n'
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     bad = {
         f"{name}:1": "no text",
@@ -100,13 +101,13 @@ def test_long_array_is_one_unit_and_long_lines_are_many(
     rows = [{"text": f"row {i}"} for i in range(20)]
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(rows).encode())
     (tmp_path / "b.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = [u.files for u in sources.list_source(SourceConfig(path=str(tmp_path)), "mine").units]
-    assert found.count(("a.json",)) == 1 and found.count(("b.json",)) > 5
+    files = [u.files for u in sources.list_source(SourceConfig(path=str(tmp_path)), "mine").units]
+    assert files.count(("a.json",)) == 1 and files.count(("b.json",)) > 5
     good, bad = read(tmp_path)
     assert (sorted(good.values()), bad) == (sorted(2 * [row["text"] for row in rows]), {})
 
 
-def test_what_is_malformed_is_seen_before_all_is_in_memory() -> None:
+def test_malformed_arrays_are_refused_before_all_is_in_memory() -> None:
     file = io.BytesIO(b'[{"a" 1}, ' + b'{"a": "b"}, ' * (1 << 20))
     with pytest.raises(ValueError):
         list(json_array.elements(file))
