@@ -11,12 +11,13 @@ from ropewalk.conf.data_mixture import SourceLengths
 
 FILES = ("tree", "text", "html")  # a document is a file or a folder of them: no columns
 TABLES = ("jsonl", "parquet", "arrow", "hub")
+_FROM_FILES = tuple(kind for kind in (*FILES, *TABLES) if kind != "hub")
 _READ_BY = {
     "text_key": TABLES,
     "template": TABLES,
     "id_key": TABLES,
-    "pattern": (*FILES, "jsonl", "parquet", "arrow"),
-    "follow_links": (*FILES, "jsonl", "parquet", "arrow"),
+    "pattern": _FROM_FILES,
+    "follow_links": _FROM_FILES,
     "config": ("hub",),
     "split": ("arrow", "hub"),
     "revision": ("hub",),

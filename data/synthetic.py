@@ -70,15 +70,16 @@ def _documents(
     """Documents of at most `length` tokens until there are `tokens`, from training text only."""
     training = np.flatnonzero(~filler.heldout).tolist()
     text = np.concatenate([filler.document(index) for index in training]).astype(np.int64)
-    made = number = 0
-    while made < tokens:
+    total = number = 0
+    while total < tokens:
         rng = np.random.Generator(np.random.Philox(key=[seed, number]))
         if kind == "repeat":
             ids = retrieval.repeat(text, length, rng)
         else:
             ids = _passkey(encode, text, length, full_length=number % 2 == 1, rng=rng)
         yield ids
-        made, number = made + len(ids), number + 1
+        total += len(ids)
+        number += 1
 
 
 def _passkey(

@@ -7,14 +7,7 @@ from pyarrow.lib import ArrowException
 
 from ropewalk.data.sources import tables
 from ropewalk.data.sources.columns import Columns
-from ropewalk.data.sources.units import (
-    FILE_PREFIX,
-    Document,
-    Location,
-    Refusal,
-    Unit,
-    split_ranges,
-)
+from ropewalk.data.sources.units import FILE_PREFIX, Document, Location, Refusal, Unit, split_ranges
 
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"  # written when the writer closes a stream
 

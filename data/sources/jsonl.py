@@ -11,19 +11,13 @@ import io
 import json
 import zlib
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any, BinaryIO
 
 from ropewalk.conf.errors import DataError
 from ropewalk.data.sources import json_array, units
 from ropewalk.data.sources.columns import Columns
-from ropewalk.data.sources.units import (
-    FILE_PREFIX,
-    Document,
-    Location,
-    Refusal,
-    Unit,
-    has_suffix,
-)
+from ropewalk.data.sources.units import FILE_PREFIX, Document, Location, Refusal, Unit, has_suffix
 
 _COMPRESSED = ("", ".gz", ".zst")
 SUFFIXES = tuple(form + packed for form in (".jsonl", ".ndjson") for packed in _COMPRESSED)
@@ -134,7 +128,7 @@ def _decompressed(file: BinaryIO, name: str) -> BinaryIO:
 class _ZstdReader(io.RawIOBase):
     """zstd frames. A cut or damaged frame is an EOFError; zstandard's own reader just ends."""
 
-    def __init__(self, file: BinaryIO, zstandard: Any) -> None:
+    def __init__(self, file: BinaryIO, zstandard: ModuleType) -> None:
         self.file = file
         self.zstandard = zstandard
         self.frame: Any = None  # the decompressor of the current frame

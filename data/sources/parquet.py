@@ -6,14 +6,7 @@ from pyarrow.lib import ArrowException
 
 from ropewalk.data.sources import tables
 from ropewalk.data.sources.columns import Columns
-from ropewalk.data.sources.units import (
-    FILE_PREFIX,
-    Document,
-    Location,
-    Refusal,
-    Unit,
-    split_ranges,
-)
+from ropewalk.data.sources.units import FILE_PREFIX, Document, Location, Refusal, Unit, split_ranges
 
 
 def split(location: Location, name: str, size: int) -> list[Unit]:

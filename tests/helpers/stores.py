@@ -54,9 +54,7 @@ def finished(folder: Path, metadata: dict[str, Any], heldout: float = 0.0) -> st
 
 
 def in_memory(
-    documents: Sequence[Sequence[int]],
-    heldout: Sequence[bool] | None = None,
-    fingerprint: str = "",
+    documents: Sequence[Sequence[int]], heldout: Sequence[bool] | None = None, fingerprint: str = ""
 ) -> store.Store:
     """A store of lists of tokens, which are named 0.txt, 1.txt, ..."""
     lengths = np.array([len(ids) for ids in documents], dtype=np.int64)
