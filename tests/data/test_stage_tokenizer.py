@@ -51,7 +51,7 @@ def test_another_share_of_held_out_text_tokenises_nothing_and_plans_anew(
         assert found[share] == {
             n: [i for i in s.ids if store.is_heldout(i, share)] for n, s in stores(folders).items()
         }
-        plan = {int(d) for d in folders.sequences().document.tolist()}
+        plan = {int(d) for d in folders.sequences().pieces.document.tolist()}
         held = np.flatnonzero(
             np.concatenate([s.heldout for s in stores(folders).values()])
         ).tolist()
