@@ -10,7 +10,7 @@ from ropewalk.launch.cli import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS = [
     block for page in PAGES for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.S)
 ]
