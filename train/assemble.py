@@ -47,7 +47,7 @@ def build_model(
     base = resolve_base(config, cache)
     exchange = ulysses.kernel_wrapper(base_config(base), mesh)
     computes = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
-    fewer_bits = quantize.loading(config.train.lora, computes, device())
+    fewer_bits = quantize.load_kwargs(config.train.lora, computes, device())
     built = model_build.build(
         base,
         plan,

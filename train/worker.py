@@ -85,7 +85,7 @@ def train(run_dir: Path) -> None:
     )
     print_rank0("; ".join(filter(None, [with_adapter, param_groups.describe_trainable(built)])))
     if with_adapter:
-        attach.fully_trained(built)
+        attach.fully_trained_modules(built)
     seen = metrics.StepMetrics(live, config, mesh, feed, list(data.stores))
     progress = trainer.train(
         live, config, feed, folder, mesh, checkpoints, progress, seen, validation
@@ -94,7 +94,7 @@ def train(run_dir: Path) -> None:
     checkpoints.save_final(progress)
     save_pretrained(live, folder / "model")
     if with_adapter:
-        save.save(built, plan, resolve_base(config, cache).name, folder / "adapter")
+        save.save_adapter(built, plan, resolve_base(config, cache).name, folder / "adapter")
     if dist.get_rank() == 0:
         told = {
             **trainer.skip_counts(progress),

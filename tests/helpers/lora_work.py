@@ -102,7 +102,7 @@ def trained(
     proof.restore(live_model, plan)
     said = proof.prove(live_model, plan, "after training")
     save_pretrained(live, Path(folder) / "model")
-    save.save(live_model, plan, "tiny", Path(folder) / "adapter")
+    save.save_adapter(live_model, plan, "tiny", Path(folder) / "adapter")
     logits = _logits(live_model)
     dist.barrier()
     return {
@@ -159,7 +159,7 @@ def initial(lora: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
 
 def refused(train: dict[str, Any], lora: dict[str, Any]) -> str:
     try:
-        attach.fully_trained(engine_of(train, lora, {}, 1)[0].module.model)
+        attach.fully_trained_modules(engine_of(train, lora, {}, 1)[0].module.model)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return ""
@@ -171,7 +171,7 @@ def four_bits(
     """A base of 4 bits trained two steps: first gradients, what was exported, the live logits before and after."""
     settings = config(lora=LoraConfig(**lora), **train)
     mesh, plan = Mesh.of(1), rope_plan.make(settings.rope, base_config(Base(base)), "tiny")
-    words = quantize.loading(settings.train.lora, torch.float32, device())
+    words = quantize.load_kwargs(settings.train.lora, torch.float32, device())
     built = build.build(
         Base(base), plan, dtype=torch.float32, attention_kernel="sdpa", loading=words
     )
@@ -183,7 +183,7 @@ def four_bits(
     for step in range(2):
         train_step(live, settings, reads, rows, step, mesh, seen, accept_step)
     save_pretrained(live, Path(folder) / "model")
-    save.save(built, plan, "tiny", Path(folder) / "adapter")
+    save.save_adapter(built, plan, "tiny", Path(folder) / "adapter")
     return {"before": before, "after": _logits(built), "told": said}
 
 

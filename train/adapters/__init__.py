@@ -1,1 +1,10 @@
-"""LoRA by peft: put into the model in place, so that everything else sees the model it knows; saved whole, merged at the end."""
+"""LoRA by peft, injected into the live model in place; saved as whole tensors, merged at the end.
+
+- `names`: which parameter names belong to an adapter
+- `targets`: which linear layers get one
+- `attach`: injects it, with a seed that is the same on every rank
+- `quantize`: 4-bit base weights (QLoRA)
+- `merge`: the full weights with the adapter added
+- `save`: the adapter in peft's own format
+- `preflight`: checks targets and patterns on a model without storage
+"""

@@ -1,60 +1,55 @@
-"""The model with its adapter added to the weights, in host memory: the names and shapes of the model without one."""
+"""The full weights with the adapter added, in host memory, named as in the model without one."""
 
 import copy
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
-from ropewalk.train.adapters.attach import config_of, inject, library
+from ropewalk.train.adapters.attach import adapter_config, import_peft, inject
+from ropewalk.train.adapters.names import is_adapter, is_in_wrapped_layer, unwrapped
+
+State = dict[str, torch.Tensor]
 
 
-def merged(model: Any, whole: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """`whole`: every tensor of the live model by name. peft merges layer by layer, in fp32, in a copy of the model that has no memory of its own.
+def merge_adapter(model: PreTrainedModel, full_state: State) -> State:
+    """Add the adapter to the weights. `full_state`: every full tensor of the live model by name.
 
-    What has no adapter is passed on as it is; each weight keeps its dtype.
+    peft merges layer by layer, in fp32, in a copy of the model without storage. Other tensors are
+    passed through; each weight keeps its dtype.
     """
-    shell = _shell(model)
-    found = {name: tensor for name, tensor in whole.items() if not _of_adapter(name)}
-    for name, layer in shell.named_modules():
-        if isinstance(layer, library().tuners.lora.LoraLayer):
-            mine = {
-                key.removeprefix(f"{name}."): t
-                for key, t in whole.items()
-                if key.startswith(f"{name}.")
+    state = {name: t for name, t in full_state.items() if not is_in_wrapped_layer(name)}
+    for name, layer in _meta_copy(model).named_modules():
+        if isinstance(layer, import_peft().tuners.lora.LoraLayer):
+            prefix = f"{name}."
+            layer_state = {
+                key.removeprefix(prefix): tensor
+                for key, tensor in full_state.items()
+                if key.startswith(prefix)
             }
-            layer.load_state_dict({key: t.float() for key, t in mine.items()}, assign=True)
+            layer.load_state_dict({k: t.float() for k, t in layer_state.items()}, assign=True)
             layer.merge(safe_merge=True)
             for key, tensor in layer.get_base_layer().state_dict().items():
-                found[f"{name}.{key}"] = tensor.to(mine[f"base_layer.{key}"].dtype)
-    return {key: found[key] for key in _plain(whole)}
+                state[prefix + key] = tensor.to(layer_state[f"base_layer.{key}"].dtype)
+    return {name: state[name] for name in map(unwrapped, full_state) if not is_adapter(name)}
 
 
-def bare(model: Any) -> Any:
-    """The model without adapter, quantization and storage: what `merged` is saved with."""
+def without_adapter(model: PreTrainedModel) -> PreTrainedModel:
+    """The model without adapter, quantization and storage, to save a merged state with."""
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with torch.device("meta"):
-        found = type(model)(config).to(model.dtype)
-    found.generation_config = model.generation_config
-    return found
+        bare = type(model)(config).to(model.dtype)  # type: ignore[arg-type]
+    bare.generation_config = model.generation_config
+    return bare
 
 
-def _shell(model: Any) -> Any:
-    """The same modules without storage."""
-    config = copy.deepcopy(config_of(model))
+def _meta_copy(model: PreTrainedModel) -> Any:
+    """The same modules, adapter included, without storage."""
+    config = copy.deepcopy(adapter_config(model))
     config.init_lora_weights = False
-    shell = bare(model)
+    meta_model = without_adapter(model)
     with torch.device("meta"):
-        inject(shell, config)
-    return shell
-
-
-def _of_adapter(name: str) -> bool:
-    return any(part == "base_layer" or part.startswith("lora_") for part in name.split("."))
-
-
-def _plain(whole: dict[str, torch.Tensor]) -> list[str]:
-    """The names without the adapter's, in the model's order."""
-    kept = [name for name in whole if not any(part.startswith("lora_") for part in name.split("."))]
-    return [name.replace(".base_layer.", ".") for name in kept]
+        inject(meta_model, config)
+    return meta_model

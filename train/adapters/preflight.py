@@ -1,4 +1,4 @@
-"""What names of the model settings must match, asked of a model without storage: before a token is written or a rank started."""
+"""Checks adapter targets and parameter patterns on a model without storage, before the ranks."""
 
 from dataclasses import replace
 
@@ -11,13 +11,13 @@ from ropewalk.train.optim import param_groups
 
 
 def refuse_unmatched(config: PreTrainedConfig, train: TrainConfig) -> None:
-    """Raises: ConfigError for patterns and targets that match nothing, and without peft or what a quantised base needs."""
+    """Raises: ConfigError for a pattern or target without a match, and for a missing package."""
     if not train.optimizer.patterns() and not train.lora.rank:
         return
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    # names are the same without what looks at values
+    # DoRA and the other initialisations read values, which meta tensors lack; names do not change.
     attach.attach(model, replace(train.lora, dora=False, init="default"), seed=0)
     param_groups.set_requires_grad(model, train)
     if train.lora.rank:
-        attach.fully_trained(model)
+        attach.fully_trained_modules(model)

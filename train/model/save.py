@@ -10,8 +10,8 @@ from torch import nn
 
 from ropewalk.conf.errors import RopewalkError
 from ropewalk.train.adapters import merge
-from ropewalk.train.adapters.attach import config_of
-from ropewalk.train.adapters.quantize import unpacked
+from ropewalk.train.adapters.attach import adapter_config
+from ropewalk.train.adapters.quantize import dequantized
 from ropewalk.train.zero import params
 from ropewalk.train.zero.engine import Engine
 
@@ -25,7 +25,7 @@ def gather_full_state_dict(named: Iterable[tuple[str, nn.Parameter]]) -> dict[st
     for name, parameter in named:
         with params.gathered(parameter):
             if dist.get_rank() == 0:
-                found[name] = unpacked(parameter).cpu().clone()
+                found[name] = dequantized(parameter).cpu().clone()
     refuse_empty(found)
     return found
 
@@ -49,8 +49,8 @@ def save_pretrained(engine: Engine, folder: Path) -> None:
             for name, b in model.named_buffers()
             if name in model.state_dict()
         }
-        if config_of(model) is not None:
-            model, whole = merge.bare(model), merge.merged(model, whole)
+        if adapter_config(model) is not None:
+            model, whole = merge.without_adapter(model), merge.merge_adapter(model, whole)
         if model.config.tie_word_embeddings:
             whole.setdefault("lm_head.weight", whole[_embedding_name(model)])
         model.save_pretrained(str(folder), state_dict=whole)

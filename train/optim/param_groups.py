@@ -13,6 +13,7 @@ from torch import nn
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.train import TrainConfig
+from ropewalk.train.adapters.names import is_adapter
 from ropewalk.train.zero.params import full_shape
 
 GROUPS = ("embeddings", "attention", "mlp", "norms", "head", "other")
@@ -43,10 +44,6 @@ def layer_of(name: str) -> int | None:
     """The number of the layer that a parameter belongs to, from 0; None outside the layers."""
     found = _LAYER.search(name)
     return int(found[1]) if found else None
-
-
-def is_adapter(name: str) -> bool:
-    return any(part.startswith("lora_") for part in name.split("."))
 
 
 def trains(name: str, train: TrainConfig) -> bool:

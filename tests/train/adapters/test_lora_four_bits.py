@@ -66,5 +66,5 @@ def test_four_bits_without_bitsandbytes_are_refused(monkeypatch: pytest.MonkeyPa
     )
     said = r"^train\.lora\.quantize is nf4; it needs bitsandbytes; pip install 'ropewalk\[qlora\]' or train\.lora\.quantize=none"
     with pytest.raises(ConfigError, match=said):
-        quantize.loading(LoraConfig(**LORA), torch.float32, torch.device("cpu"))
-    assert quantize.loading(LoraConfig(rank=4), torch.float32, torch.device("cpu")) == {}
+        quantize.load_kwargs(LoraConfig(**LORA), torch.float32, torch.device("cpu"))
+    assert quantize.load_kwargs(LoraConfig(rank=4), torch.float32, torch.device("cpu")) == {}

@@ -60,27 +60,27 @@ def empty(config: Any) -> Any:
 def test_attention_is_found_by_structure_and_said_shortly(name: str) -> None:
     config, wanted = ATTENTION[name]
     model = empty(config)
-    chosen = targets.choose(model, ["attention"])
-    assert targets.short(chosen, model) == wanted
+    chosen = targets.select_targets(model, ["attention"])
+    assert targets.shortest_suffixes(chosen, model) == wanted
     assert len(chosen) == 2 * len(wanted)
 
 
 def test_all_linear_is_every_linear_layer_but_the_head() -> None:
     model = empty(ATTENTION["llama"][0])
-    chosen = targets.choose(model, ["all-linear"])
+    chosen = targets.select_targets(model, ["all-linear"])
     linear = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
     assert set(linear) - set(chosen) == {"lm_head"}
 
 
 def test_a_name_may_say_which_layer() -> None:
     model = empty(ATTENTION["llama"][0])
-    chosen = targets.choose(model, ["layers.1.self_attn.q_proj", "down_proj"])
+    chosen = targets.select_targets(model, ["layers.1.self_attn.q_proj", "down_proj"])
     assert chosen == [
         "model.layers.0.mlp.down_proj",
         "model.layers.1.self_attn.q_proj",
         "model.layers.1.mlp.down_proj",
     ]
-    assert targets.short(chosen, model) == sorted(chosen)
+    assert targets.shortest_suffixes(chosen, model) == sorted(chosen)
 
 
 def test_embeddings_are_no_target_and_what_could_be_is_listed() -> None:
@@ -88,7 +88,7 @@ def test_embeddings_are_no_target_and_what_could_be_is_listed() -> None:
         ConfigError,
         match=r"^train\.lora\.targets is wte; .*; names are made of c_attn, c_proj, c_fc; or",
     ):
-        targets.choose(empty(ATTENTION["gpt2"][0]), ["wte"])
+        targets.select_targets(empty(ATTENTION["gpt2"][0]), ["wte"])
 
 
 def test_what_is_trained_beside_an_adapter() -> None:
