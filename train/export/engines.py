@@ -1,4 +1,5 @@
-"""The five engines: version, formula, the keys that each takes of `rope_parameters`, and for which architectures that was read."""
+"""The five engines: version, formula, the keys of `rope_parameters` that each reads, and the
+architectures for which its source was read."""
 
 from dataclasses import dataclass
 
@@ -8,19 +9,18 @@ YARN = ("factor", "original_max_position_embeddings")
 RAMP = (*YARN, "beta_fast", "beta_slow")
 LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 MSCALES = ("mscale", "mscale_all_dim")
-LLAMA_CPP = "xllamacpp 2026.10"  # which llama.cpp the tests read the GGUF files with
+LLAMA_CPP = "xllamacpp 2026.10"  # the llama.cpp that reads GGUF files in the tests
 LLAMAS = ("llama", "mistral", "qwen2", "qwen3")
 
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine's formula, the keys it takes of each `rope_type`, and for which architectures that was verified."""
+    """An engine's formula, the keys that it reads of each `rope_type`, and what was verified."""
 
     version: str
     compute: Formula
-    reads: dict[
-        str, tuple[str, ...]
-    ]  # rope_type -> keys, beside rope_type and rope_theta; absent: not verified
+    reads: dict[str, tuple[str, ...]]
+    """rope_type -> keys that it reads besides rope_type and rope_theta; absent: not verified."""
     architectures: tuple[str, ...] | None = LLAMAS  # None: all
 
 

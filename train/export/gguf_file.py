@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,14 +13,16 @@ from transformers import AutoConfig, PreTrainedConfig
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train.export import gguf_rope, gguf_tokens
 from ropewalk.train.export.formulas import GgufRope
-from ropewalk.train.export.gguf_rope import ARCHITECTURES, NotInGguf
+from ropewalk.train.export.gguf_rope import ARCHITECTURES, GgufUnsupported
 from ropewalk.train.model.geometry import head_dim, sliding_layers
 from ropewalk.train.rope.plan import RopePlan
 
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-Tensors = dict[
-    str, tuple[tuple[int, ...], Callable[[], torch.Tensor]]
-]  # GGUF name -> shape, how to get it
+Tensors = dict[str, tuple[tuple[int, ...], Callable[[], torch.Tensor]]]
+"""GGUF name -> shape, and a function that loads the tensor."""
 
 
 def write(
@@ -28,43 +30,47 @@ def write(
 ) -> tuple[GgufRope, list[str]]:
     """Write `path` from a Hugging Face folder. Returns the rotary keys written, and warnings.
 
-    Raises: NotInGguf, with the reason, before anything is written; ConfigError for a weight that `dtype` cannot hold.
+    Raises: GgufUnsupported, with the reason, before anything is written; ConfigError for a weight
+        that `dtype` cannot hold.
     """
     from gguf import GGUFWriter
 
     config = AutoConfig.from_pretrained(str(folder))
-    architecture = admitted(config, plan)
-    rope = gguf_rope.keys(plan, architecture)
-    found = tensors(folder, config, architecture)
+    architecture = architecture_of(config, plan)
+    rope = gguf_rope.rope_keys(plan, architecture)
+    tensors = gguf_tensors(folder, config, architecture)
     writer = GGUFWriter(path, architecture)
     writer.add_name(name)
     add_shape(writer, config, plan, dtype)
     add_rope(writer, config, rope)
-    rows = found["token_embd.weight"][0][0]
+    rows = tensors["token_embd.weight"][0][0]
     writer.add_vocab_size(rows)
-    warnings = gguf_tokens.add(writer, folder, rows)
+    warnings = gguf_tokens.add_tokenizer(writer, folder, rows)
     if rope.rope_freqs is not None:
         freqs = torch.from_numpy(rope.rope_freqs)
-        found["rope_freqs.weight"] = (tuple(freqs.shape), lambda: freqs)
-    stream(writer, found, dtype)
+        tensors["rope_freqs.weight"] = (tuple(freqs.shape), lambda: freqs)
+    write_tensors(writer, tensors, dtype)
     return rope, warnings
 
 
-def admitted(config: PreTrainedConfig, plan: RopePlan) -> str:
-    """llama.cpp's name of the architecture. Raises: NotInGguf for a model that it, or this writer, does not hold."""
+def architecture_of(config: PreTrainedConfig, plan: RopePlan) -> str:
+    """llama.cpp's name of the architecture.
+
+    Raises: GgufUnsupported for a model that llama.cpp or this writer does not support.
+    """
     kind = str(config.model_type)
     if kind not in ARCHITECTURES:
-        raise NotInGguf(f"its architecture {kind} is not one of {', '.join(ARCHITECTURES)}")
+        raise GgufUnsupported(f"its architecture {kind} is not one of {', '.join(ARCHITECTURES)}")
     if any(sliding_layers(config)):
-        raise NotInGguf(f"its architecture {kind} has sliding-window layers")
+        raise GgufUnsupported(f"its architecture {kind} has sliding-window layers")
     if config.hidden_act != "silu":  # type: ignore[attr-defined]
-        raise NotInGguf(f"its hidden_act is {config.hidden_act}; llama.cpp's {kind} has silu")  # type: ignore[attr-defined]
+        raise GgufUnsupported(f"its hidden_act is {config.hidden_act}; llama.cpp's {kind} has silu")  # type: ignore[attr-defined]
     if 2 * len(plan.inv_freq) != head_dim(config):
-        raise NotInGguf("it rotates a part of each head only")
+        raise GgufUnsupported("it rotates a part of each head only")
     return ARCHITECTURES[kind]
 
 
-def add_shape(writer: Any, config: Any, plan: RopePlan, dtype: str) -> None:
+def add_shape(writer: "GGUFWriter", config: Any, plan: RopePlan, dtype: str) -> None:
     from gguf import GGML_QUANT_VERSION, LlamaFileType
 
     kinds = {
@@ -85,7 +91,7 @@ def add_shape(writer: Any, config: Any, plan: RopePlan, dtype: str) -> None:
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
 
 
-def add_rope(writer: Any, config: Any, rope: GgufRope) -> None:
+def add_rope(writer: "GGUFWriter", config: Any, rope: GgufRope) -> None:
     from gguf import RopeScalingType
 
     writer.add_rope_dimension_count(head_dim(config))
@@ -99,65 +105,79 @@ def add_rope(writer: Any, config: Any, rope: GgufRope) -> None:
         writer.add_rope_scaling_attn_factors(rope.attn_factor)
 
 
-def tensors(folder: Path, config: Any, architecture: str) -> Tensors:
-    """By GGUF's names, none loaded yet. Raises: NotInGguf for a weight that the architecture does not have."""
+def gguf_tensors(folder: Path, config: Any, architecture: str) -> Tensors:
+    """Tensors by GGUF name, none loaded yet.
+
+    Raises: GgufUnsupported for a weight that the architecture lacks.
+    """
     from gguf import MODEL_ARCH, get_tensor_name_map
 
     known = get_tensor_name_map(MODEL_ARCH[architecture.upper()], config.num_hidden_layers)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
-    found: Tensors = {}
-    for name, shape, get in weights(folder):
+    tensors: Tensors = {}
+    for name, shape, get in iter_weights(folder):
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        word = known.get_name(name, try_suffixes=(".weight", ".bias"))
-        if word is None:
-            raise NotInGguf(f"its weight {name} has no place in llama.cpp's {architecture}")
+        gguf_name = known.get_name(name, try_suffixes=(".weight", ".bias"))
+        if gguf_name is None:
+            raise GgufUnsupported(f"its weight {name} has no place in llama.cpp's {architecture}")
         part = name.split(".")[-2]
-        turned = architecture == "llama" and part in heads
-        found[word] = (shape, permuted(get, heads[part]) if turned else get)
-    return found
+        permute = architecture == "llama" and part in heads
+        tensors[gguf_name] = (shape, permute_heads(get, heads[part]) if permute else get)
+    return tensors
 
 
-def permuted(get: Callable[[], torch.Tensor], heads: int) -> Callable[[], torch.Tensor]:
-    """llama.cpp's llama rotates neighbouring rows, transformers the two halves of a head; for qwen2 and qwen3 it rotates halves too."""
+def permute_heads(get: Callable[[], torch.Tensor], heads: int) -> Callable[[], torch.Tensor]:
+    """Reorder the rows of each head for llama.cpp.
 
-    def turned() -> torch.Tensor:
-        whole = get()
-        return whole.reshape(heads, 2, -1, *whole.shape[1:]).transpose(1, 2).reshape(whole.shape)
+    Its llama rotates neighbouring rows, transformers the two halves of a head. Its qwen2 and qwen3
+    rotate halves too and need no permutation.
+    """
 
-    return turned
+    def permuted() -> torch.Tensor:
+        weight = get()
+        halves = weight.reshape(heads, 2, -1, *weight.shape[1:])
+        return halves.transpose(1, 2).reshape(weight.shape)
+
+    return permuted
 
 
-def weights(folder: Path) -> Iterator[tuple[str, tuple[int, ...], Callable[[], torch.Tensor]]]:
-    """Name, shape and how to load it, of every tensor in the folder's safetensors files."""
+def iter_weights(folder: Path) -> Iterator[tuple[str, tuple[int, ...], Callable[[], torch.Tensor]]]:
+    """Name, shape and loader of every tensor in the folder's safetensors files."""
     for file in sorted(folder.glob("*.safetensors")):
         opened = safe_open(str(file), framework="pt")
         for name in opened.keys():  # noqa: SIM118  not a dict
             yield name, tuple(opened.get_slice(name).get_shape()), partial(opened.get_tensor, name)
 
 
-def stream(writer: Any, found: Tensors, dtype: str) -> None:
-    """One tensor in memory at a time. Vectors (norms, biases, rope_freqs) stay float32, as llama.cpp has them."""
+def write_tensors(writer: "GGUFWriter", tensors: Tensors, dtype: str) -> None:
+    """Write one tensor at a time. Vectors (norms, biases, rope_freqs) stay float32, as llama.cpp
+    expects."""
     from gguf import GGMLQuantizationType
 
-    for name, (shape, _) in found.items():
+    for name, (shape, _) in tensors.items():
         kind = "f32" if len(shape) == 1 else dtype
-        words = np.dtype(np.float32 if kind == "f32" else np.int16)
-        size = int(np.prod(shape)) * words.itemsize
-        writer.add_tensor_info(name, shape, words, size, GGMLQuantizationType[kind.upper()])
+        file_dtype = np.dtype(np.float32 if kind == "f32" else np.int16)
+        size = int(np.prod(shape)) * file_dtype.itemsize
+        writer.add_tensor_info(name, shape, file_dtype, size, GGMLQuantizationType[kind.upper()])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for name, (shape, get) in found.items():
-        writer.write_tensor_data(encoded(name, get(), "f32" if len(shape) == 1 else dtype))
+    for name, (shape, get) in tensors.items():
+        writer.write_tensor_data(encode(name, get(), "f32" if len(shape) == 1 else dtype))
     writer.close()
 
 
-def encoded(name: str, tensor: torch.Tensor, dtype: str) -> np.ndarray:
+def encode(name: str, tensor: torch.Tensor, dtype: str) -> np.ndarray:
+    """The tensor as GGUF stores it: float32, or the bits of a 16-bit type.
+
+    Raises: ConfigError for a weight that `dtype` cannot hold.
+    """
     cast = tensor.to(DTYPES[dtype]).contiguous()
     if not bool(torch.isfinite(cast).all()):
         raise ConfigError(
-            f"export.gguf is {dtype}; {name} has weights that it cannot hold; set export.gguf=bf16 or f32"
+            f"export.gguf is {dtype}; {name} has weights that it cannot hold; "
+            "set export.gguf=bf16 or f32"
         )
-    found: np.ndarray = (cast if dtype == "f32" else cast.view(torch.int16)).numpy()
-    return found
+    array: np.ndarray = (cast if dtype == "f32" else cast.view(torch.int16)).numpy()
+    return array

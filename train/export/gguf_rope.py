@@ -1,10 +1,11 @@
-"""How a GGUF file says a plan's table to llama.cpp: by scaling keys where they say it exactly, else by a table of divisors."""
+"""A plan's rotary table as GGUF keys: scaling keys where they give it exactly, else divisors."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
-from ropewalk.train.export.compare import RTOL, apart
+from ropewalk.train.export.compare import RTOL, max_relative_difference
 from ropewalk.train.export.formulas import GgufRope, llama_cpp, unscaled
 from ropewalk.train.rope.plan import RopePlan
 
@@ -14,42 +15,43 @@ ARCHITECTURES = {
     "qwen2": "qwen2",
     "qwen3": "qwen3",
 }  # model_type -> llama.cpp's
-WITH_FREQS = ("llama",)  # of these, llama.cpp loads `rope_freqs.weight`
+WITH_FREQS = ("llama",)  # llama.cpp loads `rope_freqs.weight` for these
 
 
-class NotInGguf(Exception):
-    """Why no GGUF file can hold this model; told, not a failure of the export."""
+class GgufUnsupported(Exception):
+    """Why no GGUF file can hold this model. The export goes on without one and reports it."""
 
 
-def keys(plan: RopePlan, architecture: str) -> GgufRope:
-    """The rotary keys for llama.cpp's `architecture`. Raises: NotInGguf, with the reason."""
+def rope_keys(plan: RopePlan, architecture: str) -> GgufRope:
+    """The rotary keys for llama.cpp's `architecture`. Raises: GgufUnsupported, with the reason."""
     if plan.short_inv_freq is not None:
-        raise NotInGguf(
+        raise GgufUnsupported(
             f"rope={plan.method} has another table for short texts, and a GGUF file holds one table"
         )
-    for found in candidates(plan, architecture):
-        table, factor = llama_cpp(found, 2 * len(plan.inv_freq))
+    for keys in candidates(plan, architecture):
+        table, factor = llama_cpp(keys, 2 * len(plan.inv_freq))
         if (
-            not apart(table, np.array(plan.inv_freq))
+            not max_relative_difference(table, np.array(plan.inv_freq))
             and abs(factor / plan.attention_factor - 1) <= RTOL
         ):
-            return found
-    raise NotInGguf(
-        f"llama.cpp has no words for this table in the architecture {architecture}: its keys say default YaRN, linear and theta, and it "
-        f"loads a free table for {', '.join(WITH_FREQS)} only"
+            return keys
+    raise GgufUnsupported(
+        f"llama.cpp has no words for this table in the architecture {architecture}: its keys say "
+        "default YaRN, linear and theta, and it loads a free table for "
+        f"{', '.join(WITH_FREQS)} only"
     )
 
 
 def candidates(plan: RopePlan, architecture: str) -> Iterator[GgufRope]:
-    """From the plainest words to a free table; `attn_factor` is what is missing to the attention factor."""
+    """Keys to try, from theta alone to a free table, each with the plan's attention factor."""
     p = plan.rope_parameters
-    yield with_factor(plan, GgufRope(freq_base=p["rope_theta"]))
+    yield with_attention_factor(plan, GgufRope(freq_base=p["rope_theta"]))
     if p["rope_type"] == "linear":
-        yield with_factor(
+        yield with_attention_factor(
             plan, GgufRope(freq_base=p["rope_theta"], scaling="linear", factor=p["factor"])
         )
     if p["rope_type"] == "yarn":
-        yield with_factor(
+        yield with_attention_factor(
             plan,
             GgufRope(
                 freq_base=p["rope_theta"],
@@ -60,14 +62,13 @@ def candidates(plan: RopePlan, architecture: str) -> Iterator[GgufRope]:
         )
     if architecture in WITH_FREQS:
         divisors = unscaled(p["rope_theta"], 2 * len(plan.inv_freq)) / np.array(plan.inv_freq)
-        yield with_factor(
+        yield with_attention_factor(
             plan, GgufRope(freq_base=p["rope_theta"], rope_freqs=divisors.astype(np.float32))
         )
 
 
-def with_factor(plan: RopePlan, found: GgufRope) -> GgufRope:
-    """The same with the multiplier that makes its attention factor the plan's; exactly 1 where it is already."""
-    _, factor = llama_cpp(found, 2 * len(plan.inv_freq))
-    missing = plan.attention_factor / factor
-    values = {**vars(found), "attn_factor": 1.0 if abs(missing - 1) <= RTOL else missing}
-    return GgufRope(**values)
+def with_attention_factor(plan: RopePlan, keys: GgufRope) -> GgufRope:
+    """The keys with the multiplier to the plan's attention factor; exactly 1 if they agree."""
+    _, factor = llama_cpp(keys, 2 * len(plan.inv_freq))
+    multiplier = plan.attention_factor / factor
+    return replace(keys, attn_factor=1.0 if abs(multiplier - 1) <= RTOL else multiplier)

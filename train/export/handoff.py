@@ -1,4 +1,4 @@
-"""All that is told with an export, and its form for programs: serving.json. Pure."""
+"""What an export reports: warnings, ways out, the cost on short text, and serving.json. Pure."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ CONVERTER = "llama.cpp (its converter)"
 
 @dataclass(frozen=True, kw_only=True)
 class Handoff:
-    """All that the page tells."""
+    """The content of SERVING.md and serving.json."""
 
     name: str
     architecture: str
@@ -27,7 +27,7 @@ class Handoff:
     warnings: list[str]
 
 
-def json_of(handoff: Handoff) -> dict[str, Any]:
+def serving_json(handoff: Handoff) -> dict[str, Any]:
     """serving.json, schema 1."""
     plan = handoff.plan
     return {
@@ -60,17 +60,17 @@ def gguf_keys(keys: GgufRope | None) -> dict[str, Any] | None:
 
 
 def warnings(verdicts: dict[str, Verdict], gguf: str | None) -> list[str]:
-    """What each engine drops or recomputes: every key, what follows in numbers, and the way out. Keys with one consequence together."""
-    found = []
+    """A line for each consequence of the keys that an engine drops, with numbers and a way out."""
+    lines = []
     for engine, verdict in verdicts.items():
         by_consequence: dict[str, list[str]] = {}
         for drop in verdict.drops:
             by_consequence.setdefault(drop["consequence"], []).append(drop["key"])
         for consequence, keys in by_consequence.items():
-            does = "has its own way with" if keys[0].startswith("rope_type") else "does not read"
-            head = f"{engine} {verdict.version} {does} {', '.join(keys)}"
-            found.append(f"{head}: {consequence}; {way_out(engine, verdict, gguf)}")
-    return found
+            verb = "has its own way with" if keys[0].startswith("rope_type") else "does not read"
+            head = f"{engine} {verdict.version} {verb} {', '.join(keys)}"
+            lines.append(f"{head}: {consequence}; {way_out(engine, verdict, gguf)}")
+    return lines
 
 
 def way_out(engine: str, verdict: Verdict, gguf: str | None) -> str:
@@ -87,10 +87,11 @@ def way_out(engine: str, verdict: Verdict, gguf: str | None) -> str:
     return f"add {keys} {where}"
 
 
-def short_text_of(results: dict[str, Any]) -> dict[str, Any] | None:
-    """The part of eval/results.json that the page tells; None without a base to compare with."""
-    said = next((v for v in results["verdicts"] if v["name"] == "Inside the original window"), None)
-    if said is None:
+def short_text_cost(results: dict[str, Any]) -> dict[str, Any] | None:
+    """Extended against base inside the original window, by eval/results.json; None without base."""
+    verdicts = (v for v in results["verdicts"] if v["name"] == "Inside the original window")
+    verdict = next(verdicts, None)
+    if verdict is None:
         return None
     models, window = results["models"], results["base_window"]
     pairs = zip(
@@ -102,13 +103,14 @@ def short_text_of(results: dict[str, Any]) -> dict[str, Any] | None:
         if b["to"] <= window
     ]
     return {
-        "verdict": said["value"],
-        "rule": said["rule"],
-        "holds": said["holds"],
+        "verdict": verdict["value"],
+        "rule": verdict["rule"],
+        "holds": verdict["holds"],
         "window": window,
         "bins": bins,
     }
 
 
-def interval(found: dict[str, Any]) -> str:
-    return f"{found['nll']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+def interval(row: dict[str, Any]) -> str:
+    """`NLL [LOW, HIGH]` of a bin."""
+    return f"{row['nll']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"

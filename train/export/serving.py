@@ -1,4 +1,4 @@
-"""SERVING.md: for the person who puts the model behind a server. Pure: values in, Markdown out."""
+"""SERVING.md, for the person who puts the model behind a server. Pure: values in, Markdown out."""
 
 import json
 from typing import Any
@@ -11,12 +11,14 @@ from ropewalk.train.rope.plan import RopePlan
 
 
 def document(handoff: Handoff) -> str:
+    """The page as Markdown."""
     plan = handoff.plan
     parts = [
         f"# Serving {handoff.name}",
-        f"{plan.method} x{plan.factor:g}: {plan.original_max_position_embeddings:,} -> {plan.max_position_embeddings:,} tokens, attention "
-        f"factor {plan.attention_factor:.4f}, plan {plan.hash[:12]}, architecture {handoff.architecture}. Reloaded from `hf/` and proved "
-        "against the plan: table, cos and sin, and every layer's queries and keys.",
+        f"{plan.method} x{plan.factor:g}: {plan.original_max_position_embeddings:,} -> "
+        f"{plan.max_position_embeddings:,} tokens, attention factor {plan.attention_factor:.4f}, "
+        f"plan {plan.hash[:12]}, architecture {handoff.architecture}. Reloaded from `hf/` and "
+        "proved against the plan: table, cos and sin, and every layer's queries and keys.",
         *(f"**Warning:** {warning}." for warning in handoff.warnings),
         "## Commands",
         *commands(handoff),
@@ -35,18 +37,23 @@ def document(handoff: Handoff) -> str:
 
 
 NOTES = """\
-*Frequencies off* is the largest relative difference of a rotary frequency, for a text that fills the new window / for one inside
-the original window; *attention factor* multiplies cos and sin, so attention scores get its square. The numbers are computed by each
-engine's own formula, as its source of that version has it; other versions may differ. Of an engine that is not verified nothing
+*Frequencies off* is the largest relative difference of a rotary frequency, \
+for a text that fills the new window / for one inside
+the original window; *attention factor* multiplies cos and sin, \
+so attention scores get its square. The numbers are computed by each
+engine's own formula, as its source of that version has it; \
+other versions may differ. Of an engine that is not verified nothing
 is claimed."""
 
 
 def commands(handoff: Handoff) -> list[str]:
+    """The command line of each server, each after its sentence."""
     length = handoff.plan.max_position_embeddings
     return [
         "vLLM (the overrides repeat what `hf/config.json` says, and win over it):",
         shell(
-            f"vllm serve hf --max-model-len {length} \\\n  --hf-overrides '{overrides(handoff, 'vLLM')}'",
+            f"vllm serve hf --max-model-len {length} \\\n"
+            f"  --hf-overrides '{overrides(handoff, 'vLLM')}'",
         ),
         "SGLang:",
         shell(
@@ -66,7 +73,7 @@ def shell(text: str) -> str:
 
 
 def overrides(handoff: Handoff, engine: str) -> str:
-    """JSON for the engine's command line: the plan's parameters, with the engine's own words for what it would drop."""
+    """JSON for the command line: the plan's parameters and the engine's correcting keys."""
     plan, verdict = handoff.plan, handoff.verdicts[engine]
     parameters: dict[str, Any] = {**plan.rope_parameters, **(verdict.way_out or {})}
     if plan.layer_type is not None:
@@ -77,27 +84,31 @@ def overrides(handoff: Handoff, engine: str) -> str:
 
 
 def llama_cpp(handoff: Handoff) -> list[str]:
+    """llama.cpp with the GGUF file, and with flags where they express the plan."""
     length = handoff.plan.max_position_embeddings
-    found = [f"llama.cpp: no GGUF file was written, because {handoff.gguf_missing}."]
+    parts = [f"llama.cpp: no GGUF file was written, because {handoff.gguf_missing}."]
     if handoff.gguf_file:
-        found = [
+        parts = [
             "llama.cpp (no scaling flags: the file says it all):",
             shell(f"llama-server -m {handoff.gguf_file} -c {length}"),
-            "Its default key/value cache is f16 with flash attention where it can: logits then differ by some 1e-2 from Hugging Face's in "
-            "fp32. To compare, add `--cache-type-k f32 --cache-type-v f32 --flash-attn off`.",
+            "Its default key/value cache is f16 with flash attention where it can: logits then "
+            "differ by some 1e-2 from Hugging Face's in fp32. To compare, add "
+            "`--cache-type-k f32 --cache-type-v f32 --flash-attn off`.",
         ]
     flags = scaling_flags(handoff.plan) if handoff.architecture in ARCHITECTURES else None
     if flags is not None:
-        said = "From a GGUF file of the same weights without scaling keys, the same with:"
-        found += [said, shell(f"llama-server -m unscaled.gguf -c {length} {flags}")]
-    return found
+        parts += [
+            "From a GGUF file of the same weights without scaling keys, the same with:",
+            shell(f"llama-server -m unscaled.gguf -c {length} {flags}"),
+        ]
+    return parts
 
 
 def scaling_flags(plan: RopePlan) -> str | None:
-    """llama.cpp's flags that say the plan exactly; None where there are none (a table, a temperature of one's own)."""
+    """llama.cpp's flags for exactly this plan; None where no flags express it."""
     p, original = plan.rope_parameters, plan.original_max_position_embeddings
     if plan.layer_type or plan.qk_head_dim or p.get("partial_rotary_factor", 1.0) != 1.0:
-        return None  # not seen how llama.cpp takes flags there
+        return None  # llama.cpp's use of the flags was not verified here
     if p["rope_type"] == "linear":
         return f"--rope-scaling linear --rope-scale {p['factor']:g}"
     if p["rope_type"] == "default" and p["rope_theta"] != plan.rope_theta:
@@ -111,7 +122,7 @@ def scaling_flags(plan: RopePlan) -> str | None:
 
 
 def table(handoff: Handoff) -> str:
-    """Engine x key."""
+    """A row for each engine: which keys it reads, and how far its table is off."""
     keys = [key for key in handoff.plan.rope_parameters if key not in ("rope_type", "rope_theta")]
     head = ["engine", "version", *keys, "frequencies off", "attention factor", "same"]
     rows = [
@@ -138,21 +149,22 @@ def row(name: str, verdict: Verdict, keys: list[str]) -> list[str]:
 
 
 def percent(share: float) -> str:
-    return compare.off(share) if share else "0"
+    return compare.format_difference(share) if share else "0"
 
 
 def short_text(handoff: Handoff) -> str:
-    """What eval found inside the original window: extended against base."""
-    found = handoff.short_text
-    if found is None:
+    """The losses that eval measured inside the original window, extended against base."""
+    cost = handoff.short_text
+    if cost is None:
         return "Not measured: run `ropewalk eval` on this run, then `ropewalk export` again."
     lines = [
-        f"{found['verdict']} per token, extended against base, over the {found['window']:,} tokens of the original window ({found['rule']}: "
-        f"{'holds' if found['holds'] else 'does not hold'}). A static scaling applies at every length: if most texts are short, serve the base "
-        "for those.",
+        f"{cost['verdict']} per token, extended against base, over the {cost['window']:,} tokens "
+        f"of the original window ({cost['rule']}: "
+        f"{'holds' if cost['holds'] else 'does not hold'}). A static scaling applies at every "
+        "length: if most texts are short, serve the base for those.",
         "| position | base [95%] | extended [95%] |\n| --- | --- | --- |\n"
         + "\n".join(
-            f"| {b['from']:,}-{b['to']:,} | {b['base']} | {b['extended']} |" for b in found["bins"]
+            f"| {b['from']:,}-{b['to']:,} | {b['base']} | {b['extended']} |" for b in cost["bins"]
         ),
     ]
     return "\n\n".join(lines)

@@ -1,4 +1,4 @@
-"""The export stage: `train/model/` -> `export/` with hf/, a GGUF file, SERVING.md and serving.json."""
+"""The export stage: `train/model/` -> `export/`: hf/, a GGUF file, SERVING.md, serving.json."""
 
 import importlib.util
 import json
@@ -16,23 +16,23 @@ from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
 from ropewalk.train.export import compare, config_keys, gguf_file, handoff, serving
 from ropewalk.train.export.formulas import GgufRope
-from ropewalk.train.export.gguf_rope import NotInGguf
+from ropewalk.train.export.gguf_rope import GgufUnsupported
 from ropewalk.train.export.handoff import Handoff
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
 
-FORM = 1  # of what is written; a newer one redoes the stage
+FORM = 1  # version of the written files; a newer one redoes the stage
 
 
 def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
     """`inputs`: the fingerprints of the rope plan and the training.
 
-    Raises: ConfigError without the gguf package or for weights that do not fit its type; ProofError when what was written is
-    not what was planned.
+    Raises: ConfigError without the gguf package, or for weights that its type cannot hold;
+        ProofError when the written model does not follow the plan.
     """
     run_dir = output.parent
-    short_text = measured(run_dir / "eval", inputs)
-    decides = {
+    short_text = short_text_measurement(run_dir / "eval", inputs)
+    cache_key = {
         "inputs": inputs,
         "export": content(config.export),
         "short_text": short_text and fingerprint(short_text),
@@ -42,7 +42,7 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
 
     def work(temporary: Path) -> dict[str, Any]:
         plan = RopePlan.read(run_dir / "rope.json")
-        return hand_over(
+        return export_model(
             run_dir / "train" / "model",
             plan,
             temporary,
@@ -51,27 +51,30 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
             short_text,
         )
 
-    return run_stage("export", decides, output, work)
+    return run_stage("export", cache_key, output, work)
 
 
-def measured(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
-    """What eval found of the very model that is exported; an eval of other settings says nothing of it."""
-    done = manifests.read(folder)
-    if done is None or any(
-        done.content["inputs"].get(stage) != mark for stage, mark in inputs.items()
+def short_text_measurement(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """The cost on short text, if eval measured the very model that is exported."""
+    evaluated = manifests.read(folder)
+    if evaluated is None or any(
+        evaluated.content["inputs"].get(stage) != fingerprint_
+        for stage, fingerprint_ in inputs.items()
     ):
         return None
-    return handoff.short_text_of(read_json(folder / "results.json"))
+    return handoff.short_text_cost(read_json(folder / "results.json"))
 
 
 def refuse_missing_package(gguf: str) -> None:
+    """Raises: ConfigError when a GGUF file is wanted and the package gguf is missing."""
     if gguf != "off" and importlib.util.find_spec("gguf") is None:
         raise ConfigError(
-            f"export.gguf is {gguf}; it needs one more package; pip install 'ropewalk[gguf]', or set export.gguf=off"
+            f"export.gguf is {gguf}; it needs one more package; "
+            "pip install 'ropewalk[gguf]', or set export.gguf=off"
         )
 
 
-def hand_over(
+def export_model(
     model: Path,
     plan: RopePlan,
     output: Path,
@@ -79,19 +82,23 @@ def hand_over(
     gguf: str,
     short_text: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Write everything into `output`. Returns the facts of the manifest. Raises: ProofError, ConfigError."""
+    """Write everything into `output`. Returns the manifest's metadata.
+
+    Raises: ProofError, ConfigError.
+    """
     config, old_keys_missing = write_hf(model, output / "hf", plan)
     prove_window(config["max_position_embeddings"], plan)
     print(prove(output / "hf", plan), flush=True)
-    file, keys, missing, said = write_gguf(output, plan, gguf, name)
+    file, keys, missing, warnings = write_gguf(output, plan, gguf, name)
     verdicts = compare.verdicts(plan, config["model_type"], config["max_position_embeddings"])
     if keys is not None:
         verdicts[f"llama.cpp, {file}"] = compare.verdict_of_gguf(plan, keys)
     if old_keys_missing is not None:
-        said.append(
-            f"hf/config.json has rope_parameters only, no rope_theta and rope_scaling: {old_keys_missing}"
+        warnings.append(
+            "hf/config.json has rope_parameters only, no rope_theta and rope_scaling: "
+            f"{old_keys_missing}"
         )
-    told = Handoff(
+    report = Handoff(
         name=name,
         architecture=config["model_type"],
         plan=plan,
@@ -102,72 +109,66 @@ def hand_over(
         gguf=keys,
         gguf_missing=missing,
         short_text=short_text,
-        warnings=[*said, *handoff.warnings(verdicts, file)],
+        warnings=[*warnings, *handoff.warnings(verdicts, file)],
     )
-    for warning in told.warnings:
+    for warning in report.warnings:
         print(f"export warning: {warning}", flush=True)
-    (output / "SERVING.md").write_text(serving.document(told), encoding="utf-8")
-    write_json(output / "serving.json", handoff.json_of(told))
+    (output / "SERVING.md").write_text(serving.document(report), encoding="utf-8")
+    write_json(output / "serving.json", handoff.serving_json(report))
     same = {engine: verdict.same for engine, verdict in verdicts.items()}
-    return {"plan": plan.hash, "gguf": file, "same": same, "warnings": told.warnings}
+    return {"plan": plan.hash, "gguf": file, "same": same, "warnings": report.warnings}
 
 
 def write_hf(model: Path, folder: Path, plan: RopePlan) -> tuple[dict[str, Any], str | None]:
-    """The checkpoint with config.json in both key styles. Weights are linked, not encoded again.
+    """Write the checkpoint with config.json in both key styles. Weights are linked, not rewritten.
 
-    Returns config.json, and why it has no older keys where it has none.
+    Returns config.json, and the reason if it has no legacy keys.
     """
     folder.mkdir(parents=True)
     for file in sorted(model.iterdir()):
-        place(file, folder / file.name)
-    config, reason = config_keys.both(read_json(model / "config.json"))
+        link_or_copy(file, folder / file.name)
+    config, reason = config_keys.with_legacy_keys(read_json(model / "config.json"))
     write_json(folder / "config.json", config)
-    words = folder / "tokenizer_config.json"
-    if words.is_file():
-        write_json(
-            words,
-            wide_enough(
-                json.loads(words.read_text(encoding="utf-8")), plan.max_position_embeddings
-            ),
-        )
+    path = folder / "tokenizer_config.json"
+    if path.is_file():
+        tokenizer_config = json.loads(path.read_text(encoding="utf-8"))
+        write_json(path, with_window(tokenizer_config, plan.max_position_embeddings))
     return config, reason
 
 
-def place(source: Path, target: Path) -> None:
-    """A second name for the same weights where the disk allows it; small files are copied, for some are changed next."""
+def link_or_copy(source: Path, target: Path) -> None:
+    """Link weights where the disk allows it; copy other files, because some are changed next."""
     if source.suffix == ".safetensors":
         try:
             os.link(source, target)
             return
         except OSError:
-            pass  # another disk, or one without links
+            pass  # another disk, or a file system without links
     shutil.copyfile(source, target)
 
 
-def wide_enough(tokenizer_config: dict[str, Any], window: int) -> dict[str, Any]:
-    """vLLM cuts its window down to the tokenizer's `model_max_length`, which still is the base's."""
+def with_window(tokenizer_config: dict[str, Any], window: int) -> dict[str, Any]:
+    """Raise the tokenizer's `model_max_length`, still the base's: vLLM cuts its window to it."""
     length = tokenizer_config.get("model_max_length")
-    return (
-        {**tokenizer_config, "model_max_length": window}
-        if length and length < window
-        else tokenizer_config
-    )
+    if length and length < window:
+        return {**tokenizer_config, "model_max_length": window}
+    return tokenizer_config
 
 
 def prove_window(written: int, plan: RopePlan) -> None:
-    """Servers cut texts at this number, whatever the table can do. Raises: ProofError."""
-    dynamic = (
-        plan.rope_parameters["rope_type"] == "dynamic"
-    )  # counts its growth from the original window
-    wanted = plan.original_max_position_embeddings if dynamic else plan.max_position_embeddings
-    if written != wanted:
+    """Check max_position_embeddings, at which servers cut texts. Raises: ProofError."""
+    # dynamic NTK counts its growth from the original window
+    dynamic = plan.rope_parameters["rope_type"] == "dynamic"
+    expected = plan.original_max_position_embeddings if dynamic else plan.max_position_embeddings
+    if written != expected:
         raise ProofError(
-            f"rope proof after export: config.json has max_position_embeddings {written}; the plan has {wanted}"
+            f"rope proof after export: config.json has max_position_embeddings {written}; "
+            f"the plan has {expected}"
         )
 
 
 def prove(folder: Path, plan: RopePlan) -> str:
-    """The folder as a reader loads it. Raises: ProofError."""
+    """Prove the plan on the model as a reader loads it. Raises: ProofError."""
     model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", use_safetensors=True)
     if str(model.dtype) != "torch.float32":
         proof.restore(model, plan)
@@ -177,12 +178,12 @@ def prove(folder: Path, plan: RopePlan) -> str:
 def write_gguf(
     output: Path, plan: RopePlan, dtype: str, name: str
 ) -> tuple[str | None, GgufRope | None, str | None, list[str]]:
-    """File name, its rotary keys, why there is none, warnings."""
+    """Returns the file name, its rotary keys, the reason if there is no file, and warnings."""
     if dtype == "off":
         return None, None, "export.gguf is off", []
     path = output / f"model-{dtype}.gguf"
     try:
         keys, warnings = gguf_file.write(output / "hf", plan, path, dtype, name)
-    except NotInGguf as reason:
+    except GgufUnsupported as reason:
         return None, None, str(reason), [f"no GGUF file: {reason}"]
     return path.name, keys, None, warnings

@@ -92,6 +92,8 @@ def export(trained: Callable[..., Any]) -> Callable[..., Export]:
         model, plan = trained(config, rope, dtype)
         folder = model.parents[1] / "export"
         folder.mkdir()
-        return Export(folder, plan, stage.hand_over(model, plan, folder, "tiny", gguf, short_text))
+        return Export(
+            folder, plan, stage.export_model(model, plan, folder, "tiny", gguf, short_text)
+        )
 
     return make

@@ -61,7 +61,7 @@ def test_server_formula_without_temperature_is_named_with_its_numbers(
         "1.0", frequencies_only, {"yarn": ("factor", "original_max_position_embeddings")}
     )
     plan = planned(tiny("llama"), YarnConfig(factor=8.0))
-    found = compare.verdict("server", server, plan, "llama", 2048)
+    found = compare.engine_verdict("server", server, plan, "llama", 2048)
     assert found.same is False and found.inv_freq_max_rel == 0 and found.attention_factor == 1.0
     said = dropped(found)["rope_type yarn"]
     assert "attention factor 1.0000 instead of 1.2079" in said and "x0.685" in said  # 1 / 1.2079^2
@@ -188,5 +188,5 @@ def test_nothing_is_claimed_of_heads_that_are_rotated_in_part(
 
 def test_rounding_is_no_difference_and_a_small_one_is() -> None:
     ours = np.array([1.0, 0.1])
-    assert compare.apart(ours * (1 + 5e-7), ours) == 0
-    assert compare.apart(ours * (1 + 1e-4), ours) == pytest.approx(1e-4)
+    assert compare.max_relative_difference(ours * (1 + 5e-7), ours) == 0
+    assert compare.max_relative_difference(ours * (1 + 1e-4), ours) == pytest.approx(1e-4)

@@ -99,7 +99,7 @@ def test_older_keys_of_yarn_to_the_letter() -> None:
         "factor": 8.0,
         "original_max_position_embeddings": 256,
     }
-    found, reason = config_keys.both(
+    found, reason = config_keys.with_legacy_keys(
         {"model_type": "llama", "vocab_size": 3, "rope_parameters": yarn}
     )
     assert reason is None and found == {
@@ -137,5 +137,5 @@ def test_older_forms_that_would_say_something_else_are_left_out(kind: str, reaso
         "model_type": kind,
         "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0},
     }
-    found, said = config_keys.both(config)
+    found, said = config_keys.with_legacy_keys(config)
     assert found == config and said is not None and reason in said

@@ -20,7 +20,7 @@ from ropewalk.conf.scaling import (
     YarnConfig,
 )
 from ropewalk.train.export import gguf_file, gguf_rope, gguf_tokens
-from ropewalk.train.export.gguf_rope import NotInGguf
+from ropewalk.train.export.gguf_rope import GgufUnsupported
 
 gguf = pytest.importorskip("gguf", reason="gguf is not installed")
 ODD = YarnConfig(factor=8.0, beta_fast=24.0, beta_slow=2.5, attention_factor=1.12, truncate=False)
@@ -105,9 +105,11 @@ def test_what_keys_say_is_said_by_keys(
 def test_raised_theta_and_a_temperature_of_ones_own(
     tiny: Callable[..., Any], planned: Callable[..., Any]
 ) -> None:
-    raised = gguf_rope.keys(planned(tiny("qwen3"), ABFConfig(factor=8.0, rope_theta=5e5)), "qwen3")
+    raised = gguf_rope.rope_keys(
+        planned(tiny("qwen3"), ABFConfig(factor=8.0, rope_theta=5e5)), "qwen3"
+    )
     assert (raised.scaling, raised.freq_base, raised.attn_factor) == ("none", 5e5, 1.0)
-    warm = gguf_rope.keys(
+    warm = gguf_rope.rope_keys(
         planned(tiny("qwen2"), YarnConfig(factor=8.0, attention_factor=1.12)), "qwen2"
     )
     assert warm.scaling == "yarn" and warm.attn_factor == pytest.approx(1.12 / YARN_M)
@@ -134,8 +136,10 @@ def test_table_that_the_keys_cannot_say_is_refused_by_name(
 def test_table_that_switches_by_length_is_refused(
     rope: RopeConfig, tiny: Callable[..., Any], planned: Callable[..., Any]
 ) -> None:
-    with pytest.raises(NotInGguf, match=f"rope={rope.method} has another table for short texts"):
-        gguf_rope.keys(planned(tiny("llama"), rope), "llama")
+    with pytest.raises(
+        GgufUnsupported, match=f"rope={rope.method} has another table for short texts"
+    ):
+        gguf_rope.rope_keys(planned(tiny("llama"), rope), "llama")
 
 
 @pytest.mark.parametrize(
@@ -173,8 +177,8 @@ def test_mistral_is_a_llama_and_a_sliding_window_is_not(
         == "llama"
     )
     sliding = tiny("qwen2", use_sliding_window=True, sliding_window=64, max_window_layers=1)
-    with pytest.raises(NotInGguf, match="qwen2 has sliding-window layers"):
-        gguf_file.admitted(sliding, None)  # type: ignore[arg-type]
+    with pytest.raises(GgufUnsupported, match="qwen2 has sliding-window layers"):
+        gguf_file.architecture_of(sliding, None)  # type: ignore[arg-type]
 
 
 def ggml_rotated(x: np.ndarray, angles: np.ndarray, neighbours: bool) -> np.ndarray:
@@ -279,7 +283,7 @@ def test_weight_too_large_for_f16_is_refused(
         ConfigError,
         match=r"export\.gguf is f16; blk\.0\.ffn_up\.weight has weights .* set export\.gguf=bf16",
     ):
-        stage.hand_over(model, plan, out, "tiny", "f16", None)
+        stage.export_model(model, plan, out, "tiny", "f16", None)
 
 
 def test_tokenizer_word_by_word(
@@ -310,7 +314,7 @@ def test_known_pre_tokenizers() -> None:
 
     def named(*steps: dict[str, Any], normalizer: str | None = None) -> str | None:
         top = steps[0] if len(steps) == 1 else {"type": "Sequence", "pretokenizers": list(steps)}
-        return gguf_tokens.pre(
+        return gguf_tokens.pre_tokenizer_name(
             {"pre_tokenizer": top, "normalizer": normalizer and {"type": normalizer}}
         )
 
@@ -344,7 +348,7 @@ def test_unknown_pre_tokenizer_is_written_as_default_and_said(
     (model / "tokenizer.json").write_text(json.dumps(words))
     out = model.parents[1] / "export"
     out.mkdir()
-    facts = stage.hand_over(model, plan, out, "tiny", "f32", None)
+    facts = stage.export_model(model, plan, out, "tiny", "f32", None)
     assert Read(out / facts["gguf"])["tokenizer.ggml.pre"] == "default"
     assert (
         "export warning: llama.cpp has no name for this tokenizer's way of splitting text"
@@ -369,5 +373,5 @@ def test_tokenizer_that_cannot_be_written_is_a_reason(
         "unigram": "not byte-level BPE",
         "too many words": "300 words and the model 290",
     }
-    with pytest.raises(NotInGguf, match=reason[wrong]):
-        gguf_tokens.vocabulary(gguf_tokens.read(tmp_path), 290)
+    with pytest.raises(GgufUnsupported, match=reason[wrong]):
+        gguf_tokens.vocabulary(gguf_tokens.read_tokenizer(tmp_path), 290)

@@ -65,7 +65,7 @@ def handed_over(base: Base, rope: RopeConfig, folder: Path) -> Path:
     models.build(base, plan, dtype=torch.float32).save_pretrained(folder / "model")
     AutoTokenizer.from_pretrained(str(base.path)).save_pretrained(folder / "model")
     (folder / "export").mkdir()
-    stage.hand_over(folder / "model", plan, folder / "export", "test", "f32", None)
+    stage.export_model(folder / "model", plan, folder / "export", "test", "f32", None)
     return folder / "export"
 
 

@@ -218,7 +218,7 @@ def test_cost_on_short_text_is_told_with_intervals(
         tiny("llama"),
         YarnConfig(factor=8.0),
         gguf="off",
-        short_text=handoff.short_text_of(results()),
+        short_text=handoff.short_text_cost(results()),
     )
     assert (
         "+0.020 nats per token, extended against base" in made.page
@@ -230,7 +230,7 @@ def test_cost_on_short_text_is_told_with_intervals(
 
 
 def test_cost_on_short_text_without_a_base() -> None:
-    assert handoff.short_text_of(results(verdict=False)) is None
+    assert handoff.short_text_cost(results(verdict=False)) is None
 
 
 def test_form_that_an_engine_computes_its_own_way(

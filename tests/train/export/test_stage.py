@@ -183,12 +183,12 @@ def test_window_of_the_base_in_the_config_is_not_handed_over(run_dir: Path) -> N
 
 
 def test_tokenizers_own_limit_is_raised_to_the_window() -> None:
-    assert stage.wide_enough({"model_max_length": 256, "x": 1}, 2048) == {
+    assert stage.with_window({"model_max_length": 256, "x": 1}, 2048) == {
         "model_max_length": 2048,
         "x": 1,
     }
-    assert stage.wide_enough({"model_max_length": 10**30}, 2048) == {"model_max_length": 10**30}
-    assert stage.wide_enough({}, 2048) == {}
+    assert stage.with_window({"model_max_length": 10**30}, 2048) == {"model_max_length": 10**30}
+    assert stage.with_window({}, 2048) == {}
 
 
 def test_missing_package_is_refused_before_any_work(
