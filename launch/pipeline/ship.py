@@ -1,4 +1,4 @@
-"""`python -m ropewalk.launch.pipeline.ship [key=value ...]`: ship a run's model as the demo base."""
+"""`python -m ropewalk.launch.pipeline.ship [key=value ...]`: ship a run's model as demo base."""
 
 import shutil
 import sys

@@ -116,7 +116,7 @@ def short_inv_freq(plan: RopePlan) -> np.ndarray:
 
 
 def max_relative_difference(theirs: np.ndarray, ours: np.ndarray) -> float:
-    """Of the frequencies, (d/2,) each; 0 where it is no more than rounding."""
+    """The largest of all frequencies, (d/2,) each; 0 for a difference by rounding."""
     difference = float(np.max(np.abs(theirs - ours) / ours))
     return difference if difference > RTOL else 0.0
 

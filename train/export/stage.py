@@ -58,8 +58,7 @@ def short_text_measurement(folder: Path, inputs: dict[str, Any]) -> dict[str, An
     """The cost on short text, if eval measured the very model that is exported."""
     evaluated = manifests.read(folder)
     if evaluated is None or any(
-        evaluated.content["inputs"].get(stage) != fingerprint_
-        for stage, fingerprint_ in inputs.items()
+        evaluated.content["inputs"].get(stage) != expected for stage, expected in inputs.items()
     ):
         return None
     return handoff.short_text_cost(read_json(folder / "results.json"))
