@@ -49,7 +49,7 @@ def test_artifacts_have_the_promised_keys(run):
         assert {"nll_by_position", "perplexity", "passkey", "context_gain"} <= set(model)
     rows = [json.loads(line) for line in (run / "train" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    wanted = {
+    expected = {
         "loss",
         "grad_norm",
         "lr",
@@ -59,7 +59,7 @@ def test_artifacts_have_the_promised_keys(run):
         "peak_memory_bytes",
         "sequences",
     }
-    assert all(wanted <= set(row) for row in rows)
+    assert all(expected <= set(row) for row in rows)
     assert (run / "report" / "index.html").stat().st_size > 10_000
 
 
@@ -72,28 +72,28 @@ def test_no_artifact_names_a_folder_of_the_user(run, work):
 
 def test_two_ranks_that_share_each_sequence_give_the_losses_of_one(run, work):
     """Through the launcher, at ZeRO 3: parameters in pieces, one sequence in two slices."""
-    words = (
+    arguments = (
         "train.launcher.ranks_per_node=2",
         "train.sp_size=2",
         "train.zero_stage=3",
         "train.micro_batch_size=2",
     )
-    said = ropewalk(work, "train", "name=shared", *words)
-    assert "1 group(s) of 2 ranks" in said and "ZeRO 3" in said
+    output = ropewalk(work, "train", "name=shared", *arguments)
+    assert "1 group(s) of 2 ranks" in output and "ZeRO 3" in output
     shared = losses(work / "runs" / "shared" / "train")
     assert shared == pytest.approx(losses(run / "train"), rel=1e-5) and len(shared) == 4
 
 
 def test_a_second_run_does_no_work_and_says_so(run, work):
-    before = {
+    mtimes = {
         p: p.stat().st_mtime_ns
         for p in run.rglob("*")
         if p.is_file() and p.name not in ("manifest.json", "config.yaml")
     }
-    said = ropewalk(work, "run", "name=first")
+    output = ropewalk(work, "run", "name=first")
     for stage in ("rope", "data", "train", "eval", "report"):
-        assert f"{stage}: done before with the same settings and inputs; skipped" in said
-    assert before == {p: p.stat().st_mtime_ns for p in before}
+        assert f"{stage}: done before with the same settings and inputs; skipped" in output
+    assert mtimes == {p: p.stat().st_mtime_ns for p in mtimes}
 
 
 def exported_logits(run):
@@ -107,16 +107,16 @@ ids = torch.arange(500)[None] % 700 + 5
 with torch.no_grad():
     torch.save(model(input_ids=ids).logits[0], sys.argv[2])
 """
-    out = run / "logits.pt"
+    logits_path = run / "logits.pt"
     subprocess.run(
-        [sys.executable, "-c", script, str(run / "train" / "model"), str(out)],
+        [sys.executable, "-c", script, str(run / "train" / "model"), str(logits_path)],
         env=ENV,
         check=True,
         timeout=300,
     )
     import torch
 
-    return torch.load(out)
+    return torch.load(logits_path)
 
 
 def test_export_gives_the_same_logits_in_plain_transformers(run):
@@ -154,9 +154,9 @@ def test_export_of_an_untrained_run_is_the_base_rescaled_by_transformers_itself(
     config.max_position_embeddings = 512
     model = AutoModelForCausalLM.from_pretrained(BASES / "demo", config=config, dtype=torch.float32)
     with torch.no_grad():
-        wanted = model(input_ids=torch.arange(500)[None] % 700 + 5).logits[0]
+        expected = model(input_ids=torch.arange(500)[None] % 700 + 5).logits[0]
     torch.testing.assert_close(
-        exported_logits(work / "runs" / "untrained"), wanted, atol=1e-5, rtol=1e-5
+        exported_logits(work / "runs" / "untrained"), expected, atol=1e-5, rtol=1e-5
     )
 
 
@@ -179,25 +179,25 @@ def test_perplexity_equals_a_plain_transformers_loop(run, work):
                 logits[0, :-1], ids[0, 1:length], reduction="sum"
             ).item()
             count[length] += length - 1
-    found = json.loads((run / "eval" / "results.json").read_text())["models"]["extended"][
+    losses_found = json.loads((run / "eval" / "results.json").read_text())["models"]["extended"][
         "perplexity"
     ]
     for length in total:
-        wanted = torch.tensor(total[length] / count[length]).exp().item()
-        assert found[str(length)] == pytest.approx(wanted, rel=1e-4)
+        expected = torch.tensor(total[length] / count[length]).exp().item()
+        assert losses_found[str(length)] == pytest.approx(expected, rel=1e-4)
 
 
 def test_changing_lr_redoes_train_and_what_follows_but_not_data(run, work):
     try:
-        said = ropewalk(work, "run", "name=first", "train.optimizer.lr=5e-4")
+        output = ropewalk(work, "run", "name=first", "train.optimizer.lr=5e-4")
     finally:
-        back = ropewalk(work, "run", "name=first")  # for the other tests
-    assert "data: done before with the same settings and inputs; skipped" in said
-    assert "rope: done before with the same settings and inputs; skipped" in said
-    assert "redone: train.optimizer.lr was 0.001, is 0.0005" in said
-    assert all(f"{stage}: done in" in said for stage in ("train", "eval", "report"))
+        output_back = ropewalk(work, "run", "name=first")  # for the other tests
+    assert "data: done before with the same settings and inputs; skipped" in output
+    assert "rope: done before with the same settings and inputs; skipped" in output
+    assert "redone: train.optimizer.lr was 0.001, is 0.0005" in output
+    assert all(f"{stage}: done in" in output for stage in ("train", "eval", "report"))
     assert all(
-        f"{stage}: done before with the same settings and inputs; brought back" in back
+        f"{stage}: done before with the same settings and inputs; brought back" in output_back
         for stage in ("train", "eval")
     )
 
@@ -212,15 +212,17 @@ def test_ranks_and_zero_stages_give_the_losses_of_one_process(run, work, process
         f"train.launcher.ranks_per_node={processes}",
         f"train.zero_stage={stage}",
     )
-    found = losses(work / "runs" / name / "train")
-    assert found == pytest.approx(losses(run / "train"), rel=1e-5)
+    losses_found = losses(work / "runs" / name / "train")
+    assert losses_found == pytest.approx(losses(run / "train"), rel=1e-5)
 
 
 def killed(work, name, number):
     """Start a long run, wait for its second checkpointed step, send the signal to the command; its exit code."""
-    words = command(work, "train", f"name={name}", "train.steps=40", "train.schedule.kind=constant")
+    arguments = command(
+        work, "train", f"name={name}", "train.steps=40", "train.schedule.kind=constant"
+    )
     process = subprocess.Popen(
-        words, env=ENV, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        arguments, env=ENV, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     metrics = work / "runs" / name / "train.tmp" / "metrics.jsonl"
     deadline = time.monotonic() + 240
@@ -249,6 +251,8 @@ def uninterrupted(work):
 def test_an_interrupted_run_resumes_bit_for_bit(work, uninterrupted, number, code):
     name = f"cut-{number.name}"
     assert killed(work, name, number) == code
-    said = ropewalk(work, "train", f"name={name}", "train.steps=40", "train.schedule.kind=constant")
-    assert "resumed at step" in said
+    output = ropewalk(
+        work, "train", f"name={name}", "train.steps=40", "train.schedule.kind=constant"
+    )
+    assert "resumed at step" in output
     assert losses(work / "runs" / name / "train") == uninterrupted

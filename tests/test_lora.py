@@ -47,13 +47,15 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_adapter_and_merged_model_of_a_run_are_one_in_plain_peft(work: Path) -> None:
     from ropewalk.train.base import BASES
 
-    said = ropewalk(work, "train", *WORDS)
-    assert "lora: rank 4 beside 16 linear layers (k_proj, o_proj, q_proj, v_proj); " in said
-    assert "parameters are trained (" in said and "rope proof after reload" in said
+    output = ropewalk(work, "train", *WORDS)
+    assert "lora: rank 4 beside 16 linear layers (k_proj, o_proj, q_proj, v_proj); " in output
+    assert "parameters are trained (" in output and "rope proof after reload" in output
     train = work / "runs" / "lora" / "train"
-    assert f"wrote {train / 'adapter'}" in said
-    words = [sys.executable, "-c", READ, str(BASES / "demo"), str(train)]
-    done = subprocess.run(words, env=ENV, check=True, timeout=300, capture_output=True, text=True)
+    assert f"wrote {train / 'adapter'}" in output
+    arguments = [sys.executable, "-c", READ, str(BASES / "demo"), str(train)]
+    done = subprocess.run(
+        arguments, env=ENV, check=True, timeout=300, capture_output=True, text=True
+    )
     apart, moved = map(float, done.stdout.split("SAID")[1].split())
     assert apart < 3e-5 and moved > 1e-2
     config = json.loads((train / "adapter" / "adapter_config.json").read_text())
@@ -63,8 +65,10 @@ def test_adapter_and_merged_model_of_a_run_are_one_in_plain_peft(work: Path) -> 
 
 
 def test_a_target_that_matches_nothing_is_refused_before_a_token_is_written(work: Path) -> None:
-    words = command(work, "train", "name=none", "train.lora.rank=4", "train.lora.targets=[q_pro]")
-    done = subprocess.run(words, env=ENV, cwd=work, capture_output=True, text=True, timeout=300)
+    arguments = command(
+        work, "train", "name=none", "train.lora.rank=4", "train.lora.targets=[q_pro]"
+    )
+    done = subprocess.run(arguments, env=ENV, cwd=work, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert "train.lora.targets is q_pro; it must match a linear layer of the model" in done.stderr
     assert not list((work / "runs" / "none").glob("data*"))

@@ -9,12 +9,12 @@ TOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools
 
 
 def inits() -> set[str]:
-    found = (
+    paths = (
         p.parent.relative_to(ROOT)
         for folder in FOLDERS
         for p in (ROOT / folder).rglob("__init__.py")
     )
-    return {".".join(["ropewalk", *path.parts]) for path in found}
+    return {".".join(["ropewalk", *path.parts]) for path in paths}
 
 
 def test_every_package_folder_is_listed() -> None:
@@ -45,15 +45,15 @@ def packed(package: str) -> set[Path]:
 
 
 def test_package_data_holds_every_yaml() -> None:
-    there = set((ROOT / "conf").rglob("*.yaml"))
-    assert ROOT / "conf" / "config.yaml" in there
-    assert packed("ropewalk.conf") == there
+    files = set((ROOT / "conf").rglob("*.yaml"))
+    assert ROOT / "conf" / "config.yaml" in files
+    assert packed("ropewalk.conf") == files
 
 
 def test_package_data_holds_every_template() -> None:
-    there = {p for folder in FOLDERS for p in (ROOT / folder).rglob("*.j2")}
-    assert there
-    assert set().union(*(packed(package) for package in TOOLS["packages"])) >= there
+    files = {p for folder in FOLDERS for p in (ROOT / folder).rglob("*.j2")}
+    assert files
+    assert set().union(*(packed(package) for package in TOOLS["packages"])) >= files
 
 
 def test_data_of_packages_belongs_to_listed_packages() -> None:

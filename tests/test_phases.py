@@ -31,12 +31,12 @@ def work(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def said(work):
+def output(work):
     return ropewalk(work, "run", "name=two", TWO, *STEPS)
 
 
 @pytest.fixture(scope="module")
-def run(work, said):
+def run(work, output):
     return work / "runs" / "two"
 
 
@@ -69,9 +69,9 @@ def test_plan_of_the_second_phase_is_that_of_the_original_window(run):
     from ropewalk.train.base import BASES
 
     plan = json.loads((run / "rope.json").read_text())
-    wanted = of_transformers(BASES / "demo", 4).model.rotary_emb
-    np.testing.assert_allclose(plan["inv_freq"], wanted.inv_freq.numpy(), rtol=1e-6)
-    assert plan["attention_factor"] == pytest.approx(wanted.attention_scaling)
+    expected = of_transformers(BASES / "demo", 4).model.rotary_emb
+    np.testing.assert_allclose(plan["inv_freq"], expected.inv_freq.numpy(), rtol=1e-6)
+    assert plan["attention_factor"] == pytest.approx(expected.attention_scaling)
     assert (plan["original_max_position_embeddings"], plan["max_position_embeddings"]) == (
         256,
         1024,
@@ -133,13 +133,16 @@ def test_lines_name_their_phase_and_steps_begin_anew(run):
     assert (max(row["lr"] for row in short), max(row["lr"] for row in long)) == (1e-3, 5e-4)
 
 
-def test_tokens_are_written_once_and_all_plans_stand_before_the_first_step(said):
-    assert said.count("tokens of stdlib: done in") == 1
+def test_tokens_are_written_once_and_all_plans_stand_before_the_first_step(output):
+    assert output.count("tokens of stdlib: done in") == 1
     assert (
-        said.count("tokens of stdlib: done before with the same settings and inputs; skipped") == 1
+        output.count("tokens of stdlib: done before with the same settings and inputs; skipped")
+        == 1
     )
-    assert "optimizer: moments and fp32 weights of 1-short, step 2" in said
-    assert said.index("phase 2/2 (long): data: done") < said.index("phase 1/2 (short): training")
+    assert "optimizer: moments and fp32 weights of 1-short, step 2" in output
+    assert output.index("phase 2/2 (long): data: done") < output.index(
+        "phase 1/2 (short): training"
+    )
 
 
 def test_page_and_manifest_tell_of_both(run):
@@ -154,19 +157,19 @@ def test_page_and_manifest_tell_of_both(run):
 
 
 def test_another_lr_in_the_second_phase_redoes_it_alone(run, work):
-    said = ropewalk(work, "train", "name=two", TWO.replace("5e-4", "6e-4"), *STEPS)
+    output = ropewalk(work, "train", "name=two", TWO.replace("5e-4", "6e-4"), *STEPS)
     assert (
-        "phase 1/2 (short): train: done before with the same settings and inputs; skipped" in said
+        "phase 1/2 (short): train: done before with the same settings and inputs; skipped" in output
     )
     assert (
-        "phase 2/2 (long): train: done in" in said
-        and "redone: train.optimizer.lr was 0.0005, is 0.0006" in said
+        "phase 2/2 (long): train: done in" in output
+        and "redone: train.optimizer.lr was 0.0005, is 0.0006" in output
     )
 
 
 def test_a_window_that_shrinks_is_refused_before_a_token_is_read(work):
-    words = command(work, "train", "name=less", "phases=[{rope.factor: 4}, {rope.factor: 2}]")
-    done = subprocess.run(words, env=ENV, cwd=work, capture_output=True, text=True, timeout=300)
+    arguments = command(work, "train", "name=less", "phases=[{rope.factor: 4}, {rope.factor: 2}]")
+    done = subprocess.run(arguments, env=ENV, cwd=work, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert (
         "phases[1].rope.factor is 2.0; its window of 512 tokens must be at least that of the phase before, 1024"
@@ -177,9 +180,9 @@ def test_a_window_that_shrinks_is_refused_before_a_token_is_read(work):
 
 def kill_at(work, name, folder, rows):
     """SIGKILL to everything once `folder` has written so many lines."""
-    words = command(work, "train", f"name={name}", TWO, *STEPS, "train.steps=12")
+    arguments = command(work, "train", f"name={name}", TWO, *STEPS, "train.steps=12")
     process = subprocess.Popen(
-        words, env=ENV, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        arguments, env=ENV, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     metrics, deadline = (
         work / "runs" / name / folder / "train.tmp" / "metrics.jsonl",
@@ -188,8 +191,11 @@ def kill_at(work, name, folder, rows):
     while not (metrics.is_file() and metrics.read_text().count("\n") >= rows):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
-    for one in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-        one.kill()
+    for child in [
+        *psutil.Process(process.pid).children(recursive=True),
+        psutil.Process(process.pid),
+    ]:
+        child.kill()
     process.wait(timeout=60)
 
 
@@ -198,8 +204,8 @@ def test_a_run_that_was_killed_in_each_phase_ends_as_the_uninterrupted_one(work)
     ropewalk(work, "train", "name=whole", TWO, *STEPS, "train.steps=12")
     kill_at(work, "cut", "phases/1-short", 4)
     kill_at(work, "cut", ".", 2)
-    said = ropewalk(work, "train", "name=cut", TWO, *STEPS, "train.steps=12")
-    assert "phase 1/2 (short): train: done before" in said and "resumed at step" in said
+    output = ropewalk(work, "train", "name=cut", TWO, *STEPS, "train.steps=12")
+    assert "phase 1/2 (short): train: done before" in output and "resumed at step" in output
     for folder in ("phases/1-short", "."):
-        whole, cut = (lines(work / "runs" / name / folder) for name in ("whole", "cut"))
-        assert [row["loss"] for row in whole] == [row["loss"] for row in cut]
+        expected, resumed = (lines(work / "runs" / name / folder) for name in ("whole", "cut"))
+        assert [row["loss"] for row in expected] == [row["loss"] for row in resumed]

@@ -49,8 +49,8 @@ def test_the_readme_has_the_commands_this_test_looks_for():
 
 @pytest.mark.parametrize("line", ROPEWALK)
 def test_each_ropewalk_command_composes_and_passes_the_check(line, capsys):
-    words = shlex.split(line)[1:]
-    main([*(w for w in words if w != "--json"), "--cfg", "job"])
+    arguments = shlex.split(line)[1:]
+    main([*(w for w in arguments if w != "--json"), "--cfg", "job"])
     assert "schema: 1" in capsys.readouterr().out
 
 

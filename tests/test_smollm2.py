@@ -30,13 +30,13 @@ def work(tmp_path_factory):
     readme = (ROOT / "README.md").read_text()
     line = re.search(r"^ropewalk run recipe=smollm2 name=smollm2-short .*$", readme, re.M)
     assert line is not None, "the README shows no shortened run"
-    words = [
+    arguments = [
         *shlex.split(line[0])[1:],
         f"runs_dir={folder / 'runs'}",
         f"cache_dir={folder / 'cache'}",
     ]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
-    command = [sys.executable, "-m", "ropewalk.launch.cli", *words]
+    command = [sys.executable, "-m", "ropewalk.launch.cli", *arguments]
     done = subprocess.run(
         command, env=env, cwd=folder, capture_output=True, text=True, timeout=1800
     )
@@ -73,12 +73,12 @@ def test_perplexity_of_base_and_extended_equals_a_plain_transformers_loop(run, w
     windows = heldout_windows([DataArtifacts.of(run, work / "cache").store("stdlib")], LENGTH, 2, 2)
     assert len(windows) == 2
     (base,) = (work / "cache" / "models").glob("*/config.json")
-    found = json.loads((run / "eval" / "results.json").read_text())["models"]
+    models = json.loads((run / "eval" / "results.json").read_text())["models"]
     for name, folder in (("base", base.parent), ("extended", run / "train" / "model")):
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        wanted = plain_perplexity(model, windows)
-        assert 1 < wanted < 100  # text that the model can read
-        assert found[name]["perplexity"][str(LENGTH)] == pytest.approx(wanted, rel=1e-4), name
+        expected = plain_perplexity(model, windows)
+        assert 1 < expected < 100  # text that the model can read
+        assert models[name]["perplexity"][str(LENGTH)] == pytest.approx(expected, rel=1e-4), name
 
 
 def test_the_dequantised_model_speaks(work):
@@ -91,8 +91,8 @@ def test_the_dequantised_model_speaks(work):
     tokenizer = AutoTokenizer.from_pretrained(base.parent)
     assert model.config.max_position_embeddings == 8192
     ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
-    said = tokenizer.decode(model.generate(ids, max_new_tokens=8, do_sample=False)[0])
-    assert "Paris" in said
+    text = tokenizer.decode(model.generate(ids, max_new_tokens=8, do_sample=False)[0])
+    assert "Paris" in text
 
 
 def test_the_export_carries_yarn(run):

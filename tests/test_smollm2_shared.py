@@ -47,7 +47,7 @@ pytestmark = [
 def lines(folder: Path, ranks: int, precision: str = "bf16") -> list[dict[str, Any]]:
     """Of metrics.jsonl, one for each step."""
     name = f"ranks-{ranks}-{precision}"
-    words = [
+    arguments = [
         *(
             "recipe=smollm2",
             f"name={name}",
@@ -72,7 +72,7 @@ def lines(folder: Path, ranks: int, precision: str = "bf16") -> list[dict[str, A
     if not (torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         (folder / "sitecustomize.py").write_text(AS_UNITS_DO)
         env["PYTHONPATH"] = str(folder)
-    command = [sys.executable, "-m", "ropewalk.launch.cli", "train", *words]
+    command = [sys.executable, "-m", "ropewalk.launch.cli", "train", *arguments]
     done = subprocess.run(
         command, env=env, cwd=folder, capture_output=True, text=True, timeout=3600
     )
@@ -83,8 +83,8 @@ def lines(folder: Path, ranks: int, precision: str = "bf16") -> list[dict[str, A
     ]
 
 
-def losses(found: list[dict[str, Any]]) -> np.ndarray:
-    return np.array([line["loss"] for line in found])
+def losses(rows: list[dict[str, Any]]) -> np.ndarray:
+    return np.array([line["loss"] for line in rows])
 
 
 def test_three_ranks_of_a_sequence_give_the_losses_of_one(tmp_path: Path) -> None:

@@ -52,18 +52,23 @@ def corpus(folder: Path) -> None:
             target.write_bytes(file.read_bytes())
 
 
-def command(work: Path, verb: str, *words: str) -> list[str]:
+def command(work: Path, verb: str, *overrides: str) -> list[str]:
     places = [
         f"data.sources.stdlib.path={work / 'corpus'}",
         f"cache_dir={work / 'cache'}",
         f"runs_dir={work / 'runs'}",
     ]
-    return [sys.executable, "-m", "ropewalk.launch.cli", verb, *SMALL, *places, *words]
+    return [sys.executable, "-m", "ropewalk.launch.cli", verb, *SMALL, *places, *overrides]
 
 
-def ropewalk(work: Path, verb: str, *words: str, code: int = 0) -> Any:
+def ropewalk(work: Path, verb: str, *overrides: str, code: int = 0) -> Any:
     done = subprocess.run(
-        command(work, verb, *words), env=ENV, cwd=work, capture_output=True, text=True, timeout=600
+        command(work, verb, *overrides),
+        env=ENV,
+        cwd=work,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout

@@ -100,7 +100,7 @@ def trained(
         train_step(live, settings, reads, rows, step, mesh, seen, accept_step)
     plan = rope_plan.make(settings.rope, tiny_model(**changes).config, "tiny")
     proof.restore(live_model, plan)
-    said = proof.prove(live_model, plan, "after training")
+    message = proof.prove(live_model, plan, "after training")
     save_pretrained(live, Path(folder) / "model")
     save.save_adapter(live_model, plan, "tiny", Path(folder) / "adapter")
     logits = _logits(live_model)
@@ -108,7 +108,7 @@ def trained(
     return {
         "logits": logits,
         "here": sum(p.numel() for p in live_model.parameters()),
-        "proof": said,
+        "proof": message,
     }
 
 
@@ -133,16 +133,16 @@ def _some(
     mesh = Mesh.of(settings.train.sp_size)
     reads, seen = feed(mesh, 1), StepMetrics(live, settings, mesh)
     if folder is not None:
-        kept = Checkpointer(live, folder, settings.train, mesh)
-        assert kept.load().step == first
+        checkpointer = Checkpointer(live, folder, settings.train, mesh)
+        assert checkpointer.load().step == first
     rows = reads.micro_batches(range(first, last))
     losses = [
         train_step(live, settings, reads, rows, step, mesh, seen, accept_step)["loss"]
         for step in range(first, last)
     ]
     if folder is not None and not first:
-        kept.save(TrainState(last))
-        kept.finish()
+        checkpointer.save(TrainState(last))
+        checkpointer.finish()
     weights = {
         n: t.numpy()
         for n, t in gather_full_state_dict(live.module.model.named_parameters()).items()
@@ -171,27 +171,27 @@ def four_bits(
     """A base of 4 bits trained two steps: first gradients, what was exported, the live logits before and after."""
     settings = config(lora=LoraConfig(**lora), **train)
     mesh, plan = Mesh.of(1), rope_plan.make(settings.rope, base_config(Base(base)), "tiny")
-    words = quantize.load_kwargs(settings.train.lora, torch.float32, device())
+    load_kwargs = quantize.load_kwargs(settings.train.lora, torch.float32, device())
     built = build.build(
-        Base(base), plan, dtype=torch.float32, attention_kernel="sdpa", loading=words
+        Base(base), plan, dtype=torch.float32, attention_kernel="sdpa", loading=load_kwargs
     )
     attach.attach(built, settings.train.lora, SEED)
-    said = param_groups.describe_trainable(built)
+    message = param_groups.describe_trainable(built)
     live, reads = engine.build_engine(built, settings, 1, mesh), feed(mesh, 1)
-    before = _logits(built)
+    base_logits = _logits(built)
     rows, seen = reads.micro_batches(range(2)), StepMetrics(live, settings, mesh)
     for step in range(2):
         train_step(live, settings, reads, rows, step, mesh, seen, accept_step)
     save_pretrained(live, Path(folder) / "model")
     save.save_adapter(built, plan, "tiny", Path(folder) / "adapter")
-    return {"before": before, "after": _logits(built), "told": said}
+    return {"before": base_logits, "after": _logits(built), "told": message}
 
 
 def _logits(model: Any) -> np.ndarray:
     model.eval()
     with torch.no_grad():
-        found: np.ndarray = (
+        logits: np.ndarray = (
             model(input_ids=torch.arange(40)[None], use_cache=False).logits[0].float().numpy()
         )
     model.train()
-    return found
+    return logits

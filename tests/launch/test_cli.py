@@ -14,12 +14,12 @@ from ropewalk.launch.cli import main
 from ropewalk.launch.config import compose as composing
 
 
-def exits(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[object, str, str]:
+def exits(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str, str]:
     with pytest.raises(SystemExit) as stopped:
-        main(words)
-    said = capsys.readouterr()
-    assert "Traceback" not in said.err + said.out
-    return stopped.value.code, said.out, said.err
+        main(arguments)
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err + captured.out
+    return stopped.value.code, captured.out, captured.err
 
 
 @pytest.mark.parametrize(
@@ -28,10 +28,10 @@ def exits(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[object, str,
 def test_refused_configuration_exits_2_with_a_line_a_problem(
     capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
-    code, out, error = exits(
+    code, output, error = exits(
         capsys, verb, "recipe=demo", "train.optimizer.lr=-1", "rope.factor=0.5", "+train.foo=1"
     )
-    assert (code, out) == (2, "")
+    assert (code, output) == (2, "")
     head, *lines = error.splitlines()
     assert head == "config error:"
     starts = ["train.foo is not a setting", "rope.factor is 0.5; ", "train.optimizer.lr is -1.0; "]
@@ -47,26 +47,26 @@ def test_nothing_is_written_when_refused(
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [["recipe=nope"], ["recipe=demo", "train.optimizer.lr=abc"], ["--config-dir", "./nowhere"]],
 )
-def test_other_refusals_exit_2(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
-    code, _, error = exits(capsys, "run", *words)
+def test_other_refusals_exit_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    code, _, error = exits(capsys, "run", *arguments)
     assert code == 2 and error.startswith("config error:\n") and len(error.splitlines()) == 2
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["walk"], ["run", "--nope"], ["run", "recipe=demo", "--cfg", "all"]]
+    "arguments", [[], ["walk"], ["run", "--nope"], ["run", "recipe=demo", "--cfg", "all"]]
 )
-def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
-    assert exits(capsys, *words)[0] == 2
+def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    assert exits(capsys, *arguments)[0] == 2
 
 
 def test_help_names_every_verb_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = exits(capsys, "--help")
+    code, output, _ = exits(capsys, "--help")
     assert code == 0
     assert all(
-        word in out
+        word in output
         for word in ("run", "rope", "data", "train", "eval", "report", "75 stopped", "3 a proof")
     )
 
@@ -92,10 +92,10 @@ def test_each_error_has_its_exit_code(
         raise error
 
     monkeypatch.setattr(composing, "compose", fail)
-    got, _, said = exits(capsys, "run", "recipe=demo")
-    assert got == code and said.startswith(head)
+    got, _, captured = exits(capsys, "run", "recipe=demo")
+    assert got == code and captured.startswith(head)
     if error.args:
-        assert said.splitlines()[1:] == ["a", "b"]
+        assert captured.splitlines()[1:] == ["a", "b"]
 
 
 def test_cfg_job_prints_the_configuration_and_writes_nothing(
@@ -103,13 +103,13 @@ def test_cfg_job_prints_the_configuration_and_writes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     main(["run", "recipe=demo", "rope=pi", "train.optimizer.lr=1e-5", "--cfg", "job"])
-    told = yaml.safe_load(capsys.readouterr().out)
-    assert (told["name"], told["rope"]["method"], told["train"]["optimizer"]["lr"]) == (
+    content = yaml.safe_load(capsys.readouterr().out)
+    assert (content["name"], content["rope"]["method"], content["train"]["optimizer"]["lr"]) == (
         "demo",
         "pi",
         1e-5,
     )
-    assert "beta_fast" not in told["rope"] and list(tmp_path.iterdir()) == []
+    assert "beta_fast" not in content["rope"] and list(tmp_path.iterdir()) == []
 
 
 def test_cfg_job_refuses_what_a_run_would_refuse(capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,12 +144,14 @@ def test_sweep_refuses_a_bad_combination_before_the_first_run(
 ) -> None:
     ran: list[object] = []
     real = composing.compose
-    monkeypatch.setattr(composing, "compose", lambda words: ran.append(words) or real(words))
-    code, out, error = exits(
+    monkeypatch.setattr(
+        composing, "compose", lambda arguments: ran.append(arguments) or real(arguments)
+    )
+    code, output, error = exits(
         capsys, "run", "-m", "recipe=demo", "train.optimizer.lr=1e-3,-1", "--cfg", "job"
     )
     assert code == 2 and "train.optimizer.lr is -1.0" in error
-    assert out == "" and len(ran) == 2
+    assert output == "" and len(ran) == 2
 
 
 RECIPE = """\
@@ -176,15 +178,15 @@ def test_rope_json_prints_the_plan_alone(
     capsys: pytest.CaptureFixture[str], tiny: list[str]
 ) -> None:
     main(["rope", "cache_dir=cache", *tiny, "--json"])
-    told = json.loads(capsys.readouterr().out)
-    assert (told["method"], told["factor"], told["original_max_position_embeddings"]) == (
+    content = json.loads(capsys.readouterr().out)
+    assert (content["method"], content["factor"], content["original_max_position_embeddings"]) == (
         "yarn",
         4,
         64,
     )
-    assert told["max_position_embeddings"] == 256 and len(told["inv_freq"]) == 8
-    assert told["attention_factor"] == pytest.approx(0.1 * math.log(4) + 1)
-    assert told == json.loads(Path("runs/tiny/rope.json").read_text())
+    assert content["max_position_embeddings"] == 256 and len(content["inv_freq"]) == 8
+    assert content["attention_factor"] == pytest.approx(0.1 * math.log(4) + 1)
+    assert content == json.loads(Path("runs/tiny/rope.json").read_text())
 
 
 def test_rope_shows_the_plan_and_names_what_it_wrote(
@@ -202,16 +204,16 @@ def test_run_folder_keeps_the_frozen_settings_and_a_manifest(
 ) -> None:
     main(["rope", "cache_dir=cache", *tiny])
     assert yaml.safe_load(Path("runs/tiny/config.yaml").read_text())["rope"]["factor"] == 4
-    told = json.loads(Path("runs/tiny/manifest.json").read_text())
-    assert (told["schema"], told["name"], list(told["stages"])) == (1, "tiny", ["rope"])
+    content = json.loads(Path("runs/tiny/manifest.json").read_text())
+    assert (content["schema"], content["name"], list(content["stages"])) == (1, "tiny", ["rope"])
 
 
 def test_rope_shows_other_methods_beside_the_plan_and_a_picture(
     capsys: pytest.CaptureFixture[str], tiny: list[str]
 ) -> None:
     main(["rope", "cache_dir=cache", *tiny, "--compare", "pi,llama3,abf"])
-    out = capsys.readouterr().out
-    columns = next(line for line in out.splitlines() if line.split()[:1] == ["dim"])
+    output = capsys.readouterr().out
+    columns = next(line for line in output.splitlines() if line.split()[:1] == ["dim"])
     assert columns.split()[-4:] == ["yarn", "pi", "llama3", "abf"]
     assert "llama3" in Path("runs/tiny/rope.svg").read_text()
     code, _, error = exits(capsys, "rope", "cache_dir=cache", *tiny, "--compare", "pi,rope")
@@ -222,9 +224,9 @@ def test_rope_warns_before_anything_is_loaded_and_keeps_the_warning(
     capsys: pytest.CaptureFixture[str], tiny: list[str]
 ) -> None:
     main(["rope", "cache_dir=cache", *tiny, "rope=pi", "rope.factor=5", "--json"])
-    said = capsys.readouterr()
-    assert "rope warning: rope.factor is 5; beyond 4 position interpolation" in said.err
-    assert any("beyond 4" in line for line in json.loads(said.out)["findings"])
+    captured = capsys.readouterr()
+    assert "rope warning: rope.factor is 5; beyond 4 position interpolation" in captured.err
+    assert any("beyond 4" in line for line in json.loads(captured.out)["findings"])
 
 
 @pytest.fixture
@@ -240,30 +242,32 @@ def test_data_json_prints_the_ledger_alone(
     capsys: pytest.CaptureFixture[str], texts: list[str]
 ) -> None:
     """What the stages say goes beside it; also when they are skipped, and when the sequences go out too."""
-    for words in (["data.contamination.action=report"], ["--export", "out"]):
-        main([*texts, "--json", *words])
-        said = capsys.readouterr()
-        assert json.loads(said.out) == json.loads(Path("runs/tiny/data/ledger.json").read_text())
-        assert (
-            "tokens of none: done" in said.err
-            and "plan: done" in said.err
-            and "data: done" in said.err
+    for arguments in (["data.contamination.action=report"], ["--export", "out"]):
+        main([*texts, "--json", *arguments])
+        captured = capsys.readouterr()
+        assert json.loads(captured.out) == json.loads(
+            Path("runs/tiny/data/ledger.json").read_text()
         )
-    assert "wrote out" in said.err
+        assert (
+            "tokens of none: done" in captured.err
+            and "plan: done" in captured.err
+            and "data: done" in captured.err
+        )
+    assert "wrote out" in captured.err
 
 
 def test_data_exports_its_sequences(capsys: pytest.CaptureFixture[str], texts: list[str]) -> None:
-    words = [*texts, "--export"]
-    main([*words, "out"])
-    said = capsys.readouterr().out
-    assert "export: done in" in said and "wrote out" in said
+    arguments = [*texts, "--export"]
+    main([*arguments, "out"])
+    captured = capsys.readouterr().out
+    assert "export: done in" in captured and "wrote out" in captured
     rows = pyarrow.parquet.read_table("out/data").to_pylist()
-    told = json.loads(Path("runs/tiny/data/ledger.json").read_text())["plan"]
+    content = json.loads(Path("runs/tiny/data/ledger.json").read_text())["plan"]
     assert (len(rows), sum(len(r["input_ids"]) for r in rows)) == (
-        told["sequences"],
-        told["tokens"],
+        content["sequences"],
+        content["tokens"],
     )
-    main([*words, "out"])
+    main([*arguments, "out"])
     assert (
         "export: done before with the same settings and inputs; skipped" in capsys.readouterr().out
     )
@@ -272,8 +276,8 @@ def test_data_exports_its_sequences(capsys: pytest.CaptureFixture[str], texts: l
 def test_export_is_refused_before_a_token_is_written(
     capsys: pytest.CaptureFixture[str], tiny: list[str]
 ) -> None:
-    words = ["data", "cache_dir=cache", *tiny, "data.positions=continue", "--export", "out"]
-    code, _, error = exits(capsys, *words)
+    arguments = ["data", "cache_dir=cache", *tiny, "data.positions=continue", "--export", "out"]
+    code, _, error = exits(capsys, *arguments)
     assert code == 2 and "data.positions is continue; other programs take a restart" in error
     assert not Path("cache").exists()
     assert exits(capsys, "data", "-m", *tiny, "seed=1,2", "--export", "out")[0] == 2

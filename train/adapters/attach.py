@@ -72,8 +72,9 @@ def fully_trained_modules(model: PreTrainedModel) -> list[str]:
         has_children = any(True for _ in model.get_submodule(name).children())
         if name.endswith(".base_layer") or has_children:
             raise ConfigError(
-                f"train.optimizer.trainable names weights of "
-                f"{name.removesuffix('.base_layer')}; with LoRA it must name modules that have no adapter and none inside; "
+                "train.optimizer.trainable names weights of "
+                f"{name.removesuffix('.base_layer')}; with LoRA it must name modules "
+                "that have no adapter and none inside; "
                 "leave it out, or train without LoRA"
             )
     return modules

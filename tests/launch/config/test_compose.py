@@ -9,10 +9,10 @@ from ropewalk.launch.config.compose import compose, config_dir_override
 from ropewalk.launch.sweep import sweep
 
 
-def lines(*words: str) -> list[str]:
-    with pytest.raises(ConfigError) as said:
-        compose(["recipe=demo", *words])
-    return str(said.value).splitlines()
+def lines(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        compose(["recipe=demo", *overrides])
+    return str(error.value).splitlines()
 
 
 def test_words_win_over_the_recipe_and_the_last_over_the_first() -> None:
@@ -37,17 +37,17 @@ def test_new_source_needs_no_plus() -> None:
     "value", ["*.py", "books[1]", "2024_01", "1e3", "a: b", "007", "@home", "yes", "x #1"]
 )
 def test_path_or_pattern_of_a_source_is_taken_to_the_letter(value: str) -> None:
-    words = [
+    overrides = [
         f"data.sources.mine.path={value}",
         f"data.sources.mine.pattern={value}",
         "data.sources.mine.weight=1",
     ]
-    source = compose(["recipe=demo", *words]).data.sources["mine"]
+    source = compose(["recipe=demo", *overrides]).data.sources["mine"]
     assert (source.path, source.pattern) == (value, value)
 
 
 @pytest.mark.parametrize(
-    ("words", "starts"),
+    ("overrides", "starts"),
     [
         (
             ["train.optimizer.lr=abc"],
@@ -67,9 +67,9 @@ def test_path_or_pattern_of_a_source_is_taken_to_the_letter(value: str) -> None:
         (["train.optimizer.lr=${nope}"], ["Interpolation key 'nope' not found"]),
     ],
 )
-def test_each_wrong_word_gives_one_line(words: list[str], starts: list[str]) -> None:
-    said = lines(*words)
-    assert [line[: len(start)] for line, start in zip(said, starts, strict=True)] == starts
+def test_each_wrong_word_gives_one_line(overrides: list[str], starts: list[str]) -> None:
+    error = lines(*overrides)
+    assert [line[: len(start)] for line, start in zip(error, starts, strict=True)] == starts
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_value_of_a_wrong_kind_is_told_by_its_key_its_rule_and_a_way_out(
 
 
 def test_what_the_wrong_word_would_have_answered_is_not_asked_for() -> None:
-    words = [
+    overrides = [
         "recipe=custom",
         "name=x",
         "model.path=./m",
@@ -112,18 +112,18 @@ def test_what_the_wrong_word_would_have_answered_is_not_asked_for() -> None:
         "data.sources.a.path=./a",
         "train.steps=1",
     ]
-    with pytest.raises(ConfigError) as said:
-        compose([*words, "train.optimizer.lr=-1", "rope.target_length=1000.5"])
+    with pytest.raises(ConfigError) as error:
+        compose([*overrides, "train.optimizer.lr=-1", "rope.target_length=1000.5"])
     starts = ["rope.target_length is 1000.5; ", "train.optimizer.lr is -1.0; "]
     assert [
-        line[: len(s)] for line, s in zip(str(said.value).splitlines(), starts, strict=True)
+        line[: len(s)] for line, s in zip(str(error.value).splitlines(), starts, strict=True)
     ] == starts
 
 
 def test_unknown_recipe_lists_the_real_ones() -> None:
-    with pytest.raises(ConfigError) as said:
+    with pytest.raises(ConfigError) as error:
         compose(["recipe=nope"])
-    (line,) = str(said.value).splitlines()
+    (line,) = str(error.value).splitlines()
     assert all(name in line for name in ("recipe=nope", "base", "custom", "demo", "smollm2"))
 
 
@@ -167,24 +167,24 @@ def test_malformed_value_of_a_source_gives_a_line_or_is_taken(value: str) -> Non
 
 
 def test_wrong_values_of_several_sources_are_all_told() -> None:
-    said = "\n".join(
+    error = "\n".join(
         lines("data.sources.a.weight=abc", "data.sources.b.weight=abc", "train.optimizer.lr=-1")
     )
     assert (
-        "data.sources.a.weight" in said
-        and "data.sources.b.weight" in said
-        and "train.optimizer.lr" in said
+        "data.sources.a.weight" in error
+        and "data.sources.b.weight" in error
+        and "train.optimizer.lr" in error
     )
 
 
 def test_own_recipe_is_found_by_its_folder(tmp_path: Path) -> None:
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "mine.yaml").write_text("# @package _global_\nname: mine\nseed: 42\n")
-    words = ["model.path=./m", "rope.factor=2", "data.seq_len=64", "data.sources.a.path=./a"]
+    overrides = ["model.path=./m", "rope.factor=2", "data.seq_len=64", "data.sources.a.path=./a"]
     config = compose(
         [
             "recipe=mine",
-            *words,
+            *overrides,
             "train.steps=1",
             "train.optimizer.lr=0.1",
             config_dir_override(str(tmp_path)),
@@ -196,9 +196,9 @@ def test_own_recipe_is_found_by_its_folder(tmp_path: Path) -> None:
 def test_typo_in_an_own_recipe_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "mine.yaml").write_text("# @package _global_\ntrain: {stepps: 3}\n")
-    with pytest.raises(ConfigError) as said:
+    with pytest.raises(ConfigError) as error:
         compose(["recipe=mine", config_dir_override(str(tmp_path))])
-    assert "recipe/mine" in str(said.value) and "stepps" in str(said.value)
+    assert "recipe/mine" in str(error.value) and "stepps" in str(error.value)
 
 
 def test_folder_that_is_missing_is_refused() -> None:
@@ -206,9 +206,10 @@ def test_folder_that_is_missing_is_refused() -> None:
         config_dir_override("./nowhere")
 
 
-def names(*words: str) -> list[str]:
+def names(*overrides: str) -> list[str]:
     return [
-        next(w for w in run if w.startswith("name=")).removeprefix("name=") for run in sweep(words)
+        next(w for w in run if w.startswith("name=")).removeprefix("name=")
+        for run in sweep(overrides)
     ]
 
 
@@ -235,8 +236,8 @@ def test_sweep_of_nothing_is_one_run() -> None:
 
 
 def test_every_run_of_a_sweep_has_its_own_name() -> None:
-    found = names("recipe=demo", "rope=pi,ntk", "name=a,b")
-    assert len(set(found)) == 4
+    run_names = names("recipe=demo", "rope=pi,ntk", "name=a,b")
+    assert len(set(run_names)) == 4
 
 
 def test_every_run_of_a_sweep_composes() -> None:

@@ -13,28 +13,28 @@ from ropewalk.launch.config.compose import compose
 from ropewalk.launch.pipeline.stages import execute
 
 
-def chain(*words: str) -> list:
-    return phases.phase_configs(compose(["recipe=demo", *words]))
+def phase_configs(*overrides: str) -> list:
+    return phases.phase_configs(compose(["recipe=demo", *overrides]))
 
 
-def told(*words: str) -> list[str]:
-    with pytest.raises(ConfigError) as said:
-        compose(["recipe=demo", *words])
-    return str(said.value).splitlines()
+def problems(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        compose(["recipe=demo", *overrides])
+    return str(error.value).splitlines()
 
 
 def test_without_phases_a_run_is_itself() -> None:
-    (one,) = chain()
+    (first,) = phase_configs()
     assert (
-        one == compose(["recipe=demo"])
-        and one.phase == 0
-        and rules.title(one) == ""
-        and rules.previous_run_dir(one) is None
+        first == compose(["recipe=demo"])
+        and first.phase == 0
+        and rules.title(first) == ""
+        and rules.previous_run_dir(first) is None
     )
 
 
 def test_each_phase_is_the_run_with_its_own_settings_on_top() -> None:
-    short, long = chain(
+    short, long = phase_configs(
         "phases=[{name:short,data.seq_len:512,rope.factor:2},{train:{optimizer:{lr:1e-4},steps:7}}]"
     )
     assert (short.data.seq_len, short.rope.factor, short.train.optimizer.lr, short.train.steps) == (
@@ -53,7 +53,7 @@ def test_each_phase_is_the_run_with_its_own_settings_on_top() -> None:
 
 
 def test_the_last_phase_has_the_folder_of_the_run_and_starts_from_the_one_before() -> None:
-    a, b, c = chain("name=x", "runs_dir=r", "phases=[{name:a},{},{name:c}]")
+    a, b, c = phase_configs("name=x", "runs_dir=r", "phases=[{name:a},{},{name:c}]")
     assert [(p.runs_dir, p.name) for p in (a, b, c)] == [
         ("r/x/phases", "1-a"),
         ("r/x/phases", "2"),
@@ -72,10 +72,10 @@ def test_the_last_phase_has_the_folder_of_the_run_and_starts_from_the_one_before
 
 
 def test_a_phase_chooses_a_method_which_keeps_the_factor_that_was_set() -> None:
-    one, two, three = chain(
+    first, two, three = phase_configs(
         "phases=[{rope:pi},{rope:ntk,rope.factor:16},{rope.method:abf,rope.rope_theta:5e5}]"
     )
-    assert [(p.rope.method, p.rope.factor) for p in (one, two, three)] == [
+    assert [(p.rope.method, p.rope.factor) for p in (first, two, three)] == [
         ("pi", 8),
         ("ntk", 16),
         ("abf", 8),
@@ -85,31 +85,31 @@ def test_a_phase_chooses_a_method_which_keeps_the_factor_that_was_set() -> None:
 
 def test_a_phase_adds_a_source_and_replaces_numbers_by_length() -> None:
     new = "data.sources.x.path:./x,data.sources.x.weight:1,data.length_weights:{1K-4K:2.0}"
-    one, two = chain('data.length_weights={"<4K": 1.0}', f"phases=[{{{new}}},{{}}]")
+    first, two = phase_configs('data.length_weights={"<4K": 1.0}', f"phases=[{{{new}}},{{}}]")
     assert (
-        set(one.data.sources) - set(two.data.sources) == {"x"}
-        and one.data.sources["x"].kind == "auto"
+        set(first.data.sources) - set(two.data.sources) == {"x"}
+        and first.data.sources["x"].kind == "auto"
     )
-    assert (one.data.length_weights, two.data.length_weights) == ({"1K-4K": 2.0}, {"<4K": 1.0})
+    assert (first.data.length_weights, two.data.length_weights) == ({"1K-4K": 2.0}, {"<4K": 1.0})
 
 
 def test_what_every_phase_sets_need_not_be_set_for_the_run() -> None:
-    words = [
+    overrides = [
         "recipe=custom",
         "model.path=./m",
         "rope.factor=4",
         "data.sources.a.path=./a",
         "train.optimizer.lr=1e-3",
     ]
-    config = compose([*words, "train.steps=2", "phases=[{data.seq_len:64},{data.seq_len:128}]"])
+    config = compose([*overrides, "train.steps=2", "phases=[{data.seq_len:64},{data.seq_len:128}]"])
     assert [p.data.seq_len for p in phases.phase_configs(config)] == [64, 128]
-    with pytest.raises(ConfigError) as said:
-        compose([*words, "train.steps=2", "phases=[{data.seq_len:64},{}]"])
-    assert str(said.value).startswith("phases[1].data.seq_len is not set; it is required")
+    with pytest.raises(ConfigError) as error:
+        compose([*overrides, "train.steps=2", "phases=[{data.seq_len:64},{}]"])
+    assert str(error.value).startswith("phases[1].data.seq_len is not set; it is required")
 
 
 @pytest.mark.parametrize(
-    ("words", "starts"),
+    ("overrides", "starts"),
     [
         (
             ["phases=[{data.seq_len:1,data.min_piece:1},{}]"],
@@ -148,34 +148,36 @@ def test_what_every_phase_sets_need_not_be_set_for_the_run() -> None:
     ],
 )
 def test_problems_are_told_by_their_phase_and_those_of_all_once(
-    words: list[str], starts: list[str]
+    overrides: list[str], starts: list[str]
 ) -> None:
-    said = told(*words)
-    assert [line[: len(start)] for line, start in zip(said, starts, strict=True)] == starts
+    lines = problems(*overrides)
+    assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
 
 
 def test_frozen_settings_of_a_phase_read_back_as_themselves(tmp_path: Path) -> None:
     for number, config in enumerate(
-        chain("phases=[{name:short,rope:pi},{train.optimizer.lr:1e-5}]"), 1
+        phase_configs("phases=[{name:short,rope:pi},{train.optimizer.lr:1e-5}]"), 1
     ):
         (tmp_path / "config.yaml").write_text(to_yaml(config))
         assert load(tmp_path / "config.yaml") == config and config.phase == number
 
 
 def test_a_tokenizer_made_of_the_sources_is_the_first_phase_s_in_all(tmp_path: Path) -> None:
-    place = Place(tmp_path)
+    folder = Place(tmp_path)
     phase = f"{{data.sources.notes.path: {tmp_path / 'notes'}}}"
     run = execute(
-        place.config(
+        folder.config(
             f"phases=[{{}}, {phase}]", f"runs_dir={tmp_path / 'runs'}", sources=("books",)
         ),
         "data",
     )
     assert run.previous_phase is not None
-    one, two = (
-        at / "data" / "tokenizer" / "tokenizer.json"
-        for at in (run.previous_phase.folder, run.folder)
+    first, two = (
+        run_dir / "data" / "tokenizer" / "tokenizer.json"
+        for run_dir in (run.previous_phase.folder, run.folder)
     )
-    assert one.read_bytes() == two.read_bytes()
-    alone = execute(place.config(f"runs_dir={tmp_path / 'runs'}", "name=alone"), "data")
-    assert (alone.folder / "data" / "tokenizer" / "tokenizer.json").read_bytes() != one.read_bytes()
+    assert first.read_bytes() == two.read_bytes()
+    alone = execute(folder.config(f"runs_dir={tmp_path / 'runs'}", "name=alone"), "data")
+    assert (
+        alone.folder / "data" / "tokenizer" / "tokenizer.json"
+    ).read_bytes() != first.read_bytes()

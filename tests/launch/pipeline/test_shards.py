@@ -35,12 +35,12 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["data", "recipe=tiny", "--config-dir", str(tmp_path / "conf")]
 
 
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as stopped:
-        main(words)
-    said = capsys.readouterr()
-    assert stopped.value.code == 2 and "Traceback" not in said.err
-    return said.err
+        main(arguments)
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2 and "Traceback" not in captured.err
+    return captured.err
 
 
 def test_four_shard_commands_and_a_merge_equal_one_command(
@@ -50,8 +50,8 @@ def test_four_shard_commands_and_a_merge_equal_one_command(
     capsys.readouterr()
     for task in ("2/4", "0/4", "3/4"):
         main([*tiny, "cache_dir=cache", "--shard", task])
-    said = capsys.readouterr().out.splitlines()
-    assert [line for line in said if line.startswith("shard ")] == [
+    captured = capsys.readouterr().out.splitlines()
+    assert [line for line in captured if line.startswith("shard ")] == [
         "shard 2/4: books/00002",
         "shard 0/4: books/00000",
         "shard 3/4: notes/00000",
@@ -96,14 +96,16 @@ def test_a_command_without_flags_makes_what_is_missing(
     capsys: pytest.CaptureFixture[str], tiny: list[str]
 ) -> None:
     main([*tiny, "cache_dir=cache", "--shard", "0/2"])
-    before = {p.parent.name: p.stat().st_mtime_ns for p in Path("cache").rglob("tokens.bin")}
-    assert sorted(before) == ["00000", "00002"]
+    mtimes = {p.parent.name: p.stat().st_mtime_ns for p in Path("cache").rglob("tokens.bin")}
+    assert sorted(mtimes) == ["00000", "00002"]
     capsys.readouterr()
     main([*tiny, "cache_dir=cache"])
-    made = re.findall(r"^tokens of (\w+), shard (\d+) of \d: done", capsys.readouterr().out, re.M)
-    assert made == [("books", "00001"), ("notes", "00000")]
+    shard_names = re.findall(
+        r"^tokens of (\w+), shard (\d+) of \d: done", capsys.readouterr().out, re.M
+    )
+    assert shard_names == [("books", "00001"), ("notes", "00000")]
     (books,) = (p.parents[1] for p in Path("cache").rglob("00002/tokens.bin"))
-    assert {name: (books / name / "tokens.bin").stat().st_mtime_ns for name in before} == before
+    assert {name: (books / name / "tokens.bin").stat().st_mtime_ns for name in mtimes} == mtimes
 
 
 def test_a_task_that_cannot_be_is_refused_before_anything_is_read(
@@ -117,9 +119,11 @@ def test_a_task_that_cannot_be_is_refused_before_anything_is_read(
     assert "not allowed with" in refused(capsys, *tiny, "--shard", "0/4", "--merge")
 
 
-@pytest.mark.parametrize("words", [["--export", "out"], ["--json"], ["--show", "2"]])
+@pytest.mark.parametrize("arguments", [["--export", "out"], ["--json"], ["--show", "2"]])
 def test_what_a_task_would_not_do_is_refused(
-    capsys: pytest.CaptureFixture[str], tiny: list[str], words: list[str]
+    capsys: pytest.CaptureFixture[str], tiny: list[str], arguments: list[str]
 ) -> None:
-    assert f"not allowed with {words[0]}" in refused(capsys, *tiny, "--shard", "0/4", *words)
+    assert f"not allowed with {arguments[0]}" in refused(
+        capsys, *tiny, "--shard", "0/4", *arguments
+    )
     assert not Path("cache").exists()

@@ -21,7 +21,7 @@ LINEAR = {"rank": 4, "alpha": 3.0, "targets": "all-linear", "rslora": True}
 DORA = {"rank": 2, "targets": ["q_proj", "down_proj"], "dora": True}
 
 
-def theirs(lora: dict[str, Any], changes: dict[str, Any]) -> Any:
+def peft_model(lora: dict[str, Any], changes: dict[str, Any]) -> Any:
     """The same by peft alone, as its documentation says it: copies of embeddings and norms, tied heads on request."""
     model = tiny_model(**changes)
     tied = model.config.tie_word_embeddings
@@ -29,7 +29,7 @@ def theirs(lora: dict[str, Any], changes: dict[str, Any]) -> Any:
         str(lora.get("targets", "attention"))
     )
     saved = ["embed_tokens"] * lora.get("embeddings", False) + NORMS * lora.get("norms", False)
-    found = peft.get_peft_model(
+    wrapped = peft.get_peft_model(
         model,
         peft.LoraConfig(
             r=lora["rank"],
@@ -42,15 +42,15 @@ def theirs(lora: dict[str, Any], changes: dict[str, Any]) -> Any:
             task_type="CAUSAL_LM",
         ),
     )
-    start, values = lora_work.adapted(lora, changes).state_dict(), found.state_dict()
+    start, values = lora_work.adapted(lora, changes).state_dict(), wrapped.state_dict()
     with torch.no_grad():
         for name, value in values.items():
             if "lora_" in name:
                 value.copy_(start[name.removeprefix("base_model.model.")])
-    return found.eval()
+    return wrapped.eval()
 
 
-def plain(name: str) -> str:
+def base_name(name: str) -> str:
     return name.removeprefix("base_model.model.").replace(".modules_to_save.default", "")
 
 
@@ -87,14 +87,14 @@ def test_gradients_of_two_ranks_are_those_of_plain_peft(
     lora: dict[str, Any], changes: dict[str, Any], train: dict[str, Any]
 ) -> None:
     shared = train.get("sp_size", 1)
-    found = ranks.run(2, lora_work.gradients, train, lora, changes, 2 * shared)
-    model = theirs(lora, changes)
+    results = ranks.run(2, lora_work.gradients, train, lora, changes, 2 * shared)
+    model = peft_model(lora, changes)
     batch_loss(model, 0, 4).backward()
-    wanted = {plain(name): p.grad for name, p in model.named_parameters() if p.requires_grad}
-    for gradients in found:
-        assert gradients.keys() == wanted.keys()
+    expected = {base_name(name): p.grad for name, p in model.named_parameters() if p.requires_grad}
+    for gradients in results:
+        assert gradients.keys() == expected.keys()
         for name, gradient in gradients.items():
-            close = (torch.from_numpy(gradient) - wanted[name]).norm() / wanted[name].norm()
+            close = (torch.from_numpy(gradient) - expected[name]).norm() / expected[name].norm()
             assert float(close) < 1e-5, (name, float(close))
 
 
@@ -110,16 +110,18 @@ def test_gradients_of_two_ranks_are_those_of_plain_peft(
 def test_adapter_is_whole_and_merged_model_equals_the_live_one(
     tmp_path: Path, stage: int, lora: dict[str, Any], changes: dict[str, Any]
 ) -> None:
-    found = ranks.run(2, lora_work.trained, str(tmp_path), 2, {"zero_stage": stage}, lora, changes)
-    live = torch.from_numpy(found[0]["logits"])
-    assert (found[0]["here"] == 0) == (stage == 3)
-    assert "queries and keys of 2 layers" in found[0]["proof"]
+    results = ranks.run(
+        2, lora_work.trained, str(tmp_path), 2, {"zero_stage": stage}, lora, changes
+    )
+    live = torch.from_numpy(results[0]["logits"])
+    assert (results[0]["here"] == 0) == (stage == 3)
+    assert "queries and keys of 2 layers" in results[0]["proof"]
 
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    wanted = peft.utils.get_peft_model_state_dict(
-        theirs(lora, changes), save_embedding_layers=False
+    expected = peft.utils.get_peft_model_state_dict(
+        peft_model(lora, changes), save_embedding_layers=False
     )
-    assert {n: t.shape for n, t in tensors.items()} == {n: t.shape for n, t in wanted.items()}
+    assert {n: t.shape for n, t in tensors.items()} == {n: t.shape for n, t in expected.items()}
 
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
     adapted = peft.PeftModel.from_pretrained(tiny_model(**changes), tmp_path / "adapter").eval()
@@ -128,9 +130,9 @@ def test_adapter_is_whole_and_merged_model_equals_the_live_one(
         for model in (merged, adapted):
             torch.testing.assert_close(model(input_ids=ids).logits[0], live, rtol=1e-5, atol=1e-5)
         assert not torch.allclose(tiny_model(**changes)(input_ids=ids).logits[0], live, atol=1e-2)
-    said = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    assert said["base_model_name_or_path"] == "tiny" and said["target_modules"] == sorted(
-        said["target_modules"]
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "tiny" and config["target_modules"] == sorted(
+        config["target_modules"]
     )
     assert not any(str(tmp_path) in file.read_text() for file in tmp_path.rglob("*.json"))
 
@@ -143,9 +145,9 @@ def test_in_bf16_the_merged_model_is_the_live_one_but_for_its_rounding(tmp_path:
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="auto")
     assert merged.dtype == torch.bfloat16
     with torch.no_grad():
-        found = merged(input_ids=torch.arange(40)[None]).logits[0].float()
-        before = tiny_model()(input_ids=torch.arange(40)[None]).logits[0]
-    assert (found - live).norm() / live.norm() < 2e-2 < (before - live).norm() / live.norm()
+        logits = merged(input_ids=torch.arange(40)[None]).logits[0].float()
+        base_logits = tiny_model()(input_ids=torch.arange(40)[None]).logits[0]
+    assert (logits - live).norm() / live.norm() < 2e-2 < (base_logits - live).norm() / live.norm()
     assert {t.dtype for t in load_file(tmp_path / "model" / "model.safetensors").values()} == {
         torch.bfloat16
     }
@@ -159,32 +161,32 @@ def test_a_resumed_adapter_is_the_same_bit_for_bit_from_a_checkpoint_without_the
 ) -> None:
     lora = {"rank": 4, "norms": True, "dropout": 0.1}
     train = {"zero_stage": stage}
-    found = ranks.run(2, lora_work.resumed, str(tmp_path), train, train, lora)[0]
-    assert found["second"]["losses"] == found["whole"]["losses"][2:]
-    for name, weight in found["whole"]["weights"].items():
-        assert (weight == found["second"]["weights"][name]).all(), name
-    assert found["saved"] and all("lora_" in name or "norm" in name for name in found["saved"])
+    results = ranks.run(2, lora_work.resumed, str(tmp_path), train, train, lora)[0]
+    assert results["second"]["losses"] == results["whole"]["losses"][2:]
+    for name, weight in results["whole"]["weights"].items():
+        assert (weight == results["second"]["weights"][name]).all(), name
+    assert results["saved"] and all("lora_" in name or "norm" in name for name in results["saved"])
 
 
 def test_an_adapter_goes_on_under_another_stage(tmp_path: Path) -> None:
-    found = ranks.run(
+    results = ranks.run(
         2, lora_work.resumed, str(tmp_path), {"zero_stage": 3}, {"zero_stage": 1}, {"rank": 4}
     )[0]
-    assert found["second"]["losses"] == pytest.approx(found["whole"]["losses"][2:], rel=1e-5)
+    assert results["second"]["losses"] == pytest.approx(results["whole"]["losses"][2:], rel=1e-5)
 
 
 def test_the_first_matrices_are_a_function_of_the_seed_alone() -> None:
     lora = {"rank": 4}
-    two, one, other = (
+    two, single, other = (
         ranks.run(n, lora_work.initial, lora, seed) for n, seed in ((2, 1), (1, 1), (1, 2))
     )
-    for name, value in one[0].items():
+    for name, value in single[0].items():
         assert (value == two[0][name]).all() and (value == two[1][name]).all()
         assert (value == other[0][name]).all() == ("lora_B" in name)
 
 
 @pytest.mark.parametrize(
-    ("train", "lora", "said"),
+    ("train", "lora", "message"),
     [
         (
             {},
@@ -208,7 +210,7 @@ def test_the_first_matrices_are_a_function_of_the_seed_alone() -> None:
     ],
 )
 def test_what_cannot_be_adapted_is_refused(
-    train: dict[str, Any], lora: dict[str, Any], said: str
+    train: dict[str, Any], lora: dict[str, Any], message: str
 ) -> None:
-    (found,) = ranks.run(1, lora_work.refused, train, lora)
-    assert found.startswith(said)
+    (results,) = ranks.run(1, lora_work.refused, train, lora)
+    assert results.startswith(message)

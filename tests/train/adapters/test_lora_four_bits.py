@@ -16,9 +16,9 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.lora import LoraConfig
 from ropewalk.train.adapters import quantize
 
-there = importlib.util.find_spec("bitsandbytes") is not None
+has_bitsandbytes = importlib.util.find_spec("bitsandbytes") is not None
 needs_bitsandbytes = pytest.mark.skipif(
-    not there, reason="needs bitsandbytes: pip install 'ropewalk[qlora]'"
+    not has_bitsandbytes, reason="needs bitsandbytes: pip install 'ropewalk[qlora]'"
 )
 LORA = {"rank": 4, "norms": True, "quantize": "nf4"}
 IDS = torch.arange(40)[None]
@@ -41,20 +41,20 @@ def four_bit(folder: Path) -> Any:
 def test_a_base_of_four_bits_is_trained_saved_and_merged(tmp_path: Path) -> None:
     base = tmp_path / "base"
     tiny_model(hidden_size=64, intermediate_size=128).save_pretrained(base)
-    found = ranks.run(2, lora_work.four_bits, str(tmp_path), str(base), {"zero_stage": 2}, LORA)[0]
-    live = torch.from_numpy(found["after"])
+    result = ranks.run(2, lora_work.four_bits, str(tmp_path), str(base), {"zero_stage": 2}, LORA)[0]
+    live = torch.from_numpy(result["after"])
     with torch.no_grad():
         torch.testing.assert_close(
-            four_bit(base)(input_ids=IDS).logits[0], torch.from_numpy(found["before"])
+            four_bit(base)(input_ids=IDS).logits[0], torch.from_numpy(result["before"])
         )
         adapted = peft.PeftModel.from_pretrained(four_bit(base), tmp_path / "adapter").eval()
         torch.testing.assert_close(adapted(input_ids=IDS).logits[0], live, rtol=1e-5, atol=1e-5)
         merged = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
         torch.testing.assert_close(merged(input_ids=IDS).logits[0], live, rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(live, torch.from_numpy(found["before"]), atol=1e-2)
+    assert not torch.allclose(live, torch.from_numpy(result["before"]), atol=1e-2)
     assert all(p.dtype == torch.float32 for p in merged.parameters())
     count = sum(p.numel() for p in tiny_model(hidden_size=64, intermediate_size=128).parameters())
-    assert int(found["told"].split(" of ")[1].split()[0].replace(",", "")) > count
+    assert int(result["told"].split(" of ")[1].split()[0].replace(",", "")) > count
 
 
 def test_four_bits_without_bitsandbytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def test_four_bits_without_bitsandbytes_are_refused(monkeypatch: pytest.MonkeyPa
         "find_spec",
         lambda name: None if name == "bitsandbytes" else find(name),
     )
-    said = r"^train\.lora\.quantize is nf4; it needs bitsandbytes; pip install 'ropewalk\[qlora\]' or train\.lora\.quantize=none"
-    with pytest.raises(ConfigError, match=said):
+    pattern = r"^train\.lora\.quantize is nf4; it needs bitsandbytes; pip install 'ropewalk\[qlora\]' or train\.lora\.quantize=none"
+    with pytest.raises(ConfigError, match=pattern):
         quantize.load_kwargs(LoraConfig(**LORA), torch.float32, torch.device("cpu"))
     assert quantize.load_kwargs(LoraConfig(rank=4), torch.float32, torch.device("cpu")) == {}

@@ -58,11 +58,11 @@ def empty(config: Any) -> Any:
 
 @pytest.mark.parametrize("name", ATTENTION)
 def test_attention_is_found_by_structure_and_said_shortly(name: str) -> None:
-    config, wanted = ATTENTION[name]
+    config, expected = ATTENTION[name]
     model = empty(config)
     chosen = targets.select_targets(model, ["attention"])
-    assert targets.shortest_suffixes(chosen, model) == wanted
-    assert len(chosen) == 2 * len(wanted)
+    assert targets.shortest_suffixes(chosen, model) == expected
+    assert len(chosen) == 2 * len(expected)
 
 
 def test_all_linear_is_every_linear_layer_but_the_head() -> None:
@@ -131,6 +131,6 @@ def test_an_adapter_without_peft_is_refused(
 
 def test_nothing_of_the_random_numbers_of_others_is_used() -> None:
     torch.manual_seed(3)
-    before = torch.get_rng_state()
+    state = torch.get_rng_state()
     attach.attach(empty(ATTENTION["llama"][0]), LoraConfig(rank=2), 0)
-    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(state, torch.get_rng_state())

@@ -61,23 +61,29 @@ def test_server_formula_without_temperature_is_named_with_its_numbers(
         "1.0", frequencies_only, {"yarn": ("factor", "original_max_position_embeddings")}
     )
     plan = planned(tiny("llama"), YarnConfig(factor=8.0))
-    found = compare.engine_verdict("server", server, plan, "llama", 2048)
-    assert found.same is False and found.inv_freq_max_rel == 0 and found.attention_factor == 1.0
-    said = dropped(found)["rope_type yarn"]
-    assert "attention factor 1.0000 instead of 1.2079" in said and "x0.685" in said  # 1 / 1.2079^2
+    verdicts = compare.engine_verdict("server", server, plan, "llama", 2048)
+    assert (
+        verdicts.same is False
+        and verdicts.inv_freq_max_rel == 0
+        and verdicts.attention_factor == 1.0
+    )
+    consequences = dropped(verdicts)["rope_type yarn"]
+    assert (
+        "attention factor 1.0000 instead of 1.2079" in consequences and "x0.685" in consequences
+    )  # 1 / 1.2079^2
 
 
 def test_ignored_attention_factor_is_named_with_its_numbers(
     judged: Callable[..., Verdicts],
 ) -> None:
-    found = judged(YarnConfig(factor=8.0, attention_factor=1.12))
-    assert [name for name, verdict in found.items() if verdict.same] == ["transformers", "vLLM"]
+    verdicts = judged(YarnConfig(factor=8.0, attention_factor=1.12))
+    assert [name for name, verdict in verdicts.items() if verdict.same] == ["transformers", "vLLM"]
     for name in ("SGLang", "mlx-lm", "llama.cpp (its converter)"):
-        said = dropped(found[name])
-        assert said.keys() == {"attention_factor"} and found[name].inv_freq_max_rel == 0
+        consequences = dropped(verdicts[name])
+        assert consequences.keys() == {"attention_factor"} and verdicts[name].inv_freq_max_rel == 0
         assert (
-            "1.2079 instead of 1.1200" in said["attention_factor"]
-            and "x1.163" in said["attention_factor"]
+            "1.2079 instead of 1.1200" in consequences["attention_factor"]
+            and "x1.163" in consequences["attention_factor"]
         )
 
 
@@ -97,17 +103,17 @@ def of_transformers(extra: dict[str, Any]) -> np.ndarray:
 
 
 def test_each_dropped_key_of_an_odd_ramp(judged: Callable[..., Verdicts]) -> None:
-    found = judged(ODD)
-    assert dropped(found["vLLM"]) == {} and dropped(found["transformers"]) == {}
-    assert dropped(found["SGLang"]).keys() == {"attention_factor"}
-    assert dropped(found["mlx-lm"]).keys() == {"attention_factor", "truncate"}
-    ours = dropped(found["llama.cpp (its converter)"])
+    verdicts = judged(ODD)
+    assert dropped(verdicts["vLLM"]) == {} and dropped(verdicts["transformers"]) == {}
+    assert dropped(verdicts["SGLang"]).keys() == {"attention_factor"}
+    assert dropped(verdicts["mlx-lm"]).keys() == {"attention_factor", "truncate"}
+    ours = dropped(verdicts["llama.cpp (its converter)"])
     assert ours.keys() == {"attention_factor", "truncate", "beta_fast", "beta_slow"}
-    rel = found["llama.cpp (its converter)"].inv_freq_max_rel
-    theirs, planned = (
+    rel = verdicts["llama.cpp (its converter)"].inv_freq_max_rel
+    server_table, planned = (
         of_transformers(p) for p in ({}, {"beta_fast": 24.0, "beta_slow": 2.5, "truncate": False})
     )
-    assert rel == pytest.approx(np.max(np.abs(theirs / planned - 1)), rel=1e-5) and rel > 0.5
+    assert rel == pytest.approx(np.max(np.abs(server_table / planned - 1)), rel=1e-5) and rel > 0.5
     assert ours["beta_fast"] == f"frequencies up to x{1 + rel:.1f} off"
 
 
@@ -125,34 +131,36 @@ def test_way_out_makes_the_engine_compute_the_plan(judged: Callable[..., Verdict
 
 
 def test_ntk_by_parts_is_yarn_without_temperature(judged: Callable[..., Verdicts]) -> None:
-    found = judged(NTKByPartsConfig(factor=8.0))
-    assert "1.2079 instead of 1.0000" in dropped(found["SGLang"])["attention_factor"]
-    assert found["vLLM"].same is True
+    verdicts = judged(NTKByPartsConfig(factor=8.0))
+    assert "1.2079 instead of 1.0000" in dropped(verdicts["SGLang"])["attention_factor"]
+    assert verdicts["vLLM"].same is True
 
 
 def test_longrope_that_switches_by_length(judged: Callable[..., Verdicts]) -> None:
-    found = judged(LongRopeConfig(factor=8.0, long_factor=[2.0] * 8, short_factor=[1.0] * 8))
-    assert found["transformers"].same is True and found["SGLang"].same is True
-    assert found["vLLM"].inv_freq_max_rel == 0 and found[
+    verdicts = judged(LongRopeConfig(factor=8.0, long_factor=[2.0] * 8, short_factor=[1.0] * 8))
+    assert verdicts["transformers"].same is True and verdicts["SGLang"].same is True
+    assert verdicts["vLLM"].inv_freq_max_rel == 0 and verdicts[
         "vLLM"
     ].short_inv_freq_max_rel == pytest.approx(0.5)
     for name in ("vLLM", "mlx-lm"):
-        assert "50.0% off in texts up to 256 tokens" in dropped(found[name])["short_factor"]
-    assert found["llama.cpp (its converter)"].same is None
+        assert "50.0% off in texts up to 256 tokens" in dropped(verdicts[name])["short_factor"]
+    assert verdicts["llama.cpp (its converter)"].same is None
 
 
 def test_dynamic_is_told_to_be_computed_otherwise(judged: Callable[..., Verdicts]) -> None:
-    found = judged(DynamicConfig(factor=8.0))
-    assert found["transformers"].same is True and found["mlx-lm"].same is True
-    assert "off" in dropped(found["vLLM"])["factor"]
-    assert "in texts up to 256 tokens" in dropped(found["SGLang"])["rope_type dynamic"]
+    verdicts = judged(DynamicConfig(factor=8.0))
+    assert verdicts["transformers"].same is True and verdicts["mlx-lm"].same is True
+    assert "off" in dropped(verdicts["vLLM"])["factor"]
+    assert "in texts up to 256 tokens" in dropped(verdicts["SGLang"])["rope_type dynamic"]
 
 
 def test_converter_that_takes_another_original_window_for_llama3(
     judged: Callable[..., Verdicts],
 ) -> None:
-    found = judged(Llama3Config(factor=8.0))["llama.cpp (its converter)"]
-    assert dropped(found).keys() == {"original_max_position_embeddings"} and found.same is False
+    verdicts = judged(Llama3Config(factor=8.0))["llama.cpp (its converter)"]
+    assert (
+        dropped(verdicts).keys() == {"original_max_position_embeddings"} and verdicts.same is False
+    )
     assert (
         judged(Llama3Config(factor=8.0), max_position_embeddings=8192)[
             "llama.cpp (its converter)"
@@ -166,13 +174,13 @@ def test_nothing_is_claimed_of_architectures_that_were_not_read(
     kind: str, judged: Callable[..., Verdicts]
 ) -> None:
     sliding = {} if kind == "olmo2" else {"sliding_window": 64, "num_hidden_layers": 6}
-    found = judged(YarnConfig(factor=8.0), kind, **sliding)
-    assert found["transformers"].same is True
+    verdicts = judged(YarnConfig(factor=8.0), kind, **sliding)
+    assert verdicts["transformers"].same is True
     for name in ENGINES.keys() - {"transformers"}:
         assert (
-            found[name].same is None
-            and found[name].inv_freq_max_rel is None
-            and found[name].reads is None
+            verdicts[name].same is None
+            and verdicts[name].inv_freq_max_rel is None
+            and verdicts[name].reads is None
         )
 
 
@@ -180,10 +188,10 @@ def test_nothing_is_claimed_of_heads_that_are_rotated_in_part(
     judged: Callable[..., Verdicts],
 ) -> None:
     share = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
-    found = judged(YarnConfig(factor=8.0), rope_parameters=share)
-    assert {name: verdict.same for name, verdict in found.items() if verdict.same is not None} == {
-        "transformers": True
-    }
+    verdicts = judged(YarnConfig(factor=8.0), rope_parameters=share)
+    assert {
+        name: verdict.same for name, verdict in verdicts.items() if verdict.same is not None
+    } == {"transformers": True}
 
 
 def test_rounding_is_no_difference_and_a_small_one_is() -> None:

@@ -50,32 +50,32 @@ def logits(folder: Path) -> torch.Tensor:
 
 def variant(folder: Path, name: str, *dropped: str) -> Path:
     """The same checkpoint without some keys."""
-    made = folder.with_name(name)
-    shutil.copytree(folder, made)
+    exported = folder.with_name(name)
+    shutil.copytree(folder, exported)
     config = json.loads((folder / "config.json").read_text())
-    (made / "config.json").write_text(
+    (exported / "config.json").write_text(
         json.dumps({k: v for k, v in config.items() if k not in dropped})
     )
-    return made
+    return exported
 
 
 @pytest.mark.parametrize("rope", ROPES.values(), ids=ROPES)
 def test_three_key_styles_give_the_same_bits(
     rope: RopeConfig, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
-    made = export(tiny("llama"), rope, gguf="off")
-    assert {"rope_parameters", "rope_theta", "rope_scaling"} <= made.config.keys()
-    hf = made.folder / "hf"
+    exported = export(tiny("llama"), rope, gguf="off")
+    assert {"rope_parameters", "rope_theta", "rope_scaling"} <= exported.config.keys()
+    hf = exported.folder / "hf"
     new, old = (
         variant(hf, "new", "rope_theta", "rope_scaling"),
         variant(hf, "old", "rope_parameters"),
     )
-    wanted = logits(new)
-    assert torch.equal(logits(hf), wanted)
-    assert torch.equal(logits(old), wanted)
+    expected = logits(new)
+    assert torch.equal(logits(hf), expected)
+    assert torch.equal(logits(old), expected)
     if rope.method != "none":  # the comparison can fail: without any key the logits are others
         assert not torch.allclose(
-            logits(variant(old, "bare", "rope_theta", "rope_scaling")), wanted, atol=1e-2
+            logits(variant(old, "bare", "rope_theta", "rope_scaling")), expected, atol=1e-2
         )
 
 
@@ -83,12 +83,12 @@ def test_partial_rotary_dimensions_stand_beside_the_older_keys(
     tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     share = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
-    made = export(tiny("phi", rope_parameters=share), YarnConfig(factor=8.0), gguf="off")
+    exported = export(tiny("phi", rope_parameters=share), YarnConfig(factor=8.0), gguf="off")
     assert (
-        made.config["partial_rotary_factor"] == 0.5
-        and "partial_rotary_factor" not in made.config["rope_scaling"]
+        exported.config["partial_rotary_factor"] == 0.5
+        and "partial_rotary_factor" not in exported.config["rope_scaling"]
     )
-    hf = made.folder / "hf"
+    hf = exported.folder / "hf"
     assert torch.equal(logits(hf), logits(variant(hf, "old", "rope_parameters")))
 
 
@@ -99,10 +99,10 @@ def test_older_keys_of_yarn_to_the_letter() -> None:
         "factor": 8.0,
         "original_max_position_embeddings": 256,
     }
-    found, reason = config_keys.with_legacy_keys(
+    keys, reason = config_keys.with_legacy_keys(
         {"model_type": "llama", "vocab_size": 3, "rope_parameters": yarn}
     )
-    assert reason is None and found == {
+    assert reason is None and keys == {
         "model_type": "llama",
         "vocab_size": 3,
         "rope_parameters": yarn,
@@ -121,11 +121,12 @@ def test_several_tables_have_no_older_form(
     kind: str, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     config = tiny(kind, sliding_window=64, num_hidden_layers=6)
-    made = export(config, YarnConfig(factor=8.0))
-    assert "rope_scaling" not in made.config and "rope_theta" not in made.config
-    assert "full_attention" in made.config["rope_parameters"]
+    exported = export(config, YarnConfig(factor=8.0))
+    assert "rope_scaling" not in exported.config and "rope_theta" not in exported.config
+    assert "full_attention" in exported.config["rope_parameters"]
     assert any(
-        "rope_parameters only" in w and "tables of their own" in w for w in made.facts["warnings"]
+        "rope_parameters only" in w and "tables of their own" in w
+        for w in exported.facts["warnings"]
     )
 
 
@@ -137,5 +138,5 @@ def test_older_forms_that_would_say_something_else_are_left_out(kind: str, reaso
         "model_type": kind,
         "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0},
     }
-    found, said = config_keys.with_legacy_keys(config)
-    assert found == config and said is not None and reason in said
+    keys, message = config_keys.with_legacy_keys(config)
+    assert keys == config and message is not None and reason in message

@@ -79,13 +79,13 @@ def test_transformers_formula_is_transformers_own(name: str, share: float) -> No
     p = FORMS[name]
     length = int(share * window(p)) * (8 if p["rope_type"] == "dynamic" else 1)
     if p["rope_type"] == "default":
-        wanted, factor = LlamaRotaryEmbedding(llama(p)).inv_freq, 1.0
+        expected, factor = LlamaRotaryEmbedding(llama(p)).inv_freq, 1.0
     else:
-        wanted, factor = ROPE_INIT_FUNCTIONS[p["rope_type"]](
+        expected, factor = ROPE_INIT_FUNCTIONS[p["rope_type"]](
             llama(p), torch.device("cpu"), seq_len=length
         )
     table, m = transformers(p, D, window(p), length)
-    np.testing.assert_allclose(table, wanted.double().numpy(), rtol=2e-6)
+    np.testing.assert_allclose(table, expected.double().numpy(), rtol=2e-6)
     assert m == pytest.approx(factor, rel=1e-12)
 
 
@@ -117,18 +117,18 @@ def test_mlx_formula_is_mlx_own(name: str) -> None:
 
 def noticed(engine: Any, p: dict[str, Any]) -> set[str]:
     """The keys whose change changes what an engine computes, at some length."""
-    lengths, found = (100, 300, 2048), set()
-    before = [engine.compute(p, D, window(p), length) for length in lengths]
+    lengths, changing = (100, 300, 2048), set()
+    baseline = [engine.compute(p, D, window(p), length) for length in lengths]
     for key in (k for k in p if k not in ("rope_type", "rope_theta")):
-        after = [
+        changed = [
             engine.compute({**p, key: changed(p[key])}, D, window(p), length) for length in lengths
         ]
         if any(
             not np.array_equal(a[0], b[0]) or a[1] != b[1]
-            for a, b in zip(before, after, strict=True)
+            for a, b in zip(baseline, changed, strict=True)
         ):
-            found.add(key)
-    return found
+            changing.add(key)
+    return changing
 
 
 def changed(value: Any) -> Any:
@@ -140,14 +140,14 @@ def changed(value: Any) -> Any:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_reads_is_what_the_formula_looks_at(engine: str) -> None:
     """A key that is not read changes nothing in any form; one that is read changes something in one of them."""
-    own = {
+    engine_forms = {
         "yarn, sglang": {**YARN, "attn_factor": 0.9},
         "longrope, mscales": {**LONG, "short_mscale": 1.3, "long_mscale": 1.2},
     }
     for kind, reads in ENGINES[engine].reads.items():
         forms = [
             p
-            for p in (*FORMS.values(), *own.values())
+            for p in (*FORMS.values(), *engine_forms.values())
             if p["rope_type"] == kind and p.get("factor", 1)
         ]
         assert set().union(*(noticed(ENGINES[engine], p) for p in forms)) == set(reads), kind
@@ -214,5 +214,5 @@ def test_llama_cpp_keys_by_hand() -> None:
     )
     yarn = GgufRope(freq_base=1e4, scaling="yarn", factor=8.0, original=256, attn_factor=0.5)
     assert llama_cpp(yarn, D)[1] == pytest.approx(0.5 * (0.1 * math.log(8) + 1))
-    wanted, _ = ROPE_INIT_FUNCTIONS["yarn"](llama(YARN), torch.device("cpu"))
-    np.testing.assert_allclose(llama_cpp(yarn, D)[0], wanted.double().numpy(), rtol=2e-6)
+    expected, _ = ROPE_INIT_FUNCTIONS["yarn"](llama(YARN), torch.device("cpu"))
+    np.testing.assert_allclose(llama_cpp(yarn, D)[0], expected.double().numpy(), rtol=2e-6)

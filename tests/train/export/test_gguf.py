@@ -45,8 +45,8 @@ class Read:
         return gguf.quants.dequantize(tensor.data, tensor.tensor_type)
 
 
-def read(made: Any) -> Read:
-    return Read(made.folder / made.facts["gguf"])
+def read(exported: Any) -> Read:
+    return Read(exported.folder / exported.facts["gguf"])
 
 
 def test_default_yarn_goes_by_llama_cpps_own_keys(
@@ -78,13 +78,13 @@ def test_default_yarn_goes_by_llama_cpps_own_keys(
 def test_any_other_table_goes_by_divisors_and_a_multiplier(
     rope: RopeConfig, factor: float, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
-    made = export(tiny("llama"), rope)
-    file = read(made)
+    exported = export(tiny("llama"), rope)
+    file = read(exported)
     assert file["llama.rope.scaling.type"] == "none" and "llama.rope.scaling.factor" not in file
     divisors = file.values("rope_freqs.weight")
     assert divisors.dtype == np.float32 and divisors.shape == (8,)
-    plain = 10_000.0 ** (-2 * np.arange(8) / 16)
-    np.testing.assert_allclose(plain / divisors, made.plan.inv_freq, rtol=1e-6)
+    unscaled = 10_000.0 ** (-2 * np.arange(8) / 16)
+    np.testing.assert_allclose(unscaled / divisors, exported.plan.inv_freq, rtol=1e-6)
     if factor == 1:
         assert "llama.rope.scaling.attn_factor" not in file
     else:
@@ -119,10 +119,12 @@ def test_raised_theta_and_a_temperature_of_ones_own(
 def test_table_that_the_keys_cannot_say_is_refused_by_name(
     kind: str, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
-    made = export(tiny(kind), ODD)
-    assert made.facts["gguf"] is None and not list(made.folder.glob("*.gguf"))
-    assert f"no words for this table in the architecture {kind}" in made.serving["gguf"]["missing"]
-    assert "no GGUF file was written, because" in made.page
+    exported = export(tiny(kind), ODD)
+    assert exported.facts["gguf"] is None and not list(exported.folder.glob("*.gguf"))
+    assert (
+        f"no words for this table in the architecture {kind}" in exported.serving["gguf"]["missing"]
+    )
+    assert "no GGUF file was written, because" in exported.page
 
 
 @pytest.mark.parametrize(
@@ -162,8 +164,8 @@ def test_model_that_the_file_cannot_hold_is_no_failure(
     export: Callable[..., Any],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    made = export(tiny(kind, **changes), YarnConfig(factor=8.0))
-    assert made.facts["gguf"] is None and reason in made.page
+    exported = export(tiny(kind, **changes), YarnConfig(factor=8.0))
+    assert exported.facts["gguf"] is None and reason in exported.page
     assert f"export warning: no GGUF file: its {reason}" in capsys.readouterr().out
 
 
@@ -199,25 +201,25 @@ def test_scores_after_ggmls_rotation_equal_those_after_transformers(
     kind: str, neighbours: bool, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     """Rows of q and k are in the order that ggml's rotation for the architecture needs: scores of two positions agree."""
-    made = export(tiny(kind), YarnConfig(factor=8.0))
-    file, weights = read(made), load_file(made.folder / "hf" / "model.safetensors")
+    exported = export(tiny(kind), YarnConfig(factor=8.0))
+    file, weights = read(exported), load_file(exported.folder / "hf" / "model.safetensors")
     x, y = np.random.default_rng(0).normal(size=(2, 64))
-    angles = np.array(made.plan.inv_freq)
+    angles = np.array(exported.plan.inv_freq)
     for layer in (0, 1):
-        ours, theirs = [], []
+        ours, rotated = [], []
         for part, word, vector, position in (("q", "attn_q", x, 700), ("k", "attn_k", y, 20)):
             hf = weights[f"model.layers.{layer}.self_attn.{part}_proj.weight"].numpy() @ vector
             written = file.values(f"blk.{layer}.{word}.weight") @ vector
             ours.append(ggml_rotated(hf[16:32], position * angles, neighbours=False))
-            theirs.append(ggml_rotated(written[16:32], position * angles, neighbours))
-        assert ours[0] @ ours[1] == pytest.approx(theirs[0] @ theirs[1], rel=1e-4)
+            rotated.append(ggml_rotated(written[16:32], position * angles, neighbours))
+        assert ours[0] @ ours[1] == pytest.approx(rotated[0] @ rotated[1], rel=1e-4)
 
 
 def test_every_weight_is_there_and_unchanged_but_for_q_and_k(
     tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
-    made = export(tiny("qwen3", tie_word_embeddings=False), YarnConfig(factor=8.0))
-    file, weights = read(made), load_file(made.folder / "hf" / "model.safetensors")
+    exported = export(tiny("qwen3", tie_word_embeddings=False), YarnConfig(factor=8.0))
+    file, weights = read(exported), load_file(exported.folder / "hf" / "model.safetensors")
     assert len(file.tensors) == len(weights)
     assert file.tensors.keys() >= {"output.weight", "blk.1.attn_q_norm.weight", "token_embd.weight"}
     np.testing.assert_array_equal(file.values("output.weight"), weights["lm_head.weight"])
@@ -242,9 +244,9 @@ def test_tied_head_is_not_written_twice(
 def test_half_precision_rounds_matrices_and_keeps_norms(
     dtype: str, kind: str, step: float, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
-    made = export(tiny("llama"), ODD, gguf=dtype)
-    file, weights = read(made), load_file(made.folder / "hf" / "model.safetensors")
-    assert made.facts["gguf"] == f"model-{dtype}.gguf"
+    exported = export(tiny("llama"), ODD, gguf=dtype)
+    file, weights = read(exported), load_file(exported.folder / "hf" / "model.safetensors")
+    assert exported.facts["gguf"] == f"model-{dtype}.gguf"
     assert file.tensors["blk.0.ffn_up.weight"].tensor_type.name == kind
     for name in ("blk.0.attn_norm.weight", "rope_freqs.weight"):
         assert file.tensors[name].tensor_type.name == "F32"
@@ -259,11 +261,11 @@ def test_half_precision_rounds_matrices_and_keeps_norms(
 def test_weights_in_bf16_are_written_whole(
     tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
-    made = export(tiny("llama"), YarnConfig(factor=8.0), gguf="bf16", dtype="bfloat16")
-    weights = load_file(made.folder / "hf" / "model.safetensors")
+    exported = export(tiny("llama"), YarnConfig(factor=8.0), gguf="bf16", dtype="bfloat16")
+    weights = load_file(exported.folder / "hf" / "model.safetensors")
     assert weights["model.norm.weight"].dtype == torch.bfloat16
     np.testing.assert_array_equal(
-        read(made).values("blk.0.ffn_up.weight"),
+        read(exported).values("blk.0.ffn_up.weight"),
         weights["model.layers.0.mlp.up_proj.weight"].float().numpy(),
     )
 
@@ -277,13 +279,13 @@ def test_weight_too_large_for_f16_is_refused(
     weights = load_file(model / "model.safetensors")
     weights["model.layers.0.mlp.up_proj.weight"][0, 0] = 1e5
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-    out = model.parents[1] / "export"
-    out.mkdir()
+    output = model.parents[1] / "export"
+    output.mkdir()
     with pytest.raises(
         ConfigError,
         match=r"export\.gguf is f16; blk\.0\.ffn_up\.weight has weights .* set export\.gguf=bf16",
     ):
-        stage.export_model(model, plan, out, "tiny", "f16", None)
+        stage.export_model(model, plan, output, "tiny", "f16", None)
 
 
 def test_tokenizer_word_by_word(
@@ -292,13 +294,13 @@ def test_tokenizer_word_by_word(
     file = read(export(tiny("llama", vocab_size=310), YarnConfig(factor=8.0)))
     assert file["tokenizer.ggml.model"] == "gpt2" and file["tokenizer.ggml.pre"] == "smollm"
     assert file["llama.vocab_size"] == 310
-    words = file["tokenizer.ggml.tokens"]
-    assert words[:300] == tokenizer.convert_ids_to_tokens(list(range(300)))
-    assert words[300:] == [f"[PAD{i}]" for i in range(300, 310)]
+    vocabulary = file["tokenizer.ggml.tokens"]
+    assert vocabulary[:300] == tokenizer.convert_ids_to_tokens(list(range(300)))
+    assert vocabulary[300:] == [f"[PAD{i}]" for i in range(300, 310)]
     kinds = file["tokenizer.ggml.token_type"]
     assert kinds[:2] == [3, 3] and set(kinds[2:300]) == {1} and set(kinds[300:]) == {5}
     merges = [tuple(merge.split(" ")) for merge in file["tokenizer.ggml.merges"]]
-    assert len(merges) == 300 - 2 - 256 and all(a + b in words for a, b in merges)
+    assert len(merges) == 300 - 2 - 256 and all(a + b in vocabulary for a, b in merges)
     assert (
         file["tokenizer.ggml.eos_token_id"] == 0 and file["tokenizer.ggml.add_bos_token"] is False
     )
@@ -343,13 +345,13 @@ def test_unknown_pre_tokenizer_is_written_as_default_and_said(
     from ropewalk.train.export import stage
 
     model, plan = trained(tiny("llama"), YarnConfig(factor=8.0))
-    words = json.loads((model / "tokenizer.json").read_text())
-    words["pre_tokenizer"]["pretokenizers"][0]["individual_digits"] = False
-    (model / "tokenizer.json").write_text(json.dumps(words))
-    out = model.parents[1] / "export"
-    out.mkdir()
-    facts = stage.export_model(model, plan, out, "tiny", "f32", None)
-    assert Read(out / facts["gguf"])["tokenizer.ggml.pre"] == "default"
+    vocabulary = json.loads((model / "tokenizer.json").read_text())
+    vocabulary["pre_tokenizer"]["pretokenizers"][0]["individual_digits"] = False
+    (model / "tokenizer.json").write_text(json.dumps(vocabulary))
+    output = model.parents[1] / "export"
+    output.mkdir()
+    metadata = stage.export_model(model, plan, output, "tiny", "f32", None)
+    assert Read(output / metadata["gguf"])["tokenizer.ggml.pre"] == "default"
     assert (
         "export warning: llama.cpp has no name for this tokenizer's way of splitting text"
         in capsys.readouterr().out
@@ -364,10 +366,10 @@ def test_tokenizer_that_cannot_be_written_is_a_reason(
 
     if wrong != "missing":
         tokenizer.save_pretrained(tmp_path)
-        words = json.loads((tmp_path / "tokenizer.json").read_text())
+        vocabulary = json.loads((tmp_path / "tokenizer.json").read_text())
         if wrong == "unigram":
-            words["model"] = {"type": "Unigram", "vocab": []}
-            (tmp_path / "tokenizer.json").write_text(json.dumps(words))
+            vocabulary["model"] = {"type": "Unigram", "vocab": []}
+            (tmp_path / "tokenizer.json").write_text(json.dumps(vocabulary))
     reason = {
         "missing": "no tokenizer.json",
         "unigram": "not byte-level BPE",

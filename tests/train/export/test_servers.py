@@ -72,14 +72,14 @@ def handed_over(base: Base, rope: RopeConfig, folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[RopeConfig], Path]:
     """Exports of the demo's base, made once each."""
-    found: dict[str, Path] = {}
+    result: dict[str, Path] = {}
 
     def export(rope: RopeConfig) -> Path:
-        if str(rope) not in found:
-            found[str(rope)] = handed_over(
+        if str(rope) not in result:
+            result[str(rope)] = handed_over(
                 Base(str(BASES / "demo")), rope, tmp_path_factory.mktemp("demo")
             )
-        return found[str(rope)]
+        return result[str(rope)]
 
     return export
 
@@ -87,9 +87,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[RopeConfig], Pat
 def ids_of(folder: Path, tokens: int) -> list[int]:
     """Real text: the source of a module of the standard library, as often as needed."""
     text = Path(argparse.__file__).read_text() * 4
-    found: list[int] = AutoTokenizer.from_pretrained(folder)(text).input_ids[:tokens]
-    assert len(found) == tokens
-    return found
+    result: list[int] = AutoTokenizer.from_pretrained(folder)(text).input_ids[:tokens]
+    assert len(result) == tokens
+    return result
 
 
 def of_transformers(folder: Path, ids: list[int], positions: list[int] | None = None) -> np.ndarray:
@@ -119,30 +119,30 @@ class LlamaCpp:
             setattr(parameters, name, value)
         self.server = x.Server(parameters)
         # the server keeps back half a character, and its probabilities with it: the word that it says is "a", always
-        self.said = AutoTokenizer.from_pretrained(file.parent / "hf").convert_tokens_to_ids("a")
+        self.report = AutoTokenizer.from_pretrained(file.parent / "hf").convert_tokens_to_ids("a")
 
-    def last(self, prompt: list[int] | str, words: int, *, grow: bool = False) -> np.ndarray:
+    def last(self, prompt: list[int] | str, vocab_size: int, *, grow: bool = False) -> np.ndarray:
         """Log-probabilities after the prompt, (words,); `grow` takes what it shares with the one before from the cache."""
-        asked = {
+        request = {
             "prompt": prompt,
             "n_predict": 1,
-            "n_probs": words,
+            "n_probs": vocab_size,
             "cache_prompt": grow,
-            "logit_bias": [[self.said, 1e3]],
+            "logit_bias": [[self.report, 1e3]],
         }
-        said = self.server.handle_completions(
-            {**asked, "temperature": 0, "samplers": ["temperature"]}
+        report = self.server.handle_completions(
+            {**request, "temperature": 0, "samplers": ["temperature"]}
         )
-        found = np.full(words, np.nan)
-        for top in said["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
-            found[top["id"]] = top["logprob"]
-        assert not np.isnan(found).any()
-        return found
+        result = np.full(vocab_size, np.nan)
+        for top in report["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
+            result[top["id"]] = top["logprob"]
+        assert not np.isnan(result).any()
+        return result
 
-    def after(
-        self, ids: list[int], lengths: Sequence[int], words: int, *, grow: bool = False
+    def log_probs(
+        self, ids: list[int], lengths: Sequence[int], vocab_size: int, *, grow: bool = False
     ) -> np.ndarray:
-        return np.stack([self.last(ids[:length], words, grow=grow) for length in lengths])
+        return np.stack([self.last(ids[:length], vocab_size, grow=grow) for length in lengths])
 
 
 def of_mlx(folder: Path, ids: list[int], start: int = 0) -> np.ndarray:
@@ -152,24 +152,24 @@ def of_mlx(folder: Path, ids: list[int], start: int = 0) -> np.ndarray:
     from mlx_lm.utils import load_model
 
     model, _ = load_model(folder, lazy=False)
-    cache, found = make_prompt_cache(model), []
+    cache, result = make_prompt_cache(model), []
     for first in range(0, len(ids), 256):
         logits = model(mx.array([ids[first : first + 256]]), cache=cache)[0].astype(mx.float32)
         mx.eval(logits)
         if first + 256 > start:
-            found.append(np.array(logits)[max(start - first, 0) :])
-    return np.concatenate(found).astype(np.float64)
+            result.append(np.array(logits)[max(start - first, 0) :])
+    return np.concatenate(result).astype(np.float64)
 
 
-def apart(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
+def apart(reference: np.ndarray, ours: np.ndarray) -> np.ndarray:
     """rms of the difference over rms of the logits, each freed of its mean (log-probabilities are logits but for it)."""
-    a, b = (x - x.mean(axis=-1, keepdims=True) for x in (theirs, ours))
-    found: np.ndarray = np.sqrt(((a - b) ** 2).mean(axis=-1) / (b**2).mean(axis=-1))
-    return found
+    a, b = (x - x.mean(axis=-1, keepdims=True) for x in (reference, ours))
+    result: np.ndarray = np.sqrt(((a - b) ** 2).mean(axis=-1) / (b**2).mean(axis=-1))
+    return result
 
 
-def hold(theirs: np.ndarray, ours: np.ndarray, what: str) -> None:
-    rms, agree = apart(theirs, ours), (theirs.argmax(axis=-1) == ours.argmax(axis=-1)).mean()
+def hold(reference: np.ndarray, ours: np.ndarray, what: str) -> None:
+    rms, agree = apart(reference, ours), (reference.argmax(axis=-1) == ours.argmax(axis=-1)).mean()
     print(f"{what}: {len(rms)} positions, rms-relative at most {rms.max():.1e}, argmax {agree:.4f}")
     assert rms.max() <= RMS and agree >= ARGMAX
 
@@ -183,7 +183,7 @@ def test_llama_cpp_reads_the_gguf_as_transformers_the_folder(
     ids = ids_of(export / "hf", 2000)
     ours = of_transformers(export / "hf", ids)[[length - 1 for length in LENGTHS]]
     hold(
-        LlamaCpp(export / "model-f32.gguf", 2048).after(ids, LENGTHS, 2048),
+        LlamaCpp(export / "model-f32.gguf", 2048).log_probs(ids, LENGTHS, 2048),
         ours,
         f"llama.cpp, demo, {rope.method}",
     )
@@ -201,7 +201,7 @@ def test_other_rope_keys_for_the_same_weights_are_caught(
     ids = ids_of(export / "hf", 256)
     ours = of_transformers(export / "hf", ids)[[length - 1 for length in lengths]]
     assert (
-        apart(LlamaCpp(demo(wrong) / "model-f32.gguf", 256).after(ids, lengths, 2048), ours)[
+        apart(LlamaCpp(demo(wrong) / "model-f32.gguf", 256).log_probs(ids, lengths, 2048), ours)[
             1:
         ].min()
         > 20 * RMS
@@ -228,7 +228,7 @@ def test_flags_on_an_unscaled_file_say_the_same(demo: Callable[[RopeConfig], Pat
         "yarn_beta_slow": 2.5,
     }
     lengths = (16, 200, 255)
-    flagged = LlamaCpp(demo(RopeConfig()) / "model-f32.gguf", 256, **flags).after(
+    flagged = LlamaCpp(demo(RopeConfig()) / "model-f32.gguf", 256, **flags).log_probs(
         ids, lengths, 2048
     )
     hold(
@@ -274,11 +274,11 @@ def test_llama_cpp_reads_the_other_architectures(
     kind: str, rope: RopeConfig, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     changes = {"sliding_window": None} if kind == "mistral" else {}
-    made = export(tiny(kind, **changes), rope)
+    exported = export(tiny(kind, **changes), rope)
     ids = torch.randint(2, 300, (2000,), generator=torch.Generator().manual_seed(0)).tolist()
-    ours = of_transformers(made.folder / "hf", ids)[[length - 1 for length in LENGTHS]]
+    ours = of_transformers(exported.folder / "hf", ids)[[length - 1 for length in LENGTHS]]
     hold(
-        LlamaCpp(made.folder / made.facts["gguf"], 2048).after(ids, LENGTHS, 300),
+        LlamaCpp(exported.folder / exported.facts["gguf"], 2048).log_probs(ids, LENGTHS, 300),
         ours,
         f"llama.cpp, {kind}",
     )
@@ -325,8 +325,8 @@ def test_mlx_does_what_the_warning_says(demo: Callable[[RopeConfig], Path], tmp_
     """Its logits are those of transformers without the dropped keys, and far from the plan's."""
     export = demo(ODD)
     ids = ids_of(export / "hf", 512)
-    said = json.loads((export / "serving.json").read_text())["engines"]["mlx-lm"]
-    dropped = {drop["key"] for drop in said["drops"]}
+    report = json.loads((export / "serving.json").read_text())["engines"]["mlx-lm"]
+    dropped = {drop["key"] for drop in report["drops"]}
     assert dropped == {"attention_factor", "truncate"}
 
     def without(config: dict[str, Any]) -> None:
@@ -334,13 +334,13 @@ def test_mlx_does_what_the_warning_says(demo: Callable[[RopeConfig], Path], tmp_
             for key in dropped:
                 del part[key]
 
-    theirs = of_mlx(export / "hf", ids)
+    reference = of_mlx(export / "hf", ids)
     hold(
-        theirs,
+        reference,
         of_transformers(edited(export / "hf", tmp_path / "without", without), ids),
         "mlx-lm, dropped keys",
     )
-    assert np.median(apart(theirs, of_transformers(export / "hf", ids))[16:]) > 10 * RMS
+    assert np.median(apart(reference, of_transformers(export / "hf", ids))[16:]) > 10 * RMS
 
 
 @needs_mlx
@@ -349,10 +349,10 @@ def test_mlx_with_its_way_out_is_the_plan(
 ) -> None:
     export = demo(ROPES["ntk_by_parts"])
     ids = ids_of(export / "hf", 512)
-    said = json.loads((export / "serving.json").read_text())["engines"]["mlx-lm"]
-    assert said["same"] is False
+    report = json.loads((export / "serving.json").read_text())["engines"]["mlx-lm"]
+    assert report["same"] is False
     mended = edited(
-        export / "hf", tmp_path / "mended", lambda c: c["rope_scaling"].update(said["way_out"])
+        export / "hf", tmp_path / "mended", lambda c: c["rope_scaling"].update(report["way_out"])
     )
     ours = of_transformers(export / "hf", ids)
     assert np.median(apart(of_mlx(export / "hf", ids), ours)[16:]) > 10 * RMS
@@ -384,7 +384,7 @@ def test_llama_cpp_reads_smollm2(rope: RopeConfig, smollm2: Base, tmp_path: Path
     )
     np.testing.assert_allclose(server.last(TRICKY[0], ours.shape[1]), by_ids, atol=1e-4)
     hold(
-        server.after(ids, lengths, ours.shape[1], grow=True),
+        server.log_probs(ids, lengths, ours.shape[1], grow=True),
         ours,
         f"llama.cpp, SmolLM2, {rope.method}",
     )
@@ -399,7 +399,7 @@ def test_mlx_reads_smollm2_past_its_window(smollm2: Base, tmp_path: Path) -> Non
     ours = of_transformers(export / "hf", ids, [*range(start, len(ids))])
     hold(of_mlx(export / "hf", ids, start), ours, "mlx-lm, SmolLM2, yarn, past its window")
     inside = of_transformers(export / "hf", ids[:96])
-    plain = of_transformers(Path(str(smollm2.path)), ids[:96])
+    unscaled = of_transformers(Path(str(smollm2.path)), ids[:96])
     assert (
-        np.median(apart(plain, inside)[16:]) > 10 * RMS
+        np.median(apart(unscaled, inside)[16:]) > 10 * RMS
     )  # a dropped YaRN shows even inside the window

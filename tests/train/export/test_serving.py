@@ -31,8 +31,8 @@ def command(page: str, program: str) -> list[str]:
     return shlex.split(block)
 
 
-def value(words: list[str], flag: str) -> str:
-    return words[words.index(flag) + 1]
+def value(arguments: list[str], flag: str) -> str:
+    return arguments[arguments.index(flag) + 1]
 
 
 @pytest.mark.parametrize("rope", ALL_CAN, ids=["linear", "yarn", "odd yarn", "dynamic"])
@@ -44,11 +44,11 @@ def test_overrides_turn_the_bases_config_into_the_plan(
     program: str, flag: str, rope: RopeConfig, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     """Given to an unscaled config as both servers do it (`config.update`), they make the model that was planned."""
-    made = export(tiny("llama"), rope, gguf="off")
+    exported = export(tiny("llama"), rope, gguf="off")
     config = tiny("llama")
-    config.update(json.loads(value(command(made.page, program), flag)))
+    config.update(json.loads(value(command(exported.page, program), flag)))
     assert "hold the plan" in proof.prove(
-        AutoModelForCausalLM.from_config(config), made.plan, "in the test"
+        AutoModelForCausalLM.from_config(config), exported.plan, "in the test"
     )
 
 
@@ -57,20 +57,22 @@ def test_overrides_of_several_tables(
     kind: str, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     config = tiny(kind, sliding_window=64, num_hidden_layers=6)
-    made = export(config, YarnConfig(factor=8.0), gguf="off")
+    exported = export(config, YarnConfig(factor=8.0), gguf="off")
     fresh = tiny(kind, sliding_window=64, num_hidden_layers=6)
-    fresh.update(json.loads(value(command(made.page, "vllm serve"), "--hf-overrides")))
+    fresh.update(json.loads(value(command(exported.page, "vllm serve"), "--hf-overrides")))
     assert "hold the plan" in proof.prove(
-        AutoModelForCausalLM.from_config(fresh), made.plan, "in the test"
+        AutoModelForCausalLM.from_config(fresh), exported.plan, "in the test"
     )
-    assert "| vLLM | 0.33.0 | not verified |" in made.page
-    assert f"vLLM is not verified: its code for the architecture {kind} was not read." in made.page
+    assert "| vLLM | 0.33.0 | not verified |" in exported.page
+    assert (
+        f"vLLM is not verified: its code for the architecture {kind} was not read." in exported.page
+    )
 
 
 def test_default_yarn_page(tiny: Callable[..., Any], export: Callable[..., Any]) -> None:
-    made = export(tiny("llama"), YarnConfig(factor=8.0), gguf="f16")
-    page = made.page
-    assert "Warning" not in page and made.facts["warnings"] == []
+    exported = export(tiny("llama"), YarnConfig(factor=8.0), gguf="f16")
+    page = exported.page
+    assert "Warning" not in page and exported.facts["warnings"] == []
     assert value(command(page, "vllm serve"), "--max-model-len") == "2048"
     assert value(command(page, "python -m sglang"), "--context-length") == "2048"
     assert command(page, "llama-server -m model-f16.gguf")[3:] == ["-c", "2048"]
@@ -95,39 +97,42 @@ def test_odd_page_names_each_dropped_key_with_its_numbers(
     tiny: Callable[..., Any], export: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A server formula without the temperature of the plan: named, with what follows, on the page and on the terminal."""
-    made = export(tiny("llama"), ODD)
-    told = "SGLang 0.5.23 does not read attention_factor: attention factor 1.2079 instead of 1.1200: attention scores x1.163"
+    exported = export(tiny("llama"), ODD)
+    warning = "SGLang 0.5.23 does not read attention_factor: attention factor 1.2079 instead of 1.1200: attention scores x1.163"
     assert (
-        f"**Warning:** {told}" in made.page and f"export warning: {told}" in capsys.readouterr().out
+        f"**Warning:** {warning}" in exported.page
+        and f"export warning: {warning}" in capsys.readouterr().out
     )
-    assert "mlx-lm 0.32.2 does not read truncate: frequencies up to" in made.page
+    assert "mlx-lm 0.32.2 does not read truncate: frequencies up to" in exported.page
     assert (
         "(its converter) 0274f0f does not read beta_fast, beta_slow, truncate: frequencies up to x"
-        in made.page
+        in exported.page
     )
     assert re.search(
         r"^\| SGLang \| 0\.5\.23 \|( read \|){5} not read \| 0 / 0 \| 1\.2079 \| \*\*no\*\* \|$",
-        made.page,
+        exported.page,
         re.M,
     )
     assert re.search(
-        r"^\| llama\.cpp, model-f32\.gguf .*\| 0 / 0 \| 1\.1200 \| yes \|$", made.page, re.M
+        r"^\| llama\.cpp, model-f32\.gguf .*\| 0 / 0 \| 1\.1200 \| yes \|$", exported.page, re.M
     )
-    sglang = json.loads(value(command(made.page, "python -m sglang"), "--json-model-override-args"))
+    sglang = json.loads(
+        value(command(exported.page, "python -m sglang"), "--json-model-override-args")
+    )
     assert sglang["rope_parameters"]["attn_factor"] == pytest.approx(1.12 / 1.2079442)
-    assert "attn_factor" not in value(command(made.page, "vllm serve"), "--hf-overrides")
-    assert "unscaled.gguf" not in made.page  # no flags say this table
+    assert "attn_factor" not in value(command(exported.page, "vllm serve"), "--hf-overrides")
+    assert "unscaled.gguf" not in exported.page  # no flags say this table
 
 
 def test_json_is_schema_1(tiny: Callable[..., Any], export: Callable[..., Any]) -> None:
-    made = export(tiny("llama"), ODD)
-    found = made.serving
+    exported = export(tiny("llama"), ODD)
+    content = exported.serving
     assert (
-        found["schema"] == 1
-        and found["plan"] == made.plan.hash
-        and found["warnings"] == made.facts["warnings"]
+        content["schema"] == 1
+        and content["plan"] == exported.plan.hash
+        and content["warnings"] == exported.facts["warnings"]
     )
-    engines = found["engines"]
+    engines = content["engines"]
     assert set(engines) == {
         *(
             "transformers",
@@ -151,8 +156,8 @@ def test_json_is_schema_1(tiny: Callable[..., Any], export: Callable[..., Any]) 
     assert [drop["key"] for drop in engines["SGLang"]["drops"]] == ["attention_factor"]
     assert engines["vLLM"]["same"] is True and engines["mlx-lm"]["same"] is False
     assert (
-        found["gguf"]["keys"]["attn_factor"] == pytest.approx(1.12)
-        and len(found["gguf"]["keys"]["rope_freqs"]) == 8
+        content["gguf"]["keys"]["attn_factor"] == pytest.approx(1.12)
+        and len(content["gguf"]["keys"]["rope_freqs"]) == 8
     )
 
 
@@ -160,10 +165,12 @@ def test_vllm_is_given_its_own_word_for_longropes_factor(
     tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     rope = LongRopeConfig(factor=8.0, long_factor=[1.0 + i for i in range(8)], attention_factor=1.3)
-    made = export(tiny("llama"), rope)
-    given = json.loads(value(command(made.page, "vllm serve"), "--hf-overrides"))["rope_parameters"]
-    assert given["long_mscale"] == given["short_mscale"] == 1.3
-    assert "short_mscale" not in made.config["rope_parameters"]
+    exported = export(tiny("llama"), rope)
+    parameters = json.loads(value(command(exported.page, "vllm serve"), "--hf-overrides"))[
+        "rope_parameters"
+    ]
+    assert parameters["long_mscale"] == parameters["short_mscale"] == 1.3
+    assert "short_mscale" not in exported.config["rope_parameters"]
 
 
 FLAGS = [
@@ -198,7 +205,7 @@ def results(verdict: bool = True) -> dict[str, Any]:
             ]
         }
 
-    said = {
+    verdict = {
         "name": "Inside the original window",
         "value": "+0.020 nats",
         "rule": "at most +0.05",
@@ -207,26 +214,26 @@ def results(verdict: bool = True) -> dict[str, Any]:
     return {
         "base_window": 256,
         "models": {"base": model(3.1), "extended": model(3.12)},
-        "verdicts": [said] if verdict else [],
+        "verdicts": [verdict] if verdict else [],
     }
 
 
 def test_cost_on_short_text_is_told_with_intervals(
     tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
-    made = export(
+    exported = export(
         tiny("llama"),
         YarnConfig(factor=8.0),
         gguf="off",
         short_text=handoff.short_text_cost(results()),
     )
     assert (
-        "+0.020 nats per token, extended against base" in made.page
-        and "at most +0.05: holds" in made.page
+        "+0.020 nats per token, extended against base" in exported.page
+        and "at most +0.05: holds" in exported.page
     )
-    assert "| 0-128 | 3.100 [3.000, 3.200] | 3.120 [3.020, 3.220] |" in made.page
-    assert "| 128-256 |" in made.page and "| 256-512 |" not in made.page
-    assert made.serving["short_text"]["window"] == 256
+    assert "| 0-128 | 3.100 [3.000, 3.200] | 3.120 [3.020, 3.220] |" in exported.page
+    assert "| 128-256 |" in exported.page and "| 256-512 |" not in exported.page
+    assert exported.serving["short_text"]["window"] == 256
 
 
 def test_cost_on_short_text_without_a_base() -> None:
@@ -249,5 +256,5 @@ def test_form_that_an_engine_computes_its_own_way(
 def test_no_flags_are_claimed_where_they_were_not_seen(
     kind: str, changes: dict[str, Any], tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
-    made = export(tiny(kind, **changes), YarnConfig(factor=8.0), gguf="f32")
-    assert "no GGUF file was written" in made.page and "--rope-scaling" not in made.page
+    exported = export(tiny(kind, **changes), YarnConfig(factor=8.0), gguf="f32")
+    assert "no GGUF file was written" in exported.page and "--rope-scaling" not in exported.page

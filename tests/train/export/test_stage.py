@@ -48,7 +48,7 @@ def run_dir(tiny: Callable[..., Any], trained: Callable[..., Any]) -> Path:
 
 
 def test_files_and_facts(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    manifest, said = stage.run(configured(), MARKS, run_dir / "export")
+    manifest, message = stage.run(configured(), MARKS, run_dir / "export")
     names = {
         str(p.relative_to(run_dir / "export"))
         for p in (run_dir / "export").rglob("*")
@@ -64,7 +64,8 @@ def test_files_and_facts(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> N
     }
     assert manifest.facts["gguf"] == "model-f16.gguf" and manifest.facts["same"]["vLLM"] is True
     assert (
-        said.startswith("export: done in") and "rope proof after export" in capsys.readouterr().out
+        message.startswith("export: done in")
+        and "rope proof after export" in capsys.readouterr().out
     )
     assert (
         str(run_dir)
@@ -74,11 +75,11 @@ def test_files_and_facts(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_weights_are_the_same_bytes_and_the_source_is_untouched(run_dir: Path) -> None:
     model = run_dir / "train" / "model"
-    before = {p.name: p.read_bytes() for p in model.iterdir()}
+    contents = {p.name: p.read_bytes() for p in model.iterdir()}
     stage.run(configured("off"), MARKS, run_dir / "export")
     hf = run_dir / "export" / "hf"
     assert (hf / "model.safetensors").samefile(model / "model.safetensors")
-    assert {p.name: p.read_bytes() for p in model.iterdir()} == before
+    assert {p.name: p.read_bytes() for p in model.iterdir()} == contents
     assert not (hf / "config.json").samefile(model / "config.json")
     assert json.loads((hf / "config.json").read_text())["rope_scaling"]["type"] == "yarn"
 
