@@ -120,12 +120,12 @@ def noticed(engine: Any, p: dict[str, Any]) -> set[str]:
     lengths, changing = (100, 300, 2048), set()
     baseline = [engine.compute(p, D, window(p), length) for length in lengths]
     for key in (k for k in p if k not in ("rope_type", "rope_theta")):
-        changed = [
+        tables = [
             engine.compute({**p, key: changed(p[key])}, D, window(p), length) for length in lengths
         ]
         if any(
             not np.array_equal(a[0], b[0]) or a[1] != b[1]
-            for a, b in zip(baseline, changed, strict=True)
+            for a, b in zip(baseline, tables, strict=True)
         ):
             changing.add(key)
     return changing

@@ -205,7 +205,7 @@ def results(verdict: bool = True) -> dict[str, Any]:
             ]
         }
 
-    verdict = {
+    inside = {
         "name": "Inside the original window",
         "value": "+0.020 nats",
         "rule": "at most +0.05",
@@ -214,7 +214,7 @@ def results(verdict: bool = True) -> dict[str, Any]:
     return {
         "base_window": 256,
         "models": {"base": model(3.1), "extended": model(3.12)},
-        "verdicts": [verdict] if verdict else [],
+        "verdicts": [inside] if verdict else [],
     }
 
 
