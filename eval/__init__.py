@@ -1,1 +1,13 @@
-"""Loss by position, perplexity, retrieval, and the report."""
+"""The eval stage: the same measurements of base, rescaled and extended model, and the report page.
+
+    stage.py    the stage: loads each model, runs every task, writes eval/results.json
+    measure/    models to compare, forward passes, statistics
+    tasks/      what is measured, one file a task
+    report/     the page; figures/ holds its drawings
+    calibrate/  the search of rotary settings before training
+
+A new measurement is one file in tasks/ (see tasks/task.py) and one line in the registry of
+tasks/__init__.py. The page then shows its figure, its sentence and its rows without a change.
+A new figure of another artifact is one file in report/figures/, one line in `page.derived`,
+and its place in report/report.html.j2.
+"""

@@ -1,6 +1,7 @@
-""""""
+"""The model columns of results.json: base, rescaled, extended."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,25 +16,18 @@ from ropewalk.train.rope.plan import RopePlan
 def models_compared(
     config: Config, base: Base, plan: RopePlan, run_dir: Path, dtype: torch.dtype
 ) -> Iterator[tuple[str, Callable[[], PreTrainedModel]]]:
-    """The three columns; a base made from scratch has none before it, and without scaling there is nothing rescaled."""
+    """Each column with the function that loads its model.
+
+    A run from scratch has only `extended`; a run without scaling has no `rescaled`.
+    """
     kernel = config.train.attention.kernel
+    build = partial(models.build, base, dtype=dtype, attention_kernel=kernel)
     if base.scratch is None:
-        yield (
-            "base",
-            lambda: models.build(
-                base, plan.unscaled, dtype=dtype, attention_kernel=kernel, when="of the base"
-            ),
-        )
+        yield "base", partial(build, plan.unscaled, when="of the base")
         if plan.method != "none":
-            yield (
-                "rescaled",
-                lambda: models.build(
-                    base, plan, dtype=dtype, attention_kernel=kernel, when="of rescaled only"
-                ),
-            )
+            yield "rescaled", partial(build, plan, when="of rescaled only")
+    trained = run_dir / "train" / "model"
     yield (
         "extended",
-        lambda: models.load_trained(
-            run_dir / "train" / "model", plan, dtype=dtype, attention_kernel=kernel
-        ),
+        partial(models.load_trained, trained, plan, dtype=dtype, attention_kernel=kernel),
     )

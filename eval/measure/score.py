@@ -1,24 +1,53 @@
-"""Forward passes of the eval stage: token losses of windows, answers of questions. The only part that needs torch.
+"""Forward passes of the eval stage: token losses of windows, answers of questions.
 
 N windows   S tokens of one   E hidden size
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
+from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from ropewalk.data.dataset import Row, collate, concatenate
 from ropewalk.data.retrieval import Passkey
+from ropewalk.eval.tasks.task import EvalSuite
 from ropewalk.train.attention import document_borders
 from ropewalk.train.loss import token_nll
 
+T = TypeVar("T")
+
+
+class ModelScorer:
+    """One model over the suite, with progress bars that name it: the tasks' `Scorer`."""
+
+    def __init__(self, model: PreTrainedModel, suite: EvalSuite, label: str) -> None:
+        self.model, self.suite, self.label = model, suite, label
+
+    @cached_property
+    def full_nll(self) -> np.ndarray:
+        ids = np.stack([window.ids for window in self.suite.windows])
+        return self.window_nll(ids, "loss by position")
+
+    def window_nll(self, windows: np.ndarray, description: str) -> np.ndarray:
+        batch_tokens = self.suite.config.batch_tokens
+        parts = list(batches([windows.shape[1]] * len(windows), batch_tokens))
+        bar = self.progress(parts, description)
+        return np.concatenate([window_nll(self.model, windows[part], batch_tokens) for part in bar])
+
+    def greedy_correct(self, questions: Sequence[Passkey]) -> list[bool]:
+        return greedy_correct(self.model, questions, self.suite.config.batch_tokens)
+
+    def progress(self, items: Iterable[T], description: str) -> Iterable[T]:
+        return tqdm(items, desc=f"{self.label}: {description}", disable=None, leave=False)
+
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[slice]:
-    """Slices of consecutive items of at most `batch_tokens` together; a longer item stands alone."""
+    """Slices of consecutive items with at most `batch_tokens` together; a longer item is alone."""
     start = 0
     while start < len(lengths):
         end, size = start + 1, lengths[start]
@@ -31,6 +60,7 @@ def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[slice]:
 
 @contextmanager
 def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """No gradients, no dropout."""
     model.eval()
     with torch.no_grad():
         yield
@@ -38,49 +68,55 @@ def evaluating(model: PreTrainedModel) -> Iterator[None]:
 
 def hidden_states(model: PreTrainedModel, row: Row) -> torch.Tensor:
     """Last hidden states of documents laid end to end: (S, E)."""
-    at: Any = model.device
-    ids, positions = (torch.from_numpy(x)[None].to(at) for x in (row.input_ids, row.position_ids))
-    marks = document_borders(torch.from_numpy(row.cu_seqlens), at)
-    return model.base_model(
-        input_ids=ids, position_ids=positions, use_cache=False, **marks
-    ).last_hidden_state[0]  # type: ignore[no-any-return]
+    arrays = (row.input_ids, row.position_ids)
+    ids, positions = (torch.from_numpy(array)[None].to(model.device) for array in arrays)
+    kwargs = document_borders(torch.from_numpy(row.cu_seqlens), model.device)
+    output = model.base_model(input_ids=ids, position_ids=positions, use_cache=False, **kwargs)
+    return output.last_hidden_state[0]  # type: ignore[no-any-return]
 
 
 def head(model: PreTrainedModel) -> torch.Tensor:
+    """Weight of the output embedding: (vocabulary, E)."""
     return model.get_output_embeddings().weight  # type: ignore[union-attr,return-value]
 
 
 def window_nll(model: PreTrainedModel, windows: np.ndarray, batch_tokens: int) -> np.ndarray:
-    """Loss in nats of each token but the first, given all before it in its window. (N, S) -> (N, S-1) float64."""
+    """Loss in nats of each token but the first, given all before it: (N, S) -> (N, S-1) float64."""
     count, length = windows.shape
-    found = []
+    losses = []
     with evaluating(model):
         for part in batches([length] * count, batch_tokens):
-            row = collate([concatenate([w], length) for w in windows[part]])
+            row = collate([concatenate([window], length) for window in windows[part]])
             labels = torch.from_numpy(row.labels).to(model.device)
             nll, _ = token_nll(hidden_states(model, row), head(model), labels)
-            found.append(nll.double().cpu().numpy().reshape(-1, length)[:, :-1])
-    return np.concatenate(found)
+            losses.append(nll.double().cpu().numpy().reshape(-1, length)[:, :-1])
+    return np.concatenate(losses)
 
 
 def greedy_correct(
     model: PreTrainedModel, questions: Sequence[Passkey], batch_tokens: int
 ) -> list[bool]:
-    """Whether greedy decoding gives the whole answer: each answer token must be the most likely after the right ones.
+    """Whether greedy decoding gives the whole answer.
 
-    One pass over question and answer is exactly greedy decoding's verdict, since it compares up to the first error.
+    One pass over question and answer decides it: greedy decoding succeeds exactly when each
+    answer token is the most likely one after the correct tokens before it.
     """
-    found: list[bool] = []
+    correct: list[bool] = []
     with evaluating(model):
-        for part in batches([len(q.ids) for q in questions], batch_tokens):
-            asked = questions[part]
-            row = collate([concatenate([q.ids], len(q.ids)) for q in asked])
-            ends = np.cumsum([len(q.ids) for q in asked])
-            places = np.concatenate(
-                [np.arange(e - q.answer_len - 1, e - 1) for e, q in zip(ends, asked, strict=True)]
-            )
-            at = torch.from_numpy(places).to(model.device)
-            labels = torch.from_numpy(row.labels).to(model.device)[at]
-            _, hit = token_nll(hidden_states(model, row)[at], head(model), labels)
-            found += [bool(h.all()) for h in hit.cpu().split([q.answer_len for q in asked])]
-    return found
+        for part in batches([len(question.ids) for question in questions], batch_tokens):
+            correct += _answers_correct(model, questions[part])
+    return correct
+
+
+def _answers_correct(model: PreTrainedModel, questions: Sequence[Passkey]) -> list[bool]:
+    """One forward pass over all `questions`, end to end."""
+    row = collate([concatenate([question.ids], len(question.ids)) for question in questions])
+    ends = np.cumsum([len(question.ids) for question in questions])
+    spans = [
+        np.arange(end - question.answer_len - 1, end - 1)
+        for end, question in zip(ends, questions, strict=True)
+    ]
+    index = torch.from_numpy(np.concatenate(spans)).to(model.device)
+    labels = torch.from_numpy(row.labels).to(model.device)[index]
+    _, hits = token_nll(hidden_states(model, row)[index], head(model), labels)
+    return [bool(hit.all()) for hit in hits.cpu().split([q.answer_len for q in questions])]

@@ -1,7 +1,10 @@
-"""Means with intervals. Pure numpy; documents, not tokens, are what is resampled."""
+"""Means with intervals. Pure numpy; the bootstrap resamples documents, not tokens.
+
+N windows   S tokens of one
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ DRAWS = 1000
 
 
 def resamples(documents: Sequence[str], seed: int) -> np.ndarray:
-    """How often each window counts in each bootstrap draw: (DRAWS, N). Whole documents are drawn with replacement."""
+    """Weight of each window in each bootstrap draw of documents with replacement: (DRAWS, N)."""
     names = sorted(set(documents))
     member = np.array([names.index(d) for d in documents])
     rng = np.random.Generator(np.random.Philox(key=[seed, 0]))
@@ -19,10 +22,10 @@ def resamples(documents: Sequence[str], seed: int) -> np.ndarray:
 
 
 def mean_with_interval(nll: np.ndarray, draws: np.ndarray) -> tuple[float, float, float]:
-    """Token-weighted mean of (N, tokens) and its 95% bootstrap interval over documents."""
+    """Mean of (N, tokens), token-weighted, and its 95% bootstrap interval over documents."""
     per_window = nll.mean(axis=1)  # windows have equally many tokens
-    used = draws[draws.sum(axis=1) > 0]
-    means = used @ per_window / used.sum(axis=1)
+    nonempty = draws[draws.sum(axis=1) > 0]
+    means = nonempty @ per_window / nonempty.sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(nll.mean()), float(low), float(high)
 
@@ -30,47 +33,49 @@ def mean_with_interval(nll: np.ndarray, draws: np.ndarray) -> tuple[float, float
 def by_position(nll: np.ndarray, draws: np.ndarray, width: int) -> list[dict[str, Any]]:
     """Bins of `width` positions. `nll` (N, S-1): column j is the loss of position j + 1."""
     length = nll.shape[1] + 1
-    bins = []
+    bins: list[dict[str, Any]] = []
     for start in range(0, length, width):
         end = min(start + width, length)
         part = nll[:, max(start - 1, 0) : end - 1]
         if part.shape[1]:
             mean, low, high = mean_with_interval(part, draws)
-            bins.append(
-                {
-                    "from": start,
-                    "to": end,
-                    "nll": mean,
-                    "tokens": part.size,
-                    "low": low,
-                    "high": high,
-                }
-            )
+            row = {"from": start, "to": end, "nll": mean, "tokens": part.size}
+            bins.append({**row, "low": low, "high": high})
     return bins
 
 
+def mean_nll(bins: Sequence[Mapping[str, Any]], low: float, high: float) -> float | None:
+    """Token-weighted mean loss of the bins that lie inside [low, high]; None without one."""
+    inside = [row for row in bins if row["from"] >= low and row["to"] <= high]
+    tokens = sum(row["tokens"] for row in inside)
+    return sum(row["nll"] * row["tokens"] for row in inside) / tokens if tokens else None
+
+
 def perplexities(nll: np.ndarray, lengths: Sequence[int]) -> dict[str, float]:
-    """Perplexity of the first `length` tokens of every window, from one pass: a causal model sees no more."""
+    """Perplexity of the first `length` tokens of every window, by length.
+
+    One pass over whole windows gives them all, because a causal model sees no later token.
+    """
     return {str(length): math.exp(float(nll[:, : length - 1].mean())) for length in lengths}
 
 
 def gains(by_context: dict[int, np.ndarray], draws: np.ndarray) -> list[dict[str, Any]]:
-    """The same target tokens under each context length, with the paired difference to the shortest."""
-    first = min(by_context)
+    """A row for each context length, with the paired difference to the shortest."""
+    shortest = by_context[min(by_context)]
     rows = []
-    for context in sorted(by_context):
-        mean, low, high = mean_with_interval(by_context[context], draws)
-        change = mean_with_interval(by_context[context] - by_context[first], draws)
+    for context, nll in sorted(by_context.items()):
+        mean, low, high = mean_with_interval(nll, draws)
+        difference, difference_low, difference_high = mean_with_interval(nll - shortest, draws)
         rows.append(
             {
                 "context": context,
                 "nll": mean,
-                "tokens": by_context[context].size,
+                "tokens": nll.size,
                 "low": low,
                 "high": high,
-                **dict(
-                    zip(("difference", "difference_low", "difference_high"), change, strict=True)
-                ),
+                "difference": difference,
+                "difference_low": difference_low,
+                "difference_high": difference_high,
             }
         )
     return rows
@@ -84,8 +89,8 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 
 def doublings(first: int, last: int) -> list[int]:
-    """`first`, twice that, ... and `last`."""
-    found = [first]
-    while found[-1] * 2 < last:
-        found.append(found[-1] * 2)
-    return found if last <= first else [*found, last]
+    """`first`, twice `first`, ... up to and including `last`."""
+    lengths = [first]
+    while lengths[-1] * 2 < last:
+        lengths.append(lengths[-1] * 2)
+    return lengths if last <= first else [*lengths, last]

@@ -1,7 +1,6 @@
 """Which finished results were made from what the run is now. A report shows no others."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ropewalk.conf.artifacts import manifest
@@ -60,12 +59,3 @@ def _expected_content(run: Run) -> dict[str, Any]:
 def agrees(recorded: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
     """Whether both have the same value for every key that both have."""
     return all(expected[key] == value for key, value in recorded.items() if key in expected)
-
-
-def report_sources() -> list[str]:
-    """The code and template of the report: when they change, the page is drawn again."""
-    from ropewalk.eval.report import page
-
-    folder = Path(page.__file__).parent
-    files = [*sorted(folder.rglob("*.py")), *sorted(folder.rglob("*.j2"))]
-    return [file.read_text() for file in files]

@@ -10,7 +10,7 @@ from ropewalk.conf.artifacts.manifest import Manifest, fingerprint, read_json, r
 from ropewalk.conf.check import to_yaml
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config.phases import phase_configs
-from ropewalk.launch.pipeline.current import REPORTED, current_results, report_sources
+from ropewalk.launch.pipeline.current import REPORTED, current_results
 from ropewalk.launch.pipeline.preflight import refuse_smaller_window, refuse_untrainable
 from ropewalk.launch.pipeline.record import write_manifest
 from ropewalk.launch.pipeline.run import Run, data_inputs
@@ -123,7 +123,7 @@ def _report(run: Run) -> tuple[Manifest, str]:
     results = {name: manifest.fingerprint for name, manifest in current.items()}
     cache_key = {
         "inputs": run.fingerprints("rope", "data") | results,
-        "page": fingerprint(report_sources()),
+        "page": fingerprint([path.read_text() for path in page.source_files()]),
         "findings": read_json(run.folder / "rope.json")["findings"],
         # A skipped data stage may still renew its ledger.
         "ledger": read_json(run.folder / "data" / "ledger.json"),

@@ -1,6 +1,6 @@
-"""The data stage on the page: where each source's tokens lie by document length, how far back targets look; tables and sentences.
+"""The data stage on the page: tokens by document length, context of targets, tables, sentences.
 
-What an older ledger lacks is left out.
+Keys that an older ledger lacks are left out.
 """
 
 import math
@@ -14,9 +14,9 @@ from matplotlib.ticker import MultipleLocator
 from ropewalk.eval.report.figures.style import COLOURS, Kwargs, styled, to_svg, token_axis
 
 Json = Mapping[str, Any]
-OWN = ("s0", "s1", "s2", "s3", "s4", "s5")  # of sources, as the page's swatches
+SOURCE_COLOURS = ("s0", "s1", "s2", "s3", "s4", "s5")  # the page's swatches
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "K"))
-WIDE = 0.09  # a part of a bar that has room for its name
+MIN_LABELLED = 0.09  # share of a bar from which a segment has room for its label
 
 
 def figures(ledger: Json) -> dict[str, str | None]:
@@ -28,7 +28,7 @@ def _sources(ledger: Json, key: str) -> dict[str, Any]:
 
 
 def _span(label: str) -> tuple[int, float]:
-    """Lengths above the first number, up to the second."""
+    """Bounds of a bucket: lengths above the first number, up to the second."""
     low, high = (label[1:], math.inf) if label.startswith(">") else label.split("-")
     return (int(low), high) if isinstance(high, float) else (int(low) - 1, int(high))
 
@@ -37,66 +37,63 @@ def _name(label: str) -> str:
     """`257-1024` -> `≤ 1K`, `>1048576` -> `> 1M`; of tokens in powers of two."""
     low, high = _span(label)
     value, sign = (low, ">") if math.isinf(high) else (int(high), "≤")
-    return (
-        f"{sign} {value >> 20}M"
-        if value >= 1 << 20
-        else f"{sign} {value >> 10}K"
-        if value >= 1 << 10
-        else f"{sign} {value}"
-    )
+    if value >= 1 << 20:
+        return f"{sign} {value >> 20}M"
+    return f"{sign} {value >> 10}K" if value >= 1 << 10 else f"{sign} {value}"
 
 
 def lengths(ledger: Json) -> str | None:
-    """Two bars a source, of its tokens in the store and in the plan, in parts by the length of their document. None without any."""
+    """Two bars a source, its tokens in the store and in the plan, split by document length.
+
+    None without any.
+    """
     sources = _sources(ledger, "by_length")
     if not sources:
         return None
     labels = sorted({label for row in sources.values() for label in row}, key=_span)
-    shade = {label: 0.14 + 0.86 * at / max(len(labels) - 1, 1) for at, label in enumerate(labels)}
+    shade = {label: 0.14 + 0.86 * k / max(len(labels) - 1, 1) for k, label in enumerate(labels)}
     with styled():
         figure = Figure(figsize=(9, 0.75 + 0.78 * len(sources)), layout="constrained")
         axes = figure.subplots()
-        for at, (name, row) in enumerate(sources.items()):
-            for key, side in (("tokens", -0.21), ("plan_tokens", 0.21)):
-                _bar(
-                    axes,
-                    at + side,
-                    {label: row.get(label, {}).get(key, 0) for label in labels},
-                    shade,
-                )
-            axes.annotate(name, (0, at), (-58, 0), ha="right", weight="bold", **_BESIDE)
+        for y, (name, row) in enumerate(sources.items()):
+            for key, title, offset in (("tokens", "store", -0.21), ("plan_tokens", "plan", 0.21)):
+                tokens = {label: row.get(label, {}).get(key, 0) for label in labels}
+                _bar(axes, y + offset, title, tokens, shade)
+            axes.annotate(name, (0, y), (-58, 0), ha="right", weight="bold", **_NOTE)
         _frame(axes, len(sources))
         handles = [
             axes.barh(-9, 0, color=COLOURS["s0"], alpha=shade[label], label=_name(label))
             for label in labels
         ]
-        shape: Kwargs = {
+        style: Kwargs = {
             "frameon": False,
             "fontsize": 9,
             "handlelength": 1,
             "handletextpad": 0.4,
             "columnspacing": 1.1,
         }
-        figure.legend(handles=handles, loc="outside upper center", ncols=len(labels), **shape)
+        figure.legend(handles=handles, loc="outside upper center", ncols=len(labels), **style)
         return to_svg(
             figure, "lengths", "Tokens by length of their document, in the store and in the plan"
         )
 
 
-_BESIDE: Kwargs = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
+_NOTE: Kwargs = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
 
 
-def _bar(axes: Axes, at: float, tokens: Mapping[str, int], shade: Mapping[str, float]) -> None:
-    """One bar in parts, named inside where there is room, its tokens at its end."""
-    whole, left = sum(tokens.values()), 0.0
+def _bar(
+    axes: Axes, y: float, title: str, tokens: Mapping[str, int], shade: Mapping[str, float]
+) -> None:
+    """A bar split by bucket, each named where there is room, with the total at its end."""
+    total, left = sum(tokens.values()), 0.0
     for label, count in tokens.items():
-        share = count / whole if whole else 0
-        axes.barh(at, share, 0.38, left, color=COLOURS["s0"], alpha=shade[label], linewidth=0)
-        if share > WIDE:
+        share = count / total if total else 0
+        axes.barh(y, share, 0.38, left, color=COLOURS["s0"], alpha=shade[label], linewidth=0)
+        if share > MIN_LABELLED:
             ink = COLOURS["paper"] if shade[label] > 0.8 else COLOURS["ink"]
             axes.text(
                 left + share / 2,
-                at,
+                y,
                 f"{_name(label)}  {share:.0%}",
                 ha="center",
                 va="center",
@@ -104,9 +101,8 @@ def _bar(axes: Axes, at: float, tokens: Mapping[str, int], shade: Mapping[str, f
                 color=ink,
             )
         left += share
-    axes.annotate(_compact(whole), (1, at), (6, 0), size=9, color=COLOURS["muted"], **_BESIDE)
-    where = "store" if at % 1 > 0.5 else "plan"
-    axes.annotate(where, (0, at), (-6, 0), size=9, ha="right", color=COLOURS["muted"], **_BESIDE)
+    axes.annotate(_compact(total), (1, y), (6, 0), size=9, color=COLOURS["muted"], **_NOTE)
+    axes.annotate(title, (0, y), (-6, 0), size=9, ha="right", color=COLOURS["muted"], **_NOTE)
 
 
 def _frame(axes: Axes, count: int) -> None:
@@ -121,27 +117,25 @@ def _compact(tokens: float) -> str:
 
 
 def own_context(ledger: Json) -> str | None:
-    """Share of targets with more than L tokens of their own document before them, by L, of the plan and each source. None without any."""
+    """Share of targets with more than L tokens of their own document before them, by L."""
     plan = ledger.get("plan") or {}
-    whole, seq_len = plan.get("own_context_share"), plan.get("seq_len")
-    if not whole or not seq_len:
+    plan_shares, seq_len = plan.get("own_context_share"), plan.get("seq_len")
+    if not plan_shares or not seq_len:
         return None
     with styled():
         figure = Figure(figsize=(9, 3.6), layout="constrained")
         axes = figure.subplots()
         token_axis(
             axes,
-            min(map(int, whole)),
+            min(map(int, plan_shares)),
             seq_len,
             "tokens of its own document before a target, more than",
         )
-        for at, (name, shares) in enumerate(_sources(ledger, "own_context_share").items()):
-            _curve(
-                axes, shares, seq_len, color=COLOURS[OWN[at % len(OWN)]], label=name, linewidth=1.4
-            )
-        _curve(
-            axes, whole, seq_len, color=COLOURS["extended"], label="plan", linewidth=2.4, marker="o"
-        )
+        for k, (name, shares) in enumerate(_sources(ledger, "own_context_share").items()):
+            colour = COLOURS[SOURCE_COLOURS[k % len(SOURCE_COLOURS)]]
+            _curve(axes, shares, seq_len, color=colour, label=name, linewidth=1.4)
+        style: Kwargs = {"color": COLOURS["extended"], "linewidth": 2.4, "marker": "o"}
+        _curve(axes, plan_shares, seq_len, label="plan", **style)
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_locator(MultipleLocator(0.25))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -154,16 +148,16 @@ def own_context(ledger: Json) -> str | None:
         )
 
 
-def _curve(axes: Axes, shares: Mapping[str, float], seq_len: int, **shape: Any) -> None:
-    """None has more than a whole sequence before it: there every curve ends."""
+def _curve(axes: Axes, shares: Mapping[str, float], seq_len: int, **style: Any) -> None:
+    """A curve that ends at zero: no target has a whole sequence before it."""
     points = sorted(
         (int(length), share) for length, share in shares.items() if int(length) < seq_len
     )
-    axes.plot(*zip(*points, (seq_len, 0.0), strict=True), **shape, clip_on=False)
+    axes.plot(*zip(*points, (seq_len, 0.0), strict=True), **style, clip_on=False)
 
 
 def left_out(ledger: Json) -> dict[str, Any]:
-    """Reasons, and for each source the documents and tokens of each; an older ledger knows three."""
+    """Reasons, and for each source its documents and tokens by reason."""
     rows = {
         name: row["left_out"] if "left_out" in row else _older(row)
         for name, row in (ledger.get("sources") or {}).items()
@@ -175,6 +169,7 @@ def left_out(ledger: Json) -> dict[str, Any]:
 
 
 def _older(row: Json) -> dict[str, Json]:
+    """The three reasons that a ledger without `left_out` has as keys of their own."""
     keys = {
         "held_out": ("heldout_documents", "heldout_tokens"),
         "overlong": ("dropped_documents", "dropped"),
@@ -187,21 +182,23 @@ def _older(row: Json) -> dict[str, Json]:
     }
 
 
-def looked_for(ledger: Json) -> dict[str, Any]:
-    """The numbers beside the notes: copies and buckets by source, and the worst documents with text of the other side."""
-    found = ledger.get("contamination") or {}
+def cleaning(ledger: Json) -> dict[str, Any]:
+    """Copies and length buckets by source, and the most contaminated documents of each side."""
+    contamination = ledger.get("contamination") or {}
     sides = (("held out", "heldout"), ("training", "training"))
     return {
         "copies": _sources(ledger, "duplicates"),
         "buckets": _sources(ledger, "buckets"),
-        "shared": [
-            (said, worst) for said, key in sides for worst in found.get(key, {}).get("worst", [])
+        "contaminated": [
+            (side, document)
+            for side, key in sides
+            for document in contamination.get(key, {}).get("worst", [])
         ],
     }
 
 
 def own_reading(ledger: Json) -> str | None:
-    """Of the lengths counted, the longest that any token has before it in its own document."""
+    """Share of tokens at the shortest and at the longest length that any token reaches."""
     plan = ledger.get("plan") or {}
     shares = {int(length): share for length, share in (plan.get("own_context_share") or {}).items()}
     reached = [length for length, share in shares.items() if share]
@@ -210,26 +207,32 @@ def own_reading(ledger: Json) -> str | None:
             "No token was counted with that much of its own document before it." if shares else None
         )
     first, last = min(shares), max(reached)
-    text = f"{shares[first]:.1%} of the plan's tokens have more than {first:,} tokens of their own document before them"
+    text = (
+        f"{shares[first]:.1%} of the plan's tokens have more than {first:,} tokens of their own "
+        "document before them"
+    )
     return text + (f", and {shares[last]:.1%} have more than {last:,}." if last > first else ".")
 
 
 def lengths_reading(ledger: Json) -> str | None:
-    """Long documents' share of the tokens in the store and in the plan, over the sources; long is above the longest bound that is below a sequence."""
-    rows, seq_len = (
-        list(_sources(ledger, "by_length").values()),
-        (ledger.get("plan") or {}).get("seq_len", 0),
-    )
-    bound = max(
-        (_span(label)[0] for row in rows for label in row if _span(label)[0] < seq_len), default=0
-    )
+    """Long documents' share of the tokens in the stores and in the plan.
+
+    Long: above the largest bucket bound below `seq_len`.
+    """
+    rows = list(_sources(ledger, "by_length").values())
+    seq_len = (ledger.get("plan") or {}).get("seq_len", 0)
+    bounds = [_span(label)[0] for row in rows for label in row]
+    bound = max((low for low in bounds if low < seq_len), default=0)
     store, plan = (_long(rows, key, bound) for key in ("tokens", "plan_tokens"))
     if not bound or store is None or plan is None:
         return None
-    return f"Documents of more than {bound:,} tokens hold {store:.1%} of the tokens in the stores and {plan:.1%} of those in the plan."
+    return (
+        f"Documents of more than {bound:,} tokens hold {store:.1%} of the tokens in the stores and "
+        f"{plan:.1%} of those in the plan."
+    )
 
 
 def _long(rows: Sequence[Json], key: str, bound: int) -> float | None:
     counts = [(label, counts.get(key, 0)) for row in rows for label, counts in row.items()]
-    whole = sum(n for _, n in counts)
-    return sum(n for label, n in counts if _span(label)[0] >= bound) / whole if whole else None
+    total = sum(n for _, n in counts)
+    return sum(n for label, n in counts if _span(label)[0] >= bound) / total if total else None

@@ -1,4 +1,4 @@
-"""What the rope plan did to each rotary dimension: the table's rows, one sentence, one figure."""
+"""The rope plan's effect on each rotary dimension: table rows, a sentence, figures."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,18 +11,19 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from ropewalk.eval.report.figures.style import COLOURS, Kwargs, styled, thousands, to_svg
 
-NEAR = 0.005  # a share within half a percent of 0 or 1 is counted as that
+TOLERANCE = 0.005  # a share this close to 0 or 1 counts as 0 or 1
 
 
 def dimensions(rope: Mapping[str, Any]) -> list[dict[str, float | None]]:
-    """A row for each pair of dimensions: wavelengths (tokens), rotations in the original window, share interpolated."""
-    after = rope.get("inv_freq") or []
-    before = (rope.get("base") or {}).get("inv_freq") or []
-    before = before if len(before) == len(after) else [None] * len(after)
+    """Of each pair of dimensions: wavelengths (tokens), rotations in the window, interpolation."""
+    new_inv_freq = rope.get("inv_freq") or []
+    old_inv_freq = (rope.get("base") or {}).get("inv_freq") or []
+    if len(old_inv_freq) != len(new_inv_freq):
+        old_inv_freq = [None] * len(new_inv_freq)
     window, factor = rope.get("original_max_position_embeddings"), rope.get("factor")
     return [
         _dimension(i, old, new, window, factor)
-        for i, (old, new) in enumerate(zip(before, after, strict=True))
+        for i, (old, new) in enumerate(zip(old_inv_freq, new_inv_freq, strict=True))
     ]
 
 
@@ -40,20 +41,22 @@ def _dimension(
 
 
 def reading(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """How many dimensions were kept, blended and interpolated, and what became of the longest wavelength."""
+    """How many dimensions are kept, blended, interpolated, and the longest wavelength."""
     shares = [row["share"] for row in rows if row["share"] is not None]
     if not shares:
         return None
-    kept, full = sum(abs(s) < NEAR for s in shares), sum(abs(s - 1) < NEAR for s in shares)
+    unchanged = sum(abs(share) < TOLERANCE for share in shares)
+    full = sum(abs(share - 1) < TOLERANCE for share in shares)
     old, new = max(row["before"] for row in rows), max(row["after"] for row in rows)
     return (
-        f"Of {len(shares)} frequencies {kept} are kept, {full} are interpolated by the full factor and "
-        f"{len(shares) - kept - full} lie in between; the longest wavelength goes from {old:,.0f} to {new:,.0f} tokens."
+        f"Of {len(shares)} frequencies {unchanged} are kept, {full} are interpolated by the full "
+        f"factor and {len(shares) - unchanged - full} lie in between; the longest wavelength goes "
+        f"from {old:,.0f} to {new:,.0f} tokens."
     )
 
 
 def wavelengths(rope: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """Wavelength of each dimension before and after, with both windows as horizontal lines. None without any."""
+    """Wavelength of each dimension before and after, both windows as lines. None without any."""
     if not rows:
         return None
     with styled():
@@ -73,12 +76,15 @@ def wavelengths(rope: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> s
 
 
 def _draw_wavelengths(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Before and after, each named at its end; one name where both end alike."""
+    """Both curves with their names at the end; one name where both end in one point."""
     last = rows[-1]
-    alike = last["before"] and math.isclose(last["before"], last["after"] or 0)
-    names = {"after": "" if alike else "after", "before": "before, after" if alike else "before"}
-    shape: Kwargs = {"markersize": 4, "markeredgecolor": COLOURS["paper"], "markeredgewidth": 0.5}
-    beside: Kwargs = {
+    same_end = last["before"] and math.isclose(last["before"], last["after"] or 0)
+    names = {
+        "after": "" if same_end else "after",
+        "before": "before, after" if same_end else "before",
+    }
+    style: Kwargs = {"markersize": 4, "markeredgecolor": COLOURS["paper"], "markeredgewidth": 0.5}
+    note: Kwargs = {
         "xytext": (8, 0),
         "textcoords": "offset points",
         "va": "center",
@@ -87,21 +93,21 @@ def _draw_wavelengths(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     for key, colour, marker in (("after", "rescaled", "^"), ("before", "base", "s")):
         points = [(row["index"], row[key]) for row in rows if row[key]]
         if points:
-            axes.plot(*zip(*points, strict=True), color=COLOURS[colour], marker=marker, **shape)
+            axes.plot(*zip(*points, strict=True), color=COLOURS[colour], marker=marker, **style)
             axes.annotate(
-                names[key], points[-1], color=COLOURS[colour], annotation_clip=False, **beside
+                names[key], points[-1], color=COLOURS[colour], annotation_clip=False, **note
             )
 
 
 def _draw_window(axes: Axes, name: str, tokens: float | None) -> None:
     if tokens:
         axes.axhline(tokens, color=COLOURS["muted"], linewidth=1, linestyle=(0, (3, 3)))
-        above: Kwargs = {"xytext": (0, 3), "textcoords": "offset points", "size": 9}
-        axes.annotate(f"{name}: {tokens:,} tokens", (0, tokens), color=COLOURS["muted"], **above)
+        style: Kwargs = {"xytext": (0, 3), "textcoords": "offset points", "size": 9}
+        axes.annotate(f"{name}: {tokens:,} tokens", (0, tokens), color=COLOURS["muted"], **style)
 
 
 def draw(plans: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """A picture file: wavelengths and share interpolated of one plan, or of several of one base."""
+    """Write a picture of wavelengths and share interpolated, of one plan or several of one base."""
     with styled():
         figure = Figure(figsize=(11, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2)

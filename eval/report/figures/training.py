@@ -1,6 +1,7 @@
-"""Loss by position while training: of the batches, and of held-out text where the run validated."""
+"""Curves of the training by step, and loss by position of its batches and of held-out text."""
 
 import math
+import statistics
 from typing import Any
 
 import numpy as np
@@ -9,56 +10,113 @@ from matplotlib.figure import Figure
 
 from ropewalk.eval.report.figures.style import (
     COLOURS,
+    Kwargs,
     Rows,
     column,
-    smooth,
     styled,
     thousands,
     ticks,
     to_svg,
 )
+from ropewalk.eval.report.sentences import sentence
+
+PANELS = {
+    "loss": "loss (nats per token)",
+    "lr": "learning rate",
+    "grad_norm": "gradient norm",
+    "tokens_per_s": "tokens per second",
+}
+
+
+def curves(metrics: Rows, width: int) -> str | None:
+    """Loss, learning rate, gradient norm and tokens per second by step. None without steps."""
+    if not metrics:
+        return None
+    with styled():
+        figure = Figure(figsize=(9, 5), layout="constrained")
+        panels = figure.subplots(2, 2, sharex=True)
+        for axes, (key, title) in zip(panels.flat, PANELS.items(), strict=True):
+            _draw_steps(
+                axes, column(metrics, "step"), column(metrics, key), 1 if key == "lr" else width
+            )
+            axes.set_title(title)
+        for axes in panels[1]:
+            axes.set_xlabel("step")
+        return to_svg(
+            figure, "training", "Loss, learning rate, gradient norm and throughput by step"
+        )
+
+
+def _draw_steps(axes: Axes, steps: np.ndarray, values: np.ndarray, width: int) -> None:
+    """Each value as a thin line; above a `width` of 1 also their running mean as a thick one."""
+    thin: Kwargs = {"linewidth": 0.8, "alpha": 0.45} if width > 1 else {}
+    axes.plot(
+        steps, values, color=COLOURS["extended"], marker="o" if len(steps) < 3 else "", **thin
+    )
+    if width > 1:
+        axes.plot(steps, smooth(values, width), color=COLOURS["extended"])
+    axes.yaxis.set_major_locator(ticks(4))
+    axes.xaxis.set_major_locator(ticks(6, integer=True))
+    thousands(axes.xaxis)
+    thousands(axes.yaxis)
+
+
+def smooth(values: np.ndarray, width: int) -> np.ndarray:
+    """Centred mean over `width` values, shorter at the ends; nan values are left out."""
+    finite, kernel = np.isfinite(values), np.ones(min(width, len(values)))
+    total = np.convolve(np.where(finite, values, 0.0), kernel, "same")
+    count = np.convolve(finite.astype(float), kernel, "same")
+    return np.divide(total, count, out=np.full_like(total, math.nan), where=count > 0.5)
+
+
+def loss_reading(metrics: Rows, width: int) -> str | None:
+    losses = [
+        row["loss"] for row in metrics if row.get("loss") is not None and math.isfinite(row["loss"])
+    ]
+    if not losses:
+        return None
+    first, last = statistics.fmean(losses[:width]), statistics.fmean(losses[-width:])
+    over = (
+        f"the mean loss of the first and the last {width} steps is"
+        if width > 1
+        else "the loss of the first and the last step is"
+    )
+    missing = len(metrics) - len(losses)
+    sentences = [f"{over} {first:.3f} and {last:.3f}"]
+    return sentence(sentences + ([f"{missing:,} steps have no finite loss"] if missing else []))
+
 
 SHADES = ("s0", "s2", "s3", "s4", "s1", "s5")
 
 
 def by_position(metrics: Rows, width: int) -> str | None:
-    """The loss of the farthest buckets of positions by step, held-out loss beside it. None where no step told either."""
+    """Loss by step of the farthest position buckets, of batches and held-out text. None without."""
+    trained = [row for row in metrics if row.get("loss_by_position")]
     held_out = [
         {"step": row["step"], **row["validation"]} for row in metrics if row.get("validation")
     ]
-    panels = [
-        (title, column(rows, "step"), _buckets(rows, key), each)
-        for title, rows, key, each in (
-            (
-                "loss of the batches",
-                [r for r in metrics if r.get("loss_by_position")],
-                "loss_by_position",
-                width,
-            ),
-            ("held-out loss", held_out, "nll_by_position", 1),
-        )
-        if rows
+    panels: list[tuple[str, Rows, str, int]] = [
+        ("loss of the batches", trained, "loss_by_position", width),
+        ("held-out loss", held_out, "nll_by_position", 1),
     ]
+    panels = [panel for panel in panels if panel[1]]
     if not panels:
         return None
     with styled():
         figure = Figure(figsize=(9, 3.4), layout="constrained")
-        for axes, panel in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-        ):
-            _draw(axes, *panel)
+        grid = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (title, rows, key, smoothing) in zip(grid, panels, strict=True):
+            _draw_buckets(axes, title, column(rows, "step"), _buckets(rows, key), smoothing)
         return to_svg(figure, "by-position", "Loss by position and step")
 
 
 def _buckets(rows: Rows, key: str) -> dict[str, np.ndarray]:
-    """The loss by step of as many buckets as there are shades, the farthest."""
+    """Loss by step of the farthest buckets, as many as there are shades."""
     tables = [{(b["from"], b.get("to")): b["nll"] for b in row[key]} for row in rows]
-    found = sorted({bucket for table in tables for bucket in table}, key=lambda bucket: bucket[0])[
-        -len(SHADES) :
-    ]
+    buckets = sorted({bucket for table in tables for bucket in table}, key=lambda b: b[0])
     return {
-        _name(*bucket): np.array([t.get(bucket, math.nan) for t in tables], float)
-        for bucket in found
+        _name(*bucket): np.array([table.get(bucket, math.nan) for table in tables], float)
+        for bucket in buckets[-len(SHADES) :]
     }
 
 
@@ -66,7 +124,7 @@ def _name(start: int, end: int | None) -> str:
     return f"from {start:,}" if end is None else f"{start:,} to {end:,}"
 
 
-def _draw(
+def _draw_buckets(
     axes: Axes, title: str, steps: np.ndarray, losses: dict[str, np.ndarray], width: int
 ) -> None:
     for shade, (name, values) in zip(SHADES, losses.items(), strict=False):
@@ -89,11 +147,14 @@ def _draw(
 
 def reading(metrics: Rows) -> str | None:
     """Where held-out loss was lowest, and where it ended."""
-    found: list[tuple[float, Any]] = [
+    losses: list[tuple[float, Any]] = [
         (row["validation"]["nll"], row["step"]) for row in metrics if row.get("validation")
     ]
-    finite = [one for one in found if math.isfinite(one[0])]
+    finite = [(loss, step) for loss, step in losses if math.isfinite(loss)]
     if not finite:
         return None
-    (best, at), (last, end) = min(finite), found[-1]
-    return f"Held-out loss was lowest after step {at:,} ({best:.3f}) and {last:.3f} after step {end:,}."
+    (lowest, lowest_step), (last, last_step) = min(finite), losses[-1]
+    return (
+        f"Held-out loss was lowest after step {lowest_step:,} ({lowest:.3f}) and {last:.3f} after "
+        f"step {last_step:,}."
+    )

@@ -1,4 +1,4 @@
-"""The part of the page that calibrate adds: every number of its results, two figures, one sentence, and nothing without it."""
+"""The section of calibrate: every number of its results, two figures, one sentence."""
 
 import json
 import re
@@ -31,14 +31,14 @@ def method(k: int) -> dict[str, Any]:
 
 
 def trial(number: int, searcher: str, value: float | None) -> dict[str, Any]:
-    whole = {"inside": value, "beyond": value, "value": value}
+    loss = {"inside": value, "beyond": value, "value": value}
     return {
         "number": number,
         "searcher": searcher,
         "method": "yarn",
         "passes": 1.5,
         "short": 3.0,
-        **whole,
+        **loss,
     }
 
 
@@ -84,25 +84,25 @@ def run(folder: Path) -> Path:
 
 
 def section(html: str) -> str:
-    found = re.search(r'<section id="calibration">.*?</section>', html, re.S)
-    assert found is not None
-    return found[0]
+    match = re.search(r'<section id="calibration">.*?</section>', html, re.S)
+    assert match is not None
+    return match[0]
 
 
 def test_every_number_is_in_the_table(tmp_path: Path) -> None:
     text = section(render(run(tmp_path))).replace("\u2212", "-")
     for name, measured in calibration()["methods"].items():
         (row,) = re.findall(rf'<tr[^>]*><th scope="row">{name}</th>.*?</tr>', text, re.S)
-        wanted = [
+        expected = [
             f"{measured[key][part]:.3f}"
             for key in ("inside", "beyond")
             for part in ("nll", "low", "high")
         ]
-        wanted += [
+        expected += [
             f"{measured['difference'][key]['nll']:+.3f}" for key in ("inside", "beyond", "value")
         ]
-        wanted += [f"{measured['difference']['value'][part]:+.3f}" for part in ("low", "high")]
-        assert not [number for number in wanted if number not in row], name
+        expected += [f"{measured['difference']['value'][part]:+.3f}" for part in ("low", "high")]
+        assert not [number for number in expected if number not in row], name
 
 
 def test_figures_name_every_method_and_searcher_and_draw_no_raw_colour(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_figures_name_every_method_and_searcher_and_draw_no_raw_colour(tmp_path:
     assert not re.findall(r"(?:fill|stroke): #(?!000000|ffffff)[0-9a-f]{6}", curves + search)
 
 
-def test_sentence_says_choice_cost_and_verdict_also_without_a_gain(tmp_path: Path) -> None:
+def test_the_sentence_has_choice_cost_and_verdict_without_a_gain(tmp_path: Path) -> None:
     text = section(render(run(tmp_path)))
     assert "trial 2 (ramp: yarn, beta_fast 17.25, beta_slow 0.75, attention_factor 1.062)" in text
     assert "after 25 trials and 38 forward passes, 11 pruned" in text
@@ -122,16 +122,16 @@ def test_sentence_says_choice_cost_and_verdict_also_without_a_gain(tmp_path: Pat
     )
 
 
-def test_without_calibration_or_when_it_is_left_out_there_is_no_such_part(tmp_path: Path) -> None:
+def test_without_calibration_or_with_it_left_out_there_is_no_section(tmp_path: Path) -> None:
     assert 'id="calibration"' not in render(run(tmp_path), leave_out=["calibration"])
     (tmp_path / "calibration" / "results.json").unlink()
     assert "Methods before training" not in render(tmp_path)
 
 
-def test_a_paper_that_stands_is_told_with_its_reason(tmp_path: Path) -> None:
-    folder, found = run(tmp_path), calibration()
-    found["chosen"] |= {"kept": "trial 3 (ramp) was lower by 0.0042 nats on 1 document(s)"}
-    (folder / "calibration" / "results.json").write_text(json.dumps(found))
+def test_the_reason_for_keeping_the_paper_s_settings_is_shown(tmp_path: Path) -> None:
+    folder, content = run(tmp_path), calibration()
+    content["chosen"] |= {"kept": "trial 3 (ramp) was lower by 0.0042 nats on 1 document(s)"}
+    (folder / "calibration" / "results.json").write_text(json.dumps(content))
     assert (
         "settings stand, for trial 3 (ramp) was lower by 0.0042 nats on 1 document(s)."
         in section(render(folder))

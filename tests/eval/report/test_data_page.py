@@ -1,4 +1,4 @@
-"""The page's data section from a whole ledger, by hand; tests/eval/report/test_page.py has an older one."""
+"""The data section from a full ledger by hand; test_page.py has an older one."""
 
 import json
 import re
@@ -14,7 +14,7 @@ BUCKET = ("documents", "tokens", "heldout_documents", "heldout_tokens", "taken_d
 
 
 def source(**more: Any) -> dict[str, Any]:
-    facts = {
+    row = {
         "kind": "jsonl",
         "documents": 91,
         "tokens": 700_301,
@@ -22,7 +22,7 @@ def source(**more: Any) -> dict[str, Any]:
         "tokens_in_plan": 131_071,
         "epochs": 1.25,
     }
-    facts |= {
+    row |= {
         "plan_documents": 77,
         "repeated": 1_212,
         "own_context_share": {"1024": 0.623, "4096": 0.0},
@@ -32,11 +32,11 @@ def source(**more: Any) -> dict[str, Any]:
         "1-256": (60, 9_001, 3, 402, 55, 8_203, 53, 8_104),
         ">1048576": (2, 691_300, 1, 300_000, 1, 391_300, 1, 122_967),
     }
-    facts["by_length"] = {
+    row["by_length"] = {
         label: dict(zip(BUCKET, row, strict=True)) for label, row in lengths.items()
     }
     return (
-        facts
+        row
         | {
             "left_out": {
                 "held_out": {"documents": 4, "tokens": 300_402},
@@ -98,7 +98,7 @@ def words(html: str) -> str:
 
 
 def test_every_number_of_the_ledger_is_in_the_section(tmp_path: Path) -> None:
-    told = words(section(tmp_path, ledger()))
+    text = words(section(tmp_path, ledger()))
     row = source()
     numbers = [
         row[key] for key in ("documents", "tokens", "plan_documents", "repeated", "tokens_in_plan")
@@ -111,7 +111,7 @@ def test_every_number_of_the_ledger_is_in_the_section(tmp_path: Path) -> None:
     ]
     numbers += [n for counts in row["left_out"].values() for n in counts.values()]
     numbers += [6, 17, 64, 4096, 262_142, 483, 400, 83, 31, 40, 24]
-    assert {f"{n:,}" for n in numbers} <= set(told.split())
+    assert {f"{n:,}" for n in numbers} <= set(text.split())
     shares = (
         "41.1%",
         "62.3%",
@@ -125,7 +125,7 @@ def test_every_number_of_the_ledger_is_in_the_section(tmp_path: Path) -> None:
         " 7.5 ",
         " 1.9 ",
     )
-    assert all(share in told for share in shares)
+    assert all(share in text for share in shares)
 
 
 def test_warnings_stand_first_and_everything_is_escaped(tmp_path: Path) -> None:
@@ -137,19 +137,19 @@ def test_warnings_stand_first_and_everything_is_escaped(tmp_path: Path) -> None:
     assert "Refused documents" not in html and "books: refused empty 5" in html
 
 
-def test_a_reason_that_others_bring_gets_its_column(tmp_path: Path) -> None:
-    told = words(section(tmp_path, ledger()))
+def test_a_reason_of_one_source_gets_its_column(tmp_path: Path) -> None:
+    text = words(section(tmp_path, ledger()))
     assert (
         "held out documents not drawn documents duplicate documents books 300,402 4 88 10 0 0"
-        in told
+        in text
     )
-    assert "0 0 0 0 17 6" in told
+    assert "0 0 0 0 17 6" in text
 
 
 def cleaned() -> dict[str, Any]:
-    """A ledger of a run that was asked for all there is to ask."""
-    made = ledger()
-    books, notes = made["sources"].values()
+    """A ledger of a run with every cleaning step."""
+    content = ledger()
+    books, notes = content["sources"].values()
     copies = ("exact_documents", "exact_tokens", "near_documents", "near_tokens")
     books["duplicates"] = dict(zip(copies, (211, 90_301, 17, 4_407), strict=True))
     notes["duplicates"] = dict(zip(copies, (3, 512, None, None), strict=True))
@@ -159,32 +159,32 @@ def cleaned() -> dict[str, Any]:
     }
     worst = [{"source": "books", "document": "<b>.txt", "share": 0.437}]
     other = [{"source": "<i>notes</i>", "document": "7.md", "share": 0.291}]
-    made["contamination"] = {
+    content["contamination"] = {
         "action": "report",
         "ngram": 33,
         "heldout": {"worst": worst},
         "training": {"worst": other},
     }
-    made["plan"] |= {"overlong": "truncate", "begin": 1, "end": None, "marks": 1_483}
-    return made
+    content["plan"] |= {"overlong": "truncate", "begin": 1, "end": None, "marks": 1_483}
+    return content
 
 
-def test_what_was_looked_for_and_chosen_is_on_the_page(tmp_path: Path) -> None:
+def test_cleaning_and_buckets_are_on_the_page(tmp_path: Path) -> None:
     html = section(tmp_path, cleaned())
-    told = words(html)
-    assert "books 211 90,301 17 4,407 &lt;i&gt;notes&lt;/i&gt; 3 512 – –" in told
-    assert "share of its stretches of 33 tokens &lt;b&gt;.txt books held out 43.7%" in told
-    assert "7.md &lt;i&gt;notes&lt;/i&gt; training 29.1%" in told
-    assert "books &lt;4K 88,107 131,071 &gt;=4K 42,964 0" in told
+    text = words(html)
+    assert "books 211 90,301 17 4,407 &lt;i&gt;notes&lt;/i&gt; 3 512 – –" in text
+    assert "share of its stretches of 33 tokens &lt;b&gt;.txt books held out 43.7%" in text
+    assert "7.md &lt;i&gt;notes&lt;/i&gt; training 29.1%" in text
+    assert "books &lt;4K 88,107 131,071 &gt;=4K 42,964 0" in text
     assert (
         "overlong documents truncate begin, end (token ids) 1, none begin and end tokens 1,483"
-        in told
+        in text
     )
-    plain = words(section(tmp_path, ledger()))
-    assert "copies of earlier" not in plain and "overlong documents" not in plain
+    bare = words(section(tmp_path, ledger()))
+    assert "copies of earlier" not in bare and "overlong documents" not in bare
 
 
-def test_both_figures_are_drawn_once_each_and_only_from_what_is_there(tmp_path: Path) -> None:
+def test_both_figures_are_drawn_once_and_only_from_existing_keys(tmp_path: Path) -> None:
     labels = {
         "Tokens by length of their document, in the store and in the plan",
         "Share of targets with more than so many tokens",
@@ -201,7 +201,7 @@ def test_both_figures_are_drawn_once_each_and_only_from_what_is_there(tmp_path: 
 @pytest.mark.parametrize(
     "key", ["left_out", "by_length", "own_context_share", "plan_documents", "repeated"]
 )
-def test_a_source_may_lack_any_newer_fact(tmp_path: Path, key: str) -> None:
+def test_a_source_may_lack_any_newer_key(tmp_path: Path, key: str) -> None:
     partial = ledger()
     for row in partial["sources"].values():
         del row[key]
@@ -209,7 +209,7 @@ def test_a_source_may_lack_any_newer_fact(tmp_path: Path, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["piece_tokens", "work", "idle", "a_sequence", "own_context_share"])
-def test_the_plan_may_lack_any_newer_fact(tmp_path: Path, key: str) -> None:
+def test_the_plan_may_lack_any_newer_key(tmp_path: Path, key: str) -> None:
     partial = ledger()
     del partial["plan"][key]
     assert "None" not in words(section(tmp_path, partial))
@@ -224,9 +224,11 @@ def test_sentences_by_hand() -> None:
         "1-256": {"tokens": 25, "plan_tokens": 1},
         "1025-4096": {"tokens": 75, "plan_tokens": 9},
     }
-    told = data.lengths_reading({"sources": {"a": {"by_length": long}}, "plan": {"seq_len": 2048}})
+    sentence = data.lengths_reading(
+        {"sources": {"a": {"by_length": long}}, "plan": {"seq_len": 2048}}
+    )
     assert (
-        told
+        sentence
         == "Documents of more than 1,024 tokens hold 75.0% of the tokens in the stores and 90.0% of those in the plan."
     )
     assert (
@@ -236,7 +238,7 @@ def test_sentences_by_hand() -> None:
     assert data.lengths_reading({}) is data.own_reading({}) is None
 
 
-def test_an_older_ledger_tells_what_it_knows_of_what_is_left_out() -> None:
+def test_an_older_ledger_shows_the_three_reasons_that_it_counts() -> None:
     row = {"heldout_documents": 41, "heldout_tokens": 170_233, "dropped": 3, "cut": 17}
     assert data.left_out({"sources": {"a": row}}) == {
         "reasons": ["held_out", "overlong", "cut"],

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ropewalk.conf.errors import DataError
-from ropewalk.eval.report.figures import rope as figures_rope
+from ropewalk.eval.report.figures.rope import dimensions
 from ropewalk.eval.report.page import render
 
 BLOCKS = {  # loss by blocks of 256 positions
@@ -47,9 +47,9 @@ def position_rows(model: str) -> list[dict[str, Any]]:
 
 
 def gain_rows(model: str) -> list[dict[str, Any]]:
-    rows, at_window = [], GAIN[model][2]
+    rows, reference = [], GAIN[model][2]
     for context, nll in zip(CONTEXTS, GAIN[model], strict=True):
-        change, half = nll - at_window, 0.0 if context == 256 else 0.03
+        change, half = nll - reference, 0.0 if context == 256 else 0.03
         row = {
             "context": context,
             "nll": nll,
@@ -67,7 +67,7 @@ def gain_rows(model: str) -> list[dict[str, Any]]:
 
 
 def passkey_rows(model: str) -> list[dict[str, Any]]:
-    """The deeper the key, the better, when it is found at all."""
+    """Accuracy grows with depth where it is neither zero nor nearly one."""
     rows = []
     for length, share in zip(LENGTHS, KEYS[model], strict=True):
         for depth in (0.0, 0.25, 0.5, 0.75, 1.0):
@@ -143,16 +143,16 @@ def rope() -> dict[str, Any]:
     }
 
 
-def source(kind: str, share: float, **more: Any) -> dict[str, Any]:
-    facts = {
+def source(kind: str, share: float, **extra: Any) -> dict[str, Any]:
+    row = {
         "kind": kind,
         "documents": 812,
         "tokens": 3_412_908,
         "heldout_documents": 41,
         "heldout_tokens": 170_233,
     }
-    facts |= {"dropped": 3, "cut": 17, "refused": {}, "epochs": 0.62, "share_in_plan": share}
-    return facts | {"tokens_in_plan": round(1_228_800 * share)} | more
+    row |= {"dropped": 3, "cut": 17, "refused": {}, "epochs": 0.62, "share_in_plan": share}
+    return row | {"tokens_in_plan": round(1_228_800 * share)} | extra
 
 
 def ledger() -> dict[str, Any]:
@@ -228,18 +228,18 @@ def make_run(folder: Path) -> Path:
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
-    """For tests that change it."""
+    """A run folder that the test may change."""
     return make_run(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def html(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The whole page, rendered once for the tests that only read it."""
-    return render(make_run(tmp_path_factory.mktemp("whole")))
+    """The full page, rendered once for the tests that only read it."""
+    return render(make_run(tmp_path_factory.mktemp("run")))
 
 
 class Page(HTMLParser):
-    """What a reader and a browser get: text by section, tags, attributes."""
+    """The parsed page: text by section, tags, attributes."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -301,7 +301,7 @@ def test_verdicts_show_what_does_not_hold(html):
     assert "256 → 2,048 tokens (×8, yarn)" in header
 
 
-def test_the_sentences_say_what_the_numbers_say(html):
+def test_the_sentences_agree_with_the_numbers(html):
     page = Page(html)
     beyond = {
         name: sum(v * (3073 + k) for k, v in enumerate(b[1:])) / sum(3073 + k for k in range(7))
@@ -389,7 +389,7 @@ MISSING = {
 
 
 @pytest.mark.parametrize("name", MISSING)
-def test_a_missing_stage_is_said(html, run_dir, name):
+def test_a_missing_stage_is_reported(html, run_dir, name):
     (run_dir / name).unlink()
     for section, text in Page(render(run_dir)).text.items():
         if section not in ("header", "reproduce"):
@@ -457,17 +457,17 @@ def test_one_step_and_a_resumed_run(run_dir):
 @pytest.mark.parametrize(
     ("name", "content"), [("rope.json", "{"), ("rope.json", "[]"), ("rope.json", '{"schema": 2}')]
 )
-def test_what_cannot_be_read_is_refused_by_name(run_dir, name, content):
+def test_an_unreadable_artifact_is_refused_by_name(run_dir, name, content):
     (run_dir / name).write_text(content)
     with pytest.raises(DataError, match=r"rope\.json .*; .*; "):
         render(run_dir)
 
 
 def test_shares_and_rotations_of_the_rope_table():
-    rows = figures_rope.dimensions(rope())
+    rows = dimensions(rope())
     assert [round(row["share"], 9) for row in rows] == [0.0] * 4 + [0.2, 0.4, 0.6, 0.8] + [1.0] * 8
     assert rows[0]["before"] == pytest.approx(6.283185) and rows[0]["rotations"] == pytest.approx(
         40.743665
     )
     assert rows[-1]["after"] == pytest.approx(8 * rows[-1]["before"])
-    assert all(row["share"] is None for row in figures_rope.dimensions(rope() | {"factor": 1.0}))
+    assert all(row["share"] is None for row in dimensions(rope() | {"factor": 1.0}))

@@ -12,20 +12,22 @@ def rows(*losses: float) -> list[dict[str, Any]]:
 
 
 def test_steps_are_counted_through() -> None:
-    found = phases.joined([rows(3.0, 2.0), [], rows(2.5)])
-    assert [(row["step"], row["loss"]) for row in found] == [(1, 3.0), (2, 2.0), (3, 2.5)]
-    assert phases.joined([rows(3.0)]) == rows(3.0)
+    joined = phases.join_metrics([rows(3.0, 2.0), [], rows(2.5)])
+    assert [(row["step"], row["loss"]) for row in joined] == [(1, 3.0), (2, 2.0), (3, 2.5)]
+    assert phases.join_metrics([rows(3.0)]) == rows(3.0)
 
 
 def test_each_phase_has_its_line_also_where_an_artifact_is_missing() -> None:
     plan = {"seq_len": 512, "sequences": 9, "tokens": 4000, "fill": 0.9, "padding": 3}
-    part = {
+    short = {
+        "name": "1-short",
         "rope": {"max_position_embeddings": 1024},
         "ledger": {"plan": plan},
         "metrics": rows(3.0, float("nan"), 2.0),
     }
-    one, two = phases.table(["1-short", "run"], [part, {"rope": {}, "ledger": {}, "metrics": []}])
-    assert one == {
+    bare = {"name": "run", "rope": {}, "ledger": {}, "metrics": []}
+    first, last = phases.table([short, bare])
+    assert first == {
         "name": "1-short",
         "window": 1024,
         "seq_len": 512,
@@ -38,7 +40,7 @@ def test_each_phase_has_its_line_also_where_an_artifact_is_missing() -> None:
         "first": 3.0,
         "last": 2.0,
     }
-    assert (two["name"], two["steps"], two["trained"], two["lr"], two["window"]) == (
+    assert (last["name"], last["steps"], last["trained"], last["lr"], last["window"]) == (
         "run",
         0,
         0,

@@ -15,8 +15,8 @@ def line(step: int, validated: bool = False) -> dict[str, Any]:
         }
         for k in range(8)
     ]
-    found: dict[str, Any] = {"step": step, "loss": 2.0, "loss_by_position": buckets}
-    return found | (
+    row: dict[str, Any] = {"step": step, "loss": 2.0, "loss_by_position": buckets}
+    return row | (
         {"validation": {"nll": 3.0 - step / 10, "nll_by_position": buckets[:2]}}
         if validated
         else {}

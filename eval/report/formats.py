@@ -1,0 +1,110 @@
+"""Numbers and values as text for the page, and the Jinja environment with these as filters.
+
+Jinja's undefined and None become a dash: a missing value is never shown as a number.
+"""
+
+import functools
+import json
+import math
+import re
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from jinja2 import ChainableUndefined, Environment
+
+DASH = "–"
+
+
+def _number(format_number: Callable[..., str]) -> Callable[..., str]:
+    """A format that gives a dash for what is no number and `nan` or `inf` as they are."""
+
+    @functools.wraps(format_number)
+    def formatted(value: Any, *args: Any) -> str:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return DASH
+        return format_number(value, *args) if math.isfinite(value) else str(value)
+
+    return formatted
+
+
+@_number
+def integer(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+@_number
+def fixed(value: float, digits: int = 3) -> str:
+    return f"{value:,.{digits}f}"
+
+
+@_number
+def signed(value: float, digits: int = 3) -> str:
+    return f"{value:+,.{digits}f}".replace("-", "\u2212")
+
+
+@_number
+def percent(value: float, digits: int = 1) -> str:
+    return f"{100 * value:,.{digits}f}%"
+
+
+@_number
+def perplexity(value: float) -> str:
+    return f"{value:,.2f}" if value < 1000 else f"{value:,.0f}"
+
+
+@_number
+def duration(seconds: float) -> str:
+    total = round(seconds)
+    if total < 60:
+        return f"{seconds:.1f} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60} s"
+    return f"{total // 3600} h {total % 3600 // 60} min"
+
+
+@_number
+def clamp(value: float) -> str:
+    """A share as percent within 0 and 100, for the width of a bar."""
+    return f"{100 * min(max(value, 0.0), 1.0):.2f}"
+
+
+@_number
+def general(value: float) -> str:
+    """Whole numbers in full, others with four significant digits, or none from 10,000 on."""
+    spec = ","
+    if not isinstance(value, int):
+        spec = ",.4g" if abs(value) < 1e4 else ",.0f"
+    return f"{value:{spec}}".replace("-", "\u2212")
+
+
+def bounds(label: str) -> str:
+    """A bucket label such as `257-1024` or `<=1024` with separators and a proper dash."""
+    label = label.replace("<=", "≤ ").replace("-", "–")
+    return re.sub(r"\d+", lambda match: f"{int(match[0]):,}", label)
+
+
+def plain(value: Any) -> str:
+    """A JSON value of any kind as text."""
+    if value is None or isinstance(value, ChainableUndefined):
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(plain, value)) or "none"
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    return general(value) if isinstance(value, int | float) else str(value)
+
+
+FILTERS = (integer, fixed, signed, percent, perplexity, duration, clamp, general, bounds, plain)
+
+
+def environment() -> Environment:
+    """Jinja with autoescape and the formats of this module as filters."""
+    jinja = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=ChainableUndefined
+    )
+    jinja.filters |= {function.__name__: function for function in FILTERS}
+    jinja.filters["median"] = lambda values: statistics.median(values) if values else None
+    return jinja

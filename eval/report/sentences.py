@@ -1,0 +1,43 @@
+"""Sentences of the page that the numbers decide."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ropewalk.eval.report.figures.style import MODELS
+
+
+def sentence(clauses: Iterable[str]) -> str | None:
+    """The clauses as one sentence; None without any."""
+    text = "; ".join(clauses)
+    return f"{text[0].upper()}{text[1:]}." if text else None
+
+
+def list_by_model(rows: Mapping[str, Any], text_of: Callable[[Any], str | None]) -> str:
+    """`2.83 (base), 2.98 (rescaled) and 2.83 (extended)`: the text of each model that has one."""
+    texts = {name: text_of(rows[name]) for name in MODELS if rows.get(name)}
+    parts = [f"{text} ({name})" for name, text in texts.items() if text is not None]
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
+def model_line(config: Mapping[str, Any], rope: Mapping[str, Any]) -> str:
+    """The base in one line; a local path is cut to its last part."""
+    model = config.get("model") or {}
+    path = str(model.get("path") or "")
+    if path.startswith(("/", "~", ".")):
+        parts = [path.rstrip("/").rsplit("/", 1)[-1]]
+    else:
+        keys = ("path", "gguf_file", "revision")
+        parts = [str(model[key]) for key in keys if model.get(key)]
+    if scratch := model.get("scratch"):
+        labels = {
+            "hidden_size": "hidden",
+            "num_hidden_layers": "layers",
+            "num_attention_heads": "heads",
+        }
+        sizes = [f"{label} {scratch[key]:,}" for key, label in labels.items() if key in scratch]
+        parts.append("Llama from scratch, " + ", ".join(sizes))
+    if rope.get("inv_freq"):
+        parts.append(f"{2 * len(rope['inv_freq'])} rotary dimensions")
+    if rope.get("rope_theta"):
+        parts.append(f"theta {rope['rope_theta']:,.10g}")
+    return " · ".join(parts)

@@ -1,0 +1,92 @@
+"""Loss of the same target tokens under ever longer context: what longer context is worth."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ropewalk.data.dataset import Window
+from ropewalk.eval.measure import statistics
+from ropewalk.eval.report.figures.loss import loss_figure
+from ropewalk.eval.report.figures.style import MARKERS, MODELS, column
+from ropewalk.eval.report.formats import signed
+from ropewalk.eval.report.sentences import sentence
+from ropewalk.eval.tasks.task import EvalSuite, ModelRows, Rows, Scorer, Verdict, verdict
+
+PAIRED = ("difference", "difference_low", "difference_high")
+
+
+class ContextGain:
+    name = "context_gain"
+    title = "The same targets, longer context"
+
+    def examples(self, suite: EvalSuite) -> Sequence[Window]:
+        return suite.windows
+
+    def score(self, model: Scorer, examples: Sequence[Window], suite: EvalSuite) -> Rows:
+        """Losses of each window's last `targets` tokens, (N, targets), for each context length."""
+        ids = np.stack([window.ids for window in examples])
+        by_context = {suite.length: model.full_nll[:, -suite.targets :]}
+        for context in suite.contexts[:-1]:
+            nll = model.window_nll(ids[:, -context:], f"context {context}")
+            by_context[context] = nll[:, -suite.targets :]
+        return statistics.gains(by_context, suite.draws)
+
+    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
+        longest = rows["extended"][-1]
+        change, low, high = (longest[key] for key in PAIRED)
+        return [
+            verdict(
+                "Same tokens, longer context",
+                change,
+                f"{change:+.3f} nats [{low:+.3f}, {high:+.3f}]",
+                high < 0,
+                f"loss with {longest['context']:,} tokens of context against {window:,}: "
+                "interval below 0",
+            )
+        ]
+
+    def figure(self, rows: ModelRows, window: int | None) -> str | None:
+        if not rows:
+            return None
+        curves = {model: (column(points, "context"), points) for model, points in rows.items()}
+        ends = [float(x[k]) for x, _ in curves.values() for k in (0, -1)]
+        return loss_figure(
+            curves,
+            window,
+            (min(ends) / 1.12, max(ends) * 1.04),
+            prefix="gain",
+            x_label="context given (tokens)",
+            description="Loss of the same targets under growing context, with intervals",
+            markers=MARKERS,
+        )
+
+    def reading(self, rows: ModelRows, window: int | None) -> str | None:
+        """The longest context against the reference: the paired difference, and if it shows."""
+        model = next((name for name in reversed(MODELS) if name in rows), None)
+        reference = reference_context(rows, window)
+        if model is None or not reference:
+            return None
+        longest = max(rows[model], key=lambda row: row["context"])
+        if any(longest.get(key) is None for key in PAIRED) or longest["context"] == reference:
+            return None
+        change, low, high = (longest[key] for key in PAIRED)
+        return sentence(
+            [
+                f"given {longest['context']:,} tokens of context instead of {reference:,}, the "
+                f"{model} model's loss on the same targets changes by {signed(change)} nats "
+                f"({signed(low)} to {signed(high)}): {_direction(low, high)}"
+            ]
+        )
+
+
+def _direction(low: float, high: float) -> str:
+    if high < 0:
+        return "lower"
+    return "higher" if low > 0 else "not shown to differ (the interval holds zero)"
+
+
+def reference_context(rows: ModelRows, window: int | None) -> int | None:
+    """The context that differences are taken to: where the difference and its interval are zero."""
+    points = [row for model in rows.values() for row in model]
+    zero = (row["context"] for row in points if all(row.get(key) == 0 for key in PAIRED))
+    return next(zero, window)

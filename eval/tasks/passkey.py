@@ -1,0 +1,98 @@
+"""Passkey retrieval: a key hidden in held-out text, asked for at its end, by length and depth."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ropewalk.conf.errors import DataError
+from ropewalk.data.retrieval import Passkey, passkey, random_key, random_span
+from ropewalk.eval.measure import statistics
+from ropewalk.eval.report.figures.heatmap import heat_maps
+from ropewalk.eval.report.sentences import list_by_model, sentence
+from ropewalk.eval.tasks.task import EvalSuite, ModelRows, Rows, Scorer, Verdict, verdict
+
+
+class Cell(NamedTuple):
+    """The questions of one length and depth."""
+
+    length: int
+    depth: float
+    questions: list[Passkey]
+
+
+class PasskeyRetrieval:
+    name = "passkey"
+    title = "Passkey retrieval"
+
+    def examples(self, suite: EvalSuite) -> Sequence[Cell]:
+        """The questions of each cell. Raises: DataError when there is too little held-out text."""
+        lengths = suite.config.passkey_lengths or suite.contexts
+        if not suite.config.passkey_tries:
+            return []
+        if len(suite.filler) < max(lengths):
+            raise DataError(
+                f"eval.passkey_lengths is {list(lengths)}; held-out text has {len(suite.filler)} "
+                "tokens; raise data.heldout_share or lower the lengths"
+            )
+        return [
+            Cell(length, depth, _questions(suite, length, index, depth))
+            for length in lengths
+            for index, depth in enumerate(suite.config.passkey_depths)
+        ]
+
+    def score(self, model: Scorer, examples: Sequence[Cell], suite: EvalSuite) -> Rows:
+        rows = []
+        for length, depth, questions in model.progress(examples, "passkey"):
+            hits, count = sum(model.greedy_correct(questions)), len(questions)
+            low, high = statistics.wilson(hits, count)
+            row = {"length": length, "depth": depth, "n": count, "accuracy": hits / count}
+            rows.append({**row, "low": low, "high": high})
+        return rows
+
+    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
+        cells = [row for row in rows.get("extended", []) if row["length"] == length]
+        if not cells:
+            return []
+        accuracy = sum(cell["accuracy"] for cell in cells) / len(cells)
+        rule = "extended, mean over the depths: at least 80%"
+        return [
+            verdict(f"Passkey at {length:,}", accuracy, f"{accuracy:.0%}", accuracy >= 0.8, rule)
+        ]
+
+    def figure(self, rows: ModelRows, window: int | None) -> str | None:
+        return heat_maps(rows, "share of keys found, one scale for all")
+
+    def reading(self, rows: ModelRows, window: int | None) -> str | None:
+        if not window:
+            return None
+        beyond = list_by_model(
+            rows, lambda cells: _hits([c for c in cells if c["length"] > window])
+        )
+        inside = list_by_model(
+            rows, lambda cells: _hits([c for c in cells if c["length"] <= window])
+        )
+        parts = []
+        if beyond:
+            parts.append(f"beyond {window:,} tokens the keys found are {beyond}")
+        if inside:
+            parts.append(f"up to {window:,} tokens, {inside}")
+        return sentence(parts)
+
+
+def _questions(suite: EvalSuite, length: int, index: int, depth: float) -> list[Passkey]:
+    """Each question has its own random stream, keyed by length, index of the depth and number."""
+    questions = []
+    for number in range(suite.config.passkey_tries):
+        key = [suite.seed + 1, (length << 20) + (index << 10) + number]
+        rng = np.random.Generator(np.random.Philox(key=key))
+        filler = random_span(suite.filler, length, rng)
+        questions.append(passkey(suite.encode, filler, random_key(rng), length, depth))
+    return questions
+
+
+def _hits(cells: Rows) -> str | None:
+    if not cells:
+        return None
+    hits = sum(round(cell["accuracy"] * cell["n"]) for cell in cells)
+    return f"{hits:,} of {sum(cell['n'] for cell in cells):,}"

@@ -1,0 +1,39 @@
+"""Perplexity of the first L tokens of held-out windows, by L."""
+
+from collections.abc import Sequence
+
+from ropewalk.data.dataset import Window
+from ropewalk.eval.measure import statistics
+from ropewalk.eval.report import formats
+from ropewalk.eval.report.sentences import list_by_model, sentence
+from ropewalk.eval.tasks.task import EvalSuite, ModelRows, Rows, Scorer, Verdict
+
+
+class Perplexity:
+    name = "perplexity"
+    title = "Perplexity by length"
+
+    def examples(self, suite: EvalSuite) -> Sequence[Window]:
+        return suite.windows
+
+    def score(self, model: Scorer, examples: Sequence[Window], suite: EvalSuite) -> Rows:
+        return statistics.perplexities(model.full_nll, suite.contexts)
+
+    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
+        """None: loss by position judges the same losses."""
+        return []
+
+    def figure(self, rows: ModelRows, window: int | None) -> str | None:
+        """None: the page shows a table."""
+        return None
+
+    def reading(self, rows: ModelRows, window: int | None) -> str | None:
+        """The longest length, and the base's window where it was measured."""
+        lengths = sorted({int(length) for values in rows.values() for length in values})
+        clauses = []
+        for length in lengths:
+            if length in (lengths[-1], window):
+                values = {model: by_length.get(str(length)) for model, by_length in rows.items()}
+                text = list_by_model(values, formats.perplexity)
+                clauses.append(f"over {length:,} tokens the perplexity is {text}")
+        return sentence(clauses)

@@ -1,0 +1,135 @@
+"""A new task is one file and one registry line: its rows, its verdict and its figure follow."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ropewalk.conf.eval import EvalConfig
+from ropewalk.data.dataset import Window
+from ropewalk.eval.measure import suite as suites
+from ropewalk.eval.report.page import render
+from ropewalk.eval.tasks import TASKS
+from ropewalk.eval.tasks.task import EvalSuite, ModelRows, Rows, Scorer, Verdict, verdict
+
+
+class FirstToken:
+    """The toy task: how often a window starts with token 0."""
+
+    name = "first_token"
+    title = "First <token>"
+
+    def examples(self, suite: EvalSuite) -> Sequence[Window]:
+        return suite.windows[:2]
+
+    def score(self, model: Scorer, examples: Sequence[Window], suite: EvalSuite) -> Rows:
+        hits = sum(int(window.ids[0] == 0) for window in model.progress(examples, "toy"))
+        return [{"n": len(examples), "accuracy": hits / len(examples), "unit": "<window>"}]
+
+    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
+        accuracy = rows["extended"][0]["accuracy"]
+        return [verdict("First token", accuracy, f"{accuracy:.0%}", accuracy > 0.4, "above 40%")]
+
+    def figure(self, rows: ModelRows, window: int | None) -> str | None:
+        return f"<svg><title>{len(rows)} toy models</title></svg>" if rows else None
+
+    def reading(self, rows: ModelRows, window: int | None) -> str | None:
+        return f"The base's window has {window} tokens." if rows else None
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The registry line of the toy task, and a scorer that needs no model."""
+    monkeypatch.setattr(suites, "ModelScorer", FakeScorer)
+    TASKS.append(FirstToken())
+    yield
+    TASKS.pop()
+
+
+class FakeScorer:
+    """Losses that grow by 0.01 nats a position, without a model."""
+
+    def __init__(self, model: Any, suite: EvalSuite, label: str) -> None:
+        self.offset = {"base": 2.0, "extended": 0.0}[label]
+        self.full_nll = self.losses(len(suite.windows), suite.length)
+
+    def losses(self, count: int, length: int) -> np.ndarray:
+        return np.tile(self.offset + 0.01 * np.arange(length - 1), (count, 1))
+
+    def window_nll(self, windows: np.ndarray, description: str) -> np.ndarray:
+        return self.losses(*windows.shape)
+
+    def greedy_correct(self, questions: Sequence[Any]) -> list[bool]:
+        return [True for _ in questions]
+
+    def progress(self, items: Any, description: str) -> Any:
+        return items
+
+
+def small_suite() -> EvalSuite:
+    windows = [Window(name, np.full(64, k, dtype=np.int64)) for k, name in enumerate("ab")]
+    config = EvalConfig(passkey_tries=0)
+    empty = np.empty(0, np.int64)
+    return EvalSuite(config, 16, 64, windows, empty, lambda text: empty, seed=0)
+
+
+def results() -> dict[str, Any]:
+    """The content of results.json as the stage puts it together, without a model."""
+    suite = small_suite()
+    examples = suites.build_examples(suite)
+    model: Any = SimpleNamespace()
+    models = {
+        label: suites.measure(model, suite, examples, label) for label in ("base", "extended")
+    }
+    verdicts = suites.verdicts(models, suite.base_window, suite.length)
+    header = {"schema": 1, "base_window": 16, "length": 64, "documents": 2, "windows": 2}
+    return {**header, "models": models, "verdicts": verdicts}
+
+
+def page(folder: Path, content: dict[str, Any]) -> str:
+    (folder / "eval").mkdir()
+    (folder / "eval" / "results.json").write_text(json.dumps(content))
+    return render(folder)
+
+
+def test_a_registered_task_is_measured_judged_and_drawn(registered: None, tmp_path: Path) -> None:
+    content = results()
+    expected = [{"n": 2, "accuracy": 0.5, "unit": "<window>"}]
+    assert [model["first_token"] for model in content["models"].values()] == [expected, expected]
+    check = next(v for v in content["verdicts"] if v["name"] == "First token")
+    assert check == {
+        "name": "First token",
+        "number": 0.5,
+        "value": "50%",
+        "rule": "above 40%",
+        "holds": True,
+    }
+    html = page(tmp_path, content)
+    section = html[html.index('<section id="first_token">') :]
+    section = section[: section.index("</section>")]
+    assert "<h2>First &lt;token&gt;</h2>" in section
+    assert "<svg><title>2 toy models</title></svg>" in section
+    assert "The base&#39;s window has 16 tokens." in section
+    assert section.count("<td>0.5</td>") == 2 and "<td>&lt;window&gt;</td>" in section
+    assert '<li><a href="#first_token">' in html
+    assert html.count("First token") == 1  # the tile of its verdict
+
+
+def test_a_registered_task_without_rows_is_reported_as_not_run(
+    registered: None, tmp_path: Path
+) -> None:
+    content = results()
+    for model in content["models"].values():
+        del model["first_token"]
+    html = page(tmp_path, content)
+    assert "First &lt;token&gt; was not measured." in html
+
+
+def test_every_task_has_its_own_key_in_the_results() -> None:
+    names = [task.name for task in TASKS]
+    assert names == ["nll_by_position", "perplexity", "context_gain", "passkey"]
+    assert len({task.title for task in TASKS}) == len(TASKS)
