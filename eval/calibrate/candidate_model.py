@@ -1,4 +1,4 @@
-"""The edge of the search: one live model that is given one candidate's table after another, each proved before it is measured."""
+"""The live model of the search: it takes each candidate's table, proved before measuring."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from ropewalk.train.rope.plan import RopePlan
 
 
 class CandidateModel:
-    """A base, loaded once."""
+    """A base model, loaded once and rescaled for every candidate."""
 
     def __init__(self, config: Config, base: Base, plan: RopePlan) -> None:
         self.base, self.plan, self.batch_tokens = base, plan, config.eval.batch_tokens
@@ -40,7 +40,7 @@ class CandidateModel:
         return rope_plan.make(rope, base_config(self.base), self.base.name)
 
     def nll(self, plan: RopePlan, windows: np.ndarray) -> np.ndarray:
-        """Losses of the model under a plan: (N, S) -> (N, S-1). Raises: ProofError when the plan is not live."""
+        """Losses under a plan: (N, S) -> (N, S-1). Raises: ProofError when the plan is not live."""
         models.rescale(self.model, plan)
         return score.window_nll(self.model, windows, self.batch_tokens)
 
@@ -49,7 +49,7 @@ class CandidateModel:
 
 
 def refuse(config: Config, plan: RopePlan) -> None:
-    """What cannot be calibrated, before a weight is read. Raises: ConfigError."""
+    """Raises: ConfigError for a plan that cannot be calibrated; reads no weights."""
     window, length = plan.base_window, config.calibrate.length
     if plan.method == "none":
         raise ConfigError(
@@ -68,7 +68,7 @@ def refuse(config: Config, plan: RopePlan) -> None:
 
 
 def findings(config: Config, plan: RopePlan) -> list[str]:
-    """What is likely to disappoint."""
+    """Warnings about the settings."""
     length = config.calibrate.length
     if length is None or length == plan.max_position_embeddings:
         return []

@@ -1,6 +1,6 @@
-"""Searcher `ramp`: YaRN's two borders and its temperature, by Optuna's tree-structured Parzen estimator.
+"""Searcher `ramp`: YaRN's two borders and temperature, by Optuna's Parzen estimator (TPE).
 
-A proposal is a function of the seed and of what was measured before it: a search that was killed goes on as if it had not been.
+A proposal is a function of the seed and the finished trials, so a killed search resumes exactly.
 """
 
 import math
@@ -11,7 +11,7 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.eval.calibrate.trial import Candidate, Trial
 
 RANDOM_FIRST = 8
-"""Proposals at random before the estimator speaks (Optuna's own default is 10)."""
+"""Random proposals before the estimator starts (Optuna's default is 10)."""
 
 
 def propose(finished: Sequence[Trial], *, seed: int, number: int, factor: float) -> Candidate:
@@ -22,22 +22,25 @@ def propose(finished: Sequence[Trial], *, seed: int, number: int, factor: float)
     )
     study, space = optuna.create_study(sampler=sampler), _space(optuna, factor)
     for trial in finished:
-        if (place := _place(trial.candidate, factor)) is not None:
-            study.add_trial(_told(optuna, trial, place, space))
+        if (params := _params_of(trial.candidate, factor)) is not None:
+            study.add_trial(_to_optuna(optuna, trial, params, space))
     return candidate(study.ask(space).params, factor)
 
 
-def candidate(place: dict[str, float], factor: float) -> Candidate:
-    """YaRN with real-valued borders. `place`: beta_slow, spread (beta_fast over beta_slow), attention_factor."""
+def candidate(params: dict[str, float], factor: float) -> Candidate:
+    """YaRN with real-valued borders.
+
+    `params`: beta_slow, spread (beta_fast over beta_slow), attention_factor.
+    """
     settings = {
         "method": "yarn",
         "factor": factor,
-        "beta_fast": place["beta_slow"] * place["spread"],
-        "beta_slow": place["beta_slow"],
-        "attention_factor": place["attention_factor"],
+        "beta_fast": params["beta_slow"] * params["spread"],
+        "beta_slow": params["beta_slow"],
+        "attention_factor": params["attention_factor"],
         "truncate": False,
     }
-    return Candidate("ramp", settings, dict(place))
+    return Candidate("ramp", settings, dict(params))
 
 
 def _space(optuna: Any, factor: float) -> dict[str, Any]:
@@ -50,12 +53,12 @@ def _space(optuna: Any, factor: float) -> dict[str, Any]:
     }
 
 
-def _place(known: Candidate, factor: float) -> dict[str, float] | None:
-    """Where a candidate lies in the space; of the papers' methods, those that are a ramp with YaRN's borders."""
-    if known.searcher != "paper":
-        return known.place if known.searcher == "ramp" else None
+def _params_of(candidate: Candidate, factor: float) -> dict[str, float] | None:
+    """Coordinates of a candidate; None outside the space. YaRN and NTK-by-parts are ramps too."""
+    if candidate.searcher != "paper":
+        return candidate.params if candidate.searcher == "ramp" else None
     temperature = {"yarn": 0.1 * math.log(factor) + 1, "ntk_by_parts": 1.0}.get(
-        known.settings["method"]
+        candidate.settings["method"]
     )
     return (
         None
@@ -64,12 +67,12 @@ def _place(known: Candidate, factor: float) -> dict[str, float] | None:
     )
 
 
-def _told(optuna: Any, trial: Trial, place: dict[str, float], space: dict[str, Any]) -> Any:
-    states, whole = optuna.trial.TrialState, trial.whole
+def _to_optuna(optuna: Any, trial: Trial, params: dict[str, float], space: dict[str, Any]) -> Any:
+    states, full = optuna.trial.TrialState, trial.full
     return optuna.trial.create_trial(
-        state=states.PRUNED if whole is None else states.COMPLETE,
-        value=None if whole is None else whole.value,
-        params=place,
+        state=states.PRUNED if full is None else states.COMPLETE,
+        value=None if full is None else full.value,
+        params=params,
         distributions=space,
         intermediate_values={0: trial.short.value},
     )

@@ -1,4 +1,4 @@
-"""The search: candidates one after another, short prefixes first, until the budget of forward passes is spent."""
+"""The search: candidates in turn, short prefixes first, within a budget of forward passes."""
 
 import json
 import math
@@ -18,10 +18,10 @@ from ropewalk.eval.calibrate.trial import (
     Loss,
     Trial,
     loss,
+    objective_per_window,
     paper,
     spent,
     survives,
-    weighted,
 )
 from ropewalk.train.rope.methods import Rotary
 
@@ -31,116 +31,147 @@ Measure = Callable[
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is searched: pure values."""
+class SearchSetup:
+    """Settings and text of a search: pure values."""
 
     config: CalibrateConfig
     seed: int
     factor: float
     rotary: Rotary
-    window: int  # what the base reads as it is: inside and beyond part here
-    windows: np.ndarray  # (N, S): the stretches that candidates are chosen on
+    window: int  # the base's, tokens: splits inside from beyond
+    windows: np.ndarray  # (N, S): held-out text to choose on
 
     @property
     def prefix(self) -> int:
-        """Tokens of the short prefix: two of the base's windows, or half way to the end where that is less."""
+        """Tokens of the short prefix: two base windows, at most half way from the window to the end."""
         return min(2 * self.window, (self.window + self.windows.shape[1]) // 2)
 
     @property
-    def few(self) -> np.ndarray:
-        """The short prefixes of every other stretch: (ceil(N/2), prefix)."""
+    def short_windows(self) -> np.ndarray:
+        """Short prefixes of every other window: (ceil(N/2), prefix)."""
         return self.windows[::2, : self.prefix]
 
     def cost(self, windows: np.ndarray) -> float:
-        """In forward passes of a whole stretch."""
+        """Cost in forward passes of a full window."""
         return windows.size / self.windows.shape[1]
 
     @property
-    def trial(self) -> float:
-        """What a trial costs at most."""
-        return self.cost(self.few) + self.cost(self.windows)
+    def max_trial_cost(self) -> float:
+        """Highest cost of a trial, in forward passes of a full window."""
+        return self.cost(self.short_windows) + self.cost(self.windows)
 
 
 def search(
-    task: Task, measure: Measure, log: Path, tell: Callable[[Trial], None] = lambda trial: None
+    setup: SearchSetup, measure: Measure, log: Path, on_trial: Callable[[Trial], None]
 ) -> list[Trial]:
-    """Measure until the budget is spent; `log` gets a line a trial, and what it holds is not measured again."""
+    """Measure until the budget is spent. `log` gets a line a trial; logged trials are not repeated."""
     finished = read(log)
     for trial in finished:
-        tell(trial)
-    while (candidate := propose(task, finished)) is not None:
-        trial = measured(task, len(finished), candidate, finished, measure)
+        on_trial(trial)
+    while (candidate := propose(setup, finished)) is not None:
+        trial = run_trial(setup, len(finished), candidate, finished, measure)
         append(log, trial)
         finished.append(trial)
-        tell(trial)
+        on_trial(trial)
     return finished
 
 
-def refuse(task: Task) -> None:
-    """What would stop the search later. Raises: ConfigError without optuna, or when the budget does not reach for the papers."""
-    if task.config.searcher != "longrope":
-        ramp.refuse_without_optuna(task.config.searcher)
-    least = math.ceil(len(task.config.methods) * task.trial)
-    if task.config.max_forward_passes < least:
+def refuse(setup: SearchSetup) -> None:
+    """Raises: ConfigError without optuna, or when the budget is too small for the papers' methods."""
+    if setup.config.searcher != "longrope":
+        ramp.refuse_without_optuna(setup.config.searcher)
+    min_passes = math.ceil(len(setup.config.methods) * setup.max_trial_cost)
+    if setup.config.max_forward_passes < min_passes:
         raise ConfigError(
-            f"calibrate.max_forward_passes is {task.config.max_forward_passes}; the {len(task.config.methods)} methods of calibrate.methods alone take {least}, on "
-            f"{len(task.windows)} stretches; raise it, or lower calibrate.windows"
+            f"calibrate.max_forward_passes is {setup.config.max_forward_passes}; the "
+            f"{len(setup.config.methods)} methods of calibrate.methods alone take {min_passes}, on "
+            f"{len(setup.windows)} stretches; raise it, or lower calibrate.windows"
         )
 
 
-def propose(task: Task, finished: Sequence[Trial]) -> Candidate | None:
+def propose(setup: SearchSetup, finished: Sequence[Trial]) -> Candidate | None:
     """The papers' methods first, then the searcher with less spent of its share; None when the budget is spent."""
-    if len(finished) < len(task.config.methods):
-        method = task.config.methods[len(finished)]
-        return paper(method, task.factor)
-    if spent(finished) + task.trial > task.config.max_forward_passes:
+    if len(finished) < len(setup.config.methods):
+        method = setup.config.methods[len(finished)]
+        return paper(method, setup.factor)
+    if spent(finished) + setup.max_trial_cost > setup.config.max_forward_passes:
         return None
-    names = ("ramp", "longrope") if task.config.searcher == "both" else (task.config.searcher,)
+    names = ("ramp", "longrope") if setup.config.searcher == "both" else (setup.config.searcher,)
     name = min(names, key=lambda n: spent([t for t in finished if t.candidate.searcher == n]))
     number = sum(t.candidate.searcher == name for t in finished)
-    words: dict[str, Any] = {"seed": task.seed, "number": number, "factor": task.factor}
+    kwargs: dict[str, Any] = {"seed": setup.seed, "number": number, "factor": setup.factor}
     if name == "ramp":
-        return ramp.propose(finished, **words)
+        return ramp.propose(finished, **kwargs)
     return evolution.propose(
-        finished, **words, rotary=task.rotary, population=task.config.population
+        finished, **kwargs, rotary=setup.rotary, population=setup.config.population
     )
 
 
-def measured(
-    task: Task, number: int, candidate: Candidate, finished: Sequence[Trial], measure: Measure
+def run_trial(
+    setup: SearchSetup,
+    number: int,
+    candidate: Candidate,
+    finished: Sequence[Trial],
+    measure: Measure,
 ) -> Trial:
-    """One trial: the short prefix of every other stretch, then all of them whole unless it was pruned."""
-    window, share = task.window, task.config.inside_weight
-    short, cost = loss(measure(candidate, task.few), window, share), task.cost(task.few)
+    """One trial: short prefixes first, then full windows unless it was pruned."""
+    window, share = setup.window, setup.config.inside_weight
+    short, cost = (
+        loss(measure(candidate, setup.short_windows), window, share),
+        setup.cost(setup.short_windows),
+    )
     if candidate.searcher != "paper" and not survives(short, finished):
         return Trial(number, candidate, short, None, cost)
-    nll = measure(candidate, task.windows)
-    each = tuple(weighted(nll, window, share)[:, 0].tolist())
+    nll = measure(candidate, setup.windows)
+    per_window = tuple(objective_per_window(nll, window, share)[:, 0].tolist())
     return Trial(
-        number, candidate, short, loss(nll, window, share), cost + task.cost(task.windows), each
+        number,
+        candidate,
+        short,
+        loss(nll, window, share),
+        cost + setup.cost(setup.windows),
+        per_window,
     )
 
 
 def append(log: Path, trial: Trial) -> None:
-    """A whole line, on the disk before the next trial starts."""
+    """Append one line and force it to disk before the next trial starts."""
     with log.open("a") as file:
-        file.write(json.dumps(asdict(trial)) + "\n")
+        file.write(json.dumps(_to_row(trial)) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
 
 def read(log: Path) -> list[Trial]:
-    """Finished trials; a last line that was cut by a kill is taken off the file."""
+    """Finished trials; removes a last line that a kill left incomplete."""
     if not log.is_file():
         return []
     text = log.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        log.write_text(whole)
-    return [_trial(json.loads(line)) for line in whole.splitlines()]
+    complete = text[: text.rfind("\n") + 1]
+    if complete != text:
+        log.write_text(complete)
+    return [_from_row(json.loads(line)) for line in complete.splitlines()]
 
 
-def _trial(row: dict[str, Any]) -> Trial:
-    whole = row["whole"] and Loss(**row["whole"])
-    short, each = Loss(**row["short"]), tuple(row["each"])
-    return Trial(row["number"], Candidate(**row["candidate"]), short, whole, row["passes"], each)
+def _to_row(trial: Trial) -> dict[str, Any]:
+    """A line of the log; `whole`, `each` and `place` are keys of its format."""
+    candidate = trial.candidate
+    return {
+        "number": trial.number,
+        "candidate": {
+            "searcher": candidate.searcher,
+            "settings": candidate.settings,
+            "place": candidate.params,
+        },
+        "short": asdict(trial.short),
+        "whole": trial.full and asdict(trial.full),
+        "passes": trial.passes,
+        "each": trial.per_window,
+    }
+
+
+def _from_row(row: dict[str, Any]) -> Trial:
+    candidate = Candidate(*(row["candidate"][key] for key in ("searcher", "settings", "place")))
+    full = row["whole"] and Loss(**row["whole"])
+    short, per_window = Loss(**row["short"]), tuple(row["each"])
+    return Trial(row["number"], candidate, short, full, row["passes"], per_window)

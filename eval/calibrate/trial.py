@@ -1,4 +1,4 @@
-"""What a candidate is, what was measured of it, and how losses become the one number that is minimised. Pure."""
+"""Candidates, trials, and the objective: losses as the one number that is minimised. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,11 +11,11 @@ from ropewalk.conf.scaling import ROPE_CLASSES, RopeConfig
 
 @dataclass(frozen=True)
 class Candidate:
-    """Settings of a method, and the coordinates that its searcher moves."""
+    """Settings of a method, and the search coordinates behind them."""
 
     searcher: str  # paper, ramp or longrope
     settings: dict[str, Any]  # the method's own: method, beta_fast, long_factor ...
-    place: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rope(self) -> RopeConfig:
@@ -33,52 +33,52 @@ class Loss:
 
     inside: float  # at positions inside the original window
     beyond: float
-    value: float  # what is minimised
+    value: float  # the objective, minimised
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A candidate that was measured: at a short prefix, and whole unless it was pruned there."""
+    """A measured candidate: on short prefixes, and on full windows unless it was pruned."""
 
     number: int
     candidate: Candidate
     short: Loss
-    whole: Loss | None
-    passes: float  # forward passes of a whole window that it cost
-    each: tuple[float, ...] = ()  # what is minimised, of each stretch read whole
+    full: Loss | None
+    passes: float  # its cost in forward passes of a full window
+    per_window: tuple[float, ...] = ()  # objective of each full window
 
     @property
     def value(self) -> float:
-        """To rank by: a pruned one stands behind every whole one."""
-        return self.short.value + 1e6 if self.whole is None else self.whole.value
+        """The ranking value: a pruned trial ranks behind every full one."""
+        return self.short.value + 1e6 if self.full is None else self.full.value
 
 
 def loss(nll: np.ndarray, window: int, inside_weight: float) -> Loss:
     """`nll` (N, S-1): column j is the loss of position j + 1. `window`: the base's, tokens, below S."""
-    inside, beyond = (float(part.mean()) for part in halves(nll, window))
+    inside, beyond = (float(part.mean()) for part in split_at_window(nll, window))
     return Loss(inside, beyond, inside_weight * inside + (1 - inside_weight) * beyond)
 
 
-def halves(nll: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+def split_at_window(nll: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
     """Losses at positions inside the original window, and beyond it: (N, window-1) and (N, S-window)."""
     return nll[:, : window - 1], nll[:, window - 1 :]
 
 
-def weighted(nll: np.ndarray, window: int, inside_weight: float) -> np.ndarray:
-    """What is minimised, of each stretch: (N, 1)."""
-    inside, beyond = (part.mean(axis=1, keepdims=True) for part in halves(nll, window))
+def objective_per_window(nll: np.ndarray, window: int, inside_weight: float) -> np.ndarray:
+    """The objective of each window: (N, 1)."""
+    inside, beyond = (part.mean(axis=1, keepdims=True) for part in split_at_window(nll, window))
     return np.asarray(inside_weight * inside + (1 - inside_weight) * beyond)
 
 
 def survives(short: Loss, finished: Sequence[Trial]) -> bool:
-    """Whether a candidate's short prefix is among the better half of those before it; the papers' own are never pruned."""
-    before = sorted(t.short.value for t in finished)
-    return not before or short.value <= before[(len(before) - 1) // 2]
+    """Whether a short-prefix loss is at most the median of the finished trials'."""
+    values = sorted(trial.short.value for trial in finished)
+    return not values or short.value <= values[(len(values) - 1) // 2]
 
 
 def best(finished: Sequence[Trial]) -> Trial:
-    """The first of the lowest."""
-    return min((t for t in finished if t.whole is not None), key=lambda t: t.value)
+    """The full trial with the lowest value; the first of equals."""
+    return min((t for t in finished if t.full is not None), key=lambda t: t.value)
 
 
 def spent(finished: Sequence[Trial]) -> float:

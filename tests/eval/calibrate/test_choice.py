@@ -9,57 +9,57 @@ EACH = (3.0, 2.0, 2.5, 3.5)
 FOUR = ["a", "b", "c", "d"]
 
 
-def whole(number: int, candidate: Candidate, each: tuple[float, ...]) -> Trial:
+def full_trial(number: int, candidate: Candidate, each: tuple[float, ...]) -> Trial:
     value = sum(each) / len(each)
     return Trial(number, candidate, Loss(value, value, value), Loss(value, value, value), 1.0, each)
 
 
 def trials(*differences: float) -> list[Trial]:
     """YaRN, PI, and a ramp that differs from YaRN by so much on each stretch."""
-    found = Candidate("ramp", {"method": "yarn", "factor": 2.0})
+    candidate = Candidate("ramp", {"method": "yarn", "factor": 2.0})
     better = tuple(e + d for e, d in zip(EACH, differences, strict=True))
-    pi = whole(1, paper("pi", 2.0), tuple(e + 1 for e in EACH))
-    return [whole(0, paper("yarn", 2.0), EACH), pi, whole(2, found, better)]
+    pi = full_trial(1, paper("pi", 2.0), tuple(e + 1 for e in EACH))
+    return [full_trial(0, paper("yarn", 2.0), EACH), pi, full_trial(2, candidate, better)]
 
 
 def test_better_on_every_document_is_chosen() -> None:
     choice = choose(trials(-0.02, -0.01, -0.03, -0.02), FOUR)
-    assert (choice.trial.number, choice.lowest.number, choice.kept) == (2, 2, None)
+    assert (choice.trial.number, choice.lowest.number, choice.reason) == (2, 2, None)
 
 
 def test_better_in_the_mean_by_one_document_is_not() -> None:
     choice = choose(trials(-0.2, 0.02, 0.03, 0.04), FOUR)
     assert (choice.trial.number, choice.lowest.number) == (0, 2)
     assert (
-        choice.kept
+        choice.reason
         == "trial 2 (ramp) was lower by 0.0275 nats in the mean, and on 1 of 4 documents only"
     )
 
 
 def test_a_document_counts_once_however_many_stretches_it_has() -> None:
     differences = (-0.3, -0.3, 0.01, 0.01, 0.01)
-    found = Candidate("ramp", {"method": "yarn", "factor": 2.0})
+    candidate = Candidate("ramp", {"method": "yarn", "factor": 2.0})
     each = tuple(2.0 + d for d in differences)
-    known = [whole(0, paper("yarn", 2.0), (2.0,) * 5), whole(1, found, each)]
-    assert choose(known, ["a", "a", "b", "c", "d"]).trial.number == 0
+    finished = [full_trial(0, paper("yarn", 2.0), (2.0,) * 5), full_trial(1, candidate, each)]
+    assert choose(finished, ["a", "a", "b", "c", "d"]).trial.number == 0
 
 
 @pytest.mark.parametrize("documents", [["a"] * 4, ["a", "a", "b", "b"], ["a", "b", "c", "c"]])
 def test_on_few_documents_nothing_is_preferred_however_large_the_gain(documents: list[str]) -> None:
     choice = choose(trials(-1.0, -1.0, -1.0, -1.0), documents)
-    assert choice.trial.number == 0 and choice.kept is not None
+    assert choice.trial.number == 0 and choice.reason is not None
     assert (
         f"on {len(set(documents))} document(s); 4 are needed to prefer it; raise calibrate.windows"
-        in choice.kept
+        in choice.reason
     )
 
 
-def test_where_a_paper_is_lowest_there_is_nothing_to_tell() -> None:
+def test_where_a_paper_is_lowest_there_is_no_reason_to_report() -> None:
     choice = choose(trials(0.01, 0.01, 0.01, 0.01), FOUR)
-    assert (choice.trial.number, choice.lowest.number, choice.kept) == (0, 0, None)
+    assert (choice.trial.number, choice.lowest.number, choice.reason) == (0, 0, None)
 
 
 def test_the_lowest_of_the_papers_is_what_must_be_beaten() -> None:
-    found = trials(-0.02, -0.01, -0.03, -0.02)
-    llama3 = whole(3, paper("llama3", 2.0), tuple(e - 0.5 for e in EACH))
-    assert choose([*found, llama3], FOUR).trial.number == 3
+    finished = trials(-0.02, -0.01, -0.03, -0.02)
+    llama3 = full_trial(3, paper("llama3", 2.0), tuple(e - 0.5 for e in EACH))
+    assert choose([*finished, llama3], FOUR).trial.number == 3

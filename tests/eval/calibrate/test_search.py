@@ -1,4 +1,4 @@
-"""The search on losses that are known in closed form: what it finds, what it costs, and that a kill changes nothing."""
+"""The search on losses in closed form: its choice, its cost, and resuming after a kill."""
 
 import json
 import math
@@ -13,7 +13,7 @@ import pytest
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.eval import CalibrateConfig
 from ropewalk.eval.calibrate import evolution, ramp, results, search
-from ropewalk.eval.calibrate.search import Task
+from ropewalk.eval.calibrate.search import SearchSetup
 from ropewalk.eval.calibrate.trial import Candidate, Loss, Trial, best, loss, paper, spent, survives
 from ropewalk.train.rope.methods import METHODS, Rotary
 
@@ -22,23 +22,25 @@ WINDOWS = np.zeros((4, 512), dtype=np.int64)
 WANTED = {"beta_fast": 16.0, "beta_slow": 0.5, "attention_factor": 1.1}
 
 
-def task(**changes: Any) -> Task:
-    return Task(replace(CalibrateConfig(passes=150), **changes), 0, FACTOR, ROTARY, 64, WINDOWS)
+def task(**changes: Any) -> SearchSetup:
+    return SearchSetup(
+        replace(CalibrateConfig(passes=150), **changes), 0, FACTOR, ROTARY, 64, WINDOWS
+    )
 
 
 class Fake:
-    """A model whose loss is the squared distance of a table to a wanted one; it counts the tokens it was given."""
+    """A model whose loss is the squared distance of a table to a target; it counts its tokens."""
 
     def __init__(self) -> None:
         self.tokens, self.calls = 0, 0
-        wanted = ramp.candidate({"beta_slow": 0.5, "spread": 32.0, "attention_factor": 1.1}, FACTOR)
-        self.wanted = METHODS["yarn"].table(wanted.rope, ROTARY)
+        target = ramp.candidate({"beta_slow": 0.5, "spread": 32.0, "attention_factor": 1.1}, FACTOR)
+        self.target = METHODS["yarn"].table(target.rope, ROTARY)
 
     def distance(self, candidate: Candidate) -> float:
         table = METHODS[candidate.settings["method"]].table(candidate.rope, ROTARY)
-        apart = np.log(table.inv_freq / self.wanted.inv_freq)
+        apart = np.log(table.inv_freq / self.target.inv_freq)
         return float(
-            (apart**2).mean() + (table.attention_factor - self.wanted.attention_factor) ** 2
+            (apart**2).mean() + (table.attention_factor - self.target.attention_factor) ** 2
         )
 
     def __call__(self, candidate: Candidate, windows: np.ndarray) -> np.ndarray:
@@ -46,7 +48,11 @@ class Fake:
         return np.full((len(windows), windows.shape[1] - 1), self.distance(candidate))
 
 
-def test_loss_parts_at_the_window() -> None:
+def run(setup: SearchSetup, model: Fake, log: Path) -> list[Trial]:
+    return search.search(setup, model, log, lambda trial: None)
+
+
+def test_loss_is_split_at_the_window() -> None:
     nll = np.array(
         [[1.0, 1.0, 1.0, 5.0, 5.0]]
     )  # positions 1 to 5; a window of 4 holds positions 0 to 3
@@ -57,40 +63,40 @@ def test_loss_parts_at_the_window() -> None:
 def test_search_finds_what_is_better_than_every_paper_within_its_budget(
     tmp_path: Path, searcher: str
 ) -> None:
-    model, wanted = Fake(), task(searcher=searcher)
-    trials = search.search(wanted, model, tmp_path / "trials.jsonl")
+    model, setup = Fake(), task(searcher=searcher)
+    trials = run(setup, model, tmp_path / "trials.jsonl")
     assert spent(trials) == pytest.approx(
         model.tokens / WINDOWS.shape[1]
-    )  # what it says it spent is what it spent
-    assert spent(trials) <= 150 < spent(trials) + wanted.trial
+    )  # reported and measured cost
+    assert spent(trials) <= 150 < spent(trials) + setup.max_trial_cost
     papers = [t for t in trials if t.candidate.searcher == "paper"]
-    assert [t.candidate.settings["method"] for t in papers] == wanted.config.methods
-    found = best(trials)
-    assert found.whole is not None and found.candidate.searcher != "paper"
-    assert found.value < (0.7 if searcher != "ramp" else 0.5) * min(t.value for t in papers)
+    assert [t.candidate.settings["method"] for t in papers] == setup.config.methods
+    lowest = best(trials)
+    assert lowest.full is not None and lowest.candidate.searcher != "paper"
+    assert lowest.value < (0.7 if searcher != "ramp" else 0.5) * min(t.value for t in papers)
     assert {t.candidate.searcher for t in trials} == {"paper"} | (
         {"ramp", "longrope"} if searcher == "both" else {searcher}
     )
 
 
 def test_the_papers_are_never_pruned_and_the_worse_half_is(tmp_path: Path) -> None:
-    trials = search.search(task(), Fake(), tmp_path / "trials.jsonl")
-    assert all(t.whole is not None for t in trials if t.candidate.searcher == "paper")
+    trials = run(task(), Fake(), tmp_path / "trials.jsonl")
+    assert all(t.full is not None for t in trials if t.candidate.searcher == "paper")
     for k, trial in enumerate(trials):
         if trial.candidate.searcher != "paper":
             better = sum(t.short.value < trial.short.value for t in trials[:k])
-            assert (trial.whole is None) == (better > (k - 1) // 2)
-    assert any(t.whole is None for t in trials)
+            assert (trial.full is None) == (better > (k - 1) // 2)
+    assert any(t.full is None for t in trials)
 
 
 @pytest.mark.parametrize("searcher", ["ramp", "longrope", "both"])
 def test_same_seed_same_trials_and_another_seed_others(tmp_path: Path, searcher: str) -> None:
-    one, two = (
-        search.search(task(searcher=searcher), Fake(), tmp_path / f"{k}.jsonl") for k in "ab"
+    first, second = (run(task(searcher=searcher), Fake(), tmp_path / f"{k}.jsonl") for k in "ab")
+    assert (
+        first == second and (tmp_path / "a.jsonl").read_text() == (tmp_path / "b.jsonl").read_text()
     )
-    assert one == two and (tmp_path / "a.jsonl").read_text() == (tmp_path / "b.jsonl").read_text()
-    other = search.search(replace(task(searcher=searcher), seed=1), Fake(), tmp_path / "c.jsonl")
-    assert one != other
+    other = run(replace(task(searcher=searcher), seed=1), Fake(), tmp_path / "c.jsonl")
+    assert first != other
 
 
 @pytest.mark.parametrize("searcher", ["ramp", "longrope", "both"])
@@ -98,15 +104,18 @@ def test_same_seed_same_trials_and_another_seed_others(tmp_path: Path, searcher:
 def test_a_search_cut_anywhere_goes_on_as_if_it_had_not_been(
     tmp_path: Path, searcher: str, lines: int
 ) -> None:
-    whole, model = search.search(task(searcher=searcher), Fake(), tmp_path / "whole.jsonl"), Fake()
+    full, model = (
+        run(task(searcher=searcher), Fake(), tmp_path / "whole.jsonl"),
+        Fake(),
+    )
     text = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
     cut = tmp_path / "cut.jsonl"
     cut.write_text(
         "".join(text[:lines]) + text[lines][: len(text[lines]) // 2]
     )  # killed in the middle of a line
-    assert search.search(task(searcher=searcher), model, cut) == whole
+    assert run(task(searcher=searcher), model, cut) == full
     assert cut.read_text() == (tmp_path / "whole.jsonl").read_text()
-    assert model.tokens == pytest.approx(sum(t.passes for t in whole[lines:]) * WINDOWS.shape[1])
+    assert model.tokens == pytest.approx(sum(t.passes for t in full[lines:]) * WINDOWS.shape[1])
 
 
 def test_a_budget_that_does_not_reach_for_the_papers_is_refused_before_anything_is_measured() -> (
@@ -123,32 +132,32 @@ def test_a_budget_that_does_not_reach_for_the_papers_is_refused_before_anything_
 def test_prefix_passes_the_window_and_stays_below_the_whole() -> None:
     assert task().prefix == 128
     short = replace(task(), windows=np.zeros((2, 96), dtype=np.int64))
-    assert (short.prefix, short.few.shape) == (80, (1, 80))
+    assert (short.prefix, short.short_windows.shape) == (80, (1, 80))
 
 
 def test_survival_is_by_the_better_half() -> None:
-    def at(value: float) -> Trial:
+    def trial(value: float) -> Trial:
         return Trial(0, paper("yarn", 2.0), Loss(0, 0, value), None, 1.0)
 
     assert survives(Loss(0, 0, 9.0), [])
-    assert survives(Loss(0, 0, 2.0), [at(1.0), at(2.0), at(3.0)])
-    assert not survives(Loss(0, 0, 2.1), [at(1.0), at(2.0), at(3.0)])
+    assert survives(Loss(0, 0, 2.0), [trial(1.0), trial(2.0), trial(3.0)])
+    assert not survives(Loss(0, 0, 2.1), [trial(1.0), trial(2.0), trial(3.0)])
 
 
 def test_evolution_starts_from_the_papers_and_keeps_the_paper_s_laws() -> None:
     """arXiv 2402.13753, section 3.2: divisors from 1 to 1.25 s, never falling."""
-    pi, ntk = (evolution.start(m, FACTOR, ROTARY).place["divisors"] for m in ("pi", "ntk"))
+    pi, ntk = (evolution.start(m, FACTOR, ROTARY).params["divisors"] for m in ("pi", "ntk"))
     assert pi == pytest.approx([FACTOR] * 16)
     assert ntk == pytest.approx([FACTOR ** (2 * i / 30) for i in range(16)])  # s^(2i/(d-2))
-    assert evolution.start("yarn", FACTOR, ROTARY).place["attention_factor"] == pytest.approx(
+    assert evolution.start("yarn", FACTOR, ROTARY).params["attention_factor"] == pytest.approx(
         0.1 * math.log(8) + 1
     )
 
 
 def test_every_child_keeps_the_laws(tmp_path: Path) -> None:
-    trials = search.search(task(searcher="longrope"), Fake(), tmp_path / "trials.jsonl")
+    trials = run(task(searcher="longrope"), Fake(), tmp_path / "trials.jsonl")
     children = [t.candidate for t in trials if t.candidate.searcher == "longrope"]
-    assert len(children) > 20 and len({json.dumps(c.place) for c in children}) > 15
+    assert len(children) > 20 and len({json.dumps(c.params) for c in children}) > 15
     for child in children:
         divisors = np.array(child.settings["long_factor"])
         assert (
@@ -163,22 +172,22 @@ def test_without_optuna_the_ramp_is_refused_with_a_way_out(
     monkeypatch: pytest.MonkeyPatch, searcher: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    said = rf"searcher is {searcher}; it needs optuna.*pip install 'ropewalk\[calibrate\]'"
-    with pytest.raises(ConfigError, match=said):
+    message = rf"searcher is {searcher}; it needs optuna.*pip install 'ropewalk\[calibrate\]'"
+    with pytest.raises(ConfigError, match=message):
         search.refuse(task(searcher=searcher))
     search.refuse(task(searcher="longrope"))
 
 
 def test_verdict_says_better_worse_neither_or_too_little_text() -> None:
-    def said(nll: float, low: float, high: float, documents: int = 9) -> str:
+    def verdict(nll: float, low: float, high: float, documents: int = 9) -> str:
         return results.verdict({"nll": nll, "low": low, "high": high}, documents)
 
-    assert said(-0.02, -0.03, -0.01).startswith("better: -0.0200 nats [-0.0300, -0.0100]")
-    assert said(0.02, 0.01, 0.03).startswith("worse: ")
-    assert said(-0.02, -0.05, 0.01).startswith("no gain shown: ") and "holds zero" in said(
+    assert verdict(-0.02, -0.03, -0.01).startswith("better: -0.0200 nats [-0.0300, -0.0100]")
+    assert verdict(0.02, 0.01, 0.03).startswith("worse: ")
+    assert verdict(-0.02, -0.05, 0.01).startswith("no gain shown: ") and "holds zero" in verdict(
         -0.02, -0.05, 0.01
     )
-    assert said(-0.02, -0.02, -0.02, 1) == (
+    assert verdict(-0.02, -0.02, -0.02, 1) == (
         "not to be told from 1 document(s): -0.0200 nats against yarn's defaults, and 4 are needed for an interval"
     )
-    assert said(0.0, 0.0, 0.0) == "the same plan as yarn's defaults"
+    assert verdict(0.0, 0.0, 0.0) == "the same plan as yarn's defaults"
