@@ -24,7 +24,7 @@ WANTED = {"beta_fast": 16.0, "beta_slow": 0.5, "attention_factor": 1.1}
 
 def task(**changes: Any) -> SearchSetup:
     return SearchSetup(
-        replace(CalibrateConfig(passes=150), **changes), 0, FACTOR, ROTARY, 64, WINDOWS
+        replace(CalibrateConfig(max_forward_passes=150), **changes), 0, FACTOR, ROTARY, 64, WINDOWS
     )
 
 
@@ -125,8 +125,8 @@ def test_a_budget_that_does_not_reach_for_the_papers_is_refused_before_anything_
         ConfigError,
         match=r"calibrate\.max_forward_passes is 20; the 6 methods .* take 27, on 4 stretches; raise",
     ):
-        search.refuse(task(passes=20))
-    search.refuse(task(passes=27))
+        search.refuse(task(max_forward_passes=20))
+    search.refuse(task(max_forward_passes=27))
 
 
 def test_prefix_passes_the_window_and_stays_below_the_whole() -> None:
