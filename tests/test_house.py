@@ -1,4 +1,7 @@
-"""The rooms of the repository: who knows DeepSpeed, and who imports whom. Read from the syntax alone."""
+"""The rooms of the repository:
+
+who knows DeepSpeed, and who imports whom. Read from the syntax alone.
+"""
 
 import ast
 from collections.abc import Iterator

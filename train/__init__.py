@@ -1,1 +1,12 @@
-"""Rope plan, model, attention, loss and the DeepSpeed loop."""
+"""The rope stage, the train stage and the export of a run.
+
+stage.py      the train stage: starts the ranks, publishes their results
+preflight.py  what is known of the ranks before there are any
+__main__.py   `python -m ropewalk.train RUN_DIR`: one rank, as the launcher starts it
+worker.py     one rank: starts, runs, saves
+assemble.py   from a run's folder to a Trainer
+base.py       where the base's weights lie, and its config
+loss.py       the chunked cross-entropy
+rope/ model/ attention/ zero/ optim/ memory/ loop/ metrics/ cost/ checkpoint/ adapters/ export/
+launcher/
+"""

@@ -1,4 +1,4 @@
-""""""
+"""The base model: where its weights lie, and its config."""
 
 import importlib.util
 import json
@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrain
 from ropewalk.conf import phases
 from ropewalk.conf.artifacts.manifest import fingerprint, run_shared
 from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.log import log
 from ropewalk.conf.model import ModelConfig, ScratchConfig
 from ropewalk.conf.schema import Config
 
@@ -23,7 +24,7 @@ BASES = Path(__file__).parent / "bases"
 
 @dataclass(frozen=True)
 class Base:
-    """Where the base is: a folder or hub name, or a description to build from nothing."""
+    """The base's location: a folder or hub name, or a model to initialise from scratch."""
 
     path: str | None  # None: from scratch
     revision: str | None = None
@@ -34,21 +35,19 @@ class Base:
     @property
     def name(self) -> str:
         """For messages and artifacts: no user path."""
-        return (
-            "from scratch"
-            if self.path is None
-            else Path(self.path).name
-            if Path(self.path).is_dir()
-            else self.path
-        )
+        if self.path is None:
+            return "from scratch"
+        return Path(self.path).name if Path(self.path).is_dir() else self.path
 
 
 def resolve_base(config: Config, cache: Path) -> Base:
-    """Where the weights are that training starts from: the base's, or the phase before's. Raises: ConfigError."""
-    before = phases.previous_run_dir(config)
-    if before is None:
+    """The weights that training starts from:
+    the base's, or the previous phase's. Raises: ConfigError.
+    """
+    previous = phases.previous_run_dir(config)
+    if previous is None:
         return locate(config.model, cache)
-    trained = str(before / "train" / "model")
+    trained = str(previous / "train" / "model")
     return locate(
         ModelConfig(path=trained, trust_remote_code=config.model.trust_remote_code), cache
     )
@@ -75,7 +74,8 @@ def locate(model: ModelConfig, cache: Path) -> Base:
         )
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ConfigError(
-            f"model.path is {model.path}; it must be an existing folder or a hub name; correct the path"
+            f"model.path is {model.path}; it must be an existing folder or a hub name; "
+            "correct the path"
         )
     return Base(
         path, model.revision, model.trust_remote_code, identity=fingerprint([path, model.revision])
@@ -85,9 +85,10 @@ def locate(model: ModelConfig, cache: Path) -> Base:
 def _builtin(name: str) -> str:
     folder = BASES / name
     if not (folder / "model.safetensors").is_file():
-        there = ", ".join(sorted(BUILTIN + p.name for p in BASES.glob("*") if p.is_dir())) or "none"
+        shipped = ", ".join(sorted(BUILTIN + p.name for p in BASES.glob("*") if p.is_dir()))
         raise ConfigError(
-            f"model.path is {BUILTIN}{name}; it must name a base that ropewalk ships ({there}); or run make base-model"
+            f"model.path is {BUILTIN}{name}; it must name a base that ropewalk ships "
+            f"({shipped or 'none'}); or run make base-model"
         )
     return str(folder)
 
@@ -103,7 +104,10 @@ def _packaged_gguf(package: str, spec: Any) -> Path:
 
 
 def _from_gguf(file: Path, cache: Path) -> str:
-    """Dequantise to a Hugging Face folder, once. Raises: ConfigError when the file or the gguf package is missing."""
+    """Dequantise to a Hugging Face folder in the cache, once.
+
+    Raises: ConfigError when the file or a package is missing.
+    """
     if not file.is_file():
         raise ConfigError(
             f"model.gguf_file is {file.name}; no such file in model.path; correct the name"
@@ -113,48 +117,45 @@ def _from_gguf(file: Path, cache: Path) -> str:
             f"{file.name} is GGUF; it needs two more packages; pip install 'ropewalk[gguf]'"
         )
     stat = file.stat()
-    decides = {"name": file.name, "size": stat.st_size, "form": 1}
-    folder = cache / "models" / f"{file.stem}-{fingerprint(decides)[:12]}"
+    cache_key = {"name": file.name, "size": stat.st_size, "form": 1}
+    folder = cache / "models" / f"{file.stem}-{fingerprint(cache_key)[:12]}"
 
-    def work(temporary: Path) -> dict[str, Any]:
+    def dequantise(temporary: Path) -> dict[str, Any]:
         from transformers import AutoTokenizer, GgufConfig
 
-        print(f"dequantise {file.name} (about half a minute, once)")
-        at = {"gguf_file": file.name}
+        log.info(f"dequantise {file.name} (about half a minute, once)")
+        gguf = {"gguf_file": file.name}
         model = AutoModelForCausalLM.from_pretrained(
             str(file.parent),
             quantization_config=GgufConfig(dequantize=True),
             dtype=torch.float32,
-            **at,
+            **gguf,
         )
-        AutoTokenizer.from_pretrained(str(file.parent), **at).save_pretrained(str(temporary))
+        AutoTokenizer.from_pretrained(str(file.parent), **gguf).save_pretrained(str(temporary))
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         model.save_pretrained(str(temporary))
         return {}
 
-    _, said = run_shared(f"model {file.stem}", decides, folder, work)
-    if "skipped" not in said:
-        print(said)
+    _, message = run_shared(f"model {file.stem}", cache_key, folder, dequantise)
+    if "skipped" not in message:
+        log.info(message)
     return str(folder)
 
 
 def _identity(folder: Path) -> str:
-    config = (
-        json.loads((folder / "config.json").read_text())
-        if (folder / "config.json").is_file()
-        else None
-    )
-    if config is None:
+    if not (folder / "config.json").is_file():
         raise ConfigError(
             f"model.path is {folder.name}; it has no config.json; give a Hugging Face model folder"
         )
+    config = json.loads((folder / "config.json").read_text())
     weights = sorted(
         [p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in folder.glob("*.safetensors")
     )
     if not weights:
         raise ConfigError(
-            f"model.path is {folder.name}; it has no .safetensors file; save the model as safetensors"
+            f"model.path is {folder.name}; it has no .safetensors file; save the model as "
+            "safetensors"
         )
     return fingerprint([config, weights])
 
@@ -162,21 +163,20 @@ def _identity(folder: Path) -> str:
 def base_config(base: Base) -> PreTrainedConfig:
     """The base's own config, unscaled. Raises: ConfigError when it cannot be read."""
     if base.scratch is not None:
-        s = vars(base.scratch).copy()
-        theta = s.pop("rope_theta")
+        sizes = vars(base.scratch).copy()
+        theta = sizes.pop("rope_theta")
         return LlamaConfig(
-            **s,
+            **sizes,
             rope_parameters={"rope_type": "default", "rope_theta": theta},
             bos_token_id=0,
             eos_token_id=0,
         )
     try:
-        found = AutoConfig.from_pretrained(
+        return AutoConfig.from_pretrained(  # type: ignore[no-any-return]
             str(base.path), revision=base.revision, trust_remote_code=base.trust_remote_code
         )
     except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
-        said = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
+        reason = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
         raise ConfigError(
-            f"model.path is {base.name}; its config must be readable by transformers; {said}"
+            f"model.path is {base.name}; its config must be readable by transformers; {reason}"
         ) from error
-    return found

@@ -1,4 +1,4 @@
-"""The train stage as launch sees it: starts the ranks through DeepSpeed's launcher, waits, publishes what they made."""
+"""The train stage as launch sees it: it starts the ranks, waits, and publishes their results."""
 
 import json
 from pathlib import Path
@@ -8,57 +8,56 @@ from ropewalk.conf.artifacts.manifest import Manifest, read_json, run_stage, sta
 from ropewalk.conf.errors import Stopped
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
-from ropewalk.train.checkpoint import storage as checkpoints
-from ropewalk.train.launcher.ranks import _how_to_resume, launch
-from ropewalk.train.launcher.stop import STOP
+from ropewalk.train.checkpoint import storage
+from ropewalk.train.launcher.ranks import STOP_FILE, how_to_resume, launch
 
 
 def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
-    """`inputs`: the fingerprints of the base, rope plan and data that this training starts from.
+    """`inputs`: the fingerprints of the base, the rope plan and the data.
 
     Raises: Stopped (run again to resume), RopewalkError with the ranks' exit code, ProofError.
     """
-    decides = {
+    cache_key = {
         "inputs": inputs,
         "seed": config.seed,
         "train": content(config.train),
         "seq_len": config.data.seq_len,
     }
+    if not stands("train", cache_key, output):
+        _refuse_other_checkpoints(output, cache_key)
 
-    if not stands("train", decides, output):
-        _refuse_other_checkpoints(output, decides)
-
-    def work(temporary: Path) -> dict[str, Any]:
-        (temporary / STOP).unlink(missing_ok=True)
+    def train(temporary: Path) -> dict[str, Any]:
+        (temporary / STOP_FILE).unlink(missing_ok=True)
         if not (temporary / "done.json").is_file():
             launch(config, temporary.parent, temporary)
-        _finish(temporary)
-        _reload(config, temporary)
+        _copy_tokenizer(temporary)
+        _prove_reloaded(config, temporary)
         return read_json(temporary / "done.json")  # type: ignore[no-any-return]
 
-    done = run_stage("train", decides, output, work, resumable=True)
-    if (output / STOP).exists():  # asked when no step was left to stop after
-        (output / STOP).unlink()
+    result = run_stage("train", cache_key, output, train, resumable=True)
+    if (output / STOP_FILE).exists():  # requested after the last step
+        (output / STOP_FILE).unlink()
         raise Stopped(
-            f"train is done, and stopped before what comes after it; {_how_to_resume(config)}"
+            f"train is done, and stopped before what comes after it; {how_to_resume(config)}"
         )
-    return done
+    return result
 
 
-def _refuse_other_checkpoints(output: Path, decides: dict[str, Any]) -> None:
-    """An unfinished training of other settings is not thrown away unasked. Raises: ConfigError with the first difference."""
-    for name, facts in checkpoints.list_checkpoints(temporary_of(output) / "checkpoints")[:1]:
-        checkpoints.refuse_other_content(name, facts["content"], json.loads(json.dumps(decides)))
+def _refuse_other_checkpoints(output: Path, cache_key: dict[str, Any]) -> None:
+    """Raises: ConfigError when an unfinished training of other settings would be thrown away."""
+    for name, facts in storage.list_checkpoints(temporary_of(output) / "checkpoints")[:1]:
+        expected = json.loads(json.dumps(cache_key))
+        storage.refuse_other_content(name, facts["content"], expected)
 
 
-def _finish(temporary: Path) -> None:
-    """The tokenizer goes with the model, so that the exported folder is whole."""
+def _copy_tokenizer(temporary: Path) -> None:
+    """The tokenizer belongs to the exported model's folder."""
     for file in (temporary.parent / "data" / "tokenizer").iterdir():
         (temporary / "model" / file.name).write_bytes(file.read_bytes())
 
 
-def _reload(config: Config, temporary: Path) -> None:
-    """What was exported, as a reader loads it. Raises: ProofError, before anything is published."""
+def _prove_reloaded(config: Config, temporary: Path) -> None:
+    """Load the export as a user would. Raises: ProofError, before anything is published."""
     from ropewalk.train.model.build import load_trained
     from ropewalk.train.rope.plan import RopePlan
 

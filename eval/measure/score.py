@@ -4,7 +4,6 @@ N windows   S tokens of one   E hidden size
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from ropewalk.data.retrieval import Passkey
 from ropewalk.eval.tasks.task import EvalSuite
 from ropewalk.train.attention import document_borders
 from ropewalk.train.loss import token_nll
+from ropewalk.train.model.build import evaluating
 
 T = TypeVar("T")
 
@@ -56,14 +56,6 @@ def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[slice]:
             end += 1
         yield slice(start, end)
         start = end
-
-
-@contextmanager
-def evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """No gradients, no dropout."""
-    model.eval()
-    with torch.no_grad():
-        yield
 
 
 def hidden_states(model: PreTrainedModel, row: Row) -> torch.Tensor:

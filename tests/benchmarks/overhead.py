@@ -1,4 +1,4 @@
-"""The real loop, `train.loop.train`, with metrics and wandb offline: what a step takes outside forward, backward and optimizer."""
+"""The real loop, `Trainer.train`, with metrics and wandb offline: what a step takes outside forward, backward and optimizer."""
 
 import tempfile
 import time
@@ -42,7 +42,9 @@ def ours(length: int, count: int) -> dict[str, list[float]]:
     """Seconds a step: whole, and outside. From one step's end to the next, so that data and metrics are in it."""
     from ropewalk.data.dataset import BatchLoader, concatenate
     from ropewalk.train.checkpoint.checkpointer import Checkpointer
-    from ropewalk.train.loop import trainer
+    from ropewalk.train.loop.trainer import Trainer
+    from ropewalk.train.loop.validation import Validation
+    from ropewalk.train.metrics import StepMetrics
     from ropewalk.train.zero import engine
     from ropewalk.train.zero.mesh import Mesh
 
@@ -65,7 +67,12 @@ def ours(length: int, count: int) -> dict[str, list[float]]:
     )
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpointer(live, Path(folder) / "checkpoints", config.train, Mesh(), {})
-        trainer.train(live, config, feed, Path(folder), Mesh(), checkpoints, checkpoints.load())
+        metrics, validation = (
+            StepMetrics(live, config, Mesh()),
+            Validation(live, [], config, Mesh()),
+        )
+        path, state = Path(folder), checkpoints.load()
+        Trainer(live, config, feed, Mesh(), path, checkpoints, state, metrics, validation).train()
     whole = [b - a for a, b in zip(watch.ends, watch.ends[1:], strict=False)]
     return {
         "whole": whole,

@@ -4,33 +4,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from checkpoint_work import Work, start, told, weights
+from checkpoint_work import Work, start, told, trainer, weights
 
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import DataArtifacts
 from ropewalk.train.checkpoint import previous_phase, storage
-from ropewalk.train.loop import trainer
 
 
 def phase(config: Config, folder: Path, data: DataArtifacts, begin: int) -> dict[str, Any]:
     """One of them, from sequence `begin` of the plan on; its losses, and the weights at its end."""
     (folder / "train").mkdir(parents=True, exist_ok=True)
-    run = start(Work(folder / "train", config, data))
+    work = Work(folder / "train", config, data)
+    run = start(work)
+    run.feed = replace(run.feed, start=begin)
     progress = run.checkpoints.load()
     hashed: list[str] = []
     whole = storage.sha256
     storage.sha256 = lambda path: hashed.append(path.name) or whole(path)  # type: ignore[func-returns-value]
     said = previous_phase.load_optimizer_state(config, run.checkpoints, progress)
     storage.sha256 = whole
-    trainer.train(
-        run.engine,
-        config,
-        replace(run.feed, start=begin),
-        folder / "train",
-        run.mesh,
-        run.checkpoints,
-        progress,
-    )
+    trainer(run, work, progress).train()
     previous_phase.save_for_next_phase(config, run.checkpoints, progress)
     found = {
         "said": said,

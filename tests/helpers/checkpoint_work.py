@@ -18,14 +18,17 @@ from parity_work import in_pieces
 from plans import packed, written
 
 from ropewalk.conf.errors import ConfigError, Stopped
+from ropewalk.conf.log import log
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import BatchLoader, DataArtifacts
 from ropewalk.train import attention
 from ropewalk.train.attention import ulysses
 from ropewalk.train.checkpoint import async_writer, reshard, storage
-from ropewalk.train.checkpoint.checkpointer import Checkpointer
+from ropewalk.train.checkpoint.checkpointer import Checkpointer, TrainState
 from ropewalk.train.launcher.stop import StopSignal
-from ropewalk.train.loop import trainer
+from ropewalk.train.loop.trainer import Trainer
+from ropewalk.train.loop.validation import Validation
+from ropewalk.train.metrics import StepMetrics
 from ropewalk.train.model import save
 from ropewalk.train.zero import engine
 from ropewalk.train.zero.batch import accumulation_steps
@@ -98,18 +101,7 @@ def trained(work: Work) -> dict[str, Any]:
         arm(run.engine, *work.death[1:])
     if work.trouble is not None:
         work.trouble(work, run.engine)
-    measured = work.more.get("validation")
-    trainer.train(
-        run.engine,
-        work.config,
-        run.feed,
-        work.folder,
-        run.mesh,
-        run.checkpoints,
-        progress,
-        None,
-        measured,
-    )
+    trainer(run, work, progress).train()
     return {
         "began": began,
         "failed": run.checkpoints.failed_saves,
@@ -118,18 +110,33 @@ def trained(work: Work) -> dict[str, Any]:
     }
 
 
+def trainer(run: Run, work: Work, state: TrainState) -> Trainer:
+    engine, config, mesh = run.engine, work.config, run.mesh
+    return Trainer(
+        engine,
+        config,
+        run.feed,
+        mesh,
+        work.folder,
+        run.checkpoints,
+        state,
+        StepMetrics(engine, config, mesh),
+        work.more.get("validation") or Validation(engine, [], config, mesh),
+    )
+
+
 @dataclass
 class LongValidation:
     """After the last of five steps: `windows`, half a second each."""
 
     windows: int
-    done: int = 0
+    windows_measured: int = 0
 
     def __call__(self, step: int) -> dict[str, Any]:
         for _ in range(self.windows if step == 5 else 0):
             time.sleep(0.5)
-            self.done += 1
-        return {"validation": {"nll": float(self.done)}} if step == 5 else {}
+            self.windows_measured += 1
+        return {"validation": {"nll": float(self.windows_measured)}} if step == 5 else {}
 
 
 def ended(work: Work) -> dict[str, Any]:
@@ -139,9 +146,7 @@ def ended(work: Work) -> dict[str, Any]:
     began = progress.step
     if work.trouble is not None:
         work.trouble(work, run.engine)
-    trainer.train(
-        run.engine, work.config, run.feed, work.folder, run.mesh, run.checkpoints, progress
-    )
+    trainer(run, work, progress).train()
     run.checkpoints.save_final(progress)
     return {
         "began": began,
@@ -172,7 +177,7 @@ def weights(live: Any) -> dict[str, np.ndarray]:
 def loaded(work: Work) -> dict[str, Any]:
     """What lies in the weights and optimizer after a load, before any step: whole, by name, gathered by plain exchange."""
     run, said = start(work), []
-    run.checkpoints._say = said.append  # type: ignore[method-assign]
+    log.info = said.append  # type: ignore[method-assign,assignment]
     progress = run.checkpoints.load()
     return {
         "step": progress.step,
@@ -310,7 +315,7 @@ def until(work: Work) -> int:
 
     def instead(self: StopSignal, *flags: float) -> list[bool]:
         left[0] -= 1
-        self.asked = self.asked or left[0] == 0
+        self.requested = self.requested or left[0] == 0
         return whole(self, *flags)
 
     StopSignal.__call__ = instead  # type: ignore[method-assign]

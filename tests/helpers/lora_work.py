@@ -173,7 +173,7 @@ def four_bits(
     mesh, plan = Mesh.of(1), rope_plan.make(settings.rope, base_config(Base(base)), "tiny")
     load_kwargs = quantize.load_kwargs(settings.train.lora, torch.float32, device())
     built = build.build(
-        Base(base), plan, dtype=torch.float32, attention_kernel="sdpa", loading=load_kwargs
+        Base(base), plan, dtype=torch.float32, attention_kernel="sdpa", load_kwargs=load_kwargs
     )
     attach.attach(built, settings.train.lora, SEED)
     message = param_groups.describe_trainable(built)

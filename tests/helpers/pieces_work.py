@@ -29,8 +29,8 @@ def built(base: Base, plan: RopePlan, train: dict[str, Any]) -> tuple[Any, Any, 
         plan,
         dtype=torch.float32,
         seed=3,
-        computes=torch.bfloat16 if train["precision"] == "bf16" else torch.float32,
-        settings=deepspeed_config(settings.train, 1),
+        compute_dtype=torch.bfloat16 if train["precision"] == "bf16" else torch.float32,
+        deepspeed_config=deepspeed_config(settings.train, 1),
     )
     apart = all(p.numel() == 0 for p in made.parameters())
     build.check_vocabulary(made, 97)
@@ -55,7 +55,9 @@ def losses(base: Base, plan: RopePlan, train: dict[str, Any], lora: LoraConfig) 
     """Three steps, with an adapter put beside the parameters where they lie."""
     settings, mesh = config(lora=lora, **train), Mesh.of(1)
     given = deepspeed_config(settings.train, 1)
-    made = build.build(base, plan, dtype=torch.float32, computes=torch.float32, settings=given)
+    made = build.build(
+        base, plan, dtype=torch.float32, compute_dtype=torch.float32, deepspeed_config=given
+    )
     attach.attach(made, lora, 0)
     with in_pieces():
         live = engine.build_engine(made, settings, 1, mesh)
@@ -114,7 +116,7 @@ def peak_of_load(base: Base, plan: RopePlan, train: dict[str, Any]) -> dict[str,
     watcher.start()
     settings = config(**train)
     made = build.build(
-        base, plan, dtype=torch.float32, settings=deepspeed_config(settings.train, 1)
+        base, plan, dtype=torch.float32, deepspeed_config=deepspeed_config(settings.train, 1)
     )
     done.set()
     watcher.join()

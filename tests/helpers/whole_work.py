@@ -11,14 +11,6 @@ from torch import nn
 from ropewalk.train.model import save
 
 
-class Engine:
-    """As much of an engine as an export asks for."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.module = nn.Module()
-        self.module.model = model
-
-
 def export_in_pieces(folder: str, changes: dict[str, Any]) -> bool:
     """Whether the parameters really lay in pieces."""
     settings = {
@@ -28,7 +20,7 @@ def export_in_pieces(folder: str, changes: dict[str, Any]) -> bool:
     model = tiny_model(**changes)
     deepspeed.zero.Init(module=model, config_dict_or_path=settings, dtype=torch.float32)
     there = any(p.numel() for p in model.parameters())
-    save.save_pretrained(Engine(model), Path(folder))
+    save.save_pretrained(model, Path(folder))
     return there
 
 

@@ -20,7 +20,8 @@ from ropewalk.conf.schema import Config
 from ropewalk.launch.config.compose import compose
 from ropewalk.train import stage
 from ropewalk.train.launcher import ranks
-from ropewalk.train.launcher.ranks import command, launch, requeue, world_size
+from ropewalk.train.launcher.command import command, world_size
+from ropewalk.train.launcher.ranks import launch, requeue
 from ropewalk.train.preflight import refuse_missing_devices, refuse_unfit_ranks
 
 RANK = """\
@@ -95,7 +96,7 @@ def test_a_stop_that_comes_after_the_last_step_stops_what_comes_next(
         (temporary / "stop").touch()
 
     monkeypatch.setattr(stage, "launch", launch)
-    for name in ("_finish", "_reload"):
+    for name in ("_copy_tokenizer", "_prove_reloaded"):
         monkeypatch.setattr(stage, name, lambda *_: None)
     with pytest.raises(
         Stopped, match="train is done, and stopped before what comes after it; run the same command"
@@ -111,7 +112,7 @@ def test_a_finished_training_is_not_asked_for_the_unfinished_one_beside_it(
     monkeypatch.setattr(
         stage, "launch", lambda _, run_dir, temporary: (temporary / "done.json").write_text("{}")
     )
-    for name in ("_finish", "_reload"):
+    for name in ("_copy_tokenizer", "_prove_reloaded"):
         monkeypatch.setattr(stage, name, lambda *_: None)
     stage.run(config("train.optimizer.lr=1e-3"), {}, tmp_path / "train")
     begun(tmp_path, config("train.optimizer.lr=2e-3"))

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from ropewalk.conf.errors import RopewalkError
+from ropewalk.conf.log import log
 from ropewalk.conf.train import TrainConfig
 from ropewalk.train.checkpoint import reshard, storage
 from ropewalk.train.checkpoint.async_writer import AsyncWriter
@@ -189,7 +190,7 @@ class Checkpointer:
         names = self._same([storage.list_checkpoints(self.path)])[0]
         for name, facts in names:
             if trouble := self.verify(self.path / name, facts):
-                self._say(f"checkpoint {name}: {trouble}; the one before it is taken")
+                log.info(f"checkpoint {name}: {trouble}; the one before it is taken")
                 continue
             storage.refuse_other_content(name, facts["content"], self.content)
             self._read(name, facts)
@@ -197,14 +198,14 @@ class Checkpointer:
             self.last_saved_step = facts["step"]
             return TrainState(facts["step"], facts["state"], name)
         if self._any(any(self.path.glob(storage.NAME_PATTERN))):
-            self._say("no checkpoint is whole; training starts anew")
+            log.info("no checkpoint is whole; training starts anew")
             self._quarantine("")
         return TrainState()
 
     def _quarantine(self, after: str) -> None:
         """Torn ones of later steps would be counted as kept, and the whole ones removed for them."""
         if self.mesh.rank == 0 and (aside := storage.quarantine(self.path, after)):
-            self._say(
+            log.info(
                 f"set aside: {', '.join(aside)}; removed when a whole one of as late a step stands"
             )
         dist.barrier()
@@ -247,7 +248,3 @@ class Checkpointer:
         """Rank 0's, on every rank."""
         dist.broadcast_object_list(value, src=0, device=self.engine.device)
         return value
-
-    def _say(self, text: str) -> None:
-        if self.mesh.rank == 0:
-            print(text, flush=True)

@@ -1,1 +1,9 @@
-""""""
+"""How the ranks are started, stopped and reported.
+
+command.py  how many ranks there are, and the command and environment that start them
+ranks.py    run them to their end, from the command's process
+node.py     DeepSpeed's launcher of one machine's ranks, with our handling of signals
+process.py  how a process starts and that it ends with its parent
+stop.py     the request to stop, as the ranks notice it
+failure.py  the first rank's error, reported once
+"""

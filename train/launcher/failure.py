@@ -1,7 +1,8 @@
-"""How a rank that fails says who it is, once: the first to fail leaves a note, and who fails because of it names it.
+"""Report a failure once: the first rank to fail leaves a note, and ranks that fail after it name
+it.
 
-The launcher ends the others when it sees one leave, and hands on the code of whichever it looks at first; so a rank that only lost its
-neighbours leaves with the code of the one that failed.
+The launcher ends the other ranks when one exits, and passes on the exit code of whichever it polls
+first. So a rank that only lost its neighbours exits with the code of the rank that failed.
 """
 
 import json
@@ -15,8 +16,8 @@ from typing import Any
 from ropewalk.conf.errors import FAILED, RopewalkError
 
 NOTE = "ended.json"
-# what torch's collectives raise when another rank is gone
-LOST = (
+# messages of torch's collectives when another rank is gone
+LOST_PEER = (
     "Connection closed by peer",
     "Connection reset by peer",
     "Broken pipe",
@@ -27,68 +28,73 @@ LOST = (
 
 
 def report(error: BaseException, folder: Path) -> int:
-    """Say on stderr which rank ends and why; returns its exit code. What all ranks say alike is said by the first."""
+    """Print to stderr which rank fails and why; returns its exit code.
+
+    An error that all ranks have alike is printed by the first one only.
+    """
     code = error.exit_code if isinstance(error, RopewalkError) else FAILED
-    mine = {
+    own_note = {
         "rank": int(os.environ.get("RANK", "0")),
         "host": socket.gethostname(),
         "exit_code": code,
         "error": str(error),
     }
-    who = f"rank {mine['rank']} on {mine['host']}"
-    first = None if is_lost(error) else _first(mine, folder)
-    if first is None:
-        found = read(folder)
-        # with no note nobody else has told a reason: the words may be all that there is of it
-        after = (
-            f"{named(found)} ended ({type(error).__name__})"
-            if found
-            else f"another rank was lost, it seems: {error}"
-        )
-        print(f"{who}: ended because {after}", file=sys.stderr, flush=True)
-        return int(found["exit_code"]) if found else FAILED
-    if first == mine or first["error"] != mine["error"]:
-        said = (
-            str(error)
-            if isinstance(error, RopewalkError)
-            else "".join(traceback.format_exception(error))
-        )
-        print(f"{who}: {said}", file=sys.stderr, flush=True)
+    name = rank_name(own_note)
+    if is_lost_peer(error):
+        return _report_lost_peer(error, name, read(folder))
+    first_note = _leave_note(own_note, folder)
+    if first_note == own_note or first_note["error"] != own_note["error"]:
+        is_ours = isinstance(error, RopewalkError)
+        message = str(error) if is_ours else "".join(traceback.format_exception(error))
+        print(f"{name}: {message}", file=sys.stderr, flush=True)
     return code
 
 
-def is_lost(error: BaseException) -> bool:
-    """Whether it only says that other ranks are gone."""
+def _report_lost_peer(error: BaseException, name: str, note: dict[str, Any] | None) -> int:
+    if note is None:
+        # no rank left an error note, so this message may be the only evidence
+        reason = f"another rank was lost, it seems: {error}"
+    else:
+        reason = f"{rank_name(note)} ended ({type(error).__name__})"
+    print(f"{name}: ended because {reason}", file=sys.stderr, flush=True)
+    return FAILED if note is None else int(note["exit_code"])
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether the error only means that another rank is gone."""
     return (
         isinstance(error, RuntimeError)
         and not isinstance(error, RopewalkError)
-        and any(w in str(error) for w in LOST)
+        and any(message in str(error) for message in LOST_PEER)
     )
 
 
-def named(note: dict[str, Any]) -> str:
+def rank_name(note: dict[str, Any]) -> str:
     return f"rank {note['rank']} on {note['host']}"
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The note of the rank that ended first; None without one."""
+    """The note of the rank that failed first; None without one."""
     try:
-        found: dict[str, Any] = json.loads((folder / NOTE).read_text())
+        note: dict[str, Any] = json.loads((folder / NOTE).read_text())
     except (OSError, ValueError):
         return None
-    return found
+    return note
 
 
-def _first(mine: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The note that stands: mine, when nobody was before me. A link is made whole or not at all, on shared file systems too."""
-    own = folder / f"{NOTE}.{mine['rank']}"
+def _leave_note(note: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The first note: this one, unless another rank was earlier.
+
+    A link is created in full or not at all, on shared file systems too.
+    """
+    own_file = folder / f"{NOTE}.{note['rank']}"
     try:
-        own.write_text(json.dumps(mine))
-        os.link(own, folder / NOTE)
+        own_file.write_text(json.dumps(note))
+        os.link(own_file, folder / NOTE)
     except FileExistsError:
-        return read(folder) or mine
-    except OSError:  # no folder or a full disk: say it oneself
-        return mine
+        return read(folder) or note
+    except OSError:  # no folder, or a full disk: every rank reports for itself
+        return note
     finally:
-        own.unlink(missing_ok=True)
-    return mine
+        own_file.unlink(missing_ok=True)
+    return note

@@ -1,7 +1,7 @@
-"""`python -m ropewalk.train.launcher.node ...`: DeepSpeed's launcher of one machine's ranks, but for a stop, which is asked of them and not done to them.
+"""DeepSpeed's per-node launcher, except that SIGTERM is left to the ranks.
 
-Where a whole job is told to end (Slurm, a container), SIGTERM comes to every process. The ranks save and leave with the code that
-requeues; DeepSpeed's launcher would kill them within 30 seconds and leave with 1.
+Where a whole job is ended (Slurm, a container), every process gets SIGTERM. The ranks save a
+checkpoint and exit 75; DeepSpeed's launcher would kill them within 30 seconds and exit 1.
 """
 
 import signal
@@ -11,12 +11,11 @@ from deepspeed.launcher import launch
 
 from ropewalk.train.launcher.process import die_with_parent
 
-ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 def main() -> None:
     die_with_parent()
-    for number in ASKING:  # not ignored, which the ranks would inherit
+    # handlers, since the ranks would inherit an ignored signal
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     launch.signal = SimpleNamespace(
         SIGINT=signal.SIGINT, SIGTERM=signal.SIGTERM, signal=lambda *_: None

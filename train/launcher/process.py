@@ -1,4 +1,4 @@
-"""How a command or a rank starts. What it imports is most of the way to the first training step."""
+"""How a command or a rank starts. Imports take most of the time to the first training step."""
 
 import ctypes
 import gc
@@ -10,9 +10,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def gc_paused_imports() -> Iterator[None]:
-    """Import torch and transformers in here, once: the collector rests, for it would go over what stays for good.
+    """Import torch and transformers in here, once, without the garbage collector.
 
-    Measured: a sixth of the import. What was loaded is left out of later rounds too: 2 CPU seconds at a process' end.
+    Measured: a sixth of the import. The imported objects are left out of later collections too: 2
+    CPU seconds at a process's end.
     """
     gc.disable()
     try:
@@ -23,9 +24,10 @@ def gc_paused_imports() -> Iterator[None]:
 
 
 def die_with_parent() -> None:
-    """Be killed when the process that started this one ends: what trains on without it would share its folder with a second start.
+    """Kill this process when its parent ends, so that no orphan shares a folder with a second
+    start.
 
-    Linux only; elsewhere the lock of the folder alone keeps them apart.
+    Linux only; elsewhere the folder's lock alone keeps them apart.
     """
     if sys.platform == "linux":
         pr_set_pdeathsig = 1

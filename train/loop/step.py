@@ -36,8 +36,8 @@ def train_step(
 ) -> dict[str, Any]:
     """Train on the next micro-batches of `batches`; returns the line of metrics.jsonl.
 
-    `step` counts from 0. `accept_step(step, loss, gradient norm)` gets the same values on every rank
-    and decides whether the weights change.
+    `step` counts from 0. `accept_step(step, loss, gradient norm)` gets the same values on every
+    rank and decides whether the weights change.
     """
     timer = metrics.start_step(step)
     seed_step(config.seed, config.phase, step, mesh.rank)
@@ -86,7 +86,9 @@ def set_learning_rate(engine: Engine, lr: float) -> float:
 
 
 def to_device(row: Row) -> dict[str, Any]:
-    """A micro-batch as the model's arguments: (1, S) tensors on the device, and document borders."""
+    """A micro-batch as the model's arguments:
+    (1, S) tensors on the device, and document borders.
+    """
     target = device()
 
     def tensor(array: np.ndarray) -> torch.Tensor:

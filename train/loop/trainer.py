@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ropewalk.conf import phases
 from ropewalk.conf.errors import RopewalkError, Stopped
+from ropewalk.conf.log import log
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import BatchLoader, Row, prefetch
 from ropewalk.train.checkpoint.checkpointer import Checkpointer, TrainState
@@ -21,165 +22,150 @@ from ropewalk.train.zero.engine import Engine
 from ropewalk.train.zero.mesh import Mesh
 
 
-def train(
-    engine: Engine,
-    config: Config,
-    feed: BatchLoader,
-    folder: Path,
-    mesh: Mesh,
-    checkpoints: Checkpointer,
-    progress: TrainState,
-    seen: StepMetrics | None = None,
-    validation: Validation | None = None,
-) -> TrainState:
-    """Steps `progress.step` to `train.steps`; returns where it is then.
-
-    Raises: Stopped after a checkpoint, RopewalkError on a loss that is no number, or what else train.stability says to stop at.
-    """
-    loop = Trainer(engine, config, feed, folder, mesh, checkpoints, progress, seen, validation)
-    with (
-        HangWatchdog(
-            folder / "watch",
-            mesh.rank,
-            mesh.world_size,
-            config.train.launcher.hang_timeout_s,
-            loop.place,
-        ),
-        closing(loop),
-    ):
-        loop.run()
-    return loop.progress
-
-
-def skip_counts(progress: TrainState) -> dict[str, int]:
-    """How many batches were left out, by what was done."""
-    left_out = [line["event"] for line in progress.state.get("left_out", {}).values()]
-    return {f"left_out_by_{event}": left_out.count(event) for event in sorted(set(left_out))}
-
-
+@dataclass
 class Trainer:
-    """One rank's training while it goes."""
+    """One rank's training: its parts as `assemble` builds them. Every rank calls `train`."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        config: Config,
-        feed: BatchLoader,
-        folder: Path,
-        mesh: Mesh,
-        checkpoints: Checkpointer,
-        progress: TrainState,
-        seen: StepMetrics | None = None,
-        validation: Validation | None = None,
-    ) -> None:
-        self.engine, self.config, self.feed, self.folder, self.mesh = (
-            engine,
-            config,
-            feed,
-            folder,
-            mesh,
+    engine: Engine
+    config: Config
+    loader: BatchLoader
+    mesh: Mesh
+    folder: Path
+    """Where metrics and profiles go (train.tmp of the run)."""
+    checkpointer: Checkpointer
+    state: TrainState
+    metrics: StepMetrics
+    validation: Validation
+
+    def __post_init__(self) -> None:
+        self.stability = StabilityPolicy(self.config.train.stability, self.state.state)
+        self.stop = StopSignal(self.folder)
+        self.profiler = Profiler(self.config, self.folder, self.mesh)
+        self.logger: MetricLogger | None = None
+        if self.mesh.rank == 0:
+            self.logger = MetricLogger(self.folder, self.config, self.state.step)
+
+    def train(self) -> None:
+        """Train from `state.step` to `train.steps`.
+
+        Raises: Stopped after a checkpoint, RopewalkError when train.stability says to stop.
+        """
+        watchdog = HangWatchdog(
+            self.folder / "watch",
+            self.mesh,
+            self.config.train.launcher.hang_timeout_s,
+            self.heartbeat,
         )
-        self.checkpoints, self.progress = checkpoints, progress
-        self.faults = StabilityPolicy(config.train.stability, progress.state)
-        self.seen, self.stop = seen or StepMetrics(engine, config, mesh), StopSignal(folder)
-        self.validation, self.profiler = validation, Profiler(config, folder, mesh)
-        self.metrics = MetricLogger(folder, config, progress.step) if mesh.rank == 0 else None
+        with watchdog, closing(self):
+            self._save_for_rollback()
+            while self.state.step < self.config.train.steps:
+                self._run_steps(range(self.state.step, self.config.train.steps))
+            self.checkpointer.wait()
 
-    def place(self) -> Heartbeat:
-        """How far it is; read by the watch, from another thread."""
-        marks = self.seen.timer.events
-        # what takes long between two marks counts what it has done
-        moved = self.checkpoints.writer.finished_jobs + (
-            self.validation.done if self.validation else 0
-        )
-        return Heartbeat(self.progress.step, len(marks), marks[-1][0], moved)
+    def heartbeat(self) -> Heartbeat:
+        """How far this rank is; the watchdog calls it from its own thread."""
+        events = self.metrics.timer.events
+        # work that takes long between two events counts its parts
+        parts = self.checkpointer.writer.done + self.validation.windows_measured
+        return Heartbeat(self.state.step, len(events), events[-1][0], parts)
 
-    def run(self) -> None:
+    def _save_for_rollback(self) -> None:
         rule = self.config.train.stability
-        if "rollback" in (rule.on_nan, rule.on_spike) and not self.progress.loaded:
-            self.checkpoints.save(self.progress)
-            self.checkpoints.finish()
-        while self.progress.step < self.config.train.steps:
-            self._stretch(range(self.progress.step, self.config.train.steps))
-        self.checkpoints.wait()
+        if "rollback" in (rule.on_nan, rule.on_spike) and not self.state.loaded:
+            self.checkpointer.save(self.state)
+            self.checkpointer.finish()
 
-    def _stretch(self, steps: range) -> None:
-        """Steps to the last, or until one sends back to a checkpoint. Batches that are left out are not read."""
-        out = {step for step in steps if str(step) in self.faults.left_out}
-        rows = prefetch(
-            self.feed.micro_batches(s for s in steps if s not in out), self.config.train.prefetch
+    def _run_steps(self, steps: range) -> None:
+        """Run `steps`, until one of them rolls back. Batches skipped earlier are not read."""
+        skipped = {step for step in steps if str(step) in self.stability.skipped}
+        batches = prefetch(
+            self.loader.micro_batches(step for step in steps if step not in skipped),
+            self.config.train.prefetch,
         )
-        with closing(rows):
+        with closing(batches):
             for step in steps:
-                self._left_out(step) if step in out else self._step(step, rows)
-                if self.faults.verdict.action == "rollback":
-                    return self._roll_back(step)
-                self.progress.step = step + 1
-                self._between()
+                if step in skipped:
+                    self._log_skipped_step(step)
+                else:
+                    self._run_step(step, batches)
+                if self.stability.decision.action == "rollback":
+                    self._roll_back(step)
+                    return
+                self.state.step = step + 1
+                self._after_step()
 
-    def _step(self, step: int, rows: Iterator[Row]) -> None:
-        admit = self.faults.admit
-        self.profiler.before(step + 1)
-        row = train_step(
-            self.engine, self.config, self.feed, rows, step, self.mesh, self.seen, admit
+    def _run_step(self, step: int, batches: Iterator[Row]) -> None:
+        """Raises: RopewalkError when the stability policy says to stop."""
+        self.profiler.start_step(step + 1)
+        line = train_step(
+            self.engine,
+            self.config,
+            self.loader,
+            batches,
+            step,
+            self.mesh,
+            self.metrics,
+            self.stability.accept_step,
         )
-        self.profiler.after(step + 1)
-        action = self.faults.verdict.action
+        self.profiler.end_step(step + 1)
+        action = self.stability.decision.action
         if action == "apply":
-            return self._write(row | phases.metrics_fields(self.config) | self._validated(step))
-        if (
-            action == "skip"
-        ):  # one that is gone back from has its line written when its batch is passed over
-            self._left_out(step)
-        elif action == "stop":
-            self._write(self.faults.line(step))
-        self.faults.refuse(step)
+            line |= phases.metrics_fields(self.config) | self.validation(step + 1)
+            if self.logger is not None:
+                self.logger.log_step(line)
+        elif action == "skip":
+            self._log_skipped_step(step)
+        elif action == "stop" and self.logger is not None:
+            self.logger.log_skipped_step(self.stability.skipped_line(step))
+        # after a rollback the step's line is written when its batch is skipped on the second pass
+        self.stability.refuse_to_continue(step)
 
-    def _left_out(self, step: int) -> None:
-        """A step without its batch: the weights are as they were, and measured all the same when it is their turn."""
-        self._write(self.faults.line(step) | self._validated(step))
-
-    def _validated(self, step: int) -> dict[str, Any]:
-        return self.validation(step + 1) if self.validation else {}
-
-    def _write(self, line: dict[str, Any]) -> None:
-        if self.metrics is not None:
-            self.metrics.log_skipped_step(line) if "event" in line else self.metrics.log_step(line)
+    def _log_skipped_step(self, step: int) -> None:
+        """Write the line of a step without its batch; validation is due all the same."""
+        line = self.stability.skipped_line(step) | self.validation(step + 1)
+        if self.logger is not None:
+            self.logger.log_skipped_step(line)
 
     def _roll_back(self, step: int) -> None:
-        """To the last checkpoint; what is left out since stays left out."""
-        left_out, why = self.faults.left_out, self.faults.verdict.why
-        self.checkpoints.wait()
-        self.progress = self.checkpoints.load()
-        if not self.progress.loaded:
+        """Go back to the last checkpoint; batches skipped since then stay skipped."""
+        skipped, reason = self.stability.skipped, self.stability.decision.reason
+        self.checkpointer.wait()
+        self.state = self.checkpointer.load()
+        if not self.state.loaded:
             raise RopewalkError(
-                f"{why}, at step {step + 1}; no checkpoint is whole, so none can be gone back to; begin anew"
+                f"{reason}, at step {step + 1}; no checkpoint is whole, so none can be gone back "
+                "to; begin anew"
             )
-        self.faults = StabilityPolicy(self.config.train.stability, self.progress.state)
-        self.faults.left_out |= left_out
-        if self.metrics is not None:
-            self.metrics.rewind(self.progress.step)
-            print(
-                f"step {step + 1}: {why}; back to step {self.progress.step}, and on without this batch",
-                flush=True,
-            )
+        self.stability = StabilityPolicy(self.config.train.stability, self.state.state)
+        self.stability.skipped |= skipped
+        if self.logger is not None:
+            self.logger.rewind(self.state.step)
+        log.info(
+            f"step {step + 1}: {reason}; back to step {self.state.step}, and on without this batch"
+        )
 
-    def _between(self) -> None:
-        """Between two steps: a stop that is asked for, and checkpoints. Raises: Stopped."""
-        done, every = self.progress.step, self.config.train.checkpoint.interval_steps
-        asked, *written = self.stop(*self.checkpoints.local_flags())
-        self.checkpoints.poll(*written)
-        if done == self.config.train.steps:
+    def _after_step(self) -> None:
+        """Save a checkpoint that is due, and stop if asked to. Raises: Stopped."""
+        step, interval = self.state.step, self.config.train.checkpoint.interval_steps
+        stop_requested, *flags = self.stop(*self.checkpointer.local_flags())
+        self.checkpointer.poll(*flags)
+        if step == self.config.train.steps:
             return
-        if asked or (every and done % every == 0):
-            self.checkpoints.save(self.progress)
-        if asked:
-            self.checkpoints.finish()
+        if stop_requested or (interval and step % interval == 0):
+            self.checkpointer.save(self.state)
+        if stop_requested:
+            self.checkpointer.finish()
             raise Stopped(
-                f"stopped after step {done} with a checkpoint; run the same command again to resume"
+                f"stopped after step {step} with a checkpoint; run the same command again to resume"
             )
 
     def close(self) -> None:
         self.profiler.close()
-        if self.metrics is not None:
-            self.metrics.close()
+        if self.logger is not None:
+            self.logger.close()
+
+
+def skip_counts(state: TrainState) -> dict[str, int]:
+    """How many batches were left out, by the action taken."""
+    events = [line["event"] for line in state.state.get("left_out", {}).values()]
+    return {f"left_out_by_{event}": events.count(event) for event in sorted(set(events))}

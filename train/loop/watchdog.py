@@ -1,7 +1,8 @@
-"""A run that hangs says which rank holds it up, and ends.
+"""End a run that hangs, and name the rank that holds it up.
 
-Ranks that wait for one another in a collective wait for ever, whatever the reason. Each has a thread that looks whether its training gets
-on, and leaves word of that in a file; the files of a stopped or dead process do not change.
+Ranks wait for one another in a collective for ever, whatever the reason. A thread of each rank
+checks whether its training moves on and writes that to a file; the file of a stopped process does
+not change.
 """
 
 import os
@@ -9,20 +10,25 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ropewalk.conf.artifacts.manifest import read_json, write_json
 from ropewalk.conf.errors import FAILED
+from ropewalk.train.zero.mesh import Mesh
 
-POLL_S = 5.0  # at most between two looks
+POLL_S = 5.0  # at most, between two polls
+
+Report = dict[str, Any] | None
+"""A rank's file: its `Heartbeat` and the number of polls; None before its first poll."""
 
 
 class Heartbeat(NamedTuple):
-    """How far a rank is: the step it is at (from 0), how many of its phases are done, and the last of them.
+    """How far a rank is: its step (from 0), how many of its phases are done, and the last of them.
 
-    `moved` counts what else it has done and others have not, so that it tells that a rank gets on and not which is behind.
+    `moved` counts other work, such as files of a checkpoint. It shows that a rank moves on, but not
+    which rank is behind.
     """
 
     step: int
@@ -31,119 +37,117 @@ class Heartbeat(NamedTuple):
     moved: int = 0
 
 
-def stalled_ranks(before: dict[int, Any], now: dict[int, Any]) -> dict[int, str]:
-    """Ranks that the others wait for, and how they are. `before`, `now`: what each rank's file said, two looks apart.
+def stalled_ranks(earlier: Mapping[int, Report], now: Mapping[int, Report]) -> dict[int, str]:
+    """The ranks that the others wait for, and how far they are. `earlier`: two polls ago.
 
-    Those whose process does not even look any more; when all do, those that are furthest behind.
+    They are the ranks whose watchdog stopped updating its file; if all are alive, the ranks
+    furthest behind.
     """
-    dumb = {rank: said for rank, said in now.items() if said is None or said == before.get(rank)}
-    if dumb:
+    unresponsive = {
+        rank: report
+        for rank, report in now.items()
+        if report is None or report == earlier.get(rank)
+    }
+    if unresponsive:
         return {
-            rank: f"it was last seen {_at(said)}, and its process does not answer"
-            for rank, said in dumb.items()
+            rank: f"it was last seen {_position(report)}, and its process does not answer"
+            for rank, report in unresponsive.items()
         }
-    least = min((said["step"], said["done"]) for said in now.values())
+    reports = {rank: report for rank, report in now.items() if report is not None}
+    furthest_behind = min((report["step"], report["done"]) for report in reports.values())
     return {
-        rank: f"it is {_at(said)}"
-        for rank, said in now.items()
-        if (said["step"], said["done"]) == least
+        rank: f"it is {_position(report)}"
+        for rank, report in reports.items()
+        if (report["step"], report["done"]) == furthest_behind
     }
 
 
-def _at(said: Any) -> str:
-    if said is None:
+def _position(report: Report) -> str:
+    if report is None:
         return "before its first step"
-    where = f"after its {said['phase']}" if said["phase"] else "at its begin"
-    return f"at step {said['step'] + 1}, {where}"
+    phase = f"after its {report['phase']}" if report["phase"] else "at its begin"
+    return f"at step {report['step'] + 1}, {phase}"
 
 
 class HangWatchdog:
-    """One rank's thread. `place` is asked from it, so it must not wait for anything."""
+    """One rank's thread, while open. It calls `heartbeat`, which must not wait for anything."""
 
     def __init__(
-        self,
-        folder: Path,
-        rank: int,
-        world_size: int,
-        limit_s: float,
-        place: Callable[[], Heartbeat],
+        self, folder: Path, mesh: Mesh, timeout_s: float, heartbeat: Callable[[], Heartbeat]
     ) -> None:
-        self.folder, self.rank, self.world_size, self.limit_s, self.place = (
-            folder,
-            rank,
-            world_size,
-            limit_s,
-            place,
-        )
-        self.looks, self.main = 0, threading.main_thread().ident
-        self.ended = threading.Event()
-        self.thread = threading.Thread(target=self._look, name="watch", daemon=True)
+        self.folder, self.rank, self.world_size = folder, mesh.rank, mesh.world_size
+        self.timeout_s, self.heartbeat = timeout_s, heartbeat
+        self.polls = 0
+        self.main_thread = threading.main_thread().ident
+        self.closed = threading.Event()
+        self.thread = threading.Thread(target=self._watch, name="watch", daemon=True)
 
     def __enter__(self) -> "HangWatchdog":
-        if self.limit_s:
+        if self.timeout_s:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file(self.rank).unlink(missing_ok=True)
             self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.ended.set()
+        self.closed.set()
 
-    def _look(self) -> None:
-        every = min(POLL_S, self.limit_s / 4)
-        last, since = self.place(), time.monotonic()
-        while not self.ended.wait(every):
-            now = self.place()
+    def _watch(self) -> None:
+        interval = min(POLL_S, self.timeout_s / 4)
+        last, since = self.heartbeat(), time.monotonic()
+        while not self.closed.wait(interval):
+            now = self.heartbeat()
             if now != last:
                 last, since = now, time.monotonic()
-            self._say(now)
-            if time.monotonic() - since > self.limit_s:
-                self._end(every)
+            self._write(now)
+            if time.monotonic() - since > self.timeout_s:
+                self._end(interval)
 
-    def _say(self, place: Heartbeat) -> None:
-        self.looks += 1
+    def _write(self, heartbeat: Heartbeat) -> None:
+        self.polls += 1
         try:
-            write_json(self._file(self.rank), {**place._asdict(), "looks": self.looks})
-        except OSError:  # a full disk is no hung rank: this rank's word is old then, and the report says so of it
+            write_json(self._file(self.rank), {**heartbeat._asdict(), "looks": self.polls})
+        except OSError:  # a full disk is no hung rank: its file gets old, and the report says so
             return
 
-    def _end(self, every: float) -> None:
-        """Tell once, by the lowest rank that can; every rank that is behind shows where; and out, which the launcher notices."""
-        before = self._all()
-        until = time.monotonic() + 3 * every
+    def _end(self, interval: float) -> None:
+        """Report by the lowest rank that is alive, and exit; the launcher then ends the others.
+
+        Every stalled rank also prints its stack.
+        """
+        earlier = self._read_all()
+        until = time.monotonic() + 3 * interval
         while time.monotonic() < until:
-            time.sleep(every / 2)
-            self._say(self.place())
-        behind = stalled_ranks(before, self._all())
-        teller = min(
-            (rank for rank in range(self.world_size) if rank not in behind), default=min(behind)
-        )
-        lines = [
-            f"rank {rank} holds the others up for {self.limit_s:.0f} s (train.launcher.hang_timeout_s): {how}"
-            for rank, how in behind.items()
-            if self.rank == teller
-        ]
-        if self.rank == teller or self.rank in behind:
+            time.sleep(interval / 2)
+            self._write(self.heartbeat())
+        stalled = stalled_ranks(earlier, self._read_all())
+        alive = [rank for rank in range(self.world_size) if rank not in stalled]
+        lines = []
+        if self.rank == min(alive, default=min(stalled)):
+            lines = [
+                f"rank {rank} holds the others up for {self.timeout_s:.0f} s (train.launcher.hang_timeout_s): "
+                f"{state}"
+                for rank, state in stalled.items()
+            ]
+        if lines or self.rank in stalled:
             lines.append(f"rank {self.rank} is here:\n{self._stack()}")
         print("\n".join(lines), file=sys.stderr, flush=True)
-        # the others' last looks must not find this one's file old before they have told
-        time.sleep(2 * every)
+        # the other ranks must not find this file old before they have reported
+        time.sleep(2 * interval)
         os._exit(FAILED)
 
     def _stack(self) -> str:
-        frame = sys._current_frames().get(self.main or 0)
-        return (
-            "".join(traceback.format_stack(frame))
-            if frame is not None
-            else "its main thread is gone"
-        )
+        frame = sys._current_frames().get(self.main_thread or 0)
+        if frame is None:
+            return "its main thread is gone"
+        return "".join(traceback.format_stack(frame))
 
-    def _all(self) -> dict[int, Any]:
+    def _read_all(self) -> dict[int, Report]:
         return {rank: self._read(rank) for rank in range(self.world_size)}
 
-    def _read(self, rank: int) -> Any:
+    def _read(self, rank: int) -> Report:
         try:
-            return read_json(self._file(rank))
+            return read_json(self._file(rank))  # type: ignore[no-any-return]
         except (OSError, ValueError):
             return None
 

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from ropewalk.conf.log import log
 from ropewalk.conf.schema import Config
 from ropewalk.train.metrics.dashboards import Dashboard, scalars_of, start_dashboards
 
@@ -77,7 +78,7 @@ class MetricLogger:
         self._plot({key: line[key] for key in ("step", "validation") if key in line})
         self.bar.update()
         progress = f"step {line['step']}/{self.num_steps}"
-        print(f"{progress}  {line['event']}: {line['why']}; this batch is left out", flush=True)
+        log.info(f"{progress}  {line['event']}: {line['why']}; this batch is left out")
 
     def _write(self, line: dict[str, Any]) -> None:
         self.file.write(json.dumps(line) + "\n")
@@ -99,11 +100,10 @@ class MetricLogger:
             return
         self.last_print_s = time.monotonic()
         norm = "-" if line["grad_norm"] is None else f"{line['grad_norm']:.3f}"
-        print(
+        log.info(
             f"step {line['step']}/{self.num_steps}  loss {line['loss']:.4f}  grad norm {norm}  "
             f"lr {line['lr']:.2e}  {line['tokens_per_s']:,.0f} tokens/s  "
-            f"peak {line['peak_memory_bytes'] / 2**30:.2f} GiB",
-            flush=True,
+            f"peak {line['peak_memory_bytes'] / 2**30:.2f} GiB"
         )
 
     def close(self) -> None:

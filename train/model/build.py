@@ -1,12 +1,19 @@
-"""Where a base lies, and models built from it with a rope plan applied first. Eval reads models through here."""
+"""Models with a rope plan applied before construction, proved live.
 
+Eval loads models through here.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.log import log
 from ropewalk.train import attention
 from ropewalk.train.attention.backend import KernelWrapper
 from ropewalk.train.base import Base, base_config
@@ -25,27 +32,29 @@ def build(
     seed: int = 0,
     attention_kernel: str = "auto",
     when: str = "after construction",
-    wrap: KernelWrapper | None = None,
-    computes: torch.dtype | None = None,
+    kernel_wrapper: KernelWrapper | None = None,
+    compute_dtype: torch.dtype | None = None,
     s2_group: int | None = None,
-    loading: dict[str, Any] | None = None,
-    settings: dict[str, Any] | None = None,
+    load_kwargs: dict[str, Any] | None = None,
+    deepspeed_config: dict[str, Any] | None = None,
 ) -> PreTrainedModel:
-    """The base with `plan` applied to its config before construction, proved live; `wrap` goes around its attention kernel.
+    """The base with `plan` applied to its config before construction, proved live.
 
-    `computes`: what an engine will cast it to, for which the kernel is chosen; unset: `dtype`. `loading`: more words for
-    `from_pretrained`, of weights of fewer bits. `settings`: DeepSpeed's, under whose stage 3 parameters are made in pieces; such a model
-    runs in its engine only, where the rest of the proof is. Raises: ConfigError, ProofError.
+    `compute_dtype`: the dtype that the engine will cast to; the attention kernel is chosen for it.
+    `load_kwargs`: extra arguments for `from_pretrained` (4-bit loading). `deepspeed_config`: with
+    its stage 3 the parameters are partitioned, and such a model computes, and is proved in full,
+    only in its engine. `kernel_wrapper`: put around the attention kernel. Raises: ConfigError,
+    ProofError.
     """
     config = rope_plan.apply(plan, base_config(base))
     if base.scratch is not None:
-        if loading:
+        if load_kwargs:
             raise ConfigError(
-                "model.scratch is set; weights of fewer bits are those of a trained base; set model.path"
+                "model.scratch is set; only a trained base has weights to quantise; set model.path"
             )
-        model = random_init(config, dtype, seed, settings)
+        model = random_init(config, dtype, seed, deepspeed_config)
     else:
-        with params.zero3_init(settings):
+        with params.zero3_init(deepspeed_config):
             model = AutoModelForCausalLM.from_pretrained(
                 str(base.path),
                 revision=base.revision,
@@ -53,45 +62,55 @@ def build(
                 config=config,
                 dtype=dtype,
                 use_safetensors=True,
-                **(loading or {}),
+                **(load_kwargs or {}),
             )
-    return _ready(model, plan, attention_kernel, when, wrap, computes, s2_group)
+    return _prove_and_set_kernel(
+        model, plan, attention_kernel, when, kernel_wrapper, compute_dtype, s2_group
+    )
 
 
 def load_trained(
     folder: Path, plan: RopePlan, *, dtype: torch.dtype | str, attention_kernel: str = "auto"
 ) -> PreTrainedModel:
-    """A model that the train stage exported, proved against the plan as it stands in its own files. `dtype` auto: its own."""
+    """A model that the train stage exported, proved against the plan in its own files.
+
+    `dtype` "auto": the files' own.
+    """
     model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
-    return _ready(model, plan, attention_kernel, "after reload")
+    return _prove_and_set_kernel(model, plan, attention_kernel, "after reload")
 
 
-def _ready(
+def _prove_and_set_kernel(
     model: PreTrainedModel,
     plan: RopePlan,
     kernel: str,
     when: str,
-    wrap: KernelWrapper | None = None,
-    computes: torch.dtype | None = None,
+    wrapper: KernelWrapper | None = None,
+    compute_dtype: torch.dtype | None = None,
     s2_group: int | None = None,
 ) -> PreTrainedModel:
-    """Proved, and with its attention kernel: the one asked for, or in fp32 outside training, which only sdpa takes, `auto`'s."""
-    proof.restore(model, plan) if model.dtype != torch.float32 else None
-    print(proof.prove(model, plan, when, layers=not params.is_partitioned(model)))
+    """Outside training (no `compute_dtype`) fp32 takes the kernel of `auto`:
+    only sdpa computes in it.
+    """
+    if model.dtype != torch.float32:
+        proof.restore(model, plan)
+    log.info(proof.prove(model, plan, when, layers=not params.is_partitioned(model)))
     attention.refuse_unsupported(model.config, model.config.model_type, s2_group)
     refuse_unknown_heads(model)
     if not params.is_partitioned(model):
         attention.prove_documents_isolated(model)
-    kernel = kernel if computes else attention.kernel_for_dtype(kernel, model.dtype)
-    needs = attention.requirements_of(model, computes or model.dtype)
-    model.set_attn_implementation(attention.register(kernel, wrap, needs, s2_group))
+    kernel = kernel if compute_dtype else attention.kernel_for_dtype(kernel, model.dtype)
+    needs = attention.requirements_of(model, compute_dtype or model.dtype)
+    model.set_attn_implementation(attention.register(kernel, wrapper, needs, s2_group))
     return model
 
 
 def rescale(model: PreTrainedModel, plan: RopePlan) -> None:
-    """Put another plan into a live model, in place: its rotary modules are made anew from its config, and proved.
+    """Put another plan into a live model: build its rotary modules anew from its config, and prove
+    them.
 
-    Not for decoupled heads (DeepSeek), whose softmax scale is set when the model is built. Raises: ProofError.
+    Not for decoupled heads (DeepSeek), whose softmax scale is set at construction. Raises:
+    ProofError.
     """
     config = rope_plan.apply(plan, model.config)
     for name, module in proof.rotary_modules(model).items():
@@ -100,12 +119,27 @@ def rescale(model: PreTrainedModel, plan: RopePlan) -> None:
     proof.prove(model, plan, "after another plan was put in")
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """While open, no gradients and no dropout; then the model's mode is restored."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
 def refuse_unknown_heads(model: PreTrainedModel) -> None:
-    """The chunked loss computes logits as hidden x head; what a model does beyond that is refused by name."""
+    """Raises: ConfigError when a model's logits are not hidden states x head, as the chunked
+    loss assumes.
+    """
     for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(model.config, key, None) not in (None, 1, 1.0):
             raise ConfigError(
-                f"model.path has {key} {getattr(model.config, key)}; its logits are not handled yet; choose another model"
+                f"model.path has {key} {getattr(model.config, key)}; its logits are not handled "
+                "yet; choose another model"
             )
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
         raise ConfigError(
@@ -119,5 +153,6 @@ def check_vocabulary(model: PreTrainedModel, vocab_size: int) -> None:
     rows = params.full_shape(weight)[0]
     if vocab_size > rows:
         raise ConfigError(
-            f"model.path has {rows} embeddings and a tokenizer of {vocab_size} words; they must fit; mend the model folder"
+            f"model.path has {rows} embeddings and a tokenizer of {vocab_size} words; they must "
+            "fit; mend the model folder"
         )

@@ -12,7 +12,8 @@ from ropewalk.train.zero.params import gathered, is_partitioned, zero3_init
 def random_init(
     config: PreTrainedConfig, dtype: torch.dtype, seed: int, deepspeed_config: dict[str, Any] | None
 ) -> PreTrainedModel:
-    """Weights drawn from `seed`, partitioned under stage 3; the same for any stage and any number of ranks.
+    """Weights drawn from `seed`, partitioned under stage 3; the same for any stage and any number
+    of ranks.
 
     Rank 0 draws partitioned weights and sends them to the others.
     """

@@ -37,7 +37,8 @@ class LossModel(nn.Module):
     ) -> torch.Tensor:
         """The row's summed losses over `total_labels`, the valid labels of the whole global batch.
 
-        input_ids, position_ids, labels (1, S); `borders` as attention.document_borders gives them -> ().
+        input_ids, position_ids, labels (1, S); `borders` as attention.document_borders gives them
+        -> ().
         """
         if self.rope is not None:
             # in validation the exported model is measured: the plan's

@@ -1,4 +1,6 @@
-"""AdamW by name: torch's fused one, DeepSpeed's for states on the host, bitsandbytes' with moments of 8 bits."""
+"""AdamW: torch's fused one, DeepSpeed's for offloaded states, or bitsandbytes' with 8-bit
+moments.
+"""
 
 import importlib.util
 from collections.abc import Callable
@@ -10,35 +12,35 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.train import TrainConfig
 from ropewalk.train.zero.config import cpu_adam
 
-Groups = list[dict[str, Any]]
+ParamGroups = list[dict[str, Any]]
 
 
-def optimizer_factory(train: TrainConfig) -> Callable[[Groups], torch.optim.Optimizer]:
-    """What makes the optimizer of parameter groups. Raises: ConfigError when its package is not installed."""
-    kind, more = _class(train)
-    adam = {
+def optimizer_factory(train: TrainConfig) -> Callable[[ParamGroups], torch.optim.Optimizer]:
+    """Builds the optimizer of parameter groups. Raises: ConfigError when its package is missing."""
+    optimizer_class, options = _optimizer_class(train)
+    options |= {
         "lr": train.optimizer.lr,
         "betas": tuple(train.optimizer.betas),
         "eps": train.optimizer.eps,
         "weight_decay": train.optimizer.weight_decay,
-        **more,
     }
-    return lambda groups: kind(groups, **adam)
+    return lambda groups: optimizer_class(groups, **options)
 
 
-def _class(train: TrainConfig) -> tuple[Any, dict[str, Any]]:
-    """The class, and what it takes beside AdamW's own settings."""
+def _optimizer_class(train: TrainConfig) -> tuple[Any, dict[str, Any]]:
+    """The class, and its options beside AdamW's own."""
     if train.optimizer.name == "adamw_8bit":
-        return _eight_bit(), {}
+        return _eight_bit_adamw(), {}
     if train.memory.offload_optimizer and torch.cuda.is_available():
         return cpu_adam(), {"adamw_mode": True}
     return torch.optim.AdamW, {"fused": True}
 
 
-def _eight_bit() -> Any:
+def _eight_bit_adamw() -> Any:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
-            "train.optimizer.name is adamw_8bit; it needs bitsandbytes; pip install 'ropewalk[bnb]' or train.optimizer.name=adamw"
+            "train.optimizer.name is adamw_8bit; it needs bitsandbytes; pip install 'ropewalk[bnb]' or "
+            "train.optimizer.name=adamw"
         )
     import bitsandbytes
 

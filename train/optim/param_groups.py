@@ -1,6 +1,7 @@
-"""Which parameters are trained, which of them decay, and at what learning rate: by their names. Pure but for `choose`.
+"""Which parameters are trained, which of them decay, and at what learning rate: by their names.
 
-A name is as in the Hugging Face model (`model.layers.0.mlp.up_proj.weight`); LoRA's own tensors have a part `lora_...`.
+Names are those of the Hugging Face model (`model.layers.0.mlp.up_proj.weight`); LoRA's tensors
+have a part `lora_...`.
 """
 
 import difflib
@@ -25,7 +26,7 @@ _LAYER = re.compile(r"\.(\d+)\.")
 
 
 def group_of(name: str) -> str:
-    """Which of GROUPS; LoRA's tensors belong to what they change, a head that is tied to the embeddings to them."""
+    """One of GROUPS. LoRA's tensors belong to the group of the layer they adapt."""
     parts = [
         p for p in name.split(".lora_")[0].split(".") if p not in ("weight", "bias", "base_layer")
     ]
@@ -34,25 +35,26 @@ def group_of(name: str) -> str:
         return "head"
     if module.startswith(NORMS) or module.endswith(NORMS):
         return "norms"
-    for group, words in (("attention", ATTENTION), ("mlp", MLP), ("embeddings", EMBEDDINGS)):
-        if any(word in part for part in parts for word in words):
+    for group, keywords in (("attention", ATTENTION), ("mlp", MLP), ("embeddings", EMBEDDINGS)):
+        if any(keyword in part for part in parts for keyword in keywords):
             return group
     return "other"
 
 
 def layer_of(name: str) -> int | None:
-    """The number of the layer that a parameter belongs to, from 0; None outside the layers."""
-    found = _LAYER.search(name)
-    return int(found[1]) if found else None
+    """A parameter's layer, from 0; None outside the layers."""
+    match = _LAYER.search(name)
+    return int(match[1]) if match else None
 
 
-def trains(name: str, train: TrainConfig) -> bool:
-    """Whether a parameter is trained: LoRA's own, of the others all or what is named; `freeze` has the last word."""
+def is_trainable(name: str, train: TrainConfig) -> bool:
+    """Whether a parameter is trained; `freeze` overrules `trainable` and LoRA."""
     if any(re.search(pattern, name) for pattern in train.optimizer.freeze):
         return False
-    named = any(re.search(pattern, name) for pattern in train.optimizer.trainable)
-    if is_adapter(name) or named or not train.lora.rank:
-        return is_adapter(name) or named or not train.optimizer.trainable
+    if is_adapter(name) or any(re.search(pattern, name) for pattern in train.optimizer.trainable):
+        return True
+    if not train.lora.rank:
+        return not train.optimizer.trainable
     group = group_of(name)
     return (train.lora.embeddings and group == "embeddings") or (
         train.lora.norms and group == "norms"
@@ -60,33 +62,36 @@ def trains(name: str, train: TrainConfig) -> bool:
 
 
 def decays(name: str, dimensions: int, train: TrainConfig) -> bool:
-    """Matrices decay; norms, biases and other vectors do not, nor embeddings if so set."""
+    """Matrices decay; norms, biases and other vectors do not. Embeddings: `decay_embeddings`."""
     if dimensions < 2 or name.endswith("bias") or group_of(name) == "norms":
         return False
     return train.optimizer.decay_embeddings or group_of(name) != "embeddings"
 
 
 def lr_scale(name: str, layers: int, train: TrainConfig) -> float:
-    """A parameter's learning rate over that of the step: its group's scale x `layer_lr_decay` once for each layer from the top to it.
+    """The factor on the step's learning rate: the scale of `lr_groups` x `layer_lr_decay` ** depth.
 
-    As BEiT's code (arXiv 2106.08254): not at all for the head and the last norm, once for the last of `layers` layers, `layers` + 1
-    times for the embeddings.
+    Depth is counted from the top as in BEiT's code (arXiv 2106.08254): 0 for the head and the last
+    norm, 1 for the last of `layers` layers, `layers` + 1 for the embeddings.
     """
     group = next((g.lr_scale for g in train.optimizer.lr_groups if re.search(g.pattern, name)), 1.0)
     layer = -1 if group_of(name) == "embeddings" else layer_of(name)
-    above = 0 if layer is None else layers - layer
-    return float(group * train.optimizer.layer_lr_decay**above)
+    depth = 0 if layer is None else layers - layer
+    return float(group * train.optimizer.layer_lr_decay**depth)
 
 
-def check(names: Iterable[str], train: TrainConfig) -> None:
-    """Raises: ConfigError for each pattern that matches no parameter, and when nothing is left to train."""
+def refuse_unmatched_patterns(names: Iterable[str], train: TrainConfig) -> None:
+    """Raises: ConfigError for each pattern that matches no parameter, and when nothing is
+    trained.
+    """
     names = list(names)
     problems = [
-        f"{at} is {pattern}; it must match the name of a parameter; {suggest_names(pattern, names)}"
-        for at, pattern in train.optimizer.patterns().items()
+        f"{key} is {pattern}; it must match the name of a parameter; "
+        f"{suggest_names(pattern, names)}"
+        for key, pattern in train.optimizer.patterns().items()
         if not any(re.search(pattern, name) for name in names)
     ]
-    if not problems and train.steps and not any(trains(name, train) for name in names):
+    if not problems and train.steps and not any(is_trainable(name, train) for name in names):
         problems = [
             f"train.optimizer.freeze is {train.optimizer.freeze}; something must be left to train; remove a pattern"
         ]
@@ -94,37 +99,39 @@ def check(names: Iterable[str], train: TrainConfig) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def suggest_names(word: str, names: Iterable[str]) -> str:
-    """A way out for a word that matches no name: the parts of names that look like it, or all of them."""
+def suggest_names(pattern: str, names: Iterable[str]) -> str:
+    """A way out for a pattern that matches no name:
+    parts of names that look like it, or all parts.
+    """
     parts = list(
         dict.fromkeys(part for name in names for part in name.split(".") if not part.isdigit())
     )
     close = [
         part
-        for piece in re.findall(r"\w+", word)
-        for part in difflib.get_close_matches(piece, parts, 3)
+        for token in re.findall(r"\w+", pattern)
+        for part in difflib.get_close_matches(token, parts, 3)
     ]
-    return (
-        f"did you mean {' or '.join(dict.fromkeys(close))}?"
-        if close
-        else f"names are made of {', '.join(parts)}"
-    )
+    if close:
+        return f"did you mean {' or '.join(dict.fromkeys(close))}?"
+    return f"names are made of {', '.join(parts)}"
 
 
 def set_requires_grad(model: nn.Module, train: TrainConfig) -> None:
-    """Let what is trained require a gradient, and nothing else. Raises: ConfigError."""
-    named = dict(model.named_parameters())
-    check(named, train)
-    for name, parameter in named.items():
-        parameter.requires_grad_(trains(name, train))
+    """Trained parameters require a gradient, others do not. Raises: ConfigError."""
+    parameters = dict(model.named_parameters())
+    refuse_unmatched_patterns(parameters, train)
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(is_trainable(name, train))
 
 
 def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
-    """Groups for the optimizer by what decays and by learning rate: `scale` is what a step's rate is multiplied by."""
-    named = dict(model.named_parameters())
-    layers = 1 + max((layer for layer in map(layer_of, named) if layer is not None), default=-1)
+    """Torch's parameter groups, by decay and learning rate; a step's rate is multiplied by
+    `scale`.
+    """
+    parameters = dict(model.named_parameters())
+    layers = 1 + max((n for n in map(layer_of, parameters) if n is not None), default=-1)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in named.items():
+    for name, parameter in parameters.items():
         if not parameter.requires_grad:
             continue
         decay = (
@@ -132,13 +139,16 @@ def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any
         )
         groups.setdefault((lr_scale(name, layers, train), decay), []).append(parameter)
     return [
-        {"params": each, "weight_decay": decay, "scale": scale}
-        for (scale, decay), each in groups.items()
+        {"params": params, "weight_decay": decay, "scale": scale}
+        for (scale, decay), params in groups.items()
     ]
 
 
 def describe_trainable(model: nn.Module) -> str:
     """How many parameters are trained, in one line."""
     counts = [(math.prod(full_shape(p)), p.requires_grad) for p in model.parameters()]
-    whole, trained = sum(n for n, _ in counts), sum(n for n, on in counts if on)
-    return f"{trained:,} of {whole:,} parameters are trained ({100 * trained / max(1, whole):.2f}%)"
+    total, trained = (
+        sum(n for n, _ in counts),
+        sum(n for n, requires_grad in counts if requires_grad),
+    )
+    return f"{trained:,} of {total:,} parameters are trained ({100 * trained / max(1, total):.2f}%)"

@@ -35,7 +35,7 @@ def accumulate(engine: Any, num_micro_batches: int) -> Iterator[int]:
 
     `OptimizerStep` ends the step after the last one.
     """
-    # set_train_batch_size computes the same from a data-parallel size, which is None with sp_size > 1
+    # set_train_batch_size would need the data-parallel size, which is None with sp_size > 1
     engine._config.gradient_accumulation_steps = num_micro_batches
     if hasattr(engine.optimizer, "gradient_accumulation_steps"):
         engine.optimizer.gradient_accumulation_steps = num_micro_batches

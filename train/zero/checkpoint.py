@@ -1,4 +1,4 @@
-"""What our checkpoints use of DeepSpeed's: its writer interface, its files' content, its engine's state."""
+"""What our checkpoints use of DeepSpeed: its writer interface, its files, its engine's state."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,7 +62,7 @@ def saved_flat_tensors(
 
 @contextmanager
 def rewriting_optimizer(engine: Engine) -> Iterator[None]:
-    """Collective. While open, fp32 weights and states may be overwritten; the model follows at the end."""
+    """Collective. Overwrite fp32 weights and states inside; the model is updated at the end."""
     zero3 = engine.zero_optimization_stage() == 3
     if zero3:
         engine.optimizer.checkpoint_event_prologue()

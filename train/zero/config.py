@@ -75,8 +75,8 @@ def check_offload_device(train: TrainConfig) -> None:
     if not _has_async_io():
         raise ConfigError(
             f"train.memory.offload_path is {train.memory.offload_path}; DeepSpeed reads and writes "
-            "it by libaio, which is not here; install libaio's headers (libaio-dev), or unset it to "
-            "offload to host memory"
+            "it by libaio, which is not here; install libaio's headers (libaio-dev), or unset it "
+            "to offload to host memory"
         )
 
 

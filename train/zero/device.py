@@ -13,7 +13,10 @@ COLLECTIVE_TIMEOUT = timedelta(days=1)
 
 
 def start_distributed() -> None:
-    """Join the process group. On CPU gloo's own collectives are used, so that nothing is compiled."""
+    """Join the process group.
+
+    On CPU gloo's own collectives are used, so that nothing is compiled.
+    """
     cuda = torch.cuda.is_available()
     if not cuda:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -70,7 +70,7 @@ def build_engine(
 
 
 def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """Cast the weights as the engine will, before they go to the device: fp32 would take twice its memory.
+    """Cast the weights as the engine will, before fp32 takes twice the memory on the device.
 
     Buffers keep their dtype; the rotary table is one of them.
     """

@@ -1,7 +1,7 @@
 """Where each parameter lies in the flat fp32 tensors that the optimizer of a ZeRO stage steps.
 
-The form is the same for every stage, so that a checkpoint can be read by name into another one: flat
-tensors, and the fragments of parameters in them.
+The form is the same for every stage, so that a checkpoint can be read by name into another one:
+flat tensors, and the fragments of parameters in them.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from ropewalk.train.zero.engine import Engine
 
 
 class Fragment(NamedTuple):
-    """Elements `[start, start + numel)` of a flattened parameter, at `offset` of the flat tensor."""
+    """Elements `[start, start + numel)` of a flat parameter, at `offset` of the flat tensor."""
 
     name: str
     start: int
@@ -72,7 +72,7 @@ def _stage3(zero: Any) -> list[FlatTensor]:
 
 
 def _partition(zero: Any, parameter: Any) -> Fragment:
-    """A rank's equal share of a parameter; the last ranks' shares may be padding in part or in full."""
+    """A rank's equal share of a parameter; the last ranks' shares may be partly padding."""
     _, offset, width = zero.grad_position[zero.get_param_id(parameter)]
     start = torch.distributed.get_rank(group=zero.dp_process_group) * width
     numel = max(0, min(width, parameter.ds_numel - start))
@@ -102,7 +102,7 @@ def _unpartitioned(engine: Engine) -> list[torch.Tensor]:
 
 
 def refresh_weights(engine: Engine) -> None:
-    """Collective. Copy the fp32 weights into those that the model computes with, as after a step."""
+    """Collective. Copy the fp32 weights into the model's own, as after a step."""
     zero, stage = engine.optimizer, engine.zero_optimization_stage()
     if stage in (1, 2):
         zero.update_lp_params()

@@ -1,6 +1,7 @@
 """How the ranks share the work: `world_size` = `dp_size` x `sp_size`.
 
-Ranks that share one sequence are neighbours, so that their exchange of heads stays inside a machine.
+Ranks that share one sequence are neighbours, so that their exchange of heads stays inside a
+machine.
 """
 
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def all_reduce_sum(value: torch.Tensor) -> float:
 
 
 def process_groups(mesh: Mesh) -> Any:
-    """DeepSpeed's process groups (its `mpu` argument), made once; None where no sequence is shared."""
+    """DeepSpeed's process groups (its `mpu`), made once; None where no sequence is shared."""
     if mesh.sp_size == 1:
         return None
     if parallel_state_sp._SEQUENCE_PARALLEL_GROUP is None:

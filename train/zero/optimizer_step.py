@@ -28,7 +28,7 @@ class OptimizerStep:
         self.grad_norm = float(
             combine_grad_norm_groups(self._zero_norm) if is_list else self._zero_norm
         )
-        """L2 norm of the averaged gradient of all parameters, before clipping; may be inf or nan."""
+        """L2 norm of the averaged gradient before clipping; may be inf or nan."""
 
     def _compute_norm(self) -> Any:
         if self.stage == 0:
@@ -59,8 +59,8 @@ class OptimizerStep:
         self._step_with_norm([invalid] if self.stage == 3 else invalid)
         assert self.engine.optimizer.overflow
         if self.stage != 3:
-            # with an offloaded optimizer DeepSpeed keeps a skipped gradient and would add the next to
-            # it; parameters look into this dict, so it is emptied in place
+            # with an offloaded optimizer DeepSpeed keeps a skipped gradient and would add the next
+            # to it; parameters look into this dict, so it is emptied in place
             gradients = self.engine.optimizer.averaged_gradients
             gradients.update(dict.fromkeys(gradients))
 

@@ -1,4 +1,4 @@
-"""Parameters that ZeRO 3 partitions over the ranks, from construction on: no rank holds the whole model."""
+"""Parameters that ZeRO 3 partitions from construction on: no rank holds the whole model."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,7 +12,7 @@ from transformers.integrations import deepspeed as transformers_deepspeed
 
 
 class _Zero3Config:
-    """The object that transformers asks before it builds a model; it keeps a weak reference only."""
+    """Transformers asks it before it builds a model, and keeps a weak reference only."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
@@ -25,7 +25,8 @@ class _Zero3Config:
 def zero3_init(config: dict[str, Any] | None) -> Iterator[None]:
     """While open, transformers builds partitioned models if DeepSpeed's `config` says stage 3.
 
-    Rank 0 reads the files, tensor by tensor, and each rank keeps its part in the config's precision.
+    Rank 0 reads the files, tensor by tensor, and each rank keeps its part in the config's
+    precision.
     """
     zero3_config = None if config is None else _Zero3Config(config)
     if zero3_config is None or not zero3_config.is_zero3():
@@ -45,7 +46,7 @@ def is_partitioned(model: nn.Module) -> bool:
 def gathered(
     *parameters: torch.Tensor, modifier_rank: int | None = None
 ) -> AbstractContextManager[Any]:
-    """Collective. While open, the parameters are whole on every rank; `modifier_rank`'s changes are kept."""
+    """Collective. Whole parameters on every rank; the changes of `modifier_rank` are kept."""
     partitioned = [p for p in parameters if hasattr(p, "ds_id")]
     if not partitioned:
         return nullcontext()

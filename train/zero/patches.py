@@ -13,7 +13,8 @@ from ropewalk.conf.train import TrainConfig
 def force_zero_optimizer(train: TrainConfig) -> AbstractContextManager[None]:
     """Build the same optimizer for ZeRO 1 in bf16 with fp32 sums as for every other case.
 
-    DeepSpeed has a second one for this case alone, with its own norm, skipped steps and checkpoints.
+    DeepSpeed has a second one for this case alone, with its own norm, skipped steps and
+    checkpoints.
     """
     if not train.zero_stage:
         return nullcontext()

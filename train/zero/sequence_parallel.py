@@ -1,4 +1,4 @@
-"""DeepSpeed's exchange of a sequence for heads around an attention kernel (Ulysses, arXiv 2309.14509)."""
+"""DeepSpeed's exchange of a sequence for heads around attention (Ulysses, arXiv 2309.14509)."""
 
 import math
 from typing import Any
@@ -51,8 +51,8 @@ class HeadExchange(UlyssesSPAttentionHF):  # type: ignore[misc]
     ) -> tuple[torch.Tensor, None]:
         """Attention over the whole sequence, given and returned as this rank's slice of it.
 
-        query (1, H, s, D), key and value (1, K, s, D) -> (1, s, H, D). `s_aux` (H,): gpt-oss's sinks.
-        Raises: ConfigError when a layer's heads differ from the config's.
+        query (1, H, s, D), key and value (1, K, s, D) -> (1, s, H, D). `s_aux` (H,): gpt-oss's
+        sinks. Raises: ConfigError when a layer's heads differ from the config's.
         """
         self._set_sizes(query, key, value)
         repeats = self.global_kv_head_count // key.shape[1]
@@ -78,9 +78,10 @@ class HeadExchange(UlyssesSPAttentionHF):  # type: ignore[misc]
         heads = (query.shape[1], key.shape[1])
         if heads != self.heads or key.shape != value.shape or query.shape[-1] != key.shape[-1]:
             raise ConfigError(
-                f"train.sp_size is {self.world_size}; each layer must have {self.heads[0]} query and "
-                f"{self.heads[1]} key/value heads of one size, as the model's config says; one has "
-                f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}; "
+                f"train.sp_size is {self.world_size}; each layer must have {self.heads[0]} query "
+                f"and {self.heads[1]} key/value heads of one size, as the model's config says; "
+                f"one has query {tuple(query.shape)}, key {tuple(key.shape)}, value "
+                f"{tuple(value.shape)}; "
                 "set train.sp_size=1"
             )
         self.attn_head_size, self.local_seq_length = query.shape[-1], query.shape[2]

@@ -213,7 +213,7 @@ def test_a_windowed_base_is_built_as_the_trainer_builds_it(name: str, tmp_path: 
     base = Base(str(tmp_path))
     plan = rope_plan.make(YarnConfig(factor=8.0), base_config(base), name)
     model: Any = models.build(
-        base, plan, dtype=torch.float32, attention_kernel="auto", computes=torch.float32
+        base, plan, dtype=torch.float32, attention_kernel="auto", compute_dtype=torch.float32
     ).eval()
     assert attention.describe(model.config._attn_implementation).startswith("sdpa")
     row, pieces = packed(LENGTHS, sum(LENGTHS))

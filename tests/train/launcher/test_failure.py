@@ -10,7 +10,8 @@ import pytest
 from ropewalk.conf.errors import ConfigError, RopewalkError
 from ropewalk.launch.config.compose import compose
 from ropewalk.train.launcher import failure, ranks
-from ropewalk.train.launcher.ranks import command, launch
+from ropewalk.train.launcher.command import command
+from ropewalk.train.launcher.ranks import launch
 
 # rank 0 waits in a collective that rank 1 never joins
 TRAIN = """\
@@ -26,17 +27,17 @@ def train(run_dir):
     dist.all_reduce(torch.zeros(1))
 """
 WHOLE_RANK = """
-from ropewalk.train import rank
-rank.train = train
-rank.run(Path(sys.argv[1]))
+from ropewalk.train import worker
+worker.train = train
+worker.run(Path(sys.argv[1]))
 """
 # without DeepSpeed's imports
 LIGHT_RANK = """
-from ropewalk.train import failure
+from ropewalk.train.launcher import failure
 try:
     train(Path(sys.argv[1]))
 except Exception as error:
-    sys.exit(failure.tell(error, Path(sys.argv[1]) / "train.tmp"))
+    sys.exit(failure.report(error, Path(sys.argv[1]) / "train.tmp"))
 """
 REFUSED = 'raise ConfigError("train.x is 1; it must be 2; set 2")'
 HOST = socket.gethostname()

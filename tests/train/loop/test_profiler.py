@@ -20,9 +20,9 @@ def run(folder: Path, rank: int, first: int, *words: str, last: int = 6) -> list
         compose(["recipe=demo", "train.profiler.steps=[3,4]", *words]), folder, Mesh(rank=rank)
     )
     for step in range(first, last + 1):
-        profiler.before(step)
+        profiler.start_step(step)
         torch.empty(step, step) @ torch.empty(step, 1)
-        profiler.after(step)
+        profiler.end_step(step)
     profiler.close()
     return sorted(p.name for p in (folder / "profile").glob("*"))
 

@@ -39,17 +39,18 @@ def test_steps_that_do_not_differ_make_no_leap_of_a_rounding() -> None:
 @pytest.mark.parametrize("action", ["stop", "skip", "rollback"])
 def test_what_is_no_number_is_judged_by_on_nan(loss: float, norm: float, action: str) -> None:
     found = decide(loss, norm, [], [], StabilityConfig(on_nan=action))
-    assert found.action == action and "must be finite" in found.why
+    assert found.action == action and "must be finite" in found.reason
 
 
 def test_leaps_are_judged_by_on_spike_for_the_loss_and_the_norm() -> None:
     rule, before = StabilityConfig(on_spike="skip", spike_window_steps=16), [1.0, 1.1, 0.9, 1.0]
     assert decide(1.0, 1.0, before, before, rule).action == "apply"
     assert (
-        decide(9.0, 1.0, before, before, rule).why == "loss is 9; the 4 before have a median of 1"
+        decide(9.0, 1.0, before, before, rule).reason
+        == "loss is 9; the 4 before have a median of 1"
     )
     assert (
-        decide(1.0, 9.0, before, before, rule).why
+        decide(1.0, 9.0, before, before, rule).reason
         == "gradient norm is 9; the 4 before have a median of 1"
     )
     assert (
@@ -60,7 +61,9 @@ def test_leaps_are_judged_by_on_spike_for_the_loss_and_the_norm() -> None:
 def test_what_was_left_out_is_not_what_a_leap_is_counted_from() -> None:
     state: dict[str, Any] = {}
     faults = StabilityPolicy(StabilityConfig(on_spike="skip", spike_window_steps=4), state)
-    assert [faults.admit(step, loss, 1.0) for step, loss in enumerate([1.0, 50.0, 50.0, 1.0])] == [
+    assert [
+        faults.accept_step(step, loss, 1.0) for step, loss in enumerate([1.0, 50.0, 50.0, 1.0])
+    ] == [
         True,
         False,
         False,
@@ -71,14 +74,14 @@ def test_what_was_left_out_is_not_what_a_leap_is_counted_from() -> None:
 
 def test_too_many_stop() -> None:
     faults = StabilityPolicy(StabilityConfig(on_nan="skip", max_skips=1), {})
-    faults.admit(0, math.nan, 1.0)
-    faults.refuse(0)
-    faults.admit(1, math.nan, 1.0)
+    faults.accept_step(0, math.nan, 1.0)
+    faults.refuse_to_continue(0)
+    faults.accept_step(1, math.nan, 1.0)
     with pytest.raises(
         RopewalkError,
         match=r"2 batches are left out, the last at step 2 .*train.stability.max_skips is 1",
     ):
-        faults.refuse(1)
+        faults.refuse_to_continue(1)
 
 
 # -- by ranks ----------------------------------------------------------------------------------------------------------

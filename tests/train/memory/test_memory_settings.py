@@ -113,10 +113,10 @@ def test_a_path_that_is_missing_or_read_only_is_refused(
 
 def test_a_disk_without_libaio_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = train(zero_stage=3, memory__offload_params=True, memory__offload_path=str(tmp_path))
-    monkeypatch.setattr(config, "_asynchronous_io", lambda: False)
+    monkeypatch.setattr(config, "_has_async_io", lambda: False)
     with pytest.raises(ConfigError, match="by libaio, which is not here; install libaio's headers"):
         check_offload_device(settings)
-    monkeypatch.setattr(config, "_asynchronous_io", lambda: True)
+    monkeypatch.setattr(config, "_has_async_io", lambda: True)
     check_offload_device(settings)
 
 

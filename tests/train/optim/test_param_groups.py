@@ -128,13 +128,15 @@ def test_what_is_trained() -> None:
         optimizer__freeze=["input_layernorm"],
     )
     names = [name for name, _ in tiny_model().named_parameters()]
-    assert [n for n in names if param_groups.trains(n, train)] == [
+    assert [n for n in names if param_groups.is_trainable(n, train)] == [
         "model.embed_tokens.weight",
         "model.layers.0.post_attention_layernorm.weight",
         "model.layers.1.post_attention_layernorm.weight",
         "model.norm.weight",
     ]
-    assert all(param_groups.trains(n, train_config(steps=1, optimizer__lr=1.0)) for n in names)
+    assert all(
+        param_groups.is_trainable(n, train_config(steps=1, optimizer__lr=1.0)) for n in names
+    )
 
 
 def test_patterns_that_match_nothing_are_refused_together_with_near_names() -> None:

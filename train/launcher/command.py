@@ -1,0 +1,88 @@
+"""How many ranks there are, and the command and environment that start them."""
+
+import base64
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.schema import Config
+
+
+def ranks_per_node(config: Config) -> int:
+    """Ranks on this machine: as set, else one per GPU, at least one."""
+    import torch
+
+    return config.train.launcher.ranks_per_node or max(1, torch.cuda.device_count())
+
+
+def world_size(config: Config) -> int:
+    """Ranks on all machines.
+
+    Raises: ConfigError when the hostfile does not exist: DeepSpeed would train on this machine
+    alone.
+    """
+    if config.train.launcher.hostfile is None:
+        return ranks_per_node(config)
+    file = Path(config.train.launcher.hostfile).expanduser()
+    if not file.is_file():
+        raise ConfigError(
+            f"train.launcher.hostfile is {config.train.launcher.hostfile}; no such file; correct the path, or unset "
+            "it"
+        )
+    lines = [line.strip() for line in file.read_text().splitlines()]
+    hosts = [line for line in lines if line and not line.startswith("#")]
+    return len(hosts) * ranks_per_node(config)
+
+
+def command(config: Config, run_dir: Path) -> list[str]:
+    """DeepSpeed's launcher, for one process too. Ranks find their number in the environment.
+
+    Its `runner` reads a hostfile and starts `launch` on each machine. On one machine it would only
+    cost its imports; there `launcher/node.py` is `launch` with our handling of signals.
+    """
+    hostfile, count = config.train.launcher.hostfile, ranks_per_node(config)
+    if hostfile:
+        file = str(Path(hostfile).expanduser())
+        launcher = ["deepspeed.launcher.runner", "--hostfile", file, "--num_gpus", str(count)]
+    else:
+        launcher = ["ropewalk.train.launcher.node", "--world_info", world_info(count)]
+        launcher += ["--master_addr", "127.0.0.1"]
+    options = ["--master_port", str(_free_port()), "--log_level", "error", "--no_local_rank"]
+    worker = ["--module", "ropewalk.train", str(run_dir.resolve())]
+    return [sys.executable, "-m", *launcher, *options, *worker]
+
+
+def world_info(count: int) -> str:
+    """This machine's devices in `launch`'s encoding, one per rank; CUDA_VISIBLE_DEVICES is
+    respected.
+    """
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    devices = visible[:count] if len(visible) >= count else list(range(count))
+    return base64.urlsafe_b64encode(json.dumps({"localhost": devices}).encode()).decode()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(config: Config) -> dict[str, str]:
+    """The ranks' environment. On a CPU they share the cores, and waiting threads sleep.
+
+    A thread that spins beside a busy neighbour makes every step several times slower, measured.
+    """
+    import torch
+
+    env = dict(os.environ)
+    if not torch.cuda.is_available():
+        env["DS_ACCELERATOR"] = "cpu"
+        threads = max(1, (os.cpu_count() or 1) // ranks_per_node(config))
+        env.setdefault("OMP_NUM_THREADS", str(threads))
+    env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    env.setdefault("GOMP_SPINCOUNT", "0")
+    env["TOKENIZERS_PARALLELISM"] = "false"
+    return env
