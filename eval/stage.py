@@ -65,7 +65,8 @@ def notes(config: Config, base: Base, rope: dict[str, Any]) -> list[str]:
     """Caveats that a reader of the numbers must know. `rope`: the content of `rope.json`."""
     lines = [
         "Held-out documents are chosen by a hash of their id "
-        f"({config.data.heldout_share:.0%} of them); intervals are 95%, bootstrapped over documents."
+        f"({config.data.heldout_share:.0%} of them); "
+        "intervals are 95%, bootstrapped over documents."
     ]
     sources = config.data.sources
     synthetic = [name for name, source in sources.items() if source.kind in SYNTHETIC]

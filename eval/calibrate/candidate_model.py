@@ -53,17 +53,19 @@ def refuse(config: Config, plan: RopePlan) -> None:
     window, length = plan.base_window, config.calibrate.length
     if plan.method == "none":
         raise ConfigError(
-            "rope is none; calibrate searches a scaling, so it needs a factor; e.g. rope=yarn rope.factor=4"
+            "rope is none; calibrate searches a scaling, so it needs a factor; "
+            "e.g. rope=yarn rope.factor=4"
         )
     if plan.qk_head_dim:
         raise ConfigError(
-            f"model.path has decoupled rotary dimensions ({plan.qk_head_dim} a head); their temperature is set when the model is built, "
-            "which calibrate does not vary yet; use rope=yarn as it is"
+            f"model.path has decoupled rotary dimensions ({plan.qk_head_dim} a head); their "
+            "temperature is set when the model is built, which calibrate does not vary yet; "
+            "use rope=yarn as it is"
         )
     if length is not None and not window < length <= plan.max_position_embeddings:
         raise ConfigError(
-            f"calibrate.length is {length}; it must be above the base's window {window} and at most the new one "
-            f"{plan.max_position_embeddings}; unset it for the new one"
+            f"calibrate.length is {length}; it must be above the base's window {window} and "
+            f"at most the new one {plan.max_position_embeddings}; unset it for the new one"
         )
 
 
@@ -73,13 +75,17 @@ def findings(config: Config, plan: RopePlan) -> list[str]:
     if length is None or length == plan.max_position_embeddings:
         return []
     return [
-        f"calibrate.length is {length}; the plan reaches {plan.max_position_embeddings} tokens, and what is chosen on shorter stretches "
-        "leaves the slowest dimensions untried beyond; unset it where time allows"
+        f"calibrate.length is {length}; the plan reaches {plan.max_position_embeddings} tokens, "
+        "and what is chosen on shorter stretches leaves the slowest dimensions untried beyond; "
+        "unset it where time allows"
     ]
 
 
 def split(config: Config, data: DataArtifacts, plan: RopePlan) -> tuple[list[Window], list[Window]]:
-    """Held-out stretches to choose on and to report on, of different documents. Raises: DataError with fewer than two."""
+    """Held-out windows to choose on and to report on, of different documents.
+
+    Raises: DataError with fewer than two documents.
+    """
     length = plan.max_position_embeddings
     windows = heldout_windows(
         data.text_stores(config.data), length, None, config.eval.windows_per_document
@@ -89,8 +95,9 @@ def split(config: Config, data: DataArtifacts, plan: RopePlan) -> tuple[list[Win
     )
     if len(names) < 2:
         raise DataError(
-            f"data.heldout_share is {config.data.heldout_share}; {len(names)} held-out document(s) have {length} tokens, and calibrate needs two, one to "
-            "choose on and one to report on; raise data.heldout_share, add long documents or lower rope.factor"
+            f"data.heldout_share is {config.data.heldout_share}; {len(names)} held-out document(s) "
+            f"have {length} tokens, and calibrate needs two, one to choose on and one to report on; "
+            "raise data.heldout_share, add long documents or lower rope.factor"
         )
     chosen = set(names[: len(names) // 2])
     first, second = (

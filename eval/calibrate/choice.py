@@ -37,7 +37,10 @@ def choose(finished: Sequence[Trial], documents: Sequence[str]) -> Choice:
     gains = by_document(np.array(paper.per_window) - np.array(lowest.per_window), documents)
     better = sum(gain > 0 for gain in gains)
     if len(gains) < MIN_DOCUMENTS:
-        rule = f"on {len(gains)} document(s); {MIN_DOCUMENTS} are needed to prefer it; raise calibrate.windows"
+        rule = (
+            f"on {len(gains)} document(s); {MIN_DOCUMENTS} are needed to prefer it; "
+            "raise calibrate.windows"
+        )
         return Choice(paper, lowest, f"{lead} {rule}")
     if better <= len(gains) / 2:
         return Choice(

@@ -84,8 +84,8 @@ def refuse_without_optuna(searcher: str) -> None:
         import optuna  # noqa: F401
     except ImportError:
         raise ConfigError(
-            f"calibrate.searcher is {searcher}; it needs optuna, which is not installed; pip install 'ropewalk[calibrate]' "
-            "or calibrate.searcher=longrope"
+            f"calibrate.searcher is {searcher}; it needs optuna, which is not installed; "
+            "pip install 'ropewalk[calibrate]' or calibrate.searcher=longrope"
         ) from None
 
 

@@ -80,7 +80,7 @@ def budget(config: Config, trials: Sequence[Trial]) -> dict[str, Any]:
 def method(
     nll: np.ndarray, reference: np.ndarray, draws: np.ndarray, setup: SearchSetup
 ) -> dict[str, Any]:
-    """One method's loss by position, inside and beyond, and its paired difference to the reference."""
+    """A method's loss by position, inside and beyond, and its difference to the reference."""
     window, share = setup.window, setup.config.inside_weight
     difference = nll - reference
     return {

@@ -43,7 +43,7 @@ class SearchSetup:
 
     @property
     def prefix(self) -> int:
-        """Tokens of the short prefix: two base windows, at most half way from the window to the end."""
+        """Tokens of the short prefix: two base windows, at most the mean of window and length."""
         return min(2 * self.window, (self.window + self.windows.shape[1]) // 2)
 
     @property
@@ -64,7 +64,7 @@ class SearchSetup:
 def search(
     setup: SearchSetup, measure: Measure, log: Path, on_trial: Callable[[Trial], None]
 ) -> list[Trial]:
-    """Measure until the budget is spent. `log` gets a line a trial; logged trials are not repeated."""
+    """Measure until the budget is spent; `log` holds a line a finished trial, for resuming."""
     finished = read(log)
     for trial in finished:
         on_trial(trial)
@@ -77,7 +77,7 @@ def search(
 
 
 def refuse(setup: SearchSetup) -> None:
-    """Raises: ConfigError without optuna, or when the budget is too small for the papers' methods."""
+    """Raises: ConfigError without optuna, or when the papers' methods exceed the budget."""
     if setup.config.searcher != "longrope":
         ramp.refuse_without_optuna(setup.config.searcher)
     min_passes = math.ceil(len(setup.config.methods) * setup.max_trial_cost)
@@ -90,7 +90,7 @@ def refuse(setup: SearchSetup) -> None:
 
 
 def propose(setup: SearchSetup, finished: Sequence[Trial]) -> Candidate | None:
-    """The papers' methods first, then the searcher with less spent of its share; None when the budget is spent."""
+    """The papers' methods first, then the searcher that spent less; None without budget."""
     if len(finished) < len(setup.config.methods):
         method = setup.config.methods[len(finished)]
         return paper(method, setup.factor)

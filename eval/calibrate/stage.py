@@ -62,10 +62,9 @@ def work(config: Config, base: Base, plan: RopePlan, folder: Path) -> dict[str, 
     trials = run_search(setup, live, folder / "trials.jsonl")
     choice = choose(trials, [w.document for w in chosen_on])
     if choice.reason:
-        print(
-            f"calibrate: {choice.trial.candidate.settings['method']} stands with its paper's settings: {choice.reason}",
-            flush=True,
-        )
+        method = choice.trial.candidate.settings["method"]
+        message = f"{method} stands with its paper's settings: {choice.reason}"
+        print(f"calibrate: {message}", flush=True)
     plans = reported_plans(config, live, choice.trial)
     losses = {
         name: cached_nll(folder / f"{p.hash}.npy", name, live, p, reported_on)
@@ -126,7 +125,10 @@ def line(trial: Trial) -> str:
         else trial.candidate.searcher
     )
     described = f" ({', '.join(values)})" if values else ""
-    return f"trial {trial.number} {name}{described}: inside {trial.full.inside:.4f}, beyond {trial.full.beyond:.4f} nats"
+    return (
+        f"trial {trial.number} {name}{described}: inside {trial.full.inside:.4f}, "
+        f"beyond {trial.full.beyond:.4f} nats"
+    )
 
 
 def reported_plans(config: Config, live: CandidateModel, chosen: Trial) -> dict[str, RopePlan]:

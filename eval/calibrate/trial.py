@@ -54,13 +54,13 @@ class Trial:
 
 
 def loss(nll: np.ndarray, window: int, inside_weight: float) -> Loss:
-    """`nll` (N, S-1): column j is the loss of position j + 1. `window`: the base's, tokens, below S."""
+    """`nll` (N, S-1): column j is the loss of position j + 1. `window`: the base's, below S."""
     inside, beyond = (float(part.mean()) for part in split_at_window(nll, window))
     return Loss(inside, beyond, inside_weight * inside + (1 - inside_weight) * beyond)
 
 
 def split_at_window(nll: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Losses at positions inside the original window, and beyond it: (N, window-1) and (N, S-window)."""
+    """Losses inside the original window and beyond it: (N, window-1) and (N, S-window)."""
     return nll[:, : window - 1], nll[:, window - 1 :]
 
 
