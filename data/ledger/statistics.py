@@ -23,7 +23,7 @@ class Pieces:
     """A plan's pieces in its order."""
 
     document: np.ndarray  # (P,) int64, among D
-    start: np.ndarray  # (P,) int64, tokens of the document before it, marks among them
+    start: np.ndarray  # (P,) int64, tokens of the document before it, boundary tokens included
     length: np.ndarray  # (P,) int64
     offsets: np.ndarray  # (S + 1,) the first piece of each sequence
 
@@ -44,12 +44,12 @@ class Pieces:
         return self.length - 1
 
 
-def own_before(pieces: Pieces, document_mask: bool) -> np.ndarray:
-    """(P,) how many tokens of its own document a piece has before it that its tokens attend to.
+def context_before(pieces: Pieces, document_mask: bool) -> np.ndarray:
+    """(P,) how many tokens of its own document precede a piece, within its attention.
 
-    With the mask none: the reader draws a border around every piece, also between two of one document. Without it the pieces
-    of its document earlier in the sequence. A start before the last one's end is a copy of the document and begins anew: what
-    was read before is no context of its own.
+    0 with the mask: the loader draws a border around every piece, also between two of one document.
+    Without it, the earlier pieces of the document in the sequence. A start before the end of the
+    last piece is a copy of the document and begins anew.
     """
     if document_mask or not len(pieces.length):
         return np.zeros(len(pieces.length), dtype=np.int64)
@@ -61,9 +61,9 @@ def own_before(pieces: Pieces, document_mask: bool) -> np.ndarray:
     same = (group[1:] == group[:-1]) & (document[1:] == document[:-1])
     anew = np.concatenate([[True], ~same | (start[1:] < start[:-1] + length[:-1])])
     begins = np.cumsum(length) - length
-    before = np.empty_like(begins)
-    before[order] = begins - np.maximum.accumulate(np.where(anew, begins, 0))
-    return before
+    context = np.empty_like(begins)
+    context[order] = begins - np.maximum.accumulate(np.where(anew, begins, 0))
+    return context
 
 
 def own_bounds(seq_len: int) -> list[int]:
@@ -71,77 +71,90 @@ def own_bounds(seq_len: int) -> list[int]:
     return sorted({b for b in (*BOUNDS, seq_len // 4, seq_len // 2) if 0 < b < seq_len})
 
 
-def longest_context(pieces: Pieces, before: np.ndarray) -> int:
+def longest_context(pieces: Pieces, context: np.ndarray) -> int:
     """The most tokens of its own document that any target has before it; a piece of one token has no target."""
-    return int((before + pieces.targets).max(initial=0, where=pieces.targets > 0))
+    return int((context + pieces.targets).max(initial=0, where=pieces.targets > 0))
 
 
 def own_context(
-    pieces: Pieces, before: np.ndarray, source: np.ndarray, sources: int, bounds: list[int]
+    pieces: Pieces, context: np.ndarray, source: np.ndarray, sources: int, bounds: list[int]
 ) -> dict[int, np.ndarray]:
     """For each bound (sources + 1,): the share of each source's targets, and at the end of all, that have more than `bound`
     tokens of their own document before them. `source`: (P,) the source of each piece."""
-    targets, found = pieces.targets, {}
-    whole = _by_source(source, targets, sources)
+    targets, shares = pieces.targets, {}
+    total = _by_source(source, targets, sources)
     for bound in bounds:
-        far = targets - np.clip(bound - before, 0, targets)
-        found[bound] = _by_source(source, far, sources) / np.maximum(whole, 1)
-    return found
+        far = targets - np.clip(bound - context, 0, targets)
+        shares[bound] = _by_source(source, far, sources) / np.maximum(total, 1)
+    return shares
 
 
 def _by_source(source: np.ndarray, amount: np.ndarray, sources: int) -> np.ndarray:
-    each = np.bincount(source, amount, sources)
-    return np.append(each, each.sum())
+    sums = np.bincount(source, amount, sources)
+    return np.append(sums, sums.sum())
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What the plan holds of each document, in stored tokens (marks are none)."""
+class DocumentCounts:
+    """What the plan holds of each document, in stored tokens (without boundary tokens)."""
 
     times: np.ndarray  # (D,) how often it was taken
     tokens: np.ndarray  # (D,) its tokens in the plan, repeats among them
     distinct: np.ndarray  # (D,) its tokens in the plan, each once
 
+    def of_documents(self, first: int, end: int) -> "DocumentCounts":
+        return DocumentCounts(
+            self.times[first:end], self.tokens[first:end], self.distinct[first:end]
+        )
 
-def taken(pieces: Pieces, length: np.ndarray, marks: BoundaryTokens) -> Taken:
+
+def count_documents(
+    pieces: Pieces, length: np.ndarray, boundary_tokens: BoundaryTokens
+) -> DocumentCounts:
     """`length`: (D,) stored tokens. A taking is a prefix of its document, so each has one piece that starts at 0."""
     total = len(length)
     times = np.bincount(pieces.document[pieces.start == 0], minlength=total)
     ends = pieces.start + pieces.length
-    last = marks.before + length[pieces.document]
+    last = boundary_tokens.before + length[pieces.document]
     closed = np.bincount(pieces.document[ends > last], minlength=total)
     virtual = np.bincount(pieces.document, pieces.length, total).astype(np.int64)
     reached = np.zeros(total, dtype=np.int64)
     np.maximum.at(reached, pieces.document, ends)
-    return Taken(times, virtual - marks.before * times - closed, marks.stored(reached, length))
+    return DocumentCounts(
+        times,
+        virtual - boundary_tokens.before * times - closed,
+        boundary_tokens.stored(reached, length),
+    )
 
 
-def by_length(length: np.ndarray, heldout: np.ndarray, found: Taken) -> dict[str, dict[str, int]]:
+def by_length(
+    length: np.ndarray, heldout: np.ndarray, counts: DocumentCounts
+) -> dict[str, dict[str, int]]:
     """By the documents' stored length: documents and tokens before (in the store), held out, taken by the mixture (whole
     documents, a repeat counts again) and in the plan. Lengths that no document has are left out."""
-    where = np.searchsorted(BOUNDS, length)
+    bucket = np.searchsorted(BOUNDS, length)
     columns = {
         "documents": np.ones_like(length),
         "tokens": length,
         "heldout_documents": heldout,
         "heldout_tokens": length * heldout,
-        "taken_documents": found.times,
-        "taken_tokens": length * found.times,
-        "plan_documents": found.times > 0,
-        "plan_tokens": found.tokens,
+        "taken_documents": counts.times,
+        "taken_tokens": length * counts.times,
+        "plan_documents": counts.times > 0,
+        "plan_tokens": counts.tokens,
     }
     sums = {
-        key: np.bincount(where, column, len(LABELS)).astype(np.int64)
+        key: np.bincount(bucket, column, len(LABELS)).astype(np.int64)
         for key, column in columns.items()
     }
     return {
-        label: {key: int(column[at]) for key, column in sums.items()}
-        for at, label in enumerate(LABELS)
-        if sums["documents"][at]
+        label: {key: int(column[index]) for key, column in sums.items()}
+        for index, label in enumerate(LABELS)
+        if sums["documents"][index]
     }
 
 
-def few_give_half(tokens: np.ndarray) -> int:
+def documents_for_half(tokens: np.ndarray) -> int:
     """The fewest documents that give half of `tokens` (documents,); 0 when there are none."""
     ordered = np.sort(tokens)[::-1]
     return int(np.searchsorted(np.cumsum(ordered), tokens.sum() / 2)) + 1 if tokens.any() else 0
@@ -150,10 +163,11 @@ def few_give_half(tokens: np.ndarray) -> int:
 def histogram(lengths: np.ndarray, seq_len: int) -> tuple[dict[str, int], dict[str, int]]:
     """Pieces, and their tokens, by the piece's length."""
     edges = [0, *(b for b in BOUNDS if b < seq_len), seq_len]
-    where = np.searchsorted(edges[1:], lengths)
+    bucket = np.searchsorted(edges[1:], lengths)
     names = [f"{low + 1}-{high}" for low, high in zip(edges, edges[1:], strict=False)]
     counts, tokens = (
-        np.bincount(where, w, len(names)).astype(np.int64).tolist() for w in (None, lengths)
+        np.bincount(bucket, weights, len(names)).astype(np.int64).tolist()
+        for weights in (None, lengths)
     )
     return dict(zip(names, counts, strict=True)), dict(zip(names, tokens, strict=True))
 

@@ -53,7 +53,7 @@ def test_own_context_is_what_each_target_can_see_of_its_document(
     rows: list[Row], mask: bool, bound: int
 ) -> None:
     pieces = pieces_of(rows)
-    before = statistics.own_before(pieces, mask)
+    before = statistics.context_before(pieces, mask)
     source = (pieces.document >= 2).astype(int)
     got = statistics.own_context(pieces, before, source, 2, [bound])[bound]
     targets = own_contexts(rows, mask)
@@ -67,11 +67,11 @@ def test_own_context_is_what_each_target_can_see_of_its_document(
 def test_own_context_by_hand() -> None:
     """One document in two pieces side by side: the mask parts them, without it the second sees the first."""
     pieces = pieces_of([[(0, 0, 10), (0, 10, 5)]])
-    assert statistics.own_before(pieces, True).tolist() == [0, 0]
-    assert statistics.own_before(pieces, False).tolist() == [0, 10]
+    assert statistics.context_before(pieces, True).tolist() == [0, 0]
+    assert statistics.context_before(pieces, False).tolist() == [0, 10]
     shares = {
         mask: statistics.own_context(
-            pieces, statistics.own_before(pieces, mask), np.zeros(2, int), 1, [8]
+            pieces, statistics.context_before(pieces, mask), np.zeros(2, int), 1, [8]
         )[8][-1]
         for mask in (True, False)
     }
@@ -80,12 +80,12 @@ def test_own_context_by_hand() -> None:
 
 def test_a_copy_of_a_document_is_no_context_of_its_own() -> None:
     pieces = pieces_of([[(0, 0, 6), (0, 0, 6), (1, 0, 3), (0, 6, 2)]])
-    assert statistics.own_before(pieces, False).tolist() == [0, 0, 0, 6]
+    assert statistics.context_before(pieces, False).tolist() == [0, 0, 0, 6]
 
 
 def test_a_sequence_does_not_see_the_one_before() -> None:
     pieces = pieces_of([[(0, 0, 6)], [(0, 6, 6)]])
-    assert statistics.own_before(pieces, False).tolist() == [0, 0]
+    assert statistics.context_before(pieces, False).tolist() == [0, 0]
 
 
 @settings(deadline=None)
@@ -114,7 +114,7 @@ def test_what_is_taken_of_each_document(
         rows += [[(document, 0, at)], *([[(document, at, tokens - at)]] if at < tokens else [])]
         stored = [None] * marks.before + list(range(lengths[document]))
         seen.update((document, t) for t in stored[:tokens] if t is not None)
-    found = statistics.taken(pieces_of(rows), np.array(lengths), marks)
+    found = statistics.count_documents(pieces_of(rows), np.array(lengths), marks)
     for document in range(4):
         mine = {t: n for (d, t), n in seen.items() if d == document}
         assert found.times[document] == sum(d == document for d, _, _ in takings)
@@ -126,7 +126,7 @@ def test_lengths_by_hand() -> None:
         np.array([256, 257, 1000, 5000, 2_000_000]),
         np.array([False, False, True, False, False]),
     )
-    found = statistics.Taken(
+    found = statistics.DocumentCounts(
         np.array([2, 1, 0, 1, 0]),
         np.array([512, 200, 0, 5000, 0]),
         np.array([256, 200, 0, 5000, 0]),
@@ -146,8 +146,8 @@ def test_lengths_by_hand() -> None:
 @pytest.mark.parametrize(
     ("tokens", "few"), [([5, 1, 1, 1], 1), ([1, 1, 1, 1], 2), ([3, 3, 3], 2), ([0, 0], 0), ([], 0)]
 )
-def test_few_give_half(tokens: list[int], few: int) -> None:
-    assert statistics.few_give_half(np.array(tokens, dtype=np.int64)) == few
+def test_documents_for_half(tokens: list[int], few: int) -> None:
+    assert statistics.documents_for_half(np.array(tokens, dtype=np.int64)) == few
 
 
 def test_pieces_and_tokens_by_length() -> None:
@@ -180,9 +180,9 @@ def test_a_million_pieces_take_a_moment() -> None:
     source = (pieces.document > 250_000).astype(int)
     started = time.process_time()
     statistics.own_context(
-        pieces, statistics.own_before(pieces, False), source, 2, statistics.own_bounds(131072)
+        pieces, statistics.context_before(pieces, False), source, 2, statistics.own_bounds(131072)
     )
-    statistics.taken(pieces, np.full(500_000, 8000), BoundaryTokens(begin=1, end=2))
+    statistics.count_documents(pieces, np.full(500_000, 8000), BoundaryTokens(begin=1, end=2))
     statistics.sources_of_sequences(pieces, source, 2)
     assert (
         time.process_time() - started < 3
