@@ -51,12 +51,12 @@ def test_demo_trains_in_bf16_on_the_device(tmp_path, stage):
 
 def trained(**train: object) -> tuple[list[float], int]:
     """Losses of three steps of a small Llama in bf16 and the peak of the last, in a process of one rank."""
-    import memory_work
+    import memory_runs
 
     torch.cuda.reset_peak_memory_stats()
     wide = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8}
-    found = memory_work.trained(
-        {"precision": "bf16", "zero_stage": 1, **train}, count=3, length=16384, **wide
+    found = memory_runs.train(
+        {"precision": "bf16", "zero_stage": 1, **train}, steps=3, length=16384, **wide
     )
     return found["losses"], torch.cuda.max_memory_allocated()
 
@@ -128,17 +128,17 @@ def test_an_adapter_trains_on_the_device_and_its_merged_model_reads(tmp_path, qu
 
 def test_a_checkpoint_read_by_name_trains_on_the_device(one_rank, tmp_path):
     """ZeRO 1's into ZeRO 2: the optimizer's count of steps must be where its kernels want it."""
-    import checkpoint_work
+    import checkpoint_runs
 
     from ropewalk.launch.config.compose import compose
 
     small = "data.seq_len=64 train.global_batch_tokens=256 train.micro_batch_size=1 train.metrics.wandb=off train.precision=bf16"
     steps = "train.steps=4 train.checkpoint.interval_steps=2 train.optimizer.lr=1e-2 train.schedule.warmup_steps=0"
-    data, found = checkpoint_work.plan(tmp_path / "data"), []
+    data, found = checkpoint_runs.make_data(tmp_path / "data"), []
     for stage in (1, 2):
         config = compose(
             ["recipe=demo", f"train.zero_stage={stage}", *small.split(), *steps.split()]
         )
-        found.append(checkpoint_work.trained(checkpoint_work.Work(tmp_path, config, data)))
-    assert [run["began"] for run in found] == [0, 2]
+        found.append(checkpoint_runs.train(checkpoint_runs.RunSpec(tmp_path, config, data)))
+    assert [run["first_step"] for run in found] == [0, 2]
     assert found[1]["losses"][-2:] == pytest.approx(found[0]["losses"][-2:], rel=1e-2)

@@ -1,9 +1,9 @@
-"""Checkpoints: copied to host memory between two steps, written beside the training, published only when whole.
+"""Checkpoints: copied to host memory between two steps, written while training goes on, published
+only when complete.
 
-writer.py    DeepSpeed's checkpoint engine: host copies, and the thread that writes, hashes and syncs them
-folder.py    what lies on disk: which folders are whole, what must match, how one is published and which are removed
-fragments.py where each parameter lies in the optimizer's flat tensors
-trained.py   what is frozen is left out
-elastic.py   a checkpoint read by name into another world size, sp_size or ZeRO stage
-keeper.py    all of it as the loop uses it
+async_writer.py    the copy to host memory, and the thread that writes, hashes and syncs the files
+storage.py         the folder of checkpoints: what is complete or damaged, publishing, pruning
+trainable_only.py  frozen weights are left out reshard.py         read a checkpoint by parameter
+name into another world size, sp_size or ZeRO stage checkpointer.py    all of it, as the trainer
+uses it previous_phase.py  optimizer state and position in the data from earlier phases
 """

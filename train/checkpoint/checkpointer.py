@@ -1,4 +1,5 @@
-"""A run's checkpoints as the loop uses them. What says "every rank" is called by all of them in the same step."""
+"""A run's checkpoints as the trainer uses them. "Collective": all ranks call the method in the same
+step."""
 
 import copy
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ropewalk.conf.artifacts.manifest import read_json
 from ropewalk.conf.errors import RopewalkError
 from ropewalk.conf.log import log
 from ropewalk.conf.train import TrainConfig
@@ -25,98 +27,108 @@ from ropewalk.train.zero.mesh import Mesh
 
 @dataclass
 class TrainState:
-    """What a run is beside its weights and optimizer states; the same on every rank."""
+    """A run's state besides weights and optimizer states; the same on every rank."""
 
     step: int = 0
-    """Steps that are done; the next one reads the batch of this number."""
+    """Finished steps; the next step reads the batch of this number."""
     state: dict[str, Any] = field(default_factory=dict)
-    """Whatever else later steps depend on, in plain values."""
+    """Plain values that later steps depend on."""
     loaded: str = ""
-    """The checkpoint that it was read from; empty at a start from nothing."""
+    """Name of the checkpoint that it was read from; empty at a fresh start."""
 
 
 class Checkpointer:
-    """Writes and reads `folder/step-N`. `content`: the plain values that decide what is trained; a checkpoint of others is refused."""
+    """Writes and reads `path/step-N`."""
 
     def __init__(
         self, engine: Engine, path: Path, train: TrainConfig, mesh: Mesh, content: Any = None
     ) -> None:
-        self.engine, self.path, self.train, self.mesh, self.content = (
-            engine,
-            path,
-            train,
-            mesh,
-            content,
-        )
+        """`content`: JSON values that decide what is trained; a checkpoint with other content is
+        refused."""
+        self.engine, self.path, self.train, self.mesh = engine, path, train, mesh
+        self.content = content
         self.writer = AsyncWriter()
         use_checkpoint_writer(engine, self.writer, trainable_names)
         self.pending: dict[str, Any] | None = None
+        """Metadata of the checkpoint that is being written."""
         self.publishing = False
         self.failed_saves = 0
         self.last_saved_step = -1
-        """The step of the last one that was published or loaded."""
+        """Step of the newest checkpoint that was published or loaded."""
+        self.save_stall_s = 0.0
+        """Seconds that the last save held the training."""
 
-    # -- writing -------------------------------------------------------------------------------------------------------
+    # -- writing
 
-    def save(self, progress: TrainState) -> None:
-        """Copy to host memory and begin to write; every rank. One that is still being written is waited for."""
+    def save(self, train_state: TrainState) -> None:
+        """Collective.
+
+        Copy to host memory and start writing; waits for a checkpoint that is still being written.
+        """
         self.wait()
-        name, started = storage.checkpoint_name(progress.step), time.monotonic()
+        name, started = storage.checkpoint_name(train_state.step), time.monotonic()
+        temporary = self.path / f"{name}.tmp"
         if self.mesh.rank == 0:
-            shutil.rmtree(self.path / f"{name}.tmp", ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         self.engine.save_checkpoint(
             str(self.path),
-            tag=f"{name}.tmp",
-            client_state={"step": progress.step},
+            tag=temporary.name,
+            client_state={"step": train_state.step},
             save_latest=False,
             exclude_frozen_parameters=True,
         )
-        mine = (
-            flat_tensors(self.engine)
-            if self.mesh.rank == 0 or self.engine.zero_optimization()
-            else []
-        )
-        at = self.path / f"{name}.tmp"
-        self.writer.adopt_files(at, sorted(at.glob(f"offloaded_tensors/rank{self.mesh.rank}/**/*")))
-        self.writer.write_file_list(at, self.mesh.rank, [flat.fragments for flat in mine])
-        self.pending = self._facts(progress)
+        swapped = sorted(temporary.glob(f"offloaded_tensors/rank{self.mesh.rank}/**/*"))
+        self.writer.adopt_files(temporary, swapped)
+        has_states = self.mesh.rank == 0 or self.engine.zero_optimization()
+        flats = flat_tensors(self.engine) if has_states else []
+        self.writer.write_file_list(temporary, self.mesh.rank, [flat.fragments for flat in flats])
+        self.pending = self._metadata(train_state)
         self.save_stall_s = time.monotonic() - started
         if not self.train.checkpoint.async_write:
             self.wait()
 
-    def _facts(self, progress: TrainState) -> dict[str, Any]:
-        mesh = {"world_size": self.mesh.world_size, "sp_size": self.mesh.sp_size}
-        stage = {
+    def _metadata(self, train_state: TrainState) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "step": train_state.step,
+            "state": copy.deepcopy(train_state.state),
+            "world_size": self.mesh.world_size,
+            "sp_size": self.mesh.sp_size,
             "zero_stage": self.engine.zero_optimization_stage(),
             "optimizer": type(base_optimizer(self.engine)).__name__,
+            "content": self.content,
         }
-        now = {"step": progress.step, "state": copy.deepcopy(progress.state)}
-        return {"schema": 1, **now, **mesh, **stage, "content": self.content}
 
     def local_flags(self) -> list[float]:
-        """This rank's part of what the loop reduces once a step by the largest: still at work, failed."""
+        """This rank's arguments of `poll`, busy and failed, which the trainer reduces over all
+        ranks by their maximum."""
         return [float(self.writer.busy), float(self.writer.error is not None)]
 
     def poll(self, busy: bool, failed: bool) -> bool:
-        """What all ranks' flags say of the checkpoint being written; every rank. False when it is given up, which is said.
+        """Collective. Act on the reduced flags of the pending checkpoint; returns False if it was
+        dropped.
 
-        When all are done, rank 0's thread publishes it; when that is done too, it stands.
+        When every rank has written, rank 0's thread publishes it; when that is done too, it counts
+        as saved.
         """
         if self.pending is None or busy:
             return True
+        metadata = self.pending
         if failed:
-            self._give_up(self.pending["step"])
+            self._drop(metadata["step"])
             return False
-        facts, self.pending = self.pending, None if self.publishing else self.pending
-        self.last_saved_step = facts["step"] if self.pending is None else self.last_saved_step
-        self.publishing = self.pending is not None
-        if self.publishing and self.mesh.rank == 0:
-            self.writer.submit(lambda: self._publish(facts))
+        if self.publishing:
+            self.pending, self.publishing = None, False
+            self.last_saved_step = metadata["step"]
+            return True
+        self.publishing = True
+        if self.mesh.rank == 0:
+            self.writer.submit(lambda: self._publish(metadata))
         return True
 
-    def _publish(self, facts: dict[str, Any]) -> None:
-        storage.publish(self.path, storage.checkpoint_name(facts["step"]), facts)
-        name = storage.checkpoint_name(facts["step"])
+    def _publish(self, metadata: dict[str, Any]) -> None:
+        name = storage.checkpoint_name(metadata["step"])
+        storage.publish(self.path, name, metadata)
         try:
             storage.prune(
                 self.path,
@@ -125,126 +137,137 @@ class Checkpointer:
                 self.train.checkpoint.keep_every_steps,
             )
         except OSError as error:
-            # it stands all the same
-            print(
-                f"{name} is written; an older one could not be removed: {error}",
-                file=sys.stderr,
-                flush=True,
-            )
+            # the new checkpoint is published all the same
+            _warn(f"{name} is written; an older one could not be removed: {error}")
 
-    def _give_up(self, step: int) -> None:
-        if self.writer.error is not None:
-            error = self.writer.error
-            disk = isinstance(error, OSError)
-            print(
-                f"rank {self.mesh.rank}: the checkpoint of step {step} could not be written: {error if disk else repr(error)}; "
-                "the one before it stands"
-                + ("; make room, or set train.checkpoint.keep_last lower" if disk else ""),
-                file=sys.stderr,
-                flush=True,
+    def _drop(self, step: int) -> None:
+        """Give up the pending checkpoint; a rank with an error prints it."""
+        if error := self.writer.error:
+            is_disk = isinstance(error, OSError)
+            way_out = "; make room, or set train.checkpoint.keep_last lower" if is_disk else ""
+            _warn(
+                f"rank {self.mesh.rank}: the checkpoint of step {step} could not be written: "
+                f"{error if is_disk else repr(error)}; the one before it stands{way_out}"
             )
         if self.mesh.rank == 0:
-            shutil.rmtree(self.path / f"{storage.checkpoint_name(step)}.tmp", ignore_errors=True)
-        self.failed_saves, self.pending, self.publishing, self.writer.error = (
-            self.failed_saves + 1,
-            None,
-            False,
-            None,
-        )
+            temporary = self.path / f"{storage.checkpoint_name(step)}.tmp"
+            shutil.rmtree(temporary, ignore_errors=True)
+        self.failed_saves += 1
+        self.pending, self.publishing = None, False
+        self.writer.error = None
 
     def wait(self) -> bool:
-        """Until what was begun is published or given up; every rank. False when it was given up."""
-        good = True
+        """Collective.
+
+        Wait until the pending checkpoint is published or dropped; returns False if it was dropped.
+        """
+        saved = True
         while self.pending is not None:
             self.writer.wait()
-            good = self.poll(False, self._any(self.writer.error is not None))
-        return good
+            saved = self.poll(False, self._any(self.writer.error is not None))
+        return saved
 
     def finish(self) -> None:
-        """The last one must stand; every rank. Raises: RopewalkError."""
+        """Collective. Wait for the last checkpoint. Raises: RopewalkError when it was dropped."""
         if not self.wait():
             raise RopewalkError(
-                "the last checkpoint could not be written; a run that stops must leave one; make room and run again: the one before stands"
+                "the last checkpoint could not be written; a run that stops must leave one; "
+                "make room and run again: the one before stands"
             )
 
-    def save_final(self, progress: TrainState) -> None:
-        """After the last step, so that a failing export costs no step; every rank. One that finds no room is only said."""
-        if self.train.checkpoint.interval_steps and self.last_saved_step != progress.step:
-            self.save(progress)
+    def save_final(self, train_state: TrainState) -> None:
+        """Collective.
+
+        Save after the last step, so that a failed export repeats no step; a full disk is only
+        reported.
+        """
+        if self.train.checkpoint.interval_steps and self.last_saved_step != train_state.step:
+            self.save(train_state)
             self.wait()
 
-    def _any(self, mine: bool) -> bool:
-        flag = torch.tensor([float(mine)], device=self.engine.device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag.item())
+    def _any(self, flag: bool) -> bool:
+        """Collective. Whether `flag` is set on any rank."""
+        reduced = torch.tensor([float(flag)], device=self.engine.device)
+        dist.all_reduce(reduced, op=dist.ReduceOp.MAX)
+        return bool(reduced.item())
 
-    # -- reading -------------------------------------------------------------------------------------------------------
+    # -- reading
 
     def load(self) -> TrainState:
-        """Load the newest one that is whole; every rank. Without one the run starts anew, and says so where some lie there torn.
+        """Collective. Load the newest undamaged checkpoint; without one return a fresh
+        `TrainState`.
 
-        Raises: ConfigError when it was made of something else.
+        Damaged checkpoints are reported and quarantined. Raises: ConfigError when the checkpoint
+        has other content.
         """
         if self.mesh.rank == 0:
             storage.remove_unfinished(self.path)
-        names = self._same([storage.list_checkpoints(self.path)])[0]
-        for name, facts in names:
-            if trouble := self.verify(self.path / name, facts):
-                log.info(f"checkpoint {name}: {trouble}; the one before it is taken")
+        for name, metadata in self._from_rank0(storage.list_checkpoints(self.path)):
+            if damage := self.verify(self.path / name, metadata):
+                log.info(f"checkpoint {name}: {damage}; the one before it is taken")
                 continue
-            storage.refuse_other_content(name, facts["content"], self.content)
-            self._read(name, facts)
+            storage.refuse_other_content(name, metadata["content"], self.content)
+            self._read(name, metadata)
             self._quarantine(name)
-            self.last_saved_step = facts["step"]
-            return TrainState(facts["step"], facts["state"], name)
+            self.last_saved_step = metadata["step"]
+            return TrainState(metadata["step"], metadata["state"], name)
         if self._any(any(self.path.glob(storage.NAME_PATTERN))):
             log.info("no checkpoint is whole; training starts anew")
             self._quarantine("")
         return TrainState()
 
     def _quarantine(self, after: str) -> None:
-        """Torn ones of later steps would be counted as kept, and the whole ones removed for them."""
-        if self.mesh.rank == 0 and (aside := storage.quarantine(self.path, after)):
+        """Collective.
+
+        Rename damaged checkpoints of later steps, so that pruning does not keep them in place of
+        good ones.
+        """
+        if self.mesh.rank == 0 and (names := storage.quarantine(self.path, after)):
             log.info(
-                f"set aside: {', '.join(aside)}; removed when a whole one of as late a step stands"
+                f"set aside: {', '.join(names)}; removed when a whole one of as late a step stands"
             )
         dist.barrier()
 
-    def verify(self, path: Path, facts: dict[str, Any]) -> str:
-        """Every rank hashes its share of the files; what the first one with trouble says."""
-        said: list[Any] = [None] * self.mesh.world_size
-        mine = storage.find_damage(path, facts["files"], self.mesh.rank, self.mesh.world_size)
-        dist.all_gather_object(said, mine)
-        return next((trouble for trouble in said if trouble), "")
+    def verify(self, path: Path, metadata: dict[str, Any]) -> str:
+        """Collective.
 
-    def _read(self, name: str, facts: dict[str, Any]) -> None:
-        if self._is_ours(name, facts):
+        Every rank hashes its share of the files; returns the first problem, or an empty string.
+        """
+        rank, world_size = self.mesh.rank, self.mesh.world_size
+        problems: list[Any] = [None] * world_size
+        local = storage.find_damage(path, metadata["files"], rank, world_size)
+        dist.all_gather_object(problems, local)
+        return next(filter(None, problems), "")
+
+    def _read(self, name: str, metadata: dict[str, Any]) -> None:
+        if self._has_same_layout(name, metadata):
             self.engine.load_checkpoint(str(self.path), tag=name, custom_load_fn=load_trainable)
             return
-        reshard.load(
-            self.engine,
-            self.path / name,
-            facts["world_size"],
-            facts["zero_stage"],
-            self.writer.load,
-        )
-        self.engine.global_steps = facts["step"]
-        self.engine.global_samples = facts["step"] * self.engine.train_batch_size()
+        reshard.load(self.engine, self.path / name, metadata, self.writer.load)
+        self.engine.global_steps = metadata["step"]
+        self.engine.global_samples = metadata["step"] * self.engine.train_batch_size()
 
-    def _is_ours(self, name: str, facts: dict[str, Any]) -> bool:
-        """Whether DeepSpeed itself can load it: as many ranks, the same stage and optimizer, each parameter where it was on every rank."""
-        now = (
-            self.mesh.world_size,
-            self.engine.zero_optimization_stage(),
-            type(base_optimizer(self.engine)).__name__,
-        )
-        if (facts["world_size"], facts["zero_stage"], facts.get("optimizer", now[2])) != now:
+    def _has_same_layout(self, name: str, metadata: dict[str, Any]) -> bool:
+        """Collective.
+
+        Whether DeepSpeed can load it: same ranks, stage and optimizer, and every parameter in the
+        same place.
+        """
+        zero_stage = self.engine.zero_optimization_stage()
+        optimizer = type(base_optimizer(self.engine)).__name__
+        saved = metadata["world_size"], metadata["zero_stage"], metadata.get("optimizer", optimizer)
+        if saved != (self.mesh.world_size, zero_stage, optimizer):
             return False
-        said = storage.read_json(self.path / name / f"rank-{self.mesh.rank}.json")["flats"]
-        mine = [[list(piece) for piece in flat.fragments] for flat in flat_tensors(self.engine)]
-        return now[1] == 0 or not self._any(said != mine)
+        file_list = read_json(self.path / name / f"rank-{self.mesh.rank}.json")
+        flats = [[list(fragment) for fragment in f.fragments] for f in flat_tensors(self.engine)]
+        return zero_stage == 0 or not self._any(file_list["flats"] != flats)
 
-    def _same(self, value: list[Any]) -> list[Any]:
-        """Rank 0's, on every rank."""
-        dist.broadcast_object_list(value, src=0, device=self.engine.device)
-        return value
+    def _from_rank0(self, value: Any) -> Any:
+        """Collective. Rank 0's value."""
+        values = [value]
+        dist.broadcast_object_list(values, src=0, device=self.engine.device)
+        return values[0]
+
+
+def _warn(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

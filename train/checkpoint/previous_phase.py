@@ -1,7 +1,9 @@
-"""A phase that goes on with the optimizer of the one before (`phases[K].carry_optimizer`): its moments, counts and fp32 weights.
+"""What a phase takes over from earlier phases: the optimizer's state (`phases[K].carry_optimizer`),
+and the position in the data.
 
-The phase before leaves a checkpoint of its last step; it is read by parameter name, at whatever ranks and ZeRO stage. Without it a phase
-starts from the exported weights, and its moments from nothing.
+The optimizer's state is moments, step counts and fp32 weights. The previous phase leaves a
+checkpoint of its last step; it is read by parameter name, at any world size and ZeRO stage. Without
+it a phase starts from the exported weights with new moments.
 """
 
 from pathlib import Path
@@ -15,53 +17,54 @@ from ropewalk.train.checkpoint import reshard, storage
 from ropewalk.train.checkpoint.checkpointer import Checkpointer, TrainState
 
 
-def save_for_next_phase(config: Config, checkpoints: Checkpointer, progress: TrainState) -> None:
-    """After the last step of a phase whose next one carries on; every rank. Raises: RopewalkError when it cannot be written."""
-    if phases.passes_optimizer_on(config) and checkpoints.last_saved_step != progress.step:
-        checkpoints.save(progress)
+def save_for_next_phase(config: Config, checkpoints: Checkpointer, train_state: TrainState) -> None:
+    """Collective. Save after the last step if the next phase takes over the optimizer's state.
+
+    Raises: RopewalkError when the checkpoint cannot be written.
+    """
+    is_saved = checkpoints.last_saved_step == train_state.step
+    if phases.passes_optimizer_on(config) and not is_saved:
+        checkpoints.save(train_state)
         checkpoints.finish()
 
 
-def load_optimizer_state(config: Config, checkpoints: Checkpointer, progress: TrainState) -> str:
-    """Before the first step of a phase that carries on; every rank. A resumed phase has its own already. Returns a line to log.
+def load_optimizer_state(config: Config, checkpoints: Checkpointer, train_state: TrainState) -> str:
+    """Collective. Load the previous phase's state before the first step; a resumed phase has its
+    own.
 
-    Raises: ConfigError when the states do not fit this phase's optimizer or parameters, RopewalkError when they are torn.
+    Returns a line to log, empty if nothing was loaded. Raises: ConfigError when the state does not
+    fit this phase's optimizer or parameters, RopewalkError when it is damaged.
     """
-    before = phases.previous_run_dir(config)
-    if progress.step or before is None or not phases.carries_optimizer(config):
+    run_dir = phases.previous_run_dir(config)
+    if train_state.step or run_dir is None or not phases.carries_optimizer(config):
         return ""
-    path = before / "train" / "checkpoints"
-    name, facts = _last(path)
-    if trouble := checkpoints.verify(path / name, facts):
-        raise RopewalkError(f"checkpoint {name} of {before.name}: {trouble}; run that phase again")
+    name, metadata = _last_checkpoint(run_dir)
+    path = run_dir / "train" / "checkpoints" / name
+    if damage := checkpoints.verify(path, metadata):
+        raise RopewalkError(f"checkpoint {name} of {run_dir.name}: {damage}; run that phase again")
     try:
-        reshard.load(
-            checkpoints.engine,
-            path / name,
-            facts["world_size"],
-            facts["zero_stage"],
-            checkpoints.writer.load,
-        )
+        reshard.load(checkpoints.engine, path, metadata, checkpoints.writer.load)
     except ConfigError as error:
         raise ConfigError(
-            f"phases[{config.phase - 1}].carry_optimizer is True; the optimizer of {before.name} must fit this phase's; {error}"
+            f"phases[{config.phase - 1}].carry_optimizer is True; the optimizer of {run_dir.name} "
+            f"must fit this phase's; {error}"
         ) from None
-    return f"optimizer: moments and fp32 weights of {before.name}, step {facts['step']}"
+    return f"optimizer: moments and fp32 weights of {run_dir.name}, step {metadata['step']}"
 
 
-def _last(path: Path) -> tuple[str, dict[str, Any]]:
-    found = storage.list_checkpoints(path)
-    if not found:
-        raise RopewalkError(f"{path.parent.parent.name} left no checkpoint; run that phase again")
-    return found[0]
+def _last_checkpoint(run_dir: Path) -> tuple[str, dict[str, Any]]:
+    checkpoints = storage.list_checkpoints(run_dir / "train" / "checkpoints")
+    if not checkpoints:
+        raise RopewalkError(f"{run_dir.name} left no checkpoint; run that phase again")
+    return checkpoints[0]
 
 
 def sequences_consumed(config: Config, plan: Path, cache: Path) -> int:
-    """Sequences of `plan` that the phases before this one read, in the order of the same seed."""
-    folder, found = phases.previous_run_dir(config), 0
-    while folder is not None:
-        earlier = check.load(folder / "config.yaml")
-        if DataArtifacts.of(folder, cache).plan == plan:
-            found += earlier.tokens // earlier.data.seq_len
-        folder = phases.previous_run_dir(earlier)
-    return found
+    """Sequences of `plan` that the earlier phases read, in the order of the same seed."""
+    run_dir, consumed = phases.previous_run_dir(config), 0
+    while run_dir is not None:
+        earlier = check.load(run_dir / "config.yaml")
+        if DataArtifacts.of(run_dir, cache).plan == plan:
+            consumed += earlier.tokens // earlier.data.seq_len
+        run_dir = phases.previous_run_dir(earlier)
+    return consumed

@@ -1,6 +1,8 @@
-"""A checkpoint of one mesh read into another: by parameter name, each rank only the stretches that it holds itself.
+"""Read a checkpoint into another mesh: by parameter name, each rank only the fragments that it
+holds itself.
 
-The files are mapped, not read: no rank holds more than its own states, whatever wrote them. What is copied is copied bit for bit.
+The files are mapped into memory, so no rank holds more than its own states, whatever mesh wrote
+them. All values are copied bit for bit.
 """
 
 from collections import defaultdict
@@ -27,139 +29,152 @@ from ropewalk.train.zero.flat_params import (
 WEIGHT = "fp32"
 
 
-class Saved(NamedTuple):
-    """A piece as it was saved, and the flat tensors that hold it: `WEIGHT` and the optimizer's states."""
+class SavedFragment(NamedTuple):
+    """A fragment in the checkpoint, and the flat tensors that hold it: `WEIGHT` and the optimizer's
+    states."""
 
-    piece: Fragment
+    fragment: Fragment
     tensors: dict[str, Any]
 
 
 def load(
-    engine: Engine, folder: Path, ranks: int, zero_stage: int, read: Callable[[str], Any]
+    engine: Engine, folder: Path, metadata: dict[str, Any], read: Callable[[str], Any]
 ) -> None:
-    """Weights and optimizer states of `folder`, which `ranks` ranks wrote at `zero_stage`. `read(path)` maps one of its files.
+    """Collective. Load weights and optimizer states of the checkpoint `folder`. `read(path)` maps
+    one of its files.
 
-    Every rank calls it. Raises: ConfigError for states that cannot be cut, and for parameters that were not saved.
+    Raises: ConfigError when states cannot be divided, or a parameter was not saved.
     """
     if engine.zero_nvme_offload_optimizer():
         raise ConfigError(
-            "train.memory.offload_optimizer keeps its states on NVMe; such a checkpoint is resumed by the ranks, sp_size and ZeRO stage "
-            "that wrote it; set them back"
+            "train.memory.offload_optimizer keeps its states on NVMe; such a checkpoint is resumed by the "
+            "ranks, sp_size and ZeRO stage that wrote it; set them back"
         )
     with rewriting_optimizer(engine):
-        _together(lambda: _take(engine, folder, ranks, zero_stage, read))
+        _raise_on_all_ranks(lambda: _load_local(engine, folder, metadata, read))
 
 
-def _together(work: Callable[[], None]) -> None:
-    """Raises: on every rank alike the ConfigError of the first one that has one, for the others would wait for it."""
-    mine: str | None = None
+def _raise_on_all_ranks(work: Callable[[], None]) -> None:
+    """Collective.
+
+    Run `work`; if any rank fails, raise its ConfigError on all ranks, so that none is left waiting.
+    """
+    local: str | None = None
     try:
         work()
     except ConfigError as error:
-        mine = str(error)
-    said: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(said, mine)
-    if trouble := next(filter(None, said), None):
-        raise ConfigError(trouble)
+        local = str(error)
+    messages: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(messages, local)
+    if message := next(filter(None, messages), None):
+        raise ConfigError(message)
 
 
-def _take(
-    engine: Engine, folder: Path, ranks: int, zero_stage: int, read: Callable[[str], Any]
+def _load_local(
+    engine: Engine, folder: Path, metadata: dict[str, Any], read: Callable[[str], Any]
 ) -> None:
-    """This rank's stretches from the files of all ranks that wrote."""
-    saved: dict[str, list[Saved]] = defaultdict(list)
-    for rank in range(ranks):
-        for piece in _of_rank(folder, rank, zero_stage, read):
-            saved[piece.piece.name].append(piece)
+    """This rank's fragments, from the files of all ranks that wrote."""
+    saved: dict[str, list[SavedFragment]] = defaultdict(list)
+    for rank in range(metadata["world_size"]):
+        for source in _saved_by(folder, rank, metadata["zero_stage"], read):
+            saved[source.fragment.name].append(source)
     for flat, key in zip(flat_tensors(engine), optimizer_keys(engine), strict=True):
         state = optimizer_states(engine)[key]
         _fill(flat, state, saved)
-        state |= {
-            k: v.view_as(key) for k, v in state.items() if isinstance(v, torch.Tensor) and v.dim()
-        }
+        state |= {name: v.view_as(key) for name, v in state.items() if _has_elements(v)}
         if "step" in state:
-            state["step"] = counted(float(state["step"]), base_optimizer(engine), key)
+            state["step"] = step_count(float(state["step"]), base_optimizer(engine), key)
 
 
-def counted(step: float, optimizer: Any, weights: torch.Tensor) -> Any:
-    """As this optimizer counts: torch's in a tensor where the weights are, those for the host and of 8 bits in a plain number."""
+def step_count(
+    step: float, optimizer: torch.optim.Optimizer, weights: torch.Tensor
+) -> torch.Tensor | int:
+    """`step` in the optimizer's own form: torch's AdamW has a tensor on the weights' device, the
+    CPU and 8-bit ones an int."""
     if isinstance(optimizer, torch.optim.AdamW):
         return torch.tensor(step, dtype=torch.float32, device=weights.device)
     return int(step)
 
 
-def _of_rank(folder: Path, rank: int, zero_stage: int, read: Callable[[str], Any]) -> list[Saved]:
-    said = read_json(folder / f"rank-{rank}.json")
-    pieces = [[Fragment(*piece) for piece in flat] for flat in said["flats"]]
-    if not pieces:
+def _saved_by(
+    folder: Path, rank: int, zero_stage: int, read: Callable[[str], Any]
+) -> list[SavedFragment]:
+    """The fragments that a rank saved."""
+    file_list = read_json(folder / f"rank-{rank}.json")
+    flats = [[Fragment(*fragment) for fragment in flat] for flat in file_list["flats"]]
+    if not flats:
         return []
     kind = "model_states.pt" if zero_stage == 0 else "optim_states.pt"
-    (name,) = [name for name in said["files"] if name.endswith(kind)]
-    saved = saved_flat_tensors(
-        read(str(folder / name)), zero_stage, [flat[0].name for flat in pieces]
-    )
-    tensors = [{WEIGHT: weight, **_uncut(state, weight)} for weight, state in saved]
+    (name,) = [name for name in file_list["files"] if name.endswith(kind)]
+    first_names = [flat[0].name for flat in flats]
+    saved = saved_flat_tensors(read(str(folder / name)), zero_stage, first_names)
     return [
-        Saved(piece, held) for flat, held in zip(pieces, tensors, strict=True) for piece in flat
+        SavedFragment(fragment, {WEIGHT: weight, **_elementwise(state, weight)})
+        for flat, (weight, state) in zip(flats, saved, strict=True)
+        for fragment in flat
     ]
 
 
-def _uncut(state: dict[str, Any], weight: torch.Tensor) -> dict[str, Any]:
-    """States with an element for each weight, and plain numbers. Raises: ConfigError for any other (8-bit blocks)."""
+def _elementwise(state: dict[str, Any], weight: torch.Tensor) -> dict[str, Any]:
+    """The states flattened, each with an element for each weight, or one for all.
+
+    Raises: ConfigError for other states (8-bit optimizers keep a value for each block of weights).
+    """
     for key, value in state.items():
-        if (
-            isinstance(value, torch.Tensor)
-            and value.numel() not in (1, weight.numel())
-            and value.numel() < weight.numel()
-        ):
+        is_tensor = isinstance(value, torch.Tensor)
+        if is_tensor and value.numel() != 1 and value.numel() < weight.numel():
             raise ConfigError(
-                f"train.optimizer.name keeps {key} in blocks, which another mesh cannot cut; such a checkpoint is resumed by the ranks, "
-                "sp_size and ZeRO stage that wrote it; set them back"
+                f"train.optimizer.name keeps {key} in blocks, which another mesh cannot cut; such a "
+                "checkpoint is resumed by the ranks, sp_size and ZeRO stage that wrote it; set "
+                "them back"
             )
-    return {
-        k: v.reshape(-1) if isinstance(v, torch.Tensor) and v.dim() else v for k, v in state.items()
-    }
+    return {name: v.reshape(-1) if _has_elements(v) else v for name, v in state.items()}
 
 
-def _fill(flat: FlatTensor, state: dict[str, Any], saved: dict[str, list[Saved]]) -> None:
-    """A live flat tensor and its states, from all that was saved of its parameters."""
+def _has_elements(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() > 0
+
+
+def _fill(flat: FlatTensor, state: dict[str, Any], saved: dict[str, list[SavedFragment]]) -> None:
+    """Fill a live flat tensor and its states. Raises: ConfigError when elements were not saved."""
     state.clear()
-    for piece in flat.fragments:
-        missing = piece.numel
-        for source in saved[piece.name]:
-            low, high = _overlap(piece, source.piece)
-            if low < high:
-                _copy(flat.tensor, state, piece, source, low, high)
-                missing -= high - low
+    for target in flat.fragments:
+        missing = target.numel
+        for source in saved[target.name]:
+            missing -= _copy_overlap(flat.tensor, state, target, source)
         if missing:
             raise ConfigError(
-                f"the checkpoint lacks {missing} elements of {piece.name}; it must hold every trained parameter once; take another"
+                f"the checkpoint lacks {missing} elements of {target.name}; "
+                "it must hold every trained parameter once; take another"
             )
 
 
-def _overlap(a: Fragment, b: Fragment) -> tuple[int, int]:
-    return max(a.start, b.start), min(a.start + a.numel, b.start + b.numel)
+def _copy_overlap(
+    weights: torch.Tensor, state: dict[str, Any], target: Fragment, source: SavedFragment
+) -> int:
+    """Copy the elements that both fragments hold, with their states; returns their number.
+
+    States that are one number for the tensor are copied as they are.
+    """
+    low = max(target.start, source.fragment.start)
+    high = min(target.start + target.numel, source.fragment.start + source.fragment.numel)
+    if low >= high:
+        return 0
+    target_slice = _slice(target, low, high)
+    source_slice = _slice(source.fragment, low, high)
+    weights[target_slice] = source.tensors[WEIGHT][source_slice]
+    for name, value in source.tensors.items():
+        if name == WEIGHT:
+            continue
+        if not _has_elements(value):
+            state.setdefault(name, value)
+            continue
+        live = state.setdefault(name, torch.zeros_like(weights, dtype=value.dtype))
+        live[target_slice] = value[source_slice]
+    return high - low
 
 
-def _copy(
-    weights: torch.Tensor,
-    state: dict[str, Any],
-    piece: Fragment,
-    source: Saved,
-    low: int,
-    high: int,
-) -> None:
-    """Elements `[low, high)` of a parameter, and of its states; those that are one number a tensor are taken as they are."""
-    at = slice(piece.offset + low - piece.start, piece.offset + high - piece.start)
-    of = slice(
-        source.piece.offset + low - source.piece.start,
-        source.piece.offset + high - source.piece.start,
-    )
-    weights[at] = source.tensors[WEIGHT][of]
-    for key, value in source.tensors.items():
-        if key == WEIGHT:
-            continue
-        if not (isinstance(value, torch.Tensor) and value.dim()):
-            state.setdefault(key, value)
-            continue
-        state.setdefault(key, torch.zeros_like(weights, dtype=value.dtype))[at] = value[of]
+def _slice(fragment: Fragment, low: int, high: int) -> slice:
+    """Where elements `[low, high)` of the parameter lie in the flat tensor."""
+    offset = fragment.offset - fragment.start
+    return slice(offset + low, offset + high)

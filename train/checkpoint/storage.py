@@ -1,7 +1,11 @@
-"""What lies in the folder of checkpoints. Only `step-N` with a `complete.json` is one; `step-N.tmp` is being written, or a dead run's.
-`step-N.torn` was published, and no longer is what was written.
+"""The folder of checkpoints, by the names in it.
 
-complete.json is written last, by rank 0, when the files of all ranks are there in the sizes that their writers counted.
+    step-N       a checkpoint, if it has a readable complete.json
+    step-N.tmp   being written, or left by a run that died
+    step-N.torn  was published, and is damaged
+
+complete.json is written last, by rank 0, when the files of all ranks have the sizes that their
+writers counted.
 """
 
 import hashlib
@@ -29,15 +33,19 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def publish(folder: Path, name: str, facts: dict[str, Any]) -> None:
-    """`name.tmp` becomes `name`, and `latest` points to it. Raises: OSError when a file is not there as it was written."""
+def publish(folder: Path, name: str, metadata: dict[str, Any]) -> None:
+    """Rename `name.tmp` to `name` and point `latest` to it.
+
+    Raises: OSError when a rank wrote less than it must, or a file has another size than was
+    written.
+    """
     temporary, final = folder / f"{name}.tmp", folder / name
-    files = dict(_files(temporary, facts["world_size"], facts["zero_stage"]))
-    for file, wanted in files.items():
+    files = dict(_listed_files(temporary, metadata["world_size"], metadata["zero_stage"]))
+    for file, written in files.items():
         size = (temporary / file).stat().st_size
-        if size != wanted["bytes"]:
-            raise OSError(f"{file} has {size} bytes, {wanted['bytes']} were written")
-    write_json(temporary / COMPLETE, {**facts, "files": files})
+        if size != written["bytes"]:
+            raise OSError(f"{file} has {size} bytes, {written['bytes']} were written")
+    write_json(temporary / COMPLETE, {**metadata, "files": files})
     _sync(temporary)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
@@ -45,28 +53,35 @@ def publish(folder: Path, name: str, facts: dict[str, Any]) -> None:
     _point(folder, name)
 
 
-def _files(temporary: Path, ranks: int, zero_stage: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What each rank's writer says it wrote, and these lists themselves. Raises: OSError when one wrote less than it must."""
-    for rank in range(ranks):
-        said = temporary / f"rank-{rank}.json"
-        listed = read_json(said)
-        if lacking := _lacking(listed, rank, zero_stage):
-            raise OSError(f"rank {rank} wrote no {lacking}")
-        yield from listed["files"].items()
-        yield said.name, {"bytes": said.stat().st_size, "sha256": sha256(said)}
+def _listed_files(
+    temporary: Path, world_size: int, zero_stage: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Size and hash of each file in the ranks' lists, and of the lists. Raises: OSError when a file
+    is not listed."""
+    for rank in range(world_size):
+        path = temporary / f"rank-{rank}.json"
+        file_list = read_json(path)
+        if missing := _missing_file(file_list, rank, zero_stage):
+            raise OSError(f"rank {rank} wrote no {missing}")
+        yield from file_list["files"].items()
+        yield path.name, {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-def _lacking(listed: dict[str, Any], rank: int, zero_stage: int) -> str:
-    """What was asked for, or what DeepSpeed has of every rank (states, from ZeRO 1 on) and of the first (weights), and is not there."""
+def _missing_file(file_list: dict[str, Any], rank: int, zero_stage: int) -> str:
+    """A file that was requested, or that DeepSpeed writes at this stage, and that is not listed;
+    else empty.
+
+    DeepSpeed writes the weights on rank 0, and from ZeRO 1 on optimizer states on every rank.
+    """
     kinds = ["model_states.pt"] * (rank == 0) + ["optim_states.pt"] * (zero_stage > 0)
-    wanted = [*listed["asked"], *kinds]
-    return next(
-        (name for name in wanted if not any(file.endswith(name) for file in listed["files"])), ""
-    )
+    for name in [*file_list["asked"], *kinds]:
+        if not any(file.endswith(name) for file in file_list["files"]):
+            return str(name)
+    return ""
 
 
 def _point(folder: Path, name: str) -> None:
-    """The pointer by another name first, so that it is never half written."""
+    """Write `latest` under another name first, so that it is never incomplete."""
     temporary = folder / f"{LATEST}.tmp"
     with temporary.open("w") as file:
         file.write(name)
@@ -77,7 +92,7 @@ def _point(folder: Path, name: str) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Names are on disk, not only contents."""
+    """Sync the names in a folder, which syncing its files does not."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -86,49 +101,60 @@ def _sync(folder: Path) -> None:
 
 
 def list_checkpoints(folder: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Checkpoints that say they are complete, newest first: name and facts. Their files may be torn all the same."""
-    there = sorted(folder.glob(NAME_PATTERN), reverse=True) if folder.is_dir() else []
-    return [(path.name, facts) for path in there if (facts := _facts(path)) is not None]
+    """Name and metadata of the checkpoints with a readable complete.json, newest first.
+
+    Their files are not checked.
+    """
+    paths = sorted(folder.glob(NAME_PATTERN), reverse=True) if folder.is_dir() else []
+    return [(path.name, data) for path in paths if (data := _read_metadata(path)) is not None]
 
 
-def _facts(path: Path) -> dict[str, Any] | None:
+def _read_metadata(path: Path) -> dict[str, Any] | None:
     try:
-        facts = read_json(path / COMPLETE)
+        metadata = read_json(path / COMPLETE)
     except (OSError, ValueError):
         return None
-    return facts if isinstance(facts, dict) and facts.get("schema") == 1 else None
+    return metadata if isinstance(metadata, dict) and metadata.get("schema") == 1 else None
 
 
-def find_damage(path: Path, files: dict[str, dict[str, Any]], share: int = 0, of: int = 1) -> str:
-    """What is wrong with a part of the files (every `of`-th), sizes first, then hashes; empty when nothing is."""
-    mine = sorted(files.items())[share::of]
-    for name, wanted in mine:
+def find_damage(
+    path: Path, files: dict[str, dict[str, Any]], rank: int = 0, world_size: int = 1
+) -> str:
+    """Check this rank's share of `files`, sizes first, then hashes.
+
+    Returns the first problem, or an empty string.
+    """
+    local_files = sorted(files.items())[rank::world_size]
+    for name, written in local_files:
         if not (path / name).is_file():
             return f"{name} is missing"
-        if (size := (path / name).stat().st_size) != wanted["bytes"]:
-            return f"{name} has {size} bytes, {wanted['bytes']} were written"
-    for name, wanted in mine:
-        if sha256(path / name) != wanted["sha256"]:
+        if (size := (path / name).stat().st_size) != written["bytes"]:
+            return f"{name} has {size} bytes, {written['bytes']} were written"
+    for name, written in local_files:
+        if sha256(path / name) != written["sha256"]:
             return f"{name} is not what was written (sha256)"
     return ""
 
 
-def refuse_other_content(name: str, was: Any, now: Any) -> None:
-    """Raises: ConfigError with the first thing that decides the content and is not what it was."""
-    if difference := first_difference(was, now):
+def refuse_other_content(name: str, saved: Any, current: Any) -> None:
+    """Raises: ConfigError with the first value that differs between the checkpoint's content and
+    the run's."""
+    if difference := first_difference(saved, current):
         raise ConfigError(
-            f"{difference} in the checkpoint {name}; a run is resumed with what it was begun with; set it back, give another name, or "
-            "remove train.tmp of this run to start anew"
+            f"{difference} in the checkpoint {name}; a run is resumed with the settings it was "
+            "started with; set it back, give another name, or remove train.tmp of this run to "
+            "start anew"
         )
 
 
 def prune(folder: Path, published: str, keep_last: int, keep_every: int) -> None:
-    """Remove all but the last `keep_last`, those of a step that `keep_every` divides (0: none), and the one just published.
+    """Remove old checkpoints, except the newest `keep_last`, steps that are a multiple of
+    `keep_every` (0: none), and `published`.
 
-    What was set aside goes too, once a whole one of as late a step stands.
+    A damaged checkpoint is removed too, once one of its step or a later step is published.
     """
-    for name, facts in list_checkpoints(folder)[keep_last:]:
-        if name != published and not (keep_every and facts["step"] % keep_every == 0):
+    for name, metadata in list_checkpoints(folder)[keep_last:]:
+        if name != published and not (keep_every and metadata["step"] % keep_every == 0):
             shutil.rmtree(folder / name)
     for path in folder.glob(f"step-*{TORN}"):
         if path.name.removesuffix(TORN) <= published:
@@ -136,18 +162,21 @@ def prune(folder: Path, published: str, keep_last: int, keep_every: int) -> None
 
 
 def quarantine(folder: Path, after: str) -> list[str]:
-    """Those of later steps than the one loaded (all, after ""), which are torn, get a name that is none; what they are called now."""
-    aside = [path for path in sorted(folder.glob(NAME_PATTERN)) if path.name > after]
-    for path in aside:
-        to = path.with_name(path.name + TORN)
-        shutil.rmtree(to, ignore_errors=True)
-        os.replace(path, to)
-    if aside and after:
+    """Rename the damaged checkpoints newer than `after` (all if `after` is empty) to `*.torn`.
+
+    Returns their new names.
+    """
+    damaged = [path for path in sorted(folder.glob(NAME_PATTERN)) if path.name > after]
+    for path in damaged:
+        target = path.with_name(path.name + TORN)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(path, target)
+    if damaged and after:
         _point(folder, after)
-    return [path.name + TORN for path in aside]
+    return [path.name + TORN for path in damaged]
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what dead runs left half written."""
+    """Remove checkpoints that a run left half written when it died."""
     for path in folder.glob("step-*.tmp"):
         shutil.rmtree(path, ignore_errors=True)

@@ -45,7 +45,7 @@ class StepSums:
 class StepMetrics:
     """Measures one step after the other.
 
-    In a step: `start_step`; for each micro-batch `add_micro_batch`, `add_gradients`; `finish_step`.
+    In a step: `start_step`, `add_micro_batch` for each micro-batch, `add_gradients`, `finish_step`.
     """
 
     def __init__(

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import checkpoint_work
+import checkpoint_runs
 import numpy as np
 import pytest
 import ranks
-from checkpoint_work import Work
+from checkpoint_runs import RunSpec
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
@@ -43,22 +43,22 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return checkpoint_work.plan(tmp_path_factory.mktemp("data"))
+    return checkpoint_runs.make_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
-def whole(data: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Work, dict[str, Any]]:
+def whole(data: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSpec, dict[str, Any]]:
     """A run of two ranks at ZeRO 2, never disturbed: its folder, and what rank 0 returned."""
-    work = Work(
+    work = RunSpec(
         tmp_path_factory.mktemp("whole"),
         settings("train.zero_stage=2"),
         data,
         content={"train": {"lr": 1e-2}},
     )
-    return work, ranks.run(2, checkpoint_work.trained, work)[0]
+    return work, ranks.run(2, checkpoint_runs.train, work)[0]
 
 
-def copied(work: Work, to: Path, **changes: Any) -> Work:
+def copied(work: RunSpec, to: Path, **changes: Any) -> RunSpec:
     """The same run in a folder of its own, without the lines of its metrics."""
     import shutil
     from dataclasses import replace
@@ -68,11 +68,11 @@ def copied(work: Work, to: Path, **changes: Any) -> Work:
 
 
 def test_what_is_published_is_whole_and_named_by_the_pointer(
-    whole: tuple[Work, dict[str, Any]],
+    whole: tuple[RunSpec, dict[str, Any]],
 ) -> None:
     work, said = whole
     path = work.folder / "checkpoints"
-    assert said["failed"] == 0
+    assert said["failed_saves"] == 0
     assert sorted(p.name for p in path.iterdir()) == ["latest", "step-00000002", "step-00000004"]
     assert (path / "latest").read_text() == "step-00000004"
     facts = json.loads((path / "step-00000004" / "complete.json").read_text())
@@ -84,11 +84,11 @@ def test_what_is_published_is_whole_and_named_by_the_pointer(
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(
-    whole: tuple[Work, dict[str, Any]], tmp_path: Path
+    whole: tuple[RunSpec, dict[str, Any]], tmp_path: Path
 ) -> None:
     work, wanted = whole
-    found = ranks.run(2, checkpoint_work.trained, copied(work, tmp_path))[0]
-    assert found["began"] == 4 and found["losses"] == wanted["losses"][4:]
+    found = ranks.run(2, checkpoint_runs.train, copied(work, tmp_path))[0]
+    assert found["first_step"] == 4 and found["losses"] == wanted["losses"][4:]
     assert same(found["weights"], wanted["weights"])
 
 
@@ -104,13 +104,13 @@ def cut(path: Path) -> None:
 
 
 def test_a_tampered_one_is_named_and_the_one_before_it_taken(
-    whole: tuple[Work, dict[str, Any]], tmp_path: Path
+    whole: tuple[RunSpec, dict[str, Any]], tmp_path: Path
 ) -> None:
     work = copied(whole[0], tmp_path)
     flip(tmp_path / "checkpoints" / "step-00000004" / FILE)
-    found = ranks.run(2, checkpoint_work.loaded, work)
+    found = ranks.run(2, checkpoint_runs.load, work)
     assert [rank["step"] for rank in found] == [2, 2]
-    assert found[0]["said"] == [
+    assert found[0]["messages"] == [
         f"checkpoint step-00000004: {FILE} is not what was written (sha256); the one before it is taken",
         "set aside: step-00000004.torn; removed when a whole one of as late a step stands",
     ]
@@ -120,7 +120,7 @@ def test_a_tampered_one_is_named_and_the_one_before_it_taken(
 
 
 def test_a_torn_one_of_a_later_step_costs_no_good_one(
-    whole: tuple[Work, dict[str, Any]], tmp_path: Path
+    whole: tuple[RunSpec, dict[str, Any]], tmp_path: Path
 ) -> None:
     work = copied(
         whole[0], tmp_path, config=settings("train.zero_stage=2", "train.checkpoint.keep_last=1")
@@ -129,38 +129,41 @@ def test_a_torn_one_of_a_later_step_costs_no_good_one(
     # as far ahead as one of a longer run may be
     (path / "step-00000004").rename(path / "step-00000008")
     flip(path / "step-00000008" / FILE)
-    found = ranks.run(2, checkpoint_work.trained, work)[0]
-    assert found["began"] == 2
+    found = ranks.run(2, checkpoint_runs.train, work)[0]
+    assert found["first_step"] == 2
     assert [name for name, _ in storage.list_checkpoints(path)] == ["step-00000004"]
     assert (path / "step-00000008.torn").is_dir()
 
 
 def test_with_none_whole_the_run_starts_anew_and_says_so(
-    whole: tuple[Work, dict[str, Any]], tmp_path: Path
+    whole: tuple[RunSpec, dict[str, Any]], tmp_path: Path
 ) -> None:
     work = copied(whole[0], tmp_path)
     for step in (2, 4):
         cut(tmp_path / "checkpoints" / storage.checkpoint_name(step) / FILE)
-    found = ranks.run(2, checkpoint_work.loaded, work)[0]
-    assert found["step"] == 0 and len(found["said"]) == 4
-    assert found["said"][-2] == "no checkpoint is whole; training starts anew"
+    found = ranks.run(2, checkpoint_runs.load, work)[0]
+    assert found["step"] == 0 and len(found["messages"]) == 4
+    assert found["messages"][-2] == "no checkpoint is whole; training starts anew"
 
 
 def test_checkpoints_whose_facts_cannot_be_read_are_no_start_in_silence(
-    whole: tuple[Work, dict[str, Any]], tmp_path: Path
+    whole: tuple[RunSpec, dict[str, Any]], tmp_path: Path
 ) -> None:
     work = copied(whole[0], tmp_path)
     for step in (2, 4):
         (tmp_path / "checkpoints" / storage.checkpoint_name(step) / storage.COMPLETE).write_text(
             "{"
         )
-    found = ranks.run(2, checkpoint_work.loaded, work)[0]
-    assert found["step"] == 0 and found["said"][0] == "no checkpoint is whole; training starts anew"
+    found = ranks.run(2, checkpoint_runs.load, work)[0]
+    assert (
+        found["step"] == 0
+        and found["messages"][0] == "no checkpoint is whole; training starts anew"
+    )
     assert (tmp_path / "checkpoints" / "step-00000004.torn").is_dir()
 
 
 def test_trouble_is_said_of_the_first_file_that_has_it(
-    whole: tuple[Work, dict[str, Any]], tmp_path: Path
+    whole: tuple[RunSpec, dict[str, Any]], tmp_path: Path
 ) -> None:
     work = copied(whole[0], tmp_path)
     path = work.folder / "checkpoints" / "step-00000004"
@@ -179,14 +182,14 @@ def test_trouble_is_said_of_the_first_file_that_has_it(
 
 
 def test_one_of_another_run_is_refused_with_the_first_difference(
-    whole: tuple[Work, dict[str, Any]], tmp_path: Path
+    whole: tuple[RunSpec, dict[str, Any]], tmp_path: Path
 ) -> None:
     work = copied(whole[0], tmp_path, content={"train": {"lr": 2e-2}})
     with pytest.raises(
         AssertionError,
         match=r"train.optimizer.lr was 0.01, is 0.02 in the checkpoint step-00000004; a run is resumed",
     ):
-        ranks.run(2, checkpoint_work.loaded, work)
+        ranks.run(2, checkpoint_runs.load, work)
 
 
 def test_equal_content_is_not_refused() -> None:
@@ -294,34 +297,38 @@ def test_an_error_of_the_thread_is_told_for_what_it_is(
 ) -> None:
     """What is no disk's error loses the checkpoint too; an older one that cannot be removed does not."""
     config = settings("train.zero_stage=2", "train.checkpoint.keep_last=1")
-    work = Work(tmp_path, config, data, trouble=getattr(checkpoint_work, f"fail_{wrong}"))
-    found = ranks.run(2, checkpoint_work.watched, work)
+    work = RunSpec(tmp_path, config, data, sabotage=getattr(checkpoint_runs, f"fail_{wrong}"))
+    found = ranks.run(2, checkpoint_runs.train_with_stderr, work)
     said = (tmp_path / "stderr-0").read_text() + (tmp_path / "stderr-1").read_text()
     names = [name for name, _ in storage.list_checkpoints(tmp_path / "checkpoints")]
     if wrong == "memory":
-        assert found[0]["failed"] == 1 and names == ["step-00000002"]
+        assert found[0]["failed_saves"] == 1 and names == ["step-00000002"]
         assert (
             "the checkpoint of step 4 could not be written: MemoryError('none left'); the one before it stands\n"
             in said
         )
     else:
-        assert found[0]["failed"] == 0 and names == ["step-00000004", "step-00000002"]
+        assert found[0]["failed_saves"] == 0 and names == ["step-00000004", "step-00000002"]
         assert "step-00000004 is written; an older one could not be removed: busy\n" in said
         assert "could not be written" not in said
 
 
 def test_what_fails_after_the_last_step_costs_no_step(
-    whole: tuple[Work, dict[str, Any]], data: Any, tmp_path: Path
+    whole: tuple[RunSpec, dict[str, Any]], data: Any, tmp_path: Path
 ) -> None:
     """As if the export had failed: the next run has nothing to train, and the same weights; a full disk is only said."""
     from dataclasses import replace
 
     work = replace(whole[0], folder=tmp_path / "room")
-    full = replace(whole[0], folder=tmp_path / "full", trouble=checkpoint_work.fill_disk_at_the_end)
+    full = replace(
+        whole[0], folder=tmp_path / "full", sabotage=checkpoint_runs.fill_disk_at_the_end
+    )
     for each in (work, full):
         each.folder.mkdir()
-    once, again = (ranks.run(2, checkpoint_work.ended, work)[0] for _ in range(2))
-    assert (once["began"], again["began"]) == (0, 6) and again["steps"] == once["steps"] == [
+    once, again = (ranks.run(2, checkpoint_runs.train_and_save_final, work)[0] for _ in range(2))
+    assert (once["first_step"], again["first_step"]) == (0, 6) and again["steps"] == once[
+        "steps"
+    ] == [
         1,
         2,
         3,
@@ -330,5 +337,7 @@ def test_what_fails_after_the_last_step_costs_no_step(
         6,
     ]
     assert same(again["weights"], whole[1]["weights"])
-    assert [rank["failed"] for rank in ranks.run(2, checkpoint_work.ended, full)] == [1, 1]
+    assert [
+        rank["failed_saves"] for rank in ranks.run(2, checkpoint_runs.train_and_save_final, full)
+    ] == [1, 1]
     assert storage.list_checkpoints(full.folder / "checkpoints")[0][0] == "step-00000004"

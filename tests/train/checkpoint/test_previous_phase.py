@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import carry_work
-import checkpoint_work
+import checkpoint_runs
 import numpy as np
+import phase_runs
 import pytest
 import ranks
 
@@ -46,16 +46,16 @@ def parts(
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return checkpoint_work.plan(tmp_path_factory.mktemp("data"))
+    return checkpoint_runs.make_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def whole(data: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Six steps without a border."""
     config = replace(compose([*SMALL, "train.steps=6", "train.zero_stage=1"]))
-    return ranks.run(2, carry_work.chain, [(config, tmp_path_factory.mktemp("whole"), 0)], data)[0][
-        0
-    ]
+    return ranks.run(
+        2, phase_runs.run_phases, [(config, tmp_path_factory.mktemp("whole"), 0)], data
+    )[0][0]
 
 
 @pytest.mark.parametrize(
@@ -65,11 +65,13 @@ def whole(data: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
 def test_two_phases_are_one_training(
     data: Any, whole: Any, tmp_path: Path, first: int, second: int
 ) -> None:
-    (one, two), (_, other) = ranks.run(2, carry_work.chain, parts(tmp_path, first, second), data)
+    (one, two), (_, other) = ranks.run(
+        2, phase_runs.run_phases, parts(tmp_path, first, second), data
+    )
     # each file is hashed by one rank
     assert two["hashed"] and other["hashed"] and not {*two["hashed"]} & {*other["hashed"]}
     assert one["sequences"] + two["sequences"] == whole["sequences"]
-    assert two["said"] == "optimizer: moments and fp32 weights of 1, step 3"
+    assert two["message"] == "optimizer: moments and fp32 weights of 1, step 3"
     if (first, second) == (1, 1):
         assert one["losses"] + two["losses"] == whole["losses"]
         assert all(
@@ -80,8 +82,8 @@ def test_two_phases_are_one_training(
 
 def test_without_it_the_moments_begin_anew(data: Any, whole: Any, tmp_path: Path) -> None:
     """And the weights here too, for this engine's model is the first phase's: the comparison above can fail."""
-    _, two = ranks.run(2, carry_work.chain, parts(tmp_path, 1, 1, carried=False), data)[0]
-    assert two["said"] == "" and two["losses"] != pytest.approx(whole["losses"][3:], rel=1e-3)
+    _, two = ranks.run(2, phase_runs.run_phases, parts(tmp_path, 1, 1, carried=False), data)[0]
+    assert two["message"] == "" and two["losses"] != pytest.approx(whole["losses"][3:], rel=1e-3)
     assert not (tmp_path / "demo" / "phases" / "1" / "train" / "checkpoints").exists()
 
 

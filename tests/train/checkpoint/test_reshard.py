@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import checkpoint_work
+import checkpoint_runs
 import numpy as np
 import pytest
 import ranks
 import torch
-from checkpoint_work import Work
+from checkpoint_runs import RunSpec
 
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config.compose import compose
@@ -54,7 +54,7 @@ def settings(place: Place, precision: str) -> Config:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return checkpoint_work.plan(tmp_path_factory.mktemp("data"))
+    return checkpoint_runs.make_data(tmp_path_factory.mktemp("data"))
 
 
 def assert_bitwise(found: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -86,22 +86,22 @@ def test_a_run_goes_on_where_there_are_other_ranks(
 ) -> None:
     """Two steps on each mesh, against six on the first."""
     first = settings(chain[0], precision)
-    whole = Work(tmp_path / "whole", first, data)
+    whole = RunSpec(tmp_path / "whole", first, data)
     whole.folder.mkdir()
-    wanted = ranks.run(chain[0][0], checkpoint_work.trained, whole)[0]
-    work, found = Work(tmp_path, first, data, more={"until": 2}), {}
+    wanted = ranks.run(chain[0][0], checkpoint_runs.train, whole)[0]
+    work, found = RunSpec(tmp_path, first, data, options={"until": 2}), {}
     for place, after in zip(chain, [*chain[1:], None], strict=True):
         work = replace(work, config=settings(place, precision))
         if after is not None:
-            assert ranks.run(place[0], checkpoint_work.until, work) == [75] * place[0]
-            here = ranks.run(place[0], checkpoint_work.loaded, work)[0]
+            assert ranks.run(place[0], checkpoint_runs.train_until, work) == [75] * place[0]
+            here = ranks.run(place[0], checkpoint_runs.load, work)[0]
             there = ranks.run(
-                after[0], checkpoint_work.loaded, replace(work, config=settings(after, precision))
+                after[0], checkpoint_runs.load, replace(work, config=settings(after, precision))
             )[0]
             assert_bitwise(there, here)
         else:
-            found = ranks.run(place[0], checkpoint_work.trained, work)[0]
-    assert found["began"] == 4 and found["sequences"] == wanted["sequences"]
+            found = ranks.run(place[0], checkpoint_runs.train, work)[0]
+    assert found["first_step"] == 4 and found["sequences"] == wanted["sequences"]
     assert found["losses"] == pytest.approx(
         wanted["losses"], rel=1e-5 if precision == "fp32" else 1e-2
     )
@@ -110,17 +110,19 @@ def test_a_run_goes_on_where_there_are_other_ranks(
 def test_a_checkpoint_that_lacks_a_piece_is_refused(tmp_path: Path, data: Any) -> None:
     """As if a rank's list had lost a parameter: nothing is loaded as zeros."""
     config = settings((2, 1, 1), "fp32")
-    work = Work(tmp_path, config, data, more={"until": 1})
-    ranks.run(2, checkpoint_work.until, work)
+    work = RunSpec(tmp_path, config, data, options={"until": 1})
+    ranks.run(2, checkpoint_runs.train_until, work)
     with pytest.raises(
         AssertionError,
         match=r"ConfigError: the checkpoint lacks \d+ elements of model.model.layers.1",
     ):
-        ranks.run(1, checkpoint_work.lacking, replace(work, config=settings((1, 1, 1), "fp32")))
+        ranks.run(
+            1, checkpoint_runs.load_incomplete, replace(work, config=settings((1, 1, 1), "fp32"))
+        )
     # where one rank finds it, all say it, and none waits for another
     both = ranks.run(
         2,
-        checkpoint_work.lacking_on_one,
+        checkpoint_runs.load_incomplete_on_one_rank,
         replace(work, config=settings((2, 1, 2), "fp32")),
         timeout_s=60,
     )

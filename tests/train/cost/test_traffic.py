@@ -2,17 +2,17 @@
 
 from collections import Counter
 
+import metrics_runs
 import pytest
 import ranks
-import seeing_work
 import torch
-import traffic_work
+import traffic_runs
 from models import tiny_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from ropewalk.train.cost import traffic
 
-BATCH = len(seeing_work.LENGTHS) * seeing_work.SEQ_LEN
+BATCH = len(metrics_runs.LENGTHS) * metrics_runs.SEQ_LEN
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,8 @@ BATCH = len(seeing_work.LENGTHS) * seeing_work.SEQ_LEN
 def test_every_byte_that_ranks_exchange_is_counted(
     stage: int, sp: int, accumulated: int, words: tuple[str]
 ) -> None:
-    seen = ranks.run(2, traffic_work.seen_bytes, stage, sp, accumulated, *words)
-    sizes = traffic.model_sizes(tiny_model(**seeing_work.LARGE))
+    seen = ranks.run(2, traffic_runs.bytes_of_third_step, stage, sp, accumulated, *words)
+    sizes = traffic.model_sizes(tiny_model(**metrics_runs.LARGE))
     layout = traffic.ParallelLayout(
         dp_size=2 // sp,
         sp_size=sp,

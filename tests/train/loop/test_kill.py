@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import checkpoint_work
+import checkpoint_runs
 import numpy as np
 import pytest
 import ranks
-from checkpoint_work import Work
+from checkpoint_runs import RunSpec
 
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config.compose import compose
@@ -60,7 +60,7 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return checkpoint_work.plan(tmp_path_factory.mktemp("data"))
+    return checkpoint_runs.make_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,9 @@ def undisturbed(data: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
             known[key] = (
                 config,
                 ranks.run(
-                    2, checkpoint_work.trained, Work(tmp_path_factory.mktemp("whole"), config, data)
+                    2,
+                    checkpoint_runs.train,
+                    RunSpec(tmp_path_factory.mktemp("whole"), config, data),
                 )[0],
             )
         return known[key]
@@ -99,13 +101,13 @@ def assert_killed_and_resumed(
 ) -> int:
     """Returns the step that the restart began at."""
     config, wanted = undisturbed(stage, sp_size, precision)
-    work = Work(folder, config, data)
+    work = RunSpec(folder, config, data)
     with pytest.raises(AssertionError, match=GONE):
-        ranks.run(2, checkpoint_work.trained, replace(work, death=death))
-    found = ranks.run(2, checkpoint_work.trained, work)[0]
+        ranks.run(2, checkpoint_runs.train, replace(work, death=death))
+    found = ranks.run(2, checkpoint_runs.train, work)[0]
     assert found["losses"] == wanted["losses"] and found["sequences"] == wanted["sequences"]
     assert same(found["weights"], wanted["weights"])
-    return int(found["began"])
+    return int(found["first_step"])
 
 
 @pytest.mark.parametrize(
@@ -156,12 +158,12 @@ def test_any_time(tmp_path: Path, data: Any, undisturbed: Any, seed: int) -> Non
     death = (chance.randrange(2), "time", chance.randint(300, 2500))
     stage, sp_size = MESHES[seed % len(MESHES)]
     config, wanted = undisturbed(stage, sp_size)
-    work = Work(tmp_path, config, data)
+    work = RunSpec(tmp_path, config, data)
     try:
-        ranks.run(2, checkpoint_work.trained, replace(work, death=death))
+        ranks.run(2, checkpoint_runs.train, replace(work, death=death))
     except AssertionError as ended:
         assert re.search(GONE, str(ended))
-    found = ranks.run(2, checkpoint_work.trained, work)[0]
+    found = ranks.run(2, checkpoint_runs.train, work)[0]
     assert found["losses"] == wanted["losses"] and same(found["weights"], wanted["weights"])
 
 
@@ -171,12 +173,12 @@ def test_a_run_that_is_asked_to_stop_saves_and_ends_as_the_undisturbed_one(
 ) -> None:
     """SIGTERM to one rank, in the middle of its third step; the checkpoint is of that step, not of a multiple of two."""
     config, wanted = undisturbed(stage, sp_size)
-    work = Work(tmp_path, config, data)
+    work = RunSpec(tmp_path, config, data)
     assert ranks.run(
-        2, checkpoint_work.stopped, replace(work, trouble=checkpoint_work.terminate)
+        2, checkpoint_runs.exit_code, replace(work, sabotage=checkpoint_runs.terminate)
     ) == [75, 75]
-    found = ranks.run(2, checkpoint_work.trained, work)[0]
-    assert found["began"] == 3
+    found = ranks.run(2, checkpoint_runs.train, work)[0]
+    assert found["first_step"] == 3
     assert found["losses"] == wanted["losses"] and same(found["weights"], wanted["weights"])
 
 
@@ -185,17 +187,17 @@ def test_a_full_disk_leaves_the_last_good_one_and_the_run_goes_on(
 ) -> None:
     """The second checkpoint of rank 1 meets a device that is full (/dev/full, a real ENOSPC)."""
     config, wanted = undisturbed(2, 1)
-    work = Work(tmp_path, config, data)
-    found = ranks.run(2, checkpoint_work.trained, replace(work, trouble=checkpoint_work.fill_disk))
-    assert [rank["failed"] for rank in found] == [1, 1]
+    work = RunSpec(tmp_path, config, data)
+    found = ranks.run(2, checkpoint_runs.train, replace(work, sabotage=checkpoint_runs.fill_disk))
+    assert [rank["failed_saves"] for rank in found] == [1, 1]
     assert found[0]["losses"] == wanted["losses"]
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
         "latest",
         "step-00000002",
     ]
-    again = ranks.run(2, checkpoint_work.trained, work)[0]
+    again = ranks.run(2, checkpoint_runs.train, work)[0]
     assert (
-        again["began"] == 2
+        again["first_step"] == 2
         and again["losses"] == wanted["losses"]
         and same(again["weights"], wanted["weights"])
     )
@@ -204,22 +206,22 @@ def test_a_full_disk_leaves_the_last_good_one_and_the_run_goes_on(
 def test_a_stop_whose_checkpoint_finds_no_room_is_an_error(
     tmp_path: Path, data: Any, undisturbed: Any
 ) -> None:
-    work = Work(
-        tmp_path, undisturbed(2, 1)[0], data, trouble=checkpoint_work.fill_disk_and_terminate
+    work = RunSpec(
+        tmp_path, undisturbed(2, 1)[0], data, sabotage=checkpoint_runs.fill_disk_and_terminate
     )
     with pytest.raises(
         AssertionError, match=r"RopewalkError: the last checkpoint could not be written"
     ):
-        ranks.run(2, checkpoint_work.trained, work)
+        ranks.run(2, checkpoint_runs.train, work)
 
 
 def test_a_rank_that_hangs_is_named_and_the_run_ends(tmp_path: Path, data: Any) -> None:
     """Rank 1 is stopped (SIGSTOP) in the forward pass of its third step; rank 0 waits for it in a collective."""
     config = settings("train.zero_stage=2", "train.launcher.hang_timeout_s=3")
-    work = Work(tmp_path, config, data, trouble=checkpoint_work.freeze)
+    work = RunSpec(tmp_path, config, data, sabotage=checkpoint_runs.freeze)
     started = time.monotonic()
     with pytest.raises(AssertionError, match="died without a word"):
-        ranks.run(2, checkpoint_work.watched, work)
+        ranks.run(2, checkpoint_runs.train_with_stderr, work)
     assert time.monotonic() - started < 3 + 2 * SOON_S
     said = (tmp_path / "stderr-0").read_text()
     # it wrote its last word up to a look before it was stopped
@@ -230,14 +232,14 @@ def test_a_rank_that_hangs_is_named_and_the_run_ends(tmp_path: Path, data: Any) 
 
 def test_a_long_validation_that_gets_on_is_no_hung_rank(tmp_path: Path, data: Any) -> None:
     """Twice as long as train.launcher.hang_timeout_s, between two marks of the step's clock."""
-    config, more = (
+    config, options = (
         settings("train.launcher.hang_timeout_s=2"),
-        {"validation": checkpoint_work.LongValidation(8)},
+        {"validation": checkpoint_runs.SlowValidation(8)},
     )
     assert (
-        ranks.run(1, checkpoint_work.trained, Work(tmp_path, config, data, more=more))[0]["steps"][
-            -1
-        ]
+        ranks.run(1, checkpoint_runs.train, RunSpec(tmp_path, config, data, options=options))[0][
+            "steps"
+        ][-1]
         == 6
     )
 
@@ -268,7 +270,7 @@ def test_of_ranks_that_answer_the_one_furthest_behind_is_named() -> None:
 
 def test_a_rank_that_dies_ends_the_others(tmp_path: Path, data: Any) -> None:
     """Not killed by anyone: rank 0 finds the connection closed."""
-    work = Work(tmp_path, settings("train.zero_stage=2"), data, death=(1, "forward", 9))
-    codes, seconds = ranks.left_alone(2, checkpoint_work.trained, work)
+    work = RunSpec(tmp_path, settings("train.zero_stage=2"), data, death=(1, "forward", 9))
+    codes, seconds = ranks.left_alone(2, checkpoint_runs.train, work)
     assert codes[1] == -9 and codes[0] not in (0, None)
     assert seconds < SOON_S

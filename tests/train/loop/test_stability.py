@@ -4,11 +4,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import checkpoint_work
+import checkpoint_runs
 import numpy as np
 import pytest
 import ranks
-from checkpoint_work import Work
+from checkpoint_runs import RunSpec
 
 from ropewalk.conf.errors import RopewalkError
 from ropewalk.conf.schema import Config
@@ -106,7 +106,7 @@ def settings(*words: str) -> Config:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return checkpoint_work.plan(tmp_path_factory.mktemp("data"))
+    return checkpoint_runs.make_data(tmp_path_factory.mktemp("data"))
 
 
 def spoiled(
@@ -119,9 +119,9 @@ def spoiled(
     assert count >= 10  # so that five steps of two read none twice
     first = global_batch(3 * 2, 2, seed=config.seed, count=count)[0].number
     folder.mkdir()
-    more = {"bad": first if bad is None else bad, "times": times}
-    work = Work(folder, config, data, trouble=checkpoint_work.spoil, more=more)
-    return ranks.run(2, checkpoint_work.spoiled, work)
+    options = {"bad": first if bad is None else bad, "times": times}
+    work = RunSpec(folder, config, data, sabotage=checkpoint_runs.spoil_batch, options=options)
+    return ranks.run(2, checkpoint_runs.train_spoiled, work)
 
 
 def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
@@ -141,7 +141,7 @@ def test_a_batch_that_is_skipped_changes_no_weight_and_no_moment(
         f"train.zero_stage={stage}",
         "train.stability.on_nan=skip",
     )[0]
-    seen = found["seen"]  # before the first step, and after each
+    seen = found["states"]  # before the first step, and after each
     changed = [
         any(not same(a[key], b[key]) for key in b if key in a)
         for a, b in zip(seen, seen[1:], strict=False)
@@ -176,9 +176,9 @@ def test_the_last_validation_comes_though_the_last_batch_is_left_out(
 
     config = settings("train.stability.on_nan=skip")
     last = global_batch(4 * 2, 2, seed=config.seed, count=len(data.sequences()))[0].number
-    more = {"bad": last, "times": math.nan, "validation": checkpoint_work.LongValidation(1)}
-    work = Work(tmp_path, config, data, trouble=checkpoint_work.spoil, more=more)
-    (line,) = ranks.run(2, checkpoint_work.trained, work)[0]["events"]
+    options = {"bad": last, "times": math.nan, "validation": checkpoint_runs.SlowValidation(1)}
+    work = RunSpec(tmp_path, config, data, sabotage=checkpoint_runs.spoil_batch, options=options)
+    (line,) = ranks.run(2, checkpoint_runs.train, work)[0]["events"]
     assert line["step"] == 5 and line["event"] == "skip" and line["validation"] == {"nll": 1.0}
 
 

@@ -1,9 +1,9 @@
 """Validation in training: what one process of plain transformers finds, and no trace of it in the training."""
 
+import metrics_runs
 import models
 import pytest
 import ranks
-import seeing_work
 import torch
 import torch.nn.functional as F
 
@@ -15,10 +15,10 @@ from ropewalk.train.zero.mesh import Mesh
 
 def eager() -> torch.Tensor:
     """(positions, losses) of each window alone under transformers' eager attention, (tokens, 2)."""
-    model = models.tiny_model(**seeing_work.LARGE, attn_implementation="eager")
+    model = models.tiny_model(**metrics_runs.LARGE, attn_implementation="eager")
     found = []
     with torch.no_grad():
-        for ids in seeing_work.windows():
+        for ids in metrics_runs.windows():
             x = torch.from_numpy(ids)[None]
             nll = F.cross_entropy(model(x).logits[0, :-1], x[0, 1:], reduction="none").double()
             found.append(torch.stack([torch.arange(len(nll)).double(), nll], 1))
@@ -29,9 +29,9 @@ def eager() -> torch.Tensor:
     ("stage", "world", "sp"), [(1, 1, 1), (2, 2, 1), (1, 2, 2), (3, 2, 1), (3, 2, 2)]
 )
 def test_it_is_what_one_process_finds(stage: int, world: int, sp: int) -> None:
-    found, wanted = ranks.run(world, seeing_work.validated, stage, sp), eager()
+    found, wanted = ranks.run(world, metrics_runs.validate, stage, sp), eager()
     for rank in found:
-        assert rank["tokens"] == len(wanted) and rank["windows"] == len(seeing_work.WINDOWS)
+        assert rank["tokens"] == len(wanted) and rank["windows"] == len(metrics_runs.WINDOWS)
         assert rank["nll"] == pytest.approx(float(wanted[:, 1].mean()), rel=1e-5)
         for row in rank["nll_by_position"]:
             inside = (wanted[:, 0] >= row["from"]) & (wanted[:, 0] < row["to"])
@@ -41,7 +41,9 @@ def test_it_is_what_one_process_finds(stage: int, world: int, sp: int) -> None:
 
 @pytest.mark.parametrize(("stage", "world", "sp"), [(0, 1, 1), (1, 2, 2), (3, 2, 1)])
 def test_training_does_not_notice(stage: int, world: int, sp: int) -> None:
-    without, beside = (ranks.run(world, seeing_work.losses, stage, sp, every) for every in (0, 2))
+    without, beside = (
+        ranks.run(world, metrics_runs.train_with_validation, stage, sp, every) for every in (0, 2)
+    )
     assert without == beside
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import memory_work
+import memory_runs
 import numpy as np
 import pytest
 import ranks
@@ -32,7 +32,7 @@ def test_offloaded_weights_train_as_those_that_stay() -> None:
         {"zero_stage": 3},
         {"zero_stage": 3, "memory__offload_optimizer": True, "memory__offload_params": True},
     ]
-    without, offloaded = ranks.run(2, memory_work.several, cases)[0]
+    without, offloaded = ranks.run(2, memory_runs.train_each, cases)[0]
     same(offloaded, without)
 
 
@@ -42,7 +42,7 @@ def test_offloaded_activations_change_no_bit() -> None:
         for stage in (1, 3)
         for on in (False, True)
     ]
-    found = ranks.run(1, memory_work.several, cases, 2)[0]
+    found = ranks.run(1, memory_runs.train_each, cases, 2)[0]
     for without, offloaded in zip(found[::2], found[1::2], strict=True):
         assert offloaded["losses"] == without["losses"]
         for what in ("gradients", "weights"):
@@ -52,7 +52,7 @@ def test_offloaded_activations_change_no_bit() -> None:
 def test_compiled_layers_train_as_plain_ones_and_no_border_makes_a_graph() -> None:
     both = [{"zero_stage": 1, "memory__compile": on} for on in (False, True)]
     no_checkpoints = [{**case, "memory__activation_checkpointing": False} for case in both]
-    (found, counted) = ranks.run(1, memory_work.compiled, [*both, *no_checkpoints])[0]
+    (found, counted) = ranks.run(1, memory_runs.train_compiled, [*both, *no_checkpoints])[0]
     same(found[1], found[0])
     same(found[3], found[2])
     # a norm and an MLP, whatever documents the rows have; nothing was left out of them
@@ -61,7 +61,7 @@ def test_compiled_layers_train_as_plain_ones_and_no_border_makes_a_graph() -> No
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_masters_in_fp32_move_where_bf16_weights_cannot(stage: int) -> None:
-    found = ranks.run(1, memory_work.masters, stage)[0]
+    found = ranks.run(1, memory_runs.train_slowly, stage)[0]
     assert found["dtypes"] == (
         {"torch.bfloat16"},
         {"torch.float32"},
@@ -82,10 +82,10 @@ def test_gradients_in_bf16_are_added_in_fp32_over_micro_steps_and_ranks() -> Non
         for stage in (1, 2, 3)
         for on in (False, True)
     ]
-    wanted = ranks.run(1, memory_work.one_by_one, 32)[0]
+    wanted = ranks.run(1, memory_runs.gradient_sums, 32)[0]
     for world in (1, 2):
         for case, found in zip(
-            cases, ranks.run(world, memory_work.sums, cases, 32 // world)[0], strict=True
+            cases, ranks.run(world, memory_runs.first_gradients, cases, 32 // world)[0], strict=True
         ):
             for name, exact in wanted.items():
                 off = np.abs(found[name] - exact).max() / np.abs(exact).max()
@@ -96,7 +96,7 @@ def test_moments_of_eight_bits_resume_to_the_bit(tmp_path: Path) -> None:
     pytest.importorskip(
         "bitsandbytes", reason="the optimizer's package is not installed (ropewalk[bnb])"
     )
-    found = ranks.run(1, memory_work.eight_bit, str(tmp_path))[0]
-    assert "torch.uint8" in found["kinds"]
+    found = ranks.run(1, memory_runs.resume_eight_bit, str(tmp_path))[0]
+    assert "torch.uint8" in found["dtypes"]
     assert found["resumed"] == found["losses"][2:]
     assert found["losses"][3] < found["losses"][0]

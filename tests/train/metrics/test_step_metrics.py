@@ -4,11 +4,11 @@ import math
 from functools import cache
 from typing import Any
 
+import metrics_runs
 import models
 import numpy as np
 import pytest
 import ranks
-import seeing_work
 import torch
 import torch.nn.functional as F
 
@@ -28,13 +28,13 @@ KINDS = {
 @cache
 def oracle() -> dict[str, Any]:
     """Every document alone under transformers' eager attention: each token's loss, its position, and the gradient of the mean."""
-    model = models.tiny_model(**seeing_work.LARGE, attn_implementation="eager")
+    model = models.tiny_model(**metrics_runs.LARGE, attn_implementation="eager")
     nll, positions, sources = [], [], []
-    for number, lengths in enumerate(seeing_work.LENGTHS):
+    for number, lengths in enumerate(metrics_runs.LENGTHS):
         for ids, source in zip(
-            models.documents(lengths, seed=number), seeing_work.SOURCES[number], strict=True
+            models.documents(lengths, seed=number), metrics_runs.SOURCES[number], strict=True
         ):
-            sources += [seeing_work.NAMES[source]] * (len(ids) - 1)
+            sources += [metrics_runs.NAMES[source]] * (len(ids) - 1)
             x = torch.from_numpy(ids)[None]
             nll.append(F.cross_entropy(model(x).logits[0, :-1], x[0, 1:], reduction="none"))
             positions.append(torch.arange(len(ids) - 1))
@@ -56,7 +56,7 @@ def oracle() -> dict[str, Any]:
 def test_a_line_says_what_one_process_finds(
     stage: int, world: int, sp: int, accumulated: int
 ) -> None:
-    found = ranks.run(world, seeing_work.lines, stage, sp, accumulated, 1)
+    found = ranks.run(world, metrics_runs.run_steps, stage, sp, accumulated, 1)
     line, wanted = found[0][0], oracle()
     assert line["loss"] == pytest.approx(float(wanted["nll"].mean()), rel=1e-5)
     for row in line["loss_by_position"]:
@@ -84,13 +84,13 @@ OWN = ("time", "step_time_s", "tokens_per_s", "tokens_per_s_per_rank", "mfu", "h
 
 
 def test_flops_of_a_line_are_those_of_its_documents() -> None:
-    line = ranks.run(2, seeing_work.lines, 1, 1, 1, 1, "train.metrics.peak_tflops=0.5")[0][0]
+    line = ranks.run(2, metrics_runs.run_steps, 1, 1, 1, 1, "train.metrics.peak_tflops=0.5")[0][0]
     lengths = [
-        n for row in seeing_work.LENGTHS for n in [*row, seeing_work.SEQ_LEN - sum(row)] if n
+        n for row in metrics_runs.LENGTHS for n in [*row, metrics_runs.SEQ_LEN - sum(row)] if n
     ]
     tokens, labels = (
-        4 * seeing_work.SEQ_LEN,
-        sum(sum(row) - len(row) for row in seeing_work.LENGTHS),
+        4 * metrics_runs.SEQ_LEN,
+        sum(sum(row) - len(row) for row in metrics_runs.LENGTHS),
     )
     hidden, mlp, kv, layers = 32, 64, 16, 2
     matrices = layers * (2 * hidden * hidden + 2 * hidden * kv + 3 * hidden * mlp)
@@ -103,7 +103,7 @@ def test_flops_of_a_line_are_those_of_its_documents() -> None:
 
 def test_without_a_known_ceiling_utilisation_is_null_and_norms_come_when_asked() -> None:
     first, second, third = ranks.run(
-        1, seeing_work.lines, 1, 1, 1, 3, "train.metrics.group_norms_every=2"
+        1, metrics_runs.run_steps, 1, 1, 1, 3, "train.metrics.group_norms_every=2"
     )[0]
     assert first["mfu"] is None and first["hfu"] is None and first["model_flops"] > 0
     assert (
@@ -129,7 +129,10 @@ def test_what_no_phase_has_is_other() -> None:
 
 def test_three_ranks_share_a_line_that_they_do_not_divide() -> None:
     """640 tokens and 2 of padding, which count for nothing: losses, by position and by source, and gradients are those of one process."""
-    alone, shared = ranks.run(1, seeing_work.thirds, 1)[0], ranks.run(3, seeing_work.thirds, 3)[0]
+    alone, shared = (
+        ranks.run(1, metrics_runs.run_steps_in_thirds, 1)[0],
+        ranks.run(3, metrics_runs.run_steps_in_thirds, 3)[0],
+    )
     for one, three in zip(alone, shared, strict=True):
         for key in ("loss", "grad_norm"):
             assert three[key] == pytest.approx(one[key], rel=1e-5)
