@@ -45,9 +45,9 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
 
 def _refuse_other_checkpoints(output: Path, cache_key: dict[str, Any]) -> None:
     """Raises: ConfigError when an unfinished training of other settings would be thrown away."""
-    for name, facts in storage.list_checkpoints(temporary_of(output) / "checkpoints")[:1]:
+    for name, metadata in storage.list_checkpoints(temporary_of(output) / "checkpoints")[:1]:
         expected = json.loads(json.dumps(cache_key))
-        storage.refuse_other_content(name, facts["content"], expected)
+        storage.refuse_other_content(name, metadata["content"], expected)
 
 
 def _copy_tokenizer(temporary: Path) -> None:

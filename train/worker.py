@@ -35,7 +35,7 @@ def train(run_dir: Path) -> None:
 
 
 def save(trainer: Trainer, inputs: RunInputs) -> None:
-    """Collective. The last checkpoint, the model, its adapter, and the stage's facts."""
+    """Collective. The last checkpoint, the model, its adapter, and the stage's result."""
     config, checkpointer, state = trainer.config, trainer.checkpointer, trainer.state
     save_for_next_phase(config, checkpointer, state)
     checkpointer.save_final(state)
@@ -44,13 +44,13 @@ def save(trainer: Trainer, inputs: RunInputs) -> None:
         model, base = trainer.engine.module.model, inputs.base
         adapter_save.save_adapter(model, inputs.plan, base.name, inputs.folder / "adapter")
     if dist.get_rank() == 0:
-        facts = {
+        result = {
             "steps": config.train.steps,
             "checkpoints_failed": checkpointer.failed_saves,
             **skip_counts(state),
             **validation.summary(metrics.read_metrics(inputs.folder)),
         }
-        write_json(inputs.folder / "done.json", facts)
+        write_json(inputs.folder / "done.json", result)
 
 
 def run(run_dir: Path) -> None:

@@ -54,21 +54,21 @@ class Leak:
 
 def cells(
     sp_size: int,
-    wanted: list[Cell],
+    expected: list[Cell],
     config: Config,
     plans: dict[str, DataArtifacts],
     shapes: dict[str, dict[str, Any]],
 ) -> dict[Cell, Found] | None:
     """Each cell's curve, on rank 0."""
-    mesh, found = Mesh.of(sp_size), {}
-    for cell in wanted:
+    mesh, result = Mesh.of(sp_size), {}
+    for cell in expected:
         with broken(cell.fault):
             live, settings = start(cell, mesh, config, shapes[cell.model])
             read = feed(cell, mesh, plans[cell.plan])
-            found[cell] = curve(live, settings, read, mesh)
-            found[cell].leaks = [leak(live, read, mesh)]
+            result[cell] = curve(live, settings, read, mesh)
+            result[cell].leaks = [leak(live, read, mesh)]
             live.destroy()
-    return found if mesh.rank == 0 else None
+    return result if mesh.rank == 0 else None
 
 
 @contextmanager
@@ -121,9 +121,9 @@ def in_pieces() -> Iterator[None]:
     plain = engine.deepspeed_config
 
     def settings(*given: Any) -> dict[str, Any]:
-        found = plain(*given)
-        found["zero_optimization"]["stage3_param_persistence_threshold"] = 0
-        return found
+        result = plain(*given)
+        result["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+        return result
 
     engine.deepspeed_config = settings
     yield
@@ -169,7 +169,7 @@ def leak(live: Any, feed: BatchLoader, mesh: Mesh) -> Leak:
 
 def of_line(mine: torch.Tensor, mesh: Mesh) -> np.ndarray:
     """The slices of this rank's line, end to end."""
-    found = [torch.empty_like(mine) for _ in range(mesh.world_size)]
-    dist.all_gather(found, mine)
+    result = [torch.empty_like(mine) for _ in range(mesh.world_size)]
+    dist.all_gather(result, mine)
     first = mesh.dp_rank * mesh.sp_size
-    return torch.cat(found[first : first + mesh.sp_size]).numpy()
+    return torch.cat(result[first : first + mesh.sp_size]).numpy()

@@ -41,14 +41,14 @@ def built(base: Base, plan: RopePlan, train: dict[str, Any]) -> tuple[Any, Any, 
 
 def weights(base: Base, plan: RopePlan, train: dict[str, Any]) -> dict[str, Any]:
     made, live, apart = built(base, plan, train)
-    said = proof.prove(made, plan, "in its engine")
+    message = proof.prove(made, plan, "in its engine")
     attention.prove_documents_isolated(made)
-    found = {
+    result = {
         name: t.float().numpy()
         for name, t in save.gather_full_state_dict(made.named_parameters()).items()
     }
     live.destroy()
-    return {"apart": apart, "said": said, "weights": found}
+    return {"apart": apart, "said": message, "weights": result}
 
 
 def losses(base: Base, plan: RopePlan, train: dict[str, Any], lora: LoraConfig) -> list[float]:
@@ -61,11 +61,11 @@ def losses(base: Base, plan: RopePlan, train: dict[str, Any], lora: LoraConfig) 
     attach.attach(made, lora, 0)
     with in_pieces():
         live = engine.build_engine(made, settings, 1, mesh)
-    found = [line["loss"] for line in train_steps(live, settings, feed(mesh, 1), range(3))]
+    result = [line["loss"] for line in train_steps(live, settings, feed(mesh, 1), range(3))]
     groups = {getattr(p, "ds_secondary_tensor_num_of_groups", 1) for p in made.parameters()}
     assert groups == {mesh.world_size // train["zero_hpz_size"] if "zero_hpz_size" in train else 1}
     live.destroy()
-    return found
+    return result
 
 
 def refused(base: Base, plan: RopePlan, train: dict[str, Any]) -> dict[str, str]:
@@ -73,14 +73,14 @@ def refused(base: Base, plan: RopePlan, train: dict[str, Any]) -> dict[str, str]
     made, live, _ = built(base, plan, train)
     plain = modeling_llama.apply_rotary_pos_emb
     modeling_llama.apply_rotary_pos_emb = lambda q, k, *args, **kwargs: (q, k)
-    said = {"layers": _error(lambda: proof.prove(made, plan, "in the test"))}
+    message = {"layers": _error(lambda: proof.prove(made, plan, "in the test"))}
     modeling_llama.apply_rotary_pos_emb = plain
     module = next(iter(proof.rotary_modules(made).values()))
     module.inv_freq = module.inv_freq * 1.01
-    said["table"] = _error(lambda: proof.prove(made, plan, "in the test"))
-    said["words"] = _error(lambda: build.check_vocabulary(made, 98))
+    message["table"] = _error(lambda: proof.prove(made, plan, "in the test"))
+    message["words"] = _error(lambda: build.check_vocabulary(made, 98))
     live.destroy()
-    return said
+    return message
 
 
 def _error(work: Any) -> str:

@@ -22,9 +22,9 @@ RAMP = (
 )  # micro-steps from a step on, at every change another number
 
 
-def stages(wanted: list[int], steps: int) -> list[list[dict[str, Any]]]:
+def stages(expected: list[int], steps: int) -> list[list[dict[str, Any]]]:
     """By ZeRO stage and step: the line, and the gradient that the optimizer is about to be given."""
-    return [_stage(stage, steps) for stage in wanted]
+    return [_stage(stage, steps) for stage in expected]
 
 
 def _stage(stage: int, steps: int) -> list[dict[str, Any]]:
@@ -48,7 +48,7 @@ def _stage(stage: int, steps: int) -> list[dict[str, Any]]:
     live.step = step_and_look
     lines = train_steps(live, settings, feed, range(steps))
     live.destroy()
-    return [{**line, "gradients": found} for line, found in zip(lines, gradients, strict=True)]
+    return [{**line, "gradients": result} for line, result in zip(lines, gradients, strict=True)]
 
 
 class Context(Rows):

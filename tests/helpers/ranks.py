@@ -87,22 +87,22 @@ def free_port() -> int:
 
 
 def _collect(pipes: list[Connection], timeout_s: float) -> list[Any]:
-    found: dict[int, Any] = {}
-    while len(found) < len(pipes):
-        waiting = [pipe for n, pipe in enumerate(pipes) if n not in found]
+    result: dict[int, Any] = {}
+    while len(result) < len(pipes):
+        waiting = [pipe for n, pipe in enumerate(pipes) if n not in result]
         ready = wait(waiting, timeout_s)
         assert ready, (
-            f"ranks {[n for n in range(len(pipes)) if n not in found]} said nothing for {timeout_s:.0f} s"
+            f"ranks {[n for n in range(len(pipes)) if n not in result]} said nothing for {timeout_s:.0f} s"
         )
         for pipe in ready:
             number = pipes.index(pipe)  # type: ignore[arg-type]
             try:
-                good, said = pipe.recv()  # type: ignore[union-attr]
+                good, message = pipe.recv()  # type: ignore[union-attr]
             except EOFError:
-                good, said = False, "it died without a word"
-            assert good, f"rank {number}: {said}"
-            found[number] = said
-    return [found[n] for n in range(len(pipes))]
+                good, message = False, "it died without a word"
+            assert good, f"rank {number}: {message}"
+            result[number] = message
+    return [result[n] for n in range(len(pipes))]
 
 
 def _rank(

@@ -24,11 +24,11 @@ def example(tokens=200, hidden=16, vocab=50, ignored=30, dtype=torch.float32):
 @pytest.mark.parametrize("ignored", [0, 30, 200])
 def test_value_and_gradients_equal_whole_logits(many_chunks, ignored):
     x, head, labels = example(ignored=ignored)
-    wanted = F.cross_entropy(x @ head.T, labels, ignore_index=-100, reduction="sum")
-    reference = torch.autograd.grad(wanted * 0.37, (x, head))
-    found = loss.summed_cross_entropy(x, head, labels)
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
-    for ours, theirs in zip(torch.autograd.grad(found * 0.37, (x, head)), reference, strict=True):
+    expected = F.cross_entropy(x @ head.T, labels, ignore_index=-100, reduction="sum")
+    reference = torch.autograd.grad(expected * 0.37, (x, head))
+    result = loss.summed_cross_entropy(x, head, labels)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+    for ours, theirs in zip(torch.autograd.grad(result * 0.37, (x, head)), reference, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -36,13 +36,13 @@ def test_value_and_gradients_equal_whole_logits(many_chunks, ignored):
 def test_each_token_s_loss_comes_with_the_sum(many_chunks, ignored):
     x, head, labels = example(ignored=ignored)
     nll = torch.full((200,), 7.0)
-    plain, found = (
+    plain, result = (
         loss.summed_cross_entropy(x, head, labels),
         loss.summed_cross_entropy(x, head, labels, nll=nll),
     )
-    wanted = F.cross_entropy(x @ head.T, labels, ignore_index=-100, reduction="none").detach()
-    torch.testing.assert_close(nll, wanted, rtol=1e-5, atol=1e-5)
-    assert torch.equal(plain, found) and not nll.requires_grad
+    expected = F.cross_entropy(x @ head.T, labels, ignore_index=-100, reduction="none").detach()
+    torch.testing.assert_close(nll, expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(plain, result) and not nll.requires_grad
 
 
 @pytest.mark.parametrize("ignored", [0, 30, 200])
@@ -50,13 +50,13 @@ def test_z_loss_and_its_gradients_equal_autograd_on_whole_logits(many_chunks, ig
     x, head, labels = example(ignored=ignored)
     logits, counts = x @ head.T, labels != -100
     entropy = F.cross_entropy(logits, labels, ignore_index=-100, reduction="sum")
-    wanted = entropy + 0.01 * torch.logsumexp(logits[counts], -1).square().sum()
-    reference = torch.autograd.grad(wanted * 0.37, (x, head))
-    found, plain = loss.summed_objective(x, head, labels, 0.01)
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    expected = entropy + 0.01 * torch.logsumexp(logits[counts], -1).square().sum()
+    reference = torch.autograd.grad(expected * 0.37, (x, head))
+    result, plain = loss.summed_objective(x, head, labels, 0.01)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(plain, entropy.detach(), rtol=1e-5, atol=1e-5)
     assert not plain.requires_grad
-    for ours, theirs in zip(torch.autograd.grad(found * 0.37, (x, head)), reference, strict=True):
+    for ours, theirs in zip(torch.autograd.grad(result * 0.37, (x, head)), reference, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -101,9 +101,9 @@ def test_no_gradient_is_made_when_none_is_asked_for(many_chunks):
 def test_a_frozen_head_gets_no_gradient_and_changes_none(many_chunks):
     x, head, labels = example()
     whole = torch.autograd.grad(loss.summed_cross_entropy(x, head, labels), x)[0]
-    found = loss.summed_cross_entropy(x, head.detach(), labels)
-    assert found.grad_fn.saved_tensors[2] is None
-    assert torch.equal(torch.autograd.grad(found, x)[0], whole)
+    result = loss.summed_cross_entropy(x, head.detach(), labels)
+    assert result.grad_fn.saved_tensors[2] is None
+    assert torch.equal(torch.autograd.grad(result, x)[0], whole)
 
 
 def test_token_nll_equals_whole_logits(many_chunks):

@@ -41,7 +41,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 def settings(**more: Any) -> Config:
     """`more`: settings of `train` beside those of every cell."""
-    words = {
+    overrides = {
         "train.steps": STEPS,
         "train.optimizer.lr": LR,
         "train.schedule.warmup_steps": 0,
@@ -53,18 +53,18 @@ def settings(**more: Any) -> Config:
         "data.seq_len": SEQ_LEN,
         **{f"train.{key.replace('__', '.')}": value for key, value in more.items()},
     }
-    return compose(["recipe=demo", *(f"{key}={value}" for key, value in words.items())])
+    return compose(["recipe=demo", *(f"{key}={value}" for key, value in overrides.items())])
 
 
 @pytest.fixture(scope="module")
 def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DataArtifacts]:
-    found = {}
+    result = {}
     for name, texts in TEXTS.items():
         numbers = iter(range(100))
         rows = [[(next(numbers), 0, length) for length in row] for row in texts]
         folder = tmp_path_factory.mktemp(name)
-        found[name] = written(folder, documents(sum(texts, []), seed=1), rows, seq_len=SEQ_LEN)
-    return found
+        result[name] = written(folder, documents(sum(texts, []), seed=1), rows, seq_len=SEQ_LEN)
+    return result
 
 
 @cache
@@ -78,19 +78,19 @@ def alone(plan: str, shape: str) -> Found:
     optimizer = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95), eps=1e-8)
     texts = documents(sum(TEXTS[plan], []), seed=1)
     count = sum(len(text) - 1 for text in texts)
-    found = Found([], [], {})
+    result = Found([], [], {})
     for _ in range(STEPS):
         total = sum(_nll(model, torch.from_numpy(text)) for text in texts if len(text) > 1) / count
         total.backward()
-        if not found.gradients:
-            found.gradients = {
+        if not result.gradients:
+            result.gradients = {
                 n: p.grad.double().numpy().copy() for n, p in model.named_parameters()
             }
-        found.losses.append(total.item())
-        found.norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP).item())
+        result.losses.append(total.item())
+        result.norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP).item())
         optimizer.step()
         optimizer.zero_grad()
-    return found
+    return result
 
 
 def _nll(model: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -98,34 +98,34 @@ def _nll(model: Any, ids: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits[:-1], ids[1:], reduction="sum")
 
 
-def differences(found: Found, wanted: Found) -> dict[str, float]:
+def differences(result: Found, expected: Found) -> dict[str, float]:
     """Largest relative difference of the first gradient (by parameter, in its norm), of the losses and of the norms."""
     gradients = [
-        float(np.linalg.norm(found.gradients[n] - g) / np.linalg.norm(g))
-        for n, g in wanted.gradients.items()
+        float(np.linalg.norm(result.gradients[n] - g) / np.linalg.norm(g))
+        for n, g in expected.gradients.items()
     ]
-    assert found.gradients.keys() == wanted.gradients.keys()
+    assert result.gradients.keys() == expected.gradients.keys()
     curve, norms = (
         np.abs(np.divide(a, b) - 1).max()
-        for a, b in ((found.losses, wanted.losses), (found.norms, wanted.norms))
+        for a, b in ((result.losses, expected.losses), (result.norms, expected.norms))
     )
     return {"gradient": max(gradients), "losses": float(curve), "norms": float(norms)}
 
 
 def matrix(
-    sp_size: int, dp_size: int, wanted: list[Cell], plans: dict[str, DataArtifacts], **more: Any
+    sp_size: int, dp_size: int, expected: list[Cell], plans: dict[str, DataArtifacts], **more: Any
 ) -> dict[Cell, dict[str, float]]:
-    found = ranks.run(
-        sp_size * dp_size, parity_work.cells, sp_size, wanted, settings(**more), plans, SHAPES
+    result = ranks.run(
+        sp_size * dp_size, parity_work.cells, sp_size, expected, settings(**more), plans, SHAPES
     )[0]
-    for cell in wanted:
-        refuse_leaks(found[cell], cell.plan)
-    return {cell: differences(found[cell], alone(cell.plan, cell.model)) for cell in wanted}
+    for cell in expected:
+        refuse_leaks(result[cell], cell.plan)
+    return {cell: differences(result[cell], alone(cell.plan, cell.model)) for cell in expected}
 
 
-def refuse_leaks(found: Found, plan: str) -> None:
+def refuse_leaks(result: Found, plan: str) -> None:
     """Only the first document's losses may move, and the positions start anew at each border of the whole line."""
-    (leak,) = found.leaks
+    (leak,) = result.leaks
     count = len(leak.before) // SEQ_LEN
     lengths = [n for row in TEXTS[plan][:count] for n in (*row, SEQ_LEN - sum(row)) if n]
     assert np.array_equal(leak.positions, np.concatenate([np.arange(n) for n in lengths]))
@@ -155,8 +155,8 @@ KEPT = {
 def test_gradients_losses_and_norms_are_those_of_one_process(
     plans: dict[str, DataArtifacts], sp_size: int, dp_size: int
 ) -> None:
-    wanted = KEPT[sp_size, dp_size]
-    for cell, apart in matrix(sp_size, dp_size, wanted, plans).items():
+    expected = KEPT[sp_size, dp_size]
+    for cell, apart in matrix(sp_size, dp_size, expected, plans).items():
         assert max(apart.values()) < RTOL, (cell, apart)
 
 
@@ -164,19 +164,19 @@ def test_tiles_and_checkpoints_in_host_memory_are_the_same_numbers(
     plans: dict[str, DataArtifacts],
 ) -> None:
     """Tiles that do not divide the slice, under sequence parallelism and accumulation at each stage."""
-    wanted = [Cell(z, 2, "packed", "kv4") for z in STAGES]
+    expected = [Cell(z, 2, "packed", "kv4") for z in STAGES]
     settings = {
         "memory__activation_checkpointing": True,
         "memory__offload_activations": True,
         "memory__tile_mlp_tokens": 5,
     }
-    for cell, apart in matrix(2, 1, wanted, plans, **settings).items():
+    for cell, apart in matrix(2, 1, expected, plans, **settings).items():
         assert max(apart.values()) < RTOL, (cell, apart)
 
 
 def test_offloaded_states_are_the_same_numbers(plans: dict[str, DataArtifacts]) -> None:
-    wanted = [Cell(z, 2, "packed", "kv4") for z in STAGES[1:]]
-    for cell, apart in matrix(1, 2, wanted, plans, memory__offload_optimizer=True).items():
+    expected = [Cell(z, 2, "packed", "kv4") for z in STAGES[1:]]
+    for cell, apart in matrix(1, 2, expected, plans, memory__offload_optimizer=True).items():
         assert max(apart.values()) < RTOL, (cell, apart)
 
 
@@ -184,36 +184,36 @@ def test_offloaded_states_are_the_same_numbers(plans: dict[str, DataArtifacts]) 
 def test_what_the_comparison_must_notice(plans: dict[str, DataArtifacts], stage: int) -> None:
     """Borders left out, and a gradient scaled as another stage wants it."""
     borders, scale = (Cell(stage, 1, "packed", "kv4", fault) for fault in ("borders", "scale"))
-    found = ranks.run(2, parity_work.cells, 2, [borders, scale], settings(), plans, SHAPES)[0]
-    apart = {cell: differences(f, alone(cell.plan, cell.model)) for cell, f in found.items()}
+    result = ranks.run(2, parity_work.cells, 2, [borders, scale], settings(), plans, SHAPES)[0]
+    apart = {cell: differences(f, alone(cell.plan, cell.model)) for cell, f in result.items()}
     assert min(apart[borders].values()) > 100 * RTOL
     # the first loss is made before any gradient, so only a part of the curve is off
     assert apart[scale]["gradient"] == pytest.approx(1.0 if stage == 1 else 0.5, rel=1e-3)
     assert min(apart[scale].values()) > 100 * RTOL
     with pytest.raises(AssertionError):
-        refuse_leaks(found[borders], "packed")
+        refuse_leaks(result[borders], "packed")
 
 
 @pytest.mark.slow
 def test_the_whole_matrix(plans: dict[str, DataArtifacts]) -> None:
     """Minutes. With ROPEWALK_PARITY=FILE its table is written there: docs/parity.md."""
-    found: dict[tuple[int, int], dict[Cell, dict[str, float]]] = {}
-    wanted = [Cell(z, a, p, m) for z in STAGES for a in (1, 2) for p in TEXTS for m in SHAPES]
+    result: dict[tuple[int, int], dict[Cell, dict[str, float]]] = {}
+    expected = [Cell(z, a, p, m) for z in STAGES for a in (1, 2) for p in TEXTS for m in SHAPES]
     for sp_size in (1, 2, 4):
         for dp_size in (1, 2):
-            found[sp_size, dp_size] = matrix(sp_size, dp_size, wanted, plans)
+            result[sp_size, dp_size] = matrix(sp_size, dp_size, expected, plans)
     if path := os.environ.get("ROPEWALK_PARITY"):
-        Path(path).write_text(table(found))
+        Path(path).write_text(table(result))
     every = [
         (max(apart.values()), at, cell)
-        for at, part in found.items()
+        for at, part in result.items()
         for cell, apart in part.items()
     ]
     worst = max(every, key=lambda entry: entry[0])
     assert worst[0] < RTOL, worst
 
 
-def table(found: dict[tuple[int, int], dict[Cell, dict[str, float]]]) -> str:
+def table(result: dict[tuple[int, int], dict[Cell, dict[str, float]]]) -> str:
     """Markdown: the worst of each cell over both models."""
     versions = ", ".join(
         f"{name} {version(name)}" for name in ("torch", "transformers", "deepspeed")
@@ -234,7 +234,7 @@ def table(found: dict[tuple[int, int], dict[Cell, dict[str, float]]]) -> str:
         + " |",
         "|---|---|---|" + "---|" * len(STAGES),
     ]
-    for (sp_size, dp_size), part in found.items():
+    for (sp_size, dp_size), part in result.items():
         for accumulated in (1, 2):
             for plan in TEXTS:
                 row = [_worst(part, stage, accumulated, plan) for stage in STAGES]

@@ -29,13 +29,13 @@ def planned(
 def read_loss(model: Any, sequences: PackedSequences) -> list[float]:
     """Sum of the losses of each sequence, by what train and eval run."""
     model.set_attn_implementation(attention.register("sdpa"))
-    found = []
+    result = []
     with score.evaluating(model):
         for row in (sequences[number] for number in range(len(sequences))):
             hidden = score.hidden_states(model, row)
             nll, _ = score.token_nll(hidden, score.head(model), torch.from_numpy(row.labels))
-            found.append(float(nll.double().sum()))
-    return found
+            result.append(float(nll.double().sum()))
+    return result
 
 
 def loss_alone(model: Any, ids: np.ndarray, positions: np.ndarray | None = None) -> float:
@@ -71,18 +71,18 @@ def test_positions_that_go_on_change_nothing_under_the_mask_but_rounding(tmp_pat
     """RoPE turns queries and keys by their distance, and the mask leaves only distances inside a piece."""
     model = tiny_model()
     folders, rows = planned(tmp_path, "window_fill", positions="continue")
-    found, wanted = read_loss(model, folders.sequences()), wanted_of(model, rows)
-    assert found == pytest.approx(wanted, rel=1e-4)
-    assert found != wanted
+    result, expected = read_loss(model, folders.sequences()), wanted_of(model, rows)
+    assert result == pytest.approx(expected, rel=1e-4)
+    assert result != expected
 
 
 def test_without_the_mask_the_documents_before_are_read_too(tmp_path: Path) -> None:
     """The comparison above can fail."""
     model = tiny_model()
     folders, rows = planned(tmp_path, "window_fill", positions="continue", document_mask=False)
-    found, wanted = read_loss(model, folders.sequences()), wanted_of(model, rows)
+    result, expected = read_loss(model, folders.sequences()), wanted_of(model, rows)
     packed_rows = [n for n, row in enumerate(rows) if len(row) > 1]
-    assert all(abs(found[n] / wanted[n] - 1) > 1e-3 for n in packed_rows)
+    assert all(abs(result[n] / expected[n] - 1) > 1e-3 for n in packed_rows)
 
 
 def test_skipped_positions_give_the_loss_of_each_document_at_those_positions(
@@ -92,14 +92,14 @@ def test_skipped_positions_give_the_loss_of_each_document_at_those_positions(
     model = tiny_model()
     folders, rows = planned(tmp_path, "window_fill")
     sequences = replace(folders, pose={"target_length": 512, "chunks": 2, "seed": 0}).sequences()
-    texts, wanted = documents(LENGTHS), []
+    texts, expected = documents(LENGTHS), []
     for number, row in enumerate(rows):
         places, at = sequences[number].position_ids, np.cumsum([0, *(n for _, _, n in row)])
-        wanted.append(
+        expected.append(
             sum(
                 loss_alone(model, texts[d][s : s + n], places[a : a + n])
                 for (d, s, n), a in zip(row, at, strict=False)
             )
         )
-    assert read_loss(model, sequences) == pytest.approx(wanted, rel=1e-4)
-    assert wanted != pytest.approx(wanted_of(model, rows), rel=1e-3)
+    assert read_loss(model, sequences) == pytest.approx(expected, rel=1e-4)
+    assert expected != pytest.approx(wanted_of(model, rows), rel=1e-3)

@@ -37,33 +37,35 @@ time.sleep(300)
 """
 
 
-def config(*words: str) -> Config:
-    return compose(["recipe=demo", "train.launcher.ranks_per_node=2", *words])
+def config(*overrides: str) -> Config:
+    return compose(["recipe=demo", "train.launcher.ranks_per_node=2", *overrides])
 
 
-def devices(words: list[str]) -> dict[str, list[object]]:
-    found: dict[str, list[object]] = json.loads(
-        base64.urlsafe_b64decode(words[words.index("--world_info") + 1])
+def devices(overrides: list[str]) -> dict[str, list[object]]:
+    result: dict[str, list[object]] = json.loads(
+        base64.urlsafe_b64decode(overrides[overrides.index("--world_info") + 1])
     )
-    return found
+    return result
 
 
 def test_one_machine_has_a_rank_a_device_and_no_runner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    words = command(config(), tmp_path)
-    assert words[1:3] == ["-m", "ropewalk.train.launcher.node"] and "--hostfile" not in words
-    assert devices(words) == {"localhost": [0, 1]}
-    assert words[-3:] == ["--module", "ropewalk.train", str(tmp_path)]
+    overrides = command(config(), tmp_path)
+    assert (
+        overrides[1:3] == ["-m", "ropewalk.train.launcher.node"] and "--hostfile" not in overrides
+    )
+    assert devices(overrides) == {"localhost": [0, 1]}
+    assert overrides[-3:] == ["--module", "ropewalk.train", str(tmp_path)]
 
 
 def test_several_machines_go_through_the_runner(tmp_path: Path) -> None:
-    words = command(config("train.launcher.hostfile=hosts"), tmp_path)
-    assert words[1:3] == ["-m", "deepspeed.launcher.runner"]
+    overrides = command(config("train.launcher.hostfile=hosts"), tmp_path)
+    assert overrides[1:3] == ["-m", "deepspeed.launcher.runner"]
     assert (
-        words[words.index("--hostfile") + 1] == "hosts"
-        and words[words.index("--num_gpus") + 1] == "2"
+        overrides[overrides.index("--hostfile") + 1] == "hosts"
+        and overrides[overrides.index("--num_gpus") + 1] == "2"
     )
 
 
@@ -71,8 +73,8 @@ def test_a_hostfile_at_home_is_found_by_the_runner_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    words = command(config("train.launcher.hostfile='~/hosts'"), tmp_path)
-    assert words[words.index("--hostfile") + 1] == str(tmp_path / "hosts")
+    overrides = command(config("train.launcher.hostfile='~/hosts'"), tmp_path)
+    assert overrides[overrides.index("--hostfile") + 1] == str(tmp_path / "hosts")
 
 
 def test_more_ranks_than_visible_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +159,7 @@ def test_ranks_that_cannot_share_are_refused_before_anything_is_started(tmp_path
     assert warned is not None and warned.startswith(
         "train.sp_size is 4, more than the 2 ranks of a machine"
     )
-    for words, said in {
+    for overrides, message in {
         (
             "train.sp_size=8",
             hosts,
@@ -173,8 +175,8 @@ def test_ranks_that_cannot_share_are_refused_before_anything_is_started(tmp_path
             hosts,
         ): "train.memory.zero_hpz_size is 3; .* 4; set train.memory.zero_hpz_size=2",
     }.items():
-        with pytest.raises(ConfigError, match=said):
-            refuse_unfit_ranks(config(*words), base)
+        with pytest.raises(ConfigError, match=message):
+            refuse_unfit_ranks(config(*overrides), base)
 
 
 @pytest.mark.parametrize(("code", "seen"), [(2, 2), (3, 3), (75, 75), (1, 1), (-9, 1)])
@@ -214,10 +216,10 @@ sys.modules["ropewalk.train.worker"] = types.SimpleNamespace(run=run)
 def ranks_of(folder: Path) -> list[int]:
     """Their process ids, when both have said them."""
     until = time.monotonic() + 60
-    while len(found := [int(file.stem) for file in folder.glob("*.pid")]) < 2:
+    while len(result := [int(file.stem) for file in folder.glob("*.pid")]) < 2:
         assert time.monotonic() < until
         time.sleep(0.1)
-    return found
+    return result
 
 
 def test_a_whole_job_that_is_told_to_end_ends_in_good_order(
@@ -249,10 +251,10 @@ def test_ranks_do_not_outlive_a_command_that_is_killed(tmp_path: Path) -> None:
     command = subprocess.Popen(
         [sys.executable, tmp_path / "command.py"], env={**os.environ, "PYTHONPATH": str(tmp_path)}
     )
-    found = ranks_of(tmp_path)
+    result = ranks_of(tmp_path)
     command.kill()
     until = time.monotonic() + 20
-    while any(Path("/proc", str(pid)).exists() for pid in found):
+    while any(Path("/proc", str(pid)).exists() for pid in result):
         assert time.monotonic() < until
         time.sleep(0.1)
     command.wait()
@@ -260,11 +262,11 @@ def test_ranks_do_not_outlive_a_command_that_is_killed(tmp_path: Path) -> None:
 
 def test_a_second_start_does_not_share_the_folder_with_ranks_that_are_left(tmp_path: Path) -> None:
     with lock_or_refuse(tmp_path, "train.tmp"):
-        found = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-m", "ropewalk.train", tmp_path], capture_output=True, text=True
         )
-    assert found.returncode == 2
-    assert f"name is {tmp_path.name}; another ropewalk is at work in that run" in found.stderr
+    assert result.returncode == 2
+    assert f"name is {tmp_path.name}; another ropewalk is at work in that run" in result.stderr
 
 
 def test_an_unfinished_training_of_other_settings_is_refused_not_thrown_away(

@@ -72,9 +72,9 @@ def test_a_setting_that_one_rank_refuses_ends_all_with_its_code(
 ) -> None:
     error = ended(tmp_path, monkeypatch, f'if os.environ["RANK"] == "1": {REFUSED}', WHOLE_RANK)
     assert error.exit_code == 2 and f"exit code 2; rank 1 on {HOST} was the first" in str(error)
-    said = capfd.readouterr().err
-    assert said.count(f"rank 1 on {HOST}: train.x is 1; it must be 2; set 2") == 1
-    assert "Traceback" not in said
+    message = capfd.readouterr().err
+    assert message.count(f"rank 1 on {HOST}: train.x is 1; it must be 2; set 2") == 1
+    assert "Traceback" not in message
 
 
 def test_words_of_a_lost_connection_are_told_where_nobody_left_a_note(

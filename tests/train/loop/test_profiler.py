@@ -14,10 +14,10 @@ from ropewalk.train.loop.profiler import Profiler
 from ropewalk.train.zero.mesh import Mesh
 
 
-def run(folder: Path, rank: int, first: int, *words: str, last: int = 6) -> list[str]:
+def run(folder: Path, rank: int, first: int, *overrides: str, last: int = 6) -> list[str]:
     """Steps `first` to `last`, each of a size of its own; the names of what was written."""
     profiler = Profiler(
-        compose(["recipe=demo", "train.profiler.steps=[3,4]", *words]), folder, Mesh(rank=rank)
+        compose(["recipe=demo", "train.profiler.steps=[3,4]", *overrides]), folder, Mesh(rank=rank)
     )
     for step in range(first, last + 1):
         profiler.start_step(step)

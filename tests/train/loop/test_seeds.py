@@ -27,7 +27,7 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, Any]:
+def result() -> dict[str, Any]:
     return dict(zip(CASES, ranks.run(2, seeds_work.several, list(CASES.values()))[0], strict=True))
 
 
@@ -38,16 +38,16 @@ def same(one: dict[str, Any], two: dict[str, Any]) -> bool:
     return weights and one["losses"] == two["losses"] and one["sequences"] == two["sequences"]
 
 
-def test_two_trainings_of_one_seed_are_the_same_bits(found: dict[str, Any]) -> None:
-    assert len(found["once"]["weights"]) == 16 and same(found["once"], found["again"])
+def test_two_trainings_of_one_seed_are_the_same_bits(result: dict[str, Any]) -> None:
+    assert len(result["once"]["weights"]) == 16 and same(result["once"], result["again"])
 
 
-def test_a_training_runs_where_every_kernel_must_sum_in_one_order(found: dict[str, Any]) -> None:
-    assert found["fixed"]["losses"] == pytest.approx(found["once"]["losses"], rel=1e-6)
+def test_a_training_runs_where_every_kernel_must_sum_in_one_order(result: dict[str, Any]) -> None:
+    assert result["fixed"]["losses"] == pytest.approx(result["once"]["losses"], rel=1e-6)
 
 
-def test_another_seed_is_another_order_and_another_adapter(found: dict[str, Any]) -> None:
-    once, other = found["once"], found["other"]
+def test_another_seed_is_another_order_and_another_adapter(result: dict[str, Any]) -> None:
+    once, other = result["once"], result["other"]
     assert once["sequences"] != other["sequences"] and once["losses"] != other["losses"]
     assert all(
         not np.array_equal(once["weights"][n], other["weights"][n])
@@ -56,9 +56,9 @@ def test_another_seed_is_another_order_and_another_adapter(found: dict[str, Any]
     )
 
 
-def test_layers_that_are_computed_again_drop_what_they_dropped(found: dict[str, Any]) -> None:
-    assert found["recomputed"]["losses"] == pytest.approx(found["once"]["losses"], rel=1e-6)
-    assert found["without"]["losses"][1:] != pytest.approx(found["once"]["losses"][1:], rel=1e-4)
+def test_layers_that_are_computed_again_drop_what_they_dropped(result: dict[str, Any]) -> None:
+    assert result["recomputed"]["losses"] == pytest.approx(result["once"]["losses"], rel=1e-6)
+    assert result["without"]["losses"][1:] != pytest.approx(result["once"]["losses"][1:], rel=1e-4)
 
 
 def drawn(seed: int, phase: int, step: int, rank: int) -> torch.Tensor:

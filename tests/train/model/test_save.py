@@ -14,14 +14,14 @@ from transformers import AutoModelForCausalLM
 def test_export_from_pieces_is_the_model(tmp_path: Path, tied: bool) -> None:
     changes = {"tie_word_embeddings": tied}
     assert ranks.run(2, whole_work.export_in_pieces, str(tmp_path), changes) == [False, False]
-    found = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).state_dict()
-    wanted = tiny_model(**changes).state_dict()
-    assert set(found) == set(wanted)
-    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    result = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).state_dict()
+    expected = tiny_model(**changes).state_dict()
+    assert set(result) == set(expected)
+    assert all(torch.equal(result[name], expected[name]) for name in expected)
 
 
 def test_an_empty_tensor_is_refused_by_name() -> None:
-    (said,) = ranks.run(1, whole_work.empty)
-    assert said.startswith(
+    (message,) = ranks.run(1, whole_work.empty)
+    assert message.startswith(
         "RopewalkError: b.weight is empty, and 0 more; a saved model must have whole tensors"
     )

@@ -61,17 +61,17 @@ def by_torch(steps: int, batch: int) -> dict[str, torch.Tensor]:
     "stage", [*(pytest.param(n, marks=pytest.mark.slow) for n in (0, 2)), 1, 3]
 )
 def test_each_parameter_learns_at_its_own_rate_under_every_stage(stage: int) -> None:
-    found = ranks.run(2, groups_work.trained, 3, 2, {**GROUPS, "zero_stage": stage})
-    weights, wanted, start = found[0]["weights"], by_torch(3, 4), tiny_model().state_dict()
-    assert weights.keys() == wanted.keys()
+    result = ranks.run(2, groups_work.trained, 3, 2, {**GROUPS, "zero_stage": stage})
+    weights, expected, start = result[0]["weights"], by_torch(3, 4), tiny_model().state_dict()
+    assert weights.keys() == expected.keys()
     for name, weight in weights.items():
-        torch.testing.assert_close(torch.from_numpy(weight), wanted[name], rtol=1e-4, atol=2e-5)
+        torch.testing.assert_close(torch.from_numpy(weight), expected[name], rtol=1e-4, atol=2e-5)
         assert (
-            torch.equal(wanted[name], start[name])
+            torch.equal(expected[name], start[name])
             == (of(name) is None)
             == bool((weight == start[name].numpy()).all())
         )
-    assert set(found[0]["groups"]) == {(1e-2 * at[0], at[1]) for at in BY_HAND.values() if at}
+    assert set(result[0]["groups"]) == {(1e-2 * at[0], at[1]) for at in BY_HAND.values() if at}
 
 
 def names_of(config: Any) -> list[str]:
@@ -144,8 +144,8 @@ def test_patterns_that_match_nothing_are_refused_together_with_near_names() -> N
         "optimizer__freeze": ["emed_tokens", "norm"],
         "optimizer__lr_groups": [LrGroupConfig(pattern="xyz", lr_scale=2.0)],
     }
-    (said,) = ranks.run(1, groups_work.refused, train)
-    first, second = said.splitlines()
+    (message,) = ranks.run(1, groups_work.refused, train)
+    first, second = message.splitlines()
     assert first == (
         "ConfigError: train.optimizer.lr_groups[0].pattern is xyz; it must match the name of a parameter; names are made of model, embed_tokens, "
         "weight, layers, self_attn, q_proj, k_proj, v_proj, o_proj, mlp, gate_proj, up_proj, down_proj, input_layernorm, "
@@ -158,8 +158,8 @@ def test_patterns_that_match_nothing_are_refused_together_with_near_names() -> N
 
 
 def test_nothing_left_to_train_is_refused() -> None:
-    (said,) = ranks.run(1, groups_work.refused, {"optimizer__freeze": ["."]})
+    (message,) = ranks.run(1, groups_work.refused, {"optimizer__freeze": ["."]})
     assert (
-        said
+        message
         == "ConfigError: train.optimizer.freeze is ['.']; something must be left to train; remove a pattern"
     )

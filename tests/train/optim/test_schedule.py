@@ -20,16 +20,16 @@ def config(**changes: Any) -> TrainConfig:
     )
 
 
-def theirs(make: str, **words: Any) -> list[float]:
+def theirs(make: str, **overrides: Any) -> list[float]:
     """Factors of steps 0 to STEPS as `make` gives them to an optimizer of rate 1."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = getattr(optimization, make)(optimizer, num_warmup_steps=WARM, **words)
-    found = []
+    schedule = getattr(optimization, make)(optimizer, num_warmup_steps=WARM, **overrides)
+    result = []
     for _ in range(STEPS + 1):
-        found.append(schedule.get_last_lr()[0])
+        result.append(schedule.get_last_lr()[0])
         optimizer.step()
         schedule.step()
-    return found
+    return result
 
 
 SAME = {
@@ -44,9 +44,9 @@ SAME = {
 def test_factors_are_those_of_transformers_but_for_a_warm_up_that_starts_above_zero(
     schedule: str,
 ) -> None:
-    make, words = SAME[schedule]
+    make, overrides = SAME[schedule]
     factors, ours = (
-        theirs(make, **words),
+        theirs(make, **overrides),
         [lr_at(step, config(schedule__kind=schedule)) for step in range(STEPS)],
     )
     assert ours[:WARM] == pytest.approx(factors[1 : WARM + 1], rel=1e-12)

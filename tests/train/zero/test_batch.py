@@ -45,15 +45,15 @@ def alone(numbers: list[int]) -> tuple[float, dict[str, torch.Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def found() -> list[list[dict[str, Any]]]:
+def result() -> list[list[dict[str, Any]]]:
     return ranks.run(WORLD, ramp_work.stages, [0, 1, 2, 3], STEPS)[0]
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_each_step_s_loss_and_gradient_are_those_of_one_process(found: Any, stage: int) -> None:
+def test_each_step_s_loss_and_gradient_are_those_of_one_process(result: Any, stage: int) -> None:
     places = np.cumsum([0, *SIZES])
     order = [ref.number for ref in global_batch(0, places[-1], seed=0, count=8)]
-    for step, line in enumerate(found[stage]):
+    for step, line in enumerate(result[stage]):
         numbers = order[places[step] : places[step + 1]]
         loss, gradients = alone(numbers)
         assert line["sequences"] == numbers and line["tokens"] == len(numbers) * 48
@@ -107,6 +107,6 @@ def test_a_ramp_that_does_not_divide_by_the_ranks_is_refused() -> None:
     ],
 )
 def test_a_bad_ramp_is_refused(ramp: str, said: str) -> None:
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as error:
         compose([*DEMO, f"train.batch_ramp={ramp}"])
-    assert str(told.value).startswith(said)
+    assert str(error.value).startswith(said)

@@ -8,8 +8,8 @@ import ranks_work
 
 
 def test_ranks_of_a_sequence_are_neighbours() -> None:
-    found = ranks.run(4, ranks_work.places, 2)
-    assert found == [(0, 0, 2, 2), (0, 1, 2, 2), (1, 0, 2, 2), (1, 1, 2, 2)]
+    result = ranks.run(4, ranks_work.places, 2)
+    assert result == [(0, 0, 2, 2), (0, 1, 2, 2), (1, 0, 2, 2), (1, 1, 2, 2)]
 
 
 def test_a_size_that_does_not_divide_is_refused_with_one_that_does() -> None:
@@ -22,4 +22,4 @@ def test_a_size_that_does_not_divide_is_refused_with_one_that_does() -> None:
 
 def test_a_wait_that_is_right_is_not_ended_by_torch() -> None:
     """Its default is 10 minutes for NCCL, in which rank 0 may not have written a large model; who hangs is found by train.launcher.hang_timeout_s."""
-    assert all(found >= timedelta(hours=12) for found in ranks.run(1, ranks_work.patience)[0])
+    assert all(result >= timedelta(hours=12) for result in ranks.run(1, ranks_work.patience)[0])

@@ -47,13 +47,15 @@ def planned(**shape: Any) -> rope_plan.RopePlan:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_base_is_read_in_pieces_and_proved_in_its_engine(base: Base, precision: str) -> None:
-    found = ranks.run(2, pieces_work.weights, base, planned(), three(precision))
+    result = ranks.run(2, pieces_work.weights, base, planned(), three(precision))
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    wanted = AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32).to(dtype).float()
-    assert all(rank["apart"] for rank in found)
-    assert all("behaviour and the queries and keys of 2 layers" in rank["said"] for rank in found)
-    for name, parameter in wanted.named_parameters():
-        assert np.array_equal(found[0]["weights"][name], parameter.detach().numpy()), name
+    expected = (
+        AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32).to(dtype).float()
+    )
+    assert all(rank["apart"] for rank in result)
+    assert all("behaviour and the queries and keys of 2 layers" in rank["said"] for rank in result)
+    for name, parameter in expected.named_parameters():
+        assert np.array_equal(result[0]["weights"][name], parameter.detach().numpy()), name
 
 
 def test_random_weights_are_the_same_in_pieces_and_whole() -> None:
@@ -71,15 +73,15 @@ def test_random_weights_are_the_same_in_pieces_and_whole() -> None:
 @pytest.mark.parametrize("rank", [0, 2])
 def test_it_trains_as_a_whole_model_does_with_an_adapter_too(base: Base, rank: int) -> None:
     lora = LoraConfig(rank=rank)
-    wanted = ranks.run(2, pieces_work.losses, base, planned(), three(stage=1), lora)[0]
-    found = ranks.run(2, pieces_work.losses, base, planned(), three(), lora)[0]
-    assert found == pytest.approx(wanted, rel=1e-5) and len(set(found)) == 3
+    expected = ranks.run(2, pieces_work.losses, base, planned(), three(stage=1), lora)[0]
+    result = ranks.run(2, pieces_work.losses, base, planned(), three(), lora)[0]
+    assert result == pytest.approx(expected, rel=1e-5) and len(set(result)) == 3
 
 
 def test_a_second_set_of_weights_near_by_changes_no_loss(base: Base) -> None:
     """hpZ: 4 ranks, 2 of a machine."""
-    wanted = ranks.run(4, pieces_work.losses, base, planned(), three(), LoraConfig())[0]
-    found = ranks.run(
+    expected = ranks.run(4, pieces_work.losses, base, planned(), three(), LoraConfig())[0]
+    result = ranks.run(
         4,
         pieces_work.losses,
         base,
@@ -87,14 +89,14 @@ def test_a_second_set_of_weights_near_by_changes_no_loss(base: Base) -> None:
         {**three(), "memory__zero_hpz_size": 2},
         LoraConfig(),
     )[0]
-    assert found == wanted
+    assert result == expected
 
 
 def test_what_is_wrong_with_a_model_in_pieces_is_found(base: Base) -> None:
-    said = ranks.run(2, pieces_work.refused, base, planned(), three())[1]
-    assert "rotates its query otherwise than the plan" in said["layers"]
-    assert "inv_freq[0] is" in said["table"]
-    assert said["words"].startswith("model.path has 97 embeddings and a tokenizer of 98 words")
+    message = ranks.run(2, pieces_work.refused, base, planned(), three())[1]
+    assert "rotates its query otherwise than the plan" in message["layers"]
+    assert "inv_freq[0] is" in message["table"]
+    assert message["words"].startswith("model.path has 97 embeddings and a tokenizer of 98 words")
 
 
 def test_no_rank_holds_the_model_whole_while_it_is_made(tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ def test_no_rank_holds_the_model_whole_while_it_is_made(tmp_path: Path) -> None:
     big = tiny_model(**shape)
     size = sum(p.numel() for p in big.parameters()) * 4 / 2**20
     big.save_pretrained(tmp_path)
-    found = ranks.run(2, pieces_work.peak_of_load, Base(str(tmp_path)), planned(**shape), three())
-    print(size, found)
-    assert all(0.49 * size < rank["after"] < 0.55 * size + 5 for rank in found), found
-    assert all(rank["highest"] < 0.75 * size for rank in found), found
+    result = ranks.run(2, pieces_work.peak_of_load, Base(str(tmp_path)), planned(**shape), three())
+    print(size, result)
+    assert all(0.49 * size < rank["after"] < 0.55 * size + 5 for rank in result), result
+    assert all(rank["highest"] < 0.75 * size for rank in result), result
