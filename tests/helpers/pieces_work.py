@@ -63,7 +63,9 @@ def losses(base: Base, plan: RopePlan, train: dict[str, Any], lora: LoraConfig) 
         live = engine.build_engine(made, settings, 1, mesh)
     result = [line["loss"] for line in train_steps(live, settings, feed(mesh, 1), range(3))]
     groups = {getattr(p, "ds_secondary_tensor_num_of_groups", 1) for p in made.parameters()}
-    assert groups == {mesh.world_size // train["zero_hpz_size"] if "zero_hpz_size" in train else 1}
+    assert groups == {
+        mesh.world_size // train["memory__zero_hpz_size"] if "memory__zero_hpz_size" in train else 1
+    }
     live.destroy()
     return result
 

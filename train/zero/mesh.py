@@ -44,7 +44,7 @@ class Mesh:
 
 def refuse_unfit(world_size: int, sp_size: int, hpz_size: int | None = None) -> None:
     """Raises: ConfigError when `sp_size` or `hpz_size` does not divide `world_size`."""
-    for key, size in (("sp_size", sp_size), ("zero_hpz_size", hpz_size)):
+    for key, size in (("sp_size", sp_size), ("memory.zero_hpz_size", hpz_size)):
         if size is None or world_size % size == 0:
             continue
         divisors = [n for n in range(1, world_size + 1) if world_size % n == 0]
