@@ -1,33 +1,33 @@
-"""The errors a user meets, and the exit code of each. Text: *key is VALUE; RULE; way out.*"""
+"""Errors for the user, and the exit code of each. Their text: *key is VALUE; RULE; way out.*"""
 
-DONE, FAILED, REFUSED, SAID_NO, STOPPED = 0, 1, 2, 3, 75
+DONE, FAILED, REFUSED, NOT_PROVEN, STOPPED = 0, 1, 2, 3, 75
 
 
 class RopewalkError(Exception):
-    """Base of all errors that are told in lines, without a traceback."""
+    """Base of all errors that are printed as lines, without a traceback."""
 
     exit_code = FAILED
 
 
 class ConfigError(RopewalkError):
-    """The user changes a setting. One line a problem; all problems at once."""
+    """The user must change a setting. One line for each problem, all problems at once."""
 
     exit_code = REFUSED
 
 
 class DataError(RopewalkError):
-    """The user changes the data."""
+    """The user must change the data."""
 
     exit_code = REFUSED
 
 
 class ProofError(RopewalkError):
-    """A proof said no: what was asked for is not what happened."""
+    """A proof failed: the result is not what the settings ask for."""
 
-    exit_code = SAID_NO
+    exit_code = NOT_PROVEN
 
 
 class Stopped(RopewalkError):
-    """Stopped in good order on request; the same command resumes."""
+    """The run was stopped on request and its state is saved; the same command resumes it."""
 
     exit_code = STOPPED

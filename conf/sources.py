@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any
 
-from ropewalk.conf import sources as conf_sources
 from ropewalk.conf.data_mixture import SourceLengths
 
 FILES = ("tree", "text", "html")  # a document is a file or a folder of them: no columns
@@ -39,7 +38,7 @@ def parts(template: str) -> list[tuple[str, str | None]]:
     return found
 
 
-def problems(source: Any, at: str) -> Iterator[str]:
+def _reading_problems(source: Any, at: str) -> Iterator[str]:
     """What is wrong with the reading of a `SourceConfig` that the settings at `at` hold."""
     for key in [key for key in _READ_BY if getattr(source, key) == ""]:
         yield f"{at}.{key} is empty; it must say something; unset it"
@@ -76,7 +75,7 @@ def _is_template(template: str) -> bool:
         return False
 
 
-KINDS = ("auto", *conf_sources.FILES, *conf_sources.TABLES, "passkey", "repeat")
+KINDS = ("auto", *FILES, *TABLES, "passkey", "repeat")
 
 SYNTHETIC = ("passkey", "repeat")
 
@@ -122,7 +121,7 @@ class SourceConfig(SourceLengths):
             yield f"{at}.filler is {self.filler}; it must name another source; one of {', '.join(sorted(names))}"
         if self.kind not in SYNTHETIC and self.path is None:
             yield f"{at}.path is not set; it must be a file, folder, glob, URL, name or python:stdlib; e.g. {at}.path=./documents"
-        yield from conf_sources.problems(self, at)
+        yield from _reading_problems(self, at)
         if self.weight is not None and not (math.isfinite(self.weight) and self.weight >= 0):
             yield f"{at}.weight is {self.weight}; it must be a finite number of at least 0; set a share such as 0.3"
         yield from self.length_problems(at, self.kind in SYNTHETIC)

@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ropewalk.conf import check
-from ropewalk.conf.artifacts.manifest import MARK, read_json
+from ropewalk.conf.artifacts.manifest import CONTENT_FILE, read_json
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.log import log
 from ropewalk.conf.schema import Config
@@ -73,7 +73,7 @@ def assemble(inputs: RunInputs) -> Trainer:
     adapter = attach.attach(model, config.train.lora, config.seed)
     engine = wrap_in_engine(model, inputs, mesh)
     validation = build_validation(engine, config, inputs.data, mesh)
-    content = read_json(inputs.folder / MARK)["content"]
+    content = read_json(inputs.folder / CONTENT_FILE)["content"]
     checkpointer = Checkpointer(engine, inputs.folder / "checkpoints", config.train, mesh, content)
     state = checkpointer.load()
     if message := previous_phase.load_optimizer_state(config, checkpointer, state):

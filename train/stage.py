@@ -4,7 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ropewalk.conf.artifacts.manifest import Manifest, read_json, run_stage, stands, temporary_of
+from ropewalk.conf.artifacts.manifest import (
+    Manifest,
+    is_finished,
+    read_json,
+    run_stage,
+    temporary_folder,
+)
 from ropewalk.conf.errors import Stopped
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
@@ -23,7 +29,7 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
         "train": content(config.train),
         "seq_len": config.data.seq_len,
     }
-    if not stands("train", cache_key, output):
+    if not is_finished("train", cache_key, output):
         _refuse_other_checkpoints(output, cache_key)
 
     def train(temporary: Path) -> dict[str, Any]:
@@ -45,7 +51,7 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
 
 def _refuse_other_checkpoints(output: Path, cache_key: dict[str, Any]) -> None:
     """Raises: ConfigError when an unfinished training of other settings would be thrown away."""
-    for name, metadata in storage.list_checkpoints(temporary_of(output) / "checkpoints")[:1]:
+    for name, metadata in storage.list_checkpoints(temporary_folder(output) / "checkpoints")[:1]:
         expected = json.loads(json.dumps(cache_key))
         storage.refuse_other_content(name, metadata["content"], expected)
 

@@ -1,4 +1,7 @@
-"""The stage contract: write to `output.tmp`, the manifest last, then rename. Half a stage is never read."""
+"""The stage contract: write to `output.tmp`, the manifest last, then rename.
+
+An unfinished stage is never read.
+"""
 
 import hashlib
 import json
@@ -14,8 +17,8 @@ from ropewalk.conf.artifacts.disk import explain_full_disk
 from ropewalk.conf.artifacts.locks import wait_for_lock
 
 MANIFEST = "manifest.json"
-MARK = "content.json"  # in a folder that is being written: what it is for
-ABSENT = object()  # a key that one side lacks: not the same as null
+CONTENT_FILE = "content.json"  # in a temporary folder: the stage content that it is written for
+ABSENT = object()  # a key that only the other side has; not the same as null
 
 
 def fingerprint(content: Any) -> str:
@@ -26,7 +29,7 @@ def fingerprint(content: Any) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Written whole or not at all: temporary file, fsync, rename."""
+    """Write the whole file or nothing: temporary file, fsync, rename."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w") as file:
         file.write(json.dumps(value, indent=1, sort_keys=False) + "\n")
@@ -41,23 +44,26 @@ def read_json(path: Path) -> Any:
 
 @dataclass(kw_only=True)
 class Manifest:
-    """What a finished stage says of itself."""
+    """Record of a finished stage; its fields are the keys of manifest.json."""
 
     stage: str
     fingerprint: str
-    content: Any  # what the fingerprint was taken of: names the first key that differs
+    content: Any  # settings and inputs behind the fingerprint, to name the first key that differs
     seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
     schema: int = 1
 
     @classmethod
-    def of(cls, stage: str, content: Any) -> "Manifest":
+    def for_content(cls, stage: str, content: Any) -> "Manifest":
         return cls(stage=stage, fingerprint=fingerprint(content), content=content)
 
 
 def read(output: Path) -> Manifest | None:
-    """The manifest of a finished stage, or None; a foreign file of that name is none of ours. Opened without asking first:
-    another process may rename the folder between."""
+    """The manifest of a finished stage, or None.
+
+    Returns None for a manifest.json that we did not write. The file is opened without an existence
+    check, because another process may rename the folder in between.
+    """
     try:
         return Manifest(**read_json(output / MANIFEST))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -66,19 +72,18 @@ def read(output: Path) -> Manifest | None:
         return None
 
 
-def first_difference(old: Any, new: Any, at: str = "") -> str | None:
+def first_difference(old: Any, new: Any, path: str = "") -> str | None:
     """The first key that differs, as `key was OLD, is NEW`; None when equal."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(k for k in new if k not in old)]:
-            found = first_difference(
-                old.get(key, ABSENT), new.get(key, ABSENT), f"{at}.{key}" if at else str(key)
-            )
-            if found:
-                return found
+            key_path = f"{path}.{key}" if path else str(key)
+            difference = first_difference(old.get(key, ABSENT), new.get(key, ABSENT), key_path)
+            if difference:
+                return difference
         return None
     if old == new:
         return None
-    return f"{at} was {_short(old)}, is {_short(new)}"
+    return f"{path} was {_short(old)}, is {_short(new)}"
 
 
 def _short(value: Any) -> str:
@@ -87,36 +92,43 @@ def _short(value: Any) -> str:
 
 
 def workspace(output: Path, content: Any, resumable: bool = False) -> Path:
-    """`output.tmp`, empty, or as an interrupted stage with the same content left it (`resumable`)."""
-    temporary = temporary_of(output)
-    if not (resumable and _made_for(temporary) == fingerprint(content)):
+    """The folder `output.tmp`: empty, or with `resumable` as an interrupted stage with the same
+    content left it."""
+    temporary = temporary_folder(output)
+    if not (resumable and _workspace_fingerprint(temporary) == fingerprint(content)):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        write_json(temporary / MARK, {"fingerprint": fingerprint(content), "content": content})
+        write_json(
+            temporary / CONTENT_FILE, {"fingerprint": fingerprint(content), "content": content}
+        )
     return temporary
 
 
-def temporary_of(output: Path) -> Path:
-    """Where a stage writes until it is finished."""
+def temporary_folder(output: Path) -> Path:
+    """The folder that a stage writes to until it is finished."""
     return output.with_name(output.name + ".tmp")
 
 
-def _made_for(temporary: Path) -> str | None:
-    """The fingerprint of what lies there; its manifest says it where the process died just before the rename."""
-    there = [temporary / name for name in (MARK, MANIFEST) if (temporary / name).is_file()]
-    return read_json(there[0])["fingerprint"] if there else None
+def _workspace_fingerprint(temporary: Path) -> str | None:
+    """The fingerprint that the folder was written for. Its manifest has it when the process died
+    just before the rename."""
+    for name in (CONTENT_FILE, MANIFEST):
+        if (temporary / name).is_file():
+            return read_json(temporary / name)["fingerprint"]  # type: ignore[no-any-return]
+    return None
 
 
 def publish(temporary: Path, output: Path, manifest: Manifest) -> None:
-    """Manifest last, then the rename that makes the stage finished."""
+    """Write the manifest last, then rename the folder, which makes the stage finished."""
     write_json(temporary / MANIFEST, asdict(manifest))
-    (temporary / MARK).unlink(missing_ok=True)
-    clear(output)
+    (temporary / CONTENT_FILE).unlink(missing_ok=True)
+    _move_unfinished(output)
     os.replace(temporary, output)
 
 
-def clear(output: Path) -> None:
-    """A folder that no stage finished is moved out of the way: it is somebody's, and a rename onto it would fail."""
+def _move_unfinished(output: Path) -> None:
+    """Move a folder without our manifest out of the way: the user may need it, and a rename onto it
+    would fail."""
     if output.is_dir() and any(output.iterdir()):
         number = next(
             n
@@ -125,39 +137,40 @@ def clear(output: Path) -> None:
         )
         aside = output.with_name(f"{output.name}.unfinished{number}")
         os.replace(output, aside)
-        print(f"{output.name}: what lay there has no manifest of ropewalk's; kept in {aside.name}")
+        print(f"{output.name}: the folder had no manifest of ropewalk; moved to {aside.name}")
 
 
-def aside_of(output: Path, made_by: Manifest) -> Path:
-    """Where a finished stage of other settings waits; nothing finished is deleted."""
-    return output.with_name(f"{output.name}.{made_by.fingerprint[:8]}")
+def aside_path(output: Path, manifest: Manifest) -> Path:
+    """Where a finished stage with other settings is kept; no finished stage is deleted."""
+    return output.with_name(f"{output.name}.{manifest.fingerprint[:8]}")
 
 
 def set_aside(output: Path, old: Manifest) -> Path:
-    """Move a finished stage of other settings out of the way."""
-    aside = aside_of(output, old)
+    """Move a finished stage with other settings out of the way."""
+    aside = aside_path(output, old)
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(output, aside)
     return aside
 
 
-def bring_back(output: Path, wanted: Manifest) -> Manifest | None:
-    """A stage that was set aside earlier and has the wanted fingerprint stands in its place again."""
-    aside = aside_of(output, wanted)
-    found = read(aside)
-    if found is None or found.fingerprint != wanted.fingerprint:
+def bring_back(output: Path, expected: Manifest) -> Manifest | None:
+    """Move a stage that was set aside back to `output` if it has the expected fingerprint."""
+    aside = aside_path(output, expected)
+    manifest = read(aside)
+    if manifest is None or manifest.fingerprint != expected.fingerprint:
         return None
-    clear(output)
+    _move_unfinished(output)
     os.replace(aside, output)
-    return found
+    return manifest
 
 
-def stands(stage: str, content: Any, output: Path) -> bool:
-    """Whether `run_stage` would find it done: in its place, or set aside."""
-    wanted = Manifest.of(stage, content)
+def is_finished(stage: str, content: Any, output: Path) -> bool:
+    """Whether `run_stage` would skip the work: finished at `output`, or set aside."""
+    expected = Manifest.for_content(stage, content)
+    manifests = (read(output), read(aside_path(output, expected)))
     return any(
-        found is not None and found.fingerprint == wanted.fingerprint
-        for found in (read(output), read(aside_of(output, wanted)))
+        manifest is not None and manifest.fingerprint == expected.fingerprint
+        for manifest in manifests
     )
 
 
@@ -169,20 +182,23 @@ def run_stage(
     *,
     resumable: bool = False,
 ) -> tuple[Manifest, str]:
-    """Run `work(temporary) -> facts` unless `output` is finished with the same content.
+    """Run `work(temporary)`, which returns the metadata, unless `output` is finished with the same
+    content.
 
-    Returns the manifest and one line that says what was done: skipped, brought back, redone because of a key, or run.
+    Returns the manifest and one line for the user: skipped, brought back, redone because of a key,
+    or run.
     """
-    manifest, old, reason = Manifest.of(stage, content), read(output), ""
+    manifest, old, reason = Manifest.for_content(stage, content), read(output), ""
     if old is not None:
         if old.fingerprint == manifest.fingerprint:
             return old, f"{stage}: done before with the same settings and inputs; skipped"
         aside = set_aside(output, old)
-        reason = f" (redone: {first_difference(old.content, content)}; the former one is kept in {aside.name})"
-    if (back := bring_back(output, manifest)) is not None:
-        return (
-            back,
-            f"{stage}: done before with the same settings and inputs; brought back from {aside_of(output, back).name}",
+        difference = first_difference(old.content, content)
+        reason = f" (redone: {difference}; the former result is kept in {aside.name})"
+    if (finished := bring_back(output, manifest)) is not None:
+        return finished, (
+            f"{stage}: done before with the same settings and inputs; "
+            f"brought back from {aside_path(output, finished).name}"
         )
     started = time.monotonic()
     temporary = workspace(output, content, resumable)
@@ -200,9 +216,10 @@ def run_shared(
     *,
     resumable: bool = False,
 ) -> tuple[Manifest, str]:
-    """`run_stage` for a part of the cache, which other runs may be making at this moment: one makes it, the others wait.
+    """`run_stage` for a part of the cache: where several runs need it at the same time, one writes
+    it and the others wait.
 
-    Raises: ConfigError for a disk that is full.
+    Raises: ConfigError when the disk is full.
     """
     with explain_full_disk(output), wait_for_lock(output, stage):
         return run_stage(stage, content, output, work, resumable=resumable)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.artifacts.disk import explain_full_disk
 from ropewalk.conf.artifacts.locks import lock_of, wait_for_lock
-from ropewalk.conf.artifacts.manifest import run_shared, run_stage, temporary_of, workspace
+from ropewalk.conf.artifacts.manifest import run_shared, run_stage, temporary_folder, workspace
 from ropewalk.conf.sources import SourceConfig
 from ropewalk.data.sources import SourceListing
 from ropewalk.data.tokens import shards, store
@@ -137,7 +137,7 @@ class TextStore:
         return {"kind": self.listing.kind, **merged}
 
     def _shard(self, number: int) -> Path:
-        return temporary_of(self.folder) / shards.folder_name(number)
+        return temporary_folder(self.folder) / shards.folder_name(number)
 
     def _lock(self, number: int) -> Path:
         return self.folder.with_name(f"{self.folder.name}.{shards.folder_name(number)}")

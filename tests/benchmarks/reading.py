@@ -77,7 +77,7 @@ def _ours(folder: Path, seq_len: int, sequences: int) -> Any:
             plan.write(
                 folder / name, Packed(np.arange(len(flat)), np.zeros_like(flat), flat, offsets)
             )
-        made = Manifest.of(name, {})
+        made = Manifest.for_content(name, {})
         made.facts = facts
         publish(folder / name, folder / f"{name}.done", made)
         done.append(folder / f"{name}.done")

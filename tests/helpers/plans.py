@@ -30,7 +30,7 @@ class RankPosition:
 
 
 def finish(folder: Path, facts: dict[str, Any]) -> Path:
-    made = Manifest.of("test", {})
+    made = Manifest.for_content("test", {})
     made.facts = facts
     done = folder.with_name(folder.name + ".done")
     publish(folder, done, made)

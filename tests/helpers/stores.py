@@ -47,7 +47,7 @@ def stored(
 
 def finished(folder: Path, metadata: dict[str, Any], heldout: float = 0.0) -> store.Store:
     """Publish `folder.tmp` and open the store."""
-    manifest = Manifest.of("tokens", {})
+    manifest = Manifest.for_content("tokens", {})
     manifest.facts = metadata
     publish(folder.with_suffix(".tmp"), folder, manifest)
     return store.load(folder, heldout)

@@ -30,7 +30,7 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     model_config = base_config(base)
     plan = rope_plan.make(config.rope, model_config, base.name)
     findings = _print_findings(config, plan, model_config)
-    manifest = Manifest.of(
+    manifest = Manifest.for_content(
         "rope", {"rope": content(config.rope), "base": plan.base, "plan": plan.hash}
     )
     manifest.facts = {

@@ -27,23 +27,23 @@ def writer(text: str, calls: list[Path] | None = None) -> Any:
 
 def test_stage_is_worked_beside_its_output_and_renamed(tmp_path: Path) -> None:
     calls: list[Path] = []
-    made, said = run_stage("lay", {"a": 1}, tmp_path / "out", writer("x", calls))
+    result, message = run_stage("lay", {"a": 1}, tmp_path / "out", writer("x", calls))
     assert calls == [tmp_path / "out.tmp"] and not calls[0].exists()
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["manifest.json", "part"]
-    assert said.startswith("lay: done in") and made.facts == {"text": "x"}
+    assert message.startswith("lay: done in") and result.facts == {"text": "x"}
 
 
 def test_manifest_tells_stage_fingerprint_content_and_facts(tmp_path: Path) -> None:
     run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
-    told = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert (told["schema"], told["stage"], told["content"], told["facts"]) == (
+    record = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert (record["schema"], record["stage"], record["content"], record["facts"]) == (
         1,
         "lay",
         {"a": 1},
         {"text": "x"},
     )
-    assert len(told["fingerprint"]) == 64 and told["seconds"] >= 0
-    assert manifest.read(tmp_path / "out") == manifest.Manifest(**told)
+    assert len(record["fingerprint"]) == 64 and record["seconds"] >= 0
+    assert manifest.read(tmp_path / "out") == manifest.Manifest(**record)
 
 
 @pytest.mark.parametrize(
@@ -93,25 +93,27 @@ def test_manifest_is_the_last_thing_before_the_rename(
 def test_equal_settings_skip(tmp_path: Path) -> None:
     calls: list[Path] = []
     first, _ = run_stage("lay", {"a": 1, "b": [2]}, tmp_path / "out", writer("x", calls))
-    again, said = run_stage("lay", {"b": [2], "a": 1}, tmp_path / "out", writer("y", calls))
-    assert len(calls) == 1 and again == first and "skipped" in said
+    again, message = run_stage("lay", {"b": [2], "a": 1}, tmp_path / "out", writer("y", calls))
+    assert len(calls) == 1 and again == first and "skipped" in message
     assert (tmp_path / "out" / "part").read_text() == "x"
 
 
 def test_other_settings_set_the_former_aside_and_name_the_key(tmp_path: Path) -> None:
     old, _ = run_stage("lay", {"a": 1, "deep": {"lr": 0.1, "x": 1}}, tmp_path / "out", writer("x"))
-    _, said = run_stage("lay", {"a": 1, "deep": {"lr": 0.2, "x": 2}}, tmp_path / "out", writer("y"))
-    kept = tmp_path / f"out.{old.fingerprint[:8]}"
-    assert "deep.lr was 0.1, is 0.2" in said and kept.name in said
-    assert (kept / "part").read_text() == "x" and (tmp_path / "out" / "part").read_text() == "y"
+    _, message = run_stage(
+        "lay", {"a": 1, "deep": {"lr": 0.2, "x": 2}}, tmp_path / "out", writer("y")
+    )
+    aside = tmp_path / f"out.{old.fingerprint[:8]}"
+    assert "deep.lr was 0.1, is 0.2" in message and aside.name in message
+    assert (aside / "part").read_text() == "x" and (tmp_path / "out" / "part").read_text() == "y"
 
 
 def test_former_settings_bring_their_result_back(tmp_path: Path) -> None:
     calls: list[Path] = []
     first, _ = run_stage("lay", {"a": 1}, tmp_path / "out", writer("x", calls))
     second, _ = run_stage("lay", {"a": 2}, tmp_path / "out", writer("y", calls))
-    back, said = run_stage("lay", {"a": 1}, tmp_path / "out", writer("z", calls))
-    assert len(calls) == 2 and back == first and "brought back" in said
+    restored, message = run_stage("lay", {"a": 1}, tmp_path / "out", writer("z", calls))
+    assert len(calls) == 2 and restored == first and "brought back" in message
     assert (tmp_path / "out" / "part").read_text() == "x"
     assert manifest.read(tmp_path / f"out.{second.fingerprint[:8]}") == second
 
@@ -170,7 +172,7 @@ def test_folder_without_a_manifest_does_not_break_the_end_of_a_stage(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ({"a": 1}, {"a": 1}, None),
         ({"a": {"b": 1}}, {"a": {"b": 2}}, "a.b was 1, is 2"),
@@ -180,13 +182,13 @@ def test_folder_without_a_manifest_does_not_break_the_end_of_a_stage(tmp_path: P
         ({"a": {"b": 1}}, {"a": 5}, 'a was {"b": 1}, is 5'),
     ],
 )
-def test_first_difference(old: Any, new: Any, said: str | None) -> None:
-    assert first_difference(old, new) == said
+def test_first_difference(old: Any, new: Any, message: str | None) -> None:
+    assert first_difference(old, new) == message
 
 
 def test_long_values_are_cut_in_the_message() -> None:
-    said = first_difference({"a": list(range(100))}, {"a": []})
-    assert said is not None and len(said) < 100
+    message = first_difference({"a": list(range(100))}, {"a": []})
+    assert message is not None and len(message) < 100
 
 
 def test_fingerprint_knows_values_not_order() -> None:
@@ -209,7 +211,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert manifest.read_json(tmp_path / "x.json") == {"a": 1}
 
 
-MAKER = """
+SCRIPT = """
 import sys, time
 from pathlib import Path
 from ropewalk.conf.artifacts.manifest import run_shared
@@ -227,16 +229,16 @@ print(run_shared("lay", {"a": 1}, Path(sys.argv[1]), work)[1])
 def test_of_two_runs_that_share_a_cache_one_makes_a_part_and_the_other_waits(
     tmp_path: Path,
 ) -> None:
-    command = [sys.executable, "-c", MAKER, str(tmp_path / "out")]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = sorted(process.communicate(timeout=60)[0] for process in both)
-    assert [process.returncode for process in both] == [0, 0]
-    assert sum("done in" in text for text in said) == 1
-    assert sum("skipped" in text for text in said) == 1
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "out")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    messages = sorted(process.communicate(timeout=60)[0] for process in processes)
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sum("done in" in text for text in messages) == 1
+    assert sum("skipped" in text for text in messages) == 1
 
 
 def test_a_shared_part_is_made_again_after_its_maker_was_killed(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", MAKER, str(tmp_path / "out")])
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / "out")])
     while not (tmp_path / "out.tmp" / "half").exists():
         assert process.poll() is None
     process.kill()

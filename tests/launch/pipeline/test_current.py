@@ -40,7 +40,7 @@ def test_a_key_that_only_one_side_has_is_ignored() -> None:
 def finish(folder: Path, name: str, stage_content: dict[str, Any]) -> str:
     """Write the manifest of a finished stage and return its fingerprint."""
     (folder / name).mkdir(parents=True)
-    manifest = Manifest.of(name, stage_content)
+    manifest = Manifest.for_content(name, stage_content)
     write_json(folder / name / "manifest.json", asdict(manifest))
     return manifest.fingerprint
 

@@ -127,7 +127,7 @@ def measured(run_dir: Path, inputs: dict[str, str]) -> None:
     write_json(
         folder / "results.json", {"base_window": 256, "models": models, "verdicts": [verdict]}
     )
-    write_json(folder / "manifest.json", asdict(Manifest.of("eval", {"inputs": inputs})))
+    write_json(folder / "manifest.json", asdict(Manifest.for_content("eval", {"inputs": inputs})))
 
 
 def test_checkpoint_that_lost_its_scaling_is_not_handed_over(run_dir: Path) -> None:
