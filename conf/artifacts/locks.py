@@ -1,4 +1,4 @@
-""""""
+"""File locks on the folders of runs and of the cache."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,16 +7,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.log import log
 
 
 @contextmanager
 def wait_for_lock(folder: Path, stage: str) -> Iterator[None]:
-    """Hold the lock of `folder`; says so when it has to wait for another process."""
+    """Hold the lock of `folder`; log a line before waiting for another process."""
     lock = lock_of(folder)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        print(f"{stage}: another run is making it; waiting")
+        log.info("%s: another run is making it; waiting", stage)
         lock.acquire()
     try:
         yield
@@ -25,14 +26,18 @@ def wait_for_lock(folder: Path, stage: str) -> Iterator[None]:
 
 
 def lock_of(folder: Path) -> FileLock:
-    """Beside `folder`, not in it; the system lets go of it when its process dies."""
+    """The lock file lies beside `folder`; the system releases it when its process dies."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(folder.with_name(f".{folder.name}.lock"))
 
 
 @contextmanager
 def lock_or_refuse(run_dir: Path, part: str = "") -> Iterator[None]:
-    """Hold a run's folder, or a part of it: two commands in one would overwrite each other's settings. Raises: ConfigError."""
+    """Hold the lock of a run's folder, or of a part of it.
+
+    Two commands in one folder would overwrite each other's settings.
+    Raises: ConfigError when another process holds the lock.
+    """
     try:
         with lock_of(run_dir / part).acquire(timeout=0):
             yield

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from place import Place
+from data_fixture import DataFixture
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def data_fixture(tmp_path: Path) -> DataFixture:
+    return DataFixture(tmp_path)

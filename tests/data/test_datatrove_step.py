@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from place import RECIPE
+from data_fixture import RECIPE
 from stores import content_of, texts
 
 pytestmark = pytest.mark.skipif(
@@ -30,7 +30,7 @@ from ropewalk.launch.config.compose import compose
 
 shards.SHARD_BYTES, units.UNIT_BYTES, die = 1500, 1, {die!r}
 
-class Dies(MakeShards):
+class KilledStep(MakeShards):
     def run(self, data=None, rank=0, world_size=1):
         if rank == die:
             shard = text_store.write_shard
@@ -39,13 +39,13 @@ class Dies(MakeShards):
         return super().run(data, rank, world_size)
 
 if __name__ == "__main__":
-    config = compose({words!r})
-    LocalPipelineExecutor([Dies(config, stage.Inputs(None))], tasks=4, workers={workers},
+    config = compose({overrides!r})
+    LocalPipelineExecutor([KilledStep(config, stage.Inputs(None))], tasks=4, workers={workers},
                           start_method="fork", logging_dir={log!r}).run()
 """
 
 
-class Place:
+class ShardsFixture:
     """A folder with a source of six shards."""
 
     def __init__(self, folder: Path) -> None:
@@ -54,7 +54,7 @@ class Place:
         (folder / "conf" / "recipe" / "tiny.yaml").write_text(RECIPE)
         texts(folder / "books", [1400, 900, 1300, 1200, 1450, 1000])
 
-    def words(self, cache: str) -> list[str]:
+    def overrides(self, cache: str) -> list[str]:
         search = f"hydra.searchpath=[file://{self.folder / 'conf'}]"
         return [
             "recipe=tiny",
@@ -68,8 +68,8 @@ class Place:
 
         The executor's manager process survives a kill, so the process group is killed too.
         """
-        words, log = self.words(cache), str(self.folder / f"{cache}.log")
-        code = SCRIPT.format(die=die, words=words, workers=workers, log=log)
+        overrides, log = self.overrides(cache), str(self.folder / f"{cache}.log")
+        code = SCRIPT.format(die=die, overrides=overrides, workers=workers, log=log)
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         with (self.folder / "stderr.txt").open("w") as stderr:
             process = subprocess.Popen(
@@ -82,11 +82,11 @@ class Place:
                 os.killpg(process.pid, signal.SIGKILL)
 
     def finish(self, cache: str) -> dict[str, str]:
-        """Merge what is there, in this process, and look at it."""
+        """Merge the shards in this process; returns the content of the cache."""
         from ropewalk.data import stage
         from ropewalk.launch.config.compose import compose
 
-        config, inputs = compose(self.words(cache)), stage.Inputs(None)
+        config, inputs = compose(self.overrides(cache)), stage.Inputs(None)
         if (self.folder / f"{cache}.log").exists():
             assert stage.missing_shards(config, inputs) == []
         stage.run(config, inputs, self.folder / f"{cache}.out")
@@ -104,34 +104,34 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     from ropewalk.data.sources import units
     from ropewalk.data.tokens import shards
 
     monkeypatch.setattr(shards, "SHARD_BYTES", 1500)
     monkeypatch.setattr(units, "UNIT_BYTES", 1)
-    return Place(tmp_path)
+    return ShardsFixture(tmp_path)
 
 
-def test_four_tasks_of_the_local_executor_equal_one_process(place: Place) -> None:
-    assert place.execute("cache", workers=2) == 0
-    assert (place.done("cache"), len(place.shards("cache"))) == (
+def test_four_tasks_of_the_local_executor_equal_one_process(fixture: ShardsFixture) -> None:
+    assert fixture.execute("cache", workers=2) == 0
+    assert (fixture.done("cache"), len(fixture.shards("cache"))) == (
         ["00000", "00001", "00002", "00003"],
         6,
     )
-    assert place.finish("cache") == place.finish("whole")
+    assert fixture.finish("cache") == fixture.finish("whole")
 
 
-def test_a_killed_task_is_redone_alone(place: Place) -> None:
+def test_a_killed_task_is_redone_alone(fixture: ShardsFixture) -> None:
     """Tasks 0 and 1 end, 2 is killed: only 2 and 3 run again, and finished shards stay."""
-    assert place.execute("cache", workers=1, die=2) == -signal.SIGKILL
-    before = place.shards("cache")
-    assert (place.done("cache"), sorted(before)) == (
+    assert fixture.execute("cache", workers=1, die=2) == -signal.SIGKILL
+    before = fixture.shards("cache")
+    assert (fixture.done("cache"), sorted(before)) == (
         ["00000", "00001"],
         ["00000", "00001", "00004", "00005"],
     )
-    assert place.execute("cache", workers=1) == 0
-    assert place.done("cache") == ["00000", "00001", "00002", "00003"]
-    after = place.shards("cache")
+    assert fixture.execute("cache", workers=1) == 0
+    assert fixture.done("cache") == ["00000", "00001", "00002", "00003"]
+    after = fixture.shards("cache")
     assert {name: after[name] for name in before} == before and len(after) == 6
-    assert place.finish("cache") == place.finish("whole")
+    assert fixture.finish("cache") == fixture.finish("whole")

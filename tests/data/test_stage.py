@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from place import SYNTHETIC, Place
+from data_fixture import SYNTHETIC, DataFixture
 from stores import content_of
 
 from ropewalk.conf.errors import DataError
 from ropewalk.data.tokens import store
 
 
-def test_every_training_token_stands_in_the_plan_once_and_no_held_out_one(place: Place) -> None:
-    ran = place.run()
+def test_every_training_token_stands_in_the_plan_once_and_no_held_out_one(
+    data_fixture: DataFixture,
+) -> None:
+    ran = data_fixture.run()
     for name, pieces in ran.by_source().items():
         opened = ran.folders.store(name)
         seen = Counter((d, t) for d, start, length in pieces for t in range(start, start + length))
@@ -24,13 +26,15 @@ def test_every_training_token_stands_in_the_plan_once_and_no_held_out_one(place:
         assert opened.heldout.any()
 
 
-def test_sequences_hold_the_text_of_the_files(place: Place) -> None:
+def test_sequences_hold_the_text_of_the_files(data_fixture: DataFixture) -> None:
     """Through the store, the plan and the tokenizer back to the words on disk."""
     from transformers import AutoTokenizer
 
-    ran = place.run()
+    ran = data_fixture.run()
     tokenizer = AutoTokenizer.from_pretrained(str(ran.folders.tokenizer))
-    all_text = [p.read_text() for s in ("books", "notes") for p in (place.folder / s).iterdir()]
+    all_text = [
+        p.read_text() for s in ("books", "notes") for p in (data_fixture.folder / s).iterdir()
+    ]
     sequences = ran.folders.sequences()
     for number in range(len(sequences)):
         row = sequences[number]
@@ -41,11 +45,11 @@ def test_sequences_hold_the_text_of_the_files(place: Place) -> None:
             assert any(tokenizer.decode(row.input_ids[low:high]) in text for text in all_text)
 
 
-def test_two_sequence_lengths_share_one_token_store(place: Place) -> None:
-    short = place.run(output="short")
-    before = {p: p.stat().st_mtime_ns for p in (place.folder / "cache").rglob("tokens.bin")}
-    long = place.run("data.seq_len=128", output="long")
-    after = {p: p.stat().st_mtime_ns for p in (place.folder / "cache").rglob("tokens.bin")}
+def test_two_sequence_lengths_share_one_token_store(data_fixture: DataFixture) -> None:
+    short = data_fixture.run(output="short")
+    before = {p: p.stat().st_mtime_ns for p in (data_fixture.folder / "cache").rglob("tokens.bin")}
+    long = data_fixture.run("data.seq_len=128", output="long")
+    after = {p: p.stat().st_mtime_ns for p in (data_fixture.folder / "cache").rglob("tokens.bin")}
     assert len(before) == 2 and before == after
     assert short.folders.stores == long.folders.stores and short.folders.plan != long.folders.plan
     assert (short.ledger["plan"]["tokens"], long.ledger["plan"]["seq_len"]) == (
@@ -54,33 +58,37 @@ def test_two_sequence_lengths_share_one_token_store(place: Place) -> None:
     )
 
 
-def test_second_run_skips(place: Place) -> None:
-    place.run()
-    assert place.run().said == "data: done before with the same settings and inputs; skipped"
+def test_second_run_skips(data_fixture: DataFixture) -> None:
+    data_fixture.run()
+    assert (
+        data_fixture.run().message == "data: done before with the same settings and inputs; skipped"
+    )
 
 
-def test_changed_file_is_read_again(place: Place) -> None:
-    before = place.run().ledger["sources"]["notes"]["tokens"]
-    (place.folder / "notes" / "00.txt").write_text("rope " * 500)
-    again = place.run()
-    assert "redone" in again.said
+def test_changed_file_is_read_again(data_fixture: DataFixture) -> None:
+    before = data_fixture.run().ledger["sources"]["notes"]["tokens"]
+    (data_fixture.folder / "notes" / "00.txt").write_text("rope " * 500)
+    again = data_fixture.run()
+    assert "redone" in again.message
     assert again.ledger["sources"]["notes"]["tokens"] > before
 
 
-def test_second_cache_gets_the_same_bytes(place: Place) -> None:
-    place.run(*SYNTHETIC, sources=("books",))
-    place.run(*SYNTHETIC, sources=("books",), cache="other", output="again")
-    one, two = content_of(place.folder / "cache"), content_of(place.folder / "other")
+def test_second_cache_gets_the_same_bytes(data_fixture: DataFixture) -> None:
+    data_fixture.run(*SYNTHETIC, sources=("books",))
+    data_fixture.run(*SYNTHETIC, sources=("books",), cache="other", output="again")
+    one, two = content_of(data_fixture.folder / "cache"), content_of(data_fixture.folder / "other")
     assert len([name for name in one if name.endswith((".bin", ".arrow"))]) == 7
     assert one == two
 
 
-def test_order_of_the_sources_in_the_settings_does_not_mix_up_their_texts(place: Place) -> None:
+def test_order_of_the_sources_in_the_settings_does_not_mix_up_their_texts(
+    data_fixture: DataFixture,
+) -> None:
     """The same cache serves both; each sequence must read from the store its plan was made for."""
     from transformers import AutoTokenizer
 
     for output, sources in (("one", ("books", "notes")), ("two", ("notes", "books"))):
-        ran = place.run(output=output, sources=sources)
+        ran = data_fixture.run(output=output, sources=sources)
         for name, pieces in ran.by_source().items():
             wanted = ran.ledger["sources"][name]["tokens_in_plan"]
             opened = ran.folders.store(name)
@@ -92,58 +100,71 @@ def test_order_of_the_sources_in_the_settings_does_not_mix_up_their_texts(place:
         assert AutoTokenizer.from_pretrained(str(ran.folders.tokenizer)).vocab_size <= 300
 
 
-def test_corpus_smaller_than_one_sequence_is_refused_with_the_numbers(place: Place) -> None:
+def test_corpus_smaller_than_one_sequence_is_refused_with_the_numbers(
+    data_fixture: DataFixture,
+) -> None:
     with pytest.raises(DataError) as said:
-        place.run("data.seq_len=100000")
+        data_fixture.run("data.seq_len=100000")
     opened = [
-        store.load(p, 0.2) for p in (place.folder / "cache" / "tokens").iterdir() if p.is_dir()
+        store.load(p, 0.2)
+        for p in (data_fixture.folder / "cache" / "tokens").iterdir()
+        if p.is_dir()
     ]
     have = sum(int(s.length[~s.heldout].sum()) for s in opened)
     assert f"data.seq_len is 100000; the sources give {have} training tokens" in str(said.value)
 
 
-def test_source_without_a_readable_document_is_refused_with_the_reasons(place: Place) -> None:
-    (place.folder / "empty").mkdir()
-    (place.folder / "empty" / "a.txt").write_text(" ")
+def test_source_without_a_readable_document_is_refused_with_the_reasons(
+    data_fixture: DataFixture,
+) -> None:
+    (data_fixture.folder / "empty").mkdir()
+    (data_fixture.folder / "empty" / "a.txt").write_text(" ")
     with pytest.raises(
         DataError, match=r"data\.sources\.empty\.path .* no document could be read \(empty: 1\)"
     ):
-        place.run(sources=("books", "empty"))
+        data_fixture.run(sources=("books", "empty"))
 
 
-def test_folder_without_files_is_refused(place: Place) -> None:
-    (place.folder / "empty").mkdir()
+def test_folder_without_files_is_refused(data_fixture: DataFixture) -> None:
+    (data_fixture.folder / "empty").mkdir()
     with pytest.raises(DataError, match=r"data\.sources\.empty\.path .* it holds no file"):
-        place.run(sources=("books", "empty"))
+        data_fixture.run(sources=("books", "empty"))
 
 
-def test_no_user_path_is_written_into_any_artifact(place: Place) -> None:
-    place.run(*SYNTHETIC, sources=("books",))
-    for path in [*(place.folder / "cache").rglob("*"), *(place.folder / "out").rglob("*")]:
-        assert path.is_dir() or str(place.folder).encode() not in path.read_bytes(), path.name
+def test_no_user_path_is_written_into_any_artifact(data_fixture: DataFixture) -> None:
+    data_fixture.run(*SYNTHETIC, sources=("books",))
+    for path in [
+        *(data_fixture.folder / "cache").rglob("*"),
+        *(data_fixture.folder / "out").rglob("*"),
+    ]:
+        assert path.is_dir() or str(data_fixture.folder).encode() not in path.read_bytes(), (
+            path.name
+        )
 
 
-def rows(place: Place, *rows: dict[str, Any]) -> None:
-    (place.folder / "books").rename(place.folder / "old")
-    (place.folder / "books").mkdir()
-    (place.folder / "books" / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+def rows(data_fixture: DataFixture, *rows: dict[str, Any]) -> None:
+    (data_fixture.folder / "books").rename(data_fixture.folder / "old")
+    (data_fixture.folder / "books").mkdir()
+    (data_fixture.folder / "books" / "a.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows)
+    )
 
 
 def test_rows_by_template_and_id_reach_the_store_and_what_lacks_a_column_the_ledger(
-    place: Place,
+    data_fixture: DataFixture,
 ) -> None:
     from transformers import AutoTokenizer
 
     made = [{"title": f"Yarn {i}", "body": "rope " * 30, "key": f"b{i}"} for i in range(20)]
     rows(
-        place,
+        data_fixture,
         *made,
         {"title": "x", "key": "no body"},
         {"title": "x", "body": 3, "key": "n"},
         {"title": "a\0", "body": "b"},
     )
     words = ("data.sources.books.template={title}: {body}", "data.sources.books.id_key=key")
-    ran = place.run(*words, sources=("books",))
+    ran = data_fixture.run(*words, sources=("books",))
     opened = ran.folders.store("books")
     tokenizer = AutoTokenizer.from_pretrained(str(ran.folders.tokenizer))
     texts = {opened.ids[i]: tokenizer.decode(opened.document(i)) for i in range(len(opened.length))}
@@ -155,49 +176,55 @@ def test_rows_by_template_and_id_reach_the_store_and_what_lacks_a_column_the_led
     }
 
 
-def test_a_choice_of_reading_makes_a_store_and_a_tokenizer_of_its_own(place: Place) -> None:
+def test_a_choice_of_reading_makes_a_store_and_a_tokenizer_of_its_own(
+    data_fixture: DataFixture,
+) -> None:
     rows(
-        place,
+        data_fixture,
         *({"text": f"rope {i} " * 30, "body": f"walk {i} " * 30, "key": i} for i in range(20)),
     )
     words = [[], ["text_key=body"], ["template={text}{body}"], ["id_key=key"]]
     made = [
-        place.run(*(f"data.sources.books.{w}" for w in word), sources=("books",), output=f"o{n}")
+        data_fixture.run(
+            *(f"data.sources.books.{w}" for w in word), sources=("books",), output=f"o{n}"
+        )
         for n, word in enumerate(words)
     ]
     assert len({str(ran.folders.stores) for ran in made}) == 4
-    assert len(list((place.folder / "cache" / "tokenizers").glob("*/manifest.json"))) == 4
+    assert len(list((data_fixture.folder / "cache" / "tokenizers").glob("*/manifest.json"))) == 4
 
 
-def test_pages_behind_a_url_are_trained_on_as_text(place: Place) -> None:
+def test_pages_behind_a_url_are_trained_on_as_text(data_fixture: DataFixture) -> None:
     import fsspec
 
     for i in range(20):
         page = f"<title>x</title><script>zzz</script><p>{'rope ' * 40}</p><p>walk {i}"
         fsspec.filesystem("memory").pipe(f"/pages/{i}.html", page.encode())
-    ran = place.run("data.sources.books.path=memory://pages", sources=("books",))
+    ran = data_fixture.run("data.sources.books.path=memory://pages", sources=("books",))
     assert ran.ledger["sources"]["books"]["documents"] == 20
     assert ran.ledger["sources"]["books"]["refused"] == {}
 
 
-def test_files_of_rows_that_are_lost_are_counted_by_their_rows_or_told_of(place: Place) -> None:
+def test_files_of_rows_that_are_lost_are_counted_by_their_rows_or_told_of(
+    data_fixture: DataFixture,
+) -> None:
     import gzip
 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows(place, *({"text": f"rope {i} " * 30} for i in range(20)))
-    (place.folder / "books" / "b.json.gz").write_bytes(
+    rows(data_fixture, *({"text": f"rope {i} " * 30} for i in range(20)))
+    (data_fixture.folder / "books" / "b.json.gz").write_bytes(
         gzip.compress(b'{"text": "a"}\n' * 1000)[:-9]
     )
-    (place.folder / "tables").mkdir()
+    (data_fixture.folder / "tables").mkdir()
     pq.write_table(
         pa.table({"text": [f"walk {i} " * 30 for i in range(20)]}),
-        place.folder / "tables" / "a.parquet",
+        data_fixture.folder / "tables" / "a.parquet",
     )
-    pq.write_table(pa.table({"body": ["x"] * 5000}), place.folder / "tables" / "b.parquet")
-    ran = place.run(
-        f"data.sources.notes.path={place.folder / 'tables'}", sources=("books", "notes")
+    pq.write_table(pa.table({"body": ["x"] * 5000}), data_fixture.folder / "tables" / "b.parquet")
+    ran = data_fixture.run(
+        f"data.sources.notes.path={data_fixture.folder / 'tables'}", sources=("books", "notes")
     )
     assert ran.ledger["sources"]["books"]["refused"] == {"file: damaged gzip": 1}
     assert ran.ledger["sources"]["notes"]["refused"] == {"no column text": 5000}
@@ -209,7 +236,9 @@ def test_files_of_rows_that_are_lost_are_counted_by_their_rows_or_told_of(place:
     assert len(told) == 2 and "5,000 documents of 5,020" in told[1]
 
 
-def test_each_store_is_opened_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_store_is_opened_once(
+    data_fixture: DataFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also by a second run, which finds stores and plan made."""
     opened: Counter[str] = Counter()
     load = store.load
@@ -221,6 +250,6 @@ def test_each_store_is_opened_once(place: Place, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(store, "load", counting_load)
     for _ in range(2):
         opened.clear()
-        ran = place.run(*SYNTHETIC, "data.sources.notes.weight=0.3")
+        ran = data_fixture.run(*SYNTHETIC, "data.sources.notes.weight=0.3")
         assert len(ran.folders.stores) == 3
         assert opened == {folder.name: 1 for folder in ran.folders.stores.values()}

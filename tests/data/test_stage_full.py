@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from place import SYNTHETIC, Place
+from data_fixture import SYNTHETIC, DataFixture
 from stores import content_of
 
 from ropewalk.conf.artifacts import manifest
@@ -43,21 +43,21 @@ def fill(monkeypatch: pytest.MonkeyPatch, part: str, name: str) -> None:
 
 @pytest.mark.parametrize(("part", "name"), FILES)
 def test_a_full_disk_is_a_line_wherever_it_is_met(
-    place: Place, monkeypatch: pytest.MonkeyPatch, part: str, name: str
+    data_fixture: DataFixture, monkeypatch: pytest.MonkeyPatch, part: str, name: str
 ) -> None:
     with monkeypatch.context() as patched:
         fill(patched, part, name)
         with pytest.raises(
             ConfigError,
-            match=rf"^cache_dir is {place.folder / 'cache'}; its disk .* is full; [^\n]*$",
+            match=rf"^cache_dir is {data_fixture.folder / 'cache'}; its disk .* is full; [^\n]*$",
         ):
-            place.run(*WORDS, sources=("books",))
-    assert not list((place.folder / "cache" / part).glob("*/manifest.json"))
-    for link in [path for path in (place.folder / "cache").rglob(name) if path.is_symlink()]:
+            data_fixture.run(*WORDS, sources=("books",))
+    assert not list((data_fixture.folder / "cache" / part).glob("*/manifest.json"))
+    for link in [path for path in (data_fixture.folder / "cache").rglob(name) if path.is_symlink()]:
         link.unlink()
-    place.run(*WORDS, sources=("books",))
-    place.run(*WORDS, sources=("books",), cache="other", output="again")
-    assert content_of(place.folder / "cache") == content_of(place.folder / "other")
+    data_fixture.run(*WORDS, sources=("books",))
+    data_fixture.run(*WORDS, sources=("books",), cache="other", output="again")
+    assert content_of(data_fixture.folder / "cache") == content_of(data_fixture.folder / "other")
 
 
 @pytest.mark.parametrize(

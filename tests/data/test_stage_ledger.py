@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 import pytest
-from place import MARKED, WORDS, Place, taken_of
+from data_fixture import MARKED, WORDS, DataFixture, tokens_by_document
 
 from ropewalk.conf.errors import ProofError
 from ropewalk.data.ledger.entries import prove
@@ -17,24 +17,24 @@ from ropewalk.data.ledger.terminal import summary
 from ropewalk.data.tokens import store
 
 
-def test_ledger_adds_up_and_equals_a_recount(place: Place) -> None:
-    ran = place.run()
-    plan, sources = ran.ledger["plan"], ran.ledger["sources"]
+def test_ledger_adds_up_and_equals_a_recount(data_fixture: DataFixture) -> None:
+    result = data_fixture.run()
+    plan, sources = result.ledger["plan"], result.ledger["sources"]
     assert sum(s["tokens_in_plan"] for s in sources.values()) == plan["tokens"]
     assert sum(s["share_in_plan"] for s in sources.values()) == pytest.approx(1, abs=1e-5)
-    for name, pieces in ran.by_source().items():
+    for name, pieces in result.by_source().items():
         assert sources[name]["tokens_in_plan"] == sum(length for _, _, length in pieces)
-    rows = ran.pieces()
+    rows = result.pieces()
     assert (plan["sequences"], plan["pieces"]) == (len(rows), sum(map(len, rows)))
     assert plan["tokens"] == sum(p["length"] for row in rows for p in row)
     assert plan["tokens"] + plan["padding"] == 64 * len(rows)
     assert sum(plan["piece_lengths"].values()) == plan["pieces"]
 
 
-def test_ledger_counts_what_lies_on_disk(place: Place) -> None:
-    (place.folder / "notes" / "98.txt").write_bytes(b"caf\xe9")
-    (place.folder / "notes" / "99.txt").write_text("  ")
-    notes = place.run().ledger["sources"]["notes"]
+def test_ledger_counts_what_lies_on_disk(data_fixture: DataFixture) -> None:
+    (data_fixture.folder / "notes" / "98.txt").write_bytes(b"caf\xe9")
+    (data_fixture.folder / "notes" / "99.txt").write_text("  ")
+    notes = data_fixture.run().ledger["sources"]["notes"]
     held = sum(store.is_heldout(f"{i:02}.txt", 0.2) for i in range(20))
     assert notes["refused"] == {"empty": 1, "not UTF-8": 1}
     assert (notes["documents"], notes["heldout_documents"], notes["epochs"], notes["cut"]) == (
@@ -64,13 +64,13 @@ KEPT = (
 
 @pytest.mark.parametrize("words", KEPT)
 def test_the_ledgers_entries_are_a_recount_of_the_plan(
-    place: Place, words: tuple[str, ...]
+    data_fixture: DataFixture, words: tuple[str, ...]
 ) -> None:
     """Token by token over the pieces, and against what the mixture said of itself before it was packed."""
-    ran = place.run(*words)
+    result = data_fixture.run(*words)
     marked = "data.end=eos" in words
-    for name, pieces in ran.by_source().items():
-        opened, row = ran.folders.store(name), ran.ledger["sources"][name]
+    for name, pieces in result.by_source().items():
+        opened, row = result.folders.store(name), result.ledger["sources"][name]
         tokens = Counter(
             (d, t - marked) for d, start, length in pieces for t in range(start, start + length)
         )
@@ -94,12 +94,12 @@ def test_the_ledgers_entries_are_a_recount_of_the_plan(
         assert (row["largest"] or {}).get("tokens") == (largest[0][1] if largest else None)
 
 
-def test_a_plan_that_does_not_hold_what_was_taken_is_refused(place: Place) -> None:
+def test_a_plan_that_does_not_hold_what_was_taken_is_refused(data_fixture: DataFixture) -> None:
     """A file of the plan in the cache that is not what its manifest says."""
-    ran = place.run()
-    path = ran.folders.plan / "plan.arrow"
+    result = data_fixture.run()
+    path = result.folders.plan / "plan.arrow"
     schema = pa.ipc.open_file(path.read_bytes()).schema
-    document = int(np.flatnonzero(~ran.folders.store("books").heldout)[0])
+    document = int(np.flatnonzero(~result.folders.store("books").heldout)[0])
     table = pa.table({"pieces": [[{"document": document, "start": 0, "length": 5}]]}, schema=schema)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         writer.write_table(table)
@@ -107,7 +107,7 @@ def test_a_plan_that_does_not_hold_what_was_taken_is_refused(place: Place) -> No
         ProofError,
         match=r"^the plan holds 5 tokens of source books; it must hold the \d+ that the mixture took; ",
     ):
-        place.run(output="again")
+        data_fixture.run(output="again")
 
 
 def test_a_plan_that_repeats_a_document_more_often_than_was_taken_is_refused() -> None:
@@ -121,78 +121,80 @@ def test_a_plan_that_repeats_a_document_more_often_than_was_taken_is_refused() -
     prove("a", row | {"repeats": 3})
 
 
-def test_left_out_says_why(place: Place) -> None:
+def test_left_out_says_why(data_fixture: DataFixture) -> None:
     held = store.is_heldout
-    ran = place.run(
+    result = data_fixture.run(
         "data.overlong=drop", "data.sources.books.weight=1", "data.sources.notes.weight=0"
     )
     books, notes = (
-        ran.ledger["sources"]["books"]["left_out"],
-        ran.ledger["sources"]["notes"]["left_out"],
+        result.ledger["sources"]["books"]["left_out"],
+        result.ledger["sources"]["notes"]["left_out"],
     )
     assert set(books) == {"held_out", "overlong"} and set(notes) == {"held_out", "not_drawn"}
     assert notes["not_drawn"]["documents"] == sum(not held(f"{i:02}.txt", 0.2) for i in range(20))
 
 
-def test_ledger_counts_documents_by_length_before_and_after(place: Place) -> None:
-    ran = place.run(
+def test_ledger_counts_documents_by_length_before_and_after(data_fixture: DataFixture) -> None:
+    result = data_fixture.run(
         "data.sources.notes.weight=0", "data.sources.books.weight=1", "data.total_tokens=9000"
     )
-    row, idle = (ran.ledger["sources"][name] for name in ("books", "notes"))
-    opened = ran.folders.store("books")
-    train, taken = opened.length[~opened.heldout], taken_of(ran, "books")
+    row, idle = (result.ledger["sources"][name] for name in ("books", "notes"))
+    opened = result.folders.store("books")
+    train, taken = opened.length[~opened.heldout], tokens_by_document(result, "books")
     short = row["by_length"]["1-256"]
     assert short["documents"] - short["heldout_documents"] == int((train <= 256).sum())
     assert short["plan_tokens"] == sum(n for d, n in taken.items() if opened.length[d] <= 256)
     columns = {key: sum(b[key] for b in row["by_length"].values()) for key in short}
     assert columns["tokens"] - columns["heldout_tokens"] == int(train.sum())
     assert columns["plan_tokens"] == row["tokens_in_plan"] == 9000
-    assert columns["taken_documents"] == sum(start == 0 for _, start, _ in ran.by_source()["books"])
+    assert columns["taken_documents"] == sum(
+        start == 0 for _, start, _ in result.by_source()["books"]
+    )
     assert (idle["repeats"], idle["most_taken"]) == (0, 0)
     assert all(b["taken_documents"] == b["plan_tokens"] == 0 for b in idle["by_length"].values())
 
 
-def chats(place: Place, count: int, words: int) -> None:
+def chats(data_fixture: DataFixture, count: int, words: int) -> None:
     rng = random.Random(1)
     lines = [json.dumps({"text": " ".join(rng.choices(WORDS, k=words))}) for _ in range(count)]
-    (place.folder / "chats").mkdir()
-    (place.folder / "chats" / "all.jsonl").write_text("\n".join(lines))
+    (data_fixture.folder / "chats").mkdir()
+    (data_fixture.folder / "chats" / "all.jsonl").write_text("\n".join(lines))
 
 
-def test_short_chats_packed_to_128k_are_exposed(place: Place) -> None:
+def test_short_chats_packed_to_128k_are_exposed(data_fixture: DataFixture) -> None:
     """The plan is full and every sequence 131,072 tokens long, and yet nothing in it is far from anything it belongs to."""
-    chats(place, 2400, 100)
-    ran = place.run("data.seq_len=131072", sources=("chats",))
-    plan = ran.ledger["plan"]
+    chats(data_fixture, 2400, 100)
+    result = data_fixture.run("data.seq_len=131072", sources=("chats",))
+    plan = result.ledger["plan"]
     assert plan["sequences"] >= 2 and plan["own_context_share"]["32768"] == 0
     assert (
         plan["longest_own_context"]
-        == max(p["length"] for row in ran.pieces() for p in row) - 1
+        == max(p["length"] for row in result.pieces() for p in row) - 1
         < 1000
     )
     said = (
         "data.seq_len is 131072; no token of the plan has more than 32,768 tokens of its own document before it (the most is "
         f"{plan['longest_own_context']}); the model is trained at the length but never at the distance; add longer documents"
     )
-    assert any(line.startswith(said) for line in ran.ledger["warnings"])
+    assert any(line.startswith(said) for line in result.ledger["warnings"])
     assert "WARNING data.seq_len is 131072; no token of the plan has more than 32,768" in summary(
-        ran.ledger
+        result.ledger
     )
 
 
-def test_long_documents_are_not_warned_of(place: Place) -> None:
-    chats(place, 8, 12000)
-    ran = place.run("data.seq_len=4096", sources=("chats",))
-    assert ran.ledger["plan"]["own_context_share"]["1024"] > 0.5
-    assert not any(line.startswith("data.seq_len") for line in ran.ledger["warnings"])
+def test_long_documents_are_not_warned_of(data_fixture: DataFixture) -> None:
+    chats(data_fixture, 8, 12000)
+    result = data_fixture.run("data.seq_len=4096", sources=("chats",))
+    assert result.ledger["plan"]["own_context_share"]["1024"] > 0.5
+    assert not any(line.startswith("data.seq_len") for line in result.ledger["warnings"])
 
 
-def test_pages_show_the_documents_between_their_marks(place: Place) -> None:
-    ran = place.run(
+def test_pages_show_the_documents_between_their_marks(data_fixture: DataFixture) -> None:
+    result = data_fixture.run(
         "data.packer=single", "data.end=eos", "data.seq_len=1024", 'data.begin="<|pad|>"'
     )
-    told = pages(ran.folders, 3, 0)
-    assert told == pages(ran.folders, 3, 0) != pages(ran.folders, 3, 1)
+    told = pages(result.folders, 3, 0)
+    assert told == pages(result.folders, 3, 0) != pages(result.folders, 3, 1)
     shown = re.split(r"(?m)^sequence ", told)[1:]
     assert len(shown) == 3
     for text in shown:
@@ -201,13 +203,15 @@ def test_pages_show_the_documents_between_their_marks(place: Place) -> None:
         body = "\n".join(line[6:] for line in text.splitlines() if line.startswith("    | "))
         assert body.startswith("<|pad|>") and body.endswith("<|endoftext|>")
         beginning = body.removeprefix("<|pad|>").removesuffix("<|endoftext|>").split("\n[... ")[0]
-        assert beginning and (place.folder / name / document).read_text().startswith(beginning)
+        assert beginning and (data_fixture.folder / name / document).read_text().startswith(
+            beginning
+        )
         assert "padding" in text
 
 
-def test_more_than_there_are_shows_all(place: Place) -> None:
-    ran = place.run()
-    told, there = pages(ran.folders, 10_000, 0), len(ran.folders.sequences())
+def test_more_than_there_are_shows_all(data_fixture: DataFixture) -> None:
+    result = data_fixture.run()
+    told, there = pages(result.folders, 10_000, 0), len(result.folders.sequences())
     assert sorted(int(part.split()[0]) for part in re.split(r"(?m)^sequence ", told)[1:]) == list(
         range(there)
     )

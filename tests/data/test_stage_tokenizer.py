@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from place import Place
+from data_fixture import DataFixture
 
 from ropewalk.data import stage
 from ropewalk.data import tokenizer as tokenizers
@@ -25,28 +25,31 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
-def run(place: Place, folder: Path) -> str:
-    return stage.run(place.config(), stage.Inputs(str(folder)), place.folder / "data")[1]
+def run(data_fixture: DataFixture, folder: Path) -> str:
+    return stage.run(
+        data_fixture.config(), stage.Inputs(str(folder)), data_fixture.folder / "data"
+    )[1]
 
 
 def test_another_share_of_held_out_text_tokenises_nothing_and_plans_anew(
-    place: Place, folder: Path
+    data_fixture: DataFixture, folder: Path
 ) -> None:
     """With the tokenizer of a base; one that is trained on the sources reads training text only, so it becomes another."""
     found, written = {}, {}
     for share in (0.2, 0.5, 0.2):
         stage.run(
-            place.config(f"data.heldout_share={share}"),
+            data_fixture.config(f"data.heldout_share={share}"),
             stage.Inputs(str(folder)),
-            place.folder / "data",
+            data_fixture.folder / "data",
         )
-        folders = DataArtifacts.of(place.folder, place.folder / "cache")
+        folders = DataArtifacts.of(data_fixture.folder, data_fixture.folder / "cache")
         found[share] = {
             n: [i for i, h in zip(s.ids, s.heldout, strict=True) if h]
             for n, s in stores(folders).items()
         }
         written[share] = {
-            p: p.stat().st_mtime_ns for p in (place.folder / "cache" / "tokens").rglob("*.bin")
+            p: p.stat().st_mtime_ns
+            for p in (data_fixture.folder / "cache" / "tokens").rglob("*.bin")
         }
         assert found[share] == {
             n: [i for i in s.ids if store.is_heldout(i, share)] for n, s in stores(folders).items()
@@ -86,26 +89,28 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_that_moves_no_id_reaches_the_run_and_redoes_no_token(
-    place: Place, folder: Path, change: str
+    data_fixture: DataFixture, folder: Path, change: str
 ) -> None:
-    run(place, folder)
+    run(data_fixture, folder)
     tokens = {
         path: path.stat().st_mtime_ns
-        for path in (place.folder / "cache").rglob("*")
+        for path in (data_fixture.folder / "cache").rglob("*")
         if path.is_file()
     }
     do, name, wanted = CHANGES[change]
     do(folder)
-    assert "redone: tokenizer_files was" in run(place, folder)
-    assert wanted in (place.folder / "data" / "tokenizer" / name).read_text()
+    assert "redone: tokenizer_files was" in run(data_fixture, folder)
+    assert wanted in (data_fixture.folder / "data" / "tokenizer" / name).read_text()
     assert {path: path.stat().st_mtime_ns for path in tokens} == tokens
-    assert "skipped" in run(place, folder)
+    assert "skipped" in run(data_fixture, folder)
 
 
-def test_where_the_tokenizer_lies_is_no_change_of_it(place: Place, folder: Path) -> None:
-    run(place, folder)
-    shutil.copytree(folder, place.folder / "elsewhere")
-    assert "skipped" in run(place, place.folder / "elsewhere")
+def test_where_the_tokenizer_lies_is_no_change_of_it(
+    data_fixture: DataFixture, folder: Path
+) -> None:
+    run(data_fixture, folder)
+    shutil.copytree(folder, data_fixture.folder / "elsewhere")
+    assert "skipped" in run(data_fixture, data_fixture.folder / "elsewhere")
 
 
 def test_what_is_said_of_the_machine_is_no_change(folder: Path) -> None:

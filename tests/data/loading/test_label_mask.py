@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from place import Place
+from data_fixture import DataFixture
 from plans import RankPosition, planned, stored
 
 from ropewalk.conf.errors import ConfigError
@@ -75,16 +75,21 @@ def test_labels_of_a_step_are_those_of_all_its_rows_at_any_degree(tmp_path: Path
             assert {loader.num_labels(step) for loader in loaders} == {there}
 
 
-def test_a_context_only_source_changes_what_is_taught_and_no_plan(place: Place) -> None:
-    before = place.run()
-    ran = place.run("data.sources.notes.loss=false")
-    assert ran.folders.plan == before.folders.plan and ran.folders.stores == before.folders.stores
-    assert 'redone: silent was absent, is ["notes"]' in ran.said
-    sequences, rows = ran.folders.sequences(), ran.ledger["sources"]
+def test_a_context_only_source_changes_what_is_taught_and_no_plan(
+    data_fixture: DataFixture,
+) -> None:
+    before = data_fixture.run()
+    result = data_fixture.run("data.sources.notes.loss=false")
+    assert (
+        result.folders.plan == before.folders.plan
+        and result.folders.stores == before.folders.stores
+    )
+    assert 'redone: silent was absent, is ["notes"]' in result.message
+    sequences, rows = result.folders.sequences(), result.ledger["sources"]
     there = sum(int((sequences[n].labels != -100).sum()) for n in range(len(sequences)))
     assert (
         there
-        == ran.ledger["plan"]["targets"]
+        == result.ledger["plan"]["targets"]
         == rows["books"]["targets"]
         == before.ledger["sources"]["books"]["targets"]
     )
@@ -92,7 +97,7 @@ def test_a_context_only_source_changes_what_is_taught_and_no_plan(place: Place) 
     assert rows["notes"]["context_only"] == before.ledger["plan"]["targets"] - there > 0
     assert (
         f"notes: context only: its {rows['notes']['context_only']:,} labels count in no loss"
-        in ran.ledger["notes"]
+        in result.ledger["notes"]
     )
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from place import Place
+from data_fixture import DataFixture
 
 from ropewalk.conf import phases as rules
 from ropewalk.conf.check import load, to_yaml
@@ -163,7 +163,7 @@ def test_frozen_settings_of_a_phase_read_back_as_themselves(tmp_path: Path) -> N
 
 
 def test_a_tokenizer_made_of_the_sources_is_the_first_phase_s_in_all(tmp_path: Path) -> None:
-    folder = Place(tmp_path)
+    folder = DataFixture(tmp_path)
     phase = f"{{data.sources.notes.path: {tmp_path / 'notes'}}}"
     run = execute(
         folder.config(

@@ -1,4 +1,4 @@
-"""A folder with a recipe and two sources, and runs of the data stage over it, for the tests that go through all of it."""
+"""The data stage over a folder with a recipe and two sources, for tests of the whole stage."""
 
 import json
 import random
@@ -27,8 +27,8 @@ train: {steps: 1, optimizer: {lr: 1.0e-3}}
 WORDS = ["rope", "walk", "yarn", "lay", "twist", "strand"]
 
 
-class Place:
-    """A folder with a recipe, two sources, and a run of the stage."""
+class DataFixture:
+    """A folder with a recipe and two sources, over which the data stage runs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,6 +38,7 @@ class Place:
         self.texts("notes", 20, 1, 40)
 
     def texts(self, name: str, count: int, low: int, high: int) -> None:
+        """Write `count` text files of `low` to `high` words as the source `name`."""
         rng = random.Random(name)
         (self.folder / name).mkdir()
         for i in range(count):
@@ -45,23 +46,29 @@ class Place:
             (self.folder / name / f"{i:02}.txt").write_text(" ".join(words))
 
     def config(
-        self, *words: str, sources: tuple[str, ...] = ("books", "notes"), cache: str = "cache"
+        self, *overrides: str, sources: tuple[str, ...] = ("books", "notes"), cache: str = "cache"
     ) -> Config:
         paths = [f"data.sources.{s}.path={self.folder / s}" for s in sources]
         conf = f"hydra.searchpath=[file://{self.folder / 'conf'}]"
-        return compose(["recipe=tiny", conf, f"cache_dir={self.folder / cache}", *paths, *words])
+        return compose(
+            ["recipe=tiny", conf, f"cache_dir={self.folder / cache}", *paths, *overrides]
+        )
 
-    def run(self, *words: str, output: str = "out", cache: str = "cache", **kwargs: Any) -> "Ran":
-        config = self.config(*words, cache=cache, **kwargs)
+    def run(
+        self, *overrides: str, output: str = "out", cache: str = "cache", **kwargs: Any
+    ) -> "DataRun":
+        config = self.config(*overrides, cache=cache, **kwargs)
         run_dir = self.folder / output
         run_dir.mkdir(exist_ok=True)
-        _, said = stage.run(config, stage.Inputs(None), run_dir / "data")
-        return Ran(run_dir, self.folder / cache, said)
+        _, message = stage.run(config, stage.Inputs(None), run_dir / "data")
+        return DataRun(run_dir, self.folder / cache, message)
 
 
-class Ran:
-    def __init__(self, run_dir: Path, cache: Path, said: str) -> None:
-        self.said = said
+class DataRun:
+    """The artifacts, the ledger and the message of a finished data stage."""
+
+    def __init__(self, run_dir: Path, cache: Path, message: str) -> None:
+        self.message = message
         self.ledger = json.loads((run_dir / "data" / "ledger.json").read_text())
         self.folders = DataArtifacts.of(run_dir, cache)
 
@@ -71,15 +78,17 @@ class Ran:
 
     def by_source(self) -> dict[str, list[tuple[int, int, int]]]:
         """Pieces `(document in the source, start, length)`, by the order of the stores."""
-        first, found = 0, {}
+        pieces = [piece for row in self.pieces() for piece in row]
+        first, pieces_by_source = 0, {}
         for name in self.folders.stores:
-            count = len(self.folders.store(name).length)
-            mine = [
-                p for row in self.pieces() for p in row if first <= p["document"] < first + count
+            end = first + len(self.folders.store(name).length)
+            pieces_by_source[name] = [
+                (p["document"] - first, p["start"], p["length"])
+                for p in pieces
+                if first <= p["document"] < end
             ]
-            found[name] = [(p["document"] - first, p["start"], p["length"]) for p in mine]
-            first += count
-        return found
+            first = end
+        return pieces_by_source
 
 
 SYNTHETIC = (
@@ -92,15 +101,15 @@ SYNTHETIC = (
 MARKED = ('data.begin="<|pad|>"', "data.end=eos")  # ids 1 and 0 of a tokenizer trained here
 
 
-def assert_whole(ran: Ran, name: str) -> None:
-    """Each document once, in one piece."""
-    wanted = [(i, 0, int(n)) for i, n in enumerate(ran.folders.store(name).length)]
-    assert sorted(ran.by_source()[name]) == wanted
+def assert_complete(result: DataRun, name: str) -> None:
+    """The plan holds each document of a source once, in one piece."""
+    expected = [(i, 0, int(n)) for i, n in enumerate(result.folders.store(name).length)]
+    assert sorted(result.by_source()[name]) == expected
 
 
-def taken_of(ran: Ran, name: str) -> Counter[int]:
-    """Documents of a source by the tokens that the plan holds of each."""
-    found: Counter[int] = Counter()
-    for document, _, length in ran.by_source()[name]:
-        found[document] += length
-    return found
+def tokens_by_document(result: DataRun, name: str) -> Counter[int]:
+    """Tokens that the plan holds of each document of a source."""
+    tokens: Counter[int] = Counter()
+    for document, _, length in result.by_source()[name]:
+        tokens[document] += length
+    return tokens
