@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all check lint types fmt mutants bench test-gpu build base-model smollm2 engines clean
+.PHONY: help demo test test-all check lint types fmt settings mutants bench test-gpu build base-model smollm2 engines clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -42,6 +42,9 @@ fmt: $(STAMP) ## put the code into form
 types: $(STAMP) ## mypy over the package (the links give it the name that the wheel has)
 	@mkdir -p .types/ropewalk && for p in conf data train eval launch; do ln -sfn ../../$$p .types/ropewalk/$$p; done
 	cd .types && MYPYPATH=. ../$(BIN)/mypy --config-file ../pyproject.toml -p ropewalk
+
+settings: $(STAMP) ## write docs/settings.md from the dataclasses in conf/
+	$(BIN)/ropewalk settings --markdown > docs/settings.md
 
 mutants: $(STAMP) ## put random faults into the pure core and count those that the tests notice (an hour)
 	$(BIN)/python tests/mutants/run.py

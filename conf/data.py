@@ -44,6 +44,7 @@ class DataConfig(MixtureConfig):
     seq_len: int
     """Tokens of one training sequence."""
     sources: dict[str, SourceConfig] = field(default_factory=dict)
+    """Where the documents come from, by a name of your choice."""
     total_tokens: int | None = None
     """Tokens in the plan (one epoch); unset: one pass over the source that runs out first."""
     heldout_share: float = 0.05

@@ -14,10 +14,13 @@ class EvalConfig:
     windows: int = 16
     """Stretches of held-out text of that length; at most `windows_per_document` of one document."""
     windows_per_document: int = 2
+    """Most windows that one held-out document may give."""
     passkey_lengths: list[int] | None = None
     """Unset: the original window, doubled up to `length`."""
     passkey_depths: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
+    """Where the key lies in the text: 0 is its start, 1 its end."""
     passkey_tries: int = 20
+    """Tries at each length and depth; 0 leaves passkey out."""
     context_gain_tokens: int | None = None
     """Target tokens at each window's end, the same under every context length; unset: half the original window."""
     precision: str = "fp32"

@@ -11,15 +11,24 @@ from ropewalk.conf.rules import setting
 class ScratchConfig:
     """A Llama-architecture base made from nothing: random weights and a byte-level BPE trained on the sources."""
 
-    vocab_size: int  # words of the tokenizer, special tokens included
+    vocab_size: int
+    """Tokens of the vocabulary, special tokens included; at least 260."""
     hidden_size: int
+    """Dimensions of the residual stream; a multiple of twice `num_attention_heads`."""
     intermediate_size: int
+    """Dimensions of the MLP between its two projections."""
     num_hidden_layers: int
+    """Number of decoder layers."""
     num_attention_heads: int
+    """Number of query heads in each layer."""
     num_key_value_heads: int
-    max_position_embeddings: int  # the window it is trained at, tokens
+    """Number of key and value heads in each layer; a divisor of `num_attention_heads`."""
+    max_position_embeddings: int
+    """The window that the model is trained at, tokens."""
     rope_theta: float = 10_000.0
+    """Base of the rotary frequencies."""
     tie_word_embeddings: bool = True
+    """Whether the output head shares the weights of the token embeddings."""
 
     def problems(self, at: str) -> Iterator[str]:
         for name in (
@@ -60,7 +69,9 @@ class ModelConfig:
     package: str | None = setting(None, fingerprint=False)
     """If this Python package is installed, the model is taken from the GGUF file it carries, not from the hub."""
     trust_remote_code: bool = False
+    """Whether transformers may run the Python code that comes with the model."""
     scratch: ScratchConfig | None = None
+    """The architecture of a new model with random weights, in place of `path`."""
 
     def problems(self) -> Iterator[str]:
         if self.scratch is not None:

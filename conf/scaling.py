@@ -10,6 +10,7 @@ class RopeConfig:
     """No scaling: the base's own table (also the base class of the methods)."""
 
     method: str = "none"
+    """The scaling method. Choose it by `rope=METHOD`, which brings its settings; a run starts with yarn."""
     factor: float | None = None
     """New window over the original one; unset: follows from `target_length`."""
     target_length: int | None = None
@@ -121,6 +122,7 @@ class YarnConfig(NTKByPartsConfig):
     mscale: float | None = None
     """With `mscale_all_dim`: attention_factor is (0.1 mscale ln s + 1) / (0.1 mscale_all_dim ln s + 1) (DeepSeek)."""
     mscale_all_dim: float | None = None
+    """The divisor's coefficient in the formula of `mscale`; set both or neither."""
 
     def problems(self) -> Iterator[str]:
         yield from super().problems()

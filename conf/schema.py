@@ -20,10 +20,13 @@ class Config:
     """One run."""
 
     schema: int = 1
+    """Version of the settings' format; this version of Ropewalk reads 1."""
     name: str
     """The run: its folder is `runs_dir/name`."""
     seed: int = 0
+    """Seed of every random choice: the order of the data, new weights, dropout, samples of eval."""
     runs_dir: str = setting("runs", fingerprint=False)
+    """Folder that holds the folders of all runs."""
     cache_dir: str = setting("~/.cache/ropewalk", fingerprint=False)
     """Token stores, plans and converted models, shared by runs, named by their content."""
     phases: list[Any] = field(default_factory=list)

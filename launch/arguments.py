@@ -15,7 +15,10 @@ VERBS = {
     "export": "hand the trained model to servers: both key styles, GGUF, flags, and what each "
     "engine reads",
 }
+SETTINGS_HELP = "list what may be set: type, default and meaning, of settings with WORD in them"
 EXAMPLES = """\
+ropewalk settings [WORD] lists what may be set.
+
 settings: key=value, as Hydra takes them. Groups: recipe=NAME (demo, smollm2, base, custom),
 rope=METHOD (none, pi, ntk, dynamic, ntk_by_parts, yarn, llama3, longrope, abf, table),
 mixture=PRESET (fu, ultralong, olmo3, prolong_64k, prolong_512k, uniform).
@@ -48,6 +51,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments, rest = top.parse_known_args(argv)
     if flags := [word for word in rest if word.startswith("-")]:
         top.error(f"unrecognized arguments: {' '.join(flags)}")
+    if arguments.verb == "settings" and rest:
+        top.error(f"settings takes one WORD: not allowed with {' '.join(rest)}")
     arguments.overrides += rest
     if arguments.multirun and getattr(arguments, "export", None):
         top.error("--export goes with one run, not with --multirun")
@@ -78,6 +83,9 @@ def parser() -> argparse.ArgumentParser:
             _add_rope(sub)
         if verb == "data":
             _add_data(sub)
+    _add_settings(
+        verbs.add_parser("settings", help=SETTINGS_HELP, description=f"settings: {SETTINGS_HELP}.")
+    )
     return top
 
 
@@ -119,6 +127,14 @@ def _add_data(sub: argparse.ArgumentParser) -> None:
     shards.add_argument(
         "--merge", action="store_true", help="go on from shards that are all made; make none"
     )
+
+
+def _add_settings(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(overrides=[], multirun=False)
+    sub.add_argument("word", nargs="?", default="", metavar="WORD", help="part of a key or meaning")
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a list with an object a setting")
+    form.add_argument("--markdown", action="store_true", help="print docs/settings.md")
 
 
 def positive_int(text: str) -> int:

@@ -17,7 +17,7 @@ from ropewalk.conf.errors import FAILED, ConfigError, RopewalkError
 from ropewalk.conf.schema import Config
 from ropewalk.data.tokens import shards
 from ropewalk.launch.arguments import parse
-from ropewalk.launch.output import print_outputs, show_rope, show_samples
+from ropewalk.launch.output import print_outputs, show_rope, show_samples, show_settings
 from ropewalk.train.launcher.process import gc_paused_imports
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parse(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: finished stages are kept
     try:
+        if arguments.verb == "settings":
+            show_settings(arguments.word, arguments.json, arguments.markdown)
+            return
         for overrides, config in configs(arguments):
             run_verb(arguments, overrides, config)
     except RopewalkError as error:

@@ -20,6 +20,19 @@ OUTPUTS = {
 """Verb -> its main output in the run folder; the other verbs write the report."""
 
 
+def show_settings(word: str, as_json: bool, as_markdown: bool) -> None:
+    """Print the settings with `word` in their key or doc. Raises: ConfigError for no such word."""
+    from ropewalk.conf import settings
+
+    rows = settings.matching(word)
+    if as_json:
+        print(json.dumps(rows, indent=1), flush=True)
+    elif as_markdown:
+        print(settings.as_markdown(rows), end="", flush=True)
+    else:
+        print(settings.as_text(rows), flush=True)
+
+
 def show_rope(run: "Run", methods: Sequence[str]) -> None:
     """Print the rope plan, with the plans of other `methods` beside it, and draw rope.svg."""
     from ropewalk.eval.report.figures.rope import draw
