@@ -22,7 +22,12 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
 
     Raises: DataError when no held-out text is long enough.
     """
-    cache_key = {"inputs": inputs, "seed": config.seed, "eval": content(config.eval)}
+    cache_key = {
+        "inputs": inputs,
+        "seed": config.seed,
+        "eval": content(config.eval),
+        "windows": "sources in turn",
+    }
 
     def work(temporary: Path) -> dict[str, Any]:
         run_dir = output.parent
