@@ -179,4 +179,4 @@ def test_one_folder_at_two_lengths_of_piece(data_fixture: DataFixture) -> None:
     assert parts["long"] and parts["short"] and not set(parts["long"]) & set(parts["short"])
     assert max(length for _, _, length in result.by_source()["short"]) <= 32
     assert max(length for _, _, length in result.by_source()["long"]) > 32
-    assert len(result.folders.texts(data_fixture.config(*overrides, sources=()).data)) == 1
+    assert len(result.folders.text_stores(data_fixture.config(*overrides, sources=()).data)) == 1

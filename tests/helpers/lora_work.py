@@ -101,7 +101,7 @@ def trained(
     plan = rope_plan.make(settings.rope, tiny_model(**changes).config, "tiny")
     proof.restore(live_model, plan)
     message = proof.prove(live_model, plan, "after training")
-    save_pretrained(live, Path(folder) / "model")
+    save_pretrained(live.module.model, Path(folder) / "model")
     save.save_adapter(live_model, plan, "tiny", Path(folder) / "adapter")
     logits = _logits(live_model)
     dist.barrier()
@@ -182,7 +182,7 @@ def four_bits(
     rows, seen = reads.micro_batches(range(2)), StepMetrics(live, settings, mesh)
     for step in range(2):
         train_step(live, settings, reads, rows, step, mesh, seen, accept_step)
-    save_pretrained(live, Path(folder) / "model")
+    save_pretrained(live.module.model, Path(folder) / "model")
     save.save_adapter(built, plan, "tiny", Path(folder) / "adapter")
     return {"before": base_logits, "after": _logits(built), "told": message}
 

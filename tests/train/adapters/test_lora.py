@@ -25,7 +25,7 @@ def peft_model(lora: dict[str, Any], changes: dict[str, Any]) -> Any:
     """The same by peft alone, as its documentation says it: copies of embeddings and norms, tied heads on request."""
     model = tiny_model(**changes)
     tied = model.config.tie_word_embeddings
-    targets = {"attention__kernel": ["q_proj", "k_proj", "v_proj", "o_proj"]}.get(
+    targets = {"attention": ["q_proj", "k_proj", "v_proj", "o_proj"]}.get(
         str(lora.get("targets", "attention"))
     )
     saved = ["embed_tokens"] * lora.get("embeddings", False) + NORMS * lora.get("norms", False)

@@ -53,7 +53,7 @@ def whole(data: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunSpec,
         tmp_path_factory.mktemp("whole"),
         settings("train.zero_stage=2"),
         data,
-        content={"train": {"lr": 1e-2}},
+        content={"train": {"optimizer": {"lr": 1e-2}}},
     )
     return work, ranks.run(2, checkpoint_runs.train, work)[0]
 
@@ -184,7 +184,7 @@ def test_trouble_is_said_of_the_first_file_that_has_it(
 def test_one_of_another_run_is_refused_with_the_first_difference(
     whole: tuple[RunSpec, dict[str, Any]], tmp_path: Path
 ) -> None:
-    work = copied(whole[0], tmp_path, content={"train": {"lr": 2e-2}})
+    work = copied(whole[0], tmp_path, content={"train": {"optimizer": {"lr": 2e-2}}})
     with pytest.raises(
         AssertionError,
         match=r"train.optimizer.lr was 0.01, is 0.02 in the checkpoint step-00000004; a run is resumed",

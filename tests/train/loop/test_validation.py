@@ -63,7 +63,10 @@ def test_the_lowest_finite_loss_is_the_best() -> None:
     [
         ("interval_steps=-1", "train.validation.interval_steps is -1; it must be at least 0"),
         ("windows=0", "train.validation.windows is 0; it must be at least 1"),
-        ("length=1", "train.validation.length is 1; it must be at least 2 tokens"),
+        (
+            "length=1",
+            "train.validation.length is 1; it must be at least 2; unset it for data.seq_len",
+        ),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(word: str, said: str) -> None:
