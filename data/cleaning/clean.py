@@ -180,9 +180,9 @@ def _hold_out(store: Store, removed: np.ndarray) -> Store:
     return replace(store, heldout=store.heldout | removed) if removed.any() else store
 
 
-def _refuse_emptied(before: dict[str, Candidates], after: dict[str, Candidates]) -> None:
-    for name, offer in after.items():
-        count = int(before[name].usable.sum())
+def _refuse_emptied(candidates: dict[str, Candidates], remaining: dict[str, Candidates]) -> None:
+    for name, offer in remaining.items():
+        count = int(candidates[name].usable.sum())
         if count and not offer.usable.any():
             reasons = ", ".join(f"{reason}: {len(d)}" for reason, d in offer.removed.items())
             raise DataError(

@@ -46,8 +46,8 @@ def batches(
         document = np.array([span[0] for span in spans])
         sizes = np.array([span[2] for span in spans])
         in_one_span = np.ones(len(ids), dtype=bool)  # the n-gram from here ends in its span
-        for back in range(1, n):
-            in_one_span[np.cumsum(sizes) - back] = False
+        for offset in range(1, n):
+            in_one_span[np.cumsum(sizes) - offset] = False
         yield np.repeat(document, sizes - n + 1), hashes(ids, n)[np.flatnonzero(in_one_span)]
 
 

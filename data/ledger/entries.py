@@ -1,4 +1,4 @@
-"""The ledger's entries of a finished plan, counted from its pieces and the stores, independently of the mixture."""
+"""The ledger's entries of a plan, counted from pieces and stores, not from the mixture."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -125,16 +125,17 @@ def _column(shares: Mapping[int, np.ndarray], index: int) -> dict[str, float]:
 
 
 def prove(name: str, row: Mapping[str, Any]) -> None:
-    """Compare the recount with what the mixture took of the source before packing. Raises: ProofError."""
+    """Compare the count over the plan with that of the mixture. Raises: ProofError."""
     pairs = {
         "tokens of": (row["distinct"] + row["repeated"], row["tokens_in_plan"]),
         "takings of one document of": (row["most_taken"], row["repeats"]),
     }
-    for what, (counted, taken) in pairs.items():
-        if counted != taken:
+    for quantity, (counted, expected) in pairs.items():
+        if counted != expected:
             raise ProofError(
-                f"the plan holds {counted} {what} source {name}; it must hold the {taken} that the mixture took; "
-                "delete the plan's folder in cache_dir and run again, and if it stays, report it"
+                f"the plan holds {counted} {quantity} source {name}; it must hold the "
+                f"{expected} that the mixture took; delete the plan's folder in cache_dir and run again, and "
+                "if it stays, report it"
             )
 
 

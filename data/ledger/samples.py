@@ -1,4 +1,4 @@
-"""Sample sequences of a plan to read: what the trainer is given, decoded around the borders of its pieces."""
+"""Sample sequences of a plan as the trainer reads them, decoded around the piece borders."""
 
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -16,27 +16,27 @@ Decode = Callable[[np.ndarray], str]
 
 
 def pages(folders: DataArtifacts, count: int, seed: int) -> str:
-    """`count` sequences of the plan, or all there are; which ones the seed decides."""
+    """At most `count` sequences of the plan, selected by the seed."""
     sequences, pieces = folders.sequences(), Pieces.read(folders.plan)
     stores = {name: folders.store(name) for name in folders.stores}
     first = np.cumsum([0, *(len(s.length) for s in stores.values())])
     backend = tokenizers.backend(tokenizers.load(str(folders.tokenizer)))
 
     def name_of(document: int) -> str:
-        at = int(np.searchsorted(first, document, side="right")) - 1
-        name = list(stores)[at]
-        return f"{name}: {stores[name].ids[document - int(first[at])]}"
+        index = int(np.searchsorted(first, document, side="right")) - 1
+        name = list(stores)[index]
+        return f"{name}: {stores[name].ids[document - int(first[index])]}"
 
     def decode(ids: np.ndarray) -> str:
         return backend.decode(ids.tolist(), skip_special_tokens=False)
 
     lines: list[str] = []
     for number in chosen(len(sequences), count, seed):
-        here = slice(int(pieces.offsets[number]), int(pieces.offsets[number + 1]))
-        named = [name_of(int(d)) for d in pieces.document[here]]
+        span = slice(int(pieces.offsets[number]), int(pieces.offsets[number + 1]))
+        named = [name_of(int(d)) for d in pieces.document[span]]
         lines += [
             f"sequence {number:,} of {len(sequences):,}",
-            *page(sequences[number], named, pieces.start[here], pieces.length[here], decode),
+            *page(sequences[number], named, pieces.start[span], pieces.length[span], decode),
             "",
         ]
     return "\n".join(lines)
@@ -53,15 +53,15 @@ def page(
 ) -> Iterator[str]:
     """One sequence, a piece after the other. `named`, `start`, `length`: (pieces,)."""
     ends = np.cumsum(length)
-    shown = [at for at in range(len(named)) if at < FIRST or at >= len(named) - LAST]
-    for at in shown:
-        if at and at - 1 not in shown:
-            yield f"  ... {at - FIRST:,} pieces between ..."
-        low, high = int(ends[at] - length[at]), int(ends[at])
-        places, first = row.position_ids[[low, high - 1]].tolist(), int(start[at])
+    shown = [i for i in range(len(named)) if i < FIRST or i >= len(named) - LAST]
+    for index in shown:
+        if index and index - 1 not in shown:
+            yield f"  ... {index - FIRST:,} pieces between ..."
+        low, high = int(ends[index] - length[index]), int(ends[index])
+        positions, first = row.position_ids[[low, high - 1]].tolist(), int(start[index])
         yield (
-            f"  {named[at]}, tokens {first:,} to {first + high - low - 1:,} of it; in the sequence {low:,} to {high - 1:,}, "
-            f"positions {places[0]:,} to {places[1]:,}"
+            f"  {named[index]}, tokens {first:,} to {first + high - low - 1:,} of it; in the "
+            f"sequence {low:,} to {high - 1:,}, positions {positions[0]:,} to {positions[1]:,}"
         )
         yield from (f"    | {line}" for line in _text(row.input_ids[low:high], decode))
     if padding := len(row.input_ids) - (int(ends[-1]) if len(ends) else 0):
@@ -69,7 +69,7 @@ def page(
 
 
 def _text(ids: np.ndarray, decode: Decode) -> Iterator[str]:
-    """Its lines; of a long piece the beginning and the end."""
+    """Lines of a piece; only the beginning and the end of a long one."""
     if len(ids) <= 2 * SIDE:
         yield from harmless(decode(ids)).split("\n")
         return
@@ -79,7 +79,7 @@ def _text(ids: np.ndarray, decode: Decode) -> Iterator[str]:
 
 
 def harmless(text: str) -> str:
-    """A document must not steer the terminal it is shown on: control characters but line ends and tabs are spelled out."""
+    """Escape control characters except line ends and tabs, which could steer the terminal."""
     return "".join(
         c if c in "\n\t" or unicodedata.category(c)[0] != "C" else ascii(c)[1:-1] for c in text
     )

@@ -1,4 +1,4 @@
-"""What a plan holds, counted over its pieces: by document, by length, by source. Pure, but for `read`.
+"""Counts over a plan's pieces: by document, by length, by source. Pure, except `read`.
 
 Legend: P pieces, S sequences, D documents of all sources end to end, as the plan numbers them.
 """
@@ -40,7 +40,7 @@ class Pieces:
 
     @property
     def targets(self) -> np.ndarray:
-        """(P,) labels that count: every token of a piece but the first is one, with the document mask on and off."""
+        """(P,) labels that count: all tokens of a piece but one, with and without the mask."""
         return self.length - 1
 
 
@@ -67,25 +67,28 @@ def context_before(pieces: Pieces, document_mask: bool) -> np.ndarray:
 
 
 def own_bounds(seq_len: int) -> list[int]:
-    """The L of "more than L tokens of its own document", below a sequence; a quarter and a half of it among them."""
+    """The bounds of `own_context` below `seq_len`, with its quarter and its half."""
     return sorted({b for b in (*BOUNDS, seq_len // 4, seq_len // 2) if 0 < b < seq_len})
 
 
 def longest_context(pieces: Pieces, context: np.ndarray) -> int:
-    """The most tokens of its own document that any target has before it; a piece of one token has no target."""
+    """The most tokens of its own document before any target; one-token pieces have no target."""
     return int((context + pieces.targets).max(initial=0, where=pieces.targets > 0))
 
 
 def own_context(
     pieces: Pieces, context: np.ndarray, source: np.ndarray, sources: int, bounds: list[int]
 ) -> dict[int, np.ndarray]:
-    """For each bound (sources + 1,): the share of each source's targets, and at the end of all, that have more than `bound`
-    tokens of their own document before them. `source`: (P,) the source of each piece."""
+    """The share of targets with more than `bound` tokens of their own document before them.
+
+    For each bound (sources + 1,): the share of each source, and of all sources at the end.
+    `source`: (P,) the source of each piece.
+    """
     targets, shares = pieces.targets, {}
     total = _by_source(source, targets, sources)
     for bound in bounds:
-        far = targets - np.clip(bound - context, 0, targets)
-        shares[bound] = _by_source(source, far, sources) / np.maximum(total, 1)
+        beyond = targets - np.clip(bound - context, 0, targets)
+        shares[bound] = _by_source(source, beyond, sources) / np.maximum(total, 1)
     return shares
 
 
@@ -111,7 +114,10 @@ class DocumentCounts:
 def count_documents(
     pieces: Pieces, length: np.ndarray, boundary_tokens: BoundaryTokens
 ) -> DocumentCounts:
-    """`length`: (D,) stored tokens. A taking is a prefix of its document, so each has one piece that starts at 0."""
+    """`length`: (D,) stored tokens.
+
+    A taking is a prefix of its document, so it has exactly one piece that starts at 0.
+    """
     total = len(length)
     times = np.bincount(pieces.document[pieces.start == 0], minlength=total)
     ends = pieces.start + pieces.length
@@ -130,8 +136,10 @@ def count_documents(
 def by_length(
     length: np.ndarray, heldout: np.ndarray, counts: DocumentCounts
 ) -> dict[str, dict[str, int]]:
-    """By the documents' stored length: documents and tokens before (in the store), held out, taken by the mixture (whole
-    documents, a repeat counts again) and in the plan. Lengths that no document has are left out."""
+    """Documents and tokens by stored length: in the store, held out, taken, and in the plan.
+
+    `taken` counts whole documents, and each repeat again. Empty lengths are left out.
+    """
     bucket = np.searchsorted(BOUNDS, length)
     columns = {
         "documents": np.ones_like(length),

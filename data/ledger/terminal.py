@@ -1,4 +1,4 @@
-"""The ledger as a person reads it in a terminal. Pure. A fact that an older ledger lacks is left out."""
+"""The ledger as text for a terminal; keys that an older ledger lacks are left out. Pure."""
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,21 +12,22 @@ UNITS = ((1 << 20, "M"), (1 << 10, "K"))
 
 
 def mixture(data: DataConfig) -> str | None:
-    """What a preset or the settings ask of the mixture by length, in one line; None when nothing."""
-    own = {
+    """The mixture that a preset or the settings ask for, in one line; None for the default."""
+    length_weights = {
         name: s.length_weights for name, s in data.sources.items() if s.length_weights is not None
     }
     spans = {name: s.span for name, s in data.sources.items() if s.min_len or s.max_len}
     weights = {name: s.weight for name, s in data.sources.items() if s.weight is not None}
-    if not (data.mixture or data.length_weights or data.buckets or own or spans):
+    if not (data.mixture or data.length_weights or data.buckets or length_weights or spans):
         return None
     parts = [
         data.mixture or "custom",
         _listed("weights", weights),
         _listed("expected repeats", data.length_weights),
         *(
-            _listed(f"expected repeats of {name}", found) or f"expected repeats of {name} all 1"
-            for name, found in own.items()
+            _listed(f"expected repeats of {name}", weights_by_length)
+            or f"expected repeats of {name} all 1"
+            for name, weights_by_length in length_weights.items()
         ),
         *(f"{name} of {span.low:,} to {span.high - 1:,} tokens" for name, span in spans.items()),
         _listed("shares by length", data.buckets),
@@ -35,16 +36,16 @@ def mixture(data: DataConfig) -> str | None:
     return f"mixture: {'; '.join(part for part in parts if part)}"
 
 
-def _listed(what: str, numbers: Mapping[str, float]) -> str:
+def _listed(label: str, numbers: Mapping[str, float]) -> str:
     return (
-        f"{what} {', '.join(f'{key} {number:g}' for key, number in numbers.items())}"
+        f"{label} {', '.join(f'{key} {number:g}' for key, number in numbers.items())}"
         if numbers
         else ""
     )
 
 
 def summary(ledger: Json) -> str:
-    """`data/ledger.json` in tables: sources, what is left out and why, lengths, the plan, own context, warnings."""
+    """`data/ledger.json` in tables: sources, omissions, lengths, plan, own context, warnings."""
     parts = [
         _sources(ledger["sources"]),
         _left_out(ledger["sources"]),
@@ -58,11 +59,13 @@ def summary(ledger: Json) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Columns as wide as what stands in them; the first `left` of them to the left, numbers to the right."""
+    """Align the first `left` columns to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return [
-        "  ".join(cell.ljust(w) if at < left else cell.rjust(w) for at, (cell, w) in enumerate(zip(row, widths, strict=True)))
-        .rstrip()
+        "  ".join(
+            cell.ljust(w) if index < left else cell.rjust(w)
+            for index, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in (head, *rows)
     ]  # fmt: skip
 
@@ -96,14 +99,14 @@ def _sources(sources: Json) -> list[str]:
 
 
 def _left_out(sources: Json) -> list[str]:
-    """A column a reason that any source has."""
-    found = {name: row.get("left_out", {}) for name, row in sources.items()}
-    reasons = list(dict.fromkeys(reason for row in found.values() for reason in row))
+    """Tokens of each source that are not in the plan, a column for each reason."""
+    left_out = {name: row.get("left_out", {}) for name, row in sources.items()}
+    reasons = list(dict.fromkeys(reason for row in left_out.values() for reason in row))
     if not reasons:
         return []
     rows = [
         [name, *(_count(row.get(reason, {}).get("tokens", 0)) for reason in reasons)]
-        for name, row in found.items()
+        for name, row in left_out.items()
     ]
     return _table(
         ["tokens not in the plan", *(reason.replace("_", " ") for reason in reasons)], rows
@@ -111,12 +114,12 @@ def _left_out(sources: Json) -> list[str]:
 
 
 def _lengths(sources: Json) -> list[str]:
-    """Shares of a source's tokens by the length of their document: in the store, and in the plan."""
-    found = {name: row["by_length"] for name, row in sources.items() if row.get("by_length")}
-    labels = sorted({label for row in found.values() for label in row}, key=_upper)
+    """Shares of a source's tokens by document length, in the store and in the plan."""
+    lengths = {name: row["by_length"] for name, row in sources.items() if row.get("by_length")}
+    labels = sorted({label for row in lengths.values() for label in row}, key=_upper)
     if not labels:
         return []
-    rows = [[name, *(_change(row, label) for label in labels)] for name, row in found.items()]
+    rows = [[name, *(_change(row, label) for label in labels)] for name, row in lengths.items()]
     return _table(["% by length: store>plan", *map(_short, labels)], rows)
 
 
@@ -134,7 +137,7 @@ def _short(label: str) -> str:
 
 
 def _round(tokens: int) -> str:
-    """1024 -> `1K`; what is no multiple stands in full."""
+    """1024 -> `1K`; other numbers are written in full."""
     return next(
         (f"{tokens // unit}{name}" for unit, name in UNITS if tokens % unit == 0), f"{tokens:,}"
     )
@@ -153,31 +156,35 @@ def _change(lengths: Json, label: str) -> str:
 def _plan(plan: Json) -> list[str]:
     mask = "on" if plan["document_mask"] else "off"
     lines = [
-        f"plan: {plan['sequences']:,} sequences of {plan['seq_len']:,} tokens, {plan['fill']:.2%} full: "
-        f"{plan['tokens']:,} tokens, {plan['padding']:,} padding",
+        f"plan: {plan['sequences']:,} sequences of {plan['seq_len']:,} tokens, "
+        f"{plan['fill']:.2%} full: {plan['tokens']:,} tokens, {plan['padding']:,} padding",
         f"packed by {plan['packer']}, document mask {mask}, positions {plan['positions']}",
-        f"{plan['pieces']:,} pieces{_each(plan)}",
+        f"{plan['pieces']:,} pieces{_per_sequence(plan)}",
     ]
-    if marks := plan.get("marks"):
-        lines.append(f"beside them {marks:,} tokens before and after documents")
+    if boundary_tokens := plan.get("marks"):
+        lines.append(f"beside them {boundary_tokens:,} tokens before and after documents")
     if work := plan.get("work"):
         lines.append(
-            f"attention work of a sequence: mean {work['share_of_full']:.1%} of one document's, variation "
-            f"{work['variation']:.2f}, most {work['most_over_mean']:.1f} times the mean"
+            f"attention work of a sequence: mean {work['share_of_full']:.1%} of one "
+            f"document's, variation {work['variation']:.2f}, most "
+            f"{work['most_over_mean']:.1f} times the mean"
         )
     if idle := plan.get("idle"):
         lines.append(
-            f"{idle['dp_size']} data-parallel groups of an 8B Llama would wait {idle['in_order']:.1%} of their time in plan "
-            f"order, {idle['balanced']:.1%} balanced"
+            f"{idle['dp_size']} data-parallel groups of an 8B Llama would wait "
+            f"{idle['in_order']:.1%} of their time in plan order, {idle['balanced']:.1%} balanced"
         )
     return [lines[0], *(f"  {line}" for line in lines[1:])]
 
 
-def _each(plan: Json) -> str:
-    each = plan.get("a_sequence")
-    if not each:
+def _per_sequence(plan: Json) -> str:
+    counts = plan.get("a_sequence")
+    if not counts:
         return ""
-    return f", {each['pieces']:.1f} a sequence (at most {each['most_pieces']:,.0f}) of {each['sources']:.1f} sources"
+    return (
+        f", {counts['pieces']:.1f} a sequence (at most {counts['most_pieces']:,.0f}) "
+        f"of {counts['sources']:.1f} sources"
+    )
 
 
 def _own_context(ledger: Json) -> list[str]:
@@ -196,8 +203,8 @@ def _own_context(ledger: Json) -> list[str]:
     return _table(["own context above", *(_round(int(length)) for length in shares)], body)
 
 
-def _warnings(found: Sequence[str]) -> list[str]:
-    return _wrapped(f"WARNING {line}" for line in found)
+def _warnings(lines: Sequence[str]) -> list[str]:
+    return _wrapped(f"WARNING {line}" for line in lines)
 
 
 def _wrapped(lines: Iterable[str]) -> list[str]:

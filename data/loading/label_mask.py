@@ -1,4 +1,4 @@
-"""Context-only sources (`data.sources.NAME.loss: false`): their tokens are read, their labels do not count. Pure.
+"""Context-only sources (`data.sources.NAME.loss: false`), whose labels do not count. Pure.
 
 Their documents are in the plan like others; the loader masks their labels, so the setting changes
 neither plan nor tokens.
@@ -18,7 +18,10 @@ def context_only_sources(data: DataConfig) -> list[str]:
 
 
 def mask_labels(labels: np.ndarray, starts: np.ndarray, ends: np.ndarray, low: int) -> None:
-    """Set the labels of pieces `[start, end)` (P,) to IGNORE, in place. `labels` begin at token `low` of the sequence."""
+    """Set the labels of pieces `[start, end)` (P,) to IGNORE, in place.
+
+    `labels` begin at token `low` of the sequence.
+    """
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         labels[max(start - low, 0) : max(end - low, 0)] = IGNORE
 

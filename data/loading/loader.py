@@ -1,7 +1,7 @@
 """The data loader: which sequences the ranks read at a step, and the micro-batches of one rank.
 
-Everything is a function of (seed, step) and the rank, so the loader keeps no state and resuming needs only the
-number of the step.
+Everything is a function of (seed, step) and the rank, so the loader keeps no state and resuming
+needs only the number of the step.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,9 +14,8 @@ import numpy as np
 from ropewalk.data.loading import balance
 from ropewalk.data.loading.collate import Row, collate, padding
 
-Steps = Sequence[
-    tuple[int, int]
-]  # (first step, value from that step on); the first entry starts at 0
+# (first step, value from that step on); the first entry starts at 0
+Steps = Sequence[tuple[int, int]]
 
 
 class SequenceRef(NamedTuple):
@@ -27,7 +26,7 @@ class SequenceRef(NamedTuple):
 
 
 class SequenceSource(Protocol):
-    """What the loader needs of `PackedSequences`."""
+    """The part of `PackedSequences` that the loader uses."""
 
     seq_len: int
 
@@ -39,7 +38,10 @@ class SequenceSource(Protocol):
 
 
 class RankMesh(Protocol):
-    """What the loader needs of `train.zero.mesh.Mesh`: `dp_rank` selects sequences, `sp_rank` a slice of each."""
+    """The part of `train.zero.mesh.Mesh` that the loader uses.
+
+    `dp_rank` selects sequences, `sp_rank` a slice of each.
+    """
 
     @property
     def dp_rank(self) -> int: ...
@@ -57,7 +59,7 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def global_batch(first: int, size: int, *, seed: int, count: int) -> list[SequenceRef]:
-    """`size` sequences of a plan of `count`, after the `first` ones of the seed's order, epoch after epoch."""
+    """Sequences `first` to `first + size` of the seed's order, over epochs of `count`."""
     return [
         SequenceRef(int(_order(seed, index // count, count)[index % count]), index // count)
         for index in range(first, first + size)
@@ -69,7 +71,7 @@ def local_batch(
 ) -> list[SequenceRef]:
     """The part of a global batch that one of `dp_size` groups reads, in order.
 
-    `work(number)` is a sequence's attention work, by which the groups are balanced; None: round robin.
+    `work(number)` is the attention work, which balances the groups; None: round robin.
     """
     if work is None or dp_size == 1:
         return refs[dp_rank::dp_size]
@@ -96,8 +98,9 @@ def sum_before(step: int, steps: Steps) -> int:
 class BatchLoader:
     """The micro-batches that one rank reads of a plan.
 
-    The `sp_size` ranks that share a micro-batch each read a slice of its concatenated sequences. A length that
-    `sp_size` does not divide is padded by fewer than `sp_size` tokens, which are a document of their own.
+    The `sp_size` ranks that share a micro-batch each read a slice of its concatenated sequences.
+    A length that `sp_size` does not divide is padded by fewer than `sp_size` tokens, which are a
+    separate document.
     """
 
     sequences: SequenceSource
@@ -154,7 +157,7 @@ class BatchLoader:
         return rows[0] if len(rows) == 1 else collate(rows)
 
     def token_sources(self, refs: list[SequenceRef]) -> np.ndarray:
-        """The index of the store that each token of `read(refs)` comes from, (S,) int64; 0 on padding."""
+        """The index of the store of each token of `read(refs)`, (S,) int64; 0 on padding."""
         sources = np.zeros((len(refs), self.sequences.seq_len), dtype=np.int64)
         for row, ref in zip(sources, refs, strict=True):
             lengths, stores = self.sequences.piece_sources(ref.number)

@@ -1,4 +1,4 @@
-"""The plan over its token stores: a sequence by number, all of it or one rank's slice, in constant time and stateless.
+"""The sequences of a plan, read from its token stores by number, whole or as a rank's slice.
 
 Legend: S tokens of one sequence, P pieces.
 """
@@ -55,7 +55,7 @@ class PackedSequences:
         return len(self.pieces)
 
     def __getitem__(self, number: int) -> Row:
-        """Sequence `number` in the first epoch, padded to S; the padding is a document of its own."""
+        """Sequence `number` in the first epoch, padded to S; the padding is a separate document."""
         return self.read(number)
 
     def read(self, number: int, epoch: int = 0, low: int = 0, high: int | None = None) -> Row:
@@ -80,7 +80,10 @@ class PackedSequences:
         return row
 
     def _read_piece(self, number: int, sources: np.ndarray) -> ReadPiece:
-        """A function that reads a piece of the sequence by its index. It runs for every piece, so it uses plain integers."""
+        """A function that reads a piece of the sequence by its index.
+
+        It runs for every piece, so it uses Python integers.
+        """
         span = self._span(number)
         documents = (self.pieces.document[span] - self.first_document[sources]).tolist()
         starts = self.pieces.start[span].tolist()
@@ -98,7 +101,7 @@ class PackedSequences:
         return int(self.pieces.length[self._span(number)].sum())
 
     def num_labels(self, number: int) -> int:
-        """Labels of the sequence that count: every token of a piece but its last. From the plan alone."""
+        """Labels of the sequence that count: all tokens of a piece but the last, by the plan."""
         lengths, sources = self.piece_sources(number)
         lengths = lengths[~self.context_only[sources]]
         return int(lengths.sum()) - len(lengths)
@@ -110,7 +113,7 @@ class PackedSequences:
         return int(balance.attention_work(lengths, offsets, self.seq_len, self.document_mask)[0])
 
     def piece_sources(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """The length of each piece of a sequence, and the index of its store; both (P,). From the plan alone."""
+        """The length of each piece of a sequence, and the index of its store, by the plan; (P,)."""
         span = self._span(number)
         documents = self.pieces.document[span]
         sources = self.first_document.searchsorted(documents, side="right") - 1
@@ -160,7 +163,7 @@ class DataArtifacts:
         return token_store.load(self.stores[name], self.heldout)
 
     def text_stores(self, config: DataConfig) -> list[Store]:
-        """The stores of text sources, each once: two sources may read one store at two piece lengths."""
+        """The distinct stores of text sources; two sources may read one store."""
         sources = config.sources.items()
         folders = [self.stores[name] for name, source in sources if source.kind not in SYNTHETIC]
         return [token_store.load(folder, self.heldout) for folder in dict.fromkeys(folders)]

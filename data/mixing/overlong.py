@@ -1,4 +1,4 @@
-"""The usable documents of a source, and what becomes of those longer than a piece. Pure.
+"""The usable documents of a source, and the policies for documents longer than a piece. Pure.
 
 split      whole documents are taken; the packer cuts them
 truncate   their first tokens are taken, the rest is counted as cut
@@ -33,7 +33,10 @@ class Candidates:
     """reason -> document indices"""
 
     def without(self, documents: np.ndarray, reason: str) -> "Candidates":
-        """Remove the usable documents of the mask `documents` (documents,) bool; the ledger reports the reason."""
+        """Remove the usable documents of the mask `documents` (documents,) bool.
+
+        The ledger reports the reason.
+        """
         mask = self.usable & documents
         if not mask.any():
             return self

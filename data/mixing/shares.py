@@ -1,4 +1,4 @@
-"""The mixture, from document tables alone: which documents of a source the plan takes, how often, and how much. Pure.
+"""The mixture: which documents of a source the plan takes, how often, and how much. Pure.
 
 A document of rate r comes in rounds: after k of them it has come floor(r k + u) times, u in [0, 1)
 drawn once by a hash of seed, source and document (systematic sampling, Madow 1949). So a round takes
@@ -23,7 +23,7 @@ Rates = np.ndarray | float  # (documents,) or one for all
 
 @dataclass(frozen=True)
 class Selection:
-    """What the mixture takes of one source, an entry a taking: whole documents, the last one cut to the budget."""
+    """The takings of one source: whole documents, the last one cut to the budget."""
 
     index: np.ndarray  # (takings,) int64: the document in the source
     lengths: np.ndarray  # (takings,) int64: its first tokens, boundary tokens included
@@ -50,7 +50,10 @@ class Takings(NamedTuple):
 
 
 def mix(selections: Mapping[str, Selection], first: Mapping[str, int], seed: int) -> Takings:
-    """All takings in the order of their hash. `first[name]` is the number of the source's first document."""
+    """All takings in the order of their hash.
+
+    `first[name]` is the number of the source's first document.
+    """
     empty = np.empty(0, np.int64)
     counts = [len(selection.index) for selection in selections.values()]
     source = np.repeat(np.arange(len(selections)), counts)
@@ -67,7 +70,7 @@ def mix(selections: Mapping[str, Selection], first: Mapping[str, int], seed: int
 
 @dataclass(frozen=True)
 class SamplingRounds:
-    """The usable documents of a source, taken round after round. Arrays have an entry a document."""
+    """The usable documents of a source, taken in rounds. Arrays: an entry a document."""
 
     seed: int
     name: str
@@ -106,7 +109,7 @@ class SamplingRounds:
 
     @property
     def round_tokens(self) -> int:
-        """Expected tokens of a round: the same for every seed, and not 0 when the draw of few documents is empty."""
+        """Expected tokens of a round: equal for all seeds, and not 0 when the draw is empty."""
         return int((self.length * self.rate).sum())
 
     def tokens(self, rounds: int) -> int:
@@ -121,7 +124,10 @@ class SamplingRounds:
         return low + bisect_left(range(low, max(low, high) + 2), budget, key=self.tokens)
 
     def takings(self, rounds: int) -> tuple[np.ndarray, np.ndarray]:
-        """`(document, epoch)` of each taking, by round and hash; `document` indexes the arrays of this object."""
+        """`(document, epoch)` of each taking, by round and hash.
+
+        `document` indexes the arrays of this object.
+        """
         counts = np.broadcast_to(self.counts(rounds).astype(np.int64), len(self.index))
         document = np.repeat(np.arange(len(counts)), counts)
         epoch = np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -131,7 +137,10 @@ class SamplingRounds:
         return document[order], epoch[order]
 
     def take(self, budget: int | None) -> Selection:
-        """As many rounds as `budget` tokens need, the last document cut; None: one round. Raises: DataError."""
+        """As many rounds as `budget` tokens need, the last document cut; None: one round.
+
+        Raises: DataError when the source is empty.
+        """
         refuse_empty_source(self.name, self.total)
         document, epoch = self.takings(1 if budget is None else self.rounds_for(budget))
         lengths = self.length[document].astype(np.int64)
@@ -170,7 +179,7 @@ def refuse_repeats(name: str, repeats: int, epochs: float, limit: int) -> None:
 
 
 def split_budget(total: int, weights: Mapping[str, float]) -> dict[str, int]:
-    """`total` tokens by relative weights: rounded down, and the remaining tokens go to the largest remainders."""
+    """`total` tokens by relative weights (largest remainder method)."""
     # through str: 0.1 is exactly a tenth
     exact = {name: Fraction(str(weight)) for name, weight in weights.items()}
     weight_sum = sum(exact.values()) or 1
@@ -199,7 +208,9 @@ def token_budgets(
     tokens: int | None,
     rounds: Mapping[str, int | None] | None = None,
 ) -> dict[str, int | None]:
-    """Tokens of each source, adding up to the total; None: one round. `available` is None for a synthetic source.
+    """Tokens of each source, adding up to the total; None: one round.
+
+    `available` is None for a synthetic source.
 
     Without weights, the sources' tokens are their weights. Without a total, it is what the first
     source to run out allows, `rounds` being the tokens of one round of each (None: what is

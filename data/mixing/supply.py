@@ -1,4 +1,4 @@
-"""One source's documents in buckets of length: the tokens of a round, and the selection for a budget. Pure."""
+"""A source in buckets of length: the tokens of a round, and the selection for a budget. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,10 @@ ALL_LENGTHS = ""  # the only bucket when no buckets are set
 
 @dataclass(frozen=True)
 class BucketedSource:
-    """A source by bucket of length. The share of a bucket without documents goes to the others, by their shares."""
+    """A source by bucket of length.
+
+    The share of a bucket without documents goes to the others, by their shares.
+    """
 
     name: str
     buckets: dict[str, SamplingRounds]
@@ -70,7 +73,10 @@ class BucketedSource:
         return shares
 
     def round_tokens(self) -> int:
-        """Expected tokens of a round in the buckets' ratio, as the first bucket to run out allows. Raises: DataError."""
+        """Expected tokens of a round in the buckets' ratio, until the first bucket runs out.
+
+        Raises: DataError when the source, or every bucket with a share, is empty.
+        """
         refuse_empty_source(self.name, self.total)
         shares = self.filled_shares
         return first_to_run_out(shares, {text: self.buckets[text].round_tokens for text in shares})

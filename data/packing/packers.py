@@ -22,7 +22,9 @@ Packer = Callable[[np.ndarray, int, int, np.ndarray, int], Packed]
 def parts(
     lengths: np.ndarray, limit: int | np.ndarray, min_piece: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut documents at multiples of `limit` tokens: `(document, start, length)`, each (parts,) int64, in document order.
+    """Cut documents at multiples of `limit` tokens, in document order.
+
+    Returns `(document, start, length)`, each (parts,) int64.
 
     `lengths` (documents,) are at least 1; `limit` is one for all or (documents,). The last cut of a
     document moves so that the rest has `min_piece` tokens, which must not exceed `limit`.
@@ -41,7 +43,7 @@ def parts(
 
 
 class _Bins:
-    """Bins by the room left in them. Two levels of bit masks find the least room that is enough."""
+    """Bins by their free room. Two levels of bit masks find the smallest sufficient room."""
 
     def __init__(self, capacity: int) -> None:
         self.shift = (capacity.bit_length() + 1) // 2
@@ -57,7 +59,7 @@ class _Bins:
         self.filled |= 1 << word
 
     def take(self, size: int) -> tuple[int, int] | None:
-        """Remove the bin `(number, room)` with the least room of at least `size`; None without any."""
+        """Remove the bin `(number, room)` with the least sufficient room; None without any."""
         word = size >> self.shift
         same_word = self.words[word] >> (size - (word << self.shift))
         later_words = self.filled >> (word + 1)
@@ -84,7 +86,9 @@ def _lowest_bit(bits: int) -> int:
 
 
 def best_fit_bins(sizes: np.ndarray, room: int) -> np.ndarray:
-    """The bin of each of `sizes` (items,) by best-fit decreasing into bins of `room` tokens; numbered from 0.
+    """The bin, numbered from 0, of each of `sizes` (items,) by best-fit decreasing.
+
+    A bin holds `room` tokens.
 
     Each item, the longest first, goes where it leaves the least room. Equal items are placed
     together: a bin that takes one and has room for another is again the fullest that fits.
@@ -110,7 +114,9 @@ def best_fit_bins(sizes: np.ndarray, room: int) -> np.ndarray:
 def best_fit(
     lengths: np.ndarray, seq_len: int, min_piece: int, keep_intact: np.ndarray, seed: int = 0
 ) -> Packed:
-    """The fullest sequence that fits takes the next longest document; documents longer than a sequence are first cut by `parts`.
+    """Put the next longest document into the fullest sequence that has room for it.
+
+    Documents longer than a sequence are first cut by `parts`.
 
     The order of the sequences is hashed from the seed, their pieces are in the order given. No gap
     is ever filled by a cut, so `keep_intact` is met.
@@ -149,7 +155,10 @@ def concat(
 def single(
     lengths: np.ndarray, seq_len: int, min_piece: int, keep_intact: np.ndarray, seed: int = 0
 ) -> Packed:
-    """Each document in its own sequence, in the order given; documents longer than a sequence are cut by `parts`."""
+    """Each document in its own sequence, in the order given.
+
+    Documents longer than a sequence are cut by `parts`.
+    """
     document, start, length = parts(lengths, seq_len, min_piece)
     return Packed(document, start, length, np.arange(len(document) + 1))
 

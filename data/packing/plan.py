@@ -1,4 +1,4 @@
-"""The plan: which piece of which document is in which sequence. Some MB; tokens are never written again."""
+"""The plan: which piece of which document is in which sequence. It holds no tokens."""
 
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,20 @@ def build(
 def _stretches(
     tokens: np.ndarray, max_piece: np.ndarray, seq_len: int, min_piece: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut takings into stretches that are packed like documents: `(taking, start, length)`, each (stretches,).
+    """Cut takings into stretches that are packed like documents.
 
-    Only a `max_piece` below `seq_len` cuts here; a stretch longer than a sequence is cut by the packer.
+    Returns `(taking, start, length)`, each (stretches,).
+
+    Only a `max_piece` below `seq_len` cuts here; the packer cuts stretches longer than a sequence.
     """
     return parts(tokens, np.where(max_piece < seq_len, max_piece, tokens), min_piece)
 
 
 def _side_by_side(packed: Packed, taking: np.ndarray) -> Packed:
-    """Move the pieces of one taking (`taking` of each stretch) next to the first of them in their sequence."""
+    """Move the pieces of one taking next to its first piece in their sequence.
+
+    `taking`: (stretches,) the taking of each stretch.
+    """
     stretch = packed.document
     row = np.repeat(np.arange(len(packed)), np.diff(packed.offsets))
     groups = row * (taking.max(initial=0) + 1) + taking[stretch]
@@ -85,7 +90,7 @@ def read(folder: Path) -> Packed:
 def describe(packed: Packed, seq_len: int, boundary_tokens: int = 0) -> dict[str, Any]:
     """Counts for the plan's manifest, in tokens but for `sequences` and `pieces`.
 
-    `boundary_tokens` of the packed tokens are BOS and EOS: they fill sequences, but are not among `tokens`.
+    `boundary_tokens` of the packed tokens are BOS and EOS, which `tokens` does not count.
     """
     filled, room = int(packed.length.sum()), len(packed) * seq_len
     return {

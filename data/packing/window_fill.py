@@ -1,4 +1,4 @@
-"""The window-fill packer: document lengths in, sequences of pieces out, all in arrays. Pure, no tokens.
+"""The window-fill packer: document lengths in, sequences of pieces out. Pure.
 
 Documents come in the order given into a window; each sequence starts with the oldest and is filled by
 the largest that fit. Only documents longer than a sequence are cut, unless a gap of more than 1/64
@@ -120,10 +120,10 @@ class _Sequences:
 def window_fill(
     lengths: np.ndarray, seq_len: int, min_piece: int, keep_intact: np.ndarray, seed: int = 0
 ) -> Packed:
-    """Sequences of at most `seq_len` tokens from `lengths` (documents,) in the order given; `seed` is not used.
+    """Sequences of at most `seq_len` tokens from `lengths` (documents,) in the order given.
 
-    Every token appears once, and the pieces of one document in order. Documents of `keep_intact`
-    (documents,) bool are never cut to fill a gap.
+    `seed` is not used. Every token appears once, and the pieces of one document in order.
+    Documents of `keep_intact` (documents,) bool are never cut to fill a gap.
     """
     pool, sequences = _Pool(lengths), _Sequences()
     while (index := pool.first()) >= 0:
@@ -140,7 +140,7 @@ def window_fill(
 
 
 def _next(pool: _Pool, room: int, seq_len: int, min_piece: int, keep_intact: np.ndarray) -> int:
-    """The index of the largest document that fits uncut; or of one to cut, if the gap is worth it; or -1.
+    """The index of the largest document that fits, else of one to cut for the gap, else -1.
 
     A document that fills a sequence alone is never cut.
     """
@@ -158,7 +158,10 @@ def _next(pool: _Pool, room: int, seq_len: int, min_piece: int, keep_intact: np.
 def _place(
     pool: _Pool, sequences: _Sequences, index: int, room: int, min_piece: int, keep_first: bool
 ) -> int:
-    """Place the document at `index`, or as much of it as fits. Returns the tokens placed; 0 when those would be too few."""
+    """Place the document at `index`, or the part that fits.
+
+    Returns the tokens placed; 0 when the part would be too short.
+    """
     size = pool.length(index)
     count = size if size <= room else _part(size, room, min_piece, keep_first)
     if count:
@@ -170,7 +173,7 @@ def _place(
 
 
 def _part(size: int, room: int, min_piece: int, keep_first: bool) -> int:
-    """How much of a document longer than `room` is placed; neither part is below `min_piece` if that is possible."""
+    """Tokens to place of a document longer than `room`; both parts reach `min_piece` if they can."""
     missing = max(min_piece - (size - room), 0)  # what the rest would lack
     count = max(room - missing, 0 if keep_first else 1)
     return 0 if keep_first and count < min_piece else count
