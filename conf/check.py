@@ -63,12 +63,13 @@ def check(composed: DictConfig) -> Config:
     unknown = dict(_unknown(composed))
     problems += unknown.values()
     missing = OmegaConf.missing_keys(composed)
-    if missing:  # the sections that are whole tell what is wrong with them all the same
+    if missing:  # the complete sections are checked nevertheless
         for name in ("model", "rope", "data", "train", "eval", "calibrate", "export"):
             if any(key.startswith(f"{name}.") for key in missing | set(unknown)):
                 continue
             section: Any = OmegaConf.to_object(composed[name])
-            problems += rule_problems(section, "train.") if name == "train" else section.problems()
+            hand_checked = name in ("rope", "data")
+            problems += section.problems() if hand_checked else rule_problems(section, f"{name}.")
     else:
         config = OmegaConf.to_object(_typed(composed, unknown) if unknown else composed)
         assert isinstance(config, Config), type(config)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from ropewalk.conf.cleaning import ContaminationConfig, DuplicatesConfig
 from ropewalk.conf.data_mixture import MixtureConfig
+from ropewalk.conf.rules import problems as rule_problems
 from ropewalk.conf.rules import setting
 from ropewalk.conf.sources import SYNTHETIC, SourceConfig
 
@@ -90,12 +91,15 @@ class DataConfig(MixtureConfig):
         if self.tokenizer_threads is not None and self.tokenizer_threads < 1:
             yield f"data.tokenizer_threads is {self.tokenizer_threads}; it must be at least 1; unset it for the cores"
         yield from self._piece_problems()
-        yield from self.duplicates.problems("data.duplicates")
-        yield from self.contamination.problems("data.contamination")
+        yield from rule_problems(self.duplicates, "data.duplicates.")
+        yield from rule_problems(self.contamination, "data.contamination.")
         yield from self.pose.problems(self.seq_len, self.document_mask, self.positions)
         yield from self.mixture_problems(self.sources.values())
         if self.sources and not any(source.loss for source in self.sources.values()):
-            yield "data.sources have loss false, all of them; at least one must teach; leave it out of one of them"
+            yield (
+                "every source has loss=false, so there would be no labels; "
+                "set loss=true on at least one source"
+            )
         weights = {name: s.weight for name, s in self.sources.items()}
         if any(w is not None for w in weights.values()):
             for name, weight in weights.items():

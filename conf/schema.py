@@ -47,11 +47,11 @@ class Config:
             yield f"name is {self.name!r}; it must be a plain folder name; e.g. name=my-run"
         if self.schema != 1:
             yield f"schema is {self.schema}; this version reads 1; use the version that wrote the file"
-        for section in (self.model, self.rope, self.data):
-            yield from section.problems()
-        yield from problems(self.train, "train.")
-        for later in (self.eval, self.calibrate, self.export):
-            yield from later.problems()
+        yield from problems(self.model, "model.")
+        yield from self.rope.problems()
+        yield from self.data.problems()
+        for name in ("train", "eval", "calibrate", "export"):
+            yield from problems(getattr(self, name), f"{name}.")
         yield from self.train.mixed_problems(self.rope.method, self.data.pose.target_length)
         yield from self.train.attention.group_problems("train.attention.", self.data.seq_len)
         batch = self.micro_batch_tokens

@@ -82,6 +82,15 @@ def test_missing_settings_do_not_hide_the_other_problems() -> None:
     assert all(key in told for key in ("data.seq_len", "rope.factor is 0.5", "model.path"))
 
 
+def test_missing_settings_do_not_hide_problems_of_calibrate_and_export() -> None:
+    with pytest.raises(ConfigError) as error:
+        compose(["recipe=custom", "calibrate.population=3", "export.gguf=q4"])
+    message = str(error.value)
+    assert "data.seq_len is not set" in message
+    assert "calibrate.population is 3; it must be at least 4" in message
+    assert "export.gguf is q4; it must be one of f32, f16, bf16, off" in message
+
+
 def test_wrong_types_are_all_told() -> None:
     said = problems("train.optimizer.lr=abc", "train.steps=1.5", "data.document_mask=perhaps")
     assert len(said) == 3

@@ -13,7 +13,7 @@ from train_settings import train_config
 from ropewalk.conf.check import check
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.model import ScratchConfig
-from ropewalk.conf.rules import content
+from ropewalk.conf.rules import content, problems
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config.compose import compose
 from ropewalk.launch.config.hydra import compose_node, split_overrides
@@ -48,8 +48,8 @@ WRONG = {
     "calibrate.searcher=grid": r"^calibrate\.searcher is grid; it must be one of ramp, longrope, both",
     "calibrate.max_forward_passes=0": r"^calibrate\.max_forward_passes is 0; it must be at least 1",
     "calibrate.population=3": r"^calibrate\.population is 3; it must be at least 4",
-    "calibrate.inside_weight=1": r"^calibrate\.inside_weight is 1\.0; it must be at least 0 and below 1",
-    "calibrate.length=1": r"^calibrate\.length is 1; it must be at least 2 tokens",
+    "calibrate.inside_weight=1": r"^calibrate\.inside_weight is 1\.0; it must be a finite number of at least 0 and below 1",
+    "calibrate.length=1": r"^calibrate\.length is 1; it must be at least 2",
     "calibrate.methods=[yarn,dynamic]": r"^calibrate\.methods has dynamic; each must be one of pi, ntk",
     "calibrate.methods=[pi]": r"^calibrate\.methods has no yarn; the gain is counted from its defaults",
     "data.seq_len=1": r"^data\.seq_len is 1; it must be at least 2",
@@ -128,8 +128,8 @@ WRONG = {
     "eval.passkey_tries=-1": r"^eval\.passkey_tries is -1; it must be at least 0",
     "eval.length=1": r"^eval\.length is 1; it must be at least 2",
     "eval.context_gain_tokens=1": r"^eval\.context_gain_tokens is 1; it must be at least 2",
-    "eval.passkey_depths=[0.5,1.5]": r"^eval\.passkey_depths is \[0\.5, 1\.5\]",
-    "eval.precision=fp16": r"^eval\.precision is fp16; it must be fp32 or bf16",
+    "eval.passkey_depths=[0.5,1.5]": r"^eval\.passkey_depths\[1\] is 1\.5; it must be a finite number of at least 0 and at most 1",
+    "eval.precision=fp16": r"^eval\.precision is fp16; it must be one of fp32, bf16",
 }
 
 
@@ -138,7 +138,7 @@ LATE = {
     "rope.method=nope": r"^rope\.method is nope",
     "rope.beta_fast=inf": r"^rope\.beta_fast is inf",
     "rope.attention_factor=inf": r"^rope\.attention_factor is inf",
-    "eval.passkey_lengths=[-5]": r"^eval\.passkey_lengths is \[-5\]",
+    "eval.passkey_lengths=[-5]": r"^eval\.passkey_lengths\[0\] is -5; it must be at least 2",
 }
 
 
@@ -325,9 +325,9 @@ SCRATCH: dict[str, Any] = {
     ],
 )
 def test_scratch_model_that_cannot_be_built_is_refused(key: str, value: Any) -> None:
-    assert list(ScratchConfig(**SCRATCH).problems("model.scratch")) == []
-    told = "\n".join(ScratchConfig(**{**SCRATCH, key: value}).problems("model.scratch"))
-    assert key in told and str(value) in told
+    assert list(problems(ScratchConfig(**SCRATCH), "model.scratch.")) == []
+    message = "\n".join(problems(ScratchConfig(**{**SCRATCH, key: value}), "model.scratch."))
+    assert key in message and str(value) in message
 
 
 def test_scratch_and_path_together_are_refused() -> None:

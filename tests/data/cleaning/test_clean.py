@@ -14,6 +14,7 @@ from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.cleaning import ContaminationConfig, DuplicatesConfig
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.errors import ConfigError, DataError
+from ropewalk.conf.rules import problems
 from ropewalk.conf.sources import SourceConfig
 from ropewalk.data.cleaning import clean
 from ropewalk.data.cleaning.clean import Cleaned
@@ -230,14 +231,13 @@ def test_results_are_cached(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_wrong_settings_are_reported(tmp_path: Path) -> None:
     near = DuplicatesConfig(near="remove", threshold=0.1, ngram=0, permutations=8)
-    lines = list(near.problems("d")) + list(
-        ContaminationConfig(action="False", share=1.0, ngram=0).problems("c")
-    )
+    contamination = ContaminationConfig(action="False", share=1.0, ngram=0)
+    lines = [*problems(near, "d."), *problems(contamination, "c.")]
     assert [line.split(";")[0] for line in lines] == [
-        "d.near is remove",
         "d.threshold is 0.1",
         "d.ngram is 0",
         "d.permutations is 8",
+        "d.near is remove",
         "c.action is False",
         "c.ngram is 0",
         "c.share is 1.0",

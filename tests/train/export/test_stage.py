@@ -16,6 +16,7 @@ from ropewalk.conf.data import DataConfig
 from ropewalk.conf.errors import ConfigError, ProofError
 from ropewalk.conf.eval import EvalConfig, ExportConfig
 from ropewalk.conf.model import ModelConfig
+from ropewalk.conf.rules import problems
 from ropewalk.conf.scaling import Llama3Config, PIConfig, RopeConfig, YarnConfig
 from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SourceConfig
@@ -210,7 +211,7 @@ def test_missing_package_is_refused_before_any_work(
 
 
 def test_setting_has_four_values() -> None:
-    assert not list(ExportConfig().problems()) and not list(ExportConfig(gguf="off").problems())
-    assert list(ExportConfig(gguf="q4").problems()) == [
+    assert not list(problems(ExportConfig())) and not list(problems(ExportConfig(gguf="off")))
+    assert list(problems(ExportConfig(gguf="q4"), "export.")) == [
         "export.gguf is q4; it must be one of f32, f16, bf16, off; choose one"
     ]
