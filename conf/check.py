@@ -12,8 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.renamed import RENAMED, message
+from ropewalk.conf.rope_methods import ROPE_METHODS
 from ropewalk.conf.rules import problems as rule_problems
-from ropewalk.conf.scaling import ROPE_CLASSES
 from ropewalk.conf.schema import Config
 
 
@@ -91,7 +91,7 @@ def _typed(values: DictConfig, leave_out: Iterable[str] = ()) -> DictConfig:
     schema = OmegaConf.structured(Config)
     kind = OmegaConf.get_type(values, "rope")
     schema.rope = OmegaConf.structured(
-        kind if dataclasses.is_dataclass(kind) else ROPE_CLASSES[plain["rope"]["method"]]
+        kind if dataclasses.is_dataclass(kind) else ROPE_METHODS[plain["rope"]["method"]]
     )
     return OmegaConf.merge(schema, plain)  # type: ignore[return-value]
 

@@ -10,8 +10,8 @@ from typing import Any
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.eval import CalibrateConfig, EvalConfig, ExportConfig
 from ropewalk.conf.model import ModelConfig
+from ropewalk.conf.rope_methods import RopeConfig
 from ropewalk.conf.rules import problems, setting
-from ropewalk.conf.scaling import RopeConfig
 from ropewalk.conf.train import TrainConfig
 
 

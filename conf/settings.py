@@ -13,8 +13,8 @@ from typing import Any, TypedDict, get_args, get_origin, get_type_hints
 import yaml
 
 from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.rope_methods import ROPE_METHODS
 from ropewalk.conf.rules import Rule
-from ropewalk.conf.scaling import ROPE_CLASSES
 from ropewalk.conf.schema import Config
 
 # Outside every section that stages take fingerprints of, or left out of the base's identity.
@@ -121,8 +121,8 @@ def _sections_in(hint: Any) -> Iterator[tuple[type, str]]:
 def _rope_rows() -> Iterator[Row]:
     """The settings of all methods, each once, with the methods that read it so."""
     merged: dict[tuple[str, str], Row] = {}
-    common = {item.name for item in fields(ROPE_CLASSES["none"])}
-    for method, section in ROPE_CLASSES.items():
+    common = {item.name for item in fields(ROPE_METHODS["none"])}
+    for method, section in ROPE_METHODS.items():
         for row in _section_rows(section, "rope.", True):
             name = row["name"].removeprefix("rope.")
             first = merged.setdefault((name, "" if name in common else row["doc"]), row)

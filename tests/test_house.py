@@ -15,7 +15,7 @@ FLOORS = ("conf", "data", "train", "eval", "launch")
 # what data, train and eval may use of one another (CONTRIBUTING, "The house")
 FACES = {
     "data": ("dataset", "retrieval", "tokenizer"),
-    "train": ("base", "model.build", "loss", "attention", "rope.plan", "rope.methods"),
+    "train": ("base", "model.build", "loss", "attention", "rope.plan"),
 }
 DEEPSPEED_ROOMS = ("train/zero/", "train/launcher/")
 DEEPSPEED_NAMES = {

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.conf.scaling import ROPE_CLASSES
+from ropewalk.conf.rope_methods import ROPE_METHODS, Rotary
 from ropewalk.eval.calibrate.trial import Candidate, Trial
-from ropewalk.train.rope.methods import METHODS, Rotary
 
 MUTATED_SHARE = 0.3  # share of a parent's divisors that a mutation moves (the paper's p)
 MUTATION_STD = 0.15  # standard deviation of ln(divisor)
@@ -50,7 +49,7 @@ def propose(
 
 def start(method: str, factor: float, rotary: Rotary) -> Candidate:
     """A method of the papers as divisors."""
-    table = METHODS[method].table(ROPE_CLASSES[method](factor=factor), rotary)
+    table = ROPE_METHODS[method](factor=factor).table(rotary)
     return candidate(
         _monotone(rotary.table() / table.inv_freq, factor), table.attention_factor, factor
     )

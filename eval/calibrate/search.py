@@ -12,6 +12,7 @@ import numpy as np
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.eval import CalibrateConfig
+from ropewalk.conf.rope_methods import Rotary
 from ropewalk.eval.calibrate import evolution, ramp
 from ropewalk.eval.calibrate.trial import (
     Candidate,
@@ -23,7 +24,6 @@ from ropewalk.eval.calibrate.trial import (
     spent,
     survives,
 )
-from ropewalk.train.rope.methods import Rotary
 
 Measure = Callable[
     [Candidate, np.ndarray], np.ndarray

@@ -8,6 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ropewalk.conf.artifacts.manifest import Manifest, run_stage, write_json
+from ropewalk.conf.rope_methods import Rotary
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import DataArtifacts, Window
@@ -18,7 +19,6 @@ from ropewalk.eval.calibrate.results import results
 from ropewalk.eval.calibrate.search import SearchSetup, refuse, search
 from ropewalk.eval.calibrate.trial import Trial, paper
 from ropewalk.train.base import Base
-from ropewalk.train.rope.methods import Rotary
 from ropewalk.train.rope.plan import RopePlan
 
 FORMAT = 4  # of the log and of the choice

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.conf.scaling import ROPE_CLASSES, RopeConfig
+from ropewalk.conf.rope_methods import ROPE_METHODS, RopeConfig
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Candidate:
 
     @property
     def rope(self) -> RopeConfig:
-        return ROPE_CLASSES[self.settings["method"]](**self.settings)
+        return ROPE_METHODS[self.settings["method"]](**self.settings)
 
 
 def paper(method: str, factor: float) -> Candidate:

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ropewalk.conf.check import check
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.scaling import ROPE_CLASSES
+from ropewalk.conf.rope_methods import ROPE_METHODS
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config import phases
 from ropewalk.launch.config.phases import LENGTH_MAPPINGS
@@ -41,7 +41,7 @@ def register() -> None:
     """Put the dataclasses where the YAML finds them (`/schema/...`), and forget an earlier use."""
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config)
-    for method, kind in ROPE_CLASSES.items():
+    for method, kind in ROPE_METHODS.items():
         store.store(group="schema/rope", name=method, node=kind)
     GlobalHydra.instance().clear()
 

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ropewalk.conf import phases, renamed
 from ropewalk.conf.check import check
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.scaling import ROPE_CLASSES
+from ropewalk.conf.rope_methods import ROPE_METHODS
 from ropewalk.conf.schema import Config
 
 LENGTH_MAPPINGS = ("length_weights", "buckets")
@@ -111,13 +111,13 @@ def _merge_data(merged: DictConfig, key: str, value: Any) -> DictConfig:
 
 
 def _with_method(rope: DictConfig, method: str) -> Any:
-    if method not in ROPE_CLASSES:
+    if method not in ROPE_METHODS:
         raise ValueError(
-            f"rope is {method}; it must be one of {', '.join(ROPE_CLASSES)}; choose one"
+            f"rope is {method}; it must be one of {', '.join(ROPE_METHODS)}; choose one"
         )
     window = {} if method == "none" else {k: rope[k] for k in ("factor", "target_length")}
     return OmegaConf.structured(
-        ROPE_CLASSES[method](
+        ROPE_METHODS[method](
             method=method,
             original_max_position_embeddings=rope.original_max_position_embeddings,
             **window,

@@ -7,7 +7,7 @@ import yaml
 
 from ropewalk.conf.check import load, to_yaml
 from ropewalk.conf.errors import REFUSED, ConfigError
-from ropewalk.conf.scaling import ROPE_CLASSES
+from ropewalk.conf.rope_methods import ROPE_METHODS
 from ropewalk.launch.config.compose import compose
 
 GOOD = ["recipe=demo"]
@@ -110,7 +110,7 @@ def frozen(tmp_path: Path, text: str) -> Path:
     return tmp_path / "config.yaml"
 
 
-@pytest.mark.parametrize("method", ROPE_CLASSES)
+@pytest.mark.parametrize("method", ROPE_METHODS)
 def test_frozen_file_reads_back_as_itself(tmp_path: Path, method: str) -> None:
     more = {
         "none": ["rope.factor=1"],
@@ -121,7 +121,7 @@ def test_frozen_file_reads_back_as_itself(tmp_path: Path, method: str) -> None:
     config = compose([*GOOD, f"rope={method}", *words])
     again = load(frozen(tmp_path, to_yaml(config)))
     assert again == config
-    assert type(again.rope) is ROPE_CLASSES[method] and again.rope.method == method
+    assert type(again.rope) is ROPE_METHODS[method] and again.rope.method == method
 
 
 def test_frozen_file_is_plain_yaml() -> None:

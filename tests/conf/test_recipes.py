@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ropewalk.conf.check import load, to_yaml
-from ropewalk.conf.scaling import ROPE_CLASSES
+from ropewalk.conf.rope_methods import ROPE_METHODS
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config.compose import compose
 
@@ -25,7 +25,7 @@ def recipe(name: str, *words: str) -> Config:
 
 def test_all_yaml_files_are_known() -> None:
     assert RECIPES == ["base", "base_retrieval", "custom", "demo", "smollm2"]
-    assert sorted(ROPE_CLASSES) == METHODS and len(METHODS) == 10
+    assert sorted(ROPE_METHODS) == METHODS and len(METHODS) == 10
     assert MIXTURES == ["fu", "olmo3", "prolong_512k", "prolong_64k", "ultralong", "uniform"]
     assert len(list(CONF.rglob("*.yaml"))) == 1 + len(RECIPES) + len(METHODS) + len(MIXTURES)
 
@@ -44,7 +44,7 @@ def test_recipe_with_each_method_reads_back_as_itself(
         name, f"rope={method}", f"rope.factor={1 if method == 'none' else 8}", *MORE.get(method, [])
     )
     (tmp_path / "config.yaml").write_text(to_yaml(config))
-    assert type(config.rope) is ROPE_CLASSES[method]
+    assert type(config.rope) is ROPE_METHODS[method]
     assert load(tmp_path / "config.yaml") == config
 
 

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ropewalk.conf import settings
-from ropewalk.conf.scaling import ROPE_CLASSES
+from ropewalk.conf.rope_methods import ROPE_METHODS
 from ropewalk.conf.schema import Config
 from ropewalk.launch.cli import main
 
@@ -49,7 +49,7 @@ def test_the_rows_are_the_leaves_of_the_configuration() -> None:
     given = {"model": {}, "rope": {}, "data": {}, "train": {"optimizer": {}}, "eval": {}}
     schema = OmegaConf.merge(OmegaConf.structured(Config), given)
     expected = set(leaves(OmegaConf.to_container(schema)))
-    for rope in ROPE_CLASSES.values():
+    for rope in ROPE_METHODS.values():
         expected |= {f"rope.{key}" for key in structured_keys(rope)}
     names = {r["name"] for r in ROWS}
     below = ("data.sources.NAME.", "model.scratch.", "train.optimizer.lr_groups[].")

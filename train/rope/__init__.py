@@ -1,6 +1,5 @@
-"""The scaling stage: method -> plan -> config before construction -> proof on the live model.
+"""The scaling stage: plan -> config before construction -> proof on the live model.
 
-methods.py        the table that each method makes of a base's
 model_config.py   the rotary tables that a model's config describes
 plan.py           the rope plan, the content of `rope.json`
 lint.py           warnings about a plan that works and may disappoint

@@ -1,6 +1,6 @@
 """Warnings about a rope plan before anything is loaded: a line each, with rule and way out.
 
-What cannot work is refused where it is read (`plan`, `model_config`, `conf.scaling`). The lint
+What cannot work is refused where it is read (`plan`, `model_config`, `conf.rope_methods`). The lint
 warns of what works and is likely to disappoint.
 """
 

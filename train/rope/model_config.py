@@ -11,15 +11,16 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.scaling import (
+from ropewalk.conf.rope_methods import (
     Llama3Config,
     LongRopeConfig,
     PIConfig,
     RopeConfig,
+    Rotary,
+    Table,
     YarnConfig,
 )
 from ropewalk.train.model.geometry import head_dim, sliding_layers
-from ropewalk.train.rope.methods import METHODS, Rotary, Table
 
 FULL = "full_attention"
 WAY_OUT = (
@@ -295,8 +296,7 @@ def table_from_parameters(parameters: dict[str, Any], rotary: Rotary, window: in
     original = parameters.get("original_max_position_embeddings") or rotary.original
     rotary = replace(rotary, original=original)
     config = _READERS[parameters["rope_type"]](parameters, window / original)
-    table: Table = METHODS[config.method].table(config, rotary)
-    return table
+    return config.table(rotary)
 
 
 def _linear(parameters: dict[str, Any], window_ratio: float) -> RopeConfig:

@@ -9,18 +9,11 @@ from transformers import PreTrainedConfig
 
 from ropewalk.conf.artifacts.manifest import fingerprint, read_json
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.scaling import RopeConfig, TableConfig, YarnConfig, disagreement
+from ropewalk.conf.rope_methods import RopeConfig, Rotary, Table, TableConfig, YarnConfig
+from ropewalk.conf.rope_methods.base import as_longrope, disagreement
+from ropewalk.conf.rope_methods.by_parts import get_mscale
+from ropewalk.conf.rope_methods.table import is_number
 from ropewalk.train.model.geometry import head_dim
-from ropewalk.train.rope.methods import (
-    METHODS,
-    FreeTable,
-    Rotary,
-    Table,
-    as_longrope,
-    get_mscale,
-    is_number,
-    scale,
-)
 from ropewalk.train.rope.model_config import (
     ONLY_LONGROPE,
     ModelRope,
@@ -111,10 +104,10 @@ def make(rope: RopeConfig, config: PreTrainedConfig, name: str) -> RopePlan:
         table, parameters, window = model.base, model.parameters, model.window
         factor = window / original
     else:
-        table = METHODS[rope.method].table(rope, model.rotary)
+        table = rope.table(model.rotary)
         if isinstance(rope, TableConfig):
             refuse_other_parameters(rope, table, model)
-        parameters, factor = hf_parameters(rope, table, model), scale(rope)
+        parameters, factor = hf_parameters(rope, table, model), rope.scale
         window = round(original * factor)
         _refuse_shrinking(factor, window, model)
     others = _other_tables(model)
@@ -179,7 +172,7 @@ def _factor_of_file(rope: RopeConfig, original: int, window: int) -> float:
             f"rope.factor is not set; rope={rope.method} needs a factor or a target_length; e.g. "
             "rope.factor=8"
         )
-    content = FreeTable.read(rope)
+    content = rope.read_file()
     file_window = content.get("max_position_embeddings", window)
     factor: float = content.get("factor") or file_window / original
     if factor < 1:
@@ -192,7 +185,7 @@ def _factor_of_file(rope: RopeConfig, original: int, window: int) -> float:
 
 def refuse_table_of_another_base(rope: TableConfig, rotary: Rotary) -> None:
     """Raises: ConfigError when a table's file names another theta or original window."""
-    content = FreeTable.read(rope)
+    content = rope.read_file()
     window_key = "original_max_position_embeddings"
     for key, value, setting in (
         ("rope_theta", rotary.theta, ""),
@@ -210,7 +203,7 @@ def refuse_other_parameters(rope: TableConfig, table: Table, model: ModelRope) -
 
     Raises: ConfigError when they differ from the file's `inv_freq` and `attention_factor`.
     """
-    parameters = FreeTable.read(rope).get("rope_parameters")
+    parameters = rope.read_file().get("rope_parameters")
     if not parameters:
         return
     described = _described_table(rope, parameters, model.rotary)
@@ -232,7 +225,7 @@ def _described_table(rope: TableConfig, parameters: dict[str, Any], rotary: Rota
 
     Raises: ConfigError when they cannot be read.
     """
-    window, theta = round(rotary.original * scale(rope)), parameters.get("rope_theta")
+    window, theta = round(rotary.original * rope.scale), parameters.get("rope_theta")
     try:
         if theta is None or not is_number(theta, 1 + 1e-9):
             raise KeyError("rope_theta")
@@ -266,9 +259,9 @@ def hf_parameters(rope: RopeConfig, table: Table, model: ModelRope) -> dict[str,
     truncate_unread = model.layer_type and getattr(rope, "truncate", True) is False
     longrope_only = model.architecture in ONLY_LONGROPE or truncate_unread
     if table.short_inv_freq is None and longrope_only:
-        parameters = as_longrope(table, scale(rope), model.rotary)
+        parameters = as_longrope(table, rope.scale, model.rotary)
     else:
-        parameters = METHODS[rope.method].parameters(rope, model.rotary)
+        parameters = rope.hf_parameters(model.rotary)
     share = "partial_rotary_factor"
     if share in model.parameters:
         return {**parameters, share: model.parameters[share]}

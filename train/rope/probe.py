@@ -15,8 +15,8 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ropewalk.conf.errors import ProofError
+from ropewalk.conf.rope_methods import Table
 from ropewalk.train.model.attention_swap import swapped_attention
-from ropewalk.train.rope.methods import Table
 from ropewalk.train.rope.plan import RopePlan
 
 NAME = "ropewalk_probe"

@@ -17,8 +17,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ropewalk.conf.errors import ProofError
+from ropewalk.conf.rope_methods import Table
 from ropewalk.train.rope import probe
-from ropewalk.train.rope.methods import Table
 from ropewalk.train.rope.plan import RopePlan
 
 RTOL = 1e-6  # fp32 of a float64 table

@@ -8,14 +8,13 @@ from transformers import PreTrainedConfig
 
 from ropewalk.conf.artifacts.manifest import Manifest, read_json, write_json
 from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.rope_methods import ROPE_METHODS, RopeConfig, TableConfig
 from ropewalk.conf.rules import content
-from ropewalk.conf.scaling import ROPE_CLASSES, RopeConfig, TableConfig
 from ropewalk.conf.schema import Config
 from ropewalk.train.base import Base, base_config
 from ropewalk.train.model.geometry import sliding_layers
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope.lint import lint
-from ropewalk.train.rope.methods import FreeTable
 from ropewalk.train.rope.plan import RopePlan
 
 
@@ -75,7 +74,7 @@ def calibration_documents(rope: RopeConfig) -> list[str]:
     """The documents that a table from a file was chosen on; eval names those it measures again."""
     if not isinstance(rope, TableConfig):
         return []
-    return list(FreeTable.read(rope).get("calibrated_on", []))
+    return list(rope.read_file().get("calibrated_on", []))
 
 
 def comparison_plans(config: Config, base: Base, methods: Sequence[str]) -> list[RopePlan]:
@@ -83,9 +82,9 @@ def comparison_plans(config: Config, base: Base, methods: Sequence[str]) -> list
 
     Raises: ConfigError when a method is unknown, and when it scales but rope=none has no factor.
     """
-    if unknown := [method for method in methods if method not in ROPE_CLASSES]:
+    if unknown := [method for method in methods if method not in ROPE_METHODS]:
         raise ConfigError(
-            f"--compare has {', '.join(unknown)}; the methods are {', '.join(ROPE_CLASSES)}; "
+            f"--compare has {', '.join(unknown)}; the methods are {', '.join(ROPE_METHODS)}; "
             "correct it"
         )
     model_config, plans = base_config(base), []
@@ -97,7 +96,7 @@ def comparison_plans(config: Config, base: Base, methods: Sequence[str]) -> list
                 f"--compare has {method}; it needs a factor, and rope=none has none; e.g. rope=pi "
                 "rope.factor=8"
             )
-        rope = ROPE_CLASSES[method](method=method, original_max_position_embeddings=original)
+        rope = ROPE_METHODS[method](method=method, original_max_position_embeddings=original)
         rope.factor = None if method == "none" else factor
         plans.append(rope_plan.make(rope, model_config, base.name))
     return plans

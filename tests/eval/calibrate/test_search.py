@@ -12,10 +12,10 @@ import pytest
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.eval import CalibrateConfig
+from ropewalk.conf.rope_methods import Rotary
 from ropewalk.eval.calibrate import evolution, ramp, results, search
 from ropewalk.eval.calibrate.search import SearchSetup
 from ropewalk.eval.calibrate.trial import Candidate, Loss, Trial, best, loss, paper, spent, survives
-from ropewalk.train.rope.methods import METHODS, Rotary
 
 ROTARY, FACTOR = Rotary(32, 1e4, 64), 8.0
 WINDOWS = np.zeros((4, 512), dtype=np.int64)
@@ -34,10 +34,10 @@ class Fake:
     def __init__(self) -> None:
         self.tokens, self.calls = 0, 0
         target = ramp.candidate({"beta_slow": 0.5, "spread": 32.0, "attention_factor": 1.1}, FACTOR)
-        self.target = METHODS["yarn"].table(target.rope, ROTARY)
+        self.target = target.rope.table(ROTARY)
 
     def distance(self, candidate: Candidate) -> float:
-        table = METHODS[candidate.settings["method"]].table(candidate.rope, ROTARY)
+        table = candidate.rope.table(ROTARY)
         apart = np.log(table.inv_freq / self.target.inv_freq)
         return float(
             (apart**2).mean() + (table.attention_factor - self.target.attention_factor) ** 2

@@ -11,7 +11,7 @@ from architectures import small_model
 from models import documents, packed
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.scaling import YarnConfig
+from ropewalk.conf.rope_methods import YarnConfig
 from ropewalk.train import attention
 from ropewalk.train.attention import isolation
 from ropewalk.train.attention.support import Requirements

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from ropewalk.conf.scaling import (
+from ropewalk.conf.rope_methods import (
     DynamicConfig,
     Llama3Config,
     LongRopeConfig,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ropewalk.conf.scaling import (
+from ropewalk.conf.rope_methods import (
     ABFConfig,
     DynamicConfig,
     Llama3Config,

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.scaling import (
+from ropewalk.conf.rope_methods import (
     ABFConfig,
     DynamicConfig,
     LongRopeConfig,

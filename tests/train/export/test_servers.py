@@ -18,7 +18,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ropewalk.conf.model import ModelConfig
-from ropewalk.conf.scaling import LongRopeConfig, NTKByPartsConfig, PIConfig, RopeConfig, YarnConfig
+from ropewalk.conf.rope_methods import (
+    LongRopeConfig,
+    NTKByPartsConfig,
+    PIConfig,
+    RopeConfig,
+    YarnConfig,
+)
 from ropewalk.train.base import BASES, Base, base_config, locate
 from ropewalk.train.export import stage
 from ropewalk.train.model import build as models

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM
 
-from ropewalk.conf.scaling import (
+from ropewalk.conf.rope_methods import (
     ABFConfig,
     DynamicConfig,
     LongRopeConfig,

@@ -16,8 +16,8 @@ from ropewalk.conf.data import DataConfig
 from ropewalk.conf.errors import ConfigError, ProofError
 from ropewalk.conf.eval import EvalConfig, ExportConfig
 from ropewalk.conf.model import ModelConfig
+from ropewalk.conf.rope_methods import Llama3Config, PIConfig, RopeConfig, YarnConfig
 from ropewalk.conf.rules import problems
-from ropewalk.conf.scaling import Llama3Config, PIConfig, RopeConfig, YarnConfig
 from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SourceConfig
 from ropewalk.train.export import stage

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ropewalk.conf.model import ScratchConfig
-from ropewalk.conf.scaling import YarnConfig
+from ropewalk.conf.rope_methods import YarnConfig
 from ropewalk.train.base import Base, base_config
 from ropewalk.train.loop import seeds
 from ropewalk.train.model import build as models

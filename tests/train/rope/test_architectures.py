@@ -10,8 +10,8 @@ import transformers
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.scaling import (
-    ROPE_CLASSES,
+from ropewalk.conf.rope_methods import (
+    ROPE_METHODS,
     DynamicConfig,
     LongRopeConfig,
     RopeConfig,
@@ -195,7 +195,7 @@ def settings(method: str, factor: float, dim: int = 16) -> RopeConfig:
         if method == "longrope"
         else {}
     )
-    return ROPE_CLASSES[method](factor=factor, **more)
+    return ROPE_METHODS[method](factor=factor, **more)
 
 
 def config_of(name: str, extra: dict[str, Any]) -> PreTrainedConfig:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig
 
-from ropewalk.conf.scaling import (
+from ropewalk.conf.rope_methods import (
     DynamicConfig,
     LongRopeConfig,
     NTKConfig,

@@ -19,10 +19,17 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.scaling import ROPE_CLASSES, LongRopeConfig, RopeConfig, TableConfig, YarnConfig
+from ropewalk.conf.rope_methods import (
+    ROPE_METHODS,
+    LongRopeConfig,
+    RopeConfig,
+    Rotary,
+    Table,
+    TableConfig,
+    YarnConfig,
+)
 from ropewalk.train.base import Base
 from ropewalk.train.rope import plan, stage
-from ropewalk.train.rope.methods import METHODS, Rotary, Table
 
 THETAS, DIMS = (1e4, 1e5, 5e5, 1e6, 1e7), (32, 64, 96, 128, 256)
 WINDOWS, FACTORS = (256, 2048, 8192, 32_768, 131_072), (1.5, 2.0, 4.0, 8.0, 32.0, 64.0)
@@ -51,7 +58,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("abf", {"rope_theta": 5e7}),
     ("longrope", {"attention_factor": 1.1}),
 ]
-METHODS_WITHOUT_A_FILE = [m for m in ROPE_CLASSES if m != "table"]
+METHODS_WITHOUT_A_FILE = [m for m in ROPE_METHODS if m != "table"]
 
 
 def divisors(dim: int, factor: float) -> list[float]:
@@ -62,12 +69,11 @@ def divisors(dim: int, factor: float) -> list[float]:
 def settings(method: str, factor: float, dim: int = 64, **extra: Any) -> RopeConfig:
     if method == "longrope":
         extra = {"long_factor": divisors(dim, factor)} | extra
-    return ROPE_CLASSES[method](factor=1.0 if method == "none" else factor, **extra)
+    return ROPE_METHODS[method](factor=1.0 if method == "none" else factor, **extra)
 
 
 def table_of(config: RopeConfig, dim: int, theta: float, original: int) -> Table:
-    table: Table = METHODS[config.method].table(config, Rotary(dim, theta, original))
-    return table
+    return config.table(Rotary(dim, theta, original))
 
 
 LLAMA = LlamaConfig(hidden_size=64, num_attention_heads=2)
@@ -288,7 +294,7 @@ def test_written_parameters_build_the_same_table_in_a_real_rotary_module(
 @pytest.mark.parametrize("method", [m for m in METHODS_WITHOUT_A_FILE if m != "longrope"])
 def test_factor_one_changes_nothing(method: str) -> None:
     same(
-        table_of(ROPE_CLASSES[method](factor=1.0), 64, 1e4, 4096),
+        table_of(ROPE_METHODS[method](factor=1.0), 64, 1e4, 4096),
         paper_table("none", 64, 1e4, 4096, 1.0, {}),
         1e-12,
     )

@@ -10,7 +10,7 @@ from mixed_rope_work import FACTOR, WINDOW, scaled, unscaled
 from models import packed, tiny_config
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.scaling import DynamicConfig, YarnConfig
+from ropewalk.conf.rope_methods import DynamicConfig, YarnConfig
 from ropewalk.launch.config.compose import compose
 from ropewalk.train import attention
 from ropewalk.train.loop.step import to_device

@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.scaling import NTKConfig, PIConfig, RopeConfig, YarnConfig
+from ropewalk.conf.rope_methods import NTKConfig, PIConfig, RopeConfig, YarnConfig
 from ropewalk.train.rope import plan, table
 from ropewalk.train.rope.plan import RopePlan
 

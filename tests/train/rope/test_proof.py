@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from ropewalk.conf.errors import ProofError
-from ropewalk.conf.scaling import Llama3Config, NTKConfig, PIConfig, RopeConfig, YarnConfig
+from ropewalk.conf.rope_methods import Llama3Config, NTKConfig, PIConfig, RopeConfig, YarnConfig
 from ropewalk.train.rope import plan, proof
 from ropewalk.train.rope.plan import RopePlan
 

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from ropewalk.conf.lora import LoraConfig
 from ropewalk.conf.model import ScratchConfig
-from ropewalk.conf.scaling import YarnConfig
+from ropewalk.conf.rope_methods import YarnConfig
 from ropewalk.train.base import Base
 from ropewalk.train.rope import plan as rope_plan
 

@@ -1,0 +1,47 @@
+"""One class for each RoPE method: its settings, rules, table and Hugging Face form. Pure numpy.
+
+base.py           RopeConfig, the base class and rope=none; Rotary, Table and shared formulas
+interpolation.py  PI, NTK-aware, dynamic NTK, ABF
+by_parts.py       NTK-by-parts, YaRN, Llama 3
+longrope.py       LongRoPE
+table.py          a table from a file
+
+To add a method, write one subclass of `RopeConfig` that sets `method` and defines `table` and
+`hf_parameters` (and `problems`, where it has settings), list it in `ROPE_METHODS`, and add one YAML
+in conf/rope/.
+"""
+
+from ropewalk.conf.rope_methods.base import RopeConfig, Rotary, Table
+from ropewalk.conf.rope_methods.by_parts import Llama3Config, NTKByPartsConfig, YarnConfig
+from ropewalk.conf.rope_methods.interpolation import ABFConfig, DynamicConfig, NTKConfig, PIConfig
+from ropewalk.conf.rope_methods.longrope import LongRopeConfig
+from ropewalk.conf.rope_methods.table import TableConfig
+
+__all__ = [
+    "ROPE_METHODS",
+    "ABFConfig",
+    "DynamicConfig",
+    "Llama3Config",
+    "LongRopeConfig",
+    "NTKByPartsConfig",
+    "NTKConfig",
+    "PIConfig",
+    "RopeConfig",
+    "Rotary",
+    "Table",
+    "TableConfig",
+    "YarnConfig",
+]
+
+ROPE_METHODS: dict[str, type[RopeConfig]] = {
+    "none": RopeConfig,
+    "pi": PIConfig,
+    "ntk": NTKConfig,
+    "dynamic": DynamicConfig,
+    "ntk_by_parts": NTKByPartsConfig,
+    "yarn": YarnConfig,
+    "llama3": Llama3Config,
+    "longrope": LongRopeConfig,
+    "abf": ABFConfig,
+    "table": TableConfig,
+}
