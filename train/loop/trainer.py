@@ -66,7 +66,7 @@ class Trainer:
         """How far this rank is; the watchdog calls it from its own thread."""
         events = self.metrics.timer.events
         # work that takes long between two events counts its parts
-        parts = self.checkpointer.writer.done + self.validation.windows_measured
+        parts = self.checkpointer.writer.finished_jobs + self.validation.windows_measured
         return Heartbeat(self.state.step, len(events), events[-1][0], parts)
 
     def _save_for_rollback(self) -> None:
