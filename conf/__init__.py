@@ -1,1 +1,12 @@
-"""What may be set: the dataclasses, their checks, and the YAML that chooses values. Imported by all, imports none."""
+"""Settings: dataclasses with type, default, rule and doc, and the YAML that chooses values.
+
+Every other package imports this one; it imports none of them.
+
+schema.py     Config, the whole            train.py, optimizer.py, memory.py, lora.py, metrics.py
+rules.py      setting(...), the walker     data.py, sources.py, data_mixture.py, cleaning.py
+check.py      a composed Config, checked   model.py, eval.py, phases.py
+settings.py   rows of `ropewalk settings`  rope_methods/  one class a RoPE method
+renamed.py    former names of settings     artifacts/     the stage contract
+errors.py     errors and exit codes        log.py         the logger of rank 0
+recipe/, rope/, mixture/, config.yaml      what Hydra composes
+"""

@@ -1,1 +1,6 @@
-""""""
+"""The stage contract: how a stage writes its folder, and who may write it.
+
+manifest.py  fingerprints, `run_stage`: skip, redo, set aside, bring back
+locks.py     one process at a time in a run's folder or a part of the cache
+disk.py      a full disk as one line of error
+"""

@@ -1,4 +1,4 @@
-"""A disk that is full, told in a line wherever in the cache it is met."""
+"""A full disk, reported as one line of error wherever it is met."""
 
 import errno
 from collections.abc import Iterator
