@@ -103,7 +103,9 @@ def test_a_context_only_source_changes_what_is_taught_and_no_plan(
 
 def test_someone_must_teach() -> None:
     words = [f"data.sources.{name}.loss=false" for name in ("stdlib", "repeat", "passkey")]
-    with pytest.raises(
-        ConfigError, match="data.sources have loss false, all of them; at least one must teach"
-    ):
+    message = (
+        "every source has loss=false, so there would be no labels; "
+        "set loss=true on at least one source"
+    )
+    with pytest.raises(ConfigError, match=message):
         compose(["recipe=demo", *words])

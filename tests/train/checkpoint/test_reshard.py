@@ -133,8 +133,8 @@ def test_steps_are_counted_as_the_optimizer_counts_them() -> None:
     """torch's fused AdamW wants a tensor where its weights are (here the meta device), DeepSpeed's for the host a plain number."""
     weights = [torch.nn.Parameter(torch.zeros(4, device=device)) for device in ("cpu", "meta")]
     for w in weights:
-        found = reshard.counted(3.0, torch.optim.AdamW([w], fused=w.device.type == "cpu"), w)
+        found = reshard.step_count(3.0, torch.optim.AdamW([w], fused=w.device.type == "cpu"), w)
         assert (found.device, found.dtype) == (w.device, torch.float32)
-    assert reshard.counted(3.0, torch.optim.AdamW(weights[:1], fused=True), weights[0]) == 3.0
-    plain = reshard.counted(3.0, torch.optim.SGD(weights[:1]), weights[0])
+    assert reshard.step_count(3.0, torch.optim.AdamW(weights[:1], fused=True), weights[0]) == 3.0
+    plain = reshard.step_count(3.0, torch.optim.SGD(weights[:1]), weights[0])
     assert plain == 3 and isinstance(plain, int)
