@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from models import documents, tiny_model
-from parity_work import in_pieces
+from parity_ranks import in_pieces
 from plans import packed, written
 
 from ropewalk.conf.errors import ConfigError, Stopped

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_grad
 from models import packed, tiny_model
-from parity_work import in_pieces
+from parity_ranks import in_pieces
 from train_settings import train_config
 
 from ropewalk.conf.data import DataConfig

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import parity_work
+import parity_ranks
 import pytest
 import ranks
 import torch
 import torch.nn.functional as F
 from models import documents, tiny_model
-from parity_work import BATCH, Cell, Found
+from parity_ranks import BATCH, Cell, Found
 from plans import written
 
 from ropewalk.conf.schema import Config
@@ -116,7 +116,7 @@ def matrix(
     sp_size: int, dp_size: int, expected: list[Cell], plans: dict[str, DataArtifacts], **more: Any
 ) -> dict[Cell, dict[str, float]]:
     result = ranks.run(
-        sp_size * dp_size, parity_work.cells, sp_size, expected, settings(**more), plans, SHAPES
+        sp_size * dp_size, parity_ranks.cells, sp_size, expected, settings(**more), plans, SHAPES
     )[0]
     for cell in expected:
         refuse_leaks(result[cell], cell.plan)
@@ -184,7 +184,7 @@ def test_offloaded_states_are_the_same_numbers(plans: dict[str, DataArtifacts]) 
 def test_what_the_comparison_must_notice(plans: dict[str, DataArtifacts], stage: int) -> None:
     """Borders left out, and a gradient scaled as another stage wants it."""
     borders, scale = (Cell(stage, 1, "packed", "kv4", fault) for fault in ("borders", "scale"))
-    result = ranks.run(2, parity_work.cells, 2, [borders, scale], settings(), plans, SHAPES)[0]
+    result = ranks.run(2, parity_ranks.cells, 2, [borders, scale], settings(), plans, SHAPES)[0]
     apart = {cell: differences(f, alone(cell.plan, cell.model)) for cell, f in result.items()}
     assert min(apart[borders].values()) > 100 * RTOL
     # the first loss is made before any gradient, so only a part of the curve is off

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import lora_work
+import lora_ranks
 import peft
 import pytest
 import ranks
@@ -42,7 +42,7 @@ def peft_model(lora: dict[str, Any], changes: dict[str, Any]) -> Any:
             task_type="CAUSAL_LM",
         ),
     )
-    start, values = lora_work.adapted(lora, changes).state_dict(), wrapped.state_dict()
+    start, values = lora_ranks.adapted(lora, changes).state_dict(), wrapped.state_dict()
     with torch.no_grad():
         for name, value in values.items():
             if "lora_" in name:
@@ -87,7 +87,7 @@ def test_gradients_of_two_ranks_are_those_of_plain_peft(
     lora: dict[str, Any], changes: dict[str, Any], train: dict[str, Any]
 ) -> None:
     shared = train.get("sp_size", 1)
-    results = ranks.run(2, lora_work.gradients, train, lora, changes, 2 * shared)
+    results = ranks.run(2, lora_ranks.gradients, train, lora, changes, 2 * shared)
     model = peft_model(lora, changes)
     batch_loss(model, 0, 4).backward()
     expected = {base_name(name): p.grad for name, p in model.named_parameters() if p.requires_grad}
@@ -111,7 +111,7 @@ def test_adapter_is_whole_and_merged_model_equals_the_live_one(
     tmp_path: Path, stage: int, lora: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     results = ranks.run(
-        2, lora_work.trained, str(tmp_path), 2, {"zero_stage": stage}, lora, changes
+        2, lora_ranks.trained, str(tmp_path), 2, {"zero_stage": stage}, lora, changes
     )
     live = torch.from_numpy(results[0]["logits"])
     assert (results[0]["here"] == 0) == (stage == 3)
@@ -140,7 +140,7 @@ def test_adapter_is_whole_and_merged_model_equals_the_live_one(
 def test_in_bf16_the_merged_model_is_the_live_one_but_for_its_rounding(tmp_path: Path) -> None:
     train = {"zero_stage": 3, "precision": "bf16"}
     live = torch.from_numpy(
-        ranks.run(2, lora_work.trained, str(tmp_path), 2, train, PLUS, {})[0]["logits"]
+        ranks.run(2, lora_ranks.trained, str(tmp_path), 2, train, PLUS, {})[0]["logits"]
     )
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="auto")
     assert merged.dtype == torch.bfloat16
@@ -161,7 +161,7 @@ def test_a_resumed_adapter_is_the_same_bit_for_bit_from_a_checkpoint_without_the
 ) -> None:
     lora = {"rank": 4, "norms": True, "dropout": 0.1}
     train = {"zero_stage": stage}
-    results = ranks.run(2, lora_work.resumed, str(tmp_path), train, train, lora)[0]
+    results = ranks.run(2, lora_ranks.resumed, str(tmp_path), train, train, lora)[0]
     assert results["second"]["losses"] == results["whole"]["losses"][2:]
     for name, weight in results["whole"]["weights"].items():
         assert (weight == results["second"]["weights"][name]).all(), name
@@ -170,7 +170,7 @@ def test_a_resumed_adapter_is_the_same_bit_for_bit_from_a_checkpoint_without_the
 
 def test_an_adapter_goes_on_under_another_stage(tmp_path: Path) -> None:
     results = ranks.run(
-        2, lora_work.resumed, str(tmp_path), {"zero_stage": 3}, {"zero_stage": 1}, {"rank": 4}
+        2, lora_ranks.resumed, str(tmp_path), {"zero_stage": 3}, {"zero_stage": 1}, {"rank": 4}
     )[0]
     assert results["second"]["losses"] == pytest.approx(results["whole"]["losses"][2:], rel=1e-5)
 
@@ -178,7 +178,7 @@ def test_an_adapter_goes_on_under_another_stage(tmp_path: Path) -> None:
 def test_the_first_matrices_are_a_function_of_the_seed_alone() -> None:
     lora = {"rank": 4}
     two, single, other = (
-        ranks.run(n, lora_work.initial, lora, seed) for n, seed in ((2, 1), (1, 1), (1, 2))
+        ranks.run(n, lora_ranks.initial, lora, seed) for n, seed in ((2, 1), (1, 1), (1, 2))
     )
     for name, value in single[0].items():
         assert (value == two[0][name]).all() and (value == two[1][name]).all()
@@ -212,5 +212,5 @@ def test_the_first_matrices_are_a_function_of_the_seed_alone() -> None:
 def test_what_cannot_be_adapted_is_refused(
     train: dict[str, Any], lora: dict[str, Any], message: str
 ) -> None:
-    (results,) = ranks.run(1, lora_work.refused, train, lora)
+    (results,) = ranks.run(1, lora_ranks.refused, train, lora)
     assert results.startswith(message)

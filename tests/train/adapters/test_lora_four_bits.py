@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import lora_work
+import lora_ranks
 import peft
 import pytest
 import ranks
@@ -41,7 +41,9 @@ def four_bit(folder: Path) -> Any:
 def test_a_base_of_four_bits_is_trained_saved_and_merged(tmp_path: Path) -> None:
     base = tmp_path / "base"
     tiny_model(hidden_size=64, intermediate_size=128).save_pretrained(base)
-    result = ranks.run(2, lora_work.four_bits, str(tmp_path), str(base), {"zero_stage": 2}, LORA)[0]
+    result = ranks.run(2, lora_ranks.four_bits, str(tmp_path), str(base), {"zero_stage": 2}, LORA)[
+        0
+    ]
     live = torch.from_numpy(result["after"])
     with torch.no_grad():
         torch.testing.assert_close(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ranks
-import ulysses_work
+import ulysses_kernel_ranks
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train.attention import ulysses
@@ -21,10 +21,12 @@ CASES: dict[int, list[tuple[int, int, dict[str, Any]]]] = {
 
 @pytest.mark.parametrize("world", CASES)
 def test_output_and_gradients_are_those_of_the_kernel_alone(world: int) -> None:
-    results = ranks.run(world, ulysses_work.slices, CASES[world])
+    results = ranks.run(world, ulysses_kernel_ranks.slices, CASES[world])
     for number, (heads, shared, options) in enumerate(CASES[world]):
-        expected = ulysses_work.attend(
-            ulysses_work.kernel_of(options), ulysses_work.random_inputs(heads, shared), options
+        expected = ulysses_kernel_ranks.attend(
+            ulysses_kernel_ranks.kernel_of(options),
+            ulysses_kernel_ranks.random_inputs(heads, shared),
+            options,
         )
         parts = [rank[number] for rank in results]
         np.testing.assert_allclose(
@@ -44,7 +46,7 @@ def test_output_and_gradients_are_those_of_the_kernel_alone(world: int) -> None:
 
 
 def test_what_does_not_divide_is_refused_with_what_does() -> None:
-    heads, layer, sizes = ranks.run(2, ulysses_work.refused)[1]
+    heads, layer, sizes = ranks.run(2, ulysses_kernel_ranks.refused)[1]
     assert heads == (
         "train.sp_size is 2; it must divide the 9 attention heads of llama; set one of 1, 3, 9 (with 2 rank(s): 1)"
     )
@@ -56,7 +58,7 @@ def test_what_does_not_divide_is_refused_with_what_does() -> None:
 
 
 def test_before_there_are_ranks() -> None:
-    config = ulysses_work.config(12, 4)
+    config = ulysses_kernel_ranks.config(12, 4)
     for size in (1, 2, 3, 4, 6, 12):
         ulysses.refuse_unfit_heads(config, size)
     with pytest.raises(ConfigError, match="set one of 1, 2, 3, 4, 6, 12$"):

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import ranks
-import seeds_work
+import seeds_ranks
 import torch
 import torch.nn.functional as F
 
@@ -28,7 +28,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def result() -> dict[str, Any]:
-    return dict(zip(CASES, ranks.run(2, seeds_work.several, list(CASES.values()))[0], strict=True))
+    return dict(zip(CASES, ranks.run(2, seeds_ranks.several, list(CASES.values()))[0], strict=True))
 
 
 def same(one: dict[str, Any], two: dict[str, Any]) -> bool:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import ranks
+import save_ranks
 import torch
-import whole_work
 from models import tiny_model
 from transformers import AutoModelForCausalLM
 
@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 @pytest.mark.parametrize("tied", [True, False])
 def test_export_from_pieces_is_the_model(tmp_path: Path, tied: bool) -> None:
     changes = {"tie_word_embeddings": tied}
-    assert ranks.run(2, whole_work.export_in_pieces, str(tmp_path), changes) == [False, False]
+    assert ranks.run(2, save_ranks.export_in_pieces, str(tmp_path), changes) == [False, False]
     result = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).state_dict()
     expected = tiny_model(**changes).state_dict()
     assert set(result) == set(expected)
@@ -21,7 +21,7 @@ def test_export_from_pieces_is_the_model(tmp_path: Path, tied: bool) -> None:
 
 
 def test_an_empty_tensor_is_refused_by_name() -> None:
-    (message,) = ranks.run(1, whole_work.empty)
+    (message,) = ranks.run(1, save_ranks.empty)
     assert message.startswith(
         "RopewalkError: b.weight is empty, and 0 more; a saved model must have whole tensors"
     )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import groups_work
+import param_groups_ranks
 import pytest
 import ranks
 import torch
@@ -61,7 +61,7 @@ def by_torch(steps: int, batch: int) -> dict[str, torch.Tensor]:
     "stage", [*(pytest.param(n, marks=pytest.mark.slow) for n in (0, 2)), 1, 3]
 )
 def test_each_parameter_learns_at_its_own_rate_under_every_stage(stage: int) -> None:
-    result = ranks.run(2, groups_work.trained, 3, 2, {**GROUPS, "zero_stage": stage})
+    result = ranks.run(2, param_groups_ranks.trained, 3, 2, {**GROUPS, "zero_stage": stage})
     weights, expected, start = result[0]["weights"], by_torch(3, 4), tiny_model().state_dict()
     assert weights.keys() == expected.keys()
     for name, weight in weights.items():
@@ -144,7 +144,7 @@ def test_patterns_that_match_nothing_are_refused_together_with_near_names() -> N
         "optimizer__freeze": ["emed_tokens", "norm"],
         "optimizer__lr_groups": [LrGroupConfig(pattern="xyz", lr_scale=2.0)],
     }
-    (message,) = ranks.run(1, groups_work.refused, train)
+    (message,) = ranks.run(1, param_groups_ranks.refused, train)
     first, second = message.splitlines()
     assert first == (
         "ConfigError: train.optimizer.lr_groups[0].pattern is xyz; it must match the name of a parameter; names are made of model, embed_tokens, "
@@ -158,7 +158,7 @@ def test_patterns_that_match_nothing_are_refused_together_with_near_names() -> N
 
 
 def test_nothing_left_to_train_is_refused() -> None:
-    (message,) = ranks.run(1, groups_work.refused, {"optimizer__freeze": ["."]})
+    (message,) = ranks.run(1, param_groups_ranks.refused, {"optimizer__freeze": ["."]})
     assert (
         message
         == "ConfigError: train.optimizer.freeze is ['.']; something must be left to train; remove a pattern"

@@ -1,12 +1,12 @@
 """Mixed windows: each document of a packed row as transformers has it alone, in a model with that document's table."""
 
-import mixed_rope_work
+import mixed_windows_ranks
 import numpy as np
 import pytest
 import ranks
 import torch
 import torch.nn.functional as F
-from mixed_rope_work import FACTOR, WINDOW, scaled, unscaled
+from mixed_windows_ranks import FACTOR, WINDOW, scaled, unscaled
 from models import packed, tiny_config
 
 from ropewalk.conf.errors import ConfigError
@@ -72,7 +72,7 @@ def test_ranks_that_share_the_row_choose_by_the_documents_of_the_whole_row(plan)
     """Their borders cut documents: a rank that counted its own part of a long one would give it the short ones' table."""
     row, pieces = packed(LENGTHS, LINE)
     expected, gradients = alone(pieces)
-    loss, shared = ranks.run(2, mixed_rope_work.shared, plan, row)[0]
+    loss, shared = ranks.run(2, mixed_windows_ranks.shared, plan, row)[0]
     assert loss == pytest.approx(expected, rel=1e-5)
     for name, gradient in gradients.items():
         assert np.linalg.norm(shared[name] - gradient.numpy()) <= 1e-5 * gradient.norm().item(), (

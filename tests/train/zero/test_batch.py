@@ -2,9 +2,9 @@
 
 from typing import Any
 
+import batch_ramp_ranks
 import numpy as np
 import pytest
-import ramp_work
 import ranks
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ SIZES = [
     4,
     8,
     8,
-]  # sequences of each step: micro-steps of `ramp_work.RAMP` times the ranks
+]  # sequences of each step: micro-steps of `batch_ramp_ranks.RAMP` times the ranks
 
 
 def alone(numbers: list[int]) -> tuple[float, dict[str, torch.Tensor]]:
@@ -46,7 +46,7 @@ def alone(numbers: list[int]) -> tuple[float, dict[str, torch.Tensor]]:
 
 @pytest.fixture(scope="module")
 def result() -> list[list[dict[str, Any]]]:
-    return ranks.run(WORLD, ramp_work.stages, [0, 1, 2, 3], STEPS)[0]
+    return ranks.run(WORLD, batch_ramp_ranks.stages, [0, 1, 2, 3], STEPS)[0]
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
@@ -66,7 +66,7 @@ def test_each_step_s_loss_and_gradient_are_those_of_one_process(result: Any, sta
 
 
 def test_a_batch_of_context_only_has_no_loss_and_moves_no_weight() -> None:
-    ((line, stayed),) = ranks.run(1, ramp_work.context_only)
+    ((line, stayed),) = ranks.run(1, batch_ramp_ranks.context_only)
     assert (line["loss"], line["labels"], line["grad_norm"]) == (0.0, 0, 0.0) and stayed
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pieces_work
+import partitioned_params_ranks
 import pytest
 import ranks
 import torch
@@ -47,7 +47,7 @@ def planned(**shape: Any) -> rope_plan.RopePlan:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_base_is_read_in_pieces_and_proved_in_its_engine(base: Base, precision: str) -> None:
-    result = ranks.run(2, pieces_work.weights, base, planned(), three(precision))
+    result = ranks.run(2, partitioned_params_ranks.weights, base, planned(), three(precision))
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     expected = (
         AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32).to(dtype).float()
@@ -61,8 +61,8 @@ def test_the_base_is_read_in_pieces_and_proved_in_its_engine(base: Base, precisi
 def test_random_weights_are_the_same_in_pieces_and_whole() -> None:
     of_nothing = Base(None, scratch=SCRATCH)
     plan = planned(vocab_size=300)
-    one = ranks.run(1, pieces_work.weights, of_nothing, plan, three(stage=1))[0]
-    two = ranks.run(2, pieces_work.weights, of_nothing, plan, three())[0]
+    one = ranks.run(1, partitioned_params_ranks.weights, of_nothing, plan, three(stage=1))[0]
+    two = ranks.run(2, partitioned_params_ranks.weights, of_nothing, plan, three())[0]
     assert two["apart"] and not one["apart"]
     assert one["weights"].keys() == two["weights"].keys()
     assert all(
@@ -73,17 +73,21 @@ def test_random_weights_are_the_same_in_pieces_and_whole() -> None:
 @pytest.mark.parametrize("rank", [0, 2])
 def test_it_trains_as_a_whole_model_does_with_an_adapter_too(base: Base, rank: int) -> None:
     lora = LoraConfig(rank=rank)
-    expected = ranks.run(2, pieces_work.losses, base, planned(), three(stage=1), lora)[0]
-    result = ranks.run(2, pieces_work.losses, base, planned(), three(), lora)[0]
+    expected = ranks.run(2, partitioned_params_ranks.losses, base, planned(), three(stage=1), lora)[
+        0
+    ]
+    result = ranks.run(2, partitioned_params_ranks.losses, base, planned(), three(), lora)[0]
     assert result == pytest.approx(expected, rel=1e-5) and len(set(result)) == 3
 
 
 def test_a_second_set_of_weights_near_by_changes_no_loss(base: Base) -> None:
     """hpZ: 4 ranks, 2 of a machine."""
-    expected = ranks.run(4, pieces_work.losses, base, planned(), three(), LoraConfig())[0]
+    expected = ranks.run(
+        4, partitioned_params_ranks.losses, base, planned(), three(), LoraConfig()
+    )[0]
     result = ranks.run(
         4,
-        pieces_work.losses,
+        partitioned_params_ranks.losses,
         base,
         planned(),
         {**three(), "memory__zero_hpz_size": 2},
@@ -93,7 +97,7 @@ def test_a_second_set_of_weights_near_by_changes_no_loss(base: Base) -> None:
 
 
 def test_what_is_wrong_with_a_model_in_pieces_is_found(base: Base) -> None:
-    message = ranks.run(2, pieces_work.refused, base, planned(), three())[1]
+    message = ranks.run(2, partitioned_params_ranks.refused, base, planned(), three())[1]
     assert "rotates its query otherwise than the plan" in message["layers"]
     assert "inv_freq[0] is" in message["table"]
     assert message["words"].startswith("model.path has 97 embeddings and a tokenizer of 98 words")
@@ -110,7 +114,9 @@ def test_no_rank_holds_the_model_whole_while_it_is_made(tmp_path: Path) -> None:
     big = tiny_model(**shape)
     size = sum(p.numel() for p in big.parameters()) * 4 / 2**20
     big.save_pretrained(tmp_path)
-    result = ranks.run(2, pieces_work.peak_of_load, Base(str(tmp_path)), planned(**shape), three())
+    result = ranks.run(
+        2, partitioned_params_ranks.peak_of_load, Base(str(tmp_path)), planned(**shape), three()
+    )
     print(size, result)
     assert all(0.49 * size < rank["after"] < 0.55 * size + 5 for rank in result), result
     assert all(rank["highest"] < 0.75 * size for rank in result), result

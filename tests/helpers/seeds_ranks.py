@@ -1,4 +1,4 @@
-"""What the ranks of test_seeds.py do."""
+"""Programs of a rank in test_seeds.py: LoRA training with dropout."""
 
 from dataclasses import replace
 from typing import Any

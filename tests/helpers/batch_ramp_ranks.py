@@ -1,4 +1,4 @@
-"""What the ranks of test_ramp.py do."""
+"""Programs of a rank in test_batch.py: steps under a ramp of micro-steps."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the ranks of test_parity.py do: the trainer's own step on a plan, at any parallel degree."""
+"""The trainer's own step on a plan at any parallel degree, as a rank of test_parity.py runs it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

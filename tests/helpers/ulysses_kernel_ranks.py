@@ -1,4 +1,4 @@
-"""What the ranks of test_ulysses.py do: attention of a slice, through the exchange, and the gradients of what went in."""
+"""Programs of a rank in test_ulysses.py: attention of a slice, and its gradients."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the ranks of tests do; a module of its own, so that a forked rank finds it by name."""
+"""Programs of a rank in test_mesh.py. A forked rank finds them by module name."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""What the ranks of test_whole.py do."""
+"""Programs of a rank in test_save.py: gather and save a partitioned model."""
 
 from pathlib import Path
 from typing import Any

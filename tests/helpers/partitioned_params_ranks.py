@@ -1,11 +1,11 @@
-"""What the ranks of test_pieces.py do: a model made in pieces, its engine, its proofs, its weights."""
+"""Programs of a rank in test_params.py: build, prove and train a model partitioned by ZeRO 3."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 from feeds import config, feed, train_steps
-from parity_work import in_pieces
+from parity_ranks import in_pieces
 from transformers.models.llama import modeling_llama
 
 from ropewalk.conf.errors import ProofError, RopewalkError

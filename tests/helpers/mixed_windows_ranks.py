@@ -1,4 +1,4 @@
-"""Models of test_mixed_rope.py, and what its ranks do: one packed row, a slice a rank."""
+"""Models of test_mixed_windows.py, and the program of its ranks: one packed row, sliced."""
 
 import copy
 from typing import Any

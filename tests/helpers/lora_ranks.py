@@ -1,4 +1,4 @@
-"""What the ranks of the LoRA tests do."""
+"""Programs of a rank in the LoRA tests: build, train, resume and save adapters."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch.distributed as dist
 from deepspeed.utils import safe_get_full_grad
 from feeds import accept_step, config, feed
 from models import tiny_model
-from parity_work import in_pieces
+from parity_ranks import in_pieces
 
 from ropewalk.conf.lora import LoraConfig
 from ropewalk.train import attention

@@ -1,4 +1,4 @@
-"""What the ranks of test_exchange.py do."""
+"""Programs of a rank in test_exchange.py: hidden states of a model under Ulysses."""
 
 from typing import Any
 

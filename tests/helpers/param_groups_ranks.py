@@ -1,4 +1,4 @@
-"""What the ranks of test_groups.py do."""
+"""Programs of a rank in test_param_groups.py: train with parameter groups."""
 
 from typing import Any
 
