@@ -18,7 +18,8 @@ from ropewalk.conf.schema import Config
 
 
 def _unknown(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Keys that are no field of their dataclass: `+key=value` and YAML merges let them in without a word."""
+    """Keys that are no field of their dataclass: `+key=value` and YAML merges let them in
+    without a word."""
     kind = OmegaConf.get_type(node)
     known = (
         {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set(node)
@@ -41,7 +42,8 @@ def _unknown(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _names(node: DictConfig) -> Iterator[tuple[str, str]]:
-    """The settings of a section and its sub-sections: name and path below `node`; nearer settings last."""
+    """The settings of a section and its sub-sections: name and path below `node`; nearer
+    settings last."""
     for key in map(str, node):
         if not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
             yield from ((name, f"{key}.{path}") for name, path in _names(node[key]))
@@ -80,7 +82,8 @@ def check(composed: DictConfig) -> Config:
 
 
 def _typed(values: DictConfig, leave_out: Iterable[str] = ()) -> DictConfig:
-    """Plain values on the dataclasses, without the keys `leave_out`; the rope method finds its class by name."""
+    """Plain values on the dataclasses, without the keys `leave_out`; the rope method finds its
+    class by name."""
     plain: Any = OmegaConf.to_container(values)
     for key in leave_out:
         *parents, name = key.split(".")
@@ -97,7 +100,8 @@ def _typed(values: DictConfig, leave_out: Iterable[str] = ()) -> DictConfig:
 
 
 def to_yaml(config: Config) -> str:
-    """The frozen form. User paths outside the working folder stay as given: they are settings, not artifacts."""
+    """The frozen form. User paths outside the working folder stay as given: they are settings,
+    not artifacts."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 

@@ -1,7 +1,8 @@
-"""The settings of the mixture that go by a document's length: how often it comes, the ratio of short to long, repeats.
+"""The settings of the mixture that go by a document's length: how often it comes, the ratio of
+short to long, repeats.
 
-A document's length counts `data.begin` and `data.end`. Ranges are written `<4K`, `<=4K`, `>8K`, `>=8K` or `4K-8K`, which is from
-4,096 up to, not with, 8,192; K is 1,024 and M 1,048,576.
+A document's length counts `data.begin` and `data.end`. Ranges are written `<4K`, `<=4K`, `>8K`,
+`>=8K` or `4K-8K`, which is from 4,096 up to, not with, 8,192; K is 1,024 and M 1,048,576.
 """
 
 import math
@@ -59,7 +60,10 @@ def rules(numbers: Mapping[str, float]) -> Rules:
 
 def _range_problems(at: str, numbers: Mapping[str, float]) -> Iterator[str]:
     for text in [text for text in numbers if parse(text) is None]:
-        yield f"{at} has {text}; a range of lengths is written <4K, <=4K, >8K, >=8K or 4K-8K and is not empty; correct it"
+        yield (
+            f"{at} has {text}; a range of lengths is written <4K, <=4K, >8K, >=8K or 4K-8K and is "
+            "not empty; correct it"
+        )
     for (one, _, text), (two, _, other) in pairwise(rules(numbers)):
         if one.high > two.low:
             yield f"{at} has {text} and {other}; ranges must not share a length; move a border"
@@ -69,7 +73,10 @@ def _weight_problems(at: str, numbers: Mapping[str, float]) -> Iterator[str]:
     yield from _range_problems(at, numbers)
     for text, number in numbers.items():
         if number != 0 and not LEAST <= number <= MOST:
-            yield f"{at} {text} is {number}; expected repeats must be 0, or between {LEAST} and {MOST:g}; e.g. 0.1"
+            yield (
+                f"{at} {text} is {number}; expected repeats must be 0, or between {LEAST} and "
+                f"{MOST:g}; e.g. 0.1"
+            )
 
 
 def _bucket_problems(at: str, numbers: Mapping[str, float]) -> Iterator[str]:
@@ -77,7 +84,9 @@ def _bucket_problems(at: str, numbers: Mapping[str, float]) -> Iterator[str]:
     yield from wrong or _gaps(at, rules(numbers))
     for text, number in numbers.items():
         if not (math.isfinite(number) and number >= 0):
-            yield f"{at} {text} is {number}; a share must be a finite number of at least 0; e.g. 0.34"
+            yield (
+                f"{at} {text} is {number}; a share must be a finite number of at least 0; e.g. 0.34"
+            )
     if numbers and all(number == 0 for number in numbers.values()):
         yield f"{at} shares add up to 0; at least one must be above 0; set a share such as 0.34"
 
@@ -90,7 +99,10 @@ def _gaps(at: str, found: Rules) -> Iterator[str]:
     for end, start in zip(ends, starts, strict=True) if found else ():
         if end < start:
             last = "" if start == math.inf else f" to {start - 1}"
-            yield f"{at} has no range for lengths from {end}{last}; buckets must hold every length; widen one"
+            yield (
+                f"{at} has no range for lengths from {end}{last}; buckets must hold every length; "
+                "widen one"
+            )
 
 
 @dataclass(kw_only=True)
@@ -114,10 +126,16 @@ class SourceLengths:
             if (value := getattr(self, name)) is not None and value < 1:
                 yield f"{at}.{name} is {value}; it must be at least 1 token; unset it for none"
         if self.min_len is not None and self.max_len is not None and self.min_len > self.max_len:
-            yield f"{at}.min_len is {self.min_len}; it must not be above {at}.max_len {self.max_len}; change one"
+            yield (
+                f"{at}.min_len is {self.min_len}; it must not be above {at}.max_len "
+                f"{self.max_len}; change one"
+            )
         for name in ("min_len", "max_len", "length_weights"):
             if synthetic and getattr(self, name) not in (None, NONE):
-                yield f"{at}.{name} is {getattr(self, name)}; made-up documents are all taken, once; unset it"
+                yield (
+                    f"{at}.{name} is {getattr(self, name)}; made-up documents are all taken, "
+                    "once; unset it"
+                )
         yield from _weight_problems(f"{at}.length_weights", self.length_weights or NONE)
 
 
@@ -126,24 +144,30 @@ class MixtureConfig:
     """What `mixture=NAME` presets set, beside the sources."""
 
     mixture: str | None = setting(None, fingerprint=False)
-    """The preset's name, a record: choose one by `mixture=NAME`, which sets the fields below or the sources."""
+    """The preset's name, a record: choose one by `mixture=NAME`, which sets the fields below or
+    the sources."""
     length_weights: dict[str, float] = field(default_factory=dict)
-    """How often a document comes in a round over its source, by its length: {"<4K": 0.1, ">8K": 2.0}; 1 where nothing is said.
-    Round follows round until the source's share is met: 0.1 comes in one round of ten, 2.5 twice or three times a round.
-    Made-up documents (synthetic sources) are all taken, once."""
+    """How often a document comes in a round over its source, by its length: {"<4K": 0.1, ">8K":
+    2.0}; 1 where nothing is said. Round follows round until the source's share is met: 0.1 comes
+    in one round of ten, 2.5 twice or three times a round. Made-up documents (synthetic sources)
+    are all taken, once."""
     buckets: dict[str, float] = field(default_factory=dict)
-    """Shares of each source's tokens by the length of documents, relative to one another: {"<32K": 0.66, ">=32K": 0.34}. They
-    must hold every length. Sources get their shares first; one that has no document in a bucket fills it from its others, which
-    the ledger tells. Synthetic sources are left as they are."""
+    """Shares of each source's tokens by the length of documents, relative to one another:
+    {"<32K": 0.66, ">=32K": 0.34}. They must hold every length. Sources get their shares first;
+    one that has no document in a bucket fills it from its others, which the ledger tells.
+    Synthetic sources are left as they are."""
     max_epochs: int = setting(4, fingerprint=False)
-    """The most times that one document may be taken. Up to four epochs, repeated text was nearly as good as new (Muennighoff et al.
-    2023, arXiv 2305.16264)."""
+    """The most times that one document may be taken. Up to four epochs, repeated text was nearly
+    as good as new (Muennighoff et al. 2023, arXiv 2305.16264)."""
 
     def mixture_problems(self, sources: Iterable[Any]) -> Iterator[str]:
         yield from _weight_problems("data.length_weights", self.length_weights)
         yield from _bucket_problems("data.buckets", self.buckets)
         if self.max_epochs < 1:
-            yield f"data.max_epochs is {self.max_epochs}; a document must be allowed once; set at least 1"
+            yield (
+                f"data.max_epochs is {self.max_epochs}; a document must be allowed once; set at "
+                "least 1"
+            )
         chosen = bool(
             self.length_weights
             or self.buckets
@@ -151,11 +175,11 @@ class MixtureConfig:
         )
         if self.mixture == "uniform" and chosen:
             yield (
-                "data.mixture is uniform; it takes every document as often, so weights, length_weights and buckets must be unset; "
-                "unset them or choose another mixture"
+                "data.mixture is uniform; it takes every document as often, so weights, "
+                "length_weights and buckets must be unset; unset them or choose another mixture"
             )
         elif self.mixture not in (None, "uniform") and not chosen:
             yield (
-                f"data.mixture is {self.mixture}; it only records the preset, and nothing that a preset sets is set; "
-                f"say mixture={self.mixture}"
+                f"data.mixture is {self.mixture}; it only records the preset, and nothing that a "
+                f"preset sets is set; say mixture={self.mixture}"
             )

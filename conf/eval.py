@@ -22,7 +22,8 @@ class EvalConfig:
     passkey_lengths: list[int] | None = setting(
         None, at_least=2, way_out="unset it for the default"
     )
-    """Prompt lengths of the passkey task, tokens; unset: the original window, doubled up to `length`."""
+    """Prompt lengths of the passkey task, tokens; unset: the original window, doubled up to
+    `length`."""
     passkey_depths: list[float] = setting(
         factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0],
         at_least=0,
@@ -33,7 +34,8 @@ class EvalConfig:
     passkey_tries: int = setting(20, at_least=0, way_out="0 leaves passkey out")
     """Prompts for each length and depth of the passkey task; 0: none."""
     context_gain_tokens: int | None = setting(None, at_least=2, way_out="unset it for the default")
-    """Target tokens at each window's end, the same under every context length; unset: half the original window."""
+    """Target tokens at each window's end, the same under every context length; unset: half the
+    original window."""
     precision: str = setting("fp32", one_of=("fp32", "bf16"))
     """Precision of the models while they are measured: fp32 or bf16."""
     batch_tokens: int = setting(8192, at_least=1, fingerprint=False)
@@ -45,27 +47,36 @@ class CalibrateConfig:
     """The search of RoPE settings on held-out text."""
 
     searcher: str = setting("ramp", one_of=("ramp", "longrope", "both"))
-    """ramp (TPE over beta_fast, beta_slow and attention_factor), longrope (evolution of a divisor a frequency) or both."""
+    """ramp (TPE over beta_fast, beta_slow and attention_factor), longrope (evolution of a
+    divisor a frequency) or both."""
     methods: list[str] = field(
         default_factory=lambda: ["yarn", "pi", "ntk", "ntk_by_parts", "llama3", "abf"]
     )
-    """Methods that are measured first, with their papers' settings, and shown beside the result; the gain is counted from yarn."""
+    """Methods that are measured first, with their papers' settings, and shown beside the result;
+    the gain is counted from yarn."""
     max_forward_passes: int = setting(300, at_least=1)
-    """Budget of the search in forward passes of a whole window; a shorter window counts by its tokens."""
+    """Budget of the search in forward passes of a whole window; a shorter window counts by its
+    tokens."""
     windows: int = setting(8, at_least=1)
     """Windows of text that candidates are chosen on, from one half of the held-out documents."""
     report_windows: int = setting(16, at_least=1)
     """Windows that the gain is reported on, from the other half."""
     length: int | None = setting(None, at_least=2, way_out="unset it for the new window")
-    """Tokens of a window while searching; unset: the new window. The report always reads the new window."""
+    """Tokens of a window while searching; unset: the new window. The report always reads the new
+    window."""
     inside_weight: float = setting(0.5, at_least=0, below=1, way_out="e.g. 0.5")
-    """Weight of the loss inside the original window in the objective; the loss beyond it has the rest."""
+    """Weight of the loss inside the original window in the objective; the loss beyond it has the
+    rest."""
     population: int = setting(16, at_least=4)
-    """Evolution: how many of the best candidates have children, at most a quarter of the measured ones."""
+    """Evolution: how many of the best candidates have children, at most a quarter of the
+    measured ones."""
 
     def problems(self, prefix: str) -> Iterator[str]:
         if unknown := [method for method in self.methods if method not in CALIBRATED]:
-            yield f"{prefix}methods has {', '.join(unknown)}; each must be one of {', '.join(CALIBRATED)}; leave it out"
+            yield (
+                f"{prefix}methods has {', '.join(unknown)}; each must be one of "
+                f"{', '.join(CALIBRATED)}; leave it out"
+            )
         if "yarn" not in self.methods:
             yield f"{prefix}methods has no yarn; the gain is counted from its defaults; add it"
 

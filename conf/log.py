@@ -1,7 +1,4 @@
-"""What users see of a run while it goes:
-
-plain lines on stdout, of rank 0 where there are several.
-"""
+"""The logger for users: plain lines on stdout, from rank 0 only."""
 
 import logging
 import os
@@ -10,7 +7,7 @@ log = logging.getLogger("ropewalk")
 
 
 class _Stdout(logging.Handler):
-    """Writes to the stdout of the moment, which tests and notebooks replace."""
+    """Writes to the present `sys.stdout`, which tests and notebooks replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if os.environ.get("RANK", "0") == "0":

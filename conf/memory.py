@@ -13,54 +13,68 @@ class MemoryConfig:
     """Where weights, optimizer states and activations are held."""
 
     activation_checkpointing: bool = setting(True, fingerprint=False)
-    """Keep only the inputs of the decoder layers, and compute each layer again in the backward pass."""
+    """Keep only the inputs of the decoder layers, and compute each layer again in the backward
+    pass."""
     offload_activations: bool = setting(False, fingerprint=False)
-    """Keep the checkpointed layer inputs in host memory; each is fetched while the layer after it is computed."""
+    """Keep the checkpointed layer inputs in host memory; each is fetched while the layer after
+    it is computed."""
     offload_optimizer: bool = setting(False, fingerprint=False)
-    """Keep master weights and moments in host memory and update them there. In bf16 at ZeRO 1 and 2 the fp32 gradient sums stay on
-    the device until the step (`zero_stage`); at ZeRO 3 they do not."""
+    """Keep master weights and moments in host memory and update them there. In bf16 at ZeRO 1
+    and 2 the fp32 gradient sums stay on the device until the step (`zero_stage`); at ZeRO 3 they
+    do not."""
     offload_params: bool = setting(False, fingerprint=False)
     """Keep weights in host memory until a layer needs them; ZeRO 3."""
     offload_path: str | None = setting(None, fingerprint=False)
-    """Folder on a fast local disk (NVMe) that takes the offloaded tensors in place of host memory; ZeRO 3."""
+    """Folder on a fast local disk (NVMe) that takes the offloaded tensors in place of host
+    memory; ZeRO 3."""
     tile_mlp_tokens: int = setting(
         0, at_least=0, way_out="e.g. 4096, or 0 for no tiles", fingerprint=False
     )
-    """Tokens per MLP tile; each tile is computed once more in the backward pass; 0: the whole sequence at once."""
+    """Tokens per MLP tile; each tile is computed once more in the backward pass; 0: the whole
+    sequence at once."""
     compile: bool = setting(False, fingerprint=False)
     """torch.compile of the norms and the MLP of each decoder layer."""
     zero_hpz_size: int | None = setting(
         None, at_least=2, way_out="unset it for none", fingerprint=False
     )
-    """ZeRO++'s hierarchy (hpZ): ranks that together keep a second full copy of the weights, so that the backward pass gathers inside
-    a machine. Set it to the ranks of a machine; ZeRO 3."""
+    """ZeRO++'s hierarchy (hpZ): ranks that together keep a second full copy of the weights, so
+    that the backward pass gathers inside a machine. Set it to the ranks of a machine; ZeRO 3."""
 
     def problems(self, prefix: str) -> Iterator[str]:
         if self.offload_activations and not self.activation_checkpointing:
             yield (
-                f"{prefix}offload_activations is True; it moves what activation checkpointing keeps; "
-                f"set {prefix}activation_checkpointing=true, or unset it"
+                f"{prefix}offload_activations is True; it moves what activation checkpointing "
+                f"keeps; set {prefix}activation_checkpointing=true, or unset it"
             )
         if self.compile and self.tile_mlp_tokens:
-            yield f"{prefix}compile is True; a tiled MLP cannot be compiled; set {prefix}tile_mlp_tokens=0 or {prefix}compile=false"
+            yield (
+                f"{prefix}compile is True; a tiled MLP cannot be compiled; set "
+                f"{prefix}tile_mlp_tokens=0 or {prefix}compile=false"
+            )
         if self.offload_path is not None and not (self.offload_optimizer or self.offload_params):
             yield (
-                f"{prefix}offload_path is {self.offload_path}; nothing is offloaded to it; set {prefix}offload_params=true or "
-                f"{prefix}offload_optimizer=true, or unset it"
+                f"{prefix}offload_path is {self.offload_path}; nothing is offloaded to it; set "
+                f"{prefix}offload_params=true or {prefix}offload_optimizer=true, or unset it"
             )
 
     def zero_problems(self, prefix: str, zero_stage: int) -> Iterator[str]:
         """Settings that the ZeRO stage does not allow."""
         if self.compile and zero_stage == 3:
             yield (
-                f"{prefix}compile is True; ZeRO 3 gathers weights between the operations that would be fused; "
-                f"set {prefix}compile=false, or train.zero_stage=2"
+                f"{prefix}compile is True; ZeRO 3 gathers weights between the operations that "
+                f"would be fused; set {prefix}compile=false, or train.zero_stage=2"
             )
         if self.offload_optimizer and zero_stage == 0:
-            yield f"{prefix}offload_optimizer is True; ZeRO 0 keeps no state that can be offloaded; set train.zero_stage=1"
+            yield (
+                f"{prefix}offload_optimizer is True; ZeRO 0 keeps no state that can be offloaded; "
+                "set train.zero_stage=1"
+            )
         for name in ("offload_params", "offload_path", "zero_hpz_size"):
             if zero_stage != 3 and (value := getattr(self, name)):
-                yield f"{prefix}{name} is {value}; it needs train.zero_stage 3, not {zero_stage}; change one"
+                yield (
+                    f"{prefix}{name} is {value}; it needs train.zero_stage 3, not {zero_stage}; "
+                    "change one"
+                )
 
 
 def missing_path(path: str) -> str | None:
@@ -70,6 +84,6 @@ def missing_path(path: str) -> str | None:
         return None
     reason = "cannot be written to" if folder.is_dir() else "is no folder"
     return (
-        f"train.memory.offload_path is {path}; it must be a folder that every rank can write to, and {reason} here; "
-        "make it, or name another"
+        f"train.memory.offload_path is {path}; it must be a folder that every rank can write to, "
+        f"and {reason} here; make it, or name another"
     )

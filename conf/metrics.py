@@ -1,4 +1,5 @@
-"""Settings of what a training measures: metrics, validation, profiler. They do not affect the trained model."""
+"""Settings of what a training measures: metrics, validation, profiler. They do not affect the
+trained model."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ class MetricsConfig:
     """Numbers of each step, and where they go beside metrics.jsonl."""
 
     group_norms_every: int = setting(1, at_least=0, way_out="0 leaves it out")
-    """Steps between two measurements of the gradient's norm by group of parameters; 0: never. Each reads a rank's gradients once."""
+    """Steps between two measurements of the gradient's norm by group of parameters; 0: never.
+    Each reads a rank's gradients once."""
     peak_tflops: float | None = setting(None, above=0, way_out="unset it for the published one")
-    """TFLOP/s of one device at the training's precision, for MFU; unset: the published bf16 figure of a known GPU."""
+    """TFLOP/s of one device at the training's precision, for MFU; unset: the published bf16
+    figure of a known GPU."""
     wandb: str = setting("auto", one_of=("auto", "online", "offline", "off"))
     """Weights & Biases: auto (online with an API key, else offline), online, offline or off."""
     wandb_project: str = "ropewalk"
@@ -27,7 +30,8 @@ class ValidationConfig:
     """Held-out loss during the training."""
 
     interval_steps: int = setting(0, at_least=0, way_out="0 leaves validation out")
-    """Steps between two measurements of the held-out loss; the last step is always followed by one; 0: never."""
+    """Steps between two measurements of the held-out loss; the last step is always followed by
+    one; 0: never."""
     windows: int = setting(8, at_least=1)
     """Windows of held-out text; at most `windows_per_document` of one document."""
     windows_per_document: int = setting(2, at_least=1)
@@ -50,6 +54,12 @@ class ProfilerConfig:
     def step_problems(self, prefix: str, steps: int) -> Iterator[str]:
         """`steps`: of the training."""
         if self.steps and not (len(self.steps) == 2 and 1 <= self.steps[0] <= self.steps[1]):
-            yield f"{prefix}steps is {self.steps}; it must be a first and a last step, from 1; e.g. [10, 12]"
+            yield (
+                f"{prefix}steps is {self.steps}; it must be a first and a last step, from 1; e.g. "
+                "[10, 12]"
+            )
         elif self.steps and self.steps[0] > steps:
-            yield f"{prefix}steps is {self.steps}; the training has {steps} steps, so nothing would be recorded; name earlier ones"
+            yield (
+                f"{prefix}steps is {self.steps}; the training has {steps} steps, so nothing would "
+                "be recorded; name earlier ones"
+            )

@@ -21,7 +21,8 @@ class ScratchConfig:
     num_hidden_layers: int = setting(at_least=1)
     """Decoder layers."""
     num_attention_heads: int = setting(at_least=1)
-    """Query heads; twice their number must divide `hidden_size`, because rotary dimensions come in pairs."""
+    """Query heads; twice their number must divide `hidden_size`, because rotary dimensions come
+    in pairs."""
     num_key_value_heads: int = setting(at_least=1)
     """Key and value heads; a divisor of `num_attention_heads`."""
     max_position_embeddings: int = setting(at_least=1)
@@ -35,11 +36,14 @@ class ScratchConfig:
         heads, groups = self.num_attention_heads, self.num_key_value_heads
         if heads >= 1 and self.hidden_size % (2 * heads):
             yield (
-                f"{prefix}num_attention_heads is {heads}; hidden_size {self.hidden_size} must be a multiple of twice that "
-                "(rotary dimensions come in pairs); change one of them"
+                f"{prefix}num_attention_heads is {heads}; hidden_size {self.hidden_size} must be "
+                "a multiple of twice that (rotary dimensions come in pairs); change one of them"
             )
         elif groups >= 1 and heads % groups:
-            yield f"{prefix}num_key_value_heads is {groups}; it must divide num_attention_heads {heads}; set a divisor"
+            yield (
+                f"{prefix}num_key_value_heads is {groups}; it must divide num_attention_heads "
+                f"{heads}; set a divisor"
+            )
 
 
 @dataclass(kw_only=True)
@@ -53,7 +57,8 @@ class ModelConfig:
     gguf_file: str | None = None
     """A GGUF file inside `path`; it is dequantised once and kept in the cache."""
     package: str | None = setting(None, fingerprint=False)
-    """If this Python package is installed, the model is read from the GGUF file inside it instead of the hub."""
+    """If this Python package is installed, the model is read from the GGUF file inside it
+    instead of the hub."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off: such a model is refused."""
     scratch: ScratchConfig | None = None
@@ -61,6 +66,12 @@ class ModelConfig:
 
     def problems(self, prefix: str) -> Iterator[str]:
         if self.scratch is not None and self.path is not None:
-            yield f"{prefix}path is {self.path}; a model from {prefix}scratch has no path; unset one of them"
+            yield (
+                f"{prefix}path is {self.path}; a model from {prefix}scratch has no path; unset "
+                "one of them"
+            )
         if self.scratch is None and self.path is None:
-            yield f"{prefix}path is not set; it must be a folder, a hub name or builtin:demo; e.g. {prefix}path=builtin:demo"
+            yield (
+                f"{prefix}path is not set; it must be a folder, a hub name or builtin:demo; e.g. "
+                f"{prefix}path=builtin:demo"
+            )

@@ -1,8 +1,8 @@
 """Phases: a run as a chain of trainings, each with further settings and the previous one's weights.
 
-Every phase is a run of its own (rope, data, train; a folder, a ledger, checkpoints); the last phase
-is the run that the user named. The rope plan of every phase starts from the base's own table, so its
-factor always counts from the original window.
+Every phase is a run of its own (rope, data, train; a folder, a ledger, checkpoints); the last
+phase is the run that the user named. The rope plan of every phase starts from the base's own
+table, so its factor always counts from the original window.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,18 +19,22 @@ PHASE_KEYS = ("name", "carry_optimizer")
 
 
 def problems(phases: Sequence[Any]) -> Iterator[str]:
-    """Problems of the list itself; the settings of a phase are checked with the rest of the run's."""
+    """Problems of the list itself; the settings of a phase are checked with the rest of the
+    run's."""
     for number, phase in enumerate(phases):
         prefix = f"phases[{number}]"
         if not isinstance(phase, Mapping):
-            yield f"{prefix} is {phase}; it must be settings by key; e.g. {{data.seq_len: 65536, train.steps: 200}}"
+            yield (
+                f"{prefix} is {phase}; it must be settings by key; e.g. {{data.seq_len: 65536, "
+                "train.steps: 200}"
+            )
             continue
         for key in map(str, phase):
             if key not in PHASE_KEYS and key.split(".")[0] not in SECTIONS:
                 yield (
-                    f"{prefix}.{key} is {phase[key]}; a phase sets {', '.join(PHASE_KEYS)} and what begins with "
-                    f"{', '.join(f'{section}.' for section in SECTIONS)}; "
-                    "set it for the whole run"
+                    f"{prefix}.{key} is {phase[key]}; a phase sets {', '.join(PHASE_KEYS)} and "
+                    f"what begins with {', '.join(f'{section}.' for section in SECTIONS)}; set it "
+                    "for the whole run"
                 )
         name = str(phase.get("name", ""))
         if "/" in name or name.startswith("."):
@@ -40,9 +44,15 @@ def problems(phases: Sequence[Any]) -> Iterator[str]:
 
 def _carry_problems(prefix: str, number: int, carry_optimizer: Any) -> Iterator[str]:
     if not isinstance(carry_optimizer, bool):
-        yield f"{prefix}.carry_optimizer is {carry_optimizer}; it must be true or false; false resets the moments"
+        yield (
+            f"{prefix}.carry_optimizer is {carry_optimizer}; it must be true or false; false "
+            "resets the moments"
+        )
     elif carry_optimizer and number == 0:
-        yield f"{prefix}.carry_optimizer is True; nothing is trained before the first phase; leave it out"
+        yield (
+            f"{prefix}.carry_optimizer is True; nothing is trained before the first phase; leave "
+            "it out"
+        )
 
 
 def settings(phase: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,7 +61,8 @@ def settings(phase: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def folder(phases: Sequence[Any], number: int) -> str:
-    """The name of phase `number` (from 1) among the run's phases: `2-long`, or `2` without a name."""
+    """The name of phase `number` (from 1) among the run's phases: `2-long`, or `2` without a
+    name."""
     name = phases[number - 1].get("name")
     return f"{number}-{name}" if name else str(number)
 
@@ -78,7 +89,8 @@ def passes_optimizer_on(config: "Config") -> bool:
 
 
 def cache_key(config: "Config") -> dict[str, bool]:
-    """The phase's part of the train stage's content; empty by default, when no optimizer is carried."""
+    """The phase's part of the train stage's content; empty by default, when no optimizer is
+    carried."""
     carried = {
         "carry_optimizer": carries_optimizer(config),
         "hands_on_optimizer": passes_optimizer_on(config),

@@ -1,4 +1,4 @@
-"""The former names of settings. Whoever still writes one is told the new name."""
+"""The former names of settings, each answered with the present one."""
 
 _SECTIONS = {
     "train.optimizer": {
@@ -97,7 +97,8 @@ RENAMED = {
 
 
 def renaming(word: str) -> tuple[str, str] | None:
-    """Former and present key of an override `KEY=VALUE` that uses a former name; None for any other word."""
+    """Former and present key of an override `KEY=VALUE` that uses a former name; None for any
+    other word."""
     key, _, value = word.lstrip("+").partition("=")
     present = RENAMED.get(key)
     if present is None or (key in _SECTIONS and value.lstrip().startswith("{")):

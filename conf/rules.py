@@ -70,9 +70,9 @@ def setting(
 ) -> Any:
     """A dataclass field with a rule.
 
-    `fingerprint`: False for a setting that does not affect a stage's output (speed, logging, paths); "if_set" for one that is
-    left out of the fingerprint while it has its default, so that adding it does not invalidate earlier results.
-    `rule`: the fields of `Rule`.
+    `fingerprint`: False for a setting that does not affect a stage's output (speed, logging,
+    paths); "if_set" for one that is left out of the fingerprint while it has its default, so
+    that adding it does not invalidate earlier results. `rule`: the fields of `Rule`.
     """
     metadata = {"rule": Rule(**rule), "fingerprint": fingerprint}
     if factory is not None:
@@ -81,7 +81,8 @@ def setting(
 
 
 def problems(section: Any, prefix: str = "") -> Iterator[str]:
-    """One line for each value in a section and its sub-sections that breaks its rule or a condition (`problems`) of the section."""
+    """One line for each value in a section and its sub-sections that breaks its rule or a
+    condition (`problems`) of the section."""
     for item in fields(section):
         rule = item.metadata.get("rule", Rule())
         yield from _value_problems(f"{prefix}{item.name}", getattr(section, item.name), rule)
@@ -104,7 +105,8 @@ def _value_problems(key: str, value: Any, rule: Rule) -> Iterator[str]:
 
 
 def content(section: Any) -> Any:
-    """A section as plain values, for a fingerprint: without settings that do not affect a stage's output."""
+    """A section as plain values, for a fingerprint: without settings that do not affect a
+    stage's output."""
     if is_dataclass(section) and not isinstance(section, type):
         return {
             f.name: content(getattr(section, f.name))

@@ -1,6 +1,8 @@
-"""The settings of a run. Each declares its type, default, rule and doc here; YAML only chooses values.
+"""The settings of a run. Each declares its type, default, rule and doc here; YAML only chooses
+values.
 
-Settings with `fingerprint=False` do not affect a stage's output (speed, logging, paths); changing one never reruns a stage.
+Settings with `fingerprint=False` do not affect a stage's output (speed, logging, paths);
+changing one never reruns a stage.
 """
 
 from collections.abc import Iterator
@@ -30,8 +32,9 @@ class Config:
     cache_dir: str = setting("~/.cache/ropewalk", fingerprint=False)
     """Token stores, plans and converted models, shared by runs, named by their content."""
     phases: list[Any] = field(default_factory=list)
-    """Trainings one after the other, each a set of settings on top of the run's, such as
-    `{name: long, data.seq_len: 65536, rope.factor: 8, train.steps: 200}`; each starts from the model of the one before."""
+    """Trainings one after the other, each a set of settings on top of the run's, such as `{name:
+    long, data.seq_len: 65536, rope.factor: 8, train.steps: 200}`; each starts from the model of
+    the one before."""
     phase: int = 0
     """Of a phase's frozen settings: which one it is, from 1. Not to be set."""
     model: ModelConfig
@@ -46,7 +49,10 @@ class Config:
         if not self.name or "/" in self.name or self.name.startswith("."):
             yield f"name is {self.name!r}; it must be a plain folder name; e.g. name=my-run"
         if self.schema != 1:
-            yield f"schema is {self.schema}; this version reads 1; use the version that wrote the file"
+            yield (
+                f"schema is {self.schema}; this version reads 1; use the version that wrote the "
+                "file"
+            )
         yield from problems(self.model, "model.")
         yield from self.rope.problems()
         yield from self.data.problems()
@@ -76,7 +82,8 @@ class Config:
         )
 
     def batches(self) -> list[tuple[str, int, int]]:
-        """The setting, first step (from 0) and tokens of each size of the global batch, in order."""
+        """The setting, first step (from 0) and tokens of each size of the global batch, in
+        order."""
         ramp = [pair for pair in self.train.batch_ramp if len(pair) == 2]
         later = [
             (f"train.batch_ramp[{n}][1]", step - 1, tokens) for n, (step, tokens) in enumerate(ramp)

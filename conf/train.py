@@ -17,8 +17,9 @@ class LossConfig:
     """What is minimised beside the cross-entropy."""
 
     z_loss: float = setting(0.0, at_least=0, way_out="e.g. 1e-4", fingerprint="if_set")
-    """Coefficient of the mean of logsumexp(logits)^2 over the labels that count, which keeps logits from growing (PaLM, arXiv
-    2204.02311, section 5: 1e-4); 0: none. The logged loss stays the cross-entropy."""
+    """Coefficient of the mean of logsumexp(logits)^2 over the labels that count, which keeps
+    logits from growing (PaLM, arXiv 2204.02311, section 5: 1e-4); 0: none. The logged loss stays
+    the cross-entropy."""
 
 
 @dataclass(kw_only=True)
@@ -26,22 +27,25 @@ class AttentionConfig:
     """What computes attention during the training, and over which tokens."""
 
     kernel: str = setting("auto", one_of=KERNELS, fingerprint=False)
-    """auto, flash (flash-attn 2), flash3, flash4, varlen (torch's own) or sdpa (per document, CPU too); the choice is logged."""
+    """auto, flash (flash-attn 2), flash3, flash4, varlen (torch's own) or sdpa (per document,
+    CPU too); the choice is logged."""
     s2_group: int | None = setting(None, fingerprint="if_set")
-    """S2-Attn (LongLoRA): tokens of a group that attends to itself during the training, half of the heads shifted by half a group; the
-    paper takes a quarter of the sequence. Unset: full attention. Evaluation and export use full attention."""
+    """S2-Attn (LongLoRA): tokens of a group that attends to itself during the training, half of
+    the heads shifted by half a group; the paper takes a quarter of the sequence. Unset: full
+    attention. Evaluation and export use full attention."""
 
     def problems(self, prefix: str) -> Iterator[str]:
         if self.s2_group is not None and (self.s2_group < 2 or self.s2_group % 2):
             yield (
-                f"{prefix}s2_group is {self.s2_group}; it is shifted by half of it, so it must be even and at least 2; e.g. 2048"
+                f"{prefix}s2_group is {self.s2_group}; it is shifted by half of it, so it must be "
+                "even and at least 2; e.g. 2048"
             )
 
     def group_problems(self, prefix: str, seq_len: int) -> Iterator[str]:
         if self.s2_group is not None and self.s2_group >= seq_len:
             yield (
-                f"{prefix}s2_group is {self.s2_group}; a group must be shorter than data.seq_len {seq_len}; lower it, "
-                f"the paper takes {seq_len // 4}"
+                f"{prefix}s2_group is {self.s2_group}; a group must be shorter than data.seq_len "
+                f"{seq_len}; lower it, the paper takes {seq_len // 4}"
             )
 
 
@@ -56,24 +60,26 @@ class CheckpointConfig:
     keep_every_steps: int = setting(0, at_least=0)
     """Also keep every checkpoint whose step is a multiple of this; 0: none."""
     async_write: bool = True
-    """Continue training while a checkpoint is written; training waits only for the copy to host memory."""
+    """Continue training while a checkpoint is written; training waits only for the copy to host
+    memory."""
 
 
 @dataclass(kw_only=True)
 class StabilityConfig:
-    """What happens at a nan or a spike. All ranks decide alike, before the optimizer step, from the loss and the gradient norm of the
-    global batch."""
+    """What happens at a nan or a spike. All ranks decide alike, before the optimizer step, from
+    the loss and the gradient norm of the global batch."""
 
     on_nan: str = setting("stop", one_of=("stop", "skip", "rollback"))
-    """A loss or gradient that is nan or inf: stop (the step is not taken), skip (continue without this batch), or rollback (to the
-    last checkpoint, then again without this batch)."""
+    """A loss or gradient that is nan or inf: stop (the step is not taken), skip (continue
+    without this batch), or rollback (to the last checkpoint, then again without this batch)."""
     on_spike: str = setting("ignore", one_of=("ignore", "skip", "rollback", "stop"))
     """A spike of the loss or the gradient norm: ignore, skip, rollback or stop."""
     spike_window_steps: int = setting(64, at_least=4)
-    """Previous steps that a spike is measured against; with fewer than a quarter of them there is no spike."""
+    """Previous steps that a spike is measured against; with fewer than a quarter of them there
+    is no spike."""
     spike_threshold_mads: float = setting(10.0, above=0, way_out="e.g. 10")
-    """A value is a spike when it exceeds median + spike_threshold_mads x MAD over the last `spike_window_steps`. The MAD is scaled by
-    1.4826 and is at least 1% of the median."""
+    """A value is a spike when it exceeds median + spike_threshold_mads x MAD over the last
+    `spike_window_steps`. The MAD is scaled by 1.4826 and is at least 1% of the median."""
     max_skips: int = setting(10, at_least=0)
     """Most batches that may be skipped in one training; the next one stops it."""
 
@@ -99,30 +105,34 @@ class TrainConfig:
     steps: int = setting(at_least=0)
     """Optimizer steps; 0 exports the rescaled model untrained."""
     global_batch_tokens: int | None = None
-    """Tokens of one optimizer step over all ranks and accumulation; unset: `micro_batch_size` sequences."""
+    """Tokens of one optimizer step over all ranks and accumulation; unset: `micro_batch_size`
+    sequences."""
     micro_batch_size: int = setting(1, at_least=1, fingerprint=False)
     """Sequences that a rank computes at once; the rest of the batch is accumulated."""
     batch_ramp: list[list[int]] = setting(factory=list, fingerprint="if_set")
-    """[[step, tokens], ...]: the global batch from that step on (the first step is 1); before the first of them it is
-    `global_batch_tokens`. The learning rates do not change with it."""
+    """[[step, tokens], ...]: the global batch from that step on (the first step is 1); before
+    the first of them it is `global_batch_tokens`. The learning rates do not change with it."""
     balance_attention_work: bool = setting(True, fingerprint=False)
-    """Deal the sequences of a global batch to the ranks by their attention work, so that no rank waits long for another. The gradient
-    is the same sum in another order."""
+    """Deal the sequences of a global batch to the ranks by their attention work, so that no rank
+    waits long for another. The gradient is the same sum in another order."""
     mixed_windows: bool = setting(False, fingerprint="if_set")
-    """Read documents that fit the base's window with the base's rotary table, and longer ones with the plan's (LongRoPE2, arXiv
-    2502.20082). The exported model has the plan's table; a server gets the same quality on short prompts only if it too uses the
-    base's table for them."""
+    """Read documents that fit the base's window with the base's rotary table, and longer ones
+    with the plan's (LongRoPE2, arXiv 2502.20082). The exported model has the plan's table; a
+    server gets the same quality on short prompts only if it too uses the base's table for them."""
     prefetch: int = setting(2, at_least=0, fingerprint=False)
     """Micro-batches that are read ahead in the background; 0: each when it is needed."""
     deterministic: bool = setting(False, fingerprint=False)
-    """Use only kernels that sum in a fixed order, so that a resume on a GPU is bitwise equal too; slower. CPU kernels always do."""
+    """Use only kernels that sum in a fixed order, so that a resume on a GPU is bitwise equal
+    too; slower. CPU kernels always do."""
     precision: str = setting("bf16", one_of=("bf16", "fp32"))
     """bf16 (weights bf16, master weights and optimizer fp32) or fp32."""
     sp_size: int = setting(1, at_least=1, fingerprint=False)
-    """Ranks that share one sequence, neighbours of one machine (Ulysses): a divisor of the attention heads and of the ranks."""
+    """Ranks that share one sequence, neighbours of one machine (Ulysses): a divisor of the
+    attention heads and of the ranks."""
     zero_stage: int = setting(1, one_of=(0, 1, 2, 3), fingerprint=False)
-    """ZeRO: 0 keeps everything on every rank; 1 partitions the optimizer, 2 the gradients too, 3 the weights too. In bf16 gradients are
-    summed in fp32: 4 bytes a parameter on each rank at 1, of its partition at 2 and 3."""
+    """ZeRO: 0 keeps everything on every rank; 1 partitions the optimizer, 2 the gradients too, 3
+    the weights too. In bf16 gradients are summed in fp32: 4 bytes a parameter on each rank at 1,
+    of its partition at 2 and 3."""
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -150,8 +160,8 @@ class TrainConfig:
         steps = [1, *(pair[0] for pair in self.batch_ramp)] if pairs else []
         if not pairs or any(a >= b for a, b in zip(steps, steps[1:], strict=False)):
             yield (
-                f"{prefix}batch_ramp is {self.batch_ramp}; it must be pairs [step, tokens] whose steps rise and lie above 1; "
-                "e.g. [[100, 2097152], [200, 4194304]]"
+                f"{prefix}batch_ramp is {self.batch_ramp}; it must be pairs [step, tokens] whose "
+                "steps rise and lie above 1; e.g. [[100, 2097152], [200, 4194304]]"
             )
 
     def _rank_problems(self, prefix: str) -> Iterator[str]:
@@ -160,36 +170,48 @@ class TrainConfig:
         ranks, path = self.launcher.ranks_per_node, self.memory.offload_path
         if ranks is not None and ranks % max(self.sp_size, 1):
             yield (
-                f"{prefix}sp_size is {self.sp_size}; it must divide the number of ranks, {prefix}launcher.ranks_per_node {ranks}; "
-                "set a divisor, or start a multiple of it"
+                f"{prefix}sp_size is {self.sp_size}; it must divide the number of ranks, "
+                f"{prefix}launcher.ranks_per_node {ranks}; set a divisor, or start a multiple of "
+                "it"
             )
         if path is not None and (problem := missing_path(path)):
             yield problem
 
     def _precision_problems(self, prefix: str) -> Iterator[str]:
         if self.precision == "bf16" and self.zero_stage == 0:
-            yield f"{prefix}zero_stage is 0; with bf16 it keeps no fp32 master weights; set {prefix}zero_stage=1 or precision fp32"
+            yield (
+                f"{prefix}zero_stage is 0; with bf16 it keeps no fp32 master weights; set "
+                f"{prefix}zero_stage=1 or precision fp32"
+            )
         if self.memory.offload_optimizer and self.optimizer.name != "adamw":
             yield (
-                f"{prefix}optimizer.name is {self.optimizer.name}; offloaded states are updated on the host by DeepSpeed's AdamW; "
-                f"set {prefix}optimizer.name=adamw, or {prefix}memory.offload_optimizer=false"
+                f"{prefix}optimizer.name is {self.optimizer.name}; offloaded states are updated "
+                f"on the host by DeepSpeed's AdamW; set {prefix}optimizer.name=adamw, or "
+                f"{prefix}memory.offload_optimizer=false"
             )
 
     def _lora_problems(self, prefix: str) -> Iterator[str]:
         if self.lora.rank and self.lora.quantize == "nf4" and self.zero_stage == 3:
-            yield f"{prefix}lora.quantize is nf4; 4-bit weights cannot be partitioned by ZeRO 3; set {prefix}zero_stage=2"
+            yield (
+                f"{prefix}lora.quantize is nf4; 4-bit weights cannot be partitioned by ZeRO 3; "
+                f"set {prefix}zero_stage=2"
+            )
         if self.memory.tile_mlp_tokens > 0 and self.lora.rank and self.lora.dropout:
             yield (
-                f"{prefix}memory.tile_mlp_tokens is {self.memory.tile_mlp_tokens}; each tile is recomputed in the backward pass, where "
-                f"dropout would drop other elements, and {prefix}lora.dropout is {self.lora.dropout}; set one of them to 0"
+                f"{prefix}memory.tile_mlp_tokens is {self.memory.tile_mlp_tokens}; each tile is "
+                "recomputed in the backward pass, where dropout would drop other elements, and "
+                f"{prefix}lora.dropout is {self.lora.dropout}; set one of them to 0"
             )
 
     def mixed_problems(self, method: str, pose_length: int | None) -> Iterator[str]:
         """`method`: rope.method; `pose_length`: data.pose.target_length."""
         if self.mixed_windows and method == "none":
-            yield "train.mixed_windows is True; rope=none has one table for all lengths; choose rope=yarn, or set it to false"
+            yield (
+                "train.mixed_windows is True; rope=none has one table for all lengths; choose "
+                "rope=yarn, or set it to false"
+            )
         if self.mixed_windows and pose_length is not None:
             yield (
-                f"train.mixed_windows is True; with data.pose.target_length {pose_length} short text stands for long text and needs the "
-                "plan's table; unset one of them"
+                f"train.mixed_windows is True; with data.pose.target_length {pose_length} short "
+                "text stands for long text and needs the plan's table; unset one of them"
             )

@@ -12,20 +12,24 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def explain_full_disk(folder: Path) -> Iterator[None]:
-    """For what writes to `folder`, a part of the cache: CACHE/KIND/NAME. Raises: ConfigError for a disk that is full."""
+    """For writes to `folder`, a part of the cache: CACHE/KIND/NAME.
+
+    Raises: ConfigError when the disk is full.
+    """
     try:
         yield
     except Exception as error:
         if not _is_full(error):
             raise
         raise ConfigError(
-            f"cache_dir is {folder.parents[1]}; its disk must have room for tokens, about half the size of the text, and plans, and "
-            "is full; make room or set another cache_dir, and run again: what is finished is kept"
+            f"cache_dir is {folder.parents[1]}; its disk must have room for tokens, about half "
+            "the size of the text, and plans, and is full; make room or set another cache_dir, "
+            "and run again: finished parts are kept"
         ) from None
 
 
 def _is_full(error: Exception) -> bool:
-    """What is written in Rust (tokenizers, safetensors) raises no OSError and says the number in words."""
+    """Libraries in Rust (tokenizers, safetensors) raise no OSError; the message has the number."""
     return getattr(error, "errno", None) in FULL or any(
         f"(os error {number})" in str(error) for number in FULL
     )

@@ -43,5 +43,6 @@ def lock_or_refuse(run_dir: Path, part: str = "") -> Iterator[None]:
             yield
     except Timeout:
         raise ConfigError(
-            f"name is {run_dir.name}; another ropewalk is at work in that run; wait for it or give another name"
+            f"name is {run_dir.name}; another ropewalk is at work in that run; wait for it or "
+            "give another name"
         ) from None

@@ -1,4 +1,5 @@
-"""check(): every problem at once, nothing unknown let in, and a frozen file that reads back as itself."""
+"""check(): every problem at once, nothing unknown let in, and a frozen file that reads back as
+itself."""
 
 from pathlib import Path
 
@@ -13,15 +14,15 @@ from ropewalk.launch.config.compose import compose
 GOOD = ["recipe=demo"]
 
 
-def problems(*words: str) -> list[str]:
-    with pytest.raises(ConfigError) as said:
-        compose([*GOOD, *words])
-    assert said.value.exit_code == REFUSED == 2
-    return str(said.value).splitlines()
+def problems(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        compose([*GOOD, *overrides])
+    assert error.value.exit_code == REFUSED == 2
+    return str(error.value).splitlines()
 
 
-def test_all_problems_are_told_at_once() -> None:
-    said = problems(
+def test_all_problems_are_reported_at_once() -> None:
+    lines = problems(
         "train.optimizer.lr=-1",
         "rope.factor=0.5",
         "data.heldout_share=2",
@@ -37,11 +38,11 @@ def test_all_problems_are_told_at_once() -> None:
         "train.optimizer.lr is",
         "eval.windows is",
     ]
-    assert [line[: len(start)] for line, start in zip(said, starts, strict=True)] == starts
+    assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("override", "start"),
     [
         ("+train.learning_rate=1", "train.learning_rate is not a setting; one of "),
         (
@@ -53,8 +54,8 @@ def test_all_problems_are_told_at_once() -> None:
         ("+a.b.c=1", "a is not a setting; one of "),
     ],
 )
-def test_unknown_key_with_a_plus_is_refused(word: str, said: str) -> None:
-    assert [line[: len(said)] for line in problems(word)] == [said]
+def test_unknown_key_with_a_plus_is_refused(override: str, start: str) -> None:
+    assert [line[: len(start)] for line in problems(override)] == [start]
 
 
 def test_unknown_key_of_a_source_is_refused() -> None:
@@ -68,18 +69,18 @@ def test_option_of_another_method_is_refused() -> None:
 
 
 def test_missing_settings_are_all_named() -> None:
-    with pytest.raises(ConfigError) as said:
+    with pytest.raises(ConfigError) as error:
         compose(["recipe=custom"])
-    lines = str(said.value).splitlines()
+    lines = str(error.value).splitlines()
     for key in ("data.seq_len", "train.optimizer.lr", "train.steps"):
         assert f"{key} is not set; it is required; add {key}=VALUE" in lines
 
 
 def test_missing_settings_do_not_hide_the_other_problems() -> None:
-    with pytest.raises(ConfigError) as said:
+    with pytest.raises(ConfigError) as error:
         compose(["recipe=custom", "rope.factor=0.5"])
-    told = str(said.value)
-    assert all(key in told for key in ("data.seq_len", "rope.factor is 0.5", "model.path"))
+    message = str(error.value)
+    assert all(key in message for key in ("data.seq_len", "rope.factor is 0.5", "model.path"))
 
 
 def test_missing_settings_do_not_hide_problems_of_calibrate_and_export() -> None:
@@ -91,18 +92,15 @@ def test_missing_settings_do_not_hide_problems_of_calibrate_and_export() -> None
     assert "export.gguf is q4; it must be one of f32, f16, bf16, off" in message
 
 
-def test_wrong_types_are_all_told() -> None:
-    said = problems("train.optimizer.lr=abc", "train.steps=1.5", "data.document_mask=perhaps")
-    assert len(said) == 3
-    for line, word in zip(
-        said, ("train.optimizer.lr", "train.steps", "data.document_mask"), strict=True
-    ):
-        assert word in line
+def test_all_wrong_types_are_reported() -> None:
+    lines = problems("train.optimizer.lr=abc", "train.steps=1.5", "data.document_mask=perhaps")
+    keys = ("train.optimizer.lr", "train.steps", "data.document_mask")
+    assert [key in line for key, line in zip(keys, lines, strict=True)] == [True] * 3
 
 
 def test_wrong_type_does_not_hide_a_wrong_value() -> None:
-    said = "\n".join(problems("train.optimizer.lr=abc", "rope.factor=0.1"))
-    assert "train.optimizer.lr" in said and "rope.factor is 0.1" in said
+    message = "\n".join(problems("train.optimizer.lr=abc", "rope.factor=0.1"))
+    assert "train.optimizer.lr" in message and "rope.factor is 0.1" in message
 
 
 def frozen(tmp_path: Path, text: str) -> Path:
@@ -117,17 +115,16 @@ def test_frozen_file_reads_back_as_itself(tmp_path: Path, method: str) -> None:
         "longrope": ["rope.long_factor=[1.0,2.0]"],
         "table": ["rope.path=./t.json"],
     }
-    words = more.get(method, [])
-    config = compose([*GOOD, f"rope={method}", *words])
+    config = compose([*GOOD, f"rope={method}", *more.get(method, [])])
     again = load(frozen(tmp_path, to_yaml(config)))
     assert again == config
     assert type(again.rope) is ROPE_METHODS[method] and again.rope.method == method
 
 
 def test_frozen_file_is_plain_yaml() -> None:
-    found = yaml.safe_load(to_yaml(compose([*GOOD, "train.optimizer.lr=1e-5", "seed=7"])))
-    assert (found["train"]["optimizer"]["lr"], found["seed"], found["schema"]) == (1e-5, 7, 1)
-    assert found["data"]["sources"]["passkey"]["filler"] == "stdlib"
+    values = yaml.safe_load(to_yaml(compose([*GOOD, "train.optimizer.lr=1e-5", "seed=7"])))
+    assert (values["train"]["optimizer"]["lr"], values["seed"], values["schema"]) == (1e-5, 7, 1)
+    assert values["data"]["sources"]["passkey"]["filler"] == "stdlib"
 
 
 def test_frozen_method_settings_survive(tmp_path: Path) -> None:
@@ -150,7 +147,7 @@ def test_frozen_method_settings_survive(tmp_path: Path) -> None:
         "a: *b",
     ],
 )
-def test_file_that_is_no_frozen_config_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_in_another_form_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError):
         load(frozen(tmp_path, text))
 

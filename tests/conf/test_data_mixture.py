@@ -1,4 +1,5 @@
-"""The settings of the mixture: ranges of length as they are written, each rule by its line, and the presets by their papers."""
+"""The settings of the mixture: ranges of length as they are written, each rule by its line, and
+the presets by their papers."""
 
 import math
 import re
@@ -67,25 +68,27 @@ def test_ranges_by_hand(text: str, low: int, high: float) -> None:
         "<4K5",
     ],
 )
-def test_what_is_no_range_of_lengths(text: str) -> None:
+def test_text_that_is_no_range(text: str) -> None:
     assert parse(text) is None
 
 
 @given(st.integers(0, 3000), st.integers(0, 3000), st.integers(1, 3100))
-def test_ranges_hold_the_lengths_that_their_signs_say(first: int, second: int, length: int) -> None:
-    wanted = {
+def test_ranges_contain_the_lengths_that_their_signs_mean(
+    first: int, second: int, length: int
+) -> None:
+    expected = {
         f"<{first}": length < first,
         f"<={first}": length <= first,
         f">{first}": length > first,
         f">={first}": length >= first,
         f"{first}-{second}": first <= length < second,
     }
-    for text, inside in wanted.items():
+    for text, inside in expected.items():
         span = parse(text)
         assert (span is not None and span.low <= length < span.high) == inside
 
 
-def test_rules_come_by_length_with_their_words() -> None:
+def test_rules_are_sorted_by_length_and_keep_their_text() -> None:
     assert rules({">8K": 2.0, "<4K": 0.1}) == [
         ((1, 4096), 0.1, "<4K"),
         ((8193, math.inf), 2.0, ">8K"),
@@ -105,14 +108,20 @@ WRONG: list[tuple[dict, str]] = [
     ({"length_weights": {"<=4K": 1, ">=4K": 2}}, r"has <=4K and >=4K; ranges must not share"),
     (
         {"length_weights": {"<4K": -0.1}},
-        r"^data\.length_weights <4K is -0\.1; expected repeats must be 0, or between 0\.001 and 1000",
+        (
+            r"^data\.length_weights <4K is -0\.1; expected repeats must be 0, or between 0\.001 "
+            r"and 1000"
+        ),
     ),
     ({"length_weights": {"<4K": NAN}}, r"^data\.length_weights <4K is nan"),
     ({"length_weights": {"<4K": INF}}, r"^data\.length_weights <4K is inf"),
     ({"length_weights": {"<4K": 0.0001}}, r"^data\.length_weights <4K is 0\.0001"),
     (
         {"buckets": {"<4K": 1, ">4K": 1}},
-        r"^data\.buckets has no range for lengths from 4096 to 4096; buckets must hold every length",
+        (
+            r"^data\.buckets has no range for lengths from 4096 to 4096; buckets must hold every "
+            r"length"
+        ),
     ),
     (
         {"buckets": {"<4K": 1}},
@@ -146,34 +155,38 @@ WRONG: list[tuple[dict, str]] = [
 ]
 
 
-def problems(**given: Any) -> list[str]:
+def problems(**settings: Any) -> list[str]:
     source = SourceConfig(
-        path="./mine", **{key: given.pop(key) for key in ("min_len", "max_len") if key in given}
+        path="./mine",
+        **{key: settings.pop(key) for key in ("min_len", "max_len") if key in settings},
     )
-    return list(DataConfig(seq_len=64, sources={"mine": source}, **given).problems())
+    return list(DataConfig(seq_len=64, sources={"mine": source}, **settings).problems())
 
 
-@pytest.mark.parametrize(("given", "wanted"), WRONG, ids=lambda x: str(x)[:40])
-def test_wrong_setting_gives_its_line(given: dict, wanted: str) -> None:
-    (line,) = problems(**given)
-    assert re.search(wanted, line), line
+@pytest.mark.parametrize(("settings", "expected"), WRONG, ids=lambda x: str(x)[:40])
+def test_wrong_setting_gives_its_line(settings: dict, expected: str) -> None:
+    (line,) = problems(**settings)
+    assert re.search(expected, line), line
 
 
-def test_length_weights_of_a_source_are_held_to_the_same_rules() -> None:
+def test_length_weights_of_a_source_follow_the_same_rules() -> None:
     source = SourceConfig(path="./mine", length_weights={"<4K": 2000, "x": 1})
-    told = list(DataConfig(seq_len=64, sources={"mine": source}).problems())
-    assert [line.split(";")[0] for line in told] == [
+    lines = list(DataConfig(seq_len=64, sources={"mine": source}).problems())
+    assert [line.split(";")[0] for line in lines] == [
         "data.sources.mine.length_weights has x",
         "data.sources.mine.length_weights <4K is 2000",
     ]
 
 
 @pytest.mark.parametrize(
-    ("word", "wanted"),
+    ("override", "expected"),
     [
         (
             "data.length_weights={",
-            r"^data\.length_weights is {; it must be numbers by ranges of length; e\.g\. 'data\.length",
+            (
+                r"^data\.length_weights is {; it must be numbers by ranges of length; e\.g\. "
+                r"'data\.length"
+            ),
         ),
         ('data.buckets={"<4K": x}', r"^data\.buckets is .*; it must be numbers by ranges"),
         (
@@ -186,23 +199,23 @@ def test_length_weights_of_a_source_are_held_to_the_same_rules() -> None:
         ),
     ],
 )
-def test_word_that_is_no_such_setting_gives_its_line(word: str, wanted: str) -> None:
-    with pytest.raises(ConfigError) as said:
-        compose([*MINE, word])
-    (line,) = str(said.value).splitlines()
-    assert re.search(wanted, line), line
+def test_wrong_type_gives_its_line(override: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        compose([*MINE, override])
+    (line,) = str(error.value).splitlines()
+    assert re.search(expected, line), line
 
 
-def test_lengths_that_are_one_are_good() -> None:
+def test_min_len_may_equal_max_len() -> None:
     assert not problems(min_len=8, max_len=8)
 
 
 @pytest.mark.parametrize(
-    "given", [{"min_len": 5}, {"max_len": 5}, {"length_weights": {"<4K": 0.1}}]
+    "settings", [{"min_len": 5}, {"max_len": 5}, {"length_weights": {"<4K": 0.1}}]
 )
-def test_made_up_documents_have_no_lengths_to_choose_by(given: dict) -> None:
-    (line,) = SourceLengths(**given).length_problems("a", synthetic=True)
-    assert line.startswith(f"a.{next(iter(given))} is ") and line.endswith(
+def test_synthetic_sources_have_no_length_settings(settings: dict) -> None:
+    (line,) = SourceLengths(**settings).length_problems("a", synthetic=True)
+    assert line.startswith(f"a.{next(iter(settings))} is ") and line.endswith(
         "made-up documents are all taken, once; unset it"
     )
 
@@ -215,7 +228,7 @@ def test_ratios_are_relative() -> None:
     )
 
 
-def test_a_word_takes_the_place_of_what_a_preset_says() -> None:
+def test_an_override_replaces_the_value_of_a_preset() -> None:
     data = compose([*MINE, "mixture=ultralong", 'data.length_weights={"<8K":0.2}']).data
     assert (data.mixture, data.length_weights) == ("ultralong", {"<8K": 0.2})
     data = compose([*MINE, "mixture=fu", 'data.sources.mine.length_weights={"4K-8K": 3}']).data
@@ -263,23 +276,27 @@ def test_presets_by_length(name: str, weights: dict, buckets: dict) -> None:
 
 @pytest.mark.parametrize("name", LONG)
 def test_presets_of_sources_are_the_papers_mix_and_ask_for_each_path(name: str) -> None:
-    wanted = {**LONG[name], **SHORT}
-    with pytest.raises(ConfigError) as said:
+    weights = {**LONG[name], **SHORT}
+    with pytest.raises(ConfigError) as error:
         compose([*GOOD, f"mixture={name}"])
-    lines = str(said.value).splitlines()
+    lines = str(error.value).splitlines()
     assert [line.split(" ")[0] for line in lines] == [
-        f"data.sources.{source}.path" for source in wanted
+        f"data.sources.{source}.path" for source in weights
     ]
     data = compose(
-        [*GOOD, f"mixture={name}", *(f"data.sources.{source}.path=./{source}" for source in wanted)]
+        [
+            *GOOD,
+            f"mixture={name}",
+            *(f"data.sources.{source}.path=./{source}" for source in weights),
+        ]
     ).data
-    assert {source: s.weight for source, s in data.sources.items()} == wanted
-    assert math.isclose(sum(wanted.values()), 1) and math.isclose(sum(LONG[name].values()), 0.6)
+    assert {source: s.weight for source, s in data.sources.items()} == weights
+    assert math.isclose(sum(weights.values()), 1) and math.isclose(sum(LONG[name].values()), 0.6)
 
 
 def test_no_document_is_in_both_lengths_of_prolong_512k() -> None:
-    words = [f"data.sources.{source}.path=./x" for source in (*LONG["prolong_512k"], *SHORT)]
-    sources = compose([*GOOD, "mixture=prolong_512k", *words]).data.sources
+    paths = [f"data.sources.{source}.path=./x" for source in (*LONG["prolong_512k"], *SHORT)]
+    sources = compose([*GOOD, "mixture=prolong_512k", *paths]).data.sources
     for kind in ("books", "repositories"):
         long, short = sources[f"{kind}_512k"], sources[f"{kind}_64k"]
         assert (long.piece_len, short.piece_len) == (512 * 1024, 64 * 1024)
@@ -290,7 +307,7 @@ def test_no_document_is_in_both_lengths_of_prolong_512k() -> None:
 
 
 def test_a_source_of_a_preset_can_be_left_out_and_another_added() -> None:
-    words = [
+    paths = [
         f"data.sources.{source}.path=./x"
         for source in (*LONG["prolong_64k"], *SHORT)
         if source != "tulu"
@@ -301,27 +318,27 @@ def test_a_source_of_a_preset_can_be_left_out_and_another_added() -> None:
         "data.sources.books.weight=0.4",
     ]
     sources = compose(
-        [*GOOD, "mixture=prolong_64k", *words, *more, "~data.sources.tulu"]
+        [*GOOD, "mixture=prolong_64k", *paths, *more, "~data.sources.tulu"]
     ).data.sources
     assert "tulu" not in sources and (sources["law"].weight, sources["books"].weight) == (0.1, 0.4)
 
 
 @pytest.mark.parametrize(
-    "word",
+    "override",
     [
         "data.sources.mine.weight=1",
         'data.buckets={">=1": 1}',
         'data.sources.mine.length_weights={"<4K": 2}',
     ],
 )
-def test_uniform_refuses_what_makes_documents_unlike(word: str) -> None:
+def test_uniform_refuses_weights(override: str) -> None:
     with pytest.raises(
         ConfigError, match=r"^data\.mixture is uniform; it takes every document as often"
     ):
-        compose([*MINE, "mixture=uniform", word])
+        compose([*MINE, "mixture=uniform", override])
 
 
-def test_what_a_preset_set_is_frozen_with_its_name(tmp_path: Path) -> None:
+def test_values_of_a_preset_are_frozen_with_its_name(tmp_path: Path) -> None:
     config = compose([*MINE, "mixture=ultralong", "data.max_epochs=8"])
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     again = load(tmp_path / "config.yaml").data

@@ -54,7 +54,8 @@ def test_recipe_can_be_shortened_from_the_command_line(name: str) -> None:
 
 
 def test_demo_is_held_out_as_its_base_was() -> None:
-    """Eval of the demo reads what its base has not seen: the same share, by the same hash, of the same source."""
+    """Eval of the demo reads what its base has not seen: the same share, by the same hash, of
+    the same source."""
     demo, base = recipe("demo"), recipe("base")
     assert demo.data.heldout_share == base.data.heldout_share
     assert demo.data.sources["stdlib"].path == base.data.sources["stdlib"].path

@@ -1,5 +1,6 @@
 """A former name of a setting is answered with the present one, wherever it is written."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from ropewalk.launch.config.compose import compose, config_dir_override
 DEMO = compose(["recipe=demo"])
 
 
-def lines(words: Sequence[str]) -> list[str]:
+def lines(overrides: Sequence[str]) -> list[str]:
     with pytest.raises(ConfigError) as error:
-        compose(["recipe=demo", *words])
+        compose(["recipe=demo", *overrides])
     return str(error.value).splitlines()
 
 
@@ -31,9 +32,9 @@ def value_of(key: str) -> Any:
 def test_every_former_name_is_answered(former: str) -> None:
     present = RENAMED[former]
     value = value_of(present)
-    word = "{}" if is_dataclass(value) else "null" if value is None else str(value)
-    assert lines([f"{former}={word.replace(' ', '')}"])[0] == f"{former} is now {present}"
-    assert f"{former} is now {present}" in lines([f"+{former}={word.replace(' ', '')}"])
+    text = "{}" if is_dataclass(value) else json.dumps(value).replace(" ", "")
+    assert lines([f"{former}={text}"])[0] == f"{former} is now {present}"
+    assert f"{former} is now {present}" in lines([f"+{former}={text}"])
 
 
 def test_present_names_are_not_former_names() -> None:
@@ -48,7 +49,10 @@ def test_other_problems_are_reported_with_it() -> None:
         "train.lr is now train.optimizer.lr",
         "train.hang_s is now train.launcher.hang_timeout_s",
         "rope.factor is 0.5; it must be a finite number of at least 1; e.g. rope.factor=8",
-        "train.optimizer.lr is -1.0; it must be a finite number above 0; e.g. train.optimizer.lr=2e-5",
+        (
+            "train.optimizer.lr is -1.0; it must be a finite number above 0; e.g. "
+            "train.optimizer.lr=2e-5"
+        ),
     ]
 
 

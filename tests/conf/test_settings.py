@@ -46,8 +46,8 @@ def test_every_setting_has_a_doc(listed: settings.Row) -> None:
 
 
 def test_the_rows_are_the_leaves_of_the_configuration() -> None:
-    given = {"model": {}, "rope": {}, "data": {}, "train": {"optimizer": {}}, "eval": {}}
-    schema = OmegaConf.merge(OmegaConf.structured(Config), given)
+    values = {"model": {}, "rope": {}, "data": {}, "train": {"optimizer": {}}, "eval": {}}
+    schema = OmegaConf.merge(OmegaConf.structured(Config), values)
     expected = set(leaves(OmegaConf.to_container(schema)))
     for rope in ROPE_METHODS.values():
         expected |= {f"rope.{key}" for key in structured_keys(rope)}
@@ -81,7 +81,7 @@ def test_a_methods_settings_name_the_methods() -> None:
     assert methods == [["yarn"], ["longrope"]]
 
 
-def test_json_is_a_list_that_a_word_filters(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_a_list_filtered_by_the_word(capsys: pytest.CaptureFixture[str]) -> None:
     main(["settings", "WARMUP", "--json"])
     listed = json.loads(capsys.readouterr().out)
     assert "train.schedule.warmup_steps" in [r["name"] for r in listed]
@@ -108,10 +108,10 @@ def test_an_unmatched_word_exits_2_with_the_nearest_keys(
     assert "train.optimizer.lr" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["a", "b"], ["--json", "--markdown"], ["--show", "3"]])
-def test_wrong_usage_exits_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("arguments", [["a", "b"], ["--json", "--markdown"], ["--show", "3"]])
+def test_wrong_usage_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
-        main(["settings", *words])
+        main(["settings", *arguments])
     assert exit_.value.code == 2 and capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""A full disk is told in a line, by the kernel's own word; nothing else is taken for one."""
+"""A full disk is reported in one line, by the kernel's error number; no other error is."""
 
 import errno
 from pathlib import Path
@@ -9,10 +9,13 @@ from ropewalk.conf.artifacts.disk import explain_full_disk
 from ropewalk.conf.artifacts.manifest import run_shared
 from ropewalk.conf.errors import ConfigError
 
-SAID = r"^cache_dir is /big/cache; its disk must have room [^\n]* and is full; make room or set another cache_dir[^\n]*$"
+MESSAGE = (
+    r"^cache_dir is /big/cache; its disk must have room [^\n]* and is full; make room or set "
+    r"another cache_dir[^\n]*$"
+)
 
 
-def written(path: str) -> None:
+def write_to(path: str) -> None:
     with open(path, "wb") as file:
         file.write(b"x")
 
@@ -25,25 +28,25 @@ def written(path: str) -> None:
         Exception("No space left on device (os error 28)"),
     ],
 )
-def test_a_full_disk_is_told(error: Exception) -> None:
-    with pytest.raises(ConfigError, match=SAID), explain_full_disk(Path("/big/cache/plans/abc")):
+def test_a_full_disk_is_a_config_error(error: Exception) -> None:
+    with pytest.raises(ConfigError, match=MESSAGE), explain_full_disk(Path("/big/cache/plans/abc")):
         raise error
 
 
-def test_the_kernel_says_it() -> None:
-    with pytest.raises(ConfigError, match=SAID), explain_full_disk(Path("/big/cache/plans/abc")):
-        written("/dev/full")
+def test_a_write_to_dev_full_is_a_full_disk() -> None:
+    with pytest.raises(ConfigError, match=MESSAGE), explain_full_disk(Path("/big/cache/plans/abc")):
+        write_to("/dev/full")
 
 
 @pytest.mark.parametrize(
     "error", [OSError(errno.EIO, "x"), OSError("3 requested and 1 written"), ValueError("28")]
 )
-def test_another_error_is_not_taken_for_one(error: Exception) -> None:
+def test_another_error_passes_unchanged(error: Exception) -> None:
     with pytest.raises(type(error)) as raised, explain_full_disk(Path("/big/cache/plans/abc")):
         raise error
     assert raised.value is error
 
 
-def test_every_part_of_the_cache_tells_it(tmp_path: Path) -> None:
+def test_run_shared_reports_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"^cache_dir is {tmp_path}; "):
-        run_shared("lay", {}, tmp_path / "plans" / "abc", lambda _: written("/dev/full"))  # type: ignore[arg-type, return-value]
+        run_shared("lay", {}, tmp_path / "plans" / "abc", lambda _: write_to("/dev/full"))  # type: ignore[arg-type, return-value]

@@ -1,4 +1,4 @@
-"""The stage contract: finished whole or not at all, skipped when equal, set aside by name when not."""
+"""The stage contract: finished or absent, skipped when equal, set aside when different."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def test_stage_is_worked_beside_its_output_and_renamed(tmp_path: Path) -> None:
     assert message.startswith("lay: done in") and result.facts == {"text": "x"}
 
 
-def test_manifest_tells_stage_fingerprint_content_and_facts(tmp_path: Path) -> None:
+def test_manifest_has_stage_fingerprint_content_and_metadata(tmp_path: Path) -> None:
     run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
     record = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert (record["schema"], record["stage"], record["content"], record["facts"]) == (
@@ -49,7 +49,7 @@ def test_manifest_tells_stage_fingerprint_content_and_facts(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "text", ['{"name": "an extension", "version": "3"}', "[1]", '"x"', "{", "\xff"]
 )
-def test_a_foreign_manifest_is_none_and_what_lies_there_is_kept(tmp_path: Path, text: str) -> None:
+def test_a_foreign_manifest_is_none_and_its_folder_is_kept(tmp_path: Path, text: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "manifest.json").write_bytes(text.encode("latin-1"))
     assert manifest.read(tmp_path / "out") is None
@@ -128,7 +128,7 @@ def test_crash_leaves_nothing_finished(tmp_path: Path) -> None:
     assert manifest.read(tmp_path / "out") is None and not (tmp_path / "out").exists()
 
 
-def test_what_a_crash_left_is_not_in_the_next_result(tmp_path: Path) -> None:
+def test_leftovers_of_a_crash_are_not_in_the_next_result(tmp_path: Path) -> None:
     (tmp_path / "out.tmp").mkdir()
     (tmp_path / "out.tmp" / "leftover").write_text("half")
     run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
@@ -143,14 +143,14 @@ def crash_after(name: str) -> Any:
     return work
 
 
-@pytest.mark.parametrize(("content", "kept"), [({"a": 1}, True), ({"a": 2}, False)])
+@pytest.mark.parametrize(("content", "resumed"), [({"a": 1}, True), ({"a": 2}, False)])
 def test_resumable_stage_finds_its_own_leftovers_only(
-    tmp_path: Path, content: Any, kept: bool
+    tmp_path: Path, content: Any, resumed: bool
 ) -> None:
     with pytest.raises(RuntimeError):
         run_stage("lay", {"a": 1}, tmp_path / "out", crash_after("checkpoint"), resumable=True)
     run_stage("lay", content, tmp_path / "out", writer("x"), resumable=True)
-    assert (tmp_path / "out" / "checkpoint").exists() is kept
+    assert (tmp_path / "out" / "checkpoint").exists() is resumed
     assert not (tmp_path / "out" / "content.json").exists()
 
 
@@ -163,7 +163,8 @@ def test_crash_while_redoing_keeps_the_former_result(tmp_path: Path) -> None:
 
 
 def test_folder_without_a_manifest_does_not_break_the_end_of_a_stage(tmp_path: Path) -> None:
-    """Somebody's own file in the place of the output: kept, and the work of hours is not lost at its last step."""
+    """Somebody's own file in the place of the output: kept, and the work of hours is not lost at
+    its last step."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes").write_text("mine")
     run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
@@ -226,7 +227,7 @@ print(run_shared("lay", {"a": 1}, Path(sys.argv[1]), work)[1])
 """
 
 
-def test_of_two_runs_that_share_a_cache_one_makes_a_part_and_the_other_waits(
+def test_two_runs_that_share_a_cache_make_a_part_once(
     tmp_path: Path,
 ) -> None:
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "out")]
