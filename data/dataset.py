@@ -7,9 +7,8 @@ from itertools import chain, islice, zip_longest
 import numpy as np
 
 from ropewalk.data.loading.collate import IGNORE, Row, collate, concatenate
-from ropewalk.data.loading.loader import BatchLoader, SequenceRef
+from ropewalk.data.loading.loader import BatchLoader, SequenceRef, prefetch
 from ropewalk.data.loading.packed import DataArtifacts, PackedSequences
-from ropewalk.data.loading.prefetch import prefetch
 from ropewalk.data.tokens.store import Store
 
 __all__ = [

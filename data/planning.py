@@ -21,8 +21,7 @@ from ropewalk.data.mixing.overlong import Candidates
 from ropewalk.data.mixing.shares import Selection, mix, refuse_repeats
 from ropewalk.data.packing import plan
 from ropewalk.data.packing.window_fill import Packed
-from ropewalk.data.tokens.boundaries import BoundaryTokens
-from ropewalk.data.tokens.store import FORMAT, Store
+from ropewalk.data.tokens.store import FORMAT, BoundaryTokens, Store
 
 EXCLUDED = ("dropped", "dropped_documents", "outside_length", "outside_length_documents")
 NOTHING_TAKEN = {"tokens_in_plan": 0, "marks": 0, "cut": 0, "epochs": 0.0, "repeats": 0}

@@ -17,16 +17,15 @@ from ropewalk.data import planning, sources, synthetic, train_tokenizer
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.cleaning import clean
 from ropewalk.data.ledger import findings
-from ropewalk.data.loading import label_mask
+from ropewalk.data.ledger.entries import context_only_sources, without_context_only
 from ropewalk.data.mixing import offers, shares
 from ropewalk.data.mixing.overlong import Candidates
 from ropewalk.data.planning import Mixture
 from ropewalk.data.sources import SourceListing
 from ropewalk.data.tokens import shards
 from ropewalk.data.tokens import store as token_store
-from ropewalk.data.tokens.boundaries import BoundaryTokens
 from ropewalk.data.tokens.encode import encode_with
-from ropewalk.data.tokens.store import FORMAT, Store
+from ropewalk.data.tokens.store import FORMAT, BoundaryTokens, Store
 from ropewalk.data.tokens.text_store import TextStore
 from ropewalk.data.tokens.write import TokenizeOptions
 
@@ -51,8 +50,8 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     cleaned = clean.clean(config.data, texts, usable, cache)
     mixture = _mixture(config, texts, cleaned, boundary_tokens, tokenizer)
     plan = planning.make_plan(mixture, cache)
-    ledger = label_mask.add_to_ledger(
-        planning.make_ledger(mixture, plan), label_mask.context_only_sources(config.data)
+    ledger = without_context_only(
+        planning.make_ledger(mixture, plan), context_only_sources(config.data)
     )
     ledger = findings.with_findings(cleaned.add_to_ledger(ledger))
     return _finish(mixture, output, tokenizer, plan, ledger)
@@ -170,7 +169,7 @@ def _finish(
         "tokenizer_files": tokenizers.files_fingerprint(tokenizer),
         **_pose(config),
     }
-    if context_only := label_mask.context_only_sources(config.data):
+    if context_only := context_only_sources(config.data):
         artifacts["silent"] = context_only
 
     def work(temporary: Path) -> dict[str, Any]:

@@ -26,11 +26,9 @@ from ropewalk.train.model.build import build, check_vocabulary
 from ropewalk.train.optim import param_groups
 from ropewalk.train.rope import mixed_windows, proof
 from ropewalk.train.rope.plan import RopePlan
-from ropewalk.train.zero.batch import accumulation_steps, batch_ramp
-from ropewalk.train.zero.config import deepspeed_config
-from ropewalk.train.zero.device import device
+from ropewalk.train.zero.config import accumulation_steps, batch_ramp, deepspeed_config
 from ropewalk.train.zero.engine import Engine, build_engine, cast_weights
-from ropewalk.train.zero.mesh import Mesh
+from ropewalk.train.zero.mesh import Mesh, device
 from ropewalk.train.zero.params import is_partitioned
 
 

@@ -16,10 +16,11 @@ from ropewalk.train.adapters import save as adapter_save
 from ropewalk.train.assemble import RunInputs, assemble
 from ropewalk.train.checkpoint.previous_phase import save_for_next_phase
 from ropewalk.train.launcher import failure
-from ropewalk.train.loop import seeds, validation
+from ropewalk.train.loop import validation
+from ropewalk.train.loop.step import use_deterministic_kernels
 from ropewalk.train.loop.trainer import Trainer, skip_counts
 from ropewalk.train.model.save import save_pretrained
-from ropewalk.train.zero.device import start_distributed
+from ropewalk.train.zero.mesh import start_distributed
 
 
 def train(run_dir: Path) -> None:
@@ -27,7 +28,7 @@ def train(run_dir: Path) -> None:
     inputs = RunInputs.read(run_dir)
     metrics.refuse_missing_tensorboard(inputs.config)
     if inputs.config.train.deterministic:
-        seeds.use_deterministic_kernels()
+        use_deterministic_kernels()
     start_distributed()
     trainer = assemble(inputs)
     trainer.train()

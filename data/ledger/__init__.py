@@ -2,6 +2,7 @@
 
 statistics.py  counts of pieces, documents and own context
 entries.py     PlanStatistics: the entries of the plan and of each source; the proof
+balance.py     attention work of the sequences, and the predicted waiting
 findings.py    notes and warnings
 terminal.py    the ledger as tables in a terminal
 samples.py     sample sequences, decoded

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from ropewalk.conf.data import DataConfig
 from ropewalk.conf.errors import ProofError
-from ropewalk.data.ledger import statistics
+from ropewalk.data.ledger import balance, statistics
 from ropewalk.data.ledger.statistics import DocumentCounts, Pieces
-from ropewalk.data.loading import balance
-from ropewalk.data.tokens.boundaries import BoundaryTokens
-from ropewalk.data.tokens.store import Store
+from ropewalk.data.loading.packed import attention_work
+from ropewalk.data.tokens.store import BoundaryTokens, Store
 
 Json = dict[str, Any]
 # reason -> the keys of its documents and tokens in a source's row
@@ -72,7 +72,7 @@ class PlanStatistics:
     def _plan(self, pairs: int) -> Json:
         """`pairs`: the number of (sequence, source) pairs."""
         seq_len, piece_counts = self.metadata["seq_len"], np.diff(self.pieces.offsets)
-        works = balance.attention_work(
+        works = attention_work(
             self.pieces.length, self.pieces.offsets, seq_len, self.metadata["document_mask"]
         )
         counts, tokens = statistics.histogram(self.pieces.length, seq_len)
@@ -161,3 +161,19 @@ def _reasons(row: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, int]]]:
         yield reason, {"documents": row.get(documents, 0), "tokens": row.get(tokens, 0)}
     for reason, counts in (row.get("removed") or {}).items():
         yield reason, {key: counts[key] for key in ("documents", "tokens")}
+
+
+def context_only_sources(data: DataConfig) -> list[str]:
+    """Names of the sources whose labels do not count."""
+    return [name for name, source in data.sources.items() if not source.loss]
+
+
+def without_context_only(ledger: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """The ledger with `targets` corrected for the context-only sources `names`."""
+    if not names:
+        return ledger
+    rows = {name: dict(row) for name, row in ledger["sources"].items()}
+    for name in names:
+        rows[name] |= {"targets": 0, "context_only": rows[name]["targets"]}
+    plan = ledger["plan"] | {"targets": sum(row["targets"] for row in rows.values())}
+    return ledger | {"sources": rows, "plan": plan}

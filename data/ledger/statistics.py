@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ropewalk.data.packing import plan
-from ropewalk.data.tokens.boundaries import BoundaryTokens
+from ropewalk.data.tokens.store import BoundaryTokens
 
 BOUNDS = (256, 1024, 4096, 16384, 32768, 65536, 131072, 262144, 524288, 1048576)
 LABELS = (

@@ -4,14 +4,15 @@ Everything is a function of (seed, step) and the rank, so the loader keeps no st
 needs only the number of the step.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from ropewalk.data.loading import balance
 from ropewalk.data.loading.collate import Row, collate, padding
 
 # (first step, value from that step on); the first entry starts at 0
@@ -76,8 +77,24 @@ def local_batch(
     if work is None or dp_size == 1:
         return refs[dp_rank::dp_size]
     ordered = sorted(refs)  # ties in work are broken by number
-    dealt = balance.deal([work(ref.number) for ref in ordered], dp_size)
+    dealt = deal([work(ref.number) for ref in ordered], dp_size)
     return [ordered[index] for index in dealt[dp_rank]]
+
+
+def deal(works: Sequence[int] | np.ndarray, dp_size: int) -> np.ndarray:
+    """Indices into the batch that each group computes in turn: (dp_size, batch / dp_size).
+
+    The heaviest come first, one a group, so that all groups are near equal in each round; the next
+    round goes back the other way, so that no group has the most each time. Ties keep their order.
+    """
+    rounds = np.argsort(-np.asarray(works, dtype=np.int64), kind="stable").reshape(-1, dp_size)
+    rounds[1::2] = rounds[1::2, ::-1]
+    return rounds.T
+
+
+def round_robin(batch: int, dp_size: int) -> np.ndarray:
+    """`deal` regardless of the work: (dp_size, batch / dp_size)."""
+    return np.arange(batch).reshape(-1, dp_size).T
 
 
 def value_at(step: int, steps: Steps) -> int:
@@ -170,3 +187,26 @@ class BatchLoader:
         """The first and the end token of this rank's slice of `total` tokens."""
         width = -(-total // self.mesh.sp_size)
         return self.mesh.sp_rank * width, (self.mesh.sp_rank + 1) * width
+
+
+T = TypeVar("T")
+
+END: Any = object()
+
+
+def prefetch(items: Iterator[T], depth: int) -> Generator[T, None, None]:
+    """The same items in the same order, up to `depth` of them prepared ahead; 0: none.
+
+    An exception raised by an item is raised in its turn. Closing the generator ends the thread.
+    """
+    if depth == 0:
+        yield from items
+        return
+    pool = ThreadPoolExecutor(1, "read ahead")
+    try:
+        pending = deque(pool.submit(next, items, END) for _ in range(depth))
+        while (item := pending.popleft().result()) is not END:
+            pending.append(pool.submit(next, items, END))
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)

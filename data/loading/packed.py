@@ -14,14 +14,11 @@ from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.artifacts.manifest import read_json
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.sources import SYNTHETIC
-from ropewalk.data.loading import balance
-from ropewalk.data.loading.collate import Layout, ReadPiece, Row, layout, read_span
-from ropewalk.data.loading.label_mask import mask_labels
+from ropewalk.data.loading.collate import IGNORE, Layout, ReadPiece, Row, layout, read_span
 from ropewalk.data.loading.pose import Pose
 from ropewalk.data.packing import plan
 from ropewalk.data.tokens import store as token_store
-from ropewalk.data.tokens.boundaries import BoundaryTokens
-from ropewalk.data.tokens.store import Store
+from ropewalk.data.tokens.store import BoundaryTokens, Store
 
 
 class PackedSequences:
@@ -110,7 +107,7 @@ class PackedSequences:
         """The attention work of the sequence, in tokens squared. From the plan alone."""
         lengths = self.pieces.length[self._span(number)]
         offsets = np.array([0, len(lengths)])
-        return int(balance.attention_work(lengths, offsets, self.seq_len, self.document_mask)[0])
+        return int(attention_work(lengths, offsets, self.seq_len, self.document_mask)[0])
 
     def piece_sources(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """The length of each piece of a sequence, and the index of its store, by the plan; (P,)."""
@@ -167,3 +164,26 @@ class DataArtifacts:
         sources = config.sources.items()
         folders = [self.stores[name] for name, source in sources if source.kind not in SYNTHETIC]
         return [token_store.load(folder, self.heldout) for folder in dict.fromkeys(folders)]
+
+
+def attention_work(
+    lengths: np.ndarray, offsets: np.ndarray, seq_len: int, document_mask: bool = True
+) -> np.ndarray:
+    """(sequences,) int64, tokens squared.
+
+    `lengths` (pieces,): those of sequence n are at `offsets[n]` to `offsets[n + 1]`.
+    """
+    if not document_mask:
+        return np.full(len(offsets) - 1, seq_len * seq_len, dtype=np.int64)
+    sizes = lengths.astype(np.int64)
+    filled, squares = (np.diff(np.append(0, np.cumsum(x))[offsets]) for x in (sizes, sizes * sizes))
+    return squares + (seq_len - filled) ** 2
+
+
+def mask_labels(labels: np.ndarray, starts: np.ndarray, ends: np.ndarray, low: int) -> None:
+    """Set the labels of pieces `[start, end)` (P,) to IGNORE, in place.
+
+    `labels` begin at token `low` of the sequence.
+    """
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        labels[max(start - low, 0) : max(end - low, 0)] = IGNORE

@@ -9,8 +9,7 @@ from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data.mixing import lengths, overlong
 from ropewalk.data.mixing.overlong import Candidates
 from ropewalk.data.mixing.supply import BucketedSource, refuse_empty
-from ropewalk.data.tokens.boundaries import BoundaryTokens
-from ropewalk.data.tokens.store import Store
+from ropewalk.data.tokens.store import BoundaryTokens, Store
 
 
 def max_piece(config: Config, name: str) -> int:

@@ -15,8 +15,7 @@ import numpy as np
 
 from ropewalk.conf.errors import DataError
 from ropewalk.data.mixing.shares import Selection
-from ropewalk.data.tokens.boundaries import BoundaryTokens
-from ropewalk.data.tokens.store import Store
+from ropewalk.data.tokens.store import BoundaryTokens, Store
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ write.py        a shard's files, written as the documents come
 shards.py       the borders of shards, and which of them a task makes
 text_store.py   makes, verifies and merges the shards of a text source
 merge.py        the shards' tables -> the store's table, without repeated ids
-store.py        a finished store, memory-mapped; which documents are held out
-boundaries.py   the BOS and EOS tokens around a document, which no store contains
+store.py        a finished store, memory-mapped; which documents are held out; BOS and EOS around a document
 arrow_table.py  Arrow tables without pandas
 """

@@ -11,7 +11,7 @@ import common
 import startup
 from train_settings import train_config
 
-from ropewalk.train.zero.device import start_distributed
+from ropewalk.train.zero.mesh import start_distributed
 
 COPY = "a plain copy (clone) of the same tensors in host memory"
 SAVE = "DeepSpeed's own save_checkpoint of the same engine, without a sync to disk"

@@ -8,7 +8,7 @@ from typing import Any
 
 from sides import One, documents, our_config, our_model
 
-from ropewalk.train.zero.device import start_distributed
+from ropewalk.train.zero.mesh import start_distributed
 
 
 class Inside:

@@ -15,7 +15,7 @@ from train_settings import train_config
 from ropewalk.conf.eval import EvalConfig
 from ropewalk.conf.model import ModelConfig, ScratchConfig
 from ropewalk.train.base import Base, base_config
-from ropewalk.train.zero.device import start_distributed
+from ropewalk.train.zero.mesh import start_distributed
 
 SHAPE = {
     "vocab_size": 2048,

@@ -32,7 +32,7 @@ from ropewalk.train.loop.trainer import Trainer
 from ropewalk.train.loop.validation import Validation
 from ropewalk.train.metrics import StepMetrics
 from ropewalk.train.model import save
-from ropewalk.train.zero.batch import accumulation_steps
+from ropewalk.train.zero.config import accumulation_steps
 from ropewalk.train.zero.engine import Engine, build_engine
 from ropewalk.train.zero.flat_params import flat_tensors, optimizer_keys, optimizer_states
 from ropewalk.train.zero.mesh import Mesh

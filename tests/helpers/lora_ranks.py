@@ -26,8 +26,7 @@ from ropewalk.train.optim import param_groups
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope import proof
 from ropewalk.train.zero import engine
-from ropewalk.train.zero.device import device
-from ropewalk.train.zero.mesh import Mesh
+from ropewalk.train.zero.mesh import Mesh, device
 
 SEED = 5
 

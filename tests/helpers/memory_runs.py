@@ -19,13 +19,12 @@ from ropewalk.conf.schema import Config, RopeConfig
 from ropewalk.data.dataset import Row
 from ropewalk.train import attention
 from ropewalk.train.loop.step import to_device
-from ropewalk.train.model.loss_model import LossModel
+from ropewalk.train.loss import LossModel
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope import proof
-from ropewalk.train.zero.batch import gradient_scale
-from ropewalk.train.zero.device import device
 from ropewalk.train.zero.engine import Engine, build_engine
-from ropewalk.train.zero.mesh import Mesh
+from ropewalk.train.zero.mesh import Mesh, device
+from ropewalk.train.zero.optimizer_step import gradient_scale
 
 LENGTH = 48
 DOCUMENTS = [[20, 28], [48], [5, 40, 3], [16, 16, 16]]

@@ -13,7 +13,7 @@ from ropewalk.data.dataset import Row
 from ropewalk.train import attention
 from ropewalk.train.attention import ulysses
 from ropewalk.train.loop.step import to_device
-from ropewalk.train.model.loss_model import LossModel
+from ropewalk.train.loss import LossModel
 from ropewalk.train.rope import mixed_windows
 from ropewalk.train.zero.mesh import Mesh
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from ropewalk.train.zero.device import start_distributed
+from ropewalk.train.zero.mesh import start_distributed
 
 PRELOAD = [
     "torch",

@@ -11,7 +11,7 @@ from ropewalk.conf.lora import LoraConfig
 from ropewalk.data.dataset import BatchLoader
 from ropewalk.train import attention
 from ropewalk.train.adapters import attach
-from ropewalk.train.loop import seeds
+from ropewalk.train.loop.step import use_deterministic_kernels
 from ropewalk.train.model import save
 from ropewalk.train.zero import engine
 from ropewalk.train.zero.mesh import Mesh
@@ -28,7 +28,7 @@ def trained(
 ) -> dict[str, Any]:
     """LoRA with dropout on two ranks."""
     if fixed:
-        seeds.use_deterministic_kernels()
+        use_deterministic_kernels()
     mesh, lora = Mesh.of(1), LoraConfig(rank=2, dropout=dropout)
     settings = replace(
         config(lora=lora, memory__activation_checkpointing=checkpointing, optimizer__lr=1e-2),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ropewalk.train import loss
-from ropewalk.train.zero.device import start_distributed
+from ropewalk.train.zero.mesh import start_distributed
 
 pytestmark = [
     pytest.mark.gpu,

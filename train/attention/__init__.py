@@ -1,14 +1,14 @@
 """Document-masked causal attention, one interface for CPU and GPU; no (S, S) mask is ever built.
 
     backend.py         chooses the kernel, says why, and registers it with transformers
-    support.py         what a model requires of its attention; what every kernel refuses
+    support.py         what a model requires of its attention; which models are refused
     flash.py           flash-attn 2, 3 and 4, and torch's varlen_attn
     sdpa.py            each document alone through torch's SDPA
     sliding_window.py  sliding windows in blocks, for SDPA
     sinks.py           attention sinks as one more key, for SDPA
     s2_attn.py         S2-Attn (shifted sparse attention) around any kernel
     ulysses.py         Ulysses sequence parallelism around any kernel
-    borders.py         borders of documents, computed once a step
+    borders.py         borders of documents, computed once a step; what every kernel refuses in a call
     isolation.py       proof that a model keeps documents apart
 
 A kernel is a function of transformers' attention signature:

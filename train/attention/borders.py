@@ -1,12 +1,15 @@
-"""Borders of documents laid end to end: a tensor for kernels, a tuple for loops.
+"""Borders of documents laid end to end, and the check of a kernel's call against them.
 
 The tuple is there so that no layer waits for the device.
 """
 
 from functools import lru_cache
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import torch
+from torch import nn
+
+from ropewalk.conf.errors import ConfigError
 
 Ends = tuple[int, ...]
 """0, the end of each document, S."""
@@ -39,3 +42,53 @@ def document_borders(
 def document_lengths(ends: Ends) -> tuple[int, ...]:
     """Tokens of each document."""
     return tuple(end - start for start, end in zip(ends, ends[1:], strict=False))
+
+
+UNSUPPORTED_ARGUMENTS = {
+    "softcap": "soft-caps its attention scores",
+    "position_bias": "adds a bias of positions to its attention scores",
+    "indices": "attends to chosen tokens only",
+    "block_indices": "attends to chosen blocks only",
+    "sinks": "has attention sinks of its own form",
+}
+"""Keyword arguments that some architectures pass to their attention, and what each means."""
+
+
+def validate_call(
+    module: nn.Module | None,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    ends: Ends,
+    dropout: float,
+    kwargs: dict[str, Any],
+) -> None:
+    """Check a kernel's arguments. query (1, H, S, D), key (1, K, S, D).
+
+    Raises: ConfigError when the model asks for what no kernel does, ValueError when shapes and
+    borders do not fit each other.
+    """
+    if query.shape[0] != 1:
+        raise ValueError(
+            f"batch is {query.shape[0]}; rows are laid end to end, so it must be 1; join the rows"
+        )
+    if not query.shape[2] == key.shape[2] == ends[-1]:
+        raise ValueError(
+            f"query has {query.shape[2]} tokens, key {key.shape[2]} and the documents {ends[-1]}; "
+            "they must be one sequence; give the borders of the whole sequence, and no cache"
+        )
+    if dropout:
+        raise ConfigError(
+            f"attention_dropout is {dropout}; it must be 0 for a reproducible extension; "
+            "set it to 0 in the model's config"
+        )
+    for argument, meaning in UNSUPPORTED_ARGUMENTS.items():
+        if kwargs.get(argument) is not None:
+            raise ConfigError(
+                f"model.path has an attention that {meaning}; the trainer's kernels do not; choose "
+                "another model"
+            )
+    if kwargs.get("is_causal") is False or getattr(module, "is_causal", True) is False:
+        raise ConfigError(
+            "model.path has an attention that looks ahead; a decoder is trained on what came "
+            "before; choose another model"
+        )

@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.train.attention.borders import Ends
-from ropewalk.train.attention.support import validate_call
+from ropewalk.train.attention.borders import Ends, validate_call
 
 VarlenCall = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int, float, int | None], Any

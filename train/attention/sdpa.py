@@ -11,13 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ropewalk.train.attention import sinks
-from ropewalk.train.attention.borders import Ends
-from ropewalk.train.attention.sliding_window import (
-    Segmentation,
-    banded_attention,
-    segmentation,
-)
-from ropewalk.train.attention.support import validate_call
+from ropewalk.train.attention.borders import Ends, validate_call
+from ropewalk.train.attention.sliding_window import Segmentation, banded_attention, segmentation
 
 
 def sdpa(

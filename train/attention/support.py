@@ -1,15 +1,12 @@
-"""What a model requires of its attention, and what every kernel refuses."""
+"""What a model requires of its attention, and which models are refused."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.train.attention.borders import Ends
 from ropewalk.train.model.geometry import head_dim, sliding_layers
 
 KernelFunction = Callable[..., tuple[torch.Tensor, None]]
@@ -73,54 +70,4 @@ def refuse_unsupported(config: PreTrainedConfig, name: str, s2_group: int | None
         raise ConfigError(
             f"train.attention.s2_group is {s2_group}; {config.model_type} has sliding-window layers already, "
             "and S2-Attn stands in for full attention; unset it"
-        )
-
-
-UNSUPPORTED_ARGUMENTS = {
-    "softcap": "soft-caps its attention scores",
-    "position_bias": "adds a bias of positions to its attention scores",
-    "indices": "attends to chosen tokens only",
-    "block_indices": "attends to chosen blocks only",
-    "sinks": "has attention sinks of its own form",
-}
-"""Keyword arguments that some architectures pass to their attention, and what each means."""
-
-
-def validate_call(
-    module: nn.Module | None,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    ends: Ends,
-    dropout: float,
-    kwargs: dict[str, Any],
-) -> None:
-    """Check a kernel's arguments. query (1, H, S, D), key (1, K, S, D).
-
-    Raises: ConfigError when the model asks for what no kernel does, ValueError when shapes and
-    borders do not fit each other.
-    """
-    if query.shape[0] != 1:
-        raise ValueError(
-            f"batch is {query.shape[0]}; rows are laid end to end, so it must be 1; join the rows"
-        )
-    if not query.shape[2] == key.shape[2] == ends[-1]:
-        raise ValueError(
-            f"query has {query.shape[2]} tokens, key {key.shape[2]} and the documents {ends[-1]}; "
-            "they must be one sequence; give the borders of the whole sequence, and no cache"
-        )
-    if dropout:
-        raise ConfigError(
-            f"attention_dropout is {dropout}; it must be 0 for a reproducible extension; "
-            "set it to 0 in the model's config"
-        )
-    for argument, meaning in UNSUPPORTED_ARGUMENTS.items():
-        if kwargs.get(argument) is not None:
-            raise ConfigError(
-                f"model.path has an attention that {meaning}; the trainer's kernels do not; choose "
-                "another model"
-            )
-    if kwargs.get("is_causal") is False or getattr(module, "is_causal", True) is False:
-        raise ConfigError(
-            "model.path has an attention that looks ahead; a decoder is trained on what came "
-            "before; choose another model"
         )

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from ropewalk.train.launcher.ranks import STOP_FILE
-from ropewalk.train.zero.device import device
+from ropewalk.train.zero.mesh import device
 
 
 class StopSignal:

@@ -1,25 +1,28 @@
 """One optimizer step. The loss is that of the whole global batch, however it is cut.
 
+No generator's state is saved: dropout is seeded anew at each step, so a step repeated after a resume
+draws the same numbers. It is drawn by rank, so another number of ranks gives another draw of the same
+distribution; all else is equal.
+
 dp_size data-parallel groups   sp_size ranks of a group, each with a slice   S tokens of a slice
 """
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
+from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import BatchLoader, Row
-from ropewalk.train.attention import document_borders
-from ropewalk.train.loop.seeds import seed_step
-from ropewalk.train.metrics import StepMetrics
+from ropewalk.train.attention.borders import document_borders
+from ropewalk.train.metrics.step_metrics import StepMetrics
 from ropewalk.train.optim.schedule import lr_at
-from ropewalk.train.zero.batch import accumulate, gradient_scale
-from ropewalk.train.zero.device import device
 from ropewalk.train.zero.engine import Engine
-from ropewalk.train.zero.mesh import Mesh, all_reduce_sum
-from ropewalk.train.zero.optimizer_step import OptimizerStep
+from ropewalk.train.zero.mesh import Mesh, all_reduce_sum, device
+from ropewalk.train.zero.optimizer_step import OptimizerStep, accumulate, gradient_scale
 
 AcceptStep = Callable[[int, float, float], bool]
 
@@ -103,3 +106,21 @@ def to_device(row: Row) -> dict[str, Any]:
         "labels": tensor(row.labels),
         **document_borders(torch.from_numpy(row.cu_seqlens), target),
     }
+
+
+def use_deterministic_kernels() -> None:
+    """Allow only kernels that sum in a fixed order; others raise.
+
+    Call it before using the device.
+    """
+    os.environ.setdefault(
+        "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+    )  # without it cuBLAS may take another way each time
+    torch.use_deterministic_algorithms(True)
+    # this would only find reads of uninitialised memory, at a cost
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def seed_step(seed: int, phase: int, step: int, rank: int) -> None:
+    """Seed torch's generators, the device's too, for one step (from 0) of one rank."""
+    torch.manual_seed(int(fingerprint(["dropout", seed, phase, step, rank])[:15], 16))

@@ -16,11 +16,10 @@ from ropewalk.conf.errors import DataError
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import IGNORE, DataArtifacts, Row, Window, concatenate, heldout_windows
 from ropewalk.train.loop.step import to_device
-from ropewalk.train.metrics import buckets
+from ropewalk.train.metrics import sums as metrics_sums
 from ropewalk.train.model.build import evaluating
-from ropewalk.train.zero.device import device
 from ropewalk.train.zero.engine import Engine
-from ropewalk.train.zero.mesh import Mesh
+from ropewalk.train.zero.mesh import Mesh, device
 
 
 class Validation:
@@ -47,16 +46,16 @@ class Validation:
     def measure(self) -> dict[str, Any]:
         """Mean loss over all tokens but each window's first, and by position in the window."""
         started = time.perf_counter()
-        sums = buckets.BucketSums(len(buckets.bucket_starts()), device())
+        sums = metrics_sums.BucketSums(len(metrics_sums.bucket_starts()), device())
         module = self.engine.module
         with evaluating(module):
             for row in self._rows():
                 batch = to_device(row)
                 module(**batch, total_labels=1)
-                position_bucket = buckets.position_bucket(batch["position_ids"][0])
+                position_bucket = metrics_sums.position_bucket(batch["position_ids"][0])
                 sums.add(position_bucket, module.nll, batch["labels"][0] != IGNORE)
                 self.windows_measured += 1
-        by_position = buckets.all_reduce(
+        by_position = metrics_sums.all_reduce(
             {"positions": sums.sums}, [], self.mesh.rank, self.mesh.world_size
         )["positions"]
         nll, tokens = by_position.sum(0).tolist()
@@ -65,7 +64,7 @@ class Validation:
             "perplexity": math.exp(nll / tokens),
             "tokens": int(tokens),
             "windows": len(self.windows),
-            "nll_by_position": buckets.position_rows(by_position),
+            "nll_by_position": metrics_sums.position_rows(by_position),
             "seconds": time.perf_counter() - started,
         }
 

@@ -1,9 +1,7 @@
 """Per-step metrics: measured on every rank, reduced once a step, written by rank 0.
 
-step_metrics.py  the numbers of one step, as a line of metrics.jsonl
-timer.py         where a step's time goes
-buckets.py       losses by position and by source, and the step's one all-reduce
-grad_norms.py    gradient norms by group of parameters
+step_metrics.py  the numbers and times of one step, as a line of metrics.jsonl
+sums.py          losses by position and source, gradient norms, the step's one all-reduce
 writers.py       metrics.jsonl, the progress bar and plain lines
 dashboards.py    wandb and TensorBoard
 """

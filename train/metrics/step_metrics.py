@@ -1,7 +1,14 @@
-"""Per-step metrics: added up on every rank, reduced in one all-reduce, returned as a line's
-fields."""
+"""Per-step metrics: added up on every rank, reduced in one all-reduce, returned as fields of a line.
 
-import resource
+Time is measured by events between the phases of a step. On a GPU an event is recorded in the stream:
+nothing waits for it, and a phase is the device's time between two events, so time in which the host
+ran ahead costs nothing. On a CPU an event is the host's clock. Collectives inside forward and backward
+count as part of those phases: they overlap with the computation, and only a profiler (train.profiler)
+can separate them.
+"""
+
+import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,13 +19,61 @@ from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import IGNORE, BatchLoader, Row, SequenceRef
 from ropewalk.train.attention import s2_attn
 from ropewalk.train.cost import flops
-from ropewalk.train.cost.hardware import peak_of
-from ropewalk.train.metrics import buckets, grad_norms
-from ropewalk.train.metrics.buckets import BucketSums
-from ropewalk.train.metrics.timer import StepTimer, straggler_share, with_other
-from ropewalk.train.zero.device import device
+from ropewalk.train.cost.hardware import peak_flops, peak_memory_bytes, utilisation
+from ropewalk.train.metrics.sums import (
+    BucketSums,
+    all_reduce,
+    bucket_starts,
+    local_squared_norms,
+    norms_by_group,
+    position_bucket,
+    position_rows,
+    source_rows,
+)
+from ropewalk.train.optim.param_groups import GROUPS
 from ropewalk.train.zero.engine import Engine
-from ropewalk.train.zero.mesh import Mesh
+from ropewalk.train.zero.mesh import Mesh, device
+
+PHASES = ("data", "forward", "backward", "optimizer", "wait")
+
+
+class StepTimer:
+    """Seconds of a step by phase.
+
+    `wait` is the time from this rank's end to that of the slowest rank.
+    """
+
+    def __init__(self) -> None:
+        self.on_gpu = torch.cuda.is_available()
+        self.started = time.perf_counter()
+        self.events: list[tuple[str, Any]] = [("", self._record())]
+
+    def __call__(self, phase: str) -> None:
+        """Count the time since the last event as `phase`."""
+        self.events.append((phase, self._record()))
+
+    def _record(self) -> torch.cuda.Event | float:
+        if not self.on_gpu:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds_by_phase(self) -> dict[str, float]:
+        """Seconds of each phase so far.
+
+        Waits for the device, so call it once all work of the step is queued.
+        """
+        seconds: dict[str, float] = defaultdict(float)
+        if self.on_gpu:
+            self.events[-1][1].synchronize()
+        for (_, begin), (phase, end) in zip(self.events, self.events[1:], strict=False):
+            seconds[phase] += begin.elapsed_time(end) / 1000 if self.on_gpu else end - begin
+        return dict(seconds)
+
+    def elapsed(self) -> float:
+        """Seconds since the step began, by the host's clock."""
+        return time.perf_counter() - self.started
 
 
 class StepSums:
@@ -34,9 +89,9 @@ class StepSums:
         self.micro_batches = micro_batches
         self.loss = zeros()
         self.z_loss = zeros()
-        self.by_position = BucketSums(len(buckets.bucket_starts()), device())
+        self.by_position = BucketSums(len(bucket_starts()), device())
         self.by_source = BucketSums(max(num_sources, 1), device())
-        self.squared_norms = zeros(len(grad_norms.GROUPS))
+        self.squared_norms = zeros(len(GROUPS))
         self.flops = 0.0
         """Model FLOPs of this rank, without the head."""
         self.recomputed_flops = 0.0
@@ -97,9 +152,9 @@ class StepMetrics:
         module, sums = self.engine.module, self.sums
         sums.loss += module.cross_entropy
         sums.z_loss += loss.detach() - module.cross_entropy
-        position_bucket = buckets.position_bucket(batch["position_ids"][0])
+        bucket = position_bucket(batch["position_ids"][0])
         counts = batch["labels"][0] != IGNORE
-        sums.by_position.add(position_bucket, module.nll, counts)
+        sums.by_position.add(bucket, module.nll, counts)
         if self.loader is not None:
             sources = torch.from_numpy(self.loader.token_sources(next(sums.micro_batches)))
             sources = sources.to(device(), non_blocking=True)
@@ -133,7 +188,7 @@ class StepMetrics:
         """Call after a step's last backward pass: the gradient is averaged, and not yet clipped."""
         every = self.group_norms_every
         if every and self.sums.step % every == 0:
-            self.sums.squared_norms = grad_norms.local_squared_norms(
+            self.sums.squared_norms = local_squared_norms(
                 self.engine.module, self.mesh.rank, device()
             )
         self.timer("other")
@@ -158,11 +213,11 @@ class StepMetrics:
             "imbalance": straggler_share(rank_flops),
             **self._utilisation(sum(rank_flops), labels, seconds),
             "peak_memory_bytes": round(max(memory)),
-            "loss_by_position": buckets.position_rows(reduced["by_position"]),
+            "loss_by_position": position_rows(reduced["by_position"]),
         }
         if self.source_names:
-            fields["loss_by_source"] = buckets.source_rows(reduced["by_source"], self.source_names)
-        if norms := grad_norms.norms_by_group(reduced["squared_norms"]):
+            fields["loss_by_source"] = source_rows(reduced["by_source"], self.source_names)
+        if norms := norms_by_group(reduced["squared_norms"]):
             fields["grad_norm_by_group"] = norms
         return fields
 
@@ -177,7 +232,7 @@ class StepMetrics:
             "squared_norms": sums.squared_norms,
         }
         rank_values = [forward_s, sums.flops, float(peak_memory_bytes())]
-        return buckets.all_reduce(tensors, rank_values, self.mesh.rank, self.mesh.world_size)
+        return all_reduce(tensors, rank_values, self.mesh.rank, self.mesh.world_size)
 
     def _utilisation(self, body_flops: float, labels: int, seconds: float) -> dict[str, Any]:
         """Model FLOPs and their share of the devices' peak: MFU, and with recomputation HFU."""
@@ -191,21 +246,12 @@ class StepMetrics:
         }
 
 
-def peak_memory_bytes() -> int:
-    """Peak memory of this rank: device memory on a GPU, resident memory on a CPU."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def with_other(seconds_by_phase: dict[str, float], step_s: float) -> dict[str, float]:
+    """Seconds of every phase, and as `other` the rest of the step's `step_s` seconds."""
+    named = {phase: seconds_by_phase.get(phase, 0.0) for phase in PHASES}
+    return {**named, "other": step_s - sum(named.values())}
 
 
-def peak_flops(peak_tflops: float | None) -> float | None:
-    """This device's peak in FLOP/s: `peak_tflops` if set, else as published; None if unknown."""
-    if peak_tflops is not None:
-        return peak_tflops * 1e12
-    known = peak_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
-    return None if known is None else known.bf16_tflops * 1e12
-
-
-def utilisation(num_flops: float, seconds: float, ranks: int, peak: float | None) -> float | None:
-    """Share of the devices' peak that `num_flops` use; None where the peak is not known."""
-    return None if peak is None else num_flops / (seconds * ranks * peak)
+def straggler_share(seconds: list[float]) -> float:
+    """Share of all ranks' time that is spent waiting for the slowest rank: 1 - mean / max."""
+    return 1 - sum(seconds) / len(seconds) / max(seconds) if max(seconds) > 0 else 0.0

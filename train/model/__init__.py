@@ -2,6 +2,5 @@
 
 build.py       models with a plan applied before construction, proved; eval's face
 init.py        random weights of a model from scratch
-loss_model.py  the module that the engine wraps: model and loss
 save.py        full tensors, and the model in Hugging Face form
 """

@@ -2,13 +2,10 @@
 
 engine.py             what the trainer uses of its engine, and how the engine is built
 config.py             its configuration, and what it needs of the machine
-device.py             the process group and this rank's device
-mesh.py               who reads which sequences and which slices of them
-batch.py              micro-batches of an optimizer step, and the engine's averages undone
-optimizer_step.py     the gradient norm, then the optimizer step or none
+mesh.py               the process group, this rank's device, its sequences and its slice of them
+optimizer_step.py     micro-batches, the gradient norm, then the optimizer step or none
 params.py             parameters that ZeRO 3 partitions
 flat_params.py        where a parameter lies in the optimizer's flat tensors
 checkpoint.py         its writer interface and the content of its files
 sequence_parallel.py  its exchange of a sequence for heads
-patches.py            its methods that we replace
 """

@@ -7,6 +7,7 @@ import torch
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.memory import missing_path
+from ropewalk.conf.schema import Config
 from ropewalk.conf.train import TrainConfig
 
 
@@ -88,3 +89,25 @@ def _has_async_io() -> bool:
     from deepspeed.ops.op_builder import AsyncIOBuilder
 
     return bool(AsyncIOBuilder().is_compatible())
+
+
+def accumulation_steps(config: Config, dp_size: int) -> int:
+    """Micro-batches of each rank in the first optimizer step. Raises: as `batch_ramp`."""
+    return batch_ramp(config, dp_size)[0][1]
+
+
+def batch_ramp(config: Config, dp_size: int) -> list[tuple[int, int]]:
+    """(first step from 0, micro-batches of each rank from that step on) for each batch size.
+
+    Raises: ConfigError when a batch size is no multiple of what the ranks read at once.
+    """
+    ramp, tokens_at_once = [], config.micro_batch_tokens * dp_size
+    for key, first_step, tokens in config.batches():
+        if tokens % tokens_at_once:
+            nearest = max(1, round(tokens / tokens_at_once)) * tokens_at_once
+            raise ConfigError(
+                f"{key} is {tokens}; it must be a multiple of {config.micro_batch_tokens} tokens x "
+                f"{dp_size} ranks = {tokens_at_once}; try {nearest}"
+            )
+        ramp.append((first_step, tokens // tokens_at_once))
+    return ramp

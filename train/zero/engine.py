@@ -1,20 +1,24 @@
 """DeepSpeed's engine: what the trainer uses of it, and how it is built; the same on CPU and GPU."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import deepspeed
 import torch
+from deepspeed.runtime.engine import DeepSpeedEngine
+from deepspeed.runtime.zero.config import ZERO_OPTIMIZATION
 from torch import nn
 from transformers import PreTrainedModel
 
 from ropewalk.conf.schema import Config
+from ropewalk.conf.train import TrainConfig
+from ropewalk.train.loss import LossModel
 from ropewalk.train.memory import activation_checkpointing, compile, tiled_mlp
-from ropewalk.train.model.loss_model import LossModel
 from ropewalk.train.optim import param_groups
 from ropewalk.train.optim.optimizer import optimizer_factory
 from ropewalk.train.zero.config import check_offload_device, deepspeed_config
 from ropewalk.train.zero.mesh import Mesh, process_groups
-from ropewalk.train.zero.patches import force_zero_optimizer
+from ropewalk.train.zero.optimizer_step import patched_method
 
 
 class Engine(Protocol):
@@ -76,3 +80,14 @@ def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
     """
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
+
+
+def force_zero_optimizer(train: TrainConfig) -> AbstractContextManager[None]:
+    """Build the same optimizer for ZeRO 1 in bf16 with fp32 sums as for every other case.
+
+    DeepSpeed has a second one for this case alone, with its own norm, skipped steps and
+    checkpoints.
+    """
+    if not train.zero_stage:
+        return nullcontext()
+    return patched_method(DeepSpeedEngine, "_do_optimizer_sanity_check", ZERO_OPTIMIZATION)

@@ -1,15 +1,20 @@
-"""How the ranks share the work: `world_size` = `dp_size` x `sp_size`.
+"""The process group, this rank's device, and how the ranks share the work:
+`world_size` = `dp_size` x `sp_size`.
 
 Ranks that share one sequence are neighbours, so that their exchange of heads stays inside a
 machine.
 """
 
+import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
+import deepspeed
 import torch
 import torch.distributed as dist
 from deepspeed.runtime.sequence_parallel import parallel_state_sp
+from torch.distributed import distributed_c10d as c10d
 
 from ropewalk.conf.errors import ConfigError
 
@@ -71,3 +76,32 @@ def process_groups(mesh: Mesh) -> Any:
     if parallel_state_sp._SEQUENCE_PARALLEL_GROUP is None:
         parallel_state_sp.initialize_sequence_parallel(mesh.sp_size)
     return parallel_state_sp
+
+
+# After its default of 10 minutes torch would end a run without naming a rank, or while rank 0 alone
+# writes a large model. loop/watchdog.py finds a rank that hangs sooner (train.launcher.hang_timeout_s).
+COLLECTIVE_TIMEOUT = timedelta(days=1)
+
+
+def start_distributed() -> None:
+    """Join the process group.
+
+    On CPU gloo's own collectives are used, so that nothing is compiled.
+    """
+    cuda = torch.cuda.is_available()
+    if not cuda:
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # for this group, and for those that DeepSpeed makes without a timeout
+    c10d.default_pg_timeout = c10d.default_pg_nccl_timeout = COLLECTIVE_TIMEOUT
+    deepspeed.init_distributed(
+        dist_backend="nccl" if cuda else "gloo", verbose=False, timeout=COLLECTIVE_TIMEOUT
+    )
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def device() -> torch.device:
+    """This rank's device."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")

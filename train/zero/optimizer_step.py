@@ -1,17 +1,46 @@
-"""The global gradient norm before the optimizer step, so that a bad step can be skipped.
+"""The micro-batches of an optimizer step, the global gradient norm, then the step or none.
 
 DeepSpeed computes the norm inside `engine.step()` and silently skips on inf or nan. Here it is
-computed once, before, and handed to `engine.step()`.
+computed once, before, and handed to `engine.step()`, so that a bad step can be skipped.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from deepspeed.runtime.utils import combine_grad_norm_groups
+from deepspeed.utils import safe_get_local_grad
 
-from ropewalk.train.zero.patches import patched_method
+from ropewalk.train.zero.mesh import Mesh
 
 INVALID = -1.0  # DeepSpeed's norm of a gradient with inf or nan
+
+
+def accumulate(engine: Any, num_micro_batches: int) -> Iterator[int]:
+    """Number the micro-batches of one optimizer step, telling the engine which is the last.
+
+    `OptimizerStep` ends the step after the last one.
+    """
+    # set_train_batch_size would need the data-parallel size, which is None with sp_size > 1
+    engine._config.gradient_accumulation_steps = num_micro_batches
+    if hasattr(engine.optimizer, "gradient_accumulation_steps"):
+        engine.optimizer.gradient_accumulation_steps = num_micro_batches
+    for micro_batch in range(num_micro_batches):
+        is_last = micro_batch + 1 == num_micro_batches
+        engine.set_gradient_accumulation_boundary(is_last)
+        yield micro_batch
+        if not is_last:
+            engine.step()  # only counts the micro-batch
+
+
+def gradient_scale(mesh: Mesh, num_micro_batches: int, zero_stage: int) -> int:
+    """The factor that undoes the engine's averages, so that gradients are those of the summed loss.
+
+    Stages 0 to 2 divide by dp_size and micro-batches, stage 3 by world_size and micro-batches; the
+    tests pin this against one process.
+    """
+    return mesh.dp_size * num_micro_batches * (mesh.sp_size if zero_stage == 3 else 1)
 
 
 class OptimizerStep:
@@ -68,3 +97,28 @@ class OptimizerStep:
         name = "_get_norm_groups" if self.stage == 3 else "scaled_global_norm"
         with patched_method(self.engine.optimizer, name, norm):
             self.engine.step()
+
+
+def local_gradient(parameter: Any, rank: int) -> torch.Tensor | None:
+    """This rank's part of a parameter's averaged gradient, flat; None where it has none."""
+    if hasattr(parameter, "ds_id"):
+        return safe_get_local_grad(parameter)  # type: ignore[no-any-return]
+    if hasattr(parameter, "_hp_mapping"):
+        if parameter._hp_mapping is None:
+            return None
+        return parameter._hp_mapping.get_lp_grad_fragment(parameter._index_in_param_group)  # type: ignore[no-any-return]
+    return parameter.grad if rank == 0 else None
+
+
+@contextmanager
+def patched_method(owner: Any, name: str, result: Any) -> Iterator[None]:
+    """While open, `owner.name(...)` returns `result`."""
+    original = vars(owner).get(name)
+    setattr(owner, name, lambda *_, **__: result)
+    try:
+        yield
+    finally:
+        if original is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, original)

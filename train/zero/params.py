@@ -6,7 +6,6 @@ from typing import Any
 
 import deepspeed
 import torch
-from deepspeed.utils import safe_get_local_grad
 from torch import nn
 from transformers.integrations import deepspeed as transformers_deepspeed
 
@@ -58,14 +57,3 @@ def full_shape(parameter: torch.Tensor) -> torch.Size:
     quant_state = getattr(parameter, "quant_state", None)
     shape = parameter.shape if quant_state is None else quant_state.shape
     return torch.Size(getattr(parameter, "ds_shape", shape))
-
-
-def local_gradient(parameter: Any, rank: int) -> torch.Tensor | None:
-    """This rank's part of a parameter's averaged gradient, flat; None where it has none."""
-    if hasattr(parameter, "ds_id"):
-        return safe_get_local_grad(parameter)  # type: ignore[no-any-return]
-    if hasattr(parameter, "_hp_mapping"):
-        if parameter._hp_mapping is None:
-            return None
-        return parameter._hp_mapping.get_lp_grad_fragment(parameter._index_in_param_group)  # type: ignore[no-any-return]
-    return parameter.grad if rank == 0 else None

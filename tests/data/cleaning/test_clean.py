@@ -19,8 +19,7 @@ from ropewalk.conf.sources import SourceConfig
 from ropewalk.data.cleaning import clean
 from ropewalk.data.cleaning.clean import Cleaned
 from ropewalk.data.mixing import overlong
-from ropewalk.data.tokens.boundaries import BoundaryTokens
-from ropewalk.data.tokens.store import Store
+from ropewalk.data.tokens.store import BoundaryTokens, Store
 
 Ids = list[int]
 

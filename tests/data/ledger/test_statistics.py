@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ropewalk.data.dataset import concatenate
 from ropewalk.data.ledger import statistics
 from ropewalk.data.ledger.statistics import Pieces
-from ropewalk.data.tokens.boundaries import BoundaryTokens
+from ropewalk.data.tokens.store import BoundaryTokens
 
 Row = list[tuple[int, int, int]]  # pieces (document, start, length) of a sequence
 

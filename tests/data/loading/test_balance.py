@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ropewalk.data.loading import balance
+from ropewalk.data.ledger import balance
 from ropewalk.data.loading.collate import concatenate
+from ropewalk.data.loading.loader import deal, round_robin
+from ropewalk.data.loading.packed import attention_work
 
 # Llama-8B, 8 groups: measured idle shares of random order and of batches sorted in 16, 32, 64 and 512 sequences
 MEASURED = {131_072: (0.395, 0.28, 0.16, 0.075, 0.01), 32_768: (0.19, 0.09, 0.04, 0.02, 0.003)}
@@ -102,13 +104,13 @@ def test_work_is_the_squares_of_the_readers_borders(
     lengths, offsets = np.array(sum(rows, []), np.int32), np.cumsum([0, *map(len, rows)])
     laid = [concatenate([np.ones(n) for n in row], seq_len, document_mask=mask) for row in rows]
     wanted = [sum(int(n) ** 2 for n in np.diff(row.cu_seqlens)) for row in laid]
-    assert balance.attention_work(lengths, offsets, seq_len, mask).tolist() == wanted
+    assert attention_work(lengths, offsets, seq_len, mask).tolist() == wanted
 
 
 def test_work_by_hand() -> None:
     """Pieces of 3 and 2 in a sequence of 6, and one of 6."""
     found = [
-        balance.attention_work(np.array([3, 2, 6]), np.array([0, 2, 3]), 6, mask).tolist()
+        attention_work(np.array([3, 2, 6]), np.array([0, 2, 3]), 6, mask).tolist()
         for mask in (True, False)
     ]
     assert found == [[9 + 4 + 1, 36], [36, 36]]
@@ -134,7 +136,7 @@ def test_deal_gives_each_place_once_and_rounds_of_neighbours(
     works = data.draw(
         st.lists(st.integers(0, 99), min_size=groups * rounds, max_size=groups * rounds)
     )
-    dealt = balance.deal(works, groups)
+    dealt = deal(works, groups)
     assert dealt.shape == (groups, rounds) and sorted(dealt.ravel().tolist()) == list(
         range(len(works))
     )
@@ -143,5 +145,5 @@ def test_deal_gives_each_place_once_and_rounds_of_neighbours(
 
 
 def test_no_group_has_the_most_in_every_round() -> None:
-    assert balance.deal([8, 7, 6, 5, 4, 3, 2, 1], 2).tolist() == [[0, 3, 4, 7], [1, 2, 5, 6]]
-    assert balance.round_robin(6, 2).tolist() == [[0, 2, 4], [1, 3, 5]]
+    assert deal([8, 7, 6, 5, 4, 3, 2, 1], 2).tolist() == [[0, 3, 4, 7], [1, 2, 5, 6]]
+    assert round_robin(6, 2).tolist() == [[0, 2, 4], [1, 3, 5]]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ropewalk.data.loading.prefetch import prefetch
+from ropewalk.data.loading.loader import prefetch
 
 
 def readers() -> list[threading.Thread]:

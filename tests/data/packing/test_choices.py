@@ -14,8 +14,7 @@ from ropewalk.conf.errors import DataError
 from ropewalk.data.mixing import overlong
 from ropewalk.data.mixing.shares import SamplingRounds, Selection
 from ropewalk.data.packing.packers import PACKERS
-from ropewalk.data.tokens.boundaries import BoundaryTokens
-from ropewalk.data.tokens.store import Store
+from ropewalk.data.tokens.store import BoundaryTokens, Store
 
 BEGIN, END = 7, 9
 NAMES = ("a", "b")

@@ -18,8 +18,8 @@ from transformers import (
 
 from ropewalk.train import attention
 from ropewalk.train.cost import flops
+from ropewalk.train.loss import LossModel
 from ropewalk.train.model.attention_swap import no_mask
-from ropewalk.train.model.loss_model import LossModel
 
 LENGTHS = [9, 4, 7]
 SIZES = {

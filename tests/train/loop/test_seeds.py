@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from ropewalk.conf.model import ScratchConfig
 from ropewalk.conf.rope_methods import YarnConfig
 from ropewalk.train.base import Base, base_config
-from ropewalk.train.loop import seeds
+from ropewalk.train.loop.step import seed_step
 from ropewalk.train.model import build as models
 from ropewalk.train.rope import plan as rope_plan
 
@@ -63,7 +63,7 @@ def test_layers_that_are_computed_again_drop_what_they_dropped(result: dict[str,
 
 def drawn(seed: int, phase: int, step: int, rank: int) -> torch.Tensor:
     torch.rand(7)  # whatever was drawn before
-    seeds.seed_step(seed, phase, step, rank)
+    seed_step(seed, phase, step, rank)
     return F.dropout(torch.ones(64), 0.5)
 
 

@@ -12,8 +12,8 @@ import ranks
 import torch
 import torch.nn.functional as F
 
-from ropewalk.train.metrics import buckets
-from ropewalk.train.metrics.timer import PHASES, straggler_share, with_other
+from ropewalk.train.metrics import sums
+from ropewalk.train.metrics.step_metrics import PHASES, straggler_share, with_other
 
 CELLS = [(0, 2, 1, 2), (1, 2, 2, 2), (2, 2, 1, 2), (3, 2, 2, 1)]  # ZeRO, ranks, sp, accumulation
 KINDS = {
@@ -115,10 +115,8 @@ def test_without_a_known_ceiling_utilisation_is_null_and_norms_come_when_asked()
 
 def test_buckets_hold_each_position_once() -> None:
     places = torch.tensor([0, 63, 64, 127, 128, 1 << 20, 1 << 40])
-    starts = buckets.bucket_starts()
-    for place, bucket in zip(
-        places.tolist(), buckets.position_bucket(places).tolist(), strict=True
-    ):
+    starts = sums.bucket_starts()
+    for place, bucket in zip(places.tolist(), sums.position_bucket(places).tolist(), strict=True):
         assert starts[bucket] <= place and (bucket + 1 == len(starts) or place < starts[bucket + 1])
 
 

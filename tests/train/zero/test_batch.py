@@ -14,7 +14,7 @@ from models import tiny_model
 from ropewalk.conf.errors import ConfigError
 from ropewalk.data.loading.loader import global_batch
 from ropewalk.launch.config.compose import compose
-from ropewalk.train.zero.batch import batch_ramp
+from ropewalk.train.zero.config import batch_ramp
 
 WORLD, STEPS = 2, 6
 SIZES = [

@@ -1,13 +1,22 @@
-"""Losses summed by bucket on each rank, and the one all-reduce of a step (some hundred numbers).
+"""What each rank adds up in a step, and its one all-reduce (some hundred numbers).
+
+Losses are summed by position and by source; squared gradients by group of parameters, without
+gathering a tensor: every element of the averaged gradient lies on exactly one rank (ZeRO 1 to 3) or
+on all of them (ZeRO 0, counted on rank 0). They are read after the last backward pass, before clipping.
 
 S tokens of a rank's row   K buckets   V values of a rank   W ranks
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
+
+from ropewalk.train.optim.param_groups import GROUPS, group_of
+from ropewalk.train.zero.optimizer_step import local_gradient
 
 # buckets of positions: [0, 64), [64, 128), [128, 256), ..., and all positions beyond the last edge
 FIRST_WIDTH = 64
@@ -82,3 +91,21 @@ def source_rows(sums: torch.Tensor, names: Sequence[str]) -> dict[str, dict[str,
         for name, (total, count) in zip(names, sums, strict=True)
         if count
     }
+
+
+@torch.no_grad()
+def local_squared_norms(module: nn.Module, rank: int, device: torch.device) -> torch.Tensor:
+    """Sum of squares of this rank's part of the gradient by group, (GROUPS,) float64."""
+    squares = torch.zeros(len(GROUPS), dtype=torch.float64, device=device)
+    for name, parameter in module.named_parameters():
+        gradient = local_gradient(parameter, rank) if parameter.requires_grad else None
+        if gradient is not None:
+            norm = torch.linalg.vector_norm(gradient, dtype=torch.float32).double()
+            squares[GROUPS.index(group_of(name))] += norm**2
+    return squares
+
+
+def norms_by_group(squares: torch.Tensor) -> dict[str, float]:
+    """The norm of each group that has a gradient, from `squares` (GROUPS,) summed over all
+    ranks."""
+    return {group: math.sqrt(float(s)) for group, s in zip(GROUPS, squares, strict=True) if s > 0}

@@ -1,4 +1,4 @@
-"""Attention work: sequences dealt evenly to data-parallel groups, and the predicted waiting. Pure.
+"""How unequal the attention work of the sequences is, and the predicted waiting. Pure.
 
 Work is the sum of squared lengths of the stretches that attend to themselves, which is proportional to
 what the kernel computes: with the document mask each piece and the padding are a stretch, without it
@@ -6,44 +6,15 @@ the whole sequence. The loss is a sum over the global batch, so a deal does not 
 only which group computes what, and the order of summation.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ropewalk.data.loading.loader import deal, round_robin
+
 # FLOPs a token, and in attention a token squared: 2 x 8e9; 4 x 32 layers x 4096 / 2 (causal)
 LLAMA_8B = (16e9, 262144.0)
 DP_SIZE, BATCH = 8, 64  # what the ledger predicts for: data-parallel groups, sequences a batch
-
-
-def attention_work(
-    lengths: np.ndarray, offsets: np.ndarray, seq_len: int, document_mask: bool = True
-) -> np.ndarray:
-    """(sequences,) int64, tokens squared.
-
-    `lengths` (pieces,): those of sequence n are at `offsets[n]` to `offsets[n + 1]`.
-    """
-    if not document_mask:
-        return np.full(len(offsets) - 1, seq_len * seq_len, dtype=np.int64)
-    sizes = lengths.astype(np.int64)
-    filled, squares = (np.diff(np.append(0, np.cumsum(x))[offsets]) for x in (sizes, sizes * sizes))
-    return squares + (seq_len - filled) ** 2
-
-
-def deal(works: Sequence[int] | np.ndarray, dp_size: int) -> np.ndarray:
-    """Indices into the batch that each group computes in turn: (dp_size, batch / dp_size).
-
-    The heaviest come first, one a group, so that all groups are near equal in each round; the next
-    round goes back the other way, so that no group has the most each time. Ties keep their order.
-    """
-    rounds = np.argsort(-np.asarray(works, dtype=np.int64), kind="stable").reshape(-1, dp_size)
-    rounds[1::2] = rounds[1::2, ::-1]
-    return rounds.T
-
-
-def round_robin(batch: int, dp_size: int) -> np.ndarray:
-    """`deal` regardless of the work: (dp_size, batch / dp_size)."""
-    return np.arange(batch).reshape(-1, dp_size).T
 
 
 def idle_share(works: np.ndarray, seq_len: int, dp_size: int, batch: int, balanced: bool) -> float:
