@@ -139,3 +139,8 @@ def attention_costs(config: PreTrainedConfig) -> tuple[AttentionCost, ...]:
     if getattr(config, "qk_rope_head_dim", None):
         v_dim = config.v_head_dim  # type: ignore[attr-defined]  # DeepSeek: values of another size
     return tuple(AttentionCost(heads, qk_dim, v_dim, window) for window in sliding_windows(config))
+
+
+def utilisation(num_flops: float, seconds: float, ranks: int, peak: float | None) -> float | None:
+    """Share of the devices' peak that `num_flops` use; None where the peak is not known."""
+    return None if peak is None else num_flops / (seconds * ranks * peak)

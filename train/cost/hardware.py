@@ -6,7 +6,6 @@ AMD's of MI300X. Figures "with sparsity" are halved, since no training uses them
 limit makes a device's real peak lower.
 """
 
-import resource
 from dataclasses import dataclass
 
 import torch
@@ -44,21 +43,9 @@ def peak_of(device_name: str) -> DevicePeak | None:
     return next((peak for peak in DEVICE_PEAKS if peak.name.lower() in name), None)
 
 
-def peak_memory_bytes() -> int:
-    """Peak memory of this rank: device memory on a GPU, resident memory on a CPU."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def peak_flops(peak_tflops: float | None) -> float | None:
     """This device's peak in FLOP/s: `peak_tflops` if set, else as published; None if unknown."""
     if peak_tflops is not None:
         return peak_tflops * 1e12
     known = peak_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
     return None if known is None else known.bf16_tflops * 1e12
-
-
-def utilisation(num_flops: float, seconds: float, ranks: int, peak: float | None) -> float | None:
-    """Share of the devices' peak that `num_flops` use; None where the peak is not known."""
-    return None if peak is None else num_flops / (seconds * ranks * peak)

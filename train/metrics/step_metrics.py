@@ -7,6 +7,7 @@ count as part of those phases: they overlap with the computation, and only a pro
 can separate them.
 """
 
+import resource
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import IGNORE, BatchLoader, Row, SequenceRef
 from ropewalk.train.attention import s2_attn
 from ropewalk.train.cost import flops
-from ropewalk.train.cost.hardware import peak_flops, peak_memory_bytes, utilisation
+from ropewalk.train.cost.hardware import peak_flops
 from ropewalk.train.metrics.sums import (
     BucketSums,
     all_reduce,
@@ -241,8 +242,8 @@ class StepMetrics:
         ranks, peak = self.mesh.world_size, self.peak_flops
         return {
             "model_flops": model_flops,
-            "mfu": utilisation(model_flops, seconds, ranks, peak),
-            "hfu": utilisation(model_flops + recomputed, seconds, ranks, peak),
+            "mfu": flops.utilisation(model_flops, seconds, ranks, peak),
+            "hfu": flops.utilisation(model_flops + recomputed, seconds, ranks, peak),
         }
 
 
@@ -255,3 +256,10 @@ def with_other(seconds_by_phase: dict[str, float], step_s: float) -> dict[str, f
 def straggler_share(seconds: list[float]) -> float:
     """Share of all ranks' time that is spent waiting for the slowest rank: 1 - mean / max."""
     return 1 - sum(seconds) / len(seconds) / max(seconds) if max(seconds) > 0 else 0.0
+
+
+def peak_memory_bytes() -> int:
+    """Peak memory of this rank: device memory on a GPU, resident memory on a CPU."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
