@@ -5,6 +5,7 @@ planning.py         joins mixing, packing and the ledger
 dataset.py          the public face for training and evaluation
 export.py           the plan as a Hugging Face dataset or parquet files
 hash_random.py      a seeded hash as randomness
+random_streams.py   the random numbers of every other draw, a stream for each purpose
 synthetic.py        stores of synthetic sources
 retrieval.py        pass-key and repeat documents
 tokenizer.py        load, inspect and save tokenizers

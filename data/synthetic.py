@@ -16,6 +16,7 @@ from ropewalk.conf.errors import DataError
 from ropewalk.conf.schema import Config
 from ropewalk.data import retrieval
 from ropewalk.data import tokenizer as tokenizers
+from ropewalk.data.random_streams import Purpose, generator
 from ropewalk.data.tokens import merge
 from ropewalk.data.tokens.store import FORMAT, Store
 
@@ -72,7 +73,7 @@ def _documents(
     text = np.concatenate([filler.document(index) for index in training]).astype(np.int64)
     total = number = 0
     while total < tokens:
-        rng = np.random.Generator(np.random.Philox(key=[seed, number]))
+        rng = generator(Purpose.SYNTHETIC_DOCUMENT, seed, number)
         if kind == "repeat":
             ids = retrieval.repeat(text, length, rng)
         else:

@@ -16,6 +16,8 @@ from ropewalk.eval.measure.models import models_compared
 from ropewalk.train.base import Base
 from ropewalk.train.rope.plan import RopePlan
 
+FORMAT = 2  # raise when the same settings measure other windows or questions
+
 
 def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
     """Run the stage. `inputs`: the fingerprints of rope plan, data and trained model.
@@ -26,7 +28,7 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
         "inputs": inputs,
         "seed": config.seed,
         "eval": content(config.eval),
-        "windows": "sources in turn",
+        "format": FORMAT,
     }
 
     def work(temporary: Path) -> dict[str, Any]:

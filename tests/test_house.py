@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = ("conf", "data", "train", "eval", "launch")
 # what data, train and eval may use of one another (CONTRIBUTING, "The house")
 FACES = {
-    "data": ("dataset", "retrieval", "tokenizer"),
+    "data": ("dataset", "random_streams", "retrieval", "tokenizer"),
     "train": ("base", "model.build", "loss", "attention", "rope.plan"),
 }
 DEEPSPEED_ROOMS = ("train/zero/", "train/launcher/")
@@ -80,3 +80,11 @@ def test_floors_use_one_another_through_their_faces(user: str, used: str) -> Non
         for name in imported(tree):
             if name.startswith(f"ropewalk.{used}."):
                 assert f"{name}.".startswith(faces), (path, name)
+
+
+def test_numpy_draws_come_from_the_streams() -> None:
+    """Two draws of one Philox key are the same numbers: only data/random_streams.py makes keys."""
+    for floor in FLOORS:
+        for path, tree in files(floor):
+            if path != "data/random_streams.py":
+                assert not {"Philox", "default_rng", "RandomState"} & {*names(tree)}, path

@@ -17,6 +17,8 @@ from ropewalk.conf.schema import Config
 from ropewalk.train.checkpoint import storage
 from ropewalk.train.launcher.ranks import STOP_FILE, how_to_resume, launch
 
+FORMAT = 2  # raise when the same settings train on other sequences
+
 
 def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
     """`inputs`: the fingerprints of the base, the rope plan and the data.
@@ -24,6 +26,7 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
     Raises: Stopped (run again to resume), RopewalkError with the ranks' exit code, ProofError.
     """
     cache_key = {
+        "format": FORMAT,
         "inputs": inputs,
         "seed": config.seed,
         "train": content(config.train),

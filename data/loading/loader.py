@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from ropewalk.data.loading.collate import Row, collate, padding
+from ropewalk.data.random_streams import Purpose, generator
 
 # (first step, value from that step on); the first entry starts at 0
 Steps = Sequence[tuple[int, int]]
@@ -56,7 +57,7 @@ class RankMesh(Protocol):
 
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(count)
+    return generator(Purpose.STEP_ORDER, seed, epoch).permutation(count)
 
 
 def global_batch(first: int, size: int, *, seed: int, count: int) -> list[SequenceRef]:

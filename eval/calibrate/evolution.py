@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ropewalk.conf.rope_methods import ROPE_METHODS, Rotary
+from ropewalk.data.random_streams import Purpose, generator
 from ropewalk.eval.calibrate.trial import Candidate, Trial
 
 MUTATED_SHARE = 0.3  # share of a parent's divisors that a mutation moves (the paper's p)
@@ -34,7 +35,7 @@ def propose(
     """The next candidate: a start, then in turn a mutation and a crossing of the best trials."""
     if number < len(STARTS):
         return start(STARTS[number], factor, rotary)
-    rng = np.random.Generator(np.random.Philox(key=[seed + 2, number]))
+    rng = generator(Purpose.EVOLUTION, seed, number)
     family = sorted(
         (t for t in finished if t.candidate.searcher == "longrope"),
         key=lambda t: (t.value, t.number),

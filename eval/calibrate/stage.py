@@ -21,7 +21,7 @@ from ropewalk.eval.calibrate.trial import Trial, paper
 from ropewalk.train.base import Base
 from ropewalk.train.rope.plan import RopePlan
 
-FORMAT = 4  # of the log and of the choice
+FORMAT = 5  # of the log and of the choice
 
 
 def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ropewalk.data.random_streams import Purpose, generator
+
 DRAWS = 1000
 
 
@@ -16,7 +18,7 @@ def resamples(documents: Sequence[str], seed: int) -> np.ndarray:
     """Weight of each window in each bootstrap draw of documents with replacement: (DRAWS, N)."""
     names = sorted(set(documents))
     member = np.array([names.index(d) for d in documents])
-    rng = np.random.Generator(np.random.Philox(key=[seed, 0]))
+    rng = generator(Purpose.BOOTSTRAP, seed)
     counts = rng.multinomial(len(names), [1 / len(names)] * len(names), size=DRAWS)
     return np.asarray(counts[:, member], dtype=np.float64)
 

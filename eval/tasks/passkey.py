@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from ropewalk.conf.errors import DataError
+from ropewalk.data.random_streams import Purpose, generator
 from ropewalk.data.retrieval import Passkey, passkey, random_key, random_span
 from ropewalk.eval.measure import statistics
 from ropewalk.eval.report.figures.heatmap import heat_maps
@@ -84,8 +83,8 @@ def _questions(suite: EvalSuite, length: int, index: int, depth: float) -> list[
     """Each question has its own random stream, keyed by length, index of the depth and number."""
     questions = []
     for number in range(suite.config.passkey_tries):
-        key = [suite.seed + 1, (length << 20) + (index << 10) + number]
-        rng = np.random.Generator(np.random.Philox(key=key))
+        position = (length << 20) + (index << 10) + number
+        rng = generator(Purpose.EVAL_QUESTION, suite.seed, position)
         filler = random_span(suite.filler, length, rng)
         questions.append(passkey(suite.encode, filler, random_key(rng), length, depth))
     return questions
