@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,13 @@ class TableConfig(RopeConfig):
                 raise ConfigError(f"rope.path is {self.path}; {rule}{value}; correct the file")
         return {**content, "inv_freq": [float(x) for x in content["inv_freq"]]}
 
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """`read_file`, once for this object and its copies. Raises: ConfigError."""
+        return self.read_file()
+
     def table(self, rotary: Rotary) -> Table:
-        content = self.read_file()
+        content = self.content
         if len(content["inv_freq"]) != rotary.dim // 2:
             raise ConfigError(
                 f"rope.path is {self.path}; it has {len(content['inv_freq'])} frequencies, the "
@@ -120,5 +126,5 @@ class TableConfig(RopeConfig):
 
     def hf_parameters(self, rotary: Rotary) -> dict[str, Any]:
         """The file's own `rope_parameters`, else LongRoPE's with one list of divisors."""
-        parameters: dict[str, Any] | None = self.read_file().get("rope_parameters")
+        parameters: dict[str, Any] | None = self.content.get("rope_parameters")
         return parameters or as_longrope(self.table(rotary), self.scale, rotary)

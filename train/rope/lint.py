@@ -11,7 +11,9 @@ import numpy as np
 
 from ropewalk.train.rope.plan import RopePlan
 
-MAX_PI_FACTOR, MAX_UNTRAINED_NTK_FACTOR, MAX_SINGLE_STEP_FACTOR = 4, 8, 32
+MAX_PI_FACTOR = 4
+MAX_UNTRAINED_NTK_FACTOR = 8
+MAX_SINGLE_STEP_FACTOR = 32
 
 
 def lint(
@@ -29,16 +31,15 @@ def lint(
     `sliding`: the model has sliding-window layers. `pretrained`: its max_position_embeddings.
     `pose`: the length that skipped positions cover. Lengths in tokens.
     """
-    if pose is None:
-        trained = list(_trained_length(plan, seq_len, steps))
-    else:
-        trained = list(_pose_length(plan, pose, steps))
+    lengths = _trained_length(plan, seq_len, steps)
+    if pose is not None:
+        lengths = _pose_length(plan, pose, steps)
     if plan.method == "none":
-        return trained
+        return list(lengths)
     return [
         *_factor(plan, steps),
         *_windows(plan, pretrained),
-        *trained,
+        *lengths,
         *_architecture(plan, architecture, sliding),
         *_short_and_long_table(plan),
         *_frequencies(plan),
@@ -69,10 +70,7 @@ def _factor(plan: RopePlan, steps: int) -> Iterator[str]:
 
 
 def _windows(plan: RopePlan, pretrained: int) -> Iterator[str]:
-    original, target = (
-        plan.original_max_position_embeddings,
-        plan.max_position_embeddings,
-    )
+    original, target = (plan.original_max_position_embeddings, plan.max_position_embeddings)
     scaled = plan.base["rope_parameters"].get("rope_type", "default") != "default"
     if original < pretrained and not scaled:
         yield (

@@ -65,10 +65,7 @@ class MixedWindows:
 
         def mixed(x: torch.Tensor, position_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             output = scaled(x, position_ids, *args, **kwargs)
-            other_layers = layer_type is not None and layer_type not in (
-                *args,
-                *kwargs.values(),
-            )
+            other_layers = layer_type is not None and layer_type not in (*args, *kwargs.values())
             if self.short is None or other_layers:
                 return output
             base_output = original(x, position_ids, *args, **kwargs)

@@ -4,29 +4,17 @@ Which table is rescaled, and from which window; an architecture that is not hand
 """
 
 import json
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.rope_methods import (
-    Llama3Config,
-    LongRopeConfig,
-    PIConfig,
-    RopeConfig,
-    Rotary,
-    Table,
-    YarnConfig,
-)
+from ropewalk.conf.rope_methods import RopeConfig, Rotary, Table
 from ropewalk.train.model.geometry import head_dim, sliding_layers
+from ropewalk.train.rope.parameters import WAY_OUT, refuse_unread, table_from_parameters
 
 FULL = "full_attention"
-WAY_OUT = (
-    "choose a model whose rotary tables `rope_parameters` describes, such as Llama, Mistral, Qwen, "
-    "Gemma 3, Phi or OLMo"
-)
 ONLY_LONGROPE = ("phi3", "phimoe")  # their config classes take no other rope_type
 ROTARY_IN_SLIDING_ONLY = ("cohere2", "exaone4")
 OTHER_ROTARY = ("gptj", "codegen", "chatglm", "esm")  # rotary without `rope_parameters`
@@ -61,8 +49,8 @@ def read_model_rope(config: PreTrainedConfig, rope: RopeConfig, name: str) -> Mo
     layer_type = FULL if FULL in tables else None
     parameters = tables.pop(layer_type)
     original = _original_window(config, parameters, rope, model)
-    dim, theta = _rotary_dim(config, parameters, model), _theta(parameters, model)
-    rotary = Rotary(dim, theta, original)
+    dim = _rotary_dim(config, parameters, model)
+    rotary = Rotary(dim, _theta(parameters, model), original)
     window = _reading_window(config, parameters, original)
     return ModelRope(
         architecture=str(config.model_type),
@@ -77,38 +65,30 @@ def read_model_rope(config: PreTrainedConfig, rope: RopeConfig, name: str) -> Mo
 
 
 def _refuse_other_architectures(config: PreTrainedConfig, model: str) -> None:
-    if config.model_type in OTHER_ROTARY:
-        raise ConfigError(
-            f"{model} has rotary positions that its config does not describe; not handled; "
-            f"{WAY_OUT}"
-        )
-    if getattr(config, "is_heterogeneous", False):
-        raise ConfigError(f"{model} has heads of several sizes; not handled; {WAY_OUT}")
     if getattr(config, "text_config", None) is not None:
         raise ConfigError(
             f"{model} has a text model inside another one; not handled; give the text model's own "
             "folder"
         )
+    if reason := _why_not_handled(config):
+        raise ConfigError(f"{model} {reason}; {WAY_OUT}")
+
+
+def _why_not_handled(config: PreTrainedConfig) -> str | None:
+    if config.model_type in OTHER_ROTARY:
+        return "has rotary positions that its config does not describe; not handled"
+    if getattr(config, "is_heterogeneous", False):
+        return "has heads of several sizes; not handled"
     if getattr(config, "alibi", False) or not getattr(config, "rope_parameters", None):
-        raise ConfigError(
-            f"{model} has no rotary position embedding; Ropewalk rescales RoPE only; {WAY_OUT}"
-        )
+        return "has no rotary position embedding; Ropewalk rescales RoPE only"
     layer_types = getattr(config, "layer_types", None) or []
     if "chunked_attention" in layer_types:
-        raise ConfigError(
-            f"{model} attends in chunks; its chunks would hide what is extended; not handled; "
-            f"{WAY_OUT}"
-        )
+        return "attends in chunks; its chunks would hide what is extended; not handled"
     if config.model_type in ROTARY_IN_SLIDING_ONLY and "sliding_attention" in layer_types:
-        raise ConfigError(
-            f"{model} has RoPE in its sliding-window layers only; rescaling would extend nothing; "
-            f"{WAY_OUT}"
-        )
+        return "has RoPE in its sliding-window layers only; rescaling would extend nothing"
     if any(sliding_layers(config)) and FULL not in layer_types:
-        raise ConfigError(
-            f"{model} has sliding-window attention in every layer; its window hides what is "
-            f"extended; {WAY_OUT}"
-        )
+        return "has sliding-window attention in every layer; its window hides what is extended"
+    return None
 
 
 def _parameters_by_layer_type(
@@ -125,42 +105,11 @@ def _parameters_by_layer_type(
                 f"not handled; {WAY_OUT}"
             )
     for table in tables.values():
-        _refuse_other_parameters(table, model)
+        refuse_unread(table, model)
     return {
         key: {**table, "rope_type": table.get("rope_type", "default")}
         for key, table in tables.items()
     }
-
-
-def _refuse_other_parameters(table: dict[str, Any], model: str) -> None:
-    """Raises: ConfigError when `rope_parameters` have a type or a value that is not read."""
-    rope_type = table.get("rope_type", "default")
-    known = rope_type in ("default", *_READERS)
-    if not known or "mrope_section" in table:
-        unread = "mrope_section" if known else rope_type
-        raise ConfigError(
-            f"{model} has rope_type {unread}; Ropewalk reads default, {', '.join(_READERS)}; "
-            f"{WAY_OUT}"
-        )
-    _refuse_non_numbers(table, model)
-    if rope_type == "default" and "factor" in table:
-        raise ConfigError(
-            f"{model} has factor {table['factor']} and rope_type default, which scales nothing; "
-            "one of them is wrong; mend its config.json"
-        )
-
-
-def _refuse_non_numbers(table: dict[str, Any], model: str) -> None:
-    """transformers checks no value. Raises: ConfigError when one is not a positive number."""
-    for key, value in table.items():
-        if key in ("rope_type", "type") or value is None or isinstance(value, bool):
-            continue
-        numbers = value if isinstance(value, list) else [value]
-        if not all(isinstance(x, (int, float)) and math.isfinite(x) and x > 0 for x in numbers):
-            raise ConfigError(
-                f"{model} has {key} {value} in rope_parameters; it must be a number above 0; mend "
-                "its config.json"
-            )
 
 
 def _rotary_dim(config: PreTrainedConfig, parameters: dict[str, Any], model: str) -> int:
@@ -233,7 +182,7 @@ def _ambiguous_original_window(
     """The window of pre-training when the config has one number for it and for the new window.
 
     transformers fills in the new window where config.json has no original one, so the file decides.
-    If it cannot be read, or has that number itself, the number is taken (and `lint` warns), unless
+    If it cannot be read, or has that number itself, this is the window (and `lint` warns), unless
     the setting gives a smaller one. Raises: ConfigError.
     """
     window: int = config.max_position_embeddings  # type: ignore[attr-defined]
@@ -274,75 +223,11 @@ def _file_names_original_window(config: PreTrainedConfig) -> bool:
 def _reading_window(config: PreTrainedConfig, parameters: dict[str, Any], original: int) -> int:
     """Tokens that the model reads as it is.
 
-    A scaled model may leave `max_position_embeddings` at the window of pre-training. Llama 3.2 has
-    factor 32 from 8192 and a window of 131,072: with `llama3`, a window above the original one is
-    the one that is meant.
+    A scaled model may leave `max_position_embeddings` at the window of pre-training. With `llama3`
+    a window above the original one counts: Llama 3.2 has factor 32 from 8192 and window 131,072.
     """
     window: int = config.max_position_embeddings  # type: ignore[attr-defined]
     factor, rope_type = parameters.get("factor"), parameters["rope_type"]
     if rope_type == "default" or not factor or (rope_type == "llama3" and window > original):
         return window
     return max(window, round(original * factor))
-
-
-def table_from_parameters(parameters: dict[str, Any], rotary: Rotary, window: int) -> Table:
-    """The table that `rope_parameters` describe, scaled or not.
-
-    Their own original window, where they have one, replaces that of `rotary`. `window`, in tokens,
-    gives the factor where they have none.
-    """
-    if parameters["rope_type"] == "default":
-        return Table(rotary.table())
-    original = parameters.get("original_max_position_embeddings") or rotary.original
-    rotary = replace(rotary, original=original)
-    config = _READERS[parameters["rope_type"]](parameters, window / original)
-    return config.table(rotary)
-
-
-def _linear(parameters: dict[str, Any], window_ratio: float) -> RopeConfig:
-    return PIConfig(factor=parameters["factor"])
-
-
-def _llama3(parameters: dict[str, Any], window_ratio: float) -> RopeConfig:
-    return Llama3Config(
-        factor=parameters["factor"],
-        low_freq_factor=parameters["low_freq_factor"],
-        high_freq_factor=parameters["high_freq_factor"],
-    )
-
-
-def _yarn(parameters: dict[str, Any], window_ratio: float) -> RopeConfig:
-    """As transformers reads it: null and 0 mean the default.
-
-    `mscale` counts only together with `mscale_all_dim`.
-    """
-    config = YarnConfig(
-        factor=parameters.get("factor") or window_ratio,
-        truncate=parameters.get("truncate", True),
-    )
-    config = replace(
-        config,
-        beta_fast=parameters.get("beta_fast") or 32.0,
-        beta_slow=parameters.get("beta_slow") or 1.0,
-    )
-    if parameters.get("attention_factor") is not None:
-        return replace(config, attention_factor=parameters["attention_factor"])
-    if parameters.get("mscale") and parameters.get("mscale_all_dim"):
-        return replace(
-            config,
-            mscale=parameters["mscale"],
-            mscale_all_dim=parameters["mscale_all_dim"],
-        )
-    return config
-
-
-def _longrope(parameters: dict[str, Any], window_ratio: float) -> RopeConfig:
-    return LongRopeConfig(
-        factor=parameters.get("factor") or window_ratio,
-        long_factor=parameters["long_factor"],
-        short_factor=parameters["short_factor"],
-        attention_factor=parameters.get("attention_factor"),
-    )
-
-
-_READERS = {"linear": _linear, "llama3": _llama3, "yarn": _yarn, "longrope": _longrope}

@@ -1,5 +1,6 @@
 """The rope plan: the table that a method makes for a base, its Hugging Face form, and a hash."""
 
+from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,10 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.rope_methods import RopeConfig, Rotary, Table, TableConfig, YarnConfig
 from ropewalk.conf.rope_methods.base import as_longrope, disagreement
 from ropewalk.conf.rope_methods.by_parts import get_mscale
-from ropewalk.conf.rope_methods.table import is_number
 from ropewalk.train.model.geometry import head_dim
-from ropewalk.train.rope.model_config import (
-    ONLY_LONGROPE,
-    ModelRope,
-    read_model_rope,
-    table_from_parameters,
-)
+from ropewalk.train.rope import table_file
+from ropewalk.train.rope.model_config import ONLY_LONGROPE, ModelRope, read_model_rope
+from ropewalk.train.rope.parameters import table_from_parameters
 
 STAGE_KEYS = ("fingerprint", "findings", "calibrated_on")
 """What the stage adds to the plan in `rope.json`: its fingerprint, the lint's findings, and the
@@ -97,34 +94,39 @@ def make(rope: RopeConfig, config: PreTrainedConfig, name: str) -> RopePlan:
     """
     model = read_model_rope(config, rope, name)
     original = model.rotary.original
+    rope = copy(rope)  # the copy keeps the content of its table's file; the next plan reads it anew
     if isinstance(rope, TableConfig):
-        refuse_table_of_another_base(rope, model.rotary)
+        table_file.refuse_other_base(rope, model.rotary)
     rope = with_decoupled_temperature(resolve(rope, original, model.window), model)
-    if rope.method == "none":
-        table, parameters, window = model.base, model.parameters, model.window
-        factor = window / original
-    else:
-        table = rope.table(model.rotary)
-        if isinstance(rope, TableConfig):
-            refuse_other_parameters(rope, table, model)
-        parameters, factor = hf_parameters(rope, table, model), rope.scale
-        window = round(original * factor)
-        _refuse_shrinking(factor, window, model)
-    others = _other_tables(model)
-    content = {**_table_json(table, parameters, window, model), "others": others}
+    base = _table_json(model.base, model.parameters, model.window, model)
+    content, factor = base, model.window / original
+    if rope.method != "none":
+        content, factor = _rescaled_json(rope, model), rope.scale
+    content = {**content, "others": _other_tables(model)}
     return RopePlan.from_json(
         {
             "method": rope.method,
             "factor": factor,
             "original_max_position_embeddings": original,
             "rope_theta": model.rotary.theta,
-            "base": _table_json(model.base, model.parameters, model.window, model),
+            "base": base,
             "layer_type": model.layer_type,
             "qk_head_dim": model.qk_head_dim,
             "hash": fingerprint(content),
             **content,
         }
     )
+
+
+def _rescaled_json(rope: RopeConfig, model: ModelRope) -> dict[str, Any]:
+    """The rescaled table's part of `rope.json`. Raises: ConfigError."""
+    table = rope.table(model.rotary)
+    if isinstance(rope, TableConfig):
+        table_file.refuse_other_parameters(rope, table, model.rotary)
+    parameters = hf_parameters(rope, table, model)
+    window = round(model.rotary.original * rope.scale)
+    _refuse_shrinking(rope.scale, window, model)
+    return _table_json(table, parameters, window, model)
 
 
 def _refuse_shrinking(factor: float, window: int, model: ModelRope) -> None:
@@ -143,102 +145,24 @@ def resolve(rope: RopeConfig, original: int, window: int) -> RopeConfig:
 
     Raises: ConfigError when they disagree, scale nothing, or are missing.
     """
-    if rope.method == "none":
-        return replace(rope, factor=1.0)
     factor, target = rope.factor, rope.target_length
-    if factor is not None and target is not None:
+    if rope.method == "none":
+        factor = 1.0
+    elif target is None:
+        factor = table_file.factor_of(rope, original, window) if factor is None else factor
+    elif factor is not None:
         for problem in disagreement(factor, target, original):
             raise ConfigError(problem)
-    if factor is None and target is None:
-        factor = _factor_of_file(rope, original, window)
-    if factor is None:
-        assert target is not None
-        if target <= original:
-            raise ConfigError(
-                f"rope.target_length is {target}; the model already reads {original}; it must be "
-                "longer; raise it, or rope=none"
-            )
+    elif target <= original:
+        raise ConfigError(
+            f"rope.target_length is {target}; the model already reads {original}; it must be "
+            "longer; raise it, or rope=none"
+        )
+    else:
         factor = target / original
-    return replace(rope, factor=float(factor), target_length=target)
-
-
-def _factor_of_file(rope: RopeConfig, original: int, window: int) -> float:
-    """The factor of a table's file.
-
-    Raises: ConfigError when its window is shorter, and when the method has no file.
-    """
-    if not isinstance(rope, TableConfig):
-        raise ConfigError(
-            f"rope.factor is not set; rope={rope.method} needs a factor or a target_length; e.g. "
-            "rope.factor=8"
-        )
-    content = rope.read_file()
-    file_window = content.get("max_position_embeddings", window)
-    factor: float = content.get("factor") or file_window / original
-    if factor < 1:
-        raise ConfigError(
-            f"rope.path is {rope.path}; its max_position_embeddings {file_window} must be at least "
-            f"the original window {original}; give a table for this model"
-        )
-    return factor
-
-
-def refuse_table_of_another_base(rope: TableConfig, rotary: Rotary) -> None:
-    """Raises: ConfigError when a table's file names another theta or original window."""
-    content = rope.read_file()
-    window_key = "original_max_position_embeddings"
-    for key, value, setting in (
-        ("rope_theta", rotary.theta, ""),
-        (window_key, rotary.original, f", or set rope.{window_key}"),
-    ):
-        if key in content and content[key] != value:
-            raise ConfigError(
-                f"rope.path is {rope.path}; it was made for {key} {content[key]}, the model has "
-                f"{value:g}; they must be the same; give a table for this model{setting}"
-            )
-
-
-def refuse_other_parameters(rope: TableConfig, table: Table, model: ModelRope) -> None:
-    """Refuse a file whose `rope_parameters`, which engines read, describe another table.
-
-    Raises: ConfigError when they differ from the file's `inv_freq` and `attention_factor`.
-    """
-    parameters = rope.read_file().get("rope_parameters")
-    if not parameters:
-        return
-    described = _described_table(rope, parameters, model.rotary)
-    same = (
-        described.short_inv_freq is None
-        and np.allclose(described.inv_freq, table.inv_freq, rtol=1e-6, atol=0)
-        and np.isclose(described.attention_factor, table.attention_factor, rtol=1e-6, atol=0)
-    )
-    if not same:
-        raise ConfigError(
-            f"rope.path is {rope.path}; its rope_parameters ({parameters['rope_type']}) mean "
-            "another table than its inv_freq and attention_factor; they must mean the same; "
-            "remove rope_parameters from an edited file"
-        )
-
-
-def _described_table(rope: TableConfig, parameters: dict[str, Any], rotary: Rotary) -> Table:
-    """The table that a file's `rope_parameters` describe.
-
-    Raises: ConfigError when they cannot be read.
-    """
-    window, theta = round(rotary.original * rope.scale), parameters.get("rope_theta")
-    try:
-        if theta is None or not is_number(theta, 1 + 1e-9):
-            raise KeyError("rope_theta")
-        # transformers takes the new window where no original one is given
-        with np.errstate(all="ignore"):
-            return table_from_parameters(
-                parameters, Rotary(rotary.dim, float(theta), window), window
-            )
-    except (KeyError, TypeError, ValueError, ArithmeticError, ConfigError) as error:
-        raise ConfigError(
-            f"rope.path is {rope.path}; its rope_parameters must be a form that Ropewalk reads "
-            f"({type(error).__name__}: {error}); correct them, or remove them from the file"
-        ) from None
+    resolved = copy(rope)
+    resolved.factor = float(factor)
+    return resolved
 
 
 def with_decoupled_temperature(rope: RopeConfig, model: ModelRope) -> RopeConfig:

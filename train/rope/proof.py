@@ -7,8 +7,7 @@ queries and keys rotated here by the plan.
     S positions   d rotary dimensions of a head
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
 from typing import cast
 
 import numpy as np
@@ -19,6 +18,7 @@ from transformers import PreTrainedModel
 from ropewalk.conf.errors import ProofError
 from ropewalk.conf.rope_methods import Table
 from ropewalk.train.rope import probe
+from ropewalk.train.rope.layer_proof import error_prefix, prove_layers
 from ropewalk.train.rope.plan import RopePlan
 
 RTOL = 1e-6  # fp32 of a float64 table
@@ -43,12 +43,9 @@ def table_attributes(module: nn.Module) -> dict[str | None, str]:
     attributes = {**module._buffers, **vars(module)}
     names = [name for name, value in attributes.items() if isinstance(value, torch.Tensor)]
     tables: dict[str | None, str] = {None: "inv_freq"} if "inv_freq" in names else {}
-    copies = (
-        "original_inv_freq",
-        "long_inv_freq",
-    )  # kept by tables that switch by length
     for name in names:
-        is_copy = name in copies or name.endswith(tuple(f"_{copy}" for copy in copies))
+        # a table that switches by length has copies: `long_inv_freq`, `original_inv_freq`
+        is_copy = re.search(r"(^|_)(original|long)_inv_freq$", name)
         if name.endswith("_inv_freq") and not is_copy:
             tables[name.removesuffix("_inv_freq")] = name
     return tables
@@ -76,8 +73,7 @@ def _restore(module: nn.Module, attribute: str, inv_freq: np.ndarray) -> None:
     if live is None or live.dtype == torch.float32 or live.shape != inv_freq.shape:
         return
     table = torch.tensor(inv_freq, dtype=torch.float32, device=live.device)
-    # a live fp32 table is off by rounding, which may fall to either side of a step of the coarser
-    # type
+    # rounding in fp32 may have moved the live table to either side of a step of the coarser type
     rounded = [(table * (1 + sign * RTOL)).to(live.dtype) for sign in (-1, 0, 1)]
     if bool(torch.stack([live == r for r in rounded]).any(dim=0).all()):
         setattr(module, attribute, table)
@@ -109,24 +105,16 @@ def prove(model: nn.Module, plan: RopePlan, when: str, *, layers: bool = True) -
                 raise ProofError(
                     f"rope proof {when}: {name}.{attribute} is a table that the plan does not have"
                 )
-            with _error_prefix(f"rope proof {when}: {name}"):
+            with error_prefix(f"rope proof {when}: {name}"):
                 _check_table(attribute, module, planned[layer_type], plan)
                 _check_behaviour(layer_type, module, planned[layer_type], plan)
             count += 1
     checked = "table and behaviour"
     # a rotary module alone has no attention layers
     if layers and hasattr(model, "set_attn_implementation"):
-        num_layers = probe.prove_layers(cast(PreTrainedModel, model), modules, plan, when)
+        num_layers = prove_layers(cast(PreTrainedModel, model), modules, plan, when)
         checked = f"table, behaviour and the queries and keys of {num_layers} layers"
     return f"rope proof {when}: {count} rotary module(s) hold the plan {plan.hash[:12]}, {checked}"
-
-
-@contextmanager
-def _error_prefix(prefix: str) -> Iterator[None]:
-    try:
-        yield
-    except ProofError as error:
-        raise ProofError(f"{prefix}{error}") from None
 
 
 def _check_table(attribute: str, module: nn.Module, table: Table, plan: RopePlan) -> None:
@@ -158,10 +146,7 @@ def _check_behaviour(
     layer_type: str | None, module: nn.Module, table: Table, plan: RopePlan
 ) -> None:
     """cos and sin as the module returns them: finds a module that ignores its own table."""
-    original, length = (
-        plan.original_max_position_embeddings,
-        plan.max_position_embeddings,
-    )
+    original, length = (plan.original_max_position_embeddings, plan.max_position_embeddings)
     # not original - 1: there transformers does not go back to the short table yet
     inside = sorted({0, 1, 2, min(17, original - 2), original - 2})
     positions = sorted({*inside, original - 1, original, length - 1})
@@ -183,10 +168,7 @@ def _check_cos_sin(
     """Hold cos and sin (S, d/2) or (S, d) at `positions` against those of `inv_freq` (d/2,)."""
     cos, sin = probe.cos_sin(module, positions, layer_type)
     angles = np.array(positions)[:, None] * inv_freq[None, :]
-    for name, live, planned in (
-        ("cos", cos, np.cos(angles)),
-        ("sin", sin, np.sin(angles)),
-    ):
+    for name, live, planned in (("cos", cos, np.cos(angles)), ("sin", sin, np.sin(angles))):
         planned = planned * attention_factor
         repeats = live.shape[-1] // len(inv_freq)  # Llama's cos and sin hold the table twice
         tiled, repeated = np.tile(planned, repeats), np.repeat(planned, repeats, axis=1)

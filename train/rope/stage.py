@@ -32,10 +32,7 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     manifest = Manifest.for_content(
         "rope", {"rope": content(config.rope), "base": plan.base, "plan": plan.hash}
     )
-    manifest.facts = {
-        "hash": plan.hash,
-        "max_position_embeddings": plan.max_position_embeddings,
-    }
+    manifest.facts = {"hash": plan.hash, "max_position_embeddings": plan.max_position_embeddings}
     previous = read_json(output) if output.is_file() else {}
     same_plan = previous.get("fingerprint") == manifest.fingerprint
     if not same_plan or previous.get("findings") != findings:
@@ -48,10 +45,7 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     if same_plan:
         return manifest, "rope: done before with the same settings and inputs; skipped"
     original, new = plan.original_max_position_embeddings, plan.max_position_embeddings
-    return (
-        manifest,
-        f"rope: {plan.method} x{plan.factor:g}, {original:,} -> {new:,} tokens",
-    )
+    return (manifest, f"rope: {plan.method} x{plan.factor:g}, {original:,} -> {new:,} tokens")
 
 
 def _print_findings(config: Config, plan: RopePlan, model_config: PreTrainedConfig) -> list[str]:

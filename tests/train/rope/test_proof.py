@@ -11,7 +11,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from ropewalk.conf.errors import ProofError
 from ropewalk.conf.rope_methods import Llama3Config, NTKConfig, PIConfig, RopeConfig, YarnConfig
-from ropewalk.train.rope import plan, proof
+from ropewalk.train.rope import layer_proof, plan, probe, proof
 from ropewalk.train.rope.plan import RopePlan
 
 WHERE = "model.rotary_emb"
@@ -135,7 +135,7 @@ def test_rotation_in_another_layout_is_caught(monkeypatch: pytest.MonkeyPatch) -
 
     def neighbours(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         half = cos.shape[-1] // 2
-        return proof.probe.rotate_interleaved(x, cos[:, None, :, :half], sin[:, None, :, :half])
+        return layer_proof.rotate_interleaved(x, cos[:, None, :, :half], sin[:, None, :, :half])
 
     real = modeling_llama.apply_rotary_pos_emb
     model = built()
@@ -252,7 +252,7 @@ def test_layer_that_is_given_another_rotation_is_named(layer: int) -> None:
 
     def forward(*args: Any, position_embeddings: Any, **kwargs: Any) -> Any:
         x = kwargs["hidden_states"]
-        positions = torch.tensor([proof.probe.probe_positions(planned())])
+        positions = torch.tensor([probe.probe_positions(planned())])
         embeddings = (
             stale(x, positions)
             if bool((position_embeddings[1] != 0).any())
