@@ -1,11 +1,17 @@
-"""What is known of the ranks before there are any."""
+"""Checks before the ranks start: their number, and names of modules on a model without storage."""
 
-from transformers import PreTrainedConfig
+from dataclasses import replace
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
+from ropewalk.conf.train import TrainConfig
+from ropewalk.train.adapters import attach
 from ropewalk.train.attention import ulysses
 from ropewalk.train.launcher.command import ranks_per_node, world_size
+from ropewalk.train.optim import param_groups
 from ropewalk.train.zero.mesh import refuse_unfit
 
 
@@ -28,11 +34,26 @@ def refuse_unfit_ranks(config: Config, base: PreTrainedConfig) -> str | None:
 
 def refuse_missing_devices(config: Config) -> None:
     """Raises: ConfigError for more ranks than devices; they would use those of other jobs."""
-    import torch
-
     devices, ranks = torch.cuda.device_count(), ranks_per_node(config)
     if config.train.launcher.hostfile is None and 0 < devices < ranks:
         raise ConfigError(
-            f"train.launcher.ranks_per_node is {ranks}; each rank needs a device of its own, and {devices} are "
-            f"visible (CUDA_VISIBLE_DEVICES); set train.launcher.ranks_per_node={devices}, or unset it"
+            f"train.launcher.ranks_per_node is {ranks}; each rank needs a device of its own, and "
+            f"{devices} are visible (CUDA_VISIBLE_DEVICES); set "
+            f"train.launcher.ranks_per_node={devices}, or unset it"
         )
+
+
+def refuse_unmatched_names(config: PreTrainedConfig, train: TrainConfig) -> None:
+    """Check adapter targets and parameter patterns.
+
+    Raises: ConfigError for a pattern or target without a match, and for a missing package.
+    """
+    if not train.optimizer.patterns() and not train.lora.rank:
+        return
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    # DoRA and the other initialisations read values, which meta tensors lack; names do not change.
+    attach.attach(model, replace(train.lora, dora=False, init="default"), seed=0)
+    param_groups.set_requires_grad(model, train)
+    if train.lora.rank:
+        attach.fully_trained_modules(model)

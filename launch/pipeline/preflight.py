@@ -5,7 +5,7 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
 from ropewalk.launch.pipeline.run import Run, data_inputs
 from ropewalk.train.base import base_config
-from ropewalk.train.preflight import refuse_unfit_ranks
+from ropewalk.train.preflight import refuse_unfit_ranks, refuse_unmatched_names
 
 MAX_LISTED = 20
 
@@ -13,14 +13,13 @@ MAX_LISTED = 20
 def refuse_untrainable(run: Run) -> None:
     """Check model, adapter targets and ranks before a token is written. Raises: ConfigError."""
     from ropewalk.train import attention
-    from ropewalk.train.adapters import preflight
 
     base = run.base
     config = base_config(base)
     attention.refuse_unsupported(config, base.name, run.config.train.attention.s2_group)
     # Remote code may not be in the registry of models: the ranks check its own modules instead.
     if not base.trust_remote_code:
-        preflight.refuse_unmatched(config, run.config.train)
+        refuse_unmatched_names(config, run.config.train)
     if warning := refuse_unfit_ranks(run.config, config):
         print(f"warning: {warning}")
 

@@ -1,7 +1,6 @@
 """Injects an adapter into a model in place."""
 
 import importlib.util
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.lora import LoraConfig
 from ropewalk.train.adapters import quantize, targets
-from ropewalk.train.adapters.names import is_adapter
+from ropewalk.train.optim.param_groups import is_adapter
 from ropewalk.train.zero.params import gathered
 
 INIT = {"default": True, "gaussian": "gaussian", "orthogonal": "orthogonal"}
@@ -29,16 +28,13 @@ def attach(model: PreTrainedModel, lora: LoraConfig, seed: int) -> str | None:
     quantize.refuse_missing_packages(lora)
     names = targets.select_targets(model, lora.names)
     suffixes = targets.shortest_suffixes(names, model)
-    with torch.random.fork_rng(), _gathered(model, names if lora.dora else []):
+    layers = [model.get_submodule(name) for name in names] if lora.dora else []
+    # DoRA starts from the column norms of the full weights
+    with torch.random.fork_rng(), gathered(*(p for layer in layers for p in layer.parameters())):
         torch.manual_seed(int(fingerprint(["lora", seed])[:15], 16))
-        inject(model, peft_config(lora, suffixes))
+        import_peft().inject_adapter_in_model(peft_config(lora, suffixes), model)
     shown = ", ".join([*suffixes[:8], *(["..."] if len(suffixes) > 8 else [])])
     return f"lora: rank {lora.rank} beside {len(names)} linear layers ({shown})"
-
-
-def _gathered(model: PreTrainedModel, names: list[str]) -> AbstractContextManager[Any]:
-    """The full weights of the modules `names` under ZeRO 3: DoRA starts from their column norms."""
-    return gathered(*(p for name in names for p in model.get_submodule(name).parameters()))
 
 
 def peft_config(lora: LoraConfig, suffixes: list[str]) -> Any:
@@ -55,11 +51,6 @@ def peft_config(lora: LoraConfig, suffixes: list[str]) -> Any:
     )
 
 
-def inject(model: PreTrainedModel, config: Any) -> None:
-    """Wrap the target layers in place. The model itself is not wrapped."""
-    import_peft().inject_adapter_in_model(config, model)
-
-
 def fully_trained_modules(model: PreTrainedModel) -> list[str]:
     """Modules whose own weights are trained, such as embeddings and norms. peft saves them entire.
 
@@ -69,13 +60,11 @@ def fully_trained_modules(model: PreTrainedModel) -> list[str]:
     names = [n for n, p in model.named_parameters() if p.requires_grad and not is_adapter(n)]
     modules = list(dict.fromkeys(name.rsplit(".", 1)[0] for name in names))
     for name in modules:
-        has_children = any(True for _ in model.get_submodule(name).children())
-        if name.endswith(".base_layer") or has_children:
+        if name.endswith(".base_layer") or [*model.get_submodule(name).children()]:
             raise ConfigError(
-                "train.optimizer.trainable names weights of "
-                f"{name.removesuffix('.base_layer')}; with LoRA it must name modules "
-                "that have no adapter and none inside; "
-                "leave it out, or train without LoRA"
+                f"train.optimizer.trainable names weights of {name.removesuffix('.base_layer')}; "
+                "with LoRA it must name modules that have no adapter and none inside; leave it "
+                "out, or train without LoRA"
             )
     return modules
 

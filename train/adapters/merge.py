@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ropewalk.train.adapters.attach import adapter_config, import_peft, inject
-from ropewalk.train.adapters.names import is_adapter, is_in_wrapped_layer, unwrapped
+from ropewalk.train.adapters.attach import adapter_config, import_peft
+from ropewalk.train.optim.param_groups import is_adapter
 
 State = dict[str, torch.Tensor]
 
@@ -18,7 +18,7 @@ def merge_adapter(model: PreTrainedModel, full_state: State) -> State:
     peft merges layer by layer, in fp32, in a copy of the model without storage. Other tensors are
     passed through; each weight keeps its dtype.
     """
-    state = {name: t for name, t in full_state.items() if not is_in_wrapped_layer(name)}
+    state = {name: t for name, t in full_state.items() if not _is_in_wrapped_layer(name)}
     for name, layer in _meta_copy(model).named_modules():
         if isinstance(layer, import_peft().tuners.lora.LoraLayer):
             prefix = f"{name}."
@@ -31,7 +31,13 @@ def merge_adapter(model: PreTrainedModel, full_state: State) -> State:
             layer.merge(safe_merge=True)
             for key, tensor in layer.get_base_layer().state_dict().items():
                 state[prefix + key] = tensor.to(layer_state[f"base_layer.{key}"].dtype)
-    return {name: state[name] for name in map(unwrapped, full_state) if not is_adapter(name)}
+    names = (name.replace(".base_layer.", ".") for name in full_state)
+    return {name: state[name] for name in names if not is_adapter(name)}
+
+
+def _is_in_wrapped_layer(name: str) -> bool:
+    """Whether a parameter belongs to an adapter or to the layer `L.base_layer` that it adapts."""
+    return is_adapter(name) or "base_layer" in name.split(".")
 
 
 def without_adapter(model: PreTrainedModel) -> PreTrainedModel:
@@ -51,5 +57,5 @@ def _meta_copy(model: PreTrainedModel) -> Any:
     config.init_lora_weights = False
     meta_model = without_adapter(model)
     with torch.device("meta"):
-        inject(meta_model, config)
+        import_peft().inject_adapter_in_model(config, meta_model)
     return meta_model

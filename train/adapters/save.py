@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from ropewalk.conf.artifacts.manifest import read_json, write_json
 from ropewalk.train.adapters.attach import adapter_config, fully_trained_modules, import_peft
-from ropewalk.train.adapters.names import is_adapter
 from ropewalk.train.model.save import gather_full_state_dict, refuse_empty
+from ropewalk.train.optim.param_groups import is_adapter
 from ropewalk.train.rope.plan import RopePlan
 
 PREFIX = "base_model.model."  # of every name in peft's files
@@ -54,10 +54,9 @@ def tied_head(model: PreTrainedModel, modules: list[str]) -> tuple[str, str] | N
     """Names of the embeddings and the head, if the two are tied and `modules` trains them."""
     names = {id(module): name for name, module in model.named_modules()}
     embeddings = names[id(model.get_input_embeddings())]
-    head = names[id(model.get_output_embeddings())]
-    return (
-        (embeddings, head) if model.config.tie_word_embeddings and embeddings in modules else None
-    )
+    if not model.config.tie_word_embeddings or embeddings not in modules:
+        return None
+    return embeddings, names[id(model.get_output_embeddings())]
 
 
 def _peft_state(

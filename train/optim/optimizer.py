@@ -1,6 +1,4 @@
-"""AdamW: torch's fused one, DeepSpeed's for offloaded states, or bitsandbytes' with 8-bit
-moments.
-"""
+"""AdamW: torch's fused, DeepSpeed's for offloaded states, or bitsandbytes' with 8-bit moments."""
 
 import importlib.util
 from collections.abc import Callable
@@ -17,18 +15,14 @@ ParamGroups = list[dict[str, Any]]
 
 def optimizer_factory(train: TrainConfig) -> Callable[[ParamGroups], torch.optim.Optimizer]:
     """Builds the optimizer of parameter groups. Raises: ConfigError when its package is missing."""
+    config = train.optimizer
     optimizer_class, options = _optimizer_class(train)
-    options |= {
-        "lr": train.optimizer.lr,
-        "betas": tuple(train.optimizer.betas),
-        "eps": train.optimizer.eps,
-        "weight_decay": train.optimizer.weight_decay,
-    }
-    return lambda groups: optimizer_class(groups, **options)
+    options |= {"lr": config.lr, "betas": tuple(config.betas), "eps": config.eps}
+    return lambda groups: optimizer_class(groups, weight_decay=config.weight_decay, **options)
 
 
 def _optimizer_class(train: TrainConfig) -> tuple[Any, dict[str, Any]]:
-    """The class, and its options beside AdamW's own."""
+    """The class, and its options besides those of every AdamW."""
     if train.optimizer.name == "adamw_8bit":
         return _eight_bit_adamw(), {}
     if train.memory.offload_optimizer and torch.cuda.is_available():
@@ -39,8 +33,8 @@ def _optimizer_class(train: TrainConfig) -> tuple[Any, dict[str, Any]]:
 def _eight_bit_adamw() -> Any:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
-            "train.optimizer.name is adamw_8bit; it needs bitsandbytes; pip install 'ropewalk[bnb]' or "
-            "train.optimizer.name=adamw"
+            "train.optimizer.name is adamw_8bit; it needs bitsandbytes; "
+            "pip install 'ropewalk[bnb]' or train.optimizer.name=adamw"
         )
     import bitsandbytes
 

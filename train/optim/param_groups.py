@@ -5,7 +5,6 @@ have a part `lora_...`.
 """
 
 import difflib
-import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -14,7 +13,6 @@ from torch import nn
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.train import TrainConfig
-from ropewalk.train.adapters.names import is_adapter
 from ropewalk.train.zero.params import full_shape
 
 GROUPS = ("embeddings", "attention", "mlp", "norms", "head", "other")
@@ -45,6 +43,11 @@ def layer_of(name: str) -> int | None:
     """A parameter's layer, from 0; None outside the layers."""
     match = _LAYER.search(name)
     return int(match[1]) if match else None
+
+
+def is_adapter(name: str) -> bool:
+    """Whether the parameter `name` is LoRA's own."""
+    return any(part.startswith("lora_") for part in name.split("."))
 
 
 def is_trainable(name: str, train: TrainConfig) -> bool:
@@ -81,9 +84,7 @@ def lr_scale(name: str, layers: int, train: TrainConfig) -> float:
 
 
 def refuse_unmatched_patterns(names: Iterable[str], train: TrainConfig) -> None:
-    """Raises: ConfigError for each pattern that matches no parameter, and when nothing is
-    trained.
-    """
+    """Raises: ConfigError for each pattern without a parameter, and when nothing is trained."""
     names = list(names)
     problems = [
         f"{key} is {pattern}; it must match the name of a parameter; "
@@ -93,24 +94,18 @@ def refuse_unmatched_patterns(names: Iterable[str], train: TrainConfig) -> None:
     ]
     if not problems and train.steps and not any(is_trainable(name, train) for name in names):
         problems = [
-            f"train.optimizer.freeze is {train.optimizer.freeze}; something must be left to train; remove a pattern"
+            f"train.optimizer.freeze is {train.optimizer.freeze}; something must be left to train; "
+            "remove a pattern"
         ]
     if problems:
         raise ConfigError("\n".join(problems))
 
 
 def suggest_names(pattern: str, names: Iterable[str]) -> str:
-    """A way out for a pattern that matches no name:
-    parts of names that look like it, or all parts.
-    """
-    parts = list(
-        dict.fromkeys(part for name in names for part in name.split(".") if not part.isdigit())
-    )
-    close = [
-        part
-        for token in re.findall(r"\w+", pattern)
-        for part in difflib.get_close_matches(token, parts, 3)
-    ]
+    """A way out for a pattern without a match: the parts of names that look like it, or all."""
+    parts = [p for p in dict.fromkeys(".".join(names).split(".")) if p and not p.isdigit()]
+    words = re.findall(r"\w+", pattern)
+    close = [part for word in words for part in difflib.get_close_matches(word, parts, 3)]
     if close:
         return f"did you mean {' or '.join(dict.fromkeys(close))}?"
     return f"names are made of {', '.join(parts)}"
@@ -125,18 +120,15 @@ def set_requires_grad(model: nn.Module, train: TrainConfig) -> None:
 
 
 def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
-    """Torch's parameter groups, by decay and learning rate; a step's rate is multiplied by
-    `scale`.
-    """
+    """Torch's parameter groups, by decay and `scale`, which multiplies the step's rate."""
     parameters = dict(model.named_parameters())
     layers = 1 + max((n for n in map(layer_of, parameters) if n is not None), default=-1)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         if not parameter.requires_grad:
             continue
-        decay = (
-            train.optimizer.weight_decay if decays(name, len(full_shape(parameter)), train) else 0.0
-        )
+        has_decay = decays(name, len(full_shape(parameter)), train)
+        decay = train.optimizer.weight_decay if has_decay else 0.0
         groups.setdefault((lr_scale(name, layers, train), decay), []).append(parameter)
     return [
         {"params": params, "weight_decay": decay, "scale": scale}
@@ -146,9 +138,6 @@ def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any
 
 def describe_trainable(model: nn.Module) -> str:
     """How many parameters are trained, in one line."""
-    counts = [(math.prod(full_shape(p)), p.requires_grad) for p in model.parameters()]
-    total, trained = (
-        sum(n for n, _ in counts),
-        sum(n for n, requires_grad in counts if requires_grad),
-    )
+    total = sum(full_shape(p).numel() for p in model.parameters())
+    trained = sum(full_shape(p).numel() for p in model.parameters() if p.requires_grad)
     return f"{trained:,} of {total:,} parameters are trained ({100 * trained / max(1, total):.2f}%)"
