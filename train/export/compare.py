@@ -1,5 +1,4 @@
-"""Compares the rotary table that each engine computes with the plan's, and names the cause of a
-difference."""
+"""Each engine's rotary table against the plan's, and the keys that cause a difference."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -14,11 +13,7 @@ from ropewalk.train.rope.plan import RopePlan
 
 RTOL = 1e-6  # a smaller relative difference is rounding
 COMMON_KEYS = ("rope_type", "rope_theta", "partial_rotary_factor")  # what every engine reads
-FACTOR_KEYS = (
-    "attention_factor",
-    "mscale",
-    "mscale_all_dim",
-)  # keys that change the attention factor alone
+FACTOR_KEYS = ("attention_factor", "mscale", "mscale_all_dim")  # change the attention factor alone
 
 
 @dataclass(frozen=True)
@@ -58,6 +53,7 @@ def engine_verdict(
         # Only transformers comes here; its live model was proved after the export.
         return Verdict(engine.version, [*p], [], 0.0, 0.0, plan.attention_factor, True)
     long, short = tables(engine, p, plan, window)
+    same = computes_plan(plan, long, short)
     return Verdict(
         version=engine.version,
         reads=[key for key in p if key in (*COMMON_KEYS, *engine.reads[kind])],
@@ -65,26 +61,17 @@ def engine_verdict(
         inv_freq_max_rel=max_relative_difference(long[0], np.array(plan.inv_freq)),
         short_inv_freq_max_rel=max_relative_difference(short[0], short_inv_freq(plan)),
         attention_factor=long[1],
-        same=computes_plan(plan, long, short),
-        way_out=None
-        if computes_plan(plan, long, short)
-        else correcting_keys(name, engine, plan, window),
+        same=same,
+        way_out=None if same else correcting_keys(name, engine, plan, window),
     )
 
 
 def verdict_of_gguf(plan: RopePlan, keys: GgufRope) -> Verdict:
     """llama.cpp's row, with the GGUF file of this export."""
     table = formulas.llama_cpp(keys, 2 * len(plan.inv_freq))
-    difference = max_relative_difference(table[0], np.array(plan.inv_freq))
-    return Verdict(
-        LLAMA_CPP,
-        [*plan.rope_parameters],
-        [],
-        difference,
-        difference,
-        table[1],
-        computes_plan(plan, table, table),
-    )
+    off = max_relative_difference(table[0], np.array(plan.inv_freq))
+    reads, same = [*plan.rope_parameters], computes_plan(plan, table, table)
+    return Verdict(LLAMA_CPP, reads, [], off, off, table[1], same)
 
 
 def why_unverified(engine: Engine, plan: RopePlan, architecture: str) -> str | None:
@@ -123,13 +110,11 @@ def max_relative_difference(theirs: np.ndarray, ours: np.ndarray) -> float:
 
 def computes_plan(plan: RopePlan, long: Table, short: Table) -> bool:
     """Whether an engine's two tables are the plan's, up to rounding."""
-    factors = all(
-        abs(m - plan.attention_factor) <= RTOL * plan.attention_factor for _, m in (long, short)
-    )
-    return (
-        factors
-        and not max_relative_difference(long[0], np.array(plan.inv_freq))
-        and not max_relative_difference(short[0], short_inv_freq(plan))
+    planned = ((long, np.array(plan.inv_freq)), (short, short_inv_freq(plan)))
+    return all(
+        abs(factor - plan.attention_factor) <= RTOL * plan.attention_factor
+        and not max_relative_difference(inv_freq, expected)
+        for (inv_freq, factor), expected in planned
     )
 
 
@@ -140,11 +125,11 @@ def dropped_keys(
     p, kind = plan.rope_parameters, plan.rope_parameters["rope_type"]
     factor, table = consequences(plan, long, short)
     explained = set()
-    for key in (key for key in p if key not in (*COMMON_KEYS, *engine.reads[kind])):
-        if kind == "longrope" and key == "factor":
-            continue  # an engine that does not read it computes window / original window
-        consequence = factor if key in FACTOR_KEYS else table
-        if consequence:
+    read = {*COMMON_KEYS, *engine.reads[kind]}
+    if kind == "longrope":
+        read.add("factor")  # engines that do not read it compute window / original window
+    for key in (key for key in p if key not in read):
+        if consequence := factor if key in FACTOR_KEYS else table:
             explained.add(consequence)
             yield {"key": key, "consequence": consequence}
     if unexplained := [text for text in (table, factor) if text and text not in explained]:
@@ -155,18 +140,15 @@ def consequences(plan: RopePlan, long: Table, short: Table) -> tuple[str, str]:
     """What differs in the attention factor, and in the frequencies; "" where nothing does."""
     theirs, ours, factor = long[1], plan.attention_factor, ""
     if abs(theirs - ours) > RTOL * ours:
-        scores = (theirs / ours) ** 2
-        factor = (
-            f"attention factor {theirs:.4f} instead of {ours:.4f}: attention scores x{scores:.3f}"
-        )
+        scores = f"attention scores x{(theirs / ours) ** 2:.3f}"
+        factor = f"attention factor {theirs:.4f} instead of {ours:.4f}: {scores}"
     at_length = max_relative_difference(long[0], np.array(plan.inv_freq))
     inside = max_relative_difference(short[0], short_inv_freq(plan))
-    table = f"frequencies up to {format_difference(at_length)} off" if at_length else ""
+    off = [f"frequencies up to {format_difference(at_length)} off"] if at_length else []
     if inside and inside != at_length:
         where = f"in texts up to {plan.original_max_position_embeddings:,} tokens"
-        short_part = f"frequencies up to {format_difference(inside)} off {where}"
-        table = "; ".join(filter(None, (table, short_part)))
-    return factor, table
+        off.append(f"frequencies up to {format_difference(inside)} off {where}")
+    return factor, "; ".join(off)
 
 
 def format_difference(share: float) -> str:
@@ -176,12 +158,11 @@ def format_difference(share: float) -> str:
 
 def correcting_keys(name: str, engine: Engine, plan: RopePlan, window: int) -> Parameters | None:
     """Keys that make this engine compute the plan; None where none do."""
-    added = factor_keys(name, plan.rope_parameters, plan.attention_factor)
-    if added is None or not computes_plan(
-        plan, *tables(engine, {**plan.rope_parameters, **added}, plan, window)
-    ):
-        return None
-    return added
+    p = plan.rope_parameters
+    added = factor_keys(name, p, plan.attention_factor)
+    if added and computes_plan(plan, *tables(engine, {**p, **added}, plan, window)):
+        return added
+    return None
 
 
 def factor_keys(name: str, p: Parameters, factor: float) -> Parameters | None:

@@ -1,5 +1,4 @@
-"""The five engines: version, formula, the keys of `rope_parameters` that each reads, and the
-architectures for which its source was read."""
+"""The five engines: version, formula, the keys that each reads, the architectures verified."""
 
 from dataclasses import dataclass
 

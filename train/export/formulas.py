@@ -118,10 +118,8 @@ def vllm(p: Parameters, dim: int, window: int, length: int) -> Table:
         return unscaled(p["rope_theta"], dim), 1.0
     if p["rope_type"] == "longrope":
         original = p["original_max_position_embeddings"]
-        default = longrope_factor(window / original, original)
-        return divided_table(p, dim, "long_factor" if window > original else "short_factor"), p.get(
-            "long_mscale", default
-        )
+        factor = p.get("long_mscale", longrope_factor(window / original, original))
+        return divided_table(p, dim, "long_factor" if window > original else "short_factor"), factor
     return transformers(p, dim, window, length)
 
 
@@ -139,9 +137,8 @@ def sglang(p: Parameters, dim: int, window: int, length: int) -> Table:
     if p["rope_type"] == "longrope":
         original = p["original_max_position_embeddings"]
         key = "long" if length > original else "short"
-        return divided_table(p, dim, f"{key}_factor"), p.get(
-            f"{key}_mscale", longrope_factor(window / original, original)
-        )
+        factor = p.get(f"{key}_mscale", longrope_factor(window / original, original))
+        return divided_table(p, dim, f"{key}_factor"), factor
     return transformers(p, dim, window, length)
 
 
@@ -149,10 +146,10 @@ def mlx_lm(p: Parameters, dim: int, window: int, length: int) -> Table:
     """0.32.2, `rope_utils.py`. `mscale` works alone; `truncate` and `attention_factor` are not
     read; LongRoPE uses the long divisors for every text."""
     if p["rope_type"] == "yarn":
-        table = yarn_table(p, dim, p["factor"], p.get("beta_fast", 32), p.get("beta_slow", 1), True)
-        return table, mscale(p["factor"], p.get("mscale", 1)) / mscale(
-            p["factor"], p.get("mscale_all_dim", 0)
-        )
+        factor = p["factor"]
+        table = yarn_table(p, dim, factor, p.get("beta_fast", 32), p.get("beta_slow", 1), True)
+        all_dim = mscale(factor, p.get("mscale_all_dim", 0))
+        return table, mscale(factor, p.get("mscale", 1)) / all_dim
     if p["rope_type"] == "longrope":
         original = p["original_max_position_embeddings"]
         return divided_table(p, dim, "long_factor"), longrope_factor(window / original, original)
@@ -172,14 +169,23 @@ class GgufRope:
     """(d/2,) divisors; architecture llama only."""
 
 
+def scaling_keys(p: Parameters) -> GgufRope:
+    """The keys of a scaling that GGUF names; theta alone for the others."""
+    keys: dict[str, Any] = {"freq_base": p["rope_theta"]}
+    if p["rope_type"] in ("linear", "yarn"):
+        keys |= {"scaling": p["rope_type"], "factor": p["factor"]}
+    if p["rope_type"] == "yarn":
+        keys["original"] = p["original_max_position_embeddings"]
+    return GgufRope(**keys)
+
+
 def llama_cpp(keys: GgufRope, dim: int) -> Table:
     """ggml's `rope_yarn`. Its temperature, corrected by the context, is 0.1 ln s + 1."""
     divisors = 1.0 if keys.rope_freqs is None else keys.rope_freqs.astype(np.float64)
     if keys.scaling == "yarn":
         p = {"rope_theta": keys.freq_base, "original_max_position_embeddings": keys.original}
-        return yarn_table(p, dim, keys.factor, 32, 1, True) / divisors, mscale(
-            keys.factor
-        ) * keys.attn_factor
+        table = yarn_table(p, dim, keys.factor, 32, 1, True) / divisors
+        return table, mscale(keys.factor) * keys.attn_factor
     factor = keys.factor if keys.scaling == "linear" else 1.0
     return unscaled(keys.freq_base, dim) / factor / divisors, keys.attn_factor
 
@@ -190,13 +196,4 @@ def converter(p: Parameters, dim: int, window: int, length: int) -> Table:
     kind = p["rope_type"]
     if kind == "llama3":
         return llama3_table(p, dim, 8192), 1.0
-    if kind == "yarn":
-        keys = GgufRope(
-            freq_base=p["rope_theta"],
-            scaling=kind,
-            factor=p["factor"],
-            original=p["original_max_position_embeddings"],
-        )
-        return llama_cpp(keys, dim)
-    scaling = {"scaling": kind, "factor": p["factor"]} if kind == "linear" else {}
-    return llama_cpp(GgufRope(freq_base=p["rope_theta"], **scaling), dim)
+    return llama_cpp(scaling_keys(p), dim)

@@ -1,14 +1,15 @@
 """The trained model as one GGUF file for llama.cpp, written tensor by tensor."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from safetensors import safe_open
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train.export import gguf_rope, gguf_tokens
@@ -20,6 +21,7 @@ from ropewalk.train.rope.plan import RopePlan
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
+ModelConfig = LlamaConfig | MistralConfig | Qwen2Config | Qwen3Config
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 Tensors = dict[str, tuple[tuple[int, ...], Callable[[], torch.Tensor]]]
 """GGUF name -> shape, and a function that loads the tensor."""
@@ -53,7 +55,7 @@ def write(
     return rope, warnings
 
 
-def architecture_of(config: PreTrainedConfig, plan: RopePlan) -> str:
+def architecture_of(config: ModelConfig, plan: RopePlan) -> str:
     """llama.cpp's name of the architecture.
 
     Raises: GgufUnsupported for a model that llama.cpp or this writer does not support.
@@ -63,14 +65,14 @@ def architecture_of(config: PreTrainedConfig, plan: RopePlan) -> str:
         raise GgufUnsupported(f"its architecture {kind} is not one of {', '.join(ARCHITECTURES)}")
     if any(sliding_layers(config)):
         raise GgufUnsupported(f"its architecture {kind} has sliding-window layers")
-    if config.hidden_act != "silu":  # type: ignore[attr-defined]
-        raise GgufUnsupported(f"its hidden_act is {config.hidden_act}; llama.cpp's {kind} has silu")  # type: ignore[attr-defined]
+    if config.hidden_act != "silu":
+        raise GgufUnsupported(f"its hidden_act is {config.hidden_act}; llama.cpp's {kind} has silu")
     if 2 * len(plan.inv_freq) != head_dim(config):
         raise GgufUnsupported("it rotates a part of each head only")
     return ARCHITECTURES[kind]
 
 
-def add_shape(writer: "GGUFWriter", config: Any, plan: RopePlan, dtype: str) -> None:
+def add_shape(writer: "GGUFWriter", config: ModelConfig, plan: RopePlan, dtype: str) -> None:
     from gguf import GGML_QUANT_VERSION, LlamaFileType
 
     kinds = {
@@ -85,13 +87,13 @@ def add_shape(writer: "GGUFWriter", config: Any, plan: RopePlan, dtype: str) -> 
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_head_count_kv(config.num_key_value_heads or config.num_attention_heads)
     writer.add_key_length(head_dim(config))
     writer.add_value_length(head_dim(config))
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
 
 
-def add_rope(writer: "GGUFWriter", config: Any, rope: GgufRope) -> None:
+def add_rope(writer: "GGUFWriter", config: ModelConfig, rope: GgufRope) -> None:
     from gguf import RopeScalingType
 
     writer.add_rope_dimension_count(head_dim(config))
@@ -105,7 +107,7 @@ def add_rope(writer: "GGUFWriter", config: Any, rope: GgufRope) -> None:
         writer.add_rope_scaling_attn_factors(rope.attn_factor)
 
 
-def gguf_tensors(folder: Path, config: Any, architecture: str) -> Tensors:
+def gguf_tensors(folder: Path, config: ModelConfig, architecture: str) -> Tensors:
     """Tensors by GGUF name, none loaded yet.
 
     Raises: GgufUnsupported for a weight that the architecture lacks.
@@ -113,7 +115,8 @@ def gguf_tensors(folder: Path, config: Any, architecture: str) -> Tensors:
     from gguf import MODEL_ARCH, get_tensor_name_map
 
     known = get_tensor_name_map(MODEL_ARCH[architecture.upper()], config.num_hidden_layers)
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    num_heads = config.num_attention_heads
+    heads = {"q_proj": num_heads, "k_proj": config.num_key_value_heads or num_heads}
     tensors: Tensors = {}
     for name, shape, get in iter_weights(folder):
         if name == "lm_head.weight" and config.tie_word_embeddings:
@@ -151,20 +154,20 @@ def iter_weights(folder: Path) -> Iterator[tuple[str, tuple[int, ...], Callable[
 
 
 def write_tensors(writer: "GGUFWriter", tensors: Tensors, dtype: str) -> None:
-    """Write one tensor at a time. Vectors (norms, biases, rope_freqs) stay float32, as llama.cpp
-    expects."""
+    """Write one tensor at a time; vectors (norms, biases, rope_freqs) in float32 for llama.cpp."""
     from gguf import GGMLQuantizationType
 
+    dtypes = {name: "f32" if len(shape) == 1 else dtype for name, (shape, _) in tensors.items()}
     for name, (shape, _) in tensors.items():
-        kind = "f32" if len(shape) == 1 else dtype
-        file_dtype = np.dtype(np.float32 if kind == "f32" else np.int16)
-        size = int(np.prod(shape)) * file_dtype.itemsize
-        writer.add_tensor_info(name, shape, file_dtype, size, GGMLQuantizationType[kind.upper()])
+        kind = GGMLQuantizationType[dtypes[name].upper()]
+        file_dtype = np.dtype(np.float32 if dtypes[name] == "f32" else np.int16)
+        size = math.prod(shape) * file_dtype.itemsize
+        writer.add_tensor_info(name, shape, file_dtype, size, kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for name, (shape, get) in tensors.items():
-        writer.write_tensor_data(encode(name, get(), "f32" if len(shape) == 1 else dtype))
+    for name, (_, get) in tensors.items():
+        writer.write_tensor_data(encode(name, get(), dtypes[name]))
     writer.close()
 
 

@@ -5,16 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from ropewalk.train.export.compare import RTOL, max_relative_difference
-from ropewalk.train.export.formulas import GgufRope, llama_cpp, unscaled
+from ropewalk.train.export.compare import RTOL, computes_plan
+from ropewalk.train.export.formulas import GgufRope, llama_cpp, scaling_keys, unscaled
 from ropewalk.train.rope.plan import RopePlan
 
-ARCHITECTURES = {
-    "llama": "llama",
-    "mistral": "llama",
-    "qwen2": "qwen2",
-    "qwen3": "qwen3",
-}  # model_type -> llama.cpp's
+# model_type -> llama.cpp's
+ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 WITH_FREQS = ("llama",)  # llama.cpp loads `rope_freqs.weight` for these
 
 
@@ -28,12 +24,10 @@ def rope_keys(plan: RopePlan, architecture: str) -> GgufRope:
         raise GgufUnsupported(
             f"rope={plan.method} has another table for short texts, and a GGUF file holds one table"
         )
-    for keys in candidates(plan, architecture):
-        table, factor = llama_cpp(keys, 2 * len(plan.inv_freq))
-        if (
-            not max_relative_difference(table, np.array(plan.inv_freq))
-            and abs(factor / plan.attention_factor - 1) <= RTOL
-        ):
+    for candidate in candidates(plan, architecture):
+        keys = with_attention_factor(plan, candidate)
+        table = llama_cpp(keys, 2 * len(plan.inv_freq))
+        if computes_plan(plan, table, table):
             return keys
     raise GgufUnsupported(
         f"llama.cpp has no words for this table in the architecture {architecture}: its keys say "
@@ -43,28 +37,13 @@ def rope_keys(plan: RopePlan, architecture: str) -> GgufRope:
 
 
 def candidates(plan: RopePlan, architecture: str) -> Iterator[GgufRope]:
-    """Keys to try, from theta alone to a free table, each with the plan's attention factor."""
-    p = plan.rope_parameters
-    yield with_attention_factor(plan, GgufRope(freq_base=p["rope_theta"]))
-    if p["rope_type"] == "linear":
-        yield with_attention_factor(
-            plan, GgufRope(freq_base=p["rope_theta"], scaling="linear", factor=p["factor"])
-        )
-    if p["rope_type"] == "yarn":
-        yield with_attention_factor(
-            plan,
-            GgufRope(
-                freq_base=p["rope_theta"],
-                scaling="yarn",
-                factor=p["factor"],
-                original=p["original_max_position_embeddings"],
-            ),
-        )
+    """Keys to try: theta alone, the plan's own scaling, a free table."""
+    theta = plan.rope_parameters["rope_theta"]
+    yield GgufRope(freq_base=theta)
+    yield scaling_keys(plan.rope_parameters)
     if architecture in WITH_FREQS:
-        divisors = unscaled(p["rope_theta"], 2 * len(plan.inv_freq)) / np.array(plan.inv_freq)
-        yield with_attention_factor(
-            plan, GgufRope(freq_base=p["rope_theta"], rope_freqs=divisors.astype(np.float32))
-        )
+        divisors = unscaled(theta, 2 * len(plan.inv_freq)) / np.array(plan.inv_freq)
+        yield GgufRope(freq_base=theta, rope_freqs=divisors.astype(np.float32))
 
 
 def with_attention_factor(plan: RopePlan, keys: GgufRope) -> GgufRope:

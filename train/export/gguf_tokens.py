@@ -45,14 +45,10 @@ def pre_tokenizer_name(tokenizer: dict[str, Any]) -> str | None:
     normalizer = (tokenizer.get("normalizer") or {}).get("type")
     if last["type"] != "ByteLevel" or last.get("add_prefix_space"):
         return None
-    if (
-        kinds == ["Split", "ByteLevel"]
-        and not last["use_regex"]
-        and steps[0].get("behavior") == "Isolated"
-    ):
-        return {(LLAMA3, None): "llama-bpe", (QWEN2, "NFC"): "qwen2"}.get(
-            (steps[0]["pattern"].get("Regex"), normalizer)
-        )
+    isolated = steps[0].get("behavior") == "Isolated"
+    if kinds == ["Split", "ByteLevel"] and not last["use_regex"] and isolated:
+        names = {(LLAMA3, None): "llama-bpe", (QWEN2, "NFC"): "qwen2"}
+        return names.get((steps[0]["pattern"].get("Regex"), normalizer))
     if normalizer is not None or not last.get("use_regex", True):
         return None
     if kinds == ["Digits", "ByteLevel"] and steps[0]["individual_digits"]:

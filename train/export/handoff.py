@@ -10,6 +10,16 @@ from ropewalk.train.rope.plan import RopePlan
 CONVERTER = "llama.cpp (its converter)"
 
 
+@dataclass(frozen=True)
+class GgufExport:
+    """The GGUF file of an export, or why there is none."""
+
+    file: str | None = None
+    keys: GgufRope | None = None
+    missing: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Handoff:
     """The content of SERVING.md and serving.json."""
@@ -20,14 +30,11 @@ class Handoff:
     window: int  # max_position_embeddings of config.json
     verdicts: dict[str, Verdict]
     old_keys_missing: str | None  # why config.json has no rope_scaling
-    gguf_file: str | None
-    gguf: GgufRope | None
-    gguf_missing: str | None  # why there is no GGUF file
+    gguf: GgufExport
     short_text: dict[str, Any] | None  # from eval/results.json
-    warnings: list[str]
 
 
-def serving_json(handoff: Handoff) -> dict[str, Any]:
+def serving_json(handoff: Handoff, warnings: list[str]) -> dict[str, Any]:
     """serving.json, schema 1."""
     plan = handoff.plan
     return {
@@ -40,36 +47,39 @@ def serving_json(handoff: Handoff) -> dict[str, Any]:
         "served_length": plan.max_position_embeddings,
         "engines": {name: verdict.json() for name, verdict in handoff.verdicts.items()},
         "gguf": {
-            "file": handoff.gguf_file,
-            "missing": handoff.gguf_missing,
-            "keys": gguf_keys(handoff.gguf),
+            "file": handoff.gguf.file,
+            "missing": handoff.gguf.missing,
+            "keys": gguf_keys(handoff.gguf.keys),
         },
         "old_keys_missing": handoff.old_keys_missing,
         "short_text": handoff.short_text,
-        "warnings": handoff.warnings,
+        "warnings": warnings,
     }
 
 
 def gguf_keys(keys: GgufRope | None) -> dict[str, Any] | None:
     if keys is None:
         return None
-    return {
-        **vars(keys),
-        "rope_freqs": None if keys.rope_freqs is None else keys.rope_freqs.tolist(),
-    }
+    divisors = None if keys.rope_freqs is None else keys.rope_freqs.tolist()
+    return {**vars(keys), "rope_freqs": divisors}
 
 
-def warnings(verdicts: dict[str, Verdict], gguf: str | None) -> list[str]:
-    """A line for each consequence of the keys that an engine drops, with numbers and a way out."""
-    lines = []
-    for engine, verdict in verdicts.items():
+def warnings(handoff: Handoff) -> list[str]:
+    """What the files lack, and a line for each consequence of the keys that an engine drops."""
+    lines = [*handoff.gguf.warnings]
+    if handoff.old_keys_missing is not None:
+        lines.append(
+            "hf/config.json has rope_parameters only, no rope_theta and rope_scaling: "
+            f"{handoff.old_keys_missing}"
+        )
+    for engine, verdict in handoff.verdicts.items():
         by_consequence: dict[str, list[str]] = {}
         for drop in verdict.drops:
             by_consequence.setdefault(drop["consequence"], []).append(drop["key"])
         for consequence, keys in by_consequence.items():
             verb = "has its own way with" if keys[0].startswith("rope_type") else "does not read"
             head = f"{engine} {verdict.version} {verb} {', '.join(keys)}"
-            lines.append(f"{head}: {consequence}; {way_out(engine, verdict, gguf)}")
+            lines.append(f"{head}: {consequence}; {way_out(engine, verdict, handoff.gguf.file)}")
     return lines
 
 
@@ -79,36 +89,26 @@ def way_out(engine: str, verdict: Verdict, gguf: str | None) -> str:
     if verdict.way_out is None:
         return "serve it with an engine that reads it"
     keys = ", ".join(f'"{key}": {value!r}' for key, value in verdict.way_out.items())
-    where = (
-        "to rope_scaling in hf/config.json"
-        if engine == "mlx-lm"
-        else "to rope_parameters, as the command in SERVING.md does"
-    )
-    return f"add {keys} {where}"
+    if engine == "mlx-lm":
+        return f"add {keys} to rope_scaling in hf/config.json"
+    return f"add {keys} to rope_parameters, as the command in SERVING.md does"
 
 
 def short_text_cost(results: dict[str, Any]) -> dict[str, Any] | None:
     """Extended against base inside the original window, by eval/results.json; None without base."""
-    verdicts = (v for v in results["verdicts"] if v["name"] == "Inside the original window")
-    verdict = next(verdicts, None)
+    verdicts = {verdict["name"]: verdict for verdict in results["verdicts"]}
+    verdict = verdicts.get("Inside the original window")
     if verdict is None:
         return None
-    models, window = results["models"], results["base_window"]
-    pairs = zip(
-        models["base"]["nll_by_position"], models["extended"]["nll_by_position"], strict=True
-    )
+    window = results["base_window"]
+    base, extended = (results["models"][m]["nll_by_position"] for m in ("base", "extended"))
     bins = [
         {"from": b["from"], "to": b["to"], "base": interval(b), "extended": interval(e)}
-        for b, e in pairs
+        for b, e in zip(base, extended, strict=True)
         if b["to"] <= window
     ]
-    return {
-        "verdict": verdict["value"],
-        "rule": verdict["rule"],
-        "holds": verdict["holds"],
-        "window": window,
-        "bins": bins,
-    }
+    rest = {"rule": verdict["rule"], "holds": verdict["holds"], "window": window, "bins": bins}
+    return {"verdict": verdict["value"], **rest}
 
 
 def interval(row: dict[str, Any]) -> str:

@@ -10,25 +10,21 @@ from ropewalk.train.export.handoff import Handoff
 from ropewalk.train.rope.plan import RopePlan
 
 
-def document(handoff: Handoff) -> str:
+def document(handoff: Handoff, warnings: list[str]) -> str:
     """The page as Markdown."""
-    plan = handoff.plan
+    plan, verdicts = handoff.plan, handoff.verdicts
     parts = [
         f"# Serving {handoff.name}",
         f"{plan.method} x{plan.factor:g}: {plan.original_max_position_embeddings:,} -> "
         f"{plan.max_position_embeddings:,} tokens, attention factor {plan.attention_factor:.4f}, "
         f"plan {plan.hash[:12]}, architecture {handoff.architecture}. Reloaded from `hf/` and "
         "proved against the plan: table, cos and sin, and every layer's queries and keys.",
-        *(f"**Warning:** {warning}." for warning in handoff.warnings),
+        *(f"**Warning:** {warning}." for warning in warnings),
         "## Commands",
         *commands(handoff),
         "## What each engine makes of it",
         table(handoff),
-        *(
-            f"{name} is not verified: {v.unverified}."
-            for name, v in handoff.verdicts.items()
-            if v.unverified
-        ),
+        *(f"{n} is not verified: {v.unverified}." for n, v in verdicts.items() if v.unverified),
         NOTES,
         "## What static scaling costs on short text",
         short_text(handoff),
@@ -37,33 +33,30 @@ def document(handoff: Handoff) -> str:
 
 
 NOTES = """\
-*Frequencies off* is the largest relative difference of a rotary frequency, \
-for a text that fills the new window / for one inside
-the original window; *attention factor* multiplies cos and sin, \
-so attention scores get its square. The numbers are computed by each
-engine's own formula, as its source of that version has it; \
-other versions may differ. Of an engine that is not verified nothing
-is claimed."""
+*Frequencies off* is the largest relative difference of a rotary frequency, for a text that fills
+the new window / for one inside the original window; *attention factor* multiplies cos and sin, so
+attention scores get its square. The numbers are computed by each engine's own formula, as its
+source of that version has it; other versions may differ. Nothing is claimed of an engine that is
+not verified."""
 
 
 def commands(handoff: Handoff) -> list[str]:
     """The command line of each server, each after its sentence."""
     length = handoff.plan.max_position_embeddings
+    legacy = "lacks" if handoff.old_keys_missing else "has"
     return [
         "vLLM (the overrides repeat what `hf/config.json` says, and win over it):",
         shell(
             f"vllm serve hf --max-model-len {length} \\\n"
-            f"  --hf-overrides '{overrides(handoff, 'vLLM')}'",
+            f"  --hf-overrides '{overrides(handoff, 'vLLM')}'"
         ),
         "SGLang:",
         shell(
             f"python -m sglang.launch_server --model-path hf --context-length {length} \\\n"
-            f"  --json-model-override-args '{overrides(handoff, 'SGLang')}'",
+            f"  --json-model-override-args '{overrides(handoff, 'SGLang')}'"
         ),
         *llama_cpp(handoff),
-        "mlx-lm (its Llama reads the older keys, which `hf/config.json` "
-        + ("lacks" if handoff.old_keys_missing else "has")
-        + "):",
+        f"mlx-lm (its Llama reads the older keys, which `hf/config.json` {legacy}):",
         shell("mlx_lm.server --model hf"),
     ]
 
@@ -77,20 +70,19 @@ def overrides(handoff: Handoff, engine: str) -> str:
     plan, verdict = handoff.plan, handoff.verdicts[engine]
     parameters: dict[str, Any] = {**plan.rope_parameters, **(verdict.way_out or {})}
     if plan.layer_type is not None:
-        parameters = {t: o["rope_parameters"] for t, o in plan.others.items()} | {
-            plan.layer_type: parameters
-        }
+        others = {key: other["rope_parameters"] for key, other in plan.others.items()}
+        parameters = others | {plan.layer_type: parameters}
     return json.dumps({"rope_parameters": parameters, "max_position_embeddings": handoff.window})
 
 
 def llama_cpp(handoff: Handoff) -> list[str]:
     """llama.cpp with the GGUF file, and with flags where they express the plan."""
     length = handoff.plan.max_position_embeddings
-    parts = [f"llama.cpp: no GGUF file was written, because {handoff.gguf_missing}."]
-    if handoff.gguf_file:
+    parts = [f"llama.cpp: no GGUF file was written, because {handoff.gguf.missing}."]
+    if handoff.gguf.file:
         parts = [
             "llama.cpp (no scaling flags: the file says it all):",
-            shell(f"llama-server -m {handoff.gguf_file} -c {length}"),
+            shell(f"llama-server -m {handoff.gguf.file} -c {length}"),
             "Its default key/value cache is f16 with flash attention where it can: logits then "
             "differ by some 1e-2 from Hugging Face's in fp32. To compare, add "
             "`--cache-type-k f32 --cache-type-v f32 --flash-attn off`.",
@@ -116,21 +108,17 @@ def scaling_flags(plan: RopePlan) -> str | None:
     if p["rope_type"] != "yarn" or not {"attention_factor", "mscale", "truncate"}.isdisjoint(p):
         return None
     betas = [f"--yarn-{k.replace('_', '-')} {p[k]:g}" for k in ("beta_fast", "beta_slow") if k in p]
-    return " ".join(
-        [f"--rope-scaling yarn --rope-scale {p['factor']:g} --yarn-orig-ctx {original}", *betas]
-    )
+    yarn = f"--rope-scaling yarn --rope-scale {p['factor']:g} --yarn-orig-ctx {original}"
+    return " ".join([yarn, *betas])
 
 
 def table(handoff: Handoff) -> str:
     """A row for each engine: which keys it reads, and how far its table is off."""
     keys = [key for key in handoff.plan.rope_parameters if key not in ("rope_type", "rope_theta")]
     head = ["engine", "version", *keys, "frequencies off", "attention factor", "same"]
-    rows = [
-        head,
-        ["---"] * len(head),
-        *(row(name, v, keys) for name, v in handoff.verdicts.items()),
-    ]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in rows)
+    rows = [row(name, verdict, keys) for name, verdict in handoff.verdicts.items()]
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def row(name: str, verdict: Verdict, keys: list[str]) -> list[str]:
@@ -138,14 +126,8 @@ def row(name: str, verdict: Verdict, keys: list[str]) -> list[str]:
         return [name, verdict.version, *("not verified" for _ in range(len(keys) + 3))]
     reads = ["read" if key in (verdict.reads or []) else "not read" for key in keys]
     off = f"{percent(verdict.inv_freq_max_rel)} / {percent(verdict.short_inv_freq_max_rel or 0.0)}"
-    return [
-        name,
-        verdict.version,
-        *reads,
-        off,
-        f"{verdict.attention_factor:.4f}",
-        "yes" if verdict.same else "**no**",
-    ]
+    same = "yes" if verdict.same else "**no**"
+    return [name, verdict.version, *reads, off, f"{verdict.attention_factor:.4f}", same]
 
 
 def percent(share: float) -> str:
@@ -157,14 +139,11 @@ def short_text(handoff: Handoff) -> str:
     cost = handoff.short_text
     if cost is None:
         return "Not measured: run `ropewalk eval` on this run, then `ropewalk export` again."
-    lines = [
+    rows = [f"| {b['from']:,}-{b['to']:,} | {b['base']} | {b['extended']} |" for b in cost["bins"]]
+    table = ["| position | base [95%] | extended [95%] |", "| --- | --- | --- |", *rows]
+    return (
         f"{cost['verdict']} per token, extended against base, over the {cost['window']:,} tokens "
         f"of the original window ({cost['rule']}: "
         f"{'holds' if cost['holds'] else 'does not hold'}). A static scaling applies at every "
-        "length: if most texts are short, serve the base for those.",
-        "| position | base [95%] | extended [95%] |\n| --- | --- | --- |\n"
-        + "\n".join(
-            f"| {b['from']:,}-{b['to']:,} | {b['base']} | {b['extended']} |" for b in cost["bins"]
-        ),
-    ]
-    return "\n\n".join(lines)
+        "length: if most texts are short, serve the base for those.\n\n" + "\n".join(table)
+    )

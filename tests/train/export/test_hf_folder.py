@@ -20,7 +20,7 @@ from ropewalk.conf.rope_methods import (
     RopeConfig,
     YarnConfig,
 )
-from ropewalk.train.export import config_keys
+from ropewalk.train.export import hf_folder
 
 LONGER = [1 + i for i in range(8)]
 ROPES = {
@@ -99,13 +99,8 @@ def test_older_keys_of_yarn_to_the_letter() -> None:
         "factor": 8.0,
         "original_max_position_embeddings": 256,
     }
-    keys, reason = config_keys.with_legacy_keys(
-        {"model_type": "llama", "vocab_size": 3, "rope_parameters": yarn}
-    )
+    keys, reason = hf_folder.legacy_keys({"model_type": "llama", "rope_parameters": yarn})
     assert reason is None and keys == {
-        "model_type": "llama",
-        "vocab_size": 3,
-        "rope_parameters": yarn,
         "rope_theta": 1e4,
         "rope_scaling": {
             "rope_type": "yarn",
@@ -138,5 +133,5 @@ def test_older_forms_that_would_say_something_else_are_left_out(kind: str, reaso
         "model_type": kind,
         "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0},
     }
-    keys, message = config_keys.with_legacy_keys(config)
-    assert keys == config and message is not None and reason in message
+    keys, message = hf_folder.legacy_keys(config)
+    assert keys == {} and message is not None and reason in message

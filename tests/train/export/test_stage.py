@@ -20,7 +20,7 @@ from ropewalk.conf.rope_methods import Llama3Config, PIConfig, RopeConfig, YarnC
 from ropewalk.conf.rules import problems
 from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SourceConfig
-from ropewalk.train.export import stage
+from ropewalk.train.export import hf_folder, stage
 from ropewalk.train.model.build import load_trained
 
 YARN = YarnConfig(factor=8.0)
@@ -91,7 +91,7 @@ def test_weights_are_copied_where_links_are_not_allowed(
     def refuse(*_: Any) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr(stage.os, "link", refuse)
+    monkeypatch.setattr(hf_folder.os, "link", refuse)
     stage.run(configured("off"), MARKS, run_dir / "export")
     copied, source = (
         f / "model.safetensors" for f in (run_dir / "export" / "hf", run_dir / "train" / "model")
@@ -154,7 +154,7 @@ def test_a_lost_scaling_in_bf16_is_not_repaired_on_the_way(
     AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(
         tmp_path / "bf16"
     )
-    assert "after export" in stage.prove(tmp_path / "bf16", plan)
+    assert "after export" in hf_folder.prove(tmp_path / "bf16", plan)
     path = tmp_path / "bf16" / "config.json"
     path.write_text(
         json.dumps(
@@ -167,7 +167,7 @@ def test_a_lost_scaling_in_bf16_is_not_repaired_on_the_way(
     with pytest.raises(
         ProofError, match=r"rope proof after export: model\.rotary_emb\.inv_freq\[\d\]"
     ):
-        stage.prove(tmp_path / "bf16", plan)
+        hf_folder.prove(tmp_path / "bf16", plan)
     with pytest.raises(
         ProofError, match=r"rope proof after reload: model\.rotary_emb\.inv_freq\[\d\]"
     ):
@@ -185,12 +185,12 @@ def test_window_of_the_base_in_the_config_is_not_handed_over(run_dir: Path) -> N
 
 
 def test_tokenizers_own_limit_is_raised_to_the_window() -> None:
-    assert stage.with_window({"model_max_length": 256, "x": 1}, 2048) == {
+    assert hf_folder.with_window({"model_max_length": 256, "x": 1}, 2048) == {
         "model_max_length": 2048,
         "x": 1,
     }
-    assert stage.with_window({"model_max_length": 10**30}, 2048) == {"model_max_length": 10**30}
-    assert stage.with_window({}, 2048) == {}
+    assert hf_folder.with_window({"model_max_length": 10**30}, 2048) == {"model_max_length": 10**30}
+    assert hf_folder.with_window({}, 2048) == {}
 
 
 def test_missing_package_is_refused_before_any_work(

@@ -1,0 +1,102 @@
+"""export/hf/: the checkpoint in Hugging Face form, proved as a reader loads it.
+
+Its config.json has two key styles: `rope_parameters`, and the legacy `rope_theta` and
+`rope_scaling` that many programs still read.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from ropewalk.conf.artifacts.manifest import read_json, write_json
+from ropewalk.conf.errors import ProofError
+from ropewalk.train.rope import proof
+from ropewalk.train.rope.model_config import ONLY_LONGROPE
+from ropewalk.train.rope.plan import RopePlan
+
+OTHER_OLD_NAMES = ("gpt_neox", "gpt_neox_japanese")  # their theta was rotary_emb_base
+TOP_LEVEL = ("rope_theta", "partial_rotary_factor")  # stood beside rope_scaling, not inside
+
+
+def write(model: Path, folder: Path, plan: RopePlan) -> tuple[dict[str, Any], str | None]:
+    """Write the checkpoint with config.json in both key styles. Weights are linked, not rewritten.
+
+    Returns config.json, and the reason if it has no legacy keys. Raises: ProofError.
+    """
+    folder.mkdir(parents=True)
+    for file in sorted(model.iterdir()):
+        link_or_copy(file, folder / file.name)
+    config = read_json(model / "config.json")
+    keys, reason = legacy_keys(config)
+    config |= keys
+    write_json(folder / "config.json", config)
+    path = folder / "tokenizer_config.json"
+    if path.is_file():
+        tokenizer_config = json.loads(path.read_text(encoding="utf-8"))
+        write_json(path, with_window(tokenizer_config, plan.max_position_embeddings))
+    refuse_other_window(config["max_position_embeddings"], plan)
+    return config, reason
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Link weights where the disk allows it; copy other files, because some are changed next."""
+    if source.suffix == ".safetensors":
+        try:
+            os.link(source, target)
+            return
+        except OSError:
+            pass  # another disk, or a file system without links
+    shutil.copyfile(source, target)
+
+
+def legacy_keys(config: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """The legacy keys that mean the same as `config["rope_parameters"]`; or {} and the reason.
+
+    transformers 5 prefers `rope_scaling` when a config has both, so the two must agree.
+    """
+    parameters, kind = config["rope_parameters"], config["model_type"]
+    if "rope_theta" not in parameters:
+        layers = f"its {' and '.join(parameters)} layers"
+        return {}, f"{layers} have tables of their own; the older keys hold one"
+    if kind in ONLY_LONGROPE:
+        return {}, f"the older config class of {kind} takes no key for the attention factor"
+    if kind in OTHER_OLD_NAMES:
+        return {}, f"older versions of {kind} have other names for them"
+    top_level = {key: parameters[key] for key in TOP_LEVEL if key in parameters}
+    scaling = {key: value for key, value in parameters.items() if key not in TOP_LEVEL}
+    if parameters["rope_type"] == "default":
+        return {**top_level, "rope_scaling": None}, None
+    return {**top_level, "rope_scaling": {**scaling, "type": scaling["rope_type"]}}, None
+
+
+def with_window(tokenizer_config: dict[str, Any], window: int) -> dict[str, Any]:
+    """Raise the tokenizer's `model_max_length`, still the base's: vLLM cuts its window to it."""
+    length = tokenizer_config.get("model_max_length")
+    if length and length < window:
+        return {**tokenizer_config, "model_max_length": window}
+    return tokenizer_config
+
+
+def refuse_other_window(written: int, plan: RopePlan) -> None:
+    """Raises: ProofError for another max_position_embeddings, at which servers cut texts."""
+    # dynamic NTK counts its growth from the original window
+    dynamic = plan.rope_parameters["rope_type"] == "dynamic"
+    expected = plan.original_max_position_embeddings if dynamic else plan.max_position_embeddings
+    if written != expected:
+        raise ProofError(
+            f"rope proof after export: config.json has max_position_embeddings {written}; "
+            f"the plan has {expected}"
+        )
+
+
+def prove(folder: Path, plan: RopePlan) -> str:
+    """Prove the plan on the model as a reader loads it. Raises: ProofError."""
+    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", use_safetensors=True)
+    if model.dtype != torch.float32:
+        proof.restore(model, plan)
+    return proof.prove(model, plan, "after export")
