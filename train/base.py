@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,15 @@ class Base:
 
 
 def resolve_base(config: Config, cache: Path) -> Base:
-    """The weights that training starts from:
-    the base's, or the previous phase's. Raises: ConfigError.
+    """The weights that training starts from, the base's or the previous phase's.
+
+    Raises: ConfigError.
     """
-    previous = phases.previous_run_dir(config)
-    if previous is None:
-        return locate(config.model, cache)
-    trained = str(previous / "train" / "model")
-    return locate(
-        ModelConfig(path=trained, trust_remote_code=config.model.trust_remote_code), cache
-    )
+    model = config.model
+    if previous := phases.previous_run_dir(config):
+        trained = str(previous / "train" / "model")
+        model = ModelConfig(path=trained, trust_remote_code=model.trust_remote_code)
+    return locate(model, cache)
 
 
 def locate(model: ModelConfig, cache: Path) -> Base:
@@ -61,25 +61,20 @@ def locate(model: ModelConfig, cache: Path) -> Base:
     path = model.path
     if path.startswith(BUILTIN):
         path = _builtin(path.removeprefix(BUILTIN))
-    elif (
-        model.package is not None and (spec := importlib.util.find_spec(model.package)) is not None
-    ):
-        path = _from_gguf(_packaged_gguf(model.package, spec), cache)
+    elif model.package and (spec := importlib.util.find_spec(model.package)):
+        path = _from_gguf(_packaged_gguf(spec), cache)
     elif model.gguf_file is not None:
         path = _from_gguf(Path(path).expanduser() / model.gguf_file, cache)
     folder = Path(path).expanduser()
     if folder.is_dir():
-        return Base(
-            str(folder), trust_remote_code=model.trust_remote_code, identity=_identity(folder)
-        )
+        return Base(str(folder), None, model.trust_remote_code, identity=_identity(folder))
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ConfigError(
             f"model.path is {model.path}; it must be an existing folder or a hub name; "
             "correct the path"
         )
-    return Base(
-        path, model.revision, model.trust_remote_code, identity=fingerprint([path, model.revision])
-    )
+    identity = fingerprint([path, model.revision])
+    return Base(path, model.revision, model.trust_remote_code, identity=identity)
 
 
 def _builtin(name: str) -> str:
@@ -93,18 +88,19 @@ def _builtin(name: str) -> str:
     return str(folder)
 
 
-def _packaged_gguf(package: str, spec: Any) -> Path:
-    roots = [Path(p) for p in spec.submodule_search_locations or [Path(spec.origin).parent]]
-    files = sorted(f for root in roots for f in root.rglob("*.gguf"))
+def _packaged_gguf(package: ModuleSpec) -> Path:
+    roots = package.submodule_search_locations or [str(Path(str(package.origin)).parent)]
+    files = sorted(file for root in roots for file in Path(root).rglob("*.gguf"))
     if len(files) != 1:
         raise ConfigError(
-            f"model.package is {package}; it must carry one GGUF file, {len(files)} found; unset it"
+            f"model.package is {package.name}; it must carry one GGUF file, {len(files)} found; "
+            "unset it"
         )
     return files[0]
 
 
 def _from_gguf(file: Path, cache: Path) -> str:
-    """Dequantise to a Hugging Face folder in the cache, once.
+    """The file dequantised to a Hugging Face folder in the cache, once.
 
     Raises: ConfigError when the file or a package is missing.
     """
@@ -120,27 +116,28 @@ def _from_gguf(file: Path, cache: Path) -> str:
     cache_key = {"name": file.name, "size": stat.st_size, "form": 1}
     folder = cache / "models" / f"{file.stem}-{fingerprint(cache_key)[:12]}"
 
-    def dequantise(temporary: Path) -> dict[str, Any]:
-        from transformers import AutoTokenizer, GgufConfig
-
-        log.info(f"dequantise {file.name} (about half a minute, once)")
-        gguf = {"gguf_file": file.name}
-        model = AutoModelForCausalLM.from_pretrained(
-            str(file.parent),
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.float32,
-            **gguf,
-        )
-        AutoTokenizer.from_pretrained(str(file.parent), **gguf).save_pretrained(str(temporary))
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.save_pretrained(str(temporary))
+    def work(temporary: Path) -> dict[str, Any]:
+        _dequantise(file, temporary)
         return {}
 
-    _, message = run_shared(f"model {file.stem}", cache_key, folder, dequantise)
+    _, message = run_shared(f"model {file.stem}", cache_key, folder, work)
     if "skipped" not in message:
         log.info(message)
     return str(folder)
+
+
+def _dequantise(file: Path, folder: Path) -> None:
+    from transformers import AutoTokenizer, GgufConfig
+
+    log.info(f"dequantise {file.name} (about half a minute, once)")
+    path, gguf = str(file.parent), {"gguf_file": file.name}
+    model = AutoModelForCausalLM.from_pretrained(
+        path, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, **gguf
+    )
+    AutoTokenizer.from_pretrained(path, **gguf).save_pretrained(str(folder))
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(str(folder))
 
 
 def _identity(folder: Path) -> str:
@@ -149,9 +146,8 @@ def _identity(folder: Path) -> str:
             f"model.path is {folder.name}; it has no config.json; give a Hugging Face model folder"
         )
     config = json.loads((folder / "config.json").read_text())
-    weights = sorted(
-        [p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in folder.glob("*.safetensors")
-    )
+    stats = [(p.name, p.stat()) for p in sorted(folder.glob("*.safetensors"))]
+    weights = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
     if not weights:
         raise ConfigError(
             f"model.path is {folder.name}; it has no .safetensors file; save the model as "

@@ -54,8 +54,8 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
 
 def _refuse_other_checkpoints(output: Path, cache_key: dict[str, Any]) -> None:
     """Raises: ConfigError when an unfinished training of other settings would be thrown away."""
+    expected = json.loads(json.dumps(cache_key))
     for name, metadata in storage.list_checkpoints(temporary_folder(output) / "checkpoints")[:1]:
-        expected = json.loads(json.dumps(cache_key))
         storage.refuse_other_content(name, metadata["content"], expected)
 
 
@@ -71,6 +71,5 @@ def _prove_reloaded(config: Config, temporary: Path) -> None:
     from ropewalk.train.rope.plan import RopePlan
 
     plan = RopePlan.read(temporary.parent / "rope.json")
-    load_trained(
-        temporary / "model", plan, dtype="auto", attention_kernel=config.train.attention.kernel
-    )
+    kernel = config.train.attention.kernel
+    load_trained(temporary / "model", plan, dtype="auto", attention_kernel=kernel)

@@ -30,7 +30,7 @@ def save_tokenizer(folder: str) -> None:
 
     from ropewalk.train.base import _packaged_gguf
 
-    file = _packaged_gguf(PACKAGE, importlib.util.find_spec(PACKAGE))
+    file = _packaged_gguf(importlib.util.find_spec(PACKAGE))
     AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
 
 

@@ -1,5 +1,4 @@
-"""Model FLOPs of a training step by arithmetic: the matrix products that the mathematics needs,
-whatever a kernel does.
+"""Model FLOPs of a training step: the matrix products of the mathematics, whatever a kernel does.
 
 A product of (m, k) and (k, n) is 2 m k n FLOPs. A backward pass is two products for each of the
 forward pass, one of them left out where a weight is frozen (Kaplan et al. 2020, section 2.1: 6 N a
@@ -26,8 +25,7 @@ from ropewalk.train.zero.params import full_shape
 
 @dataclass(frozen=True)
 class AttentionCost:
-    """One layer's attention: a multiply and an add for each dimension of a visible pair, for scores
-    and for values."""
+    """One layer's attention: a multiply and an add a dimension, for scores and for values."""
 
     heads: int
     qk_dim: int
@@ -50,8 +48,8 @@ class ModelCost:
     """
 
     matrices: int
-    """Elements of the matrices that each token passes (of experts the active ones), without
-    embeddings and head."""
+    """Elements of the matrices that each token passes (of experts the active ones): no embeddings,
+    no head."""
     trainable: int
     """Elements of these matrices that have a gradient."""
     head: int
@@ -64,8 +62,7 @@ class ModelCost:
         return self.body_flops(lengths) + 2 * self.head * labels
 
     def body_flops(self, lengths: Sequence[int]) -> int:
-        """The forward pass without the head: what activation checkpointing computes a second
-        time."""
+        """The forward pass without the head: activation checkpointing computes it again."""
         return 2 * self.matrices * sum(lengths) + sum(
             count * layer.flops(lengths) for layer, count in Counter(self.layers).items()
         )
@@ -79,15 +76,13 @@ class ModelCost:
 
 
 def visible_pairs(n: int, window: int | None = None) -> int:
-    """Pairs (query, key) of a causal document of `n` tokens: n (n + 1) / 2, or fewer inside a
-    window."""
+    """Pairs (query, key) of a causal document of `n` tokens: n (n + 1) / 2, fewer in a window."""
     width = n if window is None else min(n, window)
     return width * (width + 1) // 2 + (n - width) * width
 
 
 def model_cost(model: PreTrainedModel) -> ModelCost:
-    """The costs of a model, by its config and the full shapes of its parameters (which ZeRO 3 may
-    have partitioned)."""
+    """The costs of a model by its config and its parameters, which ZeRO 3 may have partitioned."""
     head = model.get_output_embeddings().weight  # type: ignore[union-attr]
     body = [
         (elements_per_token(name, p, model.config), p.requires_grad)
@@ -96,7 +91,7 @@ def model_cost(model: PreTrainedModel) -> ModelCost:
     return ModelCost(
         matrices=sum(elements for elements, _ in body),
         trainable=sum(elements for elements, trainable in body if trainable),
-        head=math.prod(full_shape(head)),  # type: ignore[arg-type]
+        head=full_shape(head).numel(),  # type: ignore[arg-type]
         head_trainable=bool(head.requires_grad),
         layers=attention_costs(model.config),
     )
@@ -111,8 +106,7 @@ def body_parameters(model: PreTrainedModel) -> list[tuple[str, nn.Parameter]]:
 
 
 def mlp_elements(model: PreTrainedModel) -> int:
-    """Elements of the MLP matrices that each token passes: what tiled MLPs compute once more in the
-    backward pass."""
+    """Elements of the MLPs that each token passes: tiled MLPs compute them again in backward."""
     return sum(
         elements_per_token(name, p, model.config)
         for name, p in model.named_parameters()
@@ -121,8 +115,7 @@ def mlp_elements(model: PreTrainedModel) -> int:
 
 
 def elements_per_token(name: str, parameter: torch.Tensor, config: PreTrainedConfig) -> int:
-    """Elements that each token is multiplied by: all of a matrix, of stacked experts those of the
-    active ones."""
+    """Elements that multiply each token: a whole matrix, of stacked experts the active ones."""
     shape = full_shape(parameter)
     if name.endswith("bias") or len(shape) < 2:
         return 0

@@ -1,5 +1,4 @@
-"""Published peaks of devices: dense matrix FLOP/s, memory bandwidth, and link bandwidth in one
-direction.
+"""Published peaks of devices: dense matrix FLOP/s, memory and (one-way) link bandwidth.
 
 Sources: NVIDIA's data sheets of A100 (80 GB SXM), H100 (SXM5, PCIe, NVL), H200 (SXM) and HGX B200;
 AMD's of MI300X. Figures "with sparsity" are halved, since no training uses them. A power or clock
@@ -13,8 +12,7 @@ import torch
 
 @dataclass(frozen=True)
 class DevicePeak:
-    """TFLOP/s of dense bf16, TB/s of the device's memory, GB/s sent to its neighbours in the
-    machine."""
+    """Dense bf16, the device's memory, and the link to its neighbours in the machine."""
 
     name: str
     bf16_tflops: float
@@ -37,8 +35,7 @@ DEVICE_PEAKS = (
 
 
 def peak_of(device_name: str) -> DevicePeak | None:
-    """The peak of a device by the name that torch reports; None for a device that is not in the
-    table."""
+    """The peak of a device by the name that torch reports; None outside the table."""
     name = device_name.lower()
     return next((peak for peak in DEVICE_PEAKS if peak.name.lower() in name), None)
 

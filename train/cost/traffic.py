@@ -1,5 +1,4 @@
-"""Bytes of a training step by arithmetic: what the ranks send one another, and what one device
-moves through its memory.
+"""Bytes of a training step: sent between the ranks, and moved through one device's memory.
 
 The collectives are those that DeepSpeed makes with our settings; a test counts every one of them on
 real ranks and compares the bytes. ZeRO 1 and 2 all-reduce whole gradients (DeepSpeed's buckets hold
@@ -68,8 +67,7 @@ class ParallelLayout:
 
 @dataclass(frozen=True)
 class Collective:
-    """`times` collectives a step over `ranks`; `bytes`: of the full tensor, in an all-to-all of a
-    rank's own buffer."""
+    """`times` a step over `ranks`; `bytes` of the full tensor, in an all-to-all of a rank's own."""
 
     kind: str
     tensor: str
@@ -83,8 +81,7 @@ class Collective:
 
     @property
     def bytes_sent(self) -> float:
-        """Bytes that each rank sends by the algorithm that sends least: a ring, or each part
-        straight to its rank."""
+        """Bytes that each rank sends in a ring, or directly: the algorithm that sends least."""
         rounds = 2 if self.kind == "all_reduce" else 1
         return rounds * self.payload * (self.ranks - 1) / self.ranks
 
@@ -97,8 +94,8 @@ def model_sizes(model: PreTrainedModel) -> ModelSizes:
     heads = config.num_attention_heads
     head: torch.Tensor = model.get_output_embeddings().weight  # type: ignore[union-attr, assignment]
     return ModelSizes(
-        parameters=sum(math.prod(full_shape(p)) for p in model.parameters()),
-        trainable=sum(math.prod(full_shape(p)) for p in model.parameters() if p.requires_grad),
+        parameters=sum(full_shape(p).numel() for p in model.parameters()),
+        trainable=sum(full_shape(p).numel() for p in model.parameters() if p.requires_grad),
         matrices=sum(elements for _, elements in passed),
         operands=sum(n // math.prod(dims[-2:]) * sum(dims[-2:]) for dims, n in passed),
         hidden=config.hidden_size,
@@ -164,13 +161,11 @@ def memory_traffic(sizes: ModelSizes, layout: ParallelLayout) -> dict[str, int]:
     return {
         "weights": passes * steps * sizes.matrices * element,
         "gradients": steps * sizes.trainable * element,
-        # masters and two moments are read and written in fp32, the gradient is read, the weight
-        # written
+        # reads and writes masters and two moments in fp32, reads the gradient, writes the weight
         "optimizer": sizes.trainable * (6 * FP32 + 2 * element) // shards,
         "activations": tokens * (sizes.operands * (passes + 1) + attention) * element,
         "checkpoints": checkpoints if layout.checkpointing else 0,
-        # each chunk reads the head twice and adds to its gradient in fp32; its logits are written
-        # and read in fp32
+        # each chunk reads the head twice and adds to its gradient; fp32 logits go out and in again
         "head": steps * chunks * head * (2 * element + 2 * FP32)
         + tokens * 3 * sizes.vocabulary * FP32,
     }

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -31,17 +30,10 @@ def enable(model: PreTrainedModel, offload: bool) -> "OffloadedActivations | Non
         with activations:
             return checkpoint(function, *args, use_reentrant=False)
 
-    for module in _checkpointed_modules(model):
-        module._gradient_checkpointing_func = offloaded_checkpoint  # type: ignore[assignment]
+    for module in model.modules():
+        if getattr(module, "_gradient_checkpointing_func", None) is not None:
+            module._gradient_checkpointing_func = offloaded_checkpoint  # type: ignore[assignment]
     return activations
-
-
-def _checkpointed_modules(model: nn.Module) -> list[nn.Module]:
-    return [
-        module
-        for module in model.modules()
-        if getattr(module, "_gradient_checkpointing_func", None) is not None
-    ]
 
 
 @dataclass(eq=False)
@@ -58,8 +50,7 @@ class _HostCopy:
 
 
 class OffloadedActivations(saved_tensors_hooks):
-    """Saved tensors as copies in host memory: on CUDA pinned and copied on a side stream, elsewhere
-    plain copies."""
+    """Saved tensors as copies in host memory; on CUDA pinned, and copied on a side stream."""
 
     def __init__(self) -> None:
         super().__init__(self._pack, self._unpack)

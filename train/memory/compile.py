@@ -1,8 +1,7 @@
-"""torch.compile of the norms and the MLP of each decoder layer, which are fused where they are
-memory-bound.
+"""torch.compile of each decoder layer's norms and MLP, which are memory-bound.
 
-The attention stays outside every graph. So document borders, which change with each row, need no
-guards, and the exchange of heads under sequence parallelism is in no graph either.
+The attention stays outside every graph: document borders, which change with each row, then need no
+guards, and the exchange of heads under sequence parallelism is in no graph.
 """
 
 import torch

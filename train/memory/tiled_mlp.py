@@ -1,5 +1,4 @@
-"""MLPs computed tile by tile (TiledMLP of ALST, arXiv:2506.13996, section 3.1), installed in a
-model's decoder layers.
+"""MLPs of decoder layers computed tile by tile (TiledMLP of ALST, arXiv:2506.13996, section 3.1).
 
 Only one tile's intermediate activations are in memory at a time, not (S, I). DeepSpeed's TiledMLP
 adds the tiles' gradients in the weights' dtype: in bf16 that is wrong in the third digit for some
@@ -9,7 +8,7 @@ dozens of tiles.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -38,12 +37,14 @@ def enable(model: nn.Module, tile_tokens: int) -> int:
     for name, mlp in mlps.items():
         if mlp is None or set(dict(mlp.named_children())) not in KNOWN_MLPS:
             raise ConfigError(
-                f"train.memory.tile_mlp_tokens is {tile_tokens}; it tiles MLPs of gate, up and down that compute "
-                f"each token by itself, and {name} is {type(mlp).__name__}; set train.memory.tile_mlp_tokens=0"
+                f"train.memory.tile_mlp_tokens is {tile_tokens}; it tiles MLPs of gate, up and "
+                f"down that compute each token by itself, and {name} is {type(mlp).__name__}; set "
+                "train.memory.tile_mlp_tokens=0"
             )
     if not mlps:
         raise ConfigError(
-            f"train.memory.tile_mlp_tokens is {tile_tokens}; the model has no decoder layer; set train.memory.tile_mlp_tokens=0"
+            f"train.memory.tile_mlp_tokens is {tile_tokens}; the model has no decoder layer; set "
+            "train.memory.tile_mlp_tokens=0"
         )
     for mlp in mlps.values():
         mlp.forward = _TiledForward(mlp, tile_tokens)
@@ -70,12 +71,23 @@ class _TiledForward:
         return output
 
 
+class _Context(Protocol):
+    """What the forward pass leaves for the backward pass."""
+
+    mlp: Callable[[torch.Tensor], torch.Tensor]
+    tile_tokens: int
+    weights: list[nn.Parameter]
+    saved_tensors: tuple[torch.Tensor, ...]
+
+    def save_for_backward(self, *tensors: torch.Tensor) -> None: ...
+
+
 class _TiledFunction(torch.autograd.Function):
     """The forward pass saves the input alone; the backward pass computes each tile again."""
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: _Context,
         mlp: Callable[[torch.Tensor], torch.Tensor],
         x: torch.Tensor,
         tile_tokens: int,
@@ -87,7 +99,7 @@ class _TiledFunction(torch.autograd.Function):
         return torch.cat([mlp(tile) for tile in x.split(tile_tokens, dim=-2)], dim=-2)
 
     @staticmethod
-    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: _Context, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         (x,) = ctx.saved_tensors
         grad_input = torch.empty_like(x)
         *tiles, last_tile = zip(
@@ -107,7 +119,7 @@ class _TiledFunction(torch.autograd.Function):
 
 
 def _backward_last(
-    ctx: Any, tiles: tuple[torch.Tensor, ...], weight_grads: Sequence[torch.Tensor]
+    ctx: _Context, tiles: tuple[torch.Tensor, ...], weight_grads: Sequence[torch.Tensor]
 ) -> None:
     """The last tile's backward pass, which adds the other tiles' gradients to each weight's.
 
@@ -128,9 +140,8 @@ def _backward_last(
     grad_input.copy_(leaf.grad)
 
 
-def _recompute(ctx: Any, tile: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The tile's output with its graph, and the leaves of the graph: the tile and the trained
-    weights."""
+def _recompute(ctx: _Context, tile: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The tile's output, and the leaves of its graph: the tile and the trained weights."""
     leaf = tile.detach().requires_grad_()
     with torch.enable_grad():
         return ctx.mlp(leaf), [leaf, *ctx.weights]

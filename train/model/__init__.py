@@ -1,6 +1,7 @@
-"""Models: built with a rope plan applied, wrapped with their loss, saved.
+"""Models: built with a rope plan applied before construction, and saved.
 
-build.py       models with a plan applied before construction, proved; eval's face
-init.py        random weights of a model from scratch
-save.py        full tensors, and the model in Hugging Face form
+build.py           models with a plan applied, proved; eval loads through it
+save.py            full tensors, and the model in Hugging Face form
+geometry.py        head sizes and sliding windows of a config
+attention_swap.py  a live model run with another attention function
 """

@@ -1,4 +1,4 @@
-"""A live model run with another attention implementation, to record what its layers are given."""
+"""A live model run with another attention implementation, which records the layers' inputs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,8 +9,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 
 def no_mask(*args: Any, **kwargs: Any) -> None:
-    """In place of transformers' mask builder: kernels read the borders of documents instead."""
-    return None
+    """Replaces transformers' mask builder: kernels read the borders of documents instead."""
 
 
 @contextmanager

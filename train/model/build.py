@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.log import log
 from ropewalk.train import attention
 from ropewalk.train.attention.backend import KernelWrapper
 from ropewalk.train.base import Base, base_config
-from ropewalk.train.model.init import random_init
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
@@ -52,7 +52,7 @@ def build(
             raise ConfigError(
                 "model.scratch is set; only a trained base has weights to quantise; set model.path"
             )
-        model = random_init(config, dtype, seed, deepspeed_config)
+        model = _random_init(config, dtype, seed, deepspeed_config)
     else:
         with params.zero3_init(deepspeed_config):
             model = AutoModelForCausalLM.from_pretrained(
@@ -67,6 +67,29 @@ def build(
     return _prove_and_set_kernel(
         model, plan, attention_kernel, when, kernel_wrapper, compute_dtype, s2_group
     )
+
+
+def _random_init(
+    config: PreTrainedConfig, dtype: torch.dtype, seed: int, deepspeed_config: dict[str, Any] | None
+) -> PreTrainedModel:
+    """Weights drawn from `seed`: the same for every stage and number of ranks.
+
+    Under stage 3 they are partitioned: rank 0 draws them and sends them to the others.
+    """
+    torch.manual_seed(seed)
+    with params.zero3_init(deepspeed_config):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    if not params.is_partitioned(model):
+        return model
+    torch.manual_seed(seed)
+    state_dict = None
+    if dist.get_rank() == 0:
+        state_dict = AutoModelForCausalLM.from_config(config, dtype=dtype).state_dict()
+    for name, parameter in model.named_parameters():
+        with params.gathered(parameter, modifier_rank=0):
+            if state_dict is not None:
+                parameter.data.copy_(state_dict[name])
+    return model
 
 
 def load_trained(
@@ -89,8 +112,8 @@ def _prove_and_set_kernel(
     compute_dtype: torch.dtype | None = None,
     s2_group: int | None = None,
 ) -> PreTrainedModel:
-    """Outside training (no `compute_dtype`) fp32 takes the kernel of `auto`:
-    only sdpa computes in it.
+    """Outside training (no `compute_dtype`) fp32 takes the kernel of `auto`, because only sdpa
+    computes in it.
     """
     if model.dtype != torch.float32:
         proof.restore(model, plan)
@@ -106,22 +129,21 @@ def _prove_and_set_kernel(
 
 
 def rescale(model: PreTrainedModel, plan: RopePlan) -> None:
-    """Put another plan into a live model: build its rotary modules anew from its config, and prove
-    them.
+    """Put another plan into a live model: build its rotary modules from it, and prove them.
 
-    Not for decoupled heads (DeepSeek), whose softmax scale is set at construction. Raises:
-    ProofError.
+    Not for decoupled heads (DeepSeek), whose softmax scale is set at construction.
+    Raises: ProofError.
     """
     config = rope_plan.apply(plan, model.config)
     for name, module in proof.rotary_modules(model).items():
-        kind: Any = type(module)
-        model.set_submodule(name, kind(config=config).to(model.device))
+        rotary_class: Any = type(module)
+        model.set_submodule(name, rotary_class(config=config).to(model.device))
     proof.prove(model, plan, "after another plan was put in")
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """While open, no gradients and no dropout; then the model's mode is restored."""
+    """No gradients and no dropout while open; the model's mode is restored at the end."""
     training = model.training
     model.eval()
     try:
@@ -132,14 +154,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def refuse_unknown_heads(model: PreTrainedModel) -> None:
-    """Raises: ConfigError when a model's logits are not hidden states x head, as the chunked
-    loss assumes.
-    """
+    """The chunked loss assumes that logits are hidden states x head. Raises: ConfigError."""
     for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(model.config, key, None) not in (None, 1, 1.0):
+        value = getattr(model.config, key, None)
+        if value not in (None, 1):
             raise ConfigError(
-                f"model.path has {key} {getattr(model.config, key)}; its logits are not handled "
-                "yet; choose another model"
+                f"model.path has {key} {value}; its logits are not handled yet; choose another "
+                "model"
             )
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
         raise ConfigError(
@@ -149,8 +170,7 @@ def refuse_unknown_heads(model: PreTrainedModel) -> None:
 
 def check_vocabulary(model: PreTrainedModel, vocab_size: int) -> None:
     """Raises: ConfigError when the tokenizer has more words than the model has embeddings."""
-    weight: Any = model.get_input_embeddings().weight
-    rows = params.full_shape(weight)[0]
+    rows = params.full_shape(model.get_input_embeddings().weight)[0]  # type: ignore[arg-type]
     if vocab_size > rows:
         raise ConfigError(
             f"model.path has {rows} embeddings and a tokenizer of {vocab_size} words; they must "

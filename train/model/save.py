@@ -16,8 +16,7 @@ from ropewalk.train.zero.params import gathered
 
 
 def gather_full_state_dict(named: Iterable[tuple[str, nn.Parameter]]) -> dict[str, torch.Tensor]:
-    """Collective. The full tensors in rank 0's host memory, gathered one at a time; {} on other
-    ranks.
+    """Collective. Gathers one tensor at a time into rank 0's host memory; {} on other ranks.
 
     Raises: RopewalkError when a tensor is empty.
     """
@@ -35,8 +34,7 @@ def refuse_empty(tensors: dict[str, torch.Tensor]) -> None:
 
     Such a file would load without an error.
     """
-    empty = [name for name, tensor in tensors.items() if tensor.numel() == 0]
-    if empty:
+    if empty := [name for name, tensor in tensors.items() if tensor.numel() == 0]:
         raise RopewalkError(
             f"{empty[0]} is empty, and {len(empty) - 1} more; a saved model must have whole "
             "tensors; report this as a bug"
