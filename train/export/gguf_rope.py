@@ -30,7 +30,7 @@ def rope_keys(plan: RopePlan, architecture: str) -> GgufRope:
         if computes_plan(plan, table, table):
             return keys
     raise GgufUnsupported(
-        f"llama.cpp has no words for this table in the architecture {architecture}: its keys say "
+        f"llama.cpp has no keys for this table in the architecture {architecture}: they express "
         "default YaRN, linear and theta, and it loads a free table for "
         f"{', '.join(WITH_FREQS)} only"
     )

@@ -85,7 +85,7 @@ def warnings(handoff: Handoff) -> list[str]:
 
 def way_out(engine: str, verdict: Verdict, gguf: str | None) -> str:
     if engine == CONVERTER and gguf is not None:
-        return f"serve {gguf}, which says it exactly"
+        return f"serve {gguf}, which holds the plan exactly"
     if verdict.way_out is None:
         return "serve it with an engine that reads it"
     keys = ", ".join(f'"{key}": {value!r}' for key, value in verdict.way_out.items())

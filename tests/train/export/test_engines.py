@@ -1,4 +1,4 @@
-"""Each engine's formula against that engine: transformers' own functions, mlx-lm's own objects, and numbers by hand."""
+"""Each formula against its engine: transformers' functions, mlx-lm's objects, numbers by hand."""
 
 import math
 from typing import Any
@@ -75,7 +75,7 @@ def llama(p: dict[str, Any]) -> LlamaConfig:
 
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("share", [0.25, 1.0])
-def test_transformers_formula_is_transformers_own(name: str, share: float) -> None:
+def test_the_transformers_formula_equals_transformers(name: str, share: float) -> None:
     p = FORMS[name]
     length = int(share * window(p)) * (8 if p["rope_type"] == "dynamic" else 1)
     if p["rope_type"] == "default":
@@ -93,19 +93,19 @@ MLX = [name for name in FORMS if FORMS[name].get("factor", 1) is not None]
 
 
 @pytest.mark.parametrize("name", MLX)
-def test_mlx_formula_is_mlx_own(name: str) -> None:
-    """The table of its object; the factor from what the object multiplies a vector with."""
+def test_the_mlx_formula_equals_mlx(name: str) -> None:
+    """The table and the factor, read from the unit vectors that mlx rotates."""
     mx = pytest.importorskip("mlx.core", reason="mlx is missing: make engines")
     rope_utils = pytest.importorskip(
         "mlx_lm.models.rope_utils", reason="mlx-lm is missing: make engines"
     )
     p = FORMS[name]
-    scaling = (
-        None if p["rope_type"] == "default" else {k: v for k, v in p.items() if k != "rope_theta"}
-    )
+    scaling: dict[str, Any] | None = {k: v for k, v in p.items() if k != "rope_theta"}
+    if p["rope_type"] == "default":
+        scaling = None
     rope = rope_utils.initialize_rope(D, p["rope_theta"], False, scaling, window(p))
     length = 1024 if p["rope_type"] == "dynamic" else 1
-    # two positions of a unit vector in each frequency's first half: what comes back is m cos and m sin
+    # two positions of a unit vector in each frequency's first half come back as m cos and m sin
     x = mx.zeros((1, D // 2, length + 1, D)) + mx.expand_dims(mx.eye(D)[: D // 2], (0, 2))
     turned = np.array(rope(x)).astype(np.float64)[0]
     i = np.arange(D // 2)
@@ -115,19 +115,16 @@ def test_mlx_formula_is_mlx_own(name: str) -> None:
     np.testing.assert_allclose(np.hypot(cos, sin), m, rtol=1e-6)
 
 
-def noticed(engine: Any, p: dict[str, Any]) -> set[str]:
+def keys_that_matter(engine: Any, p: dict[str, Any]) -> set[str]:
     """The keys whose change changes what an engine computes, at some length."""
     lengths, changing = (100, 300, 2048), set()
     baseline = [engine.compute(p, D, window(p), length) for length in lengths]
     for key in (k for k in p if k not in ("rope_type", "rope_theta")):
-        tables = [
-            engine.compute({**p, key: changed(p[key])}, D, window(p), length) for length in lengths
-        ]
-        if any(
-            not np.array_equal(a[0], b[0]) or a[1] != b[1]
-            for a, b in zip(baseline, tables, strict=True)
-        ):
-            changing.add(key)
+        edited = {**p, key: changed(p[key])}
+        for length, (inv_freq, factor) in zip(lengths, baseline, strict=True):
+            new_inv_freq, new_factor = engine.compute(edited, D, window(p), length)
+            if not np.array_equal(inv_freq, new_inv_freq) or factor != new_factor:
+                changing.add(key)
     return changing
 
 
@@ -138,8 +135,8 @@ def changed(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_reads_is_what_the_formula_looks_at(engine: str) -> None:
-    """A key that is not read changes nothing in any form; one that is read changes something in one of them."""
+def test_an_engine_reads_exactly_the_keys_that_matter(engine: str) -> None:
+    """A key is read if and only if a change of it changes the result for one of the forms."""
     engine_forms = {
         "yarn, sglang": {**YARN, "attn_factor": 0.9},
         "longrope, mscales": {**LONG, "short_mscale": 1.3, "long_mscale": 1.2},
@@ -150,11 +147,13 @@ def test_reads_is_what_the_formula_looks_at(engine: str) -> None:
             for p in (*FORMS.values(), *engine_forms.values())
             if p["rope_type"] == kind and p.get("factor", 1)
         ]
-        assert set().union(*(noticed(ENGINES[engine], p) for p in forms)) == set(reads), kind
+        assert set().union(*(keys_that_matter(ENGINES[engine], p) for p in forms)) == set(reads), (
+            kind
+        )
 
 
-def test_servers_without_a_temperature_of_their_own_by_hand() -> None:
-    """0.1 ln 8 + 1 = 1.20794: what SGLang and mlx-lm use although the config says 1.12."""
+def test_the_attention_factor_of_sglang_and_mlx_by_hand() -> None:
+    """SGLang and mlx-lm compute 0.1 ln 8 + 1 = 1.20794, although the config has 1.12."""
     p = FORMS["yarn, factor"]
     assert sglang(p, D, 2048, 2048)[1] == pytest.approx(1.2079442)
     assert mlx_lm(p, D, 2048, 2048)[1] == pytest.approx(1.2079442)
@@ -163,7 +162,7 @@ def test_servers_without_a_temperature_of_their_own_by_hand() -> None:
 
 
 def test_longrope_by_hand() -> None:
-    """sqrt(1 + ln 8 / ln 256) = 1.17260; vLLM and mlx-lm take the long divisors for short texts, SGLang as transformers."""
+    """Factor sqrt(1 + ln 8 / ln 256) = 1.17260; vLLM and mlx-lm use the long divisors always."""
     p = FORMS["longrope, factor"]
     for engine in (vllm, sglang, mlx_lm):
         assert engine(p, D, 2048, 100)[1] == pytest.approx(1.1726039)
@@ -174,15 +173,12 @@ def test_longrope_by_hand() -> None:
     inv = 10_000 ** (-2 / D)
     assert first[transformers] == first[sglang] == pytest.approx(inv / 1.125)
     assert first[vllm] == first[mlx_lm] == pytest.approx(inv / 1.5)
-    assert (
-        vllm({**p, "long_mscale": 1.3}, D, 2048, 100)[1]
-        == sglang({**p, "short_mscale": 1.3}, D, 2048, 100)[1]
-        == 1.3
-    )
+    assert vllm({**p, "long_mscale": 1.3}, D, 2048, 100)[1] == 1.3
+    assert sglang({**p, "short_mscale": 1.3}, D, 2048, 100)[1] == 1.3
 
 
 def test_dynamic_by_hand() -> None:
-    """vLLM divides the window by itself (no growth); SGLang grows once, by factor x factor - (factor - 1) = 57."""
+    """vLLM's theta does not grow; SGLang's grows once, by factor x factor - (factor - 1) = 57."""
     inv = 10_000 ** (-2 / D)
     assert vllm(DYNAMIC, D, 256, 2048)[0][1] == pytest.approx(inv)
     grown = (10_000 * 57 ** (32 / 30)) ** (-2 / D)
@@ -191,27 +187,23 @@ def test_dynamic_by_hand() -> None:
     assert transformers(DYNAMIC, D, 256, 10)[0][1] == pytest.approx(inv)
 
 
-def test_converter_takes_8192_for_llama3s_original_window() -> None:
+def test_the_converter_has_8192_as_llama3s_original_window() -> None:
     p = {**LLAMA3, "original_max_position_embeddings": 8192}
     converter = ENGINES["llama.cpp (its converter)"].compute
     np.testing.assert_allclose(converter(p, D, 65536, 1)[0], transformers(p, D, 65536, 1)[0])
-    assert (
-        np.max(np.abs(converter(LLAMA3, D, 2048, 1)[0] / transformers(LLAMA3, D, 2048, 1)[0] - 1))
-        > 0.5
-    )
+    ratio = converter(LLAMA3, D, 2048, 1)[0] / transformers(LLAMA3, D, 2048, 1)[0]
+    assert np.max(np.abs(ratio - 1)) > 0.5
 
 
 def test_llama_cpp_keys_by_hand() -> None:
     inv = 10_000 ** (-2 * np.arange(D // 2) / D)
     table, m = llama_cpp(GgufRope(freq_base=1e4, attn_factor=1.1), D)
     assert m == 1.1 and np.allclose(table, inv)
-    assert np.allclose(
-        llama_cpp(GgufRope(freq_base=1e4, scaling="linear", factor=4.0), D)[0], inv / 4
-    )
+    linear = GgufRope(freq_base=1e4, scaling="linear", factor=4.0)
+    assert np.allclose(llama_cpp(linear, D)[0], inv / 4)
     divisors = np.linspace(1, 3, D // 2, dtype=np.float32)
-    assert np.allclose(
-        llama_cpp(GgufRope(freq_base=1e4, rope_freqs=divisors), D)[0], inv / divisors
-    )
+    divided = GgufRope(freq_base=1e4, rope_freqs=divisors)
+    assert np.allclose(llama_cpp(divided, D)[0], inv / divisors)
     yarn = GgufRope(freq_base=1e4, scaling="yarn", factor=8.0, original=256, attn_factor=0.5)
     assert llama_cpp(yarn, D)[1] == pytest.approx(0.5 * (0.1 * math.log(8) + 1))
     expected, _ = ROPE_INIT_FUNCTIONS["yarn"](llama(YARN), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""GGUF files read back by the gguf package's own reader: keys, divisors, rows in llama.cpp's order, the tokenizer."""
+"""GGUF files read back by the gguf package: keys, divisors, the order of rows, the tokenizer."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +24,11 @@ from ropewalk.train.export.gguf_rope import GgufUnsupported
 
 gguf = pytest.importorskip("gguf", reason="gguf is not installed")
 ODD = YarnConfig(factor=8.0, beta_fast=24.0, beta_slow=2.5, attention_factor=1.12, truncate=False)
-YARN_M = 0.1 * np.log(8) + 1
+YARN_FACTOR = 0.1 * np.log(8) + 1
 
 
-class Read:
-    """A file by gguf.GGUFReader."""
+class GgufFile:
+    """A file read by gguf.GGUFReader."""
 
     def __init__(self, path: Path) -> None:
         self.reader = gguf.GGUFReader(path)
@@ -45,19 +45,17 @@ class Read:
         return gguf.quants.dequantize(tensor.data, tensor.tensor_type)
 
 
-def read(exported: Any) -> Read:
-    return Read(exported.folder / exported.facts["gguf"])
+def read(exported: Any) -> GgufFile:
+    return GgufFile(exported.folder / exported.metadata["gguf"])
 
 
-def test_default_yarn_goes_by_llama_cpps_own_keys(
+def test_default_yarn_is_written_as_scaling_keys(
     tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     file = read(export(tiny("llama"), YarnConfig(factor=8.0)))
     assert file["general.architecture"] == "llama" and file["llama.rope.scaling.type"] == "yarn"
-    assert (
-        file["llama.rope.scaling.factor"] == 8
-        and file["llama.rope.scaling.original_context_length"] == 256
-    )
+    assert file["llama.rope.scaling.factor"] == 8
+    assert file["llama.rope.scaling.original_context_length"] == 256
     assert file["llama.context_length"] == 2048 and file["llama.rope.freq_base"] == 10_000
     assert file["llama.rope.dimension_count"] == 16 and file["llama.attention.head_count_kv"] == 2
     assert "llama.rope.scaling.attn_factor" not in file and "rope_freqs.weight" not in file.tensors
@@ -75,7 +73,7 @@ def test_default_yarn_goes_by_llama_cpps_own_keys(
     ],
     ids=["odd yarn", "longrope", "ntk_by_parts"],
 )
-def test_any_other_table_goes_by_divisors_and_a_multiplier(
+def test_other_tables_are_written_as_divisors_and_a_multiplier(
     rope: RopeConfig, factor: float, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     exported = export(tiny("llama"), rope)
@@ -92,38 +90,34 @@ def test_any_other_table_goes_by_divisors_and_a_multiplier(
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
-def test_what_keys_say_is_said_by_keys(
+def test_linear_scaling_is_written_as_scaling_keys(
     kind: str, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     file = read(export(tiny(kind), PIConfig(factor=8.0)))
-    assert (
-        file[f"{kind}.rope.scaling.type"] == "linear" and file[f"{kind}.rope.scaling.factor"] == 8
-    )
+    assert file[f"{kind}.rope.scaling.type"] == "linear"
+    assert file[f"{kind}.rope.scaling.factor"] == 8
     assert "rope_freqs.weight" not in file.tensors
 
 
-def test_raised_theta_and_a_temperature_of_ones_own(
+def test_a_raised_theta_and_an_attention_factor_have_keys(
     tiny: Callable[..., Any], planned: Callable[..., Any]
 ) -> None:
-    raised = gguf_rope.rope_keys(
-        planned(tiny("qwen3"), ABFConfig(factor=8.0, rope_theta=5e5)), "qwen3"
-    )
-    assert (raised.scaling, raised.freq_base, raised.attn_factor) == ("none", 5e5, 1.0)
-    warm = gguf_rope.rope_keys(
-        planned(tiny("qwen2"), YarnConfig(factor=8.0, attention_factor=1.12)), "qwen2"
-    )
-    assert warm.scaling == "yarn" and warm.attn_factor == pytest.approx(1.12 / YARN_M)
+    abf = planned(tiny("qwen3"), ABFConfig(factor=8.0, rope_theta=5e5))
+    keys = gguf_rope.rope_keys(abf, "qwen3")
+    assert (keys.scaling, keys.freq_base, keys.attn_factor) == ("none", 5e5, 1.0)
+    yarn = planned(tiny("qwen2"), YarnConfig(factor=8.0, attention_factor=1.12))
+    keys = gguf_rope.rope_keys(yarn, "qwen2")
+    assert keys.scaling == "yarn" and keys.attn_factor == pytest.approx(1.12 / YARN_FACTOR)
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
-def test_table_that_the_keys_cannot_say_is_refused_by_name(
+def test_a_table_that_no_key_expresses_is_refused_by_name(
     kind: str, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     exported = export(tiny(kind), ODD)
-    assert exported.facts["gguf"] is None and not list(exported.folder.glob("*.gguf"))
-    assert (
-        f"no words for this table in the architecture {kind}" in exported.serving["gguf"]["missing"]
-    )
+    assert exported.metadata["gguf"] is None and not list(exported.folder.glob("*.gguf"))
+    reason = f"no keys for this table in the architecture {kind}"
+    assert reason in exported.serving["gguf"]["missing"]
     assert "no GGUF file was written, because" in exported.page
 
 
@@ -135,7 +129,7 @@ def test_table_that_the_keys_cannot_say_is_refused_by_name(
     ],
     ids=["dynamic", "longrope"],
 )
-def test_table_that_switches_by_length_is_refused(
+def test_a_table_that_switches_by_length_is_refused(
     rope: RopeConfig, tiny: Callable[..., Any], planned: Callable[..., Any]
 ) -> None:
     with pytest.raises(
@@ -156,7 +150,7 @@ def test_table_that_switches_by_length_is_refused(
         ("llama", {"hidden_act": "gelu"}, "hidden_act is gelu"),
     ],
 )
-def test_model_that_the_file_cannot_hold_is_no_failure(
+def test_an_unsupported_model_is_exported_without_a_gguf_file(
     kind: str,
     changes: dict[str, Any],
     reason: str,
@@ -165,19 +159,15 @@ def test_model_that_the_file_cannot_hold_is_no_failure(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     exported = export(tiny(kind, **changes), YarnConfig(factor=8.0))
-    assert exported.facts["gguf"] is None and reason in exported.page
+    assert exported.metadata["gguf"] is None and reason in exported.page
     assert f"export warning: no GGUF file: its {reason}" in capsys.readouterr().out
 
 
-def test_mistral_is_a_llama_and_a_sliding_window_is_not(
+def test_mistral_is_written_as_llama_unless_its_window_slides(
     tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
-    assert (
-        read(export(tiny("mistral", sliding_window=None), YarnConfig(factor=8.0)))[
-            "general.architecture"
-        ]
-        == "llama"
-    )
+    file = read(export(tiny("mistral", sliding_window=None), YarnConfig(factor=8.0)))
+    assert file["general.architecture"] == "llama"
     sliding = tiny("qwen2", use_sliding_window=True, sliding_window=64, max_window_layers=1)
     with pytest.raises(GgufUnsupported, match="qwen2 has sliding-window layers"):
         gguf_file.architecture_of(sliding, None)  # type: ignore[arg-type]
@@ -197,25 +187,25 @@ def ggml_rotated(x: np.ndarray, angles: np.ndarray, neighbours: bool) -> np.ndar
 @pytest.mark.parametrize(
     ("kind", "neighbours"), [("llama", True), ("qwen2", False), ("qwen3", False)]
 )
-def test_scores_after_ggmls_rotation_equal_those_after_transformers(
+def test_scores_after_ggmls_rotation_equal_those_of_transformers(
     kind: str, neighbours: bool, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
-    """Rows of q and k are in the order that ggml's rotation for the architecture needs: scores of two positions agree."""
+    """The rows of q and k have the order that ggml's rotation for the architecture needs."""
     exported = export(tiny(kind), YarnConfig(factor=8.0))
     file, weights = read(exported), load_file(exported.folder / "hf" / "model.safetensors")
     x, y = np.random.default_rng(0).normal(size=(2, 64))
     angles = np.array(exported.plan.inv_freq)
     for layer in (0, 1):
-        ours, rotated = [], []
+        expected, actual = [], []
         for part, word, vector, position in (("q", "attn_q", x, 700), ("k", "attn_k", y, 20)):
             hf = weights[f"model.layers.{layer}.self_attn.{part}_proj.weight"].numpy() @ vector
             written = file.values(f"blk.{layer}.{word}.weight") @ vector
-            ours.append(ggml_rotated(hf[16:32], position * angles, neighbours=False))
-            rotated.append(ggml_rotated(written[16:32], position * angles, neighbours))
-        assert ours[0] @ ours[1] == pytest.approx(rotated[0] @ rotated[1], rel=1e-4)
+            expected.append(ggml_rotated(hf[16:32], position * angles, neighbours=False))
+            actual.append(ggml_rotated(written[16:32], position * angles, neighbours))
+        assert actual[0] @ actual[1] == pytest.approx(expected[0] @ expected[1], rel=1e-4)
 
 
-def test_every_weight_is_there_and_unchanged_but_for_q_and_k(
+def test_every_weight_is_written_unchanged_apart_from_q_and_k(
     tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     exported = export(tiny("qwen3", tie_word_embeddings=False), YarnConfig(factor=8.0))
@@ -231,7 +221,7 @@ def test_every_weight_is_there_and_unchanged_but_for_q_and_k(
     )
 
 
-def test_tied_head_is_not_written_twice(
+def test_a_tied_head_is_not_written_twice(
     tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     file = read(export(tiny("llama", tie_word_embeddings=True), YarnConfig(factor=8.0)))
@@ -246,19 +236,18 @@ def test_half_precision_rounds_matrices_and_keeps_norms(
 ) -> None:
     exported = export(tiny("llama"), ODD, gguf=dtype)
     file, weights = read(exported), load_file(exported.folder / "hf" / "model.safetensors")
-    assert exported.facts["gguf"] == f"model-{dtype}.gguf"
+    assert exported.metadata["gguf"] == f"model-{dtype}.gguf"
     assert file.tensors["blk.0.ffn_up.weight"].tensor_type.name == kind
     for name in ("blk.0.attn_norm.weight", "rope_freqs.weight"):
         assert file.tensors[name].tensor_type.name == "F32"
     exact = weights["model.layers.0.mlp.up_proj.weight"].numpy()
     rounded = file.values("blk.0.ffn_up.weight")
     assert not np.array_equal(rounded, exact)
-    np.testing.assert_allclose(
-        rounded, exact, rtol=step, atol=2.0**-25
-    )  # f16 has steps of 2^-24 near zero
+    # f16 has steps of 2^-24 near zero
+    np.testing.assert_allclose(rounded, exact, rtol=step, atol=2.0**-25)
 
 
-def test_weights_in_bf16_are_written_whole(
+def test_weights_in_bf16_are_written_exactly(
     tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     exported = export(tiny("llama"), YarnConfig(factor=8.0), gguf="bf16", dtype="bfloat16")
@@ -270,7 +259,7 @@ def test_weights_in_bf16_are_written_whole(
     )
 
 
-def test_weight_too_large_for_f16_is_refused(
+def test_a_weight_too_large_for_f16_is_refused(
     tiny: Callable[..., Any], export: Callable[..., Any], trained: Any
 ) -> None:
     from ropewalk.train.export import stage
@@ -288,7 +277,7 @@ def test_weight_too_large_for_f16_is_refused(
         stage.export_model(model, plan, output, "tiny", "f16", None)
 
 
-def test_tokenizer_word_by_word(
+def test_the_tokenizer_is_written_token_by_token(
     tiny: Callable[..., Any], export: Callable[..., Any], tokenizer: Any
 ) -> None:
     file = read(export(tiny("llama", vocab_size=310), YarnConfig(factor=8.0)))
@@ -301,13 +290,12 @@ def test_tokenizer_word_by_word(
     assert kinds[:2] == [3, 3] and set(kinds[2:300]) == {1} and set(kinds[300:]) == {5}
     merges = [tuple(merge.split(" ")) for merge in file["tokenizer.ggml.merges"]]
     assert len(merges) == 300 - 2 - 256 and all(a + b in vocabulary for a, b in merges)
-    assert (
-        file["tokenizer.ggml.eos_token_id"] == 0 and file["tokenizer.ggml.add_bos_token"] is False
-    )
+    assert file["tokenizer.ggml.eos_token_id"] == 0
+    assert file["tokenizer.ggml.add_bos_token"] is False
 
 
 def test_known_pre_tokenizers() -> None:
-    """GPT-2 and SmolLM2 by their structure; Qwen 2 and Llama 3 by the expressions in transformers' own source."""
+    """GPT-2 and SmolLM2 by structure; Qwen 2 and Llama 3 by the expressions in transformers."""
     from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
     level = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
@@ -321,12 +309,7 @@ def test_known_pre_tokenizers() -> None:
         )
 
     def split(regex: str) -> dict[str, Any]:
-        return {
-            "type": "Split",
-            "pattern": {"Regex": regex},
-            "behavior": "Isolated",
-            "invert": False,
-        }
+        return {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated"}
 
     llama3 = PRETOKENIZE_REGEX.replace(r"\p{N}|", r"\p{N}{1,3}|")
     assert named(level) == "gpt-2" and named(digits, level) == "smollm"
@@ -337,7 +320,7 @@ def test_known_pre_tokenizers() -> None:
     assert named({**digits, "individual_digits": False}, level) is None
 
 
-def test_unknown_pre_tokenizer_is_written_as_default_and_said(
+def test_an_unknown_pre_tokenizer_is_written_as_default_with_a_warning(
     tiny: Callable[..., Any], trained: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     import json
@@ -351,17 +334,13 @@ def test_unknown_pre_tokenizer_is_written_as_default_and_said(
     output = model.parents[1] / "export"
     output.mkdir()
     metadata = stage.export_model(model, plan, output, "tiny", "f32", None)
-    assert Read(output / metadata["gguf"])["tokenizer.ggml.pre"] == "default"
-    assert (
-        "export warning: llama.cpp has no name for this tokenizer's way of splitting text"
-        in capsys.readouterr().out
-    )
+    assert GgufFile(output / metadata["gguf"])["tokenizer.ggml.pre"] == "default"
+    warning = "export warning: llama.cpp has no name for this tokenizer's way of splitting text"
+    assert warning in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("wrong", ["missing", "unigram", "too many words"])
-def test_tokenizer_that_cannot_be_written_is_a_reason(
-    wrong: str, tmp_path: Path, tokenizer: Any
-) -> None:
+def test_an_unsupported_tokenizer_is_refused(wrong: str, tmp_path: Path, tokenizer: Any) -> None:
     import json
 
     if wrong != "missing":

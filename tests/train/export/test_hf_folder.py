@@ -1,4 +1,4 @@
-"""Both key styles: transformers gives the same bits from the new keys, the older ones and both."""
+"""Both key styles of config.json: transformers gives the same bits from either and from both."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ ROPES = {
 
 
 def logits(folder: Path) -> torch.Tensor:
-    """Past the original window."""
+    """Logits past the original window."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     ids = torch.randint(0, 300, (1, 600), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -49,7 +49,7 @@ def logits(folder: Path) -> torch.Tensor:
 
 
 def variant(folder: Path, name: str, *dropped: str) -> Path:
-    """The same checkpoint without some keys."""
+    """A copy of the checkpoint without some keys of config.json."""
     exported = folder.with_name(name)
     shutil.copytree(folder, exported)
     config = json.loads((folder / "config.json").read_text())
@@ -60,39 +60,34 @@ def variant(folder: Path, name: str, *dropped: str) -> Path:
 
 
 @pytest.mark.parametrize("rope", ROPES.values(), ids=ROPES)
-def test_three_key_styles_give_the_same_bits(
+def test_either_key_style_and_both_give_the_same_bits(
     rope: RopeConfig, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     exported = export(tiny("llama"), rope, gguf="off")
     assert {"rope_parameters", "rope_theta", "rope_scaling"} <= exported.config.keys()
     hf = exported.folder / "hf"
-    new, old = (
-        variant(hf, "new", "rope_theta", "rope_scaling"),
-        variant(hf, "old", "rope_parameters"),
-    )
+    new = variant(hf, "new", "rope_theta", "rope_scaling")
+    old = variant(hf, "old", "rope_parameters")
     expected = logits(new)
     assert torch.equal(logits(hf), expected)
     assert torch.equal(logits(old), expected)
-    if rope.method != "none":  # the comparison can fail: without any key the logits are others
-        assert not torch.allclose(
-            logits(variant(old, "bare", "rope_theta", "rope_scaling")), expected, atol=1e-2
-        )
+    if rope.method != "none":  # the comparison can fail: without any key the logits differ
+        unscaled = logits(variant(old, "unscaled", "rope_theta", "rope_scaling"))
+        assert not torch.allclose(unscaled, expected, atol=1e-2)
 
 
-def test_partial_rotary_dimensions_stand_beside_the_older_keys(
+def test_the_partial_rotary_factor_is_a_top_level_legacy_key(
     tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     share = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
     exported = export(tiny("phi", rope_parameters=share), YarnConfig(factor=8.0), gguf="off")
-    assert (
-        exported.config["partial_rotary_factor"] == 0.5
-        and "partial_rotary_factor" not in exported.config["rope_scaling"]
-    )
+    assert exported.config["partial_rotary_factor"] == 0.5
+    assert "partial_rotary_factor" not in exported.config["rope_scaling"]
     hf = exported.folder / "hf"
     assert torch.equal(logits(hf), logits(variant(hf, "old", "rope_parameters")))
 
 
-def test_older_keys_of_yarn_to_the_letter() -> None:
+def test_the_legacy_keys_of_yarn() -> None:
     yarn = {
         "rope_type": "yarn",
         "rope_theta": 1e4,
@@ -112,7 +107,7 @@ def test_older_keys_of_yarn_to_the_letter() -> None:
 
 
 @pytest.mark.parametrize("kind", ["gemma3_text", "olmo3"])
-def test_several_tables_have_no_older_form(
+def test_several_tables_have_no_legacy_keys(
     kind: str, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     config = tiny(kind, sliding_window=64, num_hidden_layers=6)
@@ -121,14 +116,14 @@ def test_several_tables_have_no_older_form(
     assert "full_attention" in exported.config["rope_parameters"]
     assert any(
         "rope_parameters only" in w and "tables of their own" in w
-        for w in exported.facts["warnings"]
+        for w in exported.metadata["warnings"]
     )
 
 
 @pytest.mark.parametrize(
     ("kind", "reason"), [("phi3", "attention factor"), ("gpt_neox", "other names")]
 )
-def test_older_forms_that_would_say_something_else_are_left_out(kind: str, reason: str) -> None:
+def test_legacy_keys_with_another_meaning_are_left_out(kind: str, reason: str) -> None:
     config = {
         "model_type": kind,
         "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0},

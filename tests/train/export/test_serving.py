@@ -1,4 +1,4 @@
-"""SERVING.md and serving.json: command lines that mean the plan, a table with numbers, a line for each dropped key."""
+"""SERVING.md and serving.json: command lines that give the plan, a table, a line a dropped key."""
 
 import json
 import re
@@ -26,7 +26,7 @@ ALL_CAN = [PIConfig(factor=8.0), YarnConfig(factor=8.0), ODD, DynamicConfig(fact
 
 
 def command(page: str, program: str) -> list[str]:
-    """The words of a command line as a shell splits them."""
+    """The arguments of a command line as a shell splits them."""
     (block,) = re.findall(rf"```sh\n({re.escape(program)}.*?)\n```", page, re.S)
     return shlex.split(block)
 
@@ -40,10 +40,10 @@ def value(arguments: list[str], flag: str) -> str:
     ("program", "flag"),
     [("vllm serve", "--hf-overrides"), ("python -m sglang", "--json-model-override-args")],
 )
-def test_overrides_turn_the_bases_config_into_the_plan(
+def test_the_overrides_turn_the_bases_config_into_the_plan(
     program: str, flag: str, rope: RopeConfig, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
-    """Given to an unscaled config as both servers do it (`config.update`), they make the model that was planned."""
+    """Both servers apply them to an unscaled config by `config.update`."""
     exported = export(tiny("llama"), rope, gguf="off")
     config = tiny("llama")
     config.update(json.loads(value(command(exported.page, program), flag)))
@@ -53,7 +53,7 @@ def test_overrides_turn_the_bases_config_into_the_plan(
 
 
 @pytest.mark.parametrize("kind", ["gemma3_text", "olmo3"])
-def test_overrides_of_several_tables(
+def test_the_overrides_hold_all_tables_of_a_model(
     kind: str, tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     config = tiny(kind, sliding_window=64, num_hidden_layers=6)
@@ -69,10 +69,12 @@ def test_overrides_of_several_tables(
     )
 
 
-def test_default_yarn_page(tiny: Callable[..., Any], export: Callable[..., Any]) -> None:
+def test_the_page_of_default_yarn_has_all_commands_and_no_warning(
+    tiny: Callable[..., Any], export: Callable[..., Any]
+) -> None:
     exported = export(tiny("llama"), YarnConfig(factor=8.0), gguf="f16")
     page = exported.page
-    assert "Warning" not in page and exported.facts["warnings"] == []
+    assert "Warning" not in page and exported.metadata["warnings"] == []
     assert value(command(page, "vllm serve"), "--max-model-len") == "2048"
     assert value(command(page, "python -m sglang"), "--context-length") == "2048"
     assert command(page, "llama-server -m model-f16.gguf")[3:] == ["-c", "2048"]
@@ -93,16 +95,17 @@ def test_default_yarn_page(tiny: Callable[..., Any], export: Callable[..., Any])
     assert "Not measured: run `ropewalk eval`" in page
 
 
-def test_odd_page_names_each_dropped_key_with_its_numbers(
+def test_the_page_names_every_dropped_key_with_numbers(
     tiny: Callable[..., Any], export: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A server formula without the temperature of the plan: named, with what follows, on the page and on the terminal."""
+    """The consequence stands on the page and on the terminal."""
     exported = export(tiny("llama"), ODD)
-    warning = "SGLang 0.5.23 does not read attention_factor: attention factor 1.2079 instead of 1.1200: attention scores x1.163"
-    assert (
-        f"**Warning:** {warning}" in exported.page
-        and f"export warning: {warning}" in capsys.readouterr().out
+    warning = (
+        "SGLang 0.5.23 does not read attention_factor: attention factor 1.2079 instead of 1.1200: "
+        "attention scores x1.163"
     )
+    assert f"**Warning:** {warning}" in exported.page
+    assert f"export warning: {warning}" in capsys.readouterr().out
     assert "mlx-lm 0.32.2 does not read truncate: frequencies up to" in exported.page
     assert (
         "(its converter) 0274f0f does not read beta_fast, beta_slow, truncate: frequencies up to x"
@@ -121,54 +124,34 @@ def test_odd_page_names_each_dropped_key_with_its_numbers(
     )
     assert sglang["rope_parameters"]["attn_factor"] == pytest.approx(1.12 / 1.2079442)
     assert "attn_factor" not in value(command(exported.page, "vllm serve"), "--hf-overrides")
-    assert "unscaled.gguf" not in exported.page  # no flags say this table
+    assert "unscaled.gguf" not in exported.page  # no flags express this table
 
 
-def test_json_is_schema_1(tiny: Callable[..., Any], export: Callable[..., Any]) -> None:
+def test_serving_json_has_schema_1(tiny: Callable[..., Any], export: Callable[..., Any]) -> None:
     exported = export(tiny("llama"), ODD)
     content = exported.serving
-    assert (
-        content["schema"] == 1
-        and content["plan"] == exported.plan.hash
-        and content["warnings"] == exported.facts["warnings"]
-    )
+    assert (content["schema"], content["plan"]) == (1, exported.plan.hash)
+    assert content["warnings"] == exported.metadata["warnings"]
     engines = content["engines"]
-    assert set(engines) == {
-        *(
-            "transformers",
-            "vLLM",
-            "SGLang",
-            "mlx-lm",
-            "llama.cpp (its converter)",
-            "llama.cpp, model-f32.gguf",
-        )
-    }
+    llama_cpp = {"llama.cpp (its converter)", "llama.cpp, model-f32.gguf"}
+    assert set(engines) == {"transformers", "vLLM", "SGLang", "mlx-lm"} | llama_cpp
+    keys = {"version", "reads", "drops", "inv_freq_max_rel", "attention_factor", "same"}
     for engine in engines.values():
-        assert {
-            "version",
-            "reads",
-            "drops",
-            "inv_freq_max_rel",
-            "attention_factor",
-            "same",
-        } <= engine.keys()
+        assert keys <= engine.keys()
     assert engines["SGLang"]["attention_factor"] == pytest.approx(1.2079442)
     assert [drop["key"] for drop in engines["SGLang"]["drops"]] == ["attention_factor"]
     assert engines["vLLM"]["same"] is True and engines["mlx-lm"]["same"] is False
-    assert (
-        content["gguf"]["keys"]["attn_factor"] == pytest.approx(1.12)
-        and len(content["gguf"]["keys"]["rope_freqs"]) == 8
-    )
+    assert content["gguf"]["keys"]["attn_factor"] == pytest.approx(1.12)
+    assert len(content["gguf"]["keys"]["rope_freqs"]) == 8
 
 
-def test_vllm_is_given_its_own_word_for_longropes_factor(
+def test_vllm_gets_its_own_key_for_longropes_factor(
     tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     rope = LongRopeConfig(factor=8.0, long_factor=[1.0 + i for i in range(8)], attention_factor=1.3)
     exported = export(tiny("llama"), rope)
-    parameters = json.loads(value(command(exported.page, "vllm serve"), "--hf-overrides"))[
-        "rope_parameters"
-    ]
+    overrides = json.loads(value(command(exported.page, "vllm serve"), "--hf-overrides"))
+    parameters = overrides["rope_parameters"]
     assert parameters["long_mscale"] == parameters["short_mscale"] == 1.3
     assert "short_mscale" not in exported.config["rope_parameters"]
 
@@ -178,7 +161,8 @@ FLAGS = [
     (ABFConfig(factor=4.0, rope_theta=5e5), "--rope-freq-base 500000.0"),
     (
         YarnConfig(factor=4.0, beta_fast=24.0, beta_slow=2.5),
-        "--rope-scaling yarn --rope-scale 4 --yarn-orig-ctx 256 --yarn-beta-fast 24 --yarn-beta-slow 2.5",
+        "--rope-scaling yarn --rope-scale 4 --yarn-orig-ctx 256 "
+        "--yarn-beta-fast 24 --yarn-beta-slow 2.5",
     ),
     (YarnConfig(factor=4.0, truncate=False), None),
     (NTKByPartsConfig(factor=4.0), None),
@@ -187,14 +171,14 @@ FLAGS = [
 
 
 @pytest.mark.parametrize(("rope", "flags"), FLAGS)
-def test_flags_of_llama_cpp(
+def test_the_flags_of_llama_cpp(
     rope: RopeConfig, flags: str | None, tiny: Callable[..., Any], planned: Callable[..., Any]
 ) -> None:
     assert serving.scaling_flags(planned(tiny("llama"), rope)) == flags
 
 
 def results(verdict: bool = True) -> dict[str, Any]:
-    """What eval writes: two bins inside the window of 256, one beyond."""
+    """Results of eval with two bins inside the window of 256 and one beyond."""
     spans = [(0, 128), (128, 256), (256, 512)]
 
     def model(nll: float) -> dict[str, Any]:
@@ -218,32 +202,26 @@ def results(verdict: bool = True) -> dict[str, Any]:
     }
 
 
-def test_cost_on_short_text_is_told_with_intervals(
+def test_the_page_shows_the_cost_on_short_text_with_intervals(
     tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
-    exported = export(
-        tiny("llama"),
-        YarnConfig(factor=8.0),
-        gguf="off",
-        short_text=handoff.short_text_cost(results()),
-    )
-    assert (
-        "+0.020 nats per token, extended against base" in exported.page
-        and "at most +0.05: holds" in exported.page
-    )
+    cost = handoff.short_text_cost(results())
+    exported = export(tiny("llama"), YarnConfig(factor=8.0), gguf="off", short_text=cost)
+    assert "+0.020 nats per token, extended against base" in exported.page
+    assert "at most +0.05: holds" in exported.page
     assert "| 0-128 | 3.100 [3.000, 3.200] | 3.120 [3.020, 3.220] |" in exported.page
     assert "| 128-256 |" in exported.page and "| 256-512 |" not in exported.page
     assert exported.serving["short_text"]["window"] == 256
 
 
-def test_cost_on_short_text_without_a_base() -> None:
+def test_there_is_no_cost_on_short_text_without_a_base() -> None:
     assert handoff.short_text_cost(results(verdict=False)) is None
 
 
-def test_form_that_an_engine_computes_its_own_way(
+def test_an_engine_with_its_own_formula_is_named(
     tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
-    """SGLang reads every key of dynamic NTK and still has one table for all lengths."""
+    """SGLang reads every key of dynamic NTK, but has one table for all lengths."""
     page = export(tiny("llama"), DynamicConfig(factor=8.0), gguf="off").page
     assert "SGLang 0.5.23 has its own way with rope_type dynamic: frequencies up to" in page
     assert "off in texts up to 256 tokens" in page and "vLLM 0.33.0 does not read factor" in page
@@ -253,7 +231,7 @@ def test_form_that_an_engine_computes_its_own_way(
     ("kind", "changes"),
     [("gemma3_text", {"sliding_window": 64, "num_hidden_layers": 6}), ("stablelm", {})],
 )
-def test_no_flags_are_claimed_where_they_were_not_seen(
+def test_unverified_architectures_get_no_flags(
     kind: str, changes: dict[str, Any], tiny: Callable[..., Any], export: Callable[..., Any]
 ) -> None:
     exported = export(tiny(kind, **changes), YarnConfig(factor=8.0), gguf="f32")

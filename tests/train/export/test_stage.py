@@ -1,4 +1,4 @@
-"""The stage: what it writes, when it is redone, and what it refuses."""
+"""The export stage: its files, when it runs again, and its refusals."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from ropewalk.train.export import hf_folder, stage
 from ropewalk.train.model.build import load_trained
 
 YARN = YarnConfig(factor=8.0)
-MARKS = {"rope": "a", "train": "b"}
+INPUTS = {"rope": "a", "train": "b"}
 
 
 def configured(gguf: str = "f16") -> Config:
@@ -48,36 +48,25 @@ def run_dir(tiny: Callable[..., Any], trained: Callable[..., Any]) -> Path:
     return folder
 
 
-def test_files_and_facts(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    manifest, message = stage.run(configured(), MARKS, run_dir / "export")
-    names = {
-        str(p.relative_to(run_dir / "export"))
-        for p in (run_dir / "export").rglob("*")
-        if p.is_file()
-    }
-    assert names >= {
-        "SERVING.md",
-        "serving.json",
-        "manifest.json",
-        "model-f16.gguf",
-        "hf/config.json",
-        "hf/model.safetensors",
-    }
+def test_the_stage_writes_its_files_and_metadata(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest, message = stage.run(configured(), INPUTS, run_dir / "export")
+    output = run_dir / "export"
+    names = {str(path.relative_to(output)) for path in output.rglob("*")}
+    assert names >= {"SERVING.md", "serving.json", "manifest.json", "model-f16.gguf"}
+    assert names >= {"hf/config.json", "hf/model.safetensors"}
     assert manifest.facts["gguf"] == "model-f16.gguf" and manifest.facts["same"]["vLLM"] is True
-    assert (
-        message.startswith("export: done in")
-        and "rope proof after export" in capsys.readouterr().out
-    )
-    assert (
-        str(run_dir)
-        not in json.dumps(manifest.facts) + (run_dir / "export" / "serving.json").read_text()
-    )
+    assert message.startswith("export: done in")
+    assert "rope proof after export" in capsys.readouterr().out
+    written = json.dumps(manifest.facts) + (output / "serving.json").read_text()
+    assert str(run_dir) not in written
 
 
-def test_weights_are_the_same_bytes_and_the_source_is_untouched(run_dir: Path) -> None:
+def test_weights_are_linked_and_the_trained_model_is_unchanged(run_dir: Path) -> None:
     model = run_dir / "train" / "model"
     contents = {p.name: p.read_bytes() for p in model.iterdir()}
-    stage.run(configured("off"), MARKS, run_dir / "export")
+    stage.run(configured("off"), INPUTS, run_dir / "export")
     hf = run_dir / "export" / "hf"
     assert (hf / "model.safetensors").samefile(model / "model.safetensors")
     assert {p.name: p.read_bytes() for p in model.iterdir()} == contents
@@ -92,29 +81,28 @@ def test_weights_are_copied_where_links_are_not_allowed(
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(hf_folder.os, "link", refuse)
-    stage.run(configured("off"), MARKS, run_dir / "export")
+    stage.run(configured("off"), INPUTS, run_dir / "export")
     copied, source = (
         f / "model.safetensors" for f in (run_dir / "export" / "hf", run_dir / "train" / "model")
     )
     assert not copied.samefile(source) and copied.read_bytes() == source.read_bytes()
 
 
-def test_done_before_is_skipped_and_a_new_measurement_redoes_it(run_dir: Path) -> None:
+def test_the_stage_runs_again_after_a_new_measurement(run_dir: Path) -> None:
     output = run_dir / "export"
-    stage.run(configured("off"), MARKS, output)
-    assert "skipped" in stage.run(configured("off"), MARKS, output)[1]
-    assert "export.gguf was" in stage.run(configured("f32"), MARKS, output)[1]
-    measured(run_dir, {**MARKS, "train": "another"})
-    assert (
-        "skipped" in stage.run(configured("f32"), MARKS, output)[1]
-    )  # of another training: says nothing of this one
-    measured(run_dir, MARKS)
-    assert "short_text was" in stage.run(configured("f32"), MARKS, output)[1]
+    stage.run(configured("off"), INPUTS, output)
+    assert "skipped" in stage.run(configured("off"), INPUTS, output)[1]
+    assert "export.gguf was" in stage.run(configured("f32"), INPUTS, output)[1]
+    write_measurement(run_dir, {**INPUTS, "train": "another"})
+    # a measurement of another training does not count
+    assert "skipped" in stage.run(configured("f32"), INPUTS, output)[1]
+    write_measurement(run_dir, INPUTS)
+    assert "short_text was" in stage.run(configured("f32"), INPUTS, output)[1]
     assert "+0.010 nats" in (output / "SERVING.md").read_text()
 
 
-def measured(run_dir: Path, inputs: dict[str, str]) -> None:
-    """What an eval of a model that was made from `inputs` would leave."""
+def write_measurement(run_dir: Path, inputs: dict[str, str]) -> None:
+    """Write the results of an eval of the model with these `inputs`."""
     bins = [{"from": 0, "to": 256, "nll": 3.0, "low": 2.9, "high": 3.1, "tokens": 9}]
     verdict = {
         "name": "Inside the original window",
@@ -131,8 +119,8 @@ def measured(run_dir: Path, inputs: dict[str, str]) -> None:
     write_json(folder / "manifest.json", asdict(Manifest.for_content("eval", {"inputs": inputs})))
 
 
-def test_checkpoint_that_lost_its_scaling_is_not_handed_over(run_dir: Path) -> None:
-    """A field failure: the published config had no scaling, and nobody looked."""
+def test_a_checkpoint_that_lost_its_scaling_is_refused(run_dir: Path) -> None:
+    """A field failure: a model was published with an unscaled config."""
     path = run_dir / "train" / "model" / "config.json"
     config = json.loads(path.read_text())
     config["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e4}
@@ -140,30 +128,23 @@ def test_checkpoint_that_lost_its_scaling_is_not_handed_over(run_dir: Path) -> N
     with pytest.raises(
         ProofError, match=r"rope proof after export: model\.rotary_emb\.inv_freq\[\d\]"
     ):
-        stage.run(configured("off"), MARKS, run_dir / "export")
+        stage.run(configured("off"), INPUTS, run_dir / "export")
     assert not (run_dir / "export").exists()
 
 
 @pytest.mark.parametrize(
     "rope", [PIConfig(factor=8.0), Llama3Config(factor=8.0), YARN], ids=lambda r: r.method
 )
-def test_a_lost_scaling_in_bf16_is_not_repaired_on_the_way(
+def test_a_lost_scaling_in_bf16_is_refused(
     rope: RopeConfig, tiny: Callable[..., Any], trained: Callable[..., Any], tmp_path: Path
 ) -> None:
     folder, plan = trained(tiny("llama"), rope)
-    AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(
-        tmp_path / "bf16"
-    )
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "bf16")
     assert "after export" in hf_folder.prove(tmp_path / "bf16", plan)
     path = tmp_path / "bf16" / "config.json"
-    path.write_text(
-        json.dumps(
-            {
-                **json.loads(path.read_text()),
-                "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
-            }
-        )
-    )
+    unscaled = {"rope_type": "default", "rope_theta": 1e4}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "rope_parameters": unscaled}))
     with pytest.raises(
         ProofError, match=r"rope proof after export: model\.rotary_emb\.inv_freq\[\d\]"
     ):
@@ -174,43 +155,41 @@ def test_a_lost_scaling_in_bf16_is_not_repaired_on_the_way(
         load_trained(tmp_path / "bf16", plan, dtype=torch.bfloat16)
 
 
-def test_window_of_the_base_in_the_config_is_not_handed_over(run_dir: Path) -> None:
+def test_the_window_of_the_base_in_the_config_is_refused(run_dir: Path) -> None:
     """The table would be right, and every server would cut texts at the base's 256 tokens."""
     path = run_dir / "train" / "model" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "max_position_embeddings": 256}))
     with pytest.raises(
         ProofError, match="config.json has max_position_embeddings 256; the plan has 2048"
     ):
-        stage.run(configured("off"), MARKS, run_dir / "export")
+        stage.run(configured("off"), INPUTS, run_dir / "export")
 
 
-def test_tokenizers_own_limit_is_raised_to_the_window() -> None:
-    assert hf_folder.with_window({"model_max_length": 256, "x": 1}, 2048) == {
-        "model_max_length": 2048,
-        "x": 1,
-    }
+def test_the_tokenizers_limit_is_raised_to_the_window() -> None:
+    raised = hf_folder.with_window({"model_max_length": 256, "x": 1}, 2048)
+    assert raised == {"model_max_length": 2048, "x": 1}
     assert hf_folder.with_window({"model_max_length": 10**30}, 2048) == {"model_max_length": 10**30}
     assert hf_folder.with_window({}, 2048) == {}
 
 
-def test_missing_package_is_refused_before_any_work(
+def test_a_missing_package_is_refused_before_any_work(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = stage.importlib.util.find_spec
-    monkeypatch.setattr(
-        stage.importlib.util,
-        "find_spec",
-        lambda name, *a: None if name == "gguf" else real(name, *a),
-    )
+
+    def find_spec(name: str, *args: Any) -> Any:
+        return None if name == "gguf" else real(name, *args)
+
+    monkeypatch.setattr(stage.importlib.util, "find_spec", find_spec)
     with pytest.raises(
         ConfigError,
         match=r"export\.gguf is f16; it needs one more package; pip install 'ropewalk\[gguf\]'",
     ):
-        stage.run(configured(), MARKS, run_dir / "export")
-    stage.run(configured("off"), MARKS, run_dir / "export")
+        stage.run(configured(), INPUTS, run_dir / "export")
+    stage.run(configured("off"), INPUTS, run_dir / "export")
 
 
-def test_setting_has_four_values() -> None:
+def test_the_gguf_setting_has_four_values() -> None:
     assert not list(problems(ExportConfig())) and not list(problems(ExportConfig(gguf="off")))
     assert list(problems(ExportConfig(gguf="q4"), "export.")) == [
         "export.gguf is q4; it must be one of f32, f16, bf16, off; choose one"

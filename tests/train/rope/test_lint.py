@@ -1,4 +1,4 @@
-"""What the lint says, and that it is silent for a plan as the papers have it."""
+"""The lint: one finding for each risk, and none for the plans of the papers."""
 
 from typing import Any
 
@@ -19,12 +19,8 @@ from ropewalk.train.rope.plan import RopePlan
 
 
 def planned(rope: RopeConfig, **settings: Any) -> RopePlan:
-    kwargs = {
-        "hidden_size": 64,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 4096,
-    } | settings
-    return plan.make(rope, LlamaConfig(**kwargs), "tiny")
+    sizes = {"hidden_size": 64, "num_attention_heads": 2, "max_position_embeddings": 4096}
+    return plan.make(rope, LlamaConfig(**{**sizes, **settings}), "tiny")
 
 
 def findings(rope_plan: RopePlan, **kwargs: Any) -> list[str]:
@@ -35,12 +31,12 @@ def findings(rope_plan: RopePlan, **kwargs: Any) -> list[str]:
 @pytest.mark.parametrize(
     "rope", [RopeConfig(), PIConfig(factor=4), NTKConfig(factor=8), YarnConfig(factor=32)]
 )
-def test_a_plan_as_the_papers_have_it_gives_nothing(rope: RopeConfig) -> None:
+def test_the_plans_of_the_papers_have_no_finding(rope: RopeConfig) -> None:
     assert findings(planned(rope)) == []
 
 
-def test_short_sequences_whose_positions_cover_the_plan_are_as_the_paper_has_them() -> None:
-    """2K for 32K."""
+def test_short_sequences_whose_positions_cover_the_plan_have_no_finding() -> None:
+    """PoSE trains 2K sequences for 32K."""
     assert findings(planned(YarnConfig(factor=8)), seq_len=2048, pose=32_768) == []
 
 
@@ -71,12 +67,14 @@ CASES: list[tuple[RopeConfig, dict[str, Any], str]] = [
     (
         YarnConfig(factor=8),
         {"seq_len": 2048, "pose": 16_384},
-        "data.pose.target_length is 16384; the plan reaches 32768 tokens, so positions beyond 16384 are never trained",
+        "data.pose.target_length is 16384; the plan reaches 32768 tokens, so positions beyond "
+        "16384 are never trained",
     ),
     (
         YarnConfig(factor=8),
         {"seq_len": 2048, "pose": 65_536},
-        "data.pose.target_length is 65536; the plan reaches 32768 tokens, so positions beyond that are trained",
+        "data.pose.target_length is 65536; the plan reaches 32768 tokens, so positions beyond "
+        "that are trained",
     ),
     (
         YarnConfig(factor=8, original_max_position_embeddings=2048),
@@ -114,18 +112,18 @@ def test_finding(rope: RopeConfig, kwargs: dict[str, Any], message: str) -> None
     assert all(";" in line or ":" in line for line in lines)
 
 
-def test_each_case_is_about_one_thing() -> None:
-    """A finding that always comes would be no finding."""
-    message = [findings(planned(rope), **kwargs) for rope, kwargs, _ in CASES]
-    assert all(len(lines) <= 2 for lines in message)
+def test_no_case_has_more_than_two_findings() -> None:
+    """A finding that comes with every plan would say nothing."""
+    for rope, kwargs, _ in CASES:
+        assert len(findings(planned(rope), **kwargs)) <= 2
 
 
 @pytest.mark.parametrize("seq_len", [4096, 65_536])
-def test_without_training_no_length_is_wrong(seq_len: int) -> None:
+def test_without_training_every_length_is_accepted(seq_len: int) -> None:
     assert findings(planned(YarnConfig(factor=8)), seq_len=seq_len, steps=0) == []
 
 
-def test_one_number_for_both_windows_of_a_scaled_base_is_said() -> None:
+def test_one_number_for_both_windows_of_a_scaled_base_is_a_finding() -> None:
     yarn = {
         "rope_type": "yarn",
         "rope_theta": 1e4,
@@ -133,15 +131,7 @@ def test_one_number_for_both_windows_of_a_scaled_base_is_said() -> None:
         "original_max_position_embeddings": 4096,
     }
     lines = findings(planned(YarnConfig(factor=8), rope_parameters=yarn))
-    assert (
-        len(lines) == 1
-        and "taken as trained at 4096 and read to 16384; if its window is the scaled one"
-        in lines[0]
-    )
-    assert (
-        findings(
-            planned(YarnConfig(factor=8), rope_parameters=yarn, max_position_embeddings=16_384),
-            pretrained=16_384,
-        )
-        == []
-    )
+    assert len(lines) == 1
+    assert "taken as trained at 4096 and read to 16384; if its window is the scaled" in lines[0]
+    two = planned(YarnConfig(factor=8), rope_parameters=yarn, max_position_embeddings=16_384)
+    assert findings(two, pretrained=16_384) == []

@@ -1,4 +1,4 @@
-"""Mixed windows: each document of a packed row as transformers has it alone, in a model with that document's table."""
+"""Mixed windows: a packed row equals its documents, each alone in a model with its own table."""
 
 import mixed_windows_ranks
 import numpy as np
@@ -19,7 +19,7 @@ from ropewalk.train.rope import mixed_windows, proof
 from ropewalk.train.rope import plan as rope_plan
 
 LENGTHS = [13, 40, 1, 16, 17, 9]  # 16 fits the window, 17 does not
-LINE = sum(LENGTHS)
+ROW_TOKENS = sum(LENGTHS)
 
 
 def plan_of(rope):
@@ -42,7 +42,7 @@ def wrapped_model(plan, mixed=True, sp_rank=0):
 
 
 def alone(pieces):
-    """Sum of the losses and its gradients: short documents through the base's table, long ones through YaRN's."""
+    """Summed losses and gradients: short documents with the base's table, long ones with YaRN's."""
     models = {True: unscaled(), False: scaled()}
     losses = []
     for piece in pieces:
@@ -57,8 +57,8 @@ def alone(pieces):
     return float(total.detach()), {name: short[name].grad + long[name].grad for name in short}
 
 
-def test_packed_row_has_the_loss_and_gradients_of_each_document_alone_under_its_own_table(plan):
-    row, pieces = packed(LENGTHS, LINE)
+def test_a_packed_row_has_the_loss_and_gradients_of_its_documents_alone(plan):
+    row, pieces = packed(LENGTHS, ROW_TOKENS)
     expected, gradients = alone(pieces)
     wrapped = wrapped_model(plan)
     loss = wrapped(**to_device(row), total_labels=1)
@@ -68,9 +68,9 @@ def test_packed_row_has_the_loss_and_gradients_of_each_document_alone_under_its_
         assert (parameter.grad - gradients[name]).norm() <= 1e-5 * gradients[name].norm(), name
 
 
-def test_ranks_that_share_the_row_choose_by_the_documents_of_the_whole_row(plan):
-    """Their borders cut documents: a rank that counted its own part of a long one would give it the short ones' table."""
-    row, pieces = packed(LENGTHS, LINE)
+def test_ranks_that_share_a_row_choose_by_the_documents_of_the_full_row(plan):
+    """A rank that counted only its part of a long document would give it the base's table."""
+    row, pieces = packed(LENGTHS, ROW_TOKENS)
     expected, gradients = alone(pieces)
     loss, shared = ranks.run(2, mixed_windows_ranks.shared, plan, row)[0]
     assert loss == pytest.approx(expected, rel=1e-5)
@@ -80,15 +80,15 @@ def test_ranks_that_share_the_row_choose_by_the_documents_of_the_whole_row(plan)
         )
 
 
-def test_one_table_for_all_documents_is_another_loss(plan):
-    """The test above can fail."""
-    row, pieces = packed(LENGTHS, LINE)
+def test_one_table_for_all_documents_gives_another_loss(plan):
+    """So the comparisons above can fail."""
+    row, pieces = packed(LENGTHS, ROW_TOKENS)
     loss = float(wrapped_model(plan, mixed=False)(**to_device(row), total_labels=1))
     assert abs(loss / alone(pieces)[0] - 1) > 1e-3
 
 
-def test_validation_reads_with_the_plan_s_table_alone(plan):
-    row, _ = packed(LENGTHS, LINE)
+def test_validation_uses_the_plans_table_alone(plan):
+    row, _ = packed(LENGTHS, ROW_TOKENS)
     mixed, plan_only = wrapped_model(plan), wrapped_model(plan, mixed=False)
     training = float(mixed(**to_device(row), total_labels=1).detach())
     assert float(mixed.eval()(**to_device(row), total_labels=1).detach()) == float(
@@ -106,20 +106,22 @@ def test_each_rank_of_a_sequence_chooses_for_its_slice():
     np.testing.assert_array_equal(np.concatenate(slices), expected)
 
 
-def test_cos_and_sin_of_a_slice_are_those_of_the_whole_line(plan):
-    row, _ = packed(LENGTHS, LINE)
+def test_cos_and_sin_of_slices_join_to_those_of_the_full_row(plan):
+    row, _ = packed(LENGTHS, ROW_TOKENS)
     ends = tuple(row.cu_seqlens.tolist())
 
     def tables(sp_rank, count):
         wrapped = wrapped_model(plan, sp_rank=sp_rank)
         wrapped.rope.choose(ends, count, torch.device("cpu"))
-        places = torch.from_numpy(row.position_ids)[None, sp_rank * count : (sp_rank + 1) * count]
-        return torch.stack(wrapped.model.model.rotary_emb(torch.zeros(1, count, 1), places))
+        positions = torch.from_numpy(row.position_ids)[
+            None, sp_rank * count : (sp_rank + 1) * count
+        ]
+        return torch.stack(wrapped.model.model.rotary_emb(torch.zeros(1, count, 1), positions))
 
     assert torch.equal(torch.cat([tables(rank, 48) for rank in (0, 1)], dim=2), tables(0, 96))
 
 
-def test_nothing_of_it_is_in_the_export_or_in_eval(plan):
+def test_the_state_dict_and_the_proof_do_not_see_the_base_table(plan):
     wrapped = wrapped_model(plan)
     assert wrapped.state_dict().keys() == wrapped_model(plan, mixed=False).state_dict().keys()
     assert "1 rotary module(s) hold the plan" in proof.prove(wrapped.model, plan, "before any row")
@@ -143,7 +145,7 @@ def test_a_plan_that_switches_by_length_itself_is_refused():
         ),
     ],
 )
-def test_what_has_no_two_tables_is_refused(overrides, message):
+def test_settings_without_two_tables_are_refused(overrides, message):
     with pytest.raises(ConfigError) as error:
         compose(["recipe=demo", "train.mixed_windows=true", *overrides])
     assert f"train.mixed_windows is True; {message}" in str(error.value)

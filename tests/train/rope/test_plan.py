@@ -1,4 +1,4 @@
-"""The rope plan: which bases are accepted, which are refused by name, and what is written."""
+"""The rope plan: which bases are accepted, which are refused by name, and its JSON."""
 
 import json
 import math
@@ -6,11 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import (
-    LlamaConfig,
-    MistralConfig,
-    Qwen2Config,
-)
+from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.rope_methods import NTKConfig, PIConfig, RopeConfig, YarnConfig
@@ -26,7 +22,7 @@ ACCEPTED = {
 
 
 @pytest.mark.parametrize(("config", "theta", "window"), ACCEPTED.values(), ids=ACCEPTED)
-def test_plain_rotary_base_is_accepted(config: Any, theta: float, window: int) -> None:
+def test_a_base_with_one_unscaled_table_is_accepted(config: Any, theta: float, window: int) -> None:
     planned = plan.make(YarnConfig(factor=4.0), config, "the-model")
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     assert (planned.rope_theta, planned.original_max_position_embeddings) == (theta, window)
@@ -39,7 +35,7 @@ def llama(**settings: Any) -> LlamaConfig:
     )
 
 
-def test_original_window_above_that_of_pretraining_is_refused() -> None:
+def test_an_original_window_above_that_of_pretraining_is_refused() -> None:
     with pytest.raises(
         ConfigError,
         match=r"original_max_position_embeddings is 8192; the model was trained at 4096",
@@ -49,19 +45,17 @@ def test_original_window_above_that_of_pretraining_is_refused() -> None:
         )
 
 
-def test_original_window_below_that_of_pretraining_is_taken() -> None:
+def test_an_original_window_below_that_of_pretraining_is_used() -> None:
     planned = plan.make(
         YarnConfig(factor=2.0, original_max_position_embeddings=1024), llama(), "the-model"
     )
-    assert (planned.original_max_position_embeddings, planned.max_position_embeddings) == (
-        1024,
-        2048,
-    )
+    windows = (planned.original_max_position_embeddings, planned.max_position_embeddings)
+    assert windows == (1024, 2048)
     assert planned.rope_parameters["original_max_position_embeddings"] == 1024
 
 
 def test_old_form_of_the_theta_is_read() -> None:
-    """Checkpoints of before transformers 5 have `rope_theta` at the top of config.json."""
+    """Checkpoints from before transformers 5 have `rope_theta` at the top of config.json."""
     old = LlamaConfig.from_dict(
         {"rope_theta": 123_456.0, "hidden_size": 64, "num_attention_heads": 2}
     )
@@ -96,73 +90,46 @@ def test_plan_survives_rope_json(tmp_path: Path) -> None:
 
 
 def test_plan_has_the_keys_that_other_programs_read() -> None:
-    promised = {
-        "method",
-        "factor",
-        "original_max_position_embeddings",
-        "max_position_embeddings",
-        "rope_theta",
-    }
-    promised |= {"inv_freq", "attention_factor", "rope_parameters", "hash", "schema"}
-    assert promised <= set(plan.make(YarnConfig(factor=8.0), llama(), "the-model").json())
+    keys = {"method", "factor", "rope_theta", "inv_freq", "attention_factor", "rope_parameters"}
+    keys |= {"original_max_position_embeddings", "max_position_embeddings", "hash", "schema"}
+    assert keys <= set(plan.make(YarnConfig(factor=8.0), llama(), "the-model").json())
 
 
-def test_hash_tells_plans_apart_and_does_not_depend_on_the_name() -> None:
-    configs: list[RopeConfig] = [
-        RopeConfig(),
-        PIConfig(factor=2),
-        NTKConfig(factor=2),
-        YarnConfig(factor=2),
-    ]
-    configs += [
-        YarnConfig(factor=4),
-        YarnConfig(factor=2, attention_factor=1.0),
-        YarnConfig(factor=2, beta_fast=16),
-    ]
+def test_the_hash_differs_between_plans_and_does_not_depend_on_the_name() -> None:
+    configs = [RopeConfig(), PIConfig(factor=2), NTKConfig(factor=2), YarnConfig(factor=4)]
+    changes: list[dict[str, float]] = [{}, {"attention_factor": 1.0}, {"beta_fast": 16}]
+    configs += [YarnConfig(factor=2, **change) for change in changes]
     hashes = [plan.make(c, llama(), "one").hash for c in configs]
     assert len(set(hashes)) == len(configs)
     assert hashes == [plan.make(c, llama(), "two").hash for c in configs]
 
 
-def test_unscaled_plan_is_that_of_the_base() -> None:
+def test_the_unscaled_plan_is_that_of_the_base() -> None:
     planned = plan.make(YarnConfig(factor=8.0), llama(), "the-model").unscaled
-    assert (
-        planned.method,
-        planned.factor,
-        planned.attention_factor,
-        planned.max_position_embeddings,
-    ) == (
-        "none",
-        1.0,
-        1.0,
-        4096,
-    )
+    assert (planned.method, planned.factor, planned.attention_factor) == ("none", 1.0, 1.0)
+    assert planned.max_position_embeddings == 4096
     assert planned.inv_freq == pytest.approx([10_000 ** (-2 * i / 32) for i in range(16)])
     assert planned.rope_parameters == {"rope_type": "default", "rope_theta": 10_000.0}
 
 
-def test_summary_has_a_line_a_dimension() -> None:
+def test_the_summary_has_a_line_for_each_dimension() -> None:
     lines = table.summary(plan.make(YarnConfig(factor=8.0), llama(), "the-model")).splitlines()
     assert "yarn x8: 4,096 -> 32,768 tokens" in lines[0]
     assert len(lines) == 3 + 16 + 1
     assert lines[3].split()[-1] == "0%" and lines[-2].split()[-1] == "100%"
 
 
-def test_summary_counts_the_angles_that_were_never_seen() -> None:
-    """arXiv 2309.00071, section 3.1: NTK-aware scaling takes some slow dimensions out of bounds; YaRN and PI take none."""
+def test_the_summary_counts_dimensions_beyond_the_trained_angles() -> None:
+    """arXiv 2309.00071, section 3.1: NTK-aware scaling takes slow dimensions out of bounds."""
     d, b, o, s = 32, 1e4, 4096, 8.0
     raised = b * s ** (d / (d - 2))
     turns_seen = [o / (2 * math.pi * b ** (2 * i / d)) for i in range(d // 2)]
-    turns_asked = [s * o / (2 * math.pi * raised ** (2 * i / d)) for i in range(d // 2)]
+    turns_scaled = [s * o / (2 * math.pi * raised ** (2 * i / d)) for i in range(d // 2)]
     beyond = sum(
-        t < 1 and later > t * 1.001 for t, later in zip(turns_seen, turns_asked, strict=True)
+        t < 1 and later > t * 1.001 for t, later in zip(turns_seen, turns_scaled, strict=True)
     )
     assert beyond > 2
-    for rope, count in (
-        (NTKConfig(factor=s), beyond),
-        (PIConfig(factor=s), 0),
-        (YarnConfig(factor=s), 0),
-    ):
-        assert f"; {count} dimension(s) never came round" in table.summary(
-            plan.make(rope, llama(), "m")
-        )
+    counts = ((NTKConfig(factor=s), beyond), (PIConfig(factor=s), 0), (YarnConfig(factor=s), 0))
+    for rope, count in counts:
+        summary = table.summary(plan.make(rope, llama(), "m"))
+        assert f"; {count} dimension(s) never came round" in summary

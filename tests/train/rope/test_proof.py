@@ -1,4 +1,4 @@
-"""The proof passes for a model built from the plan, and says no, by module and dimension, to each known accident."""
+"""The proof passes a model built from the plan; each known accident is named with its place."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from ropewalk.conf.rope_methods import Llama3Config, NTKConfig, PIConfig, RopeCo
 from ropewalk.train.rope import layer_proof, plan, probe, proof
 from ropewalk.train.rope.plan import RopePlan
 
-WHERE = "model.rotary_emb"
+MODULE = "model.rotary_emb"
 
 
 def base() -> LlamaConfig:
@@ -47,14 +47,14 @@ def refused(model: nn.Module, message: str, rope: RopePlan | None = None) -> str
 @pytest.mark.parametrize(
     "rope", [RopeConfig(), PIConfig(factor=4.0), NTKConfig(factor=4.0), YarnConfig(factor=64.0)]
 )
-def test_model_built_from_the_plan_passes(rope: RopeConfig) -> None:
+def test_a_model_built_from_the_plan_passes(rope: RopeConfig) -> None:
     rope_plan = planned(rope)
     message = proof.prove(built(plan.apply(rope_plan, base())), rope_plan, "after construction")
     assert "1 rotary module(s)" in message and rope_plan.hash[:12] in message
 
 
-def test_untruncated_ramp_at_a_large_factor_is_no_false_alarm() -> None:
-    """transformers computes the ramp in fp32: there its table is 5e-6 off, which is rounding, not another table."""
+def test_an_untruncated_ramp_at_a_large_factor_passes() -> None:
+    """transformers computes the ramp in fp32: its table is 5e-6 off by rounding."""
     config = LlamaConfig(
         hidden_size=512,
         num_attention_heads=2,
@@ -62,15 +62,14 @@ def test_untruncated_ramp_at_a_large_factor_is_no_false_alarm() -> None:
         rope_parameters={"rope_type": "default", "rope_theta": 1e5},
     )
     rope_plan = plan.make(YarnConfig(factor=64.0, truncate=False), config, "tiny")
-    assert "hold the plan" in proof.prove(
-        LlamaRotaryEmbedding(plan.apply(rope_plan, config)), rope_plan, "in the test"
-    )
+    module = LlamaRotaryEmbedding(plan.apply(rope_plan, config))
+    assert "hold the plan" in proof.prove(module, rope_plan, "in the test")
 
 
-def test_config_changed_after_construction_is_caught() -> None:
+def test_a_config_changed_after_construction_is_refused() -> None:
     model = built(base())
     plan.apply(planned(), model.config)
-    message = refused(model, rf"{WHERE}\.inv_freq\[\d+\] is .*; the plan has")
+    message = refused(model, rf"{MODULE}\.inv_freq\[\d+\] is .*; the plan has")
     first = next(
         i
         for i, f in enumerate(planned().inv_freq)
@@ -79,24 +78,24 @@ def test_config_changed_after_construction_is_caught() -> None:
     assert f"inv_freq[{first}]" in message and "was not built from the plan" in message
 
 
-def test_lost_theta_is_caught() -> None:
+def test_a_lost_theta_is_refused() -> None:
     config: Any = base()
     config.rope_parameters["rope_theta"] = 500_000.0
     rope_plan = plan.make(YarnConfig(factor=8.0), config, "tiny")
     applied: Any = plan.apply(rope_plan, base())
     applied.rope_parameters["rope_theta"] = 10_000.0
-    refused(built(applied), rf"{WHERE}\.inv_freq\[1\]", rope_plan)
+    refused(built(applied), rf"{MODULE}\.inv_freq\[1\]", rope_plan)
 
 
-def test_new_length_taken_as_the_original_one_is_caught() -> None:
+def test_the_new_window_in_place_of_the_original_one_is_refused() -> None:
     config: Any = plan.apply(planned(), base())
     config.rope_parameters["original_max_position_embeddings"] = 2048
-    refused(built(config), rf"{WHERE}\.inv_freq\[\d\]")
+    refused(built(config), rf"{MODULE}\.inv_freq\[\d\]")
 
 
-def test_table_in_bf16_is_caught_and_restored() -> None:
+def test_a_table_in_bf16_is_refused_until_it_is_restored() -> None:
     model = built().to(torch.bfloat16)
-    refused(model, rf"{WHERE}\.inv_freq is torch\.bfloat16; it must be float32")
+    refused(model, rf"{MODULE}\.inv_freq is torch\.bfloat16; it must be float32")
     proof.restore(model, planned())
     assert "hold the plan" in proof.prove(model, planned(), "after restoring")
 
@@ -105,21 +104,21 @@ def test_table_in_bf16_is_caught_and_restored() -> None:
     "rope",
     [PIConfig(factor=8.0), NTKConfig(factor=8.0), Llama3Config(factor=8.0), YarnConfig(factor=8.0)],
 )
-def test_a_lost_scaling_in_bf16_is_not_repaired_before_it_is_proved(rope: RopeConfig) -> None:
-    """Putting the plan's table into whatever is there would prove itself."""
+def test_restore_does_not_repair_a_lost_scaling(rope: RopeConfig) -> None:
+    """A proof of a table that was just written from the plan would prove nothing."""
     rope_plan, lost = planned(rope), built(base()).to(torch.bfloat16)
     proof.restore(lost, rope_plan)
     refused(lost, r"inv_freq is torch\.bfloat16", rope_plan)
     loaded: Any = built(base())
     proof.restore(loaded, rope_plan)
-    refused(loaded, rf"{WHERE}\.inv_freq\[\d\]", rope_plan)
+    refused(loaded, rf"{MODULE}\.inv_freq\[\d\]", rope_plan)
     right = built(plan.apply(rope_plan, base())).to(torch.bfloat16)
     proof.restore(right, rope_plan)
     assert "hold the plan" in proof.prove(right, rope_plan, "after a cast")
 
 
-def test_a_layer_that_never_asks_for_its_kernel_is_named() -> None:
-    """A fused attention that was patched in: what it does with positions cannot be seen."""
+def test_a_layer_that_does_not_call_its_kernel_is_named() -> None:
+    """The proof cannot see the positions in a fused attention that was patched in."""
     model: Any = built()
     attention = model.model.layers[1].self_attn
     attention.forward = lambda hidden_states, **kwargs: (
@@ -129,8 +128,8 @@ def test_a_layer_that_never_asks_for_its_kernel_is_named() -> None:
     refused(model, r"layer\(s\) 1 did not ask for an attention kernel")
 
 
-def test_rotation_in_another_layout_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Llama's weights are for halves; pairs of neighbours, in keys alone or in both, are another model."""
+def test_a_rotation_in_another_layout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Llama rotates halves; pairs of neighbours, in keys alone or in both, are another model."""
     from transformers.models.llama import modeling_llama
 
     def neighbours(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -142,26 +141,24 @@ def test_rotation_in_another_layout_is_caught(monkeypatch: pytest.MonkeyPatch) -
     for in_both in (False, True):
 
         def mixed(q: Any, k: Any, cos: Any, sin: Any, *rest: Any, in_both: bool = in_both) -> Any:
-            return (neighbours(q, cos, sin) if in_both else real(q, k, cos, sin)[0]), neighbours(
-                k, cos, sin
-            )
+            query = neighbours(q, cos, sin) if in_both else real(q, k, cos, sin)[0]
+            return query, neighbours(k, cos, sin)
 
         monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", mixed)
-        refused(
-            model, f"layer 0 rotates its {'query' if in_both else 'key'} otherwise than the plan"
-        )
+        name = "query" if in_both else "key"
+        refused(model, f"layer 0 rotates its {name} otherwise than the plan")
 
 
-def test_table_that_went_through_bf16_is_caught() -> None:
+def test_a_table_that_went_through_bf16_is_refused() -> None:
     model = built().to(torch.bfloat16).to(torch.float32)
-    refused(model, rf"{WHERE}\.inv_freq\[\d\]")
+    refused(model, rf"{MODULE}\.inv_freq\[\d\]")
 
 
 @pytest.mark.parametrize("wrong", [1.0, 1.21])
-def test_dropped_attention_factor_is_caught(wrong: float) -> None:
+def test_a_dropped_attention_factor_is_refused(wrong: float) -> None:
     model: Any = built()
     model.model.rotary_emb.attention_scaling = wrong
-    refused(model, rf"{WHERE}\.attention_scaling is {wrong:g}; the plan has 1\.2079")
+    refused(model, rf"{MODULE}\.attention_scaling is {wrong:g}; the plan has 1\.2079")
 
 
 @pytest.mark.parametrize("index", [0, 3, 7])
@@ -169,22 +166,22 @@ def test_one_wrong_dimension_is_named(index: int) -> None:
     model: Any = built()
     model.model.rotary_emb.inv_freq[index] *= 1.0001
     assert f"1 of {len(planned().inv_freq)} dimensions differ" in refused(
-        model, rf"{WHERE}\.inv_freq\[{index}\]"
+        model, rf"{MODULE}\.inv_freq\[{index}\]"
     )
 
 
-def test_table_of_another_size_is_caught() -> None:
+def test_a_table_of_another_size_is_refused() -> None:
     config: Any = base()
     config.head_dim = 32
     refused(built(plan.apply(planned(), config)), "has 16 dimensions; the plan has 8")
 
 
-def test_model_without_a_rotary_module_is_refused() -> None:
+def test_a_model_without_a_rotary_module_is_refused() -> None:
     refused(nn.Linear(2, 2), "no module with inv_freq")
 
 
 def positions_of_the_base(module: Any) -> Callable[..., Any]:
-    """cos and sin of an unscaled table: a fused kernel that was set up before the config was changed."""
+    """cos and sin of an unscaled table, as in a fused kernel that was set up before the scaling."""
     table = 10_000 ** (-torch.arange(0, 16, 2) / 16)
 
     def forward(x: torch.Tensor, position_ids: torch.Tensor) -> Any:
@@ -212,15 +209,15 @@ def swapped(module: Any) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     "broken", [positions_of_the_base, wrapped_positions, without_the_attention_factor, swapped]
 )
-def test_module_that_ignores_its_table_is_caught(
+def test_a_module_that_ignores_its_table_is_refused(
     broken: Callable[[Any], Callable[..., Any]],
 ) -> None:
     model: Any = built()
     model.model.rotary_emb.forward = broken(model.model.rotary_emb)
-    refused(model, rf"{WHERE} gives another (cos|sin) at position \d+ than the plan")
+    refused(model, rf"{MODULE} gives another (cos|sin) at position \d+ than the plan")
 
 
-def test_module_with_a_wrong_second_half_is_caught() -> None:
+def test_a_wrong_second_half_of_cos_is_refused() -> None:
     """Llama's cos and sin hold the table twice; rotate_half reads both halves."""
     model: Any = built()
     real = model.model.rotary_emb.forward
@@ -230,22 +227,22 @@ def test_module_with_a_wrong_second_half_is_caught() -> None:
         return torch.cat([cos[..., :8], cos[..., 8:] * 0], dim=-1), sin
 
     model.model.rotary_emb.forward = forward
-    refused(model, rf"{WHERE} gives another cos")
+    refused(model, rf"{MODULE} gives another cos")
 
 
-def test_second_rotary_module_is_held_against_the_plan_too() -> None:
+def test_every_rotary_module_is_checked() -> None:
     model: Any = built()
     model.second = built(base()).model.rotary_emb
     refused(model, r"second\.inv_freq\[\d\]")
 
 
-def test_queries_and_keys_of_every_layer_are_looked_at() -> None:
+def test_queries_and_keys_of_every_layer_are_checked() -> None:
     assert "queries and keys of 3 layers" in proof.prove(built(), planned(), "in the test")
 
 
 @pytest.mark.parametrize("layer", [0, 2])
-def test_layer_that_is_given_another_rotation_is_named(layer: int) -> None:
-    """The module is right and one layer never asks it: a patch for a fused kernel, set up before the scaling."""
+def test_a_layer_with_another_rotation_is_named(layer: int) -> None:
+    """The module is right, but one layer does not use it: a kernel patched before the scaling."""
     model: Any = built()
     stale, attention = LlamaRotaryEmbedding(base()), model.model.layers[layer].self_attn
     real = attention.forward
@@ -253,12 +250,9 @@ def test_layer_that_is_given_another_rotation_is_named(layer: int) -> None:
     def forward(*args: Any, position_embeddings: Any, **kwargs: Any) -> Any:
         x = kwargs["hidden_states"]
         positions = torch.tensor([probe.probe_positions(planned())])
-        embeddings = (
-            stale(x, positions)
-            if bool((position_embeddings[1] != 0).any())
-            else position_embeddings
-        )
-        return real(*args, position_embeddings=embeddings, **kwargs)
+        if bool((position_embeddings[1] != 0).any()):
+            position_embeddings = stale(x, positions)
+        return real(*args, position_embeddings=position_embeddings, **kwargs)
 
     attention.forward = forward
     message = refused(
@@ -267,8 +261,8 @@ def test_layer_that_is_given_another_rotation_is_named(layer: int) -> None:
     assert "does not reach it" in message
 
 
-def test_layer_that_drops_the_temperature_is_named() -> None:
-    """A server that applies YaRN's frequencies and not its factor: the table is right, the scores are not."""
+def test_a_layer_that_drops_the_attention_factor_is_named() -> None:
+    """YaRN's frequencies without its factor: the table is right, the scores are wrong."""
     model: Any = built()
     attention = model.model.layers[1].self_attn
     real = attention.forward
@@ -282,7 +276,7 @@ def test_layer_that_drops_the_temperature_is_named() -> None:
     refused(model, "layer 1 rotates its query otherwise than the plan, first in dimension 0")
 
 
-def test_proof_leaves_the_model_as_it_was() -> None:
+def test_the_proof_leaves_the_model_unchanged() -> None:
     model = built().train()
     ids = torch.arange(20)[None]
     original_logits, kernel = model(input_ids=ids).logits, model.config._attn_implementation
@@ -291,8 +285,8 @@ def test_proof_leaves_the_model_as_it_was() -> None:
     assert torch.equal(model(input_ids=ids).logits, original_logits)
 
 
-def test_adapter_merged_into_a_base_without_the_scaling_is_caught(tmp_path: Any) -> None:
-    """LongLoRA's issue 181: the merge loaded the base with its own config, and the published weights had no scaling."""
+def test_an_adapter_merged_into_an_unscaled_base_is_refused(tmp_path: Any) -> None:
+    """LongLoRA's issue 181: the merge loaded the base unscaled, and so it was published."""
     peft = pytest.importorskip("peft", reason="peft is not installed")
     base().save_pretrained(tmp_path / "config")
     untouched = built(base())
@@ -312,4 +306,4 @@ def test_adapter_merged_into_a_base_without_the_scaling_is_caught(tmp_path: Any)
     lost = peft.PeftModel.from_pretrained(
         LlamaForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "adapter"
     )
-    refused(lost.merge_and_unload(), rf"{WHERE}\.inv_freq\[\d\]")
+    refused(lost.merge_and_unload(), rf"{MODULE}\.inv_freq\[\d\]")
