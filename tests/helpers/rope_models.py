@@ -110,6 +110,8 @@ def config_of(name: str, extra: dict[str, Any]) -> PreTrainedConfig:
     kwargs = {} if name == "Gemma3" else {**SMALL, **extra}
     config: PreTrainedConfig = getattr(transformers, f"{name}Config")(**kwargs)
     return config
+
+
 LLAMA: dict[str, Any] = {
     "vocab_size": 64,
     "hidden_size": 64,

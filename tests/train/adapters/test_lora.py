@@ -1,4 +1,4 @@
-"""Adapters under ZeRO against plain peft and transformers in one process: gradients, files, the merged model."""
+"""Adapters under ZeRO against peft and transformers in one process."""
 
 import json
 from pathlib import Path
@@ -22,19 +22,17 @@ DORA = {"rank": 2, "targets": ["q_proj", "down_proj"], "dora": True}
 
 
 def peft_model(lora: dict[str, Any], changes: dict[str, Any]) -> Any:
-    """The same by peft alone, as its documentation says it: copies of embeddings and norms, tied heads on request."""
+    """The same adapter by peft alone: copies of embeddings and norms, tied heads on request."""
     model = tiny_model(**changes)
     tied = model.config.tie_word_embeddings
-    targets = {"attention": ["q_proj", "k_proj", "v_proj", "o_proj"]}.get(
-        str(lora.get("targets", "attention"))
-    )
+    targets = lora.get("targets", ["q_proj", "k_proj", "v_proj", "o_proj"])
     saved = ["embed_tokens"] * lora.get("embeddings", False) + NORMS * lora.get("norms", False)
     wrapped = peft.get_peft_model(
         model,
         peft.LoraConfig(
             r=lora["rank"],
             lora_alpha=lora.get("alpha", 2 * lora["rank"]),
-            target_modules=targets or lora["targets"],
+            target_modules=targets,
             use_rslora=lora.get("rslora", False),
             use_dora=lora.get("dora", False),
             modules_to_save=saved or None,
@@ -83,7 +81,7 @@ def base_name(name: str) -> str:
         (LINEAR, {}, {"zero_stage": 3, "sp_size": 2, "memory__tile_mlp_tokens": 16}),
     ],
 )
-def test_gradients_of_two_ranks_are_those_of_plain_peft(
+def test_gradients_of_two_ranks_equal_those_of_peft(
     lora: dict[str, Any], changes: dict[str, Any], train: dict[str, Any]
 ) -> None:
     shared = train.get("sp_size", 1)
@@ -94,8 +92,8 @@ def test_gradients_of_two_ranks_are_those_of_plain_peft(
     for gradients in results:
         assert gradients.keys() == expected.keys()
         for name, gradient in gradients.items():
-            close = (torch.from_numpy(gradient) - expected[name]).norm() / expected[name].norm()
-            assert float(close) < 1e-5, (name, float(close))
+            error = (torch.from_numpy(gradient) - expected[name]).norm() / expected[name].norm()
+            assert float(error) < 1e-5, (name, float(error))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +105,7 @@ def test_gradients_of_two_ranks_are_those_of_plain_peft(
         (1, LINEAR, {}),
     ],
 )
-def test_adapter_is_whole_and_merged_model_equals_the_live_one(
+def test_the_saved_adapter_and_the_merged_model_equal_the_live_model(
     tmp_path: Path, stage: int, lora: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     results = ranks.run(
@@ -137,7 +135,7 @@ def test_adapter_is_whole_and_merged_model_equals_the_live_one(
     assert not any(str(tmp_path) in file.read_text() for file in tmp_path.rglob("*.json"))
 
 
-def test_in_bf16_the_merged_model_is_the_live_one_but_for_its_rounding(tmp_path: Path) -> None:
+def test_in_bf16_the_merged_model_equals_the_live_model_up_to_rounding(tmp_path: Path) -> None:
     train = {"zero_stage": 3, "precision": "bf16"}
     live = torch.from_numpy(
         ranks.run(2, lora_ranks.trained, str(tmp_path), 2, train, PLUS, {})[0]["logits"]
@@ -156,7 +154,7 @@ def test_in_bf16_the_merged_model_is_the_live_one_but_for_its_rounding(tmp_path:
 @pytest.mark.parametrize(
     "stage", [*(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1, 2)), 3]
 )
-def test_a_resumed_adapter_is_the_same_bit_for_bit_from_a_checkpoint_without_the_base(
+def test_an_adapter_resumes_bit_for_bit_from_a_checkpoint_without_the_base(
     tmp_path: Path, stage: int
 ) -> None:
     lora = {"rank": 4, "norms": True, "dropout": 0.1}
@@ -168,14 +166,14 @@ def test_a_resumed_adapter_is_the_same_bit_for_bit_from_a_checkpoint_without_the
     assert results["saved"] and all("lora_" in name or "norm" in name for name in results["saved"])
 
 
-def test_an_adapter_goes_on_under_another_stage(tmp_path: Path) -> None:
+def test_an_adapter_resumes_under_another_stage(tmp_path: Path) -> None:
     results = ranks.run(
         2, lora_ranks.resumed, str(tmp_path), {"zero_stage": 3}, {"zero_stage": 1}, {"rank": 4}
     )[0]
     assert results["second"]["losses"] == pytest.approx(results["whole"]["losses"][2:], rel=1e-5)
 
 
-def test_the_first_matrices_are_a_function_of_the_seed_alone() -> None:
+def test_the_initial_matrices_depend_on_the_seed_alone() -> None:
     lora = {"rank": 4}
     two, single, other = (
         ranks.run(n, lora_ranks.initial, lora, seed) for n, seed in ((2, 1), (1, 1), (1, 2))
@@ -191,25 +189,29 @@ def test_the_first_matrices_are_a_function_of_the_seed_alone() -> None:
         (
             {},
             {"rank": 4, "targets": ["q_pro", "v_proj", "zzz"]},
-            "ConfigError: train.lora.targets is q_pro; it must match a linear layer of the model that is not its head; did you mean q_proj or v_proj or o_proj?; "
-            "or attention, all-linear\n"
-            "train.lora.targets is zzz; it must match a linear layer of the model that is not its head; names are made of q_proj, k_proj, "
-            "v_proj, o_proj, gate_proj, up_proj, down_proj; or attention, all-linear",
+            "ConfigError: train.lora.targets is q_pro; it must match a linear layer of the model "
+            "that is not its head; did you mean q_proj or v_proj or o_proj?; or attention, "
+            "all-linear\n"
+            "train.lora.targets is zzz; it must match a linear layer of the model that is not its "
+            "head; names are made of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, "
+            "down_proj; or attention, all-linear",
         ),
         (
             {},
             {"rank": 4, "targets": ["lm_head"]},
-            "ConfigError: train.lora.targets is lm_head; it must match a linear layer of the model that is not its head; ",
+            "ConfigError: train.lora.targets is lm_head; it must match a linear layer of the model "
+            "that is not its head; ",
         ),
         (
             {"optimizer__trainable": ["q_proj"]},
             {"rank": 4},
-            "ConfigError: train.optimizer.trainable names weights of model.layers.0.self_attn.q_proj; with LoRA it must name modules that have no "
-            "adapter and none inside; ",
+            "ConfigError: train.optimizer.trainable names weights of "
+            "model.layers.0.self_attn.q_proj; with LoRA it must name modules that have no adapter "
+            "and none inside; ",
         ),
     ],
 )
-def test_what_cannot_be_adapted_is_refused(
+def test_targets_without_a_linear_layer_are_refused(
     train: dict[str, Any], lora: dict[str, Any], message: str
 ) -> None:
     (results,) = ranks.run(1, lora_ranks.refused, train, lora)

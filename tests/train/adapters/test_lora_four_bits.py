@@ -25,7 +25,7 @@ IDS = torch.arange(40)[None]
 
 
 def four_bit(folder: Path) -> Any:
-    """By transformers alone, with the QLoRA paper's settings."""
+    """The base in 4 bits by transformers alone, with the settings of the QLoRA paper."""
     settings = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -38,7 +38,7 @@ def four_bit(folder: Path) -> Any:
 
 
 @needs_bitsandbytes
-def test_a_base_of_four_bits_is_trained_saved_and_merged(tmp_path: Path) -> None:
+def test_a_four_bit_base_is_trained_saved_and_merged(tmp_path: Path) -> None:
     base = tmp_path / "base"
     tiny_model(hidden_size=64, intermediate_size=128).save_pretrained(base)
     result = ranks.run(2, lora_ranks.four_bits, str(tmp_path), str(base), {"zero_stage": 2}, LORA)[
@@ -66,7 +66,10 @@ def test_four_bits_without_bitsandbytes_are_refused(monkeypatch: pytest.MonkeyPa
         "find_spec",
         lambda name: None if name == "bitsandbytes" else find(name),
     )
-    pattern = r"^train\.lora\.quantize is nf4; it needs bitsandbytes; pip install 'ropewalk\[qlora\]' or train\.lora\.quantize=none"
+    pattern = (
+        r"^train\.lora\.quantize is nf4; it needs bitsandbytes; "
+        r"pip install 'ropewalk\[qlora\]' or train\.lora\.quantize=none"
+    )
     with pytest.raises(ConfigError, match=pattern):
         quantize.load_kwargs(LoraConfig(**LORA), torch.float32, torch.device("cpu"))
     assert quantize.load_kwargs(LoraConfig(rank=4), torch.float32, torch.device("cpu")) == {}

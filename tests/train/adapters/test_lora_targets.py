@@ -1,4 +1,4 @@
-"""Which linear layers a word means, on architectures that name them otherwise."""
+"""Targets of LoRA on architectures with other names for their layers."""
 
 from pathlib import Path
 from typing import Any
@@ -51,29 +51,29 @@ ATTENTION = {
 }
 
 
-def empty(config: Any) -> Any:
+def meta_model(config: Any) -> Any:
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
 
 
 @pytest.mark.parametrize("name", ATTENTION)
-def test_attention_is_found_by_structure_and_said_shortly(name: str) -> None:
+def test_attention_layers_have_short_suffixes(name: str) -> None:
     config, expected = ATTENTION[name]
-    model = empty(config)
+    model = meta_model(config)
     chosen = targets.select_targets(model, ["attention"])
     assert targets.shortest_suffixes(chosen, model) == expected
     assert len(chosen) == 2 * len(expected)
 
 
-def test_all_linear_is_every_linear_layer_but_the_head() -> None:
-    model = empty(ATTENTION["llama"][0])
+def test_all_linear_leaves_out_the_head_alone() -> None:
+    model = meta_model(ATTENTION["llama"][0])
     chosen = targets.select_targets(model, ["all-linear"])
     linear = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
     assert set(linear) - set(chosen) == {"lm_head"}
 
 
-def test_a_name_may_say_which_layer() -> None:
-    model = empty(ATTENTION["llama"][0])
+def test_a_target_can_name_one_layer() -> None:
+    model = meta_model(ATTENTION["llama"][0])
     chosen = targets.select_targets(model, ["layers.1.self_attn.q_proj", "down_proj"])
     assert chosen == [
         "model.layers.0.mlp.down_proj",
@@ -83,16 +83,16 @@ def test_a_name_may_say_which_layer() -> None:
     assert targets.shortest_suffixes(chosen, model) == sorted(chosen)
 
 
-def test_embeddings_are_no_target_and_what_could_be_is_listed() -> None:
+def test_embeddings_are_refused_with_a_list_of_targets() -> None:
     with pytest.raises(
         ConfigError,
         match=r"^train\.lora\.targets is wte; .*; names are made of c_attn, c_proj, c_fc; or",
     ):
-        targets.select_targets(empty(ATTENTION["gpt2"][0]), ["wte"])
+        targets.select_targets(meta_model(ATTENTION["gpt2"][0]), ["wte"])
 
 
-def test_what_is_trained_beside_an_adapter() -> None:
-    model = empty(ATTENTION["llama"][0])
+def test_patterns_choose_the_parameters_trained_with_an_adapter() -> None:
+    model = meta_model(ATTENTION["llama"][0])
     lora = LoraConfig(rank=2, norms=True)
     attach.attach(model, lora, 0)
     train = train_config(
@@ -126,11 +126,11 @@ def test_an_adapter_without_peft_is_refused(
         ConfigError,
         match=r"^train\.lora\.rank is above 0; adapters need peft; pip install 'ropewalk\[lora\]'",
     ):
-        attach.attach(empty(ATTENTION["llama"][0]), LoraConfig(rank=2), 0)
+        attach.attach(meta_model(ATTENTION["llama"][0]), LoraConfig(rank=2), 0)
 
 
-def test_nothing_of_the_random_numbers_of_others_is_used() -> None:
+def test_attaching_leaves_the_random_state_unchanged() -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    attach.attach(empty(ATTENTION["llama"][0]), LoraConfig(rank=2), 0)
+    attach.attach(meta_model(ATTENTION["llama"][0]), LoraConfig(rank=2), 0)
     assert torch.equal(state, torch.get_rng_state())

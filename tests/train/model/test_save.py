@@ -1,4 +1,4 @@
-"""A model that lies in pieces on two ranks is exported whole, and an empty tensor is refused."""
+"""A model partitioned over two ranks is saved with full tensors; an empty tensor is refused."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_export_from_pieces_is_the_model(tmp_path: Path, tied: bool) -> None:
+def test_a_partitioned_model_is_saved_with_full_tensors(tmp_path: Path, tied: bool) -> None:
     changes = {"tie_word_embeddings": tied}
     assert ranks.run(2, save_ranks.export_in_pieces, str(tmp_path), changes) == [False, False]
     result = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).state_dict()

@@ -1,4 +1,4 @@
-"""What is trained, what decays and how fast it learns: by name, and by torch's AdamW given the same groups by hand."""
+"""Trained, decayed, and how fast: by the parameter's name, against torch's AdamW with such groups."""
 
 from typing import Any
 
@@ -38,18 +38,19 @@ BY_HAND = {
 }
 
 
-def of(name: str) -> tuple[float, float] | None:
-    return next(
-        value for key, value in BY_HAND.items() if name.removeprefix("model.").startswith(key)
-    )
+def rate_and_decay(name: str) -> tuple[float, float] | None:
+    name = name.removeprefix("model.")
+    return next(value for key, value in BY_HAND.items() if name.startswith(key))
 
 
 def by_torch(steps: int, batch: int) -> dict[str, torch.Tensor]:
     """The same training by torch's AdamW and transformers' attention, a group a parameter."""
-    model = tiny_model()
-    named = [(name, p, of(name)) for name, p in model.named_parameters()]
-    given = [{"params": [p], "lr": 1e-2 * at[0], "weight_decay": at[1]} for _, p, at in named if at]
-    optimizer = torch.optim.AdamW(given, betas=(0.9, 0.95), eps=1e-8)
+    model, groups = tiny_model(), []
+    for name, parameter in model.named_parameters():
+        if values := rate_and_decay(name):
+            rate, decay = values
+            groups.append({"params": [parameter], "lr": 1e-2 * rate, "weight_decay": decay})
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), eps=1e-8)
     for step in range(steps):
         optimizer.zero_grad()
         batch_loss(model, step, batch).backward()
@@ -60,35 +61,34 @@ def by_torch(steps: int, batch: int) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     "stage", [*(pytest.param(n, marks=pytest.mark.slow) for n in (0, 2)), 1, 3]
 )
-def test_each_parameter_learns_at_its_own_rate_under_every_stage(stage: int) -> None:
+def test_parameters_learn_at_their_own_rates_under_every_stage(stage: int) -> None:
     result = ranks.run(2, param_groups_ranks.trained, 3, 2, {**GROUPS, "zero_stage": stage})
     weights, expected, start = result[0]["weights"], by_torch(3, 4), tiny_model().state_dict()
     assert weights.keys() == expected.keys()
     for name, weight in weights.items():
         torch.testing.assert_close(torch.from_numpy(weight), expected[name], rtol=1e-4, atol=2e-5)
-        assert (
-            torch.equal(expected[name], start[name])
-            == (of(name) is None)
-            == bool((weight == start[name].numpy()).all())
-        )
-    assert set(result[0]["groups"]) == {(1e-2 * at[0], at[1]) for at in BY_HAND.values() if at}
+        is_frozen = rate_and_decay(name) is None
+        assert torch.equal(expected[name], start[name]) == is_frozen
+        assert bool((weight == start[name].numpy()).all()) == is_frozen
+    groups = {(1e-2 * values[0], values[1]) for values in BY_HAND.values() if values}
+    assert set(result[0]["groups"]) == groups
 
 
-def names_of(config: Any) -> list[str]:
+def groups_of(config: Any) -> dict[str, str]:
+    """The group of each parameter of a model, by name."""
     with torch.device("meta"):
-        return [name for name, _ in AutoModelForCausalLM.from_config(config).named_parameters()]
+        model = AutoModelForCausalLM.from_config(config)
+    return {name: param_groups.group_of(name) for name, _ in model.named_parameters()}
 
 
-def test_groups_of_other_architectures() -> None:
+def test_parameters_of_other_architectures_are_grouped() -> None:
     tiny = {
         "hidden_size": 16,
         "intermediate_size": 16,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
     }
-    neox = {
-        name: param_groups.group_of(name) for name in names_of(GPTNeoXConfig(vocab_size=8, **tiny))
-    }
+    neox = groups_of(GPTNeoXConfig(vocab_size=8, **tiny))
     assert {n: g for n, g in neox.items() if "layers.0" not in n} == {
         "gpt_neox.embed_in.weight": "embeddings",
         "gpt_neox.final_layer_norm.weight": "norms",
@@ -97,10 +97,7 @@ def test_groups_of_other_architectures() -> None:
     }
     assert all(g == "attention" for n, g in neox.items() if ".attention." in n)
     assert all(g == "mlp" for n, g in neox.items() if ".mlp." in n)
-    mixture = {
-        name: param_groups.group_of(name)
-        for name in names_of(MixtralConfig(vocab_size=8, num_key_value_heads=1, **tiny))
-    }
+    mixture = groups_of(MixtralConfig(vocab_size=8, num_key_value_heads=1, **tiny))
     assert {g for n, g in mixture.items() if "experts" in n} == {"mlp"}
     assert mixture["lm_head.weight"] == "head" and "other" not in mixture.values()
 
@@ -116,11 +113,11 @@ def test_groups_of_other_architectures() -> None:
         ("transformer.wte.weight", "embeddings"),
     ],
 )
-def test_group_by_name(name: str, group: str) -> None:
+def test_the_group_of_a_name(name: str, group: str) -> None:
     assert param_groups.group_of(name) == group
 
 
-def test_what_is_trained() -> None:
+def test_patterns_choose_the_trained_parameters() -> None:
     train = train_config(
         steps=1,
         optimizer__lr=1.0,
@@ -134,12 +131,11 @@ def test_what_is_trained() -> None:
         "model.layers.1.post_attention_layernorm.weight",
         "model.norm.weight",
     ]
-    assert all(
-        param_groups.is_trainable(n, train_config(steps=1, optimizer__lr=1.0)) for n in names
-    )
+    default = train_config(steps=1, optimizer__lr=1.0)
+    assert all(param_groups.is_trainable(name, default) for name in names)
 
 
-def test_patterns_that_match_nothing_are_refused_together_with_near_names() -> None:
+def test_all_patterns_without_a_match_are_refused_with_similar_names() -> None:
     train = {
         "optimizer__freeze": ["emed_tokens", "norm"],
         "optimizer__lr_groups": [LrGroupConfig(pattern="xyz", lr_scale=2.0)],
@@ -147,19 +143,18 @@ def test_patterns_that_match_nothing_are_refused_together_with_near_names() -> N
     (message,) = ranks.run(1, param_groups_ranks.refused, train)
     first, second = message.splitlines()
     assert first == (
-        "ConfigError: train.optimizer.lr_groups[0].pattern is xyz; it must match the name of a parameter; names are made of model, embed_tokens, "
-        "weight, layers, self_attn, q_proj, k_proj, v_proj, o_proj, mlp, gate_proj, up_proj, down_proj, input_layernorm, "
+        "ConfigError: train.optimizer.lr_groups[0].pattern is xyz; it must match the name of a "
+        "parameter; names are made of model, embed_tokens, weight, layers, self_attn, q_proj, "
+        "k_proj, v_proj, o_proj, mlp, gate_proj, up_proj, down_proj, input_layernorm, "
         "post_attention_layernorm, norm"
     )
-    assert (
-        second
-        == "train.optimizer.freeze[0] is emed_tokens; it must match the name of a parameter; did you mean embed_tokens?"
+    assert second == (
+        "train.optimizer.freeze[0] is emed_tokens; it must match the name of a parameter; did you "
+        "mean embed_tokens?"
     )
 
 
-def test_nothing_left_to_train_is_refused() -> None:
+def test_freezing_every_parameter_is_refused() -> None:
     (message,) = ranks.run(1, param_groups_ranks.refused, {"optimizer__freeze": ["."]})
-    assert (
-        message
-        == "ConfigError: train.optimizer.freeze is ['.']; something must be left to train; remove a pattern"
-    )
+    rule = "something must be left to train; remove a pattern"
+    assert message == f"ConfigError: train.optimizer.freeze is ['.']; {rule}"
