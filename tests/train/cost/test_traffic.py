@@ -1,4 +1,4 @@
-"""Communication by arithmetic against every collective that real ranks make; memory against published counts."""
+"""Communication against every collective of real ranks; memory against published counts."""
 
 from collections import Counter
 
@@ -16,7 +16,7 @@ BATCH = len(metrics_runs.LENGTHS) * metrics_runs.SEQ_LEN
 
 
 @pytest.mark.parametrize(
-    ("stage", "sp", "accumulated", "words"),
+    ("stage", "sp", "accumulated", "overrides"),
     [
         (0, 1, 2, ()),
         (1, 2, 2, ("train.memory.activation_checkpointing=true",)),
@@ -27,10 +27,10 @@ BATCH = len(metrics_runs.LENGTHS) * metrics_runs.SEQ_LEN
         (1, 1, 1, ("train.precision=bf16",)),
     ],
 )
-def test_every_byte_that_ranks_exchange_is_counted(
-    stage: int, sp: int, accumulated: int, words: tuple[str]
+def test_the_bytes_of_every_collective_are_counted(
+    stage: int, sp: int, accumulated: int, overrides: tuple[str]
 ) -> None:
-    seen = ranks.run(2, traffic_runs.bytes_of_third_step, stage, sp, accumulated, *words)
+    actual = ranks.run(2, traffic_runs.bytes_of_third_step, stage, sp, accumulated, *overrides)
     sizes = traffic.model_sizes(tiny_model(**metrics_runs.LARGE))
     layout = traffic.ParallelLayout(
         dp_size=2 // sp,
@@ -38,37 +38,31 @@ def test_every_byte_that_ranks_exchange_is_counted(
         zero_stage=stage,
         accumulation_steps=accumulated,
         tokens=BATCH // accumulated // (2 // sp),
-        element_bytes=2 if "train.precision=bf16" in words else 4,
-        checkpointing=bool(words) and "checkpointing" in words[0],
+        element_bytes=2 if "train.precision=bf16" in overrides else 4,
+        checkpointing=any("checkpointing" in override for override in overrides),
     )
-    wanted: Counter[str] = Counter()
+    expected: Counter[str] = Counter()
     for collective in traffic.collectives(sizes, layout):
-        wanted[collective.kind] += collective.payload
-    assert seen == [dict(wanted)] * 2
+        expected[collective.kind] += collective.payload
+    assert actual == [dict(expected)] * 2
 
 
-def test_a_ring_sends_what_it_is_said_to() -> None:
-    """Rabenseifner 2004 and the NCCL documentation: an all-reduce sends twice (N - 1) / N of the tensor, the two halves of it once."""
-    for kind, times in (
-        ("all_reduce", 2),
-        ("all_gather", 1),
-        ("reduce_scatter", 1),
-        ("all_to_all", 1),
-    ):
+def test_a_ring_sends_the_published_number_of_bytes() -> None:
+    """Rabenseifner 2004, NCCL's documentation: (N - 1) / N of the tensor, an all-reduce twice."""
+    rounds = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "all_to_all": 1}
+    for kind, times in rounds.items():
         assert traffic.Collective(kind, "", 3, 800, 8).bytes_sent == 3 * times * 700
 
 
-def test_ulysses_sends_what_its_paper_says() -> None:
-    """Jacobs et al. 2023 (arXiv 2309.14509), section 3.2: 4 N h / P elements a rank and layer forward, of which (P - 1) / P leave it."""
-    sizes, layout = llama_8b(), traffic.ParallelLayout(1, 8, 3, 1, 1 << 17, checkpointing=False)
-    forward = (
-        sum(c.payload for c in traffic.collectives(sizes, layout) if c.kind == "all_to_all") // 2
-    )
-    whole = 4 * (1 << 17) * 4096 // 8 * 2 * 32
-    shared = (
-        2 * (1 << 17) * (4096 - 1024) // 8 * 2 * 32
-    )  # grouped keys and values are a quarter as wide
-    assert forward == whole - shared
+def test_ulysses_sends_the_bytes_of_its_paper() -> None:
+    """Jacobs et al. 2023 (arXiv 2309.14509), section 3.2: 4 N h / P elements a rank and layer."""
+    layout = traffic.ParallelLayout(1, 8, 3, 1, 1 << 17, checkpointing=False)
+    collectives = traffic.collectives(llama_8b(), layout)
+    forward = sum(c.payload for c in collectives if c.kind == "all_to_all") // 2
+    without_gqa = 4 * (1 << 17) * 4096 // 8 * 2 * 32
+    # grouped keys and values are a quarter as wide
+    saved = 2 * (1 << 17) * (4096 - 1024) // 8 * 2 * 32
+    assert forward == without_gqa - saved
 
 
 def llama_8b() -> traffic.ModelSizes:
@@ -89,11 +83,11 @@ def test_llama_8b_has_its_published_size() -> None:
     assert llama_8b().parameters == 8_030_261_248
 
 
-def test_memory_of_what_is_held_once() -> None:
-    """ZeRO (Rajbhandari et al. 2020, section 3.1): fp32 masters and two moments are 12 bytes an element; read and written, 24."""
+def test_memory_traffic_of_a_sharded_model() -> None:
+    """ZeRO (Rajbhandari et al. 2020, section 3.1): masters and moments are 12 bytes an element."""
     sizes = llama_8b()
-    found = traffic.memory_traffic(sizes, traffic.ParallelLayout(1, 8, 3, 2, 1 << 17))
-    assert found["optimizer"] == sizes.parameters * (2 * 12 + 2 + 2) // 8
-    assert found["gradients"] == 2 * sizes.parameters * 2
-    assert found["weights"] == 2 * 3 * 2 * (sizes.parameters - 2 * 128_256 * 4096 - 65 * 4096)
-    assert found["checkpoints"] == 2 * (1 << 17) // 8 * 2 * 32 * 4096 * 2
+    bytes_moved = traffic.memory_traffic(sizes, traffic.ParallelLayout(1, 8, 3, 2, 1 << 17))
+    assert bytes_moved["optimizer"] == sizes.parameters * (2 * 12 + 2 + 2) // 8
+    assert bytes_moved["gradients"] == 2 * sizes.parameters * 2
+    assert bytes_moved["weights"] == 2 * 3 * 2 * (sizes.parameters - 2 * 128_256 * 4096 - 65 * 4096)
+    assert bytes_moved["checkpoints"] == 2 * (1 << 17) // 8 * 2 * 32 * 4096 * 2

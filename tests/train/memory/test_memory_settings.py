@@ -1,4 +1,4 @@
-"""What may be set of memory: DeepSpeed's own model reads our settings, and what cannot be is refused with its rule."""
+"""Settings of memory: DeepSpeed's config accepts them, and impossible ones are refused."""
 
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,21 @@ def train(**changes: Any) -> TrainConfig:
     return train_config(**{"steps": 1, "optimizer__lr": 1e-3, **changes})  # type: ignore[arg-type]
 
 
-def test_deepspeed_reads_what_is_offloaded_where(tmp_path: Path) -> None:
-    both = {"zero_stage": 3, "memory__offload_optimizer": True, "memory__offload_params": True}
-    on_disk = train(**both, memory__offload_path=str(tmp_path))
+def test_deepspeed_reads_the_devices_of_offloading(tmp_path: Path) -> None:
+    offloading = {
+        "zero_stage": 3,
+        "memory__offload_optimizer": True,
+        "memory__offload_params": True,
+    }
+    on_disk = train(**offloading, memory__offload_path=str(tmp_path))
     assert list(problems(on_disk, "train.")) == []
-    for settings, device, path in ((train(**both), "cpu", None), (on_disk, "nvme", tmp_path)):
+    for settings, device, path in ((train(**offloading), "cpu", None), (on_disk, "nvme", tmp_path)):
         read = DeepSpeedZeroConfig(**deepspeed_config(settings, 1)["zero_optimization"])
         assert read.stage == 3
         for part in (read.offload_optimizer, read.offload_param):
             assert (part.device, part.nvme_path) == (device, path)
-    assert (
-        DeepSpeedZeroConfig(**deepspeed_config(train(), 1)["zero_optimization"]).offload_optimizer
-        is None
-    )
+    default = DeepSpeedZeroConfig(**deepspeed_config(train(), 1)["zero_optimization"])
+    assert default.offload_optimizer is None
 
 
 @pytest.mark.parametrize(
@@ -82,31 +84,31 @@ def test_deepspeed_reads_what_is_offloaded_where(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_does_not_go_together_is_refused(changes: dict[str, Any], rule: str) -> None:
+def test_settings_that_exclude_one_another_are_refused(changes: dict[str, Any], rule: str) -> None:
     assert any(problem.startswith(rule) for problem in problems(train(**changes), "train."))
 
 
-def test_an_optimizer_of_another_kind_is_other_content_and_the_usual_one_is_what_it_was() -> None:
+def test_another_optimizer_changes_the_content_and_memory_settings_do_not() -> None:
     assert "name" not in content(train())["optimizer"]
     assert content(train(optimizer__name="adamw_8bit"))["optimizer"]["name"] == "adamw_8bit"
-    assert content(
-        train(memory__offload_activations=True, memory__tile_mlp_tokens=4, memory__compile=True)
-    ) == content(train())
+    memory = {"offload_activations": True, "tile_mlp_tokens": 4, "compile": True}
+    settings = train(**{f"memory__{key}": value for key, value in memory.items()})
+    assert content(settings) == content(train())
 
 
-@pytest.mark.parametrize("made", [False, True])
+@pytest.mark.parametrize("exists", [False, True])
 def test_a_path_that_is_missing_or_read_only_is_refused(
-    tmp_path: Path, made: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, exists: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "disk"
-    if made:
+    if exists:
         folder.mkdir()
         monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
     settings = train(zero_stage=3, memory__offload_params=True, memory__offload_path=str(folder))
     rule = "it must be a folder that every rank can write to, and"
     assert [rule in problem for problem in problems(settings, "train.")] == [True]
     settings.launcher.hostfile = "hosts"
-    assert list(problems(settings, "train.")) == []  # the machines of the ranks are others
+    assert list(problems(settings, "train.")) == []  # the ranks are on other machines
     with pytest.raises(ConfigError, match=rule):
         check_offload_device(settings)
 
@@ -141,28 +143,23 @@ def test_a_missing_package_is_refused_with_the_way_out(monkeypatch: pytest.Monke
         optimizer.optimizer_factory(train(optimizer__name="adamw_8bit"))
 
 
-def test_offloaded_on_a_gpu_the_optimizer_is_deepspeeds_own(
+def test_the_offloaded_optimizer_on_a_gpu_is_deepspeeds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr(
-        "deepspeed.ops.adam.DeepSpeedCPUAdam", lambda groups, **given: calls.append((groups, given))
-    )
+
+    def cpu_adam(groups: Any, **kwargs: Any) -> None:
+        calls.append((groups, kwargs))
+
+    monkeypatch.setattr("deepspeed.ops.adam.DeepSpeedCPUAdam", cpu_adam)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    optimizer.optimizer_factory(train(memory__offload_optimizer=True, optimizer__weight_decay=0.1))(
-        [{"params": []}]
-    )
-    wanted = {
-        "lr": 1e-3,
-        "betas": (0.9, 0.95),
-        "eps": 1e-8,
-        "weight_decay": 0.1,
-        "adamw_mode": True,
-    }
-    assert calls == [([{"params": []}], wanted)]
+    settings = train(memory__offload_optimizer=True, optimizer__weight_decay=0.1)
+    optimizer.optimizer_factory(settings)([{"params": []}])
+    expected = {"lr": 1e-3, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
+    assert calls == [([{"params": []}], {**expected, "adamw_mode": True})]
 
 
-def test_an_mlp_that_is_none_of_the_known_is_refused_by_name() -> None:
+def test_an_unknown_mlp_is_refused_by_name() -> None:
     model = tiny_model()
     model.model.layers[1].mlp = torch.nn.Sequential(torch.nn.Linear(32, 32))
     with pytest.raises(
@@ -173,57 +170,58 @@ def test_an_mlp_that_is_none_of_the_known_is_refused_by_name() -> None:
 
 
 def test_a_tiled_mlp_trains_below_a_frozen_input() -> None:
-    plain, tiled = tiny_model(), tiny_model()
+    untiled, tiled = tiny_model(), tiny_model()
     tiled_mlp.enable(tiled, 3)
     x = torch.randn(1, 10, 32)
-    for model in (plain, tiled):
+    for model in (untiled, tiled):
         model.model.layers[0].mlp(x).square().sum().backward()
-    for wanted, found in zip(plain.parameters(), tiled.parameters(), strict=True):
-        assert (wanted.grad is None) == (found.grad is None)
-        if wanted.grad is not None:
-            torch.testing.assert_close(found.grad, wanted.grad)
+    for expected, actual in zip(untiled.parameters(), tiled.parameters(), strict=True):
+        assert (expected.grad is None) == (actual.grad is None)
+        if expected.grad is not None:
+            torch.testing.assert_close(actual.grad, expected.grad)
 
 
-def test_tiles_in_bf16_add_their_gradients_as_one_product_does() -> None:
-    """64 tiles added in bf16 would be wrong in the third digit; the whole MLP's product adds in fp32 and rounds once."""
+def test_bf16_tiles_sum_their_gradients_in_fp32() -> None:
+    """As the product of the full MLP does; in bf16, 64 tiles would be wrong in the third digit."""
     torch.manual_seed(0)
-    plain, tiled = (tiny_model().bfloat16().model.layers[0].mlp for _ in range(2))
-    tiled.load_state_dict(plain.state_dict())
+    untiled, tiled = (tiny_model().bfloat16().model.layers[0].mlp for _ in range(2))
+    tiled.load_state_dict(untiled.state_dict())
     model = tiny_model().bfloat16()
     model.model.layers[0].mlp = tiled
     tiled_mlp.enable(model, 16)
     x, slope = (torch.randn(1, 1024, 32, dtype=torch.bfloat16) for _ in range(2))
-    for mlp in (plain, tiled):
+    for mlp in (untiled, tiled):
         mlp(x).backward(slope)
-    for name, p in plain.named_parameters():
-        found = dict(tiled.named_parameters())[name].grad
-        assert (found.float() - p.grad.float()).norm() / p.grad.float().norm() < 3e-3, name
+    gradients = {name: p.grad.float() for name, p in tiled.named_parameters()}
+    for name, parameter in untiled.named_parameters():
+        expected = parameter.grad.float()
+        assert (gradients[name] - expected).norm() / expected.norm() < 3e-3, name
 
 
-def test_what_is_offloaded_is_the_inputs_of_the_layers_and_nothing_else() -> None:
+def test_only_the_inputs_of_the_layers_are_offloaded() -> None:
     model, ids = tiny_model(num_hidden_layers=3).train(), torch.randint(0, 97, (1, 20))
     copies = activation_checkpointing.enable(model, offload=True)
     assert copies is not None
     for _ in range(2):
         model.model(input_ids=ids).last_hidden_state.sum().backward()
-    assert copies.moved_bytes == 2 * 3 * (
-        20 * 32 * 4
-    )  # passes x layers x (tokens x hidden size x fp32)
+    # passes x layers x (tokens x hidden size x fp32)
+    assert copies.moved_bytes == 2 * 3 * (20 * 32 * 4)
     with torch.no_grad():
         model.model(input_ids=ids)
     assert copies.moved_bytes == 2 * 3 * (20 * 32 * 4)
 
 
-def test_the_input_that_is_needed_next_is_fetched_ahead_and_nothing_is_kept_after_use() -> None:
-    copies = activation_checkpointing.OffloadedActivations()
+def test_the_next_input_is_prefetched_and_used_ones_are_freed() -> None:
+    activations = activation_checkpointing.OffloadedActivations()
     tensors = [torch.randn(2, 3) for _ in range(3)]
-    first, second, third = kept = [copies._pack(tensor) for tensor in tensors]
-    assert torch.equal(copies._unpack(third), tensors[2])
-    assert [k.fetched is not None for k in kept] == [False, True, False]
-    assert torch.equal(copies._unpack(second), tensors[1])
-    assert [k.fetched is not None for k in kept] == [True, False, False]
-    assert torch.equal(copies._unpack(first), tensors[0])
-    assert [k.fetched is not None for k in kept] == [False, False, False]
-    for tensor, k in zip(tensors, kept, strict=True):
-        assert k.host.data_ptr() != tensor.data_ptr()
-    assert copies._pack(tensors[0]).previous is None  # the next pass fetches nothing of this one
+    first, second, third = copies = [activations._pack(tensor) for tensor in tensors]
+    assert torch.equal(activations._unpack(third), tensors[2])
+    assert [copy.fetched is not None for copy in copies] == [False, True, False]
+    assert torch.equal(activations._unpack(second), tensors[1])
+    assert [copy.fetched is not None for copy in copies] == [True, False, False]
+    assert torch.equal(activations._unpack(first), tensors[0])
+    assert [copy.fetched is not None for copy in copies] == [False, False, False]
+    for tensor, copy in zip(tensors, copies, strict=True):
+        assert copy.host.data_ptr() != tensor.data_ptr()
+    # the next pass fetches no input of this one
+    assert activations._pack(tensors[0]).previous is None

@@ -1,4 +1,4 @@
-"""Trained, decayed, and how fast: by the parameter's name, against torch's AdamW with such groups."""
+"""Parameters by name: trained, decayed, at which rate; against torch's AdamW with such groups."""
 
 from typing import Any
 
