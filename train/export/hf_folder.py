@@ -84,13 +84,10 @@ def with_window(tokenizer_config: dict[str, Any], window: int) -> dict[str, Any]
 
 def refuse_other_window(written: int, plan: RopePlan) -> None:
     """Raises: ProofError for another max_position_embeddings, at which servers cut texts."""
-    # dynamic NTK counts its growth from the original window
-    dynamic = plan.rope_parameters["rope_type"] == "dynamic"
-    expected = plan.original_max_position_embeddings if dynamic else plan.max_position_embeddings
-    if written != expected:
+    if written != plan.config_window:
         raise ProofError(
             f"rope proof after export: config.json has max_position_embeddings {written}; "
-            f"the plan has {expected}"
+            f"the plan has {plan.config_window}"
         )
 
 

@@ -1,7 +1,6 @@
 """SERVING.md, for the person who puts the model behind a server. Pure: values in, Markdown out."""
 
 import json
-from typing import Any
 
 from ropewalk.train.export import compare
 from ropewalk.train.export.compare import Verdict
@@ -68,10 +67,7 @@ def shell(text: str) -> str:
 def overrides(handoff: Handoff, engine: str) -> str:
     """JSON for the command line: the plan's parameters and the engine's correcting keys."""
     plan, verdict = handoff.plan, handoff.verdicts[engine]
-    parameters: dict[str, Any] = {**plan.rope_parameters, **(verdict.way_out or {})}
-    if plan.layer_type is not None:
-        others = {key: other["rope_parameters"] for key, other in plan.others.items()}
-        parameters = others | {plan.layer_type: parameters}
+    parameters = plan.by_layer_type({**plan.rope_parameters, **(verdict.way_out or {})})
     return json.dumps({"rope_parameters": parameters, "max_position_embeddings": handoff.window})
 
 

@@ -70,6 +70,23 @@ class RopePlan:
         return window
 
     @property
+    def config_window(self) -> int:
+        """`max_position_embeddings` of the model's config.
+
+        The original window for dynamic NTK, which counts its growth from it.
+        """
+        if self.rope_parameters["rope_type"] == "dynamic":
+            return self.original_max_position_embeddings
+        return self.max_position_embeddings
+
+    def by_layer_type(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """`rope_parameters` of a config: `parameters` for the rescaled layers, and the others'."""
+        if self.layer_type is None:
+            return parameters
+        others = {key: dict(other["rope_parameters"]) for key, other in self.others.items()}
+        return others | {self.layer_type: parameters}
+
+    @property
     def unscaled(self) -> "RopePlan":
         """The plan of the base itself: eval's base column must hold against it."""
         factor = max(1.0, self.base_window / self.original_max_position_embeddings)
@@ -229,15 +246,8 @@ def _other_tables(model: ModelRope) -> dict[str, Any]:
 
 def apply(plan: RopePlan, config: PreTrainedConfig) -> PreTrainedConfig:
     """Put the plan into a config, in place, **before** a model is built: a model reads it once."""
-    parameters: dict[str, Any] = dict(plan.rope_parameters)
-    if plan.layer_type is not None:
-        others = {key: dict(other["rope_parameters"]) for key, other in plan.others.items()}
-        parameters = others | {plan.layer_type: parameters}
-    config.rope_parameters = parameters  # type: ignore[attr-defined]
-    # dynamic NTK counts its growth from max_position_embeddings
-    dynamic = plan.rope_parameters["rope_type"] == "dynamic"
-    window = plan.original_max_position_embeddings if dynamic else plan.max_position_embeddings
-    config.max_position_embeddings = window  # type: ignore[attr-defined]
+    config.rope_parameters = plan.by_layer_type(dict(plan.rope_parameters))  # type: ignore[attr-defined]
+    config.max_position_embeddings = plan.config_window  # type: ignore[attr-defined]
     if getattr(config, "head_dim", 0) is None:
         # Mixtral: transformers' YaRN and LongRoPE fail on a null
         config.head_dim = head_dim(config)

@@ -9,8 +9,9 @@ from ropewalk.train.rope.plan import RopePlan
 
 def summary(plan: RopePlan) -> str:
     """One plan: a line for each pair of dimensions, against both windows."""
-    old = 2 * np.pi / np.array(plan.base["inv_freq"])
-    new = 2 * np.pi / np.array(plan.inv_freq)
+    old, new = (2 * np.pi / np.array(table) for table in (plan.base["inv_freq"], plan.inv_freq))
+    old_turns = plan.original_max_position_embeddings / old
+    new_turns = plan.max_position_embeddings / new
     shares = interpolated_share(plan)
     lines = [
         headline(plan),
@@ -19,12 +20,8 @@ def summary(plan: RopePlan) -> str:
         f"{'interpolated':>13}",
     ]
     for i in range(len(new)):
-        old_turns = plan.original_max_position_embeddings / old[i]
-        new_turns = plan.max_position_embeddings / new[i]
-        lines.append(
-            f"{i:>5} {old[i]:>15,.1f} {new[i]:>15,.1f} {old_turns:>10.2f} {new_turns:>10.2f} "
-            f"{shares[i]:>13.0%}"
-        )
+        turns = f"{old_turns[i]:>10.2f} {new_turns[i]:>10.2f}"
+        lines.append(f"{i:>5} {old[i]:>15,.1f} {new[i]:>15,.1f} {turns} {shares[i]:>13.0%}")
     return "\n".join([*lines, _ramp_line(plan, old, new, shares)])
 
 
@@ -67,10 +64,8 @@ def comparison_table(plans: Sequence[RopePlan]) -> str:
     first = plans[0]
     old = 2 * np.pi / np.array(first.base["inv_freq"])
     methods = "".join(f"{plan.method[:12]:>13}" for plan in plans)
-    lines = [
-        *map(headline, plans),
-        f"{'dim':>5} {'wavelength before':>18} {'rotations':>10} {methods}",
-    ]
+    head = f"{'dim':>5} {'wavelength before':>18} {'rotations':>10} {methods}"
+    lines = [*map(headline, plans), head]
     shares = [interpolated_share(plan) for plan in plans]
     for i in range(len(old)):
         turns = first.original_max_position_embeddings / old[i]

@@ -32,9 +32,7 @@ ODD = YarnConfig(factor=8.0, beta_fast=24.0, beta_slow=2.5, attention_factor=1.1
 def judged(tiny: Callable[..., Any], planned: Callable[..., Any]) -> Callable[..., Verdicts]:
     def judge(rope: RopeConfig, kind: str = "llama", **changes: Any) -> Verdicts:
         plan = planned(tiny(kind, **changes), rope)
-        dynamic = rope.method == "dynamic"
-        window = plan.original_max_position_embeddings if dynamic else plan.max_position_embeddings
-        return compare.verdicts(plan, kind, window)
+        return compare.verdicts(plan, kind, plan.config_window)
 
     return judge
 
