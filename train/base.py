@@ -1,4 +1,4 @@
-"""The base model: where its weights lie, and its config."""
+"""The base model: the location of its weights, and its config."""
 
 import importlib.util
 import json

@@ -47,7 +47,7 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
     if (output / STOP_FILE).exists():  # requested after the last step
         (output / STOP_FILE).unlink()
         raise Stopped(
-            f"train is done, and stopped before what comes after it; {how_to_resume(config)}"
+            f"train is done; the stages after it were not started; {how_to_resume(config)}"
         )
     return result
 

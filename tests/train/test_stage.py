@@ -100,7 +100,7 @@ def test_a_stop_after_the_last_step_stops_the_later_stages(
     for name in ("_copy_tokenizer", "_prove_reloaded"):
         monkeypatch.setattr(stage, name, lambda *_: None)
     with pytest.raises(
-        Stopped, match="train is done, and stopped before what comes after it; run the same command"
+        Stopped, match="train is done; the stages after it were not started; run the same command"
     ):
         stage.run(config(), {}, tmp_path / "train")
     assert "skipped" in stage.run(config(), {}, tmp_path / "train")[1]

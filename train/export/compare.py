@@ -50,7 +50,7 @@ def engine_verdict(
     if reason := why_unverified(engine, plan, architecture):
         return Verdict(engine.version, None, [], None, None, None, None, unverified=reason)
     if plan.qk_head_dim or plan.layer_type:
-        # Only transformers comes here; its live model was proved after the export.
+        # transformers alone reaches this; its live model was proved after the export
         return Verdict(engine.version, [*p], [], 0.0, 0.0, plan.attention_factor, True)
     long, short = tables(engine, p, plan, window)
     same = computes_plan(plan, long, short)
@@ -85,7 +85,7 @@ def why_unverified(engine: Engine, plan: RopePlan, architecture: str) -> str | N
     if plan.rope_parameters.get("partial_rotary_factor", 1) != 1:
         return "its code for heads that are rotated in part was not read"
     if plan.rope_parameters["rope_type"] not in engine.reads:
-        return f"what it does with rope_type {plan.rope_parameters['rope_type']} was not seen"
+        return f"its code for rope_type {plan.rope_parameters['rope_type']} was not read"
     return None
 
 

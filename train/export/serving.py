@@ -44,7 +44,7 @@ def commands(handoff: Handoff) -> list[str]:
     length = handoff.plan.max_position_embeddings
     legacy = "lacks" if handoff.old_keys_missing else "has"
     return [
-        "vLLM (the overrides repeat what `hf/config.json` says, and win over it):",
+        "vLLM (the overrides repeat `hf/config.json`, and take precedence):",
         shell(
             f"vllm serve hf --max-model-len {length} \\\n"
             f"  --hf-overrides '{overrides(handoff, 'vLLM')}'"

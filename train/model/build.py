@@ -174,5 +174,5 @@ def check_vocabulary(model: PreTrainedModel, vocab_size: int) -> None:
     if vocab_size > rows:
         raise ConfigError(
             f"model.path has {rows} embeddings and a tokenizer of {vocab_size} words; they must "
-            "fit; mend the model folder"
+            "fit; correct the model folder"
         )

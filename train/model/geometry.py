@@ -1,4 +1,4 @@
-"""What a model's config says of its attention layers: head sizes and sliding windows."""
+"""Head sizes and sliding windows of a model's attention layers, read from its config."""
 
 from transformers import PreTrainedConfig
 
@@ -22,6 +22,6 @@ def sliding_layers(config: PreTrainedConfig) -> list[bool]:
 
 
 def sliding_windows(config: PreTrainedConfig) -> list[int | None]:
-    """The sliding window of each layer, in tokens; None: the layer sees the whole document."""
+    """The sliding window of each layer, in tokens; None: the layer sees full documents."""
     window = getattr(config, "sliding_window", None)
     return [window if sliding else None for sliding in sliding_layers(config)]

@@ -74,7 +74,7 @@ def _windows(plan: RopePlan, pretrained: int) -> Iterator[str]:
     scaled = plan.base["rope_parameters"].get("rope_type", "default") != "default"
     if original < pretrained and not scaled:
         yield (
-            f"rope.original_max_position_embeddings is {original}; the model says {pretrained}: "
+            f"rope.original_max_position_embeddings is {original}; its config has {pretrained}: "
             "another ramp, and a factor that counts from there; right for a model whose config "
             "names a longer window than it was trained at, else unset it"
         )
@@ -98,7 +98,7 @@ def _trained_length(plan: RopePlan, seq_len: int, steps: int) -> Iterator[str]:
     if steps and seq_len < target and plan.method != "none":
         yield (
             f"data.seq_len is {seq_len}; the plan reaches {target} tokens, so positions beyond "
-            f"{seq_len} are never trained; raise data.seq_len, or say train.steps=0 to rescale only"
+            f"{seq_len} are never trained; raise data.seq_len, or set train.steps=0 to rescale only"
         )
     if steps and seq_len > target:
         yield (

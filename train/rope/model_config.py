@@ -132,7 +132,7 @@ def _theta(parameters: dict[str, Any], model: str) -> float:
     theta = parameters.get("rope_theta")
     if not isinstance(theta, (int, float)) or theta <= 1:
         raise ConfigError(
-            f"{model} has rope_theta {theta}; it must be a number above 1; mend its config.json"
+            f"{model} has rope_theta {theta}; it must be a number above 1; correct its config.json"
         )
     return float(theta)
 
@@ -149,7 +149,7 @@ def _original_window(
     if not isinstance(window, int) or window < 1:
         raise ConfigError(
             f"{model} has max_position_embeddings {window}; it must be a whole number of tokens; "
-            "mend its config.json"
+            "correct its config.json"
         )
     if rope_type == "default":
         if setting is not None and setting > window:

@@ -35,7 +35,7 @@ def refuse_unread(table: dict[str, Any], model: str) -> None:
     if rope_type == "default" and "factor" in table:
         raise ConfigError(
             f"{model} has factor {table['factor']} and rope_type default, which scales nothing; "
-            "one of them is wrong; mend its config.json"
+            "one of them is wrong; correct its config.json"
         )
 
 
@@ -47,7 +47,7 @@ def _refuse_non_numbers(table: dict[str, Any], model: str) -> None:
         numbers = value if isinstance(value, list) else [value]
         if not all(isinstance(x, (int, float)) and math.isfinite(x) and x > 0 for x in numbers):
             raise ConfigError(
-                f"{model} has {key} {value} in rope_parameters; it must be a number above 0; mend "
+                f"{model} has {key} {value} in rope_parameters; it must be a number above 0; correct "
                 "its config.json"
             )
 

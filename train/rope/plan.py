@@ -252,6 +252,6 @@ def apply(plan: RopePlan, config: PreTrainedConfig) -> PreTrainedConfig:
         # Mixtral: transformers' YaRN and LongRoPE fail on a null
         config.head_dim = head_dim(config)
     if getattr(config, "original_max_position_embeddings", None) is not None:
-        # Phi-3 reads this one, not that of its rope_parameters
+        # Phi-3 reads this key, not the one in rope_parameters
         config.original_max_position_embeddings = plan.original_max_position_embeddings
     return config

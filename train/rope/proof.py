@@ -63,7 +63,7 @@ def restore(model: nn.Module, plan: RopePlan) -> None:
                 continue  # `prove` raises for it
             inv_freq = short_table(planned[layer_type])
             _restore(module, name, inv_freq)
-            # the copy that a table which switches by length goes back to
+            # a table that switches by length is restored from this copy
             _restore(module, name.replace("inv_freq", "original_inv_freq"), inv_freq)
 
 

@@ -36,8 +36,8 @@ def _ramp_line(plan: RopePlan, old: np.ndarray, new: np.ndarray, shares: np.ndar
     unseen = int((incomplete & further).sum())
     return (
         f"kept {unchanged}, in between {len(shares) - unchanged - divided}, divided by the "
-        f"whole factor {divided}; {unseen} dimension(s) never came round in the base's window and "
-        "turn further in the new one than it has seen"
+        f"whole factor {divided}; {unseen} dimension(s) complete no turn in the base's window and "
+        "turn further in the new one"
     )
 
 

@@ -79,7 +79,7 @@ CASES: list[tuple[RopeConfig, dict[str, Any], str]] = [
     (
         YarnConfig(factor=8, original_max_position_embeddings=2048),
         {},
-        "original_max_position_embeddings is 2048; the model says 4096: another ramp",
+        "original_max_position_embeddings is 2048; its config has 4096: another ramp",
     ),
     (YarnConfig(factor=8), {"sliding": True}, "sliding-window layers that share one rotary table"),
     (DynamicConfig(factor=2), {}, "rope=dynamic switches its table by the longest position"),

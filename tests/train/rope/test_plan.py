@@ -132,4 +132,4 @@ def test_the_summary_counts_dimensions_beyond_the_trained_angles() -> None:
     counts = ((NTKConfig(factor=s), beyond), (PIConfig(factor=s), 0), (YarnConfig(factor=s), 0))
     for rope, count in counts:
         summary = table.summary(plan.make(rope, llama(), "m"))
-        assert f"; {count} dimension(s) never came round" in summary
+        assert f"; {count} dimension(s) complete no turn" in summary
