@@ -47,8 +47,8 @@ def _refuse_non_numbers(table: dict[str, Any], model: str) -> None:
         numbers = value if isinstance(value, list) else [value]
         if not all(isinstance(x, (int, float)) and math.isfinite(x) and x > 0 for x in numbers):
             raise ConfigError(
-                f"{model} has {key} {value} in rope_parameters; it must be a number above 0; correct "
-                "its config.json"
+                f"{model} has {key} {value} in rope_parameters; it must be a number above 0; "
+                "correct its config.json"
             )
 
 
