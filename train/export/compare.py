@@ -35,24 +35,21 @@ class Verdict:
         return asdict(self)
 
 
-def verdicts(plan: RopePlan, architecture: str, window: int) -> dict[str, Verdict]:
-    """Every engine's row. `window`: max_position_embeddings of config.json, in tokens."""
+def verdicts(plan: RopePlan, architecture: str) -> dict[str, Verdict]:
+    """Every engine's row."""
     return {
-        name: engine_verdict(name, engine, plan, architecture, window)
-        for name, engine in ENGINES.items()
+        name: engine_verdict(name, engine, plan, architecture) for name, engine in ENGINES.items()
     }
 
 
-def engine_verdict(
-    name: str, engine: Engine, plan: RopePlan, architecture: str, window: int
-) -> Verdict:
+def engine_verdict(name: str, engine: Engine, plan: RopePlan, architecture: str) -> Verdict:
     p, kind = plan.rope_parameters, plan.rope_parameters["rope_type"]
     if reason := why_unverified(engine, plan, architecture):
         return Verdict(engine.version, None, [], None, None, None, None, unverified=reason)
     if plan.qk_head_dim or plan.layer_type:
         # transformers alone reaches this; its live model was proved after the export
         return Verdict(engine.version, [*p], [], 0.0, 0.0, plan.attention_factor, True)
-    long, short = tables(engine, p, plan, window)
+    long, short = tables(engine, p, plan)
     same = computes_plan(plan, long, short)
     return Verdict(
         version=engine.version,
@@ -62,7 +59,7 @@ def engine_verdict(
         short_inv_freq_max_rel=max_relative_difference(short[0], short_inv_freq(plan)),
         attention_factor=long[1],
         same=same,
-        way_out=None if same else correcting_keys(name, engine, plan, window),
+        way_out=None if same else correcting_keys(name, engine, plan),
     )
 
 
@@ -89,11 +86,11 @@ def why_unverified(engine: Engine, plan: RopePlan, architecture: str) -> str | N
     return None
 
 
-def tables(engine: Engine, p: Parameters, plan: RopePlan, window: int) -> tuple[Table, Table]:
+def tables(engine: Engine, p: Parameters, plan: RopePlan) -> tuple[Table, Table]:
     """The engine's tables for a text that fills the new window and for one in the original."""
     dim = 2 * len(plan.inv_freq)
     lengths = (plan.max_position_embeddings, max(1, plan.original_max_position_embeddings // 2))
-    long, short = (engine.compute(p, dim, window, length) for length in lengths)
+    long, short = (engine.compute(p, dim, plan.config_window, length) for length in lengths)
     return long, short
 
 
@@ -156,11 +153,11 @@ def format_difference(share: float) -> str:
     return f"{share:.1%}" if share < 1 else f"x{1 + share:.1f}"
 
 
-def correcting_keys(name: str, engine: Engine, plan: RopePlan, window: int) -> Parameters | None:
+def correcting_keys(name: str, engine: Engine, plan: RopePlan) -> Parameters | None:
     """Keys that make this engine compute the plan; None where none do."""
     p = plan.rope_parameters
     added = factor_keys(name, p, plan.attention_factor)
-    if added and computes_plan(plan, *tables(engine, {**p, **added}, plan, window)):
+    if added and computes_plan(plan, *tables(engine, {**p, **added}, plan)):
         return added
     return None
 

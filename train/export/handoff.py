@@ -20,41 +20,55 @@ class GgufExport:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Handoff:
     """The content of SERVING.md and serving.json."""
 
     name: str
     architecture: str
     plan: RopePlan
-    window: int  # max_position_embeddings of config.json
     verdicts: dict[str, Verdict]
     old_keys_missing: str | None  # why config.json has no rope_scaling
     gguf: GgufExport
     short_text: dict[str, Any] | None  # from eval/results.json
 
+    @property
+    def warnings(self) -> list[str]:
+        """What the files lack, and a line for each consequence of keys that an engine drops."""
+        lines = [*self.gguf.warnings]
+        if self.old_keys_missing is not None:
+            lines.append(
+                "hf/config.json has rope_parameters only, no rope_theta and rope_scaling: "
+                f"{self.old_keys_missing}"
+            )
+        for engine, verdict in self.verdicts.items():
+            by_consequence: dict[str, list[str]] = {}
+            for drop in verdict.drops:
+                by_consequence.setdefault(drop["consequence"], []).append(drop["key"])
+            for consequence, keys in by_consequence.items():
+                own = keys[0].startswith("rope_type")
+                verb = "has its own way with" if own else "does not read"
+                head = f"{engine} {verdict.version} {verb} {', '.join(keys)}"
+                lines.append(f"{head}: {consequence}; {way_out(engine, verdict, self.gguf.file)}")
+        return lines
 
-def serving_json(handoff: Handoff, warnings: list[str]) -> dict[str, Any]:
-    """serving.json, schema 1."""
-    plan = handoff.plan
-    return {
-        "schema": 1,
-        "plan": plan.hash,
-        "architecture": handoff.architecture,
-        "rope_parameters": plan.rope_parameters,
-        "attention_factor": plan.attention_factor,
-        "max_position_embeddings": handoff.window,
-        "served_length": plan.max_position_embeddings,
-        "engines": {name: verdict.json() for name, verdict in handoff.verdicts.items()},
-        "gguf": {
-            "file": handoff.gguf.file,
-            "missing": handoff.gguf.missing,
-            "keys": gguf_keys(handoff.gguf.keys),
-        },
-        "old_keys_missing": handoff.old_keys_missing,
-        "short_text": handoff.short_text,
-        "warnings": warnings,
-    }
+    def json(self) -> dict[str, Any]:
+        """serving.json, schema 1."""
+        gguf = {"file": self.gguf.file, "missing": self.gguf.missing}
+        return {
+            "schema": 1,
+            "plan": self.plan.hash,
+            "architecture": self.architecture,
+            "rope_parameters": self.plan.rope_parameters,
+            "attention_factor": self.plan.attention_factor,
+            "max_position_embeddings": self.plan.config_window,
+            "served_length": self.plan.max_position_embeddings,
+            "engines": {name: verdict.json() for name, verdict in self.verdicts.items()},
+            "gguf": {**gguf, "keys": gguf_keys(self.gguf.keys)},
+            "old_keys_missing": self.old_keys_missing,
+            "short_text": self.short_text,
+            "warnings": self.warnings,
+        }
 
 
 def gguf_keys(keys: GgufRope | None) -> dict[str, Any] | None:
@@ -62,25 +76,6 @@ def gguf_keys(keys: GgufRope | None) -> dict[str, Any] | None:
         return None
     divisors = None if keys.rope_freqs is None else keys.rope_freqs.tolist()
     return {**vars(keys), "rope_freqs": divisors}
-
-
-def warnings(handoff: Handoff) -> list[str]:
-    """What the files lack, and a line for each consequence of the keys that an engine drops."""
-    lines = [*handoff.gguf.warnings]
-    if handoff.old_keys_missing is not None:
-        lines.append(
-            "hf/config.json has rope_parameters only, no rope_theta and rope_scaling: "
-            f"{handoff.old_keys_missing}"
-        )
-    for engine, verdict in handoff.verdicts.items():
-        by_consequence: dict[str, list[str]] = {}
-        for drop in verdict.drops:
-            by_consequence.setdefault(drop["consequence"], []).append(drop["key"])
-        for consequence, keys in by_consequence.items():
-            verb = "has its own way with" if keys[0].startswith("rope_type") else "does not read"
-            head = f"{engine} {verdict.version} {verb} {', '.join(keys)}"
-            lines.append(f"{head}: {consequence}; {way_out(engine, verdict, handoff.gguf.file)}")
-    return lines
 
 
 def way_out(engine: str, verdict: Verdict, gguf: str | None) -> str:

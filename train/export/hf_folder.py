@@ -23,10 +23,11 @@ OTHER_OLD_NAMES = ("gpt_neox", "gpt_neox_japanese")  # their theta was rotary_em
 TOP_LEVEL = ("rope_theta", "partial_rotary_factor")  # stood beside rope_scaling, not inside
 
 
-def write(model: Path, folder: Path, plan: RopePlan) -> tuple[dict[str, Any], str | None]:
+def write(model: Path, folder: Path, plan: RopePlan) -> tuple[str, str | None]:
     """Write the checkpoint with config.json in both key styles. Weights are linked, not rewritten.
 
-    Returns config.json, and the reason if it has no legacy keys. Raises: ProofError.
+    Returns the architecture, and the reason if config.json has no legacy keys.
+    Raises: ProofError.
     """
     folder.mkdir(parents=True)
     for file in sorted(model.iterdir()):
@@ -40,7 +41,7 @@ def write(model: Path, folder: Path, plan: RopePlan) -> tuple[dict[str, Any], st
         tokenizer_config = json.loads(path.read_text(encoding="utf-8"))
         write_json(path, with_window(tokenizer_config, plan.max_position_embeddings))
     refuse_other_window(config["max_position_embeddings"], plan)
-    return config, reason
+    return config["model_type"], reason
 
 
 def link_or_copy(source: Path, target: Path) -> None:

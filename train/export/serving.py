@@ -9,7 +9,7 @@ from ropewalk.train.export.handoff import Handoff
 from ropewalk.train.rope.plan import RopePlan
 
 
-def document(handoff: Handoff, warnings: list[str]) -> str:
+def document(handoff: Handoff) -> str:
     """The page as Markdown."""
     plan, verdicts = handoff.plan, handoff.verdicts
     parts = [
@@ -18,7 +18,7 @@ def document(handoff: Handoff, warnings: list[str]) -> str:
         f"{plan.max_position_embeddings:,} tokens, attention factor {plan.attention_factor:.4f}, "
         f"plan {plan.hash[:12]}, architecture {handoff.architecture}. Reloaded from `hf/` and "
         "proved against the plan: table, cos and sin, and every layer's queries and keys.",
-        *(f"**Warning:** {warning}." for warning in warnings),
+        *(f"**Warning:** {warning}." for warning in handoff.warnings),
         "## Commands",
         *commands(handoff),
         "## What each engine makes of it",
@@ -68,7 +68,9 @@ def overrides(handoff: Handoff, engine: str) -> str:
     """JSON for the command line: the plan's parameters and the engine's correcting keys."""
     plan, verdict = handoff.plan, handoff.verdicts[engine]
     parameters = plan.by_layer_type({**plan.rope_parameters, **(verdict.way_out or {})})
-    return json.dumps({"rope_parameters": parameters, "max_position_embeddings": handoff.window})
+    return json.dumps(
+        {"rope_parameters": parameters, "max_position_embeddings": plan.config_window}
+    )
 
 
 def llama_cpp(handoff: Handoff) -> list[str]:

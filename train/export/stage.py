@@ -62,37 +62,26 @@ def export_model(
     plan: RopePlan,
     output: Path,
     name: str,
-    gguf_dtype: str,
+    dtype: str,
     short_text: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Write everything into `output`. Returns the manifest's metadata.
 
-    Raises: ProofError, ConfigError.
+    `dtype`: of the GGUF file. Raises: ProofError, ConfigError.
     """
-    config, old_keys_missing = hf_folder.write(model, output / "hf", plan)
+    architecture, missing = hf_folder.write(model, output / "hf", plan)
     print(hf_folder.prove(output / "hf", plan), flush=True)
-    gguf = write_gguf(output, plan, gguf_dtype, name)
-    architecture, window = config["model_type"], config["max_position_embeddings"]
-    verdicts = compare.verdicts(plan, architecture, window)
+    gguf = write_gguf(output, plan, dtype, name)
+    verdicts = compare.verdicts(plan, architecture)
     if gguf.keys is not None:
         verdicts[f"llama.cpp, {gguf.file}"] = compare.verdict_of_gguf(plan, gguf.keys)
-    report = Handoff(
-        name=name,
-        architecture=architecture,
-        plan=plan,
-        window=window,
-        verdicts=verdicts,
-        old_keys_missing=old_keys_missing,
-        gguf=gguf,
-        short_text=short_text,
-    )
-    warnings = handoff.warnings(report)
-    for warning in warnings:
+    report = Handoff(name, architecture, plan, verdicts, missing, gguf, short_text)
+    for warning in report.warnings:
         print(f"export warning: {warning}", flush=True)
-    (output / "SERVING.md").write_text(serving.document(report, warnings), encoding="utf-8")
-    write_json(output / "serving.json", handoff.serving_json(report, warnings))
+    (output / "SERVING.md").write_text(serving.document(report), encoding="utf-8")
+    write_json(output / "serving.json", report.json())
     same = {engine: verdict.same for engine, verdict in verdicts.items()}
-    return {"plan": plan.hash, "gguf": gguf.file, "same": same, "warnings": warnings}
+    return {"plan": plan.hash, "gguf": gguf.file, "same": same, "warnings": report.warnings}
 
 
 def write_gguf(output: Path, plan: RopePlan, dtype: str, name: str) -> GgufExport:

@@ -8,7 +8,7 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 
-def no_mask(*args: Any, **kwargs: Any) -> None:
+def no_mask(*args: object, **kwargs: object) -> None:
     """Replaces transformers' mask builder: kernels read the borders of documents instead."""
 
 

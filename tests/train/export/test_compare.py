@@ -32,7 +32,7 @@ ODD = YarnConfig(factor=8.0, beta_fast=24.0, beta_slow=2.5, attention_factor=1.1
 def judged(tiny: Callable[..., Any], planned: Callable[..., Any]) -> Callable[..., Verdicts]:
     def judge(rope: RopeConfig, kind: str = "llama", **changes: Any) -> Verdicts:
         plan = planned(tiny(kind, **changes), rope)
-        return compare.verdicts(plan, kind, plan.config_window)
+        return compare.verdicts(plan, kind)
 
     return judge
 
@@ -61,7 +61,7 @@ def test_a_server_without_the_attention_factor_is_named_with_numbers(
         "1.0", frequencies_only, {"yarn": ("factor", "original_max_position_embeddings")}
     )
     plan = planned(tiny("llama"), YarnConfig(factor=8.0))
-    verdict = compare.engine_verdict("server", server, plan, "llama", 2048)
+    verdict = compare.engine_verdict("server", server, plan, "llama")
     assert verdict.same is False
     assert (verdict.inv_freq_max_rel, verdict.attention_factor) == (0, 1.0)
     consequence = dropped(verdict)["rope_type yarn"]
