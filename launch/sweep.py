@@ -17,14 +17,13 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
     Raises: ConfigError for an override that cannot be parsed or enumerated.
     """
     literal = [override for override in overrides if is_literal(override)]
+    composed = [override for override in overrides if override not in literal]
     try:
-        parsed = OverridesParser.create().parse_overrides(
-            [override for override in overrides if not is_literal(override)]
-        )
+        parsed = OverridesParser.create().parse_overrides(composed)
         choices = {override.get_key_element(): _choices(override) for override in parsed}
     except HydraException as error:
         raise ConfigError(one_line(error)) from None
-    swept = {o.key_or_group for o in parsed if o.is_sweep_override()} - {"name"}
+    swept = {override_key(o.get_key_element()) for o in parsed if o.is_sweep_override()} - {"name"}
     return [
         [*(o for o in run if not o.startswith("name=")), *literal, f"name={_name(run, swept)}"]
         for run in itertools.product(*choices.values())

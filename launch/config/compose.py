@@ -12,9 +12,8 @@ from ropewalk.launch.config.hydra import HYDRA_ERRORS, compose_checked, one_line
 
 def compose(overrides: Sequence[str]) -> Config:
     """The checked configuration. Raises: ConfigError that lists every problem, one a line."""
-    if former := [pair for override in overrides if (pair := renamed.renaming(override))]:
-        lines = [renamed.message(*pair) for pair in former]
-        raise ConfigError("\n".join(lines + _present_problems(overrides)))
+    if problems := _former_names(overrides):
+        raise ConfigError("\n".join(problems))
     try:
         return compose_checked(overrides)
     except HYDRA_ERRORS as error:
@@ -24,17 +23,21 @@ def compose(overrides: Sequence[str]) -> Config:
         raise ConfigError("\n".join(lines + remaining_problems(overrides, wrong))) from None
 
 
-def _present_problems(overrides: Sequence[str]) -> list[str]:
-    """The problems that remain under the present names of the settings."""
-    present = []
-    for override in overrides:
-        pair = renamed.renaming(override)
-        present.append(override.replace(*pair, 1) if pair else override)
+def _former_names(overrides: Sequence[str]) -> list[str]:
+    """The overrides under former names, and the problems that remain under the present names."""
+    pairs = [renamed.renaming(override) for override in overrides]
+    lines = [renamed.message(*pair) for pair in pairs if pair]
+    if not lines:
+        return []
+    present = [
+        override.replace(*pair, 1) if pair else override
+        for override, pair in zip(overrides, pairs, strict=True)
+    ]
     try:
         compose(present)
     except ConfigError as error:
-        return str(error).splitlines()
-    return []
+        lines += str(error).splitlines()
+    return list(dict.fromkeys(lines))
 
 
 def config_dir_override(folder: str) -> str:

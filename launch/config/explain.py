@@ -29,18 +29,19 @@ from ropewalk.launch.config.phases import LENGTH_MAPPINGS
 
 
 def diagnose_overrides(overrides: Sequence[str]) -> dict[str, str]:
-    """Each override that Hydra refuses -> its problem. A wrong group hides the others."""
+    """Each override that Hydra refuses -> its problem. A wrong group hides the others.
+
+    A YAML file with former names does not hide them: they are composed without it.
+    """
     hydra = [o for o in overrides if o.startswith("hydra.")]
-    groups = [o for o in overrides if override_key(o) in GROUPS or o in hydra]
-    for override in groups:
-        if problem := _problem_of([*hydra, override]):
-            return {override: "\n".join(_former_names(override, hydra)) or problem}
-    problems = {
-        o: _problem_of_literal(o) if is_literal(o) else _problem_of([*groups, o])
-        for o in overrides
-        if o not in groups
-    }
-    return {override: problem for override, problem in problems.items() if problem}
+    groups = [o for o in overrides if override_key(o) in GROUPS]
+    former = {o: "\n".join(lines) for o in groups if (lines := _former_names(o, hydra))}
+    current = [*hydra, *(o for o in groups if o not in former)]
+    for override in current:
+        if problem := _problem_of(override, hydra):
+            return {**former, override: problem}
+    problems = {o: _problem_of(o, current) for o in overrides if o not in (*hydra, *groups)}
+    return former | {override: problem for override, problem in problems.items() if problem}
 
 
 def _former_names(override: str, hydra: Sequence[str]) -> list[str]:
@@ -54,9 +55,12 @@ def _former_names(override: str, hydra: Sequence[str]) -> list[str]:
     return []
 
 
-def _problem_of(overrides: Sequence[str]) -> str | None:
+def _problem_of(override: str, groups: Sequence[str]) -> str | None:
+    """What Hydra refuses in one override, composed on top of `groups`."""
+    if is_literal(override):
+        return _problem_of_literal(override)
     try:
-        compose_node(overrides)
+        compose_node([*groups, override])
     except HYDRA_ERRORS as error:
         return one_line(error)
     return None
@@ -69,12 +73,10 @@ def _problem_of_literal(override: str) -> str | None:
     try:
         OmegaConf.merge(OmegaConf.structured(kind), literal_values([f"{name}={value}"]))
     except HYDRA_ERRORS as error:
-        if name in LENGTH_MAPPINGS:
-            return (
-                f"{key} is {value}; it must be numbers by ranges of length; "
-                f'e.g. \'{key}={{"<4K": 0.1, ">8K": 2}}\''
-            )
-        return one_line(error, key)
+        if name not in LENGTH_MAPPINGS:
+            return one_line(error, key)
+        rule = "it must be numbers by ranges of length"
+        return f'{key} is {value}; {rule}; e.g. \'{key}={{"<4K": 0.1, ">8K": 2}}\''
     return None
 
 
@@ -97,12 +99,10 @@ def is_consequence_of(key: str, line: str) -> bool:
     """Whether a problem may exist only because `key` was left out: it is about the key or names it
     (`needs a factor or a target_length`)."""
     section, name = key.split(".")[0], re.escape(key.rsplit(".", 1)[-1])
-    same_section = line.startswith(f"{section}.")
-    return (
-        line.startswith(key)
-        or (same_section and re.search(rf"(?<![.\w]){name}\b", line) is not None)
-        or re.search(rf"\b{re.escape(key)}\b", line) is not None
-    )
+    pattern = rf"\b{re.escape(key)}\b"
+    if line.startswith(f"{section}."):
+        pattern += rf"|(?<![.\w]){name}\b"
+    return line.startswith(key) or re.search(pattern, line) is not None
 
 
 def with_override(override: str, problem: str) -> str:

@@ -61,14 +61,37 @@ def test_former_names_in_a_phase_and_in_a_recipe(tmp_path: Path) -> None:
         "phases[1].train.lr is now train.optimizer.lr",
         "phases[1].train.steps is -1; it must be at least 0; raise it",
     ]
-    (tmp_path / "recipe").mkdir()
-    (tmp_path / "recipe" / "mine.yaml").write_text(
+    assert recipe_lines(tmp_path) == FORMER_IN_RECIPE
+
+
+def test_a_former_name_in_a_recipe_hides_no_wrong_override(tmp_path: Path) -> None:
+    overrides = ["nope=1", "train.steps=abc", "data.sources.a.weight=x", "train.optimizer.eps=1e-9"]
+    assert recipe_lines(tmp_path, *overrides) == [
+        *FORMER_IN_RECIPE,
+        "nope=1: Key 'nope' not in 'Config'",
+        "train.steps is abc; it must be a whole number; e.g. train.steps=2048",
+        "data.sources.a.weight is x; it must be a number; e.g. data.sources.a.weight=2.0",
+    ]
+
+
+def test_a_former_name_in_a_recipe_and_in_an_override_is_reported_once(tmp_path: Path) -> None:
+    lines = recipe_lines(tmp_path, "train.lr=1", "nope=1")
+    assert sorted(lines) == sorted([*FORMER_IN_RECIPE, "nope=1: Key 'nope' not in 'Config'"])
+
+
+FORMER_IN_RECIPE = [
+    "data.tokens is now data.total_tokens",
+    "train.lr is now train.optimizer.lr",
+    "train.optimizer is now train.optimizer.name",
+]
+
+
+def recipe_lines(folder: Path, *overrides: str) -> list[str]:
+    """The problems of a run with a recipe that has three former names."""
+    (folder / "recipe").mkdir(exist_ok=True)
+    (folder / "recipe" / "mine.yaml").write_text(
         "# @package _global_\ndata: {tokens: 7}\ntrain: {lr: 1e-3, optimizer: adamw}\n"
     )
     with pytest.raises(ConfigError) as error:
-        compose(["recipe=mine", config_dir_override(str(tmp_path))])
-    assert str(error.value).splitlines() == [
-        "data.tokens is now data.total_tokens",
-        "train.lr is now train.optimizer.lr",
-        "train.optimizer is now train.optimizer.name",
-    ]
+        compose(["recipe=mine", *overrides, config_dir_override(str(folder))])
+    return str(error.value).splitlines()

@@ -223,6 +223,11 @@ def test_sweep_names_each_run_by_what_differs() -> None:
     ]
 
 
+@pytest.mark.parametrize("key", ["rope@x", "+train.note", "++seed", "rope"])
+def test_sweep_names_runs_by_a_value_whatever_its_key_looks_like(key: str) -> None:
+    assert names("recipe=demo", f"{key}=1,2") == ["demo-1", "demo-2"]
+
+
 def test_sweep_keeps_the_other_words_and_a_given_name() -> None:
     runs = sweep(["recipe=demo", "rope=pi,ntk", "data.sources.mine.path=./a,b", "name=mine"])
     assert [set(run) for run in runs] == [
