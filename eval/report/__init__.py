@@ -3,6 +3,6 @@
 page.py       reads the artifacts, renders report.html.j2
 phases.py     joins the phases of a run
 sentences.py  sentences that the numbers decide
-formats.py    numbers as text, the Jinja environment
+formats.py    numbers as text, the Jinja templates
 figures/      inline SVG and HTML drawings
 """

@@ -1,4 +1,4 @@
-"""Numbers and values as text for the page, and the Jinja environment with these as filters.
+"""Numbers and values as text for the page, and its Jinja templates with these as filters.
 
 Jinja's undefined and None become a dash: a missing value is never shown as a number.
 """
@@ -9,18 +9,18 @@ import math
 import re
 import statistics
 from collections.abc import Callable
-from typing import Any
+from importlib import resources
 
-from jinja2 import ChainableUndefined, Environment
+from jinja2 import ChainableUndefined, Environment, Template
 
 DASH = "–"
 
 
 def _number(format_number: Callable[..., str]) -> Callable[..., str]:
-    """A format that gives a dash for what is no number and `nan` or `inf` as they are."""
+    """The format with a dash for a value that is no number, and `nan` or `inf` as they are."""
 
     @functools.wraps(format_number)
-    def formatted(value: Any, *args: Any) -> str:
+    def formatted(value: object, *args: int) -> str:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return DASH
         return format_number(value, *args) if math.isfinite(value) else str(value)
@@ -84,27 +84,27 @@ def bounds(label: str) -> str:
     return re.sub(r"\d+", lambda match: f"{int(match[0]):,}", label)
 
 
-def plain(value: Any) -> str:
+def as_text(value: object) -> str:
     """A JSON value of any kind as text."""
     if value is None or isinstance(value, ChainableUndefined):
         return DASH
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return ", ".join(map(plain, value)) or "none"
+        return ", ".join(map(as_text, value)) or "none"
     if isinstance(value, dict):
         return json.dumps(value, ensure_ascii=False)
     return general(value) if isinstance(value, int | float) else str(value)
 
 
-FILTERS = (integer, fixed, signed, percent, perplexity, duration, clamp, general, bounds, plain)
+FILTERS = (integer, fixed, signed, percent, perplexity, duration, clamp, general, bounds, as_text)
 
 
-def environment() -> Environment:
-    """Jinja with autoescape and the formats of this module as filters."""
+def template(package: str, name: str) -> Template:
+    """A template file of a package, with autoescape and the formats of this module as filters."""
     jinja = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=ChainableUndefined
     )
     jinja.filters |= {function.__name__: function for function in FILTERS}
     jinja.filters["median"] = lambda values: statistics.median(values) if values else None
-    return jinja
+    return jinja.from_string(resources.files(package).joinpath(name).read_text(encoding="utf-8"))

@@ -35,8 +35,7 @@ def render(run_dir: Path, leave_out: Sequence[str] = ()) -> str:
     Raises: DataError when an artifact cannot be read.
     """
     run = load(run_dir, leave_out)
-    source = resources.files("ropewalk.eval.report").joinpath("report.html.j2")
-    template = formats.environment().from_string(source.read_text(encoding="utf-8"))
+    template = formats.template("ropewalk.eval.report", "report.html.j2")
     return template.render(**run, **derived(run))
 
 
@@ -50,30 +49,24 @@ def source_files() -> list[Path]:
 def load(run_dir: Path, leave_out: Sequence[str] = ()) -> Json:
     """Every artifact by its name; a missing one is empty."""
     config_text = _text(run_dir / "config.yaml")
-    config = _config(config_text)
-    manifest = _artifact(run_dir / "manifest.json")
-    rope_plan = _artifact(run_dir / "rope.json")
-    ledger = _artifact(run_dir / "data" / "ledger.json")
-    metrics: list[Json] = []
-    repeated, earlier = 0, []
-    if "train" not in leave_out:
-        metrics, repeated = _metrics(run_dir / "train" / "metrics.jsonl")
-        earlier = [_phase(run_dir, phase) for phase in manifest.get("phases") or []]
-    last = {"name": config.get("name"), "rope": rope_plan, "ledger": ledger, "metrics": metrics}
-    all_phases = [*earlier, last]
+    config, manifest = _config(config_text), _artifact(run_dir / "manifest.json")
+    trained = "train" not in leave_out
+    earlier = (manifest.get("phases") or []) if trained else []
+    last = _phase(run_dir, config.get("name"), trained)
+    all_phases = [*(_phase(run_dir / phase["folder"], phase["name"]) for phase in earlier), last]
+    results = {
+        folder: {} if folder in leave_out else _artifact(run_dir / folder / "results.json")
+        for folder in ("eval", "calibration")
+    }
     return {
+        **last,
         "name": config.get("name") or run_dir.resolve().name,
         "config_text": config_text,
         "config": config,
         "metrics": phases.join_metrics([phase["metrics"] for phase in all_phases]),
         "phases": phases.table(all_phases) if earlier else [],
-        "repeated": repeated,
-        "rope": rope_plan,
-        "ledger": ledger,
-        "results": {} if "eval" in leave_out else _artifact(run_dir / "eval" / "results.json"),
-        "calibration": {}
-        if "calibration" in leave_out
-        else _artifact(run_dir / "calibration" / "results.json"),
+        "results": results["eval"],
+        "calibration": results["calibration"],
         "manifest": manifest,
     }
 
@@ -88,14 +81,15 @@ def _config(text: str) -> Json:
     return config if isinstance(config, dict) else {}
 
 
-def _phase(run_dir: Path, phase: Json) -> Json:
-    """The artifacts of an earlier phase that the page shows."""
-    folder = run_dir / phase["folder"]
+def _phase(folder: Path, name: str | None, trained: bool = True) -> Json:
+    """The artifacts of one phase that the page shows; `repeated`: metrics lines written again."""
+    metrics, repeated = _metrics(folder / "train" / "metrics.jsonl") if trained else ([], 0)
     return {
-        "name": phase["name"],
+        "name": name,
         "rope": _artifact(folder / "rope.json"),
         "ledger": _artifact(folder / "data" / "ledger.json"),
-        "metrics": _metrics(folder / "train" / "metrics.jsonl")[0],
+        "metrics": metrics,
+        "repeated": repeated,
     }
 
 
@@ -144,8 +138,8 @@ def _metrics(path: Path) -> tuple[list[Json], int]:
 
 def derived(run: Json) -> Json:
     """Figures, sentences and tables that are computed from the artifacts."""
-    results, metrics = run["results"], run["metrics"]
-    models, window = results.get("models") or {}, results.get("base_window")
+    metrics, ledger, calibrated = run["metrics"], run["ledger"], run["calibration"]
+    models, window = run["results"].get("models") or {}, run["results"].get("base_window")
     rows = {task.name: _rows_by_model(models, task.name) for task in TASKS}
     dimensions, width = rope.dimensions(run["rope"]), max(1, len(metrics) // 20)
     figures = {
@@ -153,8 +147,17 @@ def derived(run: Json) -> Json:
         "rope": rope.wavelengths(run["rope"], dimensions),
         "training": training.curves(metrics, width),
         "by_position": training.by_position(metrics, width),
-        **calibration.figures(run["calibration"]),
-        **data.figures(run["ledger"]),
+        **calibration.figures(calibrated),
+        **data.figures(ledger),
+    }
+    readings = {
+        **{task.name: task.reading(rows[task.name], window) for task in TASKS},
+        "rope": rope.reading(dimensions),
+        "calibration": calibration.reading(calibrated),
+        "lengths": data.lengths_reading(ledger),
+        "own": data.own_reading(ledger),
+        "training": training.loss_reading(metrics, width),
+        "by_position": training.reading(metrics),
     }
     return {
         "MODELS": MODELS,
@@ -168,22 +171,12 @@ def derived(run: Json) -> Json:
         "width": width,
         "model_line": model_line(run["config"], run["rope"]),
         "figures": {name: Markup(svg) for name, svg in figures.items() if svg},
-        "lengths": sorted(
-            {length for values in rows["perplexity"].values() for length in values}, key=float
-        ),
+        "readings": readings,
+        "lengths": sorted({n for values in rows["perplexity"].values() for n in values}, key=float),
         "stages": stage_rows(run),
-        "methods": calibration.rows(run["calibration"]),
-        "left_out": data.left_out(run["ledger"]),
-        "cleaning": data.cleaning(run["ledger"]),
-        "readings": {
-            **{task.name: task.reading(rows[task.name], window) for task in TASKS},
-            "rope": rope.reading(dimensions),
-            "calibration": calibration.reading(run["calibration"]),
-            "lengths": data.lengths_reading(run["ledger"]),
-            "own": data.own_reading(run["ledger"]),
-            "training": training.loss_reading(metrics, width),
-            "by_position": training.reading(metrics),
-        },
+        "methods": calibration.rows(calibrated),
+        "left_out": data.left_out(ledger),
+        "cleaning": data.cleaning(ledger),
     }
 
 

@@ -1,10 +1,11 @@
 """A run of several phases on the page: one curve over all of them, and a table row for each."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Rows = Sequence[Mapping[str, Any]]
+import numpy as np
+
+from ropewalk.eval.report.figures.style import Rows, column
 
 
 def join_metrics(phases: Sequence[Rows]) -> list[dict[str, Any]]:
@@ -23,8 +24,8 @@ def table(phases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _row(phase: Mapping[str, Any]) -> dict[str, Any]:
     plan, rows = phase["ledger"].get("plan") or {}, phase["metrics"]
-    losses = [row["loss"] for row in rows if row.get("loss") is not None]
-    losses = [loss for loss in losses if math.isfinite(loss)]
+    losses = column(rows, "loss")
+    losses = losses[np.isfinite(losses)].tolist()
     return {
         "name": phase["name"],
         "window": phase["rope"].get("max_position_embeddings"),

@@ -5,6 +5,8 @@ from typing import Any
 
 from ropewalk.eval.report.figures.style import MODELS
 
+_SIZES = {"hidden_size": "hidden", "num_hidden_layers": "layers", "num_attention_heads": "heads"}
+
 
 def sentence(clauses: Iterable[str]) -> str | None:
     """The clauses as one sentence; None without any."""
@@ -19,6 +21,12 @@ def list_by_model(rows: Mapping[str, Any], text_of: Callable[[Any], str | None])
     return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
+def tuned_settings(settings: Mapping[str, object]) -> list[str]:
+    """`beta_fast 17.25` for each real-valued setting of a RoPE method except its factor."""
+    values = {k: v for k, v in settings.items() if isinstance(v, float) and k != "factor"}
+    return [f"{key} {value:.4g}" for key, value in values.items()]
+
+
 def model_line(config: Mapping[str, Any], rope: Mapping[str, Any]) -> str:
     """The base in one line; a local path is cut to its last part."""
     model = config.get("model") or {}
@@ -29,12 +37,7 @@ def model_line(config: Mapping[str, Any], rope: Mapping[str, Any]) -> str:
         keys = ("path", "gguf_file", "revision")
         parts = [str(model[key]) for key in keys if model.get(key)]
     if scratch := model.get("scratch"):
-        labels = {
-            "hidden_size": "hidden",
-            "num_hidden_layers": "layers",
-            "num_attention_heads": "heads",
-        }
-        sizes = [f"{label} {scratch[key]:,}" for key, label in labels.items() if key in scratch]
+        sizes = [f"{label} {scratch[key]:,}" for key, label in _SIZES.items() if key in scratch]
         parts.append("Llama from scratch, " + ", ".join(sizes))
     if rope.get("inv_freq"):
         parts.append(f"{2 * len(rope['inv_freq'])} rotary dimensions")

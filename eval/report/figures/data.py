@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from ropewalk.eval.report.figures.style import COLOURS, Kwargs, styled, to_svg, token_axis
+from ropewalk.eval.report.figures.style import COLOURS, Kwargs, styled_figure, to_svg, token_axis
 
 Json = Mapping[str, Any]
 SOURCE_COLOURS = ("s0", "s1", "s2", "s3", "s4", "s5")  # the page's swatches
@@ -29,8 +28,10 @@ def _sources(ledger: Json, key: str) -> dict[str, Any]:
 
 def _span(label: str) -> tuple[int, float]:
     """Bounds of a bucket: lengths above the first number, up to the second."""
-    low, high = (label[1:], math.inf) if label.startswith(">") else label.split("-")
-    return (int(low), high) if isinstance(high, float) else (int(low) - 1, int(high))
+    if label.startswith(">"):
+        return int(label[1:]), math.inf
+    low, high = map(int, label.split("-"))
+    return low - 1, high
 
 
 def _name(label: str) -> str:
@@ -52,30 +53,21 @@ def lengths(ledger: Json) -> str | None:
         return None
     labels = sorted({label for row in sources.values() for label in row}, key=_span)
     shade = {label: 0.14 + 0.86 * k / max(len(labels) - 1, 1) for k, label in enumerate(labels)}
-    with styled():
-        figure = Figure(figsize=(9, 0.75 + 0.78 * len(sources)), layout="constrained")
+    with styled_figure(9, 0.75 + 0.78 * len(sources)) as figure:
         axes = figure.subplots()
+        axes.set(xlim=(0, 1), ylim=(len(sources) - 0.5, -0.5))
+        axes.set_axis_off()
         for y, (name, row) in enumerate(sources.items()):
             for key, title, offset in (("tokens", "store", -0.21), ("plan_tokens", "plan", 0.21)):
                 tokens = {label: row.get(label, {}).get(key, 0) for label in labels}
                 _bar(axes, y + offset, title, tokens, shade)
             axes.annotate(name, (0, y), (-58, 0), ha="right", weight="bold", **_NOTE)
-        _frame(axes, len(sources))
-        handles = [
-            axes.barh(-9, 0, color=COLOURS["s0"], alpha=shade[label], label=_name(label))
-            for label in labels
-        ]
-        style: Kwargs = {
-            "frameon": False,
-            "fontsize": 9,
-            "handlelength": 1,
-            "handletextpad": 0.4,
-            "columnspacing": 1.1,
-        }
-        figure.legend(handles=handles, loc="outside upper center", ncols=len(labels), **style)
-        return to_svg(
-            figure, "lengths", "Tokens by length of their document, in the store and in the plan"
-        )
+        for label, alpha in shade.items():  # entries of the legend, drawn outside the limits
+            axes.barh(-9, 0, color=COLOURS["s0"], alpha=alpha, label=_name(label))
+        spacing: Kwargs = {"handlelength": 1, "handletextpad": 0.4, "columnspacing": 1.1}
+        figure.legend(loc="outside upper center", ncols=len(labels), **spacing)
+        description = "Tokens by length of their document, in the store and in the plan"
+        return to_svg(figure, "lengths", description)
 
 
 _NOTE: Kwargs = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
@@ -91,24 +83,11 @@ def _bar(
         axes.barh(y, share, 0.38, left, color=COLOURS["s0"], alpha=shade[label], linewidth=0)
         if share > MIN_LABELLED:
             ink = COLOURS["paper"] if shade[label] > 0.8 else COLOURS["ink"]
-            axes.text(
-                left + share / 2,
-                y,
-                f"{_name(label)}  {share:.0%}",
-                ha="center",
-                va="center",
-                size=8,
-                color=ink,
-            )
+            text = f"{_name(label)}  {share:.0%}"
+            axes.text(left + share / 2, y, text, ha="center", va="center", size=8, color=ink)
         left += share
     axes.annotate(_compact(total), (1, y), (6, 0), size=9, color=COLOURS["muted"], **_NOTE)
     axes.annotate(title, (0, y), (-6, 0), size=9, ha="right", color=COLOURS["muted"], **_NOTE)
-
-
-def _frame(axes: Axes, count: int) -> None:
-    axes.set_xlim(0, 1)
-    axes.set_ylim(count - 0.5, -0.5)
-    axes.set_axis_off()
 
 
 def _compact(tokens: float) -> str:
@@ -122,90 +101,76 @@ def own_context(ledger: Json) -> str | None:
     plan_shares, seq_len = plan.get("own_context_share"), plan.get("seq_len")
     if not plan_shares or not seq_len:
         return None
-    with styled():
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
+    with styled_figure(9, 3.6) as figure:
         axes = figure.subplots()
-        token_axis(
-            axes,
-            min(map(int, plan_shares)),
-            seq_len,
-            "tokens of its own document before a target, more than",
-        )
+        x_label = "tokens of its own document before a target, more than"
+        token_axis(axes, min(map(int, plan_shares)), seq_len, x_label)
         for k, (name, shares) in enumerate(_sources(ledger, "own_context_share").items()):
             colour = COLOURS[SOURCE_COLOURS[k % len(SOURCE_COLOURS)]]
-            _curve(axes, shares, seq_len, color=colour, label=name, linewidth=1.4)
-        style: Kwargs = {"color": COLOURS["extended"], "linewidth": 2.4, "marker": "o"}
-        _curve(axes, plan_shares, seq_len, label="plan", **style)
-        axes.set_ylim(0, 1)
+            _curve(axes, shares, seq_len, {"color": colour, "label": name, "linewidth": 1.4})
+        style = {"color": COLOURS["extended"], "linewidth": 2.4, "marker": "o"}
+        _curve(axes, plan_shares, seq_len, {"label": "plan", **style})
+        axes.set(ylim=(0, 1), ylabel="targets")
         axes.yaxis.set_major_locator(MultipleLocator(0.25))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        axes.set_ylabel("targets")
-        axes.legend(frameon=False, fontsize=9, loc="upper right")
-        return to_svg(
-            figure,
-            "own",
-            "Share of targets with more than so many tokens of their own document before them",
+        axes.legend(loc="upper right")
+        description = (
+            "Share of targets with more than so many tokens of their own document before them"
         )
+        return to_svg(figure, "own", description)
 
 
-def _curve(axes: Axes, shares: Mapping[str, float], seq_len: int, **style: Any) -> None:
+def _curve(axes: Axes, shares: Mapping[str, float], seq_len: int, style: Kwargs) -> None:
     """A curve that ends at zero: no target has a whole sequence before it."""
-    points = sorted(
-        (int(length), share) for length, share in shares.items() if int(length) < seq_len
-    )
-    axes.plot(*zip(*points, (seq_len, 0.0), strict=True), **style, clip_on=False)
+    by_length = {int(length): share for length, share in shares.items() if int(length) < seq_len}
+    axes.plot(*zip(*sorted(by_length.items()), (seq_len, 0.0), strict=True), **style, clip_on=False)
 
 
 def left_out(ledger: Json) -> dict[str, Any]:
     """Reasons, and for each source its documents and tokens by reason."""
-    rows = {
-        name: row["left_out"] if "left_out" in row else _older(row)
-        for name, row in (ledger.get("sources") or {}).items()
-    }
-    return {
-        "reasons": list(dict.fromkeys(reason for row in rows.values() for reason in row)),
-        "rows": rows,
-    }
+    sources = ledger.get("sources") or {}
+    rows = {name: row.get("left_out", _older(row)) for name, row in sources.items()}
+    reasons = dict.fromkeys(reason for row in rows.values() for reason in row)
+    return {"reasons": list(reasons), "rows": rows}
+
+
+_OLDER_KEYS = (
+    ("held_out", "heldout_documents", "heldout_tokens"),
+    ("overlong", "dropped_documents", "dropped"),
+    ("cut", "", "cut"),
+)
 
 
 def _older(row: Json) -> dict[str, Json]:
     """The three reasons that a ledger without `left_out` has as keys of their own."""
-    keys = {
-        "held_out": ("heldout_documents", "heldout_tokens"),
-        "overlong": ("dropped_documents", "dropped"),
-        "cut": ("", "cut"),
-    }
+    present = [keys for keys in _OLDER_KEYS if row.get(keys[2]) is not None]
     return {
         reason: {"documents": row.get(documents), "tokens": row[tokens]}
-        for reason, (documents, tokens) in keys.items()
-        if row.get(tokens) is not None
+        for reason, documents, tokens in present
     }
 
 
 def cleaning(ledger: Json) -> dict[str, Any]:
     """Copies and length buckets by source, and the most contaminated documents of each side."""
     contamination = ledger.get("contamination") or {}
-    sides = (("held out", "heldout"), ("training", "training"))
-    return {
-        "copies": _sources(ledger, "duplicates"),
-        "buckets": _sources(ledger, "buckets"),
-        "contaminated": [
-            (side, document)
-            for side, key in sides
-            for document in contamination.get(key, {}).get("worst", [])
-        ],
-    }
+    contaminated = [
+        (side, document)
+        for side, key in (("held out", "heldout"), ("training", "training"))
+        for document in contamination.get(key, {}).get("worst", [])
+    ]
+    copies, buckets = (_sources(ledger, key) for key in ("duplicates", "buckets"))
+    return {"copies": copies, "buckets": buckets, "contaminated": contaminated}
 
 
 def own_reading(ledger: Json) -> str | None:
     """Share of tokens at the shortest and at the longest length that any token reaches."""
-    plan = ledger.get("plan") or {}
-    shares = {int(length): share for length, share in (plan.get("own_context_share") or {}).items()}
+    by_length = (ledger.get("plan") or {}).get("own_context_share") or {}
+    shares = {int(length): share for length, share in by_length.items()}
     reached = [length for length, share in shares.items() if share]
+    if not shares:
+        return None
     if not reached:
-        return (
-            "No token was counted with that much of its own document before it." if shares else None
-        )
+        return "No token was counted with that much of its own document before it."
     first, last = min(shares), max(reached)
     text = (
         f"{shares[first]:.1%} of the plan's tokens have more than {first:,} tokens of their own "

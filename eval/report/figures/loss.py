@@ -5,14 +5,13 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ropewalk.eval.report.figures.style import (
     COLOURS,
     Kwargs,
     Rows,
     column,
-    styled,
+    styled_figure,
     ticks,
     to_svg,
     token_axis,
@@ -33,14 +32,12 @@ def loss_figure(
 ) -> str:
     """Inline SVG of loss (nats) over tokens. `window`: the base's, shaded. `span`: x limits."""
     views = _views(curves)
-    with styled():
-        figure = Figure(figsize=(9, 3.9 + 2.7 * (len(views) - 1)), layout="constrained")
+    with styled_figure(9, 3.9 + 2.7 * (len(views) - 1)) as figure:
         grid: Kwargs = {"sharex": True, "squeeze": False, "height_ratios": [1.2, 1.0][: len(views)]}
         panels = figure.subplots(len(views), 1, **grid)[:, 0]
         for axes, view in zip(panels, views, strict=True):
             token_axis(axes, *span, x_label if axes is panels[-1] else "")
-            axes.set_ylim(*view)
-            axes.set_ylabel("nats per token")
+            axes.set(ylim=view, ylabel="nats per token")
             axes.yaxis.set_major_locator(ticks(6))
             _draw(axes, curves, markers or {})
             _name_lines(axes, curves)
@@ -83,16 +80,10 @@ def _name_lines(axes: Axes, curves: Curves) -> None:
     low, high = axes.get_ylim()
     ends = {name: column(rows, "nll")[-1] for name, (_, rows) in curves.items()}
     heights = {name: (end - low) / (high - low) for name, end in ends.items() if low <= end <= high}
-    style: Kwargs = {
-        "xycoords": "axes fraction",
-        "xytext": (8, 0),
-        "textcoords": "offset points",
-        "va": "center",
-    }
+    style: Kwargs = {"va": "center", "weight": "bold", "annotation_clip": False}
+    style |= {"xycoords": "axes fraction", "textcoords": "offset points"}
     for name, height in _spread(heights, 0.08).items():
-        axes.annotate(
-            name, (1, height), color=COLOURS[name], weight="bold", annotation_clip=False, **style
-        )
+        axes.annotate(name, (1, height), (8, 0), color=COLOURS[name], **style)
 
 
 def _draw(axes: Axes, curves: Curves, markers: Mapping[str, str]) -> None:

@@ -6,12 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from ropewalk.eval.report.figures.style import COLOURS, Kwargs, styled, thousands, to_svg
+from ropewalk.eval.report.figures.style import (
+    COLOURS,
+    Kwargs,
+    Rows,
+    column,
+    styled_figure,
+    thousands,
+    to_svg,
+)
 
 TOLERANCE = 0.005  # a share this close to 0 or 1 counts as 0 or 1
+INDEX = "frequency index (pair of dimensions)"
 
 
 def dimensions(rope: Mapping[str, Any]) -> list[dict[str, float | None]]:
@@ -21,10 +29,8 @@ def dimensions(rope: Mapping[str, Any]) -> list[dict[str, float | None]]:
     if len(old_inv_freq) != len(new_inv_freq):
         old_inv_freq = [None] * len(new_inv_freq)
     window, factor = rope.get("original_max_position_embeddings"), rope.get("factor")
-    return [
-        _dimension(i, old, new, window, factor)
-        for i, (old, new) in enumerate(zip(old_inv_freq, new_inv_freq, strict=True))
-    ]
+    pairs = zip(old_inv_freq, new_inv_freq, strict=True)
+    return [_dimension(i, old, new, window, factor) for i, (old, new) in enumerate(pairs)]
 
 
 def _dimension(
@@ -40,7 +46,7 @@ def _dimension(
     }
 
 
-def reading(rows: Sequence[Mapping[str, Any]]) -> str | None:
+def reading(rows: Rows) -> str | None:
     """How many dimensions are kept, blended, interpolated, and the longest wavelength."""
     shares = [row["share"] for row in rows if row["share"] is not None]
     if not shares:
@@ -55,90 +61,68 @@ def reading(rows: Sequence[Mapping[str, Any]]) -> str | None:
     )
 
 
-def wavelengths(rope: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str | None:
+def wavelengths(rope: Mapping[str, Any], rows: Rows) -> str | None:
     """Wavelength of each dimension before and after, both windows as lines. None without any."""
     if not rows:
         return None
-    with styled():
-        figure = Figure(figsize=(9, 3.9), layout="constrained")
+    with styled_figure(9, 3.9) as figure:
         axes = figure.subplots()
         axes.set_yscale("log")
         _draw_wavelengths(axes, rows)
-        _draw_window(axes, "original window", rope.get("original_max_position_embeddings"))
-        _draw_window(axes, "new window", rope.get("max_position_embeddings"))
+        _draw_windows(axes, rope)
         axes.yaxis.set_major_locator(LogLocator(10, numticks=12))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
         thousands(axes.yaxis)
-        axes.set_ylabel("wavelength (tokens)")
-        axes.set_xlabel("frequency index (pair of dimensions)")
+        axes.set(xlabel=INDEX, ylabel="wavelength (tokens)")
         return to_svg(figure, "rope", "Wavelength of each frequency before and after the rescaling")
 
 
-def _draw_wavelengths(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+def _draw_wavelengths(axes: Axes, rows: Rows) -> None:
     """Both curves with their names at the end; one name where both end in one point."""
     last = rows[-1]
     same_end = last["before"] and math.isclose(last["before"], last["after"] or 0)
-    names = {
-        "after": "" if same_end else "after",
-        "before": "before, after" if same_end else "before",
-    }
+    after, before = ("", "before, after") if same_end else ("after", "before")
     style: Kwargs = {"markersize": 4, "markeredgecolor": COLOURS["paper"], "markeredgewidth": 0.5}
-    note: Kwargs = {
-        "xytext": (8, 0),
-        "textcoords": "offset points",
-        "va": "center",
-        "weight": "bold",
-    }
-    for key, colour, marker in (("after", "rescaled", "^"), ("before", "base", "s")):
+    note: Kwargs = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
+    curves = (("after", after, "rescaled", "^"), ("before", before, "base", "s"))
+    for key, name, model, marker in curves:
         points = [(row["index"], row[key]) for row in rows if row[key]]
         if points:
-            axes.plot(*zip(*points, strict=True), color=COLOURS[colour], marker=marker, **style)
-            axes.annotate(
-                names[key], points[-1], color=COLOURS[colour], annotation_clip=False, **note
-            )
+            colour = COLOURS[model]
+            axes.plot(*zip(*points, strict=True), color=colour, marker=marker, **style)
+            axes.annotate(name, points[-1], (8, 0), color=colour, weight="bold", **note)
 
 
-def _draw_window(axes: Axes, name: str, tokens: float | None) -> None:
-    if tokens:
-        axes.axhline(tokens, color=COLOURS["muted"], linewidth=1, linestyle=(0, (3, 3)))
-        style: Kwargs = {"xytext": (0, 3), "textcoords": "offset points", "size": 9}
-        axes.annotate(f"{name}: {tokens:,} tokens", (0, tokens), color=COLOURS["muted"], **style)
+def _draw_windows(axes: Axes, rope: Mapping[str, Any]) -> None:
+    """The original and the new window as horizontal lines."""
+    colour = COLOURS["muted"]
+    style: Kwargs = {"xytext": (0, 3), "textcoords": "offset points", "size": 9, "color": colour}
+    for name, key in (
+        ("original window", "original_max_position_embeddings"),
+        ("new window", "max_position_embeddings"),
+    ):
+        if tokens := rope.get(key):
+            axes.axhline(tokens, color=colour, linewidth=1, linestyle=(0, (3, 3)))
+            axes.annotate(f"{name}: {tokens:,} tokens", (0, tokens), **style)
 
 
 def draw(plans: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write a picture of wavelengths and share interpolated, of one plan or several of one base."""
-    with styled():
-        figure = Figure(figsize=(11, 4.4), layout="constrained")
+    with styled_figure(11, 4.4) as figure:
         left, right = figure.subplots(1, 2)
-        first = dimensions(plans[0])
+        rows = dimensions(plans[0])
+        index = column(rows, "index")
         left.set_yscale("log")
-        left.plot(
-            [r["index"] for r in first],
-            [r["before"] for r in first],
-            color=COLOURS["base"],
-            label="before",
-        )
+        left.plot(index, column(rows, "before"), color=COLOURS["base"], label="before")
         for number, plan in enumerate(plans):
-            rows, colour = dimensions(plan), f"C{number}"
-            name = f"{plan['method']} x{plan['factor']:g}"
-            left.plot(
-                [r["index"] for r in rows],
-                [r["after"] for r in rows],
-                color=colour,
-                marker=".",
-                label=name,
-            )
-            shares = [math.nan if r["share"] is None else 100 * r["share"] for r in rows]
-            right.plot([r["index"] for r in rows], shares, color=colour, marker=".", label=name)
-        for name, key in (
-            ("original window", "original_max_position_embeddings"),
-            ("new window", "max_position_embeddings"),
-        ):
-            _draw_window(left, name, plans[0].get(key))
+            rows, name = dimensions(plan), f"{plan['method']} x{plan['factor']:g}"
+            style: Kwargs = {"color": f"C{number}", "marker": ".", "label": name}
+            left.plot(index, column(rows, "after"), **style)
+            right.plot(index, 100 * column(rows, "share"), **style)
+        _draw_windows(left, plans[0])
         thousands(left.yaxis)
         for axes, label in ((left, "wavelength (tokens)"), (right, "interpolated (%)")):
-            axes.set_xlabel("frequency index (pair of dimensions)")
-            axes.set_ylabel(label)
-            axes.legend(frameon=False)
+            axes.set(xlabel=INDEX, ylabel=label)
+            axes.legend(fontsize=10)
         figure.savefig(path, metadata={"Date": None})

@@ -6,8 +6,8 @@ Every colour stands for a CSS variable of report.html.j2, so one drawing serves 
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib.style
@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 MODELS = ("base", "rescaled", "extended")
 MODEL_TITLES = {"base": "base", "rescaled": "rescaled only", "extended": "extended"}
@@ -35,6 +35,7 @@ COLOURS = {
     "s4": "#94748f",
     "s5": "#b9b2a3",
 }
+SHADES = ("s0", "s2", "s3", "s4", "s1", "s5")  # of curves, neighbours far apart
 MARKERS = {"base": "s", "rescaled": "^", "extended": "o"}  # distinct in black and white too
 STYLE = {
     "svg.fonttype": "none",
@@ -60,18 +61,26 @@ STYLE = {
     "ytick.color": COLOURS["line"],
     "ytick.labelcolor": COLOURS["muted"],
     "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
     "lines.linewidth": 1.8,
     "lines.markersize": 4.5,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
+NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 Rows = Sequence[Mapping[str, Any]]
 Kwargs = dict[str, Any]
 
 
-def styled() -> AbstractContextManager[None]:
-    """The page's style over matplotlib's defaults; a user's matplotlibrc has no effect."""
-    return matplotlib.style.context(STYLE, after_reset=True)
+@contextmanager
+def styled_figure(width: float, height: float) -> Iterator[Figure]:
+    """A figure in the page's style over matplotlib's defaults; draw and save it inside the block.
+
+    A user's matplotlibrc has no effect. Width and height in inches.
+    """
+    with matplotlib.style.context(STYLE, after_reset=True):
+        yield Figure(figsize=(width, height), layout="constrained")
 
 
 def column(rows: Rows, key: str) -> np.ndarray:
@@ -82,24 +91,24 @@ def column(rows: Rows, key: str) -> np.ndarray:
 def to_svg(figure: Figure, prefix: str, label: str) -> str:
     """Inline SVG without date or <style>; ids carry `prefix`, colours are CSS variables."""
     buffer = io.StringIO()
-    figure.savefig(
-        buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", metadata=NO_METADATA)
+    drawing = re.sub(
+        r"<metadata>.*?</metadata>|<style.*?</style>", "", buffer.getvalue(), flags=re.S
     )
-    drawing = buffer.getvalue()
-    drawing = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", drawing, flags=re.S)
-    view_box = re.search(r'viewBox="([^"]+)"', drawing)
-    body = drawing[drawing.index(">", drawing.index("<svg")) + 1 :]
+    tag, body = drawing[drawing.index("<svg") :].split(">", 1)
+    view_box = tag.split('viewBox="')[1].split('"')[0]
     body = re.sub(r'\bid="', f'id="{prefix}-', body.replace("xlink:href", "href"))
     body = re.sub(r'href="#|url\(#', lambda match: match[0] + prefix + "-", body)
     for name, colour in COLOURS.items():
         body = body.replace(colour, f"var(--{name})")
-    box = view_box[1] if view_box else ""
-    return f'<svg viewBox="{box}" role="img" aria-label="{label}">{body}'.replace("\n", " ").strip()
+    svg = f'<svg viewBox="{view_box}" role="img" aria-label="{label}">{body}'
+    return svg.replace("\n", " ").strip()
 
 
-def thousands(axis: Axis) -> None:
+def thousands(*axes: Axis) -> None:
     """Tick labels with thousands separators."""
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}".replace("e-0", "e-")))
+    for axis in axes:
+        axis.set_major_formatter(lambda value, _: f"{value:,.10g}".replace("e-0", "e-"))
 
 
 def ticks(max_bins: int, integer: bool = False) -> MaxNLocator:
@@ -109,11 +118,8 @@ def ticks(max_bins: int, integer: bool = False) -> MaxNLocator:
 def token_axis(axes: Axes, low: float, high: float, label: str) -> None:
     """A logarithmic x axis with ticks at powers of two."""
     axes.set_xscale("log", base=2)
-    axes.set_xlim(low, high)
-    powers = [
-        2**k for k in range(max(math.ceil(math.log2(low)), 0), math.floor(math.log2(high)) + 1)
-    ]
-    axes.xaxis.set_major_locator(FixedLocator(powers))
+    axes.set(xlim=(low, high), xlabel=label)
+    first, last = max(math.ceil(math.log2(low)), 0), math.floor(math.log2(high))
+    axes.xaxis.set_major_locator(FixedLocator([2**k for k in range(first, last + 1)]))
     axes.xaxis.set_minor_locator(NullLocator())
     thousands(axes.xaxis)
-    axes.set_xlabel(label)

@@ -1,19 +1,17 @@
 """Curves of the training by step, and loss by position of its batches and of held-out text."""
 
 import math
-import statistics
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ropewalk.eval.report.figures.style import (
     COLOURS,
+    SHADES,
     Kwargs,
     Rows,
     column,
-    styled,
+    styled_figure,
     thousands,
     ticks,
     to_svg,
@@ -32,33 +30,33 @@ def curves(metrics: Rows, width: int) -> str | None:
     """Loss, learning rate, gradient norm and tokens per second by step. None without steps."""
     if not metrics:
         return None
-    with styled():
-        figure = Figure(figsize=(9, 5), layout="constrained")
+    steps = column(metrics, "step")
+    with styled_figure(9, 5) as figure:
         panels = figure.subplots(2, 2, sharex=True)
         for axes, (key, title) in zip(panels.flat, PANELS.items(), strict=True):
-            _draw_steps(
-                axes, column(metrics, "step"), column(metrics, key), 1 if key == "lr" else width
-            )
+            _draw_steps(axes, steps, column(metrics, key), 1 if key == "lr" else width)
             axes.set_title(title)
         for axes in panels[1]:
             axes.set_xlabel("step")
-        return to_svg(
-            figure, "training", "Loss, learning rate, gradient norm and throughput by step"
-        )
+        description = "Loss, learning rate, gradient norm and throughput by step"
+        return to_svg(figure, "training", description)
 
 
 def _draw_steps(axes: Axes, steps: np.ndarray, values: np.ndarray, width: int) -> None:
     """Each value as a thin line; above a `width` of 1 also their running mean as a thick one."""
+    colour, marker = COLOURS["extended"], "o" if len(steps) < 3 else ""
     thin: Kwargs = {"linewidth": 0.8, "alpha": 0.45} if width > 1 else {}
-    axes.plot(
-        steps, values, color=COLOURS["extended"], marker="o" if len(steps) < 3 else "", **thin
-    )
+    axes.plot(steps, values, color=colour, marker=marker, **thin)
     if width > 1:
-        axes.plot(steps, smooth(values, width), color=COLOURS["extended"])
+        axes.plot(steps, smooth(values, width), color=colour)
+    _step_ticks(axes)
+    thousands(axes.yaxis)
+
+
+def _step_ticks(axes: Axes) -> None:
     axes.yaxis.set_major_locator(ticks(4))
     axes.xaxis.set_major_locator(ticks(6, integer=True))
     thousands(axes.xaxis)
-    thousands(axes.yaxis)
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
@@ -70,31 +68,25 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def loss_reading(metrics: Rows, width: int) -> str | None:
-    losses = [
-        row["loss"] for row in metrics if row.get("loss") is not None and math.isfinite(row["loss"])
-    ]
-    if not losses:
+    losses = column(metrics, "loss")
+    losses = losses[np.isfinite(losses)]
+    if not len(losses):
         return None
-    first, last = statistics.fmean(losses[:width]), statistics.fmean(losses[-width:])
-    over = (
-        f"the mean loss of the first and the last {width} steps is"
-        if width > 1
-        else "the loss of the first and the last step is"
-    )
-    missing = len(metrics) - len(losses)
-    sentences = [f"{over} {first:.3f} and {last:.3f}"]
-    return sentence(sentences + ([f"{missing:,} steps have no finite loss"] if missing else []))
-
-
-SHADES = ("s0", "s2", "s3", "s4", "s1", "s5")
+    first, last = losses[:width].mean(), losses[-width:].mean()
+    over = "the loss of the first and the last step is"
+    if width > 1:
+        over = f"the mean loss of the first and the last {width} steps is"
+    clauses = [f"{over} {first:.3f} and {last:.3f}"]
+    if missing := len(metrics) - len(losses):
+        clauses.append(f"{missing:,} steps have no finite loss")
+    return sentence(clauses)
 
 
 def by_position(metrics: Rows, width: int) -> str | None:
     """Loss by step of the farthest position buckets, of batches and held-out text. None without."""
     trained = [row for row in metrics if row.get("loss_by_position")]
-    held_out = [
-        {"step": row["step"], **row["validation"]} for row in metrics if row.get("validation")
-    ]
+    validated = [row for row in metrics if row.get("validation")]
+    held_out = [{"step": row["step"], **row["validation"]} for row in validated]
     panels: list[tuple[str, Rows, str, int]] = [
         ("loss of the batches", trained, "loss_by_position", width),
         ("held-out loss", held_out, "nll_by_position", 1),
@@ -102,11 +94,11 @@ def by_position(metrics: Rows, width: int) -> str | None:
     panels = [panel for panel in panels if panel[1]]
     if not panels:
         return None
-    with styled():
-        figure = Figure(figsize=(9, 3.4), layout="constrained")
+    with styled_figure(9, 3.4) as figure:
         grid = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (title, rows, key, smoothing) in zip(grid, panels, strict=True):
-            _draw_buckets(axes, title, column(rows, "step"), _buckets(rows, key), smoothing)
+            _draw_buckets(axes, column(rows, "step"), _buckets(rows, key), smoothing)
+            axes.set_title(f"{title} (nats per token)")
         return to_svg(figure, "by-position", "Loss by position and step")
 
 
@@ -124,32 +116,19 @@ def _name(start: int, end: int | None) -> str:
     return f"from {start:,}" if end is None else f"{start:,} to {end:,}"
 
 
-def _draw_buckets(
-    axes: Axes, title: str, steps: np.ndarray, losses: dict[str, np.ndarray], width: int
-) -> None:
+def _draw_buckets(axes: Axes, steps: np.ndarray, losses: dict[str, np.ndarray], width: int) -> None:
+    style: Kwargs = {"marker": "o" if len(steps) < 12 else "", "markersize": 3}
     for shade, (name, values) in zip(SHADES, losses.items(), strict=False):
-        marker = "o" if len(steps) < 12 else ""
-        axes.plot(
-            steps,
-            smooth(values, width),
-            color=COLOURS[shade],
-            label=name,
-            marker=marker,
-            markersize=3,
-        )
-    axes.set_title(f"{title} (nats per token)")
+        axes.plot(steps, smooth(values, width), color=COLOURS[shade], label=name, **style)
     axes.set_xlabel("step")
-    axes.legend(frameon=False, fontsize=9, title="position", title_fontsize=9)
-    axes.yaxis.set_major_locator(ticks(4))
-    axes.xaxis.set_major_locator(ticks(6, integer=True))
-    thousands(axes.xaxis)
+    axes.legend(title="position", title_fontsize=9)
+    _step_ticks(axes)
 
 
 def reading(metrics: Rows) -> str | None:
     """Where held-out loss was lowest, and where it ended."""
-    losses: list[tuple[float, Any]] = [
-        (row["validation"]["nll"], row["step"]) for row in metrics if row.get("validation")
-    ]
+    rows = [row for row in metrics if row.get("validation")]
+    losses: list[tuple[float, int]] = [(row["validation"]["nll"], row["step"]) for row in rows]
     finite = [(loss, step) for loss, step in losses if math.isfinite(loss)]
     if not finite:
         return None

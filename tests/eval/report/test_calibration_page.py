@@ -1,9 +1,13 @@
 """The section of calibrate: every number of its results, two figures, one sentence."""
 
+import functools
 import json
+import operator
 import re
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from ropewalk.eval.report.page import render
 
@@ -120,6 +124,42 @@ def test_the_sentence_has_choice_cost_and_verdict_without_a_gain(tmp_path: Path)
     assert (
         "7 stretches of 5 documents that were not searched on: no gain shown: +0.0010 nats" in text
     )
+
+
+def without(*paths: str) -> dict[str, Any]:
+    """The calibration with nulls at paths such as `budget.spent`."""
+    content = calibration()
+    for path in paths:
+        *parents, last = (int(key) if key.isdecimal() else key for key in path.split("."))
+        functools.reduce(operator.getitem, parents, content)[last] = None
+    return content
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("methods", "base_window", "budget", "gain", "chosen.settings"),
+        ("trials", "reported_on", "chosen", "verdict", "methods.yarn"),
+        ("methods.calibrated.nll_by_position", "methods.none.inside", "trials.2.passes"),
+        ("methods.yarn.nll_by_position.3.nll", "trials.3.searcher", "chosen.settings.method"),
+        ("budget.spent", "chosen.trial", "reported_on.windows", "trials.2.value"),
+    ],
+)
+def test_any_part_may_be_null(tmp_path: Path, paths: tuple[str, ...]) -> None:
+    """A null is a missing value: no crash, and no number in its place."""
+    folder = run(tmp_path)
+    (folder / "calibration" / "results.json").write_text(json.dumps(without(*paths)))
+    text = section(render(folder))
+    assert "None" not in text and "–" in re.sub(r"<svg.*?</svg>", "", text, flags=re.S)
+
+
+@pytest.mark.parametrize("key", ["methods", "trials"])
+def test_without_methods_or_trials_the_other_figure_is_drawn(tmp_path: Path, key: str) -> None:
+    folder = run(tmp_path)
+    (folder / "calibration" / "results.json").write_text(json.dumps(without(key)))
+    text = section(render(folder))
+    assert text.count("<svg") == 1 and ("lowest so far" in text) == (key == "methods")
+    assert "Chosen: trial 2 (ramp: yarn," in text
 
 
 def test_without_calibration_or_with_it_left_out_there_is_no_section(tmp_path: Path) -> None:
