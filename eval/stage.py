@@ -1,10 +1,13 @@
 """The eval stage: every model column on the same held-out text and questions -> results.json."""
 
 import gc
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from ropewalk.conf.artifacts.manifest import Manifest, read_json, run_stage, write_json
 from ropewalk.conf.rules import content
@@ -12,8 +15,8 @@ from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data.dataset import DataArtifacts
 from ropewalk.eval.measure import suite as suites
-from ropewalk.eval.measure.models import models_compared
 from ropewalk.train.base import Base
+from ropewalk.train.model import build as models
 from ropewalk.train.rope.plan import RopePlan
 
 FORMAT = 2  # raise when the same settings measure other windows or questions
@@ -24,21 +27,15 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
 
     Raises: DataError when no held-out text is long enough.
     """
-    cache_key = {
-        "inputs": inputs,
-        "seed": config.seed,
-        "eval": content(config.eval),
-        "format": FORMAT,
-    }
+    key = {"inputs": inputs, "seed": config.seed, "eval": content(config.eval), "format": FORMAT}
 
     def work(temporary: Path) -> dict[str, Any]:
-        run_dir = output.parent
-        plan = RopePlan.read(run_dir / "rope.json")
-        results = evaluate(config, base, plan, run_dir)
+        plan = RopePlan.read(output.parent / "rope.json")
+        results = evaluate(config, base, plan, output.parent)
         write_json(temporary / "results.json", results)
         return {"verdicts": {v["name"]: v["holds"] for v in results["verdicts"]}}
 
-    return run_stage("eval", cache_key, output, work)
+    return run_stage("eval", key, output, work)
 
 
 def evaluate(config: Config, base: Base, plan: RopePlan, run_dir: Path) -> dict[str, Any]:
@@ -46,12 +43,11 @@ def evaluate(config: Config, base: Base, plan: RopePlan, run_dir: Path) -> dict[
     data = DataArtifacts.of(run_dir, Path(config.cache_dir).expanduser())
     suite = suites.build_suite(config, plan, data)
     examples = suites.build_examples(suite)
-    dtype = torch.bfloat16 if config.eval.precision == "bf16" else torch.float32
-    models = {}
-    for label, load in models_compared(config, base, plan, run_dir, dtype):
+    rows = {}
+    for label, load in model_columns(config, base, plan, run_dir / "train" / "model"):
         model = load()
         model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
-        models[label] = suites.measure(model, suite, examples, label)
+        rows[label] = suites.measure(model, suite, examples, label)
         print(f"eval: {label} measured", flush=True)
         del model
         gc.collect()
@@ -62,18 +58,33 @@ def evaluate(config: Config, base: Base, plan: RopePlan, run_dir: Path) -> dict[
         "documents": len({window.document for window in suite.windows}),
         "windows": len(suite.windows),
         "targets": suite.targets,
-        "models": models,
-        "verdicts": suites.verdicts(models, plan.base_window, suite.length),
+        "models": rows,
+        "verdicts": suites.verdicts(rows, plan.base_window, suite.length),
         "notes": notes(config, base, read_json(run_dir / "rope.json")),
     }
+
+
+def model_columns(
+    config: Config, base: Base, plan: RopePlan, trained: Path
+) -> Iterator[tuple[str, Callable[[], PreTrainedModel]]]:
+    """Each column of the results with the function that loads its model.
+
+    A run from scratch has only `extended`; a run without scaling has no `rescaled`.
+    """
+    dtype = torch.bfloat16 if config.eval.precision == "bf16" else torch.float32
+    kwargs: dict[str, Any] = {"dtype": dtype, "attention_kernel": config.train.attention.kernel}
+    if base.scratch is None:
+        yield "base", partial(models.build, base, plan.unscaled, when="of the base", **kwargs)
+        if plan.method != "none":
+            yield "rescaled", partial(models.build, base, plan, when="of rescaled only", **kwargs)
+    yield "extended", partial(models.load_trained, trained, plan, **kwargs)
 
 
 def notes(config: Config, base: Base, rope: dict[str, Any]) -> list[str]:
     """Caveats that a reader of the numbers must know. `rope`: the content of `rope.json`."""
     lines = [
-        "Held-out documents are chosen by a hash of their id "
-        f"({config.data.heldout_share:.0%} of them); "
-        "intervals are 95%, bootstrapped over documents."
+        f"Held-out documents are chosen by a hash of their id ({config.data.heldout_share:.0%} of "
+        "them); intervals are 95%, bootstrapped over documents."
     ]
     sources = config.data.sources
     synthetic = [name for name, source in sources.items() if source.kind in SYNTHETIC]
@@ -90,7 +101,6 @@ def notes(config: Config, base: Base, rope: dict[str, Any]) -> list[str]:
             "are measured here again; the calibration's own figures are of other documents."
         )
     if base.scratch is not None:
-        lines.append(
-            "This run makes a base from scratch: there is no model before it to compare with."
-        )
+        text = "This run makes a base from scratch: there is no model before it to compare with."
+        lines.append(text)
     return lines

@@ -90,43 +90,29 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_common(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("overrides", nargs="*", metavar="key=value", help="settings")
-    sub.add_argument(
-        "--cfg", choices=["job"], help="print the composed, checked configuration and stop"
-    )
-    sub.add_argument(
-        "--config-dir", metavar="DIR", help="a folder with your own recipe/NAME.yaml and the like"
-    )
-    sub.add_argument(
-        "-m", "--multirun", action="store_true", help="a run for each combination of key=a,b,c"
-    )
+    add = sub.add_argument
+    add("overrides", nargs="*", metavar="key=value", help="settings")
+    add("--cfg", choices=["job"], help="print the composed, checked configuration and stop")
+    add("--config-dir", metavar="DIR", help="a folder with your own recipe/NAME.yaml and the like")
+    add("-m", "--multirun", action="store_true", help="a run for each combination of key=a,b,c")
 
 
 def _add_rope(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--json", action="store_true", help="print the content of rope.json alone")
-    sub.add_argument(
-        "--compare", metavar="METHODS", help="other methods beside it, e.g. pi,ntk,llama3"
-    )
+    add = sub.add_argument
+    add("--json", action="store_true", help="print the content of rope.json alone")
+    add("--compare", metavar="METHODS", help="other methods beside it, e.g. pi,ntk,llama3")
 
 
 def _add_data(sub: argparse.ArgumentParser) -> None:
     printed = sub.add_mutually_exclusive_group()
     printed.add_argument("--json", action="store_true", help="print the ledger alone")
-    printed.add_argument(
-        "--show", type=positive_int, metavar="N", help="print N sample sequences of the plan"
-    )
-    sub.add_argument(
-        "--export",
-        metavar="FOLDER",
-        help="also write the sequences as parquet, for TRL and axolotl",
-    )
-    shards = sub.add_mutually_exclusive_group()
-    shards.add_argument(
-        "--shard", metavar="I/N", help="make only shards I, I+N, ... of the token stores (from 0)"
-    )
-    shards.add_argument(
-        "--merge", action="store_true", help="go on from shards that are all made; make none"
-    )
+    samples = "print N sample sequences of the plan"
+    printed.add_argument("--show", type=positive_int, metavar="N", help=samples)
+    parquet = "also write the sequences as parquet, for TRL and axolotl"
+    sub.add_argument("--export", metavar="FOLDER", help=parquet)
+    add = sub.add_mutually_exclusive_group().add_argument
+    add("--shard", metavar="I/N", help="make only shards I, I+N, ... of the token stores (from 0)")
+    add("--merge", action="store_true", help="go on from shards that are all made; make none")
 
 
 def _add_settings(sub: argparse.ArgumentParser) -> None:

@@ -145,11 +145,8 @@ def write_export(run: "Run", target: Path) -> None:
 
 def command(verb: str, overrides: Sequence[str]) -> str:
     """The command as typed, for the report, without the user's folders."""
-    shown = [
-        re.sub(r"=(~|/|file:).*", "=PATH", override)
-        for override in overrides
-        if not override.startswith("hydra.")
-    ]
+    settings = [override for override in overrides if not override.startswith("hydra.")]
+    shown = [re.sub(r"=(~|/|file:).*", "=PATH", override) for override in settings]
     return shlex.join(["ropewalk", verb, *shown])
 
 

@@ -24,13 +24,8 @@ class CandidateModel:
     def __init__(self, config: Config, base: Base, plan: RopePlan) -> None:
         self.base, self.plan, self.batch_tokens = base, plan, config.eval.batch_tokens
         dtype = torch.bfloat16 if config.eval.precision == "bf16" else torch.float32
-        model = models.build(
-            base,
-            plan.unscaled,
-            dtype=dtype,
-            attention_kernel=config.train.attention.kernel,
-            when="before the search",
-        )
+        kernel, when = config.train.attention.kernel, "before the search"
+        model = models.build(base, plan.unscaled, dtype=dtype, attention_kernel=kernel, when=when)
         self.model = model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
 
     def plan_of(self, candidate: Candidate) -> RopePlan:
@@ -76,7 +71,7 @@ def findings(config: Config, plan: RopePlan) -> list[str]:
         return []
     return [
         f"calibrate.length is {length}; the plan reaches {plan.max_position_embeddings} tokens, "
-        "and what is chosen on shorter stretches leaves the slowest dimensions untried beyond; "
+        "and a choice on shorter stretches leaves the slowest dimensions untried beyond; "
         "unset it where time allows"
     ]
 
@@ -86,25 +81,19 @@ def split(config: Config, data: DataArtifacts, plan: RopePlan) -> tuple[list[Win
 
     Raises: DataError with fewer than two documents.
     """
-    length = plan.max_position_embeddings
-    windows = heldout_windows(
-        data.text_stores(config.data), length, None, config.eval.windows_per_document
-    )
-    names = sorted(
-        {w.document for w in windows}, key=lambda document: fingerprint([config.seed, document])
-    )
+    length, per_document = plan.max_position_embeddings, config.eval.windows_per_document
+    windows = heldout_windows(data.text_stores(config.data), length, None, per_document)
+    names = sorted({w.document for w in windows}, key=lambda name: fingerprint([config.seed, name]))
     if len(names) < 2:
         raise DataError(
             f"data.heldout_share is {config.data.heldout_share}; {len(names)} held-out document(s) "
-            f"have {length} tokens, and calibrate needs two, one to choose on and one to report on; "
-            "raise data.heldout_share, add long documents or lower rope.factor"
+            f"have {length} tokens, and calibrate needs two, one to choose on and one to report "
+            "on; raise data.heldout_share, add long documents or lower rope.factor"
         )
-    chosen = set(names[: len(names) // 2])
-    first, second = (
-        [w for w in windows if w.document in chosen],
-        [w for w in windows if w.document not in chosen],
-    )
-    return first[: config.calibrate.windows], second[: config.calibrate.report_windows]
+    chosen = names[: len(names) // 2]
+    chosen_on = [w for w in windows if w.document in chosen]
+    reported_on = [w for w in windows if w.document not in chosen]
+    return chosen_on[: config.calibrate.windows], reported_on[: config.calibrate.report_windows]
 
 
 def stack(windows: Sequence[Window], length: int | None = None) -> np.ndarray:

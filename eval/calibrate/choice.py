@@ -30,23 +30,19 @@ def choose(finished: Sequence[Trial], documents: Sequence[str]) -> Choice:
     paper = best([trial for trial in finished if trial.candidate.searcher == "paper"])
     if lowest.candidate.searcher == "paper":
         return Choice(lowest, lowest, None)
-    lead = (
-        f"trial {lowest.number} ({lowest.candidate.searcher}) was lower by "
-        f"{paper.value - lowest.value:.4f} nats"
-    )
     gains = by_document(np.array(paper.per_window) - np.array(lowest.per_window), documents)
-    better = sum(gain > 0 for gain in gains)
+    better, lead = sum(gain > 0 for gain in gains), paper.value - lowest.value
     if len(gains) < MIN_DOCUMENTS:
         rule = (
             f"on {len(gains)} document(s); {MIN_DOCUMENTS} are needed to prefer it; "
             "raise calibrate.windows"
         )
-        return Choice(paper, lowest, f"{lead} {rule}")
-    if better <= len(gains) / 2:
-        return Choice(
-            paper, lowest, f"{lead} in the mean, and on {better} of {len(gains)} documents only"
-        )
-    return Choice(lowest, lowest, None)
+    elif better <= len(gains) / 2:
+        rule = f"in the mean, and on {better} of {len(gains)} documents only"
+    else:
+        return Choice(lowest, lowest, None)
+    name = f"trial {lowest.number} ({lowest.candidate.searcher})"
+    return Choice(paper, lowest, f"{name} was lower by {lead:.4f} nats {rule}")
 
 
 def by_document(values: np.ndarray, documents: Sequence[str]) -> list[float]:

@@ -21,6 +21,7 @@ MUTATED_SHARE = 0.3  # share of a parent's divisors that a mutation moves (the p
 MUTATION_STD = 0.15  # standard deviation of ln(divisor)
 MAX_DIVISOR = 1.25  # times s: the paper's search space
 STARTS = ("pi", "ntk", "yarn")
+Params = dict[str, Any]  # divisors, attention_factor
 
 
 def propose(
@@ -36,13 +37,10 @@ def propose(
     if number < len(STARTS):
         return start(STARTS[number], factor, rotary)
     rng = generator(Purpose.EVOLUTION, seed, number)
-    family = sorted(
-        (t for t in finished if t.candidate.searcher == "longrope"),
-        key=lambda t: (t.value, t.number),
-    )
-    parents = family[
-        : max(2, min(population, len(family) // 4))
-    ]  # a small budget has no time for mediocre parents
+    family = [t for t in finished if t.candidate.searcher == "longrope"]
+    family.sort(key=lambda t: (t.value, t.number))
+    # A small budget has no time for mediocre parents.
+    parents = family[: max(2, min(population, len(family) // 4))]
     first, second = (parents[int(k)].candidate.params for k in rng.integers(0, len(parents), 2))
     child = _mutated(first, rng) if number % 2 else _crossed(first, second, rng)
     return candidate(_monotone(child["divisors"], factor), child["attention_factor"], factor)
@@ -51,26 +49,18 @@ def propose(
 def start(method: str, factor: float, rotary: Rotary) -> Candidate:
     """A method of the papers as divisors."""
     table = ROPE_METHODS[method](factor=factor).table(rotary)
-    return candidate(
-        _monotone(rotary.table() / table.inv_freq, factor), table.attention_factor, factor
-    )
+    divisors = _monotone(rotary.table() / table.inv_freq, factor)
+    return candidate(divisors, table.attention_factor, factor)
 
 
 def candidate(divisors: np.ndarray, attention_factor: float, factor: float) -> Candidate:
-    params: dict[str, Any] = {
-        "divisors": divisors.tolist(),
-        "attention_factor": float(attention_factor),
-    }
-    settings = {
-        "method": "longrope",
-        "factor": factor,
-        "long_factor": params["divisors"],
-        "attention_factor": params["attention_factor"],
-    }
-    return Candidate("longrope", settings, params)
+    temperature = {"attention_factor": float(attention_factor)}
+    settings = {"method": "longrope", "factor": factor, "long_factor": divisors.tolist()}
+    params = {"divisors": divisors.tolist()}
+    return Candidate("longrope", {**settings, **temperature}, {**params, **temperature})
 
 
-def _mutated(parent: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+def _mutated(parent: Params, rng: np.random.Generator) -> Params:
     """Change some divisors independently, or a run of neighbours together, and at times the
     temperature.
     """
@@ -80,25 +70,20 @@ def _mutated(parent: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]
         change = rng.normal(0, MUTATION_STD, count) * (rng.random(count) < MUTATED_SHARE)
     else:
         first, last = sorted(rng.integers(0, count + 1, 2))
-        change = rng.normal(0, MUTATION_STD) * (
-            (np.arange(count) >= first) & (np.arange(count) < last)
-        )
-    temperature = np.exp(rng.normal(0, MUTATION_STD / 3)) if rng.random() < 0.5 else 1.0
-    return {
-        "divisors": divisors * np.exp(change),
-        "attention_factor": parent["attention_factor"] * temperature,
-    }
+        neighbours = (np.arange(count) >= first) & (np.arange(count) < last)
+        change = rng.normal(0, MUTATION_STD) * neighbours
+    temperature = parent["attention_factor"]
+    if rng.random() < 0.5:
+        temperature *= np.exp(rng.normal(0, MUTATION_STD / 3))
+    return {"divisors": divisors * np.exp(change), "attention_factor": temperature}
 
 
-def _crossed(
-    first: dict[str, Any], second: dict[str, Any], rng: np.random.Generator
-) -> dict[str, Any]:
+def _crossed(first: Params, second: Params, rng: np.random.Generator) -> Params:
     """Each divisor from one of two parents."""
     a, b = np.array(first["divisors"]), np.array(second["divisors"])
-    return {
-        "divisors": np.where(rng.random(len(a)) < 0.5, a, b),
-        "attention_factor": (first if rng.random() < 0.5 else second)["attention_factor"],
-    }
+    divisors = np.where(rng.random(len(a)) < 0.5, a, b)
+    temperature = (first if rng.random() < 0.5 else second)["attention_factor"]
+    return {"divisors": divisors, "attention_factor": temperature}
 
 
 def _monotone(divisors: np.ndarray, factor: float) -> np.ndarray:
@@ -106,6 +91,5 @@ def _monotone(divisors: np.ndarray, factor: float) -> np.ndarray:
     end and running minimum from the slow end.
     """
     clipped = np.clip(divisors, 1.0, MAX_DIVISOR * factor)
-    return np.asarray(
-        (np.maximum.accumulate(clipped) + np.minimum.accumulate(clipped[::-1])[::-1]) / 2
-    )
+    rising, falling = np.maximum.accumulate(clipped), np.minimum.accumulate(clipped[::-1])
+    return np.asarray((rising + falling[::-1]) / 2)

@@ -32,14 +32,10 @@ def candidate(params: dict[str, float], factor: float) -> Candidate:
 
     `params`: beta_slow, spread (beta_fast over beta_slow), attention_factor.
     """
-    settings = {
-        "method": "yarn",
-        "factor": factor,
-        "beta_fast": params["beta_slow"] * params["spread"],
-        "beta_slow": params["beta_slow"],
-        "attention_factor": params["attention_factor"],
-        "truncate": False,
-    }
+    slow = params["beta_slow"]
+    borders = {"beta_fast": slow * params["spread"], "beta_slow": slow, "truncate": False}
+    temperature = params["attention_factor"]
+    settings = {"method": "yarn", "factor": factor, **borders, "attention_factor": temperature}
     return Candidate("ramp", settings, dict(params))
 
 
@@ -57,14 +53,11 @@ def _params_of(candidate: Candidate, factor: float) -> dict[str, float] | None:
     """Coordinates of a candidate; None outside the space. YaRN and NTK-by-parts are ramps too."""
     if candidate.searcher != "paper":
         return candidate.params if candidate.searcher == "ramp" else None
-    temperature = {"yarn": 0.1 * math.log(factor) + 1, "ntk_by_parts": 1.0}.get(
-        candidate.settings["method"]
-    )
-    return (
-        None
-        if temperature is None
-        else {"beta_slow": 1.0, "spread": 32.0, "attention_factor": temperature}
-    )
+    temperatures = {"yarn": 0.1 * math.log(factor) + 1, "ntk_by_parts": 1.0}
+    temperature = temperatures.get(candidate.settings["method"])
+    if temperature is None:
+        return None
+    return {"beta_slow": 1.0, "spread": 32.0, "attention_factor": temperature}
 
 
 def _to_optuna(optuna: Any, trial: Trial, params: dict[str, float], space: dict[str, Any]) -> Any:

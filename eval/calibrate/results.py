@@ -1,11 +1,11 @@
 """The content of `calibration/results.json`: the choice, its cost and its gain. Pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import Window
 from ropewalk.eval.calibrate.choice import MIN_DOCUMENTS, Choice
 from ropewalk.eval.calibrate.search import SearchSetup
@@ -18,7 +18,6 @@ REFERENCE = "yarn"  # with the paper's settings: the choice without a calibratio
 
 
 def results(
-    config: Config,
     plan: RopePlan,
     setup: SearchSetup,
     trials: Sequence[Trial],
@@ -28,8 +27,11 @@ def results(
     reported_on: Sequence[Window],
 ) -> dict[str, Any]:
     """`losses`: (N, S-1) on the reported windows by name: `none`, the methods, `calibrated`."""
-    draws = statistics.resamples([w.document for w in reported_on], config.seed)
+    draws = statistics.resamples([w.document for w in reported_on], setup.seed)
     measured = {name: method(nll, losses[REFERENCE], draws, setup) for name, nll in losses.items()}
+    gain, reported = measured["calibrated"]["difference"], documents(reported_on)
+    budget = {"passes": setup.config.max_forward_passes, "spent": round(spent(trials), 3)}
+    pruned = sum(t.full is None for t in trials)
     return {
         "schema": 1,
         "base_window": setup.window,
@@ -38,21 +40,19 @@ def results(
         "factor": plan.factor,
         "search_length": setup.windows.shape[1],
         "prefix": setup.prefix,
-        "inside_weight": config.calibrate.inside_weight,
-        "chosen_on": text(chosen_on),
-        "reported_on": text(reported_on),
-        "budget": budget(config, trials),
-        "chosen": brief_choice(choice),
+        "inside_weight": setup.config.inside_weight,
+        "chosen_on": documents(chosen_on),
+        "reported_on": reported,
+        "budget": {**budget, "trials": len(trials), "pruned": pruned},
+        "chosen": choice_row(choice),
         "methods": measured,
-        "gain": {"over": REFERENCE, **measured["calibrated"]["difference"]},
-        "verdict": verdict(
-            measured["calibrated"]["difference"]["value"], len({w.document for w in reported_on})
-        ),
-        "trials": [brief(t) for t in trials],
+        "gain": {"over": REFERENCE, **gain},
+        "verdict": verdict(gain["value"], reported["documents"]),
+        "trials": [trial_row(t) for t in trials],
     }
 
 
-def brief_choice(choice: Choice) -> dict[str, Any]:
+def choice_row(choice: Choice) -> dict[str, Any]:
     candidate = choice.trial.candidate
     return {
         "trial": choice.trial.number,
@@ -63,46 +63,28 @@ def brief_choice(choice: Choice) -> dict[str, Any]:
     }
 
 
-def text(windows: Sequence[Window]) -> dict[str, Any]:
+def documents(windows: Sequence[Window]) -> dict[str, Any]:
     names = sorted({w.document for w in windows})
     return {"documents": len(names), "windows": len(windows), "names": names}
-
-
-def budget(config: Config, trials: Sequence[Trial]) -> dict[str, Any]:
-    return {
-        "passes": config.calibrate.max_forward_passes,
-        "spent": round(spent(trials), 3),
-        "trials": len(trials),
-        "pruned": sum(t.full is None for t in trials),
-    }
 
 
 def method(
     nll: np.ndarray, reference: np.ndarray, draws: np.ndarray, setup: SearchSetup
 ) -> dict[str, Any]:
     """A method's loss by position, inside and beyond, and its difference to the reference."""
-    window, share = setup.window, setup.config.inside_weight
-    difference = nll - reference
     return {
         "nll_by_position": statistics.by_position(nll, draws, max(1, (nll.shape[1] + 1) // BINS)),
-        **{name: interval(part, draws) for name, part in parts(nll, window, share).items()},
-        "difference": {
-            name: interval(part, draws) for name, part in parts(difference, window, share).items()
-        },
+        **intervals(nll, draws, setup),
+        "difference": intervals(nll - reference, draws, setup),
     }
 
 
-def parts(nll: np.ndarray, window: int, inside_weight: float) -> dict[str, np.ndarray]:
-    inside, beyond = split_at_window(nll, window)
-    return {
-        "inside": inside,
-        "beyond": beyond,
-        "value": objective_per_window(nll, window, inside_weight),
-    }
-
-
-def interval(nll: np.ndarray, draws: np.ndarray) -> dict[str, float]:
-    return dict(zip(("nll", "low", "high"), statistics.mean_with_interval(nll, draws), strict=True))
+def intervals(nll: np.ndarray, draws: np.ndarray, setup: SearchSetup) -> dict[str, Any]:
+    """Mean and interval inside the base's window, beyond it, and of the objective."""
+    inside, beyond = split_at_window(nll, setup.window)
+    value = objective_per_window(nll, setup.window, setup.config.inside_weight)
+    parts = {"inside": inside, "beyond": beyond, "value": value}
+    return {name: statistics.mean_with_interval(part, draws) for name, part in parts.items()}
 
 
 def verdict(difference: Mapping[str, float], documents: int) -> str:
@@ -122,7 +104,7 @@ def verdict(difference: Mapping[str, float], documents: int) -> str:
     return f"worse: {text}" if low > 0 else f"no gain shown: {text}, the interval holds zero"
 
 
-def brief(trial: Trial) -> dict[str, Any]:
+def trial_row(trial: Trial) -> dict[str, Any]:
     """One row of the search's plot."""
     full = trial.full
     return {
@@ -131,7 +113,5 @@ def brief(trial: Trial) -> dict[str, Any]:
         "method": trial.candidate.settings["method"],
         "passes": trial.passes,
         "short": trial.short.value,
-        "inside": full and full.inside,
-        "beyond": full and full.beyond,
-        "value": full and full.value,
+        **(asdict(full) if full else dict.fromkeys(("inside", "beyond", "value"))),
     }

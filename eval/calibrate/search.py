@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,8 @@ from ropewalk.eval.calibrate.trial import (
     survives,
 )
 
-Measure = Callable[
-    [Candidate, np.ndarray], np.ndarray
-]  # candidate, windows (N, S) -> losses (N, S-1)
+Measure = Callable[[Candidate, np.ndarray], np.ndarray]
+"""Candidate, windows (N, S) -> losses (N, S-1)."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def search(
     for trial in finished:
         on_trial(trial)
     while (candidate := propose(setup, finished)) is not None:
-        trial = run_trial(setup, len(finished), candidate, finished, measure)
+        trial = run_trial(setup, candidate, finished, measure)
         append(log, trial)
         finished.append(trial)
         on_trial(trial)
@@ -92,8 +91,7 @@ def refuse(setup: SearchSetup) -> None:
 def propose(setup: SearchSetup, finished: Sequence[Trial]) -> Candidate | None:
     """The papers' methods first, then the searcher that spent less; None without budget."""
     if len(finished) < len(setup.config.methods):
-        method = setup.config.methods[len(finished)]
-        return paper(method, setup.factor)
+        return paper(setup.config.methods[len(finished)], setup.factor)
     if spent(finished) + setup.max_trial_cost > setup.config.max_forward_passes:
         return None
     names = ("ramp", "longrope") if setup.config.searcher == "both" else (setup.config.searcher,)
@@ -102,36 +100,23 @@ def propose(setup: SearchSetup, finished: Sequence[Trial]) -> Candidate | None:
     kwargs: dict[str, Any] = {"seed": setup.seed, "number": number, "factor": setup.factor}
     if name == "ramp":
         return ramp.propose(finished, **kwargs)
-    return evolution.propose(
-        finished, **kwargs, rotary=setup.rotary, population=setup.config.population
-    )
+    population = setup.config.population
+    return evolution.propose(finished, **kwargs, rotary=setup.rotary, population=population)
 
 
 def run_trial(
-    setup: SearchSetup,
-    number: int,
-    candidate: Candidate,
-    finished: Sequence[Trial],
-    measure: Measure,
+    setup: SearchSetup, candidate: Candidate, finished: Sequence[Trial], measure: Measure
 ) -> Trial:
     """One trial: short prefixes first, then full windows unless it was pruned."""
-    window, share = setup.window, setup.config.inside_weight
-    short, cost = (
-        loss(measure(candidate, setup.short_windows), window, share),
-        setup.cost(setup.short_windows),
-    )
+    number, window, share = len(finished), setup.window, setup.config.inside_weight
+    short = loss(measure(candidate, setup.short_windows), window, share)
+    cost = setup.cost(setup.short_windows)
     if candidate.searcher != "paper" and not survives(short, finished):
         return Trial(number, candidate, short, None, cost)
     nll = measure(candidate, setup.windows)
+    full, cost = loss(nll, window, share), cost + setup.cost(setup.windows)
     per_window = tuple(objective_per_window(nll, window, share)[:, 0].tolist())
-    return Trial(
-        number,
-        candidate,
-        short,
-        loss(nll, window, share),
-        cost + setup.cost(setup.windows),
-        per_window,
-    )
+    return Trial(number, candidate, short, full, cost, per_window)
 
 
 def append(log: Path, trial: Trial) -> None:
@@ -155,14 +140,10 @@ def read(log: Path) -> list[Trial]:
 
 def _to_row(trial: Trial) -> dict[str, Any]:
     """A line of the log; `whole`, `each` and `place` are keys of its format."""
-    candidate = trial.candidate
+    searcher, settings, params = astuple(trial.candidate)
     return {
         "number": trial.number,
-        "candidate": {
-            "searcher": candidate.searcher,
-            "settings": candidate.settings,
-            "place": candidate.params,
-        },
+        "candidate": {"searcher": searcher, "settings": settings, "place": params},
         "short": asdict(trial.short),
         "whole": trial.full and asdict(trial.full),
         "passes": trial.passes,

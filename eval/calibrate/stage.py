@@ -1,5 +1,6 @@
 """The calibrate stage: search on half of the held-out documents, report on the other half."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ropewalk.eval.calibrate.choice import choose
 from ropewalk.eval.calibrate.results import results
 from ropewalk.eval.calibrate.search import SearchSetup, refuse, search
 from ropewalk.eval.calibrate.trial import Trial, paper
+from ropewalk.eval.report.sentences import tuned_settings
 from ropewalk.train.base import Base
 from ropewalk.train.rope.plan import RopePlan
 
@@ -54,9 +56,8 @@ def work(config: Config, base: Base, plan: RopePlan, folder: Path) -> dict[str, 
     data = DataArtifacts.of(folder.parent, Path(config.cache_dir).expanduser())
     chosen_on, reported_on = candidate_model.split(config, data, plan)
     windows = candidate_model.stack(chosen_on, config.calibrate.length)
-    setup = SearchSetup(
-        config.calibrate, config.seed, plan.factor, rotary(plan), plan.base_window, windows
-    )
+    factor, window = plan.factor, plan.base_window
+    setup = SearchSetup(config.calibrate, config.seed, factor, rotary(plan), window, windows)
     refuse(setup)
     live = CandidateModel(config, base, plan)
     trials = run_search(setup, live, folder / "trials.jsonl")
@@ -66,18 +67,12 @@ def work(config: Config, base: Base, plan: RopePlan, folder: Path) -> dict[str, 
         message = f"{method} stands with its paper's settings: {choice.reason}"
         print(f"calibrate: {message}", flush=True)
     plans = reported_plans(config, live, choice.trial)
-    losses = {
-        name: cached_nll(folder / f"{p.hash}.npy", name, live, p, reported_on)
-        for name, p in plans.items()
-    }
-    write_json(
-        folder / "rope.json",
-        {**plans["calibrated"].json(), "findings": [], "calibrated_on": names(chosen_on)},
-    )
-    write_json(
-        folder / "results.json",
-        results(config, plan, setup, trials, choice, losses, chosen_on, reported_on),
-    )
+    losses = {name: cached_nll(folder, name, live, p, reported_on) for name, p in plans.items()}
+    documents = sorted({w.document for w in chosen_on})
+    calibrated = {**plans["calibrated"].json(), "findings": [], "calibrated_on": documents}
+    write_json(folder / "rope.json", calibrated)
+    content = results(plan, setup, trials, choice, losses, chosen_on, reported_on)
+    write_json(folder / "results.json", content)
     for file in folder.glob("*.npy"):
         file.unlink()
     return {"trials": len(trials), "chosen": choice.trial.number}
@@ -87,25 +82,17 @@ def rotary(plan: RopePlan) -> Rotary:
     return Rotary(2 * len(plan.inv_freq), plan.rope_theta, plan.original_max_position_embeddings)
 
 
-def names(windows: list[Window]) -> list[str]:
-    return sorted({w.document for w in windows})
-
-
 def run_search(setup: SearchSetup, live: CandidateModel, log: Path) -> list[Trial]:
     """The search with a progress bar over its budget, and a line for each better candidate."""
-    lowest = [float("inf")]
-    with tqdm(
-        total=setup.config.max_forward_passes,
-        desc="calibrate",
-        unit=" passes",
-        disable=None,
-        leave=False,
-    ) as bar:
+    lowest = math.inf
+    style: dict[str, Any] = {"desc": "calibrate", "unit": " passes", "disable": None}
+    with tqdm(total=setup.config.max_forward_passes, leave=False, **style) as bar:
 
         def on_trial(trial: Trial) -> None:
+            nonlocal lowest
             bar.update(trial.passes)
-            if trial.full is not None and trial.value < lowest[0]:
-                lowest[0] = trial.value
+            if trial.full is not None and trial.value < lowest:
+                lowest = trial.value
                 tqdm.write(f"calibrate: {line(trial)}")
 
         return search(setup, live.measure, log, on_trial)
@@ -114,17 +101,10 @@ def run_search(setup: SearchSetup, live: CandidateModel, log: Path) -> list[Tria
 def line(trial: Trial) -> str:
     """One trial as a line for the terminal."""
     assert trial.full is not None
-    values = [
-        f"{k} {v:.4g}"
-        for k, v in trial.candidate.settings.items()
-        if isinstance(v, float) and k != "factor"
-    ]
-    name = (
-        trial.candidate.settings["method"]
-        if trial.candidate.searcher == "paper"
-        else trial.candidate.searcher
-    )
-    described = f" ({', '.join(values)})" if values else ""
+    searcher, settings = trial.candidate.searcher, trial.candidate.settings
+    name = settings["method"] if searcher == "paper" else searcher
+    values = ", ".join(tuned_settings(settings))
+    described = f" ({values})" if values else ""
     return (
         f"trial {trial.number} {name}{described}: inside {trial.full.inside:.4f}, "
         f"beyond {trial.full.beyond:.4f} nats"
@@ -138,17 +118,15 @@ def reported_plans(config: Config, live: CandidateModel, chosen: Trial) -> dict[
 
 
 def cached_nll(
-    file: Path, name: str, live: CandidateModel, plan: RopePlan, windows: list[Window]
+    folder: Path, name: str, live: CandidateModel, plan: RopePlan, windows: list[Window]
 ) -> np.ndarray:
-    """Losses (N, S-1) under a plan, cached in `file` for a killed stage and for equal plans."""
+    """Losses (N, S-1) under a plan, cached in a file for a killed stage and for equal plans."""
+    file = folder / f"{plan.hash}.npy"
     if not file.is_file():
-        nll = live.nll(plan, candidate_model.stack(windows))
         temporary = file.with_suffix(".tmp.npy")
-        np.save(temporary, nll)
+        np.save(temporary, live.nll(plan, candidate_model.stack(windows)))
         temporary.replace(file)
-    print(
-        f"calibrate: {name} measured on {len(windows)} stretches that were not searched on",
-        flush=True,
-    )
+    message = f"{name} measured on {len(windows)} stretches that were not searched on"
+    print(f"calibrate: {message}", flush=True)
     losses: np.ndarray = np.load(file)
     return losses

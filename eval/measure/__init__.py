@@ -1,7 +1,6 @@
 """How models are measured. The tasks in eval/tasks/ say what is measured.
 
 suite.py    the inputs shared by all tasks, and the loops over the task registry
-models.py   the model columns: base, rescaled, extended
 score.py    forward passes: token losses, greedy answers; the only part that needs torch
 statistics.py  means, intervals, bins; pure numpy
 """

@@ -102,12 +102,10 @@ def greedy_correct(
 
 def _answers_correct(model: PreTrainedModel, questions: Sequence[Passkey]) -> list[bool]:
     """One forward pass over all `questions`, end to end."""
-    row = collate([concatenate([question.ids], len(question.ids)) for question in questions])
-    ends = np.cumsum([len(question.ids) for question in questions])
-    spans = [
-        np.arange(end - question.answer_len - 1, end - 1)
-        for end, question in zip(ends, questions, strict=True)
-    ]
+    row = collate([concatenate([q.ids], len(q.ids)) for q in questions])
+    ends = np.cumsum([len(q.ids) for q in questions])
+    pairs = zip(ends, questions, strict=True)
+    spans = [np.arange(end - q.answer_len - 1, end - 1) for end, q in pairs]
     index = torch.from_numpy(np.concatenate(spans)).to(model.device)
     labels = torch.from_numpy(row.labels).to(model.device)[index]
     _, hits = token_nll(hidden_states(model, row)[index], head(model), labels)

@@ -12,6 +12,7 @@ import numpy as np
 from ropewalk.data.random_streams import Purpose, generator
 
 DRAWS = 1000
+PAIRED = ("difference", "difference_low", "difference_high")  # nll, low, high of a difference
 
 
 def resamples(documents: Sequence[str], seed: int) -> np.ndarray:
@@ -23,26 +24,26 @@ def resamples(documents: Sequence[str], seed: int) -> np.ndarray:
     return np.asarray(counts[:, member], dtype=np.float64)
 
 
-def mean_with_interval(nll: np.ndarray, draws: np.ndarray) -> tuple[float, float, float]:
-    """Mean of (N, tokens), token-weighted, and its 95% bootstrap interval over documents."""
+def mean_with_interval(nll: np.ndarray, draws: np.ndarray) -> dict[str, float]:
+    """Mean of (N, tokens), token-weighted, and its 95% bootstrap interval over documents.
+
+    Keys: nll, low, high.
+    """
     per_window = nll.mean(axis=1)  # windows have equally many tokens
     nonempty = draws[draws.sum(axis=1) > 0]
-    means = nonempty @ per_window / nonempty.sum(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(nll.mean()), float(low), float(high)
+    low, high = np.quantile(nonempty @ per_window / nonempty.sum(axis=1), [0.025, 0.975])
+    return {"nll": float(nll.mean()), "low": float(low), "high": float(high)}
 
 
 def by_position(nll: np.ndarray, draws: np.ndarray, width: int) -> list[dict[str, Any]]:
     """Bins of `width` positions. `nll` (N, S-1): column j is the loss of position j + 1."""
-    length = nll.shape[1] + 1
-    bins: list[dict[str, Any]] = []
+    length, bins = nll.shape[1] + 1, []
     for start in range(0, length, width):
         end = min(start + width, length)
         part = nll[:, max(start - 1, 0) : end - 1]
         if part.shape[1]:
-            mean, low, high = mean_with_interval(part, draws)
-            row = {"from": start, "to": end, "nll": mean, "tokens": part.size}
-            bins.append({**row, "low": low, "high": high})
+            bin_ = {"from": start, "to": end, "tokens": part.size}
+            bins.append({**bin_, **mean_with_interval(part, draws)})
     return bins
 
 
@@ -66,20 +67,9 @@ def gains(by_context: dict[int, np.ndarray], draws: np.ndarray) -> list[dict[str
     shortest = by_context[min(by_context)]
     rows = []
     for context, nll in sorted(by_context.items()):
-        mean, low, high = mean_with_interval(nll, draws)
-        difference, difference_low, difference_high = mean_with_interval(nll - shortest, draws)
-        rows.append(
-            {
-                "context": context,
-                "nll": mean,
-                "tokens": nll.size,
-                "low": low,
-                "high": high,
-                "difference": difference,
-                "difference_low": difference_low,
-                "difference_high": difference_high,
-            }
-        )
+        loss, change = (mean_with_interval(part, draws) for part in (nll, nll - shortest))
+        difference = dict(zip(PAIRED, change.values(), strict=True))
+        rows.append({"context": context, "tokens": nll.size, **loss, **difference})
     return rows
 
 

@@ -22,7 +22,7 @@ def build_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> EvalSuit
     windows = heldout_windows(stores, length, config.eval.windows, config.eval.windows_per_document)
     if not windows:
         raise DataError(
-            f"eval.length is {length}; no held-out document has so many tokens; raise "
+            f"eval.length is {length}; no held-out document has that many tokens; raise "
             f"data.heldout_share (now {config.data.heldout_share}), add longer documents or lower "
             "eval.length"
         )

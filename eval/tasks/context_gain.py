@@ -6,13 +6,11 @@ import numpy as np
 
 from ropewalk.data.dataset import Window
 from ropewalk.eval.measure import statistics
+from ropewalk.eval.measure.statistics import PAIRED
 from ropewalk.eval.report.figures.loss import loss_figure
 from ropewalk.eval.report.figures.style import MARKERS, MODELS, column
 from ropewalk.eval.report.formats import signed
-from ropewalk.eval.report.sentences import sentence
 from ropewalk.eval.tasks.task import EvalSuite, ModelRows, Rows, Scorer, Verdict, verdict
-
-PAIRED = ("difference", "difference_low", "difference_high")
 
 
 class ContextGain:
@@ -34,16 +32,10 @@ class ContextGain:
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
         longest = rows["extended"][-1]
         change, low, high = (longest[key] for key in PAIRED)
-        return [
-            verdict(
-                "Same tokens, longer context",
-                change,
-                f"{change:+.3f} nats [{low:+.3f}, {high:+.3f}]",
-                high < 0,
-                f"loss with {longest['context']:,} tokens of context against {window:,}: "
-                "interval below 0",
-            )
-        ]
+        text = f"{change:+.3f} nats [{low:+.3f}, {high:+.3f}]"
+        contexts = f"{longest['context']:,} tokens of context against {window:,}"
+        rule = f"loss with {contexts}: interval below 0"
+        return [verdict("Same tokens, longer context", change, text, high < 0, rule)]
 
     def figure(self, rows: ModelRows, window: int | None) -> str | None:
         if not rows:
@@ -70,12 +62,10 @@ class ContextGain:
         if any(longest.get(key) is None for key in PAIRED) or longest["context"] == reference:
             return None
         change, low, high = (longest[key] for key in PAIRED)
-        return sentence(
-            [
-                f"given {longest['context']:,} tokens of context instead of {reference:,}, the "
-                f"{model} model's loss on the same targets changes by {signed(change)} nats "
-                f"({signed(low)} to {signed(high)}): {_direction(low, high)}"
-            ]
+        return (
+            f"Given {longest['context']:,} tokens of context instead of {reference:,}, the "
+            f"{model} model's loss on the same targets changes by {signed(change)} nats "
+            f"({signed(low)} to {signed(high)}): {_direction(low, high)}."
         )
 
 

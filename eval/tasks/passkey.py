@@ -1,5 +1,6 @@
 """Passkey retrieval: a key hidden in held-out text, asked for at its end, by length and depth."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -43,10 +44,10 @@ class PasskeyRetrieval:
     def score(self, model: Scorer, examples: Sequence[Cell], suite: EvalSuite) -> Rows:
         rows = []
         for length, depth, questions in model.progress(examples, "passkey"):
-            hits, count = sum(model.greedy_correct(questions)), len(questions)
-            low, high = statistics.wilson(hits, count)
-            row = {"length": length, "depth": depth, "n": count, "accuracy": hits / count}
-            rows.append({**row, "low": low, "high": high})
+            hits, n = sum(model.greedy_correct(questions)), len(questions)
+            low, high = statistics.wilson(hits, n)
+            cell = {"length": length, "depth": depth, "n": n, "accuracy": hits / n}
+            rows.append({**cell, "low": low, "high": high})
         return rows
 
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
@@ -54,10 +55,8 @@ class PasskeyRetrieval:
         if not cells:
             return []
         accuracy = sum(cell["accuracy"] for cell in cells) / len(cells)
-        rule = "extended, mean over the depths: at least 80%"
-        return [
-            verdict(f"Passkey at {length:,}", accuracy, f"{accuracy:.0%}", accuracy >= 0.8, rule)
-        ]
+        name, rule = f"Passkey at {length:,}", "extended, mean over the depths: at least 80%"
+        return [verdict(name, accuracy, f"{accuracy:.0%}", accuracy >= 0.8, rule)]
 
     def figure(self, rows: ModelRows, window: int | None) -> str | None:
         return heat_maps(rows, "share of keys found, one scale for all")
@@ -65,18 +64,11 @@ class PasskeyRetrieval:
     def reading(self, rows: ModelRows, window: int | None) -> str | None:
         if not window:
             return None
-        beyond = list_by_model(
-            rows, lambda cells: _hits([c for c in cells if c["length"] > window])
-        )
-        inside = list_by_model(
-            rows, lambda cells: _hits([c for c in cells if c["length"] <= window])
-        )
-        parts = []
-        if beyond:
-            parts.append(f"beyond {window:,} tokens the keys found are {beyond}")
-        if inside:
-            parts.append(f"up to {window:,} tokens, {inside}")
-        return sentence(parts)
+        beyond = list_by_model(rows, lambda cells: _hits(cells, window, math.inf))
+        inside = list_by_model(rows, lambda cells: _hits(cells, 0, window))
+        text = f"beyond {window:,} tokens the keys found are {beyond}"
+        clauses = {text: beyond, f"up to {window:,} tokens, {inside}": inside}
+        return sentence(clause for clause, values in clauses.items() if values)
 
 
 def _questions(suite: EvalSuite, length: int, index: int, depth: float) -> list[Passkey]:
@@ -90,7 +82,9 @@ def _questions(suite: EvalSuite, length: int, index: int, depth: float) -> list[
     return questions
 
 
-def _hits(cells: Rows) -> str | None:
+def _hits(cells: Rows, low: float, high: float) -> str | None:
+    """Correct answers of the cells with a length above `low` and up to `high`."""
+    cells = [cell for cell in cells if low < cell["length"] <= high]
     if not cells:
         return None
     hits = sum(round(cell["accuracy"] * cell["n"]) for cell in cells)

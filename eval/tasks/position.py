@@ -70,12 +70,9 @@ class LossByPosition:
             return None
         beyond = list_by_model(rows, lambda bins: _mean_text(bins, window, math.inf))
         inside = list_by_model(rows, lambda bins: _mean_text(bins, 0, window))
-        parts = []
-        if beyond:
-            parts.append(f"beyond the base's window of {window:,} tokens the mean loss is {beyond}")
-        if inside:
-            parts.append(f"inside that window it is {inside}")
-        return sentence(parts)
+        text = f"beyond the base's window of {window:,} tokens the mean loss is {beyond}"
+        clauses = {text: beyond, f"inside that window it is {inside}": inside}
+        return sentence(clause for clause, values in clauses.items() if values)
 
 
 def _difference(

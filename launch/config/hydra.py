@@ -29,9 +29,8 @@ KINDS = {
 }
 """OmegaConf's name of a type: how we call it, and an example."""
 _WRONG_KIND = re.compile(
-    r"Value '(.*)' "
-    r"(?:of type '.*' could not be converted to (Integer|Float)|is not a valid (bool)\b)",
-    re.S,
+    r"(?s)Value '(.*)' (?:of type '.*' could not be converted to|is not a valid) "
+    r"(Integer|Float|bool)\b"
 )
 _LITERAL = re.compile(r"^(data\.(sources\.[^.=]+\.[^.=]+|length_weights|buckets)=)")
 _NOISE = ("full_key", "object_type", "reference_type", "Set the environment")
@@ -107,10 +106,8 @@ def compose_checked(overrides: Sequence[str]) -> Config:
     _clear_replaced_mappings(composed, literal)
     merged: Any = OmegaConf.merge(composed, literal)
     if merged.phase:
-        raise ConfigError(
-            f"phase is {merged.phase}; it is written into the settings of each of `phases`; "
-            "leave it out"
-        )
+        rule = "it is written into the settings of each of `phases`"
+        raise ConfigError(f"phase is {merged.phase}; {rule}; leave it out")
     return phases.check_phases(merged, one_line) if merged.phases else check(merged)
 
 
@@ -132,7 +129,7 @@ def one_line(error: BaseException, full_key: str = "") -> str:
     key = full_key or next(iter(keys), "")
     message = " ".join(line for line in lines if not line.startswith(_NOISE))
     if key and (match := _WRONG_KIND.match(message)):
-        return _wrong_kind(key, match[1], match[2] or match[3])
+        return _wrong_kind(key, *match.groups())
     return f"{message} (at {key})" if key and key not in message else message
 
 

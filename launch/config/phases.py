@@ -32,7 +32,7 @@ def check_phases(composed: DictConfig, one_line: Callable[[BaseException], str])
     by_phase = [_problems(composed, phase, one_line) for phase in listed]
     common = [line for line in by_phase[0] if all(line in lines for lines in by_phase)]
     specific = [
-        _with_phase(number, line)
+        f"phases[{number}]{'.' if line.startswith(phases.SECTIONS) else ': '}{line}"
         for number, lines in enumerate(by_phase)
         for line in lines
         if line not in common
@@ -61,10 +61,6 @@ def _carry_problems(composed: DictConfig, listed: Sequence[Mapping[str, Any]]) -
                 f"phases[{number}].carry_optimizer is True; with train.lora each phase trains an "
                 "adapter of its own; leave it out"
             )
-
-
-def _with_phase(number: int, line: str) -> str:
-    return f"phases[{number}]{'.' if line.startswith(phases.SECTIONS) else ': '}{line}"
 
 
 def _problems(
@@ -101,7 +97,7 @@ def apply_phase(composed: DictConfig, phase: Mapping[str, Any]) -> DictConfig:
     return merged
 
 
-def _merge_data(merged: DictConfig, key: str, value: Any) -> DictConfig:
+def _merge_data(merged: DictConfig, key: str, value: object) -> DictConfig:
     """Set a key of `data`. A merge, unlike an update, gives a new source its dataclass."""
     nested = OmegaConf.create({})
     OmegaConf.update(nested, key, value)
@@ -112,17 +108,13 @@ def _merge_data(merged: DictConfig, key: str, value: Any) -> DictConfig:
 
 def _with_method(rope: DictConfig, method: str) -> Any:
     if method not in ROPE_METHODS:
-        raise ValueError(
-            f"rope is {method}; it must be one of {', '.join(ROPE_METHODS)}; choose one"
-        )
-    window = {} if method == "none" else {k: rope[k] for k in ("factor", "target_length")}
-    return OmegaConf.structured(
-        ROPE_METHODS[method](
-            method=method,
-            original_max_position_embeddings=rope.original_max_position_embeddings,
-            **window,
-        )
-    )
+        known = ", ".join(ROPE_METHODS)
+        raise ValueError(f"rope is {method}; it must be one of {known}; choose one")
+    keys = ["original_max_position_embeddings"]
+    if method != "none":
+        keys += ["factor", "target_length"]
+    kwargs = {key: rope[key] for key in keys}
+    return OmegaConf.structured(ROPE_METHODS[method](method=method, **kwargs))
 
 
 def phase_configs(config: Config) -> list[Config]:
@@ -135,8 +127,7 @@ def phase_configs(config: Config) -> list[Config]:
     folder, count = Path(config.runs_dir) / config.name / phases.FOLDER, len(config.phases)
     configs = []
     for number, phase in enumerate(config.phases, 1):
-        values = check(apply_phase(OmegaConf.structured(config), phase))
-        values = replace(values, phase=number)
+        values = replace(check(apply_phase(OmegaConf.structured(config), phase)), phase=number)
         if number < count:
             name = phases.folder(config.phases, number)
             values = replace(values, name=name, runs_dir=str(folder))

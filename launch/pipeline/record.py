@@ -47,29 +47,23 @@ def _stages(run: Run) -> dict[str, Any]:
     path = run.folder / "manifest.json"
     recorded = read_json(path).get("stages", {}) if path.is_file() else {}
     fingerprints = run.fingerprints(*run.manifests)
-    unchanged = {
-        name
-        for name in fingerprints
-        if recorded.get(name, {}).get("fingerprint") == fingerprints[name]
-    }
-    changed = any(name in recorded and name not in unchanged for name in fingerprints)
-    stages = {} if changed else dict(recorded)
+    changed = [n for n in fingerprints if recorded.get(n, {}).get("fingerprint") != fingerprints[n]]
+    stages = {} if any(name in recorded for name in changed) else dict(recorded)
     for name, manifest in run.manifests.items():
         values = asdict(manifest)
         fresh = {key: values[key] for key in ("fingerprint", "seconds", "facts")}
-        stages[name] = recorded[name] if name in unchanged else fresh
+        stages[name] = fresh if name in changed else recorded[name]
     return stages
 
 
 def _earlier_phases(run: Run) -> list[dict[str, Any]]:
     """The phases before this one, in order: name, folder within the run's, fingerprints."""
-    earlier, phase = list[dict[str, Any]](), run.previous_phase
-    while phase is not None:
-        name = phase.config.name
-        stages = phase.fingerprints(*phase.manifests)
-        earlier.append({"name": name, "folder": f"{phases.FOLDER}/{name}", "stages": stages})
-        phase = phase.previous_phase
-    return earlier[::-1]
+    phase = run.previous_phase
+    if phase is None:
+        return []
+    name, stages = phase.config.name, phase.fingerprints(*phase.manifests)
+    entry = {"name": name, "folder": f"{phases.FOLDER}/{name}", "stages": stages}
+    return [*_earlier_phases(phase), entry]
 
 
 def versions() -> dict[str, str]:
