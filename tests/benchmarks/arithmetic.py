@@ -1,6 +1,7 @@
-"""A step of Llama 3 8B's shape on eight GPUs, counted: model FLOPs, bytes moved and communication beside published ceilings.
+"""Lower bounds for a step of Llama 3 8B on eight GPUs, from counted FLOPs and bytes.
 
-Nothing here is measured, and no time that a GPU takes is claimed: each figure is a bound that no step can be faster than.
+Nothing here is measured. Each figure divides a count (model FLOPs, bytes moved, bytes sent) by a
+published hardware ceiling; no step can be faster.
 """
 
 from typing import Any
@@ -12,11 +13,11 @@ LENGTHS = (131_072, 1_048_576)
 DOCUMENTS = {"one document": 1, "eight documents": 8}
 
 
-# -- in the child ------------------------------------------------------------------------------------------------------
+# -- in the child ----------------------------------------------------------------------------------
 
 
 def count() -> list[dict[str, Any]]:
-    """One for each length and number of documents."""
+    """Counts by length and number of documents."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -28,7 +29,7 @@ def count() -> list[dict[str, Any]]:
 
 
 def _count(model: Any, tokens: int, documents: int) -> dict[str, Any]:
-    """A sequence of `tokens` shared by all GPUs: ZeRO 3, bf16, activation checkpointing, one micro-step."""
+    """One micro-step of one sequence over all GPUs: ZeRO 3, bf16, activation checkpointing."""
     from ropewalk.train.cost import flops, traffic
     from ropewalk.train.loss import chunk_tokens
 
@@ -62,64 +63,70 @@ def _llama_8b() -> Any:
 
 
 def _by_kind(collectives: Any) -> dict[str, float]:
-    """Bytes that a rank sends, by kind and what it is of; queries, keys, values and what is attended are one."""
-    found: dict[str, float] = {}
-    for one in collectives:
-        name = "all_to_all heads" if one.kind == "all_to_all" else f"{one.kind} {one.tensor}"
-        found[name] = found.get(name, 0.0) + one.bytes_sent
-    return found
+    """Bytes that a rank sends, by collective and tensor; Ulysses' tensors are one."""
+    bytes_by_kind: dict[str, float] = {}
+    for collective in collectives:
+        name = (
+            "all_to_all heads"
+            if collective.kind == "all_to_all"
+            else f"{collective.kind} {collective.tensor}"
+        )
+        bytes_by_kind[name] = bytes_by_kind.get(name, 0.0) + collective.bytes_sent
+    return bytes_by_kind
 
 
-# -- in the parent -----------------------------------------------------------------------------------------------------
+# -- in the parent ---------------------------------------------------------------------------------
 
 
 def arithmetic(quick: bool) -> list[dict[str, Any]]:
-    """A row for each length and each bound; the counts stand in the first of them."""
+    """A row for each length and bound; the first row of a length has the counts."""
     common.say(
-        f"  arithmetic, not a measurement: Llama 8B's shape on {GPUS} x {GPU}, ceilings as published"
+        f"  arithmetic, not a measurement: Llama 8B's shape on {GPUS} x {GPU}, published ceilings"
     )
-    cells = [(tokens, said) for tokens in LENGTHS for said in DOCUMENTS]
-    found = common.child("arithmetic:count")
-    return [row for cell, counts in zip(cells, found, strict=True) for row in _rows(*cell, counts)]
+    cells = [(tokens, documents) for tokens in LENGTHS for documents in DOCUMENTS]
+    all_counts = common.child("arithmetic:count")
+    return [
+        row for cell, counts in zip(cells, all_counts, strict=True) for row in _rows(*cell, counts)
+    ]
 
 
-def _rows(tokens: int, said: str, found: dict[str, Any]) -> list[dict[str, Any]]:
+def _rows(tokens: int, documents: str, counts: dict[str, Any]) -> list[dict[str, Any]]:
     from ropewalk.train.cost.hardware import peak_of
 
     top = peak_of(GPU)
     assert top is not None
-    moved, sent = sum(found["memory"].values()), sum(found["sent"].values())
+    moved, sent = sum(counts["memory"].values()), sum(counts["sent"].values())
     bounds = {
-        "model_flops": found["model_flops"] / GPUS / (top.bf16_tflops * 1e12),
-        "with_recomputation": (found["model_flops"] + found["recomputed_flops"])
+        "model_flops": counts["model_flops"] / GPUS / (top.bf16_tflops * 1e12),
+        "with_recomputation": (counts["model_flops"] + counts["recomputed_flops"])
         / GPUS
         / (top.bf16_tflops * 1e12),
         "memory": moved / (top.memory_tb_s * 1e12),
         "links": sent / (top.link_gb_s * 1e9),
     }
-    common.say(_table(tokens, said, found, bounds))
-    at = f"arithmetic_8b_{tokens}_{DOCUMENTS[said]}"
+    common.say(_table(tokens, documents, counts, bounds))
+    prefix = f"arithmetic_8b_{tokens}_{DOCUMENTS[documents]}"
     rows = [
-        common.result(f"{at}_{name}", seconds, "s at least", measured=False)
+        common.result(f"{prefix}_{name}", seconds, "s at least", measured=False)
         for name, seconds in bounds.items()
     ]
-    rows[0] |= {"counts": found, "ceilings": vars(top), "documents": DOCUMENTS[said]}
+    rows[0] |= {"counts": counts, "ceilings": vars(top), "documents": DOCUMENTS[documents]}
     return rows
 
 
-def _table(tokens: int, said: str, found: dict[str, Any], bounds: dict[str, float]) -> str:
-    share = found["attention_flops"] / found["model_flops"]
-    heading = f"  {tokens:,} tokens, {said}: {found['model_flops'] / 1e15:,.1f} PFLOP ({share:.0%} attention) and "
+def _table(tokens: int, documents: str, counts: dict[str, Any], bounds: dict[str, float]) -> str:
+    share = counts["attention_flops"] / counts["model_flops"]
+    pflop, recomputed = (counts[key] / 1e15 for key in ("model_flops", "recomputed_flops"))
     lines = [
-        heading
-        + f"{found['recomputed_flops'] / 1e15:,.1f} recomputed; a GPU reads and writes, sends:"
+        f"  {tokens:,} tokens, {documents}: {pflop:,.1f} PFLOP ({share:.0%} attention) and "
+        f"{recomputed:,.1f} recomputed; a GPU reads and writes, sends:"
     ]
     lines += [
         f"    {name:<28} {count / 1e9:>10,.1f} GB in memory"
-        for name, count in found["memory"].items()
+        for name, count in counts["memory"].items()
     ]
     lines += [
-        f"    {name:<28} {count / 1e9:>10,.1f} GB sent" for name, count in found["sent"].items()
+        f"    {name:<28} {count / 1e9:>10,.1f} GB sent" for name, count in counts["sent"].items()
     ]
     parts = ", ".join(
         f"{name.replace('_', ' ')} {seconds:,.2f} s" for name, seconds in bounds.items()

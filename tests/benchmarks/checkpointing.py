@@ -1,4 +1,4 @@
-"""What a checkpoint costs the training, and what a resumed run's start costs beside a cold one."""
+"""How long a checkpoint stalls the training, and how long a resumed run takes to start."""
 
 import shutil
 import signal
@@ -23,32 +23,32 @@ SHAPE = {
     "vocab_size": 16_384,
 }
 
-# -- in the parent -----------------------------------------------------------------------------------------------------
+# -- in the parent ---------------------------------------------------------------------------------
 
 
 def checkpoint_stall(quick: bool) -> list[dict[str, Any]]:
-    """How long a save holds the training, beside the copy that it cannot do without; all in one process, alternating."""
-    found = common.alone(lambda: common.child("checkpointing:stalls", quick=quick))
-    ours, copy, plain = (common.median(found[name]) for name in ("ours", "copy", "plain"))
-    facts = {
-        "gib": round(found["bytes"] / 2**30, 3),
-        "first": found["first"],
-        "of_rounds": common.spread(found["ours"]),
+    """Seconds that a save stalls the training, beside the copy that every save needs."""
+    seconds = common.alone(lambda: common.child("checkpointing:stalls", quick=quick))
+    ours, copy, save = (common.median(seconds[name]) for name in ("ours", "copy", "plain"))
+    details = {
+        "gib": round(seconds["bytes"] / 2**30, 3),
+        "first": seconds["first"],
+        "of_rounds": common.spread(seconds["ours"]),
     }
     return [
         common.result(
-            "checkpoint_stall", ours, "s", peer=COPY, peer_value=copy, bar="ratio <= 1.1", **facts
+            "checkpoint_stall", ours, "s", peer=COPY, peer_value=copy, bar="ratio <= 1.1", **details
         ),
         common.result(
-            "checkpoint_stall_beside_save", ours, "s", peer=SAVE, peer_value=plain, **facts
+            "checkpoint_stall_beside_save", ours, "s", peer=SAVE, peer_value=save, **details
         ),
     ]
 
 
 def resume_to_first_step(quick: bool) -> list[dict[str, Any]]:
-    """From the command to the first new line of metrics.jsonl: a cold start, stopped there, and the same command again."""
+    """Seconds to the first new line of metrics.jsonl: a cold start, and a resume after a stop."""
     recipe, _ = startup._recipe()
-    words = [
+    overrides = [
         f"recipe={recipe}",
         "data.total_tokens=200000",
         "train.steps=2000",
@@ -56,12 +56,12 @@ def resume_to_first_step(quick: bool) -> list[dict[str, Any]]:
         "train.metrics.wandb=off",
     ]
     with tempfile.TemporaryDirectory() as folder:
-        words += ["name=start", f"runs_dir={folder}/runs", f"cache_dir={folder}/cache"]
-        startup._end(startup._ropewalk("data", words, folder), folder)
+        overrides += ["name=start", f"runs_dir={folder}/runs", f"cache_dir={folder}/cache"]
+        startup._end(startup._ropewalk("data", overrides, folder), folder)
         run = Path(folder) / "runs" / "start"
         arms = {
-            "cold": lambda: _to_next_line(words, run, folder, cold=True),
-            "resumed": lambda: _to_next_line(words, run, folder),
+            "cold": lambda: _to_next_line(overrides, run, folder, cold=True),
+            "resumed": lambda: _to_next_line(overrides, run, folder),
         }
         runs = common.alternate(1 if quick else 3, arms)
     cold, resumed = (common.median(runs[side]) for side in ("cold", "resumed"))
@@ -79,14 +79,14 @@ def resume_to_first_step(quick: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _to_next_line(words: list[str], run: Path, folder: str, cold: bool = False) -> float:
-    """Seconds to a line that was not there; then the run is asked to stop, and leaves a checkpoint."""
+def _to_next_line(overrides: list[str], run: Path, folder: str, cold: bool = False) -> float:
+    """Seconds to the next line of metrics.jsonl; then SIGTERM makes the run save and stop."""
     if cold:
         shutil.rmtree(run / "train.tmp", ignore_errors=True)
     metrics = run / "train.tmp" / "metrics.jsonl"
-    there, started = _lines(metrics), time.perf_counter()
-    process = startup._ropewalk("train", words, folder)
-    while process.poll() is None and _lines(metrics) <= there:
+    lines_before, started = _lines(metrics), time.perf_counter()
+    process = startup._ropewalk("train", overrides, folder)
+    while process.poll() is None and _lines(metrics) <= lines_before:
         if time.perf_counter() - started > startup.WAIT:
             break
         time.sleep(0.02)
@@ -103,42 +103,42 @@ def _lines(metrics: Path) -> int:
     return metrics.read_text().count("\n") if metrics.is_file() else 0
 
 
-# -- in the child ------------------------------------------------------------------------------------------------------
+# -- in the child ----------------------------------------------------------------------------------
 
 
 def stalls(quick: bool) -> dict[str, Any]:
-    """Seconds that each way holds the training, by round; ours is written to its end between the rounds."""
+    """Seconds of the stall by method and round. Our writer finishes between the rounds."""
     from ropewalk.train.checkpoint.checkpointer import Checkpointer, TrainState
     from ropewalk.train.zero.mesh import Mesh
 
     live, torch_engine = _engine()
-    found: dict[str, Any] = {"ours": [], "copy": [], "plain": []}
+    results: dict[str, Any] = {"ours": [], "copy": [], "plain": []}
     with tempfile.TemporaryDirectory(dir=".") as folder:
         keeper = Checkpointer(
             live, Path(folder) / "ours", train_config(steps=1, optimizer__lr=1e-3), Mesh()
         )
         for number in range(2 if quick else 6):
             keeper.save(TrainState(number + 1))
-            found["ours"].append(keeper.save_stall_s)
+            results["ours"].append(keeper.save_stall_s)
             keeper.wait()
             tensors = keeper.writer.buffers.in_use
             started = time.perf_counter()
             copies = [tensor.clone() for tensor in tensors]
-            found["copy"].append(time.perf_counter() - started)
-            found["bytes"] = sum(tensor.nbytes for tensor in copies)
+            results["copy"].append(time.perf_counter() - started)
+            results["bytes"] = sum(tensor.nbytes for tensor in copies)
             del copies
             live.checkpoint_engine = torch_engine
             started = time.perf_counter()
             live.save_checkpoint(str(Path(folder) / "plain"), tag="plain", save_latest=False)
-            found["plain"].append(time.perf_counter() - started)
+            results["plain"].append(time.perf_counter() - started)
             live.checkpoint_engine = keeper.writer
-    # the first one asks the system for the pages of its buffers
-    found["first"] = found["ours"].pop(0)
-    return found
+    # the first save allocates the pages of its buffers
+    results["first"] = results["ours"].pop(0)
+    return results
 
 
 def _engine() -> tuple[Any, Any]:
-    """A model of 40 million parameters whose optimizer has its states, and DeepSpeed's own checkpoint engine."""
+    """An engine of 40 million parameters after one step, and DeepSpeed's checkpoint engine."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -164,7 +164,7 @@ def _engine() -> tuple[Any, Any]:
     model.set_attn_implementation(attention.register("sdpa"))
     live = engine.build_engine(model, config, 1)
     ids = torch.arange(64)[None]
-    whole = attention.document_borders(torch.tensor([0, 64], dtype=torch.int32))
-    live.backward(live(input_ids=ids, position_ids=ids, labels=ids, total_labels=64, **whole))
+    borders = attention.document_borders(torch.tensor([0, 64], dtype=torch.int32))
+    live.backward(live(input_ids=ids, position_ids=ids, labels=ids, total_labels=64, **borders))
     live.step()
     return live, live.checkpoint_engine

@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: `python child.py MODULE:FUNCTION ARGUMENTS_JSON ANSWER_FILE`."""
+"""One measurement in a new process: `child.py MODULE:FUNCTION ARGUMENTS_JSON ANSWER_FILE`."""
 
 import importlib
 import json
@@ -8,8 +8,8 @@ from pathlib import Path
 
 def main(target: str, arguments: str, answer: str) -> None:
     module, function = target.split(":")
-    found = getattr(importlib.import_module(module), function)(**json.loads(arguments))
-    Path(answer).write_text(json.dumps(found))
+    result = getattr(importlib.import_module(module), function)(**json.loads(arguments))
+    Path(answer).write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What every benchmark uses: children in processes of their own, peak memory, paired rounds, one form of result."""
+"""Shared by the benchmarks: child processes, peak memory, alternating rounds, result rows."""
 
 import ctypes
 import json
@@ -16,6 +16,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+sys.path.append(str(HERE.parent / "helpers"))  # every benchmark imports this module first
 MIB = 1 << 20
 BUSY = 0.15  # cores that others may use during a timing
 OTHERS: list[float] = []  # cores that others used, a figure for each measurement
@@ -23,7 +24,7 @@ COMPARE = {">=": operator.ge, "<=": operator.le}
 
 
 class Patience:
-    """Seconds that may still be spent in the whole run on waiting for a quiet machine and on measuring again."""
+    """Seconds that this run may still spend on waiting for a quiet machine and on repeats."""
 
     seconds = 1800.0
 
@@ -32,7 +33,7 @@ patience = Patience()
 
 
 class LeftOut(Exception):
-    """This benchmark cannot be measured here; the text says why."""
+    """This benchmark cannot be measured here, for the reason in the text."""
 
 
 def result(
@@ -45,17 +46,20 @@ def result(
     bar: str | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """One entry of latest.json. `ratio` is value / peer_value; `bar` is `value|ratio >=|<= NUMBER`, None: report only."""
+    """One entry of latest.json.
+
+    `ratio` is value / peer_value. `bar` is `value|ratio >=|<= NUMBER`; None: only reported.
+    """
     ratio = None if not peer_value else value / peer_value
-    found = {
+    row = {
         "name": name,
         "value": _rounded(value),
         "unit": unit,
         "peer": peer,
         "peer_value": _rounded(peer_value),
     }
-    found |= {"ratio": _rounded(ratio), "bar": bar, "holds": _holds(bar, value, ratio)}
-    return found | more
+    row |= {"ratio": _rounded(ratio), "bar": bar, "holds": _holds(bar, value, ratio)}
+    return row | more
 
 
 def _rounded(value: float | None) -> float | None:
@@ -90,7 +94,7 @@ def environment() -> dict[str, str]:
 
 
 def without_ranks() -> dict[str, str]:
-    """For our own command, whose launcher says who is which rank."""
+    """For our own command, whose launcher sets the ranks."""
     ranks = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     return {key: value for key, value in environment().items() if key not in ranks}
 
@@ -100,9 +104,9 @@ def cores() -> int:
 
 
 def child(function: str, timeout: float | None = None, **arguments: Any) -> Any:
-    """`module:function` of this folder in a fresh process; what it returns, through JSON.
+    """Call `module:function` of this folder in a new process; returns its result, as JSON.
 
-    Raises: LeftOut past `timeout` seconds, RuntimeError with the child's last words.
+    Raises: LeftOut after `timeout` seconds, RuntimeError with the end of the child's stderr.
     """
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
@@ -132,40 +136,40 @@ def child(function: str, timeout: float | None = None, **arguments: Any) -> Any:
 
 
 def alternate(rounds: int, arms: dict[str, Callable[[], Any]]) -> dict[str, list[Any]]:
-    """ABAB: every arm once a round, so that a slow minute of the machine falls on all of them."""
-    found: dict[str, list[Any]] = {name: [] for name in arms}
+    """Measure every arm once a round (ABAB), so that a slow minute affects all of them."""
+    results: dict[str, list[Any]] = {name: [] for name in arms}
     for number in range(rounds):
         for name, measure in arms.items():
             say(f"  round {number + 1} of {rounds}, {name}")
-            found[name].append(alone(measure))
-    return found
+            results[name].append(alone(measure))
+    return results
 
 
 def alone(measure: Callable[[], Any]) -> Any:
-    """What `measure` returns, once with the machine to itself: waits for that, and measures again while patience lasts."""
+    """The result of `measure` on a quiet machine; a disturbed one is repeated while time allows."""
     while True:
         wait_for_quiet()
         started = time.monotonic()
-        found, share = _beside(measure)
+        result, share = _with_others(measure)
         if share <= BUSY or patience.seconds <= 0:
             OTHERS.append(round(share, 3))
-            return found
+            return result
         patience.seconds -= time.monotonic() - started
         say(f"    others used {share:.2f} cores meanwhile: measured again")
 
 
 def wait_for_quiet() -> None:
-    """Until others use less than BUSY cores for two seconds, or patience is spent."""
-    while patience.seconds > 0 and _beside(lambda: time.sleep(2))[1] > BUSY:
+    """Wait until other processes use less than BUSY cores for two seconds, or time is up."""
+    while patience.seconds > 0 and _with_others(lambda: time.sleep(2))[1] > BUSY:
         patience.seconds -= 2
 
 
-def _beside(measure: Callable[[], Any]) -> tuple[Any, float]:
-    """What it returns, and how many cores others used meanwhile."""
-    started, all_before, mine_before = time.monotonic(), _cpu_of_all(), _cpu_of_mine()
-    found = measure()
-    others = (_cpu_of_all() - all_before) - (_cpu_of_mine() - mine_before)
-    return found, max(0.0, others / (time.monotonic() - started))
+def _with_others(measure: Callable[[], Any]) -> tuple[Any, float]:
+    """The result of `measure`, and how many cores other processes used meanwhile."""
+    started, all_before, ours_before = time.monotonic(), _cpu_of_all(), _cpu_of_ours()
+    result = measure()
+    others = (_cpu_of_all() - all_before) - (_cpu_of_ours() - ours_before)
+    return result, max(0.0, others / (time.monotonic() - started))
 
 
 def _cpu_of_all() -> float:
@@ -176,7 +180,7 @@ def _cpu_of_all() -> float:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def _cpu_of_mine() -> float:
+def _cpu_of_ours() -> float:
     """CPU seconds of this process and of its finished children."""
     return sum(os.times()[:4])
 
@@ -186,7 +190,7 @@ def median(values: list[float]) -> float:
 
 
 def spread(values: list[float]) -> list[float]:
-    """Smallest and largest: how far one round may be from the next."""
+    """Smallest and largest value."""
     return [float(f"{min(values):.5g}"), float(f"{max(values):.5g}")]
 
 
@@ -195,27 +199,26 @@ def say(text: str) -> None:
 
 
 class Peak:
-    """Peak resident memory of this process above where it was at `Peak()` (Linux)."""
+    """Peak resident memory of this process above its value at `Peak()` (Linux)."""
 
     def __init__(self) -> None:
-        ctypes.CDLL(None).malloc_trim(
-            0
-        )  # what an earlier step freed is not to be used unseen by this one
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        self.before = _status("VmRSS")
+        # return freed memory to the system: reusing it would not show in the peak
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        self.start = _status("VmRSS")
 
     def mib(self) -> float:
-        return (_status("VmHWM") - self.before) / MIB
+        return (_status("VmHWM") - self.start) / MIB
 
 
 def _status(key: str) -> int:
     """Bytes."""
-    found = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
-    assert found is not None, f"{key} is not in /proc/self/status"
-    return int(found[1]) * 1024
+    match = re.search(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+    assert match is not None, f"{key} is not in /proc/self/status"
+    return int(match[1]) * 1024
 
 
 def available_mib() -> float:
     """Memory that a new process may take."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
-    return int(found[1]) / 1024 if found else 0.0
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
+    return int(match[1]) / 1024 if match else 0.0

@@ -1,4 +1,4 @@
-"""What `make demo` takes after set-up: the whole command, wall clock, with nothing in the cache."""
+"""Wall seconds of `make demo` after set-up, with an empty cache."""
 
 import json
 import subprocess
@@ -20,16 +20,16 @@ QUICK = [
 
 
 def demo_seconds(quick: bool) -> list[dict[str, Any]]:
-    """Seconds of `ropewalk run recipe=demo`, its stages' seconds beside it, and the training's peak memory."""
+    """Seconds of `ropewalk run recipe=demo` and of its stages; peak memory of the training."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [
+        arguments = [
             "run",
             "recipe=demo",
             f"runs_dir={folder}/runs",
             f"cache_dir={folder}/cache",
             *(QUICK if quick else []),
         ]
-        seconds = common.alone(lambda: _timed(words))
+        seconds = common.alone(lambda: _timed(arguments))
         run = Path(folder) / "runs" / "demo"
         stages = json.loads((run / "manifest.json").read_text())["stages"]
         peaks = [
@@ -43,9 +43,9 @@ def demo_seconds(quick: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _timed(words: list[str]) -> float:
+def _timed(arguments: list[str]) -> float:
     started = time.perf_counter()
-    command = [str(Path(sys.executable).with_name("ropewalk")), *words]
+    command = [str(Path(sys.executable).with_name("ropewalk")), *arguments]
     done = subprocess.run(command, env=common.without_ranks(), capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"ropewalk: exit code {done.returncode}\n{done.stderr[-1000:]}")

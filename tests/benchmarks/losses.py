@@ -1,6 +1,6 @@
-"""The loss over a large vocabulary: `train.loss.summed_cross_entropy` beside full logits and torch's chunked loss.
+"""The loss over a large vocabulary: ours beside full logits and torch's chunked loss.
 
-S tokens   V words   E hidden size; fp32, forward and backward, gradients of the hidden states and of the head.
+Forward and backward in fp32, with gradients of the hidden states and of the head.
 """
 
 import tempfile
@@ -16,10 +16,12 @@ HF, TORCH = "transformers ForCausalLMLoss on full logits", "torch linear_cross_e
 NEEDED_MIB = 12_000  # of full logits, their log-softmax and their gradient
 
 
-# -- in the child ------------------------------------------------------------------------------------------------------
+# -- in the child ----------------------------------------------------------------------------------
 
 
-def one(kind: str, tokens: int, vocabulary: int, hidden: int, folder: str) -> dict[str, float]:
+def measure_loss(
+    kind: str, tokens: int, vocabulary: int, hidden: int, folder: str
+) -> dict[str, float]:
     """Loss, seconds and peak of one forward and backward; gradients go to `folder`."""
     import torch
 
@@ -44,7 +46,7 @@ def _inputs(tokens: int, vocabulary: int, hidden: int) -> Any:
     states = torch.randn(tokens, hidden).requires_grad_()
     head = (torch.randn(vocabulary, hidden) * 0.02).requires_grad_()
     labels = torch.randint(0, vocabulary, (tokens,))
-    labels[:: tokens // 8] = -100  # as at the ends of documents
+    labels[:: tokens // 8] = -100  # as at document ends
     return states, head, labels
 
 
@@ -72,11 +74,11 @@ def _torch(states: Any, head: Any, labels: Any) -> Any:
     )
 
 
-# -- in the parent -----------------------------------------------------------------------------------------------------
+# -- in the parent ---------------------------------------------------------------------------------
 
 
 def loss_memory(quick: bool) -> list[dict[str, Any]]:
-    """Peak, seconds and equality. Without the memory for full logits, that peer is left out of the results."""
+    """Peak, seconds and equality. The full-logits peer is left out where memory is short."""
     size = {"tokens": 1024, "vocabulary": 4096, "hidden": 64} if quick else SIZE
     kinds = (
         ["ours", "torch", "hf"]
@@ -87,7 +89,9 @@ def loss_memory(quick: bool) -> list[dict[str, Any]]:
         runs = common.alternate(
             1 if quick else 2,
             {
-                kind: lambda kind=kind: common.child("losses:one", kind=kind, folder=folder, **size)
+                kind: lambda kind=kind: common.child(
+                    "losses:measure_loss", kind=kind, folder=folder, **size
+                )
                 for kind in kinds
             },
         )
@@ -124,11 +128,13 @@ def _results(
 
 
 def _apart(runs: dict[str, list[Any]], kind: str, folder: Path) -> dict[str, float]:
-    """Relative differences of the loss and of both gradients (norm of the difference over the norm)."""
-    found = {"loss": abs(runs["ours"][0]["loss"] / runs[kind][0]["loss"] - 1)}
+    """Relative differences of the loss and of both gradients (in their norms)."""
+    differences = {"loss": abs(runs["ours"][0]["loss"] / runs[kind][0]["loss"] - 1)}
     for name in ("states", "head"):
-        mine, theirs = (
+        ours, theirs = (
             np.load(folder / f"{k}_{name}.npy").astype(np.float64) for k in ("ours", kind)
         )
-        found[f"gradient_of_{name}"] = float(np.linalg.norm(mine - theirs) / np.linalg.norm(theirs))
-    return found
+        differences[f"gradient_of_{name}"] = float(
+            np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
+        )
+    return differences

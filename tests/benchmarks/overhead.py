@@ -1,4 +1,7 @@
-"""The real loop, `Trainer.train`, with metrics and wandb offline: what a step takes outside forward, backward and optimizer."""
+"""Seconds that `Trainer.train` adds to forward, backward and optimizer step.
+
+Metrics and offline wandb are on.
+"""
 
 import tempfile
 import time
@@ -12,14 +15,14 @@ from ropewalk.train.zero.mesh import start_distributed
 
 
 class Inside:
-    """Seconds inside the engine's own calls and the gradient's norm, which clipping needs; and when each optimizer step ended."""
+    """Seconds inside the engine's calls and the gradient norm; and the end of each step."""
 
     def __init__(self, engine: Any) -> None:
         self.seconds, self.ends = 0.0, []
         self.inside: list[float] = []
         from ropewalk.train.zero.optimizer_step import OptimizerStep
 
-        # not the optimizer's own method: the gate puts an answer in its place and takes it away again
+        # the optimizer's method cannot be patched: OptimizerStep patches it for each step
         OptimizerStep._compute_norm = self._timed(OptimizerStep._compute_norm)
         for name in ("forward", "backward", "step"):
             setattr(engine, name, self._timed(getattr(engine, name), last=name == "step"))
@@ -27,19 +30,19 @@ class Inside:
     def _timed(self, function: Callable[..., Any], last: bool = False) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
             started = time.perf_counter()
-            found = function(*args, **kwargs)
+            result = function(*args, **kwargs)
             self.seconds += time.perf_counter() - started
             if last:
                 self.inside.append(self.seconds)
                 self.ends.append(time.perf_counter())
                 self.seconds = 0.0
-            return found
+            return result
 
         return timed
 
 
 def ours(length: int, count: int) -> dict[str, list[float]]:
-    """Seconds a step: whole, and outside. From one step's end to the next, so that data and metrics are in it."""
+    """Seconds from one step's end to the next, with data and metrics; and those outside."""
     from ropewalk.data.dataset import BatchLoader, concatenate
     from ropewalk.train.checkpoint.checkpointer import Checkpointer
     from ropewalk.train.loop.trainer import Trainer
@@ -59,7 +62,7 @@ def ours(length: int, count: int) -> dict[str, list[float]]:
     live = engine.build_engine(our_model(config), config, 1)
     watch = Inside(live)
     feed = BatchLoader(
-        One(concatenate(documents(length, whole=False), length)),
+        One(concatenate(documents(length, single_document=False), length)),
         Mesh(),
         seed=0,
         micro_batch_size=1,
@@ -73,8 +76,8 @@ def ours(length: int, count: int) -> dict[str, list[float]]:
         )
         path, state = Path(folder), checkpoints.load()
         Trainer(live, config, feed, Mesh(), path, checkpoints, state, metrics, validation).train()
-    whole = [b - a for a, b in zip(watch.ends, watch.ends[1:], strict=False)]
+    total = [b - a for a, b in zip(watch.ends, watch.ends[1:], strict=False)]
     return {
-        "whole": whole,
-        "outside": [w - i for w, i in zip(whole, watch.inside[1:], strict=True)],
+        "whole": total,
+        "outside": [t - i for t, i in zip(total, watch.inside[1:], strict=True)],
     }

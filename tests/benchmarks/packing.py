@@ -1,4 +1,4 @@
-"""Plans of a million and of ten million synthetic documents, beside TRL's packing, first fit as axolotl has it, and concat."""
+"""Plans of one and ten million synthetic documents: our packers beside TRL's and axolotl's."""
 
 import tempfile
 import time
@@ -11,18 +11,16 @@ import numpy as np
 DOCUMENTS, MOST, LEAST = 1_000_000, 500_000, 32
 TRL_SHARE = 10  # TRL runs out of memory at a million documents: it packs a tenth of them
 TRL = "TRL's _pack_bfd, split, over a tenth of the documents"
-GROUP, PER_BIN = (
-    100_000,
-    200,
-)  # axolotl's group size, and how many documents it puts into a bin at most
+GROUP = 100_000  # documents that axolotl packs together
+PER_BIN = 200  # documents that axolotl puts into a bin at most
 ARMS = ("window_fill", "best_fit", "concat", "trl", "first_fit")
 
 
-# -- in the child ------------------------------------------------------------------------------------------------------
+# -- in the child ----------------------------------------------------------------------------------
 
 
 def lengths(count: int) -> np.ndarray:
-    """Lognormal, median 1,000 tokens, sigma 1.3; one in a hundred of median 30,000, sigma 1.1; at most 500,000."""
+    """Lognormal lengths: median 1,000 tokens, sigma 1.3; 1% of median 30,000, sigma 1.1."""
     rng = np.random.default_rng(0)
     short = rng.lognormal(np.log(1000), 1.3, count)
     long = rng.lognormal(np.log(30_000), 1.1, count)
@@ -31,7 +29,7 @@ def lengths(count: int) -> np.ndarray:
 
 
 def ours(count: int, seq_len: int, packer: str) -> dict[str, float]:
-    """CPU seconds of the whole plan (mix, pack, describe, write), and what it holds. Every token is looked for."""
+    """CPU seconds of a plan (mix, pack, describe, write) and its statistics; checks every token."""
     from ropewalk.data import planning
     from ropewalk.data.mixing.shares import Selection
     from ropewalk.data.packing import plan
@@ -41,21 +39,21 @@ def ours(count: int, seq_len: int, packer: str) -> dict[str, float]:
     share = Selection(np.arange(count), sizes, np.zeros(count, np.int64), keys, 1.0)
     with tempfile.TemporaryDirectory() as folder:
         peak, started = common.Peak(), time.process_time()
-        made = planning.pack_selections(
+        packed = planning.pack_selections(
             {"a": share}, {"a": 0}, seq_len, LEAST, 0, packer=packer, max_piece={"a": seq_len}
         )
         built = time.process_time() - started
-        plan.describe(made, seq_len)
-        plan.write(Path(folder), made)
+        plan.describe(packed, seq_len)
+        plan.write(Path(folder), packed)
         cost = {"seconds": time.process_time() - started, "build_seconds": built, "mib": peak.mib()}
-    cost["process_gib"] = (peak.before / common.MIB + cost["mib"]) / 1024
-    return cost | _facts(sizes, _pieces(sizes, made), made.length, made.offsets, seq_len)
+    cost["process_gib"] = (peak.start / common.MIB + cost["mib"]) / 1024
+    return cost | _facts(sizes, _pieces(sizes, packed), packed.length, packed.offsets, seq_len)
 
 
-def _pieces(sizes: np.ndarray, made: Any) -> np.ndarray:
-    """How many pieces each document has in a plan that must hold its every token once."""
-    order = np.lexsort((made.start, made.document))
-    document, start, length = made.document[order], made.start[order], made.length[order]
+def _pieces(sizes: np.ndarray, packed: Any) -> np.ndarray:
+    """Pieces of each document (D,), after a check that the plan has every token once."""
+    order = np.lexsort((packed.start, packed.document))
+    document, start, length = packed.document[order], packed.start[order], packed.length[order]
     new = np.diff(document, prepend=-1) > 0
     assert (start == np.where(new, 0, np.roll(start + length, 1))).all(), (
         "a token is missing or doubled"
@@ -67,7 +65,7 @@ def _pieces(sizes: np.ndarray, made: Any) -> np.ndarray:
 
 
 def trl(count: int, seq_len: int) -> dict[str, float]:
-    """TRL's best-fit decreasing over the whole set at once, on documents without tokens: lists of nulls."""
+    """TRL's best-fit decreasing over all documents at once, on lists of nulls."""
     import pyarrow as pa
     from trl.data_utils import _pack_bfd
 
@@ -78,49 +76,49 @@ def trl(count: int, seq_len: int) -> dict[str, float]:
     )
     table = pa.table({"input_ids": column})
     peak, started = common.Peak(), time.process_time()
-    made = _pack_bfd(table, seq_len, "split")
+    packed = _pack_bfd(table, seq_len, "split")
     cost = {"seconds": time.process_time() - started, "mib": peak.mib()}
-    bins = made["seq_lengths"].combine_chunks()
+    bins = packed["seq_lengths"].combine_chunks()
     pieces = -(-sizes // seq_len)  # it cuts at multiples of seq_len, and nothing else
     assert len(bins.values) == pieces.sum()
     return cost | _facts(sizes, pieces, bins.values.to_numpy(), bins.offsets.to_numpy(), seq_len)
 
 
 def first_fit(count: int, seq_len: int) -> dict[str, float]:
-    """As axolotl's multipack sampler (`pack_group`) with its default for long samples: they are dropped.
+    """As axolotl's multipack sampler (`pack_group`), which drops long samples by default.
 
-    Written anew in numpy, so its seconds are not those of axolotl, whose loop is compiled.
+    Rewritten in numpy: its seconds do not count, for axolotl compiles its loop.
     """
     sizes = lengths(count)
     peak, started = common.Peak(), time.process_time()
-    kept = np.flatnonzero(sizes <= seq_len)
-    bins, used = np.empty(len(kept), np.int64), 0
-    for at in range(0, len(kept), GROUP):
-        found = _first_fit(sizes[kept[at : at + GROUP]], seq_len)
-        bins[at : at + GROUP] = used + found
-        used += int(found.max()) + 1
+    fitting = np.flatnonzero(sizes <= seq_len)
+    bins, used = np.empty(len(fitting), np.int64), 0
+    for start in range(0, len(fitting), GROUP):
+        group = _first_fit(sizes[fitting[start : start + GROUP]], seq_len)
+        bins[start : start + GROUP] = used + group
+        used += int(group.max()) + 1
     cost = {"seconds": time.process_time() - started, "mib": peak.mib()}
-    length = sizes[kept][np.argsort(bins, kind="stable")]
+    length = sizes[fitting][np.argsort(bins, kind="stable")]
     offsets = np.append(0, np.cumsum(np.bincount(bins)))
     return cost | _facts(sizes, (sizes <= seq_len).astype(int), length, offsets, seq_len)
 
 
 def _first_fit(sizes: np.ndarray, room: int) -> np.ndarray:
-    """The first bin, in order of opening, that has the room and fewer than PER_BIN documents; else a new one."""
+    """Bin of each document: the oldest with room and fewer than PER_BIN documents, or a new one."""
     left, count = np.full(len(sizes), room), np.zeros(len(sizes), np.int64)
-    found, used = np.empty(len(sizes), np.int64), 0
+    bins, used = np.empty(len(sizes), np.int64), 0
     for item, size in enumerate(sizes.tolist()):
-        at = int(np.argmax(left[: used + 1] >= size))
-        found[item], used = at, max(used, at + 1)
-        count[at] += 1
-        left[at] = left[at] - size if count[at] < PER_BIN else 0
-    return found
+        index = int(np.argmax(left[: used + 1] >= size))
+        bins[item], used = index, max(used, index + 1)
+        count[index] += 1
+        left[index] = left[index] - size if count[index] < PER_BIN else 0
+    return bins
 
 
 def _facts(
     sizes: np.ndarray, pieces: np.ndarray, length: np.ndarray, offsets: np.ndarray, seq_len: int
 ) -> dict[str, float]:
-    """A row of the table from documents (`sizes`, `pieces` of each) and sequences (`length` of each piece, `offsets`)."""
+    """Statistics of a plan with `pieces` of each document and `length` of each piece."""
     work = np.add.reduceat(length.astype(float) ** 2, offsets[:-1])
     split = (pieces > 1).sum()
     return {
@@ -134,7 +132,7 @@ def _facts(
     }
 
 
-# -- in the parent -----------------------------------------------------------------------------------------------------
+# -- in the parent ---------------------------------------------------------------------------------
 
 
 def pack_1m(quick: bool) -> list[dict[str, Any]]:
@@ -163,20 +161,20 @@ def _measure(name: str, count: int, seq_len: int) -> dict[str, float]:
 
 
 def _costs(arms: dict[str, dict[str, float]], seq_len: int) -> list[dict[str, Any]]:
-    """CPU seconds and memory. TRL's seconds are scaled linearly to as many documents, its memory is left as it is."""
-    at, trl = f"pack_1m_{seq_len}", arms["trl"]
+    """CPU seconds and memory. TRL's seconds are scaled to all documents, its memory is not."""
+    prefix, trl = f"pack_1m_{seq_len}", arms["trl"]
     scaled = {"peer": f"{TRL}, times {TRL_SHARE}", "peer_value": trl["seconds"] * TRL_SHARE}
-    found = []
+    rows = []
     for name in ("window_fill", "best_fit"):
         seconds, mib = arms[name]["seconds"], arms[name]["mib"]
         built = {"build_seconds": arms[name]["build_seconds"]}
-        found += [
-            common.result(f"{at}_{name}_seconds", seconds, "CPU s", bar="value <= 6", **built),
+        rows += [
+            common.result(f"{prefix}_{name}_seconds", seconds, "CPU s", bar="value <= 6", **built),
             common.result(
-                f"{at}_{name}_seconds_trl", seconds, "CPU s", **scaled, bar="ratio <= 0.1"
+                f"{prefix}_{name}_seconds_trl", seconds, "CPU s", **scaled, bar="ratio <= 0.1"
             ),
             common.result(
-                f"{at}_{name}_memory",
+                f"{prefix}_{name}_memory",
                 mib,
                 "MiB",
                 peer=TRL,
@@ -184,25 +182,25 @@ def _costs(arms: dict[str, dict[str, float]], seq_len: int) -> list[dict[str, An
                 bar="ratio <= 0.1",
             ),
         ]
-    return found
+    return rows
 
 
 def _promises(arms: dict[str, dict[str, float]], seq_len: int) -> list[dict[str, Any]]:
-    """What a plan holds: how full it is, what it lost, what it cut. The whole table stands in the first row."""
-    at = f"pack_1m_{seq_len}"
+    """Fill, tokens lost and documents split. The first row also has the whole table."""
+    prefix = f"pack_1m_{seq_len}"
     bars = {"fill": ">= 0.9995", "tokens_lost": "<= 0", "short_documents_split": "<= 0.0001"}
     peers = {"fill": "trl", "tokens_lost": "first_fit", "short_documents_split": "concat"}
-    said = {
+    peer_names = {
         "trl": TRL,
         "first_fit": "first fit as axolotl has it",
         "concat": "documents end to end",
     }
     rows = [
         common.result(
-            f"{at}_{name}_{key}",
+            f"{prefix}_{name}_{key}",
             arms[name][key],
             "share",
-            peer=said[peers[key]],
+            peer=peer_names[peers[key]],
             peer_value=arms[peers[key]][key],
             bar=f"value {'<= 0' if name == 'best_fit' and key == 'short_documents_split' else bar}",
         )
@@ -213,34 +211,39 @@ def _promises(arms: dict[str, dict[str, float]], seq_len: int) -> list[dict[str,
     return rows
 
 
+COLUMNS = (
+    ("CPU s", "seconds", ".2f"),
+    ("MiB", "mib", ".0f"),
+    ("full", "fill", ".4f"),
+    ("tokens lost", "tokens_lost", ".2%"),
+    ("docs lost", "documents_lost", ".2%"),
+    ("docs split", "documents_split", ".3%"),
+    ("short split", "short_documents_split", ".4%"),
+    ("docs/seq", "most_documents", ""),
+    ("corr", "order_correlation", ".2f"),
+)
+
+
 def _table(arms: dict[str, dict[str, float]], count: int, seq_len: int) -> str:
-    lines = [
-        f"{seq_len:<12,} {'CPU s':>7} {'MiB':>7} {'full':>7} {'tokens lost':>12} {'docs lost':>10} {'docs split':>11}"
-    ]
-    lines[0] += f" {'short split':>12} {'docs/seq':>9} {'corr':>6}"
-    for name, a in arms.items():
-        lines.append(
-            f"{name:<12} {a['seconds']:>7.2f} {a['mib']:>7.0f} {a['fill']:>7.4f} {a['tokens_lost']:>12.2%} "
-            f"{a['documents_lost']:>10.2%} {a['documents_split']:>11.3%} {a['short_documents_split']:>12.4%} "
-            f"{a['most_documents']:>9} {a['order_correlation']:>6.2f}"
-        )
+    lines = [f"{seq_len:<12,}" + "".join(f" {title:>12}" for title, _, _ in COLUMNS)]
+    for name, values in arms.items():
+        cells = [f" {format(values[key], form):>12}" for _, key, form in COLUMNS]
+        lines.append(f"{name:<12}" + "".join(cells))
     return "\n".join([*lines, f"trl packed {count // TRL_SHARE:,} documents, the others {count:,}"])
 
 
 def pack_10m(quick: bool) -> list[dict[str, Any]]:
-    """Ten times the documents at 32,768: ten times the seconds, and the whole process in 2 GiB."""
+    """Ten million documents at 32,768: seconds beside a million's, and memory of the process."""
     count, seq_len = DOCUMENTS // (50 if quick else 1), 32_768
-    arms = {"one": count, "ten": 10 * count}
-    runs = {key: _measure("window_fill", documents, seq_len) for key, documents in arms.items()}
-    one, ten = runs["one"], runs["ten"]
-    facts = {
+    million, ten = (_measure("window_fill", n, seq_len) for n in (count, 10 * count))
+    details = {
         key: ten[key]
         for key in ("build_seconds", "fill", "tokens_lost", "short_documents_split", "mib")
     }
-    peer = {"peer": "a tenth of the documents", "peer_value": one["seconds"]}
+    peer = {"peer": "a tenth of the documents", "peer_value": million["seconds"]}
     return [
         common.result(
-            "pack_10m_seconds", ten["seconds"], "CPU s", **peer, bar="ratio <= 12", **facts
+            "pack_10m_seconds", ten["seconds"], "CPU s", **peer, bar="ratio <= 12", **details
         ),
         common.result("pack_10m_process", ten["process_gib"], "GiB", bar="value <= 2"),
     ]

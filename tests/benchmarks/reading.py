@@ -1,6 +1,6 @@
-"""Reading one sequence of a plan, whole and one of eight slices, beside rows of Hugging Face datasets.
+"""CPU time to read a sequence, or an eighth of it, beside rows of Hugging Face datasets.
 
-Ours gives ids, shifted labels, positions and borders; the peer only the ids, packed before.
+Ours returns ids, shifted labels, positions and borders; the peer only ids that were packed earlier.
 """
 
 import tempfile
@@ -17,7 +17,7 @@ ROUNDS = 9
 LISTS, ARRAYS = "datasets, Python lists (ids alone)", "datasets, numpy format (ids alone)"
 
 
-# -- in the child ------------------------------------------------------------------------------------------------------
+# -- in the child ----------------------------------------------------------------------------------
 
 
 def read(seq_len: int, sequences: int) -> dict[str, float]:
@@ -63,23 +63,23 @@ def _ours(folder: Path, seq_len: int, sequences: int) -> Any:
         for _ in range(sequences)
     ]
     done = []
-    for name, facts in (
+    for name, metadata in (
         ("store", {}),
         ("plan", {"seq_len": seq_len, "document_mask": True, "positions": "restart"}),
     ):
         (folder / name).mkdir()
         if name == "store":
             documents = (rng.integers(0, 49_152, n) for row in lengths for n in row.tolist())
-            facts = merge.synthetic_store(folder / name, "made", documents, 49_152)
+            metadata = merge.synthetic_store(folder / name, "made", documents, 49_152)
         else:
             flat = np.concatenate(lengths)
             offsets = np.arange(sequences + 1) * PIECES
             plan.write(
                 folder / name, Packed(np.arange(len(flat)), np.zeros_like(flat), flat, offsets)
             )
-        made = Manifest.for_content(name, {})
-        made.facts = facts
-        publish(folder / name, folder / f"{name}.done", made)
+        manifest = Manifest.for_content(name, {})
+        manifest.facts = metadata
+        publish(folder / name, folder / f"{name}.done", manifest)
         done.append(folder / f"{name}.done")
     return PackedSequences(done[1], done[:1])
 
@@ -93,7 +93,7 @@ def _datasets(folder: Path, seq_len: int, sequences: int) -> Any:
     return load_from_disk(str(folder / "datasets"))
 
 
-# -- in the parent -----------------------------------------------------------------------------------------------------
+# -- in the parent ---------------------------------------------------------------------------------
 
 
 def reading(quick: bool) -> list[dict[str, Any]]:
@@ -102,14 +102,23 @@ def reading(quick: bool) -> list[dict[str, Any]]:
         {"seq_len": 4096, "sequences": 8} if quick else {"seq_len": SEQ_LEN, "sequences": SEQUENCES}
     )
     common.say(f"reading {size}")
-    found = common.alone(lambda: common.child("reading:read", **size))
+    milliseconds = common.alone(lambda: common.child("reading:read", **size))
     name, unit = f"reading_{size['seq_len']}", "CPU ms"
     return [
         common.result(
-            name, found["whole"], unit, peer=LISTS, peer_value=found["lists"], bar="value <= 0.5"
+            name,
+            milliseconds["whole"],
+            unit,
+            peer=LISTS,
+            peer_value=milliseconds["lists"],
+            bar="value <= 0.5",
         ),
         common.result(
-            f"{name}_beside_numpy", found["whole"], unit, peer=ARRAYS, peer_value=found["arrays"]
+            f"{name}_beside_numpy",
+            milliseconds["whole"],
+            unit,
+            peer=ARRAYS,
+            peer_value=milliseconds["arrays"],
         ),
-        common.result(f"{name}_slice_of_{PARTS}", found["slice"], unit, bar="value <= 0.1"),
+        common.result(f"{name}_slice_of_{PARTS}", milliseconds["slice"], unit, bar="value <= 0.1"),
     ]

@@ -1,8 +1,8 @@
-"""Measure Ropewalk beside its peers: `python tests/benchmarks/run.py [--quick] [--only NAME ... [--update]]`.
+"""Measure Ropewalk beside its peers: `run.py [--quick] [--only NAME ... [--update]]`.
 
-A full run writes latest.json; --only writes nothing, with --update it replaces its rows there, each with its own date and
-commit; --quick (tiny sizes, to try the benchmarks themselves) writes nothing.
-Exit codes: 0 all bars hold, 1 a benchmark failed, 3 a bar was missed.
+A full run writes latest.json. --only writes nothing; with --update it replaces its rows there, each
+with its date and commit. --quick uses tiny sizes, to try the benchmarks, and writes nothing.
+Exit codes: 0 all bars hold, 1 a benchmark failed, 2 a package is missing, 3 a bar was missed.
 """
 
 import argparse
@@ -66,53 +66,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     head = header()
     results, left_out, failed = measure(arguments.only or list(BENCHMARKS), arguments.quick)
     print(table(results, left_out))
-    whole = {
+    report = {
         **head,
         "others_cores": max(common.OTHERS, default=0.0),
         "results": results,
         "left_out": left_out,
     }
     if arguments.update:
-        whole = updated(json.loads(LATEST.read_text()), whole)
+        report = updated(json.loads(LATEST.read_text()), report)
     if not failed and (arguments.update or not (arguments.quick or arguments.only)):
-        LATEST.write_text(json.dumps(whole, indent=1) + "\n")
+        LATEST.write_text(json.dumps(report, indent=1) + "\n")
         print(f"wrote {LATEST.relative_to(common.ROOT)}")
     missed = any(r["holds"] is False for r in results)
     return 1 if failed else 3 if missed and not arguments.quick else 0
 
 
 def parser() -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser(
+    result = argparse.ArgumentParser(
         description="Measure Ropewalk beside its peers; writes tests/benchmarks/latest.json."
     )
-    found.add_argument(
+    result.add_argument(
         "--quick",
         action="store_true",
         help="tiny sizes, one round: tries the benchmarks, writes nothing",
     )
-    found.add_argument(
+    result.add_argument(
         "--only", action="append", choices=list(BENCHMARKS), help="one benchmark (again for more)"
     )
-    found.add_argument(
+    result.add_argument(
         "--update", action="store_true", help="with --only: replace these rows of latest.json"
     )
-    return found
+    return result
 
 
-def updated(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """The former file with the rows measured now in their places; each of them says when and on what commit."""
-    if before["hardware"] != now["hardware"]:
+def updated(former: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The former file with the new rows in their places, each with its date and commit."""
+    if former["hardware"] != now["hardware"]:
         raise SystemExit(
-            f"latest.json is of {before['hardware']}, this is {now['hardware']}; run all of them"
+            f"latest.json is of {former['hardware']}, this is {now['hardware']}; run all of them"
         )
     mark = {key: now[key] for key in ("date", "commit", "others_cores")}
     new = {row["name"]: {**row, "measured": mark} for row in now["results"]}
-    kept = [new.pop(row["name"], row) for row in before["results"]]
-    return {**before, "results": [*kept, *new.values()]}
+    rows = [new.pop(row["name"], row) for row in former["results"]]
+    return {**former, "results": [*rows, *new.values()]}
 
 
 def measure(names: Sequence[str], quick: bool) -> tuple[list[Any], list[Any], bool]:
-    """Results, what was left out and why, and whether anything failed."""
+    """Results, benchmarks left out with the reason, and whether one failed."""
     results: list[Any] = []
     left_out: list[Any] = []
     failed = False
@@ -131,7 +131,7 @@ def measure(names: Sequence[str], quick: bool) -> tuple[list[Any], list[Any], bo
 
 
 def header() -> dict[str, Any]:
-    """Where and on what it was measured."""
+    """Date, commit, hardware and versions."""
     return {
         "schema": 1,
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -142,7 +142,7 @@ def header() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """HEAD, with `+dirty` when the working tree differs; latest.json itself does not count."""
+    """HEAD, with `+dirty` when a file other than latest.json differs from it."""
     git = ["git", "--no-optional-locks", "-C", str(common.ROOT)]
     head = subprocess.run(
         [*git, "rev-parse", "HEAD"], capture_output=True, text=True
@@ -171,9 +171,9 @@ def table(results: Sequence[dict[str, Any]], left_out: Sequence[dict[str, Any]])
     """The results for a terminal, in the order measured."""
     rows = [["name", "value", "unit", "peer", "ratio", "bar", ""]]
     for r in results:
-        said = {True: "holds", False: "MISSED", None: ""}[r["holds"]]
+        verdict = {True: "holds", False: "MISSED", None: ""}[r["holds"]]
         numbers = [_number(r["value"]), r["unit"], _number(r["peer_value"]), _number(r["ratio"])]
-        rows.append([r["name"], *numbers, r["bar"] or "", said])
+        rows.append([r["name"], *numbers, r["bar"] or "", verdict])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()

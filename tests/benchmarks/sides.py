@@ -1,7 +1,7 @@
-"""Who takes a training step in a child process: Ropewalk's engine and step, transformers' Trainer, TRL's SFTTrainer.
+"""A training step in a child process: ours, transformers' Trainer and TRL's SFTTrainer.
 
-All of them: the demo's Llama shape, the same random weights, the same documents end to end in one sequence, fp32, AdamW
-(betas 0.9, 0.95, no decay), clipping at 1.0, one process. Labels stop at each document's end.
+All have the demo's Llama shape, the same random weights, the same documents in one sequence, fp32,
+AdamW (betas 0.9, 0.95, no decay), clipping at 1.0 and one process. Labels end with each document.
 """
 
 import tempfile
@@ -31,21 +31,23 @@ WARM = 256  # tokens of the first step, which is not counted
 LR, BETAS = 1e-4, (0.9, 0.95)
 
 
-def documents(length: int, whole: bool) -> list[np.ndarray]:
-    """Random words: six documents of fixed shares, or one; `length` tokens together. All words are below the least vocabulary."""
-    inner = [] if whole else [int(length * share) for share in SHARES[1:]]
+def documents(length: int, single_document: bool) -> list[np.ndarray]:
+    """Random ids below the smallest vocabulary: one document, or six of fixed shares."""
+    inner = [] if single_document else [int(length * share) for share in SHARES[1:]]
     sizes = [length - sum(inner), *inner]
     rng = np.random.default_rng(length)
     return [rng.integers(0, SHAPE["vocab_size"], size) for size in sizes]
 
 
-def steps(length: int, count: int, whole: bool, warm: bool = True) -> list[list[np.ndarray]]:
-    """What each step trains on: a short one to warm up, then the same sequence again and again."""
-    return [documents(WARM, whole)] * warm + [documents(length, whole)] * count
+def steps(
+    length: int, count: int, single_document: bool, warm: bool = True
+) -> list[list[np.ndarray]]:
+    """Documents of each step: a short warm-up, then the same sequence every time."""
+    return [documents(WARM, single_document)] * warm + [documents(length, single_document)] * count
 
 
 class Watch:
-    """Times of the steps' ends, and the peak of the first counted step."""
+    """End times of the steps, and peak memory of the first counted step."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -67,11 +69,11 @@ def ours(
     length: int,
     count: int,
     checkpointing: bool,
-    whole: bool = False,
+    single_document: bool = False,
     vocabulary: int = SHAPE["vocab_size"],
     **more: Any,
 ) -> dict[str, Any]:
-    """The path of `ropewalk train`: `train.engine.make`, then `train.step.one_step`."""
+    """As `ropewalk train` does it: `build_engine`, then `train_step`."""
     from ropewalk.data.dataset import BatchLoader, concatenate
     from ropewalk.train.loop.step import train_step
     from ropewalk.train.metrics import StepMetrics
@@ -82,7 +84,7 @@ def ours(
     start_distributed()
     live = engine.build_engine(our_model(config), config, 1)
     watch, losses, seen = Watch(), [], StepMetrics(live, config, Mesh())
-    for number, texts in enumerate(steps(length, count, whole)):
+    for number, texts in enumerate(steps(length, count, single_document)):
         row = concatenate(texts, sum(map(len, texts)))
         feed = BatchLoader(One(row), Mesh(), seed=0, micro_batch_size=1, batch_ramp=[(0, 1)])
         rows = feed.micro_batches([number])
@@ -95,7 +97,7 @@ def ours(
 
 
 class One:
-    """A plan of one sequence, as `train.loop` reads it."""
+    """A plan of one sequence, for the loader."""
 
     def __init__(self, row: Any) -> None:
         self.row, self.seq_len = row, len(row.input_ids)
@@ -117,7 +119,7 @@ def our_config(length: int, vocabulary: int = SHAPE["vocab_size"], **train: Any)
     from ropewalk.conf import schema
     from ropewalk.conf.data import DataConfig
 
-    given = {
+    settings = {
         "steps": 1000,
         "optimizer__lr": LR,
         "schedule__kind": "constant",
@@ -130,7 +132,7 @@ def our_config(length: int, vocabulary: int = SHAPE["vocab_size"], **train: Any)
         model=ModelConfig(scratch=ScratchConfig(**{**SHAPE, "vocab_size": vocabulary})),
         rope=schema.RopeConfig(),
         data=DataConfig(seq_len=length),
-        train=train_config(optimizer__betas=list(BETAS), attention__kernel="sdpa", **given),
+        train=train_config(optimizer__betas=list(BETAS), attention__kernel="sdpa", **settings),
         eval=EvalConfig(),
     )
 
@@ -156,17 +158,17 @@ def trainer(
     length: int,
     count: int,
     checkpointing: bool,
-    whole: bool = False,
+    single_document: bool = False,
     vocabulary: int = SHAPE["vocab_size"],
     warm: bool = True,
 ) -> dict[str, Any]:
-    """transformers' Trainer as its users run it: DataCollatorWithFlattening, sdpa, its default optimizer class."""
+    """transformers' Trainer with DataCollatorWithFlattening, sdpa and its default optimizer."""
     from transformers import DataCollatorWithFlattening, Trainer, TrainingArguments
 
     flatten = DataCollatorWithFlattening()
     rows = [
         {"documents": [{"input_ids": t.tolist()} for t in texts]}
-        for texts in steps(length, count, whole, warm)
+        for texts in steps(length, count, single_document, warm)
     ]
     return _run(
         Trainer,
@@ -182,18 +184,18 @@ def sft(
     length: int,
     count: int,
     checkpointing: bool,
-    whole: bool = False,
+    single_document: bool = False,
     vocabulary: int = SHAPE["vocab_size"],
 ) -> dict[str, Any]:
-    """TRL's SFTTrainer with packing: its collator, model and loss; only the packing itself is done before, as for the others."""
+    """TRL's SFTTrainer with its collator, model and loss, on sequences packed beforehand."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     rows = [
         {"input_ids": np.concatenate(texts).tolist(), "seq_lengths": [len(t) for t in texts]}
-        for texts in steps(length, count, whole)
+        for texts in steps(length, count, single_document)
     ]
-    own = {
+    packing = {
         "packing": True,
         "max_length": length,
         "bf16": False,
@@ -202,15 +204,15 @@ def sft(
     return _run(
         SFTTrainer,
         SFTConfig,
-        _arguments(len(rows), checkpointing) | own,
+        _arguments(len(rows), checkpointing) | packing,
         model=_their_model(vocabulary),
         train_dataset=Dataset.from_list(rows),
         processing_class=_words(),
     )
 
 
-def _run(kind: Any, arguments: Any, given: dict[str, Any], **parts: Any) -> dict[str, Any]:
-    """A Trainer's run, its steps watched."""
+def _run(kind: Any, arguments: Any, settings: dict[str, Any], **parts: Any) -> dict[str, Any]:
+    """Train with `kind`, and record each step's end and loss."""
     from transformers import TrainerCallback
 
     watch, losses = Watch(), []
@@ -219,18 +221,20 @@ def _run(kind: Any, arguments: Any, given: dict[str, Any], **parts: Any) -> dict
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             watch.step_ended()
 
-    class Telling(kind):
+    class WithLosses(kind):
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             losses.append(super().training_step(*args, **kwargs))
             return losses[-1]
 
     with tempfile.TemporaryDirectory() as folder:
-        Telling(args=arguments(output_dir=folder, **given), callbacks=[Ends()], **parts).train()
+        WithLosses(
+            args=arguments(output_dir=folder, **settings), callbacks=[Ends()], **parts
+        ).train()
     return watch.answer([float(loss) for loss in losses])
 
 
 def _words() -> Any:
-    """A tokenizer, because SFTTrainer asks for one; it is given ids."""
+    """A tokenizer, which SFTTrainer requires though it gets ids."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from transformers import PreTrainedTokenizerFast

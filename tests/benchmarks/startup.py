@@ -1,4 +1,4 @@
-"""From the command to the first step's line in metrics.jsonl, with the earlier stages done."""
+"""Seconds from the command to the first line of metrics.jsonl; earlier stages are done."""
 
 import shutil
 import subprocess
@@ -14,13 +14,13 @@ PEER = "transformers Trainer in a script, from python to the end of its first st
 WAIT = 300.0  # seconds
 
 
-# -- in the parent -----------------------------------------------------------------------------------------------------
+# -- in the parent ---------------------------------------------------------------------------------
 
 
 def start_to_first_step(quick: bool) -> list[dict[str, Any]]:
-    """Median of several starts; the peer builds the demo's model and trains one step of as many tokens."""
+    """Median of several starts. The peer builds the demo's model and trains one such step."""
     recipe, tokens = _recipe()
-    words = [
+    overrides = [
         f"recipe={recipe}",
         "data.total_tokens=200000",
         "train.steps=1",
@@ -29,10 +29,13 @@ def start_to_first_step(quick: bool) -> list[dict[str, Any]]:
     ]
     common.say(f"start_to_first_step: recipe={recipe}")
     with tempfile.TemporaryDirectory() as folder:
-        words += ["name=start", f"runs_dir={folder}/runs", f"cache_dir={folder}/cache"]
-        _end(_ropewalk("data", words, folder), folder)
+        overrides += ["name=start", f"runs_dir={folder}/runs", f"cache_dir={folder}/cache"]
+        _end(_ropewalk("data", overrides, folder), folder)
         run = Path(folder) / "runs" / "start"
-        arms = {"ours": lambda: _first_step(words, run, folder), "trainer": lambda: _peer(tokens)}
+        arms = {
+            "ours": lambda: _first_step(overrides, run, folder),
+            "trainer": lambda: _peer(tokens),
+        }
         runs = common.alternate(1 if quick else 3, arms)
     ours, peer = (common.median(runs[side]) for side in ("ours", "trainer"))
     more = {"recipe": recipe, "of_rounds": common.spread(runs["ours"])}
@@ -44,50 +47,50 @@ def start_to_first_step(quick: bool) -> list[dict[str, Any]]:
 
 
 def _recipe() -> tuple[str, int]:
-    """The demo where its base is there, else the recipe that makes that base; and the tokens of its step."""
-    there = (common.ROOT / "train" / "bases" / "demo" / "model.safetensors").is_file()
-    return ("demo" if there else "base"), 4096
+    """The demo recipe, or `base` where the demo's base is missing; and the tokens of a step."""
+    base_exists = (common.ROOT / "train" / "bases" / "demo" / "model.safetensors").is_file()
+    return ("demo" if base_exists else "base"), 4096
 
 
-def _ropewalk(verb: str, words: list[str], folder: str) -> subprocess.Popen[bytes]:
-    """As a user starts it: the console script, its own launcher."""
-    command = [str(Path(sys.executable).with_name("ropewalk")), verb, *words]
-    with _said(folder).open("wb") as said:
+def _ropewalk(verb: str, overrides: list[str], folder: str) -> subprocess.Popen[bytes]:
+    """Start the console script, as a user does."""
+    command = [str(Path(sys.executable).with_name("ropewalk")), verb, *overrides]
+    with _output(folder).open("wb") as output:
         return subprocess.Popen(
-            command, env=common.without_ranks(), stdout=said, stderr=subprocess.STDOUT
+            command, env=common.without_ranks(), stdout=output, stderr=subprocess.STDOUT
         )
 
 
-def _said(folder: str) -> Path:
-    return Path(folder) / "said.txt"
+def _output(folder: str) -> Path:
+    return Path(folder) / "output.txt"
 
 
 def _end(process: subprocess.Popen[bytes], folder: str) -> None:
     if process.wait():
         raise RuntimeError(
-            f"ropewalk: exit code {process.returncode}\n{_said(folder).read_text()[-1000:]}"
+            f"ropewalk: exit code {process.returncode}\n{_output(folder).read_text()[-1000:]}"
         )
 
 
-def _first_step(words: list[str], run: Path, folder: str) -> float:
-    """Seconds to the first whole line; then the run is let end, and its training removed."""
+def _first_step(overrides: list[str], run: Path, folder: str) -> float:
+    """Seconds to the first complete line. Waits for the end and removes the training."""
     started = time.perf_counter()
-    process = _ropewalk("train", words, folder)
-    places = [run / "train.tmp" / "metrics.jsonl", run / "train" / "metrics.jsonl"]
-    while process.poll() is None and not any(_has_line(place) for place in places):
+    process = _ropewalk("train", overrides, folder)
+    paths = [run / "train.tmp" / "metrics.jsonl", run / "train" / "metrics.jsonl"]
+    while process.poll() is None and not any(_has_line(path) for path in paths):
         if time.perf_counter() - started > WAIT:
-            process.terminate()  # it stops in good order
+            process.terminate()  # it saves a checkpoint and stops
         time.sleep(0.02)
     seconds = time.perf_counter() - started
     _end(process, folder)
-    for made in run.glob("train*"):
-        shutil.rmtree(made)
+    for train_dir in run.glob("train*"):
+        shutil.rmtree(train_dir)
     return seconds
 
 
-def _has_line(place: Path) -> bool:
+def _has_line(path: Path) -> bool:
     try:
-        return "\n" in place.read_text()
+        return "\n" in path.read_text()
     except OSError:
         return False
 
@@ -98,11 +101,11 @@ def _peer(tokens: int) -> float:
     return time.perf_counter() - started
 
 
-# -- in the child ------------------------------------------------------------------------------------------------------
+# -- in the child ----------------------------------------------------------------------------------
 
 
 def peer_step(tokens: int) -> dict[str, Any]:
-    """One Trainer step and no warm-up: one sequence of as many tokens, random weights."""
+    """One Trainer step without warm-up on a sequence of `tokens` tokens."""
     import sides
 
     return sides.trainer(tokens, 1, checkpointing=False, warm=False)

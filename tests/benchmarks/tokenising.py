@@ -1,6 +1,7 @@
-"""Tokens per CPU second into a token store, beside `datasets.map` and the bare tokenizer; two workers beside one.
+"""Tokens per CPU second into a token store, beside `datasets.map` and the bare tokenizer.
 
-CPU seconds are of the process and its children. Every arm has the same texts in memory, the standard library by package.
+Also two workers beside one. CPU seconds are of the process and its children. Every arm has the same
+texts in memory: the standard library, a package a document.
 """
 
 import hashlib
@@ -21,11 +22,11 @@ MAP = "datasets.map(batched=True, num_proc=2)"
 BARE = "tokenizers' encode_batch_fast on batches of 1 MB, ids dropped"
 
 
-# -- in the child ------------------------------------------------------------------------------------------------------
+# -- in the child ----------------------------------------------------------------------------------
 
 
 def save_tokenizer(folder: str) -> None:
-    """SmolLM2's, as a folder that every arm loads in a moment."""
+    """Save SmolLM2's tokenizer as a folder, which every arm loads quickly."""
     from transformers import AutoTokenizer
 
     from ropewalk.train.base import _packaged_gguf
@@ -35,32 +36,34 @@ def save_tokenizer(folder: str) -> None:
 
 
 def ours(tokenizer: str, characters: int, workers: int) -> dict[str, Any]:
-    """One shard, written and hashed, as the data stage makes it."""
+    """Write and hash one shard, as the data stage does."""
     from ropewalk.data import tokenizer as tokenizers
     from ropewalk.data.tokens import store, write
     from ropewalk.data.tokens.encode import encode_with
 
-    given, loaded = texts(characters), tokenizers.load(tokenizer)
-    how = write.TokenizeOptions(
+    documents, loaded = texts(characters), tokenizers.load(tokenizer)
+    options = write.TokenizeOptions(
         "stdlib", encode_with(tokenizers.backend(loaded)), tokenizers.vocab_size(loaded), workers
     )
     with tempfile.TemporaryDirectory() as folder:
-        with measured() as found:
-            write.write_shard(Path(folder), given, how, lambda _: None)
+        with measured() as cost:
+            write.write_shard(Path(folder), documents, options, lambda _: None)
         ids = np.fromfile(Path(folder) / store.TOKENS, dtype=np.uint16)
-    return {**found, "tokens": len(ids), "ids": digest([ids])}
+    return {**cost, "tokens": len(ids), "ids": digest([ids])}
 
 
 def mapped(tokenizer: str, characters: int) -> dict[str, Any]:
-    """As its documentation does it: a function of a batch that returns what the tokenizer does, into an Arrow file. Special
-    words are text, as with ours: the standard library spells `<filename>`."""
+    """`datasets.map` as documented: the tokenizer over batches, into an Arrow file.
+
+    Special tokens are read as text, as ours are: the standard library contains `<filename>`.
+    """
     from datasets import Dataset
     from transformers import AutoTokenizer
 
     loaded = AutoTokenizer.from_pretrained(tokenizer)
-    given = Dataset.from_dict({"text": [document.text for document in texts(characters)]})
-    with tempfile.TemporaryDirectory() as folder, measured() as found:
-        made = given.map(
+    dataset = Dataset.from_dict({"text": [document.text for document in texts(characters)]})
+    with tempfile.TemporaryDirectory() as folder, measured() as cost:
+        tokens = dataset.map(
             lambda batch: loaded(
                 batch["text"], add_special_tokens=False, split_special_tokens=True
             ),
@@ -69,25 +72,25 @@ def mapped(tokenizer: str, characters: int) -> dict[str, Any]:
             remove_columns=["text"],
             cache_file_name=f"{folder}/tokens.arrow",
         )
-        rows = made.with_format("numpy")
-    return {**found, **_counted([row["input_ids"] for row in rows])}
+        rows = tokens.with_format("numpy")
+    return {**cost, **_counted([row["input_ids"] for row in rows])}
 
 
 def bare(tokenizer: str, characters: int) -> dict[str, Any]:
-    """Nothing but the call."""
+    """The tokenizer's call alone."""
     from ropewalk.data import tokenizer as tokenizers
     from ropewalk.data.tokens import encode
 
-    inner, given = tokenizers.backend(tokenizers.load(tokenizer)), texts(characters)
+    inner, documents = tokenizers.backend(tokenizers.load(tokenizer)), texts(characters)
     batches = [
         [p.text for p in batch]
-        for batch in encode._batches(encode._parts(given, lambda text: [text]))
+        for batch in encode._batches(encode._parts(documents, lambda text: [text]))
     ]
-    with measured() as found:
+    with measured() as cost:
         for batch in batches:
             inner.encode_batch_fast(batch, add_special_tokens=False)
     return {
-        **found,
+        **cost,
         **_counted(
             [
                 np.array(e.ids)
@@ -99,27 +102,27 @@ def bare(tokenizer: str, characters: int) -> dict[str, Any]:
 
 
 def texts(characters: int) -> list[Any]:
-    """Documents up to so many characters, the same in each arm."""
+    """The same documents for each arm, up to `characters` in all."""
     from ropewalk.conf.sources import SourceConfig
     from ropewalk.data import sources
     from ropewalk.data.sources import Document
 
-    source, found, size = SourceConfig(path="python:stdlib"), [], 0
+    source, documents, size = SourceConfig(path="python:stdlib"), [], 0
     listing = sources.list_source(source, "stdlib")
     for document in (item for unit in listing.units for item in listing.documents(unit)):
         if isinstance(document, Document) and size < characters:
-            found.append(document)
+            documents.append(document)
             size += len(document.text)
-    return found
+    return documents
 
 
 @contextmanager
 def measured() -> Iterator[dict[str, float]]:
-    """CPU seconds of this process and its ended children, and wall seconds."""
-    found: dict[str, float] = {}
+    """CPU seconds of this process and its finished children, and wall seconds."""
+    cost: dict[str, float] = {}
     cpu, wall = sum(os.times()[:4]), time.perf_counter()
-    yield found
-    found |= {"cpu": sum(os.times()[:4]) - cpu, "wall": time.perf_counter() - wall}
+    yield cost
+    cost |= {"cpu": sum(os.times()[:4]) - cpu, "wall": time.perf_counter() - wall}
 
 
 def _counted(rows: list[np.ndarray]) -> dict[str, Any]:
@@ -127,39 +130,41 @@ def _counted(rows: list[np.ndarray]) -> dict[str, Any]:
 
 
 def digest(rows: list[np.ndarray]) -> str:
-    """Of all ids end to end."""
-    found = hashlib.sha256()
+    """sha256 of all ids end to end."""
+    hasher = hashlib.sha256()
     for row in rows:
-        found.update(row.astype(np.uint32).tobytes())
-    return found.hexdigest()
+        hasher.update(row.astype(np.uint32).tobytes())
+    return hasher.hexdigest()
 
 
-# -- in the parent -----------------------------------------------------------------------------------------------------
+# -- in the parent ---------------------------------------------------------------------------------
 
 
 def tokenise(quick: bool) -> list[dict[str, Any]]:
-    """Ratios of medians; every arm must give the same ids."""
+    """Ratios of medians. Every arm must produce the same ids."""
     if importlib.util.find_spec(PACKAGE) is None:
         raise common.LeftOut(f"the tokenizer's package {PACKAGE} is missing: make smollm2")
     with tempfile.TemporaryDirectory() as folder:
         common.child("tokenising:save_tokenizer", folder=folder)
-        given = {"tokenizer": folder, "characters": 1 << 19 if quick else 1 << 24}
+        arguments = {"tokenizer": folder, "characters": 1 << 19 if quick else 1 << 24}
         arms = {
-            "ours": lambda: common.child("tokenising:ours", **given, workers=1),
-            "two workers": lambda: common.child("tokenising:ours", **given, workers=2),
-            "bare": lambda: common.child("tokenising:bare", **given),
-            "map": lambda: common.child("tokenising:mapped", **given),
+            "ours": lambda: common.child("tokenising:ours", **arguments, workers=1),
+            "two workers": lambda: common.child("tokenising:ours", **arguments, workers=2),
+            "bare": lambda: common.child("tokenising:bare", **arguments),
+            "map": lambda: common.child("tokenising:mapped", **arguments),
         }
         runs = common.alternate(1 if quick else 3, arms)
-    made = {arm: {(run["tokens"], run["ids"]) for run in found} for arm, found in runs.items()}
-    if len(set.union(*made.values())) != 1:
-        raise RuntimeError(f"the arms differ in their ids: {made}")
+    outputs = {
+        arm: {(run["tokens"], run["ids"]) for run in results} for arm, results in runs.items()
+    }
+    if len(set.union(*outputs.values())) != 1:
+        raise RuntimeError(f"the arms differ in their ids: {outputs}")
     return [*_speeds(runs), _workers(runs)]
 
 
 def _speeds(runs: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """Tokens a CPU second of ours, beside each peer."""
-    speed = {arm: [run["tokens"] / run["cpu"] for run in found] for arm, found in runs.items()}
+    """Our tokens per CPU second beside each peer's."""
+    speed = {arm: [run["tokens"] / run["cpu"] for run in results] for arm, results in runs.items()}
     value, tokens = common.median(speed["ours"]), runs["ours"][0]["tokens"]
     return [
         common.result(
@@ -168,18 +173,18 @@ def _speeds(runs: dict[str, list[Any]]) -> list[dict[str, Any]]:
             "tokens/CPU s",
             peer=peer,
             peer_value=common.median(speed[arm]),
-            bar=f"ratio >= {least}",
+            bar=f"ratio >= {bar}",
             tokens=tokens,
             ratio_of_rounds=common.spread(
                 [a / b for a, b in zip(speed["ours"], speed[arm], strict=True)]
             ),
         )
-        for arm, peer, least in (("map", MAP, 1.8), ("bare", BARE, 0.9))
+        for arm, peer, bar in (("map", MAP, 1.8), ("bare", BARE, 0.9))
     ]
 
 
 def _workers(runs: dict[str, list[Any]]) -> dict[str, Any]:
-    """Tokens a second of the clock with two workers, beside one."""
+    """Tokens per wall second with two workers, beside one."""
     speed = {
         arm: [run["tokens"] / run["wall"] for run in runs[arm]] for arm in ("ours", "two workers")
     }
