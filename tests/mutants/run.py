@@ -1,9 +1,10 @@
 """Random faults in the pure core, and whether the nearest tests notice them: `make mutants`.
 
-Each mutant changes one comparison, operator, constant or condition of one file. It is written into a copy of the checkout,
-where the test files nearest to it run in a process forked from one that has torch, transformers and DeepSpeed loaded.
-A mutant is killed when a test fails or runs out of time. Survivors are printed with their line, and are either killed by a
-new test with an outside value or judged equivalent in equivalent.txt beside this file.
+Each mutant changes one comparison, operator, constant or condition of one file in a copy of the
+checkout. The test files nearest to it then run in a process forked from one that has torch,
+transformers and DeepSpeed loaded. A mutant is killed when a test fails or runs out of time.
+Survivors are printed with their line. Kill each by a new test with an independent expected value,
+or judge it equivalent in equivalent.txt.
 """
 
 import argparse
@@ -82,7 +83,7 @@ def changed(node: ast.AST) -> ast.AST | None:
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
         texts = (ast.JoinedStr, ast.Constant)
         if isinstance(node.left, texts) and isinstance(getattr(node.left, "value", ""), str):
-            return None  # a text put together
+            return None  # a concatenation of strings
         return ast.BinOp(node.left, OPERATORS[type(node.op)](), node.right)
     if isinstance(node, ast.BoolOp):
         return ast.BoolOp(ast.Or() if isinstance(node.op, ast.And) else ast.And(), node.values)
@@ -129,7 +130,7 @@ def mutants_of(path: str) -> list[Mutant]:
 
 
 def imports_of(file: Path) -> set[str]:
-    """Modules of ours that a file imports, as paths of the checkout; helpers of the tests too."""
+    """Our modules and test helpers that a file imports, as paths of the checkout."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -138,19 +139,16 @@ def imports_of(file: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
     paths = set()
     for name in names:
-        stem = (
-            name.removeprefix("ropewalk.").replace(".", "/")
-            if name.startswith("ropewalk.")
-            else None
-        )
-        for candidate in (f"{stem}.py", f"{stem}/__init__.py", f"tests/helpers/{name}.py"):
-            if (ROOT / candidate).is_file():
-                paths.add(candidate)
+        candidates = [f"tests/helpers/{name}.py"]
+        if name.startswith("ropewalk."):
+            stem = name.removeprefix("ropewalk.").replace(".", "/")
+            candidates += [f"{stem}.py", f"{stem}/__init__.py"]
+        paths |= {candidate for candidate in candidates if (ROOT / candidate).is_file()}
     return paths
 
 
 class Nearest:
-    """Which test files stand nearest to a module: its mirror, then direct importers, then importers of importers."""
+    """The test files nearest to a module: its mirror, direct importers, importers of importers."""
 
     def __init__(self) -> None:
         folders = (*PACKAGES, "tests")
@@ -168,8 +166,8 @@ class Nearest:
             reached |= frontier
         return limit
 
-    def of(self, module: str) -> list[str]:
-        """Test files that reach the module in two imports or lie in its mirror, the nearest first."""
+    def test_files(self, module: str) -> list[str]:
+        """Test files within two imports of the module or in its mirror folder, nearest first."""
         mirror = Path("tests") / Path(module).parent
         stem = Path(module).stem
 
@@ -185,7 +183,7 @@ class Nearest:
 
 
 def copy_of_checkout(folder: Path) -> None:
-    """The checkout in `folder`, and `folder/import/ropewalk` through which it is imported."""
+    """Copy the checkout to `folder`; `folder/import/ropewalk` gives it its import name."""
     for name in (*PACKAGES, "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "Makefile", "CONTRIBUTING.md", "docs"):
@@ -209,17 +207,8 @@ def run_tests(folder: Path, tests: list[str], seconds: float) -> int:
         sys.path.insert(0, path)
         import pytest
 
-        options = [
-            "-x",
-            "-q",
-            "-m",
-            "not slow and not gpu",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:xdist",
-        ]
-        os._exit(int(pytest.main([*options, *tests])))
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        os._exit(int(pytest.main([*options, "-m", "not slow and not gpu", *tests])))
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         finished, status = os.waitpid(child, os.WNOHANG)
@@ -233,14 +222,15 @@ def run_tests(folder: Path, tests: list[str], seconds: float) -> int:
 
 @functools.cache
 def passes_without_fault(folder: Path, test: str) -> bool:
-    """Whether a test file passes here at all: one that fails anyway kills nothing."""
+    """Whether a test file passes here without a fault; if not, its failure kills nothing."""
     return run_tests(folder, [test], 300.0) in (0, 5)
 
 
 def killed_by(folder: Path, mutant: Mutant, tests: list[str], budget_s: float) -> str | None:
-    """The test file that noticed the mutant, None when it survives all of them or the budget ends.
+    """The test file that noticed the mutant; None when it survives them all or the budget ends.
 
-    A file that fails, or runs out of time, is run again without the fault.
+    A file that fails or runs out of time runs again without the fault. " (out of time)" after its
+    name marks a kill without a failed test.
     """
     target = folder / mutant.path
     text = target.read_text()
@@ -251,38 +241,33 @@ def killed_by(folder: Path, mutant: Mutant, tests: list[str], budget_s: float) -
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return None
-            if run_tests(folder, [test], max(20.0, remaining)) not in (0, 5):
+            exit_code = run_tests(folder, [test], max(20.0, remaining))
+            if exit_code not in (0, 5):
                 target.write_text(text)
                 if passes_without_fault(folder, test):
-                    return test
+                    return f"{test} (out of time)" if exit_code == -1 else test
                 target.write_text(text[: mutant.start] + mutant.text + text[mutant.end :])
     finally:
         target.write_text(text)
     return None
 
 
-def drawn(count: int, seed: int, subjects: list[str]) -> list[Mutant]:
-    """`count` mutants of all files under `subjects`, each fault with the same chance."""
-    files = sorted(
-        {
-            str(f.relative_to(ROOT))
-            for s in subjects
-            for f in [ROOT / s, *(ROOT / s).rglob("*.py")]
-            if f.suffix == ".py"
-        }
-    )
-    everything = [mutant for file in files for mutant in mutants_of(file)]
-    return random.Random(seed).sample(everything, min(count, len(everything)))
+def draw(count: int, seed: int, subjects: list[str]) -> list[Mutant]:
+    """`count` random mutants of all files under `subjects`; each fault is equally likely."""
+    paths = [path for s in subjects for path in (ROOT / s, *(ROOT / s).rglob("*.py"))]
+    files = sorted({str(path.relative_to(ROOT)) for path in paths if path.suffix == ".py"})
+    mutants = [mutant for file in files for mutant in mutants_of(file)]
+    return random.Random(seed).sample(mutants, min(count, len(mutants)))
 
 
 def equivalent() -> set[str]:
-    """Mutants that compute the same, judged by hand: `path: source -> text  # why` a line."""
+    """The lines of equivalent.txt without their reasons."""
     lines = (Path(__file__).parent / "equivalent.txt").read_text().splitlines()
-    return {line.split("  #")[0].strip() for line in lines if line.strip()}
+    return {line.split("  #")[0].strip() for line in lines if line and not line.startswith("#")}
 
 
 def preload() -> None:
-    """Load once what every child needs; nothing of ours, which each child imports with its fault."""
+    """Import what every child needs, except our modules: a child imports those with a fault."""
     import deepspeed  # noqa: F401
     import pytest  # noqa: F401
     import torch
@@ -297,23 +282,21 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--budget-s", type=float, default=90.0, help="seconds for one mutant")
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="this process' share of the mutants: of how many"
-    )
-    parser.add_argument("--share", type=int, default=0, help="which share, from 0")
-    parser.add_argument("--bar", type=float, default=0.9, help="least share that must be killed")
-    parser.add_argument("--json", type=Path, help="also write every mutant and its end")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that share the mutants")
+    parser.add_argument("--share", type=int, default=0, help="number of this process, from 0")
+    parser.add_argument("--bar", type=float, default=0.9, help="share that must be killed")
+    parser.add_argument("--json", type=Path, help="also write every mutant and its result here")
     options = parser.parse_args()
     os.environ.update(OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu")
     preload()
     nearest, judged = Nearest(), equivalent()
-    mutants = drawn(options.count, options.seed, options.subjects)[options.share :: options.jobs]
+    mutants = draw(options.count, options.seed, options.subjects)[options.share :: options.jobs]
     rows, started = [], time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         copy_of_checkout(folder)
         for number, mutant in enumerate(mutants, 1):
-            by = killed_by(folder, mutant, nearest.of(mutant.path), options.budget_s)
+            by = killed_by(folder, mutant, nearest.test_files(mutant.path), options.budget_s)
             same = f"{mutant.path}: {mutant.source} -> {mutant.text}" in judged
             end = "killed" if by else "equivalent" if same else "SURVIVED"
             rows.append({**asdict(mutant), "end": end, "by": by})
@@ -326,9 +309,8 @@ def main() -> None:
         options.json.write_text(json.dumps(rows, indent=1))
     counted = [row for row in rows if row["end"] != "equivalent"]
     killed = sum(row["end"] == "killed" for row in counted)
-    print(
-        f"killed {killed} of {len(counted)} ({killed / max(1, len(counted)):.1%}); bar {options.bar:.0%}"
-    )
+    share = killed / max(1, len(counted))
+    print(f"killed {killed} of {len(counted)} ({share:.1%}); bar {options.bar:.0%}")
     sys.exit(killed < options.bar * len(counted))
 
 
