@@ -1,4 +1,4 @@
-"""Small models of any architecture of transformers."""
+"""Small models of any transformers architecture."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ SMALL: dict[str, Any] = {
 
 
 def small_model(name: str, changes: dict[str, Any]) -> Any:
-    """Weights large enough that attention depends on what it sees; sinks that take a share."""
+    """Weights large enough that attention depends on its inputs; sinks that take a share."""
     torch.manual_seed(0)
     config = getattr(transformers, f"{name}Config")(**{**SMALL, **changes})
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)

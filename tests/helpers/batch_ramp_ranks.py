@@ -14,45 +14,41 @@ from ropewalk.train import attention
 from ropewalk.train.zero import engine
 from ropewalk.train.zero.mesh import Mesh
 
-RAMP = (
-    (0, 1),
-    (1, 3),
-    (3, 2),
-    (4, 4),
-)  # micro-steps from a step on, at every change another number
+RAMP = ((0, 1), (1, 3), (3, 2), (4, 4))
+"""(first step, micro-steps); every number of micro-steps differs."""
 
 
-def stages(expected: list[int], steps: int) -> list[list[dict[str, Any]]]:
-    """By ZeRO stage and step: the line, and the gradient that the optimizer is about to be given."""
-    return [_stage(stage, steps) for stage in expected]
+def stages(zero_stages: list[int], steps: int) -> list[list[dict[str, Any]]]:
+    """Metrics and full gradients before the optimizer step, by ZeRO stage and step."""
+    return [_stage(stage, steps) for stage in zero_stages]
 
 
 def _stage(stage: int, steps: int) -> list[dict[str, Any]]:
-    # the weights must stay, so that every step's gradient is of the same ones
+    # the weights must not change, so that every gradient is of the same weights
     settings, mesh = config(zero_stage=stage, optimizer__lr=1e-20, steps=steps), Mesh.of(1)
     model = tiny_model()
     model.set_attn_implementation(attention.register("sdpa"))
     live = engine.build_engine(model, settings, RAMP[0][1])
     feed = BatchLoader(Rows(), mesh, seed=0, micro_batch_size=1, batch_ramp=RAMP)
     gradients: list[dict[str, np.ndarray]] = []
-    plain = live.step
+    original_step = live.step
 
-    def step_and_look() -> None:
+    def record_gradients() -> None:
         if live.is_gradient_accumulation_boundary():
             named = live.module.model.named_parameters()
             gradients.append(
                 {n: deepspeed.utils.safe_get_full_grad(p).numpy().copy() for n, p in named}
             )
-        plain()
+        original_step()
 
-    live.step = step_and_look
+    live.step = record_gradients
     lines = train_steps(live, settings, feed, range(steps))
     live.destroy()
     return [{**line, "gradients": result} for line, result in zip(lines, gradients, strict=True)]
 
 
 class Context(Rows):
-    """A plan of which no label counts."""
+    """A plan without labels."""
 
     def read(self, number: int, epoch: int = 0, low: int = 0, high: int | None = None) -> Row:
         row = super().read(number, epoch, low, high)
@@ -63,12 +59,12 @@ class Context(Rows):
 
 
 def context_only() -> tuple[dict[str, Any], bool]:
-    """The line of a step without a label, and whether the weights are what they were."""
+    """The metrics of a step without labels, and whether the weights are unchanged."""
     settings = config(zero_stage=1)
     model = tiny_model()
     model.set_attn_implementation(attention.register("sdpa"))
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    initial = {name: p.detach().clone() for name, p in model.named_parameters()}
     live = engine.build_engine(model, settings, 2)
     feed = BatchLoader(Context(), Mesh.of(1), seed=0, micro_batch_size=1, batch_ramp=[(0, 2)])
     (line,) = train_steps(live, settings, feed, [0])
-    return line, all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    return line, all(torch.equal(p, initial[name]) for name, p in model.named_parameters())

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from models import documents, tiny_model
-from parity_ranks import in_pieces
+from parity_ranks import partition_small_params
 from plans import packed, written
 
 from ropewalk.conf.errors import ConfigError, Stopped
@@ -77,7 +77,7 @@ def start(spec: RunSpec) -> Run:
         attention.register("sdpa", ulysses.kernel_wrapper(model.config, mesh))
     )
     accumulated = accumulation_steps(config, mesh.dp_size)
-    with in_pieces():
+    with partition_small_params():
         engine = build_engine(model, config, accumulated, mesh)
     loader = BatchLoader(
         spec.data.sequences(),

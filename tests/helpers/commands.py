@@ -1,4 +1,4 @@
-"""The command line on a tiny corpus: ten packages of the standard library, a small recipe, every rank one thread."""
+"""The command line on a tiny corpus: ten packages of the standard library, a small recipe."""
 
 import json
 import os
@@ -41,7 +41,7 @@ SMALL = [
 
 
 def corpus(folder: Path) -> None:
-    """A source tree `corpus/`: the packages, by copy."""
+    """Copy the packages into `folder/corpus`."""
     for name in PACKAGES:
         files = (
             sorted((STDLIB / name).rglob("*.py")) if (STDLIB / name).is_dir() else [STDLIB / name]
@@ -53,12 +53,12 @@ def corpus(folder: Path) -> None:
 
 
 def command(work: Path, verb: str, *overrides: str) -> list[str]:
-    places = [
+    paths = [
         f"data.sources.stdlib.path={work / 'corpus'}",
         f"cache_dir={work / 'cache'}",
         f"runs_dir={work / 'runs'}",
     ]
-    return [sys.executable, "-m", "ropewalk.launch.cli", verb, *SMALL, *places, *overrides]
+    return [sys.executable, "-m", "ropewalk.launch.cli", verb, *SMALL, *paths, *overrides]
 
 
 def ropewalk(work: Path, verb: str, *overrides: str, code: int = 0) -> Any:

@@ -18,8 +18,8 @@ RECIPE = """\
 defaults: [{override /rope: none}]
 name: tiny
 model:
-  scratch: {vocab_size: 300, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2,
-            num_key_value_heads: 1, max_position_embeddings: 64}
+  scratch: {vocab_size: 300, hidden_size: 16, intermediate_size: 32, num_hidden_layers: 1,
+            num_attention_heads: 2, num_key_value_heads: 1, max_position_embeddings: 64}
 data: {seq_len: 64, heldout_share: 0.2, min_piece: 8, max_epochs: 20}
 train: {steps: 1, optimizer: {lr: 1.0e-3}}
 """
@@ -42,8 +42,8 @@ class DataFixture:
         rng = random.Random(name)
         (self.folder / name).mkdir()
         for i in range(count):
-            words = [rng.choice(WORDS) for _ in range(rng.randint(low, high))]
-            (self.folder / name / f"{i:02}.txt").write_text(" ".join(words))
+            text = " ".join(rng.choice(WORDS) for _ in range(rng.randint(low, high)))
+            (self.folder / name / f"{i:02}.txt").write_text(text)
 
     def config(
         self, *overrides: str, sources: tuple[str, ...] = ("books", "notes"), cache: str = "cache"
@@ -98,17 +98,17 @@ SYNTHETIC = (
     "data.sources.again.weight=0.5",
 )
 
-MARKED = ('data.begin="<|pad|>"', "data.end=eos")  # ids 1 and 0 of a tokenizer trained here
+MARKED = ('data.begin="<|pad|>"', "data.end=eos")  # ids 1 and 0 of the fixture's tokenizer
 
 
 def assert_complete(result: DataRun, name: str) -> None:
-    """The plan holds each document of a source once, in one piece."""
+    """The plan has each document of a source once, in one piece."""
     expected = [(i, 0, int(n)) for i, n in enumerate(result.folders.store(name).length)]
     assert sorted(result.by_source()[name]) == expected
 
 
 def tokens_by_document(result: DataRun, name: str) -> Counter[int]:
-    """Tokens that the plan holds of each document of a source."""
+    """Tokens of each document of a source in the plan."""
     tokens: Counter[int] = Counter()
     for document, _, length in result.by_source()[name]:
         tokens[document] += length

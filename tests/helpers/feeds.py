@@ -1,4 +1,4 @@
-"""Training without a data stage: a plan of rows in memory, a configuration for tiny models, and the same steps by torch alone."""
+"""Training without a data stage: rows in memory, settings for tiny models, a reference loss."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ LENGTHS = [(30, 18), (48,), (10, 10, 28), (40, 8), (20, 20), (48,), (5, 43), (16
 
 
 class Rows:
-    """A plan as `train.step` reads it."""
+    """A plan in memory, for the loader."""
 
     seq_len = SEQ_LEN
 
@@ -40,7 +40,7 @@ class Rows:
         return len(self.rows)
 
     def read(self, number: int, epoch: int = 0, low: int = 0, high: int | None = None) -> Row:
-        """Places `[low, high)`, with the borders of the whole row."""
+        """Tokens `[low, high)`, with the borders of the full row."""
         row = self.rows[number]
         ids, positions, labels = (
             x[low:high] for x in (row.input_ids, row.position_ids, row.labels)
@@ -55,7 +55,7 @@ class Rows:
 
 
 def config(**train: Any) -> schema.Config:
-    """fp32, no clipping, no activation checkpointing, unless said otherwise."""
+    """Defaults: fp32, no clipping, no activation checkpointing."""
     settings = {
         "steps": 10,
         "optimizer__lr": 1e-2,
@@ -87,7 +87,7 @@ def accept_step(step: int, loss: float, norm: float) -> bool:
 def train_steps(
     engine: Engine, config: schema.Config, loader: BatchLoader, steps: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl of `steps`, every one of which is taken."""
+    """The lines of metrics.jsonl of `steps`; no step is skipped."""
     mesh = Mesh.of(config.train.sp_size)
     metrics, batches = StepMetrics(engine, config, mesh), loader.micro_batches(steps)
     return [

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from deepspeed.utils import safe_get_full_grad
 from feeds import accept_step, config, feed
 from models import tiny_model
-from parity_ranks import in_pieces
+from parity_ranks import partition_small_params
 
 from ropewalk.conf.lora import LoraConfig
 from ropewalk.train import attention
@@ -31,15 +31,18 @@ from ropewalk.train.zero.mesh import Mesh, device
 SEED = 5
 
 
-def adapted(
-    lora: dict[str, Any], changes: dict[str, Any], pieces: torch.dtype | None = None
+def build_adapted(
+    lora: dict[str, Any], changes: dict[str, Any], partition_dtype: torch.dtype | None = None
 ) -> Any:
-    """A tiny model with an adapter whose second matrices are not zero, so that every gradient is something; `pieces`: cut up by ZeRO-3 before, in this dtype."""
+    """A tiny model with an adapter whose B matrices are not zero, so that no gradient is zero.
+
+    `partition_dtype`: dtype in which ZeRO 3 partitions the base first; None: not partitioned.
+    """
     model = tiny_model(**changes)
-    if pieces is not None:
+    if partition_dtype is not None:
         settings = {"train_batch_size": dist.get_world_size(), "zero_optimization": {"stage": 3}}
-        model.to(pieces)
-        deepspeed.zero.Init(module=model, config_dict_or_path=settings, dtype=pieces)
+        model.to(partition_dtype)
+        deepspeed.zero.Init(module=model, config_dict_or_path=settings, dtype=partition_dtype)
     attach.attach(model, LoraConfig(**lora), SEED)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -54,7 +57,7 @@ def engine_of(
 ) -> Any:
     dtype = torch.bfloat16 if train.get("precision") == "bf16" else torch.float32
     settings = config(lora=LoraConfig(**lora), **train)
-    built = adapted(
+    built = build_adapted(
         lora,
         changes,
         dtype if train.get("zero_stage") == 3 and train.get("sp_size", 1) == 1 else None,
@@ -63,14 +66,14 @@ def engine_of(
     built.set_attn_implementation(
         attention.register("sdpa", ulysses.kernel_wrapper(built.config, mesh))
     )
-    with in_pieces():
+    with partition_small_params():
         return engine.build_engine(built, settings, accumulated, mesh), settings
 
 
 def gradients(
     train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any], accumulated: int
 ) -> dict[str, Any]:
-    """The gradient of each trained parameter of the first step, whole, and which are trained."""
+    """Full gradients of the first step, by trained parameter."""
     live, settings = engine_of(train, lora, changes, accumulated)
     mesh = Mesh.of(settings.train.sp_size)
     reads = feed(mesh, accumulated)
@@ -87,10 +90,10 @@ def gradients(
     return {name: np.array(safe_get_full_grad(p)) for name, p in named}
 
 
-def trained(
+def train_and_save(
     folder: str, steps: int, train: dict[str, Any], lora: dict[str, Any], changes: dict[str, Any]
 ) -> Any:
-    """Train, write model and adapter; the live model's logits on the words 0 to 39 and how many parameters lie here."""
+    """Train and save model and adapter; the model's logits on the ids 0 to 39."""
     live, settings = engine_of(train, lora, changes, 1)
     live_model, mesh = live.module.model, Mesh.of(1)
     reads = feed(mesh, 1)
@@ -106,28 +109,31 @@ def trained(
     dist.barrier()
     return {
         "logits": logits,
-        "here": sum(p.numel() for p in live_model.parameters()),
+        "local_parameters": sum(p.numel() for p in live_model.parameters()),
         "proof": message,
     }
 
 
 def resumed(
-    folder: str, train: dict[str, Any], then: dict[str, Any], lora: dict[str, Any]
+    folder: str, train: dict[str, Any], next_train: dict[str, Any], lora: dict[str, Any]
 ) -> dict[str, Any]:
-    """Four steps, and two by two with a checkpoint between them that another mesh may go on from: losses, weights, what was saved."""
-    whole_run = _some(None, train, lora, 0, 4)
+    """Losses and weights of four steps, and of a resume after two, which may be on another mesh.
+
+    `next_train`: the settings of the resumed run. `saved`: names in the checkpoint.
+    """
+    uninterrupted = _some(None, train, lora, 0, 4)
     _some(Path(folder), train, lora, 0, 2)
-    second = _some(Path(folder), then, lora, 2, 4)
+    second = _some(Path(folder), next_train, lora, 2, 4)
     saved = torch.load(
         next(Path(folder).glob("step-00000002/*model_states.pt")), weights_only=False
     )
-    return {"whole": whole_run, "second": second, "saved": sorted(saved["module"])}
+    return {"uninterrupted": uninterrupted, "resumed": second, "saved": sorted(saved["module"])}
 
 
 def _some(
     folder: Path | None, train: dict[str, Any], lora: dict[str, Any], first: int, last: int
 ) -> dict[str, Any]:
-    """Steps `first` to `last`; from the checkpoint in `folder` if it is not the first, and with one at the end if it is."""
+    """Steps `first` to `last`. Step 0 on saves a checkpoint in `folder`; a later start loads it."""
     live, settings = engine_of({**train, "checkpoint__async_write": False}, lora, {}, 1)
     mesh = Mesh.of(settings.train.sp_size)
     reads, seen = feed(mesh, 1), StepMetrics(live, settings, mesh)
@@ -150,13 +156,13 @@ def _some(
     return {"losses": losses, "weights": weights}
 
 
-def initial(lora: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
+def initial_adapter(lora: dict[str, Any], seed: int) -> dict[str, np.ndarray]:
     model = tiny_model()
     attach.attach(model, LoraConfig(**lora), seed)
     return {n: p.detach().numpy() for n, p in model.named_parameters() if "lora_" in n}
 
 
-def refused(train: dict[str, Any], lora: dict[str, Any]) -> str:
+def adapter_error(train: dict[str, Any], lora: dict[str, Any]) -> str:
     try:
         attach.fully_trained_modules(engine_of(train, lora, {}, 1)[0].module.model)
     except Exception as error:
@@ -164,10 +170,10 @@ def refused(train: dict[str, Any], lora: dict[str, Any]) -> str:
     return ""
 
 
-def four_bits(
+def train_four_bits(
     folder: str, base: str, train: dict[str, Any], lora: dict[str, Any]
 ) -> dict[str, Any]:
-    """A base of 4 bits trained two steps: first gradients, what was exported, the live logits before and after."""
+    """Train an adapter of a 4-bit base for two steps; logits before and after."""
     settings = config(lora=LoraConfig(**lora), **train)
     mesh, plan = Mesh.of(1), rope_plan.make(settings.rope, base_config(Base(base)), "tiny")
     load_kwargs = quantize.load_kwargs(settings.train.lora, torch.float32, device())
@@ -183,7 +189,7 @@ def four_bits(
         train_step(live, settings, reads, rows, step, mesh, seen, accept_step)
     save_pretrained(live.module.model, Path(folder) / "model")
     save.save_adapter(built, plan, "tiny", Path(folder) / "adapter")
-    return {"before": base_logits, "after": _logits(built), "told": message}
+    return {"before": base_logits, "after": _logits(built), "trainable": message}
 
 
 def _logits(model: Any) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_grad
 from models import packed, tiny_model
-from parity_ranks import in_pieces
+from parity_ranks import partition_small_params
 from train_settings import train_config
 
 from ropewalk.conf.data import DataConfig
@@ -123,7 +123,7 @@ def train(
     `changes`: of the model's config.
     """
     config = make_config(**settings)
-    with in_pieces():
+    with partition_small_params():
         engine = build_engine(make_model(**changes), config, accumulated)
     losses, gradients = zip(*run_steps(engine, config, steps, accumulated, length), strict=True)
     return {"losses": list(losses), "gradients": gradients[0], "weights": full_weights(engine)}

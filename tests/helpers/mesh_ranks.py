@@ -8,13 +8,13 @@ import torch.distributed as dist
 from ropewalk.train.zero.mesh import Mesh
 
 
-def places(sp_size: int) -> tuple[int, int, int, int]:
+def coordinates(sp_size: int) -> tuple[int, int, int, int]:
     mesh = Mesh.of(sp_size)
     return mesh.dp_rank, mesh.sp_rank, mesh.dp_size, mesh.sp_size
 
 
-def patience() -> list[timedelta]:
-    """Of the group of all ranks, and of one that is made as DeepSpeed makes its own."""
+def timeouts() -> list[timedelta]:
+    """Of the default group, and of a new group created as DeepSpeed creates its groups."""
     cpu = torch.device("cpu")
     return [
         group._get_backend(cpu).options._timeout

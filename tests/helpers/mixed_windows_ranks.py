@@ -21,7 +21,7 @@ WINDOW, FACTOR = 16, 4
 
 
 def with_table(parameters):
-    """A model that transformers itself builds with `rope_parameters`; the weights of all are the same."""
+    """The model as transformers builds it with `rope_parameters`, always with the same weights."""
     model = tiny_model(max_position_embeddings=WINDOW)
     config = copy.deepcopy(model.config)
     config.rope_parameters, config.max_position_embeddings = parameters, WINDOW * FACTOR
@@ -46,7 +46,7 @@ def scaled():
 
 
 def shared(plan: Any, row: Row) -> tuple[float, dict[str, np.ndarray]]:
-    """Loss and gradients of the row by all ranks together, each with its slice."""
+    """Loss and gradients of the row, which all ranks share by slices."""
     mesh = Mesh.of(dist.get_world_size())
     model = scaled()
     model.set_attn_implementation(

@@ -27,7 +27,7 @@ def tiny_config(**changes: Any) -> LlamaConfig:
 
 
 def tiny_model(seed: int = 0, **changes: Any) -> Any:
-    """Large weights, so that attention really depends on position."""
+    """Weights large enough that attention depends on position."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(tiny_config(**changes), dtype=torch.float32)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What attention must give: transformers' own eager attention under a dense mask of transformers' own mask functions."""
+"""Reference attention: transformers' eager attention under transformers' own dense mask."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ def cu_seqlens(ends: tuple[int, ...] = ENDS) -> torch.Tensor:
 
 
 def visible(ends: tuple[int, ...], window: int | None) -> torch.Tensor:
-    """(S, S) bool: the row's query sees the column's key."""
+    """(S, S) bool: whether the query (row) sees the key (column)."""
     number = torch.repeat_interleave(torch.arange(len(ends) - 1), torch.diff(torch.tensor(ends)))[
         None
     ]
@@ -39,7 +39,10 @@ def eager(
     scaling: float,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """query (1, H, S, D), key (1, K, S, D), value (1, K, S, E), seen (S, S) or (1, H, S, S) -> (1, S, H, E) in fp32."""
+    """(1, S, H, E) in fp32.
+
+    query (1, H, S, D), key (1, K, S, D), value (1, K, S, E), visible_mask (S, S) or (1, H, S, S).
+    """
     q, k, v = (x.float() for x in (query, key, value))
     module: Any = SimpleNamespace(
         num_key_value_groups=q.shape[1] // k.shape[1], training=False, sinks=sinks
@@ -60,7 +63,7 @@ def heads(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> list[torch.Tensor]:
-    """Random query, key and value that take gradients."""
+    """Random query (1, H, S, D), key (1, K, S, D) and value (1, K, S, E) with gradients."""
     torch.manual_seed(seed)
     shapes = ((1, h, s, d), (1, k, s, d), (1, k, s, e or d))
     return [torch.randn(shape).to(dtype).requires_grad_() for shape in shapes]
@@ -69,6 +72,6 @@ def heads(
 def gradients(
     output: torch.Tensor, leaves: list[torch.Tensor], seed: int = 1
 ) -> tuple[torch.Tensor, ...]:
-    """Of a random weighting of `out`."""
+    """Gradients of a random weighting of `output`."""
     torch.manual_seed(seed)
     return torch.autograd.grad((output.float() * torch.randn(output.shape)).sum(), leaves)

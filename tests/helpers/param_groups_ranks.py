@@ -12,8 +12,8 @@ from ropewalk.train.zero import engine
 from ropewalk.train.zero.mesh import Mesh
 
 
-def trained(steps: int, accumulated: int, train: dict[str, Any]) -> dict[str, Any]:
-    """Weights after some steps, and the rate and decay of each of the engine's groups."""
+def weights_and_groups(steps: int, accumulated: int, train: dict[str, Any]) -> dict[str, Any]:
+    """Weights after `steps`, and rate and decay of the engine's parameter groups."""
     settings, mesh = config(**train), Mesh.of(1)
     model = tiny_model()
     model.set_attn_implementation(attention.register("sdpa"))
@@ -28,7 +28,7 @@ def trained(steps: int, accumulated: int, train: dict[str, Any]) -> dict[str, An
     }
 
 
-def refused(train: dict[str, Any]) -> str:
+def build_error(train: dict[str, Any]) -> str:
     try:
         engine.build_engine(tiny_model(), config(**train), 1)
     except Exception as error:

@@ -26,7 +26,7 @@ BATCH = 4  # sequences of the global batch, whatever the cell
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of the matrix; the mesh is that of the ranks. `fault` breaks what the comparison must notice."""
+    """One cell of the matrix, on the mesh of its ranks. `fault` breaks the computation."""
 
     zero_stage: int
     accumulated: int
@@ -36,7 +36,7 @@ class Cell:
 
 
 @dataclass
-class Found:
+class Curve:
     losses: list[float]
     norms: list[float]
     gradients: dict[str, np.ndarray]  # of the first step, by parameter
@@ -45,44 +45,46 @@ class Found:
 
 @dataclass
 class Leak:
-    """A micro-batch read twice, the second time with one token of its first document changed. Shapes (S,), of the whole line."""
+    """Losses (S,) of a micro-batch before and after a change to one token of its first document."""
 
     positions: np.ndarray
-    before: np.ndarray  # loss of each token
-    after: np.ndarray
+    loss_before: np.ndarray  # loss of each token
+    loss_after: np.ndarray
 
 
-def cells(
+def run_cells(
     sp_size: int,
-    expected: list[Cell],
+    matrix_cells: list[Cell],
     config: Config,
     plans: dict[str, DataArtifacts],
     shapes: dict[str, dict[str, Any]],
-) -> dict[Cell, Found] | None:
-    """Each cell's curve, on rank 0."""
+) -> dict[Cell, Curve] | None:
+    """The curve of every cell, on rank 0."""
     mesh, result = Mesh.of(sp_size), {}
-    for cell in expected:
-        with broken(cell.fault):
+    for cell in matrix_cells:
+        with inject_fault(cell.fault):
             live, settings = start(cell, mesh, config, shapes[cell.model])
             read = feed(cell, mesh, plans[cell.plan])
-            result[cell] = curve(live, settings, read, mesh)
-            result[cell].leaks = [leak(live, read, mesh)]
+            result[cell] = train_curve(live, settings, read, mesh)
+            result[cell].leaks = [measure_leak(live, read, mesh)]
             live.destroy()
     return result if mesh.rank == 0 else None
 
 
 @contextmanager
-def broken(fault: str) -> Iterator[None]:
-    whole, scale = train_step.document_borders, train_step.gradient_scale
+def inject_fault(fault: str) -> Iterator[None]:
+    original_borders, original_scale = train_step.document_borders, train_step.gradient_scale
     if fault == "borders":
-        train_step.document_borders = lambda cu_seqlens, at: whole(cu_seqlens[[0, -1]], at)
+        train_step.document_borders = lambda cu_seqlens, device: original_borders(
+            cu_seqlens[[0, -1]], device
+        )
     if fault == "scale":
-        # DeepSpeed's factor of stage 3 at the others, and theirs at stage 3
-        train_step.gradient_scale = lambda mesh, accumulated, stage: scale(
+        # stage 3's factor at the other stages, and theirs at stage 3
+        train_step.gradient_scale = lambda mesh, accumulated, stage: original_scale(
             mesh, accumulated, 1 if stage == 3 else 3
         )
     yield
-    train_step.document_borders, train_step.gradient_scale = whole, scale
+    train_step.document_borders, train_step.gradient_scale = original_borders, original_scale
 
 
 def micro(cell: Cell, mesh: Mesh) -> int:
@@ -111,65 +113,65 @@ def start(cell: Cell, mesh: Mesh, config: Config, shape: dict[str, Any]) -> tupl
         micro_batch_size=micro(cell, mesh),
     )
     settings = replace(config, train=train)
-    with in_pieces():
+    with partition_small_params():
         return engine.build_engine(model, settings, cell.accumulated, mesh), settings
 
 
 @contextmanager
-def in_pieces() -> Iterator[None]:
-    """At stage 3 parameters as small as a test's are left whole on each rank; not here."""
-    plain = engine.deepspeed_config
+def partition_small_params() -> Iterator[None]:
+    """Let ZeRO 3 partition a test's small parameters, which it would replicate by default."""
+    original = engine.deepspeed_config
 
-    def settings(*given: Any) -> dict[str, Any]:
-        result = plain(*given)
+    def settings(*args: Any) -> dict[str, Any]:
+        result = original(*args)
         result["zero_optimization"]["stage3_param_persistence_threshold"] = 0
         return result
 
     engine.deepspeed_config = settings
     yield
-    engine.deepspeed_config = plain
+    engine.deepspeed_config = original
 
 
-def curve(live: Any, config: Config, feed: BatchLoader, mesh: Mesh) -> Found:
+def train_curve(live: Any, config: Config, feed: BatchLoader, mesh: Mesh) -> Curve:
     gradients: dict[str, np.ndarray] = {}
-    plain = live.step
+    original_step = live.step
 
     def step(*args: Any, **kwargs: Any) -> None:
         if live.is_gradient_accumulation_boundary() and not gradients:
-            gradients.update(whole_gradients(live))
-        plain(*args, **kwargs)
+            gradients.update(full_gradients(live))
+        original_step(*args, **kwargs)
 
     live.step = step
     lines = train_steps(live, config, feed, range(config.train.steps))
-    return Found([line["loss"] for line in lines], [line["grad_norm"] for line in lines], gradients)
+    return Curve([line["loss"] for line in lines], [line["grad_norm"] for line in lines], gradients)
 
 
-def whole_gradients(live: Any) -> dict[str, np.ndarray]:
-    """What the optimizer is about to be given, by DeepSpeed's own reader of its pieces."""
+def full_gradients(live: Any) -> dict[str, np.ndarray]:
+    """Full gradients before the optimizer step, read by DeepSpeed's own function."""
     named = live.module.model.named_parameters()
     return {
         name: deepspeed.utils.safe_get_full_grad(p).double().numpy().copy() for name, p in named
     }
 
 
-def leak(live: Any, feed: BatchLoader, mesh: Mesh) -> Leak:
-    """Sequences 0, 1, ... in one line; the token at place 20 is one of the first document's."""
+def measure_leak(live: Any, feed: BatchLoader, mesh: Mesh) -> Leak:
+    """Of sequences 0, 1, ... in one row; token 20 belongs to the first document."""
     row = feed.read([SequenceRef(number, 0) for number in range(feed.micro_batch_size)])
     low, width = mesh.sp_rank * len(row.input_ids), len(row.input_ids)
     ids = row.input_ids.copy()
     if low <= 20 < low + width:
         ids[20 - low] = (ids[20 - low] + 1) % VOCAB
     losses = []
-    for given in (row, replace(row, input_ids=ids)):
+    for batch in (row, replace(row, input_ids=ids)):
         with torch.no_grad():
-            live(**train_step.to_device(given), total_labels=1)
-        losses.append(of_line(live.module.nll, mesh))
-    return Leak(of_line(torch.from_numpy(row.position_ids), mesh), *losses)
+            live(**train_step.to_device(batch), total_labels=1)
+        losses.append(gather_row(live.module.nll, mesh))
+    return Leak(gather_row(torch.from_numpy(row.position_ids), mesh), *losses)
 
 
-def of_line(mine: torch.Tensor, mesh: Mesh) -> np.ndarray:
-    """The slices of this rank's line, end to end."""
-    result = [torch.empty_like(mine) for _ in range(mesh.world_size)]
-    dist.all_gather(result, mine)
+def gather_row(local: torch.Tensor, mesh: Mesh) -> np.ndarray:
+    """The full row (S,) of this rank's sequence group, from the local slices."""
+    result = [torch.empty_like(local) for _ in range(mesh.world_size)]
+    dist.all_gather(result, local)
     first = mesh.dp_rank * mesh.sp_size
     return torch.cat(result[first : first + mesh.sp_size]).numpy()

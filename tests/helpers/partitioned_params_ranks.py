@@ -1,11 +1,14 @@
 """Programs of a rank in test_params.py: build, prove and train a model partitioned by ZeRO 3."""
 
+import ctypes
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from feeds import config, feed, train_steps
-from parity_ranks import in_pieces
+from parity_ranks import partition_small_params
 from transformers.models.llama import modeling_llama
 
 from ropewalk.conf.errors import ProofError, RopewalkError
@@ -16,15 +19,16 @@ from ropewalk.train.base import Base
 from ropewalk.train.model import build, save
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
-from ropewalk.train.zero import engine, params
+from ropewalk.train.zero import params
 from ropewalk.train.zero.config import deepspeed_config
+from ropewalk.train.zero.engine import build_engine
 from ropewalk.train.zero.mesh import Mesh
 
 
-def built(base: Base, plan: RopePlan, train: dict[str, Any]) -> tuple[Any, Any, bool]:
-    """Model, engine, and whether every parameter was in pieces before there was one."""
+def build_model(base: Base, plan: RopePlan, train: dict[str, Any]) -> tuple[Any, Any, bool]:
+    """Model, engine, and whether every parameter was partitioned before there was an engine."""
     settings = config(**train)
-    made = build.build(
+    model = build.build(
         base,
         plan,
         dtype=torch.float32,
@@ -32,95 +36,90 @@ def built(base: Base, plan: RopePlan, train: dict[str, Any]) -> tuple[Any, Any, 
         compute_dtype=torch.bfloat16 if train["precision"] == "bf16" else torch.float32,
         deepspeed_config=deepspeed_config(settings.train, 1),
     )
-    apart = all(p.numel() == 0 for p in made.parameters())
-    build.check_vocabulary(made, 97)
-    live = engine.build_engine(made, settings, 1, Mesh.of(1))
-    proof.restore(made, plan)
-    return made, live, apart
+    partitioned = all(p.numel() == 0 for p in model.parameters())
+    build.check_vocabulary(model, 97)
+    engine = build_engine(model, settings, 1, Mesh.of(1))
+    proof.restore(model, plan)
+    return model, engine, partitioned
 
 
 def weights(base: Base, plan: RopePlan, train: dict[str, Any]) -> dict[str, Any]:
-    made, live, apart = built(base, plan, train)
-    message = proof.prove(made, plan, "in its engine")
-    attention.prove_documents_isolated(made)
-    result = {
-        name: t.float().numpy()
-        for name, t in save.gather_full_state_dict(made.named_parameters()).items()
-    }
-    live.destroy()
-    return {"apart": apart, "said": message, "weights": result}
+    """The full weights after all proofs, and the message of the RoPE proof."""
+    model, engine, partitioned = build_model(base, plan, train)
+    message = proof.prove(model, plan, "in its engine")
+    attention.prove_documents_isolated(model)
+    state_dict = save.gather_full_state_dict(model.named_parameters())
+    full = {name: tensor.float().numpy() for name, tensor in state_dict.items()}
+    engine.destroy()
+    return {"partitioned": partitioned, "message": message, "weights": full}
 
 
 def losses(base: Base, plan: RopePlan, train: dict[str, Any], lora: LoraConfig) -> list[float]:
-    """Three steps, with an adapter put beside the parameters where they lie."""
+    """Losses of three steps with an adapter on the partitioned parameters."""
     settings, mesh = config(lora=lora, **train), Mesh.of(1)
-    given = deepspeed_config(settings.train, 1)
-    made = build.build(
-        base, plan, dtype=torch.float32, compute_dtype=torch.float32, deepspeed_config=given
+    model = build.build(
+        base,
+        plan,
+        dtype=torch.float32,
+        compute_dtype=torch.float32,
+        deepspeed_config=deepspeed_config(settings.train, 1),
     )
-    attach.attach(made, lora, 0)
-    with in_pieces():
-        live = engine.build_engine(made, settings, 1, mesh)
-    result = [line["loss"] for line in train_steps(live, settings, feed(mesh, 1), range(3))]
-    groups = {getattr(p, "ds_secondary_tensor_num_of_groups", 1) for p in made.parameters()}
-    assert groups == {
-        mesh.world_size // train["memory__zero_hpz_size"] if "memory__zero_hpz_size" in train else 1
-    }
-    live.destroy()
+    attach.attach(model, lora, 0)
+    with partition_small_params():
+        engine = build_engine(model, settings, 1, mesh)
+    result = [line["loss"] for line in train_steps(engine, settings, feed(mesh, 1), range(3))]
+    groups = {getattr(p, "ds_secondary_tensor_num_of_groups", 1) for p in model.parameters()}
+    hpz_size = train.get("memory__zero_hpz_size")
+    assert groups == {mesh.world_size // hpz_size if hpz_size else 1}
+    engine.destroy()
     return result
 
 
-def refused(base: Base, plan: RopePlan, train: dict[str, Any]) -> dict[str, str]:
-    """What the proofs and the check of the vocabulary say of a model in pieces that is wrong."""
-    made, live, _ = built(base, plan, train)
-    plain = modeling_llama.apply_rotary_pos_emb
+def error_messages(base: Base, plan: RopePlan, train: dict[str, Any]) -> dict[str, str]:
+    """Errors of the proofs and of the vocabulary check for a faulty partitioned model."""
+    model, engine, _ = build_model(base, plan, train)
+    original = modeling_llama.apply_rotary_pos_emb
     modeling_llama.apply_rotary_pos_emb = lambda q, k, *args, **kwargs: (q, k)
-    message = {"layers": _error(lambda: proof.prove(made, plan, "in the test"))}
-    modeling_llama.apply_rotary_pos_emb = plain
-    module = next(iter(proof.rotary_modules(made).values()))
+    messages = {"layers": _error_of(lambda: proof.prove(model, plan, "in the test"))}
+    modeling_llama.apply_rotary_pos_emb = original
+    module = next(iter(proof.rotary_modules(model).values()))
     module.inv_freq = module.inv_freq * 1.01
-    message["table"] = _error(lambda: proof.prove(made, plan, "in the test"))
-    message["words"] = _error(lambda: build.check_vocabulary(made, 98))
-    live.destroy()
-    return message
+    messages["table"] = _error_of(lambda: proof.prove(model, plan, "in the test"))
+    messages["vocabulary"] = _error_of(lambda: build.check_vocabulary(model, 98))
+    engine.destroy()
+    return messages
 
 
-def _error(work: Any) -> str:
+def _error_of(action: Callable[[], object]) -> str:
     try:
-        work()
+        action()
     except (ProofError, RopewalkError) as error:
         return str(error)
     return ""
 
 
 def peak_of_load(base: Base, plan: RopePlan, train: dict[str, Any]) -> dict[str, float]:
-    """Growth of this rank's own memory (not of files it maps), in MB, while the model is made: highest and at the end."""
-    import ctypes
-    import threading
+    """Growth of this rank's anonymous memory in MiB while the model is built: highest, and last."""
+    m_mmap_threshold = -3  # freed memory goes back to the system at once
+    ctypes.CDLL(None).mallopt(m_mmap_threshold, 1 << 16)
 
-    ctypes.CDLL(None).mallopt(
-        -3, 1 << 16
-    )  # M_MMAP_THRESHOLD: what is freed goes back to the system at once
+    def anonymous_mib() -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(dict(line.split(":", 1) for line in lines)["RssAnon"].split()[0]) / 1024
 
-    def own() -> float:
-        lines = dict(
-            line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines()
-        )
-        return int(lines["RssAnon"].split()[0]) / 1024
-
-    before, highest, done = own(), [0.0], threading.Event()
+    start, highest, done = anonymous_mib(), [0.0], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.005):
-            highest[0] = max(highest[0], own() - before)
+            highest[0] = max(highest[0], anonymous_mib() - start)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     settings = config(**train)
-    made = build.build(
+    model = build.build(
         base, plan, dtype=torch.float32, deepspeed_config=deepspeed_config(settings.train, 1)
     )
     done.set()
     watcher.join()
-    assert params.is_partitioned(made)
-    return {"highest": highest[0], "after": own() - before}
+    assert params.is_partitioned(model)
+    return {"highest": highest[0], "after": anonymous_mib() - start}

@@ -1,4 +1,4 @@
-"""Sequences written out piece by piece, as the tests compare them, beside the arrays that packing and plans hold."""
+"""Conversions between the arrays of a plan and lists of pieces."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
@@ -33,9 +33,9 @@ def pack(
     lengths: Sequence[int],
     seq_len: int,
     min_piece: int,
-    whole: Collection[int] = (),
+    intact: Collection[int] = (),
     seed: int = 0,
 ) -> list[list[Piece]]:
-    """Documents in `whole` are not cut to fill a gap."""
-    kept = np.isin(np.arange(len(lengths)), list(whole))
-    return rows_of(packer(np.array(lengths, dtype=np.int64), seq_len, min_piece, kept, seed))
+    """Pack documents of `lengths`; those in `intact` are not cut to fill a gap."""
+    keep_intact = np.isin(np.arange(len(lengths)), list(intact))
+    return rows_of(packer(np.array(lengths, dtype=np.int64), seq_len, min_piece, keep_intact, seed))

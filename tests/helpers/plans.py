@@ -21,7 +21,7 @@ VOCAB = 70_000
 
 @dataclass(frozen=True)
 class RankPosition:
-    """A mesh as the loader needs it."""
+    """The attributes of a mesh that the loader reads."""
 
     dp_rank: int = 0
     dp_size: int = 1
@@ -29,11 +29,11 @@ class RankPosition:
     sp_size: int = 1
 
 
-def finish(folder: Path, facts: dict[str, Any]) -> Path:
-    made = Manifest.for_content("test", {})
-    made.facts = facts
+def finish(folder: Path, metadata: dict[str, Any]) -> Path:
+    manifest = Manifest.for_content("test", {})
+    manifest.facts = metadata
     done = folder.with_name(folder.name + ".done")
-    publish(folder, done, made)
+    publish(folder, done, manifest)
     return done
 
 
@@ -56,8 +56,8 @@ def written(
     **facts: Any,
 ) -> DataArtifacts:
     """One store and a plan over it."""
-    made = {"only": stored(folder / "store", documents)}
-    return DataArtifacts(planned(folder / "plan", rows, **facts), made, folder, heldout=0.0)
+    stores = {"only": stored(folder / "store", documents)}
+    return DataArtifacts(planned(folder / "plan", rows, **facts), stores, folder, heldout=0.0)
 
 
 def packed(
@@ -66,11 +66,11 @@ def packed(
     *,
     packer: str = "window_fill",
     seed: int = 0,
-    marks: int = 0,
+    boundary_tokens: int = 0,
 ) -> list[list[tuple[int, int, int]]]:
-    """A packer's own plan of documents of `lengths` stored tokens, each with `marks` more around it."""
+    """A packer's plan of documents of `lengths` tokens, plus `boundary_tokens` for each."""
     index = np.arange(len(lengths))
-    tokens = np.array(lengths, dtype=np.int64) + marks
+    tokens = np.array(lengths, dtype=np.int64) + boundary_tokens
     epoch = np.zeros(len(index), np.int64)
     selection = Selection(index, tokens, epoch, index.astype(np.uint64), 1.0)
     packed = pack_selections(
@@ -89,7 +89,7 @@ def pack_selections(
     max_piece: Mapping[str, int] | None = None,
     **kwargs: Any,
 ) -> Packed:
-    """`planning.pack_selections` with pieces of up to `seq_len` tokens where `max_piece` names no other length."""
+    """`planning.pack_selections`, where `max_piece` is `seq_len` by default."""
     limits = dict.fromkeys(selections, seq_len) | dict(max_piece or {})
     return planning.pack_selections(
         selections, first, seq_len, min_piece, seed, max_piece=limits, **kwargs

@@ -1,6 +1,7 @@
-"""Real ranks on gloo for the tests: separate processes that find torch, transformers and DeepSpeed loaded already.
+"""Real ranks on gloo for the tests: one process each.
 
-A fork server imports them once; a rank is then a fork of it, started in some hundredths of a second instead of five seconds.
+A fork server imports torch, transformers and DeepSpeed once. A rank is a fork of it, which starts
+in some hundredths of a second instead of five seconds.
 """
 
 import multiprocessing
@@ -23,7 +24,7 @@ PRELOAD = [
     "transformers.models.llama.modeling_llama",
     "ropewalk.train.worker",
 ]
-# what deepspeed.initialize imports: it compiles a function, for which torch loads inductor, some seconds in each rank
+# deepspeed.initialize imports it; it loads torch inductor, which takes some seconds in each rank
 PRELOAD += ["deepspeed.runtime.zero.muon.muon_optimizer"]
 TIMEOUT_S = 300.0
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -31,22 +32,27 @@ os.environ["OMP_NUM_THREADS"] = "1"  # more threads than cores make gloo ranks w
 
 
 def run(
-    world: int, work: Callable[..., Any], *given: Any, timeout_s: float = TIMEOUT_S
+    world: int, work: Callable[..., Any], *args: Any, timeout_s: float = TIMEOUT_S
 ) -> list[Any]:
-    """`work(*given)` in each of `world` ranks with the process group of `train.engine` open; what each returned, by rank.
+    """Results of `work(*args)` by rank, run in `world` ranks of one process group.
 
-    `work` is a function of a module (not a closure), and what it is given and returns can be pickled (tensors as numpy arrays).
-    Raises: AssertionError with the ranks' tracebacks when one fails or takes too long; none is left behind.
+    `work` is a function of a module (not a closure). Arguments and results must be picklable
+    (tensors as numpy arrays). No rank outlives the call.
+
+    Raises: AssertionError with a rank's traceback when one fails or takes too long.
     """
-    with _started(world, work, given) as (_, pipes):
+    with _started(world, work, args) as (_, pipes):
         return _collect(pipes, timeout_s)
 
 
-def left_alone(
-    world: int, work: Callable[..., Any], *given: Any, timeout_s: float = TIMEOUT_S
+def run_to_exit(
+    world: int, work: Callable[..., Any], *args: Any, timeout_s: float = TIMEOUT_S
 ) -> tuple[list[Any], float]:
-    """Exit codes of ranks that nobody ends (None: still there after `timeout_s`), and the seconds from the first end to the last."""
-    with _started(world, work, given) as (ranks, _):
+    """Exit codes of ranks that must end by themselves, and seconds from the first end to the last.
+
+    The exit code of a rank that still runs after `timeout_s` is None.
+    """
+    with _started(world, work, args) as (ranks, _):
         wait([rank.sentinel for rank in ranks], timeout_s)
         first = time.monotonic()
         for rank in ranks:
@@ -56,7 +62,7 @@ def left_alone(
 
 @contextmanager
 def _started(
-    world: int, work: Callable[..., Any], given: Any
+    world: int, work: Callable[..., Any], args: Any
 ) -> Iterator[tuple[list[Any], list[Connection]]]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
@@ -64,16 +70,16 @@ def _started(
     pipes = [context.Pipe(duplex=False) for _ in range(world)]
     ranks = [
         context.Process(
-            target=_rank, args=(rank, world, port, pipe, sys.path, work, given), daemon=True
+            target=_rank, args=(rank, world, port, pipe, sys.path, work, args), daemon=True
         )
         for rank, (_, pipe) in enumerate(pipes)
     ]
     try:
         for rank in ranks:
             rank.start()
-        for _, theirs in pipes:
-            theirs.close()
-        yield ranks, [ours for ours, _ in pipes]
+        for _, sender in pipes:
+            sender.close()
+        yield ranks, [receiver for receiver, _ in pipes]
     finally:
         for rank in ranks:
             rank.kill()
@@ -91,39 +97,38 @@ def _collect(pipes: list[Connection], timeout_s: float) -> list[Any]:
     while len(result) < len(pipes):
         waiting = [pipe for n, pipe in enumerate(pipes) if n not in result]
         ready = wait(waiting, timeout_s)
-        assert ready, (
-            f"ranks {[n for n in range(len(pipes)) if n not in result]} said nothing for {timeout_s:.0f} s"
-        )
+        silent = sorted(set(range(len(pipes))) - set(result))
+        assert ready, f"ranks {silent} sent nothing for {timeout_s:.0f} s"
         for pipe in ready:
             number = pipes.index(pipe)  # type: ignore[arg-type]
             try:
                 good, message = pipe.recv()  # type: ignore[union-attr]
             except EOFError:
-                good, message = False, "it died without a word"
+                good, message = False, "it died without a traceback"
             assert good, f"rank {number}: {message}"
             result[number] = message
     return [result[n] for n in range(len(pipes))]
 
 
 def _rank(
-    rank: int, world: int, port: int, pipe: Connection, path: list[str], work: Any, given: Any
+    rank: int, world: int, port: int, pipe: Connection, path: list[str], work: Any, args: Any
 ) -> None:
     sys.path[:] = path
-    here = {
+    variables = {
         "RANK": rank,
         "LOCAL_RANK": rank,
         "WORLD_SIZE": world,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
     }
-    os.environ.update({name: str(value) for name, value in here.items()})
+    os.environ.update({name: str(value) for name, value in variables.items()})
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
     try:
         start_distributed()
-        pipe.send((True, work(*given)))
+        pipe.send((True, work(*args)))
         dist.barrier()
         dist.destroy_process_group()
     except BaseException:

@@ -19,15 +19,15 @@ from ropewalk.train.zero.mesh import Mesh
 STEPS = 3
 
 
-def several(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [trained(**case) for case in cases]
+def train_cases(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [train(**case) for case in cases]
 
 
-def trained(
-    seed: int, dropout: float = 0.3, checkpointing: bool = False, fixed: bool = False
+def train(
+    seed: int, dropout: float = 0.3, checkpointing: bool = False, deterministic: bool = False
 ) -> dict[str, Any]:
     """LoRA with dropout on two ranks."""
-    if fixed:
+    if deterministic:
         use_deterministic_kernels()
     mesh, lora = Mesh.of(1), LoraConfig(rank=2, dropout=dropout)
     settings = replace(
@@ -38,7 +38,7 @@ def trained(
     model.set_attn_implementation(attention.register("sdpa"))
     attach.attach(model, lora, seed)
     live = engine.build_engine(model, settings, 1)
-    torch.seed()  # whatever state the generator is in
+    torch.seed()  # the result must not depend on the generator's state
     feed = BatchLoader(Rows(), mesh, seed=seed, micro_batch_size=1, batch_ramp=[(0, 1)])
     lines = train_steps(live, settings, feed, range(STEPS))
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]

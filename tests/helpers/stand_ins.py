@@ -1,6 +1,7 @@
-"""Functions with the signatures of flash-attn 2, 3, 4 and torch's varlen_attn that say what they were given and compute it densely.
+"""Dense functions with the signatures of flash-attn 2, 3, 4 and torch's varlen_attn.
 
-Signatures as in Dao-AILab/flash-attention (flash_attn/flash_attn_interface.py 2.8, hopper/flash_attn_interface.py,
+They record their arguments. Signatures as in Dao-AILab/flash-attention
+(flash_attn/flash_attn_interface.py 2.8, hopper/flash_attn_interface.py,
 flash_attn/cute/interface.py) and torch 2.14 (torch/nn/attention/varlen.py).
 """
 
@@ -13,7 +14,7 @@ import torch
 
 @dataclass
 class Call:
-    """One call, in words that all of them share. `window`: keys that a query sees, None for all."""
+    """The arguments that all kernels share. `window`: keys that a query sees, None for all."""
 
     q: torch.Tensor
     k: torch.Tensor
@@ -40,16 +41,16 @@ def dense(g: Call) -> torch.Tensor:
 
 
 class Calls:
-    """The stand-ins, and what they were given."""
+    """The stand-ins, and the calls they received."""
 
     def __init__(self) -> None:
         self.recorded: list[Call] = []
-        self.fixed: list[bool] = []  # what was said of the order of sums
+        self.fixed: list[bool] = []  # the `deterministic` arguments
 
     def _answer(
         self, q: Any, k: Any, v: Any, cus: Any, longest: Any, scale: Any, causal: Any, reach: Any
     ) -> torch.Tensor:
-        """What the real kernels refuse, or would misread, is an error here."""
+        """Compute the call. Arguments that a real kernel refuses or misreads fail an assertion."""
         assert q.dim() == k.dim() == v.dim() == 3 and q.shape[2] == k.shape[2] == v.shape[2]
         assert q.dtype == k.dtype == v.dtype and q.dtype in (torch.float16, torch.bfloat16)
         assert q.stride(-1) == k.stride(-1) == v.stride(-1) == 1
@@ -65,9 +66,9 @@ class Calls:
         return dense(call)
 
     def flash2(
-        self, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None,
-        causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False,
-        return_attn_probs=False, block_table=None,
+        self, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0,
+        softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None,
+        deterministic=False, return_attn_probs=False, block_table=None,
     ):  # fmt: skip
         self.fixed.append(deterministic)
         assert (
@@ -80,10 +81,10 @@ class Calls:
         return self._answer(q, k, v, cus, longest, softmax_scale, causal, window_size)
 
     def flash3(
-        self, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q=None, seqused_k=None,
-        softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None, v_descale=None,
-        window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None, deterministic=False,
-        sm_margin=0, return_attn_probs=False,
+        self, q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q=None,
+        seqused_k=None, softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None,
+        v_descale=None, window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1,
+        pack_gqa=None, deterministic=False, sm_margin=0, return_attn_probs=False,
     ):  # fmt: skip
         self.fixed.append(deterministic)
         assert seqused_q is seqused_k is qv is None and not attention_chunk and not softcap
@@ -91,11 +92,11 @@ class Calls:
         return self._answer(q, k, v, cus, longest, softmax_scale, causal, window_size)
 
     def flash4(
-        self, q, k, v, cu_seqlens_q=None, cu_seqlens_k=None, max_seqlen_q=None, max_seqlen_k=None, seqused_q=None,
-        seqused_k=None, page_table=None, softmax_scale=None, causal=False, window_size=(None, None),
-        learnable_sink=None, softcap=0.0, num_splits=1, pack_gqa=None, deterministic=False, score_mod=None,
-        mask_mod=None, block_sparse_tensors=None, cu_total_m_blocks=None, cu_total_n_blocks=None, aux_tensors=None,
-        return_lse=False,
+        self, q, k, v, cu_seqlens_q=None, cu_seqlens_k=None, max_seqlen_q=None, max_seqlen_k=None,
+        seqused_q=None, seqused_k=None, page_table=None, softmax_scale=None, causal=False,
+        window_size=(None, None), learnable_sink=None, softcap=0.0, num_splits=1, pack_gqa=None,
+        deterministic=False, score_mod=None, mask_mod=None, block_sparse_tensors=None,
+        cu_total_m_blocks=None, cu_total_n_blocks=None, aux_tensors=None, return_lse=False,
     ):  # fmt: skip
         self.fixed.append(deterministic)
         assert learnable_sink is score_mod is mask_mod is page_table is None and not softcap
@@ -110,7 +111,7 @@ class Calls:
         window_size=(-1, -1), enable_gqa=False, seqused_k=None, block_table=None, num_splits=None,
     ):  # fmt: skip
         assert enable_gqa or query.shape[1] == key.shape[1]
-        # causal is said by the window alone: (-1, 0), or (w, 0)
+        # the window alone means causal: (-1, 0), or (w, 0)
         causal = window_size[1] == 0
         return self._answer(
             query, key, value, (cu_seq_q, cu_seq_k), (max_q, max_k), scale, causal, window_size

@@ -1,4 +1,4 @@
-"""Stores for tests: of tokens, of texts by shards, and of a folder of files as the stage does."""
+"""Token stores for tests: from documents, from token lists and from folders of files."""
 
 import hashlib
 import re
@@ -26,7 +26,7 @@ def by_bytes(texts: list[str]) -> list[np.ndarray]:
 
 
 def no_progress(_: int) -> None:
-    """Progress is not shown."""
+    """Report nothing."""
 
 
 def stored(
@@ -37,7 +37,7 @@ def stored(
     heldout: float = 0.0,
     on_progress: Callable[[int], Any] = no_progress,
 ) -> store.Store:
-    """A finished store `folder`, each of `parts` a shard of it."""
+    """A finished store in `folder` with a shard for each of `parts`."""
     options, metadata = TokenizeOptions("mine", encode, vocab_size), []
     for number, items in enumerate(parts):
         (shard := folder.with_suffix(".tmp") / shards.folder_name(number)).mkdir(parents=True)
@@ -56,7 +56,7 @@ def finished(folder: Path, metadata: dict[str, Any], heldout: float = 0.0) -> st
 def in_memory(
     documents: Sequence[Sequence[int]], heldout: Sequence[bool] | None = None, fingerprint: str = ""
 ) -> store.Store:
-    """A store of lists of tokens, which are named 0.txt, 1.txt, ..."""
+    """A store of documents 0.txt, 1.txt, ..."""
     lengths = np.array([len(ids) for ids in documents], dtype=np.int64)
     numbers = np.arange(len(documents))
     return store.Store(
@@ -82,21 +82,21 @@ def texts(folder: Path, lengths: Sequence[int]) -> Path:
 
 
 def text_store(folder: Path, cache: Path, encode: Encode = by_bytes, workers: int = 1) -> TextStore:
-    """The store of a folder of texts, not made yet."""
+    """The store of a folder of texts, not yet built."""
     source = SourceConfig(path=str(folder), kind="text")
     options = TokenizeOptions("mine", encode, VOCABULARY, workers)
     return TextStore.of(cache, {"format": 0}, source, sources.list_source(source, "mine"), options)
 
 
 def build(target: TextStore) -> Path:
-    """Make all shards in this process and publish the store."""
+    """Build all shards in this process and publish the store."""
     target.make(target.missing())
     target.publish()
     return target.folder
 
 
 def content_of(folder: Path) -> dict[str, str]:
-    """sha256 of all files but for the seconds in a manifest, and without locks."""
+    """sha256 of all files, without locks and the seconds in manifests."""
     return {
         p.relative_to(folder).as_posix(): hashlib.sha256(
             re.sub(rb'"seconds": [0-9.]+', b"", p.read_bytes())

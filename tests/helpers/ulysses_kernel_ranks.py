@@ -18,7 +18,7 @@ ENDS = torch.tensor([0, 5, 29, 48], dtype=torch.int32)
 
 
 def random_inputs(heads: int, shared: int) -> list[torch.Tensor]:
-    """Query (1, H, S, D), key and value (1, K, S, D), sinks (H,), and what the loss multiplies the result with (1, S, H, D)."""
+    """Query (1, H, S, D), key and value (1, K, S, D), sinks (H,), loss weights (1, S, H, D)."""
     draw = torch.Generator().manual_seed(0)
     shapes = [
         (1, heads, TOKENS, SIZE),
@@ -59,8 +59,8 @@ def config(heads: int, shared: int) -> LlamaConfig:
     )
 
 
-def slices(cases: list[tuple[int, int, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """This rank's slice of each case, all ranks being of one sequence."""
+def attend_slices(cases: list[tuple[int, int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Outputs and gradients of this rank's slice in each case; all ranks share one sequence."""
     mesh = Mesh.of(torch.distributed.get_world_size())
     results = []
     for heads, shared, options in cases:
@@ -73,8 +73,8 @@ def slices(cases: list[tuple[int, int, dict[str, Any]]]) -> list[dict[str, Any]]
     return [{"out": f["out"].numpy(), "grads": [g.numpy() for g in f["grads"]]} for f in results]
 
 
-def refused() -> list[str]:
-    """A model whose heads do not divide, a layer of other heads than the config says, and one whose values have another size."""
+def errors() -> list[str]:
+    """For heads that ranks do not divide, and for a layer's other head count and head size."""
     mesh = Mesh.of(2)
     messages = []
     for work in (

@@ -12,11 +12,11 @@ from ropewalk.train.attention import ulysses
 from ropewalk.train.zero.mesh import Mesh
 
 ENDS = (0, 13, 14, 54, 72)
-"""Documents of 13, 1, 40 and 18 tokens; 72 is divided by 4 ranks."""
+"""Documents of 13, 1, 40 and 18 tokens. 4 divides their sum."""
 
 
 def ids(changed: int | None) -> torch.Tensor:
-    """(S,), one token of which is another where `changed` names it."""
+    """(S,), with the token at index `changed` replaced."""
     torch.manual_seed(5)
     tokens = torch.randint(1, 90, (ENDS[-1],))
     if changed is not None:
@@ -24,10 +24,10 @@ def ids(changed: int | None) -> torch.Tensor:
     return tokens
 
 
-def states(
+def hidden_states_and_gradients(
     kind: str, changes: dict[str, Any], changed: list[int | None]
 ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """This rank's slice of the hidden states (s, E) for each changed token, and the gradients of all ranks' for the first one."""
+    """Local hidden states (s, E) for each changed token, and the full gradients for the first."""
     mesh = Mesh.of(dist.get_world_size())
     model = small_model(kind, changes)
     model.set_attn_implementation(
@@ -58,6 +58,6 @@ def states(
 
 
 def weighted(hidden: torch.Tensor, local_slice: slice) -> torch.Tensor:
-    """A sum in which each number counts differently, so that its gradient tells tokens apart."""
+    """A randomly weighted sum, whose gradient differs by token."""
     torch.manual_seed(9)
     return (hidden * torch.randn(ENDS[-1], hidden.shape[1])[local_slice]).sum()

@@ -14,7 +14,7 @@ import ranks
 import torch
 import torch.nn.functional as F
 from models import documents, tiny_model
-from parity_ranks import BATCH, Cell, Found
+from parity_ranks import BATCH, Cell, Curve
 from plans import written
 
 from ropewalk.conf.schema import Config
@@ -68,7 +68,7 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DataArtifacts]:
 
 
 @cache
-def alone(plan: str, shape: str) -> Found:
+def alone(plan: str, shape: str) -> Curve:
     """The oracle: transformers' eager attention on each document by itself, torch's autograd, clipping and AdamW."""
     model = tiny_model(**SHAPES[shape]).train()
     model.set_attn_implementation("eager")
@@ -78,7 +78,7 @@ def alone(plan: str, shape: str) -> Found:
     optimizer = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95), eps=1e-8)
     texts = documents(sum(TEXTS[plan], []), seed=1)
     count = sum(len(text) - 1 for text in texts)
-    result = Found([], [], {})
+    result = Curve([], [], {})
     for _ in range(STEPS):
         total = sum(_nll(model, torch.from_numpy(text)) for text in texts if len(text) > 1) / count
         total.backward()
@@ -98,7 +98,7 @@ def _nll(model: Any, ids: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits[:-1], ids[1:], reduction="sum")
 
 
-def differences(result: Found, expected: Found) -> dict[str, float]:
+def differences(result: Curve, expected: Curve) -> dict[str, float]:
     """Largest relative difference of the first gradient (by parameter, in its norm), of the losses and of the norms."""
     gradients = [
         float(np.linalg.norm(result.gradients[n] - g) / np.linalg.norm(g))
@@ -116,20 +116,26 @@ def matrix(
     sp_size: int, dp_size: int, expected: list[Cell], plans: dict[str, DataArtifacts], **more: Any
 ) -> dict[Cell, dict[str, float]]:
     result = ranks.run(
-        sp_size * dp_size, parity_ranks.cells, sp_size, expected, settings(**more), plans, SHAPES
+        sp_size * dp_size,
+        parity_ranks.run_cells,
+        sp_size,
+        expected,
+        settings(**more),
+        plans,
+        SHAPES,
     )[0]
     for cell in expected:
         refuse_leaks(result[cell], cell.plan)
     return {cell: differences(result[cell], alone(cell.plan, cell.model)) for cell in expected}
 
 
-def refuse_leaks(result: Found, plan: str) -> None:
+def refuse_leaks(result: Curve, plan: str) -> None:
     """Only the first document's losses may move, and the positions start anew at each border of the whole line."""
     (leak,) = result.leaks
-    count = len(leak.before) // SEQ_LEN
+    count = len(leak.loss_before) // SEQ_LEN
     lengths = [n for row in TEXTS[plan][:count] for n in (*row, SEQ_LEN - sum(row)) if n]
     assert np.array_equal(leak.positions, np.concatenate([np.arange(n) for n in lengths]))
-    moved = np.flatnonzero(leak.before != leak.after)
+    moved = np.flatnonzero(leak.loss_before != leak.loss_after)
     assert len(moved) and moved.max() < lengths[0], moved
 
 
@@ -184,7 +190,7 @@ def test_offloaded_states_are_the_same_numbers(plans: dict[str, DataArtifacts]) 
 def test_what_the_comparison_must_notice(plans: dict[str, DataArtifacts], stage: int) -> None:
     """Borders left out, and a gradient scaled as another stage wants it."""
     borders, scale = (Cell(stage, 1, "packed", "kv4", fault) for fault in ("borders", "scale"))
-    result = ranks.run(2, parity_ranks.cells, 2, [borders, scale], settings(), plans, SHAPES)[0]
+    result = ranks.run(2, parity_ranks.run_cells, 2, [borders, scale], settings(), plans, SHAPES)[0]
     apart = {cell: differences(f, alone(cell.plan, cell.model)) for cell, f in result.items()}
     assert min(apart[borders].values()) > 100 * RTOL
     # the first loss is made before any gradient, so only a part of the curve is off

@@ -106,7 +106,11 @@ def read_from(folder: Path, case: dict[str, Any]) -> PackedSequences:
     documents = [1000 * d + np.arange(n) for d, n in enumerate(case["lengths"])]
     marks = (case["begin"] is not None) + (case["end"] is not None)
     rows = packed(
-        case["lengths"], case["seq_len"], packer=case["packer"], seed=case["seed"], marks=marks
+        case["lengths"],
+        case["seq_len"],
+        packer=case["packer"],
+        seed=case["seed"],
+        boundary_tokens=marks,
     )
     facts = {k: case[k] for k in ("seq_len", "begin", "end", "document_mask", "positions")}
     found = written(folder, documents, rows, **facts)
@@ -147,7 +151,11 @@ def test_rows_are_what_the_documents_say_token_by_token(case: dict[str, Any]) ->
         sequences = read_from(Path(folder), case)
         marks = (case["begin"] is not None) + (case["end"] is not None)
         rows = packed(
-            case["lengths"], case["seq_len"], packer=case["packer"], seed=case["seed"], marks=marks
+            case["lengths"],
+            case["seq_len"],
+            packer=case["packer"],
+            seed=case["seed"],
+            boundary_tokens=marks,
         )
         texts = [
             [BEGIN] * bool(case["begin"])

@@ -40,7 +40,7 @@ def peft_model(lora: dict[str, Any], changes: dict[str, Any]) -> Any:
             task_type="CAUSAL_LM",
         ),
     )
-    start, values = lora_ranks.adapted(lora, changes).state_dict(), wrapped.state_dict()
+    start, values = lora_ranks.build_adapted(lora, changes).state_dict(), wrapped.state_dict()
     with torch.no_grad():
         for name, value in values.items():
             if "lora_" in name:
@@ -109,10 +109,10 @@ def test_the_saved_adapter_and_the_merged_model_equal_the_live_model(
     tmp_path: Path, stage: int, lora: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     results = ranks.run(
-        2, lora_ranks.trained, str(tmp_path), 2, {"zero_stage": stage}, lora, changes
+        2, lora_ranks.train_and_save, str(tmp_path), 2, {"zero_stage": stage}, lora, changes
     )
     live = torch.from_numpy(results[0]["logits"])
-    assert (results[0]["here"] == 0) == (stage == 3)
+    assert (results[0]["local_parameters"] == 0) == (stage == 3)
     assert "queries and keys of 2 layers" in results[0]["proof"]
 
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
@@ -138,7 +138,7 @@ def test_the_saved_adapter_and_the_merged_model_equal_the_live_model(
 def test_in_bf16_the_merged_model_equals_the_live_model_up_to_rounding(tmp_path: Path) -> None:
     train = {"zero_stage": 3, "precision": "bf16"}
     live = torch.from_numpy(
-        ranks.run(2, lora_ranks.trained, str(tmp_path), 2, train, PLUS, {})[0]["logits"]
+        ranks.run(2, lora_ranks.train_and_save, str(tmp_path), 2, train, PLUS, {})[0]["logits"]
     )
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="auto")
     assert merged.dtype == torch.bfloat16
@@ -160,9 +160,9 @@ def test_an_adapter_resumes_bit_for_bit_from_a_checkpoint_without_the_base(
     lora = {"rank": 4, "norms": True, "dropout": 0.1}
     train = {"zero_stage": stage}
     results = ranks.run(2, lora_ranks.resumed, str(tmp_path), train, train, lora)[0]
-    assert results["second"]["losses"] == results["whole"]["losses"][2:]
-    for name, weight in results["whole"]["weights"].items():
-        assert (weight == results["second"]["weights"][name]).all(), name
+    assert results["resumed"]["losses"] == results["uninterrupted"]["losses"][2:]
+    for name, weight in results["uninterrupted"]["weights"].items():
+        assert (weight == results["resumed"]["weights"][name]).all(), name
     assert results["saved"] and all("lora_" in name or "norm" in name for name in results["saved"])
 
 
@@ -170,13 +170,15 @@ def test_an_adapter_resumes_under_another_stage(tmp_path: Path) -> None:
     results = ranks.run(
         2, lora_ranks.resumed, str(tmp_path), {"zero_stage": 3}, {"zero_stage": 1}, {"rank": 4}
     )[0]
-    assert results["second"]["losses"] == pytest.approx(results["whole"]["losses"][2:], rel=1e-5)
+    assert results["resumed"]["losses"] == pytest.approx(
+        results["uninterrupted"]["losses"][2:], rel=1e-5
+    )
 
 
 def test_the_initial_matrices_depend_on_the_seed_alone() -> None:
     lora = {"rank": 4}
     two, single, other = (
-        ranks.run(n, lora_ranks.initial, lora, seed) for n, seed in ((2, 1), (1, 1), (1, 2))
+        ranks.run(n, lora_ranks.initial_adapter, lora, seed) for n, seed in ((2, 1), (1, 1), (1, 2))
     )
     for name, value in single[0].items():
         assert (value == two[0][name]).all() and (value == two[1][name]).all()
@@ -214,5 +216,5 @@ def test_the_initial_matrices_depend_on_the_seed_alone() -> None:
 def test_targets_without_a_linear_layer_are_refused(
     train: dict[str, Any], lora: dict[str, Any], message: str
 ) -> None:
-    (results,) = ranks.run(1, lora_ranks.refused, train, lora)
+    (results,) = ranks.run(1, lora_ranks.adapter_error, train, lora)
     assert results.startswith(message)

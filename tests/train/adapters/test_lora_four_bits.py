@@ -41,9 +41,9 @@ def four_bit(folder: Path) -> Any:
 def test_a_four_bit_base_is_trained_saved_and_merged(tmp_path: Path) -> None:
     base = tmp_path / "base"
     tiny_model(hidden_size=64, intermediate_size=128).save_pretrained(base)
-    result = ranks.run(2, lora_ranks.four_bits, str(tmp_path), str(base), {"zero_stage": 2}, LORA)[
-        0
-    ]
+    result = ranks.run(
+        2, lora_ranks.train_four_bits, str(tmp_path), str(base), {"zero_stage": 2}, LORA
+    )[0]
     live = torch.from_numpy(result["after"])
     with torch.no_grad():
         torch.testing.assert_close(
@@ -56,7 +56,7 @@ def test_a_four_bit_base_is_trained_saved_and_merged(tmp_path: Path) -> None:
     assert not torch.allclose(live, torch.from_numpy(result["before"]), atol=1e-2)
     assert all(p.dtype == torch.float32 for p in merged.parameters())
     count = sum(p.numel() for p in tiny_model(hidden_size=64, intermediate_size=128).parameters())
-    assert int(result["told"].split(" of ")[1].split()[0].replace(",", "")) > count
+    assert int(result["trainable"].split(" of ")[1].split()[0].replace(",", "")) > count
 
 
 def test_four_bits_without_bitsandbytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,9 @@ def test_states_and_gradients_are_those_of_each_document_alone(name: str, world:
     """Four ranks have fewer key/value heads than ranks, and each a part of the sinks."""
     kind, changes = MODELS[name]
     token = 16  # of the third document, whose next ones reach into another rank's slice
-    results = ranks.run(world, ulysses_model_ranks.states, kind, changes, [None, token])
+    results = ranks.run(
+        world, ulysses_model_ranks.hidden_states_and_gradients, kind, changes, [None, token]
+    )
     hidden_states, changed_states = (
         torch.from_numpy(np.concatenate([states[n] for states, _ in results])) for n in (0, 1)
     )

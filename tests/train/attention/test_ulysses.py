@@ -21,7 +21,7 @@ CASES: dict[int, list[tuple[int, int, dict[str, Any]]]] = {
 
 @pytest.mark.parametrize("world", CASES)
 def test_output_and_gradients_are_those_of_the_kernel_alone(world: int) -> None:
-    results = ranks.run(world, ulysses_kernel_ranks.slices, CASES[world])
+    results = ranks.run(world, ulysses_kernel_ranks.attend_slices, CASES[world])
     for number, (heads, shared, options) in enumerate(CASES[world]):
         expected = ulysses_kernel_ranks.attend(
             ulysses_kernel_ranks.kernel_of(options),
@@ -46,7 +46,7 @@ def test_output_and_gradients_are_those_of_the_kernel_alone(world: int) -> None:
 
 
 def test_what_does_not_divide_is_refused_with_what_does() -> None:
-    heads, layer, sizes = ranks.run(2, ulysses_kernel_ranks.refused)[1]
+    heads, layer, sizes = ranks.run(2, ulysses_kernel_ranks.errors)[1]
     assert heads == (
         "train.sp_size is 2; it must divide the 9 attention heads of llama; set one of 1, 3, 9 (with 2 rank(s): 1)"
     )

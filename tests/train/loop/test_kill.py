@@ -271,6 +271,6 @@ def test_of_ranks_that_answer_the_one_furthest_behind_is_named() -> None:
 def test_a_rank_that_dies_ends_the_others(tmp_path: Path, data: Any) -> None:
     """Not killed by anyone: rank 0 finds the connection closed."""
     work = RunSpec(tmp_path, settings("train.zero_stage=2"), data, death=(1, "forward", 9))
-    codes, seconds = ranks.left_alone(2, checkpoint_runs.train, work)
+    codes, seconds = ranks.run_to_exit(2, checkpoint_runs.train, work)
     assert codes[1] == -9 and codes[0] not in (0, None)
     assert seconds < SOON_S

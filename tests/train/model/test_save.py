@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_partitioned_model_is_saved_with_full_tensors(tmp_path: Path, tied: bool) -> None:
     changes = {"tie_word_embeddings": tied}
-    assert ranks.run(2, save_ranks.export_in_pieces, str(tmp_path), changes) == [False, False]
+    assert ranks.run(2, save_ranks.export_partitioned, str(tmp_path), changes) == [False, False]
     result = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).state_dict()
     expected = tiny_model(**changes).state_dict()
     assert set(result) == set(expected)
@@ -21,7 +21,7 @@ def test_a_partitioned_model_is_saved_with_full_tensors(tmp_path: Path, tied: bo
 
 
 def test_an_empty_tensor_is_refused_by_name() -> None:
-    (message,) = ranks.run(1, save_ranks.empty)
+    (message,) = ranks.run(1, save_ranks.error_of_empty_weight)
     assert message.startswith(
         "RopewalkError: b.weight is empty, and 0 more; a saved model must have whole tensors"
     )

@@ -62,7 +62,9 @@ def by_torch(steps: int, batch: int) -> dict[str, torch.Tensor]:
     "stage", [*(pytest.param(n, marks=pytest.mark.slow) for n in (0, 2)), 1, 3]
 )
 def test_parameters_learn_at_their_own_rates_under_every_stage(stage: int) -> None:
-    result = ranks.run(2, param_groups_ranks.trained, 3, 2, {**GROUPS, "zero_stage": stage})
+    result = ranks.run(
+        2, param_groups_ranks.weights_and_groups, 3, 2, {**GROUPS, "zero_stage": stage}
+    )
     weights, expected, start = result[0]["weights"], by_torch(3, 4), tiny_model().state_dict()
     assert weights.keys() == expected.keys()
     for name, weight in weights.items():
@@ -140,7 +142,7 @@ def test_all_patterns_without_a_match_are_refused_with_similar_names() -> None:
         "optimizer__freeze": ["emed_tokens", "norm"],
         "optimizer__lr_groups": [LrGroupConfig(pattern="xyz", lr_scale=2.0)],
     }
-    (message,) = ranks.run(1, param_groups_ranks.refused, train)
+    (message,) = ranks.run(1, param_groups_ranks.build_error, train)
     first, second = message.splitlines()
     assert first == (
         "ConfigError: train.optimizer.lr_groups[0].pattern is xyz; it must match the name of a "
@@ -155,6 +157,6 @@ def test_all_patterns_without_a_match_are_refused_with_similar_names() -> None:
 
 
 def test_freezing_every_parameter_is_refused() -> None:
-    (message,) = ranks.run(1, param_groups_ranks.refused, {"optimizer__freeze": ["."]})
+    (message,) = ranks.run(1, param_groups_ranks.build_error, {"optimizer__freeze": ["."]})
     rule = "something must be left to train; remove a pattern"
     assert message == f"ConfigError: train.optimizer.freeze is ['.']; {rule}"

@@ -52,8 +52,10 @@ def test_the_base_is_read_in_pieces_and_proved_in_its_engine(base: Base, precisi
     expected = (
         AutoModelForCausalLM.from_pretrained(base.path, dtype=torch.float32).to(dtype).float()
     )
-    assert all(rank["apart"] for rank in result)
-    assert all("behaviour and the queries and keys of 2 layers" in rank["said"] for rank in result)
+    assert all(rank["partitioned"] for rank in result)
+    assert all(
+        "behaviour and the queries and keys of 2 layers" in rank["message"] for rank in result
+    )
     for name, parameter in expected.named_parameters():
         assert np.array_equal(result[0]["weights"][name], parameter.detach().numpy()), name
 
@@ -63,7 +65,7 @@ def test_random_weights_are_the_same_in_pieces_and_whole() -> None:
     plan = planned(vocab_size=300)
     one = ranks.run(1, partitioned_params_ranks.weights, of_nothing, plan, three(stage=1))[0]
     two = ranks.run(2, partitioned_params_ranks.weights, of_nothing, plan, three())[0]
-    assert two["apart"] and not one["apart"]
+    assert two["partitioned"] and not one["partitioned"]
     assert one["weights"].keys() == two["weights"].keys()
     assert all(
         np.array_equal(two["weights"][name], tensor) for name, tensor in one["weights"].items()
@@ -97,10 +99,12 @@ def test_a_second_set_of_weights_near_by_changes_no_loss(base: Base) -> None:
 
 
 def test_what_is_wrong_with_a_model_in_pieces_is_found(base: Base) -> None:
-    message = ranks.run(2, partitioned_params_ranks.refused, base, planned(), three())[1]
+    message = ranks.run(2, partitioned_params_ranks.error_messages, base, planned(), three())[1]
     assert "rotates its query otherwise than the plan" in message["layers"]
     assert "inv_freq[0] is" in message["table"]
-    assert message["words"].startswith("model.path has 97 embeddings and a tokenizer of 98 words")
+    assert message["vocabulary"].startswith(
+        "model.path has 97 embeddings and a tokenizer of 98 words"
+    )
 
 
 def test_no_rank_holds_the_model_whole_while_it_is_made(tmp_path: Path) -> None:
