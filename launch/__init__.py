@@ -1,11 +1,11 @@
 """The command line: compose the settings, check them, freeze them, run the stages.
 
-- `cli`: `main` and what each verb does
-- `arguments`: verbs, flags, help
-- `output`: what a verb prints at its end
-- `sweep`: every combination of a `--multirun`
-- `config/`: command line to `Config`; nothing outside it imports Hydra
-- `pipeline/`: the stages of a run, in order
+cli.py        `main` and the action of each verb
+arguments.py  verbs, flags, help
+output.py     what a verb prints at its end
+sweep.py      every combination of a `--multirun`
+config/       command line to `Config`; nothing outside it imports Hydra
+pipeline/     the stages of a run, in order
 
 Heavy libraries are imported inside functions, so that `--help` and refusals come at once.
 """

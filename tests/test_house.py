@@ -1,9 +1,8 @@
-"""The rooms of the repository:
-
-who knows DeepSpeed, and who imports whom. Read from the syntax alone.
-"""
+"""The structure of the repository: which files know DeepSpeed, which import which, and whether the
+documents name every file. Nothing is imported."""
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -88,3 +87,41 @@ def test_numpy_draws_come_from_the_streams() -> None:
         for path, tree in files(floor):
             if path != "data/random_streams.py":
                 assert not {"Philox", "default_rng", "RandomState"} & {*names(tree)}, path
+
+
+PACKAGES = [path.parent for floor in FLOORS for path in sorted((ROOT / floor).rglob("__init__.py"))]
+PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "design").glob("*.md"))]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_packages_docstring_lists_its_files(package: Path) -> None:
+    doc = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    listed = set(re.findall(r"(?<![\w/])\w+\.py\b", doc))
+    assert listed == {path.name for path in package.glob("*.py")} - {"__init__.py"}
+    folders = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert folders <= set(re.findall(r"(?<![\w/])(\w+)/", doc))
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_packages_docstring_names_existing_paths(package: Path) -> None:
+    doc = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    paths = re.findall(r"(?<![\w/])\w+/[\w/.]*\w\.(?:py|yaml|j2)\b", doc)
+    missing = [p for p in paths if not any((f / p).exists() for f in (package, *package.parents))]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_the_files_that_a_page_names_exist(page: Path) -> None:
+    paths = set(re.findall(r"(?<![\w/.])\w+/[\w/]+\.(?:py|md|yaml|j2)\b", page.read_text()))
+    assert not [path for path in paths if not (ROOT / path).exists()]
+
+
+def test_the_modules_of_the_stage_diagram_exist() -> None:
+    """Modules without a suffix, from the floor's folder on or from another's: `loop/step`."""
+    text = (ROOT / "CONTRIBUTING.md").read_text().split("## The stages")[1].split("##")[0]
+    modules = set(re.findall(r"(?<![\w/])\w+/[\w/]*", text))
+    assert len(modules) > 20
+    folders = [ROOT, *(ROOT / floor for floor in FLOORS)]
+    for module in modules:
+        paths = [path for f in folders for path in (f / module, f / f"{module}.py")]
+        assert any(path.exists() for path in paths), module

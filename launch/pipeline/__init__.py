@@ -1,9 +1,9 @@
 """The stages of one run.
 
-- `stages`: which stages a verb needs, and the adapter of each
-- `run`: `Run`, one run in progress
-- `preflight`: refusals that are possible before a stage starts
-- `current`: which finished results still belong on the page
-- `record`: the run's own `manifest.json`
-- `ship`: keeps a run's model as the builtin base of the demo
+stages.py     which stages a verb needs, and the adapter of each
+run.py        `Run`, one run in progress
+preflight.py  refusals that are possible before a stage starts
+current.py    which finished results still belong on the page
+record.py     the run's own `manifest.json`
+ship.py       keeps a run's model as the builtin base of the demo
 """
