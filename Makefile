@@ -39,9 +39,11 @@ fmt: $(STAMP) ## put the code into form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: $(STAMP) ## mypy over the package (the links give it the name that the wheel has)
+types: $(STAMP) ## mypy over the package and the tests (the links give the package the name that the wheel has)
 	@mkdir -p .types/ropewalk && for p in conf data train eval launch; do ln -sfn ../../$$p .types/ropewalk/$$p; done
+	@ln -sfn ../tests .types/tests
 	cd .types && MYPYPATH=. ../$(BIN)/mypy --config-file ../pyproject.toml -p ropewalk
+	cd .types && MYPYPATH=. ../$(BIN)/mypy --config-file ../tests/mypy.ini --cache-dir .mypy_tests -p tests
 
 settings: $(STAMP) ## write docs/settings.md from the dataclasses in conf/
 	$(BIN)/ropewalk settings --markdown > docs/settings.md

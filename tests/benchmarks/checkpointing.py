@@ -94,7 +94,7 @@ def _to_next_line(overrides: list[str], run: Path, folder: str, cold: bool = Fal
     process.send_signal(signal.SIGTERM)
     if process.wait() != 75:
         raise RuntimeError(
-            f"ropewalk: exit code {process.returncode}\n{startup._said(folder).read_text()[-1000:]}"
+            f"ropewalk: exit code {process.returncode}\n{startup._output(folder).read_text()[-1000:]}"
         )
     return seconds
 
@@ -162,7 +162,7 @@ def _engine() -> tuple[Any, Any]:
         dtype=torch.float32,
     )
     model.set_attn_implementation(attention.register("sdpa"))
-    live = engine.build_engine(model, config, 1)
+    live: Any = engine.build_engine(model, config, 1)
     ids = torch.arange(64)[None]
     borders = attention.document_borders(torch.tensor([0, 64], dtype=torch.int32))
     live.backward(live(input_ids=ids, position_ids=ids, labels=ids, total_labels=64, **borders))

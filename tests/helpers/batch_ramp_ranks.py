@@ -28,7 +28,7 @@ def _stage(stage: int, steps: int) -> list[dict[str, Any]]:
     settings, mesh = config(zero_stage=stage, optimizer__lr=1e-20, steps=steps), Mesh.of(1)
     model = tiny_model()
     model.set_attn_implementation(attention.register("sdpa"))
-    live = engine.build_engine(model, settings, RAMP[0][1])
+    live: Any = engine.build_engine(model, settings, RAMP[0][1])
     feed = BatchLoader(Rows(), mesh, seed=0, micro_batch_size=1, batch_ramp=RAMP)
     gradients: list[dict[str, np.ndarray]] = []
     original_step = live.step

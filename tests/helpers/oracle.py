@@ -1,5 +1,6 @@
 """Reference attention: transformers' eager attention under transformers' own dense mask."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,15 +63,18 @@ def heads(
     e: int | None = None,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
-) -> list[torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Random query (1, H, S, D), key (1, K, S, D) and value (1, K, S, E) with gradients."""
     torch.manual_seed(seed)
-    shapes = ((1, h, s, d), (1, k, s, d), (1, k, s, e or d))
-    return [torch.randn(shape).to(dtype).requires_grad_() for shape in shapes]
+    query, key, value = (
+        torch.randn(shape).to(dtype).requires_grad_()
+        for shape in ((1, h, s, d), (1, k, s, d), (1, k, s, e or d))
+    )
+    return query, key, value
 
 
 def gradients(
-    output: torch.Tensor, leaves: list[torch.Tensor], seed: int = 1
+    output: torch.Tensor, leaves: Sequence[torch.Tensor], seed: int = 1
 ) -> tuple[torch.Tensor, ...]:
     """Gradients of a random weighting of `output`."""
     torch.manual_seed(seed)

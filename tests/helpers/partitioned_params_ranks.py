@@ -66,7 +66,7 @@ def losses(base: Base, plan: RopePlan, train: dict[str, Any], lora: LoraConfig) 
     )
     attach.attach(model, lora, 0)
     with partition_small_params():
-        engine = build_engine(model, settings, 1, mesh)
+        engine: Any = build_engine(model, settings, 1, mesh)
     result = [line["loss"] for line in train_steps(engine, settings, feed(mesh, 1), range(3))]
     groups = {getattr(p, "ds_secondary_tensor_num_of_groups", 1) for p in model.parameters()}
     hpz_size = train.get("memory__zero_hpz_size")

@@ -25,7 +25,8 @@ def rows_of(packed: Packed) -> list[list[Piece]]:
 
 def packed_of(rows: Sequence[Sequence[Piece]]) -> Packed:
     flat = np.array([piece for row in rows for piece in row], dtype=np.int64).reshape(-1, 3)
-    return Packed(*flat.T.copy(), np.cumsum([0, *(len(row) for row in rows)]))
+    document, start, length = flat.T.copy()
+    return Packed(document, start, length, np.cumsum([0, *(len(row) for row in rows)]))
 
 
 def pack(

@@ -95,14 +95,14 @@ def free_port() -> int:
 def _collect(pipes: list[Connection], timeout_s: float) -> list[Any]:
     result: dict[int, Any] = {}
     while len(result) < len(pipes):
-        waiting = [pipe for n, pipe in enumerate(pipes) if n not in result]
-        ready = wait(waiting, timeout_s)
-        silent = sorted(set(range(len(pipes))) - set(result))
-        assert ready, f"ranks {silent} sent nothing for {timeout_s:.0f} s"
-        for pipe in ready:
-            number = pipes.index(pipe)  # type: ignore[arg-type]
+        waiting = {pipe: rank for rank, pipe in enumerate(pipes) if rank not in result}
+        ready = wait(list(waiting), timeout_s)
+        assert ready, f"ranks {[*waiting.values()]} sent nothing for {timeout_s:.0f} s"
+        for pipe, number in waiting.items():
+            if pipe not in ready:
+                continue
             try:
-                good, message = pipe.recv()  # type: ignore[union-attr]
+                good, message = pipe.recv()
             except EOFError:
                 good, message = False, "it died without a traceback"
             assert good, f"rank {number}: {message}"

@@ -33,8 +33,11 @@ def borders_of(ends: tuple[int, ...]) -> dict[str, Any]:
 
 def on_device(
     h: int, k: int, d: int, s: int, dtype: torch.dtype = torch.bfloat16, e: int | None = None
-) -> list[Any]:
-    return [x.detach().cuda().requires_grad_() for x in heads(h, k, d, s=s, dtype=dtype, e=e)]
+) -> tuple[Any, Any, Any]:
+    query, key, value = (
+        x.detach().cuda().requires_grad_() for x in heads(h, k, d, s=s, dtype=dtype, e=e)
+    )
+    return query, key, value
 
 
 def near(actual: torch.Tensor, reference: torch.Tensor, allowed: float) -> None:
