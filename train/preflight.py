@@ -20,15 +20,15 @@ def refuse_unfit_ranks(config: Config, base: PreTrainedConfig) -> str | None:
 
     Raises: ConfigError when the ranks do not fit devices or model.
     """
-    train, world, per_node = config.train, world_size(config), ranks_per_node(config)
+    sp_size, per_node = config.train.sp_size, ranks_per_node(config)
     refuse_missing_devices(config)
-    refuse_unfit(world, train.sp_size, train.memory.zero_hpz_size)
-    ulysses.refuse_unfit_heads(base, train.sp_size, world)
-    if train.sp_size <= per_node:
+    refuse_unfit(world_size(config), sp_size, config.train.memory.zero_hpz_size)
+    ulysses.refuse_unfit_heads(base, sp_size, world_size(config))
+    if sp_size <= per_node:
         return None
     return (
-        f"train.sp_size is {train.sp_size}, more than the {per_node} ranks of a machine: every "
-        "layer's exchange of heads goes through the network"
+        f"train.sp_size is {sp_size}, more than the {per_node} ranks of a machine: every layer's "
+        "exchange of heads goes through the network"
     )
 
 

@@ -32,9 +32,7 @@ def attention_layers(model: PreTrainedModel) -> list[str]:
     return [name for name in linear_layers(model) if name.startswith(prefixes)]
 
 
-def select_targets(
-    model: PreTrainedModel, targets: Sequence[str], key: str = "train.lora.targets"
-) -> list[str]:
+def select_targets(model: PreTrainedModel, targets: Sequence[str]) -> list[str]:
     """The linear layers that `targets` match, in the model's order.
 
     A target is `attention`, `all-linear`, or the end of a name such as `q_proj` or
@@ -50,8 +48,8 @@ def select_targets(
         suffixes = list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in layers))
         raise ConfigError(
             "\n".join(
-                f"{key} is {target}; it must match a linear layer of the model that is not its "
-                f"head; {suggest_names(target, suffixes)}; or {ATTENTION}, {LINEAR}"
+                f"train.lora.targets is {target}; it must match a linear layer of the model that "
+                f"is not its head; {suggest_names(target, suffixes)}; or {ATTENTION}, {LINEAR}"
                 for target in unmatched
             )
         )

@@ -75,7 +75,7 @@ class ModelCost:
         return 3 * self.forward_flops(lengths, labels) - frozen
 
 
-def visible_pairs(n: int, window: int | None = None) -> int:
+def visible_pairs(n: int, window: int | None) -> int:
     """Pairs (query, key) of a causal document of `n` tokens: n (n + 1) / 2, fewer in a window."""
     width = n if window is None else min(n, window)
     return width * (width + 1) // 2 + (n - width) * width
@@ -120,7 +120,7 @@ def elements_per_token(name: str, parameter: torch.Tensor, config: PreTrainedCon
     if name.endswith("bias") or len(shape) < 2:
         return 0
     if len(shape) == 2:
-        return math.prod(shape)
+        return shape.numel()
     active = getattr(config, "num_experts_per_tok", None) or config.top_k  # type: ignore[attr-defined]
     return int(active) * math.prod(shape[1:])
 

@@ -117,18 +117,19 @@ def collectives(sizes: ModelSizes, layout: ParallelLayout) -> list[Collective]:
 
 
 def _zero_collectives(sizes: ModelSizes, layout: ParallelLayout) -> list[Collective]:
-    world, steps, stage = layout.world_size, layout.accumulation_steps, layout.zero_stage
+    world, steps = layout.world_size, layout.accumulation_steps
     if world == 1:
         return []
     gradients = sizes.trainable * FP32  # summed over the ranks in fp32, whatever their own dtype
-    if stage == 3:
+    if layout.zero_stage == 3:
         weights = sizes.parameters * layout.element_bytes
         return [
             Collective("all_gather", "parameters", 2 * steps, weights, world),
             Collective("reduce_scatter", "gradients", steps, gradients, world),
         ]
-    result = [Collective("all_reduce", "gradients", steps if stage == 2 else 1, gradients, world)]
-    if stage in (1, 2):
+    reductions = steps if layout.zero_stage == 2 else 1
+    result = [Collective("all_reduce", "gradients", reductions, gradients, world)]
+    if layout.zero_stage in (1, 2):
         weights = sizes.trainable * layout.element_bytes
         result.append(Collective("all_gather", "parameters", 1, weights, world))
     return result

@@ -135,7 +135,8 @@ def dropped_keys(
 
 def consequences(plan: RopePlan, long: Table, short: Table) -> tuple[str, str]:
     """What differs in the attention factor, and in the frequencies; "" where nothing does."""
-    theirs, ours, factor = long[1], plan.attention_factor, ""
+    theirs, ours = long[1], plan.attention_factor
+    factor = ""
     if abs(theirs - ours) > RTOL * ours:
         scores = f"attention scores x{(theirs / ours) ** 2:.3f}"
         factor = f"attention factor {theirs:.4f} instead of {ours:.4f}: {scores}"

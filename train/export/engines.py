@@ -4,10 +4,13 @@ from dataclasses import dataclass
 
 from ropewalk.train.export.formulas import Formula, converter, mlx_lm, sglang, transformers, vllm
 
-YARN = ("factor", "original_max_position_embeddings")
+ORIGINAL = "original_max_position_embeddings"
+LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor")
+YARN = ("factor", ORIGINAL)
 RAMP = (*YARN, "beta_fast", "beta_slow")
-LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 MSCALES = ("mscale", "mscale_all_dim")
+FULL_YARN = (*RAMP, *MSCALES, "attention_factor", "truncate")
+DIVISORS = ("long_factor", "short_factor")
 LLAMA_CPP = "xllamacpp 2026.10"  # the llama.cpp that reads GGUF files in the tests
 LLAMAS = ("llama", "mistral", "qwen2", "qwen3")
 
@@ -23,18 +26,18 @@ class Engine:
     architectures: tuple[str, ...] | None = LLAMAS  # None: all
 
 
-PLAIN: dict[str, tuple[str, ...]] = {"default": (), "linear": ("factor",), "llama3": LLAMA3}
+PLAIN: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": (*LLAMA3, ORIGINAL),
+    "dynamic": ("factor",),
+}
 ENGINES = {
     "transformers": Engine(
         "5.23",
         transformers,
-        {
-            **PLAIN,
-            "dynamic": ("factor",),
-            "yarn": (*RAMP, *MSCALES, "attention_factor", "truncate"),
-            "longrope": (*YARN, "long_factor", "short_factor", "attention_factor"),
-        },
-        None,
+        {**PLAIN, "yarn": FULL_YARN, "longrope": (*YARN, *DIVISORS, "attention_factor")},
+        architectures=None,
     ),
     "vLLM": Engine(
         "0.33.0",
@@ -42,8 +45,8 @@ ENGINES = {
         {
             **PLAIN,
             "dynamic": (),
-            "yarn": (*RAMP, *MSCALES, "attention_factor", "truncate"),
-            "longrope": ("original_max_position_embeddings", "long_factor", "long_mscale"),
+            "yarn": FULL_YARN,
+            "longrope": (ORIGINAL, "long_factor", "long_mscale"),
         },
     ),
     "SGLang": Engine(
@@ -51,33 +54,16 @@ ENGINES = {
         sglang,
         {
             **PLAIN,
-            "dynamic": ("factor",),
             "yarn": (*RAMP, *MSCALES, "attn_factor", "truncate"),
-            "longrope": (
-                "original_max_position_embeddings",
-                *("long_factor", "short_factor", "short_mscale", "long_mscale"),
-            ),
+            "longrope": (ORIGINAL, *DIVISORS, "short_mscale", "long_mscale"),
         },
     ),
     "mlx-lm": Engine(
         "0.32.2",
         mlx_lm,
-        {
-            **PLAIN,
-            "dynamic": ("factor",),
-            "yarn": (*RAMP, *MSCALES),
-            "longrope": ("original_max_position_embeddings", "long_factor"),
-        },
+        {**PLAIN, "yarn": (*RAMP, *MSCALES), "longrope": (ORIGINAL, "long_factor")},
     ),
     "llama.cpp (its converter)": Engine(
-        "0274f0f",
-        converter,
-        {
-            "default": (),
-            "linear": ("factor",),
-            "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
-            "dynamic": (),
-            "yarn": YARN,
-        },
+        "0274f0f", converter, {**PLAIN, "llama3": LLAMA3, "dynamic": (), "yarn": YARN}
     ),
 }

@@ -40,18 +40,19 @@ def build(
 ) -> PreTrainedModel:
     """The base with `plan` applied to its config before construction, proved live.
 
-    `compute_dtype`: the dtype that the engine will cast to; the attention kernel is chosen for it.
-    `load_kwargs`: extra arguments for `from_pretrained` (4-bit loading). `deepspeed_config`: with
-    its stage 3 the parameters are partitioned, and such a model computes, and is proved in full,
-    only in its engine. `kernel_wrapper`: put around the attention kernel. Raises: ConfigError,
-    ProofError.
+    `kernel_wrapper`: put around the attention kernel. `compute_dtype`: the dtype that the engine
+    will cast to; the kernel is chosen for it. `load_kwargs`: extra arguments of `from_pretrained`
+    (4-bit loading). `deepspeed_config`: at stage 3 the parameters are partitioned; such a model
+    computes only in its engine, and is proved in full there.
+
+    Raises: ConfigError, ProofError.
     """
     config = rope_plan.apply(plan, base_config(base))
+    if base.scratch is not None and load_kwargs:
+        raise ConfigError(
+            "model.scratch is set; only a trained base has weights to quantise; set model.path"
+        )
     if base.scratch is not None:
-        if load_kwargs:
-            raise ConfigError(
-                "model.scratch is set; only a trained base has weights to quantise; set model.path"
-            )
         model = _random_init(config, dtype, seed, deepspeed_config)
     else:
         with params.zero3_init(deepspeed_config):

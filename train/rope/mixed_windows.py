@@ -39,7 +39,7 @@ class MixedWindows:
     Until then, and in eval and export, every token has the plan's table.
     """
 
-    def __init__(self, window: int, sp_rank: int = 0) -> None:
+    def __init__(self, window: int, sp_rank: int) -> None:
         self.window, self.sp_rank = window, sp_rank
         self.short: torch.Tensor | None = None  # (1, S, 1) bool
 
@@ -79,7 +79,7 @@ class MixedWindows:
         return mixed
 
 
-def install(model: PreTrainedModel, plan: RopePlan, sp_rank: int = 0) -> MixedWindows:
+def install(model: PreTrainedModel, plan: RopePlan, sp_rank: int) -> MixedWindows:
     """Replace the forward of a live model's rotary modules, after `proof.prove`.
 
     The base's table is no part of the model: no cast reaches it, and no export holds it.

@@ -145,19 +145,27 @@ def _original_window(
     Raises: ConfigError when the config and the setting disagree, or neither gives it.
     """
     window = getattr(config, "max_position_embeddings", None)
-    setting, rope_type = rope.original_max_position_embeddings, parameters["rope_type"]
+    setting = rope.original_max_position_embeddings
     if not isinstance(window, int) or window < 1:
         raise ConfigError(
             f"{model} has max_position_embeddings {window}; it must be a whole number of tokens; "
             "correct its config.json"
         )
-    if rope_type == "default":
+    if parameters["rope_type"] == "default":
         if setting is not None and setting > window:
             raise ConfigError(
                 f"rope.original_max_position_embeddings is {setting}; the model was trained at "
                 f"{window}; it must be the window of pre-training, not the new one; unset it"
             )
         return setting or window
+    return _scaled_original_window(config, parameters, setting, model)
+
+
+def _scaled_original_window(
+    config: PreTrainedConfig, parameters: dict[str, Any], setting: int | None, model: str
+) -> int:
+    """The same for a model that is scaled already. Raises: ConfigError."""
+    rope_type = parameters["rope_type"]
     if rope_type == "linear":
         if setting is None:
             raise _unknown_original_window(rope_type, model)
@@ -166,7 +174,8 @@ def _original_window(
         getattr(config, "original_max_position_embeddings", None)
         or parameters["original_max_position_embeddings"]
     )
-    if recorded == window and (parameters.get("factor") or 1) > 1:
+    factor: float = parameters.get("factor") or 1
+    if recorded == config.max_position_embeddings and factor > 1:  # type: ignore[attr-defined]
         return _ambiguous_original_window(config, rope_type, setting, model)
     if setting not in (None, recorded):
         raise ConfigError(

@@ -45,7 +45,7 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     if same_plan:
         return manifest, "rope: done before with the same settings and inputs; skipped"
     original, new = plan.original_max_position_embeddings, plan.max_position_embeddings
-    return (manifest, f"rope: {plan.method} x{plan.factor:g}, {original:,} -> {new:,} tokens")
+    return manifest, f"rope: {plan.method} x{plan.factor:g}, {original:,} -> {new:,} tokens"
 
 
 def _print_findings(config: Config, plan: RopePlan, model_config: PreTrainedConfig) -> list[str]:

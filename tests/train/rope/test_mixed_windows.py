@@ -132,7 +132,7 @@ def test_a_plan_that_switches_by_length_itself_is_refused():
     with pytest.raises(
         ConfigError, match="train.mixed_windows is True; rope=dynamic switches its table"
     ):
-        mixed_windows.install(scaled(), plan)
+        mixed_windows.install(scaled(), plan, 0)
 
 
 @pytest.mark.parametrize(
