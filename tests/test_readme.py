@@ -1,4 +1,4 @@
-"""Every command of the README and the docs: `ropewalk` lines compose and pass the check, make targets exist, linked files too."""
+"""Commands, links and settings in the README and the docs are valid."""
 
 import re
 import shlex
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ropewalk.conf import settings
 from ropewalk.launch.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -25,6 +26,11 @@ LINES = [
 ]
 ROPEWALK = [line for line in LINES if line.startswith("ropewalk ")]
 EXTRAS = re.findall(r"\.\[(\w+)\]", README)
+KEY = re.compile(
+    r"`((?:data|train|eval|rope|model|calibrate|export)(?:\.[a-z]\w*|\.NAME)+)(?![\w/])"
+)
+SETTINGS_PAGES = [ROOT / "CHANGELOG.md", *(p for p in PAGES if p.name != "CONTRIBUTING.md")]
+NOT_SETTINGS = {"rope.json", "rope.scaling.attn_factor"}  # a file, a key of llama.cpp
 MAKE = [line.split()[1] for line in LINES if line.startswith("make ")]
 
 
@@ -67,3 +73,11 @@ def test_each_extra_exists(extra):
 @pytest.mark.parametrize(("page", "link"), LINKS, ids=lambda part: getattr(part, "name", part))
 def test_each_link_leads_somewhere(page, link):
     assert (page.parent / link).exists()
+
+
+@pytest.mark.parametrize("page", SETTINGS_PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_settings_that_a_page_names_exist(page):
+    names = [row["name"].replace("[]", "") for row in settings.rows()]
+    for key in set(KEY.findall(page.read_text())) - NOT_SETTINGS:
+        general = re.sub(r"^data\.sources\.\w+", "data.sources.NAME", key)
+        assert any(f"{name}.".startswith(f"{general}.") for name in names), key
