@@ -93,9 +93,8 @@ def _to_next_line(overrides: list[str], run: Path, folder: str, cold: bool = Fal
     seconds = time.perf_counter() - started
     process.send_signal(signal.SIGTERM)
     if process.wait() != 75:
-        raise RuntimeError(
-            f"ropewalk: exit code {process.returncode}\n{startup._output(folder).read_text()[-1000:]}"
-        )
+        output = startup._output(folder).read_text()[-1000:]
+        raise RuntimeError(f"ropewalk: exit code {process.returncode}\n{output}")
     return seconds
 
 
