@@ -1,4 +1,4 @@
-"""`ropewalk calibrate` on a tiny corpus: kept promises about documents, budget, seeds and kills, and a plan that training takes."""
+"""`ropewalk calibrate` on a tiny corpus: documents, budget, seeds, kills; training on its plan."""
 
 import json
 import subprocess
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from commands import ENV, command, corpus, ropewalk
 
 QUICK = [
@@ -28,126 +29,103 @@ def work(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(work):
-    """The folder that one whole calibration left."""
-    ropewalk(work, "calibrate", "name=whole", *QUICK)
-    return work / "runs" / "whole" / "calibration"
+def calibration(work):
+    """The folder of one finished calibration."""
+    ropewalk(work, "calibrate", "name=full", *QUICK)
+    return work / "runs" / "full" / "calibration"
 
 
 def read(folder: Path, name: str = "results.json"):
     return json.loads((folder / name).read_text())
 
 
-def test_choice_and_report_are_on_different_documents(found):
-    results = read(found)
+def test_choice_and_report_are_on_different_documents(calibration):
+    results = read(calibration)
     chosen, reported = (set(results[key]["names"]) for key in ("chosen_on", "reported_on"))
     assert chosen and reported and not chosen & reported
-    assert set(read(found, "rope.json")["calibrated_on"]) == chosen
+    assert set(read(calibration, "rope.json")["calibrated_on"]) == chosen
 
 
-def test_budget_is_kept_and_told(found):
-    budget, trials = read(found)["budget"], read(found)["trials"]
-    assert (
-        budget["passes"]
-        == 16
-        >= budget["spent"]
-        == pytest.approx(sum(t["passes"] for t in trials), abs=1e-3)
-    )
-    assert [t["searcher"] for t in trials[:2]] == ["paper", "paper"] and budget["trials"] == len(
-        trials
-    ) > 4
+def test_trials_stay_within_the_budget_and_their_cost_is_reported(calibration):
+    budget, trials = read(calibration)["budget"], read(calibration)["trials"]
+    assert budget["passes"] == 16 >= budget["spent"]
+    assert budget["spent"] == pytest.approx(sum(t["passes"] for t in trials), abs=1e-3)
+    assert [t["searcher"] for t in trials[:2]] == ["paper", "paper"]
+    assert budget["trials"] == len(trials) > 4
     assert {"ramp", "longrope"} <= {t["searcher"] for t in trials}
 
 
-def test_on_two_documents_the_paper_stands_and_the_reason_is_told(found, work):
-    """The lowest of many on little text is luck: what is chosen must be shown on four documents."""
-    results = read(found)
-    whole = [t for t in results["trials"] if t["value"] is not None]
-    chosen, lowest = results["chosen"], min(whole, key=lambda t: t["value"])
+def test_on_two_documents_the_paper_is_chosen_with_a_reason(calibration, work):
+    """The lowest of many on little text is luck: a choice must be shown on four documents."""
+    results = read(calibration)
+    full = [t for t in results["trials"] if t["value"] is not None]
+    chosen, lowest = results["chosen"], min(full, key=lambda t: t["value"])
     assert chosen["lowest"] == lowest["number"] and results["chosen_on"]["documents"] < 4
-    papers = [t for t in whole if t["searcher"] == "paper"]
-    assert (
-        chosen["trial"] == min(papers, key=lambda t: t["value"])["number"]
-        and chosen["searcher"] == "paper"
-    )
+    papers = [t for t in full if t["searcher"] == "paper"]
+    assert chosen["trial"] == min(papers, key=lambda t: t["value"])["number"]
+    assert chosen["searcher"] == "paper"
     if lowest["searcher"] != "paper":
         assert "are needed to prefer it; raise calibrate.windows" in chosen["kept"]
-        page = (work / "runs" / "whole" / "report" / "index.html").read_text()
+        page = (work / "runs" / "full" / "report" / "index.html").read_text()
         assert "settings stand, for trial" in page
 
 
-def test_reported_losses_are_those_of_plain_transformers(found, work):
-    """The live model that was given one table after another reads as a model built by transformers with that table."""
-    import torch.nn.functional as F
+def test_reported_losses_equal_plain_transformers(calibration, work):
+    """The live model under each table in turn has the losses of a model built with that table."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from ropewalk.data.dataset import DataArtifacts, heldout_windows
     from ropewalk.train.base import BASES
 
-    results, plan = read(found), read(found, "rope.json")
-    store = DataArtifacts.of(work / "runs" / "whole", work / "cache").store("stdlib")
-    windows = [
-        w
-        for w in heldout_windows([store], 512, None, 2)
-        if w.document in results["reported_on"]["names"]
-    ][:3]
+    results, plan = read(calibration), read(calibration, "rope.json")
+    store = DataArtifacts.of(work / "runs" / "full", work / "cache").store("stdlib")
+    documents = results["reported_on"]["names"]
+    windows = [w for w in heldout_windows([store], 512, None, 2) if w.document in documents][:3]
     assert len(windows) == 3
-    yarn = {
-        "rope_type": "yarn",
-        "rope_theta": 1e4,
-        "factor": 2.0,
-        "original_max_position_embeddings": 256,
-    }
-    for name, parameters in (
-        ("none", {"rope_type": "default", "rope_theta": 1e4}),
-        ("yarn", yarn),
-        ("pi", {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}),
-        ("calibrated", plan["rope_parameters"]),
-    ):
+    ids = torch.from_numpy(np.stack([w.ids for w in windows]))
+    scaled = {"rope_theta": 1e4, "factor": 2.0}
+    for name, parameters in {
+        "none": {"rope_type": "default", "rope_theta": 1e4},
+        "yarn": {"rope_type": "yarn", "original_max_position_embeddings": 256, **scaled},
+        "pi": {"rope_type": "linear", **scaled},
+        "calibrated": plan["rope_parameters"],
+    }.items():
         config = AutoConfig.from_pretrained(BASES / "demo")
         config.rope_parameters, config.max_position_embeddings = parameters, 512
         model = AutoModelForCausalLM.from_pretrained(
             BASES / "demo", config=config, dtype=torch.float32
         )
         with torch.no_grad():
-            ids = torch.from_numpy(np.stack([w.ids for w in windows]))
-            logits = model(input_ids=ids).logits
-        nll = F.cross_entropy(
-            logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
-        ).reshape(3, -1)
-        assert results["methods"][name]["inside"]["nll"] == pytest.approx(
-            nll[:, :255].mean().item(), rel=1e-5
-        )
-        assert results["methods"][name]["beyond"]["nll"] == pytest.approx(
-            nll[:, 255:].mean().item(), rel=1e-5
-        )
+            logits = model(input_ids=ids).logits[:, :-1].flatten(0, 1)
+        nll = F.cross_entropy(logits, ids[:, 1:].flatten(), reduction="none").reshape(3, -1)
+        expected = {"inside": nll[:, :255].mean().item(), "beyond": nll[:, 255:].mean().item()}
+        for part, loss in expected.items():
+            assert results["methods"][name][part]["nll"] == pytest.approx(loss, rel=1e-5)
 
 
-def test_gain_is_told_with_its_interval(found):
-    results = read(found)
+def test_gain_has_an_interval_and_a_verdict(calibration):
+    results = read(calibration)
     gain, methods = results["gain"]["value"], results["methods"]
-    half = [methods[name]["value"]["nll"] for name in ("calibrated", "yarn")]
-    assert gain["low"] <= gain["nll"] <= gain["high"] and gain["nll"] == pytest.approx(
-        half[0] - half[1], abs=1e-9
-    )
-    assert results["verdict"].startswith(
-        ("better", "worse", "no gain shown", "not to be told", "the same plan")
-    )
+    calibrated, yarn = (methods[name]["value"]["nll"] for name in ("calibrated", "yarn"))
+    assert gain["low"] <= gain["nll"] <= gain["high"]
+    assert gain["nll"] == pytest.approx(calibrated - yarn, abs=1e-9)
+    verdicts = ("better", "worse", "no gain shown", "not to be told", "the same plan")
+    assert results["verdict"].startswith(verdicts)
 
 
-def test_page_shows_every_method(found, work):
-    page = (work / "runs" / "whole" / "report" / "index.html").read_text()
-    assert (
-        "Methods before training" in page
-        and "calibrated" in page
-        and "The evaluation was not run" in page
-    )
+def test_page_shows_every_method(calibration, work):
+    page = (work / "runs" / "full" / "report" / "index.html").read_text()
+    assert all(text in page for text in ("Methods before training", "calibrated"))
+    assert "The evaluation was not run" in page
 
 
-def test_same_seed_gives_the_same_plan_and_a_kill_changes_nothing(found, work):
-    words = command(work, "calibrate", "name=killed", *QUICK)
+def test_same_seed_gives_the_same_plan_and_a_kill_changes_nothing(calibration, work):
     process = subprocess.Popen(
-        words, env=ENV, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(work, "calibrate", "name=killed", *QUICK),
+        env=ENV,
+        cwd=work,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     log = work / "runs" / "killed" / "calibration.tmp" / "trials.jsonl"
     deadline = time.monotonic() + 120
@@ -156,79 +134,66 @@ def test_same_seed_gives_the_same_plan_and_a_kill_changes_nothing(found, work):
         time.sleep(0.01)
     process.kill()
     process.wait()
-    before = log.read_text()
+    log_at_kill = log.read_text()
     assert not (work / "runs" / "killed" / "calibration").exists()
     ropewalk(work, "calibrate", "name=killed", *QUICK)
-    again = work / "runs" / "killed" / "calibration"
-    assert (again / "trials.jsonl").read_text() == (found / "trials.jsonl").read_text()
-    assert (again / "trials.jsonl").read_text().startswith(before[: before.rfind("\n") + 1])
-    assert read(again, "rope.json") == read(found, "rope.json") and read(again) == read(found)
+    resumed = work / "runs" / "killed" / "calibration"
+    resumed_log = (resumed / "trials.jsonl").read_text()
+    assert resumed_log == (calibration / "trials.jsonl").read_text()
+    assert resumed_log.startswith(log_at_kill[: log_at_kill.rfind("\n") + 1])
+    for name in ("rope.json", "results.json"):
+        assert read(resumed, name) == read(calibration, name)
 
 
-def test_second_calibration_does_no_work(found, work):
-    said = ropewalk(work, "calibrate", "name=whole", *QUICK)
-    assert "calibrate: done before with the same settings and inputs; skipped" in said
+def test_second_calibration_does_no_work(calibration, work):
+    output = ropewalk(work, "calibrate", "name=full", *QUICK)
+    assert "calibrate: done before with the same settings and inputs; skipped" in output
 
 
-def test_training_takes_the_plan_and_its_export_has_the_table(found, work):
+def test_training_takes_the_plan_and_its_export_has_the_table(calibration, work):
     from transformers import AutoModelForCausalLM
 
-    words = [
-        "name=taken",
-        "data.heldout_share=0.6",
-        "rope=table",
-        f"rope.path={found / 'rope.json'}",
-        "train.steps=1",
-    ]
-    ropewalk(work, "eval", *words)
-    notes = " ".join(
-        json.loads((work / "runs" / "taken" / "eval" / "results.json").read_text())["notes"]
-    )
-    assert (
-        f"calibrated on {read(found)['chosen_on']['documents']} of the held-out documents" in notes
-    )
-    model = AutoModelForCausalLM.from_pretrained(work / "runs" / "taken" / "train" / "model")
-    plan = read(found, "rope.json")
-    live = model.model.rotary_emb
+    plan_path = calibration / "rope.json"
+    overrides = ["data.heldout_share=0.6", "rope=table", f"rope.path={plan_path}", "train.steps=1"]
+    ropewalk(work, "eval", "name=trained", *overrides)
+    notes = " ".join(read(work / "runs" / "trained" / "eval")["notes"])
+    documents = read(calibration)["chosen_on"]["documents"]
+    assert f"calibrated on {documents} of the held-out documents" in notes
+    model = AutoModelForCausalLM.from_pretrained(work / "runs" / "trained" / "train" / "model")
+    plan, live = read(calibration, "rope.json"), model.model.rotary_emb
     assert live.inv_freq.tolist() == pytest.approx(plan["inv_freq"], rel=1e-6)
     assert live.attention_scaling == pytest.approx(plan["attention_factor"], rel=1e-6)
 
 
-def test_without_a_factor_or_a_second_document_it_is_refused(work):
-    words = [w for w in QUICK if not w.startswith("data.heldout_share")]
-    said = subprocess.run(
-        command(work, "calibrate", "name=none", *words, "rope=none", "rope.factor=1"),
+def test_a_plan_without_a_factor_is_refused(work):
+    data = [override for override in QUICK if not override.startswith("data.heldout_share")]
+    process = subprocess.run(
+        command(work, "calibrate", "name=none", *data, "rope=none", "rope.factor=1"),
         env=ENV,
         cwd=work,
         capture_output=True,
         text=True,
     )
-    assert said.returncode == 2 and "rope is none; calibrate searches a scaling" in said.stderr
+    assert process.returncode == 2
+    assert "rope is none; calibrate searches a scaling" in process.stderr
 
 
 @pytest.mark.slow
-def test_the_demo_s_plan_is_at_least_as_good_as_yarn_on_documents_it_was_not_chosen_on(tmp_path):
+def test_the_demo_s_plan_is_at_least_as_good_as_yarn_on_other_documents(tmp_path):
     """The defaults, as the README has them."""
-    places = [f"cache_dir={tmp_path / 'cache'}", f"runs_dir={tmp_path / 'runs'}"]
-    words = [sys.executable, "-m", "ropewalk.launch.cli", "calibrate", "recipe=demo", *places]
-    subprocess.run(words, env=ENV, cwd=tmp_path, check=True, timeout=1800)
+    folders = [f"cache_dir={tmp_path / 'cache'}", f"runs_dir={tmp_path / 'runs'}"]
+    argv = [sys.executable, "-m", "ropewalk.launch.cli", "calibrate", "recipe=demo", *folders]
+    subprocess.run(argv, env=ENV, cwd=tmp_path, check=True, timeout=1800)
     results = read(tmp_path / "runs" / "demo" / "calibration")
-    assert (
-        results["gain"]["value"]["nll"] <= 0
-        and results["budget"]["spent"] <= results["budget"]["passes"]
-    )
-    assert results["reported_on"]["documents"] >= 4 and not results["verdict"].startswith("worse")
+    assert results["gain"]["value"]["nll"] <= 0
+    assert results["budget"]["spent"] <= results["budget"]["passes"]
+    assert results["reported_on"]["documents"] >= 4
+    assert not results["verdict"].startswith("worse")
 
 
-def test_a_calibration_of_another_seed_is_not_on_the_page(found, work):
-    page = work / "runs" / "whole" / "report" / "index.html"
+def test_a_calibration_of_another_seed_is_not_on_the_page(calibration, work):
+    page = work / "runs" / "full" / "report" / "index.html"
     assert 'id="calibration"' in page.read_text()
-    ropewalk(
-        work,
-        "report",
-        "name=whole",
-        *[w for w in QUICK if w.startswith("data")],
-        "seed=5",
-        "train.steps=0",
-    )
+    data = [override for override in QUICK if override.startswith("data")]
+    ropewalk(work, "report", "name=full", *data, "seed=5", "train.steps=0")
     assert 'id="calibration"' not in page.read_text()

@@ -1,4 +1,4 @@
-"""All stages through the command line on a tiny corpus, held against oracles that are not ours."""
+"""All stages through the command line on a tiny corpus, compared with transformers."""
 
 import json
 import os
@@ -10,6 +10,8 @@ import time
 import psutil
 import pytest
 from commands import ENV, command, corpus, ropewalk
+
+LONG = ["train.steps=40", "train.schedule.kind=constant"]
 
 
 @pytest.fixture(scope="module")
@@ -27,51 +29,35 @@ def run(work):
 
 
 def losses(folder):
-    return [
-        json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()
-    ]
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
 
 
 def test_artifacts_have_the_promised_keys(run):
     rope = json.loads((run / "rope.json").read_text())
-    assert {
-        "method",
-        "factor",
-        "inv_freq",
-        "attention_factor",
-        "rope_parameters",
-        "hash",
-        "max_position_embeddings",
-    } <= set(rope)
+    assert {"method", "factor", "inv_freq", "attention_factor"} <= set(rope)
+    assert {"rope_parameters", "hash", "max_position_embeddings"} <= set(rope)
     results = json.loads((run / "eval" / "results.json").read_text())
     assert list(results["models"]) == ["base", "rescaled", "extended"]
     for model in results["models"].values():
         assert {"nll_by_position", "perplexity", "passkey", "context_gain"} <= set(model)
     rows = [json.loads(line) for line in (run / "train" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
-    expected = {
-        "loss",
-        "grad_norm",
-        "lr",
-        "tokens",
-        "tokens_per_s",
-        "step_time_s",
-        "peak_memory_bytes",
-        "sequences",
-    }
+    expected = {"loss", "grad_norm", "lr", "tokens", "sequences"}
+    expected |= {"tokens_per_s", "step_time_s", "peak_memory_bytes"}
     assert all(expected <= set(row) for row in rows)
     assert (run / "report" / "index.html").stat().st_size > 10_000
 
 
 def test_no_artifact_names_a_folder_of_the_user(run, work):
-    """The frozen config says what was set, paths included; nothing else may."""
+    """Only the frozen config has paths."""
     for file in run.rglob("*"):
         if file.is_file() and file.suffix in (".json", ".jsonl"):
             assert str(work) not in file.read_text(), file
 
 
 def test_two_ranks_that_share_each_sequence_give_the_losses_of_one(run, work):
-    """Through the launcher, at ZeRO 3: parameters in pieces, one sequence in two slices."""
+    """Through the launcher, at ZeRO 3: partitioned parameters, a sequence in two slices."""
     arguments = (
         "train.launcher.ranks_per_node=2",
         "train.sp_size=2",
@@ -84,7 +70,7 @@ def test_two_ranks_that_share_each_sequence_give_the_losses_of_one(run, work):
     assert shared == pytest.approx(losses(run / "train"), rel=1e-5) and len(shared) == 4
 
 
-def test_a_second_run_does_no_work_and_says_so(run, work):
+def test_a_second_run_skips_every_stage_and_reports_it(run, work):
     mtimes = {
         p: p.stat().st_mtime_ns
         for p in run.rglob("*")
@@ -97,7 +83,7 @@ def test_a_second_run_does_no_work_and_says_so(run, work):
 
 
 def exported_logits(run):
-    """Logits by plain transformers in another process in which ropewalk cannot be imported."""
+    """Logits by transformers in another process in which ropewalk cannot be imported."""
     script = """
 import json, sys, torch
 sys.modules["ropewalk"] = None
@@ -119,7 +105,7 @@ with torch.no_grad():
     return torch.load(logits_path)
 
 
-def test_export_gives_the_same_logits_in_plain_transformers(run):
+def test_export_gives_the_same_logits_in_transformers(run):
     import torch
 
     from ropewalk.data.dataset import concatenate
@@ -127,17 +113,16 @@ def test_export_gives_the_same_logits_in_plain_transformers(run):
     from ropewalk.train.model.build import load_trained
     from ropewalk.train.rope.plan import RopePlan
 
-    model = load_trained(
-        run / "train" / "model", RopePlan.read(run / "rope.json"), dtype=torch.float32
-    )
+    plan = RopePlan.read(run / "rope.json")
+    model = load_trained(run / "train" / "model", plan, dtype=torch.float32)
     ids = (torch.arange(500) % 700 + 5).numpy()
     with score.evaluating(model):
-        ours = score.hidden_states(model, concatenate([ids], 500)) @ score.head(model).T
-    torch.testing.assert_close(ours, exported_logits(run), atol=1e-5, rtol=1e-5)
+        logits = score.hidden_states(model, concatenate([ids], 500)) @ score.head(model).T
+    torch.testing.assert_close(logits, exported_logits(run), atol=1e-5, rtol=1e-5)
 
 
-def test_export_of_an_untrained_run_is_the_base_rescaled_by_transformers_itself(work):
-    """Export against the shipped weights with YaRN written by hand in transformers' own words: nothing lost on the way."""
+def test_export_of_an_untrained_run_equals_the_base_rescaled_by_transformers(work):
+    """The oracle has the shipped weights and transformers' YaRN parameters written by hand."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -155,19 +140,19 @@ def test_export_of_an_untrained_run_is_the_base_rescaled_by_transformers_itself(
     model = AutoModelForCausalLM.from_pretrained(BASES / "demo", config=config, dtype=torch.float32)
     with torch.no_grad():
         expected = model(input_ids=torch.arange(500)[None] % 700 + 5).logits[0]
-    torch.testing.assert_close(
-        exported_logits(work / "runs" / "untrained"), expected, atol=1e-5, rtol=1e-5
-    )
+    logits = exported_logits(work / "runs" / "untrained")
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_perplexity_equals_a_plain_transformers_loop(run, work):
+def test_perplexity_equals_a_transformers_loop(run, work):
     import torch
     import torch.nn.functional as F
     from transformers import AutoModelForCausalLM
 
     from ropewalk.data.dataset import DataArtifacts, heldout_windows
 
-    windows = heldout_windows([DataArtifacts.of(run, work / "cache").store("stdlib")], 512, 4, 2)
+    store = DataArtifacts.of(run, work / "cache").store("stdlib")
+    windows = heldout_windows([store], 512, 4, 2)
     model = AutoModelForCausalLM.from_pretrained(run / "train" / "model", dtype=torch.float32)
     total, count = {256: 0.0, 512: 0.0}, {256: 0, 512: 0}
     for window in windows:
@@ -175,54 +160,43 @@ def test_perplexity_equals_a_plain_transformers_loop(run, work):
         for length in total:
             with torch.no_grad():
                 logits = model(input_ids=ids[:, :length]).logits
-            total[length] += F.cross_entropy(
-                logits[0, :-1], ids[0, 1:length], reduction="sum"
-            ).item()
+            labels = ids[0, 1:length]
+            total[length] += F.cross_entropy(logits[0, :-1], labels, reduction="sum").item()
             count[length] += length - 1
-    losses_found = json.loads((run / "eval" / "results.json").read_text())["models"]["extended"][
-        "perplexity"
-    ]
+    models = json.loads((run / "eval" / "results.json").read_text())["models"]
     for length in total:
         expected = torch.tensor(total[length] / count[length]).exp().item()
-        assert losses_found[str(length)] == pytest.approx(expected, rel=1e-4)
+        assert models["extended"]["perplexity"][str(length)] == pytest.approx(expected, rel=1e-4)
 
 
-def test_changing_lr_redoes_train_and_what_follows_but_not_data(run, work):
+def test_changing_lr_redoes_train_and_the_stages_after_it_but_not_data(run, work):
     try:
         output = ropewalk(work, "run", "name=first", "train.optimizer.lr=5e-4")
     finally:
-        output_back = ropewalk(work, "run", "name=first")  # for the other tests
-    assert "data: done before with the same settings and inputs; skipped" in output
-    assert "rope: done before with the same settings and inputs; skipped" in output
+        restored = ropewalk(work, "run", "name=first")  # for the other tests
+    unchanged = "done before with the same settings and inputs"
+    assert all(f"{stage}: {unchanged}; skipped" in output for stage in ("data", "rope"))
     assert "redone: train.optimizer.lr was 0.001, is 0.0005" in output
     assert all(f"{stage}: done in" in output for stage in ("train", "eval", "report"))
-    assert all(
-        f"{stage}: done before with the same settings and inputs; brought back" in output_back
-        for stage in ("train", "eval")
-    )
+    assert all(f"{stage}: {unchanged}; brought back" in restored for stage in ("train", "eval"))
 
 
 @pytest.mark.parametrize(("processes", "stage"), [(2, 1), (2, 3)])
 def test_ranks_and_zero_stages_give_the_losses_of_one_process(run, work, processes, stage):
     name = f"ranks-{processes}-{stage}"
-    ropewalk(
-        work,
-        "train",
-        f"name={name}",
-        f"train.launcher.ranks_per_node={processes}",
-        f"train.zero_stage={stage}",
-    )
-    losses_found = losses(work / "runs" / name / "train")
-    assert losses_found == pytest.approx(losses(run / "train"), rel=1e-5)
+    overrides = [f"train.launcher.ranks_per_node={processes}", f"train.zero_stage={stage}"]
+    ropewalk(work, "train", f"name={name}", *overrides)
+    assert losses(work / "runs" / name / "train") == pytest.approx(losses(run / "train"), rel=1e-5)
 
 
-def killed(work, name, number):
-    """Start a long run, wait for its second checkpointed step, send the signal to the command; its exit code."""
-    arguments = command(
-        work, "train", f"name={name}", "train.steps=40", "train.schedule.kind=constant"
-    )
+def exit_code_after_signal(work, name, number):
+    """The exit code of a long run that gets a signal after its second checkpoint."""
     process = subprocess.Popen(
-        arguments, env=ENV, cwd=work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(work, "train", f"name={name}", *LONG),
+        env=ENV,
+        cwd=work,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     metrics = work / "runs" / name / "train.tmp" / "metrics.jsonl"
     deadline = time.monotonic() + 240
@@ -230,11 +204,8 @@ def killed(work, name, number):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     if number == signal.SIGKILL:  # the training's own process group, ranks included
-        (leader,) = [
-            child.pid
-            for child in psutil.Process(process.pid).children()
-            if os.getpgid(child.pid) == child.pid
-        ]
+        pids = [child.pid for child in psutil.Process(process.pid).children()]
+        (leader,) = [pid for pid in pids if os.getpgid(pid) == pid]
         os.killpg(leader, number)
     else:
         process.send_signal(number)
@@ -243,16 +214,14 @@ def killed(work, name, number):
 
 @pytest.fixture(scope="module")
 def uninterrupted(work):
-    ropewalk(work, "train", "name=whole", "train.steps=40", "train.schedule.kind=constant")
-    return losses(work / "runs" / "whole" / "train")
+    ropewalk(work, "train", "name=uninterrupted", *LONG)
+    return losses(work / "runs" / "uninterrupted" / "train")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, 1)])
 def test_an_interrupted_run_resumes_bit_for_bit(work, uninterrupted, number, code):
     name = f"cut-{number.name}"
-    assert killed(work, name, number) == code
-    output = ropewalk(
-        work, "train", f"name={name}", "train.steps=40", "train.schedule.kind=constant"
-    )
+    assert exit_code_after_signal(work, name, number) == code
+    output = ropewalk(work, "train", f"name={name}", *LONG)
     assert "resumed at step" in output
     assert losses(work / "runs" / name / "train") == uninterrupted

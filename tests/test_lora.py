@@ -1,4 +1,4 @@
-"""An adapter with embeddings and norms through the command line: two ranks, ZeRO 3, the demo's base."""
+"""An adapter with embeddings and norms through the command line: two ranks, ZeRO 3."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import ENV, command, corpus, ropewalk
 
-WORDS = [
+OVERRIDES = [
     "name=lora",
     "train.launcher.ranks_per_node=2",
     "train.zero_stage=3",
@@ -17,7 +17,7 @@ WORDS = [
     "train.lora.norms=true",
     "train.memory.activation_checkpointing=true",
 ]
-# plain peft and transformers, in a process in which ropewalk cannot be imported
+# peft and transformers in a process in which ropewalk cannot be imported
 READ = """
 import json, sys, torch
 sys.modules["ropewalk"] = None
@@ -26,14 +26,16 @@ from transformers import AutoConfig, AutoModelForCausalLM
 base, train = sys.argv[1:]
 rope = json.load(open(f"{train}/adapter/rope.json"))
 config = AutoConfig.from_pretrained(base)
-config.rope_parameters, config.max_position_embeddings = rope["rope_parameters"], rope["max_position_embeddings"]
-plain = AutoModelForCausalLM.from_pretrained(base, config=config, dtype=torch.float32)
+config.rope_parameters = rope["rope_parameters"]
+config.max_position_embeddings = rope["max_position_embeddings"]
+model = AutoModelForCausalLM.from_pretrained(base, config=config, dtype=torch.float32)
 ids = torch.arange(500)[None] % 700 + 5
 with torch.no_grad():
-    before = plain(input_ids=ids).logits[0]
-    adapted = PeftModel.from_pretrained(plain, f"{train}/adapter").eval()(input_ids=ids).logits[0]
-    merged = AutoModelForCausalLM.from_pretrained(f"{train}/model", dtype=torch.float32)(input_ids=ids).logits[0]
-print("SAID", (adapted - merged).abs().max().item(), (adapted - before).abs().max().item())
+    base_logits = model(input_ids=ids).logits
+    adapted = PeftModel.from_pretrained(model, f"{train}/adapter").eval()(input_ids=ids).logits
+    model = AutoModelForCausalLM.from_pretrained(f"{train}/model", dtype=torch.float32)
+    merged = model(input_ids=ids).logits
+print("ERRORS", (adapted - merged).abs().max().item(), (adapted - base_logits).abs().max().item())
 """
 
 
@@ -44,20 +46,20 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_adapter_and_merged_model_of_a_run_are_one_in_plain_peft(work: Path) -> None:
+def test_adapter_and_merged_model_of_a_run_give_equal_logits_in_peft(work: Path) -> None:
     from ropewalk.train.base import BASES
 
-    output = ropewalk(work, "train", *WORDS)
+    output = ropewalk(work, "train", *OVERRIDES)
     assert "lora: rank 4 beside 16 linear layers (k_proj, o_proj, q_proj, v_proj); " in output
     assert "parameters are trained (" in output and "rope proof after reload" in output
     train = work / "runs" / "lora" / "train"
     assert f"wrote {train / 'adapter'}" in output
     arguments = [sys.executable, "-c", READ, str(BASES / "demo"), str(train)]
-    done = subprocess.run(
+    process = subprocess.run(
         arguments, env=ENV, check=True, timeout=300, capture_output=True, text=True
     )
-    apart, moved = map(float, done.stdout.split("SAID")[1].split())
-    assert apart < 3e-5 and moved > 1e-2
+    from_merged, from_base = map(float, process.stdout.split("ERRORS")[1].split())
+    assert from_merged < 3e-5 and from_base > 1e-2
     config = json.loads((train / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "demo"
     for file in (train / "adapter").glob("*.json"):
@@ -65,10 +67,13 @@ def test_adapter_and_merged_model_of_a_run_are_one_in_plain_peft(work: Path) -> 
 
 
 def test_a_target_that_matches_nothing_is_refused_before_a_token_is_written(work: Path) -> None:
-    arguments = command(
-        work, "train", "name=none", "train.lora.rank=4", "train.lora.targets=[q_pro]"
+    overrides = ["train.lora.rank=4", "train.lora.targets=[q_pro]"]
+    arguments = command(work, "train", "name=none", *overrides)
+    process = subprocess.run(
+        arguments, env=ENV, cwd=work, capture_output=True, text=True, timeout=300
     )
-    done = subprocess.run(arguments, env=ENV, cwd=work, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2
-    assert "train.lora.targets is q_pro; it must match a linear layer of the model" in done.stderr
+    assert process.returncode == 2
+    assert (
+        "train.lora.targets is q_pro; it must match a linear layer of the model" in process.stderr
+    )
     assert not list((work / "runs" / "none").glob("data*"))

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct, a model that is not ours, through the README's shortened run. Minutes: `make test-all`."""
+"""SmolLM2-135M-Instruct, a public model, through the README's shortened run (`make test-all`)."""
 
 import importlib.util
 import json
@@ -25,22 +25,19 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    """The run the README shows, in a folder of its own: (runs, cache)."""
+    """The folder of the README's run: runs/ and cache/."""
     folder = tmp_path_factory.mktemp("smollm2")
     readme = (ROOT / "README.md").read_text()
     line = re.search(r"^ropewalk run recipe=smollm2 name=smollm2-short .*$", readme, re.M)
     assert line is not None, "the README shows no shortened run"
-    arguments = [
-        *shlex.split(line[0])[1:],
-        f"runs_dir={folder / 'runs'}",
-        f"cache_dir={folder / 'cache'}",
-    ]
+    folders = [f"runs_dir={folder / 'runs'}", f"cache_dir={folder / 'cache'}"]
+    arguments = [*shlex.split(line[0])[1:], *folders]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline"}
     command = [sys.executable, "-m", "ropewalk.launch.cli", *arguments]
-    done = subprocess.run(
+    process = subprocess.run(
         command, env=env, cwd=folder, capture_output=True, text=True, timeout=1800
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
     return folder
 
 
@@ -49,8 +46,8 @@ def run(work):
     return work / "runs" / "smollm2-short"
 
 
-def plain_perplexity(model, windows):
-    """transformers and torch alone: logits, cross entropy, mean over the predicted tokens."""
+def transformers_perplexity(model, windows):
+    """Only transformers and torch: logits, cross entropy, mean over the predicted tokens."""
     import torch
     import torch.nn.functional as F
 
@@ -64,25 +61,26 @@ def plain_perplexity(model, windows):
     return torch.tensor(total / count).exp().item()
 
 
-def test_perplexity_of_base_and_extended_equals_a_plain_transformers_loop(run, work):
+def test_perplexity_of_base_and_extended_equals_a_transformers_loop(run, work):
     import torch
     from transformers import AutoModelForCausalLM
 
     from ropewalk.data.dataset import DataArtifacts, heldout_windows
 
-    windows = heldout_windows([DataArtifacts.of(run, work / "cache").store("stdlib")], LENGTH, 2, 2)
+    store = DataArtifacts.of(run, work / "cache").store("stdlib")
+    windows = heldout_windows([store], LENGTH, 2, 2)
     assert len(windows) == 2
     (base,) = (work / "cache" / "models").glob("*/config.json")
     models = json.loads((run / "eval" / "results.json").read_text())["models"]
     for name, folder in (("base", base.parent), ("extended", run / "train" / "model")):
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        expected = plain_perplexity(model, windows)
+        expected = transformers_perplexity(model, windows)
         assert 1 < expected < 100  # text that the model can read
         assert models[name]["perplexity"][str(LENGTH)] == pytest.approx(expected, rel=1e-4), name
 
 
-def test_the_dequantised_model_speaks(work):
-    """The conversion kept weights, tokenizer and window: greedy text of plain transformers names the capital."""
+def test_the_dequantised_model_answers(work):
+    """Weights, tokenizer and window are right: greedy decoding in transformers names Paris."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -97,8 +95,5 @@ def test_the_dequantised_model_speaks(work):
 
 def test_the_export_carries_yarn(run):
     rope = json.loads((run / "train" / "model" / "config.json").read_text())["rope_parameters"]
-    assert (rope["rope_type"], rope["factor"], rope["original_max_position_embeddings"]) == (
-        "yarn",
-        2.0,
-        8192,
-    )
+    expected = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 8192}
+    assert expected.items() <= rope.items()
