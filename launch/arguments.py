@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 VERBS = {
     "run": "every stage, skipping what is done",
@@ -65,27 +66,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
-    style = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser(
-        prog="ropewalk",
-        description="Extend a model's context with rotary positions, and prove each stage.",
-        epilog=EXAMPLES,
-        formatter_class=style,
-    )
+    formatter = argparse.RawDescriptionHelpFormatter
+    kwargs: dict[str, Any] = {"epilog": EXAMPLES, "formatter_class": formatter}
+    description = "Extend a model's context with rotary positions, and prove each stage."
+    top = argparse.ArgumentParser(prog="ropewalk", description=description, **kwargs)
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, text in VERBS.items():
-        description = f"{verb}: {text}."
-        sub = verbs.add_parser(
-            verb, help=text, description=description, epilog=EXAMPLES, formatter_class=style
-        )
+        sub = verbs.add_parser(verb, help=text, description=f"{verb}: {text}.", **kwargs)
         _add_common(sub)
         if verb == "rope":
             _add_rope(sub)
         if verb == "data":
             _add_data(sub)
-    _add_settings(
-        verbs.add_parser("settings", help=SETTINGS_HELP, description=f"settings: {SETTINGS_HELP}.")
-    )
+    description = f"settings: {SETTINGS_HELP}."
+    _add_settings(verbs.add_parser("settings", help=SETTINGS_HELP, description=description))
     return top
 
 

@@ -109,7 +109,7 @@ def test_gain_has_an_interval_and_a_verdict(calibration):
     calibrated, yarn = (methods[name]["value"]["nll"] for name in ("calibrated", "yarn"))
     assert gain["low"] <= gain["nll"] <= gain["high"]
     assert gain["nll"] == pytest.approx(calibrated - yarn, abs=1e-9)
-    verdicts = ("better", "worse", "no gain shown", "not to be told", "the same plan")
+    verdicts = ("better", "worse", "no gain shown", "undecided", "the same plan")
     assert results["verdict"].startswith(verdicts)
 
 

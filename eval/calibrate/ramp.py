@@ -5,6 +5,7 @@ A proposal is a function of the seed and the finished trials, so a killed search
 
 import math
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 from ropewalk.conf.errors import ConfigError
@@ -17,9 +18,8 @@ RANDOM_FIRST = 8
 def propose(finished: Sequence[Trial], *, seed: int, number: int, factor: float) -> Candidate:
     """The next candidate."""
     optuna = _optuna()
-    sampler = optuna.samplers.TPESampler(
-        seed=seed * 100_003 + number, n_startup_trials=RANDOM_FIRST, multivariate=True
-    )
+    kwargs = {"n_startup_trials": RANDOM_FIRST, "multivariate": True}
+    sampler = optuna.samplers.TPESampler(seed=seed * 100_003 + number, **kwargs)
     study, space = optuna.create_study(sampler=sampler), _space(optuna, factor)
     for trial in finished:
         if (params := _params_of(trial.candidate, factor)) is not None:
@@ -39,7 +39,7 @@ def candidate(params: dict[str, float], factor: float) -> Candidate:
     return Candidate("ramp", settings, dict(params))
 
 
-def _space(optuna: Any, factor: float) -> dict[str, Any]:
+def _space(optuna: ModuleType, factor: float) -> dict[str, Any]:
     """Around the paper's values (1, 32, 0.1 ln s + 1) on both sides."""
     real = optuna.distributions.FloatDistribution
     return {
@@ -60,7 +60,9 @@ def _params_of(candidate: Candidate, factor: float) -> dict[str, float] | None:
     return {"beta_slow": 1.0, "spread": 32.0, "attention_factor": temperature}
 
 
-def _to_optuna(optuna: Any, trial: Trial, params: dict[str, float], space: dict[str, Any]) -> Any:
+def _to_optuna(
+    optuna: ModuleType, trial: Trial, params: dict[str, float], space: dict[str, Any]
+) -> Any:
     states, full = optuna.trial.TrialState, trial.full
     return optuna.trial.create_trial(
         state=states.PRUNED if full is None else states.COMPLETE,
@@ -82,7 +84,7 @@ def refuse_without_optuna(searcher: str) -> None:
         ) from None
 
 
-def _optuna() -> Any:
+def _optuna() -> ModuleType:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

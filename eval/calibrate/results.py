@@ -95,7 +95,7 @@ def verdict(difference: Mapping[str, float], documents: int) -> str:
         return f"the same plan as {REFERENCE}'s defaults"
     if documents < MIN_DOCUMENTS:
         return (
-            f"not to be told from {documents} document(s): {mean} against {REFERENCE}'s defaults, "
+            f"undecided on {documents} document(s): {mean} against {REFERENCE}'s defaults, "
             f"and {MIN_DOCUMENTS} are needed for an interval"
         )
     text = f"{mean} [{low:+.4f}, {high:+.4f}] against {REFERENCE}'s defaults"

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit codes, lines, and no traceback."""
+"""The command line: exit codes, output, and no traceback."""
 
 import json
 import math
@@ -28,9 +28,8 @@ def exits(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, 
 def test_refused_configuration_exits_2_with_a_line_a_problem(
     capsys: pytest.CaptureFixture[str], verb: str
 ) -> None:
-    code, output, error = exits(
-        capsys, verb, "recipe=demo", "train.optimizer.lr=-1", "rope.factor=0.5", "+train.foo=1"
-    )
+    overrides = ["train.optimizer.lr=-1", "rope.factor=0.5", "+train.foo=1"]
+    code, output, error = exits(capsys, verb, "recipe=demo", *overrides)
     assert (code, output) == (2, "")
     head, *lines = error.splitlines()
     assert head == "config error:"
@@ -65,10 +64,8 @@ def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], arguments: list
 def test_help_names_every_verb_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     code, output, _ = exits(capsys, "--help")
     assert code == 0
-    assert all(
-        word in output
-        for word in ("run", "rope", "data", "train", "eval", "report", "75 stopped", "3 a proof")
-    )
+    verbs = ("run", "rope", "data", "train", "eval", "report")
+    assert all(text in output for text in (*verbs, "75 stopped", "3 a proof"))
 
 
 @pytest.mark.parametrize(
@@ -92,8 +89,8 @@ def test_each_error_has_its_exit_code(
         raise error
 
     monkeypatch.setattr(composing, "compose", fail)
-    got, _, captured = exits(capsys, "run", "recipe=demo")
-    assert got == code and captured.startswith(head)
+    exit_code, _, captured = exits(capsys, "run", "recipe=demo")
+    assert exit_code == code and captured.startswith(head)
     if error.args:
         assert captured.splitlines()[1:] == ["a", "b"]
 
@@ -104,11 +101,8 @@ def test_cfg_job_prints_the_configuration_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     main(["run", "recipe=demo", "rope=pi", "train.optimizer.lr=1e-5", "--cfg", "job"])
     content = yaml.safe_load(capsys.readouterr().out)
-    assert (content["name"], content["rope"]["method"], content["train"]["optimizer"]["lr"]) == (
-        "demo",
-        "pi",
-        1e-5,
-    )
+    assert (content["name"], content["rope"]["method"]) == ("demo", "pi")
+    assert content["train"]["optimizer"]["lr"] == 1e-5
     assert "beta_fast" not in content["rope"] and list(tmp_path.iterdir()) == []
 
 
@@ -121,7 +115,7 @@ def test_settings_may_stand_on_both_sides_of_an_option(capsys: pytest.CaptureFix
     assert yaml.safe_load(capsys.readouterr().out)["name"] == "mine"
 
 
-def test_own_recipe_from_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_user_s_recipe_from_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "mine.yaml").write_text(
         "# @package _global_\ndefaults: [demo]\nname: mine\nseed: 42\n"
@@ -133,33 +127,30 @@ def test_own_recipe_from_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: 
 def test_sweep_shows_each_run_under_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     main(["run", "-m", "recipe=demo", "rope=pi,yarn", "--cfg", "job"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.startswith("name: ")] == [
-        "name: demo-pi",
-        "name: demo-yarn",
-    ]
+    names = [line for line in lines if line.startswith("name: ")]
+    assert names == ["name: demo-pi", "name: demo-yarn"]
 
 
 def test_sweep_refuses_a_bad_combination_before_the_first_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran: list[object] = []
-    real = composing.compose
+    composed: list[object] = []
+    compose = composing.compose
     monkeypatch.setattr(
-        composing, "compose", lambda arguments: ran.append(arguments) or real(arguments)
+        composing, "compose", lambda arguments: composed.append(arguments) or compose(arguments)
     )
-    code, output, error = exits(
-        capsys, "run", "-m", "recipe=demo", "train.optimizer.lr=1e-3,-1", "--cfg", "job"
-    )
+    overrides = ["recipe=demo", "train.optimizer.lr=1e-3,-1"]
+    code, output, error = exits(capsys, "run", "-m", *overrides, "--cfg", "job")
     assert code == 2 and "train.optimizer.lr is -1.0" in error
-    assert output == "" and len(ran) == 2
+    assert output == "" and len(composed) == 2
 
 
 RECIPE = """\
 # @package _global_
 name: tiny
 model:
-  scratch: {vocab_size: 300, hidden_size: 32, intermediate_size: 32, num_hidden_layers: 1, num_attention_heads: 2,
-            num_key_value_heads: 1, max_position_embeddings: 64}
+  scratch: {vocab_size: 300, hidden_size: 32, intermediate_size: 32, num_hidden_layers: 1,
+            num_attention_heads: 2, num_key_value_heads: 1, max_position_embeddings: 64}
 rope: {factor: 4}
 data: {seq_len: 256, sources: {none: {path: ./nowhere}}}
 train: {steps: 1, optimizer: {lr: 1.0e-3}}
@@ -179,17 +170,14 @@ def test_rope_json_prints_the_plan_alone(
 ) -> None:
     main(["rope", "cache_dir=cache", *tiny, "--json"])
     content = json.loads(capsys.readouterr().out)
-    assert (content["method"], content["factor"], content["original_max_position_embeddings"]) == (
-        "yarn",
-        4,
-        64,
-    )
+    assert (content["method"], content["factor"]) == ("yarn", 4)
+    assert content["original_max_position_embeddings"] == 64
     assert content["max_position_embeddings"] == 256 and len(content["inv_freq"]) == 8
     assert content["attention_factor"] == pytest.approx(0.1 * math.log(4) + 1)
     assert content == json.loads(Path("runs/tiny/rope.json").read_text())
 
 
-def test_rope_shows_the_plan_and_names_what_it_wrote(
+def test_rope_shows_the_plan_and_its_path(
     capsys: pytest.CaptureFixture[str], tiny: list[str]
 ) -> None:
     main(["rope", "cache_dir=cache", *tiny])
@@ -231,7 +219,7 @@ def test_rope_warns_before_anything_is_loaded_and_keeps_the_warning(
 
 @pytest.fixture
 def texts(tiny: list[str]) -> list[str]:
-    """The words of a run that has something to read."""
+    """The arguments of a data run on twelve small text files."""
     Path("texts").mkdir()
     for number in range(12):
         Path("texts", f"{number}.txt").write_text("the rope is laid of three strands " * 40)
@@ -241,18 +229,14 @@ def texts(tiny: list[str]) -> list[str]:
 def test_data_json_prints_the_ledger_alone(
     capsys: pytest.CaptureFixture[str], texts: list[str]
 ) -> None:
-    """What the stages say goes beside it; also when they are skipped, and when the sequences go out too."""
+    """Messages of the stages go to stderr, also of skipped stages and of an export."""
     for arguments in (["data.contamination.action=report"], ["--export", "out"]):
         main([*texts, "--json", *arguments])
         captured = capsys.readouterr()
-        assert json.loads(captured.out) == json.loads(
-            Path("runs/tiny/data/ledger.json").read_text()
-        )
-        assert (
-            "tokens of none: done" in captured.err
-            and "plan: done" in captured.err
-            and "data: done" in captured.err
-        )
+        ledger = json.loads(Path("runs/tiny/data/ledger.json").read_text())
+        assert json.loads(captured.out) == ledger
+        stages = ("tokens of none", "plan", "data")
+        assert all(f"{stage}: done" in captured.err for stage in stages)
     assert "wrote out" in captured.err
 
 
@@ -262,15 +246,12 @@ def test_data_exports_its_sequences(capsys: pytest.CaptureFixture[str], texts: l
     captured = capsys.readouterr().out
     assert "export: done in" in captured and "wrote out" in captured
     rows = pyarrow.parquet.read_table("out/data").to_pylist()
-    content = json.loads(Path("runs/tiny/data/ledger.json").read_text())["plan"]
-    assert (len(rows), sum(len(r["input_ids"]) for r in rows)) == (
-        content["sequences"],
-        content["tokens"],
-    )
+    plan = json.loads(Path("runs/tiny/data/ledger.json").read_text())["plan"]
+    assert len(rows) == plan["sequences"]
+    assert sum(len(row["input_ids"]) for row in rows) == plan["tokens"]
     main([*arguments, "out"])
-    assert (
-        "export: done before with the same settings and inputs; skipped" in capsys.readouterr().out
-    )
+    skipped = "export: done before with the same settings and inputs; skipped"
+    assert skipped in capsys.readouterr().out
 
 
 def test_export_is_refused_before_a_token_is_written(
@@ -282,14 +263,11 @@ def test_export_is_refused_before_a_token_is_written(
     assert not Path("cache").exists()
     assert exits(capsys, "data", "-m", *tiny, "seed=1,2", "--export", "out")[0] == 2
     code, _, error = exits(capsys, "data", "cache_dir=cache", *tiny, "--export", ".")
-    assert (
-        code == 2
-        and "must be new, empty or an earlier export" in error
-        and not Path("cache").exists()
-    )
+    assert code == 2 and "must be new, empty or an earlier export" in error
+    assert not Path("cache").exists()
 
 
-def test_missing_data_exits_2_as_data(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
+def test_missing_data_exits_2(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
     code, _, error = exits(capsys, "data", "cache_dir=cache", *tiny)
     assert code == 2
     assert error.splitlines()[0] == "data:" and "data.sources.none.path is ./nowhere" in error

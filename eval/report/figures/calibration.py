@@ -59,10 +59,10 @@ def methods(calibration: Json) -> str | None:
 
 
 def _draw_methods(axes: Axes, bins: Mapping[str, Rows], window: int) -> None:
-    plain: Kwargs = {"linewidth": 1.3, "marker": "", "zorder": 2}
-    strong: Kwargs = {"linewidth": 2.2, "marker": "o", "zorder": 3}
+    thin: Kwargs = {"linewidth": 1.3, "marker": "", "zorder": 2}
+    thick: Kwargs = {"linewidth": 2.2, "marker": "o", "zorder": 3}
     for name, colour in colours(list(bins)).items():
-        rows, style = bins[name], strong if name in EMPHASISED else plain
+        rows, style = bins[name], thick if name in EMPHASISED else thin
         x = (column(rows, "from") + column(rows, "to")) / 2
         axes.plot(x, column(rows, "nll"), color=colour, label=name, markersize=3, **style)
         if name == "calibrated":

@@ -82,10 +82,10 @@ def _draw_wavelengths(axes: Axes, rows: Rows) -> None:
     """Both curves with their names at the end; one name where both end in one point."""
     last = rows[-1]
     same_end = last["before"] and math.isclose(last["before"], last["after"] or 0)
-    after, before = ("", "before, after") if same_end else ("after", "before")
+    new_name, old_name = ("", "before, after") if same_end else ("after", "before")
     style: Kwargs = {"markersize": 4, "markeredgecolor": COLOURS["paper"], "markeredgewidth": 0.5}
     note: Kwargs = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
-    curves = (("after", after, "rescaled", "^"), ("before", before, "base", "s"))
+    curves = (("after", new_name, "rescaled", "^"), ("before", old_name, "base", "s"))
     for key, name, model, marker in curves:
         points = [(row["index"], row[key]) for row in rows if row[key]]
         if points:

@@ -5,21 +5,23 @@ import pytest
 from ropewalk.eval.calibrate.choice import choose
 from ropewalk.eval.calibrate.trial import Candidate, Loss, Trial, paper
 
-EACH = (3.0, 2.0, 2.5, 3.5)
+LOSSES = (3.0, 2.0, 2.5, 3.5)
 FOUR = ["a", "b", "c", "d"]
 
 
-def full_trial(number: int, candidate: Candidate, each: tuple[float, ...]) -> Trial:
-    value = sum(each) / len(each)
-    return Trial(number, candidate, Loss(value, value, value), Loss(value, value, value), 1.0, each)
+def full_trial(number: int, candidate: Candidate, per_window: tuple[float, ...]) -> Trial:
+    value = sum(per_window) / len(per_window)
+    return Trial(
+        number, candidate, Loss(value, value, value), Loss(value, value, value), 1.0, per_window
+    )
 
 
 def trials(*differences: float) -> list[Trial]:
-    """YaRN, PI, and a ramp that differs from YaRN by so much on each stretch."""
+    """YaRN, PI, and a ramp that differs from YaRN by `differences` on each window."""
     candidate = Candidate("ramp", {"method": "yarn", "factor": 2.0})
-    better = tuple(e + d for e, d in zip(EACH, differences, strict=True))
-    pi = full_trial(1, paper("pi", 2.0), tuple(e + 1 for e in EACH))
-    return [full_trial(0, paper("yarn", 2.0), EACH), pi, full_trial(2, candidate, better)]
+    better = tuple(e + d for e, d in zip(LOSSES, differences, strict=True))
+    pi = full_trial(1, paper("pi", 2.0), tuple(e + 1 for e in LOSSES))
+    return [full_trial(0, paper("yarn", 2.0), LOSSES), pi, full_trial(2, candidate, better)]
 
 
 def test_better_on_every_document_is_chosen() -> None:
@@ -27,7 +29,7 @@ def test_better_on_every_document_is_chosen() -> None:
     assert (choice.trial.number, choice.lowest.number, choice.reason) == (2, 2, None)
 
 
-def test_better_in_the_mean_by_one_document_is_not() -> None:
+def test_better_in_the_mean_by_one_document_only_is_not_chosen() -> None:
     choice = choose(trials(-0.2, 0.02, 0.03, 0.04), FOUR)
     assert (choice.trial.number, choice.lowest.number) == (0, 2)
     assert (
@@ -39,8 +41,8 @@ def test_better_in_the_mean_by_one_document_is_not() -> None:
 def test_a_document_counts_once_however_many_stretches_it_has() -> None:
     differences = (-0.3, -0.3, 0.01, 0.01, 0.01)
     candidate = Candidate("ramp", {"method": "yarn", "factor": 2.0})
-    each = tuple(2.0 + d for d in differences)
-    finished = [full_trial(0, paper("yarn", 2.0), (2.0,) * 5), full_trial(1, candidate, each)]
+    per_window = tuple(2.0 + d for d in differences)
+    finished = [full_trial(0, paper("yarn", 2.0), (2.0,) * 5), full_trial(1, candidate, per_window)]
     assert choose(finished, ["a", "a", "b", "c", "d"]).trial.number == 0
 
 
@@ -54,12 +56,12 @@ def test_on_few_documents_nothing_is_preferred_however_large_the_gain(documents:
     )
 
 
-def test_where_a_paper_is_lowest_there_is_no_reason_to_report() -> None:
+def test_a_paper_with_the_lowest_loss_is_chosen_without_a_reason() -> None:
     choice = choose(trials(0.01, 0.01, 0.01, 0.01), FOUR)
     assert (choice.trial.number, choice.lowest.number, choice.reason) == (0, 0, None)
 
 
-def test_the_lowest_of_the_papers_is_what_must_be_beaten() -> None:
+def test_a_candidate_must_beat_the_lowest_of_the_papers() -> None:
     finished = trials(-0.02, -0.01, -0.03, -0.02)
-    llama3 = full_trial(3, paper("llama3", 2.0), tuple(e - 0.5 for e in EACH))
+    llama3 = full_trial(3, paper("llama3", 2.0), tuple(e - 0.5 for e in LOSSES))
     assert choose([*finished, llama3], FOUR).trial.number == 3

@@ -19,16 +19,14 @@ from ropewalk.eval.calibrate.trial import Candidate, Loss, Trial, best, loss, pa
 
 ROTARY, FACTOR = Rotary(32, 1e4, 64), 8.0
 WINDOWS = np.zeros((4, 512), dtype=np.int64)
-WANTED = {"beta_fast": 16.0, "beta_slow": 0.5, "attention_factor": 1.1}
 
 
 def task(**changes: Any) -> SearchSetup:
-    return SearchSetup(
-        replace(CalibrateConfig(max_forward_passes=150), **changes), 0, FACTOR, ROTARY, 64, WINDOWS
-    )
+    config = replace(CalibrateConfig(max_forward_passes=150), **changes)
+    return SearchSetup(config, 0, FACTOR, ROTARY, 64, WINDOWS)
 
 
-class Fake:
+class FakeModel:
     """A model whose loss is the squared distance of a table to a target; it counts its tokens."""
 
     def __init__(self) -> None:
@@ -38,49 +36,43 @@ class Fake:
 
     def distance(self, candidate: Candidate) -> float:
         table = candidate.rope.table(ROTARY)
-        apart = np.log(table.inv_freq / self.target.inv_freq)
-        return float(
-            (apart**2).mean() + (table.attention_factor - self.target.attention_factor) ** 2
-        )
+        ratio = np.log(table.inv_freq / self.target.inv_freq)
+        temperature = table.attention_factor - self.target.attention_factor
+        return float((ratio**2).mean() + temperature**2)
 
     def __call__(self, candidate: Candidate, windows: np.ndarray) -> np.ndarray:
         self.tokens, self.calls = self.tokens + windows.size, self.calls + 1
         return np.full((len(windows), windows.shape[1] - 1), self.distance(candidate))
 
 
-def run(setup: SearchSetup, model: Fake, log: Path) -> list[Trial]:
+def run(setup: SearchSetup, model: FakeModel, log: Path) -> list[Trial]:
     return search.search(setup, model, log, lambda trial: None)
 
 
 def test_loss_is_split_at_the_window() -> None:
-    nll = np.array(
-        [[1.0, 1.0, 1.0, 5.0, 5.0]]
-    )  # positions 1 to 5; a window of 4 holds positions 0 to 3
+    # Positions 1 to 5; a window of 4 holds positions 0 to 3.
+    nll = np.array([[1.0, 1.0, 1.0, 5.0, 5.0]])
     assert loss(nll, 4, 0.25) == Loss(1.0, 5.0, 0.25 * 1 + 0.75 * 5)
 
 
 @pytest.mark.parametrize("searcher", ["ramp", "longrope", "both"])
-def test_search_finds_what_is_better_than_every_paper_within_its_budget(
-    tmp_path: Path, searcher: str
-) -> None:
-    model, setup = Fake(), task(searcher=searcher)
+def test_search_beats_every_paper_within_its_budget(tmp_path: Path, searcher: str) -> None:
+    model, setup = FakeModel(), task(searcher=searcher)
     trials = run(setup, model, tmp_path / "trials.jsonl")
-    assert spent(trials) == pytest.approx(
-        model.tokens / WINDOWS.shape[1]
-    )  # reported and measured cost
+    measured_cost = model.tokens / WINDOWS.shape[1]
+    assert spent(trials) == pytest.approx(measured_cost)
     assert spent(trials) <= 150 < spent(trials) + setup.max_trial_cost
     papers = [t for t in trials if t.candidate.searcher == "paper"]
     assert [t.candidate.settings["method"] for t in papers] == setup.config.methods
     lowest = best(trials)
     assert lowest.full is not None and lowest.candidate.searcher != "paper"
     assert lowest.value < (0.7 if searcher != "ramp" else 0.5) * min(t.value for t in papers)
-    assert {t.candidate.searcher for t in trials} == {"paper"} | (
-        {"ramp", "longrope"} if searcher == "both" else {searcher}
-    )
+    searchers = {"ramp", "longrope"} if searcher == "both" else {searcher}
+    assert {t.candidate.searcher for t in trials} == {"paper"} | searchers
 
 
-def test_the_papers_are_never_pruned_and_the_worse_half_is(tmp_path: Path) -> None:
-    trials = run(task(), Fake(), tmp_path / "trials.jsonl")
+def test_only_the_worse_half_is_pruned_and_never_a_paper(tmp_path: Path) -> None:
+    trials = run(task(), FakeModel(), tmp_path / "trials.jsonl")
     assert all(t.full is not None for t in trials if t.candidate.searcher == "paper")
     for k, trial in enumerate(trials):
         if trial.candidate.searcher != "paper":
@@ -91,51 +83,46 @@ def test_the_papers_are_never_pruned_and_the_worse_half_is(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("searcher", ["ramp", "longrope", "both"])
 def test_same_seed_same_trials_and_another_seed_others(tmp_path: Path, searcher: str) -> None:
-    first, second = (run(task(searcher=searcher), Fake(), tmp_path / f"{k}.jsonl") for k in "ab")
-    assert (
-        first == second and (tmp_path / "a.jsonl").read_text() == (tmp_path / "b.jsonl").read_text()
+    first, second = (
+        run(task(searcher=searcher), FakeModel(), tmp_path / f"{k}.jsonl") for k in "ab"
     )
-    other = run(replace(task(searcher=searcher), seed=1), Fake(), tmp_path / "c.jsonl")
+    assert first == second
+    assert (tmp_path / "a.jsonl").read_text() == (tmp_path / "b.jsonl").read_text()
+    other = run(replace(task(searcher=searcher), seed=1), FakeModel(), tmp_path / "c.jsonl")
     assert first != other
 
 
 @pytest.mark.parametrize("searcher", ["ramp", "longrope", "both"])
 @pytest.mark.parametrize("lines", [1, 5, 9, 14])
-def test_a_search_cut_anywhere_goes_on_as_if_it_had_not_been(
+def test_a_killed_search_resumes_with_the_same_trials(
     tmp_path: Path, searcher: str, lines: int
 ) -> None:
-    full, model = (
-        run(task(searcher=searcher), Fake(), tmp_path / "whole.jsonl"),
-        Fake(),
-    )
-    text = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
-    cut = tmp_path / "cut.jsonl"
-    cut.write_text(
-        "".join(text[:lines]) + text[lines][: len(text[lines]) // 2]
-    )  # killed in the middle of a line
+    log, cut = tmp_path / "full.jsonl", tmp_path / "cut.jsonl"
+    full, model = run(task(searcher=searcher), FakeModel(), log), FakeModel()
+    text = log.read_text().splitlines(keepends=True)
+    half_line = text[lines][: len(text[lines]) // 2]
+    cut.write_text("".join(text[:lines]) + half_line)
     assert run(task(searcher=searcher), model, cut) == full
-    assert cut.read_text() == (tmp_path / "whole.jsonl").read_text()
+    assert cut.read_text() == log.read_text()
     assert model.tokens == pytest.approx(sum(t.passes for t in full[lines:]) * WINDOWS.shape[1])
 
 
-def test_a_budget_that_does_not_reach_for_the_papers_is_refused_before_anything_is_measured() -> (
-    None
-):
-    with pytest.raises(
-        ConfigError,
-        match=r"calibrate\.max_forward_passes is 20; the 6 methods .* take 27, on 4 stretches; raise",
-    ):
+def test_a_budget_below_the_cost_of_the_papers_methods_is_refused() -> None:
+    message = (
+        r"calibrate\.max_forward_passes is 20; the 6 methods .* take 27, on 4 stretches; raise"
+    )
+    with pytest.raises(ConfigError, match=message):
         search.refuse(task(max_forward_passes=20))
     search.refuse(task(max_forward_passes=27))
 
 
-def test_prefix_passes_the_window_and_stays_below_the_whole() -> None:
+def test_prefix_is_longer_than_the_window_and_shorter_than_the_text() -> None:
     assert task().prefix == 128
     short = replace(task(), windows=np.zeros((2, 96), dtype=np.int64))
     assert (short.prefix, short.short_windows.shape) == (80, (1, 80))
 
 
-def test_survival_is_by_the_better_half() -> None:
+def test_the_better_half_survives() -> None:
     def trial(value: float) -> Trial:
         return Trial(0, paper("yarn", 2.0), Loss(0, 0, value), None, 1.0)
 
@@ -144,27 +131,23 @@ def test_survival_is_by_the_better_half() -> None:
     assert not survives(Loss(0, 0, 2.1), [trial(1.0), trial(2.0), trial(3.0)])
 
 
-def test_evolution_starts_from_the_papers_and_keeps_the_paper_s_laws() -> None:
+def test_evolution_starts_from_the_papers_methods() -> None:
     """arXiv 2402.13753, section 3.2: divisors from 1 to 1.25 s, never falling."""
     pi, ntk = (evolution.start(m, FACTOR, ROTARY).params["divisors"] for m in ("pi", "ntk"))
     assert pi == pytest.approx([FACTOR] * 16)
     assert ntk == pytest.approx([FACTOR ** (2 * i / 30) for i in range(16)])  # s^(2i/(d-2))
-    assert evolution.start("yarn", FACTOR, ROTARY).params["attention_factor"] == pytest.approx(
-        0.1 * math.log(8) + 1
-    )
+    yarn = evolution.start("yarn", FACTOR, ROTARY)
+    assert yarn.params["attention_factor"] == pytest.approx(0.1 * math.log(8) + 1)
 
 
-def test_every_child_keeps_the_laws(tmp_path: Path) -> None:
-    trials = run(task(searcher="longrope"), Fake(), tmp_path / "trials.jsonl")
+def test_every_child_has_monotone_divisors_within_the_bounds(tmp_path: Path) -> None:
+    trials = run(task(searcher="longrope"), FakeModel(), tmp_path / "trials.jsonl")
     children = [t.candidate for t in trials if t.candidate.searcher == "longrope"]
     assert len(children) > 20 and len({json.dumps(c.params) for c in children}) > 15
     for child in children:
         divisors = np.array(child.settings["long_factor"])
-        assert (
-            divisors.min() >= 1
-            and divisors.max() <= 1.25 * FACTOR
-            and (np.diff(divisors) >= 0).all()
-        )
+        assert divisors.min() >= 1 and divisors.max() <= 1.25 * FACTOR
+        assert (np.diff(divisors) >= 0).all()
 
 
 @pytest.mark.parametrize("searcher", ["ramp", "both"])
@@ -178,16 +161,16 @@ def test_without_optuna_the_ramp_is_refused_with_a_way_out(
     search.refuse(task(searcher="longrope"))
 
 
-def test_verdict_says_better_worse_neither_or_too_little_text() -> None:
+def test_verdict_is_better_worse_no_gain_or_too_few_documents() -> None:
     def verdict(nll: float, low: float, high: float, documents: int = 9) -> str:
         return results.verdict({"nll": nll, "low": low, "high": high}, documents)
 
     assert verdict(-0.02, -0.03, -0.01).startswith("better: -0.0200 nats [-0.0300, -0.0100]")
     assert verdict(0.02, 0.01, 0.03).startswith("worse: ")
-    assert verdict(-0.02, -0.05, 0.01).startswith("no gain shown: ") and "holds zero" in verdict(
-        -0.02, -0.05, 0.01
-    )
+    no_gain = verdict(-0.02, -0.05, 0.01)
+    assert no_gain.startswith("no gain shown: ") and "holds zero" in no_gain
     assert verdict(-0.02, -0.02, -0.02, 1) == (
-        "not to be told from 1 document(s): -0.0200 nats against yarn's defaults, and 4 are needed for an interval"
+        "undecided on 1 document(s): -0.0200 nats against yarn's defaults, and 4 are needed "
+        "for an interval"
     )
     assert verdict(0.0, 0.0, 0.0) == "the same plan as yarn's defaults"

@@ -70,7 +70,8 @@ def calibration() -> dict[str, Any]:
         "chosen": {"trial": 2, "searcher": "ramp", "settings": settings, "lowest": 2, "kept": None},
         "methods": methods,
         "gain": {"over": "yarn", **methods["calibrated"]["difference"]},
-        "verdict": "no gain shown: +0.0010 nats [-0.0100, +0.0120] against yarn's defaults, the interval holds zero",
+        "verdict": "no gain shown: +0.0010 nats [-0.0100, +0.0120] against yarn's defaults, the "
+        "interval holds zero",
         "trials": [
             trial(0, "paper", 2.9),
             trial(1, "ramp", None),

@@ -1,4 +1,4 @@
-"""The data section from a full ledger by hand; test_page.py has an older one."""
+"""The data section from a full ledger by hand; report_run.py has an older one."""
 
 import json
 import re
@@ -10,7 +10,11 @@ import pytest
 from ropewalk.eval.report.figures import data
 from ropewalk.eval.report.page import render
 
-BUCKET = ("documents", "tokens", "heldout_documents", "heldout_tokens", "taken_documents", "taken_tokens", "plan_documents", "plan_tokens")  # fmt: skip
+BUCKET = [
+    f"{part}{unit}"
+    for part in ("", "heldout_", "taken_", "plan_")
+    for unit in ("documents", "tokens")
+]
 
 
 def source(**more: Any) -> dict[str, Any]:
@@ -93,56 +97,37 @@ def section(folder: Path, content: dict[str, Any]) -> str:
     return page[page.index('<section id="data">') : page.index('<section id="training">')]
 
 
-def words(html: str) -> str:
+def text_of(html: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
 
 
 def test_every_number_of_the_ledger_is_in_the_section(tmp_path: Path) -> None:
-    text = words(section(tmp_path, ledger()))
+    text = text_of(section(tmp_path, ledger()))
     row = source()
-    numbers = [
-        row[key] for key in ("documents", "tokens", "plan_documents", "repeated", "tokens_in_plan")
-    ]
-    numbers += [
-        row["by_length"][label][key]
-        for label in row["by_length"]
-        for key in BUCKET
-        if key != "plan_documents"
-    ]
+    keys = ("documents", "tokens", "plan_documents", "repeated", "tokens_in_plan")
+    numbers = [row[key] for key in keys]
+    buckets = row["by_length"].values()
+    numbers += [bucket[key] for bucket in buckets for key in BUCKET if key != "plan_documents"]
     numbers += [n for counts in row["left_out"].values() for n in counts.values()]
     numbers += [6, 17, 64, 4096, 262_142, 483, 400, 83, 31, 40, 24]
     assert {f"{n:,}" for n in numbers} <= set(text.split())
-    shares = (
-        "41.1%",
-        "62.3%",
-        "25.0%",
-        "75.0%",
-        "27.0%",
-        "38.9%",
-        "7.1%",
-        " 1.31,",
-        " 3.7 ",
-        " 7.5 ",
-        " 1.9 ",
-    )
+    shares = ["41.1%", "62.3%", "25.0%", "75.0%", "27.0%", "38.9%", "7.1%"]
+    shares += [" 1.31,", " 3.7 ", " 7.5 ", " 1.9 "]
     assert all(share in text for share in shares)
 
 
-def test_warnings_stand_first_and_everything_is_escaped(tmp_path: Path) -> None:
+def test_warnings_come_first_and_text_is_escaped(tmp_path: Path) -> None:
     html = section(tmp_path, ledger())
     assert html.index("no token sees &lt;far&gt;") < html.index("The mixture")
-    assert (
-        "<i>notes" not in html and "&lt;i&gt;notes&lt;/i&gt;: duplicates exact documents 6" in html
-    )
+    assert "<i>notes" not in html
+    assert "&lt;i&gt;notes&lt;/i&gt;: duplicates exact documents 6" in html
     assert "Refused documents" not in html and "books: refused empty 5" in html
 
 
 def test_a_reason_of_one_source_gets_its_column(tmp_path: Path) -> None:
-    text = words(section(tmp_path, ledger()))
-    assert (
-        "held out documents not drawn documents duplicate documents books 300,402 4 88 10 0 0"
-        in text
-    )
+    text = text_of(section(tmp_path, ledger()))
+    columns = "held out documents not drawn documents duplicate documents"
+    assert f"{columns} books 300,402 4 88 10 0 0" in text
     assert "0 0 0 0 17 6" in text
 
 
@@ -171,16 +156,14 @@ def cleaned() -> dict[str, Any]:
 
 def test_cleaning_and_buckets_are_on_the_page(tmp_path: Path) -> None:
     html = section(tmp_path, cleaned())
-    text = words(html)
+    text = text_of(html)
     assert "books 211 90,301 17 4,407 &lt;i&gt;notes&lt;/i&gt; 3 512 – –" in text
     assert "share of its stretches of 33 tokens &lt;b&gt;.txt books held out 43.7%" in text
     assert "7.md &lt;i&gt;notes&lt;/i&gt; training 29.1%" in text
     assert "books &lt;4K 88,107 131,071 &gt;=4K 42,964 0" in text
-    assert (
-        "overlong documents truncate begin, end (token ids) 1, none begin and end tokens 1,483"
-        in text
-    )
-    bare = words(section(tmp_path, ledger()))
+    tokens = "begin, end (token ids) 1, none begin and end tokens 1,483"
+    assert f"overlong documents truncate {tokens}" in text
+    bare = text_of(section(tmp_path, ledger()))
     assert "copies of earlier" not in bare and "overlong documents" not in bare
 
 
@@ -205,37 +188,34 @@ def test_a_source_may_lack_any_newer_key(tmp_path: Path, key: str) -> None:
     partial = ledger()
     for row in partial["sources"].values():
         del row[key]
-    assert "None" not in words(section(tmp_path, partial))
+    assert "None" not in text_of(section(tmp_path, partial))
 
 
 @pytest.mark.parametrize("key", ["piece_tokens", "work", "idle", "a_sequence", "own_context_share"])
 def test_the_plan_may_lack_any_newer_key(tmp_path: Path, key: str) -> None:
     partial = ledger()
     del partial["plan"][key]
-    assert "None" not in words(section(tmp_path, partial))
+    assert "None" not in text_of(section(tmp_path, partial))
 
 
-def test_sentences_by_hand() -> None:
-    assert (
-        data.own_reading(ledger())
-        == "41.1% of the plan's tokens have more than 1,024 tokens of their own document before them."
-    )
-    long = {
+def test_own_context_sentence() -> None:
+    share = "41.1% of the plan's tokens have more than 1,024 tokens"
+    assert data.own_reading(ledger()) == f"{share} of their own document before them."
+    assert data.own_reading({}) is None
+
+
+def test_lengths_sentence() -> None:
+    by_length = {
         "1-256": {"tokens": 25, "plan_tokens": 1},
         "1025-4096": {"tokens": 75, "plan_tokens": 9},
     }
-    sentence = data.lengths_reading(
-        {"sources": {"a": {"by_length": long}}, "plan": {"seq_len": 2048}}
+    sources = {"a": {"by_length": by_length}}
+    assert data.lengths_reading({"sources": sources, "plan": {"seq_len": 2048}}) == (
+        "Documents of more than 1,024 tokens hold 75.0% of the tokens in the stores and 90.0% of "
+        "those in the plan."
     )
-    assert (
-        sentence
-        == "Documents of more than 1,024 tokens hold 75.0% of the tokens in the stores and 90.0% of those in the plan."
-    )
-    assert (
-        data.lengths_reading({"sources": {"a": {"by_length": long}}, "plan": {"seq_len": 1024}})
-        is None
-    )
-    assert data.lengths_reading({}) is data.own_reading({}) is None
+    assert data.lengths_reading({"sources": sources, "plan": {"seq_len": 1024}}) is None
+    assert data.lengths_reading({}) is None
 
 
 def test_an_older_ledger_shows_the_three_reasons_that_it_counts() -> None:

@@ -6,9 +6,8 @@ from ropewalk.eval.report import phases
 
 
 def rows(*losses: float) -> list[dict[str, Any]]:
-    return [
-        {"step": n, "loss": loss, "lr": 0.1 / n, "tokens": 100} for n, loss in enumerate(losses, 1)
-    ]
+    steps = enumerate(losses, 1)
+    return [{"step": n, "loss": loss, "lr": 0.1 / n, "tokens": 100} for n, loss in steps]
 
 
 def test_steps_are_counted_through() -> None:
@@ -17,7 +16,7 @@ def test_steps_are_counted_through() -> None:
     assert phases.join_metrics([rows(3.0)]) == rows(3.0)
 
 
-def test_each_phase_has_its_line_also_where_an_artifact_is_missing() -> None:
+def test_each_phase_has_a_row_even_without_artifacts() -> None:
     plan = {"seq_len": 512, "sequences": 9, "tokens": 4000, "fill": 0.9, "padding": 3}
     short = {
         "name": "1-short",
@@ -25,8 +24,8 @@ def test_each_phase_has_its_line_also_where_an_artifact_is_missing() -> None:
         "ledger": {"plan": plan},
         "metrics": rows(3.0, float("nan"), 2.0),
     }
-    bare = {"name": "run", "rope": {}, "ledger": {}, "metrics": []}
-    first, last = phases.table([short, bare])
+    empty = {"name": "run", "rope": {}, "ledger": {}, "metrics": []}
+    first, last = phases.table([short, empty])
     assert first == {
         "name": "1-short",
         "window": 1024,
@@ -40,10 +39,5 @@ def test_each_phase_has_its_line_also_where_an_artifact_is_missing() -> None:
         "first": 3.0,
         "last": 2.0,
     }
-    assert (last["name"], last["steps"], last["trained"], last["lr"], last["window"]) == (
-        "run",
-        0,
-        0,
-        None,
-        None,
-    )
+    expected = {"name": "run", "steps": 0, "trained": 0, "lr": None, "window": None}
+    assert {key: last[key] for key in expected} == expected

@@ -11,7 +11,7 @@ from ropewalk.eval.tasks.position import LossByPosition
 
 
 def bins(inside: float, beyond: float) -> list[dict[str, Any]]:
-    """Window 4 of length 12: one bin inside, two beyond of unequal weight whose mean is `beyond`."""
+    """Window 4 of length 12: one bin inside, two beyond with unequal weights and mean `beyond`."""
     losses = ((0, 4, inside, 30), (4, 8, beyond - 0.3, 10), (8, 12, beyond + 0.1, 30))
     return [{"from": a, "to": b, "nll": nll, "tokens": n} for a, b, nll, n in losses]
 
@@ -42,7 +42,7 @@ def test_the_extended_model_may_lose_a_twentieth_inside(change: float, holds: bo
 
 
 def test_no_verdict_is_given_where_no_bin_lies_inside_the_window() -> None:
-    """A factor above 16 makes a bin wider than the window: its mean loss is not known, not zero."""
+    """A factor above 16 makes a bin wider than the window: its mean loss is unknown, not zero."""
     wide = [
         {"from": 0, "to": 8, "nll": 2.0, "tokens": 30},
         {"from": 8, "to": 16, "nll": 3.0, "tokens": 30},
@@ -53,7 +53,7 @@ def test_no_verdict_is_given_where_no_bin_lies_inside_the_window() -> None:
 
 
 @pytest.mark.parametrize(("high", "holds"), [(-0.001, True), (0.001, False)])
-def test_the_whole_interval_of_the_gain_must_lie_below_zero(high: float, holds: bool) -> None:
+def test_the_interval_of_the_gain_must_lie_below_zero(high: float, holds: bool) -> None:
     row = {"context": 12, "difference": -0.18, "difference_low": -0.2, "difference_high": high}
     (check,) = ContextGain().verdicts({"base": [], "extended": [{}, row]}, 4, 12)
     assert (check["number"], check["holds"]) == (-0.18, holds)

@@ -1,4 +1,4 @@
-"""Words of the command line -> one configuration; every mistake in a line, never a traceback."""
+"""Overrides -> one configuration; each mistake is one line, never a traceback."""
 
 from pathlib import Path
 
@@ -15,28 +15,24 @@ def lines(*overrides: str) -> list[str]:
     return str(error.value).splitlines()
 
 
-def test_words_win_over_the_recipe_and_the_last_over_the_first() -> None:
+def test_overrides_win_over_the_recipe_and_the_last_over_the_first() -> None:
     config = compose(["recipe=demo", "train.steps=7", "train.steps=9", "rope=pi", "name=mine"])
     assert (config.train.steps, config.rope.method, config.name) == (9, "pi", "mine")
     assert (config.rope.factor, config.data.seq_len) == (8, 2048)
 
 
 def test_new_source_needs_no_plus() -> None:
-    source = compose(
-        ["recipe=demo", "data.sources.mine.path=./a b", "data.sources.mine.weight=0.5"]
-    ).data.sources
-    assert (source["mine"].path, source["mine"].weight, source["mine"].kind) == (
-        "./a b",
-        0.5,
-        "auto",
-    )
-    assert set(source) == {"stdlib", "repeat", "passkey", "mine"}
+    overrides = ["data.sources.mine.path=./a b", "data.sources.mine.weight=0.5"]
+    sources = compose(["recipe=demo", *overrides]).data.sources
+    source = sources["mine"]
+    assert (source.path, source.weight, source.kind) == ("./a b", 0.5, "auto")
+    assert set(sources) == {"stdlib", "repeat", "passkey", "mine"}
 
 
 @pytest.mark.parametrize(
     "value", ["*.py", "books[1]", "2024_01", "1e3", "a: b", "007", "@home", "yes", "x #1"]
 )
-def test_path_or_pattern_of_a_source_is_taken_to_the_letter(value: str) -> None:
+def test_path_and_pattern_of_a_source_are_literal(value: str) -> None:
     overrides = [
         f"data.sources.mine.path={value}",
         f"data.sources.mine.pattern={value}",
@@ -67,13 +63,13 @@ def test_path_or_pattern_of_a_source_is_taken_to_the_letter(value: str) -> None:
         (["train.optimizer.lr=${nope}"], ["Interpolation key 'nope' not found"]),
     ],
 )
-def test_each_wrong_word_gives_one_line(overrides: list[str], starts: list[str]) -> None:
+def test_each_wrong_override_gives_one_line(overrides: list[str], starts: list[str]) -> None:
     error = lines(*overrides)
     assert [line[: len(start)] for line, start in zip(error, starts, strict=True)] == starts
 
 
 @pytest.mark.parametrize(
-    ("word", "line"),
+    ("override", "line"),
     [
         (
             "rope.target_length=1000.5",
@@ -93,17 +89,18 @@ def test_each_wrong_word_gives_one_line(overrides: list[str], starts: list[str])
         ),
         (
             "data.sources.mine.weight=abc",
-            "data.sources.mine.weight is abc; it must be a number; e.g. data.sources.mine.weight=2.0",
+            "data.sources.mine.weight is abc; it must be a number; "
+            "e.g. data.sources.mine.weight=2.0",
         ),
     ],
 )
-def test_value_of_a_wrong_kind_is_told_by_its_key_its_rule_and_a_way_out(
-    word: str, line: str
+def test_value_of_a_wrong_type_is_reported_with_key_rule_and_way_out(
+    override: str, line: str
 ) -> None:
-    assert lines(word) == [line]
+    assert lines(override) == [line]
 
 
-def test_what_the_wrong_word_would_have_answered_is_not_asked_for() -> None:
+def test_consequences_of_a_wrong_override_are_not_reported() -> None:
     overrides = [
         "recipe=custom",
         "name=x",
@@ -115,9 +112,8 @@ def test_what_the_wrong_word_would_have_answered_is_not_asked_for() -> None:
     with pytest.raises(ConfigError) as error:
         compose([*overrides, "train.optimizer.lr=-1", "rope.target_length=1000.5"])
     starts = ["rope.target_length is 1000.5; ", "train.optimizer.lr is -1.0; "]
-    assert [
-        line[: len(s)] for line, s in zip(str(error.value).splitlines(), starts, strict=True)
-    ] == starts
+    pairs = zip(str(error.value).splitlines(), starts, strict=True)
+    assert [line[: len(start)] for line, start in pairs] == starts
 
 
 def test_unknown_recipe_lists_the_real_ones() -> None:
@@ -129,14 +125,12 @@ def test_unknown_recipe_lists_the_real_ones() -> None:
 
 def test_unknown_method_lists_the_real_ones() -> None:
     (line,) = lines("rope=nope")
-    assert (
-        all(name in line for name in ("none", "ntk", "pi", "yarn"))
-        and "schema" not in line.split("Config search")[0]
-    )
+    assert all(name in line for name in ("none", "ntk", "pi", "yarn"))
+    assert "schema" not in line.split("Config search")[0]
 
 
 @pytest.mark.parametrize(
-    "word",
+    "override",
     [
         "rope=null",
         "schema=2",
@@ -145,9 +139,9 @@ def test_unknown_method_lists_the_real_ones() -> None:
         "model.scratch={vocab_size:300}",
     ],
 )
-def test_word_that_hydra_stumbles_over_gives_a_line(word: str) -> None:
-    (*_, line) = lines(word)
-    assert word.split("=")[0].split(".")[0] in line
+def test_override_that_raises_within_hydra_gives_a_line(override: str) -> None:
+    (*_, line) = lines(override)
+    assert override.split("=")[0].split(".")[0] in line
 
 
 def test_method_that_does_not_exist_with_an_unknown_key_gives_lines() -> None:
@@ -155,45 +149,32 @@ def test_method_that_does_not_exist_with_an_unknown_key_gives_lines() -> None:
 
 
 @pytest.mark.parametrize("value", ["[x", "{a", "'", "&", "%"])
-def test_malformed_value_of_a_source_gives_a_line_or_is_taken(value: str) -> None:
+def test_malformed_value_of_a_source_gives_a_line_or_is_used(value: str) -> None:
+    overrides = [f"data.sources.m.path={value}", "data.sources.m.weight=1"]
     try:
-        source = compose(
-            ["recipe=demo", f"data.sources.m.path={value}", "data.sources.m.weight=1"]
-        ).data.sources["m"]
+        source = compose(["recipe=demo", *overrides]).data.sources["m"]
     except ConfigError as error:
         assert "data.sources.m.path" in str(error)
     else:
         assert source.path == value
 
 
-def test_wrong_values_of_several_sources_are_all_told() -> None:
-    error = "\n".join(
-        lines("data.sources.a.weight=abc", "data.sources.b.weight=abc", "train.optimizer.lr=-1")
-    )
-    assert (
-        "data.sources.a.weight" in error
-        and "data.sources.b.weight" in error
-        and "train.optimizer.lr" in error
-    )
+def test_wrong_values_of_several_sources_are_all_reported() -> None:
+    weights = ("data.sources.a.weight", "data.sources.b.weight")
+    error = "\n".join(lines(*(f"{key}=abc" for key in weights), "train.optimizer.lr=-1"))
+    assert all(key in error for key in (*weights, "train.optimizer.lr"))
 
 
-def test_own_recipe_is_found_by_its_folder(tmp_path: Path) -> None:
+def test_a_user_s_recipe_is_read_from_its_folder(tmp_path: Path) -> None:
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "mine.yaml").write_text("# @package _global_\nname: mine\nseed: 42\n")
     overrides = ["model.path=./m", "rope.factor=2", "data.seq_len=64", "data.sources.a.path=./a"]
-    config = compose(
-        [
-            "recipe=mine",
-            *overrides,
-            "train.steps=1",
-            "train.optimizer.lr=0.1",
-            config_dir_override(str(tmp_path)),
-        ]
-    )
+    overrides += ["train.steps=1", "train.optimizer.lr=0.1", config_dir_override(str(tmp_path))]
+    config = compose(["recipe=mine", *overrides])
     assert (config.name, config.seed) == ("mine", 42)
 
 
-def test_typo_in_an_own_recipe_names_the_file(tmp_path: Path) -> None:
+def test_typo_in_a_user_s_recipe_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "mine.yaml").write_text("# @package _global_\ntrain: {stepps: 3}\n")
     with pytest.raises(ConfigError) as error:
@@ -207,20 +188,13 @@ def test_folder_that_is_missing_is_refused() -> None:
 
 
 def names(*overrides: str) -> list[str]:
-    return [
-        next(w for w in run if w.startswith("name=")).removeprefix("name=")
-        for run in sweep(overrides)
-    ]
+    return [dict(o.split("=", 1) for o in run)["name"] for run in sweep(overrides)]
 
 
-def test_sweep_names_each_run_by_what_differs() -> None:
+def test_sweep_names_each_run_by_its_swept_values() -> None:
     assert names("recipe=demo", "rope=pi,ntk,yarn") == ["demo-pi", "demo-ntk", "demo-yarn"]
-    assert names("recipe=demo", "rope=pi,yarn", "rope.factor=2,4", "seed=1") == [
-        "demo-pi-2",
-        "demo-pi-4",
-        "demo-yarn-2",
-        "demo-yarn-4",
-    ]
+    run_names = names("recipe=demo", "rope=pi,yarn", "rope.factor=2,4", "seed=1")
+    assert run_names == ["demo-pi-2", "demo-pi-4", "demo-yarn-2", "demo-yarn-4"]
 
 
 @pytest.mark.parametrize("key", ["rope@x", "+train.note", "++seed", "rope"])
@@ -228,7 +202,7 @@ def test_sweep_names_runs_by_a_value_whatever_its_key_looks_like(key: str) -> No
     assert names("recipe=demo", f"{key}=1,2") == ["demo-1", "demo-2"]
 
 
-def test_sweep_keeps_the_other_words_and_a_given_name() -> None:
+def test_sweep_keeps_the_other_overrides_and_the_name() -> None:
     runs = sweep(["recipe=demo", "rope=pi,ntk", "data.sources.mine.path=./a,b", "name=mine"])
     assert [set(run) for run in runs] == [
         {"recipe=demo", f"rope={m}", "data.sources.mine.path=./a,b", f"name=mine-{m}"}
@@ -246,10 +220,8 @@ def test_every_run_of_a_sweep_has_its_own_name() -> None:
 
 
 def test_every_run_of_a_sweep_composes() -> None:
-    configs = [
-        compose(run)
-        for run in sweep(["recipe=demo", "rope=pi,yarn", "train.optimizer.lr=1e-3,1e-4"])
-    ]
+    runs = sweep(["recipe=demo", "rope=pi,yarn", "train.optimizer.lr=1e-3,1e-4"])
+    configs = [compose(run) for run in runs]
     assert [(c.rope.method, c.train.optimizer.lr) for c in configs] == [
         (method, lr) for method in ("pi", "yarn") for lr in (1e-3, 1e-4)
     ]

@@ -1,4 +1,4 @@
-"""`phases`: settings on top of the run's, checked one phase after the other, every problem told by its phase."""
+"""`phases`: settings on top of the run's, checked for each phase; problems name their phase."""
 
 from pathlib import Path
 
@@ -25,30 +25,18 @@ def problems(*overrides: str) -> list[str]:
 
 def test_without_phases_a_run_is_itself() -> None:
     (first,) = phase_configs()
-    assert (
-        first == compose(["recipe=demo"])
-        and first.phase == 0
-        and rules.title(first) == ""
-        and rules.previous_run_dir(first) is None
-    )
+    assert first == compose(["recipe=demo"]) and first.phase == 0
+    assert rules.title(first) == "" and rules.previous_run_dir(first) is None
 
 
-def test_each_phase_is_the_run_with_its_own_settings_on_top() -> None:
+def test_each_phase_has_its_settings_on_top_of_the_run_s() -> None:
     short, long = phase_configs(
         "phases=[{name:short,data.seq_len:512,rope.factor:2},{train:{optimizer:{lr:1e-4},steps:7}}]"
     )
-    assert (short.data.seq_len, short.rope.factor, short.train.optimizer.lr, short.train.steps) == (
-        512,
-        2,
-        5e-4,
-        160,
-    )
-    assert (long.data.seq_len, long.rope.factor, long.train.optimizer.lr, long.train.steps) == (
-        2048,
-        8,
-        1e-4,
-        7,
-    )
+    assert (short.data.seq_len, short.rope.factor) == (512, 2)
+    assert (short.train.optimizer.lr, short.train.steps) == (5e-4, 160)
+    assert (long.data.seq_len, long.rope.factor) == (2048, 8)
+    assert (long.train.optimizer.lr, long.train.steps) == (1e-4, 7)
     assert (short.data.sources, short.seed, short.eval) == (long.data.sources, long.seed, long.eval)
 
 
@@ -126,7 +114,8 @@ def test_what_every_phase_sets_need_not_be_set_for_the_run() -> None:
         (
             ["phases=[{},{seed:1}]"],
             [
-                "phases[1].seed is 1; a phase sets name, carry_optimizer and what begins with rope., data., train."
+                "phases[1].seed is 1; a phase sets name, carry_optimizer and what begins with "
+                "rope., data., train."
             ],
         ),
         (["phases=[{name:a/b}]"], ["phases[0].name is a/b; it must be a plain folder name"]),
@@ -147,37 +136,29 @@ def test_what_every_phase_sets_need_not_be_set_for_the_run() -> None:
         ),
     ],
 )
-def test_problems_are_told_by_their_phase_and_those_of_all_once(
+def test_problems_name_their_phase_and_common_problems_appear_once(
     overrides: list[str], starts: list[str]
 ) -> None:
     lines = problems(*overrides)
     assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
 
 
-def test_frozen_settings_of_a_phase_read_back_as_themselves(tmp_path: Path) -> None:
-    for number, config in enumerate(
-        phase_configs("phases=[{name:short,rope:pi},{train.optimizer.lr:1e-5}]"), 1
-    ):
+def test_frozen_settings_of_a_phase_are_read_back_equal(tmp_path: Path) -> None:
+    configs = phase_configs("phases=[{name:short,rope:pi},{train.optimizer.lr:1e-5}]")
+    for number, config in enumerate(configs, 1):
         (tmp_path / "config.yaml").write_text(to_yaml(config))
         assert load(tmp_path / "config.yaml") == config and config.phase == number
 
 
-def test_a_tokenizer_made_of_the_sources_is_the_first_phase_s_in_all(tmp_path: Path) -> None:
-    folder = DataFixture(tmp_path)
-    phase = f"{{data.sources.notes.path: {tmp_path / 'notes'}}}"
-    run = execute(
-        folder.config(
-            f"phases=[{{}}, {phase}]", f"runs_dir={tmp_path / 'runs'}", sources=("books",)
-        ),
-        "data",
-    )
+def test_a_tokenizer_trained_on_the_sources_is_the_same_in_all_phases(tmp_path: Path) -> None:
+    def tokenizer(run_dir: Path) -> bytes:
+        return (run_dir / "data" / "tokenizer" / "tokenizer.json").read_bytes()
+
+    fixture, runs = DataFixture(tmp_path), f"runs_dir={tmp_path / 'runs'}"
+    phases = f"phases=[{{}}, {{data.sources.notes.path: {tmp_path / 'notes'}}}]"
+    run = execute(fixture.config(phases, runs, sources=("books",)), "data")
     assert run.previous_phase is not None
-    first, two = (
-        run_dir / "data" / "tokenizer" / "tokenizer.json"
-        for run_dir in (run.previous_phase.folder, run.folder)
-    )
-    assert first.read_bytes() == two.read_bytes()
-    alone = execute(folder.config(f"runs_dir={tmp_path / 'runs'}", "name=alone"), "data")
-    assert (
-        alone.folder / "data" / "tokenizer" / "tokenizer.json"
-    ).read_bytes() != first.read_bytes()
+    first = tokenizer(run.previous_phase.folder)
+    assert first == tokenizer(run.folder)
+    both_sources = execute(fixture.config(runs, "name=both"), "data")
+    assert tokenizer(both_sources.folder) != first

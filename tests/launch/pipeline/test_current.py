@@ -1,4 +1,4 @@
-"""Which results a page may show: only those made from what the run is now."""
+"""Which results a page may show: only results of the run's present settings and inputs."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_equal_values_agree() -> None:
     assert agrees(INPUTS, {"rope": "r", "data": "d"})
 
 
-def test_another_base_seed_or_input_does_not() -> None:
+def test_another_base_seed_or_input_does_not_agree() -> None:
     assert not agrees(TRAINED, {"base": "b", "seed": 0})
     assert not agrees(TRAINED, {"base": "a", "seed": 1})
     assert not agrees(INPUTS, {"rope": "other", "data": "d"})
@@ -47,7 +47,7 @@ def finish(folder: Path, name: str, stage_content: dict[str, Any]) -> str:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A folder with everything finished, and a command that ran rope and data only."""
+    """A folder with every stage finished, and a command that ran rope and data only."""
     config, folder = compose(["recipe=demo", f"runs_dir={tmp_path}"]), tmp_path / "demo"
     seed = {"seed": config.seed}
     trained = {
@@ -103,7 +103,7 @@ def test_every_result_of_the_same_settings_is_on_the_page(run: Run) -> None:
     assert shown(run) == ["train", "eval", "calibration"]
 
 
-def test_another_base_or_seed_leaves_all_of_it_out(
+def test_another_base_or_seed_leaves_every_result_out(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert shown(run, seed=run.config.seed + 1) == []

@@ -1,4 +1,4 @@
-"""`ropewalk data --shard I/N` and `--merge`: the same bytes as `ropewalk data`, and refusals in a line."""
+"""`ropewalk data --shard I/N` and `--merge`: the same bytes as `ropewalk data`; refusals."""
 
 import re
 from pathlib import Path
@@ -14,8 +14,8 @@ RECIPE = """\
 defaults: [{override /rope: yarn}]
 name: tiny
 model:
-  scratch: {vocab_size: 300, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1, num_attention_heads: 2,
-            num_key_value_heads: 1, max_position_embeddings: 64}
+  scratch: {vocab_size: 300, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1,
+            num_attention_heads: 2, num_key_value_heads: 1, max_position_embeddings: 64}
 rope: {factor: 4}
 data: {seq_len: 256, heldout_share: 0.2, sources: {books: {path: ./books}, notes: {path: ./notes}}}
 train: {steps: 1, optimizer: {lr: 1.0e-3}}
@@ -46,7 +46,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_four_shard_commands_and_a_merge_equal_one_command(
     capsys: pytest.CaptureFixture[str], tiny: list[str]
 ) -> None:
-    main([*tiny, "cache_dir=whole", "runs_dir=whole_runs"])
+    main([*tiny, "cache_dir=single", "runs_dir=single_runs"])
     capsys.readouterr()
     for task in ("2/4", "0/4", "3/4"):
         main([*tiny, "cache_dir=cache", "--shard", task])
@@ -58,26 +58,22 @@ def test_four_shard_commands_and_a_merge_equal_one_command(
     ]
     assert not Path("runs").exists()  # so that tasks do not wait for one another
     error = refused(capsys, *tiny, "cache_dir=cache", "--merge")
-    assert re.search(
-        r"^--merge lacks shards books/00001; all must be there; make them with \S", error, re.M
-    )
+    message = r"^--merge lacks shards books/00001; all must be there; make them with \S"
+    assert re.search(message, error, re.M)
     main([*tiny, "cache_dir=cache", "--shard", "1/4"])
     main([*tiny, "cache_dir=cache", "--merge"])
     assert capsys.readouterr().out.splitlines()[-1] == "wrote runs/tiny/data/ledger.json"
-    assert content_of(Path("cache")) == content_of(Path("whole"))
-    assert content_of(Path("runs/tiny/data")) == content_of(Path("whole_runs/tiny/data"))
+    assert content_of(Path("cache")) == content_of(Path("single"))
+    assert content_of(Path("runs/tiny/data")) == content_of(Path("single_runs/tiny/data"))
 
 
-def test_a_shard_that_came_damaged_is_not_merged(
-    capsys: pytest.CaptureFixture[str], tiny: list[str]
-) -> None:
+def test_a_damaged_shard_is_not_merged(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
     main([*tiny, "cache_dir=cache", "--shard", "0/1"])
     (file,) = Path("cache").rglob("00001/tokens.bin")
     file.write_bytes(file.read_bytes()[::-1])
     head, line = refused(capsys, *tiny, "cache_dir=cache", "--merge").splitlines()
-    assert head == "data:" and re.fullmatch(
-        rf"{file} has sha256 .*; delete {file.parent} and run again", line
-    )
+    assert head == "data:"
+    assert re.fullmatch(rf"{file} has sha256 .*; delete {file.parent} and run again", line)
 
 
 def test_all_missing_shards_are_named_and_only_twenty_of_many(
@@ -92,7 +88,7 @@ def test_all_missing_shards_are_named_and_only_twenty_of_many(
     assert not list(Path("cache").rglob("tokens.bin"))
 
 
-def test_a_command_without_flags_makes_what_is_missing(
+def test_a_command_without_flags_makes_the_missing_shards(
     capsys: pytest.CaptureFixture[str], tiny: list[str]
 ) -> None:
     main([*tiny, "cache_dir=cache", "--shard", "0/2"])
@@ -100,15 +96,14 @@ def test_a_command_without_flags_makes_what_is_missing(
     assert sorted(mtimes) == ["00000", "00002"]
     capsys.readouterr()
     main([*tiny, "cache_dir=cache"])
-    shard_names = re.findall(
-        r"^tokens of (\w+), shard (\d+) of \d: done", capsys.readouterr().out, re.M
-    )
+    pattern = r"^tokens of (\w+), shard (\d+) of \d: done"
+    shard_names = re.findall(pattern, capsys.readouterr().out, re.M)
     assert shard_names == [("books", "00001"), ("notes", "00000")]
     (books,) = (p.parents[1] for p in Path("cache").rglob("00002/tokens.bin"))
     assert {name: (books / name / "tokens.bin").stat().st_mtime_ns for name in mtimes} == mtimes
 
 
-def test_a_task_that_cannot_be_is_refused_before_anything_is_read(
+def test_an_impossible_task_is_refused_before_a_source_is_read(
     capsys: pytest.CaptureFixture[str], tiny: list[str]
 ) -> None:
     error = refused(capsys, *tiny, "data.sources.books.path=nowhere", "--shard", "4/4")
@@ -120,10 +115,9 @@ def test_a_task_that_cannot_be_is_refused_before_anything_is_read(
 
 
 @pytest.mark.parametrize("arguments", [["--export", "out"], ["--json"], ["--show", "2"]])
-def test_what_a_task_would_not_do_is_refused(
+def test_flags_without_effect_on_a_task_are_refused(
     capsys: pytest.CaptureFixture[str], tiny: list[str], arguments: list[str]
 ) -> None:
-    assert f"not allowed with {arguments[0]}" in refused(
-        capsys, *tiny, "--shard", "0/4", *arguments
-    )
+    error = refused(capsys, *tiny, "--shard", "0/4", *arguments)
+    assert f"not allowed with {arguments[0]}" in error
     assert not Path("cache").exists()

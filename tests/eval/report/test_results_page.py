@@ -1,0 +1,87 @@
+"""The sections of the evaluation: every number of results.json, verdicts, sentences, gaps."""
+
+import re
+
+from report_run import BLOCKS, Page, results, write_json
+
+from ropewalk.eval.report.page import render
+
+
+def test_every_number_of_the_results_is_on_the_page(html):
+    page = Page(html)
+    for model in results()["models"].values():
+        for row in model["nll_by_position"]:
+            expected = {f"{row[key]:,}" for key in ("from", "to", "tokens")}
+            expected |= {f"{row[key]:.3f}" for key in ("nll", "low", "high")}
+            assert expected <= page.tokens("position")
+        perplexities = {f"{value:.2f}" for value in model["perplexity"].values()}
+        assert perplexities <= page.tokens("perplexity")
+        for row in model["context_gain"]:
+            expected = {f"{row[key]:.3f}" for key in ("nll", "low", "high")}
+            differences = ("difference", "difference_low", "difference_high")
+            expected |= {f"{row[key]:+.3f}" for key in differences}
+            expected |= {f"{row[key]:,}" for key in ("context", "tokens")}
+            assert expected <= page.tokens("gain")
+        for row in model["passkey"]:
+            expected = {f"{row[key]:.2f}" for key in ("accuracy", "low", "high")}
+            expected |= {f"{row['length']:,}", f"{row['depth']:.0%}", str(row["n"])}
+            assert expected <= page.tokens("passkey")
+
+
+def test_verdicts_show_rules_that_do_not_hold(html):
+    header = re.sub(r"\s+", " ", Page(html).text["header"])
+    for verdict in results()["verdicts"]:
+        assert all(str(verdict[key]) in header for key in ("name", "rule", "value"))
+    assert header.count("✓ holds") == 3 and header.count("✗ does not hold") == 1
+    assert "3 of 4 checks hold" in header and "1 does not" in header
+    assert "256 → 2,048 tokens (×8, yarn)" in header
+
+
+def test_the_sentences_agree_with_the_numbers(html):
+    text = Page(html).text
+    beyond = {
+        name: sum(v * (3073 + k) for k, v in enumerate(b[1:])) / sum(3073 + k for k in range(7))
+        for name, b in BLOCKS.items()
+    }
+    losses = "{base:.3f} (base), {rescaled:.3f} (rescaled) and {extended:.3f} (extended)"
+    expected = f"Beyond the base's window of 256 tokens the mean loss is {losses.format(**beyond)};"
+    assert expected in text["position"]
+    change = "targets changes by \u22120.180 nats (\u22120.213 to \u22120.150): lower."
+    assert change in text["gain"]
+    correct = "0 of 300 (base), 95 of 300 (rescaled) and 270 of 300 (extended)"
+    assert f"Beyond 256 tokens the keys found are {correct}" in text["passkey"]
+    frequencies = "4 are kept, 8 are interpolated by the full factor and 4 lie in between"
+    assert f"Of 16 frequencies {frequencies}" in text["rope"]
+    assert "71.2% of the plan's tokens have more than 256 tokens" in text["data"]
+    assert "31.8% have more than 1,024." in text["data"]
+
+
+def test_a_difference_whose_interval_holds_zero_is_not_shown_to_differ(run_dir):
+    changed = results()
+    difference = {"difference": -0.01, "difference_low": -0.03, "difference_high": 0.01}
+    changed["models"]["extended"]["context_gain"][-1] |= difference
+    write_json(run_dir / "eval" / "results.json", changed)
+    assert "not shown to differ" in Page(render(run_dir)).text["gain"]
+
+
+def test_a_missing_model_keeps_its_column(run_dir):
+    changed = results()
+    del changed["models"]["extended"]
+    write_json(run_dir / "eval" / "results.json", changed)
+    page = Page(render(run_dir))
+    assert "extended" in page.tokens("perplexity")
+    assert page.text["perplexity"].count("not run") == 4
+    assert "Not run." in page.text["passkey"]
+    assert "(extended)" not in page.text["position"]
+
+
+def test_rows_without_intervals_are_drawn_and_dashed(run_dir):
+    changed = results()
+    for model in changed["models"].values():
+        for row in [*model["nll_by_position"], *model["passkey"], *model["context_gain"]]:
+            for key in [k for k in row if k.endswith(("low", "high")) or k == "difference"]:
+                del row[key]
+    write_json(run_dir / "eval" / "results.json", changed)
+    page = Page(render(run_dir))
+    assert "– to –" in re.sub(r"\s+", " ", page.text["gain"])
+    assert "changes by" not in page.text["gain"]
