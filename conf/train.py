@@ -150,6 +150,7 @@ class TrainConfig:
         yield from self._ramp_problems(prefix)
         yield from self._rank_problems(prefix)
         yield from self._precision_problems(prefix)
+        yield from self._optimizer_problems(prefix)
         yield from self._lora_problems(prefix)
         yield from self.schedule.decay_problems(f"{prefix}schedule.", self.steps)
         yield from self.profiler.step_problems(f"{prefix}profiler.", self.steps)
@@ -183,6 +184,8 @@ class TrainConfig:
                 f"{prefix}zero_stage is 0; with bf16 it keeps no fp32 master weights; set "
                 f"{prefix}zero_stage=1 or precision fp32"
             )
+
+    def _optimizer_problems(self, prefix: str) -> Iterator[str]:
         if self.memory.offload_optimizer and self.optimizer.name != "adamw":
             yield (
                 f"{prefix}optimizer.name is {self.optimizer.name}; offloaded states are updated "

@@ -15,11 +15,12 @@ from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data.dataset import DataArtifacts
 from ropewalk.eval.measure import suite as suites
+from ropewalk.eval.tasks import TASKS
 from ropewalk.train.base import Base
 from ropewalk.train.model import build as models
 from ropewalk.train.rope.plan import RopePlan
 
-FORMAT = 2  # raise when the same settings measure other windows or questions
+FORMAT = 2  # raise when the same settings and tasks give other rows
 
 
 def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
@@ -27,7 +28,13 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
 
     Raises: DataError when no held-out text is long enough.
     """
-    key = {"inputs": inputs, "seed": config.seed, "eval": content(config.eval), "format": FORMAT}
+    key = {
+        "inputs": inputs,
+        "seed": config.seed,
+        "eval": content(config.eval),
+        "tasks": [task.name for task in TASKS],
+        "format": FORMAT,
+    }
 
     def work(temporary: Path) -> dict[str, Any]:
         plan = RopePlan.read(output.parent / "rope.json")

@@ -56,6 +56,7 @@ def verdicts(models: Mapping[str, Any], window: int, length: int) -> list[Verdic
         return []
     checks = []
     for task in TASKS:
-        rows = {label: model[task.name] for label, model in models.items()}
-        checks += task.verdicts(rows, window, length)
+        rows = {label: model[task.name] for label, model in models.items() if model[task.name]}
+        if "base" in rows and "extended" in rows:
+            checks += task.verdicts(rows, window, length)
     return checks

@@ -143,13 +143,15 @@ def derived(run: Json) -> Json:
     rows = {task.name: _rows_by_model(models, task.name) for task in TASKS}
     dimensions, width = rope.dimensions(run["rope"]), max(1, len(metrics) // 20)
     figures = {
-        **{task.name: task.figure(rows[task.name], window) for task in TASKS},
         "rope": rope.wavelengths(run["rope"], dimensions),
         "training": training.curves(metrics, width),
         "by_position": training.by_position(metrics, width),
         **calibration.figures(calibrated),
         **data.figures(ledger),
     }
+    for task in TASKS:
+        assert task.name not in figures, f"{task.name} is the key of another figure"
+        figures[task.name] = task.figure(rows[task.name], window)
     readings = {
         **{task.name: task.reading(rows[task.name], window) for task in TASKS},
         "rope": rope.reading(dimensions),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pyarrow.parquet
@@ -9,9 +10,12 @@ import pytest
 import yaml
 
 from ropewalk.conf.errors import ConfigError, DataError, ProofError, Stopped
-from ropewalk.launch.arguments import parser
+from ropewalk.conf.rope_methods import ROPE_METHODS
+from ropewalk.launch.arguments import EXAMPLES, parser
 from ropewalk.launch.cli import main
 from ropewalk.launch.config import compose as composing
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 def exits(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[object, str, str]:
@@ -277,3 +281,11 @@ def test_every_verb_has_a_help(capsys: pytest.CaptureFixture[str]) -> None:
     for verb in ("run", "rope", "data", "train", "eval", "report", "calibrate", "export"):
         assert parser().parse_args([verb]).verb == verb
         assert "exit codes" in exits(capsys, verb, "--help")[1]
+
+
+@pytest.mark.parametrize("method", ROPE_METHODS)
+def test_help_and_readme_name_every_rope_method(method: str) -> None:
+    rows = re.findall(r"^\| (`.*?) \|", README.read_text(), flags=re.MULTILINE)
+    assert any(f"`{method}`" in row for row in rows)
+    groups = " ".join(EXAMPLES.split())
+    assert re.search(rf"rope=METHOD \([^)]*\b{method}\b", groups)

@@ -32,11 +32,13 @@ def curves(metrics: Rows, width: int) -> str | None:
         return None
     steps = column(metrics, "step")
     with styled_figure(9, 5) as figure:
-        panels = figure.subplots(2, 2, sharex=True)
-        for axes, (key, title) in zip(panels.flat, PANELS.items(), strict=True):
+        panels = figure.subplots(-(-len(PANELS) // 2), 2, sharex=True)
+        for axes, (key, title) in zip(panels.flat, PANELS.items(), strict=False):
             _draw_steps(axes, steps, column(metrics, key), 1 if key == "lr" else width)
             axes.set_title(title)
-        for axes in panels[1]:
+        for axes in panels.flat[len(PANELS) :]:
+            axes.set_visible(False)
+        for axes in panels[-1]:
             axes.set_xlabel("step")
         description = "Loss, learning rate, gradient norm and throughput by step"
         return to_svg(figure, "training", description)

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from rope_models import HANDLED, LLAMA, MLA, TWO_KINDS, config_of, settings
+from rope_models import (
+    HANDLED,
+    LLAMA,
+    METHODS_WITHOUT_A_FILE,
+    MLA,
+    TWO_KINDS,
+    config_of,
+    settings,
+)
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError
@@ -84,7 +92,9 @@ WRONG_FILES: dict[str, tuple[dict[str, Any], str]] = {
         "config must be readable .*max_position_embeddings",
     ),
 }
-METHODS = ("pi", "ntk", "ntk_by_parts", "yarn", "llama3", "longrope", "abf")
+METHODS = [
+    m for m in METHODS_WITHOUT_A_FILE if m not in ("none", "dynamic")
+]  # neither scales at once
 
 
 def rope(method: str, config: PreTrainedConfig) -> RopeConfig:

@@ -111,6 +111,7 @@ def transformers_table(
         parameters |= {"long_factor": long, "short_factor": [1.0] * len(long), **extra}
         length = original + 1
     else:
+        assert method == "yarn", f"say how transformers computes {method}"
         parameters |= extra
     config = llama(dim, original, {"rope_type": kind, "rope_theta": theta, **parameters})
     with in_double():
@@ -145,6 +146,7 @@ def paper_table(
     if method == "abf":  # arXiv 2310.05209, theorem 2
         theta = extra.get("rope_theta") or b ** math.log(s * o / (2 * math.pi), o / (2 * math.pi))
         return [theta ** (-2 * i / d) for i in range(d // 2)], 1.0
+    assert method in ("ntk_by_parts", "yarn"), f"write the paper's table of {method} here"
     low, high = (paper_border(extra, name, d, b, o) for name in ("beta_fast", "beta_slow"))
     if low == high:
         high += 0.001
