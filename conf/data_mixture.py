@@ -1,22 +1,22 @@
-"""The settings of the mixture that go by a document's length: how often it comes, the ratio of
-short to long, repeats.
+"""Settings of the mixture by document length: how often a document is used, the ratio of short to
+long ones, repeats.
 
 A document's length counts `data.begin` and `data.end`. Ranges are written `<4K`, `<=4K`, `>8K`,
-`>=8K` or `4K-8K`, which is from 4,096 up to, not with, 8,192; K is 1,024 and M 1,048,576.
+`>=8K` or `4K-8K`, which is from 4,096 up to but not including 8,192; K is 1,024 and M 1,048,576.
 """
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ropewalk.conf.rules import setting
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20}
-LEAST, MOST = 0.001, 1000.0  # expected repeats: beyond, a typing error is likelier than a wish
-NONE: Mapping[str, float] = {}
+MIN_REPEATS, MAX_REPEATS = 0.001, 1000.0
+"""Expected repeats; a number beyond them is probably a typing error."""
 _NUMBER = r"(\d{1,15})\s*([KM]?)"
 _RANGE = re.compile(rf"\s*(?:(<=|>=|<|>)\s*{_NUMBER}|{_NUMBER}\s*-\s*{_NUMBER})\s*", re.I)
 
@@ -28,17 +28,16 @@ class Range(NamedTuple):
     high: float  # a whole number, or inf
 
 
-Rules = list[
-    tuple[Range, float, str]
-]  # range, number, as it was written; the shortest lengths first
+Rules = list[tuple[Range, float, str]]
+"""Range, number and the range's text; the shortest lengths first."""
 
 
 def parse(text: str) -> Range | None:
-    """None for what is no range of lengths, or an empty one."""
-    found = _RANGE.fullmatch(text)
-    if found is None:
+    """The range that `text` means; None for an empty range and for any other text."""
+    match = _RANGE.fullmatch(text)
+    if match is None:
         return None
-    sign, *parts = found.groups()
+    sign, *parts = match.groups()
     first, low, high = (
         int(n) * UNITS[u.upper()] if n else 0 for n, u in zip(parts[::2], parts[1::2], strict=True)
     )
@@ -48,138 +47,122 @@ def parse(text: str) -> Range | None:
         ">": (first + 1, math.inf),
         ">=": (max(first, 1), math.inf),
     }
-    made = Range(*ends.get(sign, (max(low, 1), high)))
-    return made if made.low < made.high else None
+    span = Range(*ends.get(sign, (max(low, 1), high)))
+    return span if span.low < span.high else None
 
 
 def rules(numbers: Mapping[str, float]) -> Rules:
-    """Ranges and their numbers, of settings that were checked."""
-    found = [(span, number, text) for text, number in numbers.items() if (span := parse(text))]
-    return sorted(found)
+    """Ranges and their numbers, from checked settings."""
+    return sorted((span, n, text) for text, n in numbers.items() if (span := parse(text)))
 
 
-def _range_problems(at: str, numbers: Mapping[str, float]) -> Iterator[str]:
+def _range_problems(key: str, numbers: Mapping[str, float]) -> Iterator[str]:
     for text in [text for text in numbers if parse(text) is None]:
         yield (
-            f"{at} has {text}; a range of lengths is written <4K, <=4K, >8K, >=8K or 4K-8K and is "
-            "not empty; correct it"
+            f"{key} has {text}; a range of lengths is written <4K, <=4K, >8K, >=8K or 4K-8K and "
+            "is not empty; correct it"
         )
-    for (one, _, text), (two, _, other) in pairwise(rules(numbers)):
-        if one.high > two.low:
-            yield f"{at} has {text} and {other}; ranges must not share a length; move a border"
+    for (first, _, text), (second, _, other) in pairwise(rules(numbers)):
+        if first.high > second.low:
+            yield f"{key} has {text} and {other}; ranges must not share a length; move a border"
 
 
-def _weight_problems(at: str, numbers: Mapping[str, float]) -> Iterator[str]:
-    yield from _range_problems(at, numbers)
+def _repeats_problems(key: str, numbers: Mapping[str, float]) -> Iterator[str]:
+    yield from _range_problems(key, numbers)
     for text, number in numbers.items():
-        if number != 0 and not LEAST <= number <= MOST:
+        if 0 < number < MIN_REPEATS:
             yield (
-                f"{at} {text} is {number}; expected repeats must be 0, or between {LEAST} and "
-                f"{MOST:g}; e.g. 0.1"
+                f"{key}.{text} is {number}; expected repeats must be 0 or at least {MIN_REPEATS}; "
+                "e.g. 0.1"
             )
 
 
-def _bucket_problems(at: str, numbers: Mapping[str, float]) -> Iterator[str]:
-    wrong = list(_range_problems(at, numbers))
-    yield from wrong or _gaps(at, rules(numbers))
-    for text, number in numbers.items():
-        if not (math.isfinite(number) and number >= 0):
-            yield (
-                f"{at} {text} is {number}; a share must be a finite number of at least 0; e.g. 0.34"
-            )
+def _bucket_problems(key: str, numbers: Mapping[str, float]) -> Iterator[str]:
+    yield from list(_range_problems(key, numbers)) or _gaps(key, rules(numbers))
     if numbers and all(number == 0 for number in numbers.values()):
-        yield f"{at} shares add up to 0; at least one must be above 0; set a share such as 0.34"
+        yield f"{key} shares add up to 0; at least one must be above 0; set a share such as 0.34"
 
 
-def _gaps(at: str, found: Rules) -> Iterator[str]:
-    ends, starts = (
-        [1, *(span.high for span, _, _ in found)],
-        [*(span.low for span, _, _ in found), math.inf],
-    )
-    for end, start in zip(ends, starts, strict=True) if found else ():
+def _gaps(key: str, buckets: Rules) -> Iterator[str]:
+    if not buckets:
+        return
+    ends = [1, *(span.high for span, _, _ in buckets)]
+    starts = [*(span.low for span, _, _ in buckets), math.inf]
+    for end, start in zip(ends, starts, strict=True):
         if end < start:
             last = "" if start == math.inf else f" to {start - 1}"
             yield (
-                f"{at} has no range for lengths from {end}{last}; buckets must hold every length; "
-                "widen one"
+                f"{key} has no range for lengths from {end}{last}; buckets must hold every "
+                "length; widen one"
             )
 
 
 @dataclass(kw_only=True)
 class SourceLengths:
-    """What a source may say of its documents' lengths."""
+    """Settings of a source about the lengths of its documents."""
 
-    min_len: int | None = None
+    min_len: int | None = setting(None, at_least=1, way_out="unset it for none")
     """Shorter documents are left out of training, and counted; tokens."""
-    max_len: int | None = None
+    max_len: int | None = setting(None, at_least=1, way_out="unset it for none")
     """Longer documents are left out of training, and counted; tokens."""
-    length_weights: dict[str, float] | None = None
-    """As `data.length_weights`, for this source in its place; {} for none."""
+    length_weights: dict[str, float] | None = setting(
+        None, at_least=0, at_most=MAX_REPEATS, way_out="e.g. 0.1"
+    )
+    """As `data.length_weights`, which it replaces for this source; {} for none."""
 
     @property
     def span(self) -> Range:
         """The lengths that are not left out."""
         return Range(self.min_len or 1, math.inf if self.max_len is None else self.max_len + 1)
 
-    def length_problems(self, at: str, synthetic: bool) -> Iterator[str]:
-        for name in ("min_len", "max_len"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                yield f"{at}.{name} is {value}; it must be at least 1 token; unset it for none"
+    def problems(self, prefix: str) -> Iterator[str]:
         if self.min_len is not None and self.max_len is not None and self.min_len > self.max_len:
             yield (
-                f"{at}.min_len is {self.min_len}; it must not be above {at}.max_len "
+                f"{prefix}min_len is {self.min_len}; it must not be above {prefix}max_len "
                 f"{self.max_len}; change one"
             )
-        for name in ("min_len", "max_len", "length_weights"):
-            if synthetic and getattr(self, name) not in (None, NONE):
-                yield (
-                    f"{at}.{name} is {getattr(self, name)}; made-up documents are all taken, "
-                    "once; unset it"
-                )
-        yield from _weight_problems(f"{at}.length_weights", self.length_weights or NONE)
+        yield from _repeats_problems(f"{prefix}length_weights", self.length_weights or {})
 
 
 @dataclass(kw_only=True)
 class MixtureConfig:
-    """What `mixture=NAME` presets set, beside the sources."""
+    """The settings of a `mixture=NAME` preset, beside the sources."""
 
     mixture: str | None = setting(None, fingerprint=False)
-    """The preset's name, a record: choose one by `mixture=NAME`, which sets the fields below or
-    the sources."""
-    length_weights: dict[str, float] = field(default_factory=dict)
-    """How often a document comes in a round over its source, by its length: {"<4K": 0.1, ">8K":
-    2.0}; 1 where nothing is said. Round follows round until the source's share is met: 0.1 comes
-    in one round of ten, 2.5 twice or three times a round. Made-up documents (synthetic sources)
-    are all taken, once."""
-    buckets: dict[str, float] = field(default_factory=dict)
+    """The preset's name, a record: choose one by `mixture=NAME`, which sets the fields below or the
+    sources."""
+    length_weights: dict[str, float] = setting(
+        factory=dict, at_least=0, at_most=MAX_REPEATS, way_out="e.g. 0.1"
+    )
+    """How often a document is used in one round over its source, by its length:
+    {"<4K": 0.1, ">8K": 2.0}; 1 for lengths without a number. Rounds follow until the source has its
+    share: 0.1 is once in ten rounds, 2.5 twice or three times a round. Made-up documents (synthetic
+    sources) are all used, once."""
+    buckets: dict[str, float] = setting(factory=dict, at_least=0, way_out="e.g. 0.34")
     """Shares of each source's tokens by the length of documents, relative to one another:
-    {"<32K": 0.66, ">=32K": 0.34}. They must hold every length. Sources get their shares first;
-    one that has no document in a bucket fills it from its others, which the ledger tells.
-    Synthetic sources are left as they are."""
-    max_epochs: int = setting(4, fingerprint=False)
-    """The most times that one document may be taken. Up to four epochs, repeated text was nearly
-    as good as new (Muennighoff et al. 2023, arXiv 2305.16264)."""
+    {"<32K": 0.66, ">=32K": 0.34}. They must hold every length. Sources get their shares first; a
+    source without documents in a bucket fills it from its others, which the ledger reports.
+    Synthetic sources are not changed."""
+    max_epochs: int = setting(
+        4, at_least=1, way_out="1 uses a document at most once", fingerprint=False
+    )
+    """Largest number of times that one document may be used. Up to four epochs, repeated text was
+    nearly as good as new (Muennighoff et al. 2023, arXiv 2305.16264)."""
 
-    def mixture_problems(self, sources: Iterable[Any]) -> Iterator[str]:
-        yield from _weight_problems("data.length_weights", self.length_weights)
-        yield from _bucket_problems("data.buckets", self.buckets)
-        if self.max_epochs < 1:
-            yield (
-                f"data.max_epochs is {self.max_epochs}; a document must be allowed once; set at "
-                "least 1"
-            )
-        chosen = bool(
-            self.length_weights
-            or self.buckets
-            or any(s.length_weights or s.weight is not None for s in sources)
-        )
+    def problems(self, prefix: str) -> Iterator[str]:
+        yield from _repeats_problems(f"{prefix}length_weights", self.length_weights)
+        yield from _bucket_problems(f"{prefix}buckets", self.buckets)
+
+    def preset_problems(self, prefix: str, weighted: bool) -> Iterator[str]:
+        """`weighted`: whether a source has a weight or length weights."""
+        chosen = bool(weighted or self.length_weights or self.buckets)
         if self.mixture == "uniform" and chosen:
             yield (
-                "data.mixture is uniform; it takes every document as often, so weights, "
+                f"{prefix}mixture is uniform; it uses every document equally often, so weights, "
                 "length_weights and buckets must be unset; unset them or choose another mixture"
             )
         elif self.mixture not in (None, "uniform") and not chosen:
             yield (
-                f"data.mixture is {self.mixture}; it only records the preset, and nothing that a "
-                f"preset sets is set; say mixture={self.mixture}"
+                f"{prefix}mixture is {self.mixture}; it only records the preset, and no setting "
+                f"of a preset is set; write mixture={self.mixture}"
             )

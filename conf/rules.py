@@ -40,7 +40,9 @@ class Rule:
     def allows(self, value: Any) -> bool:
         if self.one_of:
             return value in self.one_of
-        return isinstance(value, (bool, str)) or (math.isfinite(value) and not self._excess(value))
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return True
+        return math.isfinite(value) and not self._excess(value)
 
     def _excess(self, value: float) -> str:
         """How to bring the number into its range; empty when it is inside."""

@@ -13,7 +13,7 @@ from ropewalk.conf.data import DataConfig
 from ropewalk.conf.eval import CalibrateConfig, EvalConfig, ExportConfig
 from ropewalk.conf.model import ModelConfig
 from ropewalk.conf.rope_methods import RopeConfig
-from ropewalk.conf.rules import problems, setting
+from ropewalk.conf.rules import setting
 from ropewalk.conf.train import TrainConfig
 
 
@@ -45,19 +45,14 @@ class Config:
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
 
-    def problems(self) -> Iterator[str]:
+    def problems(self, prefix: str) -> Iterator[str]:
         if not self.name or "/" in self.name or self.name.startswith("."):
-            yield f"name is {self.name!r}; it must be a plain folder name; e.g. name=my-run"
+            yield f"{prefix}name is {self.name!r}; it must be a plain folder name; e.g. name=my-run"
         if self.schema != 1:
             yield (
-                f"schema is {self.schema}; this version reads 1; use the version that wrote the "
-                "file"
+                f"{prefix}schema is {self.schema}; this version reads 1; use the version that "
+                "wrote the file"
             )
-        yield from problems(self.model, "model.")
-        yield from self.rope.problems()
-        yield from self.data.problems()
-        for name in ("train", "eval", "calibrate", "export"):
-            yield from problems(getattr(self, name), f"{name}.")
         yield from self.train.mixed_problems(self.rope.method, self.data.pose.target_length)
         yield from self.train.attention.group_problems("train.attention.", self.data.seq_len)
         batch = self.micro_batch_tokens

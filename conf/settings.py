@@ -18,7 +18,7 @@ from ropewalk.conf.rules import Rule
 from ropewalk.conf.schema import Config
 
 # Outside every section that stages take fingerprints of, or left out of the base's identity.
-_WITHOUT_FINGERPRINT = ("schema", "name", "phase", "model.trust_remote_code")
+WITHOUT_FINGERPRINT = ("schema", "name", "phase", "model.trust_remote_code")
 
 
 class Row(TypedDict):
@@ -96,8 +96,9 @@ def _section_rows(section: type, prefix: str, fingerprint: bool | str) -> Iterat
     nested: list[Iterator[Row]] = []
     for item in fields(section):
         key, hint = f"{prefix}{item.name}", hints[item.name]
-        own = False if key in _WITHOUT_FINGERPRINT else item.metadata.get("fingerprint", True)
-        inherited = fingerprint if fingerprint is not True else own
+        inherited = fingerprint
+        if inherited is True:
+            inherited = key not in WITHOUT_FINGERPRINT and item.metadata.get("fingerprint", True)
         if key == "rope":
             nested.append(_rope_rows())
             continue

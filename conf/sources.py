@@ -1,15 +1,16 @@
-"""How a source is read: which settings belong to which kind, and the rules of a template."""
+"""Settings of a source: its place, its kind, and the settings that each kind reads."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from string import Formatter
-from typing import Any
 
 from ropewalk.conf.data_mixture import SourceLengths
+from ropewalk.conf.rules import setting
 
 FILES = ("tree", "text", "html")  # a document is a file or a folder of them: no columns
 TABLES = ("jsonl", "parquet", "arrow", "hub")
+SYNTHETIC = ("passkey", "repeat")
+KINDS = ("auto", *FILES, *TABLES, *SYNTHETIC)
 _FROM_FILES = tuple(kind for kind in (*FILES, *TABLES) if kind != "hub")
 _READ_BY = {
     "text_key": TABLES,
@@ -28,57 +29,14 @@ def parts(template: str) -> list[tuple[str, str | None]]:
 
     Raises: ValueError when it names no column, or anything but a plain `{column}`.
     """
-    found = []
+    result = []
     for text, column, form, conversion in Formatter().parse(template):
         if column is not None and (not column or form or conversion):
             raise ValueError(template)
-        found.append((text, column))
-    if all(column is None for _, column in found):
+        result.append((text, column))
+    if all(column is None for _, column in result):
         raise ValueError(template)
-    return found
-
-
-def _reading_problems(source: Any, at: str) -> Iterator[str]:
-    """What is wrong with the reading of a `SourceConfig` that the settings at `at` hold."""
-    for key in [key for key in _READ_BY if getattr(source, key) == ""]:
-        yield f"{at}.{key} is empty; it must say something; unset it"
-    if source.template:
-        if not _is_template(source.template):
-            yield (
-                f"{at}.template is {source.template!r}; it must name columns in plain braces, "
-                "such as {title}, and double the braces that are text; correct it"
-            )
-        if source.text_key != "text":
-            yield (
-                f"{at}.text_key is {source.text_key}; {at}.template says what the text is; unset "
-                "one of them"
-            )
-    if source.follow_links and "://" in (source.path or "").removeprefix("file://").removeprefix(
-        "local://"
-    ):
-        yield (
-            f"{at}.follow_links is {source.follow_links}; only folders of this machine have "
-            "links; unset it"
-        )
-    if source.kind == "hub" and "://" in (source.path or ""):
-        yield (
-            f"{at}.path is {source.path}; kind hub takes a name such as org/name; unset {at}.kind "
-            "to read files by URL"
-        )
-    if source.kind != "auto":
-        yield from misplaced(source, source.kind, at)
-
-
-def misplaced(source: Any, kind: str, at: str) -> Iterator[str]:
-    """A line for each setting that says something and is not read by `kind`: it would do
-    nothing, in silence."""
-    for key, kinds in _READ_BY.items():
-        value = getattr(source, key)
-        if value and (key, value) != ("text_key", "text") and kind not in kinds:
-            yield (
-                f"{at}.{key} is {value!r}; it is read by kind {', '.join(kinds)}, and this is "
-                f"{kind}; unset one of them"
-            )
+    return result
 
 
 def _is_template(template: str) -> bool:
@@ -88,69 +46,101 @@ def _is_template(template: str) -> bool:
         return False
 
 
-KINDS = ("auto", *FILES, *TABLES, "passkey", "repeat")
-
-SYNTHETIC = ("passkey", "repeat")
-
-
 @dataclass(kw_only=True)
 class SourceConfig(SourceLengths):
     path: str | None = None
-    """File, folder, glob (books/**/*.jsonl) or URL that fsspec reads (s3://, hf://, https://);
-    with kind=hub the name of a dataset; or `python:stdlib`, the standard library of the running
-    Python, one document a package."""
-    kind: str = "auto"
+    """File, folder, glob (books/**/*.jsonl) or URL that fsspec reads (s3://, hf://, https://); with
+    kind=hub the name of a dataset; or `python:stdlib`, the standard library of the running Python,
+    one document a package."""
+    kind: str = setting("auto", one_of=KINDS)
     """tree (one document a sub-folder), text, html, jsonl, parquet, arrow (also a folder that
     datasets saved) or hub (a dataset's name); auto looks at the files' names. passkey and repeat
     are synthetic and need `filler`."""
     text_key: str = "text"
-    """The column or field that holds the text (jsonl, parquet, arrow, hub)."""
+    """The column or field with the text (jsonl, parquet, arrow, hub)."""
     template: str | None = None
     """Instead of `text_key`: a text with columns in braces, such as "{title}: {body}"; {{ and }}
-    are braces. A command line's \\n is no new line: write one in YAML, or $'{title}\\n{body}' in
-    a shell."""
+    are braces. A command line's \\n is no new line: write one in YAML, or $'{title}\\n{body}' in a
+    shell."""
     id_key: str | None = None
-    """The column of a document's id, text or whole number; unset: the file and the place in it."""
+    """The column of a document's id, text or whole number; unset: the file and the position in
+    it."""
     pattern: str | None = None
-    """Glob of the files inside a folder, by name, or by the path inside when it has a slash;
-    unset: by kind."""
+    """Glob of the files inside a folder, by name, or by the path inside when it has a slash; unset:
+    by kind."""
     config: str | None = None
-    """Which of a hub dataset's configurations."""
+    """Configuration of a hub dataset."""
     split: str | None = None
-    """Which split of a hub or saved dataset; unset: its only one."""
+    """Split of a hub or saved dataset; unset: its only one."""
     revision: str | None = None
     """Branch, tag or commit of a hub dataset."""
     follow_links: bool = False
-    """Read files that a link inside the folder leads to outside of it (a hub's cache); links to
+    """Read files outside the folder that a link inside it leads to (a hub's cache); links to
     folders are never followed."""
-    weight: float | None = None
-    """Share of the plan's tokens, relative to the other sources; unset everywhere: every
-    document once."""
+    weight: float | None = setting(None, at_least=0, way_out="set a share such as 0.3")
+    """Share of the plan's tokens, relative to the other sources; unset everywhere: every document
+    once."""
     loss: bool = True
-    """false: the source is read as context and teaches nothing, none of its labels counts."""
+    """false: the source is context only, and none of its labels counts."""
     filler: str | None = None
-    """Synthetic kinds: the source whose text surrounds what is to be found."""
+    """Synthetic kinds: the source of the text around the needle."""
     piece_len: int | None = None
-    """The longest piece of this source's documents, tokens; longer documents follow
-    `data.overlong`; unset: `data.seq_len`."""
+    """Longest piece of this source's documents, tokens; longer documents follow `data.overlong`;
+    unset: `data.seq_len`."""
 
-    def problems(self, at: str, names: set[str]) -> Iterator[str]:
-        if self.kind not in KINDS:
-            yield f"{at}.kind is {self.kind}; it must be one of {', '.join(KINDS)}; choose one"
-        if self.kind in SYNTHETIC and self.filler not in names:
+    def problems(self, prefix: str) -> Iterator[str]:
+        if self.kind in SYNTHETIC:
+            yield from self._synthetic_problems(prefix)
+        elif self.path is None:
             yield (
-                f"{at}.filler is {self.filler}; it must name another source; one of "
-                f"{', '.join(sorted(names))}"
+                f"{prefix}path is not set; it must be a file, folder, glob, URL, name or "
+                f"python:stdlib; e.g. {prefix}path=./documents"
             )
-        if self.kind not in SYNTHETIC and self.path is None:
+        for key in [key for key in _READ_BY if getattr(self, key) == ""]:
+            yield f"{prefix}{key} is empty; it must have a value; unset it"
+        yield from self._template_problems(prefix)
+        yield from self._path_problems(prefix)
+        if self.kind != "auto":
+            yield from self.unread_problems(self.kind, prefix)
+        yield from super().problems(prefix)
+
+    def _synthetic_problems(self, prefix: str) -> Iterator[str]:
+        for key in ("min_len", "max_len", "length_weights"):
+            if value := getattr(self, key):
+                yield (f"{prefix}{key} is {value}; made-up documents are all used, once; unset it")
+
+    def _template_problems(self, prefix: str) -> Iterator[str]:
+        if not self.template:
+            return
+        if not _is_template(self.template):
             yield (
-                f"{at}.path is not set; it must be a file, folder, glob, URL, name or "
-                f"python:stdlib; e.g. {at}.path=./documents"
+                f"{prefix}template is {self.template!r}; it must name columns in plain braces, "
+                "such as {title}, and double the braces that are text; correct it"
             )
-        yield from _reading_problems(self, at)
-        if self.weight is not None and not (math.isfinite(self.weight) and self.weight >= 0):
+        if self.text_key != "text":
             yield (
-                f"{at}.weight is {self.weight}; it must be a finite number of at least 0; set a "
-                "share such as 0.3"
+                f"{prefix}text_key is {self.text_key}; {prefix}template names the text's columns; "
+                "unset one of them"
             )
-        yield from self.length_problems(at, self.kind in SYNTHETIC)
+
+    def _path_problems(self, prefix: str) -> Iterator[str]:
+        path = self.path or ""
+        if self.follow_links and "://" in path.removeprefix("file://").removeprefix("local://"):
+            yield (
+                f"{prefix}follow_links is True; only folders of this machine have links; unset it"
+            )
+        if self.kind == "hub" and "://" in path:
+            yield (
+                f"{prefix}path is {self.path}; kind hub takes a name such as org/name; unset "
+                f"{prefix}kind to read files by URL"
+            )
+
+    def unread_problems(self, kind: str, prefix: str) -> Iterator[str]:
+        """A line for each setting that `kind` does not read: it would have no effect."""
+        for key, kinds in _READ_BY.items():
+            value = getattr(self, key)
+            if value and (key, value) != ("text_key", "text") and kind not in kinds:
+                yield (
+                    f"{prefix}{key} is {value!r}; it is read by kind {', '.join(kinds)}, and this "
+                    f"is {kind}; unset one of them"
+                )

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ropewalk.conf.rules import setting
+
 
 @dataclass(frozen=True)
 class Table:
@@ -47,11 +49,11 @@ class RopeConfig:
     method: str = "none"
     """The scaling method. Choose it by `rope=METHOD`, which brings its settings; a run starts with
     yarn."""
-    factor: float | None = None
+    factor: float | None = setting(None, at_least=1, way_out="e.g. rope.factor=8")
     """New window over the original one; unset: follows from `target_length`."""
-    target_length: int | None = None
+    target_length: int | None = setting(None, at_least=1, way_out="unset it")
     """The new window, tokens; unset: follows from `factor`."""
-    original_max_position_embeddings: int | None = None
+    original_max_position_embeddings: int | None = setting(None, at_least=1, way_out="unset it")
     """The window of pre-training, tokens; unset: read from the model's config."""
 
     @property
@@ -74,61 +76,50 @@ class RopeConfig:
         """The same table as `rope_parameters` of transformers."""
         return {"rope_type": "default", "rope_theta": self.theta(rotary)}
 
-    def problems(self) -> Iterator[str]:
-        """One line for each rule that the settings break."""
+    def problems(self, prefix: str) -> Iterator[str]:
+        """One line for each condition over several settings that does not hold."""
         if self.method != type(self).method:
             yield (
-                f"rope.method is {self.method}; it comes with rope=METHOD, a file in conf/rope; "
+                f"{prefix}method is {self.method}; it comes with rope=METHOD, a file in conf/rope; "
                 "write e.g. rope=pi"
             )
-        if self.factor is not None and (not math.isfinite(self.factor) or self.factor < 1):
-            yield (
-                f"rope.factor is {self.factor}; it must be a finite number of at least 1; e.g. "
-                "rope.factor=8"
-            )
-        for name in ("target_length", "original_max_position_embeddings"):
-            if (tokens := getattr(self, name)) is not None and tokens < 1:
-                yield f"rope.{name} is {tokens}; it must be at least 1 token; unset it"
-        yield from self._nothing_scaled()
-        yield from self._disagreement()
+        yield from self._unscaled_problems(prefix)
+        original = self.original_max_position_embeddings
+        if original is not None and self.factor is not None and self.target_length is not None:
+            yield from disagreement(self.factor, self.target_length, original)
 
-    def _nothing_scaled(self) -> Iterator[str]:
+    def _unscaled_problems(self, prefix: str) -> Iterator[str]:
         """A method that would do nothing, or a factor that no method reads."""
         if self.method == "none":
             if self.factor not in (None, 1):
                 yield (
-                    f"rope.factor is {self.factor}; rope=none scales nothing; choose rope=yarn, "
+                    f"{prefix}factor is {self.factor}; rope=none scales nothing; choose rope=yarn, "
                     "ntk or pi, or factor 1"
                 )
             if self.target_length is not None:
                 yield (
-                    f"rope.target_length is {self.target_length}; rope=none scales nothing; "
+                    f"{prefix}target_length is {self.target_length}; rope=none scales nothing; "
                     "choose rope=yarn, or unset it"
                 )
         elif self.factor == 1:
             yield (
-                f"rope.factor is 1; rope={self.method} with factor 1 scales nothing; set e.g. "
+                f"{prefix}factor is 1; rope={self.method} with factor 1 scales nothing; set e.g. "
                 "rope.factor=8, or rope=none"
             )
         elif self.factor is None and self.target_length is None:
             yield (
-                f"rope.factor is not set; rope={self.method} needs a factor or a target_length; "
+                f"{prefix}factor is not set; rope={self.method} needs a factor or a target_length; "
                 "e.g. rope.factor=8"
             )
         elif self.factor is None and (self.target_length or 0) <= (
             self.original_max_position_embeddings or 0
         ):
             yield (
-                f"rope.target_length is {self.target_length}; it must be longer than "
-                "rope.original_max_position_embeddings "
+                f"{prefix}target_length is {self.target_length}; it must be longer than "
+                f"{prefix}original_max_position_embeddings "
                 f"{self.original_max_position_embeddings}, else nothing is scaled; raise it, or "
                 "rope=none"
             )
-
-    def _disagreement(self) -> Iterator[str]:
-        original = self.original_max_position_embeddings
-        if original is not None and self.factor is not None and self.target_length is not None:
-            yield from disagreement(self.factor, self.target_length, original)
 
 
 def disagreement(factor: float, target_length: int, original: int) -> Iterator[str]:

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from ropewalk.conf.rope_methods.base import RopeConfig, Rotary, Table
+from ropewalk.conf.rules import setting
 
 RAMP_SETTINGS = ("beta_fast", "beta_slow", "truncate")
 TEMPERATURE_SETTINGS = ("attention_factor", "mscale", "mscale_all_dim")
+_WAY_OUT = "unset it for 0.1 ln(factor) + 1"
 
 
 def correction_dim(rotations: float, rotary: Rotary) -> float:
@@ -38,19 +40,19 @@ class NTKByPartsConfig(RopeConfig):
     """
 
     method: str = "ntk_by_parts"
-    beta_fast: float = 32.0
+    beta_fast: float = setting(32.0, above=0, way_out="the paper's value is 32")
     """Dimensions with more rotations than this inside the original window are kept."""
-    beta_slow: float = 1.0
+    beta_slow: float = setting(1.0, above=0, way_out="the paper's value is 1")
     """Dimensions with fewer rotations than this are fully interpolated."""
     truncate: bool = True
     """Round the ramp's borders to whole dimensions, as the reference code does."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
-        if not 0 < self.beta_slow < self.beta_fast < math.inf:
+    def problems(self, prefix: str) -> Iterator[str]:
+        yield from super().problems(prefix)
+        if 0 < self.beta_fast <= self.beta_slow < math.inf:
             yield (
-                f"rope.beta_fast is {self.beta_fast}; it must be above rope.beta_slow "
-                f"{self.beta_slow}, and both above 0; the paper's values are 32 and 1"
+                f"{prefix}beta_fast is {self.beta_fast}; it must be above {prefix}beta_slow "
+                f"{self.beta_slow}; the paper's values are 32 and 1"
             )
 
     def table(self, rotary: Rotary) -> Table:
@@ -102,32 +104,26 @@ class YarnConfig(NTKByPartsConfig):
     """YaRN (arXiv 2309.00071): NTK-by-parts (section 3.2) plus temperature (section 3.4)."""
 
     method: str = "yarn"
-    attention_factor: float | None = None
+    attention_factor: float | None = setting(None, above=0, way_out=_WAY_OUT)
     """Multiplies cos and sin; unset: 0.1 ln(factor) + 1, or the quotient of the two below."""
-    mscale: float | None = None
+    mscale: float | None = setting(None, above=0, way_out=_WAY_OUT)
     """With `mscale_all_dim`: attention_factor is
     (0.1 mscale ln s + 1) / (0.1 mscale_all_dim ln s + 1) (DeepSeek)."""
-    mscale_all_dim: float | None = None
+    mscale_all_dim: float | None = setting(None, above=0, way_out=_WAY_OUT)
     """The divisor's coefficient in the formula of `mscale`; set both or neither."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
-        for name in TEMPERATURE_SETTINGS:
-            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
-                yield (
-                    f"rope.{name} is {value}; it must be above 0 and finite; unset it for "
-                    "0.1 ln(factor) + 1"
-                )
+    def problems(self, prefix: str) -> Iterator[str]:
+        yield from super().problems(prefix)
         if (self.mscale is None) != (self.mscale_all_dim is None):
             name = "mscale" if self.mscale is not None else "mscale_all_dim"
             yield (
-                f"rope.{name} is {getattr(self, name)}; engines differ when one of mscale and "
+                f"{prefix}{name} is {getattr(self, name)}; engines differ when one of mscale and "
                 "mscale_all_dim is alone; set both or neither"
             )
         elif self.mscale is not None and self.attention_factor is not None:
             yield (
-                f"rope.attention_factor is {self.attention_factor}; with mscale it would be said "
-                "twice, and engines differ in which wins; unset one"
+                f"{prefix}attention_factor is {self.attention_factor}; {prefix}mscale sets it "
+                "too, and engines differ in which wins; unset one"
             )
 
     def hf_parameters(self, rotary: Rotary) -> dict[str, Any]:
@@ -149,19 +145,18 @@ class Llama3Config(RopeConfig):
     """
 
     method: str = "llama3"
-    low_freq_factor: float = 1.0
+    low_freq_factor: float = setting(1.0, above=0, way_out="Llama 3.1 has 1")
     """Dimensions with fewer rotations than this inside the original window are fully
     interpolated."""
-    high_freq_factor: float = 4.0
+    high_freq_factor: float = setting(4.0, above=0, way_out="Llama 3.1 has 4")
     """Dimensions with more rotations than this are kept."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
-        if not 0 < self.low_freq_factor < self.high_freq_factor < math.inf:
+    def problems(self, prefix: str) -> Iterator[str]:
+        yield from super().problems(prefix)
+        if 0 < self.high_freq_factor <= self.low_freq_factor < math.inf:
             yield (
-                f"rope.high_freq_factor is {self.high_freq_factor}; it must be above "
-                f"rope.low_freq_factor {self.low_freq_factor}, and both above 0; Llama 3.1 has 4 "
-                "and 1"
+                f"{prefix}high_freq_factor is {self.high_freq_factor}; it must be above "
+                f"{prefix}low_freq_factor {self.low_freq_factor}; Llama 3.1 has 4 and 1"
             )
 
     def table(self, rotary: Rotary) -> Table:

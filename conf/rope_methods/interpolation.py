@@ -1,13 +1,13 @@
 """Methods that change all frequencies by one number: PI divides them, NTK and ABF raise theta."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ropewalk.conf.rope_methods.base import RopeConfig, Rotary, Table, ntk_theta
+from ropewalk.conf.rules import setting
 
 
 @dataclass(kw_only=True)
@@ -44,17 +44,9 @@ class DynamicConfig(RopeConfig):
     """
 
     method: str = "dynamic"
-    alpha: float | None = None
+    alpha: float | None = setting(None, at_least=1, way_out="unset it for the factor")
     """Theta grows with `alpha L/original - (alpha - 1)` at L tokens; unset: the factor, as servers
     read it; 1: as the paper."""
-
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
-        if self.alpha is not None and not 1 <= self.alpha < math.inf:
-            yield (
-                f"rope.alpha is {self.alpha}; it must be a finite number of at least 1; unset it "
-                "for the factor"
-            )
 
     def table(self, rotary: Rotary) -> Table:
         length = round(rotary.original * self.scale)
@@ -78,17 +70,9 @@ class ABFConfig(RopeConfig):
     """Adjusted base frequency (arXiv 2309.16039, section 2.1): a raised theta."""
 
     method: str = "abf"
-    rope_theta: float | None = None
+    rope_theta: float | None = setting(None, above=1, way_out="unset it to have it solved")
     """Unset: theta^(ln(T/2pi) / ln(o/2pi)), the smallest with which the dimensions that saw a full
     turn still do (arXiv 2310.05209, theorem 2)."""
-
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
-        if self.rope_theta is not None and not 1 < self.rope_theta < math.inf:
-            yield (
-                f"rope.rope_theta is {self.rope_theta}; it must be a finite number above 1; unset "
-                "it to have it solved"
-            )
 
     def theta(self, rotary: Rotary) -> float:
         if self.rope_theta is not None:

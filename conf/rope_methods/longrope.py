@@ -9,6 +9,7 @@ import numpy as np
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.rope_methods.base import RopeConfig, Rotary, Table, longrope_parameters
+from ropewalk.conf.rules import setting
 
 
 @dataclass(kw_only=True)
@@ -19,31 +20,24 @@ class LongRopeConfig(RopeConfig):
     """
 
     method: str = "longrope"
-    long_factor: list[float] | None = None
+    long_factor: list[float] | None = setting(
+        None, above=0, way_out="raise it, since it divides a frequency"
+    )
     """Divisor of each frequency, d/2 numbers of at least 1."""
-    short_factor: list[float] | None = None
+    short_factor: list[float] | None = setting(
+        None, above=0, way_out="raise it, since it divides a frequency"
+    )
     """The same for texts up to the original window; unset: `long_factor` there too, so that no
     length switches tables."""
-    attention_factor: float | None = None
+    attention_factor: float | None = setting(None, above=0, way_out="unset it for the paper's")
     """Multiplies cos and sin; unset: sqrt(1 + ln factor / ln original)."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
+    def problems(self, prefix: str) -> Iterator[str]:
+        yield from super().problems(prefix)
         if self.long_factor is None:
             yield (
-                "rope.long_factor is not set; it must be d/2 divisors; give them, or search them "
-                "with ropewalk calibrate"
-            )
-        for name in ("long_factor", "short_factor"):
-            if any(not 0 < x < math.inf for x in getattr(self, name) or []):
-                yield (
-                    f"rope.{name} has a number that is not above 0 and finite; each divides a "
-                    "frequency; correct it"
-                )
-        if self.attention_factor is not None and not 0 < self.attention_factor < math.inf:
-            yield (
-                f"rope.attention_factor is {self.attention_factor}; it must be above 0 and finite; "
-                "unset it for the paper's"
+                f"{prefix}long_factor is not set; it must be d/2 divisors; give them, or search "
+                "them with ropewalk calibrate"
             )
 
     def table(self, rotary: Rotary) -> Table:

@@ -67,15 +67,15 @@ class TableConfig(RopeConfig):
     """JSON with `inv_freq` (d/2 numbers) and, optionally, `attention_factor`, `factor`,
     `rope_parameters`."""
 
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
+    def problems(self, prefix: str) -> Iterator[str]:
+        yield from super().problems(prefix)
         if self.path is None:
             yield (
-                "rope.path is not set; rope=table reads its frequencies from a file; give e.g. "
+                f"{prefix}path is not set; rope=table reads its frequencies from a file; give e.g. "
                 "rope.path=runs/demo/calibration/rope.json"
             )
 
-    def _nothing_scaled(self) -> Iterator[str]:
+    def _unscaled_problems(self, prefix: str) -> Iterator[str]:
         """No line: the factor may come from the file."""
         yield from ()
 

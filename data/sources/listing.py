@@ -4,7 +4,6 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ropewalk.conf import sources
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.sources import TABLES, SourceConfig
 from ropewalk.data.sources import globs, hub, kinds, local, remote, saved_dataset, text, units
@@ -75,7 +74,7 @@ def list_source(source: SourceConfig, name: str) -> SourceListing:
     kind = _kind(source, match, key)
     if source.kind == "auto" and kind != "tree" and match.form == "folder":
         match = _find(source, key, frozenset())  # in a folder `test` of rows there are rows
-    if problems := list(sources.misplaced(source, kind, key)):
+    if problems := list(source.unread_problems(kind, f"{key}.")):
         raise DataError("\n".join(problems))
     files = _files(source, kind, key, match)
     if not files:

@@ -163,3 +163,17 @@ def test_frozen_file_with_an_unknown_or_wrong_setting_is_refused(tmp_path: Path)
 def test_missing_frozen_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.yaml is not readable"):
         load(tmp_path / "config.yaml")
+
+
+def test_frozen_file_with_former_names_is_answered_with_the_present_ones(tmp_path: Path) -> None:
+    values = yaml.safe_load(to_yaml(compose(GOOD)))
+    train = values["train"]
+    train["seeing"], train["lr"] = train.pop("metrics"), train["optimizer"].pop("lr")
+    values["data"]["tokens"] = values["data"].pop("total_tokens")
+    with pytest.raises(ConfigError) as error:
+        load(frozen(tmp_path, yaml.safe_dump(values)))
+    assert sorted(str(error.value).splitlines()) == [
+        "config.yaml: data.tokens is now data.total_tokens",
+        "config.yaml: train.lr is now train.optimizer.lr",
+        "config.yaml: train.seeing is now train.metrics",
+    ]

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from ropewalk.conf.check import load, to_yaml
 from ropewalk.conf.data import DataConfig
-from ropewalk.conf.data_mixture import SourceLengths, parse, rules
+from ropewalk.conf.data_mixture import parse, rules
 from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.rules import problems as rule_problems
 from ropewalk.conf.sources import SourceConfig
 from ropewalk.launch.config.compose import compose
 
@@ -108,14 +109,14 @@ WRONG: list[tuple[dict, str]] = [
     ({"length_weights": {"<=4K": 1, ">=4K": 2}}, r"has <=4K and >=4K; ranges must not share"),
     (
         {"length_weights": {"<4K": -0.1}},
-        (
-            r"^data\.length_weights <4K is -0\.1; expected repeats must be 0, or between 0\.001 "
-            r"and 1000"
-        ),
+        r"^data\.length_weights\.<4K is -0\.1; .* at least 0 and at most 1000; e\.g\. 0\.1",
     ),
-    ({"length_weights": {"<4K": NAN}}, r"^data\.length_weights <4K is nan"),
-    ({"length_weights": {"<4K": INF}}, r"^data\.length_weights <4K is inf"),
-    ({"length_weights": {"<4K": 0.0001}}, r"^data\.length_weights <4K is 0\.0001"),
+    ({"length_weights": {"<4K": NAN}}, r"^data\.length_weights\.<4K is nan"),
+    ({"length_weights": {"<4K": INF}}, r"^data\.length_weights\.<4K is inf"),
+    (
+        {"length_weights": {"<4K": 0.0001}},
+        r"^data\.length_weights\.<4K is 0\.0001; expected repeats must be 0 or at least 0\.001",
+    ),
     (
         {"buckets": {"<4K": 1, ">4K": 1}},
         (
@@ -137,15 +138,21 @@ WRONG: list[tuple[dict, str]] = [
     ),
     (
         {"buckets": {"<4K": -1, ">=4K": 1}},
-        r"^data\.buckets <4K is -1; a share must be a finite number of at least 0",
+        r"^data\.buckets\.<4K is -1; it must be at least 0; e\.g\. 0\.34",
     ),
-    ({"buckets": {"<4K": INF, ">=4K": 1}}, r"^data\.buckets <4K is inf"),
+    (
+        {"buckets": {"<4K": INF, ">=4K": 1}},
+        r"^data\.buckets\.<4K is inf; it must be a finite number of at least 0",
+    ),
     (
         {"buckets": {"<4K": 0, ">=4K": 0}},
         r"^data\.buckets shares add up to 0; at least one must be above 0",
     ),
-    ({"max_epochs": 0}, r"^data\.max_epochs is 0; a document must be allowed once"),
-    ({"mixture": "fu"}, r"^data\.mixture is fu; it only records the preset, .*say mixture=fu"),
+    (
+        {"max_epochs": 0},
+        r"^data\.max_epochs is 0; it must be at least 1; 1 uses a document at most once",
+    ),
+    ({"mixture": "fu"}, r"^data\.mixture is fu; it only records the preset, .*write mixture=fu"),
     ({"min_len": 0}, r"^data\.sources\.mine\.min_len is 0; it must be at least 1"),
     ({"max_len": -5}, r"^data\.sources\.mine\.max_len is -5; it must be at least 1"),
     (
@@ -160,7 +167,8 @@ def problems(**settings: Any) -> list[str]:
         path="./mine",
         **{key: settings.pop(key) for key in ("min_len", "max_len") if key in settings},
     )
-    return list(DataConfig(seq_len=64, sources={"mine": source}, **settings).problems())
+    data = DataConfig(seq_len=64, sources={"mine": source}, **settings)
+    return list(rule_problems(data, "data."))
 
 
 @pytest.mark.parametrize(("settings", "expected"), WRONG, ids=lambda x: str(x)[:40])
@@ -171,10 +179,10 @@ def test_wrong_setting_gives_its_line(settings: dict, expected: str) -> None:
 
 def test_length_weights_of_a_source_follow_the_same_rules() -> None:
     source = SourceConfig(path="./mine", length_weights={"<4K": 2000, "x": 1})
-    lines = list(DataConfig(seq_len=64, sources={"mine": source}).problems())
+    lines = list(rule_problems(DataConfig(seq_len=64, sources={"mine": source}), "data."))
     assert [line.split(";")[0] for line in lines] == [
+        "data.sources.mine.length_weights.<4K is 2000",
         "data.sources.mine.length_weights has x",
-        "data.sources.mine.length_weights <4K is 2000",
     ]
 
 
@@ -214,18 +222,14 @@ def test_min_len_may_equal_max_len() -> None:
     "settings", [{"min_len": 5}, {"max_len": 5}, {"length_weights": {"<4K": 0.1}}]
 )
 def test_synthetic_sources_have_no_length_settings(settings: dict) -> None:
-    (line,) = SourceLengths(**settings).length_problems("a", synthetic=True)
+    (line,) = SourceConfig(kind="passkey", **settings).problems("a.")
     assert line.startswith(f"a.{next(iter(settings))} is ") and line.endswith(
-        "made-up documents are all taken, once; unset it"
+        "made-up documents are all used, once; unset it"
     )
 
 
 def test_ratios_are_relative() -> None:
-    assert not list(
-        DataConfig(
-            seq_len=64, buckets={"<4K": 2, ">=4K": 1}, sources={"a": SourceConfig(path="a")}
-        ).problems()
-    )
+    assert not problems(buckets={"<4K": 2, ">=4K": 1})
 
 
 def test_an_override_replaces_the_value_of_a_preset() -> None:
@@ -333,7 +337,7 @@ def test_a_source_of_a_preset_can_be_left_out_and_another_added() -> None:
 )
 def test_uniform_refuses_weights(override: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"^data\.mixture is uniform; it takes every document as often"
+        ConfigError, match=r"^data\.mixture is uniform; it uses every document equally often"
     ):
         compose([*MINE, "mixture=uniform", override])
 

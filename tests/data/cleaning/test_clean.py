@@ -52,7 +52,7 @@ def cleaned(
         duplicates=DuplicatesConfig(**duplicates or {}),
         contamination=ContaminationConfig(**contamination or {}),
     )
-    assert not list(data.problems())
+    assert not list(problems(data, "data."))
     offers = {
         n: overlong.candidates(n, s, data.seq_len, policy, BoundaryTokens())
         for n, s in stores.items()

@@ -11,6 +11,7 @@ Read = Callable[..., tuple[dict[str, str], dict[str, str]]]
 @pytest.fixture(scope="session")
 def read() -> Read:
     """Texts by id, and refusal reasons by location."""
+    from ropewalk.conf.rules import problems
     from ropewalk.conf.sources import SourceConfig
     from ropewalk.data import sources
     from ropewalk.data.sources import Document, Refusal
@@ -19,7 +20,7 @@ def read() -> Read:
         path: Path | str, kind: str = "auto", **settings: str
     ) -> tuple[dict[str, str], dict[str, str]]:
         source = SourceConfig(path=str(path), kind=kind, **settings)  # type: ignore[arg-type]
-        assert not list(source.problems("data.sources.mine", set()))
+        assert not list(problems(source, "data.sources.mine."))
         listing = sources.list_source(source, "mine")
         items = [item for unit in listing.units for item in listing.documents(unit)]
         good = {i.id: i.text for i in items if isinstance(i, Document)}

@@ -123,8 +123,8 @@ def test_loops_and_links_to_folders_are_never_followed(read: Read, tmp_path: Pat
     ],
 )
 def test_following_where_there_are_no_links_is_refused(settings: dict[str, Any], says: str) -> None:
-    (line,) = SourceConfig(follow_links=True, **settings).problems("data.sources.mine", set())
+    (line,) = SourceConfig(follow_links=True, **settings).problems("data.sources.mine.")
     assert line.startswith("data.sources.mine.follow_links is True; ") and says in line
     assert not list(
-        SourceConfig(path="file:///a", follow_links=True).problems("data.sources.mine", set())
+        SourceConfig(path="file:///a", follow_links=True).problems("data.sources.mine.")
     )
