@@ -24,7 +24,8 @@ def check(composed: DictConfig) -> Config:
     problems += unknown.values()
     if missing:
         for key in _complete_sections(composed, missing | set(unknown)):
-            problems += rules.problems(OmegaConf.to_object(composed[key]), f"{key}.")
+            section: Any = OmegaConf.to_object(composed[key])
+            problems += rules.problems(section, f"{key}.")
     else:
         config = OmegaConf.to_object(_typed(composed, unknown) if unknown else composed)
         assert isinstance(config, Config), type(config)

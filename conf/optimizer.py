@@ -4,7 +4,6 @@ parameters are trained at all."""
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from ropewalk.conf.rules import setting
 
@@ -103,7 +102,7 @@ class ScheduleConfig:
             )
 
 
-def _pattern_problems(key: str, pattern: Any) -> Iterator[str]:
+def _pattern_problems(key: str, pattern: str) -> Iterator[str]:
     try:
         re.compile(pattern)
     except re.error as error:

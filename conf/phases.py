@@ -18,7 +18,7 @@ PHASE_KEYS = ("name", "carry_optimizer")
 """Keys of a phase that are not settings of the run."""
 
 
-def problems(phases: Sequence[Any]) -> Iterator[str]:
+def problems(phases: Sequence[object]) -> Iterator[str]:
     """Problems of the list itself; the settings of a phase are checked with the rest of the
     run's."""
     for number, phase in enumerate(phases):
@@ -42,7 +42,7 @@ def problems(phases: Sequence[Any]) -> Iterator[str]:
         yield from _carry_problems(prefix, number, phase.get("carry_optimizer", False))
 
 
-def _carry_problems(prefix: str, number: int, carry_optimizer: Any) -> Iterator[str]:
+def _carry_problems(prefix: str, number: int, carry_optimizer: object) -> Iterator[str]:
     if not isinstance(carry_optimizer, bool):
         yield (
             f"{prefix}.carry_optimizer is {carry_optimizer}; it must be true or false; false "

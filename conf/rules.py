@@ -3,21 +3,24 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True)
 class Rule:
     """The values that a setting may have; of a list or a mapping, each of its items."""
 
-    one_of: tuple[Any, ...] = ()
+    one_of: tuple[object, ...] = ()
     at_least: float | None = None
     above: float | None = None
     at_most: float | None = None
     below: float | None = None
     way_out: str = ""
 
-    def text(self, value: Any) -> str:
+    def text(self, value: object) -> str:
         """The rule in words, for a value of this type: `a finite number above 0 and at most 1`."""
         if self.one_of:
             return f"one of {', '.join(map(str, self.one_of))}"
@@ -37,7 +40,7 @@ class Rule:
         of = "of " if bounded.startswith("at ") else ""
         return f"a finite number {of}{bounded}".rstrip()
 
-    def allows(self, value: Any) -> bool:
+    def allows(self, value: object) -> bool:
         if self.one_of:
             return value in self.one_of
         if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -56,15 +59,16 @@ class Rule:
             return "lower it"
         return ""
 
-    def correction(self, value: Any) -> str:
+    def correction(self, value: object) -> str:
         if self.one_of:  # YAML reads a bare off as false
             bare = "off" in self.one_of and str(value) == "False"
             return self.way_out or ('write "off" in quotes' if bare else "choose one")
+        assert isinstance(value, (int, float)), value
         return self.way_out or self._excess(value) or "set a number"
 
 
 def setting(
-    default: Any = MISSING,
+    default: object = MISSING,
     *,
     factory: Callable[[], Any] | None = None,
     fingerprint: bool | Literal["if_set"] = True,
@@ -82,7 +86,7 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-def problems(section: Any, prefix: str = "") -> Iterator[str]:
+def problems(section: "DataclassInstance", prefix: str = "") -> Iterator[str]:
     """One line for each value in a section and its sub-sections that breaks its rule or a
     condition (`problems`) of the section."""
     for item in fields(section):
@@ -93,8 +97,8 @@ def problems(section: Any, prefix: str = "") -> Iterator[str]:
         yield from conditions(prefix)
 
 
-def _value_problems(key: str, value: Any, rule: Rule) -> Iterator[str]:
-    if is_dataclass(value):
+def _value_problems(key: str, value: object, rule: Rule) -> Iterator[str]:
+    if is_dataclass(value) and not isinstance(value, type):
         yield from problems(value, f"{key}.")
     elif isinstance(value, Mapping):
         for name, item in value.items():
@@ -106,7 +110,7 @@ def _value_problems(key: str, value: Any, rule: Rule) -> Iterator[str]:
         yield f"{key} is {value}; it must be {rule.text(value)}; {rule.correction(value)}"
 
 
-def content(section: Any) -> Any:
+def content(section: object) -> Any:
     """A section as plain values, for a fingerprint: without settings that do not affect a
     stage's output."""
     if is_dataclass(section) and not isinstance(section, type):
@@ -122,11 +126,11 @@ def content(section: Any) -> Any:
     return section
 
 
-def in_fingerprint(setting: "Field[Any]", value: Any) -> bool:
+def in_fingerprint(setting: "Field[Any]", value: object) -> bool:
     fingerprint = setting.metadata.get("fingerprint", True)
     return not is_default(setting, value) if fingerprint == "if_set" else bool(fingerprint)
 
 
-def is_default(setting: "Field[Any]", value: Any) -> bool:
+def is_default(setting: "Field[Any]", value: object) -> bool:
     factory: Any = setting.default_factory
     return bool(value == (factory() if setting.default is MISSING else setting.default))

@@ -110,11 +110,12 @@ def _section_rows(section: type, prefix: str, fingerprint: bool | str) -> Iterat
         yield from iterator
 
 
-def _sections_in(hint: Any) -> Iterator[tuple[type, str]]:
+def _sections_in(hint: object) -> Iterator[tuple[type, str]]:
     """The dataclasses of a type, with what stands for a key or an index on the way to them."""
     if isinstance(hint, type) and is_dataclass(hint):
         yield hint, ""
-    suffix = {dict: ".NAME", list: "[]"}.get(get_origin(hint), "")
+    suffixes: dict[object, str] = {dict: ".NAME", list: "[]"}
+    suffix = suffixes.get(get_origin(hint), "")
     for argument in get_args(hint):
         yield from ((kind, f"{suffix}{inner}") for kind, inner in _sections_in(argument))
 
@@ -132,7 +133,7 @@ def _rope_rows() -> Iterator[Row]:
     yield from merged.values()
 
 
-def _row(item: "Field[Any]", key: str, hint: Any, doc: str, fingerprint: bool | str) -> Row:
+def _row(item: "Field[Any]", key: str, hint: object, doc: str, fingerprint: bool | str) -> Row:
     return Row(
         name=key,
         type=_type_name(hint),
@@ -144,7 +145,7 @@ def _row(item: "Field[Any]", key: str, hint: Any, doc: str, fingerprint: bool | 
     )
 
 
-def _type_name(hint: Any) -> str:
+def _type_name(hint: object) -> str:
     """`list[int] | None` as `list[int] or null`, without modules."""
     name = hint.__name__ if type(hint) is type else str(hint)
     return re.sub(r"(\w+\.)+", "", name).replace("None", "null").replace(" | ", " or ")

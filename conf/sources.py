@@ -83,7 +83,7 @@ class SourceConfig(SourceLengths):
     loss: bool = True
     """false: the source is context only, and none of its labels counts."""
     filler: str | None = None
-    """Synthetic kinds: the source of the text around the needle."""
+    """Synthetic kinds: the source whose text surrounds the passkey or the repeated passage."""
     piece_len: int | None = None
     """Longest piece of this source's documents, tokens; longer documents follow `data.overlong`;
     unset: `data.seq_len`."""

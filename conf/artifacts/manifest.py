@@ -21,14 +21,14 @@ CONTENT_FILE = "content.json"  # in a temporary folder: the stage content that i
 ABSENT = object()  # a key that only the other side has; not the same as null
 
 
-def fingerprint(content: Any) -> str:
+def fingerprint(content: object) -> str:
     """sha256 of the canonical JSON of plain values."""
     return hashlib.sha256(
         json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     ).hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write the whole file or nothing: temporary file, fsync, rename."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w") as file:
@@ -48,13 +48,15 @@ class Manifest:
 
     stage: str
     fingerprint: str
-    content: Any  # settings and inputs behind the fingerprint, to name the first key that differs
+    content: dict[
+        str, Any
+    ]  # settings and inputs behind the fingerprint, to name the first key that differs
     seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
     schema: int = 1
 
     @classmethod
-    def for_content(cls, stage: str, content: Any) -> "Manifest":
+    def for_content(cls, stage: str, content: dict[str, Any]) -> "Manifest":
         return cls(stage=stage, fingerprint=fingerprint(content), content=content)
 
 
@@ -72,7 +74,7 @@ def read(output: Path) -> Manifest | None:
         return None
 
 
-def first_difference(old: Any, new: Any, path: str = "") -> str | None:
+def first_difference(old: object, new: object, path: str = "") -> str | None:
     """The first key that differs, as `key was OLD, is NEW`; None when equal."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(k for k in new if k not in old)]:
@@ -86,12 +88,12 @@ def first_difference(old: Any, new: Any, path: str = "") -> str | None:
     return f"{path} was {_short(old)}, is {_short(new)}"
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = "absent" if value is ABSENT else json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def workspace(output: Path, content: Any, resumable: bool = False) -> Path:
+def workspace(output: Path, content: dict[str, Any], resumable: bool = False) -> Path:
     """The folder `output.tmp`: empty, or with `resumable` as an interrupted stage with the same
     content left it."""
     temporary = temporary_folder(output)
@@ -164,7 +166,7 @@ def bring_back(output: Path, expected: Manifest) -> Manifest | None:
     return manifest
 
 
-def is_finished(stage: str, content: Any, output: Path) -> bool:
+def is_finished(stage: str, content: dict[str, Any], output: Path) -> bool:
     """Whether `run_stage` would skip the work: finished at `output`, or set aside."""
     expected = Manifest.for_content(stage, content)
     manifests = (read(output), read(aside_path(output, expected)))
@@ -176,7 +178,7 @@ def is_finished(stage: str, content: Any, output: Path) -> bool:
 
 def run_stage(
     stage: str,
-    content: Any,
+    content: dict[str, Any],
     output: Path,
     work: Callable[[Path], dict[str, Any]],
     *,
@@ -210,7 +212,7 @@ def run_stage(
 
 def run_shared(
     stage: str,
-    content: Any,
+    content: dict[str, Any],
     output: Path,
     work: Callable[[Path], dict[str, Any]],
     *,

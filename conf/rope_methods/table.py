@@ -14,7 +14,7 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.rope_methods.base import RopeConfig, Rotary, Table, as_longrope
 
 
-def is_number(value: Any, minimum: float = sys.float_info.min) -> bool:
+def is_number(value: object, minimum: float = sys.float_info.min) -> bool:
     """Whether a value of a file is a finite number of at least `minimum`; a bool is not."""
     return (
         isinstance(value, (int, float))
@@ -23,7 +23,7 @@ def is_number(value: Any, minimum: float = sys.float_info.min) -> bool:
     )
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return is_number(value, 1) and isinstance(value, int)
 
 

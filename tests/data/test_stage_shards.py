@@ -68,7 +68,7 @@ def test_workers_are_the_cores_unless_set(data_fixture: DataFixture) -> None:
     assert stage.workers(data_fixture.config().data) == len(os.sched_getaffinity(0))
     with pytest.raises(
         ConfigError,
-        match=r"^data\.tokenizer_threads is 0; it must be at least 1; unset it for the cores$",
+        match=r"^data\.tokenizer_threads is 0; it must be at least 1; unset it for one per core$",
     ):
         data_fixture.config("data.tokenizer_threads=0")
 
