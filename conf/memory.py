@@ -85,5 +85,5 @@ def missing_path(path: str) -> str | None:
     reason = "cannot be written to" if folder.is_dir() else "is no folder"
     return (
         f"train.memory.offload_path is {path}; it must be a folder that every rank can write to, "
-        f"and {reason} here; make it, or name another"
+        f"and {reason} here; create it, or name another"
     )

@@ -1,86 +1,31 @@
 """The former names of settings, each answered with the present one."""
 
 _SECTIONS = {
-    "train.optimizer": {
-        "optimizer": "name",
-        **{
-            name: name
-            for name in (
-                "lr",
-                "betas",
-                "eps",
-                "weight_decay",
-                "gradient_clipping",
-                "decay_embeddings",
-                "layer_lr_decay",
-                "lr_groups",
-                "trainable",
-                "freeze",
-            )
-        },
-    },
-    "train.schedule": {
-        "schedule": "kind",
-        "warmup_steps": "warmup_steps",
-        "min_lr_ratio": "min_lr_ratio",
-        "decay_steps": "decay_steps",
-        "decay_shape": "decay_shape",
-    },
-    "train.loss": {"z_loss": "z_loss"},
-    "train.checkpoint": {
-        "checkpoint_steps": "interval_steps",
-        "keep_checkpoints": "keep_last",
-        "keep_every": "keep_every_steps",
-        "checkpoint_async": "async_write",
-    },
-    "train.attention": {"attention": "kernel", "s2_group": "s2_group"},
-    "train.memory": {
-        "offload_optimizer": "offload_optimizer",
-        "offload_params": "offload_params",
-        "offload_path": "offload_path",
-        "offload_activations": "offload_activations",
-        "activation_checkpointing": "activation_checkpointing",
-        "tile_mlp": "tile_mlp_tokens",
-        "compile": "compile",
-        "zero_hpz_size": "zero_hpz_size",
-    },
-    "train.stability": {
-        "faults.on_nan": "on_nan",
-        "faults.on_spike": "on_spike",
-        "faults.spike_window": "spike_window_steps",
-        "faults.spike_mads": "spike_threshold_mads",
-        "faults.max_skips": "max_skips",
-    },
-    "train.metrics": {
-        "seeing.group_norms_every": "group_norms_every",
-        "seeing.peak_tflops": "peak_tflops",
-        "wandb": "wandb",
-        "wandb_project": "wandb_project",
-        "tensorboard": "tensorboard",
-    },
-    "train.validation": {
-        "validate.every": "interval_steps",
-        "validate.windows": "windows",
-        "validate.windows_per_document": "windows_per_document",
-        "validate.length": "length",
-    },
-    "train.profiler": {
-        "profile.steps": "steps",
-        "profile.ranks": "ranks",
-        "profile.memory": "memory",
-    },
-    "train.launcher": {
-        "processes": "ranks_per_node",
-        "hostfile": "hostfile",
-        "requeue": "requeue",
-        "hang_s": "hang_timeout_s",
-    },
+    "train.optimizer": "optimizer=name lr betas eps weight_decay gradient_clipping "
+    "decay_embeddings layer_lr_decay lr_groups trainable freeze",
+    "train.schedule": "schedule=kind warmup_steps min_lr_ratio decay_steps decay_shape",
+    "train.loss": "z_loss",
+    "train.checkpoint": "checkpoint_steps=interval_steps keep_checkpoints=keep_last "
+    "keep_every=keep_every_steps checkpoint_async=async_write",
+    "train.attention": "attention=kernel s2_group",
+    "train.memory": "offload_optimizer offload_params offload_path offload_activations "
+    "activation_checkpointing tile_mlp=tile_mlp_tokens compile zero_hpz_size",
+    "train.stability": "faults.on_nan=on_nan faults.on_spike=on_spike "
+    "faults.spike_window=spike_window_steps faults.spike_mads=spike_threshold_mads "
+    "faults.max_skips=max_skips",
+    "train.metrics": "seeing.group_norms_every=group_norms_every seeing.peak_tflops=peak_tflops "
+    "wandb wandb_project tensorboard",
+    "train.validation": "validate.every=interval_steps validate.windows=windows "
+    "validate.windows_per_document=windows_per_document validate.length=length",
+    "train.profiler": "profile.steps=steps profile.ranks=ranks profile.memory=memory",
+    "train.launcher": "processes=ranks_per_node hostfile requeue hang_s=hang_timeout_s",
 }
+"""Settings that moved from `train` to a section: FORMER=PRESENT, or one name for both."""
 RENAMED = {
     **{
-        f"train.{former}": f"{section}.{name}"
+        f"train.{former}": f"{section}.{present or former}"
         for section, names in _SECTIONS.items()
-        for former, name in names.items()
+        for former, _, present in (name.partition("=") for name in names.split())
     },
     "train.faults": "train.stability",
     "train.seeing": "train.metrics",

@@ -32,11 +32,11 @@ class Config:
     cache_dir: str = setting("~/.cache/ropewalk", fingerprint=False)
     """Token stores, plans and converted models, shared by runs, named by their content."""
     phases: list[Any] = field(default_factory=list)
-    """Trainings one after the other, each a set of settings on top of the run's, such as `{name:
-    long, data.seq_len: 65536, rope.factor: 8, train.steps: 200}`; each starts from the model of
-    the one before."""
+    """Trainings that follow each other, each with settings on top of the run's, such as
+    `{name: long, data.seq_len: 65536, rope.factor: 8, train.steps: 200}`; each starts from the
+    model of the previous one."""
     phase: int = 0
-    """Of a phase's frozen settings: which one it is, from 1. Not to be set."""
+    """In the frozen settings of a phase: its number, from 1. Not to be set."""
     model: ModelConfig
     rope: RopeConfig
     data: DataConfig
@@ -87,7 +87,7 @@ class Config:
 
     @property
     def tokens(self) -> int:
-        """Of all steps."""
+        """Tokens of all steps."""
         sizes = self.batches()
         ends = [*(first for _, first, _ in sizes[1:]), self.train.steps]
         spans = [

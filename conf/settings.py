@@ -1,4 +1,4 @@
-"""The list of all settings, read from the dataclasses: `ropewalk settings`, docs/settings.md."""
+"""The list of all settings, from the dataclasses: `ropewalk settings`, docs/settings.md."""
 
 import ast
 import difflib
@@ -17,7 +17,7 @@ from ropewalk.conf.rope_methods import ROPE_METHODS
 from ropewalk.conf.rules import Rule
 from ropewalk.conf.schema import Config
 
-# Outside every section that stages take fingerprints of, or left out of the base's identity.
+# In no section that a stage takes a fingerprint of, nor in the base's identity.
 WITHOUT_FINGERPRINT = ("schema", "name", "phase", "model.trust_remote_code")
 
 
@@ -27,7 +27,7 @@ class Row(TypedDict):
     name: str  # dotted key; NAME stands for a source's name, [] for an item of a list
     type: str
     default: str  # as YAML, or "required"
-    rule: str  # choices or range; empty where the class checks the value, or any value is allowed
+    rule: str  # choices or range; empty where any value is allowed or a condition checks it
     fingerprint: bool | str  # "if_set": only when it differs from its default
     methods: list[str]  # the rope methods that have the setting; empty: all of them
     doc: str
@@ -58,9 +58,16 @@ def matching(word: str) -> list[Row]:
 
 def as_text(listed: Sequence[Row]) -> str:
     """For a terminal: a line with key, type, default and rule, and the doc below it."""
+    wrapper = textwrap.TextWrapper(
+        88,
+        initial_indent="    ",
+        subsequent_indent="    ",
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
     return "\n".join(
         f"{row['name']}{_methods(row)}: {_value(row)}\n"
-        + textwrap.fill(f"{row['doc']}{_fingerprint(row)}", 88, **_indent("    "))
+        + wrapper.fill(f"{row['doc']}{_fingerprint(row)}")
         for row in listed
     )
 
@@ -111,7 +118,7 @@ def _section_rows(section: type, prefix: str, fingerprint: bool | str) -> Iterat
 
 
 def _sections_in(hint: object) -> Iterator[tuple[type, str]]:
-    """The dataclasses of a type, with what stands for a key or an index on the way to them."""
+    """The dataclasses inside a type, each with `.NAME` for a key and `[]` for an index above it."""
     if isinstance(hint, type) and is_dataclass(hint):
         yield hint, ""
     suffixes: dict[object, str] = {dict: ".NAME", list: "[]"}
@@ -121,7 +128,7 @@ def _sections_in(hint: object) -> Iterator[tuple[type, str]]:
 
 
 def _rope_rows() -> Iterator[Row]:
-    """The settings of all methods, each once, with the methods that read it so."""
+    """The settings of all methods; equal ones once, with the methods that have them."""
     merged: dict[tuple[str, str], Row] = {}
     common = {item.name for item in fields(ROPE_METHODS["none"])}
     for method, section in ROPE_METHODS.items():
@@ -152,7 +159,7 @@ def _type_name(hint: object) -> str:
 
 
 def _default(item: "Field[Any]") -> str:
-    """As YAML would have it, on one line."""
+    """In YAML, on one line."""
     factory: Any = item.default_factory
     if item.default is MISSING and factory is MISSING:
         return "required"
@@ -186,15 +193,6 @@ def _methods(row: Row) -> str:
 
 def _fingerprint(row: Row) -> str:
     return "" if row["fingerprint"] else " Not fingerprinted."
-
-
-def _indent(indent: str) -> dict[str, Any]:
-    return {
-        "initial_indent": indent,
-        "subsequent_indent": indent,
-        "break_on_hyphens": False,
-        "break_long_words": False,
-    }
 
 
 def _escape(text: str) -> str:

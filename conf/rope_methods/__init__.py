@@ -36,14 +36,17 @@ __all__ = [
 ]
 
 ROPE_METHODS: dict[str, type[RopeConfig]] = {
-    "none": RopeConfig,
-    "pi": PIConfig,
-    "ntk": NTKConfig,
-    "dynamic": DynamicConfig,
-    "ntk_by_parts": NTKByPartsConfig,
-    "yarn": YarnConfig,
-    "llama3": Llama3Config,
-    "longrope": LongRopeConfig,
-    "abf": ABFConfig,
-    "table": TableConfig,
+    config.method: config
+    for config in (
+        RopeConfig,
+        PIConfig,
+        NTKConfig,
+        DynamicConfig,
+        NTKByPartsConfig,
+        YarnConfig,
+        Llama3Config,
+        LongRopeConfig,
+        ABFConfig,
+        TableConfig,
+    )
 }

@@ -28,31 +28,16 @@ def _is_count(value: object) -> bool:
 
 
 FILE_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "inv_freq": (
-        lambda x: bool(x) and all(map(is_number, x)),
-        "every inv_freq must be above 0 and finite",
-    ),
-    "attention_factor": (is_number, "its attention_factor must be a finite number above 0"),
-    "factor": (lambda x: is_number(x, 1), "its factor must be a finite number of at least 1"),
-    "rope_parameters": (
-        lambda x: isinstance(x, dict),
-        "its rope_parameters must be a table of settings",
-    ),
-    "rope_theta": (is_number, "its rope_theta must be a finite number above 0"),
-    "original_max_position_embeddings": (
-        _is_count,
-        "its original_max_position_embeddings must be a number of tokens",
-    ),
-    "max_position_embeddings": (
-        _is_count,
-        "its max_position_embeddings must be a number of tokens",
-    ),
-    "calibrated_on": (
-        lambda x: isinstance(x, list),
-        "its calibrated_on must be a list of documents",
-    ),
+    "inv_freq": (lambda x: bool(x) and all(map(is_number, x)), "above 0 and finite"),
+    "attention_factor": (is_number, "a finite number above 0"),
+    "factor": (lambda x: is_number(x, 1), "a finite number of at least 1"),
+    "rope_parameters": (lambda x: isinstance(x, dict), "a table of settings"),
+    "rope_theta": (is_number, "a finite number above 0"),
+    "original_max_position_embeddings": (_is_count, "a number of tokens"),
+    "max_position_embeddings": (_is_count, "a number of tokens"),
+    "calibrated_on": (lambda x: isinstance(x, list), "a list of documents"),
 }
-"""The keys of a table's file that are read: the check of the value, and the rule in words."""
+"""The keys of a table's file that are read, each with the check of its value and the rule."""
 
 
 @dataclass(kw_only=True)
@@ -96,8 +81,10 @@ class TableConfig(RopeConfig):
         content = {key: value for key, value in content.items() if value is not None}
         for key, (is_valid, rule) in FILE_RULES.items():
             if key in content and not is_valid(content[key]):
-                value = "" if key == "inv_freq" else f", not {str(content[key])[:40]}"
-                raise ConfigError(f"rope.path is {self.path}; {rule}{value}; correct the file")
+                problem = f"its {key} must be {rule}, not {str(content[key])[:40]}"
+                if key == "inv_freq":
+                    problem = f"every inv_freq must be {rule}"
+                raise ConfigError(f"rope.path is {self.path}; {problem}; correct the file")
         return {**content, "inv_freq": [float(x) for x in content["inv_freq"]]}
 
     @cached_property

@@ -1,5 +1,4 @@
-"""check(): every problem at once, nothing unknown let in, and a frozen file that reads back as
-itself."""
+"""check() reports all problems at once and refuses unknown keys; a frozen file reads back equal."""
 
 from pathlib import Path
 

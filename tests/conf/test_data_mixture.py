@@ -1,5 +1,4 @@
-"""The settings of the mixture: ranges of length as they are written, each rule by its line, and
-the presets by their papers."""
+"""Settings of the mixture: ranges of lengths, the line of each rule, presets as in their papers."""
 
 import math
 import re
