@@ -13,7 +13,7 @@ from ropewalk.conf import phases, settings
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
 from ropewalk.data.planning import Mixture
-from ropewalk.data.tokens.boundaries import BoundaryTokens
+from ropewalk.data.tokens.store import BoundaryTokens
 from ropewalk.eval import stage as eval_stage
 from ropewalk.launch.config.compose import compose
 from ropewalk.train import stage as train_stage

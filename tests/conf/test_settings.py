@@ -95,7 +95,9 @@ def test_text_has_each_setting_in_lines_of_a_terminal(capsys: pytest.CaptureFixt
     main(["settings", "beta_fast"])
     output = capsys.readouterr().out
     assert re.search(
-        r"^rope\.beta_fast \(rope=ntk_by_parts, yarn\): float; default 32\.0$", output, re.M
+        r"^rope\.beta_fast \(rope=ntk_by_parts, yarn\): float; default 32\.0; above 0$",
+        output,
+        re.M,
     )
 
 
