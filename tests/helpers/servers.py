@@ -1,4 +1,4 @@
-"""Engines that are not ours, and their logits for an export beside those of transformers.
+"""Other engines, and their logits for an export beside transformers'.
 
 `make test-all` installs the engines (`make engines`) and takes minutes. Bars, in fp32 with an fp32
 key/value cache: rms-relative 2e-3 of the logits at every compared position, argmax equal in 0.999.

@@ -82,7 +82,7 @@ CONFIGS = {
 
 
 def counted_flops(model: Any, *, backward: bool) -> int:
-    """FLOPs of our loss on a packed row by FlopCounterMode, without those of the rotary table."""
+    """FLOPs of our loss on a packed row by FlopCounterMode, without the rotary table."""
     row, _ = models.packed(LENGTHS, sum(LENGTHS))
     ids, positions, labels = (
         torch.from_numpy(x)[None] for x in (row.input_ids, row.position_ids, row.labels)

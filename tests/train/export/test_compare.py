@@ -1,4 +1,4 @@
-"""The verdict on an engine: the keys that it drops, with numbers; none if it is not verified."""
+"""The verdict on an engine: the keys that it drops, with numbers; empty if unverified."""
 
 from collections.abc import Callable
 from typing import Any

@@ -116,7 +116,7 @@ def test_the_mlx_formula_equals_mlx(name: str) -> None:
 
 
 def keys_that_matter(engine: Any, p: dict[str, Any]) -> set[str]:
-    """The keys whose change changes what an engine computes, at some length."""
+    """The keys that change the result of an engine, at some length."""
     lengths, changing = (100, 300, 2048), set()
     baseline = [engine.compute(p, D, window(p), length) for length in lengths]
     for key in (k for k in p if k not in ("rope_type", "rope_theta")):

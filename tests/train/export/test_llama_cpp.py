@@ -1,4 +1,4 @@
-"""llama.cpp reads an export: its logits are those of transformers (slow: `make test-all`)."""
+"""llama.cpp has the logits of transformers for an export (slow: `make test-all`)."""
 
 from collections.abc import Callable
 from pathlib import Path

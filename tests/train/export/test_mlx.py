@@ -1,4 +1,4 @@
-"""mlx-lm reads an export: its logits are those of transformers (slow: `make test-all`)."""
+"""mlx-lm has the logits of transformers for an export (slow: `make test-all`)."""
 
 import json
 import shutil
@@ -73,7 +73,7 @@ def test_mlx_without_the_legacy_keys_has_other_logits(
 def test_mlx_computes_what_the_warning_says(
     demo: Callable[[RopeConfig], Path], tmp_path: Path
 ) -> None:
-    """Its logits are those of transformers without the dropped keys, far from the plan's."""
+    """Its logits equal transformers' without the dropped keys, far from the plan's."""
     export = demo(ODD)
     ids = ids_of(export / "hf", 512)
     report = json.loads((export / "serving.json").read_text())["engines"]["mlx-lm"]

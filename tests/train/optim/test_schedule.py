@@ -21,7 +21,7 @@ def config(**changes: Any) -> TrainConfig:
 
 
 def theirs(make: str, **overrides: Any) -> list[float]:
-    """Factors of steps 0 to STEPS as `make` gives them to an optimizer of rate 1."""
+    """Factors of steps 0 to STEPS by transformers' function `make`."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = getattr(optimization, make)(optimizer, num_warmup_steps=WARM, **overrides)
     result = []
@@ -41,7 +41,7 @@ SAME = {
 
 
 @pytest.mark.parametrize("schedule", SAME)
-def test_factors_are_those_of_transformers_but_for_a_warm_up_that_starts_above_zero(
+def test_schedules_equal_transformers_with_a_warm_up_above_zero(
     schedule: str,
 ) -> None:
     make, overrides = SAME[schedule]
@@ -57,7 +57,7 @@ def test_factors_are_those_of_transformers_but_for_a_warm_up_that_starts_above_z
 @pytest.mark.parametrize(
     ("shape", "name"), [("linear", "linear"), ("sqrt", "1-sqrt"), ("cosine", "cosine")]
 )
-def test_wsd_is_that_of_transformers(shape: str, name: str) -> None:
+def test_wsd_equals_transformers(shape: str, name: str) -> None:
     ours = [
         lr_at(
             step,
@@ -81,7 +81,7 @@ def test_wsd_is_that_of_transformers(shape: str, name: str) -> None:
     assert ours[WARM : STEPS - 25] == [1.0] * (STEPS - 25 - WARM) and ours[-1] < 0.2
 
 
-def test_wsd_goes_down_over_a_tenth_unless_told() -> None:
+def test_wsd_decays_over_a_tenth_of_the_steps_by_default() -> None:
     ours = [lr_at(step, config(schedule__kind="wsd")) for step in range(STEPS)]
     assert ours[STEPS - 12 :] == pytest.approx([1.0, 1.0] + [1 - n / 11 for n in range(1, 11)])
 
@@ -90,7 +90,7 @@ def test_warm_up_starts_above_zero_and_reaches_the_peak() -> None:
     assert [lr_at(step, config()) for step in (0, 9, 10)] == pytest.approx([0.1, 1.0, 1.0])
 
 
-def test_floor() -> None:
+def test_the_rate_ends_at_min_lr_ratio() -> None:
     assert lr_at(
         10_000, config(schedule__kind="cosine", schedule__min_lr_ratio=0.1)
     ) == pytest.approx(0.1)
@@ -100,7 +100,7 @@ def test_floor() -> None:
     )
 
 
-def test_no_warm_up() -> None:
+def test_a_schedule_without_a_warm_up_starts_at_the_peak() -> None:
     assert lr_at(0, config(schedule__warmup_steps=0, schedule__kind="linear")) == 1.0
     assert lr_at(
         10_000, config(schedule__warmup_steps=0, schedule__kind="inverse_sqrt")

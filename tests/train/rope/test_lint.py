@@ -1,4 +1,4 @@
-"""The lint: one finding for each risk, and none for the plans of the papers."""
+"""The lint: one finding for each risk; the plans of the papers have no finding."""
 
 from typing import Any
 

@@ -104,7 +104,7 @@ def test_the_hash_differs_between_plans_and_does_not_depend_on_the_name() -> Non
     assert hashes == [plan.make(c, llama(), "two").hash for c in configs]
 
 
-def test_the_unscaled_plan_is_that_of_the_base() -> None:
+def test_the_unscaled_plan_describes_the_base() -> None:
     planned = plan.make(YarnConfig(factor=8.0), llama(), "the-model").unscaled
     assert (planned.method, planned.factor, planned.attention_factor) == ("none", 1.0, 1.0)
     assert planned.max_position_embeddings == 4096

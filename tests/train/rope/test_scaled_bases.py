@@ -45,7 +45,7 @@ QWEN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32_76
 
 @pytest.mark.parametrize("window", [32_768, 40_960, 131_072])
 def test_the_factor_of_a_scaled_base_gives_its_window(window: int, tmp_path: Path) -> None:
-    """Old Qwen configs add rope_scaling only; those of Qwen 3 have 40,960."""
+    """Old Qwen configs add rope_scaling only; Qwen 3 has 40,960."""
     config = from_file(tmp_path, window, QWEN)
     planned = plan.make(YarnConfig(factor=8.0), config, "qwen")
     assert (planned.original_max_position_embeddings, planned.base_window) == (32_768, 131_072)
