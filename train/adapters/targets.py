@@ -26,9 +26,8 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
 
 def attention_layers(model: PreTrainedModel) -> list[str]:
     """The linear layers inside attention modules, which are known by their class name."""
-    prefixes = tuple(
-        f"{name}." for name, m in model.named_modules() if "Attention" in type(m).__name__
-    )
+    modules = model.named_modules()
+    prefixes = tuple(f"{name}." for name, m in modules if "Attention" in type(m).__name__)
     return [name for name in linear_layers(model) if name.startswith(prefixes)]
 
 

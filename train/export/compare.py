@@ -37,9 +37,7 @@ class Verdict:
 
 def verdicts(plan: RopePlan, architecture: str) -> dict[str, Verdict]:
     """Every engine's row."""
-    return {
-        name: engine_verdict(name, engine, plan, architecture) for name, engine in ENGINES.items()
-    }
+    return {n: engine_verdict(n, engine, plan, architecture) for n, engine in ENGINES.items()}
 
 
 def engine_verdict(name: str, engine: Engine, plan: RopePlan, architecture: str) -> Verdict:

@@ -22,12 +22,9 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise GgufUnsupported("it has no tokenizer.json")
     tokenizer: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if tokenizer["model"].get("type") != "BPE" or not any(
-        s["type"] == "ByteLevel" for s in splitters(tokenizer)
-    ):
-        raise GgufUnsupported(
-            "its tokenizer is not byte-level BPE, the one kind that this export writes"
-        )
+    byte_level = any(step["type"] == "ByteLevel" for step in splitters(tokenizer))
+    if tokenizer["model"].get("type") != "BPE" or not byte_level:
+        raise GgufUnsupported("its tokenizer is not byte-level BPE, the only kind of this export")
     return tokenizer
 
 

@@ -67,10 +67,8 @@ def shell(text: str) -> str:
 def overrides(handoff: Handoff, engine: str) -> str:
     """JSON for the command line: the plan's parameters and the engine's correcting keys."""
     plan, verdict = handoff.plan, handoff.verdicts[engine]
-    parameters = plan.by_layer_type({**plan.rope_parameters, **(verdict.way_out or {})})
-    return json.dumps(
-        {"rope_parameters": parameters, "max_position_embeddings": plan.config_window}
-    )
+    rope = plan.by_layer_type({**plan.rope_parameters, **(verdict.way_out or {})})
+    return json.dumps({"rope_parameters": rope, "max_position_embeddings": plan.config_window})
 
 
 def llama_cpp(handoff: Handoff) -> list[str]:

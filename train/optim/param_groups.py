@@ -25,9 +25,8 @@ _LAYER = re.compile(r"\.(\d+)\.")
 
 def group_of(name: str) -> str:
     """One of GROUPS. LoRA's tensors belong to the group of the layer they adapt."""
-    parts = [
-        p for p in name.split(".lora_")[0].split(".") if p not in ("weight", "bias", "base_layer")
-    ]
+    parts = name.split(".lora_")[0].split(".")
+    parts = [part for part in parts if part not in ("weight", "bias", "base_layer")]
     module = parts[-1]
     if module.startswith(HEAD):
         return "head"
@@ -58,10 +57,8 @@ def is_trainable(name: str, train: TrainConfig) -> bool:
         return True
     if not train.lora.rank:
         return not train.optimizer.trainable
-    group = group_of(name)
-    return (train.lora.embeddings and group == "embeddings") or (
-        train.lora.norms and group == "norms"
-    )
+    trained = {"embeddings": train.lora.embeddings, "norms": train.lora.norms}
+    return trained.get(group_of(name), False)
 
 
 def decays(name: str, dimensions: int, train: TrainConfig) -> bool:

@@ -126,9 +126,7 @@ def _check_table(attribute: str, module: nn.Module, table: Table, plan: RopePlan
         )
     live, planned = buffer.detach().double().cpu().numpy(), short_table(table)
     if live.shape != planned.shape:
-        raise ProofError(
-            f".{attribute} has {live.shape[0]} dimensions; the plan has {planned.shape[0]}"
-        )
+        raise ProofError(f".{attribute} has {len(live)} dimensions; the plan has {len(planned)}")
     wrong = np.flatnonzero(np.abs(live - planned) > tolerance(plan.factor) * planned)
     if len(wrong):
         i = int(wrong[0])

@@ -29,9 +29,8 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     model_config = base_config(base)
     plan = rope_plan.make(config.rope, model_config, base.name)
     findings = _print_findings(config, plan, model_config)
-    manifest = Manifest.for_content(
-        "rope", {"rope": content(config.rope), "base": plan.base, "plan": plan.hash}
-    )
+    cache_key = {"rope": content(config.rope), "base": plan.base, "plan": plan.hash}
+    manifest = Manifest.for_content("rope", cache_key)
     manifest.facts = {"hash": plan.hash, "max_position_embeddings": plan.max_position_embeddings}
     previous = read_json(output) if output.is_file() else {}
     same_plan = previous.get("fingerprint") == manifest.fingerprint
