@@ -1,279 +1,301 @@
-"""Random faults in the pure core, and whether the nearest tests notice them: `make mutants`.
+"""Random faults in the pure core, and whether the tests notice them: `make mutants`.
 
-Each mutant changes one comparison, operator, constant or condition of one file in a copy of the
-checkout. The test files nearest to it then run in a process forked from one that has torch,
-transformers and DeepSpeed loaded. A mutant is killed when a test fails or runs out of time.
-Survivors are printed with their line. Kill each by a new test with an independent expected value,
-or judge it equivalent in equivalent.txt.
+Each mutant changes one comparison, operator, constant or condition of one file. The tests that
+execute the changed line run on it, the quickest first, in a process forked from one that has
+collected all tests; so nothing is imported again. A mutant outside functions changes what an import
+makes, and runs in a process that imports everything anew.
+
+A mutant is killed when a test fails that passes without the fault, or runs out of a time that is
+three times enough without it. Survivors are printed with their line, and are either killed by a new
+test with an outside value or judged equivalent in equivalent.txt beside this file.
 """
 
 import argparse
-import ast
-import functools
 import json
 import os
-import random
 import re
-import shutil
 import signal
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("conf", "data", "train", "eval", "launch")
-SUBJECTS = (
-    "conf",
-    "data",
-    "train/rope",
-    "train/optim",
-    "train/attention",
-    "train/checkpoint",
-    "train/cost",
-    "eval/measure",
-    "eval/tasks",
-    "eval/calibrate",
+import pytest
+from coverage_map import CoverageMap, Watch, fastest_file_first
+from faults import SUBJECTS, Mutant, drawn
+from forks import OPTIONS, OUT_OF_TIME, copy_of_checkout, in_fork, preload, write_bytecode
+from live import LiveFunctions
+from nearest import Nearest, imported_once, lines_to_execute
+
+# These start ranks, servers or whole runs, which execute the core in other processes.
+OTHER_PROCESSES = re.compile(
+    r"tests/test_(?!house)|tests/train/(zero|launcher|loop)/|_(gpu|engines|servers|parity)\b"
 )
-COMPARISONS = {
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-}
-OPERATORS = {
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.FloorDiv,
-    ast.Div: ast.Mult,
-    ast.FloorDiv: ast.Mult,
-    ast.Mod: ast.FloorDiv,
-    ast.Pow: ast.Mult,
-    ast.BitAnd: ast.BitOr,
-    ast.BitOr: ast.BitAnd,
-}
+BUDGET_S = 60.0  # of tests for one mutant
+NEAREST = 4  # so many of the nearest files are watched for a mutant
+SLOW_TEST_S = 10.0  # a test that takes longer is left out
+SHORTEST_S = 30.0
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """One fault: characters `start` to `end` of `path` replaced by `text`."""
-
-    path: str
-    line: int
-    start: int
-    end: int
-    text: str
-    source: str
-
-    def __str__(self) -> str:
-        return f"{self.path}:{self.line}: {self.source} -> {self.text}"
-
-
-def changed(node: ast.AST) -> ast.AST | None:
-    """The node with one fault, None where no fault is known."""
-    if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in COMPARISONS:
-        return ast.Compare(node.left, [COMPARISONS[type(node.ops[0])]()], node.comparators)
-    if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
-        texts = (ast.JoinedStr, ast.Constant)
-        if isinstance(node.left, texts) and isinstance(getattr(node.left, "value", ""), str):
-            return None  # a concatenation of strings
-        return ast.BinOp(node.left, OPERATORS[type(node.op)](), node.right)
-    if isinstance(node, ast.BoolOp):
-        return ast.BoolOp(ast.Or() if isinstance(node.op, ast.And) else ast.And(), node.values)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        return node.operand
-    if isinstance(node, ast.Constant) and isinstance(node.value, bool):
-        return ast.Constant(not node.value)
-    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
-        return ast.Constant(node.value + 1)
-    return None
-
-
-def mutants_of(path: str) -> list[Mutant]:
-    """Every fault of one file. Types, docs, messages and `__all__` are left alone."""
-    text = (ROOT / path).read_text()
-    lines = text.splitlines(keepends=True)
-    starts = [0]
-    for line in lines:
-        starts.append(starts[-1] + len(line))
-
-    def offset(row: int, column: int) -> int:
-        return starts[row - 1] + len(lines[row - 1].encode()[:column].decode())
-
-    mutants: list[Mutant] = []
-
-    def visit(node: ast.AST) -> None:
-        for name, value in ast.iter_fields(node):
-            if name in ("annotation", "returns", "decorator_list", "type_params"):
-                continue
-            for child in value if isinstance(value, list) else [value]:
-                if isinstance(child, ast.AST) and not isinstance(child, (ast.JoinedStr, ast.Raise)):
-                    visit(child)
-        fault = changed(node)
-        if fault is not None:
-            start = offset(node.lineno, node.col_offset)  # type: ignore[attr-defined]
-            end = offset(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
-            if "\n" not in text[start:end]:
-                fault_text = f"({ast.unparse(ast.fix_missing_locations(fault))})"
-                source = text[start:end]
-                mutants.append(Mutant(path, node.lineno, start, end, fault_text, source))  # type: ignore[attr-defined]
-
-    visit(ast.parse(text))
-    return mutants
-
-
-def imports_of(file: Path) -> set[str]:
-    """Our modules and test helpers that a file imports, as paths of the checkout."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    paths = set()
-    for name in names:
-        candidates = [f"tests/helpers/{name}.py"]
-        if name.startswith("ropewalk."):
-            stem = name.removeprefix("ropewalk.").replace(".", "/")
-            candidates += [f"{stem}.py", f"{stem}/__init__.py"]
-        paths |= {candidate for candidate in candidates if (ROOT / candidate).is_file()}
-    return paths
-
-
-class Nearest:
-    """The test files nearest to a module: its mirror, direct importers, importers of importers."""
+class Outcomes:
+    """Pytest plugin: the tests that ran and did not pass, and the seconds of each that did."""
 
     def __init__(self) -> None:
-        folders = (*PACKAGES, "tests")
-        files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
-        self.imports = {str(file.relative_to(ROOT)): imports_of(file) for file in files}
-        self.tests = [name for name in self.imports if re.search(r"(^|/)test_[^/]*\.py$", name)]
+        self.not_passed: list[str] = []
+        self.failed: list[str] = []
 
-    def distance(self, test: str, module: str, limit: int = 3) -> int:
-        """Imports from the test file to the module, at most `limit`."""
-        reached, frontier = {test}, {test}
-        for step in range(1, limit):
-            frontier = {name for file in frontier for name in self.imports.get(file, ())} - reached
-            if module in frontier:
-                return step
-            reached |= frontier
-        return limit
+    def pytest_runtest_logreport(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if not report.passed:
+            self.not_passed.append(report.nodeid)
+        if report.failed:
+            self.failed.append(report.nodeid)
 
-    def test_files(self, module: str) -> list[str]:
-        """Test files within two imports of the module or in its mirror folder, nearest first."""
-        mirror = Path("tests") / Path(module).parent
-        stem = Path(module).stem
-
-        def rank(test: str) -> tuple[int, int, int]:
-            named = Path(test).stem == f"test_{stem}" and Path(test).parent == mirror
-            same_room = Path(test).parent == mirror
-            return (not named, self.distance(test, module), not same_room)
-
-        ranked = sorted((rank(test), test) for test in self.tests)
-        return [
-            test for (_, distance, other_room), test in ranked if distance < 3 or not other_room
-        ]
+    pytest_collectreport = pytest_runtest_logreport
 
 
-def copy_of_checkout(folder: Path) -> None:
-    """Copy the checkout to `folder`; `folder/import/ropewalk` gives it its import name."""
-    for name in (*PACKAGES, "tests"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "Makefile", "CONTRIBUTING.md", "docs"):
-        (folder / name).symlink_to(ROOT / name)
-    (folder / "import" / "ropewalk").mkdir(parents=True)
-    for name in PACKAGES:
-        (folder / "import" / "ropewalk" / name).symlink_to(folder / name)
+class Faulty:
+    """The copy of the checkout, with one mutant at a time in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.near, self.map = folder, Nearest(), CoverageMap()
+
+    @contextmanager
+    def fault(self, mutant: Mutant | None) -> Iterator[str]:
+        """The mutant in its file. The file's time is put back: its bytecode stays good."""
+        if mutant is None:
+            yield ""
+            return
+        target = self.folder / mutant.path
+        text, status = target.read_text(), target.stat()
+        faulty = text[: mutant.start] + mutant.text + text[mutant.end :]
+        target.write_text(faulty)
+        try:
+            yield faulty
+        finally:
+            target.write_text(text)
+            os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def files(self, mutant: Mutant) -> list[str]:
+        """Test files near the mutant that run in one process, the nearest first."""
+        near = self.near.test_files(mutant.path)
+        return [file for file in near if not OTHER_PROCESSES.search(file)]
+
+    def run(self, mutant: Mutant | None, tests: list[str], seconds: float) -> tuple[int, str]:
+        """Exit code of the tests, and the first that failed."""
+        raise NotImplementedError
+
+    def ends(self, mutant: Mutant, batch: dict[str, float], patience: float) -> dict[str, Any]:
+        """How the mutant ends after a batch of tests, and by which."""
+        tests, limit = list(batch), patience * max(SHORTEST_S, 6 * sum(batch.values()))
+        code, failed = self.run(mutant, tests, limit)
+        if code == OUT_OF_TIME:
+            enough = self.run(None, tests, limit / 3)[0] == 0
+            end = "killed" if enough else "undecided"
+            return {"end": end, "by": f"{tests[0]} (out of time)"}
+        if code and self.run(None, [failed], 120.0)[0] == 0:
+            return {"end": "killed", "by": failed}
+        return {"end": "SURVIVED", "by": None}
+
+    def batches(self, mutant: Mutant) -> Iterator[dict[str, float]]:
+        raise NotImplementedError
+
+    def judge(self, mutant: Mutant, patience: float) -> dict[str, Any]:
+        """How the mutant ends over all batches, at most `BUDGET_S` of tests."""
+        row: dict[str, Any] = {"end": "SURVIVED", "by": None, "tests": 0}
+        spent, count = 0.0, 0
+        for batch in self.batches(mutant):
+            quick = {}
+            for test, seconds in batch.items():
+                spent += seconds
+                if spent <= BUDGET_S * patience:
+                    quick[test] = seconds
+            if quick:
+                count += len(quick)
+                row = self.ends(mutant, quick, patience) | {"tests": count}
+            if row["end"] != "SURVIVED" or spent > BUDGET_S * patience:
+                break
+        return row
 
 
-def run_tests(folder: Path, tests: list[str], seconds: float) -> int:
-    """Exit code of pytest over `tests` in a forked child, -1 when it ran out of time."""
+class InFunctions(Faulty):
+    """Pytest plugin that judges the mutants in functions once all tests are collected."""
+
+    def __init__(self, folder: Path, todo: "Todo") -> None:
+        super().__init__(folder)
+        self.todo = todo
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        self.items = {item.nodeid: item for item in session.items}
+        self.by_file: dict[str, list[str]] = defaultdict(list)
+        for test in self.items:
+            self.by_file[test.split("::")[0]].append(test)
+        self.config, self.live = session.config, LiveFunctions(self.folder)
+        sys.dont_write_bytecode = True
+        self.todo.judge(self)
+        return True
+
+    def run_items(self, tests: list[str]) -> list[str]:
+        """The first that fails of the tests, in this process."""
+        outcomes = Outcomes()
+        self.config.pluginmanager.register(outcomes)
+        items = [self.items[test] for test in tests]
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            self.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if outcomes.failed:
+                break
+        return outcomes.failed[:1]
+
+    def run(self, mutant: Mutant | None, tests: list[str], seconds: float) -> tuple[int, str]:
+        output = self.folder / "failed.txt"
+        output.unlink(missing_ok=True)
+
+        def work() -> int:
+            if mutant:
+                self.live.put(mutant, faulty)
+            failed = self.run_items(tests)
+            output.write_text("".join(failed))
+            return len(failed)
+
+        with self.fault(mutant) as faulty:
+            code = in_fork(work, seconds)
+        return code, output.read_text() if output.exists() else tests[0]
+
+    def watch(self, file: str) -> None:
+        """Run a test file under coverage; tests over `SLOW_TEST_S` are stopped."""
+        output = self.folder / "lines.json"
+        output.unlink(missing_ok=True)
+
+        def slow(number: int, frame: Any) -> None:
+            raise TimeoutError
+
+        def work() -> int:
+            watch, outcomes, seconds = Watch(self.folder), Outcomes(), {}
+            self.config.pluginmanager.register(watch)
+            self.config.pluginmanager.register(outcomes)
+            signal.signal(signal.SIGALRM, slow)
+            items = [self.items[test] for test in self.by_file[file]]
+            watch.coverage.start()
+            for item, following in zip(items, [*items[1:], None], strict=True):
+                started = time.monotonic()
+                signal.setitimer(signal.ITIMER_REAL, SLOW_TEST_S)
+                self.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                seconds[item.nodeid] = round(time.monotonic() - started, 3)
+            for test in outcomes.not_passed:
+                seconds.pop(test, None)
+            output.write_text(json.dumps({"seconds": seconds, "lines": watch.lines()}))
+            return 0
+
+        in_fork(work, 300.0)
+        nothing: dict[str, Any] = {"seconds": {}, "lines": {}}
+        self.map.add(file, json.loads(output.read_text()) if output.exists() else nothing)
+
+    def batches(self, mutant: Mutant) -> Iterator[dict[str, float]]:
+        files, lines = self.files(mutant), lines_to_execute(mutant)
+        known = [file for file in files if file in self.map.files]
+        yield fastest_file_first(self.in_session(file, lines) for file in known)
+        for file in files[:NEAREST]:
+            if file not in known:
+                self.watch(file)
+                yield self.in_session(file, lines)
+
+    def in_session(self, file: str, lines: dict[str, set[int]]) -> dict[str, float]:
+        tests = self.map.tests(file, lines)
+        return {test: seconds for test, seconds in tests.items() if test in self.items}
+
+
+class OutsideFunctions(Faulty):
+    """Judges the mutants that an import executes: each in a process that imports Ropewalk anew."""
+
+    def run(self, mutant: Mutant | None, tests: list[str], seconds: float) -> tuple[int, str]:
+        output = self.folder / "failed.txt"
+        output.unlink(missing_ok=True)
+
+        def work() -> int:
+            outcomes = Outcomes()
+            code = pytest.main(["-x", *OPTIONS, *tests], plugins=[outcomes])
+            output.write_text("".join(outcomes.failed[:1]) or tests[0])
+            return int(code) if code != pytest.ExitCode.NO_TESTS_COLLECTED else 0
+
+        with self.fault(mutant):
+            code = in_fork(work, seconds)
+        return code, output.read_text() if output.exists() else tests[0]
+
+    def batches(self, mutant: Mutant) -> Iterator[dict[str, float]]:
+        files, lines = self.files(mutant), lines_to_execute(mutant)
+        known = [file for file in files if file in self.map.files]
+        yield fastest_file_first(self.map.tests(file, lines) for file in known)
+        yield from ({file: BUDGET_S / 3} for file in files[:2])
+
+
+class Todo:
+    """The mutants, and the file that has the ends of those that are judged."""
+
+    def __init__(self, mutants: list[Mutant], output: Path) -> None:
+        self.mutants, self.output = mutants, output
+        lines = (Path(__file__).parent / "equivalent.txt").read_text().splitlines()
+        self.equivalent = {line.split("  #")[0].strip() for line in lines if line.strip()}
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """The last row of each mutant that has one, in the order drawn."""
+        lines = self.output.read_text().splitlines() if self.output.exists() else []
+        rows = {row["key"]: row for row in map(json.loads, lines)}
+        return {m.key: rows[m.key] for m in self.mutants if m.key in rows}
+
+    def judge(self, judge: Faulty) -> None:
+        """Judge the mutants without an end, and the undecided ones again with twice the time."""
+        outside = isinstance(judge, OutsideFunctions)
+        for patience, end in ((1.0, None), (2.0, "undecided")):
+            ends = {key: row["end"] for key, row in self.rows().items()}
+            todo = [mutant for mutant in self.mutants if ends.get(mutant.key) == end]
+            for mutant in todo:
+                if imported_once(mutant) == outside:
+                    self.note(mutant, judge, patience)
+
+    def note(self, mutant: Mutant, judge: Faulty, patience: float) -> None:
+        started = time.monotonic()
+        row = judge.judge(mutant, patience)
+        if row["end"] == "SURVIVED" and mutant.without_line in self.equivalent:
+            row["end"] = "equivalent"
+        row |= {"key": mutant.key, "mutant": str(mutant)}
+        row["seconds"] = round(time.monotonic() - started, 1)
+        with self.output.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{row['seconds']:.0f} s {row['end']} {mutant} {row['by'] or ''}", file=sys.stderr)
+
+    def summary(self, bar: float) -> bool:
+        """Print the survivors and the share that was killed; whether it reaches the bar."""
+        rows = list(self.rows().values())
+        counts = Counter(row["end"] for row in rows)
+        for row in rows:
+            if row["end"] in ("SURVIVED", "undecided"):
+                print(row["end"], row["mutant"])
+        counted = len(rows) - counts["equivalent"]
+        share = counts["killed"] / max(1, counted)
+        print(
+            f"{dict(counts)}: killed {counts['killed']} of {counted} ({share:.1%}); bar {bar:.0%}"
+        )
+        return share >= bar
+
+
+def judge_in_functions(folder: Path, todo: Todo) -> None:
+    """In a fork, as the mutants outside functions need a process without Ropewalk."""
     child = os.fork()
     if child == 0:
-        os.setsid()
-        null = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):
-            os.dup2(null, stream)
-        os.chdir(folder)
-        path = f"{folder / 'import'}"
-        os.environ["PYTHONPATH"] = path
-        sys.path.insert(0, path)
-        import pytest
-
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-        os._exit(int(pytest.main([*options, "-m", "not slow and not gpu", *tests])))
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        finished, status = os.waitpid(child, os.WNOHANG)
-        if finished:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.02)
-    os.killpg(child, signal.SIGKILL)
+        try:
+            judge = InFunctions(folder, todo)
+            near = {file for mutant in todo.mutants for file in judge.files(mutant)}
+            sys.dont_write_bytecode = False
+            pytest.main(
+                [*OPTIONS, "-s", f"--basetemp={folder}/tmp", *sorted(near)], plugins=[judge]
+            )
+        finally:
+            os._exit(0)
     os.waitpid(child, 0)
-    return -1
-
-
-@functools.cache
-def passes_without_fault(folder: Path, test: str) -> bool:
-    """Whether a test file passes here without a fault; if not, its failure kills nothing."""
-    return run_tests(folder, [test], 300.0) in (0, 5)
-
-
-def killed_by(folder: Path, mutant: Mutant, tests: list[str], budget_s: float) -> str | None:
-    """The test file that noticed the mutant; None when it survives them all or the budget ends.
-
-    A file that fails or runs out of time runs again without the fault. " (out of time)" after its
-    name marks a kill without a failed test.
-    """
-    target = folder / mutant.path
-    text = target.read_text()
-    target.write_text(text[: mutant.start] + mutant.text + text[mutant.end :])
-    deadline = time.monotonic() + budget_s
-    try:
-        for test in tests:
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                return None
-            exit_code = run_tests(folder, [test], max(20.0, remaining))
-            if exit_code not in (0, 5):
-                target.write_text(text)
-                if passes_without_fault(folder, test):
-                    return f"{test} (out of time)" if exit_code == -1 else test
-                target.write_text(text[: mutant.start] + mutant.text + text[mutant.end :])
-    finally:
-        target.write_text(text)
-    return None
-
-
-def draw(count: int, seed: int, subjects: list[str]) -> list[Mutant]:
-    """`count` random mutants of all files under `subjects`; each fault is equally likely."""
-    paths = [path for s in subjects for path in (ROOT / s, *(ROOT / s).rglob("*.py"))]
-    files = sorted({str(path.relative_to(ROOT)) for path in paths if path.suffix == ".py"})
-    mutants = [mutant for file in files for mutant in mutants_of(file)]
-    return random.Random(seed).sample(mutants, min(count, len(mutants)))
-
-
-def equivalent() -> set[str]:
-    """The lines of equivalent.txt without their reasons."""
-    lines = (Path(__file__).parent / "equivalent.txt").read_text().splitlines()
-    return {line.split("  #")[0].strip() for line in lines if line and not line.startswith("#")}
-
-
-def preload() -> None:
-    """Import what every child needs, except our modules: a child imports those with a fault."""
-    import deepspeed  # noqa: F401
-    import pytest  # noqa: F401
-    import torch
-    import transformers.models.llama.modeling_llama  # noqa: F401
-
-    torch.set_num_threads(1)
 
 
 def main() -> None:
@@ -281,37 +303,22 @@ def main() -> None:
     parser.add_argument("subjects", nargs="*", default=list(SUBJECTS), help="files or folders")
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--budget-s", type=float, default=90.0, help="seconds for one mutant")
-    parser.add_argument("--jobs", type=int, default=1, help="processes that share the mutants")
-    parser.add_argument("--share", type=int, default=0, help="number of this process, from 0")
-    parser.add_argument("--bar", type=float, default=0.9, help="share that must be killed")
-    parser.add_argument("--json", type=Path, help="also write every mutant and its result here")
+    parser.add_argument("--jobs", type=int, default=1, help="of how many shares this one is judged")
+    parser.add_argument("--share", type=int, default=0, help="which share, from 0")
+    parser.add_argument("--bar", type=float, default=0.9, help="least share that must be killed")
+    parser.add_argument("--output", type=Path, help="JSON lines; what it has is not judged again")
     options = parser.parse_args()
-    os.environ.update(OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu")
+    mutants = drawn(options.count, options.seed, options.subjects)
     preload()
-    nearest, judged = Nearest(), equivalent()
-    mutants = draw(options.count, options.seed, options.subjects)[options.share :: options.jobs]
-    rows, started = [], time.monotonic()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder, output = Path(name) / "tree", options.output or Path(name) / "rows.jsonl"
+        todo = Todo(mutants[options.share :: options.jobs], output.absolute())
         copy_of_checkout(folder)
-        for number, mutant in enumerate(mutants, 1):
-            by = killed_by(folder, mutant, nearest.test_files(mutant.path), options.budget_s)
-            same = f"{mutant.path}: {mutant.source} -> {mutant.text}" in judged
-            end = "killed" if by else "equivalent" if same else "SURVIVED"
-            rows.append({**asdict(mutant), "end": end, "by": by})
-            left = (time.monotonic() - started) / number * (len(mutants) - number)
-            print(
-                f"[{number}/{len(mutants)}, {left / 60:.0f} min left] {end} {mutant} {by or ''}",
-                flush=True,
-            )
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
-    counted = [row for row in rows if row["end"] != "equivalent"]
-    killed = sum(row["end"] == "killed" for row in counted)
-    share = killed / max(1, len(counted))
-    print(f"killed {killed} of {len(counted)} ({share:.1%}); bar {options.bar:.0%}")
-    sys.exit(killed < options.bar * len(counted))
+        write_bytecode(folder)
+        judge_in_functions(folder, todo)
+        todo.judge(OutsideFunctions(folder))
+        good = todo.summary(options.bar)
+    sys.exit(not good)
 
 
 if __name__ == "__main__":

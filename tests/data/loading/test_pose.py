@@ -105,3 +105,14 @@ def test_skips_and_cuts_are_even() -> None:
         even = sum(counts.values()) / kinds
         chi = sum((c - even) ** 2 / even for c in counts.values())
         assert chi < kinds - 1 + 5 * (2 * (kinds - 1)) ** 0.5
+
+
+def test_a_chunk_takes_at_most_its_even_share_of_the_rest() -> None:
+    """Counted by hand for 8 tokens in 3 chunks: the first has 1 to (8 + 1) // 3 of them. After it 7, 6
+
+    or 5 remain, and the second has 1 to 4, 1 to 3 or 1 to 3.
+    """
+    starts, lengths, pose = np.array([0]), np.array([8]), Pose(40, 3, 0)
+    sizes = {tuple(np.diff(pose.runs(n, 0, starts, lengths)[0]).tolist()) for n in range(600)}
+    expected = {1: 4, 2: 3, 3: 3}
+    assert sizes == {(a, b) for a, most in expected.items() for b in range(1, most + 1)}

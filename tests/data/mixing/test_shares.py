@@ -319,3 +319,13 @@ def test_too_many_repeats_are_refused_with_the_ways_out() -> None:
         match=r"^data\.max_epochs is 4; .* of a one would be taken 5 times \(4\.20 epochs of all its tokens\); add documents, ",
     ):
         refuse_repeats("a", 5, 4.2, 4)
+
+
+@pytest.mark.parametrize(
+    ("budget", "rate", "rounds"),
+    [(1, 1, 1), (100, 1, 1), (101, 1, 2), (200, 1, 2), (201, 1, 3), (200, 2, 1), (201, 2, 2)],
+)
+def test_rounds_are_the_fewest_that_give_the_budget(budget: int, rate: int, rounds: int) -> None:
+    """Counted by hand: a round of 100 tokens at rate 1, of 200 at rate 2."""
+    source = SamplingRounds.of("a", LENGTHS, ALL, KEYS[:4], 0, np.full(4, float(rate)))
+    assert source.rounds_for(budget) == rounds

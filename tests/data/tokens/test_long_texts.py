@@ -153,3 +153,19 @@ def test_a_document_of_300_000_tokens(tokenizer: Any, tmp_path: Path) -> None:
     )
     assert opened.length[0] > 300_000 and opened.metadata["long_texts"]["cuts"] >= 3
     assert opened.document(0).tolist() == tokenizers.backend(tokenizer).encode(text).ids
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize(("length", "compared"), [(998, False), (1000, True)])
+def test_a_text_shorter_than_two_parts_is_not_encoded_to_be_compared(
+    length: int, compared: bool
+) -> None:
+    encoded: list[str] = []
+
+    def encode(texts: list[str]) -> list[np.ndarray]:
+        encoded.extend(texts)
+        return [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts]
+
+    text = "a\n" * (length // 2)
+    assert "".join(LongTextSplitter(encode).split(text)) == text
+    assert bool(encoded) == compared
