@@ -98,7 +98,7 @@ def notes(config: Config, base: Base, rope: dict[str, Any]) -> list[str]:
     if synthetic:
         shares = ", ".join(f"{name} {sources[name].weight:g}" for name in synthetic)
         lines.append(
-            f"The training mixture holds synthetic retrieval ({shares} of the tokens' weight): "
+            f"The training mixture has synthetic retrieval ({shares} of the tokens' weight): "
             "passkey here measures a task of the same form as in training, on text and keys that "
             "training has not seen."
         )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script. Exits with the codes of `conf.errors`."""
     arguments = parse(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: finished stages are kept
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as for Ctrl-C
     try:
         if arguments.verb == "settings":
             show_settings(arguments.word, arguments.json, arguments.markdown)

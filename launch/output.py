@@ -55,7 +55,7 @@ def show_samples(run: "Run", number: int) -> None:
 
 
 def print_outputs(verb: str, folder: Path, as_json: bool) -> None:
-    """Print what the verb wrote: its content alone for `--json`, else a summary and the paths."""
+    """Print the verb's output: its content alone for `--json`, else a summary and the paths."""
     target = folder / OUTPUTS.get(verb, REPORT)
     if as_json:
         print(target.read_text(), end="")

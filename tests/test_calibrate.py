@@ -67,7 +67,7 @@ def test_on_two_documents_the_paper_is_chosen_with_a_reason(calibration, work):
     if lowest["searcher"] != "paper":
         assert "are needed to prefer it; raise calibrate.windows" in chosen["kept"]
         page = (work / "runs" / "full" / "report" / "index.html").read_text()
-        assert "settings stand, for trial" in page
+        assert "settings are kept: trial" in page
 
 
 def test_reported_losses_equal_plain_transformers(calibration, work):

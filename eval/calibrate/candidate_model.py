@@ -55,7 +55,7 @@ def refuse(config: Config, plan: RopePlan) -> None:
         raise ConfigError(
             f"model.path has decoupled rotary dimensions ({plan.qk_head_dim} a head); their "
             "temperature is set when the model is built, which calibrate does not vary yet; "
-            "use rope=yarn as it is"
+            "use rope=yarn"
         )
     if length is not None and not window < length <= plan.max_position_embeddings:
         raise ConfigError(

@@ -64,7 +64,7 @@ def work(config: Config, base: Base, plan: RopePlan, folder: Path) -> dict[str, 
     choice = choose(trials, [w.document for w in chosen_on])
     if choice.reason:
         method = choice.trial.candidate.settings["method"]
-        message = f"{method} stands with its paper's settings: {choice.reason}"
+        message = f"{method} keeps its paper's settings: {choice.reason}"
         print(f"calibrate: {message}", flush=True)
     plans = reported_plans(config, live, choice.trial)
     losses = {name: cached_nll(folder, name, live, p, reported_on) for name, p in plans.items()}

@@ -17,7 +17,7 @@ DASH = "–"
 
 
 def _number(format_number: Callable[..., str]) -> Callable[..., str]:
-    """The format with a dash for a value that is no number, and `nan` or `inf` as they are."""
+    """The format, with a dash for a value that is no number, and `nan` or `inf` unchanged."""
 
     @functools.wraps(format_number)
     def formatted(value: object, *args: int) -> str:

@@ -1,6 +1,6 @@
 """The report: a run folder's artifacts in, one self-contained HTML page out.
 
-Nothing is measured here. A value that an artifact does not hold is shown as "not run" or a dash;
+Nothing is measured here. A missing value is shown as "not run" or a dash;
 an artifact that cannot be read is refused by name. Every sentence is computed from the same
 numbers as its figure.
 """

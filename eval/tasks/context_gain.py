@@ -47,7 +47,7 @@ class ContextGain:
             window,
             (min(ends) / 1.12, max(ends) * 1.04),
             prefix="gain",
-            x_label="context given (tokens)",
+            x_label="context (tokens)",
             description="Loss of the same targets under growing context, with intervals",
             markers=MARKERS,
         )

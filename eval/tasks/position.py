@@ -1,4 +1,4 @@
-"""Loss by position in held-out windows: whether the model holds beyond the base's window."""
+"""Loss by position in held-out windows: whether the model stays good beyond the base's window."""
 
 import math
 from collections.abc import Callable, Sequence

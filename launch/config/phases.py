@@ -85,7 +85,7 @@ def apply_phase(composed: DictConfig, phase: Mapping[str, Any]) -> DictConfig:
     """
     merged, values = composed.copy(), phases.settings(phase)
     OmegaConf.set_struct(merged, False)
-    merged.phase = 1  # any phase number: it marks the values as those of one phase
+    merged.phase = 1  # any number above 0 marks the values of one phase
     method = values.pop("rope", None) or values.pop("rope.method", None)
     if method is not None:
         merged.rope = _with_method(merged.rope, str(method))

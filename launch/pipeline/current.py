@@ -1,4 +1,4 @@
-"""Which finished results were made from what the run is now. A report shows no others."""
+"""The finished results of the run's present settings and inputs. A report shows no others."""
 
 from collections.abc import Mapping
 from typing import Any

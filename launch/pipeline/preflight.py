@@ -1,4 +1,4 @@
-"""Refuses, before a stage starts, what its headers and settings already show to be impossible."""
+"""Refuses a stage before it starts when settings and file headers show that it must fail."""
 
 from ropewalk.conf.artifacts.manifest import Manifest
 from ropewalk.conf.errors import ConfigError

@@ -41,8 +41,8 @@ def write_manifest(run: Run) -> None:
 def _stages(run: Run) -> dict[str, Any]:
     """Fingerprint, seconds and metadata of each stage.
 
-    A stage with the recorded fingerprint keeps its record (its seconds are those of the real
-    work). Stages that this command did not run stay recorded unless a stage before them changed.
+    A stage with the recorded fingerprint keeps its record, and so the seconds of the real work.
+    Stages that this command did not run stay recorded unless a stage before them changed.
     """
     path = run.folder / "manifest.json"
     recorded = read_json(path).get("stages", {}) if path.is_file() else {}

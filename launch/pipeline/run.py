@@ -1,4 +1,4 @@
-"""`Run`: one run in progress, and what its data stage needs to know of the base."""
+"""`Run`: one run in progress, and the tokenizer for its data stage."""
 
 from dataclasses import dataclass, field
 from functools import cached_property

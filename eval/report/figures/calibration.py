@@ -122,7 +122,7 @@ def reading(calibration: Json) -> str | None:
     budget, chosen, reported_on = (calibration.get(part) or {} for part in parts)
     settings = chosen.get("settings") or {}
     described = ", ".join([as_text(settings.get("method")), *tuned_settings(settings)])
-    reason = f" The paper's settings stand, for {chosen['kept']}." if chosen.get("kept") else ""
+    reason = f" The paper's settings are kept: {chosen['kept']}." if chosen.get("kept") else ""
     return (
         f"Chosen: trial {integer(chosen.get('trial'))} ({as_text(chosen.get('searcher'))}: "
         f"{described}), after {integer(budget.get('trials'))} trials and "

@@ -114,9 +114,7 @@ def own_context(ledger: Json) -> str | None:
         axes.yaxis.set_major_locator(MultipleLocator(0.25))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.legend(loc="upper right")
-        description = (
-            "Share of targets with more than so many tokens of their own document before them"
-        )
+        description = "Share of targets by the tokens of their own document before them"
         return to_svg(figure, "own", description)
 
 
@@ -170,7 +168,7 @@ def own_reading(ledger: Json) -> str | None:
     if not shares:
         return None
     if not reached:
-        return "No token was counted with that much of its own document before it."
+        return "No token has that much of its own document before it."
     first, last = min(shares), max(reached)
     text = (
         f"{shares[first]:.1%} of the plan's tokens have more than {first:,} tokens of their own "
@@ -193,7 +191,7 @@ def lengths_reading(ledger: Json) -> str | None:
         return None
     return (
         f"Documents of more than {bound:,} tokens hold {store:.1%} of the tokens in the stores and "
-        f"{plan:.1%} of those in the plan."
+        f"{plan:.1%} of the tokens in the plan."
     )
 
 

@@ -174,6 +174,6 @@ def test_the_reason_for_keeping_the_paper_s_settings_is_shown(tmp_path: Path) ->
     content["chosen"] |= {"kept": "trial 3 (ramp) was lower by 0.0042 nats on 1 document(s)"}
     (folder / "calibration" / "results.json").write_text(json.dumps(content))
     assert (
-        "settings stand, for trial 3 (ramp) was lower by 0.0042 nats on 1 document(s)."
+        "settings are kept: trial 3 (ramp) was lower by 0.0042 nats on 1 document(s)."
         in section(render(folder))
     )

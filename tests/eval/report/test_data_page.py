@@ -170,7 +170,7 @@ def test_cleaning_and_buckets_are_on_the_page(tmp_path: Path) -> None:
 def test_both_figures_are_drawn_once_and_only_from_existing_keys(tmp_path: Path) -> None:
     labels = {
         "Tokens by length of their document, in the store and in the plan",
-        "Share of targets with more than so many tokens",
+        "Share of targets by the tokens of their own document before them",
     }
     html = section(tmp_path, ledger())
     assert html.count("<svg") == 2 and all(label in html for label in labels)
@@ -212,7 +212,7 @@ def test_lengths_sentence() -> None:
     sources = {"a": {"by_length": by_length}}
     assert data.lengths_reading({"sources": sources, "plan": {"seq_len": 2048}}) == (
         "Documents of more than 1,024 tokens hold 75.0% of the tokens in the stores and 90.0% of "
-        "those in the plan."
+        "the tokens in the plan."
     )
     assert data.lengths_reading({"sources": sources, "plan": {"seq_len": 1024}}) is None
     assert data.lengths_reading({}) is None

@@ -48,4 +48,4 @@ def test_one_step_and_a_resumed_run(run_dir):
     assert "the loss of the first and the last step" in text.lower()
     write_metrics(run_dir, [first, second, {**second, "loss": 9.125}])
     text = Page(render(run_dir)).text["training"]
-    assert "9.125" in text and "1 steps were written again" in text
+    assert "9.125" in text and "1 steps were repeated" in text
