@@ -46,8 +46,8 @@ class Handoff:
             for drop in verdict.drops:
                 by_consequence.setdefault(drop["consequence"], []).append(drop["key"])
             for consequence, keys in by_consequence.items():
-                own = keys[0].startswith("rope_type")
-                verb = "has its own way with" if own else "does not read"
+                computed = keys[0].startswith("rope_type")
+                verb = "has its own way with" if computed else "does not read"
                 head = f"{engine} {verdict.version} {verb} {', '.join(keys)}"
                 lines.append(f"{head}: {consequence}; {way_out(engine, verdict, self.gguf.file)}")
         return lines

@@ -101,8 +101,8 @@ def refuse_unmatched_patterns(names: Iterable[str], train: TrainConfig) -> None:
 def suggest_names(pattern: str, names: Iterable[str]) -> str:
     """A way out for a pattern without a match: the parts of names that look like it, or all."""
     parts = [p for p in dict.fromkeys(".".join(names).split(".")) if p and not p.isdigit()]
-    words = re.findall(r"\w+", pattern)
-    close = [part for word in words for part in difflib.get_close_matches(word, parts, 3)]
+    tokens = re.findall(r"\w+", pattern)
+    close = [part for token in tokens for part in difflib.get_close_matches(token, parts, 3)]
     if close:
         return f"did you mean {' or '.join(dict.fromkeys(close))}?"
     return f"names are made of {', '.join(parts)}"
