@@ -1,7 +1,7 @@
 """Settings of eval, calibrate and export."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ropewalk.conf.rules import setting
 
@@ -49,8 +49,10 @@ class CalibrateConfig:
     searcher: str = setting("ramp", one_of=("ramp", "longrope", "both"))
     """ramp (TPE over beta_fast, beta_slow and attention_factor), longrope (evolution of a
     divisor a frequency) or both."""
-    methods: list[str] = field(
-        default_factory=lambda: ["yarn", "pi", "ntk", "ntk_by_parts", "llama3", "abf"]
+    methods: list[str] = setting(
+        factory=lambda: ["yarn", "pi", "ntk", "ntk_by_parts", "llama3", "abf"],
+        one_of=CALIBRATED,
+        way_out="leave it out",
     )
     """Methods that are measured first, with their papers' settings, and shown beside the result;
     the gain is counted from yarn."""
@@ -72,11 +74,6 @@ class CalibrateConfig:
     measured ones."""
 
     def problems(self, prefix: str) -> Iterator[str]:
-        if unknown := [method for method in self.methods if method not in CALIBRATED]:
-            yield (
-                f"{prefix}methods has {', '.join(unknown)}; each must be one of "
-                f"{', '.join(CALIBRATED)}; leave it out"
-            )
         if "yarn" not in self.methods:
             yield f"{prefix}methods has no yarn; the gain is counted from its defaults; add it"
 

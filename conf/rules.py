@@ -14,31 +14,26 @@ class Rule:
     """The values that a setting may have; of a list or a mapping, each of its items."""
 
     one_of: tuple[object, ...] = ()
-    at_least: float | None = None
-    above: float | None = None
-    at_most: float | None = None
-    below: float | None = None
+    at_least: float = -math.inf
+    above: float = -math.inf
+    at_most: float = math.inf
+    below: float = math.inf
     way_out: str = ""
 
     def text(self, value: object) -> str:
         """The rule in words, for a value of this type: `a finite number above 0 and at most 1`."""
         if self.one_of:
             return f"one of {', '.join(map(str, self.one_of))}"
-        bounds = [
-            f"{word} {bound:g}"
-            for word, bound in (
-                ("at least", self.at_least),
-                ("above", self.above),
-                ("at most", self.at_most),
-                ("below", self.below),
-            )
-            if bound is not None
-        ]
+        bounds = {
+            "at least": self.at_least,
+            "above": self.above,
+            "at most": self.at_most,
+            "below": self.below,
+        }
+        text = " and ".join(f"{word} {n:g}" for word, n in bounds.items() if math.isfinite(n))
         if isinstance(value, int):
-            return " and ".join(bounds)
-        bounded = " and ".join(bounds)
-        of = "of " if bounded.startswith("at ") else ""
-        return f"a finite number {of}{bounded}".rstrip()
+            return text
+        return f"a finite number {'of ' if text.startswith('at ') else ''}{text}".rstrip()
 
     def allows(self, value: object) -> bool:
         if self.one_of:
@@ -49,13 +44,9 @@ class Rule:
 
     def _excess(self, value: float) -> str:
         """How to bring the number into its range; empty when it is inside."""
-        if (self.at_least is not None and value < self.at_least) or (
-            self.above is not None and value <= self.above
-        ):
+        if value < self.at_least or value <= self.above:
             return "raise it"
-        if (self.at_most is not None and value > self.at_most) or (
-            self.below is not None and value >= self.below
-        ):
+        if value > self.at_most or value >= self.below:
             return "lower it"
         return ""
 

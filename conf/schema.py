@@ -70,11 +70,8 @@ class Config:
 
     @property
     def global_batch_tokens(self) -> int:
-        return (
-            self.micro_batch_tokens
-            if self.train.global_batch_tokens is None
-            else self.train.global_batch_tokens
-        )
+        tokens = self.train.global_batch_tokens
+        return self.micro_batch_tokens if tokens is None else tokens
 
     def batches(self) -> list[tuple[str, int, int]]:
         """The setting, first step (from 0) and tokens of each size of the global batch, in

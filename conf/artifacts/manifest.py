@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +133,8 @@ def _move_unfinished(output: Path) -> None:
     """Move a folder without our manifest out of the way: the user may need it, and a rename onto it
     would fail."""
     if output.is_dir() and any(output.iterdir()):
-        number = next(
-            n
-            for n in range(1, 1000)
-            if not output.with_name(f"{output.name}.unfinished{n}").exists()
-        )
-        aside = output.with_name(f"{output.name}.unfinished{number}")
+        names = (output.with_name(f"{output.name}.unfinished{n}") for n in count(1))
+        aside = next(path for path in names if not path.exists())
         os.replace(output, aside)
         print(f"{output.name}: the folder had no manifest of ropewalk; moved to {aside.name}")
 
@@ -169,11 +166,8 @@ def bring_back(output: Path, expected: Manifest) -> Manifest | None:
 def is_finished(stage: str, content: dict[str, Any], output: Path) -> bool:
     """Whether `run_stage` would skip the work: finished at `output`, or set aside."""
     expected = Manifest.for_content(stage, content)
-    manifests = (read(output), read(aside_path(output, expected)))
-    return any(
-        manifest is not None and manifest.fingerprint == expected.fingerprint
-        for manifest in manifests
-    )
+    finished = (read(output), read(aside_path(output, expected)))
+    return expected.fingerprint in {manifest.fingerprint for manifest in finished if manifest}
 
 
 def run_stage(

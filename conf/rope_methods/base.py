@@ -90,35 +90,40 @@ class RopeConfig:
 
     def _unscaled_problems(self, prefix: str) -> Iterator[str]:
         """A method that would do nothing, or a factor that no method reads."""
+        factor, target_length = self.factor, self.target_length
         if self.method == "none":
-            if self.factor not in (None, 1):
-                yield (
-                    f"{prefix}factor is {self.factor}; rope=none scales nothing; choose rope=yarn, "
-                    "ntk or pi, or factor 1"
-                )
-            if self.target_length is not None:
-                yield (
-                    f"{prefix}target_length is {self.target_length}; rope=none scales nothing; "
-                    "choose rope=yarn, or unset it"
-                )
-        elif self.factor == 1:
+            yield from self._ignored_problems(prefix)
+        elif factor == 1:
             yield (
                 f"{prefix}factor is 1; rope={self.method} with factor 1 scales nothing; set e.g. "
                 "rope.factor=8, or rope=none"
             )
-        elif self.factor is None and self.target_length is None:
+        elif factor is None and target_length is None:
             yield (
                 f"{prefix}factor is not set; rope={self.method} needs a factor or a target_length; "
                 "e.g. rope.factor=8"
             )
-        elif self.factor is None and (self.target_length or 0) <= (
+        elif factor is None and (target_length or 0) <= (
             self.original_max_position_embeddings or 0
         ):
             yield (
-                f"{prefix}target_length is {self.target_length}; it must be longer than "
+                f"{prefix}target_length is {target_length}; it must be longer than "
                 f"{prefix}original_max_position_embeddings "
                 f"{self.original_max_position_embeddings}, else nothing is scaled; raise it, or "
                 "rope=none"
+            )
+
+    def _ignored_problems(self, prefix: str) -> Iterator[str]:
+        """Settings that rope=none does not read."""
+        if self.factor not in (None, 1):
+            yield (
+                f"{prefix}factor is {self.factor}; rope=none scales nothing; choose rope=yarn, "
+                "ntk or pi, or factor 1"
+            )
+        if self.target_length is not None:
+            yield (
+                f"{prefix}target_length is {self.target_length}; rope=none scales nothing; "
+                "choose rope=yarn, or unset it"
             )
 
 

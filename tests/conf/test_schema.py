@@ -87,7 +87,7 @@ WRONG = {
 """Override -> how the line goes on after `KEY is `."""
 OTHER_KEY = {
     "calibrate.methods=[yarn,dynamic]": (
-        "calibrate.methods has dynamic; each must be one of pi, ntk"
+        "calibrate.methods[1] is dynamic; it must be one of pi, ntk"
     ),
     "calibrate.methods=[pi]": (
         "calibrate.methods has no yarn; the gain is counted from its defaults"
