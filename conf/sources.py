@@ -12,16 +12,20 @@ TABLES = ("jsonl", "parquet", "arrow", "hub")
 SYNTHETIC = ("passkey", "repeat")
 KINDS = ("auto", *FILES, *TABLES, *SYNTHETIC)
 _FROM_FILES = tuple(kind for kind in (*FILES, *TABLES) if kind != "hub")
-_READ_BY = {
+CONTENT_READ_BY = {
     "text_key": TABLES,
     "template": TABLES,
     "id_key": TABLES,
+    "config": ("hub",),
+}
+"""Settings that decide which documents a kind makes of its files: a token store is known by them."""
+READ_BY = CONTENT_READ_BY | {
     "pattern": _FROM_FILES,
     "follow_links": _FROM_FILES,
-    "config": ("hub",),
     "split": ("arrow", "hub"),
     "revision": ("hub",),
 }
+"""These, and the settings that decide which files are read: a store is known by the files."""
 
 
 def parts(template: str) -> list[tuple[str, str | None]]:
@@ -96,7 +100,7 @@ class SourceConfig(SourceLengths):
                 f"{prefix}path is not set; it must be a file, folder, glob, URL, name or "
                 f"python:stdlib; e.g. {prefix}path=./documents"
             )
-        for key in [key for key in _READ_BY if getattr(self, key) == ""]:
+        for key in [key for key in READ_BY if getattr(self, key) == ""]:
             yield f"{prefix}{key} is empty; it must have a value; unset it"
         yield from self._template_problems(prefix)
         yield from self._path_problems(prefix)
@@ -137,7 +141,7 @@ class SourceConfig(SourceLengths):
 
     def unread_problems(self, kind: str, prefix: str) -> Iterator[str]:
         """A line for each setting that `kind` does not read: it would have no effect."""
-        for key, kinds in _READ_BY.items():
+        for key, kinds in READ_BY.items():
             value = getattr(self, key)
             if value and (key, value) != ("text_key", "text") and kind not in kinds:
                 yield (

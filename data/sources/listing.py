@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ropewalk.conf.errors import DataError
-from ropewalk.conf.sources import TABLES, SourceConfig
+from ropewalk.conf.sources import CONTENT_READ_BY, TABLES, SourceConfig
 from ropewalk.data.sources import globs, hub, kinds, local, remote, saved_dataset, text, units
 from ropewalk.data.sources.columns import Columns, usable
 from ropewalk.data.sources.hub import HubSplit
@@ -91,8 +91,7 @@ def list_source(source: SourceConfig, name: str) -> SourceListing:
 
 def _reading(source: SourceConfig, kind: str) -> dict[str, Any]:
     """The kind, and the settings that its reader reads."""
-    keys = ["text_key", "template", "id_key"] if kind in TABLES else []
-    keys += ["config"] if kind == "hub" else []
+    keys = [key for key, kinds in CONTENT_READ_BY.items() if kind in kinds]
     values = {key: getattr(source, key) for key in keys}
     return {"kind": kind, **{key: value for key, value in values.items() if value is not None}}
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from ropewalk.conf import settings
+from ropewalk.conf.data_mixture import SourceLengths
 from ropewalk.conf.rope_methods import ROPE_METHODS
 from ropewalk.conf.schema import Config
+from ropewalk.conf.sources import READ_BY, SourceConfig
 from ropewalk.launch.cli import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -30,6 +33,10 @@ def leaves(node: Any, prefix: str = "") -> Iterator[str]:
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
+
+
+def names_of(section: type) -> set[str]:
+    return {field.name for field in fields(section)}
 
 
 def structured_keys(section: Any) -> set[str]:
@@ -79,6 +86,12 @@ def test_a_methods_settings_name_the_methods() -> None:
     assert row("rope.factor")["methods"] == []
     methods = [r["methods"] for r in ROWS if r["name"] == "rope.attention_factor"]
     assert methods == [["yarn"], ["longrope"]]
+
+
+def test_each_setting_of_a_source_says_which_kinds_read_it() -> None:
+    """One that is in neither table would be missing from a store's identity in silence."""
+    of_any_kind = {"path", "kind", "weight", "loss", "filler", *names_of(SourceLengths)}
+    assert names_of(SourceConfig) == {*READ_BY, *of_any_kind, "piece_len"}
 
 
 def test_json_is_a_list_filtered_by_the_word(capsys: pytest.CaptureFixture[str]) -> None:
