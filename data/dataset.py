@@ -1,4 +1,4 @@
-"""The public face of the data stage: training sequences by number and by step, and held-out text."""
+"""The public face of the data stage: training sequences by number and step, and held-out text."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -40,8 +40,8 @@ def heldout_windows(
 ) -> list[Window]:
     """Up to `count` stretches of `length` tokens (None: all), taken from the stores in turn.
 
-    Within a store they are spread over the held-out documents that are long enough: the first stretch of each
-    document, then the second, up to `per_document`, which are evenly spaced in their document.
+    Within a store they are spread over the held-out documents that are long enough: the first
+    stretch of each document, then the second, up to `per_document`, evenly spaced in the document.
     """
     by_store = zip_longest(*(_windows(store, length, per_document) for store in stores))
     windows = (window for window in chain.from_iterable(by_store) if window is not None)

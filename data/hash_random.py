@@ -1,4 +1,4 @@
-"""A hash as randomness: a number for each document that depends on the seed and the document alone. Pure.
+"""A hash as randomness: a number for each document from the seed and the document alone. Pure.
 
 So a mixture is the same for any order of reading and any number of workers, and a new document does
 not change the draws of the others.
@@ -18,7 +18,10 @@ def document_key(text: str) -> int:
 
 
 def sort_keys(seed: int, label: str, keys: np.ndarray, epoch: int | np.ndarray = 0) -> np.ndarray:
-    """(documents,) uint64 pseudo-random numbers from `keys` (documents,) uint64, independent for every seed, label and epoch."""
+    """(documents,) uint64 pseudo-random numbers from `keys` (documents,) uint64.
+
+    They are independent for every seed, label and epoch.
+    """
     salted = splitmix64(keys.astype(np.uint64) ^ np.uint64(document_key(f"{seed}:{label}")))
     return splitmix64(salted + _INCREMENT * np.asarray(epoch, dtype=np.uint64))
 

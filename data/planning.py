@@ -54,7 +54,7 @@ class Mixture:
         }
 
     def _choices(self) -> dict[str, Any]:
-        """Settings that differ from their default, so that a new setting keeps the names of earlier plans."""
+        """Settings that differ from their default: a new setting keeps the names of old plans."""
         data, names = self.config.data, offers.text_sources(self.config)
         spans = {name: [data.sources[name].min_len, data.sources[name].max_len] for name in names}
         pieces = {n: s.piece_len for n, s in data.sources.items() if s.piece_len is not None}
@@ -135,7 +135,7 @@ def _write_plan(mixture: Mixture, folder: Path) -> dict[str, Any]:
 
 
 def _select(mixture: Mixture, name: str) -> tuple[Selection, dict[str, Any]]:
-    """What the plan takes of a source, and its entries of the ledger. Raises: DataError."""
+    """The plan's selection of a source, and its entries of the ledger. Raises: DataError."""
     store, budget = mixture.stores[name], mixture.budgets[name]
     limit, boundary_tokens = mixture.config.data.max_epochs, mixture.boundary_tokens
     source = offers.bucketed_source(
@@ -187,16 +187,16 @@ def pack_selections(
 
 
 def make_ledger(mixture: Mixture, plan_path: Path) -> dict[str, Any]:
-    """`ledger.json` of a finished plan: a row a source with what was read, left out and taken.
+    """`ledger.json` of a finished plan: for each source, tokens read, left out and taken.
 
-    Raises: ProofError when the plan does not hold what the mixture took.
+    Raises: ProofError when the plan and the mixture's selections differ.
     """
     metadata = dict(manifest.read(plan_path).facts)  # type: ignore[union-attr]
-    taken = metadata.pop("sources")
-    counts, entries = PlanStatistics.of(plan_path, mixture.stores, metadata).entries()
+    selections = metadata.pop("sources")
+    counts, entries = PlanStatistics.from_plan(plan_path, mixture.stores, metadata).entries()
     rows = {}
     for name, store in mixture.stores.items():
-        usable, selected = mixture.candidates[name], taken.get(name, NOTHING_TAKEN)
+        usable, selected = mixture.candidates[name], selections.get(name, NOTHING_TAKEN)
         share = selected["tokens_in_plan"] / max(metadata["tokens"], 1)
         rows[name] = {
             **{k: v for k, v in store.metadata.items() if k not in ("dtype", "shards")},

@@ -40,7 +40,7 @@ class Inputs:
 
 
 def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
-    """Run the stage, or skip what is done. Raises: ConfigError, DataError, ProofError."""
+    """Run the stage, or skip its finished parts. Raises: ConfigError, DataError, ProofError."""
     clean.require_packages(config.data)
     cache = Path(config.cache_dir).expanduser()
     tokenizer, text_stores = _text_stores(config, inputs)
@@ -70,7 +70,7 @@ def _text_stores(
     stores = {}
     for name, listing in listings.items():
         options = TokenizeOptions(name, encode, size, workers(data))
-        stores[name] = TextStore.of(cache, cache_key, texts[name], listing, options)
+        stores[name] = TextStore.from_listing(cache, cache_key, texts[name], listing, options)
     return tokenizer, stores
 
 
@@ -96,7 +96,7 @@ def _boundary_tokens(config: Config, tokenizer: PreTrainedTokenizerBase) -> Boun
 
 
 def _finish_store(config: Config, name: str, text: TextStore) -> Store:
-    """Make the missing shards of a source, publish its store and open it. Raises: DataError, ConfigError."""
+    """Make a source's missing shards, publish and open its store. Raises: DataError, ConfigError."""
     text.make(text.missing())
     print(text.publish())
     store = token_store.load(text.folder, config.data.heldout_share)
@@ -128,7 +128,7 @@ def _mixture(
         folder = synthetic.make_store(config, name, filler, budgets[name] or 0, length, tokenizer)
         stores[name] = token_store.load(folder, config.data.heldout_share)
         usable[name] = offers.candidates(config, name, stores[name], boundary_tokens)
-        budgets[name] = None if budgets[name] else 0  # every document that was made, uncut
+        budgets[name] = None if budgets[name] else 0  # every synthetic document, uncut
     ordered = {name: stores[name] for name in config.data.sources}
     return Mixture(config, ordered, usable, budgets, boundary_tokens)
 
@@ -136,7 +136,10 @@ def _mixture(
 def _budgets(
     config: Config, usable: Mapping[str, Candidates], rounds: dict[str, int | None] | None
 ) -> dict[str, int | None]:
-    """Tokens of each source; None: one round of all documents. Raises: DataError for less than a sequence."""
+    """Tokens of each source; None: one round of all documents.
+
+    Raises: DataError for less than a sequence.
+    """
     weights = {name: source.weight for name, source in config.data.sources.items()}
     available = {name: usable[name].tokens if name in usable else None for name in weights}
     budgets = shares.token_budgets(weights, available, config.data.total_tokens, rounds)
@@ -159,7 +162,7 @@ def _finish(
     plan: Path,
     ledger: dict[str, Any],
 ) -> tuple[Manifest, str]:
-    """Write the run's folder: the tokenizer, the names of stores and plan in the cache, the ledger."""
+    """Write the run's folder: tokenizer, ledger, and the names of stores and plan in the cache."""
     config = mixture.config
     artifacts = {
         "plan": plan.name,
@@ -179,7 +182,7 @@ def _finish(
         return {"sequences": ledger["plan"]["sequences"], "tokens": ledger["plan"]["tokens"]}
 
     result = run_stage("data", artifacts, output, work)
-    # cleaning settings may change what the ledger reports, and not what is trained on
+    # cleaning settings may change the ledger and not the training text
     if read_json(output / "ledger.json") != ledger:
         write_json(output / "ledger.json", ledger)
     return result
@@ -195,7 +198,7 @@ def _pose(config: Config) -> dict[str, Any]:
 
 
 def make_shards(config: Config, inputs: Inputs, task: int, tasks: int) -> list[tuple[str, int]]:
-    """Make shards task, task + tasks, ... of all text sources, numbered through in the order of the settings.
+    """Make shards task, task + tasks, ... of all text sources, in the order of the settings.
 
     Any number of tasks, on any machines that share the cache, make the same stores. Returns
     (source, shard) of each. Raises: ConfigError, DataError.

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
@@ -16,13 +15,9 @@ from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.errors import ConfigError
 
 MACHINE_KEYS = {
-    "is_local",
-    "local_files_only",
-    "name_or_path",
-    "cache_dir",
-    "_commit_hash",
+    "is_local", "local_files_only", "name_or_path", "cache_dir", "_commit_hash",
     "transformers_version",
-}
+}  # fmt: skip
 EOS, PAD = "<|endoftext|>", "<|pad|>"
 
 
@@ -91,7 +86,7 @@ def files_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
         return fingerprint({p.relative_to(folder).as_posix(): _canonical(p) for p in paths})
 
 
-def _canonical(path: Path) -> Any:
+def _canonical(path: Path) -> object:
     if path.suffix != ".json":
         return hashlib.sha256(path.read_bytes()).hexdigest()
     content = json.loads(path.read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ import numpy as np
 
 from ropewalk.data import hash_random
 from ropewalk.data.cleaning.corpus import Corpus
+from ropewalk.data.sources.units import grouped_by_size
 
 CHUNK = 1 << 17  # tokens hashed at once: the arrays of a step stay in the processor's cache
 _BASE = 0x9E3779B97F4A7C15  # odd, so that no token is shifted out
@@ -41,7 +42,8 @@ def batches(
 
     A document shorter than `n` has none. The n-grams do not depend on `chunk`.
     """
-    for spans in _grouped(_spans(corpus, documents, n, chunk), chunk):
+    all_spans = _spans(corpus, documents, n, chunk)
+    for spans in grouped_by_size(all_spans, lambda span: span[2], chunk):
         ids = np.concatenate([corpus.document(*span) for span in spans])
         document = np.array([span[0] for span in spans])
         sizes = np.array([span[2] for span in spans])
@@ -57,16 +59,3 @@ def _spans(corpus: Corpus, documents: Iterable[int], n: int, chunk: int) -> Iter
         length = int(corpus.length[number])
         for start in range(0, length - n + 1, chunk):
             yield number, start, min(chunk + n - 1, length - start)
-
-
-def _grouped(spans: Iterable[Span], chunk: int) -> Iterator[list[Span]]:
-    group: list[Span] = []
-    size = 0
-    for span in spans:
-        group.append(span)
-        size += span[2]
-        if size >= chunk:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group

@@ -35,7 +35,7 @@ class PlanStatistics:
     counts: DocumentCounts
 
     @classmethod
-    def of(
+    def from_plan(
         cls, folder: Path, stores: Mapping[str, Store], metadata: Mapping[str, Any]
     ) -> "PlanStatistics":
         """`stores` are in the order in which the plan numbers their documents."""
@@ -134,8 +134,8 @@ def prove(name: str, row: Mapping[str, Any]) -> None:
         if counted != expected:
             raise ProofError(
                 f"the plan holds {counted} {quantity} source {name}; it must hold the "
-                f"{expected} that the mixture took; delete the plan's folder in cache_dir and run again, and "
-                "if it stays, report it"
+                f"{expected} that the mixture took; delete the plan's folder in cache_dir and run "
+                "again, and if it stays, report it"
             )
 
 

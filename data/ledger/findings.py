@@ -16,26 +16,21 @@ def with_findings(ledger: Json) -> dict[str, Any]:
 
 
 def notes(ledger: Json) -> list[str]:
-    """Lines on each source, then on the whole ledger."""
-    rows = ledger["sources"].items()
+    """Lines on each source, then on contamination."""
     lines = [
         (f"{name}: ", describe(row[key]))
-        for name, row in rows
+        for name, row in ledger["sources"].items()
         for key, describe in SOURCE_NOTES.items()
         if key in row
     ]
-    lines += [
-        ("", describe(ledger[key])) for key, describe in LEDGER_NOTES.items() if key in ledger
-    ]
+    if "contamination" in ledger:
+        lines.append(("", _contamination(ledger["contamination"])))
     return [prefix + line for prefix, line in lines if line]
 
 
 def _refusals(reasons: Mapping[str, int]) -> str:
-    return (
-        f"refused {', '.join(f'{count:,} {reason}' for reason, count in reasons.items())}"
-        if reasons
-        else ""
-    )
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+    return f"refused {counts}" if counts else ""
 
 
 def _max_repeats(times: int) -> str:
@@ -44,16 +39,12 @@ def _max_repeats(times: int) -> str:
 
 def _duplicates(duplicates: Mapping[str, int | None]) -> str:
     """The counts of near duplicates are None when they were not searched."""
-    kinds = [
-        (kind, duplicates.get(f"{kind}_documents"), duplicates.get(f"{kind}_tokens"))
-        for kind in ("exact", "near")
-    ]
     counts = [
-        f"{count:,} {kind} ({tokens or 0:,} tokens)" for kind, count, tokens in kinds if count
+        f"{duplicates[f'{kind}_documents']:,} {kind} ({duplicates[f'{kind}_tokens']:,} tokens)"
+        for kind in ("exact", "near")
+        if duplicates[f"{kind}_documents"]
     ]
-    not_searched = (
-        "; near ones not looked for" if duplicates.get("near_documents", 0) is None else ""
-    )
+    not_searched = "" if duplicates["near_documents"] is not None else "; near ones not searched"
     return f"duplicates of earlier documents {' and '.join(counts)}{not_searched}" if counts else ""
 
 
@@ -64,36 +55,28 @@ def _context_only(targets: int) -> str:
 def _buckets(buckets: Mapping[str, Mapping[str, int]]) -> str:
     """Report the buckets without documents, which the other buckets fill."""
     others = ", ".join(text for text, row in buckets.items() if row["taken"])
-    short = [
-        f"{row['asked']:,} of {text}"
-        for text, row in buckets.items()
-        if row["asked"] and not row["taken"]
-    ]
-    return (
-        f"tokens of lengths that it has no document of were taken from {others}: {', '.join(short)}"
-        if short
-        else ""
-    )
+    empty = {text: row["asked"] for text, row in buckets.items() if not row["taken"]}
+    short = ", ".join(f"{tokens:,} of {text}" for text, tokens in empty.items() if tokens)
+    return f"tokens of lengths without documents were taken from {others}: {short}" if short else ""
 
 
 def _contamination(section: Json) -> str:
     if section["action"] == "off":
-        return "held-out text in training text: not looked for"
+        return "held-out text in training text: not searched"
     heldout, training = section["heldout"], section["training"]
-    worst = "".join(
-        f", the worst {w['document']} of {w['source']} {w['share']:.0%}"
-        for w in heldout["worst"][:1]
-    )
+    worst = ""
+    if heldout["worst"]:
+        first = heldout["worst"][0]
+        worst = f", the worst {first['document']} of {first['source']} {first['share']:.0%}"
     return (
         f"held-out text in training text: {len(heldout['dirty']):,} of {heldout['documents']:,} "
-        f"held-out documents have more than {section['share']:.0%} of their stretches of "
-        f"{section['ngram']} tokens there{worst}; {training['contaminated']:,} training documents "
-        f"({training['contaminated_tokens']:,} tokens) have more than that of theirs in "
-        "held-out text"
+        f"held-out documents share more than {section['share']:.0%} of their stretches of "
+        f"{section['ngram']} tokens{worst}; {training['contaminated']:,} training documents "
+        f"({training['contaminated_tokens']:,} tokens) share as much with held-out text"
     )
 
 
-# ledger key, which may be absent -> its line; an empty line is left out
+# key of a source's row, which may be absent -> its line; an empty line is left out
 SOURCE_NOTES: Mapping[str, Callable[[Any], str]] = {
     "refused": _refusals,
     "most_taken": _max_repeats,
@@ -101,7 +84,6 @@ SOURCE_NOTES: Mapping[str, Callable[[Any], str]] = {
     "buckets": _buckets,
     "context_only": _context_only,
 }
-LEDGER_NOTES: Mapping[str, Callable[[Any], str]] = {"contamination": _contamination}
 
 
 @dataclass(frozen=True)
@@ -129,8 +111,8 @@ def _short_contexts(ledger: Json, limit: float) -> Iterator[str]:
         yield (
             f"data.seq_len is {plan['seq_len']}; {subject} more than {distance:,} tokens of its "
             f"own document before it (the most is {plan['longest_own_context']:,}); the model is "
-            f"trained at the length but {frequency} at the distance; add longer documents, give those "
-            "there are more weight, or lower data.seq_len"
+            f"trained at the length but {frequency} at the distance; add longer documents, give "
+            "the present ones more weight, or lower data.seq_len"
         )
 
 
@@ -194,29 +176,25 @@ def _lost(ledger: Json, limit: float) -> Iterator[str]:
 
 def _lost_files(ledger: Json, limit: float) -> Iterator[str]:
     for name, row in ledger["sources"].items():
-        files = {
-            reason: count
-            for reason, count in (row.get("refused") or {}).items()
-            if reason.startswith(FILE_PREFIX)
-        }
+        files = _refused_by_reason(row, files=True)
         if sum(files.values()) > limit:
             yield (
                 f"data.sources.{name} has files that are lost, whole or from the damage on "
-                f"({_refusals(files)}); nobody knows how many documents that is; mend them, "
+                f"({_refusals(files)}); how many documents were in them is unknown; mend them, "
                 "or leave them out by pattern"
             )
 
 
+def _refused_by_reason(row: Json, files: bool) -> dict[str, int]:
+    """Reason -> how many files of rows, or documents, a source refused."""
+    reasons = (row.get("refused") or {}).items()
+    return {reason: count for reason, count in reasons if reason.startswith(FILE_PREFIX) == files}
+
+
 def _refused(ledger: Json, limit: float) -> Iterator[str]:
     for name, row in ledger["sources"].items():
-        reasons = {
-            reason: count
-            for reason, count in (row.get("refused") or {}).items()
-            if reason not in NOTHING_LOST
-        }
-        refused = sum(
-            count for reason, count in reasons.items() if not reason.startswith(FILE_PREFIX)
-        )
+        documents = _refused_by_reason(row, files=False).items()
+        refused = sum(count for reason, count in documents if reason not in NOTHING_LOST)
         total = refused + row["documents"]
         # the refused files of a tree are not documents
         if row["kind"] != "tree" and refused / max(total, 1) > limit:
@@ -232,19 +210,20 @@ def _padded(ledger: Json, limit: float) -> Iterator[str]:
     if plan["sequences"] and plan["fill"] < limit:
         way_out = "" if plan["packer"] == "window_fill" else "set data.packer=window_fill, or "
         yield (
-            f"data.packer is {plan['packer']}; the plan is {plan['fill']:.1%} full and the rest of the "
-            f"work is on padding; below {limit:.0%} it pays to pack; {way_out}lower data.seq_len"
+            f"data.packer is {plan['packer']}; the plan is {plan['fill']:.1%} full and the rest of "
+            f"the work is on padding; below {limit:.0%} packing saves time; {way_out}"
+            "lower data.seq_len"
         )
 
 
 RULES = (
-    Rule(0.01, "of a billion tokens, less than ten million are then targets at a quarter of the length", _short_contexts),
-    Rule(4, "up to four epochs repeats are worth nearly what new text is: Muennighoff et al. 2023", _many_epochs),
-    Rule(0.1, "one of ten tokens from one text is its style and its facts, not a domain's", _one_document),
-    Rule(5, "half of a source from a handful of texts is no sample of it", _few_documents),
-    Rule(4, "eval's verdicts need four documents of the length it measures", _little_held_out),
-    Rule(0.01, "packers of the field lose 3 to 22%, all of it long documents; nothing need be lost", _lost),
+    Rule(0.01, "below 1%, hardly any target lies beyond a quarter of the length", _short_contexts),
+    Rule(4, "four epochs are worth nearly as much as new text: arXiv 2305.16264", _many_epochs),
+    Rule(0.1, "a tenth from one text teaches that text's style, not a domain", _one_document),
+    Rule(5, "half of a source from a handful of texts is no sample of the source", _few_documents),
+    Rule(4, "eval's verdicts need four documents of the measured length", _little_held_out),
+    Rule(0.01, "other packers lose 3 to 22%, all of long documents; split loses none", _lost),
     Rule(0, "one file of rows may be a hundredth of a source or all of it", _lost_files),
-    Rule(0.01, "one file of a hundred is an accident, more are a wrong column, encoding or format", _refused),
+    Rule(0.01, "more than 1% points to a wrong column, encoding or format", _refused),
     Rule(0.95, "packing fills 99.9%; a twentieth of the hours is worth a setting", _padded),
-)  # fmt: skip
+)

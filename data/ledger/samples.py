@@ -31,7 +31,7 @@ def pages(folders: DataArtifacts, count: int, seed: int) -> str:
         return backend.decode(ids.tolist(), skip_special_tokens=False)
 
     lines: list[str] = []
-    for number in chosen(len(sequences), count, seed):
+    for number in sample_numbers(len(sequences), count, seed):
         span = slice(int(pieces.offsets[number]), int(pieces.offsets[number + 1]))
         named = [name_of(int(d)) for d in pieces.document[span]]
         lines += [
@@ -42,7 +42,7 @@ def pages(folders: DataArtifacts, count: int, seed: int) -> str:
     return "\n".join(lines)
 
 
-def chosen(sequences: int, count: int, seed: int) -> list[int]:
+def sample_numbers(sequences: int, count: int, seed: int) -> list[int]:
     """Sequence numbers in the order of a hash."""
     order = hash_random.sort_keys(seed, "pages", np.arange(sequences, dtype=np.uint64))
     return np.argsort(order)[:count].tolist()

@@ -25,9 +25,8 @@ def mixture(data: DataConfig) -> str | None:
         _listed("weights", weights),
         _listed("expected repeats", data.length_weights),
         *(
-            _listed(f"expected repeats of {name}", weights_by_length)
-            or f"expected repeats of {name} all 1"
-            for name, weights_by_length in length_weights.items()
+            _listed(f"expected repeats of {name}", repeats) or f"expected repeats of {name} all 1"
+            for name, repeats in length_weights.items()
         ),
         *(f"{name} of {span.low:,} to {span.high - 1:,} tokens" for name, span in spans.items()),
         _listed("shares by length", data.buckets),
@@ -37,11 +36,8 @@ def mixture(data: DataConfig) -> str | None:
 
 
 def _listed(label: str, numbers: Mapping[str, float]) -> str:
-    return (
-        f"{label} {', '.join(f'{key} {number:g}' for key, number in numbers.items())}"
-        if numbers
-        else ""
-    )
+    values = ", ".join(f"{key} {number:g}" for key, number in numbers.items())
+    return f"{label} {values}" if values else ""
 
 
 def summary(ledger: Json) -> str:
@@ -52,7 +48,7 @@ def summary(ledger: Json) -> str:
         _lengths(ledger["sources"]),
         _plan(ledger["plan"]),
         _own_context(ledger),
-        _warnings(ledger.get("warnings", [])),
+        _wrapped(f"WARNING {line}" for line in ledger.get("warnings", [])),
     ]
     notes = _wrapped(ledger.get("notes", []))
     return "\n\n".join("\n".join(lines) for lines in [parts[0] + notes, *parts[1:]] if lines)
@@ -60,42 +56,27 @@ def summary(ledger: Json) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
     """Align the first `left` columns to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(w) if index < left else cell.rjust(w)
-            for index, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (head, *rows)
-    ]  # fmt: skip
+    columns = [*zip(head, *rows, strict=True)]
+    widths = [max(map(len, column)) for column in columns]
+    formats = [f"{'<' if index < left else '>'}{width}" for index, width in enumerate(widths)]
+    lines = [map(format, row, formats) for row in (head, *rows)]
+    return ["  ".join(line).rstrip() for line in lines]
 
 
 def _sources(sources: Json) -> list[str]:
-    head = [
-        "source",
-        "kind",
-        "documents",
-        "tokens",
-        "taken",
-        "repeated",
-        "in plan",
-        "share",
-        "epochs",
-    ]
-    rows = [
-        [
-            name,
-            row["kind"],
-            *(
-                _count(row.get(key))
-                for key in ("documents", "tokens", "plan_documents", "repeated", "tokens_in_plan")
-            ),
-            f"{row['share_in_plan']:.1%}",
-            f"{row['epochs']:.2f}",
-        ]
-        for name, row in sources.items()
-    ]
-    return _table(head, rows, left=2)
+    counts = {
+        "documents": "documents",
+        "tokens": "tokens",
+        "taken": "plan_documents",
+        "repeated": "repeated",
+        "in plan": "tokens_in_plan",
+    }
+    rows = []
+    for name, row in sources.items():
+        numbers = [_count(row.get(key)) for key in counts.values()]
+        shares = [f"{row['share_in_plan']:.1%}", f"{row['epochs']:.2f}"]
+        rows.append([name, row["kind"], *numbers, *shares])
+    return _table(["source", "kind", *counts, "share", "epochs"], rows, left=2)
 
 
 def _left_out(sources: Json) -> list[str]:
@@ -108,9 +89,8 @@ def _left_out(sources: Json) -> list[str]:
         [name, *(_count(row.get(reason, {}).get("tokens", 0)) for reason in reasons)]
         for name, row in left_out.items()
     ]
-    return _table(
-        ["tokens not in the plan", *(reason.replace("_", " ") for reason in reasons)], rows
-    )
+    names = [reason.replace("_", " ") for reason in reasons]
+    return _table(["tokens not in the plan", *names], rows)
 
 
 def _lengths(sources: Json) -> list[str]:
@@ -129,18 +109,17 @@ def _upper(label: str) -> float:
 
 def _short(label: str) -> str:
     """`257-1024` -> `to 1K`, `>1048576` -> `over 1M`."""
-    return (
-        f"over {_round(int(label[1:]))}"
-        if label.startswith(">")
-        else f"to {_round(int(_upper(label)))}"
-    )
+    if label.startswith(">"):
+        return f"over {_round(int(label[1:]))}"
+    return f"to {_round(int(_upper(label)))}"
 
 
 def _round(tokens: int) -> str:
     """1024 -> `1K`; other numbers are written in full."""
-    return next(
-        (f"{tokens // unit}{name}" for unit, name in UNITS if tokens % unit == 0), f"{tokens:,}"
-    )
+    for unit, name in UNITS:
+        if tokens % unit == 0:
+            return f"{tokens // unit}{name}"
+    return f"{tokens:,}"
 
 
 def _change(lengths: Json, label: str) -> str:
@@ -162,7 +141,7 @@ def _plan(plan: Json) -> list[str]:
         f"{plan['pieces']:,} pieces{_per_sequence(plan)}",
     ]
     if boundary_tokens := plan.get("marks"):
-        lines.append(f"beside them {boundary_tokens:,} tokens before and after documents")
+        lines.append(f"and {boundary_tokens:,} begin and end tokens of documents")
     if work := plan.get("work"):
         lines.append(
             f"attention work of a sequence: mean {work['share_of_full']:.1%} of one "
@@ -191,29 +170,20 @@ def _own_context(ledger: Json) -> list[str]:
     shares = ledger["plan"].get("own_context_share")
     if not shares:
         return []
-    rows = {
-        name: row["own_context_share"]
-        for name, row in ledger["sources"].items()
-        if row.get("own_context_share")
-    }
-    body = [
+    sources = {name: row.get("own_context_share") for name, row in ledger["sources"].items()}
+    rows = [
         [name, *(f"{row[length]:.1%}" for length in shares)]
-        for name, row in {"plan": shares, **rows}.items()
+        for name, row in {"plan": shares, **sources}.items()
+        if row
     ]
-    return _table(["own context above", *(_round(int(length)) for length in shares)], body)
-
-
-def _warnings(lines: Sequence[str]) -> list[str]:
-    return _wrapped(f"WARNING {line}" for line in lines)
+    return _table(["own context above", *(_round(int(length)) for length in shares)], rows)
 
 
 def _wrapped(lines: Iterable[str]) -> list[str]:
-    shape: dict[str, Any] = {
-        "subsequent_indent": "  ",
-        "break_long_words": False,
-        "break_on_hyphens": False,
-    }
-    return [part for line in lines for part in textwrap.wrap(line, WIDTH, **shape)]
+    wrapper = textwrap.TextWrapper(
+        WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )
+    return [part for line in lines for part in wrapper.wrap(line)]
 
 
 def _count(value: int | None) -> str:

@@ -1,8 +1,7 @@
 """Which documents the plan takes and how often, from the document tables alone.
 
-lengths.py   rules by document length: which documents a range holds, expected repeats
 overlong.py  Candidates: the usable documents of a source; `data.overlong`
 offers.py    a source's settings -> its candidates and its bucketed source
 shares.py    budgets of the sources; SamplingRounds -> Selection; the mixed order of all selections
-supply.py    BucketedSource: a source's documents in buckets of length
+supply.py    length limits, expected repeats; BucketedSource: a source in buckets of length
 """

@@ -6,7 +6,7 @@ from dataclasses import replace
 from ropewalk.conf.data_mixture import rules
 from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SYNTHETIC
-from ropewalk.data.mixing import lengths, overlong
+from ropewalk.data.mixing import overlong, supply
 from ropewalk.data.mixing.overlong import Candidates
 from ropewalk.data.mixing.supply import BucketedSource, refuse_empty
 from ropewalk.data.tokens.store import BoundaryTokens, Store
@@ -29,7 +29,7 @@ def candidates(
     if source.weight == 0:  # nothing is taken, so no document is too long or too short
         return overlong.candidates(name, store, limit, "split", boundary_tokens)
     sizes = store.length + boundary_tokens.count
-    excluded = lengths.outside(name, sizes, ~store.heldout, source.span)
+    excluded = supply.outside(name, sizes, ~store.heldout, source.span)
     usable = overlong.candidates(
         name, store, limit, config.data.overlong, boundary_tokens, excluded
     )
@@ -52,17 +52,13 @@ def length_weights(config: Config, name: str) -> dict[str, float]:
 
 
 def bucketed_source(
-    config: Config,
-    name: str,
-    usable: Candidates,
-    store: Store,
-    boundary_tokens: BoundaryTokens,
+    config: Config, name: str, usable: Candidates, store: Store, boundary_tokens: BoundaryTokens
 ) -> BucketedSource:
     """A source's candidates with their rates, in buckets of length."""
     sizes = store.length + boundary_tokens.count
-    rates = lengths.rates(sizes, rules(length_weights(config, name)))
+    rates = supply.rates(sizes, rules(length_weights(config, name)))
     buckets = rules(config.data.buckets) if name in text_sources(config) else []
-    return BucketedSource.of(
+    return BucketedSource.from_documents(
         name, sizes, usable.lengths, usable.usable, store.key, config.seed, rates, buckets
     )
 

@@ -1,10 +1,10 @@
 """The mixture: which documents of a source the plan takes, how often, and how much. Pure.
 
-A document of rate r comes in rounds: after k of them it has come floor(r k + u) times, u in [0, 1)
-drawn once by a hash of seed, source and document (systematic sampling, Madow 1949). So a round takes
-it floor(r) times, and once more with probability r - floor(r); k rounds take it r k times, rounded
-down or up. Within a round documents come in an order by hash. A budget takes as many rounds as it
-needs and cuts the last document. Rate 1, the default, is epoch after epoch.
+Documents are taken in rounds: k rounds take a document of rate r floor(r k + u) times, where u in
+[0, 1) is drawn once by a hash of seed, source and document (systematic sampling, Madow 1949). So a
+round takes it floor(r) times, and once more with probability r - floor(r); k rounds take it r k
+times, rounded down or up. Within a round documents are in an order by hash. A budget takes as many
+rounds as it needs and cuts the last document. Rate 1, the default, is epoch after epoch.
 """
 
 from bisect import bisect_left
@@ -27,8 +27,8 @@ class Selection:
 
     index: np.ndarray  # (takings,) int64: the document in the source
     lengths: np.ndarray  # (takings,) int64: its first tokens, boundary tokens included
-    epoch: np.ndarray  # (takings,) int64: how often the document was taken before
-    key: np.ndarray  # (takings,) uint64: the document's key, which decides its place in the mixture
+    epoch: np.ndarray  # (takings,) int64: how many earlier takings the document has
+    key: np.ndarray  # (takings,) uint64: the document's key, from which its order is drawn
     epochs: float  # tokens taken / tokens of the source
 
     @property
@@ -81,7 +81,7 @@ class SamplingRounds:
     phase: np.ndarray  # u
 
     @classmethod
-    def of(
+    def from_documents(
         cls,
         name: str,
         lengths: np.ndarray,
@@ -104,7 +104,7 @@ class SamplingRounds:
         return int(self.length.sum())
 
     def counts(self, rounds: int) -> np.ndarray:
-        """How often each document has come after `rounds`; () when all have the same rate."""
+        """How often `rounds` take each document; () when all have the same rate."""
         return np.floor(self.rate * rounds + self.phase)
 
     @property
@@ -163,7 +163,8 @@ def refuse_empty_source(name: str, total: int) -> None:
     if total == 0:
         raise DataError(
             f"data.sources.{name} has no tokens to train on; it must hold at least one document "
-            "that is not held out and has a length weight above 0; add some, or leave the source out"
+            "that is not held out and has a length weight above 0; add some, or leave the source "
+            "out"
         )
 
 
@@ -192,7 +193,7 @@ def split_budget(total: int, weights: Mapping[str, float]) -> dict[str, int]:
 
 
 def first_to_run_out(weights: Mapping[str, float], available: Mapping[str, int | None]) -> int:
-    """The most tokens that split by `weights` without exceeding any `available` (None: unlimited)."""
+    """The largest total that splits by `weights` within every `available` (None: unlimited)."""
     exact = {name: Fraction(str(weight)) for name, weight in weights.items()}
     limits = [
         tokens * sum(exact.values()) / exact[name]
@@ -210,11 +211,9 @@ def token_budgets(
 ) -> dict[str, int | None]:
     """Tokens of each source, adding up to the total; None: one round.
 
-    `available` is None for a synthetic source.
-
-    Without weights, the sources' tokens are their weights. Without a total, it is what the first
-    source to run out allows, `rounds` being the tokens of one round of each (None: what is
-    available). Without any of the three: all tokens of every source.
+    `available` is None for a synthetic source. Without weights, the sources' tokens are their
+    weights. Without a total, the first source to run out limits it, after one round of `rounds`
+    tokens (None: `available`). Without any of the three: all tokens of every source.
     """
     by_size = all(weight is None for weight in weights.values())
     if tokens is None and rounds is None and by_size:

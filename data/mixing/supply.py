@@ -1,4 +1,4 @@
-"""A source in buckets of length: the tokens of a round, and the selection for a budget. Pure."""
+"""Documents by length: the limits and rates of a source, and its buckets for a budget. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.conf.data_mixture import Rules
+from ropewalk.conf.data_mixture import Range, Rules
 from ropewalk.conf.errors import DataError
-from ropewalk.data.mixing import lengths
 from ropewalk.data.mixing.shares import (
     Rates,
     SamplingRounds,
@@ -19,6 +18,38 @@ from ropewalk.data.mixing.shares import (
 )
 
 ALL_LENGTHS = ""  # the only bucket when no buckets are set
+
+
+def within(lengths: np.ndarray, span: Range) -> np.ndarray:
+    """(documents,) bool: which lengths lie in the range."""
+    return (lengths >= span.low) & (lengths < span.high)
+
+
+def outside(name: str, lengths: np.ndarray, train: np.ndarray, span: Range) -> np.ndarray:
+    """(documents,) bool: the training documents that `min_len` and `max_len` exclude.
+
+    Raises: DataError when they exclude every training document.
+    """
+    excluded = train & ~within(lengths, span)
+    if train.any() and excluded.sum() == train.sum():
+        low, high = lengths[train].min(), lengths[train].max()
+        key, value = ("min_len", span.low) if low < span.low else ("max_len", int(span.high) - 1)
+        raise DataError(
+            f"data.sources.{name}.{key} is {value}; a source must keep a document, and all "
+            f"{int(train.sum())} training documents of {name} are left out (they have {low} to "
+            f"{high} tokens); change min_len or max_len, or leave the source out"
+        )
+    return excluded
+
+
+def rates(lengths: np.ndarray, rules: Rules) -> np.ndarray | float:
+    """(documents,) expected repeats in a round, 1 outside all ranges; one 1.0 without rules."""
+    if not rules:
+        return 1.0
+    repeats = np.ones(len(lengths))
+    for span, number, _ in rules:
+        repeats[within(lengths, span)] = number
+    return repeats
 
 
 @dataclass(frozen=True)
@@ -33,7 +64,7 @@ class BucketedSource:
     shares: dict[str, float]  # as set
 
     @classmethod
-    def of(
+    def from_documents(
         cls,
         name: str,
         sizes: np.ndarray,
@@ -45,12 +76,12 @@ class BucketedSource:
         buckets: Rules,
     ) -> "BucketedSource":
         """All arrays (documents,): `sizes` decide the bucket, `tokens` may be taken of each."""
-        masks = {text: usable & lengths.within(sizes, span) for span, _, text in buckets}
+        masks = {text: usable & within(sizes, span) for span, _, text in buckets}
         shares = {text: share for _, share, text in buckets}
         if not buckets:
             masks, shares = {ALL_LENGTHS: usable}, {ALL_LENGTHS: 1.0}
         rounds = {
-            text: SamplingRounds.of(name, tokens, mask, keys, seed, rates)
+            text: SamplingRounds.from_documents(name, tokens, mask, keys, seed, rates)
             for text, mask in masks.items()
         }
         return cls(name, rounds, shares)
@@ -61,7 +92,7 @@ class BucketedSource:
 
     @property
     def filled_shares(self) -> dict[str, float]:
-        """The shares of the buckets that have documents. Raises: DataError when all of these are 0."""
+        """The shares of the buckets that have documents. Raises: DataError when all are 0."""
         shares = {text: share for text, share in self.shares.items() if self.buckets[text].total}
         if self.total and not sum(shares.values()):
             requested = ", ".join(text for text, share in self.shares.items() if share)
@@ -103,9 +134,9 @@ class BucketedSource:
         if budget is None or ALL_LENGTHS in self.buckets:
             return {}
         requested = split_budget(budget, self.shares)
-        taken = split_budget(budget, self.filled_shares)
+        filled = split_budget(budget, self.filled_shares)
         rows = {
-            text: {"asked": tokens, "taken": taken.get(text, 0)}
+            text: {"asked": tokens, "taken": filled.get(text, 0)}
             for text, tokens in requested.items()
         }
         return {"buckets": rows}

@@ -1,8 +1,8 @@
 """The other packers, and all packers by name. Pure: document lengths in, sequences of pieces out.
 
-best_fit   best-fit decreasing over all documents: those up to the length of a sequence are never cut
-           (Ding et al. 2024, arXiv 2404.10830); the sequences are shuffled, because the algorithm's
-           own order is long to short
+best_fit   best-fit decreasing over all documents: only documents longer than a sequence are cut
+           (Ding et al. 2024, arXiv 2404.10830); the sequences are shuffled, because the algorithm
+           orders them from long to short
 concat     documents end to end, cut at every border: only the last sequence is padded
 single     one document a sequence
 """
@@ -24,10 +24,9 @@ def parts(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cut documents at multiples of `limit` tokens, in document order.
 
-    Returns `(document, start, length)`, each (parts,) int64.
-
     `lengths` (documents,) are at least 1; `limit` is one for all or (documents,). The last cut of a
     document moves so that the rest has `min_piece` tokens, which must not exceed `limit`.
+    Returns `(document, start, length)`, each (parts,) int64.
     """
     counts = -(-lengths // limit)
     limit = np.broadcast_to(limit, lengths.shape)
@@ -86,9 +85,7 @@ def _lowest_bit(bits: int) -> int:
 
 
 def best_fit_bins(sizes: np.ndarray, room: int) -> np.ndarray:
-    """The bin, numbered from 0, of each of `sizes` (items,) by best-fit decreasing.
-
-    A bin holds `room` tokens.
+    """The bin of `room` tokens, numbered from 0, of each of `sizes` (items,): best-fit decreasing.
 
     Each item, the longest first, goes where it leaves the least room. Equal items are placed
     together: a bin that takes one and has room for another is again the fullest that fits.
@@ -116,10 +113,9 @@ def best_fit(
 ) -> Packed:
     """Put the next longest document into the fullest sequence that has room for it.
 
-    Documents longer than a sequence are first cut by `parts`.
-
-    The order of the sequences is hashed from the seed, their pieces are in the order given. No gap
-    is ever filled by a cut, so `keep_intact` is met.
+    Documents longer than a sequence are first cut by `parts`. The order of the sequences is hashed
+    from the seed; the pieces in a sequence stay in document order. No gap is filled by a cut, so
+    `keep_intact` is met.
     """
     document, start, length = parts(lengths, seq_len, min_piece)
     bins = best_fit_bins(length, seq_len)
@@ -136,7 +132,7 @@ def best_fit(
 def concat(
     lengths: np.ndarray, seq_len: int, min_piece: int, keep_intact: np.ndarray, seed: int = 0
 ) -> Packed:
-    """Documents end to end in the order given, cut at every multiple of `seq_len`.
+    """Documents end to end in their order, cut at every multiple of `seq_len`.
 
     Ignores `min_piece` and `keep_intact`.
     """
@@ -155,10 +151,7 @@ def concat(
 def single(
     lengths: np.ndarray, seq_len: int, min_piece: int, keep_intact: np.ndarray, seed: int = 0
 ) -> Packed:
-    """Each document in its own sequence, in the order given.
-
-    Documents longer than a sequence are cut by `parts`.
-    """
+    """Each document in its own sequence, in their order; `parts` cuts longer documents."""
     document, start, length = parts(lengths, seq_len, min_piece)
     return Packed(document, start, length, np.arange(len(document) + 1))
 

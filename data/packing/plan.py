@@ -23,7 +23,7 @@ def build(
     seed: int,
     packer: str,
 ) -> Packed:
-    """Pack documents in the order given.
+    """Pack takings in their order.
 
     Arrays have an entry a taking: the `document` number, its first `tokens`, the longest piece it
     may have, and whether it must not be cut to fill a gap (bool). Within a sequence, the pieces of
@@ -44,9 +44,8 @@ def _stretches(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cut takings into stretches that are packed like documents.
 
-    Returns `(taking, start, length)`, each (stretches,).
-
     Only a `max_piece` below `seq_len` cuts here; the packer cuts stretches longer than a sequence.
+    Returns `(taking, start, length)`, each (stretches,).
     """
     return parts(tokens, np.where(max_piece < seq_len, max_piece, tokens), min_piece)
 

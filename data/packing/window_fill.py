@@ -1,8 +1,8 @@
 """The window-fill packer: document lengths in, sequences of pieces out. Pure.
 
-Documents come in the order given into a window; each sequence starts with the oldest and is filled by
-the largest that fit. Only documents longer than a sequence are cut, unless a gap of more than 1/64
-of the sequence would stay open.
+Documents enter a window in their order. Each sequence starts with the oldest document and is filled
+with the largest that fit. Only documents longer than a sequence are cut, unless a gap of more than
+1/64 of the sequence would stay open.
 """
 
 from array import array
@@ -93,50 +93,28 @@ def _python_ints(values: np.ndarray) -> Iterator[int]:
         yield from values[first : first + BLOCK].tolist()
 
 
-class _Sequences:
-    """The pieces placed so far, eight bytes a number."""
-
-    def __init__(self) -> None:
-        self.document = array("q")
-        self.start = array("q")
-        self.length = array("q")
-        self.offsets = array("q", [0])
-
-    def add(self, document: int, start: int, length: int) -> None:
-        self.document.append(document)
-        self.start.append(start)
-        self.length.append(length)
-
-    def end(self) -> None:
-        self.offsets.append(len(self.document))
-
-    def packed(self) -> Packed:
-        columns = (self.document, self.start, self.length, self.offsets)
-        return Packed(
-            *(np.frombuffer(c, np.int64) if c else np.empty(0, np.int64) for c in columns)
-        )
-
-
 def window_fill(
     lengths: np.ndarray, seq_len: int, min_piece: int, keep_intact: np.ndarray, seed: int = 0
 ) -> Packed:
-    """Sequences of at most `seq_len` tokens from `lengths` (documents,) in the order given.
+    """Sequences of at most `seq_len` tokens from `lengths` (documents,), in their order.
 
     `seed` is not used. Every token appears once, and the pieces of one document in order.
     Documents of `keep_intact` (documents,) bool are never cut to fill a gap.
     """
-    pool, sequences = _Pool(lengths), _Sequences()
+    pool = _Pool(lengths)
+    pieces, offsets = array("q"), array("q", [0])  # pieces: document, start and length of each
     while (index := pool.first()) >= 0:
         room = seq_len
         while index >= 0:
-            placed = _place(pool, sequences, index, room, min_piece, room < seq_len)
+            placed = _place(pool, pieces, index, room, min_piece, room < seq_len)
             if not placed:
                 break
             room -= placed
             index = _next(pool, room, seq_len, min_piece, keep_intact) if room else -1
-        sequences.end()
+        offsets.append(len(pieces) // 3)
         pool.refill()
-    return sequences.packed()
+    document, start, length = np.asarray(pieces, np.int64).reshape(-1, 3).T
+    return Packed(document, start, length, np.asarray(offsets, np.int64))
 
 
 def _next(pool: _Pool, room: int, seq_len: int, min_piece: int, keep_intact: np.ndarray) -> int:
@@ -156,7 +134,7 @@ def _next(pool: _Pool, room: int, seq_len: int, min_piece: int, keep_intact: np.
 
 
 def _place(
-    pool: _Pool, sequences: _Sequences, index: int, room: int, min_piece: int, keep_first: bool
+    pool: _Pool, pieces: "array[int]", index: int, room: int, min_piece: int, keep_first: bool
 ) -> int:
     """Place the document at `index`, or the part that fits.
 
@@ -166,14 +144,14 @@ def _place(
     count = size if size <= room else _part(size, room, min_piece, keep_first)
     if count:
         document, start = pool.take(index)
-        sequences.add(document, start, count)
+        pieces.extend((document, start, count))
         if count < size:
             pool.put_back(document, start + count, size - count, front=not keep_first)
     return count
 
 
 def _part(size: int, room: int, min_piece: int, keep_first: bool) -> int:
-    """Tokens to place of a document longer than `room`; both parts reach `min_piece` if they can."""
+    """Tokens to place of a document longer than `room`; both parts get `min_piece` if possible."""
     missing = max(min_piece - (size - room), 0)  # what the rest would lack
     count = max(room - missing, 0 if keep_first else 1)
     return 0 if keep_first and count < min_piece else count

@@ -1,6 +1,7 @@
 """Arrow IPC files and streams: a row is a document."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pyarrow as pa
 from pyarrow.lib import ArrowException
@@ -20,10 +21,8 @@ def split(location: Location, name: str, size: int) -> list[Unit]:
     file = location.open_arrow(name)
     sizes: list[int] = []
     if isinstance(file, pa.MemoryMappedFile):
-        try:
+        with suppress(ArrowException, OSError):  # `documents` reports it
             sizes = [batch.nbytes for batch in _batches(file)]
-        except (ArrowException, OSError):
-            sizes = []
     return [Unit((name,), part or size, start, stop) for start, stop, part in split_ranges(sizes)]
 
 

@@ -19,7 +19,7 @@ class Columns:
     id_key: str | None = None
 
     @classmethod
-    def of(cls, source: SourceConfig) -> "Columns":
+    def from_config(cls, source: SourceConfig) -> "Columns":
         if source.template is None:
             return cls((("", source.text_key),), source.id_key)
         return cls(tuple(sources.parts(source.template)), source.id_key)

@@ -71,7 +71,8 @@ class _Reader(HTMLParser):
         if self.hidden[:1] == ["p"] and tag in _BLOCKS:  # a block ends an open paragraph
             self.hidden.clear()
         if self.hidden:
-            self.hidden += [tag] if tag == self.hidden[0] else []
+            if tag == self.hidden[0]:
+                self.hidden.append(tag)
         elif tag in _HIDDEN or ("hidden" in dict(attrs) and tag not in _VOID):
             self.hidden.append(tag)
         else:
@@ -112,8 +113,8 @@ class _Reader(HTMLParser):
             self.breaks = max(self.breaks, 2 if tag == "p" else tag != "br")
         if tag == "br":
             self._put("\n")
-        elif tag in ("td", "th"):
-            self.text += ["\t"] if self.text and not self.breaks and self.text[-1] != "\t" else []
+        elif tag in ("td", "th") and self.text and not self.breaks and self.text[-1] != "\t":
+            self.text.append("\t")
 
     def _end_line(self) -> None:
         while not self.breaks and not self.pre and self.text and self.text[-1][-1:] in (" ", "\t"):
@@ -123,5 +124,7 @@ class _Reader(HTMLParser):
 
     def _put(self, text: str) -> None:
         if text:
-            self.text += ["\n" * self.breaks, text] if self.breaks and self.text else [text]
+            if self.breaks and self.text:
+                self.text.append("\n" * self.breaks)
+            self.text.append(text)
             self.breaks = 0

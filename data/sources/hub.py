@@ -47,7 +47,7 @@ def list_split(source: SourceConfig, key: str) -> tuple[HubSplit, list[Unit], li
     commits = {stamp[1] for stamp in origin if len(stamp) == 2}
     revision = commits.pop() if len(commits) == 1 else source.revision
     split = HubSplit(source.path, source.config, name, revision, key)
-    count = _stream(split, Columns.of(source)).num_shards
+    count = _stream(split, Columns.from_config(source)).num_shards
     info = (builder.info.splits or {}).get(name)
     size = info.num_bytes // count if info and info.num_bytes else units.UNIT_BYTES
     return split, [Unit((name,), size, shard, shard + 1) for shard in range(count)], origin

@@ -65,7 +65,7 @@ class SourceListing:
 
 def list_source(source: SourceConfig, name: str) -> SourceListing:
     """List a source. Raises: DataError when it is missing, empty, or contradicts its settings."""
-    key, columns = f"data.sources.{name}", Columns.of(source)
+    key, columns = f"data.sources.{name}", Columns.from_config(source)
     if source.kind == "hub":
         split, shards, origin = hub.list_split(source, key)
         cache_key = {**_reading(source, "hub"), "split": split.split, "files": origin}

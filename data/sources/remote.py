@@ -18,14 +18,8 @@ if TYPE_CHECKING:
 # fields of a filesystem's file info: a digest of the content; a version of the content at one URL
 _DIGEST_FIELDS = ("blob_id", "checksum", "md5Hash", "content_hash", "Content-MD5", "Digest")
 _VERSION_FIELDS = (
-    "ETag",
-    "etag",
-    "LastModified",
-    "last_modified",
-    "Last-Modified",
-    "mtime",
-    "created",
-)
+    "ETag", "etag", "LastModified", "last_modified", "Last-Modified", "mtime", "created",
+)  # fmt: skip
 _HEAD_BYTES = 1 << 20  # hashed when the info has none of these fields
 _HEAD_ONLY = "begins "
 

@@ -1,14 +1,16 @@
 """The records of a source: files, units that are read separately, documents and refusals. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, Protocol
+from itertools import groupby
+from typing import BinaryIO, Literal, Protocol, TypeVar
 
 import pyarrow as pa
 
 UNIT_BYTES = 64 << 20  # about; another value moves the shard borders of every store
 REPEATED_ID = "id seen before"  # the reason to refuse a document with the id of an earlier one
 FILE_PREFIX = "file: "  # begins a reason when a file of rows is lost and its row count is unknown
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -86,27 +88,28 @@ def split_ranges(sizes: Iterable[int]) -> Iterator[tuple[int, int | None, int]]:
     yield first, None, size
 
 
+def grouped_by_size(items: Iterable[T], size: Callable[[T], int], limit: int) -> Iterator[list[T]]:
+    """Consecutive items in groups that end with the item that reaches `limit` in total size."""
+    group: list[T] = []
+    total = 0
+    for item in items:
+        group.append(item)
+        total += size(item)
+        if total >= limit:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
+
+
 def group_units(units: Iterable[Unit]) -> list[Unit]:
     """Join whole files into units of UNIT_BYTES; a part of a file stays its own unit."""
-    groups: list[Unit] = []
-    files: list[str] = []
-    size = 0
-
-    def close() -> None:
-        nonlocal size
-        if files:
-            groups.append(Unit(tuple(files), size))
-        files.clear()
-        size = 0
-
-    for unit in units:
-        if not unit.is_whole:
-            close()
-            groups.append(unit)
+    joined: list[Unit] = []
+    for is_whole, run in groupby(units, key=lambda unit: unit.is_whole):
+        if not is_whole:
+            joined += run
             continue
-        files += unit.files
-        size += unit.size
-        if size >= UNIT_BYTES:
-            close()
-    close()
-    return groups
+        for group in grouped_by_size(run, lambda unit: unit.size, UNIT_BYTES):
+            files = tuple(name for unit in group for name in unit.files)
+            joined.append(Unit(files, sum(unit.size for unit in group)))
+    return joined

@@ -14,6 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from ropewalk.data.sources import Document
+from ropewalk.data.sources.units import grouped_by_size
 
 BATCH_CHARACTERS = 1 << 20
 Encode = Callable[[list[str]], list[np.ndarray]]
@@ -61,16 +62,7 @@ def _parts(documents: Iterable[Document], split: Callable[[str], list[str]]) -> 
 
 
 def _batches(parts: Iterable[Part]) -> Iterator[list[Part]]:
-    batch: list[Part] = []
-    size = 0
-    for part in parts:
-        batch.append(part)
-        size += len(part.text)
-        if size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+    return grouped_by_size(parts, lambda part: len(part.text), BATCH_CHARACTERS)
 
 
 def _encoded(

@@ -33,7 +33,7 @@ class TextStore:
     shards: list[range]  # the units of each shard
 
     @classmethod
-    def of(
+    def from_listing(
         cls,
         cache: Path,
         cache_key: dict[str, Any],

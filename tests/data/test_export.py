@@ -1,4 +1,4 @@
-"""What other programs get: read back by datasets, and trained on by transformers and collated by TRL, against the reader's rows."""
+"""An export as datasets, transformers and TRL read it, against the rows of our loader."""
 
 import pickle
 from dataclasses import replace
@@ -18,14 +18,14 @@ from ropewalk.data.loading.packed import DataArtifacts
 LENGTHS = [40, 3, 17, 64, 9, 30, 5, 21, 33, 12]
 
 
-def made(folder: Path, **facts: Any) -> DataArtifacts:
+def artifacts_of(folder: Path, **metadata: Any) -> DataArtifacts:
     documents = [1000 * d + np.arange(n) for d, n in enumerate(LENGTHS)]
-    return written(folder, documents, packed(LENGTHS, 64), seq_len=64, **facts)
+    return written(folder, documents, packed(LENGTHS, 64), seq_len=64, **metadata)
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> DataArtifacts:
-    return made(tmp_path)
+def artifacts(tmp_path: Path) -> DataArtifacts:
+    return artifacts_of(tmp_path)
 
 
 def pieces(sequences: Any, number: int) -> list[list[int]]:
@@ -37,22 +37,20 @@ def pieces(sequences: Any, number: int) -> list[list[int]]:
     ]
 
 
-def test_dataset_gathers_rows_with_labels_as_transformers_has_them(folders: DataArtifacts) -> None:
-    rows, sequences = as_dataset(folders), folders.sequences()
+def test_the_dataset_has_rows_with_labels_as_in_transformers(artifacts: DataArtifacts) -> None:
+    rows, sequences = as_dataset(artifacts), artifacts.sequences()
     assert len(rows) == len(sequences) > 3
     for number in range(len(rows)):
         row, texts = rows[number], pieces(sequences, number)
         padding = 64 - sum(map(len, texts))
         assert row["input_ids"].tolist() == sum(texts, []) + [0] * padding
-        assert (
-            row["labels"].tolist() == [x for t in texts for x in [-100, *t[1:]]] + [-100] * padding
-        )
+        labels = [label for text in texts for label in [-100, *text[1:]]]
+        assert row["labels"].tolist() == labels + [-100] * padding
         assert row["position_ids"].tolist() == sequences[number].position_ids.tolist()
 
 
-def test_dataset_is_an_ordinary_one(folders: DataArtifacts) -> None:
-    """Chosen, shuffled, in batches, handed to another process, as torch reads it."""
-    rows, sequences = as_dataset(folders), folders.sequences()
+def test_the_dataset_can_be_selected_shuffled_pickled_and_batched(artifacts: DataArtifacts) -> None:
+    rows, sequences = as_dataset(artifacts), artifacts.sequences()
     assert rows.select([2])[0]["input_ids"].tolist() == sequences[2].input_ids.tolist()
     shuffled = rows.shuffle(seed=0)
     numbers = shuffled.with_format(None)["sequence"]
@@ -61,14 +59,14 @@ def test_dataset_is_an_ordinary_one(folders: DataArtifacts) -> None:
     ]
     again = pickle.loads(pickle.dumps(rows))
     assert again[1]["labels"].tolist() == rows[1]["labels"].tolist()
-    assert len(pickle.dumps(rows)) < 20_000  # places, not tokens
+    assert len(pickle.dumps(rows)) < 20_000  # sequence numbers, not tokens
     assert np.stack(rows[:3]["input_ids"]).shape == (3, 64)
 
 
-def test_transformers_own_loss_on_a_gathered_row_is_that_of_its_documents(
-    folders: DataArtifacts,
+def test_the_loss_of_transformers_on_a_row_is_that_of_its_documents(
+    artifacts: DataArtifacts,
 ) -> None:
-    """Borders are found by transformers from the positions, the labels are shifted by it."""
+    """transformers derives the borders from the positions and shifts the labels."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -81,14 +79,14 @@ def test_transformers_own_loss_on_a_gathered_row_is_that_of_its_documents(
         num_attention_heads=2,
     )
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
-    row = {key: torch.from_numpy(value)[None] for key, value in as_dataset(folders)[0].items()}
-    texts = pieces(folders.sequences(), 0)
+    row = {key: torch.from_numpy(value)[None] for key, value in as_dataset(artifacts)[0].items()}
+    texts = pieces(artifacts.sequences(), 0)
     assert len(texts) > 1
     with torch.no_grad():
-        found = model(**row, use_cache=False).loss * sum(len(t) - 1 for t in texts)
-        alone = [torch.tensor(t)[None] for t in texts if len(t) > 1]
-        wanted = sum(model(input_ids=t, labels=t).loss * (t.shape[1] - 1) for t in alone)
-    torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-5)
+        loss = model(**row, use_cache=False).loss * sum(len(t) - 1 for t in texts)
+        documents = [torch.tensor(t)[None] for t in texts if len(t) > 1]
+        expected = sum(model(input_ids=t, labels=t).loss * (t.shape[1] - 1) for t in documents)
+    torch.testing.assert_close(loss, expected, atol=1e-3, rtol=1e-5)
 
 
 def load(folder: Path, cache: Path) -> Any:
@@ -98,87 +96,81 @@ def load(folder: Path, cache: Path) -> Any:
 
 
 def test_parquet_holds_every_sequence_without_padding(
-    folders: DataArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    artifacts: DataArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Several files and row groups, in order."""
+    """In several files and row groups, in order."""
     monkeypatch.setattr(export, "FILE_TOKENS", 130)
     monkeypatch.setattr(export, "GROUP_TOKENS", 64)
-    export.write(folders, tmp_path / "out")
-    rows, sequences = load(tmp_path / "out", tmp_path / "cache"), folders.sequences()
+    export.write(artifacts, tmp_path / "out")
+    rows, sequences = load(tmp_path / "out", tmp_path / "cache"), artifacts.sequences()
     names = sorted(p.name for p in (tmp_path / "out" / "data").iterdir())
-    assert (
-        names == [f"train-{n:05}-of-{len(names):05}.parquet" for n in range(len(names))]
-        and len(names) > 1
-    )
+    assert len(names) > 1
+    assert names == [f"train-{n:05}-of-{len(names):05}.parquet" for n in range(len(names))]
     assert len(rows) == len(sequences)
     for number, row in enumerate(rows):
         texts = pieces(sequences, number)
-        assert row["input_ids"] == sum(texts, []) and row["attention_mask"] == [1] * len(
-            row["input_ids"]
-        )
+        assert row["input_ids"] == sum(texts, [])
+        assert row["attention_mask"] == [1] * len(row["input_ids"])
         assert row["seq_lengths"] == list(map(len, texts))
         assert row["labels"] == [x for t in texts for x in [-100, *t[1:]]]
         assert row["position_ids"] == [i for t in texts for i in range(len(t))]
 
 
-def test_trl_collates_what_the_reader_reads(folders: DataArtifacts, tmp_path: Path) -> None:
-    """TRL's own padding-free collator: its positions, borders and labels against the reader's rows, freed of their padding."""
+def test_trl_collates_the_rows_of_our_loader(artifacts: DataArtifacts, tmp_path: Path) -> None:
+    """TRL's padding-free collator against our rows without their padding."""
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-    export.write(folders, tmp_path / "out")
+    export.write(artifacts, tmp_path / "out")
     collate = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)
     for number, row in enumerate(load(tmp_path / "out", tmp_path / "cache")):
-        batch, ours = collate([row]), folders.sequences()[number]
+        batch, ours = collate([row]), artifacts.sequences()[number]
         size = len(row["input_ids"])
         assert batch["input_ids"][0].tolist() == ours.input_ids[:size].tolist()
         assert batch["position_ids"][0].tolist() == ours.position_ids[:size].tolist()
-        assert (
-            batch["labels"][0, 1:].tolist() == ours.labels[: size - 1].tolist()
-        )  # transformers shifts, the reader has
+        # transformers shifts the labels of the batch, ours are shifted
+        assert batch["labels"][0, 1:].tolist() == ours.labels[: size - 1].tolist()
         assert batch["cu_seq_lens_q"].tolist() == [b for b in ours.cu_seqlens.tolist() if b <= size]
 
 
-def test_without_the_mask_a_row_is_one_stretch(tmp_path: Path) -> None:
-    folders = made(tmp_path, document_mask=False, positions="continue")
-    export.write(folders, tmp_path / "out")
+def test_without_the_mask_a_row_attends_to_all_of_itself(tmp_path: Path) -> None:
+    artifacts = artifacts_of(tmp_path, document_mask=False, positions="continue")
+    export.write(artifacts, tmp_path / "out")
     for row in load(tmp_path / "out", tmp_path / "cache"):
         assert row["seq_lengths"] == [len(row["input_ids"])]
         assert row["position_ids"] == list(range(len(row["input_ids"])))
 
 
-def test_an_export_is_made_once_and_another_plan_sets_it_aside(
-    folders: DataArtifacts, tmp_path: Path
+def test_an_export_is_written_once_and_again_for_another_plan(
+    artifacts: DataArtifacts, tmp_path: Path
 ) -> None:
-    first, said = export.write(folders, tmp_path / "out")
-    assert "done in" in said and first.facts["sequences"] == len(folders.sequences())
-    assert "skipped" in export.write(folders, tmp_path / "out")[1]
+    first, message = export.write(artifacts, tmp_path / "out")
+    assert "done in" in message and first.facts["sequences"] == len(artifacts.sequences())
+    assert "skipped" in export.write(artifacts, tmp_path / "out")[1]
     other = written(tmp_path / "b", [np.arange(9)], [[(0, 0, 9)]], seq_len=9)
     other = replace(other, plan=other.plan.rename(other.plan.with_name("other")))
     assert "redone: plan was" in export.write(other, tmp_path / "out")[1]
     assert len(load(tmp_path / "out", tmp_path / "cache")) == 1
 
 
-def test_a_folder_of_somebody_elses_is_left_alone(folders: DataArtifacts, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused(artifacts: DataArtifacts, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("")
-    with pytest.raises(
-        ConfigError,
-        match=r"^--export is mine; it must be new, empty or an earlier export; give another",
-    ):
-        export.write(folders, tmp_path / "mine")
+    message = r"^--export is mine; it must be new, empty or an earlier export; give another"
+    with pytest.raises(ConfigError, match=message):
+        export.write(artifacts, tmp_path / "mine")
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
 OTHERS = {
-    "a finished stage": lambda at: manifest.run_stage("data", {"plan": "x"}, at, lambda _: {}),
-    "a model's export": lambda at: manifest.run_stage(
-        "export", {"inputs": {}, "form": 1}, at, lambda _: {}
+    "a finished stage": lambda path: manifest.run_stage("data", {"plan": "x"}, path, lambda _: {}),
+    "a model's export": lambda path: manifest.run_stage(
+        "export", {"inputs": {}, "form": 1}, path, lambda _: {}
     ),
-    "a foreign manifest": lambda at: (
-        at.mkdir(),
-        (at / "manifest.json").write_text('{"name": "an extension"}'),
+    "a foreign manifest": lambda path: (
+        path.mkdir(),
+        (path / "manifest.json").write_text('{"name": "an extension"}'),
     ),
-    "a file": lambda at: at.write_text("mine"),
+    "a file": lambda path: path.write_text("mine"),
 }
 
 
@@ -186,61 +178,53 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.mark.parametrize("there", OTHERS)
-def test_what_is_no_export_is_not_taken_for_an_earlier_one(
-    folders: DataArtifacts, tmp_path: Path, there: str
+@pytest.mark.parametrize("occupant", OTHERS)
+def test_other_stages_and_files_are_not_overwritten(
+    artifacts: DataArtifacts, tmp_path: Path, occupant: str
 ) -> None:
-    OTHERS[there](tmp_path / "mine")  # type: ignore[no-untyped-call]
+    OTHERS[occupant](tmp_path / "mine")  # type: ignore[no-untyped-call]
     before = content(tmp_path)
-    with pytest.raises(
-        ConfigError, match=r"^--export is mine; it must be new, empty or an earlier export; [^\n]*$"
-    ):
-        export.write(folders, tmp_path / "mine")
+    message = r"^--export is mine; it must be new, empty or an earlier export; [^\n]*$"
+    with pytest.raises(ConfigError, match=message):
+        export.write(artifacts, tmp_path / "mine")
     assert content(tmp_path) == before
 
 
 def test_the_folder_of_an_export_is_resolved(
-    folders: DataArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    artifacts: DataArtifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=rf"^--export is {tmp_path.name}; "):
-        export.write(folders, Path("."))
+        export.write(artifacts, Path("."))
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    export.write(folders, Path("link"))
+    export.write(artifacts, Path("link"))
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "data").is_dir()
 
 
+POSE = (
+    r"^data\.pose\.target_length is 128; other programs take skipped positions for a .*; unset it"
+)
+CONTINUE = r"^data\.positions is continue; .*_mask is true; set data\.positions=restart to export"
+RESTART = r"^data\.positions is restart; .*_mask is false; set data\.positions=continue to export"
+
+
 @pytest.mark.parametrize(
-    ("mask", "positions", "pose", "said"),
+    ("mask", "positions", "pose", "message"),
     [
-        (
-            True,
-            "restart",
-            128,
-            r"^data\.pose\.target_length is 128; other programs take skipped positions for a .*; unset it",
-        ),
-        (
-            True,
-            "continue",
-            None,
-            r"^data\.positions is continue; .*_mask is true; set data\.positions=restart to export",
-        ),
-        (
-            False,
-            "restart",
-            None,
-            r"^data\.positions is restart; .*_mask is false; set data\.positions=continue to export",
-        ),
+        (True, "restart", 128, POSE),
+        (True, "continue", None, CONTINUE),
+        (False, "restart", None, RESTART),
     ],
 )
-def test_what_others_would_misread_does_not_go_out(
-    tmp_path: Path, mask: bool, positions: str, pose: int | None, said: str
+def test_plans_that_other_programs_would_misread_are_refused(
+    tmp_path: Path, mask: bool, positions: str, pose: int | None, message: str
 ) -> None:
-    folders = made(tmp_path, document_mask=mask, positions=positions)
+    artifacts = artifacts_of(tmp_path, document_mask=mask, positions=positions)
     if pose is not None:
-        folders = replace(folders, pose={"target_length": pose, "chunks": 2, "seed": 0})
-    for out in (as_dataset, lambda f: export.write(f, tmp_path / "out")):
-        with pytest.raises(ConfigError, match=said):
-            out(folders)
+        artifacts = replace(artifacts, pose={"target_length": pose, "chunks": 2, "seed": 0})
+    with pytest.raises(ConfigError, match=message):
+        as_dataset(artifacts)
+    with pytest.raises(ConfigError, match=message):
+        export.write(artifacts, tmp_path / "out")
     assert not (tmp_path / "out").exists()

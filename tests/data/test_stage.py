@@ -1,4 +1,4 @@
-"""The data stage as launch runs it, on a folder of small texts, with its results counted anew from the files."""
+"""The data stage on a folder of small texts, with its results counted from the files."""
 
 import json
 from collections import Counter
@@ -14,32 +14,32 @@ from ropewalk.conf.errors import DataError
 from ropewalk.data.tokens import store
 
 
-def test_every_training_token_stands_in_the_plan_once_and_no_held_out_one(
+def test_the_plan_holds_every_training_token_once_and_no_held_out_token(
     data_fixture: DataFixture,
 ) -> None:
-    ran = data_fixture.run()
-    for name, pieces in ran.by_source().items():
-        opened = ran.folders.store(name)
-        seen = Counter((d, t) for d, start, length in pieces for t in range(start, start + length))
-        train = np.flatnonzero(~opened.heldout).tolist()
-        assert seen == Counter((d, t) for d in train for t in range(int(opened.length[d])))
-        assert opened.heldout.any()
+    result = data_fixture.run()
+    for name, pieces in result.by_source().items():
+        documents = result.folders.store(name)
+        tokens = Counter((d, t) for d, start, size in pieces for t in range(start, start + size))
+        train = np.flatnonzero(~documents.heldout).tolist()
+        assert tokens == Counter((d, t) for d in train for t in range(int(documents.length[d])))
+        assert documents.heldout.any()
 
 
 def test_sequences_hold_the_text_of_the_files(data_fixture: DataFixture) -> None:
-    """Through the store, the plan and the tokenizer back to the words on disk."""
+    """Decoded sequences are compared with the files."""
     from transformers import AutoTokenizer
 
-    ran = data_fixture.run()
-    tokenizer = AutoTokenizer.from_pretrained(str(ran.folders.tokenizer))
+    result = data_fixture.run()
+    tokenizer = AutoTokenizer.from_pretrained(str(result.folders.tokenizer))
     all_text = [
         p.read_text() for s in ("books", "notes") for p in (data_fixture.folder / s).iterdir()
     ]
-    sequences = ran.folders.sequences()
+    sequences = result.folders.sequences()
     for number in range(len(sequences)):
         row = sequences[number]
         for low, high, piece in zip(
-            row.cu_seqlens, row.cu_seqlens[1:], ran.pieces()[number], strict=False
+            row.cu_seqlens, row.cu_seqlens[1:], result.pieces()[number], strict=False
         ):
             assert high - low == piece["length"]
             assert any(tokenizer.decode(row.input_ids[low:high]) in text for text in all_text)
@@ -60,9 +60,8 @@ def test_two_sequence_lengths_share_one_token_store(data_fixture: DataFixture) -
 
 def test_second_run_skips(data_fixture: DataFixture) -> None:
     data_fixture.run()
-    assert (
-        data_fixture.run().message == "data: done before with the same settings and inputs; skipped"
-    )
+    message = data_fixture.run().message
+    assert message == "data: done before with the same settings and inputs; skipped"
 
 
 def test_changed_file_is_read_again(data_fixture: DataFixture) -> None:
@@ -76,42 +75,39 @@ def test_changed_file_is_read_again(data_fixture: DataFixture) -> None:
 def test_second_cache_gets_the_same_bytes(data_fixture: DataFixture) -> None:
     data_fixture.run(*SYNTHETIC, sources=("books",))
     data_fixture.run(*SYNTHETIC, sources=("books",), cache="other", output="again")
-    one, two = content_of(data_fixture.folder / "cache"), content_of(data_fixture.folder / "other")
-    assert len([name for name in one if name.endswith((".bin", ".arrow"))]) == 7
-    assert one == two
+    files = content_of(data_fixture.folder / "cache")
+    assert len([name for name in files if name.endswith((".bin", ".arrow"))]) == 7
+    assert files == content_of(data_fixture.folder / "other")
 
 
 def test_order_of_the_sources_in_the_settings_does_not_mix_up_their_texts(
     data_fixture: DataFixture,
 ) -> None:
-    """The same cache serves both; each sequence must read from the store its plan was made for."""
+    """Both orders share a cache; each plan must read from its own stores."""
     from transformers import AutoTokenizer
 
     for output, sources in (("one", ("books", "notes")), ("two", ("notes", "books"))):
-        ran = data_fixture.run(output=output, sources=sources)
-        for name, pieces in ran.by_source().items():
-            wanted = ran.ledger["sources"][name]["tokens_in_plan"]
-            opened = ran.folders.store(name)
-            assert sum(length for _, _, length in pieces) == wanted
+        result = data_fixture.run(output=output, sources=sources)
+        for name, pieces in result.by_source().items():
+            expected = result.ledger["sources"][name]["tokens_in_plan"]
+            documents = result.folders.store(name)
+            assert sum(length for _, _, length in pieces) == expected
             assert all(
-                start + length <= opened.length[d] and not opened.heldout[d]
+                start + length <= documents.length[d] and not documents.heldout[d]
                 for d, start, length in pieces
             )
-        assert AutoTokenizer.from_pretrained(str(ran.folders.tokenizer)).vocab_size <= 300
+        assert AutoTokenizer.from_pretrained(str(result.folders.tokenizer)).vocab_size <= 300
 
 
 def test_corpus_smaller_than_one_sequence_is_refused_with_the_numbers(
     data_fixture: DataFixture,
 ) -> None:
-    with pytest.raises(DataError) as said:
+    with pytest.raises(DataError) as error:
         data_fixture.run("data.seq_len=100000")
-    opened = [
-        store.load(p, 0.2)
-        for p in (data_fixture.folder / "cache" / "tokens").iterdir()
-        if p.is_dir()
-    ]
-    have = sum(int(s.length[~s.heldout].sum()) for s in opened)
-    assert f"data.seq_len is 100000; the sources give {have} training tokens" in str(said.value)
+    folders = [p for p in (data_fixture.folder / "cache" / "tokens").iterdir() if p.is_dir()]
+    stores = [store.load(folder, 0.2) for folder in folders]
+    total = sum(int(s.length[~s.heldout].sum()) for s in stores)
+    assert f"data.seq_len is 100000; the sources give {total} training tokens" in str(error.value)
 
 
 def test_source_without_a_readable_document_is_refused_with_the_reasons(
@@ -142,7 +138,8 @@ def test_no_user_path_is_written_into_any_artifact(data_fixture: DataFixture) ->
         )
 
 
-def rows(data_fixture: DataFixture, *rows: dict[str, Any]) -> None:
+def write_rows(data_fixture: DataFixture, *rows: dict[str, Any]) -> None:
+    """Replace the files of books by one file of rows."""
     (data_fixture.folder / "books").rename(data_fixture.folder / "old")
     (data_fixture.folder / "books").mkdir()
     (data_fixture.folder / "books" / "a.jsonl").write_text(
@@ -150,62 +147,62 @@ def rows(data_fixture: DataFixture, *rows: dict[str, Any]) -> None:
     )
 
 
-def test_rows_by_template_and_id_reach_the_store_and_what_lacks_a_column_the_ledger(
+def test_rows_become_documents_by_template_and_id_and_others_are_refused(
     data_fixture: DataFixture,
 ) -> None:
     from transformers import AutoTokenizer
 
-    made = [{"title": f"Yarn {i}", "body": "rope " * 30, "key": f"b{i}"} for i in range(20)]
-    rows(
+    rows = [{"title": f"Yarn {i}", "body": "rope " * 30, "key": f"b{i}"} for i in range(20)]
+    write_rows(
         data_fixture,
-        *made,
+        *rows,
         {"title": "x", "key": "no body"},
         {"title": "x", "body": 3, "key": "n"},
         {"title": "a\0", "body": "b"},
     )
-    words = ("data.sources.books.template={title}: {body}", "data.sources.books.id_key=key")
-    ran = data_fixture.run(*words, sources=("books",))
-    opened = ran.folders.store("books")
-    tokenizer = AutoTokenizer.from_pretrained(str(ran.folders.tokenizer))
-    texts = {opened.ids[i]: tokenizer.decode(opened.document(i)) for i in range(len(opened.length))}
-    assert texts == {row["key"]: f"{row['title']}: {row['body']}" for row in made}
-    assert ran.ledger["sources"]["books"]["refused"] == {
+    overrides = ("data.sources.books.template={title}: {body}", "data.sources.books.id_key=key")
+    result = data_fixture.run(*overrides, sources=("books",))
+    documents = result.folders.store("books")
+    tokenizer = AutoTokenizer.from_pretrained(str(result.folders.tokenizer))
+    texts = {id: tokenizer.decode(documents.document(i)) for i, id in enumerate(documents.ids)}
+    assert texts == {row["key"]: f"{row['title']}: {row['body']}" for row in rows}
+    assert result.ledger["sources"]["books"]["refused"] == {
         "body is not text": 1,
         "no body": 1,
         "no key": 1,
     }
 
 
-def test_a_choice_of_reading_makes_a_store_and_a_tokenizer_of_its_own(
-    data_fixture: DataFixture,
-) -> None:
-    rows(
-        data_fixture,
-        *({"text": f"rope {i} " * 30, "body": f"walk {i} " * 30, "key": i} for i in range(20)),
-    )
-    words = [[], ["text_key=body"], ["template={text}{body}"], ["id_key=key"]]
-    made = [
-        data_fixture.run(
-            *(f"data.sources.books.{w}" for w in word), sources=("books",), output=f"o{n}"
+def test_each_way_to_read_rows_has_its_own_store_and_tokenizer(data_fixture: DataFixture) -> None:
+    rows = ({"text": f"rope {i} " * 30, "body": f"walk {i} " * 30, "key": i} for i in range(20))
+    write_rows(data_fixture, *rows)
+    results = [
+        data_fixture.run(*overrides, sources=("books",), output=f"o{number}")
+        for number, overrides in enumerate(
+            [
+                (),
+                ("data.sources.books.text_key=body",),
+                ("data.sources.books.template={text}{body}",),
+                ("data.sources.books.id_key=key",),
+            ]
         )
-        for n, word in enumerate(words)
     ]
-    assert len({str(ran.folders.stores) for ran in made}) == 4
+    assert len({str(result.folders.stores) for result in results}) == 4
     assert len(list((data_fixture.folder / "cache" / "tokenizers").glob("*/manifest.json"))) == 4
 
 
-def test_pages_behind_a_url_are_trained_on_as_text(data_fixture: DataFixture) -> None:
+def test_html_pages_behind_a_url_become_documents(data_fixture: DataFixture) -> None:
     import fsspec
 
     for i in range(20):
         page = f"<title>x</title><script>zzz</script><p>{'rope ' * 40}</p><p>walk {i}"
         fsspec.filesystem("memory").pipe(f"/pages/{i}.html", page.encode())
-    ran = data_fixture.run("data.sources.books.path=memory://pages", sources=("books",))
-    assert ran.ledger["sources"]["books"]["documents"] == 20
-    assert ran.ledger["sources"]["books"]["refused"] == {}
+    result = data_fixture.run("data.sources.books.path=memory://pages", sources=("books",))
+    assert result.ledger["sources"]["books"]["documents"] == 20
+    assert result.ledger["sources"]["books"]["refused"] == {}
 
 
-def test_files_of_rows_that_are_lost_are_counted_by_their_rows_or_told_of(
+def test_lost_files_of_rows_are_counted_and_warned_of(
     data_fixture: DataFixture,
 ) -> None:
     import gzip
@@ -213,7 +210,7 @@ def test_files_of_rows_that_are_lost_are_counted_by_their_rows_or_told_of(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows(data_fixture, *({"text": f"rope {i} " * 30} for i in range(20)))
+    write_rows(data_fixture, *({"text": f"rope {i} " * 30} for i in range(20)))
     (data_fixture.folder / "books" / "b.json.gz").write_bytes(
         gzip.compress(b'{"text": "a"}\n' * 1000)[:-9]
     )
@@ -223,33 +220,33 @@ def test_files_of_rows_that_are_lost_are_counted_by_their_rows_or_told_of(
         data_fixture.folder / "tables" / "a.parquet",
     )
     pq.write_table(pa.table({"body": ["x"] * 5000}), data_fixture.folder / "tables" / "b.parquet")
-    ran = data_fixture.run(
+    result = data_fixture.run(
         f"data.sources.notes.path={data_fixture.folder / 'tables'}", sources=("books", "notes")
     )
-    assert ran.ledger["sources"]["books"]["refused"] == {"file: damaged gzip": 1}
-    assert ran.ledger["sources"]["notes"]["refused"] == {"no column text": 5000}
-    told = [
+    assert result.ledger["sources"]["books"]["refused"] == {"file: damaged gzip": 1}
+    assert result.ledger["sources"]["notes"]["refused"] == {"no column text": 5000}
+    warnings = [
         line
-        for line in ran.ledger["warnings"]
+        for line in result.ledger["warnings"]
         if "are lost, whole" in line or "cannot be read" in line
     ]
-    assert len(told) == 2 and "5,000 documents of 5,020" in told[1]
+    assert len(warnings) == 2 and "5,000 documents of 5,020" in warnings[1]
 
 
 def test_each_store_is_opened_once(
     data_fixture: DataFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also by a second run, which finds stores and plan made."""
-    opened: Counter[str] = Counter()
+    """Also by a second run, which reuses the stores and the plan."""
+    loads: Counter[str] = Counter()
     load = store.load
 
     def counting_load(folder: Path, heldout: float) -> store.Store:
-        opened[folder.name] += 1
+        loads[folder.name] += 1
         return load(folder, heldout)
 
     monkeypatch.setattr(store, "load", counting_load)
     for _ in range(2):
-        opened.clear()
-        ran = data_fixture.run(*SYNTHETIC, "data.sources.notes.weight=0.3")
-        assert len(ran.folders.stores) == 3
-        assert opened == {folder.name: 1 for folder in ran.folders.stores.values()}
+        loads.clear()
+        result = data_fixture.run(*SYNTHETIC, "data.sources.notes.weight=0.3")
+        assert len(result.folders.stores) == 3
+        assert loads == {folder.name: 1 for folder in result.folders.stores.values()}

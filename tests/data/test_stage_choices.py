@@ -1,4 +1,4 @@
-"""The choices of a plan through the whole stage: packers, what is too long, begin and end, skipped positions."""
+"""The plan's choices through the whole stage: packer, overlong, begin and end, positions."""
 
 import re
 from collections import Counter
@@ -18,55 +18,53 @@ def test_every_packer_keeps_every_token_and_its_ledger_adds_up(
     data_fixture: DataFixture, packer: str
 ) -> None:
     result = data_fixture.run(f"data.packer={packer}", *MARKED, "data.sources.notes.piece_len=40")
-    told = result.ledger["plan"]
-    assert (told["packer"], told["overlong"], told["begin"], told["end"]) == (packer, "split", 1, 0)
+    plan = result.ledger["plan"]
+    assert (plan["packer"], plan["overlong"], plan["begin"], plan["end"]) == (packer, "split", 1, 0)
     documents = 0
     for name, pieces in result.by_source().items():
-        opened, row = result.folders.store(name), result.ledger["sources"][name]
-        seen = Counter((d, t) for d, start, length in pieces for t in range(start, start + length))
-        train = np.flatnonzero(~opened.heldout).tolist()
-        assert seen == Counter((d, t) for d in train for t in range(int(opened.length[d]) + 2))
-        assert row["tokens_in_plan"] == int(opened.length[train].sum())
+        lengths, row = result.folders.store(name).length, result.ledger["sources"][name]
+        tokens = Counter((d, t) for d, start, size in pieces for t in range(start, start + size))
+        train = np.flatnonzero(~result.folders.store(name).heldout).tolist()
+        assert tokens == Counter((d, t) for d in train for t in range(int(lengths[d]) + 2))
+        assert row["tokens_in_plan"] == int(lengths[train].sum())
         assert (row["marks"], row["cut"], row["dropped"]) == (2 * len(train), 0, 0)
         assert max(length for _, _, length in pieces) <= (40 if name == "notes" else 64)
         documents += len(train)
-    assert told["marks"] == 2 * documents
-    assert told["tokens"] == sum(s["tokens_in_plan"] for s in result.ledger["sources"].values())
-    assert told["tokens"] + told["marks"] + told["padding"] == 64 * told["sequences"]
+    assert plan["marks"] == 2 * documents
+    assert plan["tokens"] == sum(s["tokens_in_plan"] for s in result.ledger["sources"].values())
+    assert plan["tokens"] + plan["marks"] + plan["padding"] == 64 * plan["sequences"]
 
 
-def test_sequences_hold_each_document_between_its_marks(data_fixture: DataFixture) -> None:
-    """Read back from the rows, without the plan: what stands between a begin and the next end is a document's text."""
+def test_sequences_hold_each_document_between_begin_and_end(data_fixture: DataFixture) -> None:
+    """Read from the rows, without the plan."""
     from transformers import AutoTokenizer
 
     result = data_fixture.run("data.packer=best_fit", *MARKED, "data.seq_len=1024")
-    tokenizer, sequences = (
-        AutoTokenizer.from_pretrained(str(result.folders.tokenizer)),
-        result.folders.sequences(),
-    )
-    found = []
+    tokenizer = AutoTokenizer.from_pretrained(str(result.folders.tokenizer))
+    sequences = result.folders.sequences()
+    texts = []
     for row in (sequences[n] for n in range(len(sequences))):
         for low, high in zip(row.cu_seqlens, row.cu_seqlens[1:], strict=False):
             ids = row.input_ids[low:high].tolist()
             if any(ids):  # else padding
                 assert (ids[0], ids[-1]) == (1, 0) and not {0, 1} & set(ids[1:-1])
                 assert row.labels[low:high].tolist() == [*ids[1:], -100]
-                found.append(tokenizer.decode(ids[1:-1]))
+                texts.append(tokenizer.decode(ids[1:-1]))
     paths = [
         p
         for s in ("books", "notes")
         for p in (data_fixture.folder / s).iterdir()
         if not store.is_heldout(p.name, 0.2)
     ]
-    assert sorted(found) == sorted(p.read_text() for p in paths)
+    assert sorted(texts) == sorted(p.read_text() for p in paths)
 
 
 @pytest.mark.parametrize("policy", ["truncate", "drop"])
-def test_what_is_too_long_is_counted_by_source(data_fixture: DataFixture, policy: str) -> None:
+def test_overlong_documents_are_counted_by_source(data_fixture: DataFixture, policy: str) -> None:
     result = data_fixture.run(f"data.overlong={policy}", "data.packer=best_fit")
     for name, pieces in result.by_source().items():
-        opened, row = result.folders.store(name), result.ledger["sources"][name]
-        train = opened.length[~opened.heldout]
+        documents, row = result.folders.store(name), result.ledger["sources"][name]
+        train = documents.length[~documents.heldout]
         cut = int(np.maximum(train - 64, 0).sum()) if policy == "truncate" else 0
         dropped = train[train > 64] if policy == "drop" else train[:0]
         assert (row["cut"], row["dropped"], row["dropped_documents"]) == (
@@ -79,7 +77,7 @@ def test_what_is_too_long_is_counted_by_source(data_fixture: DataFixture, policy
     assert sum(s["cut"] + s["dropped"] for s in result.ledger["sources"].values()) > 100
 
 
-def test_what_is_dropped_does_not_shift_the_mixture(data_fixture: DataFixture) -> None:
+def test_dropped_documents_do_not_shift_the_mixture(data_fixture: DataFixture) -> None:
     overrides = (
         "data.sources.books.weight=0.75",
         "data.sources.notes.weight=0.25",
@@ -93,7 +91,7 @@ def test_what_is_dropped_does_not_shift_the_mixture(data_fixture: DataFixture) -
     assert result.ledger["sources"]["books"]["dropped"] > 0
 
 
-def test_too_long_a_document_is_refused_but_not_in_a_source_that_gives_nothing(
+def test_an_overlong_document_is_refused_except_in_a_source_of_weight_0(
     data_fixture: DataFixture,
 ) -> None:
     with pytest.raises(
@@ -108,19 +106,17 @@ def test_too_long_a_document_is_refused_but_not_in_a_source_that_gives_nothing(
     assert result.ledger["sources"]["again"]["tokens_in_plan"] >= 2000
 
 
-@pytest.mark.parametrize(("override", "said"), [('"<s>"', "<s>"), ("bos", "bos")])
-def test_mark_that_the_tokenizer_lacks_is_refused_before_a_token_is_written(
-    data_fixture: DataFixture, override: str, said: str
+@pytest.mark.parametrize(("override", "value"), [('"<s>"', "<s>"), ("bos", "bos")])
+def test_a_token_that_the_tokenizer_lacks_is_refused_before_a_token_is_written(
+    data_fixture: DataFixture, override: str, value: str
 ) -> None:
-    with pytest.raises(
-        ConfigError,
-        match=rf"^data\.begin is {said}; it must be one token of .* <\|endoftext\|>, or unset",
-    ):
+    message = rf"^data\.begin is {value}; it must be one token of .* <\|endoftext\|>, or unset"
+    with pytest.raises(ConfigError, match=message):
         data_fixture.run(f"data.begin={override}")
     assert not list((data_fixture.folder / "cache").rglob("tokens.bin"))
 
 
-def test_choices_share_one_token_store_and_have_plans_of_their_own(
+def test_choices_share_one_token_store_and_have_their_own_plans(
     data_fixture: DataFixture,
 ) -> None:
     overrides = [
@@ -129,52 +125,45 @@ def test_choices_share_one_token_store_and_have_plans_of_their_own(
         "data.end=eos",
         "data.sources.notes.piece_len=40",
     ]
-    made = [
+    results = [
         data_fixture.run(output="o"),
         *(data_fixture.run(override, output=f"o{n}") for n, override in enumerate(overrides)),
     ]
-    assert len({str(result.folders.stores) for result in made}) == 1
-    assert len({result.folders.plan for result in made}) == 5
+    assert len({str(result.folders.stores) for result in results}) == 1
+    assert len({result.folders.plan for result in results}) == 5
 
 
 def test_a_choice_left_at_its_default_does_not_rename_the_plan(data_fixture: DataFixture) -> None:
-    """Plans that were made before there was a choice are found again."""
+    """Plans that are older than a choice are found again."""
     choices = {"packer", "overlong", "piece_len", "begin", "end"}
-    plain, chosen = (
-        data_fixture.run(),
-        data_fixture.run("data.packer=concat", "data.end=eos", output="chosen"),
-    )
-    made = [set(manifest.read(result.folders.plan).content) & choices for result in (plain, chosen)]  # type: ignore[union-attr]
-    assert made == [set(), {"packer", "end"}]
+    overrides: list[tuple[str, ...]] = [(), ("data.packer=concat", "data.end=eos")]
+    plans = [data_fixture.run(*o, output=f"o{len(o)}").folders.plan for o in overrides]
+    keys = [set(manifest.read(plan).content) & choices for plan in plans]  # type: ignore[union-attr]
+    assert keys == [set(), {"packer", "end"}]
 
 
-def test_skipped_positions_are_the_readers_and_no_part_of_the_plan(
+def test_skipped_positions_belong_to_the_loader_and_not_to_the_plan(
     data_fixture: DataFixture,
 ) -> None:
-    plain = data_fixture.run(output="plain")
+    default = data_fixture.run(output="default")
     result = data_fixture.run("data.pose.target_length=512", output="skips")
     again = data_fixture.run("data.pose.target_length=512", "data.pose.chunks=3", output="skips")
-    assert result.folders.plan == plain.folders.plan == again.folders.plan
+    assert result.folders.plan == default.folders.plan == again.folders.plan
     assert "redone: pose.chunks was 2, is 3" in again.message
-    found, before = result.folders.sequences(), plain.folders.sequences()
+    skipping, sequences = result.folders.sequences(), default.folders.sequences()
+    numbers = range(len(skipping))
     highest = max(
-        int(found.read(n, epoch).position_ids.max())
-        for n in range(len(found))
-        for epoch in range(5)
+        int(skipping.read(n, epoch).position_ids.max()) for n in numbers for epoch in range(5)
     )
     assert 400 < highest < 512
-    assert all(
-        found[n].input_ids.tolist() == before[n].input_ids.tolist() for n in range(len(found))
-    )
+    assert all(skipping[n].input_ids.tolist() == sequences[n].input_ids.tolist() for n in numbers)
 
 
-def test_summary_tells_what_was_dropped_and_marked(data_fixture: DataFixture) -> None:
+def test_the_summary_counts_dropped_and_boundary_tokens(data_fixture: DataFixture) -> None:
     result = data_fixture.run("data.overlong=drop", "data.packer=best_fit", "data.end=eos")
-    books, told = result.ledger["sources"]["books"], summary(result.ledger).splitlines()
-    at = next(n for n, line in enumerate(told) if line.startswith("tokens not in the plan"))
-    assert re.split(r"  +", told[at])[2] == "overlong"
-    assert re.split(r"  +", told[at + 1])[::2] == ["books", f"{books['dropped']:,}"]
-    assert any("packed by best_fit" in line for line in told)
-    assert (
-        f"  beside them {result.ledger['plan']['marks']} tokens before and after documents" in told
-    )
+    books, lines = result.ledger["sources"]["books"], summary(result.ledger).splitlines()
+    head = next(n for n, line in enumerate(lines) if line.startswith("tokens not in the plan"))
+    assert re.split(r"  +", lines[head])[2] == "overlong"
+    assert re.split(r"  +", lines[head + 1])[::2] == ["books", f"{books['dropped']:,}"]
+    assert any("packed by best_fit" in line for line in lines)
+    assert f"  and {result.ledger['plan']['marks']} begin and end tokens of documents" in lines

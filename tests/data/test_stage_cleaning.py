@@ -1,6 +1,7 @@
-"""Copies and held-out text through the whole stage."""
+"""Duplicates and held-out text through the whole stage."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,22 +11,27 @@ from ropewalk.data.ledger.terminal import summary
 from ropewalk.data.tokens import store
 
 
-def planted(data_fixture: DataFixture) -> None:
-    """A copy and a near copy of a training document, and a training document that holds a held-out one."""
-    held, *train = sorted(
-        (p for p in (data_fixture.folder / "books").iterdir()),
-        key=lambda p: (not store.is_heldout(p.name, 0.2), -p.stat().st_size),
-    )
-    train = [p for p in train if not store.is_heldout(p.name, 0.2)]
-    text = train[0].read_text().split()
-    names = [name for name in (f"x{i}.txt" for i in range(100)) if not store.is_heldout(name, 0.2)]
+def is_heldout(path: Path) -> bool:
+    return store.is_heldout(path.name, 0.2)
+
+
+def training_names(prefix: str) -> list[str]:
+    names = (f"{prefix}{i}.txt" for i in range(100))
+    return [name for name in names if not store.is_heldout(name, 0.2)]
+
+
+def plant_copies(data_fixture: DataFixture) -> None:
+    """Add to notes an exact and a near copy from books, and a document with held-out text."""
+    books = sorted((data_fixture.folder / "books").iterdir(), key=lambda p: -p.stat().st_size)
+    heldout = next(path for path in books if is_heldout(path))
+    text = next(path for path in books if not is_heldout(path)).read_text()
     texts = [
-        " ".join(text),
-        " ".join([*text[:-4], "new", "words"]),
-        f"A preface. {held.read_text()}",
+        text,
+        " ".join([*text.split()[:-4], "new", "words"]),
+        f"A preface. {heldout.read_text()}",
     ]
-    for name, written in zip(names, texts, strict=False):
-        (data_fixture.folder / "notes" / name).write_text(written)
+    for name, text in zip(training_names("x"), texts, strict=False):
+        (data_fixture.folder / "notes" / name).write_text(text)
 
 
 CLEAN = (
@@ -35,50 +41,47 @@ CLEAN = (
 )
 
 
-def test_copies_and_held_out_text_leave_the_plan_on_request_and_are_counted(
+def test_cleaning_removes_copies_and_held_out_text_and_counts_them(
     data_fixture: DataFixture,
 ) -> None:
-    planted(data_fixture)
-    found, told = data_fixture.run().ledger, data_fixture.run(*CLEAN, output="clean")
-    before, after = found["sources"]["notes"], told.ledger["sources"]["notes"]
-    assert (before["duplicates"]["exact_documents"], before["duplicates"]["near_documents"]) == (
-        1,
-        None,
-    )
-    assert before["removed"] == {} and found["contamination"]["heldout"]["dirty"]
+    plant_copies(data_fixture)
+    uncleaned, cleaned = data_fixture.run().ledger, data_fixture.run(*CLEAN, output="clean")
+    before, after = uncleaned["sources"]["notes"], cleaned.ledger["sources"]["notes"]
+    duplicates = before["duplicates"]
+    assert (duplicates["exact_documents"], duplicates["near_documents"]) == (1, None)
+    assert before["removed"] == {} and uncleaned["contamination"]["heldout"]["dirty"]
     assert {r: k["documents"] for r, k in after["removed"].items()} == {
         "exact duplicate": 1,
         "near duplicate": 1,
         "held-out text": 1,
     }
-    left = sum(k["tokens"] for k in after["removed"].values())
-    assert after["tokens_in_plan"] == before["tokens_in_plan"] - left
-    gone = {
-        told.folders.store("notes").ids.index(f"x{i}.txt")
+    removed_tokens = sum(counts["tokens"] for counts in after["removed"].values())
+    assert after["tokens_in_plan"] == before["tokens_in_plan"] - removed_tokens
+    removed = {
+        cleaned.folders.store("notes").ids.index(f"x{i}.txt")
         for i in range(9)
         if (data_fixture.folder / "notes" / f"x{i}.txt").exists()
     }
-    assert len(gone) == 3 and not gone & {d for d, _, _ in told.by_source()["notes"]}
-    assert told.ledger["contamination"]["heldout"]["dirty"] == []
+    assert len(removed) == 3
+    assert not removed & {document for document, _, _ in cleaned.by_source()["notes"]}
+    assert cleaned.ledger["contamination"]["heldout"]["dirty"] == []
 
 
-def test_a_plan_is_renamed_by_what_is_removed_and_by_nothing_else(
-    data_fixture: DataFixture,
-) -> None:
-    plain = data_fixture.run().folders.plan
-    assert data_fixture.run(*CLEAN, output="nothing").folders.plan == plain
-    planted(data_fixture)
-    plain = data_fixture.run(output="planted").folders.plan
-    looked = [
-        data_fixture.run(f"data.{words}", output="o").folders.plan
-        for words in ("duplicates.near=report", "contamination.action=off")
+def test_only_removed_documents_change_the_plan(data_fixture: DataFixture) -> None:
+    plan = data_fixture.run().folders.plan
+    assert data_fixture.run(*CLEAN, output="nothing").folders.plan == plan
+    plant_copies(data_fixture)
+    plan = data_fixture.run(output="planted").folders.plan
+    searched = [
+        data_fixture.run(f"data.{override}", output="o").folders.plan
+        for override in ("duplicates.near=report", "contamination.action=off")
     ]
-    assert looked == [plain, plain]
-    removed = [data_fixture.run(word, output="r").folders.plan for word in (CLEAN[0], CLEAN[2])]
-    assert len({plain, *removed}) == 3
+    assert searched == [plan, plan]
+    cleaned = [data_fixture.run(o, output="r").folders.plan for o in (CLEAN[0], CLEAN[2])]
+    assert len({plan, *cleaned}) == 3
 
 
-def test_what_is_looked_for_renews_the_ledger_and_redoes_nothing(data_fixture: DataFixture) -> None:
+def test_search_settings_renew_the_ledger_and_redo_nothing(data_fixture: DataFixture) -> None:
     before = data_fixture.run()
     after = data_fixture.run("data.contamination.action=off", "data.duplicates.near=report")
     assert after.message.endswith("skipped")
@@ -88,99 +91,76 @@ def test_what_is_looked_for_renews_the_ledger_and_redoes_nothing(data_fixture: D
 
 
 def test_synthetic_text_is_free_of_removed_documents(data_fixture: DataFixture) -> None:
-    held = next(
-        p for p in (data_fixture.folder / "books").iterdir() if store.is_heldout(p.name, 0.2)
-    )
-    name = next(f"y{i}.txt" for i in range(100) if not store.is_heldout(f"y{i}.txt", 0.2))
-    held.write_text("Q " * 300)
-    (data_fixture.folder / "books" / name).write_text("Q " * 300)
-    dirty = data_fixture.run(*SYNTHETIC, "data.total_tokens=20000", sources=("books",))
-    clean = data_fixture.run(
-        *SYNTHETIC, "data.total_tokens=20000", CLEAN[2], sources=("books",), output="clean"
-    )
-    copied = set(
-        clean.folders.store("books").document(clean.folders.store("books").ids.index(name)).tolist()
-    )
-    rest = clean.folders.store("books")
-    others = {
-        t
-        for i in np.flatnonzero(~rest.heldout)
-        if rest.ids[i] != name
-        for t in rest.document(int(i)).tolist()
-    }
-    assert copied - others
-    made = {
-        result.folders.plan: {t for i in range(len(again.ids)) for t in again.document(i).tolist()}
-        for result in (dirty, clean)
-        for again in [result.folders.store("again")]
-    }
-    assert (copied - others) & made[dirty.folders.plan]
-    assert not (copied - others) & made[clean.folders.plan]
+    books = data_fixture.folder / "books"
+    name = training_names("y")[0]
+    next(path for path in books.iterdir() if is_heldout(path)).write_text("Q " * 300)
+    (books / name).write_text("Q " * 300)
+    overrides = (*SYNTHETIC, "data.total_tokens=20000")
+    dirty = data_fixture.run(*overrides, sources=("books",))
+    clean = data_fixture.run(*overrides, CLEAN[2], sources=("books",), output="clean")
+    documents = clean.folders.store("books")
+    training = np.flatnonzero(~documents.heldout).tolist()
+    others = [documents.document(i) for i in training if documents.ids[i] != name]
+    copied = set(documents.document(documents.ids.index(name)).tolist())
+    only_copied = copied - set(np.concatenate(others).tolist())
+    assert only_copied
+    assert only_copied & tokens_of(dirty.folders.store("again"))
+    assert not only_copied & tokens_of(clean.folders.store("again"))
 
 
-def test_summary_tells_what_was_found_and_what_was_not_looked_for(
-    data_fixture: DataFixture,
-) -> None:
-    planted(data_fixture)
-    told = summary(data_fixture.run().ledger)
-    told = " ".join(told.split())
-    assert re.search(
-        r"notes: duplicates of earlier documents 1 exact \(\d+ tokens\); near ones not looked for",
-        told,
-    )
-    assert re.search(
-        r"held-out text in training text: 1 of \d+ held-out documents have more than 20% of their stretches of 32 tokens",
-        told,
-    )
+def tokens_of(documents: store.Store) -> set[int]:
+    return {t for i in range(len(documents.ids)) for t in documents.document(i).tolist()}
+
+
+def test_the_summary_reports_copies_and_searches_that_are_off(data_fixture: DataFixture) -> None:
+    plant_copies(data_fixture)
+    text = " ".join(summary(data_fixture.run().ledger).split())
+    duplicates = r"duplicates of earlier documents 1 exact \(\d+ tokens\); near ones not searched"
+    assert re.search(f"notes: {duplicates}", text)
+    shared = r"1 of \d+ held-out documents share more than 20% of their stretches of 32 tokens"
+    assert re.search(f"held-out text in training text: {shared}", text)
     clean = data_fixture.run(*CLEAN, output="clean").ledger
-    assert "not looked for" not in summary(clean)
-    left = clean["sources"]["notes"]["left_out"]
+    assert "not searched" not in summary(clean)
+    left_out = clean["sources"]["notes"]["left_out"]
     for reason in ("exact duplicate", "near duplicate", "held-out text"):
-        assert left[reason]["documents"] == 1 and f"{left[reason]['tokens']:,}" in summary(clean)
+        assert left_out[reason]["documents"] == 1
+        assert f"{left_out[reason]['tokens']:,}" in summary(clean)
     off = summary(data_fixture.run("data.contamination.action=off", output="off").ledger)
-    assert "held-out text in training text: not looked for" in off
+    assert "held-out text in training text: not searched" in off
 
 
-def test_one_folder_as_two_sources_repeats_nothing_and_is_held_out_once(
-    data_fixture: DataFixture,
-) -> None:
-    """ProLong's 512K and 64K pieces, in small: disjoint lengths of one store say the same as the one source does."""
-    copy, held = (
-        next(
-            p
-            for p in sorted((data_fixture.folder / "books").iterdir())
-            if store.is_heldout(p.name, 0.2) == wanted
-        )
-        for wanted in (False, True)
-    )
-    names = [name for name in (f"x{i}.txt" for i in range(100)) if not store.is_heldout(name, 0.2)]
-    for name, text in zip(
-        names, (copy.read_text(), f"A preface. {held.read_text()}"), strict=False
-    ):
-        (data_fixture.folder / "books" / name).write_text(text)
+def test_one_folder_as_two_sources_counts_each_document_once(data_fixture: DataFixture) -> None:
+    """Two sources with disjoint lengths of one store give the counts of a single source."""
+    folder = data_fixture.folder / "books"
+    paths = sorted(folder.iterdir())
+    train = next(path for path in paths if not is_heldout(path)).read_text()
+    heldout = next(path for path in paths if is_heldout(path)).read_text()
+    for name, text in zip(training_names("x"), (train, f"A preface. {heldout}"), strict=False):
+        (folder / name).write_text(text)
     near = "data.duplicates.near=report"
     alone = data_fixture.run(near, sources=("books",), output="alone").ledger
-    words = [
-        f"data.sources.{n}.{w}"
-        for n in ("long", "short")
-        for w in (f"path={data_fixture.folder / 'books'}", "weight=1")
+    overrides = [
+        f"data.sources.{name}.{override}"
+        for name, limit in (("long", "min_len=60"), ("short", "max_len=59"))
+        for override in (f"path={folder}", "weight=1", limit)
     ]
-    result = data_fixture.run(
-        *words, near, "data.sources.long.min_len=60", "data.sources.short.max_len=59", sources=()
-    )
+    result = data_fixture.run(*overrides, near, sources=())
     assert result.folders.stores["long"] == result.folders.stores["short"]
-    found = [row["duplicates"] for row in result.ledger["sources"].values()]
-    wanted = alone["sources"]["books"]["duplicates"]
-    assert {key: sum(row[key] for row in found) for key in wanted} == wanted
-    assert wanted["exact_documents"] == 1
-    one, two = (nameless(ledger["contamination"]["heldout"]) for ledger in (alone, result.ledger))
-    assert one == two and one["dirty"]
+    rows = [row["duplicates"] for row in result.ledger["sources"].values()]
+    expected = alone["sources"]["books"]["duplicates"]
+    assert {key: sum(row[key] for row in rows) for key in expected} == expected
+    assert expected["exact_documents"] == 1
+    expected_section = without_sources(alone["contamination"]["heldout"])
+    assert without_sources(result.ledger["contamination"]["heldout"]) == expected_section
+    assert expected_section["dirty"]
     assert alone["plan"]["heldout_long"] == result.ledger["plan"]["heldout_long"] > 0
 
 
-def nameless(found: dict[str, Any]) -> dict[str, Any]:
-    """Without the sources of the documents."""
+def without_sources(section: dict[str, Any]) -> dict[str, Any]:
+    """A section of the ledger without the sources of its documents."""
     return {
-        k: [(d["document"], d["share"]) for d in v] if isinstance(v, list) else v
-        for k, v in found.items()
+        key: [(row["document"], row["share"]) for row in value]
+        if isinstance(value, list)
+        else value
+        for key, value in section.items()
     }

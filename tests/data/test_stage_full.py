@@ -1,4 +1,4 @@
-"""A disk that is full in the midst of the stage: a line, nothing half finished, and the next run ends as if nothing had been."""
+"""A full disk ends the stage with one line and leaves nothing that the next run cannot use."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +14,8 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.data.cleaning import clean
 from ropewalk.data.tokens import text_store
 
-WORDS = (*SYNTHETIC, "data.contamination.action=report")
-FILES = [  # part of the cache, what of it does not fit
+OVERRIDES = (*SYNTHETIC, "data.contamination.action=report")
+FILES = [  # part of the cache, and its file that does not fit
     ("tokenizers", "tokenizer.json"),
     ("tokenizers", "tokenizer_config.json"),
     ("tokens", "tokens.bin"),
@@ -27,36 +27,34 @@ FILES = [  # part of the cache, what of it does not fit
 ]
 
 
-def fill(monkeypatch: pytest.MonkeyPatch, part: str, name: str) -> None:
-    """Where a stage writes in this part, the file is the kernel's full device."""
+def fill_disk(monkeypatch: pytest.MonkeyPatch, part: str, name: str) -> None:
+    """Make file `name` of each folder in `part` of the cache a link to /dev/full."""
     real: Callable[..., Path] = manifest.workspace
 
     def workspace(output: Path, *args: Any, **kwargs: Any) -> Path:
-        found = real(output, *args, **kwargs)
+        folder = real(output, *args, **kwargs)
         if part in output.parts:
-            (found / name).symlink_to("/dev/full")
-        return found
+            (folder / name).symlink_to("/dev/full")
+        return folder
 
     for module in (manifest, text_store):
         monkeypatch.setattr(module, "workspace", workspace)
 
 
 @pytest.mark.parametrize(("part", "name"), FILES)
-def test_a_full_disk_is_a_line_wherever_it_is_met(
+def test_a_full_disk_is_reported_in_one_line(
     data_fixture: DataFixture, monkeypatch: pytest.MonkeyPatch, part: str, name: str
 ) -> None:
     with monkeypatch.context() as patched:
-        fill(patched, part, name)
-        with pytest.raises(
-            ConfigError,
-            match=rf"^cache_dir is {data_fixture.folder / 'cache'}; its disk .* is full; [^\n]*$",
-        ):
-            data_fixture.run(*WORDS, sources=("books",))
+        fill_disk(patched, part, name)
+        message = rf"^cache_dir is {data_fixture.folder / 'cache'}; its disk .* is full; [^\n]*$"
+        with pytest.raises(ConfigError, match=message):
+            data_fixture.run(*OVERRIDES, sources=("books",))
     assert not list((data_fixture.folder / "cache" / part).glob("*/manifest.json"))
     for link in [path for path in (data_fixture.folder / "cache").rglob(name) if path.is_symlink()]:
         link.unlink()
-    data_fixture.run(*WORDS, sources=("books",))
-    data_fixture.run(*WORDS, sources=("books",), cache="other", output="again")
+    data_fixture.run(*OVERRIDES, sources=("books",))
+    data_fixture.run(*OVERRIDES, sources=("books",), cache="other", output="again")
     assert content_of(data_fixture.folder / "cache") == content_of(data_fixture.folder / "other")
 
 
@@ -70,10 +68,9 @@ def test_a_full_disk_is_a_line_wherever_it_is_met(
         np.arange(20)[::3],
     ],
 )
-def test_an_array_is_written_as_numpy_reads_it(tmp_path: Path, array: np.ndarray) -> None:
-    clean._save(tmp_path / "one.npy", array)
-    np.save(tmp_path / "two.npy", np.ascontiguousarray(array))
-    assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "two.npy").read_bytes()
-    assert np.array_equal(
-        np.load(tmp_path / "one.npy", mmap_mode="r" if array.size else None), array
-    )
+def test_an_array_is_saved_as_by_numpy(tmp_path: Path, array: np.ndarray) -> None:
+    clean._save(tmp_path / "ours.npy", array)
+    np.save(tmp_path / "numpy.npy", np.ascontiguousarray(array))
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+    loaded = np.load(tmp_path / "ours.npy", mmap_mode="r" if array.size else None)
+    assert np.array_equal(loaded, array)

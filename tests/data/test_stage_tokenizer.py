@@ -1,4 +1,4 @@
-"""The tokenizer that goes into the trained model: what is changed of it redoes the data stage, and no token where ids stay."""
+"""A changed tokenizer file redoes the data stage, but no tokens where the ids stay the same."""
 
 import json
 import shutil
@@ -18,60 +18,53 @@ from ropewalk.data.tokens import store
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A tokenizer with a chat template, as a base has it."""
-    made = tokenizers.train(["rope walk yarn lay twist strand"] * 20, 300)
-    made.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    tokenizers.save(made, tmp_path / "base")
+    """A base's tokenizer with a chat template."""
+    tokenizer = tokenizers.train(["rope walk yarn lay twist strand"] * 20, 300)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizers.save(tokenizer, tmp_path / "base")
     return tmp_path / "base"
 
 
-def run(data_fixture: DataFixture, folder: Path) -> str:
-    return stage.run(
-        data_fixture.config(), stage.Inputs(str(folder)), data_fixture.folder / "data"
-    )[1]
+def run(data_fixture: DataFixture, folder: Path, *overrides: str) -> str:
+    config, output = data_fixture.config(*overrides), data_fixture.folder / "data"
+    return stage.run(config, stage.Inputs(str(folder)), output)[1]
 
 
-def test_another_share_of_held_out_text_tokenises_nothing_and_plans_anew(
+def test_another_share_of_held_out_text_makes_a_plan_and_no_tokens(
     data_fixture: DataFixture, folder: Path
 ) -> None:
-    """With the tokenizer of a base; one that is trained on the sources reads training text only, so it becomes another."""
-    found, written = {}, {}
+    """With a base's tokenizer. A trained tokenizer changes, since it reads only training text."""
+    heldout, written = {}, {}
     for share in (0.2, 0.5, 0.2):
-        stage.run(
-            data_fixture.config(f"data.heldout_share={share}"),
-            stage.Inputs(str(folder)),
-            data_fixture.folder / "data",
-        )
-        folders = DataArtifacts.of(data_fixture.folder, data_fixture.folder / "cache")
-        found[share] = {
-            n: [i for i, h in zip(s.ids, s.heldout, strict=True) if h]
-            for n, s in stores(folders).items()
+        run(data_fixture, folder, f"data.heldout_share={share}")
+        artifacts = DataArtifacts.of(data_fixture.folder, data_fixture.folder / "cache")
+        all_stores = stores(artifacts)
+        heldout[share] = {
+            name: [i for i, h in zip(s.ids, s.heldout, strict=True) if h]
+            for name, s in all_stores.items()
         }
         written[share] = {
-            p: p.stat().st_mtime_ns
-            for p in (data_fixture.folder / "cache" / "tokens").rglob("*.bin")
+            path: path.stat().st_mtime_ns
+            for path in (data_fixture.folder / "cache" / "tokens").rglob("*.bin")
         }
-        assert found[share] == {
-            n: [i for i in s.ids if store.is_heldout(i, share)] for n, s in stores(folders).items()
+        assert heldout[share] == {
+            name: [i for i in s.ids if store.is_heldout(i, share)] for name, s in all_stores.items()
         }
-        plan = {int(d) for d in folders.sequences().pieces.document.tolist()}
-        held = np.flatnonzero(
-            np.concatenate([s.heldout for s in stores(folders).values()])
-        ).tolist()
-        assert plan and not plan & set(held)
-    assert written[0.2] == written[0.5] and all(
-        set(found[0.2][n]) < set(found[0.5][n]) for n in found[0.2]
-    )
+        documents = set(artifacts.sequences().pieces.document.tolist())
+        masks = np.concatenate([s.heldout for s in all_stores.values()])
+        assert documents and not documents & set(np.flatnonzero(masks).tolist())
+    assert written[0.2] == written[0.5]
+    assert all(set(heldout[0.2][name]) < set(heldout[0.5][name]) for name in heldout[0.2])
 
 
 def stores(folders: DataArtifacts) -> dict[str, store.Store]:
     return {name: folders.store(name) for name in folders.stores}
 
 
-def set_key(**found: Any) -> Callable[[Path], None]:
+def set_key(**entry: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         path = folder / "tokenizer_config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | found))
+        path.write_text(json.dumps(json.loads(path.read_text()) | entry))
 
     return change
 
@@ -80,7 +73,7 @@ CHANGES = {
     "eos": (set_key(eos_token="<|pad|>"), "tokenizer_config.json", "<|pad|>"),
     "length": (set_key(model_max_length=4096), "tokenizer_config.json", "4096"),
     "template": (
-        lambda at: (at / "chat_template.jinja").write_text("{{ 1 }}"),
+        lambda folder: (folder / "chat_template.jinja").write_text("{{ 1 }}"),
         "chat_template.jinja",
         "{{ 1 }}",
     ),
@@ -88,7 +81,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_that_moves_no_id_reaches_the_run_and_redoes_no_token(
+def test_a_change_without_other_ids_reaches_the_run_and_redoes_no_token(
     data_fixture: DataFixture, folder: Path, change: str
 ) -> None:
     run(data_fixture, folder)
@@ -97,15 +90,15 @@ def test_a_change_that_moves_no_id_reaches_the_run_and_redoes_no_token(
         for path in (data_fixture.folder / "cache").rglob("*")
         if path.is_file()
     }
-    do, name, wanted = CHANGES[change]
-    do(folder)
+    apply, name, expected = CHANGES[change]
+    apply(folder)
     assert "redone: tokenizer_files was" in run(data_fixture, folder)
-    assert wanted in (data_fixture.folder / "data" / "tokenizer" / name).read_text()
+    assert expected in (data_fixture.folder / "data" / "tokenizer" / name).read_text()
     assert {path: path.stat().st_mtime_ns for path in tokens} == tokens
     assert "skipped" in run(data_fixture, folder)
 
 
-def test_where_the_tokenizer_lies_is_no_change_of_it(
+def test_another_folder_with_the_same_tokenizer_redoes_nothing(
     data_fixture: DataFixture, folder: Path
 ) -> None:
     run(data_fixture, folder)
@@ -113,13 +106,13 @@ def test_where_the_tokenizer_lies_is_no_change_of_it(
     assert "skipped" in run(data_fixture, data_fixture.folder / "elsewhere")
 
 
-def test_what_is_said_of_the_machine_is_no_change(folder: Path) -> None:
-    """As a tokenizer of the hub's cache says it, and one of a folder."""
-    one = tokenizers.load(str(folder))
-    before = tokenizers.files_fingerprint(one)
-    assert "is_local" in one.init_kwargs
-    one.init_kwargs |= {"is_local": False, "_commit_hash": "abc", "cache_dir": "/big/cache"}
-    one.name_or_path = "hub/name"
-    assert tokenizers.files_fingerprint(one) == before
-    one.init_kwargs["clean_up"] = True
-    assert tokenizers.files_fingerprint(one) != before
+def test_keys_that_differ_by_machine_are_not_fingerprinted(folder: Path) -> None:
+    """A tokenizer from the Hub's cache has other such keys than one from a folder."""
+    tokenizer = tokenizers.load(str(folder))
+    fingerprint = tokenizers.files_fingerprint(tokenizer)
+    assert "is_local" in tokenizer.init_kwargs
+    tokenizer.init_kwargs |= {"is_local": False, "_commit_hash": "abc", "cache_dir": "/big/cache"}
+    tokenizer.name_or_path = "hub/name"
+    assert tokenizers.files_fingerprint(tokenizer) == fingerprint
+    tokenizer.init_kwargs["clean_up"] = True
+    assert tokenizers.files_fingerprint(tokenizer) != fingerprint

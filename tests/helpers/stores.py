@@ -85,7 +85,9 @@ def text_store(folder: Path, cache: Path, encode: Encode = by_bytes, workers: in
     """The store of a folder of texts, not yet built."""
     source = SourceConfig(path=str(folder), kind="text")
     options = TokenizeOptions("mine", encode, VOCABULARY, workers)
-    return TextStore.of(cache, {"format": 0}, source, sources.list_source(source, "mine"), options)
+    return TextStore.from_listing(
+        cache, {"format": 0}, source, sources.list_source(source, "mine"), options
+    )
 
 
 def build(target: TextStore) -> Path:

@@ -1,4 +1,4 @@
-"""The mixture: what is taken of a source, how often, and the budgets of all."""
+"""The mixture: which documents of a source are taken, how often, and the budgets of all."""
 
 from collections import Counter
 from fractions import Fraction
@@ -22,20 +22,31 @@ from ropewalk.data.mixing.shares import (
 KEYS = np.array([hash_random.document_key(f"{d}.txt") for d in range(60)], dtype=np.uint64)
 
 
-def documents(share: Selection) -> list[tuple[int, int]]:
-    return list(zip(share.index.tolist(), share.lengths.tolist(), strict=True))
-
-
 LENGTHS = np.array([10, 20, 30, 40])
-ALL = np.ones(4, dtype=bool)
 
 
-def test_without_a_budget_each_usable_document_comes_once() -> None:
-    share = SamplingRounds.of("a", LENGTHS, np.array([True, False, True, True]), KEYS[:4], 0).take(
-        None
-    )
-    assert sorted(documents(share)) == [(0, 10), (2, 30), (3, 40)]
-    assert (share.tokens, share.epochs) == (80, 1.0)
+def take(
+    lengths: np.ndarray,
+    keys: np.ndarray,
+    budget: int | None = None,
+    *,
+    name: str = "a",
+    usable: np.ndarray | bool = True,
+    seed: int = 0,
+    rates: np.ndarray | float = 1.0,
+) -> Selection:
+    mask = np.broadcast_to(usable, lengths.shape)
+    return SamplingRounds.from_documents(name, lengths, mask, keys, seed, rates).take(budget)
+
+
+def takings(selection: Selection) -> list[tuple[int, int]]:
+    return list(zip(selection.index.tolist(), selection.lengths.tolist(), strict=True))
+
+
+def test_without_a_budget_each_usable_document_is_taken_once() -> None:
+    selection = take(LENGTHS, KEYS[:4], usable=np.array([True, False, True, True]))
+    assert sorted(takings(selection)) == [(0, 10), (2, 30), (3, 40)]
+    assert (selection.tokens, selection.epochs) == (80, 1.0)
 
 
 @settings(deadline=None)
@@ -45,34 +56,32 @@ def test_without_a_budget_each_usable_document_comes_once() -> None:
 def test_a_budget_is_met_to_the_token_and_repeats_whole_epochs(
     lengths: list[int], budget: int, seed: int
 ) -> None:
-    share = SamplingRounds.of(
-        "a", np.array(lengths), np.ones(len(lengths), bool), KEYS[: len(lengths)], seed
-    ).take(budget)
-    taken = Counter(index for index, _ in documents(share))
-    assert sum(length for _, length in documents(share)) == share.tokens == budget
-    assert all(length == lengths[index] for index, length in documents(share)[:-1])
-    assert max(taken.values()) - min(taken.get(i, 0) for i in range(len(lengths))) <= 1
-    assert share.epochs == pytest.approx(budget / sum(lengths))
+    selection = take(np.array(lengths), KEYS[: len(lengths)], budget, seed=seed)
+    counts = Counter(index for index, _ in takings(selection))
+    assert sum(length for _, length in takings(selection)) == selection.tokens == budget
+    assert all(length == lengths[index] for index, length in takings(selection)[:-1])
+    assert max(counts.values()) - min(counts.get(i, 0) for i in range(len(lengths))) <= 1
+    assert selection.epochs == pytest.approx(budget / sum(lengths))
 
 
-def test_another_seed_or_source_takes_another_order() -> None:
-    lengths, usable = np.full(50, 7), np.ones(50, bool)
+def test_another_seed_or_source_gives_another_order() -> None:
+    lengths, keys = np.full(50, 7), KEYS[:50]
     orders = [
-        documents(SamplingRounds.of(n, lengths, usable, KEYS[:50], s).take(None))
-        for n, s in (("a", 0), ("a", 1), ("b", 0))
+        takings(take(lengths, keys, name=name, seed=seed))
+        for name, seed in (("a", 0), ("a", 1), ("b", 0))
     ]
     assert orders[0] != orders[1] and orders[0] != orders[2]
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
-    assert orders[0] == documents(SamplingRounds.of("a", lengths, usable, KEYS[:50], 0).take(None))
+    assert orders[0] == takings(take(lengths, keys))
 
 
 def test_a_source_without_usable_tokens_is_refused_by_name() -> None:
     with pytest.raises(DataError, match=r"data\.sources\.books has no tokens"):
-        SamplingRounds.of("books", LENGTHS, ~ALL, KEYS[:4], 0).take(None)
+        take(LENGTHS, KEYS[:4], name="books", usable=False)
 
 
 @pytest.mark.parametrize(
-    ("weights", "available", "tokens", "wanted"),
+    ("weights", "available", "tokens", "expected"),
     [
         ({"a": None, "b": None}, {"a": 100, "b": 300}, None, {"a": None, "b": None}),
         ({"a": None, "b": None}, {"a": 100, "b": 300}, 200, {"a": 50, "b": 150}),
@@ -83,42 +92,27 @@ def test_a_source_without_usable_tokens_is_refused_by_name() -> None:
         ({"a": 1.0, "b": 1.0}, {"a": None, "b": None}, None, {"a": 0, "b": 0}),
     ],
 )
-def test_budgets(weights: dict, available: dict, tokens: int | None, wanted: dict) -> None:
-    assert token_budgets(weights, available, tokens) == wanted
+def test_budgets(weights: dict, available: dict, tokens: int | None, expected: dict) -> None:
+    assert token_budgets(weights, available, tokens) == expected
 
 
-def test_one_more_document_moves_no_other() -> None:
-    """The order goes by each document's key: a source read in another order, or with one more, mixes the rest the same."""
-    lengths, usable = np.arange(1, 51), np.ones(50, bool)
-    whole = [
-        KEYS[i] for i in SamplingRounds.of("a", lengths, usable, KEYS[:50], 0).take(None).index
-    ]
-    fewer = [
-        KEYS[i]
-        for i in SamplingRounds.of("a", lengths[:49], usable[:49], KEYS[:49], 0).take(None).index
-    ]
-    backwards = [
-        KEYS[:50][::-1][i]
-        for i in SamplingRounds.of("a", lengths[::-1], usable, KEYS[:50][::-1], 0).take(None).index
-    ]
-    assert [k for k in whole if k != KEYS[49]] == fewer
-    assert backwards == whole
+def test_the_order_does_not_depend_on_reading_order_or_on_other_documents() -> None:
+    lengths, keys = np.arange(1, 51), KEYS[:50]
+    order = take(lengths, keys).key.tolist()
+    assert take(lengths[::-1], keys[::-1]).key.tolist() == order
+    assert take(lengths[:49], keys[:49]).key.tolist() == [k for k in order if k != keys[49]]
 
 
-def test_ranks_are_even_and_unlike_for_other_seeds_labels_and_epochs() -> None:
+def test_sort_keys_are_even_and_independent_for_other_seeds_labels_and_epochs() -> None:
     keys = np.arange(100_000, dtype=np.uint64)
     draws = [
         hash_random.sort_keys(*a)
         for a in ((0, "a", keys), (1, "a", keys), (0, "b", keys), (0, "a", keys, 1))
     ]
-    for found in draws:
-        assert len(np.unique(found)) == len(keys)
-        assert (
-            np.abs(
-                np.bincount((found >> np.uint64(60)).astype(int), minlength=16) / len(keys) - 1 / 16
-            ).max()
-            < 0.004
-        )
+    for draw in draws:
+        assert len(np.unique(draw)) == len(keys)
+        counts = np.bincount((draw >> np.uint64(60)).astype(int), minlength=16)
+        assert np.abs(counts / len(keys) - 1 / 16).max() < 0.004
     for other in draws[1:]:
         assert abs(np.corrcoef(draws[0].astype(float), other.astype(float))[0, 1]) < 0.02
 
@@ -126,29 +120,25 @@ def test_ranks_are_even_and_unlike_for_other_seeds_labels_and_epochs() -> None:
 def by_definition(
     lengths: list[int], usable: list[bool], budget: int | None, seed: int, rates: list[float]
 ) -> list[tuple[int, int, int]]:
-    """`(document, tokens, times before)`, document by document and round by round, as the module's first lines say."""
+    """`(document, tokens, epoch)` by the definition in the module, document by document."""
     start = [
         float(r >> np.uint64(32)) / 2**32 for r in hash_random.sort_keys(seed, "a:repeats", KEYS)
     ]
-    found: list[tuple[int, int, int]] = []
-    before, k = [0] * len(lengths), 0
-    while k < 1 if budget is None else sum(n for _, n, _ in found) < budget:
+    takings: list[tuple[int, int, int]] = []
+    epochs, k = [0] * len(lengths), 0
+    while k < 1 if budget is None else sum(n for _, n, _ in takings) < budget:
         k += 1
-        coming = []
+        round_takings = []
         for d, rate in enumerate(rates):
-            while usable[d] and before[d] < floor(rate * k + start[d]):
-                coming.append(
-                    (
-                        int(hash_random.sort_keys(seed, "a", KEYS[d : d + 1], before[d])[0]),
-                        d,
-                        before[d],
-                    )
-                )
-                before[d] += 1
-        for _, d, times in sorted(coming):
-            left = lengths[d] if budget is None else budget - sum(n for _, n, _ in found)
-            found += [(d, min(lengths[d], left), times)] if left else []
-    return found
+            while usable[d] and epochs[d] < floor(rate * k + start[d]):
+                key = int(hash_random.sort_keys(seed, "a", KEYS[d : d + 1], epochs[d])[0])
+                round_takings.append((key, d, epochs[d]))
+                epochs[d] += 1
+        for _, d, epoch in sorted(round_takings):
+            left = lengths[d] if budget is None else budget - sum(n for _, n, _ in takings)
+            if left:
+                takings.append((d, min(lengths[d], left), epoch))
+    return takings
 
 
 RATES = st.sampled_from([0, 0.05, 0.1, 0.3, 0.5, 1, 1.7, 2, 2.5, 7])
@@ -165,94 +155,92 @@ def rated(draw: st.DrawFn) -> tuple[list[int], list[bool], list[float]]:
 
 @settings(deadline=None, max_examples=300)
 @given(rated(), st.one_of(st.none(), st.integers(1, 600)), st.integers(0, 5))
-def test_expected_repeats_are_the_definition(case: tuple, budget: int | None, seed: int) -> None:
+def test_expected_repeats_follow_the_definition(case: tuple, budget: int | None, seed: int) -> None:
     lengths, usable, rates = case
-    share = SamplingRounds.of(
-        "a", np.array(lengths), np.array(usable), KEYS[: len(lengths)], seed, np.array(rates)
-    ).take(budget)
-    found = list(
-        zip(share.index.tolist(), share.lengths.tolist(), share.epoch.tolist(), strict=True)
+    selection = take(
+        np.array(lengths),
+        KEYS[: len(lengths)],
+        budget,
+        usable=np.array(usable),
+        seed=seed,
+        rates=np.array(rates),
     )
-    assert found == by_definition(lengths, usable, budget, seed, rates)
-    assert budget is None or share.tokens == budget
-    assert share.repeats == max(Counter(share.index.tolist()).values(), default=0)
-    assert share.key.tolist() == KEYS[share.index].tolist()
+    columns = (selection.index, selection.lengths, selection.epoch)
+    actual = list(zip(*(column.tolist() for column in columns), strict=True))
+    assert actual == by_definition(lengths, usable, budget, seed, rates)
+    assert budget is None or selection.tokens == budget
+    assert selection.repeats == max(Counter(selection.index.tolist()).values(), default=0)
+    assert selection.key.tolist() == KEYS[selection.index].tolist()
 
 
 def counted(rates: float, rounds: int, seed: int = 0, count: int = 100_000) -> np.ndarray:
-    """(documents,) how often each of many comes in so many rounds."""
+    """(documents,) how often each of `count` documents is taken in `rounds`."""
     keys = np.arange(count, dtype=np.uint64)
-    given = SamplingRounds.of(
+    source = SamplingRounds.from_documents(
         "a", np.ones(count, np.int64), np.ones(count, bool), keys, seed, np.full(count, rates)
     )
-    return np.bincount(given.takings(rounds)[0], minlength=count)
+    return np.bincount(source.takings(rounds)[0], minlength=count)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 1.25, 2.0, 3.9])
-def test_a_round_takes_the_whole_part_always_and_the_rest_by_a_fair_draw(rate: float) -> None:
-    """Fu et al.: a document below 4K tokens is kept with probability 0.1. Within five deviations of the binomial."""
-    found, part = counted(rate, 1), rate - floor(rate)
-    assert set(found.tolist()) <= {floor(rate), floor(rate) + 1}
-    more = int((found > floor(rate)).sum())
-    assert abs(more - part * len(found)) <= 5 * sqrt(len(found) * part * (1 - part))
+def test_a_round_takes_the_integer_part_and_draws_the_fraction(rate: float) -> None:
+    """As in Fu et al., who keep a document with probability 0.1: within 5 binomial deviations."""
+    counts, fraction = counted(rate, 1), rate - floor(rate)
+    assert set(counts.tolist()) <= {floor(rate), floor(rate) + 1}
+    more = int((counts > floor(rate)).sum())
+    deviation = sqrt(len(counts) * fraction * (1 - fraction))
+    assert abs(more - fraction * len(counts)) <= 5 * deviation
 
 
 def test_ten_rounds_of_a_tenth_take_each_document_once() -> None:
-    """Down-sampled text is not repeated while there is text that has not come."""
+    """Down-sampled text is not repeated before all of it was taken."""
     assert set(counted(0.1, 10, count=2000).tolist()) == {1}
     assert set(counted(2.5, 4, count=2000).tolist()) == {10}
     assert set(counted(0.3, 5, count=2000).tolist()) == {1, 2}
 
 
-def test_another_seed_keeps_other_documents() -> None:
-    one, two = counted(0.5, 1, 0), counted(0.5, 1, 1)
-    assert abs(np.corrcoef(one, two)[0, 1]) < 0.02
-    assert (one == counted(0.5, 1, 0)).all()
+def test_another_seed_draws_other_documents() -> None:
+    seed_0, seed_1 = counted(0.5, 1, 0), counted(0.5, 1, 1)
+    assert abs(np.corrcoef(seed_0, seed_1)[0, 1]) < 0.02
+    assert (seed_0 == counted(0.5, 1, 0)).all()
 
 
-def test_what_is_kept_does_not_depend_on_order_or_on_other_documents() -> None:
+def test_the_draw_does_not_depend_on_reading_order_or_on_other_documents() -> None:
     lengths, rates = np.arange(1, 61), np.where(np.arange(60) % 2, 0.3, 1.6)
-    whole = SamplingRounds.of("a", lengths, np.ones(60, bool), KEYS, 0, rates).take(None)
-    back = SamplingRounds.of(
-        "a", lengths[::-1], np.ones(60, bool), KEYS[::-1], 0, rates[::-1]
-    ).take(None)
-    some = SamplingRounds.of("a", lengths[:40], np.ones(40, bool), KEYS[:40], 0, rates[:40]).take(
-        None
-    )
-    assert (
-        whole.key.tolist() == back.key.tolist() and whole.lengths.tolist() == back.lengths.tolist()
-    )
-    assert [k for k in whole.key.tolist() if k in set(KEYS[:40].tolist())] == some.key.tolist()
+    selection = take(lengths, KEYS, rates=rates)
+    backwards = take(lengths[::-1], KEYS[::-1], rates=rates[::-1])
+    assert selection.key.tolist() == backwards.key.tolist()
+    assert selection.lengths.tolist() == backwards.lengths.tolist()
+    fewer = take(lengths[:40], KEYS[:40], rates=rates[:40]).key.tolist()
+    assert [k for k in selection.key.tolist() if k in set(KEYS[:40].tolist())] == fewer
 
 
-def test_rates_that_are_all_one_change_nothing() -> None:
+def test_rates_of_1_change_nothing() -> None:
     lengths = np.arange(1, 61)
     for budget in (None, 500, 5000):
-        one, two = (
-            SamplingRounds.of("a", lengths, lengths > 3, KEYS, 0, rates).take(budget)
+        unrated, rated = (
+            take(lengths, KEYS, budget, usable=lengths > 3, rates=rates)
             for rates in (1.0, np.ones(60))
         )
-        assert documents(one) == documents(two) and one.epoch.tolist() == two.epoch.tolist()
+        assert takings(unrated) == takings(rated)
+        assert unrated.epoch.tolist() == rated.epoch.tolist()
 
 
-def test_long_documents_get_the_tokens_that_fu_gives_them() -> None:
-    """Half the tokens in documents below 4K, half above: with 0.1 the short ones are 1/11 of a budget of whole rounds."""
+def test_short_documents_get_the_share_that_fu_gives_them() -> None:
+    """Half of the tokens are in documents below 4K: at rate 0.1 these fill 1/11 of a budget."""
     lengths = np.array([1000] * 3200 + [32_000] * 100)
     keys = np.array([hash_random.document_key(str(d)) for d in range(3300)], dtype=np.uint64)
-    share = SamplingRounds.of(
-        "a", lengths, np.ones(3300, bool), keys, 0, np.where(lengths < 4096, 0.1, 1.0)
-    ).take(3_520_000 * 10)
-    short = int(share.lengths[lengths[share.index] < 4096].sum())
-    assert abs(short / share.tokens - 1 / 11) < 0.001
-    assert Counter(share.index[lengths[share.index] < 4096].tolist()).most_common(1)[0][1] == 1
+    selection = take(lengths, keys, 3_520_000 * 10, rates=np.where(lengths < 4096, 0.1, 1.0))
+    is_short = lengths[selection.index] < 4096
+    assert abs(int(selection.lengths[is_short].sum()) / selection.tokens - 1 / 11) < 0.001
+    assert Counter(selection.index[is_short].tolist()).most_common(1)[0][1] == 1
 
 
 @pytest.mark.parametrize("rates", [np.zeros(4), 0.0])
-def test_a_source_whose_documents_are_all_weighted_to_nothing_is_refused(rates: np.ndarray) -> None:
-    with pytest.raises(
-        DataError, match=r"data\.sources\.a has no tokens to train on; .* length weight above 0"
-    ):
-        SamplingRounds.of("a", LENGTHS, ALL, KEYS[:4], 0, rates).take(100)
+def test_a_source_whose_documents_all_have_rate_0_is_refused(rates: np.ndarray) -> None:
+    message = r"data\.sources\.a has no tokens to train on; .* length weight above 0"
+    with pytest.raises(DataError, match=message):
+        take(LENGTHS, KEYS[:4], 100, rates=rates)
 
 
 WEIGHTS = st.dictionaries(
@@ -261,29 +249,26 @@ WEIGHTS = st.dictionaries(
 
 
 @given(WEIGHTS, st.integers(0, 10**13))
-def test_shares_add_up_to_the_token_and_none_is_a_token_off(
+def test_budgets_add_up_and_differ_by_less_than_a_token_from_their_share(
     weights: dict[str, float], total: int
 ) -> None:
-    """Hamilton's method: rounded down or up, and whoever was rounded up had at least the remainder of whoever was not."""
-    found, whole = (
-        split_budget(total, weights),
-        sum(Fraction(round(w * 100)) for w in weights.values()),
-    )
-    if not whole:
-        assert set(found.values()) == {0}
+    """Hamilton's method: the shares with the largest remainders are rounded up."""
+    budgets = split_budget(total, weights)
+    weight_sum = sum(Fraction(round(w * 100)) for w in weights.values())
+    if not weight_sum:
+        assert set(budgets.values()) == {0}
         return
-    exact = {name: total * Fraction(round(w * 100)) / whole for name, w in weights.items()}
-    assert sum(found.values()) == total
-    rest = {name: exact[name] - floor(exact[name]) for name in weights}
-    up = [name for name in weights if found[name] == floor(exact[name]) + 1]
-    assert all(found[name] == floor(exact[name]) for name in weights if name not in up)
-    assert not up or min(rest[n] for n in up) >= max(
-        (rest[n] for n in weights if n not in up), default=0
-    )
+    exact = {name: total * Fraction(round(w * 100)) / weight_sum for name, w in weights.items()}
+    assert sum(budgets.values()) == total
+    remainder = {name: exact[name] - floor(exact[name]) for name in weights}
+    up = [name for name in weights if budgets[name] == floor(exact[name]) + 1]
+    down = [name for name in weights if name not in up]
+    assert all(budgets[name] == floor(exact[name]) for name in down)
+    assert not up or min(remainder[n] for n in up) >= max((remainder[n] for n in down), default=0)
 
 
 @pytest.mark.parametrize(
-    ("total", "weights", "wanted"),
+    ("total", "weights", "expected"),
     [
         (10, {"a": 1, "b": 1, "c": 1}, {"a": 4, "b": 3, "c": 3}),
         (1000, {"a": 0.34, "b": 0.66}, {"a": 340, "b": 660}),
@@ -292,32 +277,33 @@ def test_shares_add_up_to_the_token_and_none_is_a_token_off(
         (5, {"a": 1, "b": 1}, {"a": 3, "b": 2}),
     ],
 )
-def test_shares_by_hand(total: int, weights: dict, wanted: dict) -> None:
-    assert split_budget(total, weights) == wanted
+def test_shares_by_hand(total: int, weights: dict, expected: dict) -> None:
+    assert split_budget(total, weights) == expected
 
 
 @pytest.mark.parametrize(
-    ("weights", "tokens", "rounds", "wanted"),
+    ("weights", "tokens", "rounds", "expected"),
     [
-        # 400 and 200 tokens there, a round of 100 and 200: a runs out first, and the sources stand as their tokens do
+        # 400 and 200 tokens, rounds of 100 and 200: a runs out first; the ratio is the tokens'
         ({"a": None, "b": None}, None, {"a": 100, "b": 200}, {"a": 100, "b": 50}),
         ({"a": None, "b": None}, 90, {"a": 100, "b": 200}, {"a": 60, "b": 30}),
         ({"a": 1.0, "b": 1.0}, None, {"a": 100, "b": 200}, {"a": 100, "b": 100}),
         ({"a": 1.0, "b": 3.0}, None, {"a": None, "b": 300}, {"a": 100, "b": 300}),
     ],
 )
-def test_budgets_where_a_round_is_not_what_there_is(
-    weights: dict, tokens: int | None, rounds: dict, wanted: dict
+def test_budgets_where_a_round_differs_from_the_available_tokens(
+    weights: dict, tokens: int | None, rounds: dict, expected: dict
 ) -> None:
-    assert token_budgets(weights, {"a": 400, "b": 200}, tokens, rounds) == wanted
+    assert token_budgets(weights, {"a": 400, "b": 200}, tokens, rounds) == expected
 
 
 def test_too_many_repeats_are_refused_with_the_ways_out() -> None:
     refuse_repeats("a", 4, 3.2, 4)
-    with pytest.raises(
-        DataError,
-        match=r"^data\.max_epochs is 4; .* of a one would be taken 5 times \(4\.20 epochs of all its tokens\); add documents, ",
-    ):
+    message = (
+        r"^data\.max_epochs is 4; .* of a one would be taken 5 times "
+        r"\(4\.20 epochs of all its tokens\); add documents, "
+    )
+    with pytest.raises(DataError, match=message):
         refuse_repeats("a", 5, 4.2, 4)
 
 

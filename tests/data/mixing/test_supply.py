@@ -1,5 +1,6 @@
-"""A source's tokens by buckets of length: the ratio to the token, and what fills a bucket without documents."""
+"""Length limits, repeats by length, and a source's buckets, counted document by document."""
 
+import math
 from fractions import Fraction
 from math import floor
 
@@ -8,27 +9,69 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ropewalk.conf.data_mixture import rules
+from ropewalk.conf.data_mixture import Range, rules
 from ropewalk.conf.errors import DataError
 from ropewalk.data import hash_random
+from ropewalk.data.mixing import supply
 from ropewalk.data.mixing.supply import BucketedSource, refuse_empty
 
 KEYS = np.array([hash_random.document_key(f"{d}.txt") for d in range(60)], dtype=np.uint64)
 OLMO3 = {"<8K": 0.66, ">=8K": 0.34}
 SMALL = {"<10": 0.5, "10-30": 0.2, ">=30": 0.3}  # for lengths below 50
+AT_BORDERS = st.sampled_from([(1 << n) + step for n in range(10, 22, 2) for step in (-1, 0, 1)])
+SIZES = st.lists(st.one_of(st.integers(1, 3_000_000), AT_BORDERS), min_size=1, max_size=30)
 
 
-def supply(
+def test_rates_of_fu_by_hand() -> None:
+    """Documents below 4K are in one round of ten, documents above 8K twice in a round."""
+    lengths = np.array([1, 4095, 4096, 8192, 8193, 500_000])
+    rates = supply.rates(lengths, rules({">8K": 2.0, "<4K": 0.1}))
+    assert rates.tolist() == [0.1, 0.1, 1, 1, 2, 2]  # type: ignore[union-attr]
+    assert supply.rates(np.array([5]), []) == 1.0
+
+
+@given(SIZES, st.integers(1, 3_000_000), st.integers(1, 3_000_000))
+def test_shorter_and_longer_training_documents_are_outside(
+    sizes: list[int], low: int, high: int
+) -> None:
+    low, high = sorted((low, high))
+    train = np.array([size % 3 > 0 for size in sizes])
+    expected = [
+        t and (size < low or size > high) for t, size in zip(train.tolist(), sizes, strict=True)
+    ]
+    if train.any() and sum(expected) == train.sum():
+        message = r"^data\.sources\.a\.m(in|ax)_len is \d+; a source must keep a document, and all"
+        with pytest.raises(DataError, match=message):
+            supply.outside("a", np.array(sizes), train, Range(low, high + 1))
+    else:
+        outside = supply.outside("a", np.array(sizes), train, Range(low, high + 1))
+        assert outside.tolist() == expected
+
+
+def test_the_error_names_the_limit_that_excludes_all_documents() -> None:
+    sizes, train = np.array([10, 20, 500]), np.array([True, True, False])
+    message = (
+        r"^data\.sources\.a\.min_len is 30; .* all 2 training .* \(they have 10 to 20 tokens\)"
+    )
+    with pytest.raises(DataError, match=message):
+        supply.outside("a", sizes, train, Range(30, math.inf))
+    with pytest.raises(DataError, match=r"^data\.sources\.a\.max_len is 9; "):
+        supply.outside("a", sizes, train, Range(1, 10))
+
+
+def bucketed(
     sizes: list[int], buckets: dict[str, float], rates: float = 1.0, seed: int = 0, name: str = "a"
 ) -> BucketedSource:
     lengths, usable = np.array(sizes), np.ones(len(sizes), bool)
-    return BucketedSource.of(
+    return BucketedSource.from_documents(
         name, lengths, lengths, usable, KEYS[: len(sizes)], seed, rates, rules(buckets)
     )
 
 
 def bucket(size: int) -> str:
-    return "<10" if size < 10 else "10-30" if size < 30 else ">=30"
+    if size < 10:
+        return "<10"
+    return "10-30" if size < 30 else ">=30"
 
 
 @settings(deadline=None)
@@ -36,93 +79,82 @@ def bucket(size: int) -> str:
     st.lists(st.integers(1, 49), min_size=1, max_size=30), st.integers(1, 3000), st.integers(0, 3)
 )
 def test_each_bucket_gives_its_share_to_the_token(sizes: list[int], budget: int, seed: int) -> None:
-    """Counted document by document; a bucket that has none gives its share to the others, by theirs."""
-    share = supply(sizes, SMALL, seed=seed).take(budget)
-    assert share.tokens == budget
-    there = {
-        text: Fraction(str(weight)) for text, weight in SMALL.items() if text in map(bucket, sizes)
-    }
-    taken = dict.fromkeys(there, 0)
-    for index, tokens in zip(share.index.tolist(), share.lengths.tolist(), strict=True):
-        assert 0 < tokens <= sizes[index]
-        taken[bucket(sizes[index])] += tokens
-    for text, weight in there.items():
-        assert taken[text] - floor(budget * weight / sum(there.values())) in (0, 1)
-    cut = sum(
-        n < sizes[i] for i, n in zip(share.index.tolist(), share.lengths.tolist(), strict=True)
-    )
-    assert cut <= len(there)
+    """The share of an empty bucket goes to the others, in proportion to their shares."""
+    selection = bucketed(sizes, SMALL, seed=seed).take(budget)
+    assert selection.tokens == budget
+    filled = set(map(bucket, sizes))
+    shares = {text: Fraction(str(share)) for text, share in SMALL.items() if text in filled}
+    tokens = dict.fromkeys(shares, 0)
+    takings = list(zip(selection.index.tolist(), selection.lengths.tolist(), strict=True))
+    for index, length in takings:
+        assert 0 < length <= sizes[index]
+        tokens[bucket(sizes[index])] += length
+    for text, share in shares.items():
+        assert tokens[text] - floor(budget * share / sum(shares.values())) in (0, 1)
+    assert sum(length < sizes[index] for index, length in takings) <= len(shares)
 
 
 def test_two_thirds_short_and_a_third_long_by_hand() -> None:
-    given = supply([1000] * 40 + [10_000] * 10, OLMO3)
-    share = given.take(100_000)
-    assert int(share.lengths[share.index < 40].sum()) == 66_000
-    assert given.ledger_entry(100_000) == {
+    source = bucketed([1000] * 40 + [10_000] * 10, OLMO3)
+    selection = source.take(100_000)
+    assert int(selection.lengths[selection.index < 40].sum()) == 66_000
+    assert source.ledger_entry(100_000) == {
         "buckets": {
             "<8K": {"asked": 66_000, "taken": 66_000},
             ">=8K": {"asked": 34_000, "taken": 34_000},
         }
     }
-    assert (share.repeats, round(share.epochs, 6)) == (2, round(100 / 140, 6))
+    assert (selection.repeats, round(selection.epochs, 6)) == (2, round(100 / 140, 6))
 
 
 def test_a_round_keeps_the_ratio_and_ends_with_the_first_bucket_to_run_out() -> None:
-    assert supply([1000] * 40 + [10_000] * 10, OLMO3).round_tokens() == floor(40_000 / 0.66)
-    assert supply([1000] * 40 + [10_000] * 2, OLMO3).round_tokens() == floor(20_000 / 0.34)
-    assert supply([1000] * 40 + [10_000] * 10, {}).round_tokens() == 140_000
-    assert supply([1000] * 40, OLMO3).round_tokens() == 40_000
+    assert bucketed([1000] * 40 + [10_000] * 10, OLMO3).round_tokens() == floor(40_000 / 0.66)
+    assert bucketed([1000] * 40 + [10_000] * 2, OLMO3).round_tokens() == floor(20_000 / 0.34)
+    assert bucketed([1000] * 40 + [10_000] * 10, {}).round_tokens() == 140_000
+    assert bucketed([1000] * 40, OLMO3).round_tokens() == 40_000
 
 
-def test_a_bucket_without_documents_is_filled_by_the_others_and_told() -> None:
-    given = supply([5] * 30 + [40] * 10, SMALL)
-    told = given.ledger_entry(400)["buckets"]
-    assert told == {
+def test_the_other_buckets_fill_an_empty_one_and_the_ledger_reports_it() -> None:
+    source = bucketed([5] * 30 + [40] * 10, SMALL)
+    assert source.ledger_entry(400)["buckets"] == {
         "<10": {"asked": 200, "taken": 250},
         "10-30": {"asked": 80, "taken": 0},
         ">=30": {"asked": 120, "taken": 150},
     }
-    assert given.take(400).tokens == 400
+    assert source.take(400).tokens == 400
 
 
-def test_documents_of_weight_nothing_fill_no_bucket() -> None:
-    sizes = [1000, 10_000]
-    given = supply(sizes, OLMO3, rates=np.array([1.0, 0.0]))  # type: ignore[arg-type]
-    assert given.filled_shares == {"<8K": 0.66}
-    assert set(given.take(5000).index.tolist()) == {0}
+def test_documents_of_rate_0_do_not_fill_a_bucket() -> None:
+    source = bucketed([1000, 10_000], OLMO3, rates=np.array([1.0, 0.0]))  # type: ignore[arg-type]
+    assert source.filled_shares == {"<8K": 0.66}
+    assert set(source.take(5000).index.tolist()) == {0}
 
 
-def test_without_buckets_a_budget_is_met_as_without_ranges() -> None:
-    given = supply([7] * 20, {})
-    assert (given.take(None).tokens, given.take(100).tokens, given.ledger_entry(100)) == (
-        140,
-        100,
-        {},
-    )
+def test_without_buckets_a_budget_is_met() -> None:
+    source = bucketed([7] * 20, {})
+    assert (source.take(None).tokens, source.take(100).tokens) == (140, 100)
+    assert source.ledger_entry(100) == {}
 
 
-def test_source_that_has_only_what_is_not_asked_for_is_refused() -> None:
-    with pytest.raises(
-        DataError,
-        match=r"^data\.buckets asks for >=8K alone; .* and a has none; give another bucket a share",
-    ):
-        supply([1000] * 5, {"<8K": 0, ">=8K": 1}).take(100)
+def test_a_source_without_a_document_in_any_bucket_with_a_share_is_refused() -> None:
+    message = r"^data\.buckets asks for >=8K alone; .* and a has none; give another bucket a share"
+    with pytest.raises(DataError, match=message):
+        bucketed([1000] * 5, {"<8K": 0, ">=8K": 1}).take(100)
 
 
-def test_bucket_in_which_no_source_has_a_document_is_refused() -> None:
-    short, long = supply([1000], OLMO3), supply([9000], OLMO3, name="b")
+def test_a_bucket_without_a_document_in_any_source_is_refused() -> None:
+    short, long = bucketed([1000], OLMO3), bucketed([9000], OLMO3, name="b")
     refuse_empty({"a": short, "b": long})
-    with pytest.raises(
-        DataError,
-        match=r"^data\.buckets >=8K is 0\.34; a bucket must hold a training document, and no source has",
-    ):
+    message = (
+        r"^data\.buckets >=8K is 0\.34; a bucket must hold a training document, and no source has"
+    )
+    with pytest.raises(DataError, match=message):
         refuse_empty({"a": short})
 
 
-def test_documents_are_drawn_bucket_by_bucket_as_they_are_without_the_others() -> None:
-    """Another bucket's documents move nothing."""
+def test_the_draw_in_a_bucket_does_not_depend_on_other_buckets() -> None:
     sizes = [5] * 30 + [40] * 10
-    one = supply(sizes, {"<10": 0.5, ">=10": 0.5}).take(100)
-    two = supply(sizes[:35], {"<10": 0.5, ">=10": 0.5}).take(100)
-    short = [[i for i in share.index.tolist() if i < 30] for share in (one, two)]
+    buckets = {"<10": 0.5, ">=10": 0.5}
+    selections = [bucketed(sizes, buckets).take(100), bucketed(sizes[:35], buckets).take(100)]
+    short = [[i for i in selection.index.tolist() if i < 30] for selection in selections]
     assert short[0] == short[1] and len(short[0]) == 10

@@ -1,7 +1,6 @@
-"""Each packer by itself: best fit beside one that looks at every bin, concat beside slices of the whole."""
+"""Best fit against a search of every bin, concat against slices of all tokens, and single."""
 
 import random
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ def slow_best_fit(sizes: list[int], room: int) -> list[int]:
     """Tokens in each bin, looking at every bin for every item."""
     bins: list[int] = []
     for size in sorted(sizes, reverse=True):
-        fits = [(room - filled, at) for at, filled in enumerate(bins) if filled + size <= room]
+        fits = [(room - filled, i) for i, filled in enumerate(bins) if filled + size <= room]
         if fits:
             bins[min(fits)[1]] += size
         else:
@@ -31,10 +30,10 @@ def slow_best_fit(sizes: list[int], room: int) -> list[int]:
 
 @settings(max_examples=300, deadline=None)
 @given(SIZES)
-def test_best_fit_fills_as_one_that_looks_at_every_bin(case: tuple[list[int], int]) -> None:
+def test_best_fit_fills_bins_as_the_slow_search(case: tuple[list[int], int]) -> None:
     sizes, room = case
-    found = best_fit_bins(np.array(sizes, dtype=np.int64), room)
-    filled = np.bincount(found, weights=sizes).astype(int).tolist()
+    bins = best_fit_bins(np.array(sizes, dtype=np.int64), room)
+    filled = np.bincount(bins, weights=sizes).astype(int).tolist()
     assert sorted(filled) == sorted(slow_best_fit(sizes, room))
 
 
@@ -42,58 +41,58 @@ def test_best_fit_fills_as_one_that_looks_at_every_bin(case: tuple[list[int], in
 @given(SIZES)
 def test_each_item_goes_to_the_fullest_bin_that_fits(case: tuple[list[int], int]) -> None:
     sizes, room = case
-    found = best_fit_bins(np.array(sizes, dtype=np.int64), room).tolist()
+    bins = best_fit_bins(np.array(sizes, dtype=np.int64), room).tolist()
     left: dict[int, int] = {}
     for item in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
         fits = [r for r in left.values() if r >= sizes[item]]
-        assert left.get(found[item], room) == min(fits, default=room)
-        assert fits or found[item] not in left
-        left[found[item]] = left.get(found[item], room) - sizes[item]
+        assert left.get(bins[item], room) == min(fits, default=room)
+        assert fits or bins[item] not in left
+        left[bins[item]] = left.get(bins[item], room) - sizes[item]
     assert sorted(left) == list(range(len(left)))
 
 
 @settings(max_examples=200, deadline=None)
 @given(SIZES)
-def test_no_two_bins_of_best_fit_could_be_one(case: tuple[list[int], int]) -> None:
+def test_no_two_bins_of_best_fit_could_be_joined(case: tuple[list[int], int]) -> None:
     sizes, room = case
     filled = np.bincount(best_fit_bins(np.array(sizes, dtype=np.int64), room), weights=sizes)
     assert all(a + b > room for i, a in enumerate(filled) for b in filled[:i])
 
 
-def test_best_fit_of_long_bins_equals_the_slow_one() -> None:
+def test_best_fit_of_long_bins_equals_the_slow_search() -> None:
     """Rooms in many words of the bit table, more than the property tests reach."""
     rng = random.Random(0)
     sizes = [min(int(rng.lognormvariate(7, 1.5)) + 1, 131_072) for _ in range(1500)]
-    filled = (
-        np.bincount(best_fit_bins(np.array(sizes), 131_072), weights=sizes).astype(int).tolist()
-    )
-    assert sorted(filled) == sorted(slow_best_fit(sizes, 131_072))
+    filled = np.bincount(best_fit_bins(np.array(sizes), 131_072), weights=sizes)
+    assert sorted(filled.astype(int).tolist()) == sorted(slow_best_fit(sizes, 131_072))
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 120), max_size=30), ROOMS, st.randoms(use_true_random=False))
-def test_fill_of_best_fit_does_not_depend_on_the_order(
+def test_the_fill_of_best_fit_does_not_depend_on_document_order(
     lengths: list[int], room: int, rng: random.Random
 ) -> None:
     shuffled = list(lengths)
     rng.shuffle(shuffled)
-    one, two = (pack(best_fit, given, room, 1) for given in (lengths, shuffled))
-    assert Counter(tuple(sorted(p.length for p in row)) for row in one).total() == len(two)
-    assert sorted(sum(p.length for p in row) for row in one) == sorted(
-        sum(p.length for p in row) for row in two
-    )
+    fills = [
+        sorted(sum(p.length for p in row) for row in pack(best_fit, documents, room, 1))
+        for documents in (lengths, shuffled)
+    ]
+    assert fills[0] == fills[1]
 
 
-def test_sequences_of_best_fit_are_not_long_to_short() -> None:
+def test_sequences_of_best_fit_are_shuffled() -> None:
     rng = random.Random(0)
     lengths = [min(int(rng.lognormvariate(5, 1.2)) + 1, 4096) for _ in range(20_000)]
     rows = pack(best_fit, lengths, 4096, 8)
     longest = [max(p.length for p in row) for row in rows]
     assert len(rows) > 500
     assert abs(np.corrcoef(np.arange(len(rows)), longest)[0, 1]) < 0.1
-    led = [row[0].length == max(p.length for p in row) for row in rows if len(row) > 3]
-    assert len(led) > 100
-    assert np.mean(led) < 0.5
+    begins_with_longest = [
+        row[0].length == max(p.length for p in row) for row in rows if len(row) > 3
+    ]
+    assert len(begins_with_longest) > 100
+    assert np.mean(begins_with_longest) < 0.5
 
 
 @settings(max_examples=200, deadline=None)
@@ -104,16 +103,15 @@ def test_concat_is_slices_of_all_documents_end_to_end(lengths: list[int], room: 
         [(p.document, t) for p in row for t in range(p.start, p.start + p.length)]
         for row in pack(concat, lengths, room, 1)
     ]
-    assert rows == [tokens[at : at + room] for at in range(0, len(tokens), room)]
+    assert rows == [tokens[start : start + room] for start in range(0, len(tokens), room)]
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(1, 120), max_size=30), ROOMS)
 def test_concat_cuts_a_document_only_where_a_sequence_ends(lengths: list[int], room: int) -> None:
     rows = pack(concat, lengths, room, 1)
-    ends = {sum(lengths[: i + 1]) for i in range(len(lengths))} | set(
-        range(room, sum(lengths), room)
-    )
+    ends = {sum(lengths[: i + 1]) for i in range(len(lengths))}
+    ends |= set(range(room, sum(lengths), room))
     assert np.cumsum([p.length for row in rows for p in row]).astype(int).tolist() == sorted(ends)
 
 
@@ -130,33 +128,30 @@ def test_single_gives_each_document_its_own_sequence() -> None:
 
 @st.composite
 def documents(draw: st.DrawFn) -> tuple[list[int], list[int], int]:
-    """Lengths, the longest part of each, and the shortest that any of them can keep to."""
-    most = draw(st.lists(st.integers(1, 100), min_size=1, max_size=8))
-    return [draw(st.integers(1, 500)) for _ in most], most, draw(st.integers(1, min(most)))
+    """Lengths, the limit of a part of each, and a `min_piece` that all of them can meet."""
+    limits = draw(st.lists(st.integers(1, 100), min_size=1, max_size=8))
+    return [draw(st.integers(1, 500)) for _ in limits], limits, draw(st.integers(1, min(limits)))
 
 
 @settings(max_examples=300, deadline=None)
 @given(documents())
-def test_parts_are_as_long_as_can_be_but_for_the_last_cut(
+def test_all_parts_before_the_last_cut_are_as_long_as_the_limit(
     case: tuple[list[int], list[int], int],
 ) -> None:
-    lengths, longest, least = case
-    pieces = list(
-        zip(*(a.tolist() for a in parts(np.array(lengths), np.array(longest), least)), strict=True)
-    )
-    assert [piece[0] for piece in pieces] == sorted(piece[0] for piece in pieces)
-    for document, (length, most) in enumerate(zip(lengths, longest, strict=True)):
-        found = [(start, size) for number, start, size in pieces if number == document]
-        assert [t for start, size in found for t in range(start, start + size)] == list(
-            range(length)
-        )
-        assert len(found) == -(-length // most)
-        assert all(size == most for _, size in found[:-2]) and all(
-            size <= most for _, size in found
-        )
-        assert found[-1][1] >= min(least, length)
-        if length % most == 0 or length % most >= least:
-            assert all(size == most for _, size in found[:-1])
+    lengths, limits, min_piece = case
+    columns = parts(np.array(lengths), np.array(limits), min_piece)
+    all_parts = list(zip(*(column.tolist() for column in columns), strict=True))
+    assert [part[0] for part in all_parts] == sorted(part[0] for part in all_parts)
+    for document, (length, limit) in enumerate(zip(lengths, limits, strict=True)):
+        spans = [(start, size) for number, start, size in all_parts if number == document]
+        sizes = [size for _, size in spans]
+        tokens = [t for start, size in spans for t in range(start, start + size)]
+        assert tokens == list(range(length))
+        assert len(sizes) == -(-length // limit)
+        assert all(size == limit for size in sizes[:-2]) and max(sizes) <= limit
+        assert sizes[-1] >= min(min_piece, length)
+        if length % limit == 0 or length % limit >= min_piece:
+            assert all(size == limit for size in sizes[:-1])
 
 
 @pytest.mark.parametrize("name", PACKERS)

@@ -1,4 +1,4 @@
-"""The plan: documents mixed and packed, written, and what the ledger says of it."""
+"""The plan: documents mixed and packed, written, read and described."""
 
 import tracemalloc
 from collections import Counter
@@ -15,53 +15,56 @@ from ropewalk.data.packing import plan
 from ropewalk.data.packing.packers import PACKERS
 
 
-def share_of(*takings: tuple[int, int, int]) -> Selection:
+def selection_of(*takings: tuple[int, int, int]) -> Selection:
     """Each taking `(document, tokens, epoch)`."""
-    index, taken, epoch = np.array(takings, dtype=np.int64).T
-    return Selection(index, taken, epoch, index.astype(np.uint64), 1.0)
+    index, tokens, epoch = np.array(takings, dtype=np.int64).T
+    return Selection(index, tokens, epoch, index.astype(np.uint64), 1.0)
 
 
 def test_build_numbers_documents_across_sources_and_keeps_every_token() -> None:
-    shares = {"a": share_of((0, 5, 0), (1, 30, 0)), "b": share_of((0, 12, 0), (0, 12, 1))}
-    rows = rows_of(pack_selections(shares, {"a": 0, "b": 2}, 16, 2, seed=0))
+    selections = {
+        "a": selection_of((0, 5, 0), (1, 30, 0)),
+        "b": selection_of((0, 12, 0), (0, 12, 1)),
+    }
+    rows = rows_of(pack_selections(selections, {"a": 0, "b": 2}, 16, 2, seed=0))
     tokens = Counter(
         (p.document, t) for row in rows for p in row for t in range(p.start, p.start + p.length)
     )
-    wanted = (
+    expected = (
         {(0, t): 1 for t in range(5)}
         | {(1, t): 1 for t in range(30)}
         | {(2, t): 2 for t in range(12)}
     )
-    assert tokens == wanted
+    assert tokens == expected
 
 
 def test_build_depends_on_the_seed_alone() -> None:
-    shares = {"a": share_of(*((i, 10 + i, 0) for i in range(40)))}
+    selections = {"a": selection_of(*((i, 10 + i, 0) for i in range(40)))}
     first, again, other = (
-        rows_of(pack_selections(shares, {"a": 0}, 64, 4, seed)) for seed in (0, 0, 1)
+        rows_of(pack_selections(selections, {"a": 0}, 64, 4, seed)) for seed in (0, 0, 1)
     )
     assert first == again != other
 
 
-def peak_of(packer: str, documents: int) -> int:
+def peak_memory(packer: str, documents: int) -> int:
     rng = np.random.default_rng(0)
-    share = share_of(
+    selection = selection_of(
         *((i, size, 0) for i, size in enumerate(rng.lognormal(7, 1.3, documents).astype(int) + 1))
     )
     tracemalloc.start()
-    pack_selections({"a": share}, {"a": 0}, 32_768, 32, 0, packer=packer)
+    pack_selections({"a": selection}, {"a": 0}, 32_768, 32, 0, packer=packer)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak
 
 
 @pytest.mark.parametrize("packer", PACKERS)
-def test_a_document_costs_some_numbers_not_python_objects(packer: str) -> None:
-    """A tuple of four numbers takes 216 bytes by itself."""
-    assert peak_of(packer, 14_000) - peak_of(packer, 4_000) <= 180 * 10_000
+def test_memory_for_a_document_is_a_few_numbers(packer: str) -> None:
+    """A tuple of four Python numbers takes 216 bytes."""
+    assert peak_memory(packer, 14_000) - peak_memory(packer, 4_000) <= 180 * 10_000
 
 
-def test_written_plan_is_read_by_arrow_as_lists_of_structs(tmp_path: Path) -> None:
+def test_arrow_reads_a_written_plan_as_lists_of_structs(tmp_path: Path) -> None:
     plan.write(tmp_path, packed_of([[Piece(3, 0, 5), Piece(1, 7, 2)], [Piece(9, 4, 1)]]))
     assert rows_of(plan.read(tmp_path)) == [[(3, 0, 5), (1, 7, 2)], [(9, 4, 1)]]
     table = pa.ipc.open_file(pa.memory_map(str(tmp_path / "plan.arrow"))).read_all()
@@ -72,23 +75,38 @@ def test_written_plan_is_read_by_arrow_as_lists_of_structs(tmp_path: Path) -> No
 
 
 def test_describe_counts_by_hand() -> None:
-    told = plan.describe(
+    counts = plan.describe(
         packed_of([[Piece(0, 0, 1000)], [Piece(1, 0, 300), Piece(2, 0, 100)]]), 1000
     )
-    assert (told["sequences"], told["tokens"], told["padding"], told["pieces"]) == (2, 1400, 600, 3)
-    assert told["fill"] == 0.7
+    assert (counts["sequences"], counts["tokens"], counts["padding"], counts["pieces"]) == (
+        2,
+        1400,
+        600,
+        3,
+    )
+    assert counts["fill"] == 0.7
 
 
-def test_a_length_that_arrow_cannot_hold_is_not_wrapped(tmp_path: Path) -> None:
+def test_a_length_beyond_32_bits_is_refused(tmp_path: Path) -> None:
     with pytest.raises(pa.ArrowInvalid, match="not in range"):
         plan.write(tmp_path, packed_of([[Piece(0, 0, 1 << 31)]]))
 
 
-def test_marks_fill_a_sequence_and_are_told_apart() -> None:
-    told = plan.describe(packed_of([[Piece(0, 0, 600), Piece(1, 0, 300)]]), 1000, 4)
-    assert (told["tokens"], told["marks"], told["padding"], told["fill"]) == (896, 4, 100, 0.9)
+def test_boundary_tokens_fill_a_sequence_and_are_counted_separately() -> None:
+    counts = plan.describe(packed_of([[Piece(0, 0, 600), Piece(1, 0, 300)]]), 1000, 4)
+    assert (counts["tokens"], counts["marks"], counts["padding"], counts["fill"]) == (
+        896,
+        4,
+        100,
+        0.9,
+    )
 
 
-def test_describe_of_nothing_is_zero_not_an_error() -> None:
-    told = plan.describe(packed_of([]), 1000)
-    assert (told["sequences"], told["tokens"], told["padding"], told["fill"]) == (0, 0, 0, 0.0)
+def test_an_empty_plan_is_described_by_zeros() -> None:
+    counts = plan.describe(packed_of([]), 1000)
+    assert (counts["sequences"], counts["tokens"], counts["padding"], counts["fill"]) == (
+        0,
+        0,
+        0,
+        0.0,
+    )

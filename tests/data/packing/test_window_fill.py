@@ -1,4 +1,4 @@
-"""The packer, held to its promises by counting tokens one by one."""
+"""The window-fill packer, by counting tokens, and against a search of all waiting documents."""
 
 import random
 from collections import Counter
@@ -19,42 +19,45 @@ SEQ_LENS = st.integers(2, 200)
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Lengths of documents, a sequence length, and a piece that any document can keep to."""
+    """Document lengths, a sequence length, and a `min_piece` that every document can meet."""
     seq_len = draw(SEQ_LENS)
     lengths = draw(st.lists(st.integers(1, 3 * seq_len), max_size=60))
     return lengths, seq_len, draw(st.integers(1, max(1, seq_len // 2)))
 
 
 def fill(
-    lengths: list[int], seq_len: int, min_piece: int, whole: Collection[int] = ()
+    lengths: list[int], seq_len: int, min_piece: int, intact: Collection[int] = ()
 ) -> list[list[Piece]]:
-    return pack(window_fill, lengths, seq_len, min_piece, whole)
+    return pack(window_fill, lengths, seq_len, min_piece, intact)
 
 
 class SlowWindowFill:
-    """Looks at all that waits each time, the oldest first in `waiting`; `(arrival, document, start, rest)`."""
+    """Searches all waiting documents for each piece.
 
-    def __init__(self, case: Case, whole: set[int], window: int) -> None:
+    `waiting` has entries `(arrival, document, start, rest)`, the oldest first.
+    """
+
+    def __init__(self, case: Case, intact: set[int], window: int) -> None:
         lengths, self.seq_len, self.min_piece = case
-        self.coming, self.whole, self.window = (
-            [(d, 0, n) for d, n in enumerate(lengths)],
-            whole,
-            window,
-        )
+        self.incoming = [(document, 0, length) for document, length in enumerate(lengths)]
+        self.intact = intact
+        self.window = window
         self.waiting: list[tuple[int, int, int, int]] = []
         self.arrivals = 0
 
-    def arrive(self, at: int, document: int, start: int, rest: int) -> None:
+    def arrive(self, index: int, document: int, start: int, rest: int) -> None:
         self.arrivals += 1
-        self.waiting.insert(at, (self.arrivals, document, start, rest))
+        self.waiting.insert(index, (self.arrivals, document, start, rest))
 
     def next(self, room: int) -> tuple[int, int, int, int] | None:
         fits = [w for w in self.waiting if w[3] <= room]
         if fits or room < self.min_piece:
             return max(fits, key=lambda w: (w[3], w[0]), default=None)
-        rest = [w for w in self.waiting if w[3] != self.seq_len and w[1] not in self.whole]
-        found = max(rest, key=lambda w: (w[3], w[0]), default=None)
-        return found if found and (found[3] > self.seq_len or room > self.seq_len // 64) else None
+        cuttable = [w for w in self.waiting if w[3] != self.seq_len and w[1] not in self.intact]
+        longest = max(cuttable, key=lambda w: (w[3], w[0]), default=None)
+        if longest and (longest[3] > self.seq_len or room > self.seq_len // 64):
+            return longest
+        return None
 
     def sequence(self) -> list[Piece]:
         row: list[Piece] = []
@@ -75,8 +78,8 @@ class SlowWindowFill:
 
     def rows(self) -> Iterator[list[Piece]]:
         while True:
-            while self.coming and len(self.waiting) < self.window:
-                self.arrive(len(self.waiting), *self.coming.pop(0))
+            while self.incoming and len(self.waiting) < self.window:
+                self.arrive(len(self.waiting), *self.incoming.pop(0))
             if not (row := self.sequence()):
                 return
             yield row
@@ -84,16 +87,14 @@ class SlowWindowFill:
 
 @settings(max_examples=300, deadline=None)
 @given(cases(), st.integers(1, 20), st.sets(st.integers(0, 60)))
-def test_window_fill_places_each_piece_as_one_that_looks_at_all_that_waits(
-    case: Case, window: int, whole: set[int]
-) -> None:
+def test_window_fill_equals_the_slow_search(case: Case, window: int, intact: set[int]) -> None:
     with patch.object(pack_module, "WINDOW", window):
-        assert fill(*case, whole) == list(SlowWindowFill(case, whole, window).rows())
+        assert fill(*case, intact) == list(SlowWindowFill(case, intact, window).rows())
 
 
 @settings(max_examples=200, deadline=None)
 @given(cases())
-def test_each_token_stands_once_and_in_document_order(case: Case) -> None:
+def test_each_token_occurs_once_and_in_document_order(case: Case) -> None:
     seen: dict[int, list[int]] = {document: [] for document in range(len(case[0]))}
     for row in fill(*case):
         for piece in row:
@@ -110,7 +111,7 @@ def test_no_sequence_is_too_long_or_empty(case: Case) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(cases())
-def test_no_piece_is_shorter_than_asked(case: Case) -> None:
+def test_no_piece_is_shorter_than_min_piece(case: Case) -> None:
     for row in fill(*case):
         for piece in row:
             assert piece.length >= min(case[2], case[0][piece.document])
@@ -124,20 +125,20 @@ def test_same_input_gives_the_same_sequences(case: Case) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(2, 50), st.lists(st.integers(1, 150), max_size=30), st.integers(1, 50))
-def test_a_piece_longer_than_can_be_loses_no_token(
-    seq_len: int, lengths: list[int], least: int
+def test_a_min_piece_that_cannot_be_met_loses_no_token(
+    seq_len: int, lengths: list[int], min_piece: int
 ) -> None:
-    rows = fill(lengths, seq_len, min(least, seq_len))
+    rows = fill(lengths, seq_len, min(min_piece, seq_len))
     assert sum(p.length for row in rows for p in row) == sum(lengths)
     assert all(sum(p.length for p in row) <= seq_len for row in rows)
 
 
 @settings(max_examples=100, deadline=None)
 @given(cases())
-def test_what_fills_a_sequence_alone_is_never_cut(case: Case) -> None:
-    lengths, seq_len, least = case
+def test_a_document_of_sequence_length_is_never_cut(case: Case) -> None:
+    lengths, seq_len, min_piece = case
     exact = {document for document, length in enumerate(lengths) if length == seq_len}
-    pieces = [p for row in fill(lengths, seq_len, least) for p in row if p.document in exact]
+    pieces = [p for row in fill(lengths, seq_len, min_piece) for p in row if p.document in exact]
     assert Counter((p.document, p.start, p.length) for p in pieces) == Counter(
         (d, 0, seq_len) for d in exact
     )
@@ -145,19 +146,19 @@ def test_what_fills_a_sequence_alone_is_never_cut(case: Case) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(cases(), st.data())
-def test_what_must_stay_whole_is_never_cut(case: Case, data: st.DataObject) -> None:
-    lengths, seq_len, least = case
+def test_documents_to_keep_intact_are_never_cut(case: Case, data: st.DataObject) -> None:
+    lengths, seq_len, min_piece = case
     short = [document for document, length in enumerate(lengths) if length <= seq_len]
-    whole = data.draw(st.sets(st.sampled_from(short))) if short else set()
-    rows = fill(lengths, seq_len, least, whole)
-    pieces = [(p.document, p.start, p.length) for row in rows for p in row if p.document in whole]
-    assert sorted(pieces) == sorted((d, 0, lengths[d]) for d in whole)
+    intact = data.draw(st.sets(st.sampled_from(short))) if short else set()
+    rows = fill(lengths, seq_len, min_piece, intact)
+    pieces = [(p.document, p.start, p.length) for row in rows for p in row if p.document in intact]
+    assert sorted(pieces) == sorted((d, 0, lengths[d]) for d in intact)
     assert sum(p.length for row in rows for p in row) == sum(lengths)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_cut_document_is_not_shredded(seed: int) -> None:
-    """Its rest waits for its turn, and is not cut again for each small gap that comes by."""
+    """Its rest waits for its turn and is not cut again for each small gap."""
     rng = random.Random(seed)
     lengths = [rng.randint(300, 1000) for _ in range(500)]
     rows = fill(lengths, 1024, 8)
@@ -165,7 +166,7 @@ def test_a_cut_document_is_not_shredded(seed: int) -> None:
     assert small == 0
 
 
-def test_a_gap_beside_whole_sequences_is_padded_not_filled_by_cutting_one() -> None:
+def test_a_gap_is_padded_when_only_documents_of_sequence_length_wait() -> None:
     rows = fill([30, 64, 64], 64, 8)
     assert sorted(rows, key=lambda row: row[0].document) == [
         [Piece(n, 0, length)] for n, length in enumerate((30, 64, 64))
@@ -173,15 +174,13 @@ def test_a_gap_beside_whole_sequences_is_padded_not_filled_by_cutting_one() -> N
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_short_documents_stay_whole_while_small_ones_come(seed: int) -> None:
+def test_short_documents_are_not_cut_while_smaller_ones_wait(seed: int) -> None:
     rng = random.Random(seed)
     lengths = [rng.randint(1, 400) for _ in range(5000)]
     rows = fill(lengths, 4096, 32)
-    while_full = [
-        p for row in rows[: len(rows) // 2] for p in row
-    ]  # the window still finds small ones
-    assert len(while_full) > 1000
-    assert all(p.length == lengths[p.document] for p in while_full)
+    pieces = [p for row in rows[: len(rows) // 2] for p in row]  # the window is still full
+    assert len(pieces) > 1000
+    assert all(p.length == lengths[p.document] for p in pieces)
 
 
 def test_only_the_needed_documents_are_cut() -> None:
@@ -205,7 +204,7 @@ def test_a_long_document_is_cut_only_at_sequence_length() -> None:
     assert fill([250], 100, 10) == [[Piece(0, 0, 100)], [Piece(0, 100, 100)], [Piece(0, 200, 50)]]
 
 
-def test_the_last_cut_moves_to_leave_a_piece_that_is_long_enough() -> None:
+def test_the_last_cut_moves_so_that_the_rest_has_min_piece() -> None:
     assert fill([103], 100, 10) == [[Piece(0, 0, 93)], [Piece(0, 93, 10)]]
 
 
