@@ -1,4 +1,4 @@
-"""Held-out windows and text: which documents they come from, and in which order."""
+"""Held-out windows and text: their documents and their order."""
 
 from collections import Counter
 
@@ -51,7 +51,7 @@ def test_few_windows_are_spread_over_documents_first() -> None:
     ],
 )
 def test_the_sources_give_windows_in_turn(count: int | None, expected: list[str]) -> None:
-    """A source that has no window left is passed over, and the others go on in turn."""
+    """A source without further windows is skipped, and the others continue in turn."""
     stores = [
         store_of([100] * 3, [True] * 3, "a"),
         store_of([100, 10], [True, True], "b"),
@@ -71,7 +71,7 @@ def test_a_source_without_held_out_text_changes_no_window_of_another() -> None:
     assert [w.ids.tolist() for w in windows] == [w.ids.tolist() for w in alone]
 
 
-def test_heldout_text_is_all_of_it_and_nothing_else() -> None:
+def test_heldout_text_joins_all_held_out_documents_and_no_other() -> None:
     stores = [store_of([3, 2, 2], [True, False, True]), store_of([2], [True])]
     assert dataset.heldout_text(stores).tolist() == [0, 1, 2, 2000, 2001, 0, 1]
     assert len(dataset.heldout_text([store_of([3], [False])])) == 0

@@ -1,4 +1,4 @@
-"""Synthetic retrieval: the needle is there once, at its depth, and decodes to the key."""
+"""Synthetic retrieval: the needle occurs once, at its depth, and decodes to the key."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ FILLER = np.full(2000, 70, dtype=np.int64)
 
 
 @pytest.mark.parametrize("depth", [0.0, 0.3, 1.0])
-def test_passkey_has_its_length_needle_and_answer(
+def test_a_passkey_has_its_length_needle_and_answer(
     encode: Any, tokenizer: Any, depth: float
 ) -> None:
     question = retrieval.passkey(encode, FILLER, "40718", 400, depth)
@@ -32,7 +32,7 @@ def test_passkey_has_its_length_needle_and_answer(
 
 
 @pytest.mark.parametrize("depth", [0.0, 0.25, 0.5, 1.0])
-def test_needle_lies_at_its_depth(encode: Any, depth: float) -> None:
+def test_the_needle_is_at_its_depth(encode: Any, depth: float) -> None:
     question = retrieval.passkey(encode, FILLER, "40718", 400, depth)
     room = int((question.ids == 70).sum())
     position = int(np.argmax(question.ids != 70))

@@ -104,18 +104,18 @@ def test_removed_duplicates_are_listed_by_reason(tmp_path: Path) -> None:
 
 
 def test_the_first_source_keeps_its_copy(tmp_path: Path) -> None:
-    one, two = store_of([A, tokens(99, 5)]), store_of([tokens(98, 6), A])
-    assert usable(cleaned(tmp_path, {"one": one, "two": two}, duplicates=REMOVE)) == {
+    first, second = store_of([A, tokens(99, 5)]), store_of([tokens(98, 6), A])
+    assert usable(cleaned(tmp_path, {"one": first, "two": second}, duplicates=REMOVE)) == {
         "one": [0, 1],
         "two": [0],
     }
-    assert usable(cleaned(tmp_path, {"two": two, "one": one}, duplicates=REMOVE)) == {
+    assert usable(cleaned(tmp_path, {"two": second, "one": first}, duplicates=REMOVE)) == {
         "two": [0, 1],
         "one": [1],
     }
 
 
-def test_a_copy_that_the_mixture_does_not_take_removes_no_other(tmp_path: Path) -> None:
+def test_a_copy_outside_the_mixture_removes_no_other_document(tmp_path: Path) -> None:
     """Held out, in a source of weight 0, or dropped because it is too long."""
     stores = {"one": store_of([A, B], frozenset({0})), "two": store_of([A])}
     off: dict[str, Any] = {"contamination": {"action": "off"}, "duplicates": REMOVE}
@@ -143,7 +143,7 @@ def test_held_out_text_is_reported_and_stays(tmp_path: Path) -> None:
     assert result.stores["two"] is LEAK["two"]
 
 
-def test_removed_training_documents_leave_held_out_ones_clean(tmp_path: Path) -> None:
+def test_removing_training_documents_cleans_the_held_out_ones(tmp_path: Path) -> None:
     result = cleaned(tmp_path, LEAK, contamination={"action": "remove"})
     assert usable(result) == {"one": [1, 2], "two": [1]}
     assert removed(result) == {"one": {}, "two": {"held-out text": [0, 2]}}
@@ -186,7 +186,7 @@ def test_error_refuses_and_off_does_not_search(tmp_path: Path) -> None:
     )
 
 
-def test_fillers_are_cleaned_of_held_out_text_too(tmp_path: Path) -> None:
+def test_held_out_text_is_also_removed_from_fillers(tmp_path: Path) -> None:
     """Also a filler of weight 0, unless no synthetic source that it fills has a weight."""
     store = store_of([A, B, A], frozenset({0}))
     filled = SourceConfig(kind="repeat", filler="one", weight=1)

@@ -1,4 +1,4 @@
-"""Held-out text in training text, heldout against Python's sets of n-grams."""
+"""Held-out text in training text, against Python's sets of n-grams."""
 
 import itertools
 import random
@@ -38,7 +38,7 @@ def corpora(draw: st.DrawFn) -> tuple[list[Ids], list[bool], list[bool]]:
 
 @settings(max_examples=80, deadline=None)
 @given(corpus=corpora(), n=st.integers(1, 6), chunk=st.integers(1, 50), cut=st.integers(0, 10))
-def test_shared_ngrams_are_those_of_sets_of_tuples_for_any_chunk(
+def test_shared_ngrams_equal_sets_of_tuples_for_any_chunk(
     corpus: tuple[list[Ids], list[bool], list[bool]], n: int, chunk: int, cut: int
 ) -> None:
     texts, heldout, training = corpus
@@ -75,7 +75,7 @@ def test_a_set_of_hashes_equals_pythons_set(
     assert ngrams.hashes.tolist() == sorted(set(known.tolist()))
 
 
-def words(length: int, seed: int) -> Ids:
+def random_ids(length: int, seed: int) -> Ids:
     rng = random.Random(seed)
     return [rng.randrange(5000) for _ in range(length)]
 
@@ -86,10 +86,13 @@ def shared_ngrams(corpus: Corpus, training: np.ndarray) -> np.ndarray:
 
 def planted() -> tuple[Corpus, np.ndarray]:
     """Held-out documents of `a`, copied in `b`: all of 0 to 1, 100 of 1,000 tokens of 2 to 0."""
-    leak, quoted = words(400, 0), words(1000, 1)
-    a = store_of([leak, words(500, 2), quoted, words(20, 3)], [True, False, True, True])
+    leak, quoted = random_ids(400, 0), random_ids(1000, 1)
+    a = store_of([leak, random_ids(500, 2), quoted, random_ids(20, 3)], [True, False, True, True])
     b = store_of(
-        [[*words(900, 4), *quoted[300:400]], [*words(100, 5), *leak, *words(100, 6)]],
+        [
+            [*random_ids(900, 4), *quoted[300:400]],
+            [*random_ids(100, 5), *leak, *random_ids(100, 6)],
+        ],
         [False, False],
     )
     return Corpus({"a": a, "b": b}), np.array([False, True, False, False, True, True])
@@ -127,14 +130,14 @@ def test_training_documents_that_the_mixture_may_not_use_do_not_count() -> None:
     assert fraction[0] == 0 and fraction[5] == 0 and fraction[2] == pytest.approx(69 / 969)
 
 
-def test_order_of_the_sources_changes_nothing_but_the_order() -> None:
+def test_the_order_of_the_sources_does_not_change_the_counts() -> None:
     corpus, training = planted()
     reversed_corpus = Corpus(dict(reversed(corpus.stores.items())))
     reversed_training = np.concatenate(list(reversed(list(corpus.by_source(training).values()))))
-    one = corpus.by_source(shared_ngrams(corpus, training))
-    two = reversed_corpus.by_source(shared_ngrams(reversed_corpus, reversed_training))
-    assert {n: part.tolist() for n, part in one.items()} == {
-        n: part.tolist() for n, part in two.items()
+    first = corpus.by_source(shared_ngrams(corpus, training))
+    second = reversed_corpus.by_source(shared_ngrams(reversed_corpus, reversed_training))
+    assert {n: part.tolist() for n, part in first.items()} == {
+        n: part.tolist() for n, part in second.items()
     }
 
 
@@ -149,8 +152,8 @@ def test_error_names_the_worst_document() -> None:
     contamination.refuse_contaminated(corpus, np.minimum(fraction, 0.2), 32, 0.2)
 
 
-def test_nothing_held_out_means_nothing_found() -> None:
-    corpus = Corpus({"a": store_of([words(100, 0), words(100, 0)], [False, False])})
+def test_without_held_out_text_no_ngram_is_shared() -> None:
+    corpus = Corpus({"a": store_of([random_ids(100, 0), random_ids(100, 0)], [False, False])})
     counts = shared_ngrams(corpus, np.ones(2, bool))
     section = contamination.ledger_section(
         corpus, np.ones(2, bool), contamination.shared_fraction(corpus, counts, 32), 32, 0.2

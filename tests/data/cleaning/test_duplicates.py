@@ -26,8 +26,8 @@ def everything(corpus: Corpus) -> np.ndarray:
     return np.ones(len(corpus.length), dtype=bool)
 
 
-def jaccard(one: Ids, other: Ids, n: int) -> float:
-    a, b = ({tuple(t[i : i + n]) for i in range(len(t) - n + 1)} for t in (one, other))
+def jaccard(first: Ids, other: Ids, n: int) -> float:
+    a, b = ({tuple(t[i : i + n]) for i in range(len(t) - n + 1)} for t in (first, other))
     return len(a & b) / len(a | b)
 
 
@@ -44,7 +44,7 @@ few = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=3), min_size=1, 
 
 
 @pytest.mark.parametrize("colliding", [False, True])
-def test_exact_duplicates_are_those_whose_tokens_came_before(
+def test_exact_duplicates_have_the_tokens_of_an_earlier_document(
     colliding: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when every document has the same key."""
@@ -56,17 +56,17 @@ def test_exact_duplicates_are_those_whose_tokens_came_before(
         )
 
     @settings(max_examples=60, deadline=None)
-    @given(one=few, two=few, data=st.data())
-    def holds(one: list[Ids], two: list[Ids], data: st.DataObject) -> None:
-        size = len(one) + len(two)
+    @given(first=few, second=few, data=st.data())
+    def holds(first: list[Ids], second: list[Ids], data: st.DataObject) -> None:
+        size = len(first) + len(second)
         eligible = data.draw(st.lists(st.booleans(), min_size=size, max_size=size))
         seen: set[tuple[int, ...]] = set()
         expected = []
-        for text, is_eligible in zip(one + two, eligible, strict=True):
+        for text, is_eligible in zip(first + second, eligible, strict=True):
             expected.append(is_eligible and tuple(text) in seen)
             seen |= {tuple(text)} if is_eligible else set()
         assert (
-            duplicates.exact_duplicates(corpus_of(one, two), np.array(eligible)).tolist()
+            duplicates.exact_duplicates(corpus_of(first, second), np.array(eligible)).tolist()
             == expected
         )
 
@@ -74,14 +74,14 @@ def test_exact_duplicates_are_those_whose_tokens_came_before(
 
 
 def test_the_first_source_keeps_its_copy() -> None:
-    one, two = [[1, 2], [3]], [[4], [1, 2]]
-    assert duplicates.exact_duplicates(corpus_of(one, two), np.ones(4, bool)).tolist() == [
+    first, second = [[1, 2], [3]], [[4], [1, 2]]
+    assert duplicates.exact_duplicates(corpus_of(first, second), np.ones(4, bool)).tolist() == [
         False,
         False,
         False,
         True,
     ]
-    assert duplicates.exact_duplicates(corpus_of(two, one), np.ones(4, bool)).tolist() == [
+    assert duplicates.exact_duplicates(corpus_of(second, first), np.ones(4, bool)).tolist() == [
         False,
         False,
         True,
@@ -145,17 +145,17 @@ def test_planted_near_duplicate_is_found_and_an_unrelated_document_is_not() -> N
     assert near_of(0.8, text, random_ids(2000, 1), edition) == [False, False, True]
 
 
-def test_words_changed_here_and_there_cost_five_ngrams_each() -> None:
+def test_each_scattered_change_costs_five_ngrams() -> None:
     """5% of single words leave 0.63, below 0.8, as the setting's doc says; 2% stay above."""
     text, rng = random_ids(3000, 0), random.Random(2)
-    one, few = (changed(text, rng.sample(range(3000), k)) for k in (150, 50))
-    assert jaccard(text, one, 5) == pytest.approx(0.63, abs=0.02)
-    assert near_of(0.8, text, one) == [False, False]
-    assert near_of(0.5, text, one) == [False, True]
+    first, few = (changed(text, rng.sample(range(3000), k)) for k in (150, 50))
+    assert jaccard(text, first, 5) == pytest.approx(0.63, abs=0.02)
+    assert near_of(0.8, text, first) == [False, False]
+    assert near_of(0.5, text, first) == [False, True]
     assert near_of(0.8, text, few) == [False, True]
 
 
-def test_short_documents_are_alike_only_when_equal() -> None:
+def test_short_documents_are_duplicates_only_when_equal() -> None:
     assert near_of(0.8, [1, 2], [1, 2, 3], [1, 2], random_ids(50, 1), [1, 2, 3, 4]) == [
         False,
         False,
@@ -184,7 +184,7 @@ def test_one_document_of_a_cluster_stays_the_first() -> None:
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), threshold=st.sampled_from([0.4, 0.6, 0.8, 1.0]))
-def test_result_equals_that_of_all_pairs_except_for_misses_of_the_index(
+def test_the_result_equals_a_search_of_all_pairs_but_for_misses_of_the_index(
     seed: int, threshold: float
 ) -> None:
     """All pairs by a graph search. The index may miss only pairs close to the threshold."""

@@ -18,7 +18,7 @@ def grams(text: list[int], n: int) -> list[tuple[int, ...]]:
 
 @settings(max_examples=60, deadline=None)
 @given(texts=documents, n=st.integers(1, 12))
-def test_two_ngrams_have_one_hash_exactly_when_their_tokens_are_equal(
+def test_ngrams_have_equal_hashes_exactly_when_their_tokens_are_equal(
     texts: list[list[int]], n: int
 ) -> None:
     pairs = set()
@@ -51,13 +51,13 @@ def test_a_hash_is_the_polynomial_of_its_tokens(n: int) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(one=documents, two=documents, n=st.integers(1, 7), chunk=st.integers(1, 60))
-def test_each_ngram_of_each_document_comes_once_in_order_for_any_chunk(
-    one: list[list[int]], two: list[list[int]], n: int, chunk: int
+@given(first=documents, second=documents, n=st.integers(1, 7), chunk=st.integers(1, 60))
+def test_each_ngram_occurs_once_in_order_for_any_chunk(
+    first: list[list[int]], second: list[list[int]], n: int, chunk: int
 ) -> None:
-    corpus = Corpus({"one": in_memory(one), "two": in_memory(two)})
-    numbers = list(range(0, len(one) + len(two), 2))
-    expected = [(d, g) for d in numbers for g in grams((one + two)[d], n)]
+    corpus = Corpus({"one": in_memory(first), "two": in_memory(second)})
+    numbers = list(range(0, len(first) + len(second), 2))
+    expected = [(d, g) for d in numbers for g in grams((first + second)[d], n)]
     pairs = [
         pair
         for o, h in ngrams.batches(corpus, numbers, n, chunk)

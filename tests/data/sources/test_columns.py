@@ -35,7 +35,7 @@ def values(read: Read, path: Path, **settings: Any) -> tuple[list[str], list[str
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
-def test_template_puts_columns_together_and_refuses_rows_that_lack_one(
+def test_a_template_joins_columns_and_refuses_rows_without_one(
     read: Read, tmp_path: Path, name: str
 ) -> None:
     rows = ROWS[:2] if name == "a.parquet" else ROWS
@@ -69,13 +69,13 @@ def test_id_key_names_documents(read: Read, tmp_path: Path, name: str) -> None:
         (["a"], "k is not an id"),
     ],
 )
-def test_values_that_are_not_an_id(value: Any, reason: str) -> None:
+def test_values_of_other_types_are_not_ids(value: Any, reason: str) -> None:
     assert Columns((("", "text"),), "k").document({"text": "a", "k": value}, "x:1") == Refusal(
         "x:1", reason
     )
 
 
-def test_id_that_cannot_be_written_is_refused_under_a_name_that_can() -> None:
+def test_an_id_with_a_lone_surrogate_is_refused_under_an_escaped_name() -> None:
     item = usable(Document("a\ud800", "text"))
     assert isinstance(item, Refusal) and item.reason == "lone surrogate" and item.where.encode()
 
@@ -89,7 +89,7 @@ def test_text_may_be_the_id_too() -> None:
         st.one_of(st.text("{}ab\n"), st.sampled_from([("title",), ("a b",), ("x.y",)])), max_size=8
     )
 )
-def test_a_template_says_what_str_format_says(parts: list[Any]) -> None:
+def test_a_template_equals_str_format(parts: list[Any]) -> None:
     row = {"title": "T{}", "a b": "AB", "x.y": "XY"}
     template = "".join(
         f"{{{p[0]}}}" if isinstance(p, tuple) else p.replace("{", "{{").replace("}", "}}")

@@ -38,7 +38,7 @@ END = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_link_that_leaves_the_folder_is_refused(read: Read, tmp_path: Path, kind: str) -> None:
+def test_a_link_out_of_the_folder_is_refused(read: Read, tmp_path: Path, kind: str) -> None:
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / f"a{END[kind]}").symlink_to(tmp_path / "secret")
@@ -73,14 +73,14 @@ def test_link_to_a_folder_is_counted(read: Read, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_link_loop_is_counted(read: Read, tmp_path: Path, kind: str) -> None:
-    one, two = tmp_path / f"a{END[kind]}", tmp_path / f"b{END[kind]}"
-    one.symlink_to(two)
-    two.symlink_to(one)
+    first, second = tmp_path / f"a{END[kind]}", tmp_path / f"b{END[kind]}"
+    first.symlink_to(second)
+    second.symlink_to(first)
     good, bad = read(tmp_path, kind)
-    assert good == {} and set(bad) == {one.name, two.name}
+    assert good == {} and set(bad) == {first.name, second.name}
 
 
-def test_folder_that_links_to_itself_ends(read: Read, tmp_path: Path) -> None:
+def test_a_folder_with_a_link_to_itself_is_read_once(read: Read, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("good")
     (tmp_path / "again").symlink_to(tmp_path)
     assert read(tmp_path)[0] == {"a.txt": "good"}
@@ -93,7 +93,7 @@ def test_dangling_link_is_unreadable(read: Read, tmp_path: Path, kind: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_file_that_may_not_be_read_is_unreadable(
+def test_a_file_without_read_permission_is_unreadable(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     (tmp_path / f"a{END[kind]}").write_text("anything")
@@ -108,7 +108,7 @@ def test_file_that_may_not_be_read_is_unreadable(
     assert list(read(tmp_path, kind)[1].values()) == ["file: " * (kind in ROWS) + "unreadable"]
 
 
-def test_folder_that_may_not_be_listed_is_not_left_out_in_silence(
+def test_a_folder_without_read_permission_is_refused(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.txt").write_text("good")
@@ -129,9 +129,7 @@ def test_folder_that_may_not_be_listed_is_not_left_out_in_silence(
         assert "sub" in bad
 
 
-def test_file_name_that_is_not_utf8_makes_no_document_that_cannot_be_written(
-    read: Read, tmp_path: Path
-) -> None:
+def test_a_file_name_that_is_not_utf8_is_refused(read: Read, tmp_path: Path) -> None:
     with open(os.fsencode(tmp_path) + b"/x\xff.txt", "wb") as file:
         file.write(b"good")
     good, bad = read(tmp_path)
@@ -183,7 +181,7 @@ def test_auto_kind(read: Read, tmp_path: Path, names: list[str], kind: str) -> N
     assert kind_of(tmp_path) == kind
 
 
-def test_auto_kind_looks_only_where_files_are_taken_from(read: Read, tmp_path: Path) -> None:
+def test_auto_kind_ignores_skipped_folders(read: Read, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("good")
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache" / "b.jsonl").write_text("{}")
@@ -203,7 +201,7 @@ def test_single_file_is_a_source(read: Read, tmp_path: Path) -> None:
     assert read(tmp_path / "a.jsonl") == ({"a.jsonl@0": "one"}, {})
 
 
-def test_pattern_chooses_files(read: Read, tmp_path: Path) -> None:
+def test_a_pattern_selects_files(read: Read, tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("a")
     (tmp_path / "b.c").write_text("b")
     assert read(tmp_path, "text", pattern="*.c") == ({"b.c": "b"}, {})
@@ -233,7 +231,7 @@ def test_rows_in_a_folder_named_test_are_read_and_a_source_tree_leaves_its_tests
 
 
 @pytest.mark.parametrize("names", [["a.html", "b.txt"], ["a.txt", "b.jsonl", "c.arrow"]])
-def test_auto_refuses_what_could_be_either(tmp_path: Path, names: list[str]) -> None:
+def test_auto_refuses_ambiguous_folders(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         (tmp_path / name).write_text("a")
     with pytest.raises(
@@ -252,7 +250,7 @@ def test_text_with_a_nul_byte_is_refused_and_leaves_the_rest_of_its_tree(
     assert read(tmp_path, "text", pattern="*.c") == ({"p/b.c": "good"}, {"p/a.c": "NUL byte"})
 
 
-def test_pipe_is_refused_and_not_waited_for(read: Read, tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_waiting(read: Read, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.txt")
     assert read(tmp_path, "text") == ({}, {"a.txt": "not a regular file"})
 
@@ -266,7 +264,9 @@ def test_empty_listing_is_refused(read: Read, tmp_path: Path, kind: str) -> None
         read(tmp_path, kind)
 
 
-def test_setting_that_a_found_kind_does_not_read_is_refused(read: Read, tmp_path: Path) -> None:
+def test_a_setting_that_the_detected_kind_does_not_read_is_refused(
+    read: Read, tmp_path: Path
+) -> None:
     (tmp_path / "a.txt").write_text("good")
     for key in ("id_key", "split", "revision"):
         with pytest.raises(
@@ -336,8 +336,6 @@ def test_standard_library_gives_packages_without_their_tests() -> None:
 @pytest.mark.parametrize(
     ("kind", "text"), [("text", "good"), ("html", "good"), ("tree", "# a.x\ngood\n\n")]
 )
-def test_a_mark_of_the_byte_order_is_no_text(
-    read: Read, tmp_path: Path, kind: str, text: str
-) -> None:
+def test_a_byte_order_mark_is_not_text(read: Read, tmp_path: Path, kind: str, text: str) -> None:
     (tmp_path / "a.x").write_bytes(b"\xef\xbb\xbfgood")
     assert list(read(tmp_path, kind, pattern="*.x")[0].values()) == [text]

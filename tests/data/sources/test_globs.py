@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=300, deadline=None)
 @given(parts=st.lists(PART, min_size=1, max_size=4))
-def test_a_glob_matches_what_python_finds(folder: Path, parts: list[str]) -> None:
+def test_a_glob_matches_the_same_files_as_in_python(folder: Path, parts: list[str]) -> None:
     pattern = "/".join(parts)
     matching = {
         f
@@ -55,7 +55,7 @@ def test_a_glob_matches_what_python_finds(folder: Path, parts: list[str]) -> Non
 @pytest.mark.parametrize(
     "pattern", ["**/*.txt", "*.txt", "x/*", "x/**/a.txt", "[xy]/*/*.txt", "x*/y/*"]
 )
-def test_a_source_reads_what_its_glob_matches(read: Read, folder: Path, pattern: str) -> None:
+def test_a_source_reads_the_files_of_its_glob(read: Read, folder: Path, pattern: str) -> None:
     good, bad = read(folder / pattern, "text")
     assert bad == {}
     paths = glob.glob(str(folder / pattern), recursive=True)
@@ -66,7 +66,7 @@ def test_ids_count_from_the_folder_before_the_first_star(read: Read, folder: Pat
     assert set(read(folder / "x/*/*.txt")[0]) == {"y/a.txt"}
 
 
-def test_folders_that_cannot_match_are_not_entered(
+def test_folders_without_a_possible_match_are_not_entered(
     read: Read, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, real = [], os.scandir
@@ -84,7 +84,7 @@ def test_a_folder_with_a_bracket_in_its_name_is_itself(read: Read, tmp_path: Pat
 
 
 @pytest.mark.parametrize("pattern", ["*.parquet", "nowhere/**/*.txt"])
-def test_a_glob_that_matches_nothing_is_refused(read: Read, folder: Path, pattern: str) -> None:
+def test_a_glob_without_a_match_is_refused(read: Read, folder: Path, pattern: str) -> None:
     with pytest.raises(
         DataError, match=r"^data\.sources\.mine\.path is .*; no file matches it; correct the glob$"
     ):
@@ -107,7 +107,7 @@ def test_a_glob_goes_through_no_link_to_a_folder(read: Read, tmp_path: Path) -> 
     assert read(tmp_path / "mine" / "**" / "*.txt") == ({"a.txt": "good"}, refused)
 
 
-def test_a_glob_that_names_a_folder_of_tests_is_obeyed(read: Read, tmp_path: Path) -> None:
+def test_a_glob_may_name_a_folder_of_tests(read: Read, tmp_path: Path) -> None:
     (tmp_path / "a" / "test").mkdir(parents=True)
     (tmp_path / "a" / "test" / "rows.jsonl").write_text('{"text": "one"}')
     assert read(tmp_path / "**" / "test" / "*.jsonl")[0] == {"a/test/rows.jsonl@0": "one"}

@@ -1,4 +1,4 @@
-"""Pages: what a reader sees. Written out by hand from the rules of HTML's `innerText`."""
+"""The visible text of pages, written by hand from the rules of HTML's `innerText`."""
 
 import html
 from pathlib import Path
@@ -51,17 +51,17 @@ PAGES = {
 
 
 @pytest.mark.parametrize(("page", "text"), PAGES.values(), ids=PAGES)
-def test_what_is_seen(page: str, text: str) -> None:
+def test_visible_text_by_hand(page: str, text: str) -> None:
     assert visible_text(page) == text
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
-def test_any_text_comes_back_from_its_escaped_form(text: str) -> None:
+def test_escaped_text_is_read_unchanged(text: str) -> None:
     assert visible_text(f"<pre>x{html.escape(text)}x</pre>") == f"x{text}x"
 
 
 @pytest.mark.parametrize("tag", ["script", "style", "noscript", "title", "template"])
-def test_an_element_that_would_hide_all_the_rest_is_told(tag: str) -> None:
+def test_an_unclosed_hidden_element_is_refused(tag: str) -> None:
     with pytest.raises(UnclosedError, match=tag):
         visible_text(f"a<{tag}>x<p>all the rest")
 

@@ -42,12 +42,12 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     """Start a server for a text; returns its URL."""
     running: list[ThreadingHTTPServer] = []
 
-    def started(text: str, **says: Any) -> str:
+    def started(text: str, **headers: Any) -> str:
         folder = tmp_path / str(len(running))
         folder.mkdir()
         (folder / "data.jsonl").write_text(text)
         os.utime(folder / "data.jsonl", (TIME, TIME))
-        handler = type("Saying", (Handler,), says)
+        handler = type("Saying", (Handler,), headers)
         running.append(
             ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
         )
@@ -64,14 +64,14 @@ def cache_key(url: str) -> Any:
     return sources.list_source(SourceConfig(path=url), "mine").cache_key
 
 
-SAYS = [{}, {"tag": '"1-1"'}, {"timed": False}]
+HEADERS = [{}, {"tag": '"1-1"'}, {"timed": False}]
 
 
-@pytest.mark.parametrize("says", SAYS, ids=["a time", "a tag", "nothing"])
-def test_two_servers_that_say_the_same_of_two_texts_are_two_sources(
-    serve: Serve, read: Any, says: dict[str, Any]
+@pytest.mark.parametrize("headers", HEADERS, ids=["a time", "a tag", "nothing"])
+def test_two_servers_with_equal_stamps_are_two_sources(
+    serve: Serve, read: Any, headers: dict[str, Any]
 ) -> None:
-    urls = [serve(f'{{"text": "{text}"}}\n', **says) for text in ("one", "two")]
+    urls = [serve(f'{{"text": "{text}"}}\n', **headers) for text in ("one", "two")]
     assert cache_key(urls[0]) != cache_key(urls[1])
     assert cache_key(urls[0]) == cache_key(urls[0])
     assert [list(read(url)[0].values()) for url in urls] == [["one"], ["two"]]

@@ -31,7 +31,9 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_split_is_what_datasets_loads_a_shard_a_unit(read: Read, dataset: Path) -> None:
+def test_a_split_equals_the_one_that_datasets_loads_with_a_unit_a_shard(
+    read: Read, dataset: Path
+) -> None:
     from datasets import load_dataset
 
     expected = load_dataset(str(dataset), split="train")["text"][:]
@@ -55,7 +57,7 @@ def test_columns_are_read_as_from_files(read: Read, dataset: Path) -> None:
 
 
 @pytest.mark.parametrize("split", [None, "dev", "train[:10%]"])
-def test_split_must_be_one_of_its_own(read: Read, dataset: Path, split: str | None) -> None:
+def test_an_unknown_split_is_refused(read: Read, dataset: Path, split: str | None) -> None:
     with pytest.raises(
         DataError,
         match=r"^data\.sources\.mine\.split is .*; the dataset has train, test; set it to one",
@@ -77,7 +79,7 @@ def test_missing_column_is_refused_before_a_row_is_read(read: Read, dataset: Pat
 
 
 @pytest.mark.parametrize("settings", [{"config": "nope"}, {}])
-def test_what_cannot_be_loaded_is_one_line(
+def test_a_failed_load_is_reported_in_one_line(
     read: Read, dataset: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -118,7 +120,7 @@ def test_cache_key_changes_with_the_files_and_not_with_their_folder(dataset: Pat
     assert cache_key(dataset) != before
 
 
-def test_units_are_read_at_the_commit_that_was_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_units_are_read_at_the_listed_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A branch may move between two units; the commit of the files, from `datasets`, does not."""
     calls: list[Any] = []
     files = SimpleNamespace(origin_metadata=[("org/name", "c0ffee")] * 2)

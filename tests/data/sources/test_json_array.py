@@ -37,7 +37,7 @@ class Slow(io.BytesIO):
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(JSON, max_size=5), st.integers(1, 9), st.sampled_from([None, 1, 40]), st.booleans())
-def test_elements_are_those_of_json(
+def test_elements_equal_json_loads(
     rows: list[Any], step: int, indent: int | None, ascii_only: bool
 ) -> None:
     content = f" {json.dumps(rows, indent=indent, ensure_ascii=ascii_only)}\n".encode()
@@ -48,7 +48,7 @@ def test_elements_are_those_of_json(
 
 @settings(deadline=None)
 @given(st.lists(JSON, max_size=5), st.data())
-def test_an_array_that_breaks_off_is_never_read_as_complete(rows: list[Any], data: Any) -> None:
+def test_a_truncated_array_is_never_read_as_complete(rows: list[Any], data: Any) -> None:
     content = json.dumps(rows).encode()
     cut = content[: data.draw(st.integers(0, len(content) - 1))]
     with pytest.raises(ValueError):
@@ -81,7 +81,7 @@ def test_array_is_read_and_its_bad_rows_are_counted(read: Read, tmp_path: Path, 
         b", " + b"[" * 200_000,
     ],
 )
-def test_array_that_is_damaged_keeps_what_came_before(
+def test_a_damaged_array_keeps_the_rows_before_the_damage(
     read: Read, tmp_path: Path, rest: bytes
 ) -> None:
     (tmp_path / "a.json").write_bytes(b'[{"text": "one"}' + rest)
@@ -114,7 +114,7 @@ def test_malformed_arrays_are_refused_before_all_is_in_memory() -> None:
     assert file.tell() <= 1 << 20
 
 
-def test_memory_is_that_of_the_longest_element() -> None:
+def test_memory_holds_only_the_longest_element() -> None:
     import tracemalloc
 
     content = b"[" + b",".join([json.dumps({"text": "x" * 100_000}).encode()] * 300) + b"]"

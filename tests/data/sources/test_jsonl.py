@@ -77,20 +77,20 @@ def test_gzip_is_read(read: Read, tmp_path: Path) -> None:
     assert len(read(tmp_path)[0]) == 3
 
 
-def test_truncated_gzip_keeps_what_came_before_and_counts_the_break(
+def test_truncated_gzip_keeps_the_rows_before_the_break_and_counts_it(
     read: Read, tmp_path: Path
 ) -> None:
-    whole = gzip.compress(rows(1000))
-    (tmp_path / "a.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    compressed = gzip.compress(rows(1000))
+    (tmp_path / "a.jsonl.gz").write_bytes(compressed[: len(compressed) // 2])
     good, bad = read(tmp_path)
     assert 0 < len(good) < 1000
     assert bad == {f"a.jsonl.gz@{len(rows(len(good)))}": "file: damaged gzip"}
 
 
 def test_gzip_with_a_damaged_middle_is_counted(read: Read, tmp_path: Path) -> None:
-    whole = bytearray(gzip.compress(rows(1000)))
-    whole[20:60] = b"\xff" * 40
-    (tmp_path / "a.jsonl.gz").write_bytes(whole)
+    compressed = bytearray(gzip.compress(rows(1000)))
+    compressed[20:60] = b"\xff" * 40
+    (tmp_path / "a.jsonl.gz").write_bytes(compressed)
     assert list(read(tmp_path)[1].values()) == ["file: damaged gzip"]
 
 
@@ -115,8 +115,8 @@ def test_damaged_zstd_is_counted(read: Read, tmp_path: Path) -> None:
 
 def test_truncated_zstd_does_not_lose_documents_in_silence(read: Read, tmp_path: Path) -> None:
     zstandard = pytest.importorskip("zstandard", reason="the optional zstd reader is not installed")
-    whole = zstandard.compress(rows(1000))
-    (tmp_path / "a.jsonl.zst").write_bytes(whole[: len(whole) // 2])
+    compressed = zstandard.compress(rows(1000))
+    (tmp_path / "a.jsonl.zst").write_bytes(compressed[: len(compressed) // 2])
     assert "file: damaged zstd" in read(tmp_path)[1].values()
 
 
@@ -148,7 +148,7 @@ LINES = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(LINES, st.booleans(), st.integers(1, 40))
-def test_ranges_give_what_the_whole_gives(
+def test_ranges_give_the_rows_of_the_full_file(
     tmp_path_factory: Any, lines: list[str], ends: bool, size: int
 ) -> None:
     """For any file and any size of a unit, against Python's own split of the whole file."""
@@ -178,10 +178,10 @@ def test_compressed_files_stay_whole(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [(u.files, u.start, u.stop) for u in listing.units] == [(("a.jsonl.gz",), 0, None)]
 
 
-def test_documents_that_are_added_rename_none(
+def test_appended_documents_change_no_id(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the file grows past a unit."""
+    """Also when the file grows beyond a unit."""
     monkeypatch.setattr(units, "UNIT_BYTES", 1000)
     (tmp_path / "a.jsonl").write_bytes(rows(2))
     before = read(tmp_path)[0]
@@ -192,7 +192,7 @@ def test_documents_that_are_added_rename_none(
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
 @pytest.mark.parametrize("size", [1, 10, 1 << 26])
-def test_a_mark_of_the_byte_order_costs_no_document_and_moves_no_id(
+def test_a_byte_order_mark_loses_no_document_and_changes_no_id(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, size: int
 ) -> None:
     """As Windows' editors and PowerShell write it."""
@@ -202,6 +202,6 @@ def test_a_mark_of_the_byte_order_costs_no_document_and_moves_no_id(
     assert read(tmp_path) == ({f"{name}@0": "one", f"{name}@19": "\ufefftwo"}, {})
 
 
-def test_a_file_of_nothing_but_the_mark_has_no_document(read: Read, tmp_path: Path) -> None:
+def test_a_file_with_only_a_byte_order_mark_has_no_document(read: Read, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf\n")
     assert read(tmp_path) == ({}, {})

@@ -15,7 +15,7 @@ Read = Any
 LINES = b'{"text": "one"}\n{"text": "two"}\n'
 
 
-def lay(folder: Path, names: list[str]) -> None:
+def write_files(folder: Path, names: list[str]) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(gzip.compress(LINES) if name.endswith(".gz") else LINES)
@@ -27,10 +27,10 @@ def kind_of(path: Path) -> str:
 
 @pytest.mark.parametrize("name", ["a.json", "a.ndjson", "a.json.gz", "a.ndjson.gz"])
 @pytest.mark.parametrize("alone", [True, False])
-def test_rows_are_read_under_every_name_that_they_come_by(
+def test_rows_are_recognised_by_every_suffix(
     read: Read, tmp_path: Path, name: str, alone: bool
 ) -> None:
-    lay(tmp_path, [name])
+    write_files(tmp_path, [name])
     assert read(tmp_path / name if alone else tmp_path) == (
         {f"{name}@0": "one", f"{name}@16": "two"},
         {},
@@ -57,15 +57,15 @@ def test_rows_in_json_packed_as_zstd(read: Read, tmp_path: Path) -> None:
         (["a.json", "b.txt"], "tree"),
     ],
 )
-def test_json_is_rows_by_itself_and_code_beside_code(
+def test_json_alone_is_rows_and_next_to_code_is_code(
     tmp_path: Path, names: list[str], kind: str
 ) -> None:
-    lay(tmp_path, names)
+    write_files(tmp_path, names)
     assert kind_of(tmp_path) == kind
 
 
 def test_metadata_of_datasets_is_not_read_as_rows(read: Read, tmp_path: Path) -> None:
-    lay(tmp_path, ["a.json", "b.jsonl"])
+    write_files(tmp_path, ["a.json", "b.jsonl"])
     (tmp_path / "dataset_infos.json").write_text(json.dumps({"default": {}}, indent=2))
     good, bad = read(tmp_path)
     assert (len(good), bad) == (4, {})
@@ -92,23 +92,23 @@ def test_metadata_of_datasets_is_not_read_as_rows(read: Read, tmp_path: Path) ->
     ],
 )
 @pytest.mark.parametrize(
-    "beside", [[], ["README.md"], ["b.json"], None], ids=["folder", "readme", "json", "file"]
+    "others", [[], ["README.md"], ["b.json"], None], ids=["folder", "readme", "json", "file"]
 )
-def test_data_that_no_kind_reads_is_refused_with_the_way_out(
-    tmp_path: Path, name: str, way_out: str, beside: list[str] | None
+def test_unreadable_suffixes_are_refused_with_the_way_out(
+    tmp_path: Path, name: str, way_out: str, others: list[str] | None
 ) -> None:
-    lay(tmp_path, [name, *(beside or [])])
+    write_files(tmp_path, [name, *(others or [])])
     suffix = "." + name.lower().rsplit(".", 1)[1]
-    chosen = "" if beside is None else rf" and data\.sources\.mine\.pattern=\*\{suffix}"
-    says = (
+    pattern = "" if others is None else rf" and data\.sources\.mine\.pattern=\*\{suffix}"
+    message = (
         rf"^data\.sources\.mine\.kind is auto; .* holds \{suffix}, which no kind reads; {way_out}, "
-        rf"or set data\.sources\.mine\.kind=text{chosen} to take it as it is$"
+        rf"or set data\.sources\.mine\.kind=text{pattern} to take it as it is$"
     )
-    with pytest.raises(DataError, match=says):
-        kind_of(tmp_path / name if beside is None else tmp_path)
+    with pytest.raises(DataError, match=message):
+        kind_of(tmp_path / name if others is None else tmp_path)
 
 
 def test_the_way_out_of_the_message_works(read: Read, tmp_path: Path) -> None:
-    lay(tmp_path, ["a.csv", "README.md"])
+    write_files(tmp_path, ["a.csv", "README.md"])
     assert read(tmp_path, "text", pattern="*.csv") == ({"a.csv": LINES.decode()}, {})
     assert read(tmp_path / "a.csv", "text") == ({"a.csv": LINES.decode()}, {})

@@ -27,29 +27,31 @@ def write(path: Path, text: bytes, time: int = ARCHIVE_TIME) -> Path:
 
 @pytest.mark.parametrize("kind", ["text", "tree"])
 @pytest.mark.parametrize("position", [0, 200_000, 399_999])
-def test_another_text_of_the_same_size_and_made_time_is_another_source(
+def test_another_text_of_the_same_size_and_time_is_another_source(
     tmp_path: Path, kind: str, position: int
 ) -> None:
     for folder, change in (("one", b"a"), ("two", b"b"), ("same", b"a")):
         text = bytearray(b"x" * 400_000)
         text[position : position + 1] = change
         write(tmp_path / folder / "p" / "a.txt", bytes(text))
-    one, two, same = (cache_key(tmp_path / folder, kind=kind) for folder in ("one", "two", "same"))
-    assert one == same
-    assert (one == two) == (position == 200_000)  # only the ends are hashed
+    first, second, same = (
+        cache_key(tmp_path / folder, kind=kind) for folder in ("one", "two", "same")
+    )
+    assert first == same
+    assert (first == second) == (position == 200_000)  # only the ends are hashed
 
 
-def test_one_file_is_looked_at_too_and_a_time_that_no_tool_makes_is_enough(tmp_path: Path) -> None:
-    one, two = (write(tmp_path / name / "a.txt", name.encode()) for name in ("one", "two"))
-    assert cache_key(one) != cache_key(two)
-    for path in (one, two):
+def test_a_single_file_is_hashed_unless_its_time_has_a_fraction(tmp_path: Path) -> None:
+    first, second = (write(tmp_path / name / "a.txt", name.encode()) for name in ("one", "two"))
+    assert cache_key(first) != cache_key(second)
+    for path in (first, second):
         os.utime(path, ns=(ARCHIVE_TIME + 1, ARCHIVE_TIME + 1))
-    assert cache_key(one) == cache_key(two) and cache_key(one)["files"] == [
+    assert cache_key(first) == cache_key(second) and cache_key(first)["files"] == [
         ["a.txt", 3, ARCHIVE_TIME + 1]
     ]
 
 
-def test_what_cannot_be_opened_or_would_wait_is_listed_all_the_same(
+def test_pipes_and_unreadable_files_are_listed_without_opening_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(tmp_path / "pipe.txt")
@@ -67,7 +69,7 @@ def test_what_cannot_be_opened_or_would_wait_is_listed_all_the_same(
 
 
 def snapshot(folder: Path) -> Path:
-    """As a hub's cache lays it."""
+    """A folder of links as in a Hub cache."""
     write(folder / "blobs" / "0a1b", b'{"text": "one"}\n')
     write(folder / "blobs" / "2c3d", gzip.compress(b'{"text": "two"}\n', mtime=0))
     (folder / "snapshots" / "abc").mkdir(parents=True)
@@ -76,9 +78,7 @@ def snapshot(folder: Path) -> Path:
     return folder / "snapshots" / "abc"
 
 
-def test_a_link_that_the_settings_name_is_read_under_its_own_name(
-    read: Read, tmp_path: Path
-) -> None:
+def test_a_link_in_the_settings_is_read_under_its_name(read: Read, tmp_path: Path) -> None:
     folder = snapshot(tmp_path)
     assert read(folder / "a.jsonl") == ({"a.jsonl@0": "one"}, {})
     assert list(read(folder / "b.jsonl.gz")[0].values()) == ["two"]
@@ -92,7 +92,7 @@ def test_links_are_followed_on_request(read: Read, tmp_path: Path) -> None:
     assert read(folder) == ({}, {"a.jsonl": refused, "b.jsonl.gz": refused})
 
 
-def test_following_is_in_the_identity_by_what_is_read(tmp_path: Path) -> None:
+def test_followed_links_change_the_cache_key_only_by_their_files(tmp_path: Path) -> None:
     folder = snapshot(tmp_path)
     followed, left = cache_key(folder, follow_links=True), cache_key(folder)
     assert followed != left and followed.keys() == left.keys()
@@ -113,7 +113,7 @@ def test_loops_and_links_to_folders_are_never_followed(read: Read, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         ({"path": "memory://a"}, "only folders of this machine have links; unset it"),
         (
@@ -122,9 +122,11 @@ def test_loops_and_links_to_folders_are_never_followed(read: Read, tmp_path: Pat
         ),
     ],
 )
-def test_following_where_there_are_no_links_is_refused(settings: dict[str, Any], says: str) -> None:
+def test_follow_links_is_refused_for_kinds_without_links(
+    settings: dict[str, Any], message: str
+) -> None:
     (line,) = SourceConfig(follow_links=True, **settings).problems("data.sources.mine.")
-    assert line.startswith("data.sources.mine.follow_links is True; ") and says in line
+    assert line.startswith("data.sources.mine.follow_links is True; ") and message in line
     assert not list(
         SourceConfig(path="file:///a", follow_links=True).problems("data.sources.mine.")
     )

@@ -28,8 +28,8 @@ def memory() -> Iterator[Any]:
     files.pseudo_dirs[:] = [""]
 
 
-def lay(folder: Path) -> None:
-    """A file of every kind, each in a folder of its own."""
+def write_files(folder: Path) -> None:
+    """A file of every kind, each in its own folder."""
     rows = [{"text": f"row {i}", "n": i} for i in range(50)]
     lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
     table = pa.Table.from_pylist(rows)
@@ -55,11 +55,11 @@ KINDS = ["lines", "gz", "parquet", "arrow", "text", "html", "tree"]
 
 @pytest.mark.parametrize("size", [100, 1 << 26])
 @pytest.mark.parametrize("name", KINDS)
-def test_a_url_gives_what_the_disk_gives(
+def test_a_url_gives_the_same_documents_as_a_folder(
     read: Read, tmp_path: Path, memory: Any, monkeypatch: pytest.MonkeyPatch, name: str, size: int
 ) -> None:
     monkeypatch.setattr(units, "UNIT_BYTES", size)
-    lay(tmp_path)
+    write_files(tmp_path)
     memory.put(str(tmp_path), "/bucket", recursive=True)
     expected = read(tmp_path / name)
     assert expected[0]
@@ -68,7 +68,7 @@ def test_a_url_gives_what_the_disk_gives(
 
 
 def test_a_url_of_one_file_and_a_glob(read: Read, tmp_path: Path, memory: Any) -> None:
-    lay(tmp_path)
+    write_files(tmp_path)
     memory.put(str(tmp_path), "/bucket", recursive=True)
     assert read("memory://bucket/text/a.txt") == ({"a.txt": "é"}, {})
     assert set(read("memory://bucket/**/*.c")[0]) == {"tree"}
@@ -94,15 +94,15 @@ def test_identity_changes_with_the_content_and_not_with_the_bucket(memory: Any) 
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "message"),
     [
         ("memory://nowhere", r"it must be an existing file or folder, a glob or a URL"),
         ("memory://nowhere/*.txt", r"no file matches it; correct the glob"),
         ("nosuch://bucket/a", r"it needs a package that reads such URLs; .*nosuch"),
     ],
 )
-def test_urls_that_lead_nowhere(read: Read, url: str, says: str) -> None:
-    with pytest.raises(DataError, match=rf"^data\.sources\.mine\.path is .*; {says}") as error:
+def test_urls_without_files_are_refused(read: Read, url: str, message: str) -> None:
+    with pytest.raises(DataError, match=rf"^data\.sources\.mine\.path is .*; {message}") as error:
         read(url)
     assert "\n" not in str(error.value)
 
@@ -124,7 +124,7 @@ class Lost(Exception):
 
 @pytest.mark.parametrize("error", [Lost, OSError, TimeoutError, PermissionError])
 @pytest.mark.parametrize("name", KINDS)
-def test_a_file_that_breaks_off_stops_the_run_and_is_not_counted_as_damaged(
+def test_a_broken_connection_stops_the_run_and_is_not_counted_as_damage(
     read: Read,
     tmp_path: Path,
     memory: Any,
@@ -132,7 +132,7 @@ def test_a_file_that_breaks_off_stops_the_run_and_is_not_counted_as_damaged(
     name: str,
     error: type[Exception],
 ) -> None:
-    lay(tmp_path)
+    write_files(tmp_path)
     memory.put(str(tmp_path), "/bucket", recursive=True)
     from fsspec.implementations.memory import MemoryFile
 
@@ -140,15 +140,15 @@ def test_a_file_that_breaks_off_stops_the_run_and_is_not_counted_as_damaged(
         raise error("the line is dead")
 
     monkeypatch.setattr(MemoryFile, "read", lost)
-    says = (
+    message = (
         r"^data\.sources\.mine\.path is memory://bucket/.*could not be read to its end "
         rf"\({error.__name__}: .*; run again"
     )
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=message):
         read(f"memory://bucket/{name}")
 
 
-def test_listing_that_fails_is_refused(
+def test_a_failed_listing_is_refused(
     read: Read, memory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost(*_: Any, **__: Any) -> None:
@@ -162,7 +162,7 @@ def test_listing_that_fails_is_refused(
     assert "\n" not in str(error.value)
 
 
-def test_a_name_that_climbs_out_is_refused(
+def test_a_path_out_of_the_folder_is_refused(
     read: Read, memory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory.pipe("/bucket/a.txt", b"good")
@@ -200,10 +200,10 @@ def test_a_file_without_a_known_size_is_read_whole(
         assert len(read("memory://bucket/a.jsonl")[0]) == 5
 
 
-def without_time(memory: Any, monkeypatch: pytest.MonkeyPatch, **says: Any) -> None:
+def without_time(memory: Any, monkeypatch: pytest.MonkeyPatch, **info: Any) -> None:
     """A server that gives no time."""
     real = type(memory).info
-    overrides = {"created": None, **says}
+    overrides = {"created": None, **info}
     monkeypatch.setattr(type(memory), "info", lambda self, path: {**real(self, path), **overrides})
 
 
@@ -212,18 +212,20 @@ def stamp(url: str) -> Any:
     return value
 
 
-@pytest.mark.parametrize("says", [{}, {"partial": False}, {"size": None}])
+@pytest.mark.parametrize("info", [{}, {"partial": False}, {"size": None}])
 def test_two_texts_without_stamps_are_two_sources(
     memory: Any,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    says: dict[str, Any],
+    info: dict[str, Any],
 ) -> None:
-    without_time(memory, monkeypatch, **says)
+    without_time(memory, monkeypatch, **info)
     for bucket, text in (("one", "aaa"), ("two", "bbb"), ("same", "aaa")):
         memory.pipe(f"/{bucket}/data.jsonl", f'{{"text": "{text}"}}'.encode())
-    one, two, same = (stamp(f"memory://{bucket}/data.jsonl") for bucket in ("one", "two", "same"))
-    assert one != two and one == same  # read whole: the content itself is known
+    first, second, same = (
+        stamp(f"memory://{bucket}/data.jsonl") for bucket in ("one", "two", "same")
+    )
+    assert first != second and first == same  # read whole: the content itself is known
     assert capsys.readouterr().out == ""
 
 
@@ -247,16 +249,16 @@ def test_a_long_text_without_stamps_is_known_by_its_url_and_head_with_a_warning(
     assert stamp(urls[0]) != stamps[0]
 
 
-@pytest.mark.parametrize("says", [{"mtime": 1}, {"Last-Modified": "now"}, {"etag": "x"}])
+@pytest.mark.parametrize("info", [{"mtime": 1}, {"Last-Modified": "now"}, {"etag": "x"}])
 def test_a_time_is_of_one_url_and_a_digest_of_any(
-    memory: Any, monkeypatch: pytest.MonkeyPatch, says: dict[str, Any]
+    memory: Any, monkeypatch: pytest.MonkeyPatch, info: dict[str, Any]
 ) -> None:
     for bucket in ("one", "two"):
         memory.pipe(f"/{bucket}/a.txt", b"same")
     with pytest.MonkeyPatch.context() as patch:
-        without_time(memory, patch, **says)
+        without_time(memory, patch, **info)
         assert stamp("memory://one/a.txt") != stamp("memory://two/a.txt")
-    without_time(memory, monkeypatch, ETag="digest", **says)  # as a bucket's is
+    without_time(memory, monkeypatch, ETag="digest", **info)  # as a bucket's is
     assert stamp("memory://one/a.txt") == stamp("memory://two/a.txt") == "digest"
 
 
@@ -271,7 +273,7 @@ def test_the_url_hash_ignores_the_user() -> None:
     assert _url_hash("https://host/a@b") != _url_hash("https://host/b")
 
 
-def test_a_beginning_that_cannot_be_read_stops_the_run(
+def test_an_unreadable_head_of_a_file_stops_the_run(
     read: Read, memory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fsspec.implementations.memory import MemoryFile

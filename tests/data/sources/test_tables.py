@@ -119,7 +119,7 @@ def groups(path: Path) -> None:
     ids=["stream", "file", "compressed stream", "parquet"],
 )
 @pytest.mark.parametrize("size", [1, 100, 700, 1 << 30])
-def test_parts_give_what_the_whole_gives(
+def test_parts_give_the_rows_of_the_full_file(
     read: Read,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -134,7 +134,7 @@ def test_parts_give_what_the_whole_gives(
     assert read(tmp_path) == ({f"{name}:{i}": text for i, text in enumerate(TEXTS)}, {})
 
 
-def test_parts_of_a_file_tell_of_a_missing_column_once(
+def test_a_missing_column_is_counted_once_for_all_parts_of_a_file(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream(tmp_path / "a.arrow")
@@ -158,9 +158,7 @@ def test_every_kind_of_text_column_is_read(read: Read, tmp_path: Path, kind: pa.
     assert read(tmp_path) == ({"a.arrow:0": "one", "a.arrow:2": "two"}, {"a.arrow:1": "no text"})
 
 
-def test_arrow_that_breaks_off_is_counted_also_between_two_batches(
-    read: Read, tmp_path: Path
-) -> None:
+def test_truncated_arrow_is_counted_also_between_two_batches(read: Read, tmp_path: Path) -> None:
     """Arrow itself reads the second as complete."""
     path = tmp_path / "a.arrow"
     stream(path)
@@ -186,7 +184,7 @@ def test_other_content_in_an_arrow_file_is_counted(
     assert read(tmp_path) == ({}, {"a.arrow:0": "file: damaged arrow"})
 
 
-def test_offsets_that_point_outside_are_counted_and_do_not_end_the_process(
+def test_offsets_out_of_range_are_counted_and_do_not_crash_the_process(
     read: Read, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.arrow"
@@ -199,9 +197,7 @@ def test_offsets_that_point_outside_are_counted_and_do_not_end_the_process(
     assert read(tmp_path) == ({}, {"a.arrow:0": "file: damaged arrow"})
 
 
-def test_text_that_is_no_utf8_does_not_take_its_neighbours_with_it(
-    read: Read, tmp_path: Path
-) -> None:
+def test_a_text_that_is_not_utf8_does_not_lose_its_neighbours(read: Read, tmp_path: Path) -> None:
     buffers = [
         None,
         pa.py_buffer(np.array([0, 1, 3, 4], "int32").tobytes()),
@@ -222,7 +218,7 @@ def saved(folder: Path, count: int = 30) -> None:
     Dataset.from_dict({"text": TEXTS[:count]}).save_to_disk(str(folder), num_shards=3)
 
 
-def test_saved_dataset_is_what_datasets_loads(read: Read, tmp_path: Path) -> None:
+def test_a_saved_dataset_equals_the_one_that_datasets_loads(read: Read, tmp_path: Path) -> None:
     from datasets import load_from_disk
 
     saved(tmp_path / "one")
@@ -234,7 +230,7 @@ def test_saved_dataset_is_what_datasets_loads(read: Read, tmp_path: Path) -> Non
     assert "data-00000-of-00003.arrow:0" in good
 
 
-def test_split_of_a_saved_dictionary_is_chosen_by_name(read: Read, tmp_path: Path) -> None:
+def test_a_split_of_a_saved_dictionary_is_selected_by_name(read: Read, tmp_path: Path) -> None:
     from datasets import Dataset, DatasetDict
 
     splits = {
@@ -259,7 +255,7 @@ def test_split_of_a_dataset_without_splits_is_refused(read: Read, tmp_path: Path
         read(tmp_path / "one", split="train")
 
 
-def test_saved_dataset_that_lacks_a_file_is_refused(read: Read, tmp_path: Path) -> None:
+def test_a_saved_dataset_without_a_listed_file_is_refused(read: Read, tmp_path: Path) -> None:
     saved(tmp_path / "one")
     (tmp_path / "one" / "data-00001-of-00003.arrow").unlink()
     with pytest.raises(
@@ -272,9 +268,7 @@ def test_saved_dataset_that_lacks_a_file_is_refused(read: Read, tmp_path: Path) 
     "state",
     ["{", "{}", "[]", '{"_data_files": 3}', '{"_data_files": [{"filename": "../../etc/x"}]}'],
 )
-def test_state_that_datasets_did_not_write_is_refused(
-    read: Read, tmp_path: Path, state: str
-) -> None:
+def test_a_malformed_state_file_is_refused(read: Read, tmp_path: Path, state: str) -> None:
     saved(tmp_path / "one")
     (tmp_path / "one" / "state.json").write_text(state)
     with pytest.raises(DataError, match="save the dataset again"):
@@ -308,7 +302,7 @@ def counts(path: Path, **settings: Any) -> dict[str, int]:
     [(stream, "a.arrow"), (ipc_file, "a.arrow"), (groups, "a.parquet")],
     ids=["stream", "file", "parquet"],
 )
-def test_a_file_that_lacks_the_column_counts_all_its_rows_once(
+def test_a_file_without_the_column_counts_all_its_rows_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     make: Callable[[Path], None],
@@ -323,7 +317,7 @@ def test_a_file_that_lacks_the_column_counts_all_its_rows_once(
 
 
 @pytest.mark.parametrize("size", [1, 500, 1 << 30])
-def test_damage_counts_the_rows_that_it_takes(
+def test_damage_counts_the_lost_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     path = tmp_path / "a.parquet"

@@ -29,7 +29,7 @@ def slowly(texts: list[str]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
-def test_documents_come_in_order_for_any_number_of_workers(
+def test_documents_are_in_order_for_any_number_of_workers(
     workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encode, "BATCH_CHARACTERS", 40)
@@ -49,7 +49,7 @@ def test_parts_of_a_document_are_joined_over_batches(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_no_more_is_read_ahead_than_a_batch_for_each_worker_and_one(
+def test_at_most_one_batch_more_than_workers_is_read_ahead(
     workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encode, "BATCH_CHARACTERS", 1)  # a document is a batch
@@ -94,7 +94,7 @@ def test_an_error_in_a_worker_is_raised_and_ends_the_others(
 
 
 @pytest.mark.parametrize("previous", [None, "true"])
-def test_the_tokenizers_own_threads_are_off_meanwhile(
+def test_the_tokenizers_own_threads_are_off_while_encoding(
     previous: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
@@ -135,7 +135,7 @@ def test_padding_and_truncation_of_a_tokenizer_file_change_no_id(tokenizer: Any)
     assert tokenizers.encoding_fingerprint(spoiled) == tokenizers.encoding_fingerprint(tokenizer)
 
 
-def test_size_is_the_largest_id_and_one_also_where_there_are_holes() -> None:
+def test_vocab_size_is_the_largest_id_plus_one_also_with_gaps() -> None:
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -147,11 +147,11 @@ def test_size_is_the_largest_id_and_one_also_where_there_are_holes() -> None:
 
 def test_tokenizer_training_splits_digits_and_is_the_same_twice(tokenizer: Any) -> None:
     texts = ["yarn 123 yarn 1234", "walk 99"] * 50
-    one, two = (tokenizers.train(texts, 280) for _ in range(2))
+    first, second = (tokenizers.train(texts, 280) for _ in range(2))
     assert (
-        tokenizers.encoding_fingerprint(one)
-        == tokenizers.encoding_fingerprint(two)
+        tokenizers.encoding_fingerprint(first)
+        == tokenizers.encoding_fingerprint(second)
         != tokenizers.encoding_fingerprint(tokenizer)
     )
-    digits = [word for word in one.get_vocab() if sum(c.isdigit() for c in word) > 1]
+    digits = [word for word in first.get_vocab() if sum(c.isdigit() for c in word) > 1]
     assert digits == []

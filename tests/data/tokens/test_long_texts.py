@@ -88,7 +88,7 @@ def test_no_cut_is_missed_at_distance_one(text: str) -> None:
     assert list(cut_points(text, 1)) == legal
 
 
-def test_byte_level_ids_are_those_of_the_whole_text(tokenizer: Any, short: None) -> None:
+def test_byte_level_ids_of_parts_equal_those_of_the_full_text(tokenizer: Any, short: None) -> None:
     encode = encode_with(tokenizers.backend(tokenizer))
     splitter = LongTextSplitter(encode)
     for seed in range(5):
@@ -103,14 +103,14 @@ def test_byte_level_ids_are_those_of_the_whole_text(tokenizer: Any, short: None)
     assert metadata["compared"] > 20 and metadata["cuts"] > 50
 
 
-def test_text_that_is_not_long_or_has_no_cut_stays_whole(tokenizer: Any, short: None) -> None:
+def test_a_text_that_is_short_or_without_a_cut_is_not_split(tokenizer: Any, short: None) -> None:
     splitter = LongTextSplitter(encode_with(tokenizers.backend(tokenizer)))
     for text in (prose(900)[:999], "1\n2\n" * 2000, "rope\n\n" * 2000):
         assert splitter.split(text) == [text]
     assert splitter.metadata() == {"compared": 0, "same_ids": None, "cuts": 0}
 
 
-def test_a_tokenizer_that_prefixes_a_text_is_given_full_texts(short: None) -> None:
+def test_a_tokenizer_that_adds_a_prefix_gets_full_texts(short: None) -> None:
     splitter, text = LongTextSplitter(encode_with(character_tokenizer(prefix="▁"))), prose(20_000)
     assert splitter.split(text) == [text] and splitter.split(text[1:]) == [text[1:]]
     assert splitter.metadata()["same_ids"] is False and splitter.metadata()["cuts"] == 0
@@ -119,7 +119,7 @@ def test_a_tokenizer_that_prefixes_a_text_is_given_full_texts(short: None) -> No
     )  # the same tokenizer without it
 
 
-def test_a_cut_that_the_sample_does_not_foresee_is_left_out(short: None) -> None:
+def test_a_cut_that_changes_ids_after_the_sample_is_not_used(short: None) -> None:
     """A token that absorbs the newline before it occurs after the sample: every cut is compared."""
     inner = character_tokenizer()
     inner.add_tokens([AddedToken("zz", lstrip=True)])

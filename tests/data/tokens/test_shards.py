@@ -11,7 +11,7 @@ LIMIT = shards.SHARD_BYTES
 
 
 @given(st.lists(st.integers(0, 3 * LIMIT), max_size=30))
-def test_shards_cover_the_units_in_order_and_none_could_take_the_next(sizes: list[int]) -> None:
+def test_shards_cover_the_units_in_order_and_are_as_large_as_possible(sizes: list[int]) -> None:
     borders = shards.borders(sizes)
     assert [n for part in borders for n in part] == list(range(len(sizes)))
     assert all(sum(sizes[n] for n in part) <= LIMIT or len(part) == 1 for part in borders)
@@ -30,7 +30,7 @@ def test_more_units_at_the_end_move_no_finished_border() -> None:
 @pytest.mark.parametrize(
     ("word", "expected"), [("0/1", (0, 1)), ("3/4", (3, 4)), ("12/100", (12, 100))]
 )
-def test_a_task_is_read(word: str, expected: tuple[int, int]) -> None:
+def test_a_task_is_parsed(word: str, expected: tuple[int, int]) -> None:
     assert shards.parse_task(word) == expected
 
 
@@ -45,7 +45,7 @@ def test_a_task_is_read(word: str, expected: tuple[int, int]) -> None:
         ),
     ],
 )
-def test_a_task_that_cannot_be_is_refused(word: str, message: str) -> None:
+def test_an_impossible_task_is_refused(word: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         shards.parse_task(word)
     assert str(error.value) == f"--shard is {word}; {message}"

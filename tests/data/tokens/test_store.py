@@ -23,7 +23,7 @@ def text(opened: store.Store, index: int) -> str:
     return bytes(opened.document(index).astype(np.uint8)).decode()
 
 
-def test_documents_come_back_token_by_token(tmp_path: Path) -> None:
+def test_documents_are_read_as_written(tmp_path: Path) -> None:
     texts = {"a": "rope", "b": "walking é", "c": "x"}
     opened = stored(tmp_path / "new", [Document(*item) for item in texts.items()])
     assert {name: text(opened, i) for i, name in enumerate(opened.ids)} == texts
@@ -91,8 +91,8 @@ def test_metadata_holds_each_shard_and_the_hash_of_its_bytes(tmp_path: Path) -> 
 
 
 def test_refusals_are_counted_by_reason_over_all_shards(tmp_path: Path) -> None:
-    one = [Refusal("1", "empty"), Document("a", "x"), Refusal("2", "not UTF-8")]
-    metadata = stored(tmp_path / "new", one, [Refusal("3", "empty", 40)]).metadata
+    first = [Refusal("1", "empty"), Document("a", "x"), Refusal("2", "not UTF-8")]
+    metadata = stored(tmp_path / "new", first, [Refusal("3", "empty", 40)]).metadata
     assert (metadata["documents"], metadata["refused"]) == (1, {"empty": 41, "not UTF-8": 1})
 
 
@@ -103,12 +103,12 @@ def test_a_document_without_tokens_is_counted_not_stored(tmp_path: Path) -> None
     assert opened.metadata["refused"] == {"no tokens": 1}
 
 
-def test_a_document_whose_id_was_seen_before_is_not_in_the_table(tmp_path: Path) -> None:
-    one, two = (
+def test_a_document_with_a_repeated_id_is_not_in_the_table(tmp_path: Path) -> None:
+    first, second = (
         [Document("a", "rope"), Document("b", "x"), Document("a", "other")],
         [Document("b", "yarn"), Document("c", "z")],
     )
-    opened = stored(tmp_path / "new", one, two)
+    opened = stored(tmp_path / "new", first, second)
     assert [(name, text(opened, i)) for i, name in enumerate(opened.ids)] == [
         ("a", "rope"),
         ("b", "x"),
@@ -119,7 +119,7 @@ def test_a_document_whose_id_was_seen_before_is_not_in_the_table(tmp_path: Path)
 
 
 @given(st.lists(st.sampled_from("abcdef"), max_size=20), st.integers(1, 6))
-def test_ids_seen_before_are_found_whatever_their_keys_share(names: list[str], keys: int) -> None:
+def test_repeated_ids_are_found_also_among_equal_keys(names: list[str], keys: int) -> None:
     """Against a set; few keys, so that different ids have one."""
     expected = [row for row, name in enumerate(names) if name in names[:row]]
     column = pa.chunked_array([pa.array(names[:3], pa.string()), pa.array(names[3:], pa.string())])
@@ -202,7 +202,7 @@ def test_the_share_splits_keys_exactly_as_whole_numbers(tmp_path: Path, share: f
         assert (np.uint64(key) < np.uint64(below)) == (key < border)
 
 
-def test_more_heldout_keeps_what_was_held_out() -> None:
+def test_a_larger_share_includes_the_documents_of_a_smaller_one() -> None:
     names = [str(i) for i in range(1000)]
     small, large = ({n for n in names if store.is_heldout(n, share)} for share in (0.05, 0.3))
     assert small < large

@@ -85,7 +85,7 @@ def test_tasks_in_any_order_change_no_byte(
     assert content_of(tmp_path / "cache") == expected
 
 
-def test_what_is_finished_is_neither_made_again_nor_touched(folder: Path, tmp_path: Path) -> None:
+def test_finished_shards_are_not_written_again(folder: Path, tmp_path: Path) -> None:
     target = text_store(folder, tmp_path / "cache")
     target.make([1, 3])
     before = {p: p.stat().st_mtime_ns for p in tmp_of(target).rglob("*.*")}
@@ -100,7 +100,7 @@ def test_what_is_finished_is_neither_made_again_nor_touched(folder: Path, tmp_pa
     assert not tmp_of(target).exists() and not list((tmp_path / "cache").rglob("*.0*.lock"))
 
 
-def test_a_store_that_lacks_a_shard_is_not_published(folder: Path, tmp_path: Path) -> None:
+def test_a_store_without_all_shards_is_not_published(folder: Path, tmp_path: Path) -> None:
     target = text_store(folder, tmp_path / "cache")
     target.make([0, 1, 2, 4])
     with pytest.raises(AssertionError, match="a shard is missing"):
@@ -111,9 +111,9 @@ def test_a_store_that_lacks_a_shard_is_not_published(folder: Path, tmp_path: Pat
 def test_another_size_of_the_shards_is_another_store(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = text_store(folder, tmp_path)
+    single = text_store(folder, tmp_path)
     monkeypatch.setattr(shards, "SHARD_BYTES", 2000)
-    assert text_store(folder, tmp_path).folder != one.folder
+    assert text_store(folder, tmp_path).folder != single.folder
 
 
 def test_full_disk_is_reported_in_a_line_and_finished_shards_stay(
@@ -135,7 +135,7 @@ def test_full_disk_is_reported_in_a_line_and_finished_shards_stay(
     assert content_of(tmp_path / "cache") == expected
 
 
-def test_another_error_of_the_system_is_not_taken_for_a_full_disk(
+def test_another_os_error_is_not_reported_as_a_full_disk(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(write, "TOKENS", "no/such/folder")
@@ -158,7 +158,7 @@ def test_a_refused_token_leaves_the_finished_shards(folder: Path, tmp_path: Path
     assert target.missing() == [3, 4]
 
 
-def test_an_id_that_an_earlier_shard_has_is_counted_and_not_trained_on(
+def test_a_repeated_id_in_a_later_shard_is_counted_and_not_trained_on(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -184,7 +184,7 @@ def changed(file: Path) -> None:
     file.write_bytes(file.read_bytes()[::-1])
 
 
-def test_a_shard_that_is_short_is_refused_and_made_again_when_it_is_deleted(
+def test_a_short_shard_is_refused_and_made_again_after_deletion(
     folder: Path, tmp_path: Path, expected: dict[str, str]
 ) -> None:
     target = text_store(folder, tmp_path / "cache")
@@ -336,10 +336,8 @@ def test_killed_just_before_the_rename_loses_no_shard(
     assert content_of(tmp_path / "cache") == expected
 
 
-def test_a_store_of_one_process_equals_one_that_was_written_by_hand(
-    folder: Path, tmp_path: Path
-) -> None:
-    """Checks the oracle of the tests above against documents given one by one."""
+def test_a_store_of_one_process_equals_one_written_by_hand(folder: Path, tmp_path: Path) -> None:
+    """Checks the oracle of the tests above against separate documents."""
     numbers = iter(range(len(LENGTHS)))
     parts = [
         [
@@ -348,11 +346,11 @@ def test_a_store_of_one_process_equals_one_that_was_written_by_hand(
         ]
         for s in SHARDS
     ]
-    by_hand, one = (
+    by_hand, single = (
         stored(tmp_path / "hand", *parts, heldout=0.2),
         store.load(build(text_store(folder, tmp_path / "cache")), 0.2),
     )
-    assert {k: v for k, v in one.metadata.items() if k != "kind"} == by_hand.metadata
+    assert {k: v for k, v in single.metadata.items() if k != "kind"} == by_hand.metadata
     assert read_table(tmp_path / "hand" / store.DOCUMENTS).equals(
         read_table(text_store(folder, tmp_path / "cache").folder / store.DOCUMENTS)
     )
