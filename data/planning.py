@@ -21,6 +21,7 @@ from ropewalk.data.mixing.overlong import Candidates
 from ropewalk.data.mixing.shares import Selection, mix, refuse_repeats
 from ropewalk.data.packing import plan
 from ropewalk.data.packing.window_fill import Packed
+from ropewalk.data.tokens.corpus import Corpus
 from ropewalk.data.tokens.store import FORMAT, BoundaryTokens, Store
 
 EXCLUDED = ("dropped", "dropped_documents", "outside_length", "outside_length_documents")
@@ -114,7 +115,7 @@ def _write_plan(mixture: Mixture, folder: Path) -> dict[str, Any]:
     synthetic = {name for name in selections if config.data.sources[name].kind in SYNTHETIC}
     packed = pack_selections(
         selections,
-        _first_documents(mixture.stores),
+        dict(zip(mixture.stores, Corpus(mixture.stores).first.tolist(), strict=False)),
         config.data.seq_len,
         config.data.min_piece,
         config.seed,
@@ -147,12 +148,6 @@ def _select(mixture: Mixture, name: str) -> tuple[Selection, dict[str, Any]]:
     refuse_repeats(name, selection.repeats, selection.epochs, limit)
     row = overlong.ledger_row(selection, store, boundary_tokens) | source.ledger_entry(budget)
     return selection, row
-
-
-def _first_documents(stores: Mapping[str, Store]) -> dict[str, int]:
-    """The number of each source's first document among those of all sources."""
-    counts = [len(store.length) for store in stores.values()]
-    return dict(zip(stores, np.cumsum([0, *counts[:-1]]).tolist(), strict=True))
 
 
 def pack_selections(

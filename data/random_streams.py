@@ -1,4 +1,4 @@
-"""Random numbers of every draw but torch's: one stream for each purpose, so no two draws share one."""
+"""Random numbers of every draw but torch's: one stream for each purpose."""
 
 from enum import IntEnum
 

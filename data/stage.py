@@ -96,7 +96,7 @@ def _boundary_tokens(config: Config, tokenizer: PreTrainedTokenizerBase) -> Boun
 
 
 def _finish_store(config: Config, name: str, text: TextStore) -> Store:
-    """Make a source's missing shards, publish and open its store. Raises: DataError, ConfigError."""
+    """Make a source's missing shards and open its store. Raises: DataError, ConfigError."""
     text.make(text.missing())
     print(text.publish())
     store = token_store.load(text.folder, config.data.heldout_share)

@@ -21,9 +21,9 @@ from ropewalk.conf.data import DataConfig
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data.cleaning import contamination, duplicates, minhash
-from ropewalk.data.cleaning.corpus import Corpus
 from ropewalk.data.cleaning.duplicates import EXACT, NEAR
 from ropewalk.data.mixing.overlong import Candidates
+from ropewalk.data.tokens.corpus import Corpus
 from ropewalk.data.tokens.store import Store
 
 FORMAT = 2  # raise when the same settings find other documents
@@ -70,7 +70,7 @@ def clean(
     _refuse_emptied(offers, remaining)
     rows = duplicates.ledger_rows(corpus, kinds, data.duplicates.near != "off")
     return Cleaned(
-        {name: _hold_out(store, removed_of[name]) for name, store in stores.items()},
+        {n: replace(s, heldout=s.heldout | removed_of[n]) for n, s in stores.items()},
         remaining,
         {name: {"duplicates": row} for name, row in rows.items()},
         {"contamination": {"action": data.contamination.action, **section}},
@@ -173,11 +173,6 @@ def _shared_fraction(n: int, corpus: Corpus, training: np.ndarray, cache: Path) 
     }
     counts = _cached("contamination", cache_key, cache / "contamination", compute)
     return contamination.shared_fraction(corpus, counts, n)
-
-
-def _hold_out(store: Store, removed: np.ndarray) -> Store:
-    """The store without `removed` documents (documents,) bool in its training text."""
-    return replace(store, heldout=store.heldout | removed) if removed.any() else store
 
 
 def _refuse_emptied(candidates: dict[str, Candidates], remaining: dict[str, Candidates]) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from ropewalk.conf.errors import DataError
-from ropewalk.data.cleaning.corpus import Corpus
 from ropewalk.data.cleaning.ngrams import CHUNK, batches
+from ropewalk.data.tokens.corpus import Corpus
 
 SLOTS_PER_NGRAM = 16  # of the table: so many of the unknown n-grams need no binary search
 MAX_TABLE_BITS = 28  # 256 MiB

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.data.cleaning.corpus import Corpus
+from ropewalk.data.tokens.corpus import Corpus
 from ropewalk.data.tokens.store import Store
 
 EXACT, NEAR = 1, 2

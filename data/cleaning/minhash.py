@@ -7,7 +7,7 @@ import numpy as np
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.data.cleaning import ngrams
-from ropewalk.data.cleaning.corpus import Corpus
+from ropewalk.data.tokens.corpus import Corpus
 
 if TYPE_CHECKING:
     from datasketch import MinHash

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from ropewalk.data import hash_random
-from ropewalk.data.cleaning.corpus import Corpus
 from ropewalk.data.sources.units import grouped_by_size
+from ropewalk.data.tokens.corpus import Corpus
 
 CHUNK = 1 << 17  # tokens hashed at once: the arrays of a step stay in the processor's cache
 _BASE = 0x9E3779B97F4A7C15  # odd, so that no token is shifted out

@@ -1,9 +1,9 @@
 """How unequal the attention work of the sequences is, and the predicted waiting. Pure.
 
-Work is the sum of squared lengths of the stretches that attend to themselves, which is proportional to
-what the kernel computes: with the document mask each piece and the padding are a stretch, without it
-the whole sequence. The loss is a sum over the global batch, so a deal does not change the gradient,
-only which group computes what, and the order of summation.
+Work is the sum of squared lengths of the spans that attend to themselves, in proportion to what the
+kernel computes: with the document mask a span is a piece or the padding, without it the sequence.
+The loss is a sum over the global batch, so a deal does not change the gradient, only which group
+computes which sequence, and the order of summation.
 """
 
 from typing import Any
@@ -35,7 +35,7 @@ def idle_share(works: np.ndarray, seq_len: int, dp_size: int, batch: int, balanc
 
 
 def predicted_idle(works: np.ndarray, seq_len: int) -> dict[str, Any]:
-    """Idle share of 8 groups and batches of 64 sequences (or what the plan has), in plan order and balanced.
+    """Idle share of 8 groups and batches of up to 64 sequences, in plan order and balanced.
 
     Empty for a plan with fewer sequences than groups.
     """
@@ -49,9 +49,10 @@ def predicted_idle(works: np.ndarray, seq_len: int) -> dict[str, Any]:
 
 
 def work_statistics(works: np.ndarray, seq_len: int) -> dict[str, Any]:
-    """How unequal the sequences are: mean, coefficient of variation, maximum over mean, a histogram.
+    """Mean work, its coefficient of variation, maximum over mean, and a histogram.
 
-    `mean` is in tokens squared; `share_of_full` and the histogram are relative to a sequence of one document.
+    `mean` is in tokens squared; `share_of_full` and the histogram are relative to a sequence of one
+    document.
     """
     if not len(works):
         return {}

@@ -12,6 +12,7 @@ from ropewalk.conf.errors import ProofError
 from ropewalk.data.ledger import balance, statistics
 from ropewalk.data.ledger.statistics import DocumentCounts, Pieces
 from ropewalk.data.loading.packed import attention_work
+from ropewalk.data.tokens.corpus import Corpus
 from ropewalk.data.tokens.store import BoundaryTokens, Store
 
 Json = dict[str, Any]
@@ -28,9 +29,8 @@ class PlanStatistics:
     """A finished plan beside its stores. Legend of `statistics`."""
 
     metadata: Mapping[str, Any]  # of the plan's manifest
-    stores: Mapping[str, Store]
+    corpus: Corpus
     pieces: Pieces
-    first: np.ndarray  # (sources + 1,) the first document of each source among D
     source: np.ndarray  # (P,) the source of each piece
     counts: DocumentCounts
 
@@ -40,23 +40,22 @@ class PlanStatistics:
     ) -> "PlanStatistics":
         """`stores` are in the order in which the plan numbers their documents."""
         pieces = Pieces.read(folder)
-        first = np.cumsum([0, *(len(s.length) for s in stores.values())])
-        source = np.searchsorted(first, pieces.document, side="right") - 1
-        length = np.concatenate([s.length for s in stores.values()])
+        corpus = Corpus(stores)
+        source = np.searchsorted(corpus.first, pieces.document, side="right") - 1
         boundary_tokens = BoundaryTokens(metadata.get("begin"), metadata.get("end"))
-        counts = statistics.count_documents(pieces, length, boundary_tokens)
-        return cls(metadata, stores, pieces, first, source, counts)
+        counts = statistics.count_documents(pieces, corpus.length, boundary_tokens)
+        return cls(metadata, corpus, pieces, source, counts)
 
     def entries(self) -> tuple[Json, dict[str, Json]]:
         """The plan's entries, and those of each source."""
-        seq_len, count = self.metadata["seq_len"], len(self.stores)
+        seq_len, count = self.metadata["seq_len"], len(self.corpus.stores)
         context = statistics.context_before(self.pieces, self.metadata["document_mask"])
         shares = statistics.own_context(
             self.pieces, context, self.source, count, statistics.own_bounds(seq_len)
         )
         within = statistics.sources_of_sequences(self.pieces, self.source, count)
         rows = {}
-        for index, name in enumerate(self.stores):
+        for index, name in enumerate(self.corpus.stores):
             rows[name] = {
                 **self._source(index, name),
                 "own_context_share": _column(shares, index),
@@ -95,12 +94,12 @@ class PlanStatistics:
 
     def _heldout_long(self) -> int:
         """Held-out documents as long as a sequence; a store that two sources read counts once."""
-        stores = {store.fingerprint: store for store in self.stores.values()}.values()
-        return sum(int((s.length[s.heldout] >= self.metadata["seq_len"]).sum()) for s in stores)
+        is_long = self.corpus.length >= self.metadata["seq_len"]
+        return int((self.corpus.heldout_once & is_long).sum())
 
     def _source(self, index: int, name: str) -> Json:
-        store = self.stores[name]
-        counts = self.counts.of_documents(int(self.first[index]), int(self.first[index + 1]))
+        store, first = self.corpus.stores[name], self.corpus.first.tolist()
+        counts = self.counts.of_documents(first[index], first[index + 1])
         in_part = (counts.times > 0) & (counts.distinct < store.length)
         largest = None
         if counts.tokens.any():

@@ -9,6 +9,7 @@ from ropewalk.data import hash_random
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataArtifacts, Row
 from ropewalk.data.ledger.statistics import Pieces
+from ropewalk.data.tokens.corpus import Corpus
 
 SIDE = 40  # tokens shown at either end of a piece
 FIRST, LAST = 8, 4  # pieces shown of a sequence that has more
@@ -18,14 +19,12 @@ Decode = Callable[[np.ndarray], str]
 def pages(folders: DataArtifacts, count: int, seed: int) -> str:
     """At most `count` sequences of the plan, selected by the seed."""
     sequences, pieces = folders.sequences(), Pieces.read(folders.plan)
-    stores = {name: folders.store(name) for name in folders.stores}
-    first = np.cumsum([0, *(len(s.length) for s in stores.values())])
+    corpus = Corpus({name: folders.store(name) for name in folders.stores})
     backend = tokenizers.backend(tokenizers.load(str(folders.tokenizer)))
 
     def name_of(document: int) -> str:
-        index = int(np.searchsorted(first, document, side="right")) - 1
-        name = list(stores)[index]
-        return f"{name}: {stores[name].ids[document - int(first[index])]}"
+        source, index = corpus.locate(document)
+        return f"{source}: {corpus.stores[source].ids[index]}"
 
     def decode(ids: np.ndarray) -> str:
         return backend.decode(ids.tolist(), skip_special_tokens=False)

@@ -29,7 +29,9 @@ def build(
     may have, and whether it must not be cut to fill a gap (bool). Within a sequence, the pieces of
     one taking lie side by side in document order.
     """
-    taking, start, length = _stretches(tokens, max_piece, seq_len, min_piece)
+    # only a `max_piece` below `seq_len` cuts here; the packer cuts longer stretches of a taking
+    limit = np.where(max_piece < seq_len, max_piece, tokens)
+    taking, start, length = parts(tokens, limit, min_piece)
     packed = PACKERS[packer](length, seq_len, min_piece, keep_intact[taking], seed)
     if len(taking) > len(document):
         packed = _side_by_side(packed, taking)
@@ -37,17 +39,6 @@ def build(
     return Packed(
         document[taking[stretch]], start[stretch] + packed.start, packed.length, packed.offsets
     )
-
-
-def _stretches(
-    tokens: np.ndarray, max_piece: np.ndarray, seq_len: int, min_piece: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cut takings into stretches that are packed like documents.
-
-    Only a `max_piece` below `seq_len` cuts here; the packer cuts stretches longer than a sequence.
-    Returns `(taking, start, length)`, each (stretches,).
-    """
-    return parts(tokens, np.where(max_piece < seq_len, max_piece, tokens), min_piece)
 
 
 def _side_by_side(packed: Packed, taking: np.ndarray) -> Packed:

@@ -34,7 +34,7 @@ class Columns:
         ids = [] if self.id_key is None else [self.id_key]
         return list(dict.fromkeys([*self.texts, *ids]))
 
-    def document(self, row: Any, where: str) -> Document | Refusal:
+    def document(self, row: object, where: str) -> Document | Refusal:
         """The document of a row; its id is `where` unless there is an id column."""
         values: Mapping[str, Any] = row if isinstance(row, dict) else {}
         for key in self.names:
@@ -47,7 +47,7 @@ class Columns:
         return Document(where if self.id_key is None else str(values[self.id_key]), text)
 
 
-def _problem(value: Any, key: str, types: tuple[type, ...]) -> str | None:
+def _problem(value: object, key: str, types: tuple[type, ...]) -> str | None:
     is_id = int in types
     if value is None or (value == "" and is_id):
         return f"no {key}"

@@ -48,7 +48,8 @@ def is_read_by(kind: str, name: str) -> bool:
     """Whether a file of a folder is read by this file kind."""
     if kind == "jsonl" and name.split("/")[-1] in _NOT_ROWS:
         return False
-    return has_suffix(name, _suffixes_read_by(kind))
+    suffixes = FILE_KINDS[kind].suffixes + (jsonl.JSON_SUFFIXES if kind == "jsonl" else ())
+    return has_suffix(name, suffixes)
 
 
 def kinds_of(names: Sequence[str], single_file: bool) -> list[str]:
@@ -82,10 +83,6 @@ def _unreadable(name: str) -> tuple[str, str] | None:
     if suffix not in _WAY_OUT or any(is_read_by(kind, name) for kind in FILE_KINDS):
         return None
     return suffix, _WAY_OUT[suffix]
-
-
-def _suffixes_read_by(kind: str) -> tuple[str, ...]:
-    return FILE_KINDS[kind].suffixes + (jsonl.JSON_SUFFIXES if kind == "jsonl" else ())
 
 
 def _without_readme(names: Sequence[str]) -> Sequence[str]:

@@ -6,6 +6,7 @@ write.py        a shard's files, written as the documents come
 shards.py       the borders of shards, and which of them a task makes
 text_store.py   makes, verifies and merges the shards of a text source
 merge.py        the shards' tables -> the store's table, without repeated ids
-store.py        a finished store, memory-mapped; which documents are held out; BOS and EOS around a document
+store.py        a finished store, memory-mapped; held-out documents; BOS and EOS around documents
+corpus.py       the stores of several sources as one list of documents
 arrow_table.py  Arrow tables without pandas
 """

@@ -213,9 +213,8 @@ def delete_and_rerun(shard: Path) -> str:
 class BoundaryTokens:
     """Ids of the token before a document (BOS) and of the one after it (EOS); None: no such token.
 
-    They are a choice of the plan, so no store has them. A plan counts in a document's virtual tokens:
-    [begin] + stored tokens + [end]. A cut document keeps a prefix of them, so a document without its
-    last token has no end token.
+    They are a choice of the plan, so no store has them. A plan counts a document's virtual tokens:
+    [begin] + stored tokens + [end]. A cut document keeps a prefix of them, without the end token.
     """
 
     begin: int | None = None

@@ -12,7 +12,7 @@ from stores import in_memory, no_progress
 from ropewalk.conf.errors import DataError
 from ropewalk.data.cleaning import contamination
 from ropewalk.data.cleaning.contamination import NgramSet
-from ropewalk.data.cleaning.corpus import Corpus
+from ropewalk.data.tokens.corpus import Corpus
 from ropewalk.data.tokens.store import Store
 
 Ids = list[int]

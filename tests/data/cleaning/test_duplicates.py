@@ -12,8 +12,8 @@ from stores import in_memory, no_progress
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.data.cleaning import duplicates, minhash
-from ropewalk.data.cleaning.corpus import Corpus
 from ropewalk.data.cleaning.duplicates import EXACT, NEAR
+from ropewalk.data.tokens.corpus import Corpus
 
 Ids = list[int]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from stores import in_memory
 
 from ropewalk.data.cleaning import ngrams
-from ropewalk.data.cleaning.corpus import Corpus
+from ropewalk.data.tokens.corpus import Corpus
 
 documents = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=40), min_size=1, max_size=8)
 

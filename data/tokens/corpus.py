@@ -1,4 +1,4 @@
-"""The stores of the text sources as one list of documents, numbered in the order of the sources."""
+"""The stores of several sources as one list of documents, numbered in the order of the sources."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
