@@ -68,7 +68,7 @@ def _documents(
     seed: int,
     encode: Callable[[str], np.ndarray],
 ) -> Iterator[np.ndarray]:
-    """Documents of at most `length` tokens until there are `tokens`, from training text only."""
+    """Documents of at most `length` tokens, at least `tokens` together, from training text only."""
     training = np.flatnonzero(~filler.heldout).tolist()
     text = np.concatenate([filler.document(index) for index in training]).astype(np.int64)
     total = number = 0

@@ -1,4 +1,4 @@
-"""The cleaning step of the data stage: stores and candidates -> what may be mixed, ledger entries.
+"""The cleaning step of the data stage: stores and candidates -> candidates, ledger entries.
 
 Duplicates are searched among the documents that the mixture draws from; held-out text in those that
 remain and in the fillers of synthetic sources.
@@ -54,7 +54,7 @@ def require_packages(data: DataConfig) -> None:
 def clean(
     data: DataConfig, stores: dict[str, Store], offers: dict[str, Candidates], cache: Path
 ) -> Cleaned:
-    """Find duplicates and contamination, and remove what the settings say.
+    """Find duplicates and contamination, and remove them as the settings say.
 
     Raises: DataError for contamination with `action=error`, and for a source that loses all.
     """
@@ -70,7 +70,7 @@ def clean(
     _refuse_emptied(offers, remaining)
     rows = duplicates.ledger_rows(corpus, kinds, data.duplicates.near != "off")
     return Cleaned(
-        {n: replace(s, heldout=s.heldout | removed_of[n]) for n, s in stores.items()},
+        {name: _hold_out(store, removed_of[name]) for name, store in stores.items()},
         remaining,
         {name: {"duplicates": row} for name, row in rows.items()},
         {"contamination": {"action": data.contamination.action, **section}},
@@ -173,6 +173,11 @@ def _shared_fraction(n: int, corpus: Corpus, training: np.ndarray, cache: Path) 
     }
     counts = _cached("contamination", cache_key, cache / "contamination", compute)
     return contamination.shared_fraction(corpus, counts, n)
+
+
+def _hold_out(store: Store, removed: np.ndarray) -> Store:
+    """The store without `removed` documents (documents,) bool in its training text."""
+    return replace(store, heldout=store.heldout | removed) if removed.any() else store
 
 
 def _refuse_emptied(candidates: dict[str, Candidates], remaining: dict[str, Candidates]) -> None:

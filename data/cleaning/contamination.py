@@ -9,7 +9,7 @@ from ropewalk.conf.errors import DataError
 from ropewalk.data.cleaning.ngrams import CHUNK, batches
 from ropewalk.data.tokens.corpus import Corpus
 
-SLOTS_PER_NGRAM = 16  # of the table: so many of the unknown n-grams need no binary search
+SLOTS_PER_NGRAM = 16  # of the table: 15 of 16 unknown n-grams need no binary search
 MAX_TABLE_BITS = 28  # 256 MiB
 WORST = 5  # documents that the ledger names on each side, whatever their share
 
@@ -28,7 +28,7 @@ class NgramSet:
         self.table[(self.hashes >> self.shift).astype(np.int64)] = True
 
     def find(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Indices into `queries` (k,) of those in the set, and their indices into `hashes`."""
+        """Indices of the `queries` (k,) that are in the set, and their indices in `hashes`."""
         likely = np.flatnonzero(self.table[(queries >> self.shift).astype(np.int64)])
         indices = np.searchsorted(self.hashes, queries[likely])
         same = self.hashes[np.minimum(indices, len(self.hashes) - 1)] == queries[likely]
@@ -42,10 +42,10 @@ def shared_ngrams(
     on_progress: Callable[[int], Any],
     chunk: int = CHUNK,
 ) -> np.ndarray:
-    """(documents,) int64: n-grams of each held-out document that occur in training text.
+    """(documents,) int64: n-grams of each document that occur on the other side.
 
-    And those of each `training` document (documents,) bool that occur in held-out text; 0 for any
-    other document. `on_progress` receives the tokens of each batch.
+    The sides are the held-out documents and the `training` ones (documents,) bool; 0 for any other
+    document. `on_progress` receives the tokens of each batch.
     """
     counts = np.zeros(len(corpus.length), dtype=np.int64)
     heldout = np.flatnonzero(corpus.heldout_once).tolist()

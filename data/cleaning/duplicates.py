@@ -18,8 +18,8 @@ def find_duplicates(
 ) -> np.ndarray:
     """(documents,) uint8: EXACT or NEAR for `eligible` documents that repeat an earlier one.
 
-    `eligible` is (documents,) bool; 0 marks every other document. Near duplicates are found among
-    those left by the exact search, from signatures (documents, permutations); None: exact only.
+    `eligible` is (documents,) bool; 0 marks every other document. Near duplicates are searched
+    after the exact ones, by signatures (documents, permutations); None: exact only.
     """
     is_exact = exact_duplicates(corpus, eligible)
     kinds = np.where(is_exact, EXACT, 0).astype(np.uint8)

@@ -14,7 +14,7 @@ from ropewalk.data.loading.loader import deal, round_robin
 
 # FLOPs a token, and in attention a token squared: 2 x 8e9; 4 x 32 layers x 4096 / 2 (causal)
 LLAMA_8B = (16e9, 262144.0)
-DP_SIZE, BATCH = 8, 64  # what the ledger predicts for: data-parallel groups, sequences a batch
+DP_SIZE, BATCH = 8, 64  # of the prediction: data-parallel groups, sequences a batch
 
 
 def idle_share(works: np.ndarray, seq_len: int, dp_size: int, batch: int, balanced: bool) -> float:

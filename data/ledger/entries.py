@@ -26,7 +26,7 @@ LEFT_OUT = {
 
 @dataclass(frozen=True)
 class PlanStatistics:
-    """A finished plan beside its stores. Legend of `statistics`."""
+    """A finished plan with its stores. Legend of `statistics`."""
 
     metadata: Mapping[str, Any]  # of the plan's manifest
     corpus: Corpus

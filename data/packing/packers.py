@@ -34,7 +34,7 @@ def parts(
     ends = np.cumsum(counts)
     start = (np.arange(len(document)) - (ends - counts)[document]) * limit[document]
     last = ends - 1
-    short = np.maximum(min_piece - (lengths - start[last]), 0)  # what the last part would lack
+    short = np.maximum(min_piece - (lengths - start[last]), 0)  # tokens that the last part lacks
     start[last] -= np.where(counts > 1, short, 0)
     length = np.diff(start, append=0)
     length[last] = lengths - start[last]

@@ -152,6 +152,6 @@ def _place(
 
 def _part(size: int, room: int, min_piece: int, keep_first: bool) -> int:
     """Tokens to place of a document longer than `room`; both parts get `min_piece` if possible."""
-    missing = max(min_piece - (size - room), 0)  # what the rest would lack
+    missing = max(min_piece - (size - room), 0)  # tokens that the rest lacks
     count = max(room - missing, 0 if keep_first else 1)
     return 0 if keep_first and count < min_piece else count

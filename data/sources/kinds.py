@@ -27,7 +27,7 @@ FILE_KINDS = {
     "text": FileKind(text.documents, (".txt", ".md", ".rst")),
 }
 _TEXT_SUFFIXES = tuple(s for kind in FILE_KINDS if kind in FILES for s in FILE_KINDS[kind].suffixes)
-_NOT_ROWS = {  # what `datasets` and models keep beside their data
+_NOT_ROWS = {  # files that `datasets` and models keep next to their data
     "config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json",
 }  # fmt: skip
 _UNREADABLE = {  # the way out -> suffixes that no kind reads

@@ -73,7 +73,7 @@ def list_source(source: SourceConfig, name: str) -> SourceListing:
     match = _find(source, key, _SKIPPED_FOLDERS if source.kind in ("auto", "tree") else frozenset())
     kind = _kind(source, match, key)
     if source.kind == "auto" and kind != "tree" and match.form == "folder":
-        match = _find(source, key, frozenset())  # in a folder `test` of rows there are rows
+        match = _find(source, key, frozenset())  # a folder `test` may hold rows
     if problems := list(source.unread_problems(kind, f"{key}.")):
         raise DataError("\n".join(problems))
     files = _files(source, kind, key, match)

@@ -47,7 +47,7 @@ class Remote:
 
 
 class _RemoteFile(io.RawIOBase):
-    """A file whose network errors become DataError, so that none is taken for damaged data."""
+    """A file whose network errors become DataError, so that they do not count as damaged data."""
 
     file: Any = None  # `close` also runs when opening failed
 

@@ -23,7 +23,7 @@ def data_files(source: SourceConfig, key: str, location: Location, files: list[F
         listed = {prefix + name for name in _listed(location, state, key)}
         if missing := sorted(listed - {file.name for file in files}):
             raise DataError(
-                f"{key}.path is {source.path}; {state} names {missing[0]}, which is not there; "
+                f"{key}.path is {source.path}; {state} names {missing[0]}, which is missing; "
                 "save the dataset again"
             )
         files = [

@@ -26,7 +26,7 @@ def documents_of(
 
 
 def missing_column(schema: pa.Schema, columns: Columns) -> str | None:
-    """Why no row of the table is a document; None when every column is there once."""
+    """Why no row of the table is a document; None when it has every column once."""
     for key in columns.names:
         if schema.names.count(key) != 1:
             return f"no column {key}" if key not in schema.names else f"two columns {key}"

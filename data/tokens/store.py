@@ -222,7 +222,7 @@ class BoundaryTokens:
 
     @property
     def before(self) -> int:
-        """How many tokens stand before a document: 0 or 1."""
+        """How many tokens precede a document: 0 or 1."""
         return int(self.begin is not None)
 
     @property
@@ -230,7 +230,7 @@ class BoundaryTokens:
         return self.before + int(self.end is not None)
 
     def stored(self, virtual: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """How many of the first `virtual` tokens of documents of `lengths` lie in the store."""
+        """How many of the first `virtual` tokens of documents of `lengths` are in the store."""
         return np.clip(virtual - self.before, 0, lengths)
 
     def read(self, store: Store, index: int, start: int, length: int) -> np.ndarray:

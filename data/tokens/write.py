@@ -1,4 +1,4 @@
-"""A shard's files tokens.bin and documents.arrow, written as the documents come.
+"""A shard's files tokens.bin and documents.arrow, written one document at a time.
 
 Memory holds a batch of rows.
 """

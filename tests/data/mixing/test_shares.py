@@ -313,5 +313,6 @@ def test_too_many_repeats_are_refused_with_the_ways_out() -> None:
 )
 def test_rounds_are_the_fewest_that_give_the_budget(budget: int, rate: int, rounds: int) -> None:
     """Counted by hand: a round of 100 tokens at rate 1, of 200 at rate 2."""
-    source = SamplingRounds.of("a", LENGTHS, ALL, KEYS[:4], 0, np.full(4, float(rate)))
+    usable, rates = np.ones(4, bool), np.full(4, float(rate))
+    source = SamplingRounds.from_documents("a", LENGTHS, usable, KEYS[:4], 0, rates)
     assert source.rounds_for(budget) == rounds

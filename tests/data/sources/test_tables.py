@@ -259,7 +259,7 @@ def test_a_saved_dataset_without_a_listed_file_is_refused(read: Read, tmp_path: 
     saved(tmp_path / "one")
     (tmp_path / "one" / "data-00001-of-00003.arrow").unlink()
     with pytest.raises(
-        DataError, match="state.json names data-00001-of-00003.arrow, which is not there"
+        DataError, match="state.json names data-00001-of-00003.arrow, which is missing"
     ):
         read(tmp_path / "one")
 
