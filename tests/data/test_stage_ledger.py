@@ -104,7 +104,7 @@ def test_a_plan_that_contradicts_the_mixture_is_refused(data_fixture: DataFixtur
 
 
 def test_a_plan_that_repeats_a_document_more_often_than_the_mixture_is_refused() -> None:
-    """The tokens still add up, because those of another document are missing."""
+    """The tokens still add up, because tokens of another document are missing."""
     row = {"distinct": 10, "repeated": 20, "tokens_in_plan": 30, "most_taken": 3, "repeats": 2}
     message = r"^the plan holds 3 takings of one document of source a; it must hold the 2 "
     with pytest.raises(ProofError, match=message):

@@ -1,4 +1,4 @@
-"""JSON lines: bad lines are counted by reason, the others are read; ranges lose or repeat none."""
+"""JSON lines: bad lines are counted by reason, others are read; ranges lose and repeat no line."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""The token store: documents come back as written, and all others are counted."""
+"""The token store: documents are read as written, and all others are counted."""
 
 import hashlib
 import subprocess
@@ -194,7 +194,7 @@ def test_heldout_share_is_met_and_independent_of_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1e-19, 0.2, 1 / 3, 0.9999999999999999])
 def test_the_share_splits_keys_exactly_as_whole_numbers(tmp_path: Path, share: float) -> None:
-    """On both sides of the border, where a comparison in float64 cannot tell neighbours apart."""
+    """On both sides of the border, where neighbours are equal in float64."""
     border = Fraction(share) * 2**64
     near = {min(max(int(border) + step, 0), 2**64 - 1) for step in range(-3, 4)}
     below = store._heldout_below(share)

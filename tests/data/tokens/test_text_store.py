@@ -95,7 +95,7 @@ def test_finished_shards_are_not_written_again(folder: Path, tmp_path: Path) -> 
     build(target)
     modified = {p: p.stat().st_mtime_ns for p in target.folder.rglob("*.*")}
     build(target)
-    target.make([0, 1])  # also one that asks for shards of a store that was published
+    target.make([0, 1])  # shards of a published store
     assert {p: p.stat().st_mtime_ns for p in target.folder.rglob("*.*")} == modified
     assert not tmp_of(target).exists() and not list((tmp_path / "cache").rglob("*.0*.lock"))
 
@@ -271,7 +271,7 @@ if {publish}:
 def child(
     folder: Path, cache: Path, numbers: str, die: str = "", publish: bool = False
 ) -> subprocess.Popen[bytes]:
-    """A process of its own that makes `numbers`; it kills itself on the text `die`."""
+    """A process that makes `numbers`; it kills itself on the text `die`."""
     names = {
         "tests": str(Path(__file__).parents[2] / "helpers"),
         "folder": str(folder),
@@ -309,7 +309,7 @@ def test_killed_at_any_shard_and_run_again(
 def test_processes_side_by_side(
     folder: Path, tmp_path: Path, expected: dict[str, str], tasks: list[str]
 ) -> None:
-    """Each a part, or all the same shards: no shard is made twice, and the last one publishes."""
+    """Separate or equal shards: no shard is made twice, and the last process publishes."""
     running = [
         child(folder, tmp_path / "cache", numbers, publish=len(set(tasks)) == 1)
         for numbers in tasks
