@@ -28,13 +28,8 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
 
     Raises: DataError when no held-out text is long enough.
     """
-    key = {
-        "inputs": inputs,
-        "seed": config.seed,
-        "eval": content(config.eval),
-        "tasks": [task.name for task in TASKS],
-        "format": FORMAT,
-    }
+    key: dict[str, Any] = {"inputs": inputs, "seed": config.seed, "eval": content(config.eval)}
+    key |= {"tasks": [task.name for task in TASKS], "format": FORMAT}
 
     def work(temporary: Path) -> dict[str, Any]:
         plan = RopePlan.read(output.parent / "rope.json")

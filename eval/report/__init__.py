@@ -1,7 +1,6 @@
 """The report page, made from a run folder's artifacts alone; imports no stage and no torch.
 
 page.py       reads the artifacts, renders report.html.j2
-phases.py     joins the phases of a run
 sentences.py  sentences that the numbers decide
 formats.py    numbers as text, the Jinja templates
 figures/      inline SVG and HTML drawings

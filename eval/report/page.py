@@ -15,7 +15,7 @@ import yaml
 from markupsafe import Markup
 
 from ropewalk.conf.errors import DataError
-from ropewalk.eval.report import formats, phases
+from ropewalk.eval.report import formats
 from ropewalk.eval.report.figures import calibration, data, rope, training
 from ropewalk.eval.report.figures.style import MODEL_TITLES, MODELS
 from ropewalk.eval.report.sentences import model_line
@@ -63,8 +63,8 @@ def load(run_dir: Path, leave_out: Sequence[str] = ()) -> Json:
         "name": config.get("name") or run_dir.resolve().name,
         "config_text": config_text,
         "config": config,
-        "metrics": phases.join_metrics([phase["metrics"] for phase in all_phases]),
-        "phases": phases.table(all_phases) if earlier else [],
+        "metrics": training.join_metrics([phase["metrics"] for phase in all_phases]),
+        "phases": [training.phase_row(phase) for phase in all_phases] if earlier else [],
         "results": results["eval"],
         "calibration": results["calibration"],
         "manifest": manifest,

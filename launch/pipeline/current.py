@@ -15,11 +15,8 @@ REPORTED = ("train", "eval", "calibration")
 def current_results(run: Run) -> dict[str, Manifest]:
     """The manifests of the reported stages that are still valid, by folder."""
     expected, current = _expected_content(run), dict[str, Manifest]()
-    inputs: dict[str, Any] = {
-        **run.fingerprints(*run.manifests),
-        "base": expected["base"],
-        **_previous_training(run),
-    }
+    inputs: dict[str, Any] = {**run.fingerprints(*run.manifests), "base": expected["base"]}
+    inputs |= _previous_training(run)
     for name in REPORTED:
         inputs["train"] = current["train"].fingerprint if "train" in current else None
         result = manifest.read(run.folder / name)

@@ -87,11 +87,8 @@ def _data(run: Run) -> tuple[Manifest, str]:
 def _train(run: Run) -> tuple[Manifest, str]:
     from ropewalk.train import stage
 
-    inputs = {
-        **run.fingerprints("rope", "data"),
-        "base": run.base.identity,
-        **phases.cache_key(run.config),
-    }
+    inputs: dict[str, Any] = {**run.fingerprints("rope", "data"), "base": run.base.identity}
+    inputs |= phases.cache_key(run.config)
     if run.previous_phase is not None:
         inputs["before"] = run.previous_phase.manifests["train"].fingerprint
     return stage.run(run.config, inputs, run.folder / "train")

@@ -1,6 +1,8 @@
-"""Curves of the training by step, and loss by position of its batches and of held-out text."""
+"""Curves of the training by step, loss by position, and the phases of a run."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -139,3 +141,29 @@ def reading(metrics: Rows) -> str | None:
         f"Held-out loss was lowest after step {lowest_step:,} ({lowest:.3f}) and {last:.3f} after "
         f"step {last_step:,}."
     )
+
+
+def join_metrics(phases: Sequence[Rows]) -> list[dict[str, Any]]:
+    """The metrics of all phases with steps counted through; each phase counts its own from 1."""
+    joined: list[dict[str, Any]] = []
+    for rows in phases:
+        offset = joined[-1]["step"] if joined else 0
+        joined += [{**row, "step": offset + row["step"]} for row in rows]
+    return joined
+
+
+def phase_row(phase: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the table of phases. `phase`: its name, `rope`, `ledger` and `metrics`."""
+    plan, rows = phase["ledger"].get("plan") or {}, phase["metrics"]
+    losses = column(rows, "loss")
+    losses = losses[np.isfinite(losses)].tolist()
+    return {
+        "name": phase["name"],
+        "window": phase["rope"].get("max_position_embeddings"),
+        **{key: plan.get(key) for key in ("seq_len", "sequences", "tokens", "fill")},
+        "steps": len(rows),
+        "trained": sum(row.get("tokens") or 0 for row in rows),
+        "lr": max((row["lr"] for row in rows if row.get("lr") is not None), default=None),
+        "first": losses[0] if losses else None,
+        "last": losses[-1] if losses else None,
+    }

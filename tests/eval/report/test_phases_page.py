@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ropewalk.eval.report import phases
+from ropewalk.eval.report.figures import training
 
 
 def rows(*losses: float) -> list[dict[str, Any]]:
@@ -11,9 +11,9 @@ def rows(*losses: float) -> list[dict[str, Any]]:
 
 
 def test_steps_are_counted_through() -> None:
-    joined = phases.join_metrics([rows(3.0, 2.0), [], rows(2.5)])
+    joined = training.join_metrics([rows(3.0, 2.0), [], rows(2.5)])
     assert [(row["step"], row["loss"]) for row in joined] == [(1, 3.0), (2, 2.0), (3, 2.5)]
-    assert phases.join_metrics([rows(3.0)]) == rows(3.0)
+    assert training.join_metrics([rows(3.0)]) == rows(3.0)
 
 
 def test_each_phase_has_a_row_even_without_artifacts() -> None:
@@ -25,7 +25,7 @@ def test_each_phase_has_a_row_even_without_artifacts() -> None:
         "metrics": rows(3.0, float("nan"), 2.0),
     }
     empty = {"name": "run", "rope": {}, "ledger": {}, "metrics": []}
-    first, last = phases.table([short, empty])
+    first, last = map(training.phase_row, (short, empty))
     assert first == {
         "name": "1-short",
         "window": 1024,
