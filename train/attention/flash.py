@@ -8,6 +8,8 @@ Their window counts the tokens before the query itself, so transformers' `slidin
 """
 
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -17,72 +19,12 @@ from torch import nn
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train.attention.borders import Ends, validate_call
 
+Output = torch.Tensor | tuple[torch.Tensor, ...]
 VarlenCall = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int, float, int | None], Any
+    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int, float, int | None], Output
 ]
 """(q (S, H, D), k (S, K, D), v (S, K, D), cu_seqlens (documents + 1,) int32, max_seqlen, scale,
 window) -> (S, H, D), or a tuple that begins with it."""
-
-
-def flash(
-    module: nn.Module | None,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """flash-attn 2: `flash_attn.flash_attn_varlen_func`.
-
-    query (1, H, S, D), key (1, K, S, D), value (1, K, S, E) -> (1, S, H, E).
-    Raises: ConfigError, ValueError; as `flash3`, `flash4` and `varlen` do.
-    """
-    return _attend("flash", _flash2, module, query, key, value, **kwargs)
-
-
-def flash3(
-    module: nn.Module | None,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """flash-attn 3 (Hopper): `flash_attn_interface.flash_attn_varlen_func`.
-
-    query (1, H, S, D), key (1, K, S, D), value (1, K, S, E) -> (1, S, H, E).
-    """
-    return _attend("flash3", _flash3, module, query, key, value, **kwargs)
-
-
-def flash4(
-    module: nn.Module | None,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """flash-attn 4 (CuTe, Hopper and Blackwell): `flash_attn.cute.flash_attn_varlen_func`.
-
-    query (1, H, S, D), key (1, K, S, D), value (1, K, S, E) -> (1, S, H, E).
-    """
-    return _attend("flash4", _flash4, module, query, key, value, **kwargs)
-
-
-def varlen(
-    module: nn.Module | None,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """torch's own `torch.nn.attention.varlen.varlen_attn`.
-
-    query (1, H, S, D), key (1, K, S, D), value (1, K, S, E) -> (1, S, H, E).
-    """
-    return _attend("varlen", _torch_varlen, module, query, key, value, **kwargs)
 
 
 def _attend(
@@ -92,6 +34,7 @@ def _attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
+    attention_mask: None,
     *,
     scaling: float | None = None,
     dropout: float = 0.0,
@@ -132,20 +75,14 @@ def _refuse_fp32_and_sinks(name: str, query: torch.Tensor, s_aux: torch.Tensor |
         )
     if s_aux is not None:
         raise ConfigError(
-            f"train.attention.kernel is {name}; its kernel gives the model's attention sinks no gradient; "
-            "set train.attention.kernel=sdpa"
+            f"train.attention.kernel is {name}; its kernel gives the model's attention sinks no "
+            "gradient; set train.attention.kernel=sdpa"
         )
 
 
-def _deterministic() -> bool:
-    """Whether the backward pass must sum in a fixed order (`train.deterministic`).
-
-    torch's `varlen_attn` reads this setting itself.
-    """
-    return torch.are_deterministic_algorithms_enabled()
-
-
-def _flash2(
+def _flash_attn(
+    package: str,
+    no_window: tuple[int | None, int | None],
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -153,78 +90,23 @@ def _flash2(
     max_seqlen: int,
     scale: float,
     window: int | None,
-) -> Any:
-    from flash_attn import flash_attn_varlen_func
-
-    # dropout_p is passed by name: its position differs between the versions
-    return flash_attn_varlen_func(
+) -> Output:
+    output: Output = import_module(package).flash_attn_varlen_func(
         q,
         k,
         v,
         cu_seqlens,
         cu_seqlens,
-        max_seqlen,
-        max_seqlen,
-        dropout_p=0.0,
-        softmax_scale=scale,
-        causal=True,
-        window_size=(-1, -1) if window is None else (window - 1, 0),
-        deterministic=_deterministic(),
-    )
-
-
-def _flash3(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    max_seqlen: int,
-    scale: float,
-    window: int | None,
-) -> Any:
-    from flash_attn_interface import flash_attn_varlen_func
-
-    return flash_attn_varlen_func(
-        q,
-        k,
-        v,
-        cu_seqlens,
-        cu_seqlens,
-        max_seqlen,
-        max_seqlen,
-        softmax_scale=scale,
-        causal=True,
-        window_size=(-1, -1) if window is None else (window - 1, 0),
-        deterministic=_deterministic(),
-    )
-
-
-def _flash4(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    max_seqlen: int,
-    scale: float,
-    window: int | None,
-) -> Any:
-    from flash_attn.cute import flash_attn_varlen_func
-
-    # no window is (None, None) here, and the arguments from max_seqlen on have other positions
-    # than in versions 2 and 3
-    return flash_attn_varlen_func(
-        q,
-        k,
-        v,
-        cu_seqlens,
-        cu_seqlens,
+        # by name from here on: the positions differ between the versions
         max_seqlen_q=max_seqlen,
         max_seqlen_k=max_seqlen,
         softmax_scale=scale,
         causal=True,
-        window_size=(None, None) if window is None else (window - 1, 0),
-        deterministic=_deterministic(),
+        window_size=no_window if window is None else (window - 1, 0),
+        # train.deterministic asks for a fixed order of sums; varlen_attn reads it itself
+        deterministic=torch.are_deterministic_algorithms_enabled(),
     )
+    return output
 
 
 def _torch_varlen(
@@ -235,7 +117,7 @@ def _torch_varlen(
     max_seqlen: int,
     scale: float,
     window: int | None,
-) -> Any:
+) -> Output:
     from torch.nn.attention.varlen import varlen_attn
 
     return varlen_attn(
@@ -251,3 +133,13 @@ def _torch_varlen(
         window_size=(-1, 0) if window is None else (window - 1, 0),
         enable_gqa=q.shape[1] != k.shape[1],
     )
+
+
+flash = partial(_attend, "flash", partial(_flash_attn, "flash_attn", (-1, -1)))
+"""flash-attn 2."""
+flash3 = partial(_attend, "flash3", partial(_flash_attn, "flash_attn_interface", (-1, -1)))
+"""flash-attn 3 (Hopper)."""
+flash4 = partial(_attend, "flash4", partial(_flash_attn, "flash_attn.cute", (None, None)))
+"""flash-attn 4 (CuTe, Hopper and Blackwell)."""
+varlen = partial(_attend, "varlen", _torch_varlen)
+"""torch's own `torch.nn.attention.varlen.varlen_attn`."""

@@ -1,9 +1,9 @@
 """Proof, before the first step, that a model's code fits the trainer's attention and its loss.
 
 Documents laid end to end must not see each other, sliding windows must reach the kernel, and the
-logits must be what the loss takes them for. An architecture may mix tokens outside its attention
-(convolutions, states), or apply its window in a mask that our kernels never see: it would train on,
-with losses that look right.
+logits must be hidden states times head, as the loss assumes. An architecture may mix tokens outside
+its attention (convolutions, states), or apply its window in a mask that our kernels never see: it
+would train on, with losses that look right.
 
     S tokens (9)   E hidden size   V vocabulary
 """

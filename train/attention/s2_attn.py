@@ -85,7 +85,8 @@ def _refuse_windows_and_sinks(group: int, kwargs: dict[str, Any]) -> None:
     for name in ("sliding_window", "s_aux"):
         if kwargs.get(name) is not None:
             raise ConfigError(
-                f"train.attention.s2_group is {group}; S2-Attn does not go with the model's {name}; unset it"
+                f"train.attention.s2_group is {group}; S2-Attn does not go with the model's "
+                f"{name}; unset it"
             )
 
 

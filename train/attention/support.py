@@ -1,6 +1,6 @@
 """What a model requires of its attention, and which models are refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -40,34 +40,35 @@ def refuse_unsupported(config: PreTrainedConfig, name: str, s2_group: int | None
 
     Raises: ConfigError when the config has such a layer or setting.
     """
-    model = f"model.path is {name}; its architecture {config.model_type}"
-    layer_types = set(getattr(config, "layer_types", None) or ())
-    if unsupported := sorted(layer_types - set(SUPPORTED_LAYERS)):
-        raise ConfigError(
-            f"{model} has layers of {', '.join(unsupported)}; the trainer keeps documents apart in "
-            "full and sliding-window attention only; choose another model"
-        )
-    if getattr(config, "is_encoder_decoder", False):
-        raise ConfigError(
-            f"{model} is an encoder-decoder; the trainer trains decoders; choose another model"
-        )
-    if getattr(config, "use_bidirectional_attention", None):
-        raise ConfigError(
-            f"{model} looks ahead (use_bidirectional_attention); a decoder is trained; choose "
-            "another model"
-        )
-    if cap := getattr(config, "attn_logit_softcapping", None):
-        raise ConfigError(
-            f"{model} soft-caps its attention scores (attn_logit_softcapping {cap}), which the "
-            "trainer's kernels do not do; choose another model"
-        )
-    if dropout := getattr(config, "attention_dropout", 0):
-        raise ConfigError(
-            f"{model} has attention_dropout {dropout}; it must be 0 for a reproducible extension; "
-            "set it to 0 in the model's config"
-        )
+    if problem := next(_problems(config), None):
+        raise ConfigError(f"model.path is {name}; its architecture {config.model_type} {problem}")
     if s2_group is not None and any(sliding_layers(config)):
         raise ConfigError(
-            f"train.attention.s2_group is {s2_group}; {config.model_type} has sliding-window layers already, "
-            "and S2-Attn stands in for full attention; unset it"
+            f"train.attention.s2_group is {s2_group}; {config.model_type} has sliding-window "
+            "layers already, and S2-Attn stands in for full attention; unset it"
+        )
+
+
+def _problems(config: PreTrainedConfig) -> Iterator[str]:
+    layer_types = set(getattr(config, "layer_types", None) or ())
+    if unsupported := sorted(layer_types - set(SUPPORTED_LAYERS)):
+        yield (
+            f"has layers of {', '.join(unsupported)}; the trainer keeps documents apart in full "
+            "and sliding-window attention only; choose another model"
+        )
+    if getattr(config, "is_encoder_decoder", False):
+        yield "is an encoder-decoder; the trainer trains decoders; choose another model"
+    if getattr(config, "use_bidirectional_attention", None):
+        yield (
+            "looks ahead (use_bidirectional_attention); a decoder is trained; choose another model"
+        )
+    if cap := getattr(config, "attn_logit_softcapping", None):
+        yield (
+            f"soft-caps its attention scores (attn_logit_softcapping {cap}), which the trainer's "
+            "kernels do not do; choose another model"
+        )
+    if dropout := getattr(config, "attention_dropout", 0):
+        yield (
+            f"has attention_dropout {dropout}; it must be 0 for a reproducible extension; set it "
+            "to 0 in the model's config"
         )

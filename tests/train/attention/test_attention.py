@@ -1,4 +1,4 @@
-"""Packed documents must give what each gives alone, under transformers' own eager attention: the oracle is not ours."""
+"""Packed documents have the losses of each one alone under transformers' eager attention."""
 
 import numpy as np
 import pytest
@@ -56,18 +56,16 @@ def test_one_long_document_equals_eager_attention():
 def test_changed_token_in_one_document_changes_nothing_in_the_next():
     model = tiny_model()
     row, pieces = packed([20, 30], 50)
-    other = [pieces[0].copy(), pieces[1]]
-    other[0][5] = (other[0][5] + 1) % 97
-    original_nll, changed_nll = (
-        packed_losses(model, row),
-        packed_losses(model, concatenate(other, 50)),
-    )
+    changed = [pieces[0].copy(), pieces[1]]
+    changed[0][5] = (changed[0][5] + 1) % 97
+    original_nll = packed_losses(model, row)
+    changed_nll = packed_losses(model, concatenate(changed, 50))
     assert torch.equal(original_nll[20:], changed_nll[20:])
     assert not torch.equal(original_nll[5:19], changed_nll[5:19])
 
 
 def test_without_document_mask_the_next_document_does_change():
-    """The probe above can fail."""
+    """The test above can fail."""
     model = tiny_model()
     pieces = documents([20, 30])
     row = concatenate(pieces, 50, document_mask=False, restart_positions=False)
@@ -104,7 +102,7 @@ def test_gradients_of_packed_documents_equal_the_dense_mask():
 
 
 def test_no_mask_is_built(monkeypatch):
-    """A (S x S) mask would be 4e8 elements here; the largest tensor of the pass stays linear in S."""
+    """An (S, S) mask would have 16 million elements; the largest tensor is linear in S."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     largest = 0
@@ -125,7 +123,7 @@ def test_no_mask_is_built(monkeypatch):
     assert largest <= max(4096 * 97, 4096 * 64)
 
 
-def test_what_would_be_ignored_is_refused():
+def test_unsupported_arguments_are_refused():
     q = torch.randn(1, 2, 4, 8)
     with pytest.raises(ConfigError, match="attention_dropout is 0.1"):
         sdpa(None, q, q, q, None, dropout=0.1)

@@ -1,4 +1,7 @@
-"""Calls of kernels that need a GPU: their arguments against functions of the same signatures, their numbers against eager attention."""
+"""Calls of kernels that need a GPU, with stand-ins of the same signatures.
+
+Arguments are checked by the stand-ins, outputs and gradients against eager attention.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -12,11 +15,11 @@ from stand_ins import Calls
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train import attention
-from ropewalk.train.attention.flash import flash, flash3, flash4, varlen
+from ropewalk.train.attention.backend import GPU_KERNELS
 from ropewalk.train.attention.sdpa import sdpa
 from ropewalk.train.attention.support import Requirements
 
-KERNELS = {k.__name__: k for k in (flash, flash3, flash4, varlen)}
+KERNELS = {name: kernel.function for name, kernel in GPU_KERNELS.items()}
 SCALE = 0.3
 
 
@@ -33,7 +36,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Calls]:
     "shape", [(4, 4, 8, 8), (4, 2, 8, 8), (4, 1, 16, 8)], ids=["all heads", "gqa", "narrow values"]
 )
 @pytest.mark.parametrize("name", KERNELS)
-def test_numbers_of_forward_and_backward_are_those_of_eager_attention(
+def test_forward_and_backward_equal_eager_attention(
     name: str, shape: tuple[int, int, int, int], window: int | None, calls: Calls
 ) -> None:
     h, k, d, e = shape
@@ -50,8 +53,8 @@ def test_numbers_of_forward_and_backward_are_those_of_eager_attention(
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_arguments_are_what_the_kernel_documents(name: str, calls: Calls) -> None:
-    """The stand-ins refuse wrong dtypes, shapes, strides and places; the rest is here."""
+def test_arguments_are_as_the_kernel_documents(name: str, calls: Calls) -> None:
+    """The stand-ins refuse wrong dtypes, shapes, strides and positions."""
     q, k, v = heads(4, 2, 8, dtype=torch.bfloat16)
     borders = attention.document_borders(cu_seqlens())
     KERNELS[name](None, q, k, v, None, scaling=SCALE, sliding_window=5, **borders)
@@ -63,7 +66,7 @@ def test_arguments_are_what_the_kernel_documents(name: str, calls: Calls) -> Non
 
 
 @pytest.mark.parametrize("name", ["flash", "flash3", "flash4"])
-def test_sums_of_one_order_are_asked_for_where_torch_must_have_them(
+def test_a_deterministic_backward_pass_is_requested_when_torch_is_deterministic(
     name: str, calls: Calls
 ) -> None:
     """By default these kernels' backward passes add in the order in which blocks end."""
@@ -79,7 +82,7 @@ def test_sums_of_one_order_are_asked_for_where_torch_must_have_them(
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_without_borders_it_is_one_document(name: str, calls: Calls) -> None:
+def test_without_borders_the_sequence_is_one_document(name: str, calls: Calls) -> None:
     inputs = heads(4, 2, 8, s=9, dtype=torch.bfloat16)
     output, _ = KERNELS[name](None, *inputs, None)
     expected = eager(*inputs, visible((0, 9), None), 8**-0.5)
@@ -89,16 +92,12 @@ def test_without_borders_it_is_one_document(name: str, calls: Calls) -> None:
 @pytest.mark.parametrize("name", KERNELS)
 def test_fp32_and_sinks_are_refused_with_the_way_out(name: str, calls: Calls) -> None:
     q, k, v = heads(2, 2, 8)
-    with pytest.raises(
-        ConfigError,
-        match=f"train.attention.kernel is {name}; .*not float32; set train.precision=bf16 or",
-    ):
+    setting = f"train.attention.kernel is {name}; "
+    with pytest.raises(ConfigError, match=f"{setting}.*not float32; set train.precision=bf16 or"):
         KERNELS[name](None, q, k, v, None)
     q, k, v = (x.bfloat16() for x in (q, k, v))
-    with pytest.raises(
-        ConfigError,
-        match=f"train.attention.kernel is {name}; .*sinks no gradient; set train.attention.kernel=sdpa",
-    ):
+    message = f"{setting}.*sinks no gradient; set train.attention.kernel=sdpa"
+    with pytest.raises(ConfigError, match=message):
         KERNELS[name](None, q, k, v, None, s_aux=torch.zeros(2))
     assert not calls.recorded
 
@@ -111,7 +110,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch, major: int) -> None:
 @pytest.mark.parametrize(
     ("major", "name"), [(10, "flash4"), (9, "flash3"), (8, "flash"), (12, "flash"), (7, "sdpa")]
 )
-def test_auto_takes_the_best_that_is_there(
+def test_auto_selects_the_fastest_available_kernel(
     major: int, name: str, calls: Calls, monkeypatch: Any
 ) -> None:
     on_gpu(monkeypatch, major)
@@ -120,23 +119,24 @@ def test_auto_takes_the_best_that_is_there(
 
 @pytest.mark.parametrize("kind", ["Llama", "GptOss"])
 @pytest.mark.parametrize("name", ["sdpa", *KERNELS])
-def test_transformers_runs_the_kernel_and_none_of_its_own(
+def test_transformers_runs_our_kernel_not_its_own(
     name: str, kind: str, calls: Calls, monkeypatch: Any
 ) -> None:
-    """It takes a name with `flash` or `sdpa` in it for its own, and loads a kernel from the hub in its place."""
+    """transformers loads a kernel from the hub for a name that contains `flash` or `sdpa`."""
     from transformers import AttentionInterface
 
     on_gpu(monkeypatch, 9)
     registered = attention.register(name)
-    model = small_model(
-        kind, {"num_local_experts": 4, "num_experts_per_tok": 2} if kind == "GptOss" else {}
-    )
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    model = small_model(kind, experts if kind == "GptOss" else {})
     model.set_attn_implementation(registered)
     assert model.config._attn_implementation == registered
     assert AttentionInterface()[registered] is (sdpa if name == "sdpa" else KERNELS[name])
 
 
-def test_what_auto_passed_over_is_told(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_reports_why_it_did_not_take_a_faster_kernel(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
     on_gpu(monkeypatch, 9)
     for name in ("flash_attn", "flash_attn_interface"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -147,74 +147,61 @@ def test_what_auto_passed_over_is_told(calls: Calls, monkeypatch: pytest.MonkeyP
     assert "; not flash: it needs flash_attn, which does not load" in message
 
 
-def test_what_a_model_asks_decides_before_what_is_installed(
+def test_the_models_requirements_come_before_the_installed_packages(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_gpu(monkeypatch, 9)
-    for requirements, message in (
-        (
-            Requirements(sinks=True),
-            "it gives attention sinks, which this model has, no gradient",
+    cases = {
+        "it gives attention sinks, which this model has, no gradient": Requirements(sinks=True),
+        "it takes bf16 or fp16 and the model is computed in fp32": Requirements(torch.float32),
+        "it takes heads of up to 256 dimensions, in multiples of eight, not 512": Requirements(
+            head_dim=512
         ),
-        (
-            Requirements(dtype=torch.float32),
-            "it takes bf16 or fp16 and the model is computed in fp32",
-        ),
-        (
-            Requirements(head_dim=512),
-            "it takes heads of up to 256 dimensions, in multiples of eight, not 512",
-        ),
-        (Requirements(head_dim=36), "in multiples of eight, not 36"),
-    ):
-        name = attention.register("auto", requirements=requirements)
-        assert attention.describe(name).startswith(
-            "sdpa (auto: not flash3: "
-        ) and message in attention.describe(name)
-        with pytest.raises(
-            ConfigError,
-            match=f"train.attention.kernel is flash3; .*{message}.*set train.attention.kernel=sdpa",
-        ):
+        "in multiples of eight, not 36": Requirements(head_dim=36),
+    }
+    for message, requirements in cases.items():
+        description = attention.describe(attention.register("auto", requirements=requirements))
+        assert description.startswith("sdpa (auto: not flash3: ") and message in description
+        match = f"train.attention.kernel is flash3; .*{message}.*set train.attention.kernel=sdpa"
+        with pytest.raises(ConfigError, match=match):
             attention.register("flash3", requirements=requirements)
-    assert (
-        attention.describe(attention.register("auto", requirements=Requirements(head_dim=256)))
-        == "flash3 (auto)"
-    )
+    name = attention.register("auto", requirements=Requirements(head_dim=256))
+    assert attention.describe(name) == "flash3 (auto)"
 
 
-@pytest.mark.skipif(
-    torch.cuda.is_available(), reason="a machine with CUDA has something to choose from"
-)
-def test_a_cpu_takes_sdpa_and_says_why() -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine with CUDA has other kernels")
+def test_a_cpu_uses_sdpa_and_reports_why() -> None:
     assert attention.describe(attention.register("auto")) == "sdpa (auto: no CUDA device)"
     assert attention.describe(attention.register("sdpa")) == "sdpa"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a machine with CUDA may have them")
 @pytest.mark.parametrize("name", KERNELS)
-def test_asked_for_without_a_gpu_is_refused(name: str) -> None:
-    with pytest.raises(
-        ConfigError,
-        match=f"train.attention.kernel is {name}; it needs a CUDA device; run on a GPU, or set train.attention.kernel=sdpa",
-    ):
+def test_a_gpu_kernel_is_refused_without_a_gpu(name: str) -> None:
+    message = (
+        f"train.attention.kernel is {name}; it needs a CUDA device; run on a GPU, "
+        "or set train.attention.kernel=sdpa"
+    )
+    with pytest.raises(ConfigError, match=message):
         attention.register(name)
 
 
-def test_asked_for_and_absent_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_is_not_installed_is_refused_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     on_gpu(monkeypatch, 8)
     monkeypatch.setitem(sys.modules, "flash_attn", None)
     with pytest.raises(
         ConfigError, match=r"flash; it needs flash_attn, which does not load .*ropewalk\[flash\]"
     ):
         attention.register("flash")
-    with pytest.raises(
-        ConfigError,
-        match="train.attention.kernel is flash3; it needs compute capability 9.0; run on a newer GPU",
-    ):
+    message = "flash3; it needs compute capability 9.0; run on a newer GPU"
+    with pytest.raises(ConfigError, match=f"train.attention.kernel is {message}"):
         attention.register("flash3")
 
 
-def test_a_wrapped_kernel_has_a_name_of_its_own(calls: Calls) -> None:
-    """Ulysses' exchange goes around the kernel; the eval's plain one in the same process stays plain."""
+def test_a_wrapped_kernel_has_its_own_name(calls: Calls) -> None:
+    """Ulysses' exchange wraps the kernel; eval in the same process uses it unwrapped."""
     from transformers import AttentionInterface
 
     wrapped: list[Any] = []
@@ -230,14 +217,13 @@ def test_a_wrapped_kernel_has_a_name_of_its_own(calls: Calls) -> None:
 
 
 def test_the_stand_in_of_torchs_kernel_has_its_signature() -> None:
-    """It is installed; flash-attn is not, so its signatures are those of its sources."""
+    """torch is installed; flash-attn is not, so its signatures are copied from its sources."""
     import inspect
 
     from torch.nn.attention.varlen import varlen_attn
 
-    gradient, expected_gradient = (
-        inspect.signature(f).parameters for f in (Calls().varlen, varlen_attn)
+    actual, expected = (
+        [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+        for function in (Calls().varlen, varlen_attn)
     )
-    assert [(p.name, p.kind, p.default) for p in gradient.values()] == [
-        (p.name, p.kind, p.default) for p in expected_gradient.values()
-    ]
+    assert actual == expected

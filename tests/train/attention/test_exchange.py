@@ -1,4 +1,7 @@
-"""Windows and sinks inside Ulysses' exchange: each document alone under eager attention in one process is the reference."""
+"""Windows and sinks inside Ulysses' exchange, against each document alone in one process.
+
+The reference is transformers' eager attention.
+"""
 
 from typing import Any
 

@@ -1,5 +1,7 @@
-"""What a CPU cannot confirm of the attention kernels: `make test-gpu` on a CUDA machine. One test a claim; a kernel that is not there is
-skipped with what it lacks."""
+"""Tests of the attention kernels that need a CUDA device: `make test-gpu`.
+
+A kernel that is not available is skipped with the reason.
+"""
 
 from typing import Any
 
@@ -40,8 +42,9 @@ def on_device(
     return query, key, value
 
 
-def near(actual: torch.Tensor, reference: torch.Tensor, allowed: float) -> None:
-    assert ((actual.float() - reference.float()).norm() / reference.float().norm()).item() < allowed
+def assert_close(actual: torch.Tensor, reference: torch.Tensor, tolerance: float) -> None:
+    distance = (actual.float() - reference.float()).norm()
+    assert (distance / reference.float().norm()).item() < tolerance
 
 
 @pytest.mark.parametrize("window", [None, 2, 300, 4096])
@@ -51,7 +54,7 @@ def near(actual: torch.Tensor, reference: torch.Tensor, allowed: float) -> None:
     ids=["gqa", "wide", "narrow values"],
 )
 @pytest.mark.parametrize("name", backend.GPU_KERNELS)
-def test_it_equals_per_document_sdpa_in_fp32_forward_and_backward(
+def test_forward_and_backward_equal_per_document_sdpa_in_fp32(
     name: str, shape: Any, window: int | None
 ) -> None:
     run, (h, k, d, e) = kernel(name), shape
@@ -59,17 +62,17 @@ def test_it_equals_per_document_sdpa_in_fp32_forward_and_backward(
     kwargs = {"scaling": d**-0.5, "sliding_window": window, **borders_of(DOCUMENTS)}
     output, _ = run(None, *inputs, None, **kwargs)
     expected, _ = sdpa(None, *(x.float() for x in inputs), None, **kwargs)
-    near(output, expected, 1e-2)
+    assert_close(output, expected, 1e-2)
     weight = torch.randn_like(expected)
     actual = torch.autograd.grad((output.float() * weight).sum(), inputs)
     reference = torch.autograd.grad((expected * weight).sum(), inputs)
     for a, b in zip(actual, reference, strict=True):
-        near(a, b, 2e-2)
+        assert_close(a, b, 2e-2)
 
 
 @pytest.mark.parametrize("window", [None, 4096])
 @pytest.mark.parametrize("name", [*backend.GPU_KERNELS, "sdpa"])
-def test_it_takes_131072_tokens_in_one_call(name: str, window: int | None) -> None:
+def test_131072_tokens_fit_in_one_call(name: str, window: int | None) -> None:
     run = sdpa if name == "sdpa" else kernel(name)
     inputs = on_device(8, 2, 128, LONG)
     torch.cuda.reset_peak_memory_stats()
@@ -91,12 +94,12 @@ def test_it_takes_131072_tokens_in_one_call(name: str, window: int | None) -> No
     expected = scores.masked_fill(~mask, float("-inf")).softmax(-1) @ v.float().repeat_interleave(
         4, dim=1
     )
-    near(output[:, last], expected.transpose(1, 2), 2e-2)
+    assert_close(output[:, last], expected.transpose(1, 2), 2e-2)
 
 
 @pytest.mark.parametrize("name", [*backend.GPU_KERNELS, "sdpa"])
 @pytest.mark.parametrize("window", [None, 300])
-def test_a_document_changes_no_bit_of_the_next(name: str, window: int | None) -> None:
+def test_a_document_does_not_change_the_next(name: str, window: int | None) -> None:
     run = sdpa if name == "sdpa" else kernel(name)
     q, k, v = (x.detach() for x in on_device(8, 2, 64, 4096))
     baseline, _ = run(None, q, k, v, None, sliding_window=window, **borders_of(DOCUMENTS))
@@ -126,8 +129,8 @@ def test_sdpa_on_the_device_equals_eager_attention_on_the_cpu(
 
 @pytest.mark.parametrize("sinks", [False, True], ids=["", "sinks"])
 @pytest.mark.parametrize("window", [None, 128])
-def test_sdpa_never_takes_the_kernel_that_holds_all_scores(window: int | None, sinks: bool) -> None:
-    """A window has a mask, a sink an odd length: neither may send torch to its math kernel."""
+def test_sdpa_never_uses_the_math_kernel(window: int | None, sinks: bool) -> None:
+    """It holds all scores; a window's mask and a sink's odd length must not lead to it."""
     inputs = on_device(8, 2, 64, 4096)
     s_aux = torch.zeros(8, device="cuda") if sinks else None
     with sdpa_kernel(
@@ -150,12 +153,12 @@ def test_shifted_groups_equal_those_of_sdpa(name: str) -> None:
         )[0]
         for kernel_function, x in ((run, inputs), (sdpa, [x.float() for x in inputs]))
     )
-    near(output, expected, 1e-2)
+    assert_close(output, expected, 1e-2)
 
 
 @pytest.mark.parametrize("name", backend.GPU_KERNELS)
 def test_a_recomputed_layer_has_the_same_output(name: str) -> None:
-    """Activation checkpointing computes it twice; the forward pass of these kernels is deterministic, their backward is not promised."""
+    """Activation checkpointing computes it twice. Only the forward pass is deterministic."""
     run = kernel(name)
     inputs = on_device(8, 2, 64, 4096)
     once, again = (
@@ -165,13 +168,13 @@ def test_a_recomputed_layer_has_the_same_output(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Llama", "Mistral", "GptOss"])
-def test_a_model_takes_what_auto_chose(kind: str) -> None:
-    """transformers must not put a kernel of its own in its place."""
-    more = {
+def test_a_model_runs_the_kernel_that_auto_selected(kind: str) -> None:
+    """transformers must not replace it by its own kernel."""
+    changes = {
         "GptOss": {"num_local_experts": 4, "num_experts_per_tok": 2},
         "Mistral": {"sliding_window": 6},
     }
-    model = small_model(kind, more.get(kind, {})).bfloat16().cuda()
+    model = small_model(kind, changes.get(kind, {})).bfloat16().cuda()
     attention.prove_documents_isolated(model)
     name = attention.register("auto", requirements=attention.requirements_of(model, torch.bfloat16))
     model.set_attn_implementation(name)

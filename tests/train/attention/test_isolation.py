@@ -1,4 +1,4 @@
-"""The leak probe for each form of the kernels, bitwise: what one changed token of one document changes, and what it does not."""
+"""A changed token changes outputs inside its document and window only, bitwise, in every kernel."""
 
 import sys
 from types import SimpleNamespace
@@ -11,15 +11,15 @@ from stand_ins import Calls
 
 from ropewalk.train import attention
 from ropewalk.train.attention import s2_attn
-from ropewalk.train.attention.flash import flash, flash3, flash4, varlen
+from ropewalk.train.attention.backend import GPU_KERNELS
 from ropewalk.train.attention.sdpa import sdpa
 
-KERNELS = {k.__name__: k for k in (sdpa, flash, flash3, flash4, varlen)}
+KERNELS = {"sdpa": sdpa, **{name: kernel.function for name, kernel in GPU_KERNELS.items()}}
 FORMS = [
-    (n, w, s)
-    for n in KERNELS
-    for w in (None, 5)
-    for s in ((False, True) if n == "sdpa" else (False,))
+    (name, window, sinks)
+    for name in KERNELS
+    for window in (None, 5)
+    for sinks in ((False, True) if name == "sdpa" else (False,))
 ]
 TRAINS: Any = SimpleNamespace(training=True)
 
@@ -31,13 +31,13 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def changed(kernel: Any, token: int, **kwargs: Any) -> list[int]:
-    """Places whose output differs in any bit after the key and value of `token` are changed."""
+    """Positions whose output differs after the key and value of `token` are changed."""
     q, k, v = (x.detach() for x in heads(4, 2, 8, dtype=torch.bfloat16))
     outputs = []
-    for by in (0, 1):
+    for change in (0, 1):
         key, value = k.clone(), v.clone()
-        key[:, :, token] += by
-        value[:, :, token] += by
+        key[:, :, token] += change
+        value[:, :, token] += change
         outputs.append(kernel(TRAINS, q, key, value, None, **kwargs)[0][0])
     return (outputs[0] != outputs[1]).flatten(1).any(dim=1).nonzero().flatten().tolist()  # type: ignore[no-any-return]
 
@@ -52,23 +52,23 @@ def test_a_token_is_seen_inside_its_document_and_its_window_only(
     name: str, window: int | None, sinks: bool, token: int
 ) -> None:
     kwargs = {"sliding_window": window, "s_aux": torch.zeros(4) if sinks else None}
-    differs = changed(KERNELS[name], token, **kwargs, **attention.document_borders(cu_seqlens()))
+    borders = attention.document_borders(cu_seqlens())
+    positions = changed(KERNELS[name], token, **kwargs, **borders)
     reach = range(token, min(end_of(token), token + (window or 1000)))
-    assert set(differs) <= set(reach)
+    assert set(positions) <= set(reach)
     # a far token's share may be too small for bf16
-    assert token in differs and len(differs) > len(reach) // 2
+    assert token in positions and len(positions) > len(reach) // 2
 
 
 def test_the_probe_finds_a_leak() -> None:
-    differs = changed(sdpa, 3, **attention.document_borders(cu_seqlens((0, ENDS[-1]))))
-    assert max(differs) > end_of(3)
+    one_document = attention.document_borders(cu_seqlens((0, ENDS[-1])))
+    assert max(changed(sdpa, 3, **one_document)) > end_of(3)
 
 
 @pytest.mark.parametrize("token", [0, 14, 16, 22, 39, 60])
 @pytest.mark.parametrize("name", KERNELS)
-def test_shifted_groups_leak_neither(name: str, token: int) -> None:
-    """Nothing before it either: no group wraps around to the document's start, or the sequence's."""
-    differs = changed(
-        s2_attn.s2_attention(KERNELS[name], 6), token, **attention.document_borders(cu_seqlens())
-    )
-    assert token in differs and set(differs) <= set(range(token, min(end_of(token), token + 6)))
+def test_a_token_is_not_seen_outside_its_shifted_group(name: str, token: int) -> None:
+    """No earlier token sees it: no group wraps around to the start of a document or sequence."""
+    kernel = s2_attn.s2_attention(KERNELS[name], 6)
+    positions = changed(kernel, token, **attention.document_borders(cu_seqlens()))
+    assert token in positions and set(positions) <= set(range(token, min(end_of(token), token + 6)))

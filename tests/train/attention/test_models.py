@@ -1,4 +1,7 @@
-"""Architectures of transformers with windows, sinks and shared heads: packed documents against each alone under eager attention."""
+"""Architectures with windows, sinks and shared heads: packed documents against each one alone.
+
+The reference is transformers' eager attention.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -77,7 +80,7 @@ def test_packed_windows_have_the_losses_and_gradients_of_each_document_alone(nam
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_windows_reach_the_kernel_and_documents_are_proved_apart(name: str) -> None:
+def test_windows_reach_the_kernel_and_documents_are_proved_isolated(name: str) -> None:
     kind, changes, sliding = MODELS[name]
     model = small_model(kind, changes)
     attention.refuse_unsupported(model.config, name)
@@ -93,17 +96,15 @@ def test_windows_reach_the_kernel_and_documents_are_proved_apart(name: str) -> N
     [("Qwen2Moe", {"use_sliding_window": True, "max_window_layers": 2}), ("Phimoe", {})],
 )
 def test_a_window_that_stays_in_the_mask_is_refused(kind: str, changes: dict[str, Any]) -> None:
-    """Their code in transformers says it in the mask only: through any fused kernel the window would be lost in silence."""
-    more = {
-        "sliding_window": 6,
+    """Their code in transformers applies it in the mask only: a fused kernel would ignore it."""
+    experts = {
         "num_experts": 4,
+        "num_local_experts": 4,
         "num_experts_per_tok": 2,
         "moe_intermediate_size": 16,
-        **changes,
+        "shared_expert_intermediate_size": 16,
     }
-    model = small_model(
-        kind, {**more, "shared_expert_intermediate_size": 16, "num_local_experts": 4}
-    )
+    model = small_model(kind, {"sliding_window": 6, **experts, **changes})
     with pytest.raises(
         ConfigError,
         match="is a sliding-window layer and its code gives its attention kernel the window None",
@@ -111,7 +112,7 @@ def test_a_window_that_stays_in_the_mask_is_refused(kind: str, changes: dict[str
         attention.prove_documents_isolated(model)
 
 
-def test_a_model_that_mixes_tokens_elsewhere_is_refused() -> None:
+def test_a_model_that_mixes_tokens_outside_its_attention_is_refused() -> None:
     """A convolution over the sequence carries the end of a document into the next one."""
     model = small_model("Llama", {})
     layer = model.model.layers[1].mlp
@@ -135,7 +136,7 @@ def test_a_model_that_mixes_tokens_elsewhere_is_refused() -> None:
 def test_logits_that_are_more_than_hidden_states_times_the_head_are_refused(
     name: str, changes: dict[str, Any]
 ) -> None:
-    """By what the model does, whether a key of its config says so or, as in the last, only its code."""
+    """The model's output decides: the last case has no key in its config, only code."""
     model = small_model(name, changes)
     if name == "Llama":
         attention.prove_documents_isolated(model)
@@ -177,20 +178,18 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_no_kernel_does_is_refused_by_name(name: str) -> None:
+def test_an_unsupported_architecture_is_refused_by_name(name: str) -> None:
     kind, changes, message = REFUSED[name]
     config = getattr(transformers, f"{kind}Config")(**changes)
     with pytest.raises(ConfigError, match=f"model.path is the-model; its architecture {message}"):
         attention.refuse_unsupported(config, "the-model")
 
 
-def test_needs_are_read_off_the_model() -> None:
-    assert attention.requirements_of(small_model("Llama", {}), torch.float32) == Requirements(
-        torch.float32, 16, False
-    )
-    assert attention.requirements_of(
-        small_model("GptOss", {**MIXED, **EXPERTS}), torch.bfloat16
-    ).sinks
+def test_requirements_are_read_from_the_model() -> None:
+    llama, gpt_oss = small_model("Llama", {}), small_model("GptOss", {**MIXED, **EXPERTS})
+    expected = Requirements(torch.float32, 16, False)
+    assert attention.requirements_of(llama, torch.float32) == expected
+    assert attention.requirements_of(gpt_oss, torch.bfloat16).sinks
     deepseek = transformers.DeepseekV3Config(
         qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128
     )
@@ -199,7 +198,7 @@ def test_needs_are_read_off_the_model() -> None:
 
 @pytest.mark.parametrize("name", ["gemma 3", "olmo 3", "gpt-oss"])
 def test_a_windowed_base_is_built_as_the_trainer_builds_it(name: str, tmp_path: Path) -> None:
-    """From its folder, rescaled and proved; then the packed losses are those of each document under eager attention."""
+    """Read from its folder, rescaled and proved, its packed losses equal each document's alone."""
     kind, changes, _ = MODELS[name]
     if name == "gpt-oss":
         yarn = {

@@ -1,4 +1,7 @@
-"""S2-Attn against a dense mask of each head, and against the paper's own rolling of heads where that does not wrap around."""
+"""S2-Attn against a dense mask of each head, and against the paper's own rolling of heads.
+
+The paper's heads wrap around in the first half group, which is left out of the comparison.
+"""
 
 import sys
 from types import SimpleNamespace
@@ -22,7 +25,10 @@ GROUP = 6
 
 
 def visible_in_groups(h: int) -> torch.Tensor:
-    """(1, H, S, S): as `visible`, inside a group. Tokens are counted from their document's start, half a group later where shifted."""
+    """(1, H, S, S): as `visible`, inside a group.
+
+    Groups are counted from a document's start, in shifted heads from half a group before it.
+    """
     positions = torch.cat([torch.arange(b - a) for a, b in zip(ENDS, ENDS[1:], strict=False)])
     groups = [(positions + (GROUP // 2 if n >= h // 2 else 0)) // GROUP for n in range(h)]
     return torch.stack([visible(ENDS, None) & (g[:, None] == g[None, :]) for g in groups])[None]
@@ -44,14 +50,14 @@ def test_forward_and_backward_equal_eager_attention_of_the_groups(shape: tuple[i
         torch.testing.assert_close(gradient, expected_gradient, atol=1e-5, rtol=1e-5)
 
 
-def test_it_is_the_papers_rolling_where_that_does_not_wrap_around() -> None:
-    """Algorithm 1 of arXiv 2309.12307: half of the heads rolled by half a group, groups as a batch, rolled back."""
+def test_it_equals_the_papers_rolling_where_that_does_not_wrap_around() -> None:
+    """Algorithm 1 of arXiv 2309.12307: half of the heads are rolled by half a group and back."""
     h, s, d = 4, 48, 8
     q, k, v = (x.detach() for x in heads(h, h, d, s=s))
 
-    def roll(x: torch.Tensor, by: int) -> torch.Tensor:
-        still, moved = x.chunk(2, dim=1)
-        return torch.cat([still, moved.roll(by, dims=2)], dim=1)
+    def roll(x: torch.Tensor, shift: int) -> torch.Tensor:
+        fixed, shifted = x.chunk(2, dim=1)
+        return torch.cat([fixed, shifted.roll(shift, dims=2)], dim=1)
 
     def grouped(x: torch.Tensor) -> torch.Tensor:
         return roll(x, -GROUP // 2)[0].unflatten(1, (s // GROUP, GROUP)).transpose(0, 1)
@@ -68,7 +74,7 @@ def test_it_is_the_papers_rolling_where_that_does_not_wrap_around() -> None:
     )
 
 
-def test_kernels_with_borders_of_their_own_are_given_the_groups(
+def test_kernels_with_document_borders_get_the_groups_as_borders(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls = Calls()
@@ -80,14 +86,13 @@ def test_kernels_with_borders_of_their_own_are_given_the_groups(
     torch.testing.assert_close(
         output.float(), eager(*inputs, visible_in_groups(4), 0.3), atol=1e-2, rtol=1e-2
     )
-    assert [c.longest for c in calls.recorded] == [GROUP, GROUP] and [
-        c.q.shape[1] for c in calls.recorded
-    ] == [2, 2]
+    assert [call.longest for call in calls.recorded] == [GROUP, GROUP]
+    assert [call.q.shape[1] for call in calls.recorded] == [2, 2]
     assert calls.recorded[1].cu[:6].tolist() == [0, 3, 9, 15, 16, 19]
 
 
-def test_a_model_that_is_evaluated_attends_in_full() -> None:
-    """The export and the losses on held-out text are those of the model that is served."""
+def test_a_model_in_eval_mode_attends_in_full() -> None:
+    """Held-out losses are measured on the model as it is served."""
     model = small_model("Llama", {})
     ids = torch.arange(1, 41)[None]
     logits = {}
@@ -100,7 +105,7 @@ def test_a_model_that_is_evaluated_attends_in_full() -> None:
     assert not torch.allclose(logits["s2", True], logits["full", True])
 
 
-def test_what_it_does_not_go_with_is_refused() -> None:
+def test_sliding_windows_are_refused() -> None:
     q, k, v = heads(4, 4, 8)
     attend = s2_attn.s2_attention(sdpa, GROUP)
     with pytest.raises(
@@ -116,9 +121,7 @@ def test_what_it_does_not_go_with_is_refused() -> None:
         attention.refuse_unsupported(mistral.config, "the-model", GROUP)
 
 
-def test_a_kernel_in_groups_has_a_name_of_its_own_and_is_told() -> None:
+def test_a_kernel_in_groups_has_its_own_name_and_description() -> None:
     name = attention.register("sdpa", s2_group=2048)
-    assert (
-        name != attention.register("sdpa")
-        and attention.describe(name) == "sdpa in S2 groups of 2,048"
-    )
+    assert name != attention.register("sdpa")
+    assert attention.describe(name) == "sdpa in S2 groups of 2,048"

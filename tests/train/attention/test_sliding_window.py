@@ -1,4 +1,4 @@
-"""Per-document SDPA with sliding windows and sinks against transformers' eager attention under a dense mask."""
+"""Per-document SDPA with sliding windows and sinks against eager attention under a dense mask."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_forward_and_backward_equal_eager_attention(
 
 
 @pytest.mark.parametrize("window", [None, 5])
-def test_bf16_is_as_near_to_fp32_as_bf16_is(window: int | None) -> None:
+def test_bf16_differs_from_fp32_by_roundings_only(window: int | None) -> None:
     inputs = heads(4, 2, 8, dtype=torch.bfloat16)
     s_aux = torch.linspace(-2, 3, 4).bfloat16()
     borders = attention.document_borders(cu_seqlens())
@@ -59,23 +59,18 @@ def test_recomputed_layer_is_bitwise_the_same() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first_gradients, second_gradients, strict=True))
 
 
-def test_structure_is_derived_once_for_all_layers() -> None:
+def test_segmentation_is_computed_once_for_all_layers() -> None:
     borders = attention.document_borders(cu_seqlens())
     sliding_window.segmentation.cache_clear()
     for _ in range(3):
         sdpa(None, *heads(2, 2, 8), None, sliding_window=5, **borders)
-    assert (
-        sliding_window.segmentation.cache_info().misses,
-        sliding_window.segmentation.cache_info().hits,
-    ) == (
-        1,
-        2,
-    )
+    cache = sliding_window.segmentation.cache_info()
+    assert (cache.misses, cache.hits) == (1, 2)
 
 
 @pytest.mark.parametrize("window", [64, 512])
-def test_no_tensor_is_larger_than_what_grows_as_the_sequence(window: int) -> None:
-    """Scores of one head alone would be 8192 x 8192 numbers; a window's keys are copied three times."""
+def test_the_largest_tensor_grows_linearly_with_the_sequence(window: int) -> None:
+    """Scores of one head would be 8192 x 8192 numbers; a window's keys are copied three times."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     largest = 0

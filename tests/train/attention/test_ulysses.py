@@ -1,4 +1,4 @@
-"""The exchange of sequence for heads around a kernel, against the same kernel in one process on the whole sequence."""
+"""The exchange of sequence for heads around a kernel, against the kernel alone in one process."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def test_output_and_gradients_are_those_of_the_kernel_alone(world: int) -> None:
         )
         for index, gradient in enumerate(expected["grads"]):
             rank_gradients = [p["grads"][index] for p in parts]
-            # sinks lie whole on every rank, and their gradients are summed as a parameter's are
+            # every rank holds all sinks, and their gradients are summed as a parameter's are
             actual = (
                 np.concatenate(rank_gradients, axis=2)
                 if gradient.dim() == 4
@@ -45,19 +45,18 @@ def test_output_and_gradients_are_those_of_the_kernel_alone(world: int) -> None:
             )
 
 
-def test_what_does_not_divide_is_refused_with_what_does() -> None:
+def test_heads_that_the_ranks_do_not_divide_are_refused_with_sizes_that_work() -> None:
     heads, layer, sizes = ranks.run(2, ulysses_kernel_ranks.errors)[1]
     assert heads == (
-        "train.sp_size is 2; it must divide the 9 attention heads of llama; set one of 1, 3, 9 (with 2 rank(s): 1)"
+        "train.sp_size is 2; it must divide the 9 attention heads of llama; "
+        "set one of 1, 3, 9 (with 2 rank(s): 1)"
     )
-    assert (
-        "each layer must have 8 query and 8 key/value heads" in layer
-        and "set train.sp_size=1" in layer
-    )
+    assert "each layer must have 8 query and 8 key/value heads" in layer
+    assert "set train.sp_size=1" in layer
     assert "value (1, 8, 4, 5)" in sizes
 
 
-def test_before_there_are_ranks() -> None:
+def test_a_size_can_be_checked_without_ranks() -> None:
     config = ulysses_kernel_ranks.config(12, 4)
     for size in (1, 2, 3, 4, 6, 12):
         ulysses.refuse_unfit_heads(config, size)
