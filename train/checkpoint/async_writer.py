@@ -1,18 +1,19 @@
-"""Our DeepSpeed checkpoint engine: a save holds the training only for the copy to host memory."""
+"""Writes a rank's files in a thread: a save holds the training only for the copy to host memory."""
 
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import torch
 
 from ropewalk.conf.artifacts.manifest import write_json
-from ropewalk.train.zero.checkpoint import PICKLED_CLASSES, CheckpointCommitInfo, CheckpointEngine
+from ropewalk.train.checkpoint.storage import FileDigest, sync_and_hash
+from ropewalk.train.zero.flat_params import Fragment
 
 
 class PinnedBuffers:
@@ -25,23 +26,25 @@ class PinnedBuffers:
         self.free: dict[tuple[torch.Size, torch.dtype], list[torch.Tensor]] = defaultdict(list)
         self.in_use: list[torch.Tensor] = []
 
-    def copy(self, value: Any, copies: dict[Any, torch.Tensor] | None = None) -> Any:
+    def copy(self, value: object, copies: dict[Hashable, torch.Tensor] | None = None) -> object:
         """`value` with every tensor in it copied.
 
         Tensors that share memory (tied weights) share their copy.
         """
         copies = {} if copies is None else copies
         if isinstance(value, torch.Tensor):
-            return self._copy_tensor(value, copies)
+            return self._copy_tensor(value.detach(), copies)
         if isinstance(value, Mapping):
-            return type(value)((key, self.copy(inner, copies)) for key, inner in value.items())  # type: ignore[call-arg]
-        if type(value) in (list, tuple):
+            items = ((key, self.copy(inner, copies)) for key, inner in value.items())
+            return type(value)(items)  # type: ignore[call-arg]
+        if type(value) is list or type(value) is tuple:
             return type(value)(self.copy(inner, copies) for inner in value)
         return value
 
-    def _copy_tensor(self, tensor: torch.Tensor, copies: dict[Any, torch.Tensor]) -> torch.Tensor:
-        tensor = tensor.detach()
-        key: Any = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+    def _copy_tensor(
+        self, tensor: torch.Tensor, copies: dict[Hashable, torch.Tensor]
+    ) -> torch.Tensor:
+        key: Hashable = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if not tensor.numel():  # empty tensors have no memory to identify them by
             key = object()
         if key not in copies:
@@ -49,8 +52,7 @@ class PinnedBuffers:
         return copies[key]
 
     def _buffer(self, like: torch.Tensor) -> torch.Tensor:
-        free = self.free[like.shape, like.dtype]
-        if free:
+        if free := self.free[like.shape, like.dtype]:
             buffer = free.pop()
         else:
             buffer = torch.empty(like.shape, dtype=like.dtype, pin_memory=like.is_cuda)
@@ -74,7 +76,7 @@ class HashingFile:
         self.file, self.size, self.hash = file, 0, hashlib.sha256()
         self.error: Exception | None = None
 
-    def write(self, data: Any) -> int:
+    def write(self, data: bytes) -> int:
         view = memoryview(data).cast("B")
         if self.error is None:
             try:
@@ -90,14 +92,16 @@ class HashingFile:
 
 
 def write_all(file: BinaryIO, view: memoryview) -> None:
-    """Write all of `view`: one system call takes at most 2 GiB, and may take less. Raises:
-    OSError."""
+    """Write all of `view`: one system call takes at most 2 GiB, and may take less.
+
+    Raises: OSError.
+    """
     while view:
         view = view[file.write(view) :]
 
 
-def write_file(path: Path, value: Any) -> dict[str, Any]:
-    """Write `value` by torch.save and sync it. Returns its size and sha256. Raises: OSError."""
+def write_file(path: Path, value: object) -> FileDigest:
+    """Write `value` by torch.save and sync it. Raises: OSError."""
     with path.open("wb", buffering=0) as raw:
         file = HashingFile(raw)
         torch.save(value, file)  # type: ignore[arg-type]
@@ -107,83 +111,66 @@ def write_file(path: Path, value: Any) -> dict[str, Any]:
     return {"bytes": file.size, "sha256": file.hash.hexdigest()}
 
 
-def sync_and_hash(path: Path) -> dict[str, Any]:
-    """Sync an existing file. Returns its size and sha256. Raises: OSError."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": path.stat().st_size, "sha256": digest}
-
-
-class AsyncWriter(CheckpointEngine):
-    """One rank's writer: `save` copies and returns, and a thread writes the files one after
-    another.
+class AsyncWriter:
+    """One rank's writer: `save` copies and returns, and a thread writes the files in turn.
 
     Errors are stored and reported by the trainer's flags: a rank that raised alone would leave the
     others waiting.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self.buffers = PinnedBuffers()
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self.jobs: list[Future[Any]] = []
-        self.files: dict[str, dict[str, Any]] = {}
+        self.jobs: list[Future[None]] = []
+        self.files: dict[str, FileDigest] = {}
         self.requested: list[str] = []
         self.error: Exception | None = None
         self.finished_jobs = 0
         """Jobs that the thread has finished, over all checkpoints."""
 
-    def create(self, info: CheckpointCommitInfo) -> None:
+    def create(self) -> None:
         """Begin a checkpoint."""
         self.buffers.release()
         self.jobs, self.files, self.requested = [], {}, []
         self.error = None
 
-    def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        self._run(partial(os.makedirs, path, exist_ok=exist_ok))
+    def makedirs(self, path: Path) -> None:
+        self._run(partial(path.mkdir, parents=True, exist_ok=True))
 
-    def save(self, state_dict: Any, path: str) -> None:
+    def save(self, state_dict: object, path: Path) -> None:
         """Copy `state_dict` to host memory and queue the writing of `path`."""
-        state_copy, target = self.buffers.copy(state_dict), Path(path)
-        self.requested.append(target.name)
+        state_copy = self.buffers.copy(state_dict)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-
-        def write() -> None:
-            self.files[target.name] = write_file(target, state_copy)
-
-        self.submit(write)
-
-    def submit(self, job: Callable[[], Any]) -> None:
-        """Run `job` in the thread, after the jobs before it; skipped once one has failed."""
-        self.jobs.append(self.thread.submit(lambda: None if self.error else self._run(job)))
+        self._write_later(path.name, lambda: write_file(path, state_copy))
 
     def adopt_files(self, folder: Path, files: Sequence[Path]) -> None:
         """Sync and list existing files too: DeepSpeed copies states from NVMe past this writer."""
-        for path in files:
-            if path.is_file():
-                name = str(path.relative_to(folder))
-                self.requested.append(name)
-                self.submit(partial(self._adopt, name, path))
+        for path in filter(Path.is_file, files):
+            self._write_later(str(path.relative_to(folder)), partial(sync_and_hash, path))
 
-    def _adopt(self, name: str, path: Path) -> None:
-        self.files[name] = sync_and_hash(path)
+    def _write_later(self, name: str, write: Callable[[], FileDigest]) -> None:
+        self.requested.append(name)
+        self.submit(lambda: self.files.update({name: write()}))
 
-    def write_file_list(self, folder: Path, rank: int, flats: list[list[Any]]) -> None:
-        """After the rank's files, write rank-N.json: their hashes, the requested names, and what
-        the flat tensors hold.
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run `job` in the thread, after the jobs before it; skipped once one has failed."""
+        self.jobs.append(self.thread.submit(self._run, job))
+
+    def write_file_list(self, folder: Path, rank: int, flats: list[list[Fragment]]) -> None:
+        """Write rank-N.json after the rank's files: their hashes, the requested names, and `flats`.
 
         `flats`: the fragments of each flat tensor, which `reshard` reads.
         """
         file_list = {"files": self.files, "asked": self.requested, "flats": flats}
         self.submit(lambda: write_json(folder / f"rank-{rank}.json", file_list))
 
-    def _run(self, job: Callable[[], Any]) -> None:
-        try:
-            job()
-        except Exception as error:
-            self.error = error
+    def _run(self, job: Callable[[], None]) -> None:
+        if self.error is None:
+            try:
+                job()
+            except Exception as error:
+                self.error = error
         self.finished_jobs += 1
 
     @property
@@ -194,14 +181,3 @@ class AsyncWriter(CheckpointEngine):
         """Wait until the thread has finished all jobs."""
         for job in self.jobs:
             job.result()
-
-    def load(self, path: str, map_location: Any = None) -> Any:
-        """Map a file into memory. Only DeepSpeed's own classes are unpickled."""
-        with torch.serialization.safe_globals(PICKLED_CLASSES):
-            return torch.load(
-                path, map_location=map_location or "cpu", weights_only=True, mmap=True
-            )
-
-    def commit(self, info: CheckpointCommitInfo) -> bool:
-        """Nothing: `Checkpointer.poll` publishes."""
-        return True

@@ -1,5 +1,7 @@
-"""A run's checkpoints as the trainer uses them. "Collective": all ranks call the method in the same
-step."""
+"""A run's checkpoints as the trainer uses them.
+
+"Collective": all ranks call the method in the same step.
+"""
 
 import copy
 import shutil
@@ -9,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from ropewalk.conf.artifacts.manifest import read_json
@@ -18,11 +19,10 @@ from ropewalk.conf.log import log
 from ropewalk.conf.train import TrainConfig
 from ropewalk.train.checkpoint import reshard, storage
 from ropewalk.train.checkpoint.async_writer import AsyncWriter
-from ropewalk.train.checkpoint.trainable_only import load_trainable, trainable_names
-from ropewalk.train.zero.checkpoint import use_checkpoint_writer
+from ropewalk.train.zero.checkpoint import load_trainable, use_checkpoint_writer
 from ropewalk.train.zero.engine import Engine
 from ropewalk.train.zero.flat_params import base_optimizer, flat_tensors
-from ropewalk.train.zero.mesh import Mesh
+from ropewalk.train.zero.mesh import Mesh, any_rank, first_message
 
 
 @dataclass
@@ -41,14 +41,13 @@ class Checkpointer:
     """Writes and reads `path/step-N`."""
 
     def __init__(
-        self, engine: Engine, path: Path, train: TrainConfig, mesh: Mesh, content: Any = None
+        self, engine: Engine, path: Path, train: TrainConfig, mesh: Mesh, content: object = None
     ) -> None:
-        """`content`: JSON values that decide what is trained; a checkpoint with other content is
-        refused."""
+        """`content`: JSON values; a checkpoint with other content is refused."""
         self.engine, self.path, self.train, self.mesh = engine, path, train, mesh
         self.content = content
         self.writer = AsyncWriter()
-        use_checkpoint_writer(engine, self.writer, trainable_names)
+        use_checkpoint_writer(engine, self.writer)
         self.pending: dict[str, Any] | None = None
         """Metadata of the checkpoint that is being written."""
         self.publishing = False
@@ -61,10 +60,7 @@ class Checkpointer:
     # -- writing
 
     def save(self, train_state: TrainState) -> None:
-        """Collective.
-
-        Copy to host memory and start writing; waits for a checkpoint that is still being written.
-        """
+        """Collective. Copy to host memory and start writing, once no other save is pending."""
         self.wait()
         name, started = storage.checkpoint_name(train_state.step), time.monotonic()
         temporary = self.path / f"{name}.tmp"
@@ -99,14 +95,12 @@ class Checkpointer:
             "content": self.content,
         }
 
-    def local_flags(self) -> list[float]:
-        """This rank's arguments of `poll`, busy and failed, which the trainer reduces over all
-        ranks by their maximum."""
-        return [float(self.writer.busy), float(self.writer.error is not None)]
+    def local_flags(self) -> tuple[bool, bool]:
+        """This rank's arguments of `poll`, which are true if they are on any rank."""
+        return self.writer.busy, self.writer.error is not None
 
     def poll(self, busy: bool, failed: bool) -> bool:
-        """Collective. Act on the reduced flags of the pending checkpoint; returns False if it was
-        dropped.
+        """Collective. Act on the flags of the pending checkpoint; returns False if it was dropped.
 
         When every rank has written, rank 0's thread publishes it; when that is done too, it counts
         as saved.
@@ -127,15 +121,10 @@ class Checkpointer:
         return True
 
     def _publish(self, metadata: dict[str, Any]) -> None:
-        name = storage.checkpoint_name(metadata["step"])
+        name, settings = storage.checkpoint_name(metadata["step"]), self.train.checkpoint
         storage.publish(self.path, name, metadata)
         try:
-            storage.prune(
-                self.path,
-                name,
-                self.train.checkpoint.keep_last,
-                self.train.checkpoint.keep_every_steps,
-            )
+            storage.prune(self.path, name, settings.keep_last, settings.keep_every_steps)
         except OSError as error:
             # the new checkpoint is published all the same
             _warn(f"{name} is written; an older one could not be removed: {error}")
@@ -143,11 +132,13 @@ class Checkpointer:
     def _drop(self, step: int) -> None:
         """Give up the pending checkpoint; a rank with an error prints it."""
         if error := self.writer.error:
-            is_disk = isinstance(error, OSError)
-            way_out = "; make room, or set train.checkpoint.keep_last lower" if is_disk else ""
+            reason, way_out = repr(error), ""
+            if isinstance(error, OSError):
+                reason = str(error)
+                way_out = "; make room, or set train.checkpoint.keep_last lower"
             _warn(
                 f"rank {self.mesh.rank}: the checkpoint of step {step} could not be written: "
-                f"{error if is_disk else repr(error)}; the one before it stands{way_out}"
+                f"{reason}; the one before it is kept{way_out}"
             )
         if self.mesh.rank == 0:
             temporary = self.path / f"{storage.checkpoint_name(step)}.tmp"
@@ -157,14 +148,11 @@ class Checkpointer:
         self.writer.error = None
 
     def wait(self) -> bool:
-        """Collective.
-
-        Wait until the pending checkpoint is published or dropped; returns False if it was dropped.
-        """
+        """Collective. Wait until the pending checkpoint is published (True) or dropped (False)."""
         saved = True
         while self.pending is not None:
             self.writer.wait()
-            saved = self.poll(False, self._any(self.writer.error is not None))
+            saved = self.poll(*any_rank(*self.local_flags()))
         return saved
 
     def finish(self) -> None:
@@ -172,87 +160,77 @@ class Checkpointer:
         if not self.wait():
             raise RopewalkError(
                 "the last checkpoint could not be written; a run that stops must leave one; "
-                "make room and run again: the one before stands"
+                "make room and run again: the one before it is kept"
             )
 
     def save_final(self, train_state: TrainState) -> None:
-        """Collective.
+        """Collective. Save after the last step, so that a failed export repeats no step.
 
-        Save after the last step, so that a failed export repeats no step; a full disk is only
-        reported.
+        A full disk is only reported.
         """
         if self.train.checkpoint.interval_steps and self.last_saved_step != train_state.step:
             self.save(train_state)
             self.wait()
 
-    def _any(self, flag: bool) -> bool:
-        """Collective. Whether `flag` is set on any rank."""
-        reduced = torch.tensor([float(flag)], device=self.engine.device)
-        dist.all_reduce(reduced, op=dist.ReduceOp.MAX)
-        return bool(reduced.item())
-
     # -- reading
 
     def load(self) -> TrainState:
-        """Collective. Load the newest undamaged checkpoint; without one return a fresh
-        `TrainState`.
+        """Collective. Load the newest undamaged checkpoint; without one return a fresh state.
 
         Damaged checkpoints are reported and quarantined. Raises: ConfigError when the checkpoint
         has other content.
         """
         if self.mesh.rank == 0:
             storage.remove_unfinished(self.path)
-        for name, metadata in self._from_rank0(storage.list_checkpoints(self.path)):
+        for name, metadata in self._checkpoints():
             if damage := self.verify(self.path / name, metadata):
-                log.info(f"checkpoint {name}: {damage}; the one before it is taken")
+                log.info(f"checkpoint {name}: {damage}; loading the one before it")
                 continue
             storage.refuse_other_content(name, metadata["content"], self.content)
             self._read(name, metadata)
             self._quarantine(name)
             self.last_saved_step = metadata["step"]
             return TrainState(metadata["step"], metadata["state"], name)
-        if self._any(any(self.path.glob(storage.NAME_PATTERN))):
-            log.info("no checkpoint is whole; training starts anew")
+        if any(any_rank(any(self.path.glob(storage.NAME_PATTERN)))):
+            log.info("no checkpoint is undamaged; training starts anew")
             self._quarantine("")
         return TrainState()
 
-    def _quarantine(self, after: str) -> None:
-        """Collective.
+    def _checkpoints(self) -> list[tuple[str, dict[str, Any]]]:
+        """Collective. Name and metadata of the checkpoints that rank 0 sees, newest first."""
+        checkpoints = [storage.list_checkpoints(self.path)]
+        dist.broadcast_object_list(checkpoints, src=0, device=self.engine.device)
+        return checkpoints[0]
 
-        Rename damaged checkpoints of later steps, so that pruning does not keep them in place of
-        good ones.
-        """
-        if self.mesh.rank == 0 and (names := storage.quarantine(self.path, after)):
+    def _quarantine(self, newest_good: str) -> None:
+        """Collective. Rename damaged checkpoints of later steps, or pruning would keep them in
+        place of good ones."""
+        if self.mesh.rank == 0 and (names := storage.quarantine(self.path, newest_good)):
             log.info(
-                f"set aside: {', '.join(names)}; removed when a whole one of as late a step stands"
+                f"renamed damaged checkpoints: {', '.join(names)}; they are removed when a "
+                "checkpoint of their step or a later one is published"
             )
         dist.barrier()
 
     def verify(self, path: Path, metadata: dict[str, Any]) -> str:
-        """Collective.
+        """Collective. Every rank hashes its share of the files.
 
-        Every rank hashes its share of the files; returns the first problem, or an empty string.
+        Returns the first problem, or an empty string.
         """
-        rank, world_size = self.mesh.rank, self.mesh.world_size
-        problems: list[Any] = [None] * world_size
-        local = storage.find_damage(path, metadata["files"], rank, world_size)
-        dist.all_gather_object(problems, local)
-        return next(filter(None, problems), "")
+        files = metadata["files"]
+        return first_message(storage.find_damage(path, files, self.mesh.rank, self.mesh.world_size))
 
     def _read(self, name: str, metadata: dict[str, Any]) -> None:
         if self._has_same_layout(name, metadata):
             self.engine.load_checkpoint(str(self.path), tag=name, custom_load_fn=load_trainable)
             return
-        reshard.load(self.engine, self.path / name, metadata, self.writer.load)
+        reshard.load(self.engine, self.path / name, metadata)
         self.engine.global_steps = metadata["step"]
         self.engine.global_samples = metadata["step"] * self.engine.train_batch_size()
 
     def _has_same_layout(self, name: str, metadata: dict[str, Any]) -> bool:
-        """Collective.
-
-        Whether DeepSpeed can load it: same ranks, stage and optimizer, and every parameter in the
-        same place.
-        """
+        """Collective. Whether DeepSpeed can load it: same ranks, stage and optimizer, and every
+        parameter in the same place."""
         zero_stage = self.engine.zero_optimization_stage()
         optimizer = type(base_optimizer(self.engine)).__name__
         saved = metadata["world_size"], metadata["zero_stage"], metadata.get("optimizer", optimizer)
@@ -260,13 +238,7 @@ class Checkpointer:
             return False
         file_list = read_json(self.path / name / f"rank-{self.mesh.rank}.json")
         flats = [[list(fragment) for fragment in f.fragments] for f in flat_tensors(self.engine)]
-        return zero_stage == 0 or not self._any(file_list["flats"] != flats)
-
-    def _from_rank0(self, value: Any) -> Any:
-        """Collective. Rank 0's value."""
-        values = [value]
-        dist.broadcast_object_list(values, src=0, device=self.engine.device)
-        return values[0]
+        return zero_stage == 0 or not any(any_rank(file_list["flats"] != flats))
 
 
 def _warn(message: str) -> None:

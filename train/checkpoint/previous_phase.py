@@ -1,9 +1,8 @@
-"""What a phase takes over from earlier phases: the optimizer's state (`phases[K].carry_optimizer`),
-and the position in the data.
+"""What a phase takes over from earlier phases: optimizer state and position in the data.
 
-The optimizer's state is moments, step counts and fp32 weights. The previous phase leaves a
-checkpoint of its last step; it is read by parameter name, at any world size and ZeRO stage. Without
-it a phase starts from the exported weights with new moments.
+With `phases[K].carry_optimizer` a phase takes over moments, step counts and fp32 weights: the
+previous phase leaves a checkpoint of its last step, which is read by parameter name, at any world
+size and ZeRO stage. Without it a phase starts from the exported weights with new moments.
 """
 
 from pathlib import Path
@@ -29,8 +28,7 @@ def save_for_next_phase(config: Config, checkpoints: Checkpointer, train_state: 
 
 
 def load_optimizer_state(config: Config, checkpoints: Checkpointer, train_state: TrainState) -> str:
-    """Collective. Load the previous phase's state before the first step; a resumed phase has its
-    own.
+    """Collective. Load the previous phase's state, unless this phase is resumed.
 
     Returns a line to log, empty if nothing was loaded. Raises: ConfigError when the state does not
     fit this phase's optimizer or parameters, RopewalkError when it is damaged.
@@ -43,7 +41,7 @@ def load_optimizer_state(config: Config, checkpoints: Checkpointer, train_state:
     if damage := checkpoints.verify(path, metadata):
         raise RopewalkError(f"checkpoint {name} of {run_dir.name}: {damage}; run that phase again")
     try:
-        reshard.load(checkpoints.engine, path, metadata, checkpoints.writer.load)
+        reshard.load(checkpoints.engine, path, metadata)
     except ConfigError as error:
         raise ConfigError(
             f"phases[{config.phase - 1}].carry_optimizer is True; the optimizer of {run_dir.name} "

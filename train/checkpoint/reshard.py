@@ -1,17 +1,14 @@
-"""Read a checkpoint into another mesh: by parameter name, each rank only the fragments that it
-holds itself.
+"""Read a checkpoint into another mesh: by parameter name, each rank only its own fragments.
 
 The files are mapped into memory, so no rank holds more than its own states, whatever mesh wrote
 them. All values are copied bit for bit.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 
 from ropewalk.conf.artifacts.manifest import read_json
 from ropewalk.conf.errors import ConfigError
@@ -25,6 +22,7 @@ from ropewalk.train.zero.flat_params import (
     optimizer_keys,
     optimizer_states,
 )
+from ropewalk.train.zero.mesh import first_message
 
 WEIGHT = "fp32"
 
@@ -37,46 +35,32 @@ class SavedFragment(NamedTuple):
     tensors: dict[str, Any]
 
 
-def load(
-    engine: Engine, folder: Path, metadata: dict[str, Any], read: Callable[[str], Any]
-) -> None:
-    """Collective. Load weights and optimizer states of the checkpoint `folder`. `read(path)` maps
-    one of its files.
+def load(engine: Engine, folder: Path, metadata: dict[str, Any]) -> None:
+    """Collective. Load weights and optimizer states of the checkpoint `folder`.
 
-    Raises: ConfigError when states cannot be divided, or a parameter was not saved.
+    Raises: ConfigError, on all ranks, when states cannot be divided or a parameter was not saved.
     """
     if engine.zero_nvme_offload_optimizer():
         raise ConfigError(
-            "train.memory.offload_optimizer keeps its states on NVMe; such a checkpoint is resumed by the "
-            "ranks, sp_size and ZeRO stage that wrote it; set them back"
+            "train.memory.offload_optimizer keeps its states on NVMe; such a checkpoint is resumed "
+            "by the ranks, sp_size and ZeRO stage that wrote it; set them back"
         )
+    message = ""
     with rewriting_optimizer(engine):
-        _raise_on_all_ranks(lambda: _load_local(engine, folder, metadata, read))
+        try:
+            _load_local(engine, folder, metadata)
+        except ConfigError as error:
+            message = str(error)
+        # no rank is left waiting for one that failed alone
+        if message := first_message(message):
+            raise ConfigError(message)
 
 
-def _raise_on_all_ranks(work: Callable[[], None]) -> None:
-    """Collective.
-
-    Run `work`; if any rank fails, raise its ConfigError on all ranks, so that none is left waiting.
-    """
-    local: str | None = None
-    try:
-        work()
-    except ConfigError as error:
-        local = str(error)
-    messages: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(messages, local)
-    if message := next(filter(None, messages), None):
-        raise ConfigError(message)
-
-
-def _load_local(
-    engine: Engine, folder: Path, metadata: dict[str, Any], read: Callable[[str], Any]
-) -> None:
+def _load_local(engine: Engine, folder: Path, metadata: dict[str, Any]) -> None:
     """This rank's fragments, from the files of all ranks that wrote."""
     saved: dict[str, list[SavedFragment]] = defaultdict(list)
     for rank in range(metadata["world_size"]):
-        for source in _saved_by(folder, rank, metadata["zero_stage"], read):
+        for source in _saved_by(folder, rank, metadata["zero_stage"]):
             saved[source.fragment.name].append(source)
     for flat, key in zip(flat_tensors(engine), optimizer_keys(engine), strict=True):
         state = optimizer_states(engine)[key]
@@ -96,9 +80,7 @@ def step_count(
     return int(step)
 
 
-def _saved_by(
-    folder: Path, rank: int, zero_stage: int, read: Callable[[str], Any]
-) -> list[SavedFragment]:
+def _saved_by(folder: Path, rank: int, zero_stage: int) -> list[SavedFragment]:
     """The fragments that a rank saved."""
     file_list = read_json(folder / f"rank-{rank}.json")
     flats = [[Fragment(*fragment) for fragment in flat] for flat in file_list["flats"]]
@@ -106,8 +88,7 @@ def _saved_by(
         return []
     kind = "model_states.pt" if zero_stage == 0 else "optim_states.pt"
     (name,) = [name for name in file_list["files"] if name.endswith(kind)]
-    first_names = [flat[0].name for flat in flats]
-    saved = saved_flat_tensors(read(str(folder / name)), zero_stage, first_names)
+    saved = saved_flat_tensors(folder / name, zero_stage, [flat[0].name for flat in flats])
     return [
         SavedFragment(fragment, {WEIGHT: weight, **_elementwise(state, weight)})
         for flat, (weight, state) in zip(flats, saved, strict=True)
@@ -121,17 +102,17 @@ def _elementwise(state: dict[str, Any], weight: torch.Tensor) -> dict[str, Any]:
     Raises: ConfigError for other states (8-bit optimizers keep a value for each block of weights).
     """
     for key, value in state.items():
-        is_tensor = isinstance(value, torch.Tensor)
-        if is_tensor and value.numel() != 1 and value.numel() < weight.numel():
+        elements = value.numel() if isinstance(value, torch.Tensor) else 1
+        if elements != 1 and elements < weight.numel():
             raise ConfigError(
-                f"train.optimizer.name keeps {key} in blocks, which another mesh cannot cut; such a "
-                "checkpoint is resumed by the ranks, sp_size and ZeRO stage that wrote it; set "
+                f"train.optimizer.name keeps {key} in blocks, which another mesh cannot cut; such "
+                "a checkpoint is resumed by the ranks, sp_size and ZeRO stage that wrote it; set "
                 "them back"
             )
     return {name: v.reshape(-1) if _has_elements(v) else v for name, v in state.items()}
 
 
-def _has_elements(value: Any) -> bool:
+def _has_elements(value: object) -> bool:
     return isinstance(value, torch.Tensor) and value.dim() > 0
 
 
@@ -139,10 +120,8 @@ def _fill(flat: FlatTensor, state: dict[str, Any], saved: dict[str, list[SavedFr
     """Fill a live flat tensor and its states. Raises: ConfigError when elements were not saved."""
     state.clear()
     for target in flat.fragments:
-        missing = target.numel
-        for source in saved[target.name]:
-            missing -= _copy_overlap(flat.tensor, state, target, source)
-        if missing:
+        copied = sum(_copy_overlap(flat.tensor, state, target, s) for s in saved[target.name])
+        if missing := target.numel - copied:
             raise ConfigError(
                 f"the checkpoint lacks {missing} elements of {target.name}; "
                 "it must hold every trained parameter once; take another"
@@ -162,15 +141,14 @@ def _copy_overlap(
         return 0
     target_slice = _slice(target, low, high)
     source_slice = _slice(source.fragment, low, high)
-    weights[target_slice] = source.tensors[WEIGHT][source_slice]
     for name, value in source.tensors.items():
         if name == WEIGHT:
-            continue
-        if not _has_elements(value):
+            weights[target_slice] = value[source_slice]
+        elif _has_elements(value):
+            live = state.setdefault(name, torch.zeros_like(weights, dtype=value.dtype))
+            live[target_slice] = value[source_slice]
+        else:
             state.setdefault(name, value)
-            continue
-        live = state.setdefault(name, torch.zeros_like(weights, dtype=value.dtype))
-        live[target_slice] = value[source_slice]
     return high - low
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ropewalk.conf.artifacts.manifest import first_difference, read_json, write_json
 from ropewalk.conf.errors import ConfigError
@@ -24,9 +24,22 @@ NAME_PATTERN = "step-" + "[0-9]" * 8
 TORN = ".torn"
 
 
+class FileDigest(TypedDict):
+    """The record of a written file."""
+
+    bytes: int
+    sha256: str
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_and_hash(path: Path) -> FileDigest:
+    """Raises: OSError."""
+    _sync(path)
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def checkpoint_name(step: int) -> str:
@@ -55,21 +68,19 @@ def publish(folder: Path, name: str, metadata: dict[str, Any]) -> None:
 
 def _listed_files(
     temporary: Path, world_size: int, zero_stage: int
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Size and hash of each file in the ranks' lists, and of the lists. Raises: OSError when a file
-    is not listed."""
+) -> Iterator[tuple[str, FileDigest]]:
+    """The files in the ranks' lists, and the lists. Raises: OSError when a file is not listed."""
     for rank in range(world_size):
         path = temporary / f"rank-{rank}.json"
         file_list = read_json(path)
         if missing := _missing_file(file_list, rank, zero_stage):
             raise OSError(f"rank {rank} wrote no {missing}")
         yield from file_list["files"].items()
-        yield path.name, {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        yield path.name, sync_and_hash(path)
 
 
 def _missing_file(file_list: dict[str, Any], rank: int, zero_stage: int) -> str:
-    """A file that was requested, or that DeepSpeed writes at this stage, and that is not listed;
-    else empty.
+    """A file that the rank should have written and did not list; else empty.
 
     DeepSpeed writes the weights on rank 0, and from ZeRO 1 on optimizer states on every rank.
     """
@@ -91,9 +102,9 @@ def _point(folder: Path, name: str) -> None:
     _sync(folder)
 
 
-def _sync(folder: Path) -> None:
-    """Sync the names in a folder, which syncing its files does not."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Sync a file, or the names in a folder, which syncing its files does not."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -118,7 +129,7 @@ def _read_metadata(path: Path) -> dict[str, Any] | None:
 
 
 def find_damage(
-    path: Path, files: dict[str, dict[str, Any]], rank: int = 0, world_size: int = 1
+    path: Path, files: dict[str, FileDigest], rank: int = 0, world_size: int = 1
 ) -> str:
     """Check this rank's share of `files`, sizes first, then hashes.
 
@@ -136,9 +147,8 @@ def find_damage(
     return ""
 
 
-def refuse_other_content(name: str, saved: Any, current: Any) -> None:
-    """Raises: ConfigError with the first value that differs between the checkpoint's content and
-    the run's."""
+def refuse_other_content(name: str, saved: object, current: object) -> None:
+    """Raises: ConfigError with the first value in which the contents differ."""
     if difference := first_difference(saved, current):
         raise ConfigError(
             f"{difference} in the checkpoint {name}; a run is resumed with the settings it was "
@@ -161,22 +171,22 @@ def prune(folder: Path, published: str, keep_last: int, keep_every: int) -> None
             shutil.rmtree(path)
 
 
-def quarantine(folder: Path, after: str) -> list[str]:
-    """Rename the damaged checkpoints newer than `after` (all if `after` is empty) to `*.torn`.
+def quarantine(folder: Path, newest_good: str) -> list[str]:
+    """Rename the damaged checkpoints newer than `newest_good` (all if it is empty) to `*.torn`.
 
     Returns their new names.
     """
-    damaged = [path for path in sorted(folder.glob(NAME_PATTERN)) if path.name > after]
+    damaged = [path for path in sorted(folder.glob(NAME_PATTERN)) if path.name > newest_good]
     for path in damaged:
         target = path.with_name(path.name + TORN)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(path, target)
-    if damaged and after:
-        _point(folder, after)
+    if damaged and newest_good:
+        _point(folder, newest_good)
     return [path.name + TORN for path in damaged]
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove checkpoints that a run left half written when it died."""
+    """Remove the half-written checkpoints of a run that died."""
     for path in folder.glob("step-*.tmp"):
         shutil.rmtree(path, ignore_errors=True)

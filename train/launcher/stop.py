@@ -2,13 +2,9 @@
 
 import signal
 from pathlib import Path
-from typing import Any
-
-import torch
-import torch.distributed as dist
 
 from ropewalk.train.launcher.ranks import STOP_FILE
-from ropewalk.train.zero.mesh import device
+from ropewalk.train.zero.mesh import any_rank
 
 
 class StopSignal:
@@ -22,12 +18,9 @@ class StopSignal:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
             signal.signal(number, self._request)
 
-    def _request(self, *_: Any) -> None:
+    def _request(self, *_: object) -> None:
         self.requested = True
 
-    def __call__(self, *flags: float) -> list[bool]:
+    def __call__(self, *flags: bool) -> list[bool]:
         """Collective, one exchange a step. Whether any rank must stop, and has each of `flags`."""
-        is_stopping = self.requested or self.file.exists()
-        local = torch.tensor([float(is_stopping), *flags], device=device())
-        dist.all_reduce(local, op=dist.ReduceOp.MAX)
-        return [bool(flag) for flag in local.tolist()]
+        return any_rank(self.requested or self.file.exists(), *flags)

@@ -1,7 +1,7 @@
 """All that knows DeepSpeed: an upgrade of it is a change of this folder (and of launcher/node.py).
 
 engine.py             what the trainer uses of its engine, and how the engine is built
-config.py             its configuration, and what it needs of the machine
+config.py             its configuration, and the checks that this machine supports it
 mesh.py               the process group, this rank's device, its sequences and its slice of them
 optimizer_step.py     micro-batches, the gradient norm, then the optimizer step or none
 params.py             parameters that ZeRO 3 partitions

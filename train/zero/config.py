@@ -1,4 +1,4 @@
-"""DeepSpeed's configuration, and what it needs of the machine."""
+"""DeepSpeed's configuration, and the checks that this machine supports it."""
 
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,11 @@ def offload_config(train: TrainConfig) -> dict[str, Any]:
 
 
 def _offload_target(train: TrainConfig) -> dict[str, Any]:
-    pinned = {"pin_memory": torch.cuda.is_available()}
-    if train.memory.offload_path is None:
-        return {"device": "cpu", **pinned}
-    return {
-        "device": "nvme",
-        "nvme_path": str(Path(train.memory.offload_path).expanduser()),
-        **pinned,
-    }
+    target = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if train.memory.offload_path is not None:
+        path = Path(train.memory.offload_path).expanduser()
+        target |= {"device": "nvme", "nvme_path": str(path)}
+    return target
 
 
 def cpu_adam() -> type[torch.optim.Optimizer]:

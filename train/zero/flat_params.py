@@ -4,9 +4,10 @@ The form is the same for every stage, so that a checkpoint can be read by name i
 flat tensors, and the fragments of parameters in them.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
+import torch.distributed as dist
 
 from ropewalk.train.zero.engine import Engine
 
@@ -27,6 +28,30 @@ class FlatTensor(NamedTuple):
     fragments: list[Fragment]
 
 
+class _Zero12(Protocol):
+    """What is read of DeepSpeed's optimizer of ZeRO 1 and 2. Keys are its parameters."""
+
+    single_partition_of_fp32_groups: list[torch.Tensor]
+    bit16_groups: list[list[Any]]
+    param_names: dict[Any, str]
+
+
+class _Zero3(Protocol):
+    """What is used of DeepSpeed's optimizer of ZeRO 3."""
+
+    fp32_partitioned_groups_flat: list[torch.Tensor]
+    fp16_partitioned_groups_flat: list[torch.Tensor]
+    fp16_partitioned_groups: list[list[torch.Tensor]]
+    fp16_groups: list[list[Any]]
+    persistent_parameters: list[Any]
+    param_names: dict[Any, str]
+    grad_position: dict[int, tuple[int, int, int]]
+    dp_process_group: dist.ProcessGroup
+
+    def get_param_id(self, param: torch.Tensor) -> int: ...
+    def unflatten(self, flat: torch.Tensor, like: list[torch.Tensor]) -> list[torch.Tensor]: ...
+
+
 def flat_tensors(engine: Engine) -> list[FlatTensor]:
     """This rank's flat tensors, in the order in which the optimizer counts its states.
 
@@ -38,45 +63,39 @@ def flat_tensors(engine: Engine) -> list[FlatTensor]:
     return _stage3(engine.optimizer) if stage == 3 else _stage12(engine.optimizer)
 
 
-def _replicated(engine: Any) -> list[FlatTensor]:
-    names = engine.param_names
+def _replicated(engine: Engine) -> list[FlatTensor]:
+    names: dict[torch.Tensor, str] = {p: name for name, p in engine.module.named_parameters()}
     return [
         FlatTensor(p.data.view(-1), [Fragment(names[p], 0, p.numel(), 0)])
         for p in _unpartitioned(engine)
     ]
 
 
-def _stage12(zero: Any) -> list[FlatTensor]:
-    groups = zip(zero.single_partition_of_fp32_groups, zero.bit16_groups, strict=True)
-    return [
-        FlatTensor(
-            flat,
-            [
-                _linked(zero.param_names[p], p._hp_mapping)
-                for p in group
-                if p._hp_mapping is not None
-            ],
-        )
-        for flat, group in groups
-    ]
+def _stage12(zero: _Zero12) -> list[FlatTensor]:
+    flats = []
+    for flat, group in zip(zero.single_partition_of_fp32_groups, zero.bit16_groups, strict=True):
+        fragments = []
+        for parameter in group:
+            if (mapping := parameter._hp_mapping) is not None:
+                source, target = mapping.lp_fragment_address, mapping.hp_fragment_address
+                name = zero.param_names[parameter]
+                fragments.append(Fragment(name, source.start, source.numel, target.start))
+        flats.append(FlatTensor(flat, fragments))
+    return flats
 
 
-def _linked(name: str, mapping: Any) -> Fragment:
-    low_precision, fp32 = mapping.lp_fragment_address, mapping.hp_fragment_address
-    return Fragment(name, low_precision.start, low_precision.numel, fp32.start)
-
-
-def _stage3(zero: Any) -> list[FlatTensor]:
-    groups = zip(zero.fp32_partitioned_groups_flat, zero.fp16_groups, strict=True)
-    return [FlatTensor(flat, [_partition(zero, p) for p in group]) for flat, group in groups]
-
-
-def _partition(zero: Any, parameter: Any) -> Fragment:
-    """A rank's equal share of a parameter; the last ranks' shares may be partly padding."""
-    _, offset, width = zero.grad_position[zero.get_param_id(parameter)]
-    start = torch.distributed.get_rank(group=zero.dp_process_group) * width
-    numel = max(0, min(width, parameter.ds_numel - start))
-    return Fragment(zero.param_names[parameter], start, numel, offset)
+def _stage3(zero: _Zero3) -> list[FlatTensor]:
+    """Each rank has an equal share of a parameter; the last ranks' may be partly padding."""
+    flats, rank = [], dist.get_rank(group=zero.dp_process_group)
+    for flat, group in zip(zero.fp32_partitioned_groups_flat, zero.fp16_groups, strict=True):
+        fragments = []
+        for parameter in group:
+            _, offset, width = zero.grad_position[zero.get_param_id(parameter)]
+            start = rank * width
+            numel = max(0, min(width, parameter.ds_numel - start))
+            fragments.append(Fragment(zero.param_names[parameter], start, numel, offset))
+        flats.append(FlatTensor(flat, fragments))
+    return flats
 
 
 def base_optimizer(engine: Engine) -> torch.optim.Optimizer:
@@ -111,7 +130,7 @@ def refresh_weights(engine: Engine) -> None:
         _refresh_partitions(zero)
 
 
-def _refresh_partitions(zero: Any) -> None:
+def _refresh_partitions(zero: _Zero3) -> None:
     groups = zip(
         zero.fp16_partitioned_groups_flat,
         zero.fp32_partitioned_groups_flat,

@@ -69,6 +69,20 @@ def all_reduce_sum(value: torch.Tensor) -> float:
     return float(total)
 
 
+def any_rank(*flags: bool) -> list[bool]:
+    """Collective. Whether each of `flags` is set on any rank."""
+    reduced = torch.tensor(flags, dtype=torch.float32, device=device())
+    dist.all_reduce(reduced, op=dist.ReduceOp.MAX)
+    return [bool(flag) for flag in reduced.tolist()]
+
+
+def first_message(message: str) -> str:
+    """Collective. The first message of any rank that is not empty; else an empty one."""
+    messages = [""] * dist.get_world_size()
+    dist.all_gather_object(messages, message)
+    return next(filter(None, messages), "")
+
+
 def process_groups(mesh: Mesh) -> Any:
     """DeepSpeed's process groups (its `mpu`), made once; None where no sequence is shared."""
     if mesh.sp_size == 1:
@@ -79,7 +93,8 @@ def process_groups(mesh: Mesh) -> Any:
 
 
 # After its default of 10 minutes torch would end a run without naming a rank, or while rank 0 alone
-# writes a large model. loop/watchdog.py finds a rank that hangs sooner (train.launcher.hang_timeout_s).
+# writes a large model. loop/watchdog.py finds a rank that hangs sooner, after
+# train.launcher.hang_timeout_s.
 COLLECTIVE_TIMEOUT = timedelta(days=1)
 
 

@@ -111,7 +111,7 @@ def local_gradient(parameter: Any, rank: int) -> torch.Tensor | None:
 
 
 @contextmanager
-def patched_method(owner: Any, name: str, result: Any) -> Iterator[None]:
+def patched_method(owner: object, name: str, result: object) -> Iterator[None]:
     """While open, `owner.name(...)` returns `result`."""
     original = vars(owner).get(name)
     setattr(owner, name, lambda *_, **__: result)

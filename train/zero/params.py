@@ -17,7 +17,7 @@ class _Zero3Config:
         self.config = config
 
     def is_zero3(self) -> bool:
-        return bool(self.config["zero_optimization"]["stage"] == 3)
+        return True
 
 
 @contextmanager
@@ -27,10 +27,10 @@ def zero3_init(config: dict[str, Any] | None) -> Iterator[None]:
     Rank 0 reads the files, tensor by tensor, and each rank keeps its part in the config's
     precision.
     """
-    zero3_config = None if config is None else _Zero3Config(config)
-    if zero3_config is None or not zero3_config.is_zero3():
+    if config is None or config["zero_optimization"]["stage"] != 3:
         yield
         return
+    zero3_config = _Zero3Config(config)
     transformers_deepspeed.set_hf_deepspeed_config(zero3_config)
     try:
         yield

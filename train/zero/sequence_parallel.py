@@ -13,7 +13,7 @@ from ropewalk.train.attention.backend import KernelFunction
 
 
 class HeadExchange(UlyssesSPAttentionHF):  # type: ignore[misc]
-    """An attention kernel between two all-to-alls; attention/ulysses.py says what they exchange.
+    """An attention kernel between two all-to-alls, which attention/ulysses.py explains.
 
     DeepSpeed's own `forward` would gather the positions in every layer, which our kernels do not
     read. Key/value heads are repeated until the P ranks divide them: to lcm(K, P), which divides H
@@ -49,7 +49,7 @@ class HeadExchange(UlyssesSPAttentionHF):  # type: ignore[misc]
         position_ids: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, None]:
-        """Attention over the whole sequence, given and returned as this rank's slice of it.
+        """Attention over the whole sequence, of which this rank passes and gets its slice.
 
         query (1, H, s, D), key and value (1, K, s, D) -> (1, s, H, D). `s_aux` (H,): gpt-oss's
         sinks. Raises: ConfigError when a layer's heads differ from the config's.
@@ -69,20 +69,18 @@ class HeadExchange(UlyssesSPAttentionHF):  # type: ignore[misc]
             module, *(x.permute(1, 2, 0, 3) for x in sequence), attention_mask, part=part, **kwargs
         )
         local = self._partition_global_sequence(output.transpose(0, 1).flatten(2))  # (s, 1, H x D)
-        return local.transpose(0, 1).unflatten(
-            -1, (self.attn_head_count, self.attn_head_size)
-        ), None
+        heads = (self.attn_head_count, self.attn_head_size)
+        return local.transpose(0, 1).unflatten(-1, heads), None
 
     def _set_sizes(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Set this layer's sizes. The checks before knew its model's config only."""
+        """Set this layer's sizes. Earlier checks read the model's config only."""
         heads = (query.shape[1], key.shape[1])
         if heads != self.heads or key.shape != value.shape or query.shape[-1] != key.shape[-1]:
             raise ConfigError(
                 f"train.sp_size is {self.world_size}; each layer must have {self.heads[0]} query "
                 f"and {self.heads[1]} key/value heads of one size, as the model's config says; "
                 f"one has query {tuple(query.shape)}, key {tuple(key.shape)}, value "
-                f"{tuple(value.shape)}; "
-                "set train.sp_size=1"
+                f"{tuple(value.shape)}; set train.sp_size=1"
             )
         self.attn_head_size, self.local_seq_length = query.shape[-1], query.shape[2]
         self.global_seq_length = self.local_seq_length * self.world_size
