@@ -111,7 +111,7 @@ def build_model(inputs: RunInputs, mesh: Mesh) -> PreTrainedModel:
     model = build(
         base,
         inputs.plan,
-        # what quantisation leaves as it is takes no more memory than it will
+        # weights that are not quantised are loaded in the dtype that they compute in
         dtype=compute_dtype if quantization else torch.float32,
         seed=inputs.config.seed,
         attention_kernel=train.attention.kernel,

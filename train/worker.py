@@ -40,10 +40,11 @@ def save(trainer: Trainer, inputs: RunInputs) -> None:
     config, checkpointer, state = trainer.config, trainer.checkpointer, trainer.state
     save_for_next_phase(config, checkpointer, state)
     checkpointer.save_final(state)
-    save_pretrained(trainer.engine.module.model, inputs.folder / "model")
+    model = trainer.engine.module.model
+    save_pretrained(model, inputs.folder / "model")
     if config.train.lora.rank:
-        model, base = trainer.engine.module.model, inputs.base
-        adapter_save.save_adapter(model, inputs.plan, base.name, inputs.folder / "adapter")
+        adapter = inputs.folder / "adapter"
+        adapter_save.save_adapter(model, inputs.plan, inputs.base.name, adapter)
     if dist.get_rank() == 0:
         result = {
             "steps": config.train.steps,
@@ -55,9 +56,7 @@ def save(trainer: Trainer, inputs: RunInputs) -> None:
 
 
 def run(run_dir: Path) -> None:
-    """The process of one rank:
-    `train`; an error becomes a line that names the rank, and an exit code.
-    """
+    """The process of one rank. An error becomes a message that names the rank, and an exit code."""
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     transformers_logging.disable_progress_bar()
     is_rank0 = os.environ.get("RANK", "0") == "0"

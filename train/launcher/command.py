@@ -29,10 +29,10 @@ def world_size(config: Config) -> int:
     file = Path(config.train.launcher.hostfile).expanduser()
     if not file.is_file():
         raise ConfigError(
-            f"train.launcher.hostfile is {config.train.launcher.hostfile}; no such file; correct the path, or unset "
-            "it"
+            f"train.launcher.hostfile is {config.train.launcher.hostfile}; no such file; correct "
+            "the path, or unset it"
         )
-    lines = [line.strip() for line in file.read_text().splitlines()]
+    lines = map(str.strip, file.read_text().splitlines())
     hosts = [line for line in lines if line and not line.startswith("#")]
     return len(hosts) * ranks_per_node(config)
 
@@ -56,8 +56,9 @@ def command(config: Config, run_dir: Path) -> list[str]:
 
 
 def world_info(count: int) -> str:
-    """This machine's devices in `launch`'s encoding, one per rank; CUDA_VISIBLE_DEVICES is
-    respected.
+    """This machine's devices in `launch`'s encoding, one per rank.
+
+    CUDA_VISIBLE_DEVICES is respected.
     """
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     devices = visible[:count] if len(visible) >= count else list(range(count))

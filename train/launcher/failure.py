@@ -1,5 +1,4 @@
-"""Report a failure once: the first rank to fail leaves a note, and ranks that fail after it name
-it.
+"""Report a failure once: the first rank to fail leaves a note, and later ones name that rank.
 
 The launcher ends the other ranks when one exits, and passes on the exit code of whichever it polls
 first. So a rank that only lost its neighbours exits with the code of the rank that failed.

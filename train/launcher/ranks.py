@@ -6,7 +6,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ropewalk.conf.errors import STOPPED, RopewalkError, Stopped
 from ropewalk.conf.schema import Config
@@ -26,20 +25,16 @@ def launch(config: Config, run_dir: Path, temporary: Path) -> None:
     (temporary / failure.NOTE).unlink(missing_ok=True)
     # Slurm sends it to every process of a step; DeepSpeed's launcher inherits this and must live on
     usr1_handler = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    process = subprocess.Popen(
-        command(config, run_dir), env=environment(config), start_new_session=True
-    )
+    arguments, env = command(config, run_dir), environment(config)
+    process = subprocess.Popen(arguments, env=env, start_new_session=True)
 
-    def request_stop(*_: Any) -> None:
+    def request_stop(*_: object) -> None:
         if (temporary / STOP_FILE).exists():  # the second request ends them at once
             os.killpg(process.pid, signal.SIGKILL)
         (temporary / STOP_FILE).touch()
         with suppress(OSError):  # the terminal may be closed
-            print(
-                "stopping after this step with a checkpoint (once more: at once)",
-                file=sys.stderr,
-                flush=True,
-            )
+            message = "stopping after this step with a checkpoint (once more: at once)"
+            print(message, file=sys.stderr, flush=True)
 
     signals = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup sets
@@ -70,7 +65,7 @@ def _error_of(config: Config, temporary: Path, code: int) -> RopewalkError:
         return Stopped(f"train stopped in good order{moment}; {how_to_resume(config)}")
     first = f"; {failure.rank_name(note)} was the first" if note else ""
     error = RopewalkError(
-        f"train: the ranks ended with exit code {code}{first}; what they said is above"
+        f"train: the ranks ended with exit code {code}{first}; their messages are above"
     )
     error.exit_code = code if code in (2, 3) else 1
     return error
@@ -85,7 +80,10 @@ def requeue() -> str:
     """Put this Slurm job into its queue again; returns the result as a message."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
-        return "train.launcher.requeue is True, but this is no Slurm job; run the same command again to resume"
+        return (
+            "train.launcher.requeue is True, but this is no Slurm job; run the same command again "
+            "to resume"
+        )
     try:
         result = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
     except OSError as error:

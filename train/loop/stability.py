@@ -1,5 +1,6 @@
-"""The policy for NaN losses and loss spikes, applied before the step from values all ranks
-share.
+"""The policy for NaN losses and loss spikes, applied before the step.
+
+It reads only values that all ranks share, so all decide alike.
 """
 
 import math
@@ -52,10 +53,8 @@ def decide(
 
 
 class StabilityPolicy:
-    """A run's recent losses and skipped batches, kept in the checkpoint's `state`.
-
-    So a resumed run decides alike.
-    """
+    """A run's recent losses and skipped batches, kept in the checkpoint's `state`, so that a
+    resumed run decides alike."""
 
     def __init__(self, rule: StabilityConfig, state: dict[str, Any]) -> None:
         self.rule = rule
@@ -85,16 +84,16 @@ class StabilityPolicy:
         return {"step": step + 1, **self.skipped[str(step)]}
 
     def refuse_to_continue(self, step: int) -> None:
-        """Raises: RopewalkError when the policy says stop, or too many batches were skipped."""
+        """Raises: RopewalkError when the policy is to stop, or too many batches were skipped."""
         reason = self.decision.reason
         if self.decision.action == "stop":
             raise RopewalkError(
-                f"{reason}, at step {step + 1}, which was not taken; lower train.optimizer.lr, look at the "
-                "batch, or set train.stability.on_nan or on_spike"
+                f"{reason}, at step {step + 1}, which was not applied; lower train.optimizer.lr, "
+                "look at the batch, or set train.stability.on_nan or on_spike"
             )
         if len(self.skipped) > self.rule.max_skips:
             raise RopewalkError(
-                f"{len(self.skipped)} batches are left out, the last at step {step + 1} "
+                f"{len(self.skipped)} batches were skipped, the last at step {step + 1} "
                 f"({reason}); train.stability.max_skips is {self.rule.max_skips}; "
                 "lower train.optimizer.lr, or raise it"
             )

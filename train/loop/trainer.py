@@ -50,12 +50,8 @@ class Trainer:
 
         Raises: Stopped after a checkpoint, RopewalkError when train.stability says to stop.
         """
-        watchdog = HangWatchdog(
-            self.folder / "watch",
-            self.mesh,
-            self.config.train.launcher.hang_timeout_s,
-            self.heartbeat,
-        )
+        timeout_s = self.config.train.launcher.hang_timeout_s
+        watchdog = HangWatchdog(self.folder / "watch", self.mesh, timeout_s, self.heartbeat)
         with watchdog, closing(self):
             self._save_for_rollback()
             while self.state.step < self.config.train.steps:
@@ -133,8 +129,8 @@ class Trainer:
         self.state = self.checkpointer.load()
         if not self.state.loaded:
             raise RopewalkError(
-                f"{reason}, at step {step + 1}; no checkpoint is whole, so none can be gone back "
-                "to; begin anew"
+                f"{reason}, at step {step + 1}; no checkpoint is undamaged, so there is none to "
+                "roll back to; start a new run"
             )
         self.stability = StabilityPolicy(self.config.train.stability, self.state.state)
         self.stability.skipped |= skipped
@@ -145,7 +141,7 @@ class Trainer:
         )
 
     def _after_step(self) -> None:
-        """Save a checkpoint that is due, and stop if asked to. Raises: Stopped."""
+        """Save a checkpoint that is due, and stop if requested. Raises: Stopped."""
         step, interval = self.state.step, self.config.train.checkpoint.interval_steps
         stop_requested, *flags = self.stop(*self.checkpointer.local_flags())
         self.checkpointer.poll(*flags)

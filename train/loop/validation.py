@@ -14,7 +14,7 @@ import numpy as np
 
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.schema import Config
-from ropewalk.data.dataset import IGNORE, DataArtifacts, Row, Window, concatenate, heldout_windows
+from ropewalk.data.dataset import IGNORE, DataArtifacts, Row, concatenate, heldout_windows
 from ropewalk.train.loop.step import to_device
 from ropewalk.train.metrics import sums as metrics_sums
 from ropewalk.train.model.build import evaluating
@@ -23,9 +23,7 @@ from ropewalk.train.zero.mesh import Mesh, device
 
 
 class Validation:
-    """Windows of held-out tokens, each (L,), measured every `train.validation.interval_steps` steps and
-    last.
-    """
+    """Windows of held-out tokens, each (L,), measured every `interval_steps` steps and last."""
 
     def __init__(
         self, engine: Engine, windows: Sequence[np.ndarray], config: Config, mesh: Mesh
@@ -36,9 +34,7 @@ class Validation:
         """By this rank, over all validations."""
 
     def __call__(self, step: int) -> dict[str, Any]:
-        """Collective. The fields it adds to the line of `step` (from 1); none when it is not
-        due.
-        """
+        """Collective. The fields it adds to the line of `step` (from 1); none if it is not due."""
         if not self.every or not (step % self.every == 0 or step == self.steps):
             return {}
         return {"validation": self.measure()}
@@ -69,8 +65,9 @@ class Validation:
         }
 
     def _rows(self) -> Iterator[Row]:
-        """This rank's slices, as many as every other rank's; a group without a window ignores
-        labels.
+        """This rank's slices, as many as every other rank's.
+
+        A group without a window ignores labels.
         """
         mesh = self.mesh
         for first in range(0, len(self.windows), mesh.dp_size):
@@ -88,15 +85,15 @@ def build_validation(engine: Engine, config: Config, data: DataArtifacts, mesh: 
     """The run's validation. Raises: DataError when no held-out document is long enough for it."""
     settings = config.train.validation
     length = settings.length or config.data.seq_len
-    windows: list[Window] = []
-    if settings.interval_steps:
-        stores = data.text_stores(config.data)
-        windows = heldout_windows(stores, length, settings.windows, settings.windows_per_document)
-    if settings.interval_steps and not windows:
+    if not settings.interval_steps:
+        return Validation(engine, [], config, mesh)
+    stores = data.text_stores(config.data)
+    windows = heldout_windows(stores, length, settings.windows, settings.windows_per_document)
+    if not windows:
         raise DataError(
             f"train.validation.length is {length}; no held-out document has so many tokens; raise "
-            f"data.heldout_share (now {config.data.heldout_share}), lower train.validation.length or set "
-            "train.validation.interval_steps=0"
+            f"data.heldout_share (now {config.data.heldout_share}), lower train.validation.length "
+            "or set train.validation.interval_steps=0"
         )
     return Validation(engine, [window.ids for window in windows], config, mesh)
 

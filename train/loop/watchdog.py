@@ -44,28 +44,22 @@ def stalled_ranks(earlier: Mapping[int, Report], now: Mapping[int, Report]) -> d
     furthest behind.
     """
     unresponsive = {
-        rank: report
+        rank: f"it was last seen {_position(report)}, and its process does not answer"
         for rank, report in now.items()
         if report is None or report == earlier.get(rank)
     }
     if unresponsive:
-        return {
-            rank: f"it was last seen {_position(report)}, and its process does not answer"
-            for rank, report in unresponsive.items()
-        }
-    reports = {rank: report for rank, report in now.items() if report is not None}
-    furthest_behind = min((report["step"], report["done"]) for report in reports.values())
-    return {
-        rank: f"it is {_position(report)}"
-        for rank, report in reports.items()
-        if (report["step"], report["done"]) == furthest_behind
-    }
+        return unresponsive
+    progress = {rank: (report["step"], report["done"]) for rank, report in now.items() if report}
+    furthest_behind = min(progress.values())
+    behind = [rank for rank, done in progress.items() if done == furthest_behind]
+    return {rank: f"it is {_position(now[rank])}" for rank in behind}
 
 
 def _position(report: Report) -> str:
     if report is None:
         return "before its first step"
-    phase = f"after its {report['phase']}" if report["phase"] else "at its begin"
+    phase = f"after its {report['phase']}" if report["phase"] else "at its start"
     return f"at step {report['step'] + 1}, {phase}"
 
 
@@ -78,22 +72,27 @@ class HangWatchdog:
         self.folder, self.rank, self.world_size = folder, mesh.rank, mesh.world_size
         self.timeout_s, self.heartbeat = timeout_s, heartbeat
         self.polls = 0
-        self.main_thread = threading.main_thread().ident
         self.closed = threading.Event()
-        self.thread = threading.Thread(target=self._watch, name="watch", daemon=True)
 
     def __enter__(self) -> "HangWatchdog":
         if self.timeout_s:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file(self.rank).unlink(missing_ok=True)
-            self.thread.start()
+            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.closed.set()
 
     def _watch(self) -> None:
-        interval = min(POLL_S, self.timeout_s / 4)
+        """Ends the process on its own errors too: a run without a watchdog could hang for ever."""
+        try:
+            self._poll_until_closed(min(POLL_S, self.timeout_s / 4))
+        except Exception:
+            message = f"rank {self.rank}: the watchdog of train.launcher.hang_timeout_s failed"
+            _end_process(f"{message}:\n{traceback.format_exc()}")
+
+    def _poll_until_closed(self, interval: float) -> None:
         last, since = self.heartbeat(), time.monotonic()
         while not self.closed.wait(interval):
             now = self.heartbeat()
@@ -101,16 +100,16 @@ class HangWatchdog:
                 last, since = now, time.monotonic()
             self._write(now)
             if time.monotonic() - since > self.timeout_s:
-                self._end(interval)
+                self._report_hang(interval)
 
     def _write(self, heartbeat: Heartbeat) -> None:
         self.polls += 1
         try:
-            write_json(self._file(self.rank), {**heartbeat._asdict(), "looks": self.polls})
-        except OSError:  # a full disk is no hung rank: its file gets old, and the report says so
+            write_json(self._file(self.rank), {**heartbeat._asdict(), "polls": self.polls})
+        except OSError:  # a full disk is no hang; this rank's file gets old and is reported so
             return
 
-    def _end(self, interval: float) -> None:
+    def _report_hang(self, interval: float) -> None:
         """Report by the lowest rank that is alive, and exit; the launcher then ends the others.
 
         Every stalled rank also prints its stack.
@@ -125,22 +124,14 @@ class HangWatchdog:
         lines = []
         if self.rank == min(alive, default=min(stalled)):
             lines = [
-                f"rank {rank} holds the others up for {self.timeout_s:.0f} s (train.launcher.hang_timeout_s): "
-                f"{state}"
+                f"rank {rank} holds the others up for {self.timeout_s:.0f} s "
+                f"(train.launcher.hang_timeout_s): {state}"
                 for rank, state in stalled.items()
             ]
         if lines or self.rank in stalled:
-            lines.append(f"rank {self.rank} is here:\n{self._stack()}")
-        print("\n".join(lines), file=sys.stderr, flush=True)
-        # the other ranks must not find this file old before they have reported
-        time.sleep(2 * interval)
-        os._exit(FAILED)
-
-    def _stack(self) -> str:
-        frame = sys._current_frames().get(self.main_thread or 0)
-        if frame is None:
-            return "its main thread is gone"
-        return "".join(traceback.format_stack(frame))
+            lines.append(f"rank {self.rank} is here:\n{_main_thread_stack()}")
+        # the other ranks must not see this file as old before they have reported
+        _end_process("\n".join(lines), delay_s=2 * interval)
 
     def _read_all(self) -> dict[int, Report]:
         return {rank: self._read(rank) for rank in range(self.world_size)}
@@ -153,3 +144,16 @@ class HangWatchdog:
 
     def _file(self, rank: int) -> Path:
         return self.folder / f"rank-{rank}.json"
+
+
+def _main_thread_stack() -> str:
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return "its main thread is gone" if frame is None else "".join(traceback.format_stack(frame))
+
+
+def _end_process(message: str, delay_s: float = 0.0) -> None:
+    try:
+        print(message, file=sys.stderr, flush=True)
+        time.sleep(delay_s)
+    finally:  # even if stderr is closed
+        os._exit(FAILED)

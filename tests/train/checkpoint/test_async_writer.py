@@ -1,9 +1,8 @@
-"""A checkpoint's file is written to its last byte, however little the system takes at once."""
+"""The writer writes every byte of a file, and lists the files that DeepSpeed wrote past it."""
 
 import hashlib
 import io
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,33 +10,44 @@ import torch
 from ropewalk.train.checkpoint import async_writer
 
 
-class Grudging(io.FileIO):
+class ShortWrites(io.FileIO):
     """Takes at most 1,000 bytes a call, as a disk that fills up, or as Linux does beyond 2 GiB."""
 
-    def write(self, data: Any) -> int:
+    def write(self, data: bytes) -> int:  # type: ignore[override]
         return super().write(memoryview(data)[:1000])
 
 
 def test_short_writes_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "open", lambda self, mode, buffering: Grudging(self, mode))
-    value = {"weights": torch.arange(10_000.0)}
-    said = async_writer.write_file(tmp_path / "shard.pt", value)
+    monkeypatch.setattr(Path, "open", lambda self, mode, buffering: ShortWrites(self, mode))
+    value, path = {"weights": torch.arange(10_000.0)}, tmp_path / "shard.pt"
+    digest = async_writer.write_file(path, value)
     monkeypatch.undo()
-    content = (tmp_path / "shard.pt").read_bytes()
-    assert said == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    assert torch.equal(
-        torch.load(tmp_path / "shard.pt", weights_only=True)["weights"], value["weights"]
-    )
+    content = path.read_bytes()
+    assert digest == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    assert torch.equal(torch.load(path, weights_only=True)["weights"], value["weights"])
 
 
-def test_files_that_lie_there_already_are_counted_as_ours_are(tmp_path: Path) -> None:
-    """What DeepSpeed copies from NVMe goes past the writer, and belongs to the checkpoint all the same."""
+def test_existing_files_are_listed_as_written_ones_are(tmp_path: Path) -> None:
+    """DeepSpeed copies states from NVMe past the writer; they belong to the checkpoint too."""
     swapped = tmp_path / "offloaded_tensors" / "rank0" / "optimizer" / "moments.swp"
     swapped.parent.mkdir(parents=True)
     swapped.write_bytes(b"123")
-    written = async_writer.AsyncWriter()
-    written.adopt_files(tmp_path, sorted(tmp_path.glob("offloaded_tensors/rank0/**/*")))
-    written.wait()
+    writer = async_writer.AsyncWriter()
+    writer.adopt_files(tmp_path, sorted(tmp_path.glob("offloaded_tensors/rank0/**/*")))
+    writer.wait()
     name = "offloaded_tensors/rank0/optimizer/moments.swp"
-    assert written.files == {name: {"bytes": 3, "sha256": hashlib.sha256(b"123").hexdigest()}}
-    assert written.requested == [name] and written.error is None
+    assert writer.files == {name: {"bytes": 3, "sha256": hashlib.sha256(b"123").hexdigest()}}
+    assert writer.requested == [name] and writer.error is None
+
+
+def test_jobs_after_a_failed_job_are_skipped() -> None:
+    """The first error is the one that is reported."""
+    writer, finished = async_writer.AsyncWriter(), []
+
+    def fail() -> None:
+        raise OSError("full")
+
+    for job in (lambda: finished.append(1), fail, lambda: finished.append(2)):
+        writer.submit(job)
+    writer.wait()
+    assert finished == [1] and str(writer.error) == "full" and writer.finished_jobs == 3

@@ -1,6 +1,5 @@
-"""Adam's moments carried over the border of two phases: then two phases are one training, to the bit."""
+"""With Adam's moments carried over, two phases are one training, bitwise."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +22,23 @@ SMALL = [
     "train.global_batch_tokens=256",
     "train.micro_batch_size=1",
     "train.optimizer.lr=1e-2",
-]
-SMALL += [
     "train.precision=fp32",
     "train.metrics.wandb=off",
     "train.schedule.kind=constant",
     "train.schedule.warmup_steps=0",
     "train.steps=3",
+    "train.checkpoint.interval_steps=0",
 ]
-SMALL += ["train.checkpoint.interval_steps=0"]
 BATCH = 4
 
 
-def parts(
+def two_phases(
     runs: Path, first: int, second: int, carried: bool = True
 ) -> list[tuple[Config, Path, int]]:
-    """Two phases of three steps at two ZeRO stages."""
-    listed = f"phases=[{{train.zero_stage: {first}}}, {{train.zero_stage: {second}, carry_optimizer: {str(carried).lower()}}}]"
-    chain = phases.phase_configs(compose([*SMALL, f"runs_dir={runs}", listed]))
+    """Config, folder and first sequence of two phases of three steps at two ZeRO stages."""
+    carry = f"carry_optimizer: {str(carried).lower()}"
+    setting = f"phases=[{{train.zero_stage: {first}}}, {{train.zero_stage: {second}, {carry}}}]"
+    chain = phases.phase_configs(compose([*SMALL, f"runs_dir={runs}", setting]))
     return [(c, Path(c.runs_dir) / c.name, 3 * BATCH * number) for number, c in enumerate(chain)]
 
 
@@ -50,12 +48,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
-def whole(data: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Six steps without a border."""
-    config = replace(compose([*SMALL, "train.steps=6", "train.zero_stage=1"]))
-    return ranks.run(
-        2, phase_runs.run_phases, [(config, tmp_path_factory.mktemp("whole"), 0)], data
-    )[0][0]
+def one_phase(data: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Six steps in one phase."""
+    config = compose([*SMALL, "train.steps=6", "train.zero_stage=1"])
+    phase = (config, tmp_path_factory.mktemp("one_phase"), 0)
+    return ranks.run(2, phase_runs.run_phases, [phase], data)[0][0]
 
 
 @pytest.mark.parametrize(
@@ -63,37 +60,41 @@ def whole(data: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
     [(1, 1), (1, 3), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((0, 2), (3, 1)))],
 )
 def test_two_phases_are_one_training(
-    data: Any, whole: Any, tmp_path: Path, first: int, second: int
+    data: Any, one_phase: dict[str, Any], tmp_path: Path, first: int, second: int
 ) -> None:
-    (one, two), (_, other) = ranks.run(
-        2, phase_runs.run_phases, parts(tmp_path, first, second), data
-    )
+    phase_list = two_phases(tmp_path, first, second)
+    (phase1, phase2), (_, on_rank1) = ranks.run(2, phase_runs.run_phases, phase_list, data)
     # each file is hashed by one rank
-    assert two["hashed"] and other["hashed"] and not {*two["hashed"]} & {*other["hashed"]}
-    assert one["sequences"] + two["sequences"] == whole["sequences"]
-    assert two["message"] == "optimizer: moments and fp32 weights of 1, step 3"
+    assert phase2["hashed"] and on_rank1["hashed"]
+    assert not {*phase2["hashed"]} & {*on_rank1["hashed"]}
+    assert phase1["sequences"] + phase2["sequences"] == one_phase["sequences"]
+    assert phase2["message"] == "optimizer: moments and fp32 weights of 1, step 3"
+    losses = phase1["losses"] + phase2["losses"]
     if (first, second) == (1, 1):
-        assert one["losses"] + two["losses"] == whole["losses"]
-        assert all(
-            np.array_equal(two["weights"][name], value) for name, value in whole["weights"].items()
-        )
-    assert one["losses"] + two["losses"] == pytest.approx(whole["losses"], rel=1e-5)
+        assert losses == one_phase["losses"]
+        for name, value in one_phase["weights"].items():
+            assert np.array_equal(phase2["weights"][name], value), name
+    assert losses == pytest.approx(one_phase["losses"], rel=1e-5)
 
 
-def test_without_it_the_moments_begin_anew(data: Any, whole: Any, tmp_path: Path) -> None:
-    """And the weights here too, for this engine's model is the first phase's: the comparison above can fail."""
-    _, two = ranks.run(2, phase_runs.run_phases, parts(tmp_path, 1, 1, carried=False), data)[0]
-    assert two["message"] == "" and two["losses"] != pytest.approx(whole["losses"][3:], rel=1e-3)
+def test_without_carry_optimizer_the_moments_begin_anew(
+    data: Any, one_phase: dict[str, Any], tmp_path: Path
+) -> None:
+    """Here the weights do too, since the test exports no model. The test above can fail."""
+    phase_list = two_phases(tmp_path, 1, 1, carried=False)
+    _, phase2 = ranks.run(2, phase_runs.run_phases, phase_list, data)[0]
+    assert phase2["message"] == ""
+    assert phase2["losses"] != pytest.approx(one_phase["losses"][3:], rel=1e-3)
     assert not (tmp_path / "demo" / "phases" / "1" / "train" / "checkpoints").exists()
 
 
-def test_a_phase_without_a_checkpoint_to_carry_is_told(tmp_path: Path) -> None:
-    (_, (config, _, _)) = parts(tmp_path, 1, 1)
+def test_a_phase_without_a_checkpoint_to_carry_is_an_error(tmp_path: Path) -> None:
+    (_, (config, _, _)) = two_phases(tmp_path, 1, 1)
     with pytest.raises(RopewalkError, match="1 left no checkpoint; run that phase again"):
         previous_phase.load_optimizer_state(config, None, previous_phase.TrainState())  # type: ignore[arg-type]
 
 
-def test_it_is_part_of_what_both_phases_are_made_of_and_of_no_other(tmp_path: Path) -> None:
+def test_carry_optimizer_is_in_the_cache_key_of_both_phases_only(tmp_path: Path) -> None:
     chain = phases.phase_configs(compose([*SMALL, "phases=[{}, {carry_optimizer: true}, {}]"]))
     assert [rules.cache_key(c) for c in chain] == [
         {"hands_on_optimizer": True},
@@ -103,23 +104,24 @@ def test_it_is_part_of_what_both_phases_are_made_of_and_of_no_other(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("phase_list", "message"),
     [
         (
-            ["phases=[{carry_optimizer: true}]"],
+            "[{carry_optimizer: true}]",
             "phases[0].carry_optimizer is True; nothing is trained before the first phase",
         ),
         (
-            ["phases=[{}, {carry_optimizer: 3}]"],
+            "[{}, {carry_optimizer: 3}]",
             "phases[1].carry_optimizer is 3; it must be true or false",
         ),
         (
-            ["phases=[{train.lora.rank: 4}, {carry_optimizer: true}]"],
-            "phases[1].carry_optimizer is True; with train.lora each phase trains an adapter of its own",
+            "[{train.lora.rank: 4}, {carry_optimizer: true}]",
+            "phases[1].carry_optimizer is True; with train.lora each phase trains an adapter of "
+            "its own",
         ),
     ],
 )
-def test_where_it_means_nothing_it_is_refused(words: list[str], said: str) -> None:
-    with pytest.raises(ConfigError) as told:
-        compose([*SMALL, *words])
-    assert str(told.value).startswith(said)
+def test_carry_optimizer_is_refused_where_it_has_no_meaning(phase_list: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        compose([*SMALL, f"phases={phase_list}"])
+    assert str(error.value).startswith(message)

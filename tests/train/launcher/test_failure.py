@@ -1,4 +1,4 @@
-"""A rank that fails, under DeepSpeed's own launcher: it says who it is, the others end at once, and its code comes through."""
+"""A rank that fails under DeepSpeed's launcher is named, ends the others and sets the exit code."""
 
 import json
 import socket
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ropewalk.conf.errors import ConfigError, RopewalkError
+from ropewalk.conf.schema import Config
 from ropewalk.launch.config.compose import compose
 from ropewalk.train.launcher import failure, ranks
 from ropewalk.train.launcher.command import command
@@ -23,16 +24,16 @@ from ropewalk.conf.errors import ConfigError
 
 def train(run_dir):
     dist.init_process_group("gloo")
-    {does}
+    {failure}
     dist.all_reduce(torch.zeros(1))
 """
-WHOLE_RANK = """
+WORKER = """
 from ropewalk.train import worker
 worker.train = train
 worker.run(Path(sys.argv[1]))
 """
-# without DeepSpeed's imports
-LIGHT_RANK = """
+# the same without DeepSpeed's imports
+LIGHT_WORKER = """
 from ropewalk.train.launcher import failure
 try:
     train(Path(sys.argv[1]))
@@ -43,74 +44,72 @@ REFUSED = 'raise ConfigError("train.x is 1; it must be 2; set 2")'
 HOST = socket.gethostname()
 
 
-def ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str, rank: str = LIGHT_RANK
+def launch_failing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure_code: str, worker: str = LIGHT_WORKER
 ) -> RopewalkError:
-    (tmp_path / "stand_in.py").write_text(TRAIN.format(does=does) + rank)
-    (tmp_path / "train.tmp").mkdir()
-    (tmp_path / "train.tmp" / failure.NOTE).write_text('{"exit_code": 3, "of": "a run before"}')
-    whole = command
-    monkeypatch.setattr(
-        ranks,
-        "command",
-        lambda *at: ["stand_in" if word == "ropewalk.train" else word for word in whole(*at)],
-    )
+    """Launch two ranks that run `failure_code`, over the note of an earlier run."""
+    (tmp_path / "stand_in.py").write_text(TRAIN.format(failure=failure_code) + worker)
+    temporary = tmp_path / "train.tmp"
+    temporary.mkdir()
+    (temporary / failure.NOTE).write_text('{"exit_code": 3, "of": "an earlier run"}')
+
+    def stand_in_command(config: Config, run_dir: Path) -> list[str]:
+        arguments = command(config, run_dir)
+        arguments[arguments.index("ropewalk.train")] = "stand_in"
+        return arguments
+
+    monkeypatch.setattr(ranks, "command", stand_in_command)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     started = time.monotonic()
     with pytest.raises(RopewalkError) as error:
-        launch(
-            compose(["recipe=demo", "train.launcher.ranks_per_node=2"]),
-            tmp_path,
-            tmp_path / "train.tmp",
-        )
+        launch(compose(["recipe=demo", "train.launcher.ranks_per_node=2"]), tmp_path, temporary)
     assert time.monotonic() - started < 120
     return error.value
 
 
-def test_a_setting_that_one_rank_refuses_ends_all_with_its_code(
+def test_a_setting_that_one_rank_refuses_ends_all_with_its_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    error = ended(tmp_path, monkeypatch, f'if os.environ["RANK"] == "1": {REFUSED}', WHOLE_RANK)
+    refuse = f'if os.environ["RANK"] == "1": {REFUSED}'
+    error = launch_failing(tmp_path, monkeypatch, refuse, WORKER)
     assert error.exit_code == 2 and f"exit code 2; rank 1 on {HOST} was the first" in str(error)
     message = capfd.readouterr().err
     assert message.count(f"rank 1 on {HOST}: train.x is 1; it must be 2; set 2") == 1
     assert "Traceback" not in message
 
 
-def test_words_of_a_lost_connection_are_told_where_nobody_left_a_note(
+def test_a_lost_connection_is_reported_in_full_if_no_rank_left_a_note(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = RuntimeError("NCCL error: unhandled cuda error, invalid device ordinal")
     assert failure.report(error, tmp_path) == 1
     assert "invalid device ordinal" in capsys.readouterr().err
-    (tmp_path / failure.NOTE).write_text(
-        '{"rank": 3, "host": "there", "exit_code": 2, "error": "x"}'
-    )
+    note = {"rank": 3, "host": "node7", "exit_code": 2, "error": "x"}
+    (tmp_path / failure.NOTE).write_text(json.dumps(note))
     assert failure.report(error, tmp_path) == 2
-    assert "rank 3 on there ended" in capsys.readouterr().err
+    assert "rank 3 on node7 ended" in capsys.readouterr().err
 
 
-def test_what_every_rank_refuses_is_said_once(
+def test_an_error_of_every_rank_is_reported_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert ended(tmp_path, monkeypatch, REFUSED).exit_code == 2
+    assert launch_failing(tmp_path, monkeypatch, REFUSED).exit_code == 2
     assert capfd.readouterr().err.count("train.x is 1") == 1
 
 
-def test_a_killed_rank_is_not_hidden_behind_the_ones_that_lost_it(
+def test_after_a_killed_rank_no_other_rank_is_named_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    error = ended(
-        tmp_path, monkeypatch, 'if os.environ["RANK"] == "1": os.kill(os.getpid(), signal.SIGKILL)'
-    )
+    kill = 'if os.environ["RANK"] == "1": os.kill(os.getpid(), signal.SIGKILL)'
+    error = launch_failing(tmp_path, monkeypatch, kill)
     assert error.exit_code == 1 and "was the first" not in str(error)
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_notes(
+def test_a_rank_that_only_lost_its_peers_exits_with_the_first_ranks_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Another error is told in full, with its traceback; who only lost the others leaves with the first one's code."""
+    """An equal error is reported once, another error in full with its traceback."""
     monkeypatch.setenv("RANK", "2")
     assert failure.report(ConfigError("first"), tmp_path) == 2
     monkeypatch.setenv("RANK", "3")
@@ -125,7 +124,7 @@ def test_notes(
     assert [p.name for p in tmp_path.iterdir()] == [failure.NOTE]
 
 
-def test_without_a_folder_the_rank_still_says_it(
+def test_without_a_folder_the_rank_still_reports_its_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert failure.report(ConfigError("alone"), tmp_path / "none") == 2

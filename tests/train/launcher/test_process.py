@@ -1,4 +1,4 @@
-"""Starting without the collector: it is back afterwards, whatever happened."""
+"""Imports without the garbage collector: it is enabled again afterwards, after an error too."""
 
 import gc
 
@@ -8,7 +8,7 @@ from ropewalk.train.launcher.process import gc_paused_imports
 
 
 @pytest.mark.parametrize("error", [None, ImportError])
-def test_the_collector_rests_inside_and_is_back_after(error: type[Exception] | None) -> None:
+def test_the_collector_is_disabled_inside_and_enabled_after(error: type[Exception] | None) -> None:
     try:
         with gc_paused_imports():
             inside = gc.isenabled()

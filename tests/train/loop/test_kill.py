@@ -1,24 +1,25 @@
-"""SIGKILL of a rank, SIGTERM, a full disk, a rank that hangs: a restart ends in the bits of the run that nothing befell."""
+"""Killed ranks, SIGTERM, full disks, hung ranks: a restart ends as the undisturbed run, bitwise."""
 
 import random
 import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import checkpoint_runs
-import numpy as np
 import pytest
 import ranks
-from checkpoint_runs import RunSpec
+import run_faults
+from checkpoint_runs import RunSpec, SlowValidation, equal_arrays, settings
 
 from ropewalk.conf.schema import Config
-from ropewalk.launch.config.compose import compose
 from ropewalk.train.loop.watchdog import stalled_ranks
 
 MESHES = [(stage, sp) for sp in (1, 2) for stage in (1, 2, 3)]
-# what of a rank's life; rank 0 alone publishes
+# the kinds of moments, and how many of each a run has
 MOMENTS = [
     ("forward", 12),
     ("backward", 12),
@@ -32,30 +33,14 @@ MOMENTS = [
     ("renamed", 2),
     ("pruning", 2),
 ]
+# rank 0 alone publishes
 RANK_0 = ("publishing", "completing", "renaming", "renamed", "pruning")
-# what is heard of it first: the death, or the other rank's lost connection
+# the first message may be the killed rank's end, or the other rank's lost connection
 GONE = r"died without a word|Connection closed|Connection reset"
-SOON_S = 30.0  # others are gone; a loaded machine takes some of it
+SOON_S = 30.0  # generous, for a loaded machine
 
-
-def settings(*words: str) -> Config:
-    small = [
-        "data.seq_len=64",
-        "train.global_batch_tokens=256",
-        "train.micro_batch_size=1",
-        "train.metrics.wandb=off",
-    ]
-    steps = [
-        "train.steps=6",
-        "train.checkpoint.interval_steps=2",
-        "train.optimizer.lr=1e-2",
-        "train.schedule.warmup_steps=2",
-    ]
-    return compose(["recipe=demo", *small, *steps, *words])
-
-
-def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
+Undisturbed = Callable[[int, int], tuple[Config, dict[str, Any]]]
+Death = tuple[int, str, int]  # rank, moment, its number
 
 
 @pytest.fixture(scope="module")
@@ -64,50 +49,38 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Of a mesh, once: (settings, what rank 0 returned)."""
-    known: dict[Any, Any] = {}
+def undisturbed(data: Any, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Settings and result of the undisturbed run on a mesh, which runs once."""
+    runs: dict[tuple[int, int], tuple[Config, dict[str, Any]]] = {}
 
-    def of(stage: int, sp_size: int, precision: str = "bf16") -> tuple[Config, dict[str, Any]]:
-        key = (stage, sp_size, precision)
-        if key not in known:
-            words = (
-                f"train.zero_stage={stage}",
-                f"train.sp_size={sp_size}",
-                f"train.precision={precision}",
-            )
-            config = settings(*words)
-            known[key] = (
-                config,
-                ranks.run(
-                    2,
-                    checkpoint_runs.train,
-                    RunSpec(tmp_path_factory.mktemp("whole"), config, data),
-                )[0],
-            )
-        return known[key]
+    def run(stage: int, sp_size: int) -> tuple[Config, dict[str, Any]]:
+        if (stage, sp_size) not in runs:
+            config = settings(f"train.zero_stage={stage}", f"train.sp_size={sp_size}")
+            spec = RunSpec(tmp_path_factory.mktemp("undisturbed"), config, data)
+            runs[stage, sp_size] = config, ranks.run(2, checkpoint_runs.train, spec)[0]
+        return runs[stage, sp_size]
 
-    return of
+    return run
 
 
-def assert_killed_and_resumed(
-    folder: Path,
-    data: Any,
-    undisturbed: Any,
-    stage: int,
-    sp_size: int,
-    death: tuple[int, str, int],
-    precision: str = "bf16",
+def assert_same_end(result: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert result["losses"] == expected["losses"]
+    assert result["sequences"] == expected["sequences"]
+    assert equal_arrays(result["weights"], expected["weights"])
+
+
+def kill_and_resume(
+    folder: Path, data: Any, undisturbed: Undisturbed, stage: int, sp_size: int, death: Death
 ) -> int:
-    """Returns the step that the restart began at."""
-    config, wanted = undisturbed(stage, sp_size, precision)
-    work = RunSpec(folder, config, data)
+    """Compare the resumed run with the undisturbed one; returns the step that it began at."""
+    config, expected = undisturbed(stage, sp_size)
+    spec = RunSpec(folder, config, data)
+    killed = replace(spec, sabotage=partial(run_faults.kill, *death))
     with pytest.raises(AssertionError, match=GONE):
-        ranks.run(2, checkpoint_runs.train, replace(work, death=death))
-    found = ranks.run(2, checkpoint_runs.train, work)[0]
-    assert found["losses"] == wanted["losses"] and found["sequences"] == wanted["sequences"]
-    assert same(found["weights"], wanted["weights"])
-    return int(found["first_step"])
+        ranks.run(2, checkpoint_runs.train, killed)
+    result = ranks.run(2, checkpoint_runs.train, spec)[0]
+    assert_same_end(result, expected)
+    return int(result["first_step"])
 
 
 @pytest.mark.parametrize(
@@ -120,157 +93,150 @@ def assert_killed_and_resumed(
     ],
 )
 def test_a_killed_run_ends_as_the_undisturbed_one(
-    tmp_path: Path, data: Any, undisturbed: Any, stage: int, sp_size: int, death: Any
+    tmp_path: Path, data: Any, undisturbed: Undisturbed, stage: int, sp_size: int, death: Death
 ) -> None:
-    assert assert_killed_and_resumed(tmp_path, data, undisturbed, stage, sp_size, death) in (
-        0,
-        2,
-        4,
-    )
+    first_step = kill_and_resume(tmp_path, data, undisturbed, stage, sp_size, death)
+    assert first_step in (0, 2, 4)
 
 
-def moments(seed: int, count: int) -> list[tuple[int, int, tuple[int, str, int]]]:
-    """Every moment at least once, every mesh at least thrice; which rank, and at which of these moments, by chance."""
-    chance, found = random.Random(seed), []
+def random_deaths(seed: int, count: int) -> list[tuple[int, int, Death]]:
+    """Every moment at least once, every mesh at least three times; rank and number are random."""
+    rng, deaths = random.Random(seed), []
     for number in range(count):
-        name, most = MOMENTS[number % len(MOMENTS)]
-        rank = 0 if name in RANK_0 else chance.randrange(2)
-        most = (
-            most // 2 if name == "writing" and rank else most
-        )  # rank 1 writes fewer files at stages 1 and 2
-        found.append((*MESHES[number % len(MESHES)], (rank, name, chance.randint(1, most))))
-    return found
+        moment, moments = MOMENTS[number % len(MOMENTS)]
+        rank = 0 if moment in RANK_0 else rng.randrange(2)
+        if moment == "writing" and rank:
+            moments //= 2  # rank 1 writes fewer files at stages 1 and 2
+        deaths.append((*MESHES[number % len(MESHES)], (rank, moment, rng.randint(1, moments))))
+    return deaths
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "sp_size", "death"), moments(5, 20))
-def test_any_moment(
-    tmp_path: Path, data: Any, undisturbed: Any, stage: int, sp_size: int, death: Any
+@pytest.mark.parametrize(("stage", "sp_size", "death"), random_deaths(5, 20))
+def test_a_run_killed_at_any_moment_ends_as_the_undisturbed_one(
+    tmp_path: Path, data: Any, undisturbed: Undisturbed, stage: int, sp_size: int, death: Death
 ) -> None:
-    assert_killed_and_resumed(tmp_path, data, undisturbed, stage, sp_size, death)
+    kill_and_resume(tmp_path, data, undisturbed, stage, sp_size, death)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_any_time(tmp_path: Path, data: Any, undisturbed: Any, seed: int) -> None:
-    """Wherever the clock finds it."""
-    chance = random.Random(seed)
-    death = (chance.randrange(2), "time", chance.randint(300, 2500))
-    stage, sp_size = MESHES[seed % len(MESHES)]
-    config, wanted = undisturbed(stage, sp_size)
-    work = RunSpec(tmp_path, config, data)
-    try:
-        ranks.run(2, checkpoint_runs.train, replace(work, death=death))
-    except AssertionError as ended:
-        assert re.search(GONE, str(ended))
-    found = ranks.run(2, checkpoint_runs.train, work)[0]
-    assert found["losses"] == wanted["losses"] and same(found["weights"], wanted["weights"])
+def test_a_run_killed_at_any_time_ends_as_the_undisturbed_one(
+    tmp_path: Path, data: Any, undisturbed: Undisturbed, seed: int
+) -> None:
+    rng = random.Random(seed)
+    death = (rng.randrange(2), "time", rng.randint(300, 2500))
+    config, expected = undisturbed(*MESHES[seed % len(MESHES)])
+    spec = RunSpec(tmp_path, config, data)
+    killed = replace(spec, sabotage=partial(run_faults.kill, *death))
+    try:  # the run may end before the timer
+        ranks.run(2, checkpoint_runs.train, killed)
+    except AssertionError as error:
+        assert re.search(GONE, str(error))
+    assert_same_end(ranks.run(2, checkpoint_runs.train, spec)[0], expected)
 
 
 @pytest.mark.parametrize(("stage", "sp_size"), [(2, 1), pytest.param(3, 2, marks=pytest.mark.slow)])
-def test_a_run_that_is_asked_to_stop_saves_and_ends_as_the_undisturbed_one(
-    tmp_path: Path, data: Any, undisturbed: Any, stage: int, sp_size: int
+def test_a_stopped_run_saves_its_step_and_resumes_as_the_undisturbed_one(
+    tmp_path: Path, data: Any, undisturbed: Undisturbed, stage: int, sp_size: int
 ) -> None:
-    """SIGTERM to one rank, in the middle of its third step; the checkpoint is of that step, not of a multiple of two."""
-    config, wanted = undisturbed(stage, sp_size)
-    work = RunSpec(tmp_path, config, data)
-    assert ranks.run(
-        2, checkpoint_runs.exit_code, replace(work, sabotage=checkpoint_runs.terminate)
-    ) == [75, 75]
-    found = ranks.run(2, checkpoint_runs.train, work)[0]
-    assert found["first_step"] == 3
-    assert found["losses"] == wanted["losses"] and same(found["weights"], wanted["weights"])
+    """SIGTERM to one rank in its third step, after which no checkpoint is due."""
+    config, expected = undisturbed(stage, sp_size)
+    spec = RunSpec(tmp_path, config, data)
+    stopped = replace(spec, sabotage=run_faults.terminate)
+    assert ranks.run(2, checkpoint_runs.exit_code, stopped) == [75, 75]
+    result = ranks.run(2, checkpoint_runs.train, spec)[0]
+    assert result["first_step"] == 3
+    assert_same_end(result, expected)
 
 
-def test_a_full_disk_leaves_the_last_good_one_and_the_run_goes_on(
-    tmp_path: Path, data: Any, undisturbed: Any
+def test_a_full_disk_leaves_the_last_good_checkpoint_and_the_run_continues(
+    tmp_path: Path, data: Any, undisturbed: Undisturbed
 ) -> None:
-    """The second checkpoint of rank 1 meets a device that is full (/dev/full, a real ENOSPC)."""
-    config, wanted = undisturbed(2, 1)
-    work = RunSpec(tmp_path, config, data)
-    found = ranks.run(2, checkpoint_runs.train, replace(work, sabotage=checkpoint_runs.fill_disk))
-    assert [rank["failed_saves"] for rank in found] == [1, 1]
-    assert found[0]["losses"] == wanted["losses"]
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
-        "latest",
-        "step-00000002",
-    ]
-    again = ranks.run(2, checkpoint_runs.train, work)[0]
-    assert (
-        again["first_step"] == 2
-        and again["losses"] == wanted["losses"]
-        and same(again["weights"], wanted["weights"])
-    )
+    """Rank 1 writes its second checkpoint to a full device (/dev/full, a real ENOSPC)."""
+    config, expected = undisturbed(2, 1)
+    spec = RunSpec(tmp_path, config, data)
+    results = ranks.run(2, checkpoint_runs.train, replace(spec, sabotage=run_faults.fill_disk))
+    assert [result["failed_saves"] for result in results] == [1, 1]
+    assert results[0]["losses"] == expected["losses"]
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["latest", "step-00000002"]
+    resumed = ranks.run(2, checkpoint_runs.train, spec)[0]
+    assert resumed["first_step"] == 2
+    assert_same_end(resumed, expected)
 
 
-def test_a_stop_whose_checkpoint_finds_no_room_is_an_error(
-    tmp_path: Path, data: Any, undisturbed: Any
+def test_a_stop_without_room_for_its_checkpoint_is_an_error(
+    tmp_path: Path, data: Any, undisturbed: Undisturbed
 ) -> None:
-    work = RunSpec(
-        tmp_path, undisturbed(2, 1)[0], data, sabotage=checkpoint_runs.fill_disk_and_terminate
-    )
-    with pytest.raises(
-        AssertionError, match=r"RopewalkError: the last checkpoint could not be written"
-    ):
-        ranks.run(2, checkpoint_runs.train, work)
+    config, _ = undisturbed(2, 1)
+    spec = RunSpec(tmp_path, config, data, sabotage=run_faults.fill_disk_and_terminate)
+    message = "RopewalkError: the last checkpoint could not be written"
+    with pytest.raises(AssertionError, match=message):
+        ranks.run(2, checkpoint_runs.train, spec)
 
 
-def test_a_rank_that_hangs_is_named_and_the_run_ends(tmp_path: Path, data: Any) -> None:
-    """Rank 1 is stopped (SIGSTOP) in the forward pass of its third step; rank 0 waits for it in a collective."""
+def test_a_hung_rank_is_named_and_the_run_ends(tmp_path: Path, data: Any) -> None:
+    """Rank 1 is stopped (SIGSTOP) in its third step; rank 0 waits for it in a collective."""
     config = settings("train.zero_stage=2", "train.launcher.hang_timeout_s=3")
-    work = RunSpec(tmp_path, config, data, sabotage=checkpoint_runs.freeze)
+    spec = RunSpec(tmp_path, config, data, sabotage=run_faults.freeze)
     started = time.monotonic()
     with pytest.raises(AssertionError, match="died without a word"):
-        ranks.run(2, checkpoint_runs.train_with_stderr, work)
+        ranks.run(2, checkpoint_runs.train_with_stderr, spec)
     assert time.monotonic() - started < 3 + 2 * SOON_S
-    said = (tmp_path / "stderr-0").read_text()
-    # it wrote its last word up to a look before it was stopped
-    named = r"rank 1 holds the others up for 3 s \(train.launcher.hang_timeout_s\): it was last seen (at step [123], .*|before its first step), and its process does"
-    assert re.search(named, said), said
-    assert "rank 0 holds" not in said and "rank 0 is here" in said
-
-
-def test_a_long_validation_that_gets_on_is_no_hung_rank(tmp_path: Path, data: Any) -> None:
-    """Twice as long as train.launcher.hang_timeout_s, between two marks of the step's clock."""
-    config, options = (
-        settings("train.launcher.hang_timeout_s=2"),
-        {"validation": checkpoint_runs.SlowValidation(8)},
+    output = (tmp_path / "stderr-0").read_text()
+    # its last report is up to one poll older than the signal
+    position = "(at step [123], .*|before its first step)"
+    named = (
+        r"rank 1 holds the others up for 3 s \(train.launcher.hang_timeout_s\): "
+        f"it was last seen {position}, and its process does"
     )
-    assert (
-        ranks.run(1, checkpoint_runs.train, RunSpec(tmp_path, config, data, options=options))[0][
-            "steps"
-        ][-1]
-        == 6
-    )
+    assert re.search(named, output), output
+    assert "rank 0 holds" not in output and "rank 0 is here" in output
 
 
-def test_of_ranks_that_answer_the_one_furthest_behind_is_named() -> None:
-    def said(step: int, done: int, looks: int) -> dict[str, Any]:
-        # rank 0 has more files of a checkpoint to write than the others, and is not ahead of them for that
-        return {
-            "step": step,
-            "done": done,
-            "phase": "forward" if done > 1 else "",
-            "looks": looks,
-            "moved": 9 - looks,
-        }
+def test_a_failed_watchdog_ends_the_run(tmp_path: Path, data: Any) -> None:
+    """The run has polls to come: its validation takes twice as long as the timeout."""
+    config = settings("train.launcher.hang_timeout_s=2")
+    options = {"validation": SlowValidation(8)}
+    spec = RunSpec(tmp_path, config, data, sabotage=run_faults.fail_watchdog, options=options)
+    codes, _ = ranks.run_to_exit(1, checkpoint_runs.train_with_stderr, spec)
+    output = (tmp_path / "stderr-0").read_text()
+    assert codes == [1], output
+    assert "rank 0: the watchdog of train.launcher.hang_timeout_s failed:\nTraceback" in output
+    assert "ValueError: the poll failed" in output
 
-    before = {0: said(4, 3, 7), 1: said(4, 1, 9), 2: None}
-    now = {0: said(4, 3, 8), 1: said(4, 1, 10), 2: said(4, 3, 1)}
-    assert stalled_ranks(before, now) == {1: "it is at step 5, at its begin"}
-    now[0] = before[0]
-    assert stalled_ranks(before, now) == {
+
+def test_a_long_validation_that_advances_is_no_hang(tmp_path: Path, data: Any) -> None:
+    """It takes twice as long as the timeout, between two events of the step timer."""
+    config = settings("train.launcher.hang_timeout_s=2")
+    spec = RunSpec(tmp_path, config, data, options={"validation": SlowValidation(8)})
+    assert ranks.run(1, checkpoint_runs.train, spec)[0]["steps"][-1] == 6
+
+
+def test_the_rank_furthest_behind_is_named_if_all_are_alive() -> None:
+    def report(step: int, done: int, polls: int) -> dict[str, Any]:
+        # `moved` is no progress: rank 0 has more files of a checkpoint to write than the others
+        phase = "forward" if done > 1 else ""
+        return {"step": step, "done": done, "phase": phase, "polls": polls, "moved": 9 - polls}
+
+    earlier = {0: report(4, 3, 7), 1: report(4, 1, 9), 2: None}
+    now = {0: report(4, 3, 8), 1: report(4, 1, 10), 2: report(4, 3, 1)}
+    assert stalled_ranks(earlier, now) == {1: "it is at step 5, at its start"}
+    now[0] = earlier[0]
+    assert stalled_ranks(earlier, now) == {
         0: "it was last seen at step 5, after its forward, and its process does not answer"
     }
-    now[0], now[2] = said(4, 3, 9), None
-    assert stalled_ranks(before, now) == {
+    now[0], now[2] = report(4, 3, 9), None
+    assert stalled_ranks(earlier, now) == {
         2: "it was last seen before its first step, and its process does not answer"
     }
 
 
 def test_a_rank_that_dies_ends_the_others(tmp_path: Path, data: Any) -> None:
-    """Not killed by anyone: rank 0 finds the connection closed."""
-    work = RunSpec(tmp_path, settings("train.zero_stage=2"), data, death=(1, "forward", 9))
-    codes, seconds = ranks.run_to_exit(2, checkpoint_runs.train, work)
+    """Rank 0 is not killed: it sees the closed connection."""
+    kill = partial(run_faults.kill, 1, "forward", 9)
+    spec = RunSpec(tmp_path, settings("train.zero_stage=2"), data, sabotage=kill)
+    codes, seconds = ranks.run_to_exit(2, checkpoint_runs.train, spec)
     assert codes[1] == -9 and codes[0] not in (0, None)
     assert seconds < SOON_S

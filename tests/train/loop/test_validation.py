@@ -1,4 +1,4 @@
-"""Validation in training: what one process of plain transformers finds, and no trace of it in the training."""
+"""Validation while training equals one process of plain transformers, and changes no step."""
 
 import metrics_runs
 import models
@@ -13,38 +13,39 @@ from ropewalk.train.loop import validation
 from ropewalk.train.zero.mesh import Mesh
 
 
-def eager() -> torch.Tensor:
-    """(positions, losses) of each window alone under transformers' eager attention, (tokens, 2)."""
+def eager_losses() -> torch.Tensor:
+    """Positions and losses (tokens, 2) of each window alone under eager attention."""
     model = models.tiny_model(**metrics_runs.LARGE, attn_implementation="eager")
-    found = []
+    rows = []
     with torch.no_grad():
         for ids in metrics_runs.windows():
             x = torch.from_numpy(ids)[None]
             nll = F.cross_entropy(model(x).logits[0, :-1], x[0, 1:], reduction="none").double()
-            found.append(torch.stack([torch.arange(len(nll)).double(), nll], 1))
-    return torch.cat(found)
+            rows.append(torch.stack([torch.arange(len(nll)).double(), nll], 1))
+    return torch.cat(rows)
 
 
 @pytest.mark.parametrize(
     ("stage", "world", "sp"), [(1, 1, 1), (2, 2, 1), (1, 2, 2), (3, 2, 1), (3, 2, 2)]
 )
-def test_it_is_what_one_process_finds(stage: int, world: int, sp: int) -> None:
-    found, wanted = ranks.run(world, metrics_runs.validate, stage, sp), eager()
-    for rank in found:
-        assert rank["tokens"] == len(wanted) and rank["windows"] == len(metrics_runs.WINDOWS)
-        assert rank["nll"] == pytest.approx(float(wanted[:, 1].mean()), rel=1e-5)
-        for row in rank["nll_by_position"]:
-            inside = (wanted[:, 0] >= row["from"]) & (wanted[:, 0] < row["to"])
+def test_validation_equals_one_process(stage: int, world: int, sp: int) -> None:
+    positions, losses = eager_losses().unbind(1)
+    for result in ranks.run(world, metrics_runs.validate, stage, sp):
+        assert result["tokens"] == len(losses) and result["windows"] == len(metrics_runs.WINDOWS)
+        assert result["nll"] == pytest.approx(float(losses.mean()), rel=1e-5)
+        for row in result["nll_by_position"]:
+            inside = (positions >= row["from"]) & (positions < row["to"])
             assert row["tokens"] == int(inside.sum())
-            assert row["nll"] == pytest.approx(float(wanted[inside, 1].mean()), rel=1e-5)
+            assert row["nll"] == pytest.approx(float(losses[inside].mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize(("stage", "world", "sp"), [(0, 1, 1), (1, 2, 2), (3, 2, 1)])
-def test_training_does_not_notice(stage: int, world: int, sp: int) -> None:
-    without, beside = (
-        ranks.run(world, metrics_runs.train_with_validation, stage, sp, every) for every in (0, 2)
+def test_training_is_the_same_with_and_without_validation(stage: int, world: int, sp: int) -> None:
+    without, with_validation = (
+        ranks.run(world, metrics_runs.train_with_validation, stage, sp, interval)
+        for interval in (0, 2)
     )
-    assert without == beside
+    assert without == with_validation
 
 
 def test_the_lowest_finite_loss_is_the_best() -> None:
@@ -59,7 +60,7 @@ def test_the_lowest_finite_loss_is_the_best() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("override", "message"),
     [
         ("interval_steps=-1", "train.validation.interval_steps is -1; it must be at least 0"),
         ("windows=0", "train.validation.windows is 0; it must be at least 1"),
@@ -69,9 +70,9 @@ def test_the_lowest_finite_loss_is_the_best() -> None:
         ),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(word: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        compose(["recipe=demo", f"train.validation.{word}"])
+def test_settings_without_meaning_are_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compose(["recipe=demo", f"train.validation.{override}"])
 
 
 class NoText:
@@ -81,13 +82,11 @@ class NoText:
         return []
 
 
-def test_held_out_text_that_is_too_short_is_said_before_the_first_step() -> None:
-    config = compose(
-        ["recipe=demo", "train.validation.interval_steps=5", "train.validation.length=4000"]
-    )
-    with pytest.raises(
-        DataError, match="train.validation.length is 4000; no held-out document has so many tokens"
-    ):
+def test_held_out_text_that_is_too_short_is_refused_before_the_first_step() -> None:
+    overrides = ["train.validation.interval_steps=5", "train.validation.length=4000"]
+    config = compose(["recipe=demo", *overrides])
+    message = "train.validation.length is 4000; no held-out document has so many tokens"
+    with pytest.raises(DataError, match=message):
         validation.build_validation(None, config, NoText(), Mesh())  # type: ignore[arg-type]
-    quiet = validation.build_validation(None, compose(["recipe=demo"]), NoText(), Mesh())  # type: ignore[arg-type]
-    assert quiet(5) == {}
+    disabled = validation.build_validation(None, compose(["recipe=demo"]), NoText(), Mesh())  # type: ignore[arg-type]
+    assert disabled(5) == {}
