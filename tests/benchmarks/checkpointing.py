@@ -126,11 +126,11 @@ def stalls(quick: bool) -> dict[str, Any]:
             results["copy"].append(time.perf_counter() - started)
             results["bytes"] = sum(tensor.nbytes for tensor in copies)
             del copies
-            live.checkpoint_engine = torch_engine
+            our_engine, live.checkpoint_engine = live.checkpoint_engine, torch_engine
             started = time.perf_counter()
             live.save_checkpoint(str(Path(folder) / "plain"), tag="plain", save_latest=False)
             results["plain"].append(time.perf_counter() - started)
-            live.checkpoint_engine = keeper.writer
+            live.checkpoint_engine = our_engine
     # the first save allocates the pages of its buffers
     results["first"] = results["ours"].pop(0)
     return results
