@@ -52,7 +52,7 @@ class _WriterAdapter(CheckpointEngine):  # type: ignore[misc]
         return True
 
 
-def use_checkpoint_writer(engine: Any, writer: CheckpointWriter) -> None:
+def use_checkpoint_writer(engine: Engine, writer: CheckpointWriter) -> None:
     """Let the engine save through `writer`, and of its module only what is trained.
 
     DeepSpeed's own `exclude_frozen_parameters` would keep a frozen tied head.

@@ -1,5 +1,6 @@
 """DeepSpeed's engine: what the trainer uses of it, and how it is built; the same on CPU and GPU."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
@@ -29,6 +30,9 @@ class Engine(Protocol):
     device: torch.device
     global_steps: int
     global_samples: int
+    checkpoint_engine: object
+    module_state_dict: Callable[..., dict[str, Any]]
+    _copy_recovery_script: Callable[[str], None]
 
     def __call__(self, **batch: Any) -> torch.Tensor: ...
     def backward(self, loss: torch.Tensor) -> Any: ...
