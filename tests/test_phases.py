@@ -13,7 +13,7 @@ from commands import ENV, command, corpus, ropewalk
 
 TWO = (
     "phases=[{name: short, data.seq_len: 512, rope.factor: 2, train.mixed_windows: true, "
-    "train.loss.z_loss: 1e-3}, "
+    "train.global_batch_tokens: 8192, train.loss.z_loss: 1e-3}, "
     "{name: long, data.seq_len: 1024, rope.factor: 4, train.optimizer.lr: 5e-4, train.steps: 3, "
     "carry_optimizer: true}]"
 )
