@@ -18,14 +18,14 @@ CONTENT_READ_BY = {
     "id_key": TABLES,
     "config": ("hub",),
 }
-"""Settings that decide which documents a kind makes of its files: a token store is known by them."""
+"""Settings that decide which documents a kind makes of its files; part of a store's identity."""
 READ_BY = CONTENT_READ_BY | {
     "pattern": _FROM_FILES,
     "follow_links": _FROM_FILES,
     "split": ("arrow", "hub"),
     "revision": ("hub",),
 }
-"""These, and the settings that decide which files are read: a store is known by the files."""
+"""These, and the settings that decide which files are read, which are known by their content."""
 
 
 def parts(template: str) -> list[tuple[str, str | None]]:

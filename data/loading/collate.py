@@ -1,6 +1,6 @@
-"""One training sequence from its pieces, all of it or any slice; several sequences end to end. Pure.
+"""One training sequence from its pieces, or any slice of it; several sequences end to end. Pure.
 
-Legend: S tokens of one sequence, P pieces, R runs: stretches in which position minus index is constant.
+S tokens of a sequence   P pieces   R runs: stretches in which position minus index is constant
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ class Row:
     """(S,) int64, shifted: the next token; IGNORE at a piece's last token and on padding"""
     position_ids: np.ndarray  # (S,) int64
     cu_seqlens: np.ndarray
-    """(documents + 1,) int32, of the whole sequence: attention stays between neighbouring borders"""
+    """(documents + 1,) int32, of the whole sequence; attention stays between two borders"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Layout:
 def layout(
     lengths: np.ndarray, seq_len: int, *, document_mask: bool = True, restart_positions: bool = True
 ) -> Layout:
-    """Pieces of `lengths` (P,) from the start of the sequence; the rest is padding, a document of its own."""
+    """Pieces of `lengths` (P,), end to end; the padding after them is a separate document."""
     count = len(lengths)
     borders = np.zeros(count + 2, dtype=np.int64)
     np.cumsum(lengths, out=borders[1:-1])

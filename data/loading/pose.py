@@ -1,10 +1,11 @@
-"""Positional skip-wise training (PoSE, arXiv 2309.10400, section 3.2): the positions of a context's tokens. Pure.
+"""Positional skip-wise training (PoSE, arXiv 2309.10400, section 3.2): a context's positions. Pure.
 
-A context of L tokens is split into N chunks. Chunk i keeps its inner distances and is moved ahead by
-u_i, with u_0 = 0 and u_i drawn uniformly from u_(i-1) to T - L, T the target length: positions rise,
-end below T, and any distance below T can occur. The paper leaves the chunks' text open (v_i); here
-v_i = 0, the text is contiguous, so that each token of a plan is read once. A chunk's length is drawn
-uniformly from 1 to its even share of the remaining tokens, as the authors' code does for N = 2.
+A context of L tokens is split into N chunks. Chunk i keeps its inner distances and is moved ahead
+by u_i, with u_0 = 0 and u_i drawn uniformly from u_(i-1) to T - L, T the target length: positions
+rise, end below T, and any distance below T can occur. The paper leaves the chunks' text open (v_i);
+here v_i = 0, the text is contiguous, so each token of a plan is read once. A chunk's length is
+drawn uniformly from 1 to its even share of the remaining tokens, as the authors' code does for
+N = 2.
 
 C contexts: pieces under the document mask, else the whole sequence   N chunks
 """

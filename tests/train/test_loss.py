@@ -36,26 +36,26 @@ def test_value_and_gradients_equal_whole_logits(many_chunks, ignored):
 def test_each_token_s_loss_comes_with_the_sum(many_chunks, ignored):
     x, head, labels = example(ignored=ignored)
     nll = torch.full((200,), 7.0)
-    plain, result = (
+    bare, result = (
         loss.summed_cross_entropy(x, head, labels),
         loss.summed_cross_entropy(x, head, labels, nll=nll),
     )
     expected = F.cross_entropy(x @ head.T, labels, ignore_index=-100, reduction="none").detach()
     torch.testing.assert_close(nll, expected, rtol=1e-5, atol=1e-5)
-    assert torch.equal(plain, result) and not nll.requires_grad
+    assert torch.equal(bare, result) and not nll.requires_grad
 
 
 @pytest.mark.parametrize("ignored", [0, 30, 200])
-def test_z_loss_and_its_gradients_equal_autograd_on_whole_logits(many_chunks, ignored):
+def test_z_loss_and_its_gradients_equal_autograd_on_full_logits(many_chunks, ignored):
     x, head, labels = example(ignored=ignored)
     logits, counts = x @ head.T, labels != -100
     entropy = F.cross_entropy(logits, labels, ignore_index=-100, reduction="sum")
     expected = entropy + 0.01 * torch.logsumexp(logits[counts], -1).square().sum()
     reference = torch.autograd.grad(expected * 0.37, (x, head))
-    result, plain = loss.summed_objective(x, head, labels, 0.01)
+    result, cross_entropy = loss.summed_objective(x, head, labels, 0.01)
     torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(plain, entropy.detach(), rtol=1e-5, atol=1e-5)
-    assert not plain.requires_grad
+    torch.testing.assert_close(cross_entropy, entropy.detach(), rtol=1e-5, atol=1e-5)
+    assert not cross_entropy.requires_grad
     for ours, theirs in zip(torch.autograd.grad(result * 0.37, (x, head)), reference, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
@@ -83,16 +83,16 @@ def test_bf16_stays_near_fp32(many_chunks):
 def test_in_bf16_a_scale_is_not_rounded_before_it_multiplies(many_chunks):
     """1.3 in bf16 is 1.2969: every gradient would be too small by the same 0.24%."""
     x, head, labels = example(tokens=2000, hidden=64, vocab=500, ignored=0, dtype=torch.bfloat16)
-    plain, scaled = (
+    unscaled, scaled = (
         torch.autograd.grad(loss.summed_cross_entropy(x, head, labels) * times, (x, head))
         for times in (1, 1.3)
     )
-    for ours, once in zip(scaled, plain, strict=True):
+    for ours, once in zip(scaled, unscaled, strict=True):
         size = (ours.double() * once.double()).sum() / once.double().square().sum()
         assert size == pytest.approx(1.3, abs=3e-4)
 
 
-def test_no_gradient_is_made_when_none_is_asked_for(many_chunks):
+def test_no_gradient_is_computed_under_no_grad(many_chunks):
     x, head, labels = example()
     with torch.no_grad():
         assert not loss.summed_cross_entropy(x, head, labels).requires_grad
@@ -100,13 +100,13 @@ def test_no_gradient_is_made_when_none_is_asked_for(many_chunks):
 
 def test_a_frozen_head_gets_no_gradient_and_changes_none(many_chunks):
     x, head, labels = example()
-    whole = torch.autograd.grad(loss.summed_cross_entropy(x, head, labels), x)[0]
+    expected = torch.autograd.grad(loss.summed_cross_entropy(x, head, labels), x)[0]
     result = loss.summed_cross_entropy(x, head.detach(), labels)
     assert result.grad_fn.saved_tensors[2] is None
-    assert torch.equal(torch.autograd.grad(result, x)[0], whole)
+    assert torch.equal(torch.autograd.grad(result, x)[0], expected)
 
 
-def test_token_nll_equals_whole_logits(many_chunks):
+def test_token_nll_equals_full_logits(many_chunks):
     x, head, labels = example()
     nll, hit = loss.token_nll(x, head, labels)
     logits = (x @ head.T).detach()

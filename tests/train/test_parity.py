@@ -1,4 +1,6 @@
-"""One loss curve at every parallel degree, against plain transformers and torch in one process, document by document."""
+"""One loss curve at every parallel degree, against plain transformers and torch in one process,
+document by document.
+"""
 
 import os
 from datetime import date
@@ -69,7 +71,9 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DataArtifacts]:
 
 @cache
 def alone(plan: str, shape: str) -> Curve:
-    """The oracle: transformers' eager attention on each document by itself, torch's autograd, clipping and AdamW."""
+    """The oracle: transformers' eager attention on each document by itself, torch's autograd,
+    clipping and AdamW.
+    """
     model = tiny_model(**SHAPES[shape]).train()
     model.set_attn_implementation("eager")
     matrices = [p for p in model.parameters() if p.dim() == 2]
@@ -99,7 +103,9 @@ def _nll(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 def differences(result: Curve, expected: Curve) -> dict[str, float]:
-    """Largest relative difference of the first gradient (by parameter, in its norm), of the losses and of the norms."""
+    """Largest relative difference of the first gradient (by parameter, in its norm), of the losses
+    and of the norms.
+    """
     gradients = [
         float(np.linalg.norm(result.gradients[n] - g) / np.linalg.norm(g))
         for n, g in expected.gradients.items()
@@ -130,7 +136,7 @@ def matrix(
 
 
 def refuse_leaks(result: Curve, plan: str) -> None:
-    """Only the first document's losses may move, and the positions start anew at each border of the whole line."""
+    """Only the first document's losses may move; positions restart at each border."""
     (leak,) = result.leaks
     count = len(leak.loss_before) // SEQ_LEN
     lengths = [n for row in TEXTS[plan][:count] for n in (*row, SEQ_LEN - sum(row)) if n]
@@ -169,7 +175,7 @@ def test_gradients_losses_and_norms_are_those_of_one_process(
 def test_tiles_and_checkpoints_in_host_memory_are_the_same_numbers(
     plans: dict[str, DataArtifacts],
 ) -> None:
-    """Tiles that do not divide the slice, under sequence parallelism and accumulation at each stage."""
+    """Tiles that do not divide the slice, with Ulysses and accumulation at each stage."""
     expected = [Cell(z, 2, "packed", "kv4") for z in STAGES]
     settings = {
         "memory__activation_checkpointing": True,
@@ -227,13 +233,16 @@ def table(result: dict[tuple[int, int], dict[Cell, dict[str, float]]]) -> str:
     lines = [
         "# One loss curve at every parallel degree",
         "",
-        f"Made by `ROPEWALK_PARITY=docs/parity.md pytest -m slow tests/train/test_parity.py` on {date.today()}, CPU, gloo, fp32; {versions}.",
+        "Made by `ROPEWALK_PARITY=docs/parity.md pytest -m slow tests/train/test_parity.py` on "
+        f"{date.today()}, CPU, gloo, fp32; {versions}.",
         "",
-        "Each cell trains ten steps on the same global batch of four sequences, with clipping that acts on some of the steps. Beside it stands one",
-        "process of plain transformers (eager attention, each document by itself), torch's autograd, clipping and AdamW. The numbers are the",
-        "largest relative difference: of a parameter's first gradient (in its norm) / of the ten losses / of the ten gradient norms, over a model with",
-        "4 key/value heads and one with 2, fewer than sp 4 has ranks. The bar is 1e-5. In each cell one token of a document was changed as well: no",
-        "other document's loss moved by a bit.",
+        "Each cell trains ten steps on the same global batch of four sequences, with clipping that",
+        "acts on some of the steps. The oracle is one process of plain transformers (eager",
+        "attention, each document by itself), torch's autograd, clipping and AdamW. The numbers",
+        "are the largest relative difference: of a parameter's first gradient (in its norm) / of",
+        "the ten losses / of the ten gradient norms, over a model with 4 key/value heads and one",
+        "with 2, fewer than sp 4 has ranks. The bar is 1e-5. In each cell one token of a document",
+        "was changed as well: no other document's loss moved by a bit.",
         "",
         "| sp x dp | accumulated | documents | "
         + " | ".join(f"ZeRO {stage}" for stage in STAGES)
@@ -251,11 +260,11 @@ def table(result: dict[tuple[int, int], dict[Cell, dict[str, float]]]) -> str:
 
 
 def _worst(part: dict[Cell, dict[str, float]], stage: int, accumulated: int, plan: str) -> str:
-    here = [
+    differences = [
         apart
         for c, apart in part.items()
         if (c.zero_stage, c.accumulated, c.plan) == (stage, accumulated, plan)
     ]
     return " / ".join(
-        f"{max(apart[key] for apart in here):.1e}" for key in ("gradient", "losses", "norms")
+        f"{max(apart[key] for apart in differences):.1e}" for key in ("gradient", "losses", "norms")
     )

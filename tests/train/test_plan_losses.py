@@ -1,4 +1,6 @@
-"""The loss on a plan's sequences, through the real reader and kernel, against each piece alone in plain transformers."""
+"""The loss on a plan's sequences, through the real loader and kernel, against each piece alone in
+plain transformers.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,22 +41,22 @@ def read_loss(model: Any, sequences: PackedSequences) -> list[float]:
 
 
 def loss_alone(model: Any, ids: np.ndarray, positions: np.ndarray | None = None) -> float:
-    """Eager attention of transformers on one piece, under a causal mask that is given whole: positions decide nothing there."""
+    """Transformers' eager attention on one piece, under an explicit causal mask."""
     model.set_attn_implementation("eager")
     count = len(ids)
     mask = torch.full((count, count), float("-inf")).triu(1)[None, None]
-    places = np.arange(count) if positions is None else positions
+    positions = np.arange(count) if positions is None else positions
     with torch.no_grad():
         logits = model(
             input_ids=torch.from_numpy(ids)[None],
-            position_ids=torch.from_numpy(places)[None],
+            position_ids=torch.from_numpy(positions)[None],
             attention_mask=mask,
             use_cache=False,
         ).logits[0]
     return float(F.cross_entropy(logits[:-1].double(), torch.from_numpy(ids)[1:], reduction="sum"))
 
 
-def wanted_of(model: Any, rows: list[list[tuple[int, int, int]]]) -> list[float]:
+def expected_losses(model: Any, rows: list[list[tuple[int, int, int]]]) -> list[float]:
     texts = documents(LENGTHS)
     return [sum(loss_alone(model, texts[d][s : s + n]) for d, s, n in row) for row in rows]
 
@@ -64,14 +66,16 @@ def test_losses_are_those_of_the_documents_alone(tmp_path: Path, packer: str) ->
     model = tiny_model()
     folders, rows = planned(tmp_path, packer)
     assert max(map(len, rows)) > 2
-    assert read_loss(model, folders.sequences()) == pytest.approx(wanted_of(model, rows), rel=1e-5)
+    assert read_loss(model, folders.sequences()) == pytest.approx(
+        expected_losses(model, rows), rel=1e-5
+    )
 
 
 def test_positions_that_go_on_change_nothing_under_the_mask_but_rounding(tmp_path: Path) -> None:
-    """RoPE turns queries and keys by their distance, and the mask leaves only distances inside a piece."""
+    """RoPE depends on distances alone, and the mask leaves only distances inside a piece."""
     model = tiny_model()
     folders, rows = planned(tmp_path, "window_fill", positions="continue")
-    result, expected = read_loss(model, folders.sequences()), wanted_of(model, rows)
+    result, expected = read_loss(model, folders.sequences()), expected_losses(model, rows)
     assert result == pytest.approx(expected, rel=1e-4)
     assert result != expected
 
@@ -80,7 +84,7 @@ def test_without_the_mask_the_documents_before_are_read_too(tmp_path: Path) -> N
     """The comparison above can fail."""
     model = tiny_model()
     folders, rows = planned(tmp_path, "window_fill", positions="continue", document_mask=False)
-    result, expected = read_loss(model, folders.sequences()), wanted_of(model, rows)
+    result, expected = read_loss(model, folders.sequences()), expected_losses(model, rows)
     packed_rows = [n for n, row in enumerate(rows) if len(row) > 1]
     assert all(abs(result[n] / expected[n] - 1) > 1e-3 for n in packed_rows)
 
@@ -94,12 +98,13 @@ def test_skipped_positions_give_the_loss_of_each_document_at_those_positions(
     sequences = replace(folders, pose={"target_length": 512, "chunks": 2, "seed": 0}).sequences()
     texts, expected = documents(LENGTHS), []
     for number, row in enumerate(rows):
-        places, at = sequences[number].position_ids, np.cumsum([0, *(n for _, _, n in row)])
+        positions = sequences[number].position_ids
+        starts = np.cumsum([0, *(n for _, _, n in row)])
         expected.append(
             sum(
-                loss_alone(model, texts[d][s : s + n], places[a : a + n])
-                for (d, s, n), a in zip(row, at, strict=False)
+                loss_alone(model, texts[d][s : s + n], positions[a : a + n])
+                for (d, s, n), a in zip(row, starts, strict=False)
             )
         )
     assert read_loss(model, sequences) == pytest.approx(expected, rel=1e-4)
-    assert expected != pytest.approx(wanted_of(model, rows), rel=1e-3)
+    assert expected != pytest.approx(expected_losses(model, rows), rel=1e-3)

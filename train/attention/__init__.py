@@ -8,7 +8,7 @@
     sinks.py           attention sinks as one more key, for SDPA
     s2_attn.py         S2-Attn (shifted sparse attention) around any kernel
     ulysses.py         Ulysses sequence parallelism around any kernel
-    borders.py         borders of documents, computed once a step; what every kernel refuses in a call
+    borders.py         borders of documents, once a step; what every kernel refuses in a call
     isolation.py       proof that a model keeps documents apart
 
 A kernel is a function of transformers' attention signature:

@@ -1,8 +1,8 @@
 """One optimizer step. The loss is that of the whole global batch, however it is cut.
 
-No generator's state is saved: dropout is seeded anew at each step, so a step repeated after a resume
-draws the same numbers. It is drawn by rank, so another number of ranks gives another draw of the same
-distribution; all else is equal.
+No generator's state is saved: dropout is seeded anew at each step, so a step repeated after a
+resume draws the same numbers. It is drawn by rank, so another number of ranks gives another draw
+of the same distribution; all else is equal.
 
 dp_size data-parallel groups   sp_size ranks of a group, each with a slice   S tokens of a slice
 """

@@ -1,10 +1,10 @@
-"""Per-step metrics: added up on every rank, reduced in one all-reduce, returned as fields of a line.
+"""Per-step metrics: added up on every rank, reduced in one all-reduce, returned as a line's fields.
 
-Time is measured by events between the phases of a step. On a GPU an event is recorded in the stream:
-nothing waits for it, and a phase is the device's time between two events, so time in which the host
-ran ahead costs nothing. On a CPU an event is the host's clock. Collectives inside forward and backward
-count as part of those phases: they overlap with the computation, and only a profiler (train.profiler)
-can separate them.
+Time is measured by events between the parts of a step. On a GPU an event is recorded in the stream:
+nothing waits for it, and a part is the device's time between two events, so time in which the host
+ran ahead costs nothing. On a CPU an event is the host's clock. Collectives inside forward and
+backward count as part of those: they overlap with the computation, and only a profiler
+(train.profiler) can separate them.
 """
 
 import resource

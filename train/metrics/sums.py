@@ -1,8 +1,9 @@
 """What each rank adds up in a step, and its one all-reduce (some hundred numbers).
 
 Losses are summed by position and by source; squared gradients by group of parameters, without
-gathering a tensor: every element of the averaged gradient lies on exactly one rank (ZeRO 1 to 3) or
-on all of them (ZeRO 0, counted on rank 0). They are read after the last backward pass, before clipping.
+gathering a tensor: every element of the averaged gradient lies on exactly one rank (ZeRO 1 to 3)
+or on all of them (ZeRO 0, counted on rank 0). They are read after the last backward pass, before
+clipping.
 
 S tokens of a rank's row   K buckets   V values of a rank   W ranks
 """

@@ -32,15 +32,15 @@ def test_tokens_lie_end_to_end_then_padding(pieces: list[list[int]], padding: in
 def test_labels_are_the_next_token_of_the_piece(
     pieces: list[list[int]], padding: int, mask: bool, restart: bool
 ) -> None:
-    wanted = [label for piece in pieces for label in [*piece[1:], -100]] + [-100] * padding
-    assert row_of(pieces, padding, mask=mask, restart=restart).labels.tolist() == wanted
+    expected = [label for piece in pieces for label in [*piece[1:], -100]] + [-100] * padding
+    assert row_of(pieces, padding, mask=mask, restart=restart).labels.tolist() == expected
 
 
 @settings(deadline=None)
 @given(PIECES, st.integers(0, 5))
 def test_positions_restart_at_each_piece(pieces: list[list[int]], padding: int) -> None:
-    wanted = [i for piece in pieces for i in range(len(piece))] + list(range(padding))
-    assert row_of(pieces, padding).position_ids.tolist() == wanted
+    expected = [i for piece in pieces for i in range(len(piece))] + list(range(padding))
+    assert row_of(pieces, padding).position_ids.tolist() == expected
 
 
 @settings(deadline=None)

@@ -1,4 +1,4 @@
-"""Sources that teach nothing: their tokens are read, none of their labels counts, wherever they are counted."""
+"""Context-only sources: their tokens are read, and none of their labels counts anywhere."""
 
 from pathlib import Path
 
@@ -30,34 +30,34 @@ def read(folder: Path, context_only: tuple[int, ...]) -> PackedSequences:
 
 
 @pytest.mark.parametrize("context_only", [(0,), (1,)])
-def test_labels_of_a_context_only_source_are_ignored_and_the_rest_is_as_it_was(
+def test_labels_of_a_context_only_source_are_ignored_and_the_rest_stays(
     tmp_path: Path, context_only: tuple[int]
 ) -> None:
-    whole, found = read(tmp_path / "a", ()), read(tmp_path / "b", context_only)
+    unmasked, masked = read(tmp_path / "a", ()), read(tmp_path / "b", context_only)
     for number in range(len(ROWS)):
-        row, full = found[number], whole[number]
+        row, full = masked[number], unmasked[number]
         quiet = (full.input_ids < 3000) == (context_only == (0,))
         np.testing.assert_array_equal(row.labels, np.where(quiet, -100, full.labels))
         np.testing.assert_array_equal(row.input_ids, full.input_ids)
         np.testing.assert_array_equal(row.cu_seqlens, full.cu_seqlens)
-        assert found.num_labels(number) == (row.labels != -100).sum()
+        assert masked.num_labels(number) == (row.labels != -100).sum()
 
 
-def test_any_stretch_has_the_labels_of_the_whole(tmp_path: Path) -> None:
-    found = read(tmp_path, (1,))
+def test_any_slice_has_the_labels_of_the_full_sequence(tmp_path: Path) -> None:
+    sequences = read(tmp_path, (1,))
     for number in range(len(ROWS)):
         for low in range(10):
             for high in range(low + 1, 11):
-                part = found.read(number, 0, low, high).labels
-                np.testing.assert_array_equal(part, found[number].labels[low:high])
+                part = sequences.read(number, 0, low, high).labels
+                np.testing.assert_array_equal(part, sequences[number].labels[low:high])
 
 
 def test_labels_of_a_step_are_those_of_all_its_rows_at_any_degree(tmp_path: Path) -> None:
-    found = read(tmp_path, (0,))
+    sequences = read(tmp_path, (0,))
     for dp_size, sp_size in ((1, 1), (2, 1), (2, 2), (1, 5)):
         loaders = [
             BatchLoader(
-                found,
+                sequences,
                 RankPosition(dp_rank, dp_size, sp_rank, sp_size),
                 seed=0,
                 micro_batch_size=1,
@@ -67,45 +67,42 @@ def test_labels_of_a_step_are_those_of_all_its_rows_at_any_degree(tmp_path: Path
             for sp_rank in range(sp_size)
         ]
         for step in range(3):
-            there = sum(
+            valid = sum(
                 int((row.labels != -100).sum())
                 for loader in loaders
                 for row in loader.micro_batches([step])
             )
-            assert {loader.num_labels(step) for loader in loaders} == {there}
+            assert {loader.num_labels(step) for loader in loaders} == {valid}
 
 
-def test_a_context_only_source_changes_what_is_taught_and_no_plan(
+def test_a_context_only_source_changes_the_labels_and_no_plan(
     data_fixture: DataFixture,
 ) -> None:
-    before = data_fixture.run()
+    full = data_fixture.run()
     result = data_fixture.run("data.sources.notes.loss=false")
-    assert (
-        result.folders.plan == before.folders.plan
-        and result.folders.stores == before.folders.stores
-    )
+    assert result.folders.plan == full.folders.plan and result.folders.stores == full.folders.stores
     assert 'redone: silent was absent, is ["notes"]' in result.message
     sequences, rows = result.folders.sequences(), result.ledger["sources"]
-    there = sum(int((sequences[n].labels != -100).sum()) for n in range(len(sequences)))
+    valid = sum(int((sequences[n].labels != -100).sum()) for n in range(len(sequences)))
     assert (
-        there
+        valid
         == result.ledger["plan"]["targets"]
         == rows["books"]["targets"]
-        == before.ledger["sources"]["books"]["targets"]
+        == full.ledger["sources"]["books"]["targets"]
     )
     assert rows["notes"]["targets"] == 0
-    assert rows["notes"]["context_only"] == before.ledger["plan"]["targets"] - there > 0
+    assert rows["notes"]["context_only"] == full.ledger["plan"]["targets"] - valid > 0
     assert (
         f"notes: context only: its {rows['notes']['context_only']:,} labels count in no loss"
         in result.ledger["notes"]
     )
 
 
-def test_someone_must_teach() -> None:
-    words = [f"data.sources.{name}.loss=false" for name in ("stdlib", "repeat", "passkey")]
+def test_at_least_one_source_must_have_labels() -> None:
+    overrides = [f"data.sources.{name}.loss=false" for name in ("stdlib", "repeat", "passkey")]
     message = (
         "every source has loss=false, so there would be no labels; "
         "set loss=true on at least one source"
     )
     with pytest.raises(ConfigError, match=message):
-        compose(["recipe=demo", *words])
+        compose(["recipe=demo", *overrides])

@@ -1,4 +1,6 @@
-"""Which sequences a step and a rank read: each once an epoch, the same from any step on, and a rank's slices of the whole."""
+"""Which sequences a step and a rank read: each once an epoch, the same from any step on; a rank's
+slices.
+"""
 
 from collections import Counter
 from itertools import islice

@@ -1,4 +1,4 @@
-"""The reader over plans on disk: what stands where, any slice of it, and what is read for that."""
+"""Sequences of plans on disk: their tokens, any slice of them, and which tokens a slice reads."""
 
 import tempfile
 from dataclasses import replace
@@ -39,9 +39,11 @@ def test_sequence_reads_its_pieces_from_the_right_stores(sequences: PackedSequen
 
 
 @pytest.mark.parametrize("sp_size", [1, 2])
-def test_each_token_s_source_is_read_off_the_plan(sequences: PackedSequences, sp_size: int) -> None:
+def test_the_source_of_each_token_follows_from_the_plan(
+    sequences: PackedSequences, sp_size: int
+) -> None:
     """Documents 3 to 5, tokens from 3,000 on, lie in the second store."""
-    assert [found.tolist() for found in sequences.piece_sources(0)] == [[6, 4], [1, 0]]
+    assert [part.tolist() for part in sequences.piece_sources(0)] == [[6, 4], [1, 0]]
     for rank in range(sp_size):
         mesh = RankPosition(sp_rank=rank, sp_size=sp_size)
         loader = BatchLoader(sequences, mesh, seed=0, micro_batch_size=2, batch_ramp=[(0, 2)])
@@ -49,31 +51,29 @@ def test_each_token_s_source_is_read_off_the_plan(sequences: PackedSequences, sp
             assert loader.token_sources(refs).tolist() == (row.input_ids >= 3000).tolist()
 
 
-def test_marks_stand_around_a_document_and_not_around_a_piece(tmp_path: Path) -> None:
+def test_boundary_tokens_surround_a_document_and_not_a_piece(tmp_path: Path) -> None:
     """Documents of 6, 3 and 2 tokens, the first in two pieces."""
     documents = [10 * d + np.arange(n) for d, n in ((1, 6), (2, 3), (3, 2))]
     rows = [[(1, 0, 5), (0, 0, 4)], [(0, 4, 4), (2, 0, 4)]]
-    found = written(tmp_path, documents, rows, seq_len=10, begin=BEGIN, end=END).sequences()
-    assert found[0].input_ids.tolist() == [60001, 20, 21, 22, 60002, 60001, 10, 11, 12, 0]
-    assert found[0].labels.tolist() == [20, 21, 22, 60002, -100, 10, 11, 12, -100, -100]
-    assert found[0].position_ids.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 0]
-    assert found[0].cu_seqlens.tolist() == [0, 5, 9, 10]
-    assert found[1].input_ids.tolist() == [13, 14, 15, 60002, 60001, 30, 31, 60002, 0, 0]
-    assert found[1].labels.tolist() == [14, 15, 60002, -100, 30, 31, 60002, -100, -100, -100]
-    assert [found.num_labels(n) for n in (0, 1)] == [7, 6]
-    assert [found.num_tokens(n) for n in (0, 1)] == [9, 8]
+    sequences = written(tmp_path, documents, rows, seq_len=10, begin=BEGIN, end=END).sequences()
+    assert sequences[0].input_ids.tolist() == [60001, 20, 21, 22, 60002, 60001, 10, 11, 12, 0]
+    assert sequences[0].labels.tolist() == [20, 21, 22, 60002, -100, 10, 11, 12, -100, -100]
+    assert sequences[0].position_ids.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 0]
+    assert sequences[0].cu_seqlens.tolist() == [0, 5, 9, 10]
+    assert sequences[1].input_ids.tolist() == [13, 14, 15, 60002, 60001, 30, 31, 60002, 0, 0]
+    assert sequences[1].labels.tolist() == [14, 15, 60002, -100, 30, 31, 60002, -100, -100, -100]
+    assert [sequences.num_labels(n) for n in (0, 1)] == [7, 6]
+    assert [sequences.num_tokens(n) for n in (0, 1)] == [9, 8]
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_counts_off_the_plan_are_what_the_row_holds(
-    sequences: PackedSequences, number: int
-) -> None:
+def test_counts_by_the_plan_are_those_of_the_row(sequences: PackedSequences, number: int) -> None:
     row = sequences[number]
     assert sequences.num_labels(number) == int((row.labels != -100).sum())
     assert sequences.attention_work(number) == sum(n * n for n in np.diff(row.cu_seqlens).tolist())
 
 
-def test_a_slice_ends_with_the_first_token_of_the_next_and_has_the_borders_of_all(
+def test_a_slice_has_its_last_label_and_the_borders_of_the_sequence(
     sequences: PackedSequences,
 ) -> None:
     """By hand: a border before the slice, one inside, and an end inside a piece."""
@@ -104,58 +104,58 @@ def choices(draw: st.DrawFn) -> dict[str, Any]:
 
 def read_from(folder: Path, case: dict[str, Any]) -> PackedSequences:
     documents = [1000 * d + np.arange(n) for d, n in enumerate(case["lengths"])]
-    marks = (case["begin"] is not None) + (case["end"] is not None)
+    count = (case["begin"] is not None) + (case["end"] is not None)
     rows = packed(
         case["lengths"],
         case["seq_len"],
         packer=case["packer"],
         seed=case["seed"],
-        boundary_tokens=marks,
+        boundary_tokens=count,
     )
-    facts = {k: case[k] for k in ("seq_len", "begin", "end", "document_mask", "positions")}
-    found = written(folder, documents, rows, **facts)
+    metadata = {k: case[k] for k in ("seq_len", "begin", "end", "document_mask", "positions")}
+    artifacts = written(folder, documents, rows, **metadata)
     if case["chunks"]:
         skips = {
             "target_length": 4 * case["seq_len"],
             "chunks": case["chunks"],
             "seed": case["seed"],
         }
-        found = replace(found, pose=skips)
-    return found.sequences()
+        artifacts = replace(artifacts, pose=skips)
+    return artifacts.sequences()
 
 
 @settings(max_examples=60, deadline=None)
 @given(choices())
-def test_slices_end_to_end_are_the_whole_row(case: dict[str, Any]) -> None:
+def test_slices_end_to_end_are_the_full_row(case: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         sequences = read_from(Path(folder), case)
         width = case["seq_len"] // case["parts"]
         for number in range(len(sequences)):
-            whole = sequences.read(number, epoch=1)
+            full = sequences.read(number, epoch=1)
             slices = [
                 sequences.read(number, 1, k * width, (k + 1) * width) for k in range(case["parts"])
             ]
             for name in ("input_ids", "labels", "position_ids"):
                 assert (
                     np.concatenate([getattr(s, name) for s in slices]).tolist()
-                    == getattr(whole, name).tolist()
+                    == getattr(full, name).tolist()
                 )
-            assert all(s.cu_seqlens.tolist() == whole.cu_seqlens.tolist() for s in slices)
+            assert all(s.cu_seqlens.tolist() == full.cu_seqlens.tolist() for s in slices)
 
 
 @settings(max_examples=40, deadline=None)
 @given(choices())
-def test_rows_are_what_the_documents_say_token_by_token(case: dict[str, Any]) -> None:
-    """The row built anew from the texts and the plan, without the reader."""
+def test_rows_hold_the_documents_token_by_token(case: dict[str, Any]) -> None:
+    """The row is built anew from the texts and the plan, without the loader."""
     with tempfile.TemporaryDirectory() as folder:
         sequences = read_from(Path(folder), case)
-        marks = (case["begin"] is not None) + (case["end"] is not None)
+        count = (case["begin"] is not None) + (case["end"] is not None)
         rows = packed(
             case["lengths"],
             case["seq_len"],
             packer=case["packer"],
             seed=case["seed"],
-            boundary_tokens=marks,
+            boundary_tokens=count,
         )
         texts = [
             [BEGIN] * bool(case["begin"])
@@ -174,8 +174,8 @@ def test_rows_are_what_the_documents_say_token_by_token(case: dict[str, Any]) ->
             )
 
 
-class Watched:
-    """A store that notes which tokens of which documents are read."""
+class RecordingStore:
+    """A store that records which tokens of which documents are read."""
 
     def __init__(self, inner: Any) -> None:
         self.inner, self.seen = inner, list[tuple[int, int, int]]()
@@ -201,22 +201,23 @@ class Watched:
 def test_a_slice_reads_only_the_pieces_that_it_touches(
     tmp_path: Path, low: int, high: int, seen: list[tuple[int, int, int]]
 ) -> None:
-    found = written(tmp_path, [np.arange(20)] * 3, [[(0, 3, 6), (1, 0, 5)]], seq_len=16).sequences()
-    store = Watched(found.stores[0])
-    found.stores = [store]  # type: ignore[list-item]
-    found.read(0, 0, low, high)
+    sequences = written(
+        tmp_path, [np.arange(20)] * 3, [[(0, 3, 6), (1, 0, 5)]], seq_len=16
+    ).sequences()
+    store = RecordingStore(sequences.stores[0])
+    sequences.stores = [store]  # type: ignore[list-item]
+    sequences.read(0, 0, low, high)
     assert store.seen == seen
 
 
 def test_skipped_positions_belong_to_each_document_under_the_mask(tmp_path: Path) -> None:
-    facts = {"seq_len": 24}
-    folders = written(tmp_path, [np.arange(20)] * 3, [[(0, 0, 10), (1, 0, 8)]], **facts)
-    plain = folders.sequences()[0]
-    found = replace(folders, pose={"target_length": 1000, "chunks": 2, "seed": 0}).sequences()
-    rows = [found.read(0, epoch) for epoch in range(20)]
+    folders = written(tmp_path, [np.arange(20)] * 3, [[(0, 0, 10), (1, 0, 8)]], seq_len=24)
+    unskipped = folders.sequences()[0]
+    sequences = replace(folders, pose={"target_length": 1000, "chunks": 2, "seed": 0}).sequences()
+    rows = [sequences.read(0, epoch) for epoch in range(20)]
     for row in rows:
-        assert isinstance(row, Row) and row.input_ids.tolist() == plain.input_ids.tolist()
-        assert row.labels.tolist() == plain.labels.tolist()
+        assert isinstance(row, Row) and row.input_ids.tolist() == unskipped.input_ids.tolist()
+        assert row.labels.tolist() == unskipped.labels.tolist()
         assert row.position_ids[[0, 10]].tolist() == [0, 0]
         assert (
             max(np.diff(row.position_ids[:10]).tolist()) > 1
@@ -230,7 +231,7 @@ def test_without_the_mask_the_whole_sequence_skips_as_one(tmp_path: Path) -> Non
     folders = written(
         tmp_path, [np.arange(20)] * 3, rows, seq_len=24, document_mask=False, positions="continue"
     )
-    found = replace(folders, pose={"target_length": 1000, "chunks": 2, "seed": 0}).sequences()
-    assert found.pose == Pose(1000, 2, 0)
-    steps = np.diff(found[0].position_ids)
-    assert (steps == 1).sum() == 22 and steps.max() > 1 and found[0].position_ids[0] == 0
+    sequences = replace(folders, pose={"target_length": 1000, "chunks": 2, "seed": 0}).sequences()
+    assert sequences.pose == Pose(1000, 2, 0)
+    steps = np.diff(sequences[0].position_ids)
+    assert (steps == 1).sum() == 22 and steps.max() > 1 and sequences[0].position_ids[0] == 0

@@ -1,4 +1,4 @@
-"""Skipped positions against the paper's rules, and against its authors' construction written here anew."""
+"""Skipped positions against the paper's rules, and against its authors' construction, rewritten."""
 
 import random
 from collections import Counter
@@ -12,15 +12,15 @@ from ropewalk.data.loading.pose import Pose
 
 
 def positions(pose: Pose, number: int, epoch: int, lengths: list[int]) -> list[list[int]]:
-    """Of each context, spelled out place by place."""
+    """The position of every token of each context, one token at a time."""
     starts = np.cumsum([0, *lengths[:-1]])
     runs, shifts = pose.runs(number, epoch, starts, np.array(lengths))
-    found = []
+    result = []
     for start, length in zip(starts.tolist(), lengths, strict=True):
-        places = range(start, start + length)
-        of = [max(i for i in range(len(runs)) if runs[i] <= place) for place in places]
-        found.append([place + int(shifts[i]) for place, i in zip(places, of, strict=True)])
-    return found
+        indices = range(start, start + length)
+        run_of = [max(i for i in range(len(runs)) if runs[i] <= index) for index in indices]
+        result.append([index + int(shifts[i]) for index, i in zip(indices, run_of, strict=True)])
+    return result
 
 
 @settings(max_examples=200, deadline=None)
@@ -35,11 +35,11 @@ def positions(pose: Pose, number: int, epoch: int, lengths: list[int]) -> list[l
 def test_positions_rise_from_0_below_the_target_and_keep_the_distances_inside_chunks(
     lengths: list[int], chunks: int, target: int, number: int, epoch: int, seed: int
 ) -> None:
-    for found, length in zip(
+    for rising, length in zip(
         positions(Pose(target, chunks, seed), number, epoch, lengths), lengths, strict=True
     ):
-        steps = np.diff(found)
-        assert len(found) == length and found[0] == 0 and found[-1] < target
+        steps = np.diff(rising)
+        assert len(rising) == length and rising[0] == 0 and rising[-1] < target
         assert (steps >= 1).all() and (steps > 1).sum() <= chunks - 1
 
 
@@ -56,17 +56,19 @@ def test_a_draw_depends_on_seed_sequence_and_epoch_and_on_nothing_else(chunks: i
 
 
 def authors(rng: random.Random, length: int, target: int, chunks: int) -> list[int]:
-    """The paper's rule u_i ~ U(u_(i-1) .. T - L), and for two chunks its code's length of the first: 1 .. (L + 1) // 2."""
-    cuts, at = [], 0
+    """The paper's rule u_i ~ U(u_(i-1) .. T - L); the first of two chunks has, as in its code,
+    1 .. (L + 1) // 2 tokens.
+    """
+    cuts, cut = [], 0
     for left in range(chunks, 1, -1):
-        at += rng.randint(1, (length - at + 1) // left)
-        cuts.append(at)
-    found, skip = [], 0
-    for place in range(length):
-        for _ in range(cuts.count(place)):
+        cut += rng.randint(1, (length - cut + 1) // left)
+        cuts.append(cut)
+    result, skip = [], 0
+    for index in range(length):
+        for _ in range(cuts.count(index)):
             skip = rng.randint(skip, target - length)
-        found.append(place + skip)
-    return found
+        result.append(index + skip)
+    return result
 
 
 def distances(rows: list[list[int]]) -> np.ndarray:
@@ -84,16 +86,15 @@ def test_distances_are_spread_as_in_the_authors_construction_and_reach_all_of_th
     length, target, draws = 12, 40, 6000
     rng, pose = random.Random(0), Pose(target, chunks, 0)
     ours = [row for n in range(draws // 6) for row in positions(pose, n, 0, [length] * 6)]
-    found = distances(ours)
-    wanted = distances([authors(rng, length, target, chunks) for _ in range(draws)])
-    assert len(found) == target and (found[1:] > 0).all()
-    assert np.abs(found - wanted).max() < 0.04 * wanted[1:].max() and found[
-        1:
-    ].sum() == pytest.approx(66)
+    actual = distances(ours)
+    expected = distances([authors(rng, length, target, chunks) for _ in range(draws)])
+    assert len(actual) == target and (actual[1:] > 0).all()
+    assert np.abs(actual - expected).max() < 0.04 * expected[1:].max()
+    assert actual[1:].sum() == pytest.approx(66)
 
 
 def test_skips_and_cuts_are_even() -> None:
-    """Of two chunks: 6 lengths of the first, 29 skips, each as often as the others (chi squared below 5 sigma)."""
+    """Two chunks: 6 lengths of the first, 29 skips, equally often (chi squared below 5 sigma)."""
     lengths, skips = Counter[int](), Counter[int]()
     for row in (row for n in range(3000) for row in positions(Pose(40, 2, 1), n, 0, [12, 12])):
         jump = int(np.argmax(np.diff(row))) + 1 if row[-1] > 11 else 0
@@ -108,11 +109,10 @@ def test_skips_and_cuts_are_even() -> None:
 
 
 def test_a_chunk_takes_at_most_its_even_share_of_the_rest() -> None:
-    """Counted by hand for 8 tokens in 3 chunks: the first has 1 to (8 + 1) // 3 of them. After it 7, 6
-
-    or 5 remain, and the second has 1 to 4, 1 to 3 or 1 to 3.
+    """By hand, 8 tokens in 3 chunks: the first has 1 to (8 + 1) // 3 of them, so 7, 6 or 5 remain,
+    of which the second has 1 to 4, 1 to 3 or 1 to 3.
     """
     starts, lengths, pose = np.array([0]), np.array([8]), Pose(40, 3, 0)
     sizes = {tuple(np.diff(pose.runs(n, 0, starts, lengths)[0]).tolist()) for n in range(600)}
     expected = {1: 4, 2: 3, 3: 3}
-    assert sizes == {(a, b) for a, most in expected.items() for b in range(1, most + 1)}
+    assert sizes == {(a, b) for a, limit in expected.items() for b in range(1, limit + 1)}

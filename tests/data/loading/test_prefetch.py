@@ -32,27 +32,27 @@ def test_an_error_comes_in_its_turn(depth: int) -> None:
     assert seen == list(range(5)) and not readers()
 
 
-def test_no_more_is_made_than_asked_for() -> None:
-    made: list[int] = []
+def test_no_more_than_depth_items_are_prepared() -> None:
+    produced: list[int] = []
 
     def items() -> Iterator[int]:
         for number in range(100):
-            made.append(number)
+            produced.append(number)
             yield number
 
     reading = prefetch(items(), 3)
     assert [next(reading) for _ in range(2)] == [0, 1]
     deadline = time.monotonic() + 5
-    while len(made) < 5 and time.monotonic() < deadline:
+    while len(produced) < 5 and time.monotonic() < deadline:
         time.sleep(0.005)
     time.sleep(0.05)
-    assert made == [0, 1, 2, 3, 4]
+    assert produced == [0, 1, 2, 3, 4]
     reading.close()
     assert not readers()
 
 
-def test_who_computes_does_not_wait_for_a_slow_reader() -> None:
-    """Reading takes 20 ms and computing 30: in turn that is 50 a step, ahead it is 30 but for the first."""
+def test_computing_does_not_wait_for_a_slow_reader() -> None:
+    """Reading takes 20 ms and computing 30: 50 a step in turn, and 30 a step when read ahead."""
 
     def items() -> Iterator[int]:
         for number in range(12):

@@ -31,11 +31,11 @@ class Wandb:
 def test_the_first_step_is_written_before_wandb_starts_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
-    there: list[int] = []
+    written: list[int] = []
     wandb = Wandb()
 
     def start(folder: Path, _: object) -> Wandb:
-        there.append(len((folder / "metrics.jsonl").read_text().splitlines()))
+        written.append(len((folder / "metrics.jsonl").read_text().splitlines()))
         return wandb
 
     monkeypatch.setattr(dashboards, "start_wandb", start)
@@ -43,22 +43,24 @@ def test_the_first_step_is_written_before_wandb_starts_once(
     for step in range(1, steps + 1):
         logger.log_step({"step": step, **ROW})
     logger.close()
-    assert there == [1] * bool(steps)  # none is begun for a run that fails before its first step
+    assert written == [1] * bool(
+        steps
+    )  # no wandb run for a training that fails before its first step
     assert wandb.steps == list(range(1, steps + 1)) and wandb.finished == bool(steps)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == wandb.steps
 
 
-def test_a_resumed_training_goes_on_in_its_wandb_run(
+def test_a_resumed_training_continues_its_wandb_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[dict[str, Any]] = []
-    monkeypatch.setattr("wandb.init", lambda **words: begun.append(words))
+    monkeypatch.setattr("wandb.init", lambda **kwargs: begun.append(kwargs))
     (tmp_path / "other").mkdir()
     for folder in (tmp_path, tmp_path, tmp_path / "other"):
         dashboards.start_wandb(folder, compose(["recipe=demo"]))
-    one, again, other = (words["id"] for words in begun)
-    assert one == again != other and all(words["resume"] == "allow" for words in begun)
+    first, again, other = (kwargs["id"] for kwargs in begun)
+    assert first == again != other and all(kwargs["resume"] == "allow" for kwargs in begun)
 
 
 LINE = {
@@ -95,7 +97,7 @@ def test_every_number_of_a_line_has_a_name() -> None:
 
 
 def test_tensorboard_reads_what_was_written_and_no_machine_is_named(tmp_path: Path) -> None:
-    """A run that began at 0, died after step 9 and went on from 6: its own reader shows each step once."""
+    """A run dies after step 9 and resumes from 6: TensorBoard's own reader shows each step once."""
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator",
         reason="needs the extra tensorboard",
