@@ -2,13 +2,16 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from data_fixture import SYNTHETIC, DataFixture
 
 from ropewalk.data.ledger.terminal import summary
+from ropewalk.data.planning import Mixture
 from ropewalk.data.tokens import store
+from ropewalk.data.tokens.store import BoundaryTokens
 
 
 def is_heldout(path: Path) -> bool:
@@ -79,6 +82,15 @@ def test_only_removed_documents_change_the_plan(data_fixture: DataFixture) -> No
     assert searched == [plan, plan]
     cleaned = [data_fixture.run(o, output="r").folders.plan for o in (CLEAN[0], CLEAN[2])]
     assert len({plan, *cleaned}) == 3
+
+
+def test_a_plans_name_holds_the_removals_of_the_sources_that_it_reads(
+    data_fixture: DataFixture,
+) -> None:
+    candidates = {name: SimpleNamespace(removed_digest=f"of {name}") for name in ("books", "notes")}
+    budgets, boundary_tokens = {"books": 1, "notes": 0}, BoundaryTokens()
+    mixture = Mixture(data_fixture.config(), {}, candidates, budgets, boundary_tokens)
+    assert mixture.cache_key()["removed"] == {"books": "of books"}
 
 
 def test_search_settings_renew_the_ledger_and_redo_nothing(data_fixture: DataFixture) -> None:

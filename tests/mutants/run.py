@@ -35,10 +35,12 @@ from nearest import Nearest, imported_once, lines_to_execute
 OTHER_PROCESSES = re.compile(
     r"tests/test_(?!house)|tests/train/(zero|launcher|loop)/|_(gpu|engines|servers|parity)\b"
 )
-BUDGET_S = 60.0  # of tests for one mutant
-NEAREST = 4  # so many of the nearest files are watched for a mutant
-SLOW_TEST_S = 10.0  # a test that takes longer is left out
+BUDGET_S = 25.0  # of tests for one mutant
+NEAREST = 3  # so many of the nearest files are watched for a mutant
+PATIENCE = 4  # times both for those that survive
+SLOW_TEST_S = 20.0  # a test that takes longer is left out
 SHORTEST_S = 30.0
+FINAL = ("killed", "equivalent")
 
 
 class Outcomes:
@@ -88,7 +90,7 @@ class Faulty:
         """Exit code of the tests, and the first that failed."""
         raise NotImplementedError
 
-    def ends(self, mutant: Mutant, batch: dict[str, float], patience: float) -> dict[str, Any]:
+    def ends(self, mutant: Mutant, batch: dict[str, float], patience: int) -> dict[str, Any]:
         """How the mutant ends after a batch of tests, and by which."""
         tests, limit = list(batch), patience * max(SHORTEST_S, 6 * sum(batch.values()))
         code, failed = self.run(mutant, tests, limit)
@@ -100,14 +102,15 @@ class Faulty:
             return {"end": "killed", "by": failed}
         return {"end": "SURVIVED", "by": None}
 
-    def batches(self, mutant: Mutant) -> Iterator[dict[str, float]]:
+    def batches(self, mutant: Mutant, nearest: int) -> Iterator[dict[str, float]]:
+        """Tests that may notice the mutant, with their seconds."""
         raise NotImplementedError
 
-    def judge(self, mutant: Mutant, patience: float) -> dict[str, Any]:
+    def judge(self, mutant: Mutant, patience: int) -> dict[str, Any]:
         """How the mutant ends over all batches, at most `BUDGET_S` of tests."""
         row: dict[str, Any] = {"end": "SURVIVED", "by": None, "tests": 0}
         spent, count = 0.0, 0
-        for batch in self.batches(mutant):
+        for batch in self.batches(mutant, NEAREST * patience):
             quick = {}
             for test, seconds in batch.items():
                 spent += seconds
@@ -194,14 +197,24 @@ class InFunctions(Faulty):
         nothing: dict[str, Any] = {"seconds": {}, "lines": {}}
         self.map.add(file, json.loads(output.read_text()) if output.exists() else nothing)
 
-    def batches(self, mutant: Mutant) -> Iterator[dict[str, float]]:
+    def batches(self, mutant: Mutant, nearest: int) -> Iterator[dict[str, float]]:
         files, lines = self.files(mutant), lines_to_execute(mutant)
+        if not files:
+            return
+        if files[0] not in self.map.files:
+            self.watch(files[0])
         known = [file for file in files if file in self.map.files]
-        yield fastest_file_first(self.in_session(file, lines) for file in known)
-        for file in files[:NEAREST]:
+        first, *others = [self.in_session(file, lines) for file in known]
+        yield first | fastest_file_first(others)
+        executed = bool(first or any(others))
+        for file in files[:nearest]:
             if file not in known:
                 self.watch(file)
-                yield self.in_session(file, lines)
+                tests = self.in_session(file, lines)
+                executed |= bool(tests)
+                yield tests
+        if not executed:  # perhaps in a rank: its processes read the mutant from the file
+            yield from (self.map.files[file]["seconds"] for file in files[:2])
 
     def in_session(self, file: str, lines: dict[str, set[int]]) -> dict[str, float]:
         tests = self.map.tests(file, lines)
@@ -225,11 +238,11 @@ class OutsideFunctions(Faulty):
             code = in_fork(work, seconds)
         return code, output.read_text() if output.exists() else tests[0]
 
-    def batches(self, mutant: Mutant) -> Iterator[dict[str, float]]:
+    def batches(self, mutant: Mutant, nearest: int) -> Iterator[dict[str, float]]:
         files, lines = self.files(mutant), lines_to_execute(mutant)
         known = [file for file in files if file in self.map.files]
         yield fastest_file_first(self.map.tests(file, lines) for file in known)
-        yield from ({file: BUDGET_S / 3} for file in files[:2])
+        yield from ({file: BUDGET_S / 3} for file in files[:nearest])
 
 
 class Todo:
@@ -247,21 +260,22 @@ class Todo:
         return {m.key: rows[m.key] for m in self.mutants if m.key in rows}
 
     def judge(self, judge: Faulty) -> None:
-        """Judge the mutants without an end, and the undecided ones again with twice the time."""
+        """Judge the mutants without an end, and those not killed once more with `PATIENCE`."""
         outside = isinstance(judge, OutsideFunctions)
-        for patience, end in ((1.0, None), (2.0, "undecided")):
-            ends = {key: row["end"] for key, row in self.rows().items()}
-            todo = [mutant for mutant in self.mutants if ends.get(mutant.key) == end]
-            for mutant in todo:
-                if imported_once(mutant) == outside:
+        mutants = [mutant for mutant in self.mutants if imported_once(mutant) == outside]
+        for patience in (1, PATIENCE):
+            rows = self.rows()
+            for mutant in mutants:
+                row = rows.get(mutant.key)
+                if row is None or row["end"] not in FINAL and row["patience"] < patience:
                     self.note(mutant, judge, patience)
 
-    def note(self, mutant: Mutant, judge: Faulty, patience: float) -> None:
+    def note(self, mutant: Mutant, judge: Faulty, patience: int) -> None:
         started = time.monotonic()
         row = judge.judge(mutant, patience)
         if row["end"] == "SURVIVED" and mutant.without_line in self.equivalent:
             row["end"] = "equivalent"
-        row |= {"key": mutant.key, "mutant": str(mutant)}
+        row |= {"key": mutant.key, "mutant": str(mutant), "patience": patience}
         row["seconds"] = round(time.monotonic() - started, 1)
         with self.output.open("a") as file:
             file.write(json.dumps(row) + "\n")
