@@ -93,6 +93,15 @@ def test_a_plans_name_holds_the_removals_of_the_sources_that_it_reads(
     assert mixture.cache_key()["removed"] == {"books": "of books"}
 
 
+def test_a_plans_name_holds_the_ranges_of_length_that_are_set(data_fixture: DataFixture) -> None:
+    def cache_key(*overrides: str) -> dict[str, Any]:
+        config = data_fixture.config(*overrides)
+        return Mixture(config, {}, {}, {}, BoundaryTokens()).cache_key()
+
+    assert "spans" not in cache_key()
+    assert cache_key("data.sources.books.min_len=5")["spans"] == {"books": [5, None]}
+
+
 def test_search_settings_renew_the_ledger_and_redo_nothing(data_fixture: DataFixture) -> None:
     before = data_fixture.run()
     after = data_fixture.run("data.contamination.action=off", "data.duplicates.near=report")

@@ -22,6 +22,10 @@ def test_the_ledger_adds_up_and_equals_counts_over_the_plan(data_fixture: DataFi
     plan, sources = result.ledger["plan"], result.ledger["sources"]
     assert sum(s["tokens_in_plan"] for s in sources.values()) == plan["tokens"]
     assert sum(s["share_in_plan"] for s in sources.values()) == pytest.approx(1, abs=1e-5)
+    assert sum(s["targets"] for s in sources.values()) == plan["targets"]
+    for bound, share in plan["own_context_share"].items():
+        beyond = sum(s["own_context_share"][bound] * s["targets"] for s in sources.values())
+        assert share * plan["targets"] == pytest.approx(beyond, abs=0.02)  # six digits
     for name, pieces in result.by_source().items():
         assert sources[name]["tokens_in_plan"] == sum(length for _, _, length in pieces)
     rows = result.pieces()

@@ -1,7 +1,10 @@
 """Which trial becomes the plan: shown to be better on enough documents, or the papers' own."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from ropewalk.eval.calibrate import candidate_model
 from ropewalk.eval.calibrate.choice import choose
 from ropewalk.eval.calibrate.trial import Candidate, Loss, Trial, paper
 
@@ -65,3 +68,22 @@ def test_a_candidate_must_beat_the_lowest_of_the_papers() -> None:
     finished = trials(-0.02, -0.01, -0.03, -0.02)
     llama3 = full_trial(3, paper("llama3", 2.0), tuple(e - 0.5 for e in LOSSES))
     assert choose([*finished, llama3], FOUR).trial.number == 3
+
+
+def test_half_of_the_documents_are_chosen_on_and_the_others_reported_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    windows = [SimpleNamespace(document=name) for name in "abcdef" for _ in range(2)]
+    monkeypatch.setattr(candidate_model, "heldout_windows", lambda *_: windows)
+    config = SimpleNamespace(
+        seed=0,
+        data=None,
+        eval=SimpleNamespace(windows_per_document=2),
+        calibrate=SimpleNamespace(windows=100, report_windows=100),
+    )
+    data = SimpleNamespace(text_stores=lambda _: {})
+    rope_plan = SimpleNamespace(max_position_embeddings=8)
+    chosen_on, reported_on = candidate_model.split(config, data, rope_plan)
+    chosen, reported = ({w.document for w in part} for part in (chosen_on, reported_on))
+    assert (len(chosen), len(reported), len(chosen_on), len(reported_on)) == (3, 3, 6, 6)
+    assert chosen | reported == set("abcdef")

@@ -91,3 +91,39 @@ def test_memory_traffic_of_a_sharded_model() -> None:
     assert bytes_moved["gradients"] == 2 * sizes.parameters * 2
     assert bytes_moved["weights"] == 2 * 3 * 2 * (sizes.parameters - 2 * 128_256 * 4096 - 65 * 4096)
     assert bytes_moved["checkpoints"] == 2 * (1 << 17) // 8 * 2 * 32 * 4096 * 2
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_memory_traffic_of_a_small_model_counted_by_hand(checkpointing: bool) -> None:
+    """Each tensor that a pass reads or writes is listed with its elements, a token and layer."""
+    sizes = traffic.ModelSizes(
+        parameters=7000,
+        trainable=6000,
+        matrices=5000,
+        operands=900,
+        hidden=32,
+        vocabulary=100,
+        layers=3,
+        heads=4,
+        kv_heads=2,
+        head_dim=8,
+    )
+    layout = traffic.ParallelLayout(
+        2, 2, 0, 5, 14, element_bytes=2, checkpointing=checkpointing, loss_chunk=3
+    )
+    forwards, q, kv = 1 + checkpointing, 4 * 8, 2 * 8
+    # queries, keys, values and output; with their gradients (FlashAttention-2, algorithm 2)
+    attention = forwards * (q + kv + kv + q) + (q + kv + kv + q + q) + (q + kv + kv)
+    # a product reads its input and writes its output; backward does it for both gradients
+    activations = 5 * 7 * (900 * (forwards + 2) + 3 * attention) * 2
+    # chunks of 3, 3 and 1 tokens read the head in both passes and add to its fp32 gradient
+    head = 5 * 3 * 100 * 32 * (2 + 2 + 4 + 4)
+    logits = 5 * 7 * 100 * (4 + 4 + 4)
+    assert traffic.memory_traffic(sizes, layout) == {
+        "weights": (forwards + 1) * 5 * 5000 * 2,
+        "gradients": 5 * 6000 * 2,
+        "optimizer": 6000 * (3 * 4 + 3 * 4 + 2 + 2),
+        "activations": activations,
+        "checkpoints": 5 * 7 * 2 * 3 * 32 * 2 if checkpointing else 0,
+        "head": head + logits,
+    }

@@ -53,6 +53,11 @@ def test_a_model_built_from_the_plan_passes(rope: RopeConfig) -> None:
     assert "1 rotary module(s)" in message and rope_plan.hash[:12] in message
 
 
+def test_the_positions_of_the_proof_lie_on_both_sides_of_the_original_window() -> None:
+    """By hand for 256 tokens extended to 2048: 85 is a third of the window, 1151 halfway to 2047."""
+    assert probe.probe_positions(planned()) == [0, 1, 2, 85, 255, 256, 1151, 2047]
+
+
 def test_an_untruncated_ramp_at_a_large_factor_passes() -> None:
     """transformers computes the ramp in fp32: its table is 5e-6 off by rounding."""
     config = LlamaConfig(

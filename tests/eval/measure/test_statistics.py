@@ -1,0 +1,72 @@
+"""Means, intervals and bins by hand; the interval of a proportion against published ones."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ropewalk.eval.measure import statistics
+
+# as many draws as the bootstrap of two windows needs by hand: both, the first twice, the last twice
+DRAWS = np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]])
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilsons_interval_is_newcombes_table(hits: int, n: int, low: float, high: float) -> None:
+    """Newcombe 1998, Statistics in Medicine 17, table I, method 3."""
+    assert statistics.wilson(hits, n) == pytest.approx((low, high), abs=5e-5)
+    assert statistics.wilson(n - hits, n) == pytest.approx((1 - high, 1 - low), abs=5e-5)
+
+
+def test_bins_by_position_by_hand() -> None:
+    """Column j is the loss of position j + 1; the first position has no loss."""
+    nll = np.array([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [3.0, 4.0, 5.0, 6.0, 7.0, 8.0]])
+    bins = statistics.by_position(nll, DRAWS, 3)
+    found = [(row["from"], row["to"], row["tokens"], row["nll"]) for row in bins]
+    assert found == [(0, 3, 4, 2.5), (3, 6, 6, 5.0), (6, 7, 2, 7.0)]
+
+
+def test_gains_by_hand() -> None:
+    """Each context's mean, and its difference to the shortest on the same windows."""
+    by_context = {8: np.array([[1.0, 2.0], [2.0, 3.0]]), 4: np.array([[2.0, 2.0], [4.0, 4.0]])}
+    shortest, longer = statistics.gains(by_context, DRAWS)
+    assert (shortest["context"], shortest["nll"], shortest["difference"]) == (4, 3.0, 0.0)
+    assert (longer["context"], longer["tokens"], longer["nll"]) == (8, 4, 2.0)
+    assert longer["difference"] == -1.0
+    assert -1.5 <= longer["difference_low"] < -1 < longer["difference_high"] <= -0.5
+
+
+def test_perplexity_of_the_first_tokens_by_hand() -> None:
+    nll = np.array([[1.0, 2.0, 9.0], [3.0, 4.0, 9.0]])
+    expected = {"2": math.exp(2), "3": math.exp(2.5), "4": math.exp(28 / 6)}
+    assert statistics.perplexities(nll, [2, 3, 4]) == pytest.approx(expected)
+
+
+def test_a_resample_draws_as_many_documents_as_there_are() -> None:
+    """Windows of one document have its weight; over all draws every document has weight 1."""
+    weights = statistics.resamples(["a", "b", "a", "c"], 0)
+    assert (weights[:, 0] == weights[:, 2]).all()
+    assert (weights[:, 0] + weights[:, 1] + weights[:, 3] == 3).all()
+    assert weights.mean(axis=0) == pytest.approx(1, abs=5 * math.sqrt(2 / 3 / len(weights)))
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "lengths"),
+    [
+        (4, 32, [4, 8, 16, 32]),
+        (4, 33, [4, 8, 16, 32, 33]),
+        (4, 4, [4]),
+        (4, 3, [4]),
+        (4, 5, [4, 5]),
+    ],
+)
+def test_doublings_by_hand(first: int, last: int, lengths: list[int]) -> None:
+    assert statistics.doublings(first, last) == lengths
