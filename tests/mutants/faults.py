@@ -63,10 +63,6 @@ class Mutant:
     def key(self) -> str:
         return f"{self.path} {self.start} {self.text}"
 
-    @property
-    def without_line(self) -> str:
-        return f"{self.path}: {self.source} -> {self.text}"
-
 
 def changed(node: ast.AST) -> ast.AST | None:
     """The node with one fault, None where no fault is known."""

@@ -94,6 +94,15 @@ def around(mutant: Mutant) -> list[ast.stmt]:
     return sorted(holding, key=lambda node: (node.lineno, -(node.end_lineno or 0)))
 
 
+def full_name(mutant: Mutant) -> str:
+    """File, function and faulty line: the same when the file's other lines move."""
+    names = [node.name for node in around(mutant) if isinstance(node, (*FUNCTIONS, ast.ClassDef))]
+    text = (ROOT / mutant.path).read_text()
+    faulty = text[: mutant.start] + mutant.text + text[mutant.end :]
+    line = faulty.splitlines()[mutant.line - 1].strip()
+    return f"{mutant.path} {'.'.join(names) or 'module'}: {line}"
+
+
 def imported_once(mutant: Mutant) -> bool:
     """Whether import executes the mutant: it stands outside the bodies of functions."""
     *outer, inner = around(mutant)

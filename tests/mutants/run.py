@@ -29,7 +29,7 @@ from coverage_map import CoverageMap, Watch, fastest_file_first
 from faults import SUBJECTS, Mutant, drawn
 from forks import OPTIONS, OUT_OF_TIME, copy_of_checkout, in_fork, preload, write_bytecode
 from live import LiveFunctions
-from nearest import Nearest, imported_once, lines_to_execute
+from nearest import Nearest, full_name, imported_once, lines_to_execute
 
 # These start ranks, servers or whole runs, which execute the core in other processes.
 OTHER_PROCESSES = re.compile(
@@ -127,9 +127,9 @@ class Faulty:
 class InFunctions(Faulty):
     """Pytest plugin that judges the mutants in functions once all tests are collected."""
 
-    def __init__(self, folder: Path, todo: "Todo") -> None:
+    def __init__(self, folder: Path, todo: "Todo", patience: int) -> None:
         super().__init__(folder)
-        self.todo = todo
+        self.todo, self.patience = todo, patience
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self.items = {item.nodeid: item for item in session.items}
@@ -138,7 +138,7 @@ class InFunctions(Faulty):
             self.by_file[test.split("::")[0]].append(test)
         self.config, self.live = session.config, LiveFunctions(self.folder)
         sys.dont_write_bytecode = True
-        self.todo.judge(self)
+        self.todo.judge(self, self.patience)
         return True
 
     def run_items(self, tests: list[str]) -> list[str]:
@@ -251,7 +251,7 @@ class Todo:
     def __init__(self, mutants: list[Mutant], output: Path) -> None:
         self.mutants, self.output = mutants, output
         lines = (Path(__file__).parent / "equivalent.txt").read_text().splitlines()
-        self.equivalent = {line.split("  #")[0].strip() for line in lines if line.strip()}
+        self.equivalent = {line.rsplit("  # ", 1)[0].strip() for line in lines if line.strip()}
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """The last row of each mutant that has one, in the order drawn."""
@@ -259,27 +259,28 @@ class Todo:
         rows = {row["key"]: row for row in map(json.loads, lines)}
         return {m.key: rows[m.key] for m in self.mutants if m.key in rows}
 
-    def judge(self, judge: Faulty) -> None:
-        """Judge the mutants without an end, and those not killed once more with `PATIENCE`."""
-        outside = isinstance(judge, OutsideFunctions)
-        mutants = [mutant for mutant in self.mutants if imported_once(mutant) == outside]
-        for patience in (1, PATIENCE):
-            rows = self.rows()
-            for mutant in mutants:
-                row = rows.get(mutant.key)
-                if row is None or row["end"] not in FINAL and row["patience"] < patience:
-                    self.note(mutant, judge, patience)
+    def judge(self, judge: Faulty, patience: int) -> None:
+        """Judge the mutants without an end, and those that less patience left alive."""
+        outside, rows = isinstance(judge, OutsideFunctions), self.rows()
+        for mutant in self.mutants:
+            row = rows.get(mutant.key, {"end": None, "patience": 0})
+            again = row["end"] not in FINAL and row["patience"] < patience
+            if again and imported_once(mutant) == outside:
+                self.note(mutant, judge, patience)
 
     def note(self, mutant: Mutant, judge: Faulty, patience: int) -> None:
         started = time.monotonic()
         row = judge.judge(mutant, patience)
-        if row["end"] == "SURVIVED" and mutant.without_line in self.equivalent:
+        if row["end"] == "SURVIVED" and full_name(mutant) in self.equivalent:
             row["end"] = "equivalent"
         row |= {"key": mutant.key, "mutant": str(mutant), "patience": patience}
         row["seconds"] = round(time.monotonic() - started, 1)
         with self.output.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        print(f"{row['seconds']:.0f} s {row['end']} {mutant} {row['by'] or ''}", file=sys.stderr)
+        print(
+            f"{row['seconds']:.0f} s {row['end']} {mutant} {row['by'] or full_name(mutant)}",
+            file=sys.stderr,
+        )
 
     def summary(self, bar: float) -> bool:
         """Print the survivors and the share that was killed; whether it reaches the bar."""
@@ -296,12 +297,12 @@ class Todo:
         return share >= bar
 
 
-def judge_in_functions(folder: Path, todo: Todo) -> None:
+def judge_in_functions(folder: Path, todo: Todo, patience: int) -> None:
     """In a fork, as the mutants outside functions need a process without Ropewalk."""
     child = os.fork()
     if child == 0:
         try:
-            judge = InFunctions(folder, todo)
+            judge = InFunctions(folder, todo, patience)
             near = {file for mutant in todo.mutants for file in judge.files(mutant)}
             sys.dont_write_bytecode = False
             pytest.main(
@@ -329,8 +330,9 @@ def main() -> None:
         todo = Todo(mutants[options.share :: options.jobs], output.absolute())
         copy_of_checkout(folder)
         write_bytecode(folder)
-        judge_in_functions(folder, todo)
-        todo.judge(OutsideFunctions(folder))
+        for patience in (1, PATIENCE):
+            judge_in_functions(folder, todo, patience)
+            todo.judge(OutsideFunctions(folder), patience)
         good = todo.summary(options.bar)
     sys.exit(not good)
 

@@ -4,8 +4,8 @@ import pytest
 
 from ropewalk.train.cost.hardware import peak_of
 
-# Names as torch reports them; TFLOP/s of bf16 with sparsity and GB/s of the links in both directions
-# from the data sheets of NVIDIA and AMD, memory in TB/s.
+# Names as torch reports them. From the data sheets of NVIDIA and AMD: TFLOP/s of bf16 with
+# sparsity, the memory's TB/s, and GB/s of the links in both directions.
 DATA_SHEETS = {
     "NVIDIA H100 PCIe": (1512, 2.0, 600),
     "NVIDIA H100 NVL": (1671, 3.94, 600),

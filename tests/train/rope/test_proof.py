@@ -54,7 +54,7 @@ def test_a_model_built_from_the_plan_passes(rope: RopeConfig) -> None:
 
 
 def test_the_positions_of_the_proof_lie_on_both_sides_of_the_original_window() -> None:
-    """By hand for 256 tokens extended to 2048: 85 is a third of the window, 1151 halfway to 2047."""
+    """By hand for 256 tokens extended to 2048: 85 is a third of it, 1151 halfway to 2047."""
     assert probe.probe_positions(planned()) == [0, 1, 2, 85, 255, 256, 1151, 2047]
 
 
