@@ -55,7 +55,7 @@ def _unknown(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _known(node: DictConfig) -> list[str]:
-    """The settings of a section; all keys of a mapping that is no section."""
+    """The settings of a section, or the keys of a mapping."""
     kind = OmegaConf.get_type(node)
     fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else None
     return [str(key) for key in node] if fields is None else [field.name for field in fields]

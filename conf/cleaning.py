@@ -37,7 +37,7 @@ class DuplicatesConfig:
 
 @dataclass(kw_only=True)
 class ContaminationConfig:
-    """Text that stands both in training documents and in the held-out documents that eval reads."""
+    """Text that training documents share with the held-out documents that eval reads."""
 
     action: str = setting("report", one_of=("off", "report", "remove", "error"))
     """off; report (in the ledger); remove (contaminated training documents leave the mixture);
@@ -45,6 +45,5 @@ class ContaminationConfig:
     ngram: int = setting(32, at_least=1)
     """Tokens in a row that must be the same to count."""
     share: float = setting(0.2, at_least=0, below=1, way_out="e.g. 0.2")
-    """A training document is contaminated, and a held-out one dirty, when more than this share
-    of its n-grams stands on the other side too. Llama 2 (arXiv 2307.09288, A.6) calls text clean
-    below it."""
+    """A training document is contaminated, and a held-out one dirty, when the other side has more
+    than this share of its n-grams. Llama 2 (arXiv 2307.09288, A.6) calls text clean below it."""

@@ -22,7 +22,7 @@ class DataError(RopewalkError):
 
 
 class ProofError(RopewalkError):
-    """A proof failed: the result is not what the settings ask for."""
+    """A proof failed: the result does not follow the settings."""
 
     exit_code = NOT_PROVEN
 

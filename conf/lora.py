@@ -41,17 +41,13 @@ class LoraConfig:
     @property
     def names(self) -> list[str]:
         """`targets` as a list."""
-        return [self.targets] if isinstance(self.targets, str) else list(self.targets)
+        return list(self.targets) if isinstance(self.targets, list) else [self.targets]
 
     def problems(self, prefix: str) -> Iterator[str]:
         if self.rank == 0:
             yield from self._unused(prefix)
             return
-        if (
-            not isinstance(self.targets, (str, list))
-            or not self.names
-            or not all(isinstance(target, str) for target in self.names)
-        ):
+        if not self.names or not all(isinstance(target, str) for target in self.names):
             yield (
                 f"{prefix}targets is {self.targets}; it must be {ATTENTION}, {LINEAR} or names; "
                 f"e.g. {prefix}targets=[q_proj,v_proj]"

@@ -1,4 +1,4 @@
-"""Settings that trade memory for time: what is recomputed, offloaded, tiled, compiled."""
+"""Settings that trade memory for time: recomputing, offloading, tiling, compiling."""
 
 import os
 from collections.abc import Iterator

@@ -1,5 +1,4 @@
-"""Settings of what a training measures: metrics, validation, profiler. They do not affect the
-trained model."""
+"""Settings of metrics, validation and profiler. They do not affect the trained model."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -21,7 +21,7 @@ from ropewalk.conf.train import TrainConfig
 class Config:
     """One run."""
 
-    schema: int = 1
+    schema: int = setting(1, one_of=(1,), way_out="use the version that wrote the file")
     """Version of the settings' format; this version of Ropewalk reads 1."""
     name: str
     """The run: its folder is `runs_dir/name`."""
@@ -48,11 +48,6 @@ class Config:
     def problems(self, prefix: str) -> Iterator[str]:
         if not self.name or "/" in self.name or self.name.startswith("."):
             yield f"{prefix}name is {self.name!r}; it must be a plain folder name; e.g. name=my-run"
-        if self.schema != 1:
-            yield (
-                f"{prefix}schema is {self.schema}; this version reads 1; use the version that "
-                "wrote the file"
-            )
         yield from self.train.mixed_problems(self.rope.method, self.data.pose.target_length)
         yield from self.train.attention.group_problems("train.attention.", self.data.seq_len)
         batch = self.micro_batch_tokens

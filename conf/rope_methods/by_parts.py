@@ -81,7 +81,7 @@ class NTKByPartsConfig(RopeConfig):
         return np.clip((np.arange(rotary.dim // 2, dtype=np.float64) - low) / (high - low), 0, 1)
 
     def _yarn_parameters(self, rotary: Rotary, settings: tuple[str, ...]) -> dict[str, Any]:
-        """Type `yarn` with those of `settings` that differ from their defaults.
+        """Type `yarn` with the `settings` that differ from their defaults.
 
         All engines read the default form alike, so defaults are not written.
         """

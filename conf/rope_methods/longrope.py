@@ -16,7 +16,7 @@ from ropewalk.conf.rules import setting
 class LongRopeConfig(RopeConfig):
     """LongRoPE (arXiv 2402.13753, eq. 2): a divisor for each frequency.
 
-    `ropewalk calibrate` searches the divisors; the temperature is the one of the paper's code.
+    `ropewalk calibrate` searches the divisors; the temperature is as in the paper's code.
     """
 
     method: str = "longrope"
