@@ -6,11 +6,12 @@ by_parts.py       NTK-by-parts, YaRN, Llama 3
 longrope.py       LongRoPE
 table.py          a table from a file
 
-To add a method, write one subclass of `RopeConfig` that sets `method` and defines `table` and
-`hf_parameters` (and `problems`, where it has settings), list it in `ROPE_METHODS`, and add one YAML
-in conf/rope/. Where transformers has no type for the table, `hf_parameters` writes it as LongRoPE:
-`as_longrope` for one table, `longrope_parameters` for a short and a long one. A table that changes
-with every length cannot be said: `Table` holds two at most.
+To add a method, write one subclass of `RopeConfig` that sets `method`, declares its settings with
+`setting(...)` and defines `table` and `hf_parameters` (and `problems`, for conditions over several
+settings), list it in `ROPE_METHODS`, and add one YAML in conf/rope/. Where transformers has no type
+for the table, `hf_parameters` writes it as LongRoPE: `as_longrope` for one table,
+`longrope_parameters` for a short and a long one. A table that changes with every length cannot be
+expressed: `Table` holds two at most.
 """
 
 from ropewalk.conf.rope_methods.base import RopeConfig, Rotary, Table
