@@ -242,7 +242,10 @@ class OutsideFunctions(Faulty):
         files, lines = self.files(mutant), lines_to_execute(mutant)
         known = [file for file in files if file in self.map.files]
         yield fastest_file_first(self.map.tests(file, lines) for file in known)
-        yield from ({file: BUDGET_S / 3} for file in files[:nearest])
+        room = Path("tests") / Path(mutant.path).parent
+        whole = {file for file in files if Path(file).parent == room} | {*files[:nearest]}
+        seconds = {file: sum(self.map.files[file]["seconds"].values()) for file in known}
+        yield from ({file: seconds[file]} for file in sorted(whole & {*known}, key=seconds.get))
 
 
 class Todo:

@@ -258,3 +258,11 @@ def test_two_commands_in_one_run_are_refused(tmp_path: Path) -> None:
 def test_a_null_that_disappears_is_a_difference() -> None:
     assert first_difference({"a": 1, "b": None}, {"a": 1}) == "b was null, is absent"
     assert first_difference({"a": 1}, {"a": 1, "b": None}) == "b was absent, is null"
+
+
+def test_a_stage_is_finished_with_its_own_content_only(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert not manifest.is_finished("lay", {"a": 1}, output)
+    run_stage("lay", {"a": 1}, output, writer("x"))
+    assert manifest.is_finished("lay", {"a": 1}, output)
+    assert not manifest.is_finished("lay", {"a": 2}, output)

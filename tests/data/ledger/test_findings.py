@@ -187,3 +187,9 @@ def test_a_single_lost_file_of_rows_is_warned_of() -> None:
         "(refused 1 file: damaged gzip);"
     )
     assert len(warnings(changed({"refused": {"file: damaged gzip": 1, "not UTF-8": 20}}))) == 2
+
+
+@pytest.mark.parametrize(("documents", "count"), [(1, 0), (2, 1), (4, 1), (5, 0)])
+def test_a_source_gives_half_from_two_to_four_documents(documents: int, count: int) -> None:
+    """One document has a warning of its own; five are enough."""
+    assert len(warnings(changed({"half_from": documents}))) == count

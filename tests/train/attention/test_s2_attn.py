@@ -125,3 +125,25 @@ def test_a_kernel_in_groups_has_its_own_name_and_description() -> None:
     name = attention.register("sdpa", s2_group=2048)
     assert name != attention.register("sdpa")
     assert attention.describe(name) == "sdpa in S2 groups of 2,048"
+
+
+def test_borders_cached_by_an_evaluation_serve_training() -> None:
+    """autograd refuses to save tensors that were made in inference mode."""
+    with torch.inference_mode():
+        arguments = s2_attn.group_border_arguments((0, 31), 7, 3, torch.device("cpu"))
+    tensors = [value for value in arguments.values() if isinstance(value, torch.Tensor)]
+    assert tensors and not any(tensor.is_inference() for tensor in tensors)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_ranks_that_share_the_heads_compute_the_heads_of_one(parts: int) -> None:
+    q, k, v = heads(4, 4, 8)
+    borders = attention.document_borders(cu_seqlens())
+    attend = s2_attn.s2_attention(sdpa, GROUP)
+    expected, _ = attend(TRAINS, q, k, v, None, scaling=0.3, **borders)
+    shares = zip(*(x.chunk(parts, dim=1) for x in (q, k, v)), strict=True)
+    outputs = [
+        attend(TRAINS, *share, None, scaling=0.3, part=(rank, parts), **borders)[0]
+        for rank, share in enumerate(shares)
+    ]
+    torch.testing.assert_close(torch.cat(outputs, dim=2), expected, atol=1e-6, rtol=1e-5)

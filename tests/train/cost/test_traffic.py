@@ -81,6 +81,7 @@ def llama_8b() -> traffic.ModelSizes:
 
 def test_llama_8b_has_its_published_size() -> None:
     assert llama_8b().parameters == 8_030_261_248
+    assert (llama_8b().vocabulary, llama_8b().hidden) == (128_256, 4096)
 
 
 def test_memory_traffic_of_a_sharded_model() -> None:

@@ -133,3 +133,10 @@ def test_the_summary_counts_dimensions_beyond_the_trained_angles() -> None:
     for rope, count in counts:
         summary = table.summary(plan.make(rope, llama(), "m"))
         assert f"; {count} dimension(s) complete no turn" in summary
+
+
+def test_the_base_window_itself_is_accepted_as_the_original_one() -> None:
+    rope = YarnConfig(factor=2.0, original_max_position_embeddings=4096)
+    planned = plan.make(rope, llama(), "the-model")
+    assert planned.original_max_position_embeddings == 4096
+    assert planned.max_position_embeddings == 8192

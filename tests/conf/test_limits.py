@@ -1,0 +1,59 @@
+"""The last value that a rule accepts and the first that it refuses, without the other settings."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ropewalk.conf.data import DataConfig
+from ropewalk.conf.lora import LoraConfig
+from ropewalk.conf.metrics import ProfilerConfig
+from ropewalk.conf.rope_methods import Rotary
+from ropewalk.conf.rope_methods.longrope import LongRopeConfig
+from ropewalk.conf.schema import Config
+from ropewalk.conf.sources import SourceConfig
+
+
+@pytest.mark.parametrize(
+    ("steps", "good"),
+    [
+        ([], True),
+        ([1, 1], True),
+        ([20, 30], True),
+        ([0, 3], False),
+        ([3, 2], False),
+        ([3], False),
+        ([21, 22], False),
+    ],
+)
+def test_the_window_of_the_profiler(steps: list[int], good: bool) -> None:
+    problems = list(ProfilerConfig(steps=steps).step_problems("profiler.", 20))
+    assert (problems == []) == good
+
+
+@pytest.mark.parametrize(("length", "good"), [(2, False), (3, True)])
+def test_boundary_tokens_leave_room_for_text(length: int, good: bool) -> None:
+    source = SourceConfig(path="books", piece_len=length)
+    data = DataConfig(seq_len=64, min_piece=1, begin="bos", end="eos", sources={"books": source})
+    problems = [p for p in data.problems("data.") if "leave no room" in p]
+    assert (problems == []) == good
+
+
+def test_an_adapter_without_a_rank_has_no_settings() -> None:
+    assert list(LoraConfig(rank=0).problems("lora.")) == []
+    assert list(LoraConfig(rank=0, alpha=3.0).problems("lora.")) != []
+    assert list(LoraConfig(rank=4, alpha=3.0).problems("lora.")) == []
+
+
+def test_tokens_of_a_ramp_that_the_training_does_not_reach() -> None:
+    """Ten steps of 8 tokens; the first change comes at step 5, the second after the end."""
+    train = SimpleNamespace(steps=10, batch_ramp=[(5, 16), (20, 32)])
+    config: Any = SimpleNamespace(train=train, global_batch_tokens=8)
+    config.batches = lambda: Config.batches(config)
+    assert Config.tokens.fget(config) == 4 * 8 + 6 * 16
+
+
+def test_longrope_scales_nothing_at_factor_1() -> None:
+    """transformers' longrope: the attention factor is 1 for a factor of at most 1."""
+    config = LongRopeConfig(factor=1.0, long_factor=[1.0] * 16)
+    assert config.table(Rotary(32, 1e4, 64)).attention_factor == 1.0
