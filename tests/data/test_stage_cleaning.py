@@ -102,6 +102,12 @@ def test_a_plans_name_holds_the_ranges_of_length_that_are_set(data_fixture: Data
     assert cache_key("data.sources.books.min_len=5")["spans"] == {"books": [5, None]}
 
 
+def test_a_plans_name_holds_the_ranges_of_its_buckets(data_fixture: DataFixture) -> None:
+    config = data_fixture.config('data.buckets={"<4K": 1, "4K-8K": 2, ">=8K": 3}')
+    buckets = Mixture(config, {}, {}, {}, BoundaryTokens()).cache_key()["buckets"]
+    assert [rule[:2] for rule in buckets] == [[1, 4096], [4096, 8192], [8192, None]]
+
+
 def test_search_settings_renew_the_ledger_and_redo_nothing(data_fixture: DataFixture) -> None:
     before = data_fixture.run()
     after = data_fixture.run("data.contamination.action=off", "data.duplicates.near=report")

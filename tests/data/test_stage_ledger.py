@@ -29,6 +29,10 @@ def test_the_ledger_adds_up_and_equals_counts_over_the_plan(data_fixture: DataFi
     for name, pieces in result.by_source().items():
         assert sources[name]["tokens_in_plan"] == sum(length for _, _, length in pieces)
     rows = result.pieces()
+    assert re.fullmatch("[0-9a-f]{16}", result.folders.plan.name)
+    first = len(result.folders.store(next(iter(result.folders.stores))).length)
+    in_row = [len({piece["document"] < first for piece in row}) for row in rows]
+    assert plan["a_sequence"]["sources"] == pytest.approx(sum(in_row) / len(rows), abs=5e-4)
     assert (plan["sequences"], plan["pieces"]) == (len(rows), sum(map(len, rows)))
     assert plan["tokens"] == sum(p["length"] for row in rows for p in row)
     assert plan["tokens"] + plan["padding"] == 64 * len(rows)

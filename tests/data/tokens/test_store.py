@@ -298,3 +298,8 @@ sys.exit("pandas" in sys.modules)
     assert opened.heldout.dtype == bool and opened.heldout.tolist() == [
         store.is_heldout(i, 0.5) for i in names
     ]
+
+
+def test_a_missing_file_of_tokens_has_no_bytes(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is 0 bytes; by its manifest it must be 20; mend it"):
+        store.verify_size(tmp_path, {"tokens": 10}, np.dtype(np.uint16), "mend it")

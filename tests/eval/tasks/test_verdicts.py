@@ -1,11 +1,14 @@
 """Verdicts of the tasks on rows by hand: the number, the bar and both sides of it."""
 
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ropewalk.eval.measure import suite as suites
-from ropewalk.eval.tasks.context_gain import ContextGain
+from ropewalk.eval.tasks import context_gain
+from ropewalk.eval.tasks.context_gain import ContextGain, reference_context
 from ropewalk.eval.tasks.passkey import PasskeyRetrieval
 from ropewalk.eval.tasks.position import LossByPosition
 
@@ -75,3 +78,30 @@ def test_passkey_is_judged_by_the_mean_over_depths_at_the_full_length(
 def test_without_a_base_or_a_longer_context_nothing_is_judged() -> None:
     assert suites.verdicts({"extended": {}}, 4, 12) == []
     assert suites.verdicts({"base": {}, "extended": {}}, 12, 12) == []
+
+
+def test_differences_are_taken_to_the_context_whose_own_difference_is_zero() -> None:
+    def row(context: int, difference: float) -> dict[str, Any]:
+        keys = ("difference", "difference_low", "difference_high")
+        return {"context": context, **dict.fromkeys(keys, difference)}
+
+    assert reference_context({"base": [row(8192, -0.1), row(4096, 0)]}, 512) == 4096
+    assert reference_context({"base": [row(8192, -0.1)]}, 512) == 512
+
+
+def test_the_axis_of_contexts_has_small_margins_around_the_points(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits: list[tuple[float, float]] = []
+    monkeypatch.setattr(context_gain, "loss_figure", lambda _, __, x, **___: limits.append(x))
+    points = [{"context": n, "nll": 1.0, "low": 1.0, "high": 1.0} for n in (4096, 16384)]
+    ContextGain().figure({"base": points}, None)
+    ((low, high),) = limits
+    assert 3584 < low < 4096 and 16384 < high < 18432
+
+
+def test_a_window_is_scored_in_sixteen_bins() -> None:
+    model, suite = SimpleNamespace(full_nll=np.ones((2, 63))), SimpleNamespace(length=64)
+    suite.draws = np.ones((3, 2))
+    rows = LossByPosition().score(model, [], suite)
+    assert [(row["from"], row["to"]) for row in rows] == [(n, n + 4) for n in range(0, 64, 4)]

@@ -3,13 +3,14 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.rope_methods import NTKConfig, PIConfig, RopeConfig, YarnConfig
+from ropewalk.conf.rope_methods import NTKConfig, PIConfig, RopeConfig, Rotary, YarnConfig
 from ropewalk.train.rope import plan, table
 from ropewalk.train.rope.plan import RopePlan
 
@@ -140,3 +141,24 @@ def test_the_base_window_itself_is_accepted_as_the_original_one() -> None:
     planned = plan.make(rope, llama(), "the-model")
     assert planned.original_max_position_embeddings == 4096
     assert planned.max_position_embeddings == 8192
+
+
+@pytest.mark.parametrize(
+    ("layer_type", "truncate", "form"),
+    [
+        (None, True, "yarn"),
+        (None, False, "yarn"),
+        ("full_attention", True, "yarn"),
+        ("full_attention", False, "longrope"),
+    ],
+)
+def test_a_ramp_that_transformers_would_truncate_is_written_number_by_number(
+    layer_type: str | None, truncate: bool, form: str
+) -> None:
+    """It reads `truncate` from the config itself, not from the table of a layer type."""
+    rope = YarnConfig(factor=4.0, truncate=truncate)
+    rotary = Rotary(32, 1e4, 4096)
+    model: Any = SimpleNamespace(
+        architecture="a", rotary=rotary, layer_type=layer_type, parameters={}
+    )
+    assert plan.hf_parameters(rope, rope.table(rotary), model)["rope_type"] == form

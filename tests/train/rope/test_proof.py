@@ -312,3 +312,18 @@ def test_an_adapter_merged_into_an_unscaled_base_is_refused(tmp_path: Any) -> No
         LlamaForCausalLM.from_pretrained(tmp_path / "base"), tmp_path / "adapter"
     )
     refused(lost.merge_and_unload(), rf"{MODULE}\.inv_freq\[\d\]")
+
+
+@pytest.mark.parametrize(
+    ("roundings", "restored"), [(-2, False), (-1, True), (0, True), (2, False)]
+)
+def test_a_table_is_restored_within_one_rounding_of_the_plan(
+    roundings: int, restored: bool
+) -> None:
+    model = built()
+    inv_freq = torch.tensor(planned().inv_freq, dtype=torch.float32)
+    for name in ("inv_freq", "original_inv_freq"):
+        table = (inv_freq * (1 + roundings * proof.RTOL)).double()
+        setattr(model.model.rotary_emb, name, table)
+    proof.restore(model, planned())
+    assert (model.model.rotary_emb.inv_freq.dtype == torch.float32) == restored
