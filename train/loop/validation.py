@@ -91,9 +91,9 @@ def build_validation(engine: Engine, config: Config, data: DataArtifacts, mesh: 
     windows = heldout_windows(stores, length, settings.windows, settings.windows_per_document)
     if not windows:
         raise DataError(
-            f"train.validation.length is {length}; no held-out document has so many tokens; raise "
-            f"data.heldout_share (now {config.data.heldout_share}), lower train.validation.length "
-            "or set train.validation.interval_steps=0"
+            f"train.validation.length is {length}; no held-out document has that many tokens; "
+            f"raise data.heldout_share (now {config.data.heldout_share}), lower "
+            "train.validation.length or set train.validation.interval_steps=0"
         )
     return Validation(engine, [window.ids for window in windows], config, mesh)
 

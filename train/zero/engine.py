@@ -1,7 +1,7 @@
 """DeepSpeed's engine: what the trainer uses of it, and how it is built; the same on CPU and GPU."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import deepspeed
@@ -19,7 +19,6 @@ from ropewalk.train.optim import param_groups
 from ropewalk.train.optim.optimizer import optimizer_factory
 from ropewalk.train.zero.config import check_offload_device, deepspeed_config
 from ropewalk.train.zero.mesh import Mesh, process_groups
-from ropewalk.train.zero.optimizer_step import patched_method
 
 
 class Engine(Protocol):
@@ -32,6 +31,7 @@ class Engine(Protocol):
     global_samples: int
     checkpoint_engine: object
     module_state_dict: Callable[..., dict[str, Any]]
+    _config: Any
     _copy_recovery_script: Callable[[str], None]
 
     def __call__(self, **batch: Any) -> torch.Tensor: ...
@@ -95,3 +95,17 @@ def force_zero_optimizer(train: TrainConfig) -> AbstractContextManager[None]:
     if not train.zero_stage:
         return nullcontext()
     return patched_method(DeepSpeedEngine, "_do_optimizer_sanity_check", ZERO_OPTIMIZATION)
+
+
+@contextmanager
+def patched_method(owner: object, name: str, result: object) -> Iterator[None]:
+    """While open, `owner.name(...)` returns `result`."""
+    original = vars(owner).get(name)
+    setattr(owner, name, lambda *_, **__: result)
+    try:
+        yield
+    finally:
+        if original is None:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, original)

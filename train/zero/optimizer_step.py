@@ -5,19 +5,19 @@ computed once, before, and handed to `engine.step()`, so that a bad step can be 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from deepspeed.runtime.utils import combine_grad_norm_groups
 from deepspeed.utils import safe_get_local_grad
 
+from ropewalk.train.zero.engine import Engine, patched_method
 from ropewalk.train.zero.mesh import Mesh
 
 INVALID = -1.0  # DeepSpeed's norm of a gradient with inf or nan
 
 
-def accumulate(engine: Any, num_micro_batches: int) -> Iterator[int]:
+def accumulate(engine: Engine, num_micro_batches: int) -> Iterator[int]:
     """Number the micro-batches of one optimizer step, telling the engine which is the last.
 
     `OptimizerStep` ends the step after the last one.
@@ -49,7 +49,7 @@ class OptimizerStep:
     Collective: every rank does the same.
     """
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine, self.stage = engine, engine.zero_optimization_stage()
         # the norm as the engine's optimizer takes it: one of each parameter group at stage 3
         self._zero_norm = self._compute_norm()
@@ -108,17 +108,3 @@ def local_gradient(parameter: Any, rank: int) -> torch.Tensor | None:
             return None
         return parameter._hp_mapping.get_lp_grad_fragment(parameter._index_in_param_group)  # type: ignore[no-any-return]
     return parameter.grad if rank == 0 else None
-
-
-@contextmanager
-def patched_method(owner: object, name: str, result: object) -> Iterator[None]:
-    """While open, `owner.name(...)` returns `result`."""
-    original = vars(owner).get(name)
-    setattr(owner, name, lambda *_, **__: result)
-    try:
-        yield
-    finally:
-        if original is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, original)

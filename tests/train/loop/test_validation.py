@@ -85,7 +85,7 @@ class NoText:
 def test_held_out_text_that_is_too_short_is_refused_before_the_first_step() -> None:
     overrides = ["train.validation.interval_steps=5", "train.validation.length=4000"]
     config = compose(["recipe=demo", *overrides])
-    message = "train.validation.length is 4000; no held-out document has so many tokens"
+    message = "train.validation.length is 4000; no held-out document has that many tokens"
     with pytest.raises(DataError, match=message):
         validation.build_validation(None, config, NoText(), Mesh())  # type: ignore[arg-type]
     disabled = validation.build_validation(None, compose(["recipe=demo"]), NoText(), Mesh())  # type: ignore[arg-type]
