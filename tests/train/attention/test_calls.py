@@ -117,6 +117,32 @@ def test_auto_selects_the_fastest_available_kernel(
     assert attention.describe(attention.register("auto")).split(" (")[0] == name
 
 
+@pytest.mark.parametrize("major", range(7, 14))
+def test_varlen_needs_no_package_from_ampere_to_blackwell(
+    major: int, calls: Calls, monkeypatch: Any
+) -> None:
+    """NVIDIA's compute capabilities: 8 Ampere and Ada, 9 Hopper, 10 to 12 Blackwell."""
+    on_gpu(monkeypatch, major)
+    for module in ("flash_attn", "flash_attn.cute", "flash_attn_interface"):
+        monkeypatch.setitem(sys.modules, module, None)
+    kernel = attention.describe(attention.register("auto")).split(" (")[0]
+    assert kernel == ("varlen" if 8 <= major <= 12 else "sdpa")
+
+
+@pytest.mark.parametrize(
+    ("name", "major"), [("flash", 8), ("varlen", 8), ("flash3", 9), ("flash4", 9)]
+)
+def test_a_kernel_runs_from_its_first_architecture_on(
+    name: str, major: int, calls: Calls, monkeypatch: Any
+) -> None:
+    """FlashAttention-2 from Ampere on, 3 and 4 from Hopper on."""
+    on_gpu(monkeypatch, major)
+    assert attention.describe(attention.register(name)) == name
+    on_gpu(monkeypatch, major - 1)
+    with pytest.raises(ConfigError, match=f"it needs compute capability {major}.0"):
+        attention.register(name)
+
+
 @pytest.mark.parametrize("kind", ["Llama", "GptOss"])
 @pytest.mark.parametrize("name", ["sdpa", *KERNELS])
 def test_transformers_runs_our_kernel_not_its_own(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,7 +11,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from ropewalk.conf.errors import ProofError
-from ropewalk.conf.rope_methods import Llama3Config, NTKConfig, PIConfig, RopeConfig, YarnConfig
+from ropewalk.conf.rope_methods import (
+    Llama3Config,
+    NTKConfig,
+    PIConfig,
+    RopeConfig,
+    Table,
+    YarnConfig,
+)
 from ropewalk.train.rope import layer_proof, plan, probe, proof
 from ropewalk.train.rope.plan import RopePlan
 
@@ -327,3 +335,13 @@ def test_a_table_is_restored_within_one_rounding_of_the_plan(
         setattr(model.model.rotary_emb, name, table)
     proof.restore(model, planned())
     assert (model.model.rotary_emb.inv_freq.dtype == torch.float32) == restored
+
+
+@pytest.mark.parametrize(("last", "short"), [(255, True), (256, False)])
+def test_the_short_table_serves_texts_of_the_original_window(last: int, short: bool) -> None:
+    """transformers takes the long table for more than 256 tokens: positions up to 256."""
+    table = Table(np.full(16, 1e-3), short_inv_freq=np.full(16, 2e-3))
+    positions = np.array([0, last])
+    cos, _ = layer_proof._planned_cos_sin(table, positions, planned())
+    frequency = 2e-3 if short else 1e-3
+    assert cos[1].numpy() == pytest.approx(np.cos(last * frequency))
