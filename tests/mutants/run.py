@@ -264,9 +264,9 @@ class Todo:
 
     def judge(self, judge: Faulty, patience: int) -> None:
         """Judge the mutants without an end, and those that less patience left alive."""
-        outside, rows = isinstance(judge, OutsideFunctions), self.rows()
+        outside = isinstance(judge, OutsideFunctions)
         for mutant in self.mutants:
-            row = rows.get(mutant.key, {"end": None, "patience": 0})
+            row = self.rows().get(mutant.key, {"end": None, "patience": 0})
             again = row["end"] not in FINAL and row["patience"] < patience
             if again and imported_once(mutant) == outside:
                 self.note(mutant, judge, patience)
