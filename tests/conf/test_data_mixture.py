@@ -213,8 +213,9 @@ def test_wrong_type_gives_its_line(override: str, expected: str) -> None:
     assert re.search(expected, line), line
 
 
-def test_min_len_may_equal_max_len() -> None:
-    assert not problems(min_len=8, max_len=8)
+@pytest.mark.parametrize("tokens", [1, 8])
+def test_min_len_may_equal_max_len(tokens: int) -> None:
+    assert not problems(min_len=tokens, max_len=tokens)
 
 
 @pytest.mark.parametrize(

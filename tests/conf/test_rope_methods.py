@@ -3,8 +3,9 @@
 import re
 
 import pytest
-from changed_settings import GOOD, problem_lines, with_key
+from changed_settings import GOOD, changed, problem_lines, with_key
 
+from ropewalk.conf.check import check
 from ropewalk.conf.errors import ConfigError
 from ropewalk.launch.config.compose import compose
 
@@ -32,6 +33,19 @@ WRONG = {
 def test_wrong_setting_gives_one_line_with_rule_and_way_out(override: str, start: str) -> None:
     (line,) = problem_lines(override)
     assert line.startswith(start) and ";" in line
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "rope.factor=1.01",
+        "rope.original_max_position_embeddings=1",
+        "rope={factor: null, target_length: 1}",
+        "rope={factor: null, target_length: 9, original_max_position_embeddings: 8}",
+    ],
+)
+def test_a_length_at_its_lowest_passes(override: str) -> None:
+    check(changed(override))
 
 
 def test_scaling_without_a_method_is_refused() -> None:

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from changed_settings import GOOD, composed, problem_lines, with_key
+from changed_settings import GOOD, changed, composed, problem_lines, with_key
 
 from ropewalk.conf.check import check
 from ropewalk.conf.errors import ConfigError
@@ -128,6 +128,9 @@ OTHER_KEY = {
     "train.lora={rank: 8, quantize: int8}": (
         "train.lora.quantize is int8; it must be one of none, nf4"
     ),
+    "train={zero_stage: 3, lora: {rank: 8, quantize: nf4}}": (
+        "train.lora.quantize is nf4; 4-bit weights cannot be partitioned by ZeRO 3"
+    ),
     "eval.passkey_depths=[0.5,1.5]": (
         "eval.passkey_depths[1] is 1.5; it must be a finite number of at least 0 and at most 1"
     ),
@@ -142,6 +145,17 @@ def test_wrong_setting_gives_its_line_with_rule_and_way_out(override: str, start
     assert any(line.startswith(start) for line in lines), lines
     assert len(lines) <= 3
     assert all(";" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train={zero_stage: 0, precision: fp32}",
+        "train={zero_stage: 2, lora: {rank: 8, quantize: nf4}}",
+    ],
+)
+def test_a_setting_at_the_border_of_its_rule_passes(override: str) -> None:
+    check(changed(override))
 
 
 def test_good_settings_pass() -> None:

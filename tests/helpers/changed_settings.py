@@ -32,16 +32,20 @@ def composed() -> DictConfig:
     return OmegaConf.merge(node, sources)  # type: ignore[return-value]
 
 
-def problem_lines(override: str) -> list[str]:
-    """The lines of the error for GOOD with one setting changed."""
-    changed = copy.deepcopy(composed())
+def changed(override: str) -> DictConfig:
+    """GOOD with one setting changed, unchecked."""
+    node = copy.deepcopy(composed())
     key, value = override.split("=", 1)
     if key.startswith("data.sources."):
-        changed = OmegaConf.merge(changed, OmegaConf.from_dotlist([override]))  # type: ignore[assignment]
-    else:
-        OmegaConf.update(changed, key, yaml.safe_load(value) if value else "", force_add=True)
+        return OmegaConf.merge(node, OmegaConf.from_dotlist([override]))  # type: ignore[return-value]
+    OmegaConf.update(node, key, yaml.safe_load(value) if value else "", force_add=True)
+    return node
+
+
+def problem_lines(override: str) -> list[str]:
+    """The lines of the error for GOOD with one setting changed."""
     with pytest.raises(ConfigError) as error:
-        check(changed)
+        check(changed(override))
     return str(error.value).splitlines()
 
 

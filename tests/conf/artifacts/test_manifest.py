@@ -266,3 +266,5 @@ def test_a_stage_is_finished_with_its_own_content_only(tmp_path: Path) -> None:
     run_stage("lay", {"a": 1}, output, writer("x"))
     assert manifest.is_finished("lay", {"a": 1}, output)
     assert not manifest.is_finished("lay", {"a": 2}, output)
+    run_stage("lay", {"a": 2}, output, writer("y"))
+    assert manifest.is_finished("lay", {"a": 1}, output)  # set aside

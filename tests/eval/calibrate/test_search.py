@@ -150,6 +150,14 @@ def test_every_child_has_monotone_divisors_within_the_bounds(tmp_path: Path) -> 
         assert (np.diff(divisors) >= 0).all()
 
 
+def test_a_pruned_trial_ranks_behind_every_full_one() -> None:
+    def value(short: float, full: float | None) -> float:
+        loss_ = None if full is None else Loss(0, 0, full)
+        return Trial(0, paper("yarn", 2.0), Loss(0, 0, short), loss_, 1.0).value
+
+    assert value(9.0, 8.0) < value(9.0, 9.0) < value(0.5, None) < value(0.6, None)
+
+
 @pytest.mark.parametrize("searcher", ["ramp", "both"])
 def test_without_optuna_the_ramp_is_refused_with_a_way_out(
     monkeypatch: pytest.MonkeyPatch, searcher: str

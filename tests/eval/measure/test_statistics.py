@@ -58,6 +58,14 @@ def test_a_resample_draws_as_many_documents_as_there_are() -> None:
     assert weights.mean(axis=0) == pytest.approx(1, abs=5 * math.sqrt(2 / 3 / len(weights)))
 
 
+def test_the_bootstrap_draws_from_numpys_philox_under_the_seed() -> None:
+    """Key (seed, 0) and the counter's highest word 2, the purpose's number, by `advance`."""
+    bits = np.random.Philox(key=[7, 0])
+    bits.advance(2 << 192)
+    expected = np.random.Generator(bits).multinomial(3, [1 / 3] * 3, size=statistics.DRAWS)
+    assert np.array_equal(statistics.resamples(["a", "b", "c"], 7), expected)
+
+
 @pytest.mark.parametrize(
     ("first", "last", "lengths"),
     [

@@ -1,0 +1,35 @@
+"""What the search prints while it runs."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ropewalk.eval.calibrate import stage
+from ropewalk.eval.calibrate.trial import Loss, Trial, paper
+
+
+def trial(number: int, full: float | None) -> Trial:
+    losses = [None if value is None else Loss(value, value, value) for value in (1.0, full)]
+    return Trial(number, paper("yarn", 2.0), losses[0], losses[1], 1.0)  # type: ignore[arg-type]
+
+
+def test_a_line_is_printed_for_each_trial_with_the_lowest_loss_so_far(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = [trial(n, value) for n, value in enumerate((3.0, 2.0, 2.5, None, 2.0, 1.5))]
+
+    def search(setup: Any, measure: Any, log: Path, on_trial: Callable[[Trial], None]) -> Any:
+        for finished in trials:
+            on_trial(finished)
+        return trials
+
+    monkeypatch.setattr(stage, "search", search)
+    setup: Any = SimpleNamespace(config=SimpleNamespace(max_forward_passes=6))
+    live: Any = SimpleNamespace(measure=None)
+    assert stage.run_search(setup, live, Path("trials.jsonl")) == trials
+    output = capsys.readouterr().out
+    assert re.findall(r"^calibrate: trial (\d+) ", output, re.M) == ["0", "1", "5"]
