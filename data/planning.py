@@ -18,7 +18,7 @@ from ropewalk.data.ledger import terminal
 from ropewalk.data.ledger.entries import PlanStatistics, left_out, prove
 from ropewalk.data.mixing import offers, overlong
 from ropewalk.data.mixing.overlong import Candidates
-from ropewalk.data.mixing.shares import Selection, mix, refuse_repeats
+from ropewalk.data.mixing.shares import Selection, mix, refuse_empty_source, refuse_repeats
 from ropewalk.data.packing import plan
 from ropewalk.data.packing.window_fill import Packed
 from ropewalk.data.tokens.corpus import Corpus
@@ -142,7 +142,8 @@ def _select(mixture: Mixture, name: str) -> tuple[Selection, dict[str, Any]]:
     source = offers.bucketed_source(
         mixture.config, name, mixture.candidates[name], store, boundary_tokens
     )
-    epochs = (budget or 0) / max(source.total, 1)
+    refuse_empty_source(name, source.total)
+    epochs = (budget or 0) / source.total
     refuse_repeats(name, ceil(epochs), epochs, limit)  # before arrays of that many takings exist
     selection = source.take(budget)
     refuse_repeats(name, selection.repeats, selection.epochs, limit)

@@ -9,6 +9,7 @@ from data_fixture import MARKED, DataFixture, tokens_by_document
 
 from ropewalk.conf.errors import DataError
 from ropewalk.data.ledger.terminal import summary
+from ropewalk.data.tokens.store import is_heldout
 
 
 def test_budgets_follow_the_weights(data_fixture: DataFixture) -> None:
@@ -144,6 +145,15 @@ def test_repeats_by_length_are_capped_too(data_fixture: DataFixture) -> None:
     with pytest.raises(DataError, match=r"^data\.max_epochs is 4; .* would be taken 6 times"):
         data_fixture.run('data.length_weights={">=1": 6}', "data.max_epochs=4")
     assert not list((data_fixture.folder / "cache").rglob("plan.arrow"))
+
+
+def test_a_source_that_is_all_held_out_is_refused_as_empty(data_fixture: DataFixture) -> None:
+    for path in (data_fixture.folder / "notes").iterdir():
+        if not is_heldout(path.name, 0.2):
+            path.unlink()
+    weights = ("data.sources.books.weight=0.5", "data.sources.notes.weight=0.5")
+    with pytest.raises(DataError, match=r"^data\.sources\.notes has no tokens to train on; "):
+        data_fixture.run(*weights, "data.total_tokens=3000")
 
 
 def test_a_mixture_other_than_the_default_is_printed(

@@ -334,6 +334,23 @@ def test_damage_counts_the_lost_rows(
     assert size > 1 or reasons["damaged parquet"] == 20  # a unit of one row group
 
 
+def test_damage_is_located_by_the_first_row_group_of_its_unit(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.parquet"
+    table = pa.table({"text": TEXTS[:60]})
+    pq.write_table(table, path, row_group_size=20, compression="none", use_dictionary=False)
+    content, metadata = bytearray(path.read_bytes()), pq.ParquetFile(path).metadata
+    for group in (0, 1):
+        start = metadata.row_group(group).column(0).data_page_offset
+        content[start : start + 20] = b"\xff" * 20
+    path.write_bytes(content)
+    monkeypatch.setattr(units, "UNIT_BYTES", 1)
+    good, bad = read(tmp_path)
+    assert list(good.values()) == TEXTS[40:60]
+    assert bad == {"a.parquet": "damaged parquet", "a.parquet#1": "damaged parquet"}
+
+
 def test_the_reason_begins_with_file_when_the_rows_are_unknown(tmp_path: Path) -> None:
     garbage(tmp_path / "a.parquet")
     assert counts(tmp_path) == {"file: damaged parquet": 1}

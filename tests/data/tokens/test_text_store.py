@@ -5,13 +5,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from stores import build, by_bytes, content_of, stored, text_store, texts
 
 from ropewalk.conf.artifacts import manifest
+from ropewalk.conf.artifacts.locks import lock_of
 from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.data.sources import Document, SourceListing, units
 from ropewalk.data.tokens import shards, store, write
@@ -98,6 +101,22 @@ def test_finished_shards_are_not_written_again(folder: Path, tmp_path: Path) -> 
     target.make([0, 1])  # shards of a published store
     assert {p: p.stat().st_mtime_ns for p in target.folder.rglob("*.*")} == modified
     assert not tmp_of(target).exists() and not list((tmp_path / "cache").rglob("*.0*.lock"))
+
+
+def test_a_shard_that_another_process_holds_is_waited_for_after_the_others(
+    folder: Path, tmp_path: Path
+) -> None:
+    target = text_store(folder, tmp_path / "cache")
+    shard = target.folder.with_name(f"{target.folder.name}.{shards.folder_name(1)}")
+    with ThreadPoolExecutor(1) as pool:
+        with lock_of(shard):
+            made = pool.submit(target.make, [0, 1, 2])
+            deadline = time.monotonic() + 30
+            while target.missing() != [1, 3, 4] and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert target.missing() == [1, 3, 4]
+        made.result(30)
+    assert target.missing() == [3, 4]
 
 
 def test_a_store_without_all_shards_is_not_published(folder: Path, tmp_path: Path) -> None:
