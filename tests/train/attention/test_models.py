@@ -185,6 +185,12 @@ def test_an_unsupported_architecture_is_refused_by_name(name: str) -> None:
         attention.refuse_unsupported(config, "the-model")
 
 
+def test_a_config_without_a_key_for_dropout_has_none() -> None:
+    config = transformers.PreTrainedConfig()
+    assert not hasattr(config, "attention_dropout")
+    attention.refuse_unsupported(config, "the-model")
+
+
 def test_requirements_are_read_from_the_model() -> None:
     llama, gpt_oss = small_model("Llama", {}), small_model("GptOss", {**MIXED, **EXPERTS})
     expected = Requirements(torch.float32, 16, False)

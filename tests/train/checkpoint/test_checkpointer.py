@@ -11,10 +11,12 @@ import pytest
 import ranks
 import run_faults
 from checkpoint_runs import RunSpec, equal_arrays
+from train_settings import train_config
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
-from ropewalk.train.checkpoint import storage
+from ropewalk.train.checkpoint import checkpointer, storage
+from ropewalk.train.zero.mesh import Mesh
 
 FILE = "zero_pp_rank_1_mp_rank_00_optim_states.pt"
 STEP_2, STEP_4 = "step-00000002", "step-00000004"
@@ -207,6 +209,24 @@ def test_half_written_checkpoints_are_not_listed_and_are_removed(tmp_path: Path)
     assert names(tmp_path) == [STEP_2]
     storage.remove_unfinished(tmp_path)
     assert not (tmp_path / f"{STEP_4}.tmp").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_rank_0_removes_half_written_checkpoints_at_a_start(
+    rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unfinished = tmp_path / f"{STEP_4}.tmp"
+    unfinished.mkdir()
+    monkeypatch.setattr(checkpointer, "use_checkpoint_writer", lambda *args: None)
+    monkeypatch.setattr(checkpointer.Checkpointer, "_checkpoints", lambda self: [])
+    monkeypatch.setattr(checkpointer, "any_rank", lambda *flags: list(flags))
+    engine: Any = None
+    mesh = Mesh(rank, world_size=2)
+    checkpoints = checkpointer.Checkpointer(
+        engine, tmp_path, train_config(steps=1, optimizer__lr=1.0), mesh
+    )
+    assert checkpoints.load().step == 0
+    assert unfinished.exists() == (rank != 0)
 
 
 def write_file_list(

@@ -16,8 +16,10 @@ import run_faults
 import torch
 from checkpoint_runs import RunSpec
 
+from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
 from ropewalk.train.checkpoint import reshard
+from ropewalk.train.zero.flat_params import FlatTensor, Fragment
 
 Mesh = tuple[int, int, int]  # ranks, sp_size, ZeRO stage
 
@@ -109,3 +111,22 @@ def test_step_counts_have_the_form_of_the_optimizer() -> None:
     assert reshard.step_count(3.0, torch.optim.AdamW(weights[:1], fused=True), weights[0]) == 3.0
     count = reshard.step_count(3.0, torch.optim.SGD(weights[:1]), weights[0])
     assert count == 3 and isinstance(count, int)
+
+
+def test_a_flat_tensor_is_filled_from_fragments_cut_elsewhere() -> None:
+    """Elements 3 to 9 of a parameter, saved as 0 to 4 and 4 to 10; the rest is padding."""
+    weight = np.arange(10, dtype=np.float32) + 1
+    saved = []
+    for start, end, offset in ((0, 4, 1), (4, 10, 0)):
+        padded = torch.from_numpy(np.pad(weight[start:end], (offset, 2)))
+        tensors = {reshard.WEIGHT: padded, "exp_avg": 2 * padded, "step": 7.0}
+        saved.append(reshard.SavedFragment(Fragment("w", start, end - start, offset), tensors))
+    state: dict[str, Any] = {"step": 1.0}
+    flat = FlatTensor(torch.zeros(9), [Fragment("w", 3, 6, 2)])
+    reshard._fill(flat, state, {"w": saved})
+    expected = np.pad(weight[3:9], (2, 1))
+    np.testing.assert_array_equal(flat.tensor.numpy(), expected)
+    np.testing.assert_array_equal(state["exp_avg"].numpy(), 2 * expected)
+    assert state["step"] == 7.0 and state.keys() == {"exp_avg", "step"}
+    with pytest.raises(ConfigError, match="the checkpoint lacks 5 elements of w"):
+        reshard._fill(flat, {}, {"w": saved[:1]})

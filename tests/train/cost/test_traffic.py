@@ -92,6 +92,9 @@ def test_memory_traffic_of_a_sharded_model() -> None:
     assert bytes_moved["gradients"] == 2 * sizes.parameters * 2
     assert bytes_moved["weights"] == 2 * 3 * 2 * (sizes.parameters - 2 * 128_256 * 4096 - 65 * 4096)
     assert bytes_moved["checkpoints"] == 2 * (1 << 17) // 8 * 2 * 32 * 4096 * 2
+    # the loss in one piece: the head is read twice a micro-batch, its gradient in fp32 too
+    logits = 2 * (1 << 17) // 8 * 3 * 128_256 * 4
+    assert bytes_moved["head"] == 2 * 128_256 * 4096 * (2 + 2 + 4 + 4) + logits
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

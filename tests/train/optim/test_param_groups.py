@@ -11,6 +11,7 @@ from models import tiny_model
 from train_settings import train_config
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, MixtralConfig
 
+from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.optimizer import LrGroupConfig
 from ropewalk.train.optim import param_groups
 
@@ -160,3 +161,37 @@ def test_freezing_every_parameter_is_refused() -> None:
     (message,) = ranks.run(1, param_groups_ranks.build_error, {"optimizer__freeze": ["."]})
     rule = "something must be left to train; remove a pattern"
     assert message == f"ConfigError: train.optimizer.freeze is ['.']; {rule}"
+
+
+def test_parameters_are_grouped_by_the_rates_and_decays_counted_by_hand() -> None:
+    model, train = tiny_model(), train_config(steps=1, optimizer__lr=1e-2, **GROUPS)
+    param_groups.set_requires_grad(model, train)
+    actual = {
+        id(parameter): (group["scale"], group["weight_decay"])
+        for group in param_groups.parameter_groups(model, train)
+        for parameter in group["params"]
+    }
+    for name, parameter in model.named_parameters():
+        assert actual.get(id(parameter)) == rate_and_decay(name), name
+
+
+def test_a_model_without_layers_has_its_embeddings_one_below_the_head() -> None:
+    """BEiT's code (arXiv 2106.08254): layers + 1 decays for the embeddings, none for the head."""
+    model = torch.nn.ModuleDict(
+        {"embed_tokens": torch.nn.Embedding(4, 2), "lm_head": torch.nn.Linear(2, 4, bias=False)}
+    )
+    train = train_config(
+        steps=1, optimizer__lr=1.0, optimizer__layer_lr_decay=0.5, optimizer__weight_decay=0.0
+    )
+    groups = param_groups.parameter_groups(model, train)
+    assert [group["scale"] for group in groups] == [0.5, 1.0]
+    assert [[p.shape for p in group["params"]] for group in groups] == [[(4, 2)], [(4, 2)]]
+
+
+def test_names_that_are_all_frozen_are_refused() -> None:
+    names = ["model.embed_tokens.weight", "model.norm.weight"]
+    frozen = train_config(steps=1, optimizer__lr=1.0, optimizer__freeze=["embed", "norm"])
+    with pytest.raises(ConfigError, match="something must be left to train; remove a pattern"):
+        param_groups.refuse_unmatched_patterns(names, frozen)
+    part = train_config(steps=1, optimizer__lr=1.0, optimizer__freeze=["norm"])
+    param_groups.refuse_unmatched_patterns(names, part)

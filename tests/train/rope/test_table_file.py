@@ -226,3 +226,27 @@ def test_methods_without_a_factor_are_not_compared(monkeypatch: Any) -> None:
         stage.comparison_plans(composed(RopeConfig()), Base(None), ["yarn"])
     with pytest.raises(ConfigError, match="rope.factor is not set; rope=yarn needs a factor"):
         plan.make(YarnConfig(), small(), "base")
+
+
+@pytest.mark.parametrize("theta", [1, 0.5, 1e4])
+def test_a_theta_of_rope_parameters_is_above_one(tmp_path: Path, theta: float) -> None:
+    """The frequencies are theta ** (-2i / d) (arXiv 2104.09864); at 1 all of them are the same."""
+    content = {
+        "inv_freq": [float(theta) ** (-2 * i / 32) for i in range(16)],
+        "rope_parameters": {"rope_type": "default", "rope_theta": theta},
+    }
+    rope = from_file(tmp_path, content, factor=1.0)
+    if theta > 1:
+        assert plan.make(rope, small(), "base").inv_freq == content["inv_freq"]
+        return
+    with pytest.raises(ConfigError, match="must be a form that Ropewalk reads .*rope_theta"):
+        plan.make(rope, small(), "base")
+
+
+def test_a_theta_in_quotes_is_refused(tmp_path: Path) -> None:
+    content = {
+        "inv_freq": [1e4 ** (-2 * i / 32) for i in range(16)],
+        "rope_parameters": {"rope_type": "default", "rope_theta": "10000"},
+    }
+    with pytest.raises(ConfigError, match="must be a form that Ropewalk reads .*rope_theta"):
+        plan.make(from_file(tmp_path, content, factor=1.0), small(), "base")
