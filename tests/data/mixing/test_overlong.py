@@ -34,6 +34,8 @@ def test_only_documents_longer_than_the_limit_are_dropped(
     assert (result.dropped, result.dropped_documents) == (sum(dropped), len(dropped))
     truncated = overlong.candidates("books", STORE, limit, "truncate", tokens)
     assert truncated.usable.all()
+    assert (truncated.dropped, truncated.dropped_documents) == (0, 0)
+    assert (truncated.outside_length, truncated.outside_length_documents) == (0, 0)
     with_end = [n + (end is not None) for n in (4, 5, 3)]
     assert truncated.lengths.tolist() == [min(n, limit) for n in with_end]
 
