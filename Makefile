@@ -48,7 +48,7 @@ types: $(STAMP) ## mypy over the package and the tests (the links give the packa
 settings: $(STAMP) ## write docs/settings.md from the dataclasses in conf/
 	$(BIN)/ropewalk settings --markdown > docs/settings.md
 
-mutants: $(STAMP) ## put random faults into the pure core and count those that the tests notice (half an hour)
+mutants: $(STAMP) ## put random faults into the pure core and count those that the tests notice (an hour)
 	$(BIN)/python tests/mutants/run.py
 
 bench: $(STAMP) ## measure beside transformers' Trainer; writes tests/benchmarks/latest.json
