@@ -243,9 +243,9 @@ class OutsideFunctions(Faulty):
         known = [file for file in files if file in self.map.files]
         yield fastest_file_first(self.map.tests(file, lines) for file in known)
         room = Path("tests") / Path(mutant.path).parent
-        whole = {file for file in files if Path(file).parent == room} | {*files[:nearest]}
+        chosen = {file for file in files if Path(file).parent == room} | {*files[:nearest]}
         seconds = {file: sum(self.map.files[file]["seconds"].values()) for file in known}
-        yield from ({file: seconds[file]} for file in sorted(whole & {*known}, key=seconds.get))
+        yield from ({file: seconds[file]} for file in sorted(chosen & {*known}, key=seconds.get))
 
 
 class Todo:

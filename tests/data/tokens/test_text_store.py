@@ -110,12 +110,12 @@ def test_a_shard_that_another_process_holds_is_waited_for_after_the_others(
     shard = target.folder.with_name(f"{target.folder.name}.{shards.folder_name(1)}")
     with ThreadPoolExecutor(1) as pool:
         with lock_of(shard):
-            made = pool.submit(target.make, [0, 1, 2])
+            future = pool.submit(target.make, [0, 1, 2])
             deadline = time.monotonic() + 30
             while target.missing() != [1, 3, 4] and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert target.missing() == [1, 3, 4]
-        made.result(30)
+        future.result(30)
     assert target.missing() == [3, 4]
 
 

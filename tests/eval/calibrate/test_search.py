@@ -188,6 +188,6 @@ def test_half_of_the_mutations_keep_their_parents_temperature() -> None:
     rng = np.random.default_rng(0)
     parent = {"divisors": [1.0] * 16, "attention_factor": 1.25}
     mutated = [evolution._mutated(parent, rng)["attention_factor"] for _ in range(400)]
-    kept = sum(temperature == 1.25 for temperature in mutated)
-    assert abs(kept - 200) < 5 * 10  # five sigma of 400 even draws
+    unchanged = sum(temperature == 1.25 for temperature in mutated)
+    assert abs(unchanged - 200) < 5 * 10  # five sigma of 400 even draws
     assert all(0.8 < temperature < 2 for temperature in mutated)

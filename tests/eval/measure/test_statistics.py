@@ -30,8 +30,8 @@ def test_bins_by_position_by_hand() -> None:
     """Column j is the loss of position j + 1; the first position has no loss."""
     nll = np.array([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [3.0, 4.0, 5.0, 6.0, 7.0, 8.0]])
     bins = statistics.by_position(nll, DRAWS, 3)
-    found = [(row["from"], row["to"], row["tokens"], row["nll"]) for row in bins]
-    assert found == [(0, 3, 4, 2.5), (3, 6, 6, 5.0), (6, 7, 2, 7.0)]
+    rows = [(row["from"], row["to"], row["tokens"], row["nll"]) for row in bins]
+    assert rows == [(0, 3, 4, 2.5), (3, 6, 6, 5.0), (6, 7, 2, 7.0)]
 
 
 def test_gains_by_hand() -> None:
