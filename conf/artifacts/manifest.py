@@ -49,9 +49,8 @@ class Manifest:
 
     stage: str
     fingerprint: str
-    content: dict[
-        str, Any
-    ]  # settings and inputs behind the fingerprint, to name the first key that differs
+    content: dict[str, Any]
+    """Settings and inputs behind the fingerprint, to name the first key that differs."""
     seconds: float = 0.0
     facts: dict[str, Any] = field(default_factory=dict)
     schema: int = 1

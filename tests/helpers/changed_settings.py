@@ -54,3 +54,11 @@ def with_key(expected: Mapping[str, str]) -> list[tuple[str, str]]:
     return [
         (override, f"{override.partition('=')[0]} is {text}") for override, text in expected.items()
     ]
+
+
+def assert_line_with_rule_and_way_out(override: str, start: str) -> None:
+    """The override gives a line that begins with `start`; each line has its rule and way out."""
+    lines = problem_lines(override)
+    assert any(line.startswith(start) for line in lines), lines
+    assert len(lines) <= 3
+    assert all(";" in line for line in lines)

@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,7 +60,7 @@ class Outcomes:
     pytest_collectreport = pytest_runtest_logreport
 
 
-class Faulty:
+class Faulty(ABC):
     """The copy of the checkout, with one mutant at a time in it."""
 
     def __init__(self, folder: Path) -> None:
@@ -86,9 +87,9 @@ class Faulty:
         near = self.near.test_files(mutant.path)
         return [file for file in near if not OTHER_PROCESSES.search(file)]
 
+    @abstractmethod
     def run(self, mutant: Mutant | None, tests: list[str], seconds: float) -> tuple[int, str]:
         """Exit code of the tests, and the first that failed."""
-        raise NotImplementedError
 
     def ends(self, mutant: Mutant, batch: dict[str, float], patience: int) -> dict[str, Any]:
         """How the mutant ends after a batch of tests, and by which."""
@@ -102,9 +103,9 @@ class Faulty:
             return {"end": "killed", "by": failed}
         return {"end": "SURVIVED", "by": None}
 
+    @abstractmethod
     def batches(self, mutant: Mutant, nearest: int) -> Iterator[dict[str, float]]:
         """Tests that may notice the mutant, with their seconds."""
-        raise NotImplementedError
 
     def judge(self, mutant: Mutant, patience: int) -> dict[str, Any]:
         """How the mutant ends over all batches, at most `BUDGET_S` of tests."""
