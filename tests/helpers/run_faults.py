@@ -143,6 +143,16 @@ def freeze(_: RunSpec, engine: Engine) -> None:
         at_step(engine, 3, lambda: os.kill(os.getpid(), signal.SIGSTOP))
 
 
+def load_without_reshard(spec: RunSpec) -> int:
+    """The step that is loaded when the load for another layout would fail."""
+
+    def fail() -> None:
+        raise AssertionError("the checkpoint has this run's layout")
+
+    call_before(reshard, "load", fail)
+    return start(spec).checkpoints.load().step
+
+
 def load_incomplete(spec: RunSpec) -> None:
     """Load while a parameter's fragments are missing from every list."""
     original = reshard._saved_by

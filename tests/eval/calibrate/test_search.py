@@ -15,7 +15,17 @@ from ropewalk.conf.eval import CalibrateConfig
 from ropewalk.conf.rope_methods import Rotary
 from ropewalk.eval.calibrate import evolution, ramp, results, search
 from ropewalk.eval.calibrate.search import SearchSetup
-from ropewalk.eval.calibrate.trial import Candidate, Loss, Trial, best, loss, paper, spent, survives
+from ropewalk.eval.calibrate.trial import (
+    Candidate,
+    Loss,
+    Trial,
+    best,
+    loss,
+    objective_per_window,
+    paper,
+    spent,
+    survives,
+)
 
 ROTARY, FACTOR = Rotary(32, 1e4, 64), 8.0
 WINDOWS = np.zeros((4, 512), dtype=np.int64)
@@ -53,6 +63,13 @@ def test_loss_is_split_at_the_window() -> None:
     # Positions 1 to 5; a window of 4 holds positions 0 to 3.
     nll = np.array([[1.0, 1.0, 1.0, 5.0, 5.0]])
     assert loss(nll, 4, 0.25) == Loss(1.0, 5.0, 0.25 * 1 + 0.75 * 5)
+
+
+def test_the_objective_of_each_window_averages_to_that_of_all() -> None:
+    nll = np.array([[1.0, 2.0, 3.0, 5.0, 6.0], [3.0, 4.0, 2.0, 7.0, 9.0]])
+    by_hand = [[0.25 * 2 + 0.75 * 5.5], [0.25 * 3 + 0.75 * 8]]
+    np.testing.assert_allclose(objective_per_window(nll, 4, 0.25), by_hand)
+    assert np.mean(by_hand) == pytest.approx(loss(nll, 4, 0.25).value)
 
 
 @pytest.mark.parametrize("searcher", ["ramp", "longrope", "both"])

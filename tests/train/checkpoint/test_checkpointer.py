@@ -111,6 +111,10 @@ def test_pruning_does_not_count_a_damaged_checkpoint_of_a_later_step(
     assert (folder / "step-00000008.torn").is_dir()
 
 
+def test_ranks_of_the_same_layout_read_their_own_files(undisturbed: Result) -> None:
+    assert ranks.run(2, run_faults.load_without_reshard, undisturbed[0]) == [4, 4]
+
+
 def test_without_an_undamaged_checkpoint_training_starts_anew(
     undisturbed: Result, tmp_path: Path
 ) -> None:
