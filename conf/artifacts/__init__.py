@@ -2,5 +2,6 @@
 
 manifest.py  fingerprints, `run_stage`: skip, redo, set aside, bring back
 locks.py     one process at a time in a run's folder or a part of the cache
+digests.py   the content of files, as sha256, each file read once
 disk.py      a full disk as one line of error
 """
