@@ -1,5 +1,7 @@
 """Errors for the user, and the exit code of each. Their text: *key is VALUE; RULE; way out.*"""
 
+from collections.abc import Callable
+
 DONE, FAILED, REFUSED, NOT_PROVEN, STOPPED = 0, 1, 2, 3, 75
 
 
@@ -31,3 +33,12 @@ class Stopped(RopewalkError):
     """The run was stopped on request and its state is saved; the same command resumes it."""
 
     exit_code = STOPPED
+
+
+def problem_lines(check: Callable[[], object]) -> list[str]:
+    """The lines of the `ConfigError` or `DataError` that a check raises; empty when it passes."""
+    try:
+        check()
+    except (ConfigError, DataError) as error:
+        return str(error).splitlines()
+    return []

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class Inputs:
     tokenizer: str | None
     revision: str | None = None
     trust_remote_code: bool = False
+    listings: Mapping[str, SourceListing] = field(default_factory=dict)
+    """Text sources that are listed already, by name; the others are listed here."""
 
 
 def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
@@ -63,7 +65,10 @@ def _text_stores(
     """The tokenizer, and the store of each text source, finished or not."""
     cache, data = Path(config.cache_dir).expanduser(), config.data
     texts = {name: s for name, s in data.sources.items() if s.kind not in SYNTHETIC}
-    listings = {name: sources.list_source(source, name) for name, source in texts.items()}
+    listings = {
+        name: inputs.listings.get(name) or sources.list_source(source, name)
+        for name, source in texts.items()
+    }
     tokenizer = _tokenizer(config, inputs, listings)
     encode, size = encode_with(tokenizers.backend(tokenizer)), tokenizers.vocab_size(tokenizer)
     cache_key = {"format": FORMAT, "tokenizer": tokenizers.encoding_fingerprint(tokenizer)}

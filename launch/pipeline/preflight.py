@@ -1,41 +1,103 @@
-"""Refuses a stage before it starts when settings and file headers show that it must fail."""
+"""One preflight for every verb: what settings, headers, file names and counts show to be wrong is
+told before the first long stage, all at once.
 
-from ropewalk.conf.artifacts.manifest import Manifest
-from ropewalk.conf.errors import ConfigError
+A check takes plain values and returns a list of problem lines, empty when nothing is wrong; it
+stands in the room of its subject. Here the checks are called for the stages that they concern.
+"""
+
+from collections.abc import Collection, Sequence
+from itertools import pairwise
+
+from transformers import PreTrainedConfig
+
+from ropewalk.conf.artifacts.folders import folder_problems
+from ropewalk.conf.errors import ConfigError, DataError, problem_lines
 from ropewalk.conf.schema import Config
+from ropewalk.conf.sources import SYNTHETIC
+from ropewalk.data import sources
 from ropewalk.launch.pipeline.run import Run, data_inputs
+from ropewalk.train.attention import refuse_unsupported
 from ropewalk.train.base import base_config
 from ropewalk.train.preflight import refuse_unfit_ranks, refuse_unmatched_names
 
 MAX_LISTED = 20
 
 
-def refuse_untrainable(run: Run) -> None:
-    """Check model, adapter targets and ranks before a token is written. Raises: ConfigError."""
-    from ropewalk.train import attention
+def refuse(runs: Sequence[Run], stages: Collection[str]) -> None:
+    """Check the runs of all phases for what `stages` need.
 
-    base = run.base
-    config = base_config(base)
-    attention.refuse_unsupported(config, base.name, run.config.train.attention.s2_group)
+    Raises: ConfigError with every problem of every phase, each line once; DataError when only the
+        sources have problems.
+    """
+    lines = [line for run in runs for line in _problems(run, stages)] or _window_problems(runs)
+    data_lines = (
+        [line for run in runs for line in _source_problems(run)] if "data" in stages else []
+    )
+    if lines or data_lines:
+        error = ConfigError if lines else DataError
+        raise error("\n".join(dict.fromkeys(lines + data_lines)))
+
+
+def _problems(run: Run, stages: Collection[str]) -> list[str]:
+    lines = folder_problems("runs_dir", run.config.runs_dir, run.config.name)
+    lines += folder_problems("cache_dir", run.config.cache_dir)
+    return lines + _model_problems(run, stages)
+
+
+def _model_problems(run: Run, stages: Collection[str]) -> list[str]:
+    """Problems of the base; without a config that can be read there is no more to check."""
+    if lines := problem_lines(lambda: base_config(run.base)):
+        return lines
+    config = base_config(run.base)
+    lines = problem_lines(lambda: run.rope_plan)
+    if {"train", "calibrate"} & set(stages):
+        lines += _training_problems(run, config)
+    return lines
+
+
+def _training_problems(run: Run, config: PreTrainedConfig) -> list[str]:
+    """Attention, adapter targets, patterns of parameters, and ranks."""
+    base, train = run.base, run.config.train
+    s2_group = train.attention.s2_group
+    lines = problem_lines(lambda: refuse_unsupported(config, base.name, s2_group))
     # Remote code may not be in the registry of models: the ranks check its own modules instead.
     if not base.trust_remote_code:
-        refuse_unmatched_names(config, run.config.train)
-    if warning := refuse_unfit_ranks(run.config, config):
+        lines += problem_lines(lambda: refuse_unmatched_names(config, train))
+    return lines + problem_lines(lambda: _warn_of_unfit_ranks(run.config, config))
+
+
+def _warn_of_unfit_ranks(config: Config, base: PreTrainedConfig) -> None:
+    """Print what is slow. Raises: ConfigError for ranks that cannot work."""
+    if warning := refuse_unfit_ranks(config, base):
         print(f"warning: {warning}")
 
 
-def refuse_smaller_window(run: Run, rope: Manifest) -> None:
-    """Raises: ConfigError when a phase has a smaller window than the phase before it."""
-    if run.previous_phase is None:
-        return
-    previous = run.previous_phase.manifests["rope"]
-    window, minimum = (m.facts["max_position_embeddings"] for m in (rope, previous))
-    if window < minimum:
-        raise ConfigError(
-            f"phases[{run.config.phase - 1}].rope.factor is {run.config.rope.factor}; its window "
-            f"of {window} tokens must be at least that of the phase before, {minimum}, because it "
-            "starts from that model; the factor counts from the original window: raise it"
-        )
+def _source_problems(run: Run) -> list[str]:
+    """List each text source; the data stage takes the same listings."""
+    lines = []
+    for name, source in run.config.data.sources.items():
+        if source.kind in SYNTHETIC:
+            continue
+        try:
+            run.listings[name] = sources.list_source(source, name)
+        except DataError as error:
+            lines += str(error).splitlines()
+    return lines
+
+
+def _window_problems(runs: Sequence[Run]) -> list[str]:
+    """A phase with a smaller window than the phase before it, whose model it starts from."""
+    lines = []
+    for previous, run in pairwise(runs):
+        minimum, window = (r.rope_plan.max_position_embeddings for r in (previous, run))
+        if window < minimum:
+            lines.append(
+                f"phases[{run.config.phase - 1}].rope.factor is {run.config.rope.factor}; its "
+                f"window of {window} tokens must be at least that of the phase before, {minimum}, "
+                "because it starts from that model; the factor counts from the original window: "
+                "raise it"
+            )
+    return lines
 
 
 def refuse_unfit_shards(config: Config) -> None:

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from ropewalk.conf.artifacts.manifest import Manifest
 from ropewalk.conf.schema import Config
-from ropewalk.train.base import Base, locate
+from ropewalk.train.base import Base, base_config, locate
+from ropewalk.train.rope import plan as plans
+from ropewalk.train.rope.plan import RopePlan
 
 if TYPE_CHECKING:
+    from ropewalk.data.sources import SourceListing
     from ropewalk.data.stage import Inputs
 
 
@@ -22,6 +25,8 @@ class Run:
     command: str = ""
     previous_phase: "Run | None" = None
     """The phase whose model this one starts from."""
+    listings: dict[str, "SourceListing"] = field(default_factory=dict)
+    """The text sources as the preflight listed them, by name."""
 
     @property
     def folder(self) -> Path:
@@ -38,6 +43,11 @@ class Run:
             return self.previous_phase.base
         return locate(self.config.model, self.cache)
 
+    @cached_property
+    def rope_plan(self) -> RopePlan:
+        """The plan that the settings make for the base. Raises: ConfigError."""
+        return plans.make(self.config.rope, base_config(self.base), self.base.name)
+
     def fingerprints(self, *stages: str) -> dict[str, str]:
         """Fingerprints of finished stages, for the fingerprint of a later stage."""
         return {stage: self.manifests[stage].fingerprint for stage in stages}
@@ -53,5 +63,6 @@ def data_inputs(run: Run) -> "Inputs":
 
     base = run.base
     if base.path is None and run.previous_phase is not None:
-        return Inputs(str(run.previous_phase.folder / "data" / "tokenizer"))
-    return Inputs(base.path, base.revision, base.trust_remote_code)
+        tokenizer = str(run.previous_phase.folder / "data" / "tokenizer")
+        return Inputs(tokenizer, listings=run.listings)
+    return Inputs(base.path, base.revision, base.trust_remote_code, run.listings)

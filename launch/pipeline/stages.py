@@ -10,8 +10,8 @@ from ropewalk.conf.artifacts.manifest import Manifest, fingerprint, read_json, r
 from ropewalk.conf.check import to_yaml
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config.phases import phase_configs
+from ropewalk.launch.pipeline import preflight
 from ropewalk.launch.pipeline.current import REPORTED, current_results
-from ropewalk.launch.pipeline.preflight import refuse_smaller_window, refuse_untrainable
 from ropewalk.launch.pipeline.record import write_manifest
 from ropewalk.launch.pipeline.run import Run, data_inputs
 
@@ -33,11 +33,9 @@ def execute(config: Config, verb: str, command: str = "") -> Run:
     """
     runs = _runs(config, command)
     last = runs[-1]
+    preflight.refuse(runs, VERB_STAGES[verb])
     last.folder.mkdir(parents=True, exist_ok=True)
     last.cache.mkdir(parents=True, exist_ok=True)
-    if verb not in ("rope", "data"):
-        for run in runs:
-            refuse_untrainable(run)
     with lock_or_refuse(last.folder):
         for run in runs:
             run.folder.mkdir(parents=True, exist_ok=True)
@@ -73,9 +71,7 @@ def _run_stage(stage: str, run: Run) -> None:
 def _rope(run: Run) -> tuple[Manifest, str]:
     from ropewalk.train.rope import stage
 
-    rope, message = stage.run(run.config, run.base, run.folder / "rope.json")
-    refuse_smaller_window(run, rope)
-    return rope, message
+    return stage.run(run.config, run.base, run.folder / "rope.json")
 
 
 def _data(run: Run) -> tuple[Manifest, str]:
