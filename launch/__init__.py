@@ -3,6 +3,7 @@
 cli.py        `main` and the action of each verb
 arguments.py  verbs, flags, help
 output.py     what a verb prints at its end
+interrupt.py  Ctrl-C, within seconds
 sweep.py      every combination of a `--multirun`
 config/       command line to `Config`; nothing outside it imports Hydra
 pipeline/     the stages of a run, in order

@@ -4,7 +4,6 @@ import argparse
 import os
 import re
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
@@ -12,13 +11,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ropewalk.conf.artifacts.disk import disk_error
 from ropewalk.conf.check import to_yaml
-from ropewalk.conf.errors import FAILED, ConfigError, RopewalkError
+from ropewalk.conf.errors import FAILED, STOPPED, ConfigError, RopewalkError
 from ropewalk.conf.schema import Config
 from ropewalk.data.tokens import shards
 from ropewalk.launch.arguments import parse
+from ropewalk.launch.interrupt import STOPPED_LINE, bounded_interrupt
 from ropewalk.launch.output import print_outputs, show_rope, show_samples, show_settings
-from ropewalk.train.launcher.process import gc_paused_imports
+from ropewalk.train.launcher.process import gc_paused_imports, ignore_library_warnings
 
 if TYPE_CHECKING:
     from ropewalk.launch.pipeline.run import Run
@@ -27,24 +28,38 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script. Exits with the codes of `conf.errors`."""
     arguments = parse(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as for Ctrl-C
     try:
-        if arguments.verb == "settings":
-            show_settings(arguments.word, arguments.json, arguments.markdown)
-            return
-        for overrides, config in configs(arguments):
-            run_verb(arguments, overrides, config)
+        with bounded_interrupt():
+            run_command(arguments)
     except RopewalkError as error:
-        kind = type(error).__name__.removesuffix("Error").lower()
-        head = "config error:" if isinstance(error, ConfigError) else f"{kind}:"
-        print(f"{head}\n{error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        sys.exit(report(error))
     except KeyboardInterrupt:
-        print("stopped; run the same command again: finished stages are kept", file=sys.stderr)
-        sys.exit(75)
+        print(STOPPED_LINE, file=sys.stderr)
+        sys.exit(STOPPED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
+    except Exception as error:
+        if (problem := disk_error(error)) is None:
+            raise
+        sys.exit(report(problem))
+
+
+def run_command(arguments: argparse.Namespace) -> None:
+    """Show the settings, or do what the verb asks of every run. Raises: RopewalkError."""
+    if arguments.verb == "settings":
+        show_settings(arguments.word, arguments.json, arguments.markdown)
+        return
+    for overrides, config in configs(arguments):
+        run_verb(arguments, overrides, config)
+
+
+def report(error: RopewalkError) -> int:
+    """Print the error's lines; returns its exit code."""
+    kind = type(error).__name__.removesuffix("Error").lower()
+    head = "config error:" if isinstance(error, ConfigError) else f"{kind}:"
+    print(f"{head}\n{error}", file=sys.stderr)
+    return error.exit_code
 
 
 def configs(arguments: argparse.Namespace) -> list[tuple[list[str], Config]]:
@@ -152,7 +167,8 @@ def command(verb: str, overrides: Sequence[str]) -> str:
 
 @cache  # a sweep imports once
 def load_libraries() -> None:
-    """Import torch and transformers with warnings only, and fix DeepSpeed's device on a CPU."""
+    """Import torch and transformers without their notices, and fix DeepSpeed's device on a CPU."""
+    ignore_library_warnings()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     with gc_paused_imports():

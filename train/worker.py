@@ -9,6 +9,7 @@ from pathlib import Path
 import torch.distributed as dist
 from transformers.utils import logging as transformers_logging
 
+from ropewalk.conf.artifacts.disk import disk_error
 from ropewalk.conf.artifacts.locks import lock_or_refuse
 from ropewalk.conf.artifacts.manifest import write_json
 from ropewalk.train import metrics
@@ -16,6 +17,7 @@ from ropewalk.train.adapters import save as adapter_save
 from ropewalk.train.assemble import RunInputs, assemble
 from ropewalk.train.checkpoint.previous_phase import save_for_next_phase
 from ropewalk.train.launcher import failure
+from ropewalk.train.launcher.process import ignore_library_warnings
 from ropewalk.train.loop import validation
 from ropewalk.train.loop.step import use_deterministic_kernels
 from ropewalk.train.loop.trainer import Trainer, skip_counts
@@ -57,6 +59,7 @@ def save(trainer: Trainer, inputs: RunInputs) -> None:
 
 def run(run_dir: Path) -> None:
     """The process of one rank. An error becomes a message that names the rank, and an exit code."""
+    ignore_library_warnings()
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     transformers_logging.disable_progress_bar()
     is_rank0 = os.environ.get("RANK", "0") == "0"
@@ -64,4 +67,4 @@ def run(run_dir: Path) -> None:
         with lock_or_refuse(run_dir.resolve(), "train.tmp") if is_rank0 else nullcontext():
             train(run_dir)
     except Exception as error:
-        sys.exit(failure.report(error, run_dir / "train.tmp"))
+        sys.exit(failure.report(disk_error(error) or error, run_dir / "train.tmp"))

@@ -1,6 +1,8 @@
-"""A full disk, reported as one line of error wherever it is met."""
+"""A disk that is full, read-only or broken, reported as one line wherever it is met."""
 
 import errno
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +10,17 @@ from pathlib import Path
 from ropewalk.conf.errors import ConfigError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+WAYS_OUT = {
+    **dict.fromkeys(FULL, "make room there, or set another runs_dir or cache_dir"),
+    errno.EROFS: "set a runs_dir and a cache_dir that can be written",
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM),
+        "give this user the right to it, or set another runs_dir or cache_dir",
+    ),
+    **dict.fromkeys((errno.EIO, errno.ESTALE), "look at the disk or the network file system"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)"),
+}
+"""Errors of the machine, which no setting's value and no code caused."""
 
 
 @contextmanager
@@ -29,7 +42,25 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
 
 
 def _is_full(error: Exception) -> bool:
+    return _os_error_number(error) in FULL
+
+
+def _os_error_number(error: BaseException) -> int | None:
     """Libraries in Rust (tokenizers, safetensors) raise no OSError; the message has the number."""
-    return getattr(error, "errno", None) in FULL or any(
-        f"(os error {number})" in str(error) for number in FULL
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return int(match[1]) if match else None
+
+
+def disk_error(error: BaseException) -> ConfigError | None:
+    """The line for an error of the disk; None for any other error."""
+    number = _os_error_number(error)
+    if number not in WAYS_OUT:
+        return None
+    path = getattr(error, "filename", None)
+    where = f"{path} cannot be read or written" if path else "a file cannot be read or written"
+    return ConfigError(
+        f"{where}: {os.strerror(number)}; {WAYS_OUT[number]}, and run again: finished parts "
+        "are kept"
     )

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,3 +33,14 @@ def die_with_parent() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def ignore_library_warnings() -> None:
+    """Leave out what torch, DeepSpeed and transformers say about each other's code.
+
+    A user can do nothing about a deprecated call in a library. Other warnings stay.
+    """
+    for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
+        warnings.filterwarnings(
+            "ignore", category=category, module=r"(torch|deepspeed|transformers|peft)(\.|$)"
+        )

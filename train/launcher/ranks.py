@@ -64,11 +64,25 @@ def _error_of(config: Config, temporary: Path, code: int) -> RopewalkError:
         moment = " before its first step" if is_early else ""
         return Stopped(f"train stopped in good order{moment}; {how_to_resume(config)}")
     first = f"; {failure.rank_name(note)} was the first" if note else ""
-    error = RopewalkError(
-        f"train: the ranks ended with exit code {code}{first}; their messages are above"
-    )
+    message = f"train: the ranks ended with exit code {code}{first}; their messages are above"
+    error = RopewalkError(_killed(code) if note is None else message)
     error.exit_code = code if code in (2, 3) else 1
     return error
+
+
+def _killed(code: int) -> str:
+    """The message for an exit code without a note. A process that a signal ends leaves none.
+
+    `code`: -N or 256 - N for signal N.
+    """
+    number = 256 - code if code > 128 else -code
+    if number not in set(signal.Signals):
+        return f"train: the ranks ended with exit code {code}; their messages are above"
+    name = signal.Signals(number).name
+    cause = ""
+    if number == signal.SIGKILL:
+        cause = ", as the system does when memory runs out (see dmesg, or the job's limit)"
+    return f"train: a rank was ended by {name}{cause}; run the same command again to resume"
 
 
 def how_to_resume(config: Config) -> str:

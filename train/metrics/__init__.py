@@ -3,7 +3,8 @@
 step_metrics.py  the numbers and times of one step, as a line of metrics.jsonl
 sums.py          losses by position and source, gradient norms, the step's one all-reduce
 writers.py       metrics.jsonl, the progress bar and plain lines
-dashboards.py    wandb and TensorBoard
+dashboards.py    wandb and TensorBoard behind one protocol
+wandb_run.py     the wandb run, offline where no server answers
 """
 
 from ropewalk.train.metrics.dashboards import refuse_missing_tensorboard

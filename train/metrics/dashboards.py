@@ -4,8 +4,6 @@ Nothing of the machine, its user or its paths is recorded.
 """
 
 import importlib.util
-import os
-import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, Protocol
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
+from ropewalk.train.metrics.wandb_run import start_wandb
 
 
 class Dashboard(Protocol):
@@ -91,39 +90,3 @@ class TensorBoard:
 
     def finish(self) -> None:
         self.records.close()
-
-
-def start_wandb(folder: Path, config: Config) -> Dashboard:
-    """A wandb run, offline when no API key is set. A resumed training continues its earlier run."""
-    import wandb
-
-    mode = config.train.metrics.wandb
-    if mode == "auto":
-        mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
-    settings = wandb.Settings(
-        silent=True,
-        console="off",
-        disable_git=True,
-        disable_code=True,
-        x_disable_meta=True,
-        x_disable_stats=True,
-        x_disable_machine_info=True,
-    )
-    run: Dashboard = wandb.init(
-        project=config.train.metrics.wandb_project,
-        name=config.name,
-        dir=str(folder),
-        mode=mode,  # type: ignore[arg-type]
-        id=wandb_run_id(folder),
-        resume="allow",
-        settings=settings,
-    )
-    return run
-
-
-def wandb_run_id(folder: Path) -> str:
-    """A random id, drawn once for a training and stored in its folder."""
-    path = folder / "wandb_id"
-    if not path.is_file():
-        path.write_text(secrets.token_hex(4))
-    return path.read_text()

@@ -1,11 +1,12 @@
 """A full disk is reported in one line, by the kernel's error number; no other error is."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from ropewalk.conf.artifacts.disk import explain_full_disk
+from ropewalk.conf.artifacts.disk import disk_error, explain_full_disk
 from ropewalk.conf.artifacts.manifest import run_shared
 from ropewalk.conf.errors import ConfigError
 
@@ -50,3 +51,24 @@ def test_another_error_passes_unchanged(error: Exception) -> None:
 def test_run_shared_reports_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"^cache_dir is {tmp_path}; "):
         run_shared("lay", {}, tmp_path / "plans" / "abc", lambda _: write_to("/dev/full"))  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize(
+    "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.EMFILE]
+)
+def test_an_error_of_the_disk_is_one_line_with_the_file(number: int) -> None:
+    error = disk_error(OSError(number, os.strerror(number), "/runs/a/rope.json"))
+    assert error is not None and "\n" not in str(error) and error.exit_code == 2
+    assert str(error).startswith(
+        f"/runs/a/rope.json cannot be read or written: {os.strerror(number)}; "
+    )
+
+
+def test_an_error_of_rust_is_known_by_its_number() -> None:
+    error = disk_error(Exception("IoError(Read-only file system (os error 30))"))
+    assert error is not None and os.strerror(errno.EROFS) in str(error)
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "x", "y"), ValueError("28"), OSError("x")])
+def test_other_errors_are_not_explained_as_the_disks(error: Exception) -> None:
+    assert disk_error(error) is None

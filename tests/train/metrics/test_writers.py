@@ -51,18 +51,6 @@ def test_the_first_step_is_written_before_wandb_starts_once(
     assert [json.loads(line)["step"] for line in lines] == wandb.steps
 
 
-def test_a_resumed_training_continues_its_wandb_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun: list[dict[str, Any]] = []
-    monkeypatch.setattr("wandb.init", lambda **kwargs: begun.append(kwargs))
-    (tmp_path / "other").mkdir()
-    for folder in (tmp_path, tmp_path, tmp_path / "other"):
-        dashboards.start_wandb(folder, compose(["recipe=demo"]))
-    first, again, other = (kwargs["id"] for kwargs in begun)
-    assert first == again != other and all(kwargs["resume"] == "allow" for kwargs in begun)
-
-
 LINE = {
     "step": 7,
     "loss": 2.5,
