@@ -6,6 +6,7 @@ __main__.py   `python -m ropewalk.train RUN_DIR`: one rank, as the launcher star
 worker.py     one rank: starts, runs, saves
 assemble.py   from a run's folder to a Trainer
 base.py       where the base's weights lie, and its config
+identity.py   what a base is known by: the content of its files, or its commit
 loss.py       the chunked cross-entropy, and LossModel, which the engine wraps
 rope/ model/ attention/ zero/ optim/ memory/ loop/ metrics/ cost/ checkpoint/ adapters/ export/
 launcher/

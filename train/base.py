@@ -1,8 +1,8 @@
 """The base model: the location of its weights, and its config."""
 
 import importlib.util
-import json
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
 
 from ropewalk.conf import phases
+from ropewalk.conf.artifacts.digests import file_digests
 from ropewalk.conf.artifacts.manifest import fingerprint, run_shared
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.log import log
 from ropewalk.conf.model import ModelConfig, ScratchConfig
 from ropewalk.conf.schema import Config
+from ropewalk.train import identity
 
 BUILTIN = "builtin:"
 
@@ -28,10 +30,10 @@ class Base:
     """The base's location: a folder or hub name, or a model to initialise from scratch."""
 
     path: str | None  # None: from scratch
-    revision: str | None = None
+    revision: str | None = None  # the commit of a hub model
     trust_remote_code: bool = False
     scratch: ScratchConfig | None = None
-    identity: str = ""  # fingerprint of config and weights
+    cache: Path | None = None  # where the digests of the folder's files are recorded
 
     @property
     def name(self) -> str:
@@ -39,6 +41,19 @@ class Base:
         if self.path is None:
             return "from scratch"
         return Path(self.path).name if Path(self.path).is_dir() else self.path
+
+    @cached_property
+    def identity(self) -> str:
+        """Fingerprint of what the model is made of. The first look reads all weights of a folder.
+
+        Raises: ConfigError for a file that cannot be read.
+        """
+        if self.path is None:
+            return fingerprint(vars(self.scratch))
+        if self.revision is not None:
+            return identity.commit_identity(self.revision)
+        assert self.cache is not None, "a folder needs a cache for its digests"
+        return identity.folder_identity(Path(self.path), self.cache)
 
 
 def resolve_base(config: Config, cache: Path) -> Base:
@@ -56,7 +71,7 @@ def resolve_base(config: Config, cache: Path) -> Base:
 def locate(model: ModelConfig, cache: Path) -> Base:
     """Find the base; a GGUF file is converted once into the cache. Raises: ConfigError."""
     if model.scratch is not None:
-        return Base(None, scratch=model.scratch, identity=fingerprint(vars(model.scratch)))
+        return Base(None, scratch=model.scratch)
     assert model.path is not None
     path = model.path
     if path.startswith(BUILTIN):
@@ -67,14 +82,15 @@ def locate(model: ModelConfig, cache: Path) -> Base:
         path = _from_gguf(Path(path).expanduser() / model.gguf_file, cache)
     folder = Path(path).expanduser()
     if folder.is_dir():
-        return Base(str(folder), None, model.trust_remote_code, identity=_identity(folder))
+        _refuse_other_folder(folder)
+        return Base(str(folder), None, model.trust_remote_code, cache=cache)
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ConfigError(
             f"model.path is {model.path}; it must be an existing folder or a hub name; "
             "correct the path"
         )
-    identity = fingerprint([path, model.revision])
-    return Base(path, model.revision, model.trust_remote_code, identity=identity)
+    commit = identity.hub_commit(path, model.revision)
+    return Base(path, commit, model.trust_remote_code)
 
 
 def _builtin(name: str) -> str:
@@ -112,8 +128,10 @@ def _from_gguf(file: Path, cache: Path) -> str:
         raise ConfigError(
             f"{file.name} is GGUF; it needs two more packages; pip install 'ropewalk[gguf]'"
         )
-    stat = file.stat()
-    cache_key = {"name": file.name, "size": stat.st_size, "form": 1}
+    digest = file_digests(file.parent, [file.name], cache).get(file.name)
+    if digest is None:
+        raise ConfigError(f"{file.name} cannot be read; it must be a GGUF file; correct its rights")
+    cache_key = {"sha256": digest, "form": 2}
     folder = cache / "models" / f"{file.stem}-{fingerprint(cache_key)[:12]}"
 
     def work(temporary: Path) -> dict[str, Any]:
@@ -140,20 +158,17 @@ def _dequantise(file: Path, folder: Path) -> None:
     model.save_pretrained(str(folder))
 
 
-def _identity(folder: Path) -> str:
+def _refuse_other_folder(folder: Path) -> None:
+    """Raises: ConfigError for a folder without a config or without weights."""
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"model.path is {folder.name}; it has no config.json; give a Hugging Face model folder"
         )
-    config = json.loads((folder / "config.json").read_text())
-    stats = [(p.name, p.stat()) for p in sorted(folder.glob("*.safetensors"))]
-    weights = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-    if not weights:
+    if not any(folder.glob("*.safetensors")):
         raise ConfigError(
             f"model.path is {folder.name}; it has no .safetensors file; save the model as "
             "safetensors"
         )
-    return fingerprint([config, weights])
 
 
 def base_config(base: Base) -> PreTrainedConfig:

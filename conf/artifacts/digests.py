@@ -1,6 +1,6 @@
 """The content of files as sha256, and a record that saves reading an unchanged file again.
 
-A digest is recorded with the file's device, inode, size, and times of modification and status
+A digest is recorded with the file's inode, size, and times of modification and status
 change. No program can set the time of status change (`ctime`): every write, rename and `os.utime`
 moves it. Two writes may fall within one tick of the file system's clock, so a file is read only
 after the tick of its last change.
@@ -55,7 +55,7 @@ def _stamp(path: Path) -> str:
         stat = path.stat()
     except OSError:
         return ""
-    values = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    values = stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
     return " ".join(map(str, values))
 
 

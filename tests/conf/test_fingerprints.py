@@ -16,6 +16,7 @@ from ropewalk.data.planning import Mixture
 from ropewalk.data.tokens.store import BoundaryTokens
 from ropewalk.eval import stage as eval_stage
 from ropewalk.launch.config.compose import compose
+from ropewalk.train import identity
 from ropewalk.train import stage as train_stage
 from ropewalk.train.base import locate
 from ropewalk.train.export import stage as export_stage
@@ -36,6 +37,7 @@ def stage_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         monkeypatch.setattr(stage, "run_stage", record)
     monkeypatch.setattr(train_stage, "is_finished", lambda *_: True)
     monkeypatch.setattr(export_stage, "refuse_missing_package", lambda _: None)
+    monkeypatch.setattr(identity, "hub_commit", lambda name, revision: f"{revision} of {name}")
 
     def contents(config: Config) -> list[Any]:
         recorded.clear()
