@@ -33,6 +33,12 @@ def load(
             path, revision=revision, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error) and not trust_remote_code:
+            raise ConfigError(
+                f"model.path is {path}; its tokenizer is code of its own, which is not run "
+                "unasked; read that code and set model.trust_remote_code=true, or choose another "
+                "model"
+            ) from error
         raise ConfigError(
             f"model.path is {path}; it must hold a tokenizer; {str(error).splitlines()[0]}"
         ) from error

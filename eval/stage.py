@@ -79,6 +79,7 @@ def model_columns(
         yield "base", partial(models.build, base, plan.unscaled, when="of the base", **kwargs)
         if plan.method != "none":
             yield "rescaled", partial(models.build, base, plan, when="of rescaled only", **kwargs)
+    kwargs["trust_remote_code"] = base.trust_remote_code
     yield "extended", partial(models.load_trained, trained, plan, **kwargs)
 
 

@@ -51,7 +51,8 @@ def show_samples(run: "Run", number: int) -> None:
     from ropewalk.data.dataset import DataArtifacts
     from ropewalk.data.ledger.samples import pages
 
-    print(pages(DataArtifacts.of(run.folder, run.cache), number, run.config.seed))
+    data, trusted = DataArtifacts.of(run.folder, run.cache), run.config.model.trust_remote_code
+    print(pages(data, number, run.config.seed, trusted))
 
 
 def print_outputs(verb: str, folder: Path, as_json: bool) -> None:

@@ -7,6 +7,8 @@ worker.py     one rank: starts, runs, saves
 assemble.py   from a run's folder to a Trainer
 base.py       where the base's weights lie, and its config
 identity.py   what a base is known by: the content of its files, or its commit
+ties.py       weights that the config ties and the files hold twice
+remote_code.py  code that comes with a model: refused, run, taken along
 loss.py       the chunked cross-entropy, and LossModel, which the engine wraps
 rope/ model/ attention/ zero/ optim/ memory/ loop/ metrics/ cost/ checkpoint/ adapters/ export/
 launcher/

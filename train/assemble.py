@@ -123,7 +123,10 @@ def build_model(inputs: RunInputs, mesh: Mesh) -> PreTrainedModel:
     )
     if not quantization:  # packed weights have a dtype of their own
         cast_weights(model, compute_dtype)
-    check_vocabulary(model, len(tokenizers.load(str(inputs.data.tokenizer))))
+    tokenizer = tokenizers.load(
+        str(inputs.data.tokenizer), trust_remote_code=base.trust_remote_code
+    )
+    check_vocabulary(model, len(tokenizer))
     return model.to(device())  # type: ignore[arg-type]
 
 

@@ -18,7 +18,7 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.log import log
 from ropewalk.conf.model import ModelConfig, ScratchConfig
 from ropewalk.conf.schema import Config
-from ropewalk.train import identity
+from ropewalk.train import identity, remote_code
 
 BUILTIN = "builtin:"
 
@@ -187,7 +187,14 @@ def base_config(base: Base) -> PreTrainedConfig:
             str(base.path), revision=base.revision, trust_remote_code=base.trust_remote_code
         )
     except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+        if "trust_remote_code" in str(error) and not base.trust_remote_code:
+            refusal = remote_code.refusal(str(base.path), base.revision, base.name)
+            raise ConfigError(refusal) from error
         reason = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
         raise ConfigError(
             f"model.path is {base.name}; its config must be readable by transformers; {reason}"
         ) from error
+    except Exception as error:
+        if not base.trust_remote_code:
+            raise
+        raise ConfigError(remote_code.broken_code(base.name, error)) from error

@@ -1,6 +1,7 @@
 """The train stage as launch sees it: it starts the ranks, waits, and publishes their results."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from ropewalk.conf.artifacts.manifest import (
 from ropewalk.conf.errors import Stopped
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
+from ropewalk.train import remote_code
+from ropewalk.train.base import resolve_base
 from ropewalk.train.checkpoint import storage
 from ropewalk.train.launcher.ranks import STOP_FILE, how_to_resume, launch
 
-FORMAT = 2  # raise when the same settings train on other sequences
+FORMAT = 3  # raise when the same settings train another model
 
 
 def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
@@ -40,6 +43,7 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
         if not (temporary / "done.json").is_file():
             launch(config, temporary.parent, temporary)
         _copy_tokenizer(temporary)
+        _take_code_along(config, temporary)
         _prove_reloaded(config, temporary)
         return read_json(temporary / "done.json")  # type: ignore[no-any-return]
 
@@ -61,8 +65,20 @@ def _refuse_other_checkpoints(output: Path, cache_key: dict[str, Any]) -> None:
 
 def _copy_tokenizer(temporary: Path) -> None:
     """The tokenizer belongs to the exported model's folder."""
-    for file in (temporary.parent / "data" / "tokenizer").iterdir():
-        (temporary / "model" / file.name).write_bytes(file.read_bytes())
+    tokenizer = temporary.parent / "data" / "tokenizer"
+    shutil.copytree(
+        tokenizer, temporary / "model", copy_function=shutil.copyfile, dirs_exist_ok=True
+    )
+
+
+def _take_code_along(config: Config, temporary: Path) -> None:
+    """The model's own code belongs there as well, so that it loads without its base."""
+    base = resolve_base(config, Path(config.cache_dir).expanduser())
+    trusted = base.trust_remote_code
+    for line in remote_code.take_along(
+        base.path, base.revision, temporary / "model", trusted=trusted
+    ):
+        print(f"train: {line}", flush=True)
 
 
 def _prove_reloaded(config: Config, temporary: Path) -> None:
@@ -72,4 +88,11 @@ def _prove_reloaded(config: Config, temporary: Path) -> None:
 
     plan = RopePlan.read(temporary.parent / "rope.json")
     kernel = config.train.attention.kernel
-    load_trained(temporary / "model", plan, dtype="auto", attention_kernel=kernel)
+    trusted = config.model.trust_remote_code
+    load_trained(
+        temporary / "model",
+        plan,
+        dtype="auto",
+        attention_kernel=kernel,
+        trust_remote_code=trusted,
+    )

@@ -16,11 +16,12 @@ FIRST, LAST = 8, 4  # pieces shown of a sequence that has more
 Decode = Callable[[np.ndarray], str]
 
 
-def pages(folders: DataArtifacts, count: int, seed: int) -> str:
+def pages(folders: DataArtifacts, count: int, seed: int, trust_remote_code: bool = False) -> str:
     """At most `count` sequences of the plan, selected by the seed."""
     sequences, pieces = folders.sequences(), Pieces.read(folders.plan)
     corpus = Corpus({name: folders.store(name) for name in folders.stores})
-    backend = tokenizers.backend(tokenizers.load(str(folders.tokenizer)))
+    tokenizer = tokenizers.load(str(folders.tokenizer), trust_remote_code=trust_remote_code)
+    backend = tokenizers.backend(tokenizer)
 
     def name_of(document: int) -> str:
         source, index = corpus.locate(document)

@@ -32,7 +32,9 @@ def build_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> EvalSuit
         length=length,
         windows=windows,
         filler=heldout_text(stores),
-        encode=tokenizers.text_encoder(tokenizers.load(str(data.tokenizer))),
+        encode=tokenizers.text_encoder(
+            tokenizers.load(str(data.tokenizer), trust_remote_code=config.model.trust_remote_code)
+        ),
         seed=config.seed,
     )
 

@@ -16,6 +16,7 @@ from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data import sources
 from ropewalk.launch.pipeline.run import Run, data_inputs
+from ropewalk.train import remote_code
 from ropewalk.train.attention import refuse_unsupported
 from ropewalk.train.base import base_config
 from ropewalk.train.preflight import refuse_unfit_ranks, refuse_unmatched_names
@@ -59,7 +60,8 @@ def _training_problems(run: Run, config: PreTrainedConfig) -> list[str]:
     """Attention, adapter targets, patterns of parameters, and ranks."""
     base, train = run.base, run.config.train
     s2_group = train.attention.s2_group
-    lines = problem_lines(lambda: refuse_unsupported(config, base.name, s2_group))
+    lines = remote_code.problems(config, base.name) if base.trust_remote_code else []
+    lines += problem_lines(lambda: refuse_unsupported(config, base.name, s2_group))
     # Remote code may not be in the registry of models: the ranks check its own modules instead.
     if not base.trust_remote_code:
         lines += problem_lines(lambda: refuse_unmatched_names(config, train))

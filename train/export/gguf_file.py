@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
+from ropewalk.conf.artifacts.manifest import read_json
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train.export import gguf_rope, gguf_tokens
 from ropewalk.train.export.formulas import GgufRope
@@ -37,6 +38,8 @@ def write(
     """
     from gguf import GGUFWriter
 
+    if "auto_map" in read_json(folder / "config.json"):
+        raise GgufUnsupported("its architecture is code of its own, which llama.cpp does not run")
     config = AutoConfig.from_pretrained(str(folder))
     architecture = architecture_of(config, plan)
     rope = gguf_rope.rope_keys(plan, architecture)

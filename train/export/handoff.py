@@ -7,6 +7,7 @@ from ropewalk.train.export.compare import Verdict
 from ropewalk.train.export.formulas import GgufRope
 from ropewalk.train.rope.plan import RopePlan
 
+OWN_CODE = "own code"  # after the name of an architecture that hf/ brings the code of
 CONVERTER = "llama.cpp (its converter)"
 
 
@@ -33,9 +34,18 @@ class Handoff:
     short_text: dict[str, Any] | None  # from eval/results.json
 
     @property
+    def own_code(self) -> bool:
+        """Whether hf/ brings the code of its architecture."""
+        return self.architecture.endswith(f"({OWN_CODE})")
+
+    @property
     def warnings(self) -> list[str]:
         """What the files lack, and a line for each consequence of keys that an engine drops."""
         lines = [*self.gguf.warnings]
+        if self.own_code:
+            lines.append(
+                "hf/ is loaded by code of its own, which lies there: it needs trust_remote_code"
+            )
         if self.old_keys_missing is not None:
             lines.append(
                 "hf/config.json has rope_parameters only, no rope_theta and rope_scaling: "

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from ropewalk.conf.artifacts.manifest import read_json, write_json
 from ropewalk.conf.errors import ProofError
+from ropewalk.train.export.handoff import OWN_CODE
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.model_config import ONLY_LONGROPE
 from ropewalk.train.rope.plan import RopePlan
@@ -26,8 +27,8 @@ TOP_LEVEL = ("rope_theta", "partial_rotary_factor")  # stood beside rope_scaling
 def write(model: Path, folder: Path, plan: RopePlan) -> tuple[str, str | None]:
     """Write the checkpoint with config.json in both key styles. Weights are linked, not rewritten.
 
-    Returns the architecture, and the reason if config.json has no legacy keys.
-    Raises: ProofError.
+    Returns the architecture (with "own code" if it brings some), and the reason if config.json has
+    no legacy keys. Raises: ProofError.
     """
     folder.mkdir(parents=True)
     for file in sorted(model.iterdir()):
@@ -41,7 +42,8 @@ def write(model: Path, folder: Path, plan: RopePlan) -> tuple[str, str | None]:
         tokenizer_config = json.loads(path.read_text(encoding="utf-8"))
         write_json(path, with_window(tokenizer_config, plan.max_position_embeddings))
     refuse_other_window(config["max_position_embeddings"], plan)
-    return config["model_type"], reason
+    own_code = f" ({OWN_CODE})" if "auto_map" in config else ""
+    return config["model_type"] + own_code, reason
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -92,9 +94,11 @@ def refuse_other_window(written: int, plan: RopePlan) -> None:
         )
 
 
-def prove(folder: Path, plan: RopePlan) -> str:
+def prove(folder: Path, plan: RopePlan, trust_remote_code: bool = False) -> str:
     """Prove the plan on the model as a reader loads it. Raises: ProofError."""
-    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype="auto", use_safetensors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        str(folder), dtype="auto", use_safetensors=True, trust_remote_code=trust_remote_code
+    )
     if model.dtype != torch.float32:
         proof.restore(model, plan)
     return proof.prove(model, plan, "after export")

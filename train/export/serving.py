@@ -43,15 +43,16 @@ def commands(handoff: Handoff) -> list[str]:
     """The command line of each server, each after its sentence."""
     length = handoff.plan.max_position_embeddings
     legacy = "lacks" if handoff.old_keys_missing else "has"
+    trust = " --trust-remote-code" if handoff.own_code else ""
     return [
         "vLLM (the overrides repeat `hf/config.json`, and take precedence):",
         shell(
-            f"vllm serve hf --max-model-len {length} \\\n"
+            f"vllm serve hf{trust} --max-model-len {length} \\\n"
             f"  --hf-overrides '{overrides(handoff, 'vLLM')}'"
         ),
         "SGLang:",
         shell(
-            f"python -m sglang.launch_server --model-path hf --context-length {length} \\\n"
+            f"python -m sglang.launch_server --model-path hf{trust} --context-length {length} \\\n"
             f"  --json-model-override-args '{overrides(handoff, 'SGLang')}'"
         ),
         *llama_cpp(handoff),

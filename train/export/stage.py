@@ -14,7 +14,7 @@ from ropewalk.train.export.gguf_rope import GgufUnsupported
 from ropewalk.train.export.handoff import GgufExport, Handoff
 from ropewalk.train.rope.plan import RopePlan
 
-FORM = 1  # version of the written files; a newer one redoes the stage
+FORM = 2  # version of the written files; a newer one redoes the stage
 
 
 def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
@@ -35,7 +35,15 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
 
     def work(temporary: Path) -> dict[str, Any]:
         model, plan = run_dir / "train" / "model", RopePlan.read(run_dir / "rope.json")
-        return export_model(model, plan, temporary, config.name, config.export.gguf, short_text)
+        return export_model(
+            model,
+            plan,
+            temporary,
+            config.name,
+            config.export.gguf,
+            short_text,
+            config.model.trust_remote_code,
+        )
 
     return run_stage("export", cache_key, output, work)
 
@@ -64,13 +72,15 @@ def export_model(
     name: str,
     dtype: str,
     short_text: dict[str, Any] | None,
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Write everything into `output`. Returns the manifest's metadata.
 
-    `dtype`: of the GGUF file. Raises: ProofError, ConfigError.
+    `dtype`: of the GGUF file. `trust_remote_code`: run the model's own code to prove the export.
+    Raises: ProofError, ConfigError.
     """
     architecture, missing = hf_folder.write(model, output / "hf", plan)
-    print(hf_folder.prove(output / "hf", plan), flush=True)
+    print(hf_folder.prove(output / "hf", plan, trust_remote_code), flush=True)
     gguf = write_gguf(output, plan, dtype, name)
     verdicts = compare.verdicts(plan, architecture)
     if gguf.keys is not None:

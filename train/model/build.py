@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.log import log
-from ropewalk.train import attention
+from ropewalk.train import attention, ties
 from ropewalk.train.attention.backend import KernelWrapper
 from ropewalk.train.base import Base, base_config
 from ropewalk.train.rope import plan as rope_plan
@@ -55,6 +55,8 @@ def build(
     if base.scratch is not None:
         model = _random_init(config, dtype, seed, deepspeed_config)
     else:
+        if line := ties.untie_contradicted(config, base):
+            log.info(line)
         with params.zero3_init(deepspeed_config):
             model = AutoModelForCausalLM.from_pretrained(
                 str(base.path),
@@ -94,13 +96,20 @@ def _random_init(
 
 
 def load_trained(
-    folder: Path, plan: RopePlan, *, dtype: torch.dtype | str, attention_kernel: str = "auto"
+    folder: Path,
+    plan: RopePlan,
+    *,
+    dtype: torch.dtype | str,
+    attention_kernel: str = "auto",
+    trust_remote_code: bool = False,
 ) -> PreTrainedModel:
     """A model that the train stage exported, proved against the plan in its own files.
 
-    `dtype` "auto": the files' own.
+    `dtype` "auto": the files' own. `trust_remote_code`: run the code that came with the base.
     """
-    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        str(folder), dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+    )
     return _prove_and_set_kernel(model, plan, attention_kernel, "after reload")
 
 

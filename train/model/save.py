@@ -52,12 +52,10 @@ def save_pretrained(model: PreTrainedModel, folder: Path) -> None:
         }
         if adapter_config(model) is not None:
             model, state_dict = merge.without_adapter(model), merge.merge_adapter(model, state_dict)
-        if model.config.tie_word_embeddings:
-            state_dict.setdefault("lm_head.weight", state_dict[_embedding_name(model)])
+        state_dict |= {
+            name: state_dict[tied_to]
+            for name, tied_to in model.all_tied_weights_keys.items()
+            if name not in state_dict
+        }
         model.save_pretrained(str(folder), state_dict=state_dict)
     dist.barrier()
-
-
-def _embedding_name(model: PreTrainedModel) -> str:
-    embedding = model.get_input_embeddings().weight
-    return next(name for name, p in model.named_parameters() if p is embedding)
