@@ -19,10 +19,13 @@ from ropewalk.conf.log import log
 from ropewalk.conf.model import ModelConfig, ScratchConfig
 from ropewalk.conf.schema import Config
 from ropewalk.train import identity, remote_code
+from ropewalk.train.weights.config_file import config_problems, read_config
 
 BUILTIN = "builtin:"
 
 BASES = Path(__file__).parent / "bases"
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError)
+"""What transformers raises for a config that it cannot read."""
 
 
 @dataclass(frozen=True)
@@ -161,9 +164,11 @@ def _dequantise(file: Path, folder: Path) -> None:
 def _refuse_other_folder(folder: Path) -> None:
     """Raises: ConfigError for a folder without a config or without weights."""
     if not (folder / "config.json").is_file():
-        raise ConfigError(
-            f"model.path is {folder.name}; it has no config.json; give a Hugging Face model folder"
-        )
+        way_out = "give a Hugging Face model folder"
+        if (folder / "adapter_config.json").is_file():
+            way_out = "it is an adapter: merge it into its base (merge_and_unload of peft)"
+        raise ConfigError(f"model.path is {folder.name}; it has no config.json; {way_out}")
+    read_config(folder)
     if not any(folder.glob("*.safetensors")):
         raise ConfigError(
             f"model.path is {folder.name}; it has no .safetensors file; save the model as "
@@ -183,18 +188,22 @@ def base_config(base: Base) -> PreTrainedConfig:
             eos_token_id=0,
         )
     try:
-        return AutoConfig.from_pretrained(  # type: ignore[no-any-return]
+        config = AutoConfig.from_pretrained(
             str(base.path), revision=base.revision, trust_remote_code=base.trust_remote_code
         )
-    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+    except (*UNREADABLE, StrictDataclassError) as error:
         if "trust_remote_code" in str(error) and not base.trust_remote_code:
             refusal = remote_code.refusal(str(base.path), base.revision, base.name)
             raise ConfigError(refusal) from error
         reason = " ".join(line.strip() for line in str(error).strip().splitlines()[:2])
         raise ConfigError(
-            f"model.path is {base.name}; its config must be readable by transformers; {reason}"
+            f"model.path is {base.name}; its config must be readable by transformers; {reason}; "
+            "correct it, or model.path"
         ) from error
     except Exception as error:
         if not base.trust_remote_code:
             raise
         raise ConfigError(remote_code.broken_code(base.name, error)) from error
+    if problems := config_problems(config, base.name):
+        raise ConfigError("\n".join(problems))
+    return config  # type: ignore[no-any-return]

@@ -1,6 +1,7 @@
-"""Checks before the ranks start: their number, and names of modules on a model without storage."""
+"""Checks before the ranks start: their number, the base's files, and names of its modules."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
@@ -8,10 +9,13 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
 from ropewalk.conf.train import TrainConfig
+from ropewalk.train import remote_code
 from ropewalk.train.adapters import attach
 from ropewalk.train.attention import ulysses
+from ropewalk.train.base import Base
 from ropewalk.train.launcher.command import ranks_per_node, world_size
 from ropewalk.train.optim import param_groups
+from ropewalk.train.weights import check, hub_cache
 from ropewalk.train.zero.mesh import refuse_unfit
 
 
@@ -57,3 +61,20 @@ def refuse_unmatched_names(config: PreTrainedConfig, train: TrainConfig) -> None
     param_groups.set_requires_grad(model, train)
     if train.lora.rank:
         attach.fully_trained_modules(model)
+
+
+def file_problems(base: Base, config: PreTrainedConfig) -> list[str]:
+    """Lines about the base's files, as far as they are on this machine."""
+    if base.path is None:
+        return []
+    folder = Path(base.path)
+    if not folder.is_dir():
+        cached = hub_cache.cached_folder(base.path, base.revision)
+        if cached is None:
+            return []  # the ranks download the weights, and look at what was loaded
+        folder = cached
+    remote = base.trust_remote_code
+    if remote and remote_code.problems(config, base.name):
+        return []  # told by the check of that code
+    weights = check.weight_problems(folder, config, base.name, trust_remote_code=remote)
+    return check.other_file_problems(folder, config, base.name) + weights

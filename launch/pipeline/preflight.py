@@ -19,7 +19,11 @@ from ropewalk.launch.pipeline.run import Run, data_inputs
 from ropewalk.train import remote_code
 from ropewalk.train.attention import refuse_unsupported
 from ropewalk.train.base import base_config
-from ropewalk.train.preflight import refuse_unfit_ranks, refuse_unmatched_names
+from ropewalk.train.preflight import (
+    file_problems,
+    refuse_unfit_ranks,
+    refuse_unmatched_names,
+)
 
 MAX_LISTED = 20
 
@@ -51,6 +55,8 @@ def _model_problems(run: Run, stages: Collection[str]) -> list[str]:
         return lines
     config = base_config(run.base)
     lines = problem_lines(lambda: run.rope_plan)
+    if set(stages) != {"rope"}:
+        lines += file_problems(run.base, config)
     if {"train", "calibrate"} & set(stages):
         lines += _training_problems(run, config)
     return lines

@@ -21,6 +21,7 @@ from ropewalk.train.base import Base, base_config
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
+from ropewalk.train.weights.loading import load_pretrained
 from ropewalk.train.zero import params
 
 
@@ -58,13 +59,13 @@ def build(
         if line := ties.untie_contradicted(config, base):
             log.info(line)
         with params.zero3_init(deepspeed_config):
-            model = AutoModelForCausalLM.from_pretrained(
+            model = load_pretrained(
                 str(base.path),
+                base.name,
                 revision=base.revision,
                 trust_remote_code=base.trust_remote_code,
                 config=config,
                 dtype=dtype,
-                use_safetensors=True,
                 **(load_kwargs or {}),
             )
     return _prove_and_set_kernel(
@@ -107,8 +108,8 @@ def load_trained(
 
     `dtype` "auto": the files' own. `trust_remote_code`: run the code that came with the base.
     """
-    model = AutoModelForCausalLM.from_pretrained(
-        str(folder), dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+    model = load_pretrained(
+        str(folder), folder.name, dtype=dtype, trust_remote_code=trust_remote_code
     )
     return _prove_and_set_kernel(model, plan, attention_kernel, "after reload")
 

@@ -1,0 +1,147 @@
+"""A config.json that is none, or whose sizes cannot be, is one line; transformers is the oracle."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from base_folders import change_config, problems, save
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.model import ModelConfig
+from ropewalk.train.base import Base, base_config, locate
+from ropewalk.train.weights import check
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save("llama", tmp_path / "base")
+
+
+def refusal(folder: Path) -> str:
+    """What the base is refused with. Raises where it is not, or with another error."""
+    with pytest.raises(ConfigError) as refused:
+        locate(ModelConfig(path=str(folder)), folder.parent / "cache")
+        config = base_config(Base(str(folder)))
+        if lines := check.weight_problems(folder, config, "base"):
+            raise ConfigError("\n".join(lines))
+    message = str(refused.value)
+    assert message.startswith("model.path is base; ") and "\n" not in message, message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"{", "is no JSON"),
+        (b'{"a": 1,}', "is no JSON"),
+        (b"{'a': 1}", "is no JSON"),
+        (b'\xef\xbb\xbf{"model_type": "llama"}', "byte order mark"),
+        ('{"model_type": "llama"}'.encode("utf-16"), "is not UTF-8"),
+        (b"[]", "is a JSON list"),
+        (b"null", "is a JSON NoneType"),
+        (b"{}", "has no model_type"),
+        (b'{"model_type": 1}', "has no model_type"),
+        (b'{"model_type": "llama", "model_type": "qwen2"}', "model_type twice"),
+        (b'{"model_type": "no_such_model"}', "must be readable by transformers"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "pointer of git-lfs"),
+        (b"<!DOCTYPE html>", "a web page"),
+    ],
+)
+def test_a_file_that_is_no_config_is_refused(folder: Path, content: bytes, reason: str) -> None:
+    (folder / "config.json").write_bytes(content)
+    assert reason in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        *(
+            ({key: value}, f"has {key} {value!r}; it must be a whole number of at least 1")
+            for key in ("hidden_size", "num_attention_heads", "num_hidden_layers", "head_dim")
+            for value in (0, -2, 1.5, "64", True)
+        ),
+        ({"vocab_size": -1}, "vocab_size -1"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads 0"),
+        ({"num_key_value_heads": 3}, "must be a multiple of the second"),
+        ({"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": None}, "not a multiple"),
+        ({"pad_token_id": 128}, "pad_token_id 128 and vocab_size 128"),
+        ({"pad_token_id": -129}, "pad_token_id -129"),
+        ({"hidden_act": "no_such_function"}, "cannot build its config.json"),
+        ({"rope_parameters": 7}, ""),
+        ({"hidden_size": None}, ""),
+        ({"layer_types": 3, "torch_dtype": "float3"}, ""),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(
+    folder: Path, changes: dict[str, Any], reason: str
+) -> None:
+    assert reason in refusal(change_config(folder, **changes))
+
+
+def test_more_experts_a_token_than_there_are_are_refused(tmp_path: Path) -> None:
+    folder = change_config(save("mixtral", tmp_path / "base"), num_experts_per_tok=5)
+    assert "num_experts_per_tok 5 and num_local_experts 4" in refusal(folder)
+
+
+def test_a_negative_pad_token_is_what_torch_takes_it_for(folder: Path) -> None:
+    """LLaMA has -1, torch's word for the last row."""
+    change_config(folder, pad_token_id=-1)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.get_input_embeddings().padding_idx == 127
+    assert problems(folder) == []
+
+
+@pytest.mark.parametrize("method", ["fp8", "gptq", "awq", "bitsandbytes", "mxfp4", None])
+@pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
+def test_quantised_weights_are_refused_by_name(folder: Path, key: str, method: str | None) -> None:
+    (line,) = problems(change_config(folder, **{key: {"quant_method": method, "bits": 4}}))
+    assert f"a quantization_config ({method or 'unnamed'})" in line
+
+
+def test_weights_of_fewer_bits_without_their_config_are_refused(folder: Path) -> None:
+    """The values without their scales are 448 times too large, which transformers trains."""
+    tensors = load_file(str(folder / "model.safetensors"))
+    name = "model.layers.0.mlp.up_proj.weight"
+    scale = tensors[name].abs().max() / 448
+    scaled = {name: (tensors[name] / scale).to(torch.float8_e4m3fn), f"{name}_scale_inv": scale}
+    save_file(tensors | scaled, str(folder / "model.safetensors"))
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict()[name]
+    assert loaded.abs().max() == 448
+    (line,) = problems(folder)
+    assert f"{name} (F8_E4M3), {name}_scale_inv" in line
+
+
+def other_files(folder: Path) -> list[str]:
+    return check.other_file_problems(folder, base_config(Base(str(folder))), "base")
+
+
+def test_an_adapter_beside_the_weights_is_refused(folder: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(folder), config).save_pretrained(folder)
+    names = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    assert any("lora_A" in name for name in names)  # transformers attaches it without a word
+    (line,) = other_files(folder)
+    assert "adapter_config.json lies beside" in line and "merge it" in line
+
+
+def test_a_tokenizer_larger_than_the_embeddings_is_refused(folder: Path) -> None:
+    vocab = {str(number): number for number in range(126)}
+    for added, expected in ((127, []), (128, ["its tokenizer has 129 words"])):
+        content = {"model": {"vocab": vocab}, "added_tokens": [{"id": added}]}
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+        lines = other_files(folder)
+        assert len(lines) == len(expected)
+        assert all(rule in line for rule, line in zip(expected, lines, strict=True))
+
+
+def test_pointers_of_git_lfs_are_named(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\n")
+    (line,) = other_files(folder)
+    assert "tokenizer.json is a pointer of git-lfs" in line

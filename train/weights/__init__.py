@@ -1,0 +1,12 @@
+"""The base's weights, held against its config before any data is written, and after each load.
+
+config_file.py   config.json: its JSON, and sizes that can be
+headers.py       the header of a .safetensors file, by the format's own definition
+shards.py        the files that transformers reads, their index, and other weights in the folder
+architecture.py  the headers against the parameters of the architecture, by transformers' own rules
+conversion.py    which tensors of the files make a parameter
+values.py        values that are not finite: sampled in files, all in a loaded model
+hub_cache.py     the folder of a base that has a Hub name
+loading.py       loads a model; nothing may be new or left over
+check.py         all of this for one base
+"""

@@ -1,0 +1,142 @@
+"""One base's folder, held against its config before any data is written."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from transformers import PreTrainedConfig
+from transformers.utils import logging as transformers_logging
+
+from ropewalk.conf.log import log
+from ropewalk.train.weights import architecture, config_file, values
+from ropewalk.train.weights.headers import LFS_POINTER
+from ropewalk.train.weights.shards import Tensors, read_tensors, shown
+
+ADAPTER = "adapter_config.json"
+QUANTISED = re.compile(
+    r"(scales?|scale_inv|qweight|qzeros|g_idx|absmax|quant_map|quant_state\S*|zero_point|_packed"
+    r"|_blocks|SCB)$"
+)
+"""Ends of the names that quantised weights have beside them."""
+INVALID = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError,
+    ValueError, ImportError,
+)  # fmt: skip
+"""What the constructors of transformers' models raise for a config that cannot be."""
+
+
+def weight_problems(
+    folder: Path, config: PreTrainedConfig, name: str, *, trust_remote_code: bool = False
+) -> list[str]:
+    """Lines about the weights in `folder` that would not be trained as `config` says.
+
+    `name`: of the base, for messages. Tensors that are knowingly left out are logged.
+    """
+    if quantised := config_file.quantization_problem(config.to_dict(), name):
+        return [quantised]
+    prefix = f"model.path is {name}; "
+    tensors, problems = read_tensors(folder)
+    if problems:
+        return [prefix + problem for problem in problems]
+    problems = _architecture_problems(tensors, config, trust_remote_code)
+    if not problems and (names := values.not_finite_in_files(tensors)):
+        return [values.not_finite_problem(names, name)]
+    return [prefix + problem for problem in problems]
+
+
+def other_file_problems(folder: Path, config: PreTrainedConfig, name: str) -> list[str]:
+    """Lines about other files of the base: an adapter, pointers of git-lfs, the tokenizer."""
+    problems = [
+        f"{file.name} is a pointer of git-lfs; run git lfs pull in the model's folder"
+        for file in sorted(folder.iterdir())
+        if file.suffix != ".safetensors" and _is_pointer(file)
+    ]
+    if (folder / ADAPTER).is_file():
+        problems.append(
+            f"{ADAPTER} lies beside its weights, and transformers would add that adapter to them "
+            "unasked; merge it into the weights (merge_and_unload of peft), or move the adapter's "
+            "files elsewhere to train the base alone"
+        )
+    words = _tokenizer_size(folder / "tokenizer.json")
+    rows = getattr(config, "vocab_size", None)
+    if not problems and words and rows and words > rows:
+        problems.append(
+            f"its tokenizer has {words} words and its config.json a vocab_size of {rows}; each "
+            "word needs an embedding; give the tokenizer of this model"
+        )
+    return [f"model.path is {name}; {problem}" for problem in problems]
+
+
+def _is_pointer(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return stream.read(len(LFS_POINTER)) == LFS_POINTER
+
+
+def _tokenizer_size(file: Path) -> int | None:
+    """The largest id and 1; None for a file that the tokenizer's own reader must judge."""
+    try:
+        content = json.loads(file.read_bytes())
+        vocab = content["model"]["vocab"]
+        ids = vocab.values() if isinstance(vocab, dict) else range(len(vocab))
+        added = [word["id"] for word in content.get("added_tokens") or []]
+        return int(max([*ids, *added])) + 1
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _architecture_problems(
+    tensors: Tensors, config: PreTrainedConfig, trust_remote_code: bool
+) -> list[str]:
+    try:
+        model = architecture.build_without_storage(config, trust_remote_code)
+    except INVALID as error:
+        reason = " ".join(str(error).split())[:200]
+        return [
+            f"transformers cannot build its config.json ({type(error).__name__}: {reason}); "
+            "correct it"
+        ]
+    with _quiet_transformers():
+        difference = architecture.compare(tensors, model)
+    if difference.unused:
+        log.info(f"weights: not used by {type(model).__name__}: {shown(difference.unused)}")
+    return _lines(difference, type(model).__name__)
+
+
+def _lines(difference: architecture.Difference, model: str) -> list[str]:
+    scales = [name for name in difference.unexpected if QUANTISED.search(name)]
+    unexpected = [name for name in difference.unexpected if name not in scales]
+    few_bits = difference.few_bits + scales
+    lines = {
+        f"its files lack {shown(difference.missing)}, which {model} needs; nothing may be drawn at "
+        "random; give all files of the model, or correct its config.json": difference.missing,
+        f"its files hold {shown(unexpected)}, which {model} has no parameters for; nothing may be "
+        "left over; correct its config.json (such as num_hidden_layers), or remove "
+        "them": unexpected,
+        f"{shown(difference.misshaped)}; weights and config.json must be of one model; correct "
+        "its config.json, or give the weights of this model": difference.misshaped,
+        f"{shown(difference.twice)} fill one parameter; one of them would be lost; remove the "
+        "others": difference.twice,
+        f"its files hold quantised weights ({shown(few_bits)}), and its config.json has no "
+        "quantization_config; training needs weights in full precision; give the model in BF16, "
+        "F16 or F32": few_bits,
+    }
+    return [line for line, names in lines.items() if names]
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars and no warnings: what is wrong is returned."""
+    verbosity = transformers_logging.get_verbosity()
+    progress = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if progress:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,140 @@
+"""config.json: its JSON, and sizes that no model can have. Each problem is one line."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.train.weights.headers import DamagedFile, not_weights
+
+CONFIG = "config.json"
+SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "max_position_embeddings",
+)  # fmt: skip
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of config.json.
+
+    Raises: ConfigError when it is no JSON object that names an architecture.
+    """
+    try:
+        values = _parse((folder / CONFIG).read_bytes())
+        if not isinstance(values.get("model_type"), str):
+            raise DamagedFile(
+                "has no model_type, by which transformers chooses the architecture; add it"
+            )
+    except DamagedFile as error:
+        raise ConfigError(f"model.path is {folder.name}; its {CONFIG} {error}") from error
+    except OSError as error:
+        raise ConfigError(
+            f"model.path is {folder.name}; its {CONFIG} cannot be read ({error.strerror}); "
+            "give a Hugging Face model folder"
+        ) from error
+    if problems := size_problems(values, folder.name):
+        raise ConfigError("\n".join(problems))
+    return values
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    """Raises: DamagedFile."""
+    if reason := not_weights(content[:64]):
+        raise DamagedFile(reason.replace("the weights", "a config"))
+    if content.startswith(b"\xef\xbb\xbf"):
+        raise DamagedFile(
+            "begins with a byte order mark; transformers reads plain UTF-8; remove it"
+        )
+    try:
+        values = json.loads(content.decode("utf-8"), object_pairs_hook=_unique)
+    except UnicodeDecodeError as error:
+        raise DamagedFile(f"is not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise DamagedFile(
+            f"is no JSON: {error.msg} (line {error.lineno}, column {error.colno}); correct it"
+        ) from error
+    if not isinstance(values, dict):
+        raise DamagedFile(f"is a JSON {type(values).__name__}; it must be an object; correct it")
+    return values
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DamagedFile(f"has the key {twice} twice; one value must be chosen; remove the other")
+    return dict(pairs)
+
+
+def size_problems(values: Mapping[str, Any], name: str) -> list[str]:
+    """Lines about sizes that are no whole number of at least 1. `values`: the config's."""
+    return [
+        f"model.path is {name}; its {CONFIG} has {key} {values[key]!r}; it must be a whole number "
+        "of at least 1; correct it"
+        for key in SIZES
+        if values.get(key) is not None and (type(values[key]) is not int or values[key] < 1)
+    ]
+
+
+def config_problems(config: PreTrainedConfig, name: str) -> list[str]:
+    """Lines about sizes of a config that cannot be, or that do not fit one another."""
+    values = {key: getattr(config, key, None) for key in (*SIZES, *EXPERTS, "num_experts_per_tok")}
+    if problems := size_problems(values, name):
+        return problems
+    rules = [*_head_problems(values, config), *_token_problems(config), *_expert_problems(values)]
+    return [f"model.path is {name}; its {CONFIG} has {rule}; correct it" for rule in rules]
+
+
+def _head_problems(values: dict[str, Any], config: PreTrainedConfig) -> list[str]:
+    hidden, heads = values["hidden_size"], values["num_attention_heads"]
+    kv_heads = values["num_key_value_heads"]
+    problems = []
+    if heads and kv_heads and heads % kv_heads:
+        problems.append(
+            f"num_attention_heads {heads} and num_key_value_heads {kv_heads}; the first must be a "
+            "multiple of the second"
+        )
+    default_dim = values["head_dim"] is None or values["head_dim"] == (hidden or 0) // (heads or 1)
+    decoupled = getattr(config, "qk_rope_head_dim", None)
+    if hidden and heads and hidden % heads and default_dim and not decoupled:
+        problems.append(
+            f"hidden_size {hidden} and num_attention_heads {heads}; the first must be a multiple "
+            "of the second where head_dim is not given"
+        )
+    return problems
+
+
+def _token_problems(config: PreTrainedConfig) -> list[str]:
+    pad, words = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", None)
+    if type(pad) is int and words and not -words <= pad < words:
+        return [
+            f"pad_token_id {pad} and vocab_size {words}; it must be below the vocabulary's size"
+        ]
+    return []
+
+
+def _expert_problems(values: dict[str, Any]) -> list[str]:
+    active = values["num_experts_per_tok"]
+    key = next((key for key in EXPERTS if values[key]), None)
+    if key is None or not active or active <= values[key]:
+        return []
+    return [
+        f"num_experts_per_tok {active} and {key} {values[key]}; a token cannot go to more experts "
+        "than there are"
+    ]
+
+
+def quantization_problem(values: Mapping[str, Any], name: str) -> str | None:
+    """A line for weights that are quantised already. `values`: the config's."""
+    config = values.get("quantization_config") or values.get("compression_config")
+    if not config:
+        return None
+    method = config.get("quant_method") if isinstance(config, Mapping) else None
+    return (
+        f"model.path is {name}; its {CONFIG} has a quantization_config ({method or 'unnamed'}); "
+        "training needs weights in full precision, and QLoRA (train.lora.quantize) quantises them "
+        "itself; give the model in BF16, F16 or F32"
+    )

@@ -1,0 +1,65 @@
+"""Values that are not finite, sampled in the files."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+
+from ropewalk.train.weights.headers import StoredTensor
+from ropewalk.train.weights.shards import shown
+
+SAMPLE_BYTES = 512 << 20
+"""Of all files together: below a second, and every value of a base of up to half a gigabyte."""
+BLOCK_BYTES = 1 << 20
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""Dtypes of weights that are not quantised, by the names of the safetensors format."""
+
+
+def not_finite_in_files(
+    tensors: dict[str, StoredTensor], sample_bytes: int = SAMPLE_BYTES
+) -> list[str]:
+    """Names of tensors with nan or inf in a sample, which is spread evenly over each tensor.
+
+    Each tensor gets the same share of `sample_bytes`; one that is smaller is read in full.
+    """
+    share = max(BLOCK_BYTES, sample_bytes // max(1, len(tensors)))
+    by_file: dict[Path, list[str]] = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype in FLOATS:
+            by_file.setdefault(tensor.file, []).append(name)
+    names = []
+    for file, of_file in by_file.items():
+        with file.open("rb", buffering=0) as stream:
+            names += [
+                n for n in of_file if not all(map(is_finite, _blocks(stream, tensors[n], share)))
+            ]
+    return names
+
+
+def _blocks(stream: BinaryIO, tensor: StoredTensor, share: int) -> Iterator[torch.Tensor]:
+    """Blocks of a tensor, flat, in its dtype: all of them, or evenly spaced ones, `share` bytes."""
+    dtype = FLOATS[tensor.dtype]
+    size = tensor.end - tensor.start
+    count = -(-min(size, share) // BLOCK_BYTES)
+    last = max(0, size - BLOCK_BYTES)
+    for number in range(count):
+        offset = number * last // max(1, count - 1) // dtype.itemsize * dtype.itemsize
+        stream.seek(tensor.start + offset)
+        block = bytearray(min(BLOCK_BYTES, size))
+        stream.readinto(block)  # type: ignore[attr-defined]
+        yield torch.frombuffer(block, dtype=dtype)
+
+
+def is_finite(values: torch.Tensor) -> bool:
+    """Whether no value is nan or inf. The extremes pass nan on, and are faster than `isfinite`."""
+    if not values.is_floating_point() or values.numel() == 0:
+        return True
+    return all(bool(extreme.isfinite()) for extreme in torch.aminmax(values.detach()))
+
+
+def not_finite_problem(names: list[str], base: str) -> str:
+    return (
+        f"model.path is {base}; {shown(names)} has values that are nan or inf; training needs "
+        "finite weights; download the model again, or give another one"
+    )
