@@ -1,81 +1,115 @@
 """From a composed configuration to a checked `Config`, frozen as `config.yaml`, and back."""
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ropewalk.conf import renamed, rules
+from ropewalk.conf import declared, renamed, rules
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.rope_methods import ROPE_METHODS
 from ropewalk.conf.schema import Config
 
+SECTIONS = {
+    "rope": ("name", "model", "rope"),
+    "data": ("name", "model", "rope", "data"),
+    "calibrate": ("name", "model", "rope", "data", "eval", "calibrate"),
+}
+"""The sections whose required settings a verb needs; any other verb needs all."""
 
-def check(composed: DictConfig) -> Config:
-    """The typed configuration. Raises: ConfigError with one line for each problem."""
+
+def check(composed: DictConfig, verb: str = "run", wrong: Collection[str] = ()) -> Config:
+    """The typed configuration.
+
+    `verb` decides what must be set. `wrong`: keys whose value is refused already; no problem that
+    depends on them is reported.
+
+    Raises: ConfigError with one line for each problem.
+    """
     missing = OmegaConf.missing_keys(composed)
-    unknown = dict(_unknown(composed))
-    problems = [f"{key} is not set; it is required; add {key}=VALUE" for key in sorted(missing)]
-    problems += unknown.values()
-    if missing:
-        for key in _complete_sections(composed, missing | set(unknown)):
-            section: Any = OmegaConf.to_object(composed[key])
-            problems += rules.problems(section, f"{key}.")
-    else:
-        config = OmegaConf.to_object(_typed(composed, unknown) if unknown else composed)
-        assert isinstance(config, Config), type(config)
-        problems += rules.problems(config)
+    unknown = list(dict.fromkeys(_unknown(composed)))
+    needed = {key for key in missing - set(wrong) if _is_needed(key, verb)}
+    problems = [f"{key} is not set; it is required; add {key}=VALUE" for key in sorted(needed)]
+    problems += [declared.unknown(key) for key in unknown]
+    config, lines = _check_rules(composed, {*missing, *wrong}, unknown)
+    if _is_needed("data.sources", verb):
+        lines += config.data.missing_source_problems("data.")
+    problems += [line for line in lines if not line.startswith(tuple(f"{key} " for key in wrong))]
     if problems:
         raise ConfigError("\n".join(problems))
-    return config  # type: ignore[return-value]
+    return dataclasses.replace(config, unset=sorted({*config.unset, *missing}))
 
 
-def _unknown(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Keys that no dataclass has, each with its problem: `+key=value` and YAML add them."""
-    known = _known(node)
+def _is_needed(key: str, verb: str) -> bool:
+    return verb not in SECTIONS or key.split(".")[0] in SECTIONS[verb]
+
+
+def _check_rules(
+    composed: DictConfig, without_value: set[str], unknown: Sequence[str]
+) -> tuple[Config, list[str]]:
+    """The configuration with stand-ins for what has no value, and the problems of the others.
+
+    A problem that does not depend on the missing values is there whatever stands in for them.
+    """
+    low = _with_stand_ins(composed, without_value, unknown, 0)
+    lines = list(rules.problems(low))
+    if without_value and lines:
+        high = _with_stand_ins(composed, without_value, unknown, -1)
+        common = set(rules.problems(high))
+        lines = [line for line in lines if line in common]
+    return low, lines
+
+
+def _with_stand_ins(
+    composed: DictConfig, without_value: set[str], unknown: Sequence[str], which: int
+) -> Config:
+    typed = _typed(composed, unknown) if unknown else composed
+    if without_value:
+        typed = typed.copy()
+    for key in without_value:
+        section = OmegaConf.select(typed, key.rpartition(".")[0]) if "." in key else typed
+        if section is not None and (stand_ins := _stand_ins(key)):
+            OmegaConf.update(typed, key, stand_ins[which])
+    config = OmegaConf.to_object(typed)
+    assert isinstance(config, Config), type(config)
+    return config
+
+
+def _stand_ins(key: str) -> list[Any]:
+    """A small and a large value that the setting may have; none for lists, sections and keys that
+    do not exist."""
+    if not declared.exists(key) or declared.is_section(
+        declared.required_type(declared.type_of(key))
+    ):
+        return []
+    rule: rules.Rule = declared.field_of(key).metadata.get("rule", rules.Rule())
+    kind = declared.required_type(declared.type_of(key))
+    if rule.one_of:
+        return [rule.one_of[0], rule.one_of[-1]]
+    candidates: dict[Any, list[Any]] = {
+        int: [0, 1, 2, 4, 16, 260, 1 << 40],
+        float: [0.0, 1e-6, 0.5, 1.0, 2.0, 1e9],
+        str: ["a", "b"],
+        bool: [False, True],
+    }
+    return [value for value in candidates.get(kind, []) if rule.allows(value)]
+
+
+def _unknown(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Keys that no dataclass has: YAML adds them."""
+    kind, known = OmegaConf.get_type(node), None
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        known = [field.name for field in dataclasses.fields(kind)]
     for name in map(str, node):
         key = f"{prefix}{name}"
-        if name in known:
-            if not OmegaConf.is_missing(node, name) and isinstance(node[name], DictConfig):
-                yield from _unknown(node[name], f"{key}.")
-        elif key in renamed.RENAMED:
-            yield key, renamed.message(key, renamed.RENAMED[key])
-        else:
-            paths = dict(_names(node))
-            nearest = difflib.get_close_matches(name, paths, 1)
-            way_out = f"one of {', '.join(sorted(known))}"
-            if nearest:
-                way_out = f"did you mean {prefix}{paths[nearest[0]]}?"
-            yield key, f"{key} is not a setting; {way_out}"
-
-
-def _known(node: DictConfig) -> list[str]:
-    """The settings of a section, or the keys of a mapping."""
-    kind = OmegaConf.get_type(node)
-    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else None
-    return [str(key) for key in node] if fields is None else [field.name for field in fields]
-
-
-def _names(node: DictConfig) -> Iterator[tuple[str, str]]:
-    """The settings of a section and its sub-sections: name and path below `node`; nearer
-    settings last."""
-    for key in map(str, node):
-        if not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
-            yield from ((name, f"{key}.{path}") for name, path in _names(node[key]))
-    yield from ((name, name) for name in _known(node))
-
-
-def _complete_sections(composed: DictConfig, wrong: set[str]) -> Iterator[str]:
-    """The sections without a missing or unknown key. They are checked nevertheless."""
-    for key in map(str, composed):
-        complete = not any(f"{name}.".startswith(f"{key}.") for name in wrong)
-        if complete and isinstance(composed[key], DictConfig):
+        if known is not None and name not in known:
             yield key
+        elif not OmegaConf.is_missing(node, name) and isinstance(node[name], DictConfig):
+            yield from _unknown(node[name], f"{key}.")
 
 
 def _typed(composed: DictConfig, unknown: Iterable[str] = ()) -> DictConfig:
@@ -96,8 +130,13 @@ def _typed(composed: DictConfig, unknown: Iterable[str] = ()) -> DictConfig:
 
 
 def to_yaml(config: Config) -> str:
-    """The frozen form. Relative paths stay as the user wrote them."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    """The frozen form. Relative paths stay as the user wrote them; `???` is unset."""
+    values = OmegaConf.structured(config)
+    for key in config.unset:
+        OmegaConf.update(values, key, MISSING)
+    OmegaConf.set_struct(values, False)
+    del values["unset"]
+    return OmegaConf.to_yaml(values)
 
 
 def load(path: Path) -> Config:

@@ -50,8 +50,7 @@ class DataConfig(MixtureConfig):
     counted as cut), drop or error."""
     begin: str | None = None
     """The token before each document: its string, or bos or eos for the tokenizer's own. Budgets
-    and lengths count it. On the command line a string such as <s> needs quotes inside quotes:
-    'data.begin="<s>"'."""
+    and lengths count it."""
     end: str | None = None
     """The token after each document, as `begin`; a truncated document has none."""
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
@@ -123,12 +122,7 @@ class DataConfig(MixtureConfig):
                 )
 
     def _source_problems(self, prefix: str) -> Iterator[str]:
-        if not self.sources:
-            yield (
-                f"{prefix}sources is empty; it must name at least one source; e.g. "
-                f"{prefix}sources.mine.path=./documents"
-            )
-        elif not any(source.loss for source in self.sources.values()):
+        if self.sources and not any(source.loss for source in self.sources.values()):
             yield (
                 "every source has loss=false, so there would be no labels; "
                 "set loss=true on at least one source"
@@ -140,6 +134,15 @@ class DataConfig(MixtureConfig):
                     f"{prefix}sources.{name}.filler is {source.filler}; it must name another "
                     f"source; one of {', '.join(sorted(texts))}"
                 )
+
+    def missing_source_problems(self, prefix: str) -> list[str]:
+        """A line without a source, for the verbs that read documents."""
+        if self.sources:
+            return []
+        return [
+            f"{prefix}sources is empty; it must name at least one source; e.g. "
+            f"{prefix}sources.mine.path=./documents"
+        ]
 
     def _weight_problems(self, prefix: str) -> Iterator[str]:
         weights = {name: source.weight for name, source in self.sources.items()}

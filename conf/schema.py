@@ -37,6 +37,9 @@ class Config:
     model of the previous one."""
     phase: int = 0
     """In the frozen settings of a phase: its number, from 1. Not to be set."""
+    unset: list[str] = setting(factory=list, fingerprint=False)
+    """Settings without a value, which the verb that composed the others does not need. Not to be
+    set."""
     model: ModelConfig
     rope: RopeConfig
     data: DataConfig

@@ -73,7 +73,7 @@ def configs(arguments: argparse.Namespace) -> list[tuple[list[str], Config]]:
     problems: dict[str, None] = {}
     for overrides in sweep_overrides(arguments):
         try:
-            checked.append((overrides, compose.compose(overrides)))
+            checked.append((overrides, compose.compose(overrides, arguments.verb)))
         except ConfigError as error:
             problems |= dict.fromkeys(str(error).splitlines())
     if problems:

@@ -1,7 +1,10 @@
 """From the command line to one checked `Config`.
 
-compose.py  overrides to `Config`, or an error that lists every problem
-hydra.py    registers the dataclasses and composes; the only file that runs Hydra
-explain.py  finds every wrong override and describes it in one line
-phases.py   the settings of each phase, on top of the run's
+compose.py       the words of a command line to `Config`, or an error that lists every problem
+overrides.py     one word, `key=value`, to the value that the setting's type asks for
+values.py        the grammar of values, and their conversion to declared types
+files.py         a user's own recipe and the like: each problem with file, line and way out
+hydra.py         registers the dataclasses and composes; the only file that runs Hydra
+finished_run.py  the training settings of a finished run, for eval
+phases.py        the settings of each phase, on top of the run's
 """

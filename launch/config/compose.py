@@ -1,43 +1,147 @@
 """Overrides of the command line -> one checked configuration."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from ropewalk.conf import renamed
+from omegaconf import DictConfig, OmegaConf
+
+from ropewalk.conf import declared, renamed
+from ropewalk.conf.check import check
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
-from ropewalk.launch.config.explain import diagnose_overrides, remaining_problems, with_override
-from ropewalk.launch.config.hydra import HYDRA_ERRORS, compose_checked, one_line
+from ropewalk.launch.config import files, finished_run, phases
+from ropewalk.launch.config.hydra import HYDRA_ERRORS, compose_node, one_line
+from ropewalk.launch.config.overrides import Override, nested, typed
 
 
-def compose(overrides: Sequence[str]) -> Config:
-    """The checked configuration. Raises: ConfigError that lists every problem, one a line."""
-    if problems := _former_names(overrides):
-        raise ConfigError("\n".join(problems))
-    try:
-        return compose_checked(overrides)
-    except HYDRA_ERRORS as error:
-        wrong = diagnose_overrides(overrides)
-        lines = [with_override(o.lstrip("+"), problem) for o, problem in wrong.items()]
-        lines = lines or [one_line(error)]
-        raise ConfigError("\n".join(lines + remaining_problems(overrides, wrong))) from None
+def compose(words: Sequence[str], verb: str = "run") -> Config:
+    """The checked configuration for a verb, which decides what must be set.
 
-
-def _former_names(overrides: Sequence[str]) -> list[str]:
-    """The overrides under former names, and the problems that remain under the present names."""
-    pairs = [renamed.renaming(override) for override in overrides]
-    lines = [renamed.message(*pair) for pair in pairs if pair]
-    if not lines:
-        return []
+    Raises: ConfigError that lists every problem, one a line.
+    """
+    pairs = [renamed.renaming(word) for word in words]
     present = [
-        override.replace(*pair, 1) if pair else override
-        for override, pair in zip(overrides, pairs, strict=True)
+        word.replace(*pair, 1) if pair else word for word, pair in zip(words, pairs, strict=True)
     ]
+    problems = [renamed.message(*pair) for pair in pairs if pair]
     try:
-        compose(present)
+        config = _compose(present, verb)
     except ConfigError as error:
-        lines += str(error).splitlines()
-    return list(dict.fromkeys(lines))
+        problems += str(error).splitlines()
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    return config
+
+
+def _compose(words: Sequence[str], verb: str) -> Config:
+    """`compose` for words under present names. A wrong file hides what the check would find."""
+    command = _Command(words)
+    problems = command.problems
+    if file_problems := command.file_problems():
+        raise ConfigError("\n".join(file_problems + problems))
+    try:
+        merged = command.merged()
+        if verb == "eval":
+            merged = finished_run.with_training(merged, command.values.get("train", {}))
+        problems += [
+            f"{key} is {merged[key]}; {rule}; leave it out"
+            for key, rule in declared.NOT_TO_BE_SET.items()
+            if merged[key]
+        ]
+        return _check(merged, verb, problems, command.wrong)
+    except HYDRA_ERRORS as error:
+        raise ConfigError("\n".join([*problems, one_line(error)])) from None
+
+
+def _check(merged: DictConfig, verb: str, problems: list[str], wrong: Sequence[str]) -> Config:
+    """Raises: ConfigError with `problems` and those that the check finds beside them."""
+    try:
+        if merged.phases:
+            config = phases.check_phases(merged, verb, wrong)
+        else:
+            config = check(merged, verb, wrong)
+    except ConfigError as error:
+        problems = [*problems, *str(error).splitlines()]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def unchecked(words: Sequence[str]) -> DictConfig:
+    """The composed values of words that have no problem. Raises: HYDRA_ERRORS."""
+    return _Command(words).merged()
+
+
+class _Command:
+    """The words of a command line: what they choose, set and remove, and their problems."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        parsed = [Override.of(word) for word in words]
+        self.hydra = [word for word in parsed if word.is_hydra]
+        self.groups = [word for word in parsed if word.is_group]
+        self.removed: list[str] = []
+        self.wrong: list[str] = []
+        """Keys whose value has a problem."""
+        self.problems: list[str] = []
+        pairs: list[tuple[str, Any]] = []
+        for word in parsed:
+            if word.removes and word.source:
+                self.removed.append(word.source)
+            elif word not in (*self.hydra, *self.groups):
+                value, problems = typed(word)
+                self.problems += problems
+                if problems:
+                    self.wrong.append(word.key)
+                else:
+                    pairs.append((word.key, value))
+        self.values: Mapping[str, Any] = nested(pairs)
+
+    def file_problems(self) -> list[str]:
+        """What is wrong with the files that the groups choose."""
+        folders = files.search_folders([word.word for word in self.hydra])
+        chosen = {word.key: word.value or "" for word in self.groups}
+        return [line for pair in chosen.items() for line in files.problems(*pair, folders)]
+
+    def merged(self) -> DictConfig:
+        """The YAML files with the command line's settings on top."""
+        node = compose_node([word.word for word in (*self.hydra, *self.groups)])
+        OmegaConf.set_struct(node, False)
+        self._remove_sources(node)
+        self._drop_factor_of_recipe(node)
+        _clear_replaced_mappings(node, self.values)
+        return OmegaConf.merge(node, OmegaConf.create(dict(self.values)))  # type: ignore[return-value]
+
+    def _remove_sources(self, node: DictConfig) -> None:
+        for name in self.removed:
+            if name in node.data.sources:
+                del node.data.sources[name]
+            else:
+                names = ", ".join(map(str, node.data.sources)) or "none"
+                self.problems.append(
+                    f"~data.sources.{name} removes nothing; the recipe's sources are {names}; "
+                    "name one of them"
+                )
+
+    def _drop_factor_of_recipe(self, node: DictConfig) -> None:
+        """`rope=none` on the command line is factor 1, whatever window the recipe extends to."""
+        chosen = {word.key: word.value for word in self.groups}
+        rope: Mapping[str, Any] = self.values.get("rope", {})
+        if chosen.get("rope") == "none" and not {"factor", "target_length"} & set(rope):
+            node.rope.factor = None if node.rope.factor is None else 1.0
+            node.rope.target_length = None
+
+
+def _clear_replaced_mappings(composed: DictConfig, values: Mapping[str, Any]) -> None:
+    """A mapping by length replaces a preset's; a merge alone would add to it."""
+    data: Mapping[str, Any] = values.get("data", {})
+    sections = {"data": data}
+    sections |= {f"data.sources.{name}": s for name, s in data.get("sources", {}).items()}
+    for section, settings in sections.items():
+        for name in phases.LENGTH_MAPPINGS:
+            key = f"{section}.{name}"
+            if settings.get(name) is not None and OmegaConf.select(composed, key):
+                OmegaConf.update(composed, key, {}, merge=False)
 
 
 def config_dir_override(folder: str) -> str:

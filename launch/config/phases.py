@@ -1,6 +1,6 @@
 """`phases` -> the settings of each phase, composed on top of the run's and checked beforehand."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ LENGTH_MAPPINGS = ("length_weights", "buckets")
 """Settings whose mapping is replaced as one value. Their keys are ranges such as `<4K`."""
 
 
-def check_phases(composed: DictConfig, one_line: Callable[[BaseException], str]) -> Config:
+def check_phases(composed: DictConfig, verb: str, wrong: Sequence[str] = ()) -> Config:
     """The run's configuration, its phases not yet applied.
 
-    `one_line(error)` describes a value of a wrong type.
+    `verb` decides what must be set; `wrong`: keys whose value is refused already.
 
     Raises: ConfigError with the problems of all phases, each line once; a problem that not every
         phase has begins with `phases[NUMBER].`
@@ -29,7 +29,7 @@ def check_phases(composed: DictConfig, one_line: Callable[[BaseException], str])
     listed: Any = OmegaConf.to_container(composed.phases)
     if problems := list(phases.problems(listed)):
         raise ConfigError("\n".join(problems))
-    by_phase = [_problems(composed, phase, one_line) for phase in listed]
+    by_phase = [_problems(composed, phase, verb, wrong) for phase in listed]
     common = [line for line in by_phase[0] if all(line in lines for lines in by_phase)]
     specific = [
         f"phases[{number}]{'.' if line.startswith(phases.SECTIONS) else ': '}{line}"
@@ -64,17 +64,17 @@ def _carry_problems(composed: DictConfig, listed: Sequence[Mapping[str, Any]]) -
 
 
 def _problems(
-    composed: DictConfig, phase: Mapping[str, Any], one_line: Callable[[BaseException], str]
+    composed: DictConfig, phase: Mapping[str, Any], verb: str, wrong: Sequence[str]
 ) -> list[str]:
     pairs = {key: renamed.renaming(f"{key}={value}") for key, value in phase.items()}
     former = [renamed.message(*pair) for pair in pairs.values() if pair]
     present = {pair[1] if (pair := pairs[key]) else key: value for key, value in phase.items()}
     try:
-        check(apply_phase(composed, present))
+        check(apply_phase(composed, present), verb, wrong)
     except ConfigError as error:
         return former + str(error).splitlines()
     except (OmegaConfBaseException, ValueError, AttributeError, KeyError) as error:
-        return [*former, one_line(error)]
+        return [*former, " ".join(str(error).split())]
     return former
 
 

@@ -43,7 +43,11 @@ def test_all_problems_are_reported_at_once() -> None:
 @pytest.mark.parametrize(
     ("override", "start"),
     [
-        ("+train.learning_rate=1", "train.learning_rate is not a setting; one of "),
+        (
+            "+train.learning_rate=1",
+            "train.learning_rate is not a setting; did you mean train.optimizer.lr?",
+        ),
+        ("+train.qqq=1", "train.qqq is not a setting; one of attention, "),
         (
             "+train.warmup_step=1",
             "train.warmup_step is not a setting; did you mean train.schedule.warmup_steps?",

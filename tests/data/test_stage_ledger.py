@@ -183,7 +183,7 @@ def test_long_documents_are_not_warned_of(data_fixture: DataFixture) -> None:
 
 def test_pages_show_documents_with_their_boundary_tokens(data_fixture: DataFixture) -> None:
     result = data_fixture.run(
-        "data.packer=single", "data.end=eos", "data.seq_len=1024", 'data.begin="<|pad|>"'
+        "data.packer=single", "data.end=eos", "data.seq_len=1024", "data.begin=<|pad|>"
     )
     page = pages(result.folders, 3, 0)
     assert page == pages(result.folders, 3, 0) != pages(result.folders, 3, 1)

@@ -98,7 +98,7 @@ SYNTHETIC = (
     "data.sources.again.weight=0.5",
 )
 
-MARKED = ('data.begin="<|pad|>"', "data.end=eos")  # ids 1 and 0 of the fixture's tokenizer
+MARKED = ("data.begin=<|pad|>", "data.end=eos")  # ids 1 and 0 of the fixture's tokenizer
 
 
 def assert_complete(result: DataRun, name: str) -> None:

@@ -89,7 +89,7 @@ def test_each_error_has_its_exit_code(
     code: int,
     head: str,
 ) -> None:
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(composing, "compose", fail)

@@ -121,12 +121,12 @@ def test_what_every_phase_sets_need_not_be_set_for_the_run() -> None:
         (["phases=[{name:a/b}]"], ["phases[0].name is a/b; it must be a plain folder name"]),
         (
             ["phases=[{},{train.optimizer.lr:abc}]"],
-            ["phases[1].train.optimizer.lr is abc; it must be a number; e.g."],
+            ["phases[1].train.optimizer.lr is abc; it must be a number; correct it"],
         ),
         (["phases=[{rope:abc},{}]"], ["phases[0].rope is abc; it must be one of none, pi, "]),
         (
             ["phases=[{data.sources.stdlib.wieght:1},{}]"],
-            ["phases[0]: Key 'wieght' not in 'SourceConfig'"],
+            ["phases[0].data.sources.stdlib.wieght is not a setting; did you mean "],
         ),
         (["phases=[1]"], ["phases[0] is 1; it must be settings by key; "]),
         (["phases=[{},{}]", "eval.windows=0"], ["eval.windows is 0; "]),
