@@ -20,6 +20,12 @@ class LossConfig:
     """Coefficient of the mean of logsumexp(logits)^2 over the labels that count, which keeps
     logits from growing (PaLM, arXiv 2204.02311, section 5: 1e-4); 0: none. The logged loss stays
     the cross-entropy."""
+    router_aux_loss_coef: float | None = setting(
+        None, at_least=0, way_out="unset it, or 0 for none", fingerprint="if_set"
+    )
+    """Coefficient of the load-balancing loss of a mixture of experts (Switch Transformer, arXiv
+    2101.03961), over the tokens of the whole global batch; 0: none. Unset: the base's own, if its
+    config has `output_router_logits`."""
 
 
 @dataclass(kw_only=True)

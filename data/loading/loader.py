@@ -184,6 +184,14 @@ class BatchLoader:
         padded = np.pad(sources.ravel(), (0, (high - low) * self.mesh.sp_size - sources.size))
         return padded[low:high]
 
+    def is_text(self, refs: list[SequenceRef]) -> np.ndarray:
+        """Whether each token of `read(refs)` is text and not padding, (S,) bool."""
+        text = np.zeros((len(refs), self.sequences.seq_len), dtype=bool)
+        for row, ref in zip(text, refs, strict=True):
+            row[: self.sequences.piece_sources(ref.number)[0].sum()] = True
+        low, high = self._slice(text.size)
+        return np.pad(text.ravel(), (0, (high - low) * self.mesh.sp_size - text.size))[low:high]
+
     def _slice(self, total: int) -> tuple[int, int]:
         """The first and the end token of this rank's slice of `total` tokens."""
         width = -(-total // self.mesh.sp_size)

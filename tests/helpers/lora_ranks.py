@@ -18,7 +18,8 @@ from ropewalk.train.adapters import attach, quantize, save
 from ropewalk.train.attention import ulysses
 from ropewalk.train.base import Base, base_config
 from ropewalk.train.checkpoint.checkpointer import Checkpointer, TrainState
-from ropewalk.train.loop.step import gradient_scale, to_device, train_step
+from ropewalk.train.loop.micro_batches import to_device
+from ropewalk.train.loop.step import gradient_scale, train_step
 from ropewalk.train.metrics import StepMetrics
 from ropewalk.train.model import build
 from ropewalk.train.model.save import gather_full_state_dict, save_pretrained

@@ -18,8 +18,8 @@ from ropewalk.conf.model import ModelConfig
 from ropewalk.conf.schema import Config, RopeConfig
 from ropewalk.data.dataset import Row
 from ropewalk.train import attention
-from ropewalk.train.loop.step import to_device
-from ropewalk.train.loss import LossModel
+from ropewalk.train.loop.micro_batches import to_device
+from ropewalk.train.loss_model import LossModel
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope import proof
 from ropewalk.train.zero.engine import Engine, build_engine

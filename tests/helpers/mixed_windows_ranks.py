@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 from ropewalk.data.dataset import Row
 from ropewalk.train import attention
 from ropewalk.train.attention import ulysses
-from ropewalk.train.loop.step import to_device
-from ropewalk.train.loss import LossModel
+from ropewalk.train.loop.micro_batches import to_device
+from ropewalk.train.loss_model import LossModel
 from ropewalk.train.rope import mixed_windows
 from ropewalk.train.zero.mesh import Mesh
 

@@ -17,6 +17,7 @@ from ropewalk.data.dataset import BatchLoader, DataArtifacts
 from ropewalk.data.loading.loader import SequenceRef
 from ropewalk.train import attention
 from ropewalk.train.attention import ulysses
+from ropewalk.train.loop import micro_batches
 from ropewalk.train.loop import step as train_step
 from ropewalk.train.zero import engine
 from ropewalk.train.zero.mesh import Mesh
@@ -73,9 +74,9 @@ def run_cells(
 
 @contextmanager
 def inject_fault(fault: str) -> Iterator[None]:
-    original_borders, original_scale = train_step.document_borders, train_step.gradient_scale
+    original_borders, original_scale = micro_batches.document_borders, train_step.gradient_scale
     if fault == "borders":
-        train_step.document_borders = lambda cu_seqlens, device: original_borders(
+        micro_batches.document_borders = lambda cu_seqlens, device: original_borders(
             cu_seqlens[[0, -1]], device
         )
     if fault == "scale":
@@ -84,7 +85,7 @@ def inject_fault(fault: str) -> Iterator[None]:
             mesh, accumulated, 1 if stage == 3 else 3
         )
     yield
-    train_step.document_borders, train_step.gradient_scale = original_borders, original_scale
+    micro_batches.document_borders, train_step.gradient_scale = original_borders, original_scale
 
 
 def micro(cell: Cell, mesh: Mesh) -> int:
@@ -164,7 +165,7 @@ def measure_leak(live: Any, feed: BatchLoader, mesh: Mesh) -> Leak:
     losses = []
     for batch in (row, replace(row, input_ids=ids)):
         with torch.no_grad():
-            live(**train_step.to_device(batch), total_labels=1)
+            live(**micro_batches.to_device(batch), total_labels=1)
         losses.append(gather_row(live.module.nll, mesh))
     return Leak(gather_row(torch.from_numpy(row.position_ids), mesh), *losses)
 

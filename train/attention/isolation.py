@@ -49,12 +49,17 @@ def prove_documents_isolated(model: PreTrainedModel) -> None:
 
 def _hidden_states(model: PreTrainedModel, shift: int) -> torch.Tensor:
     """Last hidden states (S, E) fp32; `shift` is added to the token ids of the first document."""
-    output = _forward(model.base_model, model, shift)
+    output = forward_two_documents(model.base_model, model, shift)
     return output.last_hidden_state[0].float()  # type: ignore[no-any-return]
 
 
-def _forward(part: nn.Module, model: PreTrainedModel, shift: int) -> Any:
-    """The output of `part`, which is the model or its body, on the two documents."""
+def forward_two_documents(
+    part: nn.Module, model: PreTrainedModel, shift: int, **options: Any
+) -> Any:
+    """The output of `part`, which is the model or its body, on the two documents.
+
+    `options`: further arguments of the call.
+    """
     device = next(model.parameters()).device
     ids = torch.arange(1, 1 + FIRST + SECOND, device=device)
     ids[:FIRST] += shift
@@ -66,6 +71,7 @@ def _forward(part: nn.Module, model: PreTrainedModel, shift: int) -> Any:
             position_ids=positions[None],
             use_cache=False,
             **document_borders(cu_seqlens),
+            **options,
         )
 
 
@@ -74,7 +80,7 @@ def _check_logits(model: PreTrainedModel, hidden: torch.Tensor) -> None:
 
     The chunked loss computes only that product: it would leave out a scale, a cap or a bias.
     """
-    logits = _forward(model, model, 0).logits[0].float()
+    logits = forward_two_documents(model, model, 0).logits[0].float()
     head = model.get_output_embeddings().weight  # type: ignore[union-attr]
     with params.gathered(head), torch.no_grad():  # type: ignore[arg-type]
         product = (hidden.to(head.dtype) @ head.T).float()  # type: ignore[operator, call-overload]

@@ -1,9 +1,10 @@
 """The training loop of one rank.
 
-trainer.py     the loop: steps, checkpoints, rollback, stop
-step.py        one optimizer step, and what `seed` drives in it
-stability.py   the policy for NaN losses and loss spikes
-validation.py  held-out loss while training
-watchdog.py    a thread that ends a hung run
-profiler.py    a window of steps under torch's profiler
+trainer.py        the loop: steps, checkpoints, rollback, stop
+step.py           one optimizer step, and what `seed` drives in it
+micro_batches.py  this rank's micro-batches of a step
+stability.py      the policy for NaN losses and loss spikes
+validation.py     held-out loss while training
+watchdog.py       a thread that ends a hung run
+profiler.py       a window of steps under torch's profiler
 """

@@ -4,24 +4,24 @@ No generator's state is saved: dropout is seeded anew at each step, so a step re
 resume draws the same numbers. It is drawn by rank, so another number of ranks gives another draw
 of the same distribution; all else is equal.
 
-dp_size data-parallel groups   sp_size ranks of a group, each with a slice   S tokens of a slice
+dp_size data-parallel groups   sp_size ranks of a group, each with a slice
 """
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 
 from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import BatchLoader, Row
-from ropewalk.train.attention.borders import document_borders
+from ropewalk.train.loop.micro_batches import micro_batches
 from ropewalk.train.metrics.step_metrics import StepMetrics
 from ropewalk.train.optim.schedule import lr_at
 from ropewalk.train.zero.engine import Engine
-from ropewalk.train.zero.mesh import Mesh, all_reduce_sum, device
+from ropewalk.train.zero.mesh import Mesh, all_reduce_sum
 from ropewalk.train.zero.optimizer_step import OptimizerStep, accumulate, gradient_scale
 
 AcceptStep = Callable[[int, float, float], bool]
@@ -43,15 +43,16 @@ def train_step(
     rank and decides whether the weights change.
     """
     timer = metrics.start_step(step)
-    seed_step(config.seed, config.phase, step, mesh.rank)
+    reseed = partial(seed_step, config.seed, config.phase, step, mesh.rank)
+    reseed()
     sequence_ids, num_labels = loader.sequence_ids(step), loader.num_labels(step)
     lr = set_learning_rate(engine, lr_at(step, config.train))
     num_micro_batches = loader.num_micro_batches(step)
     scale = gradient_scale(mesh, num_micro_batches, config.train.zero_stage)
+    rows = micro_batches(engine, loader, batches, step, timer, reseed)
     for _ in accumulate(engine, num_micro_batches):
-        row = next(batches)
+        row, batch = next(rows)
         timer("data")
-        batch = to_device(row)
         # where no label counts, the loss is 0
         loss = engine(**batch, total_labels=max(num_labels, 1))
         timer("forward")
@@ -86,26 +87,6 @@ def set_learning_rate(engine: Engine, lr: float) -> float:
     for group in engine.optimizer.param_groups:
         group["lr"] = lr * group["scale"]
     return lr
-
-
-def to_device(row: Row) -> dict[str, Any]:
-    """A micro-batch as the model's arguments:
-    (1, S) tensors on the device, and document borders.
-    """
-    target = device()
-
-    def tensor(array: np.ndarray) -> torch.Tensor:
-        host = torch.from_numpy(array)
-        # a copy from pinned memory does not wait for the device
-        pinned = host.pin_memory() if target.type == "cuda" else host
-        return pinned.to(target, non_blocking=True)[None]
-
-    return {
-        "input_ids": tensor(row.input_ids),
-        "position_ids": tensor(row.position_ids),
-        "labels": tensor(row.labels),
-        **document_borders(torch.from_numpy(row.cu_seqlens), target),
-    }
 
 
 def use_deterministic_kernels() -> None:

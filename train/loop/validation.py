@@ -15,7 +15,7 @@ import numpy as np
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import IGNORE, DataArtifacts, Row, concatenate, heldout_windows
-from ropewalk.train.loop.step import to_device
+from ropewalk.train.loop.micro_batches import to_device
 from ropewalk.train.metrics import sums as metrics_sums
 from ropewalk.train.model.build import evaluating
 from ropewalk.train.zero.engine import Engine

@@ -90,6 +90,7 @@ class StepSums:
         self.micro_batches = micro_batches
         self.loss = zeros()
         self.z_loss = zeros()
+        self.router_loss = zeros()
         self.by_position = BucketSums(len(bucket_starts()), device())
         self.by_source = BucketSums(max(num_sources, 1), device())
         self.squared_norms = zeros(len(GROUPS))
@@ -119,6 +120,7 @@ class StepMetrics:
         self.group_norms_every = config.train.metrics.group_norms_every
         self.recomputes_layers = config.train.memory.activation_checkpointing
         self.has_z_loss = config.train.loss.z_loss > 0
+        self.has_router_loss = engine.module.router_loss is not None
         self.s2_group = config.train.attention.s2_group
         if torch.cuda.is_available():  # building the model belongs to no step
             torch.cuda.reset_peak_memory_stats()
@@ -152,7 +154,8 @@ class StepMetrics:
         """Call after the forward pass on `batch` (`row` on the device), which returned `loss`."""
         module, sums = self.engine.module, self.sums
         sums.loss += module.cross_entropy
-        sums.z_loss += loss.detach() - module.cross_entropy
+        sums.z_loss += loss.detach() - module.cross_entropy - module.router_part
+        sums.router_loss += module.router_part
         bucket = position_bucket(batch["position_ids"][0])
         counts = batch["labels"][0] != IGNORE
         sums.by_position.add(bucket, module.nll, counts)
@@ -206,6 +209,7 @@ class StepMetrics:
         fields = {
             "loss": float(reduced["loss"]),
             **({"z_loss": float(reduced["z_loss"])} if self.has_z_loss else {}),
+            **({"router_loss": float(reduced["router_loss"])} if self.has_router_loss else {}),
             "tokens_per_s": tokens / seconds,
             "tokens_per_s_per_rank": tokens / seconds / self.mesh.world_size,
             "step_time_s": seconds,
@@ -228,6 +232,7 @@ class StepMetrics:
         tensors = {
             "loss": sums.loss,
             "z_loss": sums.z_loss,
+            "router_loss": sums.router_loss,
             "by_position": sums.by_position.sums,
             "by_source": sums.by_source.sums,
             "squared_norms": sums.squared_norms,

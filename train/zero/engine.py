@@ -13,10 +13,11 @@ from transformers import PreTrainedModel
 
 from ropewalk.conf.schema import Config
 from ropewalk.conf.train import TrainConfig
-from ropewalk.train.loss import LossModel
+from ropewalk.train.loss_model import LossModel
 from ropewalk.train.memory import activation_checkpointing, compile, tiled_mlp
 from ropewalk.train.optim import param_groups
 from ropewalk.train.optim.optimizer import optimizer_factory
+from ropewalk.train.router_loss import router_loss_of
 from ropewalk.train.zero.config import check_offload_device, deepspeed_config
 from ropewalk.train.zero.mesh import Mesh, process_groups
 
@@ -64,10 +65,11 @@ def build_engine(
         compile.enable(model)
     param_groups.set_requires_grad(model, train)
     model.train()
+    router_loss = router_loss_of(model, train.loss.router_aux_loss_coef)
     with force_zero_optimizer(train):
         engine: Engine
         engine, *_ = deepspeed.initialize(
-            model=LossModel(model, train.loss.z_loss),
+            model=LossModel(model, train.loss.z_loss, router_loss),
             model_parameters=param_groups.parameter_groups(model, train),
             optimizer=optimizer_factory(train),
             config=deepspeed_config(train, accumulation_steps),

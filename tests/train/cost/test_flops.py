@@ -19,7 +19,7 @@ from transformers import (
 
 from ropewalk.train import attention
 from ropewalk.train.cost import flops
-from ropewalk.train.loss import LossModel
+from ropewalk.train.loss_model import LossModel
 from ropewalk.train.model.attention_swap import no_mask
 
 LENGTHS = [9, 4, 7]

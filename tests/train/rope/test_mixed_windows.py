@@ -14,7 +14,7 @@ from ropewalk.conf.rope_methods import DynamicConfig, YarnConfig
 from ropewalk.launch.config.compose import compose
 from ropewalk.train import attention
 from ropewalk.train.loop.step import to_device
-from ropewalk.train.loss import LossModel
+from ropewalk.train.loss_model import LossModel
 from ropewalk.train.rope import mixed_windows, proof
 from ropewalk.train.rope import plan as rope_plan
 
