@@ -13,7 +13,7 @@ from ropewalk.conf.log import log
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import BatchLoader, DataArtifacts
-from ropewalk.train import attention
+from ropewalk.train import attention, router_loss
 from ropewalk.train.adapters import attach, quantize
 from ropewalk.train.attention import ulysses
 from ropewalk.train.base import Base, base_config, resolve_base
@@ -23,6 +23,7 @@ from ropewalk.train.loop.trainer import Trainer
 from ropewalk.train.loop.validation import build_validation
 from ropewalk.train.metrics import StepMetrics
 from ropewalk.train.model.build import build, check_vocabulary
+from ropewalk.train.model.dropout import prove_nothing_drawn
 from ropewalk.train.optim import param_groups
 from ropewalk.train.rope import mixed_windows, proof
 from ropewalk.train.rope.plan import RopePlan
@@ -138,6 +139,9 @@ def wrap_in_engine(model: PreTrainedModel, inputs: RunInputs, mesh: Mesh) -> Eng
     log.info(proof.prove(model, plan, "after the engine's casts"))
     if is_partitioned(model):  # only now do partitioned weights compute
         attention.prove_documents_isolated(model)
+    prove_nothing_drawn(model)
+    if (loss := engine.module.router_loss) is not None:
+        router_loss.prove(model, loss)
     if config.train.mixed_windows:
         engine.module.rope = mixed_windows.install(model, plan, mesh.sp_rank)
     return engine

@@ -19,6 +19,7 @@ from ropewalk.launch.pipeline.run import Run, data_inputs
 from ropewalk.train import remote_code
 from ropewalk.train.attention import refuse_unsupported
 from ropewalk.train.base import base_config
+from ropewalk.train.model import config_checks
 from ropewalk.train.preflight import (
     file_problems,
     refuse_unfit_ranks,
@@ -68,6 +69,9 @@ def _training_problems(run: Run, config: PreTrainedConfig) -> list[str]:
     s2_group = train.attention.s2_group
     lines = remote_code.problems(config, base.name) if base.trust_remote_code else []
     lines += problem_lines(lambda: refuse_unsupported(config, base.name, s2_group))
+    lines += config_checks.problems(config, base.name, train.loss)
+    for note in config_checks.notes(config):
+        print(f"note: {note}")
     # Remote code may not be in the registry of models: the ranks check its own modules instead.
     if not base.trust_remote_code:
         lines += problem_lines(lambda: refuse_unmatched_names(config, train))

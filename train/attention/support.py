@@ -67,8 +67,3 @@ def _problems(config: PreTrainedConfig) -> Iterator[str]:
             f"soft-caps its attention scores (attn_logit_softcapping {cap}), which the trainer's "
             "kernels do not do; choose another model"
         )
-    if dropout := getattr(config, "attention_dropout", 0):
-        yield (
-            f"has attention_dropout {dropout}; it must be 0 for a reproducible extension; set it "
-            "to 0 in the model's config"
-        )

@@ -163,18 +163,20 @@ class StepMetrics:
             sources = torch.from_numpy(self.loader.token_sources(next(sums.micro_batches)))
             sources = sources.to(device(), non_blocking=True)
             sums.by_source.add(sources, module.nll, counts)
-        self._add_flops(row)
+        self._add_flops(row, passes_again=batch.get("batch_routing") is not None)
         self.timer("other")
 
-    def _add_flops(self, row: Row) -> None:
+    def _add_flops(self, row: Row, passes_again: bool) -> None:
         """This rank's share of a row's FLOPs.
 
-        The head is counted at the end of the step, by labels.
+        The head is counted at the end of the step, by labels. `passes_again`: a forward pass
+        without gradients counted how the row is routed.
         """
         by_half, sp_size = self._attention_lengths(row.cu_seqlens), self.mesh.sp_size
         training = sum(self.cost.training_flops(lengths, 0) for lengths in by_half)
         self.sums.flops += training / len(by_half) / sp_size
-        layers = self.recomputes_layers * sum(self.cost.body_flops(n) for n in by_half)
+        passes = self.recomputes_layers + passes_again
+        layers = passes * sum(self.cost.body_flops(n) for n in by_half)
         self.sums.recomputed_flops += layers / len(by_half) / sp_size
         self.sums.recomputed_flops += 2 * self.tiled_elements * len(row.input_ids)
 

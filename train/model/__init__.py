@@ -3,5 +3,8 @@
 build.py           models with a plan applied, proved; eval loads through it
 save.py            full tensors, and the model in Hugging Face form
 geometry.py        head sizes and sliding windows of a config
+config_checks.py   what a config asks of the loss and of training
+dropout.py         dropout and noise that a base's config asks for
+left_out.py        what a config names and transformers does not compute
 attention_swap.py  a live model run with another attention function
 """

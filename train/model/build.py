@@ -18,6 +18,7 @@ from ropewalk.conf.log import log
 from ropewalk.train import attention, ties
 from ropewalk.train.attention.backend import KernelWrapper
 from ropewalk.train.base import Base, base_config
+from ropewalk.train.model.dropout import remove_dropouts
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
@@ -48,7 +49,7 @@ def build(
 
     Raises: ConfigError, ProofError.
     """
-    config = rope_plan.apply(plan, base_config(base))
+    config = remove_dropouts(rope_plan.apply(plan, base_config(base)))
     if base.scratch is not None and load_kwargs:
         raise ConfigError(
             "model.scratch is set; only a trained base has weights to quantise; set model.path"
@@ -164,15 +165,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
+def head_problems(config: PreTrainedConfig) -> list[str]:
+    """The chunked loss assumes that logits are hidden states x head: a line for each key."""
+    return [
+        f"model.path has {key} {value}; its logits are not handled yet; choose another model"
+        for key in ("final_logit_softcapping", "logit_scale", "logits_scaling")
+        if (value := getattr(config, key, None)) not in (None, 1)
+    ]
+
+
 def refuse_unknown_heads(model: PreTrainedModel) -> None:
-    """The chunked loss assumes that logits are hidden states x head. Raises: ConfigError."""
-    for key in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        value = getattr(model.config, key, None)
-        if value not in (None, 1):
-            raise ConfigError(
-                f"model.path has {key} {value}; its logits are not handled yet; choose another "
-                "model"
-            )
+    """Raises: ConfigError when logits are not hidden states x head."""
+    for problem in head_problems(model.config):
+        raise ConfigError(problem)
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
         raise ConfigError(
             "model.path has a bias on its output embedding; not handled yet; choose another model"

@@ -173,7 +173,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         {"use_bidirectional_attention": True},
         "gemma3_text looks ahead",
     ),
-    "dropout": ("Llama", {"attention_dropout": 0.1}, "llama has attention_dropout 0.1"),
 }
 
 
@@ -183,12 +182,6 @@ def test_an_unsupported_architecture_is_refused_by_name(name: str) -> None:
     config = getattr(transformers, f"{kind}Config")(**changes)
     with pytest.raises(ConfigError, match=f"model.path is the-model; its architecture {message}"):
         attention.refuse_unsupported(config, "the-model")
-
-
-def test_a_config_without_a_key_for_dropout_has_none() -> None:
-    config = transformers.PreTrainedConfig()
-    assert not hasattr(config, "attention_dropout")
-    attention.refuse_unsupported(config, "the-model")
 
 
 def test_requirements_are_read_from_the_model() -> None:
