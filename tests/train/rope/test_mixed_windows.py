@@ -13,7 +13,7 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.rope_methods import DynamicConfig, YarnConfig
 from ropewalk.launch.config.compose import compose
 from ropewalk.train import attention
-from ropewalk.train.loop.step import to_device
+from ropewalk.train.loop.micro_batches import to_device
 from ropewalk.train.loss_model import LossModel
 from ropewalk.train.rope import mixed_windows, proof
 from ropewalk.train.rope import plan as rope_plan
