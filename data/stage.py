@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ropewalk.conf.artifacts.manifest import Manifest, read_json, run_stage, write_json
+from ropewalk.conf.artifacts.records import UNREADABLE
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.schema import Config
@@ -102,7 +103,7 @@ def _boundary_tokens(config: Config, tokenizer: PreTrainedTokenizerBase) -> Boun
 
 def _finish_store(config: Config, name: str, text: TextStore) -> Store:
     """Make a source's missing shards and open its store. Raises: DataError, ConfigError."""
-    text.make(text.missing())
+    text.make(list(range(len(text.shards))))
     print(text.publish())
     store = token_store.load(text.folder, config.data.heldout_share)
     if store.metadata["documents"] == 0:
@@ -186,11 +187,21 @@ def _finish(
         write_json(temporary / "ledger.json", ledger)
         return {"sequences": ledger["plan"]["sequences"], "tokens": ledger["plan"]["tokens"]}
 
-    result = run_stage("data", artifacts, output, work)
-    # cleaning settings may change the ledger and not the training text
-    if read_json(output / "ledger.json") != ledger:
-        write_json(output / "ledger.json", ledger)
+    result = run_stage("data", artifacts, output, work, names=("tokenizer", "where.json"))
+    _renew_ledger(output / "ledger.json", ledger)
     return result
+
+
+def _renew_ledger(path: Path, ledger: dict[str, Any]) -> None:
+    """Write the ledger again if the file has another: cleaning settings may change it and not the
+    training text, or it is damaged."""
+    try:
+        stored = read_json(path)
+    except UNREADABLE:
+        stored = None
+    if stored != ledger:
+        print(f"data: {path} is not this command's ledger; written again", flush=True)
+        write_json(path, ledger)
 
 
 def _pose(config: Config) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """The train stage as launch sees it: it starts the ranks, waits, and publishes their results."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+from ropewalk.conf import phases
 from ropewalk.conf.artifacts.manifest import (
     Manifest,
     is_finished,
-    read_json,
     run_stage,
     temporary_folder,
 )
+from ropewalk.conf.artifacts.records import remove
 from ropewalk.conf.errors import Stopped
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
@@ -19,6 +21,7 @@ from ropewalk.train import remote_code
 from ropewalk.train.base import resolve_base
 from ropewalk.train.checkpoint import storage
 from ropewalk.train.launcher.ranks import STOP_FILE, how_to_resume, launch
+from ropewalk.train.results import RESULTS, is_done, take_facts
 
 FORMAT = 3  # raise when the same settings train another model
 
@@ -39,15 +42,19 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
         _refuse_other_checkpoints(output, cache_key)
 
     def train(temporary: Path) -> dict[str, Any]:
-        (temporary / STOP_FILE).unlink(missing_ok=True)
-        if not (temporary / "done.json").is_file():
+        remove(temporary / STOP_FILE)
+        if not is_done(temporary):
             launch(config, temporary.parent, temporary)
         _copy_tokenizer(temporary)
         _take_code_along(config, temporary)
         _prove_reloaded(config, temporary)
-        return read_json(temporary / "done.json")  # type: ignore[no-any-return]
+        return take_facts(temporary)
 
-    result = run_stage("train", cache_key, output, train, resumable=True)
+    def reuse(damaged: Path, temporary: Path) -> None:
+        _take_checkpoints(damaged, temporary, cache_key)
+
+    names = [*RESULTS, *(["checkpoints"] if phases.passes_optimizer_on(config) else [])]
+    result = run_stage("train", cache_key, output, train, resumable=True, reuse=reuse, names=names)
     if (output / STOP_FILE).exists():  # requested after the last step
         (output / STOP_FILE).unlink()
         raise Stopped(
@@ -61,6 +68,14 @@ def _refuse_other_checkpoints(output: Path, cache_key: dict[str, Any]) -> None:
     expected = json.loads(json.dumps(cache_key))
     for name, metadata in storage.list_checkpoints(temporary_folder(output) / "checkpoints")[:1]:
         storage.refuse_other_content(name, metadata["content"], expected)
+
+
+def _take_checkpoints(damaged: Path, temporary: Path, cache_key: dict[str, Any]) -> None:
+    """Resume from the checkpoints of a damaged training, if they are of the same settings."""
+    folder, expected = "checkpoints", json.loads(json.dumps(cache_key))
+    saved = storage.list_checkpoints(damaged / folder)
+    if saved and saved[0][1]["content"] == expected and not (temporary / folder).exists():
+        os.replace(damaged / folder, temporary / folder)
 
 
 def _copy_tokenizer(temporary: Path) -> None:

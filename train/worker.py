@@ -11,7 +11,6 @@ from transformers.utils import logging as transformers_logging
 
 from ropewalk.conf.artifacts.disk import disk_error
 from ropewalk.conf.artifacts.locks import lock_or_refuse
-from ropewalk.conf.artifacts.manifest import write_json
 from ropewalk.train import metrics
 from ropewalk.train.adapters import save as adapter_save
 from ropewalk.train.assemble import RunInputs, assemble
@@ -22,6 +21,7 @@ from ropewalk.train.loop import validation
 from ropewalk.train.loop.step import use_deterministic_kernels
 from ropewalk.train.loop.trainer import Trainer, skip_counts
 from ropewalk.train.model.save import save_pretrained
+from ropewalk.train.results import write_done
 from ropewalk.train.zero.mesh import start_distributed
 
 
@@ -54,7 +54,7 @@ def save(trainer: Trainer, inputs: RunInputs) -> None:
             **skip_counts(state),
             **validation.summary(metrics.read_metrics(inputs.folder)),
         }
-        write_json(inputs.folder / "done.json", result)
+        write_done(inputs.folder, result)
 
 
 def run(run_dir: Path) -> None:

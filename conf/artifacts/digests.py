@@ -11,11 +11,12 @@ import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from ropewalk.conf.artifacts.disk import explain_full_disk
 from ropewalk.conf.artifacts.locks import wait_for_lock
-from ropewalk.conf.artifacts.manifest import fingerprint, read_json, write_json
+from ropewalk.conf.artifacts.records import UNREADABLE, fingerprint, read_json, write_json
 from ropewalk.conf.log import log
 
 FINE_TICK = 20_000_000  # nanoseconds; Linux stamps files with a clock that ticks every 1 to 10 ms
@@ -46,6 +47,19 @@ def file_digests(folder: Path, names: Iterable[str], cache: Path) -> dict[str, s
             entries = _read(record)  # another process may have read the files meanwhile
             entries |= _digests(folder, _changed(stamps, entries))
             _write(record, {n: e for n, e in entries.items() if e[0] and (folder / n).exists()})
+    return {name: entries[name][1] for name in stamps if entries[name][1]}
+
+
+def recorded_digests(folder: Path, names: Iterable[str], record: Path) -> dict[str, str]:
+    """As `file_digests`, with the record at a path of its own. The caller holds the folder's lock.
+
+    Where no record can be written, the files are read each time.
+    """
+    stamps, entries = {name: _stamp(folder / name) for name in names}, _read(record)
+    if changed := _changed(stamps, entries):
+        entries |= _digests(folder, changed)
+        with suppress(OSError):
+            _write(record, {name: entries[name] for name in stamps if entries[name][0]})
     return {name: entries[name][1] for name in stamps if entries[name][1]}
 
 
@@ -101,7 +115,7 @@ def _read(record: Path) -> dict[str, Entry]:
     try:
         content = read_json(record)
         files, expected = content["files"], content["fingerprint"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (*UNREADABLE, KeyError, TypeError):
         return {}
     return {n: (s, d) for n, (s, d) in files.items()} if fingerprint(files) == expected else {}
 

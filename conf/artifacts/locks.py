@@ -26,9 +26,17 @@ def wait_for_lock(folder: Path, stage: str) -> Iterator[None]:
 
 
 def lock_of(folder: Path) -> FileLock:
-    """The lock file lies beside `folder`; the system releases it when its process dies."""
+    """The lock file lies beside `folder`; the system releases it when its process dies.
+
+    Raises: ConfigError for a folder in its stead.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder.with_name(f".{folder.name}.lock"))
+    path = folder.with_name(f".{folder.name}.lock")
+    if path.is_dir():
+        raise ConfigError(
+            f"{path} is a folder; it must be a file, the lock of {folder.name}; remove it"
+        )
+    return FileLock(path)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ A shard is a finished stage in `FOLDER.tmp`, under its own lock next to it; each
 shards that are neither finished nor locked. Merging the shards finishes the store.
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.artifacts.disk import explain_full_disk
 from ropewalk.conf.artifacts.locks import lock_of, wait_for_lock
 from ropewalk.conf.artifacts.manifest import run_shared, run_stage, temporary_folder, workspace
+from ropewalk.conf.artifacts.records import remove
+from ropewalk.conf.artifacts.verify import find_damage
+from ropewalk.conf.errors import DataError
 from ropewalk.conf.sources import SourceConfig
 from ropewalk.data.sources import SourceListing
 from ropewalk.data.tokens import shards, store
@@ -53,23 +57,21 @@ class TextStore:
 
     def missing(self) -> list[int]:
         """The shards that are not made yet."""
-        return [number for number in range(len(self.shards)) if not self.has(number)]
-
-    def has(self, number: int) -> bool:
         # in this order: another process may publish the store between the two reads
-        shard = manifest.read(self._shard(number))
-        return shard is not None or manifest.read(self.folder) is not None
+        numbers = [n for n in range(len(self.shards)) if manifest.read(self._shard(n)) is None]
+        return numbers if numbers and manifest.finished(self.folder) is None else []
 
     def make(self, numbers: list[int]) -> None:
         """Make shards, first those that no other process is making, and wait for the others.
 
-        Raises: DataError, ConfigError.
+        Of a damaged store its undamaged shards are kept. Raises: DataError, ConfigError.
         """
         with explain_full_disk(self.folder):
             with lock_of(self.folder):
-                if manifest.read(self.folder) is not None:
+                store_manifest, damaged = manifest.undamaged(self.name, self.folder)
+                if store_manifest is not None:
                     return
-                workspace(self.folder, self.cache_key, resumable=True)
+                workspace(self.folder, self.cache_key, True, self._reuse, damaged)
             for number in [n for n in numbers if not self._make_if_unlocked(n)]:
                 with wait_for_lock(self._lock(number), self._label(number)):
                     self._make(number)
@@ -89,7 +91,9 @@ class TextStore:
 
     def publish(self) -> str:
         """Merge the shards, all of which exist, into the finished store. Returns a log line."""
-        line = run_shared(self.name, self.cache_key, self.folder, self._merge, resumable=True)[1]
+        line = run_shared(
+            self.name, self.cache_key, self.folder, self._merge, resumable=True, reuse=self._reuse
+        )[1]
         for number in range(len(self.shards)):
             Path(lock_of(self._lock(number)).lock_file).unlink(missing_ok=True)
         return line
@@ -103,14 +107,25 @@ class TextStore:
         return True
 
     def _make(self, number: int) -> None:
-        if self.has(number):
+        shard = self._shard(number)
+        # in this order: another process may publish the store between the two reads
+        if manifest.finished(shard) is not None or manifest.read(self.folder) is not None:
             return
+        if os.path.lexists(shard):
+            print(f"{self._label(number)}: {shard} is damaged; made again", flush=True)
+            remove(shard)
         content = {"store": manifest.fingerprint(self.cache_key), "shard": number}
 
         def work(temporary: Path) -> dict[str, Any]:
             return self._write(temporary, number)
 
-        print(run_stage(self._label(number), content, self._shard(number), work)[1])
+        print(run_stage(self._label(number), content, shard, work)[1])
+
+    def _reuse(self, damaged: Path, temporary: Path) -> None:
+        """Move the undamaged shards of a store into its workspace."""
+        for name in map(shards.folder_name, range(len(self.shards))):
+            if manifest.finished(damaged / name) and not os.path.lexists(temporary / name):
+                os.replace(damaged / name, temporary / name)
 
     def _write(self, temporary: Path, number: int) -> dict[str, Any]:
         units = [self.listing.units[n] for n in self.shards[number]]
@@ -126,6 +141,9 @@ class TextStore:
         dtype = store.dtype_for(self.options.vocab_size)
         store.verify_size(shard, finished.facts, dtype, store.delete_and_rerun(shard))
         store.verify_sha256(shard, finished.facts)
+        others = {name: digest for name, digest in finished.files.items() if name != store.TOKENS}
+        if damage := find_damage(shard, others):
+            raise DataError(f"{shard}/{damage}; {store.delete_and_rerun(shard)}")
 
     def _merge(self, temporary: Path) -> dict[str, Any]:
         shard_metadata = []

@@ -19,7 +19,7 @@ def current_results(run: Run) -> dict[str, Manifest]:
     inputs |= _previous_training(run)
     for name in REPORTED:
         inputs["train"] = current["train"].fingerprint if "train" in current else None
-        result = manifest.read(run.folder / name)
+        result = manifest.finished(run.folder / name)
         if result is None or not agrees(result.content, expected):
             continue
         if agrees(result.content["inputs"], inputs):

@@ -4,10 +4,13 @@ import os
 import platform
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from ropewalk.conf import phases
-from ropewalk.conf.artifacts.manifest import read_json, write_json
+from ropewalk.conf.artifacts import manifest as manifests
+from ropewalk.conf.artifacts.manifest import Manifest
+from ropewalk.conf.artifacts.records import read_signed, signed, write_json
 from ropewalk.launch.pipeline.run import Run
 
 PACKAGES = (
@@ -22,6 +25,16 @@ PACKAGES = (
     "pyarrow",
 )
 
+FOLDERS = {
+    "data": "data",
+    "train": "train",
+    "eval": "eval",
+    "report": "report",
+    "calibrate": "calibration",
+    "export": "export",
+}
+"""The folder of each stage that has a manifest of its own."""
+
 
 def write_manifest(run: Run) -> None:
     """Write `manifest.json`. It holds no paths and no user names."""
@@ -35,7 +48,7 @@ def write_manifest(run: Run) -> None:
     }
     if run.previous_phase:
         manifest["phases"] = _earlier_phases(run)
-    write_json(run.folder / "manifest.json", manifest)
+    write_json(run.folder / "manifest.json", signed(manifest))
 
 
 def _stages(run: Run) -> dict[str, Any]:
@@ -44,16 +57,31 @@ def _stages(run: Run) -> dict[str, Any]:
     A stage with the recorded fingerprint keeps its record, and so the seconds of the real work.
     Stages that this command did not run stay recorded unless a stage before them changed.
     """
-    path = run.folder / "manifest.json"
-    recorded = read_json(path).get("stages", {}) if path.is_file() else {}
+    recorded = _recorded_stages(run.folder)
     fingerprints = run.fingerprints(*run.manifests)
     changed = [n for n in fingerprints if recorded.get(n, {}).get("fingerprint") != fingerprints[n]]
     stages = {} if any(name in recorded for name in changed) else dict(recorded)
     for name, manifest in run.manifests.items():
-        values = asdict(manifest)
-        fresh = {key: values[key] for key in ("fingerprint", "seconds", "facts")}
-        stages[name] = fresh if name in changed else recorded[name]
+        stages[name] = _entry(manifest) if name in changed else recorded[name]
     return stages
+
+
+def _recorded_stages(folder: Path) -> dict[str, Any]:
+    """The stages of the run's manifest; if it is damaged, those that the stages' own tell."""
+    path = folder / "manifest.json"
+    record = read_signed(path)
+    if record is not None:
+        return record["stages"]  # type: ignore[no-any-return]
+    if not os.path.lexists(path):
+        return {}
+    print(f"{path} is damaged; written again from the manifests of the stages", flush=True)
+    found = {stage: manifests.read(folder / name) for stage, name in FOLDERS.items()}
+    return {name: _entry(manifest) for name, manifest in found.items() if manifest}
+
+
+def _entry(manifest: Manifest) -> dict[str, Any]:
+    values = asdict(manifest)
+    return {key: values[key] for key in ("fingerprint", "seconds", "facts")}
 
 
 def _earlier_phases(run: Run) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ def export_base(run: Run, name: str, target: Path) -> Path:
 
     Raises: ConfigError when the run has no model.
     """
-    if manifest.read(run.folder / "train") is None:
+    if manifest.finished(run.folder / "train") is None:
         raise ConfigError(
             f"name is {run.config.name}; its train stage is not finished; run it first"
         )

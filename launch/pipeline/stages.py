@@ -7,6 +7,7 @@ from typing import Any
 from ropewalk.conf import phases
 from ropewalk.conf.artifacts.locks import lock_or_refuse
 from ropewalk.conf.artifacts.manifest import Manifest, fingerprint, read_json, run_stage
+from ropewalk.conf.artifacts.records import write_text
 from ropewalk.conf.check import to_yaml
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config.phases import phase_configs
@@ -39,7 +40,7 @@ def execute(config: Config, verb: str, command: str = "") -> Run:
     with lock_or_refuse(last.folder):
         for run in runs:
             run.folder.mkdir(parents=True, exist_ok=True)
-            (run.folder / "config.yaml").write_text(to_yaml(run.config))
+            write_text(run.folder / "config.yaml", to_yaml(run.config))
         for stage in VERB_STAGES[verb]:
             for run in runs if stage in PER_PHASE else runs[-1:]:
                 _run_stage(stage, run)

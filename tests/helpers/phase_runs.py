@@ -22,10 +22,10 @@ def run_phase(
     run = start(spec)
     train_state = run.checkpoints.load()
     hashed: list[str] = []
-    original = storage.sha256
-    storage.sha256 = lambda path: hashed.append(path.name) or original(path)  # type: ignore[func-returns-value]
+    original = storage.file_digest
+    storage.file_digest = lambda path: hashed.append(path.name) or original(path)  # type: ignore[func-returns-value]
     message = previous_phase.load_optimizer_state(config, run.checkpoints, train_state)
-    storage.sha256 = original
+    storage.file_digest = original
     run.loader = replace(run.loader, start=first_sequence)
     build_trainer(run, spec, train_state).train()
     previous_phase.save_for_next_phase(config, run.checkpoints, train_state)

@@ -98,13 +98,16 @@ def build(target: TextStore) -> Path:
 
 
 def content_of(folder: Path) -> dict[str, str]:
-    """sha256 of all files, without locks and the seconds in manifests."""
+    """sha256 of all files, without locks, and in manifests without seconds and what hashes them."""
+    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
     return {
         p.relative_to(folder).as_posix(): hashlib.sha256(
-            re.sub(rb'"seconds": [0-9.]+', b"", p.read_bytes())
-            if p.name == "manifest.json"
-            else p.read_bytes()
+            _without_seconds(p.read_bytes()) if p.name == "manifest.json" else p.read_bytes()
         ).hexdigest()
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.suffix != ".lock"
+        for p in paths
     }
+
+
+def _without_seconds(text: bytes) -> bytes:
+    hashed = rb'"(digest|([^"]*/)?manifest\.json)": "[0-9a-f]{64}"'
+    return re.sub(hashed, b"", re.sub(rb'"seconds": [0-9.]+', b"", text))

@@ -157,12 +157,28 @@ class AsyncWriter:
         """Run `job` in the thread, after the jobs before it; skipped once one has failed."""
         self.jobs.append(self.thread.submit(self._run, job))
 
-    def write_file_list(self, folder: Path, rank: int, flats: list[list[Fragment]]) -> None:
+    def save_bytes(self, content: bytes, path: Path) -> None:
+        """Queue the writing of a small file."""
+
+        def write() -> FileDigest:
+            path.write_bytes(content)
+            return sync_and_hash(path)
+
+        self._write_later(path.name, write)
+
+    def write_file_list(
+        self, folder: Path, rank: int, step: int, flats: list[list[Fragment]]
+    ) -> None:
         """Write rank-N.json after the rank's files: their hashes, the requested names, and `flats`.
 
         `flats`: the fragments of each flat tensor, which `reshard` reads.
         """
-        file_list = {"files": self.files, "asked": self.requested, "flats": flats}
+        file_list = {
+            "step": step,
+            "files": self.files,
+            "asked": self.requested,
+            "flats": flats,
+        }
         self.submit(lambda: write_json(folder / f"rank-{rank}.json", file_list))
 
     def _run(self, job: Callable[[], None]) -> None:

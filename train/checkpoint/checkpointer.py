@@ -4,7 +4,6 @@
 """
 
 import copy
-import shutil
 import sys
 import time
 from dataclasses import dataclass, field
@@ -14,11 +13,13 @@ from typing import Any
 import torch.distributed as dist
 
 from ropewalk.conf.artifacts.manifest import read_json
+from ropewalk.conf.artifacts.records import remove, write_text
 from ropewalk.conf.errors import RopewalkError
 from ropewalk.conf.log import log
 from ropewalk.conf.train import TrainConfig
 from ropewalk.train.checkpoint import reshard, storage
 from ropewalk.train.checkpoint.async_writer import AsyncWriter
+from ropewalk.train.results import METRICS_FILE
 from ropewalk.train.zero.checkpoint import load_trainable, use_checkpoint_writer
 from ropewalk.train.zero.engine import Engine
 from ropewalk.train.zero.flat_params import base_optimizer, flat_tensors
@@ -46,6 +47,8 @@ class Checkpointer:
         """`content`: JSON values; a checkpoint with other content is refused."""
         self.engine, self.path, self.train, self.mesh = engine, path, train, mesh
         self.content = content
+        self.metrics_file = path.parent / METRICS_FILE
+        """Each checkpoint has a copy: its lines cannot be computed again."""
         self.writer = AsyncWriter()
         use_checkpoint_writer(engine, self.writer)
         self.pending: dict[str, Any] | None = None
@@ -65,7 +68,7 @@ class Checkpointer:
         name, started = storage.checkpoint_name(train_state.step), time.monotonic()
         temporary = self.path / f"{name}.tmp"
         if self.mesh.rank == 0:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove(temporary)
         self.engine.save_checkpoint(
             str(self.path),
             tag=temporary.name,
@@ -77,7 +80,11 @@ class Checkpointer:
         self.writer.adopt_files(temporary, swapped)
         has_states = self.mesh.rank == 0 or self.engine.zero_optimization()
         flats = flat_tensors(self.engine) if has_states else []
-        self.writer.write_file_list(temporary, self.mesh.rank, [flat.fragments for flat in flats])
+        if self.mesh.rank == 0 and self.metrics_file.is_file():
+            lines = self.metrics_file.read_bytes()
+            self.writer.save_bytes(lines, temporary / self.metrics_file.name)
+        fragments = [flat.fragments for flat in flats]
+        self.writer.write_file_list(temporary, self.mesh.rank, train_state.step, fragments)
         self.pending = self._metadata(train_state)
         self.save_stall_s = time.monotonic() - started
         if not self.train.checkpoint.async_write:
@@ -85,7 +92,7 @@ class Checkpointer:
 
     def _metadata(self, train_state: TrainState) -> dict[str, Any]:
         return {
-            "schema": 1,
+            "schema": storage.SCHEMA,
             "step": train_state.step,
             "state": copy.deepcopy(train_state.state),
             "world_size": self.mesh.world_size,
@@ -142,7 +149,7 @@ class Checkpointer:
             )
         if self.mesh.rank == 0:
             temporary = self.path / f"{storage.checkpoint_name(step)}.tmp"
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove(temporary)
         self.failed_saves += 1
         self.pending, self.publishing = None, False
         self.writer.error = None
@@ -189,12 +196,26 @@ class Checkpointer:
             storage.refuse_other_content(name, metadata["content"], self.content)
             self._read(name, metadata)
             self._quarantine(name)
+            self._restore_metrics(name)
             self.last_saved_step = metadata["step"]
             return TrainState(metadata["step"], metadata["state"], name)
         if any(any_rank(any(self.path.glob(storage.NAME_PATTERN)))):
             log.info("no checkpoint is undamaged; training starts anew")
             self._quarantine("")
         return TrainState()
+
+    def _restore_metrics(self, name: str) -> None:
+        """Rank 0: go back to the lines of the checkpoint, and say so if they were damaged."""
+        saved = self.path / name / self.metrics_file.name
+        if self.mesh.rank != 0 or not saved.is_file():
+            return
+        lines, current = saved.read_bytes(), b""
+        if self.metrics_file.is_file():
+            current = self.metrics_file.read_bytes()
+        if not current.startswith(lines):
+            log.info(f"{self.metrics_file} lacks lines of checkpoint {name}; restored from it")
+        if current != lines:
+            write_text(self.metrics_file, lines.decode())
 
     def _checkpoints(self) -> list[tuple[str, dict[str, Any]]]:
         """Collective. Name and metadata of the checkpoints that rank 0 sees, newest first."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.conf import check, phases
-from ropewalk.conf.errors import ConfigError, RopewalkError
+from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import DataArtifacts
 from ropewalk.train.checkpoint import reshard, storage
@@ -31,15 +31,16 @@ def load_optimizer_state(config: Config, checkpoints: Checkpointer, train_state:
     """Collective. Load the previous phase's state, unless this phase is resumed.
 
     Returns a line to log, empty if nothing was loaded. Raises: ConfigError when the state does not
-    fit this phase's optimizer or parameters, RopewalkError when it is damaged.
+    fit this phase's optimizer or parameters, DataError when it is damaged.
     """
     run_dir = phases.previous_run_dir(config)
     if train_state.step or run_dir is None or not phases.carries_optimizer(config):
         return ""
     name, metadata = _last_checkpoint(run_dir)
+    way_out = f"remove {run_dir / 'train'} to run that phase again"
     path = run_dir / "train" / "checkpoints" / name
     if damage := checkpoints.verify(path, metadata):
-        raise RopewalkError(f"checkpoint {name} of {run_dir.name}: {damage}; run that phase again")
+        raise DataError(f"{path}/{damage}; its optimizer is to be carried on; {way_out}")
     try:
         reshard.load(checkpoints.engine, path, metadata)
     except ConfigError as error:
@@ -53,7 +54,10 @@ def load_optimizer_state(config: Config, checkpoints: Checkpointer, train_state:
 def _last_checkpoint(run_dir: Path) -> tuple[str, dict[str, Any]]:
     checkpoints = storage.list_checkpoints(run_dir / "train" / "checkpoints")
     if not checkpoints:
-        raise RopewalkError(f"{run_dir.name} left no checkpoint; run that phase again")
+        raise DataError(
+            f"{run_dir / 'train' / 'checkpoints'} has no undamaged checkpoint; the optimizer of "
+            f"its last step is to be carried on; remove {run_dir / 'train'} to run that phase again"
+        )
     return checkpoints[0]
 
 

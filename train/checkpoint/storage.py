@@ -8,17 +8,28 @@ complete.json is written last, by rank 0, when the files of all ranks have the s
 writers counted.
 """
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypedDict
 
-from ropewalk.conf.artifacts.manifest import first_difference, read_json, write_json
+from ropewalk.conf.artifacts.digests import file_digest
+from ropewalk.conf.artifacts.manifest import first_difference, read_json
+from ropewalk.conf.artifacts.records import (
+    DIGEST,
+    UNREADABLE,
+    read_signed,
+    remove,
+    signed,
+    write_json,
+    write_text,
+)
 from ropewalk.conf.errors import ConfigError
 
 COMPLETE = "complete.json"
+SCHEMA = 2
+"""Of complete.json. Since 2 it has a digest of its own content."""
 LATEST = "latest"
 NAME_PATTERN = "step-" + "[0-9]" * 8
 TORN = ".torn"
@@ -31,15 +42,10 @@ class FileDigest(TypedDict):
     sha256: str
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def sync_and_hash(path: Path) -> FileDigest:
     """Raises: OSError."""
     _sync(path)
-    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    return {"bytes": path.stat().st_size, "sha256": file_digest(path)}
 
 
 def checkpoint_name(step: int) -> str:
@@ -53,28 +59,31 @@ def publish(folder: Path, name: str, metadata: dict[str, Any]) -> None:
     written.
     """
     temporary, final = folder / f"{name}.tmp", folder / name
-    files = dict(_listed_files(temporary, metadata["world_size"], metadata["zero_stage"]))
+    files = dict(_listed_files(temporary, metadata))
     for file, written in files.items():
         size = (temporary / file).stat().st_size
         if size != written["bytes"]:
             raise OSError(f"{file} has {size} bytes, {written['bytes']} were written")
-    write_json(temporary / COMPLETE, {**metadata, "files": files})
+    write_json(temporary / COMPLETE, signed({**metadata, "files": files}))
     _sync(temporary)
-    shutil.rmtree(final, ignore_errors=True)
+    remove(final)
     os.replace(temporary, final)
     _sync(folder)
     _point(folder, name)
 
 
-def _listed_files(
-    temporary: Path, world_size: int, zero_stage: int
-) -> Iterator[tuple[str, FileDigest]]:
-    """The files in the ranks' lists, and the lists. Raises: OSError when a file is not listed."""
-    for rank in range(world_size):
+def _listed_files(temporary: Path, metadata: dict[str, Any]) -> Iterator[tuple[str, FileDigest]]:
+    """The files in the ranks' lists, and the lists.
+
+    Raises: OSError when a file is not listed, or a rank wrote another step.
+    """
+    for rank in range(metadata["world_size"]):
         path = temporary / f"rank-{rank}.json"
         file_list = read_json(path)
-        if missing := _missing_file(file_list, rank, zero_stage):
+        if missing := _missing_file(file_list, rank, metadata["zero_stage"]):
             raise OSError(f"rank {rank} wrote no {missing}")
+        if _is_of_other_step(temporary, path.name):
+            raise OSError(f"rank {rank} wrote another step")
         yield from file_list["files"].items()
         yield path.name, sync_and_hash(path)
 
@@ -92,13 +101,8 @@ def _missing_file(file_list: dict[str, Any], rank: int, zero_stage: int) -> str:
 
 
 def _point(folder: Path, name: str) -> None:
-    """Write `latest` under another name first, so that it is never incomplete."""
-    temporary = folder / f"{LATEST}.tmp"
-    with temporary.open("w") as file:
-        file.write(name)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / LATEST)
+    """Write `latest`, which other programs read."""
+    write_text(folder / LATEST, name)
     _sync(folder)
 
 
@@ -112,7 +116,7 @@ def _sync(path: Path) -> None:
 
 
 def list_checkpoints(folder: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Name and metadata of the checkpoints with a readable complete.json, newest first.
+    """Name and metadata of the checkpoints with an undamaged complete.json, newest first.
 
     Their files are not checked.
     """
@@ -121,11 +125,21 @@ def list_checkpoints(folder: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _read_metadata(path: Path) -> dict[str, Any] | None:
-    try:
-        metadata = read_json(path / COMPLETE)
-    except (OSError, ValueError):
+    """None unless it is what was written, for the step of the folder's name."""
+    metadata = read_signed(path / COMPLETE) or _read_unsigned(path / COMPLETE)
+    if metadata is None or path.name != checkpoint_name(metadata["step"]):
         return None
-    return metadata if isinstance(metadata, dict) and metadata.get("schema") == 1 else None
+    return metadata
+
+
+def _read_unsigned(path: Path) -> dict[str, Any] | None:
+    """As schema 1 was written."""
+    try:
+        metadata = read_json(path)
+    except UNREADABLE:
+        return None
+    is_first_schema = isinstance(metadata, dict) and metadata.get("schema") == 1
+    return metadata if is_first_schema and DIGEST not in metadata else None
 
 
 def find_damage(
@@ -142,9 +156,16 @@ def find_damage(
         if (size := (path / name).stat().st_size) != written["bytes"]:
             return f"{name} has {size} bytes, {written['bytes']} were written"
     for name, written in local_files:
-        if sha256(path / name) != written["sha256"]:
+        if file_digest(path / name) != written["sha256"]:
             return f"{name} is not what was written (sha256)"
+        if name.startswith("rank-") and _is_of_other_step(path, name):
+            return f"{name} is of another step"
     return ""
+
+
+def _is_of_other_step(path: Path, file_list: str) -> bool:
+    step = read_json(path / file_list).get("step")
+    return step is not None and checkpoint_name(step) != path.name.removesuffix(".tmp")
 
 
 def refuse_other_content(name: str, saved: object, current: object) -> None:
@@ -168,7 +189,7 @@ def prune(folder: Path, published: str, keep_last: int, keep_every: int) -> None
             shutil.rmtree(folder / name)
     for path in folder.glob(f"step-*{TORN}"):
         if path.name.removesuffix(TORN) <= published:
-            shutil.rmtree(path)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def quarantine(folder: Path, newest_good: str) -> list[str]:
@@ -179,7 +200,7 @@ def quarantine(folder: Path, newest_good: str) -> list[str]:
     damaged = [path for path in sorted(folder.glob(NAME_PATTERN)) if path.name > newest_good]
     for path in damaged:
         target = path.with_name(path.name + TORN)
-        shutil.rmtree(target, ignore_errors=True)
+        remove(target)
         os.replace(path, target)
     if damaged and newest_good:
         _point(folder, newest_good)
@@ -187,6 +208,8 @@ def quarantine(folder: Path, newest_good: str) -> list[str]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove the half-written checkpoints of a run that died."""
+    """Remove the half-written checkpoints of a run that died, and a file in the folder's stead."""
+    if not folder.is_dir():
+        remove(folder)
     for path in folder.glob("step-*.tmp"):
-        shutil.rmtree(path, ignore_errors=True)
+        remove(path)

@@ -50,7 +50,7 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
 
 def short_text_measurement(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
     """The cost on short text, if eval measured the very model that is exported."""
-    evaluated = manifests.read(folder)
+    evaluated = manifests.finished(folder)
     if evaluated is None or not inputs.items() <= evaluated.content["inputs"].items():
         return None
     return handoff.short_text_cost(read_json(folder / "results.json"))

@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from ropewalk.conf.artifacts.records import remove
 from ropewalk.conf.errors import STOPPED, RopewalkError, Stopped
 from ropewalk.conf.schema import Config
 from ropewalk.train.launcher import failure
@@ -22,7 +23,7 @@ def launch(config: Config, run_dir: Path, temporary: Path) -> None:
 
     Raises: Stopped, or RopewalkError with the ranks' exit code.
     """
-    (temporary / failure.NOTE).unlink(missing_ok=True)
+    remove(temporary / failure.NOTE)
     # Slurm sends it to every process of a step; DeepSpeed's launcher inherits this and must live on
     usr1_handler = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     arguments, env = command(config, run_dir), environment(config)

@@ -11,11 +11,13 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from ropewalk.conf.artifacts.records import write_text
+from ropewalk.conf.errors import DataError
 from ropewalk.conf.log import log
 from ropewalk.conf.schema import Config
 from ropewalk.train.metrics.dashboards import Dashboard, scalars_of, start_dashboards
+from ropewalk.train.results import METRICS_FILE
 
-METRICS_FILE = "metrics.jsonl"
 PRINT_INTERVAL_S = 10.0
 """Seconds between two printed lines where there is no terminal."""
 
@@ -24,10 +26,25 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of `folder/metrics.jsonl`.
 
     An incomplete last line, which a killed run may leave, is ignored.
+    Raises: DataError for another line that is no JSON object.
     """
     path = folder / METRICS_FILE
-    text = path.read_text() if path.is_file() else ""
-    return [json.loads(line) for line in text.split("\n")[:-1] if line]
+    text = path.read_text(errors="replace") if path.is_file() else ""
+    lines = enumerate(text.split("\n")[:-1], 1)
+    return [_parse(path, number, line) for number, line in lines if line]
+
+
+def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict) or "step" not in row:
+        raise DataError(
+            f"{path} line {number} is damaged; the lines of finished steps cannot be computed "
+            f"again; restore the file, or remove {path.parent} to train anew"
+        )
+    return row
 
 
 class MetricLogger:
@@ -52,9 +69,9 @@ class MetricLogger:
 
     def _open_after(self, step: int) -> TextIO:
         """Drop the lines of steps after `step`, and open the file to append."""
-        lines = [line for line in read_metrics(self.folder) if line["step"] <= step]
+        lines = read_metrics(self.folder) if step else []
         path = self.folder / METRICS_FILE
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_text(path, "".join(json.dumps(x) + "\n" for x in lines if x["step"] <= step))
         return path.open("a")
 
     def rewind(self, step: int) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 from transformers import PreTrainedConfig
 
 from ropewalk.conf.artifacts.manifest import fingerprint, read_json
-from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.artifacts.records import UNREADABLE
+from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.conf.rope_methods import RopeConfig, Rotary, Table, TableConfig, YarnConfig
 from ropewalk.conf.rope_methods.base import as_longrope, disagreement
 from ropewalk.conf.rope_methods.by_parts import get_mscale
@@ -21,6 +22,16 @@ from ropewalk.train.rope.parameters import table_from_parameters
 STAGE_KEYS = ("fingerprint", "findings", "calibrated_on")
 """What the stage adds to the plan in `rope.json`: its fingerprint, the lint's findings, and the
 documents that the table was chosen on."""
+HASHED_KEYS = (
+    "inv_freq",
+    "attention_factor",
+    "resting_inv_freq",
+    "rope_parameters",
+    "softmax_factor",
+    "max_position_embeddings",
+    "others",
+)
+"""What decides the model's rotary embedding, as `rope.json` stores it."""
 JSON_KEYS = {"short_inv_freq": "resting_inv_freq"}
 """Fields whose key in `rope.json`, which other programs read, differs from the field's name."""
 FIELDS = {key: name for name, key in JSON_KEYS.items()}
@@ -53,8 +64,19 @@ class RopePlan:
 
     @classmethod
     def read(cls, path: Path) -> "RopePlan":
-        content = read_json(path)
-        return cls.from_json({key: content[key] for key in content if key not in STAGE_KEYS})
+        """Raises: DataError for a file that is not what the rope stage wrote."""
+        try:
+            content = read_json(path)
+            plan = cls.from_json({key: content[key] for key in content if key not in STAGE_KEYS})
+            is_whole = hash_of(content) == plan.hash
+        except (*UNREADABLE, TypeError, KeyError):
+            is_whole = False
+        if not is_whole:
+            raise DataError(
+                f"{path} is damaged; its hash must be that of its tables; "
+                "run ropewalk rope with this run's settings to write it again"
+            )
+        return plan
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "RopePlan":
@@ -129,10 +151,15 @@ def make(rope: RopeConfig, config: PreTrainedConfig, name: str) -> RopePlan:
             "base": base,
             "layer_type": model.layer_type,
             "qk_head_dim": model.qk_head_dim,
-            "hash": fingerprint(content),
+            "hash": hash_of(content),
             **content,
         }
     )
+
+
+def hash_of(content: dict[str, Any]) -> str:
+    """The hash of a plan, of the tables that `content` has under the keys of `rope.json`."""
+    return fingerprint({key: content[key] for key in HASHED_KEYS})
 
 
 def _rescaled_json(rope: RopeConfig, model: ModelRope) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """The rope stage: the base's config and the settings -> `rope.json`."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedConfig
 
 from ropewalk.conf.artifacts.manifest import Manifest, read_json, write_json
+from ropewalk.conf.artifacts.records import UNREADABLE
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.rope_methods import ROPE_METHODS, RopeConfig, TableConfig
 from ropewalk.conf.rules import content
@@ -32,19 +35,35 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     cache_key = {"rope": content(config.rope), "base": plan.base, "plan": plan.hash}
     manifest = Manifest.for_content("rope", cache_key)
     manifest.facts = {"hash": plan.hash, "max_position_embeddings": plan.max_position_embeddings}
-    previous = read_json(output) if output.is_file() else {}
-    same_plan = previous.get("fingerprint") == manifest.fingerprint
-    if not same_plan or previous.get("findings") != findings:
-        stage_content = {
-            "findings": findings,
-            "fingerprint": manifest.fingerprint,
-            "calibrated_on": calibration_documents(config.rope),
-        }
-        write_json(output, plan.json() | stage_content)
-    if same_plan:
+    record = plan.json() | {
+        "findings": findings,
+        "fingerprint": manifest.fingerprint,
+        "calibrated_on": calibration_documents(config.rope),
+    }
+    if _write_changed(output, record):
         return manifest, "rope: done before with the same settings and inputs; skipped"
     original, new = plan.original_max_position_embeddings, plan.max_position_embeddings
     return manifest, f"rope: {plan.method} x{plan.factor:g}, {original:,} -> {new:,} tokens"
+
+
+def _write_changed(output: Path, record: dict[str, Any]) -> bool:
+    """Write `rope.json` unless it has this content. Returns whether it had this plan.
+
+    Each value is compared, so a damaged or edited file is written again, and that is told.
+    """
+    try:
+        previous = read_json(output)
+    except FileNotFoundError:
+        previous = {}
+    except UNREADABLE:
+        previous = None
+    same_plan = isinstance(previous, dict) and previous.get("fingerprint") == record["fingerprint"]
+    if previous == json.loads(json.dumps(record)):
+        return True
+    if previous is None or same_plan and previous.get("findings") == record["findings"]:
+        print(f"rope: {output} is not what was written; written again", flush=True)
+    write_json(output, record)
+    return same_plan
 
 
 def _print_findings(config: Config, plan: RopePlan, model_config: PreTrainedConfig) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ropewalk.conf.artifacts import manifest
+from ropewalk.conf.artifacts import manifest, records
 from ropewalk.conf.artifacts.locks import lock_or_refuse
 from ropewalk.conf.artifacts.manifest import fingerprint, first_difference, run_shared, run_stage
 from ropewalk.conf.errors import ConfigError
@@ -61,13 +61,13 @@ def test_a_manifest_that_is_renamed_while_it_is_read_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
-    real = manifest.read_json
+    real = records.read_json
 
     def late(path: Path) -> Any:
         path.parent.rename(tmp_path / "elsewhere")
         return real(path)
 
-    monkeypatch.setattr(manifest, "read_json", late)
+    monkeypatch.setattr(records, "read_json", late)
     assert manifest.read(tmp_path / "out") is None
     monkeypatch.undo()
     assert manifest.read(tmp_path / "elsewhere" / "part") is None  # a file

@@ -1,13 +1,13 @@
 """Which results a page may show: only results of the run's present settings and inputs."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from train_settings import changed as with_settings
 
-from ropewalk.conf.artifacts.manifest import Manifest, read_json, write_json
+from ropewalk.conf.artifacts.manifest import Manifest, read_json, write, write_json
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
 from ropewalk.eval.report import page
@@ -41,7 +41,7 @@ def finish(folder: Path, name: str, stage_content: dict[str, Any]) -> str:
     """Write the manifest of a finished stage and return its fingerprint."""
     (folder / name).mkdir(parents=True)
     manifest = Manifest.for_content(name, stage_content)
-    write_json(folder / name / "manifest.json", asdict(manifest))
+    write(folder / name, manifest)
     return manifest.fingerprint
 
 
@@ -125,7 +125,7 @@ def test_a_stage_of_other_settings_is_left_out_and_eval_goes_with_its_train(run:
 def test_an_evaluation_of_another_train_than_the_folder_has_is_left_out(run: Run) -> None:
     path = run.folder / "train" / "manifest.json"
     other = Manifest(stage="train", fingerprint="other", content=read_json(path)["content"])
-    write_json(path, asdict(other))
+    write(path.parent, other)
     assert shown(run) == ["train", "calibration"]
     path.unlink()
     assert shown(run) == ["calibration"]

@@ -10,7 +10,7 @@ import pytest
 import ranks
 
 from ropewalk.conf import phases as rules
-from ropewalk.conf.errors import ConfigError, RopewalkError
+from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config import phases
 from ropewalk.launch.config.compose import compose
@@ -90,7 +90,7 @@ def test_without_carry_optimizer_the_moments_begin_anew(
 
 def test_a_phase_without_a_checkpoint_to_carry_is_an_error(tmp_path: Path) -> None:
     (_, (config, _, _)) = two_phases(tmp_path, 1, 1)
-    with pytest.raises(RopewalkError, match="1 left no checkpoint; run that phase again"):
+    with pytest.raises(DataError, match="has no undamaged checkpoint; .* to run that phase again"):
         previous_phase.load_optimizer_state(config, None, previous_phase.TrainState())  # type: ignore[arg-type]
 
 

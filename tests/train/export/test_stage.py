@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from train_settings import train_config
 from transformers import AutoModelForCausalLM
 
-from ropewalk.conf.artifacts.manifest import Manifest, write_json
+from ropewalk.conf.artifacts.manifest import Manifest, write, write_json
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.errors import ConfigError, ProofError
 from ropewalk.conf.eval import EvalConfig, ExportConfig
@@ -116,7 +115,7 @@ def write_measurement(run_dir: Path, inputs: dict[str, str]) -> None:
     write_json(
         folder / "results.json", {"base_window": 256, "models": models, "verdicts": [verdict]}
     )
-    write_json(folder / "manifest.json", asdict(Manifest.for_content("eval", {"inputs": inputs})))
+    write(folder, Manifest.for_content("eval", {"inputs": inputs}))
 
 
 def test_a_checkpoint_that_lost_its_scaling_is_refused(run_dir: Path) -> None:
