@@ -8,8 +8,7 @@ hash_random.py      a seeded hash as randomness
 random_streams.py   the random numbers of every other draw, a stream for each purpose
 synthetic.py        stores of synthetic sources
 retrieval.py        pass-key and repeat documents
-tokenizer.py        load, inspect and save tokenizers
 train_tokenizer.py  train a tokenizer on the sources
 datatrove_step.py   shards of token stores as a datatrove pipeline step
-sources/ tokens/ cleaning/ mixing/ packing/ loading/ ledger/
+sources/ tokenizer/ tokens/ cleaning/ mixing/ packing/ loading/ ledger/
 """

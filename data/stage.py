@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from ropewalk.conf.artifacts.manifest import Manifest, read_json, run_stage, write_json
 from ropewalk.conf.artifacts.records import UNREADABLE
 from ropewalk.conf.data import DataConfig
@@ -23,6 +21,7 @@ from ropewalk.data.mixing import offers, shares
 from ropewalk.data.mixing.overlong import Candidates
 from ropewalk.data.planning import Mixture
 from ropewalk.data.sources import SourceListing
+from ropewalk.data.tokenizer import RunTokenizer
 from ropewalk.data.tokens import shards
 from ropewalk.data.tokens import store as token_store
 from ropewalk.data.tokens.encode import encode_with
@@ -40,6 +39,8 @@ class Inputs:
     trust_remote_code: bool = False
     listings: Mapping[str, SourceListing] = field(default_factory=dict)
     """Text sources that are listed already, by name; the others are listed here."""
+    loaded: RunTokenizer | None = None
+    """The tokenizer, if the preflight has loaded it."""
 
 
 def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
@@ -47,11 +48,12 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     clean.require_packages(config.data)
     cache = Path(config.cache_dir).expanduser()
     tokenizer, text_stores = _text_stores(config, inputs)
-    boundary_tokens = _boundary_tokens(config, tokenizer)
+    tokenizer = _for_readers(config, inputs, tokenizer)
+    boundaries = boundary_tokens(config.data, tokenizer)
     texts = {name: _finish_store(config, name, text) for name, text in text_stores.items()}
-    usable = {n: offers.candidates(config, n, texts[n], boundary_tokens) for n in texts}
+    usable = {n: offers.candidates(config, n, texts[n], boundaries) for n in texts}
     cleaned = clean.clean(config.data, texts, usable, cache)
-    mixture = _mixture(config, texts, cleaned, boundary_tokens, tokenizer)
+    mixture = _mixture(config, texts, cleaned, boundaries, tokenizer)
     plan = planning.make_plan(mixture, cache)
     ledger = without_context_only(
         planning.make_ledger(mixture, plan), context_only_sources(config.data)
@@ -60,9 +62,7 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     return _finish(mixture, output, tokenizer, plan, ledger)
 
 
-def _text_stores(
-    config: Config, inputs: Inputs
-) -> tuple[PreTrainedTokenizerBase, dict[str, TextStore]]:
+def _text_stores(config: Config, inputs: Inputs) -> tuple[RunTokenizer, dict[str, TextStore]]:
     """The tokenizer, and the store of each text source, finished or not."""
     cache, data = Path(config.cache_dir).expanduser(), config.data
     texts = {name: s for name, s in data.sources.items() if s.kind not in SYNTHETIC}
@@ -71,7 +71,7 @@ def _text_stores(
         for name, source in texts.items()
     }
     tokenizer = _tokenizer(config, inputs, listings)
-    encode, size = encode_with(tokenizers.backend(tokenizer)), tokenizers.vocab_size(tokenizer)
+    encode, size = encode_with(tokenizer.backend), tokenizers.vocab_size(tokenizer)
     cache_key = {"format": FORMAT, "tokenizer": tokenizers.encoding_fingerprint(tokenizer)}
     stores = {}
     for name, listing in listings.items():
@@ -80,12 +80,24 @@ def _text_stores(
     return tokenizer, stores
 
 
-def _tokenizer(
-    config: Config, inputs: Inputs, listings: dict[str, SourceListing]
-) -> PreTrainedTokenizerBase:
+def _tokenizer(config: Config, inputs: Inputs, listings: dict[str, SourceListing]) -> RunTokenizer:
     if inputs.tokenizer is None:
         return train_tokenizer.train_tokenizer(config, listings)
+    if inputs.loaded is not None:
+        return inputs.loaded
     return tokenizers.load(inputs.tokenizer, inputs.revision, inputs.trust_remote_code)
+
+
+def _for_readers(config: Config, inputs: Inputs, tokenizer: RunTokenizer) -> RunTokenizer:
+    """The tokenizer with the files that go with the trained model. Prints what they change."""
+    cache = Path(config.cache_dir).expanduser() / "tokenizers"
+    model_config = (
+        tokenizers.read_model_config(inputs.tokenizer, inputs.revision) if inputs.tokenizer else {}
+    )
+    files, line = tokenizers.for_readers(tokenizer, model_config, cache, inputs.trust_remote_code)
+    if line:
+        print(f"warning: {line}", flush=True)
+    return files
 
 
 def workers(data: DataConfig) -> int:
@@ -93,12 +105,14 @@ def workers(data: DataConfig) -> int:
     return data.tokenizer_threads or len(os.sched_getaffinity(0))
 
 
-def _boundary_tokens(config: Config, tokenizer: PreTrainedTokenizerBase) -> BoundaryTokens:
+def boundary_tokens(data: DataConfig, tokenizer: RunTokenizer) -> BoundaryTokens:
+    """The ids of `data.begin` and `data.end`. Raises: ConfigError for no token of the tokenizer."""
+
     def token_id(key: str, token: str | None) -> int | None:
         return None if token is None else tokenizers.token_id(tokenizer, key, token)
 
-    begin = token_id("data.begin", config.data.begin)
-    return BoundaryTokens(begin, token_id("data.end", config.data.end))
+    begin = token_id("data.begin", data.begin)
+    return BoundaryTokens(begin, token_id("data.end", data.end))
 
 
 def _finish_store(config: Config, name: str, text: TextStore) -> Store:
@@ -120,23 +134,23 @@ def _mixture(
     config: Config,
     texts: Mapping[str, Store],
     cleaned: clean.Cleaned,
-    boundary_tokens: BoundaryTokens,
-    tokenizer: PreTrainedTokenizerBase,
+    boundaries: BoundaryTokens,
+    tokenizer: RunTokenizer,
 ) -> Mixture:
     """The text sources after cleaning, and the synthetic ones made of them. Raises: DataError."""
-    rounds = offers.round_tokens(config, texts, cleaned.offers, boundary_tokens)
+    rounds = offers.round_tokens(config, texts, cleaned.offers, boundaries)
     budgets = _budgets(config, cleaned.offers, rounds)
     stores, usable = dict(texts), dict(cleaned.offers)
     for name in [name for name in config.data.sources if name not in texts]:
         filler = cleaned.stores[config.data.sources[name].filler or ""]
         # with its boundary tokens, a document is as long as the source's longest piece
-        length = offers.max_piece(config, name) - boundary_tokens.count
+        length = offers.max_piece(config, name) - boundaries.count
         folder = synthetic.make_store(config, name, filler, budgets[name] or 0, length, tokenizer)
         stores[name] = token_store.load(folder, config.data.heldout_share)
-        usable[name] = offers.candidates(config, name, stores[name], boundary_tokens)
+        usable[name] = offers.candidates(config, name, stores[name], boundaries)
         budgets[name] = None if budgets[name] else 0  # every synthetic document, uncut
     ordered = {name: stores[name] for name in config.data.sources}
-    return Mixture(config, ordered, usable, budgets, boundary_tokens)
+    return Mixture(config, ordered, usable, budgets, boundaries)
 
 
 def _budgets(
@@ -164,7 +178,7 @@ def _budgets(
 def _finish(
     mixture: Mixture,
     output: Path,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: RunTokenizer,
     plan: Path,
     ledger: dict[str, Any],
 ) -> tuple[Manifest, str]:

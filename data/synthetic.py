@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
 from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.artifacts.manifest import run_shared
@@ -17,6 +16,7 @@ from ropewalk.conf.schema import Config
 from ropewalk.data import retrieval
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.random_streams import Purpose, generator
+from ropewalk.data.tokenizer import RunTokenizer
 from ropewalk.data.tokens import merge
 from ropewalk.data.tokens.store import FORMAT, Store
 
@@ -27,7 +27,7 @@ def make_store(
     filler: Store,
     tokens: int,
     length: int,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: RunTokenizer,
 ) -> Path:
     """Make the store of synthetic source `name`, or find it in the cache; returns its folder.
 

@@ -4,18 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.artifacts.manifest import run_shared
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.sources import Document, SourceListing
+from ropewalk.data.tokenizer import RunTokenizer
 from ropewalk.data.tokens import store
 from ropewalk.data.tokens.store import FORMAT
 
 
-def train_tokenizer(config: Config, listings: dict[str, SourceListing]) -> PreTrainedTokenizerBase:
+def train_tokenizer(config: Config, listings: dict[str, SourceListing]) -> RunTokenizer:
     """Train on the text sources `listings`, or load from the cache. Raises: DataError."""
     assert config.model.scratch is not None
     vocab_size = config.model.scratch.vocab_size

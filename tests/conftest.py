@@ -13,7 +13,11 @@ TEXTS = [
 
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
-    """A byte-level BPE of 300 words, trained in a moment."""
+    """A byte-level BPE of 300 words, trained in a moment, as transformers has it."""
+    from transformers import PreTrainedTokenizerFast
+
     from ropewalk.data import tokenizer as tokenizers
 
-    return tokenizers.train(TEXTS * 20, 300)
+    backend = tokenizers.train(TEXTS * 20, 300).backend
+    special = {"eos_token": "<|endoftext|>", "pad_token": "<|pad|>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)

@@ -97,10 +97,11 @@ def refuse_other_tokenizer(base: Base, folder: Path) -> None:
         tokenizers.load(path, trust_remote_code=base.trust_remote_code)
         for path in (str(folder), base.path)
     )
+    words, own = (tokenizers.vocab_size(tokenizer) for tokenizer in (of_data, of_base))
     if tokenizers.encoding_fingerprint(of_data) != tokenizers.encoding_fingerprint(of_base):
         raise ConfigError(
             f"model.path is {base.name}; the data was tokenised by another tokenizer than its own "
-            f"({len(of_data)} words, not {len(of_base)}); run ropewalk data with this model"
+            f"({words} words, not {own}); run ropewalk data with this model"
         )
 
 
@@ -127,7 +128,7 @@ def build_model(inputs: RunInputs, mesh: Mesh) -> PreTrainedModel:
     tokenizer = tokenizers.load(
         str(inputs.data.tokenizer), trust_remote_code=base.trust_remote_code
     )
-    check_vocabulary(model, len(tokenizer))
+    check_vocabulary(model, tokenizers.vocab_size(tokenizer))
     return model.to(device())  # type: ignore[arg-type]
 
 

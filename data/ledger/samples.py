@@ -21,7 +21,7 @@ def pages(folders: DataArtifacts, count: int, seed: int, trust_remote_code: bool
     sequences, pieces = folders.sequences(), Pieces.read(folders.plan)
     corpus = Corpus({name: folders.store(name) for name in folders.stores})
     tokenizer = tokenizers.load(str(folders.tokenizer), trust_remote_code=trust_remote_code)
-    backend = tokenizers.backend(tokenizer)
+    backend = tokenizer.backend
 
     def name_of(document: int) -> str:
         source, index = corpus.locate(document)

@@ -15,6 +15,7 @@ from ropewalk.conf.errors import ConfigError, DataError, problem_lines
 from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data import sources
+from ropewalk.data import tokenizer as tokenizers
 from ropewalk.launch.pipeline.run import Run, data_inputs
 from ropewalk.train import remote_code
 from ropewalk.train.attention import refuse_unsupported
@@ -58,9 +59,23 @@ def _model_problems(run: Run, stages: Collection[str]) -> list[str]:
     lines = problem_lines(lambda: run.rope_plan)
     if set(stages) != {"rope"}:
         lines += file_problems(run.base, config)
+    if "data" in stages:
+        lines += _tokenizer_problems(run, config)
     if {"train", "calibrate"} & set(stages):
         lines += _training_problems(run, config)
     return lines
+
+
+def _tokenizer_problems(run: Run, config: PreTrainedConfig) -> list[str]:
+    """The files of the base's tokenizer, its size, and the tokens around documents."""
+    from ropewalk.data import stage
+
+    lines = problem_lines(lambda: run.tokenizer)
+    if lines or (tokenizer := run.tokenizer) is None:
+        return lines
+    rows = getattr(config.get_text_config(decoder=True), "vocab_size", None)
+    lines += tokenizers.size_problems(tokenizer, run.base.name, rows)
+    return lines + problem_lines(lambda: stage.boundary_tokens(run.config.data, tokenizer))
 
 
 def _training_problems(run: Run, config: PreTrainedConfig) -> list[str]:

@@ -14,6 +14,7 @@ from ropewalk.train.rope.plan import RopePlan
 if TYPE_CHECKING:
     from ropewalk.data.sources import SourceListing
     from ropewalk.data.stage import Inputs
+    from ropewalk.data.tokenizer import RunTokenizer
 
 
 @dataclass
@@ -48,6 +49,21 @@ class Run:
         """The plan that the settings make for the base. Raises: ConfigError."""
         return plans.make(self.config.rope, base_config(self.base), self.base.name)
 
+    @cached_property
+    def tokenizer(self) -> "RunTokenizer | None":
+        """The tokenizer that comes with the base; None for one that is trained on the sources.
+
+        Raises: ConfigError.
+        """
+        if self.previous_phase is not None:
+            return self.previous_phase.tokenizer
+        from ropewalk.data import tokenizer as tokenizers
+
+        base = self.base
+        if base.path is None:
+            return None
+        return tokenizers.load(base.path, base.revision, base.trust_remote_code)
+
     def fingerprints(self, *stages: str) -> dict[str, str]:
         """Fingerprints of finished stages, for the fingerprint of a later stage."""
         return {stage: self.manifests[stage].fingerprint for stage in stages}
@@ -65,4 +81,4 @@ def data_inputs(run: Run) -> "Inputs":
     if base.path is None and run.previous_phase is not None:
         tokenizer = str(run.previous_phase.folder / "data" / "tokenizer")
         return Inputs(tokenizer, listings=run.listings)
-    return Inputs(base.path, base.revision, base.trust_remote_code, run.listings)
+    return Inputs(base.path, base.revision, base.trust_remote_code, run.listings, run.tokenizer)

@@ -43,7 +43,7 @@ def ours(tokenizer: str, characters: int, workers: int) -> dict[str, Any]:
 
     documents, loaded = texts(characters), tokenizers.load(tokenizer)
     options = write.TokenizeOptions(
-        "stdlib", encode_with(tokenizers.backend(loaded)), tokenizers.vocab_size(loaded), workers
+        "stdlib", encode_with(loaded.backend), tokenizers.vocab_size(loaded), workers
     )
     with tempfile.TemporaryDirectory() as folder:
         with measured() as cost:
@@ -81,7 +81,7 @@ def bare(tokenizer: str, characters: int) -> dict[str, Any]:
     from ropewalk.data import tokenizer as tokenizers
     from ropewalk.data.tokens import encode
 
-    inner, documents = tokenizers.backend(tokenizers.load(tokenizer)), texts(characters)
+    inner, documents = tokenizers.load(tokenizer).backend, texts(characters)
     batches = [
         [p.text for p in batch]
         for batch in encode._batches(encode._parts(documents, lambda text: [text]))

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizer_families
 from data_fixture import DataFixture
+from tokenizers import Tokenizer
 
 from ropewalk.data import stage
 from ropewalk.data import tokenizer as tokenizers
@@ -20,8 +22,9 @@ from ropewalk.data.tokens import store
 def folder(tmp_path: Path) -> Path:
     """A base's tokenizer with a chat template."""
     tokenizer = tokenizers.train(["rope walk yarn lay twist strand"] * 20, 300)
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     tokenizers.save(tokenizer, tmp_path / "base")
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    (tmp_path / "base" / "chat_template.jinja").write_text(template)
     return tmp_path / "base"
 
 
@@ -98,6 +101,23 @@ def test_a_change_without_other_ids_reaches_the_run_and_redoes_no_token(
     assert "skipped" in run(data_fixture, folder)
 
 
+def test_the_stored_ids_are_those_of_tokenizer_json_alone(
+    data_fixture: DataFixture, folder: Path
+) -> None:
+    """transformers builds the class that the config names, with a split of its own."""
+    content = tokenizer_families.tokenizer_json("deepseek")
+    (folder / "tokenizer.json").write_text(content)
+    set_key(tokenizer_class="GPT2Tokenizer")(folder)
+    (data_fixture.folder / "books" / "digits.txt").write_text("in 1998 and 40,000 of 2500000\n" * 9)
+    run(data_fixture, folder)
+    artifacts = DataArtifacts.of(data_fixture.folder, data_fixture.folder / "cache")
+    books, expected = artifacts.store("books"), Tokenizer.from_str(content)
+    for index, name in enumerate(books.ids):
+        text = (data_fixture.folder / "books" / name).read_text()
+        assert books.document(index).tolist() == expected.encode(text).ids
+    assert (artifacts.tokenizer / "tokenizer.json").read_text() == content
+
+
 def test_another_folder_with_the_same_tokenizer_redoes_nothing(
     data_fixture: DataFixture, folder: Path
 ) -> None:
@@ -107,12 +127,11 @@ def test_another_folder_with_the_same_tokenizer_redoes_nothing(
 
 
 def test_keys_that_differ_by_machine_are_not_fingerprinted(folder: Path) -> None:
-    """A tokenizer from the Hub's cache has other such keys than one from a folder."""
-    tokenizer = tokenizers.load(str(folder))
-    fingerprint = tokenizers.files_fingerprint(tokenizer)
-    assert "is_local" in tokenizer.init_kwargs
-    tokenizer.init_kwargs |= {"is_local": False, "_commit_hash": "abc", "cache_dir": "/big/cache"}
-    tokenizer.name_or_path = "hub/name"
-    assert tokenizers.files_fingerprint(tokenizer) == fingerprint
-    tokenizer.init_kwargs["clean_up"] = True
-    assert tokenizers.files_fingerprint(tokenizer) != fingerprint
+    """transformers writes such keys when it saves a tokenizer."""
+    fingerprint = tokenizers.files_fingerprint(tokenizers.load(str(folder)))
+    set_key(is_local=False, _commit_hash="abc", cache_dir="/big/cache", name_or_path="hub/name")(
+        folder
+    )
+    assert tokenizers.files_fingerprint(tokenizers.load(str(folder))) == fingerprint
+    set_key(clean_up=True)(folder)
+    assert tokenizers.files_fingerprint(tokenizers.load(str(folder))) != fingerprint

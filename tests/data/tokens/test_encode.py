@@ -1,4 +1,4 @@
-"""Encoding on threads: ids in document order for any number of workers; tokenizer identity."""
+"""Encoding on threads: ids in document order for any number of workers."""
 
 import os
 import random
@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from stores import by_bytes
 
-from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.sources import Document
 from ropewalk.data.tokens import encode
 
@@ -112,46 +111,6 @@ def test_the_tokenizers_own_threads_are_off_while_encoding(
 
 def test_encoder_adds_no_special_tokens_and_decodes_back(tokenizer: Any) -> None:
     texts = ["The rope is laid.", "12345", "é\n\tx"]
-    encoded = encode.encode_with(tokenizers.backend(tokenizer))(texts)
+    encoded = encode.encode_with(tokenizer.backend_tokenizer)(texts)
     assert [tokenizer.decode(ids) for ids in encoded] == texts
     assert not any(set(ids.tolist()) & set(tokenizer.all_special_ids) for ids in encoded)
-
-
-def test_special_words_inside_a_document_are_text(tokenizer: Any) -> None:
-    """No BOS or EOS inside: a document that spells one does not end there."""
-    ids = encode.encode_with(tokenizers.backend(tokenizer))(["before <|endoftext|> after"])[0]
-    assert not set(ids.tolist()) & set(tokenizer.all_special_ids)
-
-
-def test_padding_and_truncation_of_a_tokenizer_file_change_no_id(tokenizer: Any) -> None:
-    import copy
-
-    spoiled = copy.deepcopy(tokenizer)
-    spoiled.backend_tokenizer.enable_truncation(3)
-    spoiled.backend_tokenizer.enable_padding(length=50)
-    text = ["The rope is laid in the long walk."]
-    expected = encode.encode_with(tokenizers.backend(tokenizer))(text)[0]
-    assert encode.encode_with(tokenizers.backend(spoiled))(text)[0].tolist() == expected.tolist()
-    assert tokenizers.encoding_fingerprint(spoiled) == tokenizers.encoding_fingerprint(tokenizer)
-
-
-def test_vocab_size_is_the_largest_id_plus_one_also_with_gaps() -> None:
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    holes = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "b": 9}, unk_token="a"))
-    )
-    assert (len(holes), tokenizers.vocab_size(holes)) == (2, 10)
-
-
-def test_tokenizer_training_splits_digits_and_is_the_same_twice(tokenizer: Any) -> None:
-    texts = ["yarn 123 yarn 1234", "walk 99"] * 50
-    first, second = (tokenizers.train(texts, 280) for _ in range(2))
-    assert (
-        tokenizers.encoding_fingerprint(first)
-        == tokenizers.encoding_fingerprint(second)
-        != tokenizers.encoding_fingerprint(tokenizer)
-    )
-    digits = [word for word in first.get_vocab() if sum(c.isdigit() for c in word) > 1]
-    assert digits == []

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from stores import stored
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
-from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.sources import Document
 from ropewalk.data.tokens import long_texts
 from ropewalk.data.tokens.encode import encode_with
@@ -89,14 +88,14 @@ def test_no_cut_is_missed_at_distance_one(text: str) -> None:
 
 
 def test_byte_level_ids_of_parts_equal_those_of_the_full_text(tokenizer: Any, short: None) -> None:
-    encode = encode_with(tokenizers.backend(tokenizer))
+    encode = encode_with(tokenizer.backend_tokenizer)
     splitter = LongTextSplitter(encode)
     for seed in range(5):
         text = prose(20_000, seed)
         parts = splitter.split(text)
         assert len(parts) > 10 and "".join(parts) == text
         assert (
-            np.concatenate(encode(parts)).tolist() == tokenizers.backend(tokenizer).encode(text).ids
+            np.concatenate(encode(parts)).tolist() == tokenizer.backend_tokenizer.encode(text).ids
         )
     metadata = splitter.metadata()
     assert metadata["same_ids"] is True
@@ -104,7 +103,7 @@ def test_byte_level_ids_of_parts_equal_those_of_the_full_text(tokenizer: Any, sh
 
 
 def test_a_text_that_is_short_or_without_a_cut_is_not_split(tokenizer: Any, short: None) -> None:
-    splitter = LongTextSplitter(encode_with(tokenizers.backend(tokenizer)))
+    splitter = LongTextSplitter(encode_with(tokenizer.backend_tokenizer))
     for text in (prose(900)[:999], "1\n2\n" * 2000, "rope\n\n" * 2000):
         assert splitter.split(text) == [text]
     assert splitter.metadata() == {"compared": 0, "same_ids": None, "cuts": 0}
@@ -136,7 +135,7 @@ def test_the_bytes_of_a_store_do_not_depend_on_whether_texts_were_cut(
     tokenizer: Any, tmp_path: Path, short: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     documents = [Document(str(i), prose(n, i)) for i, n in enumerate([40_000, 100, 3000])]
-    encode = encode_with(tokenizers.backend(tokenizer))
+    encode = encode_with(tokenizer.backend_tokenizer)
     split = stored(tmp_path / "cut", documents, encode=encode)
     monkeypatch.setattr(long_texts, "PART", 1 << 40)
     unsplit = stored(tmp_path / "whole", documents, encode=encode)
@@ -149,10 +148,10 @@ def test_a_document_of_300_000_tokens(tokenizer: Any, tmp_path: Path) -> None:
     """At real sizes: the same ids as in one call."""
     text = prose(1_400_000)
     opened = stored(
-        tmp_path / "new", [Document("a", text)], encode=encode_with(tokenizers.backend(tokenizer))
+        tmp_path / "new", [Document("a", text)], encode=encode_with(tokenizer.backend_tokenizer)
     )
     assert opened.length[0] > 300_000 and opened.metadata["long_texts"]["cuts"] >= 3
-    assert opened.document(0).tolist() == tokenizers.backend(tokenizer).encode(text).ids
+    assert opened.document(0).tolist() == tokenizer.backend_tokenizer.encode(text).ids
 
 
 @pytest.mark.usefixtures("short")

@@ -1,0 +1,44 @@
+"""The tokenizer of a run: exactly what the files beside the base's weights say.
+
+transformers 5 builds some tokenizers from the class that tokenizer_config.json names, and then
+splits text in that class's way and not in that of tokenizer.json. Here tokenizer.json alone gives
+the ids, and the files go with the trained model as they came.
+
+run_tokenizer.py   RunTokenizer: ids, special tokens and files; load, save, fingerprints
+folder.py          the files of a folder or of the hub, read and refused
+auto_tokenizer.py  AutoTokenizer of transformers, quiet
+convert.py         a tokenizer without tokenizer.json, converted by transformers
+readers.py         what transformers makes of the files: whether a server reads the same ids
+comparison.py      whether two tokenizers give the same ids: by their content, or on probe texts
+scratch.py         train a tokenizer
+"""
+
+from ropewalk.data.tokenizer.folder import read_model_config
+from ropewalk.data.tokenizer.readers import for_readers
+from ropewalk.data.tokenizer.run_tokenizer import (
+    RunTokenizer,
+    encoding_fingerprint,
+    files_fingerprint,
+    load,
+    save,
+    size_problems,
+    text_encoder,
+    token_id,
+    vocab_size,
+)
+from ropewalk.data.tokenizer.scratch import train
+
+__all__ = [
+    "RunTokenizer",
+    "encoding_fingerprint",
+    "files_fingerprint",
+    "for_readers",
+    "load",
+    "read_model_config",
+    "save",
+    "size_problems",
+    "text_encoder",
+    "token_id",
+    "train",
+    "vocab_size",
+]
