@@ -9,6 +9,7 @@ folder.py          the files of a folder or of the hub, read and refused
 auto_tokenizer.py  AutoTokenizer of transformers, quiet
 convert.py         a tokenizer without tokenizer.json, converted by transformers
 readers.py         what transformers makes of the files: whether a server reads the same ids
+code.py            the code files of a tokenizer of its own class
 comparison.py      whether two tokenizers give the same ids: by their content, or on probe texts
 scratch.py         train a tokenizer
 """

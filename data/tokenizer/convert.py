@@ -52,6 +52,12 @@ def _load(path: str, revision: str | None, trust_remote_code: bool) -> Any:
     try:
         return auto_tokenizer(str(folder) if folder.is_dir() else path, revision, trust_remote_code)
     except Unreadable as reason:
+        if "trust_remote_code" in str(reason) and not trust_remote_code:
+            raise ConfigError(
+                f"model.path is {path}; it has no {TOKENIZER}, and its tokenizer is code of its "
+                "own, which is not run unasked; read that code and set "
+                "model.trust_remote_code=true, or choose another model"
+            ) from reason
         raise ConfigError(
             f"model.path is {path}; it must hold a tokenizer that transformers can read; {reason}; "
             f"add a {TOKENIZER}, or for a .model file: pip install sentencepiece tiktoken"

@@ -66,7 +66,7 @@ def _readable_config(
     None: as it came. The line says what changed, or that no content does.
     """
     reason: str | None = None
-    for candidate in _candidates(tokenizer):
+    for candidate in _candidates(tokenizer, trust_remote_code):
         named = _with_config(tokenizer, candidate)
         difference = _difference(named, model_config, trust_remote_code)
         if difference is None:
@@ -82,14 +82,20 @@ def _readable_config(
     )
 
 
-def _candidates(tokenizer: RunTokenizer) -> Iterator[dict[str, Any] | None]:
-    """tokenizer_config.json as it came; with a class that reads the file; then also with the
-    file's own added tokens."""
-    yield None
+def _candidates(
+    tokenizer: RunTokenizer, trust_remote_code: bool
+) -> Iterator[dict[str, Any] | None]:
+    """tokenizer_config.json as it came, without code that is not run; with a class that reads the
+    file; then also with the file's own added tokens."""
     config = json.loads(tokenizer.files.get(CONFIG, b"{}"))
-    auto_map = config.pop("auto_map", None)
-    if isinstance(auto_map, dict) and (rest := auto_map.keys() - {"AutoTokenizer"}):
-        config["auto_map"] = {key: auto_map[key] for key in rest}
+    if trust_remote_code or "auto_map" not in config:
+        yield None
+    if "auto_map" in config:
+        auto_map = config.pop("auto_map")
+        if isinstance(auto_map, dict) and (rest := auto_map.keys() - {"AutoTokenizer"}):
+            config["auto_map"] = {key: auto_map[key] for key in rest}
+        yield config
+    config = dict(config)
     config["tokenizer_class"] = FILE_CLASS
     yield config
     flags = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")

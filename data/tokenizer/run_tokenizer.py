@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.errors import ConfigError
 from ropewalk.data.tokenizer import folder as folders
+from ropewalk.data.tokenizer.code import code_files
 from ropewalk.data.tokenizer.comparison import PROBES
 from ropewalk.data.tokenizer.convert import converted
 from ropewalk.data.tokenizer.folder import CONFIG, TOKENIZER
@@ -67,8 +68,9 @@ def load(path: str, revision: str | None = None, trust_remote_code: bool = False
             f"model.path is {path}; it must hold a tokenizer, and has no {TOKENIZER} nor another "
             "tokenizer's file; copy the files of the tokenizer beside the model"
         )
-    if CONFIG in files:
-        folders.parse(path, CONFIG, files[CONFIG])
+    config = folders.parse(path, CONFIG, files[CONFIG]) if CONFIG in files else {}
+    if trust_remote_code:
+        files |= code_files(path, revision, config)
     if TOKENIZER not in files:
         files = converted(path, revision, trust_remote_code, files)
     return RunTokenizer.of(path, files, folders.read_model_config(path, revision))

@@ -237,9 +237,17 @@ class BoundaryTokens:
         """Virtual tokens `[start, start + length)` of a document; without boundaries no copy."""
         if not self.count:
             return store.document(index, start, length)
-        size = int(store.length[index])
+        return self.lay_out(store.document(index), start, length)
+
+    def lay_out(self, text: np.ndarray, start: int = 0, length: int | None = None) -> np.ndarray:
+        """Virtual tokens `[start, start + length)` of a text (tokens,); all without a length.
+
+        The one way in which a text stands in a sequence: of training, of eval, of a question.
+        """
+        size = len(text)
+        length = size + self.count - start if length is None else length
         low, high = max(start - self.before, 0), min(start + length - self.before, size)
-        parts = [store.document(index, low, high - low)]
+        parts = [text[low:high]]
         if self.begin is not None and start == 0:
             parts.insert(0, np.array([self.begin], dtype=np.int64))
         if self.end is not None and start + length > self.before + size:
