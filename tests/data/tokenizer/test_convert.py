@@ -2,6 +2,7 @@
 by transformers and by the package tokenizers; or the tokenizer is refused."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,11 @@ from .own_words import Own
 class OwnTokenizerFast(Own, PreTrainedTokenizerFast):
     pass
 """
+IMPORT = "from tokenizers.pre_tokenizers import Digits\n\n\n"
 PARENTS = {
     "same": "    pass\n",
-    # transformers builds a class with a constructor anew, without the file's split
-    "other": "    def __init__(self, **kwargs):\n        super().__init__(**kwargs)\n",
+    "other": "    def __init__(self, **kwargs):\n        super().__init__(**kwargs)\n"
+    "        self.backend_tokenizer.pre_tokenizer[0] = Digits(True)\n",
 }
 
 
@@ -107,13 +109,15 @@ def test_code_of_its_own_goes_along_where_it_reads_the_file(
     from transformers import dynamic_module_utils
 
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for module in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
+        monkeypatch.delitem(sys.modules, module)
     folder = tmp_path / f"base_{parent}_{trusted}"
     folder.mkdir()
     content = tokenizer_families.tokenizer_json("deepseek")
     (folder / "tokenizer.json").write_text(content)
     (folder / "tokenization_own.py").write_text(CODE)
-    (folder / "own_words.py").write_text(f"class Own:\n{PARENTS[parent]}")
+    (folder / "own_words.py").write_text(f"{IMPORT}class Own:\n{PARENTS[parent]}")
     config = {"auto_map": {"AutoTokenizer": [None, "tokenization_own.OwnTokenizerFast"]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     loaded = tokenizers.load(str(folder), trust_remote_code=trusted)
