@@ -3,12 +3,13 @@
 Parts that the results lack are left out of the figures and are a dash in the sentence.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from ropewalk.eval.report.figures.style import (
     COLOURS,
@@ -23,6 +24,10 @@ from ropewalk.eval.report.figures.style import (
 )
 from ropewalk.eval.report.formats import as_text, fixed, integer
 from ropewalk.eval.report.sentences import tuned_settings
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 Json = Mapping[str, Any]
 EMPHASISED = {"none": "base", "calibrated": "extended", "yarn": "rescaled"}

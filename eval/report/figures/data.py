@@ -3,14 +3,17 @@
 Keys that an older ledger lacks are left out.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.ticker import MultipleLocator
+from typing import TYPE_CHECKING, Any
 
 from ropewalk.eval.report.figures.style import COLOURS, Kwargs, styled_figure, to_svg, token_axis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 Json = Mapping[str, Any]
 SOURCE_COLOURS = ("s0", "s1", "s2", "s3", "s4", "s5")  # the page's swatches
@@ -111,7 +114,7 @@ def own_context(ledger: Json) -> str | None:
         style = {"color": COLOURS["extended"], "linewidth": 2.4, "marker": "o"}
         _curve(axes, plan_shares, seq_len, {"label": "plan", **style})
         axes.set(ylim=(0, 1), ylabel="targets")
-        axes.yaxis.set_major_locator(MultipleLocator(0.25))
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.legend(loc="upper right")
         description = "Share of targets by the tokens of their own document before them"

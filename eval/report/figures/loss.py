@@ -1,10 +1,12 @@
 """Loss curves with intervals, one line a model; a second panel closer where one model flattens."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from ropewalk.eval.report.figures.style import (
     COLOURS,
@@ -16,6 +18,10 @@ from ropewalk.eval.report.figures.style import (
     to_svg,
     token_axis,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 Curves = dict[str, tuple[np.ndarray, Rows]]  # model -> x of each point, its row
 

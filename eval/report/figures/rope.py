@@ -1,12 +1,11 @@
 """The rope plan's effect on each rotary dimension: table rows, a sentence, figures."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from typing import TYPE_CHECKING, Any
 
 from ropewalk.eval.report.figures.style import (
     COLOURS,
@@ -17,6 +16,10 @@ from ropewalk.eval.report.figures.style import (
     thousands,
     to_svg,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 TOLERANCE = 0.005  # a share this close to 0 or 1 counts as 0 or 1
 INDEX = "frequency index (pair of dimensions)"
@@ -63,6 +66,8 @@ def reading(rows: Rows) -> str | None:
 
 def wavelengths(rope: Mapping[str, Any], rows: Rows) -> str | None:
     """Wavelength of each dimension before and after, both windows as lines. None without any."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
     if not rows:
         return None
     with styled_figure(9, 3.9) as figure:

@@ -3,19 +3,23 @@
 Every colour stands for a CSS variable of report.html.j2, so one drawing serves light and dark.
 """
 
+from __future__ import annotations
+
 import io
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.style
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
 
 MODELS = ("base", "rescaled", "extended")
 MODEL_TITLES = {"base": "base", "rescaled": "rescaled only", "extended": "extended"}
@@ -79,6 +83,10 @@ def styled_figure(width: float, height: float) -> Iterator[Figure]:
 
     A user's matplotlibrc has no effect. Width and height in inches.
     """
+    # here, so that a stage that draws nothing does not wait for matplotlib
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
     with matplotlib.style.context(STYLE, after_reset=True):
         yield Figure(figsize=(width, height), layout="constrained")
 
@@ -112,11 +120,15 @@ def thousands(*axes: Axis) -> None:
 
 
 def ticks(max_bins: int, integer: bool = False) -> MaxNLocator:
+    from matplotlib.ticker import MaxNLocator
+
     return MaxNLocator(max_bins, integer=integer, steps=[1, 2, 2.5, 5, 10])
 
 
 def token_axis(axes: Axes, low: float, high: float, label: str) -> None:
     """A logarithmic x axis with ticks at powers of two."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
     axes.set_xscale("log", base=2)
     axes.set(xlim=(low, high), xlabel=label)
     first, last = max(math.ceil(math.log2(low)), 0), math.floor(math.log2(high))

@@ -1,11 +1,12 @@
 """Curves of the training by step, loss by position, and the phases of a run."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from ropewalk.eval.report.figures.style import (
     COLOURS,
@@ -19,6 +20,10 @@ from ropewalk.eval.report.figures.style import (
     to_svg,
 )
 from ropewalk.eval.report.sentences import sentence
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 PANELS = {
     "loss": "loss (nats per token)",
