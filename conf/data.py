@@ -9,6 +9,7 @@ from ropewalk.conf.rules import setting
 from ropewalk.conf.sources import SYNTHETIC, SourceConfig
 
 PACKERS = ("window_fill", "best_fit", "concat", "single")
+MAX_DOCUMENT_BYTES = 1 << 32  # a thousand times a long novel
 OVERLONG = ("split", "truncate", "drop", "error")
 
 
@@ -56,6 +57,11 @@ class DataConfig(MixtureConfig):
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
     contamination: ContaminationConfig = field(default_factory=ContaminationConfig)
     pose: PoseConfig = field(default_factory=PoseConfig)
+    max_document_bytes: int = setting(
+        MAX_DOCUMENT_BYTES, at_least=1, way_out="e.g. 4294967296", fingerprint="if_set"
+    )
+    """Largest document: bytes of a text file, of a row or of its text. A larger one is refused and
+    counted. Reading one takes about twice its size in memory; tokenising it takes no more."""
     tokenizer_threads: int | None = setting(
         None, at_least=1, way_out="unset it for one per core", fingerprint=False
     )

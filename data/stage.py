@@ -25,6 +25,7 @@ from ropewalk.data.tokenizer import RunTokenizer
 from ropewalk.data.tokens import shards
 from ropewalk.data.tokens import store as token_store
 from ropewalk.data.tokens.encode import encode_with
+from ropewalk.data.tokens.locate import Locator
 from ropewalk.data.tokens.store import FORMAT, BoundaryTokens, Store
 from ropewalk.data.tokens.text_store import TextStore
 from ropewalk.data.tokens.write import TokenizeOptions
@@ -67,15 +68,17 @@ def _text_stores(config: Config, inputs: Inputs) -> tuple[RunTokenizer, dict[str
     cache, data = Path(config.cache_dir).expanduser(), config.data
     texts = {name: s for name, s in data.sources.items() if s.kind not in SYNTHETIC}
     listings = {
-        name: inputs.listings.get(name) or sources.list_source(source, name)
+        name: inputs.listings.get(name)
+        or sources.list_source(source, name, data.max_document_bytes)
         for name, source in texts.items()
     }
     tokenizer = _tokenizer(config, inputs, listings)
-    encode, size = encode_with(tokenizer.backend), tokenizers.vocab_size(tokenizer)
+    encode, locate = encode_with(tokenizer.backend), Locator(tokenizer.backend)
+    size = tokenizers.vocab_size(tokenizer)
     cache_key = {"format": FORMAT, "tokenizer": tokenizers.encoding_fingerprint(tokenizer)}
     stores = {}
     for name, listing in listings.items():
-        options = TokenizeOptions(name, encode, size, workers(data))
+        options = TokenizeOptions(name, encode, size, workers(data), locate)
         stores[name] = TextStore.from_listing(cache, cache_key, texts[name], listing, options)
     return tokenizer, stores
 
@@ -123,6 +126,7 @@ def _finish_store(config: Config, name: str, text: TextStore) -> Store:
     if store.metadata["documents"] == 0:
         refused = store.metadata["refused"].items()
         reasons = ", ".join(f"{reason}: {count}" for reason, count in refused)
+        reasons = reasons or "its files are empty"
         raise DataError(
             f"data.sources.{name}.path is {text.source.path}; no document could be read "
             f"({reasons}); mend the files"

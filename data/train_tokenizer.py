@@ -42,4 +42,4 @@ def _training_texts(listings: dict[str, SourceListing], heldout: float) -> Itera
         for unit in listing.units:
             for item in listing.documents(unit):
                 if isinstance(item, Document) and not store.is_heldout(item.id, heldout):
-                    yield item.text
+                    yield str(item.text)

@@ -4,13 +4,17 @@
     kinds.py          the table of file kinds: suffixes, reader, splitter; the kind of a file name
     text.py           one document a file, or one document a folder of a source tree
     html.py           the visible text of a page
+    unread.py         lines on files that are not read, or read without a suffix that says how
     jsonl.py          JSON rows, one a line
+    json_row.py       a row of JSON; long strings become LongTexts
     json_array.py     JSON rows in one array
     parquet.py        Parquet tables
     arrow.py          Arrow files and streams
     tables.py         what Parquet and Arrow share
     saved_dataset.py  the Arrow files of a folder that `save_to_disk` wrote
     hub.py            a dataset of the Hugging Face Hub, streamed
+    compressed.py     gzip, zstd, xz and bzip2, as streams
+    long_text.py      a long text in pieces
     columns.py        a row -> a document
     local.py          files of this machine
     remote.py         files behind a URL, by fsspec

@@ -7,7 +7,7 @@ import pyarrow as pa
 from pyarrow.lib import ArrowException
 
 from ropewalk.data.sources import tables
-from ropewalk.data.sources.columns import Columns
+from ropewalk.data.sources.columns import ReadSettings
 from ropewalk.data.sources.units import FILE_PREFIX, Document, Location, Refusal, Unit, split_ranges
 
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"  # written when the writer closes a stream
@@ -27,7 +27,7 @@ def split(location: Location, name: str, size: int) -> list[Unit]:
 
 
 def documents(
-    location: Location, name: str, unit: Unit, columns: Columns
+    location: Location, name: str, unit: Unit, settings: ReadSettings
 ) -> Iterator[Document | Refusal]:
     """The rows of a unit; damage ends the unit with a refusal."""
     row = 0
@@ -36,7 +36,7 @@ def documents(
         for number, batch in enumerate(batches):
             if number == unit.stop:
                 return
-            if reason := tables.missing_column(batch.schema, columns):
+            if reason := tables.missing_column(batch.schema, settings.columns):
                 if unit.start == 0:
                     rows = batch.num_rows + sum(rest.num_rows for rest in batches)
                     yield Refusal(name, reason, max(rows, 1))
@@ -44,7 +44,7 @@ def documents(
             if number >= unit.start:
                 for first in range(0, batch.num_rows, tables.ROWS):
                     rows_of_batch = batch.slice(first, tables.ROWS)
-                    yield from tables.documents_of(rows_of_batch, name, row + first, columns)
+                    yield from tables.documents_of(rows_of_batch, name, row + first, settings)
             row += batch.num_rows
     except (ArrowException, OSError) as error:
         yield Refusal(f"{name}:{row}", FILE_PREFIX + tables.failure(error, "arrow"))

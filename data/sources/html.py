@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 
 from ropewalk.data.sources import text
-from ropewalk.data.sources.columns import Columns
+from ropewalk.data.sources.columns import ReadSettings
 from ropewalk.data.sources.units import Document, Location, Refusal, Unit
 
 _BLOCKS = {
@@ -36,13 +36,13 @@ class UnclosedError(ValueError):
 
 
 def documents(
-    location: Location, name: str, _unit: Unit, _columns: Columns
+    location: Location, name: str, _unit: Unit, settings: ReadSettings
 ) -> Iterator[Document | Refusal]:
     """The visible text of the page as one document."""
-    page = text.decode(location, name)
+    page = text.decode(location, name, settings.max_bytes)
     if isinstance(page, Document):
         try:
-            page = Document(name, visible_text(page.text))
+            page = Document(name, visible_text(str(page.text)))
         except UnclosedError as error:
             page = Refusal(name, f"unclosed <{error}>")
     yield page

@@ -13,9 +13,16 @@ _DECODER = json.JSONDecoder(strict=False)
 _TAIL = 16  # characters: the longest token, other than a string, that a chunk border can cut
 
 
-def elements(file: BinaryIO) -> Iterator[bytes]:
-    """The JSON of each element. Raises: ValueError, RecursionError when the array is malformed."""
-    buffer = _Buffer(file)
+class OversizeError(Exception):
+    """An element of more characters than are read."""
+
+
+def elements(file: BinaryIO, max_characters: int) -> Iterator[bytes]:
+    """The JSON of each element.
+
+    Raises: OversizeError; ValueError, RecursionError when the array is malformed.
+    """
+    buffer = _Buffer(file, max_characters)
     buffer.skip("[")
     if buffer.peek() != "]":
         yield buffer.element()
@@ -30,8 +37,9 @@ def elements(file: BinaryIO) -> Iterator[bytes]:
 class _Buffer:
     """Text that is read and not yet consumed. Bytes that are not UTF-8 survive in it."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, max_characters: int) -> None:
         self.file = file
+        self.max_characters = max_characters
         self.text = ""
         self.position = 0
         self.decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
@@ -71,7 +79,12 @@ class _Buffer:
             return None
 
     def _read_more(self) -> bool:
-        """Double the buffer: a long element is parsed only a few times. False at the end."""
+        """Double the buffer: a long element is parsed only a few times. False at the end.
+
+        Raises: OversizeError.
+        """
+        if len(self.text) - self.position > self.max_characters:
+            raise OversizeError
         chunk = self.file.read(max(_CHUNK, len(self.text) - self.position))
         if chunk:
             self.text = self.text[self.position :] + self.decoder.decode(chunk)

@@ -1,4 +1,4 @@
-"""JSON rows, one a line; also compressed by gzip or zstd.
+"""JSON rows, one a line; also compressed (compressed.py).
 
 A document's id is its file and the byte offset of its line: a line number would need all lines
 before it, and appended documents do not change an offset. A `.json` may also be an array of rows:
@@ -6,22 +6,26 @@ it is read from its beginning, and an id is the row's number.
 """
 
 import codecs
-import gzip
-import io
-import json
-import zlib
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any, BinaryIO
 
-from ropewalk.conf.errors import DataError
-from ropewalk.data.sources import json_array, units
-from ropewalk.data.sources.columns import Columns
-from ropewalk.data.sources.units import FILE_PREFIX, Document, Location, Refusal, Unit, has_suffix
+from ropewalk.data.sources import compressed, json_array, json_row, units
+from ropewalk.data.sources.columns import ReadSettings
+from ropewalk.data.sources.long_text import PIECE
+from ropewalk.data.sources.units import (
+    FILE_PREFIX,
+    TOO_LARGE,
+    Document,
+    Location,
+    Refusal,
+    Unit,
+    has_suffix,
+)
 
-_COMPRESSED = ("", ".gz", ".zst")
-SUFFIXES = tuple(form + packed for form in (".jsonl", ".ndjson") for packed in _COMPRESSED)
+_COMPRESSED = ("", *compressed.SUFFIXES)
+SUFFIXES = tuple(f + packed for f in (".jsonl", ".ndjson", ".jsonlines") for packed in _COMPRESSED)
 JSON_SUFFIXES = tuple(f".json{packed}" for packed in _COMPRESSED)  # in a folder of code: settings
+Line = bytes | bytearray
 
 
 def split(location: Location, name: str, size: int) -> list[Unit]:
@@ -30,7 +34,7 @@ def split(location: Location, name: str, size: int) -> list[Unit]:
     Compressed files and arrays stay whole.
     """
     step = units.UNIT_BYTES
-    if has_suffix(name, (".gz", ".zst")) or _holds_array(location, name):
+    if compressed.form(name) or _holds_array(location, name):
         return [Unit((name,), size)]
     return [
         Unit((name,), min(step, size - start), start, start + step if start + step < size else None)
@@ -39,33 +43,46 @@ def split(location: Location, name: str, size: int) -> list[Unit]:
 
 
 def documents(
-    location: Location, name: str, unit: Unit, columns: Columns
+    location: Location, name: str, unit: Unit, settings: ReadSettings
 ) -> Iterator[Document | Refusal]:
     """The rows of a unit; damage ends the unit with a refusal where the last good line ended."""
     offset = unit.start
     try:
         with location.open(name) as raw_file:
-            file = _decompressed(raw_file, name)
+            file = compressed.opened(raw_file, name)
             if unit.is_whole and _is_array(file, name):
-                yield from _elements(file, name, columns)
+                yield from _elements(file, name, settings)
                 return
-            for offset, line in _lines(file, unit):
-                row = line if offset else line.removeprefix(codecs.BOM_UTF8)
-                if row.strip():
-                    yield _document(row, f"{name}@{offset}", columns)
-                offset += len(line)
-    except (EOFError, OSError, zlib.error) as error:
-        damaged = isinstance(error, (EOFError, gzip.BadGzipFile, zlib.error))
-        form = "zstd" if has_suffix(name, ".zst") else "gzip"
-        reason = f"damaged {form}" if damaged else "unreadable"
-        yield Refusal(f"{name}@{offset}", FILE_PREFIX + reason)
+            if offset:
+                offset += _rest_of_line(file, unit)
+            while unit.stop is None or offset < unit.stop:
+                item, size = _row(file, f"{name}@{offset}", offset == 0, settings)
+                if not size:
+                    return
+                if item is not None:
+                    yield item
+                offset += size
+    except compressed.ERRORS as error:
+        yield Refusal(f"{name}@{offset}", FILE_PREFIX + compressed.reason(error, name))
+
+
+def _row(
+    file: BinaryIO, where: str, is_first: bool, settings: ReadSettings
+) -> tuple[Document | Refusal | None, int]:
+    """The document of the next line, None for a blank one, and the bytes of the line."""
+    line, size = _line(file, settings.max_bytes)
+    if line is None:
+        return Refusal(where, TOO_LARGE), size
+    if is_first:
+        line = line.removeprefix(codecs.BOM_UTF8)
+    return None if not line or line.isspace() else _document(line, where, settings), size
 
 
 def _holds_array(location: Location, name: str) -> bool:
     try:
         with location.open(name) as file:
             return _is_array(file, name)
-    except OSError:  # `documents` reports it
+    except compressed.ERRORS:  # `documents` reports it
         return False
 
 
@@ -76,87 +93,52 @@ def _is_array(file: Any, name: str) -> bool:
     return head.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
 
 
-def _elements(file: BinaryIO, name: str, columns: Columns) -> Iterator[Document | Refusal]:
+def _elements(file: BinaryIO, name: str, settings: ReadSettings) -> Iterator[Document | Refusal]:
     count = 0
     try:
-        for row in json_array.elements(file):
-            yield _document(row, f"{name}:{count}", columns)
+        for row in json_array.elements(file, settings.max_bytes):
+            yield _document(row, f"{name}:{count}", settings)
             count += 1
+    except json_array.OversizeError:
+        yield Refusal(f"{name}:{count}", f"{FILE_PREFIX}a row {TOO_LARGE}")
     except (ValueError, RecursionError):
         yield Refusal(f"{name}:{count}", FILE_PREFIX + "malformed JSON array")
 
 
-def _lines(file: BinaryIO, unit: Unit) -> Iterator[tuple[int, bytes]]:
-    """The byte offset and the content of each line that begins in the unit."""
-    offset = unit.start
-    if offset:
-        file.seek(offset - 1)  # the byte before shows whether a line begins here
-        offset += len(file.readline()) - 1
+def _rest_of_line(file: BinaryIO, unit: Unit) -> int:
+    """Bytes of the unit that belong to a line that begins before it; the file stands after them."""
+    assert unit.stop is None or unit.start < unit.stop, unit
+    file.seek(unit.start - 1)  # the byte before shows whether a line begins here
+    offset = unit.start - 1
     while unit.stop is None or offset < unit.stop:
-        line = file.readline()
-        if not line:
-            return
-        yield offset, line
-        offset += len(line)
+        block = file.readline(PIECE)
+        offset += len(block)
+        if not block or block.endswith(b"\n"):
+            break
+    return offset - unit.start
 
 
-def _document(line: bytes, where: str, columns: Columns) -> Document | Refusal:
+def _line(file: BinaryIO, max_bytes: int) -> tuple[Line | None, int]:
+    """The next line and its bytes; None in place of one that is larger than `max_bytes`."""
+    block = file.readline(PIECE)
+    line: Line = block
+    size = len(block)
+    while len(block) == PIECE and not block.endswith(b"\n"):
+        block = file.readline(PIECE)
+        size += len(block)
+        if isinstance(line, bytes):
+            line = bytearray(line)
+        line += block if size <= max_bytes else b""
+    return (line if size <= max_bytes else None), size
+
+
+def _document(line: Line, where: str, settings: ReadSettings) -> Document | Refusal:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = json_row.parse(line, settings.columns.names)
     except UnicodeDecodeError:
         return Refusal(where, "not UTF-8")
+    except json_row.RepeatedKeyError as error:
+        return Refusal(where, f"two {error}")
     except (ValueError, RecursionError):
         return Refusal(where, "malformed JSON")
-    return columns.document(row, where)
-
-
-def _decompressed(file: BinaryIO, name: str) -> BinaryIO:
-    """The file's content without compression. Raises: DataError when a package is missing."""
-    if has_suffix(name, ".gz"):
-        return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
-    if has_suffix(name, ".zst"):
-        try:
-            import zstandard
-        except ImportError:
-            raise DataError(
-                f"{name} is zstd; it needs a package; pip install 'ropewalk[zstd]'"
-            ) from None
-        return io.BufferedReader(_ZstdReader(file, zstandard))  # type: ignore[return-value]
-    return file
-
-
-class _ZstdReader(io.RawIOBase):
-    """zstd frames. A cut or damaged frame is an EOFError; zstandard's own reader just ends."""
-
-    def __init__(self, file: BinaryIO, zstandard: ModuleType) -> None:
-        self.file = file
-        self.zstandard = zstandard
-        self.frame: Any = None  # the decompressor of the current frame
-        self.input = b""
-        self.output = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self.output:
-            chunk = self.input or self.file.read(1 << 16)
-            if not chunk:
-                if self.frame is not None:
-                    raise EOFError("the last frame breaks off")
-                return 0
-            self._decompress(chunk)
-        count = min(len(buffer), len(self.output))
-        buffer[:count], self.output = self.output[:count], self.output[count:]
-        return count
-
-    def _decompress(self, chunk: bytes) -> None:
-        if self.frame is None:  # the largest window, so that `zstd --long` is read
-            decompressor = self.zstandard.ZstdDecompressor(max_window_size=1 << 31)
-            self.frame = decompressor.decompressobj()
-        try:
-            self.output, self.input = self.frame.decompress(chunk), b""
-        except self.zstandard.ZstdError as error:
-            raise EOFError(str(error)) from error
-        if self.frame.eof:
-            self.input, self.frame = self.frame.unused_data, None
+    return settings.columns.document(row, where)

@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 from ropewalk.conf.sources import FILES, TABLES
 from ropewalk.data.sources import arrow, html, jsonl, parquet, text
-from ropewalk.data.sources.columns import Columns
+from ropewalk.data.sources.columns import ReadSettings
 from ropewalk.data.sources.units import Document, Location, Refusal, Unit, has_suffix
 
 
 class FileKind(NamedTuple):
     """How files of a kind are read, recognised and split."""
 
-    documents: Callable[[Location, str, Unit, Columns], Iterator[Document | Refusal]]
+    documents: Callable[[Location, str, Unit, ReadSettings], Iterator[Document | Refusal]]
     suffixes: tuple[str, ...]
     split: Callable[[Location, str, int], list[Unit]] | None = None
     """Splits a file larger than a unit; None: files stay whole."""
@@ -22,14 +22,19 @@ class FileKind(NamedTuple):
 FILE_KINDS = {
     "arrow": FileKind(arrow.documents, (".arrow",), arrow.split),
     "jsonl": FileKind(jsonl.documents, jsonl.SUFFIXES, jsonl.split),
-    "parquet": FileKind(parquet.documents, (".parquet",), parquet.split),
-    "html": FileKind(html.documents, (".html", ".htm")),
-    "text": FileKind(text.documents, (".txt", ".md", ".rst")),
+    "parquet": FileKind(parquet.documents, (".parquet", ".pq"), parquet.split),
+    "html": FileKind(html.documents, (".html", ".htm", ".xhtml")),
+    "text": FileKind(text.documents, (".txt", ".text", ".md", ".markdown", ".rst")),
 }
 _TEXT_SUFFIXES = tuple(s for kind in FILE_KINDS if kind in FILES for s in FILE_KINDS[kind].suffixes)
 _NOT_ROWS = {  # files that `datasets` and models keep next to their data
     "config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json",
 }  # fmt: skip
+_LEFTOVERS = (
+    "_SUCCESS", "_temporary", "_metadata", "_common_metadata", "_delta_log", "_committed_",
+    "_started_", "__MACOSX", "Thumbs.db", "desktop.ini",
+)  # fmt: skip
+"""How files and folders begin that programs leave beside the data they write."""
 _UNREADABLE = {  # the way out -> suffixes that no kind reads
     "write its text as jsonl or parquet": (
         ".csv", ".tsv", ".xlsx", ".xls", ".ods", ".pkl", ".pickle", ".npy", ".npz", ".h5",
@@ -46,15 +51,39 @@ _WAY_OUT = {suffix: way_out for way_out, suffixes in _UNREADABLE.items() for suf
 
 def is_read_by(kind: str, name: str) -> bool:
     """Whether a file of a folder is read by this file kind."""
-    if kind == "jsonl" and name.split("/")[-1] in _NOT_ROWS:
+    if (kind == "jsonl" and name.split("/")[-1].lower() in _NOT_ROWS) or is_leftover(kind, name):
         return False
     suffixes = FILE_KINDS[kind].suffixes + (jsonl.JSON_SUFFIXES if kind == "jsonl" else ())
     return has_suffix(name, suffixes)
 
 
+def is_leftover(kind: str, name: str) -> bool:
+    """Whether a writer left the file; beside tables that is all that begins with `_`."""
+    prefixes = "_" if kind in TABLES else _LEFTOVERS
+    parts = name.split("/")
+    return name.lower().endswith(".crc") or any(part.startswith(prefixes) for part in parts)
+
+
+def suffix_of(name: str) -> str:
+    """The suffix in lower case; the name of a file without one."""
+    name = name.split("?")[0].split("/")[-1]
+    return PurePath(name).suffix.lower() or name
+
+
+def is_known(name: str) -> bool:
+    """Whether a kind has the file's suffix."""
+    return any(is_read_by(kind, name) for kind in FILE_KINDS) or describes(name)
+
+
+def describes(name: str) -> bool:
+    """Whether a file describes the data: a README, a licence, the settings of a dataset."""
+    name = name.split("/")[-1].lower()
+    return name.startswith(("readme", "license")) or name in _NOT_ROWS
+
+
 def kinds_of(names: Sequence[str], single_file: bool) -> list[str]:
     """The file kinds that names point to; empty: a tree, or a text for a `single_file`."""
-    names = _without_readme(names)
+    names = _without_readme([name for name in names if not is_leftover("", name)])
     kinds = [
         kind
         for kind, file_kind in FILE_KINDS.items()
@@ -73,6 +102,7 @@ def unreadable_suffix(names: Sequence[str]) -> tuple[str, str] | None:
 
     Next to any other file the source is a tree, which reads every file.
     """
+    names = [name for name in names if not is_leftover("", name)]
     names = [n for n in _without_readme(names) if not has_suffix(n, jsonl.JSON_SUFFIXES)]
     suffixes = [_unreadable(name) for name in names]
     return suffixes[0] if suffixes and None not in suffixes else None

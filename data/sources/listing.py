@@ -4,10 +4,21 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ropewalk.conf.data import MAX_DOCUMENT_BYTES
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.sources import CONTENT_READ_BY, TABLES, SourceConfig
-from ropewalk.data.sources import globs, hub, kinds, local, remote, saved_dataset, text, units
-from ropewalk.data.sources.columns import Columns, usable
+from ropewalk.data.sources import (
+    globs,
+    hub,
+    kinds,
+    local,
+    remote,
+    saved_dataset,
+    text,
+    units,
+    unread,
+)
+from ropewalk.data.sources.columns import Columns, ReadSettings, usable
 from ropewalk.data.sources.hub import HubSplit
 from ropewalk.data.sources.kinds import FILE_KINDS
 from ropewalk.data.sources.units import (
@@ -33,7 +44,7 @@ class SourceListing:
     kind: str
     location: Location | HubSplit
     units: list[Unit]  # in input order
-    columns: Columns
+    settings: ReadSettings
     cache_key: dict[str, Any]
     """Plain values that the documents depend on: reading settings, file names, sizes and stamps;
     not where the files lie."""
@@ -44,32 +55,37 @@ class SourceListing:
         The units give the same documents together however they are spread over processes.
         Raises: DataError when a remote location breaks off.
         """
-        return map(usable, self._items(unit))
+        return (usable(item, self.settings.max_bytes) for item in self._items(unit))
 
     def _items(self, unit: Unit) -> Iterator[Document | Refusal]:
         location = self.location
         if isinstance(location, HubSplit):
-            yield from hub.documents(location, unit, self.columns)
+            yield from hub.documents(location, unit, self.settings.columns)
         elif self.kind == "tree":
-            yield from text.tree_documents(location, unit)
+            yield from text.tree_documents(location, unit, self.settings)
         else:
             for name in unit.files:
                 refusal = text.refused(location, name)
                 if refusal is None:
-                    yield from FILE_KINDS[self.kind].documents(location, name, unit, self.columns)
+                    yield from FILE_KINDS[self.kind].documents(location, name, unit, self.settings)
                 elif self.kind in TABLES:
                     yield replace(refusal, reason=FILE_PREFIX + refusal.reason)
                 else:
                     yield refusal
 
 
-def list_source(source: SourceConfig, name: str) -> SourceListing:
+def list_source(
+    source: SourceConfig, name: str, max_document_bytes: int = MAX_DOCUMENT_BYTES
+) -> SourceListing:
     """List a source. Raises: DataError when it is missing, empty, or contradicts its settings."""
-    key, columns = f"data.sources.{name}", Columns.from_config(source)
+    key, settings = (
+        f"data.sources.{name}",
+        ReadSettings(Columns.from_config(source), max_document_bytes),
+    )
     if source.kind == "hub":
         split, shards, origin = hub.list_split(source, key)
-        cache_key = {**_reading(source, "hub"), "split": split.split, "files": origin}
-        return SourceListing("hub", split, shards, columns, cache_key)
+        cache_key = {**_reading(source, "hub", settings), "split": split.split, "files": origin}
+        return SourceListing("hub", split, shards, settings, cache_key)
     match = _find(source, key, _SKIPPED_FOLDERS if source.kind in ("auto", "tree") else frozenset())
     kind = _kind(source, match, key)
     if source.kind == "auto" and kind != "tree" and match.form == "folder":
@@ -77,6 +93,8 @@ def list_source(source: SourceConfig, name: str) -> SourceListing:
     if problems := list(source.unread_problems(kind, f"{key}.")):
         raise DataError("\n".join(problems))
     files = _files(source, kind, key, match)
+    for line in unread.lines(source, kind, key, match, files):
+        print(line)
     if not files:
         raise DataError(
             f"{key}.path is {source.path}; it holds no file for kind {kind}; "
@@ -84,15 +102,18 @@ def list_source(source: SourceConfig, name: str) -> SourceListing:
         )
     for line in remote.untracked_changes(files, f"{key}.path"):
         print(line)
-    cache_key = {**_reading(source, kind), "files": [[f.name, f.size, f.stamp] for f in files]}
+    stamps = [[file.name, file.size, file.stamp] for file in files]
+    cache_key = {**_reading(source, kind, settings), "files": stamps}
     split_files = units.group_units(_split(kind, match.location, files))
-    return SourceListing(kind, match.location, split_files, columns, cache_key)
+    return SourceListing(kind, match.location, split_files, settings, cache_key)
 
 
-def _reading(source: SourceConfig, kind: str) -> dict[str, Any]:
-    """The kind, and the settings that its reader reads."""
+def _reading(source: SourceConfig, kind: str, settings: ReadSettings) -> dict[str, Any]:
+    """The kind, and the settings that its reader reads and that are set."""
     keys = [key for key, kinds in CONTENT_READ_BY.items() if kind in kinds]
     values = {key: getattr(source, key) for key in keys}
+    if settings.max_bytes != MAX_DOCUMENT_BYTES:
+        values["max_document_bytes"] = settings.max_bytes
     return {"kind": kind, **{key: value for key, value in values.items() if value is not None}}
 
 
@@ -145,7 +166,10 @@ def _files(source: SourceConfig, kind: str, key: str, match: PathMatch) -> list[
         files = saved_dataset.data_files(source, key, match.location, files)
     if kind != "tree" and source.pattern is None and match.form == "folder":
         return [file for file in files if file.folder or kinds.is_read_by(kind, file.name)]
-    return [file for file in files if file.folder or _is_selected(source, file)]
+    files = [file for file in files if file.folder or _is_selected(source, file)]
+    if kind == "tree" and source.pattern is None:
+        files = [file for file in files if not kinds.is_leftover(kind, file.name)]
+    return files
 
 
 def _is_selected(source: SourceConfig, file: File) -> bool:

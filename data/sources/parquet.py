@@ -1,12 +1,18 @@
 """Parquet files: a row is a document."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from pyarrow.lib import ArrowException
 
 from ropewalk.data.sources import tables
-from ropewalk.data.sources.columns import Columns
+from ropewalk.data.sources.columns import ReadSettings
 from ropewalk.data.sources.units import FILE_PREFIX, Document, Location, Refusal, Unit, split_ranges
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import FileMetaData
+
+_BYTES_AT_ONCE = 32 << 20  # of rows, uncompressed
 
 
 def split(location: Location, name: str, size: int) -> list[Unit]:
@@ -23,7 +29,7 @@ def split(location: Location, name: str, size: int) -> list[Unit]:
 
 
 def documents(
-    location: Location, name: str, unit: Unit, columns: Columns
+    location: Location, name: str, unit: Unit, settings: ReadSettings
 ) -> Iterator[Document | Refusal]:
     """The rows of a unit; damage refuses its remaining rows, by number where that is known."""
     import pyarrow.parquet as pq
@@ -32,7 +38,7 @@ def documents(
     try:
         file = pq.ParquetFile(location.open_arrow(name), buffer_size=1 << 20)
         metadata = file.metadata
-        if reason := tables.missing_column(file.schema_arrow, columns):
+        if reason := tables.missing_column(file.schema_arrow, settings.columns):
             if unit.start == 0:
                 yield Refusal(name, reason, max(metadata.num_rows, 1))
             return
@@ -40,8 +46,10 @@ def documents(
         row = sum(metadata.row_group(group).num_rows for group in range(unit.start))
         groups = list(range(unit.start, stop))
         end = row + sum(metadata.row_group(group).num_rows for group in groups)
-        for batch in file.iter_batches(tables.ROWS, row_groups=groups, columns=columns.names):
-            yield from tables.documents_of(batch, name, row, columns)
+        names = settings.columns.names
+        rows = _rows_at_once(metadata, groups)
+        for batch in file.iter_batches(rows, row_groups=groups, columns=names):
+            yield from tables.documents_of(batch, name, row, settings)
             row += batch.num_rows
     except (ArrowException, OSError) as error:
         where = name if unit.start == 0 else f"{name}#{unit.start}"
@@ -50,3 +58,10 @@ def documents(
             yield Refusal(where, reason, end - row)
         else:
             yield Refusal(where, FILE_PREFIX + reason)
+
+
+def _rows_at_once(metadata: "FileMetaData", groups: list[int]) -> int:
+    """Rows in memory at once: by the size of an average row, which may be a book or a word."""
+    sizes = [metadata.row_group(group) for group in groups]
+    largest = max((g.total_byte_size // max(g.num_rows, 1) for g in sizes), default=0)
+    return max(1, min(tables.ROWS, _BYTES_AT_ONCE // max(largest, 1)))

@@ -1,11 +1,12 @@
 """What the Parquet and Arrow readers share: record batch -> documents, whose id is file and row."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
-from ropewalk.data.sources.columns import NOT_UTF8, Columns
+from ropewalk.data.sources.columns import NOT_UTF8, OVERSIZE, Columns, ReadSettings
+from ropewalk.data.sources.long_text import LONG, PIECE, Decoder
 from ropewalk.data.sources.units import Document, Refusal
 
 ROWS = 64  # in memory at once: a row of a book corpus is a megabyte
@@ -17,10 +18,14 @@ _BYTES = {
 
 
 def documents_of(
-    batch: pa.RecordBatch, name: str, first_row: int, columns: Columns
+    batch: pa.RecordBatch, name: str, first_row: int, settings: ReadSettings
 ) -> Iterator[Document | Refusal]:
     """The rows of a batch, which begins at `first_row` of the file. Raises: ArrowException."""
-    values = [_values(batch.column(batch.schema.names.index(key))) for key in columns.names]
+    columns = settings.columns
+    values = [
+        _values(batch.column(batch.schema.names.index(key)), settings.max_bytes)
+        for key in columns.names
+    ]
     for number, row in enumerate(zip(*values, strict=True), first_row):
         yield columns.document(dict(zip(columns.names, row, strict=True)), f"{name}:{number}")
 
@@ -38,21 +43,38 @@ def failure(error: BaseException, form: str) -> str:
     return "unreadable" if unreadable else f"damaged {form}"
 
 
-def _values(column: pa.Array) -> list[Any]:
+def _values(column: pa.Array, max_bytes: int) -> Iterable[Any]:
     """Python values; a text that is not UTF-8 becomes NOT_UTF8 alone. Raises: ArrowException.
+
+    The values of a column with long texts are made one at a time.
 
     Arrow trusts the offsets of a file, and a wrong one would crash the process: validate first.
     """
     binary_type = _BYTES.get(column.type)
     (column if binary_type is None else column.view(binary_type)).validate(full=True)
-    try:
-        return column.to_pylist()  # type: ignore[no-any-return]
-    except UnicodeDecodeError:
-        return [_value(scalar) for scalar in column]
+    if column.nbytes < LONG:
+        try:
+            return column.to_pylist()  # type: ignore[no-any-return]
+        except UnicodeDecodeError:
+            pass
+    return (_value(scalar, max_bytes) for scalar in column)
 
 
-def _value(scalar: pa.Scalar) -> Any:
+def _value(scalar: pa.Scalar, max_bytes: int) -> Any:
     try:
+        text = scalar.value if isinstance(scalar, pa.DictionaryScalar) else scalar
+        if text.type in _BYTES and text.is_valid:
+            return _text(memoryview(text.as_buffer()), max_bytes)
         return scalar.as_py()
     except UnicodeDecodeError:
         return NOT_UTF8
+
+
+def _text(content: memoryview, max_bytes: int) -> Any:
+    """Raises: UnicodeDecodeError."""
+    if len(content) > max_bytes:
+        return OVERSIZE
+    decoder = Decoder("utf-8")
+    for start in range(0, len(content), PIECE):
+        decoder.add(content[start : start + PIECE])
+    return decoder.text()

@@ -7,8 +7,11 @@ from typing import BinaryIO, Literal, Protocol, TypeVar
 
 import pyarrow as pa
 
+from ropewalk.data.sources.long_text import Text
+
 UNIT_BYTES = 64 << 20  # about; another value moves the shard borders of every store
 REPEATED_ID = "id seen before"  # the reason to refuse a document with the id of an earlier one
+TOO_LARGE = "above data.max_document_bytes"  # the reason to refuse a larger document
 FILE_PREFIX = "file: "  # begins a reason when a file of rows is lost and its row count is unknown
 T = TypeVar("T")
 
@@ -16,7 +19,7 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Document:
     id: str  # stable: the path inside the source and the position in the file, or the id column
-    text: str
+    text: Text
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,8 @@ class PathMatch:
 
 
 def has_suffix(name: str, suffixes: str | tuple[str, ...]) -> bool:
-    """Whether a file name ends so, without the query of a URL: `a.jsonl?download=true`."""
-    return name.split("?")[0].endswith(suffixes)
+    """Whether a file name ends so, in either case, without the query of a URL: `a.JSONL?raw=1`."""
+    return name.split("?")[0].lower().endswith(suffixes)
 
 
 def split_ranges(sizes: Iterable[int]) -> Iterator[tuple[int, int | None, int]]:

@@ -1,7 +1,8 @@
 """Documents -> tokens, written once: shards that any process may make, merged into one store.
 
 encode.py       texts -> token ids on several threads, in the order of the documents
-long_texts.py   splits long texts where that changes no token id
+locate.py       tokens with the characters and words that they are made of
+long_texts.py   cuts long texts into parts whose tokens join to those of the full text
 write.py        a shard's files, written as the documents come
 shards.py       the borders of shards, and which of them a task makes
 text_store.py   makes, verifies and merges the shards of a text source

@@ -1,6 +1,6 @@
 """Documents -> token ids on several threads, in input order; the tokenizer releases the GIL.
 
-A batch holds about 1 MB of text; the parts of a long text may lie in several (`long_texts.py`).
+A batch holds about BATCH_CHARACTERS of text; a long text lies in several (`long_texts.py`).
 """
 
 import os
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
+from ropewalk.conf.errors import DataError
 from ropewalk.data.sources import Document
 from ropewalk.data.sources.units import grouped_by_size
+from ropewalk.data.tokens.long_texts import Cut
 
-BATCH_CHARACTERS = 1 << 20
+BATCH_CHARACTERS = 1 << 18  # its tokens take some 200 bytes each while they are encoded
 Encode = Callable[[list[str]], list[np.ndarray]]
 
 
@@ -32,37 +34,55 @@ def encode_with(tokenizer: Tokenizer) -> Encode:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a document's text; `last` ends the document."""
+    """Characters `[cut.position, stop)` of a document, encoded behind the cut's context."""
 
     document: Document
-    text: str
-    last: bool
+    cut: Cut
+    stop: int
+    ids: np.ndarray | None = None  # its tokens, where the cut after it made them known
+
+    @property
+    def last(self) -> bool:
+        return self.stop == len(self.document.text)
+
+    @property
+    def characters(self) -> int:
+        return self.stop - self.cut.position
+
+
+CutDocument = tuple[Document, list[Cut]]
 
 
 def encode_in_order(
-    documents: Iterable[Document], split: Callable[[str], list[str]], encode: Encode, workers: int
-) -> Iterator[tuple[Document, np.ndarray]]:
-    """Each document with its token ids (tokens,), the same for any number of `workers` (threads).
+    documents: Iterable[CutDocument], encode: Encode, workers: int
+) -> Iterator[tuple[Part, np.ndarray]]:
+    """The parts of each document with their token ids (tokens,), for any number of `workers`.
 
-    `split` gives the parts of a text that are encoded separately.
+    `workers` are threads. The ids of a document's parts join to those of the document.
+    Raises: DataError when a part's context has other tokens than its cut saw.
     """
-    parts: list[np.ndarray] = []
-    for part, ids in _encoded(_batches(_parts(documents, split)), encode, workers):
-        parts.append(ids)
-        if part.last:
-            yield part.document, parts[0] if len(parts) == 1 else np.concatenate(parts)
-            parts = []
+    for part, ids in _encoded(_batches(_parts(documents)), encode, workers):
+        context = part.cut.context_ids
+        if part.ids is None and tuple(ids[: len(context)].tolist()) != context:
+            raise DataError(
+                f"document {part.document.id} has other tokens near character {part.cut.position} "
+                "when it is split; the parts of a document must have the tokens of the full text; "
+                "leave the document out, or split it into shorter ones"
+            )
+        yield part, ids[len(context) :] if part.ids is None else part.ids
 
 
-def _parts(documents: Iterable[Document], split: Callable[[str], list[str]]) -> Iterator[Part]:
-    for document in documents:
-        texts = split(document.text)
-        for number, text in enumerate(texts, 1):
-            yield Part(document, text, number == len(texts))
+def _parts(documents: Iterable[CutDocument]) -> Iterator[Part]:
+    for document, cuts in documents:
+        for cut, after in zip([Cut(), *cuts], [*cuts, None], strict=True):
+            if after is None:
+                yield Part(document, cut, len(document.text))
+            else:
+                yield Part(document, cut, after.position, after.ids_before)
 
 
 def _batches(parts: Iterable[Part]) -> Iterator[list[Part]]:
-    return grouped_by_size(parts, lambda part: len(part.text), BATCH_CHARACTERS)
+    return grouped_by_size(parts, lambda part: part.characters, BATCH_CHARACTERS)
 
 
 def _encoded(
@@ -73,13 +93,23 @@ def _encoded(
     with _single_threaded_calls(), ThreadPoolExecutor(workers) as pool:
         try:
             for batch in batches:
-                pending.append((batch, pool.submit(encode, [part.text for part in batch])))
+                pending.append((batch, pool.submit(_encode_batch, batch, encode)))
                 if len(pending) > workers:
                     yield from _result(*pending.popleft())
             while pending:
                 yield from _result(*pending.popleft())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _encode_batch(batch: list[Part], encode: Encode) -> list[np.ndarray]:
+    """The ids of each part and its context; none for a part whose ids are known."""
+    texts = [_text(part) if part.ids is None else "" for part in batch]
+    return encode(texts)
+
+
+def _text(part: Part) -> str:
+    return part.document.text[part.cut.context : part.stop]
 
 
 def _result(

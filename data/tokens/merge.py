@@ -76,14 +76,6 @@ def _with_shard(table: pa.Table, number: int) -> pa.Table:
 
 
 def _long_texts(shard_metadata: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The shards' counts of split texts, joined. Synthetic shards have no text to split."""
-    counts = [m["long_texts"] for m in shard_metadata if "long_texts" in m]
-    if not counts:
-        return {}
-    same_ids = [count["same_ids"] for count in counts if count["same_ids"] is not None]
-    joined = {
-        "compared": sum(count["compared"] for count in counts),
-        "same_ids": all(same_ids) if same_ids else None,
-        "cuts": sum(count["cuts"] for count in counts),
-    }
-    return {"long_texts": joined}
+    """The shards' counts of cuts, added. Synthetic shards have no text to cut."""
+    counts = [m["long_texts"]["cuts"] for m in shard_metadata if "long_texts" in m]
+    return {"long_texts": {"cuts": sum(counts)}} if counts else {}

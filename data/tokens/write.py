@@ -18,9 +18,11 @@ import pyarrow as pa
 from ropewalk.conf.errors import DataError
 from ropewalk.data import hash_random
 from ropewalk.data.sources import Document, Refusal
+from ropewalk.data.sources.long_text import pieces_of
 from ropewalk.data.tokens.arrow_table import to_arrow
-from ropewalk.data.tokens.encode import Encode, encode_in_order
-from ropewalk.data.tokens.long_texts import LongTextSplitter
+from ropewalk.data.tokens.encode import CutDocument, Encode, encode_in_order
+from ropewalk.data.tokens.locate import Locator
+from ropewalk.data.tokens.long_texts import NO_CUT, NoCutError, find_cuts
 from ropewalk.data.tokens.store import DOCUMENTS, TOKENS, dtype_for
 
 ROWS = 1 << 16  # of a record batch
@@ -44,6 +46,7 @@ class TokenizeOptions:
     encode: Encode
     vocab_size: int
     workers: int = 1  # threads; they change no byte
+    locate: Locator | None = None  # finds the cuts of long texts; None: no text is cut
 
 
 def write_shard(
@@ -58,22 +61,20 @@ def write_shard(
     Raises: DataError for a token id outside the vocabulary.
     """
     refused: Counter[str] = Counter()
-    splitter = LongTextSplitter(options.encode)
-    documents = _count_refusals(items, refused)
+    cuts = 0
+    documents = _with_cuts(_count_refusals(items, refused), options.locate, refused)
     with _open(folder, options.source, options.vocab_size) as writer:
-        for document, ids in encode_in_order(
-            documents, splitter.split, options.encode, options.workers
-        ):
-            if len(ids) == 0:
+        for part, ids in encode_in_order(documents, options.encode, options.workers):
+            writer.append(part.document.id, ids)
+            if not part.last:
+                cuts += 1
+            elif not writer.end_document(part.document):
                 refused["no tokens"] += 1
-            else:
-                text_hash = hash_of(document.text.encode())
-                writer.add(document.id, ids, len(document.text), text_hash)
-            on_progress(len(document.text))
+            on_progress(part.characters)
     return {
         **writer.metadata(),
         "refused": dict(sorted(refused.items())),
-        "long_texts": splitter.metadata(),
+        "long_texts": {"cuts": cuts},
     }
 
 
@@ -83,13 +84,18 @@ def write_synthetic(
     """Write synthetic documents (tokens,) as a shard. Returns the shard's metadata."""
     with _open(folder, source, vocab_size) as writer:
         for number, ids in enumerate(documents):
-            writer.add(f"synthetic:{number}", ids, 0, hash_of(ids.astype(np.uint32).tobytes()))
+            name = f"synthetic:{number}"
+            writer.append(name, ids)
+            writer.end(name, 0, hash_of([ids.astype(np.uint32).tobytes()]))
     return {**writer.metadata(), "refused": {}}
 
 
-def hash_of(content: bytes) -> int:
-    """64 bits of BLAKE2b; equal texts have equal hashes."""
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big")
+def hash_of(pieces: Iterable[bytes]) -> int:
+    """64 bits of BLAKE2b; equal texts have equal hashes, however they lie in pieces."""
+    digest = hashlib.blake2b(digest_size=8)
+    for piece in pieces:
+        digest.update(piece)
+    return int.from_bytes(digest.digest(), "big")
 
 
 def _count_refusals(
@@ -101,6 +107,17 @@ def _count_refusals(
             refused[item.reason] += item.count
         else:
             yield item
+
+
+def _with_cuts(
+    documents: Iterable[Document], locate: Locator | None, refused: Counter[str]
+) -> Iterator[CutDocument]:
+    """Each document with its cuts; one that cannot be cut is counted in `refused`."""
+    for document in documents:
+        try:
+            yield document, [] if locate is None else find_cuts(document.text, locate)
+        except NoCutError:
+            refused[NO_CUT] += 1
 
 
 @contextmanager
@@ -132,9 +149,12 @@ class _ShardWriter:
         self.sha256 = hashlib.sha256()
         self.documents = 0
         self.tokens = 0
+        self.first = 0  # the first token of the document in progress
 
-    def add(self, name: str, ids: np.ndarray, characters: int, text_hash: int) -> None:
-        """Append a document of token ids (tokens,), at least one. Raises: DataError."""
+    def append(self, name: str, ids: np.ndarray) -> None:
+        """Append token ids (tokens,) to the document in progress. Raises: DataError."""
+        if not len(ids):
+            return
         if (largest := int(ids.max())) >= self.vocab_size:
             raise DataError(
                 f"document {name} of source {self.source} has token id {largest}; ids must be "
@@ -144,10 +164,22 @@ class _ShardWriter:
         content = ids.astype(dtype_for(self.vocab_size)).tobytes()
         self.file.write(content)
         self.sha256.update(content)
-        key = hash_random.document_key(name)
-        self.rows.append((name, key, self.tokens, len(ids), characters, text_hash))
-        self.documents += 1
         self.tokens += len(ids)
+
+    def end_document(self, document: Document) -> bool:
+        """End the document in progress. False for one without tokens, which gets no row."""
+        if self.tokens == self.first:
+            return False
+        pieces = (piece.encode() for piece in pieces_of(document.text))
+        self.end(document.id, len(document.text), hash_of(pieces))
+        return True
+
+    def end(self, name: str, characters: int, text_hash: int) -> None:
+        """Write the row of the document in progress, which has a token at least."""
+        key = hash_random.document_key(name)
+        self.rows.append((name, key, self.first, self.tokens - self.first, characters, text_hash))
+        self.documents += 1
+        self.first = self.tokens
         if len(self.rows) == ROWS:
             self.flush()
 

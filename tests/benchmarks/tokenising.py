@@ -83,8 +83,8 @@ def bare(tokenizer: str, characters: int) -> dict[str, Any]:
 
     inner, documents = tokenizers.load(tokenizer).backend, texts(characters)
     batches = [
-        [p.text for p in batch]
-        for batch in encode._batches(encode._parts(documents, lambda text: [text]))
+        [encode._text(part) for part in batch]
+        for batch in encode._batches(encode._parts((document, []) for document in documents))
     ]
     with measured() as cost:
         for batch in batches:

@@ -14,6 +14,7 @@ from ropewalk.data import sources
 from ropewalk.data.sources import Document, Refusal
 from ropewalk.data.tokens import merge, shards, store, write
 from ropewalk.data.tokens.encode import Encode
+from ropewalk.data.tokens.locate import Locator
 from ropewalk.data.tokens.text_store import TextStore
 from ropewalk.data.tokens.write import TokenizeOptions
 
@@ -33,12 +34,13 @@ def stored(
     folder: Path,
     *parts: Iterable[Document | Refusal],
     encode: Encode = by_bytes,
+    locate: Locator | None = None,
     vocab_size: int = VOCABULARY,
     heldout: float = 0.0,
     on_progress: Callable[[int], Any] = no_progress,
 ) -> store.Store:
     """A finished store in `folder` with a shard for each of `parts`."""
-    options, metadata = TokenizeOptions("mine", encode, vocab_size), []
+    options, metadata = TokenizeOptions("mine", encode, vocab_size, locate=locate), []
     for number, items in enumerate(parts):
         (shard := folder.with_suffix(".tmp") / shards.folder_name(number)).mkdir(parents=True)
         metadata.append(write.write_shard(shard, items, options, on_progress))

@@ -76,7 +76,7 @@ def test_values_of_other_types_are_not_ids(value: Any, reason: str) -> None:
 
 
 def test_an_id_with_a_lone_surrogate_is_refused_under_an_escaped_name() -> None:
-    item = usable(Document("a\ud800", "text"))
+    item = usable(Document("a\ud800", "text"), 99)
     assert isinstance(item, Refusal) and item.reason == "lone surrogate" and item.where.encode()
 
 

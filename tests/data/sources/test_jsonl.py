@@ -41,8 +41,8 @@ def test_bad_json_line_is_counted_and_the_next_is_read(
     ("line", "reason"),
     [
         ('{"text": null}', "no text"),
-        ('["text"]', "no text"),
-        ('"text"', "no text"),
+        ('["text"]', "not an object"),
+        ('"text"', "not an object"),
         ('{"text": ["a"]}', "text is not text"),
         ('{"text": true}', "text is not text"),
         ("{'text': 'a'}", "malformed JSON"),

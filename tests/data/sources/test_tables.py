@@ -280,7 +280,7 @@ def test_rows_in_memory_are_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     stream(tmp_path / "a.arrow", rows=200)
     seen: list[int] = []
     real = tables._values
-    monkeypatch.setattr(tables, "_values", lambda column: seen.append(len(column)) or real(column))
+    monkeypatch.setattr(tables, "_values", lambda c, size: seen.append(len(c)) or real(c, size))
     source = SourceConfig(path=str(tmp_path))
     listing = sources.list_source(source, "mine")
     next(iter(listing.documents(listing.units[0])))
