@@ -106,7 +106,9 @@ def _source_problems(run: Run) -> list[str]:
         if source.kind in SYNTHETIC:
             continue
         try:
-            run.listings[name] = sources.list_source(source, name)
+            run.listings[name] = sources.list_source(
+                source, name, run.config.data.max_document_bytes
+            )
         except DataError as error:
             lines += str(error).splitlines()
     return lines
