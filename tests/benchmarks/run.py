@@ -28,6 +28,7 @@ import reading
 import startup
 import tokenising
 import training
+import weights
 
 BENCHMARKS = {
     "arithmetic": arithmetic.arithmetic,
@@ -45,6 +46,7 @@ BENCHMARKS = {
     "pack_10m": packing.pack_10m,
     "reading": reading.reading,
     "tokenise": tokenising.tokenise,
+    "weights_preflight": weights.weights_preflight,
     "demo_seconds": demo.demo_seconds,
 }
 PEERS = ("accelerate", "trl")

@@ -1,8 +1,9 @@
 """Values that are not finite, sampled in the files."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 
@@ -28,26 +29,42 @@ def not_finite_in_files(
     for name, tensor in tensors.items():
         if tensor.dtype in FLOATS:
             by_file.setdefault(tensor.file, []).append(name)
+    buffer = bytearray(BLOCK_BYTES)
     names = []
-    for file, of_file in by_file.items():
-        with file.open("rb", buffering=0) as stream:
-            names += [
-                n for n in of_file if not all(map(is_finite, _blocks(stream, tensors[n], share)))
-            ]
+    with _one_thread():
+        for file, of_file in by_file.items():
+            with file.open("rb", buffering=0) as stream:
+                blocks = {name: _blocks(stream, tensors[name], share, buffer) for name in of_file}
+                names += [name for name in of_file if not all(map(is_finite, blocks[name]))]
     return names
 
 
-def _blocks(stream: BinaryIO, tensor: StoredTensor, share: int) -> Iterator[torch.Tensor]:
-    """Blocks of a tensor, flat, in its dtype: all of them, or evenly spaced ones, `share` bytes."""
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """A block is too small to be shared: on a busy machine threads wait longer than they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _blocks(
+    stream: FileIO, tensor: StoredTensor, share: int, buffer: bytearray
+) -> Iterator[torch.Tensor]:
+    """Flat blocks of a tensor, one at a time in `buffer`: all, or evenly spaced ones of `share`
+    bytes in all.
+    """
     dtype = FLOATS[tensor.dtype]
     size = tensor.end - tensor.start
     count = -(-min(size, share) // BLOCK_BYTES)
     last = max(0, size - BLOCK_BYTES)
+    block = memoryview(buffer)[: min(BLOCK_BYTES, size)]
     for number in range(count):
         offset = number * last // max(1, count - 1) // dtype.itemsize * dtype.itemsize
         stream.seek(tensor.start + offset)
-        block = bytearray(min(BLOCK_BYTES, size))
-        stream.readinto(block)  # type: ignore[attr-defined]
+        stream.readinto(block)
         yield torch.frombuffer(block, dtype=dtype)
 
 
