@@ -76,5 +76,6 @@ def file_problems(base: Base, config: PreTrainedConfig) -> list[str]:
     remote = base.trust_remote_code
     if remote and remote_code.problems(config, base.name):
         return []  # told by the check of that code
-    weights = check.weight_problems(folder, config, base.name, trust_remote_code=remote)
-    return check.other_file_problems(folder, config, base.name) + weights
+    subject = f"model.path is {base.name}"
+    weights = check.weight_problems(folder, config, subject, trust_remote_code=remote)
+    return check.other_file_problems(folder, config, subject) + weights

@@ -63,7 +63,9 @@ def change_config(folder: Path, **changes: Any) -> Path:
 
 
 def problems(folder: Path) -> list[str]:
-    return check.weight_problems(folder, AutoConfig.from_pretrained(folder), folder.name)
+    return check.weight_problems(
+        folder, AutoConfig.from_pretrained(folder), f"model.path is {folder.name}"
+    )
 
 
 def load(folder: Path) -> tuple[PreTrainedModel, dict[str, Any]]:

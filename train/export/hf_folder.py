@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from ropewalk.conf.artifacts.manifest import read_json, write_json
 from ropewalk.conf.errors import ProofError
@@ -19,6 +18,7 @@ from ropewalk.train.export.handoff import OWN_CODE
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.model_config import ONLY_LONGROPE
 from ropewalk.train.rope.plan import RopePlan
+from ropewalk.train.weights.loading import load_pretrained
 
 OTHER_OLD_NAMES = ("gpt_neox", "gpt_neox_japanese")  # their theta was rotary_emb_base
 TOP_LEVEL = ("rope_theta", "partial_rotary_factor")  # stood beside rope_scaling, not inside
@@ -96,8 +96,8 @@ def refuse_other_window(written: int, plan: RopePlan) -> None:
 
 def prove(folder: Path, plan: RopePlan, trust_remote_code: bool = False) -> str:
     """Prove the plan on the model as a reader loads it. Raises: ProofError."""
-    model = AutoModelForCausalLM.from_pretrained(
-        str(folder), dtype="auto", use_safetensors=True, trust_remote_code=trust_remote_code
+    model = load_pretrained(
+        str(folder), "the export", dtype="auto", trust_remote_code=trust_remote_code
     )
     if model.dtype != torch.float32:
         proof.restore(model, plan)

@@ -62,7 +62,7 @@ def build(
         with params.zero3_init(deepspeed_config):
             model = load_pretrained(
                 str(base.path),
-                base.name,
+                f"model.path is {base.name}",
                 revision=base.revision,
                 trust_remote_code=base.trust_remote_code,
                 config=config,
@@ -110,7 +110,10 @@ def load_trained(
     `dtype` "auto": the files' own. `trust_remote_code`: run the code that came with the base.
     """
     model = load_pretrained(
-        str(folder), folder.name, dtype=dtype, trust_remote_code=trust_remote_code
+        str(folder),
+        f"the model in {folder.parent.name}",
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
     )
     return _prove_and_set_kernel(model, plan, attention_kernel, "after reload")
 

@@ -28,25 +28,26 @@ INVALID = (
 
 
 def weight_problems(
-    folder: Path, config: PreTrainedConfig, name: str, *, trust_remote_code: bool = False
+    folder: Path, config: PreTrainedConfig, subject: str, *, trust_remote_code: bool = False
 ) -> list[str]:
     """Lines about the weights in `folder` that would not be trained as `config` says.
 
-    `name`: of the base, for messages. Tensors that are knowingly left out are logged.
+    `subject`: begins each line, such as "model.path is NAME". Tensors that are knowingly left out
+    are logged.
     """
-    if quantised := config_file.quantization_problem(config.to_dict(), name):
-        return [quantised]
-    prefix = f"model.path is {name}; "
-    tensors, problems = read_tensors(folder)
-    if problems:
-        return [prefix + problem for problem in problems]
-    problems = _architecture_problems(tensors, config, trust_remote_code)
+    tensors: Tensors = {}
+    if quantised := config_file.quantization_problem(config.to_dict()):
+        problems = [quantised]
+    else:
+        tensors, problems = read_tensors(folder)
+    if not problems:
+        problems = _architecture_problems(tensors, config, trust_remote_code)
     if not problems and (names := values.not_finite_in_files(tensors)):
-        return [values.not_finite_problem(names, name)]
-    return [prefix + problem for problem in problems]
+        problems = [values.not_finite_problem(names)]
+    return [f"{subject}; {problem}" for problem in problems]
 
 
-def other_file_problems(folder: Path, config: PreTrainedConfig, name: str) -> list[str]:
+def other_file_problems(folder: Path, config: PreTrainedConfig, subject: str) -> list[str]:
     """Lines about other files of the base: an adapter, pointers of git-lfs, the tokenizer."""
     problems = [
         f"{file.name} is a pointer of git-lfs; run git lfs pull in the model's folder"
@@ -66,7 +67,7 @@ def other_file_problems(folder: Path, config: PreTrainedConfig, name: str) -> li
             f"its tokenizer has {words} words and its config.json a vocab_size of {rows}; each "
             "word needs an embedding; give the tokenizer of this model"
         )
-    return [f"model.path is {name}; {problem}" for problem in problems]
+    return [f"{subject}; {problem}" for problem in problems]
 
 
 def _is_pointer(file: Path) -> bool:

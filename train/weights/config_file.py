@@ -127,14 +127,14 @@ def _expert_problems(values: dict[str, Any]) -> list[str]:
     ]
 
 
-def quantization_problem(values: Mapping[str, Any], name: str) -> str | None:
+def quantization_problem(values: Mapping[str, Any]) -> str | None:
     """A line for weights that are quantised already. `values`: the config's."""
     config = values.get("quantization_config") or values.get("compression_config")
     if not config:
         return None
     method = config.get("quant_method") if isinstance(config, Mapping) else None
     return (
-        f"model.path is {name}; its {CONFIG} has a quantization_config ({method or 'unnamed'}); "
+        f"its {CONFIG} has a quantization_config ({method or 'unnamed'}); "
         "training needs weights in full precision, and QLoRA (train.lora.quantize) quantises them "
         "itself; give the model in BF16, F16 or F32"
     )

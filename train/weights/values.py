@@ -75,8 +75,8 @@ def is_finite(values: torch.Tensor) -> bool:
     return all(bool(extreme.isfinite()) for extreme in torch.aminmax(values.detach()))
 
 
-def not_finite_problem(names: list[str], base: str) -> str:
+def not_finite_problem(names: list[str]) -> str:
     return (
-        f"model.path is {base}; {shown(names)} has values that are nan or inf; training needs "
-        "finite weights; download the model again, or give another one"
+        f"{shown(names)} has values that are nan or inf; weights must be finite; give the model "
+        "undamaged"
     )

@@ -26,7 +26,7 @@ def refusal(folder: Path) -> str:
     with pytest.raises(ConfigError) as refused:
         locate(ModelConfig(path=str(folder)), folder.parent / "cache")
         config = base_config(Base(str(folder)))
-        if lines := check.weight_problems(folder, config, "base"):
+        if lines := check.weight_problems(folder, config, "model.path is base"):
             raise ConfigError("\n".join(lines))
     message = str(refused.value)
     assert message.startswith("model.path is base; ") and "\n" not in message, message
@@ -117,7 +117,7 @@ def test_weights_of_fewer_bits_without_their_config_are_refused(folder: Path) ->
 
 
 def other_files(folder: Path) -> list[str]:
-    return check.other_file_problems(folder, base_config(Base(str(folder))), "base")
+    return check.other_file_problems(folder, base_config(Base(str(folder))), "model.path is base")
 
 
 def test_an_adapter_beside_the_weights_is_refused(folder: Path) -> None:
