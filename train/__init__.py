@@ -22,5 +22,5 @@ loss.py         the chunked cross-entropy
 loss_model.py   LossModel, which the engine wraps
 router_loss.py  the load-balancing loss of a mixture of experts
 rope/ model/ weights/ attention/ zero/ optim/ memory/ loop/ metrics/ cost/ checkpoint/ adapters/
-export/ launcher/
+export/ gguf_base/ launcher/
 """

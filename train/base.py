@@ -5,20 +5,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any
 
-import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedConfig
+from transformers import AutoConfig, LlamaConfig, PreTrainedConfig
 
 from ropewalk.conf import phases
-from ropewalk.conf.artifacts.digests import file_digests
-from ropewalk.conf.artifacts.manifest import fingerprint, run_shared
+from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.log import log
 from ropewalk.conf.model import ModelConfig, ScratchConfig
 from ropewalk.conf.schema import Config
 from ropewalk.train import identity, remote_code
+from ropewalk.train.gguf_base.convert import folder_of as gguf_folder
 from ropewalk.train.weights.config_file import config_problems, read_config
 
 BUILTIN = "builtin:"
@@ -80,13 +77,18 @@ def locate(model: ModelConfig, cache: Path) -> Base:
     if path.startswith(BUILTIN):
         path = _builtin(path.removeprefix(BUILTIN))
     elif model.package and (spec := importlib.util.find_spec(model.package)):
-        path = _from_gguf(_packaged_gguf(spec), cache)
+        path = gguf_folder(_packaged_gguf(spec), cache)
     elif model.gguf_file is not None:
-        path = _from_gguf(Path(path).expanduser() / model.gguf_file, cache)
+        path = gguf_folder(Path(path).expanduser() / model.gguf_file, cache)
     folder = Path(path).expanduser()
     if folder.is_dir():
         _refuse_other_folder(folder)
         return Base(str(folder), None, model.trust_remote_code, cache=cache)
+    if folder.suffix == ".gguf" and folder.is_file():
+        raise ConfigError(
+            f"model.path is {folder.name}; a GGUF file is given by its folder and its name; set "
+            f"model.path to its folder and model.gguf_file={folder.name}"
+        )
     if path.startswith((".", "/", "~")) or path.count("/") > 1:
         raise ConfigError(
             f"model.path is {model.path}; it must be an existing folder or a hub name; "
@@ -118,51 +120,14 @@ def _packaged_gguf(package: ModuleSpec) -> Path:
     return files[0]
 
 
-def _from_gguf(file: Path, cache: Path) -> str:
-    """The file dequantised to a Hugging Face folder in the cache, once.
-
-    Raises: ConfigError when the file or a package is missing.
-    """
-    if not file.is_file():
-        raise ConfigError(
-            f"model.gguf_file is {file.name}; no such file in model.path; correct the name"
-        )
-    if any(importlib.util.find_spec(package) is None for package in ("gguf", "accelerate")):
-        raise ConfigError(
-            f"{file.name} is GGUF; it needs two more packages; pip install 'ropewalk[gguf]'"
-        )
-    digest = file_digests(file.parent, [file.name], cache).get(file.name)
-    if digest is None:
-        raise ConfigError(f"{file.name} cannot be read; it must be a GGUF file; correct its rights")
-    cache_key = {"sha256": digest, "form": 2}
-    folder = cache / "models" / f"{file.stem}-{fingerprint(cache_key)[:12]}"
-
-    def work(temporary: Path) -> dict[str, Any]:
-        _dequantise(file, temporary)
-        return {}
-
-    _, message = run_shared(f"model {file.stem}", cache_key, folder, work)
-    if "skipped" not in message:
-        log.info(message)
-    return str(folder)
-
-
-def _dequantise(file: Path, folder: Path) -> None:
-    from transformers import AutoTokenizer, GgufConfig
-
-    log.info(f"dequantise {file.name} (about half a minute, once)")
-    path, gguf = str(file.parent), {"gguf_file": file.name}
-    model = AutoModelForCausalLM.from_pretrained(
-        path, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, **gguf
-    )
-    AutoTokenizer.from_pretrained(path, **gguf).save_pretrained(str(folder))
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.save_pretrained(str(folder))
-
-
 def _refuse_other_folder(folder: Path) -> None:
     """Raises: ConfigError for a folder without a config or without weights."""
+    gguf = sorted(path.name for path in folder.glob("*.gguf"))
+    if gguf and not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"model.path is {folder.name}; it is a folder of GGUF files; set model.gguf_file to "
+            f"one of them, such as {gguf[0]}"
+        )
     if not (folder / "config.json").is_file():
         way_out = "give a Hugging Face model folder"
         if (folder / "adapter_config.json").is_file():

@@ -47,7 +47,7 @@ def write(
     writer = GGUFWriter(path, architecture)
     writer.add_name(name)
     add_shape(writer, config, plan, dtype)
-    add_rope(writer, config, rope)
+    add_rope(writer, config, rope, plan)
     rows = tensors["token_embd.weight"][0][0]
     writer.add_vocab_size(rows)
     warnings = gguf_tokens.add_tokenizer(writer, folder, rows)
@@ -96,7 +96,8 @@ def add_shape(writer: "GGUFWriter", config: ModelConfig, plan: RopePlan, dtype: 
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
 
 
-def add_rope(writer: "GGUFWriter", config: ModelConfig, rope: GgufRope) -> None:
+def add_rope(writer: "GGUFWriter", config: ModelConfig, rope: GgufRope, plan: RopePlan) -> None:
+    """llama.cpp reads the original window with YaRN only; with it the file can be a base again."""
     from gguf import RopeScalingType
 
     writer.add_rope_dimension_count(head_dim(config))
@@ -104,8 +105,8 @@ def add_rope(writer: "GGUFWriter", config: ModelConfig, rope: GgufRope) -> None:
     writer.add_rope_scaling_type(RopeScalingType(rope.scaling))
     if rope.scaling != "none":
         writer.add_rope_scaling_factor(rope.factor)
-    if rope.scaling == "yarn":
-        writer.add_rope_scaling_orig_ctx_len(rope.original)
+    if plan.rope_parameters["rope_type"] != "default":
+        writer.add_rope_scaling_orig_ctx_len(plan.original_max_position_embeddings)
     if rope.attn_factor != 1.0:
         writer.add_rope_scaling_attn_factors(rope.attn_factor)
 
