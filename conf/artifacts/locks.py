@@ -34,7 +34,7 @@ def lock_of(folder: Path) -> FileLock:
     path = folder.with_name(f".{folder.name}.lock")
     if path.is_dir():
         raise ConfigError(
-            f"{path} is a folder; it must be a file, the lock of {folder.name}; remove it"
+            f"{path} is a folder; the lock of {folder.name} must be a file; remove {path}"
         )
     return FileLock(path)
 

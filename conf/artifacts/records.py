@@ -58,9 +58,11 @@ def read_signed(path: Path) -> dict[str, Any] | None:
         record = read_json(path)
     except UNREADABLE:
         return None
-    if not isinstance(record, dict) or signed(record)[DIGEST] != record.get(DIGEST):
-        return None
-    return record
+    return record if is_signed(record) else None
+
+
+def is_signed(record: object) -> bool:
+    return isinstance(record, dict) and signed(record)[DIGEST] == record.get(DIGEST)
 
 
 def move_aside(path: Path, state: str) -> Path:

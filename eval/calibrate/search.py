@@ -5,11 +5,13 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ropewalk.conf.artifacts.records import is_signed, remove, signed, write_text
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.eval import CalibrateConfig
 from ropewalk.conf.rope_methods import Rotary
@@ -122,20 +124,34 @@ def run_trial(
 def append(log: Path, trial: Trial) -> None:
     """Append one line and force it to disk before the next trial starts."""
     with log.open("a") as file:
-        file.write(json.dumps(_to_row(trial)) + "\n")
+        file.write(json.dumps(signed(_to_row(trial))) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
 
 def read(log: Path) -> list[Trial]:
-    """Finished trials; removes a last line that a kill left incomplete."""
+    """Finished trials. A line that a kill left incomplete, or that is damaged, is removed with the
+    lines after it, which the search makes again."""
+    if log.is_dir():
+        remove(log)
     if not log.is_file():
         return []
-    text = log.read_text()
-    complete = text[: text.rfind("\n") + 1]
-    if complete != text:
-        log.write_text(complete)
-    return [_from_row(json.loads(line)) for line in complete.splitlines()]
+    lines = log.read_text(errors="replace").splitlines(keepends=True)
+    rows = list(takewhile(lambda row: row is not None, map(_signed_row, lines)))
+    if len(rows) < len(lines):
+        if lines[len(rows)].endswith("\n"):
+            print(f"calibrate: {log} line {len(rows) + 1} is damaged; made again from there")
+        write_text(log, "".join(lines[: len(rows)]))
+    return [_from_row(row) for row in rows if row is not None]
+
+
+def _signed_row(line: str) -> dict[str, Any] | None:
+    """A line as it was signed; else None."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if line.endswith("\n") and is_signed(row) else None
 
 
 def _to_row(trial: Trial) -> dict[str, Any]:

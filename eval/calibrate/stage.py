@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ropewalk.conf.artifacts.digests import file_digest
 from ropewalk.conf.artifacts.manifest import Manifest, run_stage, write_json
+from ropewalk.conf.artifacts.records import remove
 from ropewalk.conf.rope_methods import Rotary
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
@@ -74,7 +76,7 @@ def work(config: Config, base: Base, plan: RopePlan, folder: Path) -> dict[str, 
     content = results(plan, setup, trials, choice, losses, chosen_on, reported_on)
     write_json(folder / "results.json", content)
     for file in folder.glob("*.npy"):
-        file.unlink()
+        remove(file)
     return {"trials": len(trials), "chosen": choice.trial.number}
 
 
@@ -120,11 +122,16 @@ def reported_plans(config: Config, live: CandidateModel, chosen: Trial) -> dict[
 def cached_nll(
     folder: Path, name: str, live: CandidateModel, plan: RopePlan, windows: list[Window]
 ) -> np.ndarray:
-    """Losses (N, S-1) under a plan, cached in a file for a killed stage and for equal plans."""
-    file = folder / f"{plan.hash}.npy"
-    if not file.is_file():
-        temporary = file.with_suffix(".tmp.npy")
+    """Losses (N, S-1) under a plan, cached in a file for a killed stage and for equal plans.
+
+    The file's name ends with its digest: one that is damaged is made again.
+    """
+    files = folder.glob(f"{plan.hash}.*.npy")
+    file = next((f for f in files if f.is_file() and file_digest(f) in f.name), None)
+    if file is None:
+        temporary = folder / "losses.npy"
         np.save(temporary, live.nll(plan, candidate_model.stack(windows)))
+        file = folder / f"{plan.hash}.{file_digest(temporary)}.npy"
         temporary.replace(file)
     message = f"{name} measured on {len(windows)} stretches that were not searched on"
     print(f"calibrate: {message}", flush=True)

@@ -1,7 +1,9 @@
 """The stage contract: finished or absent, skipped when equal, set aside when different."""
 
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -268,3 +270,78 @@ def test_a_stage_is_finished_with_its_own_content_only(tmp_path: Path) -> None:
     assert not manifest.is_finished("lay", {"a": 2}, output)
     run_stage("lay", {"a": 2}, output, writer("y"))
     assert manifest.is_finished("lay", {"a": 1}, output)  # set aside
+
+
+def test_a_manifest_lists_the_digest_of_each_file_and_is_signed(tmp_path: Path) -> None:
+    run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))
+    record = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert record["files"] == {"part": hashlib.sha256(b"x").hexdigest()}
+    digest = record.pop("digest")
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    assert digest == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "aside"),
+    [
+        ("part", lambda text: "y", "out.damaged1"),
+        ("part", lambda text: "", "out.damaged1"),
+        ("manifest.json", lambda text: text.replace('"a": 1', '"a": 2'), "out.unfinished1"),
+        ("manifest.json", lambda text: text[:-9], "out.unfinished1"),
+    ],
+)
+def test_a_damaged_result_is_kept_aside_told_and_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, edit: Any, aside: str
+) -> None:
+    output = tmp_path / "out"
+    run_stage("lay", {"a": 1}, output, writer("x"))
+    damaged = edit((output / name).read_text())
+    (output / name).write_text(damaged)
+    assert manifest.finished(output) is None
+    assert not manifest.is_finished("lay", {"a": 1}, output)
+    assert "done in" in run_stage("lay", {"a": 1}, output, writer("x"))[1]
+    assert (output / "part").read_text() == "x" and manifest.finished(output) is not None
+    assert (tmp_path / aside / name).read_text() == damaged
+    assert re.fullmatch(rf"lay: {output} .*; moved to {aside}\n", capsys.readouterr().out)
+    assert "skipped" in run_stage("lay", {"a": 1}, output, writer("x"))[1]
+
+
+def test_a_damaged_result_that_was_set_aside_is_not_brought_back(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    old, _ = run_stage("lay", {"a": 1}, output, writer("x"))
+    run_stage("lay", {"a": 2}, output, writer("y"))
+    (tmp_path / f"out.{old.fingerprint[:8]}" / "part").write_text("z")
+    assert "done in" in run_stage("lay", {"a": 1}, output, writer("x"))[1]
+    assert (output / "part").read_text() == "x"
+
+
+def test_parts_that_verify_themselves_are_taken_from_a_damaged_result(tmp_path: Path) -> None:
+    """From the result, and from a workspace whose own record is damaged."""
+    output, content = tmp_path / "out", {"a": 1}
+
+    def reuse(damaged: Path, temporary: Path) -> None:
+        (damaged / "checkpoint").rename(temporary / "checkpoint")
+
+    def work(temporary: Path) -> dict[str, Any]:
+        checkpoint = temporary / "checkpoint"
+        checkpoint.write_text(checkpoint.read_text() + "+" if checkpoint.exists() else "0")
+        (temporary / "part").write_text("x")
+        return {}
+
+    kwargs: dict[str, Any] = {"resumable": True, "reuse": reuse, "names": ["part"]}
+    run_stage("lay", content, output, work, **kwargs)
+    (output / "part").write_text("y")
+    run_stage("lay", content, output, work, **kwargs)
+    assert (output / "checkpoint").read_text() == "0+"
+    with pytest.raises(RuntimeError):
+        run_stage("lay", {"a": 3}, output, crash_after("checkpoint"), resumable=True)
+    (tmp_path / "out.tmp" / "content.json").write_text("{}")
+    run_stage("lay", {"a": 3}, output, work, **kwargs)
+    assert (output / "checkpoint").read_text().endswith("+")
+    assert (tmp_path / "out.tmp.damaged1").is_dir()
+
+
+def test_names_outside_the_manifest_may_change(tmp_path: Path) -> None:
+    run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"), names=["other"])
+    (tmp_path / "out" / "part").write_text("y")
+    assert "skipped" in run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))[1]
