@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ropewalk.conf.rules import setting
+
+OFF = "off"
 
 
 @dataclass(kw_only=True)
@@ -61,10 +64,15 @@ class ModelConfig:
     instead of the hub."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Off: such a model is refused."""
+    sliding_window: Any = setting(None, fingerprint="if_set")
+    """Tokens of the sliding window of a base that has one in every layer (Mistral-7B-v0.1), or off
+    for full attention; exported so. Unset: the base's own, refused where it is narrower than the
+    new window."""
     scratch: ScratchConfig | None = None
     """A new base with random weights, in place of `path`."""
 
     def problems(self, prefix: str) -> Iterator[str]:
+        yield from self._window_problems(prefix)
         if self.scratch is not None and self.path is not None:
             yield (
                 f"{prefix}path is {self.path}; a model from {prefix}scratch has no path; unset "
@@ -74,4 +82,14 @@ class ModelConfig:
             yield (
                 f"{prefix}path is not set; it must be a folder, a hub name or builtin:demo; e.g. "
                 f"{prefix}path=builtin:demo"
+            )
+
+    def _window_problems(self, prefix: str) -> Iterator[str]:
+        window = self.sliding_window
+        if window is False:  # YAML reads a bare off as false
+            yield f'{prefix}sliding_window is False; off must be text; write "off" in quotes'
+        elif window not in (None, OFF) and (type(window) is not int or window < 1):
+            yield (
+                f"{prefix}sliding_window is {window}; it must be a whole number of tokens, or off; "
+                f"e.g. {prefix}sliding_window=off"
             )

@@ -23,16 +23,20 @@ class CandidateModel:
 
     def __init__(self, config: Config, base: Base, plan: RopePlan) -> None:
         self.base, self.plan, self.batch_tokens = base, plan, config.eval.batch_tokens
+        self.sliding_window = config.model.sliding_window
         dtype = torch.bfloat16 if config.eval.precision == "bf16" else torch.float32
         kernel, when = config.train.attention.kernel, "before the search"
-        model = models.build(base, plan.unscaled, dtype=dtype, attention_kernel=kernel, when=when)
+        # the windows of attention as the candidates have them
+        unscaled = replace(plan.unscaled, sliding_window=plan.sliding_window)
+        model = models.build(base, unscaled, dtype=dtype, attention_kernel=kernel, when=when)
         self.model = model.to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
 
     def plan_of(self, candidate: Candidate) -> RopePlan:
         """The rope plan of a candidate for this base, from the run's original window."""
         original = self.plan.original_max_position_embeddings
         rope = replace(candidate.rope, original_max_position_embeddings=original)
-        return rope_plan.make(rope, base_config(self.base), self.base.name)
+        config = base_config(self.base)
+        return rope_plan.make(rope, config, self.base.name, self.sliding_window)
 
     def nll(self, plan: RopePlan, windows: np.ndarray) -> np.ndarray:
         """Losses under a plan: (N, S) -> (N, S-1). Raises: ProofError when the plan is not live."""

@@ -47,7 +47,8 @@ class Run:
     @cached_property
     def rope_plan(self) -> RopePlan:
         """The plan that the settings make for the base. Raises: ConfigError."""
-        return plans.make(self.config.rope, base_config(self.base), self.base.name)
+        base, window = self.base, self.config.model.sliding_window
+        return plans.make(self.config.rope, base_config(base), base.name, window)
 
     @cached_property
     def tokenizer(self) -> "RunTokenizer | None":

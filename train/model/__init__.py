@@ -6,5 +6,6 @@ geometry.py        head sizes and sliding windows of a config
 config_checks.py   what a config asks of the loss and of training
 dropout.py         dropout and noise that a base's config asks for
 left_out.py        what a config names and transformers does not compute
+sliding_window.py  a base's window against the new one, and lifted on request
 attention_swap.py  a live model run with another attention function
 """

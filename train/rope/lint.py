@@ -6,11 +6,19 @@ warns of what works and is likely to disappoint.
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from ropewalk.train.rope.plan import RopePlan
 
+STRUCTURE = {
+    *("rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings"),
+    *("long_factor", "short_factor", "max_position_embeddings"),
+}
+"""Words of `rope_parameters` that a plan is expected to set."""
+WORD_DEFAULTS = {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}
+"""What transformers takes for YaRN's words that are unset."""
 MAX_PI_FACTOR = 4
 MAX_UNTRAINED_NTK_FACTOR = 8
 MAX_SINGLE_STEP_FACTOR = 32
@@ -39,6 +47,7 @@ def lint(
     return [
         *_factor(plan, steps),
         *_windows(plan, pretrained),
+        *_changed_words(plan),
         *lengths,
         *_architecture(plan, architecture, sliding),
         *_short_and_long_table(plan),
@@ -90,6 +99,36 @@ def _windows(plan: RopePlan, pretrained: int) -> Iterator[str]:
             f"rope.factor is {plan.factor:g}; from {original} tokens it leads to {reached:g}, "
             f"rounded to {target}"
         )
+
+
+def _changed_words(plan: RopePlan) -> Iterator[str]:
+    """Words of the base's own scaling that the plan has otherwise, or not at all."""
+    base, new = plan.base["rope_parameters"], plan.rope_parameters
+    if base["rope_type"] == "default":
+        return
+    changes = [
+        f"{word} {_in_words(base, word)} becomes {_in_words(new, word)}"
+        for word in sorted((set(base) | set(new)) - STRUCTURE)
+        if _value(base, word) != _value(new, word)
+    ]
+    if changes:
+        yield (
+            f"the base's own scaling ({base['rope_type']}) is replaced, and with it its "
+            f"{', '.join(changes)}; attention_factor is {plan.base['attention_factor']:.4g} in the "
+            f"base and {plan.attention_factor:.4g} in the plan; to keep one set rope.WORD, where "
+            f"rope={plan.method} has it"
+        )
+
+
+def _value(parameters: dict[str, Any], word: str) -> Any:
+    """As transformers reads it: null means the default, and so does a 0 of YaRN's numbers."""
+    value = parameters.get(word)
+    return WORD_DEFAULTS.get(word) if value is None or value is not False and not value else value
+
+
+def _in_words(parameters: dict[str, Any], word: str) -> str:
+    value = _value(parameters, word)
+    return "unset" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _trained_length(plan: RopePlan, seq_len: int, steps: int) -> Iterator[str]:

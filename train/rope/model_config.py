@@ -11,8 +11,14 @@ from transformers import PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.rope_methods import RopeConfig, Rotary, Table
-from ropewalk.train.model.geometry import head_dim, sliding_layers
-from ropewalk.train.rope.parameters import WAY_OUT, refuse_unread, table_from_parameters
+from ropewalk.train.model.geometry import head_dim
+from ropewalk.train.rope.parameters import (
+    LLAMA_4_SCALING,
+    WAY_OUT,
+    refuse_unknown_words,
+    refuse_unread,
+    table_from_parameters,
+)
 
 FULL = "full_attention"
 ONLY_LONGROPE = ("phi3", "phimoe")  # their config classes take no other rope_type
@@ -48,7 +54,10 @@ def read_model_rope(config: PreTrainedConfig, rope: RopeConfig, name: str) -> Mo
     tables = _parameters_by_layer_type(config, model)
     layer_type = FULL if FULL in tables else None
     parameters = tables.pop(layer_type)
+    if rope.method != "none":
+        refuse_unknown_words(parameters, model)
     original = _original_window(config, parameters, rope, model)
+    _refuse_other_scaling_window(parameters, original, model)
     dim = _rotary_dim(config, parameters, model)
     rotary = Rotary(dim, _theta(parameters, model), original)
     window = _reading_window(config, parameters, original)
@@ -62,6 +71,23 @@ def read_model_rope(config: PreTrainedConfig, rope: RopeConfig, name: str) -> Mo
         other_parameters={key: value for key, value in tables.items() if key is not None},
         qk_head_dim=head_dim(config) if getattr(config, "qk_rope_head_dim", None) else None,
     )
+
+
+def _refuse_other_scaling_window(parameters: dict[str, Any], original: int, model: str) -> None:
+    """Raises: ConfigError when the temperature of long positions would count from another window.
+
+    The model's code reads it from the key that YaRN's original window has.
+    """
+    if LLAMA_4_SCALING not in parameters:
+        return
+    counted_from = parameters.get("original_max_position_embeddings")
+    if counted_from != original:
+        raise ConfigError(
+            f"{model} has {LLAMA_4_SCALING} {parameters[LLAMA_4_SCALING]}, which counts from "
+            f"original_max_position_embeddings {counted_from}, and the plan from {original}; they "
+            "must be the same; correct its config.json, or "
+            "rope.original_max_position_embeddings"
+        )
 
 
 def _refuse_other_architectures(config: PreTrainedConfig, model: str) -> None:
@@ -86,8 +112,6 @@ def _why_not_handled(config: PreTrainedConfig) -> str | None:
         return "attends in chunks; its chunks would hide what is extended; not handled"
     if config.model_type in ROTARY_IN_SLIDING_ONLY and "sliding_attention" in layer_types:
         return "has RoPE in its sliding-window layers only; rescaling would extend nothing"
-    if any(sliding_layers(config)) and FULL not in layer_types:
-        return "has sliding-window attention in every layer; its window hides what is extended"
     return None
 
 

@@ -21,6 +21,20 @@ WAY_OUT = (
 )
 
 
+READ = {
+    *("rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings"),
+    *("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"),
+    *("low_freq_factor", "high_freq_factor", "long_factor", "short_factor"),
+    *("partial_rotary_factor", "max_position_embeddings"),
+}
+"""Words of `rope_parameters` that say how a table is made, or name its window."""
+LLAMA_4_SCALING = "llama_4_scaling_beta"
+"""Multiplies queries by 1 + beta ln(1 + floor(position / original window)) (Ministral 3): no part
+of the table. The model's code reads the original window under its usual name."""
+KEPT = {LLAMA_4_SCALING}
+"""Words that a plan leaves as they are."""
+
+
 def refuse_unread(table: dict[str, Any], model: str) -> None:
     """Raises: ConfigError when `rope_parameters` have a type or a value that is not read."""
     rope_type = table.get("rope_type", "default")
@@ -36,6 +50,20 @@ def refuse_unread(table: dict[str, Any], model: str) -> None:
         raise ConfigError(
             f"{model} has factor {table['factor']} and rope_type default, which scales nothing; "
             "one of them is wrong; correct its config.json"
+        )
+
+
+def refuse_unknown_words(table: dict[str, Any], model: str) -> None:
+    """A rescaled table is written anew, so a word whose meaning is not known would be dropped.
+
+    Raises: ConfigError for such a word.
+    """
+    if unknown := sorted(set(table) - READ - KEPT):
+        words = ", ".join(f"{word} {table[word]}" for word in unknown)
+        raise ConfigError(
+            f"{model} has {words} in rope_parameters, which Ropewalk does not know and a rescaled "
+            "table would drop; remove it from config.json if the model's code does not read it, or "
+            "set rope=none"
         )
 
 

@@ -14,11 +14,13 @@ from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.conf.rope_methods import RopeConfig, Rotary, Table, TableConfig, YarnConfig
 from ropewalk.conf.rope_methods.base import as_longrope, disagreement
 from ropewalk.conf.rope_methods.by_parts import get_mscale
+from ropewalk.train.model import sliding_window as windows
 from ropewalk.train.model.geometry import head_dim
 from ropewalk.train.rope import table_file
 from ropewalk.train.rope.model_config import ONLY_LONGROPE, ModelRope, read_model_rope
-from ropewalk.train.rope.parameters import table_from_parameters
+from ropewalk.train.rope.parameters import KEPT, LLAMA_4_SCALING, table_from_parameters
 
+SHARE = "partial_rotary_factor"
 STAGE_KEYS = ("fingerprint", "findings", "calibrated_on")
 """What the stage adds to the plan in `rope.json`: its fingerprint, the lint's findings, and the
 documents that the table was chosen on."""
@@ -60,6 +62,8 @@ class RopePlan:
     others: dict[str, dict[str, Any]] = field(default_factory=dict)
     softmax_factor: float = 1.0  # multiplies the softmax scale (DeepSeek's mscale_all_dim)
     qk_head_dim: int | None = None  # full size of heads with decoupled rotary dimensions
+    # keys of the config that model.sliding_window changes
+    sliding_window: dict[str, Any] = field(default_factory=dict)
     schema: int = 1
 
     @classmethod
@@ -112,7 +116,7 @@ class RopePlan:
     def unscaled(self) -> "RopePlan":
         """The plan of the base itself: eval's base column must hold against it."""
         factor = max(1.0, self.base_window / self.original_max_position_embeddings)
-        changes = {"method": "none", "factor": factor, "hash": "base"}
+        changes = {"method": "none", "factor": factor, "hash": "base", "sliding_window": {}}
         return RopePlan.from_json(self.json() | self.base | changes)
 
     def tables(self) -> dict[str | None, Table]:
@@ -126,10 +130,15 @@ class RopePlan:
         return tables
 
 
-def make(rope: RopeConfig, config: PreTrainedConfig, name: str) -> RopePlan:
-    """The plan for the config of the base called `name`.
+def make(
+    rope: RopeConfig,
+    config: PreTrainedConfig,
+    name: str,
+    sliding_window: int | str | None = None,
+) -> RopePlan:
+    """The plan for the config of the base called `name`. `sliding_window`: model.sliding_window.
 
-    Raises: ConfigError when the model's RoPE is not handled, or the settings do not fit it.
+    Raises: ConfigError when the model's RoPE or window is not handled, or the settings do not fit.
     """
     model = read_model_rope(config, rope, name)
     original = model.rotary.original
@@ -141,7 +150,13 @@ def make(rope: RopeConfig, config: PreTrainedConfig, name: str) -> RopePlan:
     content, factor = base, model.window / original
     if rope.method != "none":
         content, factor = _rescaled_json(rope, model), rope.scale
+    changes = windows.changed_keys(config, sliding_window, name)
+    if rope.method != "none":
+        reached = content["max_position_embeddings"]
+        windows.refuse_hiding(config, changes, reached, f"model.path is {name}; it")
     content = {**content, "others": _other_tables(model)}
+    if changes:
+        content["sliding_window"] = changes
     return RopePlan.from_json(
         {
             "method": rope.method,
@@ -230,10 +245,18 @@ def hf_parameters(rope: RopeConfig, table: Table, model: ModelRope) -> dict[str,
         parameters = as_longrope(table, rope.scale, model.rotary)
     else:
         parameters = rope.hf_parameters(model.rotary)
-    share = "partial_rotary_factor"
-    if share in model.parameters:
-        return {**parameters, share: model.parameters[share]}
-    return parameters
+    return {**parameters, **_kept_words(rope, model)}
+
+
+def _kept_words(rope: RopeConfig, model: ModelRope) -> dict[str, Any]:
+    """Words of the base that are no part of the table, or name its window, under the plan."""
+    base, original = model.parameters, model.rotary.original
+    words = {word: base[word] for word in sorted({SHARE, *KEPT} & set(base))}
+    if LLAMA_4_SCALING in base:  # its code reads the original window whatever the method
+        words["original_max_position_embeddings"] = original
+    if "max_position_embeddings" in base:
+        words["max_position_embeddings"] = round(original * rope.scale)
+    return words
 
 
 def _table_json(
@@ -275,6 +298,8 @@ def apply(plan: RopePlan, config: PreTrainedConfig) -> PreTrainedConfig:
     """Put the plan into a config, in place, **before** a model is built: a model reads it once."""
     config.rope_parameters = plan.by_layer_type(dict(plan.rope_parameters))  # type: ignore[attr-defined]
     config.max_position_embeddings = plan.config_window  # type: ignore[attr-defined]
+    for key, value in plan.sliding_window.items():
+        setattr(config, key, value)
     if getattr(config, "head_dim", 0) is None:
         # Mixtral: transformers' YaRN and LongRoPE fail on a null
         config.head_dim = head_dim(config)

@@ -15,7 +15,7 @@ from ropewalk.conf.rope_methods import ROPE_METHODS, RopeConfig, TableConfig
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
 from ropewalk.train.base import Base, base_config
-from ropewalk.train.model.geometry import sliding_layers
+from ropewalk.train.model.sliding_window import narrow_layers
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope.lint import lint
 from ropewalk.train.rope.plan import RopePlan
@@ -30,7 +30,7 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     # holds its own fingerprint, it is written again when only the findings changed, and the plan
     # is computed in any case because the fingerprint contains its hash.
     model_config = base_config(base)
-    plan = rope_plan.make(config.rope, model_config, base.name)
+    plan = rope_plan.make(config.rope, model_config, base.name, config.model.sliding_window)
     findings = _print_findings(config, plan, model_config)
     cache_key = {"rope": content(config.rope), "base": plan.base, "plan": plan.hash}
     manifest = Manifest.for_content("rope", cache_key)
@@ -71,7 +71,7 @@ def _print_findings(config: Config, plan: RopePlan, model_config: PreTrainedConf
     findings = lint(
         plan,
         architecture=str(model_config.model_type),
-        sliding=any(sliding_layers(model_config)),
+        sliding=narrow_layers(model_config, plan.sliding_window, plan.max_position_embeddings),
         pretrained=model_config.max_position_embeddings,  # type: ignore[attr-defined]
         seq_len=config.data.seq_len,
         steps=config.train.steps,
@@ -100,7 +100,8 @@ def comparison_plans(config: Config, base: Base, methods: Sequence[str]) -> list
             "correct it"
         )
     model_config, plans = base_config(base), []
-    factor = rope_plan.make(config.rope, model_config, base.name).factor
+    window = config.model.sliding_window
+    factor = rope_plan.make(config.rope, model_config, base.name, window).factor
     original = config.rope.original_max_position_embeddings
     for method in methods:
         if method != "none" and config.rope.method == "none":
@@ -110,5 +111,5 @@ def comparison_plans(config: Config, base: Base, methods: Sequence[str]) -> list
             )
         rope = ROPE_METHODS[method](method=method, original_max_position_embeddings=original)
         rope.factor = None if method == "none" else factor
-        plans.append(rope_plan.make(rope, model_config, base.name))
+        plans.append(rope_plan.make(rope, model_config, base.name, window))
     return plans
