@@ -12,6 +12,8 @@ from ropewalk.train.model.geometry import head_dim, sliding_layers
 KernelFunction = Callable[..., tuple[torch.Tensor, None]]
 """A function of transformers' attention signature; shapes are in the package's docstring."""
 SUPPORTED_LAYERS = ("full_attention", "sliding_attention")
+WITHOUT_BORDERS = ("nemotron", "stablelm")
+"""Architectures whose code does not hand the borders of documents to its attention."""
 SINKS_PARAMETER = "sinks"
 """The parameter's name in every architecture of transformers that has attention sinks."""
 
@@ -55,6 +57,11 @@ def _problems(config: PreTrainedConfig) -> Iterator[str]:
         yield (
             f"has layers of {', '.join(unsupported)}; the trainer keeps documents apart in full "
             "and sliding-window attention only; choose another model"
+        )
+    if config.model_type in WITHOUT_BORDERS:
+        yield (
+            "does not hand the borders of documents to its attention, so they could not be kept "
+            "apart; choose another model"
         )
     if getattr(config, "is_encoder_decoder", False):
         yield "is an encoder-decoder; the trainer trains decoders; choose another model"

@@ -168,13 +168,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
+HEAD_BIAS = "model.path has a bias on its output embedding; not handled yet; choose another model"
+BIASED_HEADS = ("phi",)
+"""Architectures whose output embedding has a bias."""
+
+
 def head_problems(config: PreTrainedConfig) -> list[str]:
     """The chunked loss assumes that logits are hidden states x head: a line for each key."""
-    return [
+    lines = [
         f"model.path has {key} {value}; its logits are not handled yet; choose another model"
         for key in ("final_logit_softcapping", "logit_scale", "logits_scaling")
         if (value := getattr(config, key, None)) not in (None, 1)
     ]
+    return [*lines, HEAD_BIAS] if config.model_type in BIASED_HEADS else lines
 
 
 def refuse_unknown_heads(model: PreTrainedModel) -> None:
@@ -182,9 +188,7 @@ def refuse_unknown_heads(model: PreTrainedModel) -> None:
     for problem in head_problems(model.config):
         raise ConfigError(problem)
     if getattr(model.get_output_embeddings(), "bias", None) is not None:
-        raise ConfigError(
-            "model.path has a bias on its output embedding; not handled yet; choose another model"
-        )
+        raise ConfigError(HEAD_BIAS)
 
 
 def check_vocabulary(model: PreTrainedModel, vocab_size: int) -> None:

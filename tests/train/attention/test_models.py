@@ -168,6 +168,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "lfm2 has layers of conv; ",
     ),
     "t5": ("T5", {}, "t5 is an encoder-decoder"),
+    "nemotron": ("Nemotron", {}, "nemotron does not hand the borders of documents"),
+    "stable lm": ("StableLm", {}, "stablelm does not hand the borders of documents"),
     "gemma 3, both ways": (
         "Gemma3Text",
         {"use_bidirectional_attention": True},

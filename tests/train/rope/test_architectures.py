@@ -43,7 +43,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "mistral, all layers sliding": (
         "Mistral",
         {"sliding_window": 64},
-        "sliding-window attention in every layer",
+        "sliding-window attention of 64 tokens in every layer",
     ),
     "gemma 3 with vision": ("Gemma3", {}, "gemma3 has a text model inside another one"),
     "llama, linear": (
