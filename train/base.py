@@ -121,7 +121,7 @@ def _packaged_gguf(package: ModuleSpec) -> Path:
 
 
 def _refuse_other_folder(folder: Path) -> None:
-    """Raises: ConfigError for a folder without a config or without weights."""
+    """Raises: ConfigError for a folder without a config."""
     gguf = sorted(path.name for path in folder.glob("*.gguf"))
     if gguf and not (folder / "config.json").is_file():
         raise ConfigError(
@@ -134,11 +134,6 @@ def _refuse_other_folder(folder: Path) -> None:
             way_out = "it is an adapter: merge it into its base (merge_and_unload of peft)"
         raise ConfigError(f"model.path is {folder.name}; it has no config.json; {way_out}")
     read_config(folder)
-    if not any(folder.glob("*.safetensors")):
-        raise ConfigError(
-            f"model.path is {folder.name}; it has no .safetensors file; save the model as "
-            "safetensors"
-        )
 
 
 def base_config(base: Base) -> PreTrainedConfig:

@@ -73,6 +73,10 @@ def file_problems(base: Base, config: PreTrainedConfig) -> list[str]:
         if cached is None:
             return []  # the ranks download the weights, and look at what was loaded
         folder = cached
+    if not any(folder.glob("*.safetensors")):
+        return [
+            f"model.path is {base.name}; it has no .safetensors file; save the model as safetensors"
+        ]
     remote = base.trust_remote_code
     if remote and remote_code.problems(config, base.name):
         return []  # told by the check of that code

@@ -31,13 +31,14 @@ def lint(
     sliding: bool,
     pretrained: int,
     seq_len: int,
-    steps: int,
+    steps: int | None,
     pose: int | None = None,
 ) -> list[str]:
     """The warnings, the most serious first.
 
     `sliding`: the model has sliding-window layers. `pretrained`: its max_position_embeddings.
-    `pose`: the length that skipped positions cover. Lengths in tokens.
+    `pose`: the length that skipped positions cover. Lengths in tokens. `steps`: None while the
+    training is not known.
     """
     lengths = _trained_length(plan, seq_len, steps)
     if pose is not None:
@@ -55,7 +56,7 @@ def lint(
     ]
 
 
-def _factor(plan: RopePlan, steps: int) -> Iterator[str]:
+def _factor(plan: RopePlan, steps: int | None) -> Iterator[str]:
     factor = f"rope.factor is {plan.factor:g}"
     if plan.method == "pi" and plan.factor > MAX_PI_FACTOR:
         yield (
@@ -131,7 +132,7 @@ def _in_words(parameters: dict[str, Any], word: str) -> str:
     return "unset" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _trained_length(plan: RopePlan, seq_len: int, steps: int) -> Iterator[str]:
+def _trained_length(plan: RopePlan, seq_len: int, steps: int | None) -> Iterator[str]:
     """Nothing without training: then no length is trained."""
     target = plan.max_position_embeddings
     if steps and seq_len < target and plan.method != "none":
@@ -147,7 +148,7 @@ def _trained_length(plan: RopePlan, seq_len: int, steps: int) -> Iterator[str]:
         )
 
 
-def _pose_length(plan: RopePlan, pose: int, steps: int) -> Iterator[str]:
+def _pose_length(plan: RopePlan, pose: int, steps: int | None) -> Iterator[str]:
     """Under PoSE positions reach `pose`, however short the sequences are."""
     target = plan.max_position_embeddings
     if not steps or pose == target:

@@ -68,13 +68,14 @@ def _write_changed(output: Path, record: dict[str, Any]) -> bool:
 
 def _print_findings(config: Config, plan: RopePlan, model_config: PreTrainedConfig) -> list[str]:
     """The lint's findings, also printed to stderr."""
+    is_training_unset = bool({"data.seq_len", "train.steps"} & set(config.unset))
     findings = lint(
         plan,
         architecture=str(model_config.model_type),
         sliding=narrow_layers(model_config, plan.sliding_window, plan.max_position_embeddings),
         pretrained=model_config.max_position_embeddings,  # type: ignore[attr-defined]
         seq_len=config.data.seq_len,
-        steps=config.train.steps,
+        steps=None if is_training_unset else config.train.steps,
         pose=config.data.pose.target_length,
     )
     for finding in findings:
