@@ -49,10 +49,10 @@ class DataConfig(MixtureConfig):
     overlong: str = setting("split", one_of=OVERLONG)
     """A document longer than `seq_len` or its source's `piece_len`: split, truncate (the rest is
     counted as cut), drop or error."""
-    begin: str | None = None
+    begin: str | None = setting(None, way_out="bos, eos, or unset it for none")
     """The token before each document: its string, or bos or eos for the tokenizer's own. Budgets
     and lengths count it."""
-    end: str | None = None
+    end: str | None = setting(None, way_out="bos, eos, or unset it for none")
     """The token after each document, as `begin`; a truncated document has none."""
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
     contamination: ContaminationConfig = field(default_factory=ContaminationConfig)
@@ -106,11 +106,6 @@ class DataConfig(MixtureConfig):
     def _piece_problems(self, prefix: str) -> Iterator[str]:
         boundary = {"begin": self.begin, "end": self.end}
         tokens = {key: token for key, token in boundary.items() if token is not None}
-        for key in [key for key, token in tokens.items() if not token]:
-            yield (
-                f"{prefix}{key} is empty; it must be a token of the tokenizer, bos or eos; unset "
-                "it for none"
-            )
         for name, source in self.sources.items():
             length = self.seq_len if source.piece_len is None else source.piece_len
             if source.piece_len is not None and not self.min_piece <= length <= self.seq_len:

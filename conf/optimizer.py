@@ -78,7 +78,7 @@ class ScheduleConfig:
     (sqrt(warmup_steps / step)) or wsd (constant, then down during the last `decay_steps`)."""
     warmup_steps: int = setting(0, at_least=0)
     """Steps in which the learning rate rises linearly to its peak."""
-    min_lr_ratio: float = setting(0.0, at_least=0)
+    min_lr_ratio: float = setting(0.0, at_least=0, at_most=1, way_out="1 keeps the peak")
     """Learning rate at the end of the schedule, as a fraction of the peak."""
     decay_steps: int | None = setting(None, fingerprint="if_set")
     """wsd: number of steps at the end in which the learning rate goes down; unset: a tenth of

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ropewalk.conf.artifacts.folders import name_problem, shortened
+
 if TYPE_CHECKING:
     from ropewalk.conf.schema import Config
 
@@ -36,9 +38,12 @@ def problems(phases: Sequence[object]) -> Iterator[str]:
                     f"what begins with {', '.join(f'{section}.' for section in SECTIONS)}; set it "
                     "for the whole run"
                 )
-        name = str(phase.get("name", ""))
-        if "/" in name or name.startswith("."):
-            yield f"{prefix}.name is {name}; it must be a plain folder name; e.g. short"
+        name = str(phase.get("name") or "phase")
+        if reason := name_problem(name):
+            yield (
+                f"{prefix}.name is {shortened(name)}; it must be a plain folder name, and "
+                f"{reason}; e.g. short"
+            )
         yield from _carry_problems(prefix, number, phase.get("carry_optimizer", False))
 
 

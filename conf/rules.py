@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+LARGEST = 2**63 - 1
+"""Of whole numbers: torch's seeds, and numbers of tokens in tables of 64 bits."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -24,13 +27,17 @@ class Rule:
         """The rule in words, for a value of this type: `a finite number above 0 and at most 1`."""
         if self.one_of:
             return f"one of {', '.join(map(str, self.one_of))}"
+        if value == "":
+            return "a text"
+        if isinstance(value, int) and abs(value) > LARGEST:
+            return f"at most {LARGEST} in size"
         bounds = {
             "at least": self.at_least,
             "above": self.above,
             "at most": self.at_most,
             "below": self.below,
         }
-        text = " and ".join(f"{word} {n:g}" for word, n in bounds.items() if math.isfinite(n))
+        text = " and ".join(f"{word} {_digits(n)}" for word, n in bounds.items() if _is_bound(n))
         if isinstance(value, int):
             return text
         return f"a finite number {'of ' if text.startswith('at ') else ''}{text}".rstrip()
@@ -39,7 +46,9 @@ class Rule:
         if self.one_of:
             return value in self.one_of
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return True
+            return value != ""
+        if isinstance(value, int) and abs(value) > LARGEST:
+            return False
         return math.isfinite(value) and not self._excess(value)
 
     def _excess(self, value: float) -> str:
@@ -54,8 +63,18 @@ class Rule:
         if self.one_of:  # YAML reads a bare off as false
             bare = "off" in self.one_of and str(value) == "False"
             return self.way_out or ('write "off" in quotes' if bare else "choose one")
+        if value == "":
+            return self.way_out or "leave it out"
         assert isinstance(value, (int, float)), value
         return self.way_out or self._excess(value) or "set a number"
+
+
+def _is_bound(number: float) -> bool:
+    return abs(number) != math.inf
+
+
+def _digits(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 def setting(
@@ -98,7 +117,8 @@ def _value_problems(key: str, value: object, rule: Rule) -> Iterator[str]:
         for index, item in enumerate(value):
             yield from _value_problems(f"{key}[{index}]", item, rule)
     elif value is not None and not rule.allows(value):
-        yield f"{key} is {value}; it must be {rule.text(value)}; {rule.correction(value)}"
+        shown = "empty" if value == "" else value
+        yield f"{key} is {shown}; it must be {rule.text(value)}; {rule.correction(value)}"
 
 
 def content(section: object) -> Any:

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ropewalk.conf.artifacts.folders import name_problem, shortened
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.eval import CalibrateConfig, EvalConfig, ExportConfig
 from ropewalk.conf.model import ModelConfig
 from ropewalk.conf.rope_methods import RopeConfig
-from ropewalk.conf.rules import setting
+from ropewalk.conf.rules import LARGEST, setting
 from ropewalk.conf.train import TrainConfig
 
 
@@ -25,7 +26,7 @@ class Config:
     """Version of the settings' format; this version of Ropewalk reads 1."""
     name: str
     """The run: its folder is `runs_dir/name`."""
-    seed: int = 0
+    seed: int = setting(0, at_least=0, at_most=LARGEST, way_out="e.g. seed=1")
     """Seed of every random choice: the order of the data, new weights, dropout, samples of eval."""
     runs_dir: str = setting("runs", fingerprint=False)
     """Folder that holds the folders of all runs."""
@@ -49,8 +50,11 @@ class Config:
     export: ExportConfig = field(default_factory=ExportConfig)
 
     def problems(self, prefix: str) -> Iterator[str]:
-        if not self.name or "/" in self.name or self.name.startswith("."):
-            yield f"{prefix}name is {self.name!r}; it must be a plain folder name; e.g. name=my-run"
+        if reason := name_problem(self.name):
+            yield (
+                f"{prefix}name is {shortened(self.name)!r}; it must be a plain folder name, and "
+                f"{reason}; e.g. name=my-run"
+            )
         yield from self.train.mixed_problems(self.rope.method, self.data.pose.target_length)
         yield from self.train.attention.group_problems("train.attention.", self.data.seq_len)
         batch = self.micro_batch_tokens

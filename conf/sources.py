@@ -100,8 +100,6 @@ class SourceConfig(SourceLengths):
                 f"{prefix}path is not set; it must be a file, folder, glob, URL, name or "
                 f"python:stdlib; e.g. {prefix}path=./documents"
             )
-        for key in [key for key in READ_BY if getattr(self, key) == ""]:
-            yield f"{prefix}{key} is empty; it must have a value; unset it"
         yield from self._template_problems(prefix)
         yield from self._path_problems(prefix)
         if self.kind != "auto":

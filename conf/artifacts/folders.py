@@ -24,6 +24,11 @@ def name_problem(name: str) -> str | None:
     return None
 
 
+def shortened(text: str) -> str:
+    """For messages: at most 60 characters."""
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def folder_problems(key: str, folder: str, name: str = "") -> list[str]:
     """A line when `folder/name` cannot be made here, or is no folder that can be written to."""
     path = Path(folder).expanduser() / name
@@ -31,8 +36,8 @@ def folder_problems(key: str, folder: str, name: str = "") -> list[str]:
     if reason is None:
         return []
     return [
-        f"{key} is {folder}; it must be a folder that can be made and written to, and {reason}; "
-        f"set another {key}"
+        f"{key} is {shortened(folder)}; it must be a folder that can be made and written to, and "
+        f"{reason}; set another {key}"
     ]
 
 

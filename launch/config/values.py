@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args, get_origin
 
 from ropewalk.conf import declared, renamed
+from ropewalk.conf.rules import LARGEST
 
 WHOLE_NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*(_[0-9]+)*)")
-LARGEST = 2**63 - 1
 BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on", "y", "1"), True),
     **dict.fromkeys(("false", "no", "off", "n", "0"), False),

@@ -1,0 +1,59 @@
+"""Checks of the measurements before the first long stage: lengths against the window, and held-out
+text once its documents are counted. Each returns a list of problem lines."""
+
+import numpy as np
+
+from ropewalk.conf.errors import problem_lines
+from ropewalk.conf.schema import Config
+from ropewalk.data.dataset import DataArtifacts
+from ropewalk.data.retrieval import passkey
+from ropewalk.eval.measure import suite as suites
+from ropewalk.train.rope.plan import RopePlan
+
+
+def length_problems(config: Config, plan: RopePlan) -> list[str]:
+    """Lengths of eval that do not fit the longest context measured, or the base's window."""
+    settings, lines = config.eval, list[str]()
+    longest = settings.length or plan.max_position_embeddings
+    too_long = [length for length in settings.passkey_lengths or () if length > longest]
+    if too_long and settings.passkey_tries:
+        lines.append(
+            f"eval.passkey_lengths has {', '.join(map(str, too_long))}; it must be at most the "
+            f"longest context that eval measures, {longest}; lower it, or raise eval.length"
+        )
+    shortest, targets = min(plan.base_window, longest), settings.context_gain_tokens
+    if targets is not None and targets >= shortest:
+        lines.append(
+            f"eval.context_gain_tokens is {targets}; the same tokens are measured under every "
+            f"context from {shortest} tokens on, so it must be below {shortest}; lower it"
+        )
+    return lines
+
+
+def share_problems(config: Config, measures: bool, validates: bool) -> list[str]:
+    """No held-out text for a measurement that reads it."""
+    readers = ["eval"] * measures + ["train.validation"] * validates
+    if config.data.heldout_share or not readers:
+        return []
+    return [
+        f"data.heldout_share is 0; {' and '.join(readers)} must have held-out documents; set "
+        "data.heldout_share=0.05"
+    ]
+
+
+def heldout_problems(config: Config, plan: RopePlan, data: DataArtifacts) -> list[str]:
+    """Held-out text that is too short for the lengths of eval, told before the training.
+
+    The passkey task is tried at its shortest and longest length, with one question.
+    """
+    return problem_lines(lambda: _try_suite(config, plan, data))
+
+
+def _try_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> None:
+    """Raises: DataError."""
+    suite = suites.build_suite(config, plan, data)
+    if config.eval.passkey_tries:
+        lengths = config.eval.passkey_lengths or suite.contexts
+        for length in {min(lengths), max(lengths)}:
+            filler = np.resize(suite.filler, length)
+            passkey(suite.encode, filler, "12345", length, 0.5)
