@@ -1,9 +1,9 @@
 """From a composed configuration to a checked `Config`, frozen as `config.yaml`, and back."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ropewalk.conf import declared, renamed, rules
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.rope_methods import ROPE_METHODS
+from ropewalk.conf.rope_methods import ROPE_METHODS, RopeConfig
 from ropewalk.conf.schema import Config
 
 SECTIONS = {
@@ -30,8 +30,11 @@ def check(composed: DictConfig, verb: str = "run", wrong: Collection[str] = ()) 
 
     Raises: ConfigError with one line for each problem.
     """
-    missing = OmegaConf.missing_keys(composed)
-    unknown = list(dict.fromkeys(_unknown(composed)))
+    values: Any = OmegaConf.to_container(composed)
+    missing = set(_missing(values))
+    unknown = list(dict.fromkeys(_unknown(values, Config)))
+    if isinstance(values.get("rope"), dict):
+        unknown += _unknown(values["rope"], _rope_class(composed, values), "rope.")
     needed = {key for key in missing - set(wrong) if _is_needed(key, verb)}
     problems = [f"{key} is not set; it is required; add {key}=VALUE" for key in sorted(needed)]
     problems += [declared.unknown(key) for key in unknown]
@@ -99,17 +102,46 @@ def _stand_ins(key: str) -> list[Any]:
     return [value for value in candidates.get(kind, []) if rule.allows(value)]
 
 
-def _unknown(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Keys that no dataclass has: YAML adds them."""
-    kind, known = OmegaConf.get_type(node), None
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        known = [field.name for field in dataclasses.fields(kind)]
-    for name in map(str, node):
+def _unknown(values: Mapping[str, Any], section: Any, prefix: str = "") -> Iterator[str]:
+    """Keys of nested `values` that the dataclass `section` does not have: YAML adds them."""
+    known = {field.name for field in dataclasses.fields(section)}
+    for name in map(str, values):
         key = f"{prefix}{name}"
-        if known is not None and name not in known:
+        if name not in known:
             yield key
-        elif not OmegaConf.is_missing(node, name) and isinstance(node[name], DictConfig):
-            yield from _unknown(node[name], f"{key}.")
+            continue
+        hint = declared.required_type(declared.type_of(key))
+        if isinstance(values[name], dict) and key != "rope":
+            yield from _unknown_below(values[name], hint, f"{key}.")
+
+
+def _unknown_below(values: Mapping[str, Any], hint: Any, prefix: str) -> Iterator[str]:
+    if declared.is_section(hint):
+        yield from _unknown(values, hint, prefix)
+    elif get_origin(hint) is dict and declared.is_section(get_args(hint)[1]):
+        for name, item in values.items():
+            if isinstance(item, dict):
+                yield from _unknown(item, get_args(hint)[1], f"{prefix}{name}.")
+
+
+def _missing(values: object, key: str = "") -> Iterator[str]:
+    """The keys of nested values that OmegaConf marks as missing."""
+    if isinstance(values, dict):
+        for name, item in values.items():
+            yield from _missing(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, list):
+        for number, item in enumerate(values):
+            yield from _missing(item, f"{key}[{number}]")
+    elif values == MISSING:
+        yield key
+
+
+def _rope_class(composed: DictConfig, values: Mapping[str, Any]) -> type[RopeConfig]:
+    """The class of the method. Raises: LookupError, TypeError for a section without one."""
+    kind = OmegaConf.get_type(composed, "rope")
+    if isinstance(kind, type) and issubclass(kind, RopeConfig):
+        return kind
+    return ROPE_METHODS[values["rope"]["method"]]
 
 
 def _typed(composed: DictConfig, unknown: Iterable[str] = ()) -> DictConfig:
@@ -121,9 +153,7 @@ def _typed(composed: DictConfig, unknown: Iterable[str] = ()) -> DictConfig:
         for parent in parents:
             section = section[parent]
         del section[name]
-    kind = OmegaConf.get_type(composed, "rope")
-    if not dataclasses.is_dataclass(kind):
-        kind = ROPE_METHODS[values["rope"]["method"]]
+    kind = _rope_class(composed, values)
     schema = OmegaConf.structured(Config)
     schema.rope = OmegaConf.structured(kind)
     return OmegaConf.merge(schema, values)  # type: ignore[return-value]

@@ -1,5 +1,6 @@
 """The eval stage: the same measurements of base, rescaled and extended model, and the report page.
 
+    preflight.py  lengths and held-out text, checked before the first long stage
     stage.py    the stage: loads each model, runs every task, writes eval/results.json
     measure/    models to compare, forward passes, statistics
     tasks/      what is measured, one file a task

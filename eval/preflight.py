@@ -5,7 +5,7 @@ import numpy as np
 
 from ropewalk.conf.errors import problem_lines
 from ropewalk.conf.schema import Config
-from ropewalk.data.dataset import DataArtifacts
+from ropewalk.data.dataset import DataArtifacts, heldout_windows
 from ropewalk.data.retrieval import passkey
 from ropewalk.eval.measure import suite as suites
 from ropewalk.train.rope.plan import RopePlan
@@ -38,6 +38,19 @@ def share_problems(config: Config, measures: bool, validates: bool) -> list[str]
     return [
         f"data.heldout_share is 0; {' and '.join(readers)} must have held-out documents; set "
         "data.heldout_share=0.05"
+    ]
+
+
+def validation_problems(config: Config, data: DataArtifacts) -> list[str]:
+    """No held-out document that is long enough for the loss during the training."""
+    settings = config.train.validation
+    length = settings.length or config.data.seq_len
+    if not settings.interval_steps or heldout_windows(data.text_stores(config.data), length, 1, 1):
+        return []
+    return [
+        f"train.validation.length is {length}; no held-out document has that many tokens; raise "
+        f"data.heldout_share (now {config.data.heldout_share}), lower train.validation.length or "
+        "set train.validation.interval_steps=0"
     ]
 
 

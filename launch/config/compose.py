@@ -49,6 +49,7 @@ def _compose(words: Sequence[str], verb: str) -> Config:
             for key, rule in declared.NOT_TO_BE_SET.items()
             if merged[key]
         ]
+        problems += _warm_up_problems(merged, command.values)
         return _check(merged, verb, problems, command.wrong)
     except HYDRA_ERRORS as error:
         raise ConfigError("\n".join([*problems, one_line(error)])) from None
@@ -66,6 +67,22 @@ def _check(merged: DictConfig, verb: str, problems: list[str], wrong: Sequence[s
     if problems:
         raise ConfigError("\n".join(problems))
     return config
+
+
+def _warm_up_problems(merged: DictConfig, values: Mapping[str, Any]) -> list[str]:
+    """A warm-up that the user set and the training is too short for.
+
+    A recipe's own warm-up may be longer than a training that the command line shortens to try it.
+    """
+    train: Mapping[str, Any] = values.get("train", {})
+    warm_up, steps = merged.train.schedule.warmup_steps, OmegaConf.select(merged, "train.steps")
+    is_set = "warmup_steps" in train.get("schedule", {}) or "steps" not in train
+    if not is_set or not steps or not warm_up > steps:
+        return []
+    return [
+        f"train.schedule.warmup_steps is {warm_up}; the training has {steps} steps, so the "
+        "learning rate would never reach its peak; lower it, or raise train.steps"
+    ]
 
 
 def unchecked(words: Sequence[str]) -> DictConfig:

@@ -135,7 +135,9 @@ class Converter:
         return self._container(node, key, kind)
 
     def _text(self, node: Scalar, key: str) -> str:
-        if node.read_as:
+        if node.text == "???":
+            self._refuse(node, key, "it must be a value; ??? stands for none", "set it")
+        elif node.read_as:
             self._refuse(
                 node, key, f"YAML takes that for {node.read_as}", f'write {_last(key)}: "{node}"'
             )

@@ -10,16 +10,19 @@ from itertools import pairwise
 
 from transformers import PreTrainedConfig
 
+from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.artifacts.folders import folder_problems
 from ropewalk.conf.errors import ConfigError, DataError, problem_lines
 from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data import sources
 from ropewalk.data import tokenizer as tokenizers
+from ropewalk.data.dataset import DataArtifacts
 from ropewalk.launch.pipeline.run import Run, data_inputs
 from ropewalk.train import remote_code
 from ropewalk.train.attention import refuse_unsupported
 from ropewalk.train.base import base_config
+from ropewalk.train.launcher import hostfile
 from ropewalk.train.model import config_checks
 from ropewalk.train.preflight import (
     file_problems,
@@ -57,6 +60,8 @@ def _model_problems(run: Run, stages: Collection[str]) -> list[str]:
         return lines
     config = base_config(run.base)
     lines = problem_lines(lambda: run.rope_plan)
+    if not lines:
+        lines = _length_problems(run, stages)
     if set(stages) != {"rope"}:
         lines += file_problems(run.base, config)
     if "data" in stages:
@@ -78,9 +83,51 @@ def _tokenizer_problems(run: Run, config: PreTrainedConfig) -> list[str]:
     return lines + problem_lines(lambda: stage.boundary_tokens(run.config.data, tokenizer))
 
 
+def _length_problems(run: Run, stages: Collection[str]) -> list[str]:
+    """Lengths that do not fit the new window, and held-out text that is not kept."""
+    if not {"train", "eval", "calibrate"} & set(stages):
+        return []
+    from ropewalk.eval import preflight
+
+    validates = "train" in stages and run.config.train.validation.interval_steps > 0
+    measures = bool({"eval", "calibrate"} & set(stages)) and not run.is_followed
+    lines = preflight.share_problems(run.config, measures, validates)
+    if "eval" in stages and measures:
+        lines += preflight.length_problems(run.config, run.rope_plan)
+    if "calibrate" in stages:
+        from ropewalk.eval.calibrate import candidate_model
+
+        lines += problem_lines(lambda: candidate_model.refuse(run.config, run.rope_plan))
+    return lines
+
+
+def refuse_unmeasurable(runs: Sequence[Run], stages: Collection[str]) -> None:
+    """After the data stage: held-out documents are long enough for what follows the training.
+
+    Raises: DataError, before the first training starts.
+    """
+    from ropewalk.eval import preflight
+
+    lines = []
+    for run in runs:
+        if manifest.read(run.folder / "train") and manifest.read(run.folder / "eval"):
+            continue
+        data = DataArtifacts.of(run.folder, run.cache)
+        lines += preflight.validation_problems(run.config, data)
+        if "eval" in stages and not run.is_followed:
+            lines += preflight.heldout_problems(run.config, run.rope_plan, data)
+    if lines:
+        raise DataError("\n".join(dict.fromkeys(lines)))
+
+
 def _training_problems(run: Run, config: PreTrainedConfig) -> list[str]:
     """Attention, adapter targets, patterns of parameters, and ranks."""
     base, train = run.base, run.config.train
+    launcher = train.launcher
+    if launcher.hostfile is not None and (
+        hostfile_lines := hostfile.problems(launcher.hostfile, launcher.ranks_per_node)
+    ):
+        return hostfile_lines
     s2_group = train.attention.s2_group
     lines = remote_code.problems(config, base.name) if base.trust_remote_code else []
     lines += problem_lines(lambda: refuse_unsupported(config, base.name, s2_group))

@@ -30,6 +30,11 @@ class Run:
     """The text sources as the preflight listed them, by name."""
 
     @property
+    def is_followed(self) -> bool:
+        """Whether another phase starts from this one's model; the last is measured."""
+        return 0 < self.config.phase < len(self.config.phases)
+
+    @property
     def folder(self) -> Path:
         return Path(self.config.runs_dir).expanduser() / self.config.name
 

@@ -42,6 +42,8 @@ def execute(config: Config, verb: str, command: str = "") -> Run:
             run.folder.mkdir(parents=True, exist_ok=True)
             write_text(run.folder / "config.yaml", to_yaml(run.config))
         for stage in VERB_STAGES[verb]:
+            if stage == "train":
+                preflight.refuse_unmeasurable(runs, VERB_STAGES[verb])
             for run in runs if stage in PER_PHASE else runs[-1:]:
                 _run_stage(stage, run)
     return last
