@@ -81,8 +81,9 @@ def check_one(words: list[str], folder: Any) -> None:
 
 
 def names_setting(line: str, names: list[str]) -> bool:
-    """Whether a line names one of the settings that were changed, or its section."""
-    return any(name in line or name.rsplit(".", 1)[-1] in line for name in names)
+    """Whether a line names one of the settings that were changed, or a setting beside it."""
+    words = [word for name in names for word in (name, *name.rsplit(".", 1))]
+    return any(word in line for word in words)
 
 
 def fuzz(examples: int) -> Callable[[Any], Any]:
