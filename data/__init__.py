@@ -1,6 +1,7 @@
 """Documents -> training sequences.
 
 stage.py            the data stage: sources -> token stores -> cleaning -> plan -> ledger
+prepared.py         its result before it has a place in a run's folder
 planning.py         joins mixing, packing and the ledger
 dataset.py          the public face for training and evaluation
 export.py           the plan as a Hugging Face dataset or parquet files

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ropewalk.conf.artifacts.manifest import Manifest, read_json, run_stage, write_json
-from ropewalk.conf.artifacts.records import UNREADABLE
+from ropewalk.conf.artifacts.manifest import Manifest
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.schema import Config
@@ -20,6 +19,7 @@ from ropewalk.data.ledger.entries import context_only_sources, without_context_o
 from ropewalk.data.mixing import offers, shares
 from ropewalk.data.mixing.overlong import Candidates
 from ropewalk.data.planning import Mixture
+from ropewalk.data.prepared import PreparedData
 from ropewalk.data.sources import SourceListing
 from ropewalk.data.tokenizer import RunTokenizer
 from ropewalk.data.tokens import shards
@@ -46,6 +46,14 @@ class Inputs:
 
 def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
     """Run the stage, or skip its finished parts. Raises: ConfigError, DataError, ProofError."""
+    return prepare(config, inputs).write(output)
+
+
+def prepare(config: Config, inputs: Inputs) -> PreparedData:
+    """Make stores and plan, or skip their finished parts.
+
+    Raises: ConfigError, DataError, ProofError.
+    """
     clean.require_packages(config.data)
     cache = Path(config.cache_dir).expanduser()
     tokenizer, text_stores = _text_stores(config, inputs)
@@ -60,7 +68,7 @@ def run(config: Config, inputs: Inputs, output: Path) -> tuple[Manifest, str]:
         planning.make_ledger(mixture, plan), context_only_sources(config.data)
     )
     ledger = findings.with_findings(cleaned.add_to_ledger(ledger))
-    return _finish(mixture, output, tokenizer, plan, ledger)
+    return PreparedData(_artifacts(mixture, tokenizer, plan), tokenizer, ledger)
 
 
 def _text_stores(config: Config, inputs: Inputs) -> tuple[RunTokenizer, dict[str, TextStore]]:
@@ -179,14 +187,8 @@ def _budgets(
     return budgets
 
 
-def _finish(
-    mixture: Mixture,
-    output: Path,
-    tokenizer: RunTokenizer,
-    plan: Path,
-    ledger: dict[str, Any],
-) -> tuple[Manifest, str]:
-    """Write the run's folder: tokenizer, ledger, and the names of stores and plan in the cache."""
+def _artifacts(mixture: Mixture, tokenizer: RunTokenizer, plan: Path) -> dict[str, Any]:
+    """The names of stores and plan in the cache, and what else decides the sequences."""
     config = mixture.config
     artifacts = {
         "plan": plan.name,
@@ -198,28 +200,7 @@ def _finish(
     }
     if context_only := context_only_sources(config.data):
         artifacts["silent"] = context_only
-
-    def work(temporary: Path) -> dict[str, Any]:
-        tokenizers.save(tokenizer, temporary / "tokenizer")
-        write_json(temporary / "where.json", artifacts)
-        write_json(temporary / "ledger.json", ledger)
-        return {"sequences": ledger["plan"]["sequences"], "tokens": ledger["plan"]["tokens"]}
-
-    result = run_stage("data", artifacts, output, work, names=("tokenizer", "where.json"))
-    _renew_ledger(output / "ledger.json", ledger)
-    return result
-
-
-def _renew_ledger(path: Path, ledger: dict[str, Any]) -> None:
-    """Write the ledger again if the file has another: cleaning settings may change it and not the
-    training text, or it is damaged."""
-    try:
-        stored = read_json(path)
-    except UNREADABLE:
-        stored = None
-    if stored != ledger:
-        print(f"data: {path} is not this command's ledger; written again", flush=True)
-        write_json(path, ledger)
+    return artifacts
 
 
 def _pose(config: Config) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def run_verb(arguments: argparse.Namespace, overrides: Sequence[str], config: Co
         show_rope(run, arguments.compare.split(",") if arguments.compare else [])
     if arguments.verb == "data" and arguments.show:
         show_samples(run, arguments.show)
-    print_outputs(arguments.verb, run.folder, as_json)
+    print_outputs(arguments.verb, run.output, as_json)
 
 
 def make_shards(config: Config, task: str) -> None:
@@ -154,7 +154,7 @@ def write_export(run: "Run", target: Path) -> None:
     from ropewalk.data import export
     from ropewalk.data.dataset import DataArtifacts
 
-    _, message = export.write(DataArtifacts.of(run.folder, run.cache), target)
+    _, message = export.write(DataArtifacts.of(run.output, run.cache), target)
     print(f"{message}\nwrote {target}")
 
 

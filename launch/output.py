@@ -34,16 +34,22 @@ def show_settings(word: str, as_json: bool, as_markdown: bool) -> None:
 
 
 def show_rope(run: "Run", methods: Sequence[str]) -> None:
-    """Print the rope plan, with the plans of other `methods` beside it, and draw rope.svg."""
+    """Print the rope plan, with the plans of other `methods` beside it, and draw rope.svg.
+
+    A picture of other methods is not drawn over that of a training that stands.
+    """
     from ropewalk.eval.report.figures.rope import draw
+    from ropewalk.launch.pipeline.standing import look_folder
     from ropewalk.train.rope import stage, table
     from ropewalk.train.rope.plan import RopePlan
 
-    plan = RopePlan.read(run.folder / "rope.json")
+    plan = RopePlan.read(run.output / "rope.json")
     others = stage.comparison_plans(run.config, run.base, methods) if methods else []
     print(table.comparison_table([plan, *others]) if others else table.summary(plan))
-    draw([p.json() for p in (plan, *others)], run.folder / "rope.svg")
-    print(f"wrote {run.folder / 'rope.svg'}")
+    folder = look_folder(run) if others and run.in_place else run.output
+    folder.mkdir(parents=True, exist_ok=True)
+    draw([p.json() for p in (plan, *others)], folder / "rope.svg")
+    print(f"wrote {folder / 'rope.svg'}")
 
 
 def show_samples(run: "Run", number: int) -> None:
@@ -51,7 +57,7 @@ def show_samples(run: "Run", number: int) -> None:
     from ropewalk.data.dataset import DataArtifacts
     from ropewalk.data.ledger.samples import pages
 
-    data, trusted = DataArtifacts.of(run.folder, run.cache), run.config.model.trust_remote_code
+    data, trusted = DataArtifacts.of(run.output, run.cache), run.config.model.trust_remote_code
     print(pages(data, number, run.config.seed, trusted))
 
 

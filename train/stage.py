@@ -10,6 +10,7 @@ from ropewalk.conf import phases
 from ropewalk.conf.artifacts.manifest import (
     Manifest,
     is_finished,
+    read,
     run_stage,
     temporary_folder,
 )
@@ -26,11 +27,8 @@ from ropewalk.train.results import RESULTS, is_done, take_facts
 FORMAT = 3  # raise when the same settings train another model
 
 
-def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
-    """`inputs`: the fingerprints of the base, the rope plan and the data.
-
-    Raises: Stopped (run again to resume), RopewalkError with the ranks' exit code, ProofError.
-    """
+def cache_key_of(config: Config, inputs: dict[str, Any]) -> dict[str, Any]:
+    """What the trained weights depend on, as JSON holds it. `inputs` as for `run`."""
     cache_key = {
         "format": FORMAT,
         "inputs": inputs,
@@ -38,8 +36,24 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
         "train": content(config.train),
         "seq_len": config.data.seq_len,
     }
-    if not is_finished("train", cache_key, output):
-        _refuse_other_checkpoints(output, cache_key)
+    return json.loads(json.dumps(cache_key))  # type: ignore[no-any-return]
+
+
+def standing(output: Path) -> dict[str, Any] | None:
+    """The content of the training that stands: finished, or interrupted after a checkpoint."""
+    if (finished := read(output)) is not None:
+        return finished.content
+    checkpoints = storage.list_checkpoints(temporary_folder(output) / "checkpoints")
+    return next((metadata["content"] for _, metadata in checkpoints), None)
+
+
+def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
+    """`inputs`: the fingerprints of the base, the rope plan and the data.
+
+    Raises: Stopped (run again to resume), RopewalkError with the ranks' exit code, ProofError.
+    """
+    cache_key = cache_key_of(config, inputs)
+    refuse_other_checkpoints(output, cache_key)
 
     def train(temporary: Path) -> dict[str, Any]:
         remove(temporary / STOP_FILE)
@@ -63,11 +77,12 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
     return result
 
 
-def _refuse_other_checkpoints(output: Path, cache_key: dict[str, Any]) -> None:
+def refuse_other_checkpoints(output: Path, cache_key: dict[str, Any]) -> None:
     """Raises: ConfigError when an unfinished training of other settings would be thrown away."""
-    expected = json.loads(json.dumps(cache_key))
+    if is_finished("train", cache_key, output):
+        return
     for name, metadata in storage.list_checkpoints(temporary_folder(output) / "checkpoints")[:1]:
-        storage.refuse_other_content(name, metadata["content"], expected)
+        storage.refuse_other_content(name, metadata["content"], cache_key)
 
 
 def _take_checkpoints(damaged: Path, temporary: Path, cache_key: dict[str, Any]) -> None:

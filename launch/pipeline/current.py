@@ -19,7 +19,7 @@ def current_results(run: Run) -> dict[str, Manifest]:
     inputs |= _previous_training(run)
     for name in REPORTED:
         inputs["train"] = current["train"].fingerprint if "train" in current else None
-        result = manifest.finished(run.folder / name)
+        result = manifest.finished(run.output / name)
         if result is None or not agrees(result.content, expected):
             continue
         if agrees(result.content["inputs"], inputs):
@@ -41,7 +41,7 @@ def _expected_content(run: Run) -> dict[str, Any]:
 
     Calibration's budget is left out: its result stays valid for the same base, data and factor.
     """
-    config, rope = run.config, read_json(run.folder / "rope.json")
+    config, rope = run.config, read_json(run.output / "rope.json")
     return {
         "base": run.base.identity,
         "seed": config.seed,

@@ -112,7 +112,7 @@ def refuse_unmeasurable(runs: Sequence[Run], stages: Collection[str]) -> None:
     for run in runs:
         if manifest.read(run.folder / "train") and manifest.read(run.folder / "eval"):
             continue
-        data = DataArtifacts.of(run.folder, run.cache)
+        data = DataArtifacts.of(run.output, run.cache)
         lines += preflight.validation_problems(run.config, data)
         if "eval" in stages and not run.is_followed:
             lines += preflight.heldout_problems(run.config, run.rope_plan, data)

@@ -37,7 +37,12 @@ FOLDERS = {
 
 
 def write_manifest(run: Run) -> None:
-    """Write `manifest.json`. It holds no paths and no user names."""
+    """Write `manifest.json`, unless it is that of a training that stands, undamaged.
+
+    It holds no paths and no user names.
+    """
+    if run.in_place and read_signed(run.output / "manifest.json") is not None:
+        return
     manifest = {
         "schema": 1,
         "name": run.config.name,
@@ -48,7 +53,7 @@ def write_manifest(run: Run) -> None:
     }
     if run.previous_phase:
         manifest["phases"] = _earlier_phases(run)
-    write_json(run.folder / "manifest.json", signed(manifest))
+    write_json(run.output / "manifest.json", signed(manifest))
 
 
 def _stages(run: Run) -> dict[str, Any]:
@@ -57,7 +62,7 @@ def _stages(run: Run) -> dict[str, Any]:
     A stage with the recorded fingerprint keeps its record, and so the seconds of the real work.
     Stages that this command did not run stay recorded unless a stage before them changed.
     """
-    recorded = _recorded_stages(run.folder)
+    recorded = _recorded_stages(run.output)
     fingerprints = run.fingerprints(*run.manifests)
     changed = [n for n in fingerprints if recorded.get(n, {}).get("fingerprint") != fingerprints[n]]
     stages = {} if any(name in recorded for name in changed) else dict(recorded)

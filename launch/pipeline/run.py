@@ -1,6 +1,7 @@
 """`Run`: one run in progress, and the tokenizer for its data stage."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,15 @@ class Run:
     listings: dict[str, "SourceListing"] = field(default_factory=dict)
     """The text sources as the preflight listed them, by name."""
 
+    protected: bool = False
+    """Whether the record in `folder` belongs to a training that stands (standing.py)."""
+    shows_training: bool = False
+    """Whether the command has a train stage."""
+    aside: Path | None = None
+    """The folder of this command's plan and data where they are not those of that training."""
+    writers: dict[str, Callable[[Path], tuple[Manifest, str]]] = field(default_factory=dict)
+    """By stage, rope and data: writes what this command made into a run's folder."""
+
     @property
     def is_followed(self) -> bool:
         """Whether another phase starts from this one's model; the last is measured."""
@@ -37,6 +47,11 @@ class Run:
     @property
     def folder(self) -> Path:
         return Path(self.config.runs_dir).expanduser() / self.config.name
+
+    @property
+    def output(self) -> Path:
+        """Where this command writes and reads."""
+        return self.aside or self.folder
 
     @property
     def cache(self) -> Path:
@@ -48,6 +63,19 @@ class Run:
         if self.previous_phase is not None:
             return self.previous_phase.base
         return locate(self.config.model, self.cache)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether this command works beside a training that stands, on its own plan and data."""
+        return self.protected and self.aside is None
+
+    @property
+    def frozen(self) -> Config:
+        """The settings for config.yaml: a hub model at the commit that this command resolved."""
+        if self.base.path is None or self.base.revision is None:
+            return self.config
+        model = replace(self.config.model, revision=self.base.revision)
+        return replace(self.config, model=model)
 
     @cached_property
     def rope_plan(self) -> RopePlan:
@@ -85,6 +113,6 @@ def data_inputs(run: Run) -> "Inputs":
 
     base = run.base
     if base.path is None and run.previous_phase is not None:
-        tokenizer = str(run.previous_phase.folder / "data" / "tokenizer")
+        tokenizer = str(run.previous_phase.output / "data" / "tokenizer")
         return Inputs(tokenizer, listings=run.listings)
     return Inputs(base.path, base.revision, base.trust_remote_code, run.listings, run.tokenizer)

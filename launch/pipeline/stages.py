@@ -1,17 +1,15 @@
 """The stages of a run in order: which ones a verb needs, and what each is called with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ropewalk.conf import phases
 from ropewalk.conf.artifacts.locks import lock_or_refuse
 from ropewalk.conf.artifacts.manifest import Manifest, fingerprint, read_json, run_stage
-from ropewalk.conf.artifacts.records import write_text
-from ropewalk.conf.check import to_yaml
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config.phases import phase_configs
-from ropewalk.launch.pipeline import preflight
+from ropewalk.launch.pipeline import preflight, standing
 from ropewalk.launch.pipeline.current import REPORTED, current_results
 from ropewalk.launch.pipeline.record import write_manifest
 from ropewalk.launch.pipeline.run import Run, data_inputs
@@ -38,15 +36,32 @@ def execute(config: Config, verb: str, command: str = "") -> Run:
     last.folder.mkdir(parents=True, exist_ok=True)
     last.cache.mkdir(parents=True, exist_ok=True)
     with lock_or_refuse(last.folder):
-        for run in runs:
-            run.folder.mkdir(parents=True, exist_ok=True)
-            write_text(run.folder / "config.yaml", to_yaml(run.config))
-        for stage in VERB_STAGES[verb]:
-            if stage == "train":
-                preflight.refuse_unmeasurable(runs, VERB_STAGES[verb])
-            for run in runs if stage in PER_PHASE else runs[-1:]:
-                _run_stage(stage, run)
+        standing.protect(runs, "train" in VERB_STAGES[verb])
+        try:
+            for stage in VERB_STAGES[verb]:
+                _before(stage, runs, verb)
+                for run in runs if stage in PER_PHASE else runs[-1:]:
+                    _run_stage(stage, run, quiet=verb in standing.TRAINING)
+        finally:
+            if verb in standing.TRAINING:
+                for run in runs:
+                    standing.remove(run.aside)
+        standing.announce(last)
     return last
+
+
+def _before(stage: str, runs: Sequence[Run], verb: str) -> None:
+    """Refuse what may not replace the training that stands, as soon as it is known."""
+    if "train" in VERB_STAGES[verb] and stage in ("data", "train"):
+        for run in runs:
+            known = ("rope",) if stage == "data" else ("rope", "data")
+            standing.refuse(run, verb, _train_inputs(run, *known))
+    if stage == "train":
+        preflight.refuse_unmeasurable(runs, VERB_STAGES[verb])
+        standing.start_training(runs, verb)
+    if stage == "eval" and verb not in standing.TRAINING:
+        inputs = runs[-1].fingerprints("rope", "data", "train")
+        standing.refuse_other_evaluation(runs[-1], inputs)
 
 
 def _runs(config: Config, command: str) -> list[Run]:
@@ -58,12 +73,14 @@ def _runs(config: Config, command: str) -> list[Run]:
     return runs
 
 
-def _run_stage(stage: str, run: Run) -> None:
+def _run_stage(stage: str, run: Run, quiet: bool) -> None:
+    """`quiet`: without the lines of a plan and data that lie aside until the training starts."""
     title = phases.title(run.config)
     if title and stage == "train":
         print(f"{title}training", flush=True)
     run.manifests[stage], message = _STAGES[stage](run)
-    print(title + message)
+    if not (quiet and run.aside):
+        print(title + message)
     write_manifest(run)
 
 
@@ -74,20 +91,36 @@ def _run_stage(stage: str, run: Run) -> None:
 def _rope(run: Run) -> tuple[Manifest, str]:
     from ropewalk.train.rope import stage
 
-    return stage.run(run.config, run.base, run.folder / "rope.json")
+    made = stage.make(run.config, run.base)
+    run.writers["rope"] = lambda folder: made.write(folder / "rope.json", renew=not run.in_place)
+    return standing.write(run, "rope", made.manifest.fingerprint)
 
 
 def _data(run: Run) -> tuple[Manifest, str]:
     from ropewalk.data import stage
 
-    return stage.run(run.config, data_inputs(run), run.folder / "data")
+    made = stage.prepare(run.config, data_inputs(run))
+    # A ledger of other cleaning settings is this command's own; any other difference is damage.
+    other = run.in_place and standing.has_other_settings(run, "data")
+    own_ledger = other and not run.shows_training and not made.has_ledger(run.folder / "data")
+
+    def write(folder: Path) -> tuple[Manifest, str]:
+        return made.write(folder / "data", renew=not (other and run.in_place))
+
+    run.writers["data"] = write
+    return standing.write(run, "data", made.fingerprint, own_ledger)
+
+
+def _train_inputs(run: Run, *stages: str) -> dict[str, Any]:
+    """The inputs of a training that finished `stages` give."""
+    inputs = {**run.fingerprints(*stages), "base": run.base.identity}
+    return inputs | phases.cache_key(run.config)
 
 
 def _train(run: Run) -> tuple[Manifest, str]:
     from ropewalk.train import stage
 
-    inputs: dict[str, Any] = {**run.fingerprints("rope", "data"), "base": run.base.identity}
-    inputs |= phases.cache_key(run.config)
+    inputs = _train_inputs(run, "rope", "data")
     if run.previous_phase is not None:
         inputs["before"] = run.previous_phase.manifests["train"].fingerprint
     return stage.run(run.config, inputs, run.folder / "train")
@@ -97,19 +130,19 @@ def _eval(run: Run) -> tuple[Manifest, str]:
     from ropewalk.eval import stage
 
     inputs = run.fingerprints("rope", "data", "train")
-    return stage.run(run.config, run.base, inputs, run.folder / "eval")
+    return stage.run(run.config, run.base, inputs, run.output / "eval")
 
 
 def _calibrate(run: Run) -> tuple[Manifest, str]:
     from ropewalk.eval.calibrate import stage
 
-    return stage.run(run.config, run.base, run.fingerprints("data"), run.folder / "calibration")
+    return stage.run(run.config, run.base, run.fingerprints("data"), run.output / "calibration")
 
 
 def _export(run: Run) -> tuple[Manifest, str]:
     from ropewalk.train.export import stage
 
-    return stage.run(run.config, run.fingerprints("rope", "train"), run.folder / "export")
+    return stage.run(run.config, run.fingerprints("rope", "train"), run.output / "export")
 
 
 def _report(run: Run) -> tuple[Manifest, str]:
@@ -120,17 +153,17 @@ def _report(run: Run) -> tuple[Manifest, str]:
     cache_key = {
         "inputs": run.fingerprints("rope", "data") | results,
         "page": fingerprint([path.read_text() for path in page.source_files()]),
-        "findings": read_json(run.folder / "rope.json")["findings"],
+        "findings": read_json(run.output / "rope.json")["findings"],
         # A skipped data stage may still renew its ledger.
-        "ledger": read_json(run.folder / "data" / "ledger.json"),
+        "ledger": read_json(run.output / "data" / "ledger.json"),
     }
 
     def work(temporary: Path) -> dict[str, Any]:
         outdated = [name for name in REPORTED if name not in current]
-        (temporary / "index.html").write_text(page.render(run.folder, outdated), encoding="utf-8")
+        (temporary / "index.html").write_text(page.render(run.output, outdated), encoding="utf-8")
         return {}
 
-    return run_stage("report", cache_key, run.folder / "report", work)
+    return run_stage("report", cache_key, run.output / "report", work)
 
 
 def make_shards(config: Config, task: int, tasks: int) -> str:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,45 @@ from ropewalk.train.rope.lint import lint
 from ropewalk.train.rope.plan import RopePlan
 
 
+@dataclass(frozen=True)
+class RopeStage:
+    """The plan of a run's settings and the lint's findings, not yet written."""
+
+    manifest: Manifest
+    plan: RopePlan
+    findings: list[str]
+    calibrated_on: list[str]
+
+    def write(self, output: Path, renew: bool = True) -> tuple[Manifest, str]:
+        """Write the file `output`. Not to `renew`: a file of this plan keeps its former findings.
+
+        Returns the manifest and one line to print.
+        """
+        if _write_changed(output, self._record(), renew):
+            return self.manifest, "rope: done before with the same settings and inputs; skipped"
+        plan = self.plan
+        original, new = plan.original_max_position_embeddings, plan.max_position_embeddings
+        line = f"rope: {plan.method} x{plan.factor:g}, {original:,} -> {new:,} tokens"
+        return self.manifest, line
+
+    def _record(self) -> dict[str, Any]:
+        return self.plan.json() | {
+            "findings": self.findings,
+            "fingerprint": self.manifest.fingerprint,
+            "calibrated_on": self.calibrated_on,
+        }
+
+
 def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     """Make the plan and write it to the file `output`. Returns the manifest and one line to print.
 
     Raises: ConfigError when the model's RoPE is not handled.
     """
+    return make(config, base).write(output)
+
+
+def make(config: Config, base: Base) -> RopeStage:
+    """The plan and its findings. Raises: ConfigError when the model's RoPE is not handled."""
     # Not `run_stage`, which makes a folder with a manifest.json: the artifact is one file that
     # holds its own fingerprint, it is written again when only the findings changed, and the plan
     # is computed in any case because the fingerprint contains its hash.
@@ -35,18 +70,10 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     cache_key = {"rope": content(config.rope), "base": plan.base, "plan": plan.hash}
     manifest = Manifest.for_content("rope", cache_key)
     manifest.facts = {"hash": plan.hash, "max_position_embeddings": plan.max_position_embeddings}
-    record = plan.json() | {
-        "findings": findings,
-        "fingerprint": manifest.fingerprint,
-        "calibrated_on": calibration_documents(config.rope),
-    }
-    if _write_changed(output, record):
-        return manifest, "rope: done before with the same settings and inputs; skipped"
-    original, new = plan.original_max_position_embeddings, plan.max_position_embeddings
-    return manifest, f"rope: {plan.method} x{plan.factor:g}, {original:,} -> {new:,} tokens"
+    return RopeStage(manifest, plan, findings, calibration_documents(config.rope))
 
 
-def _write_changed(output: Path, record: dict[str, Any]) -> bool:
+def _write_changed(output: Path, record: dict[str, Any], renew: bool) -> bool:
     """Write `rope.json` unless it has this content. Returns whether it had this plan.
 
     Each value is compared, so a damaged or edited file is written again, and that is told.
@@ -58,9 +85,11 @@ def _write_changed(output: Path, record: dict[str, Any]) -> bool:
     except UNREADABLE:
         previous = None
     same_plan = isinstance(previous, dict) and previous.get("fingerprint") == record["fingerprint"]
+    if same_plan and not renew:
+        record = {**record, "findings": previous.get("findings")}
     if previous == json.loads(json.dumps(record)):
         return True
-    if previous is None or same_plan and previous.get("findings") == record["findings"]:
+    if previous is None or (same_plan and previous.get("findings") == record["findings"]):
         print(f"rope: {output} is not what was written; written again", flush=True)
     write_json(output, record)
     return same_plan
