@@ -14,8 +14,13 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.model import ModelConfig
 from ropewalk.train import base as bases
 from ropewalk.train.base import locate
+from ropewalk.train.identity import folder_identity
 
-CONFIG = {"model_type": "llama", "auto_map": {"AutoModelForCausalLM": "code.Model"}}
+CONFIG = {
+    "model_type": "llama",
+    "auto_map": {"AutoModelForCausalLM": "code.Model"},
+    "vocab_size": 8,
+}
 INDEX = {"weight_map": {"a": "one.safetensors", "b": "shards/two.safetensors"}}
 FILES = {
     "config.json": json.dumps(CONFIG, indent=1).encode(),
@@ -40,16 +45,16 @@ def identity(folder: Path, cache: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "part"), [*((name, 1) for name in FILES), ("one.safetensors", 0.5)]
+    ("name", "index"), [*((name, -1) for name in FILES), ("one.safetensors", 1 << 20)]
 )
 def test_one_changed_byte_of_equal_size_and_times_is_another_base(
-    tmp_path: Path, name: str, part: float
+    tmp_path: Path, name: str, index: int
 ) -> None:
     base, cache = write(tmp_path / "base"), tmp_path / "cache"
     before = identity(base, cache)
     file = base / name
     stat, content = file.stat(), bytearray(file.read_bytes())
-    content[round(part * (len(content) - 1))] ^= 1
+    content[-3 if name == "config.json" else index] ^= 1  # of its last number, 8
     file.write_bytes(content)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert file.stat().st_mtime_ns == stat.st_mtime_ns
@@ -95,7 +100,7 @@ def test_a_config_that_is_no_json_counts_byte_by_byte(tmp_path: Path, text: str)
     seen = set[str]()
     for content in (text, text + " "):
         (base / "config.json").write_text(content, encoding="utf-8")
-        seen.add(identity(base, cache))
+        seen.add(folder_identity(base, cache))
     assert len(seen) == 2
 
 
@@ -147,7 +152,8 @@ def test_two_gguf_files_of_one_name_and_size_are_two_bases(
     """Each is converted, and a file that is only copied is not converted again."""
 
     def convert(file: Path, folder: Path) -> None:
-        write(folder, {"config.json": b"{}", "model.safetensors": file.read_bytes()})
+        config = b'{"model_type": "llama"}'
+        write(folder, {"config.json": config, "model.safetensors": file.read_bytes()})
 
     monkeypatch.setattr(bases, "_dequantise", convert)
     identities = []
