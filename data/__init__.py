@@ -4,6 +4,7 @@ stage.py            the data stage: sources -> token stores -> cleaning -> plan 
 prepared.py         its result before it has a place in a run's folder
 planning.py         joins mixing, packing and the ledger
 dataset.py          the public face for training and evaluation
+heldout.py          held-out text, laid out as training documents are
 export.py           the plan as a Hugging Face dataset or parquet files
 hash_random.py      a seeded hash as randomness
 random_streams.py   the random numbers of every other draw, a stream for each purpose

@@ -18,7 +18,8 @@ ANSWER = " {key}"
 @dataclass(frozen=True)
 class Passkey:
     ids: np.ndarray  # (length,) the text with needle, question and answer
-    answer_len: int  # tokens of the answer, at the end of `ids`
+    answer_len: int  # tokens of the answer, at the end of the text
+    after: int = 0  # tokens after the answer: 1 with an end token
 
 
 def passkey(

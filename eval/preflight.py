@@ -1,13 +1,11 @@
 """Checks of the measurements before the first long stage: lengths against the window, and held-out
 text once its documents are counted. Each returns a list of problem lines."""
 
-import numpy as np
-
 from ropewalk.conf.errors import problem_lines
 from ropewalk.conf.schema import Config
-from ropewalk.data.dataset import DataArtifacts, heldout_windows
-from ropewalk.data.retrieval import passkey
+from ropewalk.data.dataset import DataArtifacts
 from ropewalk.eval.measure import suite as suites
+from ropewalk.eval.tasks.passkey import question
 from ropewalk.train.rope.plan import RopePlan
 
 
@@ -45,7 +43,7 @@ def validation_problems(config: Config, data: DataArtifacts) -> list[str]:
     """No held-out document that is long enough for the loss during the training."""
     settings = config.train.validation
     length = settings.length or config.data.seq_len
-    if not settings.interval_steps or heldout_windows(data.text_stores(config.data), length, 1, 1):
+    if not settings.interval_steps or data.heldout_text(config.data).windows(length, 1, 1):
         return []
     return [
         f"train.validation.length is {length}; no held-out document has that many tokens; raise "
@@ -68,5 +66,4 @@ def _try_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> None:
     if config.eval.passkey_tries:
         lengths = config.eval.passkey_lengths or suite.contexts
         for length in {min(lengths), max(lengths)}:
-            filler = np.resize(suite.filler, length)
-            passkey(suite.encode, filler, "12345", length, 0.5)
+            question(suite, length, 0, 0.5, number=0)

@@ -1,7 +1,7 @@
 """The eval stage: every model column on the same held-out text and questions -> results.json."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from ropewalk.conf.artifacts.manifest import Manifest, read_json, run_stage, wri
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SYNTHETIC
-from ropewalk.data.dataset import DataArtifacts
+from ropewalk.data.dataset import DataArtifacts, describe
 from ropewalk.eval.measure import suite as suites
 from ropewalk.eval.tasks import TASKS
 from ropewalk.train.base import Base
 from ropewalk.train.model import build as models
 from ropewalk.train.rope.plan import RopePlan
 
-FORMAT = 2  # raise when the same settings and tasks give other rows
+FORMAT = 3  # raise when the same settings and tasks give other rows
 
 
 def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
@@ -57,12 +57,13 @@ def evaluate(config: Config, base: Base, plan: RopePlan, run_dir: Path) -> dict[
         "schema": 1,
         "base_window": plan.base_window,
         "length": suite.length,
-        "documents": len({window.document for window in suite.windows}),
+        "documents": len({window.origin for window in suite.windows}),
         "windows": len(suite.windows),
+        "layout": suite.layout,
         "targets": suite.targets,
         "models": rows,
         "verdicts": suites.verdicts(rows, plan.base_window, suite.length),
-        "notes": notes(config, base, read_json(run_dir / "rope.json")),
+        "notes": notes(config, base, read_json(run_dir / "rope.json"), suite.layout),
     }
 
 
@@ -83,11 +84,12 @@ def model_columns(
     yield "extended", partial(models.load_trained, trained, plan, **kwargs)
 
 
-def notes(config: Config, base: Base, rope: dict[str, Any]) -> list[str]:
+def notes(config: Config, base: Base, rope: dict[str, Any], layout: Mapping[str, Any]) -> list[str]:
     """Caveats that a reader of the numbers must know. `rope`: the content of `rope.json`."""
     lines = [
         f"Held-out documents are chosen by a hash of their id ({config.data.heldout_share:.0%} of "
-        "them); intervals are 95%, bootstrapped over documents."
+        "them); intervals are 95%, bootstrapped over documents.",
+        f"Held-out {describe(layout)}.",
     ]
     sources = config.data.sources
     synthetic = [name for name, source in sources.items() if source.kind in SYNTHETIC]

@@ -74,13 +74,14 @@ def test_reported_losses_equal_plain_transformers(calibration, work):
     """The live model under each table in turn has the losses of a model built with that table."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from ropewalk.data.dataset import DataArtifacts, heldout_windows
+    from ropewalk.data.dataset import DataArtifacts, HeldoutText
     from ropewalk.train.base import BASES
 
     results, plan = read(calibration), read(calibration, "rope.json")
     store = DataArtifacts.of(work / "runs" / "full", work / "cache").store("stdlib")
     documents = results["reported_on"]["names"]
-    windows = [w for w in heldout_windows([store], 512, None, 2) if w.document in documents][:3]
+    heldout = HeldoutText({"stdlib": store}).windows(512, None, 2)
+    windows = [window for window in heldout if window.document in documents][:3]
     assert len(windows) == 3
     ids = torch.from_numpy(np.stack([w.ids for w in windows]))
     scaled = {"rope_theta": 1e4, "factor": 2.0}

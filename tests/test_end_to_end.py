@@ -149,10 +149,10 @@ def test_perplexity_equals_a_transformers_loop(run, work):
     import torch.nn.functional as F
     from transformers import AutoModelForCausalLM
 
-    from ropewalk.data.dataset import DataArtifacts, heldout_windows
+    from ropewalk.data.dataset import DataArtifacts, HeldoutText
 
     store = DataArtifacts.of(run, work / "cache").store("stdlib")
-    windows = heldout_windows([store], 512, 4, 2)
+    windows = HeldoutText({"stdlib": store}).windows(512, 4, 2)
     model = AutoModelForCausalLM.from_pretrained(run / "train" / "model", dtype=torch.float32)
     total, count = {256: 0.0, 512: 0.0}, {256: 0, 512: 0}
     for window in windows:

@@ -65,10 +65,10 @@ def test_perplexity_of_base_and_extended_equals_a_transformers_loop(run, work):
     import torch
     from transformers import AutoModelForCausalLM
 
-    from ropewalk.data.dataset import DataArtifacts, heldout_windows
+    from ropewalk.data.dataset import DataArtifacts, HeldoutText
 
     store = DataArtifacts.of(run, work / "cache").store("stdlib")
-    windows = heldout_windows([store], LENGTH, 2, 2)
+    windows = HeldoutText({"stdlib": store}).windows(LENGTH, 2, 2)
     assert len(windows) == 2
     (base,) = (work / "cache" / "models").glob("*/config.json")
     models = json.loads((run / "eval" / "results.json").read_text())["models"]

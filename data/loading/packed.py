@@ -14,6 +14,7 @@ from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.artifacts.manifest import read_json
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.sources import SYNTHETIC
+from ropewalk.data.heldout import HeldoutText
 from ropewalk.data.loading.collate import IGNORE, Layout, ReadPiece, Row, layout, read_span
 from ropewalk.data.loading.pose import Pose
 from ropewalk.data.packing import plan
@@ -159,11 +160,23 @@ class DataArtifacts:
     def store(self, name: str) -> Store:
         return token_store.load(self.stores[name], self.heldout)
 
-    def text_stores(self, config: DataConfig) -> list[Store]:
-        """The distinct stores of text sources; two sources may read one store."""
-        sources = config.sources.items()
-        folders = [self.stores[name] for name, source in sources if source.kind not in SYNTHETIC]
-        return [token_store.load(folder, self.heldout) for folder in dict.fromkeys(folders)]
+    def heldout_text(self, config: DataConfig) -> HeldoutText:
+        """The held-out text of the text sources whose labels count; of all when none does."""
+        texts = {name: s for name, s in config.sources.items() if s.kind not in SYNTHETIC}
+        counted = [name for name in texts if name not in self.context_only] or list(texts)
+        names: dict[Path, list[str]] = {}
+        for name in counted:
+            names.setdefault(self.stores[name], []).append(name)
+        stores = {" + ".join(n): token_store.load(f, self.heldout) for f, n in names.items()}
+        left_out = [name for name in texts if self.stores[name] not in names]
+        return HeldoutText(stores, boundary_tokens(self.plan), left_out)
+
+
+def boundary_tokens(plan_path: Path) -> BoundaryTokens:
+    """The ids around each document of a finished plan."""
+    finished = manifest.read(plan_path)
+    assert finished is not None, f"{plan_path.name} is not finished"
+    return BoundaryTokens(finished.facts.get("begin"), finished.facts.get("end"))
 
 
 def attention_work(

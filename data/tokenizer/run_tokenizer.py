@@ -141,8 +141,8 @@ def token_id(tokenizer: RunTokenizer, key: str, name: str) -> int:
     token = tokenizer.special_tokens.get(name) if name in ("bos", "eos") else name
     number = tokenizer.backend.token_to_id(token) if token else None
     if number is None:
-        existing = list(tokenizer.special_tokens.values())
-        example = f", such as {existing[-1]}" if existing else ""
+        existing = [f"{own} ({text})" for own, text in tokenizer.special_tokens.items()]
+        example = f", such as {' or '.join(existing)}" if existing else ""
         raise ConfigError(
             f"{key} is {name}; it must be one token of the model's tokenizer, which has no such; "
             f"choose one that it has{example}, or unset {key}"

@@ -1,7 +1,8 @@
 """The live model of the search: it takes each candidate's table, proved before measuring."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ import torch
 from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.conf.schema import Config
-from ropewalk.data.dataset import DataArtifacts, Window, heldout_windows
+from ropewalk.data.dataset import HeldoutText, Window, in_turn
 from ropewalk.eval.calibrate.trial import Candidate
 from ropewalk.eval.measure import score
 from ropewalk.train.base import Base, base_config
@@ -80,24 +81,48 @@ def findings(config: Config, plan: RopePlan) -> list[str]:
     ]
 
 
-def split(config: Config, data: DataArtifacts, plan: RopePlan) -> tuple[list[Window], list[Window]]:
-    """Held-out windows to choose on and to report on, of different documents.
+def split(config: Config, heldout: HeldoutText, plan: RopePlan) -> list[list[Window]]:
+    """Held-out windows to choose on and to report on, of different documents, all sources in turn.
 
     Raises: DataError with fewer than two documents.
     """
     length, per_document = plan.max_position_embeddings, config.eval.windows_per_document
-    windows = heldout_windows(data.text_stores(config.data), length, None, per_document)
-    names = sorted({w.document for w in windows}, key=lambda name: fingerprint([config.seed, name]))
-    if len(names) < 2:
+    windows = heldout.windows(length, None, per_document)
+    documents = {window.origin: window for window in windows}
+    if len(documents) < 2:
         raise DataError(
-            f"data.heldout_share is {config.data.heldout_share}; {len(names)} held-out document(s) "
-            f"have {length} tokens, and calibrate needs two, one to choose on and one to report "
-            "on; raise data.heldout_share, add long documents or lower rope.factor"
+            f"data.heldout_share is {config.data.heldout_share}; {len(documents)} held-out "
+            f"document(s) have {length} tokens, and calibrate needs two, one to choose on and one "
+            "to report on; raise data.heldout_share, add long documents or lower rope.factor"
         )
-    chosen = names[: len(names) // 2]
-    chosen_on = [w for w in windows if w.document in chosen]
-    reported_on = [w for w in windows if w.document not in chosen]
-    return chosen_on[: config.calibrate.windows], reported_on[: config.calibrate.report_windows]
+    chosen = _half_of_each_source(documents.values(), config.seed)
+    counts = {True: config.calibrate.windows, False: config.calibrate.report_windows}
+    return [
+        list(islice(_in_turn([w for w in windows if (w.origin in chosen) == side]), count))
+        for side, count in counts.items()
+    ]
+
+
+def _half_of_each_source(documents: Iterable[Window], seed: int) -> set[str]:
+    """Origins of half of the documents of each source, by a hash; of two odd ones, one."""
+    by_source = _by_source(sorted(documents, key=lambda w: fingerprint([seed, w.document])))
+    chosen: set[str] = set()
+    odd = 0
+    for _, windows in sorted(by_source.items()):
+        half, odd = divmod(len(windows) + odd, 2)
+        chosen |= {window.origin for window in windows[:half]}
+    return chosen
+
+
+def _in_turn(windows: Iterable[Window]) -> Iterator[Window]:
+    return in_turn(list(_by_source(windows).values()))
+
+
+def _by_source(windows: Iterable[Window]) -> dict[str, list[Window]]:
+    by_source: dict[str, list[Window]] = {}
+    for window in windows:
+        by_source.setdefault(window.source, []).append(window)
+    return by_source
 
 
 def stack(windows: Sequence[Window], length: int | None = None) -> np.ndarray:

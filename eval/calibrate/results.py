@@ -27,7 +27,7 @@ def results(
     reported_on: Sequence[Window],
 ) -> dict[str, Any]:
     """`losses`: (N, S-1) on the reported windows by name: `none`, the methods, `calibrated`."""
-    draws = statistics.resamples([w.document for w in reported_on], setup.seed)
+    draws = statistics.resamples([w.origin for w in reported_on], setup.seed)
     measured = {name: method(nll, losses[REFERENCE], draws, setup) for name, nll in losses.items()}
     gain, reported = measured["calibrated"]["difference"], documents(reported_on)
     budget = {"passes": setup.config.max_forward_passes, "spent": round(spent(trials), 3)}
@@ -64,7 +64,7 @@ def choice_row(choice: Choice) -> dict[str, Any]:
 
 
 def documents(windows: Sequence[Window]) -> dict[str, Any]:
-    names = sorted({w.document for w in windows})
+    names = sorted({w.origin: w.document for w in windows}.values())
     return {"documents": len(names), "windows": len(windows), "names": names}
 
 

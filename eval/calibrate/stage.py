@@ -25,7 +25,7 @@ from ropewalk.eval.report.sentences import tuned_settings
 from ropewalk.train.base import Base
 from ropewalk.train.rope.plan import RopePlan
 
-FORMAT = 5  # of the log and of the choice
+FORMAT = 6  # of the log and of the choice
 
 
 def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
@@ -56,14 +56,15 @@ def work(config: Config, base: Base, plan: RopePlan, folder: Path) -> dict[str, 
     for finding in candidate_model.findings(config, plan):
         print(f"calibrate warning: {finding}", file=sys.stderr, flush=True)
     data = DataArtifacts.of(folder.parent, Path(config.cache_dir).expanduser())
-    chosen_on, reported_on = candidate_model.split(config, data, plan)
+    heldout = data.heldout_text(config.data)
+    chosen_on, reported_on = candidate_model.split(config, heldout, plan)
     windows = candidate_model.stack(chosen_on, config.calibrate.length)
     factor, window = plan.factor, plan.base_window
     setup = SearchSetup(config.calibrate, config.seed, factor, rotary(plan), window, windows)
     refuse(setup)
     live = CandidateModel(config, base, plan)
     trials = run_search(setup, live, folder / "trials.jsonl")
-    choice = choose(trials, [w.document for w in chosen_on])
+    choice = choose(trials, [w.origin for w in chosen_on])
     if choice.reason:
         method = choice.trial.candidate.settings["method"]
         message = f"{method} keeps its paper's settings: {choice.reason}"
@@ -74,6 +75,7 @@ def work(config: Config, base: Base, plan: RopePlan, folder: Path) -> dict[str, 
     calibrated = {**plans["calibrated"].json(), "findings": [], "calibrated_on": documents}
     write_json(folder / "rope.json", calibrated)
     content = results(plan, setup, trials, choice, losses, chosen_on, reported_on)
+    content["layout"] = heldout.layout([*chosen_on, *reported_on])
     write_json(folder / "results.json", content)
     for file in folder.glob("*.npy"):
         remove(file)

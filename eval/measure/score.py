@@ -105,7 +105,7 @@ def _answers_correct(model: PreTrainedModel, questions: Sequence[Passkey]) -> li
     row = collate([concatenate([q.ids], len(q.ids)) for q in questions])
     ends = np.cumsum([len(q.ids) for q in questions])
     pairs = zip(ends, questions, strict=True)
-    spans = [np.arange(end - q.answer_len - 1, end - 1) for end, q in pairs]
+    spans = [np.arange(end - q.after - q.answer_len - 1, end - q.after - 1) for end, q in pairs]
     index = torch.from_numpy(np.concatenate(spans)).to(model.device)
     labels = torch.from_numpy(row.labels).to(model.device)[index]
     _, hits = token_nll(hidden_states(model, row)[index], head(model), labels)

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
-from ropewalk.data.dataset import DataArtifacts, heldout_text, heldout_windows
+from ropewalk.data.dataset import DataArtifacts
 from ropewalk.eval.measure.score import ModelScorer
 from ropewalk.eval.tasks import TASKS
 from ropewalk.eval.tasks.task import EvalSuite, Verdict
@@ -18,8 +18,8 @@ from ropewalk.train.rope.plan import RopePlan
 def build_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> EvalSuite:
     """The suite of a run. Raises: DataError when no held-out document has `eval.length` tokens."""
     length = config.eval.length or plan.max_position_embeddings
-    stores = data.text_stores(config.data)
-    windows = heldout_windows(stores, length, config.eval.windows, config.eval.windows_per_document)
+    heldout = data.heldout_text(config.data)
+    windows = heldout.windows(length, config.eval.windows, config.eval.windows_per_document)
     if not windows:
         raise DataError(
             f"eval.length is {length}; no held-out document has that many tokens; raise "
@@ -31,11 +31,13 @@ def build_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> EvalSuit
         base_window=plan.base_window,
         length=length,
         windows=windows,
-        filler=heldout_text(stores),
+        fillers=heldout.texts(),
         encode=tokenizers.text_encoder(
             tokenizers.load(str(data.tokenizer), trust_remote_code=config.model.trust_remote_code)
         ),
         seed=config.seed,
+        boundary_tokens=heldout.boundary_tokens,
+        layout=heldout.layout(windows),
     )
 
 

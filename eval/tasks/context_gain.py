@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from ropewalk.data.dataset import Window
 from ropewalk.eval.measure import statistics
 from ropewalk.eval.measure.statistics import PAIRED
@@ -22,10 +20,9 @@ class ContextGain:
 
     def score(self, model: Scorer, examples: Sequence[Window], suite: EvalSuite) -> Rows:
         """Losses of each window's last `targets` tokens, (N, targets), for each context length."""
-        ids = np.stack([window.ids for window in examples])
         by_context = {suite.length: model.full_nll[:, -suite.targets :]}
         for context in suite.contexts[:-1]:
-            nll = model.window_nll(ids[:, -context:], f"context {context}")
+            nll = model.window_nll(suite.last_tokens(context), f"context {context}")
             by_context[context] = nll[:, -suite.targets :]
         return statistics.gains(by_context, suite.draws)
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from ropewalk.conf.errors import DataError
 from ropewalk.data.random_streams import Purpose, generator
 from ropewalk.data.retrieval import Passkey, passkey, random_key, random_span
@@ -28,15 +30,17 @@ class PasskeyRetrieval:
     def examples(self, suite: EvalSuite) -> Sequence[Cell]:
         """The questions of each cell. Raises: DataError when there is too little held-out text."""
         lengths = suite.config.passkey_lengths or suite.contexts
-        if not suite.config.passkey_tries:
+        tries = suite.config.passkey_tries
+        if not tries:
             return []
-        if len(suite.filler) < max(lengths):
+        tokens = sum(len(text) for text in suite.fillers)
+        if tokens < max(lengths):
             raise DataError(
-                f"eval.passkey_lengths is {list(lengths)}; held-out text has {len(suite.filler)} "
+                f"eval.passkey_lengths is {list(lengths)}; held-out text has {tokens} "
                 "tokens; raise data.heldout_share or lower the lengths"
             )
         return [
-            Cell(length, depth, _questions(suite, length, index, depth))
+            Cell(length, depth, [question(suite, length, index, depth, n) for n in range(tries)])
             for length in lengths
             for index, depth in enumerate(suite.config.passkey_depths)
         ]
@@ -71,15 +75,19 @@ class PasskeyRetrieval:
         return sentence(clause for clause, values in clauses.items() if values)
 
 
-def _questions(suite: EvalSuite, length: int, index: int, depth: float) -> list[Passkey]:
-    """Each question has its own random stream, keyed by length, index of the depth and number."""
-    questions = []
-    for number in range(suite.config.passkey_tries):
-        position = (length << 20) + (index << 10) + number
-        rng = generator(Purpose.EVAL_QUESTION, suite.seed, position)
-        filler = random_span(suite.filler, length, rng)
-        questions.append(passkey(suite.encode, filler, random_key(rng), length, depth))
-    return questions
+def question(suite: EvalSuite, length: int, index: int, depth: float, number: int) -> Passkey:
+    """A question with its own random stream, keyed by length, index of the depth and number.
+
+    The sources that have enough text give the filler in turn. Raises: DataError.
+    """
+    marks, tries = suite.boundary_tokens, suite.config.passkey_tries
+    long_enough = [text for text in suite.fillers if len(text) >= length]
+    fillers = long_enough or [np.concatenate(suite.fillers)]
+    rng = generator(Purpose.EVAL_QUESTION, suite.seed, (length << 20) + (index << 10) + number)
+    filler = random_span(fillers[(index * tries + number) % len(fillers)], length, rng)
+    key = random_key(rng)
+    text = passkey(suite.encode, filler, key, length - marks.count, depth)
+    return Passkey(marks.lay_out(text.ids), text.answer_len, after=marks.count - marks.before)
 
 
 def _hits(cells: Rows, low: float, high: float) -> str | None:

@@ -4,14 +4,14 @@ N windows   S tokens of a window
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from ropewalk.conf.eval import EvalConfig
-from ropewalk.data.dataset import Window
+from ropewalk.data.dataset import BoundaryTokens, Window
 from ropewalk.data.retrieval import Passkey
 from ropewalk.eval.measure import statistics
 
@@ -31,9 +31,12 @@ class EvalSuite:
     base_window: int
     length: int  # longest context, tokens
     windows: list[Window]  # held-out text, `length` tokens each
-    filler: np.ndarray  # all held-out tokens end to end
+    fillers: list[np.ndarray]  # of each source: its held-out tokens end to end
     encode: Callable[[str], np.ndarray]
     seed: int
+    boundary_tokens: BoundaryTokens = BoundaryTokens()
+    layout: Mapping[str, Any] = field(default_factory=dict)
+    """How the windows are laid out and where they come from, for results.json."""
 
     @property
     def contexts(self) -> list[int]:
@@ -49,7 +52,19 @@ class EvalSuite:
     @cached_property
     def draws(self) -> np.ndarray:
         """Bootstrap weights of the windows: (draws, N)."""
-        return statistics.resamples([w.document for w in self.windows], self.seed)
+        return statistics.resamples([w.origin for w in self.windows], self.seed)
+
+    def last_tokens(self, context: int) -> np.ndarray:
+        """The windows' last tokens as documents of `context` tokens: (N, context).
+
+        Each begins as a training document does, so that a context differs in its length only.
+        """
+        ids, before = np.stack([window.ids for window in self.windows]), self.boundary_tokens.before
+        if context == self.length:
+            return ids
+        texts = ids[:, self.length - context + before :]
+        begin = BoundaryTokens(self.boundary_tokens.begin)  # an end token is among the last ones
+        return np.stack([begin.lay_out(text) for text in texts])
 
 
 class Scorer(Protocol):

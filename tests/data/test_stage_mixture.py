@@ -192,4 +192,5 @@ def test_one_folder_with_two_piece_lengths(data_fixture: DataFixture) -> None:
     assert parts["long"] and parts["short"] and not set(parts["long"]) & set(parts["short"])
     assert max(length for _, _, length in result.by_source()["short"]) <= 32
     assert max(length for _, _, length in result.by_source()["long"]) > 32
-    assert len(result.folders.text_stores(data_fixture.config(*overrides, sources=()).data)) == 1
+    heldout = result.folders.heldout_text(data_fixture.config(*overrides, sources=()).data)
+    assert len(heldout.stores) == 1

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ropewalk.conf.errors import DataError
+from ropewalk.conf.log import log
 from ropewalk.conf.schema import Config
-from ropewalk.data.dataset import IGNORE, DataArtifacts, Row, concatenate, heldout_windows
+from ropewalk.data.dataset import IGNORE, DataArtifacts, Row, concatenate, describe
 from ropewalk.train.loop.micro_batches import to_device
 from ropewalk.train.metrics import sums as metrics_sums
 from ropewalk.train.model.build import evaluating
@@ -87,14 +88,15 @@ def build_validation(engine: Engine, config: Config, data: DataArtifacts, mesh: 
     length = settings.length or config.data.seq_len
     if not settings.interval_steps:
         return Validation(engine, [], config, mesh)
-    stores = data.text_stores(config.data)
-    windows = heldout_windows(stores, length, settings.windows, settings.windows_per_document)
+    heldout = data.heldout_text(config.data)
+    windows = heldout.windows(length, settings.windows, settings.windows_per_document)
     if not windows:
         raise DataError(
             f"train.validation.length is {length}; no held-out document has that many tokens; "
             f"raise data.heldout_share (now {config.data.heldout_share}), lower "
             "train.validation.length or set train.validation.interval_steps=0"
         )
+    log.info(f"validation: held-out {describe(heldout.layout(windows))}")
     return Validation(engine, [window.ids for window in windows], config, mesh)
 
 

@@ -2,8 +2,10 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from ropewalk.data.dataset import Window
 from ropewalk.eval.calibrate import candidate_model
 from ropewalk.eval.calibrate.choice import choose
 from ropewalk.eval.calibrate.trial import Candidate, Loss, Trial, paper
@@ -70,20 +72,36 @@ def test_a_candidate_must_beat_the_lowest_of_the_papers() -> None:
     assert choose([*finished, llama3], FOUR).trial.number == 3
 
 
-def test_half_of_the_documents_are_chosen_on_and_the_others_reported_on(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    "sources", [{"a": 6}, {"a": 4, "b": 5}, {"a": 1, "b": 1}, {"a": 1, "b": 9}]
+)
+def test_half_of_the_documents_of_each_source_are_chosen_on_and_the_others_reported_on(
+    sources: dict[str, int],
 ) -> None:
-    windows = [SimpleNamespace(document=name) for name in "abcdef" for _ in range(2)]
-    monkeypatch.setattr(candidate_model, "heldout_windows", lambda *_: windows)
+    """Documents of two sources may have the same ids."""
+    windows = [
+        Window(str(number), np.empty(0, np.int64), source)
+        for _ in range(2)
+        for source, count in sources.items()
+        for number in range(count)
+    ]
     config = SimpleNamespace(
         seed=0,
         data=None,
         eval=SimpleNamespace(windows_per_document=2),
         calibrate=SimpleNamespace(windows=100, report_windows=100),
     )
-    data = SimpleNamespace(text_stores=lambda _: {})
-    rope_plan = SimpleNamespace(max_position_embeddings=8)
-    chosen_on, reported_on = candidate_model.split(config, data, rope_plan)
-    chosen, reported = ({w.document for w in part} for part in (chosen_on, reported_on))
-    assert (len(chosen), len(reported), len(chosen_on), len(reported_on)) == (3, 3, 6, 6)
-    assert chosen | reported == set("abcdef")
+    heldout = SimpleNamespace(windows=lambda *_: windows)
+    sides = candidate_model.split(config, heldout, SimpleNamespace(max_position_embeddings=8))  # type: ignore[arg-type]
+    chosen, reported = ({w.origin for w in side} for side in sides)
+    total = sum(sources.values())
+    assert not chosen & reported and len(chosen) + len(reported) == total
+    assert len(chosen) == total // 2
+    assert len(sides[0]) + len(sides[1]) == 2 * total
+    for source, count in sources.items():
+        on = sum(origin.startswith(source) for origin in chosen)
+        assert abs(on - count / 2) <= 0.5
+    for side in sides:  # in turn: until a source has no more
+        names = [window.source for window in side]
+        both = 2 * min((names.count(source) for source in sources), default=0)
+        assert len(sources) == 1 or names[:both] == ["ab"[i % 2] for i in range(both)]

@@ -3,11 +3,14 @@
 from types import SimpleNamespace
 from typing import Any
 
+import models
 import numpy as np
+import pytest
 import torch
 
 from ropewalk.data.dataset import concatenate
-from ropewalk.eval.measure.score import hidden_states
+from ropewalk.data.retrieval import Passkey
+from ropewalk.eval.measure.score import greedy_correct, hidden_states
 
 
 def test_the_model_keeps_no_keys_and_values_of_a_text_that_is_only_scored() -> None:
@@ -22,3 +25,22 @@ def test_the_model_keeps_no_keys_and_values_of_a_text_that_is_only_scored() -> N
     assert states.shape == (5, 4) and calls[0]["use_cache"] is False
     assert calls[0]["input_ids"].tolist() == [[7, 8, 9, 1, 2]]
     assert calls[0]["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_answers_are_judged_at_their_place_also_before_an_end_token(after: int) -> None:
+    """The oracle decodes greedily by transformers; the end token after an answer counts nothing."""
+    model = models.tiny_model(attn_implementation="sdpa").eval()
+    generator = torch.Generator().manual_seed(0)
+    questions, expected = [], []
+    for length in (9, 14, 11, 20):
+        ids = torch.randint(0, models.VOCAB, (1, length), generator=generator)
+        answer = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, do_sample=False
+        )[0, length:].numpy()
+        right = length != 14
+        answer[-1] = (answer[-1] + (not right)) % models.VOCAB
+        parts = [ids[0].numpy(), answer, np.full(after, 5)]
+        questions.append(Passkey(np.concatenate(parts), 3, after))
+        expected.append(right)
+    assert greedy_correct(model, questions, 64) == expected

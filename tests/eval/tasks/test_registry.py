@@ -74,7 +74,7 @@ def small_suite() -> EvalSuite:
     windows = [Window(name, np.full(64, k, dtype=np.int64)) for k, name in enumerate("ab")]
     config = EvalConfig(passkey_tries=0)
     empty = np.empty(0, np.int64)
-    return EvalSuite(config, 16, 64, windows, empty, lambda text: empty, seed=0)
+    return EvalSuite(config, 16, 64, windows, [empty], lambda text: empty, seed=0)
 
 
 def results() -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ropewalk.conf.errors import ConfigError, DataError
+from ropewalk.data.dataset import HeldoutText
 from ropewalk.launch.config.compose import compose
 from ropewalk.train.loop import validation
 from ropewalk.train.zero.mesh import Mesh
@@ -78,8 +79,8 @@ def test_settings_without_meaning_are_refused(override: str, message: str) -> No
 class NoText:
     """Data whose sources have no held-out document."""
 
-    def text_stores(self, _: object) -> list[object]:
-        return []
+    def heldout_text(self, _: object) -> HeldoutText:
+        return HeldoutText({})
 
 
 def test_held_out_text_that_is_too_short_is_refused_before_the_first_step() -> None:
