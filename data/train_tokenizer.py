@@ -18,14 +18,14 @@ def train_tokenizer(config: Config, listings: dict[str, SourceListing]) -> RunTo
     """Train on the text sources `listings`, or load from the cache. Raises: DataError."""
     assert config.model.scratch is not None
     vocab_size = config.model.scratch.vocab_size
+    cache = Path(config.cache_dir).expanduser()
     cache_key = {
         "format": FORMAT,
         "vocab_size": vocab_size,
         "heldout": config.data.heldout_share,
-        "sources": {name: listing.cache_key for name, listing in listings.items()},
+        "sources": {name: listing.identity(cache) for name, listing in listings.items()},
     }
-    cache = Path(config.cache_dir).expanduser() / "tokenizers"
-    folder = cache / manifest.fingerprint(cache_key)[:16]
+    folder = cache / "tokenizers" / manifest.fingerprint(cache_key)[:16]
 
     def work(temporary: Path) -> dict[str, Any]:
         texts = _training_texts(listings, config.data.heldout_share)

@@ -1,16 +1,19 @@
 """A dataset of the Hugging Face Hub, or a folder that `datasets` loads: one unit a shard."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ropewalk.conf.artifacts.digests import file_digests
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.sources import SourceConfig
 from ropewalk.data.sources import units
 from ropewalk.data.sources.columns import Columns
 from ropewalk.data.sources.remote import summary
-from ropewalk.data.sources.units import Document, Refusal, Unit
+from ropewalk.data.sources.units import Document, File, Refusal, Unit
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -26,9 +29,18 @@ class HubSplit:
     revision: str | None
     key: str  # the setting that names it, for messages
 
+    def digests(self, files: Sequence[File], cache: Path) -> dict[str, str]:
+        """sha256 of the files of a folder, by name, recorded in `cache`; those of the Hub have
+        their commit."""
+        folder = Path(self.path)
+        return file_digests(folder, [f.name for f in files], cache) if folder.is_dir() else {}
 
-def list_split(source: SourceConfig, key: str) -> tuple[HubSplit, list[Unit], list[list[str]]]:
-    """The split, its shards, and the commits or times of its files. Raises: DataError."""
+
+def list_split(source: SourceConfig, key: str) -> tuple[HubSplit, list[Unit], list[File]]:
+    """The split, its shards, and its files, those of the Hub with their commits as stamps.
+
+    Raises: DataError.
+    """
     import datasets
 
     assert source.path is not None, key
@@ -50,7 +62,17 @@ def list_split(source: SourceConfig, key: str) -> tuple[HubSplit, list[Unit], li
     count = _stream(split, Columns.from_config(source)).num_shards
     info = (builder.info.splits or {}).get(name)
     size = info.num_bytes // count if info and info.num_bytes else units.UNIT_BYTES
-    return split, [Unit((name,), size, shard, shard + 1) for shard in range(count)], origin
+    shards = [Unit((name,), size, shard, shard + 1) for shard in range(count)]
+    return split, shards, _files(source.path, files[name], origin)
+
+
+def _files(path: str, names: Iterable[str], origin: list[list[str]]) -> list[File]:
+    """Those of a folder by their names in it; those of the Hub by repository and commit."""
+    folder = Path(path).absolute()
+    if not folder.is_dir():
+        return [File(" ".join(stamp[:-1]), 0, "".join(stamp[-1:])) for stamp in origin]
+    paths = [Path(name) for name in names]
+    return [File(os.path.relpath(p, folder), p.stat().st_size, None) for p in paths]
 
 
 def _split_name(source: SourceConfig, key: str, names: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ropewalk.conf.data import MAX_DOCUMENT_BYTES
@@ -45,9 +46,19 @@ class SourceListing:
     location: Location | HubSplit
     units: list[Unit]  # in input order
     settings: ReadSettings
-    cache_key: dict[str, Any]
-    """Plain values that the documents depend on: reading settings, file names, sizes and stamps;
-    not where the files lie."""
+    reading: dict[str, Any]
+    """The settings that the documents depend on."""
+    files: list[File]
+
+    def identity(self, cache: Path) -> dict[str, Any]:
+        """Plain values that the documents depend on: reading settings, and name, size and content
+        of each file; not where the files lie, nor their times.
+
+        The digests of local files are recorded in `cache`; the first look reads the files.
+        """
+        digests = self.location.digests(self.files, cache)
+        rows = [[f.name, f.size, digests.get(f.name, f.stamp)] for f in self.files]
+        return {**self.reading, "files": rows}
 
     def documents(self, unit: Unit) -> Iterator[Document | Refusal]:
         """The unit's documents in input order, with a Refusal in place of each unusable one.
@@ -83,9 +94,9 @@ def list_source(
         ReadSettings(Columns.from_config(source), max_document_bytes),
     )
     if source.kind == "hub":
-        split, shards, origin = hub.list_split(source, key)
-        cache_key = {**_reading(source, "hub", settings), "split": split.split, "files": origin}
-        return SourceListing("hub", split, shards, settings, cache_key)
+        split, shards, files = hub.list_split(source, key)
+        reading = {**_reading(source, "hub", settings), "split": split.split}
+        return SourceListing("hub", split, shards, settings, reading, files)
     match = _find(source, key, _SKIPPED_FOLDERS if source.kind in ("auto", "tree") else frozenset())
     kind = _kind(source, match, key)
     if source.kind == "auto" and kind != "tree" and match.form == "folder":
@@ -102,10 +113,9 @@ def list_source(
         )
     for line in remote.untracked_changes(files, f"{key}.path"):
         print(line)
-    stamps = [[file.name, file.size, file.stamp] for file in files]
-    cache_key = {**_reading(source, kind, settings), "files": stamps}
     split_files = units.group_units(_split(kind, match.location, files))
-    return SourceListing(kind, match.location, split_files, settings, cache_key)
+    reading = _reading(source, kind, settings)
+    return SourceListing(kind, match.location, split_files, settings, reading, files)
 
 
 def _reading(source: SourceConfig, kind: str, settings: ReadSettings) -> dict[str, Any]:

@@ -4,23 +4,22 @@ A link is read when it stays inside the source's folder, when the settings name 
 with `follow_links`; any other link is refused and counted.
 """
 
-import hashlib
 import os
 import stat
 import sysconfig
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
 
+from ropewalk.conf.artifacts.digests import file_digests
 from ropewalk.conf.errors import DataError
 from ropewalk.data.sources import globs
 from ropewalk.data.sources.units import File, PathMatch
 
 STDLIB = "python:stdlib"
-_EDGE_BYTES = 64 << 10  # hashed at either end of a file
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,15 @@ class Local:
     def open_arrow(self, name: str) -> pa.NativeFile:
         """Memory-mapped, so that skipped parts are not read."""
         return pa.memory_map(str(self.base / name))
+
+    def digests(self, files: Sequence[File], cache: Path) -> dict[str, str]:
+        """sha256 of the files that are read, by name, recorded in `cache`.
+
+        Times of files are no identity: archives, image layers and package stores give all their
+        files one time of whole seconds, and a copy of a text may have another.
+        """
+        read = [file.name for file in files if not file.folder and not self.refusal(file.name)]
+        return file_digests(self.base, read, cache)
 
     def refusal(self, name: str) -> str | None:
         """Why a path is not read; None when it is read."""
@@ -85,27 +93,9 @@ def _file(location: Local, path: Path) -> File:
         return File(name, 0, None)
     if stat.S_ISDIR(status.st_mode):
         return File(name, 0, None, folder=True)
-    if path.is_symlink() and location.refusal(name):  # a file that is not read needs no stamp
+    if path.is_symlink() and location.refusal(name):  # a file that is not read has no size
         return File(name, 0, None)
-    return File(name, status.st_size, _stamp(path, status))
-
-
-def _stamp(path: Path, status: os.stat_result) -> int | str:
-    """The modification time in nanoseconds, with a hash of the file's ends for whole seconds.
-
-    Archives under SOURCE_DATE_EPOCH, image layers and package stores give all their files one time
-    of whole seconds, so another text of the same size would pass for the old one.
-    """
-    if status.st_mtime_ns % 1_000_000_000 or not stat.S_ISREG(status.st_mode):
-        return status.st_mtime_ns
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.blake2b(file.read(_EDGE_BYTES), digest_size=16)
-            file.seek(max(_EDGE_BYTES, status.st_size - _EDGE_BYTES))
-            digest.update(file.read(_EDGE_BYTES))
-    except OSError:  # refused when it is read
-        return status.st_mtime_ns
-    return f"{status.st_mtime_ns} {digest.hexdigest()}"
+    return File(name, status.st_size, None)
 
 
 def _walk(base: Path, glob: str, skip_folders: Set[str]) -> Iterator[Path]:

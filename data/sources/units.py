@@ -1,8 +1,9 @@
 """The records of a source: files, units that are read separately, documents and refusals. Pure."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import BinaryIO, Literal, Protocol, TypeVar
 
 import pyarrow as pa
@@ -33,7 +34,7 @@ class Refusal:
 class File:
     name: str  # the path inside the source, in posix form
     size: int  # bytes; 0 when unknown or when parts of the file cannot be read
-    stamp: int | str | None  # changes with the content: a time, an ETag; None: unknown
+    stamp: str | None  # of a remote file, changes with the content: an ETag; None: unknown
     folder: bool = False  # a link to a folder, which is refused by name and not followed
 
 
@@ -64,6 +65,9 @@ class Location(Protocol):
 
     def refusal(self, name: str) -> str | None:
         """Why a file is not read; None when it is read."""
+
+    def digests(self, files: Sequence[File], cache: Path) -> dict[str, str]:
+        """sha256 of files by name, recorded in `cache`; without those that have a stamp."""
 
 
 @dataclass(frozen=True)

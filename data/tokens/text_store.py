@@ -46,7 +46,8 @@ class TextStore:
         options: TokenizeOptions,
     ) -> "TextStore":
         """`cache_key` holds what a document's tokens depend on; source and shard size are added."""
-        full_key = {**cache_key, "shard_bytes": shards.SHARD_BYTES, "source": listing.cache_key}
+        source_identity = listing.identity(cache)
+        full_key = {**cache_key, "shard_bytes": shards.SHARD_BYTES, "source": source_identity}
         folder = cache / "tokens" / manifest.fingerprint(full_key)[:16]
         borders = shards.borders([unit.size for unit in listing.units])
         return cls(folder, full_key, source, listing, options, borders)

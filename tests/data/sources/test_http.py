@@ -61,7 +61,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 
 def cache_key(url: str) -> Any:
-    return sources.list_source(SourceConfig(path=url), "mine").cache_key
+    return sources.list_source(SourceConfig(path=url), "mine").identity(Path("unused"))
 
 
 HEADERS = [{}, {"tag": '"1-1"'}, {"timed": False}]

@@ -106,9 +106,10 @@ def test_cache_key_changes_with_the_files_and_not_with_their_folder(dataset: Pat
     import shutil
 
     def cache_key(folder: Path, split: str = "train") -> Any:
-        return sources.list_source(
+        listing = sources.list_source(
             SourceConfig(path=str(folder), kind="hub", split=split), "mine"
-        ).cache_key
+        )
+        return listing.identity(dataset.parent / "cache")
 
     before = cache_key(dataset)
     assert before == {"kind": "hub", "text_key": "text", "split": "train", "files": before["files"]}
@@ -116,7 +117,12 @@ def test_cache_key_changes_with_the_files_and_not_with_their_folder(dataset: Pat
     shutil.copytree(dataset, dataset.parent / "copy")
     assert cache_key(dataset.parent / "copy") == before
     assert cache_key(dataset, "test") != before
-    os.utime(dataset / "train-00000-of-00003.jsonl", (7, 7))
+    file = dataset / "train-00000-of-00003.jsonl"
+    status = file.stat()
+    os.utime(file, (7, 7))
+    assert cache_key(dataset) == before
+    file.write_text(file.read_text().swapcase())
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert cache_key(dataset) != before
 
 
@@ -152,5 +158,5 @@ def test_units_are_read_at_the_listed_commit(monkeypatch: pytest.MonkeyPatch) ->
         {"name": "en", "revision": "main"},
         {"name": "en", "split": "train", "revision": "c0ffee", "streaming": True},
     ]
-    assert listing.cache_key["files"] == [["org/name", "c0ffee"]] * 2
+    assert listing.identity(Path("unused"))["files"] == [["org/name", 0, "c0ffee"]] * 2
     hub._stream.cache_clear()

@@ -83,7 +83,9 @@ def test_a_query_does_not_hide_the_suffix(read: Read, memory: Any) -> None:
 
 def test_identity_changes_with_the_content_and_not_with_the_bucket(memory: Any) -> None:
     def cache_key(bucket: str) -> Any:
-        return sources.list_source(SourceConfig(path=f"memory://{bucket}"), "mine").cache_key
+        return sources.list_source(SourceConfig(path=f"memory://{bucket}"), "mine").identity(
+            Path("unused")
+        )
 
     memory.pipe("/one/a.txt", b"first")
     before = cache_key("one")
@@ -208,7 +210,9 @@ def without_time(memory: Any, monkeypatch: pytest.MonkeyPatch, **info: Any) -> N
 
 
 def stamp(url: str) -> Any:
-    ((_, _, value),) = sources.list_source(SourceConfig(path=url), "mine").cache_key["files"]
+    ((_, _, value),) = sources.list_source(SourceConfig(path=url), "mine").identity(Path("unused"))[
+        "files"
+    ]
     return value
 
 
