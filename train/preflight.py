@@ -82,4 +82,4 @@ def file_problems(base: Base, config: PreTrainedConfig) -> list[str]:
         return []  # told by the check of that code
     subject = f"model.path is {base.name}"
     weights = check.weight_problems(folder, config, subject, trust_remote_code=remote)
-    return check.other_file_problems(folder, config, subject) + weights
+    return check.other_file_problems(folder, subject) + weights

@@ -110,7 +110,9 @@ def test_an_overlong_document_is_refused_except_in_a_source_of_weight_0(
 def test_a_token_that_the_tokenizer_lacks_is_refused_before_a_token_is_written(
     data_fixture: DataFixture, override: str, value: str
 ) -> None:
-    message = rf"^data\.begin is {value}; it must be one token of .* <\|endoftext\|>, or unset"
+    message = (
+        rf"^data\.begin is {value}; it must be one token of .* eos \(<\|endoftext\|>\), or unset"
+    )
     with pytest.raises(ConfigError, match=message):
         data_fixture.run(f"data.begin={override}")
     assert not list((data_fixture.folder / "cache").rglob("tokens.bin"))

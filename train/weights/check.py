@@ -1,6 +1,5 @@
 """One base's folder, held against its config before any data is written."""
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,8 +46,8 @@ def weight_problems(
     return [f"{subject}; {problem}" for problem in problems]
 
 
-def other_file_problems(folder: Path, config: PreTrainedConfig, subject: str) -> list[str]:
-    """Lines about other files of the base: an adapter, pointers of git-lfs, the tokenizer."""
+def other_file_problems(folder: Path, subject: str) -> list[str]:
+    """Lines about other files of the base: an adapter, pointers of git-lfs."""
     problems = [
         f"{file.name} is a pointer of git-lfs; run git lfs pull in the model's folder"
         for file in sorted(folder.iterdir())
@@ -60,13 +59,6 @@ def other_file_problems(folder: Path, config: PreTrainedConfig, subject: str) ->
             "unasked; merge it into the weights (merge_and_unload of peft), or move the adapter's "
             "files elsewhere to train the base alone"
         )
-    words = _tokenizer_size(folder / "tokenizer.json")
-    rows = getattr(config, "vocab_size", None)
-    if not problems and words and rows and words > rows:
-        problems.append(
-            f"its tokenizer has {words} words and its config.json a vocab_size of {rows}; each "
-            "word needs an embedding; give the tokenizer of this model"
-        )
     return [f"{subject}; {problem}" for problem in problems]
 
 
@@ -75,18 +67,6 @@ def _is_pointer(file: Path) -> bool:
         return False
     with file.open("rb") as stream:
         return stream.read(len(LFS_POINTER)) == LFS_POINTER
-
-
-def _tokenizer_size(file: Path) -> int | None:
-    """The largest id and 1; None for a file that the tokenizer's own reader must judge."""
-    try:
-        content = json.loads(file.read_bytes())
-        vocab = content["model"]["vocab"]
-        ids = vocab.values() if isinstance(vocab, dict) else range(len(vocab))
-        added = [word["id"] for word in content.get("added_tokens") or []]
-        return int(max([*ids, *added])) + 1
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _architecture_problems(

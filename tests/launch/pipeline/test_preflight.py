@@ -1,10 +1,13 @@
 """The preflight: every problem that is knowable before the first long stage, told at once."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from ropewalk.launch.cli import main
+from ropewalk.train.base import BASES
 
 LONGEST = "n" * 255  # NAME_MAX of Linux's file systems
 
@@ -47,3 +50,35 @@ def test_folders_that_cannot_be_made_are_refused(
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (line,) = refusal(capsys, "rope", *settings(tmp_path, f"{key}={tmp_path / place}"))
     assert line.startswith(f"{key} is {tmp_path / place}; it must be a folder")
+
+
+def base(folder: Path, **tokenizer: object) -> str:
+    """The demo's base with other keys of tokenizer.json."""
+    shutil.copytree(BASES / "demo", folder)
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | tokenizer))
+    return f"model.path={folder}"
+
+
+def test_ids_without_an_embedding_and_a_begin_of_two_tokens_are_told_together(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    added = [{"id": 2048, "content": "<x>", "special": True, **flags}]
+    arguments = [base(tmp_path / "base", added_tokens=added), "data.begin=<s>"]
+    lines = refusal(capsys, "data", *settings(tmp_path, *arguments))
+    assert [line.split(";")[0] for line in lines] == [
+        "model.path is base",
+        "data.begin is <s>",
+    ]
+    assert "its tokenizer has ids up to 2048, and vocab_size in its config.json is 2048" in lines[0]
+    assert "must be one token of the model's tokenizer" in lines[1]
+
+
+def test_a_broken_tokenizer_is_one_line_before_data(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    arguments = settings(tmp_path, base(tmp_path / "base"))
+    (tmp_path / "base" / "tokenizer.json").write_bytes(b"\xffgarbage")
+    (line,) = refusal(capsys, "train", *arguments)
+    assert "its tokenizer.json must be readable" in line
