@@ -128,12 +128,17 @@ def special_tokens(
         for name in ("bos", "eos"):
             value = content.get(f"{name}_token")
             text = value.get("content") if isinstance(value, dict) else value
-            if isinstance(text, str) and text:
-                tokens[name] = text
-            elif value is not None and not isinstance(text, str):
+            if isinstance(text, str) and _is_unicode(text):
+                tokens |= {name: text} if text else {}
+            elif value is not None:
                 reason = f"{name}_token is {value!r}, not text"
                 raise _error(path, file, reason, "correct it")
     return tokens
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold it: JSON may name half of a surrogate pair."""
+    return text.encode("utf-8", "ignore").decode() == text
 
 
 def refuse_contradictions(path: str, files: Mapping[str, bytes], tokenizer: Tokenizer) -> None:
@@ -149,7 +154,7 @@ def refuse_contradictions(path: str, files: Mapping[str, bytes], tokenizer: Toke
     for number, token in (added or {}).items():
         word = token.get("content") if isinstance(token, dict) else token
         special = token.get("special", False) if isinstance(token, dict) else True
-        if not isinstance(word, str) or not number.isdecimal():
+        if not isinstance(word, str) or not _is_unicode(word) or not number.isdecimal():
             reason = f"added_tokens_decoder has {number}: {token!r}, no id and token"
             raise _error(path, CONFIG, reason, "correct it")
         if not special and tokenizer.token_to_id(word) != int(number):

@@ -54,7 +54,7 @@ def _with_config(tokenizer: RunTokenizer, config: dict[str, Any] | None) -> RunT
     """With another tokenizer_config.json; None: as it came."""
     if config is None:
         return tokenizer
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(config, indent=2) + "\n"
     return replace(tokenizer, files={**tokenizer.files, CONFIG: text.encode()})
 
 

@@ -23,6 +23,8 @@ MACHINE_KEYS = {
     "transformers_version",
 }  # fmt: skip
 
+DECODED = 512  # first ids, each decoded alone: a broken decoder shows at once
+
 
 @dataclass(frozen=True)
 class RunTokenizer:
@@ -49,15 +51,24 @@ class RunTokenizer:
         backend.no_padding()
         backend.no_truncation()
         backend.encode_special_tokens = True
-        try:
-            backend.encode_batch_fast([*PROBES], add_special_tokens=False)
-        except Exception as error:  # the package raises no narrower class
-            raise ConfigError(
-                f"model.path is {path}; its {TOKENIZER} must encode any text; "
-                f"{folders.first_line(error)}; give it an unknown token, or another tokenizer"
-            ) from error
+        _refuse_unusable(path, backend)
         folders.refuse_contradictions(path, files, backend)
         return cls(path, backend, files, folders.special_tokens(path, files, model_config, backend))
+
+
+def _refuse_unusable(path: str, backend: Tokenizer) -> None:
+    """Raises: ConfigError for a tokenizer that cannot encode or decode."""
+    try:
+        encodings = backend.encode_batch_fast([*PROBES], add_special_tokens=False)
+        backend.decode_batch([encoding.ids for encoding in encodings], skip_special_tokens=False)
+        backend.decode_batch([[number] for number in range(DECODED)], skip_special_tokens=False)
+    except BaseException as error:  # the package raises Exception, and panics of Rust beside it
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ConfigError(
+            f"model.path is {path}; its {TOKENIZER} must encode and decode any text; "
+            f"{folders.first_line(error)}; give it an unknown token, or another tokenizer"
+        ) from error
 
 
 def load(path: str, revision: str | None = None, trust_remote_code: bool = False) -> RunTokenizer:

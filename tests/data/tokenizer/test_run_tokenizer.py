@@ -163,11 +163,23 @@ BROKEN = {
     "config": (change(CONFIG, lambda _: b"{,}"), "its tokenizer_config.json must be readable"),
     "config mark": (change(CONFIG, lambda data: codecs.BOM_UTF8 + data), "byte order mark"),
     "config list": (change(CONFIG, lambda _: b"[1]"), "a list, not an object"),
+    "half a letter": (set_key(CONFIG, bos_token="\ud800"), "bos_token is '\\ud800', not text"),
+    "half an added one": (
+        set_key(CONFIG, added_tokens_decoder={"1": {"content": "\ud800"}}),
+        "no id and token",
+    ),
     "bos": (set_key(CONFIG, bos_token=5), "bos_token is 5, not text"),
     "added": (set_key(CONFIG, added_tokens_decoder=[1]), "added_tokens_decoder is no object"),
     "added id": (set_key(CONFIG, added_tokens_decoder={"a": "b"}), "no id and token"),
     "other word": (set_key(CONFIG, added_tokens_decoder=ADDED), "has '<new>' as token 600"),
-    "no unknown token": (without_unknown_token, "its tokenizer.json must encode any text"),
+    "decoder": (
+        set_key(FILE, decoder={"type": "Strip", "content": "Ġ", "start": 1, "stop": 1}),
+        "must encode and decode any text",
+    ),
+    "no unknown token": (
+        without_unknown_token,
+        "its tokenizer.json must encode and decode any text",
+    ),
 }
 
 
