@@ -96,10 +96,10 @@ def parse(path: str, name: str, content: bytes) -> dict[str, Any]:
 
 def rust_tokenizer(path: str, content: bytes) -> Tokenizer:
     """tokenizer.json as the package tokenizers reads it. Raises: ConfigError."""
-    parse(path, TOKENIZER, content)
     try:
         tokenizer = Tokenizer.from_str(content.decode("utf-8"))
     except Exception as error:  # the package raises no narrower class
+        parse(path, TOKENIZER, content)  # what is no JSON object has a better line
         raise _error(path, TOKENIZER, first_line(error), "download it again") from error
     if not tokenizer.get_vocab_size():
         raise _error(path, TOKENIZER, "its vocabulary is empty", "download it again")
