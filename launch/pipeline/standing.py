@@ -100,8 +100,14 @@ def refuse(run: Run, verb: str, inputs: Mapping[str, Any]) -> None:
             "train, which keeps the former result"
         )
     set_aside = any(run.folder.glob("train." + "?" * 8))  # one may be of these very inputs
-    if manifest.read(output) is None and ("data" in inputs or not set_aside):
-        train_stage.refuse_other_checkpoints(output, wanted)
+    if manifest.read(output) or ("data" not in inputs and set_aside):
+        return
+    if not manifest.is_finished("train", wanted, output):
+        raise ConfigError(
+            f"{_difference(run, stands, wanted)}; a training was interrupted in {run.config.name} "
+            "and is resumed with the settings it was started with; set it back, give another name, "
+            "or remove train.tmp of this run to start anew"
+        )
 
 
 def _difference(run: Run, stands: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
