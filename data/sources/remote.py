@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,14 @@ from ropewalk.data.sources.units import File, PathMatch
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-# fields of a filesystem's file info: a digest of the content; a version of the content at one URL
+# fields of a filesystem's file info: a digest of the content; the time of its last change
 _DIGEST_FIELDS = ("blob_id", "checksum", "md5Hash", "content_hash", "Content-MD5", "Digest")
-_VERSION_FIELDS = (
-    "ETag", "etag", "LastModified", "last_modified", "Last-Modified", "mtime", "created",
+_TIME_FIELDS = (
+    "LastModified", "last_modified", "Last-Modified", "mtime", "created",
 )  # fmt: skip
-_HEAD_BYTES = 1 << 20  # hashed when the info has none of these fields
+# servers make such tags of a file's time in seconds and its size
+_TIME_TAG = re.compile(r'(W/)?"?[0-9a-f]+-[0-9a-f]+(-[0-9a-f]+)?"?')
+_HEAD_BYTES = 1 << 20  # hashed when the info has a time at most
 _HEAD_ONLY = "begins "
 
 T = TypeVar("T")
@@ -181,20 +184,23 @@ def _file(location: Remote, name: str, info: dict[str, Any]) -> File:
 def _stamp(location: Remote, name: str, info: dict[str, Any]) -> str:
     """A digest of the content; else a version with the URL, since two servers may share a version.
 
-    An ETag is a version of the URL over http, and a digest of the content in a bucket.
+    An ETag is a version of the URL over http, and a digest of the content in a bucket. A time
+    proves little: a short file is read as a whole, of a long one the first megabyte counts too.
     """
     http = "http" in location.url.split("://")[0]
     digest = _first_of(info, _DIGEST_FIELDS if http else (*_DIGEST_FIELDS, "ETag"))
     if digest:
         return digest
-    version = _first_of(info, _VERSION_FIELDS)
-    if version is None:
+    version = _first_of(info, ("ETag", "etag"))
+    if version is None or _TIME_TAG.fullmatch(version):
         with location.open(name) as file:
             head = file.read(_HEAD_BYTES + 1)
         digest = hashlib.blake2b(head, digest_size=16).hexdigest()
         if len(head) <= _HEAD_BYTES:
             return f"content {digest}"
-        version = f"{_HEAD_ONLY}{digest}, {info.get('size')} bytes"
+        version = version or _first_of(info, _TIME_FIELDS)
+        begins = f"{_HEAD_ONLY}{digest}, {info.get('size')} bytes"
+        version = f"{version}, {begins}" if version else begins
     return f"{version} at {_url_hash(location.url_of(name))}"
 
 

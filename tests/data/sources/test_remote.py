@@ -253,15 +253,30 @@ def test_a_long_text_without_stamps_is_known_by_its_url_and_head_with_a_warning(
     assert stamp(urls[0]) != stamps[0]
 
 
-@pytest.mark.parametrize("info", [{"mtime": 1}, {"Last-Modified": "now"}, {"etag": "x"}])
-def test_a_time_is_of_one_url_and_a_digest_of_any(
+def test_another_head_of_a_long_text_of_equal_size_and_time_is_another_source(
+    memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_time(memory, monkeypatch, mtime=1)
+    stamps = set()
+    for text in (b'{"text": "a"}\n', b'{"text": "b"}\n'):
+        memory.pipe("/one/data.jsonl", text * 100_000)
+        stamps.add(stamp("memory://one/data.jsonl"))
+    assert len(stamps) == 2
+
+
+@pytest.mark.parametrize(
+    "info", [{"mtime": 1}, {"Last-Modified": "now"}, {"etag": 'W/"65a-3f"'}, {"etag": "x"}]
+)
+def test_a_tag_is_of_one_url_and_a_digest_of_any(
     memory: Any, monkeypatch: pytest.MonkeyPatch, info: dict[str, Any]
 ) -> None:
-    for bucket in ("one", "two"):
-        memory.pipe(f"/{bucket}/a.txt", b"same")
+    """A time, and a tag that is made of one, are no identity: the text is read."""
+    for bucket, text in (("one", b"same"), ("two", b"same"), ("other", b"emas")):
+        memory.pipe(f"/{bucket}/a.txt", text)
     with pytest.MonkeyPatch.context() as patch:
         without_time(memory, patch, **info)
-        assert stamp("memory://one/a.txt") != stamp("memory://two/a.txt")
+        one, two, other = (stamp(f"memory://{bucket}/a.txt") for bucket in ("one", "two", "other"))
+        assert one != other and (one == two) == (info != {"etag": "x"})
     without_time(memory, monkeypatch, ETag="digest", **info)  # as a bucket's is
     assert stamp("memory://one/a.txt") == stamp("memory://two/a.txt") == "digest"
 
