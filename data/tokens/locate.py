@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -68,12 +67,14 @@ class Locator:
 
     @cached_property
     def _without_post_processor(self) -> Tokenizer:
-        """A copy: the post-processor of byte-level tokenizers takes spaces out of the offsets."""
+        """A copy: the post-processor of byte-level tokenizers takes spaces out of the offsets.
+
+        A Unigram has none, and is not copied: JSON rounds its scores, which decides ties.
+        """
         content = json.loads(self.tokenizer.to_str())
+        if content["model"]["type"] == "Unigram":
+            return self.tokenizer
         content["post_processor"] = None
         copy = Tokenizer.from_str(json.dumps(content))
         copy.encode_special_tokens = self.tokenizer.encode_special_tokens
         return copy
-
-
-Locate = Callable[[str], Located]
