@@ -22,6 +22,7 @@ import arithmetic
 import checkpointing
 import common
 import demo
+import long_documents
 import losses
 import packing
 import reading
@@ -47,6 +48,7 @@ BENCHMARKS = {
     "reading": reading.reading,
     "tokenise": tokenising.tokenise,
     "weights_preflight": weights.weights_preflight,
+    "long_document": long_documents.long_document,
     "demo_seconds": demo.demo_seconds,
 }
 PEERS = ("accelerate", "trl")
