@@ -134,7 +134,7 @@ def _finish_store(config: Config, name: str, text: TextStore) -> Store:
     if store.metadata["documents"] == 0:
         refused = store.metadata["refused"].items()
         reasons = ", ".join(f"{reason}: {count}" for reason, count in refused)
-        reasons = reasons or "its files are empty"
+        reasons = reasons or "its files hold none"
         raise DataError(
             f"data.sources.{name}.path is {text.source.path}; no document could be read "
             f"({reasons}); mend the files"
