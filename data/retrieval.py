@@ -5,6 +5,7 @@ Pure. The data stage makes training documents with it, the eval stage questions.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +14,13 @@ from ropewalk.conf.errors import DataError
 NEEDLE = "\nThe pass key is {key}. Remember it. {key} is the pass key.\n"
 QUESTION = "\nWhat is the pass key? The pass key is"
 ANSWER = " {key}"
+
+
+class Tokens(Protocol):
+    """Token ids, an array (tokens,) or what is sliced as one."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, span: slice, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -54,13 +62,13 @@ def random_key(rng: np.random.Generator) -> str:
     return "".join(str(digit) for digit in rng.integers(0, 10, 5))
 
 
-def random_span(text: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+def random_span(text: Tokens, length: int, rng: np.random.Generator) -> np.ndarray:
     """(length,): consecutive tokens of `text` from a random start, repeated if it is too short."""
     start = int(rng.integers(0, max(1, len(text) - length)))
-    return np.resize(text[start : start + length], length) if len(text) else text
+    return np.resize(text[start : start + length], length) if len(text) else text[:0]
 
 
-def repeat(text: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+def repeat(text: Tokens, length: int, rng: np.random.Generator) -> np.ndarray:
     """(length,): a random span of an eighth to a half of `length`, repeated.
 
     Every token after the first period can be copied from the period before.

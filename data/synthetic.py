@@ -21,6 +21,32 @@ from ropewalk.data.tokens import merge
 from ropewalk.data.tokens.store import FORMAT, Store
 
 
+class TrainingText:
+    """The training documents of a store end to end; a span of tokens is read when it is taken."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.documents = np.flatnonzero(~store.heldout)
+        self.ends = np.cumsum(store.length[self.documents], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def __getitem__(self, span: slice) -> np.ndarray:
+        """(tokens,) int64."""
+        start, stop, _ = span.indices(len(self))
+        parts = [np.empty(0, np.int64)]
+        for number in range(int(np.searchsorted(self.ends, start, side="right")), len(self.ends)):
+            index = int(self.documents[number])
+            length = int(self.store.length[index])
+            first = int(self.ends[number]) - length
+            if first >= stop:
+                break
+            low, high = max(start - first, 0), min(stop - first, length)
+            parts.append(self.store.document(index, low, high - low).astype(np.int64))
+        return np.concatenate(parts)
+
+
 def make_store(
     config: Config,
     name: str,
@@ -69,8 +95,7 @@ def _documents(
     encode: Callable[[str], np.ndarray],
 ) -> Iterator[np.ndarray]:
     """Documents of at most `length` tokens, at least `tokens` together, from training text only."""
-    training = np.flatnonzero(~filler.heldout).tolist()
-    text = np.concatenate([filler.document(index) for index in training]).astype(np.int64)
+    text = TrainingText(filler)
     total = number = 0
     while total < tokens:
         rng = generator(Purpose.SYNTHETIC_DOCUMENT, seed, number)
@@ -85,7 +110,7 @@ def _documents(
 
 def _passkey(
     encode: Callable[[str], np.ndarray],
-    text: np.ndarray,
+    text: retrieval.Tokens,
     length: int,
     full_length: bool,
     rng: np.random.Generator,

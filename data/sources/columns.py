@@ -61,7 +61,7 @@ class ReadSettings:
 
 def _problem(value: object, key: str, types: tuple[type, ...]) -> str | None:
     is_id = int in types
-    if value is None or (value == "" and is_id):
+    if value is None or (is_id and value == ""):
         return f"no {key}"
     if value is NOT_UTF8:
         return "not UTF-8"

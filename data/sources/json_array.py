@@ -1,92 +1,129 @@
-"""A JSON array in a file, one element at a time; memory holds one element and a chunk."""
+"""A JSON array in a file, one element at a time; memory holds one element and a chunk.
+
+An element ends where its brackets close. Whether it is well formed shows when its row is parsed, so
+one that is not is refused alone.
+"""
 
 import codecs
-import json
 import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from ropewalk.data.sources.json_row import STRING
+
 _CHUNK = 1 << 20
-_SPACE = re.compile(r"[ \t\n\r]*")
-_DECODER = json.JSONDecoder(strict=False)
-# not strict: a control character in a string fails its own row later, and the next row is read
-_TAIL = 16  # characters: the longest token, other than a string, that a chunk border can cut
+_SPACE = re.compile(rb"[ \t\n\r]*")
+_STRUCTURE = re.compile(rb'["\[\]{}]')
+_SCALAR = re.compile(rb"[^ \t\n\r,\[\]{}\"]+")
+_CLOSING = {b"[": b"]", b"{": b"}"}
 
 
 class OversizeError(Exception):
-    """An element of more characters than are read."""
+    """An element of more bytes than are read."""
 
 
-def elements(file: BinaryIO, max_characters: int) -> Iterator[bytes]:
-    """The JSON of each element.
-
-    Raises: OversizeError; ValueError, RecursionError when the array is malformed.
-    """
-    buffer = _Buffer(file, max_characters)
-    buffer.skip("[")
-    if buffer.peek() != "]":
+def elements(file: BinaryIO, max_bytes: int) -> Iterator[bytes]:
+    """The JSON of each element. Raises: OversizeError; ValueError when the brackets do not fit."""
+    buffer = _Buffer(file, max_bytes)
+    buffer.skip(b"[")
+    if buffer.peek() != b"]":
         yield buffer.element()
-        while buffer.peek() == ",":
-            buffer.skip(",")
+        while buffer.peek() == b",":
+            buffer.skip(b",")
             yield buffer.element()
-    buffer.skip("]")
+    buffer.skip(b"]")
     if buffer.peek():
         raise ValueError("text after the array")
 
 
 class _Buffer:
-    """Text that is read and not yet consumed. Bytes that are not UTF-8 survive in it."""
+    """Bytes that are read and not yet consumed."""
 
-    def __init__(self, file: BinaryIO, max_characters: int) -> None:
+    def __init__(self, file: BinaryIO, max_bytes: int) -> None:
         self.file = file
-        self.max_characters = max_characters
-        self.text = ""
+        self.max_bytes = max_bytes
+        self.bytes = bytearray()
         self.position = 0
-        self.decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
+        self._read_more()
+        self.position = len(codecs.BOM_UTF8) if self.bytes.startswith(codecs.BOM_UTF8) else 0
 
-    def peek(self) -> str:
-        """The next character after white space; empty at the end of the file."""
+    def peek(self) -> bytes:
+        """The next byte after white space; empty at the end of the file."""
         while True:
-            space = _SPACE.match(self.text, self.position)
+            space = _SPACE.match(self.bytes, self.position)
             self.position = space.end() if space else self.position
-            if self.position < len(self.text) or not self._read_more():
-                return self.text[self.position : self.position + 1]
+            if self.position < len(self.bytes) or not self._read_more():
+                return bytes(self.bytes[self.position : self.position + 1])
 
-    def skip(self, char: str) -> None:
+    def skip(self, char: bytes) -> None:
         if self.peek() != char:
-            raise ValueError(f"no {char}")
+            raise ValueError(f"no {char.decode()}")
         self.position += 1
 
     def element(self) -> bytes:
-        """The JSON of the next value. Near the end of the buffer `1` may go on as `1e5`."""
-        self.peek()
-        while (end := self._end()) is None or end > len(self.text) - _TAIL:
+        """The JSON of the next value. Raises: ValueError, OversizeError."""
+        first = self.peek()
+        self._forget()
+        end = self._end_of_brackets() if first in (b"[", b"{", b'"') else self._end_of_scalar()
+        value = bytes(self.bytes[:end])
+        self.position = end
+        return value
+
+    def _end_of_scalar(self) -> int:
+        """Near the end of the buffer `1` may go on as `1e5`."""
+        while (match := _SCALAR.match(self.bytes)) and match.end() == len(self.bytes):
             if not self._read_more():
                 break
-        if end is None:
-            raise ValueError("the array breaks off")
-        start, self.position = self.position, end
-        return self.text[start:end].encode("utf-8", "surrogateescape")
+        if match is None:
+            raise ValueError("no value")
+        return match.end()
 
-    def _end(self) -> int | None:
-        """Where the next value ends; None: read more. Raises: ValueError when it is malformed."""
-        try:
-            return _DECODER.raw_decode(self.text, self.position)[1]
-        except json.JSONDecodeError as error:
-            unterminated = error.msg.startswith("Unterminated string")
-            if error.pos < len(self.text) - _TAIL and not unterminated:
-                raise
-            return None
+    def _end_of_brackets(self) -> int:
+        """Where the value ends that is a string, an array or an object."""
+        open_brackets: list[bytes] = []
+        end = 0
+        while True:
+            match = _STRUCTURE.search(self.bytes, end)
+            if match is None:
+                end = len(self.bytes)
+                self._require_more()
+                continue
+            if match[0] == b'"':
+                end = self._end_of_string(match.start())
+            else:
+                end = match.end()
+                _nest(open_brackets, match[0])
+            if not open_brackets:
+                return end
+
+    def _end_of_string(self, start: int) -> int:
+        while (string := STRING.match(self.bytes, start)) is None:
+            self._require_more()
+        return string.end()
+
+    def _require_more(self) -> None:
+        if not self._read_more():
+            raise ValueError("the array breaks off")
+
+    def _forget(self) -> None:
+        """Drop what is consumed."""
+        del self.bytes[: self.position]
+        self.position = 0
 
     def _read_more(self) -> bool:
-        """Double the buffer: a long element is parsed only a few times. False at the end.
+        """Grow the buffer by a quarter, for few searches of a long string. False at the end.
 
         Raises: OversizeError.
         """
-        if len(self.text) - self.position > self.max_characters:
+        if len(self.bytes) - self.position > self.max_bytes:
             raise OversizeError
-        chunk = self.file.read(max(_CHUNK, len(self.text) - self.position))
-        if chunk:
-            self.text = self.text[self.position :] + self.decoder.decode(chunk)
-            self.position = 0
+        chunk = self.file.read(max(_CHUNK, len(self.bytes) // 4))
+        self.bytes += chunk
         return bool(chunk)
+
+
+def _nest(open_brackets: list[bytes], bracket: bytes) -> None:
+    if bracket in _CLOSING:
+        open_brackets.append(bracket)
+    elif not open_brackets or _CLOSING[open_brackets.pop()] != bracket:
+        raise ValueError(f"a {bracket.decode()} closes nothing")

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from ropewalk.data.sources.long_text import LONG, PIECE, Text, joined
 
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
 class RepeatedKeyError(ValueError):
@@ -60,7 +60,7 @@ def _without_long_strings(line: bytes | bytearray, texts: dict[str, Text]) -> It
     """The row with a name in place of each long string, which `texts` then has under that name."""
     rest = position = 0
     while (position := line.find(b'"', position)) >= 0:
-        string = _STRING.match(line, position)
+        string = STRING.match(line, position)
         if string is None:  # unterminated: the parser says so
             break
         first, position = position, string.end()

@@ -101,7 +101,7 @@ def _elements(file: BinaryIO, name: str, settings: ReadSettings) -> Iterator[Doc
             count += 1
     except json_array.OversizeError:
         yield Refusal(f"{name}:{count}", f"{FILE_PREFIX}a row {TOO_LARGE}")
-    except (ValueError, RecursionError):
+    except ValueError:
         yield Refusal(f"{name}:{count}", FILE_PREFIX + "malformed JSON array")
 
 

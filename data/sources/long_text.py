@@ -37,12 +37,6 @@ class LongText:
     def __str__(self) -> str:
         return "".join(self.pieces)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, (str, LongText)) and str(self) == str(other)
-
-    def __hash__(self) -> int:
-        return hash(str(self))
-
 
 Text = str | LongText
 

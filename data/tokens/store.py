@@ -25,7 +25,7 @@ from ropewalk.data import hash_random
 from ropewalk.data.tokens import shards
 from ropewalk.data.tokens.arrow_table import read_table, to_numpy
 
-FORMAT = 8  # raise when the bytes of a store or plan change for the same settings
+FORMAT = 9  # raise when the bytes of a store or plan change for the same settings
 TOKENS, DOCUMENTS = "tokens.bin", "documents.arrow"
 MAX_MAPPED_SHARDS = 256  # each holds a file descriptor
 

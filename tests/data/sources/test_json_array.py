@@ -108,7 +108,7 @@ def test_long_array_is_one_unit_and_long_lines_are_many(
 
 
 def test_malformed_arrays_are_refused_before_all_is_in_memory() -> None:
-    file = io.BytesIO(b'[{"a" 1}, ' + b'{"a": "b"}, ' * (1 << 20))
+    file = io.BytesIO(b'[{"a": 1], ' + b'{"a": "b"}, ' * (1 << 20))
     with pytest.raises(ValueError):
         list(json_array.elements(file, 1 << 30))
     assert file.tell() <= 1 << 20

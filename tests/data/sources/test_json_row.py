@@ -66,5 +66,5 @@ def test_a_key_that_is_read_and_stands_twice_is_refused(value: str) -> None:
     line = f'{{"text": "one", "n": {{"text": 1, "text": 2}}, "text": "{value}"}}'.encode()
     with pytest.raises(RepeatedKeyError, match="^text$"):
         json_row.parse(line, ["text"])
-    assert json_row.parse(line, ["n"]) == json.loads(line)  # the others are not read
+    assert plain(json_row.parse(line, ["n"])) == json.loads(line)  # the others are not read
     assert json_row.parse(b'{"a": {"text": 1, "text": 2}, "text": "b"}', ["text"])["text"] == "b"
