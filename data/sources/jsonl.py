@@ -138,7 +138,7 @@ def _document(line: Line, where: str, settings: ReadSettings) -> Document | Refu
     except UnicodeDecodeError:
         return Refusal(where, "not UTF-8")
     except json_row.RepeatedKeyError as error:
-        return Refusal(where, f"two {error}")
+        return Refusal(where, f"key {error} twice")
     except (ValueError, RecursionError):
         return Refusal(where, "malformed JSON")
     return settings.columns.document(row, where)

@@ -26,6 +26,7 @@ JSON_LINES = {
     "empty": b'{"text": "  \\n"}',
     "lone surrogate": b'{"text": "a\\ud800b"}',
     "NUL byte": b'{"text": "a\\u0000b"}',
+    "key text twice": b'{"text": "a", "text": "b"}',
 }
 
 
