@@ -47,7 +47,8 @@ def sdpa(
         query, key, value, sink = sinks.widen(query, key, value, s_aux, scale)
     cut = segmentation(ends, sliding_window)
     output = _attend_segments(query, key, value, cut, sliding_window, scale, sink)
-    return output[..., :value_dim].transpose(1, 2), None
+    # some architectures view it without a copy, as they may with transformers' own kernels
+    return output[..., :value_dim].transpose(1, 2).contiguous(), None
 
 
 def _attend_segments(

@@ -21,7 +21,7 @@ from ropewalk.train.rope.parameters import (
 )
 
 FULL = "full_attention"
-ONLY_LONGROPE = ("phi3", "phimoe")  # their config classes take no other rope_type
+ONLY_LONGROPE = ("phi3",)  # its config class takes no other rope_type
 ROTARY_IN_SLIDING_ONLY = ("cohere2", "exaone4")
 OTHER_ROTARY = ("gptj", "codegen", "chatglm", "esm")  # rotary without `rope_parameters`
 
@@ -103,6 +103,8 @@ def _refuse_other_architectures(config: PreTrainedConfig, model: str) -> None:
 def _why_not_handled(config: PreTrainedConfig) -> str | None:
     if config.model_type in OTHER_ROTARY:
         return "has rotary positions that its config does not describe; not handled"
+    if config.model_type == "phimoe":
+        return "scales its table by short_mscale and long_mscale of its own; not handled"
     if getattr(config, "is_heterogeneous", False):
         return "has heads of several sizes; not handled"
     if getattr(config, "alibi", False) or not getattr(config, "rope_parameters", None):

@@ -40,6 +40,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "llama 4": ("Llama4Text", {}, "llama4_text attends in chunks"),
     "cohere 2": ("Cohere2", TWO_KINDS, "cohere2 has RoPE in its sliding-window layers only"),
     "exaone 4": ("Exaone4", TWO_KINDS, "exaone4 has RoPE in its sliding-window layers only"),
+    "phi 3.5 moe": ("Phimoe", {}, "phimoe scales its table by short_mscale and long_mscale"),
     "mistral, all layers sliding": (
         "Mistral",
         {"sliding_window": 64},
