@@ -2,7 +2,7 @@
 
 from ropewalk.data.heldout import HeldoutText, Window, describe, in_turn
 from ropewalk.data.loading.collate import IGNORE, Row, collate, concatenate
-from ropewalk.data.loading.loader import BatchLoader, SequenceRef, prefetch
+from ropewalk.data.loading.loader import BatchLoader, SequenceRef, TokenSpan, prefetch
 from ropewalk.data.loading.packed import DataArtifacts, PackedSequences
 from ropewalk.data.tokens.store import BoundaryTokens
 
@@ -15,6 +15,7 @@ __all__ = [
     "PackedSequences",
     "Row",
     "SequenceRef",
+    "TokenSpan",
     "Window",
     "collate",
     "concatenate",

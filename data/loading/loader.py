@@ -27,6 +27,15 @@ class SequenceRef(NamedTuple):
     epoch: int
 
 
+class TokenSpan(NamedTuple):
+    """Tokens `[begin, end)` of sequence `number` in `epoch`; -1 is padding between the ranks."""
+
+    number: int
+    epoch: int
+    begin: int
+    end: int
+
+
 class SequenceSource(Protocol):
     """The part of `PackedSequences` that the loader uses."""
 
@@ -163,16 +172,29 @@ class BatchLoader:
 
     def read(self, refs: list[SequenceRef]) -> Row:
         """This rank's slice of the concatenated sequences."""
-        size = self.sequences.seq_len
-        total = len(refs) * size
-        low, high = self._slice(total)
-        rows = []
-        for index, ref in enumerate(refs):
-            begin, end = (min(max(x - index * size, 0), size) for x in (low, high))
-            rows.append(self.sequences.read(ref.number, ref.epoch, begin, end))
-        if extra := (high - low) * self.mesh.sp_size - total:
-            rows.append(padding(extra, *(min(max(x - total, 0), extra) for x in (low, high))))
+        *spans, extra = self.token_spans(refs)
+        rows = [self.sequences.read(*span) for span in spans]
+        if (length := self._padded_length(refs) - len(refs) * self.sequences.seq_len) > 0:
+            rows.append(padding(length, extra.begin, extra.end))
         return rows[0] if len(rows) == 1 else collate(rows)
+
+    def token_spans(self, refs: list[SequenceRef]) -> list[TokenSpan]:
+        """The tokens of `read(refs)`: of each sequence, and of the padding after them."""
+        size = self.sequences.seq_len
+        low, high = self._slice(len(refs) * size)
+        starts = np.arange(len(refs) + 1) * size
+        ends = [*starts[1:].tolist(), self._padded_length(refs)]
+        return [
+            TokenSpan(*ref, *(min(max(x - start, 0), end - start) for x in (low, high)))
+            for ref, start, end in zip(
+                [*refs, SequenceRef(-1, 0)], starts.tolist(), ends, strict=True
+            )
+        ]
+
+    def _padded_length(self, refs: list[SequenceRef]) -> int:
+        """Tokens of a micro-batch over all ranks that share it."""
+        low, high = self._slice(len(refs) * self.sequences.seq_len)
+        return (high - low) * self.mesh.sp_size
 
     def token_sources(self, refs: list[SequenceRef]) -> np.ndarray:
         """The index of the store of each token of `read(refs)`, (S,) int64; 0 on padding."""

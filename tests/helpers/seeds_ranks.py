@@ -11,6 +11,7 @@ from ropewalk.conf.lora import LoraConfig
 from ropewalk.data.dataset import BatchLoader
 from ropewalk.train import attention
 from ropewalk.train.adapters import attach
+from ropewalk.train.attention import ulysses
 from ropewalk.train.loop.step import use_deterministic_kernels
 from ropewalk.train.model import save
 from ropewalk.train.zero import engine
@@ -24,22 +25,35 @@ def train_cases(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def train(
-    seed: int, dropout: float = 0.3, checkpointing: bool = False, deterministic: bool = False
+    seed: int,
+    dropout: float = 0.3,
+    checkpointing: bool = False,
+    deterministic: bool = False,
+    sp_size: int = 1,
+    accumulated: int = 1,
+    zero_stage: int = 1,
 ) -> dict[str, Any]:
-    """LoRA with dropout on two ranks."""
+    """LoRA with dropout."""
     if deterministic:
         use_deterministic_kernels()
-    mesh, lora = Mesh.of(1), LoraConfig(rank=2, dropout=dropout)
+    mesh, lora = Mesh.of(sp_size), LoraConfig(rank=2, dropout=dropout)
     settings = replace(
-        config(lora=lora, memory__activation_checkpointing=checkpointing, optimizer__lr=1e-2),
+        config(
+            lora=lora,
+            memory__activation_checkpointing=checkpointing,
+            optimizer__lr=1e-2,
+            sp_size=sp_size,
+            zero_stage=zero_stage,
+        ),
         seed=seed,
     )
     model = tiny_model()
-    model.set_attn_implementation(attention.register("sdpa"))
+    wrapper = ulysses.kernel_wrapper(model.config, mesh)
+    model.set_attn_implementation(attention.register("sdpa", wrapper))
     attach.attach(model, lora, seed)
-    live: Any = engine.build_engine(model, settings, 1)
+    live: Any = engine.build_engine(model, settings, accumulated, mesh)
     torch.seed()  # the result must not depend on the generator's state
-    feed = BatchLoader(Rows(), mesh, seed=seed, micro_batch_size=1, batch_ramp=[(0, 1)])
+    feed = BatchLoader(Rows(), mesh, seed=seed, micro_batch_size=1, batch_ramp=[(0, accumulated)])
     lines = train_steps(live, settings, feed, range(STEPS))
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     live.destroy()

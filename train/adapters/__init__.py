@@ -2,6 +2,7 @@
 
 targets.py   which linear layers get an adapter
 attach.py    injects it, with a seed that is the same on every rank
+dropout.py   its dropout, drawn by sequence and token
 quantize.py  4-bit base weights (QLoRA)
 merge.py     the full weights with the adapter added
 save.py      the adapter in peft's own format

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.lora import LoraConfig
-from ropewalk.train.adapters import quantize, targets
+from ropewalk.train.adapters import dropout, quantize, targets
 from ropewalk.train.optim.param_groups import is_adapter
 from ropewalk.train.zero.params import gathered
 
@@ -33,6 +33,7 @@ def attach(model: PreTrainedModel, lora: LoraConfig, seed: int) -> str | None:
     with torch.random.fork_rng(), gathered(*(p for layer in layers for p in layer.parameters())):
         torch.manual_seed(int(fingerprint(["lora", seed])[:15], 16))
         import_peft().inject_adapter_in_model(peft_config(lora, suffixes), model)
+    dropout.install(model)
     shown = ", ".join([*suffixes[:8], *(["..."] if len(suffixes) > 8 else [])])
     return f"lora: rank {lora.rank} beside {len(names)} linear layers ({shown})"
 

@@ -2,12 +2,12 @@
 
 With a router's loss the first of them needs to know how the whole global batch is routed. A single
 micro-batch knows it from its own forward pass; several are passed through the model twice, first
-without gradients, to count.
+without gradients, to count. An adapter's dropout is told which tokens the row has.
 
     S tokens of this rank's row
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -15,59 +15,63 @@ from typing import Any
 import numpy as np
 import torch
 
-from ropewalk.data.dataset import IGNORE, BatchLoader, Row
+from ropewalk.conf.schema import Config
+from ropewalk.data.dataset import IGNORE, BatchLoader, Row, SequenceRef
+from ropewalk.train.adapters import dropout
 from ropewalk.train.attention.borders import document_borders
 from ropewalk.train.metrics.step_metrics import StepTimer
 from ropewalk.train.router_loss import Routing
 from ropewalk.train.zero.engine import Engine
 from ropewalk.train.zero.mesh import device
 
-
-def micro_batches(
-    engine: Engine,
-    loader: BatchLoader,
-    rows: Iterator[Row],
-    step: int,
-    timer: StepTimer,
-    reseed: Callable[[], None],
-) -> Iterator[tuple[Row, dict[str, Any]]]:
-    """The next rows of `rows` that belong to `step`, with their arguments.
-
-    Collective with a router's loss. `reseed` starts the step's random numbers again after a count.
-    """
-    count = loader.num_micro_batches(step)
-    if engine.module.router_loss is None:
-        yield from ((row, to_device(row)) for row in islice(rows, count))
-        return
-    texts = [loader.is_text(refs) for refs in loader.local_micro_batches(step)]
-    if count == 1:
-        yield from ((row, _routed(row, texts[0], None)) for row in islice(rows, 1))
-        return
-    own = list(islice(rows, count))
-    timer("data")
-    routing = _count_routing(engine, own, texts)
-    timer("forward")
-    reseed()
-    yield from ((row, _routed(row, text, routing)) for row, text in zip(own, texts, strict=True))
+Refs = list[SequenceRef]
+"""The sequences of a micro-batch."""
 
 
-def _routed(row: Row, is_text: np.ndarray, routing: Routing | None) -> dict[str, Any]:
-    text = torch.from_numpy(is_text).to(device())
-    return {**to_device(row), "is_text": text, "batch_routing": routing}
+class MicroBatches:
+    """The micro-batches of one step after the other, read from `rows` (see BatchLoader)."""
 
+    def __init__(
+        self, engine: Engine, config: Config, loader: BatchLoader, rows: Iterator[Row]
+    ) -> None:
+        self.module, self.loader, self.rows = engine.module, loader, rows
+        self.run = (config.seed, config.phase)
+        self.drawn = dropout.row_of(engine.module)
 
-def _count_routing(engine: Engine, rows: Sequence[Row], texts: Sequence[np.ndarray]) -> Routing:
-    """Collective. How the global batch is routed, by forward passes without gradients or losses."""
-    total: Routing | None = None
-    with torch.no_grad():
-        for row, text in zip(rows, texts, strict=True):
+    def of_step(self, step: int, timer: StepTimer) -> Iterator[tuple[Row, dict[str, Any]]]:
+        """Rows and the model's arguments. Collective with a router's loss."""
+        self.drawn.key = (*self.run, step)
+        refs = self.loader.local_micro_batches(step)
+        rows, routing = islice(self.rows, len(refs)), None
+        if self.module.router_loss is not None and len(refs) > 1:
+            own = list(rows)
+            timer("data")
+            routing = self._count_routing(own, refs)
+            timer("forward")
+            rows = islice(own, len(own))
+        for row, micro_batch in zip(rows, refs, strict=True):
+            yield row, self._arguments(row, micro_batch) | {"batch_routing": routing}
+
+    def _arguments(self, row: Row, refs: Refs) -> dict[str, Any]:
+        """Until the next call an adapter's dropout is that of this row."""
+        self.drawn.spans = self.loader.token_spans(refs)
+        batch = to_device(row)
+        if self.module.router_loss is not None:
+            batch["is_text"] = torch.from_numpy(self.loader.is_text(refs)).to(device())
+        return batch
+
+    @torch.no_grad()
+    def _count_routing(self, rows: Sequence[Row], refs: Sequence[Refs]) -> Routing:
+        """Collective. How the global batch is routed, by forward passes without losses."""
+        total: Routing | None = None
+        for row, micro_batch in zip(rows, refs, strict=True):
             unlabelled = replace(row, labels=np.full_like(row.labels, IGNORE))
-            engine.module(**_routed(unlabelled, text, None), total_labels=1)
-            routing = engine.module.routing
+            self.module(**self._arguments(unlabelled, micro_batch), total_labels=1)
+            routing = self.module.routing
             assert routing is not None
             total = routing if total is None else total + routing
-    assert total is not None
-    return total
+        assert total is not None
+        return total
 
 
 def to_device(row: Row) -> dict[str, Any]:

@@ -1,23 +1,20 @@
 """One optimizer step. The loss is that of the whole global batch, however it is cut.
 
-No generator's state is saved: dropout is seeded anew at each step, so a step repeated after a
-resume draws the same numbers. It is drawn by rank, so another number of ranks gives another draw
-of the same distribution; all else is equal.
+No generator's state matters: a base trains without dropout, and an adapter's is drawn by step,
+sequence and token, so a step repeated after a resume, or on other ranks, drops the same elements.
 
 dp_size data-parallel groups   sp_size ranks of a group, each with a slice
 """
 
 import os
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
 
-from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import BatchLoader, Row
-from ropewalk.train.loop.micro_batches import micro_batches
+from ropewalk.train.loop.micro_batches import MicroBatches
 from ropewalk.train.metrics.step_metrics import StepMetrics
 from ropewalk.train.optim.schedule import lr_at
 from ropewalk.train.zero.engine import Engine
@@ -43,13 +40,11 @@ def train_step(
     rank and decides whether the weights change.
     """
     timer = metrics.start_step(step)
-    reseed = partial(seed_step, config.seed, config.phase, step, mesh.rank)
-    reseed()
     sequence_ids, num_labels = loader.sequence_ids(step), loader.num_labels(step)
     lr = set_learning_rate(engine, lr_at(step, config.train))
     num_micro_batches = loader.num_micro_batches(step)
     scale = gradient_scale(mesh, num_micro_batches, config.train.zero_stage)
-    rows = micro_batches(engine, loader, batches, step, timer, reseed)
+    rows = MicroBatches(engine, config, loader, batches).of_step(step, timer)
     for _ in accumulate(engine, num_micro_batches):
         row, batch = next(rows)
         timer("data")
@@ -100,8 +95,3 @@ def use_deterministic_kernels() -> None:
     torch.use_deterministic_algorithms(True)
     # this would only find reads of uninitialised memory, at a cost
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-
-
-def seed_step(seed: int, phase: int, step: int, rank: int) -> None:
-    """Seed torch's generators, the device's too, for one step (from 0) of one rank."""
-    torch.manual_seed(int(fingerprint(["dropout", seed, phase, step, rank])[:15], 16))

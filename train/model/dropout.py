@@ -25,7 +25,6 @@ OTHER_HEADS = re.compile(r"^(classifier|summary|token_classification|audio|visio
 """Dropout of heads that a causal language model does not have."""
 SAMPLED_ROUTING = {"phimoe": "its router chooses experts by chance (SparseMixer)"}
 """Architectures whose training draws numbers that no key turns off."""
-ADAPTER_DROPOUT = "lora_dropout"
 NAME = "ropewalk_draws"
 
 
@@ -81,16 +80,13 @@ def config_problems(config: PreTrainedConfig, name: str) -> list[str]:
 
 
 def prove_nothing_drawn(model: PreTrainedModel) -> None:
-    """Run the model in training mode, without its adapter's dropout, and look at the generators.
+    """Run the model in training mode and look at the generators of random numbers.
 
     Collective at stage 3. Raises: ConfigError that names the module that draws a number.
     """
     drawing: list[str] = []
     with swapped_attention(model, NAME, sdpa), torch.random.fork_rng():
         model.train()
-        for name, module in model.named_modules():
-            if ADAPTER_DROPOUT in name:
-                module.eval()
         with _watched(model, drawing):
             forward_two_documents(model.base_model, model, 0)
     if drawing:

@@ -7,13 +7,11 @@ import pytest
 import ranks
 import seeds_ranks
 import torch
-import torch.nn.functional as F
 from checkpoint_runs import equal_arrays
 
 from ropewalk.conf.model import ScratchConfig
 from ropewalk.conf.rope_methods import YarnConfig
 from ropewalk.train.base import Base, base_config
-from ropewalk.train.loop.step import seed_step
 from ropewalk.train.model import build as models
 from ropewalk.train.rope import plan as rope_plan
 
@@ -58,16 +56,12 @@ def test_recomputed_layers_drop_the_same_elements(result: dict[str, Any]) -> Non
     assert result["without"]["losses"][1:] != pytest.approx(result["once"]["losses"][1:], rel=1e-4)
 
 
-def dropout_mask(seed: int, phase: int, step: int, rank: int) -> torch.Tensor:
-    torch.rand(7)  # the generator's state must not matter
-    seed_step(seed, phase, step, rank)
-    return F.dropout(torch.ones(64), 0.5)
-
-
-def test_random_numbers_depend_on_seed_phase_step_and_rank_only() -> None:
-    keys = [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
-    assert all(torch.equal(dropout_mask(*key), dropout_mask(*key)) for key in keys)
-    assert len({tuple(dropout_mask(*key).tolist()) for key in keys}) == len(keys)
+def test_an_adapter_s_dropout_is_the_same_however_the_batch_is_cut(result: dict[str, Any]) -> None:
+    """The same two sequences a step on one rank, on two, and on two that share each sequence."""
+    alone = ranks.run(1, seeds_ranks.train_cases, [{"seed": 0, "accumulated": 2}])[0]
+    shared = [{"seed": 0, "accumulated": 2, "sp_size": 2, "zero_stage": stage} for stage in (1, 3)]
+    for other in (*alone, *ranks.run(2, seeds_ranks.train_cases, shared)[0]):
+        assert other["losses"] == pytest.approx(result["once"]["losses"], rel=1e-5)
 
 
 def test_weights_from_scratch_depend_on_the_seed_only() -> None:
