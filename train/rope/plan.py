@@ -173,8 +173,14 @@ def make(
 
 
 def hash_of(content: dict[str, Any]) -> str:
-    """The hash of a plan, of the tables that `content` has under the keys of `rope.json`."""
-    return fingerprint({key: content[key] for key in HASHED_KEYS})
+    """The hash of a plan, of the tables that `content` has under the keys of `rope.json`.
+
+    A changed sliding window counts where there is one, so plans without keep their hash.
+    """
+    hashed = {key: content[key] for key in HASHED_KEYS}
+    if changes := content.get("sliding_window"):
+        hashed["sliding_window"] = changes
+    return fingerprint(hashed)
 
 
 def _rescaled_json(rope: RopeConfig, model: ModelRope) -> dict[str, Any]:

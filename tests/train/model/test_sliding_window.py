@@ -2,6 +2,7 @@
 own masks.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import transformers
 from architectures import SMALL, small_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.conf.model import ModelConfig
 from ropewalk.conf.rope_methods import RopeConfig, YarnConfig
 from ropewalk.train.base import Base, base_config
@@ -78,6 +79,16 @@ def test_a_lifted_or_wide_window_is_full_attention_and_exported_so(
         narrow = AutoModelForCausalLM.from_pretrained(tmp_path / "base", config=config)
         narrow.set_attn_implementation("eager")
         assert float((logits(narrow) - expected).abs().max()) > 0.01
+
+
+def test_a_plan_s_file_with_another_window_is_damaged(tmp_path: Path) -> None:
+    content = planned("Mistral", "off", sliding_window=8).json()
+    file = tmp_path / "rope.json"
+    file.write_text(json.dumps(content))
+    assert RopePlan.read(file).sliding_window == {"sliding_window": None}
+    file.write_text(json.dumps(content | {"sliding_window": {}}))
+    with pytest.raises(DataError, match="is damaged"):
+        RopePlan.read(file)
 
 
 def test_the_base_is_measured_with_its_own_window() -> None:
