@@ -24,9 +24,9 @@ def name_problem(name: str) -> str | None:
     return None
 
 
-def shortened(text: str) -> str:
-    """For messages: at most 60 characters."""
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def shortened(text: str, limit: int = 60) -> str:
+    """For messages: at most `limit` characters."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def folder_problems(key: str, folder: str, name: str = "") -> list[str]:
@@ -36,7 +36,7 @@ def folder_problems(key: str, folder: str, name: str = "") -> list[str]:
     if reason is None:
         return []
     return [
-        f"{key} is {shortened(folder)}; it must be a folder that can be made and written to, and "
+        f"{key} is {shortened(folder, 400)}; it must be a folder that can be made and written to, and "
         f"{reason}; set another {key}"
     ]
 

@@ -87,13 +87,10 @@ def _problems(file: Path, group: str, folders: list[Path]) -> Iterator[str]:
 
 
 def _package(text: str) -> str | None:
-    """The package that the comments before the first setting declare."""
-    for line in text.splitlines():
-        if line.strip() and not line.lstrip().startswith("#"):
-            return None
-        if match := _PACKAGE.match(line.strip()):
-            return match[1]
-    return None
+    """The package that the first line declares; Hydra looks no further."""
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    match = _PACKAGE.match(first)
+    return match[1] if match else None
 
 
 def _content_problems(
@@ -209,13 +206,8 @@ def _leaves(node: dict[str, Node], prefix: str) -> Iterator[tuple[str, Node]]:
         is_sources = key == "data.sources"
         if isinstance(value, dict) and value and (is_section or is_sources):
             yield from _leaves(value, f"{key}.")
-        elif not (declared.exists(key) and is_section and _is_empty(value)):
+        elif value or not is_section:
             yield key, value
-
-
-def _is_empty(node: Node) -> bool:
-    """`train:` with nothing below it sets nothing."""
-    return not node if isinstance(node, (dict, list)) else node.is_null
 
 
 def _line(node: Node) -> int:
