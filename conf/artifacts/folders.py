@@ -36,8 +36,8 @@ def folder_problems(key: str, folder: str, name: str = "") -> list[str]:
     if reason is None:
         return []
     return [
-        f"{key} is {shortened(folder, 400)}; it must be a folder that can be made and written to, and "
-        f"{reason}; set another {key}"
+        f"{key} is {shortened(folder, 400)}; it must be a folder that can be made and written to, "
+        f"and {reason}; set another {key}"
     ]
 
 
