@@ -53,8 +53,8 @@ def execute(config: Config, verb: str, command: str = "") -> Run:
 def _before(stage: str, runs: Sequence[Run], verb: str) -> None:
     """Refuse what may not replace the training that stands, as soon as it is known."""
     if "train" in VERB_STAGES[verb] and stage in ("data", "train"):
-        for run in runs:
-            known = ("rope",) if stage == "data" else ("rope", "data")
+        known = ("rope",) if stage == "data" else ("rope", "data")
+        for run in filter(standing.has_training, runs):  # only then: inputs take all weights' bytes
             standing.refuse(run, verb, _train_inputs(run, *known))
     if stage == "train":
         preflight.refuse_unmeasurable(runs, VERB_STAGES[verb])

@@ -27,6 +27,11 @@ TRAINING = ("train", "eval", "run")
 """Verbs that may set a finished training of other settings aside. The others only look."""
 RECORDED = ("model", "rope", "data", "train", "seed")
 """Settings that a training is known by, in messages."""
+INPUTS = {
+    "base": "the files of model.path have another content",
+    "rope": "the base's own rope words make another plan",
+    "data": "the documents of data.sources have another content",
+}
 CONFIRMED = ("rope", "train", "seed")
 """Those whose every value is in the training's fingerprint."""
 
@@ -36,11 +41,16 @@ def protect(runs: Sequence[Run], shows_training: bool) -> None:
 
     `shows_training`: the command has a train stage.
     """
-    stands = any(train_stage.standing(run.folder / "train") for run in runs)
+    stands = any(map(has_training, runs))
     for run in runs:
         run.protected, run.shows_training = stands, shows_training
         if not stands:
             _begin_record(run)
+
+
+def has_training(run: Run) -> bool:
+    """Whether a training stands in the run's folder."""
+    return train_stage.standing(run.folder / "train") is not None
 
 
 def _begin_record(run: Run) -> None:
@@ -111,11 +121,14 @@ def refuse(run: Run, verb: str, inputs: Mapping[str, Any]) -> None:
 
 
 def _difference(run: Run, stands: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The first setting that differs, else the first input."""
+    """The first setting that differs, else what differs in its content."""
     recorded, values = recorded_settings(run), content(run.frozen)
     for key in RECORDED if recorded else ():
         if line := first_difference({key: recorded[key]}, {key: values[key]}):
             return line
+    for name, text in INPUTS.items():
+        if stands["inputs"].get(name) != wanted["inputs"].get(name):
+            return text
     return first_difference(stands, wanted) or ""
 
 

@@ -4,6 +4,7 @@ The ranks and the measurements are stand-ins; what is compared is the record: it
 after each command.
 """
 
+import os
 import shutil
 from collections.abc import Iterator
 from itertools import product
@@ -20,9 +21,11 @@ from ropewalk.eval.calibrate import stage as calibrate_stage
 from ropewalk.eval.report import page
 from ropewalk.eval.report.figures import rope as rope_figure
 from ropewalk.launch.cli import main
+from ropewalk.launch.config.compose import compose
+from ropewalk.launch.pipeline.run import Run
 from ropewalk.launch.pipeline.standing import LOOKS
 from ropewalk.train import stage as train_stage
-from ropewalk.train.base import BASES
+from ropewalk.train.base import BASES, Base
 from ropewalk.train.export import stage as export_stage
 from ropewalk.train.results import write_done
 
@@ -241,3 +244,31 @@ def test_without_a_training_the_last_command_is_the_record(state: str) -> None:
     assert command("rope", ROPE) == 0
     assert read_json(Path("runs/run/rope.json"))["method"] == "ntk"
     assert not Path("runs/run", LOOKS).exists()
+
+
+@pytest.mark.parametrize("state", ["all"], indirect=True)
+def test_documents_edited_under_their_time_are_told(
+    state: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, file = record(), Path("texts/3.txt")
+    status, text = file.stat(), file.read_text()
+    try:
+        file.write_text(text.swapcase())
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert command("report") == 2
+        assert "\nthe documents of data.sources have another content; " in capsys.readouterr().err
+        assert record() == before
+    finally:
+        file.write_text(text)
+    assert command("report") == 0
+
+
+def test_the_frozen_settings_name_the_commit_of_a_hub_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The ranks read them, perhaps hours later."""
+    config = compose([*SETTINGS, "model.path=organisation/model"])
+    monkeypatch.setattr(Run, "base", Base("organisation/model", "a" * 40))
+    assert Run(config).frozen.model.revision == "a" * 40
+    monkeypatch.setattr(Run, "base", Base(str(BASES / "demo")))
+    assert Run(config).frozen == config
