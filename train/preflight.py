@@ -15,7 +15,7 @@ from ropewalk.train.attention import ulysses
 from ropewalk.train.base import Base
 from ropewalk.train.launcher.command import ranks_per_node, world_size
 from ropewalk.train.optim import param_groups
-from ropewalk.train.weights import check, hub_cache
+from ropewalk.train.weights import check, hub_cache, other_files
 from ropewalk.train.zero.mesh import refuse_unfit
 
 
@@ -82,4 +82,4 @@ def file_problems(base: Base, config: PreTrainedConfig) -> list[str]:
         return []  # told by the check of that code
     subject = f"model.path is {base.name}"
     weights = check.weight_problems(folder, config, subject, trust_remote_code=remote)
-    return check.other_file_problems(folder, subject) + weights
+    return other_files.other_file_problems(folder, subject) + weights

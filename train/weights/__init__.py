@@ -8,5 +8,6 @@ conversion.py    which tensors of the files make a parameter
 values.py        values that are not finite: sampled in files, all in a loaded model
 hub_cache.py     the folder of a base that has a Hub name
 loading.py       loads a model; nothing may be new or left over
-check.py         all of this for one base
+check.py         all of this for the weights of one base
+other_files.py   what lies beside them: an adapter, pointers of git-lfs
 """

@@ -1,4 +1,4 @@
-"""One base's folder, held against its config before any data is written."""
+"""The weights of one base, held against its config before any data is written."""
 
 import re
 from collections.abc import Iterator
@@ -10,10 +10,8 @@ from transformers.utils import logging as transformers_logging
 
 from ropewalk.conf.log import log
 from ropewalk.train.weights import architecture, config_file, values
-from ropewalk.train.weights.headers import LFS_POINTER
 from ropewalk.train.weights.shards import Tensors, read_tensors, shown
 
-ADAPTER = "adapter_config.json"
 QUANTISED = re.compile(
     r"(scales?|scale_inv|qweight|qzeros|g_idx|absmax|quant_map|quant_state\S*|zero_point|_packed"
     r"|_blocks|SCB)$"
@@ -35,56 +33,45 @@ def weight_problems(
     are logged.
     """
     tensors: Tensors = {}
+    unused: list[str] = []
     if quantised := config_file.quantization_problem(config.to_dict()):
         problems = [quantised]
     else:
         tensors, problems = read_tensors(folder)
     if not problems:
-        problems = _architecture_problems(tensors, config, trust_remote_code)
-    if not problems and (names := values.not_finite_in_files(tensors)):
-        problems = [values.not_finite_problem(names)]
+        problems, unused = _architecture_problems(tensors, config, trust_remote_code)
+    if not problems:
+        sample = values.sample({n: tensor for n, tensor in tensors.items() if n not in unused})
+        if sample.not_finite:
+            problems = [values.not_finite_problem(sample.not_finite)]
+        if sample.zeros:
+            log.info(f"weights: zeros only: {shown(sample.zeros)}")
+        _tell_unread_files(folder, tensors)
     return [f"{subject}; {problem}" for problem in problems]
 
 
-def other_file_problems(folder: Path, subject: str) -> list[str]:
-    """Lines about other files of the base: an adapter, pointers of git-lfs."""
-    problems = [
-        f"{file.name} is a pointer of git-lfs; run git lfs pull in the model's folder"
-        for file in sorted(folder.iterdir())
-        if file.suffix != ".safetensors" and _is_pointer(file)
-    ]
-    if (folder / ADAPTER).is_file():
-        problems.append(
-            f"{ADAPTER} lies beside its weights, and transformers would add that adapter to them "
-            "unasked; merge it into the weights (merge_and_unload of peft), or move the adapter's "
-            "files elsewhere to train the base alone"
-        )
-    return [f"{subject}; {problem}" for problem in problems]
-
-
-def _is_pointer(file: Path) -> bool:
-    if not file.is_file():
-        return False
-    with file.open("rb") as stream:
-        return stream.read(len(LFS_POINTER)) == LFS_POINTER
+def _tell_unread_files(folder: Path, tensors: Tensors) -> None:
+    """Other weights in the folder, such as Mistral's consolidated.safetensors."""
+    read = {tensor.file.name for tensor in tensors.values()}
+    if names := sorted(p.name for p in folder.glob("*.safetensors") if p.name not in read):
+        log.info(f"weights: not read: {shown(names)}")
 
 
 def _architecture_problems(
     tensors: Tensors, config: PreTrainedConfig, trust_remote_code: bool
-) -> list[str]:
+) -> tuple[list[str], list[str]]:
+    """The problems, and the names of tensors that are left out knowingly."""
     try:
         model = architecture.build_without_storage(config, trust_remote_code)
     except INVALID as error:
         reason = " ".join(str(error).split())[:200]
-        return [
-            f"transformers cannot build its config.json ({type(error).__name__}: {reason}); "
-            "correct it"
-        ]
+        line = f"transformers cannot build its config.json ({type(error).__name__}: {reason})"
+        return [f"{line}; correct it"], []
     with _quiet_transformers():
         difference = architecture.compare(tensors, model)
     if difference.unused:
         log.info(f"weights: not used by {type(model).__name__}: {shown(difference.unused)}")
-    return _lines(difference, type(model).__name__)
+    return _lines(difference, type(model).__name__), difference.unused
 
 
 def _lines(difference: architecture.Difference, model: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.train.weights.headers import DamagedFile, not_weights
+from ropewalk.train.weights.headers import DamagedFile, not_weights, unique_keys
 
 CONFIG = "config.json"
 SIZES = (
@@ -50,33 +50,41 @@ def _parse(content: bytes) -> dict[str, Any]:
             "begins with a byte order mark; transformers reads plain UTF-8; remove it"
         )
     try:
-        values = json.loads(content.decode("utf-8"), object_pairs_hook=_unique)
+        values = json.loads(
+            content.decode("utf-8"), object_pairs_hook=unique_keys, parse_constant=_constant
+        )
     except UnicodeDecodeError as error:
         raise DamagedFile(f"is not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except json.JSONDecodeError as error:
         raise DamagedFile(
             f"is no JSON: {error.msg} (line {error.lineno}, column {error.colno}); correct it"
         ) from error
+    except ValueError as error:
+        raise DamagedFile(f"cannot be meant: {error}; correct it") from error
     if not isinstance(values, dict):
         raise DamagedFile(f"is a JSON {type(values).__name__}; it must be an object; correct it")
     return values
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise DamagedFile(f"has the key {twice} twice; one value must be chosen; remove the other")
-    return dict(pairs)
+def _constant(word: str) -> float:
+    """NaN and infinities, which Python's JSON allows; a limit may be infinite."""
+    if word == "NaN":
+        raise ValueError("NaN is no number")
+    return float(word)
 
 
 def size_problems(values: Mapping[str, Any], name: str) -> list[str]:
-    """Lines about sizes that are no whole number of at least 1. `values`: the config's."""
-    return [
-        f"model.path is {name}; its {CONFIG} has {key} {values[key]!r}; it must be a whole number "
-        "of at least 1; correct it"
+    """Lines about single values that cannot be. `values`: the config's."""
+    rules = [
+        f"{key} {values[key]!r}; it must be a whole number of at least 1"
         for key in SIZES
         if values.get(key) is not None and (type(values[key]) is not int or values[key] < 1)
+    ] + [
+        f"{key} {value!r}; it must be a number of at least 0"
+        for key, value in values.items()
+        if key.endswith(("_eps", "_epsilon")) and type(value) in (int, float) and value < 0
     ]
+    return [f"model.path is {name}; its {CONFIG} has {rule}; correct it" for rule in rules]
 
 
 def config_problems(config: PreTrainedConfig, name: str) -> list[str]:
@@ -85,6 +93,10 @@ def config_problems(config: PreTrainedConfig, name: str) -> list[str]:
     if problems := size_problems(values, name):
         return problems
     rules = [*_head_problems(values, config), *_token_problems(config), *_expert_problems(values)]
+    if file := getattr(config, "transformers_weights", None):
+        rules.append(
+            f"transformers_weights {file}; the weights must be model.safetensors or its shards"
+        )
     return [f"model.path is {name}; its {CONFIG} has {rule}; correct it" for rule in rules]
 
 
@@ -136,5 +148,5 @@ def quantization_problem(values: Mapping[str, Any]) -> str | None:
     return (
         f"its {CONFIG} has a quantization_config ({method or 'unnamed'}); "
         "training needs weights in full precision, and QLoRA (train.lora.quantize) quantises them "
-        "itself; give the model in BF16, F16 or F32"
+        "itself; give the model in BF16, F16 or F32, or remove the key where they are so already"
     )

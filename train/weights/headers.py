@@ -77,7 +77,7 @@ def _read_json(stream: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
         raise DamagedFile(_truncated(size, 8 + length))
     stream.seek(8)
     try:
-        values = json.loads(stream.read(length), object_pairs_hook=_unique)
+        values = json.loads(stream.read(length), object_pairs_hook=unique_keys)
     except ValueError as error:
         raise DamagedFile(f"has a damaged header ({error}); download it again") from error
     return values, 8 + length
@@ -94,12 +94,12 @@ def not_weights(first: bytes) -> str | None:
     return None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `json.loads`, which keeps the last of two equal keys. Raises: ValueError."""
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice} is there twice")
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)} is there twice")
     return values
 
 

@@ -4,10 +4,18 @@ import json
 import re
 from pathlib import Path
 
-from ropewalk.train.weights.headers import DamagedFile, StoredTensor, not_weights, read_header
+from ropewalk.train.weights.headers import (
+    DamagedFile,
+    StoredTensor,
+    not_weights,
+    read_header,
+    unique_keys,
+)
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+RANK_SHARD = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
+"""transformers reads these instead of all others: the parts of ranks, by torch's checkpoints."""
 
 Tensors = dict[str, StoredTensor]
 
@@ -15,6 +23,11 @@ Tensors = dict[str, StoredTensor]
 def read_tensors(folder: Path) -> tuple[Tensors, list[str]]:
     """Every tensor of the weights by name, and what is wrong with the files, without a prefix."""
     single, index = folder / SINGLE, folder / INDEX
+    if parts := sorted(p.name for p in folder.iterdir() if RANK_SHARD.fullmatch(p.name)):
+        return {}, [
+            f"it has the parts of ranks ({shown(parts)}), which transformers reads instead of "
+            "other weights; save the model with save_pretrained in one process"
+        ]
     if not index.is_file():
         if not (single.exists() or single.is_symlink()):
             return {}, [
@@ -44,7 +57,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     if reason := not_weights(content):
         raise DamagedFile(reason)
     try:
-        values = json.loads(content)
+        values = json.loads(content, object_pairs_hook=unique_keys)
     except ValueError as error:
         raise DamagedFile(f"is no JSON ({error}); download it again") from error
     weight_map = values.get("weight_map") if isinstance(values, dict) else None

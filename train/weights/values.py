@@ -1,7 +1,8 @@
-"""Values that are not finite, sampled in the files."""
+"""Values that are not finite, or only zeros, sampled in the files."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 
@@ -17,26 +18,47 @@ FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 """Dtypes of weights that are not quantised, by the names of the safetensors format."""
 
 
-def not_finite_in_files(
-    tensors: dict[str, StoredTensor], sample_bytes: int = SAMPLE_BYTES
-) -> list[str]:
-    """Names of tensors with nan or inf in a sample, which is spread evenly over each tensor.
+@dataclass
+class Sample:
+    """Names of tensors by what their sample shows."""
+
+    not_finite: list[str] = field(default_factory=list)
+    zeros: list[str] = field(default_factory=list)
+    """Matrices of zeros only, as an unfinished download leaves them, or a block that was added."""
+
+
+def sample(tensors: dict[str, StoredTensor], sample_bytes: int = SAMPLE_BYTES) -> Sample:
+    """Look at values that are spread evenly over each tensor.
 
     Each tensor gets the same share of `sample_bytes`; one that is smaller is read in full.
     """
     share = max(BLOCK_BYTES, sample_bytes // max(1, len(tensors)))
     by_file: dict[Path, list[str]] = {}
     for name, tensor in tensors.items():
-        if tensor.dtype in FLOATS:
+        if tensor.dtype in FLOATS and tensor.end > tensor.start:
             by_file.setdefault(tensor.file, []).append(name)
     buffer = bytearray(BLOCK_BYTES)
-    names = []
+    result = Sample()
     with _one_thread():
-        for file, of_file in by_file.items():
+        for file, names in by_file.items():
             with file.open("rb", buffering=0) as stream:
-                blocks = {name: _blocks(stream, tensors[name], share, buffer) for name in of_file}
-                names += [name for name in of_file if not all(map(is_finite, blocks[name]))]
-    return names
+                for name in names:
+                    _look(
+                        result, name, tensors[name], _blocks(stream, tensors[name], share, buffer)
+                    )
+    return result
+
+
+def _look(result: Sample, name: str, tensor: StoredTensor, blocks: Iterator[torch.Tensor]) -> None:
+    only_zeros = len(tensor.shape) > 1
+    for block in blocks:
+        low, high = torch.aminmax(block)
+        if not (low.isfinite() and high.isfinite()):
+            result.not_finite.append(name)
+            return
+        only_zeros = only_zeros and bool(low == 0) and bool(high == 0)
+    if only_zeros:
+        result.zeros.append(name)
 
 
 @contextmanager

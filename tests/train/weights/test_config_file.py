@@ -41,11 +41,12 @@ def refusal(folder: Path) -> str:
         (b"{'a': 1}", "is no JSON"),
         (b'\xef\xbb\xbf{"model_type": "llama"}', "byte order mark"),
         ('{"model_type": "llama"}'.encode("utf-16"), "is not UTF-8"),
+        (b'{"model_type": "llama", "rms_norm_eps": NaN}', "NaN is no number"),
         (b"[]", "is a JSON list"),
         (b"null", "is a JSON NoneType"),
         (b"{}", "has no model_type"),
         (b'{"model_type": 1}', "has no model_type"),
-        (b'{"model_type": "llama", "model_type": "qwen2"}', "model_type twice"),
+        (b'{"model_type": "llama", "model_type": "qwen2"}', "model_type is there twice"),
         (b'{"model_type": "no_such_model"}', "must be readable by transformers"),
         (b"version https://git-lfs.github.com/spec/v1\n", "pointer of git-lfs"),
         (b"<!DOCTYPE html>", "a web page"),
@@ -64,6 +65,7 @@ def test_a_file_that_is_no_config_is_refused(folder: Path, content: bytes, reaso
             for key in ("hidden_size", "num_attention_heads", "num_hidden_layers", "head_dim")
             for value in (0, -2, 1.5, "64", True)
         ),
+        ({"rms_norm_eps": -1e-5}, "rms_norm_eps -1e-05; it must be a number of at least 0"),
         ({"vocab_size": -1}, "vocab_size -1"),
         ({"num_key_value_heads": 0}, "num_key_value_heads 0"),
         ({"num_key_value_heads": 3}, "must be a multiple of the second"),
@@ -113,24 +115,3 @@ def test_weights_of_fewer_bits_without_their_config_are_refused(folder: Path) ->
     assert loaded.abs().max() == 448
     (line,) = problems(folder)
     assert f"{name} (F8_E4M3), {name}_scale_inv" in line
-
-
-def other_files(folder: Path) -> list[str]:
-    return check.other_file_problems(folder, "model.path is base")
-
-
-def test_an_adapter_beside_the_weights_is_refused(folder: Path) -> None:
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
-    get_peft_model(AutoModelForCausalLM.from_pretrained(folder), config).save_pretrained(folder)
-    names = AutoModelForCausalLM.from_pretrained(folder).state_dict()
-    assert any("lora_A" in name for name in names)  # transformers attaches it without a word
-    (line,) = other_files(folder)
-    assert "adapter_config.json lies beside" in line and "merge it" in line
-
-
-def test_pointers_of_git_lfs_are_named(folder: Path) -> None:
-    (folder / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\n")
-    (line,) = other_files(folder)
-    assert "tokenizer.json is a pointer of git-lfs" in line

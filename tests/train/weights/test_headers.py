@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ropewalk.train.weights.headers import DamagedFile, read_header
-from ropewalk.train.weights.values import not_finite_in_files
+from ropewalk.train.weights.values import sample
 
 DTYPES = (
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn),
@@ -105,7 +105,7 @@ def test_one_value_is_seen_at_any_position(
     bad[position] = value
     assert not bad.isfinite().all() and large.isfinite().all()
     save_file({"bad": bad, "large": large}, str(tmp_path / "file"))
-    assert not_finite_in_files(read_header(tmp_path / "file")) == ["bad"]
+    assert sample(read_header(tmp_path / "file")).not_finite == ["bad"]
 
 
 def test_a_sample_is_bounded_and_spread_evenly(tmp_path: Path) -> None:
@@ -115,5 +115,13 @@ def test_a_sample_is_bounded_and_spread_evenly(tmp_path: Path) -> None:
         tensors = {"a": values.clone()}
         tensors["a"][block, 7] = torch.nan
         save_file(tensors, str(tmp_path / "file"))
-        names = not_finite_in_files(read_header(tmp_path / "file"), sample_bytes=4 << 20)
-        assert names == ["a"] * seen
+        result = sample(read_header(tmp_path / "file"), sample_bytes=4 << 20)
+        assert result.not_finite == ["a"] * seen
+
+
+def test_matrices_of_zeros_only_are_seen(tmp_path: Path) -> None:
+    """A vector may be: the bias of a new model, or Gemma's norms, which count from 1."""
+    tensors = {"a": torch.zeros(3, 4), "b": torch.zeros(3), "c": torch.zeros(3, 4)}
+    tensors["c"][1, 1] = -1e-30
+    save_file(tensors, str(tmp_path / "file"))
+    assert sample(read_header(tmp_path / "file")).zeros == ["a"]
