@@ -22,9 +22,10 @@ from ropewalk.train import remote_code
 from ropewalk.train.base import resolve_base
 from ropewalk.train.checkpoint import storage
 from ropewalk.train.launcher.ranks import STOP_FILE, how_to_resume, launch
+from ropewalk.train.model.companions import take_licences
 from ropewalk.train.results import RESULTS, is_done, take_facts
 
-FORMAT = 3  # raise when the same settings train another model
+FORMAT = 4  # raise when the same settings train another model
 
 
 def cache_key_of(config: Config, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -61,6 +62,7 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
             launch(config, temporary.parent, temporary)
         _copy_tokenizer(temporary)
         _take_code_along(config, temporary)
+        _raise_limits(temporary)
         _prove_reloaded(config, temporary)
         return take_facts(temporary)
 
@@ -102,13 +104,26 @@ def _copy_tokenizer(temporary: Path) -> None:
 
 
 def _take_code_along(config: Config, temporary: Path) -> None:
-    """The model's own code belongs there as well, so that it loads without its base."""
+    """The model's own code belongs there as well, so that it loads without its base; and its
+    licence."""
     base = resolve_base(config, Path(config.cache_dir).expanduser())
     trusted = base.trust_remote_code
+    if base.path is not None and Path(base.path).is_dir():
+        take_licences(Path(base.path), temporary / "model")
     for line in remote_code.take_along(
         base.path, base.revision, temporary / "model", trusted=trusted
     ):
         print(f"train: {line}", flush=True)
+
+
+def _raise_limits(temporary: Path) -> None:
+    """What else names the old window would cut texts and generations at it."""
+    from ropewalk.train.model.windows import raise_limits
+    from ropewalk.train.rope.plan import RopePlan
+
+    plan = RopePlan.read(temporary.parent / "rope.json")
+    for line in raise_limits(temporary / "model", plan):
+        print(f"train: model/{line}", flush=True)
 
 
 def _prove_reloaded(config: Config, temporary: Path) -> None:

@@ -7,6 +7,7 @@ stands in the room of its subject. Here the checks are called for the stages tha
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 from transformers import PreTrainedConfig
 
@@ -24,6 +25,7 @@ from ropewalk.train.attention import refuse_unsupported
 from ropewalk.train.base import base_config
 from ropewalk.train.launcher import hostfile
 from ropewalk.train.model import config_checks
+from ropewalk.train.model.companions import generation_problems
 from ropewalk.train.preflight import (
     file_problems,
     refuse_unfit_ranks,
@@ -132,6 +134,8 @@ def _training_problems(run: Run, config: PreTrainedConfig) -> list[str]:
     lines = remote_code.problems(config, base.name) if base.trust_remote_code else []
     lines += problem_lines(lambda: refuse_unsupported(config, base.name, s2_group))
     lines += config_checks.problems(config, base.name, train.loss)
+    if base.path is not None:
+        lines += generation_problems(Path(base.path), base.name)
     for note in config_checks.notes(config):
         print(f"note: {note}")
     # Remote code may not be in the registry of models: the ranks check its own modules instead.

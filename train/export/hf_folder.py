@@ -4,7 +4,6 @@ Its config.json has two key styles: `rope_parameters`, and the legacy `rope_thet
 `rope_scaling` that many programs still read.
 """
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from ropewalk.conf.artifacts.manifest import read_json, write_json
 from ropewalk.conf.errors import ProofError
 from ropewalk.train.export.handoff import OWN_CODE
+from ropewalk.train.model.windows import raise_limits
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.model_config import ONLY_LONGROPE
 from ropewalk.train.rope.plan import RopePlan
@@ -31,16 +31,16 @@ def write(model: Path, folder: Path, plan: RopePlan) -> tuple[str, str | None]:
     no legacy keys. Raises: ProofError.
     """
     folder.mkdir(parents=True)
-    for file in sorted(model.iterdir()):
-        link_or_copy(file, folder / file.name)
+    for file in sorted(path for path in model.rglob("*") if path.is_file()):
+        target = folder / file.relative_to(model)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        link_or_copy(file, target)
     config = read_json(model / "config.json")
     keys, reason = legacy_keys(config)
     config |= keys
     write_json(folder / "config.json", config)
-    path = folder / "tokenizer_config.json"
-    if path.is_file():
-        tokenizer_config = json.loads(path.read_text(encoding="utf-8"))
-        write_json(path, with_window(tokenizer_config, plan.max_position_embeddings))
+    for line in raise_limits(folder, plan):
+        print(f"export: hf/{line}", flush=True)
     refuse_other_window(config["max_position_embeddings"], plan)
     own_code = f" ({OWN_CODE})" if "auto_map" in config else ""
     return config["model_type"] + own_code, reason
@@ -75,14 +75,6 @@ def legacy_keys(config: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
     if parameters["rope_type"] == "default":
         return {**top_level, "rope_scaling": None}, None
     return {**top_level, "rope_scaling": {**scaling, "type": scaling["rope_type"]}}, None
-
-
-def with_window(tokenizer_config: dict[str, Any], window: int) -> dict[str, Any]:
-    """Raise the tokenizer's `model_max_length`, still the base's: vLLM cuts its window to it."""
-    length = tokenizer_config.get("model_max_length")
-    if length and length < window:
-        return {**tokenizer_config, "model_max_length": window}
-    return tokenizer_config
 
 
 def refuse_other_window(written: int, plan: RopePlan) -> None:

@@ -2,6 +2,8 @@
 
 build.py           models with a plan applied, proved; eval loads through it
 save.py            full tensors, and the model in Hugging Face form
+windows.py         limits beside the weights that name the old window, raised
+companions.py      generation settings and licences, which go with the model
 geometry.py        head sizes and sliding windows of a config
 config_checks.py   what a config asks of the loss and of training
 dropout.py         dropout and noise that a base's config asks for

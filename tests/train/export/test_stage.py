@@ -164,13 +164,6 @@ def test_the_window_of_the_base_in_the_config_is_refused(run_dir: Path) -> None:
         stage.run(configured("off"), INPUTS, run_dir / "export")
 
 
-def test_the_tokenizers_limit_is_raised_to_the_window() -> None:
-    raised = hf_folder.with_window({"model_max_length": 256, "x": 1}, 2048)
-    assert raised == {"model_max_length": 2048, "x": 1}
-    assert hf_folder.with_window({"model_max_length": 10**30}, 2048) == {"model_max_length": 10**30}
-    assert hf_folder.with_window({}, 2048) == {}
-
-
 def test_a_missing_package_is_refused_before_any_work(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
