@@ -74,7 +74,7 @@ def test_the_runner_gets_the_full_path_of_a_hostfile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    arguments = command(config("train.launcher.hostfile='~/hosts'"), tmp_path)
+    arguments = command(config("train.launcher.hostfile=~/hosts"), tmp_path)
     assert value(arguments, "--hostfile") == str(tmp_path / "hosts")
 
 
@@ -97,7 +97,7 @@ def test_a_stop_after_the_last_step_stops_the_later_stages(
         (temporary / "stop").touch()
 
     monkeypatch.setattr(stage, "launch", launch)
-    for name in ("_copy_tokenizer", "_prove_reloaded"):
+    for name in ("_copy_tokenizer", "_raise_limits", "_prove_reloaded"):
         monkeypatch.setattr(stage, name, lambda *_: None)
     with pytest.raises(
         Stopped, match="train is done; the stages after it were not started; run the same command"
@@ -113,7 +113,7 @@ def test_a_finished_training_is_skipped_despite_an_unfinished_one(
     monkeypatch.setattr(
         stage, "launch", lambda _, run_dir, temporary: (temporary / "done.json").write_text("{}")
     )
-    for name in ("_copy_tokenizer", "_prove_reloaded"):
+    for name in ("_copy_tokenizer", "_raise_limits", "_prove_reloaded"):
         monkeypatch.setattr(stage, name, lambda *_: None)
     stage.run(config("train.optimizer.lr=1e-3"), {}, tmp_path / "train")
     write_checkpoint(tmp_path, config("train.optimizer.lr=2e-3"))
