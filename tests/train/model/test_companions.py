@@ -1,4 +1,4 @@
-"""Generation settings that cannot be kept are told before the training; licences are taken along."""
+"""The files beside a base that go with the trained model; transformers is the oracle of each."""
 
 from pathlib import Path
 
