@@ -8,13 +8,17 @@ import os
 import random
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import damage
 import pytest
 
+from ropewalk.conf.errors import STOPPED
+
 SEED = 14
-VARIANTS = int(os.environ.get("ROPEWALK_DAMAGE_VARIANTS", "2"))
+VARIANTS = int(os.environ.get("ROPEWALK_DAMAGE_VARIANTS", "1"))
 """How often each random way to damage a file is tried, at another place."""
 VERBS = {"export": "export", "calibration": "calibrate"}
 """The command that makes a folder of the run; `run` makes the others."""
@@ -23,87 +27,136 @@ Case = tuple[str, str, int]
 """File below `runs` and `cache`, way, variant."""
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run in `work` and its copy `undamaged`."""
-    folder = tmp_path_factory.mktemp("damage")
-    damage.make_base(folder)
+class Damages:
+    """Cases over the files of a folder, and what each came to."""
+
+    def __init__(self, source: Path, expected: dict[str, Any]) -> None:
+        self.source, self.expected = source, expected
+        self.work = source.with_name("work")
+        self.table, self.failures = Counter[str](), list[str]()
+
+    def cases(self, pattern: str = "**/*") -> list[Case]:
+        files = [path for path in sorted(self.source.glob(pattern)) if path.is_file()]
+        return [
+            (path.relative_to(self.source).as_posix(), way, variant)
+            for path in files
+            for way in damage.WAYS
+            for variant in range(VARIANTS if way in RANDOM else 1)
+        ]
+
+    def run(self, chosen: list[Case], capsys: pytest.CaptureFixture[str]) -> None:
+        """Raises: AssertionError with all cases that do not end well."""
+        for case in chosen:
+            try:
+                word = self.outcome(case, capsys)
+            except (Exception, SystemExit) as error:  # all cases are tried, and counted
+                word = "FAILS"
+                self.failures.append(f"{case}: {type(error).__name__}: {str(error)[-600:]}")
+            self.table[f"{case[0]}: {word}"] += 1
+        with capsys.disabled():
+            print("\n" + "\n".join(f"{n:4} {row}" for row, n in sorted(self.table.items())))
+            print(f"{sum(self.table.values())} cases, {len(self.failures)} failures")
+        assert not self.failures, "\n".join(self.failures)
+
+    def outcome(self, case: Case, capsys: pytest.CaptureFixture[str]) -> str:
+        """Damage, call the command, do what a refusal says, compare. A word for the table."""
+        name, way, variant = case
+        damage.restore(self.source)
+        rng = random.Random(f"{SEED} {name} {way} {variant}")
+        if not damage.WAYS[way](self.work / name, rng):
+            return "nothing to damage"
+        verb, word = verb_for(name), "ends well"
+        code, text = damage.call(verb, self.work.parent), "".join(capsys.readouterr())
+        assert "Traceback" not in text, text
+        if code:
+            paths = list(damage.remedies(text))
+            assert code in (2, 3) and paths, f"exit code {code}: {text}"
+            for path in paths:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            code, word = damage.call(verb, self.work.parent), "refused, then well"
+            text = "".join(capsys.readouterr())
+        assert code == 0, text
+        actual = damage.results(self.work)
+        differing = [n for n in self.expected if actual.get(n) != self.expected[n]]
+        assert not differing, f"{differing} differ: {text}"
+        return word
+
+
+def verb_for(name: str) -> str:
+    """The command that makes a file again: `run`, but for what it does not make."""
+    parts = Path(name).parts
+    return VERBS.get(parts[2], "run") if len(parts) > 3 else "run"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked_ranks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ropewalk.train.stage.launch", damage.launch_forked)
-        for verb in ("run", "export", "calibrate", "run"):
-            assert damage.call(verb, folder) == 0
-    shutil.copytree(folder / "work", folder / "undamaged")
-    return folder
+        yield
 
 
-def cases(folder: Path) -> list[Case]:
-    files = [p for p in sorted((folder / "undamaged").rglob("*")) if p.is_file()]
-    names = [p.relative_to(folder / "undamaged").as_posix() for p in files]
-    return [
-        (name, way, variant)
-        for name in names
-        for way in damage.WAYS
-        for variant in range(VARIANTS if way in RANDOM else 1)
-    ]
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run and its cache."""
+    folder = tmp_path_factory.mktemp("damage")
+    damage.make_base(folder)
+    for verb in ("run", "export", "calibrate", "run"):
+        assert damage.call(verb, folder) == 0
+    shutil.copytree(folder / "work", folder / "finished")
+    return folder / "finished"
 
 
-def outcome(
-    folder: Path, case: Case, expected: dict[str, object], capsys: pytest.CaptureFixture[str]
-) -> str:
-    """Damage, call the command, follow the line that refuses, compare. A word for the table."""
-    name, way, variant = case
-    damage.restore(folder)
-    rng = random.Random(f"{SEED} {name} {way} {variant}")
-    if not damage.WAYS[way](folder / "work" / name, rng):
-        return "nothing to damage"
-    verb = VERBS.get(Path(name).parts[2] if len(Path(name).parts) > 2 else "", "run")
-    code, word = damage.call(verb, folder), "made again"
-    text = "".join(capsys.readouterr())
-    assert "Traceback" not in text, text
-    if code:
-        paths = list(damage.remedies(text))
-        assert code in (2, 3) and paths, f"exit code {code}: {text}"
-        for path in paths:
+@pytest.fixture(scope="module")
+def interrupted(finished: Path) -> Path:
+    """The same run, killed after the last checkpoint of its training."""
+    damage.restore(finished)
+    run = finished.with_name("work") / "runs" / "small"
+    for path in run.iterdir():
+        if path.name not in ("data", "rope.json", "config.yaml"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        code, word = damage.call(verb, folder), "refused, then well"
-        text = "".join(capsys.readouterr())
-        assert code == 0, text
-    actual = damage.results(folder / "work")
-    differing = [n for n in expected if actual.get(n) != expected[n]]
-    assert not differing, f"{differing} differ: {text}"
-    return word
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ropewalk.train.stage.launch", damage.launch_killed)
+        assert damage.call("train", finished.parent) == STOPPED
+    shutil.copytree(finished.with_name("work"), finished.with_name("interrupted"))
+    return finished.with_name("interrupted")
 
 
-def run_cases(
-    folder: Path,
-    chosen: list[Case],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def of_finished(finished: Path) -> tuple[Damages, list[Case]]:
+    damages = Damages(finished, damage.results(finished))
+    return damages, damages.cases()
+
+
+def of_interrupted(finished: Path, interrupted: Path) -> tuple[Damages, list[Case]]:
+    """Resumed, it must have the training of the finished run."""
+    results = damage.results(finished).items()
+    trained = {name: value for name, value in results if name.startswith("runs/small/train/")}
+    damages = Damages(interrupted, trained)
+    return damages, damages.cases("runs/small/train.tmp/**/*")
+
+
+def test_a_tenth_of_the_damages_to_a_finished_run(
+    finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ropewalk.train.stage.launch", damage.launch_forked)
-    expected, table, failures = damage.results(folder / "undamaged"), Counter[str](), []
-    for case in chosen:
-        try:
-            word = outcome(folder, case, expected, capsys)
-        except (Exception, SystemExit) as error:  # all cases are tried, and counted
-            word = "FAILS"
-            failures.append(f"{case}: {type(error).__name__}: {str(error)[-600:]}")
-        table[f"{case[0].split('/')[0]}/{'/'.join(case[0].split('/')[1:])}: {word}"] += 1
-    with capsys.disabled():
-        print("\n" + "\n".join(f"{count:4} {row}" for row, count in sorted(table.items())))
-        print(f"{sum(table.values())} cases, {len(failures)} failures")
-    assert not failures, "\n".join(failures)
+    damages, every = of_finished(finished)
+    damages.run(random.Random(SEED).sample(every, len(every) // 10), capsys)
 
 
-def test_a_tenth_of_the_damages(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_some_damages_to_an_interrupted_training(
+    finished: Path, interrupted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    every = cases(folder)
-    run_cases(folder, random.Random(SEED).sample(every, len(every) // 10), capsys, monkeypatch)
+    damages, every = of_interrupted(finished, interrupted)
+    damages.run(random.Random(SEED).sample(every, 4), capsys)
 
 
 @pytest.mark.slow
-def test_every_damage(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_every_damage_to_a_finished_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damages, every = of_finished(finished)
+    damages.run(every, capsys)
+
+
+@pytest.mark.slow
+def test_every_damage_to_an_interrupted_training(
+    finished: Path, interrupted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_cases(folder, cases(folder), capsys, monkeypatch)
+    damages, every = of_interrupted(finished, interrupted)
+    damages.run(every, capsys)

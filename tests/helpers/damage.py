@@ -12,7 +12,7 @@ import ranks
 import torch
 from models import tiny_config
 
-from ropewalk.conf.errors import RopewalkError
+from ropewalk.conf.errors import RopewalkError, Stopped
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.launch.cli import main
@@ -20,7 +20,7 @@ from ropewalk.train import worker
 
 Damage = Callable[[Path, random.Random], bool]
 """Damages a file; returns False where the file has nothing to damage in this way."""
-TIMES = r"(step_time|tokens_per_s|memory|mfu|seconds|_s$|_ms$|stall|wait|flops)"
+TIMES = r"step_time|tokens_per_s|memory|mfu|hfu|seconds|^time$|idle|imbalance|_s$"
 """Keys of a step's line that another try measures anew."""
 
 
@@ -87,7 +87,7 @@ def make_base(folder: Path, seed: int = 0) -> None:
         (folder / "texts" / f"{number}.txt").write_text(text)
     tokenizer = tokenizers.train([" ".join(words)] * 5, 300)
     torch.manual_seed(seed)
-    config = tiny_config(vocab_size=len(tokenizer), eos_token_id=0, pad_token_id=1)
+    config = tiny_config(vocab_size=300, eos_token_id=0, pad_token_id=1)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.save_pretrained(str(folder / "base"))
     tokenizers.save(tokenizer, folder / "base")
@@ -152,10 +152,19 @@ def rank_exit_code(run_dir: Path) -> int:
     return 0
 
 
-def restore(folder: Path) -> None:
-    """Copy the undamaged run and cache to where the commands look for them."""
-    shutil.rmtree(folder / "work", ignore_errors=True)
-    shutil.copytree(folder / "undamaged", folder / "work")
+def launch_killed(config: Config, run_dir: Path, temporary: Path) -> None:
+    """As if the ranks were killed after the last checkpoint, before the model was saved."""
+    launch_forked(config, run_dir, temporary)
+    (temporary / "done.json").unlink()
+    shutil.rmtree(temporary / "model")
+    raise Stopped("killed")
+
+
+def restore(source: Path) -> None:
+    """Copy a run and its cache to `work`, where the commands look for them."""
+    work = source.with_name("work")
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(source, work)
 
 
 def results(folder: Path) -> dict[str, Any]:
