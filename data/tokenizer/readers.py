@@ -15,13 +15,13 @@ from typing import Any
 import transformers
 from tokenizers import Tokenizer
 
-from ropewalk.conf.artifacts.manifest import fingerprint, read_json, write_json
+from ropewalk.conf.artifacts.records import fingerprint, read_signed, signed, write_json
 from ropewalk.data.tokenizer.auto_tokenizer import Unreadable, auto_tokenizer
 from ropewalk.data.tokenizer.comparison import first_difference
 from ropewalk.data.tokenizer.folder import CONFIG
 from ropewalk.data.tokenizer.run_tokenizer import RunTokenizer, save
 
-FORMAT = 1  # of the cached answers: raise when the same files give another answer
+FORMAT = 2  # of the cached answers: raise when the same files give another answer
 FILE_CLASS = "PreTrainedTokenizerFast"
 """Reads tokenizer.json as it is, in versions 4 and 5 of transformers."""
 
@@ -40,11 +40,9 @@ def for_readers(
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in tokenizer.files.items()}
     key = [FORMAT, transformers.__version__, digests, dict(model_config), trust_remote_code]
     file = cache / f"readers-{fingerprint(key)[:16]}.json"
-    if file.is_file():
-        answer = read_json(file)
-    else:
+    if (answer := read_signed(file)) is None:
         config, line = _readable_config(tokenizer, model_config, trust_remote_code)
-        answer = {"config": config, "line": line}
+        answer = signed({"config": config, "line": line})
         cache.mkdir(parents=True, exist_ok=True)
         write_json(file, answer)
     return _with_config(tokenizer, answer["config"]), answer["line"]
