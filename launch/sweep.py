@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
-from ropewalk.conf.artifacts.folders import MAX_NAME_BYTES
+from ropewalk.conf.artifacts.folders import MAX_RUN_NAME_BYTES
 from ropewalk.conf.errors import ConfigError
 from ropewalk.launch.config.overrides import Override, is_text
 from ropewalk.launch.config.values import quoted, split
@@ -93,7 +93,7 @@ def _label(value: str) -> str:
 
 def _shortened(name: str) -> str:
     """With room for a number behind it."""
-    return name.encode()[: MAX_NAME_BYTES - 8].decode(errors="ignore")
+    return name.encode()[: MAX_RUN_NAME_BYTES - 8].decode(errors="ignore")
 
 
 def _numbered(names: Iterable[str]) -> list[str]:

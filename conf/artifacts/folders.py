@@ -5,6 +5,8 @@ from pathlib import Path
 
 MAX_NAME_BYTES = 255
 """Of one part of a path, on the file systems of Linux (NAME_MAX)."""
+MAX_RUN_NAME_BYTES = MAX_NAME_BYTES - 16
+"""Of a run's name; its lock and what is moved aside have longer ones."""
 MAX_PATH_BYTES = 4095
 """Of a whole path (PATH_MAX without the final NUL)."""
 
@@ -19,8 +21,8 @@ def name_problem(name: str) -> str | None:
         return "a dot at the beginning hides it"
     if any(not character.isprintable() for character in name):
         return "it has a line break or another control character"
-    if (size := len(os.fsencode(name))) > MAX_NAME_BYTES:
-        return f"it has {size} bytes, and a file system takes {MAX_NAME_BYTES}"
+    if (size := len(os.fsencode(name))) > MAX_RUN_NAME_BYTES:
+        return f"it has {size} bytes, and a run's name may have {MAX_RUN_NAME_BYTES}"
     return None
 
 

@@ -141,7 +141,7 @@ def test_sweep_refuses_a_bad_combination_before_the_first_run(
     composed: list[object] = []
     compose = composing.compose
     monkeypatch.setattr(
-        composing, "compose", lambda arguments: composed.append(arguments) or compose(arguments)
+        composing, "compose", lambda *words: composed.append(words) or compose(*words)
     )
     overrides = ["recipe=demo", "train.optimizer.lr=1e-3,-1"]
     code, output, error = exits(capsys, "run", "-m", *overrides, "--cfg", "job")

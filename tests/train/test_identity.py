@@ -14,6 +14,7 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.model import ModelConfig
 from ropewalk.train import base as bases
 from ropewalk.train.base import locate
+from ropewalk.train.gguf_base import convert as gguf
 from ropewalk.train.identity import folder_identity
 
 CONFIG = {
@@ -155,7 +156,7 @@ def test_two_gguf_files_of_one_name_and_size_are_two_bases(
         config = b'{"model_type": "llama"}'
         write(folder, {"config.json": config, "model.safetensors": file.read_bytes()})
 
-    monkeypatch.setattr(bases, "_dequantise", convert)
+    monkeypatch.setattr(gguf, "convert", convert)
     identities = []
     for folder, content in (("one", b"1"), ("two", b"2"), ("copy", b"1")):
         write(tmp_path / folder, {"base.gguf": content})

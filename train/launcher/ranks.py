@@ -13,6 +13,12 @@ from ropewalk.conf.schema import Config
 from ropewalk.train.launcher import failure
 from ropewalk.train.launcher.command import command, environment
 
+CAUSES: dict[int, str] = {
+    signal.SIGKILL: "as the system does when memory runs out (see dmesg, or the job's limit)",
+    signal.SIGABRT: "as libraries do when another rank is lost; its lines are above",
+}
+"""Of signals that end a rank. The launcher reports the one that it polls first."""
+
 STOP_FILE = "stop"
 """In the folder of the ranks: asks them to stop in good order."""
 
@@ -80,9 +86,7 @@ def _killed(code: int) -> str:
     if number not in set(signal.Signals):
         return f"train: the ranks ended with exit code {code}; their messages are above"
     name = signal.Signals(number).name
-    cause = ""
-    if number == signal.SIGKILL:
-        cause = ", as the system does when memory runs out (see dmesg, or the job's limit)"
+    cause = f", {CAUSES[number]}" if number in CAUSES else ""
     return f"train: a rank was ended by {name}{cause}; run the same command again to resume"
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ropewalk.conf.artifacts.folders import MAX_NAME_BYTES
+from ropewalk.conf.artifacts.folders import MAX_RUN_NAME_BYTES
 from ropewalk.conf.check import load, to_yaml
 from ropewalk.conf.errors import ConfigError
 from ropewalk.launch.config.compose import compose
@@ -26,7 +26,7 @@ LETTERS = [
         "a #b",
         "a: b",
     ),
-    *("*", "&a", "!x", "%x", "@x", "-", "--", "=", "a$b", "x" * MAX_NAME_BYTES, "~", "~x"),
+    *("*", "&a", "!x", "%x", "@x", "-", "--", "=", "a$b", "x" * MAX_RUN_NAME_BYTES, "~", "~x"),
 ]
 
 

@@ -202,7 +202,7 @@ def test_a_plan_reads_its_file_once_and_the_next_plan_anew(
 
 
 def composed(rope: RopeConfig) -> Any:
-    return SimpleNamespace(rope=rope)
+    return SimpleNamespace(rope=rope, model=SimpleNamespace(sliding_window=None))
 
 
 def test_methods_compared_with_a_table_have_the_factor_of_its_file(
