@@ -75,9 +75,9 @@ def test_training_that_samples_its_routing_is_refused() -> None:
 
 
 def test_what_transformers_does_not_compute_is_told() -> None:
-    config = transformers.DeepseekV3Config(
-        num_nextn_predict_layers=1, topk_method="noaux_tc", aux_loss_alpha=0.001
-    )
+    # keys of DeepSeek's own code, which transformers keeps and does not read
+    keys = {"num_nextn_predict_layers": 1, "topk_method": "noaux_tc", "aux_loss_alpha": 0.001}
+    config = transformers.DeepseekV3Config.from_dict(keys)
     ahead, bias, loss = sorted(notes(config), key=len, reverse=True)[:3]
     assert "num_nextn_predict_layers 1; transformers builds no such layers" in ahead + bias + loss
     assert "aux_loss_alpha 0.001; transformers computes no such loss" in ahead + bias + loss
