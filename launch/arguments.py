@@ -40,6 +40,8 @@ examples:
   ropewalk data recipe=demo --merge                      their shards in one store, and the plan
   ropewalk export recipe=demo                            for servers: keys, GGUF, flags, warnings
   ropewalk run recipe=demo --cfg job                     show the whole configuration, run nothing
+  ropewalk run recipe=demo --dry-run                     check settings, model, sources and disks,
+                                                         run nothing
 
 exit codes: 0 done, 1 failed, 2 configuration or data refused, 3 a proof said no, 75 stopped in
 good order (run again to resume)
@@ -87,6 +89,7 @@ def _add_common(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("overrides", nargs="*", metavar="key=value", help="settings")
     add("--cfg", choices=["job"], help="print the composed, checked configuration and stop")
+    add("--dry-run", action="store_true", help="check all that can be checked first, and stop")
     add("--config-dir", metavar="DIR", help="a folder with your own recipe/NAME.yaml and the like")
     add("-m", "--multirun", action="store_true", help="a run for each combination of key=a,b,c")
 

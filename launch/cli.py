@@ -97,6 +97,9 @@ def run_verb(arguments: argparse.Namespace, overrides: Sequence[str], config: Co
     if arguments.cfg:
         print(to_yaml(config), end="")
         return
+    if arguments.dry_run:
+        check(arguments.verb, config)
+        return
     if getattr(arguments, "shard", None) is not None:
         make_shards(config, arguments.shard)
         return
@@ -108,6 +111,14 @@ def run_verb(arguments: argparse.Namespace, overrides: Sequence[str], config: Co
     if arguments.verb == "data" and arguments.show:
         show_samples(run, arguments.show)
     print_outputs(arguments.verb, run.output, as_json)
+
+
+def check(verb: str, config: Config) -> None:
+    """`--dry-run`. Raises: ConfigError, DataError."""
+    load_libraries()
+    from ropewalk.launch.pipeline import stages
+
+    print(stages.check(config, verb))
 
 
 def make_shards(config: Config, task: str) -> None:

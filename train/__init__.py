@@ -6,6 +6,7 @@ __main__.py     `python -m ropewalk.train RUN_DIR`: one rank, as the launcher st
 worker.py       one rank: starts, runs, saves
 results.py      the files of a finished training, and the record that its ranks write last
 assemble.py     from a run's folder to a Trainer
+disk_space.py   the bytes that a training writes at least
 base.py         where the base's weights lie, and its config
 identity.py     what a base is known by: the content of its files, or its commit
 ties.py         weights that the config ties and the files hold twice

@@ -3,6 +3,7 @@
 stages.py     which stages a verb needs, and the adapter of each
 run.py        `Run`, one run in progress
 preflight.py  every check that is possible before the first long stage, and their problems at once
+disk_space.py whether the disks have room for what will be written
 current.py    which finished results still belong on the page
 standing.py   the training that stands, and what a command may change beside it
 record.py     the run's own `manifest.json`

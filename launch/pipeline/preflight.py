@@ -19,6 +19,7 @@ from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data import sources
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataArtifacts
+from ropewalk.launch.pipeline import disk_space
 from ropewalk.launch.pipeline.run import Run, data_inputs
 from ropewalk.train import remote_code
 from ropewalk.train.attention import refuse_unsupported
@@ -45,6 +46,8 @@ def refuse(runs: Sequence[Run], stages: Collection[str]) -> None:
     data_lines = (
         [line for run in runs for line in _source_problems(run)] if "data" in stages else []
     )
+    if not lines and not data_lines:
+        lines = disk_space.problems(runs, stages)
     if lines or data_lines:
         error = ConfigError if lines else DataError
         raise error("\n".join(dict.fromkeys(lines + data_lines)))

@@ -50,6 +50,20 @@ def execute(config: Config, verb: str, command: str = "") -> Run:
     return last
 
 
+def check(config: Config, verb: str) -> str:
+    """The preflight alone: no stage runs. Returns a line about what would run.
+
+    Raises: ConfigError, DataError with every problem.
+    """
+    runs = _runs(config, "")
+    preflight.refuse(runs, VERB_STAGES[verb])
+    stages = ", ".join(VERB_STAGES[verb])
+    return (
+        f"{verb}: settings, model, sources and disks pass; it would run {stages}, and skip what "
+        f"is done with the same settings and inputs in {runs[-1].folder}"
+    )
+
+
 def _before(stage: str, runs: Sequence[Run], verb: str) -> None:
     """Refuse what may not replace the training that stands, as soon as it is known."""
     if "train" in VERB_STAGES[verb] and stage in ("data", "train"):

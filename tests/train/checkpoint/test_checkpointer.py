@@ -11,11 +11,13 @@ import pytest
 import ranks
 import run_faults
 from checkpoint_runs import RunSpec, equal_arrays
+from models import tiny_model
 from train_settings import train_config
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
 from ropewalk.train.checkpoint import checkpointer, storage
+from ropewalk.train.disk_space import checkpoint_bytes
 from ropewalk.train.zero.mesh import Mesh
 
 FILE = "zero_pp_rank_1_mp_rank_00_optim_states.pt"
@@ -111,6 +113,14 @@ def test_pruning_does_not_count_a_damaged_checkpoint_of_a_later_step(
     assert ranks.run(2, checkpoint_runs.train, spec)[0]["first_step"] == 2
     assert names(folder) == [STEP_4]
     assert (folder / "step-00000008.torn").is_dir()
+
+
+def test_a_checkpoint_has_the_bytes_that_are_asked_of_the_disk(undisturbed: Result) -> None:
+    spec, _ = undisturbed
+    size = sum(path.stat().st_size for path in (spec.folder / "checkpoints" / STEP_4).iterdir())
+    parameters = sum(parameter.numel() for parameter in tiny_model().parameters())
+    least = checkpoint_bytes(spec.config.train, parameters)
+    assert least <= size < 3 * least  # the module's own weights, and files of one small run
 
 
 def test_ranks_of_the_same_layout_read_their_own_files(undisturbed: Result) -> None:
