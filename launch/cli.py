@@ -103,6 +103,8 @@ def run_verb(arguments: argparse.Namespace, overrides: Sequence[str], config: Co
     if getattr(arguments, "shard", None) is not None:
         make_shards(config, arguments.shard)
         return
+    if skip_all(arguments, config):
+        return
     as_json = getattr(arguments, "json", False)
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # stdout holds the JSON alone
         run = run_stages(arguments, overrides, config)
@@ -111,6 +113,21 @@ def run_verb(arguments: argparse.Namespace, overrides: Sequence[str], config: Co
     if arguments.verb == "data" and arguments.show:
         show_samples(run, arguments.show)
     print_outputs(arguments.verb, run.output, as_json)
+
+
+def skip_all(arguments: argparse.Namespace, config: Config) -> bool:
+    """Print that every stage is done, where that is certain without loading a library."""
+    from ropewalk.launch.pipeline import unchanged
+
+    if any(getattr(arguments, flag, None) for flag in ("json", "show", "export", "merge")):
+        return False
+    stages = unchanged.finished_stages(config, arguments.verb)
+    if stages is None:
+        return False
+    for stage in stages:
+        print(f"{stage}: done before with the same settings and inputs; skipped")
+    print_outputs(arguments.verb, unchanged.folder_of(config), as_json=False)
+    return True
 
 
 def check(verb: str, config: Config) -> None:

@@ -6,6 +6,7 @@ fixed seed, runs in `make test`, all of them in `make damage`.
 
 import os
 import random
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -16,10 +17,13 @@ import damage
 import pytest
 
 from ropewalk.conf.errors import STOPPED
+from ropewalk.launch.pipeline.unchanged import RECORD
 
 SEED = 14
 VARIANTS = int(os.environ.get("ROPEWALK_DAMAGE_VARIANTS", "1"))
 """How often each random way to damage a file is tried, at another place."""
+UNREAD = re.compile(r"cache/(duplicates|contamination|tokenizers|digests)/")
+"""What a command does not read that has nothing to do."""
 VERBS = {"export": "export", "calibration": "calibrate"}
 """The command that makes a folder of the run; `run` makes the others."""
 RANDOM = ("truncate", "garbage", "flip_byte", "edit_number")
@@ -30,13 +34,15 @@ Case = tuple[str, str, int]
 class Damages:
     """Cases over the files of a folder, and what each came to."""
 
-    def __init__(self, source: Path, expected: dict[str, Any]) -> None:
-        self.source, self.expected = source, expected
+    def __init__(self, source: Path, expected: dict[str, Any], keeps_record: bool = False) -> None:
+        self.source, self.expected, self.keeps_record = source, expected, keeps_record
         self.work = source.with_name("work")
         self.table, self.failures = Counter[str](), list[str]()
 
     def cases(self, pattern: str = "**/*") -> list[Case]:
         files = [path for path in sorted(self.source.glob(pattern)) if path.is_file()]
+        if not self.keeps_record:
+            files = [path for path in files if path.name != RECORD]
         return [
             (path.relative_to(self.source).as_posix(), way, variant)
             for path in files
@@ -61,7 +67,7 @@ class Damages:
     def outcome(self, case: Case, capsys: pytest.CaptureFixture[str]) -> str:
         """Damage, call the command, do what a refusal says, compare. A word for the table."""
         name, way, variant = case
-        damage.restore(self.source)
+        damage.restore(self.source, self.keeps_record)
         rng = random.Random(f"{SEED} {name} {way} {variant}")
         if not damage.WAYS[way](self.work / name, rng):
             return "nothing to damage"
@@ -78,6 +84,8 @@ class Damages:
         assert code == 0, text
         actual = damage.results(self.work)
         differing = [n for n in self.expected if actual.get(n) != self.expected[n]]
+        if self.keeps_record and UNREAD.match(name):
+            differing = [n for n in differing if n != name]  # seen when it is read
         assert not differing, f"{differing} differ: {text}"
         return word
 
@@ -109,7 +117,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def interrupted(finished: Path) -> Path:
     """The same run, killed after the last checkpoint of its training."""
-    damage.restore(finished)
+    damage.restore(finished, keeps_record=False)
     run = finished.with_name("work") / "runs" / "small"
     for path in run.iterdir():
         if path.name not in ("data", "rope.json", "config.yaml"):
@@ -141,6 +149,13 @@ def test_a_tenth_of_the_damages_to_a_finished_run(
     damages.run(random.Random(SEED).sample(every, len(every) // 10), capsys)
 
 
+def test_some_damages_beside_the_record_of_unchanged_inputs(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damages = Damages(finished, damage.results(finished), keeps_record=True)
+    damages.run(random.Random(SEED + 1).sample(damages.cases(), 12), capsys)
+
+
 def test_some_damages_to_an_interrupted_training(
     finished: Path, interrupted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -152,6 +167,14 @@ def test_some_damages_to_an_interrupted_training(
 def test_every_damage_to_a_finished_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damages, every = of_finished(finished)
     damages.run(every, capsys)
+
+
+@pytest.mark.slow
+def test_every_damage_beside_the_record_of_unchanged_inputs(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damages = Damages(finished, damage.results(finished), keeps_record=True)
+    damages.run(damages.cases(), capsys)
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ preflight.py  every check that is possible before the first long stage, and thei
 disk_space.py whether the disks have room for what will be written
 current.py    which finished results still belong on the page
 standing.py   the training that stands, and what a command may change beside it
+unchanged.py  a command that has nothing to do, without torch
+versions.py   packages and code that affect results
 record.py     the run's own `manifest.json`
 ship.py       keeps a run's model as the builtin base of the demo
 """

@@ -3,7 +3,6 @@
 import os
 import platform
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +11,7 @@ from ropewalk.conf.artifacts import manifest as manifests
 from ropewalk.conf.artifacts.manifest import Manifest
 from ropewalk.conf.artifacts.records import read_signed, signed, write_json
 from ropewalk.launch.pipeline.run import Run
-
-PACKAGES = (
-    "ropewalk",
-    "torch",
-    "transformers",
-    "deepspeed",
-    "datasets",
-    "tokenizers",
-    "hydra-core",
-    "numpy",
-    "pyarrow",
-)
+from ropewalk.launch.pipeline.versions import versions
 
 FOLDERS = {
     "data": "data",
@@ -34,6 +22,14 @@ FOLDERS = {
     "export": "export",
 }
 """The folder of each stage that has a manifest of its own."""
+READERS = {
+    "rope": ("train", "eval", "report", "calibrate", "export"),
+    "data": ("train", "eval", "report", "calibrate", "export"),
+    "train": ("eval", "report", "export"),
+    "eval": ("report",),
+    "calibrate": ("report",),
+}
+"""The stages whose results are made from those of a stage."""
 
 
 def write_manifest(run: Run) -> None:
@@ -60,12 +56,13 @@ def _stages(run: Run) -> dict[str, Any]:
     """Fingerprint, seconds and metadata of each stage.
 
     A stage with the recorded fingerprint keeps its record, and so the seconds of the real work.
-    Stages that this command did not run stay recorded unless a stage before them changed.
+    Stages that this command did not run stay recorded unless a stage that they read changed.
     """
     recorded = _recorded_stages(run.output)
     fingerprints = run.fingerprints(*run.manifests)
     changed = [n for n in fingerprints if recorded.get(n, {}).get("fingerprint") != fingerprints[n]]
-    stages = {} if any(name in recorded for name in changed) else dict(recorded)
+    outdated = {reader for name in changed if name in recorded for reader in READERS.get(name, ())}
+    stages = {name: entry for name, entry in recorded.items() if name not in outdated}
     for name, manifest in run.manifests.items():
         stages[name] = _entry(manifest) if name in changed else recorded[name]
     return stages
@@ -97,17 +94,6 @@ def _earlier_phases(run: Run) -> list[dict[str, Any]]:
     name, stages = phase.config.name, phase.fingerprints(*phase.manifests)
     entry = {"name": name, "folder": f"{phases.FOLDER}/{name}", "stages": stages}
     return [*_earlier_phases(phase), entry]
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of Python and of the packages that affect results."""
-    installed = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            installed[package] = version(package)
-        except PackageNotFoundError:
-            installed[package] = "not installed"
-    return installed
 
 
 def machine() -> dict[str, Any]:

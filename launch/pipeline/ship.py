@@ -11,9 +11,9 @@ from ropewalk.conf.check import load
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.rules import content
 from ropewalk.launch.config.compose import compose
-from ropewalk.launch.pipeline.record import versions
 from ropewalk.launch.pipeline.run import Run
 from ropewalk.launch.pipeline.stages import execute
+from ropewalk.launch.pipeline.versions import versions
 from ropewalk.train.base import BASES
 
 

@@ -9,7 +9,7 @@ from ropewalk.conf.artifacts.locks import lock_or_refuse
 from ropewalk.conf.artifacts.manifest import Manifest, fingerprint, read_json, run_stage
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config.phases import phase_configs
-from ropewalk.launch.pipeline import preflight, standing
+from ropewalk.launch.pipeline import preflight, standing, unchanged
 from ropewalk.launch.pipeline.current import REPORTED, current_results
 from ropewalk.launch.pipeline.record import write_manifest
 from ropewalk.launch.pipeline.run import Run, data_inputs
@@ -47,7 +47,19 @@ def execute(config: Config, verb: str, command: str = "") -> Run:
                 for run in runs:
                     standing.remove(run.aside)
         standing.announce(last)
+        if last.aside is None:
+            unchanged.record(last.config, verb, VERB_STAGES[verb], _cached(last))
     return last
+
+
+def _cached(run: Run) -> list[Path]:
+    """The folders of the cache that the run's data are in."""
+    from ropewalk.data.dataset import DataArtifacts
+
+    if "data" not in run.manifests:
+        return []
+    data = DataArtifacts.of(run.folder, run.cache)
+    return [data.plan, *data.stores.values()]
 
 
 def check(config: Config, verb: str) -> str:

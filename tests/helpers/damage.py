@@ -16,6 +16,7 @@ from ropewalk.conf.errors import RopewalkError, Stopped
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.launch.cli import main
+from ropewalk.launch.pipeline import unchanged
 from ropewalk.train import worker
 
 Damage = Callable[[Path, random.Random], bool]
@@ -160,11 +161,18 @@ def launch_killed(config: Config, run_dir: Path, temporary: Path) -> None:
     raise Stopped("killed")
 
 
-def restore(source: Path) -> None:
-    """Copy a run and its cache to `work`, where the commands look for them."""
+def restore(source: Path, keeps_record: bool) -> None:
+    """Copy a run and its cache to `work`, where the commands look for them.
+
+    Without the record of unchanged inputs, a command goes through its stages, and so through all
+    that they keep in the cache.
+    """
     work = source.with_name("work")
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(source, work)
+    if not keeps_record:
+        for path in work.glob(f"runs/*/{unchanged.RECORD}"):
+            path.unlink()
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -172,7 +180,8 @@ def results(folder: Path) -> dict[str, Any]:
     contents = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        is_aside = re.search(r"\.(damaged|unfinished)\d", name) or "checkpoints/" in name
+        set_aside = r"\.((damaged|unfinished)\d|[0-9a-f]{8}/)"
+        is_aside = re.search(set_aside, name) or "checkpoints/" in name
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.is_file() and not (hidden or is_aside or "/watch/" in name):
             contents[name] = content_of(path)
