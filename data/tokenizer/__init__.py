@@ -11,6 +11,7 @@ convert.py         a tokenizer without tokenizer.json, converted by transformers
 readers.py         what transformers makes of the files: whether a server reads the same ids
 code.py            the code files of a tokenizer of its own class
 comparison.py      whether two tokenizers give the same ids: by their content, or on probe texts
+failures.py        what a tokenizer raises for a text that it cannot encode
 scratch.py         train a tokenizer
 """
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from ropewalk.data.tokenizer.failures import is_refusal
+
 PROBES = (
     "The rope is 12 345.678 m long, laid on 2026-11-29 at 07:45; it's 3.14159e-10 of 1,000,000.",
     " leading,  two   three    four spaces and trailing  ",
@@ -53,7 +55,9 @@ def first_difference(file: Tokenizer, other: Tokenizer) -> str | None:
         ids = _encode(file, texts, special_as_text)
         try:
             other_ids = _encode(other, texts, special_as_text)
-        except Exception:  # it lacks a token for unknown letters; the package has no narrower class
+        except BaseException as error:
+            if not is_refusal(error):
+                raise
             return texts[0]
         for text, one, two in zip(texts, ids, other_ids, strict=True):
             if one != two:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
-from ropewalk.conf.errors import DataError
+from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.data.sources import Document
 from ropewalk.data.sources.units import grouped_by_size
+from ropewalk.data.tokenizer.failures import is_refusal
 from ropewalk.data.tokens.long_texts import Cut
 
 BATCH_CHARACTERS = 1 << 18  # its tokens take some 200 bytes each while they are encoded
@@ -23,10 +24,21 @@ Encode = Callable[[list[str]], list[np.ndarray]]
 
 
 def encode_with(tokenizer: Tokenizer) -> Encode:
-    """A function from texts to token ids (tokens,) uint32, without special tokens."""
+    """A function from texts to token ids (tokens,) uint32, without special tokens.
+
+    It raises ConfigError for a text that the tokenizer cannot encode.
+    """
 
     def encode(texts: list[str]) -> list[np.ndarray]:
-        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        try:
+            encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except BaseException as error:
+            if not is_refusal(error):
+                raise
+            raise ConfigError(
+                f"model.path has a tokenizer that cannot encode every document ({error}); it must "
+                "have a token for unknown text; give the model's own tokenizer, or one with byte fallback"
+            ) from error
         return [np.asarray(encoding.ids, dtype=np.uint32) for encoding in encodings]
 
     return encode
