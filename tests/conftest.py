@@ -3,6 +3,11 @@
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# the first example of a test may wait for an import, on a busy machine for seconds
+settings.register_profile("ropewalk", deadline=None)
+settings.load_profile("ropewalk")
 
 TEXTS = [
     "The rope is laid in the long walk, yarn upon yarn, strand upon strand.",

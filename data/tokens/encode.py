@@ -37,7 +37,8 @@ def encode_with(tokenizer: Tokenizer) -> Encode:
                 raise
             raise ConfigError(
                 f"model.path has a tokenizer that cannot encode every document ({error}); it must "
-                "have a token for unknown text; give the model's own tokenizer, or one with byte fallback"
+                "have a token for unknown text; give the model's own tokenizer, or one with byte "
+                "fallback"
             ) from error
         return [np.asarray(encoding.ids, dtype=np.uint32) for encoding in encodings]
 

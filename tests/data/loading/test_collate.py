@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ropewalk.data.loading.collate import Row, collate, concatenate
@@ -19,7 +19,6 @@ def row_of(
     )
 
 
-@settings(deadline=None)
 @given(PIECES, st.integers(0, 5))
 def test_tokens_lie_end_to_end_then_padding(pieces: list[list[int]], padding: int) -> None:
     row = row_of(pieces, padding)
@@ -27,7 +26,6 @@ def test_tokens_lie_end_to_end_then_padding(pieces: list[list[int]], padding: in
     assert {a.dtype for a in (row.input_ids, row.labels, row.position_ids)} == {np.dtype(np.int64)}
 
 
-@settings(deadline=None)
 @given(PIECES, st.integers(0, 5), st.booleans(), st.booleans())
 def test_labels_are_the_next_token_of_the_piece(
     pieces: list[list[int]], padding: int, mask: bool, restart: bool
@@ -36,21 +34,18 @@ def test_labels_are_the_next_token_of_the_piece(
     assert row_of(pieces, padding, mask=mask, restart=restart).labels.tolist() == expected
 
 
-@settings(deadline=None)
 @given(PIECES, st.integers(0, 5))
 def test_positions_restart_at_each_piece(pieces: list[list[int]], padding: int) -> None:
     expected = [i for piece in pieces for i in range(len(piece))] + list(range(padding))
     assert row_of(pieces, padding).position_ids.tolist() == expected
 
 
-@settings(deadline=None)
 @given(PIECES, st.integers(0, 5))
 def test_positions_may_go_on(pieces: list[list[int]], padding: int) -> None:
     row = row_of(pieces, padding, restart=False)
     assert row.position_ids.tolist() == list(range(len(row.input_ids)))
 
 
-@settings(deadline=None)
 @given(PIECES, st.integers(0, 5))
 def test_borders_stand_between_documents_and_padding(pieces: list[list[int]], padding: int) -> None:
     row = row_of(pieces, padding)
@@ -69,7 +64,6 @@ def test_without_a_document_mask_the_sequence_is_one() -> None:
     assert row.cu_seqlens.tolist() == [0, 7]
 
 
-@settings(deadline=None)
 @given(st.lists(PIECES, min_size=1, max_size=4))
 def test_join_keeps_every_sequence_apart(rows: list[list[list[int]]]) -> None:
     laid = [row_of(pieces, 2) for pieces in rows]
