@@ -92,7 +92,12 @@ def config_problems(config: PreTrainedConfig, name: str) -> list[str]:
     values = {key: getattr(config, key, None) for key in (*SIZES, *EXPERTS, "num_experts_per_tok")}
     if problems := size_problems(values, name):
         return problems
-    rules = [*_head_problems(values, config), *_token_problems(config), *_expert_problems(values)]
+    rules = [
+        *_head_problems(values, config),
+        *_token_problems(config),
+        *_window_problems(config),
+        *_expert_problems(values),
+    ]
     if file := getattr(config, "transformers_weights", None):
         rules.append(
             f"transformers_weights {file}; the weights must be model.safetensors or its shards"
@@ -120,11 +125,26 @@ def _head_problems(values: dict[str, Any], config: PreTrainedConfig) -> list[str
 
 
 def _token_problems(config: PreTrainedConfig) -> list[str]:
-    pad, words = getattr(config, "pad_token_id", None), getattr(config, "vocab_size", None)
-    if type(pad) is int and words and not -words <= pad < words:
-        return [
-            f"pad_token_id {pad} and vocab_size {words}; it must be below the vocabulary's size"
-        ]
+    """Padding and ends of text that have no embedding; torch counts a negative padding from the
+    end, and a negative end of text is how some configs say that there is none."""
+    vocab_size = getattr(config, "vocab_size", None)
+    if not vocab_size:
+        return []
+    pad, eos = getattr(config, "pad_token_id", None), getattr(config, "eos_token_id", None)
+    ids = [("eos_token_id", token) for token in (eos if isinstance(eos, list) else [eos])]
+    outside = [(key, token) for key, token in ids if type(token) is int and token >= vocab_size]
+    if type(pad) is int and not -vocab_size <= pad < vocab_size:
+        outside.append(("pad_token_id", pad))
+    return [
+        f"{key} {token} and vocab_size {vocab_size}; it must be below the vocabulary's size"
+        for key, token in outside
+    ]
+
+
+def _window_problems(config: PreTrainedConfig) -> list[str]:
+    window = getattr(config, "sliding_window", None)
+    if type(window) is int and window < 1:
+        return [f"sliding_window {window}; a token sees at least itself, so it must be at least 1"]
     return []
 
 

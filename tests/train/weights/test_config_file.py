@@ -72,6 +72,8 @@ def test_a_file_that_is_no_config_is_refused(folder: Path, content: bytes, reaso
         ({"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": None}, "not a multiple"),
         ({"pad_token_id": 128}, "pad_token_id 128 and vocab_size 128"),
         ({"pad_token_id": -129}, "pad_token_id -129"),
+        ({"eos_token_id": 128}, "eos_token_id 128 and vocab_size 128"),
+        ({"eos_token_id": [2, 500]}, "eos_token_id 500 and vocab_size 128"),
         ({"hidden_act": "no_such_function"}, "cannot build its config.json"),
         ({"rope_parameters": 7}, ""),
         ({"hidden_size": None}, ""),
@@ -82,6 +84,18 @@ def test_sizes_that_cannot_be_are_refused(
     folder: Path, changes: dict[str, Any], reason: str
 ) -> None:
     assert reason in refusal(change_config(folder, **changes))
+
+
+@pytest.mark.parametrize("window", [0, -1])
+def test_a_sliding_window_that_holds_no_token_is_refused(tmp_path: Path, window: int) -> None:
+    folder = save("mistral", tmp_path / "base")
+    change_config(folder, sliding_window=window)
+    assert f"has sliding_window {window}; a token sees at least itself" in refusal(folder)
+
+
+def test_an_end_of_text_that_says_there_is_none_is_taken(folder: Path) -> None:
+    change_config(folder, eos_token_id=-1)
+    assert base_config(Base(str(folder))).eos_token_id == -1
 
 
 def test_more_experts_a_token_than_there_are_are_refused(tmp_path: Path) -> None:
