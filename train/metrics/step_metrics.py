@@ -194,9 +194,7 @@ class StepMetrics:
         """Call after a step's last backward pass: the gradient is averaged, and not yet clipped."""
         every = self.group_norms_every
         if every and self.sums.step % every == 0:
-            self.sums.squared_norms = local_squared_norms(
-                self.engine.module, self.mesh.rank, device()
-            )
+            self.sums.squared_norms = local_squared_norms(self.engine, self.mesh.rank, device())
         self.timer("other")
 
     def finish_step(self, tokens: int, labels: int) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from ropewalk.train.optim.param_groups import GROUPS, group_of
-from ropewalk.train.zero.optimizer_step import local_gradient
+from ropewalk.train.zero.engine import Engine
+from ropewalk.train.zero.gradient_norms import local_gradient_norms
 
 # buckets of positions: [0, 64), [64, 128), [128, 256), ..., and all positions beyond the last edge
 FIRST_WIDTH = 64
@@ -95,14 +95,11 @@ def source_rows(sums: torch.Tensor, names: Sequence[str]) -> dict[str, dict[str,
 
 
 @torch.no_grad()
-def local_squared_norms(module: nn.Module, rank: int, device: torch.device) -> torch.Tensor:
+def local_squared_norms(engine: Engine, rank: int, device: torch.device) -> torch.Tensor:
     """Sum of squares of this rank's part of the gradient by group, (GROUPS,) float64."""
     squares = torch.zeros(len(GROUPS), dtype=torch.float64, device=device)
-    for name, parameter in module.named_parameters():
-        gradient = local_gradient(parameter, rank) if parameter.requires_grad else None
-        if gradient is not None:
-            norm = torch.linalg.vector_norm(gradient, dtype=torch.float32).double()
-            squares[GROUPS.index(group_of(name))] += norm**2
+    for name, norm in local_gradient_norms(engine, rank):
+        squares[GROUPS.index(group_of(name))] += norm.double() ** 2
     return squares
 
 

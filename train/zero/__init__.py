@@ -4,6 +4,7 @@ engine.py             what the trainer uses of its engine, and how the engine is
 config.py             its configuration, and the checks that this machine supports it
 mesh.py               the process group, this rank's device, its sequences and its slice of them
 optimizer_step.py     micro-batches, the gradient norm, then the optimizer step or none
+gradient_norms.py     norms of this rank's parts of the gradients
 params.py             parameters that ZeRO 3 partitions
 flat_params.py        where a parameter lies in the optimizer's flat tensors
 checkpoint.py         its writer interface and the content of its files

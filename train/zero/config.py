@@ -29,6 +29,8 @@ def deepspeed_config(train: TrainConfig, accumulation_steps: int) -> dict[str, A
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": train.precision == "bf16"},
         "steps_per_print": 1 << 30,
+        # on by default; it waits for the device twice a micro-batch, for a rate that nobody prints
+        "timers": {"throughput": {"enabled": False}},
     }
 
 

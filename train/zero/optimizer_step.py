@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from deepspeed.runtime.utils import combine_grad_norm_groups
-from deepspeed.utils import safe_get_local_grad
 
 from ropewalk.train.zero.engine import Engine, patched_method
 from ropewalk.train.zero.mesh import Mesh
@@ -97,14 +96,3 @@ class OptimizerStep:
         name = "_get_norm_groups" if self.stage == 3 else "scaled_global_norm"
         with patched_method(self.engine.optimizer, name, norm):
             self.engine.step()
-
-
-def local_gradient(parameter: Any, rank: int) -> torch.Tensor | None:
-    """This rank's part of a parameter's averaged gradient, flat; None where it has none."""
-    if hasattr(parameter, "ds_id"):
-        return safe_get_local_grad(parameter)  # type: ignore[no-any-return]
-    if hasattr(parameter, "_hp_mapping"):
-        if parameter._hp_mapping is None:
-            return None
-        return parameter._hp_mapping.get_lp_grad_fragment(parameter._index_in_param_group)  # type: ignore[no-any-return]
-    return parameter.grad if rank == 0 else None
