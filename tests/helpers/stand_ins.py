@@ -21,19 +21,24 @@ class Call:
     v: torch.Tensor
     cu: torch.Tensor
     longest: int
+    cu_keys: torch.Tensor
     scale: float
     window: int | None
 
 
 def dense(g: Call) -> torch.Tensor:
-    """(S, H, D) in q's dtype, computed in fp32 document by document."""
+    """(S, H, D) in q's dtype, computed in fp32 document by document.
+
+    As flash-attn documents it, the mask is aligned to the bottom right: the last query sees all.
+    """
     parts = []
-    for a, b in zip(g.cu.tolist(), g.cu.tolist()[1:], strict=False):
-        q, k, v = (x[a:b].float() for x in (g.q, g.k, g.v))
+    lengths = (torch.diff(cu).tolist() for cu in (g.cu, g.cu_keys, g.cu_keys))
+    rows = (x.float().split(n) for x, n in zip((g.q, g.k, g.v), lengths, strict=True))
+    for q, k, v in zip(*rows, strict=True):
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
         scores = torch.einsum("shd,thd->hst", q, k) * g.scale
-        distance = torch.arange(b - a)[:, None] - torch.arange(b - a)[None, :]
-        hidden = (distance < 0) | (distance >= (g.window or b - a))
+        distance = torch.arange(len(k) - len(q), len(k))[:, None] - torch.arange(len(k))[None, :]
+        hidden = (distance < 0) | (distance >= (g.window or len(k)))
         parts.append(
             torch.einsum("hst,thd->shd", scores.masked_fill(hidden, float("-inf")).softmax(-1), v)
         )
@@ -55,13 +60,16 @@ class Calls:
         assert q.dtype == k.dtype == v.dtype and q.dtype in (torch.float16, torch.bfloat16)
         assert q.stride(-1) == k.stride(-1) == v.stride(-1) == 1
         assert q.shape[1] % k.shape[1] == 0 and k.shape[:2] == v.shape[:2]
-        assert all(cu.dtype == torch.int32 and cu.dim() == 1 for cu in cus) and torch.equal(*cus)
-        assert all(type(n) is int and n == int(torch.diff(cus[0]).max()) for n in longest)
-        assert int(cus[0][0]) == 0 and int(cus[0][-1]) == q.shape[0] == k.shape[0]
+        assert all(cu.dtype == torch.int32 and cu.dim() == 1 for cu in cus)
+        for cu, most, x in zip(cus, longest, (q, k), strict=True):
+            assert type(most) is int and most == int(torch.diff(cu).max())
+            assert int(cu[0]) == 0 and int(cu[-1]) == len(x)
+        assert bool((torch.diff(cus[1]) >= torch.diff(cus[0])).all())
         assert causal is True and type(scale) is float
         left, right = reach
         assert right == 0 or (left in (-1, None) and right in (-1, None))
-        call = Call(q, k, v, cus[0], longest[0], scale, None if left in (-1, None) else left + 1)
+        window = None if left in (-1, None) else left + 1
+        call = Call(q, k, v, cus[0], longest[0], cus[1], scale, window)
         self.recorded.append(call)
         return dense(call)
 

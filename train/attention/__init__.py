@@ -4,6 +4,7 @@
     support.py         what a model requires of its attention; which models are refused
     flash.py           flash-attn 2, 3 and 4, and torch's varlen_attn
     sdpa.py            each document alone through torch's SDPA
+    prefix.py          queries that see keys before them, for SDPA
     sliding_window.py  sliding windows in blocks, for SDPA
     sinks.py           attention sinks as one more key, for SDPA
     s2_attn.py         S2-Attn (shifted sparse attention) around any kernel
@@ -15,7 +16,9 @@ A kernel is a function of transformers' attention signature:
 `(module, query (1, H, S, D), key (1, K, S, D), value (1, K, S, E), attention_mask, *, scaling,
 dropout, sliding_window, s_aux, cu_seqlens, document_ends, max_seqlen, **kwargs)
 -> ((1, S, H, E), None)`.
-Under sequence parallelism S, and the borders, are those of the whole sequence.
+Under sequence parallelism S, and the borders, are those of the whole sequence. Where a kernel also
+gets `key_borders`, keys and values are U tokens with these borders, and the queries of a document
+are the last of its keys.
 """
 
 from ropewalk.train.attention.backend import describe, kernel_for_dtype, register

@@ -61,8 +61,11 @@ def validate_call(
     ends: Ends,
     dropout: float,
     kwargs: dict[str, Any],
+    key_borders: DocumentBorders | None = None,
 ) -> None:
     """Check a kernel's arguments. query (1, H, S, D), key (1, K, S, D).
+
+    `key_borders`: where the keys are more tokens than the queries.
 
     Raises: ConfigError when the model asks for what no kernel does, ValueError when shapes and
     borders do not fit each other.
@@ -71,9 +74,11 @@ def validate_call(
         raise ValueError(
             f"batch is {query.shape[0]}; rows are laid end to end, so it must be 1; join the rows"
         )
-    if not query.shape[2] == key.shape[2] == ends[-1]:
+    key_ends = ends if key_borders is None else key_borders["document_ends"]
+    if (query.shape[2], key.shape[2]) != (ends[-1], key_ends[-1]):
+        tokens = " and ".join(str(n) for n in dict.fromkeys((ends[-1], key_ends[-1])))
         raise ValueError(
-            f"query has {query.shape[2]} tokens, key {key.shape[2]} and the documents {ends[-1]}; "
+            f"query has {query.shape[2]} tokens, key {key.shape[2]} and the documents {tokens}; "
             "they must be one sequence; give the borders of the whole sequence, and no cache"
         )
     if dropout:

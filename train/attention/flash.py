@@ -1,6 +1,6 @@
 """Thin calls of kernels that take document borders: flash-attn 2, 3, 4 and torch's `varlen_attn`.
 
-    S tokens   H query heads   K key/value heads
+    S tokens   U tokens of keys   H query heads   K key/value heads
     D head size of queries and keys   E head size of values
 
 Their window counts the tokens before the query itself, so transformers' `sliding_window` w becomes
@@ -17,14 +17,24 @@ import torch.nn.functional as F
 from torch import nn
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.train.attention.borders import Ends, validate_call
+from ropewalk.train.attention.borders import DocumentBorders, Ends, validate_call
 
 Output = torch.Tensor | tuple[torch.Tensor, ...]
 VarlenCall = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, int, float, int | None], Output
+    [
+        torch.Tensor,
+        torch.Tensor,
+        torch.Tensor,
+        DocumentBorders,
+        DocumentBorders,
+        float,
+        int | None,
+    ],
+    Output,
 ]
-"""(q (S, H, D), k (S, K, D), v (S, K, D), cu_seqlens (documents + 1,) int32, max_seqlen, scale,
-window) -> (S, H, D), or a tuple that begins with it."""
+"""(q (S, H, D), k (U, K, D), v (U, K, D), borders of q, borders of k, scale, window) -> (S, H, D),
+or a tuple that begins with it. A document's queries are its last ones: flash-attn from 2.1 on and
+torch align a causal mask, and a window, to the bottom right."""
 
 
 def _attend(
@@ -43,14 +53,16 @@ def _attend(
     cu_seqlens: torch.Tensor | None = None,
     document_ends: Ends | None = None,
     max_seqlen: int | None = None,
+    key_borders: DocumentBorders | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """query (1, H, S, D), key (1, K, S, D), value (1, K, S, E) -> (1, S, H, E).
 
-    Raises: ConfigError, ValueError.
+    With `key_borders` keys and values are U tokens. Raises: ConfigError, ValueError.
     """
     seq_len, head_dim, value_dim = query.shape[2], query.shape[3], value.shape[3]
-    validate_call(module, query, key, document_ends or (0, seq_len), dropout, kwargs)
+    ends = document_ends or (0, seq_len)
+    validate_call(module, query, key, ends, dropout, kwargs, key_borders)
     _refuse_fp32_and_sinks(name, query, s_aux)
     if cu_seqlens is None or max_seqlen is None:
         cu_seqlens = torch.tensor([0, seq_len], dtype=torch.int32, device=query.device)
@@ -60,7 +72,12 @@ def _attend(
         value = F.pad(value, (0, head_dim - value_dim))
     q, k, v = (x.transpose(1, 2).squeeze(0) for x in (query, key, value))
     scale = head_dim**-0.5 if scaling is None else scaling
-    output = call(q, k, v, cu_seqlens, max_seqlen, scale, sliding_window)
+    borders: DocumentBorders = {
+        "cu_seqlens": cu_seqlens,
+        "document_ends": ends,
+        "max_seqlen": max_seqlen,
+    }
+    output = call(q, k, v, borders, key_borders or borders, scale, sliding_window)
     if isinstance(output, tuple):
         output = output[0]
     return output[..., :value_dim].unsqueeze(0), None
@@ -86,8 +103,8 @@ def _flash_attn(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    max_seqlen: int,
+    queries: DocumentBorders,
+    keys: DocumentBorders,
     scale: float,
     window: int | None,
 ) -> Output:
@@ -95,11 +112,11 @@ def _flash_attn(
         q,
         k,
         v,
-        cu_seqlens,
-        cu_seqlens,
+        queries["cu_seqlens"],
+        keys["cu_seqlens"],
         # by name from here on: the positions differ between the versions
-        max_seqlen_q=max_seqlen,
-        max_seqlen_k=max_seqlen,
+        max_seqlen_q=queries["max_seqlen"],
+        max_seqlen_k=keys["max_seqlen"],
         softmax_scale=scale,
         causal=True,
         window_size=no_window if window is None else (window - 1, 0),
@@ -113,8 +130,8 @@ def _torch_varlen(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    max_seqlen: int,
+    queries: DocumentBorders,
+    keys: DocumentBorders,
     scale: float,
     window: int | None,
 ) -> Output:
@@ -124,10 +141,10 @@ def _torch_varlen(
         q,
         k,
         v,
-        cu_seqlens,
-        cu_seqlens,
-        max_seqlen,
-        max_seqlen,
+        queries["cu_seqlens"],
+        keys["cu_seqlens"],
+        queries["max_seqlen"],
+        keys["max_seqlen"],
         scale=scale,
         # there is no argument `causal`: a right reach of 0 makes it causal
         window_size=(-1, 0) if window is None else (window - 1, 0),

@@ -58,11 +58,11 @@ def s2_attention(kernel: KernelFunction, group: int) -> KernelFunction:
         """query (1, H, S, D), key (1, K, S, D), value (1, K, S, E) -> (1, S, H, E).
 
         The groups of the first H // 2 heads are not shifted. `part` (r, P): these heads are part r
-        of P of the model's heads. Raises: ConfigError for windows and sinks.
+        of P of the model's heads. Raises: ConfigError for windows, sinks and split sequences.
         """
         if not module.training:
             return kernel(module, query, key, value, attention_mask, **kwargs)
-        _refuse_windows_and_sinks(group, kwargs)
+        _refuse_unfit_calls(group, kwargs)
         ends = kwargs.get("document_ends") or (0, query.shape[2])
         rank, parts = kwargs.pop("part", (0, 1))
         if 2 * rank + 2 <= parts or 2 * rank >= parts:  # all heads belong to one half
@@ -81,13 +81,18 @@ def s2_attention(kernel: KernelFunction, group: int) -> KernelFunction:
     return attend
 
 
-def _refuse_windows_and_sinks(group: int, kwargs: dict[str, Any]) -> None:
+def _refuse_unfit_calls(group: int, kwargs: dict[str, Any]) -> None:
     for name in ("sliding_window", "s_aux"):
         if kwargs.get(name) is not None:
             raise ConfigError(
                 f"train.attention.s2_group is {group}; S2-Attn does not go with the model's "
                 f"{name}; unset it"
             )
+    if kwargs.get("key_borders") is not None:
+        raise ConfigError(
+            f"train.attention.s2_group is {group}; S2-Attn needs ranks that divide the attention "
+            "heads; unset it, or set train.sp_size to a divisor of the heads"
+        )
 
 
 def _halves(x: torch.Tensor, heads: int) -> tuple[torch.Tensor, ...]:

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from ropewalk.train.attention import sinks
-from ropewalk.train.attention.borders import Ends, validate_call
+from ropewalk.train.attention.borders import DocumentBorders, Ends, validate_call
+from ropewalk.train.attention.prefix import attend_after_prefix
 from ropewalk.train.attention.sliding_window import Segmentation, banded_attention, segmentation
 
 
@@ -27,16 +28,18 @@ def sdpa(
     sliding_window: int | None = None,
     s_aux: torch.Tensor | None = None,
     document_ends: Ends | None = None,
+    key_borders: DocumentBorders | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Documents of one length in one call; a window in blocks; sinks as one more key.
 
     query (1, H, S, D), key (1, K, S, D), value (1, K, S, E), s_aux (H,) -> (1, S, H, E).
     `sliding_window` w: a query sees w keys, the last of which is its own. Memory grows as S; a
-    window adds its mask of 0.75 w^2 H / K. Raises: ConfigError, ValueError.
+    window adds its mask of 0.75 w^2 H / K. `key_borders`: keys and values are more tokens, the last
+    of which are the document's queries. Raises: ConfigError, ValueError.
     """
     ends = document_ends or (0, query.shape[2])
-    validate_call(module, query, key, ends, dropout, kwargs)
+    validate_call(module, query, key, ends, dropout, kwargs, key_borders)
     head_dim, value_dim = query.shape[3], value.shape[3]
     scale = head_dim**-0.5 if scaling is None else scaling
     if value_dim < head_dim:
@@ -45,8 +48,12 @@ def sdpa(
     sink = None
     if s_aux is not None:
         query, key, value, sink = sinks.widen(query, key, value, s_aux, scale)
-    cut = segmentation(ends, sliding_window)
-    output = _attend_segments(query, key, value, cut, sliding_window, scale, sink)
+    if key_borders is None:
+        cut = segmentation(ends, sliding_window)
+        output = _attend_segments(query, key, value, cut, sliding_window, scale, sink)
+    else:
+        borders = ends, key_borders["document_ends"]
+        output = attend_after_prefix(query, key, value, borders, sliding_window, scale, sink)
     # some architectures view it without a copy, as they may with transformers' own kernels
     return output[..., :value_dim].transpose(1, 2).contiguous(), None
 

@@ -1,0 +1,79 @@
+"""Queries that see keys before them, for SDPA: what a rank computes of a sequence that is split.
+
+torch's `is_causal` aligns its mask to the top left, flash-attn's to the bottom right: a document's
+queries are the last of its keys. Here the mask is built for blocks of queries, of the keys that
+they see and no others.
+
+    T queries   U keys   H query heads   K key/value heads   G = H / K   D head size
+    c queries of a block
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+
+from ropewalk.train.attention import sinks
+from ropewalk.train.attention.borders import Ends, document_lengths
+
+BLOCK = 512
+"""Queries of a block at most: the mask of 128K keys takes 64 MiB for each head that shares one."""
+
+
+def attend_after_prefix(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    ends: tuple[Ends, Ends],
+    window: int | None,
+    scale: float,
+    sink: torch.Tensor | None,
+) -> torch.Tensor:
+    """query (1, H, T, D), key and value (1, K, U, D), sink (D,) -> (1, H, T, D).
+
+    `ends`: of the queries and of the keys of each document.
+    """
+    lengths = tuple(document_lengths(borders) for borders in ends)
+    queries = query.split(lengths[0], dim=2)
+    keys, values = (x.split(lengths[1], dim=2) for x in (key, value))
+    outputs = [
+        output
+        for q, k, v in zip(queries, keys, values, strict=True)
+        for output in _blocks(q, k, v, window, scale, sink)
+    ]
+    return torch.cat(outputs, dim=2)
+
+
+def _blocks(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    window: int | None,
+    scale: float,
+    sink: torch.Tensor | None,
+) -> Iterator[torch.Tensor]:
+    """Outputs (1, H, c, D) of one document, block after block."""
+    group = query.shape[1] // key.shape[1]
+    offset = key.shape[2] - query.shape[2]
+    for n, q in enumerate(query.split(BLOCK, dim=2)):
+        first = offset + n * BLOCK  # the key of the block's first query
+        last = first + q.shape[2]
+        low = 0 if window is None else max(0, first - window + 1)
+        k, v = (x[:, :, low:last] for x in (key, value))
+        mask = _visible(first - low, q.shape[2], window, q.device)
+        if sink is not None:
+            k, v = sinks.prepend_sink(k, v, sink)
+            mask = F.pad(mask, (1, 0), value=True)
+        # heads that share a key become rows of one: with a mask, GPUs have no fast kernel for them
+        rows = q.unflatten(1, (-1, group)).flatten(2, 3)
+        mask = mask.repeat(group, 1)
+        output = F.scaled_dot_product_attention(rows, k, v, attn_mask=mask, scale=scale)
+        yield output.unflatten(2, (group, -1)).flatten(1, 2)
+
+
+def _visible(first: int, count: int, window: int | None, device: torch.device) -> torch.Tensor:
+    """The keys that each of `count` queries sees: (c, first + c) bool. Query i is key first + i."""
+    row = torch.arange(first, first + count, device=device)
+    distance = row[:, None] - torch.arange(first + count, device=device)
+    visible = distance >= 0
+    return visible if window is None else visible & (distance < window)
