@@ -29,7 +29,7 @@ def demo_seconds(quick: bool) -> list[dict[str, Any]]:
             f"cache_dir={folder}/cache",
             *(QUICK if quick else []),
         ]
-        seconds = common.alone(lambda: _timed(arguments))
+        seconds = common.alone(lambda: timed(arguments))
         run = Path(folder) / "runs" / "demo"
         stages = json.loads((run / "manifest.json").read_text())["stages"]
         peaks = [
@@ -43,10 +43,14 @@ def demo_seconds(quick: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _timed(arguments: list[str]) -> float:
+def timed(arguments: list[str], exit_code: int = 0) -> float:
+    """Seconds of a `ropewalk` command.
+
+    Raises: RuntimeError where it ends with another exit code.
+    """
     started = time.perf_counter()
     command = [str(Path(sys.executable).with_name("ropewalk")), *arguments]
     done = subprocess.run(command, env=common.without_ranks(), capture_output=True, text=True)
-    if done.returncode:
+    if done.returncode != exit_code:
         raise RuntimeError(f"ropewalk: exit code {done.returncode}\n{done.stderr[-1000:]}")
     return time.perf_counter() - started

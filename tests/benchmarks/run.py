@@ -25,6 +25,8 @@ import demo
 import long_documents
 import losses
 import packing
+import performance
+import quick_commands
 import reading
 import startup
 import tokenising
@@ -33,6 +35,7 @@ import weights
 
 BENCHMARKS = {
     "arithmetic": arithmetic.arithmetic,
+    "performance": performance.performance,
     "train_step_2048": training.train_step_2048,
     "train_step_8192": training.train_step_8192,
     "train_step_16384": training.train_step_16384,
@@ -49,6 +52,7 @@ BENCHMARKS = {
     "tokenise": tokenising.tokenise,
     "weights_preflight": weights.weights_preflight,
     "long_document": long_documents.long_document,
+    "quick_commands": quick_commands.quick_commands,
     "demo_seconds": demo.demo_seconds,
 }
 PEERS = ("accelerate", "trl")

@@ -1,0 +1,128 @@
+"""The seconds of a step against arithmetic by hand; docs/performance.md against the code."""
+
+from dataclasses import replace
+from functools import cache
+
+import performance
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from ropewalk.train.cost import flops, traffic
+from ropewalk.train.cost.layer_traffic import LayerTraffic
+from ropewalk.train.cost.step_time import FLASH_2, FLASH_3, Choices, Rates, StepTime, step_time
+
+LONG = 131_072
+EIGHT = traffic.ParallelLayout(1, 8, 2, 1, LONG, loss_chunk=2048)
+FAST = Rates(FLASH_3)
+LAYER = LayerTraffic(forward=800_000, backward=1_400_000, saved=0)
+
+
+@cache
+def llama_8b() -> tuple[flops.ModelCost, traffic.ModelSizes]:
+    config = LlamaConfig(
+        vocab_size=128_256,
+        hidden_size=4096,
+        intermediate_size=14_336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        tie_word_embeddings=False,
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return flops.model_cost(model), traffic.model_sizes(model)
+
+
+KEPT = Choices(attention_kept=True)
+
+
+def step(
+    layout: traffic.ParallelLayout = EIGHT, rates: Rates = FAST, choices: Choices = KEPT
+) -> StepTime:
+    return step_time(*llama_8b(), LAYER, layout, rates, choices, [layout.tokens])
+
+
+def test_terms_are_work_over_rates() -> None:
+    """Llama 3 8B: 32 layers, 32 heads of 128, 6.98e9 parameters in the layers' matrices."""
+    terms = step().terms
+    attention = 32 * 4 * 32 * 128 * LONG**2 / 2 / 8  # two products of 2 D a visible pair
+    assert terms["attention, forward"] == pytest.approx(attention / 640e12, rel=1e-4)
+    assert terms["attention, backward"] == pytest.approx(2.5 * attention / 530e12, rel=1e-4)
+    matrices = 32 * (4096 * (2 * 4096 + 2 * 1024) + 3 * 4096 * 14_336)
+    products = 4 * 2 * matrices * LONG / 8
+    assert terms["linear layers"] == pytest.approx(products / 680e12, rel=1e-9)
+    elementwise = 32 * LONG / 8 * (2 * 800_000 + 1_400_000)
+    assert terms["norms, rotary, activations"] == pytest.approx(elementwise / 2.7e12)
+
+
+def test_mfu_counts_the_mathematics_once() -> None:
+    result = step(choices=Choices(attention_kept=False))
+    attention = 32 * 4 * 32 * 128 * LONG**2 / 2
+    matrices = 32 * (4096 * (2 * 4096 + 2 * 1024) + 3 * 4096 * 14_336) + 128_256 * 4096
+    useful = 3 * (attention + 2 * matrices * LONG)
+    expected = useful / (sum(result.terms.values()) * 8 * 989.4e12)
+    assert result.mfu == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_is_kept_is_not_computed_again() -> None:
+    again, kept = step(choices=Choices(attention_kept=False)), step()
+    assert again.terms["attention, computed again"] == again.terms["attention, forward"]
+    assert kept.terms["attention, computed again"] == 0
+    nothing = step(replace(EIGHT, checkpointing=False), choices=Choices(attention_kept=False))
+    assert nothing.terms["attention, computed again"] == 0
+    assert nothing.terms["linear layers"] == pytest.approx(0.75 * again.terms["linear layers"])
+
+
+def test_a_slower_kernel_takes_longer_in_attention_alone() -> None:
+    slow, fast = (step(rates=Rates(kernel)).terms for kernel in (FLASH_2, FLASH_3))
+    assert {name for name in slow if slow[name] != fast[name]} == {
+        "attention, forward",
+        "attention, backward",
+    }
+
+
+def test_gradients_that_take_longer_than_the_compute_show() -> None:
+    """ZeRO 2 sends the fp32 gradients twice around 8 ranks: 2 x 7/8 x 32 GB."""
+    short = replace(EIGHT, tokens=1024)
+    fp32, bf16 = 4 * 8.03e9, 2 * 8.03e9
+    seconds = (2 * fp32 + bf16) * 7 / 8 / 370e9
+    exposed = step(short, choices=Choices(overlapped=False)).terms["gradients and weights"]
+    assert exposed == pytest.approx(seconds, rel=1e-3)
+    result = step(short)
+    compute = result.seconds - result.terms["exchange of heads"]
+    compute -= result.terms["gradients and weights"]
+    assert result.terms["gradients and weights"] == pytest.approx(
+        seconds - 0.75 * compute, rel=1e-2
+    )
+
+
+def test_ranks_of_several_nodes_send_through_the_network() -> None:
+    one_node = traffic.ParallelLayout(8, 1, 3, 1, LONG)
+    choices = Choices(overlapped=False)
+    two_nodes = replace(one_node, dp_size=16)
+    inside, outside = (
+        step(layout, choices=choices).terms["gradients and weights"]
+        for layout in (one_node, two_nodes)
+    )
+    ratio = (15 / 16 / 45e9) / (7 / 8 / 370e9)
+    assert outside / inside == pytest.approx(ratio)
+
+
+def test_published_runs_are_within_a_quarter() -> None:
+    rows = performance.tables()["published"]
+    assert len(rows) == 3
+    for row in rows:
+        assert 0.8 < row["ours"] / row["published"] < 1.25, row["run"]
+
+
+def test_the_expected_figures_hold_their_bars() -> None:
+    jobs = performance.tables()["jobs"]
+    assert jobs[0]["compiled"]["mfu"] >= 0.50
+    assert jobs[1]["attention kept"]["mfu"] >= 0.42
+
+
+def test_the_document_is_current() -> None:
+    text = performance.DOCUMENT.read_text()
+    assert "| **MFU** |" in text
+    assert performance.document_with(text, performance.render(performance.tables())) == text
