@@ -41,9 +41,15 @@ def bounded_interrupt(grace_s: float = GRACE_S) -> Iterator[None]:
 def _watch(receiver: socket.socket, grace_s: float) -> None:
     with receiver:
         while received := receiver.recv(64):
-            raised = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-            if raised and {signal.SIGINT, signal.SIGTERM}.intersection(received):
+            if any(_raises(number) for number in received):
                 time.sleep(grace_s)
                 # a thread that still computes would hold up the interpreter's own end too
                 os.write(STDERR, f"{STOPPED_LINE}\n".encode())
                 os._exit(STOPPED)
+
+
+def _raises(number: int) -> bool:
+    """Whether the signal raises KeyboardInterrupt: no stage handles it, and it is not ignored, as
+    SIGINT is in a shell's background jobs."""
+    watched = number in (signal.SIGINT, signal.SIGTERM)
+    return watched and signal.getsignal(number) is signal.default_int_handler
