@@ -133,8 +133,9 @@ class TrainConfig:
     precision: str = setting("bf16", one_of=("bf16", "fp32"))
     """bf16 (weights bf16, master weights and optimizer fp32) or fp32."""
     sp_size: int = setting(1, at_least=1, fingerprint=False)
-    """Ranks that share one sequence, neighbours of one machine (Ulysses): a divisor of the
-    attention heads and of the ranks."""
+    """Ranks that share one sequence, neighbours of one machine: a divisor of the ranks. The heads
+    are exchanged (Ulysses) over as many of them as divide the attention heads, and the keys of a
+    sequence gathered over the rest."""
     zero_stage: int = setting(1, one_of=(0, 1, 2, 3), fingerprint=False)
     """ZeRO: 0 keeps everything on every rank; 1 partitions the optimizer, 2 the gradients too, 3
     the weights too. In bf16 gradients are summed in fp32: 4 bytes a parameter on each rank at 1,

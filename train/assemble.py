@@ -79,6 +79,8 @@ def assemble(inputs: RunInputs) -> Trainer:
         log.info(message)
     loader = build_loader(inputs, mesh)
     kernel = attention.describe(str(model.config._attn_implementation))
+    if mesh.sp_size > 1:
+        kernel += f", {ulysses.describe(model.config, mesh.sp_size)}"
     log.info(describe_run(config, mesh, loader, kernel, state.step))
     log.info("; ".join(filter(None, [adapter, param_groups.describe_trainable(model)])))
     if adapter:

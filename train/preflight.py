@@ -27,7 +27,7 @@ def refuse_unfit_ranks(config: Config, base: PreTrainedConfig) -> str | None:
     sp_size, per_node = config.train.sp_size, ranks_per_node(config)
     refuse_missing_devices(config)
     refuse_unfit(world_size(config), sp_size, config.train.memory.zero_hpz_size)
-    ulysses.refuse_unfit_heads(base, sp_size, world_size(config))
+    ulysses.refuse_s2_groups(base, sp_size, config.train.attention.s2_group)
     if sp_size <= per_node:
         return None
     return (

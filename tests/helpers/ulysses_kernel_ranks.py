@@ -17,7 +17,9 @@ TOKENS, SIZE = 48, 8
 ENDS = torch.tensor([0, 5, 29, 48], dtype=torch.int32)
 
 
-def random_inputs(heads: int, shared: int) -> list[torch.Tensor]:
+def random_inputs(
+    heads: int, shared: int, dtype: torch.dtype = torch.float32
+) -> list[torch.Tensor]:
     """Query (1, H, S, D), key and value (1, K, S, D), sinks (H,), loss weights (1, S, H, D)."""
     draw = torch.Generator().manual_seed(0)
     shapes = [
@@ -27,7 +29,7 @@ def random_inputs(heads: int, shared: int) -> list[torch.Tensor]:
         (heads,),
         (1, TOKENS, heads, SIZE),
     ]
-    return [torch.randn(shape, generator=draw) for shape in shapes]
+    return [torch.randn(shape, generator=draw).to(dtype) for shape in shapes]
 
 
 def attend(kernel: Any, tensors: list[torch.Tensor], options: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def attend(kernel: Any, tensors: list[torch.Tensor], options: dict[str, Any]) ->
         *leaves[:3],
         None,
         scaling=SIZE**-0.5,
-        **attention.document_borders(ENDS),
+        **attention.document_borders(options.get("ends", ENDS)),
         **aux,
         **extra,
     )
@@ -66,7 +68,7 @@ def attend_slices(cases: list[tuple[int, int, dict[str, Any]]]) -> list[dict[str
     for heads, shared, options in cases:
         wrap = ulysses.kernel_wrapper(config(heads, shared), mesh)
         assert wrap is not None
-        q, k, v, sinks, weights = random_inputs(heads, shared)
+        q, k, v, sinks, weights = random_inputs(heads, shared, options.get("dtype", torch.float32))
         local_inputs = [x.chunk(mesh.sp_size, dim=2)[mesh.sp_rank] for x in (q, k, v)]
         weights = weights.chunk(mesh.sp_size, dim=1)[mesh.sp_rank]
         results.append(attend(wrap(kernel_of(options)), [*local_inputs, sinks, weights], options))
@@ -74,13 +76,13 @@ def attend_slices(cases: list[tuple[int, int, dict[str, Any]]]) -> list[dict[str
 
 
 def errors() -> list[str]:
-    """For heads that ranks do not divide, and for a layer's other head count and head size."""
+    """For a layer's other head count and head size, and where ranks do not divide the heads."""
     mesh = Mesh.of(2)
     messages = []
     for work in (
-        lambda: ulysses.kernel_wrapper(config(9, 3), mesh),
-        lambda: _layer(mesh, 4, 4),
-        lambda: _layer(mesh, 8, 5),
+        lambda: _layer(mesh, 8, 4, 4),
+        lambda: _layer(mesh, 8, 8, 5),
+        lambda: _layer(mesh, 9, 8, 4),
     ):
         try:
             work()
@@ -90,7 +92,7 @@ def errors() -> list[str]:
     return messages
 
 
-def _layer(mesh: Mesh, heads: int, size: int) -> None:
-    exchange: Any = ulysses.kernel_wrapper(config(8, 8), mesh)
+def _layer(mesh: Mesh, of_config: int, heads: int, size: int) -> None:
+    exchange: Any = ulysses.kernel_wrapper(config(of_config, of_config), mesh)
     q, k, v = (torch.zeros(1, heads, 4, n) for n in (4, 4, size))
     exchange(sdpa)(SimpleNamespace(training=True), q, k, v, None)

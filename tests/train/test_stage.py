@@ -143,21 +143,23 @@ def test_only_visible_devices_are_used(
 
 
 def test_ranks_that_do_not_fit_the_model_are_refused(tmp_path: Path) -> None:
-    """Heads against sp_size; ranks of all machines against sp_size and zero_hpz_size."""
+    """S2-Attn against sp_size; ranks of all machines against sp_size and zero_hpz_size."""
     base = tiny_config(num_attention_heads=4)
     (tmp_path / "hosts").write_text("# machines\none slots=8\ntwo slots=8\n")
     hosts = f"train.launcher.hostfile={tmp_path / 'hosts'}"
     assert world_size(config()) == 2 and world_size(config(hosts)) == 4
+    eight = "train.launcher.ranks_per_node=8"
     assert refuse_unfit_ranks(config("train.sp_size=2"), base) is None
+    assert refuse_unfit_ranks(config(eight, "train.sp_size=8"), base) is None
     warning = refuse_unfit_ranks(config("train.sp_size=4", hosts), base)
     assert warning is not None
     assert warning.startswith("train.sp_size is 4, more than the 2 ranks of a machine")
     sp_size = "train.sp_size is 8; it must divide the number of ranks, 4; set train.sp_size=4"
-    heads = "it must divide the 4 attention heads of llama"
+    s2_group = "s2_group is 16; .* divides the 4 attention heads of llama, which 8 does not"
     hpz_size = "train.memory.zero_hpz_size is 3; .* 4; set train.memory.zero_hpz_size=2"
     for message, overrides in {
         sp_size: ["train.sp_size=8", hosts],
-        heads: ["train.launcher.ranks_per_node=8", "train.sp_size=8"],
+        s2_group: [eight, "train.sp_size=8", "train.attention.s2_group=16"],
         "train.launcher.hostfile is none; no such file": ["train.launcher.hostfile=none"],
         hpz_size: ["train.zero_stage=3", "train.memory.zero_hpz_size=3", hosts],
     }.items():

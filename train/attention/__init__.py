@@ -9,6 +9,8 @@
     sinks.py           attention sinks as one more key, for SDPA
     s2_attn.py         S2-Attn (shifted sparse attention) around any kernel
     ulysses.py         Ulysses sequence parallelism around any kernel
+    sequence_parts.py  who attends to what where the ranks do not divide the heads
+    part_exchange.py   the exchange that brings it there
     borders.py         borders of documents, once a step; what every kernel refuses in a call
     isolation.py       proof that a model keeps documents apart
 

@@ -23,6 +23,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma 3": ("Gemma3Text", MIXED),
     "gpt-oss": ("GptOss", {**MIXED, "num_local_experts": 4, "num_experts_per_tok": 2}),
 }
+THREE = {"hidden_size": 48, "num_attention_heads": 3, "num_key_value_heads": 1}
+MODELS |= {f"{name} of 3 heads": (kind, {**c, **THREE}) for name, (kind, c) in MODELS.items()}
+slow = pytest.mark.slow
 
 
 def alone(kind: str, changes: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -39,9 +42,24 @@ def alone(kind: str, changes: dict[str, Any]) -> tuple[torch.Tensor, dict[str, t
     }
 
 
-@pytest.mark.parametrize(("name", "world"), [("mistral", 2), ("gemma 3", 4), ("gpt-oss", 4)])
+@pytest.mark.parametrize(
+    ("name", "world"),
+    [
+        ("mistral", 2),
+        ("gemma 3", 4),
+        ("gpt-oss", 4),
+        ("gpt-oss of 3 heads", 2),
+        # four groups of heads, two parts of the sequence
+        pytest.param("gemma 3", 8, marks=slow),
+        pytest.param("gpt-oss", 8, marks=slow),
+        pytest.param("mistral of 3 heads", 2, marks=slow),
+        pytest.param("gemma 3 of 3 heads", 8, marks=slow),
+    ],
+)
 def test_states_and_gradients_are_those_of_each_document_alone(name: str, world: int) -> None:
-    """Four ranks have fewer key/value heads than ranks, and each a part of the sinks."""
+    """Four ranks have fewer key/value heads than ranks, and each a part of the sinks. Heads that
+    the ranks do not divide: each rank attends for a part of the sequence.
+    """
     kind, changes = MODELS[name]
     token = 16  # of the third document, whose next ones reach into another rank's slice
     results = ranks.run(
@@ -60,5 +78,5 @@ def test_states_and_gradients_are_those_of_each_document_alone(name: str, world:
             ).norm() <= 1e-5 * gradient.norm() + 1e-7, key
     changed = (hidden_states != changed_states).any(dim=1).nonzero().flatten().tolist()
     # two windowed layers reach 2 x 5 tokens on; a full layer to the document's end
-    reach = 2 * 5 if name == "mistral" else ENDS[3]
+    reach = 2 * 5 if name.startswith("mistral") else ENDS[3]
     assert token in changed and set(changed) <= set(range(token, min(ENDS[3], token + reach + 1)))

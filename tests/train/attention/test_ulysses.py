@@ -45,20 +45,31 @@ def test_output_and_gradients_are_those_of_the_kernel_alone(world: int) -> None:
             )
 
 
-def test_heads_that_the_ranks_do_not_divide_are_refused_with_sizes_that_work() -> None:
-    heads, layer, sizes = ranks.run(2, ulysses_kernel_ranks.errors)[1]
-    assert heads == (
-        "train.sp_size is 2; it must divide the 9 attention heads of llama; "
-        "set one of 1, 3, 9 (with 2 rank(s): 1)"
-    )
-    assert "each layer must have 8 query and 8 key/value heads" in layer
-    assert "set train.sp_size=1" in layer
+def test_a_layer_of_other_heads_than_the_configs_is_refused() -> None:
+    heads, sizes, split = ranks.run(2, ulysses_kernel_ranks.errors)[1]
+    assert "each layer must have 8 query and 8 key/value heads of one size" in heads
+    assert "set train.sp_size=1" in heads
     assert "value (1, 8, 4, 5)" in sizes
+    assert split == (
+        "train.sp_size is 2; each layer must have 9 query and 9 key/value heads, as the model's "
+        "config says; one has 8 and 8; set train.sp_size=1"
+    )
 
 
-def test_a_size_can_be_checked_without_ranks() -> None:
+def test_shifted_groups_of_heads_that_ranks_do_not_divide_are_refused_without_ranks() -> None:
     config = ulysses_kernel_ranks.config(12, 4)
     for size in (1, 2, 3, 4, 6, 12):
-        ulysses.refuse_unfit_heads(config, size)
-    with pytest.raises(ConfigError, match="set one of 1, 2, 3, 4, 6, 12$"):
-        ulysses.refuse_unfit_heads(config, 8)
+        ulysses.refuse_s2_groups(config, size, 8)
+    ulysses.refuse_s2_groups(config, 8, None)
+    with pytest.raises(ConfigError, match=r"s2_group is 8; .* to one of 1, 2, 3, 4, 6, 12$"):
+        ulysses.refuse_s2_groups(config, 8, 8)
+
+
+def test_the_log_says_how_ranks_share_a_sequence() -> None:
+    """28 heads are Qwen2.5-7B's, 9 SmolLM2-135M's."""
+    lines = {n: ulysses.describe(ulysses_kernel_ranks.config(n, 1), 8) for n in (32, 28, 9)}
+    assert lines == {
+        32: "32 heads over 8 ranks",
+        28: "28 heads over 4 ranks x queries over 2, to each the keys that they see",
+        9: "queries over 8, to each the keys that they see",
+    }
