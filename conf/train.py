@@ -98,8 +98,19 @@ class LauncherConfig:
     """Ranks on each machine; unset: one a GPU, or one on a machine without."""
     hostfile: str | None = None
     """DeepSpeed hostfile, for several machines."""
+    master_port: int | None = setting(
+        None,
+        at_least=1024,
+        at_most=65535,
+        way_out="unset it, or a free port of the first host",
+    )
+    """Port of the first host where all ranks meet. Unset: a free one; with a hostfile, where the
+    first host is another machine, one of 29400 to 32499 that the run's name chooses."""
     requeue: bool = False
     """In a Slurm job, after a stop: `scontrol requeue` of the job."""
+    start_timeout_s: float = setting(600.0, above=0, at_most=3600, way_out="e.g. 600")
+    """Seconds in which every rank must come to the first meeting of all, after which the run names
+    those that did not and fails."""
     hang_timeout_s: float = setting(1800.0, at_least=0, way_out="e.g. 1800, or 0 for no timeout")
     """Seconds without progress of a rank, after which the run names the rank and fails; 0: off."""
 

@@ -22,7 +22,7 @@ from ropewalk.train.loop.step import use_deterministic_kernels
 from ropewalk.train.loop.trainer import Trainer, skip_counts
 from ropewalk.train.model.save import save_pretrained
 from ropewalk.train.results import write_done
-from ropewalk.train.zero.mesh import start_distributed
+from ropewalk.train.zero.mesh import end_distributed, start_distributed
 
 
 def train(run_dir: Path) -> None:
@@ -31,10 +31,11 @@ def train(run_dir: Path) -> None:
     metrics.refuse_missing_tensorboard(inputs.config)
     if inputs.config.train.deterministic:
         use_deterministic_kernels()
-    start_distributed()
+    start_distributed(inputs.config.train.launcher.start_timeout_s)
     trainer = assemble(inputs)
     trainer.train()
     save(trainer, inputs)
+    end_distributed()
 
 
 def save(trainer: Trainer, inputs: RunInputs) -> None:

@@ -86,6 +86,8 @@ train.validation.windows [1, inf)
 train.validation.windows_per_document [1, inf)
 train.validation.length [2, inf)
 train.launcher.ranks_per_node [1, inf)
+train.launcher.master_port [1024, 65535]
+train.launcher.start_timeout_s (0, 3600]
 train.launcher.hang_timeout_s [0, inf)
 eval.length [2, inf)
 eval.windows [1, inf)

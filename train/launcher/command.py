@@ -6,11 +6,13 @@ import os
 import re
 import socket
 import sys
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
+from ropewalk.train.launcher.hostfile import first_host, hosts
 
 LAUNCHER_VARIABLE = re.compile(
     r"(OMPI_|OPAL_|PMI_|PMIX_|I_MPI_|MPI_|MPIEXEC_|HYDI_|HYDRA_|MV2_COMM_|SLURM_|SLURMD_|PALS_|ALPS_"
@@ -42,9 +44,7 @@ def world_size(config: Config) -> int:
             f"train.launcher.hostfile is {config.train.launcher.hostfile}; no such file; correct "
             "the path, or unset it"
         )
-    lines = map(str.strip, file.read_text().splitlines())
-    hosts = [line for line in lines if line and not line.startswith("#")]
-    return len(hosts) * ranks_per_node(config)
+    return len(hosts(file.read_text())) * ranks_per_node(config)
 
 
 def command(config: Config, run_dir: Path) -> list[str]:
@@ -60,7 +60,13 @@ def command(config: Config, run_dir: Path) -> list[str]:
     else:
         launcher = ["ropewalk.train.launcher.node", "--world_info", world_info(count)]
         launcher += ["--master_addr", "127.0.0.1"]
-    options = ["--master_port", str(_free_port()), "--log_level", "error", "--no_local_rank"]
+    options = [
+        "--master_port",
+        str(master_port(config, run_dir)),
+        "--log_level",
+        "error",
+        "--no_local_rank",
+    ]
     worker = ["--module", "ropewalk.train", str(run_dir.resolve())]
     return [sys.executable, "-m", *launcher, *options, *worker]
 
@@ -73,6 +79,28 @@ def world_info(count: int) -> str:
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     devices = visible[:count] if len(visible) >= count else list(range(count))
     return base64.urlsafe_b64encode(json.dumps({"localhost": devices}).encode()).decode()
+
+
+FIRST_PORT, NUM_PORTS = 29400, 3100
+"""Below the ports that systems deal out by themselves (32768 and up on Linux)."""
+
+
+def master_port(config: Config, run_dir: Path) -> int:
+    """Where the ranks meet on the first host: as set, else one that is free there.
+
+    What is free on another host cannot be seen from here. There a run's name chooses one that the
+    system deals out to nobody, so that two runs on a host seldom choose alike.
+    """
+    launcher = config.train.launcher
+    if launcher.master_port is not None:
+        return launcher.master_port
+    if launcher.hostfile is None or _is_this_machine(first_host(launcher.hostfile)):
+        return _free_port()
+    return FIRST_PORT + zlib.crc32(str(run_dir.resolve()).encode()) % NUM_PORTS
+
+
+def _is_this_machine(host: str) -> bool:
+    return host in ("localhost", "127.0.0.1", socket.gethostname(), socket.getfqdn())
 
 
 def _free_port() -> int:

@@ -14,6 +14,11 @@ def hosts(text: str) -> list[str]:
     return [line for line in lines if line]
 
 
+def first_host(path: str) -> str:
+    """The name of the machine of rank 0."""
+    return hosts(Path(path).expanduser().read_text(encoding="utf-8"))[0].split()[0]
+
+
 def problems(path: str, ranks_per_node: int | None) -> list[str]:
     """Every line that DeepSpeed could not use, or that has too few slots for the ranks.
 

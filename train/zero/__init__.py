@@ -3,6 +3,7 @@
 engine.py             what the trainer uses of its engine, and how the engine is built
 config.py             its configuration, and the checks that this machine supports it
 mesh.py               the process group, this rank's device, its sequences and its slice of them
+rendezvous.py         how the ranks meet, within minutes
 optimizer_step.py     micro-batches, the gradient norm, then the optimizer step or none
 gradient_norms.py     norms of this rank's parts of the gradients
 params.py             parameters that ZeRO 3 partitions

@@ -1,6 +1,7 @@
 """The ranks' environment: nothing of another launcher and of the working folder is in it."""
 
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,12 @@ import deepspeed
 import pytest
 
 from ropewalk.launch.config.compose import compose
-from ropewalk.train.launcher.command import environment, without_leftovers
+from ropewalk.train.launcher.command import (
+    command,
+    environment,
+    master_port,
+    without_leftovers,
+)
 
 # names from the documentation of Open MPI, MPICH's Hydra, Slurm's srun and torchrun
 LEFTOVERS = [
@@ -46,3 +52,20 @@ def test_a_file_of_the_working_folder_shadows_no_module(
     env = environment(compose(["recipe=demo"]))
     shielded = subprocess.run(arguments, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert shielded.returncode == 0 and shielded.stdout.startswith("Usage: cProfile.py")
+
+
+def test_the_first_hosts_port_is_not_one_that_is_free_here_only(tmp_path: Path) -> None:
+    """It is the run's own, below those that Linux deals out; here, or as set, it is another."""
+    hostfile = tmp_path / "hostfile"
+    hostfile.write_text("worker-1 slots=2\nworker-2 slots=2\n")
+    setting = f"train.launcher.hostfile={hostfile}"
+    away = compose(["recipe=demo", setting])
+    ports = {master_port(away, tmp_path / f"run-{n}") for n in range(50)}
+    assert len(ports) > 40 and all(29400 <= port < 32500 for port in ports)
+    assert master_port(away, tmp_path) == master_port(away, tmp_path)
+    as_set = compose(["recipe=demo", setting, "train.launcher.master_port=2345"])
+    assert master_port(as_set, tmp_path) == 2345
+    assert "2345" in command(as_set, tmp_path)
+    hostfile.write_text(f"{socket.gethostname()} slots=2\n")
+    with socket.create_server(("127.0.0.1", master_port(away, tmp_path))):
+        pass  # it is free
