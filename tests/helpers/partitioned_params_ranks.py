@@ -1,13 +1,11 @@
 """Programs of a rank in test_params.py: build, prove and train a model partitioned by ZeRO 3."""
 
-import ctypes
-import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from feeds import config, feed, train_steps
+from host_memory import anonymous_growth
 from parity_ranks import partition_small_params
 from transformers.models.llama import modeling_llama
 
@@ -100,26 +98,10 @@ def _error_of(action: Callable[[], object]) -> str:
 
 def peak_of_load(base: Base, plan: RopePlan, train: dict[str, Any]) -> dict[str, float]:
     """Growth of this rank's anonymous memory in MiB while the model is built: highest, and last."""
-    m_mmap_threshold = -3  # freed memory goes back to the system at once
-    ctypes.CDLL(None).mallopt(m_mmap_threshold, 1 << 16)
-
-    def anonymous_mib() -> float:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(dict(line.split(":", 1) for line in lines)["RssAnon"].split()[0]) / 1024
-
-    start, highest, done = anonymous_mib(), [0.0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.005):
-            highest[0] = max(highest[0], anonymous_mib() - start)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
     settings = config(**train)
-    model = build.build(
-        base, plan, dtype=torch.float32, deepspeed_config=deepspeed_config(settings.train, 1)
-    )
-    done.set()
-    watcher.join()
+    with anonymous_growth() as growth:
+        model = build.build(
+            base, plan, dtype=torch.float32, deepspeed_config=deepspeed_config(settings.train, 1)
+        )
     assert params.is_partitioned(model)
-    return {"highest": highest[0], "after": anonymous_mib() - start}
+    return {"highest": growth.highest, "after": growth.after}

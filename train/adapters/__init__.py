@@ -4,6 +4,6 @@ targets.py   which linear layers get an adapter
 attach.py    injects it, with a seed that is the same on every rank
 dropout.py   its dropout, drawn by sequence and token
 quantize.py  4-bit base weights (QLoRA)
-merge.py     the full weights with the adapter added
+merge.py     the weights with the adapter added, layer by layer
 save.py      the adapter in peft's own format
 """

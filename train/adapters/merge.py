@@ -1,4 +1,4 @@
-"""The full weights with the adapter added, in host memory, named as in the model without one."""
+"""Weights with the adapter added, layer by layer, named as in the model without one."""
 
 import copy
 from typing import Any
@@ -12,32 +12,47 @@ from ropewalk.train.optim.param_groups import is_adapter
 State = dict[str, torch.Tensor]
 
 
-def merge_adapter(model: PreTrainedModel, full_state: State) -> State:
-    """Add the adapter to the weights. `full_state`: every full tensor of the live model by name.
+class AdapterMerge:
+    """Adds the adapter to the weights. peft merges a layer, in fp32, in a copy without storage."""
 
-    peft merges layer by layer, in fp32, in a copy of the model without storage. Other tensors are
-    passed through; each weight keeps its dtype.
-    """
-    state = {name: t for name, t in full_state.items() if not _is_in_wrapped_layer(name)}
-    for name, layer in _meta_copy(model).named_modules():
-        if isinstance(layer, import_peft().tuners.lora.LoraLayer):
-            prefix = f"{name}."
-            layer_state = {
-                key.removeprefix(prefix): tensor
-                for key, tensor in full_state.items()
-                if key.startswith(prefix)
-            }
+    def __init__(self, model: PreTrainedModel) -> None:
+        lora_layer = import_peft().tuners.lora.LoraLayer
+        self._layers: dict[str, Any] = {
+            name: module
+            for name, module in _meta_copy(model).named_modules()
+            if isinstance(module, lora_layer)
+        }
+
+    def layer_of(self, name: str) -> str | None:
+        """The adapted layer that the parameter `name` belongs to; None: it is not merged."""
+        parts = name.split(".")
+        prefixes = (".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1))
+        return next((prefix for prefix in prefixes if prefix in self._layers), None)
+
+    def merge(self, state: State) -> State:
+        """Merge full tensors of the live model: all of a layer, or others, which are kept.
+
+        Each weight keeps its dtype.
+        """
+        by_layer: dict[str, State] = {}
+        merged: State = {}
+        for name, tensor in state.items():
+            if (layer := self.layer_of(name)) is None:
+                merged[name] = tensor
+            else:
+                by_layer.setdefault(layer, {})[name.removeprefix(f"{layer}.")] = tensor
+        for name, layer_state in by_layer.items():
+            layer = copy.deepcopy(self._layers[name])
             layer.load_state_dict({k: t.float() for k, t in layer_state.items()}, assign=True)
             layer.merge(safe_merge=True)
             for key, tensor in layer.get_base_layer().state_dict().items():
-                state[prefix + key] = tensor.to(layer_state[f"base_layer.{key}"].dtype)
-    names = (name.replace(".base_layer.", ".") for name in full_state)
-    return {name: state[name] for name in names if not is_adapter(name)}
+                merged[f"{name}.{key}"] = tensor.to(layer_state[f"base_layer.{key}"].dtype)
+        return merged
 
 
-def _is_in_wrapped_layer(name: str) -> bool:
-    """Whether a parameter belongs to an adapter or to the layer `L.base_layer` that it adapts."""
-    return is_adapter(name) or "base_layer" in name.split(".")
+def merged_name(name: str) -> str | None:
+    """A parameter's name in the model without an adapter; None for one of the adapter."""
+    return None if is_adapter(name) else name.replace(".base_layer.", ".")
 
 
 def without_adapter(model: PreTrainedModel) -> PreTrainedModel:

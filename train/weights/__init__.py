@@ -5,6 +5,7 @@ headers.py       the header of a .safetensors file, by the format's own definiti
 shards.py        the files that transformers reads, their index, and other weights in the folder
 architecture.py  the headers against the parameters of the architecture, by transformers' own rules
 conversion.py    which tensors of the files make a parameter
+safetensors_file.py  writes a file tensor by tensor
 values.py        values that are not finite: sampled in files, all in a loaded model
 hub_cache.py     the folder of a base that has a Hub name
 loading.py       loads a model; nothing may be new or left over

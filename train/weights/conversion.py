@@ -13,6 +13,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
     WeightConverter,
     WeightRenaming,
+    apply_converters,
     rename_source_key,
     revert_weight_conversion,
 )
@@ -66,6 +67,24 @@ class Conversion:
             state = revert_weight_conversion(self.model, dict(self.parameters))
             forms.append({name: tuple(tensor.shape) for name, tensor in state.items()})
         return max(forms, key=lambda form: len(form.keys() & {*names}))
+
+
+def stored_together(model: PreTrainedModel, names: Iterable[str]) -> dict[str, str]:
+    """Parameter -> a name for what one conversion makes of it, and of others, when it is saved.
+
+    Parameters that no conversion reads are left out. Source: `revert_weight_conversion` of
+    transformers.core_model_loading, which reads all parameters of a model at once.
+    """
+    rules = getattr(model, "_weight_conversions", None)
+    if rules is None:
+        rules = get_model_conversion_mapping(model, add_legacy=False)
+    converters = [
+        reverse
+        for rule in rules[::-1]
+        if isinstance(reverse := rule.reverse_transform(), WeightConverter)
+    ]
+    pairs = ((name, *apply_converters(name, converters)) for name in names)
+    return {name: target for name, target, pattern in pairs if pattern is not None}
 
 
 def filled_twice(sources: dict[str, list[str]]) -> list[str]:
