@@ -7,6 +7,14 @@ from pathlib import Path
 
 from ropewalk.conf.rules import setting
 
+ZERO3_SETTINGS = (
+    "zero_hpz_size",
+    "zero_prefetch_bucket_size",
+    "zero_max_live_parameters",
+    "zero_max_reuse_distance",
+    "zero_persistence_threshold",
+)
+
 
 @dataclass(kw_only=True)
 class MemoryConfig:
@@ -39,6 +47,34 @@ class MemoryConfig:
     )
     """ZeRO++'s hierarchy (hpZ): ranks that together keep a second full copy of the weights, so
     that the backward pass gathers inside a machine. Set it to the ranks of a machine; ZeRO 3."""
+    zero_overlap_comm: bool | None = setting(None, fingerprint=False)
+    """Reduce gradients while the backward pass computes. Unset: yes at ZeRO 3, and at 1 and 2 on
+    several ranks, but for an offloaded optimizer and a parameter of more than 671,088,640 elements
+    at 2."""
+    zero_reduce_bucket_size: int | None = setting(
+        None, at_least=1, way_out="unset it", fingerprint=False
+    )
+    """Elements of gradients that are reduced at once. Unset: those of a layer, at least 25 and at
+    most 250 million."""
+    zero_prefetch_bucket_size: int | None = setting(
+        None, at_least=0, way_out="unset it", fingerprint=False
+    )
+    """Most elements of weights that ZeRO 3 gathers ahead at once. Unset: those of a layer."""
+    zero_max_live_parameters: int | None = setting(
+        None, at_least=0, way_out="unset it", fingerprint=False
+    )
+    """ZeRO 3 gathers nothing ahead while it holds more elements of whole weights than this. Unset:
+    those of a layer, and of another one or of the head, whichever is larger."""
+    zero_max_reuse_distance: int | None = setting(
+        None, at_least=0, way_out="unset it", fingerprint=False
+    )
+    """ZeRO 3 keeps a whole weight that is used again within this many elements. Unset: those of
+    two layers, which keeps a layer from its recomputation to its backward pass."""
+    zero_persistence_threshold: int | None = setting(
+        None, at_least=0, way_out="unset it", fingerprint=False
+    )
+    """ZeRO 3 keeps weights of up to this many elements whole on every rank. Unset: vectors, and an
+    adapter's matrices where they are together no more than a layer."""
 
     def problems(self, prefix: str) -> Iterator[str]:
         if self.offload_activations and not self.activation_checkpointing:
@@ -69,8 +105,9 @@ class MemoryConfig:
                 f"{prefix}offload_optimizer is True; ZeRO 0 keeps no state that can be offloaded; "
                 "set train.zero_stage=1"
             )
-        for name in ("offload_params", "offload_path", "zero_hpz_size"):
-            if zero_stage != 3 and (value := getattr(self, name)):
+        for name in ("offload_params", "offload_path", *ZERO3_SETTINGS):
+            value = getattr(self, name)
+            if zero_stage != 3 and value is not None and value is not False:
                 yield (
                     f"{prefix}{name} is {value}; it needs train.zero_stage 3, not {zero_stage}; "
                     "change one"

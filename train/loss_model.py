@@ -1,5 +1,9 @@
-"""The model that returns its loss: the cross-entropy, and what is minimised beside it."""
+"""The model that returns its loss: the cross-entropy, and what is minimised beside it.
 
+S tokens of this rank's row   E hidden size   V vocabulary
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,28 +15,65 @@ from ropewalk.train.rope.mixed_windows import MixedWindows
 from ropewalk.train.router_loss import RouterLoss, Routing, can_record
 
 
+class TokenLoss(nn.Module):
+    """Cross-entropy and z-loss of hidden states.
+
+    A module of its own, although it has no parameter: ZeRO 3 then gathers the head's weight, which
+    may be larger than all that it keeps gathered otherwise, around the loss only. Read by
+    `LossModel` itself, the weight would be there from before the first layer until after the last,
+    and no layer would be prefetched.
+    """
+
+    def __init__(self, head_weight: Callable[[], torch.Tensor], z_loss: float = 0.0) -> None:
+        """`head_weight` returns the (V, E) weight of the model's output head."""
+        super().__init__()
+        self.head_weight, self.z_loss = head_weight, z_loss
+        self.cross_entropy = torch.zeros(())
+        self.nll = torch.zeros(0)
+
+    def forward(
+        self, hidden: torch.Tensor, labels: torch.Tensor, total_labels: int
+    ) -> torch.Tensor:
+        """The summed losses over `total_labels`. hidden (S, E), labels (S,) -> ()."""
+        self.nll = torch.empty(len(labels), dtype=torch.float32, device=labels.device)
+        loss, cross_entropy = summed_objective(
+            hidden, self.head_weight(), labels, self.z_loss, nll=self.nll
+        )
+        self.cross_entropy = cross_entropy / total_labels
+        return loss / total_labels
+
+
 class LossModel(nn.Module):
     """A model whose `forward` returns its loss.
 
     The loss is computed inside: around the engine, ZeRO 3 gives wrong gradients of a chunked loss.
-
-        S tokens of this rank's row   E hidden size
     """
 
     def __init__(
         self, model: PreTrainedModel, z_loss: float = 0.0, router_loss: RouterLoss | None = None
     ) -> None:
         super().__init__()
-        self.model, self.z_loss, self.router_loss = model, z_loss, router_loss
+        self.model, self.router_loss = model, router_loss
+        self.token_loss = TokenLoss(self.head_weight, z_loss)
         self.rope: MixedWindows | None = None
-        self.cross_entropy = torch.zeros(())
-        """The last call's loss without the z-loss and the router's; it carries no gradient."""
         self.router_part = torch.zeros(())
         """The router's loss in the last call; it carries no gradient."""
         self.routing: Routing | None = None
         """How the last batch in training was routed; None without a router's loss."""
-        self.nll = torch.zeros(0)
+
+    @property
+    def cross_entropy(self) -> torch.Tensor:
+        """The last call's loss without the z-loss and the router's; it carries no gradient."""
+        return self.token_loss.cross_entropy
+
+    @property
+    def nll(self) -> torch.Tensor:
         """(S,) fp32: the loss of each token in the last call, 0 where its label is ignored."""
+        return self.token_loss.nll
+
+    def head_weight(self) -> torch.Tensor:
+        """The (V, E) weight of the output head, which ZeRO 3 may have partitioned."""
+        return self.model.get_output_embeddings().weight  # type: ignore[union-attr, return-value]
 
     def forward(
         self,
@@ -60,26 +101,13 @@ class LossModel(nn.Module):
         output = self.model.base_model(
             input_ids=input_ids, position_ids=position_ids, use_cache=False, **borders
         )
-        loss = self._token_losses(output.last_hidden_state[0], labels[0], total_labels)
+        # only what is positional passes the hooks of ZeRO 3
+        loss: torch.Tensor = self.token_loss(
+            output.last_hidden_state[0], labels[0], total_labels=total_labels
+        )
         if not with_router:
             return loss
         return loss + self._router_loss(output.router_logits, is_text, batch_routing)
-
-    def _token_losses(
-        self, hidden: torch.Tensor, labels: torch.Tensor, total_labels: int
-    ) -> torch.Tensor:
-        """Cross-entropy and z-loss. hidden (S, E), labels (S,) -> ()."""
-        head = self.model.get_output_embeddings().weight  # type: ignore[union-attr]
-        self.nll = torch.empty(len(labels), dtype=torch.float32, device=labels.device)
-        loss, cross_entropy = summed_objective(
-            hidden,
-            head,  # type: ignore[arg-type]
-            labels,
-            self.z_loss,
-            nll=self.nll,
-        )
-        self.cross_entropy = cross_entropy / total_labels
-        return loss / total_labels
 
     def _router_loss(
         self,

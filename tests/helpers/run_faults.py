@@ -28,7 +28,7 @@ def spoil_batch(spec: RunSpec, engine: Engine) -> None:
     def spoiled_forward(input_ids: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         times = spec.options["times"] if torch.equal(input_ids[0].cpu(), bad) else 1.0
         loss = forward(input_ids=input_ids, **kwargs) * times
-        engine.module.cross_entropy *= times
+        engine.module.token_loss.cross_entropy *= times
         return loss
 
     engine.module.forward = spoiled_forward  # type: ignore[method-assign]

@@ -6,20 +6,26 @@ from typing import Any, Protocol
 
 import deepspeed
 import torch
+import torch.distributed as dist
 from deepspeed.runtime.engine import DeepSpeedEngine
 from deepspeed.runtime.zero.config import ZERO_OPTIMIZATION
 from torch import nn
 from transformers import PreTrainedModel
 
+from ropewalk.conf.log import log
 from ropewalk.conf.schema import Config
 from ropewalk.conf.train import TrainConfig
+from ropewalk.train.cost.zero_stage import advice_of_run
 from ropewalk.train.loss_model import LossModel
 from ropewalk.train.memory import activation_checkpointing, compile, tiled_mlp
 from ropewalk.train.optim import param_groups
-from ropewalk.train.optim.optimizer import optimizer_factory
+from ropewalk.train.optim.optimizer import optimizer_factory, refuse_long_tensor
 from ropewalk.train.router_loss import router_loss_of
+from ropewalk.train.zero.buffer_sizes import buffer_settings, longest_stepped_tensor, part_sizes
 from ropewalk.train.zero.config import check_offload_device, deepspeed_config
 from ropewalk.train.zero.mesh import Mesh, process_groups
+from ropewalk.train.zero.params import full_shape
+from ropewalk.train.zero.reduce_scatter import use_few_operations
 
 
 class Engine(Protocol):
@@ -58,26 +64,64 @@ def build_engine(
     """
     train = config.train
     check_offload_device(train)
+    _apply_memory_settings(model, train)
+    param_groups.set_requires_grad(model, train)
+    model.train()
+    router_loss = router_loss_of(model, train.loss.router_aux_loss_coef)
+    loss_model = LossModel(model, train.loss.z_loss, router_loss)
+    groups = param_groups.parameter_groups(model, train)
+    mesh = mesh or Mesh(dist.get_rank(), dist.get_world_size())
+    if line := advice_of_run(model, config, mesh, accumulation_steps):
+        log.info(line)
+    settings = deepspeed_config(train, accumulation_steps)
+    of_shapes = _settings_of_shapes(model, train, groups, mesh.world_size)
+    settings["zero_optimization"] = of_shapes | settings["zero_optimization"]
+    if train.zero_stage == 3:
+        use_few_operations()
+    with force_zero_optimizer(train):
+        engine: Engine
+        engine, *_ = deepspeed.initialize(
+            model=loss_model,
+            model_parameters=groups,
+            optimizer=optimizer_factory(train),
+            config=settings,
+            mpu=process_groups(mesh),
+            dist_init_required=False,
+        )
+    if train.zero_stage == 3:
+        gather_head_around_loss(loss_model)
+    return engine
+
+
+def _apply_memory_settings(model: PreTrainedModel, train: TrainConfig) -> None:
+    """What saves memory inside the model. Raises: ConfigError where the model does not allow it."""
     if train.memory.activation_checkpointing:
         activation_checkpointing.enable(model, train.memory.offload_activations)
     if train.memory.tile_mlp_tokens:
         tiled_mlp.enable(model, train.memory.tile_mlp_tokens)
     if train.memory.compile:
         compile.enable(model)
-    param_groups.set_requires_grad(model, train)
-    model.train()
-    router_loss = router_loss_of(model, train.loss.router_aux_loss_coef)
-    with force_zero_optimizer(train):
-        engine: Engine
-        engine, *_ = deepspeed.initialize(
-            model=LossModel(model, train.loss.z_loss, router_loss),
-            model_parameters=param_groups.parameter_groups(model, train),
-            optimizer=optimizer_factory(train),
-            config=deepspeed_config(train, accumulation_steps),
-            mpu=process_groups(mesh) if mesh is not None else None,
-            dist_init_required=False,
-        )
-    return engine
+
+
+def _settings_of_shapes(
+    model: PreTrainedModel, train: TrainConfig, groups: list[dict[str, Any]], world_size: int
+) -> dict[str, Any]:
+    """Keys of `zero_optimization` that depend on the model's shapes.
+
+    Raises: ConfigError when the optimizer cannot step tensors as long as ZeRO makes them.
+    """
+    sizes = part_sizes(model)
+    group_sizes = [sum(full_shape(p).numel() for p in group["params"]) for group in groups]
+    longest = longest_stepped_tensor(
+        train.zero_stage, group_sizes, sizes.largest_trained, world_size
+    )
+    refuse_long_tensor(train, longest, world_size)
+    return buffer_settings(train, sizes, world_size)
+
+
+def gather_head_around_loss(loss_model: LossModel) -> None:
+    """Let ZeRO 3 gather the output head's weight for `token_loss`, and release it after it."""
+    deepspeed.zero.register_external_parameter(loss_model.token_loss, loss_model.head_weight())
 
 
 def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
