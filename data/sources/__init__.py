@@ -1,6 +1,7 @@
 """Source settings -> files -> units -> documents. What cannot be read is counted by its reason.
 
     listing.py        a source's settings -> its files as units, and the documents of a unit
+    first_rows.py     whether the first rows of a source can be read
     kinds.py          the table of file kinds: suffixes, reader, splitter; the kind of a file name
     text.py           one document a file, or one document a folder of a source tree
     html.py           the visible text of a page
@@ -25,6 +26,7 @@ To add a file kind: write a file with `documents(location, name, unit, columns)`
 its row to `kinds.FILE_KINDS`, and its name to `FILES` or `TABLES` in conf/sources.py.
 """
 
+from ropewalk.data.sources.first_rows import first_row_problems
 from ropewalk.data.sources.listing import SourceListing, list_source
 from ropewalk.data.sources.units import FILE_PREFIX, REPEATED_ID, Document, Refusal, Unit
 
@@ -35,5 +37,6 @@ __all__ = [
     "Refusal",
     "SourceListing",
     "Unit",
+    "first_row_problems",
     "list_source",
 ]

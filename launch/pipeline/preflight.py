@@ -154,17 +154,18 @@ def _warn_of_unfit_ranks(config: Config, base: PreTrainedConfig) -> None:
 
 
 def _source_problems(run: Run) -> list[str]:
-    """List each text source; the data stage takes the same listings."""
+    """List each text source and look at its first rows; the data stage takes the listings."""
     lines = []
     for name, source in run.config.data.sources.items():
         if source.kind in SYNTHETIC:
             continue
         try:
-            run.listings[name] = sources.list_source(
-                source, name, run.config.data.max_document_bytes
-            )
+            listing = sources.list_source(source, name, run.config.data.max_document_bytes)
         except DataError as error:
             lines += str(error).splitlines()
+            continue
+        run.listings[name] = listing
+        lines += sources.first_row_problems(listing, name, source.path)
     return lines
 
 

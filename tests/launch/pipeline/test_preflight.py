@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ropewalk.conf.errors import DataError
 from ropewalk.launch.cli import main
 from ropewalk.train.base import BASES
 
@@ -82,3 +83,16 @@ def test_a_broken_tokenizer_is_one_line_before_data(
     (tmp_path / "base" / "tokenizer.json").write_bytes(b"\xffgarbage")
     (line,) = refusal(capsys, "train", *arguments)
     assert "its tokenizer.json must be readable" in line
+
+
+def test_rows_without_the_key_are_told_before_another_source_is_tokenised(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"content": "some words"}\n' * 3)
+    arguments = settings(tmp_path, f"data.sources.b.path={tmp_path / 'a.jsonl'}")
+    with pytest.raises(SystemExit) as stopped:
+        main(["data", *arguments, "data.sources.b.weight=1", "data.sources.stdlib.weight=1"])
+    (line,) = capsys.readouterr().err.splitlines()[1:]
+    assert stopped.value.code == DataError.exit_code
+    assert "(no text: 3); set data.sources.b.text_key" in line
+    assert not (tmp_path / "cache" / "tokens").exists()
