@@ -57,7 +57,13 @@ class RunTokenizer:
 
 
 def _refuse_unusable(path: str, backend: Tokenizer) -> None:
-    """Raises: ConfigError for a tokenizer that cannot encode or decode."""
+    """Raises: ConfigError for a tokenizer that draws its ids, or cannot encode or decode."""
+    if dropout := getattr(backend.model, "dropout", None):
+        raise ConfigError(
+            f"model.path is {path}; its {TOKENIZER} leaves out merges at random (dropout "
+            f"{dropout:g}); a text must have the same ids each time; set dropout of its model to "
+            "null"
+        )
     try:
         encodings = backend.encode_batch_fast([*PROBES], add_special_tokens=False)
         backend.decode_batch([encoding.ids for encoding in encodings], skip_special_tokens=False)

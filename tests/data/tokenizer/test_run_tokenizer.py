@@ -76,6 +76,22 @@ def test_padding_and_truncation_of_a_tokenizer_file_change_no_id(tmp_path: Path)
     )
 
 
+def test_a_tokenizer_that_draws_its_merges_is_refused(tmp_path: Path) -> None:
+    """Its file alone, read by the package tokenizers, gives other ids each time."""
+    folder = base(tmp_path)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["dropout"] = 0.5
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    first, second = (ids_of_file(folder, tokenizer_families.TEXTS[:4]) for _ in range(2))
+    assert first != second
+    with pytest.raises(ConfigError, match=r"leaves out merges at random \(dropout 0\.5\)"):
+        tokenizers.load(str(folder))
+    for same in (0.0, None):
+        content["model"]["dropout"] = same
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+        tokenizers.load(str(folder))
+
+
 def test_vocab_size_is_the_largest_id_plus_one_also_with_gaps(tmp_path: Path) -> None:
     Tokenizer(models.WordLevel({"a": 0, "b": 9}, unk_token="a")).save(
         str(tmp_path / "tokenizer.json")
