@@ -82,6 +82,8 @@ def locate(model: ModelConfig, cache: Path) -> Base:
         path = gguf_folder(Path(path).expanduser() / model.gguf_file, cache)
     folder = Path(path).expanduser()
     if folder.is_dir():
+        if folder.name in ("", ".."):  # `.` and `..` carry no name for messages
+            folder = folder.resolve()
         _refuse_other_folder(folder)
         return Base(str(folder), None, model.trust_remote_code, cache=cache)
     if folder.suffix == ".gguf" and folder.is_file():
@@ -166,4 +168,6 @@ def base_config(base: Base) -> PreTrainedConfig:
         raise ConfigError(remote_code.broken_code(base.name, error)) from error
     if problems := config_problems(config, base.name):
         raise ConfigError("\n".join(problems))
+    # A kernel that config.json names may not be installed here; the trainer chooses its own.
+    config._attn_implementation = None
     return config  # type: ignore[no-any-return]

@@ -13,9 +13,14 @@ from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils.loading_report import LoadStateDictInfo
 
+from ropewalk.train.model.geometry import head_dim
 from ropewalk.train.weights.conversion import Conversion, filled_twice, is_numbered_in_full
 from ropewalk.train.weights.shards import Tensors
 from ropewalk.train.weights.values import FLOATS
+
+SHARE = "partial_rotary_factor"
+UNEQUAL_SIZES = ("The size of tensor a", "Attempting to broadcast")
+"""Beginnings of torch's messages."""
 
 
 @dataclass
@@ -40,6 +45,43 @@ def build_without_storage(config: PreTrainedConfig, trust_remote_code: bool) -> 
         return AutoModelForCausalLM.from_config(  # type: ignore[no-any-return]
             config, trust_remote_code=trust_remote_code
         )
+
+
+def rotary_problem(model: PreTrainedModel) -> str | None:
+    """A line when the model's code does not turn the share of a head that its config says.
+
+    `partial_rotary_factor` may stand in any config. Llama's code, for one, makes its unscaled table
+    for all dimensions and its scaled ones for the share, which it cannot apply. `model`: on the
+    meta device.
+    """
+    config = model.config.get_text_config(decoder=True)
+    parameters = getattr(config, "rope_parameters", None) or {}
+    share = parameters.get(SHARE, getattr(config, SHARE, None))
+    if share in (None, 1.0):
+        return None
+    if _table_dims(model) == {int(head_dim(config) * share)} and _computes(model):
+        return None
+    return (
+        f"its config.json has {SHARE} {share}, and {type(model).__name__} turns all dimensions of "
+        "a head; remove it"
+    )
+
+
+def _table_dims(model: PreTrainedModel) -> set[int]:
+    """Rotary dimensions of the tables that the model holds."""
+    buffers = model.named_buffers()
+    return {2 * table.shape[-1] for name, table in buffers if name.endswith("inv_freq")}
+
+
+def _computes(model: PreTrainedModel) -> bool:
+    """Whether two tokens pass, as far as the meta device can tell."""
+    ids = torch.zeros(1, 2, dtype=torch.long, device="meta")
+    mask = torch.zeros(1, 1, 2, 2, device="meta")  # given, since one is made of the ids' values
+    try:
+        model(input_ids=ids, attention_mask=mask, use_cache=False)
+    except RuntimeError as error:
+        return not str(error).startswith(UNEQUAL_SIZES)
+    return True
 
 
 def compare(tensors: Tensors, model: PreTrainedModel) -> Difference:

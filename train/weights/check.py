@@ -67,6 +67,8 @@ def _architecture_problems(
         reason = " ".join(str(error).split())[:200]
         line = f"transformers cannot build its config.json ({type(error).__name__}: {reason})"
         return [f"{line}; correct it"], []
+    if problem := architecture.rotary_problem(model):
+        return [problem], []
     with _quiet_transformers():
         difference = architecture.compare(tensors, model)
     if difference.unused:

@@ -160,9 +160,13 @@ def _expert_problems(values: dict[str, Any]) -> list[str]:
 
 
 def quantization_problem(values: Mapping[str, Any]) -> str | None:
-    """A line for weights that are quantised already. `values`: the config's."""
-    config = values.get("quantization_config") or values.get("compression_config")
-    if not config:
+    """A line for weights that are quantised already. `values`: the config's.
+
+    An empty entry counts: transformers' load looks for its method, and fails.
+    """
+    given = (values.get(key) for key in ("quantization_config", "compression_config"))
+    config = next((value for value in given if value is not None), None)
+    if config is None:
         return None
     method = config.get("quant_method") if isinstance(config, Mapping) else None
     return (

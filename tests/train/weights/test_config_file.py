@@ -1,5 +1,7 @@
 """A config.json that is none, or whose sizes cannot be, is one line; transformers is the oracle."""
 
+import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,65 @@ def test_a_negative_pad_token_is_what_torch_takes_it_for(folder: Path) -> None:
 def test_quantised_weights_are_refused_by_name(folder: Path, key: str, method: str | None) -> None:
     (line,) = problems(change_config(folder, **{key: {"quant_method": method, "bits": 4}}))
     assert f"a quantization_config ({method or 'unnamed'})" in line
+
+
+def test_an_empty_quantization_config_is_refused_since_transformers_fails_at_it(
+    folder: Path,
+) -> None:
+    change_config(folder, quantization_config={})
+    with pytest.raises(ValueError, match="quant_method"):
+        AutoModelForCausalLM.from_pretrained(folder)
+    (line,) = problems(folder)
+    assert "a quantization_config (unnamed)" in line and "or remove the key" in line
+
+
+@pytest.mark.parametrize("key", ["_attn_implementation", "attn_implementation"])
+def test_a_kernel_that_the_config_names_is_not_needed(folder: Path, key: str) -> None:
+    """Folders of older versions name the kernel that wrote them; the trainer has its own."""
+    change_config(folder, **{key: "flash_attention_2"})
+    if importlib.util.find_spec("flash_attn") is None:
+        with pytest.raises(ImportError):
+            AutoModelForCausalLM.from_pretrained(folder)
+    config = base_config(Base(str(folder)))
+    assert check.weight_problems(folder, config, "model.path is base") == []
+    AutoModelForCausalLM.from_pretrained(folder, config=config)
+
+
+PARTIAL = ("phi", "glm", "glm 4", "gpt-neox", "stablelm", "nemotron")
+
+
+@pytest.mark.parametrize("rope_type", ["default", "linear", "yarn"])
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen3", "olmo", *PARTIAL])
+def test_a_share_of_rotary_dimensions_is_refused_where_the_code_does_not_turn_it(
+    tmp_path: Path, architecture: str, rope_type: str
+) -> None:
+    """The oracle: transformers' own forward pass under a table that it scales for the share."""
+    folder = save(architecture, tmp_path / "base")
+    values = json.loads((folder / "config.json").read_text())
+    scaled = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 128}
+    values["rope_parameters"] |= {"partial_rotary_factor": 0.5, **scaled}
+    (folder / "config.json").write_text(json.dumps(values))
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    try:
+        model(torch.zeros(1, 4, dtype=torch.long))
+        computes = True
+    except RuntimeError:
+        computes = False
+    assert computes == (architecture in PARTIAL)
+    values["rope_parameters"]["rope_type"] = rope_type
+    (folder / "config.json").write_text(json.dumps(values))
+    refused = ["has partial_rotary_factor 0.5" in line for line in problems(folder)]
+    assert refused == ([] if computes else [True])
+
+
+@pytest.mark.parametrize("word", [".", "..", "base/.", "base/../base"])
+def test_a_base_is_named_by_its_folder_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    folder = save("llama", tmp_path / "base")
+    (folder / "below").mkdir()
+    monkeypatch.chdir({".": folder, "..": folder / "below"}.get(word, tmp_path))
+    assert locate(ModelConfig(path=word), tmp_path / "cache").name == "base"
 
 
 def test_weights_of_fewer_bits_without_their_config_are_refused(folder: Path) -> None:
