@@ -168,6 +168,17 @@ def base_config(base: Base) -> PreTrainedConfig:
         raise ConfigError(remote_code.broken_code(base.name, error)) from error
     if problems := config_problems(config, base.name):
         raise ConfigError("\n".join(problems))
-    # A kernel that config.json names may not be installed here; the trainer chooses its own.
-    config._attn_implementation = None
+    _reset_runtime_choices(config)
     return config  # type: ignore[no-any-return]
+
+
+def _reset_runtime_choices(config: PreTrainedConfig) -> None:
+    """Undo what a config.json says of the process that wrote it, not of the model.
+
+    Outputs as tuples have no `logits`; a model that hands out its attention weights runs in eager
+    attention only, and cannot be saved after another; a kernel by name may not be installed here.
+    The trainer reads the logits, and chooses its own kernel.
+    """
+    config.return_dict = True
+    config.output_attentions = config.output_hidden_states = False
+    config._attn_implementation = None

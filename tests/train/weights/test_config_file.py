@@ -1,5 +1,6 @@
 """A config.json that is none, or whose sizes cannot be, is one line; transformers is the oracle."""
 
+import contextlib
 import importlib.util
 import json
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from base_folders import change_config, problems, save
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -140,6 +142,28 @@ def test_a_kernel_that_the_config_names_is_not_needed(folder: Path, key: str) ->
     config = base_config(Base(str(folder)))
     assert check.weight_problems(folder, config, "model.path is base") == []
     AutoModelForCausalLM.from_pretrained(folder, config=config)
+
+
+@pytest.mark.parametrize("key", ["return_dict", "output_attentions", "output_hidden_states"])
+def test_outputs_are_those_that_the_trainer_reads_whatever_the_config_asks_for(
+    folder: Path, key: str
+) -> None:
+    """transformers' own load fails at tuples, cannot be saved, or hands out more tensors."""
+    names = ["logits", "past_key_values"]
+
+    def outputs(**kwargs: Any) -> list[str]:
+        model = AutoModelForCausalLM.from_pretrained(folder, **kwargs)
+        model.set_attn_implementation("sdpa")
+        output = model(torch.zeros(1, 4, dtype=torch.long))
+        model.save_pretrained(folder.parent / "saved")
+        return [*output]
+
+    change_config(folder, **{key: key != "return_dict"})
+    with contextlib.suppress(AttributeError, StrictDataclassError):
+        assert outputs() != names
+    assert outputs(config=base_config(Base(str(folder)))) == names
+    reloaded = AutoModelForCausalLM.from_pretrained(folder.parent / "saved")
+    assert [*reloaded(torch.zeros(1, 4, dtype=torch.long))] == names
 
 
 PARTIAL = ("phi", "glm", "glm 4", "gpt-neox", "stablelm", "nemotron")
