@@ -47,11 +47,23 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run_command(arguments: argparse.Namespace) -> None:
     """Show the settings, or do what the verb asks of every run. Raises: RopewalkError."""
+    refuse_removed_working_folder()
     if arguments.verb == "settings":
         show_settings(arguments.word, arguments.json, arguments.markdown)
         return
     for overrides, config in configs(arguments):
         run_verb(arguments, overrides, config)
+
+
+def refuse_removed_working_folder() -> None:
+    """Raises: ConfigError when the working folder was removed while the shell stood in it."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            "the working folder is gone; relative paths begin there, and it must exist; cd to a "
+            "folder that does"
+        ) from error
 
 
 def report(error: RopewalkError) -> int:

@@ -1,6 +1,7 @@
 """Folders that a run writes to: whether they can be made and written, before hours are spent."""
 
 import os
+import tempfile
 from pathlib import Path
 
 MAX_NAME_BYTES = 255
@@ -65,4 +66,18 @@ def _why_unwritable(path: Path) -> str | None:
         return f"{nearest} is a file"
     if not os.access(nearest, os.W_OK | os.X_OK):
         return f"{nearest} may not be written to"
+    return _why_no_folder_can_be_made(nearest)
+
+
+def _why_no_folder_can_be_made(parent: Path) -> str | None:
+    """For file systems without a disk, such as /proc: they refuse what the rights allow.
+
+    Only there is a folder made on trial: a look writes nothing elsewhere.
+    """
+    if os.statvfs(parent).f_blocks:
+        return None
+    try:
+        os.rmdir(tempfile.mkdtemp(dir=parent))
+    except OSError as error:
+        return f"{parent} takes no folder ({error.strerror})"
     return None

@@ -53,6 +53,27 @@ def test_folders_that_cannot_be_made_are_refused(
     assert line.startswith(f"{key} is {tmp_path / place}; it must be a folder")
 
 
+@pytest.mark.parametrize("place", ["/proc", "/proc/new", "/sys/new/below"])
+def test_a_file_system_that_takes_no_folders_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, place: str
+) -> None:
+    with pytest.raises(OSError):
+        (Path(place) / "by-hand").mkdir(parents=True)
+    (line,) = refusal(capsys, "rope", *settings(tmp_path, f"runs_dir={place}"))
+    assert line.startswith(f"runs_dir is {place}; it must be a folder that can be made")
+
+
+def test_a_working_folder_that_is_gone_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    (line,) = refusal(capsys, "rope", *settings(tmp_path))
+    assert line.startswith("the working folder is gone; ") and "cd to a folder" in line
+
+
 def base(folder: Path, **tokenizer: object) -> str:
     """The demo's base with other keys of tokenizer.json."""
     shutil.copytree(BASES / "demo", folder)
