@@ -1,8 +1,7 @@
 """Dense functions with the signatures of flash-attn 2, 3, 4 and torch's varlen_attn.
 
-They record their arguments. Signatures as in Dao-AILab/flash-attention
-(flash_attn/flash_attn_interface.py 2.8, hopper/flash_attn_interface.py,
-flash_attn/cute/interface.py) and torch 2.14 (torch/nn/attention/varlen.py).
+They record their arguments. tests/train/attention/test_definitions.py holds their signatures
+against the packages' own.
 """
 
 import types
@@ -24,6 +23,7 @@ class Call:
     cu_keys: torch.Tensor
     scale: float
     window: int | None
+    sinks: torch.Tensor | None = None
 
 
 def dense(g: Call) -> torch.Tensor:
@@ -39,9 +39,11 @@ def dense(g: Call) -> torch.Tensor:
         scores = torch.einsum("shd,thd->hst", q, k) * g.scale
         distance = torch.arange(len(k) - len(q), len(k))[:, None] - torch.arange(len(k))[None, :]
         hidden = (distance < 0) | (distance >= (g.window or len(k)))
-        parts.append(
-            torch.einsum("hst,thd->shd", scores.masked_fill(hidden, float("-inf")).softmax(-1), v)
-        )
+        scores = scores.masked_fill(hidden, float("-inf"))
+        if g.sinks is not None:
+            sinks = g.sinks.float()[:, None, None].expand(-1, len(q), 1)
+            scores = torch.cat([scores, sinks], dim=2)
+        parts.append(torch.einsum("hst,thd->shd", scores.softmax(-1)[..., : len(k)], v))
     return torch.cat(parts).to(g.q.dtype)
 
 
@@ -53,10 +55,12 @@ class Calls:
         self.fixed: list[bool] = []  # the `deterministic` arguments
 
     def _answer(
-        self, q: Any, k: Any, v: Any, cus: Any, longest: Any, scale: Any, causal: Any, reach: Any
-    ) -> torch.Tensor:
+        self, q: Any, k: Any, v: Any, cus: Any, longest: Any, scale: Any, causal: Any, reach: Any,
+        sinks: torch.Tensor | None = None, narrow: tuple[int, int] | None = None,
+    ) -> torch.Tensor:  # fmt: skip
         """Compute the call. Arguments that a real kernel refuses or misreads fail an assertion."""
-        assert q.dim() == k.dim() == v.dim() == 3 and q.shape[2] == k.shape[2] == v.shape[2]
+        assert q.dim() == k.dim() == v.dim() == 3 and q.shape[2] == k.shape[2]
+        assert v.shape[2] == q.shape[2] or (q.shape[2], v.shape[2]) == narrow
         assert q.dtype == k.dtype == v.dtype and q.dtype in (torch.float16, torch.bfloat16)
         assert q.stride(-1) == k.stride(-1) == v.stride(-1) == 1
         assert q.shape[1] % k.shape[1] == 0 and k.shape[:2] == v.shape[:2]
@@ -69,7 +73,8 @@ class Calls:
         left, right = reach
         assert right == 0 or (left in (-1, None) and right in (-1, None))
         window = None if left in (-1, None) else left + 1
-        call = Call(q, k, v, cus[0], longest[0], cus[1], scale, window)
+        assert sinks is None or (sinks.shape == (q.shape[1],) and sinks.is_floating_point())
+        call = Call(q, k, v, cus[0], longest[0], cus[1], scale, window, sinks)
         self.recorded.append(call)
         return dense(call)
 
@@ -100,18 +105,23 @@ class Calls:
         return self._answer(q, k, v, cus, longest, softmax_scale, causal, window_size)
 
     def flash4(
-        self, q, k, v, cu_seqlens_q=None, cu_seqlens_k=None, max_seqlen_q=None, max_seqlen_k=None,
-        seqused_q=None, seqused_k=None, page_table=None, softmax_scale=None, causal=False,
+        self, q, k, v, qv=None, cu_seqlens_q=None, cu_seqlens_k=None, max_seqlen_q=None,
+        max_seqlen_k=None, min_seqlen_k=None, seqused_q=None, seqused_k=None,
+        gather_kv_indices=None, page_table=None, softmax_scale=None, causal=False,
         window_size=(None, None), learnable_sink=None, softcap=0.0, num_splits=1, pack_gqa=None,
-        deterministic=False, score_mod=None, mask_mod=None, block_sparse_tensors=None,
-        cu_total_m_blocks=None, cu_total_n_blocks=None, aux_tensors=None, return_lse=False,
+        deterministic=False, score_mod=None, score_mod_bwd=None, mask_mod=None,
+        block_sparse_tensors=None, aux_tensors=None, aux_scalars=None, return_lse=False,
+        scheduler_metadata=None, seqlen_k_per_split=None, disable_scheduler_metadata=False,
+        gather_bwd_recompute_p=False, gather_bwd_token_chunk=None,
     ):  # fmt: skip
         self.fixed.append(deterministic)
-        assert learnable_sink is score_mod is mask_mod is page_table is None and not softcap
-        assert window_size[0] is None or window_size[0] >= 0
+        assert (
+            qv is min_seqlen_k is gather_kv_indices is score_mod is mask_mod is page_table is None
+        )
+        assert (window_size[0] is None or window_size[0] >= 0) and not softcap
         cus, longest = (cu_seqlens_q, cu_seqlens_k), (max_seqlen_q, max_seqlen_k)
         return self._answer(
-            q, k, v, cus, longest, softmax_scale, causal, window_size
+            q, k, v, cus, longest, softmax_scale, causal, window_size, learnable_sink, (192, 128)
         ), None  # with its log-sum-exp
 
     def varlen(

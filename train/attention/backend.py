@@ -2,75 +2,18 @@
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.train.attention.flash import flash, flash3, flash4, varlen
+from ropewalk.train.attention.kernels import AUTO_ORDER, GPU_KERNELS, MULTIPLE, Kernel
 from ropewalk.train.attention.s2_attn import s2_attention
 from ropewalk.train.attention.sdpa import sdpa
 from ropewalk.train.attention.support import KernelFunction, Requirements
 from ropewalk.train.model.attention_swap import no_mask
 
 KernelWrapper = Callable[[KernelFunction], KernelFunction]
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A kernel of the GPU: the package that it needs and the devices and heads that it supports."""
-
-    name: str
-    function: KernelFunction
-    module: str
-    install: str
-    auto_majors: tuple[int, ...]  # major compute capabilities for which `auto` takes it
-    min_major: int  # lowest major compute capability on which it runs
-    max_head_dim: int = 256
-    package_function: str = "flash_attn_varlen_func"
-
-
-GPU_KERNELS = {
-    kernel.name: kernel
-    for kernel in (
-        Kernel(
-            name="flash4",
-            function=flash4,
-            module="flash_attn.cute",
-            install="install flash-attn-4",
-            auto_majors=(10, 11),
-            min_major=9,
-            max_head_dim=128,
-        ),
-        Kernel(
-            name="flash3",
-            function=flash3,
-            module="flash_attn_interface",
-            install="build flash-attn 3 (its hopper/ folder)",
-            auto_majors=(9,),
-            min_major=9,
-        ),
-        Kernel(
-            name="flash",
-            function=flash,
-            module="flash_attn",
-            install="pip install 'ropewalk[flash]'",
-            auto_majors=(8, 9, 10, 11, 12),
-            min_major=8,
-        ),
-        Kernel(
-            name="varlen",
-            function=varlen,
-            module="torch.nn.attention.varlen",
-            install="install a newer torch",
-            auto_majors=(8, 9, 10, 11, 12),
-            min_major=8,
-            package_function="varlen_attn",
-        ),
-    )
-}
-"""In the order in which `auto` tries them."""
 REGISTERED_NAMES = {
     "sdpa": "ropewalk_documents",
     "flash": "ropewalk_fa2",
@@ -140,13 +83,11 @@ def select_backend(kernel: str, requirements: Requirements) -> tuple[str, str]:
         return "sdpa", "auto: no CUDA device"
     major = torch.cuda.get_device_capability()[0]
     problems: list[str] = []
-    for candidate in GPU_KERNELS.values():
-        if major not in candidate.auto_majors:
-            continue
-        problem = why_unavailable(candidate, requirements)
+    for name in AUTO_ORDER.get(major, ()):
+        problem = why_unavailable(GPU_KERNELS[name], requirements)
         if not problem:
-            return candidate.name, f"auto: {'; '.join(problems)}" if problems else "auto"
-        problems.append(f"not {candidate.name}: {problem}")
+            return name, f"auto: {'; '.join(problems)}" if problems else "auto"
+        problems.append(f"not {name}: {problem}")
     reason = "; ".join(problems) or f"no other kernel for compute capability {major}"
     return "sdpa", f"auto: {reason}"
 
@@ -155,19 +96,33 @@ def why_unavailable(kernel: Kernel, requirements: Requirements) -> str:
     """Why a kernel cannot run here, with the way out; empty if it can."""
     if not torch.cuda.is_available():
         return "it needs a CUDA device; run on a GPU"
-    if torch.cuda.get_device_capability()[0] < kernel.min_major:
-        return f"it needs compute capability {kernel.min_major}.0; run on a newer GPU"
+    major = torch.cuda.get_device_capability()[0]
+    if major not in kernel.majors:
+        return _why_not_this_device(kernel, major)
+    return why_unfit(kernel, major, requirements) or _why_not_importable(kernel)
+
+
+def _why_not_this_device(kernel: Kernel, major: int) -> str:
+    if major < kernel.majors[0]:
+        return f"it needs compute capability {kernel.majors[0]}.0; run on a newer GPU"
+    supported = " and ".join(f"{n}.x" for n in kernel.majors)
+    fitting = ", ".join(AUTO_ORDER.get(major, ())) or "sdpa"
+    return f"it is built for compute capability {supported}, not {major}.x; set {fitting}"
+
+
+def why_unfit(kernel: Kernel, major: int, requirements: Requirements) -> str:
+    """Why a kernel does not compute a model's attention, with the way out; empty if it does."""
     if requirements.dtype not in (torch.float16, torch.bfloat16):
         return "it takes bf16 or fp16 and the model is computed in fp32; set train.precision=bf16"
-    if requirements.sinks:
+    if requirements.head_dim % MULTIPLE:
+        rule = "heads in multiples of eight"
+    else:
+        rule = kernel.heads(major, requirements)
+    if rule:
+        return f"it takes {rule} here, not {requirements.head_dim}; take another model"
+    if requirements.sinks and major not in kernel.sink_majors:
         return "it gives attention sinks, which this model has, no gradient; take another model"
-    head_dim = requirements.head_dim
-    if head_dim > kernel.max_head_dim or head_dim % 8:
-        return (
-            f"it takes heads of up to {kernel.max_head_dim} dimensions, in multiples of eight, not "
-            f"{head_dim}; take another model"
-        )
-    return _why_not_importable(kernel)
+    return ""
 
 
 def _why_not_importable(kernel: Kernel) -> str:

@@ -28,12 +28,24 @@ def document_borders(
 ) -> DocumentBorders:
     """The arguments that describe a step's documents. `cu_seqlens` (documents + 1,) int32.
 
-    Pass `cu_seqlens` as it lies on the host: reading it back from a device would wait for all
-    queued work. `device` is where the kernels need it; None leaves it in place.
+    `cu_seqlens` must lie on the host: reading it back from a device would wait for all queued
+    work. `device` is where the kernels need it; None leaves it in place. Raises: ValueError.
     """
+    if cu_seqlens.device.type != "cpu" or cu_seqlens.dtype != torch.int32:
+        raise ValueError(
+            f"cu_seqlens is {cu_seqlens.dtype} on {cu_seqlens.device}; it must be int32 on the "
+            "host; pass it before it is copied to a device"
+        )
     ends = tuple(cu_seqlens.tolist())
+    if ends[0] != 0 or min(document_lengths(ends), default=0) < 1:
+        raise ValueError(
+            f"cu_seqlens begins {ends[:8]}; it must begin at 0 and increase; give 0 and the end of "
+            "each document"
+        )
     if device is not None:
-        cu_seqlens = cu_seqlens.to(device, non_blocking=True)
+        # a copy from memory that is not pinned may wait for the device
+        host = cu_seqlens.pin_memory() if device.type == "cuda" else cu_seqlens
+        cu_seqlens = host.to(device, non_blocking=True)
     longest = max(document_lengths(ends))
     return {"cu_seqlens": cu_seqlens, "document_ends": ends, "max_seqlen": longest}
 
@@ -42,6 +54,38 @@ def document_borders(
 def document_lengths(ends: Ends) -> tuple[int, ...]:
     """Tokens of each document."""
     return tuple(end - start for start, end in zip(ends, ends[1:], strict=False))
+
+
+def validate_borders(
+    tokens: torch.Tensor,
+    cu_seqlens: torch.Tensor | None,
+    document_ends: Ends | None,
+    max_seqlen: int | None,
+) -> DocumentBorders:
+    """Check the borders that a kernel was handed with its queries, or keys, (1, H, S, D).
+
+    Their values are known on the host (`document_ends`), so nothing is read from a device. A
+    kernel would read a tensor on the host as an address of its device, and one of another dtype as
+    other numbers. Raises: ValueError.
+    """
+    if document_ends is None or cu_seqlens is None or max_seqlen is None:
+        raise ValueError(
+            "cu_seqlens, document_ends and max_seqlen describe the same documents; give all three "
+            "(document_borders) or none"
+        )
+    if cu_seqlens.device != tokens.device or cu_seqlens.dtype != torch.int32:
+        raise ValueError(
+            f"cu_seqlens is {cu_seqlens.dtype} on {cu_seqlens.device} and the tokens are on "
+            f"{tokens.device}; it must be int32 beside them; call document_borders with this device"
+        )
+    longest = max(document_lengths(document_ends))
+    if cu_seqlens.shape != (len(document_ends),) or max_seqlen != longest:
+        raise ValueError(
+            f"cu_seqlens has shape {tuple(cu_seqlens.shape)} and max_seqlen is {max_seqlen}; the "
+            f"{len(document_ends) - 1} documents have at most {longest} tokens; give the "
+            "arguments of one document_borders"
+        )
+    return {"cu_seqlens": cu_seqlens, "document_ends": document_ends, "max_seqlen": max_seqlen}
 
 
 UNSUPPORTED_ARGUMENTS = {
@@ -74,6 +118,8 @@ def validate_call(
         raise ValueError(
             f"batch is {query.shape[0]}; rows are laid end to end, so it must be 1; join the rows"
         )
+    if key_borders is not None:
+        validate_borders(key, **key_borders)
     key_ends = ends if key_borders is None else key_borders["document_ends"]
     if (query.shape[2], key.shape[2]) != (ends[-1], key_ends[-1]):
         tokens = " and ".join(str(n) for n in dict.fromkeys((ends[-1], key_ends[-1])))

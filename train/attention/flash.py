@@ -4,11 +4,13 @@
     D head size of queries and keys   E head size of values
 
 Their window counts the tokens before the query itself, so transformers' `sliding_window` w becomes
-(w - 1, 0).
+(w - 1, 0). Every argument but queries, keys and values goes by name: positions differ between
+versions (flash-attn 4 put `qv` before the borders in 4.0.0b9).
 """
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from importlib import import_module
 from typing import Any
 
@@ -17,7 +19,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.train.attention.borders import DocumentBorders, Ends, validate_call
+from ropewalk.train.attention.borders import (
+    DocumentBorders,
+    Ends,
+    validate_borders,
+    validate_call,
+)
 
 Output = torch.Tensor | tuple[torch.Tensor, ...]
 VarlenCall = Callable[
@@ -29,72 +36,89 @@ VarlenCall = Callable[
         DocumentBorders,
         float,
         int | None,
+        torch.Tensor | None,
     ],
     Output,
 ]
-"""(q (S, H, D), k (U, K, D), v (U, K, D), borders of q, borders of k, scale, window) -> (S, H, D),
-or a tuple that begins with it. A document's queries are its last ones: flash-attn from 2.1 on and
-torch align a causal mask, and a window, to the bottom right."""
+"""(q (S, H, D), k (U, K, D), v (U, K, E), borders of q, borders of k, scale, window, sinks (H,))
+-> (S, H, E), or a tuple that begins with it. A document's queries are its last ones: flash-attn
+from 2.1 on and torch align a causal mask, and a window, to the bottom right."""
 
 
-def _attend(
-    name: str,
-    call: VarlenCall,
-    module: nn.Module | None,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: None,
-    *,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    s_aux: torch.Tensor | None = None,
-    cu_seqlens: torch.Tensor | None = None,
-    document_ends: Ends | None = None,
-    max_seqlen: int | None = None,
-    key_borders: DocumentBorders | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """query (1, H, S, D), key (1, K, S, D), value (1, K, S, E) -> (1, S, H, E).
+@dataclass(frozen=True)
+class VarlenKernel:
+    """A kernel of transformers' attention signature around one that takes document borders."""
 
-    With `key_borders` keys and values are U tokens. Raises: ConfigError, ValueError.
-    """
-    seq_len, head_dim, value_dim = query.shape[2], query.shape[3], value.shape[3]
-    ends = document_ends or (0, seq_len)
-    validate_call(module, query, key, ends, dropout, kwargs, key_borders)
-    _refuse_fp32_and_sinks(name, query, s_aux)
-    if cu_seqlens is None or max_seqlen is None:
-        cu_seqlens = torch.tensor([0, seq_len], dtype=torch.int32, device=query.device)
-        max_seqlen = seq_len
-    if value_dim < head_dim:
-        # decoupled heads (DeepSeek) have narrower values; the kernels need one head size
-        value = F.pad(value, (0, head_dim - value_dim))
-    q, k, v = (x.transpose(1, 2).squeeze(0) for x in (query, key, value))
-    scale = head_dim**-0.5 if scaling is None else scaling
-    borders: DocumentBorders = {
-        "cu_seqlens": cu_seqlens,
-        "document_ends": ends,
-        "max_seqlen": max_seqlen,
-    }
-    output = call(q, k, v, borders, key_borders or borders, scale, sliding_window)
-    if isinstance(output, tuple):
-        output = output[0]
-    return output[..., :value_dim].unsqueeze(0), None
+    name: str
+    call: VarlenCall
+    takes_sinks: bool = False
+    narrow_values: tuple[int, int] | None = None
+    """Sizes of query and value heads that it takes as they are; other values are padded."""
+
+    def __call__(
+        self,
+        module: nn.Module | None,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: None,
+        *,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        sliding_window: int | None = None,
+        s_aux: torch.Tensor | None = None,
+        cu_seqlens: torch.Tensor | None = None,
+        document_ends: Ends | None = None,
+        max_seqlen: int | None = None,
+        key_borders: DocumentBorders | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """query (1, H, S, D), key (1, K, S, D), value (1, K, S, E), s_aux (H,) -> (1, S, H, E).
+
+        With `key_borders` keys and values are U tokens. Raises: ConfigError, ValueError.
+        """
+        seq_len, head_dim, value_dim = query.shape[2], query.shape[3], value.shape[3]
+        if document_ends is None and cu_seqlens is None and max_seqlen is None:
+            document_ends, max_seqlen = (0, seq_len), seq_len
+            cu_seqlens = _one_document(seq_len, query.device)
+        borders = validate_borders(query, cu_seqlens, document_ends, max_seqlen)
+        ends = borders["document_ends"]
+        validate_call(module, query, key, ends, dropout, kwargs, key_borders)
+        self._refuse_fp32_and_sinks(query, s_aux)
+        if value_dim < head_dim and self._pads_values(query, key, value):
+            value = F.pad(value, (0, head_dim - value_dim))
+        q, k, v = (x.transpose(1, 2).squeeze(0) for x in (query, key, value))
+        scale = head_dim**-0.5 if scaling is None else scaling
+        keys = key_borders or borders
+        output = self.call(q, k, v, borders, keys, scale, sliding_window, s_aux)
+        if isinstance(output, tuple):
+            output = output[0]
+        return output[..., :value_dim].unsqueeze(0), None
+
+    def _pads_values(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+        """Decoupled heads (DeepSeek) have narrower values; most kernels need one head size."""
+        sizes = (query.shape[3], value.shape[3])
+        return sizes != self.narrow_values or query.shape[1] != key.shape[1]
+
+    def _refuse_fp32_and_sinks(self, query: torch.Tensor, s_aux: torch.Tensor | None) -> None:
+        if query.dtype not in (torch.float16, torch.bfloat16):
+            dtype = str(query.dtype).removeprefix("torch.")
+            raise ConfigError(
+                f"train.attention.kernel is {self.name}; its kernel takes bf16 or fp16, not "
+                f"{dtype}; set train.precision=bf16 or train.attention.kernel=sdpa"
+            )
+        if s_aux is not None and not self.takes_sinks:
+            raise ConfigError(
+                f"train.attention.kernel is {self.name}; its kernel gives the model's attention "
+                "sinks no gradient; set train.attention.kernel=sdpa"
+            )
 
 
-def _refuse_fp32_and_sinks(name: str, query: torch.Tensor, s_aux: torch.Tensor | None) -> None:
-    if query.dtype not in (torch.float16, torch.bfloat16):
-        dtype = str(query.dtype).removeprefix("torch.")
-        raise ConfigError(
-            f"train.attention.kernel is {name}; its kernel takes bf16 or fp16, not {dtype}; "
-            "set train.precision=bf16 or train.attention.kernel=sdpa"
-        )
-    if s_aux is not None:
-        raise ConfigError(
-            f"train.attention.kernel is {name}; its kernel gives the model's attention sinks no "
-            "gradient; set train.attention.kernel=sdpa"
-        )
+@lru_cache(maxsize=4)
+def _one_document(seq_len: int, device: torch.device) -> torch.Tensor:
+    """(2,) int32. Cached: a copy to the device would wait for it."""
+    with torch.inference_mode(False):
+        return torch.tensor([0, seq_len], dtype=torch.int32, device=device)
 
 
 def _flash_attn(
@@ -107,14 +131,14 @@ def _flash_attn(
     keys: DocumentBorders,
     scale: float,
     window: int | None,
+    sinks: torch.Tensor | None,
 ) -> Output:
     output: Output = import_module(package).flash_attn_varlen_func(
         q,
         k,
         v,
-        queries["cu_seqlens"],
-        keys["cu_seqlens"],
-        # by name from here on: the positions differ between the versions
+        cu_seqlens_q=queries["cu_seqlens"],
+        cu_seqlens_k=keys["cu_seqlens"],
         max_seqlen_q=queries["max_seqlen"],
         max_seqlen_k=keys["max_seqlen"],
         softmax_scale=scale,
@@ -122,6 +146,7 @@ def _flash_attn(
         window_size=no_window if window is None else (window - 1, 0),
         # train.deterministic asks for a fixed order of sums; varlen_attn reads it itself
         deterministic=torch.are_deterministic_algorithms_enabled(),
+        **({} if sinks is None else {"learnable_sink": sinks}),
     )
     return output
 
@@ -134,6 +159,7 @@ def _torch_varlen(
     keys: DocumentBorders,
     scale: float,
     window: int | None,
+    sinks: torch.Tensor | None,
 ) -> Output:
     from torch.nn.attention.varlen import varlen_attn
 
@@ -141,10 +167,10 @@ def _torch_varlen(
         q,
         k,
         v,
-        queries["cu_seqlens"],
-        keys["cu_seqlens"],
-        queries["max_seqlen"],
-        keys["max_seqlen"],
+        cu_seq_q=queries["cu_seqlens"],
+        cu_seq_k=keys["cu_seqlens"],
+        max_q=queries["max_seqlen"],
+        max_k=keys["max_seqlen"],
         scale=scale,
         # there is no argument `causal`: a right reach of 0 makes it causal
         window_size=(-1, 0) if window is None else (window - 1, 0),
@@ -152,11 +178,16 @@ def _torch_varlen(
     )
 
 
-flash = partial(_attend, "flash", partial(_flash_attn, "flash_attn", (-1, -1)))
+flash = VarlenKernel("flash", partial(_flash_attn, "flash_attn", (-1, -1)))
 """flash-attn 2."""
-flash3 = partial(_attend, "flash3", partial(_flash_attn, "flash_attn_interface", (-1, -1)))
+flash3 = VarlenKernel("flash3", partial(_flash_attn, "flash_attn_interface", (-1, -1)))
 """flash-attn 3 (Hopper)."""
-flash4 = partial(_attend, "flash4", partial(_flash_attn, "flash_attn.cute", (None, None)))
+flash4 = VarlenKernel(
+    "flash4",
+    partial(_flash_attn, "flash_attn.cute", (None, None)),
+    takes_sinks=True,
+    narrow_values=(192, 128),
+)
 """flash-attn 4 (CuTe, Hopper and Blackwell)."""
-varlen = partial(_attend, "varlen", _torch_varlen)
+varlen = VarlenKernel("varlen", _torch_varlen)
 """torch's own `torch.nn.attention.varlen.varlen_attn`."""

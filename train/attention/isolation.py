@@ -64,13 +64,13 @@ def forward_two_documents(
     ids = torch.arange(1, 1 + FIRST + SECOND, device=device)
     ids[:FIRST] += shift
     positions = torch.cat([torch.arange(FIRST), torch.arange(SECOND)]).to(device)
-    cu_seqlens = torch.tensor([0, FIRST, FIRST + SECOND], dtype=torch.int32, device=device)
+    cu_seqlens = torch.tensor([0, FIRST, FIRST + SECOND], dtype=torch.int32)
     with torch.no_grad():
         return part(
             input_ids=ids[None],
             position_ids=positions[None],
             use_cache=False,
-            **document_borders(cu_seqlens),
+            **document_borders(cu_seqlens, device),
             **options,
         )
 

@@ -11,7 +11,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from ropewalk.train.attention import sinks
-from ropewalk.train.attention.borders import DocumentBorders, Ends, validate_call
+from ropewalk.train.attention.borders import (
+    DocumentBorders,
+    Ends,
+    validate_borders,
+    validate_call,
+)
 from ropewalk.train.attention.prefix import attend_after_prefix
 from ropewalk.train.attention.sliding_window import Segmentation, banded_attention, segmentation
 
@@ -27,7 +32,9 @@ def sdpa(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     s_aux: torch.Tensor | None = None,
+    cu_seqlens: torch.Tensor | None = None,
     document_ends: Ends | None = None,
+    max_seqlen: int | None = None,
     key_borders: DocumentBorders | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -40,6 +47,8 @@ def sdpa(
     """
     ends = document_ends or (0, query.shape[2])
     validate_call(module, query, key, ends, dropout, kwargs, key_borders)
+    if cu_seqlens is not None:  # SDPA does not read it: checked where no other kernel runs
+        validate_borders(query, cu_seqlens, document_ends, max_seqlen)
     head_dim, value_dim = query.shape[3], value.shape[3]
     scale = head_dim**-0.5 if scaling is None else scaling
     if value_dim < head_dim:

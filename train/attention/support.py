@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.train.model.geometry import head_dim, sliding_layers
+from ropewalk.train.model.geometry import head_dim, sliding_layers, value_dim
 
 KernelFunction = Callable[..., tuple[torch.Tensor, None]]
 """A function of transformers' attention signature; shapes are in the package's docstring."""
@@ -25,6 +25,8 @@ class Requirements:
     dtype: torch.dtype = torch.bfloat16
     head_dim: int = 64
     sinks: bool = False
+    value_dim: int | None = None
+    """Size of a value's head; None: `head_dim`."""
 
 
 def requirements_of(model: PreTrainedModel, dtype: torch.dtype) -> Requirements:
@@ -34,7 +36,7 @@ def requirements_of(model: PreTrainedModel, dtype: torch.dtype) -> Requirements:
     """
     names = (name for name, _ in model.named_parameters())
     sinks = any(name.endswith(f".{SINKS_PARAMETER}") for name in names)
-    return Requirements(dtype, head_dim(model.config), sinks)
+    return Requirements(dtype, head_dim(model.config), sinks, value_dim(model.config))
 
 
 def refuse_unsupported(config: PreTrainedConfig, name: str, s2_group: int | None = None) -> None:

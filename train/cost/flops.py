@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ropewalk.train.model.geometry import head_dim, sliding_windows
+from ropewalk.train.model.geometry import head_dim, sliding_windows, value_dim
 from ropewalk.train.zero.params import full_shape
 
 
@@ -128,10 +128,8 @@ def elements_per_token(name: str, parameter: torch.Tensor, config: PreTrainedCon
 def attention_costs(config: PreTrainedConfig) -> tuple[AttentionCost, ...]:
     """The attention of each layer, read off a config."""
     heads = config.num_attention_heads  # type: ignore[attr-defined]
-    qk_dim = v_dim = head_dim(config)
-    if getattr(config, "qk_rope_head_dim", None):
-        v_dim = config.v_head_dim  # type: ignore[attr-defined]  # DeepSeek: values of another size
-    return tuple(AttentionCost(heads, qk_dim, v_dim, window) for window in sliding_windows(config))
+    sizes = head_dim(config), value_dim(config)
+    return tuple(AttentionCost(heads, *sizes, window) for window in sliding_windows(config))
 
 
 def utilisation(num_flops: float, seconds: float, ranks: int, peak: float | None) -> float | None:

@@ -12,6 +12,13 @@ def head_dim(config: PreTrainedConfig) -> int:
     return int(config.hidden_size // config.num_attention_heads)  # type: ignore[attr-defined]
 
 
+def value_dim(config: PreTrainedConfig) -> int:
+    """Size of a value's head: of decoupled heads (DeepSeek) its own."""
+    if getattr(config, "qk_rope_head_dim", None):
+        return int(config.v_head_dim)  # type: ignore[attr-defined]
+    return head_dim(config)
+
+
 def sliding_layers(config: PreTrainedConfig) -> list[bool]:
     """Whether each layer sees a sliding window only."""
     if layer_types := getattr(config, "layer_types", None):

@@ -15,12 +15,13 @@ from stand_ins import Calls
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train import attention
-from ropewalk.train.attention.backend import GPU_KERNELS
+from ropewalk.train.attention.kernels import GPU_KERNELS, cuda_tag
 from ropewalk.train.attention.sdpa import sdpa
 from ropewalk.train.attention.support import Requirements
 
 KERNELS = {name: kernel.function for name, kernel in GPU_KERNELS.items()}
 SCALE = 0.3
+WITH_SINKS = Requirements(sinks=True)
 
 
 @pytest.fixture()
@@ -96,10 +97,44 @@ def test_fp32_and_sinks_are_refused_with_the_way_out(name: str, calls: Calls) ->
     with pytest.raises(ConfigError, match=f"{setting}.*not float32; set train.precision=bf16 or"):
         KERNELS[name](None, q, k, v, None)
     q, k, v = (x.bfloat16() for x in (q, k, v))
+    if name == "flash4":
+        return
     message = f"{setting}.*sinks no gradient; set train.attention.kernel=sdpa"
     with pytest.raises(ConfigError, match=message):
         KERNELS[name](None, q, k, v, None, s_aux=torch.zeros(2))
     assert not calls.recorded
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_flash_attn_4_learns_sinks(window: int | None, calls: Calls) -> None:
+    inputs = heads(4, 2, 8, dtype=torch.bfloat16)
+    s_aux = torch.linspace(-2, 3, 4).requires_grad_()
+    borders = attention.document_borders(cu_seqlens())
+    output, _ = KERNELS["flash4"](
+        None, *inputs, None, scaling=SCALE, sliding_window=window, s_aux=s_aux, **borders
+    )
+    expected = eager(*inputs, visible(ENDS, window), SCALE, s_aux)
+    torch.testing.assert_close(output.float(), expected, atol=1e-2, rtol=1e-2)
+    leaves = (*inputs, s_aux)
+    for gradient, expected_gradient in zip(
+        gradients(output, leaves), gradients(expected, leaves), strict=True
+    ):
+        torch.testing.assert_close(gradient, expected_gradient, atol=3e-2, rtol=3e-2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "given"),
+    [((2, 2, 192, 128), 128), ((4, 2, 192, 128), 192), ((2, 2, 192, 64), 192)],
+    ids=["as DeepSeek", "shared heads", "narrower"],
+)
+def test_flash_attn_4_gets_values_of_128_as_they_are(
+    shape: tuple[int, int, int, int], given: int, calls: Calls
+) -> None:
+    """It takes heads of 192 on Blackwell with such values only."""
+    h, k, d, e = shape
+    inputs = heads(h, k, d, e=e, dtype=torch.bfloat16)
+    output, _ = KERNELS["flash4"](None, *inputs, None, **attention.document_borders(cu_seqlens()))
+    assert calls.recorded[0].v.shape[2] == given and output.shape[3] == e
 
 
 def on_gpu(monkeypatch: pytest.MonkeyPatch, major: int) -> None:
@@ -143,6 +178,14 @@ def test_a_kernel_runs_from_its_first_architecture_on(
         attention.register(name)
 
 
+def test_flash_attn_3_is_refused_on_blackwell(calls: Calls, monkeypatch: Any) -> None:
+    """It holds instructions of Hopper (wgmma) that no later GPU has."""
+    on_gpu(monkeypatch, 10)
+    message = "flash3; it is built for compute capability 9.x, not 10.x; set flash4, flash, varlen"
+    with pytest.raises(ConfigError, match=f"train.attention.kernel is {message}, or set"):
+        attention.register("flash3")
+
+
 @pytest.mark.parametrize("kind", ["Llama", "GptOss"])
 @pytest.mark.parametrize("name", ["sdpa", *KERNELS])
 def test_transformers_runs_our_kernel_not_its_own(
@@ -164,13 +207,38 @@ def test_auto_reports_why_it_did_not_take_a_faster_kernel(
     calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_gpu(monkeypatch, 9)
-    for name in ("flash_attn", "flash_attn_interface"):
+    for name in ("flash_attn", "flash_attn.cute", "flash_attn_interface"):
         monkeypatch.setitem(sys.modules, name, None)
     message = attention.describe(attention.register("auto"))
     assert message.startswith(
         "varlen (auto: not flash3: it needs flash_attn_interface, which does not load"
     ), message
+    assert "pip install flash-attn-3 --index-url https://download.pytorch.org/whl/cu1" in message
     assert "; not flash: it needs flash_attn, which does not load" in message
+
+
+@pytest.mark.parametrize(
+    ("version", "folder"),
+    [("13.0", "cu130"), ("13.2", "cu130"), ("12.8", "cu128"), (None, "cu130")],
+)
+def test_flash_attn_3_is_installed_for_torchs_cuda(version: str | None, folder: str) -> None:
+    assert cuda_tag(version) == folder
+
+
+@pytest.mark.parametrize(
+    ("major", "kernel"), [(8, "sdpa"), (9, "flash4"), (10, "flash4"), (12, "sdpa")]
+)
+def test_sinks_are_learned_where_flash_attn_4_does(
+    major: int, kernel: str, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpu(monkeypatch, major)
+    description = attention.describe(attention.register("auto", requirements=WITH_SINKS))
+    assert description.split(" (")[0] == kernel
+    if kernel == "sdpa":
+        message = "it gives attention sinks, which this model has, no gradient"
+        assert message in description
+        with pytest.raises(ConfigError, match=f"flash; .*{message}.*set train.attention.kernel"):
+            attention.register("flash", requirements=WITH_SINKS)
 
 
 def test_the_models_requirements_come_before_the_installed_packages(
@@ -178,12 +246,9 @@ def test_the_models_requirements_come_before_the_installed_packages(
 ) -> None:
     on_gpu(monkeypatch, 9)
     cases = {
-        "it gives attention sinks, which this model has, no gradient": Requirements(sinks=True),
         "it takes bf16 or fp16 and the model is computed in fp32": Requirements(torch.float32),
-        "it takes heads of up to 256 dimensions, in multiples of eight, not 512": Requirements(
-            head_dim=512
-        ),
-        "in multiples of eight, not 36": Requirements(head_dim=36),
+        "it takes heads of up to 256 dimensions here, not 512": Requirements(head_dim=512),
+        "it takes heads in multiples of eight here, not 36": Requirements(head_dim=36),
     }
     for message, requirements in cases.items():
         description = attention.describe(attention.register("auto", requirements=requirements))
@@ -218,7 +283,7 @@ def test_a_kernel_that_is_not_installed_is_refused_with_the_way_out(
     on_gpu(monkeypatch, 8)
     monkeypatch.setitem(sys.modules, "flash_attn", None)
     with pytest.raises(
-        ConfigError, match=r"flash; it needs flash_attn, which does not load .*ropewalk\[flash\]"
+        ConfigError, match=r"flash; it needs flash_attn, which does not load .*'\.\[flash\]'"
     ):
         attention.register("flash")
     message = "flash3; it needs compute capability 9.0; run on a newer GPU"
@@ -242,14 +307,55 @@ def test_a_wrapped_kernel_has_its_own_name(calls: Calls) -> None:
     assert AttentionInterface()[name] is not sdpa
 
 
-def test_the_stand_in_of_torchs_kernel_has_its_signature() -> None:
-    """torch is installed; flash-attn is not, so its signatures are copied from its sources."""
-    import inspect
+def borders_of(**changes: Any) -> Any:
+    return attention.document_borders(cu_seqlens()) | changes
 
-    from torch.nn.attention.varlen import varlen_attn
 
-    actual, expected = (
-        [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
-        for function in (Calls().varlen, varlen_attn)
-    )
-    assert actual == expected
+WRONG_BORDERS: dict[str, tuple[dict[str, Any], str]] = {
+    "of another dtype": ({"cu_seqlens": cu_seqlens().long()}, "cu_seqlens is torch.int64 on cpu"),
+    "of other documents": ({"cu_seqlens": cu_seqlens((0, 73))}, r"cu_seqlens has shape \(2,\)"),
+    "too short a maximum": (
+        {"max_seqlen": 20},
+        "max_seqlen is 20; the 6 documents have at most 24",
+    ),
+    "without a maximum": ({"max_seqlen": None}, "give all three"),
+    "without their ends": ({"document_ends": None}, "give all three"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_BORDERS)
+@pytest.mark.parametrize("name", ["sdpa", *KERNELS])
+def test_wrong_borders_are_refused(name: str, case: str, calls: Calls) -> None:
+    """A kernel would read other memory, or leave tokens out, and not say so."""
+    kernel = sdpa if name == "sdpa" else KERNELS[name]
+    changes, message = WRONG_BORDERS[case]
+    inputs = heads(4, 2, 8, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match=message):
+        kernel(None, *inputs, None, **borders_of(**changes))
+    assert not calls.recorded
+
+
+@pytest.mark.parametrize("name", ["sdpa", *KERNELS])
+def test_borders_on_the_host_are_refused_by_a_kernel_of_a_device(name: str, calls: Calls) -> None:
+    kernel = sdpa if name == "sdpa" else KERNELS[name]
+    inputs = [x.detach().to("meta") for x in heads(4, 2, 8, dtype=torch.bfloat16)]
+    with pytest.raises(
+        ValueError, match="cu_seqlens is torch.int32 on cpu and the tokens are on meta"
+    ):
+        kernel(None, *inputs, None, **borders_of())
+
+
+@pytest.mark.parametrize(
+    ("borders", "message"),
+    [
+        (torch.tensor([0, 4]), "torch.int64 on cpu; it must be int32 on the host"),
+        (torch.tensor([0, 4], dtype=torch.int32, device="meta"), "torch.int32 on meta"),
+        (torch.tensor([1, 4], dtype=torch.int32), "must begin at 0 and increase"),
+        (torch.tensor([0, 4, 4], dtype=torch.int32), "must begin at 0 and increase"),
+        (torch.tensor([0], dtype=torch.int32), "must begin at 0 and increase"),
+    ],
+    ids=["int64", "on a device", "after 0", "an empty document", "no document"],
+)
+def test_a_steps_borders_are_checked_on_the_host(borders: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        attention.document_borders(borders)

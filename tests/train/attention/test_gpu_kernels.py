@@ -12,7 +12,7 @@ from oracle import ENDS, eager, heads, visible
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ropewalk.train import attention
-from ropewalk.train.attention import backend, s2_attn, support
+from ropewalk.train.attention import backend, kernels, s2_attn, support
 from ropewalk.train.attention.sdpa import sdpa
 
 pytestmark = [
@@ -24,13 +24,16 @@ DOCUMENTS = (0, 1000, 1001, 3000, 4096)
 
 
 def kernel(name: str) -> Any:
-    if missing := backend.why_unavailable(backend.GPU_KERNELS[name], support.Requirements()):
+    if missing := backend.why_unavailable(kernels.GPU_KERNELS[name], support.Requirements()):
         pytest.skip(f"{name}: {missing}")
-    return backend.GPU_KERNELS[name].function
+    return kernels.GPU_KERNELS[name].function
 
 
 def borders_of(ends: tuple[int, ...]) -> dict[str, Any]:
-    return attention.document_borders(torch.tensor(ends, dtype=torch.int32, device="cuda"))
+    borders = attention.document_borders(
+        torch.tensor(ends, dtype=torch.int32), torch.device("cuda", torch.cuda.current_device())
+    )
+    return {**borders}
 
 
 def on_device(
@@ -53,7 +56,7 @@ def assert_close(actual: torch.Tensor, reference: torch.Tensor, tolerance: float
     [(8, 2, 64, 64), (8, 8, 128, 128), (4, 1, 128, 64)],
     ids=["gqa", "wide", "narrow values"],
 )
-@pytest.mark.parametrize("name", backend.GPU_KERNELS)
+@pytest.mark.parametrize("name", kernels.GPU_KERNELS)
 def test_forward_and_backward_equal_per_document_sdpa_in_fp32(
     name: str, shape: Any, window: int | None
 ) -> None:
@@ -71,7 +74,7 @@ def test_forward_and_backward_equal_per_document_sdpa_in_fp32(
 
 
 @pytest.mark.parametrize("window", [None, 4096])
-@pytest.mark.parametrize("name", [*backend.GPU_KERNELS, "sdpa"])
+@pytest.mark.parametrize("name", [*kernels.GPU_KERNELS, "sdpa"])
 def test_131072_tokens_fit_in_one_call(name: str, window: int | None) -> None:
     run = sdpa if name == "sdpa" else kernel(name)
     inputs = on_device(8, 2, 128, LONG)
@@ -97,7 +100,7 @@ def test_131072_tokens_fit_in_one_call(name: str, window: int | None) -> None:
     assert_close(output[:, last], expected.transpose(1, 2), 2e-2)
 
 
-@pytest.mark.parametrize("name", [*backend.GPU_KERNELS, "sdpa"])
+@pytest.mark.parametrize("name", [*kernels.GPU_KERNELS, "sdpa"])
 @pytest.mark.parametrize("window", [None, 300])
 def test_a_document_does_not_change_the_next(name: str, window: int | None) -> None:
     run = sdpa if name == "sdpa" else kernel(name)
@@ -142,7 +145,7 @@ def test_sdpa_never_uses_the_math_kernel(window: int | None, sinks: bool) -> Non
         output.float().sum().backward()
 
 
-@pytest.mark.parametrize("name", backend.GPU_KERNELS)
+@pytest.mark.parametrize("name", kernels.GPU_KERNELS)
 def test_shifted_groups_equal_those_of_sdpa(name: str) -> None:
     run = kernel(name)
     trains: Any = torch.nn.Module().train()
@@ -156,7 +159,7 @@ def test_shifted_groups_equal_those_of_sdpa(name: str) -> None:
     assert_close(output, expected, 1e-2)
 
 
-@pytest.mark.parametrize("name", backend.GPU_KERNELS)
+@pytest.mark.parametrize("name", kernels.GPU_KERNELS)
 def test_a_recomputed_layer_has_the_same_output(name: str) -> None:
     """Activation checkpointing computes it twice. Only the forward pass is deterministic."""
     run = kernel(name)

@@ -11,7 +11,7 @@ from stand_ins import Calls
 
 from ropewalk.train import attention
 from ropewalk.train.attention import s2_attn
-from ropewalk.train.attention.backend import GPU_KERNELS
+from ropewalk.train.attention.kernels import GPU_KERNELS
 from ropewalk.train.attention.sdpa import sdpa
 
 KERNELS = {"sdpa": sdpa, **{name: kernel.function for name, kernel in GPU_KERNELS.items()}}

@@ -20,7 +20,7 @@ from ropewalk.train.attention import isolation
 from ropewalk.train.attention.support import Requirements
 from ropewalk.train.base import Base, base_config
 from ropewalk.train.model import build as models
-from ropewalk.train.model.geometry import head_dim
+from ropewalk.train.model.geometry import head_dim, value_dim
 from ropewalk.train.rope import plan as rope_plan
 
 LENGTHS = [13, 1, 40, 7, 30, 5]
@@ -149,7 +149,7 @@ def test_logits_that_are_more_than_hidden_states_times_the_head_are_refused(
 
 def test_the_proof_of_documents_fails_without_borders(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_model("Llama", {})
-    monkeypatch.setattr(isolation, "document_borders", lambda cu: {})
+    monkeypatch.setattr(isolation, "document_borders", lambda cu, device: {})
     with pytest.raises(ConfigError, match="a document changes the hidden states of the next one"):
         attention.prove_documents_isolated(model)
 
@@ -188,13 +188,13 @@ def test_an_unsupported_architecture_is_refused_by_name(name: str) -> None:
 
 def test_requirements_are_read_from_the_model() -> None:
     llama, gpt_oss = small_model("Llama", {}), small_model("GptOss", {**MIXED, **EXPERTS})
-    expected = Requirements(torch.float32, 16, False)
+    expected = Requirements(torch.float32, 16, False, 16)
     assert attention.requirements_of(llama, torch.float32) == expected
     assert attention.requirements_of(gpt_oss, torch.bfloat16).sinks
     deepseek = transformers.DeepseekV3Config(
         qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128
     )
-    assert head_dim(deepseek) == 192
+    assert (head_dim(deepseek), value_dim(deepseek)) == (192, 128)
 
 
 @pytest.mark.parametrize("name", ["gemma 3", "olmo 3", "gpt-oss"])
