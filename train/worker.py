@@ -17,6 +17,7 @@ from ropewalk.train.assemble import RunInputs, assemble
 from ropewalk.train.checkpoint.previous_phase import save_for_next_phase
 from ropewalk.train.launcher import failure
 from ropewalk.train.launcher.process import ignore_library_warnings
+from ropewalk.train.launcher.stop import stop_if_requested
 from ropewalk.train.loop import validation
 from ropewalk.train.loop.step import use_deterministic_kernels
 from ropewalk.train.loop.trainer import Trainer, skip_counts
@@ -32,7 +33,10 @@ def train(run_dir: Path) -> None:
     if inputs.config.train.deterministic:
         use_deterministic_kernels()
     start_distributed(inputs.config.train.launcher.start_timeout_s)
+    stop_if_requested(inputs.folder, "the model was loaded")
     trainer = assemble(inputs)
+    if trainer.state.step < inputs.config.train.steps:
+        stop_if_requested(inputs.folder, f"step {trainer.state.step + 1}")
     trainer.train()
     save(trainer, inputs)
     end_distributed()

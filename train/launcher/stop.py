@@ -3,8 +3,18 @@
 import signal
 from pathlib import Path
 
+from ropewalk.conf.errors import Stopped
 from ropewalk.train.launcher.ranks import STOP_FILE
 from ropewalk.train.zero.mesh import any_rank
+
+
+def stop_if_requested(folder: Path, moment: str) -> None:
+    """For ranks that have trained no step yet: there is nothing to save. Collective.
+
+    Raises: Stopped on all ranks, when any of them sees the stop file.
+    """
+    if any_rank((folder / STOP_FILE).exists())[0]:
+        raise Stopped(f"stopped before {moment}; run the same command again")
 
 
 class StopSignal:
