@@ -37,10 +37,10 @@ def document_borders(
             "host; pass it before it is copied to a device"
         )
     ends = tuple(cu_seqlens.tolist())
-    if ends[0] != 0 or min(document_lengths(ends), default=0) < 1:
+    if ends[0] != 0 or min(document_lengths(ends), default=-1) < 0:
         raise ValueError(
-            f"cu_seqlens begins {ends[:8]}; it must begin at 0 and increase; give 0 and the end of "
-            "each document"
+            f"cu_seqlens begins {ends[:8]}; it must begin at 0 and never decrease; give 0 and the "
+            "end of each document"
         )
     if device is not None:
         # a copy from memory that is not pinned may wait for the device

@@ -350,11 +350,11 @@ def test_borders_on_the_host_are_refused_by_a_kernel_of_a_device(name: str, call
     [
         (torch.tensor([0, 4]), "torch.int64 on cpu; it must be int32 on the host"),
         (torch.tensor([0, 4], dtype=torch.int32, device="meta"), "torch.int32 on meta"),
-        (torch.tensor([1, 4], dtype=torch.int32), "must begin at 0 and increase"),
-        (torch.tensor([0, 4, 4], dtype=torch.int32), "must begin at 0 and increase"),
-        (torch.tensor([0], dtype=torch.int32), "must begin at 0 and increase"),
+        (torch.tensor([1, 4], dtype=torch.int32), "must begin at 0 and never decrease"),
+        (torch.tensor([0, 4, 3], dtype=torch.int32), "must begin at 0 and never decrease"),
+        (torch.tensor([0], dtype=torch.int32), "must begin at 0 and never decrease"),
     ],
-    ids=["int64", "on a device", "after 0", "an empty document", "no document"],
+    ids=["int64", "on a device", "after 0", "decreasing", "no document"],
 )
 def test_a_steps_borders_are_checked_on_the_host(borders: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
