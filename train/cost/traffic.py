@@ -16,6 +16,15 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from ropewalk.train.attention.borders import Ends
+from ropewalk.train.attention.sequence_parts import (
+    key_heads,
+    num_head_groups,
+    num_tokens,
+    parts_of,
+    plan_of_rank,
+    query_heads,
+)
 from ropewalk.train.cost.flops import body_parameters, elements_per_token
 from ropewalk.train.model.geometry import head_dim
 from ropewalk.train.zero.params import full_shape
@@ -55,6 +64,8 @@ class ParallelLayout:
     checkpointing: bool = True
     loss_chunk: int = 0
     """Tokens of a chunk of the loss; 0: all at once."""
+    document_ends: Ends | None = None
+    """0 and the end of each document of the micro-batch; None: it is one document."""
 
     @property
     def world_size(self) -> int:
@@ -67,7 +78,8 @@ class ParallelLayout:
 
 @dataclass(frozen=True)
 class Collective:
-    """`times` a step over `ranks`; `bytes` of the full tensor, in an all-to-all of a rank's own."""
+    """`times` a step over `ranks`; `bytes` of the full tensor, in an all-to-all those that a rank
+    puts in, on average."""
 
     kind: str
     tensor: str
@@ -113,7 +125,7 @@ def collectives(sizes: ModelSizes, layout: ParallelLayout) -> list[Collective]:
     At ZeRO 3 parameters are gathered for each pass: DeepSpeed keeps up to 1e9 elements between two
     passes, so this is an upper bound on what it sends.
     """
-    return [*_zero_collectives(sizes, layout), *_ulysses_collectives(sizes, layout)]
+    return [*_zero_collectives(sizes, layout), *_attention_collectives(sizes, layout)]
 
 
 def _zero_collectives(sizes: ModelSizes, layout: ParallelLayout) -> list[Collective]:
@@ -135,17 +147,68 @@ def _zero_collectives(sizes: ModelSizes, layout: ParallelLayout) -> list[Collect
     return result
 
 
-def _ulysses_collectives(sizes: ModelSizes, layout: ParallelLayout) -> list[Collective]:
+def _attention_collectives(sizes: ModelSizes, layout: ParallelLayout) -> list[Collective]:
     if layout.sp_size == 1:
         return []
     passes = layout.accumulation_steps * sizes.layers * (3 if layout.checkpointing else 2)
-    kv_heads = math.lcm(sizes.kv_heads, layout.sp_size)  # repeated where there are fewer than ranks
-    heads = {"queries": sizes.heads, "keys": kv_heads, "values": kv_heads, "attended": sizes.heads}
-    head_bytes = layout.rank_tokens * sizes.head_dim * layout.element_bytes
+    width = sizes.head_dim * layout.element_bytes
     return [
-        Collective("all_to_all", tensor, passes, count * head_bytes, layout.sp_size)
-        for tensor, count in heads.items()
+        Collective("all_to_all", tensor, passes, int(count * width), layout.sp_size)
+        for tensor, count in _exchanged(sizes, layout).items()
     ]
+
+
+def _exchanged(sizes: ModelSizes, layout: ParallelLayout) -> dict[str, float]:
+    """Tokens x heads that a rank puts into a layer's all-to-alls, on average over the ranks."""
+    tokens, ranks = layout.rank_tokens, layout.sp_size
+    if sizes.heads % ranks == 0:
+        keys: float = math.lcm(sizes.kv_heads, ranks) * tokens  # repeated where there are fewer
+    else:
+        groups = num_head_groups(sizes.heads, ranks)
+        heads = num_tokens(key_heads(sizes.heads, sizes.kv_heads, groups))
+        parts = parts_of(_ends(layout), ranks // groups, None)
+        keys = heads * sum(num_tokens(part.keys) for part in parts) / ranks
+    queries = sizes.heads * tokens
+    return {"queries": queries, "keys": keys, "values": keys, "attended": queries}
+
+
+def _ends(layout: ParallelLayout) -> Ends:
+    return layout.document_ends or (0, layout.tokens)
+
+
+def sent_in_attention(sizes: ModelSizes, layout: ParallelLayout) -> dict[str, float]:
+    """Bytes that a rank sends to others in a layer, forward and backward, on average.
+
+    "ours": as `train.sp_size` does it. "ulysses": heads only, as if the ranks divided them. "ring":
+    a rank passes the keys and values of its slice on to all others in each direction, and their
+    gradients backward (Ring Attention, arXiv 2310.01889), whatever the documents.
+    """
+    ranks, tokens = layout.sp_size, layout.rank_tokens
+    width = sizes.head_dim * layout.element_bytes
+    kv_heads = math.lcm(sizes.kv_heads, ranks)
+    ulysses = 2 * 2 * (sizes.heads + kv_heads) * tokens * (ranks - 1) / ranks
+    ours = ulysses
+    if sizes.heads % ranks:
+        ours = 2 * sum(_sent(sizes, layout, rank) for rank in range(ranks)) / ranks
+    ring = 3 * 2 * sizes.kv_heads * tokens * (ranks - 1)
+    return {"ours": ours * width, "ulysses": ulysses * width, "ring": ring * width}
+
+
+def _sent(sizes: ModelSizes, layout: ParallelLayout, rank: int) -> int:
+    """Tokens x heads that `rank` sends to others and gets from others' outputs, forward.
+
+    What it sends as queries comes back as output, and both are counted at this rank.
+    """
+    groups = num_head_groups(sizes.heads, layout.sp_size)
+    plan = plan_of_rank(_ends(layout), layout.sp_size, groups, rank, None)
+    sent = 0
+    for route, heads in (
+        (plan.queries, query_heads(sizes.heads, groups)),
+        (plan.keys, key_heads(sizes.heads, sizes.kv_heads, groups)),
+    ):
+        blocks = [num_tokens(s) * (end - low) for s in route.send for low, end in heads]
+        sent += 2 * (sum(blocks) - blocks[rank])
+    return sent
 
 
 def memory_traffic(sizes: ModelSizes, layout: ParallelLayout) -> dict[str, int]:

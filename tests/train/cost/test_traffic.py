@@ -1,6 +1,7 @@
 """Communication against every collective of real ranks; memory against published counts."""
 
 from collections import Counter
+from itertools import accumulate
 
 import metrics_runs
 import pytest
@@ -45,6 +46,71 @@ def test_the_bytes_of_every_collective_are_counted(
     for collective in traffic.collectives(sizes, layout):
         expected[collective.kind] += collective.payload
     assert actual == [dict(expected)] * 2
+
+
+@pytest.mark.parametrize(
+    ("sp", "heads", "kv_heads"),
+    [(2, 3, 1), pytest.param(4, 6, 3, marks=pytest.mark.slow)],
+)
+def test_the_bytes_of_heads_that_the_ranks_do_not_divide_are_counted(
+    sp: int, heads: int, kv_heads: int
+) -> None:
+    """The ranks' bytes differ; their sum is counted."""
+    shape = {
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "hidden_size": 8 * heads,
+    }
+    model = {**metrics_runs.LARGE, **shape, "head_dim": 8}
+    actual = ranks.run(sp, traffic_runs.bytes_of_third_step_by_heads, sp, model)
+    lengths = [
+        length for row in metrics_runs.LENGTHS for length in (*row, metrics_runs.SEQ_LEN - sum(row))
+    ]
+    layout = traffic.ParallelLayout(
+        dp_size=1,
+        sp_size=sp,
+        zero_stage=1,
+        accumulation_steps=1,
+        tokens=BATCH,
+        element_bytes=4,
+        document_ends=(0, *accumulate(lengths)),
+    )
+    sizes = traffic.model_sizes(tiny_model(**model))
+    expected = [c for c in traffic.collectives(sizes, layout) if c.kind == "all_to_all"]
+    assert sum(rank["all_to_all"] for rank in actual) == sp * sum(c.payload for c in expected)
+
+
+def split_sizes(heads: int, kv_heads: int) -> traffic.ModelSizes:
+    """Of a layer with heads of one element, beside which nothing counts."""
+    return traffic.ModelSizes(0, 0, 0, 0, 0, 0, 1, heads, kv_heads, 1)
+
+
+def test_two_ranks_that_share_three_heads_send_what_a_hand_counts() -> None:
+    """Four pieces of S / 4. Rank 0 holds 0 and 1 and attends for 0 and 3, rank 1 for 1 and 2."""
+    layout = traffic.ParallelLayout(1, 2, 1, 1, 400, element_bytes=1)
+    queries = 100 * 3  # rank 0 sends piece 1 and rank 1 piece 3, and each gets its output back
+    keys = 200  # rank 0 needs all keys, rank 1 those of pieces 0 to 2, of which it has piece 2
+    sent = traffic.sent_in_attention(split_sizes(3, 1), layout)
+    assert sent["ours"] == 2 * (2 * queries + 2 * keys)  # backward as forward
+    assert sent["ring"] == 3 * 2 * 200  # one step: keys and values twice, their gradients once
+    # a document a rank: half of each one's queries go to the other rank, which sees all keys of
+    # one document and three of four pieces of the other
+    documents = traffic.ParallelLayout(1, 2, 1, 1, 400, 1, document_ends=(0, 200, 400))
+    two = traffic.sent_in_attention(split_sizes(3, 1), documents)
+    assert two["ours"] == 2 * (2 * 100 * 3 + 2 * (200 + 150) / 2)
+    short = traffic.ParallelLayout(1, 2, 1, 1, 400, 1, document_ends=tuple(range(0, 401, 20)))
+    assert traffic.sent_in_attention(split_sizes(3, 1), short)["ours"] == 2 * 2 * 100 * (3 + 1)
+
+
+def test_qwens_28_heads_on_8_ranks_send_less_than_a_ring() -> None:
+    """Four head groups and two parts, which see 1 and 3/4 of a document: 7/8 of it on average."""
+    sizes, layout = split_sizes(28, 4), traffic.ParallelLayout(1, 8, 1, 1, 8000, element_bytes=1)
+    exchanges = [c for c in traffic.collectives(sizes, layout) if c.kind == "all_to_all"]
+    assert [c.bytes for c in exchanges] == [28000, 7000, 7000, 28000]
+    sent = traffic.sent_in_attention(sizes, layout)
+    assert sent["ulysses"] == 2 * 2 * (28 + 8) * 1000 * 7 / 8
+    assert sent["ring"] == 3 * 2 * 4 * 1000 * 7
+    assert sent["ours"] < 0.98 * sent["ulysses"] and sent["ours"] < 0.75 * sent["ring"]
 
 
 def test_a_ring_sends_the_published_number_of_bytes() -> None:
