@@ -115,8 +115,7 @@ def build_model(inputs: RunInputs, mesh: Mesh) -> PreTrainedModel:
     model = build(
         base,
         inputs.plan,
-        # weights that are not quantised are loaded in the dtype that they compute in
-        dtype=compute_dtype if quantization else torch.float32,
+        dtype=compute_dtype,
         seed=inputs.config.seed,
         attention_kernel=train.attention.kernel,
         kernel_wrapper=ulysses.kernel_wrapper(base_config(base), mesh),
@@ -124,6 +123,7 @@ def build_model(inputs: RunInputs, mesh: Mesh) -> PreTrainedModel:
         s2_group=train.attention.s2_group,
         load_kwargs=quantization,
         deepspeed_config=deepspeed_config(train, accumulation_steps(inputs.config, mesh.dp_size)),
+        device=device(),
     )
     if not quantization:  # packed weights have a dtype of their own
         cast_weights(model, compute_dtype)

@@ -1,6 +1,7 @@
 """Models: built with a rope plan applied before construction, and saved.
 
 build.py           models with a plan applied, proved; eval loads through it
+random_weights.py  weights of a base that is made from scratch
 save.py            the model in Hugging Face form, written tensor by tensor
 windows.py         limits beside the weights that name the old window, raised
 companions.py      generation settings and licences, which go with the model

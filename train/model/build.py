@@ -5,23 +5,25 @@ Eval loads models through here.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.log import log
 from ropewalk.train import attention, ties
 from ropewalk.train.attention.backend import KernelWrapper
 from ropewalk.train.base import Base, base_config
+from ropewalk.train.model import random_weights
 from ropewalk.train.model.dropout import remove_dropouts
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope import proof
 from ropewalk.train.rope.plan import RopePlan
+from ropewalk.train.weights import one_reader
 from ropewalk.train.weights.loading import load_pretrained
 from ropewalk.train.zero import params
 
@@ -39,9 +41,13 @@ def build(
     s2_group: int | None = None,
     load_kwargs: dict[str, Any] | None = None,
     deepspeed_config: dict[str, Any] | None = None,
+    device: torch.device | None = None,
 ) -> PreTrainedModel:
-    """The base with `plan` applied to its config before construction, proved live.
+    """The base with `plan` applied to its config before construction, proved live. Collective.
 
+    Below ZeRO 3 the first rank reads the base's files, and each rank receives the weights on
+    `device` (the CPU without one). `dtype`: of the weights; files are read in it, and random ones
+    are drawn in fp32 before.
     `kernel_wrapper`: put around the attention kernel. `compute_dtype`: the dtype that the engine
     will cast to; the kernel is chosen for it. `load_kwargs`: extra arguments of `from_pretrained`
     (4-bit loading). `deepspeed_config`: at stage 3 the parameters are partitioned; such a model
@@ -54,47 +60,41 @@ def build(
         raise ConfigError(
             "model.scratch is set; only a trained base has weights to quantise; set model.path"
         )
+    zero3 = params.is_zero3(deepspeed_config)
     if base.scratch is not None:
-        model = _random_init(config, dtype, seed, deepspeed_config)
+        read = partial(random_weights.draw, config, dtype, seed, deepspeed_config)
     else:
-        if line := ties.untie_contradicted(config, base):
+        if line := one_reader.on_reader(partial(ties.untie_contradicted, config, base)):
+            config.tie_word_embeddings = False
             log.info(line)
-        with params.zero3_init(deepspeed_config):
-            model = load_pretrained(
-                str(base.path),
-                f"model.path is {base.name}",
-                revision=base.revision,
-                trust_remote_code=base.trust_remote_code,
-                config=config,
-                dtype=dtype,
-                **(load_kwargs or {}),
-            )
+        read = partial(_read, base, config, dtype, deepspeed_config, load_kwargs or {})
+    if zero3 or load_kwargs:  # each rank loads its part, or packs what it reads
+        model = read()
+    else:
+        place = device or torch.device("cpu")
+        model = one_reader.load(read, config, place, base.trust_remote_code)
     return _prove_and_set_kernel(
         model, plan, attention_kernel, when, kernel_wrapper, compute_dtype, s2_group
     )
 
 
-def _random_init(
-    config: PreTrainedConfig, dtype: torch.dtype, seed: int, deepspeed_config: dict[str, Any] | None
+def _read(
+    base: Base,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    deepspeed_config: dict[str, Any] | None,
+    load_kwargs: dict[str, Any],
 ) -> PreTrainedModel:
-    """Weights drawn from `seed`: the same for every stage and number of ranks.
-
-    Under stage 3 they are partitioned: rank 0 draws them and sends them to the others.
-    """
-    torch.manual_seed(seed)
     with params.zero3_init(deepspeed_config):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    if not params.is_partitioned(model):
-        return model
-    torch.manual_seed(seed)
-    state_dict = None
-    if dist.get_rank() == 0:
-        state_dict = AutoModelForCausalLM.from_config(config, dtype=dtype).state_dict()
-    for name, parameter in model.named_parameters():
-        with params.gathered(parameter, modifier_rank=0):
-            if state_dict is not None:
-                parameter.data.copy_(state_dict[name])
-    return model
+        return load_pretrained(
+            str(base.path),
+            f"model.path is {base.name}",
+            revision=base.revision,
+            trust_remote_code=base.trust_remote_code,
+            config=config,
+            dtype=dtype,
+            **load_kwargs,
+        )
 
 
 def load_trained(
@@ -104,17 +104,29 @@ def load_trained(
     dtype: torch.dtype | str,
     attention_kernel: str = "auto",
     trust_remote_code: bool = False,
+    deepspeed_config: dict[str, Any] | None = None,
+    device: torch.device | None = None,
 ) -> PreTrainedModel:
-    """A model that the train stage exported, proved against the plan in its own files.
+    """A model that the train stage exported, proved against the plan in its own files. Collective.
 
     `dtype` "auto": the files' own. `trust_remote_code`: run the code that came with the base.
+    `deepspeed_config` and `device`: as for `build`.
     """
-    model = load_pretrained(
-        str(folder),
-        f"the model in {folder.parent.name}",
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
-    )
+    config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+
+    def read() -> PreTrainedModel:
+        with params.zero3_init(deepspeed_config):
+            return load_pretrained(
+                str(folder),
+                f"the model in {folder.parent.name}",
+                dtype=dtype,
+                trust_remote_code=trust_remote_code,
+            )
+
+    if params.is_zero3(deepspeed_config):
+        model = read()
+    else:
+        model = one_reader.load(read, config, device or torch.device("cpu"), trust_remote_code)
     return _prove_and_set_kernel(model, plan, attention_kernel, "after reload")
 
 

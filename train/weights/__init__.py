@@ -9,6 +9,7 @@ safetensors_file.py  writes a file tensor by tensor
 values.py        values that are not finite: sampled in files, all in a loaded model
 hub_cache.py     the folder of a base that has a Hub name
 loading.py       loads a model; nothing may be new or left over
+one_reader.py    one rank loads it, and the others receive it
 check.py         all of this for the weights of one base
 other_files.py   what lies beside them: an adapter, pointers of git-lfs
 """

@@ -27,7 +27,7 @@ def zero3_init(config: dict[str, Any] | None) -> Iterator[None]:
     Rank 0 reads the files, tensor by tensor, and each rank keeps its part in the config's
     precision.
     """
-    if config is None or config["zero_optimization"]["stage"] != 3:
+    if config is None or not is_zero3(config):
         yield
         return
     zero3_config = _Zero3Config(config)
@@ -36,6 +36,11 @@ def zero3_init(config: dict[str, Any] | None) -> Iterator[None]:
         yield
     finally:
         transformers_deepspeed.unset_hf_deepspeed_config()
+
+
+def is_zero3(config: dict[str, Any] | None) -> bool:
+    """Whether DeepSpeed's `config` partitions the parameters."""
+    return config is not None and config["zero_optimization"]["stage"] == 3
 
 
 def is_partitioned(model: nn.Module) -> bool:
