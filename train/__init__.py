@@ -11,6 +11,7 @@ base.py         where the base's weights lie, and its config
 identity.py     what a base is known by: the content of its files, or its commit
 ties.py         weights that the config ties and the files hold twice
 remote_code.py  code that comes with a model: refused, run, taken along
+transfer.py     copies to the device that the host does not wait for
 loss.py         the chunked cross-entropy
 loss_model.py   LossModel, which the engine wraps
 router_loss.py  the load-balancing loss of a mixture of experts

@@ -53,11 +53,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         hidden: torch.Tensor,
         head: torch.Tensor,
         labels: torch.Tensor,
+        positions: torch.Tensor,
         nll: torch.Tensor | None,
         z_loss: float,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        counts = labels != IGNORE
-        rows, targets = hidden[counts], labels[counts]
+        # selected by index: a mask's number of rows would have to come back from the device
+        rows, targets = hidden[positions], labels[positions]
         row_nll = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
         total, squares = (hidden.new_zeros((), dtype=torch.float32) for _ in range(2))
         # a frozen head's gradient would be as large as the head
@@ -86,24 +87,25 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     grad_rows[start : start + step] = slope @ head
                 if grad_head is not None:
                     add_product(grad_head, slope.T, x)
-        ctx.save_for_backward(counts, grad_rows, grad_head)
+        ctx.save_for_backward(positions, grad_rows, grad_head)
         ctx.shape, ctx.head_dtype = hidden.shape, head.dtype
         if nll is not None:
-            nll.zero_().masked_scatter_(counts, row_nll)
+            nll.zero_().index_copy_(0, positions, row_nll)
         cross_entropy = total.clone()
         ctx.mark_non_differentiable(cross_entropy)
         return total + z_loss * squares if z_loss else total, cross_entropy
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        counts, grad_rows, grad_head = ctx.saved_tensors
+        positions, grad_rows, grad_head = ctx.saved_tensors
         grad_hidden = None
         if grad_rows is not None:
             grad_hidden = grad_rows.new_zeros(ctx.shape)
-            grad_hidden[counts] = scaled(grad_rows, grad, grad_rows.dtype)
+            grad_hidden.index_copy_(0, positions, scaled(grad_rows, grad, grad_rows.dtype))
         return (
             grad_hidden,
             None if grad_head is None else scaled(grad_head, grad, ctx.head_dtype),
+            None,
             None,
             None,
             None,
@@ -133,16 +135,20 @@ def summed_objective(
     z_loss: float,
     *,
     nll: torch.Tensor | None = None,
+    label_positions: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The summed loss with the z-loss, and the cross-entropy alone, which carries no gradient.
 
     The z-loss is `z_loss` x logsumexp^2 of each valid label (PaLM, arXiv 2204.02311, section 5).
-    Shapes as in `summed_cross_entropy`.
+    Shapes as in `summed_cross_entropy`. `label_positions` (N,) int64: where `labels` count, in
+    order; None: read from the device, which the host waits for.
     """
+    if label_positions is None:
+        label_positions = torch.nonzero(labels != IGNORE).squeeze(1)
     if not torch.is_grad_enabled():  # the head, a parameter, would still ask for its gradient
         hidden, head = hidden.detach(), head.detach()
     losses: tuple[torch.Tensor, torch.Tensor] = _ChunkedCrossEntropy.apply(
-        hidden, head, labels, nll, z_loss
+        hidden, head, labels, label_positions, nll, z_loss
     )  # type: ignore[no-untyped-call]
     return losses
 

@@ -32,12 +32,24 @@ class TokenLoss(nn.Module):
         self.nll = torch.zeros(0)
 
     def forward(
-        self, hidden: torch.Tensor, labels: torch.Tensor, total_labels: int
+        self,
+        hidden: torch.Tensor,
+        labels: torch.Tensor,
+        total_labels: int,
+        label_positions: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The summed losses over `total_labels`. hidden (S, E), labels (S,) -> ()."""
+        """The summed losses over `total_labels`.
+
+        hidden (S, E), labels (S,), label_positions (N,) as `summed_objective` takes them -> ().
+        """
         self.nll = torch.empty(len(labels), dtype=torch.float32, device=labels.device)
         loss, cross_entropy = summed_objective(
-            hidden, self.head_weight(), labels, self.z_loss, nll=self.nll
+            hidden,
+            self.head_weight(),
+            labels,
+            self.z_loss,
+            nll=self.nll,
+            label_positions=label_positions,
         )
         self.cross_entropy = cross_entropy / total_labels
         return loss / total_labels
@@ -81,15 +93,17 @@ class LossModel(nn.Module):
         position_ids: torch.Tensor,
         labels: torch.Tensor,
         total_labels: int,
+        label_positions: torch.Tensor | None = None,
         is_text: torch.Tensor | None = None,
         batch_routing: Routing | None = None,
         **borders: Any,
     ) -> torch.Tensor:
         """The row's summed losses over `total_labels`, the valid labels of the whole global batch.
 
-        input_ids, position_ids, labels (1, S); `borders` as attention.document_borders gives them
-        -> (). For the router's loss: `is_text` (S,) bool, False on padding; `batch_routing`, how
-        the global batch is routed, which is this call's rows on all ranks where it is None.
+        input_ids, position_ids, labels (1, S); `label_positions` (N,) int64 as `summed_objective`
+        takes it; `borders` as attention.document_borders gives them -> (). For the router's loss:
+        `is_text` (S,) bool, False on padding; `batch_routing`, how the global batch is routed,
+        which is this call's rows on all ranks where it is None.
         """
         if self.rope is not None:
             # in validation the exported model is measured: the plan's
@@ -103,7 +117,10 @@ class LossModel(nn.Module):
         )
         # only what is positional passes the hooks of ZeRO 3
         loss: torch.Tensor = self.token_loss(
-            output.last_hidden_state[0], labels[0], total_labels=total_labels
+            output.last_hidden_state[0],
+            labels[0],
+            total_labels=total_labels,
+            label_positions=label_positions,
         )
         if not with_router:
             return loss

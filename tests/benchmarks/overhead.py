@@ -23,7 +23,7 @@ class Inside:
         from ropewalk.train.zero.optimizer_step import OptimizerStep
 
         # the optimizer's method cannot be patched: OptimizerStep patches it for each step
-        OptimizerStep._compute_norm = self._timed(OptimizerStep._compute_norm)
+        OptimizerStep._compute_norms = self._timed(OptimizerStep._compute_norms)
         for name in ("forward", "backward", "step"):
             setattr(engine, name, self._timed(getattr(engine, name), last=name == "step"))
 

@@ -4,14 +4,13 @@ import importlib
 from collections.abc import Callable
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train.attention.kernels import AUTO_ORDER, GPU_KERNELS, MULTIPLE, Kernel
 from ropewalk.train.attention.s2_attn import s2_attention
 from ropewalk.train.attention.sdpa import sdpa
 from ropewalk.train.attention.support import KernelFunction, Requirements
-from ropewalk.train.model.attention_swap import no_mask
 
 KernelWrapper = Callable[[KernelFunction], KernelFunction]
 REGISTERED_NAMES = {
@@ -37,7 +36,11 @@ def register(
 
     `kernel` is `auto`, `flash`, `flash3`, `flash4`, `varlen` or `sdpa`. `wrapper` goes around the
     kernel: Ulysses' exchange of heads and tokens. `s2_group`: S2-Attn in groups of this many tokens
-    while training. Raises: ConfigError when the kernel is absent or does not fit `requirements`.
+    while training. No mask builder is registered for the name: transformers then builds no mask,
+    and does not read the positions back from the device to look for packed documents
+    (masking_utils._preprocess_mask_arguments).
+
+    Raises: ConfigError when the kernel is absent or does not fit `requirements`.
     """
     backend, reason = select_backend(kernel, requirements or Requirements())
     function = sdpa if backend == "sdpa" else GPU_KERNELS[backend].function
@@ -48,7 +51,6 @@ def register(
     if wrapper is not None:
         name, function = f"{name}_wrapped", wrapper(function)
     AttentionInterface.register(name, function)
-    AttentionMaskInterface.register(name, no_mask)
     _DESCRIPTIONS[name] = f"{label} ({reason})" if reason else label
     return name
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ropewalk.conf.errors import ConfigError
+from ropewalk.train.transfer import copy_to_device
 
 Ends = tuple[int, ...]
 """0, the end of each document, S."""
@@ -43,9 +44,7 @@ def document_borders(
             "end of each document"
         )
     if device is not None:
-        # a copy from memory that is not pinned may wait for the device
-        host = cu_seqlens.pin_memory() if device.type == "cuda" else cu_seqlens
-        cu_seqlens = host.to(device, non_blocking=True)
+        cu_seqlens = copy_to_device(cu_seqlens, device)
     longest = max(document_lengths(ends))
     return {"cu_seqlens": cu_seqlens, "document_ends": ends, "max_seqlen": longest}
 

@@ -21,6 +21,7 @@ from ropewalk.train.adapters import dropout
 from ropewalk.train.attention.borders import document_borders
 from ropewalk.train.metrics.step_metrics import StepTimer
 from ropewalk.train.router_loss import Routing
+from ropewalk.train.transfer import copy_to_device
 from ropewalk.train.zero.engine import Engine
 from ropewalk.train.zero.mesh import device
 
@@ -57,7 +58,7 @@ class MicroBatches:
         self.drawn.spans = self.loader.token_spans(refs)
         batch = to_device(row)
         if self.module.router_loss is not None:
-            batch["is_text"] = torch.from_numpy(self.loader.is_text(refs)).to(device())
+            batch["is_text"] = copy_to_device(self.loader.is_text(refs), device())
         return batch
 
     @torch.no_grad()
@@ -76,19 +77,13 @@ class MicroBatches:
 
 def to_device(row: Row) -> dict[str, Any]:
     """A micro-batch as the model's arguments:
-    (1, S) tensors on the device, and document borders.
+    (1, S) tensors on the device, where labels count (N,), and document borders.
     """
     target = device()
-
-    def tensor(array: np.ndarray) -> torch.Tensor:
-        host = torch.from_numpy(array)
-        # a copy from pinned memory does not wait for the device
-        pinned = host.pin_memory() if target.type == "cuda" else host
-        return pinned.to(target, non_blocking=True)[None]
-
     return {
-        "input_ids": tensor(row.input_ids),
-        "position_ids": tensor(row.position_ids),
-        "labels": tensor(row.labels),
+        "input_ids": copy_to_device(row.input_ids, target)[None],
+        "position_ids": copy_to_device(row.position_ids, target)[None],
+        "labels": copy_to_device(row.labels, target)[None],
+        "label_positions": copy_to_device(np.flatnonzero(row.labels != IGNORE), target),
         **document_borders(torch.from_numpy(row.cu_seqlens), target),
     }

@@ -55,9 +55,10 @@ def train_step(
         engine.backward(loss * scale)
         timer("backward")
     metrics.add_gradients()
-    global_loss = all_reduce_sum(metrics.loss)
+    global_loss_on_device = all_reduce_sum(metrics.loss)
     timer("wait")  # for the slowest rank
     optimizer_step = OptimizerStep(engine)
+    global_loss = optimizer_step.read_with(global_loss_on_device)
     if accept_step(step, global_loss, optimizer_step.grad_norm):
         optimizer_step.apply()
     else:

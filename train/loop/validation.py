@@ -54,7 +54,7 @@ class Validation:
                 self.windows_measured += 1
         by_position = metrics_sums.all_reduce(
             {"positions": sums.sums}, [], self.mesh.rank, self.mesh.world_size
-        )["positions"]
+        ).read()["positions"]
         nll, tokens = by_position.sum(0).tolist()
         return {
             "nll": nll / tokens,

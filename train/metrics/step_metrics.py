@@ -23,6 +23,7 @@ from ropewalk.train.cost import flops
 from ropewalk.train.cost.hardware import peak_flops
 from ropewalk.train.metrics.sums import (
     BucketSums,
+    Reduction,
     all_reduce,
     bucket_starts,
     local_squared_norms,
@@ -32,6 +33,7 @@ from ropewalk.train.metrics.sums import (
     source_rows,
 )
 from ropewalk.train.optim.param_groups import GROUPS
+from ropewalk.train.transfer import copy_to_device
 from ropewalk.train.zero.engine import Engine
 from ropewalk.train.zero.mesh import Mesh, device
 
@@ -60,16 +62,16 @@ class StepTimer:
         event.record()
         return event
 
-    def seconds_by_phase(self) -> dict[str, float]:
-        """Seconds of each phase so far.
+    def seconds_by_phase(self, *phases: str) -> dict[str, float]:
+        """Seconds of each phase so far, or of `phases` alone.
 
-        Waits for the device, so call it once all work of the step is queued.
+        Nothing waits for the device: call it once something else has waited for these phases, such
+        as a number of the step that was read.
         """
         seconds: dict[str, float] = defaultdict(float)
-        if self.on_gpu:
-            self.events[-1][1].synchronize()
         for (_, begin), (phase, end) in zip(self.events, self.events[1:], strict=False):
-            seconds[phase] += begin.elapsed_time(end) / 1000 if self.on_gpu else end - begin
+            if not phases or phase in phases:
+                seconds[phase] += begin.elapsed_time(end) / 1000 if self.on_gpu else end - begin
         return dict(seconds)
 
     def elapsed(self) -> float:
@@ -160,9 +162,8 @@ class StepMetrics:
         counts = batch["labels"][0] != IGNORE
         sums.by_position.add(bucket, module.nll, counts)
         if self.loader is not None:
-            sources = torch.from_numpy(self.loader.token_sources(next(sums.micro_batches)))
-            sources = sources.to(device(), non_blocking=True)
-            sums.by_source.add(sources, module.nll, counts)
+            sources = self.loader.token_sources(next(sums.micro_batches))
+            sums.by_source.add(copy_to_device(sources, device()), module.nll, counts)
         self._add_flops(row, passes_again=batch.get("batch_routing") is not None)
         self.timer("other")
 
@@ -202,8 +203,9 @@ class StepMetrics:
 
         `tokens`, `labels`: counts of the global batch.
         """
-        reduced = self._reduce()
+        reduction = self._reduce()
         self.timer("wait")
+        reduced = reduction.read()
         seconds = self.timer.elapsed()
         forward_s, rank_flops, memory = reduced["ranks"].T.tolist()
         fields = {
@@ -226,9 +228,10 @@ class StepMetrics:
             fields["grad_norm_by_group"] = norms
         return fields
 
-    def _reduce(self) -> dict[str, torch.Tensor]:
+    def _reduce(self) -> Reduction:
         sums = self.sums
-        forward_s = self.timer.seconds_by_phase().get("forward", 0.0)
+        # the forward passes are over: the step's loss was read after them
+        forward_s = self.timer.seconds_by_phase("forward").get("forward", 0.0)
         tensors = {
             "loss": sums.loss,
             "z_loss": sums.z_loss,

@@ -10,12 +10,15 @@ S tokens of a rank's row   K buckets   V values of a rank   W ranks
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from ropewalk.train.optim.param_groups import GROUPS, group_of
+from ropewalk.train.transfer import copy_to_device
 from ropewalk.train.zero.engine import Engine
 from ropewalk.train.zero.gradient_norms import local_gradient_norms
 
@@ -46,14 +49,36 @@ class BucketSums:
 
 def position_bucket(positions: torch.Tensor) -> torch.Tensor:
     """The bucket of each position, (S,) -> (S,) int64."""
-    starts = torch.tensor(bucket_starts()[1:], device=positions.device)
-    return torch.bucketize(positions, starts, right=True)
+    return torch.bucketize(positions, _inner_edges(positions.device), right=True)
+
+
+@lru_cache(maxsize=4)
+def _inner_edges(device: torch.device) -> torch.Tensor:
+    """The starts of all buckets but the first, copied to the device once."""
+    with torch.inference_mode(False):
+        return torch.tensor(bucket_starts()[1:], device=device)
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """An all-reduce that is queued on the device."""
+
+    flat: torch.Tensor
+    shapes: dict[str, torch.Size]
+
+    def read(self) -> dict[str, torch.Tensor]:
+        """The sums, float64 on the CPU. Waits for all work that is queued on the device."""
+        parts = self.flat.cpu().split([shape.numel() for shape in self.shapes.values()])
+        return {
+            name: part.view(shape)
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
 
 
 def all_reduce(
     tensors: dict[str, torch.Tensor], rank_values: list[float], rank: int, world_size: int
-) -> dict[str, torch.Tensor]:
-    """Sum each tensor over all ranks, in one collective; float64 on the CPU.
+) -> Reduction:
+    """Sum each tensor over all ranks, in one collective, which is queued only.
 
     `rank_values` (V,) are not summed: they come back as the entry `ranks`, (W, V), a row for each
     rank.
@@ -62,14 +87,10 @@ def all_reduce(
     table[rank] = torch.tensor(rank_values, dtype=torch.float64)
     device = next(iter(tensors.values())).device
     parts = {name: tensor.double() for name, tensor in tensors.items()}
-    parts["ranks"] = table.to(device)
+    parts["ranks"] = copy_to_device(table, device)
     flat = torch.cat([part.flatten() for part in parts.values()])
     dist.all_reduce(flat)
-    reduced = flat.cpu().split([part.numel() for part in parts.values()])
-    return {
-        name: values.view(part.shape)
-        for (name, part), values in zip(parts.items(), reduced, strict=True)
-    }
+    return Reduction(flat, {name: part.shape for name, part in parts.items()})
 
 
 def position_rows(sums: torch.Tensor) -> list[dict[str, Any]]:

@@ -4,23 +4,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-
-
-def no_mask(*args: object, **kwargs: object) -> None:
-    """Replaces transformers' mask builder: kernels read the borders of documents instead."""
+from transformers import AttentionInterface, PreTrainedModel
 
 
 @contextmanager
 def swapped_attention(
     model: PreTrainedModel, name: str, kernel: Callable[..., tuple[torch.Tensor, None]]
 ) -> Iterator[None]:
-    """Put `model` into eval mode with `kernel`, registered as `name`, and no mask.
+    """Put `model` into eval mode with `kernel`, registered as `name`.
 
-    The model's own implementation and its mode are restored at the end.
+    Transformers builds no mask for a name without a mask builder: kernels read the borders of
+    documents instead. The model's own implementation and its mode are restored at the end.
     """
     AttentionInterface.register(name, kernel)
-    AttentionMaskInterface.register(name, no_mask)
     original_impl, training = model.config._attn_implementation, model.training
     model.set_attn_implementation(name)
     model.eval()

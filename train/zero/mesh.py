@@ -18,6 +18,7 @@ from deepspeed.utils import groups
 from torch.distributed import distributed_c10d as c10d
 
 from ropewalk.conf.errors import ConfigError
+from ropewalk.train.transfer import copy_to_device
 from ropewalk.train.zero import rendezvous
 
 
@@ -64,16 +65,16 @@ def refuse_unfit(world_size: int, sp_size: int, hpz_size: int | None = None) -> 
         )
 
 
-def all_reduce_sum(value: torch.Tensor) -> float:
-    """Collective. The sum of every rank's `value`, which is left as it is."""
+def all_reduce_sum(value: torch.Tensor) -> torch.Tensor:
+    """Collective. The sum of every rank's `value`, which is left as it is; queued, not read."""
     total = value.detach().clone()
     dist.all_reduce(total)
-    return float(total)
+    return total
 
 
 def any_rank(*flags: bool) -> list[bool]:
     """Collective. Whether each of `flags` is set on any rank."""
-    reduced = torch.tensor(flags, dtype=torch.float32, device=device())
+    reduced = copy_to_device(torch.tensor(flags, dtype=torch.float32), device())
     dist.all_reduce(reduced, op=dist.ReduceOp.MAX)
     return [bool(flag) for flag in reduced.tolist()]
 

@@ -4,11 +4,13 @@ DeepSpeed computes the norm inside `engine.step()` and silently skips on inf or 
 computed once, before, and handed to `engine.step()`, so that a bad step can be skipped.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from deepspeed.runtime.utils import combine_grad_norm_groups
+from torch.overrides import TorchFunctionMode
 
 from ropewalk.train.zero.engine import Engine, patched_method
 from ropewalk.train.zero.mesh import Mesh
@@ -43,34 +45,50 @@ def gradient_scale(mesh: Mesh, num_micro_batches: int, zero_stage: int) -> int:
 
 
 class OptimizerStep:
-    """The end of one step: create it after the last backward pass, then call `apply` or `skip`.
+    """The end of one step: create it after the last backward pass, call `read_with`, then `apply`
+    or `skip`.
 
     Collective: every rank does the same.
     """
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.stage = engine, engine.zero_optimization_stage()
-        # the norm as the engine's optimizer takes it: one of each parameter group at stage 3
-        self._zero_norm = self._compute_norm()
-        is_list = self.stage == 3
-        self.grad_norm = float(
-            combine_grad_norm_groups(self._zero_norm) if is_list else self._zero_norm
-        )
-        """L2 norm of the averaged gradient before clipping; may be inf or nan."""
+        self._norms = self._compute_norms()
+        self.grad_norm = math.nan
+        """L2 norm of the averaged gradient before clipping; may be inf or nan. Read by
+        `read_with`."""
 
-    def _compute_norm(self) -> Any:
+    def _compute_norms(self) -> list[torch.Tensor]:
+        """The norm as the engine's optimizer takes it: one of each parameter group at stage 3."""
         if self.stage == 0:
             parameters = self.engine.module.parameters()
-            return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            return [torch.nn.utils.get_total_norm(gradients)]
         optimizer = self.engine.optimizer
-        return optimizer._get_norm_groups() if self.stage == 3 else optimizer.scaled_global_norm()
+        with _FilledScalars():
+            if self.stage == 3:
+                return list(optimizer._get_norm_groups())
+            return [optimizer.scaled_global_norm()]
+
+    def read_with(self, value: torch.Tensor) -> float:
+        """Read the norm and `value`, a scalar on the device, in one wait; returns `value`."""
+        values = torch.stack([x.double() for x in (value, *self._norms)]).tolist()
+        # on the host, so that the engine's checks of the norm wait for nothing
+        self._norms = [
+            torch.tensor(norm, dtype=x.dtype)
+            for norm, x in zip(values[1:], self._norms, strict=True)
+        ]
+        is_list = self.stage == 3
+        self.grad_norm = float(combine_grad_norm_groups(self._norms) if is_list else self._norms[0])
+        return float(values[0])
 
     def apply(self) -> None:
         """Clip and update the weights, with the norm that was computed."""
         if self.stage == 0:
-            self.engine.step()
+            with _FilledScalars():
+                self.engine.step()
             return
-        self._step_with_norm(self._zero_norm)
+        self._step_with_norms(self._norms)
         assert not self.engine.optimizer.overflow
 
     def skip(self) -> None:
@@ -83,8 +101,7 @@ class OptimizerStep:
             ):
                 self.engine.step()
             return
-        invalid = torch.full((), INVALID, device=self.engine.device)
-        self._step_with_norm([invalid] if self.stage == 3 else invalid)
+        self._step_with_norms([torch.tensor(INVALID)])
         assert self.engine.optimizer.overflow
         if self.stage != 3:
             # with an offloaded optimizer DeepSpeed keeps a skipped gradient and would add the next
@@ -92,7 +109,36 @@ class OptimizerStep:
             gradients = self.engine.optimizer.averaged_gradients
             gradients.update(dict.fromkeys(gradients))
 
-    def _step_with_norm(self, norm: Any) -> None:
-        name = "_get_norm_groups" if self.stage == 3 else "scaled_global_norm"
-        with patched_method(self.engine.optimizer, name, norm):
+    def _step_with_norms(self, norms: list[torch.Tensor]) -> None:
+        """Step with these norms, (), on the host."""
+        optimizer = self.engine.optimizer
+        if self.stage == 3:
+            with patched_method(optimizer, "_get_norm_groups", norms):
+                self.engine.step()
+            return
+        with (
+            patched_method(optimizer, "scaled_global_norm", norms[0]),
+            # the norm has told already; DeepSpeed would look at every gradient once more
+            patched_method(optimizer, "check_overflow", None),
+        ):
             self.engine.step()
+
+
+class _FilledScalars(TorchFunctionMode):
+    """While open, a number becomes a tensor by a fill on the device.
+
+    DeepSpeed writes `torch.tensor(-1.0, device=...)` beside its norms: a copy from the host, which
+    the host waits for.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        options = kwargs or {}
+        if func is torch.tensor and options.get("device") is not None:
+            value = args[0]
+            if isinstance(value, float):
+                return torch.full((), value, **options)
+            if isinstance(value, list) and len(value) == 1:
+                return torch.full((1,), value[0], **options)
+        return func(*args, **options)

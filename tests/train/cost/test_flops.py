@@ -9,7 +9,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AttentionInterface,
-    AttentionMaskInterface,
     AutoModelForCausalLM,
     Gemma3TextConfig,
     MistralConfig,
@@ -20,7 +19,6 @@ from transformers import (
 from ropewalk.train import attention
 from ropewalk.train.cost import flops
 from ropewalk.train.loss_model import LossModel
-from ropewalk.train.model.attention_swap import no_mask
 
 LENGTHS = [9, 4, 7]
 SIZES = {
@@ -56,7 +54,6 @@ def query_by_query(
 @pytest.fixture(autouse=True)
 def counted_attention() -> None:
     AttentionInterface.register("query_by_query", query_by_query)
-    AttentionMaskInterface.register("query_by_query", no_mask)
 
 
 def built(config: Any) -> Any:
