@@ -15,6 +15,6 @@ transfer.py     copies to the device that the host does not wait for
 loss.py         the chunked cross-entropy
 loss_model.py   LossModel, which the engine wraps
 router_loss.py  the load-balancing loss of a mixture of experts
-rope/ model/ weights/ attention/ zero/ optim/ memory/ loop/ metrics/ cost/ checkpoint/ adapters/
-export/ gguf_base/ launcher/
+rope/ model/ weights/ attention/ zero/ optim/ memory/ loop/ metrics/ cost/ trace/ checkpoint/
+adapters/ export/ gguf_base/ launcher/
 """
