@@ -4,6 +4,7 @@
     kernels.py         the GPU's kernels: devices, heads, packages, how each is installed
     support.py         what a model requires of its attention; which models are refused
     flash.py           flash-attn 2, 3 and 4, and torch's varlen_attn
+    document_runs.py   which documents share a call, where one is far longer than others
     sdpa.py            each document alone through torch's SDPA
     prefix.py          queries that see keys before them, for SDPA
     sliding_window.py  sliding windows in blocks, for SDPA

@@ -25,6 +25,7 @@ from ropewalk.train.attention.borders import (
     validate_borders,
     validate_call,
 )
+from ropewalk.train.attention.document_runs import borders_of_run, document_runs
 
 Output = torch.Tensor | tuple[torch.Tensor, ...]
 VarlenCall = Callable[
@@ -52,6 +53,8 @@ class VarlenKernel:
     name: str
     call: VarlenCall
     takes_sinks: bool = False
+    grid_of_longest: bool = True
+    """Whether each document is given as many blocks as the longest one."""
     narrow_values: tuple[int, int] | None = None
     """Sizes of query and value heads that it takes as they are; other values are padded."""
 
@@ -89,11 +92,45 @@ class VarlenKernel:
             value = F.pad(value, (0, head_dim - value_dim))
         q, k, v = (x.transpose(1, 2).squeeze(0) for x in (query, key, value))
         scale = head_dim**-0.5 if scaling is None else scaling
-        keys = key_borders or borders
-        output = self.call(q, k, v, borders, keys, scale, sliding_window, s_aux)
-        if isinstance(output, tuple):
-            output = output[0]
+        call = partial(self._call, scale=scale, window=sliding_window, sinks=s_aux)
+        output = self._by_runs(call, (q, k, v), borders, key_borders or borders)
         return output[..., :value_dim].unsqueeze(0), None
+
+    def _by_runs(
+        self,
+        call: Callable[..., torch.Tensor],
+        inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        queries: DocumentBorders,
+        keys: DocumentBorders,
+    ) -> torch.Tensor:
+        """(S, H, E) of one call, or of one for each run of documents."""
+        heads = inputs[0].shape[1]
+        runs = document_runs(keys["document_ends"], heads) if self.grid_of_longest else ()
+        if len(runs) < 2:
+            return call(*inputs, queries, keys)
+        borders = [tuple(borders_of_run(x, run) for x in (queries, keys, keys)) for run in runs]
+        # split, not slices: the gradient of a slice is as large as all of them
+        parts = (
+            x.split([of_run[n]["document_ends"][-1] for of_run in borders])
+            for n, x in enumerate(inputs)
+        )
+        return torch.cat(
+            [call(*x, *of_run[:2]) for *x, of_run in zip(*parts, borders, strict=True)]
+        )
+
+    def _call(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        queries: DocumentBorders,
+        keys: DocumentBorders,
+        scale: float,
+        window: int | None,
+        sinks: torch.Tensor | None,
+    ) -> torch.Tensor:
+        output = self.call(q, k, v, queries, keys, scale, window, sinks)
+        return output[0] if isinstance(output, tuple) else output
 
     def _pads_values(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
         """Decoupled heads (DeepSeek) have narrower values; most kernels need one head size."""
@@ -186,6 +223,7 @@ flash4 = VarlenKernel(
     "flash4",
     partial(_flash_attn, "flash_attn.cute", (None, None)),
     takes_sinks=True,
+    grid_of_longest=False,
     narrow_values=(192, 128),
 )
 """flash-attn 4 (CuTe, Hopper and Blackwell)."""
