@@ -11,7 +11,7 @@ from ropewalk.conf.schema import Config
 from ropewalk.conf.train import TrainConfig
 from ropewalk.train import remote_code
 from ropewalk.train.adapters import attach
-from ropewalk.train.attention import ulysses
+from ropewalk.train.attention import refuse_missing, ulysses
 from ropewalk.train.base import Base
 from ropewalk.train.launcher.command import ranks_per_node, world_size
 from ropewalk.train.optim import param_groups
@@ -26,6 +26,8 @@ def refuse_unfit_ranks(config: Config, base: PreTrainedConfig) -> str | None:
     """
     sp_size, per_node = config.train.sp_size, ranks_per_node(config)
     refuse_missing_devices(config)
+    if config.train.launcher.hostfile is None:  # else the ranks run on other machines
+        refuse_missing(config.train.attention.kernel)
     refuse_unfit(world_size(config), sp_size, config.train.memory.zero_hpz_size)
     ulysses.refuse_s2_groups(base, sp_size, config.train.attention.s2_group)
     if sp_size <= per_node:

@@ -25,7 +25,12 @@ gets `key_borders`, keys and values are U tokens with these borders, and the que
 are the last of its keys.
 """
 
-from ropewalk.train.attention.backend import describe, kernel_for_dtype, register
+from ropewalk.train.attention.backend import (
+    describe,
+    kernel_for_dtype,
+    refuse_missing,
+    register,
+)
 from ropewalk.train.attention.borders import document_borders
 from ropewalk.train.attention.isolation import prove_documents_isolated
 from ropewalk.train.attention.support import refuse_unsupported, requirements_of
@@ -35,6 +40,7 @@ __all__ = [
     "document_borders",
     "kernel_for_dtype",
     "prove_documents_isolated",
+    "refuse_missing",
     "refuse_unsupported",
     "register",
     "requirements_of",

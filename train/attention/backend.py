@@ -23,6 +23,7 @@ REGISTERED_NAMES = {
 """Names in transformers. They avoid `flash`, `sdpa` and `flex_attention`: transformers takes a name
 with such a word for its own, loads a kernel from the Hugging Face Hub in its place, or refuses
 models that its own kernel does not fit (gpt-oss)."""
+NO_DEVICE = "it needs a CUDA device; run on a GPU"
 _DESCRIPTIONS: dict[str, str] = {}
 
 
@@ -77,9 +78,7 @@ def select_backend(kernel: str, requirements: Requirements) -> tuple[str, str]:
         return kernel, ""
     if kernel != "auto":
         if problem := why_unavailable(GPU_KERNELS[kernel], requirements):
-            raise ConfigError(
-                f"train.attention.kernel is {kernel}; {problem}, or set train.attention.kernel=sdpa"
-            )
+            raise _refusal(kernel, problem)
         return kernel, ""
     if not torch.cuda.is_available():
         return "sdpa", "auto: no CUDA device"
@@ -94,10 +93,36 @@ def select_backend(kernel: str, requirements: Requirements) -> tuple[str, str]:
     return "sdpa", f"auto: {reason}"
 
 
+def refuse_missing(kernel: str) -> None:
+    """What is known before the model is built: the machine's device, and the kernel's package.
+
+    Raises: ConfigError when a kernel that is set by name cannot run on this machine.
+    """
+    if kernel in ("auto", "sdpa"):
+        return
+    if problem := _why_not_on_this_machine(GPU_KERNELS[kernel]):
+        raise _refusal(kernel, problem)
+
+
+def _refusal(kernel: str, problem: str) -> ConfigError:
+    return ConfigError(
+        f"train.attention.kernel is {kernel}; {problem}, or set train.attention.kernel=sdpa"
+    )
+
+
+def _why_not_on_this_machine(kernel: Kernel) -> str:
+    if not torch.cuda.is_available():
+        return NO_DEVICE
+    major = torch.cuda.get_device_capability()[0]
+    if major not in kernel.majors:
+        return _why_not_this_device(kernel, major)
+    return _why_not_importable(kernel)
+
+
 def why_unavailable(kernel: Kernel, requirements: Requirements) -> str:
     """Why a kernel cannot run here, with the way out; empty if it can."""
     if not torch.cuda.is_available():
-        return "it needs a CUDA device; run on a GPU"
+        return NO_DEVICE
     major = torch.cuda.get_device_capability()[0]
     if major not in kernel.majors:
         return _why_not_this_device(kernel, major)

@@ -74,6 +74,22 @@ def test_a_working_folder_that_is_gone_is_refused(
     assert line.startswith("the working folder is gone; ") and "cd to a folder" in line
 
 
+@pytest.mark.parametrize("kernel", ["flash", "flash3", "flash4", "varlen"])
+def test_a_kernel_that_this_machine_lacks_is_refused_before_data(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kernel: str,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    arguments = settings(tmp_path, f"train.attention.kernel={kernel}")
+    (line,) = refusal(capsys, "train", *arguments)
+    assert line.startswith(f"train.attention.kernel is {kernel}; it needs a CUDA device")
+    main(["data", *arguments, "--dry-run"])
+    (tmp_path / "hosts").write_text("elsewhere slots=1\n")
+    main(["train", *arguments, f"train.launcher.hostfile={tmp_path / 'hosts'}", "--dry-run"])
+
+
 def base(folder: Path, **tokenizer: object) -> str:
     """The demo's base with other keys of tokenizer.json."""
     shutil.copytree(BASES / "demo", folder)
