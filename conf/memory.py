@@ -23,9 +23,12 @@ class MemoryConfig:
     activation_checkpointing: bool = setting(True, fingerprint=False)
     """Keep only the inputs of the decoder layers, and compute each layer again in the backward
     pass."""
+    keep_attention: bool | None = setting(None, fingerprint=False)
+    """Keep the output of each layer's attention as well, and do not compute its attention again;
+    unset: where that fits the device by arithmetic. The choice is logged."""
     offload_activations: bool = setting(False, fingerprint=False)
-    """Keep the checkpointed layer inputs in host memory; each is fetched while the layer after
-    it is computed."""
+    """Keep the checkpointed layer inputs (and attention's output, if it is kept) in host memory;
+    each is fetched while the layer after it is computed."""
     offload_optimizer: bool = setting(False, fingerprint=False)
     """Keep master weights and moments in host memory and update them there. In bf16 at ZeRO 1
     and 2 the fp32 gradient sums stay on the device until the step (`zero_stage`); at ZeRO 3 they
@@ -81,6 +84,11 @@ class MemoryConfig:
             yield (
                 f"{prefix}offload_activations is True; it moves what activation checkpointing "
                 f"keeps; set {prefix}activation_checkpointing=true, or unset it"
+            )
+        if self.keep_attention and not self.activation_checkpointing:
+            yield (
+                f"{prefix}keep_attention is True; without activation checkpointing everything is "
+                f"kept; set {prefix}activation_checkpointing=true, or unset it"
             )
         if self.compile and self.tile_mlp_tokens:
             yield (

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ropewalk.train.loss import summed_objective
+from ropewalk.train.memory.kept_attention import KeptAttention
 from ropewalk.train.rope.mixed_windows import MixedWindows
 from ropewalk.train.router_loss import RouterLoss, Routing, can_record
 
@@ -68,6 +69,8 @@ class LossModel(nn.Module):
         self.model, self.router_loss = model, router_loss
         self.token_loss = TokenLoss(self.head_weight, z_loss)
         self.rope: MixedWindows | None = None
+        self.kept_attention: KeptAttention | None = None
+        """What activation checkpointing keeps of attention; None where it computes it again."""
         self.router_part = torch.zeros(())
         """The router's loss in the last call; it carries no gradient."""
         self.routing: Routing | None = None

@@ -11,6 +11,7 @@ from ropewalk.train.attention.kernels import AUTO_ORDER, GPU_KERNELS, MULTIPLE, 
 from ropewalk.train.attention.s2_attn import s2_attention
 from ropewalk.train.attention.sdpa import sdpa
 from ropewalk.train.attention.support import KernelFunction, Requirements
+from ropewalk.train.memory.kept_attention import keepable, noted
 
 KernelWrapper = Callable[[KernelFunction], KernelFunction]
 REGISTERED_NAMES = {
@@ -44,14 +45,14 @@ def register(
     Raises: ConfigError when the kernel is absent or does not fit `requirements`.
     """
     backend, reason = select_backend(kernel, requirements or Requirements())
-    function = sdpa if backend == "sdpa" else GPU_KERNELS[backend].function
+    function = noted(sdpa if backend == "sdpa" else GPU_KERNELS[backend].function)
     name, label = REGISTERED_NAMES[backend], backend
     if s2_group is not None:
         name, function = f"{name}_s2_{s2_group}", s2_attention(function, s2_group)
         label = f"{label} in S2 groups of {s2_group:,}"
     if wrapper is not None:
         name, function = f"{name}_wrapped", wrapper(function)
-    AttentionInterface.register(name, function)
+    AttentionInterface.register(name, keepable(function))
     _DESCRIPTIONS[name] = f"{label} ({reason})" if reason else label
     return name
 

@@ -63,9 +63,11 @@ class ModelCost:
 
     def body_flops(self, lengths: Sequence[int]) -> int:
         """The forward pass without the head: activation checkpointing computes it again."""
-        return 2 * self.matrices * sum(lengths) + sum(
-            count * layer.flops(lengths) for layer, count in Counter(self.layers).items()
-        )
+        return 2 * self.matrices * sum(lengths) + self.attention_flops(lengths)
+
+    def attention_flops(self, lengths: Sequence[int]) -> int:
+        """Of all layers' attention in a forward pass."""
+        return sum(count * layer.flops(lengths) for layer, count in Counter(self.layers).items())
 
     def training_flops(self, lengths: Sequence[int], labels: int) -> int:
         """Model FLOPs of the forward and the backward pass."""

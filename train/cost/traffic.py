@@ -62,6 +62,8 @@ class ParallelLayout:
     element_bytes: int = 2
     """Of weights, gradients and activations: 2 in bf16, 4 in fp32."""
     checkpointing: bool = True
+    keeps_exchange: bool = False
+    """Whether checkpointed layers keep what Ulysses exchanged, and do not exchange it again."""
     loss_chunk: int = 0
     """Tokens of a chunk of the loss; 0: all at once."""
     document_ends: Ends | None = None
@@ -150,7 +152,8 @@ def _zero_collectives(sizes: ModelSizes, layout: ParallelLayout) -> list[Collect
 def _attention_collectives(sizes: ModelSizes, layout: ParallelLayout) -> list[Collective]:
     if layout.sp_size == 1:
         return []
-    passes = layout.accumulation_steps * sizes.layers * (3 if layout.checkpointing else 2)
+    again = layout.checkpointing and not layout.keeps_exchange
+    passes = layout.accumulation_steps * sizes.layers * (2 + again)
     width = sizes.head_dim * layout.element_bytes
     return [
         Collective("all_to_all", tensor, passes, int(count * width), layout.sp_size)

@@ -178,6 +178,9 @@ class StepMetrics:
         self.sums.flops += training / len(by_half) / sp_size
         passes = self.recomputes_layers + passes_again
         layers = passes * sum(self.cost.body_flops(n) for n in by_half)
+        kept = self.engine.module.kept_attention
+        if kept is not None and kept.has_effect:
+            layers -= sum(self.cost.attention_flops(n) for n in by_half)
         self.sums.recomputed_flops += layers / len(by_half) / sp_size
         self.sums.recomputed_flops += 2 * self.tiled_elements * len(row.input_ids)
 

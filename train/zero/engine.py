@@ -18,6 +18,7 @@ from ropewalk.conf.train import TrainConfig
 from ropewalk.train.cost.zero_stage import advice_of_run
 from ropewalk.train.loss_model import LossModel
 from ropewalk.train.memory import activation_checkpointing, compile, tiled_mlp
+from ropewalk.train.memory.kept_attention import KeptAttention
 from ropewalk.train.optim import param_groups
 from ropewalk.train.optim.optimizer import optimizer_factory, refuse_long_tensor
 from ropewalk.train.router_loss import router_loss_of
@@ -64,13 +65,15 @@ def build_engine(
     """
     train = config.train
     check_offload_device(train)
-    _apply_memory_settings(model, train)
+    mesh = mesh or Mesh(dist.get_rank(), dist.get_world_size())
     param_groups.set_requires_grad(model, train)
+    kept = activation_checkpointing.kept_attention(model, config, mesh)
+    _apply_memory_settings(model, train, kept)
     model.train()
     router_loss = router_loss_of(model, train.loss.router_aux_loss_coef)
     loss_model = LossModel(model, train.loss.z_loss, router_loss)
+    loss_model.kept_attention = kept
     groups = param_groups.parameter_groups(model, train)
-    mesh = mesh or Mesh(dist.get_rank(), dist.get_world_size())
     if line := advice_of_run(model, config, mesh, accumulation_steps):
         log.info(line)
     settings = deepspeed_config(train, accumulation_steps)
@@ -93,10 +96,12 @@ def build_engine(
     return engine
 
 
-def _apply_memory_settings(model: PreTrainedModel, train: TrainConfig) -> None:
+def _apply_memory_settings(
+    model: PreTrainedModel, train: TrainConfig, kept: KeptAttention | None
+) -> None:
     """What saves memory inside the model. Raises: ConfigError where the model does not allow it."""
     if train.memory.activation_checkpointing:
-        activation_checkpointing.enable(model, train.memory.offload_activations)
+        activation_checkpointing.enable(model, train.memory.offload_activations, kept)
     if train.memory.tile_mlp_tokens:
         tiled_mlp.enable(model, train.memory.tile_mlp_tokens)
     if train.memory.compile:

@@ -79,6 +79,13 @@ def any_rank(*flags: bool) -> list[bool]:
     return [bool(flag) for flag in reduced.tolist()]
 
 
+def least_of_ranks(*values: int) -> list[int]:
+    """Collective. The least of every rank's value, for each of `values`."""
+    reduced = torch.tensor(values, dtype=torch.int64, device=device())
+    dist.all_reduce(reduced, op=dist.ReduceOp.MIN)
+    return [int(value) for value in reduced.tolist()]
+
+
 def first_message(message: str) -> str:
     """Collective. The first message of any rank that is not empty; else an empty one."""
     messages = [""] * dist.get_world_size()

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from ropewalk.train.cost import traffic
 
+CHECKPOINTING = "train.memory.activation_checkpointing=true"
 BATCH = len(metrics_runs.LENGTHS) * metrics_runs.SEQ_LEN
 
 
@@ -20,7 +21,8 @@ BATCH = len(metrics_runs.LENGTHS) * metrics_runs.SEQ_LEN
     ("stage", "sp", "accumulated", "overrides"),
     [
         (0, 1, 2, ()),
-        (1, 2, 2, ("train.memory.activation_checkpointing=true",)),
+        (1, 2, 2, (CHECKPOINTING, "train.memory.keep_attention=false")),
+        (1, 2, 2, (CHECKPOINTING,)),  # the exchange of heads is kept
         (2, 1, 2, ()),
         (2, 2, 1, ("train.precision=bf16",)),
         (3, 2, 2, ()),
@@ -40,7 +42,8 @@ def test_the_bytes_of_every_collective_are_counted(
         accumulation_steps=accumulated,
         tokens=BATCH // accumulated // (2 // sp),
         element_bytes=2 if "train.precision=bf16" in overrides else 4,
-        checkpointing=any("checkpointing" in override for override in overrides),
+        checkpointing=CHECKPOINTING in overrides,
+        keeps_exchange="train.memory.keep_attention=false" not in overrides,
     )
     expected: Counter[str] = Counter()
     for collective in traffic.collectives(sizes, layout):

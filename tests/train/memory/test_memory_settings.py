@@ -12,7 +12,7 @@ from train_settings import train_config
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.rules import content, problems
 from ropewalk.conf.train import TrainConfig
-from ropewalk.train.memory import activation_checkpointing, tiled_mlp
+from ropewalk.train.memory import tiled_mlp
 from ropewalk.train.optim import optimizer
 from ropewalk.train.zero import config
 from ropewalk.train.zero.config import check_offload_device, deepspeed_config
@@ -65,6 +65,10 @@ def test_deepspeed_reads_the_devices_of_offloading(tmp_path: Path) -> None:
         (
             {"memory__offload_activations": True, "memory__activation_checkpointing": False},
             "train.memory.offload_activations is True",
+        ),
+        (
+            {"memory__keep_attention": True, "memory__activation_checkpointing": False},
+            "train.memory.keep_attention is True; without activation checkpointing",
         ),
         (
             {"memory__compile": True, "memory__tile_mlp_tokens": 8},
@@ -196,32 +200,3 @@ def test_bf16_tiles_sum_their_gradients_in_fp32() -> None:
     for name, parameter in untiled.named_parameters():
         expected = parameter.grad.float()
         assert (gradients[name] - expected).norm() / expected.norm() < 3e-3, name
-
-
-def test_only_the_inputs_of_the_layers_are_offloaded() -> None:
-    model, ids = tiny_model(num_hidden_layers=3).train(), torch.randint(0, 97, (1, 20))
-    copies = activation_checkpointing.enable(model, offload=True)
-    assert copies is not None
-    for _ in range(2):
-        model.model(input_ids=ids).last_hidden_state.sum().backward()
-    # passes x layers x (tokens x hidden size x fp32)
-    assert copies.moved_bytes == 2 * 3 * (20 * 32 * 4)
-    with torch.no_grad():
-        model.model(input_ids=ids)
-    assert copies.moved_bytes == 2 * 3 * (20 * 32 * 4)
-
-
-def test_the_next_input_is_prefetched_and_used_ones_are_freed() -> None:
-    activations = activation_checkpointing.OffloadedActivations()
-    tensors = [torch.randn(2, 3) for _ in range(3)]
-    first, second, third = copies = [activations._pack(tensor) for tensor in tensors]
-    assert torch.equal(activations._unpack(third), tensors[2])
-    assert [copy.fetched is not None for copy in copies] == [False, True, False]
-    assert torch.equal(activations._unpack(second), tensors[1])
-    assert [copy.fetched is not None for copy in copies] == [True, False, False]
-    assert torch.equal(activations._unpack(first), tensors[0])
-    assert [copy.fetched is not None for copy in copies] == [False, False, False]
-    for tensor, copy in zip(tensors, copies, strict=True):
-        assert copy.host.data_ptr() != tensor.data_ptr()
-    # the next pass fetches no input of this one
-    assert activations._pack(tensors[0]).previous is None
