@@ -11,7 +11,7 @@ from ropewalk.train.zero.engine import build_engine
 
 
 def longest_tensors(case: dict[str, Any]) -> tuple[int, int]:
-    """The longest tensor that the engine's optimizer steps on two ranks, and the arithmetic's."""
+    """The longest tensor that the engine's optimizer steps on three ranks, and the arithmetic's."""
     config = memory_runs.make_config(**case)
     model = memory_runs.make_model(vocab_size=101)  # so that parts are padded
     set_requires_grad(model, config.train)
@@ -20,7 +20,7 @@ def longest_tensors(case: dict[str, Any]) -> tuple[int, int]:
     largest = max(p.numel() for p in model.parameters())
     engine = build_engine(model, config, 1)
     tensors = [p for group in engine.optimizer.param_groups for p in group["params"]]
-    longest = longest_stepped_tensor(config.train.zero_stage, sizes, largest, 2)
+    longest = longest_stepped_tensor(config.train.zero_stage, sizes, largest, 3)
     return max(t.numel() for t in tensors), longest
 
 

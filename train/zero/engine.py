@@ -25,6 +25,7 @@ from ropewalk.train.router_loss import router_loss_of
 from ropewalk.train.zero.buffer_sizes import buffer_settings, longest_stepped_tensor, part_sizes
 from ropewalk.train.zero.config import check_offload_device, deepspeed_config
 from ropewalk.train.zero.mesh import Mesh, process_groups
+from ropewalk.train.zero.overlap import wait_for_reductions_on_the_device
 from ropewalk.train.zero.params import full_shape
 from ropewalk.train.zero.reduce_scatter import use_few_operations
 
@@ -93,6 +94,8 @@ def build_engine(
         )
     if train.zero_stage == 3:
         gather_head_around_loss(loss_model)
+    elif train.zero_stage:
+        wait_for_reductions_on_the_device(engine.optimizer)
     return engine
 
 
