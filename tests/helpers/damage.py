@@ -138,7 +138,7 @@ def call(verb: str, folder: Path) -> int:
 
 def launch_forked(_: Config, run_dir: Path, temporary: Path) -> None:
     """In place of the launcher: one rank as a fork of a server that has imported torch."""
-    (code,) = ranks.run(1, rank_exit_code, run_dir)
+    (code,) = ranks.run(1, rank_exit_code, run_dir, joined=False)
     if code:
         error = RopewalkError(f"the rank ended with exit code {code}")
         error.exit_code = code

@@ -32,16 +32,22 @@ os.environ["OMP_NUM_THREADS"] = "1"  # more threads than cores make gloo ranks w
 
 
 def run(
-    world: int, work: Callable[..., Any], *args: Any, timeout_s: float = TIMEOUT_S
+    world: int,
+    work: Callable[..., Any],
+    *args: Any,
+    timeout_s: float = TIMEOUT_S,
+    joined: bool = True,
 ) -> list[Any]:
     """Results of `work(*args)` by rank, run in `world` ranks of one process group.
+
+    Without `joined` the ranks have joined no group yet, and `work` does.
 
     `work` is a function of a module (not a closure). Arguments and results must be picklable
     (tensors as numpy arrays). No rank outlives the call.
 
     Raises: AssertionError with a rank's traceback when one fails or takes too long.
     """
-    with _started(world, work, args) as (_, pipes):
+    with _started(world, work, args, joined) as (_, pipes):
         return _collect(pipes, timeout_s)
 
 
@@ -62,7 +68,7 @@ def run_to_exit(
 
 @contextmanager
 def _started(
-    world: int, work: Callable[..., Any], args: Any
+    world: int, work: Callable[..., Any], args: Any, joined: bool = True
 ) -> Iterator[tuple[list[Any], list[Connection]]]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
@@ -70,7 +76,7 @@ def _started(
     pipes = [context.Pipe(duplex=False) for _ in range(world)]
     ranks = [
         context.Process(
-            target=_rank, args=(rank, world, port, pipe, sys.path, work, args), daemon=True
+            target=_rank, args=(rank, world, port, pipe, sys.path, work, args, joined), daemon=True
         )
         for rank, (_, pipe) in enumerate(pipes)
     ]
@@ -111,7 +117,14 @@ def _collect(pipes: list[Connection], timeout_s: float) -> list[Any]:
 
 
 def _rank(
-    rank: int, world: int, port: int, pipe: Connection, path: list[str], work: Any, args: Any
+    rank: int,
+    world: int,
+    port: int,
+    pipe: Connection,
+    path: list[str],
+    work: Any,
+    args: Any,
+    joined: bool,
 ) -> None:
     sys.path[:] = path
     variables = {
@@ -127,10 +140,12 @@ def _rank(
 
     torch.set_num_threads(1)
     try:
-        start_distributed()
+        if joined:
+            start_distributed()
         pipe.send((True, work(*args)))
-        dist.barrier()
-        dist.destroy_process_group()
+        if joined:
+            dist.barrier()
+            dist.destroy_process_group()
     except BaseException:
         pipe.send((False, traceback.format_exc()))
         raise
