@@ -37,6 +37,8 @@ os.rename(folder + "/pid.tmp", folder + "/pid")
 time.sleep(300)
 """
 
+HOSTS = "one slots=8\ntwo slots=8\n"
+
 
 def config(*overrides: str) -> Config:
     return compose(["recipe=demo", "train.launcher.ranks_per_node=2", *overrides])
@@ -64,7 +66,11 @@ def test_one_machine_has_one_rank_for_each_device(
     assert arguments[-3:] == ["--module", "ropewalk.train", str(tmp_path)]
 
 
-def test_several_machines_start_deepspeeds_runner(tmp_path: Path) -> None:
+def test_several_machines_start_deepspeeds_runner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("hosts").write_text(HOSTS)
     arguments = command(config("train.launcher.hostfile=hosts"), tmp_path)
     assert arguments[1:3] == ["-m", "deepspeed.launcher.runner"]
     assert (value(arguments, "--hostfile"), value(arguments, "--num_gpus")) == ("hosts", "2")
@@ -74,6 +80,7 @@ def test_the_runner_gets_the_full_path_of_a_hostfile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "hosts").write_text(HOSTS)
     arguments = command(config("train.launcher.hostfile=~/hosts"), tmp_path)
     assert value(arguments, "--hostfile") == str(tmp_path / "hosts")
 
@@ -145,7 +152,7 @@ def test_only_visible_devices_are_used(
 def test_ranks_that_do_not_fit_the_model_are_refused(tmp_path: Path) -> None:
     """S2-Attn against sp_size; ranks of all machines against sp_size and zero_hpz_size."""
     base = tiny_config(num_attention_heads=4)
-    (tmp_path / "hosts").write_text("# machines\none slots=8\ntwo slots=8\n")
+    (tmp_path / "hosts").write_text(f"# machines\n{HOSTS}")
     hosts = f"train.launcher.hostfile={tmp_path / 'hosts'}"
     assert world_size(config()) == 2 and world_size(config(hosts)) == 4
     eight = "train.launcher.ranks_per_node=8"

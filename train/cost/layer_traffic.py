@@ -14,11 +14,10 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig
+from transformers import AttentionInterface, PreTrainedConfig
 from transformers.models.auto import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from ropewalk.train.model.attention_swap import no_mask
 from ropewalk.train.model.geometry import head_dim
 
 TOKENS = 64
@@ -87,7 +86,6 @@ def _uncounted_attention(
 def layer_traffic(config: PreTrainedConfig, dtype: torch.dtype = torch.bfloat16) -> LayerTraffic:
     """The traffic of the first decoder layer of a causal model with flat `model.layers`."""
     AttentionInterface.register("uncounted", _uncounted_attention)
-    AttentionMaskInterface.register("uncounted", no_mask)
     one_layer = type(config).from_dict(config.to_dict() | {"num_hidden_layers": 1})
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
