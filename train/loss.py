@@ -33,9 +33,14 @@ def scaled(x: torch.Tensor, factor: torch.Tensor, dtype: torch.dtype) -> torch.T
 
 
 def add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
-    """total (V, E) += a (V, C) @ b (C, E); with one dtype, without a temporary (V, E)."""
+    """total (V, E) += a (V, C) @ b (C, E).
+
+    On CUDA, and with one dtype, without a temporary (V, E), and in bf16 without its rounding.
+    """
     if total.dtype == a.dtype:
         torch.addmm(total, a, b, out=total)
+    elif total.is_cuda:  # other devices have no product of bf16 that is summed into fp32
+        torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
     else:
         total += a @ b
 

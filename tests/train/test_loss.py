@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ropewalk.train import loss
 
@@ -122,3 +124,30 @@ def test_token_nll_equals_full_logits(many_chunks):
 def test_logits_are_never_whole():
     assert loss.chunk_tokens(151_936) * 151_936 * 4 <= 80 << 20
     assert loss.chunk_tokens(151_936, "cuda") * 151_936 * 4 <= 512 << 20
+
+
+def test_on_a_device_a_product_is_added_in_one_operation():
+    """With fake tensors: the operation of CUDA, into the same memory, and no other product."""
+    ops = []
+
+    class Ops(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            ops.append((str(func), (kwargs or {}).get("out")))
+            return func(*args, **(kwargs or {}))
+
+    with FakeTensorMode():
+        total = torch.zeros(50, 16, device="cuda")
+        slope, x = (torch.zeros(8, n, device="cuda", dtype=torch.bfloat16) for n in (50, 16))
+        with Ops():
+            loss.add_product(total, slope.T, x)
+    assert [name for name, _ in ops if "mm" in name or "add" in name] == ["aten.addmm.dtype_out"]
+    assert ops[-1][1] is total
+    total, (slope, x) = torch.ones(50, 16), (torch.randn(8, n).bfloat16() for n in (50, 16))
+    loss.add_product(total, slope.T, x)
+    expected = 1 + slope.T.double() @ x.double()
+    torch.testing.assert_close(total.double(), expected, rtol=0, atol=0.05)
+
+
+def test_torch_has_the_product_of_bf16_into_fp32_for_cuda_alone():
+    assert torch._C._dispatch_has_kernel_for_dispatch_key("aten::addmm.dtype_out", "CUDA")
+    assert not torch._C._dispatch_has_kernel_for_dispatch_key("aten::addmm.dtype_out", "CPU")
