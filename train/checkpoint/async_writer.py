@@ -129,7 +129,8 @@ class AsyncWriter:
         """Jobs that the thread has finished, over all checkpoints."""
 
     def create(self) -> None:
-        """Begin a checkpoint."""
+        """Begin a checkpoint, once the thread has read the buffers of the last one."""
+        self.wait()
         self.buffers.release()
         self.jobs, self.files, self.requested = [], {}, []
         self.error = None

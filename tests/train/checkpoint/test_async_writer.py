@@ -2,10 +2,12 @@
 
 import hashlib
 import io
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from late_copies import LateCopies
 
 from ropewalk.train.checkpoint import async_writer
 
@@ -51,3 +53,42 @@ def test_jobs_after_a_failed_job_are_skipped() -> None:
         writer.submit(job)
     writer.wait()
     assert finished == [1] and str(writer.error) == "full" and writer.finished_jobs == 3
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_file_holds_what_the_device_had_when_it_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    """On a device the copies to host memory run beside the host, and training goes on after them.
+
+    Here they are as late as the writer's waits allow; without its wait the file holds fresh memory.
+    """
+    copies, weights = LateCopies(), torch.arange(1000.0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda,
+        "synchronize",
+        lambda: copies.computing_waits(copies.record()) if waits else None,
+    )
+    writer = async_writer.AsyncWriter()
+    writer.create()
+    with copies.copying():
+        writer.save({"weights": weights}, tmp_path / "shard.pt")
+    weights.zero_()
+    writer.wait()
+    assert copies.queue and writer.error is None
+    written = torch.load(tmp_path / "shard.pt", weights_only=True)["weights"]
+    assert torch.equal(written, torch.arange(1000.0)) == waits
+
+
+def test_a_buffer_is_not_reused_while_the_thread_still_reads_it(tmp_path: Path) -> None:
+    writer = async_writer.AsyncWriter()
+    for number in range(3):
+        writer.create()
+        writer.submit(lambda: time.sleep(0.1))
+        writer.save(torch.full((1000,), float(number)), tmp_path / f"{number}.pt")
+    writer.wait()
+    for number in range(3):
+        written = torch.load(tmp_path / f"{number}.pt", weights_only=True)
+        assert bool((written == number).all())
+    assert sum(map(len, writer.buffers.free.values())) + len(writer.buffers.in_use) == 1
