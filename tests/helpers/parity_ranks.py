@@ -24,6 +24,18 @@ from ropewalk.train.zero.mesh import Mesh
 
 BATCH = 4  # sequences of the global batch, whatever the cell
 
+BY_HEADS: dict[str, dict[str, Any]] = {
+    f"{heads} heads, {shared} keys": {
+        "hidden_size": max(32, 8 * heads) if 32 % heads == 0 else 8 * heads,
+        "intermediate_size": 32,
+        "num_attention_heads": heads,
+        "num_key_value_heads": shared,
+    }
+    for heads, shared in ((1, 1), (2, 1), (2, 2), (3, 1), (3, 3))
+    + ((6, 3), (7, 1), (7, 7), (9, 3), (9, 9))
+}
+"""Models by heads that few numbers of ranks divide."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -42,6 +54,16 @@ class Curve:
     norms: list[float]
     gradients: dict[str, np.ndarray]  # of the first step, by parameter
     leaks: list["Leak"] = field(default_factory=list)
+
+
+def gradient_difference(result: Curve, expected: Curve) -> float:
+    """Of all parameters' gradients as one vector, in its norm."""
+    squares = [
+        (np.sum((result.gradients[n] - g) ** 2), np.sum(g**2))
+        for n, g in expected.gradients.items()
+    ]
+    apart, norm = np.sum(squares, axis=0)
+    return float(np.sqrt(apart / norm))
 
 
 @dataclass

@@ -16,7 +16,7 @@ import ranks
 import torch
 import torch.nn.functional as F
 from models import documents, tiny_model
-from parity_ranks import BATCH, Cell, Curve
+from parity_ranks import BATCH, BY_HEADS, Cell, Curve, gradient_difference
 from plans import written
 
 from ropewalk.conf.schema import Config
@@ -74,7 +74,7 @@ def alone(plan: str, shape: str) -> Curve:
     """The oracle: transformers' eager attention on each document by itself, torch's autograd,
     clipping and AdamW.
     """
-    model = tiny_model(**SHAPES[shape]).train()
+    model = tiny_model(**(SHAPES | BY_HEADS)[shape]).train()
     model.set_attn_implementation("eager")
     matrices = [p for p in model.parameters() if p.dim() == 2]
     vectors = [p for p in model.parameters() if p.dim() == 1]
@@ -128,7 +128,7 @@ def matrix(
         expected,
         settings(**more),
         plans,
-        SHAPES,
+        SHAPES | BY_HEADS,
     )[0]
     for cell in expected:
         refuse_leaks(result[cell], cell.plan)
@@ -170,6 +170,35 @@ def test_gradients_losses_and_norms_are_those_of_one_process(
     expected = KEPT[sp_size, dp_size]
     for cell, apart in matrix(sp_size, dp_size, expected, plans).items():
         assert max(apart.values()) < RTOL, (cell, apart)
+
+
+def test_heads_that_the_ranks_do_not_divide_are_the_same_numbers(
+    plans: dict[str, DataArtifacts],
+) -> None:
+    """With checkpoints that keep the attention, whose exchange is made once more."""
+    expected = [
+        Cell(1, 1, "packed", "3 heads, 1 keys"),
+        Cell(3, 2, "one", "1 heads, 1 keys"),
+    ]
+    checkpoints = {"memory__activation_checkpointing": True, "memory__keep_attention": True}
+    for cell, apart in matrix(2, 1, expected, plans, **checkpoints).items():
+        assert max(apart.values()) < RTOL, (cell, apart)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sp_size", [2, 4, 8])
+def test_every_number_of_heads_at_every_size(plans: dict[str, DataArtifacts], sp_size: int) -> None:
+    """Also against one rank of the trainer."""
+    expected = [
+        Cell(n % 4, 1 + n % 2, plan, shape) for n, shape in enumerate(BY_HEADS) for plan in TEXTS
+    ]
+    arguments = (expected, settings(), plans, BY_HEADS)
+    result, single = (ranks.run(n, parity_ranks.run_cells, n, *arguments)[0] for n in (sp_size, 1))
+    for cell in expected:
+        refuse_leaks(result[cell], cell.plan)
+        apart = differences(result[cell], alone(cell.plan, cell.model))
+        assert max(apart.values()) < RTOL, (cell, apart)
+        assert gradient_difference(result[cell], single[cell]) < 1e-6, cell
 
 
 def test_tiles_and_checkpoints_in_host_memory_are_the_same_numbers(
