@@ -75,11 +75,12 @@ class MicroBatches:
         return total
 
 
-def to_device(row: Row) -> dict[str, Any]:
-    """A micro-batch as the model's arguments:
-    (1, S) tensors on the device, where labels count (N,), and document borders.
+def to_device(row: Row, target: torch.device | None = None) -> dict[str, Any]:
+    """A micro-batch as the model's arguments: (1, S) tensors, where labels count (N,), and borders.
+
+    They lie on `target`, which is this rank's device unless another is asked for.
     """
-    target = device()
+    target = device() if target is None else target
     return {
         "input_ids": copy_to_device(row.input_ids, target)[None],
         "position_ids": copy_to_device(row.position_ids, target)[None],

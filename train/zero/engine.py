@@ -69,7 +69,7 @@ def build_engine(
     mesh = mesh or Mesh(dist.get_rank(), dist.get_world_size())
     param_groups.set_requires_grad(model, train)
     kept = activation_checkpointing.kept_attention(model, config, mesh)
-    _apply_memory_settings(model, train, kept)
+    apply_memory_settings(model, train, kept)
     model.train()
     router_loss = router_loss_of(model, train.loss.router_aux_loss_coef)
     loss_model = LossModel(model, train.loss.z_loss, router_loss)
@@ -99,7 +99,7 @@ def build_engine(
     return engine
 
 
-def _apply_memory_settings(
+def apply_memory_settings(
     model: PreTrainedModel, train: TrainConfig, kept: KeptAttention | None
 ) -> None:
     """What saves memory inside the model. Raises: ConfigError where the model does not allow it."""

@@ -1,0 +1,183 @@
+"""The traced step against arithmetic, against a real step under torch's counters, and with faults.
+
+P elements of the model   S tokens   L layers   W ranks
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trace_faults
+import trace_models
+
+from ropewalk.train.trace.child import ENVIRONMENT, trace_in_child, traces_in_child
+from ropewalk.train.trace.plan import StepPlan, StepTrace, TraceError
+
+WORLD, DOCUMENTS = 8, (8192, 6144, 2048)
+S = sum(DOCUMENTS)
+HELPERS = Path(__file__).parents[2] / "helpers"
+MODELS = {
+    "llama": trace_models.llama,
+    "qwen3": trace_models.qwen3,
+    "gemma3": trace_models.gemma3,
+    "qwen3_moe": trace_models.qwen3_moe,
+}
+DEPTHS = {"llama": 32, "qwen3": 36, "gemma3": 48, "qwen3_moe": 48}
+RECOMPUTE_ENDS_BEFORE_DOWN = ("llama", "qwen3")
+"""A checkpoint is recomputed up to the last tensor that is saved: where nothing follows the MLP's
+last product but a sum, that product is left out."""
+
+
+def plan(name: str, layers: int, **memory: Any) -> StepPlan:
+    train = {"precision": "bf16", "zero_stage": 2, "memory": memory}
+    return StepPlan(MODELS[name](layers), DOCUMENTS, train, world_size=WORLD)
+
+
+def program(name: str) -> str:
+    """What a program of tests/helpers prints, in a process like the engine's own."""
+    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(HELPERS)}
+    child = subprocess.run(
+        [sys.executable, str(HELPERS / name)], env=environment, capture_output=True, text=True
+    )
+    assert not child.returncode, child.stderr
+    return child.stdout
+
+
+def matrices(config: dict[str, Any]) -> tuple[int, int]:
+    """Elements of a layer's matrices that a token passes, and those of the last of them."""
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    size = config.get("head_dim", hidden // heads)
+    attention = hidden * size * 2 * (heads + config["num_key_value_heads"])
+    if "num_experts" in config:
+        expert = hidden * config["moe_intermediate_size"]
+        active = config["num_experts_per_tok"] * expert
+        return attention + 3 * active + hidden * config["num_experts"], active
+    down = hidden * config["intermediate_size"]
+    return attention + 3 * down, down
+
+
+def visible_pairs(window: int | None) -> int:
+    """Pairs of a query and a key that it sees, counted query by query."""
+    return sum(min(i + 1, window or i + 1) for n in DOCUMENTS for i in range(n))
+
+
+@pytest.fixture(scope="module")
+def traces() -> dict[str, StepTrace]:
+    """Two layers of each model; four of Llama; two with attention's output kept."""
+    plans = {name: plan(name, 2) for name in MODELS}
+    plans["four layers"] = plan("llama", 4)
+    plans["kept"] = plan("llama", 2, keep_attention=True)
+    plans["four layers, kept"] = plan("llama", 4, keep_attention=True)
+    results = traces_in_child(list(plans.values()))
+    assert not any(isinstance(result, TraceError) for result in results), results
+    return dict(zip(plans, results, strict=True))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_products_are_those_of_the_matrices(traces: dict[str, StepTrace], name: str) -> None:
+    config = MODELS[name](2)
+    elements, last = matrices(config)
+    left_out = last if name in RECOMPUTE_ENDS_BEFORE_DOWN else 0
+    layers = 2 * S * 2 * (4 * elements - left_out)  # forward, recomputed, and two backward
+    head = 3 * 2 * S * config["vocab_size"] * config["hidden_size"]
+    router = 2 * 2 * S * config.get("num_experts", 0)  # of its loss: sums weighted by the tokens
+    assert layers + head <= traces[name].product_flops <= layers + head + 4 * router
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_attention_counts_the_pairs_that_see_one_another(
+    traces: dict[str, StepTrace], name: str
+) -> None:
+    config = MODELS[name](2)
+    size = config.get("head_dim", 128)
+    pairs = visible_pairs(config.get("sliding_window")) + visible_pairs(None)
+    forward = 2 * config["num_attention_heads"] * 2 * size * pairs
+    assert traces[name].attention_flops == 4.5 * forward  # forward, recomputed, 2.5 backward
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_states_are_those_of_zero_two(traces: dict[str, StepTrace], name: str) -> None:
+    """bf16 weights, and of an eighth fp32 masters, two moments and the sums of gradients."""
+    trace = traces[name]
+    expected = {
+        "parameters": 2 * trace.parameters,
+        "optimizer": 12 * trace.parameters / WORLD,
+        "gradients": 4 * trace.parameters / WORLD,
+    }
+    for component, size in expected.items():
+        assert trace.bytes_at_rest[component] == pytest.approx(size, rel=1e-4), component
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_host_waits_once_a_step_and_never_in_a_pass(
+    traces: dict[str, StepTrace], name: str
+) -> None:
+    assert sum(traces[name].waits.values()) == 1
+
+
+def test_a_layer_more_adds_its_states_and_its_checkpoint_to_the_peak(
+    traces: dict[str, StepTrace],
+) -> None:
+    config = MODELS["llama"](1)
+    parameters = matrices(config)[0] + 2 * config["hidden_size"]
+    checkpoint = 2 * S * config["hidden_size"]
+    added = traces["four layers"].peak_bytes - traces["llama"].peak_bytes
+    per_layer = parameters * (2 + (12 + 4) / WORLD) + checkpoint
+    assert added == pytest.approx(2 * per_layer, rel=1e-5)
+
+
+def test_kept_attention_is_computed_twice_less_and_held(traces: dict[str, StepTrace]) -> None:
+    """Not recomputed; a layer more holds its output in bf16, and a log-sum-exp for each head."""
+    config, kept = MODELS["llama"](1), traces["kept"]
+    assert kept.attention_flops == traces["llama"].attention_flops * 3.5 / 4.5
+    added = traces["four layers, kept"].peak_bytes - kept.peak_bytes
+    without = traces["four layers"].peak_bytes - traces["llama"].peak_bytes
+    held = S * (2 * config["hidden_size"] + 4 * config["num_attention_heads"])
+    assert added - without == pytest.approx(2 * held, rel=1e-4)
+
+
+def test_peak_and_products_are_those_that_torch_counts_in_a_real_step() -> None:
+    """MemTracker and FlopCounterMode on the same step, computed on a CPU."""
+    result = json.loads(program("trace_oracle.py").splitlines()[-1])
+    traced, real = result["traced"], result["real"]
+    assert traced["flops"] == real["flops"]
+    assert traced["peak"] == pytest.approx(real["peak"], rel=2e-3)
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, tuple[str, str]]:
+    lines = [json.loads(line) for line in program("trace_faults.py").splitlines()]
+    return {fault: (kind, message) for fault, kind, message in lines}
+
+
+MIXES = (trace_faults.host_tensor, trace_faults.host_cu_seqlens)
+
+
+@pytest.mark.parametrize("fault", [f for f in trace_faults.FAULTS if f is not trace_faults.none])
+def test_a_fault_in_a_layer_is_refused_with_its_place(
+    outcomes: dict[str, tuple[str, str]], fault: Callable[..., Any]
+) -> None:
+    kind, message = outcomes[fault.__name__]
+    assert kind == ("MixedDevicesError" if fault in MIXES else "HostWaitError")
+    first = fault.__code__.co_firstlineno
+    line = int(message.split("trace_faults.py:")[1].split()[0])
+    assert first < line < first + 10
+
+
+def test_without_a_fault_the_step_is_traced(outcomes: dict[str, tuple[str, str]]) -> None:
+    assert outcomes["none"] == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_the_peak_at_full_depth_follows_from_two_depths(name: str) -> None:
+    depth = DEPTHS[name]
+    two, four, full = (trace_in_child(plan(name, layers)) for layers in (2, 4, depth))
+    slope = (four.peak_bytes - two.peak_bytes) / 2
+    assert full.peak_bytes == pytest.approx(two.peak_bytes + (depth - 2) * slope, rel=1e-3)
+    assert sum(full.waits.values()) == 1

@@ -1,0 +1,71 @@
+"""FLOPs of a trace, and what kernels allocate inside: by operation.
+
+Matrix products are counted by torch's own formulas. Attention is counted by the documents, which a
+fake tensor of borders does not hold.
+
+    n tokens of a document   S tokens   H, K query and key/value heads   D head size
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+from torch.utils.flop_counter import flop_registry
+
+from ropewalk.train.cost.flops import visible_pairs
+
+BACKWARD_PRODUCTS = 2.5
+"""A flash backward pass has five products for the two of the forward pass: it computes the scores
+again (FlashAttention-2, arXiv 2307.08691, section 3.1)."""
+FORWARD = "torch_attn::_varlen_attn"
+BACKWARD = "torch_attn::_varlen_attn_backward"
+
+
+class FlopCount:
+    """FLOPs so far, of matrix products and of attention."""
+
+    def __init__(self, documents: Sequence[int]) -> None:
+        self.documents = documents
+        self.products = 0
+        self.attention = 0
+
+    def add(self, func: OpOverload, args: Any, kwargs: Any, result: Any) -> None:
+        name = func._schema.name
+        if name in (FORWARD, BACKWARD):
+            self.attention += self._attention(func, args, kwargs)
+        elif name == "aten::_grouped_mm":
+            self.products += _grouped_product(*args[:2])
+        elif (formula := flop_registry.get(func.overloadpacket)) is not None:
+            self.products += formula(*args, **kwargs, out_val=result)
+
+    def _attention(self, func: OpOverload, args: Any, kwargs: Any) -> int:
+        names = [argument.name for argument in func._schema.arguments]
+        given = dict(zip(names, args, strict=False)) | kwargs
+        query, value = given["query"], given["value"]
+        reach = (given.get("window_size") or [-1, 0])[0]
+        window = None if reach < 0 else reach + 1
+        pairs = sum(visible_pairs(n, window) for n in self.documents)
+        forward = 2 * query.shape[1] * (query.shape[2] + value.shape[2]) * pairs
+        return forward if func._schema.name == FORWARD else round(BACKWARD_PRODUCTS * forward)
+
+
+def _grouped_product(a: torch.Tensor, b: torch.Tensor) -> int:
+    """(S, k) @ (G, k, n) or (k, S) @ (S, n): each row passes one of the groups."""
+    return 2 * a.shape[0] * a.shape[1] * b.shape[-1]
+
+
+def workspace_bytes(func: OpOverload, args: Any) -> int:
+    """Bytes that a kernel allocates and frees inside, which no mode sees.
+
+    FlashAttention-2's backward pass sums the queries' gradient in fp32, (S, H, D) and (H, S), and
+    where heads share keys it has their gradients for each query head (csrc/flash_attn/
+    flash_api.cpp, mha_varlen_bwd).
+    """
+    if func._schema.name != BACKWARD:
+        return 0
+    query, key, value = args[1:4]
+    num_bytes = int(query.numel()) * 4 + query.shape[0] * query.shape[1] * 4
+    if query.shape[1] != key.shape[1]:
+        num_bytes += query.shape[1] * query.shape[0] * (key.shape[2] + value.shape[2]) * 2
+    return num_bytes
