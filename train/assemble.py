@@ -16,11 +16,12 @@ from ropewalk.data.dataset import BatchLoader, DataArtifacts
 from ropewalk.train import attention, router_loss
 from ropewalk.train.adapters import attach, quantize
 from ropewalk.train.attention import ulysses
-from ropewalk.train.base import Base, base_config, resolve_base
+from ropewalk.train.base import Base, base_config, resolve_base, weight_bytes
 from ropewalk.train.checkpoint import previous_phase
 from ropewalk.train.checkpoint.checkpointer import Checkpointer
 from ropewalk.train.loop.trainer import Trainer
 from ropewalk.train.loop.validation import build_validation
+from ropewalk.train.loop.watchdog import checkpoint_s, phase, read_s
 from ropewalk.train.metrics import StepMetrics
 from ropewalk.train.model.build import build, check_vocabulary
 from ropewalk.train.model.dropout import prove_nothing_drawn
@@ -68,15 +69,17 @@ def assemble(inputs: RunInputs) -> Trainer:
     config = inputs.config
     mesh = Mesh.of(config.train.sp_size, config.train.memory.zero_hpz_size)
     refuse_other_tokenizer(inputs.base, inputs.data.tokenizer)
-    model = build_model(inputs, mesh)
+    with phase("loading the model", read_s(weight_bytes(inputs.base))):
+        model = build_model(inputs, mesh)
     adapter = attach.attach(model, config.train.lora, config.seed)
     engine = wrap_in_engine(model, inputs, mesh)
     validation = build_validation(engine, config, inputs.data, mesh)
     content = read_json(inputs.folder / CONTENT_FILE)["content"]
     checkpointer = Checkpointer(engine, inputs.folder / "checkpoints", config.train, mesh, content)
-    state = checkpointer.load()
-    if message := previous_phase.load_optimizer_state(config, checkpointer, state):
-        log.info(message)
+    with phase("loading the checkpoint", checkpoint_s(model, mesh.world_size)):
+        state = checkpointer.load()
+        if message := previous_phase.load_optimizer_state(config, checkpointer, state):
+            log.info(message)
     loader = build_loader(inputs, mesh)
     kernel = attention.describe(str(model.config._attn_implementation))
     if mesh.sp_size > 1:
@@ -137,14 +140,16 @@ def build_model(inputs: RunInputs, mesh: Mesh) -> PreTrainedModel:
 def wrap_in_engine(model: PreTrainedModel, inputs: RunInputs, mesh: Mesh) -> Engine:
     """The engine around `model`, proved as the engine left it. Raises: ConfigError, ProofError."""
     config, plan = inputs.config, inputs.plan
-    engine = build_engine(model, config, accumulation_steps(config, mesh.dp_size), mesh)
+    with phase("building the engine"):
+        engine = build_engine(model, config, accumulation_steps(config, mesh.dp_size), mesh)
     proof.restore(model, plan)
-    log.info(proof.prove(model, plan, "after the engine's casts"))
-    if is_partitioned(model):  # only now do partitioned weights compute
-        attention.prove_documents_isolated(model)
-    prove_nothing_drawn(model)
-    if (loss := engine.module.router_loss) is not None:
-        router_loss.prove(model, loss)
+    with phase("proving the model"):
+        log.info(proof.prove(model, plan, "after the engine's casts"))
+        if is_partitioned(model):  # only now do partitioned weights compute
+            attention.prove_documents_isolated(model)
+        prove_nothing_drawn(model)
+        if (loss := engine.module.router_loss) is not None:
+            router_loss.prove(model, loss)
     if config.train.mixed_windows:
         engine.module.rope = mixed_windows.install(model, plan, mesh.sp_rank)
     return engine

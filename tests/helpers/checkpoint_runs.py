@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ranks
 import torch.distributed as dist
 from models import documents, tiny_model
 from parity_ranks import partition_small_params
@@ -25,6 +26,7 @@ from ropewalk.train.checkpoint.checkpointer import Checkpointer, TrainState
 from ropewalk.train.launcher.stop import StopSignal
 from ropewalk.train.loop.trainer import Trainer
 from ropewalk.train.loop.validation import Validation
+from ropewalk.train.loop.watchdog import Watchdog
 from ropewalk.train.metrics import StepMetrics
 from ropewalk.train.model import save
 from ropewalk.train.zero.config import accumulation_steps
@@ -98,7 +100,13 @@ def start(spec: RunSpec) -> Run:
 
 
 def train(spec: RunSpec, *, save_final: bool = False) -> dict[str, Any]:
-    """Train to the end. Returns losses and batches of all steps, full weights, the first step."""
+    """Train to the end, watched. Returns losses and batches of all steps, full weights, the first
+    step."""
+    with Watchdog(spec.folder, ranks.store, spec.config.train.launcher.hang_timeout_s):
+        return _train(spec, save_final=save_final)
+
+
+def _train(spec: RunSpec, *, save_final: bool) -> dict[str, Any]:
     run = start(spec)
     train_state = run.checkpoints.load()
     first_step = train_state.step

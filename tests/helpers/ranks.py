@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+import torch.distributed as dist
+
 from ropewalk.train.zero.mesh import start_distributed
 
 PRELOAD = [
@@ -27,6 +29,8 @@ PRELOAD = [
 # deepspeed.initialize imports it; it loads torch inductor, which takes some seconds in each rank
 PRELOAD += ["deepspeed.runtime.zero.muon.muon_optimizer"]
 TIMEOUT_S = 300.0
+store: dist.Store | None = None
+"""In a rank: that of all ranks."""
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ["OMP_NUM_THREADS"] = "1"  # more threads than cores make gloo ranks wait for one another
 
@@ -136,12 +140,12 @@ def _rank(
     }
     os.environ.update({name: str(value) for name, value in variables.items()})
     import torch
-    import torch.distributed as dist
 
+    global store
     torch.set_num_threads(1)
     try:
         if joined:
-            start_distributed()
+            store = start_distributed()
         pipe.send((True, work(*args)))
         if joined:
             dist.barrier()

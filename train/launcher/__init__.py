@@ -6,5 +6,6 @@ ranks.py    run them to their end, from the command's process
 node.py     DeepSpeed's launcher of one machine's ranks, with our handling of signals
 process.py  how a process starts and that it ends with its parent
 stop.py     the request to stop, as the ranks notice it
+peers.py    connections to rank 0, by which a death is known at once
 failure.py  the first rank's error, reported once
 """

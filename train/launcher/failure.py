@@ -41,7 +41,7 @@ def report(error: BaseException, folder: Path) -> int:
     name = rank_name(own_note)
     if is_lost_peer(error):
         return _report_lost_peer(error, name, read(folder))
-    first_note = _leave_note(own_note, folder)
+    first_note = leave_note(own_note, folder)
     if first_note == own_note or first_note["error"] != own_note["error"]:
         is_ours = isinstance(error, RopewalkError)
         message = str(error) if is_ours else "".join(traceback.format_exception(error))
@@ -81,7 +81,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     return note
 
 
-def _leave_note(note: dict[str, Any], folder: Path) -> dict[str, Any]:
+def leave_note(note: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The first note: this one, unless another rank was earlier.
 
     A link is created in full or not at all, on shared file systems too.

@@ -5,6 +5,7 @@ step.py           one optimizer step, and what `seed` drives in it
 micro_batches.py  this rank's micro-batches of a step
 stability.py      the policy for NaN losses and loss spikes
 validation.py     held-out loss while training
-watchdog.py       a thread that ends a hung run
+watchdog.py       a thread that ends a run in which a rank hangs or died
+progress.py       how far a rank is, and which ranks the others wait for
 profiler.py       a window of steps under torch's profiler
 """

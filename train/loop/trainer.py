@@ -13,10 +13,11 @@ from ropewalk.data.dataset import BatchLoader, Row, prefetch
 from ropewalk.train.checkpoint.checkpointer import Checkpointer, TrainState
 from ropewalk.train.launcher.stop import StopSignal
 from ropewalk.train.loop.profiler import Profiler
+from ropewalk.train.loop.progress import Heartbeat
 from ropewalk.train.loop.stability import StabilityPolicy
 from ropewalk.train.loop.step import train_step
 from ropewalk.train.loop.validation import Validation
-from ropewalk.train.loop.watchdog import HangWatchdog, Heartbeat
+from ropewalk.train.loop.watchdog import phase
 from ropewalk.train.metrics import MetricLogger, StepMetrics
 from ropewalk.train.zero.engine import Engine
 from ropewalk.train.zero.mesh import Mesh
@@ -50,9 +51,7 @@ class Trainer:
 
         Raises: Stopped after a checkpoint, RopewalkError when train.stability says to stop.
         """
-        timeout_s = self.config.train.launcher.hang_timeout_s
-        watchdog = HangWatchdog(self.folder / "watch", self.mesh, timeout_s, self.heartbeat)
-        with watchdog, closing(self):
+        with closing(self), phase("training", heartbeat=self.heartbeat):
             self._save_for_rollback()
             while self.state.step < self.config.train.steps:
                 self._run_steps(range(self.state.step, self.config.train.steps))

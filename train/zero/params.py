@@ -57,6 +57,11 @@ def gathered(
     return deepspeed.zero.GatheredParameters(partitioned, modifier_rank=modifier_rank)  # type: ignore[no-any-return]
 
 
+def model_bytes(model: nn.Module) -> int:
+    """Of all parameters, before ZeRO 3 partitioned them, in their own dtypes."""
+    return sum(full_shape(p).numel() * p.element_size() for p in model.parameters())
+
+
 def full_shape(parameter: torch.Tensor) -> torch.Size:
     """The parameter's shape before ZeRO 3 partitioned it or 4-bit quantisation packed it."""
     quant_state = getattr(parameter, "quant_state", None)

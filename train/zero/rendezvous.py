@@ -43,6 +43,15 @@ def host_of(store: dist.Store, rank: int) -> str:
     return store.get(_host_key(rank)).decode()
 
 
+def hosts(store: dist.Store | None, rank: int, world_size: int) -> dict[int, str]:
+    """By rank: for rank 0 of all, for another rank its own and rank 0's."""
+    if store is None:
+        return {rank: socket.gethostname()}
+    ranks = range(world_size) if rank == 0 else sorted({0, rank})
+    values = store.multi_get([_host_key(n) for n in ranks])
+    return {n: value.decode() for n, value in zip(ranks, values, strict=True)}
+
+
 def _host_key(rank: int) -> str:
     return f"host/{rank}"
 
