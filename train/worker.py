@@ -16,6 +16,7 @@ from ropewalk.train.adapters import save as adapter_save
 from ropewalk.train.assemble import RunInputs, assemble
 from ropewalk.train.checkpoint.previous_phase import save_for_next_phase
 from ropewalk.train.launcher import failure
+from ropewalk.train.launcher.environment import remove_sent
 from ropewalk.train.launcher.process import ignore_library_warnings
 from ropewalk.train.launcher.stop import stop_if_requested
 from ropewalk.train.loop import validation
@@ -38,6 +39,8 @@ def train(run_dir: Path) -> None:
     if inputs.config.train.deterministic:
         use_deterministic_kernels()
     store = rendezvous.join(launcher.start_timeout_s)
+    if os.environ["RANK"] == "0":
+        remove_sent()
     with Watchdog(inputs.folder, store, launcher.hang_timeout_s):
         with phase("joining the process group"):
             start_process_group(store)

@@ -153,6 +153,24 @@ def load_without_reshard(spec: RunSpec) -> int:
     return start(spec).checkpoints.load().step
 
 
+def opened_files(spec: RunSpec) -> list[str]:
+    """The names of the checkpoint's files that this rank reads in a load for another layout."""
+    names: list[str] = []
+    tensors, lists = reshard.saved_flat_tensors, reshard.read_json
+
+    def spied_tensors(path: Path, *args: Any) -> Any:
+        names.append(path.name)
+        return tensors(path, *args)
+
+    def spied_lists(path: Path) -> Any:
+        names.append(path.name)
+        return lists(path)
+
+    reshard.saved_flat_tensors, reshard.read_json = spied_tensors, spied_lists
+    start(spec).checkpoints.load()
+    return names
+
+
 def load_incomplete(spec: RunSpec) -> None:
     """Load while a parameter's fragments are missing from every list."""
     original = reshard._saved_by

@@ -5,10 +5,12 @@ them. All values are copied bit for bit.
 """
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 
 from ropewalk.conf.artifacts.manifest import read_json
 from ropewalk.conf.errors import ConfigError
@@ -45,10 +47,10 @@ def load(engine: Engine, folder: Path, metadata: dict[str, Any]) -> None:
             "train.memory.offload_optimizer keeps its states on NVMe; such a checkpoint is resumed "
             "by the ranks, sp_size and ZeRO stage that wrote it; set them back"
         )
-    message = ""
+    message, lists = "", read_file_lists(folder, metadata["world_size"])
     with rewriting_optimizer(engine):
         try:
-            _load_local(engine, folder, metadata)
+            _load_local(engine, folder, metadata["zero_stage"], lists)
         except ConfigError as error:
             message = str(error)
         # no rank is left waiting for one that failed alone
@@ -56,11 +58,45 @@ def load(engine: Engine, folder: Path, metadata: dict[str, Any]) -> None:
             raise ConfigError(message)
 
 
-def _load_local(engine: Engine, folder: Path, metadata: dict[str, Any]) -> None:
-    """This rank's fragments, from the files of all ranks that wrote."""
+def read_file_lists(folder: Path, saved_world_size: int) -> dict[int, dict[str, Any]]:
+    """Collective. What each rank that wrote says of its files, by rank; each list is read once."""
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    own = {n: read_json(_list_path(folder, n)) for n in range(rank, saved_world_size, world_size)}
+    lists: list[Any] = [None] * world_size
+    dist.all_gather_object(lists, own)
+    return {n: file_list for part in lists for n, file_list in part.items()}
+
+
+def _list_path(folder: Path, rank: int) -> Path:
+    return folder / f"rank-{rank}.json"
+
+
+def needed_ranks(targets: Iterable[Fragment], saved: Mapping[int, Iterable[Fragment]]) -> list[int]:
+    """The ranks that wrote an element of `targets`; `saved`: the fragments of each."""
+    ranges: dict[str, list[Fragment]] = defaultdict(list)
+    for target in targets:
+        ranges[target.name].append(target)
+    return [
+        rank
+        for rank, fragments in saved.items()
+        if any(_overlaps(f, target) for f in fragments for target in ranges[f.name])
+    ]
+
+
+def _overlaps(a: Fragment, b: Fragment) -> bool:
+    return max(a.start, b.start) < min(a.start + a.numel, b.start + b.numel)
+
+
+def _load_local(
+    engine: Engine, folder: Path, zero_stage: int, lists: dict[int, dict[str, Any]]
+) -> None:
+    """This rank's fragments, from the files of those ranks that wrote some of them."""
+    fragments = {rank: _fragments(file_list) for rank, file_list in lists.items()}
+    targets = [fragment for flat in flat_tensors(engine) for fragment in flat.fragments]
     saved: dict[str, list[SavedFragment]] = defaultdict(list)
-    for rank in range(metadata["world_size"]):
-        for source in _saved_by(folder, rank, metadata["zero_stage"]):
+    for rank in needed_ranks(targets, {n: sum(flats, []) for n, flats in fragments.items()}):
+        names = lists[rank]["files"]
+        for source in _saved_by(folder, names, fragments[rank], zero_stage):
             saved[source.fragment.name].append(source)
     for flat, key in zip(flat_tensors(engine), optimizer_keys(engine), strict=True):
         state = optimizer_states(engine)[key]
@@ -80,14 +116,17 @@ def step_count(
     return int(step)
 
 
-def _saved_by(folder: Path, rank: int, zero_stage: int) -> list[SavedFragment]:
-    """The fragments that a rank saved."""
-    file_list = read_json(folder / f"rank-{rank}.json")
-    flats = [[Fragment(*fragment) for fragment in flat] for flat in file_list["flats"]]
-    if not flats:
-        return []
+def _fragments(file_list: dict[str, Any]) -> list[list[Fragment]]:
+    """Of each flat tensor that a rank saved."""
+    return [[Fragment(*fragment) for fragment in flat] for flat in file_list["flats"]]
+
+
+def _saved_by(
+    folder: Path, names: Iterable[str], flats: list[list[Fragment]], zero_stage: int
+) -> list[SavedFragment]:
+    """The fragments that a rank saved, in the one of its files `names` that has them."""
     kind = "model_states.pt" if zero_stage == 0 else "optim_states.pt"
-    (name,) = [name for name in file_list["files"] if name.endswith(kind)]
+    (name,) = [name for name in names if name.endswith(kind)]
     saved = saved_flat_tensors(folder / name, zero_stage, [flat[0].name for flat in flats])
     return [
         SavedFragment(fragment, {WEIGHT: weight, **_elementwise(state, weight)})

@@ -1,6 +1,7 @@
 """How the ranks are started, stopped and reported.
 
-command.py  how many ranks there are, and the command and environment that start them
+command.py  how many ranks there are, and the command that starts them
+environment.py  what the ranks find in their environment, on this machine and on others
 hostfile.py the machines of a training, each line checked
 ranks.py    run them to their end, from the command's process
 node.py     DeepSpeed's launcher of one machine's ranks, with our handling of signals

@@ -1,26 +1,16 @@
-"""How many ranks there are, and the command and environment that start them."""
+"""How many ranks there are, and the command that starts them."""
 
 import base64
 import json
 import os
-import re
 import socket
 import sys
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
 from ropewalk.train.launcher.hostfile import first_host, hosts
-
-LAUNCHER_VARIABLE = re.compile(
-    r"(OMPI_|OPAL_|PMI_|PMIX_|I_MPI_|MPI_|MPIEXEC_|HYDI_|HYDRA_|MV2_COMM_|SLURM_|SLURMD_|PALS_|ALPS_"
-    r"|TORCHELASTIC_|PET_)"
-    r"|(RANK|LOCAL_RANK|GROUP_RANK|ROLE_RANK|ROLE_NAME|CROSS_RANK|CROSS_SIZE|LOCAL_SIZE"
-    r"|WORLD_SIZE|LOCAL_WORLD_SIZE|GROUP_WORLD_SIZE|ROLE_WORLD_SIZE|NODE_RANK)$"
-)
-"""What Open MPI, MPICH, Intel MPI, MVAPICH, Slurm, Cray and torchrun set for their processes."""
 
 
 def ranks_per_node(config: Config) -> int:
@@ -107,37 +97,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def environment(config: Config) -> dict[str, str]:
-    """The ranks' environment. On a CPU they share the cores, and waiting threads sleep.
-
-    A thread that spins beside a busy neighbour makes every step several times slower, measured.
-    """
-    import torch
-
-    env = without_leftovers(os.environ)
-    if not torch.cuda.is_available():
-        env["DS_ACCELERATOR"] = "cpu"
-        threads = max(1, (os.cpu_count() or 1) // ranks_per_node(config))
-        env.setdefault("OMP_NUM_THREADS", str(threads))
-    env.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    env.setdefault("GOMP_SPINCOUNT", "0")
-    env["TOKENIZERS_PARALLELISM"] = "false"
-    # `python -m` would import a profile.py or queue.py of the working folder
-    env["PYTHONSAFEPATH"] = "1"
-    return env
-
-
-def without_leftovers(env: Mapping[str, str]) -> dict[str, str]:
-    """`env` without what another launcher tells its own processes, and without empty entries of
-    PYTHONPATH, which mean the working folder.
-
-    DeepSpeed and others read a rank's number from these variables, and would take the number of
-    this command's process within a job of Slurm or MPI for that of a rank.
-    """
-    clean = {name: value for name, value in env.items() if not LAUNCHER_VARIABLE.match(name)}
-    if "PYTHONPATH" in clean:
-        entries = filter(None, clean["PYTHONPATH"].split(os.pathsep))
-        clean["PYTHONPATH"] = os.pathsep.join(entries)
-    return clean

@@ -4,14 +4,16 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from ropewalk.conf.artifacts.records import remove
 from ropewalk.conf.errors import STOPPED, RopewalkError, Stopped
 from ropewalk.conf.schema import Config
 from ropewalk.train.launcher import failure
-from ropewalk.train.launcher.command import command, environment
+from ropewalk.train.launcher.command import command
+from ropewalk.train.launcher.environment import environment, sent_to_hosts
 
 CAUSES: dict[int, str] = {
     signal.SIGKILL: "as the system does when memory runs out (see dmesg, or the job's limit)",
@@ -30,9 +32,23 @@ def launch(config: Config, run_dir: Path, temporary: Path) -> None:
     Raises: Stopped, or RopewalkError with the ranks' exit code.
     """
     remove(temporary / failure.NOTE)
+    with _environment_for(config, temporary) as env:
+        code = _run(command(config, run_dir), env, temporary)
+    if code:
+        raise _error_of(config, temporary, code)
+
+
+def _environment_for(config: Config, temporary: Path) -> AbstractContextManager[Mapping[str, str]]:
+    env = environment()
+    if config.train.launcher.hostfile is None:
+        return nullcontext(env)
+    return sent_to_hosts(env, temporary)
+
+
+def _run(arguments: list[str], env: Mapping[str, str], temporary: Path) -> int:
+    """Wait for the process's exit code; signals ask it to stop meanwhile."""
     # Slurm sends it to every process of a step; DeepSpeed's launcher inherits this and must live on
     usr1_handler = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    arguments, env = command(config, run_dir), environment(config)
     process = subprocess.Popen(arguments, env=env, start_new_session=True)
 
     def request_stop(*_: object) -> None:
@@ -49,12 +65,10 @@ def launch(config: Config, run_dir: Path, temporary: Path) -> None:
     handlers = {number: signal.signal(number, request_stop) for number in signals}
     handlers[signal.SIGUSR1] = usr1_handler
     try:
-        code = process.wait()
+        return process.wait()
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    if code:
-        raise _error_of(config, temporary, code)
 
 
 def _error_of(config: Config, temporary: Path, code: int) -> RopewalkError:

@@ -3,6 +3,8 @@
 import signal
 from pathlib import Path
 
+import torch.distributed as dist
+
 from ropewalk.conf.errors import Stopped
 from ropewalk.train.launcher.ranks import STOP_FILE
 from ropewalk.train.zero.mesh import any_rank
@@ -11,9 +13,9 @@ from ropewalk.train.zero.mesh import any_rank
 def stop_if_requested(folder: Path, moment: str) -> None:
     """For ranks that have trained no step yet: there is nothing to save. Collective.
 
-    Raises: Stopped on all ranks, when any of them sees the stop file.
+    Raises: Stopped on all ranks, when rank 0 sees the stop file.
     """
-    if any_rank((folder / STOP_FILE).exists())[0]:
+    if any_rank(_is_there(folder / STOP_FILE))[0]:
         raise Stopped(f"stopped before {moment}; run the same command again")
 
 
@@ -33,4 +35,9 @@ class StopSignal:
 
     def __call__(self, *flags: bool) -> list[bool]:
         """Collective, one exchange a step. Whether any rank must stop, and has each of `flags`."""
-        return any_rank(self.requested or self.file.exists(), *flags)
+        return any_rank(self.requested or _is_there(self.file), *flags)
+
+
+def _is_there(file: Path) -> bool:
+    """Rank 0 looks, for all: one question a step to a shared disk, however many ranks there are."""
+    return dist.get_rank() == 0 and file.exists()

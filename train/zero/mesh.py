@@ -130,9 +130,12 @@ def split_world(ranks_of_groups: list[list[int]]) -> dist.ProcessGroup:
     group in turn is a split of the whole world for each of them.
     """
     if dist.get_backend() == "nccl":
-        return dist.split_group(split_ranks=ranks_of_groups, timeout=COLLECTIVE_TIMEOUT)
-    (own,) = [ranks for ranks in ranks_of_groups if dist.get_rank() in ranks]
-    return dist.new_group(own, timeout=COLLECTIVE_TIMEOUT, use_local_synchronization=True)
+        group = dist.split_group(split_ranks=ranks_of_groups, timeout=COLLECTIVE_TIMEOUT)
+    else:
+        (own,) = [ranks for ranks in ranks_of_groups if dist.get_rank() in ranks]
+        group = dist.new_group(own, timeout=COLLECTIVE_TIMEOUT, use_local_synchronization=True)
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
 # After its default of 10 minutes torch would end a run without naming a rank, or while rank 0 alone

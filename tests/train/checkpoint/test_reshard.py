@@ -130,3 +130,48 @@ def test_a_flat_tensor_is_filled_from_fragments_cut_elsewhere() -> None:
     assert state["step"] == 7.0 and state.keys() == {"exp_avg", "step"}
     with pytest.raises(ConfigError, match="the checkpoint lacks 5 elements of w"):
         reshard._fill(flat, {}, {"w": saved[:1]})
+
+
+def cut(world_size: int, elements: int, names: list[str]) -> dict[int, list[Fragment]]:
+    """As ZeRO 3 cuts each parameter into equal parts."""
+    width = elements // world_size
+    return {
+        rank: [Fragment(name, rank * width, width, n * width) for n, name in enumerate(names)]
+        for rank in range(world_size)
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "files"),
+    [(512, 64, 8), (64, 512, 1), (8, 512, 1), (512, 8, 64), (512, 512, 1)],
+)
+def test_a_rank_needs_the_files_of_its_own_elements_only(
+    before: int, after: int, files: int
+) -> None:
+    """By hand: 512 parts for 64 ranks are 8 for each; every rank of 64 opened 512."""
+    names = [f"layer.{n}" for n in range(3)]
+    saved, live = cut(before, 4096, names), cut(after, 4096, names)
+    needed = [reshard.needed_ranks(live[rank], saved) for rank in range(after)]
+    assert {len(ranks_) for ranks_ in needed} == {files}
+    assert needed[after - 1][-1] == before - 1
+    assert sorted({n for ranks_ in needed for n in ranks_}) == list(range(before))
+
+
+def test_padding_and_empty_fragments_need_no_file() -> None:
+    saved = {0: [Fragment("w", 0, 8, 0)], 1: [Fragment("w", 8, 0, 0)], 2: [Fragment("v", 0, 8, 0)]}
+    assert reshard.needed_ranks([Fragment("w", 0, 20, 0)], saved) == [0]
+    assert reshard.needed_ranks([Fragment("w", 4, 0, 0)], saved) == []
+
+
+def test_two_ranks_of_four_open_two_files_each(tmp_path: Path, data: Any) -> None:
+    """Of the checkpoint's data, and each list once over all ranks."""
+    spec = RunSpec(tmp_path, settings((4, 1, 3), "fp32"), data, options={"until": 1})
+    ranks.run(4, checkpoint_runs.train_until, spec)
+    two = replace(spec, config=settings((2, 1, 3), "fp32"))
+    opened = ranks.run(2, run_faults.opened_files, two)
+    assert [sorted(files) for files in opened] == [
+        ["rank-0.json", "rank-2.json", "zero_pp_rank_0_mp_rank_00_optim_states.pt",
+         "zero_pp_rank_1_mp_rank_00_optim_states.pt"],
+        ["rank-1.json", "rank-3.json", "zero_pp_rank_2_mp_rank_00_optim_states.pt",
+         "zero_pp_rank_3_mp_rank_00_optim_states.pt"],
+    ]  # fmt: skip

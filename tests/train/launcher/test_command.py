@@ -10,12 +10,8 @@ import deepspeed
 import pytest
 
 from ropewalk.launch.config.compose import compose
-from ropewalk.train.launcher.command import (
-    command,
-    environment,
-    master_port,
-    without_leftovers,
-)
+from ropewalk.train.launcher.command import command, master_port
+from ropewalk.train.launcher.environment import environment, without_leftovers
 
 # names from the documentation of Open MPI, MPICH's Hydra, Slurm's srun and torchrun
 LEFTOVERS = [
@@ -49,7 +45,7 @@ def test_a_file_of_the_working_folder_shadows_no_module(
     arguments = [sys.executable, "-m", "cProfile", "-h"]  # which imports profile
     plain = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
     assert "the file of the working folder" in plain.stderr
-    env = environment(compose(["recipe=demo"]))
+    env = environment()
     shielded = subprocess.run(arguments, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert shielded.returncode == 0 and shielded.stdout.startswith("Usage: cProfile.py")
 

@@ -3,6 +3,8 @@
 import inspect
 import socket
 from datetime import timedelta
+from typing import Any
+from unittest.mock import Mock
 
 import mesh_ranks
 import pytest
@@ -61,9 +63,12 @@ def test_every_rank_makes_its_own_groups_only() -> None:
 def test_nccl_splits_its_communicator_once_for_all_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[inspect.BoundArguments] = []
     signature = inspect.signature(dist.split_group)
-    monkeypatch.setattr(
-        dist, "split_group", lambda *args, **kwargs: calls.append(signature.bind(*args, **kwargs))
-    )
+
+    def split_group(*args: Any, **kwargs: Any) -> Any:
+        calls.append(signature.bind(*args, **kwargs))
+        return Mock(spec=dist.ProcessGroup)
+
+    monkeypatch.setattr(dist, "split_group", split_group)
     monkeypatch.setattr(dist, "get_backend", lambda: "nccl")
     mesh.split_world(mesh.neighbours(mesh.Mesh(rank=9, world_size=512), 8))
     (call,) = calls
