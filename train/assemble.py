@@ -19,6 +19,7 @@ from ropewalk.train.attention import ulysses
 from ropewalk.train.base import Base, base_config, resolve_base, weight_bytes
 from ropewalk.train.checkpoint import previous_phase
 from ropewalk.train.checkpoint.checkpointer import Checkpointer
+from ropewalk.train.cost.kernel_choice import faster_kernel
 from ropewalk.train.loop.trainer import Trainer
 from ropewalk.train.loop.validation import build_validation
 from ropewalk.train.loop.watchdog import checkpoint_s, phase, read_s
@@ -71,6 +72,8 @@ def assemble(inputs: RunInputs) -> Trainer:
     refuse_other_tokenizer(inputs.base, inputs.data.tokenizer)
     with phase("loading the model", read_s(weight_bytes(inputs.base))):
         model = build_model(inputs, mesh)
+    with phase("proving the attention kernel"):  # flash-attn 4 is compiled at its first call
+        log.info(attention.prove_kernel(model, compute_dtype(config), device(), mesh.sp_size))
     adapter = attach.attach(model, config.train.lora, config.seed)
     engine = wrap_in_engine(model, inputs, mesh)
     validation = build_validation(engine, config, inputs.data, mesh)
@@ -81,6 +84,8 @@ def assemble(inputs: RunInputs) -> Trainer:
         if message := previous_phase.load_optimizer_state(config, checkpointer, state):
             log.info(message)
     loader = build_loader(inputs, mesh)
+    if advice := faster_kernel(model, compute_dtype(config), config.data.seq_len):
+        log.warning(advice)
     kernel = attention.describe(str(model.config._attn_implementation))
     if mesh.sp_size > 1:
         kernel += f", {ulysses.describe(model.config, mesh.sp_size)}"
@@ -110,26 +115,31 @@ def refuse_other_tokenizer(base: Base, folder: Path) -> None:
         )
 
 
+def compute_dtype(config: Config) -> torch.dtype:
+    """The dtype that the model computes in."""
+    return torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+
+
 def build_model(inputs: RunInputs, mesh: Mesh) -> PreTrainedModel:
     """The rescaled base on this rank's device, proved, in the dtype that the engine computes in."""
     train, base = inputs.config.train, inputs.base
-    compute_dtype = torch.bfloat16 if train.precision == "bf16" else torch.float32
-    quantization = quantize.load_kwargs(train.lora, compute_dtype, device())
+    dtype = compute_dtype(inputs.config)
+    quantization = quantize.load_kwargs(train.lora, dtype, device())
     model = build(
         base,
         inputs.plan,
-        dtype=compute_dtype,
+        dtype=dtype,
         seed=inputs.config.seed,
         attention_kernel=train.attention.kernel,
         kernel_wrapper=ulysses.kernel_wrapper(base_config(base), mesh),
-        compute_dtype=compute_dtype,
+        compute_dtype=dtype,
         s2_group=train.attention.s2_group,
         load_kwargs=quantization,
         deepspeed_config=deepspeed_config(train, accumulation_steps(inputs.config, mesh.dp_size)),
         device=device(),
     )
     if not quantization:  # packed weights have a dtype of their own
-        cast_weights(model, compute_dtype)
+        cast_weights(model, dtype)
     tokenizer = tokenizers.load(
         str(inputs.data.tokenizer), trust_remote_code=base.trust_remote_code
     )

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from architectures import small_model
 from transformers import LlamaConfig
 
 from ropewalk.conf.errors import ConfigError
@@ -96,3 +97,12 @@ def _layer(mesh: Mesh, of_config: int, heads: int, size: int) -> None:
     exchange: Any = ulysses.kernel_wrapper(config(of_config, of_config), mesh)
     q, k, v = (torch.zeros(1, heads, 4, n) for n in (4, 4, size))
     exchange(sdpa)(SimpleNamespace(training=True), q, k, v, None)
+
+
+def prove() -> str:
+    """The line of the kernel's proof; all ranks share a sequence."""
+    mesh = Mesh.of(torch.distributed.get_world_size())
+    model: Any = small_model("Llama", {})
+    wrapper = ulysses.kernel_wrapper(model.config, mesh)
+    model.set_attn_implementation(attention.register("sdpa", wrapper))
+    return attention.prove_kernel(model, torch.float32, torch.device("cpu"), mesh.sp_size)

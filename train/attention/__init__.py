@@ -14,6 +14,7 @@
     sequence_parts.py  who attends to what where the ranks do not divide the heads
     part_exchange.py   the exchange that brings it there
     borders.py         borders of documents, once a step; what every kernel refuses in a call
+    kernel_proof.py    proof that the kernel computes attention on this device
     isolation.py       proof that a model keeps documents apart
 
 A kernel is a function of transformers' attention signature:
@@ -33,6 +34,7 @@ from ropewalk.train.attention.backend import (
 )
 from ropewalk.train.attention.borders import document_borders
 from ropewalk.train.attention.isolation import prove_documents_isolated
+from ropewalk.train.attention.kernel_proof import prove_kernel
 from ropewalk.train.attention.support import refuse_unsupported, requirements_of
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "document_borders",
     "kernel_for_dtype",
     "prove_documents_isolated",
+    "prove_kernel",
     "refuse_missing",
     "refuse_unsupported",
     "register",

@@ -1,9 +1,13 @@
 """The attention kernel: chosen by device and model, registered with transformers, described."""
 
 import importlib
+import importlib.metadata
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch.nn.attention import current_flash_attention_impl
 from transformers import AttentionInterface
 
 from ropewalk.conf.errors import ConfigError
@@ -25,7 +29,19 @@ REGISTERED_NAMES = {
 with such a word for its own, loads a kernel from the Hugging Face Hub in its place, or refuses
 models that its own kernel does not fit (gpt-oss)."""
 NO_DEVICE = "it needs a CUDA device; run on a GPU"
-_DESCRIPTIONS: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What `register` chose for a name."""
+
+    backend: str
+    description: str
+    wrap: KernelWrapper
+    """Puts around a kernel what lies around the registered one."""
+
+
+_REGISTERED: dict[str, Registration] = {}
 
 
 def register(
@@ -48,18 +64,64 @@ def register(
     function = noted(sdpa if backend == "sdpa" else GPU_KERNELS[backend].function)
     name, label = REGISTERED_NAMES[backend], backend
     if s2_group is not None:
-        name, function = f"{name}_s2_{s2_group}", s2_attention(function, s2_group)
-        label = f"{label} in S2 groups of {s2_group:,}"
+        name, label = f"{name}_s2_{s2_group}", f"{label} in S2 groups of {s2_group:,}"
     if wrapper is not None:
-        name, function = f"{name}_wrapped", wrapper(function)
-    AttentionInterface.register(name, keepable(function))
-    _DESCRIPTIONS[name] = f"{label} ({reason})" if reason else label
+        name = f"{name}_wrapped"
+    wrap = partial(_wrapped, wrapper=wrapper, s2_group=s2_group)
+    AttentionInterface.register(name, keepable(wrap(function)))
+    description = f"{label} ({reason})" if reason else label
+    _REGISTERED[name] = Registration(backend, description, wrap)
     return name
+
+
+def _wrapped(
+    kernel: KernelFunction, wrapper: KernelWrapper | None, s2_group: int | None
+) -> KernelFunction:
+    if s2_group is not None:
+        kernel = s2_attention(kernel, s2_group)
+    return kernel if wrapper is None else wrapper(kernel)
+
+
+def in_the_same_wrappers(name: str, kernel: KernelFunction) -> KernelFunction:
+    """Another kernel in what `register` put around that of `name`: S2-Attn, the exchange."""
+    return _REGISTERED[name].wrap(kernel)
+
+
+def backend_of(name: str) -> str:
+    """The kernel behind a name that `register` returned."""
+    return _REGISTERED[name].backend
+
+
+def missing_kernels(backend: str, requirements: Requirements) -> list[str]:
+    """Kernels, the fastest first, that fit device and model and are not installed, of those that
+    are faster than `backend`."""
+    if not torch.cuda.is_available():
+        return []
+    major = torch.cuda.get_device_capability()[0]
+    order = AUTO_ORDER.get(major, ())
+    faster = order[: order.index(backend)] if backend in order else order
+    fitting = (
+        kernel for kernel in faster if not why_unfit(GPU_KERNELS[kernel], major, requirements)
+    )
+    return [kernel for kernel in fitting if _why_not_importable(GPU_KERNELS[kernel])]
+
+
+def version_of(name: str) -> str:
+    """For the log: the kernel behind a registered name, its package and the version of that."""
+    backend = backend_of(name)
+    distribution = "torch" if backend == "sdpa" else GPU_KERNELS[backend].distribution
+    try:
+        version = importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:  # a build that was copied into place
+        version = "of no known version"
+    replaced = current_flash_attention_impl() if backend in ("sdpa", "varlen") else None
+    inside = f", in which {replaced} is active" if replaced else ""
+    return f"{backend} ({distribution} {version}{inside})"
 
 
 def describe(name: str) -> str:
     """For the log: the kernel behind a name that `register` returned, and why `auto` chose it."""
-    return _DESCRIPTIONS.get(name, name)
+    return _REGISTERED[name].description if name in _REGISTERED else name
 
 
 def kernel_for_dtype(kernel: str, dtype: torch.dtype) -> str:

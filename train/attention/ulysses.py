@@ -16,15 +16,9 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.train.attention.backend import KernelWrapper
 from ropewalk.train.attention.part_exchange import PartExchange
 from ropewalk.train.attention.sequence_parts import num_head_groups
+from ropewalk.train.model.geometry import head_counts
 from ropewalk.train.zero.mesh import Mesh, process_groups
 from ropewalk.train.zero.sequence_parallel import HeadExchange
-
-
-def head_counts(config: PreTrainedConfig) -> tuple[int, int]:
-    """H and K of a model's text layers."""
-    text = config.get_text_config()
-    query_heads = text.num_attention_heads
-    return query_heads, getattr(text, "num_key_value_heads", None) or query_heads
 
 
 def describe(config: PreTrainedConfig, sp_size: int) -> str:

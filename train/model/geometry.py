@@ -19,6 +19,13 @@ def value_dim(config: PreTrainedConfig) -> int:
     return head_dim(config)
 
 
+def head_counts(config: PreTrainedConfig) -> tuple[int, int]:
+    """Query heads and key/value heads of a model's text layers."""
+    text = config.get_text_config()
+    query_heads = text.num_attention_heads
+    return query_heads, getattr(text, "num_key_value_heads", None) or query_heads
+
+
 def sliding_layers(config: PreTrainedConfig) -> list[bool]:
     """Whether each layer sees a sliding window only."""
     if layer_types := getattr(config, "layer_types", None):
