@@ -115,13 +115,14 @@ def _attend(
     """The output and the gradients of queries, keys, values and sinks."""
     query, key, value, weights, *sinks = inputs
     leaves = [x.detach().requires_grad_() for x in (query, key, value, *sinks)]
-    options = {"sliding_window": window} if window is not None else {}
-    options |= {"s_aux": leaves[3]} if sinks else {}
+    options: dict[str, Any] = {"sliding_window": window} if window is not None else {}
+    if sinks:
+        options["s_aux"] = leaves[3]
     scale = SCALE * query.shape[3] ** -0.5
     module = nn.Module().train()
     with torch.enable_grad():
         output, _ = kernel(module, *leaves[:3], None, scaling=scale, **borders, **options)
-        return [output, *torch.autograd.grad((output.float() * weights).sum(), leaves)]
+        return [output.detach(), *torch.autograd.grad((output.float() * weights).sum(), leaves)]
 
 
 def _relative_distance(actual: torch.Tensor, expected: torch.Tensor) -> float:

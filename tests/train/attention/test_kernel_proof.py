@@ -19,12 +19,13 @@ from ropewalk.train.attention.kernels import GPU_KERNELS
 from ropewalk.train.cost import kernel_choice
 
 CPU = torch.device("cpu")
+MIXED = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"] * 2}
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
     "mistral": ("Mistral", {"sliding_window": 6}),
-    "gemma 3": ("Gemma3Text", {"sliding_window": 6}),
-    "gpt-oss": ("GptOss", {"sliding_window": 6, **EXPERTS}),
+    "gemma 3": ("Gemma3Text", MIXED),
+    "gpt-oss": ("GptOss", {**MIXED, **EXPERTS}),
 }
 
 
@@ -112,7 +113,7 @@ def test_a_kernel_is_called_as_the_training_calls_it(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two documents of 64 tokens, with and without a window, of the model's heads."""
-    model: Any = small_model("Gemma3Text", {"sliding_window": 6})
+    model: Any = small_model("Gemma3Text", MIXED)
     calls = Calls()
     with_stand_ins(monkeypatch, calls, model, name)
     attention.prove_kernel(model, torch.bfloat16, CPU, 1)
@@ -128,7 +129,7 @@ def test_a_kernel_of_other_numbers_is_refused(case: str, monkeypatch: pytest.Mon
     fault, message = NUMBERS[case]
     calls = Faulty()
     calls.fault = fault
-    model: Any = small_model("Gemma3Text", {"sliding_window": 6})
+    model: Any = small_model("Gemma3Text", MIXED)
     with_stand_ins(monkeypatch, calls, model, "flash3")
     with pytest.raises(ProofError, match=f"train.attention.kernel is flash3; .*{message}"):
         attention.prove_kernel(model, torch.bfloat16, CPU, 1)
