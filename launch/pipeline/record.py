@@ -22,63 +22,72 @@ FOLDERS = {
     "export": "export",
 }
 """The folder of each stage that has a manifest of its own."""
-READERS = {
-    "rope": ("train", "eval", "report", "calibrate", "export"),
-    "data": ("train", "eval", "report", "calibrate", "export"),
-    "train": ("eval", "report", "export"),
-    "eval": ("report",),
-    "calibrate": ("report",),
-}
-"""The stages whose results are made from those of a stage."""
 
 
 def write_manifest(run: Run) -> None:
-    """Write `manifest.json`, unless it is that of a training that stands, undamaged.
+    """Write `manifest.json`; a look adds no stages to that of a training that stands.
 
     It holds no paths and no user names.
     """
-    if run.in_place and read_signed(run.output / "manifest.json") is not None:
+    path = run.output / "manifest.json"
+    record = read_signed(path) if run.in_place else None
+    if record is not None and not run.adds_stages:
         return
-    manifest = {
+    complete = signed((record or _new_record(run)) | {"stages": _stages(run)})
+    if complete != record:
+        write_json(path, complete)
+
+
+def _new_record(run: Run) -> dict[str, Any]:
+    record = {
         "schema": 1,
         "name": run.config.name,
         "command": run.command,
         "versions": versions(),
         "machine": machine(),
-        "stages": _stages(run),
+        "stages": {},
     }
-    if run.previous_phase:
-        manifest["phases"] = _earlier_phases(run)
-    write_json(run.output / "manifest.json", signed(manifest))
+    return record | ({"phases": _earlier_phases(run)} if run.previous_phase else {})
 
 
 def _stages(run: Run) -> dict[str, Any]:
     """Fingerprint, seconds and metadata of each stage.
 
     A stage with the recorded fingerprint keeps its record, and so the seconds of the real work.
-    Stages that this command did not run stay recorded unless a stage that they read changed.
+    Stages that this command did not run are those of the run's folder that stand on the others.
     """
     recorded = _recorded_stages(run.output)
-    fingerprints = run.fingerprints(*run.manifests)
-    changed = [n for n in fingerprints if recorded.get(n, {}).get("fingerprint") != fingerprints[n]]
-    outdated = {reader for name in changed if name in recorded for reader in READERS.get(name, ())}
-    stages = {name: entry for name, entry in recorded.items() if name not in outdated}
-    for name, manifest in run.manifests.items():
-        stages[name] = _entry(manifest) if name in changed else recorded[name]
+    stages = {name: entry for name, entry in recorded.items() if name not in FOLDERS}
+    stages |= {
+        name: recorded[name]
+        if recorded.get(name, {}).get("fingerprint") == manifest.fingerprint
+        else _entry(manifest)
+        for name, manifest in run.manifests.items()
+    }
+    for name, folder in FOLDERS.items():
+        manifest = manifests.read(run.output / folder)
+        if name not in stages and manifest and _stands_on(manifest, stages):
+            stages[name] = _entry(manifest)
     return stages
 
 
+def _stands_on(manifest: Manifest, stages: dict[str, Any]) -> bool:
+    """Whether a stage was made from those that are recorded."""
+    inputs = manifest.content.get("inputs", {})
+    return all(
+        stages.get(name, {}).get("fingerprint", made) == made for name, made in inputs.items()
+    )
+
+
 def _recorded_stages(folder: Path) -> dict[str, Any]:
-    """The stages of the run's manifest; if it is damaged, those that the stages' own tell."""
+    """The stages of the run's manifest; none if it is damaged."""
     path = folder / "manifest.json"
     record = read_signed(path)
     if record is not None:
         return record["stages"]  # type: ignore[no-any-return]
-    if not os.path.lexists(path):
-        return {}
-    print(f"{path} is damaged; written again from the manifests of the stages", flush=True)
-    found = {stage: manifests.read(folder / name) for stage, name in FOLDERS.items()}
-    return {name: _entry(manifest) for name, manifest in found.items() if manifest}
+    if os.path.lexists(path):
+        print(f"{path} is damaged; written again from the manifests of the stages", flush=True)
+    return {}
 
 
 def _entry(manifest: Manifest) -> dict[str, Any]:

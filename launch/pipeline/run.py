@@ -34,6 +34,8 @@ class Run:
     """Whether the record in `folder` belongs to a training that stands (standing.py)."""
     shows_training: bool = False
     """Whether the command has a train stage."""
+    adds_stages: bool = True
+    """Whether the command may add to the record of a training that stands; a look may not."""
     aside: Path | None = None
     """The folder of this command's plan and data where they are not those of that training."""
     writers: dict[str, Callable[[Path], tuple[Manifest, str]]] = field(default_factory=dict)

@@ -36,7 +36,7 @@ def execute(config: Config, verb: str, command: str = "") -> Run:
     last.folder.mkdir(parents=True, exist_ok=True)
     last.cache.mkdir(parents=True, exist_ok=True)
     with lock_or_refuse(last.folder):
-        standing.protect(runs, "train" in VERB_STAGES[verb])
+        standing.protect(runs, "train" in VERB_STAGES[verb], verb in standing.TRAINING)
         try:
             for stage in VERB_STAGES[verb]:
                 _before(stage, runs, verb)

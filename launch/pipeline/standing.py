@@ -36,14 +36,14 @@ CONFIRMED = ("rope", "train", "seed")
 """Those whose every value is in the training's fingerprint."""
 
 
-def protect(runs: Sequence[Run], shows_training: bool) -> None:
+def protect(runs: Sequence[Run], shows_training: bool, adds_stages: bool) -> None:
     """Protect the record if a training of any phase stands, else begin a new one.
 
-    `shows_training`: the command has a train stage.
+    `shows_training`: the command has a train stage. `adds_stages`: it is no look.
     """
     stands = any(map(has_training, runs))
     for run in runs:
-        run.protected, run.shows_training = stands, shows_training
+        run.protected, run.shows_training, run.adds_stages = stands, shows_training, adds_stages
         if not stands:
             _begin_record(run)
 

@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,8 @@ def content_of(path: Path) -> Any:
     if path.name == "metrics.jsonl":
         return [without_times(json.loads(line)) for line in path.read_text().splitlines()]
     if path.name == "manifest.json":
-        return without_times(json.loads(path.read_text()))
+        with suppress(ValueError, RecursionError):  # a damaged one that no command has read
+            return without_times(json.loads(path.read_text()))
     if path.name == "index.html":
         return len(re.sub(r"[-\d.,]+", "", path.read_text())) // 2000
     return path.read_bytes()
