@@ -12,5 +12,5 @@ def copy_to_device(host: np.ndarray | torch.Tensor, target: torch.device) -> tor
     """
     tensor = torch.from_numpy(host) if isinstance(host, np.ndarray) else host
     if target.type == "cpu":
-        return tensor
+        return tensor.to(target)
     return tensor.pin_memory().to(target, non_blocking=True)

@@ -1,8 +1,8 @@
 """Counts the places where the host would wait for a GPU, in a run on a CPU.
 
 Every tensor counts as the device's, unless it comes from NumPy or from a list (`torch.tensor`
-without a device), was read back before, or is computed from such tensors alone. DeepSpeed's waits
-for its own streams are not seen: on a CPU it has none.
+without a device), was read back before, or is computed from such tensors alone; `to` a device makes
+it the device's. DeepSpeed's waits for its own streams are not seen: on a CPU it has none.
 """
 
 import traceback
@@ -42,6 +42,10 @@ class HostWaits(Counter[str]):
                 self.host.add(leaf.untyped_storage())
         return tensor
 
+    def unmark(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.host.discard(tensor.untyped_storage())
+        return tensor
+
     def wait(self, operation: str) -> None:
         frames = (f for f in reversed(traceback.extract_stack()) if not _is_below(f.filename))
         frame = next(frames)
@@ -69,6 +73,8 @@ class _Functions(TorchFunctionMode):
             self.waits.wait(name)
             if name == "cpu":
                 return self.waits.mark(func(*args, **kwargs).clone())
+        if name == "to" and any(isinstance(x, torch.device) for x in args):
+            return self.waits.unmark(func(*args, **kwargs).clone())
         return func(*args, **kwargs)
 
 
