@@ -17,7 +17,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 
-from ropewalk.train.attention import sinks
+from ropewalk.train.attention import document_runs, sinks
 from ropewalk.train.attention.borders import Ends, document_lengths
 
 Segments = Sequence[torch.Tensor]
@@ -30,7 +30,8 @@ class Segmentation:
 
     sizes: tuple[int, ...]
     prefix_groups: tuple[tuple[int, ...], ...]
-    """Indices of the segments that see nothing before them, segments of one length together."""
+    """Indices of the segments that see nothing before them, segments of one length together: a
+    batch of SDPA, which CUDA's grid bounds."""
     remainders: tuple[int, ...]
     """Indices of the segments that continue the segment before them, their document's prefix."""
 
@@ -47,7 +48,12 @@ def segmentation(ends: Ends, window: int | None) -> Segmentation:
         if prefix < length:
             remainders.append(len(sizes))
             sizes.append(length - prefix)
-    return Segmentation(tuple(sizes), tuple(map(tuple, prefix_groups.values())), tuple(remainders))
+    groups = (
+        tuple(group[n : n + document_runs.MAX_DOCUMENTS])
+        for group in prefix_groups.values()
+        for n in range(0, len(group), document_runs.MAX_DOCUMENTS)
+    )
+    return Segmentation(tuple(sizes), tuple(groups), tuple(remainders))
 
 
 def block_size(window: int) -> int:

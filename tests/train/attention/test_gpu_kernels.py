@@ -12,7 +12,7 @@ from oracle import ENDS, eager, heads, visible
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ropewalk.train import attention
-from ropewalk.train.attention import backend, kernels, s2_attn, support
+from ropewalk.train.attention import backend, document_runs, kernels, s2_attn, support
 from ropewalk.train.attention.sdpa import sdpa
 
 pytestmark = [
@@ -185,3 +185,94 @@ def test_a_model_runs_the_kernel_that_auto_selected(kind: str) -> None:
     ids = torch.arange(1, 41, device="cuda")[None]
     output = model(input_ids=ids, use_cache=False, **borders_of((0, 15, 40))).logits
     assert bool(output.isfinite().all()), attention.describe(name)
+
+
+WINDOWS_AND_FULL = {
+    "sliding_window": 6,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+}
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Gemma3Text"])
+@pytest.mark.parametrize("name", [*kernels.GPU_KERNELS, "sdpa"])
+def test_a_kernel_is_proved_before_the_first_step(name: str, kind: str) -> None:
+    """The package's version is in the line, which `pytest -s` shows."""
+    if name != "sdpa":
+        kernel(name)
+    model: Any = small_model(kind, WINDOWS_AND_FULL if kind == "Gemma3Text" else {})
+    model.set_attn_implementation(attention.register(name))
+    print(attention.prove_kernel(model, torch.bfloat16, torch.device("cuda", 0), 1))
+
+
+def test_flash_attn_4_learns_sinks_on_the_device() -> None:
+    model: Any = small_model("GptOss", {**WINDOWS_AND_FULL, **EXPERTS})
+    requirements = attention.requirements_of(model, torch.bfloat16)
+    if missing := backend.why_unavailable(kernels.GPU_KERNELS["flash4"], requirements):
+        pytest.skip(f"flash4: {missing}")
+    model.set_attn_implementation(attention.register("flash4", requirements=requirements))
+    print(attention.prove_kernel(model, torch.bfloat16, torch.device("cuda", 0), 1))
+
+
+@pytest.mark.parametrize("dims", [(192, 128), (256, 256)], ids=["DeepSeek", "wide"])
+@pytest.mark.parametrize("name", kernels.GPU_KERNELS)
+def test_heads_that_a_kernel_is_given_are_computed(name: str, dims: tuple[int, int]) -> None:
+    """flash-attn 4 says which it takes on which device."""
+    d, e = dims
+    requirements = support.Requirements(head_dim=d, value_dim=e)
+    if missing := backend.why_unavailable(kernels.GPU_KERNELS[name], requirements):
+        pytest.skip(f"{name}: {missing}")
+    inputs = on_device(4, 4, d, 4096, e=e)
+    output, _ = kernels.GPU_KERNELS[name].function(None, *inputs, None, **borders_of(DOCUMENTS))
+    expected, _ = sdpa(None, *(x.float() for x in inputs), None, **borders_of(DOCUMENTS))
+    assert_close(output, expected, 1e-2)
+    weight = torch.randn_like(expected)
+    actual = torch.autograd.grad((output.float() * weight).sum(), inputs)
+    reference = torch.autograd.grad((expected * weight).sum(), inputs)
+    for a, b in zip(actual, reference, strict=True):
+        assert_close(a, b, 2e-2)
+
+
+@pytest.mark.parametrize("name", [*kernels.GPU_KERNELS, "sdpa"])
+def test_more_documents_than_cudas_grid_are_computed(name: str) -> None:
+    """A query that sees itself alone returns its value."""
+    run = sdpa if name == "sdpa" else kernel(name)
+    documents = 70_000
+    inputs = on_device(2, 1, 64, documents)
+    output, _ = run(None, *inputs, None, **borders_of(tuple(range(documents + 1))))
+    torch.testing.assert_close(output[0], inputs[2][0].transpose(0, 1).expand(-1, 2, -1))
+    output.float().sum().backward()
+    assert all(bool(x.grad.isfinite().all()) for x in inputs)
+
+
+def milliseconds(run: Any, inputs: Any, **arguments: Any) -> tuple[torch.Tensor, float]:
+    """The output, and the median time of a forward and backward pass."""
+    times = []
+    for _ in range(8):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        output, _ = run(None, *inputs, None, **arguments)
+        torch.autograd.grad(output.float().sum(), inputs)
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end))
+    return output, sorted(times[2:])[3]
+
+
+@pytest.mark.parametrize("name", ["flash3", "flash", "varlen"])
+def test_a_long_document_among_short_ones_is_faster_in_its_own_call(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By arithmetic one call launches 3.1 million blocks, of which 7,128 have work."""
+    run = kernel(name)
+    ends = tuple(torch.tensor([0] + [31] * 600 + [100_000] + [31] * 400).cumsum(0).tolist())
+    inputs = on_device(4, 1, 128, ends[-1])
+    by_runs, apart = milliseconds(run, inputs, **borders_of(ends))
+    assert len(document_runs.document_runs(ends, 4)) == 3
+    monkeypatch.setattr(document_runs, "CALL_COST", 2**40)
+    document_runs.document_runs.cache_clear()
+    in_one_call, together = milliseconds(run, inputs, **borders_of(ends))
+    document_runs.document_runs.cache_clear()
+    assert_close(by_runs, in_one_call, 1e-3)
+    print(f"{name}: {apart:.1f} ms by runs, {together:.1f} ms in one call")
+    assert apart < together

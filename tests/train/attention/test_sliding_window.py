@@ -5,7 +5,7 @@ import torch
 from oracle import ENDS, cu_seqlens, eager, gradients, heads, visible
 
 from ropewalk.train import attention
-from ropewalk.train.attention import sliding_window
+from ropewalk.train.attention import document_runs, sliding_window
 from ropewalk.train.attention.sdpa import sdpa
 
 WINDOWS = [None, 1, 2, 3, 5, 7, 8, 24, 100]
@@ -66,6 +66,26 @@ def test_segmentation_is_computed_once_for_all_layers() -> None:
         sdpa(None, *heads(2, 2, 8), None, sliding_window=5, **borders)
     cache = sliding_window.segmentation.cache_info()
     assert (cache.misses, cache.hits) == (1, 2)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_a_batch_of_documents_is_bounded_by_cudas_grid(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(document_runs, "MAX_DOCUMENTS", 2)
+    sliding_window.segmentation.cache_clear()
+    ends = (0, 7, 14, 21, 28, 35, 40)
+    cut = sliding_window.segmentation(ends, window)
+    assert [len(group) for group in cut.prefix_groups] == (
+        [2, 2, 1, 1] if window is None else [2] * 3
+    )
+    inputs = heads(4, 2, 8, s=40)
+    borders = attention.document_borders(cu_seqlens(ends))
+    output, _ = sdpa(None, *inputs, None, scaling=0.3, sliding_window=window, **borders)
+    torch.testing.assert_close(
+        output, eager(*inputs, visible(ends, window), 0.3), atol=2e-6, rtol=1e-5
+    )
+    sliding_window.segmentation.cache_clear()
 
 
 @pytest.mark.parametrize("window", [64, 512])
