@@ -20,6 +20,6 @@ kernel alone), the caching allocator's fragments, the time that anything takes, 
 order, DeepSpeed's engine (its buckets, gathered parameters and collectives; they are counted by
 arithmetic, and a whole model's parameters as if they lay on the device at ZeRO 3 too), values: all
 that is read is 1, and of what is selected all. `train.memory.keep_attention` has effect where it
-is set: no device's memory is known from which to decide. A sequence shared by several ranks, host
-memory for offloaded states, adapters and torch.compile are not traced.
+is set: no device's memory is known from which to decide. Host memory for offloaded states, adapters
+and torch.compile are not traced.
 """

@@ -29,7 +29,8 @@ def traces_in_child(
 ) -> list[StepTrace | TraceError]:
     """Trace several plans in one child, which imports torch once.
 
-    A plan whose step is wrong has its error as its result. Raises: TraceError when the child ends.
+    A plan whose step is wrong has its error as its result. Where ranks share a row, all plans have
+    one `world_size` and `train.sp_size`. Raises: TraceError when the child ends.
     """
     child = subprocess.run(
         [sys.executable, "-m", "ropewalk.train.trace"],

@@ -25,11 +25,12 @@ class StepPlan:
     model: dict[str, Any]
     """The model's config, as in its config.json."""
     documents: tuple[int, ...]
-    """Tokens of each document of a micro-batch's row, in order."""
+    """Tokens of each document of a micro-batch's row, in order: of the whole row where several
+    ranks share it."""
     train: dict[str, Any] = field(default_factory=dict)
     """Settings of the section `train` that are not at their default."""
     world_size: int = 1
-    """Ranks over which ZeRO partitions."""
+    """Ranks over which ZeRO partitions; `train.sp_size` of them share a row."""
     micro_batches: int = 1
 
     @classmethod
@@ -64,6 +65,8 @@ class StepTrace:
     """Outside the passes: how often the host waits for the device, by operation and place."""
     collectives: list[dict[str, Any]]
     """As `cost.traffic.Collective`, by arithmetic."""
+    exchanges: list[dict[str, Any]]
+    """Collectives in the model's own operations, as traced: `operation`, `bytes`, `times`."""
     host_bytes: int
     """Copied to host memory."""
     seconds: float

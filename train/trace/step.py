@@ -11,10 +11,17 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from ropewalk.conf.train import TrainConfig
 from ropewalk.data.dataset import Row
+from ropewalk.train.attention import ulysses
 from ropewalk.train.attention.kernels import GPU_KERNELS
 from ropewalk.train.cost import traffic
 from ropewalk.train.loop.micro_batches import to_device
@@ -27,6 +34,8 @@ from ropewalk.train.trace.plan import StepPlan, StepTrace
 from ropewalk.train.trace.sharded_adamw import ShardedAdamW
 from ropewalk.train.trace.tracer import Reads, Tracer
 from ropewalk.train.zero.engine import apply_memory_settings
+from ropewalk.train.zero.fake_group import join_fake_group
+from ropewalk.train.zero.mesh import Mesh
 
 ATTENTION = "ropewalk_traced"
 REQUIRED: dict[str, Any] = {"steps": 1, "optimizer": {"lr": 1e-5}}
@@ -42,11 +51,10 @@ def trace_step(plan: StepPlan) -> StepTrace:
     started, device = time.perf_counter(), register()
     train = _train_config(plan)
     dtype = torch.bfloat16 if train.precision == "bf16" else torch.float32
-    AttentionInterface.register(ATTENTION, keepable(noted(GPU_KERNELS["varlen"].function)))
+    config = AutoConfig.for_model(**plan.model)
+    _register_attention(config, plan.world_size, train.sp_size)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(**plan.model), dtype=dtype, attn_implementation=ATTENTION
-        )
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=ATTENTION)
     tracer = Tracer(device, plan.documents)
     with FakeTensorMode(allow_non_fake_inputs=True), tracer, Reads(tracer):
         step = _Step(plan, train, model, tracer)
@@ -74,7 +82,7 @@ class _Step:
         ).train()
         trained = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = ShardedAdamW(trained, train.zero_stage, plan.world_size, self.live)
-        self.row = _row(plan.documents)
+        self.row = _row(plan.documents, train.sp_size)
 
     def run(self) -> None:
         for _ in range(self.plan.micro_batches):
@@ -115,14 +123,18 @@ class _Step:
             attention_flops=tracer.flops.attention,
             waits=dict(tracer.waits),
             collectives=self._collectives(),
+            exchanges=[
+                {"operation": operation, "bytes": size, "times": times}
+                for (operation, size), times in tracer.collectives.items()
+            ],
             host_bytes=tracer.host_bytes,
             seconds=seconds,
         )
 
     def _collectives(self) -> list[dict[str, Any]]:
         layout = traffic.ParallelLayout(
-            dp_size=self.plan.world_size,
-            sp_size=1,
+            dp_size=self.plan.world_size // self.train.sp_size,
+            sp_size=self.train.sp_size,
             zero_stage=self.train.zero_stage,
             accumulation_steps=self.plan.micro_batches,
             tokens=sum(self.plan.documents),
@@ -139,9 +151,20 @@ def _train_config(plan: StepPlan) -> TrainConfig:
     return train  # type: ignore[no-any-return]
 
 
-def _row(documents: tuple[int, ...]) -> Row:
-    """A row of these documents whose every label counts."""
+def _register_attention(config: PreTrainedConfig, world_size: int, sp_size: int) -> None:
+    """torch's varlen kernel, as `attention.backend.register` would register it on a GPU."""
+    kernel = noted(GPU_KERNELS["varlen"].function)
+    if sp_size > 1:
+        join_fake_group(world_size)
+        wrapper = ulysses.kernel_wrapper(config, Mesh(0, world_size, sp_size))
+        assert wrapper is not None
+        kernel = wrapper(kernel)
+    AttentionInterface.register(ATTENTION, keepable(kernel))
+
+
+def _row(documents: tuple[int, ...], sp_size: int = 1) -> Row:
+    """The first rank's slice of a row of these documents whose every label counts."""
     ends = np.array([0, *accumulate(documents)], dtype=np.int32)
-    positions = np.concatenate([np.arange(n) for n in documents])
+    positions = np.concatenate([np.arange(n) for n in documents])[: ends[-1] // sp_size]
     zeros = np.zeros(len(positions), dtype=np.int64)
     return Row(zeros, zeros, positions, ends)

@@ -21,6 +21,7 @@ from ropewalk.train.trace.live_bytes import LiveBytes
 from ropewalk.train.trace.plan import HostWaitError, MixedDevicesError
 
 aten = torch.ops.aten
+COLLECTIVES = ("c10d", "_c10d_functional")
 COPIES = (aten._to_copy.default, aten.copy_.default)
 OUTSIDE = ("/torch/", "/trace/tracer.py", "contextlib.py")
 """Parts of the names of files that are not the place of a fault."""
@@ -38,8 +39,8 @@ class Tracer(TorchDispatchMode):
         self.operations = 0
         self.host_bytes = 0
         """Copied from the device to host memory."""
-        self.collectives: Counter[tuple[str, int, int]] = Counter()
-        """(operation, bytes of its largest tensor, ranks): how often."""
+        self.collectives: Counter[tuple[str, int]] = Counter()
+        """(operation, bytes of its first tensor): how often."""
         self._pinned: set[int] = set()
 
     def __torch_dispatch__(
@@ -106,8 +107,8 @@ class Tracer(TorchDispatchMode):
         result = func(*args, **kwargs)
         self.flops.add(func, args, kwargs, result)
         self.live.add_workspace(flops.workspace_bytes(func, args))
-        if func.namespace in ("c10d", "_c10d_functional"):
-            self._note_collective(func, args, tensors)
+        if func.namespace in COLLECTIVES or "all_to_all" in func._schema.name:
+            self.collectives[func._schema.name, tensors[0].nbytes] += 1
         return result
 
     def _check_devices(self, func: OpOverload, host: list[torch.Tensor]) -> None:
@@ -138,12 +139,6 @@ class Tracer(TorchDispatchMode):
             return torch.empty(source.shape, dtype=dtype, device=self.device)
         with unset_fake_temporarily():
             return torch.ones(source.shape, dtype=dtype)
-
-    def _note_collective(self, func: OpOverload, args: Any, tensors: list[torch.Tensor]) -> None:
-        group = next((x for x in args if hasattr(x, "size") and not torch.is_tensor(x)), None)
-        ranks = group.size() if group is not None else 0
-        largest = max((x.nbytes for x in tensors), default=0)
-        self.collectives[str(func.overloadpacket).split(".")[-1], largest, ranks] += 1
 
 
 class Reads(TorchFunctionMode):

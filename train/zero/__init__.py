@@ -4,6 +4,7 @@ engine.py             what the trainer uses of its engine, and how the engine is
 config.py             its configuration, and the checks that this machine supports it
 buffer_sizes.py       how much ZeRO gathers and reduces at once, from a model's shapes
 mesh.py               the process group, this rank's device, its sequences and its slice of them
+fake_group.py         a process group of ranks that do not exist, for a trace
 rendezvous.py         how the ranks meet, within minutes
 optimizer_step.py     micro-batches, the gradient norm, then the optimizer step or none
 gradient_norms.py     norms of this rank's parts of the gradients

@@ -141,6 +141,24 @@ def test_kept_attention_is_computed_twice_less_and_held(traces: dict[str, StepTr
     assert added - without == pytest.approx(2 * held, rel=1e-4)
 
 
+def test_ranks_that_share_a_row_exchange_each_head_in_each_pass() -> None:
+    """Forward, recomputed and backward, a rank sends its tokens of all heads, keys' and values'."""
+    shared = StepPlan(
+        MODELS["llama"](2), (65536, 65536), {"precision": "bf16", "sp_size": 8}, world_size=8
+    )
+    trace = trace_in_child(shared)
+    tokens, heads = 131072 // 8, 2 * (32 + 8)  # queries and outputs, keys and values
+    sent = sum(exchange["bytes"] * exchange["times"] for exchange in trace.exchanges)
+    assert sent == 3 * 2 * heads * 128 * tokens * 2
+    assert {exchange["operation"] for exchange in trace.exchanges} == {
+        "deepspeed::dim_zero_all_to_all"
+    }
+    arithmetic = [x for x in trace.collectives if x["kind"] == "all_to_all"]
+    assert sent == sum(x["times"] * x["bytes"] for x in arithmetic)
+    forward = 2 * 2 * (32 // 8) * 2 * 128 * 65536 * 65537  # of two layers and two documents
+    assert trace.attention_flops == 4.5 * forward
+
+
 def test_peak_and_products_are_those_that_torch_counts_in_a_real_step() -> None:
     """MemTracker and FlopCounterMode on the same step, computed on a CPU."""
     result = json.loads(program("trace_oracle.py").splitlines()[-1])
