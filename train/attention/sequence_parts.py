@@ -25,8 +25,8 @@ Span = tuple[int, int]
 """The first and the end index of tokens or heads."""
 Spans = tuple[Span, ...]
 LONG = 8
-"""A document is cut by itself if it has more than S / (8 b) tokens. A part has at most a quarter of
-that more of the shorter ones' work than its share."""
+"""A document is cut by itself if it has more than S / (8 b) tokens. Of shorter ones a part may have
+about one more than another, which is little of its work."""
 
 
 def num_head_groups(num_heads: int, sp_size: int) -> int:
