@@ -56,16 +56,6 @@ class Curve:
     leaks: list["Leak"] = field(default_factory=list)
 
 
-def gradient_difference(result: Curve, expected: Curve) -> float:
-    """Of all parameters' gradients as one vector, in its norm."""
-    squares = [
-        (np.sum((result.gradients[n] - g) ** 2), np.sum(g**2))
-        for n, g in expected.gradients.items()
-    ]
-    apart, norm = np.sum(squares, axis=0)
-    return float(np.sqrt(apart / norm))
-
-
 @dataclass
 class Leak:
     """Losses (S,) of a micro-batch before and after a change to one token of its first document."""

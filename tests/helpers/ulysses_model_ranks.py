@@ -25,11 +25,14 @@ def ids(changed: int | None) -> torch.Tensor:
 
 
 def hidden_states_and_gradients(
-    kind: str, changes: dict[str, Any], changed: list[int | None]
+    kind: str,
+    changes: dict[str, Any],
+    changed: list[int | None],
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
     """Local hidden states (s, E) for each changed token, and the full gradients for the first."""
     mesh = Mesh.of(dist.get_world_size())
-    model = small_model(kind, changes)
+    model = small_model(kind, changes).to(dtype)
     model.set_attn_implementation(
         attention.register("sdpa", ulysses.kernel_wrapper(model.config, mesh))
     )
@@ -57,7 +60,18 @@ def hidden_states_and_gradients(
     }
 
 
+def by_heads(
+    every: list[dict[str, Any]],
+) -> list[tuple[list[np.ndarray], dict[str, np.ndarray]]]:
+    """The above for a Llama of each of `every`, in double precision; a token of the first document
+    changed.
+    """
+    return [
+        hidden_states_and_gradients("Llama", changes, [None, 5], torch.float64) for changes in every
+    ]
+
+
 def weighted(hidden: torch.Tensor, local_slice: slice) -> torch.Tensor:
     """A randomly weighted sum, whose gradient differs by token."""
     torch.manual_seed(9)
-    return (hidden * torch.randn(ENDS[-1], hidden.shape[1])[local_slice]).sum()
+    return (hidden * torch.randn(ENDS[-1], hidden.shape[1]).to(hidden)[local_slice]).sum()

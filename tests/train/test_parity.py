@@ -16,7 +16,7 @@ import ranks
 import torch
 import torch.nn.functional as F
 from models import documents, tiny_model
-from parity_ranks import BATCH, BY_HEADS, Cell, Curve, gradient_difference
+from parity_ranks import BATCH, BY_HEADS, Cell, Curve
 from plans import written
 
 from ropewalk.conf.schema import Config
@@ -188,17 +188,12 @@ def test_heads_that_the_ranks_do_not_divide_are_the_same_numbers(
 @pytest.mark.slow
 @pytest.mark.parametrize("sp_size", [2, 4, 8])
 def test_every_number_of_heads_at_every_size(plans: dict[str, DataArtifacts], sp_size: int) -> None:
-    """Also against one rank of the trainer."""
+    """The gradient alone, in double precision: attention/test_exchange.py."""
     expected = [
         Cell(n % 4, 1 + n % 2, plan, shape) for n, shape in enumerate(BY_HEADS) for plan in TEXTS
     ]
-    arguments = (expected, settings(), plans, BY_HEADS)
-    result, single = (ranks.run(n, parity_ranks.run_cells, n, *arguments)[0] for n in (sp_size, 1))
-    for cell in expected:
-        refuse_leaks(result[cell], cell.plan)
-        apart = differences(result[cell], alone(cell.plan, cell.model))
+    for cell, apart in matrix(sp_size, 1, expected, plans).items():
         assert max(apart.values()) < RTOL, (cell, apart)
-        assert gradient_difference(result[cell], single[cell]) < 1e-6, cell
 
 
 def test_tiles_and_checkpoints_in_host_memory_are_the_same_numbers(

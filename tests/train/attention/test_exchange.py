@@ -28,8 +28,10 @@ MODELS |= {f"{name} of 3 heads": (kind, {**c, **THREE}) for name, (kind, c) in M
 slow = pytest.mark.slow
 
 
-def alone(kind: str, changes: dict[str, Any]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    model = small_model(kind, changes)
+def alone(
+    kind: str, changes: dict[str, Any], dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    model = small_model(kind, changes).to(dtype)
     model.set_attn_implementation("eager")
     parts = [
         model.base_model(input_ids=ids(None)[a:b][None], use_cache=False).last_hidden_state[0]
@@ -80,3 +82,42 @@ def test_states_and_gradients_are_those_of_each_document_alone(name: str, world:
     # two windowed layers reach 2 x 5 tokens on; a full layer to the document's end
     reach = 2 * 5 if name.startswith("mistral") else ENDS[3]
     assert token in changed and set(changed) <= set(range(token, min(ENDS[3], token + reach + 1)))
+
+
+def of_heads(heads: int, shared: int) -> dict[str, Any]:
+    sizes = {"num_attention_heads": heads, "num_key_value_heads": shared, "num_hidden_layers": 2}
+    return {"hidden_size": 8 * heads, "head_dim": 8, **sizes}
+
+
+EVERY = [(1, 1), (2, 1), (2, 2), (3, 1), (3, 3), (6, 3), (7, 1), (7, 7), (9, 3), (9, 9), (12, 3)]
+
+
+@pytest.mark.parametrize(
+    ("world", "heads"),
+    [
+        (2, [(3, 1)]),
+        *(pytest.param(world, EVERY, marks=slow) for world in (2, 4, 8)),
+    ],
+)
+def test_gradients_by_heads_are_those_of_each_document_alone(
+    world: int, heads: list[tuple[int, int]]
+) -> None:
+    """In double precision but for the norms and eager attention's softmax, which transformers
+    computes in single precision.
+    """
+    every = [of_heads(*pair) for pair in heads]
+    results = ranks.run(world, ulysses_model_ranks.by_heads, every)
+    for number, changes in enumerate(every):
+        states = [
+            torch.from_numpy(np.concatenate([rank[number][0][n] for rank in results]))
+            for n in (0, 1)
+        ]
+        expected, gradients = alone("Llama", changes, torch.float64)
+        assert (states[0] - expected).norm() < 1e-6 * expected.norm(), heads[number]
+        changed = (states[0] != states[1]).any(dim=1).nonzero().flatten()
+        assert changed.min() == 5 and changed.max() < ENDS[1]
+        actual = results[0][number][1]
+        assert actual.keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            apart = (torch.from_numpy(actual[name]) - gradient).norm() / gradient.norm()
+            assert apart < 1e-6, (heads[number], name, apart)
