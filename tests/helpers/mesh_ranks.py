@@ -28,7 +28,12 @@ def timeouts() -> dict[str, Any]:
         group._get_backend(cpu).options._timeout
         for group in (dist.group.WORLD, dist.new_group([0]))
     ]
-    return {"groups": groups, "store": c10d._get_default_store().timeout}
+    return {"groups": groups, "store": _timeout(c10d._get_default_store())}
+
+
+def _timeout(store: Any) -> Any:
+    """torch's stubs have no `timeout` for its stores."""
+    return store.timeout
 
 
 def join(rank: int, world_size: int, timeout_s: float) -> str:

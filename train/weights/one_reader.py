@@ -111,7 +111,7 @@ def _parameters_on_meta() -> Iterator[None]:
             value = nn.Parameter(value.detach().to("meta"), requires_grad=value.requires_grad)
         register(module, name, value)
 
-    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
