@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import ranks
+import torch
 import torch.distributed as dist
 from models import documents, tiny_model
 from parity_ranks import partition_small_params
@@ -24,6 +25,7 @@ from ropewalk.train import attention
 from ropewalk.train.attention import ulysses
 from ropewalk.train.checkpoint.checkpointer import Checkpointer, TrainState
 from ropewalk.train.launcher.stop import StopSignal
+from ropewalk.train.loop.step import use_deterministic_kernels
 from ropewalk.train.loop.trainer import Trainer
 from ropewalk.train.loop.validation import Validation
 from ropewalk.train.loop.watchdog import Watchdog
@@ -32,7 +34,7 @@ from ropewalk.train.model import save
 from ropewalk.train.zero.config import accumulation_steps
 from ropewalk.train.zero.engine import Engine, build_engine
 from ropewalk.train.zero.flat_params import flat_tensors, optimizer_keys, optimizer_states
-from ropewalk.train.zero.mesh import Mesh
+from ropewalk.train.zero.mesh import Mesh, device
 
 SEQ_LEN = 64
 LENGTHS = [50, 3, 17, 100, 9, 30, 5, 1, 21, 33, 12, 64, 40, 40, 22, 10, 70, 15, 28, 36]
@@ -79,9 +81,16 @@ class Run:
 def start(spec: RunSpec) -> Run:
     """A rank's engine, checkpointer and loader, as `train.worker` builds them."""
     config, mesh = spec.config, Mesh.of(spec.config.train.sp_size)
-    model = tiny_model()
+    if config.train.deterministic:
+        use_deterministic_kernels()
+    model = tiny_model().to(device())
+    dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
     model.set_attn_implementation(
-        attention.register("sdpa", ulysses.kernel_wrapper(model.config, mesh))
+        attention.register(
+            config.train.attention.kernel,
+            ulysses.kernel_wrapper(model.config, mesh),
+            attention.requirements_of(model, dtype),
+        )
     )
     accumulated = accumulation_steps(config, mesh.dp_size)
     with partition_small_params():
@@ -172,7 +181,7 @@ def read_lines(folder: Path) -> dict[str, Any]:
 
 def full_weights(engine: Engine) -> dict[str, np.ndarray]:
     state_dict = save.gather_full_state_dict(engine.module.named_parameters())
-    return {name: tensor.float().numpy() for name, tensor in state_dict.items()}
+    return {name: tensor.float().cpu().numpy() for name, tensor in state_dict.items()}
 
 
 def load(spec: RunSpec) -> dict[str, Any]:
@@ -197,7 +206,7 @@ def full_states(engine: Engine) -> dict[str, dict[str, np.ndarray]]:
             for name, value in tensors.items():
                 if value.dim():
                     value = value.reshape(-1)[fragment.offset : fragment.offset + fragment.numel]
-                values = value.detach().clone().numpy()
+                values = value.detach().cpu().clone().numpy()
                 local.append((fragment.name, name, fragment.start, values))
     by_rank: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(by_rank, local)

@@ -19,8 +19,9 @@ from ropewalk.train import attention
 from ropewalk.train.attention import ulysses
 from ropewalk.train.loop import micro_batches
 from ropewalk.train.loop import step as train_step
+from ropewalk.train.loop.step import use_deterministic_kernels
 from ropewalk.train.zero import engine
-from ropewalk.train.zero.mesh import Mesh
+from ropewalk.train.zero.mesh import Mesh, device
 
 BATCH = 4  # sequences of the global batch, whatever the cell
 
@@ -73,6 +74,7 @@ def run_cells(
     shapes: dict[str, dict[str, Any]],
 ) -> dict[Cell, Curve] | None:
     """The curve of every cell, on rank 0."""
+    use_deterministic_kernels()  # a leak is told by bits
     mesh, result = Mesh.of(sp_size), {}
     for cell in matrix_cells:
         with inject_fault(cell.fault):
@@ -115,7 +117,7 @@ def feed(cell: Cell, mesh: Mesh, folders: DataArtifacts) -> BatchLoader:
 
 
 def start(cell: Cell, mesh: Mesh, config: Config, shape: dict[str, Any]) -> tuple[Any, Config]:
-    model = tiny_model(**shape)
+    model = tiny_model(**shape).to(device())
     model.set_attn_implementation(
         attention.register("sdpa", ulysses.kernel_wrapper(model.config, mesh))
     )
@@ -163,7 +165,8 @@ def full_gradients(live: Any) -> dict[str, np.ndarray]:
     """Full gradients before the optimizer step, read by DeepSpeed's own function."""
     named = live.module.model.named_parameters()
     return {
-        name: deepspeed.utils.safe_get_full_grad(p).double().numpy().copy() for name, p in named
+        name: deepspeed.utils.safe_get_full_grad(p).cpu().double().numpy().copy()
+        for name, p in named
     }
 
 
@@ -184,7 +187,8 @@ def measure_leak(live: Any, feed: BatchLoader, mesh: Mesh) -> Leak:
 
 def gather_row(local: torch.Tensor, mesh: Mesh) -> np.ndarray:
     """The full row (S,) of this rank's sequence group, from the local slices."""
+    local = local.to(device())
     result = [torch.empty_like(local) for _ in range(mesh.world_size)]
     dist.all_gather(result, local)
     first = mesh.dp_rank * mesh.sp_size
-    return torch.cat(result[first : first + mesh.sp_size]).numpy()
+    return torch.cat(result[first : first + mesh.sp_size]).cpu().numpy()

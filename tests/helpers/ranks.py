@@ -1,7 +1,10 @@
-"""Real ranks on gloo for the tests: one process each.
+"""Real ranks for the tests, one process each: on gloo, or with `device="cuda"` on NCCL.
 
-A fork server imports torch, transformers and DeepSpeed once. A rank is a fork of it, which starts
-in some hundredths of a second instead of five seconds.
+On a CPU a fork server imports torch, transformers and DeepSpeed once. A rank is a fork of it, which
+starts in some hundredths of a second instead of five seconds. A rank on a GPU is a new process: one
+that asked for a device must not be forked, and DeepSpeed asks at its import.
+
+The environment of every rank is made here; the one of the tests' own process stays as it is.
 """
 
 import multiprocessing
@@ -12,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -31,8 +35,36 @@ PRELOAD += ["deepspeed.runtime.zero.muon.muon_optimizer"]
 TIMEOUT_S = 300.0
 store: dist.Store | None = None
 """In a rank: that of all ranks."""
-os.environ.setdefault("DS_ACCELERATOR", "cpu")
-os.environ["OMP_NUM_THREADS"] = "1"  # more threads than cores make gloo ranks wait for one another
+# more threads than cores make gloo ranks wait for one another
+ON_CPU = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+NOT_ON_GPU = ("DS_ACCELERATOR", "OMP_NUM_THREADS")
+
+
+def environment(device: str) -> dict[str, str]:
+    """The environment of a process that computes on `device`, `cpu` or `cuda`.
+
+    On a CPU no GPU is visible, also where the machine has some.
+    """
+    if device == "cpu":
+        return {**os.environ, **ON_CPU}
+    return {name: value for name, value in os.environ.items() if name not in NOT_ON_GPU}
+
+
+@contextmanager
+def _child_environment(device: str) -> Iterator[None]:
+    """Processes that start while this is open get `environment(device)`."""
+    original, changed = dict(os.environ), environment(device)
+    _replace_environment(changed)
+    try:
+        yield
+    finally:
+        _replace_environment(original)
+
+
+def _replace_environment(variables: dict[str, str]) -> None:
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    os.environ.update(variables)
 
 
 def run(
@@ -41,6 +73,7 @@ def run(
     *args: Any,
     timeout_s: float = TIMEOUT_S,
     joined: bool = True,
+    device: str = "cpu",
 ) -> list[Any]:
     """Results of `work(*args)` by rank, run in `world` ranks of one process group.
 
@@ -51,18 +84,22 @@ def run(
 
     Raises: AssertionError with a rank's traceback when one fails or takes too long.
     """
-    with _started(world, work, args, joined) as (_, pipes):
+    with _started(world, device, work, args, joined) as (_, pipes):
         return _collect(pipes, timeout_s)
 
 
 def run_to_exit(
-    world: int, work: Callable[..., Any], *args: Any, timeout_s: float = TIMEOUT_S
+    world: int,
+    work: Callable[..., Any],
+    *args: Any,
+    timeout_s: float = TIMEOUT_S,
+    device: str = "cpu",
 ) -> tuple[list[Any], float]:
     """Exit codes of ranks that must end by themselves, and seconds from the first end to the last.
 
     The exit code of a rank that still runs after `timeout_s` is None.
     """
-    with _started(world, work, args) as (ranks, _):
+    with _started(world, device, work, args) as (ranks, _):
         wait([rank.sentinel for rank in ranks], timeout_s)
         first = time.monotonic()
         for rank in ranks:
@@ -72,28 +109,34 @@ def run_to_exit(
 
 @contextmanager
 def _started(
-    world: int, work: Callable[..., Any], args: Any, joined: bool = True
+    world: int, device: str, work: Callable[..., Any], args: Any, joined: bool = True
 ) -> Iterator[tuple[list[Any], list[Connection]]]:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    context: Any = multiprocessing.get_context("forkserver" if device == "cpu" else "spawn")
     port = free_port()
     pipes = [context.Pipe(duplex=False) for _ in range(world)]
     ranks = [
         context.Process(
-            target=_rank, args=(rank, world, port, pipe, sys.path, work, args, joined), daemon=True
+            target=_rank,
+            args=(rank, world, port, device, pipe, sys.path, work, args, joined),
+            daemon=True,
         )
         for rank, (_, pipe) in enumerate(pipes)
     ]
     try:
-        for rank in ranks:
-            rank.start()
+        with _child_environment(device):
+            if device == "cpu":
+                context.set_forkserver_preload(PRELOAD)
+                forkserver.ensure_running()  # its forks have its environment, not this process's
+            for rank in ranks:
+                rank.start()
         for _, sender in pipes:
             sender.close()
         yield ranks, [receiver for receiver, _ in pipes]
     finally:
         for rank in ranks:
-            rank.kill()
-            rank.join()
+            if rank.pid is not None:
+                rank.kill()
+                rank.join()
 
 
 def free_port() -> int:
@@ -124,6 +167,7 @@ def _rank(
     rank: int,
     world: int,
     port: int,
+    device: str,
     pipe: Connection,
     path: list[str],
     work: Any,
@@ -142,7 +186,8 @@ def _rank(
     import torch
 
     global store
-    torch.set_num_threads(1)
+    if device == "cpu":
+        torch.set_num_threads(1)
     try:
         if joined:
             store = start_distributed()

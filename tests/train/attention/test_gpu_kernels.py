@@ -15,10 +15,7 @@ from ropewalk.train import attention
 from ropewalk.train.attention import backend, document_runs, kernels, s2_attn, support
 from ropewalk.train.attention.sdpa import sdpa
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 LONG = 131_072
 DOCUMENTS = (0, 1000, 1001, 3000, 4096)
 
