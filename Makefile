@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all check lint types fmt settings mutants bench test-gpu build base-model smollm2 engines clean
+.PHONY: help demo test test-all check lint types fmt settings mutants bench test-gpu gpu-kit build base-model smollm2 engines clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -26,7 +26,7 @@ test: $(STAMP) ## the tests that every change must pass
 test-all: $(STAMP) engines smollm2 ## also the slow ones (a real model, every recipe, two servers' engines)
 	$(BIN)/python -m pytest -m "not gpu"
 
-test-gpu: $(STAMP) ## what must be confirmed on a CUDA device
+test-gpu: $(STAMP) ## what only 1, 2 or 8 GPUs can confirm; writes tests/benchmarks/gpu.json
 	$(BIN)/python -m pytest -m gpu
 
 check: lint types test ## lint, types and tests: what CI runs
@@ -53,6 +53,9 @@ mutants: $(STAMP) ## put random faults into the pure core and count those that t
 
 bench: $(STAMP) ## measure beside transformers' Trainer; writes tests/benchmarks/latest.json
 	$(BIN)/python tests/benchmarks/run.py
+
+gpu-kit: $(STAMP) ## in dist/gpu-kit: those tests for a GPU machine without a network (KIT="--have pip-list.txt")
+	$(BIN)/python tests/gpu_kit/kit_build.py $(KIT)
 
 build: $(STAMP) ## sdist and wheel in dist/
 	rm -rf build dist *.egg-info/SOURCES.txt
