@@ -1,6 +1,5 @@
 """Shared fixtures. Nothing heavy is imported before a test asks for it."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -74,11 +73,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(scope="session")
-def gpu_page() -> Iterator["GpuPage"]:
-    """The page of figures; written at the end of the session where a test recorded one."""
+def gpu_page() -> "GpuPage":
+    """The page of figures that the tests on GPUs record."""
     import gpu_page as pages
 
-    page = pages.GpuPage()
-    yield page
-    if page.figures:
-        page.write()
+    return pages.GpuPage(pages.PATH)

@@ -11,6 +11,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,13 @@ LIBRARIES = ("torch", "transformers", "deepspeed", "flash-attn", "flash-attn-3",
 
 
 class GpuPage:
-    """Figures in the order in which they were recorded, by name."""
+    """Figures in the order in which they were recorded, by name.
 
-    def __init__(self) -> None:
+    With a `path` each is written at once: a call that is ended by its time keeps its figures.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
         self.figures: dict[str, dict[str, Any]] = {}
 
     def record(
@@ -51,9 +56,11 @@ class GpuPage:
             "holds": above and below,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+        if self.path is not None:
+            self.write(self.path)
         return bool(above and below)
 
-    def write(self, path: Path = PATH, origin: Mapping[str, Any] | None = None) -> None:
+    def write(self, path: Path, origin: Mapping[str, Any] | None = None) -> None:
         """Add the figures to the page of the same `origin`, or begin a new page."""
         origin = dict(origin or origin_of_figures())
         page = json.loads(path.read_text()) if path.is_file() else {}
@@ -63,6 +70,7 @@ class GpuPage:
         path.write_text(json.dumps({"origin": origin, "figures": figures}, indent=1) + "\n")
 
 
+@cache
 def origin_of_figures() -> dict[str, Any]:
     """Hardware, versions and commit."""
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()

@@ -1,5 +1,6 @@
 """A rank's programs of `make test-gpu`, on whatever device the rank has."""
 
+import os
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -74,6 +75,7 @@ def train(training: Training) -> Result:
     if config.train.deterministic:
         use_deterministic_kernels()
     if torch.cuda.is_available():
+        torch.cuda.init()
         torch.cuda.reset_peak_memory_stats()
     model = _model(training, config, mesh)
     cost, sizes, layout = model_cost(model), model_sizes(model), micro_step(model, config, mesh)
@@ -177,6 +179,13 @@ def device_rates(name: str) -> Rates | None:
         memory=reference.memory * memory,
         link=reference.link * peak.link_gb_s / 450,
     )
+
+
+def environment_and_sum(names: list[str], value: float) -> tuple[dict[str, str | None], float]:
+    """Variables of this rank's environment, and the sum of every rank's `value`."""
+    total = torch.tensor(value, device=device())
+    dist.all_reduce(total)
+    return {name: os.environ.get(name) for name in names}, float(total)
 
 
 # -- the profile of a step -------------------------------------------------------------------------

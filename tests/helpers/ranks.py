@@ -38,6 +38,7 @@ store: dist.Store | None = None
 # more threads than cores make gloo ranks wait for one another
 ON_CPU = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 NOT_ON_GPU = ("DS_ACCELERATOR", "OMP_NUM_THREADS")
+START_METHODS = {"cpu": "forkserver", "cuda": "spawn"}
 
 
 def environment(device: str) -> dict[str, str]:
@@ -111,7 +112,7 @@ def run_to_exit(
 def _started(
     world: int, device: str, work: Callable[..., Any], args: Any, joined: bool = True
 ) -> Iterator[tuple[list[Any], list[Connection]]]:
-    context: Any = multiprocessing.get_context("forkserver" if device == "cpu" else "spawn")
+    context: Any = multiprocessing.get_context(START_METHODS[device])
     port = free_port()
     pipes = [context.Pipe(duplex=False) for _ in range(world)]
     ranks = [

@@ -4,6 +4,7 @@ The bodies are in tests/helpers/gpu_checks.py, with the device as an argument. F
 tests/benchmarks/gpu.json.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def test_activations_in_host_memory_change_no_bit_and_free_device_memory(gpu_pag
     gpu_checks.offloading_frees_memory("cuda", LLAMA, 16_384, gpu_page)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiles kernels: needs g++")
 @pytest.mark.parametrize(
     "changes",
     [
@@ -104,8 +106,14 @@ def test_a_resumed_run_ends_as_the_undisturbed_one_to_the_bit(
     gpu_checks.resumes_to_the_bit("cuda", precision, tmp_path)
 
 
-@pytest.mark.gpu(memory_gb=45)
-@pytest.mark.parametrize("tokens", [32_768, 131_072])
+# at ZeRO 1 on one GPU 22 GB of states, and 11 GB of one layer's tensors for each 32K tokens
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        pytest.param(tokens, marks=pytest.mark.gpu(memory_gb=gb))
+        for tokens, gb in ((32_768, 45), (65_536, 70), (131_072, 100))
+    ],
+)
 def test_model_flops_and_peak_beside_the_arithmetic(tokens: int, gpu_page: GpuPage) -> None:
     gpu_checks.utilisation("cuda", WIDE, tokens, gpu_page)
 

@@ -5,6 +5,7 @@ mesh that wrote the checkpoint.
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,21 +70,45 @@ def assert_equal_states(actual: dict[str, Any], expected: dict[str, Any]) -> Non
 def test_a_run_continues_on_other_meshes(
     tmp_path: Path, data: Any, precision: str, chain: list[Mesh]
 ) -> None:
+    continue_on_meshes(tmp_path, data, precision, chain, "cpu")
+
+
+ON_GPUS = [
+    (2, "fp32", [(2, 1, 1), (2, 2, 3), (1, 1, 0)]),
+    (2, "bf16", [(2, 2, 3), (1, 1, 1), (2, 1, 2)]),
+    (8, "bf16", [(8, 2, 3), (4, 1, 2), (8, 4, 3)]),
+]
+
+
+@pytest.mark.parametrize(
+    ("precision", "chain"),
+    [pytest.param(*case, marks=pytest.mark.gpu(count=count)) for count, *case in ON_GPUS],
+)
+def test_a_run_continues_on_other_meshes_of_gpus(
+    tmp_path: Path, data: Any, precision: str, chain: list[Mesh]
+) -> None:
+    continue_on_meshes(tmp_path, data, precision, chain, "cuda")
+
+
+def continue_on_meshes(
+    tmp_path: Path, data: Any, precision: str, chain: list[Mesh], device: str
+) -> None:
     """Two steps on each mesh, against six on the first."""
+    start = partial(ranks.run, device=device)
     undisturbed = RunSpec(tmp_path / "undisturbed", settings(chain[0], precision), data)
     undisturbed.folder.mkdir()
-    expected = ranks.run(chain[0][0], checkpoint_runs.train, undisturbed)[0]
+    expected = start(chain[0][0], checkpoint_runs.train, undisturbed)[0]
     runs = [
         RunSpec(tmp_path, settings(mesh, precision), data, options={"until": 2}) for mesh in chain
     ]
     for spec, mesh, next_spec, next_mesh in zip(runs, chain, runs[1:], chain[1:], strict=False):
-        assert ranks.run(mesh[0], checkpoint_runs.train_until, spec) == [75] * mesh[0]
-        loaded = ranks.run(mesh[0], checkpoint_runs.load, spec)[0]
-        resharded = ranks.run(next_mesh[0], checkpoint_runs.load, next_spec)[0]
+        assert start(mesh[0], checkpoint_runs.train_until, spec) == [75] * mesh[0]
+        loaded = start(mesh[0], checkpoint_runs.load, spec)[0]
+        resharded = start(next_mesh[0], checkpoint_runs.load, next_spec)[0]
         assert_equal_states(resharded, loaded)
-    result = ranks.run(chain[-1][0], checkpoint_runs.train, runs[-1])[0]
+    result = start(chain[-1][0], checkpoint_runs.train, runs[-1])[0]
     assert result["first_step"] == 4 and result["sequences"] == expected["sequences"]
-    tolerance = 1e-5 if precision == "fp32" else 1e-2
+    tolerance = (1e-5 if device == "cpu" else 1e-4) if precision == "fp32" else 1e-2
     assert result["losses"] == pytest.approx(expected["losses"], rel=tolerance)
 
 

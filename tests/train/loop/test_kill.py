@@ -39,7 +39,7 @@ RANK_0 = ("publishing", "completing", "renaming", "renamed", "pruning")
 GONE = r"died without a traceback|Connection closed|Connection reset"
 SOON_S = 30.0  # generous, for a loaded machine
 
-Undisturbed = Callable[[int, int], tuple[Config, dict[str, Any]]]
+Undisturbed = Callable[..., tuple[Config, dict[str, Any]]]
 Death = tuple[int, str, int]  # rank, moment, its number
 
 
@@ -51,14 +51,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="module")
 def undisturbed(data: Any, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """Settings and result of the undisturbed run on a mesh, which runs once."""
-    runs: dict[tuple[int, int], tuple[Config, dict[str, Any]]] = {}
+    runs: dict[tuple[int, int, str], tuple[Config, dict[str, Any]]] = {}
 
-    def run(stage: int, sp_size: int) -> tuple[Config, dict[str, Any]]:
-        if (stage, sp_size) not in runs:
-            config = settings(f"train.zero_stage={stage}", f"train.sp_size={sp_size}")
+    def run(stage: int, sp_size: int, device: str = "cpu") -> tuple[Config, dict[str, Any]]:
+        if (stage, sp_size, device) not in runs:
+            layout = [f"train.zero_stage={stage}", f"train.sp_size={sp_size}"]
+            config = settings(*layout, f"train.deterministic={device == 'cuda'}")
             spec = RunSpec(tmp_path_factory.mktemp("undisturbed"), config, data)
-            runs[stage, sp_size] = config, ranks.run(2, checkpoint_runs.train, spec)[0]
-        return runs[stage, sp_size]
+            result = ranks.run(2, checkpoint_runs.train, spec, device=device)[0]
+            runs[stage, sp_size, device] = config, result
+        return runs[stage, sp_size, device]
 
     return run
 
@@ -70,15 +72,21 @@ def assert_same_end(result: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 def kill_and_resume(
-    folder: Path, data: Any, undisturbed: Undisturbed, stage: int, sp_size: int, death: Death
+    folder: Path,
+    data: Any,
+    undisturbed: Undisturbed,
+    stage: int,
+    sp_size: int,
+    death: Death,
+    device: str = "cpu",
 ) -> int:
     """Compare the resumed run with the undisturbed one; returns the step that it began at."""
-    config, expected = undisturbed(stage, sp_size)
+    config, expected = undisturbed(stage, sp_size, device)
     spec = RunSpec(folder, config, data)
     killed = replace(spec, sabotage=partial(run_faults.kill, *death))
     with pytest.raises(AssertionError, match=GONE):
-        ranks.run(2, checkpoint_runs.train, killed)
-    result = ranks.run(2, checkpoint_runs.train, spec)[0]
+        ranks.run(2, checkpoint_runs.train, killed, device=device)
+    result = ranks.run(2, checkpoint_runs.train, spec, device=device)[0]
     assert_same_end(result, expected)
     return int(result["first_step"])
 
@@ -97,6 +105,17 @@ def test_a_killed_run_ends_as_the_undisturbed_one(
 ) -> None:
     first_step = kill_and_resume(tmp_path, data, undisturbed, stage, sp_size, death)
     assert first_step in (0, 2, 4)
+
+
+@pytest.mark.gpu(count=2)
+@pytest.mark.parametrize(
+    ("stage", "sp_size", "death"),
+    [(2, 1, (1, "forward", 9)), (3, 2, (0, "renaming", 5)), (3, 1, (1, "backward", 11))],
+)
+def test_a_run_killed_on_gpus_ends_as_the_undisturbed_one(
+    tmp_path: Path, data: Any, undisturbed: Undisturbed, stage: int, sp_size: int, death: Death
+) -> None:
+    kill_and_resume(tmp_path, data, undisturbed, stage, sp_size, death, device="cuda")
 
 
 def random_deaths(seed: int, count: int) -> list[tuple[int, int, Death]]:
@@ -241,3 +260,22 @@ def test_a_rank_that_dies_ends_the_others(tmp_path: Path, data: Any) -> None:
     assert seconds < SOON_S
     output = (tmp_path / "stderr-0").read_text()
     assert re.search(r"rank 1 on \S+ ended without a message, last seen at step \d, ", output)
+
+
+@pytest.mark.gpu(count=2)
+def test_a_rank_that_dies_on_gpus_ends_the_others(tmp_path: Path, data: Any) -> None:
+    """NCCL waits; the watchdog of rank 0 sees it, or NCCL's own check of its peers before that."""
+    kill = partial(run_faults.kill, 1, "forward", 9)
+    spec = RunSpec(tmp_path, settings("train.zero_stage=2"), data, sabotage=kill)
+    codes, seconds = ranks.run_to_exit(2, checkpoint_runs.train, spec, device="cuda")
+    assert codes[1] == -9 and codes[0] not in (0, None)
+    assert seconds < SOON_S
+
+
+@pytest.mark.gpu(count=2)
+def test_a_rank_that_hangs_on_gpus_ends_the_run(tmp_path: Path, data: Any) -> None:
+    config = settings("train.zero_stage=2", "train.launcher.hang_timeout_s=20")
+    spec = RunSpec(tmp_path, config, data, sabotage=run_faults.freeze)
+    with pytest.raises(AssertionError, match="died without a traceback"):
+        ranks.run(2, checkpoint_runs.train_with_stderr, spec, device="cuda")
+    assert "rank 1 holds the others up for 20 s" in (tmp_path / "stderr-0").read_text()
