@@ -18,10 +18,7 @@ from ropewalk.train.memory import activation_checkpointing
 from ropewalk.train.memory.attention_budget import kept_bytes
 from ropewalk.train.memory.kept_attention import KeptAttention
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 TOKENS = 65_536
 INPUT_BYTES = TOKENS * 1024 * 2
 """Of one layer."""
