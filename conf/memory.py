@@ -44,7 +44,7 @@ class MemoryConfig:
     """Tokens per MLP tile; each tile is computed once more in the backward pass; 0: the whole
     sequence at once."""
     compile: bool = setting(False, fingerprint=False)
-    """torch.compile of the norms and the MLP of each decoder layer."""
+    """torch.compile of the norms and the MLP (or its tile) of each decoder layer."""
     zero_hpz_size: int | None = setting(
         None, at_least=2, way_out="unset it for none", fingerprint=False
     )
@@ -89,11 +89,6 @@ class MemoryConfig:
             yield (
                 f"{prefix}keep_attention is True; without activation checkpointing everything is "
                 f"kept; set {prefix}activation_checkpointing=true, or unset it"
-            )
-        if self.compile and self.tile_mlp_tokens:
-            yield (
-                f"{prefix}compile is True; a tiled MLP cannot be compiled; set "
-                f"{prefix}tile_mlp_tokens=0 or {prefix}compile=false"
             )
         if self.offload_path is not None and not (self.offload_optimizer or self.offload_params):
             yield (

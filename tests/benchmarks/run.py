@@ -22,6 +22,7 @@ import arithmetic
 import checkpointing
 import common
 import demo
+import kept_attention
 import long_documents
 import losses
 import packing
@@ -41,6 +42,7 @@ BENCHMARKS = {
     "train_step_16384": training.train_step_16384,
     "train_memory_growth": training.train_memory_growth,
     "train_memory": training.train_memory,
+    "kept_attention": kept_attention.kept_attention,
     "train_loop_overhead": training.train_loop_overhead,
     "loss_memory": losses.loss_memory,
     "start_to_first_step": startup.start_to_first_step,

@@ -5,6 +5,7 @@ kept_attention.py            attention's output, kept by torch's selective check
 attention_budget.py          whether it fits, by arithmetic
 offloaded_activations.py     what is kept, in host memory
 copy_streams.py              the order of copies and computation
+pinned_memory.py             host memory for these copies, in blocks of exact size
 tiled_mlp.py                 compute the MLPs tile by tile
 compile.py                   torch.compile of norms and MLPs
 """

@@ -1,4 +1,4 @@
-"""torch.compile of each decoder layer's norms and MLP, which are memory-bound.
+"""torch.compile of each decoder layer's norms and MLP, which are memory-bound; after tiling.
 
 The attention stays outside every graph: document borders, which change with each row, then need no
 guards, and the exchange of heads under sequence parallelism is in no graph.
@@ -9,6 +9,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ropewalk.conf.errors import ConfigError
+from ropewalk.train.memory.tiled_mlp import TiledForward
 
 
 def enable(model: nn.Module) -> int:
@@ -31,6 +32,9 @@ def enable(model: nn.Module) -> int:
                 f"and no attention is known in {name}; set train.memory.compile=false"
             )
         for module in modules:
-            module.compile()
+            if isinstance(module.forward, TiledForward):
+                module.forward.compile()
+            else:
+                module.compile()
         count += len(modules)
     return count

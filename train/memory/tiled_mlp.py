@@ -47,16 +47,20 @@ def enable(model: nn.Module, tile_tokens: int) -> int:
             "train.memory.tile_mlp_tokens=0"
         )
     for mlp in mlps.values():
-        mlp.forward = _TiledForward(mlp, tile_tokens)
+        mlp.forward = TiledForward(mlp, tile_tokens)
     return len(mlps)
 
 
-class _TiledForward:
+class TiledForward:
     """Replaces an MLP's `forward`."""
 
     def __init__(self, mlp: nn.Module, tile_tokens: int) -> None:
         self.forward, self.tile_tokens = mlp.forward, tile_tokens
         self.parameters = list(mlp.parameters())
+
+    def compile(self) -> None:
+        """torch.compile of what computes a tile. The tiles themselves are in no graph."""
+        self.forward = torch.compile(self.forward)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(1, S, E) -> (1, S, E)."""

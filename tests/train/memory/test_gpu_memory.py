@@ -3,6 +3,9 @@
 A model without an engine, so that nothing of one measurement is left in the next.
 """
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from ropewalk.train.cost.traffic import ParallelLayout, model_sizes
 from ropewalk.train.memory import activation_checkpointing
 from ropewalk.train.memory.attention_budget import kept_bytes
 from ropewalk.train.memory.kept_attention import KeptAttention
+from ropewalk.train.memory.pinned_memory import ALLOCATOR_SETTING, pinned_bytes
 
 pytestmark = pytest.mark.gpu
 TOKENS = 65_536
@@ -132,3 +136,16 @@ def test_products_of_bf16_are_added_in_fp32_without_a_temporary() -> None:
     # cuBLAS's workspace, not the product's 128 MiB
     assert torch.cuda.max_memory_allocated() - before < 2**26
     assert nn.functional.mse_loss(total[:64].double(), expected).sqrt() < 1e-4
+
+
+def test_a_pinned_block_is_of_its_own_size() -> None:
+    """In a process with the ranks' environment: 160 MiB would take 256."""
+    program = (
+        "import torch; x = torch.empty(160 << 20, dtype=torch.uint8, pin_memory=True); "
+        "print(torch.cuda.host_memory_stats()['allocated_bytes.current'])"
+    )
+    env = {**os.environ, "PYTORCH_ALLOC_CONF": ALLOCATOR_SETTING}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=env, check=True
+    )
+    assert int(done.stdout) == pytest.approx(pinned_bytes(160 << 20), rel=0.01)

@@ -63,6 +63,16 @@ def test_compiled_layers_train_the_same_with_one_graph_for_all_borders() -> None
     assert counts == {"graphs": 2, "breaks": 0}
 
 
+def test_compiled_tiles_train_the_same() -> None:
+    """Tiles of 20 tokens of 48: a last one of another length has no graph of its own each time."""
+    tiled = {"zero_stage": 2, "memory__tile_mlp_tokens": 20}
+    cases = [{"zero_stage": 2}, {**tiled, "memory__compile": True}]
+    (expected, actual), counts = ranks.run(1, memory_runs.train_compiled, cases)[0]
+    assert_same(actual, expected)
+    # one of a norm; of a tile those of both lengths, without gradients and with them
+    assert counts["graphs"] <= 1 + 2 * 2 and counts["breaks"] == 0
+
+
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_fp32_masters_change_where_bf16_weights_cannot(stage: int) -> None:
     result = ranks.run(1, memory_runs.train_slowly, stage)[0]

@@ -71,10 +71,6 @@ def test_deepspeed_reads_the_devices_of_offloading(tmp_path: Path) -> None:
             "train.memory.keep_attention is True; without activation checkpointing",
         ),
         (
-            {"memory__compile": True, "memory__tile_mlp_tokens": 8},
-            "train.memory.compile is True; a tiled MLP",
-        ),
-        (
             {"memory__compile": True, "zero_stage": 3},
             "train.memory.compile is True; ZeRO 3 gathers weights",
         ),

@@ -1,0 +1,43 @@
+"""Pinned blocks of exact size: the arithmetic, and the setting's name in torch."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ropewalk.train.memory.pinned_memory import ALLOCATOR_SETTING, pinned_bytes
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("hidden", "mib", "rounded_mib"), [(4096, 128, 128), (5120, 160, 256), (6144, 192, 256)]
+)
+def test_a_layer_s_input_takes_its_own_bytes(hidden: int, mib: int, rounded_mib: int) -> None:
+    """16,384 tokens in bf16."""
+    num_bytes = 16_384 * hidden * 2
+    assert num_bytes == mib * MIB == pinned_bytes(num_bytes)
+    assert pinned_bytes(num_bytes, exact_above=None) == rounded_mib * MIB
+
+
+def test_small_blocks_are_rounded_as_by_default() -> None:
+    for num_bytes in (1, 3, 4096, 5000, MIB):
+        assert pinned_bytes(num_bytes) == pinned_bytes(num_bytes, exact_above=None)
+    assert [pinned_bytes(n) for n in (1, 3, 5000)] == [1, 4, 8192]
+
+
+def test_torch_s_allocator_knows_the_setting() -> None:
+    """An unknown one is refused. In a process of its own: the setting is of the process."""
+    program = f"""
+import torch
+for words in ({ALLOCATOR_SETTING!r}, {ALLOCATOR_SETTING.replace("threshold", "treshold")!r}):
+    try:
+        torch._C._accelerator_setAllocatorSettings(words)
+        print("taken")
+    except (RuntimeError, ValueError):
+        print("refused")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["taken", "refused"]
