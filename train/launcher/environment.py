@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ropewalk.conf.errors import ConfigError, RopewalkError
+from ropewalk.train.memory.pinned_memory import ALLOCATOR_SETTING
 
 LAUNCHER_VARIABLE = re.compile(
     r"(OMPI_|OPAL_|PMI_|PMIX_|I_MPI_|MPI_|MPIEXEC_|HYDI_|HYDRA_|MV2_COMM_|SLURM_|SLURMD_|PALS_|ALPS_"
@@ -58,7 +59,7 @@ def environment() -> dict[str, str]:
     env["PYTHONSAFEPATH"] = "1"
     if not {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"} & env.keys():
         # blocks that grow: the parts of a step differ in size from batch to batch
-        env["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+        env["PYTORCH_ALLOC_CONF"] = f"expandable_segments:True,{ALLOCATOR_SETTING}"
     return env
 
 

@@ -151,9 +151,11 @@ def micro_step(model: PreTrainedModel, config: Config, mesh: Mesh) -> ParallelLa
 def device_memory(world_size: int) -> tuple[int, int]:
     """Bytes of this rank's device, and of its share of the machine's memory.
 
-    Without a GPU they are the same. The machine's ranks are those that the launcher names, or all.
+    Without a GPU they are the same. The machine's ranks are those that torchrun or DeepSpeed's
+    launcher name, or all.
     """
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    named = (os.environ.get(name) for name in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE"))
+    ranks = int(next(filter(None, named), world_size))
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // ranks
     if not torch.cuda.is_available():
         return host, host

@@ -188,10 +188,11 @@ def test_the_allocator_grows_its_blocks_unless_the_user_says_how(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
-    assert env_module.environment()["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
+    settings = env_module.environment()["PYTORCH_ALLOC_CONF"]
+    assert settings == "expandable_segments:True,pinned_max_round_threshold_mb:1"
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "backend:native")
     assert "PYTORCH_ALLOC_CONF" not in env_module.environment()
     # torch's own parser takes it, and refuses a word that it does not know
-    torch._C._accelerator_setAllocatorSettings("expandable_segments:True")
+    torch._C._accelerator_setAllocatorSettings(settings)
     with pytest.raises(ValueError, match="Unrecognized key"):
         torch._C._accelerator_setAllocatorSettings("expandable_segment:True")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from train_settings import train_config
@@ -113,3 +114,16 @@ def test_the_reason_has_the_figures(llama_8b: ModelSizes) -> None:
     assert reason(3, 8192, 1).startswith("attention's output is kept: 2.2 GB; ")
     assert "attention and its exchange of heads are kept: 15.1 GB; " in reason(2, 131_072, 8)
     assert attention_budget._gb(3_100_000) == "3.1 MB"
+
+
+def test_ranks_without_a_device_share_the_memory_of_their_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """LOCAL_WORLD_SIZE is torchrun's, LOCAL_SIZE of DeepSpeed's launcher."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    total = psutil.virtual_memory().total
+    assert attention_budget.device_memory(16) == (total // 16, total // 16)
+    monkeypatch.setenv("LOCAL_SIZE", "8")
+    assert attention_budget.device_memory(16) == (total // 8, total // 8)

@@ -1,11 +1,8 @@
-"""Pinned blocks of exact size: the arithmetic, and the setting's name in torch."""
-
-import subprocess
-import sys
+"""Pinned blocks of exact size; launcher/test_environment.py has the setting's name in torch."""
 
 import pytest
 
-from ropewalk.train.memory.pinned_memory import ALLOCATOR_SETTING, pinned_bytes
+from ropewalk.train.memory.pinned_memory import pinned_bytes
 
 MIB = 1 << 20
 
@@ -24,20 +21,3 @@ def test_small_blocks_are_rounded_as_by_default() -> None:
     for num_bytes in (1, 3, 4096, 5000, MIB):
         assert pinned_bytes(num_bytes) == pinned_bytes(num_bytes, exact_above=None)
     assert [pinned_bytes(n) for n in (1, 3, 5000)] == [1, 4, 8192]
-
-
-def test_torch_s_allocator_knows_the_setting() -> None:
-    """An unknown one is refused. In a process of its own: the setting is of the process."""
-    program = f"""
-import torch
-for words in ({ALLOCATOR_SETTING!r}, {ALLOCATOR_SETTING.replace("threshold", "treshold")!r}):
-    try:
-        torch._C._accelerator_setAllocatorSettings(words)
-        print("taken")
-    except (RuntimeError, ValueError):
-        print("refused")
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["taken", "refused"]
