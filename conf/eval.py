@@ -36,10 +36,17 @@ class EvalConfig:
     context_gain_tokens: int | None = setting(None, at_least=2, way_out="unset it for the default")
     """Target tokens at each window's end, the same under every context length; unset: half the
     original window."""
-    precision: str = setting("fp32", one_of=("fp32", "bf16"))
-    """Precision of the models while they are measured: fp32 or bf16."""
+    precision: str | None = setting(None, one_of=("fp32", "bf16"))
+    """Precision of the models while they are measured: fp32 or bf16; unset: the training's on a
+    GPU, fp32 on a CPU."""
     batch_tokens: int = setting(8192, at_least=1, fingerprint=False)
     """Tokens that are computed at once."""
+    ranks_per_node: int | None = setting(None, at_least=1, fingerprint=False)
+    """Processes that share the windows and questions, on each machine; unset: one per GPU, as
+    `train.launcher` says, and one on a CPU."""
+    zero_stage: int | None = setting(None, one_of=(0, 3), fingerprint=False)
+    """0 keeps the whole weights on every process; 3 partitions them, for a model that no device
+    holds; unset: 3 where the weights would take more than 60% of a device's memory."""
 
 
 @dataclass(kw_only=True)

@@ -1,7 +1,10 @@
 """The eval stage: the same measurements of base, rescaled and extended model, and the report page.
 
     preflight.py  lengths and held-out text, checked before the first long stage
-    stage.py    the stage: loads each model, runs every task, writes eval/results.json
+    stage.py    the stage: measures in this process or in ranks, writes eval/results.json
+    ranks.py    starts the ranks that share the windows and questions
+    __main__.py `python -m ropewalk.eval FOLDER`: one rank, as the launcher starts it
+    worker.py   one rank
     measure/    models to compare, forward passes, statistics
     tasks/      what is measured, one file a task
     report/     the page; figures/ holds its drawings

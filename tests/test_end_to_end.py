@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -225,3 +226,33 @@ def test_an_interrupted_run_resumes_bit_for_bit(work, uninterrupted, number, cod
     output = ropewalk(work, "train", f"name={name}", *LONG)
     assert "resumed at step" in output
     assert losses(work / "runs" / name / "train") == uninterrupted
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_ranks_that_share_the_measurements_give_the_results_of_one_process(run, work, stage):
+    """Through the launcher; at 3 the weights are partitioned over the ranks."""
+    expected = json.loads((run / "eval" / "results.json").read_text())
+    shutil.rmtree(run / "eval")
+    arguments = ("eval.ranks_per_node=2", f"eval.zero_stage={stage}")
+    output = ropewalk(work, "eval", "name=first", *arguments)
+    assert [output.count(f"eval: {label} measured") for label in expected["models"]] == [1, 1, 1]
+    assert sorted(p.name for p in (run / "eval").iterdir()) == ["manifest.json", "results.json"]
+    result = json.loads((run / "eval" / "results.json").read_text())
+    assert_close(result, expected)
+    assert "skipped" in ropewalk(work, "eval", "name=first", "eval.ranks_per_node=1")
+
+
+def assert_close(result, expected):
+    """The same keys and texts; numbers to 1e-6."""
+    if isinstance(expected, dict):
+        assert list(result) == list(expected)
+        for key in expected:
+            assert_close(result[key], expected[key])
+    elif isinstance(expected, list):
+        assert len(result) == len(expected)
+        for pair in zip(result, expected, strict=True):
+            assert_close(*pair)
+    elif isinstance(expected, float):
+        assert result == pytest.approx(expected, rel=1e-6, abs=1e-6)
+    else:
+        assert result == expected

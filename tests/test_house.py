@@ -14,7 +14,10 @@ FLOORS = ("conf", "data", "train", "eval", "launch")
 # what data, train and eval may use of one another (CONTRIBUTING, "The house")
 FACES = {
     "data": ("dataset", "random_streams", "retrieval", "tokenizer"),
-    "train": ("base", "model.build", "loss", "attention", "rope.plan"),
+    "train": (
+        *("base", "model.build", "loss", "attention", "rope.plan"),
+        *("launcher", "weights.one_reader", "zero.mesh", "zero.inference", "zero.params"),
+    ),
 }
 DEEPSPEED_ROOMS = ("train/zero/", "train/launcher/")
 DEEPSPEED_NAMES = {

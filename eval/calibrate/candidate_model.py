@@ -12,7 +12,7 @@ from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import HeldoutText, Window, in_turn
 from ropewalk.eval.calibrate.trial import Candidate
-from ropewalk.eval.measure import score
+from ropewalk.eval.measure import columns, score
 from ropewalk.train.base import Base, base_config
 from ropewalk.train.model import build as models
 from ropewalk.train.rope import plan as rope_plan
@@ -25,7 +25,7 @@ class CandidateModel:
     def __init__(self, config: Config, base: Base, plan: RopePlan) -> None:
         self.base, self.plan, self.batch_tokens = base, plan, config.eval.batch_tokens
         self.sliding_window = config.model.sliding_window
-        dtype = torch.bfloat16 if config.eval.precision == "bf16" else torch.float32
+        dtype = columns.dtype(config)
         kernel, when = config.train.attention.kernel, "before the search"
         # the windows of attention as the candidates have them
         unscaled = replace(plan.unscaled, sliding_window=plan.sliding_window)

@@ -21,6 +21,7 @@ from ropewalk.eval.calibrate.choice import choose
 from ropewalk.eval.calibrate.results import results
 from ropewalk.eval.calibrate.search import SearchSetup, refuse, search
 from ropewalk.eval.calibrate.trial import Trial, paper
+from ropewalk.eval.measure import columns
 from ropewalk.eval.report.sentences import tuned_settings
 from ropewalk.train.base import Base
 from ropewalk.train.rope.plan import RopePlan
@@ -43,7 +44,7 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
         "factor": plan.factor,
         "original_max_position_embeddings": plan.original_max_position_embeddings,
         "calibrate": content(config.calibrate),
-        "precision": config.eval.precision,
+        "precision": columns.precision(config),
         "windows_per_document": config.eval.windows_per_document,
     }
     return run_stage(

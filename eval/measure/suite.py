@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from ropewalk.conf.errors import DataError
@@ -47,10 +48,14 @@ def build_examples(suite: EvalSuite) -> dict[str, Any]:
 
 
 def measure(
-    model: PreTrainedModel, suite: EvalSuite, examples: Mapping[str, Any], label: str
+    model: PreTrainedModel,
+    suite: EvalSuite,
+    examples: Mapping[str, Any],
+    label: str,
+    body: nn.Module | None = None,
 ) -> dict[str, Any]:
-    """The rows of every task for one model; `label` is its column."""
-    scorer = ModelScorer(model, suite, label)
+    """The rows of every task for one model; `label` is its column, `body` as for `ModelScorer`."""
+    scorer = ModelScorer(model, suite, label, body)
     return {task.name: task.score(scorer, examples[task.name], suite) for task in TASKS}
 
 

@@ -47,8 +47,9 @@ class PasskeyRetrieval:
 
     def score(self, model: Scorer, examples: Sequence[Cell], suite: EvalSuite) -> Rows:
         rows = []
-        for length, depth, questions in model.progress(examples, "passkey"):
-            hits, n = sum(model.greedy_correct(questions)), len(questions)
+        answers = model.greedy_correct([cell.questions for cell in examples], "passkey")
+        for (length, depth, questions), correct in zip(examples, answers, strict=True):
+            hits, n = sum(correct), len(questions)
             low, high = statistics.wilson(hits, n)
             cell = {"length": length, "depth": depth, "n": n, "accuracy": hits / n}
             rows.append({**cell, "low": low, "high": high})

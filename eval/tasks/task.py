@@ -68,7 +68,10 @@ class EvalSuite:
 
 
 class Scorer(Protocol):
-    """Forward passes of one model over the suite (measure/score.py)."""
+    """Forward passes of one model over the suite (measure/score.py).
+
+    Every rank calls the same methods in the same order; each does a share of the passes.
+    """
 
     @property
     def full_nll(self) -> np.ndarray:
@@ -77,8 +80,10 @@ class Scorer(Protocol):
     def window_nll(self, windows: np.ndarray, description: str) -> np.ndarray:
         """Losses in nats of each token but the first: (N, S) -> (N, S-1)."""
 
-    def greedy_correct(self, questions: Sequence[Passkey]) -> list[bool]:
-        """Whether greedy decoding answers each question exactly."""
+    def greedy_correct(
+        self, groups: Sequence[Sequence[Passkey]], description: str
+    ) -> list[list[bool]]:
+        """Whether greedy decoding answers each question of each group exactly."""
 
     def progress(self, items: Iterable[T], description: str) -> Iterable[T]:
         """`items` with a progress bar that names the model."""

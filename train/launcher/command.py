@@ -37,7 +37,7 @@ def world_size(config: Config) -> int:
     return len(hosts(file.read_text())) * ranks_per_node(config)
 
 
-def command(config: Config, run_dir: Path) -> list[str]:
+def command(config: Config, run_dir: Path, module: str = "ropewalk.train") -> list[str]:
     """DeepSpeed's launcher, for one process too. Ranks find their number in the environment.
 
     Its `runner` reads a hostfile and starts `launch` on each machine. On one machine it would only
@@ -57,7 +57,7 @@ def command(config: Config, run_dir: Path) -> list[str]:
         "error",
         "--no_local_rank",
     ]
-    worker = ["--module", "ropewalk.train", str(run_dir.resolve())]
+    worker = ["--module", module, str(run_dir.resolve())]
     return [sys.executable, "-m", *launcher, *options, *worker]
 
 

@@ -86,22 +86,22 @@ def _error_of(config: Config, temporary: Path, code: int) -> RopewalkError:
         return Stopped(f"train stopped in good order{moment}; {how_to_resume(config)}")
     first = f"; {failure.rank_name(note)} was the first" if note else ""
     message = f"train: the ranks ended with exit code {code}{first}; their messages are above"
-    error = RopewalkError(_killed(code) if note is None else message)
+    error = RopewalkError(killed(code) if note is None else message)
     error.exit_code = code if code in (2, 3) else 1
     return error
 
 
-def _killed(code: int) -> str:
+def killed(code: int, stage: str = "train") -> str:
     """The message for an exit code without a note. A process that a signal ends leaves none.
 
     `code`: -N or 256 - N for signal N.
     """
     number = 256 - code if code > 128 else -code
     if number not in set(signal.Signals):
-        return f"train: the ranks ended with exit code {code}; their messages are above"
+        return f"{stage}: the ranks ended with exit code {code}; their messages are above"
     name = signal.Signals(number).name
     cause = f", {CAUSES[number]}" if number in CAUSES else ""
-    return f"train: a rank was ended by {name}{cause}; run the same command again to resume"
+    return f"{stage}: a rank was ended by {name}{cause}; run the same command again to resume"
 
 
 def how_to_resume(config: Config) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.log import log
@@ -153,6 +153,25 @@ def _prove_and_set_kernel(
     needs = attention.requirements_of(model, compute_dtype or model.dtype)
     model.set_attn_implementation(attention.register(kernel, wrapper, needs, s2_group))
     return model
+
+
+def prove_in_engine(model: PreTrainedModel, plan: RopePlan, when: str) -> None:
+    """What waits until the parameters of a partitioned model can compute. Collective.
+
+    Raises: ProofError, ConfigError.
+    """
+    proof.restore(model, plan)
+    log.info(proof.prove(model, plan, when))
+    attention.prove_documents_isolated(model)
+
+
+def parameter_count(base: Base) -> int:
+    """Parameters of the base, tied ones once. Raises: ConfigError."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            base_config(base), trust_remote_code=base.trust_remote_code
+        )
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def rescale(model: PreTrainedModel, plan: RopePlan) -> None:

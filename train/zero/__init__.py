@@ -10,6 +10,7 @@ optimizer_step.py     micro-batches, the gradient norm, then the optimizer step 
 gradient_norms.py     norms of this rank's parts of the gradients
 params.py             parameters that ZeRO 3 partitions
 overlap.py            the end of a backward pass whose reductions overlap with it
+inference.py          a partitioned model that is only measured
 reduce_scatter.py     ZeRO 3's reduction of many gradients at once
 flat_params.py        where a parameter lies in the optimizer's flat tensors
 checkpoint.py         its writer interface and the content of its files

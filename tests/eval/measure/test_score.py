@@ -1,4 +1,4 @@
-"""How the model is called to be scored."""
+"""How the model is called to be scored; ranks that share the passes give the scores of one."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import models
 import numpy as np
 import pytest
+import ranks
+import scoring_ranks
 import torch
 
 from ropewalk.data.dataset import concatenate
@@ -44,3 +46,32 @@ def test_answers_are_judged_at_their_place_also_before_an_end_token(after: int) 
         questions.append(Passkey(np.concatenate(parts), 3, after))
         expected.append(right)
     assert greedy_correct(model, questions, 64) == expected
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("base")
+    models.tiny_model().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("partitioned", [False, True])
+def test_ranks_that_share_the_passes_give_the_scores_of_one_process(
+    base: str, partitioned: bool
+) -> None:
+    """Windows and questions in numbers that the ranks do not divide; whole weights, and ZeRO 3."""
+    settings = (base, 7, partitioned, torch.float32)
+    alone = scoring_ranks.measured(base, 7, False, torch.float32)
+    results = ranks.run(3, scoring_ranks.measured, *settings)
+    for result in results:
+        np.testing.assert_allclose(result["nll"], alone["nll"], rtol=1e-6, atol=1e-6)
+        assert result["correct"] == alone["correct"]
+    passes = [result["passes"] for result in results]
+    assert (len(set(passes)) == 1) == partitioned  # weights are gathered by all at once
+    assert max(passes) <= alone["passes"] / 3 + 2
+
+
+def test_partitioned_weights_are_scored_in_bf16(base: str) -> None:
+    alone = scoring_ranks.measured(base, 3, False, torch.bfloat16)
+    (result, _) = ranks.run(2, scoring_ranks.measured, base, 3, True, torch.bfloat16)
+    np.testing.assert_array_equal(result["nll"], alone["nll"])

@@ -53,7 +53,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class FakeScorer:
     """Losses that grow by 0.01 nats a position, without a model."""
 
-    def __init__(self, model: Any, suite: EvalSuite, label: str) -> None:
+    def __init__(self, model: Any, suite: EvalSuite, label: str, body: Any = None) -> None:
         self.offset = {"base": 2.0, "extended": 0.0}[label]
         self.full_nll = self.losses(len(suite.windows), suite.length)
 
@@ -63,8 +63,8 @@ class FakeScorer:
     def window_nll(self, windows: np.ndarray, description: str) -> np.ndarray:
         return self.losses(*windows.shape)
 
-    def greedy_correct(self, questions: Sequence[Any]) -> list[bool]:
-        return [True for _ in questions]
+    def greedy_correct(self, groups: Sequence[Sequence[Any]], description: str) -> list[list[bool]]:
+        return [[True for _ in questions] for questions in groups]
 
     def progress(self, items: Any, description: str) -> Any:
         return items

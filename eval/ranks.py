@@ -1,0 +1,67 @@
+"""Start the ranks that measure, from the command's process, and wait for their end."""
+
+import os
+import pickle
+import signal
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ropewalk.conf.artifacts.records import remove
+from ropewalk.conf.errors import RopewalkError
+from ropewalk.conf.schema import Config
+from ropewalk.eval.worker import JOB, Job
+from ropewalk.train.launcher import command, failure
+from ropewalk.train.launcher.ranks import killed
+
+
+def ranks_per_node(config: Config) -> int:
+    """As set; else one for each GPU, as in training, and one on a CPU."""
+    unset = command.ranks_per_node(config) if torch.cuda.is_available() else 1
+    return config.eval.ranks_per_node or unset
+
+
+def starts_ranks(config: Config) -> bool:
+    """Whether other processes measure. One that holds the whole model is this one."""
+    machines = config.train.launcher.hostfile is not None and torch.cuda.is_available()
+    return ranks_per_node(config) > 1 or machines or config.eval.zero_stage == 3
+
+
+def measure(job: Job, folder: Path) -> None:
+    """Run the ranks; they write results.json into `folder`. An interrupt ends them.
+
+    Raises: RopewalkError with the ranks' exit code.
+    """
+    (folder / JOB).write_bytes(pickle.dumps(job))
+    config = with_own_ranks(job.config)
+    arguments = command.command(config, folder, "ropewalk.eval")
+    process = subprocess.Popen(arguments, env=command.environment(config), start_new_session=True)
+    try:
+        code = process.wait()
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        remove(folder / JOB)
+    if code:
+        raise _error_of(folder, code)
+
+
+def with_own_ranks(config: Config) -> Config:
+    """The settings of the launcher, with eval's number of ranks."""
+    launcher = replace(config.train.launcher, ranks_per_node=ranks_per_node(config))
+    return replace(config, train=replace(config.train, launcher=launcher))
+
+
+def _error_of(folder: Path, code: int) -> RopewalkError:
+    note = failure.read(folder)
+    if note is None:
+        return RopewalkError(killed(code, "eval"))
+    error = RopewalkError(
+        f"eval: the ranks ended with exit code {note['exit_code']}; {failure.rank_name(note)} was "
+        "the first; their messages are above"
+    )
+    error.exit_code = int(note["exit_code"])
+    return error

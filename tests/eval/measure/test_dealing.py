@@ -1,0 +1,21 @@
+"""Items dealt over ranks come back in order, on every rank, each done once."""
+
+import pytest
+import ranks
+import scoring_ranks
+
+
+@pytest.mark.parametrize("in_step", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 3, 8])
+def test_every_rank_has_all_results_and_did_its_share(count: int, in_step: bool) -> None:
+    size = 3
+    results = ranks.run(size, scoring_ranks.dealt, count, in_step)
+    assert all(squares == [n**2 for n in range(count)] for squares, _ in results)
+    for rank, (_, done) in enumerate(results):
+        share = list(range(rank, count, size))
+        assert done[: len(share)] == share
+        assert len(done) == (-(-count // size) if in_step else len(share))
+
+
+def test_one_process_does_all(count: int = 5) -> None:
+    assert scoring_ranks.dealt(count, True) == ([0, 1, 4, 9, 16], [0, 1, 2, 3, 4])
