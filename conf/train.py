@@ -108,6 +108,8 @@ class LauncherConfig:
     first host is another machine, one of 29400 to 32499 that the run's name chooses."""
     requeue: bool = False
     """In a Slurm job, after a stop: `scontrol requeue` of the job."""
+    bind_numa: bool = True
+    """Run each rank on the cores beside its GPU, where the system says which they are."""
     start_timeout_s: float = setting(600.0, above=0, at_most=3600, way_out="e.g. 600")
     """Seconds in which every rank must come to the first meeting of all, after which the run names
     those that did not and fails."""

@@ -6,6 +6,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 from transformers.utils import logging as transformers_logging
 
@@ -17,6 +18,7 @@ from ropewalk.train.assemble import RunInputs, assemble
 from ropewalk.train.checkpoint.previous_phase import save_for_next_phase
 from ropewalk.train.launcher import failure
 from ropewalk.train.launcher.environment import remove_sent
+from ropewalk.train.launcher.numa import bind_to_device
 from ropewalk.train.launcher.process import ignore_library_warnings
 from ropewalk.train.launcher.stop import stop_if_requested
 from ropewalk.train.loop import validation
@@ -38,6 +40,8 @@ def train(run_dir: Path) -> None:
     metrics.refuse_missing_tensorboard(inputs.config)
     if inputs.config.train.deterministic:
         use_deterministic_kernels()
+    if launcher.bind_numa and torch.cuda.is_available():
+        bind_to_device(int(os.environ["LOCAL_RANK"]))
     store = rendezvous.join(launcher.start_timeout_s)
     if os.environ["RANK"] == "0":
         remove_sent()

@@ -26,7 +26,7 @@ def train(folder: Path, moment: str) -> list[str]:
         if now == moment and dist.get_rank() == 0:
             (own / "stop").touch()
 
-    launcher = SimpleNamespace(start_timeout_s=60, hang_timeout_s=60)
+    launcher = SimpleNamespace(start_timeout_s=60, hang_timeout_s=60, bind_numa=True)
     settings = SimpleNamespace(deterministic=False, steps=3, launcher=launcher)
     inputs = SimpleNamespace(folder=own, config=SimpleNamespace(train=settings))
     state = SimpleNamespace(step=3 if moment == "nothing left" else 2)

@@ -5,6 +5,7 @@ environment.py  what the ranks find in their environment, on this machine and on
 hostfile.py the machines of a training, each line checked
 ranks.py    run them to their end, from the command's process
 node.py     DeepSpeed's launcher of one machine's ranks, with our handling of signals
+numa.py     each rank on the cores beside its GPU
 process.py  how a process starts and that it ends with its parent
 stop.py     the request to stop, as the ranks notice it
 peers.py    connections to rank 0, by which a death is known at once
