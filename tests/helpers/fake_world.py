@@ -107,7 +107,7 @@ def main(world_size: int, sp_size: int, zero_stage: int) -> dict[str, Any]:
         "input_ids": torch.ones(1, width, dtype=torch.long),
         "labels": torch.ones(1, width, dtype=torch.long),
         "position_ids": torch.arange(width).unsqueeze(0),
-        "cu_seqlens": torch.tensor([0, SEQ_LEN], dtype=torch.int32),
+        **attention.document_borders(torch.tensor([0, SEQ_LEN], dtype=torch.int32)),
     }
     step_started = time.perf_counter()
     with counted() as step:
