@@ -138,6 +138,7 @@ class _Step:
             zero_stage=self.train.zero_stage,
             accumulation_steps=self.plan.micro_batches,
             tokens=sum(self.plan.documents),
+            document_ends=(0, *accumulate(self.plan.documents)),
             element_bytes=2 if self.train.precision == "bf16" else 4,
             checkpointing=self.train.memory.activation_checkpointing,
         )

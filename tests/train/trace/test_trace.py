@@ -159,6 +159,31 @@ def test_ranks_that_share_a_row_exchange_each_head_in_each_pass() -> None:
     assert trace.attention_flops == 4.5 * forward
 
 
+def test_heads_that_the_ranks_do_not_divide_are_exchanged_without_a_wait() -> None:
+    """Qwen2.5-7B's 28 heads on 8 ranks: rank 0 has 7 of them, and attends for the first and the
+    last quarter of each of two documents. Its tokens are of the first quarters, which both parts
+    see.
+    """
+    sizes = {"hidden_size": 28 * 128, "num_attention_heads": 28, "num_key_value_heads": 4}
+    train = {"precision": "bf16", "sp_size": 8}
+    model = MODELS["llama"](2) | sizes
+    trace = trace_in_child(StepPlan(model, (65536, 65536), train, world_size=8))
+    sent = {
+        exchange["bytes"]: exchange["times"]
+        for exchange in trace.exchanges
+        if exchange["operation"] == "_c10d_functional::all_to_all_single"
+    }
+    head = 131072 // 8 * 128 * 2  # of a rank's tokens; queries go to one rank and keys to two
+    assert sent == {28 * head: 3 * 2 * 2, 4 * 2 * head: 3 * 2 * 2}
+    arithmetic = [x for x in trace.collectives if x["kind"] == "all_to_all"]
+    # of each document the second part sees three quarters: on average a rank sends keys 7/4 times
+    assert [x["bytes"] / head for x in arithmetic] == [28, 7, 7, 28]
+    quarter = 65536 // 4
+    pairs = 2 * (quarter * 3 * quarter + 2 * quarter * (quarter + 1) // 2)
+    assert trace.attention_flops == 4.5 * 2 * 7 * 4 * 128 * pairs
+    assert sum(trace.waits.values()) == 1  # the step's own reading of its loss and norm
+
+
 def test_peak_and_products_are_those_that_torch_counts_in_a_real_step() -> None:
     """MemTracker and FlopCounterMode on the same step, computed on a CPU."""
     result = json.loads(program("trace_oracle.py").splitlines()[-1])
