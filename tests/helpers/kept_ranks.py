@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ropewalk.train import attention
 from ropewalk.train.attention import ulysses
 from ropewalk.train.memory import activation_checkpointing
-from ropewalk.train.memory.kept_attention import KeptAttention
+from ropewalk.train.memory.kept_attention import ATTENTION_OPS, KeptAttention
 from ropewalk.train.zero.mesh import Mesh
 
 LENGTHS = (13, 1, 30, 20)
@@ -29,8 +29,19 @@ class CountedOps(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def exchanged(kept_ops: list[frozenset[str]]) -> list[tuple[np.ndarray, dict[str, int]]]:
-    """This rank's gradients and operations with nothing kept, and with each of `kept_ops`."""
+def exchanged_over_three_heads() -> list[tuple[np.ndarray, dict[str, int]]]:
+    """Which two ranks do not divide: keys are gathered as well."""
+    heads = {"num_attention_heads": 3, "num_key_value_heads": 1, "hidden_size": 48}
+    return exchanged([ATTENTION_OPS], **heads)
+
+
+def exchanged(
+    kept_ops: list[frozenset[str]], **changes: Any
+) -> list[tuple[np.ndarray, dict[str, int]]]:
+    """This rank's gradients and operations with nothing kept, and with each of `kept_ops`.
+
+    `changes`: of the model's config.
+    """
     mesh = Mesh.of(2)
     row, _ = packed(list(LENGTHS), sum(LENGTHS))
     borders = attention.document_borders(torch.from_numpy(row.cu_seqlens))
@@ -39,7 +50,7 @@ def exchanged(kept_ops: list[frozenset[str]]) -> list[tuple[np.ndarray, dict[str
     )
     results = []
     for kept in (None, *map(KeptAttention, kept_ops)):
-        model = tiny_model().train()
+        model = tiny_model(**changes).train()
         wrapper = ulysses.kernel_wrapper(model.config, mesh)
         model.set_attn_implementation(attention.register("sdpa", wrapper))
         activation_checkpointing.enable(model, offload=False, kept=kept)

@@ -193,6 +193,12 @@ def test_the_exchange_of_heads_is_kept_with_it() -> None:
         assert [ops[FORWARD_OP] for _, ops in results] == [16, 8, 8]
 
 
+def test_attention_is_kept_where_the_ranks_do_not_divide_the_heads() -> None:
+    for (expected, again), (actual, kept) in ranks.run(2, kept_ranks.exchanged_over_three_heads):
+        assert np.array_equal(actual, expected)
+        assert again[FORWARD_OP] == 2 * kept[FORWARD_OP] > 0
+
+
 @contextmanager
 def tracked_peak(model: Any) -> Iterator[list[int]]:
     """Peak bytes of all tensors, by torch's own tracker."""
