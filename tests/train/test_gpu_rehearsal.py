@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,7 @@ def test_ranks_on_a_cpu_leave_this_process_as_it_is(monkeypatch: pytest.MonkeyPa
     for name in ranks.ON_CPU:
         monkeypatch.delenv(name, raising=False)
     assert ranks.run(1, gpu_ranks.environment_and_sum, [*ranks.ON_CPU], 3) == [(ranks.ON_CPU, 3.0)]
+    runpy.run_path(ranks.__file__)  # nor does its import
     assert not ranks.ON_CPU.keys() & os.environ.keys()
 
 
