@@ -15,6 +15,7 @@ SIZES = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "head_dim", "max_position_embeddings",
 )  # fmt: skip
+SLIDING = "sliding_attention"
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
@@ -142,8 +143,12 @@ def _token_problems(config: PreTrainedConfig) -> list[str]:
 
 
 def _window_problems(config: PreTrainedConfig) -> list[str]:
+    """A window that hides all; Qwen2-MoE's config puts 0 for one that no layer uses."""
     window = getattr(config, "sliding_window", None)
-    if type(window) is int and window < 1:
+    is_used = getattr(config, "use_sliding_window", True) and SLIDING in (
+        getattr(config, "layer_types", None) or [SLIDING]
+    )
+    if is_used and type(window) is int and window < 1:
         return [f"sliding_window {window}; a token sees at least itself, so it must be at least 1"]
     return []
 

@@ -11,7 +11,7 @@ import torch
 from base_folders import change_config, problems, save
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2MoeConfig
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.model import ModelConfig
@@ -95,6 +95,12 @@ def test_a_sliding_window_that_holds_no_token_is_refused(tmp_path: Path, window:
     folder = save("mistral", tmp_path / "base")
     change_config(folder, sliding_window=window)
     assert f"has sliding_window {window}; a token sees at least itself" in refusal(folder)
+
+
+def test_a_window_that_no_layer_uses_may_be_anything(tmp_path: Path) -> None:
+    """transformers' own Qwen2MoeConfig writes 0."""
+    Qwen2MoeConfig().save_pretrained(str(tmp_path))
+    assert base_config(Base(str(tmp_path))).sliding_window == 0
 
 
 def test_an_end_of_text_that_says_there_is_none_is_taken(folder: Path) -> None:
