@@ -4,6 +4,7 @@ import os
 import pickle
 import signal
 import subprocess
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ropewalk.conf.errors import RopewalkError
 from ropewalk.conf.schema import Config
 from ropewalk.eval.worker import JOB, Job
 from ropewalk.train.launcher import command, failure
-from ropewalk.train.launcher.ranks import killed
+from ropewalk.train.launcher.ranks import environment_for, killed
 
 
 def ranks_per_node(config: Config) -> int:
@@ -37,16 +38,24 @@ def measure(job: Job, folder: Path) -> None:
     (folder / JOB).write_bytes(pickle.dumps(job))
     config = with_own_ranks(job.config)
     arguments = command.command(config, folder, "ropewalk.eval")
-    process = subprocess.Popen(arguments, env=command.environment(config), start_new_session=True)
     try:
-        code = process.wait()
+        with environment_for(config, folder) as env:
+            code = _run(arguments, env)
+    finally:
+        remove(folder / JOB)
+    if code:
+        raise _error_of(folder, code)
+
+
+def _run(arguments: list[str], env: Mapping[str, str]) -> int:
+    """The exit code of the launcher, which does not outlive an interrupt."""
+    process = subprocess.Popen(arguments, env=env, start_new_session=True)
+    try:
+        return process.wait()
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        remove(folder / JOB)
-    if code:
-        raise _error_of(folder, code)
 
 
 def with_own_ranks(config: Config) -> Config:

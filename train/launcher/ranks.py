@@ -32,13 +32,13 @@ def launch(config: Config, run_dir: Path, temporary: Path) -> None:
     Raises: Stopped, or RopewalkError with the ranks' exit code.
     """
     remove(temporary / failure.NOTE)
-    with _environment_for(config, temporary) as env:
+    with environment_for(config, temporary) as env:
         code = _run(command(config, run_dir), env, temporary)
     if code:
         raise _error_of(config, temporary, code)
 
 
-def _environment_for(config: Config, temporary: Path) -> AbstractContextManager[Mapping[str, str]]:
+def environment_for(config: Config, temporary: Path) -> AbstractContextManager[Mapping[str, str]]:
     env = environment()
     if config.train.launcher.hostfile is None:
         return nullcontext(env)
