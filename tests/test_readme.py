@@ -38,7 +38,10 @@ def test_the_readme_has_the_expected_commands():
     assert len(ROPEWALK) >= 8
     assert {"demo", "test", "smollm2"} <= set(MAKE)
     assert all(line.split()[0] in ("ropewalk", "make", "pip") for line in LINES)
-    data, training = {"dedup", "zstd", "datatrove", "http"}, {"lora", "qlora", "bnb", "flash"}
+    data, training = (
+        {"dedup", "zstd", "datatrove", "http"},
+        {"lora", "qlora", "bnb", "flash", "flash4"},
+    )
     assert data | training | {"gguf", "calibrate", "tensorboard"} == set(EXTRAS)
 
 
