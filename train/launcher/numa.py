@@ -9,6 +9,7 @@ needs the kernel alone.
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 SYS = Path("/sys")
 
@@ -23,7 +24,8 @@ def bind_to_device(device: int, sys_root: Path = SYS) -> set[int]:
 
     if sys.platform != "linux":
         return set()
-    properties = torch.cuda.get_device_properties(device)
+    # torch has these fields since 2.8, and its stubs do not name them
+    properties: Any = torch.cuda.get_device_properties(device)
     address = (
         f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:"
         f"{properties.pci_device_id:02x}.0"
