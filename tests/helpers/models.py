@@ -1,5 +1,6 @@
 """Tiny models and packed rows for the tests of the train stage."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,22 @@ def tiny_config(**changes: Any) -> LlamaConfig:
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     }
     return LlamaConfig(**{**settings, **changes})
+
+
+@cache
+def llama_8b() -> Any:
+    """Llama 3 8B's shape, on the meta device."""
+    config = LlamaConfig(
+        vocab_size=128_256,
+        hidden_size=4096,
+        intermediate_size=14_336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        tie_word_embeddings=False,
+    )
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
 
 
 def tiny_model(seed: int = 0, **changes: Any) -> Any:

@@ -3,10 +3,9 @@
 from dataclasses import replace
 from functools import cache
 
+import models
 import performance
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 from ropewalk.train.cost import flops, traffic
 from ropewalk.train.cost.layer_traffic import LayerTraffic
@@ -20,17 +19,7 @@ LAYER = LayerTraffic(forward=800_000, backward=1_400_000, saved=0)
 
 @cache
 def llama_8b() -> tuple[flops.ModelCost, traffic.ModelSizes]:
-    config = LlamaConfig(
-        vocab_size=128_256,
-        hidden_size=4096,
-        intermediate_size=14_336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        tie_word_embeddings=False,
-    )
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    model = models.llama_8b()
     return flops.model_cost(model), traffic.model_sizes(model)
 
 

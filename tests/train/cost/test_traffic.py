@@ -4,12 +4,11 @@ from collections import Counter
 from itertools import accumulate
 
 import metrics_runs
+import models
 import pytest
 import ranks
-import torch
 import traffic_runs
 from models import tiny_model
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 from ropewalk.train.cost import traffic
 
@@ -135,17 +134,7 @@ def test_ulysses_sends_the_bytes_of_its_paper() -> None:
 
 
 def llama_8b() -> traffic.ModelSizes:
-    config = LlamaConfig(
-        vocab_size=128_256,
-        hidden_size=4096,
-        intermediate_size=14_336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        tie_word_embeddings=False,
-    )
-    with torch.device("meta"):
-        return traffic.model_sizes(AutoModelForCausalLM.from_config(config))
+    return traffic.model_sizes(models.llama_8b())
 
 
 def test_llama_8b_has_its_published_size() -> None:

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
+import models
 import psutil
 import pytest
 import torch
 from train_settings import train_config
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 from ropewalk.train.cost.traffic import ModelSizes, ParallelLayout, model_sizes
 from ropewalk.train.memory import attention_budget
@@ -20,16 +20,7 @@ H100, NODE_SHARE = 80 * 2**30, 256 * 2**30
 
 @pytest.fixture(scope="module")
 def llama_8b() -> ModelSizes:
-    config = LlamaConfig(
-        vocab_size=128_256,
-        hidden_size=4096,
-        intermediate_size=14_336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-    )
-    with torch.device("meta"):
-        return model_sizes(AutoModelForCausalLM.from_config(config))
+    return model_sizes(models.llama_8b())
 
 
 def layout(zero_stage: int, tokens: int = 131_072, sp_size: int = 8, dp: int = 1) -> ParallelLayout:
