@@ -12,11 +12,8 @@ import torch
 from commands import command, corpus
 from safetensors.torch import load_file
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
-two_devices = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+pytestmark = pytest.mark.gpu
+two_devices = pytest.mark.gpu(count=2)
 OF_A_CPU = ("DS_ACCELERATOR", "OMP_NUM_THREADS")  # set by the helpers of tests on a CPU
 
 

@@ -16,10 +16,7 @@ from ropewalk.train.attention import backend, kernels, support
 from ropewalk.train.attention.sdpa import sdpa
 from ropewalk.train.attention.sequence_parts import parts_of
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 ENDS = (0, 1000, 1001, 3000, 4096)
 
 
@@ -73,7 +70,7 @@ def losses(folder: Path, name: str, *overrides: str) -> list[float]:
     return [json.loads(line)["loss"] for line in text.splitlines()]
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.gpu(count=2)
 @pytest.mark.parametrize("stage", [1, 3])
 def test_two_ranks_share_a_sequence_of_three_heads(tmp_path: Path, stage: int) -> None:
     """The exchange of uneven splits over NCCL, with the gradients that come back."""

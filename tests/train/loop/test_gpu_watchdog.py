@@ -14,10 +14,7 @@ import torch
 
 PROGRAM = Path(__file__).parents[2] / "helpers" / "nccl_program.py"
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices"),
-]
+pytestmark = pytest.mark.gpu(count=2)
 
 
 def run(folder: Path, fault: str, within_s: float) -> tuple[list[int | None], str, float]:
