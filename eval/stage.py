@@ -23,8 +23,7 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
 
     Raises: DataError when no held-out text is long enough; RopewalkError with the ranks' exit code.
     """
-    settings = replace(config.eval, precision=columns.precision(config))
-    key: dict[str, Any] = {"inputs": inputs, "seed": config.seed, "eval": content(settings)}
+    key: dict[str, Any] = {"inputs": inputs, "seed": config.seed, "eval": settings(config)}
     key |= {"tasks": [task.name for task in TASKS], "format": FORMAT}
 
     def work(temporary: Path) -> dict[str, Any]:
@@ -36,3 +35,8 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
         return {"verdicts": {v["name"]: v["holds"] for v in results["verdicts"]}}
 
     return run_stage("eval", key, output, work)
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """The settings of the measurement, for its fingerprint: with the precision that is used."""
+    return content(replace(config.eval, precision=columns.precision(config)))

@@ -200,7 +200,9 @@ def refuse_other_evaluation(run: Run, inputs: Mapping[str, Any]) -> None:
     finished = manifest.read(run.folder / "eval")
     if not run.protected or finished is None or finished.content["inputs"] != inputs:
         return
-    values = {"eval": content(run.config.eval)}
+    from ropewalk.eval import stage as eval_stage
+
+    values = {"eval": eval_stage.settings(run.config)}
     if line := first_difference({"eval": finished.content["eval"]}, values):
         raise ConfigError(
             f"{line}; report shows the evaluation that stands in {run.config.name}; set it back, "

@@ -1,5 +1,6 @@
 """Programs of a rank in test_save.py: gather and save a partitioned model."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ FUSED = WeightConverter(
 
 def saved_model(kind: str) -> Any:
     """Of an architecture, by a name of base_folders; "fused": a Llama whose files are FUSED."""
-    model = model_of("llama" if kind == "fused" else kind)
+    model = deepcopy(model_of("llama" if kind == "fused" else kind))
     model._weight_conversions = [FUSED] if kind == "fused" else None  # type: ignore[assignment]
     return model
 
