@@ -1,7 +1,7 @@
 """The seconds of a training step by arithmetic: counted work over rates that others have reached.
 
 Work comes from flops.py, traffic.py and layer_traffic.py, which count this code's own operations.
-Rates come from `Rates`, each with its source. Nothing here is measured by us; docs/performance.md
+Rates come from `Rates`, each with its origin. Nothing here is measured by us; docs/performance.md
 has the table, beside published figures.
 """
 
@@ -28,8 +28,8 @@ class KernelRates:
     backward: float
 
 
-# H100 SXM, bf16, head size 128, causal, from 16K on: read off the figures of the FlashAttention-3
-# paper (arXiv 2407.08608, figures 5 and 6), rounded down
+# H100 SXM, bf16, head size 128, causal, from 16K on: assumed, after what the FlashAttention-3 paper
+# (arXiv 2407.08608) reports of both
 FLASH_2 = KernelRates("flash-attn 2 or varlen_attn", 380e12, 320e12)
 FLASH_3 = KernelRates("flash-attn 3", 640e12, 530e12)
 
@@ -42,15 +42,15 @@ class Rates:
     peak_flops: float = 989.4e12
     """Dense bf16 of the data sheet: what MFU is a share of."""
     product_flops: float = 680e12
-    """Matrix products of a training: 86% of the 794e12 that the best square product reaches on an
-    H100 (ml-engineering, "Maximum Achievable Matmul FLOPS")."""
+    """Matrix products: assumed, 86% of the 794e12 that the best square product reaches on an H100
+    (ml-engineering, "Maximum Achievable Matmul FLOPS")."""
     memory: float = 2.7e12
-    """Bytes a second of elementwise kernels: 80% of the data sheet's 3.35e12, as STREAM has it."""
+    """Bytes a second of elementwise kernels: assumed, 80% of the data sheet's 3.35e12."""
     link: float = 370e9
-    """Bytes a second that a device sends inside its node: 82% of NVLink's 450e9 one way
-    (all-reduce of nccl-tests on HGX H100)."""
+    """Bytes a second that a device sends inside its node: assumed, 82% of NVLink's 450e9 one
+    way."""
     network: float = 45e9
-    """Bytes a second that a device sends to other nodes: 90% of 400 Gbit/s."""
+    """Bytes a second that a device sends to other nodes: assumed, 90% of 400 Gbit/s."""
     node_size: int = 8
     launch_gap: float = 0.01
     """Seconds a micro-step in which the device waits for the host: one wait, then a full queue."""
