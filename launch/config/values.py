@@ -142,8 +142,7 @@ class Converter:
                 node, key, f"YAML takes that for {node.read_as}", f'write {_last(key)}: "{node}"'
             )
         elif any(not c.isprintable() and c not in "\n\t\u3000\xa0" for c in node.text):
-            shown = Scalar(repr(node.text), line=node.line)
-            self._refuse(shown, key, "it must be text without control characters", "correct it")
+            self._refuse(node, key, "it must be text without control characters", "correct it")
         return node.text
 
     def _reference(self, node: Scalar, key: str) -> str:
@@ -232,6 +231,8 @@ class Converter:
 
     def _refuse(self, node: Node, key: str, rule: str, way_out: str) -> None:
         text = shown(node) if not isinstance(node, Scalar) else node.text
+        if isinstance(text, str) and not text.isprintable():
+            text = repr(text)  # a control character, as a line's end, would break the line
         self.problems.append(f"{self.place(node)}{key} is {text or 'empty'}; {rule}; {way_out}")
 
 

@@ -129,3 +129,11 @@ def test_a_source_of_the_recipe_can_be_left_out() -> None:
 def test_rope_none_drops_the_recipe_s_factor_but_not_the_user_s() -> None:
     assert compose(["recipe=demo", "rope=none"]).rope.factor == 1
     assert problem("rope=none", "rope.factor=8").startswith("rope.factor is 8.0; rope=none scales")
+
+
+@pytest.mark.parametrize("key", ["eval.passkey_lengths", "train.steps", "name", "model.scratch"])
+def test_a_control_character_does_not_break_the_line_of_a_refusal(key: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        compose(["recipe=demo", f"{key}=a\x0bb\x1dc"])
+    (line,) = str(refused.value).splitlines()
+    assert line.startswith(f"{key} is 'a\\x0bb\\x1dc'; ")
