@@ -8,11 +8,16 @@ from ropewalk.conf.rules import setting
 CALIBRATED = ("pi", "ntk", "ntk_by_parts", "yarn", "llama3", "abf")
 """RoPE methods that calibrate can measure: one table for all lengths, from closed formulas."""
 
+TASKS = ("nll_by_position", "perplexity", "context_gain", "passkey")
+"""Measurements, one file each in eval/tasks/."""
+
 
 @dataclass(kw_only=True)
 class EvalConfig:
     """What the models are measured on."""
 
+    tasks: list[str] = setting(factory=lambda: list(TASKS), one_of=TASKS, way_out="leave it out")
+    """What is measured; a task that was measured before is read from the cache."""
     length: int | None = setting(None, at_least=2, way_out="unset it for the new window")
     """Longest context measured, tokens; unset: the new window."""
     windows: int = setting(16, at_least=1)

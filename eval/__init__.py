@@ -5,7 +5,8 @@
     ranks.py    starts the ranks that share the windows and questions
     __main__.py `python -m ropewalk.eval FOLDER`: one rank, as the launcher starts it
     worker.py   one rank
-    measure/    models to compare, forward passes, statistics
+    requests.py what a model is asked (texts, prompts) and answers (losses, replies)
+    measure/    models to compare, forward passes, results on disk, statistics
     tasks/      what is measured, one file a task
     report/     the page; figures/ holds its drawings
     calibrate/  the search of rotary settings before training

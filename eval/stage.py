@@ -4,16 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ropewalk.conf.artifacts.manifest import Manifest, read_json, run_stage, write_json
+from ropewalk.conf.artifacts.manifest import Manifest, read_json, run_stage
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
 from ropewalk.eval import ranks
 from ropewalk.eval.measure import columns
-from ropewalk.eval.tasks import TASKS
-from ropewalk.eval.worker import RESULTS, Job
+from ropewalk.eval.measure.columns import RESULTS
+from ropewalk.eval.worker import Job
 from ropewalk.train.base import Base
 
-FORMAT = 3  # raise when the same settings and tasks give other rows
+FORMAT = 4  # raise when the same settings and tasks give other rows
 
 
 def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
@@ -24,13 +24,13 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
     Raises: DataError when no held-out text is long enough; RopewalkError with the ranks' exit code.
     """
     key: dict[str, Any] = {"inputs": inputs, "seed": config.seed, "eval": settings(config)}
-    key |= {"tasks": [task.name for task in TASKS], "format": FORMAT}
+    key["format"] = FORMAT
 
     def work(temporary: Path) -> dict[str, Any]:
         if ranks.starts_ranks(config):
             ranks.measure(Job(config, base, output.parent), temporary)
         else:
-            write_json(temporary / RESULTS, columns.evaluate(config, base, output.parent))
+            columns.evaluate(config, base, output.parent, temporary)
         results = read_json(temporary / RESULTS)
         return {"verdicts": {v["name"]: v["holds"] for v in results["verdicts"]}}
 

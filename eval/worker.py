@@ -1,4 +1,4 @@
-"""One rank of the eval stage: it measures its share, and the first writes the results."""
+"""One rank of the eval stage: it measures its share."""
 
 import logging
 import pickle
@@ -6,11 +6,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch.distributed as dist
 from transformers.utils import logging as transformers_logging
 
 from ropewalk.conf.artifacts.disk import disk_error
-from ropewalk.conf.artifacts.manifest import write_json
 from ropewalk.conf.schema import Config
 from ropewalk.eval.measure.columns import evaluate
 from ropewalk.train.base import Base
@@ -18,7 +16,7 @@ from ropewalk.train.launcher import failure
 from ropewalk.train.launcher.process import ignore_library_warnings
 from ropewalk.train.zero.mesh import end_distributed, start_distributed
 
-JOB, RESULTS = "job.pickle", "results.json"
+JOB = "job.pickle"
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,7 @@ def run(folder: Path) -> None:
     try:
         job: Job = pickle.loads((folder / JOB).read_bytes())
         start_distributed(job.config.train.launcher.start_timeout_s)
-        results = evaluate(job.config, job.base, job.run_dir)
-        if dist.get_rank() == 0:
-            write_json(folder / RESULTS, results)
+        evaluate(job.config, job.base, job.run_dir, folder)
         end_distributed()
     except Exception as error:
         sys.exit(failure.report(disk_error(error) or error, folder))

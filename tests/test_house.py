@@ -15,7 +15,7 @@ FLOORS = ("conf", "data", "train", "eval", "launch")
 FACES = {
     "data": ("dataset", "random_streams", "retrieval", "tokenizer"),
     "train": (
-        *("base", "model.build", "loss", "attention", "rope.plan"),
+        *("base", "identity", "model.build", "loss", "attention", "rope.plan"),
         *("launcher", "weights.one_reader", "zero.mesh", "zero.inference", "zero.params"),
     ),
 }

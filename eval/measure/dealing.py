@@ -1,7 +1,7 @@
 """Work dealt over the ranks. Without a process group this process does all of it."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
@@ -13,26 +13,30 @@ def rank_and_size() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def deal(
-    items: Sequence[T],
-    work: Callable[[T], R],
-    progress: Callable[[Sequence[T]], Iterable[T]],
-    *,
-    in_step: bool = False,
-) -> list[R]:
-    """Collective. `work` of every item, in their order, on every rank.
+def deal(items: Sequence[T], work: Callable[[T], R], *, in_step: bool = False) -> Iterator[list[R]]:
+    """Collective. `work` of every item, in their order, in rounds: one item for each rank.
 
-    Rank r of n does items r, r + n, ..., so items of similar length are done at the same time.
-    `progress` shows a rank's share. `in_step`: every rank calls `work` equally often, as weights
-    that all ranks gather need it; a rank without an item left repeats another's.
+    Every rank has the results of a round before the next begins. `in_step`: every rank calls
+    `work` in every round, as weights that all ranks gather need it; a rank without an item left
+    repeats another's.
     """
     rank, size = rank_and_size()
-    if size == 1:
-        return [work(item) for item in progress(items)]
-    share = list(items[rank::size])
-    done = [work(item) for item in progress(share)]
-    if in_step and len(share) < len(items[::size]):
-        work(items[-1])
-    shares: list[list[R]] = [[] for _ in range(size)]
-    dist.all_gather_object(shares, done)
-    return [shares[number % size][number // size] for number in range(len(items))]
+    for start in range(0, len(items), size):
+        turn = items[start : start + size]
+        done = work(turn[min(rank, len(turn) - 1)]) if rank < len(turn) or in_step else None
+        if size == 1:
+            assert done is not None
+            yield [done]
+            continue
+        results: list[Any] = [None] * size
+        dist.all_gather_object(results, done)
+        yield results[: len(turn)]
+
+
+def from_first(value: T) -> T:
+    """Collective. The first rank's value on every rank."""
+    if rank_and_size()[1] == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]

@@ -1,86 +1,75 @@
-"""Forward passes of the eval stage: token losses of windows, answers of questions.
+"""Forward passes of the eval stage: the losses of texts, and answers to prompts.
 
-N windows   S tokens of one   E hidden size
+N windows   S tokens of one pass   E hidden size
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from ropewalk.data.dataset import Row, collate, concatenate
-from ropewalk.data.retrieval import Passkey
-from ropewalk.eval.measure.dealing import deal, rank_and_size
-from ropewalk.eval.tasks.task import EvalSuite
+from ropewalk.eval.requests import Prompt, Reply, Request, Result, Text
 from ropewalk.train.attention import document_borders
 from ropewalk.train.loss import token_nll
 from ropewalk.train.model.build import evaluating
 from ropewalk.train.zero.params import gathered
 
-T = TypeVar("T")
 
+class Engine:
+    """One model that answers requests, a batch a call.
 
-class ModelScorer:
-    """One model over the suite, with progress bars that name it: the tasks' `Scorer`.
-
-    Its methods are collective: passes are dealt over the ranks, in the batches of one process.
     `body`: the model without its head, where its weights are partitioned over the ranks.
     """
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        suite: EvalSuite,
-        label: str,
-        body: nn.Module | None = None,
+        self, model: PreTrainedModel, batch_tokens: int, body: nn.Module | None = None
     ) -> None:
-        self.model, self.suite, self.label, self.body = model, suite, label, body
+        self.model, self.batch_tokens, self.body = model, batch_tokens, body
 
-    @cached_property
-    def full_nll(self) -> np.ndarray:
-        ids = np.stack([window.ids for window in self.suite.windows])
-        return self.window_nll(ids, "loss by position")
+    def batches(self, requests: Sequence[Request]) -> list[Sequence[Request]]:
+        """The requests in their order, in parts that `measure` computes at once."""
+        tokens = [request.tokens for request in requests]
+        return [requests[part] for part in batches(tokens, self.batch_tokens)]
 
-    def window_nll(self, windows: np.ndarray, description: str) -> np.ndarray:
-        batch_tokens = self.suite.config.batch_tokens
-        parts = [windows[part] for part in batches([windows.shape[1]] * len(windows), batch_tokens)]
-        losses = deal(
-            parts,
-            lambda part: window_nll(self.model, part, batch_tokens, self.body),
-            lambda share: self.progress(share, description),
-            in_step=self.body is not None,
-        )
-        return np.concatenate(losses)
+    def measure(self, requests: Sequence[Request]) -> list[Result]:
+        """The result of each request. Collective where the weights are partitioned."""
+        documents = [ids for request in requests for ids in _documents(request)]
+        with evaluating(self.model):
+            nll, hits = self._pass(documents)
+        ends = np.cumsum([len(ids) for ids in documents])[:-1]
+        parts = iter(zip(np.split(nll, ends), np.split(hits, ends), strict=True))
+        return [_result(request, parts) for request in requests]
 
-    def greedy_correct(
-        self, groups: Sequence[Sequence[Passkey]], description: str
-    ) -> list[list[bool]]:
-        batch_tokens = self.suite.config.batch_tokens
-        parts = [
-            (number, questions[part])
-            for number, questions in enumerate(groups)
-            for part in batches([len(question.ids) for question in questions], batch_tokens)
-        ]
-        answers = deal(
-            parts,
-            lambda part: greedy_correct(self.model, part[1], batch_tokens, self.body),
-            lambda share: self.progress(share, description),
-            in_step=self.body is not None,
-        )
-        correct: list[list[bool]] = [[] for _ in groups]
-        for (number, _), part_correct in zip(parts, answers, strict=True):
-            correct[number] += part_correct
-        return correct
+    def _pass(self, documents: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Loss of the next token, and whether it is the likeliest, at each place: (S,)."""
+        row = collate([concatenate([ids], len(ids)) for ids in documents])
+        labels = torch.from_numpy(row.labels).to(self.model.device)
+        hidden = hidden_states(self.model, row, self.body)
+        nll, hits = losses_and_hits(self.model, hidden, labels)
+        return nll.float().cpu().numpy(), hits.cpu().numpy()
 
-    def progress(self, items: Iterable[T], description: str) -> Iterable[T]:
-        """A bar on the first rank, over its share."""
-        hidden = True if rank_and_size()[0] else None
-        return tqdm(items, desc=f"{self.label}: {description}", disable=hidden, leave=False)
+
+def _documents(request: Request) -> list[np.ndarray]:
+    if isinstance(request, Text):
+        return [request.ids]
+    return [np.concatenate([prompt.ids, prompt.answer]) for prompt in request.prompts]
+
+
+def _result(request: Request, parts: Iterator[tuple[np.ndarray, np.ndarray]]) -> Result:
+    """The result of a request, whose documents are the next of `parts`."""
+    if isinstance(request, Text):
+        nll, _ = next(parts)
+        return nll[request.first - 1 : -1]
+    return tuple(_reply(prompt, *next(parts)) for prompt in request.prompts)
+
+
+def _reply(prompt: Prompt, nll: np.ndarray, hits: np.ndarray) -> Reply:
+    """Greedy decoding gives the answer as far as each token is the likeliest after those before."""
+    span = slice(len(prompt.ids) - 1, len(prompt.ids) - 1 + len(prompt.answer))
+    return Reply(int(np.cumprod(hits[span]).sum()), float(nll[span].sum(dtype=np.float64)))
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[slice]:
@@ -134,35 +123,3 @@ def window_nll(
             nll, _ = losses_and_hits(model, hidden_states(model, row, body), labels)
             losses.append(nll.double().cpu().numpy().reshape(-1, length)[:, :-1])
     return np.concatenate(losses)
-
-
-def greedy_correct(
-    model: PreTrainedModel,
-    questions: Sequence[Passkey],
-    batch_tokens: int,
-    body: nn.Module | None = None,
-) -> list[bool]:
-    """Whether greedy decoding gives the whole answer.
-
-    One pass over question and answer decides it: greedy decoding succeeds exactly when each
-    answer token is the most likely one after the correct tokens before it.
-    """
-    correct: list[bool] = []
-    with evaluating(model):
-        for part in batches([len(question.ids) for question in questions], batch_tokens):
-            correct += _answers_correct(model, questions[part], body)
-    return correct
-
-
-def _answers_correct(
-    model: PreTrainedModel, questions: Sequence[Passkey], body: nn.Module | None
-) -> list[bool]:
-    """One forward pass over all `questions`, end to end."""
-    row = collate([concatenate([q.ids], len(q.ids)) for q in questions])
-    ends = np.cumsum([len(q.ids) for q in questions])
-    pairs = zip(ends, questions, strict=True)
-    spans = [np.arange(end - q.after - q.answer_len - 1, end - q.after - 1) for end, q in pairs]
-    index = torch.from_numpy(np.concatenate(spans)).to(model.device)
-    labels = torch.from_numpy(row.labels).to(model.device)[index]
-    _, hits = losses_and_hits(model, hidden_states(model, row, body)[index], labels)
-    return [bool(hit.all()) for hit in hits.cpu().split([q.answer_len for q in questions])]

@@ -1,18 +1,15 @@
-"""The inputs that all models share, and the loops over the task registry."""
+"""The inputs that all models share, and the loops over the tasks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from torch import nn
-from transformers import PreTrainedModel
 
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataArtifacts
-from ropewalk.eval.measure.score import ModelScorer
+from ropewalk.eval.requests import Result, digest
 from ropewalk.eval.tasks import TASKS
-from ropewalk.eval.tasks.task import EvalSuite, Verdict
+from ropewalk.eval.tasks.task import EvalSuite, Measured, Sample, Task, Verdict
 from ropewalk.train.rope.plan import RopePlan
 
 
@@ -42,21 +39,30 @@ def build_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> EvalSuit
     )
 
 
-def build_examples(suite: EvalSuite) -> dict[str, Any]:
-    """The examples of every task by its name. Raises: DataError."""
-    return {task.name: task.examples(suite) for task in TASKS}
+def tasks(suite: EvalSuite) -> list[Task]:
+    """The tasks of `eval.tasks`, in the order of the page."""
+    return [task for task in TASKS if task.name in suite.config.tasks]
 
 
-def measure(
-    model: PreTrainedModel,
+def build_samples(suite: EvalSuite) -> dict[str, Sequence[Sample]]:
+    """The samples of every task by its name. Raises: DataError."""
+    return {task.name: task.samples(suite) for task in tasks(suite)}
+
+
+def rows(
     suite: EvalSuite,
-    examples: Mapping[str, Any],
-    label: str,
-    body: nn.Module | None = None,
+    samples: Mapping[str, Sequence[Sample]],
+    results: Mapping[str, Result],
+    base: Mapping[str, Result] | None,
 ) -> dict[str, Any]:
-    """The rows of every task for one model; `label` is its column, `body` as for `ModelScorer`."""
-    scorer = ModelScorer(model, suite, label, body)
-    return {task.name: task.score(scorer, examples[task.name], suite) for task in TASKS}
+    """The rows of every task for one model. `results`, `base`: by the digests of the requests."""
+
+    def measured(task: Task) -> Measured:
+        names = [digest(sample.request) for sample in samples[task.name]]
+        of_base = None if base is None else [base[name] for name in names]
+        return Measured(suite, samples[task.name], [results[name] for name in names], of_base)
+
+    return {task.name: task.rows(measured(task)) for task in tasks(suite)}
 
 
 def verdicts(models: Mapping[str, Any], window: int, length: int) -> list[Verdict]:
@@ -65,7 +71,7 @@ def verdicts(models: Mapping[str, Any], window: int, length: int) -> list[Verdic
         return []
     checks = []
     for task in TASKS:
-        rows = {label: model[task.name] for label, model in models.items() if model[task.name]}
+        rows = {label: model[task.name] for label, model in models.items() if model.get(task.name)}
         if "base" in rows and "extended" in rows:
             checks += task.verdicts(rows, window, length)
     return checks

@@ -2,28 +2,47 @@
 
 from collections.abc import Sequence
 
-from ropewalk.data.dataset import Window
 from ropewalk.eval.measure import statistics
 from ropewalk.eval.measure.statistics import PAIRED
 from ropewalk.eval.report.figures.loss import loss_figure
 from ropewalk.eval.report.figures.style import MARKERS, MODELS, column
 from ropewalk.eval.report.formats import signed
-from ropewalk.eval.tasks.task import EvalSuite, ModelRows, Rows, Scorer, Verdict, verdict
+from ropewalk.eval.requests import Text
+from ropewalk.eval.tasks.task import (
+    EvalSuite,
+    Measured,
+    ModelRows,
+    Rows,
+    Sample,
+    Verdict,
+    verdict,
+    window_samples,
+)
 
 
 class ContextGain:
     name = "context_gain"
     title = "The same targets, longer context"
 
-    def examples(self, suite: EvalSuite) -> Sequence[Window]:
-        return suite.windows
-
-    def score(self, model: Scorer, examples: Sequence[Window], suite: EvalSuite) -> Rows:
-        """Losses of each window's last `targets` tokens, (N, targets), for each context length."""
-        by_context = {suite.length: model.full_nll[:, -suite.targets :]}
+    def samples(self, suite: EvalSuite) -> Sequence[Sample]:
+        """The windows at full length, and their last tokens under each shorter context."""
+        samples = window_samples(suite)
         for context in suite.contexts[:-1]:
-            nll = model.window_nll(suite.last_tokens(context), f"context {context}")
-            by_context[context] = nll[:, -suite.targets :]
+            texts = zip(suite.windows, suite.last_tokens(context), strict=True)
+            for number, (window, ids) in enumerate(texts):
+                request, facts = Text(ids, context - suite.targets), {"length": context}
+                samples.append(
+                    Sample(f"context/{context}/{number:03}", window.origin, request, facts)
+                )
+        return samples
+
+    def rows(self, measured: Measured) -> Rows:
+        """Losses of each window's last `targets` tokens, (N, targets), for each context length."""
+        suite = measured.suite
+        by_context = {
+            context: measured.select(length=context).losses[:, -suite.targets :]
+            for context in suite.contexts
+        }
         return statistics.gains(by_context, suite.draws)
 
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:

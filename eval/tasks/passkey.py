@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -12,23 +12,24 @@ from ropewalk.data.retrieval import Passkey, passkey, random_key, random_span
 from ropewalk.eval.measure import statistics
 from ropewalk.eval.report.figures.heatmap import heat_maps
 from ropewalk.eval.report.sentences import list_by_model, sentence
-from ropewalk.eval.tasks.task import EvalSuite, ModelRows, Rows, Scorer, Verdict, verdict
-
-
-class Cell(NamedTuple):
-    """The questions of one length and depth."""
-
-    length: int
-    depth: float
-    questions: list[Passkey]
+from ropewalk.eval.requests import Prompt, Prompts, answered
+from ropewalk.eval.tasks.task import (
+    EvalSuite,
+    Measured,
+    ModelRows,
+    Rows,
+    Sample,
+    Verdict,
+    verdict,
+)
 
 
 class PasskeyRetrieval:
     name = "passkey"
     title = "Passkey retrieval"
 
-    def examples(self, suite: EvalSuite) -> Sequence[Cell]:
-        """The questions of each cell. Raises: DataError when there is too little held-out text."""
+    def samples(self, suite: EvalSuite) -> Sequence[Sample]:
+        """The questions of each length and depth. Raises: DataError without enough text."""
         lengths = suite.config.passkey_lengths or suite.contexts
         tries = suite.config.passkey_tries
         if not tries:
@@ -40,20 +41,18 @@ class PasskeyRetrieval:
                 "tokens; raise data.heldout_share or lower the lengths"
             )
         return [
-            Cell(length, depth, [question(suite, length, index, depth, n) for n in range(tries)])
+            _sample(question(suite, length, index, depth, number), length, depth, number)
             for length in lengths
             for index, depth in enumerate(suite.config.passkey_depths)
+            for number in range(tries)
         ]
 
-    def score(self, model: Scorer, examples: Sequence[Cell], suite: EvalSuite) -> Rows:
-        rows = []
-        answers = model.greedy_correct([cell.questions for cell in examples], "passkey")
-        for (length, depth, questions), correct in zip(examples, answers, strict=True):
-            hits, n = sum(correct), len(questions)
-            low, high = statistics.wilson(hits, n)
-            cell = {"length": length, "depth": depth, "n": n, "accuracy": hits / n}
-            rows.append({**cell, "low": low, "high": high})
-        return rows
+    def rows(self, measured: Measured) -> Rows:
+        hits: dict[tuple[int, float], list[bool]] = {}
+        for sample, result in zip(measured.samples, measured.results, strict=True):
+            cell = (sample.facts["length"], sample.facts["depth"])
+            hits.setdefault(cell, []).extend(answered(sample.request, result))
+        return [_row(length, depth, correct) for (length, depth), correct in hits.items()]
 
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
         cells = [row for row in rows.get("extended", []) if row["length"] == length]
@@ -74,6 +73,20 @@ class PasskeyRetrieval:
         text = f"beyond {window:,} tokens the keys found are {beyond}"
         clauses = {text: beyond, f"up to {window:,} tokens, {inside}": inside}
         return sentence(clause for clause, values in clauses.items() if values)
+
+
+def _sample(question: Passkey, length: int, depth: float, number: int) -> Sample:
+    end = len(question.ids) - question.after
+    ids, answer = np.split(question.ids[:end], [end - question.answer_len])
+    name = f"passkey/{length}/{depth:g}/{number:03}"
+    return Sample(name, name, Prompts((Prompt(ids, answer),)), {"length": length, "depth": depth})
+
+
+def _row(length: int, depth: float, correct: Sequence[bool]) -> dict[str, Any]:
+    hits, n = sum(correct), len(correct)
+    low, high = statistics.wilson(hits, n)
+    cell = {"length": length, "depth": depth, "n": n, "accuracy": hits / n}
+    return {**cell, "low": low, "high": high}
 
 
 def question(suite: EvalSuite, length: int, index: int, depth: float, number: int) -> Passkey:

@@ -2,22 +2,29 @@
 
 from collections.abc import Sequence
 
-from ropewalk.data.dataset import Window
 from ropewalk.eval.measure import statistics
 from ropewalk.eval.report import formats
 from ropewalk.eval.report.sentences import list_by_model, sentence
-from ropewalk.eval.tasks.task import EvalSuite, ModelRows, Rows, Scorer, Verdict
+from ropewalk.eval.tasks.task import (
+    EvalSuite,
+    Measured,
+    ModelRows,
+    Rows,
+    Sample,
+    Verdict,
+    window_samples,
+)
 
 
 class Perplexity:
     name = "perplexity"
     title = "Perplexity by length"
 
-    def examples(self, suite: EvalSuite) -> Sequence[Window]:
-        return suite.windows
+    def samples(self, suite: EvalSuite) -> Sequence[Sample]:
+        return window_samples(suite)
 
-    def score(self, model: Scorer, examples: Sequence[Window], suite: EvalSuite) -> Rows:
-        return statistics.perplexities(model.full_nll, suite.contexts)
+    def rows(self, measured: Measured) -> Rows:
+        return statistics.perplexities(measured.losses, measured.suite.contexts)
 
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
         """None: loss by position judges the same losses."""

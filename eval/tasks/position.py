@@ -5,12 +5,20 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ropewalk.data.dataset import Window
 from ropewalk.eval.measure import statistics
 from ropewalk.eval.report.figures.loss import Curves, loss_figure
 from ropewalk.eval.report.figures.style import column
 from ropewalk.eval.report.sentences import list_by_model, sentence
-from ropewalk.eval.tasks.task import EvalSuite, ModelRows, Rows, Scorer, Verdict, verdict
+from ropewalk.eval.tasks.task import (
+    EvalSuite,
+    Measured,
+    ModelRows,
+    Rows,
+    Sample,
+    Verdict,
+    verdict,
+    window_samples,
+)
 
 BINS = 16
 
@@ -19,11 +27,12 @@ class LossByPosition:
     name = "nll_by_position"
     title = "Loss by position"
 
-    def examples(self, suite: EvalSuite) -> Sequence[Window]:
-        return suite.windows
+    def samples(self, suite: EvalSuite) -> Sequence[Sample]:
+        return window_samples(suite)
 
-    def score(self, model: Scorer, examples: Sequence[Window], suite: EvalSuite) -> Rows:
-        return statistics.by_position(model.full_nll, suite.draws, max(1, suite.length // BINS))
+    def rows(self, measured: Measured) -> Rows:
+        suite = measured.suite
+        return statistics.by_position(measured.losses, suite.draws, max(1, suite.length // BINS))
 
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
         inside = {model: statistics.mean_nll(bins, 0, window) for model, bins in rows.items()}

@@ -3,19 +3,18 @@
 N windows   S tokens of a window
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 
 from ropewalk.conf.eval import EvalConfig
 from ropewalk.data.dataset import BoundaryTokens, Window
-from ropewalk.data.retrieval import Passkey
 from ropewalk.eval.measure import statistics
+from ropewalk.eval.requests import Request, Result, Text
 
-T = TypeVar("T")
 Rows = Any
 """JSON under `models.MODEL.TASK` of results.json: a list of dicts (perplexity: by length)."""
 ModelRows = Mapping[str, Rows]
@@ -67,41 +66,71 @@ class EvalSuite:
         return np.stack([begin.lay_out(text) for text in texts])
 
 
-class Scorer(Protocol):
-    """Forward passes of one model over the suite (measure/score.py).
+@dataclass(frozen=True)
+class Sample:
+    """A request of a task, and what its result counts as."""
 
-    Every rank calls the same methods in the same order; each does a share of the passes.
-    """
+    id: str
+    """Names it in samples.jsonl, such as `passkey/2048/0.5/003`; unique in its task."""
+    unit: str
+    """The document, haystack or question that the bootstrap resamples as one."""
+    request: Request
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """JSON that stands beside the result in samples.jsonl: length, depth, key, ..."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The results of one model column for a task: all that its rows are computed from."""
+
+    suite: EvalSuite
+    samples: Sequence[Sample]
+    results: Sequence[Result]
+    """One a sample."""
+    base: Sequence[Result] | None = None
+    """Of the base for the same samples, for paired differences; None without one."""
+
+    def select(self, **facts: Any) -> "Measured":
+        """The samples with these facts."""
+        numbers = [
+            n
+            for n, sample in enumerate(self.samples)
+            if all(sample.facts.get(key) == value for key, value in facts.items())
+        ]
+        base = None if self.base is None else [self.base[n] for n in numbers]
+        samples = [self.samples[n] for n in numbers]
+        return Measured(self.suite, samples, [self.results[n] for n in numbers], base)
 
     @property
-    def full_nll(self) -> np.ndarray:
-        """Losses of the suite's windows at full length, computed once: (N, S-1), nats."""
+    def losses(self) -> np.ndarray:
+        """Of samples with equally many losses: (N, tokens) float64, nats."""
+        return np.stack([np.asarray(result, np.float64) for result in self.results])
 
-    def window_nll(self, windows: np.ndarray, description: str) -> np.ndarray:
-        """Losses in nats of each token but the first: (N, S) -> (N, S-1)."""
 
-    def greedy_correct(
-        self, groups: Sequence[Sequence[Passkey]], description: str
-    ) -> list[list[bool]]:
-        """Whether greedy decoding answers each question of each group exactly."""
-
-    def progress(self, items: Iterable[T], description: str) -> Iterable[T]:
-        """`items` with a progress bar that names the model."""
+def window_samples(suite: EvalSuite) -> list[Sample]:
+    """The held-out windows at full length; tasks that read them share one pass."""
+    return [
+        Sample(f"window/{number:03}", window.origin, Text(window.ids), {"length": suite.length})
+        for number, window in enumerate(suite.windows)
+    ]
 
 
 class Task(Protocol):
-    """One measurement: its examples, its rows, its verdicts and its part of the page."""
+    """One measurement: its samples, its rows, its verdicts and its part of the page."""
 
     name: str
     """Key of its rows in results.json; letters, digits and underscores."""
     title: str
     """Heading of its section on the page."""
 
-    def examples(self, suite: EvalSuite) -> Sequence[Any]:
-        """The inputs of every model, made before a model is loaded. Raises: DataError."""
+    def samples(self, suite: EvalSuite) -> Sequence[Sample]:
+        """What every model is asked, made before a model is loaded. Raises: DataError.
 
-    def score(self, model: Scorer, examples: Sequence[Any], suite: EvalSuite) -> Rows:
-        """The rows of one model."""
+        Samples of two tasks with equal requests are measured once.
+        """
+
+    def rows(self, measured: Measured) -> Rows:
+        """The rows of one model, from results alone: no model is needed."""
 
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
         """Checks of the rows; called when base and extended are measured and length > window."""

@@ -35,6 +35,7 @@ SMALL = [
     "train.checkpoint.interval_steps=2",
     "train.metrics.wandb=off",
     "eval.windows=4",
+    "eval.tasks=[nll_by_position,perplexity,context_gain,passkey]",
     "eval.passkey_tries=2",
     "eval.passkey_lengths=[256,512]",
 ]

@@ -6,13 +6,11 @@ import numpy as np
 import torch
 from models import VOCAB, tiny_config
 
-from ropewalk.conf.eval import EvalConfig
 from ropewalk.conf.rope_methods import YarnConfig
-from ropewalk.data.dataset import Window
-from ropewalk.data.retrieval import Passkey
+from ropewalk.eval.measure import columns
 from ropewalk.eval.measure.dealing import deal
-from ropewalk.eval.measure.score import ModelScorer
-from ropewalk.eval.tasks.task import EvalSuite
+from ropewalk.eval.measure.score import Engine
+from ropewalk.eval.requests import Prompt, Prompts, Request, Text
 from ropewalk.train.base import Base
 from ropewalk.train.model import build
 from ropewalk.train.rope import plan as rope_plan
@@ -22,22 +20,20 @@ from ropewalk.train.zero.engine import cast_weights
 LENGTH, BATCH_TOKENS = 40, 90
 
 
-def suite(windows: int) -> EvalSuite:
+def requests(windows: int) -> list[Request]:
+    """Texts, and prompts of other lengths, one of them longer than a batch."""
     rng = np.random.default_rng(0)
-    texts = [Window(str(n), rng.integers(0, VOCAB, LENGTH)) for n in range(windows)]
-    config = EvalConfig(batch_tokens=BATCH_TOKENS)
-    return EvalSuite(config, 16, LENGTH, texts, [], lambda text: np.empty(0, np.int64), seed=0)
+    texts = [Text(rng.integers(0, VOCAB, LENGTH)) for _ in range(windows)]
+    groups = [[9, 20, 31, 100, 12], [40], [41, 42]]
+    return [*texts, *(Prompts(tuple(_prompt(rng, n) for n in group)) for group in groups)]
 
 
-def groups() -> list[list[Passkey]]:
-    """Of other lengths, one of them longer than a batch, one empty."""
-    rng = np.random.default_rng(1)
-    lengths = [[9, 20, 31, 100, 12], [], [40, 41, 42]]
-    return [[Passkey(rng.integers(0, VOCAB, n), 1) for n in group] for group in lengths]
+def _prompt(rng: np.random.Generator, length: int) -> Prompt:
+    return Prompt(rng.integers(0, VOCAB, length), rng.integers(0, VOCAB, 2))
 
 
 def measured(folder: str, windows: int, partitioned: bool, dtype: torch.dtype) -> Any:
-    """Losses (N, S-1) and correct answers, with the number of passes that this rank did."""
+    """Every result as lists, with the number of passes that this rank did."""
     plan = rope_plan.make(YarnConfig(method="yarn", factor=2.0), tiny_config(), "in the test")
     zero3 = inference.inference_config(dtype) if partitioned else None
     model: Any = build.build(Base(folder), plan, dtype=dtype, deepspeed_config=zero3)
@@ -50,11 +46,15 @@ def measured(folder: str, windows: int, partitioned: bool, dtype: torch.dtype) -
         cast_weights(model, dtype)
     passes = []
     model.base_model.register_forward_hook(lambda *_: passes.append(1))
-    scorer = ModelScorer(model, suite(windows), "tiny", body)
-    nll, correct = scorer.full_nll, scorer.greedy_correct(groups(), "passkey")
+    engine = Engine(model, BATCH_TOKENS, body)
+    results = [result for _, result in columns.passes(engine, requests(windows), "tiny")]
     if body is not None:
         inference.release(body)
         assert not sum(p.ds_tensor.numel() for p in model.parameters())
+    losses = np.concatenate([part for part in results if isinstance(part, np.ndarray)])
+    replies = [reply for part in results if isinstance(part, tuple) for reply in part]
+    nll = np.concatenate([losses, [reply.nll for reply in replies]])
+    correct = [reply.correct for reply in replies]
     return {"nll": nll, "correct": correct, "passes": len(passes)}
 
 
@@ -66,4 +66,4 @@ def dealt(count: int, in_step: bool) -> tuple[list[int], list[int]]:
         done.append(number)
         return number**2
 
-    return deal(range(count), work, lambda share: share, in_step=in_step), done
+    return [n for part in deal(range(count), work, in_step=in_step) for n in part], done

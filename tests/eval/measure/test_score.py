@@ -11,8 +11,8 @@ import scoring_ranks
 import torch
 
 from ropewalk.data.dataset import concatenate
-from ropewalk.data.retrieval import Passkey
-from ropewalk.eval.measure.score import greedy_correct, hidden_states
+from ropewalk.eval.measure.score import Engine, hidden_states
+from ropewalk.eval.requests import Prompt, Prompts, Text
 
 
 def test_the_model_keeps_no_keys_and_values_of_a_text_that_is_only_scored() -> None:
@@ -29,12 +29,11 @@ def test_the_model_keeps_no_keys_and_values_of_a_text_that_is_only_scored() -> N
     assert calls[0]["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
 
 
-@pytest.mark.parametrize("after", [0, 1])
-def test_answers_are_judged_at_their_place_also_before_an_end_token(after: int) -> None:
-    """The oracle decodes greedily by transformers; the end token after an answer counts nothing."""
+def test_answers_are_judged_at_their_place() -> None:
+    """The oracle decodes greedily by transformers."""
     model = models.tiny_model(attn_implementation="sdpa").eval()
     generator = torch.Generator().manual_seed(0)
-    questions, expected = [], []
+    prompts, expected = [], []
     for length in (9, 14, 11, 20):
         ids = torch.randint(0, models.VOCAB, (1, length), generator=generator)
         answer = model.generate(
@@ -42,10 +41,22 @@ def test_answers_are_judged_at_their_place_also_before_an_end_token(after: int) 
         )[0, length:].numpy()
         right = length != 14
         answer[-1] = (answer[-1] + (not right)) % models.VOCAB
-        parts = [ids[0].numpy(), answer, np.full(after, 5)]
-        questions.append(Passkey(np.concatenate(parts), 3, after))
-        expected.append(right)
-    assert greedy_correct(model, questions, 64) == expected
+        prompts.append(Prompt(ids[0].numpy(), answer))
+        expected.append(3 if right else 2)
+    (replies,) = Engine(model, 64).measure([Prompts(tuple(prompts))])
+    assert [reply.correct for reply in replies] == expected
+
+
+def test_losses_of_a_text_are_those_of_transformers_from_its_first_token_on() -> None:
+    model = models.tiny_model(attn_implementation="sdpa").eval()
+    texts = [np.random.default_rng(n).integers(0, models.VOCAB, 12 + n) for n in range(3)]
+    results = Engine(model, 64).measure([Text(ids, first) for first, ids in enumerate(texts, 1)])
+    for first, (ids, losses) in enumerate(zip(texts, results, strict=True), 1):
+        tokens = torch.from_numpy(ids)[None]
+        with torch.no_grad():
+            log_probs = model(tokens).logits[0, :-1].log_softmax(-1)
+        expected = -log_probs.gather(1, tokens[0, 1:, None])[:, 0]
+        np.testing.assert_allclose(losses, expected[first - 1 :].numpy(), atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +70,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_ranks_that_share_the_passes_give_the_scores_of_one_process(
     base: str, partitioned: bool
 ) -> None:
-    """Windows and questions in numbers that the ranks do not divide; whole weights, and ZeRO 3."""
+    """Texts and prompts in numbers that the ranks do not divide; whole weights, and ZeRO 3."""
     settings = (base, 7, partitioned, torch.float32)
     alone = scoring_ranks.measured(base, 7, False, torch.float32)
     results = ranks.run(3, scoring_ranks.measured, *settings)

@@ -8,6 +8,7 @@ import pytest
 from ropewalk.conf.eval import EvalConfig
 from ropewalk.data import retrieval
 from ropewalk.data.dataset import BoundaryTokens, Window
+from ropewalk.eval.requests import Prompt, Prompts
 from ropewalk.eval.tasks.passkey import PasskeyRetrieval
 from ropewalk.eval.tasks.task import EvalSuite
 
@@ -24,38 +25,44 @@ def suite(marks: BoundaryTokens, windows: list[Window] | None = None, **config: 
     return EvalSuite(settings, 16, 64, windows or [], SOURCES, encode, 0, marks)
 
 
+def prompts(suite: EvalSuite) -> list[Prompt]:
+    return [
+        prompt
+        for sample in PasskeyRetrieval().samples(suite)
+        if isinstance(sample.request, Prompts)
+        for prompt in sample.request.prompts
+    ]
+
+
 @pytest.mark.parametrize("marks", MARKS)
 def test_a_question_is_laid_out_as_a_training_document_of_the_same_text(
     marks: BoundaryTokens,
 ) -> None:
     tries = {"passkey_lengths": [240], "passkey_depths": [0.0, 1.0], "passkey_tries": 5}
     begin = [] if marks.begin is None else [marks.begin]
-    end = [] if marks.end is None else [marks.end]
-    for cell in PasskeyRetrieval().examples(suite(marks, **tries)):
-        for question in cell.questions:
-            ids = question.ids.tolist()
-            text = ids[len(begin) : len(ids) - len(end)]
-            assert len(ids) == 240 and ids == [*begin, *text, *end]
-            assert not {7, 8} & set(text)
-            last = len(ids) - question.after
-            answer = bytes(ids[last - question.answer_len : last]).decode()
-            words = "".join(chr(token) for token in text if token < 256)
-            assert words.endswith(retrieval.QUESTION + answer) and words.count(answer.strip()) == 3
+    end = [] if marks.end is None else [marks.end]  # as a training document would have
+    for prompt in prompts(suite(marks, **tries)):
+        ids = [*prompt.ids.tolist(), *prompt.answer.tolist()]
+        text = ids[len(begin) :]
+        assert len(ids) == 240 - len(end) and ids == [*begin, *text]
+        assert not {7, 8} & set(text)
+        answer = bytes(prompt.answer.tolist()).decode()
+        words = "".join(chr(token) for token in text if token < 256)
+        assert words.endswith(retrieval.QUESTION + answer) and words.count(answer.strip()) == 3
 
 
 def test_the_sources_with_enough_text_give_the_filler_in_turn() -> None:
     settings = {"passkey_lengths": [240], "passkey_depths": [0.0, 0.5, 1.0], "passkey_tries": 3}
     sources = []
-    for cell in PasskeyRetrieval().examples(suite(BoundaryTokens(7), **settings)):
-        for question in cell.questions:
-            sources.append({token // 1000 for token in question.ids.tolist() if token >= 1000})
+    for prompt in prompts(suite(BoundaryTokens(7), **settings)):
+        sources.append({token // 1000 for token in prompt.ids.tolist() if token >= 1000})
     assert sources == [{1 + number % 2} for number in range(9)]
 
 
 def test_all_sources_together_give_the_filler_where_none_has_enough() -> None:
     settings = {"passkey_lengths": [600], "passkey_depths": [0.0], "passkey_tries": 4}
-    (cell,) = PasskeyRetrieval().examples(suite(BoundaryTokens(7), **settings))
-    assert all(len(question.ids) == 600 for question in cell.questions)
+    made = prompts(suite(BoundaryTokens(7), **settings))
+    assert [len(prompt.ids) + len(prompt.answer) for prompt in made] == [600] * 4
 
 
 @pytest.mark.parametrize("marks", MARKS)

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,21 @@ import pytest
 
 from ropewalk.conf.eval import EvalConfig
 from ropewalk.data.dataset import Window
+from ropewalk.eval.measure import columns
 from ropewalk.eval.measure import suite as suites
 from ropewalk.eval.report.page import render
+from ropewalk.eval.requests import Text
 from ropewalk.eval.tasks import TASKS
-from ropewalk.eval.tasks.task import EvalSuite, ModelRows, Rows, Scorer, Verdict, verdict
+from ropewalk.eval.tasks.task import (
+    EvalSuite,
+    Measured,
+    ModelRows,
+    Rows,
+    Sample,
+    Verdict,
+    verdict,
+    window_samples,
+)
 
 
 class FirstToken:
@@ -23,12 +33,13 @@ class FirstToken:
     name = "first_token"
     title = "First <token>"
 
-    def examples(self, suite: EvalSuite) -> Sequence[Window]:
-        return suite.windows[:2]
+    def samples(self, suite: EvalSuite) -> Sequence[Sample]:
+        return window_samples(suite)[:2]
 
-    def score(self, model: Scorer, examples: Sequence[Window], suite: EvalSuite) -> Rows:
-        hits = sum(int(window.ids[0] == 0) for window in model.progress(examples, "toy"))
-        return [{"n": len(examples), "accuracy": hits / len(examples), "unit": "<window>"}]
+    def rows(self, measured: Measured) -> Rows:
+        hits = sum(int(sample.request.ids[0] == 0) for sample in measured.samples)
+        n = len(measured.samples)
+        return [{"n": n, "accuracy": hits / n, "unit": "<window>"}]
 
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
         accuracy = rows["extended"][0]["accuracy"]
@@ -42,49 +53,37 @@ class FirstToken:
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The registry line of the toy task, and a scorer that needs no model."""
-    monkeypatch.setattr(suites, "ModelScorer", FakeScorer)
+def registered() -> Iterator[None]:
+    """The registry line of the toy task."""
     TASKS.append(FirstToken())
     yield
     TASKS.pop()
 
 
-class FakeScorer:
+def losses(label: str, request: Text) -> np.ndarray:
     """Losses that grow by 0.01 nats a position, without a model."""
-
-    def __init__(self, model: Any, suite: EvalSuite, label: str, body: Any = None) -> None:
-        self.offset = {"base": 2.0, "extended": 0.0}[label]
-        self.full_nll = self.losses(len(suite.windows), suite.length)
-
-    def losses(self, count: int, length: int) -> np.ndarray:
-        return np.tile(self.offset + 0.01 * np.arange(length - 1), (count, 1))
-
-    def window_nll(self, windows: np.ndarray, description: str) -> np.ndarray:
-        return self.losses(*windows.shape)
-
-    def greedy_correct(self, groups: Sequence[Sequence[Any]], description: str) -> list[list[bool]]:
-        return [[True for _ in questions] for questions in groups]
-
-    def progress(self, items: Any, description: str) -> Any:
-        return items
+    positions = np.arange(request.first - 1, len(request.ids) - 1)
+    return {"base": 2.0, "extended": 0.0}[label] + 0.01 * positions
 
 
 def small_suite() -> EvalSuite:
     windows = [Window(name, np.full(64, k, dtype=np.int64)) for k, name in enumerate("ab")]
-    config = EvalConfig(passkey_tries=0)
+    tasks = [task.name for task in TASKS if task.name != "passkey"]
     empty = np.empty(0, np.int64)
+    config = EvalConfig(tasks=tasks)
     return EvalSuite(config, 16, 64, windows, [empty], lambda text: empty, seed=0)
 
 
 def results() -> dict[str, Any]:
     """The content of results.json as the stage puts it together, without a model."""
     suite = small_suite()
-    examples = suites.build_examples(suite)
-    model: Any = SimpleNamespace()
-    models = {
-        label: suites.measure(model, suite, examples, label) for label in ("base", "extended")
+    samples = suites.build_samples(suite)
+    requests = columns.unique(sample.request for part in samples.values() for sample in part)
+    by_label = {
+        label: {name: losses(label, request) for name, request in requests.items()}
+        for label in ("base", "extended")
     }
+    models = {label: suites.rows(suite, samples, r, None) for label, r in by_label.items()}
     verdicts = suites.verdicts(models, suite.base_window, suite.length)
     header = {"schema": 1, "base_window": 16, "length": 64, "documents": 2, "windows": 2}
     return {**header, "models": models, "verdicts": verdicts}

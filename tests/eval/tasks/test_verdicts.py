@@ -101,7 +101,7 @@ def test_the_axis_of_contexts_has_small_margins_around_the_points(
 
 
 def test_a_window_is_scored_in_sixteen_bins() -> None:
-    model, suite = SimpleNamespace(full_nll=np.ones((2, 63))), SimpleNamespace(length=64)
-    suite.draws = np.ones((3, 2))
-    rows = LossByPosition().score(model, [], suite)
+    suite = SimpleNamespace(length=64, draws=np.ones((3, 2)))
+    measured: Any = SimpleNamespace(suite=suite, losses=np.ones((2, 63)))
+    rows = LossByPosition().rows(measured)
     assert [(row["from"], row["to"]) for row in rows] == [(n, n + 4) for n in range(0, 64, 4)]

@@ -1,0 +1,97 @@
+"""Results on disk, one line a request, written as they come: an interrupted evaluation goes on.
+
+A folder of the cache holds the results of one model column. Losses lie in one file end to end,
+and a line names their place. A line or losses that were damaged are measured again.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ropewalk.conf.log import log
+from ropewalk.eval.requests import Reply, Result
+
+LINES, LOSSES = "results.jsonl", "losses.f32"
+
+
+class ResultStore:
+    """Results by the digest of their request. `folder`: None keeps them in memory alone."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder, self.results = folder, dict[str, Result]()
+        self.damaged = 0
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._read(folder)
+
+    def _read(self, folder: Path) -> None:
+        if not (folder / LINES).is_file():
+            return
+        losses = (folder / LOSSES).read_bytes() if (folder / LOSSES).is_file() else b""
+        for line in (folder / LINES).read_bytes().splitlines():
+            entry = _parse(line)
+            result = None if entry is None else _result(entry, losses)
+            if entry is None or result is None:
+                self.damaged += 1
+            else:
+                self.results[entry["request"]] = result
+        if self.damaged:
+            log.info(f"eval: {self.damaged} results in {folder} are damaged; measured again")
+
+    def append(self, digest: str, result: Result) -> None:
+        """Keep a result. Its losses are on disk before the line that names them."""
+        self.results[digest] = result
+        if self.folder is None:
+            return
+        entry: dict[str, Any] = {"request": digest}
+        if isinstance(result, np.ndarray):
+            entry |= self._append_losses(self.folder / LOSSES, result)
+        else:
+            entry["replies"] = [[r.correct, r.nll, list(r.ids)] for r in result]
+        with (self.folder / LINES).open("ab") as file:
+            file.write(_new_line(file.tell(), self.folder / LINES) + _line(entry) + b"\n")
+
+    def _append_losses(self, path: Path, losses: np.ndarray) -> dict[str, Any]:
+        data = np.ascontiguousarray(losses, dtype="<f4").tobytes()
+        with path.open("ab") as file:
+            offset = file.tell()
+            file.write(data)
+        return {"offset": offset, "bytes": len(data), "losses": hashlib.sha256(data).hexdigest()}
+
+
+def _new_line(size: int, path: Path) -> bytes:
+    """What closes a line that an interrupted process left open."""
+    if not size:
+        return b""
+    with path.open("rb") as file:
+        file.seek(size - 1)
+        return b"" if file.read(1) == b"\n" else b"\n"
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    check = hashlib.sha256(json.dumps(entry).encode()).hexdigest()[:16]
+    return json.dumps({**entry, "check": check}).encode()
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """The entry of a line; None where it is cut or was changed."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(entry, dict):
+        return None
+    entry.pop("check", None)
+    return entry if _line(entry) == line else None  # also other digits of an equal number
+
+
+def _result(entry: dict[str, Any], losses: bytes) -> Result | None:
+    if "replies" in entry:
+        return tuple(Reply(correct, nll, tuple(ids)) for correct, nll, ids in entry["replies"])
+    data = losses[entry["offset"] : entry["offset"] + entry["bytes"]]
+    if hashlib.sha256(data).hexdigest() != entry["losses"]:
+        return None
+    return np.frombuffer(data, "<f4").astype(np.float32)
