@@ -76,6 +76,10 @@ def interrupt(_config: object, _run_dir: Path, folder: Path) -> None:
     raise Stopped("stopped")
 
 
+def evaluate(_config: object, _base: object, _run_dir: Path, folder: Path) -> None:
+    write_json(folder / "results.json", {"verdicts": []})
+
+
 def calibrate(_config: object, _base: object, _plan: object, folder: Path) -> dict[str, Any]:
     write_json(folder / "rope.json", {})
     return {}
@@ -94,7 +98,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         patch.setattr(train_stage, "launch", train)
         patch.setattr(train_stage, "_prove_reloaded", lambda *_: None)
-        patch.setattr(columns, "evaluate", lambda *_: {"verdicts": []})
+        patch.setattr(columns, "evaluate", evaluate)
         patch.setattr(page, "render", lambda *_: "a page")
         patch.setattr(export_stage, "export_model", export)
         patch.setattr(calibrate_stage, "work", calibrate)
