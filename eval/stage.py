@@ -9,11 +9,12 @@ from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
 from ropewalk.eval import ranks
 from ropewalk.eval.measure import columns
-from ropewalk.eval.measure.columns import RESULTS
+from ropewalk.eval.measure.evaluate import evaluate
+from ropewalk.eval.measure.results import RESULTS
 from ropewalk.eval.worker import Job
 from ropewalk.train.base import Base
 
-FORMAT = 4  # raise when the same settings and tasks give other rows
+FORMAT = 5  # raise when the same settings and tasks give other rows
 
 
 def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
@@ -30,7 +31,7 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
         if ranks.starts_ranks(config):
             ranks.measure(Job(config, base, output.parent), temporary)
         else:
-            columns.evaluate(config, base, output.parent, temporary)
+            evaluate(config, base, output.parent, temporary)
         results = read_json(temporary / RESULTS)
         return {"verdicts": {v["name"]: v["holds"] for v in results["verdicts"]}}
 

@@ -10,7 +10,7 @@ from transformers.utils import logging as transformers_logging
 
 from ropewalk.conf.artifacts.disk import disk_error
 from ropewalk.conf.schema import Config
-from ropewalk.eval.measure.columns import evaluate
+from ropewalk.eval.measure.evaluate import evaluate
 from ropewalk.train.base import Base
 from ropewalk.train.launcher import failure
 from ropewalk.train.launcher.process import ignore_library_warnings

@@ -1,6 +1,9 @@
 """How models are measured. The tasks in eval/tasks/ say what is measured.
 
-columns.py  the models of a run, each loaded and measured in turn: the content of results.json
+columns.py  the models of a run, each with its rope plan
+evaluate.py  every column measured in turn
+forward.py  requests of a column to results, from the store or by forward passes
+results.py  the content of results.json, and the samples beside it
 suite.py    the inputs shared by all tasks, and the loops over the tasks
 score.py    the engine: losses of texts, answers to prompts
 store.py    results on disk, by the content of their request

@@ -22,7 +22,7 @@ from ropewalk.eval.report.sentences import model_line
 from ropewalk.eval.tasks import TASKS
 from ropewalk.eval.tasks.context_gain import reference_context
 
-SCHEMA = 1
+SCHEMA, RESULTS_SCHEMA = 1, 2
 ARTIFACTS = {"data": "ledger", "rope": "rope", "train": "metrics", "eval": "results"}
 """Name of the artifact of each stage in `load`."""
 Json = dict[str, Any]
@@ -55,8 +55,8 @@ def load(run_dir: Path, leave_out: Sequence[str] = ()) -> Json:
     last = _phase(run_dir, config.get("name"), trained)
     all_phases = [*(_phase(run_dir / phase["folder"], phase["name"]) for phase in earlier), last]
     results = {
-        folder: {} if folder in leave_out else _artifact(run_dir / folder / "results.json")
-        for folder in ("eval", "calibration")
+        folder: {} if folder in leave_out else _artifact(run_dir / folder / "results.json", schema)
+        for folder, schema in (("eval", RESULTS_SCHEMA), ("calibration", SCHEMA))
     }
     return {
         **last,
@@ -116,13 +116,14 @@ def _parse(text: str, name: str) -> Json:
     return value
 
 
-def _artifact(path: Path) -> Json:
+def _artifact(path: Path, schema: int = SCHEMA) -> Json:
     text = _text(path)
     value = _parse(text, path.name) if text else {}
-    if value.get("schema", SCHEMA) != SCHEMA:
+    if value.get("schema", schema) != schema:
+        eval_ = schema == RESULTS_SCHEMA
+        way_out = "measure again with ropewalk eval" if eval_ else "use the version that wrote it"
         raise DataError(
-            f"{path.name} schema is {value['schema']}; this report reads {SCHEMA}; "
-            "use the version that wrote it"
+            f"{path.name} schema is {value['schema']}; this report reads {schema}; {way_out}"
         )
     return value
 

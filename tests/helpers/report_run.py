@@ -80,7 +80,7 @@ def results() -> dict[str, Any]:
         dict(zip(("name", "value", "rule", "holds"), verdict, strict=True)) for verdict in verdicts
     ]
     return {
-        "schema": 1,
+        "schema": 2,
         "base_window": 256,
         "length": 2048,
         "documents": 12,

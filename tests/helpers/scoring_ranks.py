@@ -7,7 +7,7 @@ import torch
 from models import VOCAB, tiny_config
 
 from ropewalk.conf.rope_methods import YarnConfig
-from ropewalk.eval.measure import columns
+from ropewalk.eval.measure import forward
 from ropewalk.eval.measure.dealing import deal
 from ropewalk.eval.measure.score import Engine
 from ropewalk.eval.requests import Prompt, Prompts, Request, Text
@@ -47,7 +47,7 @@ def measured(folder: str, windows: int, partitioned: bool, dtype: torch.dtype) -
     passes = []
     model.base_model.register_forward_hook(lambda *_: passes.append(1))
     engine = Engine(model, BATCH_TOKENS, body)
-    results = [result for _, result in columns.passes(engine, requests(windows), "tiny")]
+    results = [result for _, result in forward.passes(engine, requests(windows), "tiny")]
     if body is not None:
         inference.release(body)
         assert not sum(p.ds_tensor.numel() for p in model.parameters())

@@ -89,3 +89,9 @@ def test_an_unreadable_artifact_is_refused_by_name(run_dir, name, content):
     (run_dir / name).write_text(content)
     with pytest.raises(DataError, match=r"rope\.json .*; .*; "):
         render(run_dir)
+
+
+def test_an_evaluation_of_another_schema_is_refused_with_the_way_out(run_dir):
+    write_json(run_dir / "eval" / "results.json", {"schema": 1, "models": {}})
+    with pytest.raises(DataError, match=r"schema is 1; this report reads 2; .*ropewalk eval"):
+        render(run_dir)

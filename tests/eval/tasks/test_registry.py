@@ -10,7 +10,7 @@ import pytest
 
 from ropewalk.conf.eval import EvalConfig
 from ropewalk.data.dataset import Window
-from ropewalk.eval.measure import columns
+from ropewalk.eval.measure import forward
 from ropewalk.eval.measure import suite as suites
 from ropewalk.eval.report.page import render
 from ropewalk.eval.requests import Text
@@ -78,14 +78,14 @@ def results() -> dict[str, Any]:
     """The content of results.json as the stage puts it together, without a model."""
     suite = small_suite()
     samples = suites.build_samples(suite)
-    requests = columns.unique(sample.request for part in samples.values() for sample in part)
+    requests = forward.unique(sample.request for part in samples.values() for sample in part)
     by_label = {
         label: {name: losses(label, request) for name, request in requests.items()}
         for label in ("base", "extended")
     }
     models = {label: suites.rows(suite, samples, r, None) for label, r in by_label.items()}
     verdicts = suites.verdicts(models, suite.base_window, suite.length)
-    header = {"schema": 1, "base_window": 16, "length": 64, "documents": 2, "windows": 2}
+    header = {"schema": 2, "base_window": 16, "length": 64, "documents": 2, "windows": 2}
     return {**header, "models": models, "verdicts": verdicts}
 
 
