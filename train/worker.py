@@ -45,6 +45,7 @@ def train(run_dir: Path) -> None:
     store = rendezvous.join(launcher.start_timeout_s)
     if os.environ["RANK"] == "0":
         remove_sent()
+        metrics.import_dashboards(inputs.config)
     with Watchdog(inputs.folder, store, launcher.hang_timeout_s):
         with phase("joining the process group"):
             start_process_group(store)

@@ -41,7 +41,7 @@ def start_to_first_step(quick: bool) -> list[dict[str, Any]]:
     more = {"recipe": recipe, "of_rounds": common.spread(runs["ours"])}
     return [
         common.result(
-            "start_to_first_step", ours, "s", peer=PEER, peer_value=peer, bar="value <= 20", **more
+            "start_to_first_step", ours, "s", peer=PEER, peer_value=peer, bar="value <= 12", **more
         )
     ]
 

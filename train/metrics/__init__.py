@@ -7,8 +7,14 @@ dashboards.py    wandb and TensorBoard behind one protocol
 wandb_run.py     the wandb run, offline where no server answers
 """
 
-from ropewalk.train.metrics.dashboards import refuse_missing_tensorboard
+from ropewalk.train.metrics.dashboards import import_dashboards, refuse_missing_tensorboard
 from ropewalk.train.metrics.step_metrics import StepMetrics
 from ropewalk.train.metrics.writers import MetricLogger, read_metrics
 
-__all__ = ["MetricLogger", "StepMetrics", "read_metrics", "refuse_missing_tensorboard"]
+__all__ = [
+    "MetricLogger",
+    "StepMetrics",
+    "import_dashboards",
+    "read_metrics",
+    "refuse_missing_tensorboard",
+]

@@ -3,9 +3,12 @@
 Nothing of the machine, its user or its paths is recorded.
 """
 
+import importlib
 import importlib.util
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +31,20 @@ def refuse_missing_tensorboard(config: Config) -> None:
             "train.metrics.tensorboard is True; it needs the package tensorboard; "
             "pip install 'ropewalk[tensorboard]' or train.metrics.tensorboard=false"
         )
+
+
+def import_dashboards(config: Config) -> None:
+    """Begin to import wandb beside the loading of the model: it takes most of a second.
+
+    An error is raised by the import that needs it.
+    """
+
+    def work() -> None:
+        with suppress(Exception):
+            importlib.import_module("wandb")
+
+    if config.train.metrics.wandb != "off":
+        threading.Thread(target=work, name="import-wandb", daemon=True).start()
 
 
 def start_dashboards(folder: Path, config: Config, first_step: int) -> list[Dashboard]:

@@ -1,5 +1,6 @@
 """DeepSpeed's engine: what the trainer uses of it, and how it is built; the same on CPU and GPU."""
 
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
@@ -7,6 +8,7 @@ from typing import Any, Protocol
 import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed.runtime import compiler as deepspeed_compiler
 from deepspeed.runtime.engine import DeepSpeedEngine
 from deepspeed.runtime.zero.config import ZERO_OPTIMIZATION
 from torch import nn
@@ -82,6 +84,7 @@ def build_engine(
     settings["zero_optimization"] = of_shapes | settings["zero_optimization"]
     if train.zero_stage == 3:
         use_few_operations()
+    import_muon()
     with force_zero_optimizer(train):
         engine: Engine
         engine, *_ = deepspeed.initialize(
@@ -139,6 +142,16 @@ def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
     """
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
+
+
+def import_muon() -> None:
+    """Import DeepSpeed's Muon, which every ZeRO step looks up, without compiling its functions.
+
+    To decorate them with `torch.compile` imports torch's inductor: a second before the first step.
+    Ropewalk trains with no Muon.
+    """
+    with patched_method(deepspeed_compiler, "compile", lambda function: function):
+        importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
 
 
 def force_zero_optimizer(train: TrainConfig) -> AbstractContextManager[None]:
