@@ -12,9 +12,11 @@ readers.py         what transformers makes of the files: whether a server reads 
 code.py            the code files of a tokenizer of its own class
 comparison.py      whether two tokenizers give the same ids: by their content, or on probe texts
 failures.py        what a tokenizer raises for a text that it cannot encode
+chat.py            a message in the model's chat template, as ids
 scratch.py         train a tokenizer
 """
 
+from ropewalk.data.tokenizer.chat import chat_encoder
 from ropewalk.data.tokenizer.folder import read_model_config
 from ropewalk.data.tokenizer.readers import for_readers
 from ropewalk.data.tokenizer.run_tokenizer import (
@@ -24,6 +26,7 @@ from ropewalk.data.tokenizer.run_tokenizer import (
     load,
     save,
     size_problems,
+    text_decoder,
     text_encoder,
     token_id,
     vocab_size,
@@ -32,6 +35,7 @@ from ropewalk.data.tokenizer.scratch import train
 
 __all__ = [
     "RunTokenizer",
+    "chat_encoder",
     "encoding_fingerprint",
     "files_fingerprint",
     "for_readers",
@@ -39,6 +43,7 @@ __all__ = [
     "read_model_config",
     "save",
     "size_problems",
+    "text_decoder",
     "text_encoder",
     "token_id",
     "train",

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,10 +144,15 @@ def text_encoder(tokenizer: RunTokenizer) -> Callable[[str], np.ndarray]:
     """A function from a text to token ids (tokens,) int64, without special tokens."""
 
     def encode(text: str) -> np.ndarray:
-        ids = tokenizer.backend.encode(text, add_special_tokens=False).ids
-        return np.asarray(ids, dtype=np.int64)
+        (encoding,) = tokenizer.backend.encode_batch_fast([text], add_special_tokens=False)
+        return np.asarray(encoding.ids, dtype=np.int64)
 
     return encode
+
+
+def text_decoder(tokenizer: RunTokenizer) -> Callable[[Iterable[int]], str]:
+    """A function from token ids to their text, without special tokens."""
+    return lambda ids: str(tokenizer.backend.decode([int(i) for i in ids]))
 
 
 def token_id(tokenizer: RunTokenizer, key: str, name: str) -> int:

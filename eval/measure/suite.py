@@ -24,15 +24,18 @@ def build_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> EvalSuit
             f"data.heldout_share (now {config.data.heldout_share}), add longer documents or lower "
             "eval.length"
         )
+    tokenizer = tokenizers.load(
+        str(data.tokenizer), trust_remote_code=config.model.trust_remote_code
+    )
     return EvalSuite(
         config=config.eval,
         base_window=plan.base_window,
         length=length,
         windows=windows,
         fillers=heldout.texts(),
-        encode=tokenizers.text_encoder(
-            tokenizers.load(str(data.tokenizer), trust_remote_code=config.model.trust_remote_code)
-        ),
+        encode=tokenizers.text_encoder(tokenizer),
+        decode=tokenizers.text_decoder(tokenizer),
+        chat=tokenizers.chat_encoder(tokenizer),
         seed=config.seed,
         boundary_tokens=heldout.boundary_tokens,
         layout=heldout.layout(windows),

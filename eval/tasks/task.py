@@ -3,7 +3,7 @@
 N windows   S tokens of a window
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -34,6 +34,10 @@ class EvalSuite:
     encode: Callable[[str], np.ndarray]
     seed: int
     boundary_tokens: BoundaryTokens = BoundaryTokens()
+    decode: Callable[[Iterable[int]], str] | None = None
+    """The text of token ids, without special tokens; of a reply: of its new ids alone."""
+    chat: Callable[[str, str], np.ndarray] | None = None
+    """Ids of a user's message in the model's chat template, and of the reply's first words."""
     layout: Mapping[str, Any] = field(default_factory=dict)
     """How the windows are laid out and where they come from, for results.json."""
 

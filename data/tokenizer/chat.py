@@ -1,0 +1,78 @@
+"""A user's message in the model's chat template, as token ids."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from ropewalk.conf.errors import ConfigError, DataError
+from ropewalk.data.tokenizer.auto_tokenizer import Unreadable, auto_tokenizer
+from ropewalk.data.tokenizer.folder import first_line
+from ropewalk.data.tokenizer.run_tokenizer import RunTokenizer, save
+
+
+def chat_encoder(tokenizer: RunTokenizer) -> Callable[[str, str], np.ndarray]:
+    """A function from a user's message and the first words of the reply to token ids (tokens,).
+
+    The ids are those of the template's text up to the reply's header, and of the words after it.
+    Special tokens are read in the template and refused in the message. Raises: ConfigError
+    without a chat template, at the first call; DataError for a special token in a message.
+    """
+    template = cache(lambda: _template(tokenizer))
+
+    def encode(message: str, reply: str = "") -> np.ndarray:
+        if _ids(tokenizer, message, special=True) != _ids(tokenizer, message, special=False):
+            raise DataError(
+                "a chat message has a special token of the tokenizer in its text, which would end "
+                "the message there; it must be plain text; choose another haystack or form=base"
+            )
+        text = _rendered(template(), tokenizer.path, message)
+        return np.asarray(_ids(tokenizer, text + reply, special=True), np.int64)
+
+    return encode
+
+
+def _template(tokenizer: RunTokenizer) -> Any:
+    """transformers' tokenizer of the same files. Raises: ConfigError."""
+    with TemporaryDirectory() as folder:
+        save(tokenizer, Path(folder))
+        try:
+            made = auto_tokenizer(folder)
+        except Unreadable as reason:
+            raise ConfigError(f"model.path is {tokenizer.path}; {reason}; use form=base") from None
+    if not made.chat_template:
+        raise ConfigError(
+            f"model.path is {tokenizer.path}; its tokenizer has no chat template; questions in "
+            "chat form need one; use form=base, or add chat_template.jinja"
+        )
+    return made
+
+
+def _rendered(template: Any, path: str, message: str) -> str:
+    messages = [{"role": "user", "content": message}]
+    try:
+        text = template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # of jinja, or what a template itself raises
+        raise ConfigError(
+            f"model.path is {path}; its chat template must take one user's message; "
+            f"{first_line(error)}; use form=base"
+        ) from error
+    if message.strip() not in text:
+        raise ConfigError(
+            f"model.path is {path}; its chat template changes the text of a message; "
+            "a question must stand in it as it is; use form=base"
+        )
+    return str(text)
+
+
+def _ids(tokenizer: RunTokenizer, text: str, special: bool) -> list[int]:
+    """`special`: the names of special tokens in the text are these tokens."""
+    backend = tokenizer.backend
+    backend.encode_special_tokens = not special
+    try:
+        return list(backend.encode_batch_fast([text], add_special_tokens=False)[0].ids)
+    finally:
+        backend.encode_special_tokens = True
