@@ -9,8 +9,8 @@ export.py           the plan as a Hugging Face dataset or parquet files
 hash_random.py      a seeded hash as randomness
 random_streams.py   the random numbers of every other draw, a stream for each purpose
 synthetic.py        stores of synthetic sources
-retrieval.py        pass-key and repeat documents
 train_tokenizer.py  train a tokenizer on the sources
 datatrove_step.py   shards of token stores as a datatrove pipeline step
 sources/ tokenizer/ tokens/ cleaning/ mixing/ packing/ loading/ ledger/
+retrieval/ (questions about a hidden fact)
 """

@@ -1,7 +1,4 @@
-"""Synthetic retrieval on token ids: a pass key hidden in real text, and a span of text repeated.
-
-Pure. The data stage makes training documents with it, the eval stage questions.
-"""
+"""A pass key hidden in real text, and a span of text repeated."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
