@@ -8,6 +8,7 @@ heldout.py          held-out text, laid out as training documents are
 export.py           the plan as a Hugging Face dataset or parquet files
 hash_random.py      a seeded hash as randomness
 random_streams.py   the random numbers of every other draw, a stream for each purpose
+proportion.py       the interval of a share
 synthetic.py        stores of synthetic sources
 train_tokenizer.py  train a tokenizer on the sources
 datatrove_step.py   shards of token stores as a datatrove pipeline step

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = ("conf", "data", "train", "eval", "launch")
 # what data, train and eval may use of one another (CONTRIBUTING, "The house")
 FACES = {
-    "data": ("dataset", "random_streams", "retrieval", "tokenizer"),
+    "data": ("dataset", "proportion", "random_streams", "retrieval", "tokenizer"),
     "train": (
         *("base", "identity", "model.build", "loss", "attention", "rope.plan"),
         *("launcher", "weights.one_reader", "zero.mesh", "zero.inference", "zero.params"),

@@ -61,10 +61,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         positions: torch.Tensor,
         nll: torch.Tensor | None,
         z_loss: float,
+        hits: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         # selected by index: a mask's number of rows would have to come back from the device
         rows, targets = hidden[positions], labels[positions]
         row_nll = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
+        row_hits = None if hits is None else torch.empty_like(targets, dtype=torch.bool)
         total, squares = (hidden.new_zeros((), dtype=torch.float32) for _ in range(2))
         # a frozen head's gradient would be as large as the head
         grad_rows = torch.empty_like(rows) if ctx.needs_input_grad[0] else None
@@ -82,6 +84,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             row_nll[start : start + step] = chunk_nll.squeeze(1)
             total += chunk_nll.sum()
             squares += lse.square().sum()
+            if row_hits is not None:
+                row_hits[start : start + step] = index.squeeze(1) == y
             del logits
             if grad_rows is not None or grad_head is not None:
                 if z_loss:
@@ -96,6 +100,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ctx.shape, ctx.head_dtype = hidden.shape, head.dtype
         if nll is not None:
             nll.zero_().index_copy_(0, positions, row_nll)
+        if hits is not None and row_hits is not None:
+            hits.zero_().index_copy_(0, positions, row_hits)
         cross_entropy = total.clone()
         ctx.mark_non_differentiable(cross_entropy)
         return total + z_loss * squares if z_loss else total, cross_entropy
@@ -110,6 +116,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return (
             grad_hidden,
             None if grad_head is None else scaled(grad_head, grad, ctx.head_dtype),
+            None,
             None,
             None,
             None,
@@ -140,20 +147,22 @@ def summed_objective(
     z_loss: float,
     *,
     nll: torch.Tensor | None = None,
+    hits: torch.Tensor | None = None,
     label_positions: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The summed loss with the z-loss, and the cross-entropy alone, which carries no gradient.
 
     The z-loss is `z_loss` x logsumexp^2 of each valid label (PaLM, arXiv 2204.02311, section 5).
-    Shapes as in `summed_cross_entropy`. `label_positions` (N,) int64: where `labels` count, in
-    order; None: read from the device, which the host waits for.
+    Shapes as in `summed_cross_entropy`. `hits` (S,) bool is filled as `nll` is: whether the label
+    is the likeliest token, False where ignored. `label_positions` (N,) int64: where `labels` count,
+    in order; None: read from the device, which the host waits for.
     """
     if label_positions is None:
         label_positions = torch.nonzero(labels != IGNORE).squeeze(1)
     if not torch.is_grad_enabled():  # the head, a parameter, would still ask for its gradient
         hidden, head = hidden.detach(), head.detach()
     losses: tuple[torch.Tensor, torch.Tensor] = _ChunkedCrossEntropy.apply(
-        hidden, head, labels, label_positions, nll, z_loss
+        hidden, head, labels, label_positions, nll, z_loss, hits
     )  # type: ignore[no-untyped-call]
     return losses
 

@@ -31,6 +31,7 @@ class TokenLoss(nn.Module):
         self.head_weight, self.z_loss = head_weight, z_loss
         self.cross_entropy = torch.zeros(())
         self.nll = torch.zeros(0)
+        self.hits: torch.Tensor | None = None
 
     def forward(
         self,
@@ -44,12 +45,14 @@ class TokenLoss(nn.Module):
         hidden (S, E), labels (S,), label_positions (N,) as `summed_objective` takes them -> ().
         """
         self.nll = torch.empty(len(labels), dtype=torch.float32, device=labels.device)
+        self.hits = None if torch.is_grad_enabled() else torch.empty_like(labels, dtype=torch.bool)
         loss, cross_entropy = summed_objective(
             hidden,
             self.head_weight(),
             labels,
             self.z_loss,
             nll=self.nll,
+            hits=self.hits,
             label_positions=label_positions,
         )
         self.cross_entropy = cross_entropy / total_labels
@@ -85,6 +88,13 @@ class LossModel(nn.Module):
     def nll(self) -> torch.Tensor:
         """(S,) fp32: the loss of each token in the last call, 0 where its label is ignored."""
         return self.token_loss.nll
+
+    @property
+    def hits(self) -> torch.Tensor:
+        """(S,) bool: whether each label of the last call, which had no gradient, is the likeliest
+        token; False where it is ignored."""
+        assert self.token_loss.hits is not None
+        return self.token_loss.hits
 
     def head_weight(self) -> torch.Tensor:
         """The (V, E) weight of the output head, which ZeRO 3 may have partitioned."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ropewalk.data.proportion import wilson as wilson
 from ropewalk.data.random_streams import Purpose, generator
 
 DRAWS = 1000
@@ -71,13 +72,6 @@ def gains(by_context: dict[int, np.ndarray], draws: np.ndarray) -> list[dict[str
         difference = dict(zip(PAIRED, change.values(), strict=True))
         rows.append({"context": context, "tokens": nll.size, **loss, **difference})
     return rows
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """95% interval of a proportion (Wilson 1927)."""
-    z = 1.959964
-    centre, spread = hits + z * z / 2, z * math.sqrt(hits * (n - hits) / n + z * z / 4)
-    return max(0.0, (centre - spread) / (n + z * z)), min(1.0, (centre + spread) / (n + z * z))
 
 
 def doublings(first: int, last: int) -> list[int]:

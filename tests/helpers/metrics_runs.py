@@ -12,6 +12,7 @@ from ropewalk.data.dataset import BatchLoader, Row
 from ropewalk.launch.config.compose import compose
 from ropewalk.train import attention
 from ropewalk.train.attention import ulysses
+from ropewalk.train.loop.key_value import Haystack, Question
 from ropewalk.train.loop.step import train_step
 from ropewalk.train.loop.validation import Validation
 from ropewalk.train.metrics import StepMetrics
@@ -124,9 +125,26 @@ def validate(stage: int, sp_size: int) -> dict[str, Any]:
     return Validation(engine, windows(), config, mesh).measure()
 
 
+def retrieve(
+    stage: int, sp_size: int, haystacks: list[Haystack], sizes: dict[str, Any], *overrides: str
+) -> dict[str, Any]:
+    """The same, of questions about haystacks."""
+    mesh = Mesh.of(sp_size)
+    engine, config, _ = start(stage, 1, mesh, *overrides, sizes=sizes)
+    validation = Validation(engine, [], config, mesh, haystacks)
+    return validation.measure() | {"passes": validation.windows_measured}
+
+
+def random_haystack() -> Haystack:
+    """Of 90 tokens, with two questions."""
+    context, *parts = models.documents([90, 7, 3, 9, 2], seed=11)
+    questions = (Question(*parts[:2], depth=0.0), Question(*parts[2:], depth=1.0))
+    return Haystack(context, questions)
+
+
 def train_with_validation(stage: int, sp_size: int, every: int) -> list[tuple[float, float]]:
     """Loss and gradient norm of four steps; with `every` 2 the second and the last are followed by
-    validation."""
+    validation of all tasks."""
     mesh = Mesh.of(sp_size)
     overrides = [
         f"train.validation.interval_steps={every}",
@@ -137,7 +155,7 @@ def train_with_validation(stage: int, sp_size: int, every: int) -> list[tuple[fl
     metrics = StepMetrics(engine, config, mesh, loader, NAMES)
     batches, validation = (
         loader.micro_batches(range(4)),
-        Validation(engine, windows(), config, mesh),
+        Validation(engine, windows(), config, mesh, [random_haystack()]),
     )
     results = []
     for step in range(4):

@@ -48,6 +48,17 @@ def test_each_token_s_loss_comes_with_the_sum(many_chunks, ignored):
 
 
 @pytest.mark.parametrize("ignored", [0, 30, 200])
+def test_hits_are_the_likeliest_tokens_of_full_logits(many_chunks, ignored):
+    x, head, labels = example(ignored=ignored)
+    likeliest = (x @ head.T).argmax(-1)
+    labels[::3] = torch.where(labels[::3] == -100, -100, likeliest[::3])
+    hits = torch.ones(200, dtype=torch.bool)
+    loss.summed_objective(x, head, labels, 0.0, hits=hits)
+    assert torch.equal(hits, likeliest == labels)
+    assert ignored == 200 or 0 < hits.sum() < 200 - ignored
+
+
+@pytest.mark.parametrize("ignored", [0, 30, 200])
 def test_z_loss_and_its_gradients_equal_autograd_on_full_logits(many_chunks, ignored):
     x, head, labels = example(ignored=ignored)
     logits, counts = x @ head.T, labels != -100

@@ -7,6 +7,7 @@
     document_runs.py   which documents share a call, where one is far longer than others
     sdpa.py            each document alone through torch's SDPA
     prefix.py          queries that see keys before them, for SDPA
+    shared_context.py  questions about one context, which is computed once
     sliding_window.py  sliding windows in blocks, for SDPA
     sinks.py           attention sinks as one more key, for SDPA
     s2_attn.py         S2-Attn (shifted sparse attention) around any kernel

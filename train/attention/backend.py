@@ -14,6 +14,7 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.train.attention.kernels import AUTO_ORDER, GPU_KERNELS, MULTIPLE, Kernel
 from ropewalk.train.attention.s2_attn import s2_attention
 from ropewalk.train.attention.sdpa import sdpa
+from ropewalk.train.attention.shared_context import with_shared_context
 from ropewalk.train.attention.support import KernelFunction, Requirements
 from ropewalk.train.memory.kept_attention import keepable, noted
 
@@ -61,7 +62,8 @@ def register(
     Raises: ConfigError when the kernel is absent or does not fit `requirements`.
     """
     backend, reason = select_backend(kernel, requirements or Requirements())
-    function = noted(sdpa if backend == "sdpa" else GPU_KERNELS[backend].function)
+    kernel_function = sdpa if backend == "sdpa" else GPU_KERNELS[backend].function
+    function = with_shared_context(noted(kernel_function))
     name, label = REGISTERED_NAMES[backend], backend
     if s2_group is not None:
         name, label = f"{name}_s2_{s2_group}", f"{label} in S2 groups of {s2_group:,}"

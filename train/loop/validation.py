@@ -1,13 +1,13 @@
-"""Held-out loss by position while training, on the training's own ranks.
+"""Held-out loss by position and key-value retrieval while training, on the training's own ranks.
 
 Windows are dealt to the data-parallel groups, slices of a window to the ranks that share it, and
 every rank runs as many forward passes as the others, as ZeRO 3 needs. Training is not affected: no
-random number is drawn, no gradient kept, and the model's mode is restored.
+generator of torch is drawn from, no gradient kept, and the model's mode is restored.
 """
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from ropewalk.conf.errors import DataError
 from ropewalk.conf.log import log
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import IGNORE, DataArtifacts, Row, concatenate, describe
+from ropewalk.train.loop.dealing import local_slices, padded
+from ropewalk.train.loop.key_value import Haystack, KeyValueRetrieval
 from ropewalk.train.loop.micro_batches import to_device
 from ropewalk.train.metrics import sums as metrics_sums
 from ropewalk.train.model.build import evaluating
@@ -24,15 +26,22 @@ from ropewalk.train.zero.mesh import Mesh, device
 
 
 class Validation:
-    """Windows of held-out tokens, each (L,), measured every `interval_steps` steps and last."""
+    """Windows of held-out tokens, each (L,), and questions about haystacks, measured every
+    `interval_steps` steps and last."""
 
     def __init__(
-        self, engine: Engine, windows: Sequence[np.ndarray], config: Config, mesh: Mesh
+        self,
+        engine: Engine,
+        windows: Sequence[np.ndarray],
+        config: Config,
+        mesh: Mesh,
+        haystacks: Sequence[Haystack] = (),
     ) -> None:
         self.engine, self.windows, self.mesh = engine, windows, mesh
         self.every, self.steps = config.train.validation.interval_steps, config.train.steps
+        self.retrieval = KeyValueRetrieval(engine.module, haystacks, mesh) if haystacks else None
         self.windows_measured = 0
-        """By this rank, over all validations."""
+        """Forward passes of this rank, over all validations."""
 
     def __call__(self, step: int) -> dict[str, Any]:
         """Collective. The fields it adds to the line of `step` (from 1); none if it is not due."""
@@ -41,17 +50,26 @@ class Validation:
         return {"validation": self.measure()}
 
     def measure(self) -> dict[str, Any]:
-        """Mean loss over all tokens but each window's first, and by position in the window."""
+        """Collective. The fields of every task that is set."""
         started = time.perf_counter()
+        result: dict[str, Any] = {}
+        with evaluating(self.engine.module):
+            if self.windows:
+                result |= self._losses()
+            if self.retrieval is not None:
+                result["json_kv"] = self.retrieval.measure(self._count_pass)
+        return {**result, "seconds": time.perf_counter() - started}
+
+    def _losses(self) -> dict[str, Any]:
+        """Mean loss over all tokens but each window's first, and by position in the window."""
         sums = metrics_sums.BucketSums(len(metrics_sums.bucket_starts()), device())
         module = self.engine.module
-        with evaluating(module):
-            for row in self._rows():
-                batch = to_device(row)
-                module(**batch, total_labels=1)
-                position_bucket = metrics_sums.position_bucket(batch["position_ids"][0])
-                sums.add(position_bucket, module.nll, batch["labels"][0] != IGNORE)
-                self.windows_measured += 1
+        for _, _, row in local_slices(len(self.windows), self._row, self.mesh):
+            batch = to_device(row)
+            module(**batch, total_labels=1)
+            position_bucket = metrics_sums.position_bucket(batch["position_ids"][0])
+            sums.add(position_bucket, module.nll, batch["labels"][0] != IGNORE)
+            self._count_pass()
         by_position = metrics_sums.all_reduce(
             {"positions": sums.sums}, [], self.mesh.rank, self.mesh.world_size
         ).read()["positions"]
@@ -62,24 +80,14 @@ class Validation:
             "tokens": int(tokens),
             "windows": len(self.windows),
             "nll_by_position": metrics_sums.position_rows(by_position),
-            "seconds": time.perf_counter() - started,
         }
 
-    def _rows(self) -> Iterator[Row]:
-        """This rank's slices, as many as every other rank's.
+    def _row(self, number: int) -> Row:
+        window = self.windows[number]
+        return concatenate([window], padded(len(window), self.mesh.sp_size))
 
-        A group without a window ignores labels.
-        """
-        mesh = self.mesh
-        for first in range(0, len(self.windows), mesh.dp_size):
-            index = first + mesh.dp_rank
-            window = self.windows[min(index, len(self.windows) - 1)]
-            # padding up to a multiple of sp_size is a document of its own
-            row = concatenate([window], -(-len(window) // mesh.sp_size) * mesh.sp_size)
-            labels = row.labels if index < len(self.windows) else np.full_like(row.labels, IGNORE)
-            width = len(labels) // mesh.sp_size
-            part = slice(mesh.sp_rank * width, (mesh.sp_rank + 1) * width)
-            yield Row(row.input_ids[part], labels[part], row.position_ids[part], row.cu_seqlens)
+    def _count_pass(self) -> None:
+        self.windows_measured += 1
 
 
 def build_validation(engine: Engine, config: Config, data: DataArtifacts, mesh: Mesh) -> Validation:

@@ -1,16 +1,21 @@
 """Validation while training equals one process of plain transformers, and changes no step."""
 
+from typing import Any
+
 import metrics_runs
 import models
+import numpy as np
 import pytest
 import ranks
 import torch
 import torch.nn.functional as F
+from scipy.stats import binomtest
 
 from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.data.dataset import HeldoutText
 from ropewalk.launch.config.compose import compose
-from ropewalk.train.loop import validation
+from ropewalk.train.loop import key_value, validation
+from ropewalk.train.loop.key_value import Haystack, Question
 from ropewalk.train.zero.mesh import Mesh
 
 
@@ -38,6 +43,84 @@ def test_validation_equals_one_process(stage: int, world: int, sp: int) -> None:
             inside = (positions >= row["from"]) & (positions < row["to"])
             assert row["tokens"] == int(inside.sum())
             assert row["nll"] == pytest.approx(float(losses[inside].mean()), rel=1e-5)
+
+
+def greedy(model: Any, ids: np.ndarray, count: int) -> np.ndarray:
+    """(count,): what transformers decodes after `ids`."""
+    output = model.generate(torch.from_numpy(ids)[None], max_new_tokens=count, do_sample=False)
+    return output[0, len(ids) :].numpy()
+
+
+def decoded_haystacks(model: Any) -> tuple[list[Haystack], list[bool]]:
+    """Three haystacks of 2, 3 and 1 questions; for some of them the answer is what the model
+    decodes, for some it is so up to the last token or after the first."""
+    expected, haystacks = [], []
+    for seed, (length, kinds) in enumerate([(70, "rl"), (81, "frr"), (64, "r")]):
+        context, *texts = models.documents([length, *(5 + n for n in range(len(kinds)))], seed)
+        questions = []
+        for text, kind in zip(texts, kinds, strict=True):
+            answer = greedy(model, np.concatenate([context, text]), 3)
+            if kind != "r":
+                wrong = {"l": 2, "f": 0}[kind]
+                answer[wrong] = (answer[wrong] + 1) % models.VOCAB
+            questions.append(Question(text, answer, depth=len(questions) / 2))
+            expected.append(kind == "r")
+        haystacks.append(Haystack(context, tuple(questions)))
+    return haystacks, expected
+
+
+def answer_loss(model: Any, haystacks: list[Haystack]) -> float:
+    """Mean loss of the answers' tokens, each question alone under eager attention."""
+    losses = []
+    for haystack in haystacks:
+        for question in haystack.questions:
+            text = np.concatenate([haystack.context, question.ids, question.answer])
+            x, count = torch.from_numpy(text)[None], len(question.answer)
+            with torch.no_grad():
+                logits = model(x).logits[0, -1 - count : -1]
+            losses.append(F.cross_entropy(logits, x[0, -count:], reduction="none"))
+    return float(torch.cat(losses).mean())
+
+
+@pytest.mark.parametrize(
+    ("stage", "world", "sp", "passes"),
+    [(1, 1, 1, 3), (0, 2, 1, 2), (1, 2, 2, 3), (2, 2, 1, 2), (3, 2, 1, 2), (3, 2, 2, 3)],
+)
+def test_questions_are_answered_as_transformers_decodes_each_alone(
+    stage: int, world: int, sp: int, passes: int
+) -> None:
+    sizes = metrics_runs.LARGE
+    _retrieval_equals_transformers(stage, world, sp, passes, sizes)
+
+
+def test_ranks_that_do_not_divide_the_heads_ask_each_question_in_a_pass_of_its_own() -> None:
+    sizes = {**metrics_runs.THREE_HEADS, "num_attention_heads": 3, "hidden_size": 24}
+    _retrieval_equals_transformers(1, 2, 2, 6, sizes)
+
+
+def _retrieval_equals_transformers(
+    stage: int, world: int, sp: int, passes: int, sizes: dict[str, Any]
+) -> None:
+    model = models.tiny_model(**sizes, attn_implementation="eager")
+    haystacks, expected = decoded_haystacks(model)
+    for result in ranks.run(world, metrics_runs.retrieve, stage, sp, haystacks, sizes):
+        found = result["json_kv"]
+        assert result["passes"] == passes
+        assert found["n"] == 6 and found["haystacks"] == 3
+        assert found["accuracy"] == pytest.approx(sum(expected) / 6)
+        by_depth = [(row["depth"], row["n"], row["accuracy"]) for row in found["by_depth"]]
+        assert by_depth == [(0.0, 3, 2 / 3), (0.5, 2, 0.5), (1.0, 1, 1.0)]
+        assert found["length"] == 81 + 7 + 3
+        assert found["answer_nll"] == pytest.approx(answer_loss(model, haystacks), rel=1e-5)
+
+
+def test_the_interval_of_all_questions_is_that_of_as_many_haystacks() -> None:
+    depths = [0.0, 1.0, 0.0, 1.0]
+    questions = [Question(np.zeros(1), np.zeros(1), depth) for depth in depths]
+    row = key_value.shares(questions, [True, False, True, False], haystacks=2)
+    wide = binomtest(1, 2).proportion_ci(method="wilson")
+    assert (row["low"], row["high"]) == pytest.approx((wide.low, wide.high), abs=1e-6)
+    assert [(part["n"], part["accuracy"]) for part in row["by_depth"]] == [(2, 1.0), (2, 0.0)]
 
 
 @pytest.mark.parametrize(("stage", "world", "sp"), [(0, 1, 1), (1, 2, 2), (3, 2, 1)])
