@@ -63,6 +63,18 @@ class HeldoutText:
                     ids = marks.lay_out(text, 0, length).astype(np.int64)
                     yield Window(store.ids[index], ids, source)
 
+    def documents(self) -> list[Window]:
+        """Every held-out document whole, without boundary tokens, from the sources in turn.
+
+        Their ids lie in the store's memory map, unsigned: convert what is read.
+        """
+        return list(in_turn([self._documents(source) for source in self.stores]))
+
+    def _documents(self, source: str) -> Iterator[Window]:
+        store = self.stores[source]
+        for index in np.flatnonzero(store.heldout).tolist():
+            yield Window(store.ids[index], store.document(index), source)
+
     def texts(self) -> list[np.ndarray]:
         """The held-out tokens of each source end to end, each (tokens,) int64, without boundaries.
 

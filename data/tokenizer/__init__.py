@@ -21,6 +21,7 @@ from ropewalk.data.tokenizer.folder import read_model_config
 from ropewalk.data.tokenizer.readers import for_readers
 from ropewalk.data.tokenizer.run_tokenizer import (
     RunTokenizer,
+    bos_id,
     encoding_fingerprint,
     files_fingerprint,
     load,
@@ -35,6 +36,7 @@ from ropewalk.data.tokenizer.scratch import train
 
 __all__ = [
     "RunTokenizer",
+    "bos_id",
     "chat_encoder",
     "encoding_fingerprint",
     "files_fingerprint",

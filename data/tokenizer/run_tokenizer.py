@@ -155,6 +155,19 @@ def text_decoder(tokenizer: RunTokenizer) -> Callable[[Iterable[int]], str]:
     return lambda ids: str(tokenizer.backend.decode([int(i) for i in ids]))
 
 
+def bos_id(tokenizer: RunTokenizer) -> int | None:
+    """Id of the token that transformers' tokenizer names `bos_token`; None without one.
+
+    A null in tokenizer_config.json counts before an id in the model's config.json.
+    """
+    config = json.loads(tokenizer.files.get(CONFIG, b"{}"))
+    if config.get("bos_token", "") is None:
+        return None
+    token = tokenizer.special_tokens.get("bos")
+    number = tokenizer.backend.token_to_id(token) if token else None
+    return None if number is None else int(number)
+
+
 def token_id(tokenizer: RunTokenizer, key: str, name: str) -> int:
     """Id of the token `name` in setting `key`: `bos`, `eos` or the token's string.
 

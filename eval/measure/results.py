@@ -34,11 +34,7 @@ def content(
     rope: dict[str, Any],
 ) -> dict[str, Any]:
     """The content of `results.json`. `rope`: that of `rope.json`."""
-    of_base = results.get("base")
-    rows = {
-        label: suites.rows(suite, samples, by_request, None if label == "base" else of_base)
-        for label, by_request in results.items()
-    }
+    rows = suites.rows(suite, samples, results)
     return {
         "schema": SCHEMA,
         "seed": config.seed,
@@ -102,6 +98,7 @@ def write_samples(
         {"task": task, "id": s.id, "unit": s.unit, "request": digest(s.request), **s.facts}
         for task, part in samples.items()
         for s in part
+        if s.is_asked(label)
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "samples.jsonl").write_text(text, encoding="utf-8")

@@ -1,15 +1,16 @@
 """The inputs that all models share, and the loops over the tasks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataArtifacts
-from ropewalk.eval.requests import Result, digest
+from ropewalk.eval.requests import Request, Result, digest
 from ropewalk.eval.tasks import TASKS
-from ropewalk.eval.tasks.task import EvalSuite, Measured, Sample, Task, Verdict
+from ropewalk.eval.tasks.task import ColumnFacts, EvalSuite, Measured, Sample, Task, Verdict
 from ropewalk.train.rope.plan import RopePlan
 
 
@@ -39,7 +40,13 @@ def build_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> EvalSuit
         seed=config.seed,
         boundary_tokens=heldout.boundary_tokens,
         layout=heldout.layout(windows),
+        documents=heldout.documents(),
+        bos=tokenizers.bos_id(tokenizer),
     )
+
+
+def facts_of(plan: RopePlan) -> ColumnFacts:
+    return ColumnFacts(plan.max_position_embeddings, plan.short_inv_freq is not None)
 
 
 def tasks(suite: EvalSuite) -> list[Task]:
@@ -52,20 +59,44 @@ def build_samples(suite: EvalSuite) -> dict[str, Sequence[Sample]]:
     return {task.name: task.samples(suite) for task in tasks(suite)}
 
 
+def requests_of(samples: Mapping[str, Sequence[Sample]], column: str) -> Iterator[Request]:
+    """What a column is asked for all tasks."""
+    return (s.request for part in samples.values() for s in part if s.is_asked(column))
+
+
 def rows(
     suite: EvalSuite,
     samples: Mapping[str, Sequence[Sample]],
-    results: Mapping[str, Result],
-    base: Mapping[str, Result] | None,
-) -> dict[str, Any]:
-    """The rows of every task for one model. `results`, `base`: by the digests of the requests."""
+    results: Mapping[str, Mapping[str, Result]],
+) -> dict[str, dict[str, Any]]:
+    """The rows by column and task. `results`: of each column, by the digests of the requests."""
+    rows_of: dict[str, dict[str, Any]] = {label: {} for label in results}
+    for task in tasks(suite):
+        columns = {
+            label: measured(suite, samples[task.name], by_request, label)
+            for label, by_request in results.items()
+        }
+        for label, column in columns.items():
+            of_base = paired_results(column, columns.get("base"))
+            rows_of[label][task.name] = task.rows(replace(column, base=of_base, by_column=columns))
+    return rows_of
 
-    def measured(task: Task) -> Measured:
-        names = [digest(sample.request) for sample in samples[task.name]]
-        of_base = None if base is None else [base[name] for name in names]
-        return Measured(suite, samples[task.name], [results[name] for name in names], of_base)
 
-    return {task.name: task.rows(measured(task)) for task in tasks(suite)}
+def measured(
+    suite: EvalSuite, samples: Sequence[Sample], results: Mapping[str, Result], label: str
+) -> Measured:
+    """What a column was asked, and its results."""
+    asked = [sample for sample in samples if sample.is_asked(label)]
+    return Measured(suite, asked, [results[digest(s.request)] for s in asked], label=label)
+
+
+def paired_results(column: Measured, base: Measured | None) -> list[Result] | None:
+    """The base's results of a column's samples; None of the base itself, and if it lacks one."""
+    if base is None or column.label == "base":
+        return None
+    of_base = dict(zip((s.id for s in base.samples), base.results, strict=True))
+    names = [sample.id for sample in column.samples]
+    return [of_base[name] for name in names] if of_base.keys() >= set(names) else None
 
 
 def verdicts(models: Mapping[str, Any], window: int, length: int) -> list[Verdict]:

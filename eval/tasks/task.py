@@ -4,7 +4,7 @@ N windows   S tokens of a window
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -20,6 +20,17 @@ Rows = Any
 ModelRows = Mapping[str, Rows]
 """Rows of one task by model column (base, rescaled, extended), without empty ones."""
 Verdict = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ColumnFacts:
+    """What a task may know of a column before its model is loaded."""
+
+    window: int
+    """`max_position_embeddings`, tokens."""
+    table_by_length: bool = False
+    """Whether its rotary table depends on the length of the text (dynamic NTK, LongRoPE): then
+    the losses of a text's first tokens are not those of a longer text."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,12 @@ class EvalSuite:
     """Ids of a user's message in the model's chat template, and of the reply's first words."""
     layout: Mapping[str, Any] = field(default_factory=dict)
     """How the windows are laid out and where they come from, for results.json."""
+    documents: Sequence[Window] = ()
+    """Every held-out document whole, without boundary tokens."""
+    bos: int | None = None
+    """What the tokenizer names as the token before a text, whether or not training uses it."""
+    columns: Mapping[str, ColumnFacts] = field(default_factory=dict)
+    """The models that are measured, by name; empty before they are known."""
 
     @property
     def contexts(self) -> list[int]:
@@ -81,6 +98,11 @@ class Sample:
     request: Request
     facts: Mapping[str, Any] = field(default_factory=dict)
     """JSON that stands beside the result in samples.jsonl: length, depth, key, ..."""
+    columns: tuple[str, ...] = ()
+    """The columns that are asked; empty: all."""
+
+    def is_asked(self, column: str) -> bool:
+        return not self.columns or column in self.columns
 
 
 @dataclass(frozen=True)
@@ -93,6 +115,10 @@ class Measured:
     """One a sample."""
     base: Sequence[Result] | None = None
     """Of the base for the same samples, for paired differences; None without one."""
+    label: str = ""
+    """The column's name."""
+    by_column: Mapping[str, "Measured"] = field(default_factory=dict)
+    """What every column was asked for this task, for rows that depend on another column."""
 
     def select(self, **facts: Any) -> "Measured":
         """The samples with these facts."""
@@ -103,7 +129,8 @@ class Measured:
         ]
         base = None if self.base is None else [self.base[n] for n in numbers]
         samples = [self.samples[n] for n in numbers]
-        return Measured(self.suite, samples, [self.results[n] for n in numbers], base)
+        results = [self.results[n] for n in numbers]
+        return replace(self, samples=samples, results=results, base=base)
 
     @property
     def losses(self) -> np.ndarray:

@@ -41,6 +41,13 @@ def test_windows_of_a_document_do_not_overlap() -> None:
     assert len(windows) == 4 and len(set(tokens)) == 100
 
 
+def test_documents_are_whole_and_come_from_the_sources_in_turn() -> None:
+    stores = {"a": store_of([5, 3, 4], [True, False, True]), "b": store_of([2], [True])}
+    documents = HeldoutText(stores, BoundaryTokens(7, 8)).documents()
+    expected = [("a", [0, 1, 2, 3, 4]), ("b", [0, 1]), ("a", [2000, 2001, 2002, 2003])]
+    assert [(d.source, d.ids.tolist()) for d in documents] == expected
+
+
 def test_few_windows_are_spread_over_documents_first() -> None:
     windows = HeldoutText({"a": store_of([100] * 4, [True] * 4)}).windows(20, 4, 3)
     assert [window.document for window in windows] == ["0", "1", "2", "3"]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ropewalk.data.dataset import Window
 from ropewalk.eval.measure import forward
 from ropewalk.eval.measure import suite as suites
 from ropewalk.eval.report.page import render
-from ropewalk.eval.requests import Text
+from ropewalk.eval.requests import Text, digest
 from ropewalk.eval.tasks import TASKS
 from ropewalk.eval.tasks.task import (
     EvalSuite,
@@ -83,7 +84,7 @@ def results() -> dict[str, Any]:
         label: {name: losses(label, request) for name, request in requests.items()}
         for label in ("base", "extended")
     }
-    models = {label: suites.rows(suite, samples, r, None) for label, r in by_label.items()}
+    models = suites.rows(suite, samples, by_label)
     verdicts = suites.verdicts(models, suite.base_window, suite.length)
     header = {"schema": 2, "base_window": 16, "length": 64, "documents": 2, "windows": 2}
     return {**header, "models": models, "verdicts": verdicts}
@@ -126,6 +127,20 @@ def test_a_registered_task_without_rows_is_reported_as_not_run(
         del model["first_token"]
     html = page(tmp_path, content)
     assert "First &lt;token&gt; was not measured." in html
+
+
+def test_a_sample_is_asked_of_its_columns_only_and_paired_where_the_base_has_it() -> None:
+    suite, text = small_suite(), Text(np.arange(4))
+    samples = [Sample("all", "u", text), Sample("one", "u", Text(np.arange(5)), {}, ("extended",))]
+    asked = {name: [*suites.requests_of({"toy": samples}, name)] for name in ("base", "extended")}
+    assert [len(part) for part in asked.values()] == [1, 2]
+    results = {digest(sample.request): np.ones(1) for sample in samples}
+    base, extended = (suites.measured(suite, samples, results, name) for name in asked)
+    assert [sample.id for sample in base.samples] == ["all"]
+    assert suites.paired_results(extended, base) is None
+    paired = suites.paired_results(replace(extended, samples=samples[:1]), base)
+    assert paired is not None and len(paired) == 1
+    assert suites.paired_results(base, base) is None
 
 
 def test_every_task_has_its_own_key_in_the_results() -> None:
