@@ -7,6 +7,7 @@ numbers as its figure.
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from markupsafe import Markup
 
 from ropewalk.conf.errors import DataError
 from ropewalk.eval.report import formats
+from ropewalk.eval.report import results as tables
 from ropewalk.eval.report.figures import calibration, data, rope, training
-from ropewalk.eval.report.figures.style import MODEL_TITLES, MODELS
+from ropewalk.eval.report.figures.columns import column_styles, column_title, page_columns
+from ropewalk.eval.report.figures.style import Drawing
 from ropewalk.eval.report.sentences import model_line
 from ropewalk.eval.tasks import TASKS
 from ropewalk.eval.tasks.context_gain import reference_context
@@ -28,15 +31,38 @@ ARTIFACTS = {"data": "ledger", "rope": "rope", "train": "metrics", "eval": "resu
 Json = dict[str, Any]
 
 
-def render(run_dir: Path, leave_out: Sequence[str] = ()) -> str:
-    """The page of one run folder; the same artifacts give the same bytes.
+@dataclass(frozen=True)
+class Report:
+    html: str
+    figures: dict[str, str]
+
+    def write(self, folder: Path) -> None:
+        """index.html, and figures/NAME.svg and NAME.png of every figure."""
+        (folder / "index.html").write_text(self.html, encoding="utf-8")
+        (folder / "figures").mkdir(exist_ok=True)
+        drawings = {n: d for n, d in self.figures.items() if isinstance(d, Drawing)}
+        for name, drawing in drawings.items():
+            for suffix, content in drawing.files().items():
+                (folder / "figures" / f"{name}.{suffix}").write_bytes(content)
+
+
+def make(run_dir: Path, leave_out: Sequence[str] = ()) -> Report:
+    """The report of one run folder; the same artifacts give the same bytes.
 
     `leave_out`: stages whose artifacts are not shown (train, eval, calibration).
     Raises: DataError when an artifact cannot be read.
     """
     run = load(run_dir, leave_out)
+    values = derived(run)
+    figures: dict[str, str] = values["figures"]
+    inline = {name: Markup(drawing) for name, drawing in figures.items()}
     template = formats.template("ropewalk.eval.report", "report.html.j2")
-    return template.render(**run, **derived(run))
+    return Report(template.render(**{**run, **values, "figures": inline}), figures)
+
+
+def render(run_dir: Path, leave_out: Sequence[str] = ()) -> str:
+    """The page alone, of the same arguments."""
+    return make(run_dir, leave_out).html
 
 
 def source_files() -> list[Path]:
@@ -98,7 +124,12 @@ def _text(path: Path) -> str:
 
 
 def _without_nulls(entries: Json) -> Json:
-    """The entries that are not null: a null means the same as a missing key."""
+    """The entries that are not null: a null means the same as a missing key.
+
+    Beside a reason it means that the value cannot be measured, and stays.
+    """
+    if entries.get("reason"):
+        return entries
     return {key: value for key, value in entries.items() if value is not None}
 
 
@@ -139,53 +170,65 @@ def _metrics(path: Path) -> tuple[list[Json], int]:
 
 def derived(run: Json) -> Json:
     """Figures, sentences and tables that are computed from the artifacts."""
-    metrics, ledger, calibrated = run["metrics"], run["ledger"], run["calibration"]
-    models, window = run["results"].get("models") or {}, run["results"].get("base_window")
-    rows = {task.name: _rows_by_model(models, task.name) for task in TASKS}
+    results, metrics = run["results"], run["metrics"]
+    columns, window = tables.shown(results), results.get("base_window")
+    rows = {task.name: tables.rows_by_column(results, columns, task.name) for task in TASKS}
+    sections = tables.general_sections(rows, run["config"])
     dimensions, width = rope.dimensions(run["rope"]), max(1, len(metrics) // 20)
-    figures = {
-        "rope": rope.wavelengths(run["rope"], dimensions),
-        "training": training.curves(metrics, width),
-        "by_position": training.by_position(metrics, width),
-        **calibration.figures(calibrated),
-        **data.figures(ledger),
-    }
-    for task in TASKS:
-        assert task.name not in figures, f"{task.name} is the key of another figure"
-        figures[task.name] = task.figure(rows[task.name], window)
-    readings = {
-        **{task.name: task.reading(rows[task.name], window) for task in TASKS},
-        "rope": rope.reading(dimensions),
-        "calibration": calibration.reading(calibrated),
-        "lengths": data.lengths_reading(ledger),
-        "own": data.own_reading(ledger),
-        "training": training.loss_reading(metrics, width),
-        "by_position": training.reading(metrics),
-    }
+    with page_columns(columns):
+        figures = {
+            **_figures(run, dimensions, width),
+            **{task.name: task.figure(rows[task.name], window) for task in TASKS},
+        }
+        readings = {
+            **_readings(run, dimensions, width),
+            **{task.name: task.reading(rows[task.name], window) for task in TASKS},
+        }
     return {
-        "MODELS": MODELS,
-        "MODEL_TITLES": MODEL_TITLES,
-        "tasks": TASKS,
+        "columns": columns,
+        "styles": column_styles(columns),
+        "title": column_title,
+        "sections": sections,
+        "unmeasured": tables.unmeasured(rows, sections),
         "rows": rows,
-        "models": models,
+        "tables": {task.name: tables.table(rows[task.name]) for task in TASKS},
+        "models": results.get("models") or {},
         "window": window,
         "reference": reference_context(rows["context_gain"], window),
         "dimensions": dimensions,
         "width": width,
         "model_line": model_line(run["config"], run["rope"]),
-        "figures": {name: Markup(svg) for name, svg in figures.items() if svg},
+        "figures": {name: drawing for name, drawing in figures.items() if drawing},
         "readings": readings,
         "lengths": sorted({n for values in rows["perplexity"].values() for n in values}, key=float),
         "stages": stage_rows(run),
-        "methods": calibration.rows(calibrated),
-        "left_out": data.left_out(ledger),
-        "cleaning": data.cleaning(ledger),
+        "methods": calibration.rows(run["calibration"]),
+        "left_out": data.left_out(run["ledger"]),
+        "cleaning": data.cleaning(run["ledger"]),
     }
 
 
-def _rows_by_model(models: Json, task: str) -> Json:
-    rows = {name: (models.get(name) or {}).get(task) for name in MODELS}
-    return {name: value for name, value in rows.items() if value}
+def _figures(run: Json, dimensions: list[Json], width: int) -> Json:
+    """Figures of everything but the tasks, by name."""
+    return {
+        "rope": rope.wavelengths(run["rope"], dimensions),
+        "training": training.curves(run["metrics"], width),
+        "by_position": training.by_position(run["metrics"], width),
+        **calibration.figures(run["calibration"]),
+        **data.figures(run["ledger"]),
+    }
+
+
+def _readings(run: Json, dimensions: list[Json], width: int) -> Json:
+    """Sentences of everything but the tasks, by the names of their figures."""
+    return {
+        "rope": rope.reading(dimensions),
+        "calibration": calibration.reading(run["calibration"]),
+        "lengths": data.lengths_reading(run["ledger"]),
+        "own": data.own_reading(run["ledger"]),
+        "training": training.loss_reading(run["metrics"], width),
+        "by_position": training.reading(run["metrics"]),
+    }
 
 
 def stage_rows(run: Json) -> list[Json]:

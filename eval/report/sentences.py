@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ropewalk.eval.report.figures.style import MODELS
+from ropewalk.eval.report.figures.columns import in_order
 
 _SIZES = {"hidden_size": "hidden", "num_hidden_layers": "layers", "num_attention_heads": "heads"}
 
@@ -16,7 +16,7 @@ def sentence(clauses: Iterable[str]) -> str | None:
 
 def list_by_model(rows: Mapping[str, Any], text_of: Callable[[Any], str | None]) -> str:
     """`2.83 (base), 2.98 (rescaled) and 2.83 (extended)`: the text of each model that has one."""
-    texts = {name: text_of(rows[name]) for name in MODELS if rows.get(name)}
+    texts = {name: text_of(rows[name]) for name in in_order(rows) if rows[name]}
     parts = [f"{text} ({name})" for name, text in texts.items() if text is not None]
     return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from ropewalk.eval.measure import statistics
 from ropewalk.eval.measure.statistics import PAIRED
+from ropewalk.eval.report.figures.columns import in_order
 from ropewalk.eval.report.figures.loss import loss_figure
-from ropewalk.eval.report.figures.style import MARKERS, MODELS, column
+from ropewalk.eval.report.figures.style import column
 from ropewalk.eval.report.formats import signed
 from ropewalk.eval.requests import Text
 from ropewalk.eval.tasks.task import (
@@ -65,12 +66,11 @@ class ContextGain:
             prefix="gain",
             x_label="context (tokens)",
             description="Loss of the same targets under growing context, with intervals",
-            markers=MARKERS,
         )
 
     def reading(self, rows: ModelRows, window: int | None) -> str | None:
         """The longest context against the reference: the paired difference, and if it shows."""
-        model = next((name for name in reversed(MODELS) if name in rows), None)
+        model = "extended" if "extended" in rows else next(reversed(in_order(rows)), None)
         reference = reference_context(rows, window)
         if model is None or not reference:
             return None

@@ -72,6 +72,7 @@ class LossByPosition:
             x_label="position in the sequence (tokens before the target; "
             "the first bin begins at 0)",
             description="Loss by position for each model, with intervals",
+            mark_every=2,
         )
 
     def reading(self, rows: ModelRows, window: int | None) -> str | None:

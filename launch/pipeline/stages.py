@@ -186,7 +186,7 @@ def _report(run: Run) -> tuple[Manifest, str]:
 
     def work(temporary: Path) -> dict[str, Any]:
         outdated = [name for name in REPORTED if name not in current]
-        (temporary / "index.html").write_text(page.render(run.output, outdated), encoding="utf-8")
+        page.make(run.output, outdated).write(temporary)
         return {}
 
     return run_stage("report", cache_key, run.output / "report", work)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ropewalk.eval.report.figures.columns import column_styles
 from ropewalk.eval.report.figures.style import (
     COLOURS,
+    Drawing,
     Kwargs,
     Rows,
     column,
@@ -34,9 +36,12 @@ def loss_figure(
     prefix: str,
     x_label: str,
     description: str,
-    markers: Mapping[str, str] | None = None,
-) -> str:
-    """Inline SVG of loss (nats) over tokens. `window`: the base's, shaded. `span`: x limits."""
+    mark_every: int = 1,
+) -> Drawing:
+    """Loss (nats) over tokens. `window`: the base's, shaded. `span`: x limits.
+
+    `mark_every`: points from one marker to the next.
+    """
     views = _views(curves)
     with styled_figure(9, 3.9 + 2.7 * (len(views) - 1)) as figure:
         grid: Kwargs = {"sharex": True, "squeeze": False, "height_ratios": [1.2, 1.0][: len(views)]}
@@ -45,7 +50,7 @@ def loss_figure(
             token_axis(axes, *span, x_label if axes is panels[-1] else "")
             axes.set(ylim=view, ylabel="nats per token")
             axes.yaxis.set_major_locator(ticks(6))
-            _draw(axes, curves, markers or {})
+            _draw(axes, curves, mark_every)
             _name_lines(axes, curves)
             _shade_window(axes, window)
         _label_window(panels[0], window)
@@ -88,16 +93,17 @@ def _name_lines(axes: Axes, curves: Curves) -> None:
     heights = {name: (end - low) / (high - low) for name, end in ends.items() if low <= end <= high}
     style: Kwargs = {"va": "center", "weight": "bold", "annotation_clip": False}
     style |= {"xycoords": "axes fraction", "textcoords": "offset points"}
+    styles = column_styles(curves)
     for name, height in _spread(heights, 0.08).items():
-        axes.annotate(name, (1, height), (8, 0), color=COLOURS[name], **style)
+        axes.annotate(name, (1, height), (8, 0), color=styles[name].colour, **style)
 
 
-def _draw(axes: Axes, curves: Curves, markers: Mapping[str, str]) -> None:
-    for name, (x, rows) in curves.items():
+def _draw(axes: Axes, curves: Curves, mark_every: int) -> None:
+    for name, style in column_styles(curves).items():
+        x, rows = curves[name]
         low, high = column(rows, "low"), column(rows, "high")
-        axes.fill_between(x, low, high, color=COLOURS[name], alpha=0.18, linewidth=0)
-        edge: Kwargs = {"markeredgecolor": COLOURS["paper"], "markeredgewidth": 0.6}
-        axes.plot(x, column(rows, "nll"), color=COLOURS[name], marker=markers.get(name, ""), **edge)
+        axes.fill_between(x, low, high, color=style.colour, alpha=0.18, linewidth=0)
+        axes.plot(x, column(rows, "nll"), markevery=mark_every, **style.line, **style.marker)
 
 
 def _bounds(curves: Curves) -> tuple[float, float]:
@@ -111,11 +117,12 @@ def _bounds(curves: Curves) -> tuple[float, float]:
 
 
 def _views(curves: Curves) -> list[tuple[float, float]]:
-    """y limits of each panel: all curves, and closer ones where a model flattens the others."""
+    """y limits of each panel: all curves, and closer ones where some columns flatten the others."""
     full = _bounds(curves)
-    for excluded in ({"base"}, {"base", "rescaled"}):
-        others = {name: curve for name, curve in curves.items() if name not in excluded}
-        low, high = _bounds(others) if others else full
+    highest = {name: _bounds({name: curve})[1] for name, curve in curves.items()}
+    by_height = sorted(curves, key=highest.__getitem__)
+    for kept in range(len(curves) - 1, 0, -1):
+        low, high = _bounds({name: curves[name] for name in by_height[:kept]})
         if high - low < 0.5 * (full[1] - full[0]):
             return [full, (low, high)]
     return [full]

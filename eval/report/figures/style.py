@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 
 MODELS = ("base", "rescaled", "extended")
+"""The columns of a run. Others have the names that the settings give them."""
 MODEL_TITLES = {"base": "base", "rescaled": "rescaled only", "extended": "extended"}
 COLOURS = {
     "ink": "#1c2127",
@@ -30,8 +32,13 @@ COLOURS = {
     "shade": "#f1f2ef",
     "paper": "#fdfdfb",
     "base": "#5b6b7d",
-    "rescaled": "#b0680c",
+    "rescaled": "#9c5a06",
     "extended": "#0b7a75",
+    "c3": "#7a3e9d",
+    "c4": "#b02a5b",
+    "c5": "#3558b8",
+    "c6": "#536c17",
+    "c7": "#7c4a2d",
     "s0": "#3d6b93",
     "s1": "#8aa9c0",
     "s2": "#a58d5f",
@@ -40,7 +47,9 @@ COLOURS = {
     "s5": "#b9b2a3",
 }
 SHADES = ("s0", "s2", "s3", "s4", "s1", "s5")  # of curves, neighbours far apart
-MARKERS = {"base": "s", "rescaled": "^", "extended": "o"}  # distinct in black and white too
+SLOTS = ("base", "rescaled", "extended", "c3", "c4", "c5", "c6", "c7")
+"""Colours of the columns, by the names of their CSS variables."""
+MARKERS = dict(zip(SLOTS, "s^oDvPX*", strict=True))  # distinct in black and white too
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ropewalk",
@@ -77,6 +86,34 @@ Rows = Sequence[Mapping[str, Any]]
 Kwargs = dict[str, Any]
 
 
+class Drawing(str):
+    """SVG or HTML for the page, and the figure that its files are written from."""
+
+    figure: Figure
+
+    def __new__(cls, inline: str, figure: Figure) -> Drawing:
+        drawing = super().__new__(cls, inline)
+        drawing.figure = figure
+        return drawing
+
+    def files(self) -> dict[str, bytes]:
+        """Content by suffix, `svg` and `png`, in the light colours; equal bytes each time."""
+        import matplotlib.style
+
+        kwargs: dict[str, Kwargs] = {
+            "svg": {"metadata": NO_METADATA},
+            "png": {"metadata": {"Software": None}, "dpi": 160},
+        }
+        content = {}
+        with matplotlib.style.context(STYLE, after_reset=True):
+            for suffix, options in kwargs.items():
+                buffer = io.BytesIO()
+                paper: Kwargs = {"facecolor": COLOURS["paper"], "format": suffix}
+                self.figure.savefig(buffer, **paper, **options)
+                content[suffix] = buffer.getvalue()
+        return content
+
+
 @contextmanager
 def styled_figure(width: float, height: float) -> Iterator[Figure]:
     """A figure in the page's style over matplotlib's defaults; draw and save it inside the block.
@@ -96,7 +133,7 @@ def column(rows: Rows, key: str) -> np.ndarray:
     return np.array([math.nan if row.get(key) is None else row[key] for row in rows], dtype=float)
 
 
-def to_svg(figure: Figure, prefix: str, label: str) -> str:
+def to_svg(figure: Figure, prefix: str, label: str) -> Drawing:
     """Inline SVG without date or <style>; ids carry `prefix`, colours are CSS variables."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=NO_METADATA)
@@ -109,8 +146,8 @@ def to_svg(figure: Figure, prefix: str, label: str) -> str:
     body = re.sub(r'href="#|url\(#', lambda match: match[0] + prefix + "-", body)
     for name, colour in COLOURS.items():
         body = body.replace(colour, f"var(--{name})")
-    svg = f'<svg viewBox="{view_box}" role="img" aria-label="{label}">{body}'
-    return svg.replace("\n", " ").strip()
+    svg = f'<svg viewBox="{view_box}" role="img" aria-label="{escape(label)}">{body}'
+    return Drawing(svg.replace("\n", " ").strip(), figure)
 
 
 def thousands(*axes: Axis) -> None:

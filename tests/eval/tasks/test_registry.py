@@ -1,6 +1,7 @@
 """A new task is one file and one registry line: its rows, its verdict and its figure follow."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -114,19 +115,21 @@ def test_a_registered_task_is_measured_judged_and_drawn(registered: None, tmp_pa
     assert "<h2>First &lt;token&gt;</h2>" in section
     assert "<svg><title>2 toy models</title></svg>" in section
     assert "The base&#39;s window has 16 tokens." in section
-    assert section.count("<td>0.5</td>") == 2 and "<td>&lt;window&gt;</td>" in section
+    assert section.count("<td>0.5</td>") == 2 and "unit &lt;window&gt;; n 2." in section
     assert '<li><a href="#first_token">' in html
     assert html.count("First token") == 1  # the tile of its verdict
 
 
-def test_a_registered_task_without_rows_is_reported_as_not_run(
+def test_a_registered_task_without_rows_is_reported_as_not_measured(
     registered: None, tmp_path: Path
 ) -> None:
     content = results()
     for model in content["models"].values():
         del model["first_token"]
     html = page(tmp_path, content)
-    assert "First &lt;token&gt; was not measured." in html
+    assert re.search("Not measured: .*First &lt;token&gt;", html)
+    (tmp_path / "config.yaml").write_text("eval: {tasks: [first_token]}")
+    assert "First &lt;token&gt; was not measured." in render(tmp_path)
 
 
 def test_a_sample_is_asked_of_its_columns_only_and_paired_where_the_base_has_it() -> None:

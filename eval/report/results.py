@@ -1,0 +1,125 @@
+"""The results of the evaluation as the page shows them: columns, the five questions, tables."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from ropewalk.eval.report.figures.columns import in_order
+from ropewalk.eval.report.figures.style import MODELS
+from ropewalk.eval.report.formats import as_text
+from ropewalk.eval.tasks import TASKS
+from ropewalk.eval.tasks.task import Task
+
+Json = Mapping[str, Any]
+
+OWN_SECTIONS = ("nll_by_position", "perplexity", "context_gain", "passkey")
+"""Tasks with a section of their own in report.html.j2."""
+PROTOCOL = (
+    *("unit", "protocol", "interval", "draws", "data", "haystack", "haystack_hash", "prompt_hash"),
+    *("words_hash", "seed", "dtype", "backend", "chunk", "rope_hash", "tokenizer", "shots", "bos"),
+)
+"""Keys of a row that say how it was measured; the page shows them under the table."""
+MOST_VALUES = 4  # of one such key
+
+
+def shown(results: Json) -> list[str]:
+    """The columns of the page in order: those of a run always, others where they were measured."""
+    measured = list(results.get("models") or {})
+    return in_order(measured if set(measured) - set(MODELS) else MODELS)
+
+
+def rows_by_column(results: Json, columns: Iterable[str], task: str) -> dict[str, Any]:
+    """The rows of a task by column, without empty ones."""
+    models = results.get("models") or {}
+    rows = {name: (models.get(name) or {}).get(task) for name in columns}
+    return {name: value for name, value in rows.items() if value}
+
+
+def general_sections(rows: Mapping[str, Any], config: Json) -> list[Task]:
+    """The tasks with the general section: those measured, and those that the run asks for."""
+    asked = (config.get("eval") or {}).get("tasks") or []
+    return [t for t in TASKS if t.name not in OWN_SECTIONS and (rows[t.name] or t.name in asked)]
+
+
+def unmeasured(rows: Mapping[str, Any], sections: Sequence[Task]) -> list[str]:
+    """Titles of the tasks without rows and without a section."""
+    return [t.title for t in TASKS if not (t in sections or rows[t.name] or t.name in OWN_SECTIONS)]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of any task as text: equal protocols are said once, under the table."""
+
+    head: list[str]
+    body: dict[str, list[list[str]]]
+    """By column. A cell that a row lacks is empty."""
+    protocol: dict[str, str]
+    reasons: list[str]
+    """Why values are not measurable."""
+
+
+def table(rows: Mapping[str, Any]) -> Table | None:
+    """`rows` by column: lists of flat dicts. None without any, or for rows of another form."""
+    lists = {name: part for name, part in rows.items() if isinstance(part, list)}
+    every = [row for row in chain.from_iterable(lists.values()) if isinstance(row, Mapping)]
+    if not every:
+        return None
+    keys = list(dict.fromkeys(key for row in every for key in row))
+    intervals = [key for key in keys if key.endswith("low") and f"{key[:-3]}high" in keys]
+    hidden = {*intervals, *(f"{key[:-3]}high" for key in intervals), "reason", *PROTOCOL}
+    values = [key for key in keys if key not in hidden]
+    shown_keys = _with_intervals(values, intervals)
+    reasons = dict.fromkeys(str(row["reason"]) for row in every if row.get("reason"))
+    return Table(
+        head=[_title(key) for key in shown_keys],
+        body={name: [_cells(row, shown_keys) for row in part] for name, part in lists.items()},
+        protocol=_protocol(every),
+        reasons=list(reasons),
+    )
+
+
+def _with_intervals(values: Sequence[str], intervals: Sequence[str]) -> list[str]:
+    """Each interval `X_low` behind its value X; that of `low` behind the value that it is of."""
+    keys = list(values)
+    for interval in intervals:
+        prefix = interval[:-4]
+        place = keys.index(prefix) + 1 if prefix in keys else len(keys)
+        keys.insert(place, interval)
+    return keys
+
+
+def _title(key: str) -> str:
+    if key.endswith("low"):
+        return f"{key[:-4]} interval".strip().replace("_", " ")
+    return key.replace("_", " ")
+
+
+def _cells(row: Json, keys: Sequence[str]) -> list[str]:
+    return [_interval(row, key) if key.endswith("low") else _cell(row, key) for key in keys]
+
+
+def _cell(row: Json, key: str) -> str:
+    """Text of a value: empty where the row has no such key, and "not measurable" for a null."""
+    if key not in row:
+        return ""
+    return as_text(row[key]) if row[key] is not None else "not measurable"
+
+
+def _interval(row: Json, key: str) -> str:
+    low, high = row.get(key), row.get(f"{key[:-3]}high")
+    return "" if low is None or high is None else f"{as_text(low)} to {as_text(high)}"
+
+
+def _protocol(rows: Sequence[Json]) -> dict[str, str]:
+    """Each key of PROTOCOL with its values; of many, how many there are."""
+    found = {}
+    for key in PROTOCOL:
+        values = list(dict.fromkeys(as_text(r[key]) for r in rows if r.get(key) is not None))
+        if values:
+            many = len(values) > MOST_VALUES
+            found[key.replace("_", " ")] = f"{len(values)} values" if many else "; ".join(values)
+    if counts := [row["n"] for row in rows if isinstance(row.get("n"), int)]:
+        ends = sorted({min(counts), max(counts)})
+        found["n"] = " to ".join(f"{count:,}" for count in ends)
+    return found
