@@ -2,6 +2,7 @@
 
 page.py       reads the artifacts, renders report.html.j2, writes the figures as files
 results.py    columns of the evaluation, tables of any task
+anchors.py    published numbers of eval/anchors.yaml, beside the same protocol only
 sentences.py  sentences that the numbers decide
 formats.py    numbers as text, the Jinja templates
 figures/      inline SVG and HTML drawings

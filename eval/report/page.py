@@ -16,7 +16,7 @@ import yaml
 from markupsafe import Markup
 
 from ropewalk.conf.errors import DataError
-from ropewalk.eval.report import formats
+from ropewalk.eval.report import anchors, formats
 from ropewalk.eval.report import results as tables
 from ropewalk.eval.report.figures import calibration, data, rope, training
 from ropewalk.eval.report.figures.columns import column_styles, column_title, page_columns
@@ -69,7 +69,8 @@ def source_files() -> list[Path]:
     """Code and template that decide the page, so that a change of them renders it again."""
     folders = ("ropewalk.eval.report", "ropewalk.eval.report.figures", "ropewalk.eval.tasks")
     paths = [Path(str(path)) for name in folders for path in resources.files(name).iterdir()]
-    return sorted(path for path in paths if path.suffix in (".py", ".j2"))
+    paths.append(Path(str(resources.files("ropewalk.eval").joinpath("anchors.yaml"))))
+    return sorted(path for path in paths if path.suffix in (".py", ".j2", ".yaml"))
 
 
 def load(run_dir: Path, leave_out: Sequence[str] = ()) -> Json:
@@ -191,6 +192,7 @@ def derived(run: Json) -> Json:
         "sections": sections,
         "unmeasured": tables.unmeasured(rows, sections),
         "rows": rows,
+        "anchors": {task.name: anchors.beside(rows[task.name]) for task in TASKS},
         "tables": {task.name: tables.table(rows[task.name]) for task in TASKS},
         "models": results.get("models") or {},
         "window": window,
