@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from ropewalk.conf.rules import setting
 
+VALIDATION_TASKS = ("nll_by_position", "json_kv")
+"""Names as in eval/tasks/."""
+
 
 @dataclass(kw_only=True)
 class MetricsConfig:
@@ -26,17 +29,38 @@ class MetricsConfig:
 
 @dataclass(kw_only=True)
 class ValidationConfig:
-    """Held-out loss during the training."""
+    """Held-out loss and key-value retrieval during the training."""
 
-    interval_steps: int = setting(0, at_least=0, way_out="0 leaves validation out")
-    """Steps between two measurements of the held-out loss; the last step is always followed by
-    one; 0: never."""
+    interval_steps: int | None = setting(0, at_least=0, way_out="0 leaves validation out")
+    """Steps between two measurements; the last step is always followed by one; 0: never; null:
+    the fewest, at least 50, with which the measurements have at most 4% of the training's FLOPs."""
+    tasks: list[str] = setting(
+        factory=lambda: list(VALIDATION_TASKS), one_of=VALIDATION_TASKS, way_out="leave it out"
+    )
+    """What is measured: nll_by_position (held-out loss) and json_kv (values of a JSON object asked
+    for by their keys, as eval asks them; by a greedy verdict in one pass, without decoding)."""
     windows: int = setting(8, at_least=1)
     """Windows of held-out text; at most `windows_per_document` of one document."""
     windows_per_document: int = setting(2, at_least=1)
     """Most windows that one held-out document may give."""
+    haystacks: int = setting(16, at_least=1)
+    """JSON objects of json_kv."""
+    positions: int = setting(4, at_least=1)
+    """Questions about each of them, from start to end. They share one forward pass; with a
+    `train.sp_size` that does not divide the attention heads each takes its own."""
     length: int | None = setting(None, at_least=2, way_out="unset it for data.seq_len")
-    """Tokens of a window; unset: `data.seq_len`."""
+    """Tokens of a window, and of a JSON object with question and answer; unset: `data.seq_len`."""
+
+    @property
+    def is_on(self) -> bool:
+        return self.interval_steps != 0
+
+    def problems(self, prefix: str) -> Iterator[str]:
+        if self.is_on and not self.tasks:
+            yield (
+                f"{prefix}tasks is empty; there must be something to measure; name one of "
+                f"{', '.join(VALIDATION_TASKS)}, or set {prefix}interval_steps=0"
+            )
 
 
 @dataclass(kw_only=True)

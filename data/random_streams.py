@@ -13,6 +13,7 @@ class Purpose(IntEnum):
     BOOTSTRAP = 2
     EVAL_QUESTION = 3
     EVOLUTION = 4
+    VALIDATION_HAYSTACK = 5
 
 
 def generator(purpose: Purpose, seed: int, index: int = 0) -> np.random.Generator:

@@ -43,7 +43,9 @@ def validation_problems(config: Config, data: DataArtifacts) -> list[str]:
     """No held-out document that is long enough for the loss during the training."""
     settings = config.train.validation
     length = settings.length or config.data.seq_len
-    if not settings.interval_steps or data.heldout_text(config.data).windows(length, 1, 1):
+    if not settings.is_on or "nll_by_position" not in settings.tasks:
+        return []
+    if data.heldout_text(config.data).windows(length, 1, 1):
         return []
     return [
         f"train.validation.length is {length}; no held-out document has that many tokens; raise "

@@ -6,6 +6,7 @@ stands in the room of its subject. Here the checks are called for the stages tha
 """
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -94,7 +95,8 @@ def _length_problems(run: Run, stages: Collection[str]) -> list[str]:
         return []
     from ropewalk.eval import preflight
 
-    validates = "train" in stages and run.config.train.validation.interval_steps > 0
+    validation = run.config.train.validation
+    validates = "train" in stages and validation.is_on and "nll_by_position" in validation.tasks
     measures = bool({"eval", "calibrate"} & set(stages)) and not run.is_followed
     lines = preflight.share_problems(run.config, measures, validates)
     if "eval" in stages and measures:
@@ -112,6 +114,7 @@ def refuse_unmeasurable(runs: Sequence[Run], stages: Collection[str]) -> None:
     Raises: DataError, before the first training starts.
     """
     from ropewalk.eval import preflight
+    from ropewalk.train.loop.validation_inputs import haystacks
 
     lines = []
     for run in runs:
@@ -119,6 +122,8 @@ def refuse_unmeasurable(runs: Sequence[Run], stages: Collection[str]) -> None:
             continue
         data = DataArtifacts.of(run.output, run.cache)
         lines += preflight.validation_problems(run.config, data)
+        if run.config.train.validation.is_on:
+            lines += problem_lines(partial(haystacks, run.config, data, count=1))
         if "eval" in stages and not run.is_followed:
             lines += preflight.heldout_problems(run.config, run.rope_plan, data)
     if lines:

@@ -89,6 +89,8 @@ train.metrics.peak_tflops (0, inf)
 train.validation.interval_steps [0, inf)
 train.validation.windows [1, inf)
 train.validation.windows_per_document [1, inf)
+train.validation.haystacks [1, inf)
+train.validation.positions [1, inf)
 train.validation.length [2, inf)
 train.launcher.ranks_per_node [1, inf)
 train.launcher.master_port [1024, 65535]

@@ -9,10 +9,10 @@ from feeds import accept_step
 
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import BatchLoader, Row
+from ropewalk.data.retrieval import Haystack, Question
 from ropewalk.launch.config.compose import compose
 from ropewalk.train import attention
 from ropewalk.train.attention import ulysses
-from ropewalk.train.loop.key_value import Haystack, Question
 from ropewalk.train.loop.step import train_step
 from ropewalk.train.loop.validation import Validation
 from ropewalk.train.metrics import StepMetrics
@@ -138,8 +138,8 @@ def retrieve(
 def random_haystack() -> Haystack:
     """Of 90 tokens, with two questions."""
     context, *parts = models.documents([90, 7, 3, 9, 2], seed=11)
-    questions = (Question(*parts[:2], depth=0.0), Question(*parts[2:], depth=1.0))
-    return Haystack(context, questions)
+    questions = (Question(*parts[:2], "", "", 0.0), Question(*parts[2:], "", "", 1.0))
+    return Haystack(context, questions, pairs=9)
 
 
 def train_with_validation(stage: int, sp_size: int, every: int) -> list[tuple[float, float]]:

@@ -15,6 +15,7 @@ import torch
 
 from ropewalk.data.dataset import IGNORE, Row, concatenate
 from ropewalk.data.proportion import wilson
+from ropewalk.data.retrieval import Haystack, Question
 from ropewalk.train.attention.shared_context import shared_context
 from ropewalk.train.loop.dealing import local_slices, padded
 from ropewalk.train.loop.micro_batches import to_device
@@ -22,28 +23,6 @@ from ropewalk.train.loss_model import LossModel
 from ropewalk.train.model.geometry import head_counts
 from ropewalk.train.transfer import copy_to_device
 from ropewalk.train.zero.mesh import Mesh, all_reduce_sum, device
-
-
-@dataclass(frozen=True, eq=False)
-class Question:
-    """Token ids of a question and its answer, and where in the haystack the answer stands."""
-
-    ids: np.ndarray
-    answer: np.ndarray
-    depth: float
-
-
-@dataclass(frozen=True, eq=False)
-class Haystack:
-    """A text, and the questions that are asked about it, each alone."""
-
-    context: np.ndarray
-    questions: tuple[Question, ...]
-
-    @property
-    def tokens(self) -> int:
-        """Of the longest prompt with its answer."""
-        return len(self.context) + max(len(q.ids) + len(q.answer) for q in self.questions)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.conf.errors import DataError
 from ropewalk.conf.log import log
 from ropewalk.conf.schema import Config
-from ropewalk.data.dataset import IGNORE, DataArtifacts, Row, concatenate, describe
+from ropewalk.data.dataset import IGNORE, DataArtifacts, Row, concatenate
+from ropewalk.data.retrieval import Haystack
+from ropewalk.train.loop import validation_inputs as inputs
 from ropewalk.train.loop.dealing import local_slices, padded
-from ropewalk.train.loop.key_value import Haystack, KeyValueRetrieval
+from ropewalk.train.loop.key_value import KeyValueRetrieval
 from ropewalk.train.loop.micro_batches import to_device
+from ropewalk.train.loop.validation_cost import interval
 from ropewalk.train.metrics import sums as metrics_sums
 from ropewalk.train.model.build import evaluating
 from ropewalk.train.zero.engine import Engine
@@ -38,7 +40,7 @@ class Validation:
         haystacks: Sequence[Haystack] = (),
     ) -> None:
         self.engine, self.windows, self.mesh = engine, windows, mesh
-        self.every, self.steps = config.train.validation.interval_steps, config.train.steps
+        self.every, self.steps = config.train.validation.interval_steps or 0, config.train.steps
         self.retrieval = KeyValueRetrieval(engine.module, haystacks, mesh) if haystacks else None
         self.windows_measured = 0
         """Forward passes of this rank, over all validations."""
@@ -91,21 +93,18 @@ class Validation:
 
 
 def build_validation(engine: Engine, config: Config, data: DataArtifacts, mesh: Mesh) -> Validation:
-    """The run's validation. Raises: DataError when no held-out document is long enough for it."""
+    """The run's validation. Raises: DataError when the data does not give what is measured."""
     settings = config.train.validation
-    length = settings.length or config.data.seq_len
-    if not settings.interval_steps:
+    if not settings.is_on:
         return Validation(engine, [], config, mesh)
-    heldout = data.heldout_text(config.data)
-    windows = heldout.windows(length, settings.windows, settings.windows_per_document)
-    if not windows:
-        raise DataError(
-            f"train.validation.length is {length}; no held-out document has that many tokens; "
-            f"raise data.heldout_share (now {config.data.heldout_share}), lower "
-            "train.validation.length or set train.validation.interval_steps=0"
-        )
-    log.info(f"validation: held-out {describe(heldout.layout(windows))}")
-    return Validation(engine, [window.ids for window in windows], config, mesh)
+    windows, haystacks = inputs.windows(config, data), inputs.haystacks(config, data)
+    validation = Validation(engine, windows, config, mesh, haystacks)
+    if settings.interval_steps is None:
+        passes = validation.retrieval.passes if validation.retrieval is not None else []
+        model, sequences = engine.module.model, data.sequences()
+        validation.every = interval(model, config, windows, passes, sequences, mesh)
+        log.info(f"validation: every {validation.every} steps, by its FLOPs")
+    return validation
 
 
 def summary(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -113,7 +112,7 @@ def summary(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     losses = [
         {"step": line["step"], "nll": line["validation"]["nll"]}
         for line in lines
-        if "validation" in line
+        if "nll" in line.get("validation", {})
     ]
     finite = [loss for loss in losses if math.isfinite(loss["nll"])]
     if not finite:

@@ -59,7 +59,7 @@ def start_dashboards(folder: Path, config: Config, first_step: int) -> list[Dash
 
 def scalars_of(line: dict[str, Any]) -> dict[str, float]:
     """The numbers of a metrics line by path: `loss`, `time/forward`, `loss_by_position/64-128`,
-    `validation/nll`.
+    `validation/nll`, `validation/json_kv/by_depth/0.125`.
 
     Lists of plain numbers (`sequences`) are left out.
     """
@@ -76,6 +76,8 @@ def _named_scalars(value: Any, name: str) -> Iterator[tuple[str, float]]:
         for bucket in value:
             if isinstance(bucket, dict) and "nll" in bucket:
                 yield f"{name}/{bucket['from']}-{bucket['to'] or ''}", bucket["nll"]
+            elif isinstance(bucket, dict) and "depth" in bucket:
+                yield f"{name}/{bucket['depth']:g}", bucket["accuracy"]
 
 
 class TensorBoard:

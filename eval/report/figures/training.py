@@ -94,7 +94,7 @@ def loss_reading(metrics: Rows, width: int) -> str | None:
 def by_position(metrics: Rows, width: int) -> str | None:
     """Loss by step of the farthest position buckets, of batches and held-out text. None without."""
     trained = [row for row in metrics if row.get("loss_by_position")]
-    validated = [row for row in metrics if row.get("validation")]
+    validated = [row for row in metrics if "nll_by_position" in row.get("validation", {})]
     held_out = [{"step": row["step"], **row["validation"]} for row in validated]
     panels: list[tuple[str, Rows, str, int]] = [
         ("loss of the batches", trained, "loss_by_position", width),
@@ -135,8 +135,28 @@ def _draw_buckets(axes: Axes, steps: np.ndarray, losses: dict[str, np.ndarray], 
 
 
 def reading(metrics: Rows) -> str | None:
-    """Where held-out loss was lowest, and where it ended."""
-    rows = [row for row in metrics if row.get("validation")]
+    """Where held-out loss was lowest, where it ended, and how many values were found at the end."""
+    return " ".join(filter(None, [_loss_reading(metrics), _retrieval_reading(metrics)])) or None
+
+
+def _retrieval_reading(metrics: Rows) -> str | None:
+    """The share of JSON values found by their keys at the first and the last validation."""
+    rows = [row for row in metrics if "json_kv" in row.get("validation", {})]
+    if not rows:
+        return None
+    first, last = (row["validation"]["json_kv"] for row in (rows[0], rows[-1]))
+    text = (
+        f"Of {last['n']:,} values of JSON objects of up to {last['length']:,} tokens, asked for by "
+        f"their keys, {last['accuracy']:.0%} (95% {last['low']:.0%} to {last['high']:.0%}, over "
+        f"{last['haystacks']:,} objects) were found after step {rows[-1]['step']:,}"
+    )
+    if len(rows) > 1:
+        text += f", {first['accuracy']:.0%} after step {rows[0]['step']:,}"
+    return text + "."
+
+
+def _loss_reading(metrics: Rows) -> str | None:
+    rows = [row for row in metrics if "nll" in row.get("validation", {})]
     losses: list[tuple[float, int]] = [(row["validation"]["nll"], row["step"]) for row in rows]
     finite = [(loss, step) for loss, step in losses if math.isfinite(loss)]
     if not finite:

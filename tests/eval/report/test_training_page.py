@@ -41,6 +41,18 @@ def test_a_sentence_names_the_lowest_and_the_last() -> None:
     assert training.reading(lines) == sentence
 
 
+def test_a_sentence_names_the_values_that_were_found() -> None:
+    lines: list[dict[str, Any]] = [{"step": 5}]
+    for step, share in ((10, 0.25), (20, 0.5)):
+        found = {"length": 2048, "haystacks": 16, "n": 64, "accuracy": share, "low": 0.28}
+        lines.append({"step": step, "validation": {"json_kv": {**found, "high": 0.72}}})
+    assert training.by_position(lines, 1) is None
+    assert training.reading(lines) == (
+        "Of 64 values of JSON objects of up to 2,048 tokens, asked for by their keys, 50% (95% 28% "
+        "to 72%, over 16 objects) were found after step 20, 25% after step 10."
+    )
+
+
 def test_one_step_and_a_resumed_run(run_dir):
     first, second = metrics()[:2]
     write_metrics(run_dir, [first])

@@ -13,9 +13,9 @@ from scipy.stats import binomtest
 
 from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.data.dataset import HeldoutText
+from ropewalk.data.retrieval import Haystack, Question
 from ropewalk.launch.config.compose import compose
 from ropewalk.train.loop import key_value, validation
-from ropewalk.train.loop.key_value import Haystack, Question
 from ropewalk.train.zero.mesh import Mesh
 
 
@@ -63,9 +63,9 @@ def decoded_haystacks(model: Any) -> tuple[list[Haystack], list[bool]]:
             if kind != "r":
                 wrong = {"l": 2, "f": 0}[kind]
                 answer[wrong] = (answer[wrong] + 1) % models.VOCAB
-            questions.append(Question(text, answer, depth=len(questions) / 2))
+            questions.append(Question(text, answer, "", "", depth=len(questions) / 2))
             expected.append(kind == "r")
-        haystacks.append(Haystack(context, tuple(questions)))
+        haystacks.append(Haystack(context, tuple(questions), pairs=9))
     return haystacks, expected
 
 
@@ -116,7 +116,7 @@ def _retrieval_equals_transformers(
 
 def test_the_interval_of_all_questions_is_that_of_as_many_haystacks() -> None:
     depths = [0.0, 1.0, 0.0, 1.0]
-    questions = [Question(np.zeros(1), np.zeros(1), depth) for depth in depths]
+    questions = [Question(np.zeros(1), np.zeros(1), "", "", depth) for depth in depths]
     row = key_value.shares(questions, [True, False, True, False], haystacks=2)
     wide = binomtest(1, 2).proportion_ci(method="wilson")
     assert (row["low"], row["high"]) == pytest.approx((wide.low, wide.high), abs=1e-6)

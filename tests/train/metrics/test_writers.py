@@ -64,6 +64,7 @@ LINE = {
     "validation": {
         "nll": 2.25,
         "nll_by_position": [{"from": 0, "to": 64, "nll": 4.0, "tokens": 2}],
+        "json_kv": {"accuracy": 0.5, "by_depth": [{"depth": 0.125, "n": 4, "accuracy": 0.25}]},
     },
     "sequences": [4, 5],
 }
@@ -77,6 +78,8 @@ NUMBERS = {
     "loss_by_source/code/tokens": 10,
     "validation/nll": 2.25,
     "validation/nll_by_position/0-64": 4.0,
+    "validation/json_kv/accuracy": 0.5,
+    "validation/json_kv/by_depth/0.125": 0.25,
 }
 
 
