@@ -2,14 +2,14 @@
 
 The data stage makes training documents with it, the training and the eval stage questions.
 
-passkey.py    a pass key hidden in real text, and a span of text repeated
-haystack.py   a text and the questions about it, which share its tokens
-key_value.py  one JSON object of keys and values, asked at many places
+pass_key.py    a pass key hidden in real text, and a span of text repeated
+haystack.py    a text and the questions about it, which share its tokens
+json_object.py one JSON object of keys and values, asked at many places
 """
 
 from ropewalk.data.retrieval.haystack import Encode, Haystack, Question
-from ropewalk.data.retrieval.key_value import key_value
-from ropewalk.data.retrieval.passkey import (
+from ropewalk.data.retrieval.json_object import key_value
+from ropewalk.data.retrieval.pass_key import (
     ANSWER,
     NEEDLE,
     QUESTION,
