@@ -15,7 +15,8 @@ FLOORS = ("conf", "data", "train", "eval", "launch")
 FACES = {
     "data": ("dataset", "proportion", "random_streams", "retrieval", "tokenizer"),
     "train": (
-        *("base", "identity", "model.build", "loss", "attention", "rope.plan"),
+        *("base", "identity", "model.build", "model.attention_swap", "loss", "attention"),
+        "rope.plan",
         *("launcher", "weights.one_reader", "zero.mesh", "zero.inference", "zero.params"),
     ),
 }

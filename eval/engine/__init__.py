@@ -1,0 +1,11 @@
+"""One model that answers requests: losses of texts, answers to prompts.
+
+engine.py   the engine: which documents share a pass, which are computed in calls with a cache
+calls.py    the calls that compute a prompt, and which of them two prompts share; no torch
+passes.py   inputs of the forward passes, and what is computed of their hidden states
+forward.py  a model's passes; of weights that all ranks gather, equally many on each
+cache.py    keys and values that are appended and rolled back without a copy
+branches.py attention of prompts that continue the keys and values of a common context
+decoding.py greedy decoding, a batch of prompts a step
+whole.py    models that compute every document whole, without a cache, and why
+"""
