@@ -46,6 +46,9 @@ class EvalConfig:
     GPU, fp32 on a CPU."""
     batch_tokens: int = setting(8192, at_least=1, fingerprint=False)
     """Tokens that are computed at once."""
+    chunk_tokens: int = setting(2048, at_least=1, fingerprint=False)
+    """Tokens of a forward call of a text or prompt that is longer, whose keys and values are kept
+    for the next call; prompts with the same beginning share the calls up to there."""
     ranks_per_node: int | None = setting(None, at_least=1, fingerprint=False)
     """Processes that share the windows and questions, on each machine; unset: one per GPU, as
     `train.launcher` says, and one on a CPU."""

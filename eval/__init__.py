@@ -6,7 +6,8 @@
     __main__.py `python -m ropewalk.eval FOLDER`: one rank, as the launcher starts it
     worker.py   one rank
     requests.py what a model is asked (texts, prompts) and answers (losses, replies)
-    measure/    models to compare, forward passes, results on disk, statistics
+    engine/     one model that answers requests: forward passes, cache, decoding
+    measure/    models to compare, results on disk, statistics
     tasks/      what is measured, one file a task
     report/     the page; figures/ holds its drawings
     calibrate/  the search of rotary settings before training

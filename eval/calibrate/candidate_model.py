@@ -12,7 +12,8 @@ from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import HeldoutText, Window, in_turn
 from ropewalk.eval.calibrate.trial import Candidate
-from ropewalk.eval.measure import columns, score
+from ropewalk.eval.engine import passes
+from ropewalk.eval.measure import columns
 from ropewalk.train.base import Base, base_config
 from ropewalk.train.model import build as models
 from ropewalk.train.rope import plan as rope_plan
@@ -42,7 +43,7 @@ class CandidateModel:
     def nll(self, plan: RopePlan, windows: np.ndarray) -> np.ndarray:
         """Losses under a plan: (N, S) -> (N, S-1). Raises: ProofError when the plan is not live."""
         models.rescale(self.model, plan)
-        return score.window_nll(self.model, windows, self.batch_tokens)
+        return passes.window_nll(self.model, windows, self.batch_tokens)
 
     def measure(self, candidate: Candidate, windows: np.ndarray) -> np.ndarray:
         return self.nll(self.plan_of(candidate), windows)

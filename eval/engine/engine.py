@@ -1,6 +1,6 @@
 """The engine: which documents share a pass, and which are computed in calls with a cache."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -39,7 +39,7 @@ class Engine:
     `body`: the model without its head, where its weights are partitioned over the ranks.
     `chunk_tokens`: of a call with a cache. `share` False computes every prompt from its start, in
     the same calls, for proofs. `text_of`: the text of new tokens, for prompts that end at a text.
-    `label`: of the model, and `name` of a request, for messages.
+    `label` of the model, and `names` of requests by their digests: for messages.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class Engine:
         share: bool = True,
         text_of: TextOf | None = None,
         label: str = "the model",
-        name: Callable[[Request], str] | None = None,
+        names: Mapping[str, str] | None = None,
     ) -> None:
         self.model, self.batch_tokens, self.body = model, batch_tokens, body
         self.chunk_tokens, self.share, self.label = chunk_tokens, share, label
         self.forward, self.end = Forward(model, body), End.of(model, text_of)
-        self.name = name or (lambda request: f"request {digest(request)}")
+        self.names = names or {}
 
     def batches(self, requests: Sequence[Request]) -> list[Sequence[Request]]:
         """The requests in their order, in parts that `measure` computes at once."""
@@ -221,7 +221,8 @@ class Engine:
 
     def _check(self, request: Request, is_finite: bool) -> None:
         if not is_finite:
+            name = self.names.get(digest(request), f"request {digest(request)}")
             raise NotFinite(
-                f"the logits of {self.label} are NaN or infinite in {self.name(request)}; there is "
-                "no answer to measure; set eval.precision=fp32 or correct the model"
+                f"the logits of {self.label} are NaN or infinite in {name}; there is no answer to "
+                "measure; set eval.precision=fp32 or correct the model"
             )

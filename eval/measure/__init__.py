@@ -5,7 +5,6 @@ evaluate.py  every column measured in turn
 forward.py  requests of a column to results, from the store or by forward passes
 results.py  the content of results.json, and the samples beside it
 suite.py    the inputs shared by all tasks, and the loops over the tasks
-score.py    the engine: losses of texts, answers to prompts
 store.py    results on disk, by the content of their request
 dealing.py  passes dealt over the ranks
 statistics.py  means, intervals, bins; pure numpy

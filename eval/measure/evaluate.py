@@ -14,7 +14,7 @@ from ropewalk.eval.measure.columns import columns, dtype
 from ropewalk.eval.measure.dealing import rank_and_size
 from ropewalk.eval.measure.forward import is_partitioned, measure, store_of, unique
 from ropewalk.eval.measure.results import RESULTS, content, write_samples
-from ropewalk.eval.requests import Result
+from ropewalk.eval.requests import Result, digest
 from ropewalk.train.base import Base
 from ropewalk.train.rope.plan import RopePlan
 
@@ -30,12 +30,15 @@ def evaluate(config: Config, base: Base, run_dir: Path, folder: Path) -> None:
     facts = {column.label: suites.facts_of(column.plan) for column in models_of_run}
     suite = replace(suite, columns=facts)
     samples = suites.build_samples(suite)
+    names = {digest(s.request): s.id for part in samples.values() for s in part}
     partition = dtype(config) if is_partitioned(config, base) else None
     results: dict[str, Mapping[str, Result]] = {}
     for column in models_of_run:
         requests = unique(suites.requests_of(samples, column.label))
         store = store_of(column, config, cache)
-        results[column.label] = measure(column, requests, store, config, partition)
+        results[column.label] = measure(
+            column, requests, store, config, partition, suite.decode, names
+        )
         log.info(f"eval: {column.label} measured")
         gc.collect()
     if rank_and_size()[0] == 0:

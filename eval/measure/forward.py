@@ -1,9 +1,10 @@
 """The requests of a column to their results: those in the store are read, the others measured."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,9 +12,9 @@ from tqdm import tqdm
 
 from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.schema import Config
+from ropewalk.eval.engine.engine import Engine
 from ropewalk.eval.measure.columns import Column, dtype, precision
 from ropewalk.eval.measure.dealing import deal, from_first, rank_and_size
-from ropewalk.eval.measure.score import Engine
 from ropewalk.eval.measure.store import ResultStore
 from ropewalk.eval.requests import Request, Result, digest
 from ropewalk.train.base import Base
@@ -22,7 +23,7 @@ from ropewalk.train.weights import one_reader
 from ropewalk.train.zero import inference
 from ropewalk.train.zero.mesh import device
 
-FORMAT = 1  # raise when an engine gives other results for the same requests
+FORMAT = 2  # raise when an engine gives other results for the same requests
 
 
 def unique(requests: Iterable[Request]) -> dict[str, Request]:
@@ -62,15 +63,19 @@ def measure(
     store: ResultStore,
     config: Config,
     partition: torch.dtype | None,
+    text_of: Callable[[Iterable[int]], str] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> dict[str, Result]:
     """The result of each request by its digest; those in the store are not measured again.
 
-    Collective. `partition`: the dtype of weights in parts; None: whole.
+    Collective. `partition`: the dtype of weights in parts; None: whole. `text_of`: the text of new
+    tokens. `names`: of the requests' samples, for messages.
     """
     results = dict(from_first(store.results))
     pending = [request for name, request in requests.items() if name not in results]
     if pending:
-        with engine(column, config.eval.batch_tokens, partition) as ready:
+        options = {"chunk_tokens": config.eval.chunk_tokens, "text_of": text_of, "names": names}
+        with engine(column, config.eval.batch_tokens, partition, **options) as ready:
             for request, result in passes(ready, pending, column.label):
                 results[digest(request)] = result
                 store.append(digest(request), result)
@@ -92,15 +97,18 @@ def passes(
 
 
 @contextmanager
-def engine(column: Column, batch_tokens: int, partition: torch.dtype | None) -> Iterator[Engine]:
-    """The column's model, loaded and proved."""
+def engine(
+    column: Column, batch_tokens: int, partition: torch.dtype | None, **options: Any
+) -> Iterator[Engine]:
+    """The column's model, loaded and proved. `options`: of the engine."""
+    options["label"] = column.label
     if partition is None:
-        yield Engine(column.load(), batch_tokens)
+        yield Engine(column.load(), batch_tokens, **options)
         return
     model = column.load(deepspeed_config=inference.inference_config(partition))
     body = inference.partitioned_body(model)
     models.prove_in_engine(model, column.plan, column.when)
     try:
-        yield Engine(model, batch_tokens, body)
+        yield Engine(model, batch_tokens, body, **options)
     finally:
         inference.release(body)

@@ -70,6 +70,7 @@ def column_facts(
         "kernel": how["kernel"],
         "device": how["device"],
         "batch_tokens": config.eval.batch_tokens,
+        "chunk_tokens": config.eval.chunk_tokens,
         "begin": suite.boundary_tokens.begin,
         "end": suite.boundary_tokens.end,
         "prompts": {task: prompt_hash(part) for task, part in samples.items()},

@@ -104,6 +104,7 @@ eval.passkey_depths [0, 1]
 eval.passkey_tries [0, inf)
 eval.context_gain_tokens [2, inf)
 eval.batch_tokens [1, inf)
+eval.chunk_tokens [1, inf)
 eval.ranks_per_node [1, inf)
 calibrate.max_forward_passes [1, inf)
 calibrate.windows [1, inf)

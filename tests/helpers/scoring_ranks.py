@@ -7,9 +7,9 @@ import torch
 from models import VOCAB, tiny_config
 
 from ropewalk.conf.rope_methods import YarnConfig
+from ropewalk.eval.engine.engine import Engine
 from ropewalk.eval.measure import forward
 from ropewalk.eval.measure.dealing import deal
-from ropewalk.eval.measure.score import Engine
 from ropewalk.eval.requests import Prompt, Prompts, Request, Text
 from ropewalk.train.base import Base
 from ropewalk.train.model import build

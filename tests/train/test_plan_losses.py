@@ -14,8 +14,10 @@ from models import documents, tiny_model
 from plans import packed, written
 
 from ropewalk.data.loading.packed import DataArtifacts, PackedSequences
-from ropewalk.eval.measure import score
+from ropewalk.eval.engine import passes
 from ropewalk.train import attention
+from ropewalk.train.loss import token_nll
+from ropewalk.train.model.build import evaluating
 
 LENGTHS = [50, 3, 17, 100, 9, 30, 5, 1, 21, 33, 12, 64]
 SEQ_LEN = 64
@@ -32,10 +34,10 @@ def read_loss(model: Any, sequences: PackedSequences) -> list[float]:
     """Sum of the losses of each sequence, by what train and eval run."""
     model.set_attn_implementation(attention.register("sdpa"))
     result = []
-    with score.evaluating(model):
+    with evaluating(model):
         for row in (sequences[number] for number in range(len(sequences))):
-            hidden = score.hidden_states(model, row)
-            nll, _ = score.token_nll(hidden, score.head(model), torch.from_numpy(row.labels))
+            hidden = passes.hidden_states(model, row)
+            nll, _ = token_nll(hidden, passes.head(model), torch.from_numpy(row.labels))
             result.append(float(nll.double().sum()))
     return result
 

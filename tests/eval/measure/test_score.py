@@ -11,7 +11,8 @@ import scoring_ranks
 import torch
 
 from ropewalk.data.dataset import concatenate
-from ropewalk.eval.measure.score import Engine, hidden_states
+from ropewalk.eval.engine.engine import Engine
+from ropewalk.eval.engine.passes import hidden_states
 from ropewalk.eval.requests import Prompt, Prompts, Text
 
 

@@ -8,9 +8,11 @@ from models import documents, packed, tiny_model
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.data.dataset import collate, concatenate
-from ropewalk.eval.measure import score
+from ropewalk.eval.engine import passes
 from ropewalk.train import attention
 from ropewalk.train.attention.sdpa import sdpa
+from ropewalk.train.loss import token_nll
+from ropewalk.train.model.build import evaluating
 
 LENGTHS = [13, 1, 20, 7, 7, 9]
 
@@ -26,9 +28,9 @@ def eager_losses(model, piece):
 
 def packed_losses(model, row):
     model.set_attn_implementation(attention.register("sdpa"))
-    with score.evaluating(model):
-        hidden = score.hidden_states(model, row)
-        nll, _ = score.token_nll(hidden, score.head(model), torch.from_numpy(row.labels))
+    with evaluating(model):
+        hidden = passes.hidden_states(model, row)
+        nll, _ = token_nll(hidden, passes.head(model), torch.from_numpy(row.labels))
     return nll
 
 
