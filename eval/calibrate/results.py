@@ -11,6 +11,7 @@ from ropewalk.eval.calibrate.choice import MIN_DOCUMENTS, Choice
 from ropewalk.eval.calibrate.search import SearchSetup
 from ropewalk.eval.calibrate.trial import Trial, objective_per_window, spent, split_at_window
 from ropewalk.eval.measure import statistics
+from ropewalk.eval.measure.statistics import Resamples
 from ropewalk.train.rope.plan import RopePlan
 
 BINS = 16
@@ -69,7 +70,7 @@ def documents(windows: Sequence[Window]) -> dict[str, Any]:
 
 
 def method(
-    nll: np.ndarray, reference: np.ndarray, draws: np.ndarray, setup: SearchSetup
+    nll: np.ndarray, reference: np.ndarray, draws: Resamples, setup: SearchSetup
 ) -> dict[str, Any]:
     """A method's loss by position, inside and beyond, and its difference to the reference."""
     return {
@@ -79,7 +80,7 @@ def method(
     }
 
 
-def intervals(nll: np.ndarray, draws: np.ndarray, setup: SearchSetup) -> dict[str, Any]:
+def intervals(nll: np.ndarray, draws: Resamples, setup: SearchSetup) -> dict[str, Any]:
     """Mean and interval inside the base's window, beyond it, and of the objective."""
     inside, beyond = split_at_window(nll, setup.window)
     value = objective_per_window(nll, setup.window, setup.config.inside_weight)

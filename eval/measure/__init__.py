@@ -8,4 +8,7 @@ suite.py    the inputs shared by all tasks, and the loops over the tasks
 store.py    results on disk, by the content of their request
 dealing.py  passes dealt over the ranks
 statistics.py  means, intervals, bins; pure numpy
+proportions.py intervals of shares of right answers, of clusters and of pairs
+student.py     Student's t distribution
+gates.py       pass, fail or undecided, of an interval beside a tolerance
 """

@@ -70,8 +70,8 @@ class EvalSuite:
         return min(self.config.context_gain_tokens or self.base_window // 2, shortest - 1)
 
     @cached_property
-    def draws(self) -> np.ndarray:
-        """Bootstrap weights of the windows: (draws, N)."""
+    def draws(self) -> statistics.Resamples:
+        """Bootstrap draws of the windows' documents."""
         return statistics.resamples([w.origin for w in self.windows], self.seed)
 
     def last_tokens(self, context: int) -> np.ndarray:

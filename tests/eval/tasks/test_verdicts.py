@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ropewalk.eval.measure import statistics
 from ropewalk.eval.measure import suite as suites
 from ropewalk.eval.tasks import context_gain
 from ropewalk.eval.tasks.context_gain import ContextGain, reference_context
@@ -101,7 +102,7 @@ def test_the_axis_of_contexts_has_small_margins_around_the_points(
 
 
 def test_a_window_is_scored_in_sixteen_bins() -> None:
-    suite = SimpleNamespace(length=64, draws=np.ones((3, 2)))
+    suite = SimpleNamespace(length=64, draws=statistics.resamples(["a", "b"], 0))
     measured: Any = SimpleNamespace(suite=suite, losses=np.ones((2, 63)))
     rows = LossByPosition().rows(measured)
     assert [(row["from"], row["to"]) for row in rows] == [(n, n + 4) for n in range(0, 64, 4)]

@@ -1,0 +1,51 @@
+"""Intervals of proportions: of independent answers, of answers in clusters, of paired answers.
+
+A proportion near 0 or 1 has hardly two values to resample, so these are formulas, not draws.
+U units   n answers
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ropewalk.data.proportion import Z, wilson
+from ropewalk.eval.measure import student
+from ropewalk.eval.measure.statistics import Estimate
+
+
+def accuracy(correct: Sequence[bool], units: Sequence[str]) -> Estimate:
+    """Share of right answers. Answers with one unit, such as a haystack, are not independent.
+
+    Wilson's interval for as many independent answers as have the clusters' standard error (Korn
+    and Graubard 1998); where all answers agree, for one answer a unit. `n` of the result: units.
+    """
+    names = {name: number for number, name in enumerate(dict.fromkeys(units))}
+    member, hits = np.array([names[name] for name in units]), np.asarray(correct, dtype=float)
+    share, count = float(hits.mean()), len(names)
+    if count == len(hits):
+        return Estimate(share, *wilson(float(hits.sum()), count), count)
+    if count < 2:
+        return Estimate(share, None, None, count)
+    sums = np.bincount(member, hits - share, count)
+    variance = float(sums @ sums) * count / (count - 1) / len(hits) ** 2
+    effective = share * (1 - share) / variance if variance > 0 else float(count)
+    effective *= (Z / student.half_width(count - 1)) ** 2
+    effective = min(effective, len(hits))
+    return Estimate(share, *wilson(share * effective, effective), count)
+
+
+def mcnemar(lost: int, gained: int) -> float:
+    """Exact two-sided p of as many items lost as gained (McNemar 1947, binomial)."""
+    changed, fewer = lost + gained, min(lost, gained)
+    tail = sum(math.comb(changed, k) for k in range(fewer + 1))
+    return min(1.0, 2 * tail / 2**changed)
+
+
+def paired_difference(lost: int, gained: int, n: int) -> Estimate:
+    """Change of a proportion over the same `n` items (Agresti and Min 2005: half an item is added
+    to each of the four cells, so that no change in few items is not taken for certain)."""
+    a, b = gained + 0.5, lost + 0.5
+    centre = (a - b) / (n + 2)
+    half = Z * math.sqrt(a + b - (a - b) ** 2 / (n + 2)) / (n + 2)
+    return Estimate((gained - lost) / n, centre - half, centre + half, n)

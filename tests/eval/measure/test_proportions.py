@@ -1,0 +1,47 @@
+"""Shares of right answers, in clusters and in pairs."""
+
+import numpy as np
+import pytest
+
+from ropewalk.data.proportion import wilson
+from ropewalk.eval.measure import proportions
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0, 0), (3, 1), (1, 3), (10, 10), (40, 12), (0, 9)])
+def test_mcnemar_is_scipys_binomial_test(lost: int, gained: int) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.binomtest(lost, lost + gained).pvalue if lost + gained else 1.0
+    assert proportions.mcnemar(lost, gained) == pytest.approx(expected)
+
+
+def test_answers_of_units_of_their_own_have_wilsons_interval() -> None:
+    result = proportions.accuracy([True, False, True, True], list("abcd"))
+    assert result == (0.75, *wilson(3, 4), 4)
+
+
+def test_answers_of_one_haystack_count_as_one() -> None:
+    """Eight copies of each answer say no more than the answers."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    right = (rng.random(64) < 0.7).tolist()
+    alone = proportions.accuracy(right, [str(k) for k in range(64)])
+    units = [str(k) for k in range(64) for _ in range(8)]
+    copies = proportions.accuracy(np.repeat(right, 8).tolist(), units)
+    assert copies.n == 64 and copies.value == pytest.approx(alone.value)
+    assert copies.low == pytest.approx(alone.low, abs=0.01)
+    assert copies.high == pytest.approx(alone.high, abs=0.01)
+
+
+def test_haystacks_that_are_all_right_are_not_certain() -> None:
+    result = proportions.accuracy([True] * 80, [str(k // 8) for k in range(80)])
+    assert result.value == result.high == 1 and result.low is not None
+    assert result.low < wilson(10, 10)[0]
+    assert proportions.accuracy([True] * 8, ["a"] * 8)[1:] == (None, None, 1)
+
+
+def test_a_paired_difference_by_hand() -> None:
+    """Agresti and Min 2005, of 100 items with 5 lost and 2 gained."""
+    result = proportions.paired_difference(5, 2, 100)
+    centre, half = -3 / 102, 1.959964 * (8 - 9 / 102) ** 0.5 / 102
+    assert result == pytest.approx((-0.03, centre - half, centre + half, 100))
+    none = proportions.paired_difference(0, 0, 100)
+    assert none.low is not None and none.low < 0 and none.value == 0
