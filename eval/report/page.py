@@ -18,9 +18,10 @@ from markupsafe import Markup
 from ropewalk.conf.errors import DataError
 from ropewalk.eval.report import anchors, formats
 from ropewalk.eval.report import results as tables
+from ropewalk.eval.report.answers import answers
 from ropewalk.eval.report.figures import calibration, data, rope, training
 from ropewalk.eval.report.figures.columns import column_styles, column_title, page_columns
-from ropewalk.eval.report.figures.style import Drawing
+from ropewalk.eval.report.figures.style import Drawing, narrow_figures
 from ropewalk.eval.report.sentences import model_line
 from ropewalk.eval.tasks import TASKS
 from ropewalk.eval.tasks.context_gain import reference_context
@@ -46,14 +47,15 @@ class Report:
                 (folder / "figures" / f"{name}.{suffix}").write_bytes(content)
 
 
-def make(run_dir: Path, leave_out: Sequence[str] = ()) -> Report:
+def make(run_dir: Path, leave_out: Sequence[str] = (), phone: bool = True) -> Report:
     """The report of one run folder; the same artifacts give the same bytes.
 
     `leave_out`: stages whose artifacts are not shown (train, eval, calibration).
+    `phone`: whether each figure is also drawn for a narrow screen.
     Raises: DataError when an artifact cannot be read.
     """
     run = load(run_dir, leave_out)
-    values = derived(run)
+    values = derived(run, phone)
     figures: dict[str, str] = values["figures"]
     inline = {name: Markup(drawing) for name, drawing in figures.items()}
     template = formats.template("ropewalk.eval.report", "report.html.j2")
@@ -61,8 +63,8 @@ def make(run_dir: Path, leave_out: Sequence[str] = ()) -> Report:
 
 
 def render(run_dir: Path, leave_out: Sequence[str] = ()) -> str:
-    """The page alone, of the same arguments."""
-    return make(run_dir, leave_out).html
+    """The page for a wide screen."""
+    return make(run_dir, leave_out, phone=False).html
 
 
 def source_files() -> list[Path]:
@@ -169,18 +171,23 @@ def _metrics(path: Path) -> tuple[list[Json], int]:
     return [steps[step] for step in sorted(steps)], len(rows) - len(steps)
 
 
-def derived(run: Json) -> Json:
+def derived(run: Json, phone: bool = True) -> Json:
     """Figures, sentences and tables that are computed from the artifacts."""
     results, metrics = run["results"], run["metrics"]
     columns, window = tables.shown(results), results.get("base_window")
     rows = {task.name: tables.rows_by_column(results, columns, task.name) for task in TASKS}
     sections = tables.general_sections(rows, run["config"])
     dimensions, width = rope.dimensions(run["rope"]), max(1, len(metrics) // 20)
+
+    def figures() -> Json:
+        of_tasks = {task.name: task.figure(rows[task.name], window) for task in TASKS}
+        drawn = {**_figures(run, dimensions, width), **of_tasks}
+        return {name: drawing for name, drawing in drawn.items() if drawing}
+
     with page_columns(columns):
-        figures = {
-            **_figures(run, dimensions, width),
-            **{task.name: task.figure(rows[task.name], window) for task in TASKS},
-        }
+        wide = figures()
+        with narrow_figures():
+            drawn = figures() if phone else {}
         readings = {
             **_readings(run, dimensions, width),
             **{task.name: task.reading(rows[task.name], window) for task in TASKS},
@@ -192,6 +199,8 @@ def derived(run: Json) -> Json:
         "sections": sections,
         "unmeasured": tables.unmeasured(rows, sections),
         "rows": rows,
+        "answers": answers(results),
+        "checks": [row for row in results.get("verdicts") or [] if not row.get("question")],
         "anchors": {task.name: anchors.beside(rows[task.name]) for task in TASKS},
         "tables": {task.name: tables.table(rows[task.name]) for task in TASKS},
         "models": results.get("models") or {},
@@ -200,7 +209,8 @@ def derived(run: Json) -> Json:
         "dimensions": dimensions,
         "width": width,
         "model_line": model_line(run["config"], run["rope"]),
-        "figures": {name: drawing for name, drawing in figures.items() if drawing},
+        "figures": wide,
+        "narrow": {n: Markup(svg) for n, svg in drawn.items() if svg.startswith("<svg")},
         "readings": readings,
         "lengths": sorted({n for values in rows["perplexity"].values() for n in values}, key=float),
         "stages": stage_rows(run),

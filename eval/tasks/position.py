@@ -69,8 +69,7 @@ class LossByPosition:
             window,
             (left, right),
             prefix="position",
-            x_label="position in the sequence (tokens before the target; "
-            "the first bin begins at 0)",
+            x_label="position (tokens before the target; the first bin begins at 0)",
             description="Loss by position for each model, with intervals",
             mark_every=2,
         )

@@ -87,8 +87,34 @@ def results() -> dict[str, Any]:
         "windows": 16,
         "models": models,
         "verdicts": verdicts,
+        "gates": gates(),
         "notes": ["Intervals are bootstrapped over documents."],
     }
+
+
+def gate(question: int, verdict: str, text: str, **facts: Any) -> dict[str, Any]:
+    """A row of `gates`; its interval is that of the text."""
+    row = {"question": question, "name": f"gate {question}", "verdict": verdict, "text": text}
+    row |= {"value": 0.1, "low": 0.0, "high": 0.2, "tolerance": 0.02, "p": 0.03}
+    return {
+        **row,
+        "n": 32,
+        "unit": "document",
+        "rule": "interval below 0",
+        "decides": True,
+        **facts,
+    }
+
+
+def gates() -> list[dict[str, Any]]:
+    """Of the five questions: yes, no, undecided, not measured, and one of two gates."""
+    return [
+        gate(1, "pass", "-0.412 nats [-0.520, -0.301]"),
+        gate(2, "fail", "-0.003 nats [-0.009, -0.001]"),
+        gate(3, "undecided", "81% [72%, 88%]", unit="haystack", n=50, needed_n=412),
+        gate(5, "pass", "+0.004 nats [-0.002, +0.010]", n=128),
+        gate(5, "undecided", "-0.4 points [-1.3, +0.5]", unit="question", n=1172, needed_n=9214),
+    ]
 
 
 def rope() -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ropewalk.eval.report.figures.style import (
     Kwargs,
     Rows,
     column,
+    is_narrow,
     styled_figure,
     ticks,
     to_svg,
@@ -63,7 +64,7 @@ def curve_figure(rows: Mapping[str, Rows], curves: Curves) -> Drawing | None:
     groups = _groups(points, curves.panels)
     if not groups:
         return None
-    across = min(len(groups), IN_A_ROW)
+    across = min(len(groups), 1 if is_narrow() else IN_A_ROW)
     down = -(-len(groups) // across)
     with styled_figure(9, 0.9 + 2.8 * down) as figure:
         grid: Kwargs = {"squeeze": False, "sharey": True}
@@ -75,7 +76,7 @@ def curve_figure(rows: Mapping[str, Rows], curves: Curves) -> Drawing | None:
         for axes in list(panels)[len(groups) :]:
             axes.set_visible(False)
         handles, labels = _legend(figure.axes)
-        figure.legend(handles, labels, loc="outside upper center", ncols=4)
+        figure.legend(handles, labels, loc="outside upper center", ncols=2 if is_narrow() else 4)
         return to_svg(figure, curves.prefix, curves.description)
 
 

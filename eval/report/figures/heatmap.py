@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ropewalk.eval.report import formats
-from ropewalk.eval.report.figures.columns import column_styles, column_title, shown_columns
+from ropewalk.eval.report.figures.columns import (
+    ColumnStyle,
+    column_styles,
+    column_title,
+    shown_columns,
+)
 from ropewalk.eval.report.figures.style import COLOURS, Drawing, Kwargs, Rows, styled_figure
 
 if TYPE_CHECKING:
@@ -51,10 +57,11 @@ def heat_maps(
     }
     if not any(grid.cells for grid in grids.values()):
         return None
+    styles = column_styles(grids)
     template = formats.template("ropewalk.eval.report.figures", "heatmap.html.j2")
     inline = template.render(
         grids=grids,
-        styles=column_styles(grids),
+        styles=styles,
         title=column_title,
         axis_text=axis_text,
         legend=legend,
@@ -62,16 +69,21 @@ def heat_maps(
         limits={"full": FULL, "middle": MIDDLE, "n": MIN_N},
     )
     drawn = {name: grid for name, grid in grids.items() if grid.cells}
-    return Drawing(inline, _figure(drawn, across, down_label, legend))
+    return Drawing(inline, partial(_figure, drawn, styles, across, down_label, legend))
 
 
-def _figure(grids: Mapping[str, Grid], across: str, down: str, legend: str) -> Figure:
+def _figure(
+    grids: Mapping[str, Grid],
+    styles: Mapping[str, ColumnStyle],
+    across: str,
+    down: str,
+    legend: str,
+) -> Figure:
     height = 1.6 + 0.32 * max(len(grid.down) for grid in grids.values())
     width = sum(1.2 + 0.55 * len(grid.across) for grid in grids.values())
     with styled_figure(max(width, 4.5), height) as figure:
         ratios = [len(grid.across) for grid in grids.values()]
         panels = figure.subplots(1, len(grids), squeeze=False, width_ratios=ratios)[0]
-        styles = column_styles(grids)
         for axes, (name, grid) in zip(panels, grids.items(), strict=True):
             _draw(axes, grid)
             axes.set_title(column_title(name), weight="bold", color=styles[name].colour)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -89,9 +90,9 @@ Kwargs = dict[str, Any]
 class Drawing(str):
     """SVG or HTML for the page, and the figure that its files are written from."""
 
-    figure: Figure
+    figure: Callable[[], Figure]
 
-    def __new__(cls, inline: str, figure: Figure) -> Drawing:
+    def __new__(cls, inline: str, figure: Callable[[], Figure]) -> Drawing:
         drawing = super().__new__(cls, inline)
         drawing.figure = figure
         return drawing
@@ -104,14 +105,32 @@ class Drawing(str):
             "svg": {"metadata": NO_METADATA},
             "png": {"metadata": {"Software": None}, "dpi": 160},
         }
-        content = {}
+        content, figure = {}, self.figure()
         with matplotlib.style.context(STYLE, after_reset=True):
             for suffix, options in kwargs.items():
                 buffer = io.BytesIO()
                 paper: Kwargs = {"facecolor": COLOURS["paper"], "format": suffix}
-                self.figure.savefig(buffer, **paper, **options)
+                figure.savefig(buffer, **paper, **options)
                 content[suffix] = buffer.getvalue()
         return content
+
+
+NARROW = 4.7  # inches: text of 10 points is read on a phone
+_narrow: ContextVar[bool] = ContextVar("figures of a phone", default=False)
+
+
+def is_narrow() -> bool:
+    return _narrow.get()
+
+
+@contextmanager
+def narrow_figures() -> Iterator[None]:
+    """Inside the block figures are drawn for a phone: no wider than NARROW, ids of their own."""
+    token = _narrow.set(True)
+    try:
+        yield
+    finally:
+        _narrow.reset(token)
 
 
 @contextmanager
@@ -125,6 +144,7 @@ def styled_figure(width: float, height: float) -> Iterator[Figure]:
     from matplotlib.figure import Figure
 
     with matplotlib.style.context(STYLE, after_reset=True):
+        width = min(width, NARROW) if is_narrow() else width
         yield Figure(figsize=(width, height), layout="constrained")
 
 
@@ -135,6 +155,7 @@ def column(rows: Rows, key: str) -> np.ndarray:
 
 def to_svg(figure: Figure, prefix: str, label: str) -> Drawing:
     """Inline SVG without date or <style>; ids carry `prefix`, colours are CSS variables."""
+    prefix += "-narrow" if is_narrow() else ""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=NO_METADATA)
     drawing = re.sub(
@@ -147,7 +168,7 @@ def to_svg(figure: Figure, prefix: str, label: str) -> Drawing:
     for name, colour in COLOURS.items():
         body = body.replace(colour, f"var(--{name})")
     svg = f'<svg viewBox="{view_box}" role="img" aria-label="{escape(label)}">{body}'
-    return Drawing(svg.replace("\n", " ").strip(), figure)
+    return Drawing(svg.replace("\n", " ").strip(), lambda: figure)
 
 
 def thousands(*axes: Axis) -> None:
