@@ -18,8 +18,10 @@ SECTIONS = {
     "rope": ("name", "model", "rope"),
     "data": ("name", "model", "rope", "data"),
     "calibrate": ("name", "model", "rope", "data", "eval", "calibrate"),
+    "models": ("name", "model", "rope", "data", "eval"),
 }
-"""The sections whose required settings a verb needs; any other verb needs all."""
+"""The sections whose required settings a verb needs; any other verb needs all. `models`: eval
+without a training."""
 
 
 def check(composed: DictConfig, verb: str = "run", wrong: Collection[str] = ()) -> Config:
@@ -169,8 +171,8 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(values)
 
 
-def load(path: Path) -> Config:
-    """Read a frozen `config.yaml`.
+def load(path: Path, verb: str = "run") -> Config:
+    """Read a frozen `config.yaml`. `verb` decides what must be set.
 
     Raises: ConfigError when the file is missing, has former names of settings, or does not fit the
         dataclasses.
@@ -181,7 +183,7 @@ def load(path: Path) -> Config:
         if former:
             lines = (f"{path.name}: {renamed.message(*pair)}" for pair in former)
             raise ConfigError("\n".join(lines))
-        return check(_typed(frozen))  # type: ignore[arg-type]
+        return check(_typed(frozen), verb)  # type: ignore[arg-type]
     except (OmegaConfBaseException, yaml.YAMLError, OSError, LookupError, TypeError) as error:
         raise ConfigError(
             f"{path.name} is not readable; it must be a config.yaml that ropewalk froze; {error}"

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ropewalk.conf import eval_models
+from ropewalk.conf.eval_models import EvalModelConfig
 from ropewalk.conf.rules import setting
 
 CALIBRATED = ("pi", "ntk", "ntk_by_parts", "yarn", "llama3", "abf")
@@ -41,6 +43,14 @@ class EvalConfig:
     context_gain_tokens: int | None = setting(None, at_least=2, way_out="unset it for the default")
     """Target tokens at each window's end, the same under every context length; unset: half the
     original window."""
+    models: dict[str, EvalModelConfig] = setting(factory=dict, fingerprint=False)
+    """Models measured beside those of the run, by the names of their columns."""
+    run_models: bool | None = setting(None, fingerprint=False)
+    """Also measure base, rescaled and extended model of this run. Unset: where the settings of a
+    training are there; else only `eval.models` are measured, and nothing is trained."""
+    reference: str | None = setting(None, fingerprint="if_set")
+    """The column that the others are compared with, pair by pair; unset: base, or without one the
+    first of `eval.models`."""
     precision: str | None = setting(None, one_of=("fp32", "bf16"))
     """Precision of the models while they are measured: fp32 or bf16; unset: the training's on a
     GPU, fp32 on a CPU."""
@@ -55,6 +65,21 @@ class EvalConfig:
     zero_stage: int | None = setting(None, one_of=(0, 3), fingerprint=False)
     """0 keeps the whole weights on every process; 3 partitions them, for a model that no device
     holds; unset: 3 where the weights would take more than 60% of a device's memory."""
+
+    def problems(self, prefix: str) -> Iterator[str]:
+        of_run = self.run_models is not False
+        yield from eval_models.problems(self.models, of_run, prefix)
+        if not of_run and not self.models:
+            yield (
+                f"{prefix}run_models is False; there must be a model to measure; set "
+                f"{prefix}models.NAME.path"
+            )
+        names = [*(eval_models.OF_RUN if of_run else ()), *self.models]
+        if self.reference is not None and self.reference not in names:
+            yield (
+                f"{prefix}reference is {self.reference}; it must be a column that is measured; "
+                f"one of {', '.join(names)}"
+            )
 
 
 @dataclass(kw_only=True)

@@ -4,7 +4,7 @@ from ropewalk.data.heldout import HeldoutText, Window, describe, in_turn
 from ropewalk.data.loading.collate import IGNORE, Row, collate, concatenate
 from ropewalk.data.loading.loader import BatchLoader, SequenceRef, TokenSpan, prefetch
 from ropewalk.data.loading.packed import DataArtifacts, PackedSequences
-from ropewalk.data.tokens.store import BoundaryTokens
+from ropewalk.data.tokens.store import BoundaryTokens, Store
 
 __all__ = [
     "IGNORE",
@@ -15,6 +15,7 @@ __all__ = [
     "PackedSequences",
     "Row",
     "SequenceRef",
+    "Store",
     "TokenSpan",
     "Window",
     "collate",

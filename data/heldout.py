@@ -18,6 +18,8 @@ class Window:
     document: str
     ids: np.ndarray  # (length,) int64
     source: str = ""
+    start: int = 0
+    """First token in the document."""
 
     @property
     def origin(self) -> str:
@@ -61,7 +63,7 @@ class HeldoutText:
                 if turn < len(offsets):
                     text = store.document(index, offsets[turn])
                     ids = marks.lay_out(text, 0, length).astype(np.int64)
-                    yield Window(store.ids[index], ids, source)
+                    yield Window(store.ids[index], ids, source, offsets[turn])
 
     def documents(self) -> list[Window]:
         """Every held-out document whole, without boundary tokens, from the sources in turn.

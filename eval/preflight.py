@@ -4,6 +4,7 @@ text once its documents are counted. Each returns a list of problem lines."""
 from ropewalk.conf.errors import problem_lines
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import DataArtifacts
+from ropewalk.eval.measure import named
 from ropewalk.eval.measure import suite as suites
 from ropewalk.eval.tasks.passkey import question
 from ropewalk.train.rope.plan import RopePlan
@@ -26,6 +27,15 @@ def length_problems(config: Config, plan: RopePlan) -> list[str]:
             f"context from {shortest} tokens on, so it must be below {shortest}; lower it"
         )
     return lines
+
+
+def model_problems(config: Config, plan: RopePlan) -> list[str]:
+    """Of the models of `eval.models`: files, plans, tokenizers, and windows below the longest
+    context measured, which the run's plan gives where none is set."""
+    length = config.eval.length
+    if config.eval.run_models is not False:
+        length = length or plan.max_position_embeddings
+    return named.problems(config, length)
 
 
 def share_problems(config: Config, measures: bool, validates: bool) -> list[str]:

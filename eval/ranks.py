@@ -1,7 +1,6 @@
 """Start the ranks that measure, from the command's process, and wait for their end."""
 
 import os
-import pickle
 import signal
 import subprocess
 from collections.abc import Mapping
@@ -35,14 +34,15 @@ def measure(job: Job, folder: Path) -> None:
 
     Raises: RopewalkError with the ranks' exit code.
     """
-    (folder / JOB).write_bytes(pickle.dumps(job))
+    job.write(folder)
     config = with_own_ranks(job.config)
     arguments = command.command(config, folder, "ropewalk.eval")
     try:
         with environment_for(config, folder) as env:
             code = _run(arguments, env)
     finally:
-        remove(folder / JOB)
+        for name in JOB:
+            remove(folder / name)
     if code:
         raise _error_of(folder, code)
 

@@ -7,12 +7,15 @@ from typing import Any
 from ropewalk.conf.artifacts.manifest import Manifest, read_json, run_stage
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
+from ropewalk.data import tokenizer as tokenizers
 from ropewalk.eval import ranks
 from ropewalk.eval.measure import columns
 from ropewalk.eval.measure.evaluate import evaluate
+from ropewalk.eval.measure.named import NamedModel, named_models
 from ropewalk.eval.measure.results import RESULTS
 from ropewalk.eval.worker import Job
 from ropewalk.train.base import Base
+from ropewalk.train.rope.plan import hash_of
 
 FORMAT = 5  # raise when the same settings and tasks give other rows
 
@@ -22,16 +25,20 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
 
     The number of ranks changes no result.
 
-    Raises: DataError when no held-out text is long enough; RopewalkError with the ranks' exit code.
+    Raises: ConfigError for a model of `eval.models` that cannot be read; DataError when no held-out
+        text is long enough; RopewalkError with the ranks' exit code.
     """
+    named = named_models(config)
     key: dict[str, Any] = {"inputs": inputs, "seed": config.seed, "eval": settings(config)}
     key["format"] = FORMAT
+    if named:
+        key["models"] = {name: identity(model) for name, model in named.items()}
 
     def work(temporary: Path) -> dict[str, Any]:
         if ranks.starts_ranks(config):
-            ranks.measure(Job(config, base, output.parent), temporary)
+            ranks.measure(Job(config, base, output.parent, named), temporary)
         else:
-            evaluate(config, base, output.parent, temporary)
+            evaluate(config, base, named, output.parent, temporary)
         results = read_json(temporary / RESULTS)
         return {"verdicts": {v["name"]: v["holds"] for v in results["verdicts"]}}
 
@@ -41,3 +48,9 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
 def settings(config: Config) -> dict[str, Any]:
     """The settings of the measurement, for its fingerprint: with the precision that is used."""
     return content(replace(config.eval, precision=columns.precision(config)))
+
+
+def identity(model: NamedModel) -> dict[str, str]:
+    """What decides the results of a named model: its content, wherever it lies."""
+    tokenizer = tokenizers.encoding_fingerprint(model.tokenizer)
+    return {"model": model.base.identity, "rope": hash_of(model.plan.json()), "tokens": tokenizer}

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ropewalk.conf.schema import Config
+from ropewalk.data.tokenizer import RunTokenizer
 from ropewalk.train.base import Base
 from ropewalk.train.identity import folder_identity
 from ropewalk.train.model import build as models
@@ -31,8 +32,12 @@ class Column:
     when: str
     """When its proof is made, for messages."""
     model_identity: Callable[[], str]
-    model: str = ""
+    model: str
     """The model's name, without a user's path."""
+    base: Base
+    """Its location; of a trained model that of its base, which has the same architecture."""
+    tokenizer: RunTokenizer | None = None
+    """None: that of the run."""
 
     @property
     def identity(self) -> str:
@@ -50,21 +55,25 @@ def dtype(config: Config) -> torch.dtype:
     return torch.bfloat16 if precision(config) == "bf16" else torch.float32
 
 
-def columns(config: Config, base: Base, plan: RopePlan, trained: Path) -> Iterator[Column]:
-    """A run from scratch has only `extended`; a run without scaling has no `rescaled`."""
-    kwargs: dict[str, Any] = {
+def build_kwargs(config: Config) -> dict[str, Any]:
+    return {
         "dtype": dtype(config),
         "attention_kernel": config.train.attention.kernel,
         "device": device(),
     }
+
+
+def run_columns(config: Config, base: Base, plan: RopePlan, trained: Path) -> Iterator[Column]:
+    """A run from scratch has only `extended`; a run without scaling has no `rescaled`."""
+    kwargs = build_kwargs(config)
     if base.scratch is None:
         parts = [("base", plan.unscaled, "of the base")]
         if plan.method != "none":
             parts.append(("rescaled", plan, "of rescaled only"))
         for label, its_plan, when in parts:
             load = partial(models.build, base, its_plan, when=when, **kwargs)
-            yield Column(label, load, its_plan, when, lambda: base.identity, base.name)
+            yield Column(label, load, its_plan, when, lambda: base.identity, base.name, base)
     kwargs["trust_remote_code"] = base.trust_remote_code
     load = partial(models.load_trained, trained, plan, **kwargs)
     identity = partial(folder_identity, trained, Path(config.cache_dir).expanduser())
-    yield Column("extended", load, plan, "after reload", identity, config.name)
+    yield Column("extended", load, plan, "after reload", identity, config.name, base)

@@ -1,49 +1,81 @@
-"""Every column measured on the same inputs, and the files of the stage."""
+"""Every column measured on its inputs, and the files of the stage."""
 
 import gc
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from ropewalk.conf.artifacts.manifest import read_json, write_json
 from ropewalk.conf.log import log
 from ropewalk.conf.schema import Config
-from ropewalk.data.dataset import DataArtifacts
-from ropewalk.eval.measure import suite as suites
-from ropewalk.eval.measure.columns import columns, dtype
+from ropewalk.eval.measure import cost
+from ropewalk.eval.measure.columns import dtype
+from ropewalk.eval.measure.cost import ColumnCost
 from ropewalk.eval.measure.dealing import rank_and_size
-from ropewalk.eval.measure.forward import is_partitioned, measure, store_of, unique
+from ropewalk.eval.measure.forward import how_measured, is_partitioned, measure, store_of
+from ropewalk.eval.measure.inputs import Evaluation, prepare
+from ropewalk.eval.measure.named import NamedModel
+from ropewalk.eval.measure.progress import Progress
 from ropewalk.eval.measure.results import RESULTS, content, write_samples
-from ropewalk.eval.requests import Result, digest
+from ropewalk.eval.measure.store import ResultStore
+from ropewalk.eval.requests import Result
 from ropewalk.train.base import Base
-from ropewalk.train.rope.plan import RopePlan
 
 
-def evaluate(config: Config, base: Base, run_dir: Path, folder: Path) -> None:
+def evaluate(
+    config: Config, base: Base, named: Mapping[str, NamedModel], run_dir: Path, folder: Path
+) -> None:
     """Measure every column, and write results.json and the samples into `folder`. Collective.
 
-    Raises: DataError when no held-out text is long enough.
+    Raises: DataError.
     """
-    plan, cache = RopePlan.read(run_dir / "rope.json"), Path(config.cache_dir).expanduser()
-    suite = suites.build_suite(config, plan, DataArtifacts.of(run_dir, cache))
-    models_of_run = list(columns(config, base, plan, run_dir / "train" / "model"))
-    facts = {column.label: suites.facts_of(column.plan) for column in models_of_run}
-    suite = replace(suite, columns=facts)
-    samples = suites.build_samples(suite)
-    names = {digest(s.request): s.id for part in samples.values() for s in part}
-    partition = dtype(config) if is_partitioned(config, base) else None
-    results: dict[str, Mapping[str, Result]] = {}
-    for column in models_of_run:
-        requests = unique(suites.requests_of(samples, column.label))
-        store = store_of(column, config, cache)
-        results[column.label] = measure(
-            column, requests, store, config, partition, suite.decode, names
-        )
-        log.info(f"eval: {column.label} measured")
-        gc.collect()
+    evaluation, cache = prepare(config, base, named, run_dir), Path(config.cache_dir).expanduser()
+    stores = {column.label: store_of(column, config, cache) for column in evaluation.columns}
+    costs = costs_of(evaluation, stores, cache)
+    results = measured(evaluation, stores, costs)
+    cost.told_again(costs)
+    cost.remember(costs, cache)
     if rank_and_size()[0] == 0:
         rope = read_json(run_dir / "rope.json")
-        facts_of_run = content(config, base, suite, samples, models_of_run, results, rope)
-        write_json(folder / RESULTS, facts_of_run)
+        write_json(folder / RESULTS, content(evaluation, results, rope))
         for label, by_request in results.items():
-            write_samples(folder / "samples", label, samples, by_request)
+            samples = evaluation.inputs[label].samples
+            write_samples(folder / "samples" / label, label, samples, by_request)
+
+
+def measured(
+    evaluation: Evaluation, stores: Mapping[str, ResultStore], costs: list[ColumnCost]
+) -> dict[str, Mapping[str, Result]]:
+    """The results of every column by the digests of its requests. Collective."""
+    config, results = evaluation.config, dict[str, Mapping[str, Result]]()
+    for line in cost.told_before(costs):
+        log.info(line)
+    with Progress(costs) as progress:
+        for column in evaluation.columns:
+            partition = dtype(config) if is_partitioned(config, column.base) else None
+            inputs, store = evaluation.inputs[column.label], stores[column.label]
+            requests, text_of = inputs.requests(column.label), inputs.suite.decode
+            results[column.label] = measure(
+                column, requests, store, config, partition, text_of, inputs.names, progress
+            )
+            gc.collect()
+    return results
+
+
+def costs_of(
+    evaluation: Evaluation, stores: Mapping[str, ResultStore], cache: Path
+) -> list[ColumnCost]:
+    """Of every column, on the first rank; the others tell and show nothing."""
+    if rank_and_size()[0]:
+        return []
+    how, rates = how_measured(evaluation.config), cost.known_rates(cache)
+    return [
+        cost.column_cost(
+            column.label,
+            column.base,
+            evaluation.inputs[column.label].requests(column.label),
+            stores[column.label].results,
+            how,
+            rates,
+        )
+        for column in evaluation.columns
+    ]

@@ -1,6 +1,6 @@
 """The requests of a column to their results: those in the store are read, the others measured."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -8,17 +8,19 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from tqdm import tqdm
 
+from ropewalk.conf.artifacts.locks import wait_for_lock
 from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.schema import Config
 from ropewalk.eval.engine.engine import Engine
 from ropewalk.eval.measure.columns import Column, dtype, precision
 from ropewalk.eval.measure.dealing import deal, from_first, rank_and_size
+from ropewalk.eval.measure.progress import Progress
 from ropewalk.eval.measure.store import ResultStore
 from ropewalk.eval.requests import Request, Result, digest
 from ropewalk.train.base import Base
 from ropewalk.train.model import build as models
+from ropewalk.train.rope import plan as plans
 from ropewalk.train.weights import one_reader
 from ropewalk.train.zero import inference
 from ropewalk.train.zero.mesh import device
@@ -35,7 +37,8 @@ def store_of(column: Column, config: Config, cache: Path) -> ResultStore:
     """The results of this model in the cache, shared by runs: a base is measured once."""
     if rank_and_size()[0]:
         return ResultStore(None)
-    key = {"model": column.identity, "rope": column.plan.hash, **how_measured(config)}
+    rope = plans.hash_of(column.plan.json())
+    key = {"model": column.identity, "rope": rope, **how_measured(config)}
     return ResultStore(cache / "eval" / fingerprint(key)[:16])
 
 
@@ -65,6 +68,7 @@ def measure(
     partition: torch.dtype | None,
     text_of: Callable[[Iterable[int]], str] | None = None,
     names: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Result]:
     """The result of each request by its digest; those in the store are not measured again.
 
@@ -72,28 +76,50 @@ def measure(
     tokens. `names`: of the requests' samples, for messages.
     """
     results = dict(from_first(store.results))
-    pending = [request for name, request in requests.items() if name not in results]
-    if pending:
-        options = {"chunk_tokens": config.eval.chunk_tokens, "text_of": text_of, "names": names}
-        with engine(column, config.eval.batch_tokens, partition, **options) as ready:
-            for request, result in passes(ready, pending, column.label):
-                results[digest(request)] = result
-                store.append(digest(request), result)
+    if any(name not in results for name in requests):
+        with written_alone(store, column.label):
+            results = dict(from_first(store.results))
+            pending = {name: r for name, r in requests.items() if name not in results}
+            if pending:
+                progress = progress or Progress([])
+                start = progress.begin(column.label)
+                chunk = config.eval.chunk_tokens
+                options = {"text_of": text_of, "names": names, "chunk_tokens": chunk}
+                with engine(column, config.eval.batch_tokens, partition, **options) as ready:
+                    for part in passes(ready, requests.values(), pending):
+                        store.extend(part)
+                        results |= part
+                        progress.advance(column.label, [requests[name] for name in part])
+                progress.end(column.label, start)
     return {name: results[name] for name in requests}
 
 
+@contextmanager
+def written_alone(store: ResultStore, label: str) -> Iterator[None]:
+    """Hold the lock of the store's folder; what another process wrote before is read."""
+    if store.folder is None:
+        yield
+        return
+    with wait_for_lock(store.folder, f"eval: {label}"):
+        store.read_again()
+        yield
+
+
 def passes(
-    engine: Engine, requests: Sequence[Request], label: str
-) -> Iterator[tuple[Request, Result]]:
-    """Each request with its result. The batches are dealt over the ranks; a bar shows time left."""
-    parts = engine.batches(requests)
-    hidden = True if rank_and_size()[0] else None
-    total = sum(request.tokens for request in requests)
-    with tqdm(total=total, desc=label, unit="token", disable=hidden, leave=False) as bar:
-        rounds = chain.from_iterable(deal(parts, engine.measure, in_step=engine.body is not None))
-        for part, results in zip(parts, rounds, strict=True):
-            yield from zip(part, results, strict=True)
-            bar.update(sum(request.tokens for request in part))
+    engine: Engine, requests: Iterable[Request], pending: Mapping[str, Request]
+) -> Iterator[dict[str, Result]]:
+    """The results of the pending requests, a batch at a time, dealt over the ranks.
+
+    The batches are those of all requests, so that an evaluation which goes on after its end makes
+    the same passes as one without an interruption.
+    """
+    names = {id(request): name for name, request in pending.items()}
+    batches = engine.batches(list(requests))
+    parts = [[r for r in batch if id(r) in names] for batch in batches]
+    parts = [part for part in parts if part]
+    rounds = chain.from_iterable(deal(parts, engine.measure, in_step=engine.body is not None))
+    for part, results in zip(parts, rounds, strict=True):
+        yield {names[id(r)]: result for r, result in zip(part, results, strict=True)}
 
 
 @contextmanager

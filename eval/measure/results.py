@@ -15,55 +15,66 @@ from ropewalk.data.dataset import describe
 from ropewalk.eval.measure import suite as suites
 from ropewalk.eval.measure.columns import Column, precision
 from ropewalk.eval.measure.forward import how_measured
+from ropewalk.eval.measure.inputs import Evaluation
 from ropewalk.eval.measure.store import ResultStore
 from ropewalk.eval.requests import Result, digest
-from ropewalk.eval.tasks.task import EvalSuite, Sample
-from ropewalk.train.base import Base
+from ropewalk.eval.tasks.task import Sample
+from ropewalk.train.rope.plan import hash_of
 
 RESULTS = "results.json"
 SCHEMA = 2
 
 
 def content(
-    config: Config,
-    base: Base,
-    suite: EvalSuite,
-    samples: Mapping[str, Sequence[Sample]],
-    columns: Sequence[Column],
-    results: Mapping[str, Mapping[str, Result]],
-    rope: dict[str, Any],
+    evaluation: Evaluation, results: Mapping[str, Mapping[str, Result]], rope: dict[str, Any]
 ) -> dict[str, Any]:
     """The content of `results.json`. `rope`: that of `rope.json`."""
-    rows = suites.rows(suite, samples, results)
+    config, reference = evaluation.config, evaluation.reference
+    rows = rows_of(evaluation, results)
+    suite = evaluation.inputs[reference].suite
     return {
         "schema": SCHEMA,
         "seed": config.seed,
+        "reference": reference,
         "base_window": suite.base_window,
         "length": suite.length,
         "documents": len({window.origin for window in suite.windows}),
         "windows": len(suite.windows),
         "layout": suite.layout,
         "targets": suite.targets,
-        "haystack": text_hash(suite.fillers),
         "columns": {
-            column.label: column_facts(column, config, suite, samples) for column in columns
+            column.label: column_facts(column, evaluation) for column in evaluation.columns
         },
         "models": rows,
         "verdicts": suites.verdicts(rows, suite.base_window, suite.length),
-        "notes": notes(config, base, rope, suite.layout),
+        "notes": notes(evaluation, rope),
     }
 
 
-def column_facts(
-    column: Column, config: Config, suite: EvalSuite, samples: Mapping[str, Sequence[Sample]]
-) -> dict[str, Any]:
+def rows_of(
+    evaluation: Evaluation, results: Mapping[str, Mapping[str, Result]]
+) -> dict[str, dict[str, Any]]:
+    """The rows by column and task, with differences to the reference where both read the same
+    tokens."""
+    rows: dict[str, dict[str, Any]] = {}
+    for label in results:
+        if label in rows:
+            continue
+        inputs = evaluation.inputs[label]
+        group = {key: part for key, part in results.items() if evaluation.inputs[key] is inputs}
+        rows |= suites.rows(inputs.suite, inputs.samples, group, evaluation.reference)
+    return {label: rows[label] for label in results}
+
+
+def column_facts(column: Column, evaluation: Evaluation) -> dict[str, Any]:
     """What a column is, and how it was measured."""
-    how = how_measured(config)
+    config, inputs = evaluation.config, evaluation.inputs[column.label]
+    how, suite = how_measured(config), inputs.suite
     return {
         "model": column.model,
         "identity": column.identity,
         "rope": column.plan.method,
-        "rope_hash": column.plan.hash,
+        "rope_hash": hash_of(column.plan.json()),
         "window": column.plan.max_position_embeddings,
         "dtype": how["precision"],
         "backend": "transformers",
@@ -71,9 +82,15 @@ def column_facts(
         "device": how["device"],
         "batch_tokens": config.eval.batch_tokens,
         "chunk_tokens": config.eval.chunk_tokens,
+        "tokenizer": inputs.tokenizer,
         "begin": suite.boundary_tokens.begin,
         "end": suite.boundary_tokens.end,
-        "prompts": {task: prompt_hash(part) for task, part in samples.items()},
+        "windows": len(suite.windows),
+        "haystack": text_hash(suite.fillers),
+        "prompts": {
+            task: prompt_hash([s for s in part if s.is_asked(column.label)])
+            for task, part in inputs.samples.items()
+        },
     }
 
 
@@ -92,9 +109,8 @@ def write_samples(
     folder: Path, label: str, samples: Mapping[str, Sequence[Sample]], results: Mapping[str, Result]
 ) -> None:
     """The results of a column sample by sample, which a comparison pairs without the models."""
-    store = ResultStore(folder / label)
-    for name, result in results.items():
-        store.append(name, result)
+    store = ResultStore(folder)
+    store.extend(results)
     lines = [
         {"task": task, "id": s.id, "unit": s.unit, "request": digest(s.request), **s.facts}
         for task, part in samples.items()
@@ -105,14 +121,29 @@ def write_samples(
     (folder / "samples.jsonl").write_text(text, encoding="utf-8")
 
 
-def notes(config: Config, base: Base, rope: dict[str, Any], layout: Mapping[str, Any]) -> list[str]:
+def notes(evaluation: Evaluation, rope: dict[str, Any]) -> list[str]:
     """Caveats that a reader of the numbers must know. `rope`: the content of `rope.json`."""
+    config = evaluation.config
+    layout = evaluation.inputs[evaluation.reference].suite.layout
     lines = [
         f"Held-out documents are chosen by a hash of their id ({config.data.heldout_share:.0%} of "
         "them); intervals are 95%, bootstrapped over documents.",
         f"Held-out {describe(layout)}.",
     ]
-    sources = config.data.sources
+    if config.eval.run_models is not False:
+        lines += training_notes(config, rope)
+    lines += column_notes(evaluation)
+    if evaluation.base.scratch is not None:
+        text = "This run makes a base from scratch: there is no model before it to compare with."
+        lines.append(text)
+    if precision(config) == "bf16":
+        lines.append("The models were measured in bf16.")
+    return lines
+
+
+def training_notes(config: Config, rope: dict[str, Any]) -> list[str]:
+    """What training and calibration have seen of the measurements."""
+    lines, sources = [], config.data.sources
     synthetic = [name for name, source in sources.items() if source.kind in SYNTHETIC]
     if synthetic:
         shares = ", ".join(f"{name} {sources[name].weight:g}" for name in synthetic)
@@ -126,9 +157,26 @@ def notes(config: Config, base: Base, rope: dict[str, Any], layout: Mapping[str,
             f"The rope plan was calibrated on {len(documents)} of the held-out documents, which "
             "are measured here again; the calibration's own figures are of other documents."
         )
-    if base.scratch is not None:
-        text = "This run makes a base from scratch: there is no model before it to compare with."
-        lines.append(text)
-    if precision(config) == "bf16":
-        lines.append("The models were measured in bf16.")
+    return lines
+
+
+def column_notes(evaluation: Evaluation) -> list[str]:
+    """Columns that are measured beyond their window, or with another tokenizer."""
+    lines, reference = [], evaluation.reference
+    shared = evaluation.inputs[reference]
+    for label in evaluation.config.eval.models:
+        (column,) = (c for c in evaluation.columns if c.label == label)
+        inputs, window = evaluation.inputs[label], column.plan.max_position_embeddings
+        if inputs.suite.length > window:
+            lines.append(
+                f"{label} is made for {window:,} tokens and was measured beyond them on purpose, "
+                f"up to {inputs.suite.length:,} (eval.models.{label}.beyond_window)."
+            )
+        if inputs is not shared:
+            lines.append(
+                f"{label} has another tokenizer than {reference}: the same documents from the same "
+                f"characters on, in its own tokens ({len(inputs.suite.windows)} of "
+                f"{len(shared.suite.windows)} windows are long enough). Compare it in bits per "
+                "byte; its losses and lengths in tokens are not those of the others."
+            )
     return lines

@@ -6,6 +6,7 @@ and a line names their place. A line or losses that were damaged are measured ag
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +42,30 @@ class ResultStore:
         if self.damaged:
             log.info(f"eval: {self.damaged} results in {folder} are damaged; measured again")
 
+    def read_again(self) -> None:
+        """What another process has added since."""
+        if self.folder is not None:
+            self.damaged = 0
+            self._read(self.folder)
+
     def append(self, digest: str, result: Result) -> None:
-        """Keep a result. Its losses are on disk before the line that names them."""
-        self.results[digest] = result
+        self.extend({digest: result})
+
+    def extend(self, results: Mapping[str, Result]) -> None:
+        """Keep the results of a batch. Their losses are on disk before the lines that name them,
+        which come at once: a process that is killed leaves the batch whole or not at all."""
+        self.results |= results
         if self.folder is None:
             return
-        entry: dict[str, Any] = {"request": digest}
-        if isinstance(result, np.ndarray):
-            entry |= self._append_losses(self.folder / LOSSES, result)
-        else:
-            entry["replies"] = [[r.correct, r.nll, list(r.ids)] for r in result]
+        lines = [self._entry(self.folder, name, result) for name, result in results.items()]
         with (self.folder / LINES).open("ab") as file:
-            file.write(_new_line(file.tell(), self.folder / LINES) + _line(entry) + b"\n")
+            first = _new_line(file.tell(), self.folder / LINES)
+            file.write(first + b"".join(_line(line) + b"\n" for line in lines))
+
+    def _entry(self, folder: Path, digest: str, result: Result) -> dict[str, Any]:
+        if isinstance(result, np.ndarray):
+            return {"request": digest, **self._append_losses(folder / LOSSES, result)}
+        return {"request": digest, "replies": [[r.correct, r.nll, list(r.ids)] for r in result]}
 
     def _append_losses(self, path: Path, losses: np.ndarray) -> dict[str, Any]:
         data = np.ascontiguousarray(losses, dtype="<f4").tobytes()

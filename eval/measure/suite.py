@@ -7,27 +7,42 @@ from typing import Any
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
-from ropewalk.data.dataset import DataArtifacts
+from ropewalk.data.dataset import BoundaryTokens, DataArtifacts
+from ropewalk.data.tokenizer import RunTokenizer
+from ropewalk.eval.measure.columns import Column
+from ropewalk.eval.measure.other_tokenizer import OtherTokenizer
 from ropewalk.eval.requests import Request, Result, digest
 from ropewalk.eval.tasks import TASKS
 from ropewalk.eval.tasks.task import ColumnFacts, EvalSuite, Measured, Sample, Task, Verdict
 from ropewalk.train.rope.plan import RopePlan
 
 
-def build_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> EvalSuite:
-    """The suite of a run. Raises: DataError when no held-out document has `eval.length` tokens."""
+def build_suite(
+    config: Config, plan: RopePlan, data: DataArtifacts, other: Column | None = None
+) -> EvalSuite:
+    """The suite of a run. `plan`: of the column that the others are compared with.
+
+    `other`: a column with another tokenizer, which reads the same documents from the same
+    characters on.
+
+    Raises: DataError when no held-out document has `eval.length` tokens.
+    """
     length = config.eval.length or plan.max_position_embeddings
-    heldout = data.heldout_text(config.data)
-    windows = heldout.windows(length, config.eval.windows, config.eval.windows_per_document)
+    heldout, settings = data.heldout_text(config.data), config.eval
+    windows = heldout.windows(length, settings.windows, settings.windows_per_document)
+    tokenizer = run_tokenizer(config, data)
+    if other is not None and other.tokenizer is not None and windows:
+        marks = boundary_tokens(config, other.tokenizer)
+        change = OtherTokenizer(tokenizer, other.tokenizer, f"eval.models.{other.label}")
+        windows = change.windows(windows, heldout, marks, length)
+        heldout, tokenizer = change.heldout(heldout, marks), other.tokenizer
     if not windows:
+        reader = f" under the tokenizer of {other.label}" if other else ""
         raise DataError(
-            f"eval.length is {length}; no held-out document has that many tokens; raise "
+            f"eval.length is {length}; no held-out document has that many tokens{reader}; raise "
             f"data.heldout_share (now {config.data.heldout_share}), add longer documents or lower "
             "eval.length"
         )
-    tokenizer = tokenizers.load(
-        str(data.tokenizer), trust_remote_code=config.model.trust_remote_code
-    )
     return EvalSuite(
         config=config.eval,
         base_window=plan.base_window,
@@ -43,6 +58,19 @@ def build_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> EvalSuit
         documents=heldout.documents(),
         bos=tokenizers.bos_id(tokenizer),
     )
+
+
+def run_tokenizer(config: Config, data: DataArtifacts) -> RunTokenizer:
+    """The tokenizer that the run's data were made with."""
+    trusted = config.model.trust_remote_code
+    return tokenizers.load(str(data.tokenizer), trust_remote_code=trusted)
+
+
+def boundary_tokens(config: Config, tokenizer: RunTokenizer) -> BoundaryTokens:
+    """The ids of `data.begin` and `data.end` in a tokenizer. Raises: ConfigError without them."""
+    names = {"data.begin": config.data.begin, "data.end": config.data.end}
+    ids = {k: None if n is None else tokenizers.token_id(tokenizer, k, n) for k, n in names.items()}
+    return BoundaryTokens(ids["data.begin"], ids["data.end"])
 
 
 def facts_of(plan: RopePlan) -> ColumnFacts:
@@ -68,8 +96,10 @@ def rows(
     suite: EvalSuite,
     samples: Mapping[str, Sequence[Sample]],
     results: Mapping[str, Mapping[str, Result]],
+    reference: str = "base",
 ) -> dict[str, dict[str, Any]]:
-    """The rows by column and task. `results`: of each column, by the digests of the requests."""
+    """The rows by column and task. `results`: of each column, by the digests of the requests.
+    `reference`: the column that the others are compared with."""
     rows_of: dict[str, dict[str, Any]] = {label: {} for label in results}
     for task in tasks(suite):
         columns = {
@@ -77,7 +107,7 @@ def rows(
             for label, by_request in results.items()
         }
         for label, column in columns.items():
-            of_base = paired_results(column, columns.get("base"))
+            of_base = paired_results(column, columns.get(reference))
             rows_of[label][task.name] = task.rows(replace(column, base=of_base, by_column=columns))
     return rows_of
 
@@ -91,8 +121,8 @@ def measured(
 
 
 def paired_results(column: Measured, base: Measured | None) -> list[Result] | None:
-    """The base's results of a column's samples; None of the base itself, and if it lacks one."""
-    if base is None or column.label == "base":
+    """The reference's results of a column's samples; None of itself, and if it lacks one."""
+    if base is None or column.label == base.label:
         return None
     of_base = dict(zip((s.id for s in base.samples), base.results, strict=True))
     names = [sample.id for sample in column.samples]

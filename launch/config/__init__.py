@@ -6,5 +6,6 @@ values.py        the grammar of values, and their conversion to declared types
 files.py         a user's own recipe and the like: each problem with file, line and way out
 hydra.py         registers the dataclasses and composes; the only file that runs Hydra
 finished_run.py  the training settings of a finished run, for eval
+only_models.py   what eval needs that measures other models alone
 phases.py        the settings of each phase, on top of the run's
 """

@@ -10,7 +10,7 @@ from ropewalk.conf import declared, renamed
 from ropewalk.conf.check import check
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
-from ropewalk.launch.config import files, finished_run, phases
+from ropewalk.launch.config import files, finished_run, only_models, phases
 from ropewalk.launch.config.hydra import HYDRA_ERRORS, compose_node, one_line
 from ropewalk.launch.config.overrides import Override, nested, typed
 
@@ -44,6 +44,8 @@ def _compose(words: Sequence[str], verb: str) -> Config:
         merged = command.merged()
         if verb == "eval":
             merged = finished_run.with_training(merged, command.values.get("train", {}))
+        if only_models.is_meant(merged, verb):
+            merged, verb = only_models.completed(command.merged(rope="none")), "models"
         problems += [
             f"{key} is {merged[key]}; {rule}; leave it out"
             for key, rule in declared.NOT_TO_BE_SET.items()
@@ -120,9 +122,11 @@ class _Command:
         chosen = {word.key: word.value or "" for word in self.groups}
         return [line for pair in chosen.items() for line in files.problems(*pair, folders)]
 
-    def merged(self) -> DictConfig:
-        """The YAML files with the command line's settings on top."""
-        node = compose_node([word.word for word in (*self.hydra, *self.groups)])
+    def merged(self, **groups: str) -> DictConfig:
+        """The YAML files with the command line's settings on top. `groups`: in place of those that
+        the words choose."""
+        chosen = [word.word for word in (*self.hydra, *self.groups) if word.key not in groups]
+        node = compose_node([*chosen, *(f"{key}={value}" for key, value in groups.items())])
         OmegaConf.set_struct(node, False)
         self._remove_sources(node)
         self._drop_factor_of_recipe(node)

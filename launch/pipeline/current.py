@@ -41,12 +41,15 @@ def _expected_content(run: Run) -> dict[str, Any]:
 
     Calibration's budget is left out: its result stays valid for the same base, data and factor.
     """
+    from ropewalk.eval.stage import settings as eval_settings
+
     config, rope = run.config, read_json(run.output / "rope.json")
     return {
         "base": run.base.identity,
         "seed": config.seed,
         "seq_len": config.data.seq_len,
-        **{name: content(getattr(config, name)) for name in ("train", "eval")},
+        "train": content(config.train),
+        "eval": eval_settings(config),
         **{key: rope[key] for key in ("factor", "original_max_position_embeddings")},
     }
 

@@ -101,6 +101,7 @@ def _length_problems(run: Run, stages: Collection[str]) -> list[str]:
     lines = preflight.share_problems(run.config, measures, validates)
     if "eval" in stages and measures:
         lines += preflight.length_problems(run.config, run.rope_plan)
+        lines += preflight.model_problems(run.config, run.rope_plan)
     if "calibrate" in stages:
         from ropewalk.eval.calibrate import candidate_model
 

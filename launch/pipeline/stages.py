@@ -21,8 +21,15 @@ VERB_STAGES: dict[str, tuple[str, ...]] = {
     "calibrate": ("rope", "data", "calibrate", "report"),
     "export": ("rope", "data", "train", "export"),
 }
+WITHOUT_TRAINING = ("rope", "data", "eval", "report")
+"""Of a command that measures `eval.models` alone."""
 PER_PHASE = ("rope", "data", "train")
 """Stages that every phase has. The others belong to the last phase."""
+
+
+def stages_of(config: Config, verb: str) -> tuple[str, ...]:
+    """The stages of a verb, in order."""
+    return WITHOUT_TRAINING if config.eval.run_models is False else VERB_STAGES[verb]
 
 
 def execute(config: Config, verb: str, command: str = "") -> Run:
@@ -30,25 +37,26 @@ def execute(config: Config, verb: str, command: str = "") -> Run:
 
     Raises: ConfigError, DataError, ProofError, Stopped.
     """
-    runs = _runs(config, command)
+    runs, stages = _runs(config, command), stages_of(config, verb)
     last = runs[-1]
-    preflight.refuse(runs, VERB_STAGES[verb])
+    trains = verb in standing.TRAINING and "train" in stages
+    preflight.refuse(runs, stages)
     last.folder.mkdir(parents=True, exist_ok=True)
     last.cache.mkdir(parents=True, exist_ok=True)
     with lock_or_refuse(last.folder):
-        standing.protect(runs, "train" in VERB_STAGES[verb], verb in standing.TRAINING)
+        standing.protect(runs, "train" in stages, trains)
         try:
-            for stage in VERB_STAGES[verb]:
-                _before(stage, runs, verb)
+            for stage in stages:
+                _before(stage, runs, verb, stages)
                 for run in runs if stage in PER_PHASE else runs[-1:]:
-                    _run_stage(stage, run, quiet=verb in standing.TRAINING)
+                    _run_stage(stage, run, quiet=trains)
         finally:
-            if verb in standing.TRAINING:
+            if trains:
                 for run in runs:
                     standing.remove(run.aside)
         standing.announce(last)
         if last.aside is None:
-            unchanged.record(last.config, verb, VERB_STAGES[verb], _cached(last))
+            unchanged.record(last.config, verb, stages, _cached(last))
     return last
 
 
@@ -67,23 +75,23 @@ def check(config: Config, verb: str) -> str:
 
     Raises: ConfigError, DataError with every problem.
     """
-    runs = _runs(config, "")
-    preflight.refuse(runs, VERB_STAGES[verb])
-    stages = ", ".join(VERB_STAGES[verb])
+    runs, stages = _runs(config, ""), stages_of(config, verb)
+    preflight.refuse(runs, stages)
+    listed = ", ".join(stages)
     return (
-        f"{verb}: settings, model, sources and disks pass; it would run {stages}, and skip what "
+        f"{verb}: settings, model, sources and disks pass; it would run {listed}, and skip what "
         f"is done with the same settings and inputs in {runs[-1].folder}"
     )
 
 
-def _before(stage: str, runs: Sequence[Run], verb: str) -> None:
+def _before(stage: str, runs: Sequence[Run], verb: str, stages: Sequence[str]) -> None:
     """Refuse what may not replace the training that stands, as soon as it is known."""
-    if "train" in VERB_STAGES[verb] and stage in ("data", "train"):
+    if "train" in stages and stage in ("data", "train"):
         known = ("rope",) if stage == "data" else ("rope", "data")
         for run in filter(standing.has_training, runs):  # only then: inputs take all weights' bytes
             standing.refuse(run, verb, _train_inputs(run, *known))
     if stage == "train":
-        preflight.refuse_unmeasurable(runs, VERB_STAGES[verb])
+        preflight.refuse_unmeasurable(runs, stages)
         standing.start_training(runs, verb)
     if stage == "eval" and verb not in standing.TRAINING:
         inputs = runs[-1].fingerprints("rope", "data", "train")
@@ -155,7 +163,8 @@ def _train(run: Run) -> tuple[Manifest, str]:
 def _eval(run: Run) -> tuple[Manifest, str]:
     from ropewalk.eval import stage
 
-    inputs = run.fingerprints("rope", "data", "train")
+    measured = ("rope", "data", "train") if "train" in run.manifests else ("rope", "data")
+    inputs = run.fingerprints(*measured)
     return stage.run(run.config, run.base, inputs, run.output / "eval")
 
 

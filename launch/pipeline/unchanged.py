@@ -90,10 +90,10 @@ def _made(path: Path) -> str | None:
 
 def _inputs(config: Config, cache: Path) -> str | None:
     """Fingerprint of the content of everything that a command reads; None where that is not on this
-    machine, or where a phase starts from another."""
+    machine, where a phase starts from another, or where other models are measured."""
     base = _base_files(config, cache)
     documents = _documents(config, cache)
-    if base is None or documents is None or config.phases or config.phase:
+    if base is None or documents is None or config.phases or config.phase or config.eval.models:
         return None
     settings = asdict(config)
     named = [Path(text).expanduser() for text in _texts(settings)]

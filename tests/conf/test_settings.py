@@ -59,7 +59,12 @@ def test_the_rows_are_the_leaves_of_the_configuration() -> None:
     for rope in ROPE_METHODS.values():
         expected |= {f"rope.{key}" for key in structured_keys(rope)}
     names = {r["name"] for r in ROWS}
-    below = ("data.sources.NAME.", "model.scratch.", "train.optimizer.lr_groups[].")
+    below = (
+        "data.sources.NAME.",
+        "eval.models.NAME.",
+        "model.scratch.",
+        "train.optimizer.lr_groups[].",
+    )
     assert {n for n in names if not n.startswith(below)} == expected
 
 

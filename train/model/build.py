@@ -18,6 +18,8 @@ from ropewalk.conf.log import log
 from ropewalk.train import attention, ties
 from ropewalk.train.attention.backend import KernelWrapper
 from ropewalk.train.base import Base, base_config
+from ropewalk.train.cost.flops import ModelCost as ForwardCost
+from ropewalk.train.cost.flops import model_cost
 from ropewalk.train.model import random_weights
 from ropewalk.train.model.dropout import remove_dropouts
 from ropewalk.train.rope import plan as rope_plan
@@ -172,6 +174,15 @@ def parameter_count(base: Base) -> int:
             base_config(base), trust_remote_code=base.trust_remote_code
         )
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def forward_cost(base: Base) -> ForwardCost:
+    """What a forward pass of the base costs, by its config alone. Raises: ConfigError."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            base_config(base), trust_remote_code=base.trust_remote_code
+        )
+    return model_cost(model)
 
 
 def rescale(model: PreTrainedModel, plan: RopePlan) -> None:

@@ -11,6 +11,7 @@ from ropewalk.conf.artifacts.manifest import Manifest, read_json, write, write_j
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
 from ropewalk.eval.report import page
+from ropewalk.eval.stage import settings as eval_settings
 from ropewalk.launch.config.compose import compose
 from ropewalk.launch.pipeline import stages
 from ropewalk.launch.pipeline.current import agrees, current_results
@@ -56,7 +57,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         "seq_len": config.data.seq_len,
     }
     inputs = {**INPUTS, "train": finish(folder, "train", seed | trained)}
-    finish(folder, "eval", seed | {"inputs": inputs, "eval": content(config.eval)})
+    finish(folder, "eval", seed | {"inputs": inputs, "eval": eval_settings(config)})
     calibrated = {
         "inputs": {"data": "d"},
         "base": "b",

@@ -16,8 +16,8 @@ import pytest
 from ropewalk.conf.artifacts.locks import lock_or_refuse
 from ropewalk.conf.artifacts.manifest import read_json, write_json
 from ropewalk.conf.errors import Stopped
+from ropewalk.eval import stage as eval_stage
 from ropewalk.eval.calibrate import stage as calibrate_stage
-from ropewalk.eval.measure import columns
 from ropewalk.eval.report import page
 from ropewalk.eval.report.figures import rope as rope_figure
 from ropewalk.launch.cli import main
@@ -76,7 +76,7 @@ def interrupt(_config: object, _run_dir: Path, folder: Path) -> None:
     raise Stopped("stopped")
 
 
-def evaluate(_config: object, _base: object, _run_dir: Path, folder: Path) -> None:
+def evaluate(_config: object, _base: object, _named: object, _run_dir: Path, folder: Path) -> None:
     write_json(folder / "results.json", {"verdicts": []})
 
 
@@ -98,7 +98,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(folder)
         patch.setattr(train_stage, "launch", train)
         patch.setattr(train_stage, "_prove_reloaded", lambda *_: None)
-        patch.setattr(columns, "evaluate", evaluate)
+        patch.setattr(eval_stage, "evaluate", evaluate)
         patch.setattr(page, "render", lambda *_: "a page")
         patch.setattr(export_stage, "export_model", export)
         patch.setattr(calibrate_stage, "work", calibrate)

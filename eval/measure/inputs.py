@@ -1,0 +1,87 @@
+"""The columns of an evaluation, and what each is asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from ropewalk.conf.schema import Config
+from ropewalk.data import tokenizer as tokenizers
+from ropewalk.data.dataset import DataArtifacts
+from ropewalk.eval.measure import suite as suites
+from ropewalk.eval.measure.columns import Column, run_columns
+from ropewalk.eval.measure.forward import unique
+from ropewalk.eval.measure.named import NamedModel, reference
+from ropewalk.eval.requests import Request, digest
+from ropewalk.eval.tasks.task import EvalSuite, Sample
+from ropewalk.train.base import Base
+from ropewalk.train.rope.plan import RopePlan
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the columns of one tokenizer are asked."""
+
+    suite: EvalSuite
+    samples: Mapping[str, Sequence[Sample]]
+    """By task."""
+    tokenizer: str
+    """Fingerprint of its ids."""
+
+    def requests(self, label: str) -> dict[str, Request]:
+        """Of a column, by digest; two tasks that ask the same share one pass."""
+        return unique(suites.requests_of(self.samples, label))
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Task and id of the first sample of each request, for messages."""
+        named = [(task, sample) for task, part in self.samples.items() for sample in part]
+        return {digest(sample.request): f"{task} {sample.id}" for task, sample in named[::-1]}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The columns in their order, and the inputs of each."""
+
+    config: Config
+    base: Base
+    """Of the run."""
+    columns: list[Column]
+    inputs: dict[str, Inputs]
+    """By label; columns of one tokenizer share theirs."""
+
+    @property
+    def reference(self) -> str:
+        """The column that the others are compared with."""
+        return reference(self.config, [column.label for column in self.columns])
+
+
+def prepare(
+    config: Config, base: Base, named: Mapping[str, NamedModel], run_dir: Path
+) -> Evaluation:
+    """Raises: DataError when no held-out text is long enough, or a tokenizer changes it."""
+    columns = list[Column]()
+    plan = RopePlan.read(run_dir / "rope.json")
+    if config.eval.run_models is not False:
+        columns += run_columns(config, base, plan, run_dir / "train" / "model")
+    columns += [model.column(config) for model in named.values()]
+    evaluation = Evaluation(config, base, columns, {})
+    if config.eval.run_models is False:
+        (plan,) = (c.plan for c in columns if c.label == evaluation.reference)
+    data = DataArtifacts.of(run_dir, Path(config.cache_dir).expanduser())
+    own = tokenizers.encoding_fingerprint(suites.run_tokenizer(config, data))
+    for key, group in by_tokenizer(columns, own).items():
+        suite = suites.build_suite(config, plan, data, None if key == own else group[0])
+        suite = replace(suite, columns={c.label: suites.facts_of(c.plan) for c in group})
+        inputs = Inputs(suite, suites.build_samples(suite), key)
+        evaluation.inputs.update(dict.fromkeys((c.label for c in group), inputs))
+    return evaluation
+
+
+def by_tokenizer(columns: Sequence[Column], own: str) -> dict[str, list[Column]]:
+    """The columns by the fingerprint of their tokenizer; `own`: that of the run."""
+    groups: dict[str, list[Column]] = {}
+    for column in columns:
+        other = column.tokenizer and tokenizers.encoding_fingerprint(column.tokenizer)
+        groups.setdefault(other or own, []).append(column)
+    return groups

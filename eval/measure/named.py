@@ -1,0 +1,141 @@
+"""The models of `eval.models`: each under the rope of its own config, or under a given plan."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+
+from ropewalk.conf.errors import ConfigError, problem_lines
+from ropewalk.conf.eval_models import EvalModelConfig
+from ropewalk.conf.model import ModelConfig
+from ropewalk.conf.rope_methods import RopeConfig
+from ropewalk.conf.schema import Config
+from ropewalk.data import tokenizer as tokenizers
+from ropewalk.data.tokenizer import RunTokenizer
+from ropewalk.eval.measure.columns import Column, build_kwargs
+from ropewalk.train.base import Base, base_config, locate
+from ropewalk.train.model import build as models
+from ropewalk.train.rope import plan as plans
+from ropewalk.train.rope.plan import RopePlan
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model of `eval.models`, located."""
+
+    name: str
+    settings: EvalModelConfig
+    base: Base
+
+    @cached_property
+    def plan(self) -> RopePlan:
+        """Raises: ConfigError; DataError for a damaged file."""
+        own = plans.make(RopeConfig(), base_config(self.base), self.base.name).unscaled
+        if self.settings.rope is None:
+            return own
+        given = RopePlan.read(Path(self.settings.rope).expanduser())
+        tables = (given.inv_freq, given.base["inv_freq"])
+        if not any(_equal(table, own.inv_freq) for table in tables):
+            raise ConfigError(
+                f"eval.models.{self.name}.rope is {Path(self.settings.rope).name}; it must be a "
+                "plan for this model, and its base has other rotary frequencies; make it with "
+                "ropewalk rope for this model"
+            )
+        return given
+
+    @cached_property
+    def tokenizer(self) -> RunTokenizer:
+        """Raises: ConfigError."""
+        assert self.base.path is not None
+        return tokenizers.load(self.base.path, self.base.revision, self.base.trust_remote_code)
+
+    def column(self, config: Config) -> Column:
+        load = partial(
+            models.build, self.base, self.plan, when=f"of {self.name}", **build_kwargs(config)
+        )
+        return Column(
+            self.name,
+            load,
+            self.plan,
+            f"of {self.name}",
+            lambda: self.base.identity,
+            self.base.name,
+            self.base,
+            self.tokenizer,
+        )
+
+
+def named_models(config: Config) -> dict[str, NamedModel]:
+    """The models of `eval.models`, located.
+
+    Raises: ConfigError with the problems of all.
+    """
+    made, lines = dict[str, NamedModel](), list[str]()
+    for name, settings in config.eval.models.items():
+        try:
+            base = _located(name, settings, Path(config.cache_dir).expanduser())
+            made[name] = NamedModel(name, settings, base)
+        except ConfigError as error:
+            lines += in_its_words(name, str(error).splitlines())
+    if lines:
+        raise ConfigError("\n".join(lines))
+    return made
+
+
+def _located(name: str, settings: EvalModelConfig, cache: Path) -> Base:
+    model = ModelConfig(
+        path=settings.path,
+        revision=settings.revision,
+        gguf_file=settings.gguf_file,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    return locate(model, cache)
+
+
+def in_its_words(name: str, lines: list[str]) -> list[str]:
+    """Lines about `model`, whose settings are those of `eval.models.NAME`."""
+    return [line.replace("model.", f"eval.models.{name}.") for line in lines]
+
+
+def problems(config: Config, length: int | None) -> list[str]:
+    """Of every named model: its config, plan, tokenizer, and its window against the longest context
+    measured. `length`: None for the window of the one that the others are compared with."""
+    try:
+        found = named_models(config)
+    except ConfigError as error:
+        return str(error).splitlines()
+    lines = [line for model in found.values() for line in _file_problems(model)]
+    if lines or not found:
+        return lines
+    length = length or found[reference(config, list(found))].plan.max_position_embeddings
+    return [line for model in found.values() for line in _window_problems(model, length)]
+
+
+def reference(config: Config, labels: list[str]) -> str:
+    """The column that the others are compared with."""
+    return config.eval.reference or ("base" if "base" in labels else labels[0])
+
+
+def _file_problems(model: NamedModel) -> list[str]:
+    lines = problem_lines(lambda: model.plan) or problem_lines(lambda: model.tokenizer)
+    if not lines:
+        rows = getattr(base_config(model.base).get_text_config(decoder=True), "vocab_size", None)
+        lines = tokenizers.size_problems(model.tokenizer, model.base.name, rows)
+    return in_its_words(model.name, lines)
+
+
+def _window_problems(model: NamedModel, length: int) -> Iterator[str]:
+    window, key = model.plan.max_position_embeddings, f"eval.models.{model.name}"
+    if length > window and not model.settings.beyond_window:
+        origin = "plan" if model.settings.rope else "config"
+        yield (
+            f"{key} has a window of {window} tokens by its {origin}; eval measures up to {length}, "
+            f"and a model must be made for that; lower eval.length, or set "
+            f"{key}.beyond_window=true to measure it beyond on purpose"
+        )
+
+
+def _equal(a: list[float], b: list[float]) -> bool:
+    return len(a) == len(b) and bool(np.allclose(a, b, rtol=1e-6, atol=0))
