@@ -1,24 +1,27 @@
 """Settings of eval, calibrate and export."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ropewalk.conf import eval_models
 from ropewalk.conf.eval_models import EvalModelConfig
+from ropewalk.conf.eval_ruler import RulerConfig
 from ropewalk.conf.rules import setting
 
 CALIBRATED = ("pi", "ntk", "ntk_by_parts", "yarn", "llama3", "abf")
 """RoPE methods that calibrate can measure: one table for all lengths, from closed formulas."""
 
-TASKS = ("nll_by_position", "perplexity", "context_gain", "passkey")
+TASKS = ("nll_by_position", "perplexity", "context_gain", "passkey", "ruler")
 """Measurements, one file each in eval/tasks/."""
+UNASKED = TASKS[:4]
+"""Those that are measured where `eval.tasks` names none."""
 
 
 @dataclass(kw_only=True)
 class EvalConfig:
     """What the models are measured on."""
 
-    tasks: list[str] = setting(factory=lambda: list(TASKS), one_of=TASKS, way_out="leave it out")
+    tasks: list[str] = setting(factory=lambda: list(UNASKED), one_of=TASKS, way_out="leave it out")
     """What is measured; a task that was measured before is read from the cache."""
     length: int | None = setting(None, at_least=2, way_out="unset it for the new window")
     """Longest context measured, tokens; unset: the new window."""
@@ -51,6 +54,7 @@ class EvalConfig:
     reference: str | None = setting(None, fingerprint="if_set")
     """The column that the others are compared with, pair by pair; unset: base, or without one the
     first of `eval.models`."""
+    ruler: RulerConfig = field(default_factory=RulerConfig, metadata={"fingerprint": "if_set"})
     precision: str | None = setting(None, one_of=("fp32", "bf16"))
     """Precision of the models while they are measured: fp32 or bf16; unset: the training's on a
     GPU, fp32 on a CPU."""

@@ -14,6 +14,10 @@ class Purpose(IntEnum):
     EVAL_QUESTION = 3
     EVOLUTION = 4
     VALIDATION_HAYSTACK = 5
+    RULER_QUESTION = 6
+    RULER_ORDER = 7
+    RULER_DEPTH = 8
+    RULER_EXAMPLE = 9
 
 
 def generator(purpose: Purpose, seed: int, index: int = 0) -> np.random.Generator:

@@ -8,6 +8,7 @@
     requests.py what a model is asked (texts, prompts) and answers (losses, replies)
     engine/     one model that answers requests: forward passes, cache, decoding
     measure/    models to compare, results on disk, statistics
+    ruler/      RULER's questions: what is hidden, prompts that fit, scores
     tasks/      what is measured, one file a task
     report/     the page; figures/ holds its drawings
     calibrate/  the search of rotary settings before training

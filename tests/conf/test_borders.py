@@ -103,6 +103,9 @@ eval.passkey_lengths [2, inf)
 eval.passkey_depths [0, 1]
 eval.passkey_tries [0, inf)
 eval.context_gain_tokens [2, inf)
+eval.ruler.samples [1, inf)
+eval.ruler.lengths [64, inf)
+eval.ruler.shots [0, 8]
 eval.batch_tokens [1, inf)
 eval.chunk_tokens [1, inf)
 eval.ranks_per_node [1, inf)

@@ -1,0 +1,107 @@
+"""What the settings name, read: wording, words, prose and question files."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ropewalk.conf.errors import ConfigError, DataError
+from ropewalk.conf.eval_ruler import RulerConfig
+from ropewalk.eval.ruler import harness, haystacks, question_files, wording, words
+from ropewalk.eval.ruler.configurations import Configuration
+from ropewalk.eval.ruler.draft import CannotFit
+from ropewalk.eval.ruler.haystacks import Prose
+from ropewalk.eval.ruler.question_files import QuestionSet
+from ropewalk.eval.ruler.wording import Wording
+from ropewalk.eval.ruler.words import Words
+
+TIMES = 4  # prose that is kept, over the longest length: samples begin at different places
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the drafts of all configurations are made of."""
+
+    settings: RulerConfig
+    wording: Wording
+    words: Words
+    prose: Prose | None
+    questions: dict[str, QuestionSet]
+
+    @property
+    def exact(self) -> bool:
+        return self.settings.mode == "ruler_exact"
+
+    def haystack(self, configuration: Configuration) -> str:
+        """Its source and a hash, or the kind of a haystack that has no source."""
+        if configuration.data:
+            return self.questions[configuration.data].source
+        if configuration.haystack == "prose":
+            assert self.prose is not None
+            return self.prose.id
+        return configuration.haystack
+
+    def require(self, configuration: Configuration) -> None:
+        """Raises: CannotFit, with the setting that is missing."""
+        if configuration.data and configuration.data not in self.questions:
+            raise CannotFit(
+                f"it needs a file of the user; set eval.ruler.{configuration.data}=FILE"
+            )
+
+
+def read(
+    settings: RulerConfig,
+    configurations: Sequence[Configuration],
+    heldout: Callable[[], Iterable[str]],
+) -> Inputs:
+    """`heldout`: texts for prose where no setting names any. Raises: ConfigError, DataError."""
+    prose = None
+    if any(configuration.haystack == "prose" for configuration in configurations):
+        prose = _prose(settings, heldout)
+    wanted = {configuration.data for configuration in configurations if configuration.data}
+    files = {key: getattr(settings, key) for key in sorted(wanted)}
+    questions = {key: question_files.read(key, path) for key, path in files.items() if path}
+    return Inputs(settings, _wording(settings), words.find(settings.words), prose, questions)
+
+
+def _wording(settings: RulerConfig) -> Wording:
+    if settings.wording is not None:
+        return wording.of_file(settings.wording)
+    if settings.mode == "ruler":
+        return harness.wording(settings.trailing_space)
+    return wording.OWN
+
+
+def _prose(settings: RulerConfig, heldout: Callable[[], Iterable[str]]) -> Prose:
+    if settings.haystack is None:
+        found = Prose("held-out text", haystacks.sentences(heldout()))
+    else:
+        path = Path(settings.haystack).expanduser()
+        found = Prose(path.name, haystacks.sentences(_texts(path)))
+    if not found.sentences:
+        raise DataError(
+            f"eval.ruler.haystack is {settings.haystack}; a haystack must have text, and "
+            f"{found.source} has none; name a file or folder of .txt files"
+        )
+    return found
+
+
+def _texts(path: Path) -> list[str]:
+    """Of a file, or of the .txt files below a folder, by name. Raises: ConfigError."""
+    files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
+    try:
+        return [file.read_text(encoding="utf-8") for file in files]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"eval.ruler.haystack is {path}; it must be a readable text file, or a folder of .txt "
+            f"files; {error}; correct it"
+        ) from error
+
+
+def heldout_texts(
+    fillers: Sequence[np.ndarray], decode: Callable[[Iterable[int]], str], longest: int
+) -> list[str]:
+    """Text of each source's first held-out tokens, `TIMES` the longest length in all."""
+    share = -(-TIMES * longest // max(1, len(fillers)))
+    return [decode(tokens[:share].tolist()) for tokens in fillers]

@@ -1,0 +1,126 @@
+"""RULER: thirteen synthetic questions about long texts, by configuration and length."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ropewalk.conf.errors import DataError
+from ropewalk.eval.report.sentences import list_by_model, sentence
+from ropewalk.eval.ruler import configurations, inputs, rows
+from ropewalk.eval.ruler.cells import Cell
+from ropewalk.eval.ruler.configurations import Configuration
+from ropewalk.eval.ruler.draft import CannotFit
+from ropewalk.eval.ruler.scoring import score_of
+from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Verdict
+
+__all__ = ["Ruler", "score_of"]
+
+
+class Ruler:
+    name = "ruler"
+    title = "RULER"
+
+    def samples(self, suite: EvalSuite) -> Sequence[Sample]:
+        """The questions of each configuration and length, as many as `eval.ruler.samples`.
+
+        A configuration that is named itself is refused where its data are absent, and a length
+        that is named where it does not fit; what a group or a default brings becomes a row without
+        a value. Raises: ConfigError, DataError.
+        """
+        found: list[Sample] = []
+        failed: list[tuple[Cell, str]] = []
+        for cell in cells(suite):
+            try:
+                found += cell.samples(suite.config.ruler.samples)
+            except CannotFit as reason:
+                failed.append((cell, str(reason)))
+        _refuse_named(suite, {sample.facts["length"] for sample in found}, failed)
+        return found
+
+    def rows(self, measured: Measured) -> Rows:
+        """The configurations at each length, then their mean."""
+        suite, seed = measured.suite, measured.suite.seed
+        scores = {(part.configuration, part.length): part for part in rows.by_cell(measured)}
+        made: list[dict[str, Any]] = []
+        for length in lengths(suite):
+            parts = [part for (_, at), part in scores.items() if at == length]
+            made += [rows.row(part, seed) for part in parts]
+            made += [rows.mean_row(parts, seed)] if len(parts) > 1 else []
+        if made and len(scores) < len(_chosen(suite)) * len(lengths(suite)):
+            made += _unmeasured(suite, scores.keys(), made[0])
+        return made
+
+    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
+        """None: the effective length judges the same scores."""
+        return []
+
+    def figure(self, rows: ModelRows, window: int | None) -> str | None:
+        """None: the page shows a table."""
+        return None
+
+    def reading(self, rows: ModelRows, window: int | None) -> str | None:
+        """The mean at the longest length and at the base's window."""
+        measured = {r["length"] for model in rows.values() for r in model if r["n"]}
+        clauses = []
+        for length in sorted(measured, reverse=True):
+            if length in (max(measured), window):
+                values = list_by_model(rows, lambda model, at=length: _mean_text(model, at))
+                if values:
+                    clauses.append(f"at {length:,} tokens the mean score is {values}")
+        return sentence(clauses)
+
+
+def cells(suite: EvalSuite) -> list[Cell]:
+    """Every configuration at every length. Raises: ConfigError, DataError."""
+    chosen = _chosen(suite)
+    made = inputs.read(suite.config.ruler, chosen, lambda: _heldout(suite))
+    return [Cell(suite, made, part, length) for length in lengths(suite) for part in chosen]
+
+
+def lengths(suite: EvalSuite) -> list[int]:
+    return list(suite.config.ruler.lengths or suite.contexts)
+
+
+def _chosen(suite: EvalSuite) -> tuple[Configuration, ...]:
+    return configurations.chosen(suite.config.ruler.configurations)
+
+
+def _heldout(suite: EvalSuite) -> list[str]:
+    assert suite.decode is not None
+    return inputs.heldout_texts(suite.fillers, suite.decode, max(lengths(suite)))
+
+
+def _refuse_named(suite: EvalSuite, fit: set[int], failed: Sequence[tuple[Cell, str]]) -> None:
+    """Raises: DataError where the settings name a cell without samples.
+
+    `fit`: the lengths at which some configuration has samples.
+    """
+    settings = suite.config.ruler
+    for cell, reason in failed:
+        name, length = cell.configuration.name, cell.length
+        named = name in settings.configurations
+        if named and cell.lacks_data:
+            key, value, what = "configurations", settings.configurations, name
+        elif settings.lengths is not None and (named or length not in fit):
+            key, value, what = "lengths", settings.lengths, str(length)
+        else:
+            continue
+        raise DataError(
+            f"eval.ruler.{key} is {value}; {name} cannot be asked at {length:,} tokens: {reason}; "
+            f"or leave {what} out"
+        )
+
+
+def _unmeasured(suite: EvalSuite, known: Any, like: dict[str, Any]) -> list[dict[str, Any]]:
+    missing = [cell for cell in cells(suite) if (cell.configuration.name, cell.length) not in known]
+    count = suite.config.ruler.samples
+    return [
+        rows.not_measurable(cell.configuration.name, cell.length, cell.reason(count), like)
+        for cell in missing
+    ]
+
+
+def _mean_text(model: Rows, length: int) -> str | None:
+    """The mean of the configurations, or the only one there is."""
+    found = [row for row in model if row["length"] == length and row["n"]]
+    means = [row for row in found if row["configuration"] == rows.MEAN] or found
+    return f"{means[0]['accuracy']:.0%}" if means else None
