@@ -11,6 +11,10 @@ Encode = Callable[[str], np.ndarray]
 """A text to token ids (tokens,) int64, without special tokens."""
 
 
+class TooShort(DataError):
+    """A length without room for the least that a haystack holds."""
+
+
 @dataclass(frozen=True, eq=False)
 class Question:
     """A question at the end of a haystack, and its answer."""
@@ -39,7 +43,7 @@ class Haystack:
     """(tokens,) before each question."""
     questions: tuple[Question, ...]
     pairs: int
-    """Facts in the haystack that an answer could be confused with, the answer's own among them."""
+    """Facts of the asked kind in the haystack, each of which could be mistaken for another."""
 
     @property
     def tokens(self) -> int:
@@ -54,10 +58,9 @@ def continuation(encode: Encode, before: str, text: str, task: str) -> np.ndarra
     """
     first, both = encode(before), encode(before + text)
     if not np.array_equal(both[: len(first)], first):
-        end, start = before[-8:], text[:8]
         raise DataError(
-            f"{task}: the text is {end!r} followed by {start!r}; the tokenizer must end a token "
-            f"between them, and joins them; leave the {task} task out"
+            f"{task}: {text[:12]!r} follows {before[-12:]!r}; the tokenizer must end a token "
+            f"between question and answer, and joins them; leave {task} out of eval.tasks"
         )
     return both[len(first) :]
 
