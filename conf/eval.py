@@ -5,13 +5,17 @@ from dataclasses import dataclass, field
 
 from ropewalk.conf import eval_models
 from ropewalk.conf.eval_models import EvalModelConfig
+from ropewalk.conf.eval_retrieval import KeyValueEvalConfig, MultiDocumentConfig, NeedleConfig
 from ropewalk.conf.eval_ruler import RulerConfig
 from ropewalk.conf.rules import setting
 
 CALIBRATED = ("pi", "ntk", "ntk_by_parts", "yarn", "llama3", "abf")
 """RoPE methods that calibrate can measure: one table for all lengths, from closed formulas."""
 
-TASKS = ("nll_by_position", "perplexity", "context_gain", "passkey", "ruler")
+TASKS = (
+    *("nll_by_position", "perplexity", "context_gain", "passkey", "json_kv", "needle"),
+    *("multi_document_qa", "lost_in_middle", "ruler", "effective_length"),
+)
 """Measurements, one file each in eval/tasks/."""
 UNASKED = TASKS[:4]
 """Those that are measured where `eval.tasks` names none."""
@@ -43,6 +47,11 @@ class EvalConfig:
     """Where the passkey stands in the prompt, from 0 (start) to 1 (end)."""
     passkey_tries: int = setting(20, at_least=0, way_out="0 leaves passkey out")
     """Prompts for each length and depth of the passkey task; 0: none."""
+    json_kv: KeyValueEvalConfig = setting(factory=KeyValueEvalConfig, fingerprint="if_set")
+    needle: NeedleConfig = setting(factory=NeedleConfig, fingerprint="if_set")
+    multi_document_qa: MultiDocumentConfig = setting(
+        factory=MultiDocumentConfig, fingerprint="if_set"
+    )
     context_gain_tokens: int | None = setting(None, at_least=2, way_out="unset it for the default")
     """Target tokens at each window's end, the same under every context length; unset: half the
     original window."""

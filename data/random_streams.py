@@ -18,6 +18,9 @@ class Purpose(IntEnum):
     RULER_ORDER = 7
     RULER_DEPTH = 8
     RULER_EXAMPLE = 9
+    EVAL_KEY_VALUE = 10
+    EVAL_NEEDLE = 11
+    EVAL_BIOGRAPHIES = 12
 
 
 def generator(purpose: Purpose, seed: int, index: int = 0) -> np.random.Generator:

@@ -14,6 +14,8 @@ store.py    results on disk, by the content of their request
 dealing.py  passes dealt over the ranks
 statistics.py  means, intervals, bins; pure numpy
 proportions.py intervals of shares of right answers, of clusters and of pairs
+positions.py   answers by depth: fifths, primacy, recency, worst depth
+effective_length.py  the longest context with a score near that of the base window
 student.py     Student's t distribution
 gates.py       pass, fail or undecided, of an interval beside a tolerance
 """

@@ -4,14 +4,26 @@ task.py          the Task protocol, EvalSuite (the shared inputs), the verdict r
 position.py      loss by position            context_gain.py  same targets, longer context
 perplexity.py    perplexity by length        passkey.py       retrieval of a hidden key
 ruler.py         RULER's configurations
+json_kv.py       JSON key-value retrieval    needle.py        keyed needles in real text
+multi_document_qa.py  synthetic biographies  lost_in_middle.py   answers by depth
+effective_length.py   from key-value answers
+haystacks.py     what the tasks on haystacks share
 """
 
 from ropewalk.eval.tasks.context_gain import ContextGain
+from ropewalk.eval.tasks.effective_length import EffectiveLengthTask
+from ropewalk.eval.tasks.json_kv import JsonKeyValue
+from ropewalk.eval.tasks.lost_in_middle import LostInMiddle
+from ropewalk.eval.tasks.multi_document_qa import MultiDocumentQa
+from ropewalk.eval.tasks.needle import Needle
 from ropewalk.eval.tasks.passkey import PasskeyRetrieval
 from ropewalk.eval.tasks.perplexity import Perplexity
 from ropewalk.eval.tasks.position import LossByPosition
 from ropewalk.eval.tasks.ruler import Ruler
 from ropewalk.eval.tasks.task import Task
 
-TASKS: list[Task] = [LossByPosition(), Perplexity(), ContextGain(), PasskeyRetrieval(), Ruler()]
+TASKS: list[Task] = [
+    *(LossByPosition(), Perplexity(), ContextGain(), PasskeyRetrieval(), JsonKeyValue(), Needle()),
+    *(MultiDocumentQa(), LostInMiddle(), Ruler(), EffectiveLengthTask()),
+]
 """In the order of the verdicts and of the page's sections."""

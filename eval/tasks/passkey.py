@@ -23,6 +23,8 @@ from ropewalk.eval.tasks.task import (
     verdict,
 )
 
+PROTOCOL = "single pass key of 5 digits in held-out text; greedy answer, every token"
+
 
 class PasskeyRetrieval:
     name = "passkey"
@@ -86,7 +88,7 @@ def _row(length: int, depth: float, correct: Sequence[bool]) -> dict[str, Any]:
     hits, n = sum(correct), len(correct)
     low, high = statistics.wilson(hits, n)
     cell = {"length": length, "depth": depth, "n": n, "accuracy": hits / n}
-    return {**cell, "low": low, "high": high}
+    return {**cell, "low": low, "high": high, "unit": "question", "protocol": PROTOCOL}
 
 
 def question(suite: EvalSuite, length: int, index: int, depth: float, number: int) -> Passkey:

@@ -6,7 +6,7 @@ N windows   S tokens of a window
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from ropewalk.data.dataset import BoundaryTokens, Window
 from ropewalk.eval.measure import statistics
 from ropewalk.eval.requests import Request, Result, Text
 
+T = TypeVar("T")
 Rows = Any
 """JSON under `models.MODEL.TASK` of results.json: a list of dicts (perplexity: by length)."""
 ModelRows = Mapping[str, Rows]
@@ -57,6 +58,17 @@ class EvalSuite:
     """What the tokenizer names as the token before a text, whether or not training uses it."""
     columns: Mapping[str, ColumnFacts] = field(default_factory=dict)
     """The models that are measured, by name; empty before they are known."""
+
+    @cached_property
+    def _made(self) -> dict[str, Any]:
+        return {}
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What `make` returned when this was first called with `name`: tasks share samples."""
+        if name not in self._made:
+            self._made[name] = make()
+        made: T = self._made[name]
+        return made
 
     @property
     def contexts(self) -> list[int]:

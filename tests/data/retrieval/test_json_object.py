@@ -142,9 +142,7 @@ def test_a_small_object_has_fewer_questions_and_never_asks_a_shot(codec: Codec) 
 
 
 def test_a_length_without_room_for_shots_and_two_pairs_is_refused(codec: Codec) -> None:
-    with pytest.raises(
-        DataError, match="json_kv length is 100; it must hold 2 shots and 4"
-    ):
+    with pytest.raises(DataError, match="json_kv length is 100; it must hold 2 shots and 4"):
         make(codec, 100)
     least = next(n for n in range(50, 500) if _fits(codec, n))
     assert make(codec, least, digits=4).pairs == 4

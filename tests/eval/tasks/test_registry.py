@@ -70,7 +70,8 @@ def losses(label: str, request: Text) -> np.ndarray:
 
 def small_suite() -> EvalSuite:
     windows = [Window(name, np.full(64, k, dtype=np.int64)) for k, name in enumerate("ab")]
-    tasks = [task.name for task in TASKS if task.name not in ("passkey", "ruler")]
+    tasks = ["nll_by_position", "perplexity", "context_gain", "first_token"]
+    tasks = [task.name for task in TASKS if task.name in tasks]
     empty = np.empty(0, np.int64)
     config = EvalConfig(tasks=tasks)
     return EvalSuite(config, 16, 64, windows, [empty], lambda text: empty, seed=0)
