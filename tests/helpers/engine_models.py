@@ -1,10 +1,14 @@
-"""Small models whose caches differ: full attention, sliding windows, attention sinks."""
+"""Small models whose caches differ (full attention, sliding windows, attention sinks), requests for
+them, and what transformers gives for those."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from architectures import small_model
 
+from ropewalk.eval.requests import Prompt, Prompts
 from ropewalk.train import attention
 
 WINDOW = 24
@@ -25,7 +29,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 def reference(name: str) -> Any:
     """With transformers' own attention, which is eager."""
     architecture, changes = MODELS[name]
-    model = small_model(architecture, {"max_position_embeddings": 512, **changes})
+    changes = {"max_position_embeddings": 512, "tie_word_embeddings": False, **changes}
+    model = small_model(architecture, changes)
+    model.generation_config.eos_token_id = None  # greedy decoding goes on to its budget
     model.set_attn_implementation("eager")
     return model
 
@@ -36,3 +42,39 @@ def measured(name: str, dtype: torch.dtype = torch.float32) -> Any:
     needs = attention.requirements_of(model, dtype)
     model.set_attn_implementation(attention.register("auto", None, needs))
     return model
+
+
+def ids(length: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(3, 97, length)
+
+
+def questions(contexts: Sequence[np.ndarray], new: int, answers: Any = None) -> Prompts:
+    """Two questions of other lengths after each context."""
+    prompts = []
+    for number, context in enumerate(contexts):
+        for n, length in enumerate((5, 9)):
+            text = np.concatenate([context, ids(length, 10 * number + n + 1)])
+            answer = ids(4, 1) if answers is None else answers[2 * number + n]
+            prompts.append(Prompt(text, answer, context=len(context), max_new_tokens=new))
+    return Prompts(tuple(prompts))
+
+
+def generated(model: Any, prompt: np.ndarray, new: int) -> list[int]:
+    """transformers' greedy decoding."""
+    tokens = torch.from_numpy(prompt)[None]
+    output = model.generate(
+        tokens,
+        attention_mask=torch.ones_like(tokens),
+        max_new_tokens=new,
+        do_sample=False,
+        pad_token_id=0,
+    )
+    return output[0, tokens.shape[1] :].tolist()
+
+
+def losses(model: Any, text: np.ndarray) -> np.ndarray:
+    """transformers' losses of each token but the first, by one full pass."""
+    tokens = torch.from_numpy(text)[None]
+    with torch.no_grad():
+        log_probs = model(tokens).logits[0, :-1].float().log_softmax(-1)
+    return -log_probs.gather(1, tokens[0, 1:, None])[:, 0].numpy()

@@ -21,15 +21,18 @@ LENGTH, BATCH_TOKENS = 40, 90
 
 
 def requests(windows: int) -> list[Request]:
-    """Texts, and prompts of other lengths, one of them longer than a batch."""
+    """Texts, prompts of other lengths, one of them longer than a batch, and prompts to decode."""
     rng = np.random.default_rng(0)
     texts = [Text(rng.integers(0, VOCAB, LENGTH)) for _ in range(windows)]
     groups = [[9, 20, 31, 100, 12], [40], [41, 42]]
-    return [*texts, *(Prompts(tuple(_prompt(rng, n) for n in group)) for group in groups)]
+    judged = [Prompts(tuple(_prompt(rng, n) for n in group)) for group in groups]
+    decoded = [Prompts((_prompt(rng, n, new=n // 4),)) for n in (12, 30, 21, 50)]
+    return [*texts, *judged, *decoded]
 
 
-def _prompt(rng: np.random.Generator, length: int) -> Prompt:
-    return Prompt(rng.integers(0, VOCAB, length), rng.integers(0, VOCAB, 2))
+def _prompt(rng: np.random.Generator, length: int, new: int = 0) -> Prompt:
+    answer = rng.integers(0, VOCAB, 2)
+    return Prompt(rng.integers(0, VOCAB, length), answer, max_new_tokens=new)
 
 
 def measured(folder: str, windows: int, partitioned: bool, dtype: torch.dtype) -> Any:
@@ -46,7 +49,7 @@ def measured(folder: str, windows: int, partitioned: bool, dtype: torch.dtype) -
         cast_weights(model, dtype)
     passes = []
     model.base_model.register_forward_hook(lambda *_: passes.append(1))
-    engine = Engine(model, BATCH_TOKENS, body)
+    engine = Engine(model, BATCH_TOKENS, body, chunk_tokens=LENGTH)
     asked = forward.unique(requests(windows))
     by_name: dict[str, Any] = {}
     for part in forward.passes(engine, asked.values(), asked):
@@ -59,7 +62,8 @@ def measured(folder: str, windows: int, partitioned: bool, dtype: torch.dtype) -
     replies = [reply for part in results if isinstance(part, tuple) for reply in part]
     nll = np.concatenate([losses, [reply.nll for reply in replies]])
     correct = [reply.correct for reply in replies]
-    return {"nll": nll, "correct": correct, "passes": len(passes)}
+    ids = [reply.ids for reply in replies]
+    return {"nll": nll, "correct": correct, "ids": ids, "passes": len(passes)}
 
 
 def dealt(count: int, in_step: bool) -> tuple[list[int], list[int]]:

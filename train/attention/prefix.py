@@ -1,8 +1,10 @@
-"""Queries that see keys before them, for SDPA: what a rank computes of a sequence that is split.
+"""Queries that see keys before them, for SDPA: a rank's part of a sequence, a call with a cache.
 
 torch's `is_causal` aligns its mask to the top left, flash-attn's to the bottom right: a document's
 queries are the last of its keys. Here the mask is built for blocks of queries, of the keys that
-they see and no others.
+they see and no others. On a CPU, without a gradient and a window, no mask is built: the keys before
+the queries, which all of them see, and the queries' own are attended to apart, and joined by the
+logarithms of their sums; torch would turn a mask of bools into one of floats in every layer.
 
     T queries   U keys   H query heads   K key/value heads   G = H / K   D head size
     c queries of a block
@@ -39,9 +41,43 @@ def attend_after_prefix(
     outputs = [
         output
         for q, k, v in zip(queries, keys, values, strict=True)
-        for output in _blocks(q, k, v, window, scale, sink)
+        for output in (
+            _two_parts(q, k, v, scale, sink)
+            if window is None and _gives_sums(q)
+            else _blocks(q, k, v, window, scale, sink)
+        )
     ]
     return torch.cat(outputs, dim=2)
+
+
+def _gives_sums(query: torch.Tensor) -> bool:
+    """Whether torch has a kernel that returns the sums, too. They have no gradient."""
+    return query.device.type == "cpu" and not torch.is_grad_enabled()
+
+
+def _two_parts(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    sink: torch.Tensor | None,
+) -> Iterator[torch.Tensor]:
+    """The output (1, H, T, D) of one document: softmax over the keys before it and over its own."""
+    group, offset = query.shape[1] // key.shape[1], key.shape[2] - query.shape[2]
+    attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    before = key[:, :, :offset], value[:, :, :offset]
+    if sink is not None:
+        before = sinks.prepend_sink(*before, sink)
+    own = (x[:, :, offset:].repeat_interleave(group, dim=1) for x in (key, value))
+    output, logsum = attend(query, *own, is_causal=True, scale=scale)
+    if before[0].shape[2]:
+        rows = query.unflatten(1, (-1, group)).flatten(2, 3)  # heads that share a key
+        first, first_logsum = attend(rows, *before, scale=scale)
+        shape = (group, query.shape[2])
+        first, first_logsum = (x.unflatten(2, shape).flatten(1, 2) for x in (first, first_logsum))
+        share = (logsum - first_logsum).sigmoid()[..., None].to(output.dtype)
+        output = torch.lerp(first, output, share)
+    yield output
 
 
 def _blocks(

@@ -7,6 +7,7 @@ import engine_models
 import numpy as np
 import pytest
 import torch
+from engine_models import generated, ids, losses, questions
 
 from ropewalk.eval.engine.engine import Engine
 from ropewalk.eval.requests import Prompt, Prompts, Reply, Text
@@ -14,42 +15,6 @@ from ropewalk.eval.requests import Prompt, Prompts, Reply, Text
 CHUNK = 32
 NAMES = list(engine_models.MODELS)
 DTYPES = [torch.float32, torch.bfloat16]
-
-
-def ids(length: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(3, 97, length)
-
-
-def questions(contexts: Sequence[np.ndarray], new: int, answers: Any = None) -> Prompts:
-    """Two questions of other lengths after each context."""
-    prompts = []
-    for number, context in enumerate(contexts):
-        for n, length in enumerate((5, 9)):
-            text = np.concatenate([context, ids(length, 10 * number + n + 1)])
-            answer = ids(4, 1) if answers is None else answers[2 * number + n]
-            prompts.append(Prompt(text, answer, context=len(context), max_new_tokens=new))
-    return Prompts(tuple(prompts))
-
-
-def generated(model: Any, prompt: np.ndarray, new: int) -> list[int]:
-    """transformers' greedy decoding."""
-    tokens = torch.from_numpy(prompt)[None]
-    output = model.generate(
-        tokens,
-        attention_mask=torch.ones_like(tokens),
-        max_new_tokens=new,
-        do_sample=False,
-        pad_token_id=0,
-    )
-    return output[0, tokens.shape[1] :].tolist()
-
-
-def losses(model: Any, text: np.ndarray) -> np.ndarray:
-    """transformers' losses of each token but the first, by one full pass."""
-    tokens = torch.from_numpy(text)[None]
-    with torch.no_grad():
-        log_probs = model(tokens).logits[0, :-1].float().log_softmax(-1)
-    return -log_probs.gather(1, tokens[0, 1:, None])[:, 0].numpy()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -94,11 +59,17 @@ def test_losses_of_a_text_in_calls_are_those_of_one_full_pass(name: str) -> None
 def test_shared_beginnings_give_the_same_bits(name: str, dtype: torch.dtype) -> None:
     model = engine_models.measured(name, dtype)
     requests = [questions([ids(70, 50), ids(45, 51)], new=8), Prompts(depth_sweep())]
-    results = [
-        Engine(model, 4096, chunk_tokens=CHUNK, share=share).measure(requests)
-        for share in (True, False)
-    ]
+    tokens: list[int] = []
+    model.base_model.register_forward_pre_hook(
+        lambda *call: tokens.append(call[2]["input_ids"].numel()), with_kwargs=True
+    )
+    results, computed = [], []
+    for share in (True, False):
+        results.append(Engine(model, 4096, chunk_tokens=CHUNK, share=share).measure(requests))
+        computed.append(sum(tokens))
+        tokens.clear()
     assert bits(results[0]) == bits(results[1])
+    assert computed[0] < 0.8 * computed[1]
 
 
 def depth_sweep() -> tuple[Prompt, ...]:

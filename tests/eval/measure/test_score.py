@@ -71,16 +71,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_ranks_that_share_the_passes_give_the_scores_of_one_process(
     base: str, partitioned: bool
 ) -> None:
-    """Texts and prompts in numbers that the ranks do not divide; whole weights, and ZeRO 3."""
+    """Texts and prompts in numbers that the ranks do not divide; whole weights, and ZeRO 3, where a
+    rank that is finished makes the passes of the others' decoding steps with them."""
     settings = (base, 7, partitioned, torch.float32)
     alone = scoring_ranks.measured(base, 7, False, torch.float32)
     results = ranks.run(3, scoring_ranks.measured, *settings)
     for result in results:
         np.testing.assert_allclose(result["nll"], alone["nll"], rtol=1e-6, atol=1e-6)
-        assert result["correct"] == alone["correct"]
+        assert result["correct"] == alone["correct"] and result["ids"] == alone["ids"]
     passes = [result["passes"] for result in results]
     assert (len(set(passes)) == 1) == partitioned  # weights are gathered by all at once
-    assert max(passes) <= alone["passes"] / 3 + 2
+    assert max(passes) < 0.8 * alone["passes"]
 
 
 def test_partitioned_weights_are_scored_in_bf16(base: str) -> None:

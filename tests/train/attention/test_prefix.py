@@ -57,6 +57,16 @@ def test_sdpa_equals_rows_of_eager_attention(
         torch.testing.assert_close(actual, reference, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("sinks", [False, True], ids=["", "sinks"])
+def test_parts_that_are_joined_by_their_sums_equal_rows_of_eager_attention(sinks: bool) -> None:
+    q, k, v = heads(6, 2, 8, s=ENDS[-1])
+    s_aux = torch.linspace(-2, 3, 6) if sinks else None
+    with torch.no_grad():
+        output = attend(sdpa, (q, k, v), scaling=0.3, s_aux=s_aux)
+        expected = rows(eager(q, k, v, visible(ENDS, None), 0.3, s_aux), ROWS, 1)
+    torch.testing.assert_close(output, expected, atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("name", GPU_KERNELS)
 def test_a_kernel_gets_the_borders_of_both(
