@@ -15,7 +15,6 @@ from ropewalk.eval.ruler.draft import Body, CannotFit, Draft, Draw
 from ropewalk.eval.ruler.inputs import Inputs
 from ropewalk.eval.tasks.task import EvalSuite, Sample
 
-NO_ANSWER = np.zeros(0, np.int64)
 NAMES = tuple(ALL)
 
 
@@ -49,21 +48,23 @@ class Cell:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """All that makes two accuracies comparable, by parts; `protocol` joins them."""
+        """All that two accuracies must share to be comparable."""
         settings, configuration = self.inputs.settings, self.configuration
-        has_words = configuration.family == "cwe" or configuration.keys == "words"
-        has_words &= configuration.family in ("niah", "cwe")
-        parts = {
-            "mode": settings.mode,
+        words, words_hash = self.inputs.words_of(configuration)
+        haystack, haystack_hash = self.inputs.haystack_of(configuration)
+        return {
+            "protocol": self.inputs.protocol,
+            "data": f"ruler, {configuration.name}, {settings.samples} samples",
             "form": settings.form,
             "wording": self.inputs.wording.id,
-            "words": self.inputs.words.id if has_words else "",
-            "haystack": self.inputs.haystack(configuration),
+            "words": words,
+            "words_hash": words_hash,
+            "haystack": haystack,
+            "haystack_hash": haystack_hash,
             "shots": build.shots(configuration, settings.shots),
             "budget": configuration.budget,
             "score": "all" if configuration.every else "any",
         }
-        return {"protocol": "/".join(str(part) or "-" for part in parts.values()), **parts}
 
     @property
     def room(self) -> int:
@@ -104,18 +105,22 @@ class Cell:
         asked = self.draft(number)
         self._refuse_lost(asked.references)
         body, ids = self._full(asked) if size is None else self._shrunk(asked, size)
+        # the reference is no part of the prompt: the engine takes it for a guess of the reply
+        answer = self.suite.encode(
+            asked.answer if body.prefix.endswith(" ") else f" {asked.answer}"
+        )
         name = f"ruler/{self.configuration.name}/{self.length}/{number:03}"
         every = self.configuration.every
         # one reference of several ends no reply: a prompt's `until` names texts that all must come
         until = asked.references if every or len(asked.references) == 1 else ()
-        prompt = Prompt(ids, NO_ANSWER, max_new_tokens=self.configuration.budget, until=until)
+        prompt = Prompt(ids, answer, max_new_tokens=self.configuration.budget, until=until)
         facts = {
             "configuration": self.configuration.name,
             "length": self.length,
             "fill": len(ids) + self.configuration.budget,
             "depths": [round(depth, 4) for depth in body.depths],
             "references": list(asked.references),
-            "prompt": hashlib.sha256((body.message + body.prefix).encode()).hexdigest()[:16],
+            "prompt_hash": hashlib.sha256((body.message + body.prefix).encode()).hexdigest()[:16],
             **self.protocol,
         }
         return Sample(name, name, Prompts((prompt,)), facts)

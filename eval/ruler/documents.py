@@ -24,7 +24,7 @@ class Documents:
         self.references = self.question.answers
         self.answer = self.references[0]
         kept = len(self.question.gold)
-        if data.source.startswith("hotpotqa"):
+        if data.source == "hotpotqa":
             kept += len(self.question.near)  # all paragraphs of an item are kept
         self.least = kept
         self.most = len(data.documents) if draw.exact else ENDLESS
@@ -47,10 +47,9 @@ class Documents:
         taken = {*self.question.gold, *self.question.near}
         order = self.draw.stream().permutation(len(self.data.documents))
         near = list(self.question.near)
-        if not self.data.source.startswith("hotpotqa"):
-            near = [
-                near[n] for n in np.argsort(self.draw.stream(Purpose.RULER_ORDER).random(len(near)))
-            ]
+        if self.data.source != "hotpotqa":  # RULER draws from the article; an item's stay in order
+            keys = self.draw.stream(Purpose.RULER_ORDER).random(len(near))
+            near = [near[number] for number in np.argsort(keys)]
         return near + [int(number) for number in order if number not in taken]
 
     def body(self, size: int) -> Body:

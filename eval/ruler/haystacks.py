@@ -37,10 +37,8 @@ class Prose:
         return self.ends[-1] if self.sentences else 0
 
     @cached_property
-    def id(self) -> str:
-        """Its source and a hash of its text."""
-        text = "\n".join(self.sentences).encode()
-        return f"{self.source}#{hashlib.sha256(text).hexdigest()[:8]}"
+    def hash(self) -> str:
+        return hashlib.sha256("\n".join(self.sentences).encode()).hexdigest()[:16]
 
     def cut(self, first: int, words: int) -> list[str]:
         """The sentences from number `first` on with that many words; after the last comes the

@@ -1,5 +1,6 @@
 """What the settings name, read: wording, words, prose and question files."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from ropewalk.eval.ruler.question_files import QuestionSet
 from ropewalk.eval.ruler.wording import Wording
 from ropewalk.eval.ruler.words import Words
 
+ESSAYS, ESSAYS_NAME = "PaulGrahamEssays.json", "paul graham essays"
+"""The file that RULER's script writes, and what published numbers call it."""
 TIMES = 4  # prose that is kept, over the longest length: samples begin at different places
 
 
@@ -33,14 +36,31 @@ class Inputs:
     def exact(self) -> bool:
         return self.settings.mode == "ruler_exact"
 
-    def haystack(self, configuration: Configuration) -> str:
-        """Its source and a hash, or the kind of a haystack that has no source."""
+    @property
+    def protocol(self) -> str:
+        """`ruler` only where prompts are as the published numbers have them."""
+        settings = self.settings
+        if self.exact or (settings.wording is None and settings.trailing_space):
+            return settings.mode
+        other = "other wording" if settings.wording is not None else "no trailing space"
+        return f"{settings.mode}, {other}"
+
+    def words_of(self, configuration: Configuration) -> tuple[str, str]:
+        """Source and hash of the words of keys and lists; empty without such."""
+        keys = configuration.family == "niah" and configuration.keys == "words"
+        if keys or configuration.family == "cwe":
+            return self.words.source, self.words.hash
+        return "", ""
+
+    def haystack_of(self, configuration: Configuration) -> tuple[str, str]:
+        """Source and hash, or the kind of a haystack that is made up."""
         if configuration.data:
-            return self.questions[configuration.data].source
+            data = self.questions[configuration.data]
+            return data.source, data.hash
         if configuration.haystack == "prose":
             assert self.prose is not None
-            return self.prose.id
-        return configuration.haystack
+            return self.prose.source, self.prose.hash
+        return configuration.haystack, ""
 
     def require(self, configuration: Configuration) -> None:
         """Raises: CannotFit, with the setting that is missing."""
@@ -78,7 +98,7 @@ def _prose(settings: RulerConfig, heldout: Callable[[], Iterable[str]]) -> Prose
         found = Prose("held-out text", haystacks.sentences(heldout()))
     else:
         path = Path(settings.haystack).expanduser()
-        found = Prose(path.name, haystacks.sentences(_texts(path)))
+        found = Prose(_name(path), haystacks.sentences(_texts(path)))
     if not found.sentences:
         raise DataError(
             f"eval.ruler.haystack is {settings.haystack}; a haystack must have text, and "
@@ -88,15 +108,25 @@ def _prose(settings: RulerConfig, heldout: Callable[[], Iterable[str]]) -> Prose
 
 
 def _texts(path: Path) -> list[str]:
-    """Of a file, or of the .txt files below a folder, by name. Raises: ConfigError."""
+    """Of a text file, of the .txt files below a folder by their names, or of a JSON file with
+    `text`, as RULER has its essays. Raises: ConfigError."""
     files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
     try:
-        return [file.read_text(encoding="utf-8") for file in files]
-    except (OSError, UnicodeDecodeError) as error:
+        texts = [file.read_text(encoding="utf-8") for file in files]
+        return [str(json.loads(text)["text"]) for text in texts] if _is_json(path) else texts
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigError(
             f"eval.ruler.haystack is {path}; it must be a readable text file, or a folder of .txt "
             f"files; {error}; correct it"
         ) from error
+
+
+def _is_json(path: Path) -> bool:
+    return path.suffix == ".json"
+
+
+def _name(path: Path) -> str:
+    return ESSAYS_NAME if path.name == ESSAYS else path.name
 
 
 def heldout_texts(

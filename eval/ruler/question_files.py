@@ -25,6 +25,8 @@ class QuestionSet:
     """Questions in the file's order, and all documents, sorted, without doubles."""
 
     source: str
+    """squad or hotpotqa."""
+    hash: str
     questions: tuple[Question, ...]
     documents: tuple[str, ...]
 
@@ -44,8 +46,8 @@ def read(key: str, path: str) -> QuestionSet:
             f"eval.ruler.{key} is {path}; it must be {FORMS[key]}, and has no question with an "
             "answer; correct it, or leave the configuration out"
         )
-    source = f"{key}#{hashlib.sha256(content).hexdigest()[:8]}"
-    return QuestionSet(source, tuple(questions), tuple(documents))
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    return QuestionSet(key, digest, tuple(questions), tuple(documents))
 
 
 def _squad(content: Any) -> tuple[list[Question], list[str]]:

@@ -6,12 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.eval.measure import statistics
+from ropewalk.eval.measure import proportions, statistics
+from ropewalk.eval.measure.statistics import Estimate
 from ropewalk.eval.ruler import scoring
+from ropewalk.eval.ruler.configurations import ALL
 from ropewalk.eval.tasks.task import Measured, Sample
 
 MEAN = "mean"
-PROTOCOL = ("protocol", "mode", "form", "wording", "words", "haystack", "shots", "budget", "score")
+PROTOCOL = (
+    *("protocol", "data", "form", "wording", "words", "words_hash", "haystack", "haystack_hash"),
+    *("shots", "budget", "score"),
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ def mean_row(cells: Sequence[Scores], seed: int) -> dict[str, Any]:
     """The mean of the configurations that were measured at a length, each with equal weight."""
     rows = [row(cell, seed) for cell in cells]
     known = [r["chance"] for r in rows if r["chance"] is not None]
+    numbers = {r["n"] for r in rows}
+    samples = f"{numbers.pop()} samples" if len(numbers) == 1 else "samples"
     return {
         **rows[0],
         "configuration": MEAN,
@@ -81,8 +88,17 @@ def mean_row(cells: Sequence[Scores], seed: int) -> dict[str, Any]:
         "chance": float(np.mean(known)) if known else None,
         "fill": round(float(np.mean([r["fill"] for r in rows])), 4),
         **{key: _joined([r[key] for r in rows]) for key in PROTOCOL},
+        **_prose(rows),
+        "data": f"ruler, {len(rows)} configurations, {samples}",
         "configurations": len(rows),
     }
+
+
+def _prose(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The haystack of those that have one of text; the others are made up or of question files."""
+    made_up = {part.haystack for part in ALL.values()} - {"prose"} | {"squad", "hotpotqa"}
+    texts = [r for r in rows if r["haystack"] not in made_up] or rows
+    return {key: _joined([r[key] for r in texts]) for key in ("haystack", "haystack_hash")}
 
 
 def _joined(values: Sequence[Any]) -> Any:
@@ -109,26 +125,43 @@ def not_measurable(configuration: str, length: int, reason: str, like: dict[str,
 
 def _accuracy(cells: Sequence[Scores], seed: int) -> dict[str, float | None]:
     """accuracy, low, high; and the same of the paired difference from the base."""
-    mean, low, high = _interval([cell.scores for cell in cells], seed, bounded=True)
-    result = {"accuracy": mean, "low": low, "high": high}
-    paired = [cell.scores - cell.base for cell in cells if cell.base is not None]
-    change = _interval(paired, seed, bounded=False) if paired else (None, None, None)
-    return {**result, **dict(zip(statistics.PAIRED, change, strict=True))}
+    own = _interval([cell.scores for cell in cells], seed)
+    pairs = [(cell.scores, cell.base) for cell in cells if cell.base is not None]
+    change = _change(pairs, seed) if pairs else None
+    low, high = (None if bound is None else float(np.clip(bound, 0, 1)) for bound in own[1:3])
+    values = (None,) * 3 if change is None else change[:3]
+    return {
+        "accuracy": own.value,
+        "low": low,
+        "high": high,
+        **dict(zip(statistics.PAIRED, values, strict=True)),
+    }
 
 
-def _interval(parts: Sequence[np.ndarray], seed: int, bounded: bool) -> tuple[float, float, float]:
-    """Mean of the parts' means, and its 95% bootstrap interval over the items of each part.
+def _interval(parts: Sequence[np.ndarray], seed: int) -> Estimate:
+    """Mean of the parts' means: a proportion where one part has scores of 0 and 1, or all agree."""
+    values = np.concatenate(parts)
+    different = {*values.tolist()}
+    if different <= {0.0, 1.0} and (len(parts) == 1 or len(different) == 1):
+        return proportions.accuracy(values.astype(bool).tolist(), _units(values))
+    return _stratified(parts, seed)
 
-    `bounded`: items lie in [0, 1]. Where all are equal the bootstrap has no width; then the
-    interval is that of a proportion with as many items.
-    """
-    means = np.zeros(statistics.DRAWS)
-    for number, part in enumerate(parts):
-        weights = statistics.resamples([str(n) for n in range(len(part))], seed + number)
-        means += weights @ part / len(part) / len(parts)
+
+def _change(pairs: Sequence[tuple[np.ndarray, np.ndarray]], seed: int) -> Estimate:
+    changes = [own - base for own, base in pairs]
+    values = np.concatenate(changes)
+    if {*np.concatenate([*map(np.concatenate, pairs)]).tolist()} <= {0.0, 1.0} and len(pairs) == 1:
+        lost, gained = int((values < 0).sum()), int((values > 0).sum())
+        return proportions.paired_difference(lost, gained, len(values))
+    return _stratified(changes, seed)
+
+
+def _stratified(parts: Sequence[np.ndarray], seed: int) -> Estimate:
+    """What the parts differ in is no chance: questions are resampled, configurations are not."""
     mean = float(np.mean([part.mean() for part in parts]))
-    low, high = np.quantile(means, [0.025, 0.975])
-    if bounded and low == high:
-        n = sum(len(part) for part in parts)
-        low, high = statistics.wilson(round(mean * n), n)
-    return mean, float(low), float(high)
+    centred = np.concatenate([part - part.mean() + mean for part in parts])
+    return statistics.mean(centred, statistics.resamples(_units(centred), seed))
+
+
+def _units(values: np.ndarray) -> list[str]:
+    return [f"{number:06}" for number in range(len(values))]

@@ -29,11 +29,10 @@ class Words:
     nouns: tuple[str, ...]
     verbs: tuple[str, ...] = ()
 
-    @property
-    def id(self) -> str:
-        """Its source and a hash of all words."""
+    @cached_property
+    def hash(self) -> str:
         text = "\0\0".join("\0".join(part) for part in (self.adjectives, self.nouns, self.verbs))
-        return f"{self.source}#{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @cached_property
     def all(self) -> tuple[str, ...]:

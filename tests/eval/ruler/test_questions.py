@@ -70,7 +70,7 @@ def test_the_solver_finds_the_references_of_every_configuration(
             assert key(answers) == key(expected), sample.id  # type: ignore[operator]
     assert {s.facts["configuration"] for s in made} == {*ALL}
     assert len({s.id for s in made}) == len(made)
-    assert len({s.facts["prompt"] for s in made}) == len(made)
+    assert len({s.facts["prompt_hash"] for s in made}) == len(made)
 
 
 def units(context: str, family: str, haystack: str) -> list[str]:
@@ -143,8 +143,10 @@ def test_a_higher_number_of_samples_keeps_the_first_ones(files: dict[str, str]) 
         samples(ruler_suite.suite(configurations=["progress"], lengths=[1500], samples=n, **files))
         for n in (2, 5)
     )
-    known = {s.id: s.facts["prompt"] for s in many}
-    assert all(known[s.id] == s.facts["prompt"] for s in few) and len(known) == 5 * len(few) / 2
+    known = {s.id: s.facts["prompt_hash"] for s in many}
+    assert (
+        all(known[s.id] == s.facts["prompt_hash"] for s in few) and len(known) == 5 * len(few) / 2
+    )
 
 
 def test_common_words_stand_elsewhere_in_each_exact_list_and_at_the_same_places_in_rulers(
