@@ -8,6 +8,7 @@ compare.py      each engine's table against the plan's
 gguf_file.py    the GGUF file
 gguf_rope.py    its rotary keys
 gguf_tokens.py  its tokenizer
+model_card.py   README.md with the evaluation as model-index
 handoff.py      the report as values
 serving.py      the report as Markdown
 """

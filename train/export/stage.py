@@ -9,12 +9,12 @@ from ropewalk.conf.artifacts.manifest import Manifest, fingerprint, read_json, r
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
-from ropewalk.train.export import compare, gguf_file, handoff, hf_folder, serving
+from ropewalk.train.export import compare, gguf_file, handoff, hf_folder, model_card, serving
 from ropewalk.train.export.gguf_rope import GgufUnsupported
 from ropewalk.train.export.handoff import GgufExport, Handoff
 from ropewalk.train.rope.plan import RopePlan
 
-FORM = 2  # version of the written files; a newer one redoes the stage
+FORM = 3  # version of the written files; a newer one redoes the stage
 
 
 def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
@@ -24,18 +24,19 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
         ProofError when the written model does not follow the plan.
     """
     run_dir = output.parent
-    short_text = short_text_measurement(run_dir / "eval", inputs)
+    results = measured_results(run_dir / "eval", inputs)
+    short_text = results and handoff.short_text_cost(results)
     cache_key = {
         "inputs": inputs,
         "export": content(config.export),
-        "short_text": short_text and fingerprint(short_text),
+        "results": results and fingerprint(results),
         "form": FORM,
     }
     refuse_missing_package(config.export.gguf)
 
     def work(temporary: Path) -> dict[str, Any]:
         model, plan = run_dir / "train" / "model", RopePlan.read(run_dir / "rope.json")
-        return export_model(
+        facts = export_model(
             model,
             plan,
             temporary,
@@ -44,16 +45,19 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
             short_text,
             config.model.trust_remote_code,
         )
+        card = model_card.card(config.name, plan, model_card.public_name(config), results)
+        model_card.write(temporary / "hf", card)
+        return facts
 
     return run_stage("export", cache_key, output, work)
 
 
-def short_text_measurement(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
-    """The cost on short text, if eval measured the very model that is exported."""
+def measured_results(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """The results of the evaluation, if it measured the very model that is exported."""
     evaluated = manifests.finished(folder)
     if evaluated is None or not inputs.items() <= evaluated.content["inputs"].items():
         return None
-    return handoff.short_text_cost(read_json(folder / "results.json"))
+    return read_json(folder / "results.json")
 
 
 def refuse_missing_package(gguf: str) -> None:

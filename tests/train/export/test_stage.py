@@ -54,7 +54,7 @@ def test_the_stage_writes_its_files_and_metadata(
     output = run_dir / "export"
     names = {str(path.relative_to(output)) for path in output.rglob("*")}
     assert names >= {"SERVING.md", "serving.json", "manifest.json", "model-f16.gguf"}
-    assert names >= {"hf/config.json", "hf/model.safetensors"}
+    assert names >= {"hf/config.json", "hf/model.safetensors", "hf/README.md"}
     assert manifest.facts["gguf"] == "model-f16.gguf" and manifest.facts["same"]["vLLM"] is True
     assert message.startswith("export: done in")
     assert "rope proof after export" in capsys.readouterr().out
@@ -96,7 +96,7 @@ def test_the_stage_runs_again_after_a_new_measurement(run_dir: Path) -> None:
     # a measurement of another training does not count
     assert "skipped" in stage.run(configured("f32"), INPUTS, output)[1]
     write_measurement(run_dir, INPUTS)
-    assert "short_text was" in stage.run(configured("f32"), INPUTS, output)[1]
+    assert "results was" in stage.run(configured("f32"), INPUTS, output)[1]
     assert "+0.010 nats" in (output / "SERVING.md").read_text()
 
 
