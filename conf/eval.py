@@ -4,6 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ropewalk.conf import eval_models
+from ropewalk.conf.eval_language import (
+    FarCopyConfig,
+    LongPplConfig,
+    PiCompatConfig,
+    SlidingConfig,
+    SwappedGainConfig,
+    YarnCompatConfig,
+)
 from ropewalk.conf.eval_models import EvalModelConfig
 from ropewalk.conf.eval_retrieval import KeyValueEvalConfig, MultiDocumentConfig, NeedleConfig
 from ropewalk.conf.eval_ruler import RulerConfig
@@ -12,9 +20,12 @@ from ropewalk.conf.rules import setting
 CALIBRATED = ("pi", "ntk", "ntk_by_parts", "yarn", "llama3", "abf")
 """RoPE methods that calibrate can measure: one table for all lengths, from closed formulas."""
 
+IF_SET = {"fingerprint": "if_set"}
 TASKS = (
     *("nll_by_position", "perplexity", "context_gain", "passkey", "json_kv", "needle"),
     *("multi_document_qa", "lost_in_middle", "ruler", "effective_length"),
+    *("perplexity_by_length", "sliding", "yarn_compat", "pi_compat", "swapped_gain", "far_copy"),
+    "longppl",
 )
 """Measurements, one file each in eval/tasks/."""
 UNASKED = TASKS[:4]
@@ -64,6 +75,12 @@ class EvalConfig:
     """The column that the others are compared with, pair by pair; unset: base, or without one the
     first of `eval.models`."""
     ruler: RulerConfig = field(default_factory=RulerConfig, metadata={"fingerprint": "if_set"})
+    sliding: SlidingConfig = field(default_factory=SlidingConfig, metadata=IF_SET)
+    yarn_compat: YarnCompatConfig = field(default_factory=YarnCompatConfig, metadata=IF_SET)
+    pi_compat: PiCompatConfig = field(default_factory=PiCompatConfig, metadata=IF_SET)
+    swapped_gain: SwappedGainConfig = field(default_factory=SwappedGainConfig, metadata=IF_SET)
+    far_copy: FarCopyConfig = field(default_factory=FarCopyConfig, metadata=IF_SET)
+    longppl: LongPplConfig = field(default_factory=LongPplConfig, metadata=IF_SET)
     precision: str | None = setting(None, one_of=("fp32", "bf16"))
     """Precision of the models while they are measured: fp32 or bf16; unset: the training's on a
     GPU, fp32 on a CPU."""

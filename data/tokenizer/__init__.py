@@ -11,6 +11,7 @@ convert.py         a tokenizer without tokenizer.json, converted by transformers
 readers.py         what transformers makes of the files: whether a server reads the same ids
 code.py            the code files of a tokenizer of its own class
 comparison.py      whether two tokenizers give the same ids: by their content, or on probe texts
+token_bytes.py     bytes of text of each token, for losses per byte
 failures.py        what a tokenizer raises for a text that it cannot encode
 chat.py            a message in the model's chat template, as ids
 scratch.py         train a tokenizer
@@ -33,10 +34,12 @@ from ropewalk.data.tokenizer.run_tokenizer import (
     vocab_size,
 )
 from ropewalk.data.tokenizer.scratch import train
+from ropewalk.data.tokenizer.token_bytes import byte_counter
 
 __all__ = [
     "RunTokenizer",
     "bos_id",
+    "byte_counter",
     "chat_encoder",
     "encoding_fingerprint",
     "files_fingerprint",

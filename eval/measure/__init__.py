@@ -12,6 +12,7 @@ other_tokenizer.py  held-out text for a model with another tokenizer
 suite.py    the inputs shared by all tasks, and the loops over the tasks
 store.py    results on disk, by the content of their request
 dealing.py  passes dealt over the ranks
+loss_rows.py  rows of mean losses over documents of unequal length
 statistics.py  means, intervals, bins; pure numpy
 proportions.py intervals of shares of right answers, of clusters and of pairs
 positions.py   answers by depth: fifths, primacy, recency, worst depth

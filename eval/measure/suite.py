@@ -57,6 +57,7 @@ def build_suite(
         layout=heldout.layout(windows),
         documents=heldout.documents(),
         bos=tokenizers.bos_id(tokenizer),
+        count_bytes=tokenizers.byte_counter(tokenizer),
     )
 
 
@@ -108,7 +109,8 @@ def rows(
         }
         for label, column in columns.items():
             of_base = paired_results(column, columns.get(reference))
-            rows_of[label][task.name] = task.rows(replace(column, base=of_base, by_column=columns))
+            context = replace(column, base=of_base, by_column=columns, reference=reference)
+            rows_of[label][task.name] = task.rows(context)
     return rows_of
 
 

@@ -8,22 +8,36 @@ json_kv.py       JSON key-value retrieval    needle.py        keyed needles in r
 multi_document_qa.py  synthetic biographies  lost_in_middle.py   answers by depth
 effective_length.py   from key-value answers
 haystacks.py     what the tasks on haystacks share
+perplexity_by_length.py  the same with intervals and bits per byte
+sliding.py       windows that slide          swapped_gain.py  far text of another document
+yarn_compat.py, pi_compat.py  as those papers' scripts compute it
+far_copy.py      copies by distance          longppl.py       tokens that need long context
+texts.py, sliding_windows.py  documents, bytes and windows of these tasks
 """
 
 from ropewalk.eval.tasks.context_gain import ContextGain
 from ropewalk.eval.tasks.effective_length import EffectiveLengthTask
+from ropewalk.eval.tasks.far_copy import FarCopy
 from ropewalk.eval.tasks.json_kv import JsonKeyValue
+from ropewalk.eval.tasks.longppl import LongPpl
 from ropewalk.eval.tasks.lost_in_middle import LostInMiddle
 from ropewalk.eval.tasks.multi_document_qa import MultiDocumentQa
 from ropewalk.eval.tasks.needle import Needle
 from ropewalk.eval.tasks.passkey import PasskeyRetrieval
 from ropewalk.eval.tasks.perplexity import Perplexity
+from ropewalk.eval.tasks.perplexity_by_length import PerplexityByLength
+from ropewalk.eval.tasks.pi_compat import PiCompat
 from ropewalk.eval.tasks.position import LossByPosition
 from ropewalk.eval.tasks.ruler import Ruler
+from ropewalk.eval.tasks.sliding import SlidingPerplexity
+from ropewalk.eval.tasks.swapped_gain import SwappedGain
 from ropewalk.eval.tasks.task import Task
+from ropewalk.eval.tasks.yarn_compat import YarnCompat
 
 TASKS: list[Task] = [
-    *(LossByPosition(), Perplexity(), ContextGain(), PasskeyRetrieval(), JsonKeyValue(), Needle()),
+    *(LossByPosition(), Perplexity(), PerplexityByLength(), ContextGain(), SwappedGain()),
+    *(FarCopy(), LongPpl(), PasskeyRetrieval(), JsonKeyValue(), Needle()),
     *(MultiDocumentQa(), LostInMiddle(), Ruler(), EffectiveLengthTask()),
+    *(SlidingPerplexity(), YarnCompat(), PiCompat()),
 ]
 """In the order of the verdicts and of the page's sections."""

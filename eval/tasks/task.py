@@ -56,6 +56,8 @@ class EvalSuite:
     """Every held-out document whole, without boundary tokens."""
     bos: int | None = None
     """What the tokenizer names as the token before a text, whether or not training uses it."""
+    count_bytes: Callable[[np.ndarray], np.ndarray | None] | None = None
+    """Bytes of each token of a text (S,); None where the tokenizer does not give its ids back."""
     columns: Mapping[str, ColumnFacts] = field(default_factory=dict)
     """The models that are measured, by name; empty before they are known."""
 
@@ -131,6 +133,13 @@ class Measured:
     """The column's name."""
     by_column: Mapping[str, "Measured"] = field(default_factory=dict)
     """What every column was asked for this task, for rows that depend on another column."""
+    reference: str = "base"
+    """The column that `base` has the results of."""
+
+    @property
+    def reference_column(self) -> "Measured | None":
+        """The other column that this one is compared with, with all that it was asked."""
+        return None if self.label == self.reference else self.by_column.get(self.reference)
 
     def select(self, **facts: Any) -> "Measured":
         """The samples with these facts."""
