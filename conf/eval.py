@@ -92,6 +92,10 @@ class EvalConfig:
     ranks_per_node: int | None = setting(None, at_least=1, fingerprint=False)
     """Processes that share the windows and questions, on each machine; unset: one per GPU, as
     `train.launcher` says, and one on a CPU."""
+    sp_size: int = setting(1, at_least=1, fingerprint=False)
+    """Ranks that share each text and prompt, for windows that one device does not hold: a divisor
+    of the ranks. Every rank computes a slice, as with `train.sp_size`, keeps the keys and values of
+    its own, and decodes over all of them."""
     zero_stage: int | None = setting(None, one_of=(0, 3), fingerprint=False)
     """0 keeps the whole weights on every process; 3 partitions them, for a model that no device
     holds; unset: 3 where the weights would take more than 60% of a device's memory."""

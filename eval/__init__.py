@@ -6,6 +6,7 @@
     __main__.py `python -m ropewalk.eval FOLDER`: one rank, as the launcher starts it
     worker.py   one rank
     requests.py what a model is asked (texts, prompts) and answers (losses, replies)
+    engine_sp/  the same over the ranks that share a sequence
     engine/     one model that answers requests: forward passes, cache, decoding
     measure/    models to compare, results on disk, statistics
     ruler/      RULER's questions: what is hidden, prompts that fit, scores

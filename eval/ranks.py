@@ -18,8 +18,9 @@ from ropewalk.train.launcher.ranks import environment_for, killed
 
 
 def ranks_per_node(config: Config) -> int:
-    """As set; else one for each GPU, as in training, and one on a CPU."""
-    unset = command.ranks_per_node(config) if torch.cuda.is_available() else 1
+    """As set; else one for each GPU, as in training, and on a CPU as many as share a sequence."""
+    on_cpu = config.eval.sp_size
+    unset = command.ranks_per_node(config) if torch.cuda.is_available() else on_cpu
     return config.eval.ranks_per_node or unset
 
 

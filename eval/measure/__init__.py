@@ -6,6 +6,7 @@ inputs.py   the columns of an evaluation, and what each is asked
 evaluate.py  every column measured in turn
 cost.py     tokens and seconds of each column, told before and after
 progress.py  the time left over all columns
+engines.py  the engine that measures a column
 forward.py  requests of a column to results, from the store or by forward passes
 results.py  the content of results.json, and the samples beside it
 other_tokenizer.py  held-out text for a model with another tokenizer

@@ -11,6 +11,7 @@ from ropewalk.eval.measure import cost
 from ropewalk.eval.measure.columns import dtype
 from ropewalk.eval.measure.cost import ColumnCost
 from ropewalk.eval.measure.dealing import rank_and_size
+from ropewalk.eval.measure.engines import refuse_unfit_ranks
 from ropewalk.eval.measure.forward import how_measured, is_partitioned, measure, store_of
 from ropewalk.eval.measure.inputs import Evaluation, prepare
 from ropewalk.eval.measure.named import NamedModel
@@ -26,8 +27,9 @@ def evaluate(
 ) -> None:
     """Measure every column, and write results.json and the samples into `folder`. Collective.
 
-    Raises: DataError.
+    Raises: DataError, ConfigError.
     """
+    refuse_unfit_ranks(config.eval.sp_size)
     evaluation, cache = prepare(config, base, named, run_dir), Path(config.cache_dir).expanduser()
     stores = {column.label: store_of(column, config, cache) for column in evaluation.columns}
     costs = costs_of(evaluation, stores, cache)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,9 +11,9 @@ import torch.distributed as dist
 from ropewalk.conf.artifacts.locks import wait_for_lock
 from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.schema import Config
-from ropewalk.eval.engine.engine import Engine
 from ropewalk.eval.measure.columns import Column, dtype, precision
 from ropewalk.eval.measure.dealing import deal, from_first, rank_and_size
+from ropewalk.eval.measure.engines import AnyEngine, engine
 from ropewalk.eval.measure.progress import Progress
 from ropewalk.eval.measure.store import ResultStore
 from ropewalk.eval.requests import Request, Result, digest
@@ -44,12 +43,13 @@ def store_of(column: Column, config: Config, cache: Path) -> ResultStore:
 
 def how_measured(config: Config) -> dict[str, str | int]:
     """What decides the results of a request beside the model."""
-    return {
+    facts: dict[str, str | int] = {
         "precision": precision(config),
         "kernel": config.train.attention.kernel,
         "device": device().type,
         "format": FORMAT,
     }
+    return facts if config.eval.sp_size == 1 else facts | {"sp_size": config.eval.sp_size}
 
 
 def is_partitioned(config: Config, base: Base) -> bool:
@@ -83,10 +83,9 @@ def measure(
             if pending:
                 progress = progress or Progress([])
                 start = progress.begin(column.label)
-                chunk = config.eval.chunk_tokens
-                options = {"text_of": text_of, "names": names, "chunk_tokens": chunk}
-                with engine(column, config.eval.batch_tokens, partition, **options) as ready:
-                    for part in passes(ready, requests.values(), pending):
+                sp_size, options = config.eval.sp_size, {"text_of": text_of, "names": names}
+                with engine(column, config, partition, **options) as ready:
+                    for part in passes(ready, requests.values(), pending, sp_size):
                         store.extend(part)
                         results |= part
                         progress.advance(column.label, [requests[name] for name in part])
@@ -106,9 +105,13 @@ def written_alone(store: ResultStore, label: str) -> Iterator[None]:
 
 
 def passes(
-    engine: Engine, requests: Iterable[Request], pending: Mapping[str, Request]
+    engine: AnyEngine,
+    requests: Iterable[Request],
+    pending: Mapping[str, Request],
+    sp_size: int = 1,
 ) -> Iterator[dict[str, Result]]:
-    """The results of the pending requests, a batch at a time, dealt over the ranks.
+    """The results of the pending requests, a batch at a time, dealt over the ranks, or over the
+    groups of `sp_size` ranks that share a sequence.
 
     The batches are those of all requests, so that an evaluation which goes on after its end makes
     the same passes as one without an interruption.
@@ -117,24 +120,7 @@ def passes(
     batches = engine.batches(list(requests))
     parts = [[r for r in batch if id(r) in names] for batch in batches]
     parts = [part for part in parts if part]
-    rounds = chain.from_iterable(deal(parts, engine.measure, in_step=engine.body is not None))
-    for part, results in zip(parts, rounds, strict=True):
+    in_step = engine.body is not None
+    rounds = deal(parts, engine.measure, in_step=in_step, sp_size=sp_size)
+    for part, results in zip(parts, chain.from_iterable(rounds), strict=True):
         yield {names[id(r)]: result for r, result in zip(part, results, strict=True)}
-
-
-@contextmanager
-def engine(
-    column: Column, batch_tokens: int, partition: torch.dtype | None, **options: Any
-) -> Iterator[Engine]:
-    """The column's model, loaded and proved. `options`: of the engine."""
-    options["label"] = column.label
-    if partition is None:
-        yield Engine(column.load(), batch_tokens, **options)
-        return
-    model = column.load(deepspeed_config=inference.inference_config(partition))
-    body = inference.partitioned_body(model)
-    models.prove_in_engine(model, column.plan, column.when)
-    try:
-        yield Engine(model, batch_tokens, body, **options)
-    finally:
-        inference.release(body)

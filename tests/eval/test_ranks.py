@@ -44,6 +44,7 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         (0, {"hostfile": "hosts"}, False),
         (0, {"ranks_per_node": 2}, True),
         (0, {"zero_stage": 3}, True),
+        (0, {"sp_size": 2}, True),
         (1, {}, False),
         (1, {"hostfile": "hosts"}, True),
         (8, {}, True),

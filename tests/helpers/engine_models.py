@@ -26,19 +26,21 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def reference(name: str) -> Any:
-    """With transformers' own attention, which is eager."""
-    architecture, changes = MODELS[name]
-    changes = {"max_position_embeddings": 512, "tie_word_embeddings": False, **changes}
-    model = small_model(architecture, changes)
+def reference(name: str, changes: dict[str, Any] | None = None) -> Any:
+    """With transformers' own attention, which is eager. `changes`: to the config."""
+    architecture, its_own = MODELS[name]
+    sizes = {"max_position_embeddings": 512, "tie_word_embeddings": False}
+    model = small_model(architecture, {**sizes, **its_own, **(changes or {})})
     model.generation_config.eos_token_id = None  # greedy decoding goes on to its budget
     model.set_attn_implementation("eager")
     return model
 
 
-def measured(name: str, dtype: torch.dtype = torch.float32) -> Any:
+def measured(
+    name: str, dtype: torch.dtype = torch.float32, changes: dict[str, Any] | None = None
+) -> Any:
     """The same weights with our attention kernel."""
-    model = reference(name).to(dtype)
+    model = reference(name, changes).to(dtype)
     needs = attention.requirements_of(model, dtype)
     model.set_attn_implementation(attention.register("auto", None, needs))
     return model

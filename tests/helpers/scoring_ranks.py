@@ -66,7 +66,7 @@ def measured(folder: str, windows: int, partitioned: bool, dtype: torch.dtype) -
     return {"nll": nll, "correct": correct, "ids": ids, "passes": len(passes)}
 
 
-def dealt(count: int, in_step: bool) -> tuple[list[int], list[int]]:
+def dealt(count: int, in_step: bool, sp_size: int = 1) -> tuple[list[int], list[int]]:
     """The squares of the numbers below `count`, and the numbers that this rank did."""
     done: list[int] = []
 
@@ -74,4 +74,5 @@ def dealt(count: int, in_step: bool) -> tuple[list[int], list[int]]:
         done.append(number)
         return number**2
 
-    return [n for part in deal(range(count), work, in_step=in_step) for n in part], done
+    parts = deal(range(count), work, in_step=in_step, sp_size=sp_size)
+    return [n for part in parts for n in part], done

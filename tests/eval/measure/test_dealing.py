@@ -17,5 +17,13 @@ def test_every_rank_has_all_results_and_did_its_share(count: int, in_step: bool)
         assert len(done) == (-(-count // size) if in_step else len(share))
 
 
+@pytest.mark.parametrize("in_step", [False, True])
+def test_groups_of_ranks_do_an_item_together(in_step: bool) -> None:
+    results = ranks.run(4, scoring_ranks.dealt, 3, in_step, 2)
+    assert all(squares == [0, 1, 4] for squares, _ in results)
+    second = [1, 2] if in_step else [1]
+    assert [done for _, done in results] == [[0, 2], [0, 2], second, second]
+
+
 def test_one_process_does_all(count: int = 5) -> None:
     assert scoring_ranks.dealt(count, True) == ([0, 1, 4, 9, 16], [0, 1, 2, 3, 4])
