@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ropewalk.data.random_streams import Purpose, generator
-from ropewalk.eval.measure.statistics import DRAWS, MIN_UNITS
+from ropewalk.eval.measure.statistics import DRAWS, MIN_UNITS, Estimate
 
 SHARE = 0.85
 """Of the model's own score at its base window (NoLiMa, arXiv 2502.05167)."""
@@ -17,6 +17,8 @@ FLOOR = 0.2
 """A score at the base window below this says nothing about length."""
 PUBLISHED = {"base": 0.794, "chat": 0.856}
 """RULER's thresholds: Llama-2-7B at 4K, without and with a chat template (arXiv 2404.06654)."""
+PUBLISHED_PARTS = 13
+"""Configurations whose mean these are of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +81,26 @@ def relative(scores: Mapping[int, Score], base: int, seed: int) -> EffectiveLeng
     return _longest(scores, drawn, lengths, SHARE * own, SHARE * drawn[base], own, n)
 
 
+def ratio(scores: Mapping[int, Score], base: int, length: int, seed: int) -> Estimate | None:
+    """The score at `length` over that at `base`; None below FLOOR, as for `relative`."""
+    if base not in scores or length not in scores or value(scores[base]) < FLOOR:
+        return None
+    n = _units({at: scores[at] for at in (base, length)})
+    share = value(scores[length]) / value(scores[base])
+    if n < MIN_UNITS:
+        return Estimate(share, None, None, n)
+    top, bottom = (drawn_values(scores[at], seed, at) for at in (length, base))
+    low, high = np.quantile(top / np.maximum(bottom, 1e-9), [0.025, 0.975])
+    return Estimate(share, float(low), float(high), n)
+
+
 def published(scores: Mapping[int, Score], form: str, seed: int) -> EffectiveLength:
-    """The longest length whose score exceeds RULER's threshold for base or chat models."""
+    """The longest length whose score is at least RULER's threshold for base or chat models."""
     threshold, n = PUBLISHED[form], _units(scores)
-    if not scores:
-        return not_measurable("no score")
+    parts = min((len(score) for score in scores.values()), default=0)
+    if parts < PUBLISHED_PARTS:
+        reason = f"{parts} of the {PUBLISHED_PARTS} configurations have a score at every length"
+        return not_measurable(reason, n)
     drawn, lengths = _drawn(scores, seed), sorted(scores)
     bar = np.full(DRAWS, threshold)
     first = value(scores[lengths[0]])

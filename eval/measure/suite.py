@@ -13,7 +13,15 @@ from ropewalk.eval.measure.columns import Column
 from ropewalk.eval.measure.other_tokenizer import OtherTokenizer
 from ropewalk.eval.requests import Request, Result, digest
 from ropewalk.eval.tasks import TASKS
-from ropewalk.eval.tasks.task import ColumnFacts, EvalSuite, Measured, Sample, Task, Verdict
+from ropewalk.eval.tasks.task import (
+    ColumnFacts,
+    EvalSuite,
+    Measured,
+    Sample,
+    Task,
+    Verdict,
+    samples_of,
+)
 from ropewalk.train.rope.plan import RopePlan
 
 
@@ -85,7 +93,7 @@ def tasks(suite: EvalSuite) -> list[Task]:
 
 def build_samples(suite: EvalSuite) -> dict[str, Sequence[Sample]]:
     """The samples of every task by its name. Raises: DataError."""
-    return {task.name: task.samples(suite) for task in tasks(suite)}
+    return {task.name: samples_of(task, suite) for task in tasks(suite)}
 
 
 def requests_of(samples: Mapping[str, Sequence[Sample]], column: str) -> Iterator[Request]:

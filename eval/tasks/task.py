@@ -194,6 +194,11 @@ class Task(Protocol):
         """One sentence under the figure, computed from the same rows."""
 
 
+def samples_of(task: Task, suite: EvalSuite) -> Sequence[Sample]:
+    """The samples of a task, made once for a suite. Raises: DataError."""
+    return suite.once(f"samples of {task.name}", lambda: task.samples(suite))
+
+
 def verdict(name: str, number: float, value: str, holds: bool, rule: str) -> Verdict:
     """One check: its name, its number, the number as text, the rule, and whether the rule holds."""
     return {"name": name, "number": number, "value": value, "rule": rule, "holds": bool(holds)}
