@@ -37,7 +37,8 @@ class EvalConfig:
     """What the models are measured on."""
 
     tasks: list[str] = setting(factory=lambda: list(UNASKED), one_of=TASKS, way_out="leave it out")
-    """What is measured; a task that was measured before is read from the cache."""
+    """What is measured; a task that was measured before is read from the cache. suite=smoke,
+    progress (these defaults), claim or publish chooses tasks and numbers together."""
     length: int | None = setting(None, at_least=2, way_out="unset it for the new window")
     """Longest context measured, tokens; unset: the new window."""
     windows: int = setting(16, at_least=1)

@@ -4,12 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.artifacts.manifest import Manifest, read_json, run_stage
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.eval import ranks
 from ropewalk.eval.measure import columns
+from ropewalk.eval.measure import evaluate as costs
 from ropewalk.eval.measure.evaluate import evaluate
 from ropewalk.eval.measure.named import NamedModel, named_models
 from ropewalk.eval.measure.results import RESULTS
@@ -43,6 +45,13 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
         return {"verdicts": {v["name"]: v["holds"] for v in results["verdicts"]}}
 
     return run_stage("eval", key, output, work)
+
+
+def forecast(config: Config, base: Base, run_dir: Path) -> list[str]:
+    """What the stage would cost, a line a column. Raises: ConfigError, DataError."""
+    if manifest.read(run_dir / "data") is None:
+        return ["eval: its cost is known once the data are made; run ropewalk data first"]
+    return costs.forecast(config, base, named_models(config), run_dir)
 
 
 def settings(config: Config) -> dict[str, Any]:

@@ -22,7 +22,8 @@ ropewalk settings [WORD] lists what may be set.
 
 settings: key=value, as Hydra takes them. Groups: recipe=NAME (demo, smollm2, base, custom),
 rope=METHOD (none, pi, ntk, dynamic, ntk_by_parts, yarn, llama3, longrope, abf, table),
-mixture=PRESET (fu, ultralong, olmo3, prolong_64k, prolong_512k, uniform).
+mixture=PRESET (fu, ultralong, olmo3, prolong_64k, prolong_512k, uniform),
+suite=SIZE (smoke, progress, claim, publish), what eval measures.
 
 examples:
   ropewalk run recipe=demo
@@ -38,6 +39,9 @@ examples:
   ropewalk data recipe=demo --shard 0/4                  a quarter of the tokenising; 1/4, 2/4 and
                                                          3/4 on other machines, then
   ropewalk data recipe=demo --merge                      their shards in one store, and the plan
+  ropewalk eval recipe=demo suite=smoke --dry-run        what an evaluation would cost
+  ropewalk eval eval.models.a.path=./a eval.models.b.path=org/b data.sources.books.path=./books
+                                                         any models side by side, no training
   ropewalk export recipe=demo                            for servers: keys, GGUF, flags, warnings
   ropewalk run recipe=demo --cfg job                     show the whole configuration, run nothing
   ropewalk run recipe=demo --dry-run                     check settings, model, sources and disks,

@@ -12,7 +12,13 @@ from ropewalk.eval.measure.columns import dtype
 from ropewalk.eval.measure.cost import ColumnCost
 from ropewalk.eval.measure.dealing import rank_and_size
 from ropewalk.eval.measure.engines import refuse_unfit_ranks
-from ropewalk.eval.measure.forward import how_measured, is_partitioned, measure, store_of
+from ropewalk.eval.measure.forward import (
+    how_measured,
+    is_partitioned,
+    measure,
+    store_folder,
+    store_of,
+)
 from ropewalk.eval.measure.inputs import Evaluation, prepare
 from ropewalk.eval.measure.named import NamedModel
 from ropewalk.eval.measure.progress import Progress
@@ -61,6 +67,22 @@ def measured(
             )
             gc.collect()
     return results
+
+
+def forecast(
+    config: Config, base: Base, named: Mapping[str, NamedModel], run_dir: Path
+) -> list[str]:
+    """What an evaluation of the run's data would cost, a line a column; nothing is written.
+
+    Raises: DataError.
+    """
+    evaluation, cache = prepare(config, base, named, run_dir), Path(config.cache_dir).expanduser()
+    stores = {}
+    for column in evaluation.columns:
+        trained = column.label != "extended" or (run_dir / "train" / "model").is_dir()
+        folder = store_folder(column, config, cache) if trained else None
+        stores[column.label] = ResultStore(folder if folder and folder.is_dir() else None)
+    return cost.told_before(costs_of(evaluation, stores, cache))
 
 
 def costs_of(

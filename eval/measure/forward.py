@@ -34,11 +34,14 @@ def unique(requests: Iterable[Request]) -> dict[str, Request]:
 
 def store_of(column: Column, config: Config, cache: Path) -> ResultStore:
     """The results of this model in the cache, shared by runs: a base is measured once."""
-    if rank_and_size()[0]:
-        return ResultStore(None)
+    return ResultStore(None if rank_and_size()[0] else store_folder(column, config, cache))
+
+
+def store_folder(column: Column, config: Config, cache: Path) -> Path:
+    """Named by all that decides the results."""
     rope = plans.hash_of(column.plan.json())
     key = {"model": column.identity, "rope": rope, **how_measured(config)}
-    return ResultStore(cache / "eval" / fingerprint(key)[:16])
+    return cache / "eval" / fingerprint(key)[:16]
 
 
 def how_measured(config: Config) -> dict[str, str | int]:

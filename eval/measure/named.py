@@ -6,6 +6,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError, problem_lines
 from ropewalk.conf.eval_models import EvalModelConfig
@@ -32,7 +33,8 @@ class NamedModel:
     @cached_property
     def plan(self) -> RopePlan:
         """Raises: ConfigError; DataError for a damaged file."""
-        own = plans.make(RopeConfig(), base_config(self.base), self.base.name).unscaled
+        config = base_config(self.base)
+        own = plans.make(_as_it_is(config), config, self.base.name).unscaled
         if self.settings.rope is None:
             return own
         given = RopePlan.read(Path(self.settings.rope).expanduser())
@@ -65,6 +67,17 @@ class NamedModel:
             self.base,
             self.tokenizer,
         )
+
+
+def _as_it_is(config: PreTrainedConfig) -> RopeConfig:
+    """No scaling on top of the model's own. A linear one does not say from which window it starts;
+    its table is the same from any."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    if parameters.get("rope_type") != "linear":
+        return RopeConfig()
+    window: int = config.max_position_embeddings  # type: ignore[attr-defined]
+    original = max(1, round(window / parameters.get("factor", 1)))
+    return RopeConfig(original_max_position_embeddings=original)
 
 
 def named_models(config: Config) -> dict[str, NamedModel]:

@@ -17,10 +17,10 @@ from ropewalk import conf
 from ropewalk.conf import declared, renamed
 from ropewalk.launch.config.values import Converter, Node, Scalar
 
-GROUPS = ("recipe", "rope", "mixture")
-PACKAGES = {"recipe": "_global_", "rope": "rope", "mixture": "data"}
+GROUPS = ("recipe", "rope", "mixture", "suite")
+PACKAGES = {"recipe": "_global_", "rope": "rope", "mixture": "data", "suite": "eval"}
 """Group -> the section that its files set; `_global_`: all settings."""
-MAY_BE_NULL = ("mixture",)
+MAY_BE_NULL = ("mixture", "suite")
 _PACKAGE = re.compile(r"#\s*@package\s+(\S+)")
 _READ_AS = {"int": "a number", "float": "a number", "bool": "true or false", "null": "nothing"}
 SHIPPED = Path(conf.__path__[0])

@@ -23,6 +23,7 @@ def completed(composed: DictConfig) -> DictConfig:
     composed = composed.copy()
     OmegaConf.set_struct(composed, False)
     composed.eval.run_models = False
+    composed.rope.factor = composed.rope.target_length = None
     if composed.model.get("path") is None and composed.model.get("scratch") is None:
         first = next(iter(composed.eval.models.values()))
         for key in ("path", "revision", "gguf_file", "trust_remote_code"):

@@ -71,17 +71,25 @@ def _cached(run: Run) -> list[Path]:
 
 
 def check(config: Config, verb: str) -> str:
-    """The preflight alone: no stage runs. Returns a line about what would run.
+    """The preflight alone: no stage runs. Returns a line about what would run, and of eval what it
+    would cost.
 
     Raises: ConfigError, DataError with every problem.
     """
     runs, stages = _runs(config, ""), stages_of(config, verb)
     preflight.refuse(runs, stages)
     listed = ", ".join(stages)
-    return (
+    line = (
         f"{verb}: settings, model, sources and disks pass; it would run {listed}, and skip what "
         f"is done with the same settings and inputs in {runs[-1].folder}"
     )
+    return "\n".join([line, *(_evaluation_cost(runs[-1]) if verb == "eval" else [])])
+
+
+def _evaluation_cost(run: Run) -> list[str]:
+    from ropewalk.eval import stage
+
+    return stage.forecast(run.config, run.base, run.folder)
 
 
 def _before(stage: str, runs: Sequence[Run], verb: str, stages: Sequence[str]) -> None:

@@ -1,11 +1,13 @@
 """Every recipe that is shipped composes, passes its check, and reads back from its frozen form."""
 
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from ropewalk.conf.check import load, to_yaml
+from ropewalk.conf.eval import EvalConfig
 from ropewalk.conf.rope_methods import ROPE_METHODS
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config.compose import compose
@@ -15,6 +17,7 @@ RECIPES = sorted(p.stem for p in (CONF / "recipe").glob("*.yaml"))
 METHODS = sorted(p.stem for p in (CONF / "rope").glob("*.yaml"))
 NEEDED = ["model.path=./model", "rope.factor=4", "data.seq_len=64", "data.sources.a.path=./a"]
 MIXTURES = sorted(p.stem for p in (CONF / "mixture").glob("*.yaml"))
+SUITES = ["claim", "progress", "publish", "smoke"]
 MORE = {"longrope": ["rope.long_factor=[1.0,2.0]"], "table": ["rope.path=./t.json"]}
 NEEDED += ["train.steps=1", "train.optimizer.lr=1e-4"]
 
@@ -27,7 +30,27 @@ def test_all_yaml_files_are_known() -> None:
     assert RECIPES == ["base", "base_retrieval", "custom", "demo", "smollm2"]
     assert sorted(ROPE_METHODS) == METHODS
     assert MIXTURES == ["fu", "olmo3", "prolong_512k", "prolong_64k", "ultralong", "uniform"]
-    assert len(list(CONF.rglob("*.yaml"))) == 1 + len(RECIPES) + len(METHODS) + len(MIXTURES)
+    assert sorted(p.stem for p in (CONF / "suite").glob("*.yaml")) == SUITES
+    groups = (RECIPES, METHODS, MIXTURES, SUITES)
+    assert len(list(CONF.rglob("*.yaml"))) == 1 + sum(map(len, groups))
+
+
+def test_progress_is_what_is_measured_without_a_suite() -> None:
+    assert recipe("custom", "suite=progress").eval == recipe("custom").eval == EvalConfig()
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_stands_over_the_recipe_and_below_the_command_line(name: str) -> None:
+    alone = recipe("custom", f"suite={name}").eval
+    assert recipe("demo", f"suite={name}").eval.windows == alone.windows
+    assert recipe("demo", f"suite={name}", "eval.windows=7").eval.windows == 7
+
+
+def test_each_suite_measures_more_than_the_one_before() -> None:
+    sizes = [recipe("custom", f"suite={s}").eval for s in ("smoke", "progress", "claim", "publish")]
+    for smaller, larger in pairwise(sizes):
+        assert set(smaller.tasks) <= set(larger.tasks)
+        assert smaller.windows < larger.windows and smaller.passkey_tries < larger.passkey_tries
 
 
 @pytest.mark.parametrize("name", RECIPES)

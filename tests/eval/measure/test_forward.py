@@ -1,0 +1,85 @@
+"""A column's results: one process writes at a time, and only what is pending is measured."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from changed_settings import GOOD
+
+from ropewalk.conf.artifacts.locks import lock_of
+from ropewalk.eval.measure import forward
+from ropewalk.eval.measure.store import ResultStore
+from ropewalk.eval.requests import Request, Text
+from ropewalk.launch.config.compose import compose
+
+REQUESTS = forward.unique(Text(np.arange(n, n + 6)) for n in range(7))
+
+
+class Counting:
+    """An engine of two requests a batch, whose losses are the tokens."""
+
+    body = None
+
+    def __init__(self) -> None:
+        self.measured: list[list[int]] = []
+
+    def batches(self, requests: Sequence[Request]) -> list[Sequence[Request]]:
+        return [requests[n : n + 2] for n in range(0, len(requests), 2)]
+
+    def measure(self, requests: Sequence[Any]) -> list[np.ndarray]:
+        self.measured.append([int(request.ids[0]) for request in requests])
+        return [request.ids[1:].astype(np.float32) for request in requests]
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Counting:
+    made = Counting()
+
+    @contextmanager
+    def engine(*_: object, **__: object) -> Iterator[Counting]:
+        yield made
+
+    monkeypatch.setattr(forward, "engine", engine)
+    return made
+
+
+def measure(store: ResultStore) -> Any:
+    column: Any = SimpleNamespace(label="base")
+    config = compose([*GOOD, "model.path=organisation/model"])
+    return forward.measure(column, REQUESTS, store, config, None)
+
+
+def test_the_batches_of_an_interrupted_column_are_those_of_a_whole_one(
+    engine: Counting, tmp_path: Path
+) -> None:
+    """So that its results are the same bits: numbers 0, 1 and 4 are there."""
+    store = ResultStore(tmp_path)
+    names = list(REQUESTS)
+    store.extend({names[n]: np.zeros(5, np.float32) for n in (0, 1, 4)})
+    results = measure(store)
+    assert engine.measured == [[2, 3], [5], [6]] and list(results) == names
+    assert sorted(ResultStore(tmp_path).results) == sorted(names)
+
+
+def test_a_second_run_waits_and_takes_what_the_first_wrote(
+    engine: Counting, tmp_path: Path
+) -> None:
+    folder, other = tmp_path / "column", Counting()
+    first, second = ResultStore(folder), ResultStore(folder)
+    lock = lock_of(folder)
+    lock.acquire()
+    thread = threading.Thread(target=lambda: measure(second))
+    thread.start()
+    thread.join(0.5)
+    assert thread.is_alive() and not engine.measured
+    for part in forward.passes(other, REQUESTS.values(), REQUESTS):  # type: ignore[arg-type]
+        first.extend(part)
+    lock.release()
+    thread.join(30)
+    assert not thread.is_alive() and not engine.measured
+    assert len((folder / "results.jsonl").read_bytes().splitlines()) == len(REQUESTS)

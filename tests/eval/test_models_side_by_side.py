@@ -1,0 +1,230 @@
+"""`ropewalk eval eval.models.NAME.path=...`: any models, each by its own rope; an evaluation goes
+on after a kill, is shared between runs, and is equal on two ranks."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from commands import ENV, STDLIB
+from transformers import AutoModelForCausalLM
+
+from ropewalk.conf.errors import ConfigError
+from ropewalk.data.dataset import DataArtifacts
+from ropewalk.eval.engine.engine import Engine
+from ropewalk.eval.measure.store import ResultStore
+from ropewalk.eval.requests import Request
+from ropewalk.launch.cli import main
+from ropewalk.launch.config.compose import compose
+from ropewalk.launch.pipeline import stages
+from ropewalk.train.base import BASES
+
+LENGTH, WINDOWS = 384, 4
+FILES = ("ast.py", "bdb.py", "calendar.py", "cmd.py", "copy.py", "csv.py", "dis.py", "enum.py")
+
+
+def words(work: Path, *more: str) -> list[str]:
+    """Two columns: the demo's base beyond its window, and with a linear rope in its config."""
+    return [
+        "name=two",
+        "eval.models.plain.path=builtin:demo",
+        "eval.models.plain.beyond_window=true",
+        f"eval.models.linear.path={work / 'linear'}",
+        f"data.sources.files.path={work / 'corpus'}",
+        "data.sources.files.kind=tree",
+        "data.heldout_share=0.5",
+        f"eval.length={LENGTH}",
+        f"eval.windows={WINDOWS}",
+        "eval.tasks=[nll_by_position,passkey]",
+        "eval.passkey_tries=2",
+        "eval.passkey_depths=[0.5]",
+        "eval.batch_tokens=800",
+        f"cache_dir={work / 'cache'}",
+        f"runs_dir={work / 'runs'}",
+        *more,
+    ]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus, a model folder with a linear rope, and an evaluation of both models."""
+    folder = tmp_path_factory.mktemp("models")
+    for name in FILES:
+        target = folder / "corpus" / name.removesuffix(".py") / name
+        target.parent.mkdir(parents=True)
+        shutil.copy(STDLIB / name, target)
+    shutil.copytree(BASES / "demo", folder / "linear")
+    file = folder / "linear" / "config.json"
+    config = json.loads(file.read_text())
+    theta = config["rope_parameters"]["rope_theta"]
+    config["rope_parameters"] = {"rope_type": "linear", "factor": 2.0, "rope_theta": theta}
+    config["max_position_embeddings"] = 512
+    file.write_text(json.dumps(config))
+    main(["eval", *words(folder)])
+    return folder
+
+
+def results(work: Path, runs: str = "runs") -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((work / runs / "two" / "eval/results.json").read_text())
+    return content
+
+
+def window_losses(work: Path, label: str) -> np.ndarray:
+    """From the samples of the run, by its windows."""
+    folder = work / "runs" / "two" / "eval" / "samples" / label
+    stored = ResultStore(folder).results
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    names = [line["request"] for line in lines if line["task"] == "nll_by_position"]
+    return np.stack([np.asarray(stored[name]) for name in names])
+
+
+@pytest.mark.parametrize("label", ["plain", "linear"])
+def test_each_model_is_measured_by_the_rope_of_its_own_config(work: Path, label: str) -> None:
+    """The oracle is transformers, from the folder alone."""
+    config = stages_config(work)
+    data = DataArtifacts.of(work / "runs" / "two", work / "cache")
+    windows = data.heldout_text(config.data).windows(LENGTH, WINDOWS, 2)
+    folder = BASES / "demo" if label == "plain" else work / "linear"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    for window, losses in zip(windows, window_losses(work, label), strict=True):
+        ids = torch.from_numpy(window.ids)[None]
+        with torch.no_grad():
+            log_probs = model(ids).logits[0, :-1].log_softmax(-1)
+        expected = -log_probs.gather(1, ids[0, 1:, None])[:, 0].numpy()
+        np.testing.assert_allclose(losses, expected, atol=2e-4)
+
+
+def stages_config(work: Path, *more: str) -> Any:
+    return compose(words(work, *more), "eval")
+
+
+def test_the_file_says_what_each_column_is(work: Path) -> None:
+    content = results(work)
+    assert (content["schema"], content["reference"]) == (2, "plain")
+    assert list(content["models"]) == list(content["columns"]) == ["plain", "linear"]
+    plain, linear = content["columns"].values()
+    assert (plain["window"], linear["window"]) == (256, 512)
+    assert plain["rope_hash"] != linear["rope_hash"] and plain["tokenizer"] == linear["tokenizer"]
+    assert plain["prompts"] == linear["prompts"] and plain["dtype"] == "fp32"
+    notes = [note for note in content["notes"] if "on purpose" in note]
+    assert len(notes) == 1 and notes[0].startswith("plain is made for 256 tokens")
+    assert not (work / "runs" / "two" / "train").exists()
+
+
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+    """What the engines are given from now on."""
+    requests: list[Request] = []
+    measure = Engine.measure
+
+    def counted(self: Engine, part: Sequence[Request]) -> Any:
+        requests.extend(part)
+        return measure(self, part)
+
+    monkeypatch.setattr(Engine, "measure", counted)
+    return requests
+
+
+def no_model(*_: object, **__: object) -> None:
+    raise AssertionError("a model is loaded")
+
+
+@pytest.mark.parametrize(
+    "change", [("eval.windows=2",), ("eval.tasks=[nll_by_position]",), ("name=three",)]
+)
+def test_what_was_measured_before_needs_no_model(
+    work: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, ...], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("ropewalk.train.model.build.build", no_model)
+    main(["eval", *words(work, f"runs_dir={tmp_path}", *change)])
+
+
+KILLED = """
+import os, signal, sys
+from ropewalk.eval.measure.store import ResultStore
+from ropewalk.launch.cli import main
+extend, batches = ResultStore.extend, []
+def killed(self, results):
+    extend(self, results)
+    if self.folder.parent.name == "eval":
+        batches.append(results)
+    if len(batches) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+ResultStore.extend = killed
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_evaluation_goes_on_without_a_repeated_request(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill -9 after the third batch of the first column; then a cut last line."""
+    places = [f"cache_dir={tmp_path / 'cache'}", f"runs_dir={tmp_path / 'runs'}"]
+    command = ["eval", *words(work, *places)]
+    done = subprocess.run([sys.executable, "-c", KILLED, *command], env=ENV, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    (lines,) = (tmp_path / "cache" / "eval").glob("*/results.jsonl")
+    kept = len(lines.read_bytes().splitlines())
+    requests = asked(monkeypatch)
+    main(command)
+    total = sum(len(ResultStore(folder).results) for folder in lines.parents[1].glob("*/"))
+    assert 0 < kept < total // 2 and len(requests) == total - kept
+    again = (tmp_path / "runs" / "two" / "eval" / "results.json").read_bytes()
+    assert again == (work / "runs" / "two" / "eval" / "results.json").read_bytes()
+
+
+def test_two_ranks_measure_what_one_does(work: Path, tmp_path: Path) -> None:
+    """Ranks of the launcher, in fp32 on a CPU: the same bytes."""
+    places = [f"cache_dir={tmp_path / 'cache'}", f"runs_dir={tmp_path / 'runs'}"]
+    main(["eval", *words(work, *places, "eval.ranks_per_node=2")])
+    again = (tmp_path / "runs" / "two" / "eval" / "results.json").read_bytes()
+    assert again == (work / "runs" / "two" / "eval" / "results.json").read_bytes()
+    assert not list((tmp_path / "runs").rglob("job.*"))
+
+
+@pytest.mark.parametrize(
+    ("more", "rule"),
+    [
+        ("eval.models.plain.beyond_window=false", r"eval\.models\.plain has a window of 256"),
+        ("eval.models.x.path=./nowhere", r"eval\.models\.x\.path is \./nowhere; "),
+        ("eval.models.linear.rope={other}", r"eval\.models\.linear\.rope is rope\.json; .*other"),
+        ("eval.models.linear.rope={broken}", r"broken\.json is damaged"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_before_the_data(
+    work: Path, tmp_path: Path, more: str, rule: str
+) -> None:
+    (tmp_path / "broken.json").write_text("{}")
+    if "{other}" in more:
+        main(["rope", *of_another_base(tmp_path)])
+    other = tmp_path / "other" / "rope.json"
+    more = more.format(other=other, broken=tmp_path / "broken.json")
+    with pytest.raises(ConfigError, match=rule):
+        stages.check(compose(words(work, f"runs_dir={tmp_path}", more), "eval"), "eval")
+
+
+def of_another_base(folder: Path) -> list[str]:
+    scratch = [
+        "vocab_size=300", "hidden_size=48", "intermediate_size=64", "num_hidden_layers=1",
+        "num_attention_heads=2", "num_key_value_heads=1", "max_position_embeddings=256",
+    ]  # fmt: skip
+    sizes = [f"model.scratch.{size}" for size in scratch]
+    return [*sizes, "name=other", "rope.factor=2", f"runs_dir={folder}"]
+
+
+def test_a_dry_run_tells_the_cost_and_loads_no_model(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ropewalk.train.model.build.build", no_model)
+    main(["eval", *words(work, "eval.passkey_tries=3"), "--dry-run"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("eval: ")]
+    per_column = [line for line in lines if "requests" in line]
+    assert [line.split(": ")[1] for line in per_column] == ["plain", "linear"]
+    assert all("8 of them in the cache; " in line for line in per_column), per_column
+    assert "s for all columns" in lines[-1]
