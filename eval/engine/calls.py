@@ -1,18 +1,22 @@
 """The forward calls that compute a document. No torch.
 
-A document is computed in calls that end at multiples of `chunk_tokens`, where the context of a
-prompt ends, and at its own end. They depend on the document alone: two prompts with equal tokens
-up to the end of a call make the same calls up to there, and may share their keys and values, bit
-for bit.
+A text is computed in calls that end at multiples of `chunk_tokens`, and at its own end; a prompt
+also where its context ends, and where it parts from other prompts of its group. These places do
+not depend on what is shared: two prompts with equal tokens up to the end of a call make the same
+calls up to there, and may share their keys and values, bit for bit.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
 from ropewalk.eval.requests import Prompt, Prompts, Request, Text
+
+NEAREST = 16
+"""A parting ends a call where this part of `chunk_tokens` is behind it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,27 +45,35 @@ def documents(request: Request) -> list[Document]:
     return [document(item) for item in items]
 
 
-def call_ends(length: int, chunk_tokens: int, last: int, context: int = 0) -> tuple[int, ...]:
-    """Where each call ends. `last`: the last call begins before this token."""
-    borders = {*range(chunk_tokens, last, chunk_tokens), context}
-    return (*sorted(end for end in borders if 0 < end < last), length)
+def text_ends(text: Text, chunk_tokens: int) -> list[int]:
+    """Where each call of a text ends."""
+    return [*range(chunk_tokens, text.tokens, chunk_tokens), text.tokens]
+
+
+def prompt_ends(prompt: Prompt, chunk_tokens: int, partings: Collection[int]) -> list[int]:
+    """Where each call of a prompt ends; the last one has its answer.
+
+    A parting soon after another call's end is passed over: that call would save little.
+    """
+    last, nearest = len(prompt.ids), chunk_tokens // NEAREST
+    fixed = {*range(chunk_tokens, last, chunk_tokens), prompt.context} - {0}
+    ends: list[int] = []
+    for end in sorted(fixed.union(partings)):
+        if end < last and (end in fixed or end - (ends[-1] if ends else 0) >= nearest):
+            ends.append(end)
+    return [*ends, last + len(prompt.answer)]
 
 
 @dataclass(frozen=True, eq=False)
 class PromptCalls:
-    """A prompt and the ends of its calls; the last one has the answer, and is never shared."""
+    """A prompt and the ends of its calls; the last one is never shared."""
 
     prompt: Prompt
-    chunk_tokens: int
+    ends: Sequence[int]
 
     @cached_property
     def document(self) -> Document:
         return document(self.prompt)
-
-    @cached_property
-    def ends(self) -> tuple[int, ...]:
-        last, context = len(self.prompt.ids), self.prompt.context
-        return call_ends(len(self.document.ids), self.chunk_tokens, last, context)
 
     def shared_with(self, before: "PromptCalls | None") -> int:
         """Tokens at the start that the calls of `before` computed as these would."""
@@ -84,9 +96,26 @@ def _equal(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.array_equal(a, b))
 
 
-def in_order(prompts: Sequence[Prompt]) -> list[int]:
-    """The prompts' numbers so that neighbours begin with as many equal tokens as they can."""
-    return sorted(range(len(prompts)), key=lambda n: prompts[n].ids.astype(">u8").tobytes())
+def common_start(a: np.ndarray, b: np.ndarray) -> int:
+    """How many tokens at their start are equal."""
+    shorter = min(len(a), len(b))
+    differs = a[:shorter] != b[:shorter]
+    return int(differs.argmax()) if differs.any() else shorter
+
+
+def partings(ids: Sequence[np.ndarray]) -> list[set[int]]:
+    """Where each of these prompts, which are in the order of their tokens, parts from others."""
+    common = [common_start(a, b) for a, b in pairwise(ids)]
+    before, after = (_least_so_far(part) for part in (common, common[::-1]))
+    return [{*before[n], *after[len(ids) - 1 - n]} for n in range(len(ids))]
+
+
+def _least_so_far(common: Sequence[int]) -> list[set[int]]:
+    """Of each prompt: its common starts with all before it, from those of neighbours."""
+    sets: list[set[int]] = [set()]
+    for tokens in common:
+        sets.append({tokens, *(min(tokens, other) for other in sets[-1])})
+    return sets
 
 
 def runs(calls: Sequence[PromptCalls]) -> Iterator[slice]:
@@ -99,9 +128,18 @@ def runs(calls: Sequence[PromptCalls]) -> Iterator[slice]:
 
 
 def ordered_calls(group: Prompts, chunk_tokens: int) -> tuple[list[int], list[PromptCalls]]:
-    """The prompts' numbers in the order in which they are computed, and their calls."""
-    order = in_order(group.prompts)
-    return order, [PromptCalls(group.prompts[n], chunk_tokens) for n in order]
+    """The prompts' numbers in the order in which they are computed, and their calls.
+
+    In the order of their tokens, neighbours begin with as many equal tokens as they can.
+    """
+    prompts = group.prompts
+    order = list(range(len(prompts)))
+    if len(prompts) > 1:
+        order.sort(key=lambda n: prompts[n].ids.astype(">u8").tobytes())
+    ordered = [prompts[n] for n in order]
+    places = partings([prompt.ids for prompt in ordered])
+    pairs = zip(ordered, places, strict=True)
+    return order, [PromptCalls(p, prompt_ends(p, chunk_tokens, at)) for p, at in pairs]
 
 
 def computed_tokens(request: Request, chunk_tokens: int) -> int:

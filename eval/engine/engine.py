@@ -148,7 +148,7 @@ class Engine:
     def _text_calls(self, text: Text) -> Iterator[Scores]:
         cache = self._cache(text.tokens)
         start = 0
-        for end in calls.call_ends(text.tokens, self.chunk_tokens, text.tokens):
+        for end in calls.text_ends(text, self.chunk_tokens):
             first, last = max(text.first - 1, start), min(end, text.tokens - 1)
             rows = slice(first - start, max(first, last) - start)
             inputs = passes.chunk(text.ids[start:end], start, cache, self.forward.device)
