@@ -1,4 +1,4 @@
-"""`python -m ropewalk.eval FOLDER`: one rank, as DeepSpeed's launcher starts it."""
+"""`python -m ropewalk.eval FOLDER`: one rank, as the launcher starts it."""
 
 import sys
 from pathlib import Path

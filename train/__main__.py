@@ -1,4 +1,4 @@
-"""`python -m ropewalk.train RUN_DIR`: one rank, as DeepSpeed's launcher starts it."""
+"""`python -m ropewalk.train RUN_DIR`: one rank, as the launcher starts it."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The ranks under DeepSpeed's launcher: the command, the devices, and the exit codes."""
+"""The ranks and what starts them: the command, the devices, and the exit codes."""
 
 import base64
 import json

@@ -4,7 +4,7 @@ command.py  how many ranks there are, and the command that starts them
 environment.py  what the ranks find in their environment, on this machine and on others
 hostfile.py the machines of a training, each line checked
 ranks.py    run them to their end, from the command's process
-node.py     DeepSpeed's launcher of one machine's ranks, with our handling of signals
+node.py     the ranks of one machine: started, and ended when one of them fails
 numa.py     each rank on the cores beside its GPU
 process.py  how a process starts and that it ends with its parent
 stop.py     the request to stop, as the ranks notice it

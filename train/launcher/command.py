@@ -38,10 +38,10 @@ def world_size(config: Config) -> int:
 
 
 def command(config: Config, run_dir: Path, module: str = "ropewalk.train") -> list[str]:
-    """DeepSpeed's launcher, for one process too. Ranks find their number in the environment.
+    """What starts the ranks, one process too. They find their number in the environment.
 
-    Its `runner` reads a hostfile and starts `launch` on each machine. On one machine it would only
-    cost its imports; there `launcher/node.py` is `launch` with our handling of signals.
+    DeepSpeed's `runner` reads a hostfile and starts its `launch` on each machine. On one machine
+    `launcher/node.py` takes the same arguments and gives the ranks the same environment.
     """
     hostfile, count = config.train.launcher.hostfile, ranks_per_node(config)
     if hostfile:

@@ -1,4 +1,4 @@
-"""All that knows DeepSpeed: an upgrade of it is a change of this folder (and of launcher/node.py).
+"""All that knows DeepSpeed: an upgrade of it is a change of this folder.
 
 engine.py             what the trainer uses of its engine, and how the engine is built
 config.py             its configuration, and the checks that this machine supports it

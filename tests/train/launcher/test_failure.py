@@ -1,4 +1,4 @@
-"""A rank that fails under DeepSpeed's launcher is named, ends the others and sets the exit code."""
+"""A rank that fails is named, ends the others and sets the exit code."""
 
 import json
 import socket
