@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ropewalk.conf import eval_models
+from ropewalk.conf.eval_gates import GatesConfig
 from ropewalk.conf.eval_language import (
     FarCopyConfig,
     LongPplConfig,
@@ -22,13 +23,13 @@ CALIBRATED = ("pi", "ntk", "ntk_by_parts", "yarn", "llama3", "abf")
 
 IF_SET = {"fingerprint": "if_set"}
 TASKS = (
-    *("nll_by_position", "perplexity", "context_gain", "passkey", "json_kv", "needle"),
-    *("multi_document_qa", "lost_in_middle", "ruler", "effective_length"),
+    *("nll_by_position", "window_loss", "perplexity", "context_gain", "passkey", "json_kv"),
+    *("needle", "multi_document_qa", "lost_in_middle", "ruler", "effective_length"),
     *("perplexity_by_length", "sliding", "yarn_compat", "pi_compat", "swapped_gain", "far_copy"),
     "longppl",
 )
 """Measurements, one file each in eval/tasks/."""
-UNASKED = TASKS[:4]
+UNASKED = TASKS[:5]
 """Those that are measured where `eval.tasks` names none."""
 
 
@@ -82,6 +83,9 @@ class EvalConfig:
     swapped_gain: SwappedGainConfig = field(default_factory=SwappedGainConfig, metadata=IF_SET)
     far_copy: FarCopyConfig = field(default_factory=FarCopyConfig, metadata=IF_SET)
     longppl: LongPplConfig = field(default_factory=LongPplConfig, metadata=IF_SET)
+    gates: GatesConfig = setting(factory=GatesConfig)
+    strict: bool = setting(False, fingerprint=False)
+    """Whether an undecided gate ends run and eval with exit code 3, as a failed one does."""
     precision: str | None = setting(None, one_of=("fp32", "bf16"))
     """Precision of the models while they are measured: fp32 or bf16; unset: the training's on a
     GPU, fp32 on a CPU."""

@@ -19,7 +19,7 @@ from ropewalk.eval.worker import Job
 from ropewalk.train.base import Base
 from ropewalk.train.rope.plan import hash_of
 
-FORMAT = 5  # raise when the same settings and tasks give other rows
+FORMAT = 6  # raise when the same settings and tasks give other rows
 
 
 def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
@@ -42,7 +42,7 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
         else:
             evaluate(config, base, named, output.parent, temporary)
         results = read_json(temporary / RESULTS)
-        return {"verdicts": {v["name"]: v["holds"] for v in results["verdicts"]}}
+        return {"gates": {gate["name"]: gate["verdict"] for gate in results["gates"]}}
 
     return run_stage("eval", key, output, work)
 

@@ -13,12 +13,19 @@ from typing import TYPE_CHECKING
 
 from ropewalk.conf.artifacts.disk import disk_error
 from ropewalk.conf.check import to_yaml
-from ropewalk.conf.errors import FAILED, STOPPED, ConfigError, RopewalkError
+from ropewalk.conf.errors import FAILED, STOPPED, ConfigError, ProofError, RopewalkError
 from ropewalk.conf.schema import Config
 from ropewalk.data.tokens import shards
 from ropewalk.launch.arguments import parse
 from ropewalk.launch.interrupt import STOPPED_LINE, bounded_interrupt
-from ropewalk.launch.output import print_outputs, show_rope, show_samples, show_settings
+from ropewalk.launch.output import (
+    print_outputs,
+    read_gates,
+    refused_gates,
+    show_rope,
+    show_samples,
+    show_settings,
+)
 from ropewalk.train.launcher.process import gc_paused_imports, ignore_library_warnings
 
 if TYPE_CHECKING:
@@ -51,8 +58,13 @@ def run_command(arguments: argparse.Namespace) -> None:
     if arguments.verb == "settings":
         show_settings(arguments.word, arguments.json, arguments.markdown)
         return
+    refused = []
     for overrides, config in configs(arguments):
-        run_verb(arguments, overrides, config)
+        folder = run_verb(arguments, overrides, config)
+        if folder is not None and arguments.verb in ("run", "eval"):
+            refused += refused_gates(read_gates(folder), config.eval.strict)
+    if refused:  # once everything is written: a sweep goes on to its end
+        raise ProofError("\n".join(refused))
 
 
 def refuse_removed_working_folder() -> None:
@@ -104,19 +116,24 @@ def sweep_overrides(arguments: argparse.Namespace) -> list[list[str]]:
     return sweep(overrides) if arguments.multirun else [overrides]
 
 
-def run_verb(arguments: argparse.Namespace, overrides: Sequence[str], config: Config) -> None:
-    """Do what the verb and its flags ask of one run. Raises: RopewalkError."""
+def run_verb(
+    arguments: argparse.Namespace, overrides: Sequence[str], config: Config
+) -> Path | None:
+    """Do what the verb and its flags ask of one run; the folder of its results, where stages ran.
+
+    Raises: RopewalkError.
+    """
     if arguments.cfg:
         print(to_yaml(config), end="")
-        return
+        return None
     if arguments.dry_run:
         check(arguments.verb, config)
-        return
+        return None
     if getattr(arguments, "shard", None) is not None:
         make_shards(config, arguments.shard)
-        return
-    if skip_all(arguments, config):
-        return
+        return None
+    if (folder := skip_all(arguments, config)) is not None:
+        return folder
     as_json = getattr(arguments, "json", False)
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # stdout holds the JSON alone
         run = run_stages(arguments, overrides, config)
@@ -125,21 +142,24 @@ def run_verb(arguments: argparse.Namespace, overrides: Sequence[str], config: Co
     if arguments.verb == "data" and arguments.show:
         show_samples(run, arguments.show)
     print_outputs(arguments.verb, run.output, as_json)
+    return run.output
 
 
-def skip_all(arguments: argparse.Namespace, config: Config) -> bool:
-    """Print that every stage is done, where that is certain without loading a library."""
+def skip_all(arguments: argparse.Namespace, config: Config) -> Path | None:
+    """Print that every stage is done, where that is certain without loading a library; the run's
+    folder then, else None."""
     from ropewalk.launch.pipeline import unchanged
 
     if any(getattr(arguments, flag, None) for flag in ("json", "show", "export", "merge")):
-        return False
+        return None
     stages = unchanged.finished_stages(config, arguments.verb)
     if stages is None:
-        return False
+        return None
     for stage in stages:
         print(f"{stage}: done before with the same settings and inputs; skipped")
-    print_outputs(arguments.verb, unchanged.folder_of(config), as_json=False)
-    return True
+    folder = unchanged.folder_of(config)
+    print_outputs(arguments.verb, folder, as_json=False)
+    return folder
 
 
 def check(verb: str, config: Config) -> None:

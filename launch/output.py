@@ -1,13 +1,15 @@
-"""What a verb prints at its end: plans, samples, verdicts, and the files that it wrote."""
+"""What a verb prints at its end: plans, samples, gates, and the files that it wrote."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ropewalk.launch.pipeline.run import Run
 
+Gate = dict[str, Any]
+LABELS = {"pass": "pass     ", "fail": "FAIL     ", "undecided": "undecided"}
 REPORT = "report/index.html"
 OUTPUTS = {
     "rope": "rope.json",
@@ -72,14 +74,43 @@ def print_outputs(verb: str, folder: Path, as_json: bool) -> None:
 
         print(ledger_summary(json.loads(target.read_text())))
     elif verb in ("run", "report", "eval"):
-        print_verdicts(folder)
+        for gate in read_gates(folder):
+            print(gate_line(gate))
     print(f"wrote {target}")
     if verb == "train" and (folder / "train" / "adapter").is_dir():
         print(f"wrote {folder / 'train' / 'adapter'}")
 
 
-def print_verdicts(folder: Path) -> None:
-    """One line for each verdict of eval/results.json."""
-    for verdict in json.loads((folder / "eval" / "results.json").read_text())["verdicts"]:
-        label = "holds" if verdict["holds"] else "FAILS"
-        print(f"  {label}  {verdict['name']}: {verdict['value']} ({verdict['rule']})")
+def read_gates(folder: Path) -> list[Gate]:
+    """The gates of eval/results.json."""
+    gates: list[Gate] = json.loads((folder / "eval" / "results.json").read_text())["gates"]
+    return gates
+
+
+def gate_line(gate: Gate) -> str:
+    """`  pass  NAME: VALUE [LOW, HIGH] (RULE)`, and of an undecided one the n that would decide."""
+    line = f"  {LABELS[gate['verdict']]}  {gate['name']}: {gate['text']} ({gate['rule']})"
+    return f"{line}; {undecided(gate)}" if gate["verdict"] == "undecided" else line
+
+
+def undecided(gate: Gate) -> str:
+    """`undecided: n that would decide: 41 (document; 16 measured)`."""
+    needed = "none, the value is the tolerance"
+    if gate["needed_n"] is not None:
+        needed = f"{gate['needed_n']:,}"
+    return f"undecided: n that would decide: {needed} ({gate['unit']}; {gate['n']:,} measured)"
+
+
+def refused_gates(gates: Sequence[Gate], strict: bool) -> list[str]:
+    """A line for each gate that decides and failed, or is undecided where `strict`."""
+    lines = []
+    for gate in gates:
+        head = f"{gate['name']} is {gate['text']}; {gate['rule']}"
+        if gate["decides"] and gate["verdict"] == "fail":
+            lines.append(
+                f"{head}; train on more text like the base's or choose another rope; a question "
+                f"that is not in eval.gates.deciding is only shown (this is {gate['question']})"
+            )
+        elif gate["decides"] and gate["verdict"] == "undecided" and strict:
+            lines.append(f"{head}, and eval.strict wants a decision; {undecided(gate)}")
+    return lines

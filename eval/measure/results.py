@@ -46,7 +46,7 @@ def content(
             column.label: column_facts(column, evaluation) for column in evaluation.columns
         },
         "models": rows,
-        "verdicts": suites.verdicts(rows, suite.base_window, suite.length),
+        "gates": suites.gates(rows, suite),
         "notes": notes(evaluation, rope),
     }
 

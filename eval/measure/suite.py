@@ -10,6 +10,7 @@ from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import BoundaryTokens, DataArtifacts
 from ropewalk.data.tokenizer import RunTokenizer
 from ropewalk.eval.measure.columns import Column
+from ropewalk.eval.measure.gates import Verdict, judge
 from ropewalk.eval.measure.other_tokenizer import OtherTokenizer
 from ropewalk.eval.requests import Request, Result, digest
 from ropewalk.eval.tasks import TASKS
@@ -19,7 +20,6 @@ from ropewalk.eval.tasks.task import (
     Measured,
     Sample,
     Task,
-    Verdict,
     samples_of,
 )
 from ropewalk.train.rope.plan import RopePlan
@@ -139,13 +139,15 @@ def paired_results(column: Measured, base: Measured | None) -> list[Result] | No
     return [of_base[name] for name in names] if of_base.keys() >= set(names) else None
 
 
-def verdicts(models: Mapping[str, Any], window: int, length: int) -> list[Verdict]:
-    """The verdicts of every task; empty without a base to compare with or a longer context."""
+def gates(models: Mapping[str, Any], suite: EvalSuite) -> list[dict[str, Any]]:
+    """Pass, fail or undecided of every task; empty without a base to compare with or a longer
+    context."""
+    window, length = suite.base_window, suite.length
     if "base" not in models or "extended" not in models or length <= window:
         return []
-    checks = []
+    verdicts: list[Verdict] = []
     for task in TASKS:
         rows = {label: model[task.name] for label, model in models.items() if model.get(task.name)}
         if "base" in rows and "extended" in rows:
-            checks += task.verdicts(rows, window, length)
-    return checks
+            verdicts += task.verdicts(rows, window, length)
+    return judge(verdicts, suite.config.gates.deciding)

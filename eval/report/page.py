@@ -200,7 +200,7 @@ def derived(run: Json, phone: bool = True) -> Json:
         "unmeasured": tables.unmeasured(rows, sections),
         "rows": rows,
         "answers": answers(results),
-        "checks": [row for row in results.get("verdicts") or [] if not row.get("question")],
+        "checks": [row for row in results.get("gates") or [] if not row.get("question")],
         "anchors": {task.name: anchors.beside(rows[task.name]) for task in TASKS},
         "tables": {task.name: tables.table(rows[task.name]) for task in TASKS},
         "models": results.get("models") or {},

@@ -1,6 +1,7 @@
 """What is measured of each model, one file a task, and the registry of all tasks.
 
 task.py          the Task protocol, EvalSuite (the shared inputs), the verdict record
+window_loss.py   loss inside and past the window, against the base
 position.py      loss by position            context_gain.py  same targets, longer context
 perplexity.py    perplexity by length        passkey.py       retrieval of a hidden key
 ruler.py         RULER's configurations
@@ -32,11 +33,12 @@ from ropewalk.eval.tasks.ruler import Ruler
 from ropewalk.eval.tasks.sliding import SlidingPerplexity
 from ropewalk.eval.tasks.swapped_gain import SwappedGain
 from ropewalk.eval.tasks.task import Task
+from ropewalk.eval.tasks.window_loss import WindowLoss
 from ropewalk.eval.tasks.yarn_compat import YarnCompat
 
 TASKS: list[Task] = [
-    *(LossByPosition(), Perplexity(), PerplexityByLength(), ContextGain(), SwappedGain()),
-    *(FarCopy(), LongPpl(), PasskeyRetrieval(), JsonKeyValue(), Needle()),
+    *(LossByPosition(), WindowLoss(), Perplexity(), PerplexityByLength(), ContextGain()),
+    *(SwappedGain(), FarCopy(), LongPpl(), PasskeyRetrieval(), JsonKeyValue(), Needle()),
     *(MultiDocumentQa(), LostInMiddle(), Ruler(), EffectiveLengthTask()),
     *(SlidingPerplexity(), YarnCompat(), PiCompat()),
 ]

@@ -16,7 +16,7 @@ from ropewalk.eval.tasks.task import (
     Rows,
     Sample,
     Verdict,
-    verdict,
+    difference,
     window_samples,
 )
 
@@ -48,11 +48,10 @@ class ContextGain:
 
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
         longest = rows["extended"][-1]
-        change, low, high = (longest[key] for key in PAIRED)
-        text = f"{change:+.3f} nats [{low:+.3f}, {high:+.3f}]"
         contexts = f"{longest['context']:,} tokens of context against {window:,}"
         rule = f"loss with {contexts}: interval below 0"
-        return [verdict("Same tokens, longer context", change, text, high < 0, rule)]
+        name, unit = "Same tokens, longer context", longest["unit"]
+        return [Verdict(name, difference(longest), 0.0, rule, unit, "nats", question=1)]
 
     def figure(self, rows: ModelRows, window: int | None) -> str | None:
         if not rows:

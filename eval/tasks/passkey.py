@@ -10,6 +10,7 @@ from ropewalk.conf.errors import DataError
 from ropewalk.data.random_streams import Purpose, generator
 from ropewalk.data.retrieval import Passkey, passkey, random_key, random_span
 from ropewalk.eval.measure import statistics
+from ropewalk.eval.measure.statistics import Estimate
 from ropewalk.eval.report.figures.heatmap import heat_maps
 from ropewalk.eval.report.sentences import list_by_model, sentence
 from ropewalk.eval.requests import Prompt, Prompts, answered
@@ -20,7 +21,6 @@ from ropewalk.eval.tasks.task import (
     Rows,
     Sample,
     Verdict,
-    verdict,
 )
 
 PROTOCOL = "single pass key of 5 digits in held-out text; greedy answer, every token"
@@ -60,9 +60,11 @@ class PasskeyRetrieval:
         cells = [row for row in rows.get("extended", []) if row["length"] == length]
         if not cells:
             return []
-        accuracy = sum(cell["accuracy"] for cell in cells) / len(cells)
+        n = sum(cell["n"] for cell in cells)
+        hits = sum(round(cell["accuracy"] * cell["n"]) for cell in cells)
+        share = Estimate(hits / n, *statistics.wilson(hits, n), n)
         name, rule = f"Passkey at {length:,}", "extended, mean over the depths: at least 80%"
-        return [verdict(name, accuracy, f"{accuracy:.0%}", accuracy >= 0.8, rule)]
+        return [Verdict(name, share, 0.8, rule, "prompt", "share", question=3, better="above")]
 
     def figure(self, rows: ModelRows, window: int | None) -> str | None:
         return heat_maps(rows, "share of keys found, one scale for all")

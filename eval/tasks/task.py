@@ -13,6 +13,8 @@ import numpy as np
 from ropewalk.conf.eval import EvalConfig
 from ropewalk.data.dataset import BoundaryTokens, Window
 from ropewalk.eval.measure import statistics
+from ropewalk.eval.measure.gates import Verdict as Verdict
+from ropewalk.eval.measure.statistics import PAIRED, Estimate
 from ropewalk.eval.requests import Request, Result, Text
 
 T = TypeVar("T")
@@ -20,7 +22,6 @@ Rows = Any
 """JSON under `models.MODEL.TASK` of results.json: a list of dicts (perplexity: by length)."""
 ModelRows = Mapping[str, Rows]
 """Rows of one task by model column (base, rescaled, extended), without empty ones."""
-Verdict = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,11 @@ class Measured:
         return replace(self, samples=samples, results=results, base=base)
 
     @property
+    def of_base(self) -> "Measured | None":
+        """The base's results of the same samples; None without them."""
+        return None if self.base is None else replace(self, results=self.base, base=None)
+
+    @property
     def losses(self) -> np.ndarray:
         """Of samples with equally many losses: (N, tokens) float64, nats."""
         return np.stack([np.asarray(result, np.float64) for result in self.results])
@@ -185,7 +191,8 @@ class Task(Protocol):
         """The rows of one model, from results alone: no model is needed."""
 
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        """Checks of the rows; called when base and extended are measured and length > window."""
+        """Values beside their tolerances; called when base and extended are measured and
+        length > window."""
 
     def figure(self, rows: ModelRows, window: int | None) -> str | None:
         """Inline SVG or HTML; None without rows. `window`: the base's, tokens."""
@@ -199,6 +206,7 @@ def samples_of(task: Task, suite: EvalSuite) -> Sequence[Sample]:
     return suite.once(f"samples of {task.name}", lambda: task.samples(suite))
 
 
-def verdict(name: str, number: float, value: str, holds: bool, rule: str) -> Verdict:
-    """One check: its name, its number, the number as text, the rule, and whether the rule holds."""
-    return {"name": name, "number": number, "value": value, "rule": rule, "holds": bool(holds)}
+def difference(row: Mapping[str, Any]) -> Estimate:
+    """The paired difference of a row to the base, or to its reference."""
+    value, low, high = (row[key] for key in PAIRED)
+    return Estimate(value, low, high, row["n"])

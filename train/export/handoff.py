@@ -101,9 +101,9 @@ def way_out(engine: str, verdict: Verdict, gguf: str | None) -> str:
 
 def short_text_cost(results: dict[str, Any]) -> dict[str, Any] | None:
     """Extended against base inside the original window, by eval/results.json; None without base."""
-    verdicts = {verdict["name"]: verdict for verdict in results["verdicts"]}
-    verdict = verdicts.get("Inside the original window")
-    if verdict is None:
+    gates = {gate["name"]: gate for gate in results["gates"]}
+    gate = gates.get("Inside the original window")
+    if gate is None:
         return None
     window = results["base_window"]
     base, extended = (results["models"][m]["nll_by_position"] for m in ("base", "extended"))
@@ -112,10 +112,12 @@ def short_text_cost(results: dict[str, Any]) -> dict[str, Any] | None:
         for b, e in zip(base, extended, strict=True)
         if b["to"] <= window
     ]
-    rest = {"rule": verdict["rule"], "holds": verdict["holds"], "window": window, "bins": bins}
-    return {"verdict": verdict["value"], **rest}
+    rest = {"rule": gate["rule"], "verdict": gate["verdict"], "window": window, "bins": bins}
+    return {"difference": gate["text"], **rest}
 
 
 def interval(row: dict[str, Any]) -> str:
     """`NLL [LOW, HIGH]` of a bin."""
+    if row["low"] is None:
+        return f"{row['nll']:.3f} [no interval of one document]"
     return f"{row['nll']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"

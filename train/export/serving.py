@@ -139,8 +139,8 @@ def short_text(handoff: Handoff) -> str:
     rows = [f"| {b['from']:,}-{b['to']:,} | {b['base']} | {b['extended']} |" for b in cost["bins"]]
     table = ["| position | base [95%] | extended [95%] |", "| --- | --- | --- |", *rows]
     return (
-        f"{cost['verdict']} per token, extended against base, over the {cost['window']:,} tokens "
-        f"of the original window ({cost['rule']}: "
-        f"{'holds' if cost['holds'] else 'does not hold'}). A static scaling applies at every "
-        "length: if most texts are short, serve the base for those.\n\n" + "\n".join(table)
+        f"{cost['difference']} per token, extended against base, over the {cost['window']:,} "
+        f"tokens of the original window ({cost['rule']}: {cost['verdict']}). A static scaling "
+        "applies at every length: if most texts are short, serve the base for those.\n\n"
+        + "\n".join(table)
     )

@@ -14,6 +14,7 @@ from ropewalk.conf.eval import EvalConfig
 from ropewalk.data.dataset import Window
 from ropewalk.eval.measure import forward
 from ropewalk.eval.measure import suite as suites
+from ropewalk.eval.measure.statistics import Estimate
 from ropewalk.eval.report.page import render
 from ropewalk.eval.requests import Text, digest
 from ropewalk.eval.tasks import TASKS
@@ -24,7 +25,6 @@ from ropewalk.eval.tasks.task import (
     Rows,
     Sample,
     Verdict,
-    verdict,
     window_samples,
 )
 
@@ -44,8 +44,8 @@ class FirstToken:
         return [{"n": n, "accuracy": hits / n, "unit": "<window>"}]
 
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        accuracy = rows["extended"][0]["accuracy"]
-        return [verdict("First token", accuracy, f"{accuracy:.0%}", accuracy > 0.4, "above 40%")]
+        share = Estimate(rows["extended"][0]["accuracy"], 0.45, 0.55, 20)
+        return [Verdict("First token", share, 0.4, "above 40%", "x", "share", better="above")]
 
     def figure(self, rows: ModelRows, window: int | None) -> str | None:
         return f"<svg><title>{len(rows)} toy models</title></svg>" if rows else None
@@ -87,9 +87,8 @@ def results() -> dict[str, Any]:
         for label in ("base", "extended")
     }
     models = suites.rows(suite, samples, by_label)
-    verdicts = suites.verdicts(models, suite.base_window, suite.length)
     header = {"schema": 2, "base_window": 16, "length": 64, "documents": 2, "windows": 2}
-    return {**header, "models": models, "verdicts": verdicts}
+    return {**header, "models": models, "gates": suites.gates(models, suite)}
 
 
 def page(folder: Path, content: dict[str, Any]) -> str:
@@ -102,14 +101,16 @@ def test_a_registered_task_is_measured_judged_and_drawn(registered: None, tmp_pa
     content = results()
     expected = [{"n": 2, "accuracy": 0.5, "unit": "<window>"}]
     assert [model["first_token"] for model in content["models"].values()] == [expected, expected]
-    check = next(v for v in content["verdicts"] if v["name"] == "First token")
-    assert check == {
-        "name": "First token",
-        "number": 0.5,
-        "value": "50%",
-        "rule": "above 40%",
-        "holds": True,
+    gate = next(gate for gate in content["gates"] if gate["name"] == "First token")
+    shown = {key: gate[key] for key in ("question", "verdict", "value", "tolerance", "text")}
+    assert shown == {
+        "question": None,
+        "verdict": "pass",
+        "value": 0.5,
+        "tolerance": 0.4,
+        "text": "50% [45%, 55%]",
     }
+    assert not gate["decides"] and gate["adjusted"] is None and gate["needed_n"] is None
     html = page(tmp_path, content)
     section = html[html.index('<section id="first_token">') :]
     section = section[: section.index("</section>")]
@@ -118,7 +119,7 @@ def test_a_registered_task_is_measured_judged_and_drawn(registered: None, tmp_pa
     assert "The base&#39;s window has 16 tokens." in section
     assert section.count("<td>0.5</td>") == 2 and "unit &lt;window&gt;; n 2." in section
     assert '<li><a href="#first_token">' in html
-    assert html.count("First token") == 1  # the tile of its verdict
+    assert html.count("First token") == 1  # the tile of its gate
 
 
 def test_a_registered_task_without_rows_is_reported_as_not_measured(

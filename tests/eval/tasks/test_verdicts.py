@@ -1,4 +1,4 @@
-"""Verdicts of the tasks on rows by hand: the number, the bar and both sides of it."""
+"""Verdicts of the tasks on rows by hand: both sides of each tolerance, and in between."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -6,79 +6,111 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ropewalk.conf.eval import EvalConfig
 from ropewalk.eval.measure import statistics
 from ropewalk.eval.measure import suite as suites
+from ropewalk.eval.requests import Text
 from ropewalk.eval.tasks import context_gain
 from ropewalk.eval.tasks.context_gain import ContextGain, reference_context
 from ropewalk.eval.tasks.passkey import PasskeyRetrieval
 from ropewalk.eval.tasks.position import LossByPosition
+from ropewalk.eval.tasks.task import Measured, Sample
+from ropewalk.eval.tasks.window_loss import WindowLoss
 
 
-def bins(inside: float, beyond: float) -> list[dict[str, Any]]:
-    """Window 4 of length 12: one bin inside, two beyond with unequal weights and mean `beyond`."""
-    losses = ((0, 4, inside, 30), (4, 8, beyond - 0.3, 10), (8, 12, beyond + 0.1, 30))
-    return [{"from": a, "to": b, "nll": nll, "tokens": n} for a, b, nll, n in losses]
+def row(**values: Any) -> dict[str, Any]:
+    """An interval of 0.02 nats around each value, over 16 documents."""
+    spread = {
+        f"{key}{end}": value + side * 0.01
+        for key, value in values.items()
+        for end, side in (("_low", -1), ("", 0), ("_high", 1))
+    }
+    return {**spread, "n": 16, "unit": "document", "tolerance": 0.05}
 
 
-def position(base: Any, extended: Any, rescaled: Any = None) -> dict[str, tuple[float, bool]]:
-    rows = {"base": base, "extended": extended, **({"rescaled": rescaled} if rescaled else {})}
-    checks = LossByPosition().verdicts(rows, 4, 12)
-    return {check["name"]: (check["number"], check["holds"]) for check in checks}
+def window_gates(rise: float, rescaled: float, inside: float) -> dict[str | None, str]:
+    rows = {
+        "base": [row(), row(rise=rise)],
+        "rescaled": [row(difference=9.0), row(difference=rescaled, rise=0.0)],
+        "extended": [row(difference=inside), row(difference=-1.0, rise=0.0)],
+    }
+    verdicts = WindowLoss().verdicts(rows, 4, 12)
+    assert [v.question for v in verdicts] == [None, None, 5]
+    return {v.name: v.answer() for v in verdicts}
 
 
-@pytest.mark.parametrize(("rise", "holds"), [(1.01, True), (0.99, False)])
-def test_the_base_must_rise_by_one_nat_past_its_window(rise: float, holds: bool) -> None:
-    checks = position(bins(2.0, 2.0 + rise), bins(2.0, 2.0))
-    assert checks["Base past its window"] == (pytest.approx(rise), holds)
-    assert "Rescaled only, past the window" not in checks
+@pytest.mark.parametrize(
+    ("rise", "answer"), [(1.011, "pass"), (1.009, "undecided"), (0.989, "fail")]
+)
+def test_the_base_must_rise_by_one_nat_past_its_window(rise: float, answer: str) -> None:
+    assert window_gates(rise, -1, 0)["Base past its window"] == answer
 
 
-@pytest.mark.parametrize(("change", "holds"), [(-0.01, True), (0.01, False)])
-def test_rescaling_alone_must_lower_the_loss_past_the_window(change: float, holds: bool) -> None:
-    checks = position(bins(2.0, 4.0), bins(2.0, 2.0), bins(9.0, 4.0 + change))
-    assert checks["Rescaled only, past the window"] == (pytest.approx(change), holds)
+@pytest.mark.parametrize(
+    ("change", "answer"), [(-0.011, "pass"), (-0.009, "undecided"), (0.011, "fail")]
+)
+def test_rescaling_alone_must_lower_the_loss_past_the_window(change: float, answer: str) -> None:
+    assert window_gates(2, change, 0)["Rescaled only, past the window"] == answer
 
 
-@pytest.mark.parametrize(("change", "holds"), [(0.049, True), (0.051, False), (-1.0, True)])
-def test_the_extended_model_may_lose_a_twentieth_inside(change: float, holds: bool) -> None:
-    checks = position(bins(2.0, 4.0), bins(2.0 + change, 2.0))
-    assert checks["Inside the original window"] == (pytest.approx(change), holds)
+@pytest.mark.parametrize(
+    ("change", "answer"), [(0.039, "pass"), (-1.0, "pass"), (0.05, "undecided"), (0.061, "fail")]
+)
+def test_the_extended_model_may_lose_a_twentieth_inside(change: float, answer: str) -> None:
+    assert window_gates(2, -1, change)["Inside the original window"] == answer
 
 
-def test_no_verdict_is_given_where_no_bin_lies_inside_the_window() -> None:
-    """A factor above 16 makes a bin wider than the window: its mean loss is unknown, not zero."""
-    wide = [
-        {"from": 0, "to": 8, "nll": 2.0, "tokens": 30},
-        {"from": 8, "to": 16, "nll": 3.0, "tokens": 30},
-    ]
-    rows = {"base": wide, "rescaled": wide, "extended": wide}
-    names = [check["name"] for check in LossByPosition().verdicts(rows, 4, 16)]
-    assert names == ["Rescaled only, past the window"]
+def test_the_loss_inside_and_past_the_window_by_hand() -> None:
+    """Two windows of six tokens, base's window 3: two losses inside, three past."""
+    base = [np.array([1.0, 2.0, 4.0, 5.0, 6.0]), np.array([2.0, 3.0, 5.0, 6.0, 7.0])]
+    ours = [losses - 0.5 for losses in base]
+    names = ["a", "b"]
+    config = EvalConfig()
+    suite: Any = SimpleNamespace(
+        base_window=3, length=6, config=config, draws=statistics.resamples(names, 0)
+    )
+    samples = [Sample(n, n, Text(np.arange(6))) for n in names]
+    inside, past = WindowLoss().rows(Measured(suite, samples, ours, base))
+    spans = [(part["from"], part["to"], part["tokens"], part["nll"]) for part in (inside, past)]
+    assert spans == [(0, 3, 4, 1.5), (3, 6, 6, 5.0)]
+    assert inside["difference"] == inside["difference_low"] == past["difference_high"] == -0.5
+    assert past["rise"] == 3.5 and past["n"] == 2
 
 
-@pytest.mark.parametrize(("high", "holds"), [(-0.001, True), (0.001, False)])
-def test_the_interval_of_the_gain_must_lie_below_zero(high: float, holds: bool) -> None:
-    row = {"context": 12, "difference": -0.18, "difference_low": -0.2, "difference_high": high}
-    (check,) = ContextGain().verdicts({"base": [], "extended": [{}, row]}, 4, 12)
-    assert (check["number"], check["holds"]) == (-0.18, holds)
-    assert check["value"] == f"-0.180 nats [-0.200, {high:+.3f}]"
-    assert "12 tokens of context against 4:" in check["rule"]
+@pytest.mark.parametrize(
+    ("low", "high", "answer"),
+    [(-0.2, -0.001, "pass"), (-0.2, 0.001, "undecided"), (0.001, 0.2, "fail")],
+)
+def test_the_interval_of_the_gain_must_lie_below_zero(low: float, high: float, answer: str) -> None:
+    longest = {"context": 12, "difference": (low + high) / 2, "n": 16, "unit": "document"}
+    longest |= {"difference_low": low, "difference_high": high}
+    (check,) = ContextGain().verdicts({"base": [], "extended": [{}, longest]}, 4, 12)
+    assert (check.estimate[1:3], check.answer(), check.question) == ((low, high), answer, 1)
+    assert "12 tokens of context against 4:" in check.rule
+    assert check.text == f"{(low + high) / 2:+.3f} nats [{low:+.3f}, {high:+.3f}]"
 
 
-@pytest.mark.parametrize(("accuracies", "holds"), [((0.9, 0.7), True), ((0.9, 0.69), False)])
+@pytest.mark.parametrize(
+    ("accuracies", "answer"),
+    [((1.0, 0.9), "pass"), ((0.9, 0.7), "undecided"), ((0.6, 0.5), "fail")],
+)
 def test_passkey_is_judged_by_the_mean_over_depths_at_the_full_length(
-    accuracies: tuple[float, float], holds: bool
+    accuracies: tuple[float, float], answer: str
 ) -> None:
-    rows = [{"length": 12, "depth": d, "accuracy": a} for d, a in enumerate(accuracies)]
-    shorter = {"length": 4, "depth": 0, "accuracy": 0.0}
+    rows = [{"length": 12, "depth": d, "accuracy": a, "n": 20} for d, a in enumerate(accuracies)]
+    shorter = {"length": 4, "depth": 0, "accuracy": 0.0, "n": 20}
     (check,) = PasskeyRetrieval().verdicts({"extended": [shorter, *rows]}, 4, 12)
-    assert check["number"] == pytest.approx(sum(accuracies) / 2) and check["holds"] is holds
+    assert check.estimate.value == pytest.approx(sum(accuracies) / 2)
+    assert check.answer() == answer and check.estimate.n == 40
     assert PasskeyRetrieval().verdicts({"extended": [shorter]}, 4, 12) == []
 
 
 def test_without_a_base_or_a_longer_context_nothing_is_judged() -> None:
-    assert suites.verdicts({"extended": {}}, 4, 12) == []
-    assert suites.verdicts({"base": {}, "extended": {}}, 12, 12) == []
+    def suite(length: int) -> Any:
+        return SimpleNamespace(base_window=4, length=length, config=EvalConfig())
+
+    assert suites.gates({"extended": {}}, suite(12)) == []
+    assert suites.gates({"base": {}, "extended": {}}, suite(4)) == []
 
 
 def test_differences_are_taken_to_the_context_whose_own_difference_is_zero() -> None:
@@ -103,6 +135,6 @@ def test_the_axis_of_contexts_has_small_margins_around_the_points(
 
 def test_a_window_is_scored_in_sixteen_bins() -> None:
     suite = SimpleNamespace(length=64, draws=statistics.resamples(["a", "b"], 0))
-    measured: Any = SimpleNamespace(suite=suite, losses=np.ones((2, 63)))
+    measured: Any = SimpleNamespace(suite=suite, losses=np.ones((2, 63)), of_base=None)
     rows = LossByPosition().rows(measured)
     assert [(row["from"], row["to"]) for row in rows] == [(n, n + 4) for n in range(0, 64, 4)]

@@ -77,7 +77,7 @@ def interrupt(_config: object, _run_dir: Path, folder: Path) -> None:
 
 
 def evaluate(_config: object, _base: object, _named: object, _run_dir: Path, folder: Path) -> None:
-    write_json(folder / "results.json", {"verdicts": []})
+    write_json(folder / "results.json", {"gates": []})
 
 
 def calibrate(_config: object, _base: object, _plan: object, folder: Path) -> dict[str, Any]:

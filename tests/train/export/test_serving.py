@@ -191,14 +191,14 @@ def results(verdict: bool = True) -> dict[str, Any]:
 
     inside = {
         "name": "Inside the original window",
-        "value": "+0.020 nats",
+        "text": "+0.020 nats [+0.010, +0.030]",
         "rule": "at most +0.05",
-        "holds": True,
+        "verdict": "pass",
     }
     return {
         "base_window": 256,
         "models": {"base": model(3.1), "extended": model(3.12)},
-        "verdicts": [inside] if verdict else [],
+        "gates": [inside] if verdict else [],
     }
 
 
@@ -207,8 +207,8 @@ def test_the_page_shows_the_cost_on_short_text_with_intervals(
 ) -> None:
     cost = handoff.short_text_cost(results())
     exported = export(tiny("llama"), YarnConfig(factor=8.0), gguf="off", short_text=cost)
-    assert "+0.020 nats per token, extended against base" in exported.page
-    assert "at most +0.05: holds" in exported.page
+    assert "+0.020 nats [+0.010, +0.030] per token, extended against base" in exported.page
+    assert "at most +0.05: pass" in exported.page
     assert "| 0-128 | 3.100 [3.000, 3.200] | 3.120 [3.020, 3.220] |" in exported.page
     assert "| 128-256 |" in exported.page and "| 256-512 |" not in exported.page
     assert exported.serving["short_text"]["window"] == 256

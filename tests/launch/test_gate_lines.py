@@ -1,0 +1,71 @@
+"""What a gate prints, and which gates end a command with exit code 3."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ropewalk.conf.artifacts.manifest import write_json
+from ropewalk.conf.errors import NOT_PROVEN
+from ropewalk.launch import cli
+from ropewalk.launch.output import gate_line, refused_gates
+
+
+def gate(verdict: str, decides: bool = True, **values: Any) -> dict[str, Any]:
+    row = {"name": "Short documents", "question": 5, "text": "+0.010 nats [-0.010, +0.030]"}
+    row |= {"verdict": verdict, "rule": "at most +0.02", "unit": "document", "n": 16}
+    return row | {"needed_n": 41 if verdict == "undecided" else None, "decides": decides} | values
+
+
+@pytest.mark.parametrize(
+    ("verdict", "decides", "strict", "refused"),
+    [
+        ("pass", True, True, False),
+        ("fail", True, False, True),
+        ("fail", False, True, False),
+        ("undecided", True, False, False),
+        ("undecided", True, True, True),
+        ("undecided", False, True, False),
+    ],
+)
+def test_a_failed_gate_refuses_and_an_undecided_one_where_strict(
+    verdict: str, decides: bool, strict: bool, refused: bool
+) -> None:
+    assert bool(refused_gates([gate(verdict, decides)], strict)) is refused
+
+
+def test_an_undecided_gate_says_the_n_that_would_decide() -> None:
+    line = gate_line(gate("undecided"))
+    assert line.endswith("undecided: n that would decide: 41 (document; 16 measured)")
+    assert "none, the value is the tolerance" in gate_line(gate("undecided", needed_n=None))
+    assert "would decide" not in gate_line(gate("pass"))
+
+
+@pytest.mark.parametrize("verb", ["run", "eval", "report"])
+@pytest.mark.parametrize(
+    ("verdict", "strict", "code"),
+    [("pass", True, 0), ("fail", False, 3), ("undecided", False, 0), ("undecided", True, 3)],
+)
+def test_run_and_eval_exit_by_the_gates_after_all_is_written(
+    verb: str, verdict: str, strict: bool, code: int, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    """Every stage stands in; report only shows."""
+    (tmp_path / "demo" / "eval").mkdir(parents=True)
+    write_json(tmp_path / "demo" / "eval" / "results.json", {"gates": [gate(verdict)]})
+    monkeypatch.setattr(cli, "run_stages", lambda *_: FakeRun(tmp_path / "demo"))
+    arguments = [verb, "recipe=demo", f"runs_dir={tmp_path}", f"eval.strict={strict}"]
+    expected = code if verb != "report" else 0
+    if not expected:
+        cli.main(arguments)
+    else:
+        with pytest.raises(SystemExit) as exit_:
+            cli.main(arguments)
+        assert exit_.value.code == expected == NOT_PROVEN
+    out = capsys.readouterr()
+    assert "wrote " in out.out and "Short documents" in out.out
+    assert ("Short documents is +0.010" in out.err) == bool(expected)
+
+
+class FakeRun:
+    def __init__(self, output: Path) -> None:
+        self.output = output
