@@ -133,6 +133,8 @@ class Engine:
         ]
         inputs = passes.packed([doc.ids for doc in documents], self.forward.device)
         labels = np.concatenate([doc.labels for doc in documents])
+        if self._whole_because:
+            whole.forget_longest_call(self.model)
         return self.forward(inputs, np.concatenate(rows), labels).split([len(r) for r in rows])
 
     def _text(self, text: Text) -> Result:
@@ -207,6 +209,7 @@ class Engine:
         document = calls.document(prompt)
         inputs = passes.packed([document.ids], self.forward.device)
         labels = np.append(document.labels, IGNORE)
+        whole.forget_longest_call(self.model)
         scores = self.forward(inputs, slice(document.first - 1, None), labels)
         self._check(group, scores.finite)
         answer = Answer.judged(group, prompt, scores, self.end)

@@ -53,6 +53,17 @@ def _depends_on_the_call(parameters: Mapping[str, Any]) -> bool:
     return kind == "dynamic" or (kind == "longrope" and switches)
 
 
+def forget_longest_call(model: PreTrainedModel) -> None:
+    """Let the next call have the dynamic table of its own length.
+
+    transformers keeps the table of the longest call for every later one that is longer than the
+    original window, so that a result depended on what was measured before.
+    """
+    for module in model.modules():
+        for name in [name for name in vars(module) if name.endswith("max_seq_len_cached")]:
+            setattr(module, name, 0)
+
+
 def cached_calls_differ(forward: Forward) -> float:
     """How far the hidden states of two calls and of decoding steps are from those of one pass.
 
