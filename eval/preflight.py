@@ -2,10 +2,12 @@
 text once its documents are counted. Each returns a list of problem lines."""
 
 from ropewalk.conf.errors import problem_lines
+from ropewalk.conf.eval_ruler import RulerConfig
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import DataArtifacts
 from ropewalk.eval.measure import named
 from ropewalk.eval.measure import suite as suites
+from ropewalk.eval.tasks import ruler
 from ropewalk.eval.tasks.passkey import question
 from ropewalk.train.rope.plan import RopePlan
 
@@ -20,11 +22,24 @@ def length_problems(config: Config, plan: RopePlan) -> list[str]:
             f"eval.passkey_lengths has {', '.join(map(str, too_long))}; it must be at most the "
             f"longest context that eval measures, {longest}; lower it, or raise eval.length"
         )
+    if "ruler" in settings.tasks:
+        lines += ruler_problems(settings.ruler, longest)
     shortest, targets = min(plan.base_window, longest), settings.context_gain_tokens
     if targets is not None and targets >= shortest:
         lines.append(
             f"eval.context_gain_tokens is {targets}; the same tokens are measured under every "
             f"context from {shortest} tokens on, so it must be below {shortest}; lower it"
+        )
+    return lines
+
+
+def ruler_problems(settings: RulerConfig, longest: int) -> list[str]:
+    """Of its lengths and of the files that it names."""
+    lines = problem_lines(lambda: ruler.read_files(settings))
+    if too_long := [length for length in settings.lengths or () if length > longest]:
+        lines.append(
+            f"eval.ruler.lengths has {', '.join(map(str, too_long))}; it must be at most the "
+            f"longest context that eval measures, {longest}; lower it, or raise eval.length"
         )
     return lines
 
@@ -67,7 +82,7 @@ def validation_problems(config: Config, data: DataArtifacts) -> list[str]:
 def heldout_problems(config: Config, plan: RopePlan, data: DataArtifacts) -> list[str]:
     """Held-out text that is too short for the lengths of eval, told before the training.
 
-    The passkey task is tried at its shortest and longest length, with one question.
+    The tasks with questions are tried at their shortest and longest length, with one each.
     """
     return problem_lines(lambda: _try_suite(config, plan, data))
 
@@ -79,3 +94,5 @@ def _try_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> None:
         lengths = config.eval.passkey_lengths or suite.contexts
         for length in {min(lengths), max(lengths)}:
             question(suite, length, 0, 0.5, number=0)
+    if "ruler" in config.eval.tasks:
+        ruler.try_samples(suite)

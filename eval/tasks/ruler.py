@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ropewalk.conf.errors import DataError
+from ropewalk.conf.eval_ruler import RulerConfig
 from ropewalk.eval.report.sentences import list_by_model, sentence
 from ropewalk.eval.ruler import configurations, inputs, rows
 from ropewalk.eval.ruler.cells import Cell
@@ -26,15 +27,7 @@ class Ruler:
         that is named where it does not fit; what a group or a default brings becomes a row without
         a value. Raises: ConfigError, DataError.
         """
-        found: list[Sample] = []
-        failed: list[tuple[Cell, str]] = []
-        for cell in cells(suite):
-            try:
-                found += cell.samples(suite.config.ruler.samples)
-            except CannotFit as reason:
-                failed.append((cell, str(reason)))
-        _refuse_named(suite, {sample.facts["length"] for sample in found}, failed)
-        return found
+        return _samples(suite, cells(suite), suite.config.ruler.samples)
 
     def rows(self, measured: Measured) -> Rows:
         """The configurations at each length, then their mean."""
@@ -67,6 +60,33 @@ class Ruler:
                 if values:
                     clauses.append(f"at {length:,} tokens the mean score is {values}")
         return sentence(clauses)
+
+
+def read_files(settings: RulerConfig) -> None:
+    """Read what settings name, before there is held-out text. Raises: ConfigError, DataError."""
+    chosen = configurations.chosen(settings.configurations)
+    if settings.haystack is None:
+        chosen = tuple(part for part in chosen if part.haystack != "prose")
+    inputs.read(settings, chosen, list)
+
+
+def try_samples(suite: EvalSuite) -> None:
+    """One sample of each configuration at the shortest and longest length. Raises: as `samples`."""
+    ends = {min(lengths(suite)), max(lengths(suite))}
+    _samples(suite, [cell for cell in cells(suite) if cell.length in ends], 1)
+
+
+def _samples(suite: EvalSuite, tried: Sequence[Cell], count: int) -> list[Sample]:
+    """`count` samples of each cell. Raises: DataError where the settings name one without any."""
+    found: list[Sample] = []
+    failed: list[tuple[Cell, str]] = []
+    for cell in tried:
+        try:
+            found += cell.samples(count)
+        except CannotFit as reason:
+            failed.append((cell, str(reason)))
+    _refuse_named(suite, {sample.facts["length"] for sample in found}, failed)
+    return found
 
 
 def cells(suite: EvalSuite) -> list[Cell]:

@@ -29,6 +29,7 @@ import packing
 import performance
 import quick_commands
 import reading
+import ruler_prompts
 import startup
 import tokenising
 import training
@@ -51,6 +52,7 @@ BENCHMARKS = {
     "pack_1m": packing.pack_1m,
     "pack_10m": packing.pack_10m,
     "reading": reading.reading,
+    "ruler_prompts": ruler_prompts.ruler_prompts,
     "tokenise": tokenising.tokenise,
     "weights_preflight": weights.weights_preflight,
     "long_document": long_documents.long_document,

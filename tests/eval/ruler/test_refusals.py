@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.conf.eval_ruler import CONFIGURATIONS, RulerConfig
 from ropewalk.conf.rules import problems
+from ropewalk.eval.preflight import ruler_problems
 from ropewalk.eval.requests import Reply
 from ropewalk.eval.ruler import fitting, harness, words
 from ropewalk.eval.ruler.configurations import ALL, GROUPS
@@ -184,3 +185,13 @@ def test_the_largest_size_is_found_for_any_growth_of_tokens(
         return
     found = fitting.largest(tokens, room, least, least + span)
     assert found == fitting_sizes[-1] and len(tried) <= 40
+
+
+def test_what_is_known_before_there_is_text_is_told_then(tmp_path: Path) -> None:
+    """Lengths beyond what the models are measured at, and files that settings name."""
+    (line,) = ruler_problems(RulerConfig(lengths=[512, 9000], configurations=["all"]), 4096)
+    assert line.startswith("eval.ruler.lengths has 9000; it must be at most") and "4096" in line
+    for key in ("wording", "words", "haystack", "squad", "hotpotqa"):
+        settings_ = RulerConfig(configurations=["all"], **{key: str(tmp_path / "none")})
+        (line,) = ruler_problems(settings_, 4096)
+        assert line.startswith(f"eval.ruler.{key} is")
