@@ -16,6 +16,7 @@ from ropewalk.conf.eval_language import (
 from ropewalk.conf.eval_models import EvalModelConfig
 from ropewalk.conf.eval_retrieval import KeyValueEvalConfig, MultiDocumentConfig, NeedleConfig
 from ropewalk.conf.eval_ruler import RulerConfig
+from ropewalk.conf.eval_short_context import ShortContextConfig
 from ropewalk.conf.rules import setting
 
 CALIBRATED = ("pi", "ntk", "ntk_by_parts", "yarn", "llama3", "abf")
@@ -23,13 +24,21 @@ CALIBRATED = ("pi", "ntk", "ntk_by_parts", "yarn", "llama3", "abf")
 
 IF_SET = {"fingerprint": "if_set"}
 TASKS = (
-    *("nll_by_position", "window_loss", "perplexity", "context_gain", "passkey", "json_kv"),
-    *("needle", "multi_document_qa", "lost_in_middle", "ruler", "effective_length"),
+    *("nll_by_position", "window_loss", "perplexity", "context_gain", "short_context"),
+    *(
+        "passkey",
+        "json_kv",
+        "needle",
+        "multi_document_qa",
+        "lost_in_middle",
+        "ruler",
+        "effective_length",
+    ),
     *("perplexity_by_length", "sliding", "yarn_compat", "pi_compat", "swapped_gain", "far_copy"),
     "longppl",
 )
 """Measurements, one file each in eval/tasks/."""
-UNASKED = TASKS[:5]
+UNASKED = TASKS[:6]
 """Those that are measured where `eval.tasks` names none."""
 
 
@@ -83,6 +92,7 @@ class EvalConfig:
     swapped_gain: SwappedGainConfig = field(default_factory=SwappedGainConfig, metadata=IF_SET)
     far_copy: FarCopyConfig = field(default_factory=FarCopyConfig, metadata=IF_SET)
     longppl: LongPplConfig = field(default_factory=LongPplConfig, metadata=IF_SET)
+    short_context: ShortContextConfig = field(default_factory=ShortContextConfig)
     gates: GatesConfig = setting(factory=GatesConfig)
     strict: bool = setting(False, fingerprint=False)
     """Whether an undecided gate ends run and eval with exit code 3, as a failed one does."""

@@ -10,6 +10,7 @@ multi_document_qa.py  synthetic biographies  lost_in_middle.py   answers by dept
 effective_length.py   from key-value answers
 haystacks.py     what the tasks on haystacks share
 perplexity_by_length.py  the same with intervals and bits per byte
+short_context.py loss on short documents
 sliding.py       windows that slide          swapped_gain.py  far text of another document
 yarn_compat.py, pi_compat.py  as those papers' scripts compute it
 far_copy.py      copies by distance          longppl.py       tokens that need long context
@@ -30,6 +31,7 @@ from ropewalk.eval.tasks.perplexity_by_length import PerplexityByLength
 from ropewalk.eval.tasks.pi_compat import PiCompat
 from ropewalk.eval.tasks.position import LossByPosition
 from ropewalk.eval.tasks.ruler import Ruler
+from ropewalk.eval.tasks.short_context import ShortContext
 from ropewalk.eval.tasks.sliding import SlidingPerplexity
 from ropewalk.eval.tasks.swapped_gain import SwappedGain
 from ropewalk.eval.tasks.task import Task
@@ -40,6 +42,6 @@ TASKS: list[Task] = [
     *(LossByPosition(), WindowLoss(), Perplexity(), PerplexityByLength(), ContextGain()),
     *(SwappedGain(), FarCopy(), LongPpl(), PasskeyRetrieval(), JsonKeyValue(), Needle()),
     *(MultiDocumentQa(), LostInMiddle(), Ruler(), EffectiveLengthTask()),
-    *(SlidingPerplexity(), YarnCompat(), PiCompat()),
+    *(SlidingPerplexity(), YarnCompat(), PiCompat(), ShortContext()),
 ]
 """In the order of the verdicts and of the page's sections."""
