@@ -72,7 +72,7 @@ def rows(task: Task, inputs: EvalSuite, models: Mapping[str, Any]) -> dict[str, 
     results: dict[str, dict[str, Result]] = {}
     for label, model in models.items():
         requests = list(suites.requests_of(samples, label))
-        measured = Engine(model, 4096, chunk_tokens=128).measure(requests)
+        measured = Engine(model, 4096, chunk_tokens=128).measure(requests) if requests else []
         results[label] = {digest(r): m for r, m in zip(requests, measured, strict=True)}
     return {label: part[task.name] for label, part in suites.rows(inputs, samples, results).items()}
 

@@ -1,0 +1,74 @@
+"""Perplexity of a window's first tokens with bits per byte, and what is said without documents."""
+
+import math
+from typing import Any
+
+import language_suites
+import numpy as np
+import pytest
+import torch
+from language_suites import DEMO, token_losses
+from transformers import AutoModelForCausalLM
+
+from ropewalk.data import tokenizer as tokenizers
+from ropewalk.data.dataset import BoundaryTokens, Window
+from ropewalk.eval.tasks.perplexity_by_length import PerplexityByLength
+from ropewalk.eval.tasks.pi_compat import PiCompat
+from ropewalk.eval.tasks.sliding import SlidingPerplexity
+from ropewalk.eval.tasks.task import EvalSuite, Task
+from ropewalk.eval.tasks.texts import bits_per_byte, target_bytes
+from ropewalk.eval.tasks.yarn_compat import YarnCompat
+
+
+@pytest.fixture(scope="module")
+def demo() -> Any:
+    return AutoModelForCausalLM.from_pretrained(DEMO, dtype=torch.float32).eval()
+
+
+def in_bytes(suite: EvalSuite) -> EvalSuite:
+    object.__setattr__(suite, "count_bytes", tokenizers.byte_counter(tokenizers.load(str(DEMO))))
+    return suite
+
+
+def test_bits_per_byte_are_the_losses_over_the_texts_bytes(demo: Any) -> None:
+    """The oracle counts the bytes of the text that the package tokenizers decodes."""
+    texts = language_suites.documents(DEMO, [128, 128])
+    suite = in_bytes(language_suites.suite(texts, 128, 64))
+    rows = language_suites.rows(PerplexityByLength(), suite, {"base": demo})["base"]
+    decode = tokenizers.load(str(DEMO)).backend.decode
+    for row, length in zip(rows, (64, 128), strict=True):
+        losses = [token_losses(demo, text.ids[:length]) for text in texts]
+        sizes = [len(decode(text.ids[1:length].tolist()).encode()) for text in texts]
+        bits = sum(map(sum, losses)) / math.log(2) / sum(sizes)
+        assert row["bits_per_byte"] == pytest.approx(bits, rel=1e-4)
+        assert row["perplexity"] == pytest.approx(math.exp(np.mean(losses)), rel=1e-4)
+        assert (row["length"], row["n"], row["unit"]) == (length, 2, "document")
+
+
+def test_the_new_tokens_of_a_documents_windows_are_its_text(demo: Any) -> None:
+    (text,) = language_suites.documents(DEMO, [300])
+    suite = in_bytes(language_suites.suite([text], 128, 64))
+    (row, _) = language_suites.rows(SlidingPerplexity(), suite, {"base": demo})["base"]
+    size = len(tokenizers.load(str(DEMO)).backend.decode(text.ids[1:256].tolist()).encode())
+    bits = row["nll"] * row["tokens"] / math.log(2) / size
+    assert row["bits_per_byte"] == pytest.approx(bits, rel=1e-9) and row["tokens"] == 255
+
+
+def test_an_end_token_has_no_bytes_and_an_unknown_text_gives_no_bits() -> None:
+    suite = language_suites.suite([], 8, 8, marks=BoundaryTokens(None, 9))
+    object.__setattr__(suite, "count_bytes", lambda ids: np.full(len(ids), 2))
+    ends = target_bytes(suite, np.array([1, 2, 9]))
+    assert ends is not None and ends.tolist() == [2, 2, 0]
+    assert bits_per_byte([np.array([math.log(2)] * 3)], [ends]) == pytest.approx(3 / 4)
+    assert bits_per_byte([np.ones(2), np.ones(2)], [ends, None]) is None
+
+
+@pytest.mark.parametrize("task", [SlidingPerplexity(), YarnCompat(), PiCompat()])
+def test_without_a_long_document_the_rows_say_why(task: Task) -> None:
+    suite = language_suites.suite([Window("a", np.arange(20))], 128, 64)
+    assert not task.samples(suite)
+    rows = language_suites.rows(task, suite, {"base": None, "extended": None})["base"]
+    for row in rows:
+        assert row["perplexity"] is None and row["n"] == 0 and row["protocol"]
+        assert "tokens (the longest has 20); add longer documents" in row["reason"]
+    assert len(rows) == (4 if task.name == "yarn_compat" else 2)
