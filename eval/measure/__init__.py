@@ -19,5 +19,6 @@ proportions.py intervals of shares of right answers, of clusters and of pairs
 positions.py   answers by depth: fifths, primacy, recency, worst depth
 effective_length.py  the longest context with a score near that of the base window
 student.py     Student's t distribution
+answers.py     the five questions, from the gates
 gates.py       pass, fail or undecided, of an interval beside a tolerance
 """

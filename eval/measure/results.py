@@ -13,6 +13,7 @@ from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data.dataset import describe
 from ropewalk.eval.measure import suite as suites
+from ropewalk.eval.measure.answers import answers
 from ropewalk.eval.measure.columns import Column, precision
 from ropewalk.eval.measure.forward import how_measured
 from ropewalk.eval.measure.inputs import Evaluation
@@ -32,6 +33,7 @@ def content(
     config, reference = evaluation.config, evaluation.reference
     rows = rows_of(evaluation, results)
     suite = evaluation.inputs[reference].suite
+    gates = suites.gates(rows, suite)
     return {
         "schema": SCHEMA,
         "seed": config.seed,
@@ -46,7 +48,8 @@ def content(
             column.label: column_facts(column, evaluation) for column in evaluation.columns
         },
         "models": rows,
-        "gates": suites.gates(rows, suite),
+        "gates": gates,
+        "answers": answers(gates, rows),
         "notes": notes(evaluation, rope),
     }
 

@@ -9,6 +9,7 @@ from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import BoundaryTokens, DataArtifacts
 from ropewalk.data.tokenizer import RunTokenizer
+from ropewalk.eval.measure import answers
 from ropewalk.eval.measure.columns import Column
 from ropewalk.eval.measure.gates import Verdict, judge
 from ropewalk.eval.measure.other_tokenizer import OtherTokenizer
@@ -150,4 +151,4 @@ def gates(models: Mapping[str, Any], suite: EvalSuite) -> list[dict[str, Any]]:
         rows = {label: model[task.name] for label, model in models.items() if model.get(task.name)}
         if "base" in rows and "extended" in rows:
             verdicts += task.verdicts(rows, window, length)
-    return judge(verdicts, suite.config.gates.deciding)
+    return judge(verdicts + answers.verdicts(models), suite.config.gates.deciding)
