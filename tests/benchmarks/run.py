@@ -22,6 +22,7 @@ import arithmetic
 import checkpointing
 import common
 import demo
+import eval_engine
 import kept_attention
 import long_documents
 import losses
@@ -57,6 +58,10 @@ BENCHMARKS = {
     "weights_preflight": weights.weights_preflight,
     "long_document": long_documents.long_document,
     "quick_commands": quick_commands.quick_commands,
+    "eval_sweeps": eval_engine.eval_sweeps,
+    "eval_curve": eval_engine.eval_curve,
+    "eval_decode_step": eval_engine.eval_decode_step,
+    "eval_memory": eval_engine.eval_memory,
     "demo_seconds": demo.demo_seconds,
 }
 PEERS = ("accelerate", "trl")
