@@ -196,6 +196,7 @@ def derived(run: Json, phone: bool = True) -> Json:
         "columns": columns,
         "styles": column_styles(columns),
         "title": column_title,
+        "facts": tables.column_facts(results),
         "sections": sections,
         "unmeasured": tables.unmeasured(rows, sections),
         "rows": rows,

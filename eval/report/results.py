@@ -21,6 +21,7 @@ PROTOCOL = (
 )
 """Keys of a row that say how it was measured; the page shows them under the table."""
 MOST_VALUES = 4  # of one such key
+MOST_ITEMS = 8  # of a list in a cell
 
 
 def shown(results: Json) -> list[str]:
@@ -34,6 +35,13 @@ def rows_by_column(results: Json, columns: Iterable[str], task: str) -> dict[str
     models = results.get("models") or {}
     rows = {name: (models.get(name) or {}).get(task) for name in columns}
     return {name: value for name, value in rows.items() if value}
+
+
+def column_facts(results: Json) -> list[str]:
+    """Keys of what each column is, but for values that are no single text or number."""
+    facts = [row for row in (results.get("columns") or {}).values() if row]
+    keys = dict.fromkeys(key for row in facts for key in row)
+    return [key for key in keys if not any(isinstance(r.get(key), list | dict) for r in facts)]
 
 
 def general_sections(rows: Mapping[str, Any], config: Json) -> list[Task]:
@@ -67,16 +75,21 @@ def table(rows: Mapping[str, Any]) -> Table | None:
         return None
     keys = list(dict.fromkeys(key for row in every for key in row))
     intervals = [key for key in keys if key.endswith("low") and f"{key[:-3]}high" in keys]
-    hidden = {*intervals, *(f"{key[:-3]}high" for key in intervals), "reason", *PROTOCOL}
+    hidden = {*intervals, *(f"{key[:-3]}high" for key in intervals), "reason"}
+    hidden |= {*PROTOCOL, *_equal_texts(every, keys)}
     values = [key for key in keys if key not in hidden]
     shown_keys = _with_intervals(values, intervals)
-    reasons = dict.fromkeys(str(row["reason"]) for row in every if row.get("reason"))
+    reasons = dict.fromkeys(_reason(row) for row in every if row.get("reason"))
     return Table(
         head=[_title(key) for key in shown_keys],
         body={name: [_cells(row, shown_keys) for row in part] for name, part in lists.items()},
-        protocol=_protocol(every),
+        protocol=_protocol(every, [*PROTOCOL, *_equal_texts(every, keys)]),
         reasons=list(reasons),
     )
+
+
+def _reason(row: Json) -> str:
+    return str(row["reason"]).removeprefix("not measurable: ")
 
 
 def _with_intervals(values: Sequence[str], intervals: Sequence[str]) -> list[str]:
@@ -103,7 +116,16 @@ def _cell(row: Json, key: str) -> str:
     """Text of a value: empty where the row has no such key, and "not measurable" for a null."""
     if key not in row:
         return ""
-    return as_text(row[key]) if row[key] is not None else "not measurable"
+    value = row[key]
+    if value is None:
+        return "not measurable" if row.get("reason") else ""
+    if isinstance(value, list | dict) and len(value) > MOST_ITEMS or _is_nested(value):
+        return f"{len(value):,} lists" if _is_nested(value) else f"{len(value):,} values"
+    return as_text(value)
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(part, list | dict) for part in value)
 
 
 def _interval(row: Json, key: str) -> str:
@@ -111,15 +133,27 @@ def _interval(row: Json, key: str) -> str:
     return "" if low is None or high is None else f"{as_text(low)} to {as_text(high)}"
 
 
-def _protocol(rows: Sequence[Json]) -> dict[str, str]:
-    """Each key of PROTOCOL with its values; of many, how many there are."""
+def _equal_texts(rows: Sequence[Json], keys: Sequence[str]) -> list[str]:
+    """Keys of texts that are the same in every row: they say how all were measured."""
+
+    def is_equal(key: str) -> bool:
+        values = {row.get(key) if isinstance(row.get(key), str) else None for row in rows}
+        return len(values) == 1 and None not in values
+
+    return [key for key in keys if key not in PROTOCOL and is_equal(key)]
+
+
+def _protocol(rows: Sequence[Json], keys: Sequence[str]) -> dict[str, str]:
+    """Each key with its values; of many, how many there are."""
     found = {}
-    for key in PROTOCOL:
-        values = list(dict.fromkeys(as_text(r[key]) for r in rows if r.get(key) is not None))
+    for key in keys:
+        values = list(dict.fromkeys(as_text(r[key]) for r in rows if r.get(key) not in (None, "")))
         if values:
             many = len(values) > MOST_VALUES
             found[key.replace("_", " ")] = f"{len(values)} values" if many else "; ".join(values)
-    if counts := [row["n"] for row in rows if isinstance(row.get("n"), int)]:
+    if unit := found.get("unit"):
+        found["intervals"] = f"95%, by {unit}"
+    if counts := [row["n"] for row in rows if isinstance(row.get("n"), int) and row["n"]]:
         ends = sorted({min(counts), max(counts)})
         found["n"] = " to ".join(f"{count:,}" for count in ends)
     return found

@@ -185,12 +185,12 @@ def write_metrics(run: Path, rows: list[dict[str, Any]]) -> None:
     (run / "train" / "metrics.jsonl").write_text(text)
 
 
-def make_run(folder: Path) -> Path:
-    """A run folder with the artifacts of every stage."""
+def make_run(folder: Path, evaluation: dict[str, Any] | None = None) -> Path:
+    """A run folder with the artifacts of every stage; `evaluation`: results.json."""
     run = folder / "demo-x8"
     write_json(run / "rope.json", rope())
     write_json(run / "data" / "ledger.json", ledger())
-    write_json(run / "eval" / "results.json", results())
+    write_json(run / "eval" / "results.json", evaluation or results())
     stages = {
         name: {"fingerprint": f"{k}a" * 32, "seconds": 71.5 * k}
         for k, name in enumerate(("data", "rope", "train", "eval"))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ropewalk.eval.report.figures.style import (
     COLOURS,
@@ -16,8 +16,14 @@ from ropewalk.eval.report.figures.style import (
     MODELS,
     SLOTS,
     Kwargs,
+    is_narrow,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_LETTERS = 24
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 2)), (0, (1, 1.5)))
 """Of the first eight columns, the next eight, and the eight after them."""
 
@@ -80,3 +86,19 @@ def shown_columns(names: Iterable[str]) -> list[str]:
 
 def column_title(name: str) -> str:
     return MODEL_TITLES.get(name, name)
+
+
+def short_title(name: str) -> str:
+    """For a legend: the end of a long name is cut."""
+    title = column_title(name)
+    return title if len(title) <= MOST_LETTERS else f"{title[: MOST_LETTERS - 1]}…"
+
+
+def legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Above the figure: each column once, whichever panels it is in."""
+    entries: dict[str, Any] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    place = {"loc": "outside upper center", "ncols": 2 if is_narrow() else 4}
+    figure.legend([*entries.values()], [*entries], **place)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ropewalk.eval.report import formats
-from ropewalk.eval.report.figures.columns import column_styles, column_title
+from ropewalk.eval.report.figures.columns import column_styles, legend, short_title
 from ropewalk.eval.report.figures.heatmap import MIN_N
 from ropewalk.eval.report.figures.style import (
     COLOURS,
@@ -68,15 +68,14 @@ def curve_figure(rows: Mapping[str, Rows], curves: Curves) -> Drawing | None:
     down = -(-len(groups) // across)
     with styled_figure(9, 0.9 + 2.8 * down) as figure:
         grid: Kwargs = {"squeeze": False, "sharey": True}
-        panels = figure.subplots(down, across, **grid).flat
+        panels = list(figure.subplots(down, across, **grid).flat)
         for axes, group in zip(panels, groups, strict=False):
             _draw(axes, {name: _of(part, curves, group) for name, part in points.items()}, curves)
             if curves.panels:
                 axes.set_title(curves.panel_title.format(formats.as_text(group)))
-        for axes in list(panels)[len(groups) :]:
+        for axes in panels[len(groups) :]:
             axes.set_visible(False)
-        handles, labels = _legend(figure.axes)
-        figure.legend(handles, labels, loc="outside upper center", ncols=2 if is_narrow() else 4)
+        legend(figure, figure.axes)
         return to_svg(figure, curves.prefix, curves.description)
 
 
@@ -112,7 +111,7 @@ def _draw(axes: Axes, rows: Mapping[str, Rows], curves: Curves) -> None:
         if rows[name]:
             x = column(rows[name], curves.x)
             if not curves.tokens and len(rows) > 1:  # intervals beside one another
-                step = np.ptp(xs) / 120
+                step = np.ptp(xs) / 80
                 x = x + step * (number - (len(rows) - 1) / 2)
             _draw_line(axes, x, rows[name], curves.value, style.line, style.marker, name)
 
@@ -122,16 +121,7 @@ def _draw_line(
 ) -> None:
     y, low, high = (column(rows, part) for part in (key, "low", "high"))
     axes.vlines(x, low, high, color=line["color"], linewidth=1.1, alpha=0.6)
-    axes.plot(x, y, label=column_title(name), **line, **marker)
+    axes.plot(x, y, label=short_title(name), **line, **marker)
     few = column(rows, "n") < MIN_N
     hollow: Kwargs = {"color": COLOURS["paper"], "markeredgecolor": line["color"], "zorder": 4}
     axes.plot(x[few], y[few], linestyle="", marker=marker["marker"], **hollow)
-
-
-def _legend(panels: Sequence[Axes]) -> tuple[list[Any], list[str]]:
-    """Each column once, whichever panels it is in."""
-    entries: dict[str, Any] = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-    return list(entries.values()), list(entries)

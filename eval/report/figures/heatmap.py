@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from ropewalk.eval.report.figures.columns import (
     ColumnStyle,
     column_styles,
     column_title,
+    short_title,
     shown_columns,
 )
 from ropewalk.eval.report.figures.style import COLOURS, Drawing, Kwargs, Rows, styled_figure
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MIN_N = 20
 """Samples from which a cell has a colour."""
+IN_A_ROW = 4
 HEAT = (0x1E / 255, 0x54 / 255, 0x8E / 255)  # --heat of the page
 FULL, MIDDLE = 0.79, 0.68
 """Shares from which white text is read better than black, and in dark colours black than white."""
@@ -47,7 +49,7 @@ def heat_maps(
 ) -> Drawing | None:
     """`rows` by column: `across`, `down`, n, `value` (0 to 1 or null), low, high. None without any.
 
-    `down` is a share, 0 at the start of the text, or an index.
+    `down` is a share, 0 at the start of the text, an index, or a name.
     """
     grids = {
         name: _grid(
@@ -79,16 +81,19 @@ def _figure(
     down: str,
     legend: str,
 ) -> Figure:
-    height = 1.6 + 0.32 * max(len(grid.down) for grid in grids.values())
-    width = sum(1.2 + 0.55 * len(grid.across) for grid in grids.values())
+    columns = min(len(grids), IN_A_ROW)
+    down_panels = -(-len(grids) // columns)
+    height = 1.0 + down_panels * (0.9 + 0.32 * max(len(grid.down) for grid in grids.values()))
+    width = columns * (1.2 + 0.55 * max(len(grid.across) for grid in grids.values()))
     with styled_figure(max(width, 4.5), height) as figure:
-        ratios = [len(grid.across) for grid in grids.values()]
-        panels = figure.subplots(1, len(grids), squeeze=False, width_ratios=ratios)[0]
-        for axes, (name, grid) in zip(panels, grids.items(), strict=True):
+        panels = list(figure.subplots(down_panels, columns, squeeze=False).flat)
+        for axes, (name, grid) in zip(panels, grids.items(), strict=False):
             _draw(axes, grid)
-            axes.set_title(column_title(name), weight="bold", color=styles[name].colour)
+            axes.set_title(short_title(name), weight="bold", color=styles[name].colour)
             axes.set_xlabel(across)
-        panels[0].set_ylabel(down)
+            axes.set_ylabel(down)
+        for axes in panels[len(grids) :]:
+            axes.set_visible(False)
         figure.supxlabel(legend, size=9, color=COLOURS["muted"])
         return figure
 
@@ -96,11 +101,17 @@ def _figure(
 def _grid(rows: Rows, value: str, across: str, down: str) -> Grid:
     tries = sorted({row["n"] for row in rows if row.get("n") is not None})
     return Grid(
-        across=sorted({row[across] for row in rows}),
-        down=sorted({row[down] for row in rows}),
+        across=_ordered(row[across] for row in rows),
+        down=_ordered(row[down] for row in rows),
         cells={(row[across], row[down]): _cell(row, value) for row in rows},
         n=" to ".join(f"{n:,}" for n in sorted({*tries[:1], *tries[-1:]})),
     )
+
+
+def _ordered(values: Iterable[Any]) -> list[Any]:
+    """Numbers by size, names as they come."""
+    distinct = list(dict.fromkeys(values))
+    return distinct if any(isinstance(value, str) for value in distinct) else sorted(distinct)
 
 
 def _cell(row: Mapping[str, Any], value: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ropewalk.eval.report.figures.columns import column_styles
+from ropewalk.eval.report.figures.columns import column_styles, legend, short_title
 from ropewalk.eval.report.figures.style import (
     COLOURS,
     Drawing,
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+MOST_NAMED, MOST_LETTERS = 4, 10
+"""Curves, and letters of a name, up to which names stand at the curves' ends."""
 Curves = dict[str, tuple[np.ndarray, Rows]]  # model -> x of each point, its row
 
 
@@ -43,6 +45,7 @@ def loss_figure(
     `mark_every`: points from one marker to the next.
     """
     views = _views(curves)
+    names_at_ends = len(curves) <= MOST_NAMED and max(map(len, curves)) <= MOST_LETTERS
     with styled_figure(9, 3.9 + 2.7 * (len(views) - 1)) as figure:
         grid: Kwargs = {"sharex": True, "squeeze": False, "height_ratios": [1.2, 1.0][: len(views)]}
         panels = figure.subplots(len(views), 1, **grid)[:, 0]
@@ -51,11 +54,14 @@ def loss_figure(
             axes.set(ylim=view, ylabel="nats per token")
             axes.yaxis.set_major_locator(ticks(6))
             _draw(axes, curves, mark_every)
-            _name_lines(axes, curves)
+            if names_at_ends:
+                _name_lines(axes, curves)
             _shade_window(axes, window)
         _label_window(panels[0], window)
         for axes in panels[1:]:
             axes.set_title("the same, closer", color=COLOURS["muted"], size=9)
+        if not names_at_ends:
+            legend(figure, panels[:1])
         return to_svg(figure, prefix, description)
 
 
@@ -103,7 +109,8 @@ def _draw(axes: Axes, curves: Curves, mark_every: int) -> None:
         x, rows = curves[name]
         low, high = column(rows, "low"), column(rows, "high")
         axes.fill_between(x, low, high, color=style.colour, alpha=0.18, linewidth=0)
-        axes.plot(x, column(rows, "nll"), markevery=mark_every, **style.line, **style.marker)
+        label: Kwargs = {"label": short_title(name), "markevery": mark_every}
+        axes.plot(x, column(rows, "nll"), **label, **style.line, **style.marker)
 
 
 def _bounds(curves: Curves) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from browser import Browser, find
 from report_run import make_run
+from report_tasks import other_models
 
 from ropewalk.eval.report.page import make
 
@@ -87,8 +88,9 @@ GROUND = """getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(N
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every task of eight columns, some with long names."""
     folder = tmp_path_factory.mktemp("report")
-    make(make_run(tmp_path_factory.mktemp("run"))).write(folder)
+    make(make_run(tmp_path_factory.mktemp("run"), other_models())).write(folder)
     return folder / "index.html"
 
 
@@ -133,6 +135,7 @@ def test_paper_stays_white_where_the_screen_is_dark(tab: Browser, page: Path) ->
     tab.open(page, 800, dark=True, media="print")
     assert min(tab.evaluate(GROUND)) > 240
     assert [text for text in tab.evaluate(CONTRAST) if text["ratio"] < 4.5] == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 800
     assert tab.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
 
 

@@ -117,7 +117,8 @@ def test_a_registered_task_is_measured_judged_and_drawn(registered: None, tmp_pa
     assert "<h2>First &lt;token&gt;</h2>" in section
     assert "<svg><title>2 toy models</title></svg>" in section
     assert "The base&#39;s window has 16 tokens." in section
-    assert section.count("<td>0.5</td>") == 2 and "unit &lt;window&gt;; n 2." in section
+    assert section.count("<td>0.5</td>") == 2
+    assert "unit &lt;window&gt;; intervals 95%, by &lt;window&gt;; n 2." in section
     assert '<li><a href="#first_token">' in html
     assert html.count("First token") == 1  # the tile of its gate
 
