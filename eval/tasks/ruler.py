@@ -1,6 +1,7 @@
 """RULER: thirteen synthetic questions about long texts, by configuration and length."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ropewalk.conf.errors import DataError
@@ -56,7 +57,7 @@ class Ruler:
         clauses = []
         for length in sorted(measured, reverse=True):
             if length in (max(measured), window):
-                values = list_by_model(rows, lambda model, at=length: _mean_text(model, at))
+                values = list_by_model(rows, partial(_mean_text, length=length))
                 if values:
                     clauses.append(f"at {length:,} tokens the mean score is {values}")
         return sentence(clauses)
@@ -119,9 +120,9 @@ def _refuse_named(suite: EvalSuite, fit: set[int], failed: Sequence[tuple[Cell, 
         name, length = cell.configuration.name, cell.length
         named = name in settings.configurations
         if named and cell.lacks_data:
-            key, value, what = "configurations", settings.configurations, name
+            key, value, what = "configurations", str(settings.configurations), name
         elif settings.lengths is not None and (named or length not in fit):
-            key, value, what = "lengths", settings.lengths, str(length)
+            key, value, what = "lengths", str(settings.lengths), str(length)
         else:
             continue
         raise DataError(

@@ -73,4 +73,5 @@ def test_decoding_gives_the_text_without_special_tokens(folder: Path) -> None:
     config = json.loads((folder / "tokenizer_config.json").read_text())
     end = tokenizer.backend.token_to_id(config["eos_token"])
     ids = tokenizers.text_encoder(tokenizer)(MESSAGE).tolist()
+    assert end is not None
     assert tokenizers.text_decoder(tokenizer)([*ids, end]) == MESSAGE
