@@ -33,14 +33,6 @@ class Cell:
         size = None if self.inputs.exact else self._first_size()
         return [self._sample(number, size) for number in range(count)]
 
-    def reason(self, count: int) -> str:
-        """Why there are no samples; empty where there are."""
-        try:
-            self.samples(count)
-        except CannotFit as reason:
-            return str(reason)
-        return ""
-
     @property
     def lacks_data(self) -> bool:
         needed = self.configuration.data

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ropewalk.eval.ruler.draft import CannotFit
 
 PROBE = 64  # units beyond the least, for the first estimate of the tokens of one
-GUESSES = 12  # by proportion; from then on the remaining range is halved
+GUESSES = 12  # by proportion; from then on the step doubles, and the remaining range is halved
 
 
 def largest(tokens: Callable[[int], int], room: int, least: int, most: int) -> int:
@@ -19,9 +19,9 @@ def largest(tokens: Callable[[int], int], room: int, least: int, most: int) -> i
         raise CannotFit(f"its smallest prompt has {used:,} tokens, and {room:,} are left for it")
     high, step, each, guesses = most + 1, PROBE, 1e-3, 0
     while high - low > 1:
+        if guesses > GUESSES:
+            step = (high - low) // 2 if high <= most else 1 << (guesses - GUESSES)
         guess = min(low + max(step, 1), high - 1)
-        if guesses > GUESSES and high <= most:
-            guess = (low + high) // 2
         count, guesses = tokens(guess), guesses + 1
         each = max((count - used) / (guess - low), each / 8)
         if count <= room:

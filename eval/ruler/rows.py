@@ -18,6 +18,12 @@ PROTOCOL = (
     *("shots", "budget", "score"),
 )
 
+KEYS = (
+    *("configuration", "length", "n", "accuracy", "low", "high", *statistics.PAIRED, "chance"),
+    *("unit", "fill", *PROTOCOL, "configurations", "reason"),
+)
+"""Of every row, in order."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -109,16 +115,15 @@ def _joined(values: Sequence[Any]) -> Any:
     return " ".join(str(value) for value in different)
 
 
-def not_measurable(configuration: str, length: int, reason: str, like: dict[str, Any]) -> Any:
-    """A row without values; `like`: one whose keys it has."""
-    empty = dict.fromkeys(like)
+def not_measurable(configuration: str, length: int, reason: str) -> dict[str, Any]:
+    """A row without values."""
     return {
-        **empty,
+        **dict.fromkeys(KEYS),
         "configuration": configuration,
         "length": length,
         "n": 0,
-        "configurations": 1,
         "unit": "question",
+        "configurations": 1,
         "reason": f"not measurable: {reason}",
     }
 

@@ -1,6 +1,7 @@
 """RULER: thirteen synthetic questions about long texts, by configuration and length."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,7 @@ class Ruler:
         that is named where it does not fit; what a group or a default brings becomes a row without
         a value. Raises: ConfigError, DataError.
         """
-        return _samples(suite, cells(suite), suite.config.ruler.samples)
+        return built(suite).samples
 
     def rows(self, measured: Measured) -> Rows:
         """The configurations at each length, then their mean."""
@@ -39,9 +40,8 @@ class Ruler:
             parts = [part for (_, at), part in scores.items() if at == length]
             made += [rows.row(part, seed) for part in parts]
             made += [rows.mean_row(parts, seed)] if len(parts) > 1 else []
-        if made and len(scores) < len(_chosen(suite)) * len(lengths(suite)):
-            made += _unmeasured(suite, scores.keys(), made[0])
-        return made
+        reasons = built(suite).reasons.items()
+        return made + [rows.not_measurable(*cell, why) for cell, why in reasons]
 
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
         """None: the effective length judges the same scores."""
@@ -74,10 +74,24 @@ def read_files(settings: RulerConfig) -> None:
 def try_samples(suite: EvalSuite) -> None:
     """One sample of each configuration at the shortest and longest length. Raises: as `samples`."""
     ends = {min(lengths(suite)), max(lengths(suite))}
-    _samples(suite, [cell for cell in cells(suite) if cell.length in ends], 1)
+    _build(suite, [cell for cell in cells(suite) if cell.length in ends], 1)
 
 
-def _samples(suite: EvalSuite, tried: Sequence[Cell], count: int) -> list[Sample]:
+@dataclass(frozen=True)
+class Built:
+    """The samples of a suite, and why other cells have none."""
+
+    samples: list[Sample]
+    reasons: dict[tuple[str, int], str]
+    """By configuration and length."""
+
+
+def built(suite: EvalSuite) -> Built:
+    """Made once for a suite. Raises: as `samples`."""
+    return suite.once("ruler", lambda: _build(suite, cells(suite), suite.config.ruler.samples))
+
+
+def _build(suite: EvalSuite, tried: Sequence[Cell], count: int) -> Built:
     """`count` samples of each cell. Raises: DataError where the settings name one without any."""
     found: list[Sample] = []
     failed: list[tuple[Cell, str]] = []
@@ -87,7 +101,7 @@ def _samples(suite: EvalSuite, tried: Sequence[Cell], count: int) -> list[Sample
         except CannotFit as reason:
             failed.append((cell, str(reason)))
     _refuse_named(suite, {sample.facts["length"] for sample in found}, failed)
-    return found
+    return Built(found, {(cell.configuration.name, cell.length): why for cell, why in failed})
 
 
 def cells(suite: EvalSuite) -> list[Cell]:
@@ -129,15 +143,6 @@ def _refuse_named(suite: EvalSuite, fit: set[int], failed: Sequence[tuple[Cell, 
             f"eval.ruler.{key} is {value}; {name} cannot be asked at {length:,} tokens: {reason}; "
             f"or leave {what} out"
         )
-
-
-def _unmeasured(suite: EvalSuite, known: Any, like: dict[str, Any]) -> list[dict[str, Any]]:
-    missing = [cell for cell in cells(suite) if (cell.configuration.name, cell.length) not in known]
-    count = suite.config.ruler.samples
-    return [
-        rows.not_measurable(cell.configuration.name, cell.length, cell.reason(count), like)
-        for cell in missing
-    ]
 
 
 def _mean_text(model: Rows, length: int) -> str | None:

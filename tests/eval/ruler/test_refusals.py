@@ -56,6 +56,8 @@ def test_one_of_a_group_without_its_data_is_a_row_without_a_value(files: dict[st
         assert rows[name]["accuracy"] is rows[name]["low"] is None and rows[name]["n"] == 0
         assert rows[name]["reason"].startswith("not measurable") and key in rows[name]["reason"]
     assert all(list(r) == list(rows["mean"]) for r in rows.values())
+    none = ruler_suite.suite(window=64, length=128, configurations=["smoke"], samples=2)
+    assert [r["n"] for r in Ruler().rows(Measured(none, Ruler().samples(none), []))] == [0] * 4
 
 
 def test_a_length_by_name_must_fit_and_a_default_one_is_a_row_without_a_value() -> None:
