@@ -19,7 +19,7 @@ class SlidingConfig:
     documents: int = setting(4, at_least=1)
     """Held-out documents with at least the longest window's tokens."""
     max_tokens: int | None = setting(None, at_least=2, way_out=UNSET)
-    """Tokens that are read of a document; unset: twice the longest window."""
+    """Tokens that are read of a document; unset: the longest window, which then does not slide."""
 
     def problems(self, prefix: str) -> Iterator[str]:
         yield from stride_problems(prefix, self.stride, self.windows)

@@ -2,6 +2,7 @@
 text once its documents are counted. Each returns a list of problem lines."""
 
 from ropewalk.conf.errors import problem_lines
+from ropewalk.conf.eval import EvalConfig
 from ropewalk.conf.eval_ruler import RulerConfig
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import DataArtifacts
@@ -24,11 +25,37 @@ def length_problems(config: Config, plan: RopePlan) -> list[str]:
         )
     if "ruler" in settings.tasks:
         lines += ruler_problems(settings.ruler, longest)
+    lines += language_problems(settings, plan, longest)
     shortest, targets = min(plan.base_window, longest), settings.context_gain_tokens
     if targets is not None and targets >= shortest:
         lines.append(
             f"eval.context_gain_tokens is {targets}; the same tokens are measured under every "
             f"context from {shortest} tokens on, so it must be below {shortest}; lower it"
+        )
+    return lines
+
+
+def language_problems(settings: EvalConfig, plan: RopePlan, longest: int) -> list[str]:
+    """Of the language-modelling tasks that are asked."""
+    lists = {
+        "sliding.windows": settings.sliding.windows,
+        "yarn_compat.lengths": settings.yarn_compat.lengths,
+        "yarn_compat.windows": settings.yarn_compat.windows,
+        "pi_compat.windows": settings.pi_compat.windows,
+    }
+    lines = []
+    for key, lengths in lists.items():
+        too_long = [length for length in lengths or () if length > longest]
+        if too_long and key.split(".")[0] in settings.tasks:
+            lines.append(
+                f"eval.{key} has {', '.join(map(str, too_long))}; it must be at most the longest "
+                f"context that eval measures, {longest}; lower it, or raise eval.length"
+            )
+    chooses = "longppl" in settings.tasks and settings.longppl.evaluator == "base"
+    if chooses and plan.base_window < longest:
+        lines.append(
+            f"eval.longppl.evaluator is base; its window of {plan.base_window} tokens must hold "
+            f"the text of {longest}; choose another column or lower eval.length"
         )
     return lines
 

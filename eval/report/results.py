@@ -75,7 +75,7 @@ def table(rows: Mapping[str, Any]) -> Table | None:
         return None
     keys = list(dict.fromkeys(key for row in every for key in row))
     intervals = [key for key in keys if key.endswith("low") and f"{key[:-3]}high" in keys]
-    hidden = {*intervals, *(f"{key[:-3]}high" for key in intervals), "reason"}
+    hidden = {*intervals, *(f"{key[:-3]}high" for key in intervals), "reason", "keys"}
     hidden |= {*PROTOCOL, *_equal_texts(every, keys)}
     values = [key for key in keys if key not in hidden]
     shown_keys = _with_intervals(values, intervals)

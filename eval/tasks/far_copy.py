@@ -44,7 +44,7 @@ class FarCopy:
         return [_row(measured, distances, low, high) for low, high in bins(suite)]
 
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        """None: the report's questions judge these rows."""
+        """None: near and far copies are other tokens of other texts."""
         return []
 
     def figure(self, rows: ModelRows, window: int | None) -> str | None:

@@ -52,7 +52,7 @@ def _text_tokens(suite: EvalSuite) -> int:
 def _samples(suite: EvalSuite) -> Iterator[Sample]:
     settings, begin = suite.config.sliding, suite.boundary_tokens.begin
     documents = long_documents(suite, _text_tokens(suite), settings.documents)
-    most = settings.max_tokens or 2 * max(windows(suite))
+    most = settings.max_tokens or max(windows(suite))
     for window in windows(suite):
         stride = settings.stride or max(1, window // 2)
         yield from SlidingLayout("sliding", window, stride, most, begin).samples(documents)

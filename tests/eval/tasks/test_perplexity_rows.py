@@ -1,6 +1,7 @@
 """Perplexity of a window's first tokens with bits per byte, and what is said without documents."""
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import language_suites
@@ -10,8 +11,13 @@ import torch
 from language_suites import DEMO, token_losses
 from transformers import AutoModelForCausalLM
 
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.eval import EvalConfig
+from ropewalk.conf.eval_language import PiCompatConfig
+from ropewalk.conf.rules import problems
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import BoundaryTokens, Window
+from ropewalk.eval import preflight
 from ropewalk.eval.tasks.perplexity_by_length import PerplexityByLength
 from ropewalk.eval.tasks.pi_compat import PiCompat
 from ropewalk.eval.tasks.sliding import SlidingPerplexity
@@ -48,6 +54,7 @@ def test_bits_per_byte_are_the_losses_over_the_texts_bytes(demo: Any) -> None:
 def test_the_new_tokens_of_a_documents_windows_are_its_text(demo: Any) -> None:
     (text,) = language_suites.documents(DEMO, [300])
     suite = in_bytes(language_suites.suite([text], 128, 64))
+    suite.config.sliding.max_tokens = 256
     (row, _) = language_suites.rows(SlidingPerplexity(), suite, {"base": demo})["base"]
     size = len(tokenizers.load(str(DEMO)).backend.decode(text.ids[1:256].tolist()).encode())
     bits = row["nll"] * row["tokens"] / math.log(2) / size
@@ -72,3 +79,35 @@ def test_without_a_long_document_the_rows_say_why(task: Task) -> None:
         assert row["perplexity"] is None and row["n"] == 0 and row["protocol"]
         assert "tokens (the longest has 20); add longer documents" in row["reason"]
     assert len(rows) == (4 if task.name == "yarn_compat" else 2)
+
+
+def test_windows_beyond_the_longest_context_are_told_before_the_training() -> None:
+    config = EvalConfig(tasks=["sliding", "yarn_compat", "longppl"])
+    config.sliding.windows = config.pi_compat.windows = config.yarn_compat.lengths = [64, 256]
+    config.longppl.evaluator = "base"
+    plan: Any = SimpleNamespace(base_window=64)
+    lines = preflight.language_problems(config, plan, 128)
+    assert [line.split(" ")[0] for line in lines] == [
+        "eval.sliding.windows",
+        "eval.yarn_compat.lengths",
+        "eval.longppl.evaluator",
+    ]
+    assert lines[0] == (
+        "eval.sliding.windows has 256; it must be at most the longest context that eval measures, "
+        "128; lower it, or raise eval.length"
+    )
+    assert not preflight.language_problems(config, plan, 64)[2:]
+
+
+@pytest.mark.parametrize("bos", [None, 1])
+def test_a_stride_that_skips_tokens_is_refused(bos: int | None) -> None:
+    texts = [Window("a", np.arange(200))]
+    suite = language_suites.suite(texts, 128, 64, bos=bos)
+    suite.config.pi_compat.stride = 63
+    assert PiCompat().samples(suite)
+    suite.config.pi_compat.stride = 64 if bos is not None else 65
+    with pytest.raises(ConfigError, match=r"eval\.pi_compat\.stride is 6.; it must be below"):
+        PiCompat().samples(suite)
+    set_both = PiCompatConfig(windows=[64, 128], stride=64)
+    (line,) = problems(set_both, "eval.pi_compat.")
+    assert line.startswith("eval.pi_compat.stride is 64; it must be below the shortest of")
