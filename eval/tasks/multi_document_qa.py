@@ -16,6 +16,8 @@ from ropewalk.eval.tasks.json_kv import mean_reading
 from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Verdict
 
 DOCUMENTS, CLOSED_BOOK, ORACLE = "all documents", "closed book", "oracle"
+ORACLE_QUESTIONS = 2
+"""Of each haystack: every one has a prompt of its own."""
 
 
 class MultiDocumentQa:
@@ -116,7 +118,10 @@ def _build(suite: EvalSuite) -> Built:
         whole = [one(DOCUMENTS, "documents", made.haystack)]
         if bounded.setdefault("length", length) != length:
             return whole
-        bounds = [one(ORACLE, f"oracle-{k}", part) for k, part in enumerate(made.oracle)]
+        bounds = [
+            one(ORACLE, f"oracle-{k}", part)
+            for k, part in enumerate(made.oracle[:ORACLE_QUESTIONS])
+        ]
         return [*whole, one(CLOSED_BOOK, "closed_book", made.closed_book), *bounds]
 
     return haystacks.build(lengths(suite), settings.haystacks, make)
