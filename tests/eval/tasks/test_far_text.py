@@ -79,20 +79,6 @@ def test_the_text_before_the_seam_is_another_documents(two: dict[str, Any]) -> N
     assert {row["n"] for row in rows["base"]} == {4} and "difference" not in rows["base"][0]
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "answer"),
-    [(0.01, 0.2, "pass"), (-0.01, 0.2, "undecided"), (-0.2, -0.1, "fail")],
-)
-def test_far_text_is_used_where_the_whole_interval_lies_above_zero(
-    low: float, high: float, answer: str
-) -> None:
-    total = {"from": 0, "to": 16, "gain": (low + high) / 2, "low": low, "high": high, "n": 20}
-    rows = {"base": [{}], "extended": [{"gain": 9.0}, {**total, "unit": "document"}]}
-    (check,) = SwappedGain().verdicts(rows, 16, 48)
-    assert (check.answer(), check.question, check.estimate.n) == (answer, 2, 20)
-    assert SwappedGain().verdicts({"extended": [{"gain": None}]}, 16, 48) == []
-
-
 def test_a_window_without_a_second_document_of_its_source_is_counted_as_left_out(
     two: dict[str, Any],
 ) -> None:
