@@ -49,3 +49,34 @@ def paired_difference(lost: int, gained: int, n: int) -> Estimate:
     centre = (a - b) / (n + 2)
     half = Z * math.sqrt(a + b - (a - b) ** 2 / (n + 2)) / (n + 2)
     return Estimate((gained - lost) / n, centre - half, centre + half, n)
+
+
+def is_binary(scores: np.ndarray) -> bool:
+    """Whether every score says right or wrong."""
+    return bool(np.isin(scores, (0, 1)).all())
+
+
+def of_scores(scores: np.ndarray) -> Estimate:
+    """Mean of the scores of independent items: Wilson's interval where they are right or wrong,
+    else Student's t."""
+    if is_binary(scores):
+        return Estimate(
+            float(scores.mean()), *wilson(float(scores.sum()), len(scores)), len(scores)
+        )
+    return _student(scores)
+
+
+def change(scores: np.ndarray, base: np.ndarray) -> Estimate:
+    """Mean difference over the same independent items."""
+    if is_binary(scores) and is_binary(base):
+        lost, gained = int((scores < base).sum()), int((scores > base).sum())
+        return paired_difference(lost, gained, len(scores))
+    return _student(scores - base)
+
+
+def _student(values: np.ndarray) -> Estimate:
+    n, centre = len(values), float(values.mean())
+    if n < 2:
+        return Estimate(centre, None, None, n)
+    half = student.half_width(n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
+    return Estimate(centre, centre - half, centre + half, n)

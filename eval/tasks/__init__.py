@@ -10,7 +10,7 @@ multi_document_qa.py  synthetic biographies  lost_in_middle.py   answers by dept
 effective_length.py   from key-value answers
 haystacks.py     what the tasks on haystacks share
 perplexity_by_length.py  the same with intervals and bits per byte
-short_context.py loss on short documents
+short_context.py loss on short documents   lm_eval_tasks.py   tasks of lm-evaluation-harness
 sliding.py       windows that slide          swapped_gain.py  far text of another document
 yarn_compat.py, pi_compat.py  as those papers' scripts compute it
 far_copy.py      copies by distance          longppl.py       tokens that need long context

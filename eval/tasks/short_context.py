@@ -1,13 +1,17 @@
 """Loss on short text, beside the base's on the same documents: what the longer window has cost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 
 import numpy as np
 
+from ropewalk.eval.measure import proportions
 from ropewalk.eval.measure.loss_rows import Row, mean_row, not_measurable
 from ropewalk.eval.measure.statistics import PAIRED
 from ropewalk.eval.report.formats import signed
-from ropewalk.eval.requests import Text
+from ropewalk.eval.requests import Text, digest
+from ropewalk.eval.tasks import lm_eval_tasks
+from ropewalk.eval.tasks.lm_eval_tasks import Item
 from ropewalk.eval.tasks.task import (
     EvalSuite,
     Measured,
@@ -30,33 +34,21 @@ class ShortContext:
     title = "Short text"
 
     def samples(self, suite: EvalSuite) -> Sequence[Sample]:
-        return [
+        """Short documents, and the questions of other tasks. Raises: ConfigError, DataError."""
+        documents = [
             Sample(f"short/{number:03}", origin, Text(ids), {"length": len(ids)})
             for number, (origin, ids) in enumerate(texts(suite))
         ]
+        return [*documents, *lm_eval_tasks.samples(suite)]
 
     def rows(self, measured: Measured) -> Rows:
-        """All positions, then bins of positions: a document counts in a bin by its tokens there."""
-        window = measured.suite.base_window
-        if not measured.samples:
-            facts = {"part": "all", "from": 0, "to": window, "unit": "document"}
-            return [not_measurable("nll", _reason(measured.suite), **facts, protocol=PROTOCOL)]
-        ends = sorted({window // share for share in EDGES} - {0, 1})
-        bins = list(zip([0, *ends[:-1]], ends, strict=True))
-        whole = {"part": "all", "tolerance": measured.suite.config.gates.short_nats}
-        return [
-            {**whole, **_row(measured, 0, window)},
-            *({"part": "positions", **_row(measured, low, high)} for low, high in bins),
-        ]
+        """All positions, then bins of positions: a document counts in a bin by its tokens there.
+        A row for each task of lm-eval follows."""
+        tasks = measured.suite.config.short_context.lm_eval.tasks
+        return [*_loss_rows(measured.select(task=None)), *(_task_row(measured, t) for t in tasks)]
 
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        row = rows["extended"][0]
-        if row.get(PAIRED[0]) is None:
-            return []
-        bar = row["tolerance"]
-        rule = f"extended against base on short held-out documents: below {bar:+g}"
-        change = difference(row)
-        return [Verdict("Short documents", change, bar, rule, "document", "nats", question=5)]
+        return [verdict for row in rows["extended"] for verdict in _verdicts(row)]
 
     def figure(self, rows: ModelRows, window: int | None) -> str | None:
         """None: the page shows a table."""
@@ -72,6 +64,33 @@ class ShortContext:
             f"On {row['n']:,} short documents the extended model's loss differs from the base's by "
             f"{change} nats ({low} to {high}) per token."
         )
+
+
+def _loss_rows(measured: Measured) -> list[Row]:
+    window = measured.suite.base_window
+    if not measured.samples:
+        facts = {"part": "all", "from": 0, "to": window, "unit": "document"}
+        return [not_measurable("nll", _reason(measured.suite), **facts, protocol=PROTOCOL)]
+    ends = sorted({window // share for share in EDGES} - {0, 1})
+    bins = list(zip([0, *ends[:-1]], ends, strict=True))
+    whole = {"part": "all", "tolerance": measured.suite.config.gates.short_nats}
+    return [
+        {**whole, **_row(measured, 0, window)},
+        *({"part": "positions", **_row(measured, low, high)} for low, high in bins),
+    ]
+
+
+def _verdicts(row: Row) -> Iterator[Verdict]:
+    """Of the row of all positions, and of a task of lm-eval."""
+    if row.get(PAIRED[0]) is None or row["part"] == "positions":
+        return
+    bar, change = row["tolerance"], difference(row)
+    if row["part"] == "all":
+        rule = f"extended against base on short held-out documents: at most {bar:+g}"
+        yield Verdict("Short documents", change, bar, rule, "document", "nats", 5)
+    else:
+        rule = f"{row['metric']} of extended against base: at least {-bar:+g}"
+        yield Verdict(row["task"], change, -bar, rule, "question", "points", 5, "above")
 
 
 def texts(suite: EvalSuite) -> list[tuple[str, np.ndarray]]:
@@ -105,3 +124,37 @@ def _reason(suite: EvalSuite) -> str:
         f"no held-out document has {suite.base_window // SHARES[-1]:,} tokens; add longer "
         "documents or raise data.heldout_share"
     )
+
+
+def _task_row(measured: Measured, task: str) -> Row:
+    """The score of a task in percent, and its paired difference to the base in points."""
+    suite, settings = measured.suite, measured.suite.config.short_context.lm_eval
+    own = _items(measured, task)
+    scores = np.array([item.score for item in own.values()])
+    first = next(iter(own.values()))
+    row: Row = {"part": "lm_eval", "task": task, "metric": first.metric, "unit": "question"}
+    row |= {"accuracy": 100 * float(scores.mean()), "n": len(scores)}
+    low, high = proportions.of_scores(scores)[1:3]
+    row |= {"low": low and 100 * low, "high": high and 100 * high}
+    row |= {"tolerance": suite.config.gates.points, "shots": settings.num_fewshot}
+    if (base := measured.of_base) is not None:
+        theirs = _items(base, task)
+        row |= _paired(scores, np.array([theirs[key].score for key in own]))
+    return {**row, "protocol": f"lm-eval {version('lm_eval')}, inside {suite.base_window} tokens"}
+
+
+def _items(measured: Measured, task: str) -> dict[str, Item]:
+    pairs = zip(measured.samples, measured.results, strict=True)
+    results = {digest(sample.request): result for sample, result in pairs}
+    return lm_eval_tasks.items(measured.suite, task, results)
+
+
+def _paired(scores: np.ndarray, base: np.ndarray) -> Row:
+    """Of the same items, in points; of right and wrong answers also McNemar's exact test."""
+    change = proportions.change(scores, base)
+    points = (None if value is None else 100 * value for value in change[:3])
+    row: Row = dict(zip(PAIRED, points, strict=True))
+    if proportions.is_binary(scores) and proportions.is_binary(base):
+        lost, gained = int((scores < base).sum()), int((scores > base).sum())
+        row |= {"lost": lost, "gained": gained, "mcnemar_p": proportions.mcnemar(lost, gained)}
+    return row
