@@ -8,7 +8,7 @@ from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import DataArtifacts
 from ropewalk.eval.measure import named
 from ropewalk.eval.measure import suite as suites
-from ropewalk.eval.tasks import ruler
+from ropewalk.eval.tasks import retrieval, ruler
 from ropewalk.eval.tasks.passkey import question
 from ropewalk.train.rope.plan import RopePlan
 
@@ -25,7 +25,7 @@ def length_problems(config: Config, plan: RopePlan) -> list[str]:
         )
     if "ruler" in settings.tasks:
         lines += ruler_problems(settings.ruler, longest)
-    lines += language_problems(settings, plan, longest)
+    lines += task_problems(settings, plan, longest)
     shortest, targets = min(plan.base_window, longest), settings.context_gain_tokens
     if targets is not None and targets >= shortest:
         lines.append(
@@ -35,13 +35,16 @@ def length_problems(config: Config, plan: RopePlan) -> list[str]:
     return lines
 
 
-def language_problems(settings: EvalConfig, plan: RopePlan, longest: int) -> list[str]:
-    """Of the language-modelling tasks that are asked."""
+def task_problems(settings: EvalConfig, plan: RopePlan, longest: int) -> list[str]:
+    """Of the language-modelling and retrieval tasks that are asked."""
     lists = {
         "sliding.windows": settings.sliding.windows,
         "yarn_compat.lengths": settings.yarn_compat.lengths,
         "yarn_compat.windows": settings.yarn_compat.windows,
         "pi_compat.windows": settings.pi_compat.windows,
+        "json_kv.lengths": settings.json_kv.lengths,
+        "needle.lengths": settings.needle.lengths,
+        "multi_document_qa.lengths": settings.multi_document_qa.lengths,
     }
     lines = []
     for key, lengths in lists.items():
@@ -123,3 +126,4 @@ def _try_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> None:
             question(suite, length, 0, 0.5, number=0)
     if "ruler" in config.eval.tasks:
         ruler.try_samples(suite)
+    retrieval.try_samples(suite)

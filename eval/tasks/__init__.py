@@ -8,7 +8,7 @@ ruler.py         RULER's configurations
 json_kv.py       JSON key-value retrieval    needle.py        keyed needles in real text
 multi_document_qa.py  synthetic biographies  lost_in_middle.py   answers by depth
 effective_length.py   from key-value answers
-haystacks.py     what the tasks on haystacks share
+haystacks.py     what the tasks on haystacks share   retrieval.py  these tasks, tried first
 perplexity_by_length.py  the same with intervals and bits per byte
 short_context.py loss on short documents   lm_eval_tasks.py   tasks of lm-evaluation-harness
 sliding.py       windows that slide          swapped_gain.py  far text of another document

@@ -86,7 +86,7 @@ def test_windows_beyond_the_longest_context_are_told_before_the_training() -> No
     config.sliding.windows = config.pi_compat.windows = config.yarn_compat.lengths = [64, 256]
     config.longppl.evaluator = "base"
     plan: Any = SimpleNamespace(base_window=64)
-    lines = preflight.language_problems(config, plan, 128)
+    lines = preflight.task_problems(config, plan, 128)
     assert [line.split(" ")[0] for line in lines] == [
         "eval.sliding.windows",
         "eval.yarn_compat.lengths",
@@ -96,7 +96,7 @@ def test_windows_beyond_the_longest_context_are_told_before_the_training() -> No
         "eval.sliding.windows has 256; it must be at most the longest context that eval measures, "
         "128; lower it, or raise eval.length"
     )
-    assert not preflight.language_problems(config, plan, 64)[2:]
+    assert not preflight.task_problems(config, plan, 64)[2:]
 
 
 @pytest.mark.parametrize("bos", [None, 1])

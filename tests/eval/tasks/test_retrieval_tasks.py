@@ -15,6 +15,7 @@ from ropewalk.conf.eval import EvalConfig
 from ropewalk.conf.eval_retrieval import KeyValueEvalConfig, MultiDocumentConfig, NeedleConfig
 from ropewalk.data.dataset import BoundaryTokens
 from ropewalk.eval.requests import Prompt, Prompts, Reply
+from ropewalk.eval.tasks import retrieval
 from ropewalk.eval.tasks.effective_length import EffectiveLengthTask
 from ropewalk.eval.tasks.json_kv import JsonKeyValue
 from ropewalk.eval.tasks.lost_in_middle import LostInMiddle
@@ -258,6 +259,24 @@ def test_a_length_without_room_is_a_row_with_the_reason() -> None:
 def test_held_out_text_that_is_too_short_is_refused() -> None:
     with pytest.raises(DataError, match=r"eval.needle.lengths is \[100000\]; held-out text has 14"):
         Needle().samples(suite(needle=NeedleConfig(lengths=[100_000])))
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "words"),
+    [
+        ("needle", {"needle": NeedleConfig(lengths=[100_000])}, "eval.needle.lengths is"),
+        ("json_kv", {"json_kv": KeyValueEvalConfig(digits=2)}, "eval.json_kv.digits is 2"),
+        ("effective_length", {"json_kv": KeyValueEvalConfig(digits=2)}, "digits is 2"),
+    ],
+)
+def test_what_cannot_be_asked_is_told_before_the_training(
+    task: str, settings: dict[str, Any], words: str
+) -> None:
+    tried = suite(tasks=["passkey"], **settings)
+    retrieval.try_samples(tried)
+    tried.config.tasks = [task]
+    with pytest.raises(DataError, match=words):
+        retrieval.try_samples(tried)
 
 
 def test_an_answer_that_does_not_decode_to_itself_is_refused() -> None:
