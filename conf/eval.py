@@ -17,6 +17,7 @@ from ropewalk.conf.eval_models import EvalModelConfig
 from ropewalk.conf.eval_retrieval import KeyValueEvalConfig, MultiDocumentConfig, NeedleConfig
 from ropewalk.conf.eval_ruler import RulerConfig
 from ropewalk.conf.eval_short_context import ShortContextConfig
+from ropewalk.conf.eval_vllm import VllmConfig
 from ropewalk.conf.rules import setting
 
 CALIBRATED = ("pi", "ntk", "ntk_by_parts", "yarn", "llama3", "abf")
@@ -104,6 +105,10 @@ class EvalConfig:
     chunk_tokens: int = setting(2048, at_least=1, fingerprint=False)
     """Tokens of a forward call of a text or prompt that is longer, whose keys and values are kept
     for the next call; prompts with the same beginning share the calls up to there."""
+    backend: str = setting("transformers", one_of=("transformers", "vllm"), fingerprint="if_set")
+    """What decodes replies: transformers' model, or vLLM in a process of its own. Losses, and
+    answers that are judged without decoding, are always transformers' model's."""
+    vllm: VllmConfig = setting(factory=VllmConfig, fingerprint=False)
     ranks_per_node: int | None = setting(None, at_least=1, fingerprint=False)
     """Processes that share the windows and questions, on each machine; unset: one per GPU, as
     `train.launcher` says, and one on a CPU."""
@@ -116,6 +121,7 @@ class EvalConfig:
     holds; unset: 3 where the weights would take more than 60% of a device's memory."""
 
     def problems(self, prefix: str) -> Iterator[str]:
+        yield from self._vllm_problems(prefix)
         of_run = self.run_models is not False
         yield from eval_models.problems(self.models, of_run, prefix)
         if not of_run and not self.models:
@@ -128,6 +134,22 @@ class EvalConfig:
             yield (
                 f"{prefix}reference is {self.reference}; it must be a column that is measured; "
                 f"one of {', '.join(names)}"
+            )
+
+    def _vllm_problems(self, prefix: str) -> Iterator[str]:
+        if self.backend != "vllm":
+            return
+        for key, alone, value in (("sp_size", 1, self.sp_size), ("zero_stage", 0, self.zero_stage)):
+            if value not in (alone, None):
+                yield (
+                    f"{prefix}backend is vllm; it holds a model whole, on the GPUs of "
+                    f"{prefix}vllm.tensor_parallel_size, and {prefix}{key} is {value}; set "
+                    f"{prefix}{key}={alone}, or {prefix}backend=transformers"
+                )
+        if self.vllm.tensor_parallel_size > 1 and self.ranks_per_node != 1:
+            yield (
+                f"{prefix}vllm.tensor_parallel_size is {self.vllm.tensor_parallel_size}; one rank "
+                f"must have all GPUs; set {prefix}ranks_per_node=1"
             )
 
 

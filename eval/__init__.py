@@ -7,6 +7,7 @@
     worker.py   one rank
     requests.py what a model is asked (texts, prompts) and answers (losses, replies)
     engine_sp/  the same over the ranks that share a sequence
+    engine_vllm/  prompts that vLLM decodes, in a process of its own
     engine/     one model that answers requests: forward passes, cache, decoding
     measure/    models to compare, results on disk, statistics
     ruler/      RULER's questions: what is hidden, prompts that fit, scores

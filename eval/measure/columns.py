@@ -38,6 +38,8 @@ class Column:
     """Its location; of a trained model that of its base, which has the same architecture."""
     tokenizer: RunTokenizer | None = None
     """None: that of the run."""
+    trained: Path | None = None
+    """The folder of a trained model."""
 
     @property
     def identity(self) -> str:
@@ -76,4 +78,6 @@ def run_columns(config: Config, base: Base, plan: RopePlan, trained: Path) -> It
     kwargs["trust_remote_code"] = base.trust_remote_code
     load = partial(models.load_trained, trained, plan, **kwargs)
     identity = partial(folder_identity, trained, Path(config.cache_dir).expanduser())
-    yield Column("extended", load, plan, "after reload", identity, config.name, base)
+    yield Column(
+        "extended", load, plan, "after reload", identity, config.name, base, trained=trained
+    )

@@ -1,6 +1,6 @@
 """The engine that measures a column, as the settings choose it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,25 +10,50 @@ from transformers import PreTrainedModel
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
+from ropewalk.eval.engine.decoding import End, TextOf
 from ropewalk.eval.engine.engine import Engine
 from ropewalk.eval.engine_sp.engine import SequenceParallelEngine
-from ropewalk.eval.measure.columns import Column
+from ropewalk.eval.engine_vllm.engine import VllmEngine, is_decoded, job, longest
+from ropewalk.eval.engine_vllm.folder import end_tokens, model_folder
+from ropewalk.eval.engine_vllm.process import started
+from ropewalk.eval.measure.columns import Column, precision
 from ropewalk.eval.measure.dealing import rank_and_size
+from ropewalk.eval.requests import Request
 from ropewalk.train.model import build as models
 from ropewalk.train.zero import inference
 from ropewalk.train.zero.mesh import Mesh
 
-AnyEngine = Engine | SequenceParallelEngine
+AnyEngine = Engine | SequenceParallelEngine | VllmEngine
+DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
+"""As vLLM names them."""
+
+
+def parts(config: Config, pending: Mapping[str, Request]) -> Iterator[dict[str, Request]]:
+    """The requests by the engine that answers them; first those that vLLM decodes."""
+    by_vllm = {}
+    if config.eval.backend == "vllm":
+        by_vllm = {name: request for name, request in pending.items() if is_decoded(request)}
+    others = {name: request for name, request in pending.items() if name not in by_vllm}
+    yield from filter(None, (by_vllm, others))
 
 
 @contextmanager
 def engine(
-    column: Column, config: Config, partition: torch.dtype | None, **options: Any
+    column: Column,
+    config: Config,
+    partition: torch.dtype | None,
+    requests: Mapping[str, Request],
+    **options: Any,
 ) -> Iterator[AnyEngine]:
-    """The column's model, loaded and proved, in its engine. `options`: of the engine.
+    """The column's model, loaded and proved, in the engine of `requests`, which are one of `parts`.
 
-    `partition`: the dtype of weights in parts on all ranks; None: whole on each.
+    `partition`: the dtype of weights in parts on all ranks; None: whole on each. `options`: of the
+    engine.
     """
+    if config.eval.backend == "vllm" and all(map(is_decoded, requests.values())):
+        with _vllm(column, config, longest(requests), options["text_of"]) as by_vllm:
+            yield by_vllm
+        return
     options["label"] = column.label
     if partition is None:
         yield _engine(config, column.load(), None, options)
@@ -50,6 +75,23 @@ def _engine(
         return Engine(model, tokens, body, chunk_tokens=config.eval.chunk_tokens, **options)
     mesh, kernel = Mesh(*rank_and_size(), sp_size), config.train.attention.kernel
     return SequenceParallelEngine(model, mesh, tokens, body, kernel=kernel, **options)
+
+
+@contextmanager
+def _vllm(
+    column: Column, config: Config, tokens: int, text_of: TextOf | None
+) -> Iterator[VllmEngine]:
+    """vLLM on this rank's device, or with one rank on all. `tokens`: of the longest sequence."""
+    settings, device = config.eval.vllm, None
+    if torch.cuda.is_available() and rank_and_size()[1] > 1:
+        device = torch.cuda.current_device()
+    files = model_folder(column.base, column.plan, column.trained, column.label, tokens)
+    with files as folder:
+        end = End(end_tokens(folder), text_of)
+        llm = {"dtype": DTYPES[precision(config)], "max_model_len": tokens}
+        llm["trust_remote_code"] = column.base.trust_remote_code
+        with started(settings.python, job(folder, settings, end, **llm), device) as vllm:
+            yield VllmEngine(vllm, config.eval.batch_tokens, end)
 
 
 def refuse_unfit_ranks(sp_size: int) -> None:

@@ -13,7 +13,7 @@ from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.schema import Config
 from ropewalk.eval.measure.columns import Column, dtype, precision
 from ropewalk.eval.measure.dealing import deal, from_first, rank_and_size
-from ropewalk.eval.measure.engines import AnyEngine, engine
+from ropewalk.eval.measure.engines import AnyEngine, engine, parts
 from ropewalk.eval.measure.progress import Progress
 from ropewalk.eval.measure.store import ResultStore
 from ropewalk.eval.requests import Request, Result, digest
@@ -52,6 +52,8 @@ def how_measured(config: Config) -> dict[str, str | int]:
         "device": device().type,
         "format": FORMAT,
     }
+    if config.eval.backend != "transformers":
+        facts["backend"] = config.eval.backend
     return facts if config.eval.sp_size == 1 else facts | {"sp_size": config.eval.sp_size}
 
 
@@ -87,11 +89,12 @@ def measure(
                 progress = progress or Progress([])
                 start = progress.begin(column.label)
                 sp_size, options = config.eval.sp_size, {"text_of": text_of, "names": names}
-                with engine(column, config, partition, **options) as ready:
-                    for part in passes(ready, requests.values(), pending, sp_size):
-                        store.extend(part)
-                        results |= part
-                        progress.advance(column.label, [requests[name] for name in part])
+                for asked in parts(config, pending):
+                    with engine(column, config, partition, asked, **options) as ready:
+                        for part in passes(ready, requests.values(), asked, sp_size):
+                            store.extend(part)
+                            results |= part
+                            progress.advance(column.label, [requests[name] for name in part])
                 progress.end(column.label, start)
     return {name: results[name] for name in requests}
 
@@ -121,9 +124,9 @@ def passes(
     """
     names = {id(request): name for name, request in pending.items()}
     batches = engine.batches(list(requests))
-    parts = [[r for r in batch if id(r) in names] for batch in batches]
-    parts = [part for part in parts if part]
+    pending_of = [[r for r in batch if id(r) in names] for batch in batches]
+    turns = [part for part in pending_of if part]
     in_step = engine.body is not None
-    rounds = deal(parts, engine.measure, in_step=in_step, sp_size=sp_size)
-    for part, results in zip(parts, chain.from_iterable(rounds), strict=True):
+    rounds = deal(turns, engine.measure, in_step=in_step, sp_size=sp_size)
+    for part, results in zip(turns, chain.from_iterable(rounds), strict=True):
         yield {names[id(r)]: result for r, result in zip(part, results, strict=True)}

@@ -157,6 +157,8 @@ eval.gates.points (0, inf)
 eval.gates.deciding [1, 5]
 eval.batch_tokens [1, inf)
 eval.sp_size [1, inf)
+eval.vllm.tensor_parallel_size [1, inf)
+eval.vllm.gpu_memory_utilization (0, 1]
 eval.chunk_tokens [1, inf)
 eval.ranks_per_node [1, inf)
 calibrate.max_forward_passes [1, inf)

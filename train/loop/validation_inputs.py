@@ -35,7 +35,7 @@ def windows(config: Config, data: DataArtifacts) -> list[np.ndarray]:
 
 
 def haystacks(config: Config, data: DataArtifacts, count: int | None = None) -> list[Haystack]:
-    """JSON objects of the window's length, with streams of their own: eval asks about others.
+    """JSON objects of the window's length in the form of `eval.json_kv`; eval asks about others.
 
     `count`: how many; as set without it. Raises: DataError when the length does not hold one, or
     the tokenizer joins a question and its answer.
@@ -53,7 +53,14 @@ def haystacks(config: Config, data: DataArtifacts, count: int | None = None) -> 
     for number in range(settings.haystacks if count is None else count):
         rng = generator(Purpose.VALIDATION_HAYSTACK, config.seed, number)
         try:
-            text = key_value(encode, length, rng, positions=settings.positions)
+            text = key_value(
+                encode,
+                length,
+                rng,
+                positions=settings.positions,
+                shots=config.eval.json_kv.shots,
+                digits=config.eval.json_kv.digits,
+            )
         except DataError as error:
             way_out = "leave json_kv out of train.validation.tasks"
             raise DataError(f"{error}, or {way_out}") from error
