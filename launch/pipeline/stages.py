@@ -8,6 +8,7 @@ from ropewalk.conf import phases
 from ropewalk.conf.artifacts.locks import lock_or_refuse
 from ropewalk.conf.artifacts.manifest import Manifest, fingerprint, read_json, run_stage
 from ropewalk.conf.schema import Config
+from ropewalk.launch.config import only_models
 from ropewalk.launch.config.phases import phase_configs
 from ropewalk.launch.pipeline import preflight, standing, unchanged
 from ropewalk.launch.pipeline.current import REPORTED, current_results
@@ -29,7 +30,8 @@ PER_PHASE = ("rope", "data", "train")
 
 def stages_of(config: Config, verb: str) -> tuple[str, ...]:
     """The stages of a verb, in order."""
-    return WITHOUT_TRAINING if config.eval.run_models is False else VERB_STAGES[verb]
+    alone = verb in only_models.VERBS and config.eval.run_models is False
+    return WITHOUT_TRAINING if alone else VERB_STAGES[verb]
 
 
 def execute(config: Config, verb: str, command: str = "") -> Run:
