@@ -24,35 +24,26 @@ CALIBRATED = ("pi", "ntk", "ntk_by_parts", "yarn", "llama3", "abf")
 """RoPE methods that calibrate can measure: one table for all lengths, from closed formulas."""
 
 IF_SET = {"fingerprint": "if_set"}
-TASKS = (
-    *("nll_by_position", "window_loss", "perplexity", "context_gain", "short_context"),
-    *(
-        "passkey",
-        "json_kv",
-        "needle",
-        "multi_document_qa",
-        "lost_in_middle",
-        "ruler",
-        "effective_length",
-    ),
-    *("perplexity_by_length", "sliding", "yarn_compat", "pi_compat", "swapped_gain", "far_copy"),
-    "longppl",
+PROGRESS = (
+    *("nll_by_position", "window_loss", "perplexity", "perplexity_by_length", "context_gain"),
+    *("swapped_gain", "far_copy", "longppl", "short_context"),
+    *("passkey", "json_kv", "needle", "lost_in_middle", "ruler", "effective_length"),
 )
+"""What is measured where `eval.tasks` names nothing: suite=progress."""
+TASKS = (*PROGRESS, "multi_document_qa", "sliding", "yarn_compat", "pi_compat")
 """Measurements, one file each in eval/tasks/."""
-UNASKED = TASKS[:6]
-"""Those that are measured where `eval.tasks` names none."""
 
 
 @dataclass(kw_only=True)
 class EvalConfig:
     """What the models are measured on."""
 
-    tasks: list[str] = setting(factory=lambda: list(UNASKED), one_of=TASKS, way_out="leave it out")
+    tasks: list[str] = setting(factory=lambda: list(PROGRESS), one_of=TASKS, way_out="leave it out")
     """What is measured; a task that was measured before is read from the cache. suite=smoke,
     progress (these defaults), claim or publish chooses tasks and numbers together."""
     length: int | None = setting(None, at_least=2, way_out="unset it for the new window")
     """Longest context measured, tokens; unset: the new window."""
-    windows: int = setting(16, at_least=1)
+    windows: int = setting(32, at_least=1)
     """Windows of held-out text of that length; at most `windows_per_document` of one document."""
     windows_per_document: int = setting(2, at_least=1)
     """Most windows that one held-out document may give."""

@@ -30,7 +30,7 @@ class RulerConfig:
     installed lm-eval)."""
     form: str = setting("base", one_of=("base", "chat"))
     """base (plain text) or chat (the question in the model's chat template)."""
-    samples: int = setting(10, at_least=1)
+    samples: int = setting(50, at_least=1)
     """Questions of each configuration and length."""
     lengths: list[int] | None = setting(None, at_least=64, way_out="unset it for the default")
     """Prompt and answer together, tokens; unset: the original window, doubled up to

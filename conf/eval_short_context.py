@@ -25,7 +25,7 @@ class LmEvalConfig:
 class ShortContextConfig:
     """What short text has cost."""
 
-    documents: int = setting(96, at_least=1)
+    documents: int = setting(128, at_least=1)
     """Held-out documents whose first tokens are read: as many as the base's window has, half and a
     quarter of it, in turn, or the whole of a shorter one."""
     lm_eval: LmEvalConfig = field(default_factory=LmEvalConfig)
