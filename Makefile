@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all check lint types fmt settings mutants bench test-gpu gpu-kit build base-model smollm2 engines clean
+.PHONY: help demo picture test test-all check lint types fmt settings mutants bench test-gpu gpu-kit build base-model smollm2 engines clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -19,6 +19,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## extend a small model eightfold and open the page it ends with (minutes on 2 cores)
 	$(BIN)/ropewalk run recipe=demo
+
+picture: $(STAMP) ## docs/report.png from the demo's report (after make demo; needs Chromium)
+	$(BIN)/python tests/helpers/browser.py runs/demo/report/index.html docs/report.png 1280 1500
 
 test: $(STAMP) ## the tests that every change must pass
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile

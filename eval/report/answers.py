@@ -42,6 +42,8 @@ class Answer:
     answer: str
     """yes, no, undecided or not measured."""
     evidence: Sequence[Evidence]
+    beside: str = ""
+    """What else the results say to it, such as the worst depth."""
     reason: str | None = None
     """Why it was not measured."""
 
@@ -57,12 +59,22 @@ def answers(results: Json) -> list[Answer]:
 
 def _answer(results: Json, number: int) -> Answer:
     given = next(_of(results.get("answers"), number), {})
-    evidence = [_evidence(row) for row in _of(results.get("gates"), number)]
+    gates = [*_of(results.get("gates"), number)]
+    evidence = [_evidence(row) for row in gates]
     own = given.get("answer") or given.get("verdict")
     answer = ANSWERS.get(str(own), str(own)) if own else _joint([e.answer for e in evidence])
     if not evidence and given and answer != NOT_MEASURED:
         evidence = [_evidence(given)]
-    return Answer(QUESTIONS[number - 1], answer, evidence, given.get("reason"))
+    beside = _beside(str(given.get("text") or ""), gates)
+    return Answer(QUESTIONS[number - 1], answer, evidence, beside, given.get("reason"))
+
+
+def _beside(text: str, gates: Sequence[Json]) -> str:
+    """The text of an answer without its gates, which are shown one by one."""
+    for gate in gates:
+        said = f"{gate.get('name')}: {gate.get('text')} (n {formats.integer(gate.get('n'))})"
+        text = text.removeprefix(said).removeprefix("; ")
+    return text[:1].upper() + text[1:]
 
 
 def _of(rows: Any, number: int) -> Any:

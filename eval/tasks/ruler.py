@@ -7,6 +7,8 @@ from typing import Any
 
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.eval_ruler import RulerConfig
+from ropewalk.eval.report.figures.heatmap import heat_maps
+from ropewalk.eval.report.figures.style import Drawing
 from ropewalk.eval.report.sentences import list_by_model, sentence
 from ropewalk.eval.ruler import configurations, inputs, rows
 from ropewalk.eval.ruler.cells import Cell
@@ -47,9 +49,11 @@ class Ruler:
         """None: the effective length judges the same scores."""
         return []
 
-    def figure(self, rows: ModelRows, window: int | None) -> str | None:
-        """None: the page shows a table."""
-        return None
+    def figure(self, rows: ModelRows, window: int | None) -> Drawing | None:
+        """Configurations down, their mean last."""
+        return heat_maps(
+            rows, "score, one scale for all", down="configuration", down_label="configuration"
+        )
 
     def reading(self, rows: ModelRows, window: int | None) -> str | None:
         """The mean at the longest length and at the base's window."""

@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -106,3 +108,16 @@ class Browser:
     def screenshot(self, path: Path, whole: bool = True) -> None:
         arguments = {"format": "png", "captureBeyondViewport": whole}
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", **arguments)["data"]))
+
+
+def picture(page: Path, path: Path, width: int, height: int) -> None:
+    """The beginning of a page as PNG. Raises: SystemExit without a Chromium."""
+    if (program := find()) is None:
+        sys.exit(f"no Chromium on this machine; install one of {', '.join(NAMES)}")
+    with tempfile.TemporaryDirectory() as profile, Browser(program, Path(profile)) as tab:
+        tab.open(page, width, height)
+        tab.screenshot(path, whole=False)
+
+
+if __name__ == "__main__":  # make picture
+    picture(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

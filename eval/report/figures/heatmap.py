@@ -38,6 +38,11 @@ class Grid:
     cells: Mapping[tuple[Any, Any], Mapping[str, Any]]
     n: str
 
+    @property
+    def is_named(self) -> bool:
+        """Whether the rows have names, which need room."""
+        return any(isinstance(value, str) for value in self.down)
+
 
 def heat_maps(
     rows: Mapping[str, Rows],

@@ -17,7 +17,7 @@ def perplexity_figure(
 
     `window`: the base's, shaded. A null or infinite value is no point.
     """
-    curves = {name: _as_losses(part) for name, part in rows.items()}
+    curves = {name: _as_losses(part, key) for name, part in rows.items()}
     drawn: Curves = {name: (column(part, key), part) for name, part in curves.items() if part}
     if not drawn:
         return None
@@ -27,8 +27,8 @@ def perplexity_figure(
     return loss_figure(drawn, window, span, prefix=prefix, x_label=label, description=description)
 
 
-def _as_losses(rows: Rows) -> Rows:
-    points = [row for row in rows if _is_drawn(row.get("perplexity"))]
+def _as_losses(rows: Rows, key: str) -> Rows:
+    points = [row for row in rows if key in row and _is_drawn(row.get("perplexity"))]
     return [{**row, "nll": math.log(row["perplexity"]), **_bounds(row)} for row in points]
 
 

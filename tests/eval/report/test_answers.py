@@ -64,6 +64,15 @@ def test_an_answer_of_the_results_stands_over_the_gates() -> None:
     assert (fourth.answer, fourth.reason) == ("not measured", "both are at their floor")
 
 
+def test_what_an_answer_says_beside_its_gates_is_shown_once() -> None:
+    (own,) = (row for row in gates() if row["question"] == 3)
+    text = f"{own['name']}: {own['text']} (n 50); worst at 2,048 tokens, depth 50%: 70% (n 50)"
+    given = {"question": 3, "answer": "undecided", "text": text, "reason": None}
+    shown = answers({"gates": gates(), "answers": [given]})[2]
+    assert shown.beside == "Worst at 2,048 tokens, depth 50%: 70% (n 50)"
+    assert [part.value for part in shown.evidence] == ["81% [72%, 88%]"]
+
+
 def test_without_results_there_are_no_questions(run_dir: Any) -> None:
     write_json(run_dir / "eval" / "results.json", {key: None for key in results()})
     assert "answers" not in re.findall(r'<ol class="(\w+)"', render(run_dir))

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib.image
 import pytest
-from browser import Browser, find
+from browser import Browser, find, picture
 from report_run import make_run
 from report_tasks import other_models
 
@@ -146,3 +147,9 @@ def test_the_answers_fit_one_screen(tab: Browser, page: Path) -> None:
             "document.querySelector('.answers').getBoundingClientRect().toJSON()"
         )
         assert box["bottom"] <= height
+
+
+def test_the_picture_of_the_readme_is_the_beginning_of_the_page(page: Path, tmp_path: Path) -> None:
+    picture(page, tmp_path / "report.png", 640, 480)
+    image = matplotlib.image.imread(tmp_path / "report.png")
+    assert image.shape[:2] == (480, 640) and image.std() > 0.01
