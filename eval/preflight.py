@@ -18,7 +18,7 @@ def length_problems(config: Config, plan: RopePlan) -> list[str]:
     settings, lines = config.eval, list[str]()
     longest = settings.length or plan.max_position_embeddings
     too_long = [length for length in settings.passkey_lengths or () if length > longest]
-    if too_long and settings.passkey_tries:
+    if too_long and settings.passkey_tries and "passkey" in settings.tasks:
         lines.append(
             f"eval.passkey_lengths has {', '.join(map(str, too_long))}; it must be at most the "
             f"longest context that eval measures, {longest}; lower it, or raise eval.length"
@@ -120,7 +120,7 @@ def heldout_problems(config: Config, plan: RopePlan, data: DataArtifacts) -> lis
 def _try_suite(config: Config, plan: RopePlan, data: DataArtifacts) -> None:
     """Raises: DataError."""
     suite = suites.build_suite(config, plan, data)
-    if config.eval.passkey_tries:
+    if config.eval.passkey_tries and "passkey" in config.eval.tasks:
         lengths = config.eval.passkey_lengths or suite.contexts
         for length in {min(lengths), max(lengths)}:
             question(suite, length, 0, 0.5, number=0)

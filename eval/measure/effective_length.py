@@ -59,10 +59,17 @@ def value(score: Score) -> float:
 
 
 def drawn_values(score: Score, seed: int, index: int) -> np.ndarray:
-    """The score in each bootstrap draw of the units of every part: (DRAWS,)."""
+    """The score in each bootstrap draw of the units of every part: (DRAWS,).
+
+    A part whose units all score 0, or all 1, does not vary when they are resampled: its share is
+    then drawn from the posterior of that many units (Jeffreys: Beta with half a unit of each).
+    """
     rng, means = generator(Purpose.BOOTSTRAP, seed, index), np.zeros(DRAWS)
     for part in score:
-        units = len(part.sums)
+        units, right = len(part.sums), part.sums.sum() / part.counts.sum()
+        if right in (0, 1):
+            means += rng.beta(units * right + 0.5, units * (1 - right) + 0.5, DRAWS)
+            continue
         draws = rng.multinomial(units, [1 / units] * units, size=DRAWS)
         means += (draws @ part.sums) / (draws @ part.counts)
     return means / len(score)

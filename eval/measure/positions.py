@@ -3,6 +3,7 @@
 U haystacks   P depths   D bootstrap draws of haystacks
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,13 +71,30 @@ def _share(right: np.ndarray) -> dict[str, Any]:
 
 
 def _difference(part: np.ndarray, other: np.ndarray, seed: int) -> dict[str, Any]:
-    """Mean over the haystacks asked in both parts, each a difference of two shares."""
+    """Mean over the haystacks asked in both parts, each a difference of two shares.
+
+    Where all haystacks agree there is nothing to resample: then the interval is joined from those
+    of the two shares (Newcombe 1998, method 10).
+    """
     both = [rows for rows in zip(part, other, strict=True) if not _any_empty(rows)]
     if not both:
         return _row(None)
     changes = np.array([np.nanmean(one) - np.nanmean(two) for one, two in both])
+    if np.ptp(changes) == 0:
+        return _joined(_share(np.array([one for one, _ in both])), both)
     draws = statistics.resamples([f"{k:06}" for k in range(len(both))], seed)
     return _row(statistics.mean(changes, draws))
+
+
+def _joined(one: dict[str, Any], both: Sequence[Sequence[np.ndarray]]) -> dict[str, Any]:
+    """The difference of the shares of two parts. `one`: the row of the first."""
+    other = _share(np.array([part for _, part in both]))
+    change = one["value"] - other["value"]
+    if one["low"] is None or other["low"] is None:
+        return {**one, "value": change}
+    below = math.hypot(one["value"] - one["low"], other["high"] - other["value"])
+    above = math.hypot(one["high"] - one["value"], other["value"] - other["low"])
+    return {**one, "value": change, "low": change - below, "high": change + above}
 
 
 def _any_empty(rows: Sequence[np.ndarray]) -> bool:
@@ -94,7 +112,8 @@ def _row(estimate: Estimate | None) -> dict[str, Any]:
 def worst(answers: ByDepth, seed: int) -> dict[str, Any]:
     """The depth with the lowest share, and the share; the first of equal ones.
 
-    Every draw of haystacks chooses its own worst depth, so the intervals hold the choice. The
+    Every draw of haystacks chooses its own worst depth, so the intervals hold the choice; that of
+    the share holds also the interval of the depth alone, which few haystacks make wide. The
     lowest of several shares is below the share of that depth by chance: of many haystacks less.
     """
     asked = ~np.isnan(answers.right)
@@ -105,11 +124,19 @@ def worst(answers: ByDepth, seed: int) -> dict[str, Any]:
         drawn = (draws.counts @ right) / (draws.counts @ asked)
     drawn = drawn[~np.isnan(drawn).any(axis=1)]
     place = int(shares.argmin())
-    row = {"measure": "worst", "depth": float(answers.depths[place]), "value": float(shares[place])}
+    row = {"measure": "worst", "depth": float(answers.depths[place])}
+    alone = _share(answers.right[:, [place]])
     if count < 2 or not len(drawn):
-        return {**row, "low": None, "high": None, "n": count}
+        return {**row, **alone}
     low, high = np.quantile(drawn.min(axis=1), [0.025, 0.975])
-    depths = answers.depths[drawn.argmin(axis=1)]
-    first, last = np.quantile(depths, [0.025, 0.975], method="inverted_cdf")
-    interval = {"low": float(low), "high": float(high), "n": count}
-    return {**row, **interval, "depth_low": float(first), "depth_high": float(last)}
+    ends = {"low": min(float(low), alone["low"]), "high": max(float(high), alone["high"])}
+    return {**row, **alone, **ends, "n": count, **_places(answers.depths, drawn)}
+
+
+def _places(depths: np.ndarray, drawn: np.ndarray) -> dict[str, float]:
+    """Where the worst depth of a draw is, from the first of equal ones to the last."""
+    first = depths[drawn.argmin(axis=1)]
+    last = depths[::-1][drawn[:, ::-1].argmin(axis=1)]
+    low = np.quantile(first, 0.025, method="inverted_cdf")
+    high = np.quantile(last, 0.975, method="inverted_cdf")
+    return {"depth_low": float(low), "depth_high": float(high)}

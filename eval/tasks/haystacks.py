@@ -153,9 +153,11 @@ def over_depths(answers: Sequence[Answer], seed: int) -> Row:
         return row
     change = np.array([float(a.correct) - float(bool(a.base)) for a in answers])
     draws = statistics.resamples([answer.unit for answer in answers], seed)
-    estimate = statistics.mean(change, draws)
-    values = (estimate.value, estimate.low, estimate.high)
-    return {**row, **dict(zip(statistics.PAIRED, values, strict=True))}
+    value, low, high, n = statistics.mean(change, draws)
+    if low == high:  # all haystacks agree: as for one answer of each
+        moved = round(value * n)
+        _, low, high, _ = proportions.paired_difference(max(-moved, 0), max(moved, 0), n)
+    return {**row, **dict(zip(statistics.PAIRED, (value, low, high), strict=True))}
 
 
 def prompt_facts(samples: Sequence[Sample]) -> Row:

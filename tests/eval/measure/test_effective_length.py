@@ -165,3 +165,14 @@ def test_the_ratio_of_two_lengths_has_a_plain_loops_interval() -> None:
 )
 def test_lengths_as_text(tokens: int, text: str) -> None:
     assert lengths.short(tokens) == text
+
+
+def test_eight_haystacks_without_an_error_may_still_be_below_85_percent() -> None:
+    """8 of 8 has a lower bound of about 70% (Wilson): the longest length is not certain."""
+    few = {length: [Part(np.full(8, 10.0), np.full(8, 10.0))] for length in (4096, 8192)}
+    found = lengths.relative(few, 4096, 0)
+    assert (found.value, found.low, found.high) == (8192, 4096, 8192)
+    many = {length: [Part(np.full(60, 10.0), np.full(60, 10.0))] for length in (4096, 8192)}
+    assert lengths.relative(many, 4096, 0).low == 8192
+    drawn = lengths.drawn_values(few[4096], 0, 0)
+    assert np.quantile(drawn, 0.025) == pytest.approx(stats.beta(8.5, 0.5).ppf(0.025), abs=0.02)

@@ -213,6 +213,14 @@ def test_the_difference_to_the_base_is_paired_by_haystack(shared: EvalSuite) -> 
         assert 0 < row["difference_low"] < share < row["difference_high"]
 
 
+def test_no_difference_to_the_base_is_not_certain_of_few_haystacks(shared: EvalSuite) -> None:
+    for says in (always, never):
+        for row in rows(JsonKeyValue(), shared, says, says):
+            if "depth" not in row:
+                assert row["difference"] == 0
+                assert row["difference_low"] < -0.03 and row["difference_high"] > 0.03
+
+
 def up_to(length: int, share: float = 1.0) -> Says:
     """Right up to a length; beyond it in a share of the haystacks."""
 
