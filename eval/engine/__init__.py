@@ -5,7 +5,8 @@ calls.py    the calls that compute a prompt, and which of them two prompts share
 passes.py   inputs of the forward passes, and what is computed of their hidden states
 forward.py  a model's passes; of weights that all ranks gather, equally many on each
 cache.py    keys and values that are appended and rolled back without a copy
-branches.py attention of prompts that continue the keys and values of a common context
+branches.py keys and values of prompts that continue a common context
+branch_attention.py  the attention of their decoding steps
 decoding.py greedy decoding, a batch of prompts a step
 whole.py    models that compute every document whole, without a cache, and why
 """

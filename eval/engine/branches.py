@@ -1,11 +1,9 @@
-"""Decoding steps of several prompts at once, each after a trunk: keys and values in a cache.
+"""The keys and values of several prompts that are decoded at once, each after a trunk.
 
 The prompts of one context have one trunk, which is read where it lies and is neither copied nor
-repeated; each prompt's own tokens, the branch, have a small buffer. A query's scores over trunk
-and branch are joined before the softmax, so the result is that of one sequence.
+repeated; each prompt's own tokens, the branch, have a small buffer. branch_attention.py reads both.
 
-    B prompts (rows)   R rows of one trunk   H query heads   K key/value heads   G = H / K
-    T tokens of a trunk   N tokens of a branch   D head size   E head size of values
+    B prompts (rows)   K key/value heads   N tokens of a branch   D head size
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,12 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from ropewalk.eval.engine.cache import AppendCache
 
-NAME = "ropewalk_branches"
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -137,56 +133,3 @@ class BranchCache(Cache):
         if window is None:
             return 0
         return min(length, max(0, length + min(self.host_lengths[rows]) - window + 1))
-
-    def visible(self, first: int, length: int, rows: slice, window: int | None) -> torch.Tensor:
-        """Whether a row sees each key of its trunk from `first` on, and of the branches."""
-        lengths = self.lengths[rows, None]
-        of_trunk = lengths + length - torch.arange(first, length, device=lengths.device)
-        of_branch = lengths - torch.arange(self.longest + 1, device=lengths.device)
-        distances = torch.cat([of_trunk, of_branch], 1)
-        return (distances >= 0) & (distances < (window or distances.shape[1] + first + 1))
-
-
-def attend_branches(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: None,
-    *,
-    branches: BranchCache,
-    scaling: float | None = None,
-    sliding_window: int | None = None,
-    s_aux: torch.Tensor | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """An attention kernel. query (B, H, 1, D), key (B, K, N, D), value (B, K, N, E), s_aux (H,)
-    -> (B, 1, H, E)."""
-    scale = query.shape[3] ** -0.5 if scaling is None else scaling
-    queries = query[:, :, 0].unflatten(1, (key.shape[1], -1))  # (B, K, G, D)
-    sinks = None if s_aux is None else s_aux.view(1, key.shape[1], -1, 1)
-    layer, outputs = int(module.layer_idx), []  # type: ignore[arg-type]
-    for trunk, length, rows in branches.trunks():
-        first = branches.first_visible(length, rows, sliding_window)
-        keys, values = trunk.layers[layer].span(first, length)
-        hidden = ~branches.visible(first, length, rows, sliding_window)[:, None, None]
-        q, k, v = queries[rows], key[rows], value[rows]
-        scores = torch.cat([_over_trunk(q, keys.mT), q @ k.mT], 3).float() * scale
-        weights = _softmax(scores.masked_fill_(hidden, -torch.inf), sinks).to(v.dtype)
-        of_trunk, of_branch = weights.split([length - first, k.shape[2]], 3)
-        outputs.append(_over_trunk(of_trunk, values) + of_branch @ v)
-    return torch.cat(outputs).flatten(1, 2)[:, None], None
-
-
-def _over_trunk(rows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """rows (R, K, G, D) times one matrix a head (K, D, T) -> (R, K, G, T)."""
-    product = rows.transpose(0, 1).flatten(1, 2) @ matrix
-    return product.unflatten(1, (rows.shape[0], -1)).transpose(0, 1)
-
-
-def _softmax(scores: torch.Tensor, sinks: torch.Tensor | None) -> torch.Tensor:
-    """(R, K, G, N) fp32; a sink (1, K, G, 1) takes a share of the weight."""
-    if sinks is None:
-        return scores.softmax(3)
-    column = sinks.float().expand(*scores.shape[:3], 1)
-    return torch.cat([scores, column], 3).softmax(3)[..., :-1]

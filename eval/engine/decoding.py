@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from ropewalk.data.dataset import IGNORE
 from ropewalk.eval.engine import passes
-from ropewalk.eval.engine.branches import NAME, Branch, BranchCache, attend_branches
+from ropewalk.eval.engine.branch_attention import NAME, attend_branches
+from ropewalk.eval.engine.branches import Branch, BranchCache
 from ropewalk.eval.engine.forward import Forward
 from ropewalk.eval.engine.passes import Scores
 from ropewalk.eval.requests import Prompt, Prompts, Reply, Request

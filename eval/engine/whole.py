@@ -13,7 +13,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import get_layer_types_and_kwargs
 
 from ropewalk.eval.engine import passes
-from ropewalk.eval.engine.branches import NAME, Branch, BranchCache, attend_branches
+from ropewalk.eval.engine.branch_attention import NAME, attend_branches
+from ropewalk.eval.engine.branches import Branch, BranchCache
 from ropewalk.eval.engine.cache import AppendCache
 from ropewalk.eval.engine.forward import Forward
 from ropewalk.train.model.attention_swap import swapped_attention

@@ -131,7 +131,8 @@ def decode_step(tokens: int, layers: int, steps: int, kind: str) -> float:
     import torch
     from transformers import DynamicCache
 
-    from ropewalk.eval.engine.branches import NAME, Branch, BranchCache, attend_branches
+    from ropewalk.eval.engine.branch_attention import NAME, attend_branches
+    from ropewalk.eval.engine.branches import Branch, BranchCache
     from ropewalk.eval.engine.cache import AppendCache
     from ropewalk.eval.engine.passes import step
     from ropewalk.train.model.attention_swap import swapped_attention
@@ -182,10 +183,12 @@ def memory(length: int, layers: int, vocabulary: int) -> dict[str, float]:
 def eval_sweeps(quick: bool) -> list[dict[str, Any]]:
     """Key-value sweep, keyed needle map, single needle: beside a prefill for each cell."""
     bars = {"key_value": 1 / 8, "needle_map": 1 / 8, "needle": 1 / 1.5}
-    size = {"length": 512, "layers": 1, "rounds": 1} if quick else {"length": 8192, "layers": 2}
+    lengths = {"key_value": 8192, "needle_map": 8192, "needle": 4096}
     rows = []
     for name, bar in bars.items():
-        sizes = {"rounds": 3, **size}
+        sizes = {"length": lengths[name], "layers": 2, "rounds": 3}
+        if quick:
+            sizes = {"length": 512, "layers": 1, "rounds": 1}
         runs = common.alone(
             lambda name=name, sizes=sizes: common.child("eval_engine:sweep", name=name, **sizes)
         )

@@ -55,6 +55,26 @@ def _gives_sums(query: torch.Tensor) -> bool:
     return query.device.type == "cpu" and not torch.is_grad_enabled()
 
 
+def attend_with_sums(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, causal: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output (1, H, T, D) and logarithms of the sums (1, H, T), on a CPU without a gradient.
+
+    All of the same number of heads and head size.
+    """
+    attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    output, sums = attend(query, key, value, is_causal=causal, scale=scale)
+    return output, sums
+
+
+def joined(
+    first: tuple[torch.Tensor, torch.Tensor], second: tuple[torch.Tensor, torch.Tensor]
+) -> torch.Tensor:
+    """Attention over two sets of keys from that over each: outputs (..., D), log-sums (...)."""
+    share = (second[1] - first[1]).sigmoid()[..., None]
+    return torch.lerp(first[0], second[0], share.to(first[0].dtype))
+
+
 def _two_parts(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -64,20 +84,20 @@ def _two_parts(
 ) -> Iterator[torch.Tensor]:
     """The output (1, H, T, D) of one document: softmax over the keys before it and over its own."""
     group, offset = query.shape[1] // key.shape[1], key.shape[2] - query.shape[2]
-    attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     before = key[:, :, :offset], value[:, :, :offset]
     if sink is not None:
         before = sinks.prepend_sink(*before, sink)
-    own = (x[:, :, offset:].repeat_interleave(group, dim=1) for x in (key, value))
-    output, logsum = attend(query, *own, is_causal=True, scale=scale)
-    if before[0].shape[2]:
-        rows = query.unflatten(1, (-1, group)).flatten(2, 3)  # heads that share a key
-        first, first_logsum = attend(rows, *before, scale=scale)
-        shape = (group, query.shape[2])
-        first, first_logsum = (x.unflatten(2, shape).flatten(1, 2) for x in (first, first_logsum))
-        share = (logsum - first_logsum).sigmoid()[..., None].to(output.dtype)
-        output = torch.lerp(first, output, share)
-    yield output
+    k, v = (x[:, :, offset:].repeat_interleave(group, dim=1) for x in (key, value))
+    own = attend_with_sums(query, k, v, scale, causal=True)
+    if not before[0].shape[2]:
+        yield own[0]
+        return
+    rows = query.unflatten(1, (-1, group)).flatten(2, 3)  # heads that share a key
+    output, sums = attend_with_sums(rows, *before, scale)
+    shape = (group, query.shape[2])
+    yield joined(
+        (output.unflatten(2, shape).flatten(1, 2), sums.unflatten(2, shape).flatten(1, 2)), own
+    )
 
 
 def _blocks(
