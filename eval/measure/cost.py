@@ -15,6 +15,7 @@ import torch
 from ropewalk.conf.artifacts.manifest import fingerprint, write_json
 from ropewalk.conf.artifacts.records import UNREADABLE, read_json
 from ropewalk.conf.log import log
+from ropewalk.eval.engine.calls import computed_tokens, ordered_calls
 from ropewalk.eval.measure.dealing import rank_and_size
 from ropewalk.eval.requests import Request, Text
 from ropewalk.train.base import Base
@@ -42,12 +43,13 @@ class ColumnCost:
     """FLOP/s of all ranks."""
     measured: bool
     """The rate is that of an evaluation here; else a first estimate."""
+    chunk_tokens: int
     rate_key: str = ""
     took: float | None = None
     flops: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.flops = sum(flops(self.forward, request) for request in self.pending.values())
+        self.flops = self._flops(self.pending.values())
 
     @property
     def seconds(self) -> float:
@@ -55,23 +57,27 @@ class ColumnCost:
 
     @property
     def tokens(self) -> int:
-        return sum(request.tokens for request in self.pending.values())
+        """Of the forward passes: shared beginnings count once."""
+        return sum(computed_tokens(r, self.chunk_tokens) for r in self.pending.values())
 
     def seconds_of(self, requests: Iterable[Request]) -> float:
-        return sum(flops(self.forward, request) for request in requests) / self.rate
+        return self._flops(requests) / self.rate
+
+    def _flops(self, requests: Iterable[Request]) -> int:
+        return sum(flops(self.forward, request, self.chunk_tokens) for request in requests)
 
 
-def flops(cost: ForwardCost, request: Request) -> int:
-    """FLOPs of a request; prompts with one context share its pass."""
+def flops(cost: ForwardCost, request: Request, chunk_tokens: int) -> int:
+    """FLOPs of a request; the beginning that a prompt shares with the one before it is free."""
     if isinstance(request, Text):
         return cost.forward_flops([request.tokens], request.tokens - request.first)
-    lengths = [prompt.tokens for prompt in request.prompts]
-    answers = sum(max(len(p.answer), p.max_new_tokens) for p in request.prompts)
-    contexts = {prompt.context for prompt in request.prompts}
-    total = cost.forward_flops(lengths, answers)
-    if len(contexts) > 1 or not (context := contexts.pop()):
-        return total
-    return total - (len(lengths) - 1) * cost.body_flops([context])
+    _, plans = ordered_calls(request, chunk_tokens)
+    total = 0
+    for each, before in zip(plans, [None, *plans], strict=False):
+        prompt, shared = each.prompt, each.shared_with(before)
+        new = max(len(prompt.answer), prompt.max_new_tokens)
+        total += cost.forward_flops([prompt.tokens], new) - cost.body_flops([shared])
+    return total
 
 
 def column_cost(
@@ -81,13 +87,15 @@ def column_cost(
     kept: Iterable[str],
     how: Mapping[str, str | int],
     rates: Mapping[str, float],
+    chunk_tokens: int,
 ) -> ColumnCost:
     """`kept`: digests with a result in the cache. `how`: precision, kernel and device."""
     forward, known = forward_cost(base), set(kept)
     pending = {name: request for name, request in requests.items() if name not in known}
     key = fingerprint([repr(forward), how, rank_and_size()[1], torch.get_num_threads()])[:16]
     rate = rates.get(key) or (first_rate(forward, str(how["precision"])) if pending else 1.0)
-    return ColumnCost(label, len(requests), pending, forward, rate, key in rates, key)
+    known_rate = key in rates
+    return ColumnCost(label, len(requests), pending, forward, rate, known_rate, chunk_tokens, key)
 
 
 def first_rate(cost: ForwardCost, precision: str) -> float:

@@ -100,6 +100,7 @@ def costs_of(
             stores[column.label].results,
             how,
             rates,
+            evaluation.config.eval.chunk_tokens,
         )
         for column in evaluation.columns
     ]
