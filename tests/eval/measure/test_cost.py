@@ -1,4 +1,4 @@
-"""What an evaluation costs: FLOPs as torch counts them, the lines before and after, the time left."""
+"""What an evaluation costs: FLOPs as torch counts them, the lines told, and the time left."""
 
 from pathlib import Path
 from typing import Any
