@@ -16,7 +16,7 @@ class SlidingConfig:
     """Windows, tokens; unset: the original window and `eval.length`."""
     stride: int | None = setting(None, at_least=1, way_out=UNSET)
     """Tokens from one window to the next, below each window; unset: half of the window."""
-    documents: int = setting(4, at_least=1)
+    documents: int = setting(8, at_least=1)
     """Held-out documents with at least the longest window's tokens."""
     max_tokens: int | None = setting(None, at_least=2, way_out=UNSET)
     """Tokens that are read of a document; unset: the longest window, which then does not slide."""
@@ -44,7 +44,7 @@ class YarnCompatConfig:
     stride: int | None = setting(None, at_least=1, way_out=UNSET)
     """Tokens from one window to the next; unset: YaRN's 256, and a quarter of a window below
     1,024."""
-    sliding_documents: int = setting(2, at_least=1)
+    sliding_documents: int = setting(8, at_least=1)
     """Held-out documents of the sliding mode."""
     sliding_min_tokens: int | None = setting(None, at_least=1, way_out=UNSET)
     """Fewest tokens of such a document; unset: half of the longest window, as in YaRN's GovReport
@@ -65,7 +65,7 @@ class PiCompatConfig:
     stride: int | None = setting(None, at_least=1, way_out=UNSET)
     """Tokens from one window to the next; unset: PI's 256, and a quarter of a window below
     1,024."""
-    documents: int = setting(2, at_least=1)
+    documents: int = setting(8, at_least=1)
     """Held-out documents."""
     min_tokens: int | None = setting(None, at_least=1, way_out=UNSET)
     """Fewest tokens of such a document; unset: half of the longest window."""
