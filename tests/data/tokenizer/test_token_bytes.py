@@ -13,6 +13,7 @@ from ropewalk.data.tokenizer.token_bytes import gives_back
 
 TEXT = (
     "The rope is laid in the long walk, yarn upon yarn; don't you know? Füße, naïve café.\n"
+    "Привет, мир! 敏捷的棕色狐狸跳过了懒狗。東京は日本の首都です。안녕하세요 🙂👍🏽\n"
     "def lay(yarns):\n    return [twist(x) for x in yarns]  # 2026-11-29, 1,000,000 yards\n"
 ) * 3
 BYTE_LEVEL = ("gpt2", "llama3", "qwen2", "deepseek", "o200k", "digits")
