@@ -6,14 +6,14 @@ from ropewalk.conf.rules import setting
 
 HAYSTACKS = 20
 """From which a cell of a figure has a colour."""
-DEFAULT_LENGTHS = {"at_least": 2, "way_out": "unset it for the default"}
+UNSET = "unset it for the default"
 
 
 @dataclass(kw_only=True)
 class KeyValueEvalConfig:
     """JSON key-value retrieval."""
 
-    lengths: list[int] | None = setting(None, **DEFAULT_LENGTHS)
+    lengths: list[int] | None = setting(None, at_least=2, way_out=UNSET)
     """Lengths of the prompts, tokens; unset: the original window, doubled up to `eval.length`."""
     haystacks: int = setting(HAYSTACKS, at_least=1)
     """JSON objects for each length."""
@@ -32,7 +32,7 @@ class KeyValueEvalConfig:
 class NeedleConfig:
     """Pass keys of several names in held-out text."""
 
-    lengths: list[int] | None = setting(None, **DEFAULT_LENGTHS)
+    lengths: list[int] | None = setting(None, at_least=2, way_out=UNSET)
     """Lengths of the prompts, tokens; unset: the original window, doubled up to `eval.length`."""
     haystacks: int = setting(HAYSTACKS, at_least=1)
     """Texts for each length."""
@@ -50,7 +50,7 @@ class NeedleConfig:
 class MultiDocumentConfig:
     """Synthetic questions over many short biographies."""
 
-    lengths: list[int] | None = setting(None, **DEFAULT_LENGTHS)
+    lengths: list[int] | None = setting(None, at_least=2, way_out=UNSET)
     """Lengths of the prompts, tokens; unset: the original window and `eval.length`."""
     haystacks: int = setting(HAYSTACKS, at_least=1)
     """Sets of documents for each length."""

@@ -1,6 +1,7 @@
 """JSON key-value retrieval: one object of random pairs, asked at every depth on one prefill."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from ropewalk.data.random_streams import Purpose, generator
 from ropewalk.data.retrieval import key_value
@@ -72,12 +73,18 @@ def built(suite: EvalSuite) -> Built:
 
 def _build(suite: EvalSuite) -> Built:
     settings = suite.config.json_kv
-    form = {"positions": settings.positions, "shots": settings.shots, "digits": settings.digits}
 
     def make(length: int, number: int) -> list[Sample]:
         rng = generator(Purpose.EVAL_KEY_VALUE, suite.seed, (length << 20) + number)
         room = haystacks.room(suite, length, settings.max_new_tokens)
-        haystack = key_value(suite.encode, room, rng, **form)
+        haystack = key_value(
+            suite.encode,
+            room,
+            rng,
+            positions=settings.positions,
+            shots=settings.shots,
+            digits=settings.digits,
+        )
         name, facts = f"json_kv/{length}/{number:03}", {"length": length}
         new = settings.max_new_tokens
         return [haystacks.sample(suite, name, haystack, facts, max_new_tokens=new)]
@@ -92,12 +99,12 @@ def mean_reading(rows: ModelRows, window: int | None, words: str) -> str | None:
     clauses = []
     for length in sorted(measured, reverse=True):
         if length in (max(measured), window):
-            text = list_by_model(means, lambda part, at=length: _share_text(part, at))
+            text = list_by_model(means, partial(_share_text, length))
             clauses.append(f"at {length:,} tokens {words} {text}")
     return sentence(clauses)
 
 
-def _share_text(means: Sequence[Row], length: int) -> str | None:
+def _share_text(length: int, means: Sequence[Row]) -> str | None:
     found = [r for r in means if r["length"] == length and r.get("accuracy") is not None]
     if not found:
         return None

@@ -4,6 +4,7 @@ No text is computed for it: the answers are those of the two tasks.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from ropewalk.eval.measure import positions
 from ropewalk.eval.report.figures.curves import Curves, curve_figure
@@ -74,7 +75,7 @@ class LostInMiddle:
             ("recency", "the last fifth less the middle is"),
             ("worst", "the lowest share of right answers at a depth is"),
         ):
-            if text := list_by_model(longest, lambda part, m=measure: _text(_of(part, m))):
+            if text := list_by_model(longest, partial(_text, measure)):
                 clauses.append(f"{words} {text}")
         if clauses:
             clauses[0] = f"at {max(lengths):,} tokens {clauses[0]}"
@@ -103,10 +104,11 @@ def _of(rows: Rows, measure: str) -> list[Row]:
     return [row for row in rows if row["measure"] == measure and row["source"] == first]
 
 
-def _text(rows: Sequence[Row]) -> str | None:
-    if not rows or rows[0].get("value") is None:
+def _text(measure: str, rows: Rows) -> str | None:
+    own = _of(rows, measure)
+    if not own or own[0].get("value") is None:
         return None
-    row = rows[0]
+    row = own[0]
     depth = f" at depth {percent(row['depth'], 0)}" if "depth" in row else ""
     if row.get("low") is None:
         return f"{row['value']:.0%}{depth}"
