@@ -31,6 +31,7 @@ TASKS: list[Task] = [JsonKeyValue(), Needle(), MultiDocumentQa()]
 
 def suite(marks: BoundaryTokens = MARKS, **settings: Any) -> EvalSuite:
     config = EvalConfig(
+        tasks=["json_kv"],
         json_kv=KeyValueEvalConfig(haystacks=24, digits=5),
         needle=NeedleConfig(haystacks=6, single_haystacks=3),
         multi_document_qa=MultiDocumentConfig(haystacks=4),
