@@ -97,7 +97,25 @@ def as_text(value: object) -> str:
     return general(value) if isinstance(value, int | float) else str(value)
 
 
-FILTERS = (integer, fixed, signed, percent, perplexity, duration, clamp, general, bounds, as_text)
+def short(value: object) -> str:
+    """As text; of a hash its beginning."""
+    text = as_text(value)
+    return text[:12] if re.fullmatch(r"[0-9a-f]{16,}", text) else text
+
+
+FILTERS = (
+    integer,
+    fixed,
+    signed,
+    percent,
+    perplexity,
+    duration,
+    clamp,
+    general,
+    bounds,
+    as_text,
+    short,
+)
 
 
 def template(package: str, name: str) -> Template:

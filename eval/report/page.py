@@ -176,7 +176,7 @@ def derived(run: Json, phone: bool = True) -> Json:
     results, metrics = run["results"], run["metrics"]
     columns, window = tables.shown(results), results.get("base_window")
     rows = {task.name: tables.rows_by_column(results, columns, task.name) for task in TASKS}
-    sections = tables.general_sections(rows, run["config"])
+    sections = tables.sections(rows, run["config"])
     dimensions, width = rope.dimensions(run["rope"]), max(1, len(metrics) // 20)
 
     def figures() -> Json:
@@ -197,8 +197,9 @@ def derived(run: Json, phone: bool = True) -> Json:
         "styles": column_styles(columns),
         "title": column_title,
         "facts": tables.column_facts(results),
-        "sections": sections,
-        "unmeasured": tables.unmeasured(rows, sections),
+        "sections": [task for task in sections if task.name not in tables.OWN_SECTIONS],
+        "own_sections": {task.name for task in sections} & set(tables.OWN_SECTIONS),
+        "unmeasured": [task.title for task in TASKS if task not in sections],
         "rows": rows,
         "answers": answers(results),
         "checks": [row for row in results.get("gates") or [] if not row.get("question")],

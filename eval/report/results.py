@@ -44,15 +44,13 @@ def column_facts(results: Json) -> list[str]:
     return [key for key in keys if not any(isinstance(r.get(key), list | dict) for r in facts)]
 
 
-def general_sections(rows: Mapping[str, Any], config: Json) -> list[Task]:
-    """The tasks with the general section: those measured, and those that the run asks for."""
-    asked = (config.get("eval") or {}).get("tasks") or []
-    return [t for t in TASKS if t.name not in OWN_SECTIONS and (rows[t.name] or t.name in asked)]
+def sections(rows: Mapping[str, Any], config: Json) -> list[Task]:
+    """The tasks with a section: those measured, and those that the run asks for.
 
-
-def unmeasured(rows: Mapping[str, Any], sections: Sequence[Task]) -> list[str]:
-    """Titles of the tasks without rows and without a section."""
-    return [t.title for t in TASKS if not (t in sections or rows[t.name] or t.name in OWN_SECTIONS)]
+    A run that does not say what it asks for is taken to ask for those of OWN_SECTIONS.
+    """
+    asked = (config.get("eval") or {}).get("tasks") or OWN_SECTIONS
+    return [task for task in TASKS if rows[task.name] or task.name in asked]
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def _equal_texts(rows: Sequence[Json], keys: Sequence[str]) -> list[str]:
         values = {row.get(key) if isinstance(row.get(key), str) else None for row in rows}
         return len(values) == 1 and None not in values
 
-    return [key for key in keys if key not in PROTOCOL and is_equal(key)]
+    return [key for key in keys if key not in (*PROTOCOL, "reason", "text") and is_equal(key)]
 
 
 def _protocol(rows: Sequence[Json], keys: Sequence[str]) -> dict[str, str]:
