@@ -15,6 +15,7 @@ from ropewalk.eval.measure import evaluate as costs
 from ropewalk.eval.measure.evaluate import evaluate
 from ropewalk.eval.measure.named import NamedModel, named_models
 from ropewalk.eval.measure.results import RESULTS
+from ropewalk.eval.ruler import inputs as ruler
 from ropewalk.eval.worker import Job
 from ropewalk.train.base import Base
 from ropewalk.train.rope.plan import hash_of
@@ -33,6 +34,8 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
     named = named_models(config)
     key: dict[str, Any] = {"inputs": inputs, "seed": config.seed, "eval": settings(config)}
     key["format"] = FORMAT
+    if "ruler" in config.eval.tasks:
+        key["ruler"] = ruler.identity(config.eval.ruler)
     if named:
         key["models"] = {name: identity(model) for name, model in named.items()}
 

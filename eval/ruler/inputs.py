@@ -85,6 +85,19 @@ def read(
     return Inputs(settings, _wording(settings), words.find(settings.words), prose, questions)
 
 
+def identity(settings: RulerConfig) -> dict[str, str]:
+    """What the settings' paths and the installed packages hold, for a fingerprint: a file that
+    changes asks other questions. Raises: ConfigError."""
+    found = words.find(settings.words)
+    texts = {"wording": _wording(settings).id, "words": found.hash}
+    for key in ("squad", "hotpotqa"):
+        if path := getattr(settings, key):
+            texts[key] = question_files.read(key, path).hash
+    if settings.haystack is not None:
+        texts["haystack"] = _prose(settings, list).hash
+    return texts
+
+
 def _wording(settings: RulerConfig) -> Wording:
     if settings.wording is not None:
         return wording.of_file(settings.wording)

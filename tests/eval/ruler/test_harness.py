@@ -40,6 +40,8 @@ def test_every_text_is_the_harness_own_but_for_two_slips() -> None:
             text = text.replace("assigned", "assgined")
         for fragment in fragments(text.strip(" ")):
             assert fragment.strip() in theirs, (name, fragment)
+    assert "assgined" in theirs and "assgined" not in texts.vt_prefix
+    assert "assigned" in texts.vt_prefix
     assert texts.source == f"lm-eval {harness.version('lm_eval')}"
 
 

@@ -20,7 +20,7 @@ from ropewalk.eval.requests import Reply
 from ropewalk.eval.ruler import fitting, harness, words
 from ropewalk.eval.ruler.configurations import ALL, GROUPS
 from ropewalk.eval.ruler.draft import CannotFit
-from ropewalk.eval.ruler.inputs import read
+from ropewalk.eval.ruler.inputs import identity, read
 from ropewalk.eval.tasks.ruler import Ruler
 from ropewalk.eval.tasks.task import Measured
 
@@ -197,3 +197,23 @@ def test_what_is_known_before_there_is_text_is_told_then(tmp_path: Path) -> None
         settings_ = RulerConfig(configurations=["all"], **{key: str(tmp_path / "none")})
         (line,) = ruler_problems(settings_, 4096)
         assert line.startswith(f"eval.ruler.{key} is")
+
+
+def test_a_file_of_other_content_is_another_measurement(tmp_path: Path) -> None:
+    """Of each file that a setting names; its name and place do not matter."""
+    for key, one, other in (
+        ("haystack", "One text. Two.", "One text. Three."),
+        ("words", "\n".join(map(str, range(200))), "\n".join(map(str, range(201)))),
+        ("wording", yaml.safe_dump(ruler_suite.THEIRS), yaml.safe_dump(wording_with("x."))),
+    ):
+        found = []
+        for name, text in (("a.txt", one), ("b/a.txt", one), ("c/a.txt", other)):
+            path = tmp_path / key / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            found.append(identity(RulerConfig(**{key: str(path)})))
+        assert found[0] == found[1] != found[2], key
+
+
+def wording_with(noise: str) -> dict[str, str]:
+    return ruler_suite.THEIRS | {"noise": noise}
