@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ropewalk.conf import eval_models
 from ropewalk.conf.eval_gates import GatesConfig
@@ -113,6 +114,11 @@ class EvalConfig:
 
     def problems(self, prefix: str) -> Iterator[str]:
         yield from self._vllm_problems(prefix)
+        if self.ranks_per_node is not None and self.ranks_per_node % max(self.sp_size, 1):
+            yield (
+                f"{prefix}sp_size is {self.sp_size}; it must divide {prefix}ranks_per_node "
+                f"{self.ranks_per_node}; set a divisor, or start a multiple of it"
+            )
         of_run = self.run_models is not False
         yield from eval_models.problems(self.models, of_run, prefix)
         if not of_run and not self.models:
@@ -137,6 +143,12 @@ class EvalConfig:
                     f"{prefix}vllm.tensor_parallel_size, and {prefix}{key} is {value}; set "
                     f"{prefix}{key}={alone}, or {prefix}backend=transformers"
                 )
+        python = self.vllm.python
+        if python is not None and not Path(python).expanduser().is_file():
+            yield (
+                f"{prefix}vllm.python is {python}; it must be the interpreter of an environment "
+                "with vLLM; set its path"
+            )
         if self.vllm.tensor_parallel_size > 1 and self.ranks_per_node != 1:
             yield (
                 f"{prefix}vllm.tensor_parallel_size is {self.vllm.tensor_parallel_size}; one rank "

@@ -178,6 +178,8 @@ def test_a_rank_sees_its_own_device() -> None:
     [
         (["eval.sp_size=2"], "eval.backend is vllm; it holds a model whole, .* eval.sp_size is 2"),
         (["eval.zero_stage=3"], "eval.backend is vllm; it holds a model whole, .*zero_stage is 3"),
+        (["eval.vllm.python=/none"], "eval.vllm.python is /none; it must be the interpreter"),
+        (["eval.sp_size=2", "eval.ranks_per_node=3"], "sp_size is 2; it must divide .*_node 3"),
         (
             ["eval.vllm.tensor_parallel_size=2"],
             "tensor_parallel_size is 2; one rank must have all GPUs; set eval.ranks_per_node=1",
