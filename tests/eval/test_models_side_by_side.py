@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import models
 import numpy as np
 import pytest
 import torch
@@ -177,6 +178,28 @@ def test_a_killed_evaluation_goes_on_without_a_repeated_request(
     assert 0 < kept < total // 2 and len(requests) == total - kept
     again = (tmp_path / "runs" / "two" / "eval" / "results.json").read_bytes()
     assert again == (work / "runs" / "two" / "eval" / "results.json").read_bytes()
+
+
+def test_a_model_with_another_tokenizer_reads_the_same_text_and_is_not_paired(
+    work: Path, tmp_path: Path, tokenizer: Any
+) -> None:
+    model = models.tiny_model(vocab_size=len(tokenizer), attn_implementation="eager").eval()
+    model.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    other = [f"eval.models.other.path={tmp_path / 'other'}", "eval.models.other.beyond_window=true"]
+    places = [f"runs_dir={tmp_path}", "eval.tasks=[nll_by_position,short_context]"]
+    main(["eval", *words(work, *other, *places)])
+    content = json.loads((tmp_path / "two" / "eval" / "results.json").read_text())
+    plain, linear, third = content["columns"].values()
+    assert plain["tokenizer"] == linear["tokenizer"] != third["tokenizer"]
+    assert plain["haystack"] != third["haystack"]
+    (note,) = (n for n in content["notes"] if n.startswith("other has another tokenizer"))
+    assert "bits per byte" in note
+    paired = {
+        label: any("difference" in row for row in rows["short_context"])
+        for label, rows in content["models"].items()
+    }
+    assert paired == {"plain": False, "linear": True, "other": False}
 
 
 def test_two_ranks_measure_what_one_does(work: Path, tmp_path: Path) -> None:
