@@ -44,7 +44,8 @@ class ContextGain:
             context: measured.select(length=context).losses[:, -suite.targets :]
             for context in suite.contexts
         }
-        return statistics.gains(by_context, suite.draws)
+        rows = statistics.gains(by_context, suite.draws)
+        return [{**row, "protocol": "last_tokens"} for row in rows]
 
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
         longest = rows["extended"][-1]

@@ -33,7 +33,8 @@ class LossByPosition:
         suite, base = measured.suite, measured.of_base
         theirs = None if base is None else base.losses
         width = max(1, suite.length // BINS)
-        return statistics.by_position(measured.losses, suite.draws, width, theirs)
+        bins = statistics.by_position(measured.losses, suite.draws, width, theirs)
+        return [{**row, "protocol": "position_bins"} for row in bins]
 
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
         """None: `window_loss` judges the same losses, inside and past the window."""
