@@ -24,6 +24,8 @@ VARIANTS = int(os.environ.get("ROPEWALK_DAMAGE_VARIANTS", "1"))
 """How often each random way to damage a file is tried, at another place."""
 UNREAD = re.compile(r"cache/(duplicates|contamination|tokenizers|digests)/")
 """What a command does not read that has nothing to do."""
+FIGURE = "rope"
+"""The figure whose files are damaged; the report writes all of them alike."""
 VERBS = {"export": "export", "calibration": "calibrate"}
 """The command that makes a folder of the run; `run` makes the others."""
 RANDOM = ("truncate", "garbage", "flip_byte", "edit_number")
@@ -41,6 +43,7 @@ class Damages:
 
     def cases(self, pattern: str = "**/*") -> list[Case]:
         files = [path for path in sorted(self.source.glob(pattern)) if path.is_file()]
+        files = [p for p in files if p.parent.name != "figures" or p.stem == FIGURE]
         if not self.keeps_record:
             files = [path for path in files if path.name != RECORD]
         return [
