@@ -95,7 +95,7 @@ class Engine:
         return reason
 
     @cached_property
-    def _is_whole(self) -> bool:
+    def is_whole(self) -> bool:
         """Whether documents that are not packed are computed in one pass, each alone."""
         if self._whole_because:
             return True
@@ -139,7 +139,7 @@ class Engine:
 
     def _text(self, text: Text) -> Result:
         """Losses of a long text, in calls with a cache."""
-        if self._is_whole:
+        if self.is_whole:
             scores = self._pass([calls.document(text)])
         else:
             scores = list(self._text_calls(text))
@@ -159,7 +159,7 @@ class Engine:
 
     def _group(self, group: Prompts) -> list[Answer]:
         """The answers to the prompts of a group; the decoding of some has not ended."""
-        if self._is_whole:
+        if self.is_whole:
             return [self._whole(group, prompt) for prompt in group.prompts]
         order, plans = calls.ordered_calls(group, self.chunk_tokens)
         cache = self._cache(max(len(plan.document.ids) for plan in plans))

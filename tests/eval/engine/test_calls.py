@@ -41,7 +41,9 @@ def test_what_is_shared_is_what_a_loop_over_tokens_finds_equal() -> None:
     for _ in range(100):
         texts = [rng.integers(0, 2, rng.integers(2, 30)) for _ in range(5)]
         texts += [np.append(texts[0][:n], [7, 8]) for n in (3, 9, 20)]
-        group = Prompts(tuple(Prompt(text, ids(2, 1)) for text in texts))
+        contexts = rng.integers(0, 6, 8).tolist()
+        pairs = zip(texts, contexts, strict=True)
+        group = Prompts(tuple(Prompt(text, ids(2, 1), context) for text, context in pairs))
         order, plans = calls.ordered_calls(group, 8)
         assert sorted(order) == list(range(8))
         for before, plan in zip(plans, plans[1:], strict=False):

@@ -31,7 +31,7 @@ def test_new_tokens_and_losses_are_those_of_transformers(name: str) -> None:
     engine = Engine(engine_models.measured(name), 512, chunk_tokens=CHUNK)
     (replies,) = engine.measure([questions(contexts, 10, drafts)])
     assert isinstance(replies, tuple)
-    assert [list(reply.ids) for reply in replies] == expected
+    assert [list(reply.ids) for reply in replies] == expected and not engine.is_whole
     of_drafts = [
         losses(oracle, np.concatenate([text, draft]))[len(text) - 1 :].sum()
         for text, draft in zip(texts, drafts, strict=True)
@@ -52,6 +52,7 @@ def test_losses_of_a_text_in_calls_are_those_of_one_full_pass(name: str) -> None
         (result,) = engine.measure([Text(text, first)])
         expected = losses(engine_models.reference(name), text)[first - 1 :]
         np.testing.assert_allclose(result, expected, atol=1e-5)
+    assert not engine.is_whole
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
