@@ -45,8 +45,8 @@ def _far_text(rows: Json) -> Verdict | None:
 def _relative(rows: Json, source: str, question: int) -> Verdict | None:
     """The score at the longest length over that at the base's window."""
     found = (row for row in rows.get("effective_length") or [] if row["source"] == source)
-    row = next(found, {})
-    if row.get("ratio") is None:
+    row = next(found, None)
+    if row is None or row.get("ratio") is None:
         return None
     ratio = Estimate(row["ratio"], row["ratio_low"], row["ratio_high"], row["n"])
     name = f"{source} at {row['longest']:,}, of the own score at the base's window"

@@ -111,9 +111,11 @@ def _row(measured: Measured, low: int, high: int) -> Row:
     """Tokens at the positions [low, high)."""
     part = slice(max(low - 1, 0), high - 1)
     values = [np.asarray(result, np.float64)[part] for result in measured.results]
-    base = measured.base and [np.asarray(result, np.float64)[part] for result in measured.base]
+    base = None
+    if measured.base is not None:
+        base = [np.asarray(result, np.float64)[part] for result in measured.base]
     units = [sample.unit for sample in measured.samples]
-    row = mean_row(units, values, base or None, measured.suite.seed)
+    row = mean_row(units, values, base, measured.suite.seed)
     tokens = sum(map(len, values))
     facts = {"from": low, "to": high, "tokens": tokens, "unit": "document"}
     return {**facts, **row, "protocol": PROTOCOL}
