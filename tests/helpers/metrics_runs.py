@@ -137,8 +137,8 @@ def retrieve(
 
 def random_haystack() -> Haystack:
     """Of 90 tokens, with two questions."""
-    context, *parts = models.documents([90, 7, 3, 9, 2], seed=11)
-    questions = (Question(*parts[:2], "", "", 0.0), Question(*parts[2:], "", "", 1.0))
+    context, first, answer, second, other = models.documents([90, 7, 3, 9, 2], seed=11)
+    questions = Question(first, answer, "", "", 0.0), Question(second, other, "", "", 1.0)
     return Haystack(context, questions, pairs=9)
 
 

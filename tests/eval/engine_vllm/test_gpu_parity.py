@@ -41,7 +41,8 @@ def test_vllm_decodes_nearly_the_same_tokens() -> None:
     if version() is None:
         pytest.skip("ROPEWALK_VLLM_PYTHON names no interpreter with vLLM")
     folder = Path(BASES) / "demo"
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).cuda()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    model.to("cuda")
     needs = attention.requirements_of(model, model.dtype)
     model.set_attn_implementation(attention.register("auto", None, needs))
     rng, end = np.random.default_rng(0), End(end_tokens(folder), None)
