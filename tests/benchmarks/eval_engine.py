@@ -183,10 +183,10 @@ def memory(length: int, layers: int, vocabulary: int) -> dict[str, float]:
 def eval_sweeps(quick: bool) -> list[dict[str, Any]]:
     """Key-value sweep, keyed needle map, single needle: beside a prefill for each cell."""
     bars = {"key_value": 1 / 8, "needle_map": 1 / 8, "needle": 1 / 1.5}
-    lengths = {"key_value": 8192, "needle_map": 8192, "needle": 4096}
+    lengths = {"key_value": 16384, "needle_map": 16384, "needle": 4096}
     rows = []
     for name, bar in bars.items():
-        sizes = {"length": lengths[name], "layers": 2, "rounds": 3}
+        sizes = {"length": lengths[name], "layers": 2, "rounds": 2}
         if quick:
             sizes = {"length": 512, "layers": 1, "rounds": 1}
         runs = common.alone(
