@@ -58,7 +58,7 @@ def answers(results: Json) -> list[Answer]:
 
 
 def _answer(results: Json, number: int) -> Answer:
-    given = next(_of(results.get("answers"), number), {})
+    given: Json = next(_of(results.get("answers"), number), {})
     gates = [*_of(results.get("gates"), number)]
     evidence = [_evidence(row) for row in gates]
     own = given.get("answer") or given.get("verdict")

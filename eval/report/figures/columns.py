@@ -100,5 +100,5 @@ def legend(figure: Figure, panels: Sequence[Axes]) -> None:
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    place = {"loc": "outside upper center", "ncols": 2 if is_narrow() else 4}
+    place: Kwargs = {"loc": "outside upper center", "ncols": 2 if is_narrow() else 4}
     figure.legend([*entries.values()], [*entries], **place)

@@ -61,7 +61,7 @@ def loss_figure(
         for axes in panels[1:]:
             axes.set_title("the same, closer", color=COLOURS["muted"], size=9)
         if not names_at_ends:
-            legend(figure, panels[:1])
+            legend(figure, [panels[0]])
         return to_svg(figure, prefix, description)
 
 
