@@ -233,10 +233,12 @@ def test_ranks_that_share_the_measurements_give_the_results_of_one_process(run, 
     """Through the launcher; at 3 the weights are partitioned over the ranks."""
     expected = json.loads((run / "eval" / "results.json").read_text())
     shutil.rmtree(run / "eval")
+    shutil.rmtree(work / "cache" / "eval")  # or nothing is measured
     arguments = ("eval.ranks_per_node=2", f"eval.zero_stage={stage}")
     output = ropewalk(work, "eval", "name=first", *arguments)
     assert [output.count(f"eval: {label} measured") for label in expected["models"]] == [1, 1, 1]
-    assert sorted(p.name for p in (run / "eval").iterdir()) == ["manifest.json", "results.json"]
+    names = sorted(path.name for path in (run / "eval").iterdir())
+    assert names == ["manifest.json", "results.json", "samples"]
     result = json.loads((run / "eval" / "results.json").read_text())
     assert_close(result, expected)
     assert "skipped" in ropewalk(work, "eval", "name=first", "eval.ranks_per_node=1")
