@@ -160,11 +160,11 @@ def decode_step(tokens: int, layers: int, steps: int, kind: str) -> float:
 def memory(length: int, layers: int, vocabulary: int) -> dict[str, float]:
     """GiB of the peak over weights and cache, of a text and of a prompt with its answer."""
     from ropewalk.eval.engine.engine import Engine
-    from ropewalk.eval.requests import Prompt, Prompts, Text
+    from ropewalk.eval.requests import Prompt, Prompts, Request, Text
 
     engine = Engine(model(layers, vocabulary), 8192)
     engine.measure([Text(ids(2100, 0))])
-    requests = {
+    requests: dict[str, Request] = {
         "text": Text(ids(length, 0)),
         "prompt": Prompts((Prompt(ids(length - 16, 1), ids(16, 2), 0, 16),)),
     }
