@@ -1,6 +1,7 @@
 """Counting: the common words of a numbered list, and the most frequent coded words of a text."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from string import ascii_lowercase
 
@@ -63,7 +64,7 @@ class FrequentWords:
     """A draft (draft.py): coded words whose frequencies fall with their rank squared.
 
     The first rank is dots, and ranks two to four are asked. Units: words before each rank's share
-    is rounded down; if exact, words: dots make up for what is rounded off.
+    is rounded down; if exact, words.
     """
 
     most = ENDLESS
@@ -82,14 +83,27 @@ class FrequentWords:
 
     def _counts(self, size: int) -> np.ndarray:
         """How often each word is used."""
-        ranks = np.arange(1, len(self.vocabulary) + 1)
-        counts = (size * ranks**-ALPHA / ZETA).astype(int)
         if self.draw.exact:
-            counts[0] += size - counts.sum()
-        return counts
+            return nested_counts(size, len(self.vocabulary))
+        ranks = np.arange(1, len(self.vocabulary) + 1)
+        return (size * ranks**-ALPHA / ZETA).astype(int)
 
     def body(self, size: int) -> Body:
         pairs = zip(self.vocabulary, self._counts(size).tolist(), strict=True)
         words = self.draw.order([word for word, count in pairs for _ in range(count)])
         context = " ".join(words)
         return Body(self.wording.fwe.format(context=context), self.wording.fwe_prefix, context)
+
+
+def nested_counts(size: int, vocabulary: int) -> np.ndarray:
+    """Uses of each rank among `size` words, (vocabulary,): one size more adds one word.
+
+    The k-th use of rank r comes at time k r²; the first `size` uses are counted, of equal times
+    the lower rank's first. At the end of a time every share is rounded down.
+    """
+    squares = np.arange(1, vocabulary + 1, dtype=np.int64) ** 2
+    time = bisect_left(range(size), size, key=lambda time: int((time // squares).sum()))
+    counts = time // squares
+    last = np.flatnonzero(time % squares == 0)[::-1][: counts.sum() - size]
+    counts[last] -= 1
+    return counts

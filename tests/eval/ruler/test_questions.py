@@ -1,7 +1,9 @@
 """A solver that reads nothing but a prompt finds the stored references, and prompts are full."""
 
+import heapq
 import re
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from scipy import stats
 from ropewalk.data.dataset import BoundaryTokens
 from ropewalk.eval.requests import Prompt, Prompts
 from ropewalk.eval.ruler.configurations import ALL
+from ropewalk.eval.ruler.frequency import nested_counts
 from ropewalk.eval.ruler.inputs import read
 from ropewalk.eval.ruler.wording import Wording
 from ropewalk.eval.tasks.ruler import Ruler
@@ -103,8 +106,6 @@ def test_exact_prompts_are_full_to_within_one_unit(files: dict[str, str], begin:
         if configuration.family == "qa":
             documents = [*read(suite.config.ruler, [configuration], list).questions.values()]
             largest = max(len(suite.encode(d)) for d in documents[0].documents) + 8
-        if configuration.family == "fwe":  # a size more can add a use to several words at once
-            largest *= 5
         assert length - len(ids) - budget <= largest, (sample.id, largest)
 
 
@@ -246,3 +247,18 @@ def test_chat_form_puts_the_question_in_the_template_and_the_answers_beginning_a
         answers = solver.solve(question.removeprefix("<user>") + prefix, family, wording(suite))
         assert set(answers) <= set(sample.facts["references"]) and answers
         assert sample.facts["fill"] <= 6000 and sample.facts["form"] == "chat"
+
+
+@pytest.mark.parametrize("vocabulary", [5, 40, 2600])
+def test_counts_of_frequent_words_grow_by_one_use_and_keep_their_ranks(vocabulary: int) -> None:
+    """The oracle merges the times of all uses by a heap."""
+    uses = heapq.merge(
+        *([(k * r * r, r) for k in range(1, 2000)] for r in range(1, vocabulary + 1))
+    )
+    expected = [0] * vocabulary
+    for size, (_, rank) in enumerate(islice(uses, 600), 1):
+        expected[rank - 1] += 1
+        counts = nested_counts(size, vocabulary).tolist()
+        assert counts == expected
+        if size >= 73:
+            assert counts[1] > counts[2] > counts[3] > counts[4] == max(counts[4:])
