@@ -44,8 +44,7 @@ def _far_text(rows: Json) -> Verdict | None:
 
 def _relative(rows: Json, source: str, question: int) -> Verdict | None:
     """The score at the longest length over that at the base's window."""
-    found = (row for row in rows.get("effective_length") or [] if row["source"] == source)
-    row = next(found, None)
+    row = next((r for r in rows.get("effective_length") or [] if r["source"] == source), None)
     if row is None or row.get("ratio") is None:
         return None
     ratio = Estimate(row["ratio"], row["ratio_low"], row["ratio_high"], row["n"])
@@ -65,25 +64,33 @@ def answers(gates: Sequence[Json], models: Json) -> list[dict[str, Any]]:
 
 def _answer(number: int, gates: Sequence[Json], rows: Json) -> dict[str, Any]:
     own = [gate for gate in gates if gate["question"] == number]
-    found = {ANSWERS[gate["verdict"]] for gate in own}
-    answer = next((a for a in ("no", "undecided", "yes") if a in found), "not measured")
+    # a pass key that is found says little where no value of an object is
+    floor = _floor("json_kv", rows) if number == 3 else None
+    verdicts = {ANSWERS[gate["verdict"]] for gate in own if floor is None}
+    answer = next((a for a in ("no", "undecided", "yes") if a in verdicts), "not measured")
     lines = [f"{gate['name']}: {gate['text']} (n {gate['n']:,})" for gate in own]
     lines += [line for line in [_worst_depth(rows) if number == 3 else None] if line]
     lines += [line for line in [_copies(rows) if number == 2 else None] if line]
-    reason = None if own else _reason(number, rows)
+    reason = _reason(number, rows) if answer == "not measured" else None
     return {"question": number, "answer": answer, "text": "; ".join(lines), "reason": reason}
 
 
 def _reason(number: int, rows: Json) -> str:
     """Why there is no answer: a floor where a measure names one, else what was not asked."""
-    source = {3: "json_kv", 4: "ruler"}.get(number)
-    for row in rows.get("effective_length") or []:
-        if row["source"] == source and row.get("reason"):
-            return str(row["reason"])
+    if reason := _floor({3: "json_kv", 4: "ruler"}.get(number), rows):
+        return reason
     swapped = (rows.get("swapped_gain") or [{}])[-1]
     if number == 2 and swapped.get("reason"):
         return str(swapped["reason"])
     return f"eval.tasks needs {' or '.join(TASKS[number])}, beside a base and a longer context"
+
+
+def _floor(source: str | None, rows: Json) -> str | None:
+    """Why a task's score cannot be compared with the one at the base's window."""
+    for row in rows.get("effective_length") or []:
+        if row["source"] == source and row.get("reason"):
+            return str(row["reason"])
+    return None
 
 
 def _worst_depth(rows: Json) -> str | None:

@@ -68,3 +68,12 @@ def test_a_floor_is_not_measured_with_its_reason() -> None:
     floor = {"source": "json_kv", "ratio": None, "reason": "the score is 4%, below 20%", "n": 50}
     rows = {"extended": {"effective_length": [floor]}}
     assert verdicts(rows) == [] and answers([], rows)[2]["reason"] == floor["reason"]
+
+
+def test_a_pass_key_that_is_found_does_not_answer_for_a_floor_of_key_values() -> None:
+    gate = {"question": 3, "verdict": "pass", "name": "Passkey", "text": "95%", "n": 60}
+    assert answers([gate], {})[2]["answer"] == "yes"  # nothing else was asked
+    floor = {"source": "json_kv", "ratio": None, "reason": "not measurable: 1%"}
+    found = answers([gate], {"extended": {"effective_length": [floor]}})[2]
+    assert found["answer"] == "not measured" and found["reason"] == "not measurable: 1%"
+    assert "Passkey: 95% (n 60)" in found["text"]
