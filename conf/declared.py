@@ -129,6 +129,8 @@ def _nearest(wrong: list[str], section: str, hint: type) -> str | None:
     if name in OF_OTHER_TRAINERS:
         return OF_OTHER_TRAINERS[name]
     prefix = f"{section}." if section else ""
+    if near := difflib.get_close_matches(wrong[0], members(hint), 1, 0.75):
+        return prefix + near[0]
     for paths, cutoff in ((dict(_paths(hint)), 0.6), (dict(_paths(Config)), 0.8)):
         for word in dict.fromkeys((wrong[0], name)):
             if near := difflib.get_close_matches(word, paths, 1, cutoff):

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ropewalk.conf.artifacts.records import move_aside
 from ropewalk.conf.log import log
 from ropewalk.eval.requests import Reply, Result
 
@@ -26,6 +27,10 @@ class ResultStore:
         self.damaged = 0
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
+            for path in (folder / LINES, folder / LOSSES):
+                if path.is_dir():
+                    aside = move_aside(path, "damaged")
+                    log.info(f"eval: {path} is a folder; moved to {aside.name}")
             self._read(folder)
 
     def _read(self, folder: Path) -> None:

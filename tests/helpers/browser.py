@@ -3,6 +3,7 @@
 https://chromedevtools.github.io/devtools-protocol/
 """
 
+import argparse
 import base64
 import json
 import os
@@ -120,4 +121,9 @@ def picture(page: Path, path: Path, width: int, height: int) -> None:
 
 
 if __name__ == "__main__":  # make picture
-    picture(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    parser = argparse.ArgumentParser(description=picture.__doc__)
+    parser.add_argument("page", type=Path)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("width", type=int)
+    parser.add_argument("height", type=int)
+    picture(**vars(parser.parse_args()))

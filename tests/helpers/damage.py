@@ -184,7 +184,8 @@ def results(folder: Path) -> dict[str, Any]:
         set_aside = r"\.((damaged|unfinished)\d|[0-9a-f]{8}/)"
         is_aside = re.search(set_aside, name) or "checkpoints/" in name
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not (hidden or is_aside or "/watch/" in name):
+        timed = "/watch/" in name or name.startswith("cache/digests/")  # which hold files' times
+        if path.is_file() and not (hidden or is_aside or timed):
             contents[name] = content_of(path)
     return contents
 

@@ -100,7 +100,7 @@ def test_finished_shards_are_not_written_again(folder: Path, tmp_path: Path) -> 
     build(target)
     target.make([0, 1])  # shards of a published store
     assert {p: p.stat().st_mtime_ns for p in target.folder.rglob("*.*")} == modified
-    assert not tmp_of(target).exists() and not list((tmp_path / "cache").rglob("*.0*.lock"))
+    assert not tmp_of(target).exists() and not list(target.folder.parent.rglob("*.0*.lock"))
 
 
 def test_a_shard_that_another_process_holds_is_waited_for_after_the_others(

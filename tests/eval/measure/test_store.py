@@ -55,6 +55,22 @@ def test_every_changed_byte_is_noticed(tmp_path: Path, file: str) -> None:
         assert_equal(store, "".join(store.results))
 
 
+@pytest.mark.parametrize("file", [LINES, LOSSES])
+def test_a_folder_in_a_files_stead_is_moved_aside_and_all_is_measured_again(
+    tmp_path: Path, file: str
+) -> None:
+    path = filled(tmp_path) / file
+    path.unlink()
+    path.mkdir()
+    (path / "mine").touch()
+    store = ResultStore(tmp_path)
+    assert not {"a", "c"} & set(store.results)
+    for name in set(RESULTS) - set(store.results):
+        store.append(name, RESULTS[name])
+    assert_equal(ResultStore(tmp_path), "abc")
+    assert (tmp_path / f"{file}.damaged1" / "mine").exists()
+
+
 def test_requests_are_known_by_their_content() -> None:
     ids, answer = np.arange(5), np.arange(2)
     requests = [

@@ -86,6 +86,7 @@ def calibrate(_config: object, _base: object, _plan: object, folder: Path) -> di
 
 
 def export(_model: object, _plan: object, folder: Path, *_: object) -> dict[str, Any]:
+    (folder / "hf").mkdir()
     (folder / "SERVING.md").write_text("to serve")
     return {}
 

@@ -103,18 +103,16 @@ def test_the_stage_runs_again_after_a_new_measurement(run_dir: Path) -> None:
 def write_measurement(run_dir: Path, inputs: dict[str, str]) -> None:
     """Write the results of an eval of the model with these `inputs`."""
     bins = [{"from": 0, "to": 256, "nll": 3.0, "low": 2.9, "high": 3.1, "tokens": 9}]
-    verdict = {
+    gate = {
         "name": "Inside the original window",
-        "value": "+0.010 nats",
+        "text": "+0.010 nats",
         "rule": "at most +0.05",
-        "holds": True,
+        "verdict": "pass",
     }
     folder = run_dir / "eval"
     folder.mkdir(exist_ok=True)
     models = {name: {"nll_by_position": bins} for name in ("base", "extended")}
-    write_json(
-        folder / "results.json", {"base_window": 256, "models": models, "verdicts": [verdict]}
-    )
+    write_json(folder / "results.json", {"base_window": 256, "models": models, "gates": [gate]})
     write(folder, Manifest.for_content("eval", {"inputs": inputs}))
 
 
