@@ -16,7 +16,10 @@ from types import TracebackType
 from typing import Any, Self
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-ARGUMENTS = "--headless=new --no-sandbox --disable-gpu --no-first-run --remote-debugging-pipe"
+ARGUMENTS = (
+    "--headless=new --hide-scrollbars --no-sandbox --disable-gpu --no-first-run "
+    "--remote-debugging-pipe"
+)
 
 
 def find() -> str | None:
