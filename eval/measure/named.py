@@ -1,7 +1,8 @@
 """The models of `eval.models`: each under the rope of its own config, or under a given plan."""
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from ropewalk.train.base import Base, base_config, locate
 from ropewalk.train.model import build as models
 from ropewalk.train.rope import plan as plans
 from ropewalk.train.rope.plan import RopePlan
+
+SETTING = re.compile(rf"(?<![\w.])model\.(?=(?:{'|'.join(f.name for f in fields(ModelConfig))})\b)")
+"""`model.` of a setting, and not of a file such as model.safetensors."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def _located(name: str, settings: EvalModelConfig, cache: Path) -> Base:
 
 def in_its_words(name: str, lines: list[str]) -> list[str]:
     """Lines about `model`, whose settings are those of `eval.models.NAME`."""
-    return [line.replace("model.", f"eval.models.{name}.") for line in lines]
+    return [SETTING.sub(f"eval.models.{name}.", line) for line in lines]
 
 
 def problems(config: Config, length: int | None) -> list[str]:

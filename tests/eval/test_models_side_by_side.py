@@ -142,8 +142,16 @@ def no_model(*_: object, **__: object) -> None:
 def test_what_was_measured_before_needs_no_model(
     work: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, ...], tmp_path: Path
 ) -> None:
+    """The losses by position are those of the measurement."""
     monkeypatch.setattr("ropewalk.train.model.build.build", no_model)
     main(["eval", *words(work, f"runs_dir={tmp_path}", *change)])
+    (path,) = tmp_path.glob("*/eval/results.json")
+    before = json.loads((work / "runs" / "two" / "eval" / "results.json").read_text())["models"]
+    for label, rows in json.loads(path.read_text())["models"].items():
+        own = rows["nll_by_position"]
+        if change != ("eval.windows=2",):
+            assert own == before[label]["nll_by_position"]
+        assert len(own) == len(before[label]["nll_by_position"])
 
 
 KILLED = """

@@ -184,8 +184,7 @@ def results(folder: Path) -> dict[str, Any]:
         set_aside = r"\.((damaged|unfinished)\d|[0-9a-f]{8}/)"
         is_aside = re.search(set_aside, name) or "checkpoints/" in name
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        timed = "/watch/" in name or name.startswith("cache/digests/")  # which hold files' times
-        if path.is_file() and not (hidden or is_aside or timed):
+        if path.is_file() and not (hidden or is_aside or "/watch/" in name):
             contents[name] = content_of(path)
     return contents
 
@@ -200,6 +199,10 @@ def content_of(path: Path) -> Any:
     if path.name == "manifest.json":
         with suppress(ValueError, RecursionError):  # a damaged one that no command has read
             return without_times(json.loads(path.read_text()))
+    if path.parent.name == "digests":  # beside each digest the file's inode and times
+        with suppress(ValueError, AttributeError, TypeError):  # a damaged one that is not read
+            files = json.loads(path.read_text())["files"]
+            return {name: digest for name, (_, digest) in files.items()}
     if path.match("report/figures/training.*"):  # tokens per second
         return None
     if path.name == "index.html":

@@ -17,6 +17,8 @@ COLUMN = "extended"
 """The column of results.json that is the exported model."""
 PLACES = ("depth", "from", "to", "kind", "measure")
 """Keys of a row that is a part of a curve: curves stay in results.json."""
+PARTS = ("configuration", "source", "documents")
+"""Keys that name a part of a task; `documents` as a number counts them."""
 VALUES = {
     "accuracy": "accuracy",
     "perplexity": "perplexity",
@@ -73,7 +75,7 @@ def _is_number(value: object) -> bool:
 
 
 def _entry(task: str, key: str, row: Json) -> EvalResult:
-    part = row.get("configuration") or row.get("source") or row.get("documents_given")
+    part = next((row[key] for key in PARTS if isinstance(row.get(key), str)), None)
     length = row.get("length") or row.get("context") or row.get("window")
     known = {"low": row.get("low"), "high": row.get("high"), "n": row.get("n")}
     known |= {name: row.get(name) for name in (*SAID, "windows", "documents", "dtype", "depths")}

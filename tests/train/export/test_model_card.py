@@ -65,6 +65,18 @@ def test_the_hub_reads_the_values_of_the_results() -> None:
     assert passkeys["2048"].metric_args["n"] == 100
 
 
+def test_parts_of_a_task_at_one_length_are_told_apart() -> None:
+    """All documents, and the two bounds beside them: three metrics with names of their own."""
+    content, kinds = results(), ("all documents", "closed book", "oracle")
+    row = {"length": 2048, "n": 40, "low": 0.1, "high": 0.9, **PROTOCOL}
+    rows = [row | {"documents": kind, "accuracy": 0.5} for kind in kinds]
+    content["models"]["extended"]["multi_document_qa"] = rows
+    entries = model_card.eval_results(content)
+    own = [entry for entry in entries if entry.dataset_type == "ropewalk-multi-document-qa"]
+    assert [entry.dataset_config for entry in own] == [f"{kind} 2048" for kind in kinds]
+    assert len({entry.metric_name for entry in own}) == 3
+
+
 def test_only_the_exported_model_s_column_counts_and_no_value_is_no_metric() -> None:
     content = measured()
     content["models"]["base"]["json_kv"] = [FOUND | {"accuracy": 0.111}]
