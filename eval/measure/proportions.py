@@ -17,8 +17,9 @@ from ropewalk.eval.measure.statistics import Estimate
 def accuracy(correct: Sequence[bool], units: Sequence[str]) -> Estimate:
     """Share of right answers. Answers with one unit, such as a haystack, are not independent.
 
-    Wilson's interval for as many independent answers as have the clusters' standard error (Korn
-    and Graubard 1998); where all answers agree, for one answer a unit. `n` of the result: units.
+    The interval of the logit by the clusters' standard error (Korn and Graubard 1999, section 5.2;
+    the default of R's `survey::svyciprop`), around a share with half an answer more on each side;
+    where all answers agree, Wilson's for one answer a unit. `n` of the result: units.
     """
     names = {name: number for number, name in enumerate(dict.fromkeys(units))}
     member, hits = np.array([names[name] for name in units]), np.asarray(correct, dtype=float)
@@ -28,11 +29,19 @@ def accuracy(correct: Sequence[bool], units: Sequence[str]) -> Estimate:
     if count < 2:
         return Estimate(share, None, None, count)
     sums = np.bincount(member, hits - share, count)
-    variance = float(sums @ sums) * count / (count - 1) / len(hits) ** 2
-    effective = share * (1 - share) / variance if variance > 0 else float(count)
-    effective *= (Z / student.half_width(count - 1)) ** 2
-    effective = min(effective, len(hits))
-    return Estimate(share, *wilson(share * effective, effective), count)
+    error = math.sqrt(float(sums @ sums) * count / (count - 1)) / len(hits)
+    steps = student.half_width(count - 1)
+    if not error:
+        effective = count * (Z / steps) ** 2
+        return Estimate(share, *wilson(share * effective, effective), count)
+    centre = (float(hits.sum()) + 0.5) / (len(hits) + 1)
+    half = steps * error / (centre * (1 - centre))
+    logit = math.log(centre / (1 - centre))
+    return Estimate(share, _logistic(logit - half), _logistic(logit + half), count)
+
+
+def _logistic(logit: float) -> float:
+    return (1 + math.tanh(logit / 2)) / 2
 
 
 def mcnemar(lost: int, gained: int) -> float:

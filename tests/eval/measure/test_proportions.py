@@ -31,6 +31,21 @@ def test_answers_of_one_haystack_count_as_one() -> None:
     assert copies.high == pytest.approx(alone.high, abs=0.01)
 
 
+def test_answers_in_clusters_have_the_interval_of_the_jackknifed_logit() -> None:
+    """Korn and Graubard's interval, with scipy's functions and the error by leaving out each
+    haystack in turn, which for haystacks of one size is that of the linear formula."""
+    stats, special = pytest.importorskip("scipy.stats"), pytest.importorskip("scipy.special")
+    right = np.random.Generator(np.random.PCG64(3)).random((12, 10)) < 0.8
+    without = [np.delete(right, k, axis=0).mean() for k in range(12)]
+    error = np.sqrt(11 / 12 * ((without - np.mean(without)) ** 2).sum())
+    centre = (right.sum() + 0.5) / 121
+    half = stats.t.ppf(0.975, 11) * error / (centre * (1 - centre))
+    expected = special.expit(special.logit(centre) + np.array([-half, half]))
+    units = [str(k) for k in range(12) for _ in range(10)]
+    result = proportions.accuracy(right.ravel().tolist(), units)
+    assert result == pytest.approx((right.mean(), *expected, 12))
+
+
 def test_haystacks_that_are_all_right_are_not_certain() -> None:
     result = proportions.accuracy([True] * 80, [str(k // 8) for k in range(80)])
     assert result.value == result.high == 1 and result.low is not None
