@@ -15,13 +15,14 @@ from ropewalk.eval.tasks.task import (
     ModelRows,
     Rows,
     Sample,
+    Task,
     Verdict,
     difference,
     window_samples,
 )
 
 
-class ContextGain:
+class ContextGain(Task):
     name = "context_gain"
     title = "The same targets, longer context"
 

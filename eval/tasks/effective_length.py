@@ -20,7 +20,7 @@ from ropewalk.eval.tasks.task import (
     ModelRows,
     Rows,
     Sample,
-    Verdict,
+    Task,
     samples_of,
 )
 
@@ -28,7 +28,9 @@ RELATIVE = f"at least {lengths.SHARE:.0%} of the own score at the base window"
 KEY_VALUE, RULER = "json_kv", Ruler.name
 
 
-class EffectiveLengthTask:
+class EffectiveLengthTask(Task):
+    """No verdict: it is reported, with its interval."""
+
     name = "effective_length"
     title = "Effective length"
 
@@ -44,14 +46,6 @@ class EffectiveLengthTask:
         if of_ruler := _of_ruler(suite):
             rows += _ruler_rows(suite, ruler_scores(haystacks.only(measured, of_ruler)))
         return rows
-
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        """None: it is reported, with its interval."""
-        return []
-
-    def figure(self, rows: ModelRows, window: int | None) -> str | None:
-        """None: the page shows a table."""
-        return None
 
     def reading(self, rows: ModelRows, window: int | None) -> str | None:
         """Each column's length by the headline rule."""

@@ -21,7 +21,7 @@ from ropewalk.eval.tasks.task import (
     ModelRows,
     Rows,
     Sample,
-    Verdict,
+    Task,
     window_samples,
 )
 from ropewalk.eval.tasks.texts import base_losses_of, losses_of
@@ -29,7 +29,9 @@ from ropewalk.eval.tasks.texts import base_losses_of, losses_of
 PROTOCOL = "far_copy"
 
 
-class FarCopy:
+class FarCopy(Task):
+    """No verdict: near and far copies are other tokens of other texts."""
+
     name = "far_copy"
     title = "Copies from far back"
 
@@ -42,10 +44,6 @@ class FarCopy:
         texts = [s.request for s in measured.samples if isinstance(s.request, Text)]
         distances = [copy_distances(text.ids, k) for text in texts]
         return [_row(measured, distances, low, high) for low, high in bins(suite)]
-
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        """None: near and far copies are other tokens of other texts."""
-        return []
 
     def figure(self, rows: ModelRows, window: int | None) -> str | None:
         return curve_figure(rows, CURVES)

@@ -10,10 +10,12 @@ from ropewalk.eval.report.figures.style import Drawing
 from ropewalk.eval.report.sentences import list_by_model, sentence
 from ropewalk.eval.tasks import haystacks
 from ropewalk.eval.tasks.haystacks import Built, Row
-from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Verdict
+from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Task
 
 
-class JsonKeyValue:
+class JsonKeyValue(Task):
+    """No verdict: the effective length judges the same answers."""
+
     name = "json_kv"
     title = "JSON key-value retrieval"
 
@@ -39,10 +41,6 @@ class JsonKeyValue:
             cells = [*haystacks.by_depth(answers), haystacks.over_depths(answers, suite.seed)]
             rows += [{"length": length, **cell, **facts} for cell in cells]
         return rows
-
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        """None: the effective length judges the same answers."""
-        return []
 
     def figure(self, rows: ModelRows, window: int | None) -> Drawing | None:
         return heat_maps(rows, "share of values found, one scale for all")

@@ -21,7 +21,7 @@ from ropewalk.eval.tasks.task import (
     ModelRows,
     Rows,
     Sample,
-    Verdict,
+    Task,
     window_samples,
 )
 
@@ -29,7 +29,9 @@ PROTOCOL = "longppl"
 SHORT_CONTEXT = 4096
 
 
-class LongPpl:
+class LongPpl(Task):
+    """No verdict: a set that one of the judged models chose decides nothing."""
+
     name = "longppl"
     title = "LongPPL"
 
@@ -60,14 +62,6 @@ class LongPpl:
             )
             return [not_measurable("longppl", reason, key_tokens=found, **facts)]
         return [{**_row(measured, keys), **facts}]
-
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        """None: a set that one of the judged models chose decides nothing."""
-        return []
-
-    def figure(self, rows: ModelRows, window: int | None) -> str | None:
-        """None: one number a column."""
-        return None
 
     def reading(self, rows: ModelRows, window: int | None) -> str | None:
         values = list_by_model(rows, lambda part: _value(part[0]))

@@ -13,13 +13,15 @@ from ropewalk.eval.report.formats import percent
 from ropewalk.eval.report.sentences import list_by_model, sentence
 from ropewalk.eval.tasks import haystacks, json_kv, multi_document_qa
 from ropewalk.eval.tasks.haystacks import Row
-from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Verdict
+from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Task
 
 SOURCES = {"json_kv": json_kv, "multi_document_qa": multi_document_qa}
 MOST_LENGTHS = 4
 
 
-class LostInMiddle:
+class LostInMiddle(Task):
+    """No verdict: whether a curve sags is shown, not judged."""
+
     name = "lost_in_middle"
     title = "Lost in the middle"
 
@@ -41,10 +43,6 @@ class LostInMiddle:
                 found = positions.measures(by_depth, suite.seed)
                 rows += [{**facts, **row, **protocol, "seed": suite.seed} for row in found]
         return rows
-
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        """None: whether a curve sags is shown, not judged."""
-        return []
 
     def figure(self, rows: ModelRows, window: int | None) -> Drawing | None:
         """The curve of the first source, a panel a length."""

@@ -13,14 +13,16 @@ from ropewalk.eval.report.sentences import sentence
 from ropewalk.eval.tasks import haystacks
 from ropewalk.eval.tasks.haystacks import Built, Row
 from ropewalk.eval.tasks.json_kv import mean_reading
-from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Verdict
+from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Task
 
 DOCUMENTS, CLOSED_BOOK, ORACLE = "all documents", "closed book", "oracle"
 ORACLE_QUESTIONS = 2
 """Of each haystack: every one has a prompt of its own."""
 
 
-class MultiDocumentQa:
+class MultiDocumentQa(Task):
+    """No verdict: lost in the middle shows the same answers."""
+
     name = "multi_document_qa"
     title = "Multi-document questions (synthetic)"
 
@@ -49,10 +51,6 @@ class MultiDocumentQa:
                 cells.append(haystacks.over_depths(answers, suite.seed))
                 rows += [{"length": length, "documents": kind, **c, **facts} for c in cells]
         return rows
-
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        """None: lost in the middle shows the same answers."""
-        return []
 
     def figure(self, rows: ModelRows, window: int | None) -> Drawing | None:
         return curve_figure(

@@ -16,12 +16,14 @@ from ropewalk.eval.requests import Prompts
 from ropewalk.eval.tasks import haystacks
 from ropewalk.eval.tasks.haystacks import Built, Row
 from ropewalk.eval.tasks.json_kv import mean_reading
-from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Verdict
+from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Task
 
 SINGLE = 1
 
 
-class Needle:
+class Needle(Task):
+    """No verdict: a pass key found is the least that a model can do."""
+
     name = "needle"
     title = "Needles, multi-key"
 
@@ -46,10 +48,6 @@ class Needle:
             found = [*haystacks.by_depth(answers), haystacks.over_depths(answers, suite.seed)]
             rows += [{"needles": count, "length": length, **row, **facts} for row in found]
         return rows
-
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        """None: a pass key found is the least that a model can do."""
-        return []
 
     def figure(self, rows: ModelRows, window: int | None) -> Drawing | None:
         """The multi-key rows: single needles are too few for a map."""

@@ -14,19 +14,12 @@ from ropewalk.eval.measure.statistics import Estimate
 from ropewalk.eval.report.figures.heatmap import heat_maps
 from ropewalk.eval.report.sentences import list_by_model, sentence
 from ropewalk.eval.requests import Prompt, Prompts, answered
-from ropewalk.eval.tasks.task import (
-    EvalSuite,
-    Measured,
-    ModelRows,
-    Rows,
-    Sample,
-    Verdict,
-)
+from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Task, Verdict
 
 PROTOCOL = "single pass key of 5 digits in held-out text; greedy answer, every token"
 
 
-class PasskeyRetrieval:
+class PasskeyRetrieval(Task):
     name = "passkey"
     title = "Passkey retrieval"
 

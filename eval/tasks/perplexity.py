@@ -11,12 +11,14 @@ from ropewalk.eval.tasks.task import (
     ModelRows,
     Rows,
     Sample,
-    Verdict,
+    Task,
     window_samples,
 )
 
 
-class Perplexity:
+class Perplexity(Task):
+    """No verdict: loss by position judges the same losses."""
+
     name = "perplexity"
     title = "Perplexity by length"
 
@@ -25,14 +27,6 @@ class Perplexity:
 
     def rows(self, measured: Measured) -> Rows:
         return statistics.perplexities(measured.losses, measured.suite.contexts)
-
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        """None: loss by position judges the same losses."""
-        return []
-
-    def figure(self, rows: ModelRows, window: int | None) -> str | None:
-        """None: the page shows a table."""
-        return None
 
     def reading(self, rows: ModelRows, window: int | None) -> str | None:
         """The longest length, and the base's window where it was measured."""

@@ -12,7 +12,7 @@ from ropewalk.eval.tasks.task import (
     ModelRows,
     Rows,
     Sample,
-    Verdict,
+    Task,
     window_samples,
 )
 from ropewalk.eval.tasks.texts import (
@@ -26,7 +26,9 @@ from ropewalk.eval.tasks.texts import (
 PROTOCOL = "first_tokens"
 
 
-class PerplexityByLength:
+class PerplexityByLength(Task):
+    """No verdict: loss by position judges the same losses."""
+
     name = "perplexity_by_length"
     title = "Perplexity by length, with intervals"
 
@@ -38,17 +40,9 @@ class PerplexityByLength:
         counts = [target_bytes(measured.suite, target_ids(s)) for s in measured.samples]
         return [_row(measured, base, counts, length) for length in measured.suite.contexts]
 
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        """None: loss by position judges the same losses."""
-        return []
-
     def figure(self, rows: ModelRows, window: int | None) -> str | None:
         words = "Loss over the first tokens of held-out windows, by their number"
         return perplexity_figure(rows, window, self.name, "length", words)
-
-    def reading(self, rows: ModelRows, window: int | None) -> str | None:
-        """None: the task `perplexity` says the same."""
-        return None
 
 
 def _row(

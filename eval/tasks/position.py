@@ -15,14 +15,16 @@ from ropewalk.eval.tasks.task import (
     ModelRows,
     Rows,
     Sample,
-    Verdict,
+    Task,
     window_samples,
 )
 
 BINS = 16
 
 
-class LossByPosition:
+class LossByPosition(Task):
+    """No verdict: `window_loss` judges the same losses, inside and past the window."""
+
     name = "nll_by_position"
     title = "Loss by position"
 
@@ -35,10 +37,6 @@ class LossByPosition:
         width = max(1, suite.length // BINS)
         bins = statistics.by_position(measured.losses, suite.draws, width, theirs)
         return [{**row, "protocol": "position_bins"} for row in bins]
-
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        """None: `window_loss` judges the same losses, inside and past the window."""
-        return []
 
     def figure(self, rows: ModelRows, window: int | None) -> str | None:
         """Mean loss of each bin as a step over the bin: nothing is drawn between bins."""

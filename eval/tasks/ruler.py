@@ -15,12 +15,14 @@ from ropewalk.eval.ruler.cells import Cell
 from ropewalk.eval.ruler.configurations import Configuration
 from ropewalk.eval.ruler.draft import CannotFit
 from ropewalk.eval.ruler.scoring import score_of
-from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Verdict
+from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Task
 
 __all__ = ["Ruler", "score_of"]
 
 
-class Ruler:
+class Ruler(Task):
+    """No verdict: the effective length judges the same scores."""
+
     name = "ruler"
     title = "RULER"
 
@@ -44,10 +46,6 @@ class Ruler:
             made += [rows.mean_row(parts, seed)] if len(parts) > 1 else []
         reasons = built(suite).reasons.items()
         return made + [rows.not_measurable(*cell, why) for cell, why in reasons]
-
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        """None: the effective length judges the same scores."""
-        return []
 
     def figure(self, rows: ModelRows, window: int | None) -> Drawing | None:
         """Configurations down, their mean last."""

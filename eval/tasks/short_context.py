@@ -18,6 +18,7 @@ from ropewalk.eval.tasks.task import (
     ModelRows,
     Rows,
     Sample,
+    Task,
     Verdict,
     difference,
 )
@@ -29,7 +30,7 @@ EDGES = (16, 4, 2, 1)
 PROTOCOL = "first tokens of held-out documents, up to 1, 1/2, 1/4 of the base's window in turn"
 
 
-class ShortContext:
+class ShortContext(Task):
     name = "short_context"
     title = "Short text"
 
@@ -49,10 +50,6 @@ class ShortContext:
 
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
         return [verdict for row in rows["extended"] for verdict in _verdicts(row)]
-
-    def figure(self, rows: ModelRows, window: int | None) -> str | None:
-        """None: the page shows a table."""
-        return None
 
     def reading(self, rows: ModelRows, window: int | None) -> str | None:
         """The extended model's difference to the base over all positions."""

@@ -1,5 +1,6 @@
 """Windows that slide over held-out documents, for the tasks that differ in what they average."""
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -7,18 +8,22 @@ from functools import partial
 import numpy as np
 
 from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.eval_language import PiCompatConfig, SlidingConfig
 from ropewalk.data.dataset import Window
-from ropewalk.eval.measure.loss_rows import Row, mean_row, perplexity_row
+from ropewalk.eval.measure.loss_rows import Row, mean_row, not_measurable, perplexity_row
+from ropewalk.eval.report.figures.perplexity import perplexity_figure
 from ropewalk.eval.report.formats import perplexity
 from ropewalk.eval.report.sentences import list_by_model, sentence
 from ropewalk.eval.requests import Text
-from ropewalk.eval.tasks.task import Measured, ModelRows, Rows, Sample
+from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Task
 from ropewalk.eval.tasks.texts import (
     base_losses_of,
     bits_per_byte,
+    long_documents,
     losses_of,
     target_bytes,
     target_ids,
+    too_short,
 )
 
 
@@ -89,7 +94,66 @@ def default_stride(window: int) -> int:
     return min(256, max(1, window // 4))
 
 
-def new_token_row(measured: Measured) -> Row:
+class SlidingTask(Task):
+    """Perplexity under windows that slide over documents; a subclass says how they lie.
+
+    No verdict: the rows are for comparison with other programs.
+    """
+
+    description: str
+    """Of the figure."""
+    length_key: str
+    """The setting that asks for long documents, below `eval.NAME`."""
+
+    @abstractmethod
+    def settings(self, suite: EvalSuite) -> SlidingConfig | PiCompatConfig:
+        """Those of the task."""
+
+    @abstractmethod
+    def min_tokens(self, suite: EvalSuite) -> int:
+        """Fewest tokens of a document that is read."""
+
+    @abstractmethod
+    def layout(self, suite: EvalSuite, window: int) -> SlidingLayout:
+        """Of the windows of `window` tokens."""
+
+    def windows(self, suite: EvalSuite) -> list[int]:
+        return self.settings(suite).windows or sorted({suite.contexts[0], suite.length})
+
+    def facts(self, suite: EvalSuite) -> Row:
+        """What all rows say."""
+        return {"unit": "document", "protocol": self.name}
+
+    def samples(self, suite: EvalSuite) -> Sequence[Sample]:
+        """Raises: ConfigError when tokens between two windows would be skipped."""
+        documents = long_documents(suite, self.min_tokens(suite), self.settings(suite).documents)
+        layouts = [self.layout(suite, window) for window in self.windows(suite)]
+        return [sample for layout in layouts for sample in layout.samples(documents)]
+
+    def rows(self, measured: Measured) -> Rows:
+        """A row a window, of the same tokens."""
+        suite = measured.suite
+        windows, facts = self.windows(suite), self.facts(suite)
+        if measured.samples:
+            return [_row(measured.select(window=window)) | facts for window in windows]
+        reason = too_short(suite, self.min_tokens(suite), f"eval.{self.name}.{self.length_key}")
+        return [not_measurable("perplexity", reason, window=w, **facts) for w in windows]
+
+    def figure(self, rows: ModelRows, window: int | None) -> str | None:
+        return perplexity_figure(rows, window, self.name, "window", self.description)
+
+    def reading(self, rows: ModelRows, window: int | None) -> str | None:
+        """The perplexity under each window, where it was measured."""
+        windows = sorted({row["window"] for part in rows.values() for row in part})
+        clauses = []
+        for size in windows:
+            text = list_by_model(rows, partial(_perplexity, size))
+            if text:
+                clauses.append(f"under windows of {size:,} tokens the perplexity is {text}")
+        return sentence(clauses)
+
+
+def _row(measured: Measured) -> Row:
     """Perplexity of the samples of one window: every token of the documents counts once."""
     suite, losses = measured.suite, losses_of(measured)
     units = [sample.unit for sample in measured.samples]
@@ -112,17 +176,6 @@ def _bits_per_byte(measured: Measured, losses: Sequence[np.ndarray]) -> float | 
     for sample, part in zip(measured.samples, losses, strict=True):
         by_document.setdefault(sample.facts["document"], []).append(part)
     return bits_per_byte([np.concatenate(part) for part in by_document.values()], counts)
-
-
-def window_reading(rows: ModelRows) -> str | None:
-    """The perplexity under each window, where it was measured."""
-    windows = sorted({row["window"] for part in rows.values() for row in part})
-    clauses = []
-    for window in windows:
-        text = list_by_model(rows, partial(_perplexity, window))
-        if text:
-            clauses.append(f"under windows of {window:,} tokens the perplexity is {text}")
-    return sentence(clauses)
 
 
 def _perplexity(window: int, rows: Rows) -> str | None:

@@ -21,14 +21,16 @@ from ropewalk.eval.tasks.task import (
     ModelRows,
     Rows,
     Sample,
-    Verdict,
+    Task,
     window_samples,
 )
 
 PROTOCOL = "swapped_gain"
 
 
-class SwappedGain:
+class SwappedGain(Task):
+    """No verdict: eval/measure/answers.py judges the last row."""
+
     name = "swapped_gain"
     title = "Far text swapped"
 
@@ -46,10 +48,6 @@ class SwappedGain:
             facts = {"from": 0, "to": kept, "unit": "document", "protocol": PROTOCOL}
             return [not_measurable("gain", _reason(suite), **facts)]
         return [_row(measured, low, high) for low, high in [*bins(kept), (0, kept)]]
-
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        """None: eval/measure/answers.py judges the last row."""
-        return []
 
     def figure(self, rows: ModelRows, window: int | None) -> str | None:
         return curve_figure({name: part[:-1] for name, part in rows.items()}, CURVES)

@@ -3,6 +3,7 @@
 N windows   S tokens of a window
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -174,31 +175,41 @@ def window_samples(suite: EvalSuite) -> list[Sample]:
 
 
 class Task(Protocol):
-    """One measurement: its samples, its rows, its verdicts and its part of the page."""
+    """One measurement: its samples, its rows, its verdicts and its part of the page.
+
+    A task inherits from it, and has at least a name, a title, samples and rows; the page shows
+    the rows as a table.
+    """
 
     name: str
     """Key of its rows in results.json; letters, digits and underscores."""
     title: str
     """Heading of its section on the page."""
 
+    @abstractmethod
     def samples(self, suite: EvalSuite) -> Sequence[Sample]:
         """What every model is asked, made before a model is loaded. Raises: DataError.
 
         Samples of two tasks with equal requests are measured once.
         """
 
+    @abstractmethod
     def rows(self, measured: Measured) -> Rows:
         """The rows of one model, from results alone: no model is needed."""
 
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        """Values beside their tolerances; called when base and extended are measured and
-        length > window."""
+        """Values beside their tolerances, none without a rule; called when base and extended are
+        measured and length > window."""
+        return []
 
     def figure(self, rows: ModelRows, window: int | None) -> str | None:
-        """Inline SVG or HTML; None without rows. `window`: the base's, tokens."""
+        """Inline SVG or HTML; None without rows, or where a table is all. `window`: the base's,
+        tokens."""
+        return None
 
     def reading(self, rows: ModelRows, window: int | None) -> str | None:
-        """One sentence under the figure, computed from the same rows."""
+        """One sentence under the figure, computed from the same rows; None where they give none."""
+        return None
 
 
 def samples_of(task: Task, suite: EvalSuite) -> Sequence[Sample]:

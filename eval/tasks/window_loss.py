@@ -13,6 +13,7 @@ from ropewalk.eval.tasks.task import (
     ModelRows,
     Rows,
     Sample,
+    Task,
     Verdict,
     difference,
     window_samples,
@@ -22,7 +23,7 @@ RISE = ("rise", "rise_low", "rise_high")
 """Loss past the window minus loss inside it, of the same documents."""
 
 
-class WindowLoss:
+class WindowLoss(Task):
     name = "window_loss"
     title = "Loss inside and past the window"
 
@@ -65,10 +66,6 @@ class WindowLoss:
         rule = f"extended against base: at most {bar:+g}"
         change = difference(inside)
         return [*verdicts, Verdict(name, change, bar, rule, "document", "nats", question=5)]
-
-    def figure(self, rows: ModelRows, window: int | None) -> str | None:
-        """None: the page shows a table."""
-        return None
 
     def reading(self, rows: ModelRows, window: int | None) -> str | None:
         """The extended model's difference to the base inside the window."""

@@ -15,7 +15,7 @@ from ropewalk.eval.report.formats import perplexity
 from ropewalk.eval.report.sentences import list_by_model, sentence
 from ropewalk.eval.requests import Text
 from ropewalk.eval.tasks.sliding_windows import SlidingLayout, default_stride
-from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Verdict
+from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Task
 from ropewalk.eval.tasks.texts import (
     bits_per_byte,
     long_documents,
@@ -30,7 +30,9 @@ PROTOCOLS = {"truncated": "yarn_compat", "sliding": "yarn_compat_sliding"}
 """The truncated mode reads one window a document and length."""
 
 
-class YarnCompat:
+class YarnCompat(Task):
+    """No verdict: the rows are for comparison with the paper."""
+
     name = "yarn_compat"
     title = "Perplexity as in YaRN"
 
@@ -40,10 +42,6 @@ class YarnCompat:
     def rows(self, measured: Measured) -> Rows:
         """A row a length of the truncated mode, then a row a window of the sliding mode."""
         return [*_truncated_rows(measured), *_sliding_rows(measured)]
-
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        """None: the rows are for comparison with the paper."""
-        return []
 
     def figure(self, rows: ModelRows, window: int | None) -> str | None:
         """The truncated mode."""
@@ -117,8 +115,7 @@ def _truncated_sample(
 
 
 def _truncated_rows(measured: Measured) -> Iterator[Row]:
-    suite = measured.suite
-    facts = {"unit": "document", "protocol": PROTOCOLS["truncated"], "prepended": prepended(suite)}
+    suite, facts = measured.suite, _facts(measured.suite, "truncated")
     counts = {s.id: target_bytes(suite, target_ids(s)) for s in measured.samples if _truncated(s)}
     base = measured.reference_column  # its passes are others where one table depends on length
     for length in lengths(suite):
@@ -127,14 +124,32 @@ def _truncated_rows(measured: Measured) -> Iterator[Row]:
             reason = too_short(suite, _min_tokens(suite), "eval.yarn_compat.lengths")
             yield not_measurable("perplexity", reason, **head) | facts
             continue
-        losses, units = [part for _, part in first], [sample.unit for sample, _ in first]
-        of_base = None
-        if base is not None:
-            of_base = _means([part for _, part in _first_losses(base, length)])
-        row = perplexity_row(mean_row(units, _means(losses), of_base, suite.seed))
-        sizes = {"windows": len(losses), "tokens": sum(map(len, losses))}
-        in_bytes = {"bits_per_byte": bits_per_byte(losses, [counts[s.id] for s, _ in first])}
-        yield {**head, **row, **sizes, **in_bytes, **facts}
+        samples, losses = [sample for sample, _ in first], [part for _, part in first]
+        of_base = None if base is None else [part for _, part in _first_losses(base, length)]
+        row = _mean_of_windows(suite, samples, losses, of_base)
+        in_bytes = bits_per_byte(losses, [counts[sample.id] for sample in samples])
+        yield {**head, **row, "bits_per_byte": in_bytes, **facts}
+
+
+def _facts(suite: EvalSuite, mode: str) -> Row:
+    return {"unit": "document", "protocol": PROTOCOLS[mode], "prepended": prepended(suite)}
+
+
+def _mean_of_windows(
+    suite: EvalSuite,
+    samples: Sequence[Sample],
+    losses: Sequence[np.ndarray],
+    base: Sequence[np.ndarray] | None,
+) -> Row:
+    """What the protocol averages: the mean of each window, however long."""
+    units, of_base = [sample.unit for sample in samples], None if base is None else _means(base)
+    row = perplexity_row(mean_row(units, _means(losses), of_base, suite.seed))
+    return {**row, "windows": len(losses), "tokens": sum(map(len, losses))}
+
+
+def _means(losses: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Of each window, (1,)."""
+    return [part.mean(keepdims=True) for part in losses]
 
 
 def _truncated(sample: Sample) -> bool:
@@ -148,11 +163,6 @@ def _first_losses(measured: Measured, length: int) -> list[tuple[Sample, np.ndar
         for sample, losses in zip(measured.samples, losses_of(measured), strict=True)
         if _truncated(sample) and sample.facts["length"] in (None, length)
     ]
-
-
-def _means(losses: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """What the protocol averages: the mean of each window, (1,)."""
-    return [part.mean(keepdims=True) for part in losses]
 
 
 def sliding_windows(suite: EvalSuite) -> list[int]:
@@ -179,8 +189,8 @@ def _sliding_samples(suite: EvalSuite) -> Iterator[Sample]:
 
 
 def _sliding_rows(measured: Measured) -> Iterator[Row]:
-    suite, base = measured.suite, measured.reference_column
-    facts = {"unit": "document", "protocol": PROTOCOLS["sliding"], "prepended": prepended(suite)}
+    suite, facts = measured.suite, _facts(measured.suite, "sliding")
+    base = measured.reference_column
     for window in sliding_windows(suite):
         part = measured.select(mode="sliding", window=window)
         head = {"mode": "sliding", "window": window}
@@ -189,10 +199,6 @@ def _sliding_rows(measured: Measured) -> Iterator[Row]:
             reason = too_short(suite, _sliding_min_tokens(suite), key)
             yield not_measurable("perplexity", reason, **head) | facts
             continue
-        losses, units = losses_of(part), [sample.unit for sample in part.samples]
-        of_base = None
-        if base is not None:
-            of_base = _means(losses_of(base.select(mode="sliding", window=window)))
-        row = perplexity_row(mean_row(units, _means(losses), of_base, suite.seed))
-        sizes = {"windows": len(losses), "tokens": sum(map(len, losses))}
-        yield {**head, "stride": part.samples[0].facts["stride"], **row, **sizes, **facts}
+        of_base = None if base is None else losses_of(base.select(mode="sliding", window=window))
+        row = _mean_of_windows(suite, part.samples, losses_of(part), of_base)
+        yield {**head, "stride": part.samples[0].facts["stride"], **row, **facts}

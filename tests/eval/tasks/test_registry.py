@@ -24,12 +24,13 @@ from ropewalk.eval.tasks.task import (
     ModelRows,
     Rows,
     Sample,
+    Task,
     Verdict,
     window_samples,
 )
 
 
-class FirstToken:
+class FirstTokenTable(Task):
     """The toy task: how often a window starts with token 0."""
 
     name = "first_token"
@@ -43,6 +44,10 @@ class FirstToken:
         n = len(measured.samples)
         return [{"n": n, "accuracy": hits / n, "unit": "<window>"}]
 
+
+class FirstToken(FirstTokenTable):
+    """The toy task with a rule and a figure."""
+
     def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
         share = Estimate(rows["extended"][0]["accuracy"], 0.45, 0.55, 20)
         return [Verdict("First token", share, 0.4, "above 40%", "x", "share", better="above")]
@@ -55,9 +60,9 @@ class FirstToken:
 
 
 @pytest.fixture
-def registered() -> Iterator[None]:
+def registered(request: pytest.FixtureRequest) -> Iterator[None]:
     """The registry line of the toy task."""
-    TASKS.append(FirstToken())
+    TASKS.append(getattr(request, "param", FirstToken)())
     yield
     TASKS.pop()
 
@@ -121,6 +126,25 @@ def test_a_registered_task_is_measured_judged_and_drawn(registered: None, tmp_pa
     assert "unit &lt;window&gt;; intervals 95%, by &lt;window&gt;; n 2." in section
     assert '<li><a href="#first_token">' in html
     assert html.count("First token") == 1  # the tile of its gate
+
+
+@pytest.mark.parametrize("registered", [FirstTokenTable], indirect=True)
+def test_a_task_of_samples_and_rows_alone_is_a_table(registered: None, tmp_path: Path) -> None:
+    content = results()
+    assert "First token" not in [gate["name"] for gate in content["gates"]]
+    html = page(tmp_path, content)
+    section = html[html.index('<section id="first_token">') :]
+    section = section[: section.index("</section>")]
+    assert section.count("<td>0.5</td>") == 2 and "<svg>" not in section and "None" not in section
+
+
+def test_a_task_without_rows_cannot_be_made() -> None:
+    class Nameless(Task):
+        def samples(self, suite: EvalSuite) -> Sequence[Sample]:
+            return []
+
+    with pytest.raises(TypeError, match="abstract method '?rows"):
+        Nameless()  # type: ignore[abstract]
 
 
 def test_a_registered_task_without_rows_is_reported_as_not_measured(
