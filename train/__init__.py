@@ -11,6 +11,8 @@ base.py         where the base's weights lie, and its config
 identity.py     what a base is known by: the content of its files, or its commit
 ties.py         weights that the config ties and the files hold twice
 remote_code.py  code that comes with a model: refused, run, taken along
+torch_build.py  what torch's version file says, without importing it
+kernel_packages.py  the packages of attention kernels: their GPUs, and why one cannot be used here
 transfer.py     copies to the device that the host does not wait for
 loss.py         the chunked cross-entropy
 loss_model.py   LossModel, which the engine wraps

@@ -1,7 +1,7 @@
 """Document-masked causal attention, one interface for CPU and GPU; no (S, S) mask is ever built.
 
     backend.py         chooses the kernel, says why, and registers it with transformers
-    kernels.py         the GPU's kernels: devices, heads, packages, how each is installed
+    kernels.py         the GPU's kernels: functions and heads (packages: train/kernel_packages.py)
     support.py         what a model requires of its attention; which models are refused
     flash.py           flash-attn 2, 3 and 4, and torch's varlen_attn
     document_runs.py   which documents share a call, where one is far longer than others

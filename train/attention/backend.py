@@ -1,6 +1,5 @@
 """The attention kernel: chosen by device and model, registered with transformers, described."""
 
-import importlib
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +10,17 @@ from torch.nn.attention import current_flash_attention_impl
 from transformers import AttentionInterface
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.train.attention.kernels import AUTO_ORDER, GPU_KERNELS, MULTIPLE, Kernel
+from ropewalk.train.attention.kernels import GPU_KERNELS, MULTIPLE, Kernel
 from ropewalk.train.attention.s2_attn import s2_attention
 from ropewalk.train.attention.sdpa import sdpa
 from ropewalk.train.attention.shared_context import with_shared_context
 from ropewalk.train.attention.support import KernelFunction, Requirements
+from ropewalk.train.kernel_packages import (
+    AUTO_ORDER,
+    KernelPackage,
+    why_not_importable,
+    why_unusable,
+)
 from ropewalk.train.memory.kept_attention import keepable, noted
 
 KernelWrapper = Callable[[KernelFunction], KernelFunction]
@@ -29,7 +34,6 @@ REGISTERED_NAMES = {
 """Names in transformers. They avoid `flash`, `sdpa` and `flex_attention`: transformers takes a name
 with such a word for its own, loads a kernel from the Hugging Face Hub in its place, or refuses
 models that its own kernel does not fit (gpt-oss)."""
-NO_DEVICE = "it needs a CUDA device; run on a GPU"
 
 
 @dataclass(frozen=True)
@@ -97,15 +101,14 @@ def backend_of(name: str) -> str:
 def missing_kernels(backend: str, requirements: Requirements) -> list[str]:
     """Kernels, the fastest first, that fit device and model and are not installed, of those that
     are faster than `backend`."""
-    if not torch.cuda.is_available():
+    if (major := device_major()) is None:
         return []
-    major = torch.cuda.get_device_capability()[0]
     order = AUTO_ORDER.get(major, ())
     faster = order[: order.index(backend)] if backend in order else order
     fitting = (
         kernel for kernel in faster if not why_unfit(GPU_KERNELS[kernel], major, requirements)
     )
-    return [kernel for kernel in fitting if _why_not_importable(GPU_KERNELS[kernel])]
+    return [kernel for kernel in fitting if why_not_importable(GPU_KERNELS[kernel])]
 
 
 def version_of(name: str) -> str:
@@ -145,9 +148,8 @@ def select_backend(kernel: str, requirements: Requirements) -> tuple[str, str]:
         if problem := why_unavailable(GPU_KERNELS[kernel], requirements):
             raise _refusal(kernel, problem)
         return kernel, ""
-    if not torch.cuda.is_available():
+    if (major := device_major()) is None:
         return "sdpa", "auto: no CUDA device"
-    major = torch.cuda.get_device_capability()[0]
     problems: list[str] = []
     for name in AUTO_ORDER.get(major, ()):
         problem = why_unavailable(GPU_KERNELS[name], requirements)
@@ -165,7 +167,7 @@ def refuse_missing(kernel: str) -> None:
     """
     if kernel in ("auto", "sdpa"):
         return
-    if problem := _why_not_on_this_machine(GPU_KERNELS[kernel]):
+    if problem := why_unusable(GPU_KERNELS[kernel], device_major(), why_not_importable):
         raise _refusal(kernel, problem)
 
 
@@ -175,31 +177,20 @@ def _refusal(kernel: str, problem: str) -> ConfigError:
     )
 
 
-def _why_not_on_this_machine(kernel: Kernel) -> str:
-    if not torch.cuda.is_available():
-        return NO_DEVICE
-    major = torch.cuda.get_device_capability()[0]
-    if major not in kernel.majors:
-        return _why_not_this_device(kernel, major)
-    return _why_not_importable(kernel)
+def device_major() -> int | None:
+    """The major compute capability of this process's GPU; None without one."""
+    return torch.cuda.get_device_capability()[0] if torch.cuda.is_available() else None
 
 
 def why_unavailable(kernel: Kernel, requirements: Requirements) -> str:
     """Why a kernel cannot run here, with the way out; empty if it can."""
-    if not torch.cuda.is_available():
-        return NO_DEVICE
-    major = torch.cuda.get_device_capability()[0]
-    if major not in kernel.majors:
-        return _why_not_this_device(kernel, major)
-    return why_unfit(kernel, major, requirements) or _why_not_importable(kernel)
+    major = device_major()
 
+    def why_missing(package: KernelPackage) -> str:
+        assert major is not None
+        return why_unfit(kernel, major, requirements) or why_not_importable(package)
 
-def _why_not_this_device(kernel: Kernel, major: int) -> str:
-    if major < kernel.majors[0]:
-        return f"it needs compute capability {kernel.majors[0]}.0; run on a newer GPU"
-    supported = " and ".join(f"{n}.x" for n in kernel.majors)
-    fitting = ", ".join(AUTO_ORDER.get(major, ())) or "sdpa"
-    return f"it is built for compute capability {supported}, not {major}.x; set {fitting}"
+    return why_unusable(kernel, major, why_missing)
 
 
 def why_unfit(kernel: Kernel, major: int, requirements: Requirements) -> str:
@@ -215,16 +206,3 @@ def why_unfit(kernel: Kernel, major: int, requirements: Requirements) -> str:
     if requirements.sinks and major not in kernel.sink_majors:
         return "it gives attention sinks, which this model has, no gradient; take another model"
     return ""
-
-
-def _why_not_importable(kernel: Kernel) -> str:
-    """Why a kernel's package cannot be used, with the way out; empty if it can."""
-    try:
-        module = importlib.import_module(kernel.module)
-    except (ImportError, OSError) as error:  # OSError: built against another torch or CUDA
-        reason = " ".join(str(error).split())[:160]
-        return f"it needs {kernel.module}, which does not load ({reason}); {kernel.install}"
-    if hasattr(module, kernel.package_function):
-        return ""
-    function = f"{kernel.module}.{kernel.package_function}"
-    return f"it needs {function}, which is not there; {kernel.install}"

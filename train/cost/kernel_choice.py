@@ -9,10 +9,11 @@ import torch
 from transformers import PreTrainedModel
 
 from ropewalk.train.attention.backend import backend_of, missing_kernels
-from ropewalk.train.attention.kernels import GPU_KERNELS, HOPPER
+from ropewalk.train.attention.kernels import GPU_KERNELS
 from ropewalk.train.attention.support import requirements_of
 from ropewalk.train.cost.flops import ModelCost, model_cost
 from ropewalk.train.cost.step_time import FLASH_2, FLASH_3, KernelRates, Rates
+from ropewalk.train.kernel_packages import HOPPER
 
 HOPPER_RATES = {"flash3": FLASH_3, "flash": FLASH_2, "varlen": FLASH_2}
 """varlen is torch's own copy of flash-attn 2."""

@@ -16,9 +16,10 @@ from stand_ins import Calls
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.train import attention
-from ropewalk.train.attention.kernels import GPU_KERNELS, cuda_tag
+from ropewalk.train.attention.kernels import GPU_KERNELS
 from ropewalk.train.attention.sdpa import sdpa
 from ropewalk.train.attention.support import Requirements
+from ropewalk.train.kernel_packages import cuda_tag
 
 KERNELS = {name: kernel.function for name, kernel in GPU_KERNELS.items()}
 SCALE = 0.3
