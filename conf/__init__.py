@@ -10,5 +10,6 @@ declared.py   type of a key, nearest key   eval_ruler.py, eval_retrieval.py, eva
 settings.py   rows of `ropewalk settings`  rope_methods/  one class a RoPE method
 renamed.py    former names of settings     artifacts/     the stage contract
 errors.py     errors and exit codes        log.py         the logger of rank 0
+hardware_file.py   what a device reaches   hardware/      a file a device, figures with source
 recipe/, rope/, mixture/, suite/, config.yaml   what Hydra composes
 """

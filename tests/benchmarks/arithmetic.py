@@ -4,6 +4,7 @@ Nothing here is measured. Each figure divides a count (model FLOPs, bytes moved,
 published hardware ceiling; no step can be faster.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 import common
@@ -91,18 +92,18 @@ def arithmetic(quick: bool) -> list[dict[str, Any]]:
 
 
 def _rows(tokens: int, documents: str, counts: dict[str, Any]) -> list[dict[str, Any]]:
-    from ropewalk.train.cost.hardware import peak_of
+    from ropewalk.conf.hardware_file import of_device
 
-    top = peak_of(GPU)
+    top = of_device(GPU)
     assert top is not None
     moved, sent = sum(counts["memory"].values()), sum(counts["sent"].values())
     bounds = {
-        "model_flops": counts["model_flops"] / GPUS / (top.bf16_tflops * 1e12),
+        "model_flops": counts["model_flops"] / GPUS / (top.bf16_tflops.value * 1e12),
         "with_recomputation": (counts["model_flops"] + counts["recomputed_flops"])
         / GPUS
-        / (top.bf16_tflops * 1e12),
-        "memory": moved / (top.memory_tb_s * 1e12),
-        "links": sent / (top.link_gb_s * 1e9),
+        / (top.bf16_tflops.value * 1e12),
+        "memory": moved / (top.memory_tb_s.value * 1e12),
+        "links": sent / (top.link.gb_s.value * 1e9),
     }
     common.say(_table(tokens, documents, counts, bounds))
     prefix = f"arithmetic_8b_{tokens}_{DOCUMENTS[documents]}"
@@ -110,7 +111,7 @@ def _rows(tokens: int, documents: str, counts: dict[str, Any]) -> list[dict[str,
         common.result(f"{prefix}_{name}", seconds, "s at least", measured=False)
         for name, seconds in bounds.items()
     ]
-    rows[0] |= {"counts": counts, "ceilings": vars(top), "documents": DOCUMENTS[documents]}
+    rows[0] |= {"counts": counts, "ceilings": asdict(top), "documents": DOCUMENTS[documents]}
     return rows
 
 

@@ -16,13 +16,13 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM
 
 from ropewalk.conf.data import DataConfig
+from ropewalk.conf.hardware_file import of_device
 from ropewalk.conf.schema import Config
 from ropewalk.train import attention
 from ropewalk.train.attention import ulysses
 from ropewalk.train.cost.flops import ModelCost, model_cost
-from ropewalk.train.cost.hardware import peak_of
 from ropewalk.train.cost.layer_traffic import layer_traffic
-from ropewalk.train.cost.step_time import FLASH_2, Choices, KernelRates, Rates, step_time
+from ropewalk.train.cost.step_time import Choices, Rates, step_time
 from ropewalk.train.cost.traffic import ModelSizes, ParallelLayout, model_sizes
 from ropewalk.train.loop.micro_batches import to_device
 from ropewalk.train.loop.step import use_deterministic_kernels
@@ -166,19 +166,9 @@ def _expected_seconds(
 
 
 def device_rates(name: str) -> Rates | None:
-    """The rates of an H100 with flash-attn 2, scaled to the published peaks of another device."""
-    peak, reference = peak_of(name), Rates(FLASH_2)
-    if peak is None:
-        return None
-    compute, memory = peak.bf16_tflops * 1e12 / reference.peak_flops, peak.memory_tb_s / 3.35
-    return replace(
-        reference,
-        attention=KernelRates(name, FLASH_2.forward * compute, FLASH_2.backward * compute),
-        peak_flops=peak.bf16_tflops * 1e12,
-        product_flops=reference.product_flops * compute,
-        memory=reference.memory * memory,
-        link=reference.link * peak.link_gb_s / 450,
-    )
+    """The rates of a device with flash-attn 2; None where it has no file."""
+    hardware = of_device(name)
+    return None if hardware is None else Rates.of(hardware, is_fast=False)
 
 
 def environment_and_sum(names: list[str], value: float) -> tuple[dict[str, str | None], float]:

@@ -8,6 +8,8 @@ has the table, beside published figures.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ropewalk.conf import hardware_file
+from ropewalk.conf.hardware_file import Hardware
 from ropewalk.train.cost.flops import ModelCost
 from ropewalk.train.cost.layer_traffic import LayerTraffic
 from ropewalk.train.cost.traffic import (
@@ -28,32 +30,65 @@ class KernelRates:
     backward: float
 
 
-# H100 SXM, bf16, head size 128, causal, from 16K on: assumed, after what the FlashAttention-3 paper
-# (arXiv 2407.08608) reports of both
-FLASH_2 = KernelRates("flash-attn 2 or varlen_attn", 380e12, 320e12)
-FLASH_3 = KernelRates("flash-attn 3", 640e12, 530e12)
+PRODUCT_SHARE = 680 / 794
+"""Of the best square product's rate: what a model's products reach, assumed."""
+MEMORY_SHARE = 2.7 / 3.35
+"""Of the data sheet's bandwidth: what elementwise kernels reach, assumed."""
+LINK_SHARE, NETWORK_SHARE = 370 / 450, 0.9
+"""Of the data sheets of the links, one way: assumed."""
+
+H100 = hardware_file.load("h100")
+
+
+def kernel_rates(hardware: Hardware, is_fast: bool) -> KernelRates:
+    """Of torch's own varlen kernel, or of the fastest kernel of the device."""
+    if is_fast:
+        forward = hardware.fast_attention_forward_tflops
+        backward = hardware.fast_attention_backward_tflops
+        return KernelRates("flash-attn 3", forward.value * 1e12, backward.value * 1e12)
+    forward, backward = hardware.attention_forward_tflops, hardware.attention_backward_tflops
+    return KernelRates("flash-attn 2 or varlen_attn", forward.value * 1e12, backward.value * 1e12)
+
+
+FLASH_2, FLASH_3 = (kernel_rates(H100, is_fast) for is_fast in (False, True))
+"""Of an H100."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What one device reaches, as opposed to its data sheet."""
+    """What one device reaches, as opposed to its data sheet; an H100's where nothing is given."""
 
     attention: KernelRates
-    peak_flops: float = 989.4e12
+    peak_flops: float = H100.bf16_tflops.value * 1e12
     """Dense bf16 of the data sheet: what MFU is a share of."""
-    product_flops: float = 680e12
-    """Matrix products: assumed, 86% of the 794e12 that the best square product reaches on an H100
-    (ml-engineering, "Maximum Achievable Matmul FLOPS")."""
-    memory: float = 2.7e12
-    """Bytes a second of elementwise kernels: assumed, 80% of the data sheet's 3.35e12."""
-    link: float = 370e9
-    """Bytes a second that a device sends inside its node: assumed, 82% of NVLink's 450e9 one
-    way."""
-    network: float = 45e9
-    """Bytes a second that a device sends to other nodes: assumed, 90% of 400 Gbit/s."""
-    node_size: int = 8
+    product_flops: float = H100.matmul_tflops.value * 1e12 * PRODUCT_SHARE
+    """Matrix products."""
+    memory: float = H100.memory_tb_s.value * 1e12 * MEMORY_SHARE
+    """Bytes a second of elementwise kernels."""
+    link: float = H100.link.gb_s.value * 1e9 * LINK_SHARE
+    """Bytes a second that a device sends inside its node."""
+    network: float = H100.network.gb_s.value * 1e9 * NETWORK_SHARE
+    """Bytes a second that a device sends to other nodes."""
+    node_size: int = H100.gpus_per_node
     launch_gap: float = 0.01
     """Seconds a micro-step in which the device waits for the host: one wait, then a full queue."""
+
+    @classmethod
+    def of(cls, hardware: Hardware, is_fast: bool, is_ceiling: bool = False) -> "Rates":
+        """A device's, with its fastest attention kernel or torch's own. `is_ceiling`: the figures
+        of its file in full, which no model reaches."""
+        shares = (PRODUCT_SHARE, MEMORY_SHARE, LINK_SHARE, NETWORK_SHARE)
+        product, memory, link, network = (1.0,) * 4 if is_ceiling else shares
+        return cls(
+            kernel_rates(hardware, is_fast),
+            peak_flops=hardware.bf16_tflops.value * 1e12,
+            product_flops=hardware.matmul_tflops.value * 1e12 * product,
+            memory=hardware.memory_tb_s.value * 1e12 * memory,
+            link=hardware.link.gb_s.value * 1e9 * link,
+            network=hardware.network.gb_s.value * 1e9 * network,
+            node_size=hardware.gpus_per_node,
+            launch_gap=0.0 if is_ceiling else 0.01,
+        )
 
 
 @dataclass(frozen=True)
