@@ -6,6 +6,7 @@ output.py     what a verb prints at its end
 interrupt.py  Ctrl-C, within seconds
 sweep.py      every combination of a `--multirun`
 config/       command line to `Config`; nothing outside it imports Hydra
+check/        `ropewalk check`: a self-test of the machines and the ranks' numbers
 pipeline/     the stages of a run, in order
 
 Heavy libraries are imported inside functions, so that `--help` and refusals come at once.

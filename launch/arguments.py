@@ -13,6 +13,7 @@ VERBS = {
     "report": "the stages up to the report",
     "calibrate": "search the ramp and temperature for this model, on held-out long text, "
     "without training",
+    "check": "the self-test: this machine, its ranks and their numbers, before GPUs are spent",
     "export": "hand the trained model to servers: both key styles, GGUF, flags, and what each "
     "engine reads",
 }
@@ -43,6 +44,8 @@ examples:
   ropewalk eval eval.models.a.path=./a eval.models.b.path=org/b data.sources.books.path=./books
                                                          any models side by side, no training
   ropewalk export recipe=demo                            for servers: keys, GGUF, flags, warnings
+  ropewalk check recipe=demo train.launcher.ranks_per_node=2 train.sp_size=2
+                                                         does it train as one process would?
   ropewalk run recipe=demo --cfg job                     show the whole configuration, run nothing
   ropewalk run recipe=demo --dry-run                     check settings, model, sources and disks,
                                                          run nothing
@@ -84,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
             _add_rope(sub)
         if verb == "data":
             _add_data(sub)
+        if verb == "check":
+            sub.add_argument("--json", action="store_true", help="print the lines as JSON alone")
     description = f"settings: {SETTINGS_HELP}."
     _add_settings(verbs.add_parser("settings", help=SETTINGS_HELP, description=description))
     return top

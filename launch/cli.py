@@ -126,6 +126,9 @@ def run_verb(
     if arguments.cfg:
         print(to_yaml(config), end="")
         return None
+    if arguments.verb == "check":
+        self_test(config, arguments.dry_run, arguments.json)
+        return None
     if arguments.dry_run:
         check(arguments.verb, config)
         return None
@@ -168,6 +171,17 @@ def check(verb: str, config: Config) -> None:
     from ropewalk.launch.pipeline import stages
 
     print(stages.check(config, verb))
+
+
+def self_test(config: Config, dry_run: bool, as_json: bool) -> None:
+    """`ropewalk check`. Raises: ConfigError, ProofError with the names of the lines that failed."""
+    load_libraries()
+    from ropewalk.launch.check import command as checks
+
+    if dry_run:
+        print(checks.describe(config))
+    elif failed := checks.run_and_print(config, as_json):
+        raise ProofError(f"check: {', '.join(failed)}")
 
 
 def make_shards(config: Config, task: str) -> None:

@@ -20,10 +20,11 @@ def problems(runs: Sequence[Run], stages: Collection[str]) -> list[str]:
 
     What stands already is counted as written. The text sources must be listed.
     """
-    return space_problems([need for run in runs for need in _needs(run, stages)])
+    return space_problems([need for run in runs for need in needs(run, stages)])
 
 
-def _needs(run: Run, stages: Collection[str]) -> Iterator[Need]:
+def needs(run: Run, stages: Collection[str]) -> Iterator[Need]:
+    """What `stages` write at least, and where."""
     config = run.config
     if "data" in stages and manifest.read(run.folder / "data") is None:
         text = sum(file.size for listing in run.listings.values() for file in listing.files)
@@ -33,7 +34,7 @@ def _needs(run: Run, stages: Collection[str]) -> Iterator[Need]:
     converts = "export" in stages and config.export.gguf != "off" and not run.is_followed
     if not (trains or converts):
         return
-    parameters = _parameters(run)
+    parameters = num_parameters(run)
     if trains:
         yield from _training_needs(run, parameters)
     if converts:
@@ -50,6 +51,7 @@ def _training_needs(run: Run, parameters: int) -> Iterator[Need]:
     yield Need("runs_dir", run.folder, "the model", disk_space.model_bytes(train, parameters))
 
 
-def _parameters(run: Run) -> int:
+def num_parameters(run: Run) -> int:
+    """Of the base, tied ones once."""
     model = build_without_storage(base_config(run.base), run.base.trust_remote_code)
     return sum(parameter.numel() for parameter in model.parameters())

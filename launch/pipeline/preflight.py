@@ -57,10 +57,10 @@ def refuse(runs: Sequence[Run], stages: Collection[str]) -> None:
 def _problems(run: Run, stages: Collection[str]) -> list[str]:
     lines = folder_problems("runs_dir", run.config.runs_dir, run.config.name)
     lines += folder_problems("cache_dir", run.config.cache_dir)
-    return lines + _model_problems(run, stages)
+    return lines + model_problems(run, stages)
 
 
-def _model_problems(run: Run, stages: Collection[str]) -> list[str]:
+def model_problems(run: Run, stages: Collection[str]) -> list[str]:
     """Problems of the base; without a config that can be read there is no more to check."""
     if lines := problem_lines(lambda: base_config(run.base)):
         return lines

@@ -39,7 +39,7 @@ def execute(config: Config, verb: str, command: str = "") -> Run:
 
     Raises: ConfigError, DataError, ProofError, Stopped.
     """
-    runs, stages = _runs(config, command), stages_of(config, verb)
+    runs, stages = runs_of(config, command), stages_of(config, verb)
     last = runs[-1]
     trains = verb in standing.TRAINING and "train" in stages
     preflight.refuse(runs, stages)
@@ -78,7 +78,7 @@ def check(config: Config, verb: str) -> str:
 
     Raises: ConfigError, DataError with every problem.
     """
-    runs, stages = _runs(config, ""), stages_of(config, verb)
+    runs, stages = runs_of(config), stages_of(config, verb)
     preflight.refuse(runs, stages)
     listed = ", ".join(stages)
     line = (
@@ -108,7 +108,7 @@ def _before(stage: str, runs: Sequence[Run], verb: str, stages: Sequence[str]) -
         standing.refuse_other_evaluation(runs[-1], inputs)
 
 
-def _runs(config: Config, command: str) -> list[Run]:
+def runs_of(config: Config, command: str = "") -> list[Run]:
     """One run for each phase, each with the run before it."""
     runs: list[Run] = []
     for phase_config in phase_configs(config):

@@ -8,6 +8,7 @@ fake_group.py         a process group of ranks that do not exist, for a trace
 rendezvous.py         how the ranks meet, within minutes
 optimizer_step.py     micro-batches, the gradient norm, then the optimizer step or none
 gradient_norms.py     norms of this rank's parts of the gradients
+full_gradients.py     whole gradients of a small model, for proofs
 params.py             parameters that ZeRO 3 partitions
 overlap.py            the end of a backward pass whose reductions overlap with it
 inference.py          a partitioned model that is only measured

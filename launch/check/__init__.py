@@ -1,0 +1,26 @@
+"""`ropewalk check`: does this machine, with these ranks and settings, train as one process would?
+
+command.py         this machine, then the ranks: lines as they come, check.json at the end
+line.py            a line: verdict, value, bar, way out
+facts.py           what a process sees of its machine
+host.py            whether a machine has what the training needs
+worker.py          one rank: the checks in order
+__main__.py        the process of a rank
+rehearsal.py       what the command puts into a folder for the ranks
+together.py        what the ranks do together
+equal_hosts.py     the same software, devices and time on all ranks
+shared_folder.py   one folder for all ranks: seen, renamed and locked alike
+speed.py           matrix products and collectives
+settings.py        the user's settings for the small model
+small_model.py     the user's architecture, made small
+small_data.py      its sequences, by the data stage's files
+small_training.py  the trainer's own parts on them, and the same batch in one process
+batches.py         what reaches the ranks; documents kept apart
+numbers.py         loss, norm and gradients against one process and against transformers
+resume.py          save, forget, resume
+
+The numbers come from the code that trains: `train/assemble.py` builds the trainer and
+`train/loop/step.py` makes its steps. They are held against the same loss and kernel in one process
+without an engine, against transformers on each document alone, and against the arithmetic of the
+token ids.
+"""

@@ -1,0 +1,167 @@
+"""`ropewalk check`: this machine first, then the ranks; lines as they come, then check.json."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ropewalk.conf.artifacts.records import remove, write_json
+from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.schema import Config
+from ropewalk.launch.check import rehearsal
+from ropewalk.launch.check.facts import host_facts
+from ropewalk.launch.check.host import HostNeeds, disk_line, host_lines
+from ropewalk.launch.check.line import FAIL, Line, as_json, failed, summary
+from ropewalk.launch.check.worker import CHECKS, MARK
+from ropewalk.launch.pipeline import disk_space, preflight, stages
+from ropewalk.launch.pipeline.run import Run
+from ropewalk.train.launcher import failure
+from ropewalk.train.launcher.command import command, ranks_per_node, world_size
+from ropewalk.train.launcher.ranks import environment_for, killed
+
+FOLDER, TEMPORARY, RESULT = "check", "check.tmp", "check.json"
+MODULE = "ropewalk.launch.check"
+LOG = "ranks.log"
+
+
+def run(config: Config, show: Callable[[Line], None], module: str = MODULE) -> list[Line]:
+    """Every line, each handed to `show` as it is known; `check/check.json` in the run's folder.
+
+    `module`: what a rank runs. Raises: ConfigError for settings that no training could start with.
+    """
+    last = stages.runs_of(config)[-1]
+    if problems := preflight.model_problems(last, ("rope", "train")):
+        raise ConfigError("\n".join(problems))
+    lines = []
+    for line in _lines(last, module):
+        show(line)
+        lines.append(line)
+    return lines
+
+
+def _lines(run: Run, module: str) -> Iterator[Line]:
+    yield from _machine(run)
+    folder = run.folder / TEMPORARY
+    try:
+        remove(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        yield _unwritable(error)
+        yield from _left_out({"hosts"}, "runs_dir cannot be written")
+        return
+    rehearsal.prepare(run, folder)
+    yield from _of_ranks(run, folder, module)
+
+
+def _unwritable(error: OSError) -> Line:
+    return Line(
+        "shared folder",
+        FAIL,
+        f"{error.strerror}: {error.filename}",
+        "writable on all ranks",
+        "set runs_dir to a folder that every host may write to, mounted read-write",
+    )
+
+
+def _machine(run: Run) -> Iterator[Line]:
+    """What is known before a rank starts."""
+    config, count = run.config, world_size(run.config)
+    needs = list(disk_space.needs(run, ("train",)))
+    yield disk_line(needs)
+    yield from host_lines(
+        host_facts(),
+        HostNeeds.of(
+            config,
+            disk_space.num_parameters(run),
+            ranks_per_node(config),
+            count,
+            torch.cuda.is_available(),
+        ),
+    )
+
+
+def _of_ranks(run: Run, folder: Path, module: str) -> Iterator[Line]:
+    """Start the ranks and pass on what the first of them sends, until they end."""
+    done: set[str] = set()
+    current, log = "start of the ranks", []
+    with environment_for(run.config, folder) as env:
+        arguments = command(run.config, folder, module)
+        process = subprocess.Popen(
+            arguments,
+            env=env,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        try:
+            assert process.stdout is not None
+            for text in process.stdout:
+                before, mark, content = text.partition(MARK.strip())
+                if not mark:
+                    log.append(text)
+                    continue
+                message: dict[str, Any] = json.loads(content)
+                if "started" in message:
+                    current = message["started"]
+                    done.add(current)
+                elif "name" in message:
+                    yield Line(**message)
+            code = process.wait()
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            (folder / LOG).write_text("".join(log))
+    if code:
+        yield _ended(folder, current, code, log)
+        yield from _left_out(done, f"the ranks ended during {current}")
+
+
+def _ended(folder: Path, current: str, code: int, log: list[str]) -> Line:
+    """The line of the check in which a rank failed."""
+    note = failure.read(folder)
+    told = f"{failure.rank_name(note)}: {note['error']}" if note else killed(code, "check")
+    return Line(current, FAIL, told, "", f"the ranks' messages are in {folder / LOG}")
+
+
+def _left_out(done: set[str], reason: str) -> Iterator[Line]:
+    yield from (Line.skipped(one.name, reason) for one in CHECKS if one.name not in done)
+
+
+def describe(config: Config) -> str:
+    """`--dry-run`: what would be started."""
+    names = ", ".join(one.name for one in CHECKS)
+    return f"check: it would start {world_size(config)} rank(s), and check disk, memory, {names}"
+
+
+def run_and_print(config: Config, as_json_only: bool) -> list[str]:
+    """Returns the names of the lines that failed. Raises: ConfigError."""
+    started = time.monotonic()
+
+    def show(line: Line) -> None:
+        print(line.text(), file=sys.stderr if as_json_only else sys.stdout, flush=True)
+
+    lines = run(config, show)
+    path = publish(config, lines)
+    if as_json_only:
+        print(json.dumps(as_json(lines), indent=1))
+    else:
+        print(f"{summary(lines, time.monotonic() - started)}\nwrote {path}")
+    return failed(lines)
+
+
+def publish(config: Config, lines: list[Line]) -> Path:
+    """Write check.json beside the run's other results; a former one is replaced."""
+    folder = stages.runs_of(config)[-1].folder / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RESULT, as_json(lines))
+    return folder / RESULT

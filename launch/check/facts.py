@@ -1,0 +1,163 @@
+"""What one process sees of its machine; nothing is judged here."""
+
+import os
+import resource
+import shutil
+import socket
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ropewalk.launch.pipeline.versions import code_digest, versions
+
+SHM = Path("/dev/shm")
+CGROUP = Path("/sys/fs/cgroup")
+LIMIT_FILES = ("memory.max", "memory/memory.limit_in_bytes")
+"""Of cgroups 2 and 1, for a process in a container, where the root is its own group."""
+UNLIMITED = 1 << 60
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """Of one rank's process and machine. Sizes are bytes; `clock` is the time of day, s."""
+
+    host: str
+    rank: int
+    versions: dict[str, str]
+    """Packages and builds, and a digest of ropewalk's own code."""
+    shm_free: int
+    open_files: int
+    """The soft limit of this process."""
+    locked_bytes: int
+    memory_limit: int
+    """What this process and its neighbours may use in all: of the cgroup, else of the machine."""
+    memory_free: int
+    gpu: dict[str, Any] = field(default_factory=dict)
+    """Of the rank's device; empty on a CPU."""
+    clock: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def host_facts(rank: int = 0) -> HostFacts:
+    """Read from this process."""
+    memory = psutil.virtual_memory()
+    limit = min(memory.total, cgroup_limit())
+    free = min(memory.available, limit - cgroup_use()) if limit < memory.total else memory.available
+    return HostFacts(
+        host=socket.gethostname(),
+        rank=rank,
+        versions=software(),
+        shm_free=free_bytes(SHM),
+        open_files=_limit(resource.RLIMIT_NOFILE),
+        locked_bytes=_limit(resource.RLIMIT_MEMLOCK),
+        memory_limit=limit,
+        memory_free=free,
+        gpu=gpu_facts(),
+        clock=time.time(),
+    )
+
+
+def software() -> dict[str, str]:
+    """Versions of what affects results, the build of torch, and ropewalk's own code."""
+    import torch
+
+    builds = {"torch build": torch.__version__, "ropewalk code": code_digest()[:12]}
+    if torch.cuda.is_available():
+        builds |= {
+            "CUDA": str(torch.version.cuda),
+            "NCCL": ".".join(map(str, torch.cuda.nccl.version())),
+            "cuDNN": str(torch.backends.cudnn.version()),
+        }
+    return versions() | builds
+
+
+def free_bytes(folder: Path) -> int:
+    """Free on the disk of `folder`; 0 without one."""
+    return shutil.disk_usage(folder).free if folder.is_dir() else 0
+
+
+def cgroup_limit() -> int:
+    """Bytes that the cgroup allows; UNLIMITED without a limit."""
+    for name in LIMIT_FILES:
+        text = _read(CGROUP / name)
+        if text.isdecimal():
+            return min(int(text), UNLIMITED)
+    return UNLIMITED
+
+
+def cgroup_use() -> int:
+    """Bytes that the cgroup's processes use, without the cache of files."""
+    used = _read(CGROUP / "memory.current")
+    stat = dict(line.split() for line in _read(CGROUP / "memory.stat").splitlines())
+    return int(used) - int(stat.get("inactive_file", 0)) if used.isdecimal() else 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _limit(which: int) -> int:
+    soft = resource.getrlimit(which)[0]
+    return UNLIMITED if soft == resource.RLIM_INFINITY else soft
+
+
+def gpu_facts() -> dict[str, Any]:
+    """Name and memory of the rank's device; from the driver, where nvidia-ml-py is installed: its
+    version, uncorrected errors of memory, reasons for a lower clock, other processes."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    device = torch.cuda.get_device_properties(torch.cuda.current_device())
+    facts = {"name": device.name, "bytes": device.total_memory}
+    return facts | _driver_facts(str(getattr(device, "uuid", "")))
+
+
+def _driver_facts(uuid: str) -> dict[str, Any]:
+    try:
+        import pynvml
+    except ImportError:
+        return {}
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if "GPU" in uuid else f"GPU-{uuid}")
+        others = {p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)} - {
+            os.getpid()
+        }
+        facts = {
+            "driver": pynvml.nvmlSystemGetDriverVersion(),
+            "other processes": len(others),
+            "throttled": _throttled(pynvml, handle),
+        }
+        return facts | _memory_errors(pynvml, handle)
+    except pynvml.NVMLError as error:
+        return {"driver error": str(error)}
+
+
+def _throttled(pynvml: Any, handle: Any) -> list[str]:
+    """Why the clock is lower than it could be, as far as it is a fault: heat and power brakes."""
+    active = pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
+    reasons = {
+        "heat": pynvml.nvmlClocksThrottleReasonHwThermalSlowdown
+        | pynvml.nvmlClocksThrottleReasonSwThermalSlowdown,
+        "power brake": pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown,
+    }
+    return [name for name, mask in reasons.items() if active & mask]
+
+
+def _memory_errors(pynvml: Any, handle: Any) -> dict[str, int]:
+    try:
+        count = pynvml.nvmlDeviceGetTotalEccErrors(
+            handle, pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC
+        )
+    except pynvml.NVMLError:  # a device without ECC
+        return {}
+    return {"memory errors": int(count)}
