@@ -25,6 +25,7 @@ from ropewalk.launch.pipeline.run import Run
 from ropewalk.train.launcher import failure
 from ropewalk.train.launcher.command import command, ranks_per_node, world_size
 from ropewalk.train.launcher.ranks import environment_for, killed
+from ropewalk.train.zero.config import batch_ramp
 
 FOLDER, TEMPORARY, RESULT = "check", "check.tmp", "check.json"
 MODULE = "ropewalk.launch.check"
@@ -39,6 +40,7 @@ def run(config: Config, show: Callable[[Line], None], module: str = MODULE) -> l
     last = stages.runs_of(config)[-1]
     if problems := preflight.model_problems(last, ("rope", "train")):
         raise ConfigError("\n".join(problems))
+    batch_ramp(config, world_size(config) // config.train.sp_size)  # refuses, before any work
     lines = []
     for line in _lines(last, module):
         show(line)

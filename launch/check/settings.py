@@ -4,9 +4,10 @@ W ranks   P ranks of a sequence   D = W / P groups   G sequences of the global b
 """
 
 from dataclasses import replace
+from typing import Any
 
 from ropewalk.conf.data import PoseConfig
-from ropewalk.conf.memory import ZERO3_SETTINGS
+from ropewalk.conf.memory import ZERO3_SETTINGS, MemoryConfig
 from ropewalk.conf.metrics import MetricsConfig, ProfilerConfig, ValidationConfig
 from ropewalk.conf.optimizer import ScheduleConfig
 from ropewalk.conf.schema import Config
@@ -50,14 +51,15 @@ def small_settings(config: Config, world_size: int) -> Config:
             schedule=ScheduleConfig(kind="constant", warmup_steps=0),
             loss=replace(train.loss, router_aux_loss_coef=0.0),
             lora=replace(train.lora, quantize="none", dropout=0.0),
-            memory=replace(
-                train.memory,
-                tile_mlp_tokens=TILE if train.memory.tile_mlp_tokens else 0,
-                **dict.fromkeys(set(ZERO3_SETTINGS) - {"zero_hpz_size"}),
-                zero_reduce_bucket_size=None,
-            ),
+            memory=_small_memory(train.memory),
         ),
     )
+
+
+def _small_memory(memory: MemoryConfig) -> MemoryConfig:
+    """What is kept and moved as the user sets it, in sizes of the small model."""
+    sizes: Any = dict.fromkeys({*ZERO3_SETTINGS, "zero_reduce_bucket_size"} - {"zero_hpz_size"})
+    return replace(memory, tile_mlp_tokens=TILE if memory.tile_mlp_tokens else 0, **sizes)
 
 
 def _without_reports(train: TrainConfig) -> TrainConfig:

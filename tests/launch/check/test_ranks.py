@@ -1,0 +1,95 @@
+"""`ropewalk check` on real ranks: it passes, and each fault in what trains fails by name."""
+
+from pathlib import Path
+from typing import Any
+
+import check_ranks
+import pytest
+import ranks
+
+from ropewalk.launch.check import rehearsal
+from ropewalk.launch.check.line import FAIL, Line, failed
+from ropewalk.launch.config.compose import compose
+from ropewalk.launch.pipeline.run import Run
+
+SETTINGS = [
+    "recipe=demo",
+    "train.sp_size=2",
+    "train.micro_batch_size=1",
+    "train.global_batch_tokens=16384",
+    "train.memory.activation_checkpointing=true",
+]
+
+
+def prepared(folder: Path, count: int, *more: str) -> Path:
+    """A folder as the command leaves it to `count` ranks."""
+    folder.mkdir()
+    config = compose([*SETTINGS, f"train.launcher.ranks_per_node={count}", *more], "check")
+    rehearsal.prepare(Run(config), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepared(tmp_path_factory.mktemp("check") / "two", 2)
+
+
+def test_two_ranks_pass(two: Path) -> None:
+    lines: list[Line] = ranks.run(2, check_ranks.lines_of_checks, two)[0]
+    assert not failed(lines), [line.text() for line in lines if line.status == FAIL]
+    names = [line.name for line in lines]
+    assert len(set(names)) == len(names) > 25
+
+
+# the checks that a fault is given to, and what of their lines must fail
+NUMBERS = ("loss", "gradient norm", "gradients")
+CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "loss_averaged_per_rank": (("one process", "parallel"), ("against transformers", *NUMBERS)),
+    "labels_shifted_after_slicing": (("batches", "parallel"), ("handed over: labels", *NUMBERS)),
+    "positions_local": (("batches", "parallel"), ("handed over: positions", *NUMBERS)),
+    "mask_dropped": (("batches", "one process"), ("documents kept apart", "against transformers")),
+    "gradient_not_reduced": (("parallel",), ("gradient norm", "gradients")),
+    "slow_rank": (("speed",), ("matrix product",)),
+    "version_differs": (("hosts",), ("versions",)),
+}
+
+
+@pytest.fixture(scope="module")
+def faulty(two: Path) -> dict[str, list[Line]]:
+    """The lines of every case, in one start of the ranks; a case without a fault comes last."""
+    cases = [(fault, checks) for fault, (checks, _) in CASES.items()]
+    last = ("no_fault", ("hosts", "speed", "batches", "one process", "parallel"))
+    result: Any = ranks.run(2, check_ranks.lines_with_faults, two, [*cases, last])[0]
+    return result  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("fault", CASES)
+def test_a_fault_fails_by_name(faulty: dict[str, list[Line]], fault: str) -> None:
+    names = failed(faulty[fault])
+    expected = CASES[fault][1]
+    assert len(names) == len(expected), names
+    for part in expected:
+        assert any(part in name for name in names), (part, names)
+    assert all(line.way_out for line in faulty[fault] if line.status == FAIL)
+
+
+def test_no_fault_is_seen_where_none_is(faulty: dict[str, list[Line]]) -> None:
+    assert not failed(faulty["no_fault"])
+
+
+def test_a_fault_is_told_with_its_place(faulty: dict[str, list[Line]]) -> None:
+    told = {
+        fault: " ".join(line.value for line in lines if line.status == FAIL)
+        for fault, lines in faulty.items()
+    }
+    assert "rank 1 has" in told["slow_rank"]
+    assert "2.13.0 on rank 1 (" in told["version_differs"]
+    assert "sequence 0, token 49: 0 in place of" in told["positions_local"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 3])
+def test_four_ranks_pass(tmp_path: Path, stage: int) -> None:
+    folder = prepared(tmp_path / "four", 4, f"train.zero_stage={stage}")
+    lines: list[Line] = ranks.run(4, check_ranks.lines_of_checks, folder)[0]
+    assert not failed(lines), [line.text() for line in lines if line.status == FAIL]
