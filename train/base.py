@@ -1,7 +1,8 @@
 """The base model: the location of its weights, and its config."""
 
+import copy
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -34,6 +35,8 @@ class Base:
     trust_remote_code: bool = False
     scratch: ScratchConfig | None = None
     cache: Path | None = None  # where the digests of the folder's files are recorded
+    drawn: PreTrainedConfig | None = field(default=None, compare=False)
+    """A config whose weights are drawn at random, in place of files: of a self-test."""
 
     @property
     def name(self) -> str:
@@ -151,6 +154,8 @@ def weight_bytes(base: Base) -> int:
 
 def base_config(base: Base) -> PreTrainedConfig:
     """The base's own config, unscaled. Raises: ConfigError when it cannot be read."""
+    if base.drawn is not None:
+        return copy.deepcopy(base.drawn)
     if base.scratch is not None:
         sizes = vars(base.scratch).copy()
         theta = sizes.pop("rope_theta")

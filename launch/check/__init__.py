@@ -17,6 +17,7 @@ small_data.py      its sequences, by the data stage's files
 small_training.py  the trainer's own parts on them, and the same batch in one process
 batches.py         what reaches the ranks; documents kept apart
 numbers.py         loss, norm and gradients against one process and against transformers
+real_step.py       a step of two layers at the asked length: peak and seconds
 resume.py          save, forget, resume
 
 The numbers come from the code that trains: `train/assemble.py` builds the trainer and

@@ -153,17 +153,21 @@ def run_and_print(config: Config, as_json_only: bool) -> list[str]:
         print(line.text(), file=sys.stderr if as_json_only else sys.stdout, flush=True)
 
     lines = run(config, show)
-    path = publish(config, lines)
+    told = publish(config, lines)
     if as_json_only:
         print(json.dumps(as_json(lines), indent=1))
     else:
-        print(f"{summary(lines, time.monotonic() - started)}\nwrote {path}")
+        print(summary(lines, time.monotonic() - started))
+        print(told)
     return failed(lines)
 
 
-def publish(config: Config, lines: list[Line]) -> Path:
-    """Write check.json beside the run's other results; a former one is replaced."""
+def publish(config: Config, lines: list[Line]) -> str:
+    """Write check.json beside the run's other results, in place of a former one; what to tell."""
     folder = stages.runs_of(config)[-1].folder / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RESULT, as_json(lines))
-    return folder / RESULT
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / RESULT, as_json(lines))
+    except OSError as error:
+        return f"{folder / RESULT} could not be written: {error.strerror}"
+    return f"wrote {folder / RESULT}"

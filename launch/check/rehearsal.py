@@ -1,7 +1,7 @@
 """What the command puts into a folder for the ranks of a self-test, and how they read it.
 
-config.yaml  the user's settings   rope.json  the plan   model/  the small model
-data/  its sequences   work.json  sizes that the whole model's config decides
+config.yaml  the user's settings   rope.json  the plan   model/  the small model   data/  its
+sequences   real-step/  two layers of the whole model   work.json  what the whole model decides
 """
 
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ from ropewalk.conf.artifacts.manifest import read_json
 from ropewalk.conf.artifacts.records import write_json
 from ropewalk.conf.check import load, to_yaml
 from ropewalk.conf.schema import Config
-from ropewalk.launch.check import small_data, small_model
+from ropewalk.launch.check import real_step, small_data, small_model
 from ropewalk.launch.check.settings import global_sequences, small_settings
 from ropewalk.launch.check.small_data import SmallData
 from ropewalk.launch.check.small_training import SmallTraining
@@ -38,6 +38,8 @@ class Rehearsal:
     collectives: list[Collective]
     """Of a step of the whole model."""
     trusted: bool
+    real_step_left_out: str
+    """Why there is no real step; empty where there is."""
 
     @classmethod
     def read(cls, folder: Path) -> "Rehearsal":
@@ -48,6 +50,7 @@ class Rehearsal:
             RopePlan.read(folder / "rope.json"),
             [Collective(**values) for values in work["collectives"]],
             work["trusted"],
+            work["real_step_left_out"],
         )
 
     def small(self, ranks: Ranks) -> SmallTraining:
@@ -72,7 +75,11 @@ def prepare(run: Run, folder: Path) -> None:
     sequences = global_sequences(count, config.train.sp_size)
     data = SmallData.of(sequences, settings.data.seq_len)
     small_data.write(data, settings.data, folder / "data")
-    work = {"collectives": [asdict(x) for x in _collectives(run, count)], "trusted": trusted}
+    work = {
+        "collectives": [asdict(x) for x in _collectives(run, count)],
+        "trusted": trusted,
+        "real_step_left_out": real_step.prepare(config, base, count, folder),
+    }
     write_json(folder / "work.json", work)
 
 

@@ -62,6 +62,26 @@ def _small_memory(memory: MemoryConfig) -> MemoryConfig:
     return replace(memory, tile_mlp_tokens=TILE if memory.tile_mlp_tokens else 0, **sizes)
 
 
+def real_step_settings(config: Config, world_size: int) -> Config:
+    """The user's precision, length, kernel and memory settings, without accumulation."""
+    train = config.train
+    groups = world_size // train.sp_size
+    return replace(
+        config,
+        phases=[],
+        phase=0,
+        data=replace(config.data, pose=PoseConfig()),
+        train=replace(
+            _without_reports(train),
+            steps=STEPS,
+            global_batch_tokens=config.micro_batch_tokens * groups,
+            batch_ramp=[],
+            schedule=ScheduleConfig(kind="constant", warmup_steps=0),
+            lora=replace(train.lora, quantize="none"),
+        ),
+    )
+
+
 def _without_reports(train: TrainConfig) -> TrainConfig:
     """Nothing is measured, saved or shown beside what the checks ask for."""
     return replace(

@@ -42,6 +42,11 @@ class SmallData:
         ]
         return cls(seq_len, rows)
 
+    @classmethod
+    def of_long_documents(cls, sequences: int, seq_len: int) -> "SmallData":
+        """Each sequence is one document, the most work that a sequence can be."""
+        return cls(seq_len, [[seq_len]] * sequences)
+
     def document(self, sequence: int, index: int) -> np.ndarray:
         """The ids of a document, (tokens,) int64."""
         number = sum(map(len, self.lengths[:sequence])) + index

@@ -55,13 +55,7 @@ def small_config(config: PreTrainedConfig, sp_size: int, trusted: bool = False) 
 
 def _shrink_rest(text: Any) -> None:
     """What no head depends on: layers of each type, experts, vocabulary, windows."""
-    types = getattr(text, "layer_types", None)
-    layers = min(text.num_hidden_layers, LAYERS)
-    if types:
-        kinds = list(dict.fromkeys(types))
-        layers = min(len(types), max(layers, len(kinds)))
-        text.layer_types = [*kinds, *types][:layers]
-    text.num_hidden_layers = layers
+    _fewer_layers(text)
     text.vocab_size = min(text.vocab_size, VOCABULARY)
     for name in SPECIAL_TOKENS:
         if getattr(text, name, None) is not None:
@@ -72,8 +66,25 @@ def _shrink_rest(text: Any) -> None:
         for name in EXPERT_COUNTS:
             if count := getattr(text, name, None):
                 setattr(text, name, min(count, max(EXPERTS, text.num_experts_per_tok)))
+
+
+def _fewer_layers(text: Any) -> None:
+    """Two layers, or one of each type where there are more types."""
+    layers = min(text.num_hidden_layers, LAYERS)
+    if types := getattr(text, "layer_types", None):
+        kinds = list(dict.fromkeys(types))
+        layers = min(len(types), max(layers, len(kinds)))
+        text.layer_types = [*kinds, *types][:layers]
+    text.num_hidden_layers = layers
     if getattr(text, "max_window_layers", None):
         text.max_window_layers = min(text.max_window_layers, layers)
+
+
+def few_layers(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The model at its full width and vocabulary, with two layers."""
+    few = copy.deepcopy(config)
+    _fewer_layers(few.get_text_config(decoder=True))
+    return few
 
 
 def _narrow(text: Any, config: PreTrainedConfig, sp_size: int) -> None:

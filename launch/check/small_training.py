@@ -15,7 +15,7 @@ from ropewalk.train.adapters import attach
 from ropewalk.train.assemble import RunInputs, assemble, build_loader, build_model
 from ropewalk.train.base import Base
 from ropewalk.train.loop.micro_batches import to_device
-from ropewalk.train.loop.step import train_step
+from ropewalk.train.loop.step import AcceptStep, train_step
 from ropewalk.train.loop.trainer import Trainer
 from ropewalk.train.loss_model import LossModel
 from ropewalk.train.optim import param_groups
@@ -79,7 +79,16 @@ def step_of(trainer: Trainer, step: int, gradients: bool = False) -> Measured:
             seen.update(full_gradients(trainer.engine))
         return True
 
-    line = train_step(
+    line = line_of_step(trainer, step, accept)
+    trainer.state.step = step + 1
+    return Measured(line["loss"], line["grad_norm"], seen)
+
+
+def line_of_step(
+    trainer: Trainer, step: int, accept: AcceptStep = lambda *_: True
+) -> dict[str, Any]:
+    """Collective. What the training would write to metrics.jsonl."""
+    return train_step(
         trainer.engine,
         trainer.config,
         trainer.loader,
@@ -89,8 +98,6 @@ def step_of(trainer: Trainer, step: int, gradients: bool = False) -> Measured:
         trainer.metrics,
         accept,
     )
-    trainer.state.step = step + 1
-    return Measured(line["loss"], line["grad_norm"], seen)
 
 
 def in_one_process(inputs: RunInputs) -> tuple[Measured, LossModel]:

@@ -17,6 +17,7 @@ from ropewalk.launch.check.equal_hosts import equal_lines
 from ropewalk.launch.check.facts import HostFacts, host_facts
 from ropewalk.launch.check.host import HostNeeds, gpu_lines, host_lines
 from ropewalk.launch.check.line import FAIL, Line
+from ropewalk.launch.check.real_step import real_step_lines
 from ropewalk.launch.check.rehearsal import Rehearsal
 from ropewalk.launch.check.shared_folder import shared_folder_lines
 from ropewalk.launch.check.small_training import (
@@ -182,6 +183,13 @@ def _other_form(rank: Rank, what: str, **train: object) -> list[Line]:
     return numbers.parallel_lines(measured, rank.alone[0], what)
 
 
+def _real_step(rank: Rank) -> list[Line]:
+    rehearsal = rank.rehearsal
+    return real_step_lines(
+        rank.config, rehearsal.plan, rehearsal.folder, rank.ranks, rehearsal.real_step_left_out
+    )
+
+
 CHECKS: tuple[Check, ...] = (
     Simple("hosts", _hosts),
     Simple("shared folder", _shared_folder),
@@ -195,6 +203,7 @@ CHECKS: tuple[Check, ...] = (
     Simple("save and resume", _resume),
     Simple("one batch", _one_batch),
     Simple("ZeRO 0", _zero0),
+    Simple("one real step", _real_step),
 )
 
 

@@ -63,7 +63,7 @@ def build(
             "model.scratch is set; only a trained base has weights to quantise; set model.path"
         )
     zero3 = params.is_zero3(deepspeed_config)
-    if base.scratch is not None:
+    if base.scratch is not None or base.drawn is not None:
         read = partial(random_weights.draw, config, dtype, seed, deepspeed_config)
     else:
         if line := one_reader.on_reader(partial(ties.untie_contradicted, config, base)):
