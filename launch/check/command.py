@@ -56,7 +56,7 @@ def _lines(run: Run, module: str) -> Iterator[Line]:
         folder.mkdir(parents=True)
     except OSError as error:
         yield _unwritable(error)
-        yield from _left_out({"hosts"}, "runs_dir cannot be written")
+        yield from _left_out({"shared folder"}, "runs_dir cannot be written")
         return
     rehearsal.prepare(run, folder)
     yield from _of_ranks(run, folder, module)

@@ -38,7 +38,7 @@ def matmul_line(ranks: Ranks) -> Line:
     ranks.barrier()
     seconds = min(_timed(lambda: multiply(a, b)) for _ in range(TRIES[kind]))
     rates = ranks.gather(2 * SIZE[kind] ** 3 / seconds)
-    median, least = statistics.median(rates), SLOWEST_SHARE[kind]
+    median, least = statistics.median_high(rates), SLOWEST_SHARE[kind]
     slow = [(n, rate / median) for n, rate in enumerate(rates) if rate < least * median]
     unit, scale = ("TFLOP/s", 1e12) if kind == "cuda" else ("GFLOP/s", 1e9)
     told = "".join(f"; rank {n} has {share:.0%} of the median" for n, share in slow)
