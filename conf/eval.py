@@ -78,6 +78,9 @@ class EvalConfig:
     reference: str | None = setting(None, fingerprint="if_set")
     """The column that the others are compared with, pair by pair; unset: base, or without one the
     first of `eval.models`."""
+    judged: str | None = setting(None, fingerprint="if_set")
+    """The column that gates and answers are about, against `reference`; unset: extended, or without
+    one the last column that is not the reference."""
     ruler: RulerConfig = field(default_factory=RulerConfig, metadata={"fingerprint": "if_set"})
     sliding: SlidingConfig = field(default_factory=SlidingConfig, metadata=IF_SET)
     yarn_compat: YarnCompatConfig = field(default_factory=YarnCompatConfig, metadata=IF_SET)
@@ -127,11 +130,18 @@ class EvalConfig:
                 f"{prefix}models.NAME.path"
             )
         names = [*(eval_models.OF_RUN if of_run else ()), *self.models]
-        if self.reference is not None and self.reference not in names:
-            yield (
-                f"{prefix}reference is {self.reference}; it must be a column that is measured; "
-                f"one of {', '.join(names)}"
-            )
+        if names:
+            yield from eval_models.column_problems(self.columns_asked, names, prefix)
+
+    @property
+    def columns_asked(self) -> dict[str, str | None]:
+        """The columns that settings name, by setting."""
+        evaluator = self.longppl.evaluator
+        return {
+            "reference": self.reference,
+            "judged": self.judged,
+            "longppl.evaluator": evaluator,
+        }
 
     def _vllm_problems(self, prefix: str) -> Iterator[str]:
         if self.backend != "vllm":

@@ -98,9 +98,8 @@ class FarCopyConfig:
 class LongPplConfig:
     """LongPPL (arXiv 2410.23771): perplexity of the tokens that need a long context."""
 
-    evaluator: str | None = setting(None, way_out="unset it for extended")
-    """Column that chooses the key tokens for all columns; unset: extended, or else the last
-    column."""
+    evaluator: str | None = setting(None, way_out=UNSET)
+    """Column that chooses the key tokens for all columns; unset: the judged one (`eval.judged`)."""
     windows: int = setting(8, at_least=1)
     """Windows of held-out text that are read, the first ones of `eval.windows`."""
     short_context: int | None = setting(None, at_least=1, way_out=UNSET)

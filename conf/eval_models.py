@@ -1,7 +1,7 @@
-"""Settings of the models that eval measures beside those of the run."""
+"""Settings of the models that eval measures, and the columns that are compared."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 OF_RUN = ("base", "rescaled", "extended")
@@ -42,3 +42,39 @@ def problems(models: Mapping[str, EvalModelConfig], of_run: bool, prefix: str) -
                 f"{prefix}models.{name} has the name of a column of the run; names must differ; "
                 f"rename it, or set {prefix}run_models=false"
             )
+
+
+def reference_column(asked: str | None, columns: Sequence[str]) -> str:
+    """The column that the others are compared with. `asked`: `eval.reference`."""
+    return asked or ("base" if "base" in columns else columns[0])
+
+
+def judged_column(asked: str | None, columns: Sequence[str], reference: str) -> str | None:
+    """The column that gates and answers are about; None where there is only the reference.
+
+    `asked`: `eval.judged`, where it is among `columns`.
+    """
+    others = [name for name in columns if name != reference]
+    for name in (asked, "extended"):
+        if name in others:
+            return name
+    return others[-1] if others else None
+
+
+def column_problems(
+    asked: Mapping[str, str | None], columns: Sequence[str], prefix: str
+) -> Iterator[str]:
+    """Of the settings that name a column: each must be there, and the judged one must not be the
+    reference. `asked`: by setting."""
+    for key, name in asked.items():
+        if name is not None and name not in columns:
+            yield (
+                f"{prefix}{key} is {name}; it must be a column that is measured; one of "
+                f"{', '.join(columns)}"
+            )
+    reference = reference_column(asked["reference"], columns)
+    if asked["judged"] is not None and asked["judged"] == reference:
+        yield (
+            f"{prefix}judged is {reference}; it must be another column than the one that it is "
+            f"compared with; set another, or {prefix}reference"
+        )

@@ -20,7 +20,7 @@ from ropewalk.launch.arguments import parse
 from ropewalk.launch.interrupt import STOPPED_LINE, bounded_interrupt
 from ropewalk.launch.output import (
     print_outputs,
-    read_gates,
+    read_results,
     refused_gates,
     show_rope,
     show_samples,
@@ -62,7 +62,7 @@ def run_command(arguments: argparse.Namespace) -> None:
     for overrides, config in configs(arguments):
         folder = run_verb(arguments, overrides, config)
         if folder is not None and arguments.verb in ("run", "eval"):
-            refused += refused_gates(read_gates(folder), config.eval.strict)
+            refused += refused_gates(read_results(folder), config.eval.strict)
     if refused:  # once everything is written: a sweep goes on to its end
         raise ProofError("\n".join(refused))
 

@@ -1,7 +1,7 @@
 """What a verb prints at its end: plans, samples, gates, and the files that it wrote."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,17 +74,20 @@ def print_outputs(verb: str, folder: Path, as_json: bool) -> None:
 
         print(ledger_summary(json.loads(target.read_text())))
     elif verb in ("run", "report", "eval"):
-        for gate in read_gates(folder):
+        results = read_results(folder)
+        for gate in results["gates"]:
             print(gate_line(gate))
+        if reason := results.get("not_judged"):
+            print(f"  no gates: {reason}")
     print(f"wrote {target}")
     if verb == "train" and (folder / "train" / "adapter").is_dir():
         print(f"wrote {folder / 'train' / 'adapter'}")
 
 
-def read_gates(folder: Path) -> list[Gate]:
-    """The gates of eval/results.json."""
-    gates: list[Gate] = json.loads((folder / "eval" / "results.json").read_text())["gates"]
-    return gates
+def read_results(folder: Path) -> dict[str, Any]:
+    """The content of eval/results.json."""
+    results: dict[str, Any] = json.loads((folder / "eval" / "results.json").read_text())
+    return results
 
 
 def gate_line(gate: Gate) -> str:
@@ -101,15 +104,17 @@ def undecided(gate: Gate) -> str:
     return f"undecided: n that would decide: {needed} ({gate['unit']}; {gate['n']:,} measured)"
 
 
-def refused_gates(gates: Sequence[Gate], strict: bool) -> list[str]:
+def refused_gates(results: Mapping[str, Any], strict: bool) -> list[str]:
     """A line for each gate that decides and failed, or is undecided where `strict`."""
-    lines = []
-    for gate in gates:
+    lines, way_out = list[str](), "choose another model"
+    if results.get("judged", "extended") == "extended":
+        way_out = "train on more text like the base's or choose another rope"
+    for gate in results["gates"]:
         head = f"{gate['name']} is {gate['text']}; {gate['rule']}"
         if gate["decides"] and gate["verdict"] == "fail":
             lines.append(
-                f"{head}; train on more text like the base's or choose another rope; a question "
-                f"that is not in eval.gates.deciding is only shown (this is {gate['question']})"
+                f"{head}; {way_out}; a question that is not in eval.gates.deciding is only shown "
+                f"(this is {gate['question']})"
             )
         elif gate["decides"] and gate["verdict"] == "undecided" and strict:
             lines.append(f"{head}, and eval.strict wants a decision; {undecided(gate)}")

@@ -1,4 +1,4 @@
-"""The five questions about an extended model, answered from results.json alone. Pure.
+"""The five questions about the judged column, answered from results.json alone. Pure.
 
 1 does the loss hold past the window?  2 is far text used?  3 is it fetched from anywhere?
 4 can it do more than fetch?           5 what did it cost?
@@ -12,7 +12,6 @@ from ropewalk.eval.measure.statistics import Estimate
 
 Json = Mapping[str, Any]
 QUESTIONS = (1, 2, 3, 4, 5)
-COLUMN = "extended"
 SHARE = 0.85
 """Of the own score at the base's window (NoLiMa's rule)."""
 ANSWERS = {"pass": "yes", "fail": "no", "undecided": "undecided"}
@@ -26,9 +25,9 @@ TASKS = {
 """What must be in `eval.tasks` for an answer."""
 
 
-def verdicts(models: Json) -> list[Verdict]:
-    """Of the questions 2 to 4, whose measures do not judge themselves."""
-    rows: Json = models.get(COLUMN) or {}
+def verdicts(rows: Json) -> list[Verdict]:
+    """Of the questions 2 to 4, whose measures do not judge themselves. `rows`: of the judged
+    column, by task."""
     parts = [_far_text(rows), _relative(rows, "json_kv", 3), _relative(rows, "ruler", 4)]
     return [verdict for verdict in parts if verdict is not None]
 
@@ -54,12 +53,16 @@ def _relative(rows: Json, source: str, question: int) -> Verdict | None:
     )
 
 
-def answers(gates: Sequence[Json], models: Json) -> list[dict[str, Any]]:
+def answers(
+    gates: Sequence[Json], rows: Json, not_judged: str | None = None
+) -> list[dict[str, Any]]:
     """One for each question: yes, no, undecided or not measured, with the numbers in words.
 
-    Of several gates of a question the worst answers.
+    Of several gates of a question the worst answers. `rows`: of the judged column, by task.
+    `not_judged`: why there are no gates.
     """
-    return [_answer(number, gates, models.get(COLUMN) or {}) for number in QUESTIONS]
+    found = [_answer(number, gates, rows) for number in QUESTIONS]
+    return [{**answer, "reason": not_judged or answer["reason"]} for answer in found]
 
 
 def _answer(number: int, gates: Sequence[Json], rows: Json) -> dict[str, Any]:
@@ -82,7 +85,7 @@ def _reason(number: int, rows: Json) -> str:
     swapped = (rows.get("swapped_gain") or [{}])[-1]
     if number == 2 and swapped.get("reason"):
         return str(swapped["reason"])
-    return f"eval.tasks needs {' or '.join(TASKS[number])}, beside a base and a longer context"
+    return f"eval.tasks needs {' or '.join(TASKS[number])}"
 
 
 def _floor(source: str | None, rows: Json) -> str | None:

@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from ropewalk.conf.eval_models import judged_column, reference_column
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataArtifacts
 from ropewalk.eval.measure import suite as suites
 from ropewalk.eval.measure.columns import Column, run_columns
 from ropewalk.eval.measure.forward import unique
-from ropewalk.eval.measure.named import NamedModel, reference
+from ropewalk.eval.measure.named import NamedModel
 from ropewalk.eval.requests import Request, digest
 from ropewalk.eval.tasks.task import EvalSuite, Sample
 from ropewalk.train.base import Base
@@ -53,7 +54,16 @@ class Evaluation:
     @property
     def reference(self) -> str:
         """The column that the others are compared with."""
-        return reference(self.config, [column.label for column in self.columns])
+        return reference_column(self.config.eval.reference, self.labels)
+
+    @property
+    def judged(self) -> str | None:
+        """The column that gates and answers are about; None where there is only the reference."""
+        return judged_column(self.config.eval.judged, self.labels, self.reference)
+
+    @property
+    def labels(self) -> list[str]:
+        return [column.label for column in self.columns]
 
 
 def prepare(

@@ -10,7 +10,7 @@ import numpy as np
 from transformers import PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError, problem_lines
-from ropewalk.conf.eval_models import EvalModelConfig
+from ropewalk.conf.eval_models import EvalModelConfig, reference_column
 from ropewalk.conf.model import ModelConfig
 from ropewalk.conf.rope_methods import RopeConfig
 from ropewalk.conf.schema import Config
@@ -126,13 +126,9 @@ def problems(config: Config, length: int | None) -> list[str]:
     lines = [line for model in found.values() for line in _file_problems(model)]
     if lines or not found:
         return lines
-    length = length or found[reference(config, list(found))].plan.max_position_embeddings
+    name = reference_column(config.eval.reference, list(found))
+    length = length or found[name].plan.max_position_embeddings
     return [line for model in found.values() for line in _window_problems(model, length)]
-
-
-def reference(config: Config, labels: list[str]) -> str:
-    """The column that the others are compared with."""
-    return config.eval.reference or ("base" if "base" in labels else labels[0])
 
 
 def _file_problems(model: NamedModel) -> list[str]:

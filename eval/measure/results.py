@@ -33,11 +33,11 @@ def content(
     config, reference = evaluation.config, evaluation.reference
     rows = rows_of(evaluation, results)
     suite = evaluation.inputs[reference].suite
-    gates = suites.gates(rows, suite)
     return {
         "schema": SCHEMA,
         "seed": config.seed,
         "reference": reference,
+        "judged": evaluation.judged,
         "base_window": suite.base_window,
         "length": suite.length,
         "documents": len({window.origin for window in suite.windows}),
@@ -48,10 +48,37 @@ def content(
             column.label: column_facts(column, evaluation) for column in evaluation.columns
         },
         "models": rows,
-        "gates": gates,
-        "answers": answers(gates, rows),
+        **judgement(evaluation, rows),
         "notes": notes(evaluation, rope),
     }
+
+
+def judgement(evaluation: Evaluation, rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Gates and answers of the judged column; without gates `not_judged` says why."""
+    judged, reference, inputs = evaluation.judged, evaluation.reference, evaluation.inputs
+    reason = not_judged(evaluation)
+    if reason is not None or judged is None:
+        facts = answers([], rows.get(judged or "", {}), reason)
+        return {"not_judged": reason, "gates": [], "answers": facts}
+    same = {label: part for label, part in rows.items() if inputs[label] is inputs[judged]}
+    gates = suites.gates(same, inputs[judged].suite, reference, judged)
+    return {"not_judged": None, "gates": gates, "answers": answers(gates, rows[judged])}
+
+
+def not_judged(evaluation: Evaluation) -> str | None:
+    """Why no gate is made."""
+    judged, reference, inputs = evaluation.judged, evaluation.reference, evaluation.inputs
+    suite = inputs[reference].suite
+    if judged is None:
+        return f"there is no column beside {reference} that could be judged"
+    if inputs[judged] is not inputs[reference]:
+        return f"{judged} has another tokenizer than {reference}, so their tokens are not paired"
+    if suite.length <= suite.base_window:
+        return (
+            f"eval.length is {suite.length:,}, no longer than the window of {reference}, "
+            f"{suite.base_window:,}: nothing past it is measured"
+        )
+    return None
 
 
 def rows_of(

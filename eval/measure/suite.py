@@ -17,6 +17,7 @@ from ropewalk.eval.requests import Request, Result, digest
 from ropewalk.eval.tasks import TASKS
 from ropewalk.eval.tasks.task import (
     ColumnFacts,
+    Comparison,
     EvalSuite,
     Measured,
     Sample,
@@ -140,15 +141,15 @@ def paired_results(column: Measured, base: Measured | None) -> list[Result] | No
     return [of_base[name] for name in names] if of_base.keys() >= set(names) else None
 
 
-def gates(models: Mapping[str, Any], suite: EvalSuite) -> list[dict[str, Any]]:
-    """Pass, fail or undecided of every task; empty without a base to compare with or a longer
-    context."""
-    window, length = suite.base_window, suite.length
-    if "base" not in models or "extended" not in models or length <= window:
-        return []
+def gates(
+    models: Mapping[str, Any], suite: EvalSuite, reference: str, judged: str
+) -> list[dict[str, Any]]:
+    """Pass, fail or undecided of every task. `models`: rows by column and task, of columns that
+    read the same tokens; `reference` and `judged` are among them."""
     verdicts: list[Verdict] = []
     for task in TASKS:
         rows = {label: model[task.name] for label, model in models.items() if model.get(task.name)}
-        if "base" in rows and "extended" in rows:
-            verdicts += task.verdicts(rows, window, length)
-    return judge(verdicts + answers.verdicts(models), suite.config.gates.deciding)
+        if {reference, judged} <= rows.keys():
+            pair = Comparison(judged, reference, rows, suite.base_window, suite.length)
+            verdicts += task.verdicts(pair)
+    return judge(verdicts + answers.verdicts(models[judged]), suite.config.gates.deciding)

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ropewalk.eval.measure.statistics import PAIRED
 from ropewalk.eval.report.figures.columns import in_order
+from ropewalk.eval.report.formats import signed
 
 _SIZES = {"hidden_size": "hidden", "num_hidden_layers": "layers", "num_attention_heads": "heads"}
 
@@ -19,6 +21,14 @@ def list_by_model(rows: Mapping[str, Any], text_of: Callable[[Any], str | None])
     texts = {name: text_of(rows[name]) for name in in_order(rows) if rows[name]}
     parts = [f"{text} ({name})" for name, text in texts.items() if text is not None]
     return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
+
+
+def difference_text(row: Mapping[str, Any]) -> str | None:
+    """`-0.010 [-0.020 to +0.001]`: the difference of a row to its reference; None without one."""
+    if any(row.get(key) is None for key in PAIRED):
+        return None
+    value, low, high = (signed(row[key]) for key in PAIRED)
+    return f"{value} [{low} to {high}]"
 
 
 def tuned_settings(settings: Mapping[str, object]) -> list[str]:

@@ -10,6 +10,7 @@ from ropewalk.eval.report.figures.style import column
 from ropewalk.eval.report.formats import signed
 from ropewalk.eval.requests import Text
 from ropewalk.eval.tasks.task import (
+    Comparison,
     EvalSuite,
     Measured,
     ModelRows,
@@ -48,9 +49,9 @@ class ContextGain(Task):
         rows = statistics.gains(by_context, suite.draws)
         return [{**row, "protocol": "last_tokens"} for row in rows]
 
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        longest = rows["extended"][-1]
-        contexts = f"{longest['context']:,} tokens of context against {window:,}"
+    def verdicts(self, comparison: Comparison) -> list[Verdict]:
+        longest = comparison.judged_rows[-1]
+        contexts = f"{longest['context']:,} tokens of context against {comparison.window:,}"
         rule = f"loss with {contexts}: interval below 0"
         name, unit = "Same tokens, longer context", longest["unit"]
         return [Verdict(name, difference(longest), 0.0, rule, unit, "nats", question=1)]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.eval_models import judged_column, reference_column
 from ropewalk.eval.measure.loss_rows import Row, mean_row, not_measurable, perplexity_row
 from ropewalk.eval.report import formats
 from ropewalk.eval.report.sentences import list_by_model, sentence
@@ -79,9 +80,11 @@ def _value(row: dict[str, Any]) -> str | None:
 
 
 def evaluator(suite: EvalSuite) -> str:
-    """The column that chooses; the last one where there is no extended model."""
-    last = "extended" if "extended" in suite.columns else [*suite.columns][-1]
-    return suite.config.longppl.evaluator or last
+    """The column that chooses: as set, or the judged one of this tokenizer's."""
+    settings, columns = suite.config, [*suite.columns]
+    reference = reference_column(settings.reference, columns)
+    judged = judged_column(settings.judged, columns, reference) or columns[-1]
+    return settings.longppl.evaluator or judged
 
 
 def short_context(suite: EvalSuite) -> int:

@@ -14,7 +14,16 @@ from ropewalk.eval.measure.statistics import Estimate
 from ropewalk.eval.report.figures.heatmap import heat_maps
 from ropewalk.eval.report.sentences import list_by_model, sentence
 from ropewalk.eval.requests import Prompt, Prompts, answered
-from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Task, Verdict
+from ropewalk.eval.tasks.task import (
+    Comparison,
+    EvalSuite,
+    Measured,
+    ModelRows,
+    Rows,
+    Sample,
+    Task,
+    Verdict,
+)
 
 PROTOCOL = "single pass key of 5 digits in held-out text; greedy answer, every token"
 
@@ -49,14 +58,16 @@ class PasskeyRetrieval(Task):
             hits.setdefault(cell, []).extend(answered(sample.request, result))
         return [_row(length, depth, correct) for (length, depth), correct in hits.items()]
 
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        cells = [row for row in rows.get("extended", []) if row["length"] == length]
+    def verdicts(self, comparison: Comparison) -> list[Verdict]:
+        length = comparison.length
+        cells = [row for row in comparison.judged_rows if row["length"] == length]
         if not cells:
             return []
         n = sum(cell["n"] for cell in cells)
         hits = sum(round(cell["accuracy"] * cell["n"]) for cell in cells)
         share = Estimate(hits / n, *statistics.wilson(hits, n), n)
-        name, rule = f"Passkey at {length:,}", "extended, mean over the depths: at least 80%"
+        name = f"Passkey at {length:,}"
+        rule = f"{comparison.judged}, mean over the depths: at least 80%"
         return [Verdict(name, share, 0.8, rule, "prompt", "share", question=3, better="above")]
 
     def figure(self, rows: ModelRows, window: int | None) -> str | None:

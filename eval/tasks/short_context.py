@@ -8,11 +8,12 @@ import numpy as np
 from ropewalk.eval.measure import proportions
 from ropewalk.eval.measure.loss_rows import Row, mean_row, not_measurable
 from ropewalk.eval.measure.statistics import PAIRED
-from ropewalk.eval.report.formats import signed
+from ropewalk.eval.report.sentences import difference_text, list_by_model, sentence
 from ropewalk.eval.requests import Text, digest
 from ropewalk.eval.tasks import lm_eval_tasks
 from ropewalk.eval.tasks.lm_eval_tasks import Item
 from ropewalk.eval.tasks.task import (
+    Comparison,
     EvalSuite,
     Measured,
     ModelRows,
@@ -48,19 +49,17 @@ class ShortContext(Task):
         tasks = measured.suite.config.short_context.lm_eval.tasks
         return [*_loss_rows(measured.select(task=None)), *(_task_row(measured, t) for t in tasks)]
 
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        return [verdict for row in rows["extended"] for verdict in _verdicts(row)]
+    def verdicts(self, comparison: Comparison) -> list[Verdict]:
+        names = f"{comparison.judged} against {comparison.reference}"
+        return [verdict for row in comparison.judged_rows for verdict in _verdicts(row, names)]
 
     def reading(self, rows: ModelRows, window: int | None) -> str | None:
-        """The extended model's difference to the base over all positions."""
-        row = (rows.get("extended") or [{}])[0]
-        if any(row.get(key) is None for key in PAIRED):
+        """Each column's difference to the reference over all positions."""
+        if not (values := list_by_model(rows, lambda part: difference_text(part[0]))):
             return None
-        change, low, high = (signed(row[key]) for key in PAIRED)
-        return (
-            f"On {row['n']:,} short documents the extended model's loss differs from the base's by "
-            f"{change} nats ({low} to {high}) per token."
-        )
+        n = next(part[0]["n"] for part in rows.values() if difference_text(part[0]))
+        text = f"on {n:,} short documents the loss differs from the reference's by"
+        return sentence([f"{text} {values} nats per token"])
 
 
 def _loss_rows(measured: Measured) -> list[Row]:
@@ -77,16 +76,16 @@ def _loss_rows(measured: Measured) -> list[Row]:
     ]
 
 
-def _verdicts(row: Row) -> Iterator[Verdict]:
-    """Of the row of all positions, and of a task of lm-eval."""
+def _verdicts(row: Row, names: str) -> Iterator[Verdict]:
+    """Of the row of all positions, and of a task of lm-eval. `names`: of the two columns."""
     if row.get(PAIRED[0]) is None or row["part"] == "positions":
         return
     bar, change = row["tolerance"], difference(row)
     if row["part"] == "all":
-        rule = f"extended against base on short held-out documents: at most {bar:+g}"
+        rule = f"{names} on short held-out documents: at most {bar:+g}"
         yield Verdict("Short documents", change, bar, rule, "document", "nats", 5)
     else:
-        rule = f"{row['metric']} of extended against base: at least {-bar:+g}"
+        rule = f"{row['metric']} of {names}: at least {-bar:+g}"
         yield Verdict(row["task"], change, -bar, rule, "question", "points", 5, "above")
 
 

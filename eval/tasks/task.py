@@ -174,6 +174,28 @@ def window_samples(suite: EvalSuite) -> list[Sample]:
     ]
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A task's rows of two columns that read the same tokens: the judged one and its reference."""
+
+    judged: str
+    reference: str
+    rows: ModelRows
+    """Of these two, and of the other columns that read the same tokens."""
+    window: int
+    """The base's, tokens."""
+    length: int
+    """Longest context, tokens; above `window`."""
+
+    @property
+    def judged_rows(self) -> Rows:
+        return self.rows[self.judged]
+
+    @property
+    def reference_rows(self) -> Rows:
+        return self.rows[self.reference]
+
+
 class Task(Protocol):
     """One measurement: its samples, its rows, its verdicts and its part of the page.
 
@@ -197,9 +219,9 @@ class Task(Protocol):
     def rows(self, measured: Measured) -> Rows:
         """The rows of one model, from results alone: no model is needed."""
 
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        """Values beside their tolerances, none without a rule; called when base and extended are
-        measured and length > window."""
+    def verdicts(self, comparison: Comparison) -> list[Verdict]:
+        """Values beside their tolerances, none without a rule; called when both columns have
+        rows."""
         return []
 
     def figure(self, rows: ModelRows, window: int | None) -> str | None:

@@ -6,8 +6,9 @@ import numpy as np
 
 from ropewalk.eval.measure import statistics
 from ropewalk.eval.measure.statistics import PAIRED, Estimate
-from ropewalk.eval.report.formats import signed
+from ropewalk.eval.report.sentences import difference_text, list_by_model, sentence
 from ropewalk.eval.tasks.task import (
+    Comparison,
     EvalSuite,
     Measured,
     ModelRows,
@@ -50,33 +51,30 @@ class WindowLoss(Task):
             rows.append(row)
         return rows
 
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        past = {model: part[1] for model, part in rows.items()}
-        value, low, high = (past["base"][key] for key in RISE)
-        rise = Estimate(value, low, high, past["base"]["n"])
+    def verdicts(self, comparison: Comparison) -> list[Verdict]:
+        reference, inside = comparison.reference, comparison.judged_rows[0]
+        past = {model: part[1] for model, part in comparison.rows.items()}
+        value, low, high = (past[reference][key] for key in RISE)
+        rise = Estimate(value, low, high, past[reference]["n"])
         rule = "loss past the window over inside it: above +1 shows that extension is needed"
-        name = "Base past its window"
+        name = f"{'Base' if reference == 'base' else reference} past its window"
         verdicts = [Verdict(name, rise, 1.0, rule, "document", "nats", better="above")]
-        if "rescaled" in past:
+        if PAIRED[0] in past.get("rescaled", {}):
             name, change = "Rescaled only, past the window", difference(past["rescaled"])
-            rule = "against the base at the same positions: below 0"
+            rule = f"against {reference} at the same positions: below 0"
             verdicts.append(Verdict(name, change, 0.0, rule, "document", "nats"))
-        inside = rows["extended"][0]
         name, bar = "Inside the original window", inside["tolerance"]
-        rule = f"extended against base: at most {bar:+g}"
+        rule = f"{comparison.judged} against {reference}: at most {bar:+g}"
         change = difference(inside)
         return [*verdicts, Verdict(name, change, bar, rule, "document", "nats", question=5)]
 
     def reading(self, rows: ModelRows, window: int | None) -> str | None:
-        """The extended model's difference to the base inside the window."""
-        inside = (rows.get("extended") or [{}])[0]
-        if any(inside.get(key) is None for key in PAIRED):
+        """Each column's difference to the reference inside the window."""
+        if not (values := list_by_model(rows, lambda part: difference_text(part[0]))):
             return None
-        change, low, high = (signed(inside[key]) for key in PAIRED)
-        return (
-            f"Inside the base's window of {inside['to']:,} tokens the extended model's loss "
-            f"differs from the base's by {change} nats ({low} to {high})."
-        )
+        end = next(part[0]["to"] for part in rows.values() if difference_text(part[0]))
+        text = f"inside the window of {end:,} tokens the loss differs from the reference's by"
+        return sentence([f"{text} {values} nats"])
 
 
 def _spans(suite: EvalSuite) -> list[tuple[int, int]]:

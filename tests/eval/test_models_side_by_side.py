@@ -17,10 +17,11 @@ import torch
 from commands import ENV, STDLIB
 from transformers import AutoModelForCausalLM
 
-from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.errors import NOT_PROVEN, ConfigError
 from ropewalk.data.dataset import DataArtifacts
 from ropewalk.eval.engine.engine import Engine
 from ropewalk.eval.measure.store import ResultStore
+from ropewalk.eval.report import page
 from ropewalk.eval.requests import Request
 from ropewalk.launch.cli import main
 from ropewalk.launch.config.compose import compose
@@ -77,9 +78,9 @@ def results(work: Path, runs: str = "runs") -> dict[str, Any]:
     return content
 
 
-def window_losses(work: Path, label: str) -> np.ndarray:
+def window_losses(runs: Path, label: str) -> np.ndarray:
     """From the samples of the run, by its windows."""
-    folder = work / "runs" / "two" / "eval" / "samples" / label
+    folder = runs / "two" / "eval" / "samples" / label
     stored = ResultStore(folder).results
     lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     names = [line["request"] for line in lines if line["task"] == "nll_by_position"]
@@ -94,7 +95,7 @@ def test_each_model_is_measured_by_the_rope_of_its_own_config(work: Path, label:
     windows = data.heldout_text(config.data).windows(LENGTH, WINDOWS, 2)
     folder = BASES / "demo" if label == "plain" else work / "linear"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    for window, losses in zip(windows, window_losses(work, label), strict=True):
+    for window, losses in zip(windows, window_losses(work / "runs", label), strict=True):
         ids = torch.from_numpy(window.ids)[None]
         with torch.no_grad():
             log_probs = model(ids).logits[0, :-1].log_softmax(-1)
@@ -203,11 +204,67 @@ def test_a_model_with_another_tokenizer_reads_the_same_text_and_is_not_paired(
     assert plain["haystack"] != third["haystack"]
     (note,) = (n for n in content["notes"] if n.startswith("other has another tokenizer"))
     assert "bits per byte" in note
+    assert content["judged"] == "other" and content["gates"] == []
+    assert content["not_judged"].startswith("other has another tokenizer than plain")
     paired = {
         label: any("difference" in row for row in rows["short_context"])
         for label, rows in content["models"].items()
     }
     assert paired == {"plain": False, "linear": True, "other": False}
+
+
+@pytest.mark.parametrize(
+    ("more", "judged", "reference"),
+    [
+        ((), "linear", "plain"),
+        (("eval.reference=linear",), "plain", "linear"),
+        (("eval.judged=plain", "eval.reference=linear"), "plain", "linear"),
+    ],
+)
+def test_gates_and_answers_are_made_of_any_two_models(
+    work: Path, tmp_path: Path, capsys: Any, more: tuple[str, ...], judged: str, reference: str
+) -> None:
+    """Few windows decide nothing, which `eval.strict` refuses."""
+    tasks = ("eval.tasks=[nll_by_position,window_loss,swapped_gain]", "eval.strict=true")
+    length = ("eval.length=640", "eval.models.linear.beyond_window=true")
+    with pytest.raises(SystemExit) as exit_:
+        main(["eval", *words(work, f"runs_dir={tmp_path}", *tasks, *length, *more)])
+    assert exit_.value.code == NOT_PROVEN
+    content = json.loads((tmp_path / "two" / "eval" / "results.json").read_text())
+    assert (content["judged"], content["reference"]) == (judged, reference)
+    gates = {gate["name"]: gate for gate in content["gates"]}
+    rise, inside = gates[f"{reference} past its window"], gates["Inside the original window"]
+    assert inside["rule"] == f"{judged} against {reference}: at most +0.05"
+    losses = {name: window_losses(tmp_path, name) for name in (judged, reference)}
+    own, theirs, edge = losses[judged], losses[reference], content["base_window"] - 1
+    assert inside["value"] == pytest.approx((own - theirs)[:, :edge].mean(), abs=1e-6)
+    expected = theirs[:, edge:].mean() - theirs[:, :edge].mean()
+    assert rise["value"] == pytest.approx(expected, abs=1e-6)
+    assert (
+        gates["Far text swapped"]["value"] == content["models"][judged]["swapped_gain"][-1]["gain"]
+    )
+    assert {a["question"] for a in content["answers"] if a["answer"] == "undecided"} == {2, 5}
+    out, err = capsys.readouterr()
+    assert f"({judged} against {reference}: at most +0.05)" in out and "n that would decide" in err
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (("eval.length=256",), "eval.length is 256, no longer than the window of plain, 256"),
+        (("eval.reference=linear", "eval.length=512"), "the window of linear, 512"),
+    ],
+)
+def test_without_a_longer_context_there_are_no_gates_and_the_reason_is_told(
+    work: Path, tmp_path: Path, capsys: Any, more: tuple[str, ...], reason: str
+) -> None:
+    tasks = "eval.tasks=[nll_by_position,window_loss]"
+    main(["eval", *words(work, f"runs_dir={tmp_path}", tasks, *more)])
+    content = json.loads((tmp_path / "two" / "eval" / "results.json").read_text())
+    assert content["gates"] == [] and reason in content["not_judged"]
+    assert {answer["reason"] for answer in content["answers"]} == {content["not_judged"]}
+    assert f"no gates: {content['not_judged']}" in capsys.readouterr().out
+    assert reason in page.render(tmp_path / "two")
 
 
 def test_two_ranks_measure_what_one_does(work: Path, tmp_path: Path) -> None:

@@ -31,7 +31,15 @@ def gate(verdict: str, decides: bool = True, **values: Any) -> dict[str, Any]:
 def test_a_failed_gate_refuses_and_an_undecided_one_where_strict(
     verdict: str, decides: bool, strict: bool, refused: bool
 ) -> None:
-    assert bool(refused_gates([gate(verdict, decides)], strict)) is refused
+    assert bool(refused_gates({"gates": [gate(verdict, decides)]}, strict)) is refused
+
+
+@pytest.mark.parametrize(
+    ("judged", "way_out"), [("extended", "train on more text"), ("b", "choose another model")]
+)
+def test_a_failed_gate_says_what_to_do_about_the_judged_column(judged: str, way_out: str) -> None:
+    (line,) = refused_gates({"gates": [gate("fail")], "judged": judged}, strict=False)
+    assert f"at most +0.02; {way_out}" in line
 
 
 def test_an_undecided_gate_says_the_n_that_would_decide() -> None:

@@ -8,6 +8,7 @@ from ropewalk.train.export.formulas import GgufRope
 from ropewalk.train.rope.plan import RopePlan
 
 OWN_CODE = "own code"  # after the name of an architecture that hf/ brings the code of
+OF_RUN = ("base", "extended")
 CONVERTER = "llama.cpp (its converter)"
 
 
@@ -100,7 +101,10 @@ def way_out(engine: str, verdict: Verdict, gguf: str | None) -> str:
 
 
 def short_text_cost(results: dict[str, Any]) -> dict[str, Any] | None:
-    """Extended against base inside the original window, by eval/results.json; None without base."""
+    """Extended against base inside the original window, by eval/results.json; None where these
+    were not compared."""
+    if (results.get("reference", "base"), results.get("judged", "extended")) != OF_RUN:
+        return None
     gates = {gate["name"]: gate for gate in results["gates"]}
     gate = gates.get("Inside the original window")
     if gate is None:

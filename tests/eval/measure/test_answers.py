@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import pytest
-
 from ropewalk.eval.measure.answers import answers, verdicts
 from ropewalk.eval.measure.gates import judge
 
 
-def models() -> dict[str, Any]:
+def rows() -> dict[str, Any]:
     gain = {"gain": 0.3, "low": 0.2, "high": 0.4, "n": 16, "unit": "document"}
     ratio = {"unit": "haystack", "n": 50, "longest": 2048, "reason": None}
     key_value = {"source": "json_kv", "ratio": 0.9, "ratio_low": 0.8, "ratio_high": 1.0, **ratio}
@@ -22,23 +20,21 @@ def models() -> dict[str, Any]:
         for kind, nll, tokens in (("near", 1.0, 10), ("far", 2.0, 10), ("far", 3.0, 30))
     ]
     return {
-        "extended": {
-            "swapped_gain": [{"gain": 9.0}, gain],
-            "effective_length": [key_value, ruler],
-            "json_kv": [*depths, {"length": 2048, "accuracy": 0.7, "n": 100}],
-            "far_copy": [*copies, {"kind": "far", "nll": None, "tokens": 0}],
-        }
+        "swapped_gain": [{"gain": 9.0}, gain],
+        "effective_length": [key_value, ruler],
+        "json_kv": [*depths, {"length": 2048, "accuracy": 0.7, "n": 100}],
+        "far_copy": [*copies, {"kind": "far", "nll": None, "tokens": 0}],
     }
 
 
 def test_each_question_is_answered_by_its_gates() -> None:
-    gates = judge(verdicts(models()), [1, 5])
+    gates = judge(verdicts(rows()), [1, 5])
     assert [(g["question"], g["verdict"]) for g in gates] == [
         (2, "pass"),
         (3, "undecided"),
         (4, "fail"),
     ]
-    found = answers(gates, models())
+    found = answers(gates, rows())
     assert [a["answer"] for a in found] == ["not measured", "yes", "undecided", "no"] + [
         "not measured"
     ]
@@ -58,15 +54,20 @@ def test_of_several_gates_the_worst_answers() -> None:
     assert answers([*gates, failed], {})[4]["answer"] == "no"
 
 
-@pytest.mark.parametrize("rows", [{}, {"extended": {}}, {"other": {}}])
-def test_missing_tasks_are_not_measured(rows: dict[str, Any]) -> None:
-    assert verdicts(rows) == []
-    assert {a["answer"] for a in answers([], rows)} == {"not measured"}
+def test_missing_tasks_are_not_measured() -> None:
+    assert verdicts({}) == []
+    assert {a["answer"] for a in answers([], {})} == {"not measured"}
+
+
+def test_why_there_are_no_gates_is_the_reason_of_each_answer() -> None:
+    found = answers([], rows(), "there is no column beside a")
+    assert {a["reason"] for a in found} == {"there is no column beside a"}
+    assert {a["answer"] for a in found} == {"not measured"}
 
 
 def test_a_floor_is_not_measured_with_its_reason() -> None:
     floor = {"source": "json_kv", "ratio": None, "reason": "the score is 4%, below 20%", "n": 50}
-    rows = {"extended": {"effective_length": [floor]}}
+    rows = {"effective_length": [floor]}
     assert verdicts(rows) == [] and answers([], rows)[2]["reason"] == floor["reason"]
 
 
@@ -74,6 +75,6 @@ def test_a_pass_key_that_is_found_does_not_answer_for_a_floor_of_key_values() ->
     gate = {"question": 3, "verdict": "pass", "name": "Passkey", "text": "95%", "n": 60}
     assert answers([gate], {})[2]["answer"] == "yes"  # nothing else was asked
     floor = {"source": "json_kv", "ratio": None, "reason": "not measurable: 1%"}
-    found = answers([gate], {"extended": {"effective_length": [floor]}})[2]
+    found = answers([gate], {"effective_length": [floor]})[2]
     assert found["answer"] == "not measured" and found["reason"] == "not measurable: 1%"
     assert "Passkey: 95% (n 60)" in found["text"]

@@ -19,7 +19,7 @@ from ropewalk.eval.measure.gates import judge
 from ropewalk.eval.requests import digest
 from ropewalk.eval.tasks import lm_eval_tasks
 from ropewalk.eval.tasks.short_context import ShortContext
-from ropewalk.eval.tasks.task import Measured
+from ropewalk.eval.tasks.task import Comparison, Measured
 
 lm_eval = pytest.importorskip("lm_eval")
 WORDS = ("rope", "yarn", "strand", "walk", "key", "pass", "long", "laid")
@@ -137,7 +137,7 @@ def test_the_row_pairs_items_with_the_base(tokenizer: Any, tasks: Path) -> None:
     assert (row["lost"], row["gained"], row["n"]) == (lost, gained, 40) and lost and gained
     assert row["difference"] == pytest.approx(100 * (gained - lost) / 40)
     assert row["difference_low"] < row["difference"] < row["difference_high"]
-    (gate,) = judge(ShortContext().verdicts({"extended": [loss, row]}, 64, 128), [5])
+    (gate,) = judge(ShortContext().verdicts(Comparison("b", "a", {"b": [loss, row]}, 64, 128)), [5])
     assert (gate["verdict"], gate["tolerance"], gate["unit"]) == ("undecided", -1.0, "question")
     assert gate["needed_n"] > 40 or gate["needed_n"] is None
 

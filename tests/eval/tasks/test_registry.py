@@ -19,6 +19,7 @@ from ropewalk.eval.report.page import render
 from ropewalk.eval.requests import Text, digest
 from ropewalk.eval.tasks import TASKS
 from ropewalk.eval.tasks.task import (
+    Comparison,
     EvalSuite,
     Measured,
     ModelRows,
@@ -48,8 +49,8 @@ class FirstTokenTable(Task):
 class FirstToken(FirstTokenTable):
     """The toy task with a rule and a figure."""
 
-    def verdicts(self, rows: ModelRows, window: int, length: int) -> list[Verdict]:
-        share = Estimate(rows["extended"][0]["accuracy"], 0.45, 0.55, 20)
+    def verdicts(self, comparison: Comparison) -> list[Verdict]:
+        share = Estimate(comparison.judged_rows[0]["accuracy"], 0.45, 0.55, 20)
         return [Verdict("First token", share, 0.4, "above 40%", "x", "share", better="above")]
 
     def figure(self, rows: ModelRows, window: int | None) -> str | None:
@@ -93,7 +94,7 @@ def results() -> dict[str, Any]:
     }
     models = suites.rows(suite, samples, by_label)
     header = {"schema": 2, "base_window": 16, "length": 64, "documents": 2, "windows": 2}
-    return {**header, "models": models, "gates": suites.gates(models, suite)}
+    return {**header, "models": models, "gates": suites.gates(models, suite, "base", "extended")}
 
 
 def page(folder: Path, content: dict[str, Any]) -> str:

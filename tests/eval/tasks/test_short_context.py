@@ -13,7 +13,7 @@ from ropewalk.data.dataset import BoundaryTokens, Window
 from ropewalk.eval.measure.gates import judge
 from ropewalk.eval.requests import Text
 from ropewalk.eval.tasks.short_context import ShortContext, texts
-from ropewalk.eval.tasks.task import Measured
+from ropewalk.eval.tasks.task import Comparison, Measured
 
 WINDOW = 32
 
@@ -66,7 +66,7 @@ def answer(loss: float, documents: int, spread: float = 0.02) -> dict[str, Any]:
         base.append(rng.normal(3, 1, sample.request.tokens - 1))
         ours.append(base[-1] + loss + (rng.normal(0, spread) if spread else 0))
     rows = ShortContext().rows(Measured(own, samples, ours, base))
-    verdicts = ShortContext().verdicts({"base": [], "extended": rows}, WINDOW, 64)
+    verdicts = ShortContext().verdicts(Comparison("b", "a", {"a": [], "b": rows}, WINDOW, 64))
     (gate,) = judge(verdicts, [5])
     return gate
 
@@ -84,4 +84,4 @@ def test_an_untouched_copy_passes_and_a_worse_model_fails_and_few_are_undecided(
 def test_without_a_document_the_row_says_why() -> None:
     (row,) = ShortContext().rows(Measured(suite([7]), [], []))
     assert row["nll"] is None and "no held-out document has 8 tokens" in row["reason"]
-    assert ShortContext().verdicts({"extended": [row]}, WINDOW, 64) == []
+    assert ShortContext().verdicts(Comparison("b", "a", {"b": [row]}, WINDOW, 64)) == []

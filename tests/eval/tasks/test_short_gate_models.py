@@ -16,7 +16,7 @@ from ropewalk.eval.engine.engine import Engine
 from ropewalk.eval.measure.gates import judge
 from ropewalk.eval.requests import Result, Text
 from ropewalk.eval.tasks.short_context import ShortContext
-from ropewalk.eval.tasks.task import Measured
+from ropewalk.eval.tasks.task import Comparison, Measured
 from ropewalk.train.base import BASES
 
 STDLIB = Path(json.__file__).parents[1]
@@ -54,7 +54,7 @@ def base(suite: Any) -> list[Result]:
 def gate(suite: Any, ours: list[Result], base: list[Result], n: int = 16) -> dict[str, Any]:
     samples = ShortContext().samples(suite)[:n]
     rows = ShortContext().rows(Measured(suite, samples, ours[:n], base[:n]))
-    (row,) = judge(ShortContext().verdicts({"extended": rows}, 256, 2048), [1, 5])
+    (row,) = judge(ShortContext().verdicts(Comparison("b", "a", {"b": rows}, 256, 2048)), [1, 5])
     return row
 
 

@@ -14,7 +14,7 @@ from ropewalk.eval.tasks import context_gain
 from ropewalk.eval.tasks.context_gain import ContextGain, reference_context
 from ropewalk.eval.tasks.passkey import PasskeyRetrieval
 from ropewalk.eval.tasks.position import LossByPosition
-from ropewalk.eval.tasks.task import Measured, Sample
+from ropewalk.eval.tasks.task import Comparison, Measured, Sample
 from ropewalk.eval.tasks.window_loss import WindowLoss
 
 
@@ -28,13 +28,17 @@ def row(**values: Any) -> dict[str, Any]:
     return {**spread, "n": 16, "unit": "document", "tolerance": 0.05}
 
 
+def compared(rows: dict[str, Any], judged: str = "extended", reference: str = "base") -> Comparison:
+    return Comparison(judged, reference, rows, window=4, length=12)
+
+
 def window_gates(rise: float, rescaled: float, inside: float) -> dict[str | None, str]:
     rows = {
         "base": [row(), row(rise=rise)],
         "rescaled": [row(difference=9.0), row(difference=rescaled, rise=0.0)],
         "extended": [row(difference=inside), row(difference=-1.0, rise=0.0)],
     }
-    verdicts = WindowLoss().verdicts(rows, 4, 12)
+    verdicts = WindowLoss().verdicts(compared(rows))
     assert [v.question for v in verdicts] == [None, None, 5]
     return {v.name: v.answer() for v in verdicts}
 
@@ -84,7 +88,7 @@ def test_the_loss_inside_and_past_the_window_by_hand() -> None:
 def test_the_interval_of_the_gain_must_lie_below_zero(low: float, high: float, answer: str) -> None:
     longest = {"context": 12, "difference": (low + high) / 2, "n": 16, "unit": "document"}
     longest |= {"difference_low": low, "difference_high": high}
-    (check,) = ContextGain().verdicts({"base": [], "extended": [{}, longest]}, 4, 12)
+    (check,) = ContextGain().verdicts(compared({"base": [], "extended": [{}, longest]}))
     assert (check.estimate[1:3], check.answer(), check.question) == ((low, high), answer, 1)
     assert "12 tokens of context against 4:" in check.rule
     assert check.text == f"{(low + high) / 2:+.3f} nats [{low:+.3f}, {high:+.3f}]"
@@ -99,18 +103,52 @@ def test_passkey_is_judged_by_the_mean_over_depths_at_the_full_length(
 ) -> None:
     rows = [{"length": 12, "depth": d, "accuracy": a, "n": 20} for d, a in enumerate(accuracies)]
     shorter = {"length": 4, "depth": 0, "accuracy": 0.0, "n": 20}
-    (check,) = PasskeyRetrieval().verdicts({"extended": [shorter, *rows]}, 4, 12)
+    (check,) = PasskeyRetrieval().verdicts(compared({"extended": [shorter, *rows]}))
     assert check.estimate.value == pytest.approx(sum(accuracies) / 2)
     assert check.answer() == answer and check.estimate.n == 40
-    assert PasskeyRetrieval().verdicts({"extended": [shorter]}, 4, 12) == []
+    assert PasskeyRetrieval().verdicts(compared({"extended": [shorter]})) == []
 
 
-def test_without_a_base_or_a_longer_context_nothing_is_judged() -> None:
-    def suite(length: int) -> Any:
-        return SimpleNamespace(base_window=4, length=length, config=EvalConfig())
+@pytest.mark.parametrize(
+    ("judged", "reference", "names"),
+    [
+        ("b", "a", {"a past its window": 2, "Inside the original window": -1}),
+        ("b", "extended", {"extended past its window": 3, "Inside the original window": -1}),
+        (
+            "extended",
+            "a",
+            {
+                "a past its window": 2,
+                "Rescaled only, past the window": 5,
+                "Inside the original window": -2,
+            },
+        ),
+    ],
+)
+def test_verdicts_are_about_the_judged_column_against_the_reference(
+    judged: str, reference: str, names: dict[str, float]
+) -> None:
+    """Rows of columns that nobody asked about change nothing; rescaled has a statement where its
+    difference is paired."""
+    rows = {
+        "a": [row(difference=-9.0), row(rise=2)],
+        "b": [row(difference=-1), row(rise=4)],
+        "rescaled": [row(difference=0), row(difference=5) if judged == "extended" else row()],
+        "extended": [row(difference=-2), row(rise=3)],
+    }
+    verdicts = WindowLoss().verdicts(compared(rows, judged, reference))
+    assert {v.name: v.estimate.value for v in verdicts} == names
+    assert verdicts[-1].rule == f"{judged} against {reference}: at most +0.05"
+    assert all(f"against {reference} at" in v.rule for v in verdicts if "Rescaled" in v.name)
 
-    assert suites.gates({"extended": {}}, suite(12)) == []
-    assert suites.gates({"base": {}, "extended": {}}, suite(4)) == []
+
+def test_only_tasks_that_both_columns_have_are_judged() -> None:
+    suite: Any = SimpleNamespace(base_window=4, length=12, config=EvalConfig())
+    loss = [row(difference=-1.0), row(rise=2)]
+    models = {"a": {"window_loss": loss}, "b": {"window_loss": loss, "passkey": [{}]}}
+    gates = suites.gates(models, suite, "a", "b")
+    assert [gate["name"] for gate in gates] == ["a past its window", "Inside the original window"]
+    assert suites.gates({"a": {}, "b": models["b"]}, suite, "a", "b") == []
 
 
 def test_differences_are_taken_to_the_context_whose_own_difference_is_zero() -> None:
