@@ -1,6 +1,6 @@
 """`ropewalk check`: does this machine, with these ranks and settings, train as one process would?
 
-command.py         this machine, then the ranks: lines as they come, check.json at the end
+command.py         this machine, then the ranks: lines as they come, then check.json and a page
 line.py            a line: verdict, value, bar, way out
 facts.py           what a process sees of its machine
 host.py            whether a machine has what the training needs
@@ -18,6 +18,7 @@ small_training.py  the trainer's own parts on them, and the same batch in one pr
 batches.py         what reaches the ranks; documents kept apart
 numbers.py         loss, norm and gradients against one process and against transformers
 real_step.py       a step of two layers at the asked length: peak and seconds
+page.py            the lines as a page
 resume.py          save, forget, resume
 
 The numbers come from the code that trains: `train/assemble.py` builds the trainer and

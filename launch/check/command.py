@@ -19,6 +19,7 @@ from ropewalk.launch.check import rehearsal
 from ropewalk.launch.check.facts import host_facts
 from ropewalk.launch.check.host import HostNeeds, disk_line, host_lines
 from ropewalk.launch.check.line import FAIL, Line, as_json, failed, summary
+from ropewalk.launch.check.page import PAGE, page
 from ropewalk.launch.check.worker import CHECKS, MARK
 from ropewalk.launch.pipeline import disk_space, preflight, stages
 from ropewalk.launch.pipeline.run import Run
@@ -163,11 +164,12 @@ def run_and_print(config: Config, as_json_only: bool) -> list[str]:
 
 
 def publish(config: Config, lines: list[Line]) -> str:
-    """Write check.json beside the run's other results, in place of a former one; what to tell."""
+    """Write check.json and a page, in place of former ones; what to tell."""
     folder = stages.runs_of(config)[-1].folder / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / RESULT, as_json(lines))
+        (folder / PAGE).write_text(page(config, world_size(config), lines), encoding="utf-8")
     except OSError as error:
         return f"{folder / RESULT} could not be written: {error.strerror}"
-    return f"wrote {folder / RESULT}"
+    return f"wrote {folder / RESULT} and {folder / PAGE}"
