@@ -7,15 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ropewalk.conf.artifacts.locks import lock_or_refuse
 from ropewalk.conf.artifacts.records import remove, write_json
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
-from ropewalk.launch.check import rehearsal
+from ropewalk.launch.check import rehearsal, small_model
 from ropewalk.launch.check.facts import host_facts
 from ropewalk.launch.check.host import HostNeeds, disk_line, host_lines
 from ropewalk.launch.check.line import FAIL, Line, as_json, failed, summary
@@ -33,34 +35,42 @@ MODULE = "ropewalk.launch.check"
 LOG = "ranks.log"
 
 
-def run(config: Config, show: Callable[[Line], None], module: str = MODULE) -> list[Line]:
-    """Every line, each handed to `show` as it is known; `check/check.json` in the run's folder.
+def check(run: Run, show: Callable[[Line], None], module: str = MODULE) -> list[Line]:
+    """Every line, each handed to `show` as it is known. What the ranks said stays in `check.tmp`
+    where one failed.
 
     `module`: what a rank runs. Raises: ConfigError for settings that no training could start with.
     """
-    last = stages.runs_of(config)[-1]
-    if problems := preflight.model_problems(last, ("rope", "train")):
+    config = run.config
+    if problems := preflight.model_problems(run, ("rope", "train")):
         raise ConfigError("\n".join(problems))
     batch_ramp(config, world_size(config) // config.train.sp_size)  # refuses, before any work
     lines = []
-    for line in _lines(last, module):
+    for line in _lines(run, module):
         show(line)
         lines.append(line)
+    if not failed(lines):
+        remove(run.folder / TEMPORARY)
     return lines
 
 
 def _lines(run: Run, module: str) -> Iterator[Line]:
     yield from _machine(run)
     folder = run.folder / TEMPORARY
-    try:
-        remove(folder)
-        folder.mkdir(parents=True)
-    except OSError as error:
-        yield _unwritable(error)
-        yield from _left_out({"shared folder"}, "runs_dir cannot be written")
-        return
-    rehearsal.prepare(run, folder)
-    yield from _of_ranks(run, folder, module)
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock_or_refuse(run.folder, TEMPORARY))
+            remove(folder)
+            folder.mkdir(parents=True)
+            rehearsal.prepare(run, folder)
+        except OSError as error:
+            yield _unwritable(error)
+            yield from _left_out({"shared folder"}, "runs_dir cannot be written")
+            return
+        except small_model.NoSmallModelError as error:
+            yield from _left_out(set(), str(error))
+            return
+        yield from _of_ranks(run, folder, module)
 
 
 def _unwritable(error: OSError) -> Line:
@@ -77,7 +87,8 @@ def _machine(run: Run) -> Iterator[Line]:
     """What is known before a rank starts."""
     config, count = run.config, world_size(run.config)
     needs = list(disk_space.needs(run, ("train",)))
-    yield disk_line(needs)
+    stands = Line.skipped("disk", "the training is done: nothing more is written")
+    yield disk_line(needs) if needs else stands
     yield from host_lines(
         host_facts(),
         HostNeeds.of(
@@ -153,8 +164,9 @@ def run_and_print(config: Config, as_json_only: bool) -> list[str]:
     def show(line: Line) -> None:
         print(line.text(), file=sys.stderr if as_json_only else sys.stdout, flush=True)
 
-    lines = run(config, show)
-    told = publish(config, lines)
+    run = stages.runs_of(config)[-1]
+    lines = check(run, show)
+    told = publish(run, lines)
     if as_json_only:
         print(json.dumps(as_json(lines), indent=1))
     else:
@@ -163,9 +175,9 @@ def run_and_print(config: Config, as_json_only: bool) -> list[str]:
     return failed(lines)
 
 
-def publish(config: Config, lines: list[Line]) -> str:
+def publish(run: Run, lines: list[Line]) -> str:
     """Write check.json and a page, in place of former ones; what to tell."""
-    folder = stages.runs_of(config)[-1].folder / FOLDER
+    config, folder = run.config, run.folder / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / RESULT, as_json(lines))

@@ -18,20 +18,33 @@ from ropewalk.conf.errors import RopewalkError
 from ropewalk.train.model.geometry import head_counts, head_dim
 from ropewalk.train.weights.architecture import build_without_storage
 
-LAYERS, WIDTH, MLP_WIDTH, EXPERTS, WINDOW = 2, 64, 96, 4, 24
+LAYERS, WIDTH, MLP_WIDTH, RANK, EXPERTS, WINDOW = 2, 64, 96, 32, 4, 24
 VOCABULARY = 320
 SPREAD = 6.0
 """Times the weights of a new model, so that attention depends on positions and each token's loss on
 its context."""
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
+WIDTHS = {
+    "intermediate_size": MLP_WIDTH,
+    "moe_intermediate_size": MLP_WIDTH,
+    "shared_expert_intermediate_size": MLP_WIDTH,
+    "q_lora_rank": RANK,
+    "kv_lora_rank": RANK,
+}
+HEAD_SIZES = ("head_dim", "head_size")
+"""Where attention modules say the size that they compute with."""
 SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+class NoSmallModelError(RopewalkError):
+    """The architecture's own code accepts none of the small configs."""
 
 
 def small_config(config: PreTrainedConfig, sp_size: int, trusted: bool = False) -> PreTrainedConfig:
     """A small config of the same architecture.
 
     Of several ways to make it small, the first that the architecture's own code accepts with the
-    heads that were meant. Raises: RopewalkError where it accepts none.
+    heads that were meant. Raises: NoSmallModelError where it accepts none.
     """
     reasons = []
     for shrink in (_narrow, _fewer_heads, _shallow):
@@ -47,7 +60,7 @@ def small_config(config: PreTrainedConfig, sp_size: int, trusted: bool = False) 
             reasons.append(f"{type(error).__name__}: {error}")
             continue
         return small
-    raise RopewalkError(
+    raise NoSmallModelError(
         f"model.path is a {config.model_type}; no small model of it could be made "
         f"({reasons[0][:200]}); the checks of its numbers are left out"
     )
@@ -65,7 +78,7 @@ def _shrink_rest(text: Any) -> None:
     if not getattr(text, "n_group", None):  # groups of experts divide their number
         for name in EXPERT_COUNTS:
             if count := getattr(text, name, None):
-                setattr(text, name, min(count, max(EXPERTS, text.num_experts_per_tok)))
+                setattr(text, name, min(count, max(EXPERTS, text.num_experts_per_tok or 0)))
 
 
 def _fewer_layers(text: Any) -> None:
@@ -97,9 +110,9 @@ def _narrow(text: Any, config: PreTrainedConfig, sp_size: int) -> None:
 
 
 def _narrow_mlp(text: Any) -> None:
-    for name in ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size"):
-        if size := getattr(text, name, None):
-            setattr(text, name, min(size, MLP_WIDTH))
+    for name, most in WIDTHS.items():
+        if isinstance(size := getattr(text, name, None), int):
+            setattr(text, name, min(size, most))
 
 
 def _fewer_heads(text: Any, config: PreTrainedConfig, sp_size: int) -> None:
@@ -125,12 +138,17 @@ def _shallow(text: Any, config: PreTrainedConfig, sp_size: int) -> None:
 
 def _refuse_other_heads(model: PreTrainedModel, small: PreTrainedConfig) -> None:
     """Raises: RopewalkError where a projection to keys has another width than the config says."""
-    _, kv_heads = head_counts(small)
-    expected = kv_heads * head_dim(small.get_text_config(decoder=True))
+    text, (_, kv_heads) = small.get_text_config(decoder=True), head_counts(small)
+    if getattr(text, "qk_rope_head_dim", None):
+        return
+    size = head_dim(text)
     for name, module in model.named_modules():
         width = getattr(module, "out_features", None)
-        if name.endswith("k_proj") and width not in (None, expected):
-            raise RopewalkError(f"{name} has {width} outputs, not {expected}")
+        if name.endswith("k_proj") and width not in (None, kv_heads * size):
+            raise RopewalkError(f"{name} has {width} outputs, not {kv_heads * size}")
+        own = {getattr(module, attribute, None) for attribute in HEAD_SIZES} - {None, size}
+        if "attention" in type(module).__name__.lower() and own:
+            raise RopewalkError(f"{name} has heads of {own}, not {size}")
 
 
 def write_small_model(config: PreTrainedConfig, seed: int, folder: Path, trusted: bool) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 from ropewalk.conf.artifacts.disk import disk_error
 from ropewalk.conf.errors import RopewalkError
@@ -47,17 +46,9 @@ HANG_S = 300.0
 """In which a check must end, on a busy CPU too."""
 
 
-class Check(Protocol):
-    """One check. Collective: every rank runs it, and the first rank's lines count."""
-
-    name: str
-
-    def run(self, rank: "Rank") -> list[Line]: ...
-
-
 @dataclass(frozen=True)
-class Simple:
-    """A check by a function of the rank."""
+class Check:
+    """One check. Collective: every rank runs it, and the first rank's lines count."""
 
     name: str
     run: Callable[["Rank"], list[Line]]
@@ -191,19 +182,19 @@ def _real_step(rank: Rank) -> list[Line]:
 
 
 CHECKS: tuple[Check, ...] = (
-    Simple("hosts", _hosts),
-    Simple("shared folder", _shared_folder),
-    Simple("speed", _speed),
-    Simple("collectives", _collectives),
-    Simple("rope", _rope),
-    Simple("attention kernel", _kernel),
-    Simple("batches", _batches),
-    Simple("one process", _alone),
-    Simple("parallel", _parallel),
-    Simple("save and resume", _resume),
-    Simple("one batch", _one_batch),
-    Simple("ZeRO 0", _zero0),
-    Simple("one real step", _real_step),
+    Check("hosts", _hosts),
+    Check("shared folder", _shared_folder),
+    Check("speed", _speed),
+    Check("collectives", _collectives),
+    Check("rope", _rope),
+    Check("attention kernel", _kernel),
+    Check("batches", _batches),
+    Check("one process", _alone),
+    Check("parallel", _parallel),
+    Check("save and resume", _resume),
+    Check("one batch", _one_batch),
+    Check("ZeRO 0", _zero0),
+    Check("one real step", _real_step),
 )
 
 
