@@ -32,6 +32,10 @@ class Config:
     """Folder that holds the folders of all runs."""
     cache_dir: str = setting("~/.cache/ropewalk", fingerprint=False)
     """Token stores, plans and converted models, shared by runs, named by their content."""
+    check: str = setting("off", one_of=("off", "auto"), fingerprint=False)
+    """auto: `ropewalk check` runs before the first training on new hardware, versions or another
+    number of ranks, and a line that fails ends the command (exit code 3); its result is kept with
+    the run. off: only when asked for."""
     phases: list[Any] = field(default_factory=list)
     """Trainings that follow each other, each with settings on top of the run's, such as
     `{name: long, data.seq_len: 65536, rope.factor: 8, train.steps: 200}`; each starts from the

@@ -1,10 +1,12 @@
 """`ropewalk check`: does this machine, with these ranks and settings, train as one process would?
 
 command.py         this machine, then the ranks: lines as they come, then check.json and a page
+before_training.py `check=auto`: before the first training on new hardware or another mesh
 line.py            a line: verdict, value, bar, way out
 facts.py           what a process sees of its machine
 host.py            whether a machine has what the training needs
-worker.py          one rank: the checks in order
+worker.py          one rank: its process, and its lines to the command
+checks.py          the checks of a rank, in order
 __main__.py        the process of a rank
 rehearsal.py       what the command puts into a folder for the ranks
 together.py        what the ranks do together

@@ -18,13 +18,16 @@ from ropewalk.conf.artifacts.records import remove, write_json
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
 from ropewalk.launch.check import rehearsal, small_model
+from ropewalk.launch.check.checks import CHECKS
 from ropewalk.launch.check.facts import host_facts
 from ropewalk.launch.check.host import HostNeeds, disk_line, host_lines
 from ropewalk.launch.check.line import FAIL, Line, as_json, failed, summary
 from ropewalk.launch.check.page import PAGE, page
-from ropewalk.launch.check.worker import CHECKS, MARK
+from ropewalk.launch.check.worker import MARK
 from ropewalk.launch.pipeline import disk_space, preflight, stages
+from ropewalk.launch.pipeline.record import machine
 from ropewalk.launch.pipeline.run import Run
+from ropewalk.launch.pipeline.versions import versions
 from ropewalk.train.launcher import failure
 from ropewalk.train.launcher.command import command, ranks_per_node, world_size
 from ropewalk.train.launcher.ranks import environment_for, killed
@@ -90,7 +93,7 @@ def _machine(run: Run) -> Iterator[Line]:
     stands = Line.skipped("disk", "the training is done: nothing more is written")
     yield disk_line(needs) if needs else stands
     yield from host_lines(
-        host_facts(),
+        host_facts(of_rank=False),
         HostNeeds.of(
             config,
             disk_space.num_parameters(run),
@@ -168,11 +171,24 @@ def run_and_print(config: Config, as_json_only: bool) -> list[str]:
     lines = check(run, show)
     told = publish(run, lines)
     if as_json_only:
-        print(json.dumps(as_json(lines), indent=1))
+        print(json.dumps(as_json(lines, conditions(config)), indent=1))
     else:
         print(summary(lines, time.monotonic() - started))
         print(told)
     return failed(lines)
+
+
+def conditions(config: Config) -> dict[str, Any]:
+    """The machines, versions and mesh that a result is of."""
+    train = config.train
+    return {
+        "machine": machine(),
+        "versions": versions(),
+        "ranks": world_size(config),
+        "sp_size": train.sp_size,
+        "zero_stage": train.zero_stage,
+        "precision": train.precision,
+    }
 
 
 def publish(run: Run, lines: list[Line]) -> str:
@@ -180,7 +196,7 @@ def publish(run: Run, lines: list[Line]) -> str:
     config, folder = run.config, run.folder / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / RESULT, as_json(lines))
+        write_json(folder / RESULT, as_json(lines, conditions(config)))
         (folder / PAGE).write_text(page(config, world_size(config), lines), encoding="utf-8")
     except OSError as error:
         return f"{folder / RESULT} could not be written: {error.strerror}"

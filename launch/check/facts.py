@@ -1,6 +1,5 @@
 """What one process sees of its machine; nothing is judged here."""
 
-import os
 import resource
 import shutil
 import socket
@@ -43,8 +42,8 @@ class HostFacts:
         return asdict(self)
 
 
-def host_facts(rank: int = 0) -> HostFacts:
-    """Read from this process."""
+def host_facts(rank: int = 0, of_rank: bool = True) -> HostFacts:
+    """Read from this process. `of_rank` False: of the command, which must not open a GPU."""
     memory = psutil.virtual_memory()
     limit = min(memory.total, cgroup_limit())
     free = min(memory.available, limit - cgroup_use()) if limit < memory.total else memory.available
@@ -57,7 +56,7 @@ def host_facts(rank: int = 0) -> HostFacts:
         locked_bytes=_limit(resource.RLIMIT_MEMLOCK),
         memory_limit=limit,
         memory_free=free,
-        gpu=gpu_facts(),
+        gpu=gpu_facts() if of_rank else {},
         clock=time.time(),
     )
 
@@ -129,12 +128,11 @@ def _driver_facts(uuid: str) -> dict[str, Any]:
     try:
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if "GPU" in uuid else f"GPU-{uuid}")
-        others = {p.pid for p in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)} - {
-            os.getpid()
-        }
+        # in a container the driver's numbers of processes are others than os.getpid()
+        others = max(0, len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) - 1)
         facts = {
             "driver": pynvml.nvmlSystemGetDriverVersion(),
-            "other processes": len(others),
+            "other processes": others,
             "throttled": _throttled(pynvml, handle),
         }
         return facts | _memory_errors(pynvml, handle)

@@ -48,7 +48,6 @@ class HostNeeds:
 def host_lines(facts: HostFacts, needs: HostNeeds, where: str = "") -> list[Line]:
     """`where`: follows the names, as " on HOST", for machines beside the first."""
     lines = [_memory(facts, needs), _shm(facts, needs), _files(facts, needs), _locked(facts, needs)]
-    lines += gpu_lines(facts)
     return [Line(f"{x.name}{where}", x.status, x.value, x.bar, x.way_out) for x in lines]
 
 
@@ -115,25 +114,23 @@ def _locked(facts: HostFacts, needs: HostNeeds) -> Line:
     )
 
 
-def gpu_lines(facts: HostFacts) -> list[Line]:
+def gpu_line(facts: HostFacts) -> Line:
     """The state of a rank's device, as the driver tells it."""
     name, gpu = f"GPU of rank {facts.rank}", facts.gpu
     if not gpu:
-        return [Line.skipped("GPU", "no CUDA device; the ranks compute on the CPU")]
+        return Line.skipped(name, "no CUDA device: it computes on the CPU")
     if "driver" not in gpu:
-        return [Line.skipped(name, gpu.get("driver error", "pip install nvidia-ml-py to see it"))]
+        return Line.skipped(name, gpu.get("driver error", "pip install nvidia-ml-py to see it"))
     errors, throttled = gpu.get("memory errors", 0), gpu["throttled"]
     slowed = f", slowed by {' and '.join(throttled)}" if throttled else ""
     value = (
         f"{gpu['name']}, {gpu['other processes']} other processes, {errors} memory errors{slowed}"
     )
-    return [
-        Line.judged(
-            name,
-            not (errors or throttled or gpu["other processes"]),
-            value,
-            "free, without uncorrected memory errors, and not slowed",
-            "end the other processes (nvidia-smi), or take this GPU out of the job and have it "
-            "looked at",
-        )
-    ]
+    return Line.judged(
+        name,
+        not (errors or throttled or gpu["other processes"]),
+        value,
+        "free, without uncorrected memory errors, and not slowed",
+        "end the other processes (nvidia-smi), or take this GPU out of the job and have it "
+        "looked at",
+    )

@@ -6,7 +6,13 @@ from typing import Any
 
 from ropewalk.conf import phases
 from ropewalk.conf.artifacts.locks import lock_or_refuse
-from ropewalk.conf.artifacts.manifest import Manifest, fingerprint, read_json, run_stage
+from ropewalk.conf.artifacts.manifest import (
+    Manifest,
+    fingerprint,
+    is_finished,
+    read_json,
+    run_stage,
+)
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config import only_models
 from ropewalk.launch.config.phases import phase_configs
@@ -162,11 +168,14 @@ def _train_inputs(run: Run, *stages: str) -> dict[str, Any]:
 
 
 def _train(run: Run) -> tuple[Manifest, str]:
+    from ropewalk.launch.check import before_training
     from ropewalk.train import stage
 
     inputs = _train_inputs(run, "rope", "data")
     if run.previous_phase is not None:
         inputs["before"] = run.previous_phase.manifests["train"].fingerprint
+    if not is_finished("train", stage.cache_key_of(run.config, inputs), run.folder / "train"):
+        before_training.refuse_untested(run)
     return stage.run(run.config, inputs, run.folder / "train")
 
 

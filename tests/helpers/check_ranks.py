@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from ropewalk.data.dataset import IGNORE, BatchLoader, Row
-from ropewalk.launch.check import speed, worker
+from ropewalk.launch.check import checks, speed, worker
 from ropewalk.launch.check.line import Line
 from ropewalk.launch.check.rehearsal import Rehearsal
 from ropewalk.train.loop import micro_batches
@@ -25,8 +25,8 @@ Patch = tuple[Any, str, Any]
 def lines_of_checks(folder: Path) -> list[Line]:
     """Of all checks, none of them faulty."""
     use_deterministic_kernels()
-    rank = worker.Rank(Rehearsal.read(folder))
-    return [line for one in worker.CHECKS for line in worker.lines_of(one, rank)]
+    rank = checks.Rank(Rehearsal.read(folder))
+    return [line for one in checks.CHECKS for line in worker.lines_of(one, rank)]
 
 
 def lines_with_faults(folder: Path, faults: Sequence[tuple[str, tuple[str, ...]]]) -> Any:
@@ -36,10 +36,10 @@ def lines_with_faults(folder: Path, faults: Sequence[tuple[str, tuple[str, ...]]
 
 
 def _lines(folder: Path, fault: str, names: tuple[str, ...]) -> list[Line]:
-    checks = {one.name: one for one in worker.CHECKS}
-    rank = worker.Rank(Rehearsal.read(folder))
+    by_name = {one.name: one for one in checks.CHECKS}
+    rank = checks.Rank(Rehearsal.read(folder))
     with planted(FAULTS[fault]()):
-        lines = [line for name in names for line in worker.lines_of(checks[name], rank)]
+        lines = [line for name in names for line in worker.lines_of(by_name[name], rank)]
     if "trainer" in vars(rank):
         rank.trainer.engine.destroy()
     return lines
@@ -121,13 +121,13 @@ def slow_rank() -> list[Patch]:
 
 def version_differs() -> list[Patch]:
     """Rank 1 has another torch."""
-    original = worker.host_facts
+    original = checks.host_facts
 
     def host_facts(rank: int) -> Any:
         facts = original(rank)
         return facts if rank != 1 else replace(facts, versions=facts.versions | {"torch": "2.13.0"})
 
-    return [(worker, "host_facts", host_facts)]
+    return [(checks, "host_facts", host_facts)]
 
 
 def no_fault() -> list[Patch]:

@@ -14,7 +14,7 @@ from ropewalk.conf.artifacts.free_space import Need
 from ropewalk.launch.check import shared_folder
 from ropewalk.launch.check.equal_hosts import equal_lines
 from ropewalk.launch.check.facts import HostFacts
-from ropewalk.launch.check.host import HostNeeds, disk_line, gpu_lines, host_lines
+from ropewalk.launch.check.host import HostNeeds, disk_line, gpu_line, host_lines
 from ropewalk.launch.check.line import FAIL, PASS, failed
 from ropewalk.launch.check.shared_folder import shared_folder_lines
 from ropewalk.launch.check.together import Ranks
@@ -69,8 +69,8 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_the_state_of_a_gpu(state: dict[str, Any], told: str) -> None:
     good = {"name": "H100", "bytes": 80 * GIB, "driver": "580", "other processes": 0}
     good |= {"throttled": [], "memory errors": 0}
-    assert [line.status for line in gpu_lines(replace(FACTS, gpu=good))] == [PASS]
-    (line,) = gpu_lines(replace(FACTS, gpu=good | state))
+    assert gpu_line(replace(FACTS, gpu=good)).status == PASS
+    line = gpu_line(replace(FACTS, gpu=good | state))
     assert line.status == FAIL and told in line.value
 
 

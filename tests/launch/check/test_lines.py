@@ -23,7 +23,7 @@ def test_the_text_of_each_verdict() -> None:
 
 def test_programs_read_the_agreed_keys() -> None:
     """DESIGN: {schema, checks: [{name, status: pass|fail|skip, value, bar, way_out}]}."""
-    content = as_json(LINES)
+    content = as_json(LINES, {"ranks": 2})
     assert content["schema"] == 1
     assert [set(entry) for entry in content["checks"]] == [
         {"name", "status", "value", "bar", "way_out"}
