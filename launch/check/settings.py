@@ -83,9 +83,11 @@ def real_step_settings(config: Config, world_size: int) -> Config:
 
 
 def _without_reports(train: TrainConfig) -> TrainConfig:
-    """Nothing is measured, saved or shown beside what the checks ask for."""
+    """Nothing is measured, saved or shown beside what the checks ask for. Patterns of parameters
+    may name layers that are left out, and have no effect."""
     return replace(
         train,
+        optimizer=replace(train.optimizer, lr_groups=[], trainable=[], freeze=[]),
         checkpoint=CheckpointConfig(interval_steps=0, async_write=train.checkpoint.async_write),
         stability=StabilityConfig(),
         metrics=MetricsConfig(wandb="off", group_norms_every=0),

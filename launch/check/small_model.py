@@ -19,7 +19,8 @@ from ropewalk.train.model.geometry import head_counts, head_dim
 from ropewalk.train.weights.architecture import build_without_storage
 
 LAYERS, WIDTH, MLP_WIDTH, RANK, EXPERTS, WINDOW = 2, 64, 96, 32, 4, 24
-VOCABULARY = 320
+VOCABULARY = 260
+"""The least that a byte-level tokenizer has: no base made from scratch has fewer."""
 SPREAD = 6.0
 """Times the weights of a new model, so that attention depends on positions and each token's loss on
 its context."""

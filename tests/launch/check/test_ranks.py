@@ -1,5 +1,9 @@
 """`ropewalk check` on real ranks: it passes, and each fault in what trains fails by name."""
 
+import json
+import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +11,8 @@ import check_ranks
 import pytest
 import ranks
 
-from ropewalk.launch.check import rehearsal
-from ropewalk.launch.check.line import FAIL, Line, failed
+from ropewalk.launch.check import command, rehearsal
+from ropewalk.launch.check.line import FAIL, PASS, SKIP, Line, failed
 from ropewalk.launch.config.compose import compose
 from ropewalk.launch.pipeline.run import Run
 
@@ -85,6 +89,43 @@ def test_a_fault_is_told_with_its_place(faulty: dict[str, list[Line]]) -> None:
     assert "rank 1 has" in told["slow_rank"]
     assert "2.13.0 on rank 1 (" in told["version_differs"]
     assert "token 49: 0 in place of 49" in told["positions_local"]
+
+
+@pytest.mark.slow
+def test_a_rank_that_fails_is_named_with_its_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the launcher. The checks after it are left out."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(check_ranks.__file__).parent))
+    words = [*SETTINGS, f"runs_dir={tmp_path / 'runs'}", f"cache_dir={tmp_path / 'cache'}"]
+    run = Run(compose([*words, "train.launcher.ranks_per_node=2"], "check"))
+    lines = {x.name: x for x in command.check(run, lambda line: None, module="check_dies")}
+    assert lines["versions"].status == PASS
+    assert lines["speed"].status == FAIL and "rank 1" in lines["speed"].value
+    assert "only this rank has" in lines["speed"].value
+    assert lines["shared folder"].status == SKIP and lines["parallel"].status == SKIP
+    assert (run.folder / command.TEMPORARY / command.LOG).read_text()
+
+
+@pytest.mark.slow
+def test_the_command_on_four_ranks(tmp_path: Path) -> None:
+    """Within 90 s of two cores; what the machine does beside it does not count."""
+    words = ["train.launcher.ranks_per_node=4", "train.zero_stage=3", *SETTINGS]
+    folders = [f"runs_dir={tmp_path / 'runs'}", f"cache_dir={tmp_path / 'cache'}"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    words = [sys.executable, "-m", "ropewalk.launch.cli", "check", "--json", *words, *folders]
+    result = subprocess.run(words, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert result.returncode == 0, result.stderr
+    checks = json.loads(result.stdout)["checks"]
+    assert {entry["status"] for entry in checks} == {"pass", "skip"}
+    assert [entry["name"] for entry in checks if entry["status"] == "skip"] == [
+        "locked memory",
+        "GPU of rank 0",
+    ]
+    assert (tmp_path / "runs" / "demo" / "check" / "index.html").is_file()
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert used < 2 * 90
 
 
 @pytest.mark.slow
