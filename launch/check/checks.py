@@ -9,6 +9,7 @@ from ropewalk.launch.check.equal_hosts import equal_lines
 from ropewalk.launch.check.facts import HostFacts, host_facts
 from ropewalk.launch.check.host import HostNeeds, gpu_line, host_lines
 from ropewalk.launch.check.line import Line
+from ropewalk.launch.check.network import network_line, route_of
 from ropewalk.launch.check.real_step import real_step_lines
 from ropewalk.launch.check.rehearsal import Rehearsal
 from ropewalk.launch.check.shared_folder import shared_folder_lines
@@ -66,6 +67,7 @@ def _hosts(rank: Rank) -> list[Line]:
     rank.ranks.barrier()
     facts = rank.ranks.gather(host_facts(rank.ranks.rank))
     lines = equal_lines(facts)
+    lines.append(network_line(rank.ranks.gather(route_of(rank.ranks.rank))))
     lines += [gpu_line(other) for other in facts if other.gpu] or [gpu_line(facts[0])]
     return lines + list(_other_hosts(facts))
 

@@ -121,6 +121,7 @@ def test_the_command_on_four_ranks(tmp_path: Path) -> None:
     assert {entry["status"] for entry in checks} == {"pass", "skip"}
     assert [entry["name"] for entry in checks if entry["status"] == "skip"] == [
         "locked memory",
+        "network",
         "GPU of rank 0",
     ]
     assert (tmp_path / "runs" / "demo" / "check" / "index.html").is_file()
