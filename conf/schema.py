@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ropewalk.conf.artifacts.folders import name_problem, shortened
+from ropewalk.conf.artifacts.folders import CACHE_DIR, RUNS_DIR, name_problem, shortened
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.eval import CalibrateConfig, EvalConfig, ExportConfig
 from ropewalk.conf.model import ModelConfig
@@ -28,9 +28,9 @@ class Config:
     """The run: its folder is `runs_dir/name`."""
     seed: int = setting(0, at_least=0, at_most=LARGEST, way_out="e.g. seed=1")
     """Seed of every random choice: the order of the data, new weights, dropout, samples of eval."""
-    runs_dir: str = setting("runs", fingerprint=False)
+    runs_dir: str = setting(RUNS_DIR, fingerprint=False)
     """Folder that holds the folders of all runs."""
-    cache_dir: str = setting("~/.cache/ropewalk", fingerprint=False)
+    cache_dir: str = setting(CACHE_DIR, fingerprint=False)
     """Token stores, plans and converted models, shared by runs, named by their content."""
     check: str = setting("off", one_of=("off", "auto"), fingerprint=False)
     """auto: `ropewalk check` runs before the first training on new hardware, versions or another

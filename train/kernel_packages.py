@@ -102,6 +102,20 @@ def why_unusable(
     return f"it is built for compute capability {supported}, not {major}.x; set {fitting}"
 
 
+def auto_choice(
+    major: int | None, why_unfit: Callable[[KernelPackage], str]
+) -> tuple[str, dict[str, str]]:
+    """The kernel that `auto` takes on a GPU of this major compute capability, and why not the
+    faster ones, by name. `why_unfit`: of one that is built for it."""
+    reasons: dict[str, str] = {}
+    for name in AUTO_ORDER.get(major, ()) if major is not None else ():
+        reason = why_unusable(PACKAGES[name], major, why_unfit)
+        if not reason:
+            return name, reasons
+        reasons[name] = reason
+    return "sdpa", reasons
+
+
 def why_not_importable(package: KernelPackage) -> str:
     """Why a package cannot be used, with the way out; empty if it can. Loads it, and torch."""
     try:

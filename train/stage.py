@@ -44,7 +44,7 @@ def standing(output: Path) -> dict[str, Any] | None:
     """The content of the training that stands: finished, or interrupted after a checkpoint."""
     if (finished := read(output)) is not None:
         return finished.content
-    checkpoints = storage.list_checkpoints(temporary_folder(output) / "checkpoints")
+    checkpoints = storage.iter_checkpoints(temporary_folder(output) / "checkpoints")
     return next((metadata["content"] for _, metadata in checkpoints), None)
 
 

@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+RUNS_DIR, CACHE_DIR = "runs", "~/.cache/ropewalk"
+"""Defaults of the settings `runs_dir` and `cache_dir`."""
 MAX_NAME_BYTES = 255
 """Of one part of a path, on the file systems of Linux (NAME_MAX)."""
 MAX_RUN_NAME_BYTES = MAX_NAME_BYTES - 16

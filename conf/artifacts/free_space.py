@@ -23,12 +23,12 @@ def space_problems(needs: Sequence[Need]) -> list[str]:
     by_disk: dict[int, list[Need]] = {}
     for need in needs:
         if need.size > 0:
-            by_disk.setdefault(_existing(need.folder).stat().st_dev, []).append(need)
+            by_disk.setdefault(existing(need.folder).stat().st_dev, []).append(need)
     return [line for group in by_disk.values() if (line := _problem(group))]
 
 
 def _problem(needs: Sequence[Need]) -> str | None:
-    free = shutil.disk_usage(_existing(needs[0].folder)).free
+    free = shutil.disk_usage(existing(needs[0].folder)).free
     if sum(need.size for need in needs) <= free:
         return None
     parts = " and ".join(f"{need.part} {gib(need.size)}" for need in needs)
@@ -39,7 +39,7 @@ def _problem(needs: Sequence[Need]) -> str | None:
     )
 
 
-def _existing(folder: Path) -> Path:
+def existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists."""
     folder = folder.absolute()
     return next(path for path in (folder, *folder.parents) if path.is_dir())

@@ -1,5 +1,8 @@
 """File locks on the folders of runs and of the cache."""
 
+import errno
+import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +11,9 @@ from filelock import FileLock, Timeout
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.log import log
+
+LOOK_S = 0.2
+"""In which a look lets go of a lock. It asks for it, shared, and gives it back at once."""
 
 
 @contextmanager
@@ -25,13 +31,36 @@ def wait_for_lock(folder: Path, stage: str) -> Iterator[None]:
         lock.release()
 
 
+def lock_path(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def is_held(folder: Path) -> bool | None:
+    """Whether a process holds the lock of `folder`, as far as the file system tells; None where it
+    does not tell. Nothing is written.
+    """
+    try:
+        descriptor = os.open(lock_path(folder), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError as error:
+        return False if error.errno == errno.ENOENT else None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)  # which gives the lock back
+    return False
+
+
 def lock_of(folder: Path) -> FileLock:
     """The lock file lies beside `folder`; the system releases it when its process dies.
 
     Raises: ConfigError for a folder in its stead.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f".{folder.name}.lock")
+    path = lock_path(folder)
     if path.is_dir():
         raise ConfigError(
             f"{path} is a folder; the lock of {folder.name} must be a file; remove {path}"
@@ -47,7 +76,7 @@ def lock_or_refuse(run_dir: Path, part: str = "") -> Iterator[None]:
     Raises: ConfigError when another process holds the lock.
     """
     try:
-        with lock_of(run_dir / part).acquire(timeout=0):
+        with lock_of(run_dir / part).acquire(timeout=LOOK_S):
             yield
     except Timeout:
         raise ConfigError(

@@ -1,6 +1,7 @@
 """The stages of one run.
 
-stages.py     which stages a verb needs, and the adapter of each
+order.py      the stages of each verb, and their folders
+stages.py     the adapter of each stage
 run.py        `Run`, one run in progress
 preflight.py  every check that is possible before the first long stage, and their problems at once
 disk_space.py whether the disks have room for what will be written

@@ -10,18 +10,9 @@ from ropewalk.conf import phases
 from ropewalk.conf.artifacts import manifest as manifests
 from ropewalk.conf.artifacts.manifest import Manifest
 from ropewalk.conf.artifacts.records import read_signed, signed, write_json
+from ropewalk.launch.pipeline.order import FOLDERS
 from ropewalk.launch.pipeline.run import Run
 from ropewalk.launch.pipeline.versions import versions
-
-FOLDERS = {
-    "data": "data",
-    "train": "train",
-    "eval": "eval",
-    "report": "report",
-    "calibrate": "calibration",
-    "export": "export",
-}
-"""The folder of each stage that has a manifest of its own."""
 
 
 def write_manifest(run: Run) -> None:

@@ -18,18 +18,10 @@ from ropewalk.launch.config import only_models
 from ropewalk.launch.config.phases import phase_configs
 from ropewalk.launch.pipeline import preflight, standing, unchanged
 from ropewalk.launch.pipeline.current import REPORTED, current_results
+from ropewalk.launch.pipeline.order import VERB_STAGES, WITHOUT_TRAINING
 from ropewalk.launch.pipeline.record import write_manifest
 from ropewalk.launch.pipeline.run import Run, data_inputs
 
-ORDER = ("rope", "data", "train", "eval", "report")
-VERB_STAGES: dict[str, tuple[str, ...]] = {
-    **{stage: ORDER[: number + 1] for number, stage in enumerate(ORDER)},
-    "run": ORDER,
-    "calibrate": ("rope", "data", "calibrate", "report"),
-    "export": ("rope", "data", "train", "export"),
-}
-WITHOUT_TRAINING = ("rope", "data", "eval", "report")
-"""Of a command that measures `eval.models` alone."""
 PER_PHASE = ("rope", "data", "train")
 """Stages that every phase has. The others belong to the last phase."""
 

@@ -18,6 +18,7 @@ from ropewalk.train.attention.support import KernelFunction, Requirements
 from ropewalk.train.kernel_packages import (
     AUTO_ORDER,
     KernelPackage,
+    auto_choice,
     why_not_importable,
     why_unusable,
 )
@@ -150,14 +151,11 @@ def select_backend(kernel: str, requirements: Requirements) -> tuple[str, str]:
         return kernel, ""
     if (major := device_major()) is None:
         return "sdpa", "auto: no CUDA device"
-    problems: list[str] = []
-    for name in AUTO_ORDER.get(major, ()):
-        problem = why_unavailable(GPU_KERNELS[name], requirements)
-        if not problem:
-            return name, f"auto: {'; '.join(problems)}" if problems else "auto"
-        problems.append(f"not {name}: {problem}")
-    reason = "; ".join(problems) or f"no other kernel for compute capability {major}"
-    return "sdpa", f"auto: {reason}"
+    name, reasons = auto_choice(major, partial(_why_missing, requirements, major))
+    problems = "; ".join(f"not {other}: {reason}" for other, reason in reasons.items())
+    if name == "sdpa" and not problems:
+        problems = f"no other kernel for compute capability {major}"
+    return name, f"auto: {problems}" if problems else "auto"
 
 
 def refuse_missing(kernel: str) -> None:
@@ -185,12 +183,14 @@ def device_major() -> int | None:
 def why_unavailable(kernel: Kernel, requirements: Requirements) -> str:
     """Why a kernel cannot run here, with the way out; empty if it can."""
     major = device_major()
+    return why_unusable(kernel, major, partial(_why_missing, requirements, major))
 
-    def why_missing(package: KernelPackage) -> str:
-        assert major is not None
-        return why_unfit(kernel, major, requirements) or why_not_importable(package)
 
-    return why_unusable(kernel, major, why_missing)
+def _why_missing(requirements: Requirements, major: int | None, package: KernelPackage) -> str:
+    """What is asked of a kernel that is built for the device: model, then package."""
+    assert major is not None
+    kernel = GPU_KERNELS[package.name]
+    return why_unfit(kernel, major, requirements) or why_not_importable(package)
 
 
 def why_unfit(kernel: Kernel, major: int, requirements: Requirements) -> str:

@@ -120,8 +120,15 @@ def list_checkpoints(folder: Path) -> list[tuple[str, dict[str, Any]]]:
 
     Their files are not checked.
     """
+    return list(iter_checkpoints(folder))
+
+
+def iter_checkpoints(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """As `list_checkpoints`, each read when it is asked for."""
     paths = sorted(folder.glob(NAME_PATTERN), reverse=True) if folder.is_dir() else []
-    return [(path.name, data) for path in paths if (data := _read_metadata(path)) is not None]
+    for path in paths:
+        if (metadata := _read_metadata(path)) is not None:
+            yield path.name, metadata
 
 
 def _read_metadata(path: Path) -> dict[str, Any] | None:
