@@ -18,8 +18,11 @@ VERBS = {
     "engine reads",
 }
 SETTINGS_HELP = "list what may be set: type, default and meaning, of settings with WORD in them"
+ENV_HELP = "a report of this machine to paste into a bug report; without keys and passwords"
+RUNS_HELP = "what stands in a folder of runs: state, step, loss, checkpoint, what to type next"
 EXAMPLES = """\
-ropewalk settings [WORD] lists what may be set.
+ropewalk settings [WORD] lists what may be set, ropewalk runs [FOLDER] what stands where,
+ropewalk env what a bug report needs.
 
 settings: key=value, as Hydra takes them. Groups: recipe=NAME (demo, smollm2, base, custom),
 rope=METHOD (none, pi, ntk, dynamic, ntk_by_parts, yarn, llama3, longrope, abf, table),
@@ -61,8 +64,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments, rest = top.parse_known_args(argv)
     if flags := [word for word in rest if word.startswith("-")]:
         top.error(f"unrecognized arguments: {' '.join(flags)}")
-    if arguments.verb == "settings" and rest:
-        top.error(f"settings takes one WORD: not allowed with {' '.join(rest)}")
+    if rest and (operand := {"settings": "WORD", "runs": "FOLDER"}.get(arguments.verb)):
+        top.error(f"{arguments.verb} takes one {operand}: not allowed with {' '.join(rest)}")
     arguments.overrides += rest
     if arguments.multirun and getattr(arguments, "export", None):
         top.error("--export goes with one run, not with --multirun")
@@ -91,6 +94,8 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--json", action="store_true", help="print the lines as JSON alone")
     description = f"settings: {SETTINGS_HELP}."
     _add_settings(verbs.add_parser("settings", help=SETTINGS_HELP, description=description))
+    _add_runs(verbs.add_parser("runs", help=RUNS_HELP, description=f"runs: {RUNS_HELP}."))
+    _add_env(verbs.add_parser("env", help=ENV_HELP, description=f"env: {ENV_HELP}."))
     return top
 
 
@@ -127,6 +132,20 @@ def _add_settings(sub: argparse.ArgumentParser) -> None:
     form = sub.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a list with an object a setting")
     form.add_argument("--markdown", action="store_true", help="print docs/settings.md")
+
+
+def _add_env(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(multirun=False)
+    folders = "cache_dir=DIR and runs_dir=DIR, where they are not the defaults"
+    sub.add_argument("overrides", nargs="*", metavar="key=value", help=folders)
+    sub.add_argument("--probe", action="store_true", help="import torch, and ask it too")
+    sub.add_argument("--json", action="store_true", help="print a list with an object a fact")
+
+
+def _add_runs(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(overrides=[], multirun=False)
+    sub.add_argument("folder", nargs="?", default="", metavar="FOLDER", help="runs_dir (runs)")
+    sub.add_argument("--json", action="store_true", help="print a list with an object a run")
 
 
 def positive_int(text: str) -> int:

@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ropewalk.conf.artifacts.disk import disk_error
-from ropewalk.conf.check import to_yaml
 from ropewalk.conf.errors import FAILED, STOPPED, ConfigError, ProofError, RopewalkError
-from ropewalk.conf.schema import Config
-from ropewalk.data.tokens import shards
 from ropewalk.launch.arguments import parse
 from ropewalk.launch.interrupt import STOPPED_LINE, bounded_interrupt
 from ropewalk.launch.output import (
     print_outputs,
     read_results,
     refused_gates,
+    show_environment,
     show_rope,
+    show_runs,
     show_samples,
     show_settings,
 )
 from ropewalk.train.launcher.process import gc_paused_imports, ignore_library_warnings
 
 if TYPE_CHECKING:
+    from ropewalk.conf.schema import Config
     from ropewalk.launch.pipeline.run import Run
 
 
@@ -53,10 +53,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run_command(arguments: argparse.Namespace) -> None:
-    """Show the settings, or do what the verb asks of every run. Raises: RopewalkError."""
+    """Show settings, runs or the machine, or do what the verb asks of every run.
+
+    Raises: RopewalkError.
+    """
     refuse_removed_working_folder()
     if arguments.verb == "settings":
         show_settings(arguments.word, arguments.json, arguments.markdown)
+        return
+    if arguments.verb == "runs":
+        show_runs(arguments.folder, arguments.json)
+        return
+    if arguments.verb == "env":
+        show_environment(arguments.overrides, arguments.probe, arguments.json)
         return
     refused = []
     for overrides, config in configs(arguments):
@@ -86,7 +95,7 @@ def report(error: RopewalkError) -> int:
     return error.exit_code
 
 
-def configs(arguments: argparse.Namespace) -> list[tuple[list[str], Config]]:
+def configs(arguments: argparse.Namespace) -> list[tuple[list[str], "Config"]]:
     """Overrides and settings of every run, all checked before the first run starts.
 
     Raises: ConfigError with the problems of all runs, each line once.
@@ -117,13 +126,15 @@ def sweep_overrides(arguments: argparse.Namespace) -> list[list[str]]:
 
 
 def run_verb(
-    arguments: argparse.Namespace, overrides: Sequence[str], config: Config
+    arguments: argparse.Namespace, overrides: Sequence[str], config: "Config"
 ) -> Path | None:
     """Do what the verb and its flags ask of one run; the folder of its results, where stages ran.
 
     Raises: RopewalkError.
     """
     if arguments.cfg:
+        from ropewalk.conf.check import to_yaml
+
         print(to_yaml(config), end="")
         return None
     if arguments.verb == "check":
@@ -148,7 +159,7 @@ def run_verb(
     return run.output
 
 
-def skip_all(arguments: argparse.Namespace, config: Config) -> Path | None:
+def skip_all(arguments: argparse.Namespace, config: "Config") -> Path | None:
     """Print that every stage is done, where that is certain without loading a library; the run's
     folder then, else None."""
     from ropewalk.launch.pipeline import unchanged
@@ -165,7 +176,7 @@ def skip_all(arguments: argparse.Namespace, config: Config) -> Path | None:
     return folder
 
 
-def check(verb: str, config: Config) -> None:
+def check(verb: str, config: "Config") -> None:
     """`--dry-run`. Raises: ConfigError, DataError."""
     load_libraries()
     from ropewalk.launch.pipeline import stages
@@ -173,7 +184,7 @@ def check(verb: str, config: Config) -> None:
     print(stages.check(config, verb))
 
 
-def self_test(config: Config, dry_run: bool, as_json: bool) -> None:
+def self_test(config: "Config", dry_run: bool, as_json: bool) -> None:
     """`ropewalk check`. Raises: ConfigError, ProofError with the names of the lines that failed."""
     load_libraries()
     from ropewalk.launch.check import command as checks
@@ -184,11 +195,13 @@ def self_test(config: Config, dry_run: bool, as_json: bool) -> None:
         raise ProofError(f"check: {', '.join(failed)}")
 
 
-def make_shards(config: Config, task: str) -> None:
+def make_shards(config: "Config", task: str) -> None:
     """`--shard I/N`. A malformed task is refused before anything loads.
 
     Raises: ConfigError, DataError.
     """
+    from ropewalk.data.tokens import shards
+
     number, count = shards.parse_task(task)
     load_libraries()
     from ropewalk.launch.pipeline import stages
@@ -196,7 +209,7 @@ def make_shards(config: Config, task: str) -> None:
     print(stages.make_shards(config, number, count))
 
 
-def run_stages(arguments: argparse.Namespace, overrides: Sequence[str], config: Config) -> "Run":
+def run_stages(arguments: argparse.Namespace, overrides: Sequence[str], config: "Config") -> "Run":
     """Run the verb's stages, and write the dataset of `--export`. Raises: RopewalkError."""
     load_libraries()
     from ropewalk.launch.pipeline.preflight import refuse_unfit_shards
@@ -213,7 +226,7 @@ def run_stages(arguments: argparse.Namespace, overrides: Sequence[str], config: 
     return run
 
 
-def refuse_export(config: Config, target: str) -> None:
+def refuse_export(config: "Config", target: str) -> None:
     """Check folder and settings of `data --export`. Raises: ConfigError."""
     from ropewalk.data import export
     from ropewalk.launch.config.phases import phase_configs

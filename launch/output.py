@@ -1,6 +1,7 @@
 """What a verb prints at its end: plans, samples, gates, and the files that it wrote."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,28 @@ def show_settings(word: str, as_json: bool, as_markdown: bool) -> None:
         print(settings.as_markdown(rows), end="", flush=True)
     else:
         print(settings.as_text(rows), flush=True)
+
+
+def show_runs(folder: str, as_json: bool) -> None:
+    """Print the runs of a folder. Raises: ConfigError for no such folder."""
+    from ropewalk.launch.runs import listing
+
+    rows = listing.rows(folder)
+    _print(json.dumps(rows, indent=1) if as_json else listing.as_text(folder, rows))
+
+
+def show_environment(words: Sequence[str], probe: bool, as_json: bool) -> None:
+    """Print the report of this machine. Raises: ConfigError for words that it does not take."""
+    from ropewalk.launch.environment import report
+
+    rows = report.rows(words, probe)
+    _print(json.dumps(rows, indent=1) if as_json else report.as_text(rows))
+
+
+def _print(text: str) -> None:
+    """Names of files and devices are printed in any locale."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def show_rope(run: "Run", methods: Sequence[str]) -> None:

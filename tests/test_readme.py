@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ropewalk.conf import settings
+from ropewalk.launch.arguments import parser
 from ropewalk.launch.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +25,8 @@ LINES = [
     for line in block.replace("\\\n", " ").splitlines()
     if line.strip()
 ]
-ROPEWALK = [line for line in LINES if line.startswith("ropewalk ")]
+LOOKS = [line for line in LINES if re.match(r"ropewalk (runs|env|settings)\b", line)]
+ROPEWALK = [line for line in LINES if line.startswith("ropewalk ") and line not in LOOKS]
 EXTRAS = re.findall(r"\.\[(\w+)\]", README)
 KEY = re.compile(
     r"`((?:data|train|eval|rope|model|calibrate|export)(?:\.[a-z]\w*|\.NAME)+)(?![\w/])"
@@ -50,6 +52,15 @@ def test_each_ropewalk_command_composes_and_passes_the_check(line, capsys):
     arguments = shlex.split(line)[1:]
     main([*(argument for argument in arguments if argument != "--json"), "--cfg", "job"])
     assert "schema: 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", LOOKS)
+def test_each_look_prints_something(line, capsys, monkeypatch, tmp_path):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    main([word for word in shlex.split(line)[1:] if word != "--probe"])  # it takes seconds
+    assert capsys.readouterr().out
+    assert parser().parse_args(shlex.split(line)[1:])
 
 
 @pytest.mark.parametrize("target", MAKE)

@@ -68,7 +68,7 @@ def test_wrong_usage_exits_2(capsys: pytest.CaptureFixture[str], arguments: list
 def test_help_names_every_verb_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     code, output, _ = exits(capsys, "--help")
     assert code == 0
-    verbs = ("run", "rope", "data", "train", "eval", "report")
+    verbs = ("run", "rope", "data", "train", "eval", "report", "runs [FOLDER]", "ropewalk env")
     assert all(text in output for text in (*verbs, "75 stopped", "3 a proof"))
 
 
