@@ -1,5 +1,6 @@
 """Caches, file systems and room, beside the libraries' own constants and `df`."""
 
+import json
 import os
 import subprocess
 import sys
@@ -71,33 +72,33 @@ def test_without_linux_there_is_no_list_of_mounts(tmp_path: Path) -> None:
     assert disks.file_system(tmp_path, tmp_path / "nowhere") == "unknown file system"
 
 
-@pytest.mark.parametrize(
-    "env",
-    [
-        {},
-        {"XDG_CACHE_HOME": "/x"},
-        {"HF_HOME": "/h", "TORCHINDUCTOR_CACHE_DIR": "/i", "TRITON_CACHE_DIR": "/t"},
-        {"HF_HUB_CACHE": "/hub", "TRITON_HOME": "/th", "TORCH_EXTENSIONS_DIR": "/e"},
-    ],
-)
-def test_the_caches_are_those_of_their_libraries(env: dict[str, str]) -> None:
-    """Asked in a process with these variables."""
-    script = (
-        "from huggingface_hub import constants\n"
-        "from torch._inductor.runtime.cache_dir_utils import default_cache_dir\n"
-        "import os\n"
-        "from triton import knobs\n"
-        "print(constants.HF_HOME, constants.HF_HUB_CACHE,"
-        " os.environ.get('TORCHINDUCTOR_CACHE_DIR') or default_cache_dir(),"
-        " knobs.cache.dir, sep='\\n')"
-    )
-    names = ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "TORCHINDUCTOR_CACHE_DIR")
-    names += ("TRITON_CACHE_DIR", "TRITON_HOME", "TORCH_EXTENSIONS_DIR")  # type: ignore[assignment]
-    clean = {name: value for name, value in os.environ.items() if name not in names} | env
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=clean, capture_output=True, text=True, check=True
-    )
-    *_, home, hub, inductor, triton = done.stdout.split()
-    caches = disks.caches(clean)
-    named = ("HF_HOME", "HF_HUB_CACHE", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
-    assert [caches[name] for name in named] == [home, hub, inductor, triton]
+CACHES = ("HF_HOME", "HF_HUB_CACHE", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+VARIABLES = (*CACHES, "XDG_CACHE_HOME", "TRITON_HOME", "TORCH_EXTENSIONS_DIR")
+ENVIRONMENTS = [
+    {},
+    {"XDG_CACHE_HOME": "/x"},
+    {"HF_HOME": "/h", "TORCHINDUCTOR_CACHE_DIR": "/i", "TRITON_CACHE_DIR": "/t"},
+    {"HF_HUB_CACHE": "/hub", "TRITON_HOME": "/th"},
+]
+ASK_LIBRARIES = """
+import importlib, json, os, sys
+from huggingface_hub import constants
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+from triton import knobs
+for environment in json.loads(sys.argv[1]):
+    os.environ |= environment
+    importlib.reload(constants)
+    inductor = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or default_cache_dir()
+    print(json.dumps([constants.HF_HOME, constants.HF_HUB_CACHE, inductor, knobs.cache.dir]))
+    for name in environment:
+        del os.environ[name]
+"""
+
+
+def test_the_caches_are_those_of_their_libraries() -> None:
+    clean = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    command = [sys.executable, "-c", ASK_LIBRARIES, json.dumps(ENVIRONMENTS)]
+    done = subprocess.run(command, env=clean, capture_output=True, text=True, check=True)
+    for environment, line in zip(ENVIRONMENTS, done.stdout.splitlines(), strict=True):
+        caches = disks.caches(clean | environment)
+        assert [caches[name] for name in CACHES] == json.loads(line), environment

@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -150,8 +151,8 @@ def test_a_broken_driver_is_a_reason(
     path: Path, monkeypatch: pytest.MonkeyPatch, script: str, problem: str
 ) -> None:
     program(path, "nvidia-smi", script)
-    monkeypatch.setattr(gpus, "output_of", lambda command: answers.output_of(command, limit))
     limit = 0.3 if "sleep" in script else 60
+    monkeypatch.setattr(gpus, "output_of", partial(answers.output_of, limit_s=limit))
     listed = gpus.listed()
     assert not listed.gpus and problem in listed.problem
 

@@ -10,6 +10,7 @@ import pytest
 from ropewalk.launch.environment import system
 
 GIB = 2**30
+NPROC = ("env", "-u", "OMP_NUM_THREADS", "nproc")  # which that variable overrules
 
 
 def printed(*command: str) -> str:
@@ -19,7 +20,7 @@ def printed(*command: str) -> str:
 def test_the_figures_are_those_of_other_programs() -> None:
     rows = dict(system.rows())
     assert rows["memory"].startswith(f"{psutil.virtual_memory().total / GIB:,.1f} GiB, ")
-    assert rows["cores"].startswith(f"{os.cpu_count()}, {printed('nproc').strip()} for this")
+    assert rows["cores"].startswith(f"{os.cpu_count()}, {printed(*NPROC).strip()} for this")
     total, free = printed("df", "-B1", "--output=size,avail", "/dev/shm").split()[-2:]
     assert rows["/dev/shm"].startswith(f"{int(total) / GIB:,.1f} GiB, {int(free) / GIB:,.1f}")
     for flag, name in (("-n", "open files"), ("-l", "locked memory")):
