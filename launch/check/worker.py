@@ -61,8 +61,8 @@ def lines_of(one: Check, rank: Rank) -> list[Line]:
     except RopewalkError as error:
         problem = f"rank {rank.ranks.rank}: {error}"
     if problem := rank.ranks.first(problem):
-        value, _, way_out = problem.partition("; ")
-        return [Line(one.name, FAIL, value, "", way_out or "see the message")]
+        value, rule, way_out = problem.rpartition("; ")
+        return [Line(one.name, FAIL, value if rule else problem, "", way_out if rule else "")]
     return lines
 
 
