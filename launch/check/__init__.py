@@ -11,6 +11,7 @@ __main__.py        the process of a rank
 rehearsal.py       what the command puts into a folder for the ranks
 together.py        what the ranks do together
 equal_hosts.py     the same software, devices and time on all ranks
+caches.py          compiled kernels on disks of each host
 network.py         the interface between the hosts
 shared_folder.py   one folder for all ranks: seen, renamed and locked alike
 speed.py           matrix products and collectives
