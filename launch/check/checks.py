@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ropewalk.launch.check import batches, numbers, resume, speed
-from ropewalk.launch.check.caches import caches_line, caches_of_this_host
+from ropewalk.launch.check.caches import caches_line, shared_caches
 from ropewalk.launch.check.equal_hosts import equal_lines
 from ropewalk.launch.check.facts import HostFacts, host_facts
 from ropewalk.launch.check.host import HostNeeds, gpu_line, host_lines
@@ -69,7 +69,7 @@ def _hosts(rank: Rank) -> list[Line]:
     facts = rank.ranks.gather(host_facts(rank.ranks.rank))
     lines = equal_lines(facts)
     lines.append(network_line(rank.ranks.gather(route_of(rank.ranks.rank))))
-    lines.append(caches_line(rank.ranks.gather(caches_of_this_host())))
+    lines.append(caches_line(rank.ranks.gather(shared_caches())))
     lines += [gpu_line(other) for other in facts if other.gpu] or [gpu_line(facts[0])]
     return lines + list(_other_hosts(facts))
 

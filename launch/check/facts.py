@@ -4,18 +4,16 @@ import resource
 import shutil
 import socket
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from ropewalk.launch.environment import system
 from ropewalk.launch.pipeline.versions import code_digest, versions
 
 SHM = Path("/dev/shm")
-CGROUP = Path("/sys/fs/cgroup")
-LIMIT_FILES = ("memory.max", "memory/memory.limit_in_bytes")
-"""Of cgroups 2 and 1, for a process in a container, where the root is its own group."""
 UNLIMITED = 1 << 60
 
 
@@ -38,15 +36,11 @@ class HostFacts:
     """Of the rank's device; empty on a CPU."""
     clock: float = 0.0
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def host_facts(rank: int = 0, of_rank: bool = True) -> HostFacts:
     """Read from this process. `of_rank` False: of the command, which must not open a GPU."""
-    memory = psutil.virtual_memory()
-    limit = min(memory.total, cgroup_limit())
-    free = min(memory.available, limit - cgroup_use()) if limit < memory.total else memory.available
+    now, memory = time.time(), psutil.virtual_memory()
+    limit = min(memory.total, system.cgroup_memory_bytes() or memory.total)
     return HostFacts(
         host=socket.gethostname(),
         rank=rank,
@@ -55,9 +49,9 @@ def host_facts(rank: int = 0, of_rank: bool = True) -> HostFacts:
         open_files=_limit(resource.RLIMIT_NOFILE),
         locked_bytes=_limit(resource.RLIMIT_MEMLOCK),
         memory_limit=limit,
-        memory_free=free,
+        memory_free=min(memory.available, limit),
         gpu=gpu_facts() if of_rank else {},
-        clock=time.time(),
+        clock=now,
     )
 
 
@@ -78,29 +72,6 @@ def software() -> dict[str, str]:
 def free_bytes(folder: Path) -> int:
     """Free on the disk of `folder`; 0 without one."""
     return shutil.disk_usage(folder).free if folder.is_dir() else 0
-
-
-def cgroup_limit() -> int:
-    """Bytes that the cgroup allows; UNLIMITED without a limit."""
-    for name in LIMIT_FILES:
-        text = _read(CGROUP / name)
-        if text.isdecimal():
-            return min(int(text), UNLIMITED)
-    return UNLIMITED
-
-
-def cgroup_use() -> int:
-    """Bytes that the cgroup's processes use, without the cache of files."""
-    used = _read(CGROUP / "memory.current")
-    stat = dict(line.split() for line in _read(CGROUP / "memory.stat").splitlines())
-    return int(used) - int(stat.get("inactive_file", 0)) if used.isdecimal() else 0
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
 
 
 def _limit(which: int) -> int:

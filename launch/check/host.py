@@ -6,7 +6,7 @@ W ranks
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ropewalk.conf.artifacts.free_space import Need, gib, space_problems
+from ropewalk.conf.artifacts.free_space import Need, existing, gib, space_problems
 from ropewalk.conf.schema import Config
 from ropewalk.launch.check.facts import UNLIMITED, HostFacts, free_bytes
 from ropewalk.launch.check.line import Line
@@ -54,9 +54,7 @@ def host_lines(facts: HostFacts, needs: HostNeeds, where: str = "") -> list[Line
 def disk_line(needs: Sequence[Need]) -> Line:
     """Free space where checkpoints and model go, against what they take."""
     size = sum(max(0, need.size) for need in needs)
-    folder = next(
-        p for p in (needs[0].folder.absolute(), *needs[0].folder.absolute().parents) if p.is_dir()
-    )
+    folder = existing(needs[0].folder)
     problems = space_problems(needs)
     return Line.judged(
         "disk",

@@ -1,42 +1,28 @@
 """Caches of compiled kernels on network disks are told."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from ropewalk.launch.check.caches import (
-    cache_folders,
-    caches_line,
-    caches_of_this_host,
-    shared_caches,
-)
+from ropewalk.launch.check.caches import caches_line, shared_caches
 from ropewalk.launch.check.line import FAIL, PASS, SKIP
+from ropewalk.launch.environment import disks
 
 
-def partitions(**kinds: str) -> list[SimpleNamespace]:
-    return [SimpleNamespace(mountpoint=f"/{name}", fstype=kind) for name, kind in kinds.items()]
-
-
-@pytest.mark.parametrize("kind", ["nfs4", "lustre", "fuse.sshfs", "wekafs", "cifs"])
-def test_a_home_on_a_network_disk(kind: str) -> None:
-    mounts = [*partitions(home=kind, tmp="ext4"), SimpleNamespace(mountpoint="/", fstype="ext4")]
-    folders = cache_folders({"HOME": "/home/me", "TORCHINDUCTOR_CACHE_DIR": "/tmp/me"})
-    told = shared_caches(folders, mounts)
-    assert told == [f"TRITON_CACHE_DIR ({kind})", f"TORCH_EXTENSIONS_DIR ({kind})"]
+def test_a_cache_on_a_network_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    monkeypatch.setattr(disks, "is_network", lambda folder: shared in (folder, *folder.parents))
+    env = {"TRITON_CACHE_DIR": f"{shared}/new", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    env["TORCH_EXTENSIONS_DIR"] = str(tmp_path / "own")
+    told = shared_caches(env)
+    assert told == [f"TRITON_CACHE_DIR ({shared}/new)"]
     line = caches_line([[], told])
     assert line.status == FAIL and "TRITON_CACHE_DIR" in line.value and line.way_out
     assert caches_line([told]).status == SKIP
-    moved = cache_folders({"HOME": "/home/me", "TRITON_CACHE_DIR": "/tmp/a"})
-    assert f"TRITON_CACHE_DIR ({kind})" not in shared_caches(moved, mounts)
-
-
-def test_a_disk_of_the_host_below_a_shared_one() -> None:
-    mounts = [SimpleNamespace(mountpoint="/home/me", fstype="xfs"), *partitions(home="nfs")]
-    assert not shared_caches({"TRITON_CACHE_DIR": Path("/home/me/.triton")}, mounts)
-    assert shared_caches({"TRITON_CACHE_DIR": Path("/home/you/.triton")}, mounts)
+    assert not shared_caches(env | {"TRITON_CACHE_DIR": str(tmp_path)})
 
 
 def test_this_host() -> None:
-    assert isinstance(caches_of_this_host(), list)
+    assert isinstance(shared_caches(), list)
     assert caches_line([[], []]).status == PASS
