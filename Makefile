@@ -57,6 +57,9 @@ mutants: $(STAMP) ## put random faults into the pure core and count those that t
 bench: $(STAMP) ## measure beside transformers' Trainer; writes tests/benchmarks/latest.json
 	$(BIN)/python tests/benchmarks/run.py
 
+planning: $(STAMP) ## write the tables of docs/planning.md anew: plans beside published runs (minutes)
+	$(BIN)/python tests/benchmarks/planning.py
+
 gpu-kit: $(STAMP) ## in dist/gpu-kit: those tests for a GPU machine without a network (KIT="--have pip-list.txt")
 	$(BIN)/python tests/gpu_kit/kit_build.py $(KIT)
 

@@ -19,9 +19,10 @@ SECTIONS = {
     "data": ("name", "model", "rope", "data"),
     "calibrate": ("name", "model", "rope", "data", "eval", "calibrate"),
     "models": ("name", "model", "rope", "data", "eval"),
+    "plan": ("model",),
 }
 """The sections whose required settings a verb needs; any other verb needs all. `models`: eval
-without a training."""
+without a training; `plan`: what cannot be planned without is asked for by the plan."""
 
 
 def check(composed: DictConfig, verb: str = "run", wrong: Collection[str] = ()) -> Config:

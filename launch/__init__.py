@@ -7,6 +7,7 @@ interrupt.py  Ctrl-C, within seconds
 sweep.py      every combination of a `--multirun`
 config/       command line to `Config`; nothing outside it imports Hydra
 check/        `ropewalk check`: a self-test of the machines and the ranks' numbers
+plan/         `ropewalk plan`
 runs/         the runs of a folder: what stands where
 environment/  this machine, for a bug report
 pipeline/     the stages of a run, in order

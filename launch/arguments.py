@@ -17,6 +17,7 @@ VERBS = {
     "export": "hand the trained model to servers: both key styles, GGUF, flags, and what each "
     "engine reads",
 }
+PLAN_HELP = "whether a training fits its GPUs, how long it takes, and what would make it fit"
 SETTINGS_HELP = "list what may be set: type, default and meaning, of settings with WORD in them"
 ENV_HELP = "a report of this machine to paste into a bug report; without keys and passwords"
 RUNS_HELP = "what stands in a folder of runs: state, step, loss, checkpoint, what to type next"
@@ -49,6 +50,8 @@ examples:
   ropewalk export recipe=demo                            for servers: keys, GGUF, flags, warnings
   ropewalk check recipe=demo train.launcher.ranks_per_node=2 train.sp_size=2
                                                          does it train as one process would?
+  ropewalk plan recipe=base model.path=./llama-8b data.seq_len=131072 train.sp_size=8 \\
+      --hardware h100 --gpus 8                           will it fit, how long, what would
   ropewalk run recipe=demo --cfg job                     show the whole configuration, run nothing
   ropewalk run recipe=demo --dry-run                     check settings, model, sources and disks,
                                                          run nothing
@@ -92,6 +95,8 @@ def parser() -> argparse.ArgumentParser:
             _add_data(sub)
         if verb == "check":
             sub.add_argument("--json", action="store_true", help="print the lines as JSON alone")
+    description = f"plan: {PLAN_HELP}."
+    _add_plan(verbs.add_parser("plan", help=PLAN_HELP, description=description, **kwargs))
     description = f"settings: {SETTINGS_HELP}."
     _add_settings(verbs.add_parser("settings", help=SETTINGS_HELP, description=description))
     _add_runs(verbs.add_parser("runs", help=RUNS_HELP, description=f"runs: {RUNS_HELP}."))
@@ -126,6 +131,21 @@ def _add_data(sub: argparse.ArgumentParser) -> None:
     add("--merge", action="store_true", help="go on from shards that are all made; make none")
 
 
+def _add_plan(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(multirun=False)
+    add = sub.add_argument
+    add("overrides", nargs="*", metavar="key=value", help="settings")
+    add("--cfg", choices=["job"], help="print the composed, checked configuration and stop")
+    add("--config-dir", metavar="DIR", help="a folder with your own recipe/NAME.yaml and the like")
+    add("--hardware", metavar="NAME", required=True, help="h100, h200, ..., or a file of your own")
+    add("--gpus", type=positive_ints, metavar="N,...", help="how many; several: a table")
+    lengths = "a table over these lengths of a sequence, in tokens"
+    add("--for", dest="lengths", type=positive_ints, metavar="LENGTHS", help=lengths)
+    add("--json", action="store_true", help="print the plan as JSON alone")
+    add("--page", metavar="FILE", help="also write a page with the memory of a step over time")
+    add("--no-search", action="store_true", help="look for no changes where it does not fit")
+
+
 def _add_settings(sub: argparse.ArgumentParser) -> None:
     sub.set_defaults(overrides=[], multirun=False)
     sub.add_argument("word", nargs="?", default="", metavar="WORD", help="part of a key or meaning")
@@ -153,3 +173,8 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
     return int(text)
+
+
+def positive_ints(text: str) -> list[int]:
+    """Whole numbers above 0 between commas, for a flag."""
+    return [positive_int(part) for part in text.split(",")]

@@ -66,6 +66,10 @@ def run_command(arguments: argparse.Namespace) -> None:
         return
     if arguments.verb == "env":
         show_environment(arguments.overrides, arguments.probe, arguments.json)
+    if arguments.verb == "plan" and not arguments.cfg:
+        from ropewalk.launch.plan import command as plan_command
+
+        plan_command.run(arguments, lambda: configs(arguments)[0][1])
         return
     refused = []
     for overrides, config in configs(arguments):

@@ -18,7 +18,7 @@ from transformers import AttentionInterface, PreTrainedConfig
 from transformers.models.auto import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from ropewalk.train.model.geometry import head_dim
+from ropewalk.train.model.geometry import head_dim, of_depth
 
 TOKENS = 64
 PRODUCTS = {"mm", "bmm", "addmm", "_grouped_mm", "baddbmm"}
@@ -86,7 +86,7 @@ def _uncounted_attention(
 def layer_traffic(config: PreTrainedConfig, dtype: torch.dtype = torch.bfloat16) -> LayerTraffic:
     """The traffic of the first decoder layer of a causal model with flat `model.layers`."""
     AttentionInterface.register("uncounted", _uncounted_attention)
-    one_layer = type(config).from_dict(config.to_dict() | {"num_hidden_layers": 1})
+    one_layer = type(config).from_dict(of_depth(config.to_dict(), 1))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
             one_layer, dtype=dtype, attn_implementation="uncounted"

@@ -1,6 +1,20 @@
 """Head sizes and sliding windows of a model's attention layers, read from its config."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from transformers import PreTrainedConfig
+
+
+def of_depth(values: Mapping[str, Any], layers: int) -> dict[str, Any]:
+    """A config's values with the first `layers` layers: lists with an item for each layer too."""
+    all_layers = values["num_hidden_layers"]
+    return {
+        key: list(value)[:layers]
+        if isinstance(value, (list, tuple)) and len(value) == all_layers
+        else value
+        for key, value in values.items()
+    } | {"num_hidden_layers": layers}
 
 
 def head_dim(config: PreTrainedConfig) -> int:

@@ -35,6 +35,19 @@ class _Event:
         return True
 
 
+class QueuedCopies:
+    """Copies between the accelerator and pinned memory, which are done at once: what is held then
+    depends on the program alone, as memory/copy_streams.py has it."""
+
+    pinned = True
+
+    def copying(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def record(self) -> None: ...
+    def computing_waits(self, event: object) -> None: ...
+
+
 class _Module(backend_registration._DummyBackendModule):
     """What torch looks up as `torch.traced`."""
 

@@ -6,6 +6,7 @@ fake tensor of borders does not hold.
     n tokens of a document   S tokens   H, K query and key/value heads   D head size
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,21 +24,19 @@ BACKWARD = "torch_attn::_varlen_attn_backward"
 
 
 class FlopCount:
-    """FLOPs so far, of matrix products and of attention."""
+    """Adds FLOPs to `counts`: `product_flops` of matrix products, `attention_flops`."""
 
-    def __init__(self, documents: Sequence[int]) -> None:
-        self.documents = documents
-        self.products = 0
-        self.attention = 0
+    def __init__(self, documents: Sequence[int], counts: "Counter[Any]") -> None:
+        self.documents, self.counts = documents, counts
 
     def add(self, func: OpOverload, args: Any, kwargs: Any, result: Any) -> None:
         name = func._schema.name
         if name in (FORWARD, BACKWARD):
-            self.attention += self._attention(func, args, kwargs)
+            self.counts["attention_flops"] += self._attention(func, args, kwargs)
         elif name == "aten::_grouped_mm":
-            self.products += _grouped_product(*args[:2])
+            self.counts["product_flops"] += _grouped_product(*args[:2])
         elif (formula := flop_registry.get(func.overloadpacket)) is not None:
-            self.products += formula(*args, **kwargs, out_val=result)
+            self.counts["product_flops"] += formula(*args, **kwargs, out_val=result)
 
     def _attention(self, func: OpOverload, args: Any, kwargs: Any) -> int:
         names = [argument.name for argument in func._schema.arguments]
@@ -57,17 +56,18 @@ def _grouped_product(a: torch.Tensor, b: torch.Tensor) -> int:
     return 2 * a.shape[0] * a.shape[1] * b.shape[-1]
 
 
-def workspace_bytes(func: OpOverload, args: Any) -> int:
-    """Bytes that a kernel allocates and frees inside, which no mode sees.
+def workspace(func: OpOverload, args: Any) -> list[int]:
+    """Bytes of the tensors that a kernel allocates and frees inside, which no mode sees, in order.
 
     FlashAttention-2's backward pass sums the queries' gradient in fp32, (S, H, D) and (H, S), and
     where heads share keys it has their gradients for each query head (csrc/flash_attn/
     flash_api.cpp, mha_varlen_bwd).
     """
     if func._schema.name != BACKWARD:
-        return 0
+        return []
     query, key, value = args[1:4]
-    num_bytes = int(query.numel()) * 4 + query.shape[0] * query.shape[1] * 4
+    sizes = [query.shape[0] * query.shape[1] * 4, int(query.numel()) * 4]
     if query.shape[1] != key.shape[1]:
-        num_bytes += query.shape[1] * query.shape[0] * (key.shape[2] + value.shape[2]) * 2
-    return num_bytes
+        rows = query.shape[1] * query.shape[0] * 2
+        sizes += [rows * key.shape[2], rows * value.shape[2]]
+    return sizes

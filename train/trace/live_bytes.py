@@ -1,67 +1,100 @@
-"""Bytes that are alive on the traced device, by what they hold, and the peak of their sum."""
+"""Writes down each storage of the traced device, from its first appearance until it is freed."""
 
 import weakref
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
-BLOCK = 512
-"""torch's caching allocator rounds each allocation up to a multiple of this."""
+from ropewalk.train.trace.events import COMPUTE, HOST, Event, Parameter, rounded
 
 
 class LiveBytes:
-    """Counts each storage once, from its first appearance until it is freed."""
+    """The events of a trace, in order."""
 
     def __init__(self) -> None:
         self.component = "other"
         """What new storages count as."""
-        self.now: Counter[str] = Counter()
-        self.total = self.peak = 0
-        self.at_peak: dict[str, int] = {}
-        self.peak_component = ""
-        self.allocations = 0
-        self._storages: weakref.WeakKeyDictionary[torch.UntypedStorage, _Entry] = (
+        self.events: list[Event] = []
+        self.counts: Counter[Any] = Counter()
+        """Since the last mark."""
+        self.is_forward = False
+        """Whether the step is in a forward pass that is no recomputation."""
+        self._ids = 0
+        self._is_counting = True
+        self._places: weakref.WeakKeyDictionary[torch.UntypedStorage, int] = (
             weakref.WeakKeyDictionary()
         )
+        self._last_use: Parameter | None = None
 
     def add(self, tensor: torch.Tensor, component: str | None = None) -> None:
-        """Count `tensor`'s storage unless it is known; with a `component`, as that from now on."""
+        """Note `tensor`'s storage unless it is known; with a `component`, as that from its start
+        on."""
         storage = tensor.untyped_storage()
-        entry = self._storages.get(storage)
-        if entry is None:
-            entry = _Entry(component or self.component, -(-storage.nbytes() // BLOCK) * BLOCK)
-            self._storages[storage] = entry
-            weakref.finalize(storage, self._free, entry)
-            self.allocations += 1
-            self._change(entry, 1)
-            self._note_peak()
-        elif component is not None and component != entry.component:
-            self._change(entry, -1)
-            entry.component = component
-            self._change(entry, 1)
+        place = self._places.get(storage)
+        if place is None:
+            self._add(storage, storage.nbytes(), component or self.component, COMPUTE)
+        elif component is not None and place >= 0:
+            kind, number, size, _, stream = self.events[place]
+            self.events[place] = (kind, number, size, component, stream)
 
-    def add_workspace(self, num_bytes: int) -> None:
-        """Count bytes that a kernel takes and gives back within one call."""
-        entry = _Entry("workspace", -(-num_bytes // BLOCK) * BLOCK)
-        self._change(entry, 1)
-        self._note_peak()
-        self._change(entry, -1)
+    def add_new(self, tensor: torch.Tensor, component: str | None) -> None:
+        """Note `tensor`'s storage unless it is known."""
+        storage = tensor.untyped_storage()
+        if self._is_counting and storage not in self._places:
+            self._add(storage, storage.nbytes(), component or self.component, COMPUTE)
 
-    def _free(self, entry: "_Entry") -> None:
-        self._change(entry, -1)
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """While open, new storages are none of the device's."""
+        self._is_counting = False
+        yield
+        self._is_counting = True
 
-    def _change(self, entry: "_Entry", sign: int) -> None:
-        self.now[entry.component] += sign * entry.size
-        self.total += sign * entry.size
+    def add_host(self, tensor: torch.Tensor) -> None:
+        """Note pinned memory of the machine."""
+        storage = tensor.untyped_storage()
+        if storage not in self._places:
+            self._add(storage, storage.nbytes(), "offloaded", HOST)
 
-    def _note_peak(self) -> None:
-        if self.total > self.peak:
-            self.peak, self.peak_component = self.total, self.component
-            self.at_peak = {name: size for name, size in self.now.items() if size}
+    def ignore(self, tensor: torch.Tensor) -> None:
+        """Count nothing for a storage that is counted by arithmetic."""
+        self._places[tensor.untyped_storage()] = -1
 
+    def add_workspace(self, sizes: list[int]) -> None:
+        """Note tensors that a kernel allocates and frees within one call."""
+        first = self._ids
+        for size in sizes:
+            self.events.append(
+                ("alloc", self._next(), rounded(size), "attention workspace", COMPUTE)
+            )
+        self.events += [("free", number) for number in range(first, self._ids)]
 
-class _Entry:
-    __slots__ = ("component", "size")
+    def use(self, parameter: Parameter) -> None:
+        if parameter != self._last_use:
+            self.events.append(("use", parameter))
+            self._last_use = parameter
 
-    def __init__(self, component: str, size: int) -> None:
-        self.component, self.size = component, size
+    def gradient(self, parameter: Parameter) -> None:
+        self.events.append(("gradient", parameter))
+
+    def mark(self, name: str, layer: int | None = None) -> None:
+        if self.counts:
+            self.events.append(("count", dict(self.counts)))
+            self.counts.clear()
+        self.events.append(("mark", name, layer))
+        self._last_use = None
+
+    def _next(self) -> int:
+        self._ids += 1
+        return self._ids - 1
+
+    def _add(self, storage: torch.UntypedStorage, size: int, component: str, stream: int) -> None:
+        number = self._next()
+        self._places[storage] = len(self.events)
+        self.events.append(("alloc", number, rounded(size), component, stream))
+        self.counts["allocations"] += 1
+        end = weakref.finalize(storage, self.events.append, ("free", number))
+        end.atexit = False

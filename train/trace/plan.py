@@ -32,6 +32,12 @@ class StepPlan:
     world_size: int = 1
     """Ranks over which ZeRO partitions; `train.sp_size` of them share a row."""
     micro_batches: int = 1
+    device_bytes: int = 0
+    """Of the device, and `host_bytes` of a rank's share of its machine: what decides whether
+    attention is kept where `train.memory.keep_attention` is unset; 0: it is not."""
+    host_bytes: int = 0
+    every_layer: bool = False
+    """Trace all layers, where few would do."""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "StepPlan":
@@ -52,17 +58,32 @@ class StepTrace:
     allocations: int
     peak_bytes: int
     peak_phase: str
-    """`activations` (the forward pass), `backward` or `optimizer`."""
+    """`forward`, `loss`, `backward` or `optimizer`."""
     bytes_at_peak: dict[str, int]
-    """By component: parameters, gradients, optimizer, inputs, activations (made in the forward
-    pass and alive), backward (recomputed, or made there), workspace (inside a kernel)."""
+    """By component: parameters, gathered weights, gradients, optimizer, gradient buckets, inputs,
+    activations (made in the forward pass and alive), attention, exchange of heads, loss, layer
+    (recomputed in the backward pass, or made there), attention workspace."""
     bytes_at_rest: dict[str, int]
     """By component, after the step."""
+    reserved: dict[str, int]
+    """The most that torch's allocator holds: `native` and `expandable` segments."""
+    offloaded_bytes: int
+    """Of activations in host memory, at the most."""
+    curve: list[dict[str, Any]]
+    """As `events.Usage`."""
+    kept_ops: list[str]
+    """Attention's operations whose output the layers keep."""
+    traced_layers: int
+    """All, or some of which the others were repeated."""
     product_flops: int
     """Of matrix products, recomputation included."""
     attention_flops: int
     waits: dict[str, int]
     """Outside the passes: how often the host waits for the device, by operation and place."""
+    large: dict[str, int]
+    """Tensors of S x S or S x V elements, by operation, place and shape."""
+    gathers: dict[str, int]
+    """Of ZeRO 3's weights, `on demand` and `ahead`: how often."""
     collectives: list[dict[str, Any]]
     """As `cost.traffic.Collective`, by arithmetic."""
     exchanges: list[dict[str, Any]]

@@ -43,3 +43,10 @@ def indices(args: Sequence[object]) -> list[torch.Tensor]:
     given = args[1] if len(args) > 1 else ()
     assert isinstance(given, Sequence)
     return [x for x in given if isinstance(x, torch.Tensor)]
+
+
+def is_large(shape: Sequence[int], tokens: int, vocabulary: int) -> bool:
+    """Whether a tensor grows with the square of the length, or holds a row of the vocabulary for
+    each of `tokens`."""
+    long = [size for size in shape if size >= tokens]
+    return len(long) > 1 or (len(long) == 1 and vocabulary in shape and vocabulary not in long)

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ropewalk.train.trace import flops, rules
+from ropewalk.train.trace.events import Parameter
 from ropewalk.train.trace.live_bytes import LiveBytes
 from ropewalk.train.trace.plan import HostWaitError, MixedDevicesError
 
@@ -33,14 +34,18 @@ class Tracer(TorchDispatchMode):
     def __init__(self, device: torch.device, documents: Sequence[int]) -> None:
         super().__init__()
         self.device, self.live = device, LiveBytes()
-        self.flops = flops.FlopCount(documents)
+        self.counts = self.live.counts
+        """Of operations, FLOPs, `host_bytes` (copied to host memory) and collectives, by
+        (operation, bytes of the first tensor)."""
+        self.flops = flops.FlopCount(documents, self.counts)
         self.waits: Counter[str] = Counter()
         self.waits_allowed = True
-        self.operations = 0
-        self.host_bytes = 0
-        """Copied from the device to host memory."""
-        self.collectives: Counter[tuple[str, int]] = Counter()
-        """(operation, bytes of its first tensor): how often."""
+        self.weights: dict[int, Parameter] = {}
+        """Weights by their storage, whose uses are noted."""
+        self.large: Counter[str] = Counter()
+        """Tensors of S x S or S x V elements, with the operation's place: of S tokens that a rank
+        has, and `vocabulary`."""
+        self.tokens, self.vocabulary = sum(documents), 0
         self._pinned: set[int] = set()
 
     def __torch_dispatch__(
@@ -52,12 +57,22 @@ class Tracer(TorchDispatchMode):
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
         if not self._on_device(tensors, kwargs):
             return self._on_host(func, args, kwargs, tensors)
-        self.operations += 1
+        self.counts["operations"] += 1
+        if self.weights:
+            self._note_weights(tensors)
         result = self._answer(func, args, kwargs, tensors)
+        component = _component(func)
         for leaf in tree_leaves(result):
             if isinstance(leaf, FakeTensor) and leaf.fake_device.type == self.device.type:
-                self.live.add(leaf)
+                self.live.add_new(leaf, component)
+                if rules.is_large(leaf.shape, self.tokens, self.vocabulary):
+                    self.large[f"{func} at {place()} makes {tuple(leaf.shape)}"] += 1
         return result
+
+    def _note_weights(self, tensors: list[torch.Tensor]) -> None:
+        for tensor in tensors:
+            if (name := self.weights.get(tensor.untyped_storage()._cdata)) is not None:
+                self.live.use(name)
 
     def wait(self, operation: str) -> None:
         """Note that the host waits. Raises: HostWaitError where it must not."""
@@ -94,6 +109,8 @@ class Tracer(TorchDispatchMode):
     ) -> Any:
         """The result of an operation on the device, fake."""
         host = [x for x in tensors if x.device.type == "cpu"]
+        if func is aten.empty_like.default and (host or kwargs.get("device") is not None):
+            return self._empty(func, args, kwargs)
         if func in COPIES and _crosses(func, args, kwargs, self.device):
             return self._copy(func, args, kwargs)
         if rules.reads_device(func, args):
@@ -106,9 +123,18 @@ class Tracer(TorchDispatchMode):
                 self.wait(f"{func} by an index on the host")
         result = func(*args, **kwargs)
         self.flops.add(func, args, kwargs, result)
-        self.live.add_workspace(flops.workspace_bytes(func, args))
+        self.live.add_workspace(flops.workspace(func, args))
         if func.namespace in COLLECTIVES or "all_to_all" in func._schema.name:
-            self.collectives[func._schema.name, tensors[0].nbytes] += 1
+            self.counts[func._schema.name, tensors[0].nbytes] += 1
+        return result
+
+    def _empty(self, func: OpOverload, args: Any, kwargs: dict[str, Any]) -> torch.Tensor:
+        """An empty tensor of another's shape, on the other side. Host memory is fake too."""
+        pinned = kwargs.get("pin_memory")
+        result: torch.Tensor = func(*args, **(kwargs | {"pin_memory": False}))
+        if result.device.type == "cpu" and pinned:
+            self._pinned.add(result.untyped_storage()._cdata)
+            self.live.add_host(result)
         return result
 
     def _check_devices(self, func: OpOverload, host: list[torch.Tensor]) -> None:
@@ -131,7 +157,7 @@ class Tracer(TorchDispatchMode):
         if not (queued and is_pinned) and source.dim() + from_host:
             self.wait("copy to the device" if from_host else "copy to the host")
         if not from_host:
-            self.host_bytes += source.nbytes
+            self.counts["host_bytes"] += source.nbytes
         if func is aten.copy_.default:
             return args[0]
         dtype = kwargs.get("dtype") or source.dtype
@@ -167,6 +193,14 @@ class Reads(TorchFunctionMode):
     def __exit__(self, *error: Any) -> None:
         setattr(FakeTensor, "tolist", self._tolist)  # noqa: B010
         super().__exit__(*error)
+
+
+def _component(func: OpOverload) -> str | None:
+    """What an operation's results are, where its name says it."""
+    name = func._schema.name
+    if name in (flops.FORWARD, flops.BACKWARD):
+        return "attention"
+    return "exchange of heads" if "all_to_all" in name else None
 
 
 def place() -> str:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def test_states_are_those_of_zero_two(traces: dict[str, StepTrace], name: str) -
         "gradients": 4 * trace.parameters / WORLD,
     }
     for component, size in expected.items():
-        assert trace.bytes_at_rest[component] == pytest.approx(size, rel=1e-4), component
+        assert trace.bytes_at_peak[component] == pytest.approx(size, rel=1e-4), component
+    assert trace.peak_phase == "backward" and "gradients" not in trace.bytes_at_rest
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -216,11 +218,26 @@ def test_without_a_fault_the_step_is_traced(outcomes: dict[str, tuple[str, str]]
     assert outcomes["none"] == ("", "")
 
 
+OFFLOADED = {"offload_activations": True, "keep_attention": True}
+
+
+@pytest.mark.parametrize("memory", [{}, OFFLOADED], ids=["usual", "offloaded"])
+def test_few_layers_stand_for_all_to_the_byte(memory: dict[str, Any]) -> None:
+    """Peak, what the allocator holds, operations and FLOPs, with the engine's gathers around."""
+    train = {"precision": "bf16", "zero_stage": 3, "memory": memory}
+    few = StepPlan(MODELS["llama"](9), DOCUMENTS, train, world_size=WORLD)
+    some, every = traces_in_child([few, replace(few, every_layer=True)])
+    assert isinstance(some, StepTrace) and isinstance(every, StepTrace)
+    assert some.traced_layers < every.traced_layers == 9
+    own = {"traced_layers": 0, "seconds": 0.0}
+    assert replace(some, **own) == replace(every, **own)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
-def test_the_peak_at_full_depth_follows_from_two_depths(name: str) -> None:
-    depth = DEPTHS[name]
-    two, four, full = (trace_in_child(plan(name, layers)) for layers in (2, 4, depth))
-    slope = (four.peak_bytes - two.peak_bytes) / 2
-    assert full.peak_bytes == pytest.approx(two.peak_bytes + (depth - 2) * slope, rel=1e-3)
-    assert sum(full.waits.values()) == 1
+def test_few_layers_stand_for_all_at_full_depth(name: str) -> None:
+    full = plan(name, DEPTHS[name])
+    some, every = (trace_in_child(replace(full, every_layer=each)) for each in (False, True))
+    own = {"traced_layers": 0, "seconds": 0.0}
+    assert replace(some, **own) == replace(every, **own)
+    assert sum(every.waits.values()) == 1

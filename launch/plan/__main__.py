@@ -1,0 +1,35 @@
+"""`python -m ropewalk.launch.plan`: a question a line on standard input, a forecast a line back.
+
+One process for questions of one number of GPUs and of ranks that share a sequence: a process group
+cannot be made again.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ropewalk.conf import check, hardware_file
+from ropewalk.conf.errors import RopewalkError
+from ropewalk.launch.plan.ask import MARK
+from ropewalk.launch.plan.forecast import Question, forecast
+
+
+def answer(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A forecast, or `error` (its kind) and `message`."""
+    try:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "config.yaml"
+            path.write_text(values["config"])
+            config = check.load(path, "plan")
+        hardware = hardware_file.load(values["hardware"])
+        return forecast(Question(config, hardware, values["gpus"]))
+    except RopewalkError as error:
+        return {"error": type(error).__name__, "message": str(error)}
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        print(f"{MARK}{json.dumps(answer(json.loads(line)))}", flush=True)

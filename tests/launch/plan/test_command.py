@@ -1,0 +1,87 @@
+"""`ropewalk plan` from the command line to what it prints, with real traces of a small model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ropewalk.launch.cli import main
+from ropewalk.launch.plan import text
+
+MODEL = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "vocab_size": 32000,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": False,
+}
+LAYER = 2 * 1024 * 1024 + 2 * 1024 * 512 + 3 * 1024 * 2816 + 2 * 1024
+BATCH = 2 * 32768
+P = 12 * LAYER + 2 * 32000 * 1024 + 1024
+CONTRACT = {
+    *("schema", "verdict", "peak_bytes", "components", "host_bytes", "disk_bytes", "step_s"),
+    *("tokens_per_s", "mfu", "changes"),
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    (folder / "config.json").write_text(json.dumps(MODEL))
+    return folder
+
+
+def plan(capsys: pytest.CaptureFixture[str], model: Path, *words: str) -> str:
+    settings = ["rope=yarn", "rope.factor=4", "train.zero_stage=2", "train.steps=10"]
+    settings.append(f"train.global_batch_tokens={BATCH}")
+    main(["plan", f"model.path={model}", *settings, "--gpus", "2", *words])
+    return capsys.readouterr().out
+
+
+def test_the_plan_as_json(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path) -> None:
+    page = tmp_path / "pages" / "plan.html"
+    words = ["data.seq_len=32768", "--hardware", "rtx4090", "--json", "--page", str(page)]
+    answer: dict[str, Any] = json.loads(plan(capsys, model, *words))
+    assert set(answer) >= CONTRACT and answer["schema"] == 1
+    assert answer["verdict"] == "fits"
+    assert answer["components"]["parameters"] == pytest.approx(2 * P, rel=1e-3)
+    assert answer["components"]["optimizer"] == pytest.approx(12 * P / 2, rel=1e-3)
+    peak = answer["peak_bytes"]
+    assert sum(answer["components"].values()) == peak["allocated"] <= peak["expandable"]
+    assert answer["disk_bytes"] == 2 * P + 12 * P * 1 + 4 * 10 * BATCH
+    step = answer["step_s"]
+    assert step["low"] < step["likely"] < step["high"]
+    assert answer["tokens_per_s"] == pytest.approx(BATCH / step["likely"])
+    drawn = page.read_text()
+    assert "<svg" in drawn and "gradient buckets" in drawn and "can be used" in drawn
+    assert text.phase_text(answer | {"hardware": "rtx4090"}) in drawn.replace("&#x27;", "'")
+
+
+def test_a_table_over_lengths(capsys: pytest.CaptureFixture[str], model: Path) -> None:
+    printed = plan(capsys, model, "--hardware", "rtx4090", "--for", "8192,1048576")
+    head, short, long = printed.splitlines()
+    assert head.split()[:3] == ["tokens", "GPUs", "tensors"]
+    assert short.split()[0] == "8,192" and short.endswith("  fits")
+    assert long.split()[0] == "1,048,576" and not long.endswith("  fits")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--hardware", "h900", "data.seq_len=4096"], "--hardware is h900; it must be one of"),
+        (["--hardware", "h100"], "data.seq_len is not set"),
+    ],
+)
+def test_refusals(
+    capsys: pytest.CaptureFixture[str], model: Path, words: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        plan(capsys, model, *words)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err

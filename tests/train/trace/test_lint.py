@@ -1,0 +1,96 @@
+"""The lint of traced steps: every recipe has no finding, and each kind of fault has one."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ropewalk.conf.schema import Config
+from ropewalk.launch.config.compose import compose
+from ropewalk.train.base import base_config, locate
+from ropewalk.train.loss import chunk_tokens
+from ropewalk.train.trace import lint, rules
+from ropewalk.train.trace.child import traces_in_child
+from ropewalk.train.trace.plan import StepPlan, StepTrace
+
+WORLD = 2
+RECIPES = [path.stem for path in sorted((Path(__file__).parents[3] / "conf/recipe").glob("*.yaml"))]
+WITHOUT_MODEL = ("custom",)
+SMOLLM2 = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+"""SmolLM2-135M's config.json, which is on the hub."""
+
+
+def model_of(name: str, config: Config, cache: Path) -> dict[str, Any]:
+    if name == "smollm2":
+        return SMOLLM2
+    model: dict[str, Any] = base_config(locate(config.model, cache)).to_dict()
+    return model
+
+
+def plan_of(name: str, cache: Path, **train: Any) -> StepPlan:
+    """Longer than a chunk of the loss, so that logits of all tokens would show."""
+    config = compose([f"recipe={name}"])
+    model = model_of(name, config, cache)
+    tokens = 2 * max(config.data.seq_len, chunk_tokens(model["vocab_size"], "cuda")) + 2
+    settings = asdict(config.train) | train
+    return StepPlan(model, (tokens,), settings, world_size=WORLD)
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StepTrace]:
+    cache = tmp_path_factory.mktemp("cache")
+    plans = {name: plan_of(name, cache) for name in RECIPES if name not in WITHOUT_MODEL}
+    zero3 = plan_of("smollm2", cache, zero_stage=3)
+    memory = zero3.train["memory"] | {"zero_prefetch_bucket_size": 0}
+    plans |= {
+        "zero 3": zero3,
+        "no prefetch": replace(zero3, train=zero3.train | {"memory": memory}),
+    }
+    results = traces_in_child(list(plans.values()))
+    assert all(isinstance(result, StepTrace) for result in results), results
+    return dict(zip(plans, results, strict=True))  # type: ignore[arg-type]
+
+
+def test_no_recipe_has_a_finding(traces: dict[str, StepTrace]) -> None:
+    lines = {name: lint.findings(trace) for name, trace in traces.items() if name != "no prefetch"}
+    assert not any(lines.values()), lines
+
+
+def test_weights_that_are_gathered_late_are_told(traces: dict[str, StepTrace]) -> None:
+    (line,) = lint.findings(traces["no prefetch"])
+    assert "when they are needed at once, and 0 times ahead" in line
+
+
+def test_waits_and_large_tensors_are_told(traces: dict[str, StepTrace]) -> None:
+    trace = replace(traces["demo"], waits={"item at a.py:1": 2}, large={"mm at b.py:2": 3})
+    assert lint.findings(trace) == [
+        "the host waits 2 times a step: item at a.py:1",
+        "a tensor of S x S or S x V elements, 3 times a step: mm at b.py:2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_large"),
+    [
+        ((1000, 1000), True),
+        ((1, 1, 1000, 1000), True),
+        ((1000, 500), True),
+        ((500, 1000), True),
+        ((1000, 4000), False),
+        ((100, 500), False),
+        ((999, 999), False),
+    ],
+)
+def test_what_is_large(shape: tuple[int, ...], is_large: bool) -> None:
+    """Of 1,000 tokens and 500 words."""
+    assert rules.is_large(shape, 1000, 500) is is_large
