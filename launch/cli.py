@@ -66,6 +66,7 @@ def run_command(arguments: argparse.Namespace) -> None:
         return
     if arguments.verb == "env":
         show_environment(arguments.overrides, arguments.probe, arguments.json)
+        return
     if arguments.verb == "plan" and not arguments.cfg:
         from ropewalk.launch.plan import command as plan_command
 
