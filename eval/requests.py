@@ -4,9 +4,12 @@ S tokens of a text or prompt   A tokens of an answer
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+
+from ropewalk.conf.artifacts.records import fingerprint
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,11 @@ def digest(request: Request) -> str:
             parts += [b"prompt", _bytes(prompt.ids), _bytes(prompt.answer), rule.encode()]
     lengths = " ".join(str(len(part)) for part in parts).encode()
     return hashlib.sha256(lengths + b"\n" + b"".join(parts)).hexdigest()[:32]
+
+
+def prompt_hash(requests: Iterable[Request]) -> str:
+    """Of several requests, in their order."""
+    return fingerprint([digest(request) for request in requests])[:16]
 
 
 def _bytes(ids: np.ndarray) -> bytes:

@@ -20,7 +20,7 @@ from ropewalk.eval.worker import Job
 from ropewalk.train.base import Base
 from ropewalk.train.rope.plan import hash_of
 
-FORMAT = 9  # raise when the same settings and tasks give other rows
+FORMAT = 10  # raise when the same settings and tasks give other rows
 
 
 def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:

@@ -8,5 +8,6 @@ cache.py    keys and values that are appended and rolled back without a copy
 branches.py keys and values of prompts that continue a common context
 branch_attention.py  the attention of their decoding steps
 decoding.py greedy decoding, a batch of prompts a step
+finite.py   logits that are NaN or infinite are refused
 whole.py    models that compute every document whole, without a cache, and why
 """

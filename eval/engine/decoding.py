@@ -16,14 +16,13 @@ from ropewalk.data.dataset import IGNORE
 from ropewalk.eval.engine import passes
 from ropewalk.eval.engine.branch_attention import NAME, attend_branches
 from ropewalk.eval.engine.branches import Branch, BranchCache
+from ropewalk.eval.engine.finite import Check
 from ropewalk.eval.engine.forward import Forward
 from ropewalk.eval.engine.passes import Scores
-from ropewalk.eval.requests import Prompt, Prompts, Reply, Request
+from ropewalk.eval.requests import Prompt, Prompts, Reply
 from ropewalk.train.model.attention_swap import swapped_attention
 
 TextOf = Callable[[Sequence[int]], str]
-Check = Callable[[Request, bool], None]
-"""Raises where the logits of a request are not finite."""
 
 
 @dataclass(frozen=True)

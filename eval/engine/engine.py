@@ -1,13 +1,12 @@
 """The engine: which documents share a pass, and which are computed in calls with a cache."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from torch import nn
 from transformers import PreTrainedModel
 
-from ropewalk.conf.errors import DataError
 from ropewalk.conf.log import log
 from ropewalk.data.dataset import IGNORE
 from ropewalk.eval.engine import calls, passes, whole
@@ -21,16 +20,13 @@ from ropewalk.eval.engine.decoding import (
     decode,
     decode_whole,
 )
+from ropewalk.eval.engine.finite import refuse_not_finite
 from ropewalk.eval.engine.forward import Forward
 from ropewalk.eval.engine.passes import Scores
-from ropewalk.eval.requests import Prompt, Prompts, Request, Result, Text, digest
+from ropewalk.eval.requests import Prompt, Prompts, Request, Result, Text
 from ropewalk.train.model.build import evaluating
 
 CHUNK_TOKENS = 2048
-
-
-class NotFinite(DataError):
-    """A model's logits are NaN or infinite."""
 
 
 class Engine:
@@ -57,7 +53,7 @@ class Engine:
         self.model, self.batch_tokens, self.body = model, batch_tokens, body
         self.chunk_tokens, self.share, self.label = chunk_tokens, share, label
         self.forward, self.end = Forward(model, body), End.of(model, text_of)
-        self.names = names or {}
+        self.check = partial(refuse_not_finite, label, names or {})
 
     def batches(self, requests: Sequence[Request]) -> list[Sequence[Request]]:
         """The requests in their order, in parts that `measure` computes at once."""
@@ -115,7 +111,7 @@ class Engine:
         for part in calls.batches(lengths, self.batch_tokens):
             scores += self._pass([doc for _, doc in items[part]])
         for (request, _), part_scores in zip(items, scores, strict=True):
-            self._check(request, part_scores.finite)
+            self.check(request, part_scores.finite)
         of_document = iter(scores)
         for request in requests:
             if isinstance(request, Text):
@@ -144,7 +140,7 @@ class Engine:
         else:
             scores = list(self._text_calls(text))
         for part in scores:
-            self._check(text, part.finite)
+            self.check(text, part.finite)
         return np.concatenate([part.nll for part in scores])
 
     def _text_calls(self, text: Text) -> Iterator[Scores]:
@@ -184,7 +180,7 @@ class Engine:
         """The answer to a prompt of a run, judged. `before`: whose calls the cache has."""
         plan = run[number]
         scores = self._prompt_calls(plan, plan.shared_with(before) if self.share else 0, cache)
-        self._check(group, scores.finite)
+        self.check(group, scores.finite)
         answer = Answer.judged(group, plan.prompt, scores, self.end)
         if not answer.is_finished:
             trunk = plan.prompt.context if len(run) > 1 else answer.computed_tokens
@@ -211,21 +207,13 @@ class Engine:
         labels = np.append(document.labels, IGNORE)
         whole.forget_longest_call(self.model)
         scores = self.forward(inputs, slice(document.first - 1, None), labels)
-        self._check(group, scores.finite)
+        self.check(group, scores.finite)
         answer = Answer.judged(group, prompt, scores, self.end)
-        decode_whole(self.forward, answer, self.end, self._check)
+        decode_whole(self.forward, answer, self.end, self.check)
         return answer
 
     def _decode(self, answers: Sequence[Answer]) -> None:
-        decode(self.forward, answers, self.end, self._check)
+        decode(self.forward, answers, self.end, self.check)
 
     def _cache(self, room: int) -> AppendCache:
         return AppendCache(whole.number_of_layers(self.model.config), room)
-
-    def _check(self, request: Request, is_finite: bool) -> None:
-        if not is_finite:
-            name = self.names.get(digest(request), f"request {digest(request)}")
-            raise NotFinite(
-                f"the logits of {self.label} are NaN or infinite in {name}; there is no answer to "
-                "measure; set eval.precision=fp32 or correct the model"
-            )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,12 +14,12 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.data.dataset import IGNORE
 from ropewalk.eval.engine import calls, whole
 from ropewalk.eval.engine.decoding import Answer, End, TextOf
-from ropewalk.eval.engine.engine import NotFinite
+from ropewalk.eval.engine.finite import refuse_not_finite
 from ropewalk.eval.engine.forward import Forward
 from ropewalk.eval.engine.passes import Scores
 from ropewalk.eval.engine_sp.rows import SharedRow, row_of_texts, rows_of_prompts
 from ropewalk.eval.engine_sp.shards import NAME, Recorder, Shards, attend_shards
-from ropewalk.eval.requests import Prompt, Prompts, Request, Result, Text, digest
+from ropewalk.eval.requests import Prompt, Prompts, Request, Result, Text
 from ropewalk.train import attention
 from ropewalk.train.attention import ulysses
 from ropewalk.train.model.attention_swap import swapped_attention
@@ -62,7 +63,7 @@ class SequenceParallelEngine:
     ) -> None:
         self.model, self.mesh, self.batch_tokens, self.body = model, mesh, batch_tokens, body
         self.forward, self.end = SequenceForward(model, body, mesh), End.of(model, text_of)
-        self.label, self.names, self.recorder = label, names or {}, Recorder()
+        self.check, self.recorder = partial(refuse_not_finite, label, names or {}), Recorder()
         self.group = process_groups(mesh).get_sequence_parallel_group()
         refuse_unfit_tables(model, label, mesh.sp_size)
         self._share_sequences(kernel)
@@ -97,7 +98,7 @@ class SequenceParallelEngine:
     def _texts(self, texts: Sequence[Text]) -> list[np.ndarray]:
         scores = self._pass(row_of_texts(texts, self.mesh.sp_size))
         for text, part in zip(texts, scores, strict=True):
-            self._check(text, part.finite)
+            self.check(text, part.finite)
         return [part.nll[:-1] for part in scores]
 
     def _prompts(self, group: Prompts) -> Result:
@@ -107,7 +108,7 @@ class SequenceParallelEngine:
         answers: dict[int, Answer] = {}
         for prompts, row in rows_of_prompts(group, self.mesh.sp_size, share=share):
             for number, scores in enumerate(self._pass(row, keeps=_decodes(prompts))):
-                self._check(group, scores.finite)
+                self.check(group, scores.finite)
                 answer = Answer.judged(group, prompts[number], scores, self.end)
                 if not answer.is_finished:
                     self._decode(answer, self._shards(row, number, answer))
@@ -145,7 +146,7 @@ class SequenceParallelEngine:
             while not answer.is_finished:
                 shards.start_step(position, keeps=turn == self.mesh.sp_rank)
                 token = self._step(answer.ids[-1], position, shards)
-                self._check(answer.group, token >= 0)
+                self.check(answer.group, token >= 0)
                 answer.append(token, self.end)
                 position, turn = position + 1, (turn + 1) % self.mesh.sp_size
 
@@ -158,14 +159,6 @@ class SequenceParallelEngine:
         chosen = torch.from_numpy(scores.tokens).to(device)
         dist.broadcast(chosen, dist.get_global_rank(self.group, 0), group=self.group)
         return int(chosen)
-
-    def _check(self, request: Request, is_finite: bool) -> None:
-        if not is_finite:
-            name = self.names.get(digest(request), f"request {digest(request)}")
-            raise NotFinite(
-                f"the logits of {self.label} are NaN or infinite in {name}; there is no answer to "
-                "measure; set eval.precision=fp32 or correct the model"
-            )
 
 
 def _decodes(prompts: Sequence[Prompt]) -> bool:

@@ -1,14 +1,10 @@
 """The content of results.json, and the samples beside it."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ropewalk.conf.artifacts.manifest import fingerprint
 from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data.dataset import describe
@@ -18,7 +14,7 @@ from ropewalk.eval.measure.columns import Column, precision
 from ropewalk.eval.measure.forward import how_measured
 from ropewalk.eval.measure.inputs import Evaluation
 from ropewalk.eval.measure.store import ResultStore
-from ropewalk.eval.requests import Result, digest
+from ropewalk.eval.requests import Result, digest, prompt_hash
 from ropewalk.eval.tasks.task import Sample
 from ropewalk.train.rope.plan import hash_of
 
@@ -117,23 +113,12 @@ def column_facts(column: Column, evaluation: Evaluation) -> dict[str, Any]:
         "begin": suite.boundary_tokens.begin,
         "end": suite.boundary_tokens.end,
         "windows": len(suite.windows),
-        "haystack": text_hash(suite.fillers),
+        "haystack": suite.haystack_hash,
         "prompts": {
-            task: prompt_hash([s for s in part if s.is_asked(column.label)])
+            task: prompt_hash(s.request for s in part if s.is_asked(column.label))
             for task, part in inputs.samples.items()
         },
     }
-
-
-def prompt_hash(samples: Sequence[Sample]) -> str:
-    """Of the requests of a task, in their order. Each sample's own stands in samples.jsonl."""
-    return fingerprint([digest(sample.request) for sample in samples])[:16]
-
-
-def text_hash(texts: Sequence[np.ndarray]) -> str:
-    """Of the tokens that haystacks are made of."""
-    hashes = [hashlib.sha256(np.asarray(text, "<i8").tobytes()).hexdigest() for text in texts]
-    return fingerprint(hashes)[:16]
 
 
 def write_samples(

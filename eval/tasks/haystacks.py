@@ -6,7 +6,6 @@ another, so the bootstrap's unit is the haystack.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from ropewalk.conf.errors import DataError
 from ropewalk.data.retrieval import Haystack, Question, TooShort
 from ropewalk.eval.measure import proportions, statistics
-from ropewalk.eval.requests import Prompt, Prompts, Result, answered, digest
+from ropewalk.eval.requests import Prompt, Prompts, Result, answered, prompt_hash
 from ropewalk.eval.tasks.task import EvalSuite, Measured, Sample
 
 Row = dict[str, Any]
@@ -164,11 +163,10 @@ def prompt_facts(samples: Sequence[Sample]) -> Row:
     """Of samples of one length: facts that stand in a row; `fill`: share of the length used."""
     pairs = np.mean([sample.facts["pairs"] for sample in samples])
     fill = np.mean([sample.facts["fill"] / sample.facts["length"] for sample in samples])
-    names = "".join(digest(sample.request) for sample in samples)
     return {
         "pairs": round(float(pairs), 1),
         "fill": round(float(fill), 4),
-        "prompt_hash": sha256(names.encode()).hexdigest()[:16],
+        "prompt_hash": prompt_hash(sample.request for sample in samples),
     }
 
 

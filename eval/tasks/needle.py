@@ -3,11 +3,9 @@ one prefill; and single needles as a check of a few cells.
 """
 
 from collections.abc import Sequence
-from hashlib import sha256
 
 import numpy as np
 
-from ropewalk.conf.errors import DataError
 from ropewalk.data.random_streams import Purpose, generator
 from ropewalk.data.retrieval import needles, random_names, random_span
 from ropewalk.eval.report.figures.heatmap import heat_maps
@@ -35,7 +33,7 @@ class Needle(Task):
         """By needles and length: a row for each depth, then one of all depths."""
         suite, rows = measured.suite, list[Row]()
         own = {"unit": "haystack", "haystack": "held-out text", "seed": suite.seed}
-        own["haystack_hash"] = _text_hash(suite)
+        own["haystack_hash"] = suite.haystack_hash
         for length, reason in built(suite).reasons.items():
             count = suite.config.needle.needles
             facts = {"needles": count, "protocol": protocol(count), **own}
@@ -72,13 +70,8 @@ def built(suite: EvalSuite) -> Built:
 
 
 def _build(suite: EvalSuite) -> Built:
-    settings, tokens = suite.config.needle, sum(map(len, suite.fillers))
-    longest = max(lengths(suite))
-    if tokens < longest:
-        raise DataError(
-            f"eval.needle.lengths is {lengths(suite)}; held-out text has {tokens} tokens; raise "
-            "data.heldout_share or lower the lengths"
-        )
+    settings, longest = suite.config.needle, max(lengths(suite))
+    suite.refuse_short_filler("eval.needle.lengths", lengths(suite))
     multi = haystacks.build(lengths(suite), settings.haystacks, lambda *at: [_multi(suite, *at)])
     if longest in multi.reasons:
         return multi
@@ -90,7 +83,8 @@ def _multi(suite: EvalSuite, length: int, number: int) -> Sample:
     count = suite.config.needle.needles
     depths = np.linspace(0, 1, count).round(4).tolist()
     rng = generator(Purpose.EVAL_NEEDLE, suite.seed, (length << 20) + number)
-    filler, (names, keys) = _filler(suite, length, number, rng), random_names(count, rng)
+    filler = random_span(suite.filler(length, number), length, rng)
+    names, keys = random_names(count, rng)
     room = haystacks.room(suite, length)
     haystack = needles(suite.encode, filler, room, depths, names, keys)
     facts = {"length": length, "needles": count}
@@ -103,7 +97,8 @@ def _single(suite: EvalSuite, length: int, number: int) -> Sample:
     depths = sorted(suite.config.needle.single_depths, reverse=True)
     index = (1 << 60) + (length << 20) + number
     rng = generator(Purpose.EVAL_NEEDLE, suite.seed, index)
-    filler, (names, keys) = _filler(suite, length, number, rng), random_names(SINGLE, rng)
+    filler = random_span(suite.filler(length, number), length, rng)
+    names, keys = random_names(SINGLE, rng)
     room = haystacks.room(suite, length)
     name = f"needle/single/{length}/{number:03}"
     parts = [
@@ -121,18 +116,6 @@ def _single(suite: EvalSuite, length: int, number: int) -> Sample:
     joined = {key: [part.facts[key][0] for part in parts] for key in ("depths", "values")}
     facts = {"length": length, "needles": SINGLE, "pairs": SINGLE, "fill": parts[0].facts["fill"]}
     return Sample(name, name, Prompts(tuple(prompts)), {**facts, **joined})
-
-
-def _filler(suite: EvalSuite, length: int, number: int, rng: np.random.Generator) -> np.ndarray:
-    """A span of one source's held-out text; the sources that have enough give it in turn."""
-    enough = [text for text in suite.fillers if len(text) >= length]
-    fillers = enough or [np.concatenate(suite.fillers)]
-    return random_span(fillers[number % len(fillers)], length, rng)
-
-
-def _text_hash(suite: EvalSuite) -> str:
-    parts = (np.ascontiguousarray(text, dtype="<i8").tobytes() for text in suite.fillers)
-    return sha256(b"".join(parts)).hexdigest()[:16]
 
 
 def _multi_key(rows: ModelRows) -> ModelRows:

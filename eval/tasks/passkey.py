@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.conf.errors import DataError
 from ropewalk.data.random_streams import Purpose, generator
 from ropewalk.data.retrieval import Passkey, passkey, random_key, random_span
 from ropewalk.eval.measure import statistics
@@ -38,12 +37,7 @@ class PasskeyRetrieval(Task):
         tries = suite.config.passkey_tries
         if not tries:
             return []
-        tokens = sum(len(text) for text in suite.fillers)
-        if tokens < max(lengths):
-            raise DataError(
-                f"eval.passkey_lengths is {list(lengths)}; held-out text has {tokens} "
-                "tokens; raise data.heldout_share or lower the lengths"
-            )
+        suite.refuse_short_filler("eval.passkey_lengths", lengths)
         return [
             _sample(question(suite, length, index, depth, number), length, depth, number)
             for length in lengths
@@ -103,10 +97,8 @@ def question(suite: EvalSuite, length: int, index: int, depth: float, number: in
     The sources that have enough text give the filler in turn. Raises: DataError.
     """
     marks, tries = suite.boundary_tokens, suite.config.passkey_tries
-    long_enough = [text for text in suite.fillers if len(text) >= length]
-    fillers = long_enough or [np.concatenate(suite.fillers)]
     rng = generator(Purpose.EVAL_QUESTION, suite.seed, (length << 20) + (index << 10) + number)
-    filler = random_span(fillers[(index * tries + number) % len(fillers)], length, rng)
+    filler = random_span(suite.filler(length, index * tries + number), length, rng)
     key = random_key(rng)
     text = passkey(suite.encode, filler, key, length - marks.count, depth)
     return Passkey(marks.lay_out(text.ids), text.answer_len, after=marks.count - marks.before)

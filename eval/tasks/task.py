@@ -7,10 +7,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import sha256
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from ropewalk.conf.artifacts.records import fingerprint
+from ropewalk.conf.errors import DataError
 from ropewalk.conf.eval import EvalConfig
 from ropewalk.data.dataset import BoundaryTokens, Window
 from ropewalk.eval.measure import statistics
@@ -89,6 +92,27 @@ class EvalSuite:
     def draws(self) -> statistics.Resamples:
         """Bootstrap draws of the windows' documents."""
         return statistics.resamples([w.origin for w in self.windows], self.seed)
+
+    @cached_property
+    def haystack_hash(self) -> str:
+        """Of the held-out tokens that haystacks are made of."""
+        hashes = [sha256(np.asarray(text, "<i8").tobytes()).hexdigest() for text in self.fillers]
+        return fingerprint(hashes)[:16]
+
+    def filler(self, length: int, turn: int) -> np.ndarray:
+        """Text for a haystack of `length` tokens: of the sources that have as many, in turn."""
+        enough = [text for text in self.fillers if len(text) >= length]
+        texts = enough or [np.concatenate(self.fillers)]
+        return texts[turn % len(texts)]
+
+    def refuse_short_filler(self, key: str, lengths: Sequence[int]) -> None:
+        """`key`: the setting that asks for haystacks of `lengths` tokens. Raises: DataError."""
+        tokens = sum(map(len, self.fillers))
+        if tokens < max(lengths):
+            raise DataError(
+                f"{key} is {list(lengths)}; held-out text has {tokens} tokens; raise "
+                "data.heldout_share or lower the lengths"
+            )
 
     def last_tokens(self, context: int) -> np.ndarray:
         """The windows' last tokens as documents of `context` tokens: (N, context).

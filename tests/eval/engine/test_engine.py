@@ -9,7 +9,8 @@ import pytest
 import torch
 from engine_models import generated, ids, losses, questions
 
-from ropewalk.eval.engine.engine import Engine, NotFinite
+from ropewalk.eval.engine.engine import Engine
+from ropewalk.eval.engine.finite import NotFinite
 from ropewalk.eval.requests import Prompt, Prompts, Text, digest
 
 LOG = "computes long texts and prompts whole, no cache"

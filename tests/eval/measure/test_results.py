@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 from ropewalk.conf.eval import EvalConfig
@@ -18,9 +17,7 @@ def test_a_column_names_the_backend_and_the_ranks_of_a_sequence(
     how = {"precision": "fp32", "kernel": "auto", "device": "cpu"}
     monkeypatch.setattr(results, "how_measured", lambda _: how)
     monkeypatch.setattr(results, "hash_of", lambda _: "hash")
-    suite = SimpleNamespace(
-        boundary_tokens=BoundaryTokens(), windows=[], fillers=[np.arange(3)], haystack="hash"
-    )
+    suite = SimpleNamespace(boundary_tokens=BoundaryTokens(), windows=[], haystack_hash="text")
     plan = SimpleNamespace(method="yarn", json=dict, max_position_embeddings=64)
     column: Any = SimpleNamespace(label="a", model="a", identity="1", plan=plan)
     config = SimpleNamespace(eval=EvalConfig(backend=backend, sp_size=sp_size))
@@ -28,3 +25,4 @@ def test_a_column_names_the_backend_and_the_ranks_of_a_sequence(
     evaluation: Any = SimpleNamespace(config=config, inputs={"a": inputs})
     facts = results.column_facts(column, evaluation)
     assert (facts["backend"], facts["sp_size"]) == (backend, sp_size)
+    assert facts["haystack"] == "text"

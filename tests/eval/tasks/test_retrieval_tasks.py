@@ -121,6 +121,8 @@ def test_a_model_that_always_or_never_answers(
     assert {row["accuracy"] for row in made if row["n"]} == {accuracy}
     for row in made:
         assert row["unit"] == "haystack" and row["protocol"] and row["length"] >= 1024
+        if row.get("haystack") == "held-out text":
+            assert row["haystack_hash"] == shared.haystack_hash  # as results.json has it
         if row["n"]:
             assert (row["high"] == pytest.approx(1)) is bool(accuracy)
             assert 0 <= row["low"] < row["high"] <= 1
