@@ -1,7 +1,7 @@
 """Settings of the data stage: sources, mixture, packing."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ropewalk.conf.cleaning import ContaminationConfig, DuplicatesConfig
 from ropewalk.conf.data_mixture import MixtureConfig
@@ -29,7 +29,7 @@ class PoseConfig:
 class DataConfig(MixtureConfig):
     seq_len: int = setting(at_least=2, way_out="e.g. data.seq_len=16384")
     """Tokens of one training sequence."""
-    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    sources: dict[str, SourceConfig] = setting(factory=dict)
     """Where the documents come from, by a name of your choice."""
     total_tokens: int | None = None
     """Tokens in the plan (one epoch); unset: one pass over the source that runs out first."""
@@ -54,9 +54,9 @@ class DataConfig(MixtureConfig):
     and lengths count it."""
     end: str | None = setting(None, way_out="bos, eos, or unset it for none")
     """The token after each document, as `begin`; a truncated document has none."""
-    duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
-    contamination: ContaminationConfig = field(default_factory=ContaminationConfig)
-    pose: PoseConfig = field(default_factory=PoseConfig)
+    duplicates: DuplicatesConfig = setting(factory=DuplicatesConfig)
+    contamination: ContaminationConfig = setting(factory=ContaminationConfig)
+    pose: PoseConfig = setting(factory=PoseConfig)
     max_document_bytes: int = setting(
         MAX_DOCUMENT_BYTES, at_least=1, way_out="e.g. 4294967296", fingerprint="if_set"
     )

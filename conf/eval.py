@@ -1,7 +1,7 @@
 """Settings of eval, calibrate and export."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ropewalk.conf import eval_models
@@ -24,7 +24,6 @@ from ropewalk.conf.rules import setting
 CALIBRATED = ("pi", "ntk", "ntk_by_parts", "yarn", "llama3", "abf")
 """RoPE methods that calibrate can measure: one table for all lengths, from closed formulas."""
 
-IF_SET = {"fingerprint": "if_set"}
 PROGRESS = (
     *("nll_by_position", "window_loss", "perplexity", "perplexity_by_length", "context_gain"),
     *("swapped_gain", "far_copy", "longppl", "short_context"),
@@ -81,14 +80,14 @@ class EvalConfig:
     judged: str | None = setting(None, fingerprint="if_set")
     """The column that gates and answers are about, against `reference`; unset: extended, or without
     one the last column that is not the reference."""
-    ruler: RulerConfig = field(default_factory=RulerConfig, metadata={"fingerprint": "if_set"})
-    sliding: SlidingConfig = field(default_factory=SlidingConfig, metadata=IF_SET)
-    yarn_compat: YarnCompatConfig = field(default_factory=YarnCompatConfig, metadata=IF_SET)
-    pi_compat: PiCompatConfig = field(default_factory=PiCompatConfig, metadata=IF_SET)
-    swapped_gain: SwappedGainConfig = field(default_factory=SwappedGainConfig, metadata=IF_SET)
-    far_copy: FarCopyConfig = field(default_factory=FarCopyConfig, metadata=IF_SET)
-    longppl: LongPplConfig = field(default_factory=LongPplConfig, metadata=IF_SET)
-    short_context: ShortContextConfig = field(default_factory=ShortContextConfig)
+    ruler: RulerConfig = setting(factory=RulerConfig, fingerprint="if_set")
+    sliding: SlidingConfig = setting(factory=SlidingConfig, fingerprint="if_set")
+    yarn_compat: YarnCompatConfig = setting(factory=YarnCompatConfig, fingerprint="if_set")
+    pi_compat: PiCompatConfig = setting(factory=PiCompatConfig, fingerprint="if_set")
+    swapped_gain: SwappedGainConfig = setting(factory=SwappedGainConfig, fingerprint="if_set")
+    far_copy: FarCopyConfig = setting(factory=FarCopyConfig, fingerprint="if_set")
+    longppl: LongPplConfig = setting(factory=LongPplConfig, fingerprint="if_set")
+    short_context: ShortContextConfig = setting(factory=ShortContextConfig)
     gates: GatesConfig = setting(factory=GatesConfig)
     strict: bool = setting(False, fingerprint=False)
     """Whether an undecided gate ends run and eval with exit code 3, as a failed one does."""

@@ -1,6 +1,6 @@
 """Settings of the short-context gate: documents inside the base's window, and outside tasks."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ropewalk.conf.rules import setting
 
@@ -28,4 +28,4 @@ class ShortContextConfig:
     documents: int = setting(128, at_least=1)
     """Held-out documents whose first tokens are read: as many as the base's window has, half and a
     quarter of it, in turn, or the whole of a shorter one."""
-    lm_eval: LmEvalConfig = field(default_factory=LmEvalConfig)
+    lm_eval: LmEvalConfig = setting(factory=LmEvalConfig)

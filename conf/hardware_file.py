@@ -5,7 +5,7 @@ Every figure says where it comes from, when that was, and whether somebody measu
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ class Link:
 class Hardware:
     """One GPU, and the node that it stands in."""
 
-    device_names: list[str] = field(default_factory=list)
+    device_names: list[str] = setting(factory=list)
     """Parts of the name that torch reports for the device."""
     gpus_per_node: int = setting(8, at_least=1)
     memory_mib: Figure

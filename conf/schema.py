@@ -6,7 +6,7 @@ changing one never reruns a stage.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ropewalk.conf.artifacts.folders import CACHE_DIR, RUNS_DIR, name_problem, shortened
@@ -36,7 +36,7 @@ class Config:
     """auto: `ropewalk check` runs before the first training on new hardware, versions or another
     number of ranks, and a line that fails ends the command (exit code 3); its result is kept with
     the run. off: only when asked for."""
-    phases: list[Any] = field(default_factory=list)
+    phases: list[Any] = setting(factory=list)
     """Trainings that follow each other, each with settings on top of the run's, such as
     `{name: long, data.seq_len: 65536, rope.factor: 8, train.steps: 200}`; each starts from the
     model of the previous one."""
@@ -50,8 +50,8 @@ class Config:
     data: DataConfig
     train: TrainConfig
     eval: EvalConfig
-    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
-    export: ExportConfig = field(default_factory=ExportConfig)
+    calibrate: CalibrateConfig = setting(factory=CalibrateConfig)
+    export: ExportConfig = setting(factory=ExportConfig)
 
     def problems(self, prefix: str) -> Iterator[str]:
         if reason := name_problem(self.name):

@@ -1,7 +1,7 @@
 """Settings of the train stage."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ropewalk.conf.lora import LoraConfig
 from ropewalk.conf.memory import MemoryConfig, missing_path
@@ -154,10 +154,10 @@ class TrainConfig:
     the weights too. In bf16 gradients are summed in fp32: 4 bytes a parameter on each rank at 1,
     of its partition at 2 and 3."""
     optimizer: OptimizerConfig
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
+    schedule: ScheduleConfig = setting(factory=ScheduleConfig)
+    loss: LossConfig = setting(factory=LossConfig)
     lora: LoraConfig = setting(factory=LoraConfig, fingerprint="if_set")
-    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    attention: AttentionConfig = setting(factory=AttentionConfig)
     memory: MemoryConfig = setting(factory=MemoryConfig, fingerprint=False)
     checkpoint: CheckpointConfig = setting(factory=CheckpointConfig, fingerprint=False)
     stability: StabilityConfig = setting(factory=StabilityConfig, fingerprint=False)
