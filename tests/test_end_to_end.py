@@ -107,18 +107,17 @@ with torch.no_grad():
 
 
 def test_export_gives_the_same_logits_in_transformers(run):
+    import packed_pass
     import torch
 
     from ropewalk.data.dataset import concatenate
-    from ropewalk.eval.engine import passes
-    from ropewalk.train.model.build import evaluating, load_trained
+    from ropewalk.train.model.build import load_trained
     from ropewalk.train.rope.plan import RopePlan
 
     plan = RopePlan.read(run / "rope.json")
     model = load_trained(run / "train" / "model", plan, dtype=torch.float32)
     ids = (torch.arange(500) % 700 + 5).numpy()
-    with evaluating(model):
-        logits = passes.hidden_states(model, concatenate([ids], 500)) @ passes.head(model).T
+    logits = packed_pass.logits(model, concatenate([ids], 500))
     torch.testing.assert_close(logits, exported_logits(run), atol=1e-5, rtol=1e-5)
 
 

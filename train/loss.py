@@ -6,7 +6,6 @@ S tokens of a row   E hidden size   V vocabulary   C tokens of a chunk
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from ropewalk.data.dataset import IGNORE
 
@@ -165,22 +164,3 @@ def summed_objective(
         hidden, head, labels, label_positions, nll, z_loss, hits
     )  # type: ignore[no-untyped-call]
     return losses
-
-
-@torch.no_grad()
-def token_nll(
-    hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per token: negative log-likelihood in nats (0 where ignored), and whether the label is the
-    argmax.
-
-    hidden (S, E), head (V, E), labels (S,) -> (S,) fp32, (S,) bool.
-    """
-    nll, is_correct = [], []
-    step = chunk_tokens(head.shape[0], head.device.type)
-    for start in range(0, len(hidden), step):
-        y = labels[start : start + step]
-        logits = (hidden[start : start + step] @ head.T).float()
-        nll.append(F.cross_entropy(logits, y, ignore_index=IGNORE, reduction="none"))
-        is_correct.append(logits.argmax(-1) == y)
-    return torch.cat(nll), torch.cat(is_correct)

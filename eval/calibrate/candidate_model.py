@@ -12,10 +12,12 @@ from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import HeldoutText, Window, in_turn
 from ropewalk.eval.calibrate.trial import Candidate
-from ropewalk.eval.engine import passes
+from ropewalk.eval.engine.calls import Document
+from ropewalk.eval.engine.forward import Forward
 from ropewalk.eval.measure import columns
 from ropewalk.train.base import Base, base_config
 from ropewalk.train.model import build as models
+from ropewalk.train.model.build import evaluating
 from ropewalk.train.rope import plan as rope_plan
 from ropewalk.train.rope.plan import RopePlan
 
@@ -41,9 +43,15 @@ class CandidateModel:
         return rope_plan.make(rope, config, self.base.name, self.sliding_window)
 
     def nll(self, plan: RopePlan, windows: np.ndarray) -> np.ndarray:
-        """Losses under a plan: (N, S) -> (N, S-1). Raises: ProofError when the plan is not live."""
+        """Losses under a plan, nats: (N, S) -> (N, S-1) float64.
+
+        Raises: ProofError when the plan is not live.
+        """
         models.rescale(self.model, plan)
-        return passes.window_nll(self.model, windows, self.batch_tokens)
+        documents = [Document(window, first=1) for window in windows]
+        with evaluating(self.model):
+            scores = Forward(self.model).documents(documents, self.batch_tokens)
+        return np.stack([part.nll for part in scores]).astype(np.float64)
 
     def measure(self, candidate: Candidate, windows: np.ndarray) -> np.ndarray:
         return self.nll(self.plan_of(candidate), windows)

@@ -26,7 +26,7 @@ from ropewalk.eval.report.sentences import tuned_settings
 from ropewalk.train.base import Base
 from ropewalk.train.rope.plan import RopePlan
 
-FORMAT = 6  # of the log and of the choice
+FORMAT = 7  # of the log, of the choice and of the losses
 
 
 def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:

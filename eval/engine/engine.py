@@ -12,7 +12,7 @@ from ropewalk.data.dataset import IGNORE
 from ropewalk.eval.engine import calls, passes, whole
 from ropewalk.eval.engine.branches import Branch
 from ropewalk.eval.engine.cache import AppendCache
-from ropewalk.eval.engine.calls import Document, PromptCalls
+from ropewalk.eval.engine.calls import PromptCalls
 from ropewalk.eval.engine.decoding import (
     Answer,
     End,
@@ -106,10 +106,7 @@ class Engine:
     def _packed(self, requests: Sequence[Request]) -> Iterator[Result]:
         """Results of requests whose documents are laid end to end."""
         items = [(r, doc) for r in requests for doc in calls.documents(r)]
-        lengths = [len(doc.ids) for _, doc in items]
-        scores: list[Scores] = []
-        for part in calls.batches(lengths, self.batch_tokens):
-            scores += self._pass([doc for _, doc in items[part]])
+        scores = self.forward.documents([doc for _, doc in items], self.batch_tokens)
         for (request, _), part_scores in zip(items, scores, strict=True):
             self.check(request, part_scores.finite)
         of_document = iter(scores)
@@ -120,23 +117,11 @@ class Engine:
                 pairs = [(prompt, next(of_document)) for prompt in request.prompts]
                 yield tuple(Answer.judged(request, *pair, self.end).reply for pair in pairs)
 
-    def _pass(self, documents: Sequence[Document]) -> list[Scores]:
-        """The scores of each document's wanted tokens, from one pass."""
-        ends = np.cumsum([len(doc.ids) for doc in documents])
-        rows = [
-            np.arange(end - len(doc.labels), end) - 1
-            for end, doc in zip(ends, documents, strict=True)
-        ]
-        inputs = passes.packed([doc.ids for doc in documents], self.forward.device)
-        labels = np.concatenate([doc.labels for doc in documents])
-        if self._whole_because:
-            whole.forget_longest_call(self.model)
-        return self.forward(inputs, np.concatenate(rows), labels).split([len(r) for r in rows])
-
     def _text(self, text: Text) -> Result:
         """Losses of a long text, in calls with a cache."""
         if self.is_whole:
-            scores = self._pass([calls.document(text)])
+            whole.forget_longest_call(self.model)
+            scores = self.forward.documents([calls.document(text)], self.batch_tokens)
         else:
             scores = list(self._text_calls(text))
         for part in scores:

@@ -1,7 +1,7 @@
 """The forward passes of one model. Where its weights lie in parts on all ranks, every pass gathers
 them on every rank: the ranks then make equally many, whatever each of them computes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch.distributed as dist
 from torch import nn
 from transformers import PreTrainedModel
 
-from ropewalk.eval.engine import passes
+from ropewalk.eval.engine import calls, passes
+from ropewalk.eval.engine.calls import Document
 from ropewalk.eval.engine.passes import Inputs, Scores
 from ropewalk.train.zero.params import gathered
 
@@ -33,6 +34,24 @@ class Forward:
         """The scores of those rows of the pass's hidden states; labels (S,), -100 for none."""
         self._is_made(True)
         return self._compute(inputs, rows, labels)
+
+    def documents(self, documents: Sequence[Document], batch_tokens: int) -> list[Scores]:
+        """The scores of each document's wanted tokens, (S - first,), without a cache: documents of
+        at most `batch_tokens` in all are laid end to end in one pass."""
+        scores: list[Scores] = []
+        for part in calls.batches([len(doc.ids) for doc in documents], batch_tokens):
+            scores += self._packed(documents[part])
+        return scores
+
+    def _packed(self, documents: Sequence[Document]) -> list[Scores]:
+        ends = np.cumsum([len(doc.ids) for doc in documents])
+        rows = [
+            np.arange(end - len(doc.labels), end) - 1
+            for end, doc in zip(ends, documents, strict=True)
+        ]
+        inputs = passes.packed([doc.ids for doc in documents], self.device)
+        labels = np.concatenate([doc.labels for doc in documents])
+        return self(inputs, np.concatenate(rows), labels).split([len(part) for part in rows])
 
     def hidden(self, inputs: Inputs) -> torch.Tensor:
         """All hidden states of a pass, fp32: (S, E)."""

@@ -1,6 +1,6 @@
 """Forward passes of the eval stage, and the head where it is asked for.
 
-N windows   B rows   S tokens of one pass   E hidden size   V vocabulary
+B rows   S tokens of one pass   E hidden size   V vocabulary
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 from transformers import PreTrainedModel
 
-from ropewalk.data.dataset import IGNORE, Row, collate, concatenate
+from ropewalk.data.dataset import IGNORE, collate, concatenate
 from ropewalk.eval.engine.branches import BranchCache
 from ropewalk.eval.engine.cache import AppendCache
-from ropewalk.eval.engine.calls import batches
 from ropewalk.train.attention import document_borders
-from ropewalk.train.loss import chunk_tokens, token_nll
-from ropewalk.train.model.build import evaluating
-from ropewalk.train.zero.params import gathered
+from ropewalk.train.loss import chunk_tokens
 
 Inputs = Mapping[str, Any]
 """Keyword arguments of the model without its head."""
@@ -47,10 +43,7 @@ class Scores:
 
 def packed(documents: Sequence[np.ndarray], device: torch.device) -> Inputs:
     """Documents laid end to end, each alone, without a cache."""
-    return _row_inputs(collate([concatenate([ids], len(ids)) for ids in documents]), device)
-
-
-def _row_inputs(row: Row, device: torch.device) -> dict[str, Any]:
+    row = collate([concatenate([ids], len(ids)) for ids in documents])
     arrays = (row.input_ids, row.position_ids)
     ids, positions = (torch.from_numpy(array)[None].to(device) for array in arrays)
     borders = document_borders(torch.from_numpy(row.cu_seqlens), device)
@@ -85,13 +78,6 @@ def step(tokens: Sequence[int], branches: BranchCache) -> Inputs:
     }
 
 
-def hidden_states(model: PreTrainedModel, row: Row, body: nn.Module | None = None) -> torch.Tensor:
-    """Last hidden states of documents laid end to end: (S, E)."""
-    run = model.base_model if body is None else body
-    output = run(**_row_inputs(row, model.device))
-    return output.last_hidden_state[0]  # type: ignore[no-any-return]
-
-
 def head(model: PreTrainedModel) -> torch.Tensor:
     """Weight of the output embedding: (V, E)."""
     return model.get_output_embeddings().weight  # type: ignore[union-attr,return-value]
@@ -107,29 +93,3 @@ def scores(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> 
         largest, likeliest = logits.max(-1)
         tokens.append(likeliest.masked_fill(~largest.isfinite(), -1))
     return Scores(torch.cat(nll).cpu().numpy(), torch.cat(tokens).cpu().numpy())
-
-
-def losses_and_hits(
-    model: PreTrainedModel, hidden: torch.Tensor, labels: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of hidden states (S, E): the loss of each label in nats, and whether it is likeliest: (S,).
-
-    Collective where the head is partitioned.
-    """
-    with gathered(head(model)):
-        return token_nll(hidden, head(model), labels)
-
-
-def window_nll(
-    model: PreTrainedModel, windows: np.ndarray, batch_tokens: int, body: nn.Module | None = None
-) -> np.ndarray:
-    """Loss in nats of each token but the first, given all before it: (N, S) -> (N, S-1) float64."""
-    count, length = windows.shape
-    losses = []
-    with evaluating(model):
-        for part in batches([length] * count, batch_tokens):
-            row = collate([concatenate([window], length) for window in windows[part]])
-            labels = torch.from_numpy(row.labels).to(model.device)
-            nll, _ = losses_and_hits(model, hidden_states(model, row, body), labels)
-            losses.append(nll.double().cpu().numpy().reshape(-1, length)[:, :-1])
-    return np.concatenate(losses)

@@ -1,6 +1,5 @@
 """How the model is called to be scored; ranks that share the passes give the scores of one."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import models
@@ -10,24 +9,20 @@ import ranks
 import scoring_ranks
 import torch
 
-from ropewalk.data.dataset import concatenate
 from ropewalk.eval.engine.engine import Engine
-from ropewalk.eval.engine.passes import hidden_states
 from ropewalk.eval.requests import Prompt, Prompts, Text
 
 
 def test_the_model_keeps_no_keys_and_values_of_a_text_that_is_only_scored() -> None:
-    calls: list[dict[str, Any]] = []
-
-    def base_model(**kwargs: Any) -> SimpleNamespace:
-        calls.append(kwargs)
-        return SimpleNamespace(last_hidden_state=torch.zeros(1, 5, 4))
-
-    model: Any = SimpleNamespace(base_model=base_model, device=torch.device("cpu"))
-    states = hidden_states(model, concatenate([np.array([7, 8, 9]), np.array([1, 2])], 5))
-    assert states.shape == (5, 4) and calls[0]["use_cache"] is False
-    assert calls[0]["input_ids"].tolist() == [[7, 8, 9, 1, 2]]
-    assert calls[0]["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
+    model, calls = models.tiny_model(attn_implementation="sdpa"), list[dict[str, Any]]()
+    model.base_model.register_forward_pre_hook(
+        lambda module, args, kwargs: calls.append(kwargs), with_kwargs=True
+    )
+    Engine(model, 64).measure([Text(np.array([7, 8, 9])), Text(np.array([1, 2]))])
+    (call,) = calls
+    assert call["use_cache"] is False
+    assert call["input_ids"].tolist() == [[7, 8, 9, 1, 2]]
+    assert call["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
 
 
 def test_answers_are_judged_at_their_place() -> None:

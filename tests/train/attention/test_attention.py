@@ -1,6 +1,7 @@
 """Packed documents have the losses of each one alone under transformers' eager attention."""
 
 import numpy as np
+import packed_pass
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,11 +9,8 @@ from models import documents, packed, tiny_model
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.data.dataset import collate, concatenate
-from ropewalk.eval.engine import passes
 from ropewalk.train import attention
 from ropewalk.train.attention.sdpa import sdpa
-from ropewalk.train.loss import token_nll
-from ropewalk.train.model.build import evaluating
 
 LENGTHS = [13, 1, 20, 7, 7, 9]
 
@@ -28,10 +26,7 @@ def eager_losses(model, piece):
 
 def packed_losses(model, row):
     model.set_attn_implementation(attention.register("sdpa"))
-    with evaluating(model):
-        hidden = passes.hidden_states(model, row)
-        nll, _ = token_nll(hidden, passes.head(model), torch.from_numpy(row.labels))
-    return nll
+    return packed_pass.losses(model, row)
 
 
 def test_packed_documents_have_the_losses_of_each_alone():

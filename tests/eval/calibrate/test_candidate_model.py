@@ -1,0 +1,50 @@
+"""The losses of the search are those of plain transformers with the candidate's settings."""
+
+from pathlib import Path
+
+import feeds
+import models
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import AutoModelForCausalLM
+
+from ropewalk.eval.calibrate.candidate_model import CandidateModel
+from ropewalk.eval.calibrate.trial import paper
+from ropewalk.train.base import base_config, locate
+from ropewalk.train.rope import plan as rope_plan
+
+FACTOR, WINDOW = 4.0, 64
+THETA = {"rope_theta": 10000.0}
+
+
+def transformers_losses(folder: Path, windows: np.ndarray, rope: dict[str, object]) -> np.ndarray:
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    model.config.rope_parameters = rope
+    model.model.rotary_emb = type(model.model.rotary_emb)(model.config)
+    ids = torch.from_numpy(windows)
+    with torch.no_grad():
+        logits = model.eval()(ids).logits[:, :-1]
+    return F.cross_entropy(logits.mT, ids[:, 1:], reduction="none").numpy()
+
+
+@pytest.mark.parametrize("batch_tokens", [100, 600])
+def test_losses_of_a_candidate_are_those_of_transformers(tmp_path: Path, batch_tokens: int) -> None:
+    models.tiny_model(max_position_embeddings=WINDOW).save_pretrained(tmp_path)
+    config = feeds.config()
+    config.model.path, config.eval.batch_tokens = str(tmp_path), batch_tokens
+    base = locate(config.model, tmp_path)
+    plan = rope_plan.make(paper("yarn", FACTOR).rope, base_config(base), base.name)
+    live = CandidateModel(config, base, plan)
+    windows = np.random.default_rng(0).integers(0, models.VOCAB, (5, 200))
+    yarn = {"rope_type": "yarn", "factor": FACTOR, "original_max_position_embeddings": WINDOW}
+    measured = live.measure(paper("yarn", FACTOR), windows)
+    assert measured.shape == (5, 199) and measured.dtype == np.float64
+    for losses, rope in (
+        (measured, {**THETA, **yarn}),
+        (live.measure(paper("pi", FACTOR), windows), {**THETA, "rope_type": "linear", "factor": 4}),
+        (live.nll(plan.unscaled, windows), {**THETA, "rope_type": "default"}),
+    ):
+        expected = transformers_losses(tmp_path, windows, rope)
+        np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-4)
