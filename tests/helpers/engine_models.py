@@ -46,6 +46,21 @@ def measured(
     return model
 
 
+def break_step(model: Any, number: int, row: int) -> list[int]:
+    """From now on the states of a row are NaN in decode step `number`, counted from 1, of a batch
+    with `row + 1` rows. Returns the list that the numbers of the steps go into."""
+    steps: list[int] = []
+
+    def spoil(module: Any, args: Any, kwargs: Any, output: Any) -> None:
+        if kwargs["input_ids"].shape == (row + 1, 1):
+            steps.append(len(steps) + 1)
+            if steps[-1] == number:
+                output.last_hidden_state[row] = torch.nan
+
+    model.base_model.register_forward_hook(spoil, with_kwargs=True)
+    return steps
+
+
 def ids(length: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(3, 97, length)
 

@@ -10,10 +10,10 @@ import torch.distributed as dist
 from models import tiny_config
 
 from ropewalk.conf.rope_methods import YarnConfig
-from ropewalk.eval.engine.engine import Engine
+from ropewalk.eval.engine.engine import Engine, NotFinite
 from ropewalk.eval.engine_sp.engine import SequenceParallelEngine
 from ropewalk.eval.measure import forward
-from ropewalk.eval.requests import Prompt, Prompts, Request, Text
+from ropewalk.eval.requests import Prompt, Prompts, Request, Text, digest
 from ropewalk.train.base import Base
 from ropewalk.train.model import build
 from ropewalk.train.rope import plan as rope_plan
@@ -56,6 +56,22 @@ def answered(name: str, sp_size: int, asked: list[Request], changes: dict[str, A
     engine = SequenceParallelEngine(model, mesh, BATCH_TOKENS, kernel="sdpa")
     results = [result for part in engine.batches(asked) for result in engine.measure(part)]
     return results, max(tokens)
+
+
+def broken_step(step: int) -> tuple[str, int]:
+    """The error of an engine whose logits are NaN in a decode step, and the steps it made."""
+    model = engine_models.measured("llama")
+    steps = engine_models.break_step(model, step, row=0)
+    asked = Prompts((Prompt(ids(31, 99), ids(2, 1), max_new_tokens=10),))
+    mesh, names = Mesh(dist.get_rank(), 2, 2), {digest(asked): "needle/0"}
+    engine = SequenceParallelEngine(
+        model, mesh, BATCH_TOKENS, kernel="sdpa", label="base", names=names
+    )
+    try:
+        engine.measure([asked])
+    except NotFinite as error:
+        return str(error), len(steps)
+    return "no error", len(steps)
 
 
 def dealt(name: str, asked: list[Request]) -> list[Any]:

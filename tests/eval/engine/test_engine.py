@@ -166,3 +166,16 @@ def test_logits_that_are_not_finite_are_an_error_of_their_sample(length: int, ne
     ready = Engine(model, 512, chunk_tokens=32, label="base", names=names)
     with pytest.raises(NotFinite, match=r"logits of base are NaN .* in passkey/20/0.5/003; "):
         ready.measure(requests)
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_a_decode_step_that_is_not_finite_is_an_error_of_its_sample(step: int) -> None:
+    """All passes before are finite, and so is the other sample's row of the same step."""
+    model = engine_models.measured("llama")
+    steps = engine_models.break_step(model, step, row=1)
+    requests = [Prompts((Prompt(ids(n, n), ids(2, 1), max_new_tokens=7),)) for n in (20, 45)]
+    names = {digest(request): f"needle/{n}" for n, request in enumerate(requests)}
+    ready = Engine(model, 512, chunk_tokens=32, label="base", names=names)
+    with pytest.raises(NotFinite, match=r"logits of base are NaN or infinite in needle/1; "):
+        ready.measure(requests)
+    assert len(steps) == step

@@ -103,3 +103,13 @@ def test_weights_in_parts_on_all_ranks_give_the_same(tmp_path: Path, world: int,
     (alone,) = ranks.run(1, programs.whole, folder, asked)
     for results in ranks.run(world, programs.partitioned, folder, sp, asked):
         same(results, alone)
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_a_decode_step_that_is_not_finite_is_an_error_of_its_sample_on_every_rank(
+    step: int,
+) -> None:
+    """All passes before are finite."""
+    expected = "the logits of base are NaN or infinite in needle/0; "
+    for message, steps in ranks.run(2, programs.broken_step, step):
+        assert message.startswith(expected) and steps == step
