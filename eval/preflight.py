@@ -1,6 +1,9 @@
 """Checks of the measurements before the first long stage: lengths against the window, and held-out
 text once its documents are counted. Each returns a list of problem lines."""
 
+from importlib.util import find_spec
+
+from ropewalk.conf import eval_models
 from ropewalk.conf.errors import problem_lines
 from ropewalk.conf.eval import EvalConfig
 from ropewalk.conf.eval_ruler import RulerConfig
@@ -8,7 +11,9 @@ from ropewalk.conf.schema import Config
 from ropewalk.data.dataset import DataArtifacts
 from ropewalk.eval.measure import named
 from ropewalk.eval.measure import suite as suites
-from ropewalk.eval.tasks import retrieval, ruler
+from ropewalk.eval.measure.columns import run_labels
+from ropewalk.eval.ruler.configurations import ALL
+from ropewalk.eval.tasks import lm_eval_tasks, retrieval, ruler
 from ropewalk.eval.tasks.passkey import question
 from ropewalk.train.rope.plan import RopePlan
 
@@ -25,6 +30,9 @@ def length_problems(config: Config, plan: RopePlan) -> list[str]:
         )
     if "ruler" in settings.tasks:
         lines += ruler_problems(settings.ruler, longest)
+    if "short_context" in settings.tasks:
+        lines += problem_lines(lambda: lm_eval_tasks.identity(settings.short_context.lm_eval))
+    lines += vllm_problems(settings)
     lines += task_problems(settings, plan, longest)
     shortest, targets = min(plan.base_window, longest), settings.context_gain_tokens
     if targets is not None and targets >= shortest:
@@ -64,14 +72,40 @@ def task_problems(settings: EvalConfig, plan: RopePlan, longest: int) -> list[st
 
 
 def ruler_problems(settings: RulerConfig, longest: int) -> list[str]:
-    """Of its lengths and of the files that it names."""
+    """Of its lengths, of the files that it names, and of those that a named configuration lacks."""
     lines = problem_lines(lambda: ruler.read_files(settings))
+    for name in settings.configurations:
+        key = ALL[name].data if name in ALL else ""
+        if key and getattr(settings, key) is None:
+            lines.append(
+                f"eval.ruler.configurations has {name}; it asks about documents of a file, and "
+                f"none is set; set eval.ruler.{key}=FILE or leave it out"
+            )
     if too_long := [length for length in settings.lengths or () if length > longest]:
         lines.append(
             f"eval.ruler.lengths has {', '.join(map(str, too_long))}; it must be at most the "
             f"longest context that eval measures, {longest}; lower it, or raise eval.length"
         )
     return lines
+
+
+def column_problems(config: Config, plan: RopePlan) -> list[str]:
+    """Columns that settings name and that this run does not have."""
+    if config.eval.run_models is False:
+        return []  # the check of the settings knows them all
+    labels = run_labels(config.model.scratch is not None, plan)
+    asked = config.eval.columns_asked
+    return list(eval_models.column_problems(asked, [*labels, *config.eval.models], "eval."))
+
+
+def vllm_problems(settings: EvalConfig) -> list[str]:
+    """vLLM is to decode, and this environment, where no other is named, does not have it."""
+    if settings.backend != "vllm" or settings.vllm.python is not None or find_spec("vllm"):
+        return []
+    return [
+        "eval.backend is vllm; it must be installed, and is not in this environment; set "
+        "eval.vllm.python to the interpreter of one that has it, or eval.backend=transformers"
+    ]
 
 
 def model_problems(config: Config, plan: RopePlan) -> list[str]:

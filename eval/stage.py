@@ -16,6 +16,7 @@ from ropewalk.eval.measure.evaluate import evaluate
 from ropewalk.eval.measure.named import NamedModel, named_models
 from ropewalk.eval.measure.results import RESULTS
 from ropewalk.eval.ruler import inputs as ruler
+from ropewalk.eval.tasks import lm_eval_tasks
 from ropewalk.eval.worker import Job
 from ropewalk.train.base import Base
 from ropewalk.train.rope.plan import hash_of
@@ -36,6 +37,9 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
     key["format"] = FORMAT
     if "ruler" in config.eval.tasks:
         key["ruler"] = ruler.identity(config.eval.ruler)
+    lm_eval = config.eval.short_context.lm_eval
+    if "short_context" in config.eval.tasks and lm_eval.include_path is not None:
+        key["lm_eval"] = lm_eval_tasks.identity(lm_eval)
     if named:
         key["models"] = {name: identity(model) for name, model in named.items()}
 
@@ -53,7 +57,9 @@ def run(config: Config, base: Base, inputs: dict[str, Any], output: Path) -> tup
 def forecast(config: Config, base: Base, run_dir: Path) -> list[str]:
     """What the stage would cost, a line a column. Raises: ConfigError, DataError."""
     if manifest.read(run_dir / "data") is None:
-        return ["eval: its cost is known once the data are made; run ropewalk data first"]
+        return [
+            "eval: its cost is known once the data are made; run ropewalk data with these settings"
+        ]
     return costs.forecast(config, base, named_models(config), run_dir)
 
 

@@ -65,16 +65,21 @@ def build_kwargs(config: Config) -> dict[str, Any]:
     }
 
 
-def run_columns(config: Config, base: Base, plan: RopePlan, trained: Path) -> Iterator[Column]:
+def run_labels(from_scratch: bool, plan: RopePlan) -> list[str]:
     """A run from scratch has only `extended`; a run without scaling has no `rescaled`."""
+    if from_scratch:
+        return ["extended"]
+    return ["base", "extended"] if plan.method == "none" else ["base", "rescaled", "extended"]
+
+
+def run_columns(config: Config, base: Base, plan: RopePlan, trained: Path) -> Iterator[Column]:
+    """The columns of a run, in order."""
     kwargs = build_kwargs(config)
-    if base.scratch is None:
-        parts = [("base", plan.unscaled, "of the base")]
-        if plan.method != "none":
-            parts.append(("rescaled", plan, "of rescaled only"))
-        for label, its_plan, when in parts:
-            load = partial(models.build, base, its_plan, when=when, **kwargs)
-            yield Column(label, load, its_plan, when, lambda: base.identity, base.name, base)
+    parts = {"base": (plan.unscaled, "of the base"), "rescaled": (plan, "of rescaled only")}
+    for label in run_labels(base.scratch is not None, plan)[:-1]:
+        its_plan, when = parts[label]
+        load = partial(models.build, base, its_plan, when=when, **kwargs)
+        yield Column(label, load, its_plan, when, lambda: base.identity, base.name, base)
     kwargs["trust_remote_code"] = base.trust_remote_code
     load = partial(models.load_trained, trained, plan, **kwargs)
     identity = partial(folder_identity, trained, Path(config.cache_dir).expanduser())

@@ -7,7 +7,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedConfig
 
 from ropewalk.conf.errors import ConfigError, problem_lines
 from ropewalk.conf.eval_models import EvalModelConfig, reference_column
@@ -38,10 +37,16 @@ class NamedModel:
     def plan(self) -> RopePlan:
         """Raises: ConfigError; DataError for a damaged file."""
         config = base_config(self.base)
-        own = plans.make(_as_it_is(config), config, self.base.name).unscaled
+        own = plans.make(RopeConfig(), config, self.base.name).unscaled
         if self.settings.rope is None:
             return own
-        given = RopePlan.read(Path(self.settings.rope).expanduser())
+        path = Path(self.settings.rope).expanduser()
+        if not path.is_file():
+            raise ConfigError(
+                f"eval.models.{self.name}.rope is {self.settings.rope}; it must be a rope.json of "
+                "ropewalk rope, and there is no such file; correct the path"
+            )
+        given = RopePlan.read(path)
         tables = (given.inv_freq, given.base["inv_freq"])
         if not any(_equal(table, own.inv_freq) for table in tables):
             raise ConfigError(
@@ -71,17 +76,6 @@ class NamedModel:
             self.base,
             self.tokenizer,
         )
-
-
-def _as_it_is(config: PreTrainedConfig) -> RopeConfig:
-    """No scaling on top of the model's own. A linear one does not say from which window it starts;
-    its table is the same from any."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    if parameters.get("rope_type") != "linear":
-        return RopeConfig()
-    window: int = config.max_position_embeddings  # type: ignore[attr-defined]
-    original = max(1, round(window / parameters.get("factor", 1)))
-    return RopeConfig(original_max_position_embeddings=original)
 
 
 def named_models(config: Config) -> dict[str, NamedModel]:
@@ -114,6 +108,21 @@ def _located(name: str, settings: EvalModelConfig, cache: Path) -> Base:
 def in_its_words(name: str, lines: list[str]) -> list[str]:
     """Lines about `model`, whose settings are those of `eval.models.NAME`."""
     return [SETTING.sub(f"eval.models.{name}.", line) for line in lines]
+
+
+def of_data(config: Config) -> str | None:
+    """The named model whose tokenizer and config the stages before eval use; None where `model` is
+    set to another."""
+    model = config.model
+    for name, settings in config.eval.models.items():
+        its_own = (settings.path, settings.revision, settings.gguf_file)
+        if config.eval.run_models is False and its_own == (
+            model.path,
+            model.revision,
+            model.gguf_file,
+        ):
+            return name
+    return None
 
 
 def problems(config: Config, length: int | None) -> list[str]:

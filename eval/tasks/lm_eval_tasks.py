@@ -8,10 +8,12 @@ a model is loaded, and once to answer from the results.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ropewalk.conf.artifacts.digests import file_digest
 from ropewalk.conf.errors import ConfigError, DataError, RopewalkError
 from ropewalk.conf.eval_short_context import LmEvalConfig
 from ropewalk.eval.requests import Prompt, Prompts, Reply, Result, digest
@@ -29,6 +31,25 @@ class Item:
     """Task, number and content of the document: what columns are joined by."""
     metric: str
     score: float
+
+
+def identity(settings: LmEvalConfig) -> dict[str, str]:
+    """Digests of the files below `include_path` by name, for a fingerprint: a task that changes
+    asks other questions. Raises: ConfigError without such a folder."""
+    if settings.include_path is None:
+        return {}
+    folder = Path(settings.include_path).expanduser()
+    if not folder.is_dir():
+        raise ConfigError(
+            f"eval.short_context.lm_eval.include_path is {settings.include_path}; it must be a "
+            "folder with YAML files of tasks; correct it"
+        )
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return {
+        file.relative_to(folder).as_posix(): file_digest(file)
+        for file in files
+        if "__pycache__" not in file.parts
+    }
 
 
 def samples(suite: EvalSuite) -> list[Sample]:
@@ -89,11 +110,11 @@ def _task_manager(settings: LmEvalConfig) -> Any:
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    if settings.include_path is not None:
-        own = TaskManager(include_path=settings.include_path, include_defaults=False)
-        if set(settings.tasks) <= set(own.all_tasks):
-            return own
-    return TaskManager(include_path=settings.include_path)
+    if settings.include_path is None:
+        return TaskManager()
+    folder = str(Path(settings.include_path).expanduser())
+    own = TaskManager(include_path=folder, include_defaults=False)
+    return own if set(settings.tasks) <= set(own.all_tasks) else TaskManager(include_path=folder)
 
 
 def _model(suite: EvalSuite, task: str, results: Mapping[str, Result] | None) -> Any:

@@ -57,7 +57,17 @@ def refuse(runs: Sequence[Run], stages: Collection[str]) -> None:
 def _problems(run: Run, stages: Collection[str]) -> list[str]:
     lines = folder_problems("runs_dir", run.config.runs_dir, run.config.name)
     lines += folder_problems("cache_dir", run.config.cache_dir)
-    return lines + model_problems(run, stages)
+    return lines + _in_the_words_of_the_user(run.config, model_problems(run, stages))
+
+
+def _in_the_words_of_the_user(config: Config, lines: list[str]) -> list[str]:
+    """Lines about `model`, which is the first of `eval.models` where only these are measured."""
+    if not lines or not config.eval.models:
+        return lines
+    from ropewalk.eval.measure import named
+
+    name = named.of_data(config)
+    return lines if name is None else named.in_its_words(name, lines)
 
 
 def model_problems(run: Run, stages: Collection[str]) -> list[str]:
@@ -101,6 +111,7 @@ def _length_problems(run: Run, stages: Collection[str]) -> list[str]:
     lines = preflight.share_problems(run.config, measures, validates)
     if "eval" in stages and measures:
         lines += preflight.length_problems(run.config, run.rope_plan)
+        lines += preflight.column_problems(run.config, run.rope_plan)
         lines += preflight.model_problems(run.config, run.rope_plan)
     if "calibrate" in stages:
         from ropewalk.eval.calibrate import candidate_model

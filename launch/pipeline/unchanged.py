@@ -97,6 +97,9 @@ def _inputs(config: Config, cache: Path) -> str | None:
         return None
     settings = asdict(config)
     named = [Path(text).expanduser() for text in _texts(settings)]
+    folders = [config.eval.ruler.haystack, config.eval.short_context.lm_eval.include_path]
+    for folder in (Path(text).expanduser() for text in folders if text is not None):
+        named += sorted(folder.rglob("*"))
     files = {str(path): _digest(path, cache) for path in named if path.is_file()}
     values = [settings, base, documents, files, versions(), code_digest()]
     return fingerprint(values)

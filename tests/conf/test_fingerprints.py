@@ -10,6 +10,7 @@ from changed_settings import GOOD
 from train_settings import train_config
 
 from ropewalk.conf import phases, settings
+from ropewalk.conf.eval_short_context import LmEvalConfig, ShortContextConfig
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
 from ropewalk.data.planning import Mixture
@@ -55,6 +56,20 @@ def stage_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         ]
 
     return contents
+
+
+def test_the_tasks_of_lm_eval_below_include_path_count_by_their_content(
+    stage_contents: Callable[[Config], Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "tasks" / "mine.yaml"
+    file.parent.mkdir()
+    lm_eval = LmEvalConfig(tasks=["mine"], include_path=str(file.parent))
+    config = changed("eval.short_context", ShortContextConfig(lm_eval=lm_eval))
+    found = []
+    for text in ("task: mine", "task: mine # changed", "task: mine"):
+        file.write_text(text)
+        found.append([*stage_contents(config)])
+    assert found[0] == found[2] != found[1]
 
 
 def changed(key: str, value: object) -> Config:

@@ -184,6 +184,8 @@ def _original_window(
                 f"{window}; it must be the window of pre-training, not the new one; unset it"
             )
         return setting or window
+    if parameters["rope_type"] == "linear" and setting is None and rope.method == "none":
+        return max(1, round(window / parameters.get("factor", 1)))  # its table is that of any
     return _scaled_original_window(config, parameters, setting, model)
 
 

@@ -1,6 +1,7 @@
 """Tasks of lm-eval through our engine, beside the same tasks by its own HFLM on the same model."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.conf.eval import EvalConfig
 from ropewalk.conf.eval_short_context import LmEvalConfig, ShortContextConfig
 from ropewalk.data.dataset import BoundaryTokens
+from ropewalk.eval import preflight
 from ropewalk.eval.engine.engine import Engine
 from ropewalk.eval.measure.gates import judge
 from ropewalk.eval.requests import digest
@@ -150,6 +152,32 @@ def test_a_question_that_the_window_does_not_hold_is_refused(tokenizer: Any, tas
 def test_a_task_that_decodes_is_refused(tokenizer: Any, tasks: Path) -> None:
     with pytest.raises(ConfigError, match="decoded; it is a task of generate_until"):
         lm_eval_tasks.samples(suite(tokenizer, tasks, "decoded"))
+
+
+def test_a_changed_file_of_the_tasks_is_another_measurement(tasks: Path, tmp_path: Path) -> None:
+    """By name and content of every file below the folder, and not by its place."""
+
+    def found(folder: Path) -> dict[str, str]:
+        return lm_eval_tasks.identity(LmEvalConfig(include_path=str(folder)))
+
+    shutil.copytree(tasks, tmp_path / "copy")
+    assert found(tmp_path / "copy") == found(tasks)
+    assert set(found(tasks)) == {"rows.jsonl", "words.yaml", "decoded.yaml"}
+    for name in ("rows.jsonl", "words.yaml"):
+        before = found(tmp_path / "copy")
+        (tmp_path / "copy" / name).open("a").write("\n")
+        after = found(tmp_path / "copy")
+        assert {key for key in after if after[key] != before[key]} == {name}
+
+
+def test_a_folder_that_is_not_there_is_told_before_the_data(tmp_path: Path) -> None:
+    settings = EvalConfig(tasks=["short_context"])
+    settings.short_context.lm_eval.include_path = str(tmp_path / "none")
+    config: Any = SimpleNamespace(eval=settings)
+    plan: Any = SimpleNamespace(base_window=64, max_position_embeddings=128)
+    (line,) = preflight.length_problems(config, plan)
+    key = "eval.short_context.lm_eval.include_path"
+    assert line.startswith(f"{key} is {tmp_path / 'none'}; it must be a folder")
 
 
 def test_without_tasks_nothing_of_lm_eval_is_asked(tokenizer: Any, tasks: Path) -> None:

@@ -133,3 +133,36 @@ def test_rows_without_the_key_are_told_before_another_source_is_tokenised(
     assert stopped.value.code == DataError.exit_code
     assert "(no text: 3); set data.sources.b.text_key" in line
     assert not (tmp_path / "cache" / "tokens").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        (
+            ["eval.tasks=[ruler]", "eval.ruler.configurations=[vt,qa_1]"],
+            "eval.ruler.configurations has qa_1; it asks about documents of a file, and none is "
+            "set; set eval.ruler.squad=FILE or leave it out",
+        ),
+        (
+            ["eval.backend=vllm"],
+            "eval.backend is vllm; it must be installed, and is not in this environment; set "
+            "eval.vllm.python to the interpreter of one that has it, or eval.backend=transformers",
+        ),
+    ],
+)
+def test_what_an_evaluation_needs_is_told_before_the_data(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, more: list[str], line: str
+) -> None:
+    assert line in refusal(capsys, "eval", *settings(tmp_path, *more, "--dry-run"))
+
+
+@pytest.mark.parametrize("key", ["eval.reference", "eval.judged", "eval.longppl.evaluator"])
+def test_a_column_that_this_run_does_not_have_is_told_before_the_data(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, key: str
+) -> None:
+    """Only a scaled rope gives the column `rescaled`."""
+    words = settings(tmp_path, f"{key}=rescaled", "--dry-run")
+    main(["eval", *words])
+    lines = refusal(capsys, "eval", *words, "rope=none")
+    rule = "is rescaled; it must be a column that is measured; one of base, extended"
+    assert f"{key} {rule}" in lines

@@ -73,6 +73,17 @@ def rewrite_with_the_same_time(path: Path) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
+@pytest.mark.parametrize("key", ["eval.ruler.haystack", "eval.short_context.lm_eval.include_path"])
+def test_a_file_below_a_folder_of_the_evaluation_counts(folder: Path, key: str) -> None:
+    (folder / "more").mkdir()
+    file = folder / "more" / "a.txt"
+    file.write_text("some text")
+    main(["data", *SETTINGS, f"{key}=more"])
+    assert stages(f"{key}=more") == ["rope", "data"]
+    rewrite_with_the_same_time(file)
+    assert stages(f"{key}=more") is None
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "a document": lambda folder: rewrite_with_the_same_time(folder / "texts/3.txt"),
     "another document": lambda folder: (folder / "texts/new.txt").write_text("more"),
