@@ -94,7 +94,7 @@ def _stand_ins(key: str) -> list[Any]:
         return []
     rule: rules.Rule = declared.field_of(key).metadata.get("rule", rules.Rule())
     kind = declared.required_type(declared.type_of(key))
-    if rule.one_of:
+    if rule.one_of and get_origin(kind) is not list:
         return [rule.one_of[0], rule.one_of[-1]]
     candidates: dict[Any, list[Any]] = {
         int: [0, 1, 2, 4, 16, 260, 1 << 40],

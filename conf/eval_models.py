@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 OF_RUN = ("base", "rescaled", "extended")
 """The columns of a run that trains."""
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,39}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9][\w-]{0,39}", re.ASCII)
 
 
 @dataclass(kw_only=True)
@@ -34,8 +34,8 @@ def problems(models: Mapping[str, EvalModelConfig], of_run: bool, prefix: str) -
     for name in models:
         if not _NAME.fullmatch(name):
             yield (
-                f"{prefix}models.{name} names a column; a name has letters, digits, dots, dashes "
-                "and underscores, 40 at most; e.g. llama-3.1"
+                f"{prefix}models.{name} names a column; a name has letters, digits, dashes and "
+                "underscores, 40 at most; e.g. llama-3_1"
             )
         elif of_run and name in OF_RUN:
             yield (

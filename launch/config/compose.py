@@ -12,7 +12,7 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config import files, finished_run, only_models, phases
 from ropewalk.launch.config.hydra import HYDRA_ERRORS, compose_node, one_line
-from ropewalk.launch.config.overrides import Override, nested, typed
+from ropewalk.launch.config.overrides import Override, nested, repeated_models, typed
 
 
 def compose(words: Sequence[str], verb: str = "run") -> Config:
@@ -44,8 +44,12 @@ def _compose(words: Sequence[str], verb: str) -> Config:
         merged = command.merged()
         if verb == "eval":
             merged = finished_run.with_training(merged, command.values.get("train", {}))
-        if only_models.is_meant(merged, verb):
+        if only_models.is_meant(merged, verb, command.wrong):
             merged, verb = only_models.completed(command.merged(rope="none")), "models"
+            if not merged.eval.models:
+                command.wrong += ["model.path", "eval.run_models"]
+        elif verb == "eval" and not merged.eval.models and only_models.lacks_training(merged):
+            problems.append(only_models.NOTHING_TO_MEASURE)
         problems += [
             f"{key} is {merged[key]}; {rule}; leave it out"
             for key, rule in declared.NOT_TO_BE_SET.items()
@@ -114,6 +118,7 @@ class _Command:
                     self.wrong.append(word.key)
                 else:
                     pairs.append((word.key, value))
+        self.problems += repeated_models(parsed)
         self.values: Mapping[str, Any] = nested(pairs)
 
     def file_problems(self) -> list[str]:

@@ -1,21 +1,40 @@
 """`ropewalk eval eval.models.NAME.path=...` without a training: only these models are measured."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
 
-VERBS = ("eval", "report")
+VERBS = ("data", "eval", "report")
 """Verbs that can do without a training."""
 OF_TRAINING = ("train.steps", "train.optimizer.lr")
+MODELS = "eval.models"
+NOTHING_TO_MEASURE = (
+    "eval.models is empty; eval measures the models of a training (recipe=NAME, or the name of a "
+    "run), or any others; to measure a model as it is, set eval.models.NAME.path"
+)
 SEQ_LEN = 2048
 """Of the plan of sequences, which nothing reads."""
 
 
-def is_meant(composed: DictConfig, verb: str) -> bool:
-    """Whether nothing is to be trained: as set, or because what a training must have is unset."""
-    named, run_models = composed.eval.get("models"), composed.eval.get("run_models")
+def is_meant(composed: DictConfig, verb: str, refused: Sequence[str] = ()) -> bool:
+    """Whether nothing is to be trained: as set, or because what a training must have is unset.
+
+    `refused`: keys whose value is refused; models may be named there.
+    """
+    run_models = composed.eval.get("run_models")
+    named = composed.eval.get("models") or any(key.startswith(MODELS) for key in refused)
     if verb not in VERBS or not named:
         return False
-    missing = OmegaConf.missing_keys(composed)
-    return run_models is False or (run_models is None and not missing.isdisjoint(OF_TRAINING))
+    lacking = lacks_training(composed)
+    if verb == "data":  # it may be that of a training whose steps are not set yet
+        has_length = not OmegaConf.is_missing(composed.data, "seq_len")
+        lacking &= not (has_length and _has_base(composed) and _grows(composed))
+    return run_models is False or (run_models is None and lacking)
+
+
+def lacks_training(composed: DictConfig) -> bool:
+    return not OmegaConf.missing_keys(composed).isdisjoint(OF_TRAINING)
 
 
 def completed(composed: DictConfig) -> DictConfig:
@@ -24,11 +43,19 @@ def completed(composed: DictConfig) -> DictConfig:
     OmegaConf.set_struct(composed, False)
     composed.eval.run_models = False
     composed.rope.factor = composed.rope.target_length = None
-    if composed.model.get("path") is None and composed.model.get("scratch") is None:
-        first = next(iter(composed.eval.models.values()))
+    if not _has_base(composed):
+        first: Mapping[str, Any] = next(iter(composed.eval.models.values()), {})
         for key in ("path", "revision", "gguf_file", "trust_remote_code"):
             if (value := first.get(key)) not in (None, "???"):
                 composed.model[key] = value
     if OmegaConf.is_missing(composed.data, "seq_len"):
         composed.data.seq_len = SEQ_LEN
     return composed
+
+
+def _has_base(composed: DictConfig) -> bool:
+    return composed.model.get("path") is not None or composed.model.get("scratch") is not None
+
+
+def _grows(composed: DictConfig) -> bool:
+    return any(composed.rope.get(key) is not None for key in ("factor", "target_length"))

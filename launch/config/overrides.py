@@ -4,6 +4,7 @@ Values are converted by the declared type of their key, without Hydra's grammar,
 `1e3` for a number, `a=b` for an error and `~/x` for nothing it knows.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 from ropewalk.conf import declared
 from ropewalk.launch.config.files import GROUPS
 from ropewalk.launch.config.values import Converter, Scalar, parse, quoted
+
+_MODEL_PATH = re.compile(r"eval\.models\.[^.]+\.path")
+_DOTTED_MODEL = re.compile(r"eval\.models\.[^.]+\.[^.]*\..+")
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,11 @@ def _problem(override: Override) -> str | None:
     key, value = override.key, override.value
     if override.removes:
         return f"~{key} removes nothing; only a source can be removed; e.g. ~data.sources.NAME"
+    if _DOTTED_MODEL.fullmatch(key):
+        return (
+            f"{key} names a column with a dot; a dot goes to the next section; write it without, "
+            "e.g. llama-3_1"
+        )
     if not key or not declared.exists(key):
         return declared.unknown(key) if key else f"{override.word} is no setting; write key=value"
     if value is None:
@@ -80,6 +89,20 @@ def _problem(override: Override) -> str | None:
             f"write {key}={value[1:-1]}"
         )
     return None
+
+
+def repeated_models(words: Sequence[Override]) -> list[str]:
+    """A line for each column of `eval.models` that is given two models: the first would be lost."""
+    paths: dict[str, list[str]] = {}
+    for word in words:
+        if (match := _MODEL_PATH.fullmatch(word.key)) and word.value is not None:
+            paths.setdefault(match[0], []).append(word.value)
+    return [
+        f"{key} is given twice, as {' and '.join(different)}; a column has one model; name the "
+        "other one differently"
+        for key, values in paths.items()
+        if len(different := list(dict.fromkeys(values))) > 1
+    ]
 
 
 def _has_brackets(kind: Any, value: str) -> bool:

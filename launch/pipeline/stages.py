@@ -14,7 +14,6 @@ from ropewalk.conf.artifacts.manifest import (
     run_stage,
 )
 from ropewalk.conf.schema import Config
-from ropewalk.launch.config import only_models
 from ropewalk.launch.config.phases import phase_configs
 from ropewalk.launch.pipeline import preflight, standing, unchanged
 from ropewalk.launch.pipeline.current import REPORTED, current_results
@@ -28,7 +27,7 @@ PER_PHASE = ("rope", "data", "train")
 
 def stages_of(config: Config, verb: str) -> tuple[str, ...]:
     """The stages of a verb, in order."""
-    alone = verb in only_models.VERBS and config.eval.run_models is False
+    alone = verb in ("eval", "report") and config.eval.run_models is False
     return WITHOUT_TRAINING if alone else VERB_STAGES[verb]
 
 
@@ -102,8 +101,7 @@ def _before(stage: str, runs: Sequence[Run], verb: str, stages: Sequence[str]) -
         preflight.refuse_unmeasurable(runs, stages)
         standing.start_training(runs, verb)
     if stage == "eval" and verb not in standing.TRAINING:
-        inputs = runs[-1].fingerprints("rope", "data", "train")
-        standing.refuse_other_evaluation(runs[-1], inputs)
+        standing.refuse_other_evaluation(runs[-1], _eval_inputs(runs[-1]))
 
 
 def runs_of(config: Config, command: str = "") -> list[Run]:
@@ -171,12 +169,16 @@ def _train(run: Run) -> tuple[Manifest, str]:
     return stage.run(run.config, inputs, run.folder / "train")
 
 
+def _eval_inputs(run: Run) -> dict[str, Any]:
+    """Fingerprints of what is measured; there is no training where only named models are."""
+    trained = ["train"] if "train" in run.manifests else []
+    return run.fingerprints("rope", "data", *trained)
+
+
 def _eval(run: Run) -> tuple[Manifest, str]:
     from ropewalk.eval import stage
 
-    measured = ("rope", "data", "train") if "train" in run.manifests else ("rope", "data")
-    inputs = run.fingerprints(*measured)
-    return stage.run(run.config, run.base, inputs, run.output / "eval")
+    return stage.run(run.config, run.base, _eval_inputs(run), run.output / "eval")
 
 
 def _calibrate(run: Run) -> tuple[Manifest, str]:

@@ -120,6 +120,11 @@ def test_the_file_says_what_each_column_is(work: Path) -> None:
     assert not (work / "runs" / "two" / "train").exists()
 
 
+def test_the_report_of_such_an_evaluation_needs_no_training(work: Path, capsys: Any) -> None:
+    main(["report", *words(work)])
+    assert "eval: done before with the same settings" in capsys.readouterr().out
+
+
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
     """What the engines are given from now on."""
     requests: list[Request] = []
@@ -282,6 +287,8 @@ def test_two_ranks_measure_what_one_does(work: Path, tmp_path: Path) -> None:
         ("eval.models.plain.beyond_window=false", r"eval\.models\.plain has a window of 256"),
         ("eval.models.x.path=./nowhere", r"eval\.models\.x\.path is \./nowhere; "),
         ("eval.models.linear.rope={other}", r"eval\.models\.linear\.rope is rope\.json; .*other"),
+        ("eval.models.x.path={corpus}", r"^eval\.models\.x\.path is corpus; it has no config"),
+        ("eval.models.linear.rope=none.json", r"linear\.rope is none\.json; .*no such file"),
         ("eval.models.linear.rope={broken}", r"broken\.json is damaged"),
     ],
 )
@@ -292,9 +299,25 @@ def test_what_cannot_be_measured_is_told_before_the_data(
     if "{other}" in more:
         main(["rope", *of_another_base(tmp_path)])
     other = tmp_path / "other" / "rope.json"
-    more = more.format(other=other, broken=tmp_path / "broken.json")
+    more = more.format(other=other, broken=tmp_path / "broken.json", corpus=work / "corpus")
     with pytest.raises(ConfigError, match=rule):
         stages.check(compose(words(work, f"runs_dir={tmp_path}", more), "eval"), "eval")
+
+
+def test_the_model_that_stands_first_is_refused_in_its_own_words(
+    work: Path, tmp_path: Path
+) -> None:
+    """The stages before eval read its config and tokenizer as those of `model`."""
+    first = [word for word in words(work, f"runs_dir={tmp_path}") if "eval.models" not in word]
+    named = f"eval.models.x.path={work / 'corpus'}"
+    with pytest.raises(ConfigError, match=r"^eval\.models\.x\.path is corpus; it has no config"):
+        stages.check(compose([*first, named], "eval"), "eval")
+
+
+def test_a_linear_rope_may_stand_first(work: Path, tmp_path: Path) -> None:
+    """Nothing is scaled on top of it, so nobody needs the window from which it was."""
+    first = [word for word in words(work, f"runs_dir={tmp_path}") if "models.plain" not in word]
+    stages.check(compose(first, "eval"), "eval")
 
 
 def of_another_base(folder: Path) -> list[str]:
@@ -304,6 +327,21 @@ def of_another_base(folder: Path) -> list[str]:
     ]  # fmt: skip
     sizes = [f"model.scratch.{size}" for size in scratch]
     return [*sizes, "name=other", "rope.factor=2", f"runs_dir={folder}"]
+
+
+def test_a_dry_run_without_data_says_what_makes_them(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`ropewalk data` with the same settings; the evaluation then skips them."""
+    command = words(work, f"runs_dir={tmp_path}")
+    main(["eval", *command, "--dry-run"])
+    assert "run ropewalk data with these settings" in capsys.readouterr().out
+    main(["data", *command])
+    capsys.readouterr()
+    main(["eval", *command, "--dry-run"])
+    assert "plain: 8 requests" in capsys.readouterr().out
+    main(["eval", *command])
+    assert "data: done before with the same settings and inputs; skipped" in capsys.readouterr().out
 
 
 def test_a_dry_run_tells_the_cost_and_loads_no_model(
