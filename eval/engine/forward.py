@@ -16,6 +16,9 @@ from ropewalk.eval.engine.calls import Document
 from ropewalk.eval.engine.passes import Inputs, Scores
 from ropewalk.train.zero.params import gathered
 
+Rows = slice | np.ndarray
+"""Of the hidden states of a pass, those that the head is computed on."""
+
 
 class Forward:
     """A call computes the model on some inputs, and the head on some of their rows.
@@ -30,7 +33,7 @@ class Forward:
     def device(self) -> torch.device:
         return self.model.device
 
-    def __call__(self, inputs: Inputs, rows: Any, labels: np.ndarray) -> Scores:
+    def __call__(self, inputs: Inputs, rows: Rows, labels: np.ndarray) -> Scores:
         """The scores of those rows of the pass's hidden states; labels (S,), -100 for none."""
         self._is_made(True)
         return self._compute(inputs, rows, labels)
@@ -73,15 +76,15 @@ class Forward:
         """Whether any rank makes a call now."""
         if self.body is None:
             return here
-        made = torch.tensor(here, dtype=torch.int32, device=self.device)
-        dist.all_reduce(made, dist.ReduceOp.MAX)
-        return bool(made)
+        any_rank = torch.tensor(here, dtype=torch.int32, device=self.device)
+        dist.all_reduce(any_rank, dist.ReduceOp.MAX)
+        return bool(any_rank)
 
     def _run(self, inputs: Inputs) -> torch.Tensor:
         run: Any = self.model.base_model if self.body is None else self.body
         return run(**inputs).last_hidden_state.flatten(0, 1)  # type: ignore[no-any-return]
 
-    def _compute(self, inputs: Inputs, rows: Any, labels: np.ndarray) -> Scores:
+    def _compute(self, inputs: Inputs, rows: Rows, labels: np.ndarray) -> Scores:
         hidden, weight = self._run(inputs)[rows], passes.head(self.model)
         with gathered(weight):
             return passes.scores(hidden, weight, torch.from_numpy(labels).to(self.device))

@@ -72,7 +72,7 @@ def cached_calls_differ(forward: Forward) -> float:
     """
     model = forward.model
     ids = np.arange(1, TOKENS + 1)
-    whole = forward.hidden(passes.packed([ids], forward.device))
+    one_pass = forward.hidden(passes.packed([ids], forward.device))
     cache = AppendCache(number_of_layers(model.config), TOKENS)
     calls = [
         forward.hidden(passes.chunk(ids[:FIRST], 0, cache, forward.device)),
@@ -84,6 +84,6 @@ def cached_calls_differ(forward: Forward) -> float:
         for token in ids[FIRST:].tolist():
             steps.append(forward.hidden(passes.step([token], branches)))
             branches.advance()
-    distances = [torch.cat(calls) - whole, torch.cat(steps) - whole[FIRST:]]
+    distances = [torch.cat(calls) - one_pass, torch.cat(steps) - one_pass[FIRST:]]
     largest = max(float(distance.abs().max()) for distance in distances)
-    return largest / (torch.finfo(model.dtype).eps ** 0.5 * float(whole.abs().max()))
+    return largest / (torch.finfo(model.dtype).eps ** 0.5 * float(one_pass.abs().max()))

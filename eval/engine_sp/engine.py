@@ -117,9 +117,9 @@ class SequenceParallelEngine:
         return tuple(answers[id(prompt)].reply for prompt in group.prompts)
 
     def _pass(self, row: SharedRow, keeps: bool = False) -> list[Scores]:
-        """The scores of each document's wanted rows, on every rank. `keeps` keys and values."""
+        """The scores of each document, on every rank. `keeps` keys and values."""
         rank = self.mesh.sp_rank
-        rows, self.recorder.is_on = row.wanted_of(rank), keeps
+        rows, self.recorder.is_on = row.scored_rows_of(rank), keeps
         labels = row.labels[row.part(rank)][rows]
         own = self.forward(row.inputs(rank, self.forward.device), rows, labels)
         self.recorder.is_on = False
@@ -127,7 +127,7 @@ class SequenceParallelEngine:
         dist.all_gather_object(every, own, group=self.group)
         pairs = [(scores.nll, scores.tokens) for scores in every]
         nll, tokens = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-        return Scores(nll, tokens).split([len(wanted) for wanted in row.wanted])
+        return Scores(nll, tokens).split([len(rows) for rows in row.scored_rows])
 
     def _shards(self, row: SharedRow, number: int, answer: Answer) -> Shards:
         """This rank's keys and values of a prompt and of what is decoded of it already."""

@@ -48,7 +48,7 @@ class SharedRow:
         return np.searchsorted(self.ends, np.arange(len(self.row.input_ids)), side="right")
 
     @cached_property
-    def wanted(self) -> list[np.ndarray]:
+    def scored_rows(self) -> list[np.ndarray]:
         """Of each document the rows whose next tokens are scored: from its first label's on, the
         last one, which has no label, included."""
         pairs = zip(self.ends, self.documents, strict=True)
@@ -56,9 +56,9 @@ class SharedRow:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """(S,): the wanted tokens, else IGNORE."""
+        """(S,): the scored tokens, else IGNORE."""
         labels = np.full(len(self.row.input_ids), IGNORE)
-        for rows, d in zip(self.wanted, self.documents, strict=True):
+        for rows, d in zip(self.scored_rows, self.documents, strict=True):
             labels[rows[:-1]] = d.labels
         return labels
 
@@ -78,10 +78,10 @@ class SharedRow:
             inputs["shared_context"] = shared_context(ends, count, self.context, device)
         return inputs
 
-    def wanted_of(self, sp_rank: int) -> np.ndarray:
-        """The wanted rows of a rank's slice, counted in it."""
-        part, wanted = self.part(sp_rank), np.concatenate(self.wanted)
-        return wanted[(wanted >= part.start) & (wanted < part.stop)] - part.start
+    def scored_rows_of(self, sp_rank: int) -> np.ndarray:
+        """The scored rows of a rank's slice, counted in it."""
+        part, rows = self.part(sp_rank), np.concatenate(self.scored_rows)
+        return rows[(rows >= part.start) & (rows < part.stop)] - part.start
 
 
 def row_of_texts(texts: Sequence[Text], sp_size: int) -> SharedRow:

@@ -122,16 +122,16 @@ def known_rates(cache: Path) -> dict[str, float]:
 
 def remember(costs: Sequence[ColumnCost], cache: Path) -> None:
     """The rates of this evaluation, for the next one's estimate."""
-    found = {
+    rates = {
         cost.rate_key: cost.flops / cost.took
         for cost in costs
         if cost.took is not None and cost.took > SHORTEST_S and cost.flops
     }
-    if found:
-        write_json(cache / "eval" / RATES, known_rates(cache) | found)
+    if rates:
+        write_json(cache / "eval" / RATES, known_rates(cache) | rates)
 
 
-def told_before(costs: Sequence[ColumnCost]) -> list[str]:
+def estimate_lines(costs: Sequence[ColumnCost]) -> list[str]:
     """A line for each column, and one for all."""
     lines = []
     for cost in costs:
@@ -148,7 +148,7 @@ def told_before(costs: Sequence[ColumnCost]) -> list[str]:
     return lines
 
 
-def told_again(costs: Sequence[ColumnCost]) -> None:
+def log_durations(costs: Sequence[ColumnCost]) -> None:
     """What each column took, beside the estimate."""
     for cost in costs:
         if cost.pending and cost.took is not None:

@@ -128,13 +128,13 @@ def _longest(
     longest = np.zeros(DRAWS, dtype=np.int64)
     for length in lengths:
         longest[drawn[length] >= thresholds - 1e-12] = length
-    found = passing[-1] if passing else None
+    longest_passing = passing[-1] if passing else None
     reason = None if passing else f"shorter than {lengths[0]:,} tokens"
     if n < MIN_UNITS:
-        return EffectiveLength(found, None, None, threshold, base_score, n, reason)
+        return EffectiveLength(longest_passing, None, None, threshold, base_score, n, reason)
     low, high = np.quantile(longest, [0.025, 0.975], method="inverted_cdf")
     ends = (int(low) or None, int(high) or None)
-    return EffectiveLength(found, *ends, threshold, base_score, n, reason)
+    return EffectiveLength(longest_passing, *ends, threshold, base_score, n, reason)
 
 
 def _drawn(scores: Mapping[int, Score], seed: int) -> dict[int, np.ndarray]:
@@ -157,8 +157,8 @@ def text(length: EffectiveLength, shortest: int) -> str:
         return str(length.reason)
     below = f"<{short(shortest)}"
     low, high = (below if end is None else short(end) for end in (length.low, length.high))
-    found = below if length.value is None else short(length.value)
-    return found if length.n < MIN_UNITS else f"{found}, 95% {low}-{high}"
+    value = below if length.value is None else short(length.value)
+    return value if length.n < MIN_UNITS else f"{value}, 95% {low}-{high}"
 
 
 def short(tokens: int) -> str:

@@ -40,7 +40,7 @@ def evaluate(
     stores = {column.label: store_of(column, config, cache) for column in evaluation.columns}
     costs = costs_of(evaluation, stores, cache)
     results = measured(evaluation, stores, costs)
-    cost.told_again(costs)
+    cost.log_durations(costs)
     cost.remember(costs, cache)
     if rank_and_size()[0] == 0:
         rope = read_json(run_dir / "rope.json")
@@ -55,7 +55,7 @@ def measured(
 ) -> dict[str, Mapping[str, Result]]:
     """The results of every column by the digests of its requests. Collective."""
     config, results = evaluation.config, dict[str, Mapping[str, Result]]()
-    for line in cost.told_before(costs):
+    for line in cost.estimate_lines(costs):
         log.info(line)
     with Progress(costs) as progress:
         for column in evaluation.columns:
@@ -82,7 +82,7 @@ def forecast(
         trained = column.label != "extended" or (run_dir / "train" / "model").is_dir()
         folder = store_folder(column, config, cache) if trained else None
         stores[column.label] = ResultStore(folder if folder and folder.is_dir() else None)
-    return cost.told_before(costs_of(evaluation, stores, cache))
+    return cost.estimate_lines(costs_of(evaluation, stores, cache))
 
 
 def costs_of(

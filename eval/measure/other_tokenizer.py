@@ -73,15 +73,15 @@ class OtherTokenizer:
         One whose document ends before is left out.
         """
         places = {name: _places(store) for name, store in text.stores.items()}
-        made = []
+        under_target = []
         for window in windows:
             store = text.stores[window.source]
             ids = store.document(places[window.source][window.document])
             rest = self.ids(self._from(ids, window.start))
             if len(rest) + marks.count >= length:
                 laid = marks.lay_out(rest, 0, length).astype(np.int64)
-                made.append(Window(window.document, laid, window.source, window.start))
-        return made
+                under_target.append(Window(window.document, laid, window.source, window.start))
+        return under_target
 
     def _from(self, ids: np.ndarray, start: int) -> str:
         """The text from a token on, without a character that is split by the border."""

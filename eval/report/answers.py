@@ -1,7 +1,7 @@
 """The five questions at the top of the page, with the answers of results.json."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,19 +72,19 @@ def _answer(results: Json, number: int) -> Answer:
 def _beside(text: str, gates: Sequence[Json]) -> str:
     """The text of an answer without its gates, which are shown one by one."""
     for gate in gates:
-        said = f"{gate.get('name')}: {gate.get('text')} (n {formats.integer(gate.get('n'))})"
-        text = text.removeprefix(said).removeprefix("; ")
+        own = f"{gate.get('name')}: {gate.get('text')} (n {formats.integer(gate.get('n'))})"
+        text = text.removeprefix(own).removeprefix("; ")
     return text[:1].upper() + text[1:]
 
 
-def _of(rows: Any, number: int) -> Any:
+def _of(rows: Iterable[Json] | None, number: int) -> Iterator[Json]:
     """The rows of one question."""
     return iter([row for row in rows or () if row.get("question") == number])
 
 
-def _joint(found: Sequence[str]) -> str:
+def _joint(answers: Sequence[str]) -> str:
     """Of several gates the worst."""
-    return next((a for a in ("no", "undecided", "yes") if a in found), NOT_MEASURED)
+    return next((a for a in ("no", "undecided", "yes") if a in answers), NOT_MEASURED)
 
 
 def _evidence(row: Json) -> Evidence:

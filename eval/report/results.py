@@ -122,7 +122,7 @@ def _cell(row: Json, key: str) -> str:
     return as_text(value)
 
 
-def _is_nested(value: Any) -> bool:
+def _is_nested(value: object) -> bool:
     return isinstance(value, list) and any(isinstance(part, list | dict) for part in value)
 
 
@@ -143,15 +143,15 @@ def _equal_texts(rows: Sequence[Json], keys: Sequence[str]) -> list[str]:
 
 def _protocol(rows: Sequence[Json], keys: Sequence[str]) -> dict[str, str]:
     """Each key with its values; of many, how many there are."""
-    found = {}
+    texts = {}
     for key in keys:
         values = list(dict.fromkeys(as_text(r[key]) for r in rows if r.get(key) not in (None, "")))
         if values:
             many = len(values) > MOST_VALUES
-            found[key.replace("_", " ")] = f"{len(values)} values" if many else "; ".join(values)
-    if unit := found.get("unit"):
-        found["intervals"] = f"95%, by {unit}"
+            texts[key.replace("_", " ")] = f"{len(values)} values" if many else "; ".join(values)
+    if unit := texts.get("unit"):
+        texts["intervals"] = f"95%, by {unit}"
     if counts := [row["n"] for row in rows if isinstance(row.get("n"), int) and row["n"]]:
         ends = sorted({min(counts), max(counts)})
-        found["n"] = " to ".join(f"{count:,}" for count in ends)
-    return found
+        texts["n"] = " to ".join(f"{count:,}" for count in ends)
+    return texts

@@ -60,5 +60,5 @@ GROUPS = {
 
 def chosen(names: list[str]) -> tuple[Configuration, ...]:
     """Those that a setting names, alone or by their group, in RULER's order."""
-    wanted = {single for name in names for single in GROUPS.get(name, (name,))}
-    return tuple(configuration for name, configuration in ALL.items() if name in wanted)
+    singles = {single for name in names for single in GROUPS.get(name, (name,))}
+    return tuple(configuration for name, configuration in ALL.items() if name in singles)

@@ -44,13 +44,13 @@ class Documents:
 
     def _others(self) -> list[int]:
         """The documents beside the gold ones, those that are near first."""
-        taken = {*self.question.gold, *self.question.near}
+        of_the_item = {*self.question.gold, *self.question.near}
         order = self.draw.stream().permutation(len(self.data.documents))
         near = list(self.question.near)
         if self.data.source != "hotpotqa":  # RULER draws from the article; an item's stay in order
             keys = self.draw.stream(Purpose.RULER_ORDER).random(len(near))
             near = [near[number] for number in np.argsort(keys)]
-        return near + [int(number) for number in order if number not in taken]
+        return near + [int(number) for number in order if number not in of_the_item]
 
     def body(self, size: int) -> Body:
         numbers = self._exact(size) if self.draw.exact else self._ruler(size)

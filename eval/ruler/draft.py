@@ -87,12 +87,12 @@ class Draw:
         return (start + self.number * ratio ** -np.arange(1.0, count + 1)) % 1
 
 
-def several(draw: Callable[[], str], count: int, taken: set[str]) -> list[str]:
-    """`count` different texts that are not among `taken`, to which they are added."""
-    made: list[str] = []
-    while len(made) < count:
+def several(draw: Callable[[], str], count: int, in_use: set[str]) -> list[str]:
+    """`count` different texts that are not among `in_use`, to which they are added."""
+    texts: list[str] = []
+    while len(texts) < count:
         text = draw()
-        if text not in taken:
-            taken.add(text)
-            made.append(text)
-    return made
+        if text not in in_use:
+            in_use.add(text)
+            texts.append(text)
+    return texts

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.eval.ruler.wording import Wording, made
+from ropewalk.eval.ruler.wording import Wording, wording_of
 
 PACKAGE = "lm_eval"
 KINDS = {"{type_needle_v}": "{kinds}"}
@@ -39,7 +39,7 @@ def wording(trailing_space: bool) -> Wording:
             name: text.rstrip(" ") if name.endswith("_prefix") else text
             for name, text in texts.items()
         }
-    return made(f"lm-eval {version(PACKAGE)}", texts, "lm-eval's RULER")
+    return wording_of(f"lm-eval {version(PACKAGE)}", texts, "lm-eval's RULER")
 
 
 def _folder() -> Path:

@@ -55,13 +55,13 @@ class Prose:
 
 def sentences(texts: Iterable[str]) -> tuple[str, ...]:
     """The sentences of texts, end to end; needles need no more than a border that is natural."""
-    found = []
+    parts = []
     for text in texts:
-        for part in SENTENCE_END.split(text):
-            words = part.split()
+        for sentence in SENTENCE_END.split(text):
+            words = sentence.split()
             starts = range(0, len(words), LONGEST)
-            found += [" ".join(words[start : start + LONGEST]) for start in starts]
-    return tuple(found)
+            parts += [" ".join(words[start : start + LONGEST]) for start in starts]
+    return tuple(parts)
 
 
 def noise_lines(line: str, size: int, exact: bool) -> list[str]:
@@ -69,8 +69,8 @@ def noise_lines(line: str, size: int, exact: bool) -> list[str]:
     if not exact:
         return [line] * size
     parts = SENTENCES_OF_NOISE.split(line)
-    whole, rest = divmod(size, len(parts))
-    return [line] * whole + ([" ".join(parts[:rest])] if rest else [])
+    repeats, rest = divmod(size, len(parts))
+    return [line] * repeats + ([" ".join(parts[:rest])] if rest else [])
 
 
 def line_places(draw: Draw, lines: int, count: int) -> list[int]:

@@ -79,8 +79,8 @@ def read(
     prose = None
     if any(configuration.haystack == "prose" for configuration in configurations):
         prose = _prose(settings, heldout)
-    wanted = {configuration.data for configuration in configurations if configuration.data}
-    files = {key: getattr(settings, key) for key in sorted(wanted)}
+    data_sets = {configuration.data for configuration in configurations if configuration.data}
+    files = {key: getattr(settings, key) for key in sorted(data_sets)}
     questions = {key: question_files.read(key, path) for key, path in files.items() if path}
     return Inputs(settings, _wording(settings), words.find(settings.words), prose, questions)
 
@@ -88,8 +88,8 @@ def read(
 def identity(settings: RulerConfig) -> dict[str, str]:
     """What the settings' paths and the installed packages hold, for a fingerprint: a file that
     changes asks other questions. Raises: ConfigError."""
-    found = words.find(settings.words)
-    texts = {"wording": _wording(settings).id, "words": found.hash}
+    word_list = words.find(settings.words)
+    texts = {"wording": _wording(settings).id, "words": word_list.hash}
     for key in ("squad", "hotpotqa"):
         if path := getattr(settings, key):
             texts[key] = question_files.read(key, path).hash
@@ -108,16 +108,16 @@ def _wording(settings: RulerConfig) -> Wording:
 
 def _prose(settings: RulerConfig, heldout: Callable[[], Iterable[str]]) -> Prose:
     if settings.haystack is None:
-        found = Prose("held-out text", haystacks.sentences(heldout()))
+        prose = Prose("held-out text", haystacks.sentences(heldout()))
     else:
         path = Path(settings.haystack).expanduser()
-        found = Prose(_name(path), haystacks.sentences(_texts(path)))
-    if not found.sentences:
+        prose = Prose(_name(path), haystacks.sentences(_texts(path)))
+    if not prose.sentences:
         raise DataError(
             f"eval.ruler.haystack is {settings.haystack}; a haystack must have text, and "
-            f"{found.source} has none; name a file or folder of .txt files"
+            f"{prose.source} has none; name a file or folder of .txt files"
         )
-    return found
+    return prose
 
 
 def _texts(path: Path) -> list[str]:

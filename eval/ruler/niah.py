@@ -33,7 +33,7 @@ class Needles:
         self.configuration, self.wording, self.draw = configuration, wording, draw
         self.words, self.prose = words, prose
         self.rng = draw.stream()
-        self.taken: set[str] = set()
+        self.in_use: set[str] = set()
         """Keys and values that are in use: no two needles share one."""
         self._draw_needles(configuration)
         self.first = self._first_sentence()
@@ -43,11 +43,11 @@ class Needles:
 
     def _draw_needles(self, configuration: Configuration) -> None:
         keys = several(
-            partial(self._random, configuration.keys), configuration.inserted, self.taken
+            partial(self._random, configuration.keys), configuration.inserted, self.in_use
         )
         values = {
             key: several(
-                partial(self._random, configuration.values), configuration.values_each, self.taken
+                partial(self._random, configuration.values), configuration.values_each, self.in_use
             )
             for key in keys
         }
@@ -109,6 +109,6 @@ class Needles:
             return noise_lines(self.wording.noise, size, self.draw.exact)
         while len(self.lines) < size:
             kinds = (self.configuration.keys, self.configuration.values)
-            (key,), (value,) = (several(partial(self._random, k), 1, self.taken) for k in kinds)
+            (key,), (value,) = (several(partial(self._random, k), 1, self.in_use) for k in kinds)
             self.lines.append(self._needle(key, value))
         return self.lines[:size]

@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from ropewalk.eval.requests import Reply
+from ropewalk.eval.requests import Reply, Result
 from ropewalk.eval.tasks.task import EvalSuite, Sample
 
 CONTROL = re.compile(r"[\x00-\x1f]")
@@ -18,8 +17,8 @@ def score(text: str, references: Sequence[str], every: bool) -> float:
     More words than the references are no fault.
     """
     text = CONTROL.sub("\n", text.strip()).strip().lower()
-    found = [reference.lower() in text for reference in references]
-    return sum(found) / len(found) if every else float(any(found))
+    hits = [reference.lower() in text for reference in references]
+    return sum(hits) / len(hits) if every else float(any(hits))
 
 
 def score_of(sample: Sample, text: str) -> float:
@@ -27,7 +26,7 @@ def score_of(sample: Sample, text: str) -> float:
     return score(text, sample.facts["references"], sample.facts["score"] == "all")
 
 
-def reply_text(suite: EvalSuite, result: Any) -> str:
+def reply_text(suite: EvalSuite, result: Result) -> str:
     """The text of the new tokens alone: an echoed prompt would hold the answer."""
     (reply,) = result
     assert isinstance(reply, Reply) and suite.decode is not None

@@ -97,7 +97,7 @@ OWN = Wording(
 )
 
 
-def made(source: str, texts: Mapping[str, object], where: str) -> Wording:
+def wording_of(source: str, texts: Mapping[str, object], where: str) -> Wording:
     """A wording of texts by their names, checked. Raises: ConfigError; `where` names them."""
     for name, needed in FIELDS.items():
         text = texts.get(name)
@@ -106,12 +106,14 @@ def made(source: str, texts: Mapping[str, object], where: str) -> Wording:
                 f"{where} has no text {name}; a wording has all of {_names()}; add it"
             )
         try:
-            found = {field for _, field, _, _ in Formatter().parse(text) if field is not None}
+            placeholders = {
+                field for _, field, _, _ in Formatter().parse(text) if field is not None
+            }
         except ValueError as error:
             raise ConfigError(f"{where}: {name}: {error}; write a brace as {{{{ or }}}}") from error
-        if not needed <= found <= needed | OPTIONAL:
+        if not needed <= placeholders <= needed | OPTIONAL:
             raise ConfigError(
-                f"{where}: {name} is filled with {sorted(found)}; it must hold "
+                f"{where}: {name} is filled with {sorted(placeholders)}; it must hold "
                 f"{sorted(needed) or 'nothing'} in braces, and may hold {sorted(OPTIONAL)}; "
                 "correct it"
             )
@@ -133,7 +135,7 @@ def of_file(path: str) -> Wording:
         raise ConfigError(
             f"eval.ruler.wording is {path}; it must map {_names()} to texts; correct it"
         )
-    return made(Path(path).name, content, f"eval.ruler.wording {path}")
+    return wording_of(Path(path).name, content, f"eval.ruler.wording {path}")
 
 
 def _names() -> str:

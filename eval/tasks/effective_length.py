@@ -61,8 +61,8 @@ def key_value_scores(measured: Measured) -> dict[int, Score]:
     """By length: of haystacks, each with its questions."""
     scores: dict[int, Score] = {}
     for length in sorted({sample.facts["length"] for sample in measured.samples}):
-        found = [*haystacks.answers(measured.select(length=length))]
-        units, right = [answer.unit for answer in found], [float(a.correct) for a in found]
+        answers = [*haystacks.answers(measured.select(length=length))]
+        units, right = [answer.unit for answer in answers], [float(a.correct) for a in answers]
         scores[length] = [lengths.part_of(units, right)]
     return scores
 
@@ -93,11 +93,11 @@ def _of_ruler(suite: EvalSuite) -> Sequence[Sample]:
 def _key_value_row(suite: EvalSuite, measured: Measured) -> Row:
     own = json_kv.built(suite)
     scores = key_value_scores(haystacks.only(measured, own.samples))
-    found = lengths.relative(scores, suite.base_window, suite.seed)
+    effective = lengths.relative(scores, suite.base_window, suite.seed)
     if reason := own.reasons.get(suite.base_window):
-        found = lengths.not_measurable(reason)
+        effective = lengths.not_measurable(reason)
     facts = {"unit": "haystack", "protocol": json_kv.protocol(suite), "parts": 1}
-    return {**_row(suite, KEY_VALUE, RELATIVE, found, scores), **facts}
+    return {**_row(suite, KEY_VALUE, RELATIVE, effective, scores), **facts}
 
 
 def _ruler_rows(suite: EvalSuite, scores: Mapping[int, Score]) -> list[Row]:
@@ -108,8 +108,8 @@ def _ruler_rows(suite: EvalSuite, scores: Mapping[int, Score]) -> list[Row]:
     if settings.mode == "ruler":
         bar = lengths.PUBLISHED[settings.form]
         rule = f"at least {100 * bar:.1f}, RULER's threshold for {settings.form} models"
-        found = lengths.published(scores, settings.form, suite.seed)
-        rows.append(_row(suite, RULER, rule, found, scores))
+        published = lengths.published(scores, settings.form, suite.seed)
+        rows.append(_row(suite, RULER, rule, published, scores))
     parts = min((len(score) for score in scores.values()), default=0)
     protocol = f"mean of {parts} RULER configurations, mode {settings.mode}, {settings.form} form"
     facts = {"unit": "question", "protocol": protocol, "parts": parts}
@@ -120,11 +120,11 @@ def _row(
     suite: EvalSuite,
     source: str,
     rule: str,
-    found: EffectiveLength,
+    effective: EffectiveLength,
     scores: Mapping[int, Score],
 ) -> Row:
-    row: dict[str, Any] = {"source": source, "rule": rule, **asdict(found)}
-    row["text"] = lengths.text(found, min(scores, default=suite.base_window))
+    row: dict[str, Any] = {"source": source, "rule": rule, **asdict(effective)}
+    row["text"] = lengths.text(effective, min(scores, default=suite.base_window))
     row["longest"] = max(scores, default=None)
     ratio = None
     if row["longest"] is not None:

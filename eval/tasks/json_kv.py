@@ -103,9 +103,9 @@ def mean_reading(rows: ModelRows, window: int | None, words: str) -> str | None:
 
 
 def _share_text(length: int, means: Sequence[Row]) -> str | None:
-    found = [r for r in means if r["length"] == length and r.get("accuracy") is not None]
-    if not found:
+    measured = [r for r in means if r["length"] == length and r.get("accuracy") is not None]
+    if not measured:
         return None
-    low, high = found[0].get("low"), found[0].get("high")
+    low, high = measured[0].get("low"), measured[0].get("high")
     interval = "" if low is None or high is None else f", {low:.0%} to {high:.0%}"
-    return f"{found[0]['accuracy']:.0%}{interval}"
+    return f"{measured[0]['accuracy']:.0%}{interval}"

@@ -68,15 +68,15 @@ def samples(suite: EvalSuite) -> list[Sample]:
 def items(suite: EvalSuite, task: str, results: Mapping[str, Result]) -> dict[str, Item]:
     """The score of every document of a task. `results`: by the digests of their requests."""
     output = _evaluate(suite, task, _model(suite, task, results))
-    found: dict[str, Item] = {}
+    by_key: dict[str, Item] = {}
     for leaf, rows in output["samples"].items():
         first = rows[0]["filter"]
         for row in rows:
             if row["filter"] == first:
                 key = f"{leaf} {row['doc_id']} {row['doc_hash']}"
                 metric = next((m for m in PREFERRED if m in row["metrics"]), row["metrics"][0])
-                found[key] = Item(key, metric, float(row[metric]))
-    return found
+                by_key[key] = Item(key, metric, float(row[metric]))
+    return by_key
 
 
 def _evaluate(suite: EvalSuite, task: str, model: Any) -> dict[str, Any]:

@@ -55,13 +55,13 @@ class LongPpl(Task):
         facts |= {"evaluator": evaluator(suite), "short_context": short_context(suite)}
         facts |= {"block": block(suite)}
         keys = key_masks(measured.by_column[evaluator(suite)])
-        found = sum(int(mask.sum()) for mask in keys)
-        if found < settings.min_key_tokens:
+        key_tokens = sum(int(mask.sum()) for mask in keys)
+        if key_tokens < settings.min_key_tokens:
             reason = (
-                f"{evaluator(suite)} finds {found} key tokens; eval.longppl.min_key_tokens asks "
-                f"for {settings.min_key_tokens}; raise eval.longppl.windows or eval.windows"
+                f"{evaluator(suite)} finds {key_tokens} key tokens; eval.longppl.min_key_tokens "
+                f"asks for {settings.min_key_tokens}; raise eval.longppl.windows or eval.windows"
             )
-            return [not_measurable("longppl", reason, key_tokens=found, **facts)]
+            return [not_measurable("longppl", reason, key_tokens=key_tokens, **facts)]
         return [{**_row(measured, keys), **facts}]
 
     def reading(self, rows: ModelRows, window: int | None) -> str | None:

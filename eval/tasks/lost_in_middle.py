@@ -40,8 +40,8 @@ class LostInMiddle(Task):
                 asked = [*haystacks.answers(own.select(length=length))]
                 by_depth = positions.ByDepth.of([(a.unit, a.depth, a.correct) for a in asked])
                 protocol = {"unit": "haystack", "protocol": _protocol(suite, name)}
-                found = positions.measures(by_depth, suite.seed)
-                rows += [{**facts, **row, **protocol, "seed": suite.seed} for row in found]
+                measures = positions.measures(by_depth, suite.seed)
+                rows += [{**facts, **row, **protocol, "seed": suite.seed} for row in measures]
         return rows
 
     def figure(self, rows: ModelRows, window: int | None) -> Drawing | None:
@@ -86,8 +86,8 @@ def sources(suite: EvalSuite) -> list[str]:
 
 def _samples(suite: EvalSuite, name: str) -> list[Sample]:
     """Of a source: those that ask about the whole haystack."""
-    whole = (None, multi_document_qa.DOCUMENTS)
-    return [s for s in SOURCES[name].built(suite).samples if s.facts.get("documents") in whole]
+    kinds = (None, multi_document_qa.DOCUMENTS)
+    return [s for s in SOURCES[name].built(suite).samples if s.facts.get("documents") in kinds]
 
 
 def _protocol(suite: EvalSuite, name: str) -> str:

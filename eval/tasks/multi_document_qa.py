@@ -104,7 +104,7 @@ def _build(suite: EvalSuite) -> Built:
     def make(length: int, number: int) -> list[Sample]:
         rng = generator(Purpose.EVAL_BIOGRAPHIES, suite.seed, (length << 20) + number)
         room = haystacks.room(suite, length)
-        made = documents(
+        biographies = documents(
             suite.encode, room, rng, positions=settings.positions, shots=settings.shots
         )
         name = f"multi_document_qa/{length}/{number:03}"
@@ -113,13 +113,13 @@ def _build(suite: EvalSuite) -> Built:
             facts = {"length": length, "documents": kind}
             return haystacks.sample(suite, f"{name}/{part}", haystack, facts, unit=name)
 
-        whole = [one(DOCUMENTS, "documents", made.haystack)]
+        all_documents = [one(DOCUMENTS, "documents", biographies.haystack)]
         if bounded.setdefault("length", length) != length:
-            return whole
+            return all_documents
         bounds = [
             one(ORACLE, f"oracle-{k}", part)
-            for k, part in enumerate(made.oracle[:ORACLE_QUESTIONS])
+            for k, part in enumerate(biographies.oracle[:ORACLE_QUESTIONS])
         ]
-        return [*whole, one(CLOSED_BOOK, "closed_book", made.closed_book), *bounds]
+        return [*all_documents, one(CLOSED_BOOK, "closed_book", biographies.closed_book), *bounds]
 
     return haystacks.build(lengths(suite), settings.haystacks, make)

@@ -43,8 +43,8 @@ class Needle(Task):
             part = measured.select(needles=count, length=length)
             facts = {**haystacks.prompt_facts(part.samples), "protocol": protocol(count), **own}
             answers = [*haystacks.answers(part)]
-            found = [*haystacks.by_depth(answers), haystacks.over_depths(answers, suite.seed)]
-            rows += [{"needles": count, "length": length, **row, **facts} for row in found]
+            shares = [*haystacks.by_depth(answers), haystacks.over_depths(answers, suite.seed)]
+            rows += [{"needles": count, "length": length, **row, **facts} for row in shares]
         return rows
 
     def figure(self, rows: ModelRows, window: int | None) -> Drawing | None:

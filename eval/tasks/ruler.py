@@ -39,13 +39,13 @@ class Ruler(Task):
         """The configurations at each length, then their mean."""
         suite, seed = measured.suite, measured.suite.seed
         scores = {(part.configuration, part.length): part for part in rows.by_cell(measured)}
-        made: list[dict[str, Any]] = []
+        measured_rows: list[dict[str, Any]] = []
         for length in lengths(suite):
             parts = [part for (_, at), part in scores.items() if at == length]
-            made += [rows.row(part, seed) for part in parts]
-            made += [rows.mean_row(parts, seed)] if len(parts) > 1 else []
+            measured_rows += [rows.row(part, seed) for part in parts]
+            measured_rows += [rows.mean_row(parts, seed)] if len(parts) > 1 else []
         reasons = built(suite).reasons.items()
-        return made + [rows.not_measurable(*cell, why) for cell, why in reasons]
+        return measured_rows + [rows.not_measurable(*cell, why) for cell, why in reasons]
 
     def figure(self, rows: ModelRows, window: int | None) -> Drawing | None:
         """Configurations down, their mean last."""
@@ -93,24 +93,24 @@ def built(suite: EvalSuite) -> Built:
     return suite.once("ruler", lambda: _build(suite, cells(suite), suite.config.ruler.samples))
 
 
-def _build(suite: EvalSuite, tried: Sequence[Cell], count: int) -> Built:
+def _build(suite: EvalSuite, cells: Sequence[Cell], count: int) -> Built:
     """`count` samples of each cell. Raises: DataError where the settings name one without any."""
-    found: list[Sample] = []
+    samples: list[Sample] = []
     failed: list[tuple[Cell, str]] = []
-    for cell in tried:
+    for cell in cells:
         try:
-            found += cell.samples(count)
+            samples += cell.samples(count)
         except CannotFit as reason:
             failed.append((cell, str(reason)))
-    _refuse_named(suite, {sample.facts["length"] for sample in found}, failed)
-    return Built(found, {(cell.configuration.name, cell.length): why for cell, why in failed})
+    _refuse_named(suite, {sample.facts["length"] for sample in samples}, failed)
+    return Built(samples, {(cell.configuration.name, cell.length): why for cell, why in failed})
 
 
 def cells(suite: EvalSuite) -> list[Cell]:
     """Every configuration at every length. Raises: ConfigError, DataError."""
     chosen = _chosen(suite)
-    made = inputs.read(suite.config.ruler, chosen, lambda: _heldout(suite))
-    return [Cell(suite, made, part, length) for length in lengths(suite) for part in chosen]
+    sources = inputs.read(suite.config.ruler, chosen, lambda: _heldout(suite))
+    return [Cell(suite, sources, part, length) for length in lengths(suite) for part in chosen]
 
 
 def lengths(suite: EvalSuite) -> list[int]:
@@ -149,6 +149,6 @@ def _refuse_named(suite: EvalSuite, fit: set[int], failed: Sequence[tuple[Cell, 
 
 def _mean_text(model: Rows, length: int) -> str | None:
     """The mean of the configurations, or the only one there is."""
-    found = [row for row in model if row["length"] == length and row["n"]]
-    means = [row for row in found if row["configuration"] == rows.MEAN] or found
+    measured = [row for row in model if row["length"] == length and row["n"]]
+    means = [row for row in measured if row["configuration"] == rows.MEAN] or measured
     return f"{means[0]['accuracy']:.0%}" if means else None

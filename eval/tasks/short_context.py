@@ -69,9 +69,9 @@ def _loss_rows(measured: Measured) -> list[Row]:
         return [not_measurable("nll", _reason(measured.suite), **facts, protocol=PROTOCOL)]
     ends = sorted({window // share for share in EDGES} - {0, 1})
     bins = list(zip([0, *ends[:-1]], ends, strict=True))
-    whole = {"part": "all", "tolerance": measured.suite.config.gates.short_nats}
+    all_positions = {"part": "all", "tolerance": measured.suite.config.gates.short_nats}
     return [
-        {**whole, **_row(measured, 0, window)},
+        {**all_positions, **_row(measured, 0, window)},
         *({"part": "positions", **_row(measured, low, high)} for low, high in bins),
     ]
 

@@ -67,15 +67,15 @@ class EvalSuite:
     """The models that are measured, by name; empty before they are known."""
 
     @cached_property
-    def _made(self) -> dict[str, Any]:
+    def _shared(self) -> dict[str, Any]:
         return {}
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """What `make` returned when this was first called with `name`: tasks share samples."""
-        if name not in self._made:
-            self._made[name] = make()
-        made: T = self._made[name]
-        return made
+        if name not in self._shared:
+            self._shared[name] = make()
+        value: T = self._shared[name]
+        return value
 
     @property
     def contexts(self) -> list[int]:

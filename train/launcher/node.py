@@ -12,10 +12,9 @@ import base64
 import json
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from subprocess import Popen
 
 import psutil
 
@@ -32,7 +31,7 @@ def main() -> None:
         signal.signal(number, lambda *_: None)
     arguments = parse()
     command = [sys.executable, "-u", "-m", arguments.module, *arguments.module_arguments]
-    ranks = [subprocess.Popen(command, env=env) for env in environments(arguments)]
+    ranks = [Popen(command, env=env) for env in environments(arguments)]
     sys.exit(wait(ranks))
 
 
@@ -66,7 +65,7 @@ def environments(arguments: argparse.Namespace) -> list[Mapping[str, str]]:
     return [{**shared, "RANK": str(n), "LOCAL_RANK": str(n)} for n in range(len(devices))]
 
 
-def wait(ranks: Sequence[subprocess.Popen[Any]]) -> int:
+def wait(ranks: Sequence[Popen[bytes]]) -> int:
     """0 once every rank has ended well; else the exit code of the first that did not, after the
     others were ended."""
     alive = {rank.pid: rank for rank in ranks}
@@ -82,7 +81,7 @@ def wait(ranks: Sequence[subprocess.Popen[Any]]) -> int:
     return 0
 
 
-def end(ranks: Any) -> None:
+def end(ranks: Iterable[Popen[bytes]]) -> None:
     """End the processes and those that they started: SIGTERM, and SIGKILL after GRACE_S."""
     processes = []
     for rank in ranks:
@@ -98,7 +97,7 @@ def end(ranks: Any) -> None:
         _signal(process.kill)
 
 
-def _signal(send: Any) -> None:
+def _signal(send: Callable[[], None]) -> None:
     try:
         send()
     except psutil.NoSuchProcess:

@@ -90,7 +90,7 @@ def _groups(points: Mapping[str, Rows], key: str | None) -> list[Any]:
     return sorted({row[key] for part in points.values() for row in part if key in row})
 
 
-def _of(rows: Rows, curves: Curves, group: Any) -> Rows:
+def _of(rows: Rows, curves: Curves, group: object) -> Rows:
     part = [row for row in rows if curves.panels is None or row.get(curves.panels) == group]
     return sorted(part, key=lambda row: row[curves.x])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from ropewalk.eval.report.figures.loss import Curves, loss_figure
 from ropewalk.eval.report.figures.style import Drawing, Rows, column
@@ -34,10 +34,10 @@ def _as_losses(rows: Rows, key: str) -> Rows:
 
 def _bounds(row: Mapping[str, Any]) -> dict[str, float | None]:
     values = {key: row.get(key) for key in ("low", "high")}
-    return {key: math.log(v) if _is_drawn(v) else None for key, v in values.items()}  # type: ignore[arg-type]
+    return {key: math.log(v) if _is_drawn(v) else None for key, v in values.items()}
 
 
-def _is_drawn(value: object) -> bool:
+def _is_drawn(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and 0 < value < math.inf
 
 

@@ -51,10 +51,10 @@ def column(label: str = "base", took: float | None = None, rate: float = 1e6) ->
 
 def test_the_lines_before_say_what_is_there_and_what_is_to_be_computed() -> None:
     empty = ColumnCost("extended", 3, {}, FORWARD, 1.0, True, 64)
-    first, second, *more = cost.told_before([column(), empty])
+    first, second, *more = cost.estimate_lines([column(), empty])
     assert first.startswith("eval: base: 3 requests, 1 of them in the cache; 50 tokens to compute")
     assert second == "eval: extended: 3 requests, 3 of them in the cache" and not more
-    assert cost.told_before([column(), column("b")])[-1].endswith("s for all columns")
+    assert cost.estimate_lines([column(), column("b")])[-1].endswith("s for all columns")
 
 
 def test_a_rate_is_remembered_for_the_next_estimate(tmp_path: Path) -> None:
