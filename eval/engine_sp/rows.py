@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ropewalk.data.dataset import IGNORE, Row, concatenate
+from ropewalk.data.dataset import IGNORE, Row
 from ropewalk.eval.engine.calls import Document, document
 from ropewalk.eval.requests import Prompt, Prompts, Text
 from ropewalk.train.attention import document_borders
-from ropewalk.train.attention.shared_context import shared_context
+from ropewalk.train.attention.shared_context import row_after_context, shared_context
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +37,8 @@ class SharedRow:
     def row(self) -> Row:
         """Padded to a multiple of P; the padding is a document of its own."""
         parts = [d.ids[self.context if n else 0 :] for n, d in enumerate(self.documents)]
-        tokens = int(self.ends[-1])
-        row = concatenate(parts, -(-tokens // self.sp_size) * self.sp_size)
-        row.position_ids[self.ends[0] : tokens] += self.context
-        return row
+        length = -(-int(self.ends[-1]) // self.sp_size) * self.sp_size
+        return row_after_context(parts, self.context, length)
 
     @cached_property
     def document(self) -> np.ndarray:

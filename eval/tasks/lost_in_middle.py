@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from ropewalk.eval.measure import positions
-from ropewalk.eval.report.figures.curves import Curves, curve_figure
+from ropewalk.eval.report.figures.curves import curve_figure, depth_curves
 from ropewalk.eval.report.figures.style import Drawing
 from ropewalk.eval.report.formats import percent
 from ropewalk.eval.report.sentences import list_by_model, sentence
@@ -48,16 +48,11 @@ class LostInMiddle(Task):
         """The curve of the first source, a panel a length."""
         return curve_figure(
             {name: _of(part, "curve") for name, part in rows.items()},
-            Curves(
-                x="depth",
-                value="value",
-                x_label="depth (0: start of the text)",
-                y_label="answers right",
-                prefix=self.name,
-                description="Right answers by depth, with intervals",
-                panels="length",
-                panel_title="{} tokens",
-                limits=(0, 1),
+            depth_curves(
+                "value",
+                "depth (0: start of the text)",
+                self.name,
+                "Right answers by depth, with intervals",
             ),
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ropewalk.data.random_streams import Purpose, generator
 from ropewalk.data.retrieval import Haystack, documents
 from ropewalk.data.retrieval.biographies import chance
-from ropewalk.eval.report.figures.curves import Curves, curve_figure
+from ropewalk.eval.report.figures.curves import curve_figure, depth_curves
 from ropewalk.eval.report.figures.style import Drawing
 from ropewalk.eval.report.sentences import sentence
 from ropewalk.eval.tasks import haystacks
@@ -55,16 +55,11 @@ class MultiDocumentQa(Task):
     def figure(self, rows: ModelRows, window: int | None) -> Drawing | None:
         return curve_figure(
             rows,
-            Curves(
-                x="depth",
-                value="accuracy",
-                x_label="depth of the document (0: first)",
-                y_label="answers right",
-                prefix=self.name,
-                description="Right answers by depth of the document, with intervals",
-                panels="length",
-                panel_title="{} tokens",
-                limits=(0, 1),
+            depth_curves(
+                "accuracy",
+                "depth of the document (0: first)",
+                self.name,
+                "Right answers by depth of the document, with intervals",
                 level=chance(),
             ),
         )

@@ -16,9 +16,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from ropewalk.data.dataset import Row, concatenate
 from ropewalk.train.attention.borders import DocumentBorders, Ends, document_borders
 from ropewalk.train.attention.support import KernelFunction
 from ropewalk.train.transfer import copy_to_device
+
+
+def row_after_context(documents: Sequence[np.ndarray], context: int, length: int) -> Row:
+    """Documents end to end, padded to `length`; the positions of each but the first go on from the
+    first `context` tokens."""
+    row = concatenate(documents, length)
+    row.position_ids[len(documents[0]) : sum(map(len, documents))] += context
+    return row
 
 
 @dataclass

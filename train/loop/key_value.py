@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ropewalk.data.dataset import IGNORE, Row, concatenate
+from ropewalk.data.dataset import IGNORE, Row
 from ropewalk.data.proportion import wilson
 from ropewalk.data.retrieval import Haystack, Question
-from ropewalk.train.attention.shared_context import shared_context
+from ropewalk.train.attention.shared_context import row_after_context, shared_context
 from ropewalk.train.loop.dealing import local_slices, padded
 from ropewalk.train.loop.micro_batches import to_device
 from ropewalk.train.loss_model import LossModel
@@ -42,9 +42,8 @@ class Pass:
     def row(self, sp_size: int) -> Row:
         """A row whose labels are the answers', padded for `sp_size` ranks."""
         documents = self.documents()
-        tokens = sum(map(len, documents))
-        row = concatenate(documents, padded(tokens, sp_size))
-        row.position_ids[len(documents[0]) : tokens] += len(self.context)
+        length = padded(sum(map(len, documents)), sp_size)
+        row = row_after_context(documents, len(self.context), length)
         labels = np.where(self.asked(len(row.labels)) >= 0, row.labels, IGNORE)
         return replace(row, labels=labels)
 

@@ -52,6 +52,24 @@ class Curves:
     """A value that is drawn as a line across, such as chance or zero."""
 
 
+def depth_curves(
+    value: str, x_label: str, prefix: str, description: str, level: float | None = None
+) -> Curves:
+    """Shares of right answers by depth, a panel a length."""
+    return Curves(
+        x="depth",
+        value=value,
+        x_label=x_label,
+        y_label="answers right",
+        prefix=prefix,
+        description=description,
+        panels="length",
+        panel_title="{} tokens",
+        limits=(0, 1),
+        level=level,
+    )
+
+
 def curve_figure(rows: Mapping[str, Rows], curves: Curves) -> Drawing | None:
     """Rows by column, with `value`, low, high and n. None without any value to draw.
 
