@@ -14,6 +14,7 @@ from ropewalk.eval.tasks import context_gain
 from ropewalk.eval.tasks.context_gain import ContextGain, reference_context
 from ropewalk.eval.tasks.passkey import PasskeyRetrieval
 from ropewalk.eval.tasks.position import LossByPosition
+from ropewalk.eval.tasks.short_context import ShortContext
 from ropewalk.eval.tasks.task import Comparison, Measured, Sample
 from ropewalk.eval.tasks.window_loss import WindowLoss
 
@@ -176,3 +177,20 @@ def test_a_window_is_scored_in_sixteen_bins() -> None:
     measured: Any = SimpleNamespace(suite=suite, losses=np.ones((2, 63)), of_base=None)
     rows = LossByPosition().rows(measured)
     assert [(row["from"], row["to"]) for row in rows] == [(n, n + 4) for n in range(0, 64, 4)]
+
+
+def test_the_readings_name_each_column_that_is_paired_with_the_reference() -> None:
+    inside = {"to": 256, "n": 16}
+    rows = {
+        "a": [inside],
+        "b": [{**inside, **row(difference=-0.25)}],
+        "c": [{**inside, **row(difference=0.5)}],
+    }
+    expected = "\u22120.250 [\u22120.260 to \u22120.240] (b) and +0.500 [+0.490 to +0.510] (c) nats"
+    assert WindowLoss().reading(rows, 256) == (
+        f"Inside the window of 256 tokens the loss differs from the reference's by {expected}."
+    )
+    assert ShortContext().reading(rows, 256) == (
+        f"On 16 short documents the loss differs from the reference's by {expected} per token."
+    )
+    assert WindowLoss().reading({"a": [inside]}, 256) is None
