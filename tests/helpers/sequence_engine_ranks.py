@@ -10,7 +10,8 @@ import torch.distributed as dist
 from models import tiny_config
 
 from ropewalk.conf.rope_methods import YarnConfig
-from ropewalk.eval.engine.engine import Engine, NotFinite
+from ropewalk.eval.engine.engine import Engine
+from ropewalk.eval.engine.finite import NotFinite
 from ropewalk.eval.engine_sp.engine import SequenceParallelEngine
 from ropewalk.eval.measure import forward
 from ropewalk.eval.requests import Prompt, Prompts, Request, Text, digest
