@@ -141,6 +141,20 @@ def test_a_layer_is_gathered_ahead_and_cut_into_its_weights() -> None:
     assert 2 * 2 * LAYER <= most <= 2 * (2 * HEAD + 2 * LAYER)
 
 
+@pytest.mark.parametrize(("distance", "times"), [(2 * LAYER, 2), (0, 4)])
+def test_a_layer_stays_from_its_recomputation_to_its_backward_pass(
+    distance: int, times: int
+) -> None:
+    """Within the reuse distance; else each of its weights is gathered for each use."""
+    first, second = (0, "a"), (0, "b")
+    uses = [first, second, second, first]
+    events: list[Event] = [("mark", "step", None), ("mark", "batch", None)]
+    events += [("use", one) for one in uses] + [("mark", "optimizer", None), ("mark", "end", None)]
+    settings = SETTINGS | {"stage3_prefetch_bucket_size": 0, "stage3_max_reuse_distance": distance}
+    gathered = gathers(with_engine(events, engine(3, settings=settings)))
+    assert gathered == [LAYER] * times
+
+
 def test_no_prefetch_goes_above_the_live_limit() -> None:
     settings = SETTINGS | {"stage3_max_live_parameters": LAYER, "stage3_max_reuse_distance": 0}
     most = peaks(with_engine(steps(), engine(3, settings=settings)))["gathered weights"]
