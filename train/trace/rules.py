@@ -47,6 +47,6 @@ def indices(args: Sequence[object]) -> list[torch.Tensor]:
 
 def is_large(shape: Sequence[int], tokens: int, vocabulary: int) -> bool:
     """Whether a tensor grows with the square of the length, or holds a row of the vocabulary for
-    each of `tokens`."""
+    each of `tokens`, which must be more than the model is wide."""
     long = [size for size in shape if size >= tokens]
     return len(long) > 1 or (len(long) == 1 and vocabulary in shape and vocabulary not in long)
