@@ -5,6 +5,7 @@ loss, which holds all logits at once, and their settings are traced in place of 
 of theirs (Liger, torch.compile, fp8) are not. Nothing is fitted.
 """
 
+import argparse
 import json
 import os
 import re
@@ -422,10 +423,13 @@ def main() -> None:
     DOCUMENT.write_text(document_with(text, "memory", [*memory_head, *memory_rows()]))
 
 
+PARTS = {"traced": traced, "timed": timed}
+
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        work = {"traced": traced, "timed": timed}[sys.argv[1]]
-        print(json.dumps(work(json.load(sys.stdin))), flush=True)
-        os._exit(0)  # a registered accelerator may not end in good order
-    else:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", nargs="?", choices=PARTS, help="in a child: values on stdin")
+    if (part := parser.parse_args().part) is None:
         main()
+    else:
+        print(json.dumps(PARTS[part](json.load(sys.stdin))), flush=True)
+        os._exit(0)  # a registered accelerator may not end in good order

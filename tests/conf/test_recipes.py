@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ropewalk.conf import hardware_file
 from ropewalk.conf.check import load, to_yaml
 from ropewalk.conf.eval import EvalConfig
 from ropewalk.conf.rope_methods import ROPE_METHODS
@@ -31,7 +32,7 @@ def test_all_yaml_files_are_known() -> None:
     assert sorted(ROPE_METHODS) == METHODS
     assert MIXTURES == ["fu", "olmo3", "prolong_512k", "prolong_64k", "ultralong", "uniform"]
     assert sorted(p.stem for p in (CONF / "suite").glob("*.yaml")) == SUITES
-    groups = (RECIPES, METHODS, MIXTURES, SUITES)
+    groups = (RECIPES, METHODS, MIXTURES, SUITES, hardware_file.names())
     assert len(list(CONF.rglob("*.yaml"))) == 1 + sum(map(len, groups))
 
 

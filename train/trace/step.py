@@ -72,7 +72,9 @@ def _events(subject: Subject, device: torch.device, layers: int) -> tuple[list[E
     losses.add_product = _summed_in_place(tracer.live, losses.add_product)
     try:
         model = subject.model(layers)
-        with FakeTensorMode(allow_non_fake_inputs=True), tracer, Reads(tracer):
+        fake = FakeTensorMode(allow_non_fake_inputs=True)
+        # autograd's own thread for a device registered from Python may abort the process
+        with torch.autograd.set_multithreading_enabled(False), fake, tracer, Reads(tracer):
             step = _Step(subject, model, tracer)
             step.run()
             tracer.waits.clear()
