@@ -33,13 +33,9 @@ def prepared(folder: Path, count: int, *more: str) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepared(tmp_path_factory.mktemp("check") / "two", 2)
-
-
-def test_two_ranks_pass(two: Path) -> None:
-    lines: list[Line] = ranks.run(2, check_ranks.lines_of_checks, two)[0]
+def test_two_ranks_pass(tmp_path: Path) -> None:
+    folder = prepared(tmp_path / "two", 2)
+    lines: list[Line] = ranks.run(2, check_ranks.lines_of_checks, folder)[0]
     assert not failed(lines), [line.text() for line in lines if line.status == FAIL]
     names = [line.name for line in lines]
     assert len(set(names)) == len(names) > 25
@@ -59,11 +55,15 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 @pytest.fixture(scope="module")
-def faulty(two: Path) -> dict[str, list[Line]]:
-    """The lines of every case, in one start of the ranks; a case without a fault comes last."""
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Line]]:
+    """The lines of every case, in one start of the ranks; a case without a fault comes last.
+
+    In a folder of their own: a checkpoint of a whole self-test would be loaded.
+    """
+    folder = prepared(tmp_path_factory.mktemp("check") / "two", 2)
     cases = [(fault, checks) for fault, (checks, _) in CASES.items()]
     last = ("no_fault", ("hosts", "speed", "batches", "one process", "parallel"))
-    result: Any = ranks.run(2, check_ranks.lines_with_faults, two, [*cases, last])[0]
+    result: Any = ranks.run(2, check_ranks.lines_with_faults, folder, [*cases, last])[0]
     return result  # type: ignore[no-any-return]
 
 
