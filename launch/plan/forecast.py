@@ -5,6 +5,7 @@ All sizes are in bytes, of one rank unless a name says otherwise.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -58,7 +59,7 @@ def forecast(question: Question) -> dict[str, Any]:
             "train.lora.quantize=none, whose weights take four times as much"
         )
     refuse_unfit(gpus, train.sp_size, train.memory.zero_hpz_size)
-    base = base_config(locate(config.model, _cache(config)))
+    base = base_config(locate(config.model, Path(config.cache_dir).expanduser()))
     plan = step_plan(question, base)
     trace = trace_step(plan)
     subject = Subject(plan, train_config(plan))
@@ -84,12 +85,6 @@ def forecast(question: Question) -> dict[str, Any]:
         "curve": trace.curve,
         "left_out": _left_out(config),
     }
-
-
-def _cache(config: Config) -> Any:
-    from pathlib import Path
-
-    return Path(config.cache_dir).expanduser()
 
 
 def step_plan(question: Question, base: PreTrainedConfig) -> StepPlan:
