@@ -16,6 +16,8 @@ from ropewalk.eval.engine.branches import BranchCache, Pair
 from ropewalk.train.attention.prefix import attend_with_sums, joined
 
 NAME = "ropewalk_branches"
+PIECES, PIECE_TOKENS = 8, 512
+"""A trunk is cut into this many pieces at most, of this many tokens at least."""
 
 
 def attend_branches(
@@ -89,8 +91,7 @@ def _over_trunk(
     rows = q.transpose(0, 1).flatten(1, 2)  # (K, R * G, D)
     shape = (q.shape[0], q.shape[2])
     if distances is None and q.device.type == "cpu" and keys.shape == values.shape:
-        output, sums = attend_with_sums(rows[None], keys[None], values[None], scale)
-        output, sums = output[0], sums[0]
+        output, sums = _over_pieces(rows, trunk, scale)
         return _by_row(output, shape), sums.unflatten(1, shape).transpose(0, 1)
     scores = _by_row(rows @ keys.mT, shape).float() * scale
     if distances is not None:
@@ -98,6 +99,21 @@ def _over_trunk(
     sums = scores.logsumexp(3)
     weights = (scores - sums.nan_to_num(neginf=0.0)[..., None]).exp().to(values.dtype)
     return _by_row(weights.transpose(0, 1).flatten(1, 2) @ values, shape), sums
+
+
+def _over_pieces(rows: torch.Tensor, trunk: Pair, scale: float) -> Pair:
+    """rows (K, N, D), keys and values (K, T, D) -> (K, N, D), (K, N), on a CPU.
+
+    The kernel gives a thread whole heads, which are few: long keys are cut into pieces.
+    """
+    pieces = max(1, min(PIECES, trunk[0].shape[1] // PIECE_TOKENS))
+    ends = pieces * (trunk[0].shape[1] // pieces)
+    cut = (x[:, :ends].unflatten(1, (pieces, -1)).transpose(0, 1) for x in trunk)
+    parts = [attend_with_sums(rows.expand(pieces, -1, -1, -1), *cut, scale)]
+    if ends < trunk[0].shape[1]:
+        parts.append(attend_with_sums(rows[None], *(x[None, :, ends:] for x in trunk), scale))
+    outputs, sums = (torch.cat(part) for part in zip(*parts, strict=True))
+    return (sums.softmax(0).to(outputs.dtype)[..., None] * outputs).sum(0), sums.logsumexp(0)
 
 
 def _by_row(x: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:

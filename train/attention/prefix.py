@@ -10,7 +10,7 @@ logarithms of their sums; torch would turn a mask of bools into one of floats in
     c queries of a block
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +47,7 @@ def attend_after_prefix(
             else _blocks(q, k, v, window, scale, sink)
         )
     ]
-    return torch.cat(outputs, dim=2)
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 
 def _gives_sums(query: torch.Tensor) -> bool:
@@ -67,9 +67,7 @@ def attend_with_sums(
     return output, sums
 
 
-def joined(
-    first: tuple[torch.Tensor, torch.Tensor], second: tuple[torch.Tensor, torch.Tensor]
-) -> torch.Tensor:
+def joined(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> torch.Tensor:
     """Attention over two sets of keys from that over each: outputs (..., D), log-sums (...)."""
     share = (second[1] - first[1]).sigmoid()[..., None]
     return torch.lerp(first[0], second[0], share.to(first[0].dtype))
@@ -87,17 +85,14 @@ def _two_parts(
     before = key[:, :, :offset], value[:, :, :offset]
     if sink is not None:
         before = sinks.prepend_sink(*before, sink)
-    k, v = (x[:, :, offset:].repeat_interleave(group, dim=1) for x in (key, value))
-    own = attend_with_sums(query, k, v, scale, causal=True)
-    if not before[0].shape[2]:
-        yield own[0]
-        return
-    rows = query.unflatten(1, (-1, group)).flatten(2, 3)  # heads that share a key
-    output, sums = attend_with_sums(rows, *before, scale)
-    shape = (group, query.shape[2])
-    yield joined(
-        (output.unflatten(2, shape).flatten(1, 2), sums.unflatten(2, shape).flatten(1, 2)), own
-    )
+    heads = query[0].unflatten(0, (-1, group))  # (K, G, T, D)
+    own = (x[:, :, offset:].expand(group, -1, -1, -1) for x in (key, value))  # not copied
+    outputs = [x.transpose(0, 1) for x in attend_with_sums(heads.transpose(0, 1), *own, scale, causal=True)]
+    if before[0].shape[2]:
+        rows = heads.flatten(1, 2)[None]  # heads that share a key
+        first = [x[0].unflatten(1, (group, -1)) for x in attend_with_sums(rows, *before, scale)]
+        outputs = [joined(first, outputs)]
+    yield outputs[0].flatten(0, 1)[None]
 
 
 def _blocks(
