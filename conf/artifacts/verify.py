@@ -32,11 +32,11 @@ def digests_of(
 def find_damage(folder: Path, files: Mapping[str, str]) -> str:
     """The first of `files` (relative path: sha256) that is another now, as `NAME is ...`; else
     empty. Raises: OSError for a file that may not be read."""
-    found = _digests(folder, files, folder)
+    digests = _digests(folder, files, folder)
     for name, written in files.items():
-        if name not in found:
+        if name not in digests:
             return f"{name} is {'no file' if os.path.lexists(folder / name) else 'missing'}"
-        if found[name] != written:
+        if digests[name] != written:
             return f"{name} is not what was written (sha256)"
     return ""
 
@@ -45,13 +45,13 @@ def _digests(folder: Path, names: Iterable[str], of: Path) -> dict[str, str]:
     """The digests of those that are files; another process may rename the folder meanwhile."""
     sizes = {name: size for name in names if (size := _size(folder / name)) is not None}
     large = [name for name, size in sizes.items() if size >= LARGE]
-    found = {}
+    digests = {}
     if large:
-        found = recorded_digests(folder, large, of.with_name(f".{of.name}.digests"))
-    for name in sizes.keys() - found.keys():
+        digests = recorded_digests(folder, large, of.with_name(f".{of.name}.digests"))
+    for name in sizes.keys() - digests.keys():
         with suppress(*NO_FILE):
-            found[name] = file_digest(folder / name)
-    return {name: found[name] for name in sizes if name in found}
+            digests[name] = file_digest(folder / name)
+    return {name: digests[name] for name in sizes if name in digests}
 
 
 def _size(path: Path) -> int | None:

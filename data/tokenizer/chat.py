@@ -40,15 +40,15 @@ def _template(tokenizer: RunTokenizer) -> Any:
     with TemporaryDirectory() as folder:
         save(tokenizer, Path(folder))
         try:
-            made = auto_tokenizer(folder)
+            loaded = auto_tokenizer(folder)
         except Unreadable as reason:
             raise ConfigError(f"model.path is {tokenizer.path}; {reason}; use form=base") from None
-    if not made.chat_template:
+    if not loaded.chat_template:
         raise ConfigError(
             f"model.path is {tokenizer.path}; its tokenizer has no chat template; questions in "
             "chat form need one; use form=base, or add chat_template.jinja"
         )
-    return made
+    return loaded
 
 
 def _rendered(template: Any, path: str, message: str) -> str:

@@ -31,14 +31,16 @@ def converted(
     with TemporaryDirectory() as name:
         wrapper.save_pretrained(name)
         written = {file: (Path(name) / file).read_bytes() for file in (TOKENIZER, CONFIG)}
-    made = rust_tokenizer(path, written[TOKENIZER])
+    converted = rust_tokenizer(path, written[TOKENIZER])
     kind = type(wrapper).__name__
-    if text := first_difference(made, backend):
+    if text := first_difference(converted, backend):
         raise ConfigError(
             f"model.path is {path}; it has no tokenizer.json, and the one that {kind} saves gives "
             f"other ids than {kind} itself, for example of {text[:40]!r}; add a tokenizer.json"
         )
-    if _letters(made.decode(made.encode(SAMPLE, add_special_tokens=False).ids)) != _letters(SAMPLE):
+    if _letters(
+        converted.decode(converted.encode(SAMPLE, add_special_tokens=False).ids)
+    ) != _letters(SAMPLE):
         raise ConfigError(
             f"model.path is {path}; it has no tokenizer.json, and {kind} of transformers makes one "
             "of its files that loses letters; add a tokenizer.json, or name the right "

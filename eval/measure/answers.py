@@ -61,8 +61,8 @@ def answers(
     Of several gates of a question the worst answers. `rows`: of the judged column, by task.
     `not_judged`: why there are no gates.
     """
-    found = [_answer(number, gates, rows) for number in QUESTIONS]
-    return [{**answer, "reason": not_judged or answer["reason"]} for answer in found]
+    of_questions = [_answer(number, gates, rows) for number in QUESTIONS]
+    return [{**answer, "reason": not_judged or answer["reason"]} for answer in of_questions]
 
 
 def _answer(number: int, gates: Sequence[Json], rows: Json) -> dict[str, Any]:

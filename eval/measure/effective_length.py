@@ -92,11 +92,11 @@ def ratio(scores: Mapping[int, Score], base: int, length: int, seed: int) -> Est
     """The score at `length` over that at `base`; None below FLOOR, as for `relative`."""
     if base not in scores or length not in scores or value(scores[base]) < FLOOR:
         return None
-    n = _units({at: scores[at] for at in (base, length)})
+    n = _units({tokens: scores[tokens] for tokens in (base, length)})
     share = value(scores[length]) / value(scores[base])
     if n < MIN_UNITS:
         return Estimate(share, None, None, n)
-    top, bottom = (drawn_values(scores[at], seed, at) for at in (length, base))
+    top, bottom = (drawn_values(scores[tokens], seed, tokens) for tokens in (length, base))
     low, high = np.quantile(top / np.maximum(bottom, 1e-9), [0.025, 0.975])
     return Estimate(share, float(low), float(high), n)
 

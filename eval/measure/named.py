@@ -83,16 +83,16 @@ def named_models(config: Config) -> dict[str, NamedModel]:
 
     Raises: ConfigError with the problems of all.
     """
-    made, lines = dict[str, NamedModel](), list[str]()
+    models_by_name, lines = dict[str, NamedModel](), list[str]()
     for name, settings in config.eval.models.items():
         try:
             base = _located(name, settings, Path(config.cache_dir).expanduser())
-            made[name] = NamedModel(name, settings, base)
+            models_by_name[name] = NamedModel(name, settings, base)
         except ConfigError as error:
             lines += in_its_words(name, str(error).splitlines())
     if lines:
         raise ConfigError("\n".join(lines))
-    return made
+    return models_by_name
 
 
 def _located(name: str, settings: EvalModelConfig, cache: Path) -> Base:
@@ -129,15 +129,15 @@ def problems(config: Config, length: int | None) -> list[str]:
     """Of every named model: its config, plan, tokenizer, and its window against the longest context
     measured. `length`: None for the window of the one that the others are compared with."""
     try:
-        found = named_models(config)
+        named = named_models(config)
     except ConfigError as error:
         return str(error).splitlines()
-    lines = [line for model in found.values() for line in _file_problems(model)]
-    if lines or not found:
+    lines = [line for model in named.values() for line in _file_problems(model)]
+    if lines or not named:
         return lines
-    name = reference_column(config.eval.reference, list(found))
-    length = length or found[name].plan.max_position_embeddings
-    return [line for model in found.values() for line in _window_problems(model, length)]
+    name = reference_column(config.eval.reference, list(named))
+    length = length or named[name].plan.max_position_embeddings
+    return [line for model in named.values() for line in _window_problems(model, length)]
 
 
 def _file_problems(model: NamedModel) -> list[str]:

@@ -123,9 +123,9 @@ def worst(answers: ByDepth, seed: int) -> dict[str, Any]:
     with np.errstate(invalid="ignore"):
         drawn = (draws.counts @ right) / (draws.counts @ asked)
     drawn = drawn[~np.isnan(drawn).any(axis=1)]
-    place = int(shares.argmin())
-    row = {"measure": "worst", "depth": float(answers.depths[place])}
-    alone = _share(answers.right[:, [place]])
+    lowest = int(shares.argmin())
+    row = {"measure": "worst", "depth": float(answers.depths[lowest])}
+    alone = _share(answers.right[:, [lowest]])
     if count < 2 or not len(drawn):
         return {**row, **alone}
     low, high = np.quantile(drawn.min(axis=1), [0.025, 0.975])

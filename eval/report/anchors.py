@@ -82,16 +82,20 @@ def parse(text: str) -> list[Anchor]:
 
 def _anchor(entry: dict[str, Any]) -> Anchor:
     del entry["rows"]
-    place = f"anchors.yaml row {entry.get('row')}"
+    row_name = f"anchors.yaml row {entry.get('row')}"
     known = {field.name for field in fields(Anchor)}
     if unknown := sorted(set(entry) - known):
-        raise DataError(f"{place} has {unknown[0]}; keys are {', '.join(sorted(known))}; rename it")
+        raise DataError(
+            f"{row_name} has {unknown[0]}; keys are {', '.join(sorted(known))}; rename it"
+        )
     try:
         anchor = Anchor(**{**entry, "at": tuple(entry["at"]), "values": tuple(entry["values"])})
     except (KeyError, TypeError) as error:
-        raise DataError(f"{place} is incomplete; {error}; add it") from None
+        raise DataError(f"{row_name} is incomplete; {error}; add it") from None
     if problem := anchor.problem():
-        raise DataError(f"{place} has {problem}; a value is a number or null, one a place; mend it")
+        raise DataError(
+            f"{row_name} has {problem}; a value is a number or null, one a row_name; mend it"
+        )
     return anchor
 
 

@@ -95,8 +95,8 @@ def _with_intervals(values: Sequence[str], intervals: Sequence[str]) -> list[str
     keys = list(values)
     for interval in intervals:
         prefix = interval[:-4]
-        place = keys.index(prefix) + 1 if prefix in keys else len(keys)
-        keys.insert(place, interval)
+        index = keys.index(prefix) + 1 if prefix in keys else len(keys)
+        keys.insert(index, interval)
     return keys
 
 

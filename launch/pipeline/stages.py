@@ -131,24 +131,26 @@ def _run_stage(stage: str, run: Run, quiet: bool) -> None:
 def _rope(run: Run) -> tuple[Manifest, str]:
     from ropewalk.train.rope import stage
 
-    made = stage.make(run.config, run.base)
-    run.writers["rope"] = lambda folder: made.write(folder / "rope.json", renew=not run.in_place)
-    return standing.write(run, "rope", made.manifest.fingerprint)
+    rope_stage = stage.make(run.config, run.base)
+    run.writers["rope"] = lambda folder: rope_stage.write(
+        folder / "rope.json", renew=not run.in_place
+    )
+    return standing.write(run, "rope", rope_stage.manifest.fingerprint)
 
 
 def _data(run: Run) -> tuple[Manifest, str]:
     from ropewalk.data import stage
 
-    made = stage.prepare(run.config, data_inputs(run))
+    prepared = stage.prepare(run.config, data_inputs(run))
     # A ledger of other cleaning settings is this command's own; any other difference is damage.
     other = run.in_place and standing.has_other_settings(run, "data")
-    own_ledger = other and not run.shows_training and not made.has_ledger(run.folder / "data")
+    own_ledger = other and not run.shows_training and not prepared.has_ledger(run.folder / "data")
 
     def write(folder: Path) -> tuple[Manifest, str]:
-        return made.write(folder / "data", renew=not (other and run.in_place))
+        return prepared.write(folder / "data", renew=not (other and run.in_place))
 
     run.writers["data"] = write
-    return standing.write(run, "data", made.fingerprint, own_ledger)
+    return standing.write(run, "data", prepared.fingerprint, own_ledger)
 
 
 def _train_inputs(run: Run, *stages: str) -> dict[str, Any]:

@@ -68,12 +68,14 @@ def record(config: Config, verb: str, stages: Sequence[str], cached: Sequence[Pa
         return
     former = read_signed(folder / RECORD) or {}
     verbs = former["verbs"] if former.get("inputs") == inputs else {}
-    made = {name: found for name in _stage_folders(folder) if (found := _made(folder / name))}
+    stage_fingerprints = {
+        name: value for name in _stage_folders(folder) if (value := _made(folder / name))
+    }
     content = {
         "inputs": inputs,
         "verbs": {**verbs, verb: list(stages)},
         "files": digests_of(folder, FILES),
-        "stages": made,
+        "stages": stage_fingerprints,
         "cache": {path.relative_to(cache).as_posix(): _made(path) for path in cached},
     }
     write_json(folder / RECORD, signed(content))

@@ -87,7 +87,9 @@ def _two_parts(
         before = sinks.prepend_sink(*before, sink)
     heads = query[0].unflatten(0, (-1, group))  # (K, G, T, D)
     own = (x[:, :, offset:].expand(group, -1, -1, -1) for x in (key, value))  # not copied
-    outputs = [x.transpose(0, 1) for x in attend_with_sums(heads.transpose(0, 1), *own, scale, causal=True)]
+    outputs = [
+        x.transpose(0, 1) for x in attend_with_sums(heads.transpose(0, 1), *own, scale, causal=True)
+    ]
     if before[0].shape[2]:
         rows = heads.flatten(1, 2)[None]  # heads that share a key
         first = [x[0].unflatten(1, (group, -1)) for x in attend_with_sums(rows, *before, scale)]

@@ -82,8 +82,8 @@ def with_shared_context(kernel: KernelFunction) -> Callable[..., tuple[torch.Ten
             return kernel(module, query, key, value, attention_mask, **kwargs)
         shared_context.layers += 1
         length, seen = shared_context.first["max_seqlen"], shared_context.keys
-        whole = (x[:, :, :length] for x in (query, key, value))
-        first, _ = kernel(module, *whole, attention_mask, **{**kwargs, **shared_context.first})
+        context = (x[:, :, :length] for x in (query, key, value))
+        first, _ = kernel(module, *context, attention_mask, **{**kwargs, **shared_context.first})
         parts = (query[:, :, length:], *(x.index_select(2, seen) for x in (key, value)))
         kwargs |= {**shared_context.others, "key_borders": shared_context.key_borders}
         others, _ = kernel(module, *parts, attention_mask, **kwargs)

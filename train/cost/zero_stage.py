@@ -57,12 +57,12 @@ def stage_cost(
         )
     else:
         # at ZeRO 1 each rank sums whole gradients; its own part of them is then copied
-        whole = trained * FP32 if stage == 1 else 0
+        full_gradients = trained * FP32 if stage == 1 else 0
         shards = world if stage == 3 else 1
         optimizer = share * (FP32 + moment_bytes)
         states = StageCost(
             weights=-(-sizes.parameters // shards) * layout.element_bytes,
-            gradients=whole + share * FP32,
+            gradients=full_gradients + share * FP32,
             optimizer=optimizer,
             host=0,
             sent=0,

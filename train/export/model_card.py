@@ -56,9 +56,9 @@ def _of_task(task: str, rows: Any, facts: Json) -> Iterator[EvalResult]:
 
 def _whole_texts(rows: Any) -> Iterator[Json]:
     """The rows that are no part of a curve; the mean of a length whose rows all are."""
-    whole = [row for row in rows if not any(key in row for key in PLACES)]
-    yield from whole
-    lengths = {row.get("length") for row in whole}
+    full_rows = [row for row in rows if not any(key in row for key in PLACES)]
+    yield from full_rows
+    lengths = {row.get("length") for row in full_rows}
     cells: dict[Any, list[Json]] = {}
     for row in rows:
         if "depth" in row and row.get("length") not in lengths and _is_number(row.get("accuracy")):

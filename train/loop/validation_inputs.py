@@ -23,15 +23,15 @@ def windows(config: Config, data: DataArtifacts) -> list[np.ndarray]:
         return []
     length = settings.length or config.data.seq_len
     heldout = data.heldout_text(config.data)
-    found = heldout.windows(length, settings.windows, settings.windows_per_document)
-    if not found:
+    held_windows = heldout.windows(length, settings.windows, settings.windows_per_document)
+    if not held_windows:
         raise DataError(
             f"train.validation.length is {length}; no held-out document has that many tokens; "
             f"raise data.heldout_share (now {config.data.heldout_share}), lower "
             "train.validation.length or set train.validation.interval_steps=0"
         )
-    log.info(f"validation: held-out {describe(heldout.layout(found))}")
-    return [window.ids for window in found]
+    log.info(f"validation: held-out {describe(heldout.layout(held_windows))}")
+    return [window.ids for window in held_windows]
 
 
 def haystacks(config: Config, data: DataArtifacts, count: int | None = None) -> list[Haystack]:

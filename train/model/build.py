@@ -73,8 +73,8 @@ def build(
     if zero3 or load_kwargs:  # each rank loads its part, or packs what it reads
         model = read()
     else:
-        place = device or torch.device("cpu")
-        model = one_reader.load(read, config, place, base.trust_remote_code)
+        target = device or torch.device("cpu")
+        model = one_reader.load(read, config, target, base.trust_remote_code)
     return _prove_and_set_kernel(
         model, plan, attention_kernel, when, kernel_wrapper, compute_dtype, s2_group
     )

@@ -55,8 +55,8 @@ def release(body: nn.Module) -> None:
 
 def fits_device(parameters: int, dtype: torch.dtype) -> bool:
     """Whether this rank's device holds this many weights; a CPU does."""
-    place = device()
-    if place.type != "cuda":
+    target = device()
+    if target.type != "cuda":
         return True
-    memory = torch.cuda.get_device_properties(place).total_memory
+    memory = torch.cuda.get_device_properties(target).total_memory
     return parameters * dtype.itemsize <= WEIGHTS_SHARE * memory
