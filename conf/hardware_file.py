@@ -4,9 +4,11 @@ Every figure says where it comes from, when that was, and whether somebody measu
 (MFU) and `ropewalk plan` read the same files.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,21 @@ class Link:
     kind: str = setting("assumed", one_of=KINDS)
     source: str = setting("no curve", way_out="name the page or the paper")
     date: str = setting("2026-11", way_out="e.g. 2026-11")
+
+    def rate_gb_s(self, message_bytes: float) -> float:
+        """The measured rate at a size, between two of them along a line in logarithms, and never
+        above the data sheet; without a curve the data sheet's."""
+        points = list(zip(self.payloads_mib, self.rates_gb_s, strict=True))
+        if not points:
+            return self.gb_s.value
+        size = max(message_bytes / 2**20, 1e-6)
+        if size <= points[0][0]:
+            return min(points[0][1], self.gb_s.value)
+        for (left, low), (right, high) in pairwise(points):
+            if size <= right:
+                share = math.log(size / left) / math.log(right / left)
+                return min(low * (high / low) ** share, self.gb_s.value)
+        return min(points[-1][1], self.gb_s.value)
 
     def problems(self, prefix: str) -> Iterator[str]:
         sizes = self.payloads_mib

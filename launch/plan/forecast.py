@@ -18,7 +18,8 @@ from ropewalk.launch.plan import seconds
 from ropewalk.launch.plan.verdict import FITS, verdict, worst
 from ropewalk.train import disk_space
 from ropewalk.train.base import base_config, locate
-from ropewalk.train.cost.flops import ModelCost, model_cost
+from ropewalk.train.cost.flops import ModelCost, mlp_elements, model_cost
+from ropewalk.train.cost.step_time import Choices
 from ropewalk.train.cost.zero_stage import stage_cost
 from ropewalk.train.memory.attention_budget import MOMENT_BYTES
 from ropewalk.train.trace.layers import Subject
@@ -155,9 +156,8 @@ def _time(
     )
     lengths = subject.plan.documents
     cost: ModelCost = model_cost(subject.full)
-    kept = bool(subject.kept_ops)
     times = seconds.step_range(
-        cost, subject.sizes, base, layout, hardware, lengths, attention_kept=kept
+        cost, subject.sizes, base, layout, hardware, lengths, _choices(subject)
     )
     low, likely = times["low"].seconds, times["likely"].seconds
     high = likely * seconds.SPREAD
@@ -178,6 +178,11 @@ def _time(
         },
         "communication": seconds.communication(subject.sizes, layout, hardware),
     }
+
+
+def _choices(subject: Subject) -> Choices:
+    tiled = mlp_elements(subject.full) if subject.train.memory.tile_mlp_tokens else 0
+    return Choices(attention_kept=bool(subject.kept_ops), tiled_elements=tiled)
 
 
 def _ceiling(terms: dict[str, float]) -> str:

@@ -8,6 +8,8 @@ import yaml
 from ropewalk.conf import hardware_file
 from ropewalk.conf.errors import ConfigError
 
+MIB = 2**20
+
 # Names as torch reports them. From the data sheets of NVIDIA and AMD: TFLOP/s of bf16 with
 # sparsity, the memory's TB/s, GB/s of the links in both directions, and the memory's GB.
 DATA_SHEETS = {
@@ -95,3 +97,18 @@ def test_a_curve_has_a_rate_for_each_payload(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(values))
     with pytest.raises(ConfigError, match="payloads_mib"):
         hardware_file.load(str(path))
+
+
+def test_a_rate_lies_on_the_measured_curve() -> None:
+    """8 x H100: 220 GB/s at 16 MiB and 368 at 16 GiB; between them a line in logarithms."""
+    link = hardware_file.load("h100").link
+    assert link.rate_gb_s(1 * MIB) == link.rate_gb_s(16 * MIB) == pytest.approx(220)
+    assert link.rate_gb_s(16384 * MIB) == pytest.approx(368)
+    assert link.rate_gb_s(512 * MIB) == pytest.approx((220 * 368) ** 0.5)
+
+
+def test_no_rate_is_above_the_data_sheet() -> None:
+    """The bus bandwidth of a hierarchical all-reduce is above what a GPU's own port sends."""
+    network = hardware_file.load("b200").network
+    assert network.rate_gb_s(16384 * MIB) == network.gb_s.value
+    assert hardware_file.load("h100").network.rate_gb_s(MIB) == 50

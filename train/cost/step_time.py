@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ropewalk.conf import hardware_file
-from ropewalk.conf.hardware_file import Hardware
+from ropewalk.conf.hardware_file import Hardware, Link
 from ropewalk.train.cost.flops import ModelCost
 from ropewalk.train.cost.layer_traffic import LayerTraffic
 from ropewalk.train.cost.traffic import (
@@ -69,6 +69,10 @@ class Rates:
     """Bytes a second that a device sends inside its node."""
     network: float = H100.network.gb_s.value * 1e9 * NETWORK_SHARE
     """Bytes a second that a device sends to other nodes."""
+    link_curve: Link | None = None
+    """What was measured by the size of a message, in place of `link`; None: one rate for all."""
+    network_curve: Link | None = None
+    """The same in place of `network`."""
     node_size: int = H100.gpus_per_node
     launch_gap: float = 0.01
     """Seconds a micro-step in which the device waits for the host: one wait, then a full queue."""
@@ -86,9 +90,25 @@ class Rates:
             memory=hardware.memory_tb_s.value * 1e12 * memory,
             link=hardware.link.gb_s.value * 1e9 * link,
             network=hardware.network.gb_s.value * 1e9 * network,
+            link_curve=None if is_ceiling else _curve(hardware.link),
+            network_curve=None if is_ceiling else _curve(hardware.network),
             node_size=hardware.gpus_per_node,
             launch_gap=0.0 if is_ceiling else 0.01,
         )
+
+    def seconds_of(self, collective: Collective) -> float:
+        """Alone. Rings that leave the node send through it once for each node: the slowest link
+        counts."""
+        outside = collective.ranks > self.node_size
+        curve = self.network_curve if outside else self.link_curve
+        rate = self.network if outside else self.link
+        if curve is not None:
+            rate = curve.rate_gb_s(collective.message_bytes) * 1e9
+        return collective.bytes_sent / rate
+
+
+def _curve(link: Link) -> Link | None:
+    return link if link.payloads_mib else None
 
 
 @dataclass(frozen=True)
@@ -97,6 +117,9 @@ class Choices:
 
     attention_kept: bool = True
     """train.memory.keep_attention; counts with activation checkpointing alone."""
+    tiled_elements: int = 0
+    """Of MLPs that are computed in tiles, which their backward pass computes again
+    (train.memory.tile_mlp_tokens)."""
     fused: bool = False
     """train.memory.compile: norms and MLP as single kernels; rotary embeddings stay eager."""
     overlapped: bool = True
@@ -140,6 +163,8 @@ def step_time(
     tokens, labels = sum(lengths), sum(lengths) - len(lengths)
     attention = sum(one.flops(lengths) for one in cost.layers) / ranks * steps
     linear = 2 * cost.matrices * tokens / ranks * steps
+    trained = 2 * cost.trainable * tokens / ranks * steps
+    tiled = 2 * choices.tiled_elements * tokens / ranks * steps
     head = 2 * cost.head * labels / ranks * steps
     again = layout.checkpointing
     terms = {
@@ -148,13 +173,14 @@ def step_time(
         * attention
         / rates.attention.forward,
         "attention, backward": 2.5 * attention / rates.attention.backward,
-        "linear layers": (3 + again) * linear / rates.product_flops,
+        # backward, a product for each input's gradient, and one for that of each trained weight
+        "linear layers": ((2 + again) * linear + trained + tiled) / rates.product_flops,
         "norms, rotary, activations": sizes.layers
         * layout.rank_tokens
         * steps
         * ((1 + again) * layer.forward + layer.backward)
         / rates.memory,
-        "loss and head": 3 * head / rates.product_flops
+        "loss and head": (2 + cost.head_trainable) * head / rates.product_flops
         + memory_traffic(sizes, layout)["head"] / rates.memory,
         "optimizer": memory_traffic(sizes, layout)["optimizer"] / rates.memory,
         "waits for the host": steps * rates.launch_gap,
@@ -177,14 +203,8 @@ def _communication(
     for one in collectives(sizes, layout):
         exchange = one.kind == "all_to_all"
         name = "exchange of heads" if exchange else "gradients and weights"
-        seconds[name] += _seconds(one, rates)
+        seconds[name] += rates.seconds_of(one)
     if choices.overlapped:
         hidden = 0.75 * compute
         seconds["gradients and weights"] = max(0.0, seconds["gradients and weights"] - hidden)
     return seconds
-
-
-def _seconds(collective: Collective, rates: Rates) -> float:
-    """Rings that leave the node send through it once for each node: the slowest link counts."""
-    outside = collective.ranks > rates.node_size
-    return collective.bytes_sent / (rates.network if outside else rates.link)

@@ -27,9 +27,12 @@ from ropewalk.train.attention.sequence_parts import (
 )
 from ropewalk.train.cost.flops import body_parameters, elements_per_token
 from ropewalk.train.model.geometry import head_dim
+from ropewalk.train.zero.buffer_sizes import LARGEST_BUCKET, SMALLEST_BUCKET
 from ropewalk.train.zero.params import full_shape
 
 FP32 = 4
+GATHERED_AT_ONCE = 500_000_000
+"""Elements: DeepSpeed's `allgather_bucket_size`."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,17 @@ class Collective:
     times: int
     bytes: int
     ranks: int
+    messages: int = 1
+    """In how many parts the tensor is sent, e.g. a layer's weights, or a bucket of gradients."""
 
     @property
     def payload(self) -> int:
         return self.times * self.bytes
+
+    @property
+    def message_bytes(self) -> float:
+        """On which the rate of a link depends."""
+        return self.bytes / self.messages
 
     @property
     def bytes_sent(self) -> float:
@@ -135,18 +145,26 @@ def _zero_collectives(sizes: ModelSizes, layout: ParallelLayout) -> list[Collect
     if world == 1:
         return []
     gradients = sizes.trainable * FP32  # summed over the ranks in fp32, whatever their own dtype
+    buckets = -(-sizes.trainable // _bucket(sizes))
     if layout.zero_stage == 3:
         weights = sizes.parameters * layout.element_bytes
         return [
-            Collective("all_gather", "parameters", 2 * steps, weights, world),
-            Collective("reduce_scatter", "gradients", steps, gradients, world),
+            Collective("all_gather", "parameters", 2 * steps, weights, world, sizes.layers),
+            Collective("reduce_scatter", "gradients", steps, gradients, world, buckets),
         ]
     reductions = steps if layout.zero_stage == 2 else 1
-    result = [Collective("all_reduce", "gradients", reductions, gradients, world)]
+    result = [Collective("all_reduce", "gradients", reductions, gradients, world, buckets)]
     if layout.zero_stage in (1, 2):
         weights = sizes.trainable * layout.element_bytes
-        result.append(Collective("all_gather", "parameters", 1, weights, world))
+        parts = -(-sizes.trainable // GATHERED_AT_ONCE)
+        result.append(Collective("all_gather", "parameters", 1, weights, world, parts))
     return result
+
+
+def _bucket(sizes: ModelSizes) -> int:
+    """Elements of gradients that are reduced at once, as zero/buffer_sizes.py sets them."""
+    layer = sizes.matrices // sizes.layers
+    return max(1, min(max(layer, SMALLEST_BUCKET), LARGEST_BUCKET))
 
 
 def _attention_collectives(sizes: ModelSizes, layout: ParallelLayout) -> list[Collective]:

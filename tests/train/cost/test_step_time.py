@@ -1,5 +1,6 @@
 """The seconds of a step against arithmetic by hand; docs/performance.md against the code."""
 
+import math
 from dataclasses import replace
 from functools import cache
 
@@ -9,7 +10,15 @@ import pytest
 
 from ropewalk.train.cost import flops, traffic
 from ropewalk.train.cost.layer_traffic import LayerTraffic
-from ropewalk.train.cost.step_time import FLASH_2, FLASH_3, Choices, Rates, StepTime, step_time
+from ropewalk.train.cost.step_time import (
+    FLASH_2,
+    FLASH_3,
+    H100,
+    Choices,
+    Rates,
+    StepTime,
+    step_time,
+)
 
 LONG = 131_072
 EIGHT = traffic.ParallelLayout(1, 8, 2, 1, LONG, loss_chunk=2048)
@@ -96,6 +105,45 @@ def test_ranks_of_several_nodes_send_through_the_network() -> None:
     )
     ratio = (15 / 16 / 45e9) / (7 / 8 / 370e9)
     assert outside / inside == pytest.approx(ratio)
+
+
+def test_a_small_message_is_sent_at_its_measured_rate() -> None:
+    """8 x H100 at 1M tokens: queries of 2 x 131072 x 4096 bytes, keys a quarter, 64 times.
+
+    The curve has 220 GB/s at 16 MiB and 368 at 16 GiB, a line between them in logarithms.
+    """
+    layout = replace(EIGHT, tokens=1 << 20, zero_stage=1, checkpointing=False)
+    curve = Rates.of(H100, is_fast=True)
+    seconds = 0.0
+    for share in (1, 4):
+        size = 2 * 131_072 * 4096 / share
+        rate = 220 * (368 / 220) ** (math.log(size / 2**24) / math.log(1024))
+        seconds += 2 * 64 * size * 7 / 8 / (rate * 1e9)
+    assert step(layout, curve).terms["exchange of heads"] == pytest.approx(seconds, rel=1e-6)
+    ceiling = step(layout, Rates.of(H100, is_fast=True, is_ceiling=True))
+    sent = 2 * 64 * (1 + 1 / 4) * 2 * 131_072 * 4096 * 7 / 8
+    assert ceiling.terms["exchange of heads"] == pytest.approx(sent / 450e9)
+
+
+def test_frozen_weights_have_no_product_for_their_gradient() -> None:
+    """LoRA: forward and the inputs' gradients, 2 of 3 products; with what is computed again 3 of
+    4."""
+    cost, sizes = llama_8b()
+    frozen = replace(cost, trainable=0, head_trainable=False)
+    arguments = (sizes, LAYER, EIGHT, FAST, KEPT, [LONG])
+    full, lora = (step_time(one, *arguments).terms for one in (cost, frozen))
+    assert lora["linear layers"] == pytest.approx(3 / 4 * full["linear layers"])
+    products = 2 * cost.head * (LONG - 1) / 8 / FAST.product_flops
+    assert full["loss and head"] - lora["loss and head"] == pytest.approx(products)
+
+
+def test_a_tiled_mlp_is_computed_once_more() -> None:
+    mlp = 32 * 3 * 4096 * 14_336
+    tiled, whole = (
+        step(choices=Choices(tiled_elements=elements)).terms["linear layers"]
+        for elements in (mlp, 0)
+    )
+    assert tiled - whole == pytest.approx(2 * mlp * LONG / 8 / FAST.product_flops)
 
 
 def test_published_runs_are_within_a_quarter() -> None:
