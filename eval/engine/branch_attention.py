@@ -108,12 +108,14 @@ def _over_pieces(rows: torch.Tensor, trunk: Pair, scale: float) -> Pair:
     """
     pieces = max(1, min(PIECES, trunk[0].shape[1] // PIECE_TOKENS))
     ends = pieces * (trunk[0].shape[1] // pieces)
-    cut = (x[:, :ends].unflatten(1, (pieces, -1)).transpose(0, 1) for x in trunk)
-    parts = [attend_with_sums(rows.expand(pieces, -1, -1, -1), *cut, scale)]
+    keys, values = (x[:, :ends].unflatten(1, (pieces, -1)).transpose(0, 1) for x in trunk)
+    parts = [attend_with_sums(rows.expand(pieces, -1, -1, -1), keys, values, scale)]
     if ends < trunk[0].shape[1]:
-        parts.append(attend_with_sums(rows[None], *(x[None, :, ends:] for x in trunk), scale))
+        keys, values = (x[None, :, ends:] for x in trunk)
+        parts.append(attend_with_sums(rows[None], keys, values, scale))
     outputs, sums = (torch.cat(part) for part in zip(*parts, strict=True))
-    return (sums.softmax(0).to(outputs.dtype)[..., None] * outputs).sum(0), sums.logsumexp(0)
+    output = (sums.softmax(0)[..., None] * outputs).sum(0)  # in fp32, as the sums are
+    return output.to(outputs.dtype), sums.logsumexp(0)
 
 
 def _by_row(x: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:

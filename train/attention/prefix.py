@@ -86,15 +86,15 @@ def _two_parts(
     if sink is not None:
         before = sinks.prepend_sink(*before, sink)
     heads = query[0].unflatten(0, (-1, group))  # (K, G, T, D)
-    own = (x[:, :, offset:].expand(group, -1, -1, -1) for x in (key, value))  # not copied
-    outputs = [
-        x.transpose(0, 1) for x in attend_with_sums(heads.transpose(0, 1), *own, scale, causal=True)
-    ]
+    k, v = (x[:, :, offset:].expand(group, -1, -1, -1) for x in (key, value))  # not copied
+    over_own = attend_with_sums(heads.transpose(0, 1), k, v, scale, causal=True)
+    output, sums = (x.transpose(0, 1) for x in over_own)
     if before[0].shape[2]:
         rows = heads.flatten(1, 2)[None]  # heads that share a key
-        first = [x[0].unflatten(1, (group, -1)) for x in attend_with_sums(rows, *before, scale)]
-        outputs = [joined(first, outputs)]
-    yield outputs[0].flatten(0, 1)[None]
+        over_before = attend_with_sums(rows, *before, scale)
+        first = [x[0].unflatten(1, (group, -1)) for x in over_before]
+        output = joined(first, (output, sums))
+    yield output.flatten(0, 1)[None]
 
 
 def _blocks(

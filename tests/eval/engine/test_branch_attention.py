@@ -36,8 +36,8 @@ def test_a_trunk_in_pieces_is_attended_to_as_in_one(tokens: int, window: int | N
             layer, query, *kept, None, branches=branches, sliding_window=window
         )
     for row in range(2):
-        pair = [torch.cat([x[0], y[row]], dim=1) for x, y in ((keys, key), (values, value))]
-        expected = _dense(query[row, :, 0], *pair, window)
+        k, v = (torch.cat([x[0], y[row]], dim=1) for x, y in ((keys, key), (values, value)))
+        expected = _dense(query[row, :, 0], k, v, window)
         torch.testing.assert_close(output[row, 0].double(), expected, atol=1e-6, rtol=1e-5)
 
 
