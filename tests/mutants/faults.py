@@ -19,6 +19,8 @@ SUBJECTS = (
     "eval/measure",
     "eval/tasks",
     "eval/calibrate",
+    "eval/ruler",
+    "eval/engine",
 )
 COMPARISONS = {
     ast.Lt: ast.LtE,
