@@ -142,6 +142,8 @@ def _add_plan(sub: argparse.ArgumentParser) -> None:
     lengths = "a table over these lengths of a sequence, in tokens"
     add("--for", dest="lengths", type=positive_ints, metavar="LENGTHS", help=lengths)
     add("--json", action="store_true", help="print the plan as JSON alone")
+    price = "of one GPU-hour, or gpuhunt: the cheapest offer on demand (US$, reads the network)"
+    add("--price", metavar="PRICE", help=price)
     add("--page", metavar="FILE", help="also write a page with the memory of a step over time")
     add("--no-search", action="store_true", help="look for no changes where it does not fit")
 

@@ -44,7 +44,7 @@ def test_the_readme_has_the_expected_commands():
         {"dedup", "zstd", "datatrove", "http"},
         {"lora", "qlora", "bnb", "flash", "flash4"},
     )
-    assert data | training | {"gguf", "calibrate", "tensorboard", "eval"} == set(EXTRAS)
+    assert data | training | {"gguf", "calibrate", "tensorboard", "eval", "prices"} == set(EXTRAS)
 
 
 @pytest.mark.parametrize("line", ROPEWALK)

@@ -5,6 +5,7 @@ __main__.py  the child: configurations in, forecasts out
 forecast.py  one configuration on one kind of hardware: memory, host, disk, time, communication
 seconds.py   the time of a step as a range, from counts and the hardware file's rates
 verdict.py   fits, does not fit, or too close to say
+price.py     what the GPU-hours cost
 search.py    the cheapest changes that make it fit, each traced again
 command.py   the verb: one answer, or a table
 text.py      what is printed

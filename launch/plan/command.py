@@ -13,19 +13,21 @@ from ropewalk.conf.schema import Config
 from ropewalk.launch.config.phases import phase_configs
 from ropewalk.launch.plan import search, text
 from ropewalk.launch.plan.ask import Asked, Tracers, or_raise
+from ropewalk.launch.plan.price import Price, cost, price_of
 from ropewalk.launch.plan.verdict import FITS
 
 
 def run(arguments: argparse.Namespace, compose: Callable[[], Config]) -> None:
     """Print the plan. `compose` returns the checked settings. Raises: RopewalkError."""
     hardware = hardware_file.load(arguments.hardware)
+    price = None if arguments.price is None else price_of(arguments.price, hardware)
     with Tracers() as ask:  # a child loads torch while the settings are composed
         config = compose()
         gpus = arguments.gpus or [default_gpus(config, hardware.gpus_per_node)]
         if arguments.lengths or len(gpus) > 1:
-            _print_table(arguments, config, gpus, ask)
+            _print_table(arguments, config, gpus, ask, price)
         else:
-            _print_plan(arguments, config, gpus[0], ask)
+            _print_plan(arguments, config, gpus[0], ask, price)
 
 
 def default_gpus(config: Config, gpus_per_node: int) -> int:
@@ -40,13 +42,16 @@ def default_gpus(config: Config, gpus_per_node: int) -> int:
     return on_node * (len(hosts(file.read_text())) if file.is_file() else 1)
 
 
-def _print_plan(arguments: argparse.Namespace, config: Config, gpus: int, ask: search.Ask) -> None:
+def _print_plan(
+    arguments: argparse.Namespace, config: Config, gpus: int, ask: search.Ask, price: Price | None
+) -> None:
     questions = [Asked(one, arguments.hardware, gpus) for one in phase_configs(config)]
     for question in questions:
         refuse_without_length(question.config)
     phases = [or_raise(answer) for answer in ask(questions)]
     for question, phase in zip(questions, phases, strict=True):
         phase["hardware"] = arguments.hardware
+        phase |= cost(phase["gpu_hours"], price) if price else {}
         if phase["verdict"] != FITS and not arguments.no_search:
             _add_changes(phase, question, ask)
     if arguments.page:
@@ -85,7 +90,11 @@ def refuse_without_length(config: Config) -> None:
 
 
 def _print_table(
-    arguments: argparse.Namespace, config: Config, gpus: Sequence[int], ask: search.Ask
+    arguments: argparse.Namespace,
+    config: Config,
+    gpus: Sequence[int],
+    ask: search.Ask,
+    price: Price | None,
 ) -> None:
     config = phase_configs(config)[-1]
     if not arguments.lengths:
@@ -93,10 +102,12 @@ def _print_table(
     lengths = arguments.lengths or [config.data.seq_len]
     questions = list(_questions(config, arguments.hardware, lengths, gpus))
     answers = ask(questions)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"seq_len": one.config.data.seq_len, "gpus": one.gpus, "hardware": one.hardware} | answer
         for one, answer in zip(questions, answers, strict=True)
     ]
+    for row in rows:
+        row |= cost(row["gpu_hours"], price) if price and "gpu_hours" in row else {}
     if arguments.json:
         print(json.dumps({"schema": 1, "rows": rows}))
     else:

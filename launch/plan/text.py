@@ -55,7 +55,7 @@ def _time_lines(phase: dict[str, Any]) -> list[str]:
         total = phase["total_s"]
         lines.append(
             f"  {phase['steps']:,} steps: {_duration(total['low'])} to {_duration(total['high'])}, "
-            f"{hours['low']:,.1f} to {hours['high']:,.1f} GPU-hours"
+            f"{hours['low']:,.1f} to {hours['high']:,.1f} GPU-hours{cost([phase])}"
         )
     sent = [
         f"{one['kind']} of {one['tensor']} over {one['ranks']} ({one['link']}): "
@@ -82,9 +82,10 @@ def _change_lines(phase: dict[str, Any]) -> list[str]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """One line for each length and number of GPUs; `error` in place of figures."""
+    priced = any("cost" in row for row in rows)
     lines = [
         f"{'tokens':>10} {'GPUs':>5} {'tensors':>9} {'held':>9} {'host/node':>10} {'step':>9} "
-        f"{'tokens/s':>10} {'MFU':>5}  verdict"
+        f"{'tokens/s':>10} {'MFU':>5} " + (f"{'cost':>10}" if priced else "") + " verdict"
     ]
     for row in rows:
         head = f"{row['seq_len']:>10,} {row['gpus']:>5}"
@@ -95,7 +96,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         lines.append(
             f"{head} {_gib(peak['allocated']):>9} {_gib(peak['expandable']):>9} "
             f"{_gib(row['host_bytes']):>10} {_seconds(row['step_s']['likely']):>9} "
-            f"{row['tokens_per_s']:>10,.0f} {row['mfu']:>5.0%}  {WORDS[row['verdict']]}"
+            f"{row['tokens_per_s']:>10,.0f} {row['mfu']:>5.0%} "
+            + (f"{row['cost']['likely']:>10,.2f}" if priced else "")
+            + f" {WORDS[row['verdict']]}"
         )
     return "\n".join(lines)
 
@@ -106,8 +109,18 @@ def _sum(phases: Sequence[dict[str, Any]]) -> str:
     tokens = sum(p["steps"] * p["tokens_per_step"] for p in phases)
     return (
         f"all phases: {tokens:,} tokens, {_duration(low)} to {_duration(high)}, "
-        f"{hours[0]:,.1f} to {hours[1]:,.1f} GPU-hours"
+        f"{hours[0]:,.1f} to {hours[1]:,.1f} GPU-hours{cost(phases)}"
     )
+
+
+def cost(phases: Sequence[dict[str, Any]]) -> str:
+    """What they cost together; empty without a price."""
+    if "cost" not in phases[0]:
+        return ""
+    low, high = (sum(phase["cost"][key] for phase in phases) for key in ("low", "high"))
+    price, origin = phases[0]["price_per_gpu_hour"], phases[0]["price_from"]
+    rate = f"{price:,.2f} each" + (f" ({origin})" if origin else "")
+    return f", {low:,.2f} to {high:,.2f} at {rate}"
 
 
 def _gib(size: float) -> str:
