@@ -16,6 +16,7 @@ from typing import Any
 import damage
 import pytest
 
+from ropewalk.conf.artifacts.digests import file_digest
 from ropewalk.conf.errors import STOPPED
 from ropewalk.launch.pipeline.unchanged import RECORD
 
@@ -73,6 +74,8 @@ class Damages:
         """Damage, call the command, do what a refusal says, compare. A word for the table."""
         name, way, variant = case
         damage.restore(self.source, self.keeps_record)
+        if self.has_digests_of_trained(name):  # read by an evaluation that is not finished
+            shutil.rmtree(self.work / "runs/small/eval")
         rng = random.Random(f"{SEED} {name} {way} {variant}")
         if not damage.WAYS[way](self.work / name, rng):
             return "nothing to damage"
@@ -93,6 +96,13 @@ class Damages:
             differing = [n for n in differing if n != name]  # seen when it is read
         assert not differing, f"{differing} differ: {text}"
         return word
+
+    def has_digests_of_trained(self, name: str) -> bool:
+        """Whether the file is the record of the digests of the run's trained model."""
+        model = self.source / "runs/small/train/model/config.json"
+        if not name.startswith("cache/digests/") or not model.is_file():
+            return False
+        return file_digest(model) in (self.source / name).read_text()
 
 
 def verb_for(name: str) -> str:
@@ -166,6 +176,16 @@ def test_some_damages_to_an_interrupted_training(
 ) -> None:
     damages, every = of_interrupted(finished, interrupted)
     damages.run(random.Random(SEED).sample(every, 4), capsys)
+
+
+def test_damages_to_the_digests_of_the_trained_model(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damages = Damages(finished, damage.results(finished))
+    every = damages.cases("cache/digests/*.json")
+    chosen = [case for case in every if damages.has_digests_of_trained(case[0])]
+    assert chosen
+    damages.run(chosen, capsys)
 
 
 @pytest.mark.slow
