@@ -1,5 +1,6 @@
 """`ropewalk settings`: every setting is listed with its doc, and docs/settings.md is current."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from ropewalk.conf import settings
+from ropewalk.conf import rules, settings
 from ropewalk.conf.data_mixture import SourceLengths
+from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.rope_methods import ROPE_METHODS
 from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import READ_BY, SourceConfig
@@ -139,3 +141,29 @@ def test_the_help_of_a_verb_names_the_list(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     assert "ropewalk settings [WORD] lists what may be set" in capsys.readouterr().out
+
+
+def test_only_settings_near_an_unmatched_word_are_named() -> None:
+    with pytest.raises(ConfigError) as error:
+        settings.matching("train.optimzer.lr")
+    nearest = str(error.value).split("the nearest are ")[1].split(", ")
+    assert nearest[0] == "train.optimizer.lr" and len(nearest) <= 10
+    with pytest.raises(ConfigError, match="try a shorter one$"):
+        settings.matching("qqqqqqqq")
+
+
+def test_a_setting_has_a_default_or_a_factory() -> None:
+    made = dataclasses.make_dataclass(
+        "Made",
+        [
+            ("items", list, rules.setting(factory=list)),
+            ("number", int, rules.setting(3, fingerprint="if_set", at_least=1)),
+        ],
+    )
+    first, second = made(), made()
+    assert first.items == [] and first.items is not second.items and first.number == 3
+    items, number = dataclasses.fields(made)
+    assert items.metadata["fingerprint"] is True and number.metadata["fingerprint"] == "if_set"
+    assert (
+        number.metadata["rule"] == rules.Rule(at_least=1) and items.metadata["rule"] == rules.Rule()
+    )

@@ -104,3 +104,18 @@ def test_the_record_forgets_files_that_are_gone(tmp_path: Path) -> None:
     file_digests(tmp_path, "bc", tmp_path / "cache")
     record = next((tmp_path / "cache" / "digests").glob("*.json"))
     assert '"a"' not in record.read_text() and '"b"' in record.read_text()
+
+
+@pytest.mark.parametrize(
+    ("age", "waits"), [(-1, []), (0, [0.02]), (5_000_000, [0.015]), (20_000_000, [0.0])]
+)
+def test_a_tick_of_twenty_milliseconds_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, age: int, waits: list[float]
+) -> None:
+    """From a tick's first nanosecond to its last; a change in the future never settles."""
+    changed, waited = 1_700_000_000_000_000_001, list[float]()
+    monkeypatch.setattr(digests.time, "sleep", waited.append)
+    monkeypatch.setattr(digests.time, "time_ns", lambda: changed + age)
+    assert digests._wait_for_next_tick(changed) == (age >= 0) and waited == waits
+    monkeypatch.setattr(digests.time, "time_ns", lambda: changed + 20_000_001)
+    assert digests._wait_for_next_tick(changed) and waited == waits

@@ -211,9 +211,13 @@ def test_the_published_checkpoint_stays_and_passed_damaged_ones_are_removed(
     assert quarantined == ["step-00000006.torn", "step-00000008.torn"]
     assert names(tmp_path) == [STEP_2]
     assert (tmp_path / "latest").read_text() == STEP_2
+    (tmp_path / "latest").unlink()  # nothing is damaged: nothing is pointed to
+    assert storage.quarantine(tmp_path, STEP_2) == [] and not (tmp_path / "latest").exists()
     storage.prune(tmp_path, "step-00000006", keep_last=2, keep_every=0)
     remaining = sorted(path.name for path in tmp_path.iterdir())
-    assert remaining == ["latest", STEP_2, "step-00000008.torn"]
+    assert remaining == [STEP_2, "step-00000008.torn"]
+    assert storage.quarantine(tmp_path, "") == [f"{STEP_2}.torn"]  # none is good
+    assert not (tmp_path / "latest").exists()
 
 
 def test_half_written_checkpoints_are_not_listed_and_are_removed(tmp_path: Path) -> None:

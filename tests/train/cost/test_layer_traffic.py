@@ -62,3 +62,15 @@ def test_fused_kernels_move_less() -> None:
     assert fused.forward < eager.forward / 2
     assert fused.backward < eager.backward / 2
     assert fused.saved == eager.saved
+
+
+def test_fused_kernels_read_what_they_need_and_write_their_result_once() -> None:
+    """Elements of E 64 and I 160; rotary embeddings stay eager, whatever the element has."""
+    two, four = (layer_traffic.fused_layer_traffic(CONFIG, size) for size in (2, 4))
+    norm, addition, gate = 2 * 64, 3 * 64, 3 * 160  # forward: in and out; two in, one out
+    assert four.forward - two.forward == 2 * (2 * norm + 2 * addition + gate)
+    norm, gate = 3 * 64, 5 * 160  # input, gradient, gradient; gate, up and gradient, two gradients
+    assert four.backward - two.backward == 2 * (2 * norm + 5 * addition + gate)
+    rotary = (2 + 2 + 3 + 1 + 2) * (64 + 32) * 2  # as counted above
+    by_hand = 2 * (2 * 2 * 64 + 2 * 3 * 64 + 3 * 160) + rotary
+    assert 1.0 <= two.forward / by_hand < 1.06

@@ -8,7 +8,7 @@ import models
 import performance
 import pytest
 
-from ropewalk.train.cost import flops, traffic
+from ropewalk.train.cost import flops, hardware, traffic
 from ropewalk.train.cost.layer_traffic import LayerTraffic
 from ropewalk.train.cost.step_time import (
     FLASH_2,
@@ -163,3 +163,31 @@ def test_the_document_is_current() -> None:
     text = performance.DOCUMENT.read_text()
     assert "| **MFU** |" in text
     assert performance.document_with(text, performance.render(performance.tables())) == text
+
+
+def test_micro_batches_repeat_all_but_the_optimizer() -> None:
+    choices = replace(KEPT, tiled_elements=10**9)
+    gap = replace(FAST, launch_gap=0.01)
+    one = step(rates=gap, choices=choices)
+    four = step(replace(EIGHT, accumulation_steps=4), gap, choices)
+    assert four.model_flops == 4 * one.model_flops
+    for name in one.terms.keys() - {"gradients and weights"}:
+        times = 1 if name == "optimizer" else 4
+        if name != "loss and head":  # its part in memory is counted in test_traffic.py
+            assert four.terms[name] == pytest.approx(times * one.terms[name]), name
+    assert one.terms["waits for the host"] == 0.01
+
+
+def test_tiles_and_the_head_are_products() -> None:
+    """Tiles are computed once more; the head forward, and backward for input and weight."""
+    tiled = step(choices=replace(KEPT, tiled_elements=10**9)).terms["linear layers"]
+    assert tiled - step().terms["linear layers"] == pytest.approx(2e9 * LONG / 8 / 680e12)
+    whole, half = (
+        step_time(*llama_8b(), LAYER, EIGHT, FAST, KEPT, lengths).terms["loss and head"]
+        for lengths in ([LONG], [LONG // 2, LONG // 2])
+    )  # a document has a label less than tokens
+    assert whole - half == pytest.approx(3 * 2 * 128_256 * 4096 / 8 / 680e12, rel=1e-3)
+
+
+def test_a_peak_is_in_teraflops() -> None:
+    assert hardware.peak_flops(312.0) == 312_000_000_000_000.0

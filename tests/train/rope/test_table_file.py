@@ -250,3 +250,18 @@ def test_a_theta_in_quotes_is_refused(tmp_path: Path) -> None:
     }
     with pytest.raises(ConfigError, match="must be a form that Ropewalk reads .*rope_theta"):
         plan.make(from_file(tmp_path, content, factor=1.0), small(), "base")
+
+
+@pytest.mark.parametrize(("factor", "refused"), [(4.0, False), (None, False), (2.0, True)])
+def test_the_factor_of_a_file_must_be_that_of_the_settings(
+    tmp_path: Path, factor: float | None, refused: bool
+) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps({"inv_freq": [0.9, 0.1, 0.02, 0.001], "factor": factor}))
+    base = LlamaConfig(hidden_size=16, num_attention_heads=2, max_position_embeddings=256)
+    if not refused:
+        assert plan.make(TableConfig(path=str(path), factor=4.0), base, "base").factor == 4.0
+        return
+    message = r"rope\.factor is 4; the table of rope\.path was made for 2; .*unset rope\.factor"
+    with pytest.raises(ConfigError, match=message):
+        plan.make(TableConfig(path=str(path), factor=4.0), base, "base")
