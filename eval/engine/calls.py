@@ -133,9 +133,7 @@ def ordered_calls(group: Prompts, chunk_tokens: int) -> tuple[list[int], list[Pr
     In the order of their tokens, neighbours begin with as many equal tokens as they can.
     """
     prompts = group.prompts
-    order = list(range(len(prompts)))
-    if len(prompts) > 1:
-        order.sort(key=lambda n: prompts[n].ids.astype(">u8").tobytes())
+    order = sorted(range(len(prompts)), key=lambda n: prompts[n].ids.astype(">u8").tobytes())
     ordered = [prompts[n] for n in order]
     places = partings([prompt.ids for prompt in ordered])
     pairs = zip(ordered, places, strict=True)
