@@ -11,7 +11,7 @@ from scipy import stats
 from tokenizer_families import FAMILIES
 
 from ropewalk.conf.errors import DataError
-from ropewalk.data.retrieval import Haystack, key_value
+from ropewalk.data.retrieval import Haystack, key_value, records
 from ropewalk.data.retrieval.haystack import ask
 
 SPLIT = ("llama3", "qwen2", "gpt2", "deepseek", "o200k", "digits", "sentencepiece_bpe")
@@ -161,6 +161,31 @@ def _fits(codec: Codec, length: int) -> bool:
 def test_too_few_digits_for_different_keys_are_refused(codec: Codec) -> None:
     with pytest.raises(DataError, match=r"digits is 2; 2000 tokens need \d+ different keys"):
         make(codec, 2000, digits=2)
+
+
+def test_as_many_keys_and_values_as_there_are_numbers_are_enough() -> None:
+    """A pair of 3 digits has 12 bytes, so 2 x (16 + 5 x 4647 // 48) = 1000; 4656 bytes: 1002."""
+    assert make(Bytes(), 4647, digits=3).pairs > 200
+    with pytest.raises(DataError, match="digits is 3; 4656 tokens need 1002 .* more than 1000;"):
+        make(Bytes(), 4656, digits=3)
+
+
+@pytest.mark.parametrize(("joined", "left_out"), [(0, 0), (5, 1), (14, 1), (15, 2)])
+def test_records_that_have_more_tokens_together_are_left_out_one_by_one(
+    joined: int, left_out: int
+) -> None:
+    """20 records of 10 bytes with a separator of 2, and 4 bytes around them; `joined` tokens more
+    from 10 records on: 242 of 244, then 12 fewer for each that is left out."""
+
+    def encode(text: str) -> np.ndarray:
+        more = [1] * (joined if text.count(",\n") > 8 else 0)
+        return np.array([*more, *text.encode()])
+
+    form = records.Form("x", "{", ",\n", "}", "", "")
+    drawn = [records.Record("0123456789", str(n), "?", "!") for n in range(40)]
+    rng = np.random.default_rng(0)
+    made = records.fill(encode, 244, rng, drawn, form, positions=3, shots=0)
+    assert made[1].pairs == 20 - left_out and made[1].tokens == 242 + joined - 12 * left_out
 
 
 def test_the_same_stream_gives_the_same_tokens(codec: Codec) -> None:

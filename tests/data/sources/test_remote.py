@@ -15,7 +15,7 @@ import pytest
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.sources import SourceConfig
 from ropewalk.data import sources
-from ropewalk.data.sources import Document, units
+from ropewalk.data.sources import Document, remote, units
 
 Read = Any
 
@@ -200,6 +200,23 @@ def test_a_file_without_a_known_size_is_read_whole(
             == 1
         )
         assert len(read("memory://bucket/a.jsonl")[0]) == 5
+
+
+@pytest.mark.parametrize(
+    ("info", "size"),
+    [
+        ({"size": 7}, 7),
+        ({"size": 7, "partial": True}, 7),
+        ({"size": 7, "partial": False}, 0),
+        ({"size": None}, 0),
+        ({}, 0),
+    ],
+)
+def test_only_a_file_whose_parts_a_server_sends_has_a_size(info: dict[str, Any], size: int) -> None:
+    place = remote.Remote("memory://bucket", "data.sources.mine.path")
+    file = remote._file(place, "a.jsonl", {**info, "checksum": "c"})
+    assert (file.name, file.size, file.stamp) == ("a.jsonl", size, "c")
+    assert remote._file(place, "a/../b.jsonl", info).stamp is None
 
 
 def without_time(memory: Any, monkeypatch: pytest.MonkeyPatch, **info: Any) -> None:

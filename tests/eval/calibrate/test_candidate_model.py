@@ -1,6 +1,8 @@
 """The losses of the search are those of plain transformers with the candidate's settings."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import feeds
 import models
@@ -10,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
+from ropewalk.conf.errors import ConfigError
+from ropewalk.eval.calibrate import candidate_model
 from ropewalk.eval.calibrate.candidate_model import CandidateModel
 from ropewalk.eval.calibrate.trial import paper
 from ropewalk.train.base import base_config, locate
@@ -48,3 +52,35 @@ def test_losses_of_a_candidate_are_those_of_transformers(tmp_path: Path, batch_t
     ):
         expected = transformers_losses(tmp_path, windows, rope)
         np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "qk_head_dim", "length", "message"),
+    [
+        ("none", 0, None, "rope is none; calibrate searches a scaling"),
+        ("yarn", 8, None, r"decoupled rotary dimensions \(8 a head\)"),
+        ("yarn", 0, 64, "calibrate.length is 64; it must be above the base's window 64"),
+        ("yarn", 0, 257, "calibrate.length is 257; .* at most the new one 256"),
+        ("yarn", 0, 65, None),
+        ("yarn", 0, 256, None),
+        ("yarn", 0, None, None),
+    ],
+)
+def test_plans_that_cannot_be_searched_are_refused(
+    method: str, qk_head_dim: int, length: int | None, message: str | None
+) -> None:
+    """And a length below the new one is warned of."""
+    config, plan = feeds.config(), _plan(method, qk_head_dim)
+    config.calibrate.length = length
+    if message is not None:
+        with pytest.raises(ConfigError, match=message):
+            candidate_model.refuse(config, plan)
+        return
+    candidate_model.refuse(config, plan)
+    assert len(candidate_model.findings(config, plan)) == (length == 65)
+
+
+def _plan(method: str, qk_head_dim: int) -> Any:
+    return SimpleNamespace(
+        method=method, qk_head_dim=qk_head_dim, base_window=64, max_position_embeddings=256
+    )

@@ -83,3 +83,37 @@ def test_a_second_run_waits_and_takes_what_the_first_wrote(
     thread.join(30)
     assert not thread.is_alive() and not engine.measured
     assert len((folder / "results.jsonl").read_bytes().splitlines()) == len(REQUESTS)
+
+
+@pytest.mark.parametrize(
+    ("zero_stage", "ranks", "fits", "expected"),
+    [
+        (3, True, True, True),
+        (0, True, False, False),
+        (3, False, True, True),
+        (None, False, False, False),
+        (None, True, True, False),
+        (None, True, False, True),
+    ],
+)
+def test_weights_are_partitioned_as_set_or_where_a_device_lacks_memory(
+    monkeypatch: pytest.MonkeyPatch, zero_stage: int | None, ranks: bool, fits: bool, expected: bool
+) -> None:
+    """One process has them whole, unless it is set."""
+    config = compose([*GOOD, "model.path=organisation/model"])
+    config.eval.zero_stage = zero_stage
+    monkeypatch.setattr(forward.dist, "is_initialized", lambda: ranks)
+    monkeypatch.setattr(forward.models, "parameter_count", lambda _: 8)
+    monkeypatch.setattr(forward.one_reader, "on_reader", lambda read: read())
+    monkeypatch.setattr(forward.inference, "fits_device", lambda numbers, dtype: fits)
+    base: Any = None
+    assert forward.is_partitioned(config, base) is expected
+
+
+def test_what_decides_a_result_names_backend_and_ranks_only_where_they_differ() -> None:
+    """Added later, so that results of before are found again."""
+    config = compose([*GOOD, "model.path=organisation/model"])
+    usual = forward.how_measured(config)
+    assert set(usual) == {"precision", "kernel", "device", "format"} and usual["format"] == 2
+    config.eval.backend, config.eval.sp_size = "vllm", 2
+    assert forward.how_measured(config) == usual | {"backend": "vllm", "sp_size": 2}

@@ -103,3 +103,31 @@ def test_models_of_known_effect_are_judged() -> None:
     assert shares(0.0, 128, 300)["pass"] > 0.95
     assert shares(0.04, 128, 300)["fail"] > 0.95
     assert shares(0.0, 8, 500)["undecided"] > 0.75
+
+
+@pytest.mark.parametrize(("value", "half"), [(0.0, 0.1), (0.04, 0.4)])
+def test_the_half_towards_the_tolerance_counts(value: float, half: float) -> None:
+    """Of an interval from 0.4 below to 0.1 above; t of 15 degrees of freedom by scipy."""
+    stats = pytest.importorskip("scipy.stats")
+    estimate = Estimate(value, value - 0.4, value + 0.1, 16)
+    expected = (BAR - value) * stats.t.ppf(0.975, 15) / half
+    for better, sign in (("below", 1), ("above", -1)):
+        one = Verdict("", estimate, BAR, "", "document", "nats", better=better)  # type: ignore[arg-type]
+        assert one.steps == pytest.approx(sign * expected)
+        assert one.p == pytest.approx(2 * stats.t.sf(abs(expected), 15))
+    assert Verdict("", Estimate(BAR, 0, 1, 16), BAR, "", "document", "nats").steps == 0
+
+
+def test_a_sample_of_eight_is_the_smallest_that_decides() -> None:
+    assert verdict(0.0, 0.001, n=8).answer() == "pass" and verdict(0.0, 0.001, n=8).p < 0.05
+    assert verdict(0.0, 0.001, n=7).p == 1.0
+
+
+def test_values_are_shown_in_their_measure() -> None:
+    def text(measure: str) -> str:
+        estimate = Estimate(0.5, 0.25, 1.0, 9)
+        return Verdict("", estimate, BAR, "", "document", measure).text  # type: ignore[arg-type]
+
+    assert text("nats") == "+0.500 nats [+0.250, +1.000]"
+    assert text("points") == "+0.5 points [+0.2, +1.0]"
+    assert text("share") == "50% [25%, 100%]"

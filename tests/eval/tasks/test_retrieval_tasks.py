@@ -290,6 +290,33 @@ def test_what_cannot_be_asked_is_told_before_the_training(
         retrieval.try_samples(tried)
 
 
+@pytest.mark.parametrize(
+    ("asked", "built"),
+    [
+        (["json_kv", "needle", "multi_document_qa"], {*retrieval.TASKS}),
+        (["lost_in_middle"], {"json_kv"}),
+        (["effective_length", "needle"], {"json_kv", "needle"}),
+        (["passkey"], set()),
+    ],
+)
+def test_one_haystack_of_each_length_is_tried(
+    monkeypatch: pytest.MonkeyPatch, asked: list[str], built: set[str]
+) -> None:
+    """Of the multi-document task one of each way to be asked."""
+    ids: dict[str, list[str]] = {}
+
+    def recorded(name: str, build: Any) -> Any:
+        return lambda suite: ids.update({name: [s.id for s in build(suite).samples]})
+
+    for name, build in [*retrieval.TASKS.items()]:
+        monkeypatch.setitem(retrieval.TASKS, name, recorded(name, build))
+    retrieval.try_samples(suite(tasks=asked))
+    assert ids.keys() == built
+    for name in built - {"multi_document_qa"}:
+        assert len(ids[name]) == len({1024, 2048, 4096}), ids[name]
+    assert not any("001" in one.split("/") for part in ids.values() for one in part)
+
+
 def test_an_answer_that_does_not_decode_to_itself_is_refused() -> None:
     deaf = suite()
     object.__setattr__(deaf, "decode", lambda ids: byte_codec.decode(ids).replace("3", ""))
