@@ -24,9 +24,9 @@ from ropewalk.launch.check.host import HostNeeds, disk_line, host_lines
 from ropewalk.launch.check.line import FAIL, Line, as_json, failed, summary
 from ropewalk.launch.check.page import PAGE, page
 from ropewalk.launch.check.worker import MARK
-from ropewalk.launch.pipeline import disk_space, preflight, stages
+from ropewalk.launch.pipeline import disk_space, preflight
 from ropewalk.launch.pipeline.record import machine
-from ropewalk.launch.pipeline.run import Run
+from ropewalk.launch.pipeline.run import Run, runs_of
 from ropewalk.launch.pipeline.versions import versions
 from ropewalk.train.launcher import failure
 from ropewalk.train.launcher.command import command, ranks_per_node, world_size
@@ -167,7 +167,7 @@ def run_and_print(config: Config, as_json_only: bool) -> list[str]:
     def show(line: Line) -> None:
         print(line.text(), file=sys.stderr if as_json_only else sys.stdout, flush=True)
 
-    run = stages.runs_of(config)[-1]
+    run = runs_of(config)[-1]
     lines = check(run, show)
     told = publish(run, lines)
     if as_json_only:

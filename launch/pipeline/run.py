@@ -1,4 +1,4 @@
-"""`Run`: one run in progress, and the tokenizer for its data stage."""
+"""`Run`: one run in progress, one for each phase, and the tokenizer for its data stage."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ropewalk.conf.artifacts.manifest import Manifest
 from ropewalk.conf.schema import Config
+from ropewalk.launch.config.phases import phase_configs
 from ropewalk.train.base import Base, base_config, locate
 from ropewalk.train.rope import plan as plans
 from ropewalk.train.rope.plan import RopePlan
@@ -103,6 +104,15 @@ class Run:
     def fingerprints(self, *stages: str) -> dict[str, str]:
         """Fingerprints of finished stages, for the fingerprint of a later stage."""
         return {stage: self.manifests[stage].fingerprint for stage in stages}
+
+
+def runs_of(config: Config, command: str = "") -> list[Run]:
+    """One run for each phase, each with the run before it."""
+    runs: list[Run] = []
+    for phase_config in phase_configs(config):
+        previous = runs[-1] if runs else None
+        runs.append(Run(phase_config, command=command, previous_phase=previous))
+    return runs
 
 
 def data_inputs(run: Run) -> "Inputs":

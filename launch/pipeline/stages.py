@@ -14,12 +14,11 @@ from ropewalk.conf.artifacts.manifest import (
     run_stage,
 )
 from ropewalk.conf.schema import Config
-from ropewalk.launch.config.phases import phase_configs
 from ropewalk.launch.pipeline import preflight, standing, unchanged
 from ropewalk.launch.pipeline.current import REPORTED, current_results
 from ropewalk.launch.pipeline.order import VERB_STAGES, WITHOUT_TRAINING
 from ropewalk.launch.pipeline.record import write_manifest
-from ropewalk.launch.pipeline.run import Run, data_inputs
+from ropewalk.launch.pipeline.run import Run, data_inputs, runs_of
 
 PER_PHASE = ("rope", "data", "train")
 """Stages that every phase has. The others belong to the last phase."""
@@ -102,15 +101,6 @@ def _before(stage: str, runs: Sequence[Run], verb: str, stages: Sequence[str]) -
         standing.start_training(runs, verb)
     if stage == "eval" and verb not in standing.TRAINING:
         standing.refuse_other_evaluation(runs[-1], _eval_inputs(runs[-1]))
-
-
-def runs_of(config: Config, command: str = "") -> list[Run]:
-    """One run for each phase, each with the run before it."""
-    runs: list[Run] = []
-    for phase_config in phase_configs(config):
-        previous = runs[-1] if runs else None
-        runs.append(Run(phase_config, command=command, previous_phase=previous))
-    return runs
 
 
 def _run_stage(stage: str, run: Run, quiet: bool) -> None:
