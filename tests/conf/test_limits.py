@@ -12,6 +12,7 @@ from ropewalk.conf.rope_methods import Rotary
 from ropewalk.conf.rope_methods.longrope import LongRopeConfig
 from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SourceConfig
+from ropewalk.conf.train import AttentionConfig
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,11 @@ def test_longrope_scales_nothing_at_factor_1() -> None:
     """transformers' longrope: the attention factor is 1 for a factor of at most 1."""
     config = LongRopeConfig(factor=1.0, long_factor=[1.0] * 16)
     assert config.table(Rotary(32, 1e4, 64)).attention_factor == 1.0
+
+
+@pytest.mark.parametrize(
+    ("group", "good"), [(None, True), (0, False), (1, False), (2, True), (3, False), (4, True)]
+)
+def test_a_group_of_s2_attention_is_shifted_by_half_of_it(group: int | None, good: bool) -> None:
+    problems = list(AttentionConfig(s2_group=group).problems("train.attention."))
+    assert (problems == []) == good

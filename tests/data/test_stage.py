@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from data_fixture import SYNTHETIC, DataFixture
 from stores import content_of
 
 from ropewalk.conf.errors import DataError
+from ropewalk.data import stage
 from ropewalk.data.tokens import store
 
 
@@ -250,3 +252,17 @@ def test_each_store_is_opened_once(
         result = data_fixture.run(*SYNTHETIC, "data.sources.notes.weight=0.3")
         assert len(result.folders.stores) == 3
         assert loads == {folder.name: 1 for folder in result.folders.stores.values()}
+
+
+@pytest.mark.parametrize(("tokens", "enough"), [(3, False), (4, True)])
+def test_sources_without_a_token_add_none_to_the_sum(tokens: int, enough: bool) -> None:
+    sources = {name: SimpleNamespace(weight=None) for name in ("full", "empty")}
+    data = SimpleNamespace(sources=sources, total_tokens=None, seq_len=4)
+    usable: Any = {"full": SimpleNamespace(tokens=tokens), "empty": SimpleNamespace(tokens=0)}
+    config: Any = SimpleNamespace(data=data)
+    if enough:
+        assert stage._budgets(config, usable, None).keys() == sources.keys()
+        return
+    message = "seq_len is 4; the sources give 3 training tokens .full: 3, empty: 0.,"
+    with pytest.raises(DataError, match=message):
+        stage._budgets(config, usable, None)

@@ -5,6 +5,8 @@ slices.
 from collections import Counter
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -204,3 +206,18 @@ def test_a_joined_row_of_slices_keeps_the_borders_of_whole_sequences(
     halves = [sequences.read(n, 0, 0, 6) for n in (0, 1)]
     joined = collate(halves)
     assert isinstance(joined, Row) and joined.cu_seqlens.tolist() == [0, 1, 12, 14, 24]
+
+
+def test_the_tokens_of_a_rank_are_named_by_sequence_and_padding_by_none() -> None:
+    """Two sequences of 10 over three ranks: 7 tokens each, so one of padding at the end."""
+    sequences: Any = SimpleNamespace(seq_len=10)
+    refs, spans = [SequenceRef(5, 1), SequenceRef(8, 2)], {}
+    for rank in range(3):
+        mesh: Any = SimpleNamespace(sp_rank=rank, sp_size=3)
+        loader = BatchLoader(sequences, mesh, 0, 2, ((0, 1),))
+        spans[rank] = [tuple(span) for span in loader.token_spans(refs)]
+    assert spans == {
+        0: [(5, 1, 0, 7), (8, 2, 0, 0), (-1, 0, 0, 0)],
+        1: [(5, 1, 7, 10), (8, 2, 0, 4), (-1, 0, 0, 0)],
+        2: [(5, 1, 10, 10), (8, 2, 4, 10), (-1, 0, 0, 1)],
+    }

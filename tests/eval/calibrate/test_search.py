@@ -208,3 +208,72 @@ def test_half_of_the_mutations_keep_their_parents_temperature() -> None:
     unchanged = sum(temperature == 1.25 for temperature in mutated)
     assert abs(unchanged - 200) < 5 * 10  # five sigma of 400 even draws
     assert all(0.8 < temperature < 2 for temperature in mutated)
+
+
+def test_a_ramp_has_real_borders_in_the_proportion_of_its_spread() -> None:
+    params = {"beta_slow": 0.5, "spread": 32.0, "attention_factor": 1.1}
+    settings = ramp.candidate(params, FACTOR).settings
+    assert (settings["beta_slow"], settings["beta_fast"], settings["truncate"]) == (0.5, 16, False)
+    assert (settings["factor"], settings["attention_factor"]) == (FACTOR, 1.1)
+
+
+def test_the_ramps_estimator_sees_its_settings_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optuna's multivariate TPE: the borders and the temperature depend on one another."""
+    optuna = pytest.importorskip("optuna")
+    made: list[Any] = []
+    sampler = optuna.samplers.TPESampler
+
+    def recorded(**kwargs: Any) -> Any:
+        made.append(kwargs)
+        return sampler(**kwargs)
+
+    monkeypatch.setattr(optuna.samplers, "TPESampler", recorded)
+    for seed, number in ((0, 7), (2, 7)):
+        ramp.propose([], seed=seed, number=number, factor=FACTOR)
+    assert all(kwargs["multivariate"] is True for kwargs in made)
+    assert len({kwargs["seed"] for kwargs in made}) == 2
+
+
+class Numbers:
+    """Random numbers by hand: each call takes the next."""
+
+    def __init__(self, *values: Any) -> None:
+        self.values = list(values)
+
+    def _next(self, *_: Any) -> Any:
+        return self.values.pop(0)
+
+    random = normal = integers = _next
+
+
+PARENT = {"divisors": [1.0, 2.0, 4.0, 8.0], "attention_factor": 1.2}
+
+
+def test_a_mutation_moves_single_divisors_or_a_run_of_neighbours() -> None:
+    """By the exponential of a normal number; the temperature too in half of them."""
+    shifts, chosen = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.31, 0.29, 0.0, 0.9])
+    single: Any = Numbers(0.49, shifts, chosen, 0.5)
+    child = evolution._mutated(PARENT, single)
+    moved = [1.0, 2 * math.exp(0.2), 4 * math.exp(0.3), 8.0]
+    assert child["divisors"] == pytest.approx(moved) and child["attention_factor"] == 1.2
+    for ends, moves in (([3, 1], [0, 1, 1, 0]), ([2, 2], [0] * 4), ([0, 4], [1] * 4)):
+        run: Any = Numbers(0.5, np.array(ends), -0.7, 0.49, 0.02)
+        child = evolution._mutated(PARENT, run)
+        factors = np.exp(-0.7 * np.array(moves))
+        assert child["divisors"] == pytest.approx(np.array(PARENT["divisors"]) * factors)
+        assert child["attention_factor"] == pytest.approx(1.2 * math.exp(0.02))
+
+
+def test_a_crossing_takes_each_divisor_from_one_of_two() -> None:
+    other = {"divisors": [9.0] * 4, "attention_factor": 1.5}
+    for last, temperature in ((0.49, 1.2), (0.5, 1.5)):
+        crossing: Any = Numbers(np.array([0.49, 0.5, 0.2, 0.8]), last)
+        child = evolution._crossed(PARENT, other, crossing)
+        assert child["divisors"].tolist() == [1, 9, 4, 9]
+        assert child["attention_factor"] == temperature
+
+
+def test_divisors_are_clipped_and_made_monotone_from_both_ends() -> None:
+    """Running maximum 1, 3, 3, 10 and running minimum from the end 1, 2, 2, 10: their mean."""
+    made = evolution._monotone(np.array([0.5, 3.0, 2.0, 99.0]), 8.0)
+    assert made.tolist() == [1, 2.5, 2.5, 10]

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ropewalk.eval.calibrate import stage
@@ -33,3 +34,26 @@ def test_a_line_is_printed_for_each_trial_with_the_lowest_loss_so_far(
     assert stage.run_search(setup, live, Path("trials.jsonl")) == trials
     output = capsys.readouterr().out
     assert re.findall(r"^calibrate: trial (\d+) ", output, re.M) == ["0", "1", "5"]
+
+
+def test_losses_of_a_plan_are_computed_once_unless_their_file_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage.candidate_model, "stack", list)
+    calls = list[str]()
+
+    def nll(plan: Any, windows: Any) -> np.ndarray:
+        calls.append(plan.hash)
+        return np.full((2, 3), len(calls))
+
+    live: Any = SimpleNamespace(nll=nll)
+    one, other = (SimpleNamespace(hash=name) for name in ("one", "other"))
+
+    def value(plan: Any) -> float:
+        return float(stage.cached_nll(tmp_path, "yarn", live, plan, []).mean())
+
+    assert [value(one), value(one), value(other), value(one)] == [1, 1, 2, 1]
+    assert calls == ["one", "other"]
+    (file,) = tmp_path.glob("one.*.npy")
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    assert value(one) == 3 and value(other) == 2 and not (tmp_path / "losses.npy").exists()

@@ -78,3 +78,11 @@ def test_a_pass_key_that_is_found_does_not_answer_for_a_floor_of_key_values() ->
     found = answers([gate], {"effective_length": [floor]})[2]
     assert found["answer"] == "not measured" and found["reason"] == "not measurable: 1%"
     assert "Passkey: 95% (n 60)" in found["text"]
+
+
+def test_why_no_text_was_swapped_is_the_reason_of_the_second_answer_alone() -> None:
+    without = {"swapped_gain": [{"gain": 9.0}, {"gain": None, "reason": "no donor"}]}
+    reasons = [row["reason"] for row in answers([], without)]
+    assert reasons[1] == "no donor"
+    assert all(reason.startswith("eval.tasks needs ") for reason in [reasons[0], *reasons[2:]])
+    assert answers([], {})[1]["reason"].startswith("eval.tasks needs swapped_gain")

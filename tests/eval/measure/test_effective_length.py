@@ -118,6 +118,7 @@ def test_the_published_rule_is_of_all_thirteen_configurations() -> None:
 def test_chat_models_need_more() -> None:
     by_length = constant({4096: 90.0, 8192: 82.0})
     assert lengths.published(by_length, "base", 0).value == 8192
+    assert lengths.published(by_length, "base", 0).base_score == pytest.approx(0.9)
     assert lengths.published(by_length, "chat", 0).value == 4096
 
 

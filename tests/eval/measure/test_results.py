@@ -26,3 +26,37 @@ def test_a_column_names_the_backend_and_the_ranks_of_a_sequence(
     facts = results.column_facts(column, evaluation)
     assert (facts["backend"], facts["sp_size"]) == (backend, sp_size)
     assert facts["haystack"] == "text"
+
+
+def evaluation_of(judged: str | None, same_tokens: bool, length: int) -> Any:
+    suite = SimpleNamespace(length=length, base_window=1024)
+    base, other = SimpleNamespace(suite=suite), SimpleNamespace(suite=suite)
+    inputs = {"base": base, "extended": base if same_tokens else other}
+    return SimpleNamespace(judged=judged, reference="base", inputs=inputs)
+
+
+@pytest.mark.parametrize(
+    ("judged", "same_tokens", "length", "reason"),
+    [
+        (None, True, 4096, "there is no column beside base that could be judged"),
+        ("extended", False, 4096, "extended has another tokenizer than base"),
+        ("extended", True, 1024, "eval.length is 1,024, no longer than the window of base, 1,024"),
+        ("extended", True, 1025, None),
+    ],
+)
+def test_without_gates_the_results_say_why(
+    monkeypatch: pytest.MonkeyPatch,
+    judged: str | None,
+    same_tokens: bool,
+    length: int,
+    reason: str | None,
+) -> None:
+    monkeypatch.setattr(results.suites, "gates", lambda *_: [])
+    evaluation = evaluation_of(judged, same_tokens, length)
+    content = results.judgement(evaluation, {"base": {}, "extended": {}})
+    assert content["gates"] == [] and len(content["answers"]) == 5
+    told = content["not_judged"]
+    assert told is None if reason is None else told.startswith(reason)
+    for answer in content["answers"]:
+        assert answer["answer"] == "not measured"
+        assert answer["reason"].startswith(reason or "eval.tasks needs ")

@@ -116,3 +116,12 @@ def test_the_interval_is_the_studentised_bootstraps_loop() -> None:
 )
 def test_doublings_by_hand(first: int, last: int, lengths: list[int]) -> None:
     assert statistics.doublings(first, last) == lengths
+
+
+def test_a_mean_of_bins_takes_those_inside_by_their_tokens() -> None:
+    nll = np.array([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [3.0, 4.0, 5.0, 6.0, 7.0, 8.0]])
+    bins = statistics.by_position(nll, TWO, 3)  # [0, 3): 2.5 of 4, [3, 6): 5 of 6, [6, 7): 7 of 2
+    assert statistics.mean_nll(bins, 0, 6) == (2.5 * 4 + 5 * 6) / 10
+    assert statistics.mean_nll(bins, 3, 7) == (5 * 6 + 7 * 2) / 8
+    assert statistics.mean_nll(bins, 1, 6.5) == statistics.mean_nll(bins, 3, 6) == 5
+    assert statistics.mean_nll(bins, 4, 6) is statistics.mean_nll(bins, 7, 99) is None

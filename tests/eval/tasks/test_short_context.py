@@ -12,8 +12,9 @@ from ropewalk.conf.eval_short_context import ShortContextConfig
 from ropewalk.data.dataset import BoundaryTokens, Window
 from ropewalk.eval.measure.gates import judge
 from ropewalk.eval.requests import Text
+from ropewalk.eval.tasks import short_context
 from ropewalk.eval.tasks.short_context import ShortContext, texts
-from ropewalk.eval.tasks.task import Comparison, Measured
+from ropewalk.eval.tasks.task import Comparison, Measured, Sample
 
 WINDOW = 32
 
@@ -85,3 +86,20 @@ def test_without_a_document_the_row_says_why() -> None:
     (row,) = ShortContext().rows(Measured(suite([7]), [], []))
     assert row["nll"] is None and "no held-out document has 8 tokens" in row["reason"]
     assert ShortContext().verdicts(Comparison("b", "a", {"b": [row]}, WINDOW, 64)) == []
+
+
+@pytest.mark.parametrize(
+    ("window", "bins"),
+    [(64, [(0, 4), (4, 16), (16, 32), (32, 64)]), (16, [(0, 4), (4, 8), (8, 16)]), (2, [(0, 2)])],
+)
+def test_bins_end_at_a_sixteenth_a_quarter_a_half_and_the_window(
+    window: int, bins: list[tuple[int, int]]
+) -> None:
+    """The first token has no loss, so a bin of it alone is left out."""
+    own = suite([100])
+    own.base_window = window
+    sample = Sample("a", "a", Text(np.arange(window)))
+    whole, *parts = short_context._loss_rows(Measured(own, [sample], [np.ones(window - 1)]))
+    assert [(row["from"], row["to"]) for row in parts] == bins
+    assert (whole["part"], whole["tokens"]) == ("all", window - 1)
+    assert sum(row["tokens"] for row in parts) == window - 1

@@ -14,7 +14,7 @@ from stand_ins import Calls
 
 from ropewalk.conf.errors import ConfigError, ProofError
 from ropewalk.train import attention
-from ropewalk.train.attention import kernel_proof
+from ropewalk.train.attention import backend, kernel_proof
 from ropewalk.train.attention.kernels import GPU_KERNELS
 from ropewalk.train.cost import kernel_choice
 
@@ -119,7 +119,7 @@ def test_a_kernel_is_called_as_the_training_calls_it(
     attention.prove_kernel(model, torch.bfloat16, CPU, 1)
     assert [call.window for call in calls.recorded] == [None, kernel_proof.WINDOW]
     for call in calls.recorded:
-        assert call.cu.tolist() == [0, 64, 128] and call.scale != call.q.shape[2] ** -0.5
+        assert call.cu.tolist() == [0, 64, 128] and call.scale == 2 * call.q.shape[2] ** -0.5
         assert call.q.shape[1] == model.config.num_attention_heads
         assert call.k.shape[1] == model.config.num_key_value_heads
 
@@ -208,3 +208,16 @@ def test_nothing_is_said_where_the_fastest_kernel_runs(monkeypatch: pytest.Monke
     # in fp32 no other kernel computes
     model.set_attn_implementation(attention.register("sdpa"))
     assert kernel_choice.faster_kernel(model, torch.float32, 4096) == ""
+
+
+def test_the_kernels_version_names_what_stands_in_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch may run another flash attention inside its own kernels, not inside a package's."""
+    monkeypatch.setattr(backend, "current_flash_attention_impl", lambda: "FA3")
+    monkeypatch.setattr(backend, "backend_of", lambda name: name)
+    torch_version = metadata.version("torch")
+    assert backend.version_of("sdpa") == f"sdpa (torch {torch_version}, in which FA3 is active)"
+    assert backend.version_of("varlen").endswith(", in which FA3 is active)")
+    assert backend.version_of("flash").startswith("flash (flash")
+    assert "FA3" not in backend.version_of("flash")
+    monkeypatch.setattr(backend, "current_flash_attention_impl", lambda: None)
+    assert backend.version_of("sdpa") == f"sdpa (torch {torch_version})"

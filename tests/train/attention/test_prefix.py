@@ -91,3 +91,15 @@ def test_shifted_groups_are_refused_by_name() -> None:
     q, k, v = heads(2, 2, 8, s=ENDS[-1])
     with pytest.raises(ConfigError, match=r"s2_group is 8; .* set train.sp_size to a divisor"):
         s2_attention(sdpa, 8)(module, q, k, v, None, key_borders=borders(KEYS))
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_one_document_alone_is_attended_to_after_its_prefix(window: int | None) -> None:
+    """The last 4 of 15 tokens as queries."""
+    q, k, v = heads(4, 2, 8, s=15)
+    part = borders([(11, 15)]), borders([(0, 15)])
+    ends = part[0]["document_ends"], part[1]["document_ends"]
+    with torch.no_grad():
+        actual = prefix.attend_after_prefix(q[:, :, 11:], k, v, ends, window, 0.3, None)
+        expected = eager(q, k, v, visible((0, 15), window), 0.3)[:, 11:]
+    torch.testing.assert_close(actual.transpose(1, 2), expected)

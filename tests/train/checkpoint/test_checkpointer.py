@@ -329,3 +329,23 @@ def test_a_full_disk_after_the_last_step_is_no_error(undisturbed: Result, tmp_pa
     results = ranks.run(2, checkpoint_runs.train_and_save_final, spec)
     assert [result["failed_saves"] for result in results] == [1, 1]
     assert names(tmp_path / "checkpoints")[0] == STEP_4
+
+
+def test_every_file_is_checked_by_one_rank(tmp_path: Path) -> None:
+    """Without ranks by the only one; sizes come before hashes."""
+    files: dict[str, Any] = {}
+    for name in "abcd":
+        (tmp_path / name).write_text(name)
+        files[name] = {"bytes": 1, "sha256": storage.file_digest(tmp_path / name)}
+    assert storage.find_damage(tmp_path, files) == ""
+    for number, name in enumerate("abcd"):
+        (tmp_path / name).write_text("x")
+        assert storage.find_damage(tmp_path, files) == f"{name} is not what was written (sha256)"
+        told = [storage.find_damage(tmp_path, files, rank, 2) != "" for rank in (0, 1)]
+        assert told == [number % 2 == 0, number % 2 == 1]
+        (tmp_path / name).write_text(name)
+    (tmp_path / "a").write_text("x")
+    (tmp_path / "d").write_text("dd")
+    assert storage.find_damage(tmp_path, files) == "d has 2 bytes, 1 were written"
+    (tmp_path / "b").unlink()
+    assert storage.find_damage(tmp_path, files) == "b is missing"

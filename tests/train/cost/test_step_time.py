@@ -173,8 +173,13 @@ def test_micro_batches_repeat_all_but_the_optimizer() -> None:
     assert four.model_flops == 4 * one.model_flops
     for name in one.terms.keys() - {"gradients and weights"}:
         times = 1 if name == "optimizer" else 4
-        if name != "loss and head":  # its part in memory is counted in test_traffic.py
+        if name != "loss and head":
             assert four.terms[name] == pytest.approx(times * one.terms[name]), name
+    product = 3 * 2 * 128_256 * 4096 * (LONG - 1) / 8 / 680e12
+    for each, times in ((one, 1), (four, 4)):
+        layout = replace(EIGHT, accumulation_steps=times)
+        memory = traffic.memory_traffic(llama_8b()[1], layout)["head"] / 2.7e12
+        assert each.terms["loss and head"] - memory == pytest.approx(times * product)
     assert one.terms["waits for the host"] == 0.01
 
 
@@ -191,3 +196,15 @@ def test_tiles_and_the_head_are_products() -> None:
 
 def test_a_peak_is_in_teraflops() -> None:
     assert hardware.peak_flops(312.0) == 312_000_000_000_000.0
+
+
+def test_the_ceiling_is_the_data_sheet_without_waits() -> None:
+    """NVIDIA's data sheet of an H100 SXM: 3.35 TB/s, 989.4 dense TFLOP/s in bf16."""
+    usual, ceiling = Rates.of(H100, is_fast=True), Rates.of(H100, is_fast=True, is_ceiling=True)
+    assert (ceiling.launch_gap, usual.launch_gap) == (0.0, 0.01)
+    assert ceiling.memory == H100.memory_tb_s.value * 1e12 > usual.memory
+    assert ceiling.product_flops == H100.matmul_tflops.value * 1e12 > usual.product_flops
+    assert ceiling.link == H100.link.gb_s.value * 1e9 > usual.link
+    assert ceiling.network == H100.network.gb_s.value * 1e9 > usual.network
+    assert ceiling.link_curve is ceiling.network_curve is None and usual.link_curve is not None
+    assert ceiling.peak_flops == usual.peak_flops == pytest.approx(989.4e12, rel=1e-3)

@@ -132,3 +132,14 @@ def test_the_layout_of_a_run() -> None:
     expected = ParallelLayout(4, 2, 1, 3, tokens=settings.micro_batch_tokens, checkpointing=False)
     result = layout_of(settings, Mesh(0, 8, 2), 3)
     assert replace(result, checkpointing=False) == expected
+
+
+def test_without_zero_every_rank_has_weights_gradients_and_moments_whole() -> None:
+    """bf16 of two bytes; both moments in fp32, without a copy of the weights."""
+    half = replace(SIZES, trainable=N // 2)
+    cost = stage_cost(half, layout(0))
+    assert (cost.weights, cost.gradients, cost.optimizer) == (2 * N, N, 4 * N)
+    assert (cost.host, cost.device) == (0, 7 * N)
+    fp32 = stage_cost(half, replace(layout(0), element_bytes=4), moment_bytes=2)
+    assert (fp32.weights, fp32.gradients, fp32.optimizer) == (4 * N, 2 * N, N)
+    assert stage_cost(half, layout(0), offload=True) == cost
