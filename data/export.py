@@ -1,14 +1,12 @@
-"""The plan for other programs: a Hugging Face dataset that is read lazily, or parquet files.
+"""The plan for other programs, as parquet files.
 
 Labels are as in transformers, not shifted: a token's own id, IGNORE at a piece's first token and on
 padding. Other programs read document borders from the positions (transformers takes every jump for
 a border), so a plan whose positions contradict its document mask is refused.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +16,6 @@ from ropewalk.conf.artifacts.manifest import Manifest, run_stage
 from ropewalk.conf.errors import ConfigError
 from ropewalk.data.loading.collate import IGNORE, Row
 from ropewalk.data.loading.packed import DataArtifacts, PackedSequences
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 STAGE = "export"
 CACHE_KEYS = {"format", "plan", "stores"}  # unlike a model's export, whose stage has the same name
@@ -71,39 +66,6 @@ def exportable_sequences(artifacts: DataArtifacts) -> PackedSequences:
     positions = "restart" if sequences.restart_positions else "continue"
     refuse(sequences.document_mask, positions, pose_target)
     return sequences
-
-
-@dataclass(frozen=True)
-class RowReader:
-    """A batch of sequence numbers -> their columns. Each process that uses it opens the plan."""
-
-    artifacts: DataArtifacts
-
-    @cached_property
-    def sequences(self) -> PackedSequences:
-        return self.artifacts.sequences()
-
-    def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[np.ndarray]]:
-        rows = [self.sequences[number] for number in batch["sequence"]]
-        return {
-            "input_ids": [row.input_ids for row in rows],
-            "labels": [unshifted_labels(row) for row in rows],
-            "position_ids": [row.position_ids for row in rows],
-        }
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"artifacts": self.artifacts}
-
-
-def as_dataset(artifacts: DataArtifacts) -> "Dataset":
-    """The padded sequences in plan order: `input_ids`, `labels` and `position_ids`.
-
-    Tokens are read when a row is read. Raises: ConfigError as `refuse`.
-    """
-    from datasets import Dataset
-
-    numbers = np.arange(len(exportable_sequences(artifacts)))
-    return Dataset.from_dict({"sequence": numbers}).with_transform(RowReader(artifacts))
 
 
 def target(folder: str | Path) -> Path:

@@ -215,10 +215,6 @@ class Comparison:
     def judged_rows(self) -> Rows:
         return self.rows[self.judged]
 
-    @property
-    def reference_rows(self) -> Rows:
-        return self.rows[self.reference]
-
 
 class Task(Protocol):
     """One measurement: its samples, its rows, its verdicts and its part of the page.

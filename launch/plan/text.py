@@ -6,7 +6,6 @@ from typing import Any
 from ropewalk.launch.plan.verdict import MARGIN, WORDS
 
 GIB = 2**30
-SHOWN_CHANGES = 12
 
 
 def page(phases: Sequence[dict[str, Any]]) -> str:

@@ -1,6 +1,5 @@
 """An export as datasets, transformers and TRL read it, against the rows of our loader."""
 
-import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from plans import packed, written
 from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.errors import ConfigError
 from ropewalk.data import export
-from ropewalk.data.export import as_dataset
 from ropewalk.data.loading.packed import DataArtifacts
 
 LENGTHS = [40, 3, 17, 64, 9, 30, 5, 21, 33, 12]
@@ -37,34 +35,14 @@ def pieces(sequences: Any, number: int) -> list[list[int]]:
     ]
 
 
-def test_the_dataset_has_rows_with_labels_as_in_transformers(artifacts: DataArtifacts) -> None:
-    rows, sequences = as_dataset(artifacts), artifacts.sequences()
-    assert len(rows) == len(sequences) > 3
-    for number in range(len(rows)):
-        row, texts = rows[number], pieces(sequences, number)
-        padding = 64 - sum(map(len, texts))
-        assert row["input_ids"].tolist() == sum(texts, []) + [0] * padding
-        labels = [label for text in texts for label in [-100, *text[1:]]]
-        assert row["labels"].tolist() == labels + [-100] * padding
-        assert row["position_ids"].tolist() == sequences[number].position_ids.tolist()
+def load(folder: Path, cache: Path) -> Any:
+    from datasets import load_dataset
 
-
-def test_the_dataset_can_be_selected_shuffled_pickled_and_batched(artifacts: DataArtifacts) -> None:
-    rows, sequences = as_dataset(artifacts), artifacts.sequences()
-    assert rows.select([2])[0]["input_ids"].tolist() == sequences[2].input_ids.tolist()
-    shuffled = rows.shuffle(seed=0)
-    numbers = shuffled.with_format(None)["sequence"]
-    assert [r["input_ids"].tolist() for r in shuffled] == [
-        sequences[n].input_ids.tolist() for n in numbers
-    ]
-    again = pickle.loads(pickle.dumps(rows))
-    assert again[1]["labels"].tolist() == rows[1]["labels"].tolist()
-    assert len(pickle.dumps(rows)) < 20_000  # sequence numbers, not tokens
-    assert np.stack(rows[:3]["input_ids"]).shape == (3, 64)
+    return load_dataset("parquet", data_dir=str(folder), cache_dir=str(cache))["train"]
 
 
 def test_the_loss_of_transformers_on_a_row_is_that_of_its_documents(
-    artifacts: DataArtifacts,
+    artifacts: DataArtifacts, tmp_path: Path
 ) -> None:
     """transformers derives the borders from the positions and shifts the labels."""
     import torch
@@ -79,7 +57,10 @@ def test_the_loss_of_transformers_on_a_row_is_that_of_its_documents(
         num_attention_heads=2,
     )
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
-    row = {key: torch.from_numpy(value)[None] for key, value in as_dataset(artifacts)[0].items()}
+    export.write(artifacts, tmp_path / "out")
+    rows = load(tmp_path / "out", tmp_path / "cache")
+    names = ("input_ids", "labels", "position_ids")
+    row = {name: torch.tensor(rows[0][name])[None] for name in names}
     texts = pieces(artifacts.sequences(), 0)
     assert len(texts) > 1
     with torch.no_grad():
@@ -87,12 +68,6 @@ def test_the_loss_of_transformers_on_a_row_is_that_of_its_documents(
         documents = [torch.tensor(t)[None] for t in texts if len(t) > 1]
         expected = sum(model(input_ids=t, labels=t).loss * (t.shape[1] - 1) for t in documents)
     torch.testing.assert_close(loss, expected, atol=1e-3, rtol=1e-5)
-
-
-def load(folder: Path, cache: Path) -> Any:
-    from datasets import load_dataset
-
-    return load_dataset("parquet", data_dir=str(folder), cache_dir=str(cache))["train"]
 
 
 def test_parquet_holds_every_sequence_without_padding(
@@ -223,8 +198,6 @@ def test_plans_that_other_programs_would_misread_are_refused(
     artifacts = artifacts_of(tmp_path, document_mask=mask, positions=positions)
     if pose is not None:
         artifacts = replace(artifacts, pose={"target_length": pose, "chunks": 2, "seed": 0})
-    with pytest.raises(ConfigError, match=message):
-        as_dataset(artifacts)
     with pytest.raises(ConfigError, match=message):
         export.write(artifacts, tmp_path / "out")
     assert not (tmp_path / "out").exists()
