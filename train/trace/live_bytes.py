@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ropewalk.train.memory.pinned_memory import pinned_bytes
 from ropewalk.train.trace.events import COMPUTE, HOST, Event, Parameter, rounded
 
 
@@ -54,10 +55,10 @@ class LiveBytes:
         self._is_counting = True
 
     def add_host(self, tensor: torch.Tensor) -> None:
-        """Note pinned memory of the machine."""
+        """Note pinned memory of the machine, in the allocator's blocks."""
         storage = tensor.untyped_storage()
         if storage not in self._places:
-            self._add(storage, storage.nbytes(), "offloaded", HOST)
+            self._add(storage, pinned_bytes(storage.nbytes()), "offloaded", HOST)
 
     def ignore(self, tensor: torch.Tensor) -> None:
         """Count nothing for a storage that is counted by arithmetic."""
