@@ -27,7 +27,7 @@ def temporary_folder(output: Path) -> Path:
 def workspace(
     output: Path,
     content: dict[str, Any],
-    resumable: bool = False,
+    resumable: bool,
     reuse: Reuse | None = None,
     damaged: Path | None = None,
 ) -> Path:
