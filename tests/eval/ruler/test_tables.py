@@ -184,6 +184,7 @@ def test_prose_is_four_times_the_longest_length_over_the_sources() -> None:
     texts = inputs.heldout_texts(fillers, lambda ids: " ".join(map(str, ids)), 10)
     assert [len(text.split()) for text in texts] == [14, 14, 5]
     assert texts[1].split()[0] == "200" and inputs.heldout_texts([], str, 10) == []
+    assert inputs.heldout_texts([np.arange(100)], lambda ids: f"{len([*ids])}", 10) == ["40"]
 
 
 def test_a_file_of_words_has_a_hundred_different_ones(tmp_path: Path) -> None:
