@@ -49,3 +49,9 @@ def test_an_impossible_task_is_refused(word: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         shards.parse_task(word)
     assert str(error.value) == f"--shard is {word}; {message}"
+
+
+def test_a_shard_may_be_full_to_the_last_byte() -> None:
+    sizes = [LIMIT, LIMIT - 1, 1, 1, LIMIT + 5, 1]
+    ends = [1, 3, 4, 5, 6]
+    assert shards.borders(sizes) == [*map(range, [0, *ends], ends)]

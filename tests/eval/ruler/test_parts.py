@@ -43,6 +43,8 @@ def test_after_twelve_guesses_the_step_doubles_and_the_range_is_halved() -> None
     assert sizes_tried(full, 600, 100) == [*begin, 100]
     full[91:] = 5000
     assert sizes_tried(full, 600, 1000) == [*begin, 87, 89, 90]
+    full[91:100] = 600
+    assert sizes_tried(full, 600, 100) == [*begin, 100, 95, 97, 98, 99]
 
 
 def test_a_size_in_steps_is_a_multiple_that_fits_and_is_not_below_the_least() -> None:

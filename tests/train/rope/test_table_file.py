@@ -13,6 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.rope_methods import (
     RopeConfig,
+    Rotary,
     TableConfig,
     YarnConfig,
 )
@@ -265,3 +266,10 @@ def test_the_factor_of_a_file_must_be_that_of_the_settings(
     message = r"rope\.factor is 4; the table of rope\.path was made for 2; .*unset rope\.factor"
     with pytest.raises(ConfigError, match=message):
         plan.make(TableConfig(path=str(path), factor=4.0), base, "base")
+
+
+def test_a_file_without_a_temperature_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps({"inv_freq": [0.9, 0.1, 0.02, 0.001], "attention_factor": None}))
+    table = TableConfig(path=str(path)).table(Rotary(8, 1e4, 64))
+    assert table.attention_factor == 1 and table.inv_freq.tolist() == [0.9, 0.1, 0.02, 0.001]
