@@ -46,7 +46,8 @@ class Link:
     payloads_mib: list[float] = setting(factory=list, above=0)
     """Sizes of messages in MiB, rising, of which the rate was measured."""
     rates_gb_s: list[float] = setting(factory=list, above=0)
-    """Bus bandwidth at each of `payloads_mib`, GB/s."""
+    """GB/s that a GPU sends over the link at each of `payloads_mib`, one way; inside a node the
+    bus bandwidth of an all-reduce."""
     kind: str = setting("assumed", one_of=KINDS)
     source: str = setting("no curve", way_out="name the page or the paper")
     date: str = setting("2026-11", way_out="e.g. 2026-11")

@@ -97,14 +97,23 @@ class Rates:
         )
 
     def seconds_of(self, collective: Collective) -> float:
-        """Alone. Rings that leave the node send through it once for each node: the slowest link
-        counts."""
-        outside = collective.ranks > self.node_size
-        curve = self.network_curve if outside else self.link_curve
-        rate = self.network if outside else self.link
-        if curve is not None:
-            rate = curve.rate_gb_s(collective.message_bytes) * 1e9
-        return collective.bytes_sent / rate
+        """Alone, by the slower of the links. Rings leave each node once, through all of its ports;
+        of an all-to-all every rank sends what is for other nodes through its own."""
+        inside = collective.bytes_sent / self._rate(collective, self.link, self.link_curve)
+        nodes = -(-collective.ranks // self.node_size)
+        if nodes == 1:
+            return inside
+        if collective.kind == "all_to_all":
+            others = (collective.ranks - self.node_size) / (collective.ranks - 1)
+            sent = others * collective.bytes_sent
+        else:
+            sent = collective.rounds * collective.payload * (nodes - 1) / nodes / self.node_size
+        return max(inside, sent / self._rate(collective, self.network, self.network_curve))
+
+    @staticmethod
+    def _rate(collective: Collective, rate: float, curve: Link | None) -> float:
+        """Bytes a second."""
+        return rate if curve is None else curve.rate_gb_s(collective.message_bytes) * 1e9
 
 
 def _curve(link: Link) -> Link | None:

@@ -104,10 +104,14 @@ class Collective:
         return self.bytes / self.messages
 
     @property
+    def rounds(self) -> int:
+        """How often a ring passes the tensor around."""
+        return 2 if self.kind == "all_reduce" else 1
+
+    @property
     def bytes_sent(self) -> float:
         """Bytes that each rank sends in a ring, or directly: the algorithm that sends least."""
-        rounds = 2 if self.kind == "all_reduce" else 1
-        return rounds * self.payload * (self.ranks - 1) / self.ranks
+        return self.rounds * self.payload * (self.ranks - 1) / self.ranks
 
 
 def model_sizes(model: PreTrainedModel) -> ModelSizes:

@@ -95,16 +95,24 @@ def test_gradients_that_take_longer_than_the_compute_show() -> None:
     )
 
 
-def test_ranks_of_several_nodes_send_through_the_network() -> None:
-    one_node = traffic.ParallelLayout(8, 1, 3, 1, LONG)
+def test_rings_leave_each_node_once_through_all_of_its_ports() -> None:
+    """ZeRO 3 on 16 nodes of 8: a node takes 15/16 of the weights in by 8 ports of 45 GB/s, and its
+    GPUs pass 127/128 of them on to one another at 370."""
     choices = Choices(overlapped=False)
-    two_nodes = replace(one_node, dp_size=16)
-    inside, outside = (
-        step(layout, choices=choices).terms["gradients and weights"]
-        for layout in (one_node, two_nodes)
-    )
-    ratio = (15 / 16 / 45e9) / (7 / 8 / 370e9)
-    assert outside / inside == pytest.approx(ratio)
+    layout = traffic.ParallelLayout(128, 1, 3, 1, LONG)
+    sent = (2 * 2 + 4) * llama_8b()[1].parameters  # gathered twice in bf16, reduced in fp32
+    inside = step(layout, choices=choices).terms["gradients and weights"]
+    assert inside == pytest.approx(sent * 127 / 128 / 370e9)
+    slow = step(layout, replace(FAST, network=25e9), choices)
+    assert slow.terms["gradients and weights"] == pytest.approx(sent * 15 / 16 / (8 * 25e9))
+
+
+def test_an_exchange_between_nodes_goes_through_each_ranks_own_port() -> None:
+    """16 ranks on two nodes: of 15 others 8 are on the other one."""
+    layout = replace(EIGHT, sp_size=16, zero_stage=1, checkpointing=False)
+    queries, keys = LONG / 16 * 4096 * 2, LONG / 16 * 2048 * 2  # 8 heads of keys, repeated to 16
+    sent = 2 * 2 * 32 * (queries + keys) * 8 / 16
+    assert step(layout).terms["exchange of heads"] == pytest.approx(sent / 45e9)
 
 
 def test_a_small_message_is_sent_at_its_measured_rate() -> None:
