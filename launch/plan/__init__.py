@@ -3,9 +3,11 @@
 ask.py       from a configuration to a child that traces, and back: the settings of each question
 __main__.py  the child: configurations in, forecasts out
 forecast.py  one configuration on one kind of hardware: memory, host, disk, time, communication
+traces.py    each distinct step traced once
 seconds.py   the time of a step as a range, from counts and the hardware file's rates
 verdict.py   fits, does not fit, or too close to say
 price.py     what the GPU-hours cost
+bounds.py    what a configuration needs at the least, without a trace
 search.py    the cheapest changes that make it fit, each traced again
 command.py   the verb: one answer, or a table
 text.py      what is printed

@@ -25,7 +25,7 @@ def answer(values: Mapping[str, Any]) -> dict[str, Any]:
             path.write_text(values["config"])
             config = check.load(path, "plan")
         hardware = hardware_file.load(values["hardware"])
-        return forecast(Question(config, hardware, values["gpus"]))
+        return forecast(Question(config, hardware, values["gpus"], values["is_try"]))
     except RopewalkError as error:
         return {"error": type(error).__name__, "message": str(error)}
 

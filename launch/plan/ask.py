@@ -31,6 +31,8 @@ class Asked:
     config: Config
     hardware: str
     gpus: int
+    is_try: bool = False
+    """Of a search; see forecast.Question."""
 
     @property
     def ranks(self) -> tuple[int, int]:
@@ -38,7 +40,12 @@ class Asked:
         return self.gpus, self.config.train.sp_size
 
     def values(self) -> dict[str, Any]:
-        return {"config": to_yaml(self.config), "hardware": self.hardware, "gpus": self.gpus}
+        return {
+            "config": to_yaml(self.config),
+            "hardware": self.hardware,
+            "gpus": self.gpus,
+            "is_try": self.is_try,
+        }
 
 
 class Child:

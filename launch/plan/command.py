@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +69,7 @@ def _print_plan(
 
 def _add_changes(phase: dict[str, Any], question: Asked, ask: search.Ask) -> None:
     per_node = hardware_file.load(question.hardware).gpus_per_node
-    changes, answer = search.cheapest(question, per_node, ask)
+    changes, answer = search.cheapest(question, per_node, ask, _tell)
     if answer is None:
         phase["no_change"] = (
             f"no change makes it fit {question.gpus} x {question.hardware}: start more GPUs "
@@ -79,6 +80,11 @@ def _add_changes(phase: dict[str, Any], question: Asked, ask: search.Ask) -> Non
     phase["changed"] = {
         key: answer[key] for key in ("verdict", "peak_bytes", "host_bytes", "step_s", "mfu")
     }
+
+
+def _tell(line: str) -> None:
+    """Beside the answer, which may be JSON."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def refuse_without_length(config: Config) -> None:

@@ -14,17 +14,15 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.hardware_file import Hardware
 from ropewalk.conf.phases import title
 from ropewalk.conf.schema import Config
-from ropewalk.launch.plan import seconds
-from ropewalk.launch.plan.verdict import FITS, verdict, worst
+from ropewalk.launch.plan import bounds, seconds, traces
+from ropewalk.launch.plan.verdict import DOES_NOT_FIT, FITS, verdict, worst
 from ropewalk.train import disk_space
 from ropewalk.train.base import base_config, locate
 from ropewalk.train.cost.flops import ModelCost, mlp_elements, model_cost
 from ropewalk.train.cost.step_time import Choices
-from ropewalk.train.cost.zero_stage import stage_cost
-from ropewalk.train.memory.attention_budget import MOMENT_BYTES
 from ropewalk.train.trace.layers import Subject
 from ropewalk.train.trace.plan import StepPlan, StepTrace
-from ropewalk.train.trace.step import trace_step, train_config
+from ropewalk.train.trace.step import train_config
 from ropewalk.train.zero.config import accumulation_steps
 from ropewalk.train.zero.mesh import refuse_unfit
 
@@ -48,6 +46,8 @@ class Question:
     config: Config
     hardware: Hardware
     gpus: int
+    is_try: bool = False
+    """Of a search: what cannot fit by arithmetic is not traced, and has its verdict alone."""
 
 
 def forecast(question: Question) -> dict[str, Any]:
@@ -62,8 +62,10 @@ def forecast(question: Question) -> dict[str, Any]:
     refuse_unfit(gpus, train.sp_size, train.memory.zero_hpz_size)
     base = base_config(locate(config.model, Path(config.cache_dir).expanduser()))
     plan = step_plan(question, base)
-    trace = trace_step(plan)
     subject = Subject(plan, train_config(plan))
+    if question.is_try and bounds.is_hopeless(subject, hardware, gpus):
+        return {"schema": 1, "verdict": DOES_NOT_FIT}
+    trace = traces.of(subject)
     steps = accumulation_steps(config, gpus // train.sp_size)
     memory = _memory(trace, hardware)
     host = _host(subject, trace, question)
@@ -118,12 +120,7 @@ def _memory(trace: StepTrace, hardware: Hardware) -> dict[str, Any]:
 
 def _host(subject: Subject, trace: StepTrace, question: Question) -> dict[str, Any]:
     """Pinned memory of all ranks of a node: offloaded states, weights and activations."""
-    memory, layout = subject.train.memory, subject.layout
-    moments = MOMENT_BYTES[subject.train.optimizer.name]
-    parts = {"activations": trace.offloaded_bytes}
-    if memory.offload_path is None:
-        cost = stage_cost(subject.sizes, layout, moments, memory.offload_optimizer)
-        parts |= {"optimizer": cost.host, "weights": cost.weights * memory.offload_params}
+    parts = {"activations": trace.offloaded_bytes} | bounds.offloaded_states(subject)
     ranks = min(question.gpus, question.hardware.gpus_per_node)
     node = {name: size * ranks for name, size in parts.items() if size}
     total = sum(node.values())

@@ -2,9 +2,10 @@
 
 All changes that save memory are taken together; if that fits, the dearest that can be left out are,
 one after the other. So no change of the answer can be left out. Nothing is guessed: every step of
-the way is a trace.
+the way is a trace, but for what is beyond the memory by its states and the layers' inputs alone.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,8 @@ from ropewalk.launch.plan.verdict import FITS
 Change = tuple[str, Any]
 """A setting and its value."""
 Ask = Callable[[Sequence[Asked]], list[dict[str, Any]]]
-TILE_TOKENS, LORA_RANK = 4096, 16
+Tell = Callable[[str], None]
+TILE_TOKENS, MOST_TILES, LORA_RANK = 4096, 8, 16
 
 
 def ladder(config: Config, gpus: int, gpus_per_node: int) -> list[Change]:
@@ -25,12 +27,21 @@ def ladder(config: Config, gpus: int, gpus_per_node: int) -> list[Change]:
 
     LoRA trains something else, and is the last.
     """
-    return list(_ladder(config.train, gpus, gpus_per_node))
+    on_node = range(1, min(gpus, gpus_per_node) + 1)
+    most = max(n for n in on_node if gpus % n == 0)
+    tokens = config.data.seq_len // max(most, config.train.sp_size)
+    return list(_ladder(config.train, gpus, most, _tile(tokens)))
 
 
-def _ladder(train: TrainConfig, gpus: int, gpus_per_node: int) -> Iterator[Change]:
+def _tile(tokens: int) -> int:
+    """Tokens of an MLP's tile: an eighth of what a rank has leaves few of the MLP's activations,
+    and many small tiles are slow."""
+    part = -(-tokens // MOST_TILES)
+    return max(TILE_TOKENS, -(-part // 1024) * 1024)
+
+
+def _ladder(train: TrainConfig, gpus: int, most: int, tile: int) -> Iterator[Change]:
     memory = train.memory
-    most = max(n for n in range(1, min(gpus, gpus_per_node) + 1) if gpus % n == 0)
     if train.micro_batch_size > 1:
         yield "train.micro_batch_size", 1
     if not memory.activation_checkpointing:
@@ -40,7 +51,7 @@ def _ladder(train: TrainConfig, gpus: int, gpus_per_node: int) -> Iterator[Chang
     if train.sp_size < most:
         yield "train.sp_size", most
     if not memory.tile_mlp_tokens:
-        yield "train.memory.tile_mlp_tokens", TILE_TOKENS
+        yield "train.memory.tile_mlp_tokens", tile
     if memory.keep_attention is not False:
         yield "train.memory.keep_attention", False
     if not memory.offload_activations:
@@ -69,24 +80,25 @@ def apply(config: Config, changes: Sequence[Change]) -> Config:
 
 
 def cheapest(
-    asked: Asked, gpus_per_node: int, ask: Ask
+    asked: Asked, gpus_per_node: int, ask: Ask, tell: Tell = lambda _: None
 ) -> tuple[list[Change], dict[str, Any] | None]:
-    """The changes and their forecast; None where all of them together do not fit."""
+    """The changes and their forecast; None where all of them together do not fit. `tell` is given
+    a line for each try."""
+    tries = _Tries(asked, ask, tell)
     changes = ladder(asked.config, asked.gpus, gpus_per_node)
     without_lora = [change for change in changes if change[0] != "train.lora.rank"]
     for chosen in (without_lora, changes):
-        answer = _answer(asked, chosen, ask)
-        if answer is not None:
-            return _without_the_dearest(asked, chosen, answer, ask)
+        if (answer := tries.fits(chosen)) is not None:
+            return _without_the_dearest(tries, chosen, answer)
     return [], None
 
 
 def _without_the_dearest(
-    asked: Asked, chosen: list[Change], answer: dict[str, Any], ask: Ask
+    tries: "_Tries", chosen: list[Change], answer: dict[str, Any]
 ) -> tuple[list[Change], dict[str, Any]]:
     for change in reversed(chosen):
         fewer = [one for one in chosen if one != change]
-        if _is_allowed(asked.config, fewer) and (other := _answer(asked, fewer, ask)):
+        if _is_allowed(tries.asked.config, fewer) and (other := tries.fits(fewer)):
             chosen, answer = fewer, other
     return chosen, answer
 
@@ -97,9 +109,26 @@ def _is_allowed(config: Config, changes: Sequence[Change]) -> bool:
     return stage == 3 or not memory.offload_params
 
 
-def _answer(asked: Asked, changes: Sequence[Change], ask: Ask) -> dict[str, Any] | None:
-    (answer,) = ask([replace(asked, config=apply(asked.config, changes))])
-    return answer if answer.get("verdict") == FITS else None
+class _Tries:
+    """Changes of one question that were traced, and what to say of them."""
+
+    def __init__(self, asked: Asked, ask: Ask, tell: Tell) -> None:
+        self.asked, self.ask, self.tell = asked, ask, tell
+        self.number = 0
+
+    def fits(self, changes: Sequence[Change]) -> dict[str, Any] | None:
+        """The forecast with the changes; None where it does not fit."""
+        started = time.perf_counter()
+        config = apply(self.asked.config, changes)
+        (answer,) = self.ask([replace(self.asked, config=config, is_try=True)])
+        self.number += 1
+        is_fitting = answer.get("verdict") == FITS
+        words = " ".join(as_overrides(changes, self.asked.config)) or "no change"
+        self.tell(
+            f"try {self.number}: {'fits' if is_fitting else 'does not fit'} "
+            f"({time.perf_counter() - started:.0f} s): {words}"
+        )
+        return answer if is_fitting else None
 
 
 def as_overrides(changes: Sequence[Change], config: Config) -> list[str]:

@@ -28,6 +28,7 @@ import long_documents
 import losses
 import packing
 import performance
+import plan_command
 import quick_commands
 import reading
 import ruler_prompts
@@ -58,6 +59,7 @@ BENCHMARKS = {
     "weights_preflight": weights.weights_preflight,
     "long_document": long_documents.long_document,
     "quick_commands": quick_commands.quick_commands,
+    "plan_command": plan_command.plan_command,
     "eval_sweeps": eval_engine.eval_sweeps,
     "eval_curve": eval_engine.eval_curve,
     "eval_decode_step": eval_engine.eval_decode_step,

@@ -1,10 +1,12 @@
 """`ropewalk plan` from the command line to what it prints, with real traces of a small model."""
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
+from planning_points import config_of
 
 from ropewalk.launch.cli import main
 from ropewalk.launch.plan import text
@@ -85,3 +87,29 @@ def test_refusals(
         plan(capsys, model, *words)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_million_tokens_on_eight_gpus_end_in_a_plan_that_fits(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """8B, 1M tokens, 8 x H100, nothing else set: at most three minutes of CPU."""
+    config = config_of("llama_8b") | {"max_position_embeddings": 131_072}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    words = ["data.seq_len=1048576", "train.global_batch_tokens=8388608", "train.steps=200"]
+    words += [f"model.path={tmp_path}", "rope=yarn", "rope.factor=8"]
+    before = cpu_seconds()
+    main(["plan", *words, "--hardware", "h100", "--gpus", "8", "--json"])
+    assert cpu_seconds() - before < 180
+    printed = capsys.readouterr()
+    answer = json.loads(printed.out)
+    assert answer["verdict"] == "does_not_fit" and answer["changed"]["verdict"] == "fits"
+    assert answer["changed"]["peak_bytes"]["expandable"] * 1.1 <= answer["usable_bytes"]
+    assert {"train.zero_stage=3", "train.sp_size=8"} <= set(answer["changes"])
+    assert printed.err.count("try ") >= len(answer["changes"])
+
+
+def cpu_seconds() -> float:
+    """Of all children that ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

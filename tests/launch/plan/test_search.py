@@ -51,6 +51,7 @@ class Traces:
 
     def __call__(self, asked: Sequence[Asked]) -> list[dict[str, Any]]:
         self.asked += len(asked)
+        assert all(one.is_try for one in asked)
         fits = [self.saved(one.config) >= self.needed for one in asked]
         return [{"verdict": "fits" if fit else "too_close"} for fit in fits]
 
@@ -96,3 +97,21 @@ def test_compile_goes_where_zero_three_comes() -> None:
     compiled = replace(compiled, train=replace(compiled.train, memory=memory))
     words = search.as_overrides([("train.zero_stage", 3)], compiled)
     assert words == ["train.zero_stage=3", "train.memory.compile=false"]
+
+
+def test_each_try_is_told() -> None:
+    traces, lines = Traces(ALL - 20), list[str]()
+    search.cheapest(Asked(config(), "h100", 8), 8, traces, lines.append)
+    assert len(lines) == traces.asked
+    assert lines[0].startswith("try 1: fits (0 s): train.zero_stage=3 train.sp_size=8 ")
+    assert (
+        sum("does not fit" in line for line in lines) == 6
+    )  # without ZeRO 3 no weight is offloaded
+
+
+@pytest.mark.parametrize(
+    ("seq_len", "tile"), [(4096, 4096), (1 << 20, 16_384), (1_000_000, 16_384)]
+)
+def test_a_tile_is_an_eighth_of_a_ranks_tokens(seq_len: int, tile: int) -> None:
+    long = replace(config(), data=replace(config().data, seq_len=seq_len))
+    assert dict(search.ladder(long, 8, 8))["train.memory.tile_mlp_tokens"] == tile
