@@ -1,359 +1,111 @@
 """What `ropewalk plan` would have said of published runs, beside what was published.
 
-`make planning` writes the tables of docs/planning.md anew. The runs are of other programs: their
-loss, which holds all logits at once, and their settings are traced in place of ours; fused kernels
-of theirs (Liger, torch.compile, fp8) are not. Nothing is fitted.
+`make planning` writes the tables of docs/planning.md anew. The runs are in published_memory.yaml
+and published_speeds.yaml. They are of other programs: parts of theirs (planning_peers.py) and their
+settings are traced in place of ours; torch.compile and fp8 are not. Nothing is fitted.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import common
+import planning_cpu
+from planning_points import KNOWN, Memory, Speed, config_of, point_of, points
 
 DOCUMENT = common.ROOT / "docs" / "planning.md"
 GIB = 2**30
-LLAMA_8B = (4096, 14_336, 32, 32, 8, 128_256)
-LLAMA_70B = (8192, 28_672, 80, 64, 8, 128_256)
-LLAMA2_7B = (4096, 11_008, 32, 32, 32, 32_000)
-QWEN3_4B = (2560, 9728, 36, 32, 8, 151_936)
-QWEN3_8B = (4096, 12_288, 36, 32, 8, 151_936)
-QWEN3_32B = (5120, 25_600, 64, 64, 8, 151_936)
-QWEN25_7B = (3584, 18_944, 28, 28, 4, 152_064)
-QWEN25_32B = (5120, 27_648, 64, 40, 8, 152_064)
-OFFLOADED = {"offload_params": True, "offload_optimizer": True}
-K = 1024
-ALST = "ALST recipes, DeepSpeed"
-TITAN = "torchtitan benchmarks 2024-12"
-ULYSSES = "HF blog on Ulysses, second-hand"
-
-
-@dataclass(frozen=True)
-class Memory:
-    """A published peak of one GPU in GiB."""
-
-    run: str
-    published: float
-    kind: str
-    """reserved, nvml (with the driver's own), allocated or unknown."""
-    source: str
-    shape: tuple[int, ...]
-    tokens: int
-    gpus: int
-    sp_size: int
-    memory: dict[str, Any] = field(default_factory=dict)
-    zero_stage: int = 3
-    sequences: int = 1
-    """In a micro-batch."""
-    note: str = ""
-
-
-FP8 = "compile and fp8 not traced"
-MEMORY = (
-    Memory("Llama-8B, 32K, 1 x H100", 71.91, "nvml", ALST, LLAMA_8B, 32_000, 1, 1, OFFLOADED),
-    Memory("Llama-8B, 65K, 1 x H200", 137.36, "nvml", ALST, LLAMA_8B, 65_000, 1, 1, OFFLOADED),
-    *(
-        Memory(
-            f"Llama-8B, {32 * sp}K, 8 x H100, CP {sp}",
-            published,
-            "reserved",
-            TITAN,
-            LLAMA_8B,
-            32 * K * sp,
-            8,
-            sp,
-            note=FP8 + ("" if sp == 1 else "; ring attention traced as Ulysses"),
-        )
-        for sp, published in ((1, 83.9), (2, 84.2), (4, 84.0), (8, 84.5))
-    ),
-    *(
-        Memory(
-            f"Qwen3-4B, {length}K, 4 x H100, sp 4",
-            published,
-            "unknown",
-            ULYSSES,
-            QWEN3_4B,
-            length * K,
-            4,
-            4,
-        )
-        for length, published in ((8, 22.8), (64, 50.5), (96, 66.0))
-    ),
-    Memory(
-        "Qwen3-8B, 1M, 8 x H100, CP 8",
-        56.2,
-        "unknown",
-        "TRL issue",
-        QWEN3_8B,
-        1024 * K,
-        8,
-        8,
-        {"offload_activations": True},
-        note="ring attention traced as Ulysses",
-    ),
-    *(
-        Memory(
-            f"7B, 32K, 8 x A100, sp 4, ZeRO {stage}, {'' if recomputed else 'not '}recomputed",
-            published,
-            "unknown",
-            "DeepSpeed#5305",
-            LLAMA2_7B,
-            32 * K,
-            8,
-            4,
-            {"activation_checkpointing": recomputed},
-            stage,
-            note="Megatron-DeepSpeed; its shapes are assumed to be Llama-2's",
-        )
-        for stage, recomputed, published in (
-            (3, True, 52.8),
-            (2, True, 43.8),
-            (3, False, 75.2),
-            (2, False, 62.3),
-        )
-    ),
-)
-
-
-@dataclass(frozen=True)
-class Speed:
-    """A published speed in tokens a second and GPU."""
-
-    run: str
-    published: float
-    source: str
-    shape: tuple[int, ...]
-    tokens: int
-    gpus: int
-    sp_size: int = 1
-    hardware: str = "h100"
-    is_fast: bool = False
-    """Whether its attention is flash-attn 3 or cuDNN."""
-    checkpointing: bool = True
-    zero_stage: int = 3
-    lora: bool = False
-    micro_batches: int = 1
-    note: str = ""
-
-
-SELECTIVE = "selective recomputation taken as none"
-MODEL = "AutoModel's summary"
-SPEED = (
-    *(
-        Speed(
-            f"Llama-8B, 2 x 8K, {gpus} x H100, {mode}",
-            published,
-            TITAN,
-            LLAMA_8B,
-            8 * K,
-            gpus,
-            checkpointing=False,
-            micro_batches=2,
-            note=SELECTIVE,
-        )
-        for gpus, mode, published in (
-            (8, "eager", 5762),
-            (8, "compiled", 6667),
-            (128, "eager", 5605),
-            (128, "compiled", 6514),
-        )
-    ),
-    *(
-        Speed(
-            f"Llama-8B, {32 * sp}K, 8 x H100, CP {sp}, fp8",
-            published,
-            TITAN,
-            LLAMA_8B,
-            32 * K * sp,
-            8,
-            sp,
-            note="fp8 products taken as bf16" + ("" if sp == 1 else "; a ring, taken as Ulysses"),
-        )
-        for sp, published in ((1, 3890), (2, 2540), (4, 1071), (8, 548))
-    ),
-    Speed(
-        "Llama-8B, 128K, 8 x H100, UPipe",
-        2280,
-        "arXiv 2602.21196, listing",
-        LLAMA_8B,
-        128 * K,
-        8,
-        8,
-        is_fast=True,
-        note="recomputes and offloads",
-    ),
-    Speed(
-        "Qwen3-32B, 128K, 16 x H100, UPipe",
-        483,
-        "arXiv 2602.21196, listing",
-        QWEN3_32B,
-        128 * K,
-        16,
-        8,
-        is_fast=True,
-        note="recomputes and offloads",
-    ),
-    *(
-        Speed(
-            f"Qwen3-4B, {length}K, 4 x H100, sp 4",
-            published / 4,
-            ULYSSES,
-            QWEN3_4B,
-            length * K,
-            4,
-            4,
-        )
-        for length, published in ((32, 7733), (64, 13_396))
-    ),
-    *(
-        Speed(
-            f"7B, 32K, 8 x A100, sp 4, ZeRO {stage}, {'' if again else 'not '}recomputed",
-            16 * 32 * K / seconds / 8,
-            "DeepSpeed#5305",
-            LLAMA2_7B,
-            32 * K,
-            8,
-            4,
-            "a100_80",
-            checkpointing=again,
-            zero_stage=stage,
-            micro_batches=8,
-        )
-        for stage, again, seconds in ((3, True, 13.0), (2, True, 13.2), (3, False, 10.3))
-    ),
-    Speed("Llama-70B, 8K, 64 x H100", 867, MODEL, LLAMA_70B, 8 * K, 64, 2, note="CP 2 as sp 2"),
-    *(
-        Speed(
-            f"{name}, LoRA, 4K, {gpus} x H100",
-            published,
-            MODEL,
-            shape,
-            4 * K,
-            gpus,
-            checkpointing=False,
-            zero_stage=2 if gpus == 1 else 3,
-            lora=True,
-            note="" if gpus == 1 else "TP taken as ZeRO 3",
-        )
-        for name, shape, gpus, published in (
-            ("Llama-8B", LLAMA_8B, 1, 12_473),
-            ("Qwen2.5-7B", QWEN25_7B, 1, 14_110),
-            ("Llama-70B", LLAMA_70B, 8, 1092),
-            ("Qwen2.5-32B", QWEN25_32B, 8, 2250),
-        )
-    ),
-)
-
-
-def config_of(shape: Sequence[int]) -> dict[str, Any]:
-    hidden, inner, layers, heads, kv_heads, vocabulary = shape
-    qwen3 = vocabulary == 151_936
-    return {
-        "model_type": "qwen3" if qwen3 else "llama",
-        "hidden_size": hidden,
-        "intermediate_size": inner,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "vocab_size": vocabulary,
-        "head_dim": 128,
-        "max_position_embeddings": 1 << 20,
-        "tie_word_embeddings": False,
-    }
+WITHIN = 0.05
+WITHIN_SPEED = 0.20
 
 
 # -- in the children -------------------------------------------------------------------------------
 
 
-def traced(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Peaks of points that share a number of GPUs and an sp_size, with all logits at once."""
-    import torch
-    import torch.nn.functional as F
+def traced(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Peaks of points of one `Memory.group`."""
+    import planning_peers
 
-    from ropewalk.train import loss_model
     from ropewalk.train.trace.plan import StepPlan
     from ropewalk.train.trace.step import trace_step
 
-    def whole(
-        hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """transformers' loss: fp32 logits of every token."""
-        logits = (hidden @ head.T).float()
-        loss = F.cross_entropy(logits, labels, reduction="sum")
-        return loss, loss.detach().clone()
-
-    loss_model.summed_objective = whole
+    given: list[Memory] = [point_of(Memory, row) for row in rows]
+    for peer in given[0].peers:
+        planning_peers.ALL[peer]()
     results = []
-    for point in points:
-        train = {
-            "precision": "bf16",
-            "zero_stage": point["zero_stage"],
-            "sp_size": point["sp_size"],
-            "memory": {"keep_attention": False, **point["memory"]},
-        }
-        length = point["tokens"] - point["tokens"] % point["sp_size"]
-        trace = trace_step(StepPlan(config_of(point["shape"]), (length,), train, point["gpus"]))
+    for point in given:
+        plan = StepPlan(config_of(point.model), point.documents, point.train(), point.gpus)
+        trace = trace_step(plan)
         results.append({"allocated": trace.peak_bytes, **trace.reserved})
     return results
 
 
-def timed(points: Sequence[dict[str, Any]]) -> list[float]:
+def timed(rows: Sequence[dict[str, Any]]) -> list[float]:
     """Tokens a second and GPU."""
-    return [_speed(point) for point in points]
+    return [_speed(point_of(Speed, row)) for row in rows]
 
 
-def _speed(point: dict[str, Any]) -> float:
+def _speed(point: Speed) -> float:
+    halves = {"all": [(True, False)], "none": [(False, False)]}
+    cases = halves.get(point.recomputes, [(True, True), (False, True)])
+    seconds = sum(_seconds(point, again, kept) for again, kept in cases) / len(cases)
+    tokens = point.tokens * point.sequences * point.micro_batches
+    return tokens / point.sp_size / seconds
+
+
+def _seconds(point: Speed, recomputes: bool, attention_kept: bool) -> float:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from ropewalk.conf import hardware_file
-    from ropewalk.train.cost.flops import model_cost
-    from ropewalk.train.cost.layer_traffic import layer_traffic
-    from ropewalk.train.cost.step_time import Choices, Rates, step_time
+    from ropewalk.train.cost.flops import mlp_elements, model_cost
+    from ropewalk.train.cost.layer_traffic import fused_layer_traffic, layer_traffic
+    from ropewalk.train.cost.step_time import MEMORY_SHARE, Choices, Rates, step_time
     from ropewalk.train.cost.traffic import ParallelLayout, model_sizes
+    from ropewalk.train.loss import chunk_tokens
 
-    config = AutoConfig.for_model(**config_of(point["shape"]))
+    config = AutoConfig.for_model(**config_of(point.model))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    if point["lora"]:  # adapters of some permille are taken as nothing
+    if point.lora:  # adapters of some permille are taken as nothing
         model.requires_grad_(False)
         next(iter(model.parameters())).requires_grad_(True)
+    sizes = model_sizes(model)
     layout = ParallelLayout(
-        point["gpus"] // point["sp_size"],
-        point["sp_size"],
-        point["zero_stage"],
-        point["micro_batches"],
-        point["tokens"],
-        checkpointing=point["checkpointing"],
+        point.gpus // point.sp_size,
+        point.sp_size,
+        point.zero_stage,
+        point.micro_batches,
+        point.tokens * point.sequences,
+        checkpointing=recomputes,
+        loss_chunk=chunk_tokens(sizes.vocabulary, "cuda"),
     )
-    rates = Rates.of(hardware_file.load(point["hardware"]), is_fast=point["is_fast"])
-    time = step_time(
-        model_cost(model),
-        model_sizes(model),
-        layer_traffic(config),
-        layout,
-        rates,
-        Choices(attention_kept=False),
-        [point["tokens"]],
-    )
-    tokens = point["tokens"] * layout.dp_size * point["micro_batches"]
-    return tokens / time.seconds / point["gpus"]
+    rates = Rates.of(hardware_file.load(point.hardware), is_fast=point.is_fast)
+    if point.memory_tb_s:
+        rates = dataclasses.replace(rates, memory=point.memory_tb_s * 1e12 * MEMORY_SHARE)
+    traffic = fused_layer_traffic(config) if point.is_fused else layer_traffic(config)
+    tiled = mlp_elements(model) if point.tiles else 0
+    choices = Choices(attention_kept, tiled, point.is_fused)
+    lengths = [point.tokens] * point.sequences
+    return step_time(model_cost(model), sizes, traffic, layout, rates, choices, lengths).seconds
 
 
 # -- in the parent ---------------------------------------------------------------------------------
 
 
-def child(kind: str, points: Sequence[Any]) -> list[Any]:
+def child(kind: str, given: Sequence[Any], variables: dict[str, str] | None = None) -> list[Any]:
     environment = os.environ | {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    environment |= variables or {}
     process = subprocess.run(
         [sys.executable, __file__, kind],
-        input=json.dumps([asdict(point) for point in points]),
+        input=json.dumps([asdict(point) for point in given]),
         capture_output=True,
         text=True,
         check=False,
@@ -365,71 +117,117 @@ def child(kind: str, points: Sequence[Any]) -> list[Any]:
     return answers
 
 
-def memory_rows() -> list[str]:
+def memory_rows(given: Sequence[Memory]) -> list[str]:
     """One line a run. nvml counts what the driver takes too, which the hardware file assumes."""
     from ropewalk.conf import hardware_file
 
     context = hardware_file.load("h100").context_mib.value * 2**20
-    groups: dict[tuple[int, int], list[Memory]] = {}
-    for point in MEMORY:
-        groups.setdefault((point.gpus, point.sp_size), []).append(point)
+    groups: dict[tuple[Any, ...], list[Memory]] = {}
+    for point in given:
+        groups.setdefault(point.group, []).append(point)
     answers: dict[str, dict[str, float]] = {}
-    for points in groups.values():
-        answers |= {
-            p.run: answer for p, answer in zip(points, child("traced", points), strict=True)
-        }
-        common.say(f"  {points[0].gpus} GPUs, sp {points[0].sp_size}")
-    lines = []
-    for point in MEMORY:
-        extra = context if point.kind in ("nvml", "unknown") else 0
-        parts = [
-            (answers[point.run][key] + extra * (key != "allocated")) / GIB
-            for key in ("allocated", "expandable", "native")
-        ]
-        ratios = " / ".join(f"{part / point.published:.2f}" for part in parts[1:])
-        figures = " | ".join(f"{part:.1f}" for part in parts)
-        lines.append(
-            f"| {point.run} | {point.published} | {point.kind} | {figures} | {ratios} | "
-            f"{point.source}{'; ' if point.note else ''}{point.note} |"
-        )
+    for number, members in enumerate(groups.values(), 1):
+        names = [point.run for point in members]
+        answers |= dict(zip(names, child("traced", members), strict=True))
+        common.say(f"  {number} of {len(groups)}: {', '.join(names)}")
+    lines, inside = [], 0
+    for point in given:
+        extra = 0 if point.kind in ("reserved", "allocated") else context
+        parts = {name: size / GIB for name, size in answers[point.run].items()}
+        for name in ("expandable", "native"):
+            parts[name] += extra / GIB
+        inside += point.held and is_inside(point.published, parts)
+        lines.append(_memory_line(point, parts))
+    held = sum(point.held for point in given)
+    common.say(f"{len(given)} peaks; of {held} that are held to a bar {inside} lie inside")
     return lines
 
 
-def speed_rows() -> list[str]:
-    return [
-        f"| {point.run} | {point.published:,.0f} | {ours:,.0f} | {ours / point.published:.2f} | "
-        f"{point.source}{'; ' if point.note else ''}{point.note} |"
-        for point, ours in zip(SPEED, child("timed", SPEED), strict=True)
-    ]
+def is_inside(published: float, planned: dict[str, float]) -> bool:
+    """Between what the allocator holds with expandable segments and without, or within 5%."""
+    low, high = sorted((planned["expandable"], planned["native"]))
+    return low * (1 - WITHIN) <= published <= high * (1 + WITHIN)
 
 
-def document_with(text: str, name: str, lines: Sequence[str]) -> str:
-    """`text` with the lines of a table between its marks."""
-    pattern = rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)"
+def _memory_line(point: Memory, parts: dict[str, float]) -> str:
+    kinds = ("allocated", "expandable", "native")
+    ratios = " / ".join(f"{parts[kind] / point.published:.2f}" for kind in kinds)
+    figures = " | ".join(f"{parts[kind]:.1f}" for kind in kinds)
+    published = f"{'<= ' if point.kind == 'limit' else ''}{point.published}"
+    verdict = ("yes" if is_inside(point.published, parts) else "**no**") if point.held else ""
+    return (
+        f"| {point.run} | {published} | {point.kind} | {figures} | {ratios} | {verdict} | "
+        f"{_source(point)} |"
+    )
+
+
+def speed_rows(given: Sequence[Speed]) -> list[str]:
+    lines, near = [], 0
+    for point, ours in zip(given, child("timed", given), strict=True):
+        ratio = ours / point.tokens_per_s
+        near += abs(ratio - 1) <= WITHIN_SPEED
+        note = "; fp8 taken as bf16" * point.is_fp8
+        lines.append(
+            f"| {point.run} | {point.tokens_per_s:,.0f} | {ours:,.0f} | {ratio:.2f} | "
+            f"{_source(point)}{note} |"
+        )
+    common.say(f"{len(given)} speeds, {near} of them within {WITHIN_SPEED:.0%}")
+    return lines
+
+
+def cpu_rows() -> list[str]:
+    """Real steps on this machine's CPU."""
+    lines = []
+    for point, ours in zip(planning_cpu.STEPS, child("planned", planning_cpu.STEPS), strict=True):
+        (real,) = child("measured", [point], planning_cpu.MALLOC)
+        figures = f"{real / common.MIB:,.0f} | {ours / common.MIB:,.0f} | {ours / real:.3f}"
+        lines.append(f"| {point.run} | {figures} |")
+        common.say(lines[-1])
+    return lines
+
+
+def _source(point: Any) -> str:
+    return KNOWN["sources"][point.source] + (f"; {point.note}" if point.note else "")
+
+
+def write(name: str, lines: Sequence[str]) -> None:
+    """Put a table between its marks in the document."""
+    pattern, text = rf"(<!-- {name} -->\n).*?(<!-- end {name} -->)", DOCUMENT.read_text()
     new, count = re.subn(pattern, lambda m: m[1] + "\n".join(lines) + "\n" + m[2], text, flags=re.S)
     assert count == 1, name
-    return new
+    DOCUMENT.write_text(new)
 
 
-def main() -> None:
-    text = DOCUMENT.read_text()
-    speed_head = ["| run | published | plan | ratio | source |", "|--|--|--|--|--|"]
-    text = document_with(text, "speed", [*speed_head, *speed_rows()])
-    DOCUMENT.write_text(text)
-    memory_head = [
-        "| run | published | kind | tensors | expandable | native | ratios | source |",
-        "|--|--|--|--|--|--|--|--|",
-    ]
-    DOCUMENT.write_text(document_with(text, "memory", [*memory_head, *memory_rows()]))
+def main(only: str) -> None:
+    if only in ("", "cpu"):
+        write("cpu", ["| step | measured MiB | plan | ratio |", "|--|--|--|--|", *cpu_rows()])
+    if only in ("", "speed"):
+        head = ["| run | published | plan | ratio | source |", "|--|--|--|--|--|"]
+        rows = speed_rows(points(Speed, "published_speeds.yaml"))
+        write("speed", [*head, *rows])
+    if only in ("", "memory"):
+        head = [
+            "| run | published | kind | tensors | expandable | native | ratios | inside | source |",
+            "|--|--|--|--|--|--|--|--|--|",
+        ]
+        rows = memory_rows(points(Memory, "published_memory.yaml"))
+        write("memory", [*head, *rows])
 
 
-PARTS = {"traced": traced, "timed": timed}
+PARTS = {
+    "traced": traced,
+    "timed": timed,
+    "planned": planning_cpu.planned,
+    "measured": planning_cpu.measured,
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", nargs="?", choices=PARTS, help="in a child: values on stdin")
-    if (part := parser.parse_args().part) is None:
-        main()
+    parser.add_argument("--only", choices=("cpu", "memory", "speed"), default="", help="one table")
+    arguments = parser.parse_args()
+    if arguments.part is None:
+        main(arguments.only)
     else:
-        print(json.dumps(PARTS[part](json.load(sys.stdin))), flush=True)
+        print(json.dumps(PARTS[arguments.part](json.load(sys.stdin))), flush=True)
         os._exit(0)  # a registered accelerator may not end in good order
