@@ -193,3 +193,27 @@ def test_a_single_lost_file_of_rows_is_warned_of() -> None:
 def test_a_source_gives_half_from_two_to_four_documents(documents: int, count: int) -> None:
     """One document has a warning of its own; five are enough."""
     assert len(warnings(changed({"half_from": documents}))) == count
+
+
+def test_a_plan_of_one_token_is_one_documents() -> None:
+    """Shares are of the whole: 1 of 1 token; and of none there is no share."""
+    small = {"largest": LARGEST | {"tokens": 1}}
+    lines = warnings(changed(small, {"tokens": 1}))
+    assert sum("gives 100% of the plan's tokens" in line for line in lines) == 1
+    (line,) = warnings(changed({"documents": 0, "refused": {"not UTF-8": 1}}))
+    assert "has 1 documents of 1 that cannot be read" in line
+    assert warnings(changed({"documents": 0, "refused": {"empty": 9}})) == []
+    assert warnings(changed(plan={"sequences": 0, "fill": 0.0})) == []
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.1, 1), (0.099, 0)])
+def test_half_of_a_tenth_of_the_plan_from_few_documents_is_warned_of(
+    share: float, count: int
+) -> None:
+    assert len(warnings(changed({"half_from": 2, "share_in_plan": share}))) == count
+
+
+def test_one_long_document_is_one_document() -> None:
+    (line,) = warnings(changed(plan={"heldout_long": 1}))
+    assert line.startswith("data.heldout_share leaves 1 document of 131,072 tokens")
+    assert line.count(" need 4;") == 1

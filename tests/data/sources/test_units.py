@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from ropewalk.data.sources import arrow, units
+from ropewalk.data.sources import arrow, jsonl, units
 from ropewalk.data.sources.units import Unit, group_units, grouped_by_size, split_ranges
 
 
@@ -63,3 +63,25 @@ def test_an_arrow_file_whose_batches_are_not_looked_at_is_one_unit_of_its_size(
     with (tmp_path / "a").open("rb") as file:
         remote: Any = SimpleNamespace(open_arrow=lambda name: pa.PythonFile(file, "r"))
         assert arrow.split(remote, "a", size) == [Unit(("a",), size)]
+
+
+@pytest.mark.parametrize(
+    ("size", "parts"),
+    [
+        (10, [(10, 0, None)]),
+        (11, [(10, 0, 10), (1, 10, None)]),
+        (20, [(10, 0, 10), (10, 10, None)]),
+        (25, [(10, 0, 10), (10, 10, 20), (5, 20, None)]),
+    ],
+)
+def test_lines_are_read_in_ranges_of_a_units_bytes(
+    tmp_path: Path, size: int, parts: list[Any]
+) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"x" * size)
+    place: Any = SimpleNamespace(open=lambda name: (tmp_path / name).open("rb"))
+    made = jsonl.split(place, "a.jsonl", size)
+    assert [(unit.size, unit.start, unit.stop) for unit in made] == parts
+    for name in ("a.jsonl.gz", "a.ndjson.zst"):
+        assert jsonl.split(place, name, size) == [Unit((name,), size)]
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf \n[" + b"x" * size)
+    assert jsonl.split(place, "a.json", size) == [Unit(("a.json",), size)]

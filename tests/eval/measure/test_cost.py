@@ -1,6 +1,7 @@
 """What an evaluation costs: FLOPs as torch counts them, the lines told, and the time left."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import models
@@ -87,3 +88,58 @@ def test_the_time_left_is_that_of_all_columns(
     assert told == ["eval: base, 50% of all columns, 30 s left", "eval: base measured"]
     assert costs[0].took == 30
     assert capsys.readouterr().err == ""
+
+
+def test_a_second_is_too_short_for_a_rate_and_nothing_has_none(tmp_path: Path) -> None:
+    (tmp_path / "eval").mkdir()
+    nothing = ColumnCost("extended", 3, {}, FORWARD, 1.0, True, 64, "other", 50.0)
+    cost.remember([column(took=1.0), column(took=None), nothing], tmp_path)
+    assert cost.known_rates(tmp_path) == {}
+    cost.remember([column(took=1.25)], tmp_path)
+    assert cost.known_rates(tmp_path) == {"key": column().flops / 1.25}
+
+
+def test_the_first_rate_is_that_of_a_product_over_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    """(1024, 100) x (100, 400) in an eighth of a second: 2 x 1024 x 100 x 400 FLOPs. A layer has 12
+    squares of the width, so two of them 240,000 elements."""
+    times = iter([7.0, 7.0625, 7.125])
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: next(times))
+    model: Any = SimpleNamespace(matrices=2 * 12 * 100 * 100, layers=[None, None])
+    expected = 2 * 1024 * 100 * 400 / 0.125 / 3
+    assert cost.first_rate(model, "fp32") == pytest.approx(expected)
+    times = iter([7.0, 7.03125, 7.125, 7.25])  # twice, as 50 ms had not passed; at least 64 wide
+    small: Any = SimpleNamespace(matrices=10, layers=[])
+    assert cost.first_rate(small, "fp32") == pytest.approx(2 * 2 * 1024 * 64 * 256 / 0.25 / 3)
+
+
+def test_a_known_rate_is_taken_and_cached_results_cost_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cost, "forward_cost", lambda base: FORWARD)
+    monkeypatch.setattr(cost, "first_rate", lambda *_: 5.0)
+    requests: dict[str, Request] = {"a": Text(np.arange(20)), "b": Text(np.arange(30))}
+    how: dict[str, str | int] = {"precision": "fp32"}
+    base: Any = None
+
+    def made(kept: list[str], rates: dict[str, float]) -> ColumnCost:
+        return cost.column_cost("base", base, requests, kept, how, rates, 64)
+
+    first = made(["a"], {})
+    assert (first.rate, first.measured, [*first.pending], first.requests) == (5.0, False, ["b"], 2)
+    assert len(first.rate_key) == 16 and first.seconds == first.flops / 5
+    known = made([], {first.rate_key: 50.0})
+    assert (known.rate, known.measured, known.tokens) == (50.0, True, 50)
+    assert made(["a", "b"], {}).rate == 1.0
+    total = known.seconds_of(list(requests.values()))
+    labels = 2 * 2 * FORWARD.head  # a text's first token has no label
+    assert total == known.seconds == (counted(20) + counted(30) - labels) / 50
+
+
+def test_what_a_column_took_is_told_beside_its_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(cost.log, "info", told.append)
+    slow = column(took=20.0)
+    slow.rate = slow.flops / 40
+    empty = ColumnCost("extended", 3, {}, FORWARD, 1.0, True, 64, took=3.0)
+    cost.log_durations([slow, empty, column(took=None)])
+    assert told == ["eval: base took 20.0 s (40 s estimated), 2 tokens/s"]

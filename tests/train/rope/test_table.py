@@ -30,3 +30,9 @@ def test_each_frequency_has_its_wavelength_rotations_and_share() -> None:
 def test_a_factor_of_one_interpolates_nothing() -> None:
     one = plans.make(PIConfig(factor=1.0), BASE, "base")
     assert table.interpolated_share(one).tolist() == [0, 0, 0, 0]
+
+
+def test_a_plan_of_before_has_no_factor_of_the_softmax() -> None:
+    made = plans.make(PIConfig(factor=2.0), BASE, "base")
+    content = {key: value for key, value in made.json().items() if key != "softmax_factor"}
+    assert plans.RopePlan.from_json(content).softmax_factor == 1
