@@ -197,3 +197,11 @@ def test_a_file_of_words_has_a_hundred_different_ones(tmp_path: Path) -> None:
     assert len(found.all) == len(found.nouns) == 100 and found.source == "words.txt"
     assert found.nouns == found.adjectives == tuple(map(str, range(100)))
     assert (len(WORDS.adjectives), len(WORDS.nouns)) == (1024, 8192 - 1024)
+
+
+def test_solved_examples_are_short() -> None:
+    """12 sentences of noise with one needle, or 80 coded words of twelve."""
+    noise = build._example(ALL["niah_single_1"], INPUTS, draw(4096), 0, len).body.context
+    assert noise.count(".") == 12 + 1
+    coded = Counter(build._example(ALL["fwe"], INPUTS, draw(4096), 0, len).body.context.split())
+    assert sum(coded.values()) == 80 and len(coded) <= 12

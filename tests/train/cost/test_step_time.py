@@ -202,6 +202,10 @@ def test_tiles_and_the_head_are_products() -> None:
     assert whole - half == pytest.approx(3 * 2 * 128_256 * 4096 / 8 / 680e12, rel=1e-3)
 
 
+def test_the_output_of_the_attention_is_kept_unless_it_is_said() -> None:
+    assert Choices() == KEPT
+
+
 def test_a_peak_is_in_teraflops() -> None:
     assert hardware.peak_flops(312.0) == 312_000_000_000_000.0
 
