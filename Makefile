@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## extend a small model eightfold and open the page it ends with (minutes on 2 cores)
+demo: $(STAMP) ## extend a small model eightfold; it ends by naming the page that it wrote (minutes on 2 cores)
 	$(BIN)/ropewalk run recipe=demo
 
 picture: $(STAMP) ## docs/report.png from the demo's report (after make demo; needs Chromium)

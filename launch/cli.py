@@ -151,7 +151,7 @@ def run_verb(
     if getattr(arguments, "shard", None) is not None:
         make_shards(config, arguments.shard)
         return None
-    if (folder := skip_all(arguments, config)) is not None:
+    if (folder := skip_all(arguments, overrides, config)) is not None:
         return folder
     as_json = getattr(arguments, "json", False)
     with redirect_stdout(sys.stderr) if as_json else nullcontext():  # stdout holds the JSON alone
@@ -160,11 +160,13 @@ def run_verb(
         show_rope(run, arguments.compare.split(",") if arguments.compare else [])
     if arguments.verb == "data" and arguments.show:
         show_samples(run, arguments.show)
-    print_outputs(arguments.verb, run.output, as_json)
+    print_outputs(arguments.verb, run.output, as_json, typed(arguments, overrides))
     return run.output
 
 
-def skip_all(arguments: argparse.Namespace, config: "Config") -> Path | None:
+def skip_all(
+    arguments: argparse.Namespace, overrides: Sequence[str], config: "Config"
+) -> Path | None:
     """Print that every stage is done, where that is certain without loading a library; the run's
     folder then, else None."""
     from ropewalk.launch.pipeline import unchanged
@@ -177,7 +179,7 @@ def skip_all(arguments: argparse.Namespace, config: "Config") -> Path | None:
     for stage in stages:
         print(f"{stage}: done before with the same settings and inputs; skipped")
     folder = unchanged.folder_of(config)
-    print_outputs(arguments.verb, folder, as_json=False)
+    print_outputs(arguments.verb, folder, as_json=False, words=typed(arguments, overrides))
     return folder
 
 
@@ -248,6 +250,12 @@ def write_export(run: "Run", target: Path) -> None:
 
     _, message = export.write(DataArtifacts.of(run.output, run.cache), target)
     print(f"{message}\nwrote {target}")
+
+
+def typed(arguments: argparse.Namespace, overrides: Sequence[str]) -> list[str]:
+    """The words after the verb that give one run's settings again."""
+    folder = ["--config-dir", arguments.config_dir] if arguments.config_dir else []
+    return [*folder, *(o for o in overrides if not o.startswith("hydra."))]
 
 
 def command(verb: str, overrides: Sequence[str]) -> str:

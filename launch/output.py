@@ -1,6 +1,7 @@
 """What a verb prints at its end: plans, samples, gates, and the files that it wrote."""
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -86,8 +87,11 @@ def show_samples(run: "Run", number: int) -> None:
     print(pages(data, number, run.config.seed, trusted))
 
 
-def print_outputs(verb: str, folder: Path, as_json: bool) -> None:
-    """Print the verb's output: its content alone for `--json`, else a summary and the paths."""
+def print_outputs(verb: str, folder: Path, as_json: bool, words: Sequence[str] = ()) -> None:
+    """Print the verb's output: its content alone for `--json`, else a summary and the paths.
+
+    `words`: what was typed after the verb.
+    """
     target = folder / OUTPUTS.get(verb, REPORT)
     if as_json:
         print(target.read_text(), end="")
@@ -105,6 +109,19 @@ def print_outputs(verb: str, folder: Path, as_json: bool) -> None:
     print(f"wrote {target}")
     if verb == "train" and (folder / "train" / "adapter").is_dir():
         print(f"wrote {folder / 'train' / 'adapter'}")
+    if verb in ("train", "eval"):
+        print_page(folder, words)
+
+
+def print_page(folder: Path, words: Sequence[str]) -> None:
+    """What the run's page shows, where there is one, and how to write it anew."""
+    from ropewalk.launch.runs.page import former_stages, is_former
+
+    page = folder / REPORT
+    if reason := is_former(former_stages(folder)):
+        print(f"{page}: {reason}; write it anew: {shlex.join(['ropewalk', 'report', *words])}")
+    elif page.is_file():
+        print(f"the page: {page}")
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -116,15 +133,15 @@ def read_results(folder: Path) -> dict[str, Any]:
 def gate_line(gate: Gate) -> str:
     """`  pass  NAME: VALUE [LOW, HIGH] (RULE)`, and of an undecided one the n that would decide."""
     line = f"  {LABELS[gate['verdict']]}  {gate['name']}: {gate['text']} ({gate['rule']})"
-    return f"{line}; {undecided(gate)}" if gate["verdict"] == "undecided" else line
+    return f"{line}; {needed(gate)}" if gate["verdict"] == "undecided" else line
 
 
-def undecided(gate: Gate) -> str:
-    """`undecided: n that would decide: 41 (document; 16 measured)`."""
-    needed = "none, the value is the tolerance"
+def needed(gate: Gate) -> str:
+    """`n that would decide: 41 (document; 16 measured)`."""
+    units = "none, the value is the tolerance"
     if gate["needed_n"] is not None:
-        needed = f"{gate['needed_n']:,}"
-    return f"undecided: n that would decide: {needed} ({gate['unit']}; {gate['n']:,} measured)"
+        units = f"{gate['needed_n']:,}"
+    return f"n that would decide: {units} ({gate['unit']}; {gate['n']:,} measured)"
 
 
 def refused_gates(results: Mapping[str, Any], strict: bool) -> list[str]:
@@ -140,5 +157,7 @@ def refused_gates(results: Mapping[str, Any], strict: bool) -> list[str]:
                 f"(this is {gate['question']})"
             )
         elif gate["decides"] and gate["verdict"] == "undecided" and strict:
-            lines.append(f"{head}, and eval.strict wants a decision; {undecided(gate)}")
+            lines.append(
+                f"{head}, which is undecided, and eval.strict wants a decision; {needed(gate)}"
+            )
     return lines

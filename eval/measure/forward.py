@@ -80,6 +80,9 @@ def measure(
     Collective. `partition`: the dtype of weights in parts; None: whole. `text_of`: the text of new
     tokens. `names`: of the requests' samples, for messages.
     """
+    if store.damaged:
+        with written_alone(store, column.label):
+            pass  # so that lines of requests that nobody asks for now are told once
     results = dict(from_first(store.results))
     if any(name not in results for name in requests):
         with written_alone(store, column.label):
@@ -101,7 +104,8 @@ def measure(
 
 @contextmanager
 def written_alone(store: ResultStore, label: str) -> Iterator[None]:
-    """Hold the lock of the store's folder; what another process wrote before is read."""
+    """Hold the lock of the store's folder; what another process wrote before is read, and damaged
+    lines are removed."""
     if store.folder is None:
         yield
         return

@@ -1,7 +1,8 @@
 """Results on disk, one line a request, written as they come: an interrupted evaluation goes on.
 
 A folder of the cache holds the results of one model column. Losses lie in one file end to end,
-and a line names their place. A line or losses that were damaged are measured again.
+and a line names their place. Results whose line or losses were damaged are measured again, and the
+damaged lines are removed by the next process that holds the folder's lock.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.conf.artifacts.records import move_aside
+from ropewalk.conf.artifacts.records import move_aside, write_text
 from ropewalk.conf.log import log
 from ropewalk.eval.requests import Reply, Result
 
@@ -25,6 +26,7 @@ class ResultStore:
     def __init__(self, folder: Path | None) -> None:
         self.folder, self.results = folder, dict[str, Result]()
         self.damaged = 0
+        """Lines on disk that cannot be used."""
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             for path in (folder / LINES, folder / LOSSES):
@@ -32,10 +34,13 @@ class ResultStore:
                     aside = move_aside(path, "damaged")
                     log.info(f"eval: {path} is a folder; moved to {aside.name}")
             self._read(folder)
+            self._tell_damage()
 
-    def _read(self, folder: Path) -> None:
+    def _read(self, folder: Path) -> list[bytes]:
+        """The undamaged lines; the damaged ones are counted."""
+        self.damaged, intact = 0, list[bytes]()
         if not (folder / LINES).is_file():
-            return
+            return intact
         losses = (folder / LOSSES).read_bytes() if (folder / LOSSES).is_file() else b""
         for line in (folder / LINES).read_bytes().splitlines():
             entry = _parse(line)
@@ -44,14 +49,30 @@ class ResultStore:
                 self.damaged += 1
             else:
                 self.results[entry["request"]] = result
+                intact.append(line)
+        return intact
+
+    def _tell_damage(self) -> None:
         if self.damaged:
-            log.info(f"eval: {self.damaged} results in {folder} are damaged; measured again")
+            log.info(
+                f"eval: {self.damaged} results in {self.folder} are damaged; measured again where "
+                "they are asked for"
+            )
 
     def read_again(self) -> None:
-        """What another process has added since."""
-        if self.folder is not None:
+        """What another process has added since; damaged lines are removed.
+
+        The caller holds the folder's lock: nothing is appended meanwhile.
+        """
+        if self.folder is None:
+            return
+        before, intact = self.damaged, self._read(self.folder)
+        if self.damaged > before:
+            self._tell_damage()
+        if self.damaged:
+            text = "".join(f"{line.decode()}\n" for line in intact)
+            write_text(self.folder / LINES, text)
             self.damaged = 0
-            self._read(self.folder)
 
     def append(self, digest: str, result: Result) -> None:
         self.extend({digest: result})

@@ -5,4 +5,5 @@ reading.py   one run's folder to its row
 files.py     the files of a run, as far as they can be read: records, and the end of metrics.jsonl
 training.py  how far a training is
 following.py the command to type next
+page.py      whether the page shows the results that stand
 """

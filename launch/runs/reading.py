@@ -12,7 +12,7 @@ from ropewalk.conf.errors import STOPPED
 from ropewalk.launch.check.line import FAIL
 from ropewalk.launch.environment.disks import is_network
 from ropewalk.launch.pipeline.order import FOLDERS, ORDER, VERB_STAGES
-from ropewalk.launch.runs import files, following, training
+from ropewalk.launch.runs import files, following, page, training
 from ropewalk.train.launcher import failure
 from ropewalk.train.results import METRICS_FILE
 
@@ -83,6 +83,11 @@ class _Look:
         }
         self.done |= {"rope"} if (run / "rope.json").is_file() else set()
         self.done |= {"train"} if self.training.is_finished else set()
+        self.former = page.former_stages(run)
+
+    def shown(self) -> set[str]:
+        """The finished stages, without a page of former results."""
+        return self.done - {"report"} if self.former else self.done
 
     def stages(self) -> list[str]:
         """The stages of the recorded command, in order."""
@@ -116,14 +121,15 @@ class _Look:
 def _fill(result: Row, look: _Look) -> None:
     trained, unfinished = look.training, look.unfinished()
     state, reason = _state(look, unfinished)
-    result["state"], result["reason"] = state, "; ".join(filter(None, (reason, trained.problem)))
+    reasons = (reason, trained.problem, page.is_former(look.former))
+    result["state"], result["reason"] = state, "; ".join(filter(None, reasons))
     result["written"], result["phase"] = look.written(), trained.phase
     result["step"], result["steps"] = trained.step, trained.steps
     result["loss"], result["step_time_s"] = trained.loss, trained.step_s
     result["checkpoint"] = trained.checkpoint
-    page = look.run / REPORT
-    result["report"] = str(page) if page.is_file() else None
-    last = next((stage for stage in reversed(ORDER) if stage in look.done), "")
+    report = look.run / REPORT
+    result["report"] = str(report) if report.is_file() else None
+    last = next((stage for stage in reversed(ORDER) if stage in look.shown()), "")
     result["stage"] = last if state == "finished" else next(iter(unfinished), last)
     if trained.is_held:
         result["stage"], result["left_s"] = "train", trained.left_s
@@ -133,7 +139,7 @@ def _fill(result: Row, look: _Look) -> None:
 def _next(look: _Look, state: str) -> str:
     name = str((look.record or {}).get("name", look.run.name))
     if state == "finished":
-        return following.after(look.words, look.run, name, look.done, look.trains())
+        return following.after(look.words, look.run, name, look.shown(), look.trains())
     ended = state in ("failed", "stopped", "interrupted")
     return following.again(look.words, look.run, name) if ended else ""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ropewalk.conf.artifacts.manifest import write_json
+from ropewalk.conf.artifacts.manifest import run_stage, write_json
 from ropewalk.conf.errors import NOT_PROVEN
 from ropewalk.launch import cli
 from ropewalk.launch.output import gate_line, refused_gates
@@ -44,7 +44,8 @@ def test_a_failed_gate_says_what_to_do_about_the_judged_column(judged: str, way_
 
 def test_an_undecided_gate_says_the_n_that_would_decide() -> None:
     line = gate_line(gate("undecided"))
-    assert line.endswith("undecided: n that would decide: 41 (document; 16 measured)")
+    assert line.endswith("(at most +0.02); n that would decide: 41 (document; 16 measured)")
+    assert line.count("undecided") == 1
     assert "none, the value is the tolerance" in gate_line(gate("undecided", needed_n=None))
     assert "would decide" not in gate_line(gate("pass"))
 
@@ -72,6 +73,39 @@ def test_run_and_eval_exit_by_the_gates_after_all_is_written(
     out = capsys.readouterr()
     assert "wrote " in out.out and "Short documents" in out.out
     assert ("Short documents is +0.010" in out.err) == bool(expected)
+
+
+def test_an_evaluation_that_leaves_a_former_page_says_so_and_what_to_type(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    run = tmp_path / "demo"
+
+    def evaluate(windows: int) -> None:
+        content = {"inputs": {}, "eval": {"windows": windows}}
+        made, _ = run_stage("eval", content, run / "eval", write_results)
+        monkeypatch.setattr(cli, "run_stages", lambda *_: FakeRun(run))
+        if not (run / "report").exists():
+            page = {"inputs": {"eval": made.fingerprint}}
+            run_stage("report", page, run / "report", write_page)
+        cli.main(["eval", "recipe=demo", f"runs_dir={tmp_path}", f"eval.windows={windows}"])
+
+    evaluate(8)
+    page = run / "report" / "index.html"
+    assert f"the page: {page}" in capsys.readouterr().out
+    evaluate(4)
+    out = capsys.readouterr().out
+    assert f"{page}: the page is of a former evaluation" in out
+    assert f"ropewalk report recipe=demo runs_dir={tmp_path} eval.windows=4" in out
+
+
+def write_results(folder: Path) -> dict[str, Any]:
+    write_json(folder / "results.json", {"gates": []})
+    return {}
+
+
+def write_page(folder: Path) -> dict[str, Any]:
+    (folder / "index.html").touch()
+    return {}
 
 
 class FakeRun:

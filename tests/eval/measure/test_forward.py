@@ -66,6 +66,48 @@ def test_the_batches_of_an_interrupted_column_are_those_of_a_whole_one(
     assert sorted(ResultStore(tmp_path).results) == sorted(names)
 
 
+def test_damage_is_told_once_and_gone_after_the_repair(
+    engine: Counting, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line is cut in its middle, one is of a request that nobody asks for any more."""
+    lines, other = tmp_path / "results.jsonl", {"other": np.zeros(5, np.float32)}
+    store = ResultStore(tmp_path)
+    store.extend(other)
+    expected = measure(store)
+    whole = lines.read_bytes().splitlines(keepends=True)
+    lines.write_bytes(b"".join([whole[0][:20], b"\n", *whole[1:3], whole[3][:30] + whole[3][31:]]))
+    with caplog.at_level("INFO"):
+        np.testing.assert_equal(measure(ResultStore(tmp_path)), expected)
+    assert [line for line in caplog.messages if "damaged" in line] == [
+        f"eval: 2 results in {tmp_path} are damaged; measured again where they are asked for"
+    ]
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        assert ResultStore(tmp_path).damaged == 0
+    assert not caplog.messages
+    assert set(ResultStore(tmp_path).results) == set(REQUESTS)
+
+
+def test_damage_of_what_nobody_asks_for_is_removed_without_a_measurement(
+    engine: Counting, tmp_path: Path
+) -> None:
+    """Also what an earlier version left beside its repair."""
+    lines = tmp_path / "results.jsonl"
+    measure(ResultStore(tmp_path))
+    whole, measured = lines.read_bytes(), list(engine.measured)
+    lines.write_bytes(whole[:20] + b"\n" + whole)
+    store = ResultStore(tmp_path)
+    assert store.damaged == 1
+    measure(store)
+    assert engine.measured == measured and lines.read_bytes() == whole
+
+
+def test_a_look_at_damaged_results_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_bytes(b"{\n")
+    assert ResultStore(tmp_path).damaged == 1
+    assert (tmp_path / "results.jsonl").read_bytes() == b"{\n"
+
+
 def test_a_second_run_waits_and_takes_what_the_first_wrote(
     engine: Counting, tmp_path: Path
 ) -> None:

@@ -73,6 +73,15 @@ def test_what_an_answer_says_beside_its_gates_is_shown_once() -> None:
     assert [part.value for part in shown.evidence] == ["81% [72%, 88%]"]
 
 
+def test_a_value_beside_a_question_that_was_not_measured_is_not_its_answer(run_dir: Any) -> None:
+    """A pass key that is found says little where no value of an object is."""
+    given = {"question": 3, "answer": "not measured", "reason": "json_kv is at its floor"}
+    write_json(run_dir / "eval" / "results.json", results() | {"answers": [given]})
+    html = render(run_dir)
+    assert "not measured" in rows(html)[2] and "81% [72%, 88%]" in rows(html)[2]
+    assert "<b>81% [72%, 88%]</b>" not in html and "<b>+0.004 nats" in html
+
+
 def test_without_results_there_are_no_questions(run_dir: Any) -> None:
     write_json(run_dir / "eval" / "results.json", {key: None for key in results()})
     assert "answers" not in re.findall(r'<ol class="(\w+)"', render(run_dir))

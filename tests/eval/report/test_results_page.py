@@ -2,7 +2,7 @@
 
 import re
 
-from report_run import BLOCKS, Page, checks, results, write_json
+from report_run import BLOCKS, Page, checks, gates, results, write_json
 
 from ropewalk.eval.report.page import render
 
@@ -34,9 +34,22 @@ def test_gates_of_no_question_are_tiles_with_their_rules(html):
         assert all(str(gate[key]) in header for key in ("name", "rule", "text"))
     tiles = html[html.index('<div class="tiles">') : html.index("</header>")]
     assert [tiles.count(said) for said in ("✓ pass", "✗ fail", "? undecided")] == [1, 1, 1]
-    assert "1 of 3 checks passes" in header and "1 fails" in header
+    assert all(part in header for part in ("3 of 8 gates pass", "2 fail", "3 are undecided."))
+    assert "5 stand at the questions above, 3 of no question below." in header
     assert "? undecided; 61,523 would decide" in header
     assert "256 → 2,048 tokens (×8, yarn)" in header
+
+
+def test_gates_of_questions_alone_are_counted_too(run_dir):
+    """An evaluation of named models has no others."""
+    write_json(run_dir / "eval" / "results.json", results() | {"gates": gates()})
+    header = re.sub(r"\s+", " ", Page(render(run_dir)).text["header"])
+    assert "2 of 5 gates pass" in header and "No gates" not in header
+    assert "5 stand at the questions above, none of no question below." in header
+    write_json(run_dir / "eval" / "results.json", results() | {"gates": []})
+    assert "No gates. The evaluation gave none." in re.sub(
+        r"\s+", " ", Page(render(run_dir)).text["header"]
+    )
 
 
 def test_the_sentences_agree_with_the_numbers(html):
