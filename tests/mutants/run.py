@@ -40,6 +40,7 @@ BUDGET_S = 25.0  # of tests for one mutant
 NEAREST = 3  # so many of the nearest files are watched for a mutant
 PATIENCE = 4  # times both for those that survive
 SLOW_TEST_S = 20.0  # a test that takes longer is left out
+UNWATCHED_S = 10.0  # guessed for a file of tests whose seconds are not known
 SHORTEST_S = 30.0
 FINAL = ("killed", "equivalent")
 
@@ -246,7 +247,8 @@ class OutsideFunctions(Faulty):
         room = Path("tests") / Path(mutant.path).parent
         chosen = {file for file in files if Path(file).parent == room} | {*files[:nearest]}
         seconds = {file: sum(self.map.files[file]["seconds"].values()) for file in known}
-        yield from ({file: seconds[file]} for file in sorted(chosen & {*known}, key=seconds.get))
+        seconds = {file: seconds.get(file, UNWATCHED_S) for file in chosen}
+        yield from ({file: seconds[file]} for file in sorted(chosen, key=seconds.__getitem__))
 
 
 class Todo:

@@ -217,3 +217,18 @@ def test_a_file_of_other_content_is_another_measurement(tmp_path: Path) -> None:
 
 def wording_with(noise: str) -> dict[str, str]:
     return ruler_suite.THEIRS | {"noise": noise}
+
+
+@pytest.mark.parametrize(
+    ("mode", "shots", "good"),
+    [
+        ("ruler", None, True),
+        ("ruler", 0, False),
+        ("ruler_exact", 2, True),
+        ("ruler_exact", None, 1),
+    ],
+)
+def test_shots_are_a_choice_of_exact_prompts_alone(
+    mode: str, shots: int | None, good: bool
+) -> None:
+    assert (list(problems(RulerConfig(mode=mode, shots=shots), "eval.ruler.")) == []) is bool(good)
