@@ -131,3 +131,10 @@ def test_values_are_shown_in_their_measure() -> None:
     assert text("nats") == "+0.500 nats [+0.250, +1.000]"
     assert text("points") == "+0.5 points [+0.2, +1.0]"
     assert text("share") == "50% [25%, 100%]"
+
+
+def test_two_units_say_how_many_would_decide() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    spread = 1 / stats.t.ppf(0.975, 1) * 2**0.5
+    enough = next(n for n in range(8, 999) if stats.t.ppf(0.975, n - 1) * spread / n**0.5 < BAR)
+    assert enough > 100 and verdict(0.0, 1.0, n=2).needed_n() == enough

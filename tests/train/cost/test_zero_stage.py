@@ -10,7 +10,7 @@ from train_settings import changed
 
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config.compose import compose
-from ropewalk.train.cost.traffic import ModelSizes, ParallelLayout, model_sizes
+from ropewalk.train.cost.traffic import ModelSizes, ParallelLayout, collectives, model_sizes
 from ropewalk.train.cost.zero_stage import (
     StageCost,
     advice,
@@ -19,6 +19,7 @@ from ropewalk.train.cost.zero_stage import (
     stage_cost,
     suggested_stage,
 )
+from ropewalk.train.zero.buffer_sizes import LARGEST_BUCKET
 from ropewalk.train.zero.mesh import Mesh
 
 N = 8_000_000_000
@@ -143,3 +144,61 @@ def test_without_zero_every_rank_has_weights_gradients_and_moments_whole() -> No
     fp32 = stage_cost(half, replace(layout(0), element_bytes=4), moment_bytes=2)
     assert (fp32.weights, fp32.gradients, fp32.optimizer) == (4 * N, 2 * N, N)
     assert stage_cost(half, layout(0), offload=True) == cost
+
+
+def test_tensors_are_sent_in_as_many_messages_as_deepspeed_makes() -> None:
+    """Buckets of a layer's gradients, 250M elements; weights in parts of 500M, or by layer."""
+    whole = ParallelLayout(8, 1, 0, 3, tokens=1 << 17)
+    by_stage = {stage: collectives(SIZES, replace(whole, zero_stage=stage)) for stage in range(4)}
+    rows = {
+        stage: [(c.kind, c.times, c.bytes, c.messages) for c in made]
+        for stage, made in by_stage.items()
+    }
+    buckets = -(-N // min(N // 32, LARGEST_BUCKET))
+    gathered = ("all_gather", 1, 2 * N, 16)
+    assert rows[0] == [("all_reduce", 1, 4 * N, buckets)]
+    assert rows[1] == [("all_reduce", 1, 4 * N, buckets), gathered]
+    assert rows[2] == [("all_reduce", 3, 4 * N, buckets), gathered]
+    assert rows[3] == [
+        ("all_gather", 6, 2 * N, 32),
+        ("reduce_scatter", 3, 4 * N, buckets),
+    ]
+    once, back = by_stage[1]
+    assert once.message_bytes == 4 * N / buckets and back.payload == 2 * N
+    assert (once.rounds, back.rounds) == (2, 1) and once.bytes_sent == 2 * 4 * N * 7 / 8
+    assert collectives(SIZES, replace(whole, dp_size=1, zero_stage=1)) == []
+    small = replace(SIZES, trainable=10, matrices=32)
+    assert collectives(small, layout(1))[0].messages == 1
+    assert collectives(small, layout(1))[1].messages == 1
+
+
+def test_heads_are_exchanged_again_where_layers_are_computed_again() -> None:
+    """On 4 ranks each puts in 32 query and 8 key heads of 128 for a quarter of 1,024 tokens."""
+    kept = ParallelLayout(1, 4, 0, 2, tokens=1024, checkpointing=False)
+    expected = {"queries": 32, "keys": 8, "values": 8, "attended": 32}
+    for one, passes in (
+        (kept, 2),
+        (replace(kept, checkpointing=True), 3),
+        (replace(kept, checkpointing=True, keeps_exchange=True), 2),
+    ):
+        made = [c for c in collectives(SIZES, one) if c.kind == "all_to_all"]
+        assert {c.tensor: c.bytes for c in made} == {
+            name: heads * 256 * 128 * 2 for name, heads in expected.items()
+        }
+        assert {(c.times, c.ranks) for c in made} == {(2 * 32 * passes, 4)}
+
+
+def test_states_of_eight_bits_and_plans_without_zero_are_weighed() -> None:
+    """20 GB: ZeRO 1 to 3 hold 64, 32 and 18 GB; with moments of two bytes 6 fewer a rank."""
+    fits = 8 * 10**9
+    assert advice(SIZES, layout(1), config(), fits) is not None
+    line = advice(SIZES, layout(1), config(), 20 * 10**9)
+    assert line is not None and "consider train.zero_stage=3" in line
+    line = advice(SIZES, layout(1), config(optimizer__name="adamw_8bit"), 20 * 10**9)
+    assert line is not None and "36.0 of gradients, 6.0 of optimizer states" in line
+    line = advice(SIZES, layout(1), config(memory__compile=True), 20 * 10**9)
+    assert line is not None and "no stage fits" in line  # ZeRO 3 is not compiled
+    fp32 = replace(layout(0), element_bytes=4)
+    line = advice(SIZES, fp32, config(precision="fp32"), 20 * 10**9)
+    assert line is not None and line.startswith("train.zero_stage is 0; on each of 8 ranks")
+    assert "32.0 GB of weights, 32.0 of gradients, 64.0 of optimizer states" in line
