@@ -67,8 +67,8 @@ def with_own_ranks(config: Config) -> Config:
 
 def _error_of(folder: Path, code: int) -> RopewalkError:
     note = failure.read(folder)
-    if note is None:
-        return RopewalkError(killed(code, "eval"))
+    if note is None or "signal" in note:
+        return RopewalkError(killed(code, "eval", note))
     error = RopewalkError(
         f"eval: the ranks ended with exit code {note['exit_code']}; {failure.rank_name(note)} was "
         "the first; their messages are above"

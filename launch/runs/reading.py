@@ -168,8 +168,7 @@ def _ended(look: _Look) -> tuple[str, str]:
         if note is not None and note["exit_code"] == STOPPED:
             return "stopped", ""
         if note is not None:
-            error = " ".join(str(note["error"]).split())
-            return "failed", f"{failure.rank_name(note)}: {shortened(error, 300)}"
+            return "failed", shortened(" ".join(failure.text(note).split()), 300)
     reasons = [*_failed_checks(look), *([ELSEWHERE] if is_network(look.run) else [])]
     return "interrupted", "; ".join(reasons)
 

@@ -6,6 +6,7 @@ first. So a rank that only lost its neighbours exits with the code of the rank t
 
 import json
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -15,6 +16,15 @@ from typing import Any
 from ropewalk.conf.errors import FAILED, RopewalkError
 
 NOTE = "ended.json"
+FOLDER_VARIABLE = "ROPEWALK_NOTE_FOLDER"
+"""Tells the launcher of a machine's ranks where the note belongs."""
+CAUSES: dict[int, str] = {
+    signal.SIGKILL: "as the system does when memory runs out (see dmesg, or the job's limit)",
+    signal.SIGABRT: "as libraries do when another rank is lost; its lines are above",
+}
+"""Of signals that end a rank. The launcher reports the one that it polls first."""
+REQUESTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that ask a job to end, which is no failure of a rank."""
 # messages of torch's collectives when another rank is gone
 LOST_PEER = (
     "Connection closed by peer",
@@ -72,6 +82,28 @@ def rank_name(note: dict[str, Any]) -> str:
     return f"rank {note['rank']} on {note['host']}"
 
 
+def by_signal(number: int) -> str:
+    """`ended by SIGKILL, as the system does when ...`"""
+    cause = f", {CAUSES[number]}" if number in CAUSES else ""
+    return f"ended by {signal.Signals(number).name}{cause}"
+
+
+def leave_note_of_signal(rank: int, number: int) -> None:
+    """For a rank that a signal ended, which can leave no note itself; and say so on stderr."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder is None or number in REQUESTS:
+        return
+    note = {"rank": rank, "host": socket.gethostname(), "exit_code": FAILED, "signal": number}
+    if leave_note({**note, "error": by_signal(number)}, Path(folder))["rank"] == rank:
+        print(f"{rank_name(note)}: {by_signal(number)}", file=sys.stderr, flush=True)
+
+
+def text(note: dict[str, Any]) -> str:
+    """`rank 1 on HOST: ERROR`; what another rank noted of it has the name already."""
+    name, error = rank_name(note), str(note["error"])
+    return error if error.startswith(name) else f"{name}: {error}"
+
+
 def read(folder: Path) -> dict[str, Any] | None:
     """The note of the rank that failed first; None without one."""
     try:
@@ -86,7 +118,8 @@ def leave_note(note: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     A link is created in full or not at all, on shared file systems too.
     """
-    own_file = folder / f"{NOTE}.{note['rank']}"
+    # two may note the same rank: its launcher and rank 0
+    own_file = folder / f"{NOTE}.{note['rank']}.{socket.gethostname()}.{os.getpid()}"
     try:
         own_file.write_text(json.dumps(note))
         os.link(own_file, folder / NOTE)

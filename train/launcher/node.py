@@ -18,6 +18,7 @@ from subprocess import Popen
 
 import psutil
 
+from ropewalk.train.launcher import failure
 from ropewalk.train.launcher.process import die_with_parent
 
 GRACE_S = 30
@@ -69,6 +70,7 @@ def wait(ranks: Sequence[Popen[bytes]]) -> int:
     """0 once every rank has ended well; else the exit code of the first that did not, after the
     others were ended."""
     alive = {rank.pid: rank for rank in ranks}
+    numbers = {rank.pid: number for number, rank in enumerate(ranks)}
     while alive:
         pid, status = os.wait()
         rank = alive.pop(pid, None)
@@ -76,6 +78,8 @@ def wait(ranks: Sequence[Popen[bytes]]) -> int:
         if rank is not None:
             rank.returncode = code
         if rank is not None and code:
+            if code < 0:
+                failure.leave_note_of_signal(numbers[pid], -code)
             end(alive.values())
             return code
     return 0

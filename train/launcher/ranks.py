@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 from ropewalk.conf.artifacts.records import remove
 from ropewalk.conf.errors import STOPPED, RopewalkError, Stopped
@@ -14,12 +15,6 @@ from ropewalk.conf.schema import Config
 from ropewalk.train.launcher import failure
 from ropewalk.train.launcher.command import command
 from ropewalk.train.launcher.environment import environment, sent_to_hosts
-
-CAUSES: dict[int, str] = {
-    signal.SIGKILL: "as the system does when memory runs out (see dmesg, or the job's limit)",
-    signal.SIGABRT: "as libraries do when another rank is lost; its lines are above",
-}
-"""Of signals that end a rank. The launcher reports the one that it polls first."""
 
 STOP_FILE = "stop"
 """In the folder of the ranks: asks them to stop in good order."""
@@ -39,7 +34,8 @@ def launch(config: Config, run_dir: Path, temporary: Path) -> None:
 
 
 def environment_for(config: Config, temporary: Path) -> AbstractContextManager[Mapping[str, str]]:
-    env = environment()
+    """The variables of the ranks' launcher. `temporary`: where the first failure is noted."""
+    env = environment() | {failure.FOLDER_VARIABLE: str(temporary.resolve())}
     if config.train.launcher.hostfile is None:
         return nullcontext(env)
     return sent_to_hosts(env, temporary)
@@ -86,22 +82,23 @@ def _error_of(config: Config, temporary: Path, code: int) -> RopewalkError:
         return Stopped(f"train stopped in good order{moment}; {how_to_resume(config)}")
     first = f"; {failure.rank_name(note)} was the first" if note else ""
     message = f"train: the ranks ended with exit code {code}{first}; their messages are above"
-    error = RopewalkError(killed(code) if note is None else message)
+    is_killed = note is None or "signal" in note
+    error = RopewalkError(killed(code, note=note) if is_killed else message)
     error.exit_code = code if code in (2, 3) else 1
     return error
 
 
-def killed(code: int, stage: str = "train") -> str:
-    """The message for an exit code without a note. A process that a signal ends leaves none.
+def killed(code: int, stage: str = "train", note: dict[str, Any] | None = None) -> str:
+    """The message for a rank that a signal ended: of its launcher's note, else of the exit code.
 
     `code`: -N or 256 - N for signal N.
     """
-    number = 256 - code if code > 128 else -code
+    number = note["signal"] if note else 256 - code if code > 128 else -code
     if number not in set(signal.Signals):
         return f"{stage}: the ranks ended with exit code {code}; their messages are above"
-    name = signal.Signals(number).name
-    cause = f", {CAUSES[number]}" if number in CAUSES else ""
-    return f"{stage}: a rank was ended by {name}{cause}; run the same command again to resume"
+    name = failure.rank_name(note) if note else "a rank"
+    reason = failure.by_signal(number)
+    return f"{stage}: {name} was {reason}; run the same command again to resume"
 
 
 def how_to_resume(config: Config) -> str:

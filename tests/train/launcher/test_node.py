@@ -53,6 +53,8 @@ def start(
 def test_ranks_find_the_environment_of_deepspeeds_launcher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None
 ) -> None:
+    # DeepSpeed sets it wherever it is imported: in its launcher, and in each of our ranks
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     shown = []
