@@ -172,8 +172,8 @@ def read(path: Path) -> Hardware:
     return hardware  # type: ignore[no-any-return]
 
 
-def of_device(device_name: str) -> Hardware | None:
-    """The hardware by the name that torch reports; the longest name that fits counts."""
+def name_of_device(device_name: str) -> str | None:
+    """The file's name by the name that torch reports; the longest name that fits counts."""
     lower = device_name.lower()
     fitting = [
         (len(part), name)
@@ -181,4 +181,10 @@ def of_device(device_name: str) -> Hardware | None:
         for part in load(name).device_names
         if part.lower() in lower
     ]
-    return load(max(fitting)[1]) if fitting else None
+    return max(fitting)[1] if fitting else None
+
+
+def of_device(device_name: str) -> Hardware | None:
+    """The hardware by the name that torch reports."""
+    name = name_of_device(device_name)
+    return None if name is None else load(name)

@@ -5,6 +5,7 @@ __main__.py  the child: configurations in, forecasts out
 forecast.py  one configuration on one kind of hardware: memory, host, disk, time, communication
 traces.py    each distinct step traced once
 seconds.py   the time of a step as a range, from counts and the hardware file's rates
+correction.py  what a real step of `ropewalk check` measured beside its plan
 verdict.py   fits, does not fit, or too close to say
 price.py     what the GPU-hours cost
 bounds.py    what a configuration needs at the least, without a trace

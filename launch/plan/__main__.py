@@ -13,6 +13,7 @@ from typing import Any
 
 from ropewalk.conf import check, hardware_file
 from ropewalk.conf.errors import RopewalkError
+from ropewalk.launch.plan import correction
 from ropewalk.launch.plan.ask import MARK
 from ropewalk.launch.plan.forecast import Question, forecast
 
@@ -25,7 +26,13 @@ def answer(values: Mapping[str, Any]) -> dict[str, Any]:
             path.write_text(values["config"])
             config = check.load(path, "plan")
         hardware = hardware_file.load(values["hardware"])
-        return forecast(Question(config, hardware, values["gpus"], values["is_try"]))
+        plan = forecast(Question(config, hardware, values["gpus"], values["is_try"]))
+        cache = Path(config.cache_dir).expanduser()
+        kept = correction.kept_for(cache, values["hardware"]) if values["corrected"] else None
+        tokens = config.micro_batch_tokens // config.train.sp_size
+        if kept is None or "peak_bytes" not in plan:  # of a try that was not traced
+            return plan
+        return correction.applied(plan, kept, tokens)
     except RopewalkError as error:
         return {"error": type(error).__name__, "message": str(error)}
 

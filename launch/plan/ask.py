@@ -33,6 +33,8 @@ class Asked:
     gpus: int
     is_try: bool = False
     """Of a search; see forecast.Question."""
+    corrected: bool = True
+    """By what `ropewalk check` measured on this machine."""
 
     @property
     def ranks(self) -> tuple[int, int]:
@@ -45,6 +47,7 @@ class Asked:
             "hardware": self.hardware,
             "gpus": self.gpus,
             "is_try": self.is_try,
+            "corrected": self.corrected,
         }
 
 

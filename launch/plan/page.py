@@ -91,5 +91,5 @@ def _name_phases(axes: Any, curve: Sequence[dict[str, Any]]) -> None:
         seen.add(point["phase"])
         axes.axvline(point["at"], color=COLOURS["line"], linewidth=0.8)
         style: dict[str, Any] = {"xytext": (2, -10), "textcoords": "offset points", "size": 8}
-        place = {"xycoords": ("data", "axes fraction"), "color": COLOURS["muted"]}
-        axes.annotate(point["phase"], (point["at"], 1), **style, **place)
+        label = {"xycoords": ("data", "axes fraction"), "color": COLOURS["muted"]}
+        axes.annotate(point["phase"], (point["at"], 1), **style, **label)

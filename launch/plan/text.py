@@ -31,6 +31,8 @@ def phase_text(phase: dict[str, Any]) -> str:
         f"  at the peak ({phase['peak_phase']}):",
         *(f"    {_gib(size):>11}  {name}" for name, size in phase["components"].items()),
     ]
+    if "correction" in phase:
+        lines.append(f"  corrected for this machine by {phase['correction']}")
     if phase["host_bytes"]:
         parts = ", ".join(f"{name} {_gib(n)}" for name, n in phase["host_components"].items())
         lines.append(
@@ -99,7 +101,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             + (f"{row['cost']['likely']:>10,.2f}" if priced else "")
             + f" {WORDS[row['verdict']]}"
         )
-    return "\n".join(lines)
+    by = dict.fromkeys(row["correction"] for row in rows if "correction" in row)
+    return "\n".join([*lines, *(f"corrected for this machine by {one}" for one in by)])
 
 
 def _sum(phases: Sequence[dict[str, Any]]) -> str:

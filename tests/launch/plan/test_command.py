@@ -9,7 +9,8 @@ import pytest
 from planning_points import config_of
 
 from ropewalk.launch.cli import main
-from ropewalk.launch.plan import text
+from ropewalk.launch.plan import correction, text
+from ropewalk.launch.plan.correction import Correction
 
 MODEL = {
     "model_type": "llama",
@@ -71,6 +72,26 @@ def test_a_table_over_lengths(capsys: pytest.CaptureFixture[str], model: Path) -
     assert head.split()[:3] == ["tokens", "GPUs", "tensors"]
     assert short.split()[0] == "8,192" and short.endswith("  fits")
     assert long.split()[0] == "1,048,576" and not long.endswith("  fits")
+
+
+def test_a_correction_is_applied_and_said(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    words = ["data.seq_len=32768", "--hardware", "rtx4090", f"cache_dir={tmp_path}"]
+    before = json.loads(plan(capsys, model, *words, "--json"))
+    assert "correction" not in before
+    measured = Correction("rtx4090", "2026-11-30", 2, 32768, 1, 2, 2**30 / 32768, 1.5)
+    correction.keep(tmp_path, measured)
+    after = json.loads(plan(capsys, model, *words, "--json"))
+    grown = after["peak_bytes"]["allocated"] - before["peak_bytes"]["allocated"]
+    assert grown == 2**30 == after["components"][correction.COMPONENT]
+    assert after["step_s"]["likely"] == pytest.approx(1.5 * before["step_s"]["likely"])
+    shown = text.phase_text(after | {"hardware": "rtx4090"})
+    assert f"corrected for this machine by {measured}" in shown
+    rows = plan(capsys, model, *words[1:], "--for", "8192").splitlines()
+    assert len(rows) == 3 and rows[-1] == f"corrected for this machine by {measured}"
+    words[2] = "h100"
+    assert "correction" not in json.loads(plan(capsys, model, *words, "--json"))
 
 
 @pytest.mark.parametrize(
