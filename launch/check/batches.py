@@ -17,8 +17,8 @@ from ropewalk.train.loop import micro_batches
 from ropewalk.train.loop.trainer import Trainer
 
 PARTS = {
-    "input_ids": ("tokens", "each rank must get its slice of the sequence, no token twice"),
-    "labels": ("labels", "shifted before the slicing: each token's label is the next of its piece"),
+    "input_ids": ("tokens", "each rank's slice of the sequence, no token twice"),
+    "labels": ("labels", "shifted before the slicing: the next token of the same piece"),
     "position_ids": ("positions", "counted through the document, not from each slice's start"),
 }
 LEAST_MOVED, MOST_LEAKED = 1e-4, 1e-6
@@ -74,11 +74,11 @@ def _dealt_line(by_rank: Sequence[Received], trainer: Trainer) -> Line:
     unequal = [n for n in range(len(dealt)) if dealt[n] != dealt[n - n % sp_size]]
     once = sorted(n for rank in dealt[::sp_size] for numbers in rank for n in numbers)
     expected = sorted(trainer.loader.sequence_ids(0))
-    told = f"{len(once)} sequences to {len(dealt) // sp_size} groups of {sp_size}"
+    dealt_out = f"{len(once)} sequences to {len(dealt) // sp_size} groups of {sp_size}"
     if unequal:
-        told += f"; rank {unequal[0]} reads another sequence than the first of its group"
+        dealt_out += f"; rank {unequal[0]} reads another sequence than the first of its group"
     return Line.judged(
-        "handed over: sequences", not unequal and once == expected, told, "each once", WAY_OUT
+        "handed over: sequences", not unequal and once == expected, dealt_out, "each once", WAY_OUT
     )
 
 
@@ -93,13 +93,13 @@ def leak_line(trainer: Trainer, small: SmallTraining) -> Line:
     own, others = float(moved[:length].max()), moved[length:]
     furthest = int(others.argmax()) + length
     leaked = float(others.max())
-    told = f"it moved its own document's losses by {own:.1e}, the others' by {leaked:.1e}"
+    effect = f"it moved its own document's losses by {own:.1e}, the others' by {leaked:.1e}"
     if leaked > MOST_LEAKED:
-        told += f", most at token {furthest}"
+        effect += f", most at token {furthest}"
     return Line.judged(
         name,
         own > LEAST_MOVED and leaked <= MOST_LEAKED,
-        f"a token of the first of {len(small.data.lengths[0])} documents changed: {told}",
+        f"a token of the first of {len(small.data.lengths[0])} documents changed: {effect}",
         f"above {LEAST_MOVED:.0e} and within {MOST_LEAKED:.0e} nats",
         WAY_OUT,
     )

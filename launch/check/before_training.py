@@ -6,7 +6,7 @@ from ropewalk.conf.artifacts.manifest import read_json
 from ropewalk.conf.artifacts.records import UNREADABLE
 from ropewalk.conf.errors import ProofError
 from ropewalk.launch.check import command
-from ropewalk.launch.check.line import FAIL, Line, failed
+from ropewalk.launch.check.line import FAIL, failed
 from ropewalk.launch.pipeline.run import Run
 
 
@@ -19,7 +19,7 @@ def refuse_untested(run: Run) -> None:
     if _passed_before(run):
         print("check: passed before on this hardware and mesh; skipped")
         return
-    lines = command.check(run, _show)
+    lines = command.check(run, command.show)
     print(command.publish(run, lines), flush=True)
     if names := failed(lines):
         raise ProofError(
@@ -28,14 +28,10 @@ def refuse_untested(run: Run) -> None:
         )
 
 
-def _show(line: Line) -> None:
-    print(line.text(), flush=True)
-
-
 def _passed_before(run: Run) -> bool:
     try:
         content: dict[str, Any] = read_json(run.folder / command.FOLDER / command.RESULT)
         statuses = {entry["status"] for entry in content["checks"]}
-        return content["made_for"] == command.conditions(run.config) and FAIL not in statuses
+        return content["conditions"] == command.conditions(run.config) and FAIL not in statuses
     except (*UNREADABLE, TypeError, KeyError):
         return False

@@ -27,13 +27,13 @@ def shared_caches(env: Mapping[str, str] = os.environ) -> list[str]:
 
 def caches_line(by_rank: Sequence[list[str]]) -> Line:
     """`by_rank`: what each rank has on network disks. One rank writes alone."""
-    told = next(filter(None, by_rank), [])
-    if len(by_rank) == 1 and told:
+    shared = next(filter(None, by_rank), [])
+    if len(by_rank) == 1 and shared:
         return Line.skipped("caches of kernels", "a single rank writes them")
     return Line.judged(
         "caches of kernels",
-        not told,
-        f"on a network disk: {', '.join(told)}" if told else "on disks of each host",
+        not shared,
+        f"on a network disk: {', '.join(shared)}" if shared else "on disks of each host",
         "on a disk of each host",
         "set these variables to a folder of the host, such as /tmp/$USER/triton",
     )

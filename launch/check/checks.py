@@ -1,16 +1,30 @@
 """The checks of a rank, in order. Every rank runs them; the first rank's lines count."""
 
+import os
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
-from ropewalk.launch.check import batches, numbers, resume, speed
+import torch
+
+from ropewalk.conf import hardware_file
+from ropewalk.conf.hardware_file import Hardware
+from ropewalk.launch.check import (
+    batches,
+    collectives,
+    nccl_log,
+    numbers,
+    resume,
+    speed,
+    transport,
+)
 from ropewalk.launch.check.caches import caches_line, shared_caches
 from ropewalk.launch.check.equal_hosts import equal_lines
 from ropewalk.launch.check.facts import HostFacts, host_facts
 from ropewalk.launch.check.host import HostNeeds, gpu_line, host_lines
 from ropewalk.launch.check.line import Line
-from ropewalk.launch.check.network import network_line, route_of
 from ropewalk.launch.check.real_step import real_step_lines
 from ropewalk.launch.check.rehearsal import Rehearsal
 from ropewalk.launch.check.shared_folder import shared_folder_lines
@@ -46,6 +60,12 @@ class Rank:
         self.mesh = Mesh.of(self.config.train.sp_size, self.config.train.memory.zero_hpz_size)
 
     @cached_property
+    def hardware(self) -> Hardware | None:
+        """The file of this rank's device, where it has one."""
+        name = torch.cuda.get_device_name() if device().type == "cuda" else ""
+        return hardware_file.of_device(name)
+
+    @cached_property
     def small(self) -> SmallTraining:
         return self.rehearsal.small(self.ranks)
 
@@ -68,7 +88,6 @@ def _hosts(rank: Rank) -> list[Line]:
     rank.ranks.barrier()
     facts = rank.ranks.gather(host_facts(rank.ranks.rank))
     lines = equal_lines(facts)
-    lines.append(network_line(rank.ranks.gather(route_of(rank.ranks.rank))))
     lines.append(caches_line(rank.ranks.gather(shared_caches())))
     lines += [gpu_line(other) for other in facts if other.gpu] or [gpu_line(facts[0])]
     return lines + list(_other_hosts(facts))
@@ -89,16 +108,26 @@ def _shared_folder(rank: Rank) -> list[Line]:
 
 
 def _speed(rank: Rank) -> list[Line]:
-    return [speed.matmul_line(rank.ranks)]
+    return [
+        speed.matmul_line(rank.ranks, rank.hardware),
+        speed.host_link_line(rank.ranks, rank.hardware),
+    ]
 
 
 def _collectives(rank: Rank) -> list[Line]:
-    return speed.collective_lines(rank.rehearsal.collectives, rank.mesh, rank.ranks)
+    """And, since NCCL connects two ranks when they first send, what it chose."""
+    planned = rank.rehearsal.collectives
+    lines = collectives.collective_lines(planned, rank.mesh, rank.ranks, rank.hardware)
+    if device().type == "cpu":
+        return [*lines, Line.skipped(transport.NAME, "gloo between CPUs: NCCL is not used")]
+    log = nccl_log.read(Path(os.environ["NCCL_DEBUG_FILE"]))
+    own = transport.Chosen(socket.gethostname(), rank.ranks.rank, log, nccl_log.rdma_devices())
+    return [*lines, transport.transport_line(rank.ranks.gather(own), rank.hardware)]
 
 
 def _rope(rank: Rank) -> list[Line]:
-    told = proof.prove(rank.trainer.engine.module.model, rank.small.plan, "in the engine")
-    return [Line.judged("rope", True, told, "the plan's table in every layer", "")]
+    result = proof.prove(rank.trainer.engine.module.model, rank.small.plan, "in the engine")
+    return [Line.judged("rope", True, result, "the plan's table in every layer", "")]
 
 
 def _kernel(rank: Rank) -> list[Line]:
@@ -108,8 +137,8 @@ def _kernel(rank: Rank) -> list[Line]:
     kernel = replace(inputs.config.train.attention, kernel=train.attention.kernel)
     config = replace(inputs.config, train=replace(inputs.config.train, attention=kernel))
     model = build_model(replace(inputs, config=config), rank.mesh)
-    told = attention.prove_kernel(model, compute_dtype(config), device(), rank.mesh.sp_size)
-    return [Line.judged("attention kernel", True, told, "a dense softmax in fp32", "")]
+    result = attention.prove_kernel(model, compute_dtype(config), device(), rank.mesh.sp_size)
+    return [Line.judged("attention kernel", True, result, "a dense softmax in fp32", "")]
 
 
 def _batches(rank: Rank) -> list[Line]:
@@ -160,9 +189,8 @@ def _other_form(rank: Rank, what: str, **train: object) -> list[Line]:
 
 def _real_step(rank: Rank) -> list[Line]:
     rehearsal = rank.rehearsal
-    return real_step_lines(
-        rank.config, rehearsal.plan, rehearsal.folder, rank.ranks, rehearsal.real_step_left_out
-    )
+    left_out = rehearsal.real_step_left_out
+    return real_step_lines(rank.config, rehearsal.plan, rehearsal.folder, rank.ranks, left_out)
 
 
 CHECKS: tuple[Check, ...] = (

@@ -1,14 +1,10 @@
 """`ropewalk check`: this machine first, then the ranks; lines as they come, then check.json."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, nullcontext, redirect_stdout
 from typing import Any
 
 import torch
@@ -23,19 +19,16 @@ from ropewalk.launch.check.facts import host_facts
 from ropewalk.launch.check.host import HostNeeds, disk_line, host_lines
 from ropewalk.launch.check.line import FAIL, Line, as_json, failed, summary
 from ropewalk.launch.check.page import PAGE, page
-from ropewalk.launch.check.worker import MARK
+from ropewalk.launch.check.started_ranks import left_out, lines_of_ranks, with_planned_step
 from ropewalk.launch.pipeline import disk_space, preflight
 from ropewalk.launch.pipeline.record import machine
 from ropewalk.launch.pipeline.run import Run, runs_of
 from ropewalk.launch.pipeline.versions import versions
-from ropewalk.train.launcher import failure
-from ropewalk.train.launcher.command import command, ranks_per_node, world_size
-from ropewalk.train.launcher.ranks import environment_for, killed
+from ropewalk.train.launcher.command import ranks_per_node, world_size
 from ropewalk.train.zero.config import batch_ramp
 
 FOLDER, TEMPORARY, RESULT = "check", "check.tmp", "check.json"
 MODULE = "ropewalk.launch.check"
-LOG = "ranks.log"
 
 
 def check(run: Run, show: Callable[[Line], None], module: str = MODULE) -> list[Line]:
@@ -65,15 +58,18 @@ def _lines(run: Run, module: str) -> Iterator[Line]:
             held.enter_context(lock_or_refuse(run.folder, TEMPORARY))
             remove(folder)
             folder.mkdir(parents=True)
-            rehearsal.prepare(run, folder)
+            no_step = rehearsal.prepare(run, folder)
         except OSError as error:
             yield _unwritable(error)
-            yield from _left_out({"shared folder"}, "runs_dir cannot be written")
+            yield from left_out({"shared folder"}, "runs_dir cannot be written")
             return
         except small_model.NoSmallModelError as error:
-            yield from _left_out(set(), str(error))
+            yield from left_out(set(), str(error))
             return
-        yield from _of_ranks(run, folder, module)
+        if no_step:
+            yield from lines_of_ranks(run, folder, module)
+        else:
+            yield from with_planned_step(run, folder, module)
 
 
 def _unwritable(error: OSError) -> Line:
@@ -104,77 +100,32 @@ def _machine(run: Run) -> Iterator[Line]:
     )
 
 
-def _of_ranks(run: Run, folder: Path, module: str) -> Iterator[Line]:
-    """Start the ranks and pass on what the first of them sends, until they end."""
-    done: set[str] = set()
-    current, log = "start of the ranks", []
-    with environment_for(run.config, folder) as env:
-        arguments = command(run.config, folder, module)
-        process = subprocess.Popen(
-            arguments,
-            env=env,
-            start_new_session=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
-        try:
-            assert process.stdout is not None
-            for text in process.stdout:
-                before, mark, content = text.partition(MARK.strip())
-                if not mark:
-                    log.append(text)
-                    continue
-                message: dict[str, Any] = json.loads(content)
-                if "started" in message:
-                    current = message["started"]
-                    done.add(current)
-                elif "name" in message:
-                    yield Line(**message)
-            code = process.wait()
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-            (folder / LOG).write_text("".join(log))
-    if code:
-        yield _ended(folder, current, code, log)
-        yield from _left_out(done, f"the ranks ended during {current}")
-
-
-def _ended(folder: Path, current: str, code: int, log: list[str]) -> Line:
-    """The line of the check in which a rank failed."""
-    note = failure.read(folder)
-    told = f"{failure.rank_name(note)}: {note['error']}" if note else killed(code, "check")
-    return Line(current, FAIL, told, "", f"the ranks' messages are in {folder / LOG}")
-
-
-def _left_out(done: set[str], reason: str) -> Iterator[Line]:
-    yield from (Line.skipped(one.name, reason) for one in CHECKS if one.name not in done)
-
-
 def describe(config: Config) -> str:
     """`--dry-run`: what would be started."""
     names = ", ".join(one.name for one in CHECKS)
     return f"check: it would start {world_size(config)} rank(s), and check disk, memory, {names}"
 
 
+def show(line: Line) -> None:
+    """Print it at once."""
+    print(line.text(), flush=True)
+
+
 def run_and_print(config: Config, as_json_only: bool) -> list[str]:
-    """Returns the names of the lines that failed. Raises: ConfigError."""
+    """Returns the names of the lines that failed. Raises: ConfigError.
+
+    `as_json_only`: standard output gets JSON and nothing else, warnings of settings neither.
+    """
     started = time.monotonic()
-
-    def show(line: Line) -> None:
-        print(line.text(), file=sys.stderr if as_json_only else sys.stdout, flush=True)
-
     run = runs_of(config)[-1]
-    lines = check(run, show)
-    told = publish(run, lines)
+    with redirect_stdout(sys.stderr) if as_json_only else nullcontext():
+        lines = check(run, show)
+    written = publish(run, lines)
     if as_json_only:
         print(json.dumps(as_json(lines, conditions(config)), indent=1))
     else:
         print(summary(lines, time.monotonic() - started))
-        print(told)
+        print(written)
     return failed(lines)
 
 
@@ -192,7 +143,7 @@ def conditions(config: Config) -> dict[str, Any]:
 
 
 def publish(run: Run, lines: list[Line]) -> str:
-    """Write check.json and a page, in place of former ones; what to tell."""
+    """Write check.json and a page, in place of former ones; where they are."""
     config, folder = run.config, run.folder / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)

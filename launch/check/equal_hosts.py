@@ -18,11 +18,11 @@ def _versions(facts: Sequence[HostFacts]) -> Line:
     names = dict.fromkeys(name for x in facts for name in x.versions)
     values = {name: [x.versions.get(name, "not installed") for x in facts] for name in names}
     differ = {name: per_rank for name, per_rank in values.items() if len(set(per_rank)) > 1}
-    told = "; ".join(f"{name} is {_by_rank(x, facts)}" for name, x in differ.items())
+    apart = "; ".join(f"{name} is {_by_rank(x, facts)}" for name, x in differ.items())
     return Line.judged(
         "versions",
         not differ,
-        told or f"{len(names)} equal on {len(facts)} ranks, torch {facts[0].versions['torch']}",
+        apart or f"{len(names)} equal on {len(facts)} ranks, torch {facts[0].versions['torch']}",
         "equal on all ranks",
         "install the same environment on every host, or start all ranks from one that is shared",
     )

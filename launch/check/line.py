@@ -37,9 +37,9 @@ class Line:
         return f"{self.status.upper():<4}  {self.name}: {self.value}{bar}{way_out}"
 
 
-def as_json(lines: Sequence[Line], made_for: dict[str, Any]) -> dict[str, Any]:
-    """The content of check.json and of `--json`. `made_for`: the machines and the mesh."""
-    return {"schema": SCHEMA, "made_for": made_for, "checks": [asdict(line) for line in lines]}
+def as_json(lines: Sequence[Line], conditions: dict[str, Any]) -> dict[str, Any]:
+    """The content of check.json and of `--json`. `conditions`: the machines and the mesh."""
+    return {"schema": SCHEMA, "conditions": conditions, "checks": [asdict(line) for line in lines]}
 
 
 def failed(lines: Sequence[Line]) -> list[str]:

@@ -1,23 +1,24 @@
-"""Over which interface each rank reaches the first host, and whether that joins the hosts.
+"""Which interface the process group of each rank will use, and whether that joins the hosts.
 
 NCCL and gloo choose an interface by themselves, and may take one that leads nowhere (docker0, a
-bridge): NVIDIA/nccl 1580, horovod 700. The variables that name one are read as NCCL reads them.
+bridge, a name that means 127.0.1.1): NVIDIA/nccl 1580, horovod 700. Known before any of them
+starts, and then tried by one connection between hosts.
 """
 
-import os
-import socket
+import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-import psutil
+from dataclasses import dataclass, field
 
 from ropewalk.launch.check.line import Line
 
-VARIABLES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
+VARIABLES = {"nccl": "NCCL_SOCKET_IFNAME", "gloo": "GLOO_SOCKET_IFNAME"}
 NOT_BETWEEN_HOSTS = ("lo", "docker", "veth", "virbr", "br-", "cni", "cali", "flannel")
 """Beginnings of the names of interfaces that stay inside a host."""
+NCCL_ORDER = ("ib", "^docker,lo,virbr", "docker", "lo", "virbr")
+"""What NCCL takes where nothing is named: the first of these that some interface matches."""
+NAME = "network"
 WAY_OUT = (
-    "set NCCL_SOCKET_IFNAME (NCCL) and GLOO_SOCKET_IFNAME (gloo) to the interface that joins the "
+    "set NCCL_SOCKET_IFNAME (NCCL) or GLOO_SOCKET_IFNAME (gloo) to the interface that joins the "
     "hosts, such as eth0 or ^docker0,lo; ip route get ADDRESS names it"
 )
 
@@ -30,68 +31,94 @@ class Route:
     rank: int
     interface: str
     """From here to the first host; empty where there is no way."""
-    interfaces: list[str]
-    """That are up."""
-    named: dict[str, str]
-    """The variables that name one."""
+    addresses: dict[str, str]
+    """Of each interface that is up: its first address of IPv4, else of IPv6, or empty."""
+    named: str = ""
+    """The value of the variable that names one."""
+    backend: str = "gloo"
+    own_address: str = ""
+    """To which this host's name leads, which gloo takes where no interface is named."""
+    listens_at: tuple[str, int] = field(default=("", 0))
+    """Where others can try to reach this rank: an address and a port."""
+
+    @property
+    def interfaces(self) -> list[str]:
+        return sorted(self.addresses)
+
+    def chosen(self) -> list[str]:
+        """The interfaces that the process group will take, in order."""
+        if self.backend == "nccl":
+            patterns = (self.named,) if self.named else NCCL_ORDER
+            matched = (_matched(pattern, self.interfaces) for pattern in patterns)
+            return next(filter(None, matched), [])
+        if self.named:
+            return [name for name in self.named.split(",") if name in self.addresses]
+        return [name for name in self.interfaces if self.addresses[name] == self.own_address]
+
+    def address(self) -> str:
+        """That the process group will use; empty where it has none."""
+        addresses = (self.addresses[name] for name in self.chosen())
+        return next(filter(None, addresses), "" if self.named else self.own_address)
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} on {self.host}"
 
 
-def route_of(rank: int, environment: Mapping[str, str] = os.environ) -> Route:
-    """This rank's way to MASTER_ADDR. Nothing is sent."""
-    up = [name for name, state in psutil.net_if_stats().items() if state.isup]
-    named = {name: environment[name] for name in VARIABLES if environment.get(name)}
-    return Route(
-        socket.gethostname(), rank, _interface_to(environment["MASTER_ADDR"]), sorted(up), named
-    )
+def _matched(value: str, interfaces: Sequence[str]) -> list[str]:
+    """NCCL's grammar: beginnings of names, `=` for full names, `^` for all but these."""
+    names = value.lstrip("^=").split(",")
+    is_exact = value.lstrip("^").startswith("=")
+    listed = [
+        x for x in interfaces if any(x == n if is_exact else x.startswith(n) for n in names if n)
+    ]
+    return [x for x in interfaces if x not in listed] if value.startswith("^") else listed
 
 
-def _interface_to(address: str) -> str:
-    """The name of the interface whose address the system would send from."""
-    try:
-        family, *_, target = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect(target)  # a datagram socket: chooses the way only
-            own = probe.getsockname()[0]
-    except OSError:
-        return ""
-    addresses = psutil.net_if_addrs().items()
-    return next((name for name, all_of in addresses if own in [x.address for x in all_of]), "")
+def neighbour(routes: Sequence[Route], rank: int) -> Route:
+    """Whom a rank tries to reach: the first rank of the next host."""
+    hosts = list(dict.fromkeys(route.host for route in routes))
+    following = hosts[(hosts.index(routes[rank].host) + 1) % len(hosts)]
+    return next(route for route in routes if route.host == following)
 
 
-def network_line(routes: Sequence[Route]) -> Line:
-    """Whether every rank leaves its host, and what the variables name is there."""
-    problems = [problem for route in routes if (problem := _problem(route, routes[0].host))]
-    if not problems and len({route.host for route in routes}) == 1:
-        return Line.skipped("network", "all ranks are on one host")
-    ways = sorted({route.interface for route in routes if route.host != routes[0].host})
+def network_line(routes: Sequence[Route], errors: Mapping[int, str] | None = None) -> Line:
+    """`errors`: by rank, why it does not reach its `neighbour`; only those that do not."""
+    hosts = {route.host for route in routes}
+    problems = [problem for x in routes if (problem := _problem(x, routes[0].host, len(hosts)))]
+    problems = problems or [
+        f"{routes[rank]} does not reach {neighbour(routes, rank)} by {_way(routes[rank])}: {error}"
+        for rank, error in (errors or {}).items()
+    ]
+    if not problems and len(hosts) == 1:
+        return Line.skipped(NAME, "all ranks are on one host")
+    ways = sorted({_way(route) for route in routes})
     return Line.judged(
-        "network",
+        NAME,
         not problems,
-        "; ".join(problems[:4]) or f"to the first host by {', '.join(ways)}",
+        "; ".join(problems[:4]) or f"{routes[0].backend} by {', '.join(ways[:8])}",
         "an interface that joins the hosts",
         WAY_OUT,
     )
 
 
-def _problem(route: Route, first_host: str) -> str:
-    where = f"rank {route.rank} on {route.host}"
-    for name, value in route.named.items():
-        if not _matches(value, route.interfaces):
-            return f"{where}: {name} is {value}, and what is up is {', '.join(route.interfaces)}"
-    if route.host == first_host:
+def _way(route: Route) -> str:
+    name = next((n for n in route.chosen() if route.addresses[n]), route.host)
+    return f"{name} ({route.address()})"
+
+
+def _problem(route: Route, first_host: str, hosts: int) -> str:
+    """What is known to be wrong before anything is sent."""
+    if route.named and not route.chosen():
+        up = ", ".join(route.interfaces)
+        return f"{route}: {VARIABLES[route.backend]} is {route.named}, and what is up is {up}"
+    if hosts == 1:
         return ""
-    if not route.interface:
-        return f"{where} has no way to the first host"
-    if route.interface.startswith(NOT_BETWEEN_HOSTS):
-        return f"{where} reaches the first host by {route.interface}, which stays inside a host"
+    if route.host != first_host and not route.interface:
+        return f"{route} has no way to the first host"
+    if route.host != first_host and route.interface.startswith(NOT_BETWEEN_HOSTS):
+        return f"{route} reaches the first host by {route.interface}, which stays inside a host"
+    if not route.address() or ipaddress.ip_address(route.address()).is_loopback:
+        leads = route.address() or "no address"
+        reason = f"{VARIABLES[route.backend]} is {route.named}" if route.named else "no name is set"
+        return f"{route}: {reason}, and {route.backend} would take {leads}"
     return ""
-
-
-def _matches(value: str, interfaces: Sequence[str]) -> bool:
-    """NCCL's grammar: beginnings of names, `=` for full names, `^` for all but these."""
-    names = value.lstrip("^=").split(",")
-    exact = value.lstrip("^").startswith("=")
-    listed = [
-        x for x in interfaces if any(x == n if exact else x.startswith(n) for n in names if n)
-    ]
-    return len(listed) < len(interfaces) if value.startswith("^") else bool(listed)

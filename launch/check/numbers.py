@@ -73,8 +73,8 @@ def parallel_lines(measured: Measured, expected: Measured, what: str) -> list[Li
         ),
     }
     return [
-        Line.judged(name, distance <= bar, f"{distance:.1e} apart ({told})", f"{bar:.0e}", WAY_OUT)
-        for name, (distance, told) in values.items()
+        Line.judged(name, distance <= bar, f"{distance:.1e} apart ({both})", f"{bar:.0e}", WAY_OUT)
+        for name, (distance, both) in values.items()
     ]
 
 

@@ -61,8 +61,11 @@ class Rehearsal:
         return SmallTraining(config, self.folder, data, self.plan, self.trusted, ranks)
 
 
-def prepare(run: Run, folder: Path) -> None:
-    """Write everything into `folder`, which exists. Raises: ConfigError, RopewalkError."""
+def prepare(run: Run, folder: Path) -> str:
+    """Write everything into `folder`, which exists; returns why there is no real step.
+
+    Raises: ConfigError, RopewalkError.
+    """
     config, base, count = run.frozen, run.base, world_size(run.config)
     (folder / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     write_json(folder / "rope.json", run.rope_plan.json())
@@ -75,12 +78,14 @@ def prepare(run: Run, folder: Path) -> None:
     sequences = global_sequences(count, config.train.sp_size)
     data = SmallData.of(sequences, settings.data.seq_len)
     small_data.write(data, settings.data, folder / "data")
+    left_out = real_step.prepare(config, base, count, folder)
     work = {
         "collectives": [asdict(x) for x in _collectives(run, count)],
         "trusted": trusted,
-        "real_step_left_out": real_step.prepare(config, base, count, folder),
+        "real_step_left_out": left_out,
     }
     write_json(folder / "work.json", work)
+    return left_out
 
 
 def _collectives(run: Run, count: int) -> list[Collective]:

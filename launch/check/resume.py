@@ -55,12 +55,12 @@ def resume_line(small: SmallTraining, name: str, expected: tuple[Measured, str])
         expected_digest,
     )
     apart = abs(line.loss / expected_line.loss - 1) if expected_line.loss else 0.0
-    told = "alike to the bit" if same else f"not: the loss is {apart:.1e} off"
+    result = "alike to the bit" if same else f"not: the loss is {apart:.1e} off"
     return Line.judged(
         "save and resume",
         step == 1 and (same if exact else apart <= RTOL["cuda"]),
         f"resumed at step {step} beside a checkpoint that a kill left unfinished; loss, norm and "
-        f"weights of the next step are {told}",
+        f"weights of the next step are {result}",
         "alike to the bit"
         if exact
         else f"losses within {RTOL['cuda']:.0e} (bitwise with train.deterministic=true)",

@@ -20,8 +20,9 @@ from ropewalk.data.packing.window_fill import Packed
 from ropewalk.data.tokens import merge
 from ropewalk.launch.check.small_model import VOCABULARY
 
-SHARES = ((0.37, 0.06, 0.41), (0.8, 0.15), (0.11, 0.52, 0.3), (0.6, 0.02, 0.2))
-"""Of a sequence, by its documents; the rest is padding."""
+SHARES = ((0.37, 0.06, 0.41), (0.52, 0.06), (0.11, 0.52, 0.3), (0.6, 0.02, 0.2))
+"""Of a sequence, by its documents; the rest is padding. The second has most of it, so that a mean
+of means is another number than the mean."""
 SHORTEST = 2
 TEXT = "The rope is laid in the long walk, yarn upon yarn, strand upon strand. "
 

@@ -13,8 +13,10 @@ from transformers.utils import logging as transformers_logging
 from ropewalk.conf.artifacts.disk import disk_error
 from ropewalk.conf.errors import RopewalkError
 from ropewalk.conf.log import log
+from ropewalk.launch.check import nccl_log, network, shared_folder
 from ropewalk.launch.check.checks import CHECKS, Check, Rank
-from ropewalk.launch.check.line import FAIL, Line
+from ropewalk.launch.check.line import FAIL, Line, failed
+from ropewalk.launch.check.network_probe import check_network
 from ropewalk.launch.check.rehearsal import Rehearsal
 from ropewalk.train.launcher import failure
 from ropewalk.train.launcher.environment import remove_sent
@@ -32,7 +34,8 @@ HANG_S = 300.0
 
 
 def check(folder: Path) -> None:
-    """All checks, in order; the first rank sends their lines."""
+    """All checks, in order; the first rank sends their lines. Where the network between the hosts
+    does not hold, the ranks end after that line."""
     rehearsal = Rehearsal.read(folder)
     launcher = rehearsal.config.train.launcher
     if not torch.cuda.is_available() or rehearsal.config.train.deterministic:
@@ -41,14 +44,25 @@ def check(folder: Path) -> None:
     if os.environ["RANK"] == "0":
         remove_sent()
     with Watchdog(folder, store, HANG_S):
+        send({"started": network.NAME})
+        with phase(network.NAME):
+            line = check_network(store, *rendezvous.rank_and_world_size())
+        send(asdict(line))
+        if line.status == FAIL:
+            return
+        if torch.cuda.is_available():
+            os.environ |= nccl_log.written_to(folder / f"nccl.{os.environ['RANK']}.log")
         with phase("joining the process group"):
             start_process_group(store)
         rank = Rank(rehearsal)
         for one in CHECKS:
             send({"started": one.name})
             with phase(one.name):
-                for line in lines_of(one, rank):
-                    send(asdict(line))
+                lines = lines_of(one, rank)
+            for line in lines:
+                send(asdict(line))
+            if shared_folder.NAME in failed(lines):  # the next checks would not be able to write
+                break
         with phase("leaving the process group"):
             end_distributed()
 

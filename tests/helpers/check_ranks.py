@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from deepspeed import comm
 
 from ropewalk.data.dataset import IGNORE, BatchLoader, Row
 from ropewalk.launch.check import checks, speed, worker
@@ -96,7 +97,8 @@ def mask_dropped() -> list[Patch]:
 
 
 def gradient_not_reduced() -> list[Patch]:
-    """Of large tensors, which are buckets of gradients here, every rank keeps its own sum."""
+    """Every rank keeps its own sum: of large tensors, which are buckets of gradients here, and of
+    what ZeRO 3 scatters."""
     original = dist.all_reduce
 
     def all_reduce(tensor: torch.Tensor, *args: Any, **rest: Any) -> Any:
@@ -104,7 +106,13 @@ def gradient_not_reduced() -> list[Patch]:
             return original(tensor, *args, **rest)
         return original(tensor.new_zeros(1), *args, **rest)
 
-    return [(dist, "all_reduce", all_reduce)]
+    def reduce_scatter(part: torch.Tensor, values: torch.Tensor, **_: Any) -> None:
+        part.copy_(values.chunk(dist.get_world_size())[dist.get_rank()])
+
+    return [
+        (dist, "all_reduce", all_reduce),
+        (comm, "reduce_scatter_fn", reduce_scatter),
+    ]
 
 
 def slow_rank() -> list[Patch]:

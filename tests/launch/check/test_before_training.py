@@ -36,7 +36,7 @@ def test_it_runs_once_for_the_same_machines_and_mesh(tmp_path: Path, calls: list
         before_training.refuse_untested(run)
     assert len(calls) == 2
     content = json.loads((run.folder / "check" / "check.json").read_text())
-    assert content["made_for"]["ranks"] == 1
+    assert content["conditions"]["ranks"] == 1
     other = run_of(tmp_path, "check=auto", "train.launcher.ranks_per_node=2", "train.sp_size=2")
     before_training.refuse_untested(other)
     assert len(calls) == 1
@@ -54,7 +54,7 @@ def test_a_failed_line_ends_the_command_each_time(tmp_path: Path, calls: list[Li
 
 def test_a_damaged_result_is_made_anew(tmp_path: Path, calls: list[Line]) -> None:
     run = run_of(tmp_path, "check=auto")
-    for content in ("[]", "{", '{"checks": [], "made_for": 1}'):
+    for content in ("[]", "{", '{"checks": [], "conditions": 1}'):
         calls.append(GOOD)
         (run.folder / "check").mkdir(parents=True, exist_ok=True)
         (run.folder / "check" / "check.json").write_text(content)

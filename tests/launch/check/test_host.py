@@ -103,22 +103,56 @@ def _may_mount() -> bool:
     return subprocess.run(words, capture_output=True).returncode == 0
 
 
-@pytest.mark.skipif(not _may_mount(), reason="this process may not mount anything")
-def test_a_small_shm_a_full_disk_and_a_read_only_folder(tmp_path: Path) -> None:
-    """Mounted in a namespace of its own. No rank is started, and the rest is left out."""
-    runs = tmp_path / "runs"
+needs_mounts = pytest.mark.skipif(not _may_mount(), reason="this process may not mount anything")
+
+
+def _failed_with(mounts: str, folder: Path, *words: str) -> tuple[list[str], dict[str, Any]]:
+    """The lines of the command in a mount namespace of its own, and the names of the bad ones.
+
+    `mounts`: shell commands, where RUNS is the folder of the runs.
+    """
+    runs = folder / "runs"
     runs.mkdir()
-    settings = f"recipe=demo runs_dir={runs} cache_dir={tmp_path / 'cache'}"
-    script = (
-        "mount -t tmpfs -o size=16m none /dev/shm && "
-        f"mount -t tmpfs -o size=1m,ro none {runs} && "
-        f"{sys.executable} -m ropewalk.launch.cli check --json {settings}"
-    )
+    settings = " ".join([f"recipe=demo runs_dir={runs} cache_dir={folder / 'cache'}", *words])
+    command = f"{sys.executable} -m ropewalk.launch.cli check --json {settings}"
+    script = f"{mounts.replace('RUNS', str(runs))} && {command}"
     result = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True)
     assert result.returncode == 3, result.stderr
     lines = {line["name"]: line for line in json.loads(result.stdout)["checks"]}
     bad = [name for name, line in lines.items() if line["status"] == "fail"]
+    assert all(lines[name]["way_out"] for name in bad)
+    return bad, lines
+
+
+SMALL_SHM = "mount -t tmpfs -o size=16m none /dev/shm"
+
+
+@needs_mounts
+def test_a_small_shm_a_full_disk_and_a_read_only_folder(tmp_path: Path) -> None:
+    """No rank is started, and the rest is left out."""
+    bad, lines = _failed_with(f"{SMALL_SHM} && mount -t tmpfs -o size=1m,ro none RUNS", tmp_path)
     assert bad == ["disk", "/dev/shm", "shared folder"]
     assert "16 MiB" in lines["/dev/shm"]["value"]
     assert "Read-only file system" in lines["shared folder"]["value"]
     assert lines["parallel"]["status"] == "skip"
+
+
+@needs_mounts
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mounts", "names", "value"),
+    [
+        (SMALL_SHM, ["/dev/shm"], "16 MiB free"),
+        ("mount -t tmpfs -o size=70m none RUNS", ["disk"], "0.1 GiB free"),
+        ("mount -t tmpfs -o size=1m none RUNS", ["disk", "shared folder"], "No space left"),
+        ("mount -t tmpfs -o ro none RUNS", ["shared folder"], "Read-only file system"),
+    ],
+)
+def test_each_on_four_ranks(tmp_path: Path, mounts: str, names: list[str], value: str) -> None:
+    """What the ranks can still do passes."""
+    words = ["train.launcher.ranks_per_node=4", "train.sp_size=2"]
+    words += ["train.global_batch_tokens=8192"]
+    bad, lines = _failed_with(mounts, tmp_path, *words)
+    assert bad == names and value in lines[names[-1]]["value"]
+    told = "skip" if "shared folder" in names else "pass"
+    assert lines["save and resume"]["status"] == told

@@ -2,8 +2,10 @@
 
 import json
 import resource
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import check_ranks
 import pytest
 import ranks
 
-from ropewalk.launch.check import command, rehearsal
+from ropewalk.launch.check import command, rehearsal, started_ranks
 from ropewalk.launch.check.line import FAIL, PASS, SKIP, Line, failed
 from ropewalk.launch.config.compose import compose
 from ropewalk.launch.pipeline.run import Run
@@ -54,17 +56,28 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Line]]:
+FORMS = [
+    pytest.param((2, 1), id="sp 2, ZeRO 1"),
+    pytest.param((4, 1), id="sp 2 x dp 2, ZeRO 1", marks=pytest.mark.slow),
+    pytest.param((4, 3), id="sp 2 x dp 2, ZeRO 3", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def faulty(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[Line]]:
     """The lines of every case, in one start of the ranks; a case without a fault comes last.
 
     In a folder of their own: a checkpoint of a whole self-test would be loaded.
     """
-    folder = prepared(tmp_path_factory.mktemp("check") / "two", 2)
+    count, stage = request.param
+    folder = tmp_path_factory.mktemp("check") / "ranks"
+    prepared(folder, count, f"train.zero_stage={stage}")
     cases = [(fault, checks) for fault, (checks, _) in CASES.items()]
     last = ("no_fault", ("hosts", "speed", "batches", "one process", "parallel"))
-    result: Any = ranks.run(2, check_ranks.lines_with_faults, folder, [*cases, last])[0]
-    return result  # type: ignore[no-any-return]
+    lines: Any = ranks.run(count, check_ranks.lines_with_faults, folder, [*cases, last])[0]
+    return lines  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("fault", CASES)
@@ -92,19 +105,29 @@ def test_a_fault_is_told_with_its_place(faulty: dict[str, list[Line]]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("is_killed", [False, True])
 def test_a_rank_that_fails_is_named_with_its_check(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_killed: bool
 ) -> None:
-    """Through the launcher. The checks after it are left out."""
+    """Through the launcher. The checks after it are left out, and the command ends at once."""
     monkeypatch.setenv("PYTHONPATH", str(Path(check_ranks.__file__).parent))
+    if is_killed:
+        monkeypatch.setenv("KILLED_AT", str(tmp_path / "killed"))
     words = [*SETTINGS, f"runs_dir={tmp_path / 'runs'}", f"cache_dir={tmp_path / 'cache'}"]
     run = Run(compose([*words, "train.launcher.ranks_per_node=2"], "check"))
     lines = {x.name: x for x in command.check(run, lambda line: None, module="check_dies")}
+    end = time.time()
     assert lines["versions"].status == PASS
-    assert lines["speed"].status == FAIL and "rank 1" in lines["speed"].value
-    assert "only this rank has" in lines["speed"].value
+    assert lines["speed"].status == FAIL
+    # of a killed rank its launcher or rank 0, whichever is first to know
+    errors = (": ended by SIGKILL", " ended without a message, last seen speed")
+    errors = errors if is_killed else (": an error that only this rank has",)
+    starts = tuple(f"rank 1 on {socket.gethostname()}{error}" for error in errors)
+    assert lines["speed"].value.startswith(starts)
     assert lines["shared folder"].status == SKIP and lines["parallel"].status == SKIP
-    assert (run.folder / command.TEMPORARY / command.LOG).read_text()
+    assert (run.folder / command.TEMPORARY / started_ranks.LOG).read_text()
+    if is_killed:
+        assert end - float((tmp_path / "killed").read_text()) < 10
 
 
 @pytest.mark.slow
@@ -123,6 +146,9 @@ def test_the_command_on_four_ranks(tmp_path: Path) -> None:
         "locked memory",
         "network",
         "GPU of rank 0",
+        "host link",
+        "transport",
+        "real step, seconds beside the plan",
     ]
     assert (tmp_path / "runs" / "demo" / "check" / "index.html").is_file()
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
