@@ -90,7 +90,7 @@ class EvalConfig:
     short_context: ShortContextConfig = setting(factory=ShortContextConfig)
     gates: GatesConfig = setting(factory=GatesConfig)
     strict: bool = setting(False, fingerprint=False)
-    """Whether an undecided gate ends run and eval with exit code 3, as a failed one does."""
+    """Whether an undecided gate, or none that decides, ends run and eval with exit code 3."""
     precision: str | None = setting(None, one_of=("fp32", "bf16"))
     """Precision of the models while they are measured: fp32 or bf16; unset: the training's on a
     GPU, fp32 on a CPU."""

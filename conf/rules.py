@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ class Rule:
     def correction(self, value: object) -> str:
         if self.one_of:  # YAML reads a bare off as false
             bare = "off" in self.one_of and str(value) == "False"
-            return self.way_out or ('write "off" in quotes' if bare else "choose one")
+            near = get_close_matches(str(value), map(str, self.one_of), 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            return hint + (self.way_out or ('write "off" in quotes' if bare else "choose one"))
         if value == "":
             return self.way_out or "leave it out"
         assert isinstance(value, (int, float)), value

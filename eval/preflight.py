@@ -22,6 +22,13 @@ def length_problems(config: Config, plan: RopePlan) -> list[str]:
     """Lengths of eval that do not fit the longest context measured, or the base's window."""
     settings, lines = config.eval, list[str]()
     longest = settings.length or plan.max_position_embeddings
+    if settings.run_models is not False and longest > plan.max_position_embeddings:
+        lines.append(
+            f"eval.length is {longest}; it must be at most what the rope plan is made for, "
+            f"{plan.max_position_embeddings}; lower it, raise rope.target_length, or measure the "
+            "trained model beyond on purpose: eval.run_models=false eval.models.NAME.path=FOLDER "
+            "eval.models.NAME.beyond_window=true"
+        )
     too_long = [length for length in settings.passkey_lengths or () if length > longest]
     if too_long and settings.passkey_tries and "passkey" in settings.tasks:
         lines.append(

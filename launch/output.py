@@ -145,10 +145,14 @@ def needed(gate: Gate) -> str:
 
 
 def refused_gates(results: Mapping[str, Any], strict: bool) -> list[str]:
-    """A line for each gate that decides and failed, or is undecided where `strict`."""
+    """A line for each gate that decides and failed; where `strict`, also for one that is undecided,
+    and for an evaluation in which none decides."""
     lines, way_out = list[str](), "choose another model"
     if results.get("judged", "extended") == "extended":
         way_out = "train on more text like the base's or choose another rope"
+    if strict and not any(gate["decides"] for gate in results["gates"]):
+        reason = results.get("not_judged") or "the tasks' gates are only shown"
+        lines.append(f"eval.strict is true; a gate must decide, and none does: {reason}; unset it")
     for gate in results["gates"]:
         head = f"{gate['name']} is {gate['text']}; {gate['rule']}"
         if gate["decides"] and gate["verdict"] == "fail":

@@ -13,6 +13,8 @@ from ropewalk.data.tokenizer.auto_tokenizer import Unreadable, auto_tokenizer
 from ropewalk.data.tokenizer.folder import first_line
 from ropewalk.data.tokenizer.run_tokenizer import RunTokenizer, save
 
+CHAT_FORM = "eval.ruler.form is chat"
+
 
 def chat_encoder(tokenizer: RunTokenizer) -> Callable[[str, str], np.ndarray]:
     """A function from a user's message and the first words of the reply to token ids (tokens,).
@@ -27,9 +29,10 @@ def chat_encoder(tokenizer: RunTokenizer) -> Callable[[str, str], np.ndarray]:
         if _ids(tokenizer, message, special=True) != _ids(tokenizer, message, special=False):
             raise DataError(
                 "a chat message has a special token of the tokenizer in its text, which would end "
-                "the message there; it must be plain text; choose another haystack or form=base"
+                "the message there; it must be plain text; choose another haystack or "
+                "eval.ruler.form=base"
             )
-        text = _rendered(template(), tokenizer.path, message)
+        text = _rendered(template(), message)
         return np.asarray(_ids(tokenizer, text + reply, special=True), np.int64)
 
     return encode
@@ -42,28 +45,28 @@ def _template(tokenizer: RunTokenizer) -> Any:
         try:
             loaded = auto_tokenizer(folder)
         except Unreadable as reason:
-            raise ConfigError(f"model.path is {tokenizer.path}; {reason}; use form=base") from None
+            raise ConfigError(f"{CHAT_FORM}; {reason}; set eval.ruler.form=base") from None
     if not loaded.chat_template:
         raise ConfigError(
-            f"model.path is {tokenizer.path}; its tokenizer has no chat template; questions in "
-            "chat form need one; use form=base, or add chat_template.jinja"
+            f"{CHAT_FORM}; the model's tokenizer must have a chat template, and it has none; "
+            "set eval.ruler.form=base, or add chat_template.jinja to the model"
         )
     return loaded
 
 
-def _rendered(template: Any, path: str, message: str) -> str:
+def _rendered(template: Any, message: str) -> str:
     messages = [{"role": "user", "content": message}]
     try:
         text = template.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # of jinja, or what a template itself raises
         raise ConfigError(
-            f"model.path is {path}; its chat template must take one user's message; "
-            f"{first_line(error)}; use form=base"
+            f"{CHAT_FORM}; the model's chat template must take one user's message; "
+            f"{first_line(error)}; set eval.ruler.form=base"
         ) from error
     if message.strip() not in text:
         raise ConfigError(
-            f"model.path is {path}; its chat template changes the text of a message; "
-            "a question must stand in it as it is; use form=base"
+            f"{CHAT_FORM}; the model's chat template must leave a question as it is, and changes "
+            "its text; set eval.ruler.form=base"
         )
     return str(text)
 

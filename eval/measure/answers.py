@@ -54,15 +54,22 @@ def _relative(rows: Json, source: str, question: int) -> Verdict | None:
 
 
 def answers(
-    gates: Sequence[Json], rows: Json, not_judged: str | None = None
+    gates: Sequence[Json],
+    rows: Json,
+    not_judged: str | None = None,
+    inside_only: str | None = None,
 ) -> list[dict[str, Any]]:
     """One for each question: yes, no, undecided or not measured, with the numbers in words.
 
     Of several gates of a question the worst answers. `rows`: of the judged column, by task.
-    `not_judged`: why there are no gates.
+    `not_judged`: why there are no gates. `inside_only`: why only the last question is asked.
     """
     of_questions = [_answer(number, gates, rows) for number in QUESTIONS]
-    return [{**answer, "reason": not_judged or answer["reason"]} for answer in of_questions]
+    for answer in of_questions:
+        if answer["question"] != QUESTIONS[-1]:
+            answer["reason"] = inside_only or answer["reason"]
+        answer["reason"] = not_judged or answer["reason"]
+    return of_questions
 
 
 def _answer(number: int, gates: Sequence[Json], rows: Json) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from ropewalk.conf.errors import DataError
 from ropewalk.conf.eval_models import judged_column, reference_column
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
@@ -69,7 +70,8 @@ class Evaluation:
 def prepare(
     config: Config, base: Base, named: Mapping[str, NamedModel], run_dir: Path
 ) -> Evaluation:
-    """Raises: DataError when no held-out text is long enough, or a tokenizer changes it."""
+    """Raises: DataError when no held-out text is long enough, a tokenizer changes it, or no task
+    has anything to ask."""
     columns = list[Column]()
     plan = RopePlan.read(run_dir / "rope.json")
     if config.eval.run_models is not False:
@@ -84,8 +86,23 @@ def prepare(
         suite = suites.build_suite(config, plan, data, None if key == own else group[0])
         suite = replace(suite, columns={c.label: suites.facts_of(c.plan) for c in group})
         inputs = Inputs(suite, suites.build_samples(suite), key)
+        refuse_nothing(inputs)
         evaluation.inputs.update(dict.fromkeys((c.label for c in group), inputs))
     return evaluation
+
+
+def refuse_nothing(inputs: Inputs) -> None:
+    """Raises: DataError where no task has a sample, with what the first says of it."""
+    suite, asked = inputs.suite, inputs.samples
+    if not asked or any(asked.values()):
+        return
+    (rows,) = suites.rows(suite, asked, {"": {}}, reference="").values()
+    each = [row for part in rows.values() for row in part if isinstance(row, dict)]
+    reason = next((row["reason"] for row in each if row.get("reason")), "none has a sample")
+    raise DataError(
+        f"eval.tasks is {', '.join(asked)}; one must have something to ask at eval.length "
+        f"{suite.length}; {reason}; raise eval.length or choose other tasks"
+    )
 
 
 def by_tokenizer(columns: Sequence[Column], own: str) -> dict[str, list[Column]]:

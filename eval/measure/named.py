@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ropewalk.conf.errors import ConfigError, problem_lines
+from ropewalk.conf.errors import ConfigError, DataError, problem_lines
 from ropewalk.conf.eval_models import EvalModelConfig, reference_column
 from ropewalk.conf.model import ModelConfig
 from ropewalk.conf.rope_methods import RopeConfig
@@ -35,7 +35,7 @@ class NamedModel:
 
     @cached_property
     def plan(self) -> RopePlan:
-        """Raises: ConfigError; DataError for a damaged file."""
+        """Raises: ConfigError."""
         config = base_config(self.base)
         own = plans.make(RopeConfig(), config, self.base.name).unscaled
         if self.settings.rope is None:
@@ -46,7 +46,14 @@ class NamedModel:
                 f"eval.models.{self.name}.rope is {self.settings.rope}; it must be a rope.json of "
                 "ropewalk rope, and there is no such file; correct the path"
             )
-        given = RopePlan.read(path)
+        try:
+            given = RopePlan.read(path)
+        except DataError as error:
+            raise ConfigError(
+                f"eval.models.{self.name}.rope is {path.name}; it must be a rope.json as ropewalk "
+                "rope wrote it, and its hash is not that of its tables; name another, or write it "
+                "anew"
+            ) from error
         tables = (given.inv_freq, given.base["inv_freq"])
         if not any(_equal(table, own.inv_freq) for table in tables):
             raise ConfigError(

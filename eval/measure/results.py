@@ -58,23 +58,35 @@ def judgement(evaluation: Evaluation, rows: Mapping[str, Any]) -> dict[str, Any]
         return {"not_judged": reason, "gates": [], "answers": facts}
     same = {label: part for label, part in rows.items() if inputs[label] is inputs[judged]}
     gates = suites.gates(same, inputs[judged].suite, reference, judged)
-    return {"not_judged": None, "gates": gates, "answers": answers(gates, rows[judged])}
+    inside = inside_only(evaluation)
+    if not gates:
+        reason = (
+            "eval.tasks has no task with a gate; add context_gain, window_loss or short_context"
+        )
+    facts = answers(gates, rows[judged], inside_only=inside)
+    return {"not_judged": reason, "gates": gates, "answers": facts}
 
 
 def not_judged(evaluation: Evaluation) -> str | None:
     """Why no gate is made."""
     judged, reference, inputs = evaluation.judged, evaluation.reference, evaluation.inputs
-    suite = inputs[reference].suite
     if judged is None:
         return f"there is no column beside {reference} that could be judged"
     if inputs[judged] is not inputs[reference]:
         return f"{judged} has another tokenizer than {reference}, so their tokens are not paired"
-    if suite.length <= suite.base_window:
-        return (
-            f"eval.length is {suite.length:,}, no longer than the window of {reference}, "
-            f"{suite.base_window:,}: nothing past it is measured"
-        )
     return None
+
+
+def inside_only(evaluation: Evaluation) -> str | None:
+    """Why only the cost inside the window is judged."""
+    reference = evaluation.reference
+    suite = evaluation.inputs[reference].suite
+    if suite.length > suite.base_window:
+        return None
+    return (
+        f"eval.length is {suite.length:,}, no longer than the window of {reference}, "
+        f"{suite.base_window:,}: nothing past it is measured"
+    )
 
 
 def rows_of(

@@ -26,6 +26,9 @@ from ropewalk.eval.tasks.task import (
 )
 from ropewalk.train.rope.plan import RopePlan
 
+INSIDE = 5
+"""The question about what it cost inside the reference's window."""
+
 
 def build_suite(
     config: Config, plan: RopePlan, data: DataArtifacts, other: Column | None = None
@@ -145,11 +148,19 @@ def gates(
     models: Mapping[str, Any], suite: EvalSuite, reference: str, judged: str
 ) -> list[dict[str, Any]]:
     """Pass, fail or undecided of every task. `models`: rows by column and task, of columns that
-    read the same tokens; `reference` and `judged` are among them."""
+    read the same tokens; `reference` and `judged` are among them.
+
+    A judged model that is made for no more tokens than the reference is not refused for what it
+    does past the window.
+    """
     verdicts: list[Verdict] = []
     for task in TASKS:
         rows = {label: model[task.name] for label, model in models.items() if model.get(task.name)}
         if {reference, judged} <= rows.keys():
             pair = Comparison(judged, reference, rows, suite.base_window, suite.length)
             verdicts += task.verdicts(pair)
-    return judge(verdicts + answers.verdicts(models[judged]), suite.config.gates.deciding)
+    if suite.length > suite.base_window:
+        verdicts += answers.verdicts(models[judged])
+    is_longer = suite.columns[judged].window > suite.columns[reference].window
+    deciding = [n for n in suite.config.gates.deciding if is_longer or n == INSIDE]
+    return judge(verdicts, deciding)

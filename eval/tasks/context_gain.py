@@ -50,6 +50,8 @@ class ContextGain(Task):
         return [{**row, "protocol": "last_tokens"} for row in rows]
 
     def verdicts(self, comparison: Comparison) -> list[Verdict]:
+        if not comparison.is_past_window:
+            return []
         longest = comparison.judged_rows[-1]
         contexts = f"{longest['context']:,} tokens of context against {comparison.window:,}"
         rule = f"loss with {contexts}: interval below 0"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from ropewalk.eval.measure import positions
+from ropewalk.eval.measure.loss_rows import not_measurable
 from ropewalk.eval.report.figures.curves import curve_figure, depth_curves
 from ropewalk.eval.report.figures.style import Drawing
 from ropewalk.eval.report.formats import percent
@@ -35,6 +36,8 @@ class LostInMiddle(Task):
         for name in sources(suite):
             own = haystacks.only(measured, _samples(suite, name))
             lengths = {sample.facts["length"] for sample in own.samples}
+            if not lengths:
+                rows.append(_without_value(suite, name))
             for length in haystacks.few([*lengths], MOST_LENGTHS):
                 facts = {"source": name, "length": length}
                 asked = [*haystacks.answers(own.select(length=length))]
@@ -83,6 +86,13 @@ def _samples(suite: EvalSuite, name: str) -> list[Sample]:
     """Of a source: those that ask about the whole haystack."""
     kinds = (None, multi_document_qa.DOCUMENTS)
     return [s for s in SOURCES[name].built(suite).samples if s.facts.get("documents") in kinds]
+
+
+def _without_value(suite: EvalSuite, name: str) -> Row:
+    """Of a source that no length can hold."""
+    length, reason = max(SOURCES[name].built(suite).reasons.items())
+    facts = {"source": name, "length": length, "measure": "worst", "unit": "haystack"}
+    return not_measurable("value", reason, **facts, protocol=_protocol(suite, name))
 
 
 def _protocol(suite: EvalSuite, name: str) -> str:

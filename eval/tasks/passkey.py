@@ -53,6 +53,8 @@ class PasskeyRetrieval(Task):
         return [_row(length, depth, correct) for (length, depth), correct in hits.items()]
 
     def verdicts(self, comparison: Comparison) -> list[Verdict]:
+        if not comparison.is_past_window:
+            return []
         length = comparison.length
         cells = [row for row in comparison.judged_rows if row["length"] == length]
         if not cells:

@@ -209,7 +209,12 @@ class Comparison:
     window: int
     """The base's, tokens."""
     length: int
-    """Longest context, tokens; above `window`."""
+    """Longest context, tokens."""
+
+    @property
+    def is_past_window(self) -> bool:
+        """Whether text past the window was measured: without it, only the cost inside is judged."""
+        return self.length > self.window
 
     @property
     def judged_rows(self) -> Rows:

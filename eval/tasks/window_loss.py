@@ -52,7 +52,16 @@ class WindowLoss(Task):
         return rows
 
     def verdicts(self, comparison: Comparison) -> list[Verdict]:
-        reference, inside = comparison.reference, comparison.judged_rows[0]
+        past = self._past_window(comparison) if comparison.is_past_window else []
+        inside = comparison.judged_rows[0]
+        name, bar = "Inside the original window", inside["tolerance"]
+        rule = f"{comparison.judged} against {comparison.reference}: at most {bar:+g}"
+        change = difference(inside)
+        return [*past, Verdict(name, change, bar, rule, "document", "nats", question=5)]
+
+    def _past_window(self, comparison: Comparison) -> list[Verdict]:
+        """Of the reference, and of the rescaled table alone."""
+        reference = comparison.reference
         past = {model: part[1] for model, part in comparison.rows.items()}
         value, low, high = (past[reference][key] for key in RISE)
         rise = Estimate(value, low, high, past[reference]["n"])
@@ -63,10 +72,7 @@ class WindowLoss(Task):
             name, change = "Rescaled only, past the window", difference(past["rescaled"])
             rule = f"against {reference} at the same positions: below 0"
             verdicts.append(Verdict(name, change, 0.0, rule, "document", "nats"))
-        name, bar = "Inside the original window", inside["tolerance"]
-        rule = f"{comparison.judged} against {reference}: at most {bar:+g}"
-        change = difference(inside)
-        return [*verdicts, Verdict(name, change, bar, rule, "document", "nats", question=5)]
+        return verdicts
 
     def reading(self, rows: ModelRows, window: int | None) -> str | None:
         """Each column's difference to the reference inside the window."""

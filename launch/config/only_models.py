@@ -10,8 +10,8 @@ VERBS = ("data", "eval", "report")
 OF_TRAINING = ("train.steps", "train.optimizer.lr")
 MODELS = "eval.models"
 NOTHING_TO_MEASURE = (
-    "eval.models is empty; eval measures the models of a training (recipe=NAME, or the name of a "
-    "run), or any others; to measure a model as it is, set eval.models.NAME.path"
+    "eval.models is empty; eval measures the models of a run (with its recipe and settings), or "
+    "any others; to measure a model as it is, set eval.models.NAME.path"
 )
 SEQ_LEN = 2048
 """Of the plan of sequences, which nothing reads."""

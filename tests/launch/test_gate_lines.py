@@ -31,7 +31,17 @@ def gate(verdict: str, decides: bool = True, **values: Any) -> dict[str, Any]:
 def test_a_failed_gate_refuses_and_an_undecided_one_where_strict(
     verdict: str, decides: bool, strict: bool, refused: bool
 ) -> None:
-    assert bool(refused_gates({"gates": [gate(verdict, decides)]}, strict)) is refused
+    gates = [gate("pass"), gate(verdict, decides)]
+    assert bool(refused_gates({"gates": gates}, strict)) is refused
+
+
+def test_strict_wants_a_gate_that_decides() -> None:
+    shown = {"gates": [gate("pass", False)]}
+    (line,) = refused_gates(shown, strict=True)
+    assert line.startswith("eval.strict is true; a gate must decide, and none does: ")
+    (line,) = refused_gates({"gates": [], "not_judged": "no column beside a"}, strict=True)
+    assert "none does: no column beside a; unset it" in line
+    assert refused_gates(shown, strict=False) == []
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_a_special_token_in_a_message_is_refused(folder: Path) -> None:
 
 def test_chat_form_without_a_template_is_refused(folder: Path) -> None:
     encode = tokenizers.chat_encoder(tokenizers.load(str(folder)))
-    with pytest.raises(ConfigError, match="has no chat template; .*use form=base"):
+    with pytest.raises(ConfigError, match="and it has none; set eval.ruler.form=base"):
         encode(MESSAGE, "")
 
 
@@ -57,7 +57,7 @@ def test_chat_form_without_a_template_is_refused(folder: Path) -> None:
     ("template", "reason"),
     [
         ("{{ raise_exception('no user speaks here') }}", "no user speaks here"),
-        ("{% for m in messages %}{{ m.content | upper }}{% endfor %}", "changes the text"),
+        ("{% for m in messages %}{{ m.content | upper }}{% endfor %}", "changes its text"),
     ],
 )
 def test_a_template_that_loses_the_message_is_refused(

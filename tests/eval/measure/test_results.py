@@ -40,8 +40,7 @@ def evaluation_of(judged: str | None, same_tokens: bool, length: int) -> Any:
     [
         (None, True, 4096, "there is no column beside base that could be judged"),
         ("extended", False, 4096, "extended has another tokenizer than base"),
-        ("extended", True, 1024, "eval.length is 1,024, no longer than the window of base, 1,024"),
-        ("extended", True, 1025, None),
+        ("extended", True, 1025, "eval.tasks has no task with a gate; add context_gain, "),
     ],
 )
 def test_without_gates_the_results_say_why(
@@ -49,14 +48,23 @@ def test_without_gates_the_results_say_why(
     judged: str | None,
     same_tokens: bool,
     length: int,
-    reason: str | None,
+    reason: str,
 ) -> None:
     monkeypatch.setattr(results.suites, "gates", lambda *_: [])
     evaluation = evaluation_of(judged, same_tokens, length)
     content = results.judgement(evaluation, {"base": {}, "extended": {}})
     assert content["gates"] == [] and len(content["answers"]) == 5
-    told = content["not_judged"]
-    assert told is None if reason is None else told.startswith(reason)
+    assert content["not_judged"].startswith(reason)
     for answer in content["answers"]:
         assert answer["answer"] == "not measured"
-        assert answer["reason"].startswith(reason or "eval.tasks needs ")
+        assert answer["reason"].startswith("eval.tasks needs " if length == 1025 else reason)
+
+
+def test_inside_the_window_only_its_cost_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = {"question": 5, "verdict": "pass", "name": "a", "text": "b", "n": 9}
+    monkeypatch.setattr(results.suites, "gates", lambda *_: [gate])
+    content = results.judgement(evaluation_of("extended", True, 1024), {"base": {}, "extended": {}})
+    reason = "eval.length is 1,024, no longer than the window of base, 1,024: nothing past it is"
+    *past, inside = content["answers"]
+    assert all(answer["reason"].startswith(reason) for answer in past)
+    assert (inside["answer"], inside["reason"], content["not_judged"]) == ("yes", None, None)

@@ -99,6 +99,22 @@ def test_windows_beyond_the_longest_context_are_told_before_the_training() -> No
     assert not preflight.task_problems(config, plan, 64)[2:]
 
 
+@pytest.mark.parametrize(
+    ("length", "run_models", "refused"),
+    [(128, True, False), (129, True, True), (129, None, True), (129, False, False)],
+)
+def test_a_run_is_not_measured_beyond_its_plan(
+    length: int, run_models: bool | None, refused: bool
+) -> None:
+    config: Any = SimpleNamespace(
+        eval=EvalConfig(tasks=["perplexity"], length=length, run_models=run_models)
+    )
+    plan: Any = SimpleNamespace(base_window=64, max_position_embeddings=128)
+    lines = preflight.length_problems(config, plan)
+    rule = f"eval.length is {length}; it must be at most what the rope plan is made for, 128; "
+    assert [line.startswith(rule) for line in lines] == [True] * refused
+
+
 @pytest.mark.parametrize("bos", [None, 1])
 def test_a_stride_that_skips_tokens_is_refused(bos: int | None) -> None:
     texts = [Window("a", np.arange(200))]

@@ -19,6 +19,7 @@ from ropewalk.eval.report.page import render
 from ropewalk.eval.requests import Text, digest
 from ropewalk.eval.tasks import TASKS
 from ropewalk.eval.tasks.task import (
+    ColumnFacts,
     Comparison,
     EvalSuite,
     Measured,
@@ -74,13 +75,16 @@ def losses(label: str, request: Text) -> np.ndarray:
     return {"base": 2.0, "extended": 0.0}[label] + 0.01 * positions
 
 
+COLUMNS = {"base": ColumnFacts(16), "extended": ColumnFacts(64)}
+
+
 def small_suite() -> EvalSuite:
     windows = [Window(name, np.full(64, k, dtype=np.int64)) for k, name in enumerate("ab")]
     tasks = ["nll_by_position", "perplexity", "context_gain", "first_token"]
     tasks = [task.name for task in TASKS if task.name in tasks]
     empty = np.empty(0, np.int64)
     config = EvalConfig(tasks=tasks)
-    return EvalSuite(config, 16, 64, windows, [empty], lambda text: empty, seed=0)
+    return EvalSuite(config, 16, 64, windows, [empty], lambda text: empty, seed=0, columns=COLUMNS)
 
 
 def results() -> dict[str, Any]:

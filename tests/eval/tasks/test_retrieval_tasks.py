@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import byte_codec
@@ -14,6 +15,7 @@ from ropewalk.conf.errors import DataError
 from ropewalk.conf.eval import EvalConfig
 from ropewalk.conf.eval_retrieval import KeyValueEvalConfig, MultiDocumentConfig, NeedleConfig
 from ropewalk.data.dataset import BoundaryTokens
+from ropewalk.eval.measure.inputs import Inputs, refuse_nothing
 from ropewalk.eval.requests import Prompt, Prompts, Reply
 from ropewalk.eval.tasks import retrieval
 from ropewalk.eval.tasks.effective_length import EffectiveLengthTask
@@ -344,6 +346,25 @@ def test_decoded_replies_count_by_their_new_tokens_alone() -> None:
     for sample in samples:
         for prompt in prompts(sample):
             assert prompt.max_new_tokens == 20 and prompt.tokens <= sample.facts["length"]
+
+
+def test_a_curve_that_no_length_can_hold_says_why() -> None:
+    tiny = replace(suite(tasks=["json_kv", "lost_in_middle"]), length=64, base_window=64)
+    assert not LostInMiddle().samples(tiny)
+    (row,) = LostInMiddle().rows(Measured(tiny, [], []))
+    assert (row["source"], row["length"], row["value"], row["n"]) == ("json_kv", 64, None, 0)
+    assert row["reason"] == JsonKeyValue().rows(Measured(tiny, [], []))[0]["reason"]
+    assert LostInMiddle().reading({"a": [row]}, 64) in (None, "")
+    LostInMiddle().figure({"a": [row]}, 64)
+
+
+def test_an_evaluation_without_a_question_is_refused() -> None:
+    tiny = replace(suite(tasks=["json_kv"]), length=64, base_window=64)
+    asked = {"json_kv": JsonKeyValue().samples(tiny)}
+    with pytest.raises(DataError, match=r"^eval\.tasks is json_kv; one must have .* 64; .*; raise"):
+        refuse_nothing(Inputs(tiny, asked, ""))
+    large = suite(tasks=["json_kv"])
+    refuse_nothing(Inputs(large, {"json_kv": JsonKeyValue().samples(large)}, ""))
 
 
 def test_figures_and_readings_of_rows(shared: EvalSuite) -> None:

@@ -15,7 +15,7 @@ from ropewalk.eval.tasks.context_gain import ContextGain, reference_context
 from ropewalk.eval.tasks.passkey import PasskeyRetrieval
 from ropewalk.eval.tasks.position import LossByPosition
 from ropewalk.eval.tasks.short_context import ShortContext
-from ropewalk.eval.tasks.task import Comparison, Measured, Sample
+from ropewalk.eval.tasks.task import ColumnFacts, Comparison, Measured, Sample
 from ropewalk.eval.tasks.window_loss import WindowLoss
 
 
@@ -144,12 +144,40 @@ def test_verdicts_are_about_the_judged_column_against_the_reference(
 
 
 def test_only_tasks_that_both_columns_have_are_judged() -> None:
-    suite: Any = SimpleNamespace(base_window=4, length=12, config=EvalConfig())
+    columns = {"a": ColumnFacts(4), "b": ColumnFacts(12)}
+    suite: Any = SimpleNamespace(base_window=4, length=12, config=EvalConfig(), columns=columns)
     loss = [row(difference=-1.0), row(rise=2)]
     models = {"a": {"window_loss": loss}, "b": {"window_loss": loss, "passkey": [{}]}}
     gates = suites.gates(models, suite, "a", "b")
     assert [gate["name"] for gate in gates] == ["a past its window", "Inside the original window"]
     assert suites.gates({"a": {}, "b": models["b"]}, suite, "a", "b") == []
+
+
+@pytest.mark.parametrize(
+    ("window", "length", "shown", "deciding"),
+    [
+        (12, 12, {None, 1, 5}, {1, 5}),  # made for more than the reference
+        (4, 12, {None, 1, 5}, {5}),  # a copy: what it does past the window refuses nothing
+        (4, 4, {5}, {5}),
+        (12, 3, {5}, {5}),
+    ],
+)
+def test_what_decides_is_what_the_judged_model_is_made_for(
+    window: int, length: int, shown: set[int | None], deciding: set[int]
+) -> None:
+    columns = {"a": ColumnFacts(4), "b": ColumnFacts(window)}
+    suite: Any = SimpleNamespace(base_window=4, length=length, config=EvalConfig(), columns=columns)
+    past = [row(difference=-1.0), row(rise=2)][: 1 + (length > 4)]
+    gain = [{**row(difference=-1.0), "context": length}]
+    model = {"window_loss": past, "context_gain": gain, "passkey": [passkey_cell(length)]}
+    gates = suites.gates({"a": model, "b": model}, suite, "a", "b")
+    assert {gate["question"] for gate in gates} - {3} == shown
+    assert (3 in {gate["question"] for gate in gates}) is (length > 4)
+    assert {gate["question"] for gate in gates if gate["decides"]} == deciding
+
+
+def passkey_cell(length: int) -> dict[str, Any]:
+    return {"length": length, "depth": 0.5, "accuracy": 1.0, "n": 20}
 
 
 def test_differences_are_taken_to_the_context_whose_own_difference_is_zero() -> None:
