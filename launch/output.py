@@ -131,8 +131,13 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 
 def gate_line(gate: Gate) -> str:
-    """`  pass  NAME: VALUE [LOW, HIGH] (RULE)`, and of an undecided one the n that would decide."""
-    line = f"  {LABELS[gate['verdict']]}  {gate['name']}: {gate['text']} ({gate['rule']})"
+    """`  pass  NAME: VALUE [LOW, HIGH] (RULE)`, and of an undecided one the n that would decide.
+
+    FAIL in capitals is one that decides.
+    """
+    label = LABELS[gate["verdict"]]
+    label = label if gate["decides"] else label.lower()
+    line = f"  {label}  {gate['name']}: {gate['text']} ({gate['rule']})"
     return f"{line}; {needed(gate)}" if gate["verdict"] == "undecided" else line
 
 

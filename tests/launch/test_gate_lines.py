@@ -58,6 +58,8 @@ def test_an_undecided_gate_says_the_n_that_would_decide() -> None:
     assert line.count("undecided") == 1
     assert "none, the value is the tolerance" in gate_line(gate("undecided", needed_n=None))
     assert "would decide" not in gate_line(gate("pass"))
+    assert gate_line(gate("fail")).split()[0] == "FAIL"
+    assert gate_line(gate("fail", decides=False)).split()[0] == "fail"
 
 
 @pytest.mark.parametrize("verb", ["run", "eval", "report"])
