@@ -44,11 +44,13 @@ def transport_line(ranks: Sequence[Chosen], hardware: Hardware | None) -> Line:
 
 
 def _inside(ranks: Sequence[Chosen], hardware: Hardware | None) -> Iterator[str]:
-    """Where the link between GPUs is faster than that to the host, the detour is a fault."""
+    """Where the link between GPUs is faster than that to the host, the detour is a fault. A rank
+    that reaches some directly may be bridged to one other GPU alone, as of PCIe cards."""
     if hardware is None or hardware.link.gb_s.value <= 2 * hardware.host_link_gb_s.value:
         return
     for rank in ranks:
-        if count := _channels(rank.log, "SHM"):
+        count = _channels(rank.log, "SHM")
+        if count and not _channels(rank.log, "P2P"):
             yield (
                 f"rank {rank.rank} on {rank.host} sends {count} channels through the host's memory "
                 "(SHM), though a link joins its GPUs"

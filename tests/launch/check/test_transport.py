@@ -104,7 +104,10 @@ def test_sockets_beside_rdma_and_a_detour_through_the_host() -> None:
 
 
 def test_what_the_hosts_do_not_have_is_no_fault() -> None:
-    """A 4090 has no link to its neighbour, and these hosts no RDMA."""
+    """A 4090 has no link to its neighbour, a PCIe card to one alone, and these hosts no RDMA."""
+    bridged = replace(SLOW[0].log, ways={"SHM/direct/direct": 4, "P2P/CUMEM": 2})
+    pair = [replace(one, rdma=[], log=bridged) for one in SLOW]
+    assert transport_line(pair, hardware_file.load("h100_pcie")).status == PASS
     assert transport_line([replace(one, rdma=[]) for one in SLOW], RTX).status == PASS
     assert transport_line([replace(one, rdma=[]) for one in SLOW], None).status == PASS
 
