@@ -134,6 +134,7 @@ def test_a_rank_that_fails_is_named_with_its_check(
 def test_the_command_on_four_ranks(tmp_path: Path) -> None:
     """Within 90 s of two cores; what the machine does beside it does not count."""
     words = ["train.launcher.ranks_per_node=4", "train.zero_stage=3", *SETTINGS]
+    words.append("train.precision=bf16")  # in fp32 there is no plan of a GPU's step
     folders = [f"runs_dir={tmp_path / 'runs'}", f"cache_dir={tmp_path / 'cache'}"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     words = [sys.executable, "-m", "ropewalk.launch.cli", "check", "--json", *words, *folders]
