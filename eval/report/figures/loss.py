@@ -39,10 +39,12 @@ def loss_figure(
     x_label: str,
     description: str,
     mark_every: int = 1,
+    as_perplexity: bool = False,
 ) -> Drawing:
     """Loss (nats) over tokens. `window`: the base's, shaded. `span`: x limits.
 
-    `mark_every`: points from one marker to the next.
+    `mark_every`: points from one marker to the next. `as_perplexity`: the scale is labelled with
+    the exponentials of the losses.
     """
     views = _views(curves)
     names_at_ends = len(curves) <= MOST_NAMED and max(map(len, curves)) <= MOST_LETTERS
@@ -51,8 +53,10 @@ def loss_figure(
         panels = figure.subplots(len(views), 1, **grid)[:, 0]
         for axes, view in zip(panels, views, strict=True):
             token_axis(axes, *span, x_label if axes is panels[-1] else "")
-            axes.set(ylim=view, ylabel="nats per token")
+            axes.set(ylim=view, ylabel="perplexity" if as_perplexity else "nats per token")
             axes.yaxis.set_major_locator(ticks(6))
+            if as_perplexity:
+                axes.yaxis.set_major_formatter(lambda loss, _: f"{math.exp(loss):,.3g}")
             _draw(axes, curves, mark_every)
             if names_at_ends:
                 _name_lines(axes, curves)

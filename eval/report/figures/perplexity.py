@@ -23,8 +23,15 @@ def perplexity_figure(
         return None
     ends = [float(x[k]) for x, _ in drawn.values() for k in (0, -1)]
     span = (min(ends) / 1.12, max(ends) * 1.12)
-    label = f"{key} (tokens)"
-    return loss_figure(drawn, window, span, prefix=prefix, x_label=label, description=description)
+    return loss_figure(
+        drawn,
+        window,
+        span,
+        prefix=prefix,
+        x_label=f"{key} (tokens)",
+        description=description,
+        as_perplexity=True,
+    )
 
 
 def _as_losses(rows: Rows, key: str) -> Rows:

@@ -100,14 +100,15 @@ def _draw_wavelengths(axes: Axes, rows: Rows) -> None:
 
 
 def _draw_windows(axes: Axes, rope: Mapping[str, Any]) -> None:
-    """The original and the new window as horizontal lines."""
+    """The original and the new window as horizontal lines; equal ones are one."""
     colour = COLOURS["muted"]
     style: Kwargs = {"xytext": (0, 3), "textcoords": "offset points", "size": 9, "color": colour}
-    for name, key in (
-        ("original window", "original_max_position_embeddings"),
-        ("new window", "max_position_embeddings"),
-    ):
-        if tokens := rope.get(key):
+    original, new = (rope.get(f"{key}max_position_embeddings") for key in ("original_", ""))
+    windows = (
+        {"window": new} if original == new else {"original window": original, "new window": new}
+    )
+    for name, tokens in windows.items():
+        if tokens:
             axes.axhline(tokens, color=colour, linewidth=1, linestyle=(0, (3, 3)))
             axes.annotate(f"{name}: {tokens:,} tokens", (0, tokens), **style)
 

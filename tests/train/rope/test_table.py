@@ -8,9 +8,7 @@ from ropewalk.conf.rope_methods import NTKConfig, PIConfig
 from ropewalk.train.rope import plan as plans
 from ropewalk.train.rope import table
 
-BASE = LlamaConfig(
-    hidden_size=16, num_attention_heads=2, max_position_embeddings=256, rope_theta=10_000.0
-)
+BASE = LlamaConfig(hidden_size=16, num_attention_heads=2, max_position_embeddings=256)
 
 
 def test_each_frequency_has_its_wavelength_rotations_and_share() -> None:
