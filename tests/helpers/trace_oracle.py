@@ -60,13 +60,14 @@ def real() -> dict[str, int]:
     with tracker:
         for _ in range(2):
             tracker.reset_mod_stats()
-            with counter:
-                loss = module(**to_device(row, cpu), total_labels=256)
-                loss.backward()
+            loss = module(**to_device(row, cpu), total_labels=256)
+            loss.backward()
             torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])
             adamw.step()
             adamw.zero_grad(set_to_none=True)
             del loss
+    with counter:  # apart: it computes an operation that it does not know by several others
+        module(**to_device(row, cpu), total_labels=256).backward()
     peak = tracker.get_tracker_snapshot("peak")[cpu]["Total"]
     return {"peak": peak, "flops": counter.get_total_flops()}
 

@@ -13,6 +13,9 @@ import torch
 from torch.utils import backend_registration
 
 NAME = "traced"
+ONE_KERNEL = ("silu_backward", "mish_backward")
+"""Operations that CUDA has a kernel for, and that torch otherwise computes by several others, each
+with a new tensor as large as the gradient."""
 
 
 class _Stream:
@@ -84,8 +87,15 @@ def register() -> torch.device:
     # rotary tables are computed with autocast switched off, which asks for a kernel of its own
     library = torch.library.Library("_", "IMPL", "AutocastPrivateUse1")
     library.fallback(torch.library.fallthrough_kernel)
-    _libraries.append(library)
+    kernels = torch.library.Library("aten", "IMPL", "PrivateUse1")
+    for operation in ONE_KERNEL:
+        kernels.impl(operation, _like_gradient)
+    _libraries.extend((library, kernels))
     return torch.device(NAME, 0)
+
+
+def _like_gradient(grad: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(grad)
 
 
 _libraries: list[torch.library.Library] = []

@@ -69,11 +69,13 @@ def visible_pairs(window: int | None) -> int:
 
 @pytest.fixture(scope="module")
 def traces() -> dict[str, StepTrace]:
-    """Two layers of each model; four of Llama; two with attention's output kept."""
+    """Two layers of each model; four and six of Llama, whose peak is at one place; with attention
+    kept."""
     plans = {name: plan(name, 2) for name in MODELS}
-    plans["four layers"] = plan("llama", 4)
     plans["kept"] = plan("llama", 2, keep_attention=True)
-    plans["four layers, kept"] = plan("llama", 4, keep_attention=True)
+    for layers in (4, 6):
+        plans[f"{layers} layers"] = plan("llama", layers)
+        plans[f"{layers} layers, kept"] = plan("llama", layers, keep_attention=True)
     results = traces_in_child(list(plans.values()))
     assert not any(isinstance(result, TraceError) for result in results), results
     return dict(zip(plans, results, strict=True))  # type: ignore[arg-type]
@@ -128,7 +130,7 @@ def test_a_layer_more_adds_its_states_and_its_checkpoint_to_the_peak(
     config = MODELS["llama"](1)
     parameters = matrices(config)[0] + 2 * config["hidden_size"]
     checkpoint = 2 * S * config["hidden_size"]
-    added = traces["four layers"].peak_bytes - traces["llama"].peak_bytes
+    added = traces["6 layers"].peak_bytes - traces["4 layers"].peak_bytes
     per_layer = parameters * (2 + (12 + 4) / WORLD) + checkpoint
     assert added == pytest.approx(2 * per_layer, rel=1e-5)
 
@@ -137,8 +139,8 @@ def test_kept_attention_is_computed_twice_less_and_held(traces: dict[str, StepTr
     """Not recomputed; a layer more holds its output in bf16, and a log-sum-exp for each head."""
     config, kept = MODELS["llama"](1), traces["kept"]
     assert kept.attention_flops == traces["llama"].attention_flops * 3.5 / 4.5
-    added = traces["four layers, kept"].peak_bytes - kept.peak_bytes
-    without = traces["four layers"].peak_bytes - traces["llama"].peak_bytes
+    added = traces["6 layers, kept"].peak_bytes - traces["4 layers, kept"].peak_bytes
+    without = traces["6 layers"].peak_bytes - traces["4 layers"].peak_bytes
     held = S * (2 * config["hidden_size"] + 4 * config["num_attention_heads"])
     assert added - without == pytest.approx(2 * held, rel=1e-4)
 
