@@ -100,3 +100,14 @@ def test_rows_without_intervals_are_drawn_and_dashed(run_dir):
     page = Page(render(run_dir))
     assert "– to –" in re.sub(r"\s+", " ", page.text["gain"])
     assert "changes by" not in page.text["gain"]
+
+
+def test_models_without_a_training_have_their_names_and_windows_at_the_top(run_dir):
+    changed = results()
+    rows = changed["models"]
+    changed["models"] = {"one": rows["base"], "two": rows["extended"]}
+    changed["columns"] = {name: {"window": 4096} for name in changed["models"]}
+    write_json(run_dir / "eval" / "results.json", changed | {"reference": "one", "judged": "two"})
+    page = render(run_dir)
+    assert '<p class="span">one <b>4,096</b> · two <b>4,096</b> tokens</p>' in page
+    assert 'id="training"' not in page and "#training" not in page
