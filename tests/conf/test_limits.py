@@ -1,6 +1,7 @@
 """The last value that a rule accepts and the first that it refuses, without the other settings."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,14 +9,15 @@ import numpy as np
 import pytest
 
 from ropewalk.conf.data import DataConfig
+from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.lora import LoraConfig
 from ropewalk.conf.metrics import ProfilerConfig
-from ropewalk.conf.rope_methods import Rotary
+from ropewalk.conf.rope_methods import Llama3Config, PIConfig, Rotary, TableConfig
 from ropewalk.conf.rope_methods.base import Table, as_longrope, disagreement, ntk_theta
 from ropewalk.conf.rope_methods.longrope import LongRopeConfig
 from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SourceConfig
-from ropewalk.conf.train import AttentionConfig
+from ropewalk.conf.train import AttentionConfig, TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -93,3 +95,46 @@ def test_factor_and_target_length_lead_to_one_window(target: int, agrees: bool) 
     assert (list(disagreement(4.0, target, 64)) == []) is agrees
     assert list(disagreement(math.inf, target, 64)) == []
     assert list(disagreement(4.002, 256, 64)) == []  # 256.1 tokens are 256
+
+
+def test_llama3s_ramp_is_linear_in_the_rotations() -> None:
+    """Frequencies 1, 0.1, 0.01, 0.001; in 1,024 tokens 163, 16.3, 1.63 and 0.16 rotations: two are
+    kept, the third is (1.6297 - 1) / 3 of the way from an eighth, the last is divided by eight."""
+    made = Llama3Config(factor=8.0).table(Rotary(8, 1e4, 1024)).inv_freq
+    smooth = (1024 * 0.01 / (2 * math.pi) - 1) / 3
+    third = 0.01 / 8 + smooth * (0.01 - 0.01 / 8)
+    assert made == pytest.approx([1, 0.1, third, 0.001 / 8])
+
+
+def test_a_table_has_a_frequency_for_two_dimensions(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text('{"inv_freq": [1, 0.1, 0.01, 0.001]}')
+    given = TableConfig(path=str(tmp_path / "t.json"))
+    assert given.table(Rotary(8, 1e4, 64)).inv_freq.tolist() == [1, 0.1, 0.01, 0.001]
+    for dim in (2, 4, 10, 16):
+        with pytest.raises(ConfigError, match=f"has 4 frequencies, the model {dim // 2};"):
+            given.table(Rotary(dim, 1e4, 64))
+
+
+@pytest.mark.parametrize(
+    ("target", "original", "good"), [(1, None, True), (9, 8, True), (8, 8, False), (0, None, False)]
+)
+def test_a_target_is_longer_than_the_original_window(
+    target: int, original: int | None, good: bool
+) -> None:
+    one = PIConfig(target_length=target, original_max_position_embeddings=original)
+    assert (not any("must be longer" in line for line in one.problems("rope."))) is good
+
+
+@pytest.mark.parametrize(
+    ("hostfile", "ranks", "good"),
+    [(None, 4, True), (None, 3, False), (None, None, True), ("hosts", 3, True)],
+)
+def test_ranks_are_counted_here_unless_they_run_elsewhere(
+    hostfile: str | None, ranks: int | None, good: bool
+) -> None:
+    train: Any = SimpleNamespace(
+        launcher=SimpleNamespace(hostfile=hostfile, ranks_per_node=ranks),
+        memory=SimpleNamespace(offload_path=None),
+        sp_size=2,
+    )
+    assert (list(TrainConfig._rank_problems(train, "train.")) == []) is good

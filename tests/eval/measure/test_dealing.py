@@ -4,6 +4,8 @@ import pytest
 import ranks
 import scoring_ranks
 
+from ropewalk.eval.measure import dealing
+
 
 @pytest.mark.parametrize("in_step", [False, True])
 @pytest.mark.parametrize("count", [0, 1, 3, 8])
@@ -27,3 +29,26 @@ def test_groups_of_ranks_do_an_item_together(in_step: bool) -> None:
 
 def test_one_process_does_all(count: int = 5) -> None:
     assert scoring_ranks.dealt(count, True) == ([0, 1, 4, 9, 16], [0, 1, 2, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("rank", "in_step", "worked"),
+    [(0, False, [0, 3]), (1, False, [1]), (2, False, [2]), (1, True, [1, 3]), (2, True, [2, 3])],
+)
+def test_a_rank_without_an_item_works_only_in_step(
+    monkeypatch: pytest.MonkeyPatch, rank: int, in_step: bool, worked: list[int]
+) -> None:
+    """Four items on three ranks: in the second round two have none."""
+    monkeypatch.setattr(dealing, "rank_and_size", lambda: (rank, 3))
+    monkeypatch.setattr(
+        dealing.dist, "all_gather_object", lambda results, done: results.__setitem__(rank, done)
+    )
+    done = list[int]()
+
+    def work(item: int) -> int:
+        done.append(item)
+        return item
+
+    rounds = list(dealing.deal(range(4), work, in_step=in_step))
+    assert done == worked and [len(part) for part in rounds] == [3, 1]
+    assert rounds[0][rank] == rank
