@@ -94,7 +94,7 @@ class TableConfig(RopeConfig):
 
     def table(self, rotary: Rotary) -> Table:
         content = self.content
-        if len(content["inv_freq"]) != rotary.dim * 2:
+        if len(content["inv_freq"]) != rotary.dim // 2:
             raise ConfigError(
                 f"rope.path is {self.path}; it has {len(content['inv_freq'])} frequencies, the "
                 f"model {rotary.dim // 2}; it must be a table for this model; give another file"
