@@ -158,6 +158,7 @@ def _lines(hosts: dict[str, str], **environment: str) -> list[Line]:
         ("lo", f"rank 1 on {B}: GLOO_SOCKET_IFNAME is lo, and gloo would take 127.0.0.1"),
         ("nowhere", f"rank 0 on {A} does not reach rank 1 on {B} by rw0 (10.213.0.1): "),
     ],
+    ids=["joined", "missing", "loop", "nowhere"],  # names of hosts differ by process
 )
 def test_the_interface_between_two_namespaces(
     hosts: dict[str, str], interface: str, told: str
@@ -177,6 +178,7 @@ def test_the_interface_between_two_namespaces(
         ("nowhere", f"rank 0 on {A} does not reach rank 1 on {B} by nowhere (10.99.1.1): "),
         ("", f"rank 0 on {A}: no name is set, and gloo would take 127.0.0.1"),
     ],
+    ids=["joined", "nowhere", "unset"],
 )
 def test_the_command_on_two_hosts(
     hosts: dict[str, str], tmp_path: Path, interface: str, told: str
