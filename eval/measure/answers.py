@@ -12,6 +12,8 @@ from ropewalk.eval.measure.statistics import Estimate
 
 Json = Mapping[str, Any]
 QUESTIONS = (1, 2, 3, 4, 5)
+INSIDE = 5
+"""The question that needs nothing past the window."""
 SHARE = 0.85
 """Of the own score at the base's window (NoLiMa's rule)."""
 ANSWERS = {"pass": "yes", "fail": "no", "undecided": "undecided"}
@@ -66,7 +68,7 @@ def answers(
     """
     of_questions = [_answer(number, gates, rows) for number in QUESTIONS]
     for answer in of_questions:
-        if answer["question"] != QUESTIONS[-1]:
+        if answer["question"] != INSIDE:
             answer["reason"] = inside_only or answer["reason"]
         answer["reason"] = not_judged or answer["reason"]
     return of_questions

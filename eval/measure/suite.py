@@ -26,9 +26,6 @@ from ropewalk.eval.tasks.task import (
 )
 from ropewalk.train.rope.plan import RopePlan
 
-INSIDE = 5
-"""The question about what it cost inside the reference's window."""
-
 
 def build_suite(
     config: Config, plan: RopePlan, data: DataArtifacts, other: Column | None = None
@@ -162,5 +159,5 @@ def gates(
     if suite.length > suite.base_window:
         verdicts += answers.verdicts(models[judged])
     is_longer = suite.columns[judged].window > suite.columns[reference].window
-    deciding = [n for n in suite.config.gates.deciding if is_longer or n == INSIDE]
+    deciding = [n for n in suite.config.gates.deciding if is_longer or n == answers.INSIDE]
     return judge(verdicts, deciding)
