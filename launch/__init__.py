@@ -4,7 +4,7 @@ cli.py        `main` and the action of each verb
 arguments.py  verbs, flags, help
 output.py     what a verb prints at its end
 interrupt.py  Ctrl-C, within seconds
-sweep.py      every combination of a `--multirun`
+sweep/       `--multirun`: several runs of one command
 config/       command line to `Config`; nothing outside it imports Hydra
 check/        `ropewalk check`: a self-test of the machines and the ranks' numbers
 plan/         `ropewalk plan`

@@ -122,7 +122,7 @@ def configs(arguments: argparse.Namespace) -> list[tuple[list[str], "Config"]]:
 def sweep_overrides(arguments: argparse.Namespace) -> list[list[str]]:
     """The overrides of each run: one run, or every combination of a sweep. Raises: ConfigError."""
     from ropewalk.launch.config.compose import config_dir_override
-    from ropewalk.launch.sweep import sweep
+    from ropewalk.launch.sweep.grid import sweep
 
     overrides = list(arguments.overrides)
     if arguments.config_dir:

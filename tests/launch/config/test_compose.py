@@ -6,7 +6,7 @@ import pytest
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.launch.config.compose import compose, config_dir_override
-from ropewalk.launch.sweep import sweep
+from ropewalk.launch.sweep.grid import sweep
 
 
 def lines(*overrides: str) -> list[str]:

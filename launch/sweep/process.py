@@ -1,0 +1,59 @@
+"""The process of one job of the local pool.
+
+Jobs are forked from a server that has imported the libraries once (multiprocessing's forkserver):
+a job starts in milliseconds, not in seconds of processor time, and still has a process of its own,
+whose death is no other job's.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from ropewalk.train.launcher.process import die_with_parent
+
+PRELOADED = "ropewalk.launch.sweep.preloaded"
+
+Command = Callable[[list[str]], None]
+"""What a process does with its words; a function of a module, since it is named to the server."""
+
+
+def ropewalk(words: list[str]) -> None:
+    """`ropewalk WORDS`. Raises: SystemExit."""
+    from ropewalk.launch import cli
+
+    cli.main(words)
+
+
+def start(words: Sequence[str], log: Path, command: Command = ropewalk) -> ForkServerProcess:
+    """`command(words)` in a process of its own, with all that it prints in `log`."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([PRELOADED] if command is ropewalk else [])
+    process = context.Process(target=_run, args=(command, [*words], str(log), os.getcwd()))
+    process.start()
+    return process
+
+
+def _run(command: Command, words: list[str], log: str, folder: str) -> None:
+    """In the new process. A session of its own: Ctrl-C in the terminal goes to the sweep alone,
+    which passes it on once."""
+    die_with_parent()
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    os.chdir(folder)
+    _print_to(log)
+    command(words)
+
+
+def _print_to(log: str) -> None:
+    """Attempts follow each other in one file."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((file, 1), (file, 2), (nothing, 0)):
+        os.dup2(source, target)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
