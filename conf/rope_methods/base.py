@@ -6,7 +6,7 @@ s  factor, new window over original                           o  original_max_po
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,14 +55,24 @@ class RopeConfig:
     """The new window, tokens; unset: follows from `factor`."""
     original_max_position_embeddings: int | None = setting(None, at_least=1, way_out="unset it")
     """The window of pre-training, tokens; unset: read from the model's config."""
+    max_position_embeddings: int | None = setting(
+        None, at_least=1, way_out="unset it for factor x original window", fingerprint="if_set"
+    )
+    """The new window, tokens, where it is not `factor` x the original one, as in Llama 3.1 (131,072
+    with factor 8 from 8,192). The table is that of the factor; the exported config has this
+    window."""
 
     @property
     def scale(self) -> float:
         """s, once `factor` is resolved."""
         return 1.0 if self.factor is None else self.factor
 
+    def window(self, original: int) -> int:
+        """The new window, tokens, once `factor` is resolved."""
+        return self.max_position_embeddings or round(original * self.scale)
+
     def theta(self, rotary: Rotary) -> float:
-        """The base's theta; methods that change theta alone override it."""
+        """The base's theta; methods that change it override this."""
         return rotary.theta
 
     def table(self, rotary: Rotary) -> Table:
@@ -84,6 +94,7 @@ class RopeConfig:
                 "write e.g. rope=pi"
             )
         yield from self._unscaled_problems(prefix)
+        yield from self._window_problems(prefix)
         original = self.original_max_position_embeddings
         if original is not None and self.factor is not None and self.target_length is not None:
             yield from disagreement(self.factor, self.target_length, original)
@@ -113,6 +124,19 @@ class RopeConfig:
                 "rope=none"
             )
 
+    def _window_problems(self, prefix: str) -> Iterator[str]:
+        """A window apart from the factor, where another setting names it or nothing reads it."""
+        if self.max_position_embeddings is None:
+            return
+        start = f"{prefix}max_position_embeddings is {self.max_position_embeddings}"
+        if self.method == "none":
+            yield f"{start}; rope=none scales nothing; choose rope=yarn, or unset it"
+        elif self.target_length is not None:
+            yield (
+                f"{start}; {prefix}target_length {self.target_length} names the new window too; "
+                f"unset {prefix}target_length and set {prefix}factor"
+            )
+
     def _ignored_problems(self, prefix: str) -> Iterator[str]:
         """Settings that rope=none does not read."""
         if self.factor not in (None, 1):
@@ -125,6 +149,24 @@ class RopeConfig:
                 f"{prefix}target_length is {self.target_length}; rope=none scales nothing; "
                 "choose rope=yarn, or unset it"
             )
+
+
+@dataclass(kw_only=True)
+class ThetaRopeConfig(RopeConfig):
+    """A method that can start from another theta than the base's."""
+
+    rope_theta: float | None = setting(
+        None, above=1, way_out="unset it for the base's", fingerprint="if_set"
+    )
+    """The theta that the method scales, in place of the base's (Gemma 3: 1e6 and linear 8, from
+    1e4); unset: the base's."""
+
+    def theta(self, rotary: Rotary) -> float:
+        return rotary.theta if self.rope_theta is None else self.rope_theta
+
+    def scaled(self, rotary: Rotary) -> Rotary:
+        """The rotary embedding that the method scales."""
+        return replace(rotary, theta=self.theta(rotary))
 
 
 def disagreement(factor: float, target_length: int, original: int) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ropewalk.conf.rope_methods.base import RopeConfig, Rotary, Table
+from ropewalk.conf.rope_methods.base import Rotary, Table, ThetaRopeConfig
 from ropewalk.conf.rules import setting
 
 RAMP_SETTINGS = ("beta_fast", "beta_slow", "truncate")
@@ -33,7 +33,7 @@ def get_mscale(factor: float, mscale: float) -> float:
 
 
 @dataclass(kw_only=True)
-class NTKByPartsConfig(RopeConfig):
+class NTKByPartsConfig(ThetaRopeConfig):
     """NTK-by-parts (arXiv 2309.00071, section 3.2).
 
     YaRN's ramp between two rotation counts, without its temperature.
@@ -56,6 +56,7 @@ class NTKByPartsConfig(RopeConfig):
             )
 
     def table(self, rotary: Rotary) -> Table:
+        rotary = self.scaled(rotary)
         inv_freq, ramp = rotary.table(), self._ramp(rotary)
         return Table(inv_freq / self.scale * ramp + inv_freq * (1 - ramp), self._attention_factor())
 
@@ -88,7 +89,7 @@ class NTKByPartsConfig(RopeConfig):
         defaults = type(self)()
         return {
             "rope_type": "yarn",
-            "rope_theta": rotary.theta,
+            "rope_theta": self.theta(rotary),
             "factor": self.scale,
             "original_max_position_embeddings": rotary.original,
             **{
@@ -138,7 +139,7 @@ class YarnConfig(NTKByPartsConfig):
 
 
 @dataclass(kw_only=True)
-class Llama3Config(RopeConfig):
+class Llama3Config(ThetaRopeConfig):
     """The ramp of Llama 3.1 (arXiv 2407.21783, section 3.4.2, and its code).
 
     Linear in the rotation count between two rotation counts.
@@ -160,7 +161,7 @@ class Llama3Config(RopeConfig):
             )
 
     def table(self, rotary: Rotary) -> Table:
-        inv_freq = rotary.table()
+        inv_freq = self.scaled(rotary).table()
         rotations = rotary.original * inv_freq / (2 * math.pi)
         smooth = (rotations - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
         smooth = np.clip(smooth, 0, 1)
@@ -169,7 +170,7 @@ class Llama3Config(RopeConfig):
     def hf_parameters(self, rotary: Rotary) -> dict[str, Any]:
         return {
             "rope_type": "llama3",
-            "rope_theta": rotary.theta,
+            "rope_theta": self.theta(rotary),
             "factor": self.scale,
             "low_freq_factor": self.low_freq_factor,
             "high_freq_factor": self.high_freq_factor,

@@ -1,26 +1,33 @@
 """Methods that change all frequencies by one number: PI divides them, NTK and ABF raise theta."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ropewalk.conf.rope_methods.base import RopeConfig, Rotary, Table, ntk_theta
+from ropewalk.conf.rope_methods.base import (
+    RopeConfig,
+    Rotary,
+    Table,
+    ThetaRopeConfig,
+    ntk_theta,
+)
 from ropewalk.conf.rules import setting
 
 
 @dataclass(kw_only=True)
-class PIConfig(RopeConfig):
+class PIConfig(ThetaRopeConfig):
     """Position interpolation (arXiv 2306.15595, eq. 4): every frequency divided by the factor."""
 
     method: str = "pi"
 
     def table(self, rotary: Rotary) -> Table:
-        return Table(rotary.table() / self.scale)
+        return Table(self.scaled(rotary).table() / self.scale)
 
     def hf_parameters(self, rotary: Rotary) -> dict[str, Any]:
-        return {"rope_type": "linear", "rope_theta": rotary.theta, "factor": self.scale}
+        return {"rope_type": "linear", "rope_theta": self.theta(rotary), "factor": self.scale}
 
 
 @dataclass(kw_only=True)
@@ -47,6 +54,15 @@ class DynamicConfig(RopeConfig):
     alpha: float | None = setting(None, at_least=1, way_out="unset it for the factor")
     """Theta grows with `alpha L/original - (alpha - 1)` at L tokens; unset: the factor, as servers
     read it; 1: as the paper."""
+
+    def problems(self, prefix: str) -> Iterator[str]:
+        yield from super().problems(prefix)
+        if self.max_position_embeddings is not None:
+            yield (
+                f"{prefix}max_position_embeddings is {self.max_position_embeddings}; dynamic NTK "
+                f"computes its table from the length, and the factor names the window; unset it, "
+                f"and set {prefix}alpha for another growth"
+            )
 
     def table(self, rotary: Rotary) -> Table:
         length = round(rotary.original * self.scale)

@@ -92,6 +92,12 @@ class TableConfig(RopeConfig):
         """`read_file`, once for this object and its copies. Raises: ConfigError."""
         return self.read_file()
 
+    def window(self, original: int) -> int:
+        """That of the setting, else of the file, where it has a factor beside it."""
+        if self.max_position_embeddings is None and self.content.get("factor") is not None:
+            return int(self.content.get("max_position_embeddings", super().window(original)))
+        return super().window(original)
+
     def table(self, rotary: Rotary) -> Table:
         content = self.content
         if len(content["inv_freq"]) != rotary.dim // 2:

@@ -65,6 +65,12 @@ def refuse(config: Config, plan: RopePlan) -> None:
             "rope is none; calibrate searches a scaling, so it needs a factor; "
             "e.g. rope=yarn rope.factor=4"
         )
+    if config.rope.max_position_embeddings is not None:
+        raise ConfigError(
+            f"rope.max_position_embeddings is {config.rope.max_position_embeddings}; calibrate "
+            "searches a table for the window that the factor gives; unset it, and set it beside "
+            "the table that is chosen"
+        )
     if plan.qk_head_dim:
         raise ConfigError(
             f"model.path has decoupled rotary dimensions ({plan.qk_head_dim} a head); their "

@@ -153,9 +153,10 @@ class _Command:
         """`rope=none` on the command line is factor 1, whatever window the recipe extends to."""
         chosen = {word.key: word.value for word in self.groups}
         rope: Mapping[str, Any] = self.values.get("rope", {})
-        if chosen.get("rope") == "none" and not {"factor", "target_length"} & set(rope):
+        scaling = {"factor", "target_length", "max_position_embeddings"}
+        if chosen.get("rope") == "none" and not scaling & set(rope):
             node.rope.factor = None if node.rope.factor is None else 1.0
-            node.rope.target_length = None
+            node.rope.target_length = node.rope.max_position_embeddings = None
 
 
 def _clear_replaced_mappings(composed: DictConfig, values: Mapping[str, Any]) -> None:

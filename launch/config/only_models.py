@@ -42,7 +42,8 @@ def completed(composed: DictConfig) -> DictConfig:
     composed = composed.copy()
     OmegaConf.set_struct(composed, False)
     composed.eval.run_models = False
-    composed.rope.factor = composed.rope.target_length = None
+    for key in ("factor", "target_length", "max_position_embeddings"):
+        composed.rope[key] = None
     if not _has_base(composed):
         first: Mapping[str, Any] = next(iter(composed.eval.models.values()), {})
         for key in ("path", "revision", "gguf_file", "trust_remote_code"):

@@ -112,7 +112,7 @@ def _with_method(rope: DictConfig, method: str) -> Any:
         raise ValueError(f"rope is {method}; it must be one of {known}; choose one")
     keys = ["original_max_position_embeddings"]
     if method != "none":
-        keys += ["factor", "target_length"]
+        keys += ["factor", "target_length", "max_position_embeddings"]
     kwargs = {key: rope[key] for key in keys}
     return OmegaConf.structured(ROPE_METHODS[method](method=method, **kwargs))
 

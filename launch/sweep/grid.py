@@ -14,7 +14,7 @@ from ropewalk.launch.config.values import quoted, split
 _FUNCTION = re.compile(r"(choice|range|interval|glob)\(.*\)", re.S)
 _ONE_VALUE = re.compile(r"data\.sources\.[^.]+\.(path|pattern|template)")
 """Settings whose commas are part of the value."""
-_SCALING = ("rope.factor", "rope.target_length")
+_SCALING = ("rope.factor", "rope.target_length", "rope.max_position_embeddings")
 _NOT_IN_A_LABEL = re.compile(r"[^\w.+=-]+")
 
 

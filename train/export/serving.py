@@ -98,15 +98,16 @@ def scaling_flags(plan: RopePlan) -> str | None:
     p, original = plan.rope_parameters, plan.original_max_position_embeddings
     if plan.layer_type or plan.qk_head_dim or p.get("partial_rotary_factor", 1.0) != 1.0:
         return None  # llama.cpp's use of the flags was not verified here
+    theta = f"--rope-freq-base {p['rope_theta']!r}" if p["rope_theta"] != plan.rope_theta else ""
     if p["rope_type"] == "linear":
-        return f"--rope-scaling linear --rope-scale {p['factor']:g}"
-    if p["rope_type"] == "default" and p["rope_theta"] != plan.rope_theta:
-        return f"--rope-freq-base {p['rope_theta']!r}"
+        return f"--rope-scaling linear --rope-scale {p['factor']:g} {theta}".rstrip()
+    if p["rope_type"] == "default" and theta:
+        return theta
     if p["rope_type"] != "yarn" or not {"attention_factor", "mscale", "truncate"}.isdisjoint(p):
         return None
     betas = [f"--yarn-{k.replace('_', '-')} {p[k]:g}" for k in ("beta_fast", "beta_slow") if k in p]
     yarn = f"--rope-scaling yarn --rope-scale {p['factor']:g} --yarn-orig-ctx {original}"
-    return " ".join([yarn, *betas])
+    return " ".join([yarn, *betas, theta]).rstrip()
 
 
 def table(handoff: Handoff) -> str:

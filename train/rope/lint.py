@@ -94,8 +94,23 @@ def _windows(plan: RopePlan, pretrained: int) -> Iterator[str]:
             f"and is scaled: taken as trained at {pretrained} and read to {plan.base_window}; if "
             "its window is the scaled one, set rope.original_max_position_embeddings"
         )
+    if original > pretrained and not scaled:
+        yield (
+            f"rope.original_max_position_embeddings is {original}; its config has {pretrained}: "
+            "the ramp keeps dimensions for a window that the model was not trained at; as in "
+            "Apertus, else unset it"
+        )
     reached = original * plan.factor
-    if not math.isclose(target, reached, abs_tol=1e-6):
+    if target >= reached + 1:
+        yield (
+            f"rope.max_position_embeddings is {target}; rope.factor {plan.factor:g} leads from "
+            f"{original} tokens to {reached:g}, so the slowest dimensions turn up to "
+            f"{target / reached:.3g} times as far as in pre-training; as in Llama 3.1, else set "
+            f"rope.factor={target / original:g}"
+        )
+    elif math.isclose(target, reached, abs_tol=0.5) and not math.isclose(
+        target, reached, abs_tol=1e-6
+    ):
         yield (
             f"rope.factor is {plan.factor:g}; from {original} tokens it leads to {reached:g}, "
             f"rounded to {target}"
@@ -144,7 +159,7 @@ def _trained_length(plan: RopePlan, seq_len: int, steps: int | None) -> Iterator
         yield (
             f"data.seq_len is {seq_len}; the plan reaches {target} tokens, so documents longer "
             "than that are trained beyond the planned window; lower data.seq_len, or raise "
-            "rope.factor"
+            "rope.factor or rope.max_position_embeddings"
         )
 
 

@@ -23,6 +23,7 @@ from ropewalk.train.rope.parameters import (
 FULL = "full_attention"
 ONLY_LONGROPE = ("phi3",)  # its config class takes no other rope_type
 ROTARY_IN_SLIDING_ONLY = ("cohere2", "exaone4")
+APART = ("llama3", "linear")  # types of models whose config has a window apart from the factor
 OTHER_ROTARY = ("gptj", "codegen", "chatglm", "esm")  # rotary without `rope_parameters`
 
 
@@ -178,10 +179,13 @@ def _original_window(
             "correct its config.json"
         )
     if parameters["rope_type"] == "default":
-        if setting is not None and setting > window:
+        # beside a window of its own no number is derived from it but the ramp (Apertus: 8192 in
+        # the ramp of a base that was trained at 4096)
+        if setting is not None and setting > window and rope.max_position_embeddings is None:
             raise ConfigError(
                 f"rope.original_max_position_embeddings is {setting}; the model was trained at "
-                f"{window}; it must be the window of pre-training, not the new one; unset it"
+                f"{window}; it must be the window of pre-training, not the new one; unset it, or "
+                "name the new one in rope.max_position_embeddings"
             )
         return setting or window
     if parameters["rope_type"] == "linear" and setting is None and rope.method == "none":
@@ -261,10 +265,11 @@ def _reading_window(config: PreTrainedConfig, parameters: dict[str, Any], origin
     """Tokens that the model reads as it is.
 
     A scaled model may leave `max_position_embeddings` at the window of pre-training. With `llama3`
-    a window above the original one counts: Llama 3.2 has factor 32 from 8192 and window 131,072.
+    and `linear` a window above the original one counts: Llama 3.2 has factor 32 from 8192 and
+    window 131,072, Gemma 3 factor 8 from 32,768 and the same window.
     """
     window: int = config.max_position_embeddings  # type: ignore[attr-defined]
     factor, rope_type = parameters.get("factor"), parameters["rope_type"]
-    if rope_type == "default" or not factor or (rope_type == "llama3" and window > original):
+    if rope_type == "default" or not factor or (rope_type in APART and window > original):
         return window
     return max(window, round(original * factor))

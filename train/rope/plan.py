@@ -189,16 +189,23 @@ def _rescaled_json(rope: RopeConfig, model: ModelRope) -> dict[str, Any]:
     if isinstance(rope, TableConfig):
         table_file.refuse_other_parameters(rope, table, model.rotary)
     parameters = hf_parameters(rope, table, model)
-    window = round(model.rotary.original * rope.scale)
-    _refuse_shrinking(rope.scale, window, model)
+    window = rope.window(model.rotary.original)
+    _refuse_shrinking(rope, window, model)
     return _table_json(table, parameters, window, model)
 
 
-def _refuse_shrinking(factor: float, window: int, model: ModelRope) -> None:
-    if model.scaled_already and window <= model.window:
-        original = model.rotary.original
+def _refuse_shrinking(rope: RopeConfig, window: int, model: ModelRope) -> None:
+    original = model.rotary.original
+    if rope.max_position_embeddings is not None:
+        shortest = model.window if model.scaled_already else original
+        if window <= shortest:
+            raise ConfigError(
+                f"rope.max_position_embeddings is {window}; the model already reads {shortest}; it "
+                "must be longer; raise it"
+            )
+    elif model.scaled_already and window <= model.window:
         raise ConfigError(
-            f"rope.factor is {factor:g}; the model is already scaled "
+            f"rope.factor is {rope.scale:g}; the model is already scaled "
             f"({model.parameters['rope_type']}) to {model.window} tokens, and the factor counts "
             f"from the original {original}, so it must be above {model.window / original:g}; "
             "raise it"
@@ -261,7 +268,7 @@ def _kept_words(rope: RopeConfig, model: ModelRope) -> dict[str, Any]:
     if LLAMA_4_SCALING in base:  # its code reads the original window whatever the method
         words["original_max_position_embeddings"] = original
     if "max_position_embeddings" in base:
-        words["max_position_embeddings"] = round(original * rope.scale)
+        words["max_position_embeddings"] = rope.window(original)
     return words
 
 

@@ -141,5 +141,7 @@ def comparison_plans(config: Config, base: Base, methods: Sequence[str]) -> list
             )
         rope = ROPE_METHODS[method](method=method, original_max_position_embeddings=original)
         rope.factor = None if method == "none" else factor
+        if method not in ("none", "dynamic"):
+            rope.max_position_embeddings = config.rope.max_position_embeddings
         plans.append(rope_plan.make(rope, model_config, base.name, window))
     return plans

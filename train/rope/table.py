@@ -45,9 +45,12 @@ def headline(plan: RopePlan) -> str:
     layers = "" if plan.layer_type is None else f", {plan.layer_type} layers only"
     softmax = "" if plan.softmax_factor == 1 else f", softmax factor {plan.softmax_factor:.4f}"
     original, new = plan.original_max_position_embeddings, plan.max_position_embeddings
+    theta, scaled = f"{plan.rope_theta:g}", plan.rope_parameters["rope_theta"]
+    if scaled != plan.rope_theta:
+        theta += f" -> {scaled:g}"
     return (
         f"rope plan {plan.method} x{plan.factor:g}: {original:,} -> {new:,} tokens{layers}, "
-        f"theta {plan.rope_theta:g}, attention factor {plan.attention_factor:.4f}{softmax}, "
+        f"theta {theta}, attention factor {plan.attention_factor:.4f}{softmax}, "
         f"hash {plan.hash[:12]}"
     )
 

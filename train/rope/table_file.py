@@ -71,7 +71,7 @@ def _described_table(rope: TableConfig, parameters: dict[str, Any], rotary: Rota
 
     Raises: ConfigError when they cannot be read.
     """
-    window, theta = round(rotary.original * rope.scale), parameters.get("rope_theta")
+    window, theta = rope.window(rotary.original), parameters.get("rope_theta")
     try:
         if theta is None or not is_number(theta, 1 + 1e-9):
             raise KeyError("rope_theta")

@@ -50,6 +50,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("ntk_by_parts", {"beta_fast": 16.0, "beta_slow": 2.0}),
     ("ntk_by_parts", {"truncate": False}),
     ("llama3", {"low_freq_factor": 2.0, "high_freq_factor": 16.0}),
+    *((method, {"rope_theta": 3e6}) for method in ("pi", "ntk_by_parts", "yarn", "llama3")),
     ("dynamic", {"alpha": 1.0}),
     ("dynamic", {"alpha": 2.5}),
     ("abf", {"rope_theta": 5e7}),
@@ -97,7 +98,7 @@ def transformers_table(
             inv_freq, scale = LlamaRotaryEmbedding.compute_default_rope_parameters(config)
         return inv_freq.double().tolist(), float(scale)
     if method == "pi":
-        kind, parameters = "linear", {"factor": factor}
+        kind, parameters = "linear", {"factor": factor, **extra}
     elif method in ("ntk", "dynamic"):
         # NTK is dynamic NTK at the length at which its scale equals the factor
         alpha = 1.0 if method == "ntk" else extra.get("alpha", factor)
@@ -124,6 +125,9 @@ def paper_table(
     method: str, d: int, b: float, o: int, s: float, extra: dict[str, Any]
 ) -> tuple[list[float], float]:
     """The table of the papers, one dimension at a time."""
+    given = extra.get("rope_theta")
+    b = given or b
+    extra = {key: value for key, value in extra.items() if key != "rope_theta"}
     unscaled = [b ** (-2 * i / d) for i in range(d // 2)]
     if method == "none":
         return unscaled, 1.0
@@ -144,7 +148,7 @@ def paper_table(
             "attention_factor", default
         )
     if method == "abf":  # arXiv 2310.05209, theorem 2
-        theta = extra.get("rope_theta") or b ** math.log(s * o / (2 * math.pi), o / (2 * math.pi))
+        theta = given or b ** math.log(s * o / (2 * math.pi), o / (2 * math.pi))
         return [theta ** (-2 * i / d) for i in range(d // 2)], 1.0
     assert method in ("ntk_by_parts", "yarn"), f"write the paper's table of {method} here"
     low, high = (paper_border(extra, name, d, b, o) for name in ("beta_fast", "beta_slow"))
