@@ -11,5 +11,6 @@ settings.py   rows of `ropewalk settings`  rope_methods/  one class a RoPE metho
 renamed.py    former names of settings     artifacts/     the stage contract
 errors.py     errors and exit codes        log.py         the logger of rank 0
 hardware_file.py   what a device reaches   hardware/      a file a device, figures with source
+launchers.py  who starts the command       launch/        a file a launcher
 recipe/, rope/, mixture/, suite/, config.yaml   what Hydra composes
 """

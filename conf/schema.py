@@ -12,6 +12,7 @@ from typing import Any
 from ropewalk.conf.artifacts.folders import CACHE_DIR, RUNS_DIR, name_problem, shortened
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.eval import CalibrateConfig, EvalConfig, ExportConfig
+from ropewalk.conf.launchers import LaunchConfig
 from ropewalk.conf.model import ModelConfig
 from ropewalk.conf.rope_methods import RopeConfig
 from ropewalk.conf.rules import LARGEST, setting
@@ -52,6 +53,7 @@ class Config:
     eval: EvalConfig
     calibrate: CalibrateConfig = setting(factory=CalibrateConfig)
     export: ExportConfig = setting(factory=ExportConfig)
+    launch: LaunchConfig = setting(factory=LaunchConfig, fingerprint=False)
 
     def problems(self, prefix: str) -> Iterator[str]:
         if reason := name_problem(self.name):

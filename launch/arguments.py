@@ -28,7 +28,8 @@ ropewalk env what a bug report needs.
 settings: key=value, as Hydra takes them. Groups: recipe=NAME (demo, smollm2, base, custom),
 rope=METHOD (none, pi, ntk, dynamic, ntk_by_parts, yarn, llama3, longrope, abf, table),
 mixture=PRESET (fu, ultralong, olmo3, prolong_64k, prolong_512k, uniform),
-suite=SIZE (smoke, progress, claim, publish), what eval measures.
+suite=SIZE (smoke, progress, claim, publish), what eval measures,
+launch=KIND (local, torchrun, slurm, kubernetes, external), who starts it on its machines.
 
 examples:
   ropewalk run recipe=demo

@@ -17,8 +17,14 @@ from ropewalk import conf
 from ropewalk.conf import declared, renamed
 from ropewalk.launch.config.values import Converter, Node, Scalar
 
-GROUPS = ("recipe", "rope", "mixture", "suite")
-PACKAGES = {"recipe": "_global_", "rope": "rope", "mixture": "data", "suite": "eval"}
+GROUPS = ("recipe", "rope", "mixture", "suite", "launch")
+PACKAGES = {
+    "recipe": "_global_",
+    "rope": "rope",
+    "mixture": "data",
+    "suite": "eval",
+    "launch": "launch",
+}
 """Group -> the section that its files set; `_global_`: all settings."""
 MAY_BE_NULL = ("mixture", "suite")
 _PACKAGE = re.compile(r"#\s*@package\s+(\S+)")

@@ -169,6 +169,9 @@ calibrate.report_windows [1, inf)
 calibrate.length [2, inf)
 calibrate.inside_weight [0, 1)
 calibrate.population [4, inf)
+launch.nodes [1, inf)
+launch.port [1024, 65535]
+launch.join_timeout_s (0, 86400]
 """
 TABLE = [line.split(" ", 1) for line in BORDERS.split("\n") if line]
 
