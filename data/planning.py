@@ -20,7 +20,7 @@ from ropewalk.data.mixing import offers, overlong
 from ropewalk.data.mixing.overlong import Candidates
 from ropewalk.data.mixing.shares import Selection, mix, refuse_empty_source, refuse_repeats
 from ropewalk.data.packing import plan
-from ropewalk.data.packing.window_fill import Packed
+from ropewalk.data.packing.packed import Packed
 from ropewalk.data.tokens.corpus import Corpus
 from ropewalk.data.tokens.store import FORMAT, BoundaryTokens, Store
 

@@ -13,7 +13,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ropewalk.data import hash_random
-from ropewalk.data.packing.window_fill import Packed, window_fill
+from ropewalk.data.packing.packed import Packed
+from ropewalk.data.packing.window_fill import window_fill
 
 # lengths (documents,) in mixed order, seq_len, min_piece, keep_intact (documents,) bool, seed
 Packer = Callable[[np.ndarray, int, int, np.ndarray, int], Packed]

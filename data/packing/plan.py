@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ropewalk.data.packing.packed import Packed
 from ropewalk.data.packing.packers import PACKERS, parts
-from ropewalk.data.packing.window_fill import Packed
 from ropewalk.data.tokens.arrow_table import read_table, to_arrow, to_numpy
 
 PIECE = pa.struct([("document", pa.int64()), ("start", pa.int64()), ("length", pa.int32())])

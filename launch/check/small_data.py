@@ -16,7 +16,7 @@ from ropewalk.conf.data import DataConfig
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import IGNORE, DataArtifacts
 from ropewalk.data.packing import plan
-from ropewalk.data.packing.window_fill import Packed
+from ropewalk.data.packing.packed import Packed
 from ropewalk.data.tokens import merge
 from ropewalk.launch.check.small_model import VOCABULARY
 

@@ -54,7 +54,7 @@ def _ours(folder: Path, seq_len: int, sequences: int) -> Any:
     from ropewalk.conf.artifacts.manifest import Manifest, publish
     from ropewalk.data.loading.packed import PackedSequences
     from ropewalk.data.packing import plan
-    from ropewalk.data.packing.window_fill import Packed
+    from ropewalk.data.packing.packed import Packed
     from ropewalk.data.tokens import merge
 
     rng = np.random.default_rng(0)

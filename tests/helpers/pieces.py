@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ropewalk.data.packing.window_fill import Packed
+from ropewalk.data.packing.packed import Packed
 
 
 class Piece(NamedTuple):

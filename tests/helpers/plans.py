@@ -13,7 +13,7 @@ from ropewalk.data import planning
 from ropewalk.data.loading.packed import DataArtifacts
 from ropewalk.data.mixing.shares import Selection
 from ropewalk.data.packing import plan
-from ropewalk.data.packing.window_fill import Packed
+from ropewalk.data.packing.packed import Packed
 from ropewalk.data.tokens import merge
 
 VOCAB = 70_000

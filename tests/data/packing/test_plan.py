@@ -11,7 +11,7 @@ from pieces import Piece, packed_of, rows_of
 from plans import pack_selections
 
 from ropewalk.data.mixing.shares import Selection
-from ropewalk.data.packing import plan
+from ropewalk.data.packing import plan, window_fill
 from ropewalk.data.packing.packers import PACKERS
 
 
@@ -61,7 +61,9 @@ def peak_memory(packer: str, documents: int) -> int:
 @pytest.mark.parametrize("packer", PACKERS)
 def test_memory_for_a_document_is_a_few_numbers(packer: str) -> None:
     """A tuple of four Python numbers takes 216 bytes."""
-    assert peak_memory(packer, 14_000) - peak_memory(packer, 4_000) <= 180 * 10_000
+    documents = window_fill.CHUNK
+    more = peak_memory(packer, 2 * documents) - peak_memory(packer, documents)
+    assert more <= 180 * documents
 
 
 def test_arrow_reads_a_written_plan_as_lists_of_structs(tmp_path: Path) -> None:

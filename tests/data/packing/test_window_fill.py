@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pieces import Piece, pack
+from pieces import Piece, pack, rows_of
 
-from ropewalk.data.packing import window_fill as pack_module
+from ropewalk.data.packing import window as window_module
+from ropewalk.data.packing import window_fill as window_fill_module
 from ropewalk.data.packing.window_fill import window_fill
 
 Case = tuple[list[int], int, int]
@@ -88,7 +90,7 @@ class SlowWindowFill:
 @settings(max_examples=300, deadline=None)
 @given(cases(), st.integers(1, 20), st.sets(st.integers(0, 60)))
 def test_window_fill_equals_the_slow_search(case: Case, window: int, intact: set[int]) -> None:
-    with patch.object(pack_module, "WINDOW", window):
+    with patch.object(window_module, "WINDOW", window):
         assert fill(*case, intact) == list(SlowWindowFill(case, intact, window).rows())
 
 
@@ -210,3 +212,46 @@ def test_the_last_cut_moves_so_that_the_rest_has_min_piece() -> None:
 
 def test_no_documents_give_no_sequences() -> None:
     assert fill([], 100, 10) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases(), st.integers(1, 20), st.integers(1, 40), st.sets(st.integers(0, 60)))
+def test_chunks_change_no_sequence(case: Case, window: int, more: int, intact: set[int]) -> None:
+    chunk = patch.object(window_fill_module, "CHUNK", window + more)
+    with patch.object(window_module, "WINDOW", window), chunk:
+        assert fill(*case, intact) == list(SlowWindowFill(case, intact, window).rows())
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases(), st.integers(1, 20), st.sets(st.integers(0, 60)))
+def test_large_integers_as_keys_change_no_sequence(
+    case: Case, window: int, intact: set[int]
+) -> None:
+    """Sequences of two million tokens and more have keys that a float cannot hold."""
+    lengths, seq_len, min_piece = case
+    longer = [length << 22 for length in lengths], seq_len << 22, min_piece
+    with patch.object(window_module, "WINDOW", window):
+        assert fill(*longer, intact) == list(SlowWindowFill(longer, intact, window).rows())
+
+
+@pytest.mark.parametrize("cut", [0.0, 0.3])
+def test_blocks_with_more_to_come_change_no_sequence(cut: float) -> None:
+    """Each block starts with what waited at the end of the last one."""
+    rng = np.random.default_rng(0)
+    lengths = np.where(rng.random(9000) < cut, 3000, rng.lognormal(5, 1, 9000)).astype(int) + 1
+    intact = rng.random(len(lengths)) < 0.1
+    expected = window_fill(lengths, 2048, 32, intact)
+    rows, waiting = [], np.empty((0, 4), dtype=np.int64)
+    for block in np.split(np.arange(len(lengths)), [1, 50, 2000, 2001, 6000]):
+        columns = [block, np.zeros_like(block), lengths[block], intact[block]]
+        table = np.concatenate([waiting, np.stack(columns, axis=1)])
+        more = block[-1] < len(lengths) - 1
+        packed = window_fill(table[:, 2], 2048, 32, table[:, 3].astype(bool), more=more)
+        pieces = np.stack([table[packed.document, 0], packed.start, packed.length], axis=1)
+        pieces[:, 1] += table[packed.document, 1]
+        rows += [row.tolist() for row in np.split(pieces, packed.offsets[1:-1]) if len(row)]
+        rest = packed.waiting
+        waiting = table[rest.document]
+        waiting[:, 1] += rest.start
+        waiting[:, 2] = rest.length
+    assert rows == [[list(piece) for piece in row] for row in rows_of(expected)]
