@@ -12,5 +12,6 @@ renamed.py    former names of settings     artifacts/     the stage contract
 errors.py     errors and exit codes        log.py         the logger of rank 0
 hardware_file.py   what a device reaches   hardware/      a file a device, figures with source
 launchers.py  who starts the command       launch/        a file a launcher
+recipe_card.py     what a recipe rests on  card/          a file a recipe, origins of its numbers
 recipe/, rope/, mixture/, suite/, config.yaml   what Hydra composes
 """

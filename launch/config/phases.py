@@ -54,9 +54,10 @@ def _fill_required(composed: DictConfig, phase: Mapping[str, Any]) -> None:
 
 def _carry_problems(composed: DictConfig, listed: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """An adapter is merged into the weights after its phase, so its moments fit no next adapter."""
-    has_adapter = [bool(apply_phase(composed, phase).train.lora.rank) for phase in listed]
     for number, phase in enumerate(listed):
-        if phase.get("carry_optimizer") and any(has_adapter[number - 1 : number + 1]):
+        if phase.get("carry_optimizer") and any(
+            apply_phase(composed, near).train.lora.rank for near in listed[number - 1 : number + 1]
+        ):
             yield (
                 f"phases[{number}].carry_optimizer is True; with train.lora each phase trains an "
                 "adapter of its own; leave it out"
