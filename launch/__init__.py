@@ -8,6 +8,7 @@ sweep/       `--multirun`: several runs of one command
 config/       command line to `Config`; nothing outside it imports Hydra
 check/        `ropewalk check`: a self-test of the machines and the ranks' numbers
 plan/         `ropewalk plan`
+compare/      `ropewalk compare`: several runs in one table and one page
 runs/         the runs of a folder: what stands where
 environment/  this machine, for a bug report
 pipeline/     the stages of a run, in order

@@ -21,6 +21,7 @@ PLAN_HELP = "whether a training fits its GPUs, how long it takes, and what would
 SETTINGS_HELP = "list what may be set: type, default and meaning, of settings with WORD in them"
 ENV_HELP = "a report of this machine to paste into a bug report; without keys and passwords"
 RUNS_HELP = "what stands in a folder of runs: state, step, loss, checkpoint, what to type next"
+COMPARE_HELP = "several runs in one table and one page: differences with intervals, what differed"
 EXAMPLES = """\
 ropewalk settings [WORD] lists what may be set, ropewalk runs [FOLDER] what stands where,
 ropewalk env what a bug report needs.
@@ -49,6 +50,7 @@ examples:
   ropewalk eval eval.models.a.path=./a eval.models.b.path=org/b data.sources.books.path=./books
                                                          any models side by side, no training
   ropewalk export recipe=demo                            for servers: keys, GGUF, flags, warnings
+  ropewalk compare runs/demo runs/demo-pi                which is better, where, and by how much
   ropewalk check recipe=demo train.launcher.ranks_per_node=2 train.sp_size=2
                                                          does it train as one process would?
   ropewalk plan recipe=base model.path=./llama-8b data.seq_len=131072 train.sp_size=8 \\
@@ -70,7 +72,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         top.error(f"unrecognized arguments: {' '.join(flags)}")
     if rest and (operand := {"settings": "WORD", "runs": "FOLDER"}.get(arguments.verb)):
         top.error(f"{arguments.verb} takes one {operand}: not allowed with {' '.join(rest)}")
-    arguments.overrides += rest
+    if arguments.verb == "compare":  # runs behind a flag
+        arguments.runs += rest
+    else:
+        arguments.overrides += rest
     if arguments.multirun and getattr(arguments, "export", None):
         top.error("--export goes with one run, not with --multirun")
     if getattr(arguments, "shard", None) is not None:
@@ -102,6 +107,8 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(verbs.add_parser("settings", help=SETTINGS_HELP, description=description))
     _add_runs(verbs.add_parser("runs", help=RUNS_HELP, description=f"runs: {RUNS_HELP}."))
     _add_env(verbs.add_parser("env", help=ENV_HELP, description=f"env: {ENV_HELP}."))
+    description = f"compare: {COMPARE_HELP}."
+    _add_compare(verbs.add_parser("compare", help=COMPARE_HELP, description=description))
     return top
 
 
@@ -169,6 +176,16 @@ def _add_runs(sub: argparse.ArgumentParser) -> None:
     sub.set_defaults(overrides=[], multirun=False)
     sub.add_argument("folder", nargs="?", default="", metavar="FOLDER", help="runs_dir (runs)")
     sub.add_argument("--json", action="store_true", help="print a list with an object a run")
+
+
+def _add_compare(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(overrides=[], multirun=False)
+    runs = "folders of runs; RUN:COLUMN for another model of its results than the trained one"
+    sub.add_argument("runs", nargs="+", metavar="RUN", help=runs)
+    baseline = "the model that the others are compared with (the first one)"
+    sub.add_argument("--baseline", default="", metavar="NAME", help=baseline)
+    sub.add_argument("--output", default="", metavar="FOLDER", help="of the page (comparison)")
+    sub.add_argument("--json", action="store_true", help="print a list with an object a model")
 
 
 def positive_int(text: str) -> int:

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run_command(arguments: argparse.Namespace) -> None:
-    """Show settings, runs or the machine, or do what the verb asks of every run.
+    """Show settings, runs, a comparison or the machine, or do what the verb asks of every run.
 
     Raises: RopewalkError.
     """
@@ -66,6 +66,11 @@ def run_command(arguments: argparse.Namespace) -> None:
         return
     if arguments.verb == "env":
         show_environment(arguments.overrides, arguments.probe, arguments.json)
+        return
+    if arguments.verb == "compare":
+        from ropewalk.launch.compare import command as compare_command
+
+        compare_command.run(arguments.runs, arguments.baseline, arguments.output, arguments.json)
         return
     if arguments.verb == "plan" and not arguments.cfg:
         from ropewalk.launch.plan import command as plan_command

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable
 from importlib import resources
 
-from jinja2 import ChainableUndefined, Environment, Template
+from jinja2 import ChainableUndefined, Environment, FunctionLoader, Template
 
 DASH = "–"
 
@@ -118,10 +118,20 @@ FILTERS = (
 )
 
 
+def _shared(name: str) -> str:
+    """A file of this folder that several pages include."""
+    return resources.files("ropewalk.eval.report").joinpath(name).read_text(encoding="utf-8")
+
+
 def template(package: str, name: str) -> Template:
-    """A template file of a package, with autoescape and the formats of this module as filters."""
+    """A template file of a package, with autoescape and the formats of this module as filters; it
+    may include the files of this folder."""
     jinja = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=ChainableUndefined
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=ChainableUndefined,
+        loader=FunctionLoader(_shared),
     )
     jinja.filters |= {function.__name__: function for function in FILTERS}
     jinja.filters["median"] = lambda values: statistics.median(values) if values else None
