@@ -18,7 +18,7 @@ _SECTIONS = {
     "train.validation": "validate.every=interval_steps validate.windows=windows "
     "validate.windows_per_document=windows_per_document validate.length=length",
     "train.profiler": "profile.steps=steps profile.ranks=ranks profile.memory=memory",
-    "train.launcher": "processes=ranks_per_node hostfile requeue hang_s=hang_timeout_s",
+    "train.launcher": "processes=ranks_per_node hostfile hang_s=hang_timeout_s",
 }
 """Settings that moved from `train` to a section: FORMER=PRESENT, or one name for both."""
 RENAMED = {
@@ -27,6 +27,8 @@ RENAMED = {
         for section, names in _SECTIONS.items()
         for former, _, present in (name.partition("=") for name in names.split())
     },
+    "train.requeue": "launch.slurm.requeue",
+    "train.launcher.requeue": "launch.slurm.requeue",
     "train.faults": "train.stability",
     "train.seeing": "train.metrics",
     "train.validate": "train.validation",

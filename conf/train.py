@@ -106,8 +106,6 @@ class LauncherConfig:
     )
     """Port of the first host where all ranks meet. Unset: a free one; with a hostfile, where the
     first host is another machine, one of 29400 to 32499 that the run's name chooses."""
-    requeue: bool = False
-    """In a Slurm job, after a stop: `scontrol requeue` of the job."""
     bind_numa: bool = True
     """Run each rank on the cores beside its GPU, where the system says which they are."""
     start_timeout_s: float = setting(600.0, above=0, at_most=3600, way_out="e.g. 600")

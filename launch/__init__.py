@@ -7,6 +7,7 @@ interrupt.py  Ctrl-C, within seconds
 sweep/       `--multirun`: several runs of one command
 config/       command line to `Config`; nothing outside it imports Hydra
 check/        `ropewalk check`: a self-test of the machines and the ranks' numbers
+cluster/      Slurm, Kubernetes, SkyPilot: submit or write, and a job's attempts
 plan/         `ropewalk plan`
 compare/      `ropewalk compare`: several runs in one table and one page
 runs/         the runs of a folder: what stands where

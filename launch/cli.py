@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,13 +77,34 @@ def run_command(arguments: argparse.Namespace) -> None:
 
         plan_command.run(arguments, lambda: configs(arguments)[0][1])
         return
+    checked = configs(arguments)
+    with recorded_attempt(arguments, [config for _, config in checked]):
+        run_all(arguments, checked)
+
+
+def run_all(arguments: argparse.Namespace, checked: Sequence[tuple[list[str], "Config"]]) -> None:
+    """Do what the verb asks of every run. Raises: RopewalkError."""
     refused = []
-    for overrides, config in configs(arguments):
+    for overrides, config in checked:
         folder = run_verb(arguments, overrides, config)
         if folder is not None and arguments.verb in ("run", "eval"):
             refused += refused_gates(read_results(folder), config.eval.strict)
     if refused:  # once everything is written: a sweep goes on to its end
         raise ProofError("\n".join(refused))
+
+
+def recorded_attempt(
+    arguments: argparse.Namespace, configs: Sequence["Config"]
+) -> AbstractContextManager[None]:
+    """In a Slurm job, the record of its attempt at a run, and the guard before it."""
+    looks = arguments.cfg or arguments.dry_run or getattr(arguments, "shard", None)
+    if "SLURM_JOB_ID" not in os.environ or len(configs) > 1 or looks or arguments.verb == "check":
+        return nullcontext()
+    from ropewalk.launch.cluster import command as cluster
+    from ropewalk.launch.cluster import job
+
+    config = configs[0]
+    return nullcontext() if cluster.submits(config) else job.recorded(config, arguments.verb)
 
 
 def refuse_removed_working_folder() -> None:
@@ -147,6 +168,9 @@ def run_verb(
 
         print(to_yaml(config), end="")
         return None
+    if config.launch.kind in ("slurm", "kubernetes", "skypilot"):
+        submit(arguments, overrides, config)
+        return None
     if arguments.verb == "check":
         self_test(config, arguments.dry_run, arguments.json)
         return None
@@ -186,6 +210,17 @@ def skip_all(
     folder = unchanged.folder_of(config)
     print_outputs(arguments.verb, folder, as_json=False, words=typed(arguments, overrides))
     return folder
+
+
+def submit(arguments: argparse.Namespace, overrides: Sequence[str], config: "Config") -> None:
+    """Hand a run to a cluster. Raises: RopewalkError."""
+    from ropewalk.launch.cluster import command as cluster
+
+    flags = [name for name in cluster.FLAGS if getattr(arguments, name, None)]
+    cluster.refuse_flags(config, flags)
+    load_libraries()
+    words = typed(arguments, overrides)
+    cluster.run(config, arguments.verb, words, dry_run=arguments.dry_run)
 
 
 def check(verb: str, config: "Config") -> None:

@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ropewalk.conf.errors import STOPPED
@@ -14,6 +14,8 @@ GRACE_S = 3.0
 """Seconds for Python to end the command by itself, with its handlers."""
 
 STDERR = 2
+LAST_WORDS: list[Callable[[], None]] = []
+"""Called before the process is ended, by whom the end of a command concerns."""
 STOPPED_LINE = "stopped; run the same command again: finished stages are kept"
 
 
@@ -44,6 +46,8 @@ def _watch(receiver: socket.socket, grace_s: float) -> None:
             if any(_raises(number) for number in received):
                 time.sleep(grace_s)
                 # a thread that still computes would hold up the interpreter's own end too
+                for call in LAST_WORDS:
+                    call()
                 os.write(STDERR, f"{STOPPED_LINE}\n".encode())
                 os._exit(STOPPED)
 
@@ -51,5 +55,5 @@ def _watch(receiver: socket.socket, grace_s: float) -> None:
 def _raises(number: int) -> bool:
     """Whether the signal raises KeyboardInterrupt: no stage handles it, and it is not ignored, as
     SIGINT is in a shell's background jobs."""
-    watched = number in (signal.SIGINT, signal.SIGTERM)
+    watched = number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     return watched and signal.getsignal(number) is signal.default_int_handler

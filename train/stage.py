@@ -21,7 +21,7 @@ from ropewalk.conf.schema import Config
 from ropewalk.train import remote_code
 from ropewalk.train.base import resolve_base
 from ropewalk.train.checkpoint import storage
-from ropewalk.train.launcher.ranks import STOP_FILE, how_to_resume, launch
+from ropewalk.train.launcher.ranks import STOP_FILE, launch
 from ropewalk.train.model.companions import take_licences
 from ropewalk.train.results import RESULTS, is_done, take_facts
 
@@ -74,7 +74,8 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
     if (output / STOP_FILE).exists():  # requested after the last step
         (output / STOP_FILE).unlink()
         raise Stopped(
-            f"train is done; the stages after it were not started; {how_to_resume(config)}"
+            "train is done; the stages after it were not started; run the same command again to "
+            "resume"
         )
     return result
 

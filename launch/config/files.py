@@ -17,16 +17,17 @@ from ropewalk import conf
 from ropewalk.conf import declared, renamed
 from ropewalk.launch.config.values import Converter, Node, Scalar
 
-GROUPS = ("recipe", "rope", "mixture", "suite", "launch")
+GROUPS = ("recipe", "rope", "mixture", "suite", "launch", "cluster")
 PACKAGES = {
     "recipe": "_global_",
     "rope": "rope",
     "mixture": "data",
     "suite": "eval",
     "launch": "launch",
+    "cluster": "launch",
 }
 """Group -> the section that its files set; `_global_`: all settings."""
-MAY_BE_NULL = ("mixture", "suite")
+MAY_BE_NULL = ("mixture", "suite", "cluster")
 _PACKAGE = re.compile(r"#\s*@package\s+(\S+)")
 _READ_AS = {"int": "a number", "float": "a number", "bool": "true or false", "null": "nothing"}
 SHIPPED = Path(conf.__path__[0])

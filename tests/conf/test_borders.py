@@ -172,6 +172,16 @@ calibrate.population [4, inf)
 launch.nodes [1, inf)
 launch.port [1024, 65535]
 launch.join_timeout_s (0, 86400]
+launch.slurm.gpus_per_node [0, inf)
+launch.slurm.cpus_per_task [1, inf)
+launch.slurm.stop_signal_s [0, 65535]
+launch.slurm.max_idle_attempts [1, inf)
+launch.slurm.array_parallelism [1, inf)
+launch.slurm.data.tasks [0, inf)
+launch.slurm.data.cpus_per_task [1, inf)
+launch.kubernetes.gpus_per_node [0, inf)
+launch.kubernetes.max_restarts [0, inf)
+launch.skypilot.disk_gb [1, inf)
 """
 TABLE = [line.split(" ", 1) for line in BORDERS.split("\n") if line]
 

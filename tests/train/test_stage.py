@@ -22,7 +22,7 @@ from ropewalk.launch.config.compose import compose
 from ropewalk.train import stage
 from ropewalk.train.launcher import ranks
 from ropewalk.train.launcher.command import command, world_size
-from ropewalk.train.launcher.ranks import launch, requeue
+from ropewalk.train.launcher.ranks import launch
 from ropewalk.train.preflight import refuse_missing_devices, refuse_unfit_ranks
 
 RANK = """\
@@ -280,21 +280,3 @@ def test_an_unfinished_training_of_other_settings_is_refused(
     ):
         stage.run(config("train.optimizer.lr=2e-3"), {}, tmp_path / "train")
     assert checkpoint.is_dir()
-
-
-def test_a_stopped_slurm_job_is_queued_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stub = tmp_path / "scontrol"
-    stub.write_text(
-        f"#!/bin/sh\necho $@ > {tmp_path}/log\n[ $2 = 7 ] && exit 0\necho no such job >&2; exit 1\n"
-    )
-    stub.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert requeue() == "job 7 is queued again"
-    assert (tmp_path / "log").read_text() == "requeue 7\n"
-    monkeypatch.setenv("SLURM_JOB_ID", "8")
-    assert requeue() == "scontrol requeue 8: no such job; submit it again to resume"
-    monkeypatch.delenv("SLURM_JOB_ID")
-    assert "this is no Slurm job" in requeue()

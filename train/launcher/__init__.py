@@ -7,6 +7,7 @@ ranks.py    run them to their end, from the command's process
 node.py     the ranks of one machine: started, and ended when one of them fails
 numa.py     each rank on the cores beside its GPU
 rank_process.py  the process of a rank, before its libraries
+rank_logs.py  what a rank prints, in a log of its own
 process.py  how a process starts and that it ends with its parent
 stop.py     the request to stop, as the ranks notice it
 peers.py    connections to rank 0, by which a death is known at once

@@ -7,6 +7,7 @@ from pathlib import Path
 from ropewalk.conf.errors import RopewalkError
 from ropewalk.train.launcher.environment import take_sent
 from ropewalk.train.launcher.process import die_with_parent, gc_paused_imports
+from ropewalk.train.launcher.rank_logs import copy_output
 
 
 def run(worker: str) -> None:
@@ -19,6 +20,7 @@ def run(worker: str) -> None:
         take_sent()
     except RopewalkError as error:
         sys.exit(str(error))
+    copy_output()
     with gc_paused_imports():
         module = importlib.import_module(worker)
     module.run(Path(sys.argv[1]))

@@ -79,7 +79,7 @@ def _error_of(config: Config, temporary: Path, code: int) -> RopewalkError:
     is_early = code in (-signal.SIGTERM, 256 - signal.SIGTERM) and (temporary / STOP_FILE).exists()
     if code == STOPPED or is_early:
         moment = " before its first step" if is_early else ""
-        return Stopped(f"train stopped in good order{moment}; {how_to_resume(config)}")
+        return Stopped(f"train stopped in good order{moment}; run the same command again to resume")
     first = f"; {failure.rank_name(note)} was the first" if note else ""
     message = f"train: the ranks ended with exit code {code}{first}; their messages are above"
     is_killed = note is None or "signal" in note
@@ -99,26 +99,3 @@ def killed(code: int, stage: str = "train", note: dict[str, Any] | None = None) 
     name = failure.rank_name(note) if note else "a rank"
     reason = failure.by_signal(number)
     return f"{stage}: {name} was {reason}; run the same command again to resume"
-
-
-def how_to_resume(config: Config) -> str:
-    """With train.launcher.requeue the Slurm job is queued again first."""
-    return requeue() if config.train.launcher.requeue else "run the same command again to resume"
-
-
-def requeue() -> str:
-    """Put this Slurm job into its queue again; returns the result as a message."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
-        return (
-            "train.launcher.requeue is True, but this is no Slurm job; run the same command again "
-            "to resume"
-        )
-    try:
-        result = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
-    except OSError as error:
-        return f"scontrol did not start ({error}); submit the job again to resume"
-    if result.returncode == 0:
-        return f"job {job} is queued again"
-    reason = result.stderr.strip() or f"exit code {result.returncode}"
-    return f"scontrol requeue {job}: {reason}; submit it again to resume"
