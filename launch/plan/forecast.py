@@ -31,6 +31,8 @@ MOST_TRACED = 2
 LEFT_OUT = (
     "memory that another stream still reads when the host runs ahead, and kernels' own workspaces "
     "but for attention's",
+    "documents that end within a sequence: attention's backward pass pads each of them by 128 "
+    "tokens, and native segments grow where their number differs from step to step",
     "other ranks: rank 0 is traced; the time of the slowest decides",
     "reading data, checkpoints, validation, the first step's compilation",
     "a power or clock limit, other jobs on the network",

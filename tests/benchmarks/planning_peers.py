@@ -16,8 +16,12 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 
 from ropewalk.train import loss_model
 from ropewalk.train.memory.kept_attention import ATTENTION_OPS, KeptAttention, op_name
-from ropewalk.train.trace import result
+from ropewalk.train.trace import flops, result, step, zero_events
 
+CONVERSATION = 1300
+"""Tokens of a conversation of UltraChat 200k: 6,721 bytes a row by its card, the question twice."""
+MORE = 0.03
+"""Of the number of conversations, from one step to the next: about its spread at 1,000 of them."""
 FAMILIES = {"llama": "Llama", "qwen3": "Qwen3"}
 
 
@@ -62,6 +66,52 @@ def fsdp() -> None:
         return replace(made, states={"parameters": share, "optimizer": 2 * share})
 
     result.engine = engine
+
+
+def float8() -> None:
+    """torchtitan's float8: FSDP gathers the weights of the layers' products in one byte an element.
+
+    Its documents of 2024 start every training in fp8 with `enable_fsdp_float8_all_gather`. What the
+    products save stays in bf16; their inputs in fp8, and the other order of a weight for the
+    backward pass, are gone before the loss, where the peak is, and are not traced.
+    """
+    ours = zero_events._Gathers.__init__
+
+    def gathers(self: Any, engine: Any, events: Any) -> None:
+        sizes = {
+            key: -(-size // engine.element_bytes) if key[1].endswith("_proj.weight") else size
+            for key, size in engine.sizes.items()
+        }
+        ours(self, replace(engine, sizes=sizes), events)
+
+    zero_events._Gathers.__init__ = gathers  # type: ignore[method-assign]
+
+
+def flash3() -> None:
+    """flash-attn 3's backward pass on ALST's data: conversations, packed.
+
+    It sums the gradients of queries, keys and values in fp32, with a block of rows more for each
+    document (hopper/flash_api.cpp, mha_bwd). How many conversations a step has differs: the second
+    traced step has more than the first, so that it finds no block of its size in the cache.
+    """
+    steps: Counter[str] = Counter()
+    run = step._Step.run
+
+    def counted(self: Any) -> None:
+        steps["traced"] += 1
+        run(self)
+
+    def workspace(func: Any, args: Any) -> list[int]:
+        if func._schema.name != flops.BACKWARD:
+            return []
+        (tokens, heads, size), key_heads = args[1].shape, args[2].shape[1]
+        documents = round(tokens / CONVERSATION * (1 + MORE * (steps["traced"] - 1)))
+        rows, key_rows = tokens + 64 * documents, tokens + 128 * documents
+        sizes = [rows * heads * 4, rows * heads * 4, rows * heads * size * 4]
+        return sizes + [key_rows * key_heads * size * 4] * 2 * (key_heads != heads)
+
+    step._Step.run = counted  # type: ignore[method-assign]
+    flops.workspace = workspace
 
 
 def liger() -> None:
@@ -209,5 +259,5 @@ class _ProductWithLoss(torch.autograd.Function):
         return grad_hidden.detach(), grad_head.detach()
 
 
-PEERS = (whole_loss, compiled_loss, selective, fsdp, compiled, liger)
+PEERS = (whole_loss, compiled_loss, selective, fsdp, float8, compiled, liger, flash3)
 ALL = {peer.__name__: peer for peer in PEERS}

@@ -19,6 +19,8 @@ from ropewalk.train.cost.flops import visible_pairs
 BACKWARD_PRODUCTS = 2.5
 """A flash backward pass has five products for the two of the forward pass: it computes the scores
 again (FlashAttention-2, arXiv 2307.08691, section 3.1)."""
+BLOCK = 128
+"""Rows by which a flash backward pass pads each document."""
 FORWARD = "torch_attn::_varlen_attn"
 BACKWARD = "torch_attn::_varlen_attn_backward"
 
@@ -59,15 +61,16 @@ def _grouped_product(a: torch.Tensor, b: torch.Tensor) -> int:
 def workspace(func: OpOverload, args: Any) -> list[int]:
     """Bytes of the tensors that a kernel allocates and frees inside, which no mode sees, in order.
 
-    FlashAttention-2's backward pass sums the queries' gradient in fp32, (S, H, D) and (H, S), and
-    where heads share keys it has their gradients for each query head (csrc/flash_attn/
-    flash_api.cpp, mha_varlen_bwd).
+    FlashAttention-2's backward pass sums the queries' gradient in fp32, (S + 128 n, H, D) and
+    (H, S + 128 n) for n documents, and where heads share keys it has their gradients for each query
+    head, (S, H, D) (csrc/flash_attn/flash_api.cpp, mha_varlen_bwd).
     """
     if func._schema.name != BACKWARD:
         return []
     query, key, value = args[1:4]
-    sizes = [query.shape[0] * query.shape[1] * 4, int(query.numel()) * 4]
-    if query.shape[1] != key.shape[1]:
-        rows = query.shape[1] * query.shape[0] * 2
-        sizes += [rows * key.shape[2], rows * value.shape[2]]
+    tokens, heads, head_size = query.shape
+    rows = tokens + BLOCK * (args[6].shape[0] - 1)
+    sizes = [rows * heads * 4, rows * heads * head_size * 4]
+    if heads != key.shape[1]:
+        sizes += [tokens * heads * size * 2 for size in (key.shape[2], value.shape[2])]
     return sizes
