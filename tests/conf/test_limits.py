@@ -12,6 +12,7 @@ from ropewalk.conf.data import DataConfig
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.lora import LoraConfig
 from ropewalk.conf.metrics import ProfilerConfig
+from ropewalk.conf.model import ScratchConfig
 from ropewalk.conf.rope_methods import Llama3Config, PIConfig, Rotary, TableConfig
 from ropewalk.conf.rope_methods.base import Table, as_longrope, disagreement, ntk_theta
 from ropewalk.conf.rope_methods.longrope import LongRopeConfig
@@ -138,3 +139,11 @@ def test_ranks_are_counted_here_unless_they_run_elsewhere(
         sp_size=2,
     )
     assert (list(TrainConfig._rank_problems(train, "train.")) == []) is good
+
+
+def test_one_head_too_needs_an_even_number_of_dimensions() -> None:
+    sizes: dict[str, Any] = {"vocab_size": 300, "intermediate_size": 8, "num_hidden_layers": 1}
+    sizes |= {"num_attention_heads": 1, "num_key_value_heads": 1, "max_position_embeddings": 8}
+    assert not list(ScratchConfig(hidden_size=6, **sizes).problems(""))
+    (problem,) = ScratchConfig(hidden_size=5, **sizes).problems("")
+    assert "hidden_size 5 must be a multiple of twice that" in problem

@@ -162,3 +162,12 @@ def test_without_held_out_text_no_ngram_is_shared() -> None:
         section["heldout"]["documents"],
         section["heldout"]["dirty"],
     ) == (0, [])
+
+
+def test_a_document_at_the_limit_itself_is_clean() -> None:
+    corpus, training = planted()
+    fraction = np.where(training, 0.25, 0.0)
+    at_limit = contamination.ledger_section(corpus, training, fraction, 32, 0.25)
+    above = contamination.ledger_section(corpus, training, fraction, 32, 0.2499)
+    assert at_limit["training"]["contaminated"] == 0
+    assert above["training"]["contaminated"] == 3

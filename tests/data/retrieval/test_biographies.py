@@ -102,3 +102,12 @@ def test_too_short_a_length_is_refused_with_the_numbers() -> None:
 def test_more_biographies_than_names_are_refused() -> None:
     with pytest.raises(DataError, match=r"needs \d+ biographies; there are \d+ names"):
         biographies._random_names(10**6, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(("count", "most"), [(16, 4), (17, 5), (25, 5)])
+def test_people_share_as_few_names_as_there_are_in_a_square_of_them(count: int, most: int) -> None:
+    names = biographies._random_names(count, np.random.default_rng(0))
+    assert len({name.split()[0] for name in names}) <= most
+    assert len(set(names)) == count
+    many = biographies._random_names(count * 1000, np.random.default_rng(0))
+    assert len(set(many)) == count * 1000

@@ -57,12 +57,13 @@ def test_a_row_above_the_limit_is_refused_and_the_next_is_read(tmp_path: Path, k
     assert len(read(path, 700)[0]) == 3
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.html", "tree/a.py"])
-def test_a_file_above_the_limit_is_refused(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "limit"), [("a.txt", 80), ("a.html", 80), ("tree/a.py", 100)])
+def test_a_file_above_the_limit_is_refused(tmp_path: Path, name: str, limit: int) -> None:
+    """Of 80 bytes; a tree's document has the file's name besides."""
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("é" * 40)
     assert read(tmp_path, 79) == ([], [LARGE])
-    assert len(read(tmp_path, 100)[0]) == 1
+    assert len(read(tmp_path, limit)[0]) == 1
 
 
 def test_an_array_ends_at_an_element_above_the_limit(tmp_path: Path) -> None:

@@ -143,3 +143,15 @@ def test_what_a_column_took_is_told_beside_its_estimate(monkeypatch: pytest.Monk
     empty = ColumnCost("extended", 3, {}, FORWARD, 1.0, True, 64, took=3.0)
     cost.log_durations([slow, empty, column(took=None)])
     assert told == ["eval: base took 20.0 s (40 s estimated), 2 tokens/s"]
+
+
+def test_a_bar_ends_at_its_total(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column measured twice, as after an interruption, does not go past it."""
+    monkeypatch.setattr("ropewalk.eval.measure.progress.sys.stderr.isatty", lambda: True)
+    costs = [column("base"), column("extended")]
+    requests: Any = list(costs[0].pending.values())
+    with Progress(costs) as progress:
+        assert progress.bar is not None
+        for done in (0.5, 1.0, 1.0):
+            progress.advance("base", requests)
+            assert progress.bar.n == pytest.approx(progress.total * done)

@@ -124,3 +124,10 @@ def test_no_interval_is_empty_where_all_answers_agree(hit: bool, haystacks: int)
     for name in ("primacy", "recency"):
         assert rows[name]["value"] == 0
         assert rows[name]["low"] <= -likely and rows[name]["high"] >= likely
+
+
+def test_a_fifth_has_the_depths_at_its_ends() -> None:
+    depths = (0.0, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 1.0)
+    by_depth = ByDepth.of([("h", depth, depth in (0.0, 0.4, 0.8)) for depth in depths])
+    for name in ("first fifth", "middle fifth", "last fifth"):
+        assert by_depth.fifth(name).tolist() == [[1.0, 0.0]]

@@ -12,7 +12,7 @@ from ropewalk.eval.tasks import context_gain, far_copy, haystacks, longppl, slid
 from ropewalk.eval.tasks.far_copy import FarCopy
 from ropewalk.eval.tasks.longppl import LongPpl
 from ropewalk.eval.tasks.passkey import PasskeyRetrieval
-from ropewalk.eval.tasks.position import _mean_text
+from ropewalk.eval.tasks.position import LossByPosition, _mean_text
 from ropewalk.eval.tasks.sliding_windows import Span
 from ropewalk.eval.tasks.task import ColumnFacts, Comparison, EvalSuite
 from ropewalk.eval.tasks.window_loss import WindowLoss
@@ -177,3 +177,20 @@ def test_means_of_bins_and_a_few_lengths() -> None:
         patch.setattr(haystacks, "prompt_hash", lambda _: "h")
         row = haystacks.prompt_facts(facts)  # type: ignore[arg-type]
     assert (row["pairs"], row["fill"], row["prompt_hash"]) == (2.5, 0.625, "h")
+
+
+def test_the_curve_by_position_begins_within_the_first_bin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At half of its end, as an axis of logarithms has no 0; then a step over each bin."""
+    drawn: dict[str, Any] = {}
+
+    def figure(curves: Any, window: int, ends: tuple[float, float], **_: Any) -> str:
+        drawn.update(curves=curves, ends=ends)
+        return ""
+
+    monkeypatch.setattr("ropewalk.eval.tasks.position.loss_figure", figure)
+    bins = [{"from": 0, "to": 64}, {"from": 64, "to": 200}, {"from": 200, "to": 512}]
+    LossByPosition().figure({"base": bins}, 128)
+    assert drawn["ends"] == (32, 512)
+    assert drawn["curves"]["base"][0].tolist() == [32, 64, 64, 200, 200, 512]

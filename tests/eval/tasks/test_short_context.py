@@ -103,3 +103,10 @@ def test_bins_end_at_a_sixteenth_a_quarter_a_half_and_the_window(
     assert [(row["from"], row["to"]) for row in parts] == bins
     assert (whole["part"], whole["tokens"]) == ("all", window - 1)
     assert sum(row["tokens"] for row in parts) == window - 1
+
+
+def test_a_document_of_a_quarter_of_the_window_is_the_shortest_that_is_read() -> None:
+    assert [origin.strip() for origin, _ in texts(suite([7, 8, 9]))] == ["1", "2"]
+    tiny = suite([1, 2, 3])
+    tiny.base_window = 4
+    assert [origin.strip() for origin, _ in texts(tiny)] == ["1", "2"]

@@ -1,6 +1,7 @@
 """With Adam's moments carried over, two phases are one training, bitwise."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import checkpoint_runs
@@ -125,3 +126,20 @@ def test_carry_optimizer_is_refused_where_it_has_no_meaning(phase_list: str, mes
     with pytest.raises(ConfigError) as error:
         compose([*SMALL, f"phases={phase_list}"])
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(("saved_step", "writes"), [(3, []), (2, ["save", "finish"])])
+def test_the_last_step_is_saved_once(
+    monkeypatch: pytest.MonkeyPatch, saved_step: int, writes: list[str]
+) -> None:
+    calls: list[str] = []
+    checkpoints: Any = SimpleNamespace(
+        last_saved_step=saved_step,
+        save=lambda _: calls.append("save"),
+        finish=lambda: calls.append("finish"),
+    )
+    state: Any = SimpleNamespace(step=3)
+    monkeypatch.setattr(rules, "passes_optimizer_on", lambda _: True)
+    config: Any = None
+    previous_phase.save_for_next_phase(config, checkpoints, state)
+    assert calls == writes

@@ -202,3 +202,13 @@ def test_the_temperature_of_decoupled_heads_goes_into_the_softmax_scale() -> Non
     model: Any = AutoModelForCausalLM.from_config(plan.apply(planned, config))
     scaling = model.model.layers[0].self_attn.scaling
     assert scaling == pytest.approx(32**-0.5 * planned.softmax_factor)
+
+
+def test_a_temperature_that_is_given_stays_where_it_is() -> None:
+    """Either of YaRN's two ways to say it: nothing is moved into the softmax scale."""
+    config = config_of("DeepseekV3", MLA)
+    factor = plan.make(YarnConfig(factor=8.0, attention_factor=1.1), config, "small")
+    assert factor.attention_factor == 1.1
+    given = plan.make(YarnConfig(factor=8.0, mscale=0.7, mscale_all_dim=0.7), config, "small")
+    assert given.attention_factor == 1.0
+    assert given.softmax_factor == pytest.approx((0.1 * 0.7 * 2.0794415 + 1) ** 2)
