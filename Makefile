@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo picture test test-all check lint types fmt settings mutants bench test-gpu gpu-kit build base-model smollm2 engines clean
+.PHONY: help demo picture test test-all test-cluster check lint types fmt settings mutants bench test-gpu gpu-kit build base-model smollm2 engines clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -31,6 +31,11 @@ test-all: $(STAMP) engines smollm2 ## also the slow ones (a real model, every re
 
 test-gpu: $(STAMP) ## what only 1, 2 or 8 GPUs can confirm; writes tests/benchmarks/gpu.json
 	$(BIN)/python -m pytest -m gpu
+
+test-cluster: $(STAMP) ## a real Slurm on loopback: installed, started, used and stopped (Debian, root; minutes)
+	command -v slurmctld && command -v slurmd && command -v munged && command -v sbatch || \
+		(apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends slurmctld slurmd slurm-client munge)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_cluster.py
 
 check: lint types test ## lint, types and tests: what CI runs
 

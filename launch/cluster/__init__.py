@@ -8,6 +8,7 @@ submission.py  the batch scripts of one command, and their order
 queue.py       Slurm's commands and their answers
 slurm.py       `launch=slurm`: submit, and follow
 follow.py      what a job prints and how its state changes, until it ends
+pool.py        jobs of a sweep, as arrays
 job.py         a command within a Slurm job: recorded, guarded, queued again
 attempts.py    the record of each attempt, in the run's folder
 guard.py       whether a job that starts again may go on

@@ -21,6 +21,7 @@ KEYS = (
     ("qos", "qos"),
     ("time limit", "time_limit"),
     ("memory", "memory"),
+    ("generic resource", "gpus_per_node"),
 )
 """A word of sbatch's refusals, and the setting of `launch.slurm` that it is about."""
 _FIELD = re.compile(r"(\w+)=(\S*)")
@@ -40,6 +41,8 @@ class JobState:
     signal: int
     restarts: int
     nodes: str
+    seconds: int = 0
+    """That its last attempt ran."""
 
     @property
     def has_ended(self) -> bool:
@@ -160,7 +163,16 @@ def parsed(line: str) -> Iterator[JobState]:
             int(number or 0),
             int(fields.get("Restarts", "0")),
             fields.get("NodeList", "").replace("(null)", ""),
+            _seconds(fields.get("RunTime", "")),
         )
+
+
+def _seconds(text: str) -> int:
+    """Of `[DAYS-]HOURS:MINUTES:SECONDS`."""
+    days, _, clock = text.rpartition("-")
+    parts = [int(part) for part in clock.split(":") if part.isdecimal()]
+    seconds = sum(part * 60**power for power, part in enumerate(reversed(parts)))
+    return seconds + 86400 * int(days or 0)
 
 
 def _ids(fields: dict[str, str]) -> list[str]:

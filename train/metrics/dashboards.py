@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
-from ropewalk.train.metrics.wandb_run import start_wandb
+from ropewalk.train.metrics.wandb_run import WandbDashboard, start_wandb
 
 
 class Dashboard(Protocol):
@@ -51,7 +51,7 @@ def start_dashboards(folder: Path, config: Config, first_step: int) -> list[Dash
     """The dashboards that the settings turn on."""
     dashboards: list[Dashboard] = []
     if config.train.metrics.wandb != "off":
-        dashboards.append(start_wandb(folder, config))
+        dashboards.append(WandbDashboard(start_wandb(folder, config)))
     if config.train.metrics.tensorboard:
         dashboards.append(TensorBoard(folder / "tensorboard", first_step))
     return dashboards

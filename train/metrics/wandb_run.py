@@ -3,6 +3,8 @@
 import os
 import secrets
 import socket
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -21,6 +23,35 @@ INIT_TIMEOUT_S = 30.0
 PORTS = {"http": 80, "https": 443}
 MODES = ("online", "offline", "disabled", "shared")
 FORMER_MODES = {"dryrun": "offline", "run": "online"}
+
+
+class WandbDashboard:
+    """A wandb run until its own process ends, as it does where a scheduler signals every process of
+    a job. Then one line says so, and the numbers go on in metrics.jsonl."""
+
+    def __init__(self, run: "wandb.Run") -> None:
+        self.run: wandb.Run | None = run
+
+    def log(self, scalars: dict[str, float], step: int) -> None:
+        self._call(lambda run: run.log(scalars, step=step))
+
+    def finish(self) -> None:
+        self._call(lambda run: run.finish())
+
+    def _call(self, action: "Callable[[wandb.Run], None]") -> None:
+        import wandb
+
+        if self.run is None:
+            return
+        try:
+            action(self.run)
+        except (OSError, wandb.Error) as error:
+            self.run = None
+            log.info(
+                f"wandb: its process is gone ({error}); what follows is in metrics.jsonl alone"
+            )
+            with suppress(OSError, wandb.Error):
+                wandb.teardown()  # else it asks that process again at the end
 
 
 def start_wandb(folder: Path, config: Config) -> "wandb.Run":

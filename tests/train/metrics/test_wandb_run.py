@@ -1,6 +1,8 @@
 """The wandb run of a training: its id, its mode, and no wait for a server that is not there."""
 
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -126,3 +128,30 @@ def test_a_proxy_is_asked_in_the_servers_place(
     assert connection_problem("https://wandb.invalid") == ""
     monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{closed_port}")
     assert f"127.0.0.1:{closed_port} does not answer" in connection_problem("https://wandb.invalid")
+
+
+KILLED = """
+import sys, psutil
+from pathlib import Path
+from ropewalk.launch.config.compose import compose
+from ropewalk.train.metrics.wandb_run import WandbDashboard, start_wandb
+config = compose(["recipe=demo", "train.metrics.wandb=offline"])
+dashboard = WandbDashboard(start_wandb(Path(sys.argv[1]), config))
+dashboard.log({"loss": 1.0}, step=1)
+children = psutil.Process().children(recursive=True)
+assert children
+for child in children:
+    child.terminate()
+psutil.wait_procs(children, timeout=30)
+dashboard.log({"loss": 2.0}, step=2)
+dashboard.log({"loss": 3.0}, step=3)
+dashboard.finish()
+"""
+
+
+def test_a_scheduler_that_ends_wandbs_process_ends_no_training(tmp_path: Path) -> None:
+    """SIGTERM to every process of a job, as Slurm sends it; nothing is left for the interpreter's
+    own end, either."""
+    words = [sys.executable, "-c", KILLED, tmp_path]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
