@@ -15,5 +15,6 @@ launchers.py  who starts the command       launch/        a file a launcher
 recipe_card.py     what a recipe rests on  card/          a file a recipe, origins of its numbers
 launch_slurm.py  a job's requests          cluster/       a site's facts
 launch_kubernetes.py  pods, and SkyPilot's nodes
-recipe/, rope/, mixture/, suite/, config.yaml   what Hydra composes
+sweeps.py     several runs of one command
+recipe/, rope/, mixture/, suite/, sweep/, config.yaml   what Hydra composes
 """

@@ -19,7 +19,7 @@ from ropewalk.conf.eval_retrieval import KeyValueEvalConfig, MultiDocumentConfig
 from ropewalk.conf.eval_ruler import RulerConfig
 from ropewalk.conf.eval_short_context import ShortContextConfig
 from ropewalk.conf.eval_vllm import VllmConfig
-from ropewalk.conf.rules import setting
+from ropewalk.conf.rules import LARGEST, setting
 
 CALIBRATED = ("pi", "ntk", "ntk_by_parts", "yarn", "llama3", "abf")
 """RoPE methods that calibrate can measure: one table for all lengths, from closed formulas."""
@@ -47,6 +47,11 @@ class EvalConfig:
     """Windows of held-out text of that length; at most `windows_per_document` of one document."""
     windows_per_document: int = setting(2, at_least=1)
     """Most windows that one held-out document may give."""
+    seed: int | None = setting(
+        None, at_least=0, at_most=LARGEST, way_out="e.g. 0", fingerprint="if_set"
+    )
+    """Seed of the questions; unset: `seed`. Runs of several seeds that share it answer the same
+    questions, and their base is measured once."""
     passkey_lengths: list[int] | None = setting(
         None, at_least=2, way_out="unset it for the default"
     )

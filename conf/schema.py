@@ -16,6 +16,7 @@ from ropewalk.conf.launchers import LaunchConfig
 from ropewalk.conf.model import ModelConfig
 from ropewalk.conf.rope_methods import RopeConfig
 from ropewalk.conf.rules import LARGEST, setting
+from ropewalk.conf.sweeps import SweepConfig
 from ropewalk.conf.train import TrainConfig
 
 
@@ -54,6 +55,7 @@ class Config:
     calibrate: CalibrateConfig = setting(factory=CalibrateConfig)
     export: ExportConfig = setting(factory=ExportConfig)
     launch: LaunchConfig = setting(factory=LaunchConfig, fingerprint=False)
+    sweep: SweepConfig = setting(factory=SweepConfig, fingerprint=False)
 
     def problems(self, prefix: str) -> Iterator[str]:
         if reason := name_problem(self.name):

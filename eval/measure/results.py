@@ -26,12 +26,12 @@ def content(
     evaluation: Evaluation, results: Mapping[str, Mapping[str, Result]], rope: dict[str, Any]
 ) -> dict[str, Any]:
     """The content of `results.json`. `rope`: that of `rope.json`."""
-    config, reference = evaluation.config, evaluation.reference
+    reference = evaluation.reference
     rows = rows_of(evaluation, results)
     suite = evaluation.inputs[reference].suite
     return {
         "schema": SCHEMA,
-        "seed": config.seed,
+        "seed": suite.seed,
         "reference": reference,
         "judged": evaluation.judged,
         "base_window": suite.base_window,

@@ -62,7 +62,7 @@ def build_suite(
         encode=tokenizers.text_encoder(tokenizer),
         decode=tokenizers.text_decoder(tokenizer),
         chat=tokenizers.chat_encoder(tokenizer),
-        seed=config.seed,
+        seed=config.seed if settings.seed is None else settings.seed,
         boundary_tokens=heldout.boundary_tokens,
         layout=heldout.layout(windows),
         documents=heldout.documents(),

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ropewalk.conf import declared, renamed
+from ropewalk.conf import declared, renamed, rules
 from ropewalk.conf.check import check
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
@@ -94,6 +94,23 @@ def _warm_up_problems(merged: DictConfig, values: Mapping[str, Any]) -> list[str
 def unchecked(words: Sequence[str]) -> DictConfig:
     """The composed values of words that have no problem. Raises: HYDRA_ERRORS."""
     return _Command(words).merged()
+
+
+def section(words: Sequence[str], name: str) -> Any:
+    """The values of one section, as its dataclass; the rest of the words is not checked.
+
+    Raises: ConfigError for a file or a word that is wrong, and for a value that breaks its rule.
+    """
+    command = _Command(words)
+    if problems := command.file_problems() + command.problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    try:
+        values: Any = OmegaConf.to_object(command.merged()[name])
+    except HYDRA_ERRORS as error:
+        raise ConfigError(one_line(error)) from None
+    if problems := [*rules.problems(values, f"{name}.")]:
+        raise ConfigError("\n".join(problems))
+    return values
 
 
 class _Command:

@@ -17,7 +17,7 @@ from ropewalk import conf
 from ropewalk.conf import declared, renamed
 from ropewalk.launch.config.values import Converter, Node, Scalar
 
-GROUPS = ("recipe", "rope", "mixture", "suite", "launch", "cluster")
+GROUPS = ("recipe", "rope", "mixture", "suite", "launch", "cluster", "sweep")
 PACKAGES = {
     "recipe": "_global_",
     "rope": "rope",
@@ -25,9 +25,10 @@ PACKAGES = {
     "suite": "eval",
     "launch": "launch",
     "cluster": "launch",
+    "sweep": "sweep",
 }
 """Group -> the section that its files set; `_global_`: all settings."""
-MAY_BE_NULL = ("mixture", "suite", "cluster")
+MAY_BE_NULL = ("mixture", "suite", "cluster", "sweep")
 _PACKAGE = re.compile(r"#\s*@package\s+(\S+)")
 _READ_AS = {"int": "a number", "float": "a number", "bool": "true or false", "null": "nothing"}
 SHIPPED = Path(conf.__path__[0])
