@@ -22,26 +22,26 @@ class SearchConfig:
     in `space`.
     """
 
-    space: dict[str, str] = setting(factory=dict, fingerprint=False)
+    space: dict[str, str] = setting(factory=dict)
     """Settings that are searched, each with its values: `interval(LOW,HIGH)`, `log(LOW,HIGH)` for a
     range of magnitudes, or `A,B,C`. A whole-number setting gets whole numbers."""
-    objective: str = setting("eval.extended.window_loss", fingerprint=False)
+    objective: str = setting("eval.extended.window_loss.nll")
     """What is optimised: `eval.PATH` of a value in eval/results.json below `models`, such as
     `eval.extended.perplexity.2048` or `eval.extended.passkey[length=2048].accuracy` (several rows:
     their mean), or `train.KEY` of the last line of train/metrics.jsonl, such as `train.loss`."""
-    direction: str = setting("minimize", one_of=("minimize", "maximize"), fingerprint=False)
+    direction: str = setting("minimize", one_of=("minimize", "maximize"))
     """Whether a lower or a higher objective is better."""
-    trials: int = setting(20, at_least=1, fingerprint=False)
+    trials: int = setting(20, at_least=1)
     """Most trials, those that failed or were pruned among them."""
-    minutes: float | None = setting(None, above=0, way_out="e.g. 60", fingerprint=False)
+    minutes: float | None = setting(None, above=0, way_out="e.g. 60")
     """Budget of the trials' time, summed over all of them; no trial starts after it is spent.
     Unset: none."""
-    gpu_hours: float | None = setting(None, above=0, way_out="e.g. 8", fingerprint=False)
+    gpu_hours: float | None = setting(None, above=0, way_out="e.g. 8")
     """The same in hours x GPUs of a trial (on a machine without GPUs: x its ranks). Unset:
     none."""
-    sampler: str = setting("tpe", one_of=SAMPLERS, fingerprint=False)
+    sampler: str = setting("tpe", one_of=SAMPLERS)
     """tpe (Tree-structured Parzen Estimator) or random."""
-    pruner: str = setting("none", one_of=PRUNERS, fingerprint=False)
+    pruner: str = setting("none", one_of=PRUNERS)
     """median: a trial whose training loss at a tenth, two tenths, ... of its steps is worse than
     the median of the earlier trials there is stopped and not measured; none: every trial ends."""
 
@@ -50,24 +50,24 @@ class SearchConfig:
 class SweepConfig:
     """A sweep: one command, several runs."""
 
-    kind: str = setting("grid", one_of=KINDS, fingerprint=False)
+    kind: str = setting("grid", one_of=KINDS)
     """grid: a run for each combination; search: runs that Optuna proposes one after the other."""
-    name: str | None = setting(None, fingerprint=False)
+    name: str | None = setting(None)
     """Of the sweep: its folder is `runs_dir/sweeps/name`. Unset: the runs' name and what is
     swept."""
-    pool: int = setting(1, at_least=1, fingerprint=False)
+    pool: int = setting(1, at_least=1)
     """Runs at once on this machine. Above 1 each has its share of the cores and GPUs."""
-    grid: dict[str, str] = setting(factory=dict, fingerprint=False)
+    grid: dict[str, str] = setting(factory=dict)
     """Values by setting, as `-m` takes them (`rope: pi,ntk`); the command line's replace them."""
-    fixed: dict[str, str] = setting(factory=dict, fingerprint=False)
+    fixed: dict[str, str] = setting(factory=dict)
     """Settings of all runs; the command line's replace them."""
-    calibrated: dict[str, list[str]] = setting(factory=dict, fingerprint=False)
+    calibrated: dict[str, list[str]] = setting(factory=dict)
     """Values of `rope` in a sweep that are tables found by `ropewalk calibrate`, once for all runs
     of one base and data: the words of that command, by the value's name."""
-    baseline: str | None = setting(None, fingerprint=False)
+    baseline: str | None = setting(None)
     """The run that the comparison counts differences from, or the value that such runs have, as
     `yarn`; unset: the first."""
-    search: SearchConfig = setting(factory=SearchConfig, fingerprint=False)
+    search: SearchConfig = setting(factory=SearchConfig)
 
     def problems(self, prefix: str) -> Iterator[str]:
         if self.name is not None and (reason := name_problem(self.name)):

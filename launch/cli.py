@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -77,6 +76,9 @@ def run_command(arguments: argparse.Namespace) -> None:
 
         plan_command.run(arguments, lambda: configs(arguments)[0][1])
         return
+    if is_sweep(arguments):
+        run_sweep(arguments)
+        return
     checked = configs(arguments)
     with recorded_attempt(arguments, [config for _, config in checked]):
         run_all(arguments, checked)
@@ -133,27 +135,50 @@ def configs(arguments: argparse.Namespace) -> list[tuple[list[str], "Config"]]:
     """
     from ropewalk.launch.config import compose
 
-    checked: list[tuple[list[str], Config]] = []
-    problems: dict[str, None] = {}
-    for overrides in sweep_overrides(arguments):
-        try:
-            checked.append((overrides, compose.compose(overrides, arguments.verb)))
-        except ConfigError as error:
-            problems |= dict.fromkeys(str(error).splitlines())
-    if problems:
-        raise ConfigError("\n".join(problems))
-    return checked
+    words = _all_words(arguments)
+    if not (arguments.multirun or _names_a_sweep(arguments)):
+        return [(words, compose.compose(words, arguments.verb))]
+    from ropewalk.launch.sweep import chosen, runs
+
+    planned = runs.planned_runs(chosen.choose(words), arguments.verb)
+    return [([*run.words], run.config) for run in planned]
 
 
-def sweep_overrides(arguments: argparse.Namespace) -> list[list[str]]:
-    """The overrides of each run: one run, or every combination of a sweep. Raises: ConfigError."""
+SWEPT = ("run", "train", "eval", "data", "calibrate", "report", "export")
+"""Verbs whose runs of a sweep are jobs of a pool; the others only show, one after the other."""
+
+
+def is_sweep(arguments: argparse.Namespace) -> bool:
+    """Whether the command makes several runs: `-m`, or `sweep=NAME`."""
+    shows = ("cfg", "dry_run", "json", "show", "export", "shard", "merge")
+    if arguments.verb not in SWEPT or any(getattr(arguments, flag, None) for flag in shows):
+        return False
+    return arguments.multirun or _names_a_sweep(arguments)
+
+
+def _names_a_sweep(arguments: argparse.Namespace) -> bool:
+    return any(word.startswith("sweep=") for word in arguments.overrides)
+
+
+def run_sweep(arguments: argparse.Namespace) -> None:
+    """All runs of a sweep, and their comparison. Raises: RopewalkError."""
+    from ropewalk.launch.sweep import chosen, runner
+
+    choice = chosen.choose(_all_words(arguments))
+    words = typed(arguments, arguments.overrides)
+    if choice.settings.kind == "search":
+        from ropewalk.launch.sweep import search
+
+        search.run(choice, arguments.verb, words)
+    else:
+        runner.run(choice, arguments.verb, words)
+
+
+def _all_words(arguments: argparse.Namespace) -> list[str]:
     from ropewalk.launch.config.compose import config_dir_override
-    from ropewalk.launch.sweep.grid import sweep
 
-    overrides = list(arguments.overrides)
-    if arguments.config_dir:
-        overrides.append(config_dir_override(arguments.config_dir))
-    return sweep(overrides) if arguments.multirun else [overrides]
+    folder = arguments.config_dir
+    return [*arguments.overrides, *([config_dir_override(folder)] if folder else [])]
 
 
 def run_verb(
@@ -300,9 +325,9 @@ def typed(arguments: argparse.Namespace, overrides: Sequence[str]) -> list[str]:
 
 def command(verb: str, overrides: Sequence[str]) -> str:
     """The command as typed, for the report, without the user's folders."""
-    settings = [override for override in overrides if not override.startswith("hydra.")]
-    shown = [re.sub(r"=(~|/|file:).*", "=PATH", override) for override in settings]
-    return shlex.join(["ropewalk", verb, *shown])
+    from ropewalk.launch.config.overrides import without_folders
+
+    return shlex.join(["ropewalk", verb, *without_folders(overrides)])
 
 
 @cache  # a sweep imports once

@@ -66,6 +66,13 @@ def last_lines(path: Path) -> list[dict[str, Any]]:
     return [_parsed(line, path.name) for line in lines[-LINES:]]
 
 
+def all_lines(path: Path) -> list[dict[str, Any]]:
+    """Every complete line of a metrics.jsonl, as `last_lines`."""
+    if not path.is_file():
+        return []
+    return [_parsed(line, path.name) for line in path.read_bytes().split(b"\n")[:-1] if line]
+
+
 def _complete_lines(path: Path, size: int, tail: int) -> list[bytes]:
     with path.open("rb") as file:
         file.seek(max(0, size - tail))

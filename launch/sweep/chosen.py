@@ -33,7 +33,8 @@ def choose(words: Sequence[str]) -> Chosen:
     settings = _settings(parsed, own)
     rest = [word.word for word in parsed if not _is_own(word.key)]
     present = {Override.of(word).key for word in rest}
-    extra = {} if settings.kind == "search" else {**settings.grid, **settings.fixed}
+    grid = {} if settings.kind == "search" else settings.grid
+    extra = {**grid, **settings.fixed}
     rest += [f"{key}={value}" for key, value in extra.items() if key not in present]
     return Chosen(settings, rest, _group(words))
 

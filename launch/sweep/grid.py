@@ -25,9 +25,8 @@ def sweep(words: Sequence[str]) -> list[list[str]]:
 
     Raises: ConfigError for values that cannot be enumerated.
     """
-    overrides = {word.key or word.word: word for word in map(Override.of, words)}
-    choices = {key: _choices(word) for key, word in overrides.items()}
-    swept = [key for key, values in choices.items() if len(values) > 1 and key != "name"]
+    overrides, choices = _all_choices(words)
+    swept = _swept(choices)
     runs = [dict(zip(choices, run, strict=True)) for run in itertools.product(*choices.values())]
     if "rope" in swept:
         runs = [_without_scaling(run) if run["rope"] == "none" else run for run in runs]
@@ -39,7 +38,23 @@ def sweep(words: Sequence[str]) -> list[list[str]]:
     ]
 
 
-def _choices(override: Override) -> list[str | None]:
+def swept_keys(words: Sequence[str]) -> list[str]:
+    """The settings that have several values. Raises: ConfigError."""
+    return _swept(_all_choices(words)[1])
+
+
+def _all_choices(
+    words: Sequence[str],
+) -> tuple[dict[str, Override], dict[str, list[str | None]]]:
+    overrides = {word.key or word.word: word for word in map(Override.of, words)}
+    return overrides, {key: choices(word) for key, word in overrides.items()}
+
+
+def _swept(choices: dict[str, list[str | None]]) -> list[str]:
+    return [key for key, values in choices.items() if len(values) > 1 and key != "name"]
+
+
+def choices(override: Override) -> list[str | None]:
     """The values of one override; None for a word without a value."""
     value, key = override.value, override.key
     if value is None or _ONE_VALUE.fullmatch(key) or override.is_hydra:
@@ -81,7 +96,7 @@ def _names(runs: Sequence[dict[str, str | None]], swept: Sequence[str]) -> list[
     for run in runs:
         name = run.get("name") or run.get("recipe") or "custom"
         label = "-".join(_label(run[key] or "") for key in swept if key in run)
-        names.append(_shortened(f"{name}-{label}" if label else name))
+        names.append(shortened(f"{name}-{label}" if label else name))
     return _numbered(names)
 
 
@@ -91,7 +106,7 @@ def _label(value: str) -> str:
     return _NOT_IN_A_LABEL.sub("-", name).strip("-")
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
     """With room for a number behind it."""
     return name.encode()[: MAX_RUN_NAME_BYTES - 8].decode(errors="ignore")
 

@@ -10,12 +10,21 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NamedTuple
 
 from ropewalk.conf.errors import STOPPED
 from ropewalk.launch.sweep import process
 from ropewalk.launch.sweep.jobs import Job, Outcome, missing
 
 STOPPING = "stopping: the runs at work are asked to save and end (once more: at once)"
+
+
+class Running(NamedTuple):
+    """A job at work."""
+
+    job: Job
+    process: BaseProcess
+    started: float
 
 
 @dataclass
@@ -25,9 +34,12 @@ class LocalPool:
     size: int
     logs: Path
     command: process.Command = process.ropewalk
+    environments: list[dict[str, str]] = field(default_factory=list)
+    """Variables of the jobs in each place of the pool."""
     stops: int = field(default=0, init=False)
     """How often it was asked to stop."""
-    running: dict[str, tuple[Job, BaseProcess, float]] = field(default_factory=dict, init=False)
+    running: dict[int, Running] = field(default_factory=dict, init=False)
+    """By place, from 0."""
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Outcome]:
         """As in `Pool`."""
@@ -58,22 +70,24 @@ class LocalPool:
         return self.logs / f"{job.name}.log"
 
     def _start(self, job: Job) -> None:
-        child = process.start(job.words, self._log(job), self.command)
-        self.running[job.name] = (job, child, time.monotonic())
+        place = next(n for n in range(self.size) if n not in self.running)
+        variables = self.environments[place] if self.environments else {}
+        child = process.start(job.words, self._log(job), variables, self.command)
+        self.running[place] = Running(job, child, time.monotonic())
         if self.stops:  # asked meanwhile
             _signal(child, signal.SIGTERM)
 
     def _ended(self) -> list[Outcome]:
         """The outcomes of jobs that have ended; waits for one, or for a signal."""
-        ready = wait([child.sentinel for _, child, _ in self.running.values()])
+        ready = wait([running.process.sentinel for running in self.running.values()])
         outcomes = []
-        for job, child, started in [*self.running.values()]:
+        for place, (job, child, started) in [*self.running.items()]:
             if child.sentinel in ready:
                 child.join()
                 seconds = round(time.monotonic() - started, 1)
                 code = self._exit_code(child)
                 outcomes.append(Outcome(job, code, seconds, self._log(job)))
-                del self.running[job.name]
+                del self.running[place]
         return outcomes
 
     def _exit_code(self, child: BaseProcess) -> int | None:
@@ -95,13 +109,13 @@ class LocalPool:
         self.stops += 1
         with suppress(OSError):  # the terminal may be closed
             print(STOPPING, file=sys.stderr, flush=True)
-        for _, child, _ in [*self.running.values()]:
-            _signal(child, signal.SIGTERM)
+        for running in [*self.running.values()]:
+            _signal(running.process, signal.SIGTERM)
 
     def _kill(self) -> None:
         """What is still at work when the sweep itself ends by an error."""
-        for _, child, _ in self.running.values():
-            _signal(child, signal.SIGKILL)
+        for running in self.running.values():
+            _signal(running.process, signal.SIGKILL)
 
 
 def _signal(child: BaseProcess, number: int) -> None:

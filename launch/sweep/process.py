@@ -8,7 +8,7 @@ whose death is no other job's.
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 from ropewalk.train.launcher.process import die_with_parent
 
 PRELOADED = "ropewalk.launch.sweep.preloaded"
+THREADS = "OMP_NUM_THREADS"
 
 Command = Callable[[list[str]], None]
 """What a process does with its words; a function of a module, since it is named to the server."""
@@ -28,22 +29,46 @@ def ropewalk(words: list[str]) -> None:
     cli.main(words)
 
 
-def start(words: Sequence[str], log: Path, command: Command = ropewalk) -> ForkServerProcess:
+def start(
+    words: Sequence[str],
+    log: Path,
+    variables: Mapping[str, str],
+    command: Command = ropewalk,
+) -> ForkServerProcess:
     """`command(words)` in a process of its own, with all that it prints in `log`."""
     context = get_context("forkserver")
     context.set_forkserver_preload([PRELOADED] if command is ropewalk else [])
-    process = context.Process(target=_run, args=(command, [*words], str(log), os.getcwd()))
-    process.start()
+    # the server, whose libraries read the number of threads when they are loaded, has them too
+    threads = {name: value for name, value in variables.items() if name == THREADS}
+    arguments = (command, [*words], str(log), os.getcwd(), dict(variables))
+    process = context.Process(target=_run, args=arguments)
+    before = {name: os.environ.get(name) for name in threads}
+    os.environ.update(threads)
+    try:
+        process.start()
+    finally:
+        _restore(before)
     return process
 
 
-def _run(command: Command, words: list[str], log: str, folder: str) -> None:
+def _restore(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _run(
+    command: Command, words: list[str], log: str, folder: str, variables: dict[str, str]
+) -> None:
     """In the new process. A session of its own: Ctrl-C in the terminal goes to the sweep alone,
     which passes it on once."""
     die_with_parent()
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    os.environ.update(variables)
     os.chdir(folder)
     _print_to(log)
     command(words)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from ropewalk.conf.artifacts.folders import RUNS_DIR
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
-from ropewalk.launch.config.compose import compose
+from ropewalk.launch.config import compose
 from ropewalk.launch.config.overrides import Override
 from ropewalk.launch.sweep import grid
 from ropewalk.launch.sweep.chosen import Chosen
@@ -59,13 +59,13 @@ def _planned(
     values = _values(words)
     method = values.get("rope") or ""
     if method not in calibrated or "rope.path" in values:
-        return PlannedRun(tuple(words), compose(words, verb))
-    config = compose(_with(words, rope=STAND_IN), verb)
+        return PlannedRun(tuple(words), compose.compose(words, verb))
+    config = compose.compose(_with(words, rope=STAND_IN), verb)
     key = tuple(word for word in words if Override.of(word).key not in OWN)
     if (method, *key) not in searched:
         name = f"{config.name}-search"
         search = [*_with(words, rope=STAND_IN, name=name), *calibrated[method]]
-        settings = compose(search, "calibrate")
+        settings = compose.compose(search, "calibrate")
         searched[method, *key] = PlannedRun(tuple(search), settings)
     calibration = searched[method, *key]
     path = f"{values.get('runs_dir') or RUNS_DIR}/{calibration.name}/calibration/rope.json"

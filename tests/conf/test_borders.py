@@ -101,6 +101,7 @@ train.launcher.hang_timeout_s [0, inf)
 eval.length [2, inf)
 eval.windows [1, inf)
 eval.windows_per_document [1, inf)
+eval.seed [0, 9223372036854775807]
 eval.passkey_lengths [2, inf)
 eval.passkey_depths [0, 1]
 eval.passkey_tries [0, inf)
@@ -182,6 +183,10 @@ launch.slurm.data.cpus_per_task [1, inf)
 launch.kubernetes.gpus_per_node [0, inf)
 launch.kubernetes.max_restarts [0, inf)
 launch.skypilot.disk_gb [1, inf)
+sweep.pool [1, inf)
+sweep.search.trials [1, inf)
+sweep.search.minutes (0, inf)
+sweep.search.gpu_hours (0, inf)
 """
 TABLE = [line.split(" ", 1) for line in BORDERS.split("\n") if line]
 
