@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo picture test test-all test-cluster check lint types fmt settings mutants bench test-gpu gpu-kit build base-model smollm2 engines clean
+.PHONY: help demo methods picture test test-all test-cluster check lint types fmt settings mutants bench test-gpu gpu-kit build base-model smollm2 engines clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -19,6 +19,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## extend a small model eightfold; it ends by naming the page that it wrote (minutes on 2 cores)
 	$(BIN)/ropewalk run recipe=demo
+
+methods: $(STAMP) ## compare seven RoPE methods with three seeds on the demo's base (40 minutes on 2 quiet cores)
+	$(BIN)/ropewalk run recipe=demo sweep=demo_methods sweep.pool=2
 
 picture: $(STAMP) ## docs/report.png from the demo's report (after make demo; needs Chromium)
 	$(BIN)/python tests/helpers/browser.py runs/demo/report/index.html docs/report.png 1280 1500

@@ -39,6 +39,7 @@ examples:
       train.global_batch_tokens=1048576 name=my-run
   ropewalk run recipe=demo rope=pi name=demo-pi          another method, the same data
   ropewalk run -m recipe=demo rope=pi,ntk,yarn           a sweep, one run a method
+  ropewalk run recipe=demo sweep=methods sweep.pool=2    seven methods, three seeds, two at once
   ropewalk data recipe=demo --show 3                     the ledger, and three sequences to read
   ropewalk rope recipe=demo --compare pi,llama3,abf      what each method does to each dimension
   ropewalk calibrate recipe=demo                         measure the ramp for this model; then

@@ -138,9 +138,13 @@ def configs(arguments: argparse.Namespace) -> list[tuple[list[str], "Config"]]:
     words = _all_words(arguments)
     if not (arguments.multirun or _names_a_sweep(arguments)):
         return [(words, compose.compose(words, arguments.verb))]
-    from ropewalk.launch.sweep import chosen, runs
+    from ropewalk.launch.sweep import chosen, runs, search_plan
 
-    planned = runs.planned_runs(chosen.choose(words), arguments.verb)
+    choice = chosen.choose(words)
+    if choice.settings.kind == "search":
+        search = search_plan.plan(choice, arguments.verb)
+        return [(search.words, search.config)]
+    planned = runs.planned_runs(choice, arguments.verb)
     return [([*run.words], run.config) for run in planned]
 
 

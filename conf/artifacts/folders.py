@@ -6,6 +6,8 @@ from pathlib import Path
 
 RUNS_DIR, CACHE_DIR = "runs", "~/.cache/ropewalk"
 """Defaults of the settings `runs_dir` and `cache_dir`."""
+SWEEPS = "sweeps"
+"""The folder of all sweeps, in runs_dir."""
 MAX_NAME_BYTES = 255
 """Of one part of a path, on the file systems of Linux (NAME_MAX)."""
 MAX_RUN_NAME_BYTES = MAX_NAME_BYTES - 16
@@ -20,6 +22,8 @@ def name_problem(name: str) -> str | None:
         return "it is empty"
     if name in (".", "..") or "/" in name or "\0" in name:
         return "it leads to another folder" if "\0" not in name else "it has a NUL byte"
+    if name == SWEEPS:
+        return "that folder is for sweeps"
     if name.startswith("."):
         return "a dot at the beginning hides it"
     if any(not character.isprintable() for character in name):

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from ropewalk.conf.artifacts.folders import RUNS_DIR
+from ropewalk.conf.artifacts.folders import RUNS_DIR, SWEEPS
 from ropewalk.conf.errors import ConfigError
-from ropewalk.launch.runs import reading
+from ropewalk.launch.runs import reading, sweeps
 from ropewalk.launch.runs.reading import Row
 
 COLUMNS = ("name", "state", "stage", "step", "loss", "s/step", "left", "checkpoint", "written")
 
 
 def rows(folder: str) -> list[Row]:
-    """A row for each run in `folder`, the last written first; an empty text is the default.
+    """A row for each run and each sweep in `folder`, the last written first; an empty text is the
+    default.
 
     Raises: ConfigError when there is no such folder.
     """
@@ -33,8 +34,9 @@ def rows(folder: str) -> list[Row]:
             f"FOLDER is {path}; it must be a folder that can be read ({error.strerror}); give "
             "this user the right to it"
         ) from None
-    listed = [path / name for name in names if not name.startswith(".")]
+    listed = [path / name for name in names if not name.startswith(".") and name != SWEEPS]
     result = [reading.row(run) for run in listed if run.is_dir() or run.is_symlink()]
+    result += sweeps.rows(path)
     return sorted(result, key=lambda row: row["written"], reverse=True)
 
 

@@ -14,8 +14,8 @@ from ropewalk.conf.errors import NOT_PROVEN
 from ropewalk.launch.config.overrides import without_folders
 from ropewalk.launch.sweep.jobs import Job, Outcome
 
-SWEEPS, FILE = "sweeps", "sweep.json"
-"""The folder of all sweeps in runs_dir, and the record in the folder of each."""
+FILE = "sweep.json"
+"""In the folder of each sweep."""
 WAITING, FINISHED, FAILED, STOPPED = "waiting", "finished", "failed", "stopped"
 NOT_STARTED = "not started"
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ropewalk.conf.artifacts.folders import SWEEPS
 from ropewalk.conf.artifacts.locks import lock_or_refuse
 from ropewalk.conf.errors import (
     DONE,
@@ -24,10 +25,12 @@ from ropewalk.launch.sweep import naming, record, shared_data
 from ropewalk.launch.sweep.chosen import Chosen
 from ropewalk.launch.sweep.jobs import Job, Outcome
 from ropewalk.launch.sweep.pools import pool_of
-from ropewalk.launch.sweep.record import FAILED, FINISHED, SWEEPS, SweepRecord
+from ropewalk.launch.sweep.record import FAILED, FINISHED, SweepRecord
 from ropewalk.launch.sweep.runs import PlannedRun, calibrations, planned_runs
 from ropewalk.launch.sweep.watch import Watch, why_failed
 
+COMPARISON = "comparison"
+"""The folder of the page, in the sweep's."""
 AGAIN = "run the same command again: it starts only what is not done"
 
 
@@ -204,12 +207,22 @@ def _checked(config: Config, verb: str, errors: list[RopewalkError]) -> Iterator
 
 
 def compare(sweep: Sweep, entry: SweepRecord) -> None:
-    """The page over all runs that have an evaluation, where there are two."""
-    folders = [sweep.runs_dir / job.run for job in entry.runs if job.state == FINISHED]
+    """Write the page over all runs that are measured, where there are two."""
+    from ropewalk.launch.compare.command import compare_runs
+
+    done = [job.run for job in entry.runs if job.state == FINISHED]
+    folders = [sweep.runs_dir / run for run in done]
     folders = [folder for folder in folders if (folder / "eval" / "results.json").is_file()]
-    if len(folders) < 2 or sweep.verb not in ("run", "eval"):
+    if sweep.verb not in ("run", "eval") or len(folders) < 2:
         return
-    print(f"compare: {len(folders)} runs in {sweep.runs_dir}")
+    baseline = entry.baseline if sweep.runs_dir / (entry.baseline or "") in folders else None
+    try:
+        page = compare_runs(folders, baseline, entry.folder / COMPARISON)
+    except ConfigError as error:  # the runs stand all the same
+        print(f"the runs cannot be compared:\n{error}")
+        return
+    entry.comparison = str(page.relative_to(entry.folder))
+    entry.write()
 
 
 def end(entry: SweepRecord) -> None:

@@ -44,12 +44,11 @@ def end(search: Search, study: Study, entry: SweepRecord) -> None:
         print(f"  {trial['run']}  {trial['state']}{value}  {settings}{reason}")
     best = study.best()
     if best is not None:
-        words = without_folders(
-            [*search.words, *(f"{k}={v}" for k, v in study.values(best).items())]
-        )
-        name = f"{search.name}-{best.number}"
+        name = search.name_of(best)
+        values = [f"{key}={value}" for key, value in study.values(best).items()]
+        words = [*without_folders([*search.words, *values]), f"name={name}"]
         print(f"the best run is {name} ({best.value:.6g}) in {search.runs_dir / name}")
-        print(f"  {shlex.join(['ropewalk', search.verb, *words, f'name={name}'])}")
+        print(f"  {shlex.join(['ropewalk', search.verb, *words])}")
     print(f"wrote {entry.folder / record.FILE}")
     if study.unfinished():
         raise Stopped(f"the search was stopped; {runner.AGAIN}")
