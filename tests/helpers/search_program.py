@@ -44,12 +44,13 @@ class ParabolaPool:
             yield Outcome(job, 1 if number == FAILING else 0, 60.0)
 
 
-def main(runs_dir: Path, killed_at: int, words: Sequence[str]) -> None:
+def run(runs_dir: Path, killed_at: int, *words: str) -> None:
+    """The caller has replaced the pool and the preflight, or is a process of its own."""
+    searched = ["rope=yarn,pi", "train.optimizer.lr=log(1e-5,1e-2)", f"runs_dir={runs_dir}"]
     runner.preflight = lambda *_: None  # type: ignore[assignment]
     search.pool_of = lambda *_: ParabolaPool(runs_dir, killed_at)  # type: ignore[assignment]
-    searched = ["rope=yarn,pi", "train.optimizer.lr=log(1e-5,1e-2)", f"runs_dir={runs_dir}"]
     search.run(chosen.choose([*BASE, *searched, *words]), "train", words)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])
+    run(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -1,10 +1,13 @@
 """A search: what it proposes, resumed after a kill; its budget; its trials as Optuna has them."""
 
+import contextlib
+import io
 import json
 import math
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +15,25 @@ import pytest
 import search_program
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.launch.sweep import chosen, search_plan
+from ropewalk.launch.sweep import chosen, runner, search, search_plan
 
 optuna = pytest.importorskip("optuna")
 TRIALS = "sweep.search.trials=6"
 
 
-def program(runs_dir: Path, killed_at: int, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, search_program.__file__, str(runs_dir), str(killed_at), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+@pytest.fixture(autouse=True, scope="module")
+def restored() -> Iterator[None]:
+    """What the program replaces."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "pool_of", search.pool_of)
+        patch.setattr(runner, "preflight", runner.preflight)
+        yield
+
+
+def killed(runs_dir: Path, at: int) -> int:
+    """The exit code of the search in a process of its own, killed when trial `at` is at work."""
+    command = [sys.executable, search_program.__file__, str(runs_dir), str(at), TRIALS]
+    return subprocess.run(command, capture_output=True, timeout=300).returncode
 
 
 def study(runs_dir: Path) -> Any:
@@ -41,17 +54,18 @@ def trials(runs_dir: Path) -> list[tuple[Any, ...]]:
 def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A search without an interruption."""
     folder = tmp_path_factory.mktemp("runs")
-    done = program(folder, -1, TRIALS)
-    assert done.returncode == 0, done.stderr
-    (folder / "printed").write_text(done.stdout)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        search_program.run(folder, -1, TRIALS)
+    (folder / "printed").write_text(printed.getvalue())
     return folder
 
 
 def test_a_search_that_was_killed_gets_the_same_trials(runs_dir: Path, tmp_path: Path) -> None:
-    assert program(tmp_path, 3, TRIALS).returncode == -signal.SIGKILL
+    assert killed(tmp_path, 3) == -signal.SIGKILL
     states = [trial[1] for trial in trials(tmp_path)]
     assert states == ["COMPLETE", "FAIL", "COMPLETE", "RUNNING"]
-    assert program(tmp_path, -1, TRIALS).returncode == 0
+    search_program.run(tmp_path, -1, TRIALS)
     assert trials(tmp_path) == trials(runs_dir)
     assert len(trials(tmp_path)) == 6
 
@@ -81,12 +95,12 @@ def test_the_value_is_that_of_the_run_and_within_the_range(runs_dir: Path) -> No
 def test_a_search_goes_on_when_its_budget_is_raised_and_only_then(
     runs_dir: Path, tmp_path: Path
 ) -> None:
-    assert program(tmp_path, -1, "sweep.search.minutes=2.5").returncode == 0
+    search_program.run(tmp_path, -1, "sweep.search.minutes=2.5")
     assert trials(tmp_path) == trials(runs_dir)[:3]  # of a minute each
-    assert program(tmp_path, -1, "sweep.search.gpu_hours=0.05").returncode == 0
+    search_program.run(tmp_path, -1, "sweep.search.gpu_hours=0.05")
     assert len(trials(tmp_path)) == 3
-    other = program(tmp_path, -1, "sweep.search.direction=maximize")
-    assert other.returncode != 0 and "settings.direction was" in other.stderr
+    with pytest.raises(ConfigError, match=r"settings\.direction was"):
+        search_program.run(tmp_path, -1, "sweep.search.direction=maximize")
 
 
 @pytest.mark.parametrize(
