@@ -18,6 +18,8 @@ FOLDER = "phases"
 SECTIONS = ("rope", "data", "train")
 PHASE_KEYS = ("name", "carry_optimizer")
 """Keys of a phase that are not settings of the run."""
+LENGTH_MAPPINGS = ("length_weights", "buckets")
+"""Settings whose mapping is replaced as one value. Their keys are ranges such as `<4K`."""
 
 
 def problems(phases: Sequence[object]) -> Iterator[str]:
@@ -34,9 +36,9 @@ def problems(phases: Sequence[object]) -> Iterator[str]:
         for key in map(str, phase):
             if key not in PHASE_KEYS and key.split(".")[0] not in SECTIONS:
                 yield (
-                    f"{prefix}.{key} is {phase[key]}; a phase sets {', '.join(PHASE_KEYS)} and "
-                    f"what begins with {', '.join(f'{section}.' for section in SECTIONS)}; set it "
-                    "for the whole run"
+                    f"{prefix}.{key} is {phase[key]}; a phase sets {', '.join(PHASE_KEYS)}, "
+                    f"mixture and what begins with {', '.join(f'{name}.' for name in SECTIONS)}; "
+                    "set it for the whole run"
                 )
         name = str(phase.get("name") or "phase")
         if reason := name_problem(name):

@@ -8,4 +8,5 @@ hydra.py         registers the dataclasses and composes; the only file that runs
 finished_run.py  the training settings of a finished run, for eval
 only_models.py   what eval needs that measures other models alone
 phases.py        the settings of each phase, on top of the run's
+phase_words.py   `phases.*.KEY=VALUE` and a phase's mixture, put into the phases
 """

@@ -9,8 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 from ropewalk.conf import declared, renamed, rules
 from ropewalk.conf.check import check
 from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.phases import LENGTH_MAPPINGS
 from ropewalk.conf.schema import Config
-from ropewalk.launch.config import files, finished_run, only_models, phases
+from ropewalk.launch.config import files, finished_run, only_models, phase_words, phases
 from ropewalk.launch.config.hydra import HYDRA_ERRORS, compose_node, one_line
 from ropewalk.launch.config.overrides import Override, nested, repeated_models, typed
 
@@ -56,6 +57,12 @@ def _compose(words: Sequence[str], verb: str) -> Config:
             if merged[key]
         ]
         problems += _warm_up_problems(merged, command.values)
+        problems += phase_words.idle_problems(
+            OmegaConf.to_container(merged.phases),
+            command.values,
+            command.method,
+            command.phase_words,
+        )
         return _check(merged, verb, problems, command.wrong)
     except HYDRA_ERRORS as error:
         raise ConfigError("\n".join([*problems, one_line(error)])) from None
@@ -124,8 +131,15 @@ class _Command:
         self.wrong: list[str] = []
         """Keys whose value has a problem."""
         self.problems: list[str] = []
+        self.phase_words: list[phase_words.PhaseWord] = []
         pairs: list[tuple[str, Any]] = []
         for word in parsed:
+            for_phases, problems = phase_words.read(word)
+            self.problems += problems
+            if for_phases is not None and not problems:
+                self.phase_words.append(for_phases)
+            if for_phases is not None or problems:
+                continue
             if word.removes and word.source:
                 self.removed.append(word.source)
             elif word not in (*self.hydra, *self.groups):
@@ -144,9 +158,31 @@ class _Command:
         chosen = {word.key: word.value or "" for word in self.groups}
         return [line for pair in chosen.items() for line in files.problems(*pair, folders)]
 
+    @property
+    def method(self) -> str | None:
+        """The METHOD of `rope=METHOD`."""
+        return next((word.value for word in self.groups if word.key == "rope"), None)
+
     def merged(self, **groups: str) -> DictConfig:
-        """The YAML files with the command line's settings on top. `groups`: in place of those that
-        the words choose."""
+        """The YAML files with the command line's settings on top, in the run and its phases.
+
+        `groups`: in place of those that the words choose. Raises: ConfigError for a phase's mixture
+        whose file is wrong.
+        """
+        node = self._with_values(**groups)
+        listed: Any = OmegaConf.to_container(node.phases)
+        self.problems += phase_words.put(listed, self.phase_words)
+        folders = files.search_folders([word.word for word in self.hydra])
+        presets = phase_words.mixtures(listed)
+        if lines := [p for name in presets for p in files.problems("mixture", name, folders)]:
+            raise ConfigError("\n".join(self.problems + lines))
+        node.phases = phase_words.with_mixtures(
+            listed, node, lambda name: self._with_values(**groups | {"mixture": name})
+        )
+        return node
+
+    def _with_values(self, **groups: str) -> DictConfig:
+        """The same without what is said of phases."""
         chosen = [word.word for word in (*self.hydra, *self.groups) if word.key not in groups]
         node = compose_node([*chosen, *(f"{key}={value}" for key, value in groups.items())])
         OmegaConf.set_struct(node, False)
@@ -182,7 +218,7 @@ def _clear_replaced_mappings(composed: DictConfig, values: Mapping[str, Any]) ->
     sections = {"data": data}
     sections |= {f"data.sources.{name}": s for name, s in data.get("sources", {}).items()}
     for section, settings in sections.items():
-        for name in phases.LENGTH_MAPPINGS:
+        for name in LENGTH_MAPPINGS:
             key = f"{section}.{name}"
             if settings.get(name) is not None and OmegaConf.select(composed, key):
                 OmegaConf.update(composed, key, {}, merge=False)

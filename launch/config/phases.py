@@ -14,9 +14,6 @@ from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.rope_methods import ROPE_METHODS
 from ropewalk.conf.schema import Config
 
-LENGTH_MAPPINGS = ("length_weights", "buckets")
-"""Settings whose mapping is replaced as one value. Their keys are ranges such as `<4K`."""
-
 
 def check_phases(composed: DictConfig, verb: str, wrong: Sequence[str] = ()) -> Config:
     """The run's configuration, its phases not yet applied.
@@ -99,10 +96,20 @@ def apply_phase(composed: DictConfig, phase: Mapping[str, Any]) -> DictConfig:
 
 
 def _merge_data(merged: DictConfig, key: str, value: object) -> DictConfig:
-    """Set a key of `data`. A merge, unlike an update, gives a new source its dataclass."""
+    """Set a key of `data`; null leaves a source out.
+
+    A merge, unlike an update, gives a new source its dataclass. Raises: ValueError.
+    """
+    *section, name = key.split(".")
+    if section == ["data", "sources"] and value is None:
+        if name not in merged.data.sources:
+            known = ", ".join(map(str, merged.data.sources)) or "none"
+            raise ValueError(f"{key} is null; the sources are {known}; name one of them")
+        del merged.data.sources[name]
+        return merged
     nested = OmegaConf.create({})
     OmegaConf.update(nested, key, value)
-    if key.endswith(LENGTH_MAPPINGS) and OmegaConf.select(merged, key):
+    if key.endswith(phases.LENGTH_MAPPINGS) and OmegaConf.select(merged, key):
         OmegaConf.update(merged, key, {}, merge=False)
     return OmegaConf.merge(merged, nested)  # type: ignore[return-value]
 

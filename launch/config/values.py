@@ -23,6 +23,8 @@ KINDS: dict[Any, tuple[str, str]] = {
 }
 """What a type is called, and an example."""
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
+LEFT_OUT = re.compile(r"data\.sources\.[^.]+")
+"""The key of a source, which null leaves out of a phase."""
 _REFERENCE = re.compile(r"\$\{[^}]*\}?")
 
 
@@ -209,14 +211,16 @@ class Converter:
         return values
 
     def _phase(self, node: Node, key: str) -> Any:
-        """The settings of a phase, by dotted key or nested; `name` and `carry_optimizer` beside."""
+        """The settings of a phase, by dotted key or nested; its own keys beside."""
         if not isinstance(node, dict):
             return shown(node)
-        own = {"name": str, "carry_optimizer": bool, "rope": str}
+        own = {"name": str, "carry_optimizer": bool, "rope": str, "mixture": str}
         values = {}
         for name, item in node.items():
             nested = isinstance(item, dict) and name == "rope"
-            if name in own and not nested:
+            if LEFT_OUT.fullmatch(name) and isinstance(item, Scalar) and item.is_null:
+                values[name] = None
+            elif name in own and not nested:
                 values[name] = self.convert(item, f"{key}.{name}", own[name])
             elif name in renamed.RENAMED:
                 hint = declared.type_of(renamed.RENAMED[name])

@@ -121,7 +121,8 @@ def _run_stage(stage: str, run: Run, quiet: bool) -> None:
 def _rope(run: Run) -> tuple[Manifest, str]:
     from ropewalk.train.rope import stage
 
-    rope_stage = stage.make(run.config, run.base)
+    previous = run.previous_phase
+    rope_stage = stage.make(run.config, run.base, previous.rope_plan if previous else None)
     run.writers["rope"] = lambda folder: rope_stage.write(
         folder / "rope.json", renew=not run.in_place
     )

@@ -33,12 +33,13 @@ def lint(
     seq_len: int,
     steps: int | None,
     pose: int | None = None,
+    before: int | None = None,
 ) -> list[str]:
     """The warnings, the most serious first.
 
     `sliding`: the model has sliding-window layers. `pretrained`: its max_position_embeddings.
-    `pose`: the length that skipped positions cover. Lengths in tokens. `steps`: None while the
-    training is not known.
+    `pose`: the length that skipped positions cover. `before`: the window of the phase before.
+    Lengths in tokens. `steps`: None while the training is not known.
     """
     lengths = _trained_length(plan, seq_len, steps)
     if pose is not None:
@@ -47,6 +48,7 @@ def lint(
         return list(lengths)
     return [
         *_factor(plan, steps),
+        *_step(plan, before),
         *_windows(plan, pretrained),
         *_changed_words(plan),
         *lengths,
@@ -64,18 +66,28 @@ def _factor(plan: RopePlan, steps: int | None) -> Iterator[str]:
             "and short texts pay (arXiv 2306.15595, section 3.4; arXiv 2309.00071, section 3.1); "
             "consider rope=yarn"
         )
-    if plan.factor > MAX_SINGLE_STEP_FACTOR:
-        yield (
-            f"{factor}; beyond {MAX_SINGLE_STEP_FACTOR} in one step the literature trains in "
-            "stages (YaRN: x16, then x32; LongRoPE: 256K, then 2M: arXiv 2309.00071, section 4.1; "
-            "arXiv 2402.13753, section 3.3); extend in two runs, the second from the first's model"
-        )
     untrained_ntk = plan.method in ("ntk", "dynamic") and steps == 0
     if untrained_ntk and plan.factor > MAX_UNTRAINED_NTK_FACTOR:
         yield (
             f"{factor} and train.steps is 0; without fine-tuning NTK-aware scaling holds for less "
             "than its factor, for some dimensions go out of bounds (arXiv 2309.00071, section "
             f"3.1); beyond {MAX_UNTRAINED_NTK_FACTOR} train, or use rope=yarn"
+        )
+
+
+def _step(plan: RopePlan, before: int | None) -> Iterator[str]:
+    """A window far above the one that the model comes with: the phase before's, or the base's."""
+    scaled = plan.base["rope_parameters"]["rope_type"] != "default"
+    start = before or (plan.base_window if scaled else plan.original_max_position_embeddings)
+    step = plan.max_position_embeddings / start
+    if step > MAX_SINGLE_STEP_FACTOR:
+        of = "the phase before" if before else "the base"
+        yield (
+            f"rope.factor is {plan.factor:g}; {plan.max_position_embeddings} tokens are "
+            f"{step:.4g} times the window of {of}, and beyond {MAX_SINGLE_STEP_FACTOR} in one step "
+            "the literature trains in stages (YaRN: x16, then x32; LongRoPE: 256K, then 2M: arXiv "
+            "2309.00071, section 4.1; arXiv 2402.13753, section 3.3); extend in phases, each from "
+            "the model of the one before"
         )
 
 

@@ -59,14 +59,18 @@ def run(config: Config, base: Base, output: Path) -> tuple[Manifest, str]:
     return make(config, base).write(output)
 
 
-def make(config: Config, base: Base) -> RopeStage:
-    """The plan and its findings. Raises: ConfigError when the model's RoPE is not handled."""
+def make(config: Config, base: Base, before: RopePlan | None = None) -> RopeStage:
+    """The plan and its findings. `before`: the plan of the phase whose model this one starts from.
+
+    Raises: ConfigError when the model's RoPE is not handled.
+    """
     # Not `run_stage`, which makes a folder with a manifest.json: the artifact is one file that
     # holds its own fingerprint, it is written again when only the findings changed, and the plan
     # is computed in any case because the fingerprint contains its hash.
     model_config = base_config(base)
     plan = rope_plan.make(config.rope, model_config, base.name, config.model.sliding_window)
-    findings = _print_findings(config, plan, model_config)
+    window = before.max_position_embeddings if before else None
+    findings = _print_findings(config, plan, model_config, window)
     cache_key = {"rope": content(config.rope), "base": plan.base, "plan": plan.hash}
     manifest = Manifest.for_content("rope", cache_key)
     manifest.facts = {"hash": plan.hash, "max_position_embeddings": plan.max_position_embeddings}
@@ -95,8 +99,10 @@ def _write_changed(output: Path, record: dict[str, Any], renew: bool) -> bool:
     return same_plan
 
 
-def _print_findings(config: Config, plan: RopePlan, model_config: PreTrainedConfig) -> list[str]:
-    """The lint's findings, also printed to stderr."""
+def _print_findings(
+    config: Config, plan: RopePlan, model_config: PreTrainedConfig, before: int | None
+) -> list[str]:
+    """The lint's findings, also printed to stderr. `before`: tokens of the phase before."""
     is_training_unset = bool({"data.seq_len", "train.steps"} & set(config.unset))
     findings = lint(
         plan,
@@ -106,6 +112,7 @@ def _print_findings(config: Config, plan: RopePlan, model_config: PreTrainedConf
         seq_len=config.data.seq_len,
         steps=None if is_training_unset else config.train.steps,
         pose=config.data.pose.target_length,
+        before=before,
     )
     for finding in findings:
         print(f"rope warning: {finding}", file=sys.stderr, flush=True)

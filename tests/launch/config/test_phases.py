@@ -114,7 +114,7 @@ def test_what_every_phase_sets_need_not_be_set_for_the_run() -> None:
         (
             ["phases=[{},{seed:1}]"],
             [
-                "phases[1].seed is 1; a phase sets name, carry_optimizer and what begins with "
+                "phases[1].seed is 1; a phase sets name, carry_optimizer, mixture and what begins with "
                 "rope., data., train."
             ],
         ),

@@ -6,6 +6,7 @@ import pytest
 from transformers import LlamaConfig
 
 from ropewalk.conf.rope_methods import (
+    ABFConfig,
     DynamicConfig,
     LongRopeConfig,
     NTKConfig,
@@ -42,7 +43,12 @@ def test_short_sequences_whose_positions_cover_the_plan_have_no_finding() -> Non
 
 CASES: list[tuple[RopeConfig, dict[str, Any], str]] = [
     (PIConfig(factor=5), {}, "rope.factor is 5; beyond 4 position interpolation crowds"),
-    (YarnConfig(factor=33), {}, "rope.factor is 33; beyond 32 in one step"),
+    (YarnConfig(factor=33), {}, "135168 tokens are 33 times the window of the base, and beyond"),
+    (
+        YarnConfig(factor=33),
+        {"before": 4095},
+        "135168 tokens are 33.01 times the window of the phase before, and beyond 32 in one step",
+    ),
     (
         NTKConfig(factor=9),
         {"steps": 0},
@@ -116,6 +122,24 @@ def test_no_case_has_more_than_two_findings() -> None:
     """A finding that comes with every plan would say nothing."""
     for rope, kwargs, _ in CASES:
         assert len(findings(planned(rope), **kwargs)) <= 2
+
+
+def test_a_phase_counts_its_step_from_the_phase_before() -> None:
+    """ProLong: 8,192 to 65,536, then 524,288."""
+    prolong = planned(ABFConfig(factor=64, rope_theta=1.28e8), max_position_embeddings=8192)
+    assert findings(prolong, pretrained=8192, before=65_536) == []
+    assert "64 times the window of the base" in findings(prolong, pretrained=8192)[0]
+
+
+def test_a_scaled_base_counts_its_step_from_its_window() -> None:
+    """UltraLong-1M: x128 from 8,192 is x8 from Llama 3.1's 131,072."""
+    llama = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0}
+    llama |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    llama |= {"original_max_position_embeddings": 8192}
+    ultralong = planned(
+        YarnConfig(factor=128.0), rope_parameters=llama, max_position_embeddings=131_072
+    )
+    assert not any("one step" in line for line in findings(ultralong, pretrained=131_072))
 
 
 @pytest.mark.parametrize("seq_len", [4096, 65_536])
