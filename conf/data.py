@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ropewalk.conf.cleaning import ContaminationConfig, DuplicatesConfig
 from ropewalk.conf.data_mixture import MixtureConfig
@@ -49,10 +50,11 @@ class DataConfig(MixtureConfig):
     overlong: str = setting("split", one_of=OVERLONG)
     """A document longer than `seq_len` or its source's `piece_len`: split, truncate (the rest is
     counted as cut), drop or error."""
-    begin: str | None = setting(None, way_out="bos, eos, or unset it for none")
-    """The token before each document: its string, or bos or eos for the tokenizer's own. Budgets
-    and lengths count it."""
-    end: str | None = setting(None, way_out="bos, eos, or unset it for none")
+    begin: Any = setting(None, way_out="bos, eos, or unset it for none")
+    """The token before each document: its string, or bos or eos for the tokenizer's own; or its id,
+    or a list of ids, such as a separator that is no token of its own (`<s>` is [45147, 29] in
+    Llama 3). Budgets and lengths count them."""
+    end: Any = setting(None, way_out="bos, eos, or unset it for none")
     """The token after each document, as `begin`; a truncated document has none."""
     duplicates: DuplicatesConfig = setting(factory=DuplicatesConfig)
     contamination: ContaminationConfig = setting(factory=ContaminationConfig)
@@ -106,6 +108,12 @@ class DataConfig(MixtureConfig):
     def _piece_problems(self, prefix: str) -> Iterator[str]:
         boundary = {"begin": self.begin, "end": self.end}
         tokens = {key: token for key, token in boundary.items() if token is not None}
+        if lines := [
+            line for key in tokens for line in boundary_problems(prefix, key, tokens[key])
+        ]:
+            yield from lines
+            return
+        count = sum(len(token) if isinstance(token, list) else 1 for token in tokens.values())
         for name, source in self.sources.items():
             length = self.seq_len if source.piece_len is None else source.piece_len
             if source.piece_len is not None and not self.min_piece <= length <= self.seq_len:
@@ -114,7 +122,7 @@ class DataConfig(MixtureConfig):
                     f"{prefix}min_piece {self.min_piece} and {prefix}seq_len {self.seq_len}; "
                     f"unset it for {prefix}seq_len"
                 )
-            elif 1 <= length <= len(tokens):
+            elif 1 <= length <= count:
                 key, token = next(iter(tokens.items()))
                 yield (
                     f"{prefix}{key} is {token}; a piece of {name} has {length} tokens, and "
@@ -165,3 +173,14 @@ class DataConfig(MixtureConfig):
                 f"{prefix}sources has a synthetic source and no weights; its share must be given; "
                 "set weights for all"
             )
+
+
+def boundary_problems(prefix: str, key: str, token: object) -> Iterator[str]:
+    """A line for a `begin` or `end` that is neither text nor ids."""
+    ids = token if isinstance(token, list) else [token]
+    is_text = isinstance(token, str)
+    if not is_text and not (ids and all(type(i) is int and i >= 0 for i in ids)):
+        yield (
+            f"{prefix}{key} is {token}; it must be a token's string, bos, eos, an id of at least "
+            f"0, or a list of ids; e.g. {prefix}{key}=[45147,29]"
+        )

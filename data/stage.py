@@ -8,7 +8,7 @@ from typing import Any
 
 from ropewalk.conf.artifacts.manifest import Manifest
 from ropewalk.conf.data import DataConfig
-from ropewalk.conf.errors import DataError
+from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data import planning, sources, synthetic, train_tokenizer
@@ -119,11 +119,18 @@ def workers(data: DataConfig) -> int:
 def boundary_tokens(data: DataConfig, tokenizer: RunTokenizer) -> BoundaryTokens:
     """The ids of `data.begin` and `data.end`. Raises: ConfigError for no token of the tokenizer."""
 
-    def token_id(key: str, token: str | None) -> int | None:
-        return None if token is None else tokenizers.token_id(tokenizer, key, token)
+    def ids(key: str, token: Any) -> int | list[int] | None:
+        if token is None or isinstance(token, str):
+            return None if token is None else tokenizers.token_id(tokenizer, key, token)
+        given = token if isinstance(token, list) else [token]
+        if (largest := max(given)) >= (size := tokenizers.vocab_size(tokenizer)):
+            raise ConfigError(
+                f"{key} is {token}; {largest} is no id of the tokenizer, whose vocabulary has "
+                f"{size} tokens; give ids below that"
+            )
+        return list(given) if len(given) > 1 else int(given[0])
 
-    begin = token_id("data.begin", data.begin)
-    return BoundaryTokens(begin, token_id("data.end", data.end))
+    return BoundaryTokens(ids("data.begin", data.begin), ids("data.end", data.end))
 
 
 def _finish_store(config: Config, name: str, text: TextStore) -> Store:

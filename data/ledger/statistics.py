@@ -121,14 +121,13 @@ def count_documents(
     total = len(length)
     times = np.bincount(pieces.document[pieces.start == 0], minlength=total)
     ends = pieces.start + pieces.length
-    last = boundary_tokens.before + length[pieces.document]
-    closed = np.bincount(pieces.document[ends > last], minlength=total)
-    virtual = np.bincount(pieces.document, pieces.length, total).astype(np.int64)
+    own = length[pieces.document]
+    stored = boundary_tokens.stored(ends, own) - boundary_tokens.stored(pieces.start, own)
     reached = np.zeros(total, dtype=np.int64)
     np.maximum.at(reached, pieces.document, ends)
     return DocumentCounts(
         times,
-        virtual - boundary_tokens.before * times - closed,
+        np.bincount(pieces.document, stored, total).astype(np.int64),
         boundary_tokens.stored(reached, length),
     )
 

@@ -10,7 +10,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import ceil
 from pathlib import Path
 from typing import Any, overload
@@ -211,23 +211,34 @@ def delete_and_rerun(shard: Path) -> str:
 
 @dataclass(frozen=True)
 class BoundaryTokens:
-    """Ids of the token before a document (BOS) and of the one after it (EOS); None: no such token.
+    """Ids of the token before a document (BOS) and of the one after it (EOS), or of several (a
+    separator that is no token of its own); None: no such token.
 
     They are a choice of the plan, so no store has them. A plan counts a document's virtual tokens:
-    [begin] + stored tokens + [end]. A cut document keeps a prefix of them, without the end token.
+    begin + stored tokens + end. A cut document keeps a prefix of them, without the end token.
     """
 
-    begin: int | None = None
-    end: int | None = None
+    begin: int | Sequence[int] | None = None
+    end: int | Sequence[int] | None = None
+
+    @cached_property
+    def begin_ids(self) -> np.ndarray:
+        """(tokens,) int64 before a document."""
+        return _ids(self.begin)
+
+    @cached_property
+    def end_ids(self) -> np.ndarray:
+        """(tokens,) int64 after a document."""
+        return _ids(self.end)
 
     @property
     def before(self) -> int:
-        """How many tokens precede a document: 0 or 1."""
-        return int(self.begin is not None)
+        """How many tokens precede a document."""
+        return len(self.begin_ids)
 
     @property
     def count(self) -> int:
-        return self.before + int(self.end is not None)
+        return self.before + len(self.end_ids)
 
     def stored(self, virtual: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """How many of the first `virtual` tokens of documents of `lengths` are in the store."""
@@ -246,10 +257,16 @@ class BoundaryTokens:
         """
         size = len(text)
         length = size + self.count - start if length is None else length
-        low, high = max(start - self.before, 0), min(start + length - self.before, size)
-        parts = [text[low:high]]
-        if self.begin is not None and start == 0:
-            parts.insert(0, np.array([self.begin], dtype=np.int64))
-        if self.end is not None and start + length > self.before + size:
-            parts.append(np.array([self.end], dtype=np.int64))
-        return np.concatenate(parts)
+        parts, first = [], 0
+        for ids in (self.begin_ids, text, self.end_ids):
+            low, high = max(start - first, 0), min(start + length - first, len(ids))
+            if high > low:
+                parts.append(ids[low:high])
+            first += len(ids)
+        return np.concatenate(parts) if parts else text[:0]
+
+
+def _ids(boundary: int | Sequence[int] | None) -> np.ndarray:
+    """(tokens,) int64 of one side."""
+    ids = [] if boundary is None else [boundary] if isinstance(boundary, int) else list(boundary)
+    return np.array(ids, dtype=np.int64)

@@ -125,6 +125,8 @@ class Converter:
             if node.is_null and declared.is_optional(hint):
                 return None
             if kind is Any:
+                if WHOLE_NUMBER.fullmatch(node.text) and node.read_as in ("", "a number"):
+                    return self._number(node, key, int)
                 kind = str
             if "${" in node.text and (kind is str or kind in KINDS):
                 return self._reference(node, key)

@@ -85,7 +85,7 @@ def test_a_row_has_type_default_rule_and_fingerprint() -> None:
     assert row("train.checkpoint.keep_last")["fingerprint"] is False  # by its section
     assert row("train.lora.rank")["fingerprint"] == "if_set"  # by its section
     assert row("train.profiler.steps")["type"] == "list[int]"
-    assert row("data.begin")["type"] == "str or null"
+    assert row("model.revision")["type"] == "str or null"
 
 
 def test_a_methods_settings_name_the_methods() -> None:

@@ -5,7 +5,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from data_fixture import MARKED, SYNTHETIC, DataFixture
+from data_fixture import MARKED, SYNTHETIC, DataFixture, DataRun
+from tokenizers import Tokenizer
 
 from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.errors import ConfigError, DataError
@@ -116,6 +117,45 @@ def test_a_token_that_the_tokenizer_lacks_is_refused_before_a_token_is_written(
     with pytest.raises(ConfigError, match=message):
         data_fixture.run(f"data.begin={override}")
     assert not list((data_fixture.folder / "cache").rglob("tokens.bin"))
+
+
+def documents_of(result: DataRun) -> dict[int, list[int]]:
+    """The tokens of each document of a plan with one document a sequence."""
+    sequences = result.folders.sequences()
+    rows = [piece for (piece,) in result.pieces()]
+    return {
+        row["document"]: sequences.read(number).input_ids[: row["length"]].tolist()
+        for number, row in enumerate(rows)
+    }
+
+
+def test_a_separator_of_several_tokens_stands_between_documents(data_fixture: DataFixture) -> None:
+    """Ids of a text that is no token of its own, as `<s>` in Llama 3: 45147 and 29."""
+    plain = data_fixture.run("data.packer=single", "data.overlong=truncate", output="plain")
+    ids = Tokenizer.from_file(str(plain.folders.tokenizer / "tokenizer.json")).encode("<s>").ids
+    assert len(ids) > 1
+    words = ["data.packer=single", "data.overlong=truncate", f"data.begin={ids}".replace(" ", "")]
+    result = data_fixture.run(*words, "data.end=0")
+    before, after = documents_of(plain), documents_of(result)
+    assert after == {key: [*ids, *text, 0][:64] for key, text in before.items()}
+    marks = sum(len(text) for text in after.values()) - sum(
+        len(text[: 64 - len(ids)]) for text in before.values()
+    )
+    assert result.ledger["plan"]["marks"] == marks
+    single, one = (data_fixture.run(f"data.end={end}", output=end) for end in ("0", "eos"))
+    assert single.folders.plan == one.folders.plan
+    with pytest.raises(ConfigError, match=r"^data\.end is 300; 300 is no id of the tokenizer"):
+        data_fixture.run("data.end=300")
+
+
+@pytest.mark.parametrize("value", ["[1,-2]", "[1,a]", "[]", "-1", "1.5"])
+def test_what_is_no_token_and_no_id_is_refused(value: str, data_fixture: DataFixture) -> None:
+    if value == "1.5":  # text, which the tokenizer lacks
+        with pytest.raises(ConfigError, match=r"^data\.end is 1\.5; it must be one token"):
+            data_fixture.run(f"data.end={value}")
+        return
+    with pytest.raises(ConfigError, match=r"^data\.end is .*; it must be a token's string, bos"):
+        data_fixture.config(f"data.end={value}")
 
 
 def test_choices_share_one_token_store_and_have_their_own_plans(

@@ -64,10 +64,5 @@ def haystacks(config: Config, data: DataArtifacts, count: int | None = None) -> 
         except DataError as error:
             way_out = "leave json_kv out of train.validation.tasks"
             raise DataError(f"{error}, or {way_out}") from error
-        made.append(replace(text, context=_after_begin(text.context, marks.begin)))
+        made.append(replace(text, context=np.concatenate([marks.begin_ids, text.context])))
     return made
-
-
-def _after_begin(ids: np.ndarray, begin: int | None) -> np.ndarray:
-    """As a training document begins."""
-    return ids if begin is None else np.concatenate([[begin], ids])

@@ -104,6 +104,7 @@ def test_an_earlier_sequence_is_not_context() -> None:
             BoundaryTokens(begin=1),
             BoundaryTokens(end=2),
             BoundaryTokens(begin=1, end=2),
+            BoundaryTokens(begin=(1, 3, 4), end=(2, 5)),
         ]
     ),
 )

@@ -20,11 +20,12 @@ def store(tokens: Any, offset: list[int], length: list[int]) -> Store:
     return Store(tokens, np.array(offset), np.array(length), heldout, key, names, {}, "ab" * 20)
 
 
-@pytest.mark.parametrize("begin", [None, 1])
-@pytest.mark.parametrize("end", [None, 2])
-def test_boundary_tokens_stand_around_a_document(begin: int | None, end: int | None) -> None:
+@pytest.mark.parametrize(("begin", "before"), [(None, []), (1, [1]), ([3, 4], [3, 4])])
+@pytest.mark.parametrize(("end", "after"), [(None, []), (2, [2]), ((5, 6, 5), [5, 6, 5])])
+def test_boundary_tokens_stand_around_a_document(
+    begin: Any, before: list[int], end: Any, after: list[int]
+) -> None:
     marks = BoundaryTokens(begin, end)
-    before, after = [1] * (begin is not None), [2] * (end is not None)
     assert (marks.before, marks.count) == (len(before), len(before) + len(after))
     two = store(np.arange(10, 18), [0, 3], [3, 5])
     for number, text in enumerate(([10, 11, 12], [13, 14, 15, 16, 17])):

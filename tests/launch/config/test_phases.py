@@ -114,8 +114,8 @@ def test_what_every_phase_sets_need_not_be_set_for_the_run() -> None:
         (
             ["phases=[{},{seed:1}]"],
             [
-                "phases[1].seed is 1; a phase sets name, carry_optimizer, mixture and what begins with "
-                "rope., data., train."
+                "phases[1].seed is 1; a phase sets name, carry_optimizer, mixture and what begins "
+                "with rope., data., train."
             ],
         ),
         (["phases=[{name:a/b}]"], ["phases[0].name is a/b; it must be a plain folder name"]),

@@ -39,9 +39,11 @@ def problem(*words: str) -> str:
 
 @pytest.mark.parametrize("text", LETTERS)
 def test_text_is_taken_to_the_letter(tmp_path: Path, text: str) -> None:
-    config = compose(["recipe=demo", f"name={text}", f"model.revision={text}", f"data.end={text}"])
+    config = compose(
+        ["recipe=demo", f"name={text}", f"model.revision={text}", f"model.gguf_file={text}"]
+    )
     unset = None if text == "null" else text
-    assert (config.name, config.model.revision, config.data.end) == (text, unset, unset)
+    assert (config.name, config.model.revision, config.model.gguf_file) == (text, unset, unset)
     (tmp_path / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     assert load(tmp_path / "config.yaml") == config
 
