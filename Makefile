@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo methods picture test test-all test-cluster check lint types fmt settings mutants bench test-gpu gpu-kit build base-model smollm2 engines clean
+.PHONY: help demo methods picture test test-all test-cluster test-skypilot check lint types fmt settings mutants bench test-gpu gpu-kit build base-model smollm2 engines clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -39,6 +39,11 @@ test-cluster: $(STAMP) ## a real Slurm on loopback: installed, started, used and
 	command -v slurmctld && command -v slurmd && command -v munged && command -v sbatch || \
 		(apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends slurmctld slurmd slurm-client munge)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_cluster.py
+
+test-skypilot: $(STAMP) ## the task file beside SkyPilot's own schema, in an environment of its own (half a GB)
+	folder=$$(mktemp -d) && trap "rm -rf $$folder" EXIT && $(PYTHON) -m venv $$folder/sky && \
+		$$folder/sky/bin/python -m pip install --quiet skypilot==0.14.1 && \
+		SKYPILOT_PYTHON=$$folder/sky/bin/python $(BIN)/python -m pytest tests/test_skypilot.py
 
 check: lint types test ## lint, types and tests: what CI runs
 

@@ -29,7 +29,7 @@ LOOKS = [line for line in LINES if re.match(r"ropewalk (runs|env|settings)\b", l
 ROPEWALK = [line for line in LINES if line.startswith("ropewalk ") and line not in LOOKS]
 EXTRAS = re.findall(r"\.\[(\w+)\]", README)
 KEY = re.compile(
-    r"`((?:data|train|eval|rope|model|calibrate|export)(?:\.[a-z]\w*|\.NAME)+)(?![\w/])"
+    r"`((?:data|train|eval|rope|model|calibrate|export|launch)(?:\.[a-z]\w*|\.NAME)+)(?![\w/])"
 )
 SETTINGS_PAGES = [ROOT / "CHANGELOG.md", *(p for p in PAGES if p.name != "CONTRIBUTING.md")]
 NOT_SETTINGS = {"rope.json", "rope.scaling.attn_factor"}  # a file, a key of llama.cpp
@@ -44,7 +44,9 @@ def test_the_readme_has_the_expected_commands():
         {"dedup", "zstd", "datatrove", "http"},
         {"lora", "qlora", "bnb", "flash", "flash4"},
     )
-    assert data | training | {"gguf", "calibrate", "tensorboard", "eval", "prices"} == set(EXTRAS)
+    assert data | training | {"gguf", "calibrate", "tensorboard", "eval", "prices", "slurm"} == set(
+        EXTRAS
+    )
 
 
 @pytest.mark.parametrize("line", ROPEWALK)
