@@ -80,6 +80,9 @@ def run_command(arguments: argparse.Namespace) -> None:
         run_sweep(arguments)
         return
     checked = configs(arguments)
+    if arguments.dry_run and len(checked) > 1 and checked[0][1].launch.kind == "slurm":
+        show_arrays(arguments)
+        return
     with recorded_attempt(arguments, [config for _, config in checked]):
         run_all(arguments, checked)
 
@@ -176,6 +179,13 @@ def run_sweep(arguments: argparse.Namespace) -> None:
         search.run(choice, arguments.verb, words)
     else:
         runner.run(choice, arguments.verb, words)
+
+
+def show_arrays(arguments: argparse.Namespace) -> None:
+    """`--dry-run` of a sweep on Slurm: print and write its scripts. Raises: ConfigError."""
+    from ropewalk.launch.sweep import chosen, runner
+
+    runner.show(chosen.choose(_all_words(arguments)), arguments.verb)
 
 
 def _all_words(arguments: argparse.Namespace) -> list[str]:

@@ -134,6 +134,23 @@ def test_a_cancelled_job_saves_and_stays_cancelled(work: Path) -> None:
     assert state(submitted(run)) == "CANCELLED" and len(attempts(run)) == 1
 
 
+def test_a_sweep_is_an_array_after_the_job_of_its_data(work: Path) -> None:
+    """Its data are not there before: one job tokenises them, and both runs find them."""
+    own = ["-m", "rope=pi,yarn", "data.total_tokens=70000", "name=sweep", "sweep.name=two"]
+    shown = ropewalk(work, "train", *own, *SLURM)
+    folder = work / "runs" / "sweeps" / "two"
+    assert "2 of 2 runs done" in shown, shown
+    data, runs = (folder / "slurm" / file for file in ("1-data.sh", "2-train.sh"))
+    assert "--array=0-1%2" in runs.read_text() and "--array" not in data.read_text()
+    (data_log,) = folder.glob("logs/*data.log")
+    assert "plan: done in" in data_log.read_text()
+    for name in ("sweep-pi", "sweep-yarn"):
+        assert losses(work / "runs" / name)
+        text = (folder / "logs" / f"{name}.log").read_text()
+        assert "plan: done before" in text and "attempt 1 of job" in text
+    assert losses(work / "runs" / "sweep-pi") != losses(work / "runs" / "sweep-yarn")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

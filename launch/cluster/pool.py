@@ -1,5 +1,6 @@
 """Jobs of a sweep as arrays of Slurm: those that others need first, then the rest."""
 
+import shlex
 import signal
 import sys
 import time
@@ -23,10 +24,13 @@ STOPPING = "stopping: the jobs are cancelled, and those at work save first"
 
 @dataclass
 class SlurmPool:
-    """A pool in the queue of Slurm. `folder`: of its scripts, and of what the jobs print."""
+    """A pool in the queue of Slurm. `folder`: of its scripts. `logs`: of NAME.log of each job."""
 
     launch: LaunchConfig
+    name: str
+    """Of its jobs in the queue."""
     folder: Path
+    logs: Path
     poll_s: float = follow.POLL_S
     ids: dict[str, str] = field(default_factory=dict, init=False)
     """Of Slurm, by the job's name: `17`, or `17_3` of an array."""
@@ -41,10 +45,17 @@ class SlurmPool:
                 if waiting:
                     time.sleep(self.poll_s)
 
+    def show(self, jobs: Sequence[Job]) -> None:
+        """Print and write the scripts; nothing is submitted."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        for path in submission.write(self._scripts(grouped(jobs)), self.folder):
+            print(f"--- {path}\n{path.read_text()}", end="")
+        print(f"wrote {self.folder}; submit it with {self.folder / submission.SUBMIT}")
+
     def _submit(self, jobs: Sequence[Job]) -> None:
         arrays = grouped(jobs)
-        scripts = [self._script(number, array) for number, array in enumerate(arrays)]
-        self.folder.mkdir(parents=True, exist_ok=True)
+        scripts = self._scripts(arrays)
+        self.logs.mkdir(parents=True, exist_ok=True)
         submission.write(scripts, self.folder)
         for script in scripts:
             queue.refuse_impossible(self.folder / script.file)
@@ -56,16 +67,30 @@ class SlurmPool:
             names = ", ".join(job.name for job in array)
             print(f"submitted job {job_id} ({self.folder / script.file}): {names}", flush=True)
 
-    def _script(self, number: int, array: Sequence[Job]) -> Script:
-        """One script for jobs that need the same others."""
-        is_data = array[0].verb == DATA
-        commands = [
-            shell_command(job_words(job.verb, job.overrides, self.launch, is_data), self.launch)
-            for job in array
+    def _scripts(self, arrays: Sequence[Sequence[Job]]) -> list[Script]:
+        """One for each array."""
+        names = [f"{number}-{array[0].verb}" for number, array in enumerate(arrays, 1)]
+        named = [*zip(names, arrays, strict=True)]
+        script_of = {job.name: name for name, array in named for job in array}
+        return [
+            Script(
+                name,
+                batch_script(self.launch, self._task(name, array), str(self.folder.absolute())),
+                tuple(dict.fromkeys(script_of[needed] for needed in array[0].after)),
+            )
+            for name, array in named
         ]
-        name = f"{number + 1}-{array[0].verb}"
-        task = Task(f"{self.folder.name}-{name}", tuple(commands), on_gpus=not is_data)
-        return Script(name, batch_script(self.launch, task, str(self.folder.absolute())))
+
+    def _task(self, name: str, array: Sequence[Job]) -> Task:
+        is_data = array[0].verb == DATA
+        commands = tuple(self._command(job, is_data) for job in array)
+        return Task(f"{self.name}-{name}", commands, on_gpus=not is_data)
+
+    def _command(self, job: Job, is_data: bool) -> str:
+        """Attempts follow each other in the job's log."""
+        words = job_words(job.verb, job.overrides, self.launch, is_data)
+        log = shlex.quote(str((self.logs / f"{job.name}.log").absolute()))
+        return f"{shell_command(words, self.launch)} >> {log} 2>&1"
 
     def _ended(self, waiting: dict[str, Job]) -> list[Outcome]:
         """The outcomes of jobs that ended since the last look; they leave `waiting`."""
@@ -80,7 +105,7 @@ class SlurmPool:
         return outcomes
 
     def _outcome(self, job: Job, job_id: str, state: JobState | None) -> Outcome:
-        log = self.folder / f"job-{job_id}.log"
+        log = self.logs / f"{job.name}.log"
         if state is None:
             return Outcome(job, None, log=log, reason=f"Slurm knows job {job_id} no more")
         if state.name == "CANCELLED" and not state.nodes:

@@ -77,7 +77,7 @@ def submit_script(scripts: Sequence[Script]) -> str:
 
 
 def _variable(name: str) -> str:
-    return name.replace("-", "_")
+    return f"job_{name.replace('-', '_')}"
 
 
 def write(scripts: Sequence[Script], folder: Path) -> list[Path]:

@@ -16,6 +16,10 @@ def pool_of(config: Config, size: int, folder: Path) -> Pool:
 
     Raises: ConfigError for more runs at once than this machine can hold apart.
     """
+    if config.launch.kind == "slurm":
+        from ropewalk.launch.cluster.pool import SlurmPool
+
+        return SlurmPool(config.launch, folder.name, folder / "slurm", folder / LOGS)
     devices = visible_devices()
     if devices and size > len(devices):
         raise ConfigError(

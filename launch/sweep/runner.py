@@ -19,6 +19,7 @@ from ropewalk.conf.errors import (
     Stopped,
 )
 from ropewalk.conf.schema import Config
+from ropewalk.launch.cluster.slurm import as_in_the_job
 from ropewalk.launch.config import compose
 from ropewalk.launch.config.overrides import without_folders
 from ropewalk.launch.sweep import naming, record, shared_data
@@ -93,6 +94,17 @@ def run(chosen: Chosen, verb: str, words: Sequence[str]) -> None:
         run_jobs(sweep, entry, {*done})
         compare(sweep, entry)
     end(entry)
+
+
+def show(chosen: Chosen, verb: str) -> None:
+    """Check a grid, and print and write the scripts of its arrays. Raises: ConfigError."""
+    from ropewalk.launch.cluster.pool import SlurmPool
+
+    sweep = plan(chosen, verb)
+    preflight(sweep.runs, verb)
+    pool = pool_of(sweep.runs[0].config, chosen.settings.pool, sweep.folder)
+    assert isinstance(pool, SlurmPool), pool
+    pool.show([job for job, _ in sweep.jobs()])
 
 
 def begin(sweep: Sweep, words: Sequence[str], done: dict[str, int]) -> SweepRecord:
@@ -179,7 +191,7 @@ def preflight(runs: Sequence[PlannedRun], verb: str) -> None:
     if not runs:
         return
     cli.load_libraries()
-    checked = [(run.config, verb) for run in runs]
+    checked = [(as_in_the_job(run.config), verb) for run in runs]
     checked += [(search.config, "calibrate") for search in calibrations(runs)]
     lines, errors = dict[str, None](), list[RopewalkError]()
     for config, its_verb in checked:
