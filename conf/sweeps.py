@@ -25,10 +25,11 @@ class SearchConfig:
     space: dict[str, str] = setting(factory=dict)
     """Settings that are searched, each with its values: `interval(LOW,HIGH)`, `log(LOW,HIGH)` for a
     range of magnitudes, or `A,B,C`. A whole-number setting gets whole numbers."""
-    objective: str = setting("eval.extended.window_loss.nll")
-    """What is optimised: `eval.PATH` of a value in eval/results.json below `models`, such as
-    `eval.extended.perplexity.2048` or `eval.extended.passkey[length=2048].accuracy` (several rows:
-    their mean), or `train.KEY` of the last line of train/metrics.jsonl, such as `train.loss`."""
+    objective: str = setting("results.extended.window_loss.nll")
+    """What is optimised: `results.PATH` of a value in eval/results.json below `models`, such as
+    `results.extended.perplexity.2048` or `results.extended.passkey[length=2048].accuracy` (several
+    rows: their mean), or `metrics.KEY` of the last line of train/metrics.jsonl, such as
+    `metrics.loss`."""
     direction: str = setting("minimize", one_of=("minimize", "maximize"))
     """Whether a lower or a higher objective is better."""
     trials: int = setting(20, at_least=1)

@@ -339,7 +339,7 @@ def typed(arguments: argparse.Namespace, overrides: Sequence[str]) -> list[str]:
 
 def command(verb: str, overrides: Sequence[str]) -> str:
     """The command as typed, for the report, without the user's folders."""
-    from ropewalk.launch.config.overrides import without_folders
+    from ropewalk.launch.runs.following import without_folders
 
     return shlex.join(["ropewalk", verb, *without_folders(overrides)])
 

@@ -48,12 +48,6 @@ class Override:
         return self.key.startswith("hydra.") or self.key == "hydra"
 
 
-def without_folders(words: Sequence[str]) -> list[str]:
-    """Words as typed, for records, with PATH in place of the user's folders; without Hydra's."""
-    shown = [word for word in words if not word.startswith("hydra.")]
-    return [re.sub(r"=(~|/|file:).*", "=PATH", word) for word in shown]
-
-
 def is_text(key: str) -> bool:
     """Whether a setting is text, whose value needs no grammar."""
     return declared.exists(key) and declared.required_type(declared.type_of(key)) in (str, Any)

@@ -1,8 +1,9 @@
-"""The command to type next, from the command that is recorded."""
+"""The command to type next, from the command that is recorded, and what is recorded of one."""
 
 import os
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,12 @@ from ropewalk.launch.runs import files
 
 LEFT_OUT = "=PATH"
 """What the record has in place of the user's folders."""
+
+
+def without_folders(words: Sequence[str]) -> list[str]:
+    """Words as typed, for records: with PATH in place of the user's folders, without Hydra's."""
+    shown = [word for word in words if not word.startswith("hydra.")]
+    return [re.sub(r"=(~|/|file:).*", LEFT_OUT, word) for word in shown]
 
 
 def words_of(command: object) -> list[str]:

@@ -13,22 +13,22 @@ from ropewalk.conf.errors import ConfigError, RopewalkError
 from ropewalk.train.results import METRICS_FILE
 
 _PART = re.compile(r"([\w-]+)(?:\[(\w+)=([^\]]+)\])?")
-FILES = ("eval", "train")
+FILES = ("results", "metrics")
 
 
 def check(objective: str, verb: str) -> None:
     """Raises: ConfigError for one that no run of this verb has."""
     parts = objective.split(".")
-    form = "eval.COLUMN.TASK... or train.KEY"
+    form = "results.COLUMN.TASK... or metrics.KEY"
     if parts[0] not in FILES or len(parts) < 2 or not all(map(_PART.fullmatch, parts)):
         raise ConfigError(
             f"sweep.search.objective is {objective}; it must be {form}; e.g. "
-            "eval.extended.perplexity.2048"
+            "results.extended.perplexity.2048"
         )
-    if parts[0] == "eval" and verb == "train":
+    if parts[0] == "results" and verb == "train":
         raise ConfigError(
             f"sweep.search.objective is {objective}; ropewalk train measures nothing; use ropewalk "
-            "run, or train.loss"
+            "run, or metrics.loss"
         )
 
 
@@ -36,7 +36,7 @@ def value(objective: str, run: Path) -> float:
     """Of a finished run: of several rows their mean. Raises: RopewalkError without a number."""
     head, *parts = objective.split(".")
     try:
-        if head == "eval":
+        if head == "results":
             content = read_json(run / "eval" / "results.json")["models"]
         else:
             content = json.loads((run / "train" / METRICS_FILE).read_text().splitlines()[-1])

@@ -14,12 +14,19 @@ LOGS = "logs"
 def pool_of(config: Config, size: int, folder: Path) -> Pool:
     """`size`: sweep.pool. `folder`: the sweep's.
 
-    Raises: ConfigError for more runs at once than this machine can hold apart.
+    Raises: ConfigError for more runs at once than this machine can hold apart, and for a cluster
+        that only manifests are written for.
     """
-    if config.launch.kind == "slurm":
+    kind = config.launch.kind
+    if kind == "slurm":
         from ropewalk.launch.cluster.pool import SlurmPool
 
         return SlurmPool(config.launch, folder.name, folder / "slurm", folder / LOGS)
+    if kind in ("kubernetes", "skypilot"):
+        raise ConfigError(
+            f"launch is {kind}; a sweep runs on this machine or in Slurm; write the manifests of "
+            "each run by itself"
+        )
     devices = visible_devices()
     if devices and size > len(devices):
         raise ConfigError(

@@ -11,7 +11,7 @@ from typing import Any
 
 from ropewalk.conf.artifacts.records import read_signed, signed, write_json
 from ropewalk.conf.errors import NOT_PROVEN
-from ropewalk.launch.config.overrides import without_folders
+from ropewalk.launch.runs.following import without_folders
 from ropewalk.launch.sweep.jobs import Job, Outcome
 
 FILE = "sweep.json"

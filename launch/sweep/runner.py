@@ -21,7 +21,7 @@ from ropewalk.conf.errors import (
 from ropewalk.conf.schema import Config
 from ropewalk.launch.cluster.slurm import as_in_the_job
 from ropewalk.launch.config import compose
-from ropewalk.launch.config.overrides import without_folders
+from ropewalk.launch.runs.following import without_folders
 from ropewalk.launch.sweep import naming, record, shared_data
 from ropewalk.launch.sweep.chosen import Chosen
 from ropewalk.launch.sweep.jobs import Job, Outcome

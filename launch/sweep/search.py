@@ -11,7 +11,7 @@ from typing import Any
 
 from ropewalk.conf.artifacts.locks import lock_or_refuse
 from ropewalk.conf.errors import ConfigError, RopewalkError
-from ropewalk.launch.config.overrides import without_folders
+from ropewalk.launch.runs.following import without_folders
 from ropewalk.launch.sweep import objective, record, runner, search_plan, shared_data
 from ropewalk.launch.sweep.chosen import Chosen
 from ropewalk.launch.sweep.jobs import Job, Outcome

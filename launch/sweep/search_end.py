@@ -3,7 +3,7 @@
 import shlex
 
 from ropewalk.conf.errors import RopewalkError, Stopped
-from ropewalk.launch.config.overrides import without_folders
+from ropewalk.launch.runs.following import without_folders
 from ropewalk.launch.sweep import record, runner
 from ropewalk.launch.sweep.record import SweepRecord
 from ropewalk.launch.sweep.search_plan import Search

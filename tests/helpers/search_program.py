@@ -16,7 +16,12 @@ from ropewalk.launch.sweep import chosen, runner, search
 from ropewalk.launch.sweep.jobs import Job, Outcome
 
 FAILING, STEPS = 1, 40
-BASE = ["recipe=demo", f"train.steps={STEPS}", "sweep=search", "sweep.search.objective=train.loss"]
+BASE = [
+    "recipe=demo",
+    f"train.steps={STEPS}",
+    "sweep=search",
+    "sweep.search.objective=metrics.loss",
+]
 
 
 def loss(words: Sequence[str]) -> float:

@@ -36,22 +36,24 @@ def run(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("eval.extended.perplexity.2048", 7.5),
-        ("eval.extended.passkey[length=2048].accuracy", 0.5),
-        ("eval.extended.passkey.accuracy", 2 / 3),
-        ("train.loss", 2.5),
+        ("results.extended.perplexity.2048", 7.5),
+        ("results.extended.passkey[length=2048].accuracy", 0.5),
+        ("results.extended.passkey.accuracy", 2 / 3),
+        ("metrics.loss", 2.5),
     ],
 )
 def test_a_path_names_a_value_or_the_mean_of_rows(run: Path, path: str, value: float) -> None:
     assert objective.value(path, run) == pytest.approx(value)
 
 
-@pytest.mark.parametrize("path", ["eval.extended.needle", "eval.extended.nll_by_position.nll"])
+@pytest.mark.parametrize(
+    "path", ["results.extended.needle", "results.extended.nll_by_position.nll"]
+)
 def test_a_run_without_a_finite_number_has_no_value(run: Path, path: str) -> None:
     with pytest.raises(RopewalkError, match="no finite number"):
         objective.value(path, run)
 
 
 def test_a_run_without_the_file_has_no_value(tmp_path: Path) -> None:
-    with pytest.raises(RopewalkError, match=r"has no train\.loss"):
-        objective.value("train.loss", tmp_path)
+    with pytest.raises(RopewalkError, match=r"has no metrics\.loss"):
+        objective.value("metrics.loss", tmp_path)

@@ -111,8 +111,8 @@ def test_a_search_goes_on_when_its_budget_is_raised_and_only_then(
         (["train.steps=interval(1,2.5)"], "of whole numbers"),
         (["name=interval(1,2)"], "name is interval.*it is no number"),
         (["train.optimizer.lr=interval(-1,1)"], "train.optimizer.lr is -1.0"),
-        (["rope=yarn,pi", "sweep.search.objective=loss"], "objective is loss; it must be eval"),
-        (["rope=yarn,pi", "sweep.search.objective=eval.extended.passkey"], "train measures"),
+        (["rope=yarn,pi", "sweep.search.objective=loss"], "objective is loss; it must be results"),
+        (["rope=yarn,pi", "sweep.search.objective=results.extended.passkey"], "train measures"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_the_first_trial(
