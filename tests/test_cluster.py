@@ -17,7 +17,7 @@ from ropewalk.launch.cluster import queue
 
 pytestmark = pytest.mark.slow
 SLURM = ["launch=slurm", "launch.slurm.cpus_per_task=1"]
-LONG = ["train.steps=40", "train.schedule.kind=constant", "train.global_batch_tokens=1024"]
+LONG = ["train.steps=48", "train.schedule.kind=constant", "train.global_batch_tokens=512"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -93,7 +93,7 @@ def test_a_preempted_job_is_queued_again_and_ends_with_the_uninterrupted_losses(
     run = work / "runs" / "preempted"
     overrides = ["name=preempted", "train.metrics.wandb=offline", *LONG, *SLURM]
     ropewalk(work, "train", *overrides)
-    wait_for(lambda: steps(run) >= 5, "five steps")
+    wait_for(lambda: steps(run) >= 3, "three steps")
     words = ["sbatch", "-phigh", "-N2", "--ntasks-per-node=2", "--wrap=sleep 3"]
     subprocess.run([*words, f"--output={work}/high"], check=True, capture_output=True)
     follower = command(work, "train", *overrides, "launch.follow=true")
@@ -102,7 +102,8 @@ def test_a_preempted_job_is_queued_again_and_ends_with_the_uninterrupted_losses(
     assert losses(run) == uninterrupted
     first, second = attempts(run)
     assert (first["exit_code"], second["exit_code"], second["attempt"]) == (75, 0, 2)
-    assert first["step"] == 0 and second["step"] >= 5
+    assert first["step"] == 0 and second["step"] >= 3
+    assert "Traceback" not in log(run)
     for text in (f"job {submitted(run)} of this run is in the queue", "resumed at step"):
         assert text in done.stdout
     (identity,) = {p.name.rpartition("-")[2] for p in run.glob("train/wandb/wandb/offline-run-*")}
@@ -114,10 +115,11 @@ def test_a_job_that_makes_no_step_is_stopped_by_the_guard(work: Path) -> None:
     ropewalk(work, "data", "name=loop")
     ropewalk(work, "train", "name=loop", *LONG, *SLURM)
     wait_for(lambda: attempts(run), "the first attempt")
-    subprocess.run(["scontrol", "requeue", submitted(run)], check=True)
+    subprocess.run(["scancel", "--signal=USR1", submitted(run)], check=True)  # as a time limit
     wait_for(lambda: state(submitted(run)) == "FAILED", "the guard")
-    _, second = attempts(run)
-    assert second["exit_code"] == 1
+    first, second = attempts(run)
+    assert (first["exit_code"], second["exit_code"]) == (75, 1)
+    assert "it is queued again" in log(run)
     assert "attempt 2 would begin where attempt 1 began" in str(second["reason"])
     assert str(second["reason"]) in log(run)
 
@@ -132,6 +134,19 @@ def test_a_cancelled_job_saves_and_stays_cancelled(work: Path) -> None:
     assert list(run.glob("train.tmp/checkpoints/step-*/complete.json"))
     time.sleep(3)
     assert state(submitted(run)) == "CANCELLED" and len(attempts(run)) == 1
+
+
+def test_shards_of_the_data_are_an_array_before_the_job_that_merges_them(work: Path) -> None:
+    """The plan is the one that one process makes."""
+    run, other = work / "runs" / "shards", work / "runs" / "alone"
+    own = ["data.total_tokens=60000", f"cache_dir={work / 'other cache'}"]
+    ropewalk(work, "data", "name=shards", *own, *SLURM, "launch.slurm.data.tasks=2")
+    wait_for(lambda: state(submitted(run)) == "COMPLETED", log(run))
+    ropewalk(work, "data", "name=alone", "data.total_tokens=60000")
+    ledgers = [json.loads((f / "data" / "ledger.json").read_text()) for f in (run, other)]
+    assert ledgers[0]["plan"] == ledgers[1]["plan"] and ledgers[0]["plan"]["sequences"] > 50
+    logs = [file.read_text() for file in (run / "slurm").glob("job-*_*.log")]
+    assert sorted(text.splitlines()[-1][:9] for text in logs) == ["shard 0/2", "shard 1/2"]
 
 
 def test_a_sweep_is_an_array_after_the_job_of_its_data(work: Path) -> None:

@@ -40,17 +40,20 @@ def recorded(config: Config, verb: str, env: Mapping[str, str] = os.environ) -> 
     try:
         yield
         ending(DONE)
-    except RopewalkError as error:
-        ending(error.exit_code)
-        raise
-    except KeyboardInterrupt:
-        ending(STOPPED)
-        raise
-    except BaseException:
-        ending(FAILED)
+    except BaseException as error:
+        code = _exit_code(error)
+        if code == STOPPED:  # Slurm ends a job that is queued again, and this process ends anyway
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        ending(code)
         raise
     finally:
         interrupt.LAST_WORDS.remove(ending.stopped)
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, RopewalkError):
+        return error.exit_code
+    return STOPPED if isinstance(error, KeyboardInterrupt) else FAILED
 
 
 def _begin(job: SlurmJob, run: Path, config: Config, verb: str) -> None:

@@ -10,7 +10,7 @@ from ropewalk.launch.cluster.queue import dependency
 from ropewalk.launch.cluster.script import TASK, Task, batch_script
 from ropewalk.launch.cluster.words import job_words, shell_command
 
-NEEDS_DATA = ("run", "train", "eval", "report", "calibrate", "export")
+NEEDS_DATA = ("data", "run", "train", "eval", "report", "calibrate", "export")
 SUBMIT = "submit.sh"
 
 
@@ -35,9 +35,10 @@ def scripts_of(
 
     `name`: the run's. `folder`: of the scripts and of what their jobs print.
     """
-    data = _data_tasks(launch, name, typed) if verb in NEEDS_DATA else []
-    command = shell_command(job_words(verb, typed, launch), launch)
-    tasks = [*data, (verb, Task(f"{name}-{verb}" if data else name, (command,)))]
+    tasks = _data_tasks(launch, name, verb, typed) if verb in NEEDS_DATA else []
+    if verb != "data":
+        command = shell_command(job_words(verb, typed, launch), launch)
+        tasks.append((verb, Task(f"{name}-{verb}" if tasks else name, (command,))))
     scripts: list[Script] = []
     for file, task in tasks:
         after = (scripts[-1].name,) if scripts else ()
@@ -45,9 +46,11 @@ def scripts_of(
     return scripts
 
 
-def _data_tasks(launch: LaunchConfig, name: str, typed: Sequence[str]) -> list[tuple[str, Task]]:
+def _data_tasks(
+    launch: LaunchConfig, name: str, verb: str, typed: Sequence[str]
+) -> list[tuple[str, Task]]:
     """The job that makes the data; before it, where it has tasks, an array for its shards."""
-    count = launch.slurm.data.tasks
+    count = launch.slurm.data.tasks or (verb == "data")
     if not count:
         return []
     command = shell_command(job_words("data", typed, launch, one_node=True), launch)

@@ -36,9 +36,10 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("SLURM_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ROPEWALK_RANK_LOGS", "")  # is set in a job, and reset after the test
-    handler = signal.getsignal(signal.SIGUSR1)
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGUSR1, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGUSR1, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def config(folder: Path, *words: str) -> Config:
@@ -101,6 +102,7 @@ def test_a_stopped_job_is_queued_again_unless_slurm_or_the_user_decided(
         raise Stopped("stopped in good order")
     assert ("requeue 7" in calls(tmp_path)) == queued
     assert record(tmp_path)["exit_code"] == 75
+    os.kill(os.getpid(), signal.SIGTERM)  # which Slurm sends to a job that is queued again
     printed = capsys.readouterr().out
     assert ("it is queued again" in printed) == queued
     assert (f"it is {state.lower()} now" in printed) == (state != "RUNNING")

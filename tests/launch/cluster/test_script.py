@@ -126,6 +126,16 @@ def test_shards_are_the_tasks_of_an_array_before_the_merge_and_the_run(tmp_path:
     assert run_script(data.text, tmp_path)[-1] == "--merge"
 
 
+@pytest.mark.parametrize(
+    ("tasks", "names"), [(0, ["data"]), (1, ["data"]), (3, ["data-shards", "data"])]
+)
+def test_the_data_alone_need_no_gpus(tasks: int, names: list[str]) -> None:
+    site = launch(f"launch.slurm.data.tasks={tasks}", *SITE)
+    scripts = scripts_of(site, "r", "data", ["recipe=demo"], "logs")
+    assert [script.name for script in scripts] == names
+    assert all("gpus-per-node" not in words(script.text) for script in scripts)
+
+
 def test_the_script_that_submits_by_hand_keeps_the_order(tmp_path: Path) -> None:
     scripts = scripts_of(launch("launch.slurm.data.tasks=2"), "r", "run", [], "logs")
     write(scripts, tmp_path / "slurm")
