@@ -16,6 +16,7 @@ def command(words: list[str]) -> None:
     if action == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if action == "meet":
+        print(f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')}")
         meet(Path(rest[0]), int(rest[1]))
     if action == "serve":
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))

@@ -59,9 +59,9 @@ def build(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(suites, "OtherTokenizer", Change)
     monkeypatch.setattr(suites, "run_tokenizer", lambda *_: ruler_suite.demo_tokenizer())
     monkeypatch.setattr(suites, "boundary_tokens", lambda *_: BoundaryTokens(1, 2))
-    config = compose([*GOOD, "model.path=organisation/model", "eval.length=256"])
 
-    def build(windows: list[Any], other: Any) -> Any:
+    def build(windows: list[Any], other: Any, *words: str) -> Any:
+        config = compose([*GOOD, "model.path=organisation/model", "eval.length=256", *words])
         data: Any = SimpleNamespace(heldout_text=lambda _: Heldout(windows))
         return suites.build_suite(config, PLAN, data, other)
 
@@ -88,6 +88,16 @@ def test_without_a_window_the_refusal_names_the_tokenizer(build: Any) -> None:
     for windows in ([], [1, 3]):
         with pytest.raises(DataError, match="tokens under the tokenizer of qwen; raise"):
             build(windows, column(True))
+
+
+@pytest.mark.parametrize(
+    ("words", "seed"),
+    [([], 0), (["seed=4"], 4), (["seed=4", "eval.seed=7"], 7), (["seed=4", "eval.seed=0"], 0)],
+)
+def test_questions_are_drawn_by_eval_seed_or_else_by_the_run_s(
+    build: Any, words: list[str], seed: int
+) -> None:
+    assert build([1], None, *words).seed == seed
 
 
 def measured(label: str, *names: str) -> Measured:
