@@ -18,7 +18,7 @@ from ropewalk.conf.artifacts.records import read_signed, signed, write_json
 from ropewalk.launch.cluster.guard import Attempt, Progress
 from ropewalk.launch.pipeline.order import FOLDERS
 
-FOLDER, RECORD = "slurm", "attempt.json"
+FOLDER, RECORD, SUBMITTED = "slurm", "attempt.json", "submitted.json"
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,6 @@ from ropewalk.conf.schema import Config
 from ropewalk.launch.cluster import attempts, follow, queue, submission
 from ropewalk.launch.cluster.submission import Script
 
-SUBMITTED = "submitted.json"
-
 
 def folder_of(config: Config) -> Path:
     """Of the scripts of a run, the logs of its jobs and the records of their attempts."""
@@ -81,13 +79,13 @@ def _submit(scripts: Sequence[Script], folder: Path) -> str:
         after = [jobs[name] for name in script.after]
         jobs[script.name] = queue.submit(folder / script.file, after)
         print(f"submitted {script.name}: job {jobs[script.name]} ({folder / script.file})")
-        write_json(folder / SUBMITTED, signed({"schema": 1, "jobs": jobs}))
+        write_json(folder / attempts.SUBMITTED, signed({"schema": 1, "jobs": jobs}))
     return jobs[scripts[-1].name]
 
 
 def _in_the_queue(folder: Path) -> str | None:
     """The last job that was submitted for this run, while it waits or runs."""
-    record = read_signed(folder / SUBMITTED)
+    record = read_signed(folder / attempts.SUBMITTED)
     if record is None:
         return None
     *_, job = record["jobs"].values()

@@ -10,6 +10,7 @@ from ropewalk.conf.artifacts.locks import is_held
 from ropewalk.conf.artifacts.workspace import temporary_folder
 from ropewalk.conf.errors import STOPPED
 from ropewalk.launch.check.line import FAIL
+from ropewalk.launch.cluster import attempts
 from ropewalk.launch.environment.disks import is_network
 from ropewalk.launch.pipeline.order import FOLDERS, ORDER, VERB_STAGES
 from ropewalk.launch.runs import files, following, page, training
@@ -23,7 +24,7 @@ class Row(TypedDict):
     """One run. None: its files do not say."""
 
     name: str
-    state: str  # running, finished, failed, stopped, interrupted, unknown, broken
+    state: str  # running, submitted, finished, failed, stopped, interrupted, unknown, broken
     reason: str  # of failed, unknown and broken, and what else is to be said
     stage: str  # that is at work, or was when the run ended; the last one of a finished run
     phase: str  # of several: `1/2 (short)`
@@ -150,8 +151,7 @@ def _state(look: _Look, unfinished: list[str]) -> tuple[str, str]:
     if held or look.training.is_held:
         return "running", ""
     if not (look.run / "config.yaml").is_file():
-        tested = f"; a self-test is in {CHECK}" if (look.run / CHECK).is_file() else ""
-        return "broken", f"no run: it has no config.yaml{tested}"
+        return _without_settings(look.run)
     if look.record is None and os.path.lexists(look.run / "manifest.json"):
         return "broken", "manifest.json is not what ropewalk wrote"
     if look.record is not None and not unfinished:
@@ -159,6 +159,16 @@ def _state(look: _Look, unfinished: list[str]) -> tuple[str, str]:
     if held is None or look.training.is_held is None:
         return "unknown", "whether a process is at work cannot be seen: its lock cannot be read"
     return _ended(look)
+
+
+def _without_settings(run: Path) -> tuple[str, str]:
+    """Of a folder in which no stage began."""
+    submitted = files.record(run / attempts.FOLDER / attempts.SUBMITTED)
+    if submitted is not None:
+        *_, job = submitted["jobs"].values()
+        return "submitted", f"job {job} of Slurm has begun no stage; squeue --job {job} says why"
+    tested = f"; a self-test is in {CHECK}" if (run / CHECK).is_file() else ""
+    return "broken", f"no run: it has no config.yaml{tested}"
 
 
 def _ended(look: _Look) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import pytest
 from run_folders import LOOK, begin, end, finish, only, save, train_to
 
 from ropewalk.conf.artifacts.locks import lock_path
-from ropewalk.conf.artifacts.records import write_json
+from ropewalk.conf.artifacts.records import signed, write_json
 from ropewalk.launch.check.line import Line, as_json
 from ropewalk.launch.environment import disks
 from ropewalk.launch.runs import listing
@@ -162,3 +162,12 @@ def test_on_a_disk_of_other_machines_their_processes_may_not_be_seen(
     monkeypatch.setattr(disks, "mounted", partial(disks.mounted, mounts=mounts))
     row = listing.rows(str(tmp_path))[0]
     assert row["state"] == "interrupted" and "network's disk" in row["reason"]
+
+
+def test_a_run_whose_job_waits_in_slurms_queue_is_submitted(tmp_path: Path) -> None:
+    folder = tmp_path / "mine" / "slurm"
+    folder.mkdir(parents=True)
+    assert only(tmp_path)["state"] == "broken"  # a dry run wrote its scripts alone
+    write_json(folder / "submitted.json", signed({"schema": 1, "jobs": {"data": "6", "run": "7"}}))
+    row = only(tmp_path)
+    assert row["state"] == "submitted" and row["reason"].startswith("job 7 of Slurm has begun no")
