@@ -1,9 +1,5 @@
 """Start the ranks that measure, from the command's process, and wait for their end."""
 
-import os
-import signal
-import subprocess
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +10,14 @@ from ropewalk.conf.errors import RopewalkError
 from ropewalk.conf.schema import Config
 from ropewalk.eval.worker import JOB, Job
 from ropewalk.train.launcher import command, failure
-from ropewalk.train.launcher.ranks import environment_for, killed
+from ropewalk.train.launcher.ranks import killed, started
 
 
 def ranks_per_node(config: Config) -> int:
-    """As set; else one for each GPU, as in training, and on a CPU as many as share a sequence."""
+    """As set; else one for each GPU, as in training, and on a CPU as many as share a sequence.
+    Under a launcher that started each rank by itself, as many as it did."""
+    if command.is_by_task():
+        return command.ranks_per_node(config)
     on_cpu = config.eval.sp_size
     unset = command.ranks_per_node(config) if torch.cuda.is_available() else on_cpu
     return config.eval.ranks_per_node or unset
@@ -26,7 +25,7 @@ def ranks_per_node(config: Config) -> int:
 
 def starts_ranks(config: Config) -> bool:
     """Whether other processes measure. One that holds the whole model is this one."""
-    machines = config.train.launcher.hostfile is not None and torch.cuda.is_available()
+    machines = command.nodes(config) > 1 and torch.cuda.is_available()
     return ranks_per_node(config) > 1 or machines or config.eval.zero_stage == 3
 
 
@@ -37,26 +36,14 @@ def measure(job: Job, folder: Path) -> None:
     """
     job.write(folder)
     config = with_own_ranks(job.config)
-    arguments = command.command(config, folder, "ropewalk.eval")
     try:
-        with environment_for(config, folder) as env:
-            code = _run(arguments, env)
+        with started(config, folder, folder, "ropewalk.eval") as ranks:
+            code = ranks.wait()
     finally:
         for name in JOB:
             remove(folder / name)
     if code:
         raise _error_of(folder, code)
-
-
-def _run(arguments: list[str], env: Mapping[str, str]) -> int:
-    """The exit code of the launcher, which does not outlive an interrupt."""
-    process = subprocess.Popen(arguments, env=env, start_new_session=True)
-    try:
-        return process.wait()
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 def with_own_ranks(config: Config) -> Config:

@@ -3,6 +3,8 @@
 cli.py        `main` and the action of each verb
 arguments.py  verbs, flags, help
 output.py     what a verb prints at its end
+nodes.py      the same command on several machines: the first leads, the others start ranks
+torchrun.py   `launch=torchrun`
 interrupt.py  Ctrl-C, within seconds
 sweep/       `--multirun`: several runs of one command
 config/       command line to `Config`; nothing outside it imports Hydra

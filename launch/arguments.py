@@ -1,6 +1,8 @@
 """The verbs of `ropewalk`, their flags and their help."""
 
 import argparse
+import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,7 +70,9 @@ good order (run again to resume)
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse flags and settings in any order. Exits with 2 for wrong usage."""
     top = parser()
-    arguments, rest = top.parse_known_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    end = words.index("--") if "--" in words else len(words)
+    arguments, rest = top.parse_known_args(words[:end])
     if flags := [word for word in rest if word.startswith("-")]:
         top.error(f"unrecognized arguments: {' '.join(flags)}")
     if rest and (operand := {"settings": "WORD", "runs": "FOLDER"}.get(arguments.verb)):
@@ -77,6 +81,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         arguments.runs += rest
     else:
         arguments.overrides += rest
+    if words[end + 1 :]:
+        if arguments.verb not in VERBS:
+            top.error(f"{arguments.verb} starts no launcher: not allowed with -- WORDS")
+        arguments.overrides.append(f"launch.arguments={json.dumps(words[end + 1 :])}")
     if arguments.multirun and getattr(arguments, "export", None):
         top.error("--export goes with one run, not with --multirun")
     if getattr(arguments, "shard", None) is not None:

@@ -83,8 +83,18 @@ def run_command(arguments: argparse.Namespace) -> None:
     if arguments.dry_run and len(checked) > 1 and checked[0][1].launch.kind == "slurm":
         show_arrays(arguments)
         return
-    with recorded_attempt(arguments, [config for _, config in checked]):
+    if arguments.cfg:
         run_all(arguments, checked)
+        return
+    from ropewalk.launch import nodes
+
+    every = [config for _, config in checked]
+
+    def lead() -> None:
+        with recorded_attempt(arguments, every):
+            run_all(arguments, checked)
+
+    nodes.run(every, lead, arguments.dry_run)
 
 
 def run_all(arguments: argparse.Namespace, checked: Sequence[tuple[list[str], "Config"]]) -> None:

@@ -13,7 +13,12 @@ from ropewalk.train import remote_code
 from ropewalk.train.adapters import attach
 from ropewalk.train.attention import refuse_missing, ulysses
 from ropewalk.train.base import Base
-from ropewalk.train.launcher.command import ranks_per_node, world_size
+from ropewalk.train.launcher.command import (
+    is_by_task,
+    on_this_machine,
+    ranks_per_node,
+    world_size,
+)
 from ropewalk.train.optim import param_groups
 from ropewalk.train.weights import check, hub_cache, other_files
 from ropewalk.train.zero.mesh import refuse_unfit
@@ -26,7 +31,8 @@ def refuse_unfit_ranks(config: Config, base: PreTrainedConfig) -> str | None:
     """
     sp_size, per_node = config.train.sp_size, ranks_per_node(config)
     refuse_missing_devices(config)
-    if config.train.launcher.hostfile is None:  # else the ranks run on other machines
+    refuse_other_tasks(config)
+    if on_this_machine(config):  # else the ranks run on other machines
         refuse_missing(config.train.attention.kernel)
     refuse_unfit(world_size(config), sp_size, config.train.memory.zero_hpz_size)
     ulysses.refuse_s2_groups(base, sp_size, config.train.attention.s2_group)
@@ -41,12 +47,27 @@ def refuse_unfit_ranks(config: Config, base: PreTrainedConfig) -> str | None:
 def refuse_missing_devices(config: Config) -> None:
     """Raises: ConfigError for more ranks than devices; they would use those of other jobs."""
     devices, ranks = torch.cuda.device_count(), ranks_per_node(config)
-    if config.train.launcher.hostfile is None and 0 < devices < ranks:
+    if on_this_machine(config) and not is_by_task() and 0 < devices < ranks:
         raise ConfigError(
             f"train.launcher.ranks_per_node is {ranks}; each rank needs a device of its own, and "
             f"{devices} are visible (CUDA_VISIBLE_DEVICES); set "
             f"train.launcher.ranks_per_node={devices}, or unset it"
         )
+
+
+def refuse_other_tasks(config: Config) -> None:
+    """Raises: ConfigError for a number of ranks that is not the one which a launcher started."""
+    tasks = ranks_per_node(config)
+    numbers = {
+        "train.launcher.ranks_per_node": config.train.launcher.ranks_per_node,
+        "eval.ranks_per_node": config.eval.ranks_per_node,
+    }
+    for key, number in numbers.items():
+        if is_by_task() and number not in (None, tasks):
+            raise ConfigError(
+                f"{key} is {number}; the launcher started {tasks} commands on each machine, and "
+                f"each is one rank; unset it, or start {number} there"
+            )
 
 
 def refuse_unmatched_names(config: PreTrainedConfig, train: TrainConfig) -> None:

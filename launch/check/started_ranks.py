@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +16,8 @@ from ropewalk.launch.check.worker import MARK
 from ropewalk.launch.environment import gpus
 from ropewalk.launch.pipeline.run import Run
 from ropewalk.train.launcher import failure
-from ropewalk.train.launcher.command import command, world_size
-from ropewalk.train.launcher.ranks import environment_for, killed
+from ropewalk.train.launcher.command import world_size
+from ropewalk.train.launcher.ranks import killed, started
 
 LOG = "ranks.log"
 
@@ -27,20 +26,12 @@ def lines_of_ranks(run: Run, folder: Path, module: str) -> Iterator[Line]:
     """Start the ranks and pass on what the first of them sends, until they end."""
     done: set[str] = set()
     current, log = "start of the ranks", []
-    with environment_for(run.config, folder) as env:
-        arguments = command(run.config, folder, module)
-        process = subprocess.Popen(
-            arguments,
-            env=env,
-            start_new_session=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
+    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    piped |= {"text": True, "errors": "replace"}
+    with started(run.config, folder, folder, module, **piped) as ranks:
         try:
-            assert process.stdout is not None
-            for text in process.stdout:
+            assert ranks.process.stdout is not None
+            for text in ranks.process.stdout:
                 before, mark, content = text.partition(MARK.strip())
                 if not mark:
                     log.append(text)
@@ -51,11 +42,8 @@ def lines_of_ranks(run: Run, folder: Path, module: str) -> Iterator[Line]:
                     done.add(current)
                 elif "name" in message:
                     yield Line(**message)
-            code = process.wait()
+            code = ranks.wait()
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
             kept = _keep(folder / LOG, log)
     if code:
         yield _ended(folder, current, code, log, kept)

@@ -32,13 +32,13 @@ def run(arguments: argparse.Namespace, compose: Callable[[], Config]) -> None:
 
 
 def default_gpus(config: Config, gpus_per_node: int) -> int:
-    """As `train.launcher` starts them: those of a hostfile, or of one node."""
+    """As `launch.nodes` and `train.launcher` start them: those of a hostfile, or of one node."""
     from ropewalk.train.launcher.hostfile import hosts
 
     launcher = config.train.launcher
     on_node = launcher.ranks_per_node or gpus_per_node
     if launcher.hostfile is None:
-        return on_node
+        return on_node * (config.launch.nodes or 1)
     file = Path(launcher.hostfile).expanduser()
     return on_node * (len(hosts(file.read_text())) if file.is_file() else 1)
 

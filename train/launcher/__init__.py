@@ -1,5 +1,9 @@
 """How the ranks are started, stopped and reported.
 
+world.py    the machines that a launcher started this command on, from its variables
+leader.py   the first command of several: the others come to it, and start ranks when it does
+follower.py one of the others: it waits, starts its ranks, and ends as the leader does
+layout.py   which ranks each of them starts
 command.py  how many ranks there are, and the command that starts them
 environment.py  what the ranks find in their environment, on this machine and on others
 hostfile.py the machines of a training, each line checked

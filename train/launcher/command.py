@@ -6,73 +6,126 @@ import os
 import socket
 import sys
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.schema import Config
 from ropewalk.train.launcher.hostfile import first_host, hosts
+from ropewalk.train.launcher.layout import Layout
+from ropewalk.train.launcher.leader import current
+from ropewalk.train.launcher.world import FIRST_PORT, NUM_PORTS
 
 
 def ranks_per_node(config: Config) -> int:
-    """Ranks on this machine: as set, else one per GPU, at least one."""
+    """Ranks on each machine: as set, else one per GPU, at least one; under a launcher that started
+    each rank by itself, as many as it did."""
+    if (leader := current()) is not None and is_by_task():
+        return leader.layout.processes
+    if config.train.launcher.ranks_per_node is not None:
+        return config.train.launcher.ranks_per_node
     import torch
 
-    return config.train.launcher.ranks_per_node or max(1, torch.cuda.device_count())
+    return max(1, torch.cuda.device_count())
 
 
-def world_size(config: Config) -> int:
-    """Ranks on all machines.
+def is_by_task() -> bool:
+    """Whether a launcher started each rank's process by itself, as `srun --ntasks-per-node=8`."""
+    return (leader := current()) is not None and leader.layout.is_by_task
+
+
+def nodes(config: Config) -> int:
+    """Machines of the ranks: those that follow this command, or those of the hostfile.
 
     Raises: ConfigError when the hostfile does not exist: DeepSpeed would train on this machine
     alone.
     """
+    if (leader := current()) is not None:
+        return leader.layout.nodes
     if config.train.launcher.hostfile is None:
-        return ranks_per_node(config)
+        return 1
     file = Path(config.train.launcher.hostfile).expanduser()
     if not file.is_file():
         raise ConfigError(
             f"train.launcher.hostfile is {config.train.launcher.hostfile}; no such file; correct "
             "the path, or unset it"
         )
-    return len(hosts(file.read_text())) * ranks_per_node(config)
+    return len(hosts(file.read_text()))
+
+
+def world_size(config: Config) -> int:
+    """Ranks on all machines. Raises: ConfigError as `nodes`."""
+    return nodes(config) * ranks_per_node(config)
+
+
+def on_this_machine(config: Config) -> bool:
+    """Whether ranks run here, so that devices and kernels of this machine are theirs."""
+    return config.train.launcher.hostfile is None or current() is not None
 
 
 def command(config: Config, run_dir: Path, module: str = "ropewalk.train") -> list[str]:
     """What starts the ranks, one process too. They find their number in the environment.
 
-    DeepSpeed's `runner` reads a hostfile and starts its `launch` on each machine. On one machine
-    `launcher/node.py` takes the same arguments and gives the ranks the same environment.
+    DeepSpeed's `runner` reads a hostfile and starts its `launch` on each machine. On one machine,
+    and on each of those that follow this command, `launcher/node.py` takes the same arguments and
+    gives the ranks the same environment.
     """
-    hostfile, count = config.train.launcher.hostfile, ranks_per_node(config)
-    if hostfile:
-        file = str(Path(hostfile).expanduser())
-        launcher = ["deepspeed.launcher.runner", "--hostfile", file, "--num_gpus", str(count)]
-    else:
-        launcher = ["ropewalk.train.launcher.node", "--world_info", world_info(count)]
-        launcher += ["--master_addr", "127.0.0.1"]
-    options = [
-        "--master_port",
-        str(master_port(config, run_dir)),
-        "--log_level",
-        "error",
-        "--no_local_rank",
-    ]
-    worker = ["--module", module, str(run_dir.resolve())]
-    return [sys.executable, "-m", *launcher, *options, *worker]
+    port, count = master_port(config, run_dir), ranks_per_node(config)
+    if (leader := current()) is not None:
+        start = Start(module, run_dir.resolve(), str(leader.world.address), port, count)
+        return start.command(leader.layout, process=0)
+    hostfile = config.train.launcher.hostfile
+    if hostfile is None:
+        start = Start(module, run_dir.resolve(), "127.0.0.1", port, count)
+        return start.command(ONE_MACHINE, process=0)
+    file = str(Path(hostfile).expanduser())
+    launcher = ["deepspeed.launcher.runner", *config.launch.arguments, "--hostfile", file]
+    launcher += ["--num_gpus", str(count)]
+    return [sys.executable, "-m", *launcher, *_options(port), *_worker(module, run_dir.resolve())]
 
 
-def world_info(count: int) -> str:
-    """This machine's devices in `launch`'s encoding, one per rank.
+ONE_MACHINE = Layout((("localhost", (0,)),))
 
-    CUDA_VISIBLE_DEVICES is respected.
+
+@dataclass(frozen=True)
+class Start:
+    """One start of ranks on all machines of a layout."""
+
+    module: str
+    run_dir: Path
+    address: str
+    port: int
+    ranks_per_node: int
+
+    def command(self, layout: Layout, process: int) -> list[str]:
+        """What process number `process` of the launcher runs."""
+        node, number = layout.position(process)
+        launcher = ["ropewalk.train.launcher.node", "--world_info"]
+        launcher += [world_info(self.ranks_per_node, layout.nodes), "--node_rank", str(node)]
+        launcher += ["--master_addr", self.address]
+        if layout.is_by_task:
+            launcher += ["--local_rank", str(number)]
+        worker = _worker(self.module, self.run_dir)
+        return [sys.executable, "-m", *launcher, *_options(self.port), *worker]
+
+
+def _options(port: int) -> list[str]:
+    return ["--master_port", str(port), "--log_level", "error", "--no_local_rank"]
+
+
+def _worker(module: str, run_dir: Path) -> list[str]:
+    return ["--module", module, str(run_dir)]
+
+
+def world_info(count: int, num_nodes: int = 1) -> str:
+    """The devices of `num_nodes` machines in `launch`'s encoding, one per rank.
+
+    CUDA_VISIBLE_DEVICES is respected: each machine gives its own to itself.
     """
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     devices = visible[:count] if len(visible) >= count else list(range(count))
-    return base64.urlsafe_b64encode(json.dumps({"localhost": devices}).encode()).decode()
-
-
-FIRST_PORT, NUM_PORTS = 29400, 3100
-"""Below the ports that systems deal out by themselves (32768 and up on Linux)."""
+    names = ["localhost", *(f"node-{n}" for n in range(1, num_nodes))]
+    return base64.urlsafe_b64encode(json.dumps(dict.fromkeys(names, devices)).encode()).decode()
 
 
 def master_port(config: Config, run_dir: Path) -> int:
@@ -84,7 +137,7 @@ def master_port(config: Config, run_dir: Path) -> int:
     launcher = config.train.launcher
     if launcher.master_port is not None:
         return launcher.master_port
-    if launcher.hostfile is None or _is_this_machine(first_host(launcher.hostfile)):
+    if on_this_machine(config) or _is_this_machine(first_host(str(launcher.hostfile))):
         return _free_port()
     return FIRST_PORT + zlib.crc32(str(run_dir.resolve()).encode()) % NUM_PORTS
 

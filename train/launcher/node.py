@@ -1,4 +1,5 @@
-"""The ranks of one machine: started with DeepSpeed's variables, and ended when one of them fails.
+"""The ranks of one machine, which may be one of several: started with DeepSpeed's variables, and
+ended when one of them fails.
 
 What `deepspeed.launcher.launch` does, with three differences. Its imports, which are DeepSpeed's
 and torch's, do not come before those of the ranks: 1.5 s. The end of a rank is noticed at once, not
@@ -32,8 +33,9 @@ def main() -> None:
         signal.signal(number, lambda *_: None)
     arguments = parse()
     command = [sys.executable, "-u", "-m", arguments.module, *arguments.module_arguments]
-    ranks = [Popen(command, env=env) for env in environments(arguments)]
-    sys.exit(wait(ranks))
+    all_environments = environments(arguments)
+    ranks = [Popen(command, env=env) for env in all_environments]
+    sys.exit(wait(ranks, [int(env["RANK"]) for env in all_environments]))
 
 
 def parse() -> argparse.Namespace:
@@ -42,6 +44,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--world_info", required=True)
     parser.add_argument("--master_addr", required=True)
     parser.add_argument("--master_port", required=True)
+    parser.add_argument("--node_rank", type=int, default=0)
+    parser.add_argument("--local_rank", type=int, help="start this one alone, of those here")
     parser.add_argument("--log_level")
     parser.add_argument("--no_local_rank", action="store_true")
     parser.add_argument("--module", required=True)
@@ -51,26 +55,37 @@ def parse() -> argparse.Namespace:
 
 def environments(arguments: argparse.Namespace) -> list[Mapping[str, str]]:
     """What each rank finds in its environment."""
-    (devices,) = json.loads(base64.urlsafe_b64decode(arguments.world_info)).values()
-    count = str(len(devices))
+    machines = list(json.loads(base64.urlsafe_b64decode(arguments.world_info)).values())
+    devices, node = machines[arguments.node_rank], arguments.node_rank
+    first = sum(len(of_machine) for of_machine in machines[:node])
     shared = {
         **os.environ,
         "CUDA_VISIBLE_DEVICES": ",".join(map(str, devices)),
         "MASTER_ADDR": arguments.master_addr,
         "MASTER_PORT": arguments.master_port,
-        "WORLD_SIZE": count,
-        "LOCAL_SIZE": count,
-        "CROSS_RANK": "0",
-        "CROSS_SIZE": "1",
+        "WORLD_SIZE": str(sum(len(of_machine) for of_machine in machines)),
+        "LOCAL_SIZE": str(len(devices)),
+        "CROSS_RANK": str(node),
+        "CROSS_SIZE": str(len(machines)),
     }
-    return [{**shared, "RANK": str(n), "LOCAL_RANK": str(n)} for n in range(len(devices))]
+    if arguments.local_rank is not None:
+        own = {"RANK": str(first + arguments.local_rank), "LOCAL_RANK": str(arguments.local_rank)}
+        return [{**shared, **own, **_own_device()}]
+    return [{**shared, "RANK": str(first + n), "LOCAL_RANK": str(n)} for n in range(len(devices))]
 
 
-def wait(ranks: Sequence[Popen[bytes]]) -> int:
+def _own_device() -> dict[str, str]:
+    """Where a launcher gives each of its processes one device: that one, which is its first."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    is_one = bool(visible) and "," not in visible
+    return {"CUDA_VISIBLE_DEVICES": visible, "LOCAL_RANK": "0"} if is_one else {}
+
+
+def wait(ranks: Sequence[Popen[bytes]], numbers: Sequence[int]) -> int:
     """0 once every rank has ended well; else the exit code of the first that did not, after the
-    others were ended."""
+    others were ended. `numbers`: of the ranks."""
     alive = {rank.pid: rank for rank in ranks}
-    numbers = {rank.pid: number for number, rank in enumerate(ranks)}
+    number_of = {rank.pid: number for number, rank in zip(numbers, ranks, strict=True)}
     while alive:
         pid, status = os.wait()
         rank = alive.pop(pid, None)
@@ -79,7 +94,7 @@ def wait(ranks: Sequence[Popen[bytes]]) -> int:
             rank.returncode = code
         if rank is not None and code:
             if code < 0:
-                failure.leave_note_of_signal(numbers[pid], -code)
+                failure.leave_note_of_signal(number_of[pid], -code)
             end(alive.values())
             return code
     return 0

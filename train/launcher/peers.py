@@ -1,4 +1,5 @@
 """Connections from every rank to rank 0, over which ranks tell how far they are and that they end.
+Those of commands on several machines to the first (launcher/leader.py) are the same.
 
 The system closes a killed process's connection at once, and keeps asking a host that says nothing;
 so a death is known without a message, and a process that is only busy or stopped is no death.
@@ -11,9 +12,10 @@ import selectors
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch.distributed as dist
+if TYPE_CHECKING:  # a command that only waits for another loads no torch
+    import torch.distributed as dist
 
 SILENT_HOST_S = 60
 """After which a host that no longer answers, as one without power, counts as dead."""
@@ -26,8 +28,8 @@ Message = dict[str, Any]
 class Peers:
     """Rank 0's connections to all others; another rank's to rank 0. Used by one thread."""
 
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
+    def __init__(self, rank: int, silent_host_s: int = SILENT_HOST_S) -> None:
+        self.rank, self.silent_host_s = rank, silent_host_s
         self.connections: dict[int, socket.socket] = {}
         self.selector = selectors.DefaultSelector()
         self.buffers: dict[socket.socket, bytes] = {}
@@ -38,34 +40,39 @@ class Peers:
         self.selector.register(self.wake_receiver, selectors.EVENT_READ)
 
     @classmethod
-    def connect(cls, store: dist.Store | None, rank: int, world_size: int) -> "Peers":
+    def connect(cls, store: "dist.Store | None", rank: int, world_size: int) -> "Peers":
         """`store`: tells rank 0's port to the others; None for a rank alone."""
         peers = cls(rank)
         if store is None or world_size == 1:
             return peers
         if rank == 0:
-            peers._listen(store, world_size)
+            peers.listen(0, secrets.token_hex(16), world_size)
+            assert peers.listener is not None
+            store.set(KEY, json.dumps([peers.listener.getsockname()[1], peers.token]))
         else:
             port, token = json.loads(store.get(KEY))
             address = (os.environ["MASTER_ADDR"], port)
-            connection = socket.create_connection(address, timeout=SILENT_HOST_S)
-            peers._add(connection, 0)
-            peers.send({"rank": rank, "token": token})
+            peers.join(socket.create_connection(address, timeout=SILENT_HOST_S), token, {})
         return peers
 
-    def _listen(self, store: dist.Store, world_size: int) -> None:
+    def listen(self, port: int, token: str, backlog: int) -> None:
+        """`port`: 0 for any. Raises: OSError when it is in use."""
         dual = socket.has_dualstack_ipv6()
         family = socket.AF_INET6 if dual else socket.AF_INET
         self.listener = socket.create_server(
-            ("", 0), family=family, dualstack_ipv6=dual, backlog=world_size
+            ("", port), family=family, dualstack_ipv6=dual, backlog=backlog
         )
-        self.token = secrets.token_hex(16)
+        self.token = token
         self.selector.register(self.listener, selectors.EVENT_READ)
-        store.set(KEY, json.dumps([self.listener.getsockname()[1], self.token]))
+
+    def join(self, connection: socket.socket, token: str, content: Message) -> None:
+        """Introduce this rank to rank 0, with `content` beside its number."""
+        self._add(connection, 0)
+        self.send({"rank": self.rank, "token": token, **content})
 
     def _add(self, connection: socket.socket, rank: int | None) -> None:
         connection.settimeout(SEND_TIMEOUT_S)
-        for level, option, value in _keep_asking():
+        for level, option, value in _keep_asking(self.silent_host_s):
             connection.setsockopt(level, option, value)
         self.buffers[connection] = b""
         self.selector.register(connection, selectors.EVENT_READ)
@@ -105,8 +112,8 @@ class Peers:
             rank = self._rank_of(connection)
             if rank is not None:
                 yield rank, json.loads(line)
-            elif (rank := self._introduce(connection, line)) is not None:
-                yield rank, {"joined": True}
+            elif (message := self._introduce(connection, line)) is not None:
+                yield message.pop("rank"), {"joined": True, **message}
             else:
                 data = b""
         if not data:
@@ -118,18 +125,18 @@ class Peers:
     def _rank_of(self, connection: socket.socket) -> int | None:
         return next((r for r, known in self.connections.items() if known is connection), None)
 
-    def _introduce(self, connection: socket.socket, line: bytes) -> int | None:
-        """The rank in a connection's first line; None for what is none of our ranks, as a scan of
-        ports, which is dropped."""
+    def _introduce(self, connection: socket.socket, line: bytes) -> Message | None:
+        """A connection's first line; None for what is none of our ranks, as a scan of ports, which
+        is dropped."""
         try:
-            message = json.loads(line)
-            rank = int(message["rank"])
-            if not secrets.compare_digest(message["token"], self.token):
+            message: Message = json.loads(line)
+            rank = message["rank"] = int(message["rank"])
+            if not secrets.compare_digest(message.pop("token"), self.token):
                 return None
         except (ValueError, KeyError, TypeError):
             return None
         self.connections[rank] = connection
-        return rank
+        return message
 
     def _remove(self, connection: socket.socket) -> None:
         self.selector.unregister(connection)
@@ -146,10 +153,11 @@ class Peers:
         self.selector.close()
 
 
-def _keep_asking() -> Iterator[tuple[int, int, int]]:
-    """Options of a connection whose other host is asked again and again, `SILENT_HOST_S` long."""
+def _keep_asking(silent_host_s: int) -> Iterator[tuple[int, int, int]]:
+    """Options of a connection whose other host is asked six times in `silent_host_s`."""
     yield socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1
-    seconds = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": (SILENT_HOST_S - 10) // 10}
-    for name, value in {**seconds, "TCP_USER_TIMEOUT": SILENT_HOST_S * 1000}.items():
+    every = silent_host_s // 6
+    seconds = {"TCP_KEEPIDLE": every, "TCP_KEEPINTVL": every, "TCP_KEEPCNT": 5}
+    for name, value in {**seconds, "TCP_USER_TIMEOUT": silent_host_s * 1000}.items():
         if hasattr(socket, name):
             yield socket.IPPROTO_TCP, getattr(socket, name), value

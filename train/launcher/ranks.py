@@ -4,8 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,16 @@ from ropewalk.conf.artifacts.records import remove
 from ropewalk.conf.errors import STOPPED, RopewalkError, Stopped
 from ropewalk.conf.schema import Config
 from ropewalk.train.launcher import failure
-from ropewalk.train.launcher.command import command
+from ropewalk.train.launcher.command import Start, command, on_this_machine, ranks_per_node
 from ropewalk.train.launcher.environment import environment, sent_to_hosts
+from ropewalk.train.launcher.layout import Layout
+from ropewalk.train.launcher.leader import Leader, current
+from ropewalk.train.launcher.world import World
 
 STOP_FILE = "stop"
 """In the folder of the ranks: asks them to stop in good order."""
+MODULES = ("ropewalk.train", "ropewalk.eval", "ropewalk.launch.check")
+"""What ranks run."""
 
 
 def launch(config: Config, run_dir: Path, temporary: Path) -> None:
@@ -27,30 +33,120 @@ def launch(config: Config, run_dir: Path, temporary: Path) -> None:
     Raises: Stopped, or RopewalkError with the ranks' exit code.
     """
     remove(temporary / failure.NOTE)
-    with environment_for(config, temporary) as env:
-        code = _run(command(config, run_dir), env, temporary)
+    with started(config, run_dir, temporary) as ranks, _stop_signals(ranks, temporary / STOP_FILE):
+        code = ranks.wait()
     if code:
-        raise _error_of(config, temporary, code)
+        raise _error_of(config, temporary, code, ranks.lost)
+
+
+@dataclass
+class Ranks:
+    """The launcher of this machine's ranks, and through the leader those of the others."""
+
+    process: subprocess.Popen[Any]
+    leader: Leader | None
+
+    def wait(self) -> int:
+        """The exit code of all."""
+        code = self.process.wait()
+        return code if self.leader is None else self.leader.code_of(code)
+
+    @property
+    def lost(self) -> str:
+        """Which machine was lost, and how; empty for none."""
+        return "" if self.leader is None else self.leader.lost
+
+    def kill(self) -> None:
+        """End those of this machine at once; those of others lose them, and end."""
+        if self.process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def started(
+    config: Config,
+    run_dir: Path,
+    temporary: Path,
+    module: str | None = None,
+    **options: Any,
+) -> Iterator[Ranks]:
+    """The ranks of this machine, and of the others that this command leads; those that are left at
+    the end are killed.
+
+    `temporary`: where the first failure is noted. `module`: what a rank runs, if not the training.
+    `options`: of Popen.
+    """
+    leader = current()
+    with environment_for(config, temporary) as env:
+        arguments = command(config, run_dir, *([module] if module else []))
+        # Slurm sends it to every process of a step; a launcher inherits this and must live on
+        usr1_handler = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        process = subprocess.Popen(arguments, env=env, start_new_session=True, **options)
+        signal.signal(signal.SIGUSR1, usr1_handler)
+        ranks = Ranks(process, leader)
+        if leader is not None:
+            leader.start(_message(config, arguments, module, temporary), ranks.kill)
+        try:
+            yield ranks
+        finally:
+            ranks.kill()
+            process.wait()
+            if leader is not None:
+                leader.kill_ranks = None
+
+
+def _message(
+    config: Config, arguments: Sequence[str], module: str | None, temporary: Path
+) -> dict[str, Any]:
+    """For `start_here` of the other machines: the same start."""
+    return {
+        "module": module or "ropewalk.train",
+        "run_dir": arguments[-1],
+        "port": int(arguments[arguments.index("--master_port") + 1]),
+        "ranks_per_node": ranks_per_node(config),
+        "temporary": str(temporary.resolve()),
+    }
+
+
+def start_here(
+    config: Config, message: Mapping[str, Any], layout: Layout, world: World
+) -> subprocess.Popen[bytes]:
+    """The ranks of this machine, as the first one's message says. Raises: RopewalkError."""
+    run_dir, temporary = Path(message["run_dir"]), Path(message["temporary"])
+    runs = Path(config.runs_dir).expanduser().resolve()
+    if message["module"] not in MODULES or not run_dir.is_relative_to(runs):
+        raise RopewalkError(f"{message['module']} in {run_dir} is no start of ranks in {runs}")
+    start = Start(
+        message["module"], run_dir, str(world.address), message["port"], message["ranks_per_node"]
+    )
+    env = environment() | {failure.FOLDER_VARIABLE: str(temporary)}
+    usr1_handler = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        arguments = start.command(layout, world.rank)
+        return subprocess.Popen(arguments, env=env, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGUSR1, usr1_handler)
 
 
 def environment_for(config: Config, temporary: Path) -> AbstractContextManager[Mapping[str, str]]:
     """The variables of the ranks' launcher. `temporary`: where the first failure is noted."""
     env = environment() | {failure.FOLDER_VARIABLE: str(temporary.resolve())}
-    if config.train.launcher.hostfile is None:
+    if on_this_machine(config):
         return nullcontext(env)
     return sent_to_hosts(env, temporary)
 
 
-def _run(arguments: list[str], env: Mapping[str, str], temporary: Path) -> int:
-    """Wait for the process's exit code; signals ask it to stop meanwhile."""
-    # Slurm sends it to every process of a step; DeepSpeed's launcher inherits this and must live on
-    usr1_handler = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    process = subprocess.Popen(arguments, env=env, start_new_session=True)
+@contextmanager
+def _stop_signals(ranks: Ranks, stop_file: Path) -> Iterator[None]:
+    """Signals ask the ranks to stop in good order; the second one ends them at once."""
+    requests = []
 
     def request_stop(*_: object) -> None:
-        if (temporary / STOP_FILE).exists():  # the second request ends them at once
-            os.killpg(process.pid, signal.SIGKILL)
-        (temporary / STOP_FILE).touch()
+        requests.append(True)
+        if len(requests) > 1:
+            ranks.kill()
+        stop_file.touch()
         with suppress(OSError):  # the terminal may be closed
             message = "stopping after this step with a checkpoint (once more: at once)"
             print(message, file=sys.stderr, flush=True)
@@ -59,16 +155,19 @@ def _run(arguments: list[str], env: Mapping[str, str], temporary: Path) -> int:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup sets
         signals.append(signal.SIGHUP)
     handlers = {number: signal.signal(number, request_stop) for number in signals}
-    handlers[signal.SIGUSR1] = usr1_handler
+    if ranks.leader is not None:  # a request that came to another machine
+        ranks.leader.on_stop = stop_file.touch
     try:
-        return process.wait()
+        yield
     finally:
+        if ranks.leader is not None:
+            ranks.leader.on_stop = None
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
-def _error_of(config: Config, temporary: Path, code: int) -> RopewalkError:
-    """The ranks' exit code as an error.
+def _error_of(config: Config, temporary: Path, code: int, lost: str = "") -> RopewalkError:
+    """The ranks' exit code as an error. `lost`: which machine was lost, and how.
 
     A rank's note overrules the code: the launcher may have ended that rank with another on its way
     out.
@@ -82,6 +181,9 @@ def _error_of(config: Config, temporary: Path, code: int) -> RopewalkError:
         return Stopped(f"train stopped in good order{moment}; run the same command again to resume")
     first = f"; {failure.rank_name(note)} was the first" if note else ""
     message = f"train: the ranks ended with exit code {code}{first}; their messages are above"
+    if lost:
+        message += f"; {lost}; run the same command again to resume"
+        return RopewalkError(message)
     is_killed = note is None or "signal" in note
     error = RopewalkError(killed(code, note=note) if is_killed else message)
     error.exit_code = code if code in (2, 3) else 1
