@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo methods picture test test-all test-cluster test-skypilot check lint types fmt settings mutants bench test-gpu gpu-kit build base-model smollm2 engines clean
+.PHONY: help demo methods picture test test-all test-cluster test-nodes test-skypilot check lint types fmt settings mutants bench test-gpu gpu-kit build base-model smollm2 engines clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -31,6 +31,9 @@ test: $(STAMP) ## the tests that every change must pass
 
 test-all: $(STAMP) engines smollm2 ## also the slow ones (a real model, every recipe, two servers' engines)
 	$(BIN)/python -m pytest -m "not gpu"
+
+test-nodes: $(STAMP) ## two nodes (network namespaces, needs root) under each launcher (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/launch/test_two_nodes.py
 
 test-gpu: $(STAMP) ## what only 1, 2 or 8 GPUs can confirm; writes tests/benchmarks/gpu.json
 	$(BIN)/python -m pytest -m gpu

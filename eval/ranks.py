@@ -25,7 +25,7 @@ def ranks_per_node(config: Config) -> int:
 
 def starts_ranks(config: Config) -> bool:
     """Whether other processes measure. One that holds the whole model is this one."""
-    machines = command.nodes(config) > 1 and torch.cuda.is_available()
+    machines = command.is_on_several_machines(config) and torch.cuda.is_available()
     return ranks_per_node(config) > 1 or machines or config.eval.zero_stage == 3
 
 

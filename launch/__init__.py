@@ -5,6 +5,7 @@ arguments.py  verbs, flags, help
 output.py     what a verb prints at its end
 nodes.py      the same command on several machines: the first leads, the others start ranks
 torchrun.py   `launch=torchrun`
+rank_variables.py  variables that ranks get unless the user set them
 interrupt.py  Ctrl-C, within seconds
 sweep/       `--multirun`: several runs of one command
 config/       command line to `Config`; nothing outside it imports Hydra

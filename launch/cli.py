@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +76,10 @@ def run_command(arguments: argparse.Namespace) -> None:
 
         plan_command.run(arguments, lambda: configs(arguments)[0][1])
         return
+    from ropewalk.launch import nodes
+
     if is_sweep(arguments):
+        nodes.refuse_sweep(arguments.overrides)
         run_sweep(arguments)
         return
     checked = configs(arguments)
@@ -86,15 +89,9 @@ def run_command(arguments: argparse.Namespace) -> None:
     if arguments.cfg:
         run_all(arguments, checked)
         return
-    from ropewalk.launch import nodes
-
     every = [config for _, config in checked]
-
-    def lead() -> None:
-        with recorded_attempt(arguments, every):
-            run_all(arguments, checked)
-
-    nodes.run(every, lead, arguments.dry_run)
+    body = partial(run_all, arguments, checked)
+    nodes.run(every, body, partial(recorded_attempt, arguments, every), arguments.dry_run)
 
 
 def run_all(arguments: argparse.Namespace, checked: Sequence[tuple[list[str], "Config"]]) -> None:

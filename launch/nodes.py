@@ -7,12 +7,14 @@ import hashlib
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ropewalk.conf.errors import DONE, STOPPED, ConfigError
+from ropewalk.launch import rank_variables
 from ropewalk.train.launcher import world as worlds
 from ropewalk.train.launcher.world import World
 
@@ -20,21 +22,30 @@ if TYPE_CHECKING:
     from ropewalk.conf.schema import Config
 
 SUBMITTED = ("slurm", "kubernetes", "skypilot")
-"""Kinds of launch whose jobs come to their machines later, and join there as `external`."""
+"""Kinds of launch whose jobs come to their machines later, where the command joins by itself."""
 
 
-def run(configs: Sequence["Config"], body: Callable[[], None], dry_run: bool = False) -> None:
+Attempt = Callable[[], AbstractContextManager[None]]
+
+
+def run(
+    configs: Sequence["Config"],
+    body: Callable[[], None],
+    attempt: Attempt = nullcontext,
+    dry_run: bool = False,
+) -> None:
     """Run `body` where this command leads or is alone; else follow, and exit as the leader does.
 
-    `dry_run`: show torchrun's command, and start none. Raises: RopewalkError; SystemExit at the end
-    of a command that followed.
+    `attempt`: what surrounds either, on every machine. `dry_run`: show torchrun's command, and
+    start none. Raises: RopewalkError; SystemExit at the end of a command that followed.
     """
     from ropewalk.launch import torchrun
 
     config = configs[0]
     _refuse_words(config)
     if config.launch.kind in SUBMITTED:
-        body()
+        with attempt():
+            body()
     elif config.launch.kind == "torchrun" and not torchrun.is_inside(os.environ):
         if not dry_run:
             sys.exit(torchrun.start(config))
@@ -42,17 +53,34 @@ def run(configs: Sequence["Config"], body: Callable[[], None], dry_run: bool = F
         body()
     else:
         with torchrun.recorded_exit_code():
-            _join(configs, body)
+            _join(configs, body, attempt)
 
 
-def _join(configs: Sequence["Config"], body: Callable[[], None]) -> None:
+def _join(configs: Sequence["Config"], body: Callable[[], None], attempt: Attempt) -> None:
     world = worlds.of(configs[0])
+    set_variables(configs[0], several_machines=world.size > 1 and world.nodes != 1)
+    if world.rank:
+        with attempt():
+            follow(configs, world)
+        return
+
+    def attempted() -> None:  # the others hear a refusal of it too
+        with attempt():
+            body()
+
     if world.size == 1:
-        body()
-    elif world.rank:
-        follow(configs, world)
+        attempted()
     else:
-        lead(configs, world, body)
+        lead(configs, world, attempted)
+
+
+def set_variables(config: "Config", several_machines: bool) -> None:
+    """For the ranks, which inherit them; shown where several machines must have them alike."""
+    added = rank_variables.missing(config.launch, several_machines, os.environ)
+    os.environ.update(added)
+    if added and several_machines:
+        shown = " ".join(f"{name}={value}" for name, value in added.items())
+        print(f"ranks get {shown} (unless you set them)", file=sys.stderr)
 
 
 def lead(configs: Sequence["Config"], world: World, body: Callable[[], None]) -> None:
@@ -117,6 +145,17 @@ def folders(configs: Sequence["Config"]) -> list[Path]:
     """Those that all machines must share."""
     names = [name for config in configs for name in (config.runs_dir, config.cache_dir)]
     return [Path(name).expanduser() for name in dict.fromkeys(names)]
+
+
+def refuse_sweep(words: Sequence[str], env: Mapping[str, str] = os.environ) -> None:
+    """Raises: ConfigError for a sweep that a launcher started several times."""
+    world = worlds.read(env)
+    if world.size > 1 and "launch.nodes=1" not in words:
+        raise ConfigError(
+            f"a sweep was started {world.size} times by {world.launcher}; one command starts all "
+            "of its runs; start it once, choose launch=slurm for a job a run, or set "
+            "launch.nodes=1 if the others are no part of it"
+        )
 
 
 def _refuse_words(config: "Config") -> None:

@@ -3,23 +3,12 @@
 import shlex
 
 from ropewalk.conf.launchers import LaunchConfig
-
-FLIGHT_RECORDER = {
-    "TORCH_FR_BUFFER_SIZE": "2000",
-    "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
-}
-"""torch's record of the last collectives, dumped when one does not end."""
-CACHES = {
-    "TORCHINDUCTOR_CACHE_DIR": "inductor",
-    "TORCH_EXTENSIONS_DIR": "extensions",
-    "TRITON_CACHE_DIR": "triton",
-}
-"""Of compiled kernels. On a disk that nodes share they meet half-written files of each other."""
+from ropewalk.launch.rank_variables import CACHES, COMMON
 
 
 def variables(launch: LaunchConfig) -> dict[str, str]:
     """Ours, with the user's over them. `launch.scratch` may name variables of the node's shell."""
-    ours = {"PYTHONFAULTHANDLER": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID", **FLIGHT_RECORDER}
+    ours = dict(COMMON)
     if launch.scratch is not None:
         ours |= {name: f"{launch.scratch}/{folder}" for name, folder in CACHES.items()}
     return {**ours, **launch.env}

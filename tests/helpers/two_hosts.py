@@ -6,10 +6,11 @@ runner starts commands in them: its `pdsh` and `ssh` are stand-ins.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ A, B = f"rope-a{os.getpid()}", f"rope-b{os.getpid()}"
 """Tests may run beside one another."""
 HOSTS = {A: "10.213.0.1", B: "10.213.0.2"}
 FIRST = HOSTS[A]
+NAMES = Path("/etc/netns")
 JOINED, NOWHERE = "rw0", "nowhere"
 SSH = f"#!/bin/sh\necho {FIRST}\n"
 # pdsh -S -f N -w HOSTS COMMAND...: in each host with an environment of its own, %n its number
@@ -47,17 +49,34 @@ def inside(host: str, *words: str) -> list[str]:
 
 
 @contextmanager
-def two_hosts() -> Iterator[dict[str, str]]:
-    """Their addresses by name. Skips the test where this process may not make them."""
+def two_hosts(know_names: bool = False) -> Iterator[dict[str, str]]:
+    """Their addresses by name. Skips the test where this process may not make them.
+
+    `know_names`: each resolves its own name and the other's.
+    """
     if shutil.which("ip") is None or not all([_ip("netns", "add", host) for host in HOSTS]):
         pytest.skip("this process may not make network namespaces")
     try:
         if not _join():
             pytest.skip("this process may not join network namespaces")
+        for host in HOSTS if know_names else ():  # which `ip netns exec` lays over /etc/hosts
+            (NAMES / host).mkdir(parents=True)
+            lines = [f"{address} {name}" for name, address in HOSTS.items()]
+            (NAMES / host / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
         yield HOSTS
     finally:
         for host in HOSTS:
+            for pid in _pids(host):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             _ip("netns", "delete", host)
+            shutil.rmtree(NAMES / host, ignore_errors=True)
+
+
+def _pids(host: str) -> list[int]:
+    """Of the processes that a test left in the namespace."""
+    listed = subprocess.run(["ip", "netns", "pids", host], capture_output=True, text=True)
+    return [int(pid) for pid in listed.stdout.split()]
 
 
 def remote_shell(folder: Path) -> None:

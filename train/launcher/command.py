@@ -53,6 +53,12 @@ def nodes(config: Config) -> int:
     return len(hosts(file.read_text()))
 
 
+def is_on_several_machines(config: Config) -> bool:
+    """Whether the ranks are: a hostfile counts as several, whatever it names."""
+    leader = current()
+    return config.train.launcher.hostfile is not None if leader is None else leader.layout.nodes > 1
+
+
 def world_size(config: Config) -> int:
     """Ranks on all machines. Raises: ConfigError as `nodes`."""
     return nodes(config) * ranks_per_node(config)

@@ -20,7 +20,8 @@ from ropewalk.train.launcher.world import World
 
 STRANGER_S = 25.0
 """For an answer from whoever listens at the leader's port."""
-RETRY_S = 0.3
+CONNECT_S = 5.0
+RETRY_S = 0.2
 POLL_S = 0.1
 STOP_S = 25.0
 """After a signal to stop, for the leader to end all."""
@@ -60,45 +61,59 @@ class Follower:
                 self.peers.close()
 
     def _join(self, timeout_s: float) -> None:
-        """Connect to the leader, which may start later than this process."""
-        until, stranger_until, reason = time.monotonic() + timeout_s, 0.0, "nobody listens"
-        while time.monotonic() < until:
-            for port in self.world.ports:
-                try:
-                    address = (self.world.address, port)
-                    connection = socket.create_connection(address, timeout=min(5.0, timeout_s))
-                except OSError as error:
-                    reason = error.strerror or str(error)
-                    continue
-                if self._is_welcome(connection):
+        """Connect to the leader, which may start later than this process. Raises: ConfigError."""
+        until, reason = time.monotonic() + timeout_s, "nobody came"
+        asked: dict[int, tuple[Peers, float]] = {}
+        """Connections by port, whose other end has not answered, and until when it may."""
+        try:
+            while time.monotonic() < until:
+                for port in [port for port in self.world.ports if port not in asked]:
+                    try:
+                        asked[port] = self._ask(port), time.monotonic() + STRANGER_S
+                    except OSError as error:
+                        reason = os.strerror(error.errno) if error.errno else str(error)
+                if self._is_welcome(asked):
                     return
-                stranger_until = stranger_until or time.monotonic() + STRANGER_S
-                reason = "whoever answers there is not this run's first command"
-                if len(self.world.ports) == 1 and time.monotonic() > stranger_until:
-                    until = 0.0
-            if self.stop_until is not None:
-                raise KeyboardInterrupt
-            time.sleep(RETRY_S)
+                if any(time.monotonic() > strange for _, strange in asked.values()):
+                    reason = "whoever answers there is not this run's first command"
+                    if len(self.world.ports) == 1:
+                        break
+                if self.stop_until is not None:
+                    raise KeyboardInterrupt
+                time.sleep(RETRY_S)
+        finally:
+            for peers, _ in asked.values():
+                peers.close()
+        raise ConfigError(self._did_not_come(reason))
+
+    def _ask(self, port: int) -> Peers:
+        """Raises: OSError."""
+        connection = socket.create_connection((str(self.world.address), port), CONNECT_S)
+        peers = Peers(self.world.rank, SILENT_HOST_S)
+        peers.join(connection, self.world.job, dict(self.own))
+        return peers
+
+    def _is_welcome(self, asked: dict[int, tuple[Peers, float]]) -> bool:
+        """Whether the leader has answered. Others close the connection, or say nothing."""
+        for port, (peers, _) in list(asked.items()):
+            messages = [message for _, message in peers.receive(RETRY_S)]
+            if any(message and {"welcome", "end"} & message.keys() for message in messages):
+                self.peers.close()
+                self.peers, self.early = peers, messages
+                del asked[port]
+                return True
+            if not peers.connections:
+                peers.close()
+                del asked[port]
+        return False
+
+    def _did_not_come(self, reason: str) -> str:
         ports = "-".join(map(str, sorted({self.world.ports[0], self.world.ports[-1]})))
-        raise ConfigError(
+        return (
             f"launch.address is {self.world.address}; the first command must listen there at port "
             f"{ports}, and did not ({reason}); look at its messages, and set launch.address to a "
             "name or an address by which this machine reaches it, or launch.port to a free port"
         )
-
-    def _is_welcome(self, connection: socket.socket) -> bool:
-        """Whether the leader is at the other end. It answers, or closes the connection."""
-        peers = Peers(self.world.rank, SILENT_HOST_S)
-        peers.join(connection, self.world.job, dict(self.own))
-        until = time.monotonic() + STRANGER_S
-        while time.monotonic() < until and peers.connections:
-            messages = [message for _, message in peers.receive(0.5)]
-            if any(message and {"welcome", "end"} & message.keys() for message in messages):
-                self.peers.close()
-                self.peers, self.early = peers, messages
-                return True
-        peers.close()
-        return False
 
     # -- messages
 
@@ -123,7 +138,8 @@ class Follower:
     def _start(self, message: Message, layout: Layout) -> None:
         self.leader = layout.name(0)
         try:
-            self.process = self.start(message, layout)
+            interface = self.peers.interface()
+            self.process = self.start({**message, "interface": interface}, layout)
         except (OSError, RopewalkError) as error:
             _say(f"{layout.name(self.world.rank)}: its ranks did not start: {error}")
             self.peers.send({"ended": FAILED})

@@ -4,7 +4,6 @@ It runs every stage. Before the first one all others must have come, with equal 
 disks; during its stages they wait for its messages, in no collective. `follower.py` is their side.
 """
 
-import _thread
 import os
 import secrets
 import signal
@@ -62,7 +61,7 @@ class Leader:
             try:
                 self.peers.listen(port, self.world.job, self.world.size)
             except OSError as error:
-                reason = error.strerror
+                reason = os.strerror(error.errno or 0)
                 continue
             return port
         where = f"{self.introductions[0]['host']}:{tried[0]}"
@@ -221,7 +220,7 @@ class Leader:
             stop()
         else:
             _say(f"{self.layout.name(process)} was asked to stop; all stop")
-            _thread.interrupt_main()
+            _interrupt_main_thread()
 
     def _lose(self, process: int) -> None:
         """A connection that closed. Ranks that run have time to say more."""
@@ -233,9 +232,15 @@ class Leader:
         """End a stage of the main thread, which may be in a long call."""
         self.peers.send({"end": FAILED, "reason": self.lost, "by": self.layout.name(0)})
         _say(f"{self.lost}; all end; run the same command again to resume")
-        _thread.interrupt_main()
+        _interrupt_main_thread()
         if not self.closed.wait(MAIN_THREAD_S):
             os._exit(FAILED)
+
+
+def _interrupt_main_thread() -> None:
+    """As a signal does, which wakes it from a wait too: `launch.interrupt` makes SIGTERM raise
+    KeyboardInterrupt; a shell may let a background job ignore SIGINT."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 def _say(line: str) -> None:

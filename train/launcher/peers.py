@@ -12,6 +12,7 @@ import selectors
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # a command that only waits for another loads no torch
@@ -70,6 +71,18 @@ class Peers:
         self._add(connection, 0)
         self.send({"rank": self.rank, "token": token, **content})
 
+    def interface(self) -> str:
+        """The name of the interface of this machine that a connection here goes by; empty for
+        none, and for one inside the machine."""
+        import psutil
+
+        for connection in self.connections.values():
+            own = connection.getsockname()[0].removeprefix("::ffff:").partition("%")[0]
+            for name, addresses in psutil.net_if_addrs().items():
+                if own in [one.address for one in addresses]:
+                    return "" if ip_address(own).is_loopback else name
+        return ""
+
     def _add(self, connection: socket.socket, rank: int | None) -> None:
         connection.settimeout(SEND_TIMEOUT_S)
         for level, option, value in _keep_asking(self.silent_host_s):
@@ -111,7 +124,10 @@ class Peers:
         for line in lines:
             rank = self._rank_of(connection)
             if rank is not None:
-                yield rank, json.loads(line)
+                try:
+                    yield rank, json.loads(line)
+                except ValueError:  # whoever listened at rank 0's port
+                    data = b""
             elif (message := self._introduce(connection, line)) is not None:
                 yield message.pop("rank"), {"joined": True, **message}
             else:

@@ -79,6 +79,8 @@ def started(
     """
     leader = current()
     with environment_for(config, temporary) as env:
+        if leader is not None:
+            env = {**env, **interface_variable(env, leader.peers.interface())}
         arguments = command(config, run_dir, *([module] if module else []))
         # Slurm sends it to every process of a step; a launcher inherits this and must live on
         usr1_handler = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -109,6 +111,13 @@ def _message(
     }
 
 
+def interface_variable(env: Mapping[str, str], interface: str) -> dict[str, str]:
+    """gloo would take the interface of this machine's own name, which other machines may not
+    reach; the commands have met by one that they do."""
+    name = "GLOO_SOCKET_IFNAME"
+    return {name: interface} if interface and not env.get(name) else {}
+
+
 def start_here(
     config: Config, message: Mapping[str, Any], layout: Layout, world: World
 ) -> subprocess.Popen[bytes]:
@@ -121,6 +130,7 @@ def start_here(
         message["module"], run_dir, str(world.address), message["port"], message["ranks_per_node"]
     )
     env = environment() | {failure.FOLDER_VARIABLE: str(temporary)}
+    env |= interface_variable(env, message["interface"])
     usr1_handler = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         arguments = start.command(layout, world.rank)

@@ -10,10 +10,13 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.schema import Config
 from ropewalk.train.launcher.hostfile import hosts
+
+if TYPE_CHECKING:
+    from ropewalk.conf.schema import Config
 
 Environment = Mapping[str, str]
 FIRST_PORT, NUM_PORTS = 29400, 3100
@@ -54,7 +57,7 @@ class World:
 ALONE = World()
 
 
-def of(config: Config, env: Environment = os.environ, host: str = "") -> World:
+def of(config: "Config", env: Environment = os.environ, host: str = "") -> World:
     """The world of this command under `config.launch`.
 
     `host`: this machine's name, as in a hostfile. Raises: ConfigError where the launcher's
@@ -64,10 +67,11 @@ def of(config: Config, env: Environment = os.environ, host: str = "") -> World:
     if launch.nodes == 1 and launch.kind == "local":
         return ALONE
     world = read(env)
-    if world.size == 1 and launch.kind == "external":
+    if not world.launcher and launch.kind == "external":
         world = _of_hostfile(config, host or socket.gethostname()) or world
-    if world.size == 1:
+    if not world.launcher:
         _refuse_missing(config)
+    if world.size == 1:
         return ALONE
     _refuse_other_count(config, world)
     if launch.kind == "torchrun":  # `launch` says where its agents meet
@@ -219,7 +223,7 @@ def first_of_node_list(names: str) -> str:
     return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first[0] if first else "")
 
 
-def _of_hostfile(config: Config, host: str) -> World | None:
+def _of_hostfile(config: "Config", host: str) -> World | None:
     """Each host of a hostfile runs the same command: this machine is one of its lines."""
     path = config.train.launcher.hostfile
     if path is None:
@@ -250,7 +254,7 @@ def _is_own_address(name: str) -> bool:
     return True
 
 
-def _refuse_missing(config: Config) -> None:
+def _refuse_missing(config: "Config") -> None:
     """For a command that no launcher started."""
     launch = config.launch
     if launch.kind == "external":
@@ -267,7 +271,7 @@ def _refuse_missing(config: Config) -> None:
         )
 
 
-def _refuse_other_count(config: Config, world: World) -> None:
+def _refuse_other_count(config: "Config", world: World) -> None:
     hostfile = config.train.launcher.hostfile
     if hostfile is not None and config.launch.kind == "local":
         raise ConfigError(

@@ -188,6 +188,12 @@ def test_what_no_process_could_start_with_is_refused(
     assert str(error.value).startswith(line) and str(error.value).count(";") >= 2
 
 
+def test_a_launcher_of_one_process_is_a_launcher() -> None:
+    """The job of one node, whose command says launch=external too."""
+    env = {**SLURM, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}
+    assert worlds.of(compose(["recipe=demo", "launch=external"]), env) == ALONE
+
+
 def test_one_node_is_this_machine_whatever_is_set() -> None:
     assert worlds.of(compose(["recipe=demo", "launch.nodes=1"]), SLURM) == ALONE
 
