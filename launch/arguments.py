@@ -1,7 +1,6 @@
 """The verbs of `ropewalk`, their flags and their help."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -84,7 +83,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if words[end + 1 :]:
         if arguments.verb not in VERBS:
             top.error(f"{arguments.verb} starts no launcher: not allowed with -- WORDS")
-        arguments.overrides.append(f"launch.arguments={json.dumps(words[end + 1 :])}")
+        if mixed := [word for word in words[end + 1 :] if {'"', "'"} <= set(word)]:
+            top.error(
+                f"a word after -- has quotes of both kinds, which no setting holds: {mixed[0]}"
+            )
+        arguments.overrides.append(f"launch.arguments=[{','.join(map(_quoted, words[end + 1 :]))}]")
     if arguments.multirun and getattr(arguments, "export", None):
         top.error("--export goes with one run, not with --multirun")
     if getattr(arguments, "shard", None) is not None:
@@ -119,6 +122,12 @@ def parser() -> argparse.ArgumentParser:
     description = f"compare: {COMPARE_HELP}."
     _add_compare(verbs.add_parser("compare", help=COMPARE_HELP, description=description))
     return top
+
+
+def _quoted(word: str) -> str:
+    """As an item of a list in a setting, which is taken to the letter."""
+    quote = "'" if '"' in word else '"'
+    return f"{quote}{word}{quote}"
 
 
 def _add_common(sub: argparse.ArgumentParser) -> None:

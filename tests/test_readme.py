@@ -25,8 +25,17 @@ LINES = [
     for line in block.replace("\\\n", " ").splitlines()
     if line.strip()
 ]
+# started by another program: what follows `ropewalk` is ours
+STARTED = [
+    "ropewalk " + line.split(" ropewalk ")[1]
+    for page in PAGES
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.S)
+    for line in block.replace("\\\n", " ").splitlines()
+    if " ropewalk " in line
+]
 LOOKS = [line for line in LINES if re.match(r"ropewalk (runs|env|settings)\b", line)]
 ROPEWALK = [line for line in LINES if line.startswith("ropewalk ") and line not in LOOKS]
+ROPEWALK += STARTED
 EXTRAS = re.findall(r"\.\[(\w+)\]", README)
 KEY = re.compile(
     r"`((?:data|train|eval|rope|model|calibrate|export|launch)(?:\.[a-z]\w*|\.NAME)+)(?![\w/])"
@@ -51,8 +60,9 @@ def test_the_readme_has_the_expected_commands():
 
 @pytest.mark.parametrize("line", ROPEWALK)
 def test_each_ropewalk_command_composes_and_passes_the_check(line, capsys):
-    arguments = shlex.split(line)[1:]
-    main([*(argument for argument in arguments if argument != "--json"), "--cfg", "job"])
+    ours, dashes, launchers = line.partition(" -- ")
+    arguments = [word for word in shlex.split(ours)[1:] if word != "--json"]
+    main([*arguments, "--cfg", "job", *shlex.split(dashes + launchers)])
     assert "schema: 1" in capsys.readouterr().out
 
 
