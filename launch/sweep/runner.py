@@ -173,7 +173,9 @@ def finished(run: PlannedRun, verb: str) -> int | None:
         config = compose.compose(run.words, verb) if run.calibration else run.config
     except ConfigError:  # its table is not searched yet
         return None
-    if unchanged.finished_stages(config, verb) is None:
+    with contextlib.redirect_stdout(io.StringIO()):  # the preflight says the same of the sources
+        stages = unchanged.finished_stages(config, verb)
+    if stages is None:
         return None
     if verb not in ("run", "eval"):
         return DONE

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ropewalk.conf.artifacts.records import read_json
-from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.errors import ConfigError, RopewalkError
 from ropewalk.launch.sweep import chosen, naming, record, runner, shared_data
 from ropewalk.launch.sweep.jobs import Job, Outcome
 from ropewalk.launch.sweep.runs import PlannedRun, planned_runs
@@ -157,3 +157,39 @@ def test_the_record_keeps_how_each_job_ended_and_no_folder_of_the_user(tmp_path:
     assert content["schema"] == 1 and content["jobs"][2]["log"] == "logs/demo-pi.log"
     later = runner.begin(planned, ["recipe=demo"], {})
     assert (later.job("demo-pi").attempts, later.job("demo-pi").state) == (1, "waiting")
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ([0, 0], 0),
+        ([0, 3], 3),
+        ([1, 0], 1),
+        ([-9, 75], 1),
+        ([2, 2], 2),
+        ([2, 1], 1),
+        ([75, 0], 75),
+        ([75, None], 75),
+        ([3, 75], 75),
+    ],
+)
+def test_the_exit_code_tells_how_the_runs_ended(
+    tmp_path: Path,
+    codes: list[int | None],
+    expected: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    jobs = [Job(name, (), "train") for name in "ab"]
+    folder = tmp_path / "sweeps" / "s"
+    folder.mkdir(parents=True)
+    entry = record.new(folder, "train", "", [(job, job.name) for job in jobs], "ab")
+    for job, code in zip(jobs, codes, strict=True):
+        entry.take(Outcome(job, code))
+    try:
+        runner.end(entry)
+        code = 0
+    except RopewalkError as error:
+        code = error.exit_code
+    assert code == expected
+    listed = {line.split()[0] for line in capsys.readouterr().out.splitlines() if "  " in line}
+    assert listed == {j.name for j, c in zip(jobs, codes, strict=True) if c not in (0, 3)}
