@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from string import Formatter
+from typing import Any
 
 from ropewalk.conf.data_mixture import SourceLengths
 from ropewalk.conf.rules import setting
@@ -16,6 +17,11 @@ CONTENT_READ_BY = {
     "text_key": TABLES,
     "template": TABLES,
     "id_key": TABLES,
+    "where": TABLES,
+    "group_by": TABLES,
+    "ids_key": TABLES,
+    "ids_begin": TABLES,
+    "ids_end": TABLES,
     "config": ("hub",),
 }
 """Settings that decide which documents a kind makes of its files; part of a store's identity."""
@@ -69,6 +75,20 @@ class SourceConfig(SourceLengths):
     id_key: str | None = None
     """The column of a document's id, text or whole number; unset: the file and the position in
     it."""
+    where: dict[str, Any] | None = setting(None, fingerprint="if_set")
+    """Only the rows with these values, by column: {meta.redpajama_set_name: RedPajamaBook}. A list
+    takes any of its values; a dot goes into the fields of a column. The other rows are counted."""
+    group_by: str | None = setting(None, way_out="e.g. repo_name", fingerprint="if_set")
+    """The column whose equal values make one document, such as a repository: the texts of its rows,
+    in the order of the files, with a blank line between; the value is the document's id."""
+    ids_key: str | None = setting(None, way_out="e.g. input_ids", fingerprint="if_set")
+    """Instead of `text_key`: the column with token ids of the model's own tokenizer, which are
+    taken as they are."""
+    ids_begin: Any = setting(None, way_out="bos, or unset it", fingerprint="if_set")
+    """With `ids_key`: the token before each document in the ids (bos, eos, its string or its id).
+    A row is cut there into documents, and the token is left out: `data.begin` adds one."""
+    ids_end: Any = setting(None, way_out="eos, or unset it", fingerprint="if_set")
+    """As `ids_begin`: the token after each document. Without both a row is a document."""
     pattern: str | None = None
     """Glob of the files inside a folder, by name, or by the path inside when it has a slash; unset:
     by kind."""
@@ -101,6 +121,12 @@ class SourceConfig(SourceLengths):
                 f"python:stdlib; e.g. {prefix}path=./documents"
             )
         yield from self._template_problems(prefix)
+        yield from self._ids_problems(prefix)
+        if self.group_by is not None and self.id_key is not None:
+            yield (
+                f"{prefix}id_key is {self.id_key}; with {prefix}group_by the value of the group is "
+                "the id; unset one of them"
+            )
         yield from self._path_problems(prefix)
         if self.kind != "auto":
             yield from self.unread_problems(self.kind, prefix)
@@ -124,6 +150,28 @@ class SourceConfig(SourceLengths):
                 f"{prefix}text_key is {self.text_key}; {prefix}template names the text's columns; "
                 "unset one of them"
             )
+
+    def _ids_problems(self, prefix: str) -> Iterator[str]:
+        for key, value in (("ids_begin", self.ids_begin), ("ids_end", self.ids_end)):
+            if value is not None and not isinstance(value, str) and type(value) is not int:
+                yield (
+                    f"{prefix}{key} is {value}; it must be one token: bos, eos, its string or its "
+                    "id; correct it"
+                )
+            elif value is not None and self.ids_key is None:
+                yield f"{prefix}{key} is {value}; only ids are cut there; set {prefix}ids_key"
+        if self.ids_key is None:
+            return
+        for key, value, default in (
+            ("text_key", self.text_key, "text"),
+            ("template", self.template, None),
+            ("group_by", self.group_by, None),
+        ):
+            if value != default:
+                yield (
+                    f"{prefix}{key} is {value}; {prefix}ids_key takes a row's ids, and this is for "
+                    "text; unset one of them"
+                )
 
     def _path_problems(self, prefix: str) -> Iterator[str]:
         path = self.path or ""

@@ -10,7 +10,7 @@ from ropewalk.conf.artifacts.manifest import Manifest
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.errors import ConfigError, DataError
 from ropewalk.conf.schema import Config
-from ropewalk.conf.sources import SYNTHETIC
+from ropewalk.conf.sources import SYNTHETIC, SourceConfig
 from ropewalk.data import planning, sources, synthetic, train_tokenizer
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.cleaning import clean
@@ -20,11 +20,12 @@ from ropewalk.data.mixing import offers, shares
 from ropewalk.data.mixing.overlong import Candidates
 from ropewalk.data.planning import Mixture
 from ropewalk.data.prepared import PreparedData
-from ropewalk.data.sources import SourceListing
+from ropewalk.data.sources import GroupedListing, SourceListing
 from ropewalk.data.tokenizer import RunTokenizer
 from ropewalk.data.tokens import shards
 from ropewalk.data.tokens import store as token_store
 from ropewalk.data.tokens.encode import encode_with
+from ropewalk.data.tokens.given_ids import GivenIds
 from ropewalk.data.tokens.locate import Locator
 from ropewalk.data.tokens.store import FORMAT, BoundaryTokens, Store
 from ropewalk.data.tokens.text_store import TextStore
@@ -76,8 +77,10 @@ def _text_stores(config: Config, inputs: Inputs) -> tuple[RunTokenizer, dict[str
     cache, data = Path(config.cache_dir).expanduser(), config.data
     texts = {name: s for name, s in data.sources.items() if s.kind not in SYNTHETIC}
     listings = {
-        name: inputs.listings.get(name)
-        or sources.list_source(source, name, data.max_document_bytes)
+        name: sources.grouped(
+            inputs.listings.get(name) or sources.list_source(source, name, data.max_document_bytes),
+            cache,
+        )
         for name, source in texts.items()
     }
     tokenizer = _tokenizer(config, inputs, listings)
@@ -86,12 +89,15 @@ def _text_stores(config: Config, inputs: Inputs) -> tuple[RunTokenizer, dict[str
     cache_key = {"format": FORMAT, "tokenizer": tokenizers.encoding_fingerprint(tokenizer)}
     stores = {}
     for name, listing in listings.items():
-        options = TokenizeOptions(name, encode, size, workers(data), locate)
+        given = given_ids(name, texts[name], tokenizer)
+        options = TokenizeOptions(name, encode, size, workers(data), locate, given)
         stores[name] = TextStore.from_listing(cache, cache_key, texts[name], listing, options)
     return tokenizer, stores
 
 
-def _tokenizer(config: Config, inputs: Inputs, listings: dict[str, SourceListing]) -> RunTokenizer:
+def _tokenizer(
+    config: Config, inputs: Inputs, listings: dict[str, SourceListing | GroupedListing]
+) -> RunTokenizer:
     if inputs.tokenizer is None:
         return train_tokenizer.train_tokenizer(config, listings)
     if inputs.loaded is not None:
@@ -111,6 +117,17 @@ def _for_readers(config: Config, inputs: Inputs, tokenizer: RunTokenizer) -> Run
     return files
 
 
+def given_ids(name: str, source: SourceConfig, tokenizer: RunTokenizer) -> GivenIds | None:
+    """How the token ids of a source are cut; None for text. Raises: ConfigError."""
+    if source.ids_key is None:
+        return None
+    begin, end = (
+        None if token is None else _token_ids(f"data.sources.{name}.{key}", token, tokenizer)
+        for key, token in (("ids_begin", source.ids_begin), ("ids_end", source.ids_end))
+    )
+    return GivenIds(source.ids_key, tokenizer.backend, begin, end)  # type: ignore[arg-type]
+
+
 def workers(data: DataConfig) -> int:
     """Threads that tokenise: as set, or all cores that this process may use."""
     return data.tokenizer_threads or len(os.sched_getaffinity(0))
@@ -118,19 +135,24 @@ def workers(data: DataConfig) -> int:
 
 def boundary_tokens(data: DataConfig, tokenizer: RunTokenizer) -> BoundaryTokens:
     """The ids of `data.begin` and `data.end`. Raises: ConfigError for no token of the tokenizer."""
+    begin, end = (
+        None if token is None else _token_ids(key, token, tokenizer)
+        for key, token in (("data.begin", data.begin), ("data.end", data.end))
+    )
+    return BoundaryTokens(begin, end)
 
-    def ids(key: str, token: Any) -> int | list[int] | None:
-        if token is None or isinstance(token, str):
-            return None if token is None else tokenizers.token_id(tokenizer, key, token)
-        given = token if isinstance(token, list) else [token]
-        if (largest := max(given)) >= (size := tokenizers.vocab_size(tokenizer)):
-            raise ConfigError(
-                f"{key} is {token}; {largest} is no id of the tokenizer, whose vocabulary has "
-                f"{size} tokens; give ids below that"
-            )
-        return list(given) if len(given) > 1 else int(given[0])
 
-    return BoundaryTokens(ids("data.begin", data.begin), ids("data.end", data.end))
+def _token_ids(key: str, token: Any, tokenizer: RunTokenizer) -> int | list[int]:
+    """The id of a token, or the ids of several. Raises: ConfigError."""
+    if isinstance(token, str):
+        return tokenizers.token_id(tokenizer, key, token)
+    given = token if isinstance(token, list) else [token]
+    if (largest := max(given)) >= (size := tokenizers.vocab_size(tokenizer)):
+        raise ConfigError(
+            f"{key} is {token}; {largest} is no id of the tokenizer, whose vocabulary has {size} "
+            "tokens; give ids below that"
+        )
+    return list(given) if len(given) > 1 else int(given[0])
 
 
 def _finish_store(config: Config, name: str, text: TextStore) -> Store:

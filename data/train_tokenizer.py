@@ -8,13 +8,15 @@ from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.artifacts.manifest import run_shared
 from ropewalk.conf.schema import Config
 from ropewalk.data import tokenizer as tokenizers
-from ropewalk.data.sources import Document, SourceListing
+from ropewalk.data.sources import Document, GroupedListing, SourceListing
 from ropewalk.data.tokenizer import RunTokenizer
 from ropewalk.data.tokens import store
 from ropewalk.data.tokens.store import FORMAT
 
 
-def train_tokenizer(config: Config, listings: dict[str, SourceListing]) -> RunTokenizer:
+def train_tokenizer(
+    config: Config, listings: dict[str, SourceListing | GroupedListing]
+) -> RunTokenizer:
     """Train on the text sources `listings`, or load from the cache. Raises: DataError."""
     assert config.model.scratch is not None
     vocab_size = config.model.scratch.vocab_size
@@ -36,7 +38,9 @@ def train_tokenizer(config: Config, listings: dict[str, SourceListing]) -> RunTo
     return tokenizers.load(str(folder))
 
 
-def _training_texts(listings: dict[str, SourceListing], heldout: float) -> Iterator[str]:
+def _training_texts(
+    listings: dict[str, SourceListing | GroupedListing], heldout: float
+) -> Iterator[str]:
     """The text of every document that is not held out for eval."""
     for listing in listings.values():
         for unit in listing.units:

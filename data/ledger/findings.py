@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ropewalk.data.sources import FILE_PREFIX
+from ropewalk.data.sources import FILE_PREFIX, OUTSIDE_WHERE
 
 Json = Mapping[str, Any]
-NOTHING_LOST = ("empty", "no tokens")
+NOTHING_LOST = ("empty", "no tokens", OUTSIDE_WHERE)
 
 
 def with_findings(ledger: Json) -> dict[str, Any]:
@@ -31,6 +31,15 @@ def notes(ledger: Json) -> list[str]:
 def _refusals(reasons: Mapping[str, int]) -> str:
     counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
     return f"refused {counts}" if counts else ""
+
+
+def _given_ids(counts: Mapping[str, int]) -> str:
+    special = counts["special"]
+    inside = f"; {special:,} special tokens inside documents" if special else ""
+    return (
+        f"tokens as given: of {counts['checked']:,} that were decoded and encoded again, "
+        f"{counts['agree'] / max(counts['checked'], 1):.1%} are the same{inside}"
+    )
 
 
 def _max_repeats(times: int) -> str:
@@ -79,6 +88,7 @@ def _contamination(section: Json) -> str:
 # key of a source's row, which may be absent -> its line; an empty line is left out
 SOURCE_NOTES: Mapping[str, Callable[[Any], str]] = {
     "refused": _refusals,
+    "given_ids": _given_ids,
     "most_taken": _max_repeats,
     "duplicates": _duplicates,
     "buckets": _buckets,

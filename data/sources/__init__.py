@@ -17,6 +17,7 @@
     compressed.py     gzip, zstd, xz and bzip2, as streams
     long_text.py      a long text in pieces
     columns.py        a row -> a document
+    grouped.py        rows with an equal value of a column, joined to one document
     local.py          files of this machine
     remote.py         files behind a URL, by fsspec
     globs.py          shell patterns over paths
@@ -27,16 +28,27 @@ its row to `kinds.FILE_KINDS`, and its name to `FILES` or `TABLES` in conf/sourc
 """
 
 from ropewalk.data.sources.first_rows import first_row_problems
+from ropewalk.data.sources.grouped import GroupedListing, grouped
 from ropewalk.data.sources.listing import SourceListing, list_source
-from ropewalk.data.sources.units import FILE_PREFIX, REPEATED_ID, Document, Refusal, Unit
+from ropewalk.data.sources.units import (
+    FILE_PREFIX,
+    OUTSIDE_WHERE,
+    REPEATED_ID,
+    Document,
+    Refusal,
+    Unit,
+)
 
 __all__ = [
     "FILE_PREFIX",
+    "OUTSIDE_WHERE",
     "REPEATED_ID",
     "Document",
+    "GroupedListing",
     "Refusal",
     "SourceListing",
     "Unit",
     "first_row_problems",
+    "grouped",
     "list_source",
 ]

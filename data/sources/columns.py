@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ropewalk.conf import sources
 from ropewalk.conf.sources import SourceConfig
 from ropewalk.data.sources.long_text import LongText, joined, pieces_of, utf8_size
-from ropewalk.data.sources.units import TOO_LARGE, Document, Refusal
+from ropewalk.data.sources.units import OUTSIDE_WHERE, TOO_LARGE, Document, Refusal
 
+MAX_ID = 2**32 - 1
 NOT_UTF8 = object()  # replaces a value whose bytes are not UTF-8
 OVERSIZE = object()  # replaces a text of more bytes than a document may have
 
@@ -19,12 +22,19 @@ class Columns:
 
     parts: tuple[tuple[str, str | None], ...]  # literal text, and the column after it
     id_key: str | None = None
+    ids_key: str | None = None  # the column of token ids, in place of text
+    where: tuple[tuple[str, tuple[str, ...]], ...] = ()  # columns and the values that rows have
+    group_by: str | None = None  # the column that `id_key` is, when rows are joined by it
 
     @classmethod
     def from_config(cls, source: SourceConfig) -> "Columns":
-        if source.template is None:
-            return cls((("", source.text_key),), source.id_key)
-        return cls(tuple(sources.parts(source.template)), source.id_key)
+        where = tuple((key, _wanted(value)) for key, value in (source.where or {}).items())
+        if source.ids_key is not None:
+            return cls((), source.id_key, source.ids_key, where)
+        parts = (("", source.text_key),)
+        if source.template is not None:
+            parts = tuple(sources.parts(source.template))
+        return cls(parts, source.group_by or source.id_key, None, where, source.group_by)
 
     @property
     def texts(self) -> list[str]:
@@ -33,22 +43,62 @@ class Columns:
     @property
     def names(self) -> list[str]:
         """Every column that is read, once."""
-        ids = [] if self.id_key is None else [self.id_key]
-        return list(dict.fromkeys([*self.texts, *ids]))
+        named = [key for key in (self.ids_key, self.id_key) if key is not None]
+        filtered = [key.split(".")[0] for key, _ in self.where]
+        return list(dict.fromkeys([*self.texts, *named, *filtered]))
 
     def document(self, row: object, where: str) -> Document | Refusal:
         """The document of a row; its id is `where` unless there is an id column."""
         if not isinstance(row, dict):
             return Refusal(where, "not an object")
         values: Mapping[str, Any] = row
-        for key in self.names:
-            types = (str, LongText) if key in self.texts else (str, int)
-            if problem := _problem(values.get(key), key, types):
+        for key, wanted in self.where:
+            value = _field(values, key)
+            if value is None:
+                return Refusal(where, f"no {key}")
+            if _as_text(value) not in wanted:
+                return Refusal(where, OUTSIDE_WHERE)
+        for key, types in [*((k, (str, LongText)) for k in self.texts), (self.id_key, (str, int))]:
+            if key is not None and (problem := _problem(values.get(key), key, types)):
                 return Refusal(where, problem)
+        name = where if self.id_key is None else str(values[self.id_key])
+        if self.ids_key is not None:
+            return _document_of_ids(name, values.get(self.ids_key), self.ids_key)
         pieces = []
         for literal, column in self.parts:
             pieces += [literal, *([] if column is None else pieces_of(values[column]))]
-        return Document(where if self.id_key is None else str(values[self.id_key]), joined(pieces))
+        return Document(name, joined(pieces))
+
+
+def _document_of_ids(name: str, value: object, key: str) -> Document | Refusal:
+    if value is None:
+        return Refusal(name, f"no {key}")
+    ids = np.asarray(value) if isinstance(value, (list, np.ndarray)) else np.empty(0, object)
+    if not len(ids) and isinstance(value, (list, np.ndarray)):
+        return Refusal(name, "no tokens")
+    if ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() > MAX_ID:
+        return Refusal(name, f"{key} is not token ids")
+    return Document(name, "", ids.astype(np.uint32))
+
+
+def _wanted(value: object) -> tuple[str, ...]:
+    """The values of a setting `where`, as text."""
+    return tuple(map(_as_text, value if isinstance(value, (list, tuple)) else [value]))
+
+
+def _as_text(value: object) -> str:
+    """As JSON writes it: true, 5, RedPajamaBook."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _field(values: Mapping[str, Any], key: str) -> object:
+    """The value of a column, or of a field inside one: `meta.name`."""
+    if key in values:
+        return values[key]
+    value: object = values
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 @dataclass(frozen=True)
@@ -77,13 +127,14 @@ def usable(item: Document | Refusal, max_bytes: int) -> Document | Refusal:
     if isinstance(item, Refusal):
         return item
     pieces = pieces_of(item.text)
-    if all(not piece or piece.isspace() for piece in pieces):
+    if item.ids is None and all(not piece or piece.isspace() for piece in pieces):
         return Refusal(item.id, "empty")
     if any("\0" in piece for piece in pieces):
         return Refusal(item.id, "NUL byte")
     try:
         item.id.encode()
-        if utf8_size(item.text) > max_bytes:
+        size = utf8_size(item.text) if item.ids is None else item.ids.nbytes
+        if size > max_bytes:
             return Refusal(item.id, TOO_LARGE)
     except UnicodeEncodeError:
         return Refusal(item.id.encode("utf-8", "backslashreplace").decode(), "lone surrogate")

@@ -5,7 +5,7 @@ from itertools import chain, islice
 
 from ropewalk.data.sources.listing import SourceListing
 from ropewalk.data.sources.local import Local
-from ropewalk.data.sources.units import Document
+from ropewalk.data.sources.units import OUTSIDE_WHERE, Document
 
 LOOKED_AT = 1000  # rows, or files without the column
 ROW_KINDS = ("jsonl", "parquet", "arrow")
@@ -23,7 +23,8 @@ def first_row_problems(listing: SourceListing, name: str, path: str | None) -> l
     for item in islice(items, LOOKED_AT):
         if isinstance(item, Document):
             return []
-        refused[item.reason] += item.count
+        if item.reason != OUTSIDE_WHERE:
+            refused[item.reason] += item.count
     if not refused:
         return []  # a source without a row is told by the stage
     reasons = ", ".join(f"{reason}: {count}" for reason, count in refused.items())
@@ -39,9 +40,17 @@ def way_out(name: str, listing: SourceListing, reasons: Counter[str]) -> str:
     about_columns = {
         words.format(column)
         for column in columns.names
-        for words in ("no {}", "no column {}", "two columns {}", "{} is not text")
+        for words in (
+            "no {}",
+            "no column {}",
+            "two columns {}",
+            "{} is not text",
+            "{} is not token ids",
+        )
     }
     if not about_columns & {*reasons}:
         return "mend the files"
+    if columns.ids_key is not None:
+        return f"set data.sources.{name}.ids_key to a column of token ids that they have"
     key = "template" if len(columns.texts) > 1 else "text_key (or template)"
     return f"set data.sources.{name}.{key} to columns of text that they have"

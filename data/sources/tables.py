@@ -52,6 +52,8 @@ def _values(column: pa.Array, max_bytes: int) -> Iterable[Any]:
     """
     binary_type = _BYTES.get(column.type)
     (column if binary_type is None else column.view(binary_type)).validate(full=True)
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return (s.values.to_numpy(zero_copy_only=False) if s.is_valid else None for s in column)
     if column.nbytes < LONG:
         try:
             return column.to_pylist()  # type: ignore[no-any-return]

@@ -1,11 +1,12 @@
 """The records of a source: files, units that are read separately, documents and refusals. Pure."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from ropewalk.data.sources.long_text import Text
@@ -13,6 +14,7 @@ from ropewalk.data.sources.long_text import Text
 UNIT_BYTES = 64 << 20  # about; another value moves the shard borders of every store
 REPEATED_ID = "id seen before"  # the reason to refuse a document with the id of an earlier one
 TOO_LARGE = "above data.max_document_bytes"  # the reason to refuse a larger document
+OUTSIDE_WHERE = "outside where"  # the reason to leave out a row with other values
 FILE_PREFIX = "file: "  # begins a reason when a file of rows is lost and its row count is unknown
 T = TypeVar("T")
 
@@ -21,6 +23,8 @@ T = TypeVar("T")
 class Document:
     id: str  # stable: the path inside the source and the position in the file, or the id column
     text: Text
+    ids: np.ndarray | None = field(default=None, compare=False)
+    """(tokens,) uint32, of a row that gives token ids; its text is empty."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 encode.py       texts -> token ids on several threads, in the order of the documents
 locate.py       tokens with the characters and words that they are made of
+given_ids.py    token ids that a source gives: cut into documents, held against the tokenizer
 long_texts.py   cuts long texts into parts whose tokens join to those of the full text
 write.py        a shard's files, written as the documents come
 shards.py       the borders of shards, and which of them a task makes

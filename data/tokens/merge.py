@@ -11,6 +11,7 @@ import pyarrow as pa
 from ropewalk.data.sources import REPEATED_ID
 from ropewalk.data.tokens import shards
 from ropewalk.data.tokens.arrow_table import read_table, to_arrow, to_numpy, write_table
+from ropewalk.data.tokens.given_ids import COUNTS
 from ropewalk.data.tokens.store import DOCUMENTS, delete_and_rerun, dtype_for, verify_size
 from ropewalk.data.tokens.write import write_synthetic
 
@@ -42,6 +43,7 @@ def merge(
         "tokens": int(to_numpy(table["tokens"]).sum()),
         "refused": dict(sorted(refused.items())),
         **_long_texts(shard_metadata),
+        **_given_ids(shard_metadata),
         "shards": [{k: m[k] for k in ("documents", "tokens", "sha256")} for m in shard_metadata],
     }
 
@@ -79,3 +81,9 @@ def _long_texts(shard_metadata: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The shards' counts of cuts, added. Synthetic shards have no text to cut."""
     counts = [m["long_texts"]["cuts"] for m in shard_metadata if "long_texts" in m]
     return {"long_texts": {"cuts": sum(counts)}} if counts else {}
+
+
+def _given_ids(shard_metadata: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The shards' counts of token ids that were given, added."""
+    counts = sum((Counter(m["given_ids"]) for m in shard_metadata if "given_ids" in m), Counter())
+    return {"given_ids": {key: counts[key] for key in COUNTS}} if counts else {}

@@ -21,7 +21,7 @@ from ropewalk.conf.artifacts.records import remove
 from ropewalk.conf.artifacts.verify import find_damage
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.sources import SourceConfig
-from ropewalk.data.sources import SourceListing
+from ropewalk.data.sources import GroupedListing, SourceListing
 from ropewalk.data.tokens import shards, store
 from ropewalk.data.tokens.merge import merge
 from ropewalk.data.tokens.write import TokenizeOptions, write_shard
@@ -32,7 +32,7 @@ class TextStore:
     folder: Path
     cache_key: dict[str, Any]
     source: SourceConfig
-    listing: SourceListing
+    listing: SourceListing | GroupedListing
     options: TokenizeOptions
     shards: list[range]  # the units of each shard
 
@@ -42,7 +42,7 @@ class TextStore:
         cache: Path,
         cache_key: dict[str, Any],
         source: SourceConfig,
-        listing: SourceListing,
+        listing: SourceListing | GroupedListing,
         options: TokenizeOptions,
     ) -> "TextStore":
         """`cache_key` holds what a document's tokens depend on; source and shard size are added."""

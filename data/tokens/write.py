@@ -21,6 +21,7 @@ from ropewalk.data.sources import Document, Refusal
 from ropewalk.data.sources.long_text import pieces_of
 from ropewalk.data.tokens.arrow_table import to_arrow
 from ropewalk.data.tokens.encode import CutDocument, Encode, encode_in_order
+from ropewalk.data.tokens.given_ids import GivenIds, IdCheck
 from ropewalk.data.tokens.locate import Locator
 from ropewalk.data.tokens.long_texts import NO_CUT, NoCutError, find_cuts
 from ropewalk.data.tokens.store import DOCUMENTS, TOKENS, dtype_for
@@ -47,6 +48,7 @@ class TokenizeOptions:
     vocab_size: int
     workers: int = 1  # threads; they change no byte
     locate: Locator | None = None  # finds the cuts of long texts; None: no text is cut
+    given: GivenIds | None = None  # the documents have token ids in place of text
 
 
 def write_shard(
@@ -60,6 +62,8 @@ def write_shard(
     `on_progress` receives the characters of each document.
     Raises: DataError for a token id outside the vocabulary.
     """
+    if options.given is not None:
+        return _write_given(folder, items, options, options.given, on_progress)
     refused: Counter[str] = Counter()
     cuts = 0
     documents = _with_cuts(_count_refusals(items, refused), options.locate, refused)
@@ -76,6 +80,30 @@ def write_shard(
         "refused": dict(sorted(refused.items())),
         "long_texts": {"cuts": cuts},
     }
+
+
+def _write_given(
+    folder: Path,
+    items: Iterable[Document | Refusal],
+    options: TokenizeOptions,
+    given: GivenIds,
+    on_progress: Callable[[int], Any],
+) -> dict[str, Any]:
+    """The same for documents of token ids. Raises: DataError for ids of another tokenizer."""
+    refused: Counter[str] = Counter()
+    check = IdCheck(options.source, given, options.vocab_size)
+    with _open(folder, options.source, options.vocab_size) as writer:
+        for row in _count_refusals(items, refused):
+            assert row.ids is not None, row.id
+            parts = given.documents(row.id, row.ids)
+            refused["no tokens"] += not parts
+            for name, ids in parts:
+                check.add(name, ids)
+                writer.append(name, ids)
+                writer.end(name, 0, hash_of([ids.tobytes()]))
+            on_progress(4 * len(row.ids))
+    counts = {reason: count for reason, count in sorted(refused.items()) if count}
+    return {**writer.metadata(), "refused": counts, "given_ids": check.counts()}
 
 
 def write_synthetic(

@@ -96,7 +96,10 @@ def _tokenizer_problems(run: Run, config: PreTrainedConfig) -> list[str]:
         return lines
     rows = getattr(config.get_text_config(decoder=True), "vocab_size", None)
     lines += tokenizers.size_problems(tokenizer, run.base.name, rows)
-    return lines + problem_lines(lambda: stage.boundary_tokens(run.config.data, tokenizer))
+    lines += problem_lines(lambda: stage.boundary_tokens(run.config.data, tokenizer))
+    for name, source in run.config.data.sources.items():
+        lines += problem_lines(partial(stage.given_ids, name, source, tokenizer))
+    return lines
 
 
 def _length_problems(run: Run, stages: Collection[str]) -> list[str]:
