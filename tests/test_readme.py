@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from compared_runs import RunFolder, planted
 
 from ropewalk.conf import settings
 from ropewalk.launch.arguments import parser
@@ -34,7 +35,10 @@ STARTED = [
     if " ropewalk " in line
 ]
 LOOKS = [line for line in LINES if re.match(r"ropewalk (runs|env|settings)\b", line)]
-ROPEWALK = [line for line in LINES if line.startswith("ropewalk ") and line not in LOOKS]
+COMPARISONS = [line for line in LINES if line.startswith("ropewalk compare ")]
+ROPEWALK = [
+    line for line in LINES if line.startswith("ropewalk ") and line not in [*LOOKS, *COMPARISONS]
+]
 ROPEWALK += STARTED
 EXTRAS = re.findall(r"\.\[(\w+)\]", README)
 KEY = re.compile(
@@ -64,6 +68,19 @@ def test_each_ropewalk_command_composes_and_passes_the_check(line, capsys):
     arguments = [word for word in shlex.split(ours)[1:] if word != "--json"]
     main([*arguments, "--cfg", "job", *shlex.split(dashes + launchers)])
     assert "schema: 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", dict.fromkeys(COMPARISONS))
+def test_each_comparison_writes_its_page(line, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(line)[1:]
+    runs = {word.partition(":")[0] for word in words if word.startswith("runs/")}
+    for number, run in enumerate(sorted(runs)):
+        kept = {"base": planted(9), "extended": planted(number)}
+        RunFolder(run.removeprefix("runs/"), kept).write(tmp_path / "runs")
+    main(words)
+    assert "past_window" in capsys.readouterr().out
+    assert (tmp_path / "comparison" / "index.html").is_file()
 
 
 @pytest.mark.parametrize("line", LOOKS)

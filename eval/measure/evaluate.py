@@ -46,8 +46,8 @@ def evaluate(
         rope = read_json(run_dir / "rope.json")
         write_json(folder / RESULTS, content(evaluation, results, rope))
         for label, by_request in results.items():
-            samples = evaluation.inputs[label].samples
-            write_samples(folder / "samples" / label, label, samples, by_request)
+            inputs = evaluation.inputs[label]
+            write_samples(folder / "samples" / label, label, inputs, by_request)
 
 
 def measured(

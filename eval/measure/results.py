@@ -1,7 +1,7 @@
 """The content of results.json, and the samples beside it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from ropewalk.eval.measure import suite as suites
 from ropewalk.eval.measure.answers import answers
 from ropewalk.eval.measure.columns import Column, precision
 from ropewalk.eval.measure.forward import how_measured
-from ropewalk.eval.measure.inputs import Evaluation
+from ropewalk.eval.measure.inputs import Evaluation, Inputs
 from ropewalk.eval.measure.store import ResultStore
 from ropewalk.eval.requests import Result, digest, prompt_hash
-from ropewalk.eval.tasks.task import Sample
+from ropewalk.eval.tasks import TASKS
+from ropewalk.eval.tasks.task import EvalSuite, Sample, Task
 from ropewalk.train.rope.plan import hash_of
 
 RESULTS = "results.json"
@@ -133,20 +134,29 @@ def column_facts(column: Column, evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def write_samples(
-    folder: Path, label: str, samples: Mapping[str, Sequence[Sample]], results: Mapping[str, Result]
-) -> None:
+def write_samples(folder: Path, label: str, inputs: Inputs, results: Mapping[str, Result]) -> None:
     """The results of a column sample by sample, which a comparison pairs without the models."""
     store = ResultStore(folder)
     store.extend(results)
+    tasks = {task.name: task for task in TASKS}
     lines = [
-        {"task": task, "id": s.id, "unit": s.unit, "request": digest(s.request), **s.facts}
-        for task, part in samples.items()
-        for s in part
-        if s.is_asked(label)
+        _line(tasks[task], sample, inputs.suite, results)
+        for task, part in inputs.samples.items()
+        for sample in part
+        if sample.is_asked(label)
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "samples.jsonl").write_text(text, encoding="utf-8")
+
+
+def _line(
+    task: Task, sample: Sample, suite: EvalSuite, results: Mapping[str, Result]
+) -> dict[str, Any]:
+    """`scores`: of each prompt, where the task scores them."""
+    name = digest(sample.request)
+    line = {"task": task.name, "id": sample.id, "unit": sample.unit, "request": name}
+    scores = task.scores(suite, sample, results[name])
+    return {**line, **sample.facts, **({"scores": scores} if scores else {})}
 
 
 def notes(evaluation: Evaluation, rope: dict[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from ropewalk.conf.errors import DataError
 from ropewalk.data.retrieval import Haystack, Question, TooShort
 from ropewalk.eval.measure import proportions, statistics
 from ropewalk.eval.requests import Prompt, Prompts, Result, answered, prompt_hash
-from ropewalk.eval.tasks.task import EvalSuite, Measured, Sample
+from ropewalk.eval.tasks.task import EvalSuite, Measured, Sample, Task
 
 Row = dict[str, Any]
 
@@ -25,6 +25,13 @@ class Built:
 
     samples: list[Sample]
     reasons: Mapping[int, str]
+
+
+class HaystackTask(Task):
+    """A task whose samples are those of `sample`."""
+
+    def scores(self, suite: EvalSuite, sample: Sample, result: Result) -> list[float]:
+        return [float(hit) for hit in correct(suite, sample, result)]
 
 
 def build(lengths: Sequence[int], count: int, make: Callable[[int, int], list[Sample]]) -> Built:

@@ -10,10 +10,10 @@ from ropewalk.eval.report.figures.style import Drawing
 from ropewalk.eval.report.sentences import list_by_model, sentence
 from ropewalk.eval.tasks import haystacks
 from ropewalk.eval.tasks.haystacks import Built, Row
-from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Task
+from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample
 
 
-class JsonKeyValue(Task):
+class JsonKeyValue(haystacks.HaystackTask):
     """No verdict: the effective length judges the same answers."""
 
     name = "json_kv"

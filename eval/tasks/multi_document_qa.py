@@ -13,14 +13,14 @@ from ropewalk.eval.report.sentences import sentence
 from ropewalk.eval.tasks import haystacks
 from ropewalk.eval.tasks.haystacks import Built, Row
 from ropewalk.eval.tasks.json_kv import mean_reading
-from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Task
+from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample
 
 DOCUMENTS, CLOSED_BOOK, ORACLE = "all documents", "closed book", "oracle"
 ORACLE_QUESTIONS = 2
 """Of each haystack: every one has a prompt of its own."""
 
 
-class MultiDocumentQa(Task):
+class MultiDocumentQa(haystacks.HaystackTask):
     """No verdict: lost in the middle shows the same answers."""
 
     name = "multi_document_qa"

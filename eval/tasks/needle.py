@@ -14,12 +14,12 @@ from ropewalk.eval.requests import Prompts
 from ropewalk.eval.tasks import haystacks
 from ropewalk.eval.tasks.haystacks import Built, Row
 from ropewalk.eval.tasks.json_kv import mean_reading
-from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Task
+from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample
 
 SINGLE = 1
 
 
-class Needle(Task):
+class Needle(haystacks.HaystackTask):
     """No verdict: a pass key found is the least that a model can do."""
 
     name = "needle"

@@ -12,7 +12,7 @@ from ropewalk.eval.measure import statistics
 from ropewalk.eval.measure.statistics import Estimate
 from ropewalk.eval.report.figures.heatmap import heat_maps
 from ropewalk.eval.report.sentences import list_by_model, sentence
-from ropewalk.eval.requests import Prompt, Prompts, answered
+from ropewalk.eval.requests import Prompt, Prompts, Result, answered
 from ropewalk.eval.tasks.task import (
     Comparison,
     EvalSuite,
@@ -51,6 +51,9 @@ class PasskeyRetrieval(Task):
             cell = (sample.facts["length"], sample.facts["depth"])
             hits.setdefault(cell, []).extend(answered(sample.request, result))
         return [_row(length, depth, correct) for (length, depth), correct in hits.items()]
+
+    def scores(self, suite: EvalSuite, sample: Sample, result: Result) -> list[float]:
+        return [float(hit) for hit in answered(sample.request, result)]
 
     def verdicts(self, comparison: Comparison) -> list[Verdict]:
         if not comparison.is_past_window:

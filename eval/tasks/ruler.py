@@ -10,11 +10,12 @@ from ropewalk.conf.eval_ruler import RulerConfig
 from ropewalk.eval.report.figures.heatmap import heat_maps
 from ropewalk.eval.report.figures.style import Drawing
 from ropewalk.eval.report.sentences import list_by_model, sentence
+from ropewalk.eval.requests import Result
 from ropewalk.eval.ruler import configurations, inputs, rows
 from ropewalk.eval.ruler.cells import Cell
 from ropewalk.eval.ruler.configurations import Configuration
 from ropewalk.eval.ruler.draft import CannotFit
-from ropewalk.eval.ruler.scoring import score_of
+from ropewalk.eval.ruler.scoring import reply_text, score_of
 from ropewalk.eval.tasks.task import EvalSuite, Measured, ModelRows, Rows, Sample, Task
 
 __all__ = ["Ruler", "score_of"]
@@ -46,6 +47,9 @@ class Ruler(Task):
             measured_rows += [rows.mean_row(parts, seed)] if len(parts) > 1 else []
         reasons = built(suite).reasons.items()
         return measured_rows + [rows.not_measurable(*cell, why) for cell, why in reasons]
+
+    def scores(self, suite: EvalSuite, sample: Sample, result: Result) -> list[float]:
+        return [score_of(sample, reply_text(suite, result))]
 
     def figure(self, rows: ModelRows, window: int | None) -> Drawing | None:
         """Configurations down, their mean last."""

@@ -244,6 +244,11 @@ class Task(Protocol):
     def rows(self, measured: Measured) -> Rows:
         """The rows of one model, from results alone: no model is needed."""
 
+    def scores(self, suite: EvalSuite, sample: Sample, result: Result) -> list[float]:
+        """Of a sample of prompts: the score of each, 0 to 1, which `ropewalk compare` pairs; empty
+        where losses are all that counts."""
+        return []
+
     def verdicts(self, comparison: Comparison) -> list[Verdict]:
         """Values beside their tolerances, none without a rule; called when both columns have
         rows."""

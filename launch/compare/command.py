@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ropewalk.launch.compare import facts, page, tables
+from ropewalk.launch.compare import facts, page, sweeps, tables
 from ropewalk.launch.compare.comparison import Comparison, compare
 from ropewalk.launch.compare.reading import models_of
 
@@ -15,7 +15,8 @@ OUTPUT = "comparison"
 def compare_runs(folders: Sequence[Path | str], baseline: str | None, output: Path) -> Path:
     """Compare finished runs, and write `index.html` and `comparison.json` into `output`.
 
-    `baseline`: the name of a compared model, which is that of its run's folder; None: the first.
+    `folders`: of runs, or of a sweep. `baseline`: the name of a compared model, which is that of
+    its run's folder; None: the first.
     Returns the path of the page. Raises: ConfigError for runs that cannot be compared.
     """
     comparison, listed = _compared([str(folder) for folder in folders], baseline or "")
@@ -33,8 +34,9 @@ def run(words: Sequence[str], baseline: str, output: str, as_json: bool) -> None
 
 
 def _compared(words: Sequence[str], baseline: str) -> tuple[Comparison, list[facts.Fact]]:
-    models = models_of(words)
-    return compare(models, baseline), facts.facts_of(models)
+    asked = sweeps.expanded(words, baseline)
+    models = models_of(asked.words)
+    return compare(models, asked.baseline, asked.missing), facts.facts_of(models)
 
 
 def _write(comparison: Comparison, listed: Sequence[facts.Fact], folder: Path) -> Path:

@@ -1,6 +1,6 @@
 """Every measure of every model beside the baseline's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -9,8 +9,10 @@ from ropewalk.eval.measure import gates
 from ropewalk.eval.measure.gates import Verdict
 from ropewalk.eval.measure.statistics import Estimate
 from ropewalk.launch.compare import pairs
+from ropewalk.launch.compare.groups import Group, Spread, groups_of, partner, spreads
 from ropewalk.launch.compare.measures import Measure, Values, measures
 from ropewalk.launch.compare.pairs import Difference
+from ropewalk.launch.compare.pareto import Point, points
 from ropewalk.launch.compare.reading import Model
 
 Answer = Literal["better", "worse", "undecided"]
@@ -44,6 +46,12 @@ class Comparison:
     baseline: Model
     cells: Sequence[Cell]
     """By measure, then by model; without those that were not measured."""
+    groups: Sequence[Group]
+    """By configuration."""
+    spreads: Sequence[Spread]
+    points: Sequence[Point]
+    missing: Sequence[tuple[str, str]] = ()
+    """Runs of a sweep without results, each with the reason."""
 
     @property
     def tests(self) -> int:
@@ -55,39 +63,56 @@ class Comparison:
         return {cell.model: cell for cell in self.cells if cell.measure.name == measure}
 
 
-def compare(models: Sequence[Model], baseline: str = "") -> Comparison:
+def compare(
+    models: Sequence[Model], baseline: str = "", missing: Sequence[tuple[str, str]] = ()
+) -> Comparison:
     """`baseline`: a model's name; empty: the first one. Raises: ConfigError."""
-    named = {model.name: model for model in models}
-    if baseline and baseline not in named:
-        raise ConfigError(
-            f"--baseline is {baseline}; it must be one of the compared models, {', '.join(named)}; "
-            "choose one of them"
-        )
-    against = named[baseline] if baseline else models[0]
-    cells = [cell for measure in measures() for cell in _cells(measure, models, against)]
-    return Comparison(models, against, _judged(cells))
-
-
-def _cells(measure: Measure, models: Sequence[Model], baseline: Model) -> list[Cell]:
-    values = {model.name: measure.of(model) for model in models}
-    return [
-        _cell(measure, model, part, baseline, values[baseline.name])
+    against, groups = _baseline(models, baseline), groups_of(models)
+    values = {measure: _values(measure, models) for measure in measures()}
+    cells = [
+        _cell(measure, model, by_model, partner(model, groups, against), against)
+        for measure, by_model in values.items()
         for model in models
-        if (part := values[model.name]) is not None
+        if model.name in by_model
     ]
+    over_seeds = spreads(groups, against, values)
+    judged, worth = _judged(cells), points(groups)
+    return Comparison(models, against, judged, groups, over_seeds, worth, missing)
+
+
+def _baseline(models: Sequence[Model], name: str) -> Model:
+    """The model of that name, or the trained one of the run of that name. Raises: ConfigError."""
+    named = [model for model in models if model.name == name]
+    named += [m for m in models if m.is_trained and m.run.resolve().name == name]
+    if name and not named:
+        raise ConfigError(
+            f"--baseline is {name}; it must be one of the compared models, "
+            f"{', '.join(model.name for model in models)}; choose one of them"
+        )
+    return named[0] if name else models[0]
+
+
+def _values(measure: Measure, models: Sequence[Model]) -> dict[str, Values]:
+    values = {model.name: measure.of(model) for model in models}
+    return {name: part for name, part in values.items() if part is not None}
 
 
 def _cell(
-    measure: Measure, model: Model, own: Values, baseline: Model, theirs: Values | None
+    measure: Measure,
+    model: Model,
+    values: Mapping[str, Values],
+    other: Model,
+    baseline: Model,
 ) -> Cell:
-    is_share, seed = measure.unit == "share", baseline.results["seed"]
+    """`other`: the model that this one is compared with."""
+    is_share, seed, own = measure.unit == "share", baseline.results["seed"], values[model.name]
     cell = Cell(measure, model.name, pairs.estimate(own, seed, is_share))
     if model is baseline:
         return cell
-    cell = replace(cell, baseline=baseline.name)
+    cell, theirs = replace(cell, baseline=other.name), values.get(other.name)
     if theirs is None:
-        return replace(cell, reason=f"{baseline.name} was not measured")
-    if reason := _no_difference(measure, model, own, baseline, theirs):
+        return replace(cell, reason=f"{other.name} was not measured")
+    if reason := _no_difference(measure, model, own, other, theirs):
         return replace(cell, reason=reason)
     change = pairs.difference(own, theirs, seed, is_share)
     return replace(cell, difference=change, p=_verdict(measure, change.estimate).p)

@@ -15,6 +15,8 @@ Json = Mapping[str, Any]
 ABSENT = "–"
 NO_FACTS = ("schema", "name", "command", "stages", "digest", "phases")
 """Keys of the run's manifest.json that say nothing about the conditions."""
+MEASURING = ("eval", "calibrate", "export")
+"""Sections of the settings that say nothing about how a model was made."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,16 @@ class Fact:
     """Whether it can change numbers."""
 
     @property
+    def by_value(self) -> dict[str, list[str]]:
+        """The models that have each value."""
+        models: dict[str, list[str]] = {}
+        for name, value in self.values.items():
+            models.setdefault(value, []).append(name)
+        return models
+
+    @property
     def is_equal(self) -> bool:
-        return len(set(self.values.values())) == 1
+        return len(self.by_value) == 1
 
     @property
     def is_a_difference(self) -> bool:
@@ -56,30 +66,35 @@ def _facts(model: Model) -> Iterator[tuple[str, str, Any]]:
     yield from (("measured", key, value) for key, value in _measured(model).items())
     shown = {key: value for key, value in model.record.items() if key not in NO_FACTS}
     yield from (("code and hardware", key, value) for key, value in _flat(shown))
-    frozen = {key: value for key, value in model.config.items() if key != "eval"}
-    if not is_named(model):  # its settings say nothing about a model of `eval.models`
-        yield from (("settings", key, value) for key, value in _flat(frozen))
+    yield from (("settings", key, value) for key, value in settings_of(model).items())
 
 
-def is_named(model: Model) -> bool:
-    """Whether it is a model of `eval.models`, which its run did not train."""
-    return model.column in (model.config.get("eval") or {}).get("models", {})
+def settings_of(model: Model) -> dict[str, Any]:
+    """Those that made it, by dotted key; none of a model of `eval.models`, which its run's settings
+    say nothing about."""
+    kept = {key: part for key, part in model.config.items() if key not in MEASURING}
+    return {} if model.is_named else dict(_flat(kept))
+
+
+def matter(key: str) -> bool:
+    """Whether a setting can change numbers."""
+    return _idle_settings().match(key) is None
 
 
 def inputs(model: Model) -> dict[str, Any]:
     """The identity of what the model was made from."""
-    data, reference = model.stage("data"), model.results["columns"][model.results["reference"]]
-    made: dict[str, Any] = {"model": model.facts.get("identity")}
-    if not is_named(model):
-        made |= {"base": reference.get("identity")}
+    data, made = model.stage("data"), {"model": model.facts.get("identity")}
+    if not model.is_named:
+        made |= {"base": model.reference.facts.get("identity")}
         made |= {"plan": data.get("plan"), "token stores": data.get("stores")}
     made |= {"rope": model.facts.get("rope"), "rope plan": model.facts.get("rope_hash")}
     return made | {"tokenizer": model.facts.get("tokenizer")}
 
 
 def _measured(model: Model) -> dict[str, Any]:
-    keys = ("length", "base_window", "windows", "documents", "targets", "seed", "layout")
+    keys = ("length", "base_window", "windows", "documents", "targets", "layout")
     made = {key: model.results.get(key) for key in keys}
+    made["seed of the questions"] = model.results.get("seed")
     own = ("window", "dtype", "backend", "kernel", "device", "sp_size", "batch_tokens")
     made |= {key: model.facts.get(key) for key in (*own, "chunk_tokens", "haystack")}
     prompts = model.facts.get("prompts") or {}
@@ -117,4 +132,4 @@ def _idle_settings() -> re.Pattern[str]:
 
 
 def _matters(group: str, key: str) -> bool:
-    return group != "settings" or _idle_settings().match(key) is None
+    return group != "settings" or matter(key)

@@ -5,15 +5,25 @@ Two samples are a pair where the models were asked the very same: their requests
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
+from ropewalk.eval.tasks.multi_document_qa import DOCUMENTS
 from ropewalk.launch.compare.reading import Model
 from ropewalk.launch.compare.samples import Line, Samples
 
 WINDOWS = ("window_loss", "nll_by_position", "perplexity", "context_gain")
 """Tasks that read the held-out windows at full length."""
+ANSWERED = {
+    "passkey": "Passkeys found",
+    "json_kv": "JSON values found",
+    "needle": "Needles found",
+    "multi_document_qa": "Questions on documents",
+    "ruler": "RULER, mean score",
+}
+"""Tasks whose samples have scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +56,18 @@ class Measure:
 
 def measures() -> list[Measure]:
     """All of them, in the order of the page."""
-    return [
+    losses = [
         Measure("past_window", "Loss past the window", "nats", "lower", past_window),
         Measure("inside_window", "Loss inside the window", "nats", "lower", inside_window),
         Measure("short_text", "Loss on short documents", "nats", "lower", short_text),
         Measure("context_gain", "Gain from the longest context", "nats", "higher", context_gain),
+        Measure("swapped_gain", "Gain from the true far text", "nats", "higher", swapped_gain),
     ]
+    answers = [
+        Measure(task, f"{title}, longest text", "share", "higher", partial(scores, task))
+        for task, title in ANSWERED.items()
+    ]
+    return [*losses, *answers]
 
 
 def past_window(model: Model) -> Values | None:
@@ -99,10 +115,48 @@ def context_gain(model: Model) -> Values | None:
     return _gain(model, model.samples)
 
 
+def swapped_gain(model: Model) -> Values | None:
+    """Loss of the windows' last tokens after another document's text, minus that after its own."""
+    swapped = model.samples.of_tasks(["swapped_gain"], "swapped/")
+    true = model.samples.of_tasks(["swapped_gain"], "window/")
+    if not swapped or len(swapped) != len(true):
+        return None
+    pairs, gains = list(zip(swapped, true, strict=True)), list[float]()
+    for other, own in pairs:
+        losses = model.samples.losses(other)
+        gains.append(float(losses.mean() - model.samples.losses(own)[-len(losses) :].mean()))
+    kept = model.results["length"] - swapped[0]["seam"]
+    return Values(
+        [f"{a['request']} {b['request']}" for a, b in pairs],
+        [b["unit"] for _, b in pairs],
+        np.array(gains),
+        np.full(len(pairs), float(kept)),
+        f"last {kept:,} of {model.results['length']:,} tokens",
+    )
+
+
+def scores(task: str, model: Model) -> Values | None:
+    """The score of each prompt of a task at its longest length; None where they were not kept."""
+    lines = [x for x in model.samples.lines if x["task"] == task and x.get("scores")]
+    lines = [x for x in lines if x.get("documents", DOCUMENTS) == DOCUMENTS]
+    longest = max((line["length"] for line in lines), default=0)
+    asked = [line for line in lines if line["length"] == longest]
+    pairs = [(line, n, score) for line in asked for n, score in enumerate(line["scores"])]
+    if not pairs:
+        return None
+    return Values(
+        [f"{line['request']} {n}" for line, n, _ in pairs],
+        [line["unit"] for line, _, _ in pairs],
+        np.array([score for _, _, score in pairs], np.float64),
+        np.ones(len(pairs)),
+        f"{longest:,} tokens",
+    )
+
+
 def gain_over_reference(model: Model) -> Values | None:
     """The same, where the reference of the run's own evaluation is given the base's window: what
     the longer window is worth beside the model that has none."""
-    return _gain(model, model.reference_samples)
+    return _gain(model, model.reference.samples)
 
 
 def _gain(model: Model, short: Samples) -> Values | None:

@@ -51,6 +51,22 @@ def difference(own: Values, baseline: Values, seed: int, is_share: bool) -> Diff
     return Difference(paired, True, len(common), left_out)
 
 
+def pooled(sides: Sequence[tuple[Values, Values]], seed: int) -> Estimate | None:
+    """The mean difference over several pairs of models, such as one a seed; a unit that occurs in
+    several is resampled as one. None where one pair has no common sample."""
+    changes, units, weights = list[np.ndarray](), list[str](), list[np.ndarray]()
+    for own, baseline in sides:
+        common = _partners(own, baseline)
+        if not common:
+            return None
+        ours, theirs = (np.array(side) for side in zip(*common, strict=True))
+        changes.append(own.values[ours] - baseline.values[theirs])
+        units += [own.units[number] for number in ours]
+        weights.append(own.weights[ours])
+    draws = statistics.resamples(units, seed)
+    return statistics.mean(np.concatenate(changes), draws, np.concatenate(weights))
+
+
 def _partners(own: Values, baseline: Values) -> list[tuple[int, int]]:
     """Numbers of the samples with equal keys; of a key that occurs twice its n-th with the n-th."""
     numbers = {key: number for number, key in enumerate(_numbered(baseline.keys))}

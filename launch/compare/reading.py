@@ -1,7 +1,7 @@
 """Run folders to the models that are compared: a column of each run's results, or all columns."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from ropewalk.launch.runs import files
 
 Json = Mapping[str, Any]
 RESULTS = "results.json"
+TRAINED = "extended"
+"""The column of the model that a run trains."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,25 @@ class Model:
         return Samples(self.run / "eval" / "samples" / self.column)
 
     @cached_property
-    def reference_samples(self) -> Samples:
-        """Of the column that this one is measured against in its own run."""
-        return Samples(self.run / "eval" / "samples" / self.results["reference"])
+    def reference(self) -> "Model":
+        """The column that this one is measured against in its own run."""
+        return replace(self, name="", column=self.results["reference"])
+
+    @property
+    def is_named(self) -> bool:
+        """Whether it is a model of `eval.models`, which its run did not train."""
+        return self.column in (self.config.get("eval") or {}).get("models", {})
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it is what its run trained."""
+        return self.column == TRAINED
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        seed: int = self.config.get("seed", 0)
+        return seed
 
     def stage(self, name: str) -> Json:
         """What decides the content of a stage; empty when the run has no such stage."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ropewalk.eval.measure.store import ResultStore
-from ropewalk.eval.requests import Reply, Result
+from ropewalk.eval.requests import Result
 
 LINES = "samples.jsonl"
 Line = dict[str, Any]
@@ -43,9 +43,3 @@ class Samples:
     def losses(self, line: Line) -> np.ndarray:
         """Of a sample that is a text: (tokens,) float64, nats."""
         return np.asarray(self._results[line["request"]], np.float64)
-
-    def replies(self, line: Line) -> tuple[Reply, ...]:
-        """Of a sample that is prompts."""
-        result = self._results[line["request"]]
-        assert isinstance(result, tuple)
-        return result

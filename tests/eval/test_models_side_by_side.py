@@ -103,6 +103,23 @@ def test_each_model_is_measured_by_the_rope_of_its_own_config(work: Path, label:
         np.testing.assert_allclose(losses, expected, atol=2e-4)
 
 
+@pytest.mark.parametrize("label", ["plain", "linear"])
+def test_the_scores_of_the_kept_samples_are_those_of_the_rows(work: Path, label: str) -> None:
+    text = (work / "runs" / "two" / "eval" / "samples" / label / "samples.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    scores: dict[tuple[int, float], list[float]] = {}
+    for line in lines:
+        if line["task"] == "passkey":
+            scores.setdefault((line["length"], line["depth"]), []).extend(line["scores"])
+    rows = results(work)["models"][label]["passkey"]
+    assert len(rows) > 1
+    assert scores.keys() == {(row["length"], row["depth"]) for row in rows}
+    for row in rows:
+        own = scores[row["length"], row["depth"]]
+        assert (len(own), float(np.mean(own))) == (row["n"], row["accuracy"])
+    assert not any("scores" in line for line in lines if line["task"] == "nll_by_position")
+
+
 def stages_config(work: Path, *more: str) -> Any:
     return compose(words(work, *more), "eval")
 

@@ -111,7 +111,9 @@ class RunFolder:
         content |= {"judged": judged, "base_window": WINDOW, "length": LENGTH, "targets": TARGETS}
         content |= {"documents": 24, "windows": 24, "layout": {}, "gates": [], "notes": []}
         content["columns"] = {
-            name: {"identity": f"{self.name} {name}", **facts, **self.facts} for name in names
+            name: {"identity": f"{self.name if name == 'extended' else ''} {name}", **facts}
+            | dict(self.facts)
+            for name in names
         }
         content["models"] = {name: rows(kept) for name, kept in self.columns.items()}
         return content | dict(self.results)
@@ -154,7 +156,7 @@ def write_samples(folder: Path, kept: Kept, texts: int) -> None:
         ids = tokens(texts, 2000 + number, LENGTH)
         prompt, name = Prompt(ids[:-3], ids[-3:]), f"passkey/{LENGTH}/0.5/{number:03}"
         reply = (Reply(3 if right else 1, 1.0),)
-        facts = {"length": LENGTH, "depth": 0.5}
+        facts = {"length": LENGTH, "depth": 0.5, "scores": [float(right)]}
         add("passkey", name, name, Prompts((prompt,)), reply, **facts)
     store = ResultStore(folder)
     store.extend(results)
