@@ -345,3 +345,15 @@ def test_names_outside_the_manifest_may_change(tmp_path: Path) -> None:
     run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"), names=["other"])
     (tmp_path / "out" / "part").write_text("y")
     assert "skipped" in run_stage("lay", {"a": 1}, tmp_path / "out", writer("x"))[1]
+
+
+def test_the_seconds_are_those_of_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(manifest.time, "monotonic", lambda: now[0])
+
+    def work(folder: Path) -> dict[str, Any]:
+        now[0] += 2.5
+        return {}
+
+    result, message = run_stage("lay", {"a": 1}, tmp_path / "out", work)
+    assert result.seconds == 2.5 and message == "lay: done in 2.5 s"

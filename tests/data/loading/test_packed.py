@@ -3,6 +3,7 @@
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import RankPosition, packed, planned, stored, written
 
+from ropewalk.conf.sources import SourceConfig
 from ropewalk.data.loading.collate import Row
 from ropewalk.data.loading.loader import BatchLoader
-from ropewalk.data.loading.packed import PackedSequences
+from ropewalk.data.loading.packed import DataArtifacts, PackedSequences
 from ropewalk.data.loading.pose import Pose
 from ropewalk.data.packing.packers import PACKERS
 
@@ -235,3 +237,14 @@ def test_without_the_mask_the_whole_sequence_skips_as_one(tmp_path: Path) -> Non
     assert sequences.pose == Pose(1000, 2, 0)
     steps = np.diff(sequences[0].position_ids)
     assert (steps == 1).sum() == 22 and steps.max() > 1 and sequences[0].position_ids[0] == 0
+
+
+def test_heldout_text_is_that_of_sources_whose_labels_count(tmp_path: Path) -> None:
+    names = ("counted", "context", "twin")
+    folders = {name: stored(tmp_path / name, [np.arange(5)]) for name in names[:2]}
+    folders["twin"] = folders["counted"]
+    plan = planned(tmp_path / "plan", [[(0, 0, 4)]], seq_len=4)
+    sources = {name: SourceConfig(path="x") for name in names}
+    artifacts = DataArtifacts(plan, folders, tmp_path, 0.0, context_only=["context"])
+    text = artifacts.heldout_text(SimpleNamespace(sources=sources))  # type: ignore[arg-type]
+    assert (list(text.stores), text.left_out) == (["counted + twin"], ["context"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ropewalk.eval.ruler import fitting, question_files
+from ropewalk.eval.ruler import fitting, question_files, words
 from ropewalk.eval.ruler.draft import Body, CannotFit, Draw
 from ropewalk.eval.ruler.haystacks import Prose, line_places, noise_lines, with_needles
 from ropewalk.eval.ruler.tracking import Chain
@@ -158,3 +158,12 @@ def test_words_follow_the_lists_and_then_are_made_up() -> None:
     assert len(lists.distinct(rng, 2)) == 2 and lists.available == 3 + 14 * 5 * 14 * 5 * 14
     pairs = {lists.pair(rng) for _ in range(100)}
     assert pairs == {"a-b", "a-c", "b-b", "b-c"}
+
+
+def test_the_words_of_the_package_are_read_where_it_is_installed() -> None:
+    """As RULER's own `wonderwords.RandomWord` has them."""
+    wonderwords = pytest.importorskip("wonderwords", reason="the extra `eval` has it")
+    installed = words.of_package()
+    assert installed is not None and installed.source.startswith("wonderwords ")
+    drawn = wonderwords.RandomWord().random_words(50, include_parts_of_speech=["nouns"])
+    assert set(drawn) <= set(installed.nouns)

@@ -193,4 +193,6 @@ def test_the_curve_by_position_begins_within_the_first_bin(
     bins = [{"from": 0, "to": 64}, {"from": 64, "to": 200}, {"from": 200, "to": 512}]
     LossByPosition().figure({"base": bins}, 128)
     assert drawn["ends"] == (32, 512)
-    assert drawn["curves"]["base"][0].tolist() == [32, 64, 64, 200, 200, 512]
+    edges, rows = drawn["curves"]["base"]
+    assert edges.tolist() == [32, 64, 64, 200, 200, 512]
+    assert rows == [row for row in bins for _ in ("from", "to")]

@@ -247,6 +247,14 @@ def test_the_ramp_of_the_far_corner_is_clamped_at_the_head_size() -> None:
     assert table.inv_freq[-1] > 1e4 ** (-62 / 64) / 8 * 1.5
 
 
+def test_the_ramp_ends_at_the_last_dimension_of_the_head_at_the_most() -> None:
+    """8 ln(1024 / 2 pi) / 2 ln 10 is 8.8 and 8 ln(1024 / 128 pi) / 2 ln 10 is 1.6: from 1 to 7."""
+    table = table_of(settings("yarn", 8.0, beta_fast=64.0), 8, 10.0, 1024)
+    shares = [0, 0, 1 / 6, 2 / 6]
+    by_hand = [10 ** (-n / 4) * (1 - share + share / 8) for n, share in enumerate(shares)]
+    assert table.inv_freq == pytest.approx(by_hand, rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("method", "extra"), [*((m, {}) for m in METHODS_WITHOUT_A_FILE), *VARIANTS], ids=str
 )
