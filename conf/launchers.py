@@ -8,6 +8,8 @@ from ropewalk.conf.launch_slurm import SlurmConfig
 from ropewalk.conf.rules import setting
 
 KINDS = ("local", "torchrun", "slurm", "kubernetes", "skypilot", "external")
+SUBMITTED = ("slurm", "kubernetes", "skypilot")
+"""Kinds whose command comes to its machines later, as a job."""
 
 
 @dataclass(kw_only=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ropewalk.conf.artifacts.disk import disk_error
 from ropewalk.conf.errors import FAILED, STOPPED, ConfigError, ProofError, RopewalkError
+from ropewalk.conf.launchers import SUBMITTED
 from ropewalk.launch.arguments import parse
 from ropewalk.launch.interrupt import STOPPED_LINE, bounded_interrupt
 from ropewalk.launch.output import (
@@ -214,7 +215,7 @@ def run_verb(
 
         print(to_yaml(config), end="")
         return None
-    if config.launch.kind in ("slurm", "kubernetes", "skypilot"):
+    if config.launch.kind in SUBMITTED:
         submit(arguments, overrides, config)
         return None
     if arguments.verb == "check":

@@ -14,16 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ropewalk.conf.errors import DONE, STOPPED, ConfigError
+from ropewalk.conf.launchers import SUBMITTED
 from ropewalk.launch import rank_variables
 from ropewalk.train.launcher import world as worlds
 from ropewalk.train.launcher.world import World
 
 if TYPE_CHECKING:
     from ropewalk.conf.schema import Config
-
-SUBMITTED = ("slurm", "kubernetes", "skypilot")
-"""Kinds of launch whose jobs come to their machines later, where the command joins by itself."""
-
 
 Attempt = Callable[[], AbstractContextManager[None]]
 

@@ -17,7 +17,7 @@ from ropewalk.launch.cluster import queue
 
 pytestmark = pytest.mark.slow
 SLURM = ["launch=slurm", "launch.slurm.cpus_per_task=1"]
-LONG = ["train.steps=48", "train.schedule.kind=constant", "train.global_batch_tokens=512"]
+LONG = ["train.steps=32", "train.schedule.kind=constant", "train.global_batch_tokens=512"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -93,7 +93,7 @@ def test_a_preempted_job_is_queued_again_and_ends_with_the_uninterrupted_losses(
     run = work / "runs" / "preempted"
     overrides = ["name=preempted", "train.metrics.wandb=offline", *LONG, *SLURM]
     ropewalk(work, "train", *overrides)
-    wait_for(lambda: steps(run) >= 3, "three steps")
+    wait_for(lambda: steps(run) >= 2, "two steps")
     words = ["sbatch", "-phigh", "-N2", "--ntasks-per-node=2", "--wrap=sleep 3"]
     subprocess.run([*words, f"--output={work}/high"], check=True, capture_output=True)
     follower = command(work, "train", *overrides, "launch.follow=true")
@@ -102,7 +102,7 @@ def test_a_preempted_job_is_queued_again_and_ends_with_the_uninterrupted_losses(
     assert losses(run) == uninterrupted
     first, second = attempts(run)
     assert (first["exit_code"], second["exit_code"], second["attempt"]) == (75, 0, 2)
-    assert first["step"] == 0 and second["step"] >= 3
+    assert first["step"] == 0 and second["step"] >= 2
     assert "Traceback" not in log(run)
     for text in (f"job {submitted(run)} of this run is in the queue", "resumed at step"):
         assert text in done.stdout
@@ -111,6 +111,20 @@ def test_a_preempted_job_is_queued_again_and_ends_with_the_uninterrupted_losses(
     assert len(recorded) == 2 and {name.rpartition("-")[2] for name in recorded} == {
         file.read_text()
     }
+
+
+def test_two_nodes_train_as_one_node_with_two_ranks_does(work: Path) -> None:
+    """srun starts the same command on both nodes; the nodes' names lead nowhere here."""
+    short = ["train.steps=4", "train.global_batch_tokens=1024"]
+    ropewalk(work, "train", "name=ranks", *short, "train.launcher.ranks_per_node=2")
+    nodes = ["launch.nodes=2", "launch.address=127.0.0.1", "train.launcher.ranks_per_node=1"]
+    ropewalk(work, "train", "name=nodes", *short, *SLURM, *nodes, "launch.follow=true")
+    run = work / "runs" / "nodes"
+    assert losses(run) == losses(work / "runs" / "ranks") and len(losses(run)) == 4
+    assert attempts(run)[0]["nodes"] == "n[1-2]"
+    for rank in (0, 1):
+        assert (run / "slurm" / f"job-{submitted(run)}" / "attempt-1" / f"rank-{rank}.log").exists()
+    assert "2 machine(s), 1 command(s) on each, by srun" in log(run)
 
 
 def test_a_job_that_makes_no_step_is_stopped_by_the_guard(work: Path) -> None:
@@ -130,7 +144,7 @@ def test_a_job_that_makes_no_step_is_stopped_by_the_guard(work: Path) -> None:
 def test_a_cancelled_job_saves_and_stays_cancelled(work: Path) -> None:
     run = work / "runs" / "cancelled"
     ropewalk(work, "train", "name=cancelled", *LONG, *SLURM)
-    wait_for(lambda: steps(run) >= 3, "three steps")
+    wait_for(lambda: steps(run) >= 2, "two steps")
     subprocess.run(["scancel", submitted(run)], check=True)
     wait_for(lambda: "exit_code" in attempts(run)[0], "the end of the attempt", 60)
     wait_for(lambda: state(submitted(run)) == "CANCELLED", "the cancelled job")

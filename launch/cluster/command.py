@@ -8,18 +8,18 @@ import yaml
 
 from ropewalk.conf.artifacts.records import write_text
 from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.launchers import SUBMITTED
 from ropewalk.conf.schema import Config
 from ropewalk.launch.cluster import kubernetes, skypilot, slurm
 from ropewalk.launch.cluster.words import job_words
 
-KINDS = ("slurm", "kubernetes", "skypilot")
 FLAGS = ("compare", "export", "json", "merge", "shard", "show")
 """Of verbs, which print something or make a part: they go with a command on the machine."""
 
 
 def submits(config: Config) -> bool:
     """Whether the command hands its run to a cluster."""
-    return config.launch.kind in KINDS
+    return config.launch.kind in SUBMITTED
 
 
 def refuse_flags(config: Config, flags: Sequence[str]) -> None:

@@ -5,19 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ropewalk.conf.launchers import LaunchConfig
-from ropewalk.launch.cluster.kubernetes import PORT
 from ropewalk.launch.cluster.variables import variables
-
-JOINING = (
-    "export PET_NNODES=$SKYPILOT_NUM_NODES PET_NODE_RANK=$SKYPILOT_NODE_RANK",
-    'export PET_MASTER_ADDR=$(echo "$SKYPILOT_NODE_IPS" | head -n1)',
-    f"export PET_MASTER_PORT={PORT}",
-)
-"""SkyPilot runs the lines of `run` on each node; these tell the command which one it is."""
 
 
 def task(launch: LaunchConfig, run: str, command: Sequence[str]) -> dict[str, Any]:
-    """A task whose nodes each run `command`."""
+    """A task whose nodes each run `command`, which reads SkyPilot's variables."""
     settings = launch.skypilot
     resources = {
         "accelerators": settings.accelerators,
@@ -28,7 +20,6 @@ def task(launch: LaunchConfig, run: str, command: Sequence[str]) -> dict[str, An
         "disk_size": settings.disk_gb,
         "use_spot": settings.use_spot or None,
     }
-    lines = [*JOINING, shlex.join(command)]
     values = {
         "name": run,
         "num_nodes": launch.nodes or 1,
@@ -38,6 +29,6 @@ def task(launch: LaunchConfig, run: str, command: Sequence[str]) -> dict[str, An
             path: {"source": source, "mode": "MOUNT"} for path, source in settings.mounts.items()
         },
         "setup": "\n".join(settings.setup),
-        "run": "".join(f"{line}\n" for line in lines),
+        "run": f"{shlex.join(command)}\n",
     }
     return {key: value for key, value in values.items() if value}

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 from ropewalk.conf.launchers import LaunchConfig
 
-REPLACED = ("launch", "launch.kind", "launch.prefix", "launch.follow", "launch.slurm.requeue")
+REPLACED = (
+    *("launch", "launch.kind", "launch.prefix", "launch.arguments", "launch.follow"),
+    "launch.slurm.requeue",
+)
 """Settings that a job's command has other values of."""
 
 
@@ -23,8 +26,8 @@ def job_words(
     requeue = str(launch.kind == "slurm" and launch.slurm.requeue).lower()
     own = ["launch=local", "launch.nodes=1"] if one_node else ["launch=external"]
     own.append(f"launch.slurm.requeue={requeue}")
-    if launch.prefix is not None:
-        own.append("launch.prefix=null")
+    own += ["launch.prefix=null"] if launch.prefix is not None else []
+    own += ["launch.arguments=[]"] if launch.arguments else []
     return [verb, *kept, *own]
 
 

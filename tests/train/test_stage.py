@@ -280,3 +280,26 @@ def test_an_unfinished_training_of_other_settings_is_refused(
     ):
         stage.run(config("train.optimizer.lr=2e-3"), {}, tmp_path / "train")
     assert checkpoint.is_dir()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ["launch=slurm", "launch.slurm.gpus_per_node=8"],
+        ["launch=kubernetes", "launch.kubernetes.image=a"],
+        ["launch=skypilot", "launch.skypilot.accelerators=H100:8"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_ranks_are_checked_as_the_nodes_of_a_job_will_have_them(
+    monkeypatch: pytest.MonkeyPatch, kind: list[str]
+) -> None:
+    """On the machine that submits it, which has two GPUs of its own."""
+    from ropewalk.launch.cluster.slurm import as_in_the_job
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    words = ["recipe=demo", "launch.nodes=3", "train.sp_size=8", *kind]
+    assert refuse_unfit_ranks(as_in_the_job(compose(words)), tiny_config()) is None
+    other = as_in_the_job(compose([*words, "train.sp_size=16"]))
+    with pytest.raises(ConfigError, match="train.sp_size is 16; .* number of ranks, 24"):
+        refuse_unfit_ranks(other, tiny_config())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.launchers import SUBMITTED
 from ropewalk.conf.schema import Config
 from ropewalk.train.launcher.hostfile import first_host, hosts
 from ropewalk.train.launcher.layout import Layout
@@ -35,13 +36,16 @@ def is_by_task() -> bool:
 
 
 def nodes(config: Config) -> int:
-    """Machines of the ranks: those that follow this command, or those of the hostfile.
+    """Machines of the ranks: those that follow this command, those of the job that it submits, or
+    those of the hostfile.
 
     Raises: ConfigError when the hostfile does not exist: DeepSpeed would train on this machine
     alone.
     """
     if (leader := current()) is not None:
         return leader.layout.nodes
+    if config.launch.kind in SUBMITTED:
+        return config.launch.nodes or 1
     if config.train.launcher.hostfile is None:
         return 1
     file = Path(config.train.launcher.hostfile).expanduser()
@@ -66,6 +70,8 @@ def world_size(config: Config) -> int:
 
 def on_this_machine(config: Config) -> bool:
     """Whether ranks run here, so that devices and kernels of this machine are theirs."""
+    if config.launch.kind in SUBMITTED:
+        return False
     return config.train.launcher.hostfile is None or current() is not None
 
 

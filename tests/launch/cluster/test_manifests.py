@@ -97,6 +97,16 @@ def test_the_pods_find_the_first_one_by_the_name_that_a_job_set_gives_it() -> No
     assert env["PET_MASTER_ADDR"] == "a-node-0-0.a" and env["PET_NNODES"] == "2"
 
 
+def test_the_pods_of_a_job_set_join_as_those_of_a_train_job_do() -> None:
+    """Kubeflow's runtime sets the same variables."""
+    from ropewalk.train.launcher import world
+
+    (container,) = pod_spec(config("launch=kubernetes", *SITE).launch, "a", [])["containers"]
+    env = {variable["name"]: variable.get("value", "1") for variable in container["env"]}
+    read = world.read(env)
+    assert (read.rank, read.size, read.address, read.port) == (1, 2, "a-node-0-0.a", 29400)
+
+
 @pytest.mark.parametrize(
     ("run", "name"),
     [("demo", "demo"), ("Llama_3.1-a", "llama-3-1-a"), ("--", "run"), ("x" * 49 + "_y", "x" * 49)],
@@ -126,27 +136,14 @@ SKY = [
 ]
 
 
-def test_the_lines_of_a_task_give_each_node_its_number_and_the_first_address(
-    tmp_path: Path,
-) -> None:
-    """SkyPilot's documentation: SKYPILOT_NODE_IPS has an address a line, the head node's first."""
+def test_the_line_of_a_task_is_the_command_of_a_node(tmp_path: Path) -> None:
     task = manifests(config(*SKY), "run", WORDS)["sky.yaml"]
-    (tmp_path / "ropewalk").write_text("#!/bin/sh\nenv | grep PET_ | sort\nprintf '%s|' \"$@\"\n")
+    (tmp_path / "ropewalk").write_text("#!/bin/sh\nprintf '%s|' \"$@\"\n")
     (tmp_path / "ropewalk").chmod(0o755)
-    env = {
-        "PATH": f"{tmp_path}:/usr/bin:/bin",
-        "SKYPILOT_NODE_IPS": "10.0.0.5\n10.0.0.6",
-        "SKYPILOT_NODE_RANK": "1",
-        "SKYPILOT_NUM_NODES": "2",
-    }
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
     done = subprocess.run(["bash", "-c", task["run"]], env=env, capture_output=True, text=True)
-    assert done.stdout.splitlines() == [
-        "PET_MASTER_ADDR=10.0.0.5",
-        "PET_MASTER_PORT=29400",
-        "PET_NNODES=2",
-        "PET_NODE_RANK=1",
-        f"run|{'|'.join(WORDS)}|launch=external|launch.slurm.requeue=false|",
-    ]
+    own = "launch=external|launch.slurm.requeue=false|"
+    assert done.stdout == f"run|{'|'.join(WORDS)}|{own}"
 
 
 def test_a_task_file_says_what_was_set() -> None:

@@ -126,6 +126,15 @@ def test_shards_are_the_tasks_of_an_array_before_the_merge_and_the_run(tmp_path:
     assert run_script(data.text, tmp_path)[-1] == "--merge"
 
 
+def test_words_for_sbatch_are_not_those_of_the_command(tmp_path: Path) -> None:
+    """Which starts no launcher, and would refuse them."""
+    arguments = "launch.arguments=[--exclude=n3]"
+    (script,) = scripts_of(launch(arguments), "r", "run", ["recipe=demo", arguments], "logs")
+    assert "#SBATCH --exclude=n3" in script.text
+    given = run_script(script.text, tmp_path)
+    assert "launch.arguments=[]" in given and arguments not in given
+
+
 @pytest.mark.parametrize(
     ("tasks", "names"), [(0, ["data"]), (1, ["data"]), (3, ["data-shards", "data"])]
 )
