@@ -247,4 +247,4 @@ def test_heldout_text_is_that_of_sources_whose_labels_count(tmp_path: Path) -> N
     sources = {name: SourceConfig(path="x") for name in names}
     artifacts = DataArtifacts(plan, folders, tmp_path, 0.0, context_only=["context"])
     text = artifacts.heldout_text(SimpleNamespace(sources=sources))  # type: ignore[arg-type]
-    assert (list(text.stores), text.left_out) == (["counted + twin"], ["context"])
+    assert (list(text.stores), text.context_only) == (["counted + twin"], ["context"])
