@@ -18,8 +18,8 @@ FOLDER = "phases"
 SECTIONS = ("rope", "data", "train")
 PHASE_KEYS = ("name", "carry_optimizer")
 """Keys of a phase that are not settings of the run."""
-LENGTH_MAPPINGS = ("length_weights", "buckets")
-"""Settings whose mapping is replaced as one value. Their keys are ranges such as `<4K`."""
+REPLACED_MAPPINGS = ("length_weights", "buckets", "where")
+"""Settings whose mapping is replaced as one value; by ranges such as `<4K`, or by columns."""
 
 
 def problems(phases: Sequence[object]) -> Iterator[str]:

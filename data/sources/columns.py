@@ -31,7 +31,7 @@ class Columns:
         where = tuple((key, _wanted(value)) for key, value in (source.where or {}).items())
         if source.ids_key is not None:
             return cls((), source.id_key, source.ids_key, where)
-        parts = (("", source.text_key),)
+        parts: tuple[tuple[str, str | None], ...] = (("", source.text_key),)
         if source.template is not None:
             parts = tuple(sources.parts(source.template))
         return cls(parts, source.group_by or source.id_key, None, where, source.group_by)
@@ -52,10 +52,10 @@ class Columns:
         if not isinstance(row, dict):
             return Refusal(where, "not an object")
         values: Mapping[str, Any] = row
-        for key, wanted in self.where:
-            value = _field(values, key)
+        for column, wanted in self.where:
+            value = _field(values, column)
             if value is None:
-                return Refusal(where, f"no {key}")
+                return Refusal(where, f"no {column}")
             if _as_text(value) not in wanted:
                 return Refusal(where, OUTSIDE_WHERE)
         for key, types in [*((k, (str, LongText)) for k in self.texts), (self.id_key, (str, int))]:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from ropewalk.conf import declared, renamed, rules
 from ropewalk.conf.check import check
 from ropewalk.conf.errors import ConfigError
-from ropewalk.conf.phases import LENGTH_MAPPINGS
+from ropewalk.conf.phases import REPLACED_MAPPINGS
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config import files, finished_run, only_models, phase_words, phases
 from ropewalk.launch.config.hydra import HYDRA_ERRORS, compose_node, one_line
@@ -218,7 +218,7 @@ def _clear_replaced_mappings(composed: DictConfig, values: Mapping[str, Any]) ->
     sections = {"data": data}
     sections |= {f"data.sources.{name}": s for name, s in data.get("sources", {}).items()}
     for section, settings in sections.items():
-        for name in LENGTH_MAPPINGS:
+        for name in REPLACED_MAPPINGS:
             key = f"{section}.{name}"
             if settings.get(name) is not None and OmegaConf.select(composed, key):
                 OmegaConf.update(composed, key, {}, merge=False)

@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ropewalk.conf.phases import LENGTH_MAPPINGS, SECTIONS, settings
+from ropewalk.conf.phases import REPLACED_MAPPINGS, SECTIONS, settings
 from ropewalk.conf.sources import SourceConfig
 from ropewalk.launch.config.overrides import Override, typed
 from ropewalk.launch.config.values import LEFT_OUT, Converter, Scalar
@@ -164,7 +164,7 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     leaves: dict[str, Any] = {}
     for name, value in values.items():
         key = f"{prefix}{name}"
-        if isinstance(value, Mapping) and value and not key.endswith(LENGTH_MAPPINGS):
+        if isinstance(value, Mapping) and value and not key.endswith(REPLACED_MAPPINGS):
             leaves |= _leaves(value, f"{key}.")
         else:
             leaves[key] = value

@@ -109,7 +109,7 @@ def _merge_data(merged: DictConfig, key: str, value: object) -> DictConfig:
         return merged
     nested = OmegaConf.create({})
     OmegaConf.update(nested, key, value)
-    if key.endswith(phases.LENGTH_MAPPINGS) and OmegaConf.select(merged, key):
+    if key.endswith(phases.REPLACED_MAPPINGS) and OmegaConf.select(merged, key):
         OmegaConf.update(merged, key, {}, merge=False)
     return OmegaConf.merge(merged, nested)  # type: ignore[return-value]
 

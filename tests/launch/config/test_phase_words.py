@@ -155,6 +155,14 @@ def test_a_phases_mixture_unsets_what_the_runs_preset_set() -> None:
     assert (three.data.mixture, three.data.length_weights) == ("fu", {">1K": 2.0})
 
 
+def test_the_values_of_rows_are_replaced_in_a_phase_and_not_added_to() -> None:
+    run = [*RUN, "data.sources.a.where={meta.set: [b, c]}", "data.begin=[45147,29]"]
+    first, two = composed(*run, "phases=[{data.sources.a.where: {meta.lang: en}}, {}]")
+    assert first.data.sources["a"].where == {"meta.lang": "en"}
+    assert two.data.sources["a"].where == {"meta.set": ["b", "c"]}
+    assert two.data.begin == [45147, 29]
+
+
 def test_a_phase_leaves_a_source_out() -> None:
     more = ["data.sources.b.path=./b", "phases.wide.data.sources.a=null"]
     assert [list(c.data.sources) for c in composed(*WORDS, *more)] == [
