@@ -53,6 +53,8 @@ def recorded(config: Config, verb: str, env: Mapping[str, str] = os.environ) -> 
 def _exit_code(error: BaseException) -> int:
     if isinstance(error, RopewalkError):
         return error.exit_code
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else FAILED
     return STOPPED if isinstance(error, KeyboardInterrupt) else FAILED
 
 

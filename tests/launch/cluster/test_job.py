@@ -69,18 +69,21 @@ def test_nothing_is_recorded_outside_of_a_job(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(None, 0), (ConfigError("no"), 2), (RopewalkError("no"), 1), (OSError("no"), 1)],
-    ids=["done", "refused", "failed", "broken"],
+    [
+        *((None, 0), (ConfigError("no"), 2), (RopewalkError("no"), 1), (OSError("no"), 1)),
+        *((SystemExit(3), 3), (SystemExit("no"), 1)),
+    ],
+    ids=["done", "refused", "failed", "broken", "exit code", "exit message"],
 )
 def test_an_attempt_records_how_it_ended(
-    tmp_path: Path, error: Exception | None, code: int
+    tmp_path: Path, error: BaseException | None, code: int
 ) -> None:
     try:
         with recorded(config(tmp_path, "launch.slurm.requeue=true"), "train", env()):
             assert "exit_code" not in record(tmp_path)
             if error is not None:
                 raise error
-    except (RopewalkError, OSError) as raised:
+    except (RopewalkError, OSError, SystemExit) as raised:
         assert raised is error
     values = record(tmp_path)
     assert (values["job"], values["attempt"], values["nodes"]) == ("7", 1, "n1")
