@@ -180,7 +180,7 @@ def run_sweep(arguments: argparse.Namespace) -> None:
     from ropewalk.launch.sweep import chosen, runner
 
     choice = chosen.choose(_all_words(arguments))
-    words = typed(arguments, arguments.overrides)
+    words = arguments.overrides
     if choice.settings.kind == "search":
         from ropewalk.launch.sweep import search
 

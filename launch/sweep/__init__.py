@@ -4,6 +4,7 @@ chosen.py the words of a command, apart: the sweep's settings, and what its runs
 grid.py   every combination of `key=a,b`, each under a name of its own
 runs.py   the runs with their settings, checked; tables that are searched before some of them
 shared_data.py  tokens and plans that several runs read, made once
+before.py which runs are done, and the preflight of the others
 naming.py the sweep's name, and its baseline
 jobs.py   a job, its outcome, and what a pool of them is
 pools.py  the pool that `launch` chooses, and each run's share of a machine

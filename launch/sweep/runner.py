@@ -1,9 +1,7 @@
 """A sweep from its words to its comparison: checked, made once what is shared, run, told."""
 
-import contextlib
-import io
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +17,8 @@ from ropewalk.conf.errors import (
     Stopped,
 )
 from ropewalk.conf.schema import Config
-from ropewalk.launch.cluster.slurm import as_in_the_job
-from ropewalk.launch.config import compose
 from ropewalk.launch.runs.following import without_folders
-from ropewalk.launch.sweep import naming, record, shared_data
+from ropewalk.launch.sweep import before, naming, record, shared_data
 from ropewalk.launch.sweep.chosen import Chosen
 from ropewalk.launch.sweep.jobs import Job, Outcome
 from ropewalk.launch.sweep.pools import pool_of
@@ -86,8 +82,10 @@ def run(chosen: Chosen, verb: str, words: Sequence[str]) -> None:
         one failed, Stopped where one is to be started again, ProofError where a gate said no.
     """
     sweep = plan(chosen, verb)
-    done = {run.name: code for run in sweep.runs if (code := finished(run, verb)) is not None}
-    preflight([run for run in sweep.runs if run.name not in done], verb)
+    done = {
+        run.name: code for run in sweep.runs if (code := before.finished(run, verb)) is not None
+    }
+    before.preflight([run for run in sweep.runs if run.name not in done], verb)
     sweep.folder.mkdir(parents=True, exist_ok=True)
     with lock_or_refuse(sweep.folder):
         entry = begin(sweep, words, done)
@@ -101,7 +99,7 @@ def show(chosen: Chosen, verb: str) -> None:
     from ropewalk.launch.cluster.pool import SlurmPool
 
     sweep = plan(chosen, verb)
-    preflight(sweep.runs, verb)
+    before.preflight(sweep.runs, verb)
     pool = pool_of(sweep.runs[0].config, chosen.settings.pool, sweep.folder)
     assert isinstance(pool, SlurmPool), pool
     pool.show([job for job, _ in sweep.jobs()])
@@ -162,62 +160,6 @@ def told(entry: SweepRecord, outcome: Outcome, watch: Watch) -> None:
         entry.write()
         line += f": {job.reason}"
     watch.tell(f"{line} [{watch.line()}]")
-
-
-def finished(run: PlannedRun, verb: str) -> int | None:
-    """The exit code of a run that has nothing to do; None where it may have."""
-    from ropewalk.launch.output import read_results, refused_gates
-    from ropewalk.launch.pipeline import unchanged
-
-    try:
-        config = compose.compose(run.words, verb) if run.calibration else run.config
-    except ConfigError:  # its table is not searched yet
-        return None
-    with contextlib.redirect_stdout(io.StringIO()):  # the preflight says the same of the sources
-        stages = unchanged.finished_stages(config, verb)
-    if stages is None:
-        return None
-    if verb not in ("run", "eval"):
-        return DONE
-    folder = unchanged.folder_of(config)
-    return NOT_PROVEN if refused_gates(read_results(folder), config.eval.strict) else DONE
-
-
-def preflight(runs: Sequence[PlannedRun], verb: str) -> None:
-    """Check the models, sources and disks of all runs, and of the searches before them.
-
-    Raises: ConfigError, DataError with the problems of all, each line once.
-    """
-    from ropewalk.launch import cli
-
-    if not runs:
-        return
-    cli.load_libraries()
-    checked = [(as_in_the_job(run.config), verb) for run in runs]
-    checked += [(search.config, "calibrate") for search in calibrations(runs)]
-    lines, errors = dict[str, None](), list[RopewalkError]()
-    for config, its_verb in checked:
-        lines |= dict.fromkeys(_checked(config, its_verb, errors))
-    for line in lines:
-        print(line, flush=True)
-    if errors:
-        worst = next((error for error in errors if isinstance(error, ConfigError)), errors[0])
-        problems = [line for error in errors for line in str(error).splitlines()]
-        raise type(worst)("\n".join(dict.fromkeys(problems)))
-
-
-def _checked(config: Config, verb: str, errors: list[RopewalkError]) -> Iterator[str]:
-    """What the preflight of one run prints: its notes and warnings."""
-    from ropewalk.launch.pipeline import preflight, stages
-    from ropewalk.launch.pipeline.run import runs_of
-
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        try:
-            preflight.refuse(runs_of(config), stages.stages_of(config, verb))
-        except RopewalkError as error:
-            errors.append(error)
-    yield from output.getvalue().splitlines()
 
 
 def compare(sweep: Sweep, entry: SweepRecord) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from ropewalk.conf.artifacts.locks import lock_or_refuse
 from ropewalk.conf.errors import ConfigError, RopewalkError
 from ropewalk.launch.runs.following import without_folders
-from ropewalk.launch.sweep import objective, record, runner, search_plan, shared_data
+from ropewalk.launch.sweep import before, objective, record, search_plan, shared_data
 from ropewalk.launch.sweep.chosen import Chosen
 from ropewalk.launch.sweep.jobs import Job, Outcome
 from ropewalk.launch.sweep.pools import gpus_of_a_run, pool_of
@@ -28,7 +28,7 @@ from ropewalk.launch.sweep.watch import Watch, why_failed
 def run(chosen: Chosen, verb: str, words: Sequence[str]) -> None:
     """Search until the budget is spent. Raises: ConfigError, DataError; Stopped."""
     search = search_plan.plan(chosen, verb)
-    runner.preflight([PlannedRun(tuple(search.words), search.config)], verb)
+    before.preflight([PlannedRun(tuple(search.words), search.config)], verb)
     search.folder.mkdir(parents=True, exist_ok=True)
     with lock_or_refuse(search.folder):
         settings = chosen.settings.search

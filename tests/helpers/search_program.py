@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ropewalk.launch.sweep import chosen, runner, search
+from ropewalk.launch.sweep import before, chosen, search
 from ropewalk.launch.sweep.jobs import Job, Outcome
 
 FAILING, STEPS = 1, 40
@@ -52,7 +52,7 @@ class ParabolaPool:
 def run(runs_dir: Path, killed_at: int, *words: str) -> None:
     """The caller has replaced the pool and the preflight, or is a process of its own."""
     searched = ["rope=yarn,pi", "train.optimizer.lr=log(1e-5,1e-2)", f"runs_dir={runs_dir}"]
-    runner.preflight = lambda *_: None  # type: ignore[assignment]
+    before.preflight = lambda *_: None  # type: ignore[assignment]
     search.pool_of = lambda *_: ParabolaPool(runs_dir, killed_at)  # type: ignore[assignment]
     search.run(chosen.choose([*BASE, *searched, *words]), "train", words)
 

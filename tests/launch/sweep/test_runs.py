@@ -44,6 +44,15 @@ def test_methods_are_compared_on_one_base_data_and_budget_with_seeds(
     assert closed == [method for method in METHODS[:5] for _ in range(3)]
 
 
+def test_the_demo_s_comparison_is_that_of_methods_in_smaller_numbers() -> None:
+    demo = chosen.choose(["recipe=demo", "sweep=demo_methods"])
+    full = chosen.choose(["recipe=demo", "sweep=methods"])
+    for key in ("grid", "calibrated", "baseline"):
+        assert getattr(demo.settings, key) == getattr(full.settings, key)
+    (run,) = runs_of("recipe=demo", "sweep=demo_methods", "rope=yarn", "seed=1")
+    assert (run.config.train.steps, run.config.eval.seed, run.config.rope.factor) == (48, 0, 8)
+
+
 def test_a_searched_table_is_searched_once_for_all_seeds(methods: list[PlannedRun]) -> None:
     searched = [run for run in methods if run.calibration]
     assert [run.calibration.name for run in searched if run.calibration] == [

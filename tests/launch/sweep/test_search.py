@@ -15,7 +15,7 @@ import pytest
 import search_program
 
 from ropewalk.conf.errors import ConfigError
-from ropewalk.launch.sweep import chosen, runner, search, search_plan
+from ropewalk.launch.sweep import before, chosen, search, search_plan
 
 optuna = pytest.importorskip("optuna")
 TRIALS = "sweep.search.trials=6"
@@ -26,7 +26,7 @@ def restored() -> Iterator[None]:
     """What the program replaces."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "pool_of", search.pool_of)
-        patch.setattr(runner, "preflight", runner.preflight)
+        patch.setattr(before, "preflight", before.preflight)
         yield
 
 
