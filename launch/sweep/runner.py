@@ -163,17 +163,15 @@ def told(entry: SweepRecord, outcome: Outcome, watch: Watch) -> None:
 
 
 def compare(sweep: Sweep, entry: SweepRecord) -> None:
-    """Write the page over all runs that are measured, where there are two."""
+    """Write the page over all runs that are measured, where there are two; it names the others."""
     from ropewalk.launch.compare.command import compare_runs
 
-    done = [job.run for job in entry.runs if job.state == FINISHED]
-    folders = [sweep.runs_dir / run for run in done]
-    folders = [folder for folder in folders if (folder / "eval" / "results.json").is_file()]
-    if sweep.verb not in ("run", "eval") or len(folders) < 2:
+    done = [sweep.runs_dir / job.run for job in entry.runs if job.state == FINISHED]
+    measured = [run for run in done if (run / "eval" / "results.json").is_file()]
+    if sweep.verb not in ("run", "eval") or len(measured) < 2:
         return
-    baseline = entry.baseline if sweep.runs_dir / (entry.baseline or "") in folders else None
     try:
-        page = compare_runs(folders, baseline, entry.folder / COMPARISON)
+        page = compare_runs([entry.folder], None, entry.folder / COMPARISON)
     except ConfigError as error:  # the runs stand all the same
         print(f"the runs cannot be compared:\n{error}")
         return
