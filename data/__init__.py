@@ -2,6 +2,7 @@
 
 stage.py            the data stage: sources -> token stores -> cleaning -> plan -> ledger
 prepared.py         its result before it has a place in a run's folder
+mixture.py          the sources as a plan draws from them, and what decides the plan
 planning.py         joins mixing, packing and the ledger
 dataset.py          the public face for training and evaluation
 heldout.py          held-out text, laid out as training documents are

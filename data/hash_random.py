@@ -29,6 +29,9 @@ def sort_keys(seed: int, label: str, keys: np.ndarray, epoch: int | np.ndarray =
 def splitmix64(numbers: np.ndarray) -> np.ndarray:
     """uint64 -> uint64, one to one; close inputs give distant outputs."""
     hashed = numbers + _INCREMENT
+    shifted = np.empty_like(hashed)
     for shift, factor in _ROUNDS:
-        hashed = (hashed ^ (hashed >> np.uint64(shift))) * np.uint64(factor)
+        np.right_shift(hashed, np.uint64(shift), out=shifted)
+        hashed ^= shifted
+        hashed *= np.uint64(factor)
     return hashed

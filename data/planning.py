@@ -1,92 +1,29 @@
-"""Candidates -> selections -> plan -> ledger: joins mixing, packing and the ledger."""
+"""Mixture -> plan -> ledger: joins mixing, packing and the ledger."""
 
-from collections.abc import Container, Mapping
-from dataclasses import dataclass
-from math import ceil, inf
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from ropewalk.conf.artifacts import manifest
 from ropewalk.conf.artifacts.manifest import run_shared
-from ropewalk.conf.data_mixture import Rules, rules
-from ropewalk.conf.rules import content
-from ropewalk.conf.schema import Config
 from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data.ledger import terminal
-from ropewalk.data.ledger.entries import PlanStatistics, left_out, prove
-from ropewalk.data.mixing import offers, overlong
-from ropewalk.data.mixing.overlong import Candidates
-from ropewalk.data.mixing.shares import Selection, mix, refuse_empty_source, refuse_repeats
+from ropewalk.data.ledger.entries import count_plan, left_out, prove
+from ropewalk.data.mixing import mixed_order, offers, overlong
+from ropewalk.data.mixing.rounds import Selection
+from ropewalk.data.mixing.shares import refuse_repeats
+from ropewalk.data.mixture import Mixture
 from ropewalk.data.packing import plan
+from ropewalk.data.packing.build import PackingOptions, build
 from ropewalk.data.packing.packed import Packed
 from ropewalk.data.tokens.corpus import Corpus
-from ropewalk.data.tokens.store import FORMAT, BoundaryTokens, Store
 
 EXCLUDED = ("dropped", "dropped_documents", "outside_length", "outside_length_documents")
 NOTHING_TAKEN = {"tokens_in_plan": 0, "marks": 0, "cut": 0, "epochs": 0.0, "repeats": 0}
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """The sources as the plan draws from them. Mappings are in the order of `data.sources`."""
-
-    config: Config
-    stores: Mapping[str, Store]
-    candidates: Mapping[str, Candidates]
-    budgets: Mapping[str, int | None]  # tokens; None: one round of all documents
-    boundary_tokens: BoundaryTokens
-
-    def cache_key(self) -> dict[str, Any]:
-        """The values that decide the plan."""
-        data = content(self.config.data)
-        shape = {key: data[key] for key in ("seq_len", "document_mask", "positions", "min_piece")}
-        return {
-            "format": FORMAT,
-            # a list: document numbers go by this order
-            "stores": [[name, store.cache_name] for name, store in self.stores.items()],
-            "heldout": self.config.data.heldout_share,
-            "budget": dict(self.budgets),
-            "seed": self.config.seed,
-            **shape,
-            **self._choices(),
-            **self._removed(),
-        }
-
-    def _choices(self) -> dict[str, Any]:
-        """Settings that differ from their default: a new setting keeps the names of old plans."""
-        data, names = self.config.data, offers.text_sources(self.config)
-        spans = {name: [data.sources[name].min_len, data.sources[name].max_len] for name in names}
-        pieces = {n: s.piece_len for n, s in data.sources.items() if s.piece_len is not None}
-        weights = {n: _json_rules(rules(offers.length_weights(self.config, n))) for n in names}
-        choices = {
-            "packer": (data.packer, "window_fill"),
-            "overlong": (data.overlong, "split"),
-            "piece_len": (pieces, {}),
-            "begin": (self.boundary_tokens.begin, None),
-            "end": (self.boundary_tokens.end, None),
-            "spans": ({n: span for n, span in spans.items() if span != [None, None]}, {}),
-            "length_weights": ({n: weight for n, weight in weights.items() if weight}, {}),
-            "buckets": (_json_rules(rules(data.buckets)), []),
-        }
-        return {key: value for key, (value, default) in choices.items() if value != default}
-
-    def _removed(self) -> dict[str, Any]:
-        """Digests of the documents that cleaning removed from sources of the mixture."""
-        digests = {
-            name: usable.removed_digest
-            for name, usable in self.candidates.items()
-            if usable.removed_digest and self.budgets[name] != 0
-        }
-        return {"removed": digests} if digests else {}
-
-
-def _json_rules(length_rules: Rules) -> list[Any]:
-    return [
-        [span.low, None if span.high == inf else span.high, number]
-        for span, number, _ in length_rules
-    ]
 
 
 def make_plan(mixture: Mixture, cache: Path) -> Path:
@@ -109,77 +46,96 @@ def make_plan(mixture: Mixture, cache: Path) -> Path:
 def _write_plan(mixture: Mixture, folder: Path) -> dict[str, Any]:
     """Write `plan.arrow`; returns the metadata of its manifest. Raises: DataError."""
     config, boundary_tokens = mixture.config, mixture.boundary_tokens
-    selections, rows = {}, {}
-    for name in [name for name in config.data.sources if mixture.budgets[name] != 0]:
-        selections[name], rows[name] = _select(mixture, name)
-    synthetic = {name for name in selections if config.data.sources[name].kind in SYNTHETIC}
-    packed = pack_selections(
-        selections,
-        dict(zip(mixture.stores, Corpus(mixture.stores).first.tolist(), strict=False)),
-        config.data.seq_len,
-        config.data.min_piece,
-        config.seed,
-        keep_intact=synthetic,
-        packer=config.data.packer,
-        max_piece={name: offers.max_piece(config, name) for name in selections},
-    )
-    plan.write(folder, packed)
-    counts = plan.describe(packed, config.data.seq_len, sum(row["marks"] for row in rows.values()))
+    rows: dict[str, dict[str, Any]] = {}
+    total = 2 * mixture.most_takings  # each is mixed, then packed
+    with tqdm(total=total, unit="doc", unit_scale=True, desc="plan", disable=None) as bar:
+        parts = {name: _counted(mixture, name, rows, bar) for name in mixture.sources}
+        totals = plan.write(folder, _shown(_sequences(mixture, parts, folder), bar))
+    marks = sum(row["marks"] for row in rows.values())
     settings = ("packer", "overlong", "document_mask", "positions")
     return {
-        **counts,
+        **plan.describe(totals, config.data.seq_len, marks),
         **{key: getattr(config.data, key) for key in settings},
         "begin": boundary_tokens.begin,
         "end": boundary_tokens.end,
         "sources": rows,
+        **mixture.blocks,
     }
 
 
-def _select(mixture: Mixture, name: str) -> tuple[Selection, dict[str, Any]]:
-    """The plan's selection of a source, and its entries of the ledger. Raises: DataError."""
-    store, budget = mixture.stores[name], mixture.budgets[name]
-    limit, boundary_tokens = mixture.config.data.max_epochs, mixture.boundary_tokens
-    source = offers.bucketed_source(
-        mixture.config, name, mixture.candidates[name], store, boundary_tokens
+def _sequences(
+    mixture: Mixture, parts: Mapping[str, Iterable[Selection]], folder: Path
+) -> Iterator[Packed]:
+    data = mixture.config.data
+    return pack_selections(
+        parts,
+        dict(zip(mixture.stores, Corpus(mixture.stores).first.tolist(), strict=False)),
+        data.seq_len,
+        data.min_piece,
+        mixture.config.seed,
+        folder,
+        keep_intact={name for name in parts if data.sources[name].kind in SYNTHETIC},
+        packer=data.packer,
+        max_piece={name: offers.max_piece(mixture.config, name) for name in parts},
+        blocks=mixture.num_blocks,
     )
-    refuse_empty_source(name, source.total)
-    epochs = (budget or 0) / source.total
-    refuse_repeats(name, ceil(epochs), epochs, limit)  # before arrays of that many takings exist
-    selection = source.take(budget)
-    refuse_repeats(name, selection.repeats, selection.epochs, limit)
-    row = overlong.ledger_row(selection, store, boundary_tokens) | source.ledger_entry(budget)
-    return selection, row
+
+
+def _shown(blocks: Iterable[Packed], bar: "tqdm[Any]") -> Iterator[Packed]:
+    """Count takings in the bar: each has one piece that starts at 0."""
+    for packed in blocks:
+        bar.update(int(np.count_nonzero(packed.start == 0)))
+        yield packed
+
+
+def _counted(
+    mixture: Mixture, name: str, rows: dict[str, dict[str, Any]], bar: "tqdm[Any]"
+) -> Iterator[Selection]:
+    """The plan's takings of a source; at their end `rows` has its entries of the ledger.
+
+    Raises: DataError for too many repeats.
+    """
+    source, store, budget = mixture.sources[name], mixture.stores[name], mixture.budgets[name]
+    counts: Counter[str] = Counter(tokens_in_plan=0, marks=0, cut=0)
+    repeats = 0
+    for part in source.parts(budget):
+        counts.update(overlong.count_taken(part, store, mixture.boundary_tokens))
+        repeats = max(repeats, part.repeats)
+        bar.update(len(part.index))
+        yield part
+    epochs = (counts["tokens_in_plan"] + counts["marks"]) / source.total
+    refuse_repeats(name, repeats, epochs, mixture.config.data.max_epochs)
+    rows[name] = {**counts, "epochs": epochs, "repeats": repeats, **source.ledger_entry(budget)}
 
 
 def pack_selections(
-    selections: Mapping[str, Selection],
+    selections: Mapping[str, Iterable[Selection]],
     first: Mapping[str, int],
     seq_len: int,
     min_piece: int,
     seed: int,
+    folder: Path,
     *,
     keep_intact: Container[str] = (),
     packer: str = "window_fill",
     max_piece: Mapping[str, int],
-) -> Packed:
-    """Mix the sources' selections by hash and pack them.
+    blocks: int = 1,
+) -> Iterator[Packed]:
+    """Mix the sources' selections by hash and pack them, block by block.
 
     `first[name]` is the number of the source's first document, `max_piece[name]` its longest piece.
-    Documents of the sources in `keep_intact` are not cut to fill a gap.
+    Documents of the sources in `keep_intact` are not cut to fill a gap. `folder` is for the files
+    of several blocks, which are deleted again.
     """
-    takings = mix(selections, first, seed)
-    limits = np.array([max_piece[name] for name in selections], dtype=np.int64)
-    intact = np.array([name in keep_intact for name in selections], dtype=bool)
-    return plan.build(
-        takings.document,
-        takings.tokens,
-        limits[takings.source],
-        intact[takings.source],
+    options = PackingOptions(
         seq_len,
         min_piece,
         seed,
         packer,
+        np.array([max_piece[name] for name in selections], dtype=np.int64),
+        np.array([name in keep_intact for name in selections], dtype=bool),
     )
+    return build(mixed_order.mixed(selections, first, seed, folder, blocks), options)
 
 
 def make_ledger(mixture: Mixture, plan_path: Path) -> dict[str, Any]:
@@ -189,7 +145,7 @@ def make_ledger(mixture: Mixture, plan_path: Path) -> dict[str, Any]:
     """
     metadata = dict(manifest.read(plan_path).facts)  # type: ignore[union-attr]
     selections = metadata.pop("sources")
-    counts, entries = PlanStatistics.from_plan(plan_path, mixture.stores, metadata).entries()
+    counts, entries = count_plan(plan_path, mixture.stores, metadata)
     rows = {}
     for name, store in mixture.stores.items():
         usable, selected = mixture.candidates[name], selections.get(name, NOTHING_TAKEN)

@@ -18,7 +18,7 @@ from ropewalk.data.ledger import findings
 from ropewalk.data.ledger.entries import context_only_sources, without_context_only
 from ropewalk.data.mixing import offers, shares
 from ropewalk.data.mixing.overlong import Candidates
-from ropewalk.data.planning import Mixture
+from ropewalk.data.mixture import Mixture
 from ropewalk.data.prepared import PreparedData
 from ropewalk.data.sources import GroupedListing, SourceListing
 from ropewalk.data.tokenizer import RunTokenizer

@@ -14,6 +14,7 @@ from ropewalk.data.loading.loader import deal, round_robin
 
 # FLOPs a token, and in attention a token squared: 2 x 8e9; 4 x 32 layers x 4096 / 2 (causal)
 LLAMA_8B = (16e9, 262144.0)
+BATCHES = 4096  # that are computed at a time
 DP_SIZE, BATCH = 8, 64  # of the prediction: data-parallel groups, sequences a batch
 
 
@@ -25,13 +26,20 @@ def idle_share(works: np.ndarray, seq_len: int, dp_size: int, batch: int, balanc
     """
     per_token, per_square = LLAMA_8B
     slowest = mean = 0.0
-    for first in range(0, len(works) - batch + 1, batch):
-        part = works[first : first + batch]
-        dealt = deal(part, dp_size) if balanced else round_robin(batch, dp_size)
-        cost = per_token * seq_len + per_square * part[dealt]
-        slowest += float(cost.max(axis=0).sum())
-        mean += float(cost.mean(axis=0).sum())
+    for first in range(0, len(works) - batch + 1, BATCHES * batch):
+        part = works[first : first + BATCHES * batch]
+        part = part[: len(part) // batch * batch].reshape(-1, batch)
+        order = deal(part, dp_size) if balanced else round_robin(batch, dp_size)[None]
+        rounds = np.take_along_axis(part[:, None], order, axis=-1)
+        cost = per_token * seq_len + per_square * rounds
+        slowest = _added(slowest, cost.max(axis=1).sum(axis=1))
+        mean = _added(mean, cost.mean(axis=1).sum(axis=1))
     return 1 - mean / slowest if slowest else 0.0
+
+
+def _added(total: float, numbers: np.ndarray) -> float:
+    """`total` and all numbers one after the other, for any number of parts the same sum."""
+    return float(np.cumsum(np.append(total, numbers))[-1])
 
 
 def predicted_idle(works: np.ndarray, seq_len: int) -> dict[str, Any]:

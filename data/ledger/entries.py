@@ -1,7 +1,6 @@
 """The ledger's entries of a plan, counted from pieces and stores, not from the mixture."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,11 @@ import numpy as np
 
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.errors import ProofError
-from ropewalk.data.ledger import balance, statistics
-from ropewalk.data.ledger.statistics import DocumentCounts, Pieces
-from ropewalk.data.loading.packed import attention_work
+from ropewalk.data.ledger import statistics
+from ropewalk.data.ledger.document_sums import DocumentSums
+from ropewalk.data.ledger.piece_sums import PieceSums
+from ropewalk.data.ledger.statistics import Pieces
+from ropewalk.data.packing import plan
 from ropewalk.data.tokens.corpus import Corpus
 from ropewalk.data.tokens.store import BoundaryTokens, Store
 
@@ -24,103 +25,67 @@ LEFT_OUT = {
 }
 
 
-@dataclass(frozen=True)
-class PlanStatistics:
-    """A finished plan with its stores. Legend of `statistics`."""
+DOCUMENTS = 1 << 24  # whose counts are in memory at a time
 
-    metadata: Mapping[str, Any]  # of the plan's manifest
-    corpus: Corpus
-    pieces: Pieces
-    source: np.ndarray  # (P,) the source of each piece
-    counts: DocumentCounts
 
-    @classmethod
-    def from_plan(
-        cls, folder: Path, stores: Mapping[str, Store], metadata: Mapping[str, Any]
-    ) -> "PlanStatistics":
-        """`stores` are in the order in which the plan numbers their documents."""
-        pieces = Pieces.read(folder)
-        corpus = Corpus(stores)
-        source = np.searchsorted(corpus.first, pieces.document, side="right") - 1
-        boundary_tokens = BoundaryTokens(metadata.get("begin"), metadata.get("end"))
-        counts = statistics.count_documents(pieces, corpus.length, boundary_tokens)
-        return cls(metadata, corpus, pieces, source, counts)
+def count_plan(
+    folder: Path, stores: Mapping[str, Store], metadata: Mapping[str, Any]
+) -> tuple[Json, dict[str, Json]]:
+    """The entries of a finished plan, and those of each source.
 
-    def entries(self) -> tuple[Json, dict[str, Json]]:
-        """The plan's entries, and those of each source."""
-        seq_len, count = self.metadata["seq_len"], len(self.corpus.stores)
-        context = statistics.context_before(self.pieces, self.metadata["document_mask"])
-        shares = statistics.own_context(
-            self.pieces, context, self.source, count, statistics.own_bounds(seq_len)
-        )
-        within = statistics.sources_of_sequences(self.pieces, self.source, count)
-        rows = {}
-        for index, name in enumerate(self.corpus.stores):
-            rows[name] = {
-                **self._source(index, name),
-                "own_context_share": _column(shares, index),
-                "sequences": int(within[index]),
-                "targets": int(self.pieces.targets[self.source == index].sum()),
-            }
-        entries = {
-            "own_context_share": _column(shares, -1),
-            "longest_own_context": statistics.longest_context(self.pieces, context),
+    `stores` are in the order in which the plan numbers their documents, `metadata` is that of the
+    plan's manifest. The plan is read once for its pieces, and once for each range of documents.
+    """
+    corpus = Corpus(stores)
+    pieces = _sum_pieces(folder, corpus, metadata)
+    shares = pieces.own_context_shares()
+    rows = {}
+    for index, (name, documents) in enumerate(_sum_documents(folder, corpus, metadata).items()):
+        rows[name] = {
+            **documents.entries(stores[name].ids),
+            "own_context_share": _column(shares, index),
+            "sequences": int(pieces.sequences[index]),
+            "targets": int(pieces.targets[index]),
         }
-        return entries | self._plan(int(within.sum())), rows
-
-    def _plan(self, pairs: int) -> Json:
-        """`pairs`: the number of (sequence, source) pairs."""
-        seq_len, piece_counts = self.metadata["seq_len"], np.diff(self.pieces.offsets)
-        works = attention_work(
-            self.pieces.length, self.pieces.offsets, seq_len, self.metadata["document_mask"]
-        )
-        counts, tokens = statistics.histogram(self.pieces.length, seq_len)
-        sequence = {}
-        if len(piece_counts):
-            sequence = {
-                "pieces": piece_counts.mean(),
-                "most_pieces": piece_counts.max(),
-                "sources": pairs / len(piece_counts),
-            }
-        return {
-            "targets": int(self.pieces.targets.sum()),
-            "piece_lengths": counts,
-            "piece_tokens": tokens,
-            "a_sequence": {key: round(float(value), 3) for key, value in sequence.items()},
-            "work": balance.work_statistics(works, seq_len),
-            "idle": balance.predicted_idle(works, seq_len),
-            "heldout_long": self._heldout_long(),
-        }
-
-    def _heldout_long(self) -> int:
-        """Held-out documents as long as a sequence; a store that two sources read counts once."""
-        is_long = self.corpus.length >= self.metadata["seq_len"]
-        return int((self.corpus.heldout_once & is_long).sum())
-
-    def _source(self, index: int, name: str) -> Json:
-        store, first = self.corpus.stores[name], self.corpus.first.tolist()
-        counts = self.counts.of_documents(first[index], first[index + 1])
-        in_part = (counts.times > 0) & (counts.distinct < store.length)
-        largest = None
-        if counts.tokens.any():
-            document = int(counts.tokens.argmax())
-            largest = {"document": store.ids[document], "tokens": int(counts.tokens[document])}
-        return {
-            "plan_documents": int((counts.times > 0).sum()),
-            "distinct": int(counts.distinct.sum()),
-            "repeated": int((counts.tokens - counts.distinct).sum()),
-            "repeated_documents": int((counts.times > 1).sum()),
-            "most_taken": int(counts.times.max(initial=0)),
-            "in_part": int(in_part.sum()),
-            "not_reached": int((store.length - counts.distinct)[in_part].sum()),
-            "largest": largest,
-            "half_from": statistics.documents_for_half(counts.tokens),
-            "by_length": statistics.by_length(store.length, store.heldout, counts),
-        }
+    entries = {
+        "own_context_share": _column(shares, -1),
+        "longest_own_context": pieces.longest_context,
+        **pieces.entries(),
+        "heldout_long": corpus.heldout_of(metadata["seq_len"]),
+    }
+    return entries, rows
 
 
-def _column(shares: Mapping[int, np.ndarray], index: int) -> dict[str, float]:
-    return {str(bound): round(float(share[index]), 6) for bound, share in shares.items()}
+def _sum_pieces(folder: Path, corpus: Corpus, metadata: Mapping[str, Any]) -> PieceSums:
+    sums = PieceSums(metadata["seq_len"], metadata["document_mask"], len(corpus.stores))
+    with plan.read_blocks(folder) as blocks:
+        for packed in blocks:
+            source = np.searchsorted(corpus.first, packed.document, side="right") - 1
+            sums.add(Pieces.of(packed), source)
+    return sums
+
+
+def _sum_documents(
+    folder: Path, corpus: Corpus, metadata: Mapping[str, Any]
+) -> dict[str, DocumentSums]:
+    boundary_tokens = BoundaryTokens(metadata.get("begin"), metadata.get("end"))
+    sums = {name: DocumentSums() for name in corpus.stores}
+    for low in range(0, int(corpus.first[-1]), DOCUMENTS):
+        spans = corpus.spans(low, low + DOCUMENTS)
+        length = np.concatenate([corpus.stores[n].length[span] for n, span in spans.items()])
+        with plan.read_blocks(folder) as blocks:
+            pieces = map(Pieces.of, blocks)
+            counts = statistics.count_documents(pieces, low, length, boundary_tokens)
+        end = 0
+        for name, span in spans.items():
+            begin, end = end, end + span.stop - span.start
+            store, of_span = corpus.stores[name], counts.of_documents(begin, end)
+            sums[name].add(span.start, store.length[span], store.heldout[span], of_span)
+    return sums
+
+
+def _column(shares: Mapping[str, np.ndarray], index: int) -> dict[str, float]:
+    return {bound: round(float(share[index]), 6) for bound, share in shares.items()}
 
 
 def prove(name: str, row: Mapping[str, Any]) -> None:

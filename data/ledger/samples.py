@@ -8,7 +8,6 @@ import numpy as np
 from ropewalk.data import hash_random
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataArtifacts, Row
-from ropewalk.data.ledger.statistics import Pieces
 from ropewalk.data.tokens.corpus import Corpus
 
 SIDE = 40  # tokens shown at either end of a piece
@@ -18,7 +17,7 @@ Decode = Callable[[np.ndarray], str]
 
 def pages(folders: DataArtifacts, count: int, seed: int, trust_remote_code: bool = False) -> str:
     """At most `count` sequences of the plan, selected by the seed."""
-    sequences, pieces = folders.sequences(), Pieces.read(folders.plan)
+    sequences = folders.sequences()
     corpus = Corpus({name: folders.store(name) for name in folders.stores})
     tokenizer = tokenizers.load(str(folders.tokenizer), trust_remote_code=trust_remote_code)
     backend = tokenizer.backend
@@ -32,11 +31,11 @@ def pages(folders: DataArtifacts, count: int, seed: int, trust_remote_code: bool
 
     lines: list[str] = []
     for number in sample_numbers(len(sequences), count, seed):
-        span = slice(int(pieces.offsets[number]), int(pieces.offsets[number + 1]))
-        named = [name_of(int(d)) for d in pieces.document[span]]
+        documents, start, length = sequences.plan.sequence(number)
+        named = [name_of(document) for document in documents.tolist()]
         lines += [
             f"sequence {number:,} of {len(sequences):,}",
-            *page(sequences[number], named, pieces.start[span], pieces.length[span], decode),
+            *page(sequences[number], named, start, length, decode),
             "",
         ]
     return "\n".join(lines)

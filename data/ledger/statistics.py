@@ -1,14 +1,14 @@
-"""Counts over a plan's pieces: by document, by length, by source. Pure, except `read`.
+"""Counts over a plan's pieces: by document, by length, by source. Pure.
 
 Legend: P pieces, S sequences, D documents of all sources end to end, as the plan numbers them.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from ropewalk.data.packing import plan
+from ropewalk.data.packing.packed import Packed
 from ropewalk.data.tokens.store import BoundaryTokens
 
 BOUNDS = (256, 1024, 4096, 16384, 32768, 65536, 131072, 262144, 524288, 1048576)
@@ -28,10 +28,9 @@ class Pieces:
     offsets: np.ndarray  # (S + 1,) the first piece of each sequence
 
     @classmethod
-    def read(cls, folder: Path) -> "Pieces":
-        """The pieces of a finished plan."""
-        packed = plan.read(folder)
-        return cls(packed.document, packed.start, packed.length.astype(np.int64), packed.offsets)
+    def of(cls, packed: Packed) -> "Pieces":
+        length = packed.length.astype(np.int64, copy=False)
+        return cls(packed.document, packed.start, length, packed.offsets)
 
     @property
     def sequence(self) -> np.ndarray:
@@ -76,25 +75,14 @@ def longest_context(pieces: Pieces, context: np.ndarray) -> int:
     return int((context + pieces.targets).max(initial=0, where=pieces.targets > 0))
 
 
-def own_context(
-    pieces: Pieces, context: np.ndarray, source: np.ndarray, sources: int, bounds: list[int]
-) -> dict[int, np.ndarray]:
-    """The share of targets with more than `bound` tokens of their own document before them.
-
-    For each bound (sources + 1,): the share of each source, and of all sources at the end.
-    `source`: (P,) the source of each piece.
-    """
-    targets, shares = pieces.targets, {}
-    total = _by_source(source, targets, sources)
-    for bound in bounds:
-        beyond = targets - np.clip(bound - context, 0, targets)
-        shares[bound] = _by_source(source, beyond, sources) / np.maximum(total, 1)
-    return shares
+def targets_beyond(pieces: Pieces, context: np.ndarray, bound: int) -> np.ndarray:
+    """(P,) targets with more than `bound` tokens of their own document before them."""
+    return pieces.targets - np.clip(bound - context, 0, pieces.targets)
 
 
-def _by_source(source: np.ndarray, amount: np.ndarray, sources: int) -> np.ndarray:
-    sums = np.bincount(source, amount, sources)
-    return np.append(sums, sums.sum())
+def by_source(source: np.ndarray, amount: np.ndarray, sources: int) -> np.ndarray:
+    """(sources,) int64 sums of `amount` (P,); `source`: (P,) the source of each piece."""
+    return np.bincount(source, amount, sources).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -112,24 +100,31 @@ class DocumentCounts:
 
 
 def count_documents(
-    pieces: Pieces, length: np.ndarray, boundary_tokens: BoundaryTokens
+    blocks: Iterable[Pieces], first: int, length: np.ndarray, boundary_tokens: BoundaryTokens
 ) -> DocumentCounts:
-    """`length`: (D,) stored tokens.
+    """Counts of the documents `first` to `first + D`, of `length` (D,) stored tokens.
 
     A taking is a prefix of its document, so it has exactly one piece that starts at 0.
     """
     total = len(length)
-    times = np.bincount(pieces.document[pieces.start == 0], minlength=total)
-    ends = pieces.start + pieces.length
-    own = length[pieces.document]
-    stored = boundary_tokens.stored(ends, own) - boundary_tokens.stored(pieces.start, own)
-    reached = np.zeros(total, dtype=np.int64)
-    np.maximum.at(reached, pieces.document, ends)
-    return DocumentCounts(
-        times,
-        np.bincount(pieces.document, stored, total).astype(np.int64),
-        boundary_tokens.stored(reached, length),
-    )
+    times, tokens, reached = np.zeros((3, total), dtype=np.int64)
+    for pieces in blocks:
+        document, start, size = _of_range(pieces, first, total)
+        ends, own = start + size, length[document]
+        stored = boundary_tokens.stored(ends, own) - boundary_tokens.stored(start, own)
+        times += np.bincount(document[start == 0], minlength=total)
+        tokens += np.bincount(document, stored, total).astype(np.int64)
+        np.maximum.at(reached, document, ends)
+    return DocumentCounts(times, tokens, boundary_tokens.stored(reached, length))
+
+
+def _of_range(pieces: Pieces, first: int, total: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Document in the range, start and length of the pieces of `total` documents from `first`."""
+    document = pieces.document - first
+    if document.min(initial=0) >= 0 and document.max(initial=0) < total:
+        return document, pieces.start, pieces.length
+    inside = np.flatnonzero(document.view(np.uint64) < total)
+    return document[inside], pieces.start[inside], pieces.length[inside]
 
 
 def by_length(
@@ -161,22 +156,37 @@ def by_length(
     }
 
 
-def documents_for_half(tokens: np.ndarray) -> int:
-    """The fewest documents that give half of `tokens` (documents,); 0 when there are none."""
-    ordered = np.sort(tokens)[::-1]
-    return int(np.searchsorted(np.cumsum(ordered), tokens.sum() / 2)) + 1 if tokens.any() else 0
+def documents_for_half(documents: Mapping[int, int]) -> int:
+    """The fewest documents that give half of all tokens; 0 when there are none.
+
+    `documents`: tokens of a document -> how many documents have so many.
+    """
+    left, count = sum(tokens * n for tokens, n in documents.items()) / 2, 0
+    for tokens in sorted((tokens for tokens in documents if tokens), reverse=True):
+        needed = -(-left // tokens)
+        if needed <= documents[tokens]:
+            return count + int(needed)
+        left -= tokens * documents[tokens]
+        count += documents[tokens]
+    return 0
 
 
-def histogram(lengths: np.ndarray, seq_len: int) -> tuple[dict[str, int], dict[str, int]]:
-    """Pieces, and their tokens, by the piece's length."""
-    edges = [0, *(b for b in BOUNDS if b < seq_len), seq_len]
+def length_edges(seq_len: int) -> list[int]:
+    """Borders of the histogram of piece lengths; the upper one belongs to its bucket."""
+    return [0, *(b for b in BOUNDS if b < seq_len), seq_len]
+
+
+def length_names(seq_len: int) -> list[str]:
+    edges = length_edges(seq_len)
+    return [f"{low + 1}-{high}" for low, high in zip(edges, edges[1:], strict=False)]
+
+
+def histogram(lengths: np.ndarray, seq_len: int) -> np.ndarray:
+    """(2, buckets) int64: pieces, and their tokens, by the piece's length."""
+    edges = length_edges(seq_len)
     bucket = np.searchsorted(edges[1:], lengths)
-    names = [f"{low + 1}-{high}" for low, high in zip(edges, edges[1:], strict=False)]
-    counts, tokens = (
-        np.bincount(bucket, weights, len(names)).astype(np.int64).tolist()
-        for weights in (None, lengths)
-    )
-    return dict(zip(names, counts, strict=True)), dict(zip(names, tokens, strict=True))
+    counts = (np.bincount(bucket, weights, len(edges) - 1) for weights in (None, lengths))
+    return np.stack([count.astype(np.int64) for count in counts])
 
 
 def sources_of_sequences(pieces: Pieces, source: np.ndarray, sources: int) -> np.ndarray:

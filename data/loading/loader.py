@@ -92,14 +92,16 @@ def local_batch(
 
 
 def deal(works: Sequence[int] | np.ndarray, dp_size: int) -> np.ndarray:
-    """Indices into the batch that each group computes in turn: (dp_size, batch / dp_size).
+    """Indices into the batch that each group computes in turn: (..., dp_size, batch / dp_size).
 
-    The heaviest come first, one a group, so that all groups are near equal in each round; the next
-    round goes back the other way, so that no group has the most each time. Ties keep their order.
+    `works` (..., batch) may be of several batches. The heaviest come first, one a group, so that
+    all groups are near equal in each round; the next round goes back the other way, so that no
+    group has the most each time. Ties keep their order.
     """
-    rounds = np.argsort(-np.asarray(works, dtype=np.int64), kind="stable").reshape(-1, dp_size)
-    rounds[1::2] = rounds[1::2, ::-1]
-    return rounds.T
+    order = np.argsort(-np.asarray(works, dtype=np.int64), axis=-1, kind="stable")
+    rounds = order.reshape(*order.shape[:-1], -1, dp_size)
+    rounds[..., 1::2, :] = rounds[..., 1::2, ::-1]
+    return rounds.swapaxes(-1, -2)
 
 
 def round_robin(batch: int, dp_size: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from ropewalk.conf.sources import SYNTHETIC
 from ropewalk.data.heldout import HeldoutText
 from ropewalk.data.loading.collate import IGNORE, Layout, ReadPiece, Row, layout, read_span
 from ropewalk.data.loading.pose import Pose
-from ropewalk.data.packing import plan
+from ropewalk.data.packing.plan import PlanFile
 from ropewalk.data.tokens import store as token_store
 from ropewalk.data.tokens.store import BoundaryTokens, Store
 
@@ -47,10 +47,10 @@ class PackedSequences:
         self.context_only = np.isin(np.arange(len(stores)), context_only)
         self.stores = [token_store.load(folder, heldout=0.0) for folder in stores]
         self.first_document = np.cumsum([0, *(len(store.length) for store in self.stores)])
-        self.pieces = plan.read(plan_path)
+        self.plan = PlanFile(plan_path)
 
     def __len__(self) -> int:
-        return len(self.pieces)
+        return len(self.plan)
 
     def __getitem__(self, number: int) -> Row:
         """Sequence `number` in the first epoch, padded to S; the padding is a separate document."""
@@ -82,9 +82,8 @@ class PackedSequences:
 
         It runs for every piece, so it uses Python integers.
         """
-        span = self._span(number)
-        documents = (self.pieces.document[span] - self.first_document[sources]).tolist()
-        starts = self.pieces.start[span].tolist()
+        document, start, _ = self.plan.sequence(number)
+        documents, starts = (document - self.first_document[sources]).tolist(), start.tolist()
         stores = [self.stores[source] for source in sources.tolist()]
         if self.boundary_tokens.count:
             return lambda index, start, length: self.boundary_tokens.read(
@@ -96,7 +95,7 @@ class PackedSequences:
 
     def num_tokens(self, number: int) -> int:
         """Tokens of the sequence without padding."""
-        return int(self.pieces.length[self._span(number)].sum())
+        return int(self.plan.sequence(number)[2].sum())
 
     def num_labels(self, number: int) -> int:
         """Labels of the sequence that count: all tokens of a piece but the last, by the plan."""
@@ -106,20 +105,14 @@ class PackedSequences:
 
     def attention_work(self, number: int) -> int:
         """The attention work of the sequence, in tokens squared. From the plan alone."""
-        lengths = self.pieces.length[self._span(number)]
+        lengths = self.plan.sequence(number)[2]
         offsets = np.array([0, len(lengths)])
         return int(attention_work(lengths, offsets, self.seq_len, self.document_mask)[0])
 
     def piece_sources(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """The length of each piece of a sequence, and the index of its store, by the plan; (P,)."""
-        span = self._span(number)
-        documents = self.pieces.document[span]
-        sources = self.first_document.searchsorted(documents, side="right") - 1
-        return self.pieces.length[span], sources
-
-    def _span(self, number: int) -> slice:
-        offsets = self.pieces.offsets
-        return slice(int(offsets[number]), int(offsets[number + 1]))
+        document, _, length = self.plan.sequence(number)
+        return length, self.first_document.searchsorted(document, side="right") - 1
 
 
 def _skip_positions(pieces: Layout, pose: Pose, number: int, epoch: int) -> Layout:

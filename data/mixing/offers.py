@@ -28,7 +28,7 @@ def candidates(
     source, limit = config.data.sources[name], max_piece(config, name)
     if source.weight == 0:  # nothing is taken, so no document is too long or too short
         return overlong.candidates(name, store, limit, "split", boundary_tokens)
-    sizes = store.length + boundary_tokens.count
+    sizes = boundary_tokens.with_boundaries(store.length)
     excluded = supply.outside(name, sizes, ~store.heldout, source.span)
     usable = overlong.candidates(
         name, store, limit, config.data.overlong, boundary_tokens, excluded
@@ -55,7 +55,7 @@ def bucketed_source(
     config: Config, name: str, usable: Candidates, store: Store, boundary_tokens: BoundaryTokens
 ) -> BucketedSource:
     """A source's candidates with their rates, in buckets of length."""
-    sizes = store.length + boundary_tokens.count
+    sizes = boundary_tokens.with_boundaries(store.length)
     rates = supply.rates(sizes, rules(length_weights(config, name)))
     buckets = rules(config.data.buckets) if name in text_sources(config) else []
     return BucketedSource.from_documents(

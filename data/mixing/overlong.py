@@ -9,12 +9,11 @@ error      they are refused
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from ropewalk.conf.errors import DataError
-from ropewalk.data.mixing.shares import Selection
+from ropewalk.data.mixing.rounds import Selection
 from ropewalk.data.tokens.store import BoundaryTokens, Store
 
 
@@ -68,7 +67,7 @@ def candidates(
     `excluded` (documents,) bool marks documents that other settings leave out.
     Raises: DataError for the first such document under `error`, and when `drop` leaves no document.
     """
-    lengths, train = store.length + boundary_tokens.count, ~(store.heldout | excluded)
+    lengths, train = boundary_tokens.with_boundaries(store.length), ~(store.heldout | excluded)
     long = train & (lengths > limit)
     if policy == "error" and long.any():
         raise _overlong_error(name, store, int(np.flatnonzero(long)[0]), limit, boundary_tokens)
@@ -104,19 +103,16 @@ def removed_counts(usable: Candidates, store: Store) -> dict[str, dict[str, int]
     }
 
 
-def ledger_row(
-    selection: Selection, store: Store, boundary_tokens: BoundaryTokens
-) -> dict[str, Any]:
-    """The selection's entries of the ledger.
+def count_taken(part: Selection, store: Store, boundary_tokens: BoundaryTokens) -> dict[str, int]:
+    """Counts of takings for the ledger; those of several parts add up.
 
-    `tokens_in_plan`: stored tokens, repeats counted each time. `cut`: stored tokens of documents
-    taken in part that a budget or `truncate` left out. `repeats`: the most takings of one document.
+    `tokens_in_plan`: stored tokens, repeats counted each time. `marks`: boundary tokens. `cut`:
+    stored tokens of documents taken in part that a budget or `truncate` left out.
     """
-    stored = boundary_tokens.stored(selection.lengths, store.length[selection.index])
+    length = store.length[part.index]
+    stored = int(boundary_tokens.stored(part.lengths, length).sum())
     return {
-        "tokens_in_plan": int(stored.sum()),
-        "marks": int((selection.lengths - stored).sum()),
-        "cut": int((store.length[selection.index] - stored).sum()),
-        "epochs": selection.epochs,
-        "repeats": selection.repeats,
+        "tokens_in_plan": stored,
+        "marks": part.tokens - stored,
+        "cut": int(length.sum()) - stored,
     }

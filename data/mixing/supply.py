@@ -1,21 +1,16 @@
 """Documents by length: the limits and rates of a source, and its buckets for a budget. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ropewalk.conf.data_mixture import Range, Rules
 from ropewalk.conf.errors import DataError
-from ropewalk.data.mixing.shares import (
-    Rates,
-    SamplingRounds,
-    Selection,
-    first_to_run_out,
-    refuse_empty_source,
-    split_budget,
-)
+from ropewalk.data.mixing.rounds import Rates, SamplingRounds, Selection
+from ropewalk.data.mixing.shares import first_to_run_out, refuse_empty_source, split_budget
 
 ALL_LENGTHS = ""  # the only bucket when no buckets are set
 
@@ -81,13 +76,14 @@ class BucketedSource:
         if not buckets:
             masks, shares = {ALL_LENGTHS: usable}, {ALL_LENGTHS: 1.0}
         rounds = {
-            text: SamplingRounds.from_documents(name, tokens, mask, keys, seed, rates)
+            text: SamplingRounds(name, tokens, mask, keys, seed, rates)
             for text, mask in masks.items()
         }
         return cls(name, rounds, shares)
 
-    @property
+    @cached_property
     def total(self) -> int:
+        """Tokens of the usable documents."""
         return sum(bucket.total for bucket in self.buckets.values())
 
     @property
@@ -112,22 +108,21 @@ class BucketedSource:
         shares = self.filled_shares
         return first_to_run_out(shares, {text: self.buckets[text].round_tokens for text in shares})
 
-    def take(self, budget: int | None) -> Selection:
+    def budgets(self, budget: int | None) -> dict[str, int | None]:
         """`budget` tokens split over the buckets; None: one round, only without buckets."""
         if budget is None:
-            return self.buckets[ALL_LENGTHS].take(None)
-        parts = [
-            self.buckets[text].take(tokens)
-            for text, tokens in split_budget(budget, self.filled_shares).items()
-            if tokens
-        ]
-        return Selection(
-            np.concatenate([part.index for part in parts]),
-            np.concatenate([part.lengths for part in parts]),
-            np.concatenate([part.epoch for part in parts]),
-            np.concatenate([part.key for part in parts]),
-            budget / self.total,
-        )
+            return {ALL_LENGTHS: None}
+        return {text: n for text, n in split_budget(budget, self.filled_shares).items() if n}
+
+    def parts(self, budget: int | None) -> Iterator[Selection]:
+        """The takings, a bucket after the other. Each part has all those of some documents."""
+        for text, tokens in self.budgets(budget).items():
+            yield from self.buckets[text].parts(tokens)
+
+    def most_takings(self, budget: int | None) -> int:
+        """At least as many takings as `parts` has: of complete rounds."""
+        budgets = self.budgets(budget).items()
+        return sum(self.buckets[text].most_takings(tokens) for text, tokens in budgets)
 
     def ledger_entry(self, budget: int | None) -> dict[str, Any]:
         """Tokens requested and taken by bucket, boundary tokens included; empty without buckets."""

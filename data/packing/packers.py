@@ -13,11 +13,14 @@ from collections.abc import Callable
 import numpy as np
 
 from ropewalk.data import hash_random
-from ropewalk.data.packing.packed import Packed
+from ropewalk.data.packing.packed import Packed, Stretches
 from ropewalk.data.packing.window_fill import window_fill
 
-# lengths (documents,) in mixed order, seq_len, min_piece, keep_intact (documents,) bool, seed
-Packer = Callable[[np.ndarray, int, int, np.ndarray, int], Packed]
+HELD_BACK = 1024  # sequences of best_fit with the most room that wait for the next block
+
+# lengths (documents,) in mixed order, seq_len, min_piece, keep_intact (documents,) bool, seed,
+# whether another block of documents comes, sequences of the blocks before
+Packer = Callable[[np.ndarray, int, int, np.ndarray, int, bool, int], Packed]
 
 
 def parts(
@@ -110,32 +113,59 @@ def best_fit_bins(sizes: np.ndarray, room: int) -> np.ndarray:
 
 
 def best_fit(
-    lengths: np.ndarray, seq_len: int, min_piece: int, keep_intact: np.ndarray, seed: int = 0
+    lengths: np.ndarray,
+    seq_len: int,
+    min_piece: int,
+    keep_intact: np.ndarray,
+    seed: int = 0,
+    more: bool = False,
+    before: int = 0,
 ) -> Packed:
     """Put the next longest document into the fullest sequence that has room for it.
 
     Documents longer than a sequence are first cut by `parts`. The order of the sequences is hashed
-    from the seed; the pieces in a sequence stay in document order. No gap is filled by a cut, so
-    `keep_intact` is met.
+    from the seed and their number, which begins at `before`; the pieces in a sequence stay in
+    document order. No gap is filled by a cut, so `keep_intact` is met. With `more` documents to
+    come, the sequences with the most room wait.
     """
     document, start, length = parts(lengths, seq_len, min_piece)
     bins = best_fit_bins(length, seq_len)
+    waits = _with_room(bins, length, seq_len)[bins] if more else np.zeros(len(bins), dtype=bool)
+    waiting = Stretches(document[waits], start[waits], length[waits])
+    document, start, length = (column[~waits] for column in (document, start, length))
+    bins = np.unique(bins[~waits], return_inverse=True)[1] if more else bins
     sizes = np.bincount(bins)
-    sort_keys = hash_random.sort_keys(seed, "order of sequences", np.arange(len(sizes)))
+    sort_keys = hash_random.sort_keys(seed, "order of sequences", before + np.arange(len(sizes)))
     order = np.argsort(sort_keys, kind="stable")
     position = np.empty_like(order)
     position[order] = np.arange(len(order))
     by_sequence = np.argsort(position[bins], kind="stable")
     offsets = np.concatenate([[0], np.cumsum(sizes[order])])
-    return Packed(document[by_sequence], start[by_sequence], length[by_sequence], offsets)
+    return Packed(document[by_sequence], start[by_sequence], length[by_sequence], offsets, waiting)
+
+
+def _with_room(bins: np.ndarray, length: np.ndarray, seq_len: int) -> np.ndarray:
+    """(bins,) bool: at most HELD_BACK bins with room, those with the most."""
+    room = seq_len - np.bincount(bins, length).astype(np.int64)
+    most = np.argsort(-room, kind="stable")[:HELD_BACK]
+    waits = np.zeros(len(room), dtype=bool)
+    waits[most] = room[most] > 0
+    return waits
 
 
 def concat(
-    lengths: np.ndarray, seq_len: int, min_piece: int, keep_intact: np.ndarray, seed: int = 0
+    lengths: np.ndarray,
+    seq_len: int,
+    min_piece: int,
+    keep_intact: np.ndarray,
+    seed: int = 0,
+    more: bool = False,
+    before: int = 0,
 ) -> Packed:
     """Documents end to end in their order, cut at every multiple of `seq_len`.
 
-    Ignores `min_piece` and `keep_intact`.
+    Ignores `min_piece` and `keep_intact`. With `more` documents to come, an unfinished sequence
+    waits.
     """
     ends = np.cumsum(lengths)
     total = int(lengths.sum())
@@ -145,12 +175,23 @@ def concat(
     stops = stops[np.diff(stops, prepend=0) > 0]
     starts = np.concatenate([rows[:1], stops[:-1]])
     document = np.searchsorted(ends, starts, side="right")
+    start, length = starts - (ends - lengths)[document], stops - starts
     offsets = np.append(np.searchsorted(starts, rows), len(starts))
-    return Packed(document, starts - (ends - lengths)[document], stops - starts, offsets)
+    unfinished = int(more and total % seq_len > 0)
+    count = int(offsets[len(offsets) - 1 - unfinished])
+    waiting = Stretches(document[count:], start[count:], length[count:])
+    offsets = offsets[: len(offsets) - unfinished]
+    return Packed(document[:count], start[:count], length[:count], offsets, waiting)
 
 
 def single(
-    lengths: np.ndarray, seq_len: int, min_piece: int, keep_intact: np.ndarray, seed: int = 0
+    lengths: np.ndarray,
+    seq_len: int,
+    min_piece: int,
+    keep_intact: np.ndarray,
+    seed: int = 0,
+    more: bool = False,
+    before: int = 0,
 ) -> Packed:
     """Each document in its own sequence, in their order; `parts` cuts longer documents."""
     document, start, length = parts(lengths, seq_len, min_piece)

@@ -140,7 +140,7 @@ class Window:
             before = self.looked_up * CUTS
         else:
             self.looked_up = self.arrived
-        count = bisect_left(self.rests, before, key=lambda key: key % UNIT)
+        count = sum(key % UNIT < before for key in self.rests)
         found += self.rests[:count]
         del self.rests[:count]
         self.candidates = sorted(found, key=lambda key: key % UNIT, reverse=True)

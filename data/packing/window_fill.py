@@ -25,12 +25,13 @@ def window_fill(
     keep_intact: np.ndarray,
     seed: int = 0,
     more: bool = False,
+    before: int = 0,
 ) -> Packed:
     """Sequences of at most `seq_len` tokens from `lengths` (documents,), in their order.
 
-    `seed` is not used. Every token appears once, and the pieces of one document in order.
-    Documents of `keep_intact` (documents,) bool are never cut to fill a gap. With `more` documents
-    to come, what still waits for its sequence is in `waiting` of the result.
+    `seed` and `before` are not used. Every token appears once, and the pieces of one document in
+    order. Documents of `keep_intact` (documents,) bool are never cut to fill a gap. With `more`
+    documents to come, what still waits for its sequence is in `waiting` of the result.
     """
     return join(list(_chunks(lengths, seq_len, min_piece, keep_intact, more)))
 

@@ -40,6 +40,20 @@ class Corpus:
         is_first = [fingerprints.index(f) == i for i, f in enumerate(fingerprints)]
         return self.heldout & np.repeat(is_first, np.diff(self.first))
 
+    def spans(self, low: int, high: int) -> dict[str, slice]:
+        """The documents from `low` to `high`, as a slice of each source that has any of them."""
+        firsts = zip(self.stores, self.first[:-1].tolist(), self.first[1:].tolist(), strict=True)
+        return {
+            name: slice(max(low - first, 0), min(high, end) - first)
+            for name, first, end in firsts
+            if max(first, low) < min(end, high)
+        }
+
+    def heldout_of(self, length: int) -> int:
+        """Held-out documents of at least `length` tokens; a store of two sources counts once."""
+        stores = {store.fingerprint: store for store in reversed([*self.stores.values()])}
+        return sum(int((s.heldout & (s.length >= length)).sum()) for s in stores.values())
+
     def locate(self, number: int) -> tuple[str, int]:
         """A document's source, and its index there."""
         source = int(np.searchsorted(self.first, number, side="right")) - 1

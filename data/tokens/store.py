@@ -67,6 +67,16 @@ class ShardedTokens:
         return _mapped(self.files[shard], self.dtype)[span.start - first : span.stop - first]
 
 
+class FlatOffsets:
+    """The first token of each document in `ShardedTokens`, computed when it is asked for."""
+
+    def __init__(self, offset: np.ndarray, shard: np.ndarray, first: Sequence[int]) -> None:
+        self.offset, self.shard, self.first = offset, shard, first
+
+    def __getitem__(self, index: int) -> int:
+        return self.first[self.shard[index]] + int(self.offset[index])
+
+
 @lru_cache(MAX_MAPPED_SHARDS)
 def _mapped(file: Path, dtype: np.dtype[Any]) -> np.ndarray:
     """A mapped file as a plain array, which slices several times faster than a memmap."""
@@ -80,7 +90,7 @@ class Store:
     """A finished token store, memory-mapped."""
 
     tokens: ShardedTokens | np.ndarray  # (N,) flat, also of documents that are not in the table
-    offset: np.ndarray  # (documents,) first token of each
+    offset: "np.ndarray | FlatOffsets"  # (documents,) first token of each
     length: np.ndarray  # (documents,) tokens of each
     heldout: np.ndarray  # (documents,) bool, by the share given to `load`
     key: np.ndarray  # (documents,) uint64, a hash of the id
@@ -129,9 +139,10 @@ def load(folder: Path, heldout: float) -> Store:
     tokens = _open_tokens(folder, metadata["shards"], np.dtype(metadata["dtype"]))
     return Store(
         tokens=tokens,
-        offset=_flat_offset(to_numpy(table["offset"]), to_numpy(table["shard"]), tokens),
+        offset=FlatOffsets(to_numpy(table["offset"]), to_numpy(table["shard"]), tokens.first),
         length=to_numpy(table["tokens"]),
-        heldout=key < np.uint64(_heldout_below(share)),
+        # without a share, no key is read: of a hundred million documents they are 800 MB
+        heldout=key < np.uint64(_heldout_below(share)) if share else np.zeros(len(key), bool),
         key=key,
         ids=IdColumn(table["id"]),
         metadata=metadata,
@@ -152,13 +163,6 @@ def _open_tokens(
         verify_size(shard, metadata, dtype, way_out)
     counts = [metadata["tokens"] for metadata in shard_metadata]
     return ShardedTokens([shard / TOKENS for shard in paths], counts, dtype)
-
-
-def _flat_offset(offset: np.ndarray, shard: np.ndarray, tokens: ShardedTokens) -> np.ndarray:
-    """Offsets inside shards -> offsets in `tokens`; no copy for one shard."""
-    if len(tokens.first) <= 2:
-        return offset
-    return offset + np.array(tokens.first, dtype=np.int64)[shard]
 
 
 def is_heldout(document_id: str, share: float) -> bool:
@@ -239,6 +243,10 @@ class BoundaryTokens:
     @property
     def count(self) -> int:
         return self.before + len(self.end_ids)
+
+    def with_boundaries(self, lengths: np.ndarray) -> np.ndarray:
+        """Virtual tokens of documents of `lengths` stored tokens; no copy without boundaries."""
+        return lengths + self.count if self.count else lengths
 
     def stored(self, virtual: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """How many of the first `virtual` tokens of documents of `lengths` are in the store."""

@@ -83,7 +83,7 @@ def write(data: SmallData, settings: DataConfig, folder: Path) -> DataArtifacts:
     sequences = range(len(data.lengths))
     documents = (document for number in sequences for document in data.documents(number))
     facts = {"document_mask": settings.document_mask, "positions": settings.positions}
-    plan.write(rows, _packed(data.lengths))
+    plan.write(rows, [_packed(data.lengths)])
     tokenizers.save(tokenizers.train([TEXT * 20], VOCABULARY), tokenizer)
     metadata = merge.synthetic_store(store, "check", documents, VOCABULARY)
     return artifacts(

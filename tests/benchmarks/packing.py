@@ -19,9 +19,9 @@ ARMS = ("window_fill", "best_fit", "concat", "trl", "first_fit")
 # -- in the child ----------------------------------------------------------------------------------
 
 
-def lengths(count: int) -> np.ndarray:
+def lengths(count: int, rng: np.random.Generator | None = None) -> np.ndarray:
     """Lognormal lengths: median 1,000 tokens, sigma 1.3; 1% of median 30,000, sigma 1.1."""
-    rng = np.random.default_rng(0)
+    rng = rng or np.random.default_rng(0)
     short = rng.lognormal(np.log(1000), 1.3, count)
     long = rng.lognormal(np.log(30_000), 1.1, count)
     mixed = np.where(rng.random(count) < 0.01, long, short)
@@ -31,20 +31,28 @@ def lengths(count: int) -> np.ndarray:
 def ours(count: int, seq_len: int, packer: str) -> dict[str, float]:
     """CPU seconds of a plan (mix, pack, describe, write) and its statistics; checks every token."""
     from ropewalk.data import planning
-    from ropewalk.data.mixing.shares import Selection
+    from ropewalk.data.mixing.rounds import Selection
+    from ropewalk.data.packing import packed as packed_module
     from ropewalk.data.packing import plan
 
     sizes = lengths(count)
     keys = np.random.default_rng(1).integers(0, 1 << 63, count, dtype=np.uint64)
-    share = Selection(np.arange(count), sizes, np.zeros(count, np.int64), keys, 1.0)
+    share = Selection(np.arange(count), sizes, np.zeros(count, np.int64), keys)
     with tempfile.TemporaryDirectory() as folder:
         peak, started = common.Peak(), time.process_time()
-        packed = planning.pack_selections(
-            {"a": share}, {"a": 0}, seq_len, LEAST, 0, packer=packer, max_piece={"a": seq_len}
+        blocks = planning.pack_selections(
+            {"a": [share]},
+            {"a": 0},
+            seq_len,
+            LEAST,
+            0,
+            Path(folder),
+            packer=packer,
+            max_piece={"a": seq_len},
         )
+        packed = packed_module.join(list(blocks))
         built = time.process_time() - started
-        plan.describe(packed, seq_len)
-        plan.write(Path(folder), packed)
+        plan.describe(plan.write(Path(folder), [packed]), seq_len)
         cost = {"seconds": time.process_time() - started, "build_seconds": built, "mib": peak.mib()}
     cost["process_gib"] = (peak.start / common.MIB + cost["mib"]) / 1024
     return cost | _facts(sizes, _pieces(sizes, packed), packed.length, packed.offsets, seq_len)
@@ -169,7 +177,13 @@ def _costs(arms: dict[str, dict[str, float]], seq_len: int) -> list[dict[str, An
         seconds, mib = arms[name]["seconds"], arms[name]["mib"]
         built = {"build_seconds": arms[name]["build_seconds"]}
         rows += [
-            common.result(f"{prefix}_{name}_seconds", seconds, "CPU s", bar="value <= 6", **built),
+            common.result(
+                f"{prefix}_{name}_seconds",
+                seconds,
+                "CPU s",
+                bar=f"value <= {1.5 if name == 'window_fill' else 6}",
+                **built,
+            ),
             common.result(
                 f"{prefix}_{name}_seconds_trl", seconds, "CPU s", **scaled, bar="ratio <= 0.1"
             ),

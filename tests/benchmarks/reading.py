@@ -75,7 +75,7 @@ def _ours(folder: Path, seq_len: int, sequences: int) -> Any:
             flat = np.concatenate(lengths)
             offsets = np.arange(sequences + 1) * PIECES
             plan.write(
-                folder / name, Packed(np.arange(len(flat)), np.zeros_like(flat), flat, offsets)
+                folder / name, [Packed(np.arange(len(flat)), np.zeros_like(flat), flat, offsets)]
             )
         manifest = Manifest.for_content(name, {})
         manifest.facts = metadata

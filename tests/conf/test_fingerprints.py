@@ -13,7 +13,7 @@ from ropewalk.conf import phases, settings
 from ropewalk.conf.eval_short_context import LmEvalConfig, ShortContextConfig
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
-from ropewalk.data.planning import Mixture
+from ropewalk.data.mixture import Mixture
 from ropewalk.data.tokens.store import BoundaryTokens
 from ropewalk.eval import stage as eval_stage
 from ropewalk.launch.config.compose import compose

@@ -120,17 +120,16 @@ def test_boundary_tokens_count_for_the_length_of_a_document() -> None:
 
 def training_rows(result: DataArtifacts) -> dict[tuple[str, str], list[int]]:
     """The first piece of each document by source and id, as the trainer reads it."""
-    from ropewalk.data.ledger.statistics import Pieces
-
-    pieces, sequences, rows = Pieces.read(result.plan), result.sequences(), {}
+    sequences, rows = result.sequences(), {}
     first = 0
     for name in result.stores:
         ids = result.store(name).ids
         for number in range(len(sequences)):
-            at = int(pieces.offsets[number])
-            document = int(pieces.document[at]) - first
-            if 0 <= document < len(ids) and pieces.start[at] == 0:
-                row = sequences[number].input_ids[: int(pieces.length[at])]
+            pieces = (column.tolist() for column in sequences.plan.sequence(number))
+            document, start, length = next(zip(*pieces, strict=True))
+            document -= first
+            if 0 <= document < len(ids) and start == 0:
+                row = sequences[number].input_ids[:length]
                 rows[name, ids[document]] = row.tolist()
         first += len(ids)
     return rows

@@ -9,7 +9,7 @@ import numpy as np
 from data_fixture import SYNTHETIC, DataFixture
 
 from ropewalk.data.ledger.terminal import summary
-from ropewalk.data.planning import Mixture
+from ropewalk.data.mixture import Mixture
 from ropewalk.data.tokens import store
 from ropewalk.data.tokens.store import BoundaryTokens
 

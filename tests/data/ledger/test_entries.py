@@ -10,7 +10,7 @@ from ropewalk.data.ledger import balance, entries
 
 
 def test_shares_have_six_digits() -> None:
-    shares = {4: np.array([1 / 3, 1.0]), 8: np.array([2 / 3, 0.0])}
+    shares = {"4": np.array([1 / 3, 1.0]), "8": np.array([2 / 3, 0.0])}
     assert entries._column(shares, 0) == {"4": 0.333333, "8": 0.666667}
     assert entries._column(shares, -1) == {"4": 1.0, "8": 0.0}
     # lengths squared 1, 2, 4 of 9: mean 7/3, variance 7 - 49/9, most 4 / (7/3)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ropewalk.data.dataset import concatenate
 from ropewalk.data.ledger import statistics
-from ropewalk.data.ledger.statistics import Pieces
+from ropewalk.data.ledger.piece_sums import PieceSums
+from ropewalk.data.ledger.statistics import DocumentCounts, Pieces
 from ropewalk.data.tokens.store import BoundaryTokens
 
 Row = list[tuple[int, int, int]]  # pieces (document, start, length) of a sequence
@@ -60,12 +61,11 @@ def test_own_context_counts_the_visible_tokens_of_a_targets_document(
     pieces = pieces_of(rows)
     context = statistics.context_before(pieces, mask)
     source = (pieces.document >= 2).astype(int)
-    shares = statistics.own_context(pieces, context, source, 2, [bound])[bound]
+    beyond = statistics.targets_beyond(pieces, context, bound)
     targets = own_contexts(rows, mask)
-    for index, belongs in enumerate([lambda d: d < 2, lambda d: d >= 2, lambda d: True]):
-        lengths = [n for d, n in targets if belongs(d)]
-        expected = sum(n > bound for n in lengths) / max(len(lengths), 1)
-        assert shares[index] == pytest.approx(expected)
+    for index, belongs in enumerate([lambda d: d < 2, lambda d: d >= 2]):
+        expected = sum(n > bound for d, n in targets if belongs(d))
+        assert statistics.by_source(source, beyond, 2)[index] == expected
     assert len(targets) == pieces.targets.sum()
     assert statistics.longest_context(pieces, context) == max([n for _, n in targets], default=0)
 
@@ -75,13 +75,9 @@ def test_own_context_by_hand() -> None:
     pieces = pieces_of([[(0, 0, 10), (0, 10, 5)]])
     assert statistics.context_before(pieces, True).tolist() == [0, 0]
     assert statistics.context_before(pieces, False).tolist() == [0, 10]
-    shares = {
-        mask: statistics.own_context(
-            pieces, statistics.context_before(pieces, mask), np.zeros(2, int), 1, [8]
-        )[8][-1]
-        for mask in (True, False)
-    }
-    assert shares == {True: 1 / 13, False: 5 / 13}  # target 9 of the first; and 11 to 14
+    for mask, expected in ((True, [1, 0]), (False, [1, 4])):
+        context = statistics.context_before(pieces, mask)
+        assert statistics.targets_beyond(pieces, context, 8).tolist() == expected
 
 
 def test_a_copy_of_a_document_is_not_context() -> None:
@@ -107,11 +103,17 @@ def test_an_earlier_sequence_is_not_context() -> None:
             BoundaryTokens(begin=(1, 3, 4), end=(2, 5)),
         ]
     ),
+    st.integers(0, 4),
 )
 def test_counts_of_each_document(
-    lengths: list[int], takings: list[tuple[int, int, int]], boundary_tokens: BoundaryTokens
+    lengths: list[int],
+    takings: list[tuple[int, int, int]],
+    boundary_tokens: BoundaryTokens,
+    border: int,
 ) -> None:
-    """Takings `(document, tokens, where it is cut in two)`, prefixes of begin + stored + end."""
+    """In two ranges of documents and two blocks of sequences.
+
+    Takings `(document, tokens, where it is cut in two)`, prefixes of begin + stored + end."""
     rows: list[Row] = [[]]
     expected: Counter[tuple[int, int]] = Counter()
     for document, tokens, cut in takings:
@@ -122,7 +124,17 @@ def test_counts_of_each_document(
             rows.append([(document, 0, tokens)])
         stored = [None] * boundary_tokens.before + list(range(lengths[document]))
         expected.update((document, t) for t in stored[:tokens] if t is not None)
-    counts = statistics.count_documents(pieces_of(rows), np.array(lengths), boundary_tokens)
+    blocks = [pieces_of(rows[:2]), pieces_of(rows[2:])] if rows[2:] else [pieces_of(rows)]
+    parts = [
+        statistics.count_documents(blocks, first, np.array(lengths)[first:end], boundary_tokens)
+        for first, end in ((0, border), (border, 4))
+    ]
+    counts = DocumentCounts(
+        *(
+            np.concatenate([getattr(part, key) for part in parts])
+            for key in ("times", "tokens", "distinct")
+        )
+    )
     for document in range(4):
         times = [n for (d, _), n in expected.items() if d == document]
         assert counts.times[document] == sum(d == document for d, _, _ in takings)
@@ -132,7 +144,7 @@ def test_counts_of_each_document(
 def test_lengths_by_hand() -> None:
     length = np.array([256, 257, 1000, 5000, 2_000_000])
     heldout = np.array([False, False, True, False, False])
-    counts = statistics.DocumentCounts(
+    counts = DocumentCounts(
         np.array([2, 1, 0, 1, 0]),
         np.array([512, 200, 0, 5000, 0]),
         np.array([256, 200, 0, 5000, 0]),
@@ -157,12 +169,21 @@ def test_lengths_by_hand() -> None:
     ("tokens", "few"), [([5, 1, 1, 1], 1), ([1, 1, 1, 1], 2), ([3, 3, 3], 2), ([0, 0], 0), ([], 0)]
 )
 def test_documents_for_half(tokens: list[int], few: int) -> None:
-    assert statistics.documents_for_half(np.array(tokens, dtype=np.int64)) == few
+    assert statistics.documents_for_half(Counter(tokens)) == few
+
+
+@given(st.lists(st.integers(0, 9), max_size=30))
+def test_documents_for_half_are_the_largest(tokens: list[int]) -> None:
+    few = statistics.documents_for_half(Counter(tokens))
+    largest = sorted(tokens, reverse=True)
+    assert 2 * sum(largest[:few]) >= sum(tokens)
+    assert few == 0 or 2 * sum(largest[: few - 1]) < sum(tokens)
 
 
 def test_pieces_and_tokens_by_length() -> None:
-    counts, tokens = statistics.histogram(np.array([1, 256, 257, 600, 600]), 600)
-    assert (counts, tokens) == ({"1-256": 2, "257-600": 3}, {"1-256": 257, "257-600": 1457})
+    counts = statistics.histogram(np.array([1, 256, 257, 600, 600]), 600)
+    assert counts.tolist() == [[2, 3], [257, 1457]]
+    assert statistics.length_names(600) == ["1-256", "257-600"]
 
 
 def test_sequences_that_hold_a_source() -> None:
@@ -188,9 +209,6 @@ def test_a_million_pieces_are_counted_within_seconds() -> None:
     )
     source = (pieces.document > 250_000).astype(int)
     started = time.process_time()
-    statistics.own_context(
-        pieces, statistics.context_before(pieces, False), source, 2, statistics.own_bounds(131072)
-    )
-    statistics.count_documents(pieces, np.full(500_000, 8000), BoundaryTokens(begin=1, end=2))
-    statistics.sources_of_sequences(pieces, source, 2)
+    PieceSums(131072, False, 2).add(pieces, source)
+    statistics.count_documents([pieces], 0, np.full(500_000, 8000), BoundaryTokens(begin=1, end=2))
     assert time.process_time() - started < 3  # 0.6 s when this was written

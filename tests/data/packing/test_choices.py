@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pieces import Piece, rows_of
-from plans import pack_selections
+from plans import pack_selections, take
 
 from ropewalk.conf.errors import DataError
 from ropewalk.data.mixing import overlong
-from ropewalk.data.mixing.shares import SamplingRounds, Selection
+from ropewalk.data.mixing.rounds import SamplingRounds, Selection
 from ropewalk.data.packing.packers import PACKERS
 from ropewalk.data.tokens.store import BoundaryTokens, Store
 
@@ -43,7 +43,7 @@ def store_of(lengths: list[int], heldout: list[bool] | None = None, first: int =
 def selection_of(*takings: tuple[int, int]) -> Selection:
     """Each taking `(document, tokens)`, in the first epoch."""
     index, tokens = np.array(takings, dtype=np.int64).T
-    return Selection(index, tokens, np.zeros(len(index), np.int64), index.astype(np.uint64), 1.0)
+    return Selection(index, tokens, np.zeros(len(index), np.int64), index.astype(np.uint64))
 
 
 @dataclass
@@ -73,9 +73,9 @@ class Case:
             if self.tokens_of(n)
         }
         self.selections = {
-            n: SamplingRounds.from_documents(
-                n, c.lengths, c.usable, self.stores[n].key, self.seed
-            ).take(self.budget)
+            n: take(
+                SamplingRounds(n, c.lengths, c.usable, self.stores[n].key, self.seed), self.budget
+            )
             for n, c in self.candidates.items()
         }
 
@@ -222,7 +222,7 @@ def test_no_packer_but_concat_makes_a_piece_shorter_than_min_piece(case: Case) -
 def test_the_ledger_counts_the_tokens_that_are_not_in_the_plan(case: Case) -> None:
     for name, usable in case.candidates.items():
         store = case.stores[name]
-        row = overlong.ledger_row(case.selections[name], store, case.boundary_tokens)
+        row = overlong.count_taken(case.selections[name], store, case.boundary_tokens)
         train = int(store.length[~store.heldout].sum())
         assert row["tokens_in_plan"] + row["cut"] + usable.dropped == train
         ids = [token for _, ids in case.tokens_of(name) for token in ids]
@@ -354,9 +354,7 @@ def test_ledger_row_by_hand(
     """Documents of 8, 2 and 20 tokens, pieces of 10."""
     store, around = store_of([8, 2, 20]), BoundaryTokens(*ids)
     usable = overlong.candidates("a", store, 10, policy, around)
-    selection = SamplingRounds.from_documents(
-        "a", usable.lengths, usable.usable, store.key, 0
-    ).take(None)
+    selection = take(SamplingRounds("a", usable.lengths, usable.usable, store.key, 0))
     expected = {
         "tokens_in_plan": tokens,
         "marks": boundary_tokens,
@@ -364,13 +362,11 @@ def test_ledger_row_by_hand(
         "epochs": 1.0,
         "repeats": 1,
     }
-    assert overlong.ledger_row(selection, store, around) == expected
+    assert overlong.count_taken(selection, store, around) == expected
 
 
 def test_a_budget_that_ends_inside_a_document_cuts_its_end() -> None:
     store = store_of([20])
-    selection = SamplingRounds.from_documents(
-        "a", np.array([22]), np.array([True]), store.key, 0
-    ).take(15)
-    row = overlong.ledger_row(selection, store, BoundaryTokens(BEGIN, END))
+    selection = take(SamplingRounds("a", np.array([22]), np.array([True]), store.key, 0), 15)
+    row = overlong.count_taken(selection, store, BoundaryTokens(BEGIN, END))
     assert (row["tokens_in_plan"], row["marks"], row["cut"]) == (14, 1, 6)

@@ -3,6 +3,7 @@
 import tracemalloc
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pytest
 from pieces import Piece, packed_of, rows_of
 from plans import pack_selections
 
-from ropewalk.data.mixing.shares import Selection
+from ropewalk.data.mixing.rounds import Selection
 from ropewalk.data.packing import plan, window_fill
 from ropewalk.data.packing.packers import PACKERS
 
@@ -18,7 +19,7 @@ from ropewalk.data.packing.packers import PACKERS
 def selection_of(*takings: tuple[int, int, int]) -> Selection:
     """Each taking `(document, tokens, epoch)`."""
     index, tokens, epoch = np.array(takings, dtype=np.int64).T
-    return Selection(index, tokens, epoch, index.astype(np.uint64), 1.0)
+    return Selection(index, tokens, epoch, index.astype(np.uint64))
 
 
 def test_build_numbers_documents_across_sources_and_keeps_every_token() -> None:
@@ -67,8 +68,9 @@ def test_memory_for_a_document_is_a_few_numbers(packer: str) -> None:
 
 
 def test_arrow_reads_a_written_plan_as_lists_of_structs(tmp_path: Path) -> None:
-    plan.write(tmp_path, packed_of([[Piece(3, 0, 5), Piece(1, 7, 2)], [Piece(9, 4, 1)]]))
-    assert rows_of(plan.read(tmp_path)) == [[(3, 0, 5), (1, 7, 2)], [(9, 4, 1)]]
+    rows = [[Piece(3, 0, 5), Piece(1, 7, 2)], [Piece(9, 4, 1)]]
+    plan.write(tmp_path, [packed_of(rows)])
+    assert in_blocks(tmp_path) == by_number(tmp_path) == [rows]
     table = pa.ipc.open_file(pa.memory_map(str(tmp_path / "plan.arrow"))).read_all()
     assert table["pieces"].to_pylist() == [
         [{"document": 3, "start": 0, "length": 5}, {"document": 1, "start": 7, "length": 2}],
@@ -76,10 +78,33 @@ def test_arrow_reads_a_written_plan_as_lists_of_structs(tmp_path: Path) -> None:
     ]
 
 
+def in_blocks(folder: Path) -> list[list[list[Piece]]]:
+    with plan.read_blocks(folder) as blocks:
+        return [rows_of(block) for block in blocks]
+
+
+def by_number(folder: Path) -> list[list[list[Piece]]]:
+    """The sequences one by one, as one block."""
+    file = plan.PlanFile(folder)
+    columns = [map(np.ndarray.tolist, file.sequence(number)) for number in range(len(file))]
+    return [[[Piece(*piece) for piece in zip(*row, strict=True)] for row in columns]]
+
+
+def describe(rows: list[list[Piece]], boundary_tokens: int = 0) -> dict[str, Any]:
+    return plan.describe(plan.Totals().add(packed_of(rows)), 1000, boundary_tokens)
+
+
+def test_each_block_is_a_record_batch(tmp_path: Path) -> None:
+    """An empty block gives none."""
+    one, two, three = [Piece(3, 0, 5), Piece(1, 7, 2)], [Piece(9, 4, 1)], [Piece(2, 0, 8)]
+    totals = plan.write(tmp_path, map(packed_of, ([one, two], [], [three])))
+    assert in_blocks(tmp_path) == [[one, two], [three]]
+    assert by_number(tmp_path) == [[one, two, three]]
+    assert (totals.sequences, totals.pieces, totals.tokens) == (3, 4, 16)
+
+
 def test_describe_counts_by_hand() -> None:
-    counts = plan.describe(
-        packed_of([[Piece(0, 0, 1000)], [Piece(1, 0, 300), Piece(2, 0, 100)]]), 1000
-    )
+    counts = describe([[Piece(0, 0, 1000)], [Piece(1, 0, 300), Piece(2, 0, 100)]])
     assert (counts["sequences"], counts["tokens"], counts["padding"], counts["pieces"]) == (
         2,
         1400,
@@ -91,11 +116,11 @@ def test_describe_counts_by_hand() -> None:
 
 def test_a_length_beyond_32_bits_is_refused(tmp_path: Path) -> None:
     with pytest.raises(pa.ArrowInvalid, match="not in range"):
-        plan.write(tmp_path, packed_of([[Piece(0, 0, 1 << 31)]]))
+        plan.write(tmp_path, [packed_of([[Piece(0, 0, 1 << 31)]])])
 
 
 def test_boundary_tokens_fill_a_sequence_and_are_counted_separately() -> None:
-    counts = plan.describe(packed_of([[Piece(0, 0, 600), Piece(1, 0, 300)]]), 1000, 4)
+    counts = describe([[Piece(0, 0, 600), Piece(1, 0, 300)]], 4)
     assert (counts["tokens"], counts["marks"], counts["padding"], counts["fill"]) == (
         896,
         4,
@@ -105,7 +130,7 @@ def test_boundary_tokens_fill_a_sequence_and_are_counted_separately() -> None:
 
 
 def test_an_empty_plan_is_described_by_zeros() -> None:
-    counts = plan.describe(packed_of([]), 1000)
+    counts = describe([])
     assert (counts["sequences"], counts["tokens"], counts["padding"], counts["fill"]) == (
         0,
         0,
