@@ -4,7 +4,7 @@ Every other package imports this one; it imports none of them.
 
 schema.py     Config, all sections         train.py, optimizer.py, memory.py, lora.py, metrics.py
 rules.py      setting(...), the walker     data.py, sources.py, data_mixture.py, cleaning.py
-check.py      a composed Config, checked   model.py, eval.py, eval_models.py, phases.py
+check.py      a composed Config, checked   model.py, eval.py, eval_models.py, phases.py, export.py
 declared.py   type of a key, nearest key   eval_ruler.py, eval_retrieval.py, eval_language.py
                                            eval_gates.py, eval_short_context.py, eval_vllm.py
 settings.py   rows of `ropewalk settings`  rope_methods/  one class a RoPE method

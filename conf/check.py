@@ -179,13 +179,25 @@ def load(path: Path, verb: str = "run") -> Config:
         dataclasses.
     """
     try:
-        frozen = OmegaConf.load(path)
-        former = renamed.nested(OmegaConf.to_container(frozen))
-        if former:
-            lines = (f"{path.name}: {renamed.message(*pair)}" for pair in former)
-            raise ConfigError("\n".join(lines))
-        return check(_typed(frozen), verb)  # type: ignore[arg-type]
+        return of_values(OmegaConf.to_container(OmegaConf.load(path)), verb, path.name)
     except (OmegaConfBaseException, yaml.YAMLError, OSError, LookupError, TypeError) as error:
         raise ConfigError(
             f"{path.name} is not readable; it must be a config.yaml that ropewalk froze; {error}"
         ) from error
+
+
+def of_values(frozen: Any, verb: str = "run", name: str = "manifest.json") -> Config:
+    """The settings of a frozen form as plain values. Raises: as `typed_values`."""
+    return check(typed_values(frozen, name), verb)
+
+
+def typed_values(frozen: Any, name: str = "manifest.json") -> DictConfig:
+    """A frozen form as plain values, from the file `name`, on the dataclasses; not yet checked.
+
+    Raises: ConfigError for former names of settings; OmegaConf's errors, LookupError and TypeError
+        for what does not fit the dataclasses.
+    """
+    if former := renamed.nested(frozen):
+        lines = (f"{name}: {renamed.message(*pair)}" for pair in former)
+        raise ConfigError("\n".join(lines))
+    return _typed(OmegaConf.create(frozen))

@@ -1,4 +1,4 @@
-"""Settings of eval, calibrate and export."""
+"""Settings of eval and calibrate."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -204,11 +204,3 @@ class CalibrateConfig:
     def problems(self, prefix: str) -> Iterator[str]:
         if "yarn" not in self.methods:
             yield f"{prefix}methods has no yarn; the gain is counted from its defaults; add it"
-
-
-@dataclass(kw_only=True)
-class ExportConfig:
-    """Files for serving engines."""
-
-    gguf: str = setting("f16", one_of=("f32", "f16", "bf16", "off"))
-    """The weights of the GGUF file for llama.cpp: f32, f16 or bf16; off: no such file."""

@@ -22,9 +22,21 @@ class MetricsConfig:
     wandb: str = setting("auto", one_of=("auto", "online", "offline", "off"))
     """Weights & Biases: auto (online with an API key, else offline), online, offline or off."""
     wandb_project: str = "ropewalk"
-    """Project of Weights & Biases that the run is logged to."""
+    """Project that the run is logged to, of Weights & Biases and trackio; mlflow's experiment."""
+    wandb_entity: str | None = setting(None, way_out="unset it for your own account")
+    """Team or user of Weights & Biases; unset: the account of the key."""
+    tags: list[str] = setting(factory=list)
+    """Words that the run is found by in the trackers."""
+    group: str | None = setting(None, way_out="unset it")
+    """Runs that a tracker shows together; a sweep sets its own name."""
+    notes: str | None = setting(None, way_out="unset it")
+    """A text about the run, for the trackers."""
     tensorboard: bool = False
     """Also write TensorBoard events, to train/tensorboard/."""
+    trackio: bool = False
+    """Also log to trackio: its own local store (`trackio show`), or a Space by its variables."""
+    mlflow: bool = False
+    """Also log to mlflow: to MLFLOW_TRACKING_URI, else to train/mlflow/."""
 
 
 @dataclass(kw_only=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 from ropewalk.conf.artifacts.folders import CACHE_DIR, RUNS_DIR, name_problem, shortened
 from ropewalk.conf.data import DataConfig
-from ropewalk.conf.eval import CalibrateConfig, EvalConfig, ExportConfig
+from ropewalk.conf.eval import CalibrateConfig, EvalConfig
+from ropewalk.conf.export import ExportConfig
 from ropewalk.conf.launchers import LaunchConfig
 from ropewalk.conf.model import ModelConfig
 from ropewalk.conf.rope_methods import RopeConfig

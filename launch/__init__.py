@@ -13,6 +13,7 @@ check/        `ropewalk check`: a self-test of the machines and the ranks' numbe
 cluster/      Slurm, Kubernetes, SkyPilot: submit or write, and a job's attempts
 plan/         `ropewalk plan`
 compare/      `ropewalk compare`: several runs in one table and one page
+reproduce/    what a manifest binds, `ropewalk reproduce` and `ropewalk pack`
 runs/         the runs of a folder: what stands where
 environment/  this machine, for a bug report
 pipeline/     the stages of a run, in order

@@ -22,6 +22,11 @@ PLAN_HELP = "whether a training fits its GPUs, how long it takes, and what would
 SETTINGS_HELP = "list what may be set: type, default and meaning, of settings with WORD in them"
 ENV_HELP = "a report of this machine to paste into a bug report; without keys and passwords"
 RUNS_HELP = "what stands in a folder of runs: state, step, loss, checkpoint, what to type next"
+REPRODUCE_HELP = (
+    "run again what a manifest records: bit-identical, equal within the seed spread, or "
+    "different and where"
+)
+PACK_HELP = "a run's recipe, package lock, manifest and results in one archive, for reproduce"
 COMPARE_HELP = "several runs in one table and one page: differences with intervals, what differed"
 EXAMPLES = """\
 ropewalk settings [WORD] lists what may be set, ropewalk runs [FOLDER] what stands where,
@@ -74,7 +79,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments, rest = top.parse_known_args(words[:end])
     if flags := [word for word in rest if word.startswith("-")]:
         top.error(f"unrecognized arguments: {' '.join(flags)}")
-    if rest and (operand := {"settings": "WORD", "runs": "FOLDER"}.get(arguments.verb)):
+    if rest and (
+        operand := {"settings": "WORD", "runs": "FOLDER", "pack": "RUN"}.get(arguments.verb)
+    ):
         top.error(f"{arguments.verb} takes one {operand}: not allowed with {' '.join(rest)}")
     if arguments.verb == "compare":  # runs behind a flag
         arguments.runs += rest
@@ -119,6 +126,9 @@ def parser() -> argparse.ArgumentParser:
     _add_settings(verbs.add_parser("settings", help=SETTINGS_HELP, description=description))
     _add_runs(verbs.add_parser("runs", help=RUNS_HELP, description=f"runs: {RUNS_HELP}."))
     _add_env(verbs.add_parser("env", help=ENV_HELP, description=f"env: {ENV_HELP}."))
+    description = f"reproduce: {REPRODUCE_HELP}."
+    _add_reproduce(verbs.add_parser("reproduce", help=REPRODUCE_HELP, description=description))
+    _add_pack(verbs.add_parser("pack", help=PACK_HELP, description=f"pack: {PACK_HELP}."))
     description = f"compare: {COMPARE_HELP}."
     _add_compare(verbs.add_parser("compare", help=COMPARE_HELP, description=description))
     return top
@@ -172,6 +182,27 @@ def _add_plan(sub: argparse.ArgumentParser) -> None:
     add("--price", metavar="PRICE", help=price)
     add("--page", metavar="FILE", help="also write a page with the memory of a step over time")
     add("--no-search", action="store_true", help="look for no changes where it does not fit")
+
+
+def _add_reproduce(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(multirun=False)
+    add = sub.add_argument
+    add("manifest", metavar="MANIFEST", help="a run's folder, its manifest.json, or a pack")
+    folders = "where folders lie here; name, seed; another setting is another experiment"
+    add("overrides", nargs="*", metavar="key=value", help=folders)
+    runs = "runs that differ in the seed alone, or a folder of such: the spread"
+    add("--spread", action="append", metavar="RUN,...", help=runs)
+    more = "how many more seeds to run for the spread, where the rerun is not bit-identical"
+    add("--seeds", type=positive_int, metavar="K", help=more)
+    add("--json", action="store_true", help="print the answer as JSON alone")
+    add("--dry-run", action="store_true", help="check manifest, settings and inputs, and stop")
+
+
+def _add_pack(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(overrides=[], multirun=False)
+    sub.add_argument("run", metavar="RUN", help="the run's folder")
+    sub.add_argument("--output", metavar="FILE", help="NAME.tar, where it is not given")
+    sub.add_argument("--weights", action="store_true", help="also the trained model")
 
 
 def _add_settings(sub: argparse.ArgumentParser) -> None:

@@ -67,6 +67,16 @@ def run_command(arguments: argparse.Namespace) -> None:
     if arguments.verb == "env":
         show_environment(arguments.overrides, arguments.probe, arguments.json)
         return
+    if arguments.verb == "reproduce":
+        from ropewalk.launch.reproduce import command as reproduce_command
+
+        reproduce_command.run(arguments)
+        return
+    if arguments.verb == "pack":
+        from ropewalk.launch.reproduce import pack
+
+        print(f"wrote {pack.write(arguments.run, arguments.output, arguments.weights)}", flush=True)
+        return
     if arguments.verb == "compare":
         from ropewalk.launch.compare import command as compare_command
 

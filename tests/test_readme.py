@@ -8,7 +8,7 @@ import pytest
 from compared_runs import RunFolder, planted
 
 from ropewalk.conf import settings
-from ropewalk.launch.arguments import parser
+from ropewalk.launch.arguments import parse, parser
 from ropewalk.launch.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -36,9 +36,10 @@ STARTED = [
 ]
 LOOKS = [line for line in LINES if re.match(r"ropewalk (runs|env|settings)\b", line)]
 COMPARISONS = [line for line in LINES if line.startswith("ropewalk compare ")]
-ROPEWALK = [
-    line for line in LINES if line.startswith("ropewalk ") and line not in [*LOOKS, *COMPARISONS]
-]
+OF_A_RUN = [line for line in LINES if re.match(r"ropewalk (reproduce|pack)\b", line)]
+"""Of a run that is there; tests/test_reproduce.py runs them."""
+NOT_COMPOSED = (*LOOKS, *COMPARISONS, *OF_A_RUN)
+ROPEWALK = [line for line in LINES if line.startswith("ropewalk ") and line not in NOT_COMPOSED]
 ROPEWALK += STARTED
 EXTRAS = re.findall(r"\.\[(\w+)\]", README)
 KEY = re.compile(
@@ -57,9 +58,16 @@ def test_the_readme_has_the_expected_commands():
         {"dedup", "zstd", "datatrove", "http"},
         {"lora", "qlora", "bnb", "flash", "flash4"},
     )
-    assert data | training | {"gguf", "calibrate", "tensorboard", "eval", "prices", "slurm"} == set(
-        EXTRAS
-    )
+    assert data | training | {
+        "gguf",
+        "calibrate",
+        "tensorboard",
+        "trackio",
+        "mlflow",
+        "eval",
+        "prices",
+        "slurm",
+    } == set(EXTRAS)
 
 
 @pytest.mark.parametrize("line", ROPEWALK)
@@ -81,6 +89,11 @@ def test_each_comparison_writes_its_page(line, capsys, monkeypatch, tmp_path):
     main(words)
     assert "past_window" in capsys.readouterr().out
     assert (tmp_path / "comparison" / "index.html").is_file()
+
+
+@pytest.mark.parametrize("line", OF_A_RUN)
+def test_each_command_on_a_run_is_parsed(line):
+    assert parse(shlex.split(line)[1:]).verb == line.split()[1]
 
 
 @pytest.mark.parametrize("line", LOOKS)

@@ -27,6 +27,18 @@ def folder_identity(folder: Path, cache: Path) -> str:
 
     Raises: ConfigError for a file that cannot be read.
     """
+    config, digests = _json(folder / "config.json"), folder_files(folder, cache)
+    if config:
+        del digests["config.json"]
+    settings = {key: value for key, value in config.items() if key not in NOTES}
+    return fingerprint({"config": settings, "files": digests})
+
+
+def folder_files(folder: Path, cache: Path) -> dict[str, str]:
+    """sha256 of each file that a model folder is loaded from, by name.
+
+    Raises: ConfigError for a file that cannot be read.
+    """
     config = _json(folder / "config.json")
     names = [*_names(folder, (*FILES, CODE) if "auto_map" in config else FILES), *_shards(folder)]
     names = sorted(set(names))
@@ -37,10 +49,13 @@ def folder_identity(folder: Path, cache: Path) -> str:
                 f"model.path is {folder.name}; its {name} cannot be read; give a folder with all "
                 "files of the model"
             )
-    if config:
-        del digests["config.json"]
-    settings = {key: value for key, value in config.items() if key not in NOTES}
-    return fingerprint({"config": settings, "files": digests})
+    return digests
+
+
+def hub_files(name: str, commit: str, cache: Path) -> dict[str, str]:
+    """As `folder_files`, of a hub model at a commit, as far as it was downloaded."""
+    config = cached_file(name, "config.json", revision=commit)
+    return folder_files(Path(str(config)).parent, cache)
 
 
 def _names(folder: Path, patterns: tuple[str, ...]) -> list[str]:

@@ -37,7 +37,7 @@ def train(run_dir: Path) -> None:
     ranks to the last."""
     inputs = RunInputs.read(run_dir)
     launcher = inputs.config.train.launcher
-    metrics.refuse_missing_tensorboard(inputs.config)
+    metrics.refuse_missing_trackers(inputs.config)
     if inputs.config.train.deterministic:
         use_deterministic_kernels()
     if launcher.bind_numa and torch.cuda.is_available():

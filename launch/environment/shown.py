@@ -8,8 +8,11 @@ HIDDEN = "(set, not shown)"
 SECRET_NAME = re.compile(
     r"TOKEN(?!IZER)|KEY|SECRET|PASSW|PASSPHRASE|CRED|AUTH|COOKIE|SESSION|SIGNATURE", re.IGNORECASE
 )
+_PREFIXES = r"\b(hf_|sk-|gh[opsu]_|github_pat_|glpat-|xox[abp]-|AKIA|ASIA|AIza|eyJ|ya29\.)[\w-]{8,}"
+SECRET_VALUE_PREFIX = re.compile(rf"{_PREFIXES}|\bbearer\s+[\w.-]{{8,}}|-----BEGIN", re.IGNORECASE)
+"""What is a secret wherever it stands."""
 SECRET_VALUE = re.compile(
-    r"\b(hf_|sk-|gh[opsu]_|github_pat_|glpat-|xox[abp]-|AKIA|ASIA|AIza|eyJ|ya29\.)[\w-]{8,}"
+    rf"{_PREFIXES}"
     r"|(token|key|secret|passw\w*|pwd|credentials?|auth\w*)\s*[=:]\s*\S"
     r"|\b(bearer|basic)\s+\S"
     r"|-----BEGIN",
@@ -37,14 +40,20 @@ def value(name: str, text: str) -> str:
 
 def path(text: str) -> str:
     """A text with the home folder as `~`, the user's name as `$USER`, and on one line."""
+    text = without_user(text)
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 3]}..."
+
+
+def without_user(text: str) -> str:
+    """A text with the home folder as `~` and the user's name as `$USER`."""
     home = os.path.expanduser("~")
     if len(home) > 1 and home != "~":
         text = re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])", "~", text)
     user = _user()
     if len(user) > 1 and user != "root":
         text = re.sub(rf"(?<![\w.-]){re.escape(user)}(?![\w-])", "$USER", text)
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 3]}..."
+    return text
 
 
 def _user() -> str:

@@ -57,6 +57,10 @@ def refuse(runs: Sequence[Run], stages: Collection[str]) -> None:
 def _problems(run: Run, stages: Collection[str]) -> list[str]:
     lines = folder_problems("runs_dir", run.config.runs_dir, run.config.name)
     lines += folder_problems("cache_dir", run.config.cache_dir)
+    if "train" in stages and manifest.read(run.folder / "train") is None:
+        from ropewalk.train.metrics import refuse_missing_trackers
+
+        lines += problem_lines(lambda: refuse_missing_trackers(run.config))
     return lines + _in_the_words_of_the_user(run.config, model_problems(run, stages))
 
 

@@ -1,4 +1,8 @@
-"""The run's own `manifest.json`: versions, machine, and the fingerprint of each stage."""
+"""The run's own `manifest.json`: all that decides its numbers, and what they are.
+
+docs/reproduce.md lists its keys. `environments` are named by a digest; each stage names the one
+that made it, which an older version or another machine may have been.
+"""
 
 import os
 import platform
@@ -9,10 +13,12 @@ from typing import Any
 from ropewalk.conf import phases
 from ropewalk.conf.artifacts import manifest as manifests
 from ropewalk.conf.artifacts.manifest import Manifest
-from ropewalk.conf.artifacts.records import read_signed, signed, write_json
+from ropewalk.conf.artifacts.records import fingerprint, read_signed, signed, write_json
 from ropewalk.launch.pipeline.order import FOLDERS
 from ropewalk.launch.pipeline.run import Run
 from ropewalk.launch.pipeline.versions import versions
+from ropewalk.launch.reproduce import environment, inputs, results, settings
+from ropewalk.launch.reproduce.evidence import SCHEMA
 
 
 def write_manifest(run: Run) -> None:
@@ -21,45 +27,87 @@ def write_manifest(run: Run) -> None:
     It holds no paths and no user names.
     """
     path = run.output / "manifest.json"
-    record = read_signed(path) if run.in_place else None
+    former = _former(run.output)
+    record = former if run.in_place else None
     if record is not None and not run.adds_stages:
         return
-    complete = signed((record or _new_record(run)) | {"stages": _stages(run)})
-    if complete != record:
+    content = record or _new_record(run)
+    stages, environments = _stages(run, former), _environments(former)
+    used = {content.get("environment"), *(entry.get("environment") for entry in stages.values())}
+    content = content | {
+        "environments": {name: environments[name] for name in environments if name in used},
+        "results": results.results(run.output, run.cache),
+        "values": results.values(run.output),
+        "stages": stages,
+    }
+    complete = signed(content)
+    if complete != former:
         write_json(path, complete)
 
 
 def _new_record(run: Run) -> dict[str, Any]:
+    given = settings.values(run.given)
+    kept = settings.recorded(given)
     record = {
-        "schema": 1,
+        "schema": SCHEMA,
         "name": run.config.name,
         "command": run.command,
         "versions": versions(),
         "machine": machine(),
-        "stages": {},
+        "environment": _present(),
+        "settings": kept,
+        "left_out": settings.left_out(given, kept),
+        "seeds": environment.seeds(run.config),
+        "mesh": environment.mesh(run.config),
+        "inputs": inputs.inputs(run, with_base=not {"train", "eval"}.isdisjoint(run.manifests)),
     }
     return record | ({"phases": _earlier_phases(run)} if run.previous_phase else {})
 
 
-def _stages(run: Run) -> dict[str, Any]:
-    """Fingerprint, seconds and metadata of each stage.
+def _present() -> str:
+    """The name of this process's environment."""
+    return fingerprint(environment.binding())[:16]
 
-    A stage with the recorded fingerprint keeps its record, and so the seconds of the real work.
-    Stages that this command did not run are those of the run's folder that stand on the others.
+
+def _environments(former: dict[str, Any] | None) -> dict[str, Any]:
+    known: dict[str, Any] = (former or {}).get("environments", {})
+    return {**known, _present(): environment.binding()}
+
+
+def _stages(run: Run, former: dict[str, Any] | None) -> dict[str, Any]:
+    """Fingerprint, seconds, metadata and environment of each stage.
+
+    A stage that was skipped keeps its record, and so the seconds and the environment of the real
+    work. Stages that this command did not run are those of the run's folder that stand on the
+    others.
     """
-    recorded = _recorded_stages(run.output)
+    recorded: dict[str, Any] = (former or {}).get("stages", {})
     stages = {name: entry for name, entry in recorded.items() if name not in FOLDERS}
     stages |= {
-        name: recorded[name]
-        if recorded.get(name, {}).get("fingerprint") == manifest.fingerprint
-        else _entry(manifest)
+        name: recorded[name] if _is_of(recorded.get(name), manifest) else _made_now(run, manifest)
         for name, manifest in run.manifests.items()
     }
     for name, folder in FOLDERS.items():
         manifest = manifests.read(run.output / folder)
         if name not in stages and manifest and _stands_on(manifest, stages):
-            stages[name] = _entry(manifest)
+            is_known = _is_of(recorded.get(name), manifest)
+            stages[name] = recorded[name] if is_known else _entry(manifest)
     return stages
+
+
+def _is_of(entry: dict[str, Any] | None, manifest: Manifest) -> bool:
+    """Whether a recorded entry is of this very result. Work that was done again, with the same
+    fingerprint, took other seconds."""
+    return entry is not None and (entry["fingerprint"], entry["seconds"]) == (
+        manifest.fingerprint,
+        manifest.seconds,
+    )
+
+
+def _made_now(run: Run, manifest: Manifest) -> dict[str, Any]:
+    """With this environment, if this command did the work; else it is not known."""
+    is_made = manifest.stage in run.made
+    return _entry(manifest) | ({"environment": _present()} if is_made else {})
 
 
 def _stands_on(manifest: Manifest, stages: dict[str, Any]) -> bool:
@@ -70,15 +118,13 @@ def _stands_on(manifest: Manifest, stages: dict[str, Any]) -> bool:
     )
 
 
-def _recorded_stages(folder: Path) -> dict[str, Any]:
-    """The stages of the run's manifest; none if it is damaged."""
+def _former(folder: Path) -> dict[str, Any] | None:
+    """The run's manifest as it stands; None if there is none, or it is damaged."""
     path = folder / "manifest.json"
     record = read_signed(path)
-    if record is not None:
-        return record["stages"]  # type: ignore[no-any-return]
-    if os.path.lexists(path):
+    if record is None and os.path.lexists(path):
         print(f"{path} is damaged; written again from the manifests of the stages", flush=True)
-    return {}
+    return record
 
 
 def _entry(manifest: Manifest) -> dict[str, Any]:

@@ -41,6 +41,10 @@ class Run:
     """The folder of this command's plan and data where they are not those of that training."""
     writers: dict[str, Callable[[Path], tuple[Manifest, str]]] = field(default_factory=dict)
     """By stage, rope and data: writes what this command made into a run's folder."""
+    made: set[str] = field(default_factory=set)
+    """The stages whose work this command did; the others were finished before."""
+    composed: Config | None = None
+    """The settings that the command was given, of all phases; None: `config`."""
 
     @property
     def is_followed(self) -> bool:
@@ -75,10 +79,17 @@ class Run:
     @property
     def frozen(self) -> Config:
         """The settings for config.yaml: a hub model at the commit that this command resolved."""
+        return self._at_commit(self.config)
+
+    @property
+    def given(self) -> Config:
+        """As `frozen`, the settings of the whole command: no phase is applied."""
+        return self._at_commit(self.composed or self.config)
+
+    def _at_commit(self, config: Config) -> Config:
         if self.base.path is None or self.base.revision is None:
-            return self.config
-        model = replace(self.config.model, revision=self.base.revision)
-        return replace(self.config, model=model)
+            return config
+        return replace(config, model=replace(config.model, revision=self.base.revision))
 
     @cached_property
     def rope_plan(self) -> RopePlan:
@@ -111,7 +122,8 @@ def runs_of(config: Config, command: str = "") -> list[Run]:
     runs: list[Run] = []
     for phase_config in phase_configs(config):
         previous = runs[-1] if runs else None
-        runs.append(Run(phase_config, command=command, previous_phase=previous))
+        run = Run(phase_config, command=command, previous_phase=previous, composed=config)
+        runs.append(run)
     return runs
 
 

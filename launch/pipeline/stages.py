@@ -20,6 +20,8 @@ from ropewalk.launch.pipeline.order import VERB_STAGES, WITHOUT_TRAINING
 from ropewalk.launch.pipeline.record import write_manifest
 from ropewalk.launch.pipeline.run import Run, data_inputs, runs_of
 
+LOOKED_UP = ": done before with the same settings and inputs"
+"""In the line of a stage whose work was not done again."""
 PER_PHASE = ("rope", "data", "train")
 """Stages that every phase has. The others belong to the last phase."""
 
@@ -109,6 +111,8 @@ def _run_stage(stage: str, run: Run, quiet: bool) -> None:
     if title and stage == "train":
         print(f"{title}training", flush=True)
     run.manifests[stage], message = _STAGES[stage](run)
+    if LOOKED_UP not in message:
+        run.made.add(stage)
     if not (quiet and run.aside):
         print(title + message)
     write_manifest(run)

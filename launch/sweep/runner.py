@@ -55,7 +55,7 @@ class Sweep:
         for run in self.runs:
             needed = [data_of.get(run.name), run.calibration and run.calibration.name]
             after = tuple(filter(None, needed))
-            jobs.append((Job(run.name, run.words, self.verb, after), run.name))
+            jobs.append((Job(run.name, run.words_in(self.folder.name), self.verb, after), run.name))
         return jobs
 
 

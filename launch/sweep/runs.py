@@ -32,6 +32,11 @@ class PlannedRun:
     def name(self) -> str:
         return self.config.name
 
+    def words_in(self, sweep: str) -> tuple[str, ...]:
+        """The words of its job, which group it with the sweep's other runs in the trackers."""
+        own = self.config.train.metrics.group
+        return self.words if own else (*self.words, f"train.metrics.group={sweep}")
+
 
 def planned_runs(chosen: Chosen, verb: str) -> list[PlannedRun]:
     """Every combination, in the order of the words.

@@ -76,7 +76,7 @@ def run_round(
             trial_of[run.name] = trial
         except ConfigError as error:  # of values that do not go together
             study.tell_failed(trial, " ".join(str(error).split()))
-    jobs = round_jobs(runs, search.verb, made)
+    jobs = round_jobs(runs, search.verb, made, search.folder.name)
     add_jobs(entry, jobs, trial_of)
     size, stopped, pruned = search.chosen.settings.pool, False, set[int]()
     folders = {search.runs_dir / name: trial for name, trial in trial_of.items()}
@@ -94,15 +94,17 @@ def run_round(
     return not stopped
 
 
-def round_jobs(runs: Sequence[PlannedRun], verb: str, made: set[str]) -> list[tuple[Job, str]]:
-    """The jobs of a round. `made`: keys of data that earlier rounds made."""
+def round_jobs(
+    runs: Sequence[PlannedRun], verb: str, made: set[str], sweep: str
+) -> list[tuple[Job, str]]:
+    """The jobs of a round. `made`: keys of data that earlier rounds made; `sweep`: its name."""
     new = [run for run in runs if shared_data.plan_key(run.config) not in made]
     shared, data_of = shared_data.data_jobs(new)
     made |= {shared_data.plan_key(run.config) for run in runs}
     jobs = [(job, job.name.removesuffix(shared_data.SUFFIX)) for job in shared]
     for run in runs:
         after = (data_of[run.name],) if run.name in data_of else ()
-        jobs.append((Job(run.name, run.words, verb, after), run.name))
+        jobs.append((Job(run.name, run.words_in(sweep), verb, after), run.name))
     return jobs
 
 

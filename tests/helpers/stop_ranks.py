@@ -40,7 +40,7 @@ def train(folder: Path, moment: str) -> list[str]:
 
     with (
         patch.object(worker.RunInputs, "read", lambda _: inputs),
-        patch.object(worker.metrics, "refuse_missing_tensorboard"),
+        patch.object(worker.metrics, "refuse_missing_trackers"),
         patch.object(worker.metrics, "import_dashboards"),
         patch.object(worker.rendezvous, "join", lambda _: ranks.store),
         patch.object(worker, "start_process_group", lambda _: request("start")),

@@ -10,8 +10,15 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ropewalk.conf.artifacts.records import read_json, signed
 from ropewalk.conf.schema import Config
+from ropewalk.train.export import card_sections, serving
+from ropewalk.train.export.card_sections import Origin
+from ropewalk.train.model.companions import LICENCES
 from ropewalk.train.rope.plan import RopePlan
+
+RECORD = "ropewalk-manifest.json"
+"""The run's manifest beside the card."""
 
 COLUMN = "extended"
 """The column of results.json that is the exported model."""
@@ -100,14 +107,60 @@ def public_name(config: Config) -> str | None:
     return path if is_name and path and not Path(path).exists() else None
 
 
-def card(name: str, plan: RopePlan, base: str | None, results: Json | None) -> str:
-    """README.md. `base`: public name of the base; None for a path. `results`: results.json."""
+def origin_of(config: Config, run_dir: Path, base: Path | None, page: Path) -> Origin:
+    """What the run recorded of where its model comes from. `base`: the base's folder here; `page`:
+    SERVING.md."""
+    license, source = config.export.license, "by export.license"
+    if license is None and base is not None:
+        license, source = license_of(base), "by the base's card"
+    return Origin(
+        base=public_name(config),
+        revision=config.model.revision,
+        license=license,
+        license_source=source,
+        license_files=license_files(run_dir / "train" / "model"),
+        datasets=public_datasets(config),
+        ledger=_json(run_dir / "data" / "ledger.json"),
+        record=_json(run_dir / "manifest.json"),
+        commands=serving.commands_of(page),
+    )
+
+
+def license_of(base: Path) -> str | None:
+    """The licence that a base's own card names."""
+    path = base / "README.md"
+    if not path.is_file():
+        return None
+    found = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.license
+    return found if isinstance(found, str) else None
+
+
+def license_files(model: Path) -> list[str]:
+    """Names of licence files in a model's folder."""
+    return sorted({path.name for pattern in LICENCES for path in model.glob(pattern)})
+
+
+def public_datasets(config: Config) -> list[str]:
+    """Names of the data sets of the hub that the run read."""
+    paths = [source.path for source in config.data.sources.values() if source.kind == "hub"]
+    return sorted({path for path in paths if path and path.count("/") <= 1})
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def card(name: str, plan: RopePlan, origin: Origin, results: Json | None) -> str:
+    """README.md. `results`: results.json."""
     metrics = eval_results(results or {})
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["long-context", "rope", plan.method],
-        base_model=base,
+        license=origin.license,
+        base_model=origin.base,
+        base_model_relation="finetune" if origin.base else None,
+        datasets=list(origin.datasets) or None,
         model_name=name if metrics else None,
         eval_results=metrics or None,
     )
@@ -117,10 +170,19 @@ def card(name: str, plan: RopePlan, base: str | None, results: Json | None) -> s
         f"A model with rotary embeddings, extended from {span} by Ropewalk: {plan.method}, factor "
         f"{plan.factor:g}, attention factor {plan.attention_factor:.4f}. `config.json` has the "
         "scaling; nothing else is needed to load it.",
-        "## Evaluation",
-        _table(metrics) if metrics else "Not measured.",
+        *card_sections.sections(plan, results, _table(metrics) if metrics else "", origin),
     ]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(body) + "\n"
+
+
+def public_record(record: Json) -> dict[str, Any]:
+    """A run's manifest for the hub: without the text of the changes to the code."""
+    environments = record.get("environments") or {}
+    kept = {
+        name: {**e, "code": {k: v for k, v in (e.get("code") or {}).items() if k != "diff"}}
+        for name, e in environments.items()
+    }
+    return signed({**record, "environments": kept})
 
 
 def _table(metrics: list[EvalResult]) -> str:

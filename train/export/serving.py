@@ -1,6 +1,7 @@
 """SERVING.md, for the person who puts the model behind a server. Pure: values in, Markdown out."""
 
 import json
+from pathlib import Path
 
 from ropewalk.train.export import compare
 from ropewalk.train.export.compare import Verdict
@@ -29,6 +30,12 @@ def document(handoff: Handoff) -> str:
         short_text(handoff),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def commands_of(page: Path) -> str:
+    """The commands of a written SERVING.md; empty where it has none."""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    return text.partition("## Commands\n")[2].partition("\n## ")[0].strip()
 
 
 NOTES = """\

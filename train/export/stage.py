@@ -9,16 +9,26 @@ from ropewalk.conf.artifacts.manifest import Manifest, fingerprint, read_json, r
 from ropewalk.conf.errors import ConfigError
 from ropewalk.conf.rules import content
 from ropewalk.conf.schema import Config
-from ropewalk.train.export import compare, gguf_file, handoff, hf_folder, model_card, serving
+from ropewalk.train.export import (
+    benchmarks,
+    compare,
+    gguf_file,
+    handoff,
+    hf_folder,
+    model_card,
+    push,
+    serving,
+)
 from ropewalk.train.export.gguf_rope import GgufUnsupported
 from ropewalk.train.export.handoff import GgufExport, Handoff
 from ropewalk.train.rope.plan import RopePlan
 
-FORM = 3  # version of the written files; a newer one redoes the stage
+FORM = 4  # version of the written files; a newer one redoes the stage
 
 
 def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest, str]:
-    """`inputs`: the fingerprints of the rope plan and the training.
+    """`inputs`: the fingerprints of the rope plan and the training. With `export.push` the folder
+    hf/ is pushed, whether it was written now or before.
 
     Raises: ConfigError without the gguf package, or for weights that its type cannot hold;
         ProofError when the written model does not follow the plan.
@@ -45,11 +55,33 @@ def run(config: Config, inputs: dict[str, Any], output: Path) -> tuple[Manifest,
             short_text,
             config.model.trust_remote_code,
         )
-        card = model_card.card(config.name, plan, model_card.public_name(config), results)
-        model_card.write(temporary / "hf", card)
+        base = Path(config.model.path).expanduser() if config.model.path else None
+        folder = base if base is not None and base.is_dir() else None
+        origin = model_card.origin_of(config, run_dir, folder, temporary / "SERVING.md")
+        write_card(temporary / "hf", config, plan, origin, results)
         return facts
 
-    return run_stage("export", cache_key, output, work)
+    if config.export.push:
+        push.refuse(config.export.push, config.export.private)
+    manifest, message = run_stage("export", cache_key, output, work)
+    if config.export.push:
+        message += f"\n{push.push(output / 'hf', config.export.push, config.export.private)}"
+    return manifest, message
+
+
+def write_card(
+    folder: Path,
+    config: Config,
+    plan: RopePlan,
+    origin: model_card.Origin,
+    results: dict[str, Any] | None,
+) -> None:
+    """README.md, the run's manifest, and the results of registered benchmarks."""
+    model_card.write(folder, model_card.card(config.name, plan, origin, results))
+    if origin.record:
+        write_json(folder / model_card.RECORD, model_card.public_record(origin.record))
+    found = benchmarks.entries(results or {}, config.export.benchmarks, model_card.COLUMN)
+    benchmarks.write(folder, found)
 
 
 def measured_results(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""wandb and TensorBoard, which get the same numbers.
+"""wandb, TensorBoard, trackio and mlflow, which get the same numbers.
 
 Nothing of the machine, its user or its paths is recorded.
 """
@@ -7,14 +7,19 @@ import importlib
 import importlib.util
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ropewalk.conf.errors import ConfigError
+from ropewalk.conf.log import log
 from ropewalk.conf.schema import Config
+from ropewalk.train.metrics.mlflow_run import start_mlflow
+from ropewalk.train.metrics.trackio_run import start_trackio
 from ropewalk.train.metrics.wandb_run import WandbDashboard, start_wandb
+
+T = TypeVar("T")
 
 
 class Dashboard(Protocol):
@@ -24,13 +29,45 @@ class Dashboard(Protocol):
     def finish(self) -> None: ...
 
 
-def refuse_missing_tensorboard(config: Config) -> None:
-    """Raises: ConfigError when TensorBoard is set and not installed."""
-    if config.train.metrics.tensorboard and importlib.util.find_spec("tensorboard") is None:
-        raise ConfigError(
-            "train.metrics.tensorboard is True; it needs the package tensorboard; "
-            "pip install 'ropewalk[tensorboard]' or train.metrics.tensorboard=false"
-        )
+PACKAGES = ("tensorboard", "trackio", "mlflow")
+"""By the setting of train.metrics that turns each on; its extra has the same name."""
+
+
+class Guarded:
+    """A dashboard until it fails: a dashboard never ends a training. Then one line says so, and the
+    numbers go on in metrics.jsonl."""
+
+    def __init__(self, name: str, start: Callable[[], Dashboard]) -> None:
+        self.name = name
+        self.dashboard: Dashboard | None = None
+        self.dashboard = self._call(start)
+
+    def log(self, scalars: dict[str, float], step: int) -> None:
+        if (dashboard := self.dashboard) is not None:
+            self._call(lambda: dashboard.log(scalars, step))
+
+    def finish(self) -> None:
+        if (dashboard := self.dashboard) is not None:
+            self._call(dashboard.finish)
+
+    def _call(self, action: Callable[[], T]) -> T | None:
+        try:
+            return action()
+        except Exception as error:  # of a library and its server: any kind
+            self.dashboard = None
+            reason = " ".join(str(error).split()) or type(error).__name__
+            log.info(f"{self.name}: {reason}; what follows is in metrics.jsonl alone")
+            return None
+
+
+def refuse_missing_trackers(config: Config) -> None:
+    """Raises: ConfigError when a tracker is set and not installed."""
+    for name in PACKAGES:
+        if getattr(config.train.metrics, name) and importlib.util.find_spec(name) is None:
+            raise ConfigError(
+                f"train.metrics.{name} is True; it needs the package {name}; "
+                f"pip install 'ropewalk[{name}]' or train.metrics.{name}=false"
+            )
 
 
 def import_dashboards(config: Config) -> None:
@@ -54,6 +91,9 @@ def start_dashboards(folder: Path, config: Config, first_step: int) -> list[Dash
         dashboards.append(WandbDashboard(start_wandb(folder, config)))
     if config.train.metrics.tensorboard:
         dashboards.append(TensorBoard(folder / "tensorboard", first_step))
+    for name, start in (("trackio", start_trackio), ("mlflow", start_mlflow)):
+        if getattr(config.train.metrics, name):
+            dashboards.append(Guarded(name, lambda start=start: start(folder, config)))
     return dashboards
 
 

@@ -131,6 +131,7 @@ def _init(folder: Path, config: Config, mode: str) -> "wandb.Run":
     """Nothing of the machine, its user or its paths is recorded."""
     import wandb
 
+    metrics = config.train.metrics
     settings = wandb.Settings(
         silent=True,
         console="off",
@@ -142,7 +143,11 @@ def _init(folder: Path, config: Config, mode: str) -> "wandb.Run":
         x_disable_machine_info=True,
     )
     return wandb.init(
-        project=config.train.metrics.wandb_project,
+        project=metrics.wandb_project,
+        entity=metrics.wandb_entity,
+        group=metrics.group,
+        tags=metrics.tags,
+        notes=metrics.notes,
         name=config.name,
         dir=str(folder),
         mode=mode,  # type: ignore[arg-type]

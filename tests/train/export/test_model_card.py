@@ -7,15 +7,20 @@ from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
-from report_run import results
+from report_run import ledger, results
 
-from ropewalk.train.export import model_card
+from ropewalk.conf.artifacts.records import is_signed
+from ropewalk.train.export import benchmarks, model_card
+from ropewalk.train.export.card_sections import Origin
 
 PLAN: Any = SimpleNamespace(
     method="yarn",
     factor=8.0,
+    rope_theta=10000.0,
+    rope_parameters={"rope_type": "yarn", "factor": 8.0},
+    hash="9f" * 32,
     attention_factor=1.2079,
     original_max_position_embeddings=256,
     max_position_embeddings=2048,
@@ -40,7 +45,7 @@ def front(text: str) -> Any:
 
 def test_the_hub_reads_the_values_of_the_results() -> None:
     content = measured()
-    text = model_card.card("demo-x8", PLAN, "meta-llama/Llama-3.2-1B", content)
+    text = model_card.card("demo-x8", PLAN, Origin("meta-llama/Llama-3.2-1B"), content)
     read: Any = ModelCard(text).data
     name, entries = model_index_to_eval_results(front(text)["model-index"])
     assert name == read.model_name == "demo-x8" and read.base_model == "meta-llama/Llama-3.2-1B"
@@ -80,14 +85,14 @@ def test_parts_of_a_task_at_one_length_are_told_apart() -> None:
 def test_only_the_exported_model_s_column_counts_and_no_value_is_no_metric() -> None:
     content = measured()
     content["models"]["base"]["json_kv"] = [FOUND | {"accuracy": 0.111}]
-    text = model_card.card("demo-x8", PLAN, None, content)
+    text = model_card.card("demo-x8", PLAN, Origin(), content)
     assert "0.111" not in text and "inf" not in text and "base_model" not in text
     del content["models"]["extended"]
-    assert "model-index" not in model_card.card("demo-x8", PLAN, None, content)
+    assert "model-index" not in model_card.card("demo-x8", PLAN, Origin(), content)
 
 
 def test_a_model_that_was_not_measured_has_a_card_without_numbers() -> None:
-    text = model_card.card("demo-x8", PLAN, None, None)
+    text = model_card.card("demo-x8", PLAN, Origin(), None)
     assert (
         "Not measured." in text and ModelCard(text).data.to_dict()["library_name"] == "transformers"
     )
@@ -97,7 +102,7 @@ def test_a_card_that_is_there_keeps_its_text_and_licence(tmp_path: Path) -> None
     (tmp_path / "README.md").write_text(
         "---\nlicense: apache-2.0\ntags: [mine]\n---\nMy own text.\n"
     )
-    model_card.write(tmp_path, model_card.card("demo-x8", PLAN, None, measured()))
+    model_card.write(tmp_path, model_card.card("demo-x8", PLAN, Origin(), measured()))
     text = (tmp_path / "README.md").read_text()
     assert "My own text." in text and "Ropewalk" not in text
     assert front(text)["license"] == "apache-2.0" and "yarn" in front(text)["tags"]
@@ -116,3 +121,70 @@ def test_a_card_that_is_there_keeps_its_text_and_licence(tmp_path: Path) -> None
 def test_a_folder_s_path_is_no_name(path: str, name: str | None) -> None:
     config: Any = SimpleNamespace(model=SimpleNamespace(path=path))
     assert model_card.public_name(config) == name
+
+
+RECORD: dict[str, Any] = {
+    "command": "ropewalk run recipe=demo",
+    "seeds": {"seed": 3},
+    "environment": "e",
+    "environments": {
+        "e": {"code": {"ropewalk": "0.1.0", "commit": "c" * 40, "diff": "secret text"}}
+    },
+    "results": {"train": {"files": {"model/model.safetensors": "d" * 64}}},
+}
+
+
+def test_the_card_has_every_part_and_the_hub_reads_its_metadata() -> None:
+    origin = Origin(
+        base="meta-llama/Llama-3.2-1B",
+        license="llama3.2",
+        license_source="by the base's card",
+        license_files=["LICENSE"],
+        datasets=["allenai/c4"],
+        ledger=ledger(),
+        record=RECORD,
+        commands="vLLM:\n\n```sh\nvllm serve hf --max-model-len 2048\n```",
+    )
+    text = model_card.card("demo-x8", PLAN, origin, measured())
+    read = ModelCard(text).data.to_dict()
+    assert (read["license"], read["datasets"]) == ("llama3.2", ["allenai/c4"])
+    assert (read["base_model"], read["base_model_relation"]) == (origin.base, "finetune")
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings == [
+        *("## Rope", "## Evaluation", "## Training data", "## Licence", "## Reproduce")
+    ]
+    assert "--max-model-len 2048" in text and "`LICENSE`" in text and "d" * 64 in text
+    assert "| stdlib | tree | 812 | 3,412,908 | 45.2% | 3 |" in text
+    failed = next(line for line in text.splitlines() if line.startswith("| gate 2 |"))
+    assert (
+        failed
+        == "| gate 2 | **no** | -0.003 nats [-0.009, -0.001] | 32 (document) | interval below 0 |"
+    )
+
+
+def test_the_manifest_that_is_published_has_no_text_of_changes_and_is_signed() -> None:
+    public = model_card.public_record(RECORD)
+    assert "secret text" not in str(public) and is_signed(public)
+    assert public["environments"]["e"]["code"]["commit"] == "c" * 40
+
+
+def test_a_licence_is_that_of_the_base_s_card(tmp_path: Path) -> None:
+    assert model_card.license_of(tmp_path) is None
+    (tmp_path / "README.md").write_text("---\nlicense: gemma\n---\ntext\n")
+    assert model_card.license_of(tmp_path) == "gemma"
+
+
+def test_results_of_registered_benchmarks_are_read_by_the_hub_and_no_others(tmp_path: Path) -> None:
+    content = results()
+    row = {"part": "lm_eval", "n": 1319, "metric": "exact_match", "protocol": "lm-eval 0.4.13"}
+    rows = [
+        row | {"task": "gsm8k", "accuracy": 41.5},
+        row | {"task": "hellaswag", "accuracy": 60.0},
+    ]
+    content["models"]["extended"]["short_context"] = rows
+    found = benchmarks.entries(content, {"gsm8k": "openai/gsm8k:main", "mmlu": "a/b:c"}, "extended")
+    assert benchmarks.write(tmp_path, found) == [".eval_results/gsm8k.yaml"]
+    data = yaml.safe_load((tmp_path / ".eval_results" / "gsm8k.yaml").read_text())
+    (entry,) = parse_eval_result_entries(data)
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("openai/gsm8k", "main", 41.5)
+    assert "n 1319" in str(entry.notes)

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 from ropewalk.conf.artifacts.manifest import Manifest, write, write_json
 from ropewalk.conf.data import DataConfig
 from ropewalk.conf.errors import ConfigError, ProofError
-from ropewalk.conf.eval import EvalConfig, ExportConfig
+from ropewalk.conf.eval import EvalConfig
+from ropewalk.conf.export import ExportConfig
 from ropewalk.conf.model import ModelConfig
 from ropewalk.conf.rope_methods import Llama3Config, PIConfig, RopeConfig, YarnConfig
 from ropewalk.conf.rules import problems

@@ -119,11 +119,11 @@ def test_tensorboard_reads_what_was_written_and_no_machine_is_named(tmp_path: Pa
 
 def test_tensorboard_that_is_absent_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    dashboards.refuse_missing_tensorboard(compose(["recipe=demo"]))
+    dashboards.refuse_missing_trackers(compose(["recipe=demo"]))
     with pytest.raises(
         ConfigError,
         match=r"train.metrics.tensorboard is True; it needs the package tensorboard; pip install",
     ):
-        dashboards.refuse_missing_tensorboard(
+        dashboards.refuse_missing_trackers(
             compose(["recipe=demo", "train.metrics.tensorboard=true"])
         )
