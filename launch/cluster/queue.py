@@ -118,7 +118,7 @@ def requeue(job: str) -> str:
     except RopewalkError as error:
         return f"scontrol did not start ({error}); submit it again to resume"
     if answer.returncode == 0:
-        return "it is queued again, and goes on from its checkpoint"
+        return "it is queued again, and resumes by itself"
     reason = answer.stderr.strip() or f"exit code {answer.returncode}"
     return f"scontrol requeue {job}: {reason}; submit it again to resume"
 

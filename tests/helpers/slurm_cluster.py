@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
@@ -136,6 +137,14 @@ def _stop(folder: Path, env: dict[str, str]) -> None:
 
 def _gone(pids: list[int]) -> None:
     until = time.monotonic() + 60
-    while any(Path("/proc", str(pid)).exists() for pid in pids):
+    while any(_is_alive(pid) for pid in pids):
         assert time.monotonic() < until, pids
         time.sleep(0.1)
+
+
+def _is_alive(pid: int) -> bool:
+    """A process that has ended may stay in the table until its parent asks for it."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
