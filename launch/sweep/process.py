@@ -8,8 +8,9 @@ whose death is no other job's.
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -65,6 +66,7 @@ def _run(
     """In the new process. A session of its own: Ctrl-C in the terminal goes to the sweep alone,
     which passes it on once."""
     die_with_parent()
+    threading.Thread(target=_die_with_sweep, daemon=True).start()
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
@@ -72,6 +74,15 @@ def _run(
     os.chdir(folder)
     _print_to(log)
     command(words)
+
+
+def _die_with_sweep() -> None:
+    """The parent is the server, which outlives a sweep that was killed for as long as it has
+    children."""
+    sweep = parent_process()
+    if sweep is not None:
+        sweep.join()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _print_to(log: str) -> None:

@@ -20,7 +20,7 @@ def command(words: list[str]) -> None:
         meet(Path(rest[0]), int(rest[1]))
     if action == "serve":
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
-        Path(rest[0]).touch()
+        Path(rest[0]).write_text(str(os.getpid()))
         time.sleep(60)
 
 
@@ -32,3 +32,16 @@ def meet(folder: Path, count: int) -> None:
         if time.monotonic() > deadline:
             sys.exit("alone")
         time.sleep(0.02)
+
+
+def serve(logs: Path, started: Path) -> None:
+    """A pool with one job, which serves."""
+    from ropewalk.launch.sweep.jobs import Job
+    from ropewalk.launch.sweep.local import LocalPool
+
+    for _ in LocalPool(1, logs, command).run([Job("a", ("serve", str(started)))]):
+        pass
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), Path(sys.argv[2]))

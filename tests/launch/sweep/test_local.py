@@ -2,11 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pool_commands
+import psutil
 
 from ropewalk.launch.sweep.jobs import Job, Outcome
 from ropewalk.launch.sweep.local import LocalPool
@@ -78,3 +81,22 @@ def test_a_signal_asks_the_jobs_at_work_to_stop_and_starts_no_other(tmp_path: Pa
     assert codes(outcomes) == {"at-work": 75, "waiting": None}
     assert outcomes[0].is_stopped and outcomes[1].reason == "the sweep was stopped"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_jobs_of_a_sweep_that_is_killed_end_with_it(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    program = [sys.executable, pool_commands.__file__, str(tmp_path / "logs"), str(started)]
+    with subprocess.Popen(program) as sweep:
+        job = process_of(started)
+        sweep.kill()
+    job.wait(timeout=30)
+    assert not job.is_running()
+
+
+def process_of(started: Path) -> psutil.Process:
+    """The job that wrote its number."""
+    deadline = time.monotonic() + 60
+    while not (started.exists() and started.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return psutil.Process(int(started.read_text()))
