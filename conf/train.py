@@ -113,6 +113,9 @@ class LauncherConfig:
     those that did not and fails."""
     hang_timeout_s: float = setting(1800.0, at_least=0, way_out="e.g. 1800, or 0 for no timeout")
     """Seconds without progress of a rank, after which the run names the rank and fails; 0: off."""
+    first_step_extra_s: float = setting(900.0, at_least=0, way_out="e.g. 900, or 0")
+    """Seconds on top of `hang_timeout_s` in the first step after a start: kernels are compiled and
+    tuned there, for minutes where their cache is cold."""
 
 
 @dataclass(kw_only=True)

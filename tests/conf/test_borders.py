@@ -98,6 +98,7 @@ train.launcher.ranks_per_node [1, inf)
 train.launcher.master_port [1024, 65535]
 train.launcher.start_timeout_s (0, 3600]
 train.launcher.hang_timeout_s [0, inf)
+train.launcher.first_step_extra_s [0, inf)
 eval.length [2, inf)
 eval.windows [1, inf)
 eval.windows_per_document [1, inf)

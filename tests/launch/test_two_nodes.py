@@ -17,6 +17,8 @@ import pytest
 from commands import ENV, command, corpus
 from two_hosts import FIRST, HOSTS, A, B, inside, two_hosts
 
+from ropewalk.train.checkpoint.storage import list_checkpoints
+
 pytestmark = pytest.mark.slow
 LIMIT_S = 900
 STEPS = 4
@@ -158,6 +160,10 @@ def test_a_node_is_killed_and_started_again(
     )
     nodes = Nodes(work / f"killed-{node}", words, PER_NODE["srun"])
     nodes.wait_for("step 1/")
+    saved = work / "runs" / f"killed-{node}" / "train.tmp" / "checkpoints"
+    while not list_checkpoints(saved):
+        assert nodes.processes[0].poll() is None, nodes.log(0)
+        time.sleep(0.05)
     for pid in pids(name):
         os.kill(pid, signal.SIGKILL)
     started = time.monotonic()
@@ -168,7 +174,7 @@ def test_a_node_is_killed_and_started_again(
     assert f"node {node} on {name}" in other or f"rank {node} on {name}" in other, other
     again = Nodes(work / f"killed-{node}", words, PER_NODE["srun"])
     held_against_one_node(work, f"killed-{node}", again)
-    assert "resum" in again.log(0)
+    assert "; resumed at step " in again.log(0)
 
 
 @pytest.mark.parametrize("node", [0, 1])

@@ -16,6 +16,8 @@ class Heartbeat(NamedTuple):
     done: int = 0
     phase: str = ""
     moved: int = 0
+    extra_s: float = 0.0
+    """On top of the time that a rank may take here."""
 
     def position(self) -> str:
         phase = f"after its {self.phase}" if self.phase else "at its start"

@@ -41,6 +41,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.stability = StabilityPolicy(self.config.train.stability, self.state.state)
         self.stop = StopSignal(self.folder)
+        self.first_step = self.state.step
         self.profiler = Profiler(self.config, self.folder, self.mesh)
         self.logger: MetricLogger | None = None
         if self.mesh.rank == 0:
@@ -62,7 +63,9 @@ class Trainer:
         events = self.metrics.timer.events
         # work that takes long between two events counts its parts
         parts = self.checkpointer.writer.finished_jobs + self.validation.windows_measured
-        return Heartbeat(self.state.step, len(events), events[-1][0], parts)
+        is_first = self.state.step == self.first_step
+        extra_s = self.config.train.launcher.first_step_extra_s if is_first else 0.0
+        return Heartbeat(self.state.step, len(events), events[-1][0], parts, extra_s)
 
     def _save_for_rollback(self) -> None:
         rule = self.config.train.stability

@@ -138,8 +138,9 @@ class Watchdog:
         if (phase.number, heartbeat) != self.last:
             self.last, self.since = (phase.number, heartbeat), now
         position = heartbeat.position() if phase.heartbeat is not None else phase.name
-        overdue = now - self.since > phase.limit_s
-        beat = Beat(phase.number, *heartbeat[:2], position, phase.limit_s, overdue)
+        limit_s = phase.limit_s + heartbeat.extra_s
+        overdue = now - self.since > limit_s
+        beat = Beat(phase.number, *heartbeat[:2], position, limit_s, overdue)
         self.beats[self.rank], self.heard[self.rank] = beat, now
         if self.leaving is None:
             self.peers.send({"beat": beat})

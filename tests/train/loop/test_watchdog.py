@@ -7,14 +7,20 @@ import json
 import re
 import socket
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import ranks
 import watched_ranks
 
+from ropewalk.launch.config.compose import compose
 from ropewalk.train.launcher import failure
 from ropewalk.train.launcher.peers import Peers
 from ropewalk.train.loop import watchdog
+from ropewalk.train.loop.progress import Phase
+from ropewalk.train.loop.trainer import Trainer
+from ropewalk.train.loop.watchdog import Watchdog
 
 HOST = socket.gethostname()
 POSITION = {
@@ -128,3 +134,29 @@ def test_a_stranger_at_the_port_is_not_taken_for_a_rank() -> None:
         assert received == [(1, {"joined": True})] and list(peers.connections) == [1]
     assert [event for _ in range(2) for event in peers.receive(0.2)] == [(1, None)]
     peers.close()
+
+
+@pytest.mark.parametrize(("step", "overdue"), [(4, False), (5, True)])
+def test_the_first_step_after_a_start_has_time_to_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, overdue: bool
+) -> None:
+    """A training that starts at step 4, and shows no progress for 30 s of its 10."""
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    config = compose(["recipe=demo", "train.launcher.first_step_extra_s=50"])
+    trainer = SimpleNamespace(
+        state=SimpleNamespace(step=step),
+        first_step=4,
+        config=config,
+        metrics=SimpleNamespace(timer=SimpleNamespace(events=[("start", 0.0)])),
+        checkpointer=SimpleNamespace(writer=SimpleNamespace(finished_jobs=0)),
+        validation=SimpleNamespace(windows_measured=0),
+    )
+    watchdog = Watchdog(tmp_path, None, 10)
+    watchdog.current = Phase(1, "training", 10, lambda: Trainer.heartbeat(cast("Any", trainer)))
+    watchdog._beat()
+    watchdog.since -= 30
+    watchdog._beat()
+    beat = watchdog.beats[0]
+    assert beat is not None and beat.overdue == overdue
+    assert beat.limit_s == (10 if overdue else 60)
