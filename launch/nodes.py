@@ -5,6 +5,7 @@ A launcher of the user's starts the same command everywhere, or `launch=torchrun
 
 import hashlib
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -85,6 +86,7 @@ def lead(configs: Sequence["Config"], world: World, body: Callable[[], None]) ->
     from ropewalk.train.launcher import leader as leaders
 
     launch = configs[0].launch
+    signal.signal(signal.SIGUSR1, signal.default_int_handler)  # outside of a training
     leader = leaders.Leader(world, introduction(configs, world))
     print(f"waiting for {world.size - 1} more at {world.address}:{leader.port}", file=sys.stderr)
 

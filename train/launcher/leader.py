@@ -191,6 +191,15 @@ class Leader:
     # -- the thread
 
     def _watch(self) -> None:
+        """Ends the command on its own errors too: it would wait for ever for a lost machine."""
+        try:
+            self._receive_until_closed()
+        except Exception as error:
+            if not self.closed.is_set():
+                self.lost = f"the connection to the other machines failed ({error!r})"
+                self._interrupt()
+
+    def _receive_until_closed(self) -> None:
         while not self.closed.is_set():
             for process, message in self.peers.receive(0.5):
                 if message is None:
