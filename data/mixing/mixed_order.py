@@ -15,7 +15,7 @@ from ropewalk.data import hash_random
 from ropewalk.data.mixing.rounds import Selection
 
 ONE_BLOCK = 1 << 24  # takings up to which a plan is one block, as it was before there were blocks
-BLOCK = 1 << 22  # takings of a block, about, of a larger plan
+BLOCK = 1 << 21  # takings of a block, about, of a larger plan
 SOURCE_SHIFT = 48  # a taking's place: source << 48 | document
 
 

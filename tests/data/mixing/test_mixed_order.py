@@ -69,6 +69,6 @@ def test_blocks_end_to_end_are_the_mixed_order(blocks: int, tmp_path: Path) -> N
 
 def test_a_plan_of_sixteen_million_takings_is_one_block_as_before() -> None:
     assert [num_blocks(n) for n in (0, 1, 10_000_000, 1 << 24)] == [1, 1, 1, 1]
-    assert [num_blocks(n) for n in ((1 << 24) + 1, 100_000_000)] == [5, 24]
+    assert [num_blocks(n) for n in ((1 << 24) + 1, 100_000_000)] == [9, 48]
     with patch.object(mixed_order, "ONE_BLOCK", 10), patch.object(mixed_order, "BLOCK", 4):
         assert [num_blocks(n) for n in (10, 11, 12, 13)] == [1, 3, 3, 4]
