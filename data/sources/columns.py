@@ -52,10 +52,10 @@ class Columns:
         if not isinstance(row, dict):
             return Refusal(where, "not an object")
         values: Mapping[str, Any] = row
-        for column, wanted in self.where:
-            value = _field(values, column)
+        for named, wanted in self.where:
+            value = _field(values, named)
             if value is None:
-                return Refusal(where, f"no {column}")
+                return Refusal(where, f"no {named}")
             if _as_text(value) not in wanted:
                 return Refusal(where, OUTSIDE_WHERE)
         for key, types in [*((k, (str, LongText)) for k in self.texts), (self.id_key, (str, int))]:
