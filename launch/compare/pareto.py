@@ -4,7 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from ropewalk.conf.errors import ConfigError
 from ropewalk.eval.measure.statistics import Estimate
 from ropewalk.launch.compare import measures, pairs
 from ropewalk.launch.compare.groups import Group
@@ -85,7 +87,10 @@ def cost(model: Model) -> Estimate | None:
 
 
 def hours(model: Model) -> float | None:
-    """Of all phases, with the steps that a resumed training repeated."""
+    """Of all phases, with the steps that a resumed training repeated.
+
+    Raises: ConfigError for a line of metrics.jsonl that cannot be read.
+    """
     if not model.is_trained:
         return None
     seconds = [_rank_seconds(f / "train" / METRICS_FILE) for f in training.phase_folders(model.run)]
@@ -93,15 +98,20 @@ def hours(model: Model) -> float | None:
 
 
 def _rank_seconds(path: Path) -> float:
-    if not path.is_file():
-        return 0.0
-    total = 0.0
-    for text in path.read_text(encoding="utf-8").splitlines():
-        line = json.loads(text) if text.strip() else {}
-        each = line.get("tokens_per_s_per_rank")
-        ranks = line["tokens_per_s"] / each if each else 1
-        total += line.get("step_time_s", 0.0) * round(ranks)
-    return total
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    try:
+        return sum(_seconds(json.loads(line)) for line in lines if line.strip())
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"RUN is {path.parent.parent}; each line of its {path.name} must be as the training "
+            f"wrote it ({error}); restore the file"
+        ) from None
+
+
+def _seconds(line: dict[str, Any]) -> float:
+    """Of all ranks in one step; none of an event."""
+    seconds, each = line.get("step_time_s", 0.0), line.get("tokens_per_s_per_rank")
+    return float(seconds) * (round(line["tokens_per_s"] / each) if each else 1)
 
 
 def hours_label(models: Sequence[Model]) -> str:

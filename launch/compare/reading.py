@@ -12,7 +12,7 @@ from ropewalk.conf.artifacts.verify import find_damage
 from ropewalk.conf.errors import ConfigError
 from ropewalk.eval.report.figures.style import MODELS
 from ropewalk.eval.report.page import RESULTS_SCHEMA
-from ropewalk.launch.compare.samples import Samples
+from ropewalk.launch.compare.samples import LINES, Samples
 from ropewalk.launch.runs import files
 
 Json = Mapping[str, Any]
@@ -188,11 +188,17 @@ def _columns(run: _Run, column: str) -> list[str]:
             f"RUN is {run.path}:{column}; the column must be one of {', '.join(measured)}; choose "
             "one, or leave it out"
         )
-    if column:
-        return [column]
     trained = [name for name in MODELS if name in measured]
-    judged = run.results.get("judged")
-    return [judged or trained[-1]] if trained else measured
+    taken = measured
+    if column or trained:
+        taken = [column or run.results.get("judged") or trained[-1]]
+    kept = [name for name in taken if (run.path / "eval" / "samples" / name / LINES).is_file()]
+    if kept != taken:
+        raise ConfigError(
+            f"RUN is {run.path}; its evaluation must have kept its samples, which earlier versions "
+            "did not; measure again with ropewalk eval"
+        )
+    return taken
 
 
 def _problems(runs: Sequence[_Run], picked: Sequence[tuple[_Run, str]]) -> Iterator[str]:

@@ -120,6 +120,22 @@ def test_the_scores_of_the_kept_samples_are_those_of_the_rows(work: Path, label:
     assert not any("scores" in line for line in lines if line["task"] == "nll_by_position")
 
 
+def test_the_models_of_an_evaluation_are_compared_by_their_samples(
+    work: Path, tmp_path: Path, capsys: Any
+) -> None:
+    main(["compare", str(work / "runs" / "two"), "--json", "--output", str(tmp_path)])
+    plain, linear = json.loads(capsys.readouterr().out)
+    assert (plain["name"], linear["name"], linear["baseline"]) == ("plain", "linear", "plain")
+    losses = [window_losses(work / "runs", name)[:, 255:] for name in ("linear", "plain")]
+    measured = linear["measures"]["past_window"]
+    assert measured["value"] == pytest.approx(losses[0].mean(), abs=1e-6)
+    assert measured["difference"]["value"] == pytest.approx((losses[0] - losses[1]).mean())
+    assert measured["difference"]["paired"] and linear["hours"] is None
+    rows = [row for row in results(work)["models"]["linear"]["passkey"] if row["length"] == LENGTH]
+    share = sum(row["accuracy"] * row["n"] for row in rows) / sum(row["n"] for row in rows)
+    assert linear["measures"]["passkey"]["value"] == pytest.approx(share)
+
+
 def stages_config(work: Path, *more: str) -> Any:
     return compose(words(work, *more), "eval")
 

@@ -102,6 +102,22 @@ def test_files_that_are_no_json_or_yaml(tmp_path: Path) -> None:
     assert str(one) in first and str(two) in second and "cannot be read" in first
 
 
+def test_an_evaluation_that_kept_no_samples(tmp_path: Path) -> None:
+    one, two = trained(tmp_path, "one"), trained(tmp_path, "two")
+    shutil.rmtree(two / "eval" / "samples")
+    rewrite(two)
+    (line,) = refused(one, two)
+    assert "must have kept its samples" in line and "measure again" in line
+
+
+def test_metrics_that_are_damaged(tmp_path: Path) -> None:
+    one, two = trained(tmp_path, "one"), trained(tmp_path, "two")
+    with (two / "train" / "metrics.jsonl").open("a") as file:
+        file.write("{not json\n")
+    with pytest.raises(ConfigError, match=r"two; each line of its metrics.jsonl must be"):
+        compare(models_of([str(one), str(two)]))
+
+
 def test_two_runs_of_one_name(tmp_path: Path) -> None:
     one, other = trained(tmp_path / "a", "run"), trained(tmp_path / "b", "run")
     (line,) = refused(one, other)
