@@ -26,6 +26,7 @@ LEFT_OUT = {
 
 
 DOCUMENTS = 1 << 24  # whose counts are in memory at a time
+PART = 1 << 20  # of them, that are added up at a time
 
 
 def count_plan(
@@ -76,11 +77,13 @@ def _sum_documents(
         with plan.read_blocks(folder) as blocks:
             pieces = map(Pieces.of, blocks)
             counts = statistics.count_documents(pieces, low, length, boundary_tokens)
-        end = 0
+        before = 0
         for name, span in spans.items():
-            begin, end = end, end + span.stop - span.start
-            store, of_span = corpus.stores[name], counts.of_documents(begin, end)
-            sums[name].add(span.start, store.length[span], store.heldout[span], of_span)
+            for first in range(span.start, span.stop, PART):
+                part = slice(first, min(first + PART, span.stop))
+                begin, before = before, before + part.stop - part.start
+                store, of_part = corpus.stores[name], counts.of_documents(begin, before)
+                sums[name].add(first, store.length[part], store.heldout[part], of_part)
     return sums
 
 

@@ -22,9 +22,9 @@ def to_arrow(values: Sequence[Any] | np.ndarray, kind: pa.DataType) -> pa.Array:
 
 def to_numpy(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """A column of numbers; no copy for one chunk."""
-    return np.from_dlpack(
-        column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    )
+    if isinstance(column, pa.ChunkedArray):  # combine_chunks copies even a single one
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return np.from_dlpack(column)
 
 
 def read_table(path: Path) -> pa.Table:

@@ -26,7 +26,8 @@ from ropewalk.data.packing.packers import PACKERS
 def blocks_of(takings: int) -> Iterator[None]:
     """Every plan of more takings is in blocks, and the ledger counts 7 documents at a time."""
     block = patch.multiple(mixed_order, ONE_BLOCK=takings, BLOCK=takings)
-    with block, patch.object(entries, "DOCUMENTS", 7), patch.object(window, "WINDOW", 4):
+    ledger = patch.multiple(entries, DOCUMENTS=7, PART=3)
+    with block, ledger, patch.object(window, "WINDOW", 4):
         yield
 
 
