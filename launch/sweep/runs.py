@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ropewalk.conf.artifacts.folders import RUNS_DIR
 from ropewalk.conf.errors import ConfigError
@@ -63,6 +64,8 @@ def _planned(
 ) -> PlannedRun:
     values = _values(words)
     method = values.get("rope") or ""
+    if method == "none" and calibrated:
+        words = _unscaled(words, verb)
     if method not in calibrated or "rope.path" in values:
         return PlannedRun(tuple(words), compose.compose(words, verb))
     config = compose.compose(_with(words, rope=STAND_IN), verb)
@@ -76,6 +79,16 @@ def _planned(
     path = f"{values.get('runs_dir') or RUNS_DIR}/{calibration.name}/calibration/rope.json"
     run = [*_with(words, rope="table"), f"rope.path={path}"]
     return PlannedRun(tuple(run), replace(config), calibration)
+
+
+def _unscaled(words: Sequence[str], verb: str) -> list[str]:
+    """The base's own table with the window of the others, which rope=none keeps at the base's."""
+    from ropewalk.train.base import base_config, locate
+
+    config = compose.compose(words, verb)
+    base = base_config(locate(config.model, Path(config.cache_dir).expanduser()))
+    theta = base.get_text_config(decoder=True).rope_parameters["rope_theta"]
+    return [*_with(words, rope="abf"), f"rope.rope_theta={theta}"]
 
 
 def _values(words: Iterable[str]) -> dict[str, str | None]:

@@ -41,7 +41,8 @@ def test_methods_are_compared_on_one_base_data_and_budget_with_seeds(
     assert len(same) == 1
     assert {run.config.eval.seed for run in methods} == {0}
     closed = [run.config.rope.method for run in methods if run.calibration is None]
-    assert closed == [method for method in METHODS[:5] for _ in range(3)]
+    assert closed == [method for method in ["abf", *METHODS[1:5]] for _ in range(3)]
+    assert {"rope=abf", "rope.rope_theta=10000.0"} <= set(methods[0].words)  # the base's own table
 
 
 def test_the_demo_s_comparison_is_that_of_methods_in_smaller_numbers() -> None:
