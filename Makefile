@@ -76,6 +76,12 @@ bench: $(STAMP) ## measure beside transformers' Trainer; writes tests/benchmarks
 planning: $(STAMP) ## write the tables of docs/planning.md anew: plans beside published runs (minutes)
 	$(BIN)/python tests/benchmarks/planning.py
 
+recipes: $(STAMP) ## plan every recipe anew: launch/recipes/table.json and docs/recipes.md (an hour)
+	$(BIN)/python -m ropewalk.launch.recipes
+
+test-recipes: $(STAMP) ## the small twin of every recipe: planned, checked and trained (an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/launch/recipes
+
 gpu-kit: $(STAMP) ## in dist/gpu-kit: those tests for a GPU machine without a network (KIT="--have pip-list.txt")
 	$(BIN)/python tests/gpu_kit/kit_build.py $(KIT)
 

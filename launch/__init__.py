@@ -14,6 +14,7 @@ cluster/      Slurm, Kubernetes, SkyPilot: submit or write, and a job's attempts
 plan/         `ropewalk plan`
 compare/      `ropewalk compare`: several runs in one table and one page
 reproduce/    what a manifest binds, `ropewalk reproduce` and `ropewalk pack`
+recipes/      `ropewalk recipes`: the field's recipes, their cards, costs and twins
 runs/         the runs of a folder: what stands where
 environment/  this machine, for a bug report
 pipeline/     the stages of a run, in order

@@ -21,6 +21,7 @@ VERBS = {
 PLAN_HELP = "whether a training fits its GPUs, how long it takes, and what would make it fit"
 SETTINGS_HELP = "list what may be set: type, default and meaning, of settings with WORD in them"
 ENV_HELP = "a report of this machine to paste into a bug report; without keys and passwords"
+RECIPES_HELP = "the field's recipes with their cost; with NAME its card: origins, departures"
 RUNS_HELP = "what stands in a folder of runs: state, step, loss, checkpoint, what to type next"
 REPRODUCE_HELP = (
     "run again what a manifest records: bit-identical, equal within the seed spread, or "
@@ -80,7 +81,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if flags := [word for word in rest if word.startswith("-")]:
         top.error(f"unrecognized arguments: {' '.join(flags)}")
     if rest and (
-        operand := {"settings": "WORD", "runs": "FOLDER", "pack": "RUN"}.get(arguments.verb)
+        operand := {"settings": "WORD", "runs": "FOLDER", "recipes": "NAME", "pack": "RUN"}.get(
+            arguments.verb
+        )
     ):
         top.error(f"{arguments.verb} takes one {operand}: not allowed with {' '.join(rest)}")
     if arguments.verb == "compare":  # runs behind a flag
@@ -125,6 +128,7 @@ def parser() -> argparse.ArgumentParser:
     description = f"settings: {SETTINGS_HELP}."
     _add_settings(verbs.add_parser("settings", help=SETTINGS_HELP, description=description))
     _add_runs(verbs.add_parser("runs", help=RUNS_HELP, description=f"runs: {RUNS_HELP}."))
+    _add_recipes(verbs.add_parser("recipes", help=RECIPES_HELP, description=f"{RECIPES_HELP}."))
     _add_env(verbs.add_parser("env", help=ENV_HELP, description=f"env: {ENV_HELP}."))
     description = f"reproduce: {REPRODUCE_HELP}."
     _add_reproduce(verbs.add_parser("reproduce", help=REPRODUCE_HELP, description=description))
@@ -219,6 +223,13 @@ def _add_env(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("overrides", nargs="*", metavar="key=value", help=folders)
     sub.add_argument("--probe", action="store_true", help="import torch, and ask it too")
     sub.add_argument("--json", action="store_true", help="print a list with an object a fact")
+
+
+def _add_recipes(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(overrides=[], multirun=False)
+    sub.add_argument("name", nargs="?", default="", metavar="NAME", help="one recipe")
+    sub.add_argument("--json", action="store_true", help="print a list with an object a recipe")
+    sub.add_argument("--twin", metavar="FOLDER", help="write a small copy of NAME to run here")
 
 
 def _add_runs(sub: argparse.ArgumentParser) -> None:

@@ -64,6 +64,11 @@ def run_command(arguments: argparse.Namespace) -> None:
     if arguments.verb == "runs":
         show_runs(arguments.folder, arguments.json)
         return
+    if arguments.verb == "recipes":
+        from ropewalk.launch.recipes import command as recipes
+
+        recipes.run(arguments)
+        return
     if arguments.verb == "env":
         show_environment(arguments.overrides, arguments.probe, arguments.json)
         return

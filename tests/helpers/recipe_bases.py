@@ -1,36 +1,27 @@
-"""A recipe over the published config.json of its base, in a folder: no hub."""
+"""What a recipe's file says, and its card."""
 
-import json
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ropewalk.conf import recipe_card
 from ropewalk.conf.recipe_card import RecipeCard
 from ropewalk.conf.schema import Config
-from ropewalk.launch.config.compose import compose
-from ropewalk.launch.config.phases import phase_configs
-
-RECIPES = recipe_card.FOLDER.parent / "recipe"
+from ropewalk.launch.recipes import bases
+from ropewalk.launch.recipes.bases import RECIPES
 
 
 @cache
 def card(name: str) -> RecipeCard:
-    return recipe_card.read(recipe_card.FOLDER / f"{name}.yaml")
+    return bases.card_of(name)
 
 
 @cache
 def phases(name: str, base: Path) -> list[Config]:
     """The phases of a recipe, checked, with a base in the folder `base`."""
-    base.mkdir(exist_ok=True)
-    (base / "config.json").write_text(json.dumps(card(name).base.config))
     folders = [f"runs_dir={base}/runs", f"cache_dir={base}/cache"]
-    config = compose([f"recipe={name}", *folders, "train.launcher.ranks_per_node=8"])
-    config.model = replace(config.model, path=str(base), revision=None)
-    return phase_configs(config)
+    return bases.phases_on(name, base, *folders, "train.launcher.ranks_per_node=8")
 
 
 def settings(name: str) -> set[str]:

@@ -92,7 +92,7 @@ def layer_traffic(config: PreTrainedConfig, dtype: torch.dtype = torch.bfloat16)
             one_layer, dtype=dtype, attn_implementation="uncounted"
         )
         x = torch.zeros(1, TOKENS, config.hidden_size, dtype=dtype, requires_grad=True)  # type: ignore[attr-defined]
-        positions = model.model.rotary_emb(x, torch.arange(TOKENS)[None])
+        positions = model.model.rotary_emb(x, torch.arange(TOKENS)[None], *_layer_type(one_layer))
     layer = model.model.layers[0].train()
     weights = {p.untyped_storage()._cdata for p in layer.parameters()}
     with _saved_bytes(weights) as saved, _ElementwiseBytes() as forward:
@@ -102,6 +102,13 @@ def layer_traffic(config: PreTrainedConfig, dtype: torch.dtype = torch.bfloat16)
     return LayerTraffic(
         forward.bytes / TOKENS, backward.bytes / TOKENS, sum(saved.values()) / TOKENS
     )
+
+
+def _layer_type(config: PreTrainedConfig) -> list[str]:
+    """What the rotary embedding asks for beside positions: the first layer's type, in a model with
+    a table for each type (OLMo 3, Gemma 3)."""
+    by_type = "rope_theta" not in config.rope_parameters  # type: ignore[attr-defined]
+    return [config.layer_types[0]] if by_type else []  # type: ignore[attr-defined]
 
 
 def fused_layer_traffic(config: PreTrainedConfig, element_bytes: int = 2) -> LayerTraffic:

@@ -167,7 +167,7 @@ def train_config(plan: StepPlan) -> TrainConfig:
 
 def _register_attention(subject: Subject, live: LiveBytes) -> None:
     """torch's varlen kernel, as `attention.backend.register` would register it on a GPU."""
-    kernel = _labelled(live, "attention", noted(GPU_KERNELS["varlen"].function))
+    kernel = _labelled(live, "attention", noted(_without_sinks(GPU_KERNELS["varlen"].function)))
     world_size, sp_size = subject.plan.world_size, subject.train.sp_size
     if sp_size > 1:
         join_fake_group(world_size)
@@ -175,6 +175,17 @@ def _register_attention(subject: Subject, live: LiveBytes) -> None:
         assert wrapper is not None
         kernel = _labelled(live, "exchange of heads", wrapper(kernel))
     AttentionInterface.register(ATTENTION, keepable(kernel))
+
+
+def _without_sinks(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` for a model with attention sinks, which this kernel has no gradient for: those
+    that have one (flash4) allocate a number a head more."""
+
+    @wraps(function)
+    def call(*args: Any, s_aux: Any = None, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return call
 
 
 def _labelled(live: LiveBytes, component: str, function: Callable[..., Any]) -> Callable[..., Any]:

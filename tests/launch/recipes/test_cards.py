@@ -14,6 +14,7 @@ from ropewalk.conf.errors import DataError
 from ropewalk.conf.schema import Config
 from ropewalk.eval.report import anchors
 from ropewalk.launch.pipeline.run import Run
+from ropewalk.launch.recipes import table
 from ropewalk.train.attention import refuse_unsupported
 from ropewalk.train.base import base_config
 from ropewalk.train.model import config_checks
@@ -54,7 +55,11 @@ def test_the_published_base_takes_the_recipe_with_the_warnings_that_are_meant(
     meant = [finding.text for finding in card(name).findings]
     assert [line for line in found if not any(text in line for text in meant)] == []
     assert [text for text in meant if not any(text in line for line in found)] == []
-    for config, _ in planned(name):
+    composed = [config for config, _ in planned(name)]
+    facts = table.facts(name, composed, [made.plan for _, made in planned(name)])
+    row = table.read()[name]
+    assert {key: row[key] for key in facts} == facts, "make recipes"
+    for config in composed:
         base = base_config(Run(config).base)
         refuse_unsupported(base, name, config.train.attention.s2_group)
         refuse_unfit_ranks(config, base)

@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from transformers import LlamaConfig
+from transformers import LlamaConfig, Olmo3Config
 
 from ropewalk.train.cost import layer_traffic
 
@@ -55,6 +55,16 @@ def test_saved_bytes_are_those_of_the_products_inputs_at_least() -> None:
     gate = 3 * inner  # gate, its silu, up
     actual = layer_traffic.layer_traffic(CONFIG).saved / 2
     assert actual > products - hidden + attention + gate  # o's input is the attention's output
+
+
+def test_a_model_with_a_table_for_each_layer_type_is_counted() -> None:
+    """OLMo 3: the norms of queries and keys move more than Llama's layer of the same width does."""
+    shape = {**CONFIG.to_dict(), "layer_types": ["sliding_attention"] * 2 + ["full_attention"]}
+    for key in ("model_type", "rope_parameters", "architectures", "transformers_version"):
+        shape.pop(key, None)
+    olmo, llama = (layer_traffic.layer_traffic(c) for c in (Olmo3Config(**shape), CONFIG))
+    assert olmo.forward > llama.forward
+    assert olmo.saved > llama.saved
 
 
 def test_fused_kernels_move_less() -> None:
