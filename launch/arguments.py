@@ -29,6 +29,7 @@ REPRODUCE_HELP = (
 )
 PACK_HELP = "a run's recipe, package lock, manifest and results in one archive, for reproduce"
 COMPARE_HELP = "several runs in one table and one page: differences with intervals, what differed"
+OPERANDS = {"settings": "WORD", "runs": "FOLDER", "recipes": "NAME", "pack": "RUN"}
 EXAMPLES = """\
 ropewalk settings [WORD] lists what may be set, ropewalk runs [FOLDER] what stands where,
 ropewalk env what a bug report needs.
