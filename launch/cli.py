@@ -4,7 +4,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from functools import cache, partial
 from pathlib import Path
@@ -58,39 +58,8 @@ def run_command(arguments: argparse.Namespace) -> None:
     Raises: RopewalkError.
     """
     refuse_removed_working_folder()
-    if arguments.verb == "settings":
-        show_settings(arguments.word, arguments.json, arguments.markdown)
-        return
-    if arguments.verb == "runs":
-        show_runs(arguments.folder, arguments.json)
-        return
-    if arguments.verb == "recipes":
-        from ropewalk.launch.recipes import command as recipes
-
-        recipes.run(arguments)
-        return
-    if arguments.verb == "env":
-        show_environment(arguments.overrides, arguments.probe, arguments.json)
-        return
-    if arguments.verb == "reproduce":
-        from ropewalk.launch.reproduce import command as reproduce_command
-
-        reproduce_command.run(arguments)
-        return
-    if arguments.verb == "pack":
-        from ropewalk.launch.reproduce import pack
-
-        print(f"wrote {pack.write(arguments.run, arguments.output, arguments.weights)}", flush=True)
-        return
-    if arguments.verb == "compare":
-        from ropewalk.launch.compare import command as compare_command
-
-        compare_command.run(arguments.runs, arguments.baseline, arguments.output, arguments.json)
-        return
-    if arguments.verb == "plan" and not arguments.cfg:
-        from ropewalk.launch.plan import command as plan_command
-
-        plan_command.run(arguments, lambda: configs(arguments)[0][1])
+    if arguments.verb in WITHOUT_A_RUN and not getattr(arguments, "cfg", None):
+        WITHOUT_A_RUN[arguments.verb](arguments)
         return
     from ropewalk.launch import nodes
 
@@ -99,15 +68,63 @@ def run_command(arguments: argparse.Namespace) -> None:
         run_sweep(arguments)
         return
     checked = configs(arguments)
-    if arguments.dry_run and len(checked) > 1 and checked[0][1].launch.kind == "slurm":
-        show_arrays(arguments)
-        return
     if arguments.cfg:
         run_all(arguments, checked)
+        return
+    if arguments.dry_run and len(checked) > 1 and checked[0][1].launch.kind == "slurm":
+        show_arrays(arguments)
         return
     every = [config for _, config in checked]
     body = partial(run_all, arguments, checked)
     nodes.run(every, body, partial(recorded_attempt, arguments, every), arguments.dry_run)
+
+
+def list_recipes(arguments: argparse.Namespace) -> None:
+    """`ropewalk recipes`. Raises: ConfigError."""
+    from ropewalk.launch.recipes import command as recipes
+
+    recipes.run(arguments)
+
+
+def reproduce(arguments: argparse.Namespace) -> None:
+    """`ropewalk reproduce`. Raises: RopewalkError."""
+    from ropewalk.launch.reproduce import command
+
+    command.run(arguments)
+
+
+def pack(arguments: argparse.Namespace) -> None:
+    """`ropewalk pack`. Raises: RopewalkError."""
+    from ropewalk.launch.reproduce import pack as archive
+
+    print(f"wrote {archive.write(arguments.run, arguments.output, arguments.weights)}", flush=True)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """`ropewalk compare`. Raises: RopewalkError."""
+    from ropewalk.launch.compare import command
+
+    command.run(arguments.runs, arguments.baseline, arguments.output, arguments.json)
+
+
+def plan(arguments: argparse.Namespace) -> None:
+    """`ropewalk plan`. Raises: RopewalkError."""
+    from ropewalk.launch.plan import command
+
+    command.run(arguments, lambda: configs(arguments)[0][1])
+
+
+WITHOUT_A_RUN: dict[str, Callable[[argparse.Namespace], None]] = {
+    "settings": lambda given: show_settings(given.word, given.json, given.markdown),
+    "runs": lambda given: show_runs(given.folder, given.json),
+    "env": lambda given: show_environment(given.overrides, given.probe, given.json),
+    "recipes": list_recipes,
+    "reproduce": reproduce,
+    "pack": pack,
+    "compare": compare,
+    "plan": plan,
+}
+"""Verbs that run no stage."""
 
 
 def run_all(arguments: argparse.Namespace, checked: Sequence[tuple[list[str], "Config"]]) -> None:

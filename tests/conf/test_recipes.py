@@ -19,6 +19,7 @@ RECIPES = ["base", "base_retrieval", "custom", "demo", "smollm2"]
 METHODS = sorted(p.stem for p in (CONF / "rope").glob("*.yaml"))
 NEEDED = ["model.path=./model", "rope.factor=4", "data.seq_len=64", "data.sources.a.path=./a"]
 MIXTURES = sorted(p.stem for p in (CONF / "mixture").glob("*.yaml"))
+SWEEPS = ["demo_methods", "methods", "search"]
 SUITES = ["claim", "progress", "publish", "smoke"]
 MORE = {"longrope": ["rope.long_factor=[1.0,2.0]"], "table": ["rope.path=./t.json"]}
 NEEDED += ["train.steps=1", "train.optimizer.lr=1e-4"]
@@ -35,9 +36,10 @@ def test_all_yaml_files_are_known() -> None:
     assert MIXTURES == ["fu", "olmo3", "prolong_512k", "prolong_64k", "ultralong", "uniform"]
     assert sorted(p.stem for p in (CONF / "suite").glob("*.yaml")) == SUITES
     launchers = sorted(p.stem for p in (CONF / "launch").glob("*.yaml"))
-    assert launchers == ["external", "kubernetes", "local", "slurm", "torchrun"]
-    groups = {path.parent.name for path in CONF.rglob("*.yaml")}
-    assert groups == {"conf", "recipe", "card", "rope", "mixture", "suite", "hardware", "launch"}
+    assert launchers == ["external", "kubernetes", "local", "skypilot", "slurm", "torchrun"]
+    assert sorted(p.stem for p in (CONF / "sweep").glob("*.yaml")) == SWEEPS
+    groups = {path.parent.name for path in CONF.rglob("*.yaml")} - {"conf", "recipe", "card"}
+    assert groups == {"rope", "mixture", "suite", "hardware", "launch", "cluster", "sweep"}
 
 
 def test_progress_is_what_is_measured_without_a_suite() -> None:

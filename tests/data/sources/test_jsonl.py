@@ -167,7 +167,8 @@ def test_ranges_give_the_rows_of_the_full_file(
         if line.strip() == b"{":
             expected.append({"where": f"a.jsonl@{offset}", "reason": "malformed JSON", "count": 1})
         elif line.strip():
-            expected.append({"id": f"a.jsonl@{offset}", "text": json.loads(line)["text"]})
+            text = json.loads(line)["text"]
+            expected.append({"id": f"a.jsonl@{offset}", "text": text, "ids": None})
         offset += len(line) + 1
     assert items == expected
 

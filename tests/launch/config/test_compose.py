@@ -49,7 +49,7 @@ def test_path_and_pattern_of_a_source_are_literal(value: str) -> None:
             ["train.optimizer.lr=abc"],
             ["train.optimizer.lr is abc; it must be a number; e.g. train.optimizer.lr="],
         ),
-        (["train.nope=1"], ["train.nope is not a setting; one of "]),
+        (["train.qqqq=1"], ["train.qqqq is not a setting; one of "]),
         (
             ["train.optimizer.lr=abc", "train.steps=1.5", "nope=2"],
             ["train.optimizer.lr is abc; ", "train.steps is 1.5; ", "nope is not a setting; "],
