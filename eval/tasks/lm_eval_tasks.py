@@ -164,13 +164,17 @@ def _model(suite: EvalSuite, task: str, results: Mapping[str, Result] | None) ->
 def _prefix(suite: EvalSuite) -> int:
     """The token before an answer whose prompt is empty."""
     marks = suite.boundary_tokens
-    known = [token for token in (suite.bos, marks.begin, marks.end) if token is not None]
+    known = [
+        *([] if suite.bos is None else [suite.bos]),
+        *marks.begin_ids[-1:],
+        *marks.end_ids[-1:],
+    ]
     if not known:
         raise DataError(
             "eval.short_context.lm_eval.tasks has a task with an empty prompt; the tokenizer must "
             "have a BOS token, or data.begin a token; leave the task out"
         )
-    return known[0]
+    return int(known[0])
 
 
 def _refused(task: str, kind: str) -> ConfigError:

@@ -62,12 +62,12 @@ class SlidingLayout:
     stride: int
     most: int
     """Tokens that are read of a document."""
-    begin: int | None
+    begin: int | Sequence[int] | None
     """Id that stands before each window; None: nothing."""
 
     def samples(self, documents: Sequence[Window]) -> Iterator[Sample]:
         """Raises: ConfigError when tokens between two windows would be skipped."""
-        begin = np.array([] if self.begin is None else [self.begin], np.int64)
+        begin = np.array([] if self.begin is None else self.begin, np.int64).reshape(-1)
         if self.stride > self.window - len(begin):
             raise ConfigError(
                 f"eval.{self.task}.stride is {self.stride}; it must be below the window of "

@@ -116,5 +116,7 @@ def _seconds(line: dict[str, Any]) -> float:
 
 def hours_label(models: Sequence[Model]) -> str:
     """GPU-hours, or what else the hours of these runs are."""
-    kinds = {bool(model.record.get("machine", {}).get("gpus")) for model in models}
-    return {(True,): "GPU-hours", (False,): "CPU rank-hours"}.get(tuple(kinds), "device-hours")
+    on_gpus = [bool(model.record.get("machine", {}).get("gpus")) for model in models]
+    if all(on_gpus):
+        return "GPU-hours"
+    return "device-hours" if any(on_gpus) else "CPU rank-hours"

@@ -57,8 +57,9 @@ def _compose(words: Sequence[str], verb: str) -> Config:
             if merged[key]
         ]
         problems += _warm_up_problems(merged, command.values)
+        phases: Any = OmegaConf.to_container(merged.phases)
         problems += phase_words.idle_problems(
-            OmegaConf.to_container(merged.phases),
+            phases,
             command.values,
             command.method,
             command.phase_words,

@@ -217,7 +217,7 @@ class Converter:
         if not isinstance(node, dict):
             return shown(node)
         own = {"name": str, "carry_optimizer": bool, "rope": str, "mixture": str}
-        values = {}
+        values: dict[str, Any] = {}
         for name, item in node.items():
             nested = isinstance(item, dict) and name == "rope"
             if LEFT_OUT.fullmatch(name) and isinstance(item, Scalar) and item.is_null:

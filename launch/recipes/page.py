@@ -1,6 +1,5 @@
 """docs/recipes.md: its tables, from table.json and the cards, between marks in the page."""
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,9 @@ def filled(text: str, rows: Mapping[str, Any]) -> str:
     """The page with both tables made anew."""
     for mark, lines in (("recipes", _recipes(rows)), ("plans", _plans(rows))):
         table = "\n".join(lines)
-        block = f"<!-- {mark} -->\n{table}\n<!-- end {mark} -->"
-        text = re.sub(
-            rf"<!-- {mark} -->.*<!-- end {mark} -->", lambda _, b=block: b, text, flags=re.S
-        )
+        before, _, rest = text.partition(f"<!-- {mark} -->")
+        _, _, after = rest.partition(f"<!-- end {mark} -->")
+        text = f"{before}<!-- {mark} -->\n{table}\n<!-- end {mark} -->{after}"
     return text
 
 
@@ -31,8 +29,8 @@ def _recipes(rows: Mapping[str, Any]) -> Iterator[str]:
     yield "|--|--|--|--|--|--|--|--|"
     for name, row in rows.items():
         card = card_of(name)
-        cells = (name, card.title, row["base"], window(row), row["method"])
-        cells += (billions(row["tokens"]), str(row["phases"]), row["licence"])
+        cells = [name, card.title, row["base"], window(row), row["method"]]
+        cells += [billions(row["tokens"]), str(row["phases"]), row["licence"]]
         yield f"| {' | '.join(cells)} |"
 
 

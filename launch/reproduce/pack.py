@@ -36,7 +36,7 @@ def write(run: str, output: str | None, weights: bool) -> Path:
     target = Path(output or f"{known.record['name']}.tar").expanduser()
     if target.exists():
         print(f"{target} was there; moved to {move_aside(target, 'former').name}", flush=True)
-    files = {**dict(_texts(known)), **dict(_files(known.folder, weights))}
+    files: dict[str, bytes | Path] = {**dict(_texts(known)), **dict(_files(known.folder, weights))}
     temporary = target.with_name(f"{target.name}.tmp")
     with tarfile.open(temporary, "w", format=tarfile.GNU_FORMAT) as archive:
         for name in sorted(files):

@@ -141,7 +141,7 @@ def values(run: Path) -> dict[str, float]:
 
 def _values(run: Path) -> Iterator[tuple[str, float]]:
     if manifest.read(run / "train") is not None:
-        losses = [line.get("loss") for line in read_lines(run / "train" / METRICS_FILE)]
+        losses: list[Any] = [line.get("loss") for line in read_lines(run / "train" / METRICS_FILE)]
         numbers = [loss for loss in losses if _is_number(loss)]
         if numbers:
             last = numbers[-max(1, len(numbers) // LAST_SHARE) :]

@@ -53,7 +53,8 @@ class Sweep:
             after = tuple(filter(None, [data_of.get(first.name)]))
             jobs.append((Job(search.name, search.words, "calibrate", after), search.name))
         for run in self.runs:
-            needed = [data_of.get(run.name), run.calibration and run.calibration.name]
+            searched = None if run.calibration is None else run.calibration.name
+            needed = [data_of.get(run.name), searched]
             after = tuple(filter(None, needed))
             jobs.append((Job(run.name, run.words_in(self.folder.name), self.verb, after), run.name))
         return jobs

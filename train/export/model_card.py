@@ -131,8 +131,9 @@ def license_of(base: Path) -> str | None:
     path = base / "README.md"
     if not path.is_file():
         return None
-    found = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.license
-    return found if isinstance(found, str) else None
+    card = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True)
+    licence = card.data.get("license")
+    return licence if isinstance(licence, str) else None
 
 
 def license_files(model: Path) -> list[str]:

@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 from ropewalk.conf.errors import ConfigError
 
 T = TypeVar("T")
-NO_ANSWER = (HfHubHTTPError.__mro__[1], OSError)
+NO_ANSWER: tuple[type[Exception], ...] = (HfHubHTTPError.__bases__[0], OSError)
 """A hub that cannot be reached: the base of all errors of the library that huggingface_hub asks it
 with, which is httpx in some of its versions and httpx2 in others."""
 IGNORED = [".cache/*"]

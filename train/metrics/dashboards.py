@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -93,7 +94,7 @@ def start_dashboards(folder: Path, config: Config, first_step: int) -> list[Dash
         dashboards.append(TensorBoard(folder / "tensorboard", first_step))
     for name, start in (("trackio", start_trackio), ("mlflow", start_mlflow)):
         if getattr(config.train.metrics, name):
-            dashboards.append(Guarded(name, lambda start=start: start(folder, config)))
+            dashboards.append(Guarded(name, partial(start, folder, config)))
     return dashboards
 
 
