@@ -24,12 +24,12 @@ import common
 import demo
 import eval_engine
 import kept_attention
+import large_plans
 import long_documents
 import losses
 import packing
 import performance
 import plan_command
-import plans
 import quick_commands
 import reading
 import ruler_prompts
@@ -54,7 +54,7 @@ BENCHMARKS = {
     "resume_to_first_step": checkpointing.resume_to_first_step,
     "pack_1m": packing.pack_1m,
     "pack_10m": packing.pack_10m,
-    "plan_100m": plans.plan_100m,
+    "plan_100m": large_plans.plan_100m,
     "reading": reading.reading,
     "ruler_prompts": ruler_prompts.ruler_prompts,
     "tokenise": tokenising.tokenise,

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from ropewalk.data import stage
 from ropewalk.data import tokenizer as tokenizers
 from ropewalk.data.dataset import DataArtifacts
+from ropewalk.data.packing import plan
 from ropewalk.data.tokens import store
 
 
@@ -53,7 +54,8 @@ def test_another_share_of_held_out_text_makes_a_plan_and_no_tokens(
         assert heldout[share] == {
             name: [i for i in s.ids if store.is_heldout(i, share)] for name, s in all_stores.items()
         }
-        documents = set(artifacts.sequences().pieces.document.tolist())
+        with plan.read_blocks(artifacts.plan) as blocks:
+            documents = {number for block in blocks for number in block.document.tolist()}
         masks = np.concatenate([s.heldout for s in all_stores.values()])
         assert documents and not documents & set(np.flatnonzero(masks).tolist())
     assert written[0.2] == written[0.5]

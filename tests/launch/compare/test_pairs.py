@@ -82,11 +82,11 @@ def test_samples_of_one_document_count_as_one() -> None:
 def test_unpaired_shares_have_newcombes_interval(
     own: tuple[int, int], baseline: tuple[int, int], low: float, high: float
 ) -> None:
-    sides = [
+    first, second = (
         values([1.0] * hits + [0.0] * (n - hits), [f"{side} {k}" for k in range(n)])
         for side, (hits, n) in enumerate((own, baseline))
-    ]
-    change = pairs.difference(*sides, 0, is_share=True)
+    )
+    change = pairs.difference(first, second, 0, is_share=True)
     assert not change.is_paired
     np.testing.assert_allclose(change.estimate[1:3], (low, high), atol=6e-5)
 

@@ -50,12 +50,15 @@ DEEPSEEK_V3: dict[str, Any] = {
 DEEPSEEK = {"head_dim": 64, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128}
 APERTUS = dict(ApertusConfig().rope_parameters)
 """The defaults of transformers are the released 8B's."""
-GEMMA_LAYERS = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 1024}
+GEMMA_LAYERS: dict[str, Any] = {
+    "layer_types": ["sliding_attention", "full_attention"],
+    "sliding_window": 1024,
+}
 
 
 def base(kind: str, theta: float, window: int, **extra: Any) -> PreTrainedConfig:
     """A small model of the architecture before its extension."""
-    parameters = {"rope_type": "default", "rope_theta": theta}
+    parameters: dict[str, Any] = {"rope_type": "default", "rope_theta": theta}
     if kind == "Gemma3Text":
         parameters = {layer: dict(parameters) for layer in GEMMA_LAYERS["layer_types"]}
         extra |= GEMMA_LAYERS

@@ -144,10 +144,10 @@ def plan_100m(quick: bool) -> list[dict[str, Any]]:
     count = DOCUMENTS // (500 if quick else 1)
     with tempfile.TemporaryDirectory() as folder:
         common.say(f"  stores of {count:,} documents")
-        common.child("plans:make_stores", folder=folder, count=count)
+        common.child("large_plans:make_stores", folder=folder, count=count)
         common.say(f"  plan of {count:,} documents at {SEQ_LEN}")
-        plan = common.child("plans:make_plan", folder=folder, count=count, seq_len=SEQ_LEN)
-        batch = common.child("plans:first_batch", folder=folder, plan=plan["plan"])
+        plan = common.child("large_plans:make_plan", folder=folder, count=count, seq_len=SEQ_LEN)
+        batch = common.child("large_plans:first_batch", folder=folder, plan=plan["plan"])
     details = {key: value for key, value in plan.items() if key not in ("seconds", "gib")}
     return [
         common.result("plan_100m_seconds", plan["seconds"], "CPU s", bar="value <= 200", **details),
