@@ -3,9 +3,11 @@ same."""
 
 import argparse
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
     words = rerun.words_of(arguments.overrides)
     others = list(seed_runs(arguments.spread or [], known))
     refuse_few(known, words, others, arguments.seeds or 0)
-    with redirect_stdout(sys.stderr) if arguments.json else nullcontext():
+    with output_on_stderr() if arguments.json else nullcontext():
         if arguments.dry_run:
             print(check(known, words), flush=True)
             return
@@ -80,6 +82,20 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"wrote {answer.folder / RESULT}", flush=True)
     if answer.is_different:
         raise ProofError(answer.text())
+
+
+@contextmanager
+def output_on_stderr() -> Iterator[None]:
+    """What this process and those that it starts print goes to standard error meanwhile."""
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 def refuse_few(
@@ -143,7 +159,8 @@ def prepared(known: Evidence, words: dict[str, Any]) -> tuple[Answer | None, Con
     load_libraries()
     seed = "" if config.seed == new.seed else f"-seed{new.seed}"
     placed = rerun.placed(new, known, words, f"-reproduced{seed}")
-    rerun.refuse_other_inputs(known, placed)
+    with tempfile.TemporaryDirectory() as cache:  # nothing is written before it is known to run
+        rerun.refuse_other_inputs(known, replace(placed, cache_dir=cache))
     return None, placed
 
 

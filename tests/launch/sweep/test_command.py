@@ -10,6 +10,9 @@ from commands import corpus, ropewalk
 WORDS = ["train.steps=2", "train.schedule.warmup_steps=0", "train.schedule.kind=constant"]
 SWEPT = ["-m", "name=s", "train.optimizer.lr=1e-3,1e30", "sweep.pool=2", *WORDS]
 
+pytestmark = pytest.mark.slow
+"""Minutes of trainings; test_runs.py and test_local.py hold the parts in CI."""
+
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
