@@ -59,7 +59,10 @@ def command(work: Path, verb: str, *overrides: str) -> list[str]:
         f"cache_dir={work / 'cache'}",
         f"runs_dir={work / 'runs'}",
     ]
-    return [sys.executable, "-m", "ropewalk.launch.cli", verb, *SMALL, *paths, *overrides]
+    phases = next((word for word in overrides if word.startswith("phases=")), "")
+    # a word that every phase sets is refused: it would change nothing
+    small = [word for word in SMALL if f"{word.partition('=')[0]}:" not in phases]
+    return [sys.executable, "-m", "ropewalk.launch.cli", verb, *small, *paths, *overrides]
 
 
 def ropewalk(work: Path, verb: str, *overrides: str, code: int = 0) -> Any:
