@@ -61,7 +61,8 @@ def command(work: Path, verb: str, *overrides: str) -> list[str]:
     ]
     phases = next((word for word in overrides if word.startswith("phases=")), "")
     # a word that every phase sets is refused: it would change nothing
-    small = [word for word in SMALL if f"{word.partition('=')[0]}:" not in phases]
+    count = phases.count("{") or 1
+    small = [w for w in SMALL if phases.count(f"{w.partition('=')[0]}:") < count]
     return [sys.executable, "-m", "ropewalk.launch.cli", verb, *small, *paths, *overrides]
 
 
