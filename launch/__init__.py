@@ -1,6 +1,7 @@
 """The command line: compose the settings, check them, freeze them, run the stages.
 
 cli.py        `main` and the action of each verb
+verbs.py      the verbs that run no stage
 arguments.py  verbs, flags, help
 output.py     what a verb prints at its end
 nodes.py      the same command on several machines: the first leads, the others start ranks

@@ -4,7 +4,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from functools import cache, partial
 from pathlib import Path
@@ -19,12 +19,10 @@ from ropewalk.launch.output import (
     print_outputs,
     read_results,
     refused_gates,
-    show_environment,
     show_rope,
-    show_runs,
     show_samples,
-    show_settings,
 )
+from ropewalk.launch.verbs import WITHOUT_A_RUN
 from ropewalk.train.launcher.process import gc_paused_imports, ignore_library_warnings
 
 if TYPE_CHECKING:
@@ -77,54 +75,6 @@ def run_command(arguments: argparse.Namespace) -> None:
     every = [config for _, config in checked]
     body = partial(run_all, arguments, checked)
     nodes.run(every, body, partial(recorded_attempt, arguments, every), arguments.dry_run)
-
-
-def list_recipes(arguments: argparse.Namespace) -> None:
-    """`ropewalk recipes`. Raises: ConfigError."""
-    from ropewalk.launch.recipes import command as recipes
-
-    recipes.run(arguments)
-
-
-def reproduce(arguments: argparse.Namespace) -> None:
-    """`ropewalk reproduce`. Raises: RopewalkError."""
-    from ropewalk.launch.reproduce import command
-
-    command.run(arguments)
-
-
-def pack(arguments: argparse.Namespace) -> None:
-    """`ropewalk pack`. Raises: RopewalkError."""
-    from ropewalk.launch.reproduce import pack as archive
-
-    print(f"wrote {archive.write(arguments.run, arguments.output, arguments.weights)}", flush=True)
-
-
-def compare(arguments: argparse.Namespace) -> None:
-    """`ropewalk compare`. Raises: RopewalkError."""
-    from ropewalk.launch.compare import command
-
-    command.run(arguments.runs, arguments.baseline, arguments.output, arguments.json)
-
-
-def plan(arguments: argparse.Namespace) -> None:
-    """`ropewalk plan`. Raises: RopewalkError."""
-    from ropewalk.launch.plan import command
-
-    command.run(arguments, lambda: configs(arguments)[0][1])
-
-
-WITHOUT_A_RUN: dict[str, Callable[[argparse.Namespace], None]] = {
-    "settings": lambda given: show_settings(given.word, given.json, given.markdown),
-    "runs": lambda given: show_runs(given.folder, given.json),
-    "env": lambda given: show_environment(given.overrides, given.probe, given.json),
-    "recipes": list_recipes,
-    "reproduce": reproduce,
-    "pack": pack,
-    "compare": compare,
-    "plan": plan,
-}
-"""Verbs that run no stage."""
 
 
 def run_all(arguments: argparse.Namespace, checked: Sequence[tuple[list[str], "Config"]]) -> None:
