@@ -133,17 +133,17 @@ class Window:
         self.is_placed[numbers[numbers % CUTS == 0] // CUTS] = True
         self.marked = len(self.placed)
         waiting = np.flatnonzero(~self.is_placed[self.looked_up : self.arrived])[:CANDIDATES]
-        found = [self.incoming[self.looked_up + index] for index in waiting.tolist()]
+        candidates = [self.incoming[self.looked_up + index] for index in waiting.tolist()]
         before = self.arrived * CUTS
-        if len(found) == CANDIDATES:
+        if len(candidates) == CANDIDATES:
             self.looked_up += int(waiting[-1]) + 1
             before = self.looked_up * CUTS
         else:
             self.looked_up = self.arrived
         count = sum(key % UNIT < before for key in self.rests)
-        found += self.rests[:count]
+        candidates += self.rests[:count]
         del self.rests[:count]
-        self.candidates = sorted(found, key=lambda key: key % UNIT, reverse=True)
+        self.candidates = sorted(candidates, key=lambda key: key % UNIT, reverse=True)
 
     def _origin(self, key: float) -> tuple[int, int]:
         """The stretch of a key, and the start of the rest in it."""

@@ -52,11 +52,11 @@ class Columns:
         if not isinstance(row, dict):
             return Refusal(where, "not an object")
         values: Mapping[str, Any] = row
-        for named, wanted in self.where:
+        for named, accepted in self.where:
             value = _field(values, named)
             if value is None:
                 return Refusal(where, f"no {named}")
-            if _as_text(value) not in wanted:
+            if _as_text(value) not in accepted:
                 return Refusal(where, OUTSIDE_WHERE)
         for key, types in [*((k, (str, LongText)) for k in self.texts), (self.id_key, (str, int))]:
             if key is not None and (problem := _problem(values.get(key), key, types)):

@@ -64,8 +64,8 @@ def _means(part: Sequence[Point]) -> tuple[float | None, ...]:
 def dominated(rows: Sequence[tuple[float | None, ...]]) -> list[bool]:
     """Whether another row is no higher anywhere and lower somewhere; a row that lacks a value
     neither dominates nor is dominated."""
-    whole = [row for row in rows if None not in row]
-    return [None not in row and any(_dominates(other, row) for other in whole) for row in rows]
+    complete = [row for row in rows if None not in row]
+    return [None not in row and any(_dominates(other, row) for other in complete) for row in rows]
 
 
 def _dominates(a: tuple[float | None, ...], b: tuple[float | None, ...]) -> bool:

@@ -79,8 +79,8 @@ class Model:
 
     def stage(self, name: str) -> Json:
         """What decides the content of a stage; empty when the run has no such stage."""
-        found = files.stage_manifest(self.run / name)
-        return {} if found is None else found.content
+        recorded = files.stage_manifest(self.run / name)
+        return {} if recorded is None else recorded.content
 
 
 def models_of(words: Sequence[str]) -> list[Model]:
@@ -189,16 +189,16 @@ def _columns(run: _Run, column: str) -> list[str]:
             "one, or leave it out"
         )
     trained = [name for name in MODELS if name in measured]
-    taken = measured
+    columns = measured
     if column or trained:
-        taken = [column or run.results.get("judged") or trained[-1]]
-    kept = [name for name in taken if (run.path / "eval" / "samples" / name / LINES).is_file()]
-    if kept != taken:
+        columns = [column or run.results.get("judged") or trained[-1]]
+    kept = [name for name in columns if (run.path / "eval" / "samples" / name / LINES).is_file()]
+    if kept != columns:
         raise ConfigError(
             f"RUN is {run.path}; its evaluation must have kept its samples, which earlier versions "
             "did not; measure again with ropewalk eval"
         )
-    return taken
+    return columns
 
 
 def _problems(runs: Sequence[_Run], picked: Sequence[tuple[_Run, str]]) -> Iterator[str]:

@@ -173,12 +173,12 @@ def judged(
     environment = compare.environments(known, made)
     if first is None:
         return Answer(SAME, environment=environment)
-    taken = {
+    used_seeds = {
         known.record["seeds"]["seed"],
         config.seed,
         *(o.record["seeds"]["seed"] for o in others),
     }
-    others = [*others, *more_seeds(known, config, seeds, taken)]
+    others = [*others, *more_seeds(known, config, seeds, used_seeds)]
     runs = [e.record["values"] for e in (known, *others)]
     if len(runs) < FEWEST:
         note = (
@@ -187,22 +187,24 @@ def judged(
             f"run more with --seeds {FEWEST - len(runs)}"
         )
         return Answer(DIFFERENT, first, environment=environment, notes=[note])
-    found = spreads(runs, made.record["values"])
-    if not found:
+    seed_spreads = spreads(runs, made.record["values"])
+    if not seed_spreads:
         raise ConfigError(
             "--spread has no value in common with the rerun; a spread is that of the losses; name "
             "runs with the same stages"
         )
-    outside = next((spread for spread in found if not spread.holds), None)
+    outside = next((spread for spread in seed_spreads if not spread.holds), None)
     if outside is None:
-        return Answer(EQUAL, first, found, environment)
+        return Answer(EQUAL, first, seed_spreads, environment)
     difference = first if same_seed else Difference("values", str(outside))
-    return Answer(DIFFERENT, difference, found, environment)
+    return Answer(DIFFERENT, difference, seed_spreads, environment)
 
 
-def more_seeds(known: Evidence, config: Config, count: int, taken: set[int]) -> Iterator[Evidence]:
+def more_seeds(
+    known: Evidence, config: Config, count: int, used_seeds: set[int]
+) -> Iterator[Evidence]:
     """Run the manifest's settings with `count` seeds that no run has yet."""
-    free = (seed for seed in range(count + len(taken)) if seed not in taken)
+    free = (seed for seed in range(count + len(used_seeds)) if seed not in used_seeds)
     for _ in range(count):
         seed = next(free)
         print(f"seed {seed}: a run for the spread", flush=True)

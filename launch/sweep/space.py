@@ -95,9 +95,9 @@ def _range(word: Override, kind: str, text: str) -> Range:
         low = high = float("nan")
     if not low < high or (kind == "log" and low <= 0) or (number is int and low % 1 + high % 1):
         above = " above 0" if kind == "log" else ""
-        whole = "whole numbers" if number is int else "numbers"
+        unit = "whole numbers" if number is int else "numbers"
         raise ConfigError(
-            f"{key} is {word.value}; it must be {kind}(LOW,HIGH) of {whole}{above}, the lower one "
+            f"{key} is {word.value}; it must be {kind}(LOW,HIGH) of {unit}{above}, the lower one "
             f"first; e.g. {key}={kind}({'1,8' if number is int else '1e-5,1e-3'})"
         )
     return Range(low, high, kind == "log", number is int)

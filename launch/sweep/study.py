@@ -66,10 +66,10 @@ class Study:
             pruner=self._pruner(library),
             load_if_exists=True,
         )
-        known, wanted = study.user_attrs.get("search"), json.loads(json.dumps(self._identity()))
+        known, asked = study.user_attrs.get("search"), json.loads(json.dumps(self._identity()))
         if known is None:
-            study.set_user_attr("search", wanted)
-        elif difference := first_difference(known, wanted):
+            study.set_user_attr("search", asked)
+        elif difference := first_difference(known, asked):
             raise ConfigError(
                 f"{difference}; the search {self.folder.name} goes on with what it was started "
                 "with; set it back, or give another sweep.name"

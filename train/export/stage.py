@@ -80,8 +80,8 @@ def write_card(
     model_card.write(folder, model_card.card(config.name, plan, origin, results))
     if origin.record:
         write_json(folder / model_card.RECORD, model_card.public_record(origin.record))
-    found = benchmarks.entries(results or {}, config.export.benchmarks, model_card.COLUMN)
-    benchmarks.write(folder, found)
+    entries = benchmarks.entries(results or {}, config.export.benchmarks, model_card.COLUMN)
+    benchmarks.write(folder, entries)
 
 
 def measured_results(folder: Path, inputs: dict[str, Any]) -> dict[str, Any] | None:

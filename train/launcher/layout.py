@@ -55,15 +55,15 @@ def of(introductions: Mapping[int, Introduction]) -> Layout:
     """
     machines: dict[tuple[str, Any], list[int]] = {}
     for process in sorted(introductions):
-        said = introductions[process]
-        machines.setdefault((said["host"], said["node"]), []).append(process)
+        introduction = introductions[process]
+        machines.setdefault((introduction["host"], introduction["node"]), []).append(process)
     if len({len(processes) for processes in machines.values()}) > 1:
         counts = ", ".join(f"{len(p)} on {host}" for (host, _), p in machines.items())
         raise ConfigError(
             f"the launcher started {counts}; every machine must have equally many processes; "
             "give it the same number for each"
         )
-    local = {process: said["local_rank"] for process, said in introductions.items()}
+    local = {process: introduction["local_rank"] for process, introduction in introductions.items()}
     return Layout(
         tuple((host, tuple(sorted(p, key=local.__getitem__))) for (host, _), p in machines.items())
     )
@@ -74,7 +74,7 @@ def refuse_unequal(introductions: Mapping[int, Introduction], layout: Layout) ->
     first = introductions[0]["facts"]
     lines = []
     for name in first:
-        values = {p: said["facts"].get(name) for p, said in introductions.items()}
+        values = {p: introduction["facts"].get(name) for p, introduction in introductions.items()}
         others = [p for p, value in values.items() if value != first[name]]
         if others:
             shown = ", ".join(f"{values[p]} on {layout.name(p)}" for p in others[:SHOWN])

@@ -112,7 +112,9 @@ class Leader:
     def _did_not_come(self, missing: list[int], timeout_s: float) -> str:
         by_node = self.world.nodes == self.world.size
         numbers = ", ".join(map(str, missing[: layout.SHOWN]))
-        here = ", ".join(dict.fromkeys(said["host"] for said in self.introductions.values()))
+        here = ", ".join(
+            dict.fromkeys(introduction["host"] for introduction in self.introductions.values())
+        )
         listed = f" (of {self.world.names})" if self.world.names else ""
         return (
             f"launch.join_timeout_s is {timeout_s:g}; {'node' if by_node else 'process'} "
