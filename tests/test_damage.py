@@ -94,7 +94,8 @@ class Damages:
         differing = [n for n in self.expected if actual.get(n) != self.expected[n]]
         if EVALUATED.match(name) or (self.keeps_record and UNREAD.match(name)):
             differing = [n for n in differing if n != name]  # seen when it is read
-        assert not differing, f"{differing} differ: {text}"
+        values = {n: differences(self.expected[n], actual.get(n)) for n in differing}
+        assert not differing, f"{text}\n{values} differ"
         return word
 
     def has_digests_of_trained(self, name: str) -> bool:
@@ -103,6 +104,15 @@ class Damages:
         if not name.startswith("cache/digests/") or not model.is_file():
             return False
         return file_digest(model) in (self.source / name).read_text()
+
+
+def differences(expected: Any, actual: Any, key: str = "") -> list[str]:
+    """What differs, by key in a JSON object."""
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        keys = sorted({*expected, *actual})
+        parts = [differences(expected.get(k), actual.get(k), f"{key}/{k}") for k in keys]
+        return [line for part in parts for line in part]
+    return [] if expected == actual else [f"{key}: {expected!r:.80} is {actual!r:.80}"]
 
 
 def verb_for(name: str) -> str:

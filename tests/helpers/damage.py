@@ -19,11 +19,13 @@ from ropewalk.data import tokenizer as tokenizers
 from ropewalk.launch.cli import main
 from ropewalk.launch.pipeline import unchanged
 from ropewalk.train import worker
+from ropewalk.train.export import model_card
 
 Damage = Callable[[Path, random.Random], bool]
 """Damages a file; returns False where the file has nothing to damage in this way."""
-TIMES = r"step_time|tokens_per_s|memory|mfu|hfu|seconds|^time$|idle|imbalance|_s$"
-"""Keys of a step's line that another try measures anew."""
+TIMES = r"step_time|tokens_per_s|memory|mfu|hfu|seconds|^time$|idle|imbalance|_s$|^environment$"
+"""Keys that another try measures anew, and where it was made: what a look (`export`, `calibrate`)
+has made has no environment in the run's manifest, and the same made again by `run` has one."""
 
 
 def delete(path: Path, _: random.Random) -> bool:
@@ -196,7 +198,7 @@ TRAINING_CURVES = r'<svg [^>]*aria-label="[^"]*throughput by step".*?</svg>'
 def content_of(path: Path) -> Any:
     if path.name == "metrics.jsonl":
         return [without_times(json.loads(line)) for line in path.read_text().splitlines()]
-    if path.name == "manifest.json":
+    if path.name in ("manifest.json", model_card.RECORD):
         with suppress(ValueError, RecursionError):  # a damaged one that no command has read
             return without_times(json.loads(path.read_text()))
     if path.parent.name == "digests":  # beside each digest the file's inode and times

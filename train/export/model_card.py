@@ -19,6 +19,8 @@ from ropewalk.train.rope.plan import RopePlan
 
 RECORD = "ropewalk-manifest.json"
 """The run's manifest beside the card."""
+EXPORTED = ("rope", "data", "train", "eval")
+"""Stages that an export is made from, and measured by. Others depend on what was called when."""
 
 COLUMN = "extended"
 """The column of results.json that is the exported model."""
@@ -177,13 +179,15 @@ def card(name: str, plan: RopePlan, origin: Origin, results: Json | None) -> str
 
 
 def public_record(record: Json) -> dict[str, Any]:
-    """A run's manifest for the hub: without the text of the changes to the code."""
+    """A run's manifest for the hub: the stages that the export is made from, without the text of
+    the changes to the code."""
     environments = record.get("environments") or {}
     kept = {
         name: {**e, "code": {k: v for k, v in (e.get("code") or {}).items() if k != "diff"}}
         for name, e in environments.items()
     }
-    return signed({**record, "environments": kept})
+    stages = {k: v for k, v in (record.get("stages") or {}).items() if k in EXPORTED}
+    return signed({**record, "environments": kept, "stages": stages})
 
 
 def _table(metrics: list[EvalResult]) -> str:

@@ -1,6 +1,6 @@
 """Which operations make the host wait for the device: their result is known there alone."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch._ops import OpOverload
@@ -45,8 +45,14 @@ def indices(args: Sequence[object]) -> list[torch.Tensor]:
     return [x for x in given if isinstance(x, torch.Tensor)]
 
 
-def is_large(shape: Sequence[int], tokens: int, vocabulary: int) -> bool:
+def is_large(
+    shape: Sequence[int], tokens: int, vocabulary: int, widths: Collection[int] = ()
+) -> bool:
     """Whether a tensor grows with the square of the length, or holds a row of the vocabulary for
-    each of `tokens`, which must be more than the model is wide."""
-    long = [size for size in shape if size >= tokens]
-    return len(long) > 1 or (len(long) == 1 and vocabulary in shape and vocabulary not in long)
+    each of `tokens`.
+
+    `widths`: the sizes of the weights, which do not grow with the length. A length that is one of
+    them shows no tensor of S x S.
+    """
+    long = [size for size in shape if size >= tokens and size not in {*widths, vocabulary}]
+    return len(long) > 1 or (len(long) == 1 and vocabulary in shape)

@@ -108,6 +108,7 @@ class _Step:
         ).train()
         tracer.tokens = subject.layout.rank_tokens
         tracer.vocabulary = subject.sizes.vocabulary
+        tracer.widths = {size for parameter in model.parameters() for size in parameter.shape}
         self.whole: WholeAdamW | None = None
         if self.train.zero_stage:
             self._leave_out_states(subject, model)

@@ -46,6 +46,8 @@ class Tracer(TorchDispatchMode):
         """Tensors of S x S or S x V elements, with the operation's place: of S tokens that a rank
         has, and `vocabulary`."""
         self.tokens, self.vocabulary = sum(documents), 0
+        self.widths: set[int] = set()
+        """The sizes of the model's weights."""
         self._pinned: set[int] = set()
 
     def __torch_dispatch__(
@@ -65,7 +67,7 @@ class Tracer(TorchDispatchMode):
         for leaf in tree_leaves(result):
             if isinstance(leaf, FakeTensor) and leaf.fake_device.type == self.device.type:
                 self.live.add_new(leaf, component)
-                if rules.is_large(leaf.shape, self.tokens, self.vocabulary):
+                if self._is_large(leaf.shape):
                     self.large[f"{func} at {place()} makes {tuple(leaf.shape)}"] += 1
         return result
 
@@ -73,6 +75,9 @@ class Tracer(TorchDispatchMode):
         for tensor in tensors:
             if (name := self.weights.get(tensor.untyped_storage()._cdata)) is not None:
                 self.live.use(name)
+
+    def _is_large(self, shape: Sequence[int]) -> bool:
+        return rules.is_large(shape, self.tokens, self.vocabulary, self.widths)
 
     def wait(self, operation: str) -> None:
         """Note that the host waits. Raises: HostWaitError where it must not."""

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from ropewalk.conf import recipe_card
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config.compose import compose
+from ropewalk.launch.recipes.bases import RECIPES, card_of, phases_on
 from ropewalk.train.base import base_config, locate
 from ropewalk.train.loss import chunk_tokens
 from ropewalk.train.trace import lint, rules
@@ -15,8 +17,7 @@ from ropewalk.train.trace.child import traces_in_child
 from ropewalk.train.trace.plan import StepPlan, StepTrace
 
 WORLD = 2
-RECIPES = [path.stem for path in sorted((Path(__file__).parents[3] / "conf/recipe").glob("*.yaml"))]
-WITHOUT_MODEL = ("custom",)
+OWN = ("base", "base_retrieval", "demo", "smollm2")
 SMOLLM2 = {
     "model_type": "llama",
     "hidden_size": 576,
@@ -52,7 +53,7 @@ def plan_of(name: str, cache: Path, **train: Any) -> StepPlan:
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StepTrace]:
     cache = tmp_path_factory.mktemp("cache")
-    plans = {name: plan_of(name, cache) for name in RECIPES if name not in WITHOUT_MODEL}
+    plans = {name: plan_of(name, cache) for name in OWN}
     zero3 = plan_of("smollm2", cache, zero_stage=3)
     memory = zero3.train["memory"] | {"zero_prefetch_bucket_size": 0}
     plans |= {
@@ -64,9 +65,27 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StepTrace]:
     return dict(zip(plans, results, strict=True))  # type: ignore[arg-type]
 
 
-def test_no_recipe_has_a_finding(traces: dict[str, StepTrace]) -> None:
+def card_plan(name: str, folder: Path) -> StepPlan:
+    """A recipe of the field in its last phase, over the published config.json of its base."""
+    config = phases_on(name, folder, f"cache_dir={folder.parent}/cache")[-1]
+    model, sp_size = card_of(name).base.config, config.train.sp_size
+    tokens = (2 * chunk_tokens(model["vocab_size"], "cuda") + 2) * sp_size
+    return StepPlan(model, (tokens,), asdict(config.train), world_size=max(WORLD, sp_size))
+
+
+def test_no_recipe_of_ours_has_a_finding(traces: dict[str, StepTrace]) -> None:
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == {*OWN, *recipe_card.names(), "custom"}
     lines = {name: lint.findings(trace) for name, trace in traces.items() if name != "no prefetch"}
     assert not any(lines.values()), lines
+
+
+def test_no_recipe_of_the_field_has_a_finding(tmp_path: Path) -> None:
+    plans = {name: card_plan(name, tmp_path / name / "base") for name in recipe_card.names()}
+    for sp_size in {plan.train["sp_size"] for plan in plans.values()}:
+        group = {name: plan for name, plan in plans.items() if plan.train["sp_size"] == sp_size}
+        for name, trace in zip(group, traces_in_child(list(group.values())), strict=True):
+            assert isinstance(trace, StepTrace), (name, trace)
+            assert not lint.findings(trace), name
 
 
 def test_weights_that_are_gathered_late_are_told(traces: dict[str, StepTrace]) -> None:
@@ -89,11 +108,15 @@ def test_waits_and_large_tensors_are_told(traces: dict[str, StepTrace]) -> None:
         ((1, 1, 1000, 1000), True),
         ((1000, 500), True),
         ((500, 1000), True),
+        ((3000, 500), True),
         ((4000, 400), False),
         ((100, 500), False),
         ((999, 999), False),
+        ((1000, 2000), False),
+        ((2000, 2000), False),
+        ((2000, 500), False),
     ],
 )
 def test_what_is_large(shape: tuple[int, ...], is_large: bool) -> None:
-    """Of 1,000 tokens and 500 words."""
-    assert rules.is_large(shape, 1000, 500) is is_large
+    """Of 1,000 tokens, 500 words, and weights of 2,000."""
+    assert rules.is_large(shape, 1000, 500, {2000, 500}) is is_large
