@@ -3,7 +3,8 @@
 Every other package imports this one; it imports none of them.
 
 schema.py     Config, all sections         train.py, optimizer.py, memory.py, lora.py, metrics.py
-rules.py      setting(...), the walker     data.py, sources.py, data_mixture.py, cleaning.py
+rules.py      setting(...), the walker     data.py, sources.py, source_ids.py
+                                           data_mixture.py, cleaning.py
 check.py      a composed Config, checked   model.py, eval.py, eval_models.py, phases.py, export.py
 declared.py   type of a key, nearest key   eval_ruler.py, eval_retrieval.py, eval_language.py
                                            eval_gates.py, eval_short_context.py, eval_vllm.py

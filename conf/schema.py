@@ -64,11 +64,13 @@ class Config:
                 f"{prefix}name is {shortened(self.name)!r}; it must be a plain folder name, and "
                 f"{reason}; e.g. name=my-run"
             )
-        ids = [name for name, source in self.data.sources.items() if source.ids_key]
+        ids = [name for name, source in self.data.sources.items() if source.gives_ids]
         if ids and self.model.scratch is not None:
+            source = self.data.sources[ids[0]]
+            key = "kind" if source.ids_key is None else "ids_key"
             yield (
-                f"data.sources.{ids[0]}.ids_key is {self.data.sources[ids[0]].ids_key}; "
-                "model.scratch trains a tokenizer on text; set text_key, or give model.path"
+                f"data.sources.{ids[0]}.{key} is {getattr(source, key)}; model.scratch trains a "
+                "tokenizer on text; give text, or model.path"
             )
         yield from self.train.mixed_problems(self.rope.method, self.data.pose.target_length)
         yield from self.train.attention.group_problems("train.attention.", self.data.seq_len)

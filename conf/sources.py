@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any
 
-from ropewalk.conf.data_mixture import SourceLengths
 from ropewalk.conf.rules import setting
+from ropewalk.conf.source_ids import TOKEN_FILES, SourceIds
 
 FILES = ("tree", "text", "html")  # a document is a file or a folder of them: no columns
-TABLES = ("jsonl", "parquet", "arrow", "hub")
+TABLES = ("jsonl", "parquet", "arrow", "mds", "hub")
 SYNTHETIC = ("passkey", "repeat")
-KINDS = ("auto", *FILES, *TABLES, *SYNTHETIC)
-_FROM_FILES = tuple(kind for kind in (*FILES, *TABLES) if kind != "hub")
+KINDS = ("auto", *FILES, *TABLES, *TOKEN_FILES, *SYNTHETIC)
+_FROM_FILES = tuple(kind for kind in (*FILES, *TABLES, *TOKEN_FILES) if kind != "hub")
 CONTENT_READ_BY = {
     "text_key": TABLES,
     "template": TABLES,
@@ -20,8 +20,9 @@ CONTENT_READ_BY = {
     "where": TABLES,
     "group_by": TABLES,
     "ids_key": TABLES,
-    "ids_begin": TABLES,
-    "ids_end": TABLES,
+    "ids_begin": (*TABLES, *TOKEN_FILES),
+    "ids_end": (*TABLES, *TOKEN_FILES),
+    "ids_dtype": ("mds", "memmap"),
     "config": ("hub",),
 }
 """Settings that decide which documents a kind makes of its files; part of a store's identity."""
@@ -57,17 +58,18 @@ def _is_template(template: str) -> bool:
 
 
 @dataclass(kw_only=True)
-class SourceConfig(SourceLengths):
+class SourceConfig(SourceIds):
     path: str | None = None
     """File, folder, glob (books/**/*.jsonl) or URL that fsspec reads (s3://, hf://, https://); with
     kind=hub the name of a dataset; or `python:stdlib`, the standard library of the running Python,
     one document a package."""
     kind: str = setting("auto", one_of=KINDS)
     """tree (one document a sub-folder), text, html, jsonl, parquet, arrow (also a folder that
-    datasets saved) or hub (a dataset's name); auto looks at the files' names. passkey and repeat
-    are synthetic and need `filler`."""
+    datasets saved), mds (MosaicML's shards) or hub (a dataset's name); of token ids alone memmap
+    (.npy, .bin: one array of ids) or indexed (Megatron's .bin with .idx); auto looks at the files'
+    names. passkey and repeat are synthetic and need `filler`."""
     text_key: str = "text"
-    """The column or field with the text (jsonl, parquet, arrow, hub)."""
+    """The column or field with the text (jsonl, parquet, arrow, mds, hub)."""
     template: str | None = None
     """Instead of `text_key`: a text with columns in braces, such as "{title}: {body}"; {{ and }}
     are braces. A command line's \\n is no new line: write one in YAML, or $'{title}\\n{body}' in a
@@ -81,14 +83,6 @@ class SourceConfig(SourceLengths):
     group_by: str | None = setting(None, way_out="e.g. repo_name", fingerprint="if_set")
     """The column whose equal values make one document, such as a repository: the texts of its rows,
     in the order of the files, with a blank line between; the value is the document's id."""
-    ids_key: str | None = setting(None, way_out="e.g. input_ids", fingerprint="if_set")
-    """Instead of `text_key`: the column with token ids of the model's own tokenizer, which are
-    taken as they are."""
-    ids_begin: Any = setting(None, way_out="bos, or unset it", fingerprint="if_set")
-    """With `ids_key`: the token before each document in the ids (bos, eos, its string or its id).
-    A row is cut there into documents, and the token is left out: `data.begin` adds one."""
-    ids_end: Any = setting(None, way_out="eos, or unset it", fingerprint="if_set")
-    """As `ids_begin`: the token after each document. Without both a row is a document."""
     pattern: str | None = None
     """Glob of the files inside a folder, by name, or by the path inside when it has a slash; unset:
     by kind."""
@@ -112,6 +106,11 @@ class SourceConfig(SourceLengths):
     """Longest piece of this source's documents, tokens; longer documents follow `data.overlong`;
     unset: `data.seq_len`."""
 
+    @property
+    def gives_ids(self) -> bool:
+        """Whether its documents are token ids, not text."""
+        return self.ids_key is not None or self.kind in TOKEN_FILES
+
     def problems(self, prefix: str) -> Iterator[str]:
         if self.kind in SYNTHETIC:
             yield from self._synthetic_problems(prefix)
@@ -121,7 +120,8 @@ class SourceConfig(SourceLengths):
                 f"python:stdlib; e.g. {prefix}path=./documents"
             )
         yield from self._template_problems(prefix)
-        yield from self._ids_problems(prefix)
+        yield from self.ids_problems(self.kind, prefix)
+        yield from self._text_problems(prefix)
         if self.group_by is not None and self.id_key is not None:
             yield (
                 f"{prefix}id_key is {self.id_key}; with {prefix}group_by the value of the group is "
@@ -151,23 +151,14 @@ class SourceConfig(SourceLengths):
                 "unset one of them"
             )
 
-    def _ids_problems(self, prefix: str) -> Iterator[str]:
-        for key, value in (("ids_begin", self.ids_begin), ("ids_end", self.ids_end)):
-            if value is not None and not isinstance(value, str) and type(value) is not int:
-                yield (
-                    f"{prefix}{key} is {value}; it must be one token: bos, eos, its string or its "
-                    "id; correct it"
-                )
-            elif value is not None and self.ids_key is None:
-                yield f"{prefix}{key} is {value}; only ids are cut there; set {prefix}ids_key"
-        if self.ids_key is None:
-            return
+    def _text_problems(self, prefix: str) -> Iterator[str]:
+        """Settings of text beside `ids_key`."""
         for key, value, default in (
             ("text_key", self.text_key, "text"),
             ("template", self.template, None),
             ("group_by", self.group_by, None),
         ):
-            if value != default:
+            if self.ids_key is not None and value != default:
                 yield (
                     f"{prefix}{key} is {value}; {prefix}ids_key takes a row's ids, and this is for "
                     "text; unset one of them"

@@ -90,6 +90,8 @@ def _text_stores(config: Config, inputs: Inputs) -> tuple[RunTokenizer, dict[str
     stores = {}
     for name, listing in listings.items():
         given = given_ids(name, texts[name], tokenizer)
+        if given is not None and isinstance(listing, SourceListing):
+            listing = listing.cut_at(given.begin, given.end)
         options = TokenizeOptions(name, encode, size, workers(data), locate, given)
         stores[name] = TextStore.from_listing(cache, cache_key, texts[name], listing, options)
     return tokenizer, stores
@@ -119,13 +121,14 @@ def _for_readers(config: Config, inputs: Inputs, tokenizer: RunTokenizer) -> Run
 
 def given_ids(name: str, source: SourceConfig, tokenizer: RunTokenizer) -> GivenIds | None:
     """How the token ids of a source are cut; None for text. Raises: ConfigError."""
-    if source.ids_key is None:
+    if not source.gives_ids:
         return None
     begin, end = (
         None if token is None else _token_ids(f"data.sources.{name}.{key}", token, tokenizer)
         for key, token in (("ids_begin", source.ids_begin), ("ids_end", source.ids_end))
     )
-    return GivenIds(source.ids_key, tokenizer.backend, begin, end)  # type: ignore[arg-type]
+    setting = f"kind is {source.kind}" if source.ids_key is None else f"ids_key is {source.ids_key}"
+    return GivenIds(setting, tokenizer.backend, begin, end)  # type: ignore[arg-type]
 
 
 def workers(data: DataConfig) -> int:

@@ -12,6 +12,11 @@
     parquet.py        Parquet tables
     arrow.py          Arrow files and streams
     tables.py         what Parquet and Arrow share
+    mds.py            MosaicML's shards
+    mds_values.py     a value of such a shard
+    mds_index.py      the shards that their index.json lists
+    memmap.py         bare token ids: one array, cut at a token
+    indexed.py        Megatron's token ids, with an index of documents
     saved_dataset.py  the Arrow files of a folder that `save_to_disk` wrote
     hub.py            a dataset of the Hugging Face Hub, streamed
     compressed.py     gzip, zstd, xz and bzip2, as streams
@@ -24,7 +29,8 @@
     units.py          the records that all of these share
 
 To add a file kind: write a file with `documents(location, name, unit, columns)` as in html.py, add
-its row to `kinds.FILE_KINDS`, and its name to `FILES` or `TABLES` in conf/sources.py.
+its row to `kinds.FILE_KINDS`, and its name to `FILES` or `TABLES` in conf/sources.py, or to
+`TOKEN_FILES` in conf/source_ids.py.
 """
 
 from ropewalk.data.sources.first_rows import first_row_problems

@@ -63,14 +63,15 @@ class Columns:
                 return Refusal(where, problem)
         name = where if self.id_key is None else str(values[self.id_key])
         if self.ids_key is not None:
-            return _document_of_ids(name, values.get(self.ids_key), self.ids_key)
+            return document_of_ids(name, values.get(self.ids_key), self.ids_key)
         pieces = []
         for literal, column in self.parts:
             pieces += [literal, *([] if column is None else pieces_of(values[column]))]
         return Document(name, joined(pieces))
 
 
-def _document_of_ids(name: str, value: object, key: str) -> Document | Refusal:
+def document_of_ids(name: str, value: object, key: str) -> Document | Refusal:
+    """A document of token ids (tokens,), of the column `key`."""
     if value is None:
         return Refusal(name, f"no {key}")
     ids = np.asarray(value) if isinstance(value, (list, np.ndarray)) else np.empty(0, object)
@@ -107,6 +108,9 @@ class ReadSettings:
 
     columns: Columns
     max_bytes: int  # of a file of text, of a row, or of a document's text
+    ids_dtype: str | None = None  # of ids in bytes, which do not say it
+    marks: tuple[int | None, int | None] = (None, None)
+    """The tokens before and after each document of bare ids."""
 
 
 def _problem(value: object, key: str, types: tuple[type, ...]) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from ropewalk.conf.errors import DataError
 from ropewalk.data.sources.units import has_suffix
 
-FORMS = {".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bzip2"}
+FORMS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".xz": "xz", ".bz2": "bzip2"}
 SUFFIXES = tuple(FORMS)
 ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)
 

@@ -8,7 +8,7 @@ from ropewalk.data.sources.local import Local
 from ropewalk.data.sources.units import OUTSIDE_WHERE, Document
 
 LOOKED_AT = 1000  # rows, or files without the column
-ROW_KINDS = ("jsonl", "parquet", "arrow")
+ROW_KINDS = ("jsonl", "parquet", "arrow", "mds")
 
 
 def first_row_problems(listing: SourceListing, name: str, path: str | None) -> list[str]:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 from typing import NamedTuple
 
+from ropewalk.conf.source_ids import TOKEN_FILES
 from ropewalk.conf.sources import FILES, TABLES
-from ropewalk.data.sources import arrow, html, jsonl, parquet, text
+from ropewalk.data.sources import arrow, html, indexed, jsonl, mds, memmap, parquet, text
 from ropewalk.data.sources.columns import ReadSettings
 from ropewalk.data.sources.units import Document, Location, Refusal, Unit, has_suffix
 
@@ -23,9 +24,14 @@ FILE_KINDS = {
     "arrow": FileKind(arrow.documents, (".arrow",), arrow.split),
     "jsonl": FileKind(jsonl.documents, jsonl.SUFFIXES, jsonl.split),
     "parquet": FileKind(parquet.documents, (".parquet", ".pq"), parquet.split),
+    "mds": FileKind(mds.documents, mds.SUFFIXES, mds.split),
+    "memmap": FileKind(memmap.documents, (".npy", ".bin"), memmap.split),
+    "indexed": FileKind(indexed.documents, (".bin", indexed.SUFFIX), indexed.split),
     "html": FileKind(html.documents, (".html", ".htm", ".xhtml")),
     "text": FileKind(text.documents, (".txt", ".text", ".md", ".markdown", ".rst")),
 }
+_NAMED_BY_SUFFIX = [kind for kind in FILE_KINDS if kind not in TOKEN_FILES]
+"""Any program's arrays are .npy and .bin, so kinds of bare ids are only read when they are set."""
 _TEXT_SUFFIXES = tuple(s for kind in FILE_KINDS if kind in FILES for s in FILE_KINDS[kind].suffixes)
 _NOT_ROWS = {  # files that `datasets` and models keep next to their data
     "config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json",
@@ -37,10 +43,12 @@ _LEFTOVERS = (
 """How files and folders begin that programs leave beside the data they write."""
 _UNREADABLE = {  # the way out -> suffixes that no kind reads
     "write its text as jsonl or parquet": (
-        ".csv", ".tsv", ".xlsx", ".xls", ".ods", ".pkl", ".pickle", ".npy", ".npz", ".h5",
-        ".hdf5", ".feather", ".orc", ".avro", ".sqlite", ".db", ".bin", ".idx", ".safetensors",
+        ".csv", ".tsv", ".xlsx", ".xls", ".ods", ".pkl", ".pickle", ".npz", ".h5",
+        ".hdf5", ".feather", ".orc", ".avro", ".sqlite", ".db", ".safetensors",
         ".pt", ".pth", ".ckpt", ".gguf",
     ),
+    "write its text as jsonl or parquet, or for token ids set kind=memmap, or kind=indexed for "
+    "Megatron's": (".npy", ".bin", ".idx"),
     "write its text as .txt files or jsonl": (
         ".pdf", ".ps", ".djvu", ".doc", ".docx", ".odt", ".rtf", ".pptx", ".epub", ".mobi",
     ),
@@ -72,7 +80,7 @@ def suffix_of(name: str) -> str:
 
 def is_known(name: str) -> bool:
     """Whether a kind has the file's suffix."""
-    return any(is_read_by(kind, name) for kind in FILE_KINDS) or describes(name)
+    return any(is_read_by(kind, name) for kind in _NAMED_BY_SUFFIX) or describes(name)
 
 
 def describes(name: str) -> bool:
@@ -86,8 +94,8 @@ def kinds_of(names: Sequence[str], single_file: bool) -> list[str]:
     names = _without_readme([name for name in names if not is_leftover("", name)])
     kinds = [
         kind
-        for kind, file_kind in FILE_KINDS.items()
-        if any(has_suffix(name, file_kind.suffixes) for name in names)
+        for kind in _NAMED_BY_SUFFIX
+        if any(has_suffix(name, FILE_KINDS[kind].suffixes) for name in names)
     ]
     if any(kind in TABLES for kind in kinds):
         return kinds
@@ -110,7 +118,7 @@ def unreadable_suffix(names: Sequence[str]) -> tuple[str, str] | None:
 
 def _unreadable(name: str) -> tuple[str, str] | None:
     suffix = PurePath(name.split("?")[0]).suffix.lower()
-    if suffix not in _WAY_OUT or any(is_read_by(kind, name) for kind in FILE_KINDS):
+    if suffix not in _WAY_OUT or any(is_read_by(kind, name) for kind in _NAMED_BY_SUFFIX):
         return None
     return suffix, _WAY_OUT[suffix]
 

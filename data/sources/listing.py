@@ -7,12 +7,15 @@ from typing import Any
 
 from ropewalk.conf.data import MAX_DOCUMENT_BYTES
 from ropewalk.conf.errors import DataError
+from ropewalk.conf.source_ids import TOKEN_FILES
 from ropewalk.conf.sources import CONTENT_READ_BY, TABLES, SourceConfig
 from ropewalk.data.sources import (
     globs,
     hub,
+    indexed,
     kinds,
     local,
+    mds_index,
     remote,
     saved_dataset,
     text,
@@ -60,6 +63,10 @@ class SourceListing:
         rows = [[f.name, f.size, digests.get(f.name, f.stamp)] for f in self.files]
         return {**self.reading, "files": rows}
 
+    def cut_at(self, begin: int | None, end: int | None) -> "SourceListing":
+        """The listing, whose files of bare ids have these tokens around each document."""
+        return replace(self, settings=replace(self.settings, marks=(begin, end)))
+
     def documents(self, unit: Unit) -> Iterator[Document | Refusal]:
         """The unit's documents in input order, with a Refusal in place of each unusable one.
 
@@ -79,7 +86,7 @@ class SourceListing:
                 refusal = text.refused(location, name)
                 if refusal is None:
                     yield from FILE_KINDS[self.kind].documents(location, name, unit, self.settings)
-                elif self.kind in TABLES:
+                elif self.kind in (*TABLES, *TOKEN_FILES):
                     yield replace(refusal, reason=FILE_PREFIX + refusal.reason)
                 else:
                     yield refusal
@@ -89,10 +96,8 @@ def list_source(
     source: SourceConfig, name: str, max_document_bytes: int = MAX_DOCUMENT_BYTES
 ) -> SourceListing:
     """List a source. Raises: DataError when it is missing, empty, or contradicts its settings."""
-    key, settings = (
-        f"data.sources.{name}",
-        ReadSettings(Columns.from_config(source), max_document_bytes),
-    )
+    key = f"data.sources.{name}"
+    settings = ReadSettings(Columns.from_config(source), max_document_bytes, source.ids_dtype)
     if source.kind == "hub":
         split, shards, files = hub.list_split(source, key)
         reading = {**_reading(source, "hub", settings), "split": split.split}
@@ -169,9 +174,13 @@ def _kind(source: SourceConfig, match: PathMatch, key: str) -> str:
 
 def _files(source: SourceConfig, kind: str, key: str, match: PathMatch) -> list[File]:
     """The files that the kind reads. A link to a folder stays, to be refused by name."""
+    if kind == "indexed":
+        indexed.refuse_halves(source, key, match)
     if match.form == "file":
         return match.files
     files = match.files
+    if kind == "mds":
+        files = mds_index.data_files(source, key, match.location, files)
     if kind == "arrow":
         files = saved_dataset.data_files(source, key, match.location, files)
     if kind != "tree" and source.pattern is None and match.form == "folder":

@@ -66,14 +66,14 @@ def _value(scalar: pa.Scalar, max_bytes: int) -> Any:
     try:
         text = scalar.value if isinstance(scalar, pa.DictionaryScalar) else scalar
         if text.type in _BYTES and text.is_valid:
-            return _text(memoryview(text.as_buffer()), max_bytes)
+            return text_of(memoryview(text.as_buffer()), max_bytes)
         return scalar.as_py()
     except UnicodeDecodeError:
         return NOT_UTF8
 
 
-def _text(content: memoryview, max_bytes: int) -> Any:
-    """Raises: UnicodeDecodeError."""
+def text_of(content: memoryview, max_bytes: int) -> Any:
+    """UTF-8 as text; OVERSIZE above `max_bytes`. Raises: UnicodeDecodeError."""
     if len(content) > max_bytes:
         return OVERSIZE
     decoder = Decoder("utf-8")

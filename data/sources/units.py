@@ -34,6 +34,10 @@ class Refusal:
     count: int = 1  # documents
 
 
+class DamagedError(ValueError):
+    """A file's bytes are not what its own head or index says."""
+
+
 @dataclass(frozen=True)
 class File:
     name: str  # the path inside the source, in posix form

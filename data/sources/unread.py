@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ropewalk.conf.errors import DataError
 from ropewalk.conf.sources import SourceConfig
-from ropewalk.data.sources import kinds, local
+from ropewalk.data.sources import kinds, local, mds_index
 from ropewalk.data.sources.units import File, Location, PathMatch
 
 _SHOWN = 5  # suffixes
@@ -34,6 +34,7 @@ def lines(
         suffixes = _counted(kinds.suffix_of(file.name) for file in files if not file.folder)
         yield f"{key}.kind is auto: {source.path} is read as {kind} ({suffixes})"
     read = {file.name for file in files}
+    read |= {f.name for f in match.files if kind == "mds" and mds_index.is_index(f.name)}
     others = [f.name for f in match.files if f.name not in read and not kinds.describes(f.name)]
     if others and source.pattern is None:
         suffixes = _counted(map(kinds.suffix_of, others))

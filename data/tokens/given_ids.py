@@ -26,7 +26,7 @@ AT_ENDS = 2  # tokens of a stretch that may differ because a word is cut at an e
 class GivenIds:
     """Where the rows of a source are cut, and the tokenizer that its ids must be of."""
 
-    key: str  # the column
+    setting: str  # that says where they are, for messages: ids_key is input_ids
     backend: Tokenizer
     begin: int | None = None
     end: int | None = None
@@ -101,7 +101,7 @@ class IdCheck:
         share = self.agree / max(self.checked, 1)
         if self.checked and share < LEAST_AGREEMENT:
             raise DataError(
-                f"data.sources.{self.source}.ids_key is {self.given.key}; of {self.checked} ids "
+                f"data.sources.{self.source}.{self.given.setting}; of {self.checked} ids "
                 f"that were decoded and encoded again {share:.0%} are the same; they must be ids "
                 "of the model's own tokenizer; give such ids, or the text"
             )

@@ -110,6 +110,30 @@ def test_packed_rows_are_cut_where_documents_begin_or_end(
     assert all(name.startswith("a.parquet:") and "/" in name for name in store.ids)
 
 
+def bare(path: Path, ids: list[int]) -> list[str]:
+    """A file of bare ids, and the words that read it."""
+    path.parent.mkdir(exist_ok=True)
+    np.array(ids, "<u2").tofile(path)
+    words = {"path": path.parent, "kind": "memmap", "ids_dtype": "uint16", "ids_end": EOS}
+    return [f"data.sources.rows.{key}={value}" for key, value in words.items()]
+
+
+def test_a_file_of_bare_ids_is_the_documents_of_the_text(
+    data_fixture: DataFixture, folder: Path, tokenizer: Tokenizer
+) -> None:
+    eos = tokenizer.token_to_id(EOS)
+    ids = [tokenizer.encode(text).ids for text in texts()]
+    stream = [token for text in ids for token in (*text, eos)]
+    store, row = run(data_fixture, folder, *bare(data_fixture.folder / "ids" / "a.npy", stream))
+    assert documents(store) == ids
+    assert row["kind"] == "memmap" and row["given_ids"]["agree"] == row["given_ids"]["checked"]
+    with pytest.raises(DataError, match=r"^data\.sources\.rows\.kind is memmap; of \d+ ids"):
+        other = tokenizers.train(["quite another language: def f(x): return x ** 2"], 400)
+        ids = [other.backend.encode(text).ids for text in texts()]
+        stream = [token for text in ids for token in (*text, eos)]
+        run(data_fixture, folder, *bare(data_fixture.folder / "other" / "a.npy", stream))
+
+
 def test_special_tokens_that_no_setting_names_are_told(
     data_fixture: DataFixture, folder: Path, tokenizer: Tokenizer
 ) -> None:
@@ -156,6 +180,10 @@ def test_rows_that_hold_no_ids_are_refused_by_reason(
         (["ids_end=eos"], "ids_end is eos; only ids are cut there; set data.sources.books.ids_key"),
         (["ids_key=x", "ids_end=[1,2]"], "ids_end is [1, 2]; it must be one token"),
         (["ids_key=x"], "ids_key is x; model.scratch trains a tokenizer on text"),
+        (
+            ["kind=memmap", "ids_dtype=uint16", "ids_end=eos"],
+            "kind is memmap; model.scratch trains a tokenizer on text",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other(

@@ -72,6 +72,12 @@ def test_metadata_of_datasets_is_not_read_as_rows(read: Read, tmp_path: Path) ->
     assert (len(good), bad) == (4, {})
 
 
+IDS = (
+    "write its text as jsonl or parquet, or for token ids set kind=memmap, or kind=indexed for "
+    "Megatron's"
+)
+
+
 @pytest.mark.parametrize(
     ("name", "way_out"),
     [
@@ -80,8 +86,8 @@ def test_metadata_of_datasets_is_not_read_as_rows(read: Read, tmp_path: Path) ->
         ("a.tsv", "write its text as jsonl or parquet"),
         ("a.xlsx", "write its text as jsonl or parquet"),
         ("a.pkl", "write its text as jsonl or parquet"),
-        ("a.npy", "write its text as jsonl or parquet"),
-        ("a.bin", "write its text as jsonl or parquet"),
+        ("a.npy", IDS),
+        ("a.bin", IDS),
         ("a.safetensors", "write its text as jsonl or parquet"),
         ("a.pdf", "write its text as .txt files or jsonl"),
         ("a.docx", "write its text as .txt files or jsonl"),

@@ -133,7 +133,8 @@ def test_loops_and_links_to_folders_are_never_followed(read: Read, tmp_path: Pat
         ({"path": "memory://a"}, "only folders of this machine have links; unset it"),
         (
             {"path": "a/b", "kind": "hub"},
-            "it is read by kind tree, text, html, jsonl, parquet, arrow, and this is hub",
+            "it is read by kind tree, text, html, jsonl, parquet, arrow, mds, memmap, indexed, and "
+            "this is hub",
         ),
     ],
 )
