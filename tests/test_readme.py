@@ -2,35 +2,26 @@
 
 import re
 import shlex
-from pathlib import Path
 
+import pages
 import pytest
 from compared_runs import RunFolder, planted
+from pages import PAGES, ROOT
 
 from ropewalk.conf import settings
 from ropewalk.launch.arguments import parse, parser
 from ropewalk.launch.cli import main
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCKS = [
-    block for page in PAGES for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.S)
-]
 LINKS = [
     (p, link) for p in PAGES for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", p.read_text())
 ]
-LINES = [
-    line.split("  #")[0].strip()
-    for block in BLOCKS
-    for line in block.replace("\\\n", " ").splitlines()
-    if line.strip()
-]
+LINES = [line for page in PAGES for line in pages.commands_of(page)]
 # started by another program: what follows `ropewalk` is ours
 STARTED = [
     "ropewalk " + line.split(" ropewalk ")[1]
     for page in PAGES
-    for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.S)
+    for block in pages.blocks(page, "bash")
     for line in block.replace("\\\n", " ").splitlines()
     if " ropewalk " in line
 ]
@@ -70,8 +61,18 @@ def test_the_readme_has_the_expected_commands():
     } == set(EXTRAS)
 
 
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """A folder with the files that the pages give."""
+    folder = tmp_path_factory.mktemp("files")
+    for page in PAGES:
+        pages.write_files(page, folder)
+    return folder
+
+
 @pytest.mark.parametrize("line", ROPEWALK)
-def test_each_ropewalk_command_composes_and_passes_the_check(line, capsys):
+def test_each_ropewalk_command_composes_and_passes_the_check(line, files, capsys, monkeypatch):
+    monkeypatch.chdir(files)
     ours, dashes, launchers = line.partition(" -- ")
     arguments = [word for word in shlex.split(ours)[1:] if word != "--json"]
     main([*arguments, "--cfg", "job", *shlex.split(dashes + launchers)])

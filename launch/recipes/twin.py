@@ -42,18 +42,24 @@ def settings(name: str) -> dict[str, Any]:
     shrink = card_of(name).shrink
     content = yaml.safe_load((RECIPES / f"{name}.yaml").read_text("utf-8"))
     _write_mixture_out(name, content)
-    trains_shared = "sp_size" in yaml.safe_dump(content)
     for source, values in content["data"]["sources"].items():
         content["data"]["sources"][source] = _local(source, values)
-    small = _scaled(content, shrink)
+    small = small_settings(content, shrink)
+    small["name"] = f"{content['name']}-twin"
+    small["model"] = {"path": "base", **_kept_of_model(small["model"])}
+    return small
+
+
+def small_settings(content: Mapping[str, Any], shrink: int) -> dict[str, Any]:
+    """A recipe file's content with every length divided by `shrink`, for the ranks of a laptop."""
+    small: dict[str, Any] = _scaled(content, shrink)
     for phase in small.get("phases", []):
         _shrink_phase(phase, small)
     _shrink_training(small)
     for key, value in SMALL.items():
         _set(small, key, value)
-    _set(small, "train.launcher.ranks_per_node", RANKS if trains_shared else 1)
-    small["name"] = f"{content['name']}-twin"
-    small["model"] = {"path": "base", **_kept_of_model(small["model"])}
+    shares = "sp_size" in yaml.safe_dump(dict(content))
+    _set(small, "train.launcher.ranks_per_node", RANKS if shares else 1)
     return small
 
 
@@ -147,6 +153,7 @@ def write(name: str, folder: Path) -> Path:
     text = yaml.safe_dump(content, sort_keys=False, width=100)
     head = f"# The twin of recipe={name}: ropewalk run --config-dir . recipe={name}_twin (here)\n"
     path.write_text(f"# @package _global_\n{head}{text}", "utf-8")
-    twin_files.write_base(card_of(name), content, folder / "base")
+    card = card_of(name)
+    twin_files.write_base(card.base.config, card.shrink, content, folder / "base")
     twin_files.write_documents(content, folder)
     return path

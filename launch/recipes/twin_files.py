@@ -6,8 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ropewalk.conf.recipe_card import RecipeCard
-
 CONFIG_LENGTHS = ("max_position_embeddings", "original_max_position_embeddings", "sliding_window")
 SHARES = (1.5, 1.0, 0.7, 0.5, 0.3, 0.2, 0.1, 0.06, 0.03)
 """Lengths of documents over the longest sequence: one is longer than it, most are shorter."""
@@ -18,17 +16,22 @@ SHORTEST = 8
 WORDS = "the rope is laid in a long walk yarn upon strand until it holds"
 
 
-def write_base(card: RecipeCard, settings: Mapping[str, Any], folder: Path) -> None:
-    """The base's architecture with few layers, a narrow stream and a byte-level tokenizer."""
+def write_base(
+    published: Mapping[str, Any], shrink: int, settings: Mapping[str, Any], folder: Path
+) -> None:
+    """The base's architecture with few layers, a narrow stream and a byte-level tokenizer.
+
+    `published`: the base's config.json, whose windows are divided by `shrink`.
+    """
     from transformers import AutoConfig
 
     from ropewalk.data import tokenizer as tokenizers
     from ropewalk.launch.check import small_model
 
-    with TemporaryDirectory() as published:
-        values = with_fewer_heads(shrunken_config(card.base.config, card.shrink))
-        (Path(published) / "config.json").write_text(json.dumps(values))
-        config = AutoConfig.from_pretrained(published)
+    with TemporaryDirectory() as fewer_heads:
+        values = with_fewer_heads(shrunken_config(published, shrink))
+        (Path(fewer_heads) / "config.json").write_text(json.dumps(values))
+        config = AutoConfig.from_pretrained(fewer_heads)
     small = small_model.small_config(config, settings["train"].get("sp_size", 1))
     small_model.write_small_model(small, settings.get("seed", 0), folder, trusted=False)
     tokenizers.save(tokenizers.train([WORDS], small_model.VOCABULARY), folder)
