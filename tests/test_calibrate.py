@@ -192,6 +192,7 @@ def test_the_demo_s_plan_is_at_least_as_good_as_yarn_on_other_documents(tmp_path
     assert not results["verdict"].startswith("worse")
 
 
+@pytest.mark.slow
 def test_a_calibration_of_another_seed_is_not_on_the_page(calibration, work):
     page = work / "runs" / "full" / "report" / "index.html"
     assert 'id="calibration"' in page.read_text()

@@ -181,7 +181,9 @@ def test_changing_lr_redoes_train_and_the_stages_after_it_but_not_data(run, work
     assert all(f"{stage}: {unchanged}; brought back" in restored for stage in ("train", "eval"))
 
 
-@pytest.mark.parametrize(("processes", "stage"), [(2, 1), (2, 3)])
+@pytest.mark.parametrize(
+    ("processes", "stage"), [pytest.param(2, 1, marks=pytest.mark.slow), (2, 3)]
+)
 def test_ranks_and_zero_stages_give_the_losses_of_one_process(run, work, processes, stage):
     name = f"ranks-{processes}-{stage}"
     overrides = [f"train.launcher.ranks_per_node={processes}", f"train.zero_stage={stage}"]
@@ -218,7 +220,10 @@ def uninterrupted(work):
     return losses(work / "runs" / "uninterrupted" / "train")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, 1)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGTERM, 75, marks=pytest.mark.slow), (signal.SIGKILL, 1)],
+)
 def test_an_interrupted_run_resumes_bit_for_bit(work, uninterrupted, number, code):
     name = f"cut-{number.name}"
     assert exit_code_after_signal(work, name, number) == code
@@ -227,7 +232,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(work, uninterrupted, number, cod
     assert losses(work / "runs" / name / "train") == uninterrupted
 
 
-@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize("stage", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_ranks_that_share_the_measurements_give_the_results_of_one_process(run, work, stage):
     """Through the launcher; at 3 the weights are partitioned over the ranks."""
     expected = json.loads((run / "eval" / "results.json").read_text())

@@ -46,8 +46,7 @@ def write_manifest(run: Run) -> None:
 
 
 def _new_record(run: Run) -> dict[str, Any]:
-    given = settings.values(run.given)
-    kept = settings.recorded(given)
+    kept = settings.recorded(run.settings)
     record = {
         "schema": SCHEMA,
         "name": run.config.name,
@@ -56,7 +55,7 @@ def _new_record(run: Run) -> dict[str, Any]:
         "machine": machine(),
         "environment": _present(),
         "settings": kept,
-        "left_out": settings.left_out(given, kept),
+        "left_out": settings.left_out(run.settings, kept),
         "seeds": environment.seeds(run.config),
         "mesh": environment.mesh(run.config),
         "inputs": inputs.inputs(run, with_base=not {"train", "eval"}.isdisjoint(run.manifests)),

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ropewalk.conf.artifacts.manifest import Manifest
 from ropewalk.conf.schema import Config
 from ropewalk.launch.config.phases import phase_configs
+from ropewalk.launch.reproduce import settings
 from ropewalk.train.base import Base, base_config, locate
 from ropewalk.train.rope import plan as plans
 from ropewalk.train.rope.plan import RopePlan
@@ -80,6 +81,11 @@ class Run:
     def frozen(self) -> Config:
         """The settings for config.yaml: a hub model at the commit that this command resolved."""
         return self._at_commit(self.config)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All settings of the command as plain values; each stage's record has them."""
+        return settings.values(self.given)
 
     @property
     def given(self) -> Config:

@@ -24,6 +24,23 @@ def gc_paused_imports() -> Iterator[None]:
         gc.enable()
 
 
+@contextmanager
+def without_package(name: str) -> Iterator[None]:
+    """In here an import of `name` fails as if it were not installed; what is imported stays.
+
+    DeepSpeed's tuner, which Ropewalk does not use, imports mlflow wherever it can: a second in each
+    rank, and a variable of mlflow's in what the rank starts.
+    """
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
 def die_with_parent() -> None:
     """Kill this process when its parent ends, so that no orphan shares a folder with a second
     start.

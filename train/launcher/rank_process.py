@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ropewalk.conf.errors import RopewalkError
 from ropewalk.train.launcher.environment import take_sent
-from ropewalk.train.launcher.process import die_with_parent, gc_paused_imports
+from ropewalk.train.launcher.process import die_with_parent, gc_paused_imports, without_package
 from ropewalk.train.launcher.rank_logs import copy_output
 
 
@@ -21,6 +21,6 @@ def run(worker: str) -> None:
     except RopewalkError as error:
         sys.exit(str(error))
     copy_output()
-    with gc_paused_imports():
+    with gc_paused_imports(), without_package("mlflow"):
         module = importlib.import_module(worker)
     module.run(Path(sys.argv[1]))

@@ -94,6 +94,11 @@ class _Step:
             tracer,
             tracer.live,
         )
+        tracer.tokens = subject.layout.rank_tokens
+        tracer.vocabulary = subject.sizes.vocabulary
+        sizes = {size for parameter in model.parameters() for size in parameter.shape}
+        # heads that ranks share are a part of a weight's size
+        tracer.widths = sizes | {size // self.train.sp_size for size in sizes}
         self.live.component = "parameters"
         with self.live.uncounted() if self.train.zero_stage else nullcontext():
             model.to_empty(device=tracer.device)
@@ -106,9 +111,6 @@ class _Step:
             self.train.loss.z_loss,
             router_loss_of(model, self.train.loss.router_aux_loss_coef),
         ).train()
-        tracer.tokens = subject.layout.rank_tokens
-        tracer.vocabulary = subject.sizes.vocabulary
-        tracer.widths = {size for parameter in model.parameters() for size in parameter.shape}
         self.whole: WholeAdamW | None = None
         if self.train.zero_stage:
             self._leave_out_states(subject, model)

@@ -47,7 +47,7 @@ class Tracer(TorchDispatchMode):
         has, and `vocabulary`."""
         self.tokens, self.vocabulary = sum(documents), 0
         self.widths: set[int] = set()
-        """The sizes of the model's weights."""
+        """The sizes of the model's weights, and a rank's share of them."""
         self._pinned: set[int] = set()
 
     def __torch_dispatch__(

@@ -1,5 +1,7 @@
 """`ropewalk plan` from the command line to what it prints, with real traces of a small model."""
 
+import contextlib
+import io
 import json
 import resource
 from pathlib import Path
@@ -40,17 +42,28 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def plan(capsys: pytest.CaptureFixture[str], model: Path, *words: str) -> str:
+def plan(model: Path, *words: str) -> str:
+    """What it prints."""
     settings = ["rope=yarn", "rope.factor=4", "train.zero_stage=2", "train.steps=10"]
     settings.append(f"train.global_batch_tokens={BATCH}")
-    main(["plan", f"model.path={model}", *settings, "--gpus", "2", *words])
-    return capsys.readouterr().out
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        main(["plan", f"model.path={model}", *settings, "--gpus", "2", *words])
+    return printed.getvalue()
 
 
-def test_the_plan_as_json(capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path) -> None:
-    page = tmp_path / "pages" / "plan.html"
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pages") / "new" / "plan.html"
+
+
+@pytest.fixture(scope="module")
+def answer(model: Path, page: Path) -> dict[str, Any]:
     words = ["data.seq_len=32768", "--hardware", "rtx4090", "--json", "--page", str(page)]
-    answer: dict[str, Any] = json.loads(plan(capsys, model, *words))
+    plain: dict[str, Any] = json.loads(plan(model, *words))
+    return plain
+
+
+def test_the_plan_as_json(answer: dict[str, Any], page: Path) -> None:
     assert set(answer) >= CONTRACT and answer["schema"] == 1
     assert answer["verdict"] == "fits"
     assert answer["components"]["parameters"] == pytest.approx(2 * P, rel=1e-3)
@@ -66,8 +79,8 @@ def test_the_plan_as_json(capsys: pytest.CaptureFixture[str], model: Path, tmp_p
     assert text.phase_text(answer | {"hardware": "rtx4090"}) in drawn.replace("&#x27;", "'")
 
 
-def test_a_table_over_lengths(capsys: pytest.CaptureFixture[str], model: Path) -> None:
-    printed = plan(capsys, model, "--hardware", "rtx4090", "--for", "8192,1048576")
+def test_a_table_over_lengths(model: Path) -> None:
+    printed = plan(model, "--hardware", "rtx4090", "--for", "8192,1048576")
     head, short, long = printed.splitlines()
     assert head.split()[:3] == ["tokens", "GPUs", "tensors"]
     assert short.split()[0] == "8,192" and short.endswith("  fits")
@@ -75,23 +88,23 @@ def test_a_table_over_lengths(capsys: pytest.CaptureFixture[str], model: Path) -
 
 
 def test_a_correction_is_applied_and_said(
-    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+    answer: dict[str, Any], model: Path, tmp_path: Path
 ) -> None:
     words = ["data.seq_len=32768", "--hardware", "rtx4090", f"cache_dir={tmp_path}"]
-    before = json.loads(plan(capsys, model, *words, "--json"))
+    before = answer
     assert "correction" not in before
     measured = Correction("rtx4090", "2026-11-30", 2, 32768, 1, 2, 2**30 / 32768, 1.5)
     correction.keep(tmp_path, measured)
-    after = json.loads(plan(capsys, model, *words, "--json"))
+    after = json.loads(plan(model, *words, "--json"))
     grown = after["peak_bytes"]["allocated"] - before["peak_bytes"]["allocated"]
     assert grown == 2**30 == after["components"][correction.COMPONENT]
     assert after["step_s"]["likely"] == pytest.approx(1.5 * before["step_s"]["likely"])
     shown = text.phase_text(after | {"hardware": "rtx4090"})
     assert f"corrected for this machine by {measured}" in shown
-    rows = plan(capsys, model, *words[1:], "--for", "8192").splitlines()
+    rows = plan(model, *words[1:], "--for", "8192").splitlines()
     assert len(rows) == 3 and rows[-1] == f"corrected for this machine by {measured}"
     words[2] = "h100"
-    assert "correction" not in json.loads(plan(capsys, model, *words, "--json"))
+    assert "correction" not in json.loads(plan(model, *words, "--json"))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +118,7 @@ def test_refusals(
     capsys: pytest.CaptureFixture[str], model: Path, words: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        plan(capsys, model, *words)
+        plan(model, *words)
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
 

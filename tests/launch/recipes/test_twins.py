@@ -75,6 +75,7 @@ def trained(name: str, folder: Path) -> list[Path]:
     return runs
 
 
+@pytest.mark.slow
 def test_qwen3s_twin_trains_and_exports_qwens_yarn(tmp_path: Path) -> None:
     config = recipe_twins.exported(trained("qwen3_128k", tmp_path)[-1])
     rope = config["rope_parameters"]
@@ -83,6 +84,7 @@ def test_qwen3s_twin_trains_and_exports_qwens_yarn(tmp_path: Path) -> None:
     assert config["max_position_embeddings"] == 131072 // 128
 
 
+@pytest.mark.slow
 def test_olmo3s_twin_trains_and_rescales_its_full_layers_alone(tmp_path: Path) -> None:
     rope = recipe_twins.exported(trained("olmo3_64k", tmp_path)[-1])["rope_parameters"]
     assert rope["full_attention"]["rope_type"] == "yarn"

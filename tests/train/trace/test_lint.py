@@ -66,11 +66,15 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StepTrace]:
 
 
 def card_plan(name: str, folder: Path) -> StepPlan:
-    """A recipe of the field in its last phase, over the published config.json of its base."""
+    """A recipe of the field in its last phase, over the published config.json of its base.
+
+    Two ranks stand for all that share a row.
+    """
     config = phases_on(name, folder, f"cache_dir={folder.parent}/cache")[-1]
-    model, sp_size = card_of(name).base.config, config.train.sp_size
+    model, sp_size = card_of(name).base.config, min(WORLD, config.train.sp_size)
     tokens = (2 * chunk_tokens(model["vocab_size"], "cuda") + 2) * sp_size
-    return StepPlan(model, (tokens,), asdict(config.train), world_size=max(WORLD, sp_size))
+    settings = asdict(config.train) | {"sp_size": sp_size}
+    return StepPlan(model, (tokens,), settings, world_size=WORLD)
 
 
 def test_no_recipe_of_ours_has_a_finding(traces: dict[str, StepTrace]) -> None:

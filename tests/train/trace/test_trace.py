@@ -223,7 +223,10 @@ def test_without_a_fault_the_step_is_traced(outcomes: dict[str, tuple[str, str]]
 OFFLOADED = {"offload_activations": True, "keep_attention": True}
 
 
-@pytest.mark.parametrize("memory", [{}, OFFLOADED], ids=["usual", "offloaded"])
+@pytest.mark.parametrize(
+    "memory",
+    [pytest.param({}, id="usual"), pytest.param(OFFLOADED, id="offloaded", marks=pytest.mark.slow)],
+)
 def test_few_layers_stand_for_all_to_the_byte(memory: dict[str, Any]) -> None:
     """Peak, what the allocator holds, operations and FLOPs, with the engine's gathers around."""
     train = {"precision": "bf16", "zero_stage": 3, "memory": memory}
