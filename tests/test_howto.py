@@ -106,11 +106,11 @@ def test_a_page_works_from_its_first_command_to_the_export(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What is submitted to Slurm runs on this machine."""
+    """What is submitted to Slurm runs on this machine; plans are those of the next test."""
     small_copy(page, tmp_path, monkeypatch)
     for line in pages.commands_of(page):
         words = [w for w in typed(line) if not w.startswith(("launch", "cluster="))]
-        main(words)
+        main([*words, *(["--cfg", "job"] if words[0] == "plan" else [])])
         assert capsys.readouterr().out, line
     assert [*tmp_path.glob("runs/*/report/index.html")]
     assert [*tmp_path.glob("runs/*/export/SERVING.md")]

@@ -9,8 +9,9 @@ from compared_runs import RunFolder, planted
 from pages import PAGES, ROOT
 
 from ropewalk.conf import settings
-from ropewalk.launch.arguments import parse, parser
+from ropewalk.launch.arguments import VERBS, parse, parser
 from ropewalk.launch.cli import main
+from ropewalk.launch.verbs import WITHOUT_A_RUN
 
 README = (ROOT / "README.md").read_text()
 LINKS = [
@@ -127,3 +128,30 @@ def test_the_settings_that_a_page_names_exist(page):
     for key in set(KEY.findall(page.read_text())) - NOT_SETTINGS:
         general = re.sub(r"^data\.sources\.\w+", "data.sources.NAME", key)
         assert any(f"{name}.".startswith(f"{general}.") for name in names), key
+
+
+TROUBLES = ROOT / "docs" / "troubleshooting.md"
+QUOTES = [line for block in pages.blocks(TROUBLES, "message") for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def messages():
+    return pages.messages()
+
+
+def test_the_messages_that_a_page_quotes_are_those_of_the_code(messages):
+    """To the letter, with `…` for values: a reworded message is found here."""
+    assert len(QUOTES) > 60 and min(map(len, QUOTES)) > 20
+    every = "\n".join(messages)
+    assert [quote for quote in QUOTES if quote not in every] == []
+
+
+def test_the_lines_of_the_self_test_that_a_page_names_are_its_own(messages):
+    names = re.findall(r"[Ll]ines? ((?:`[^`]+`(?:, | and )?)+)", TROUBLES.read_text())
+    listed = [name for group in names for name in re.findall(r"`([^`]+)`", group)]
+    assert len(listed) > 10 and [name for name in listed if name not in messages] == []
+
+
+def test_the_verbs_that_a_page_names_exist():
+    named = set(re.findall(r"`ropewalk (\w+)", TROUBLES.read_text()))
+    assert len(named) > 4 and named <= set(VERBS) | set(WITHOUT_A_RUN)

@@ -53,6 +53,12 @@ def write_files(page: Path, folder: Path) -> None:
 
 SHRINK = 64
 """Times shorter than a page's are the lengths of its small copy."""
+SMALL_EVAL = {
+    "tasks": ["nll_by_position", "context_gain", "passkey"],
+    "windows": 4,
+    "passkey_tries": 1,
+    "passkey_depths": [0.5],
+}
 BOOKS, ARTICLES = ("asyncio", "email", "unittest"), ("http", "json", "logging")
 REPOSITORIES = ("concurrent", "ctypes", "curses", "dbm", "html", "importlib", "sqlite3", "urllib")
 
@@ -67,6 +73,7 @@ def write_small(page: Path, base: dict[str, Any], folder: Path) -> None:
         small = twin.small_settings(yaml.safe_load(content), SHRINK)
         if not small["model"]["path"].startswith("./"):  # of the hub
             small["model"] = {"path": "./base"}
+        small["eval"] = small.get("eval", {}) | SMALL_EVAL
         twin_files.write_base(base, SHRINK, small, folder / small["model"]["path"])
         (folder / name).write_text(f"# @package _global_\n{yaml.safe_dump(small)}")
     write_documents(folder)
