@@ -23,7 +23,11 @@ from ropewalk.launch.output import (
     show_samples,
 )
 from ropewalk.launch.verbs import WITHOUT_A_RUN
-from ropewalk.train.launcher.process import gc_paused_imports, ignore_library_warnings
+from ropewalk.train.launcher.process import (
+    gc_paused_imports,
+    ignore_library_warnings,
+    without_package,
+)
 
 if TYPE_CHECKING:
     from ropewalk.conf.schema import Config
@@ -340,7 +344,7 @@ def load_libraries() -> None:
     ignore_library_warnings()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    with gc_paused_imports():
+    with gc_paused_imports(), without_package("mlflow"):
         import torch
         import transformers
 

@@ -15,7 +15,10 @@ from ropewalk.conf import check, hardware_file
 from ropewalk.conf.errors import RopewalkError
 from ropewalk.launch.plan import correction
 from ropewalk.launch.plan.ask import MARK
-from ropewalk.launch.plan.forecast import Question, forecast
+from ropewalk.train.launcher.process import gc_paused_imports, without_package
+
+with gc_paused_imports(), without_package("mlflow"):
+    from ropewalk.launch.plan.forecast import Question, forecast
 
 
 def answer(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,11 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from ropewalk.train.launcher.process import gc_paused_imports, without_package
 from ropewalk.train.trace.plan import StepPlan, TraceError
-from ropewalk.train.trace.step import trace_step
+
+with gc_paused_imports(), without_package("mlflow"):
+    from ropewalk.train.trace.step import trace_step
 
 
 def trace_as_json(plan: StepPlan) -> dict[str, Any]:
