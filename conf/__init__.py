@@ -14,6 +14,7 @@ errors.py     errors and exit codes        log.py         the logger of rank 0
 hardware_file.py   what a device reaches   hardware/      a file a device, figures with source
 launchers.py  who starts the command       launch/        a file a launcher
 recipe_card.py     what a recipe rests on  card/          a file a recipe, origins of its numbers
+published.py       published values of a model, of a card or of eval/anchors.yaml
 launch_slurm.py  a job's requests          cluster/       a site's facts
 launch_kubernetes.py  pods, and SkyPilot's nodes
 sweeps.py     several runs of one command

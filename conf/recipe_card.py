@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ropewalk.conf import rules
 from ropewalk.conf.errors import DataError
+from ropewalk.conf.published import PublishedResult
 from ropewalk.conf.rules import setting
 
 FOLDER = Path(__file__).parent / "card"
@@ -81,34 +82,6 @@ class Finding:
 
     text: str = setting(way_out="a part of the warning")
     why: str = setting(way_out="say why it is meant")
-
-
-@dataclass(kw_only=True)
-class PublishedResult:
-    """Published values of one model, with the keys of eval/anchors.yaml."""
-
-    model: str
-    metric: str
-    protocol: str
-    data: str
-    haystack: str | None = None
-    tokenizer: str
-    by: str
-    """What `at` counts: length, task, ..."""
-    at: list[Any] = setting(factory=list)
-    values: list[Any] = setting(factory=list)
-    source: str
-    second_hand: bool = False
-    """Whether it was read in others' notes of the source."""
-    n: int | None = None
-    note: str | None = None
-
-    def problems(self, prefix: str) -> Iterator[str]:
-        if len(self.at) != len(self.values) or not self.values:
-            yield (
-                f"{prefix}values has {len(self.values)} numbers at {len(self.at)} places; each "
-                "place has one, null where none was published; give as many of both"
-            )
 
 
 @dataclass(kw_only=True)

@@ -4,12 +4,11 @@ first."""
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from ropewalk.conf import recipe_card
-from ropewalk.conf.errors import DataError
+from ropewalk.conf.published import PublishedResult
 from ropewalk.eval.report import anchors
-from ropewalk.eval.report.anchors import Anchor
 from ropewalk.eval.tasks import TASKS
 from ropewalk.launch.compare.reading import Model
 
@@ -19,7 +18,7 @@ class Published:
     """One published result whose protocol some model was measured by."""
 
     task: str
-    anchor: Anchor
+    anchor: PublishedResult
     recipes: Sequence[str]
     """Of the compared runs, those whose card names it."""
 
@@ -27,13 +26,16 @@ class Published:
 def beside(models: Sequence[Model]) -> list[Published]:
     """Those that a recipe's card names first."""
     cards = {name: card for model in models if (name := recipe_of(model)) and (card := _card(name))}
-    named = {name: _of_card(card) for name, card in cards.items()}
-    further = [anchor for _, own in named.values() for anchor in own]
+    further = [anchor for card in cards.values() for anchor in card.anchors]
     result = []
     for task in TASKS:
         rows = {model.name: model.rows.get(task.name) for model in models}
         for anchor in anchors.beside(rows, [*anchors.published(), *further]):
-            of = [n for n, (known, own) in named.items() if anchor.row in known or anchor in own]
+            of = [
+                name
+                for name, card in cards.items()
+                if anchor.row in card.anchor_rows or anchor in card.anchors
+            ]
             result.append(Published(task.name, anchor, of))
     return sorted(result, key=lambda entry: not entry.recipes)
 
@@ -52,16 +54,3 @@ def _card(name: str) -> recipe_card.RecipeCard | None:
     """None of a recipe without a card here, such as the user's own. Raises: DataError."""
     path = recipe_card.FOLDER / f"{name}.yaml"
     return recipe_card.read(path) if path.is_file() else None
-
-
-def _of_card(card: recipe_card.RecipeCard) -> tuple[set[int], list[Anchor]]:
-    """Rows of eval/anchors.yaml, and further results. Raises: DataError."""
-    keys = {field.name for field in fields(Anchor)} - {"row", "at", "values"}
-    further = []
-    for entry in card.anchors:
-        values = {key: getattr(entry, key) for key in keys}
-        anchor = Anchor(row=0, at=tuple(entry.at), values=tuple(entry.values), **values)
-        if problem := anchor.problem():
-            raise DataError(f"{card.title}: its card has {problem}; mend it")
-        further.append(anchor)
-    return {*card.anchor_rows}, further

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ropewalk.launch.recipes import table
 
 if TYPE_CHECKING:
-    from ropewalk.conf.recipe_card import PublishedResult, RecipeCard
+    from ropewalk.conf.published import PublishedResult
+    from ropewalk.conf.recipe_card import RecipeCard
 
 COLUMNS = ("name", "base", "window", "method", "tokens", "phases", "GPUs", "GPU-hours", "licence")
 FOOT = (
