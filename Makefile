@@ -76,7 +76,7 @@ bench: $(STAMP) ## measure beside transformers' Trainer; writes tests/benchmarks
 planning: $(STAMP) ## write the tables of docs/planning.md anew: plans beside published runs (minutes)
 	$(BIN)/python tests/benchmarks/planning.py
 
-recipes: $(STAMP) ## plan every recipe anew: launch/recipes/table.json and docs/recipes.md (an hour)
+recipes: $(STAMP) ## plan every recipe anew: launch/recipes/table.json and docs/recipes.md (ten minutes)
 	$(BIN)/python -m ropewalk.launch.recipes
 
 test-recipes: $(STAMP) ## the small twin of every recipe: planned, checked and trained (an hour)

@@ -21,7 +21,12 @@ LENGTHS = {
 }
 """Last names of the settings that are tokens of a text."""
 RANGES = ("length_weights", "buckets")
-SOURCE_PLACES = ("kind", "path", "config", "split", "text_key", "pattern", "revision")
+SOURCE_PLACES = (
+    *("kind", "path", "config", "split", "text_key", "pattern", "revision", "where"),
+    *("ids_key", "ids_begin", "ids_end", "ids_dtype"),
+)
+"""Where documents lie and how they are read: the twin's are text beside it."""
+_SOURCES = "data.sources."
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20}
 SMALL = {
     "data.min_piece": 2,
@@ -42,11 +47,14 @@ def settings(name: str) -> dict[str, Any]:
     shrink = card_of(name).shrink
     content = yaml.safe_load((RECIPES / f"{name}.yaml").read_text("utf-8"))
     _write_mixture_out(name, content)
+    _write_phase_mixtures_out(name, content)
     for source, values in content["data"]["sources"].items():
         content["data"]["sources"][source] = _local(source, values)
     small = small_settings(content, shrink)
     small["name"] = f"{content['name']}-twin"
     small["model"] = {"path": "base", **_kept_of_model(small["model"])}
+    if isinstance(begin := small["data"].get("begin"), list):
+        small["data"]["begin"] = [*range(1, len(begin) + 1)]  # ids that its tokenizer has
     return small
 
 
@@ -76,6 +84,37 @@ def _write_mixture_out(name: str, content: dict[str, Any]) -> None:
     for source, values in content["data"]["sources"].items():
         if composed.sources[source].weight is not None:
             values["weight"] = composed.sources[source].weight
+
+
+def _write_phase_mixtures_out(name: str, content: dict[str, Any]) -> None:
+    """What a phase's preset changes into the phase, and each of its sources in one piece."""
+    from omegaconf import OmegaConf
+
+    from ropewalk.launch.config.compose import unchecked
+
+    phases = content.get("phases", [])
+    if not any("mixture" in phase for phase in phases):
+        return
+    composed: Any = OmegaConf.to_container(unchecked([f"recipe={name}"]).phases)
+    for number, phase in enumerate(phases):
+        if phase.pop("mixture", None):
+            phases[number] = _joined(composed[number] | phase, content["data"]["sources"])
+
+
+def _joined(phase: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """A phase whose new sources are one value each; places of the `old` ones are left out."""
+    kept: dict[str, Any] = {}
+    new: dict[str, dict[str, Any]] = {}
+    for key, value in phase.items():
+        source, _, setting = key.removeprefix(_SOURCES).partition(".")
+        if not key.startswith(_SOURCES) or value is None:
+            kept[key] = value
+        elif source not in old:
+            values = {setting: value} if setting else value
+            new[source] = new.get(source, {}) | values
+        elif setting not in SOURCE_PLACES:
+            kept[key] = value
+    return kept | {f"{_SOURCES}{source}": values for source, values in new.items()}
 
 
 def _local(source: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +150,7 @@ def _range(text: str, shrink: int) -> str:
 def _shrink_phase(phase: dict[str, Any], run: Mapping[str, Any]) -> None:
     """A phase's sources are read locally, and its batch and steps follow the run's rule."""
     for key, value in list(phase.items()):
-        if key.startswith("data.sources.") and isinstance(value, dict):
+        if key.startswith(_SOURCES) and isinstance(value, dict):
             phase[key] = _local(key.split(".")[2], value)
     if phase.get("train.steps"):
         phase["train.steps"] = STEPS

@@ -134,6 +134,29 @@ def test_a_file_of_bare_ids_is_the_documents_of_the_text(
         run(data_fixture, folder, *bare(data_fixture.folder / "other" / "a.npy", stream))
 
 
+def test_rows_of_a_full_length_stay_sequences_when_their_mark_is_taken_out_and_put_back(
+    data_fixture: DataFixture, folder: Path, tokenizer: Tokenizer
+) -> None:
+    """As datatools packs books: bos begins a book and the rest of one; eos ends it."""
+    bos, eos = tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)
+    rows = []
+    for text in texts(60):
+        rest = [*tokenizer.encode(f"{text} {text} {text}").ids, eos]
+        while len(rest) >= 63:
+            rows.append([bos, *rest[:63]])
+            rest = rest[63:]
+    words = write(data_fixture.folder / "ids" / "a.parquet", [{"input_ids": row} for row in rows])
+    words += [f"data.sources.rows.ids_begin={BOS}", f"data.begin={BOS}", "data.packer=best_fit"]
+    words += ["data.heldout_share=0", "model.scratch=null", f"model.path={folder}"]
+    config = data_fixture.config(*words, sources=())
+    output = data_fixture.folder / "out"
+    output.mkdir()
+    stage.run(config, stage.Inputs(str(folder)), output / "data")
+    sequences = DataArtifacts.of(output, data_fixture.folder / "cache").sequences()
+    packed = [sequences[number].input_ids.tolist() for number in range(len(sequences))]
+    assert len(rows) > 30 and sorted(packed) == sorted(rows)
+
+
 def test_special_tokens_that_no_setting_names_are_told(
     data_fixture: DataFixture, folder: Path, tokenizer: Tokenizer
 ) -> None:

@@ -30,7 +30,7 @@ def settings(name: str) -> set[str]:
     phases = content.pop("phases", [])
     keys = set(_leaves({k: v for k, v in content.items() if k not in ("defaults", "name")}))
     for phase in phases:
-        keys |= set(_leaves({k: v for k, v in phase.items() if k != "name"}))
+        keys |= set(_leaves({k: v for k, v in phase.items() if k not in ("name", "mixture")}))
     return keys
 
 

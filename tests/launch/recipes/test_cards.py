@@ -1,11 +1,14 @@
 """Every recipe of the field: composed and checked over its base's published config, its warnings
 those that are meant, each number with an origin, held against what was published."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 import yaml
 from recipe_bases import RECIPES, card, phases, settings
 
@@ -92,9 +95,6 @@ def test_a_card_names_what_exists(name: str) -> None:
     assert card(name).planned.hardware in hardware_file.names()
     trainings = len(yaml.safe_load((RECIPES / f"{name}.yaml").read_text()).get("phases", [0]))
     assert len(card(name).planned.gpus) in (1, trainings)
-    for result in card(name).anchors:
-        fields = {**vars(result), "row": 0, "at": tuple(result.at), "values": tuple(result.values)}
-        assert anchors.Anchor(**fields).problem() is None
 
 
 # figures that the publications or the released weights state, none of them computed by our code
@@ -151,6 +151,71 @@ def test_the_tokens_are_the_published_ones(planned: Any, name: str) -> None:
     assert tokens == pytest.approx(TOKENS[name], rel=0.01)
 
 
+HUB = "hf://datasets/princeton-nlp/prolong-data-"
+SHORT = {
+    **{"fineweb-edu": 0.1, "fineweb-2023-50": 0.1, "stackexchange": 0.04, "dolmawiki": 0.04},
+    **{"tuluv2": 0.03, "arxiv": 0.03, "openwebmath": 0.03, "textbooks": 0.03},
+}
+PROLONG = [  # the domains of train_64K.sh and train_512K.sh, under the hub's names
+    {"64K/thestackv1_concat_by_repo-65536": 0.3, "64K/book-65536": 0.3}
+    | {f"64K/{name}": share for name, share in SHORT.items()},
+    {"512K/thestackv1_concat_by_repo-524288": 0.15, "512K/thestackv1_concat_by_repo-65536": 0.15}
+    | {"512K/book-524288": 0.05, "512K/book-65536": 0.25}
+    | {f"512K/{name}": share for name, share in SHORT.items()},
+]
+SLIMPAJAMA = {  # per cent, of the paper's section 4
+    **{"CommonCrawl": 67, "C4": 15, "Github": 4.5, "Wikipedia": 4.5, "Book": 4.5},
+    **{"ArXiv": 2.5, "StackExchange": 2},
+}
+
+
+def test_prolongs_phases_read_the_domains_of_its_scripts_at_their_shares(planned: Any) -> None:
+    for (config, _), expected in zip(planned("prolong"), PROLONG, strict=True):
+        sources = config.data.sources.values()
+        assert {str(s.path).removeprefix(HUB): s.weight for s in sources} == expected
+        assert {(s.kind, s.ids_key, s.ids_begin) for s in sources} == {("mds", "input_ids", "bos")}
+
+
+def test_fus_sources_take_slimpajamas_rows_at_the_papers_shares(planned: Any) -> None:
+    ((config, _),) = planned("fu_80k")
+    shares = {}
+    for source in config.data.sources.values():
+        assert source.where is not None and set(source.where) == {"meta.redpajama_set_name"}
+        shares[source.where["meta.redpajama_set_name"]] = source.weight
+    assert shares == {f"RedPajama{name}": share / 100 for name, share in SLIMPAJAMA.items()}
+
+
+WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+DOCUMENTED = {  # card -> the class that transformers documents by its base, and what else agrees
+    "yarn_llama2": ("LlamaConfig", ("num_hidden_layers", "vocab_size")),
+    "pi_llama": ("LlamaConfig", ("num_hidden_layers", "vocab_size", "max_position_embeddings")),
+    "yarn_mistral": ("MistralConfig", ("num_hidden_layers", "vocab_size", "sliding_window")),
+    "smollm3": ("SmolLM3Config", ("num_hidden_layers", "vocab_size", "no_rope_layer_interval")),
+    "gpt_oss": ("GptOssConfig", ("head_dim", "vocab_size", "sliding_window")),
+    "olmo3_64k": ("Olmo3Config", ("num_hidden_layers", "sliding_window")),
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_a_cards_widths_are_those_of_the_class_that_is_documented_by_its_base(name: str) -> None:
+    kind, further = DOCUMENTED[name]
+    default = getattr(transformers, kind)()
+    for key in (*WIDTHS, *further):
+        assert card(name).base.config[key] == getattr(default, key), key
+
+
+def test_olmo3s_widths_give_the_parameters_that_the_hub_counts(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(card("olmo3_64k").base.config))
+    with torch.device("meta"):
+        config = transformers.AutoConfig.from_pretrained(tmp_path)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    assert model.num_parameters() == 7_298_011_136  # of farhatkevin/olmo3-7b-mt-chicken_all_100b
+
+
+RESULT = {
+    **dict.fromkeys(("model", "metric", "protocol", "data", "tokenizer", "by", "source"), "x"),
+    **{"at": [1, 2], "values": [1.0, 2.0]},
+}
 GOOD = yaml.safe_load((recipe_card.FOLDER / "gpt_oss.yaml").read_text())
 
 
@@ -161,6 +226,8 @@ GOOD = yaml.safe_load((recipe_card.FOLDER / "gpt_oss.yaml").read_text())
         ({"shrink": 0}, "shrink is 0; it must be"),
         ({"planned": {"hardware": "h100"}, "tittle": "x"}, "Key 'tittle' not in"),
         ({"anchors": [{**dict.fromkeys(("model", "metric", "protocol", "data"), "x")}]}, "tokeni"),
+        ({"anchors": [RESULT | {"values": [1.0]}]}, r"anchors\[0\] has 1 values at 2 places; each"),
+        ({"anchors": [RESULT | {"values": [1.0, "2"]}]}, r"anchors\[0\] has values \[1\.0, '2'\]"),
     ],
 )
 def test_a_wrong_card_is_refused(tmp_path: Path, change: dict[str, Any], line: str) -> None:

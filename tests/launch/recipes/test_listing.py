@@ -5,11 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from ropewalk.conf import recipe_card
 from ropewalk.conf.errors import ConfigError
 from ropewalk.launch.cli import main
-from ropewalk.launch.recipes import bases, costs, page, table
+from ropewalk.launch.recipes import bases, costs, listing, page, table
 
 HEAVY = "import sys; from ropewalk.launch.cli import main; main({}); " + (
     "print(sorted({{'torch', 'transformers', 'omegaconf', 'hydra', 'numpy'}} & set(sys.modules)))"
@@ -68,6 +69,17 @@ def test_the_page_shows_the_table() -> None:
     text = page.FILE.read_text()
     assert page.filled(text, table.read()) == text, "make recipes"
     assert all(f"| {name}, " in text or f"| {name} |" in text for name in recipe_card.names())
+
+
+def test_every_training_of_the_table_was_traced() -> None:
+    """None typed by hand, and none left out: a phase without steps has no plan."""
+    for name, row in table.read().items():
+        content = yaml.safe_load((bases.RECIPES / f"{name}.yaml").read_text())
+        steps = [phase.get("train.steps", 1) for phase in content.get("phases", [{}])]
+        assert len(row["plan"]) == sum(map(bool, steps)), name
+        for phase in row["plan"]:
+            assert phase["verdict"] in listing.VERDICTS, name
+            assert phase["peak_gib"] > 0 and phase["host_gib"] is not None, name
 
 
 def test_a_plan_of_the_table_is_what_is_planned_now() -> None:

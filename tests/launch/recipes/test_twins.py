@@ -15,7 +15,7 @@ from ropewalk.launch.recipes import costs, twin, twin_files
 
 NAMES = recipe_card.names()
 MAY_DIFFER = (
-    *("name", "defaults", "model", "runs_dir", "cache_dir", "data.min_piece"),
+    *("name", "defaults", "mixture", "model", "runs_dir", "cache_dir", "data.min_piece"),
     *("train.steps", "train.global_batch_tokens", "train.schedule.warmup_steps", "train.sp_size"),
     *("train.precision", "train.metrics", "train.launcher", "data.sources", "data.length_weights"),
 )
@@ -44,6 +44,8 @@ def test_a_twin_differs_in_lengths_and_places_alone(name: str) -> None:
             continue
         if setting.endswith(("seq_len", "target_length", "_embeddings", "s2_group", "length")):
             assert small[key] == pytest.approx(value / shrink, rel=0.02), key
+        elif setting == "data.begin" and isinstance(value, list):
+            assert len(small[key]) == len(value)
         elif not setting.startswith("train.memory.tile"):
             assert small[key] == value, key
     assert len(published.get("phases", [])) == len(twin.settings(name).get("phases", []))
@@ -109,7 +111,8 @@ def test_every_twin_trains(name: str, tmp_path: Path) -> None:
 def test_every_twin_is_checked_and_planned(name: str, tmp_path: Path) -> None:
     recipe_twins.written(name, tmp_path)
     assert "check" in recipe_twins.call(name, tmp_path, "check")
-    plan = recipe_twins.call(name, tmp_path, "plan", "--hardware", "h100", "--gpus", "2", "--json")
+    words = ("--hardware", "h100", "--gpus", "2", "--json", "train.precision=bf16")
+    plan = recipe_twins.call(name, tmp_path, "plan", *words)
     assert '"verdict": "fits"' in plan
 
 
