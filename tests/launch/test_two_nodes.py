@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 
 import pytest
 from commands import ENV, command, corpus
@@ -187,6 +188,41 @@ def test_a_node_is_asked_to_stop(hosts: dict[str, str], work: Path, node: int) -
     assert nodes.codes(60) == [75, 75], nodes.log(0) + nodes.log(1)
     again = Nodes(work / f"stopped-{node}", words, PER_NODE["srun"])
     held_against_one_node(work, f"stopped-{node}", again)
+
+
+def seconds_on_one_node(work: Path, name: str) -> float:
+    """From the command to its first step."""
+    log = work / f"{name}.log"
+    words = command(work, "train", f"name={name}", "train.launcher.ranks_per_node=2")
+    began = time.monotonic()
+    with log.open("w") as output:
+        process = subprocess.Popen(words, env=ENV, stdout=output, stderr=subprocess.STDOUT)
+    while "step 1/" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.1)
+    seconds = time.monotonic() - began
+    assert process.wait(LIMIT_S) == 0
+    return seconds
+
+
+def seconds_on_two_nodes(work: Path, name: str) -> float:
+    began = time.monotonic()
+    nodes = Nodes(work / name, command(work, "train", f"name={name}", *WORDS), PER_NODE["srun"])
+    nodes.wait_for("step 1/")
+    seconds = time.monotonic() - began
+    assert nodes.codes() == [0, 0], nodes.log(0) + nodes.log(1)
+    return seconds
+
+
+def test_the_first_step_comes_as_soon_as_on_one_node(hosts: dict[str, str], work: Path) -> None:
+    """With documents tokenised: at most 1.3 times as long. In turns, for a machine that is not
+    quiet."""
+    one, two = [], []
+    for number in range(3):
+        one.append(seconds_on_one_node(work, f"start-one-{number}"))
+        two.append(seconds_on_two_nodes(work, f"start-two-{number}"))
+    print(f"seconds to the first step: {one} on one node, {two} on two")
+    assert median(two) <= 1.3 * median(one), (one, two)
 
 
 def pids(host: str) -> list[int]:
