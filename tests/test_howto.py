@@ -1,5 +1,5 @@
 """The pages of docs/howto: each command runs in the order of its page, on a small copy of the
-page's files (pages.write_small: lengths 64 times shorter, a model of two layers, two steps).
+page's files (pages.write_small: short lengths, a model of two layers, two steps).
 
 Here the commands that start ranks or take long stop after all that is checked first (`--dry-run`);
 their real work is proved elsewhere: run, train, eval, report in test_end_to_end.py, adapters in
@@ -56,6 +56,8 @@ BASES = {
     "1m": published("ultralong"),
 }
 """Page -> config.json of the base in its file."""
+SHRINK = {"1m": 512}
+"""Page -> by what its lengths are divided in its small copy; 64 for the others."""
 STARTS = ("run", "check", "eval", "report", "export")
 PLANS = [
     (page, words, text)
@@ -69,7 +71,7 @@ def small_copy(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(folder)
     for name, value in ENV.items():
         monkeypatch.setenv(name, value)
-    pages.write_small(page, BASES[page.stem], folder)
+    pages.write_small(page, BASES[page.stem], SHRINK.get(page.stem, 64), folder)
 
 
 def typed(line: str) -> list[str]:

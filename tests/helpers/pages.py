@@ -51,8 +51,6 @@ def write_files(page: Path, folder: Path) -> None:
         (folder / name).write_text(content)
 
 
-SHRINK = 64
-"""Times shorter than a page's are the lengths of its small copy."""
 SMALL_EVAL = {
     "tasks": ["nll_by_position", "context_gain", "passkey"],
     "windows": 4,
@@ -63,18 +61,21 @@ BOOKS, ARTICLES = ("asyncio", "email", "unittest"), ("http", "json", "logging")
 REPOSITORIES = ("concurrent", "ctypes", "curses", "dbm", "html", "importlib", "sqlite3", "urllib")
 
 
-def write_small(page: Path, base: dict[str, Any], folder: Path) -> None:
+def write_small(page: Path, base: dict[str, Any], shrink: int, folder: Path) -> None:
     """A page's files with short lengths (launch/recipes/twin.py), a small model of the same
-    architecture and documents, where its commands look for them."""
+    architecture and documents, where its commands look for them.
+
+    `base`: its config.json at full size. `shrink`: by what all lengths are divided.
+    """
     write_files(page, folder)
     for name, content in files_of(page).items():
         if "/recipe/" not in name:
             continue
-        small = twin.small_settings(yaml.safe_load(content), SHRINK)
+        small = twin.small_settings(yaml.safe_load(content), shrink)
         if not small["model"]["path"].startswith("./"):  # of the hub
             small["model"] = {"path": "./base"}
         small["eval"] = small.get("eval", {}) | SMALL_EVAL
-        twin_files.write_base(base, SHRINK, small, folder / small["model"]["path"])
+        twin_files.write_base(base, shrink, small, folder / small["model"]["path"])
         (folder / name).write_text(f"# @package _global_\n{yaml.safe_dump(small)}")
     write_documents(folder)
 
