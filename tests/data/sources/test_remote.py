@@ -67,6 +67,35 @@ def test_a_url_gives_the_same_documents_as_a_folder(
     assert read(f"file://{tmp_path / name}") == expected
 
 
+RECORDED = Path(__file__).parent / "recorded"
+
+
+@pytest.mark.parametrize("size", [64, 1 << 26])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("mds", {"ids_key": "input_ids"}),
+        ("mds_gz", {"ids_key": "input_ids"}),
+        ("megatron", {"kind": "indexed"}),
+        ("megatron", {"kind": "memmap", "pattern": "narrow.bin", "ids_dtype": "uint16"}),
+    ],
+)
+def test_a_url_gives_the_same_token_ids_as_a_folder(
+    memory: Any, monkeypatch: pytest.MonkeyPatch, name: str, settings: dict[str, Any], size: int
+) -> None:
+    monkeypatch.setattr(units, "UNIT_BYTES", size)
+    memory.put(str(RECORDED / name), f"/bucket/{name}", recursive=True)
+
+    def ids(path: str) -> dict[str, list[int]]:
+        source = SourceConfig(path=path, **settings)
+        listing = sources.list_source(source, "mine").cut_at(0, None)
+        items = [item for unit in listing.units for item in listing.documents(unit)]
+        return {item.id: item.ids.tolist() for item in items}  # type: ignore[union-attr]
+
+    expected = ids(str(RECORDED / name))
+    assert len(expected) > 6 and ids(f"memory://bucket/{name}") == expected
+
+
 def test_a_url_of_one_file_and_a_glob(read: Read, tmp_path: Path, memory: Any) -> None:
     write_files(tmp_path)
     memory.put(str(tmp_path), "/bucket", recursive=True)
