@@ -25,6 +25,9 @@ class SourceIds(SourceLengths):
     `data.begin` adds one."""
     ids_end: Any = setting(None, way_out="eos, or unset it", fingerprint="if_set")
     """As `ids_begin`: the token after each document. Without both a row is a document."""
+    ids_spans: str | None = setting(None, way_out="e.g. indices", fingerprint="if_set")
+    """With `ids_key`: the column with the first token and the end of each document in a row's ids,
+    such as datatools' `indices`; the row is cut there, and the spans must cover it."""
     ids_dtype: str | None = setting(None, one_of=DTYPES, fingerprint="if_set")
     """Of an id in a file of kind memmap, or in a column of bytes of kind mds, which do not say so
     themselves; little-endian."""
@@ -39,6 +42,11 @@ class SourceIds(SourceLengths):
                 )
             elif value is not None and self.ids_key is None and kind not in TOKEN_FILES:
                 yield f"{prefix}{key} is {value}; only ids are cut there; set {prefix}ids_key"
+        if self.ids_spans is not None and self.ids_key is None:
+            yield (
+                f"{prefix}ids_spans is {self.ids_spans}; only a row's ids are cut there; set "
+                f"{prefix}ids_key"
+            )
         if kind == "memmap":
             yield from self._memmap_problems(prefix)
 

@@ -20,6 +20,7 @@ CONTENT_READ_BY = {
     "where": TABLES,
     "group_by": TABLES,
     "ids_key": TABLES,
+    "ids_spans": TABLES,
     "ids_begin": (*TABLES, *TOKEN_FILES),
     "ids_end": (*TABLES, *TOKEN_FILES),
     "ids_dtype": ("mds", "memmap"),

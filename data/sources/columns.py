@@ -1,7 +1,7 @@
 """From a row to a document. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ class Columns:
     parts: tuple[tuple[str, str | None], ...]  # literal text, and the column after it
     id_key: str | None = None
     ids_key: str | None = None  # the column of token ids, in place of text
+    ids_spans: str | None = None  # the column of the first token and the end of their documents
     where: tuple[tuple[str, tuple[str, ...]], ...] = ()  # columns and the values that rows have
     group_by: str | None = None  # the column that `id_key` is, when rows are joined by it
 
@@ -30,11 +31,11 @@ class Columns:
     def from_config(cls, source: SourceConfig) -> "Columns":
         where = tuple((key, _wanted(value)) for key, value in (source.where or {}).items())
         if source.ids_key is not None:
-            return cls((), source.id_key, source.ids_key, where)
+            return cls((), source.id_key, source.ids_key, source.ids_spans, where)
         parts: tuple[tuple[str, str | None], ...] = (("", source.text_key),)
         if source.template is not None:
             parts = tuple(sources.parts(source.template))
-        return cls(parts, source.group_by or source.id_key, None, where, source.group_by)
+        return cls(parts, source.group_by or source.id_key, where=where, group_by=source.group_by)
 
     @property
     def texts(self) -> list[str]:
@@ -43,7 +44,7 @@ class Columns:
     @property
     def names(self) -> list[str]:
         """Every column that is read, once."""
-        named = [key for key in (self.ids_key, self.id_key) if key is not None]
+        named = [k for k in (self.ids_key, self.ids_spans, self.id_key) if k is not None]
         filtered = [key.split(".")[0] for key, _ in self.where]
         return list(dict.fromkeys([*self.texts, *named, *filtered]))
 
@@ -63,7 +64,10 @@ class Columns:
                 return Refusal(where, problem)
         name = where if self.id_key is None else str(values[self.id_key])
         if self.ids_key is not None:
-            return document_of_ids(name, values.get(self.ids_key), self.ids_key)
+            document = document_of_ids(name, values.get(self.ids_key), self.ids_key)
+            if self.ids_spans is None or isinstance(document, Refusal):
+                return document
+            return _with_borders(document, values.get(self.ids_spans), self.ids_spans)
         pieces = []
         for literal, column in self.parts:
             pieces += [literal, *([] if column is None else pieces_of(values[column]))]
@@ -80,6 +84,23 @@ def document_of_ids(name: str, value: object, key: str) -> Document | Refusal:
     if ids.ndim != 1 or ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() > MAX_ID:
         return Refusal(name, f"{key} is not token ids")
     return Document(name, "", ids.astype(np.uint32))
+
+
+def _with_borders(document: Document, value: object, key: str) -> Document | Refusal:
+    """The document with where its spans (documents, 2) begin; they must cover it in order."""
+    assert document.ids is not None, document.id
+    if value is None:
+        return Refusal(document.id, f"no {key}")
+    try:
+        spans = np.array([list(span) for span in value], np.int64)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        return Refusal(document.id, f"{key} is not spans")
+    if spans.ndim != 2 or spans.shape[1] != 2:
+        return Refusal(document.id, f"{key} is not spans")
+    starts, ends = spans.T
+    if not np.array_equal([*starts, len(document.ids)], [0, *ends]) or (starts >= ends).any():
+        return Refusal(document.id, f"{key} does not cover the ids")
+    return replace(document, borders=tuple(starts.tolist()))
 
 
 def _wanted(value: object) -> tuple[str, ...]:

@@ -25,6 +25,8 @@ class Document:
     text: Text
     ids: np.ndarray | None = field(default=None, compare=False)
     """(tokens,) uint32, of a row that gives token ids; its text is empty."""
+    borders: tuple[int, ...] = ()
+    """Where documents begin in the ids, when the row holds several and says so."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Ids of another tokenizer would train on nonsense that no loss shows at once. The
 each shard are decoded and encoded again: the model's own tokenizer gives nearly the same ids back.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
@@ -31,15 +32,19 @@ class GivenIds:
     begin: int | None = None
     end: int | None = None
 
-    def documents(self, name: str, ids: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    def documents(
+        self, name: str, ids: np.ndarray, begins: Sequence[int] = ()
+    ) -> list[tuple[str, np.ndarray]]:
         """The documents of a row (tokens,), without the tokens at which it is cut.
+
+        `begins`: where documents begin, beside the places of these tokens.
 
         A row that is cut gives NAME/0, NAME/1, ...
         """
-        if self.begin is None and self.end is None:
+        if self.begin is None and self.end is None and not begins:
             return [(name, ids)]
         marks = np.zeros(len(ids), dtype=bool)
-        borders: list[int] = []
+        borders = list(begins)
         for token, shift in ((self.begin, 0), (self.end, 1)):
             if token is not None:
                 marks |= ids == token

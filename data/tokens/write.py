@@ -95,7 +95,7 @@ def _write_given(
     with _open(folder, options.source, options.vocab_size) as writer:
         for row in _count_refusals(items, refused):
             assert row.ids is not None, row.id
-            parts = given.documents(row.id, row.ids)
+            parts = given.documents(row.id, row.ids, row.borders)
             refused["no tokens"] += not parts
             for name, ids in parts:
                 check.add(name, ids)

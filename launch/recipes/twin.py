@@ -23,7 +23,7 @@ LENGTHS = {
 RANGES = ("length_weights", "buckets")
 SOURCE_PLACES = (
     *("kind", "path", "config", "split", "text_key", "pattern", "revision", "where"),
-    *("ids_key", "ids_begin", "ids_end", "ids_dtype"),
+    *("ids_key", "ids_spans", "ids_begin", "ids_end", "ids_dtype"),
 )
 """Where documents lie and how they are read: the twin's are text beside it."""
 _SOURCES = "data.sources."

@@ -1,6 +1,7 @@
 """Token ids as sources: the store of the ids is that of the text under the same tokenizer."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,29 @@ def test_packed_rows_are_cut_where_documents_begin_or_end(
     assert all(name.startswith("a.parquet:") and "/" in name for name in store.ids)
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_rows_are_cut_at_the_spans_of_a_column(
+    data_fixture: DataFixture, folder: Path, tokenizer: Tokenizer, name: str
+) -> None:
+    """As datatools' `indices`, in a row without marks."""
+    ids = [tokenizer.encode(text).ids for text in texts()]
+    rows = []
+    for first in range(0, len(ids), 4):
+        ends = np.cumsum([0, *map(len, ids[first : first + 4])]).tolist()
+        spans = [list(span) for span in pairwise(ends)]
+        rows.append({"input_ids": sum(ids[first : first + 4], []), "indices": spans})
+    wrong = [[[0, 2]], [[0, 2], [3, 4]], [[1, 4]], [[0, 4], [4, 4]], [[0, 1, 4]], None]
+    bad = [{"input_ids": [5, 6, 7, 8], "indices": spans} for spans in wrong]
+    words = write(data_fixture.folder / "ids" / name, [*rows, *bad])
+    store, row = run(data_fixture, folder, *words, "data.sources.rows.ids_spans=indices")
+    assert documents(store) == ids
+    assert row["refused"] == {
+        "indices does not cover the ids": 4,
+        "indices is not spans": 1,
+        "no indices": 1,
+    }
+
+
 def bare(path: Path, ids: list[int]) -> list[str]:
     """A file of bare ids, and the words that read it."""
     path.parent.mkdir(exist_ok=True)
@@ -202,6 +226,7 @@ def test_rows_that_hold_no_ids_are_refused_by_reason(
         (["ids_key=x", "template={a}"], "template is {a}; data.sources.books.ids_key takes a row"),
         (["ids_end=eos"], "ids_end is eos; only ids are cut there; set data.sources.books.ids_key"),
         (["ids_key=x", "ids_end=[1,2]"], "ids_end is [1, 2]; it must be one token"),
+        (["ids_spans=x"], "ids_spans is x; only a row's ids are cut there; set data.sources.books"),
         (["ids_key=x"], "ids_key is x; model.scratch trains a tokenizer on text"),
         (
             ["kind=memmap", "ids_dtype=uint16", "ids_end=eos"],

@@ -59,6 +59,11 @@ def test_text_and_values_of_columns_are_what_mosaicml_wrote(form: str) -> None:
     assert len(found) == SAMPLES
 
 
+def test_the_spans_of_documents_are_what_mosaicml_wrote() -> None:
+    found = items(RECORDED / "mds", ids_key="input_ids", ids_spans="indices")
+    assert [item.borders for item in found if isinstance(item, Document)] == [(0, 2)] * SAMPLES
+
+
 def test_the_library_reads_what_this_reads(tmp_path: Path) -> None:
     """Random samples of the library's own writer, where it is installed."""
     reason = "needs mosaicml-streaming, which no extra has; recorded/ was written by it"
