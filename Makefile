@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## extend a small model eightfold; it ends by naming the page that it wrote (minutes on 2 cores)
 	$(BIN)/ropewalk run recipe=demo
 
-methods: $(STAMP) ## compare seven RoPE methods with three seeds on the demo's base (40 minutes on 2 quiet cores)
+methods: $(STAMP) ## compare seven RoPE methods with three seeds on the demo's base (15 minutes on 2 quiet cores)
 	$(BIN)/ropewalk run recipe=demo sweep=demo_methods sweep.pool=2 || test $$? = 3  # a gate may say no to some of them
 
 picture: $(STAMP) ## docs/report.png from the demo's report (after make demo; needs Chromium)
