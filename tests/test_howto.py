@@ -78,6 +78,12 @@ def typed(line: str) -> list[str]:
     return shlex.split(line)[1:]
 
 
+def call(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A command, which prints something. A plan of a small copy only composes."""
+    main([*words, *(["--cfg", "job"] if words[0] == "plan" else [])])
+    assert capsys.readouterr().out, words
+
+
 def test_every_page_has_a_base_here_and_is_in_the_list_of_jobs() -> None:
     assert {page.stem for page in HOWTO} == {*BASES}
     listed = (HOWTO[0].parent / "README.md").read_text()
@@ -91,13 +97,10 @@ def test_the_commands_of_a_page_follow_each_other_on_a_small_copy(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Plans only compose here."""
     small_copy(page, tmp_path, monkeypatch)
     for line in pages.commands_of(page):
         words = typed(line)
-        stop = ["--cfg", "job"] if words[0] == "plan" else ["--dry-run"] * (words[0] in STARTS)
-        main([*words, *stop])
-        assert capsys.readouterr().out, line
+        call([*words, *["--dry-run"] * (words[0] in STARTS)], capsys)
 
 
 @pytest.mark.slow
@@ -111,9 +114,7 @@ def test_a_page_works_from_its_first_command_to_the_export(
     """What is submitted to Slurm runs on this machine; plans are those of the next test."""
     small_copy(page, tmp_path, monkeypatch)
     for line in pages.commands_of(page):
-        words = [w for w in typed(line) if not w.startswith(("launch", "cluster="))]
-        main([*words, *(["--cfg", "job"] if words[0] == "plan" else [])])
-        assert capsys.readouterr().out, line
+        call([w for w in typed(line) if not w.startswith(("launch", "cluster="))], capsys)
     assert [*tmp_path.glob("runs/*/report/index.html")]
     assert [*tmp_path.glob("runs/*/export/SERVING.md")]
 
