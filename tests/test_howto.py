@@ -16,25 +16,14 @@ from typing import Any
 
 import pages
 import pytest
+from architectures import SMOLLM2_135M
 from commands import ENV
 from pages import HOWTO
 
 from ropewalk.conf import recipe_card
 from ropewalk.launch.cli import main
 
-LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": True}
-SMOLLM2: dict[str, Any] = {
-    **LLAMA,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "vocab_size": 49152,
-    "max_position_embeddings": 8192,
-    "rope_theta": 100000.0,
-}
-OF_1700M: dict[str, Any] = SMOLLM2 | {
+OF_1700M: dict[str, Any] = SMOLLM2_135M | {
     "hidden_size": 2048,
     "intermediate_size": 8192,
     "num_hidden_layers": 24,
@@ -49,7 +38,7 @@ def published(recipe: str) -> dict[str, Any]:
 
 
 BASES = {
-    "documents": SMOLLM2,
+    "documents": SMOLLM2_135M,
     "own-model": OF_1700M,
     "lora": published("qwen3_128k"),
     "128k": published("qwen3_128k"),

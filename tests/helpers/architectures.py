@@ -33,3 +33,19 @@ def small_model(name: str, changes: dict[str, Any]) -> Any:
             if key.endswith("sinks"):
                 parameter.copy_(torch.linspace(-1, 2, len(parameter)))
     return model.eval()
+
+
+SMOLLM2_135M: dict[str, Any] = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "tie_word_embeddings": True,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "max_position_embeddings": 8192,
+    "rope_theta": 100000.0,
+}
+"""SmolLM2-135M's config.json, which is on the hub."""

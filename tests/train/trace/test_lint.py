@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from architectures import SMOLLM2_135M
 
 from ropewalk.conf import recipe_card
 from ropewalk.conf.schema import Config
@@ -18,22 +19,11 @@ from ropewalk.train.trace.plan import StepPlan, StepTrace
 
 WORLD = 2
 OWN = ("base", "base_retrieval", "demo", "smollm2")
-SMOLLM2 = {
-    "model_type": "llama",
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "vocab_size": 49152,
-    "tie_word_embeddings": True,
-}
-"""SmolLM2-135M's config.json, which is on the hub."""
 
 
 def model_of(name: str, config: Config, cache: Path) -> dict[str, Any]:
     if name == "smollm2":
-        return SMOLLM2
+        return SMOLLM2_135M
     if name == "base_retrieval":  # it starts from what recipe base trained
         config = compose(["recipe=base"])
     model: dict[str, Any] = base_config(locate(config.model, cache)).to_dict()
